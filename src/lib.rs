@@ -1,0 +1,1 @@
+//! Composable tower layers for HTTP services that talk to the Gemini API.
