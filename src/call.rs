@@ -1,0 +1,583 @@
+//! What a request is: surface, model, operation, how it streams, and whether it may be sent twice.
+//!
+//! Everything that a layer decides before the answer comes depends on this, and nearly all of it stands in the URI. Only
+//! where the URI cannot say (the OpenAI-compatible surface and Interactions keep the model in the JSON body) does
+//! [`Call::read_body`] look further. A URI that is none of the API's is no error: it is a [`Surface::Other`] call, which
+//! passes through.
+//!
+//! ```
+//! use http::{Method, Uri};
+//! use tower_gemini::call::{Call, Operation, Resend, Streaming, Surface};
+//!
+//! let uri = Uri::from_static("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse");
+//! let call = Call::new(&Method::POST, &uri);
+//! assert_eq!(call.surface(), Surface::Developer);
+//! assert_eq!(call.operation(), Operation::GenerateContent);
+//! assert_eq!(call.streaming(), Streaming::Sse);
+//! assert_eq!(call.resend(), Resend::Billed);
+//! assert_eq!(call.model(), Some("gemini-2.5-pro"));
+//!
+//! let flash = Call::uri_with_model(&uri, "gemini-2.5-flash").unwrap();
+//! assert_eq!(flash, "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse");
+//! ```
+
+use std::{borrow::Cow, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Uri, uri::PathAndQuery};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// A request, as far as a layer has to understand it.
+///
+/// Cheap to clone: the model's name is shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    shape: Shape,
+    model: Option<Arc<str>>,
+}
+
+impl Call {
+    /// Reads what the method and the URI say. Never fails: what is not understood is [`Surface::Other`].
+    ///
+    /// A path may carry a prefix before its version segment, as behind a relay: `/gemini/v1beta/models/…`.
+    pub fn new(method: &Method, uri: &Uri) -> Self {
+        let parsed = Parsed::new(method, uri);
+        Self { shape: parsed.shape, model: parsed.model.map(Into::into) }
+    }
+
+    /// Reads from the JSON body what the URI cannot say: the model, and whether the answer streams.
+    ///
+    /// Only the OpenAI-compatible surface and Interactions are read; for every other call the body is not touched. A body
+    /// that is no JSON leaves the call as it was: judging it is the upstream's business.
+    #[must_use]
+    pub fn read_body(mut self, body: &[u8]) -> Self {
+        if !self.speaks_in_body() {
+            return self;
+        }
+        if let Ok(head) = serde_json::from_slice::<BodyHead<'_>>(body) {
+            if let Some(model) = head.model.and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok()) {
+                self.model = Some(bare_model(&model).into());
+            }
+            if head.stream.is_some_and(|raw| raw.get() == "true") {
+                self.shape.streaming = Streaming::Sse;
+            }
+        }
+        self
+    }
+
+    /// The dialect that the caller speaks.
+    pub fn surface(&self) -> Surface {
+        self.shape.surface
+    }
+
+    /// What is asked for.
+    pub fn operation(&self) -> Operation {
+        self.shape.operation
+    }
+
+    /// How the answer comes.
+    pub fn streaming(&self) -> Streaming {
+        self.shape.streaming
+    }
+
+    /// Whether the same request may be sent again.
+    pub fn resend(&self) -> Resend {
+        self.shape.resend
+    }
+
+    /// The model's bare name (`gemini-2.5-pro`), or `tunedModels/…` and `endpoints/…` with their collection.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The model's name, shared.
+    pub fn shared_model(&self) -> Option<Arc<str>> {
+        self.model.clone()
+    }
+
+    /// Whether the model (and the wish to stream) stands in the JSON body, so that [`Call::read_body`] has to be asked.
+    pub fn speaks_in_body(&self) -> bool {
+        self.shape.speaks_in_body()
+    }
+
+    /// Whether the call spends the quota that is counted a model: only what generates or embeds does.
+    pub fn pays_quota(&self) -> bool {
+        self.shape.operation.pays_quota()
+    }
+
+    /// The same URI for another model, or `None` when the URI does not name one or the name could not stand in a path.
+    pub fn uri_with_model(uri: &Uri, model: &str) -> Option<Uri> {
+        if model.is_empty() || !model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._@".contains(&b)) {
+            return None;
+        }
+        let span = Parsed::new(&Method::POST, uri).model_span?;
+        let (path, query) = (uri.path(), uri.query());
+        let mut text = String::with_capacity(path.len() + model.len() + query.map_or(0, str::len) + 9);
+        text.push_str(&path[..span.start]);
+        text.push_str("models/");
+        text.push_str(model);
+        text.push_str(&path[span.end..]);
+        if let Some(query) = query {
+            text.push('?');
+            text.push_str(query);
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(PathAndQuery::try_from(text).ok()?);
+        Uri::from_parts(parts).ok()
+    }
+
+    /// The same JSON body for another model, every other byte untouched; `None` when the body does not name one.
+    ///
+    /// A collection in front of the name (`models/…`, `google/…`) is kept.
+    pub fn body_with_model(body: &[u8], model: &str) -> Option<Bytes> {
+        let head: BodyHead<'_> = serde_json::from_slice(body).ok()?;
+        let raw = head.model?.get();
+        let old = serde_json::from_str::<Cow<'_, str>>(raw).ok()?;
+        let collection = &old[..old.len() - bare_model(&old).len()];
+        let new = serde_json::to_string(&format!("{collection}{model}")).ok()?;
+        let start = (raw.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+        let (before, after) = (body.get(..start)?, body.get(start + raw.len()..)?);
+        Some([before, new.as_bytes(), after].concat().into())
+    }
+
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+}
+
+/// The dialect that the caller speaks; errors go back in the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Surface {
+    /// `generativelanguage.googleapis.com/{version}/models/{model}:{method}` and its neighbours.
+    Developer,
+    /// `aiplatform.googleapis.com/{version}/projects/…`, and express mode without projects.
+    Vertex,
+    /// The OpenAI-compatible paths, `…/openai/chat/completions` and its neighbours.
+    OpenAi,
+    /// `…/interactions`.
+    Interactions,
+    /// None of the API's: it passes through.
+    Other,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// `generateContent`, `streamGenerateContent`, `chat/completions`.
+    GenerateContent,
+    /// `embedContent`, `embeddings`.
+    EmbedContent,
+    /// `batchEmbedContents`.
+    BatchEmbedContents,
+    /// `predict`, `images/generations`.
+    Predict,
+    /// `countTokens`.
+    CountTokens,
+    /// `computeTokens`.
+    ComputeTokens,
+    /// `GET …/models`.
+    ListModels,
+    /// `GET …/models/{model}`.
+    GetModel,
+    /// `POST …/interactions`.
+    CreateInteraction,
+    /// `POST /upload/…`.
+    Upload,
+    /// Any other request that only reads.
+    Read,
+    /// Any other request that may change something: batches, tuning, cached contents, long-running predictions.
+    Write,
+}
+
+impl Operation {
+    fn pays_quota(self) -> bool {
+        matches!(self, Self::GenerateContent | Self::EmbedContent | Self::BatchEmbedContents | Self::Predict)
+    }
+
+    fn resend(self) -> Resend {
+        match self {
+            Self::EmbedContent | Self::BatchEmbedContents | Self::CountTokens | Self::ComputeTokens => Resend::Safe,
+            Self::ListModels | Self::GetModel | Self::Read => Resend::Safe,
+            Self::GenerateContent | Self::Predict => Resend::Billed,
+            Self::CreateInteraction | Self::Upload | Self::Write => Resend::Unsafe,
+        }
+    }
+}
+
+/// How the answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Streaming {
+    /// In one piece.
+    No,
+    /// As server-sent events.
+    Sse,
+    /// As one JSON array, element by element: `streamGenerateContent` without `alt=sse`.
+    Array,
+}
+
+/// Whether the same request may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Resend {
+    /// It only reads, or computes the same again for nothing.
+    Safe,
+    /// It may be repeated until its first content has been handed over, but is billed again.
+    Billed,
+    /// It makes something. Only when the upstream never got it, or said 429 or 503 in an error body, may it be repeated.
+    Unsafe,
+}
+
+// === impl Shape ===
+
+/// The part of a call that is plain data: what rooms keep while they wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) surface: Surface,
+    pub(crate) operation: Operation,
+    pub(crate) streaming: Streaming,
+    pub(crate) resend: Resend,
+}
+
+impl Shape {
+    /// What a request is, without the model's name: no allocation.
+    pub(crate) fn new(method: &Method, uri: &Uri) -> Self {
+        Parsed::new(method, uri).shape
+    }
+
+    fn speaks_in_body(self) -> bool {
+        let writes = !matches!(self.operation, Operation::Read | Operation::ListModels | Operation::GetModel);
+        writes && matches!(self.surface, Surface::OpenAi | Surface::Interactions)
+    }
+}
+
+// === impl Parsed ===
+
+/// A path taken apart, borrowed.
+struct Parsed<'a> {
+    shape: Shape,
+    model: Option<Cow<'a, str>>,
+    /// Where `models/{model}` stands in the path.
+    model_span: Option<Range<usize>>,
+}
+
+impl<'a> Parsed<'a> {
+    fn new(method: &Method, uri: &'a Uri) -> Self {
+        let reads = method == Method::GET || method == Method::HEAD || method == Method::OPTIONS;
+        let path = uri.path();
+        let Some((version_start, after_version)) = version(path) else {
+            return Self::unnamed(Surface::Other, if reads { Operation::Read } else { Operation::Write });
+        };
+        let rest = &path[after_version..];
+        let segments = || rest.split('/').filter(|segment| !segment.is_empty());
+
+        if let Some(openai) = after(rest, "openai/").or_else(|| after(rest, "openapi/")) {
+            return Self::open_ai(reads, openai);
+        }
+        if segments().next() == Some("interactions") {
+            let operation = match reads {
+                true => Operation::Read,
+                false if segments().nth(1).is_none() => Operation::CreateInteraction,
+                false => Operation::Write,
+            };
+            return Self::unnamed(Surface::Interactions, operation);
+        }
+        let surface = match segments().next() {
+            Some("projects" | "publishers" | "locations") => Surface::Vertex,
+            _ => Surface::Developer,
+        };
+        if path[..version_start].ends_with("/upload/") {
+            return Self::unnamed(surface, if reads { Operation::Read } else { Operation::Upload });
+        }
+        Self::named(reads, surface, uri, after_version)
+    }
+
+    /// `…/models/{model}:{method}`, `…/tunedModels/…`, `…/endpoints/…`, and everything that names no model.
+    fn named(reads: bool, surface: Surface, uri: &'a Uri, from: usize) -> Self {
+        let path = uri.path();
+        let Some((collection, name_start)) = ["models/", "tunedModels/", "endpoints/"]
+            .into_iter()
+            .find_map(|collection| Some((collection, from + position_after(&path[from..], collection)?)))
+        else {
+            let lists = reads && path[from..].trim_end_matches('/').rsplit('/').next() == Some("models");
+            let operation = match reads {
+                _ if lists => Operation::ListModels,
+                true => Operation::Read,
+                false => Operation::Write,
+            };
+            return Self::unnamed(surface, operation);
+        };
+        let tail = &path[name_start..];
+        // Some clients escape the colon.
+        let (name, action) = match (tail.find(':'), tail.find("%3A").or_else(|| tail.find("%3a"))) {
+            (Some(at), _) => (&tail[..at], Some(&tail[at + 1..])),
+            (None, Some(at)) => (&tail[..at], Some(&tail[at + 3..])),
+            (None, None) => (tail, None),
+        };
+        let span = name_start - collection.len()..name_start + name.len();
+        // `models/{model}/operations/…` and the like: something of the model's, not a call to it.
+        let nested = name.contains('/');
+        let bare = name.split('/').next().unwrap_or(name);
+        let action = action.map(|action| action.trim_end_matches('/'));
+        let operation = match action {
+            Some("generateContent" | "streamGenerateContent") => Operation::GenerateContent,
+            Some("embedContent") => Operation::EmbedContent,
+            Some("batchEmbedContents") => Operation::BatchEmbedContents,
+            Some("countTokens") => Operation::CountTokens,
+            Some("computeTokens") => Operation::ComputeTokens,
+            Some("predict") => Operation::Predict,
+            // A POST that only asks how far a long-running prediction is.
+            Some("fetchPredictOperation") => Operation::Read,
+            Some(_) => Operation::Write,
+            None if !reads => Operation::Write,
+            None if nested => Operation::Read,
+            None => Operation::GetModel,
+        };
+        let streaming = match action {
+            Some("streamGenerateContent") if asks_for_sse(uri.query()) => Streaming::Sse,
+            Some("streamGenerateContent") => Streaming::Array,
+            _ => Streaming::No,
+        };
+        let model = match collection {
+            "models/" => percent_decoded(bare),
+            _ => Cow::Owned(format!("{collection}{}", percent_decoded(bare))),
+        };
+        let shape = Shape { surface, operation, streaming, resend: operation.resend() };
+        let model_span = (!nested && !bare.is_empty()).then_some(span);
+        Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
+    }
+
+    /// The OpenAI-compatible paths: the model stands in the body, except where a GET names it.
+    fn open_ai(reads: bool, path: &'a str) -> Self {
+        let path = path.trim_end_matches('/');
+        let operation = match (reads, path) {
+            (false, "chat/completions" | "completions") => Operation::GenerateContent,
+            (false, "embeddings") => Operation::EmbedContent,
+            (false, "images/generations") => Operation::Predict,
+            (true, "models") => Operation::ListModels,
+            (true, path) if path.starts_with("models/") => Operation::GetModel,
+            (true, _) => Operation::Read,
+            (false, _) => Operation::Write,
+        };
+        let model = match operation {
+            Operation::GetModel => path.strip_prefix("models/").map(percent_decoded),
+            _ => None,
+        };
+        Self { model, ..Self::unnamed(Surface::OpenAi, operation) }
+    }
+
+    fn unnamed(surface: Surface, operation: Operation) -> Self {
+        let shape = Shape { surface, operation, streaming: Streaming::No, resend: operation.resend() };
+        Self { shape, model: None, model_span: None }
+    }
+}
+
+/// The head of a JSON body: each member as it stands there, everything else skipped.
+#[derive(Deserialize)]
+struct BodyHead<'a> {
+    #[serde(borrow, default)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    stream: Option<&'a RawValue>,
+}
+
+/// Where the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`) begins, and where what follows it begins.
+fn version(path: &str) -> Option<(usize, usize)> {
+    let mut start = 0;
+    for segment in path.split('/') {
+        let end = start + segment.len();
+        if is_version(segment) {
+            return Some((start, (end + 1).min(path.len())));
+        }
+        start = end + 1;
+    }
+    None
+}
+
+fn is_version(segment: &str) -> bool {
+    let Some(rest) = segment.strip_prefix('v') else { return false };
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let digits = segment.len() - 1 - rest.len();
+    let suffix = rest.trim_end_matches(|c: char| c.is_ascii_digit());
+    (1..=2).contains(&digits) && matches!(suffix, "" | "alpha" | "beta")
+}
+
+/// What follows the first segment of that name.
+fn after<'a>(path: &'a str, segment: &str) -> Option<&'a str> {
+    position_after(path, segment).map(|at| &path[at..])
+}
+
+/// Where the text after `segment` (written with its slash) begins, if a segment of the path is just that.
+fn position_after(path: &str, segment: &str) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = path[from..].find(segment) {
+        let at = from + at;
+        if at == 0 || path.as_bytes()[at - 1] == b'/' {
+            return Some(at + segment.len());
+        }
+        from = at + segment.len();
+    }
+    None
+}
+
+fn asks_for_sse(query: Option<&str>) -> bool {
+    query.is_some_and(|query| {
+        query.split('&').any(|pair| pair == "alt=sse" || pair == "%24alt=sse" || pair == "$alt=sse")
+    })
+}
+
+/// `models/gemini-2.5-pro`, `google/gemini-2.5-pro` and the full resource name all mean the bare name.
+fn bare_model(name: &str) -> &str {
+    match name.rsplit_once('/') {
+        Some((collection, _)) if collection.ends_with("tunedModels") || collection.ends_with("endpoints") => name,
+        Some((_, bare)) => bare,
+        None => name,
+    }
+}
+
+/// The segment with `%xx` undone; what is not well-formed stays as it is.
+fn percent_decoded(segment: &str) -> Cow<'_, str> {
+    if !segment.contains('%') {
+        return Cow::Borrowed(segment);
+    }
+    let bytes = segment.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = (bytes[at] == b'%')
+            .then(|| segment.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        out.push(escaped.unwrap_or(bytes[at]));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(out).map_or(Cow::Borrowed(segment), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn post(uri: &str) -> Call {
+        Call::new(&Method::POST, &uri.parse().unwrap())
+    }
+
+    fn get(uri: &str) -> Call {
+        Call::new(&Method::GET, &uri.parse().unwrap())
+    }
+
+    #[test]
+    fn every_surface_is_read_from_its_path() {
+        use Operation::*;
+        use Surface::*;
+        let table = [
+            ("/v1beta/models/gemini-2.5-pro:generateContent", Developer, GenerateContent, Some("gemini-2.5-pro")),
+            ("/v1/models/gemini-2.5-pro%3AgenerateContent", Developer, GenerateContent, Some("gemini-2.5-pro")),
+            ("/relay/a/v1alpha/models/m:countTokens", Developer, CountTokens, Some("m")),
+            ("/v1beta/tunedModels/mine:generateContent", Developer, GenerateContent, Some("tunedModels/mine")),
+            ("/v1beta/models/e:embedContent?key=x", Developer, EmbedContent, Some("e")),
+            ("/v1beta/models/e:batchEmbedContents", Developer, BatchEmbedContents, Some("e")),
+            ("/v1beta/models/m:batchGenerateContent", Developer, Write, Some("m")),
+            ("/v1beta/models/m:asyncBatchEmbedContent", Developer, Write, Some("m")),
+            ("/v1beta/models/veo:predictLongRunning", Developer, Write, Some("veo")),
+            ("/v1beta/cachedContents", Developer, Write, None),
+            ("/upload/v1beta/files", Developer, Upload, None),
+            ("/v1beta/openai/chat/completions", OpenAi, GenerateContent, None),
+            ("/v1beta/openai/embeddings", OpenAi, EmbedContent, None),
+            ("/v1beta1/projects/p/locations/l/endpoints/openapi/chat/completions", OpenAi, GenerateContent, None),
+            ("/v1beta/interactions", Interactions, CreateInteraction, None),
+            (
+                "/v1/projects/p/locations/us-central1/publishers/google/models/m:generateContent",
+                Vertex,
+                GenerateContent,
+                Some("m"),
+            ),
+            ("/v1/publishers/google/models/m:predict", Vertex, Predict, Some("m")),
+            (
+                "/v1/projects/p/locations/l/endpoints/123:generateContent",
+                Vertex,
+                GenerateContent,
+                Some("endpoints/123"),
+            ),
+            ("/somewhere/else", Other, Write, None),
+            ("/", Other, Write, None),
+        ];
+        for (uri, surface, operation, model) in table {
+            let call = post(uri);
+            assert_eq!((call.surface(), call.operation(), call.model()), (surface, operation, model), "{uri}");
+        }
+        assert_eq!(get("/v1beta/models").operation(), ListModels);
+        assert_eq!(get("/v1beta/models?pageSize=5").operation(), ListModels);
+        assert_eq!(get("/v1beta1/publishers/google/models").operation(), ListModels);
+        assert_eq!(get("/v1beta/models/m").operation(), GetModel);
+        assert_eq!(get("/v1beta/models/m/operations/o").operation(), Read);
+        assert_eq!(get("/v1beta/openai/models").operation(), ListModels);
+        assert_eq!(get("/v1beta/openai/models/m").model(), Some("m"));
+        assert_eq!(get("/anything").resend(), Resend::Safe);
+    }
+
+    #[test]
+    fn a_stream_is_an_array_unless_it_asks_for_events() {
+        assert_eq!(post("/v1/models/m:streamGenerateContent").streaming(), Streaming::Array);
+        assert_eq!(post("/v1/models/m:streamGenerateContent?key=k&alt=sse").streaming(), Streaming::Sse);
+        assert_eq!(post("/v1/models/m:generateContent?alt=sse").streaming(), Streaming::No);
+    }
+
+    #[test]
+    fn only_what_may_be_repeated_may_be_repeated() {
+        assert_eq!(post("/v1/models/m:countTokens").resend(), Resend::Safe);
+        assert_eq!(post("/v1/models/m:generateContent").resend(), Resend::Billed);
+        assert_eq!(post("/v1/models/m:batchGenerateContent").resend(), Resend::Unsafe);
+        assert_eq!(post("/v1beta/interactions").resend(), Resend::Unsafe);
+        assert_eq!(post("/unknown").resend(), Resend::Unsafe);
+    }
+
+    #[test]
+    fn the_body_says_what_the_uri_cannot() {
+        let body =
+            br#"{"messages":[{"role":"user","content":"stream"}],"model":"models/gemini-2.5-pro","stream":true}"#;
+        let call = post("/v1beta/openai/chat/completions").read_body(body);
+        assert_eq!((call.model(), call.streaming()), (Some("gemini-2.5-pro"), Streaming::Sse));
+        let call = post("/v1beta/openai/chat/completions").read_body(b"{\"model\": ");
+        assert_eq!((call.model(), call.streaming()), (None, Streaming::No));
+        let call = post("/v1beta/models/m:generateContent").read_body(body);
+        assert_eq!((call.model(), call.streaming()), (Some("m"), Streaming::No));
+    }
+
+    #[test]
+    fn another_model_changes_nothing_else() {
+        let swap = |uri: &str| Call::uri_with_model(&uri.parse().unwrap(), "other-1.0").map(|uri| uri.to_string());
+        assert_eq!(
+            swap("/v1/models/m:generateContent?key=a%20b").as_deref(),
+            Some("/v1/models/other-1.0:generateContent?key=a%20b")
+        );
+        assert_eq!(
+            swap("https://h:1/x/v1/projects/p/locations/l/publishers/google/models/m:generateContent").as_deref(),
+            Some("https://h:1/x/v1/projects/p/locations/l/publishers/google/models/other-1.0:generateContent"),
+        );
+        assert_eq!(
+            swap("/v1beta/tunedModels/t:generateContent").as_deref(),
+            Some("/v1beta/models/other-1.0:generateContent")
+        );
+        assert_eq!(swap("/v1beta/files"), None);
+        assert_eq!(Call::uri_with_model(&"/v1/models/m:generateContent".parse().unwrap(), "a/b?c"), None);
+
+        let body = br#"{ "x": {"model": "inner"}, "model" : "models/m", "y": 1e400 }"#;
+        let new = Call::body_with_model(body, "other").unwrap();
+        assert_eq!(&new[..], br#"{ "x": {"model": "inner"}, "model" : "models/other", "y": 1e400 }"#);
+        assert_eq!(Call::body_with_model(b"{}", "other"), None);
+        assert_eq!(Call::body_with_model(b"\xff", "other"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_path_panics(path in "/[ -~]{0,80}", model in ".{0,12}") {
+            if let Ok(uri) = path.parse::<Uri>() {
+                let _ = Call::new(&Method::POST, &uri).read_body(path.as_bytes());
+                let _ = Call::new(&Method::GET, &uri);
+                let _ = Call::uri_with_model(&uri, &model);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Quota in the API's own terms: what is counted, for whom, and when a day of it ends.
+//!
+//! Limits are per project and per model: keys of one project share them. A day ends at midnight Pacific, with daylight
+//! saving.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+
+/// How much a project may ask of a model. What is not set is not limited.
+///
+/// ```
+/// use tower_gemini::quota::{Dimension, Limits};
+///
+/// let limits = Limits::new().requests_per_minute(10).input_tokens_per_minute(250_000).requests_per_day(500);
+/// assert_eq!(limits.get(Dimension::RequestsPerMinute), Some(10));
+/// assert_eq!(Limits::new().get(Dimension::RequestsPerDay), None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Limits {
+    requests_per_minute: Option<u64>,
+    input_tokens_per_minute: Option<u64>,
+    requests_per_day: Option<u64>,
+}
+
+impl Limits {
+    /// No limit at all.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Requests in any 60 seconds. 0 means never.
+    pub fn requests_per_minute(mut self, limit: u64) -> Self {
+        self.requests_per_minute = Some(limit);
+        self
+    }
+
+    /// Input tokens in any 60 seconds. 0 means never.
+    pub fn input_tokens_per_minute(mut self, limit: u64) -> Self {
+        self.input_tokens_per_minute = Some(limit);
+        self
+    }
+
+    /// Requests until midnight Pacific. 0 means never.
+    pub fn requests_per_day(mut self, limit: u64) -> Self {
+        self.requests_per_day = Some(limit);
+        self
+    }
+
+    /// The limit of one dimension.
+    pub fn get(&self, dimension: Dimension) -> Option<u64> {
+        match dimension {
+            Dimension::RequestsPerMinute => self.requests_per_minute,
+            Dimension::InputTokensPerMinute => self.input_tokens_per_minute,
+            Dimension::RequestsPerDay => self.requests_per_day,
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dimension {
+    /// Requests in any 60 seconds.
+    RequestsPerMinute,
+    /// Input tokens in any 60 seconds.
+    InputTokensPerMinute,
+    /// Requests until midnight Pacific.
+    RequestsPerDay,
+}
+
+/// For whom it is counted: a project and a model. Two keys of one project are one scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Scope {
+    project: Arc<str>,
+    model: Arc<str>,
+}
+
+impl Scope {
+    /// The scope of a project and a model.
+    pub fn new(project: impl Into<Arc<str>>, model: impl Into<Arc<str>>) -> Self {
+        Self { project: project.into(), model: model.into() }
+    }
+
+    /// The project that pays.
+    pub fn project(&self) -> &str {
+        &self.project
+    }
+
+    /// The model that is asked.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "project {}, model {}", self.project, self.model)
+    }
+}
+
+/// How long a day's quota still lasts: the time from `now` until the next midnight Pacific.
+///
+/// Between 1 second and 25 hours: the day on which daylight saving ends is an hour longer. A time outside the calendar
+/// (years before -9999 or after 9999) counts as the beginning of an ordinary day, 24 hours.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+///
+/// // 2026-11-21 07:59:59 UTC is one second before midnight in California.
+/// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_247_999);
+/// assert_eq!(tower_gemini::quota::until_pacific_midnight(now), Duration::from_secs(1));
+/// ```
+pub fn until_pacific_midnight(now: SystemTime) -> Duration {
+    midnight_after(now).unwrap_or(Duration::from_secs(24 * 60 * 60))
+}
+
+fn midnight_after(now: SystemTime) -> Option<Duration> {
+    let now = Timestamp::try_from(now).ok()?.to_zoned(pacific()?);
+    let midnight = now.date().checked_add(1.day()).ok()?.to_zoned(now.time_zone().clone()).ok()?;
+    Duration::try_from(now.duration_until(&midnight)).ok()
+}
+
+/// The rule in force since 2007 as POSIX writes it, so that no time zone database is needed.
+fn pacific() -> Option<TimeZone> {
+    TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn until(utc: &str) -> u64 {
+        until_pacific_midnight(utc.parse::<Timestamp>().unwrap().into()).as_secs()
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight_pacific() {
+        assert_eq!(until("2026-01-15T08:00:00Z"), 24 * 3600);
+        assert_eq!(until("2026-01-15T07:59:00Z"), 60);
+        assert_eq!(until("2026-07-15T07:00:00Z"), 24 * 3600);
+        assert_eq!(until("2026-07-15T06:30:00Z"), 1800);
+    }
+
+    #[test]
+    fn the_days_on_which_the_clocks_change_have_23_and_25_hours() {
+        assert_eq!(until("2026-03-08T08:00:00Z"), 23 * 3600);
+        assert_eq!(until("2026-11-01T07:00:00Z"), 25 * 3600);
+        // An hour before and after the change itself.
+        assert_eq!(until("2026-03-08T10:00:00Z"), 21 * 3600);
+        assert_eq!(until("2026-11-01T09:00:00Z"), 23 * 3600);
+    }
+}
