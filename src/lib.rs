@@ -3,3 +3,5 @@
 pub mod call;
 pub mod clock;
 pub mod quota;
+
+pub mod body;
