@@ -1,7 +1,15 @@
 //! Composable tower layers for HTTP services that talk to the Gemini API.
 
+pub mod body;
 pub mod call;
 pub mod clock;
+pub mod context;
+pub mod error;
+pub mod failure;
 pub mod quota;
+pub mod status;
 
-pub mod body;
+pub use crate::{
+    context::{Context, Outcome},
+    error::{BoxError, Error},
+};

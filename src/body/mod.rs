@@ -1,5 +1,5 @@
 //! Bodies that the rooms share: a beginning that was read and put back, a request that can be sent twice, a guard that
 //! lives to the end, and the one scan of an answer.
 
-mod scan;
-mod sse;
+pub(crate) mod scan;
+pub(crate) mod sse;

@@ -1,0 +1,162 @@
+//! The error that a layer gives back: opaque outside, an [`Outcome`] inside.
+//!
+//! A room fails with an [`Error`] and never with a made-up response; `ErrorResponseLayer` turns it into one at the edge.
+//! Because a tower service's error is boxed on its way out, [`Error::find`] finds it again, however often it was wrapped.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+use crate::{
+    context::Outcome,
+    failure::{Clock, Failure, Fault, Kind},
+};
+
+/// Any error, as tower's own middleware boxes it.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Why a call has no response: a refusal by a layer, a clock that ran out, or a transport that failed.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_gemini::{BoxError, Error, failure::{Clock, Failure}};
+///
+/// let failure = Failure::timeout(Clock::Attempt, Duration::from_secs(180));
+/// let error: BoxError = Error::refusal("timeout", failure).into();
+///
+/// let error = Error::find(&*error).unwrap();
+/// assert!(error.is_timeout() && !error.never_sent());
+/// assert_eq!(error.layer(), "timeout");
+/// ```
+pub struct Error {
+    outcome: Outcome,
+    failure: Failure,
+    layer: &'static str,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// A failure that a layer found by itself: it refused, or its clock ran out. `layer` is the room's name.
+    pub fn refusal(layer: &'static str, failure: Failure) -> Self {
+        let outcome = Outcome::default().with_failure(failure.clone());
+        Self { outcome, failure, layer, source: None }
+    }
+
+    /// A failure that another error caused, which stays readable as the source.
+    pub fn caused(layer: &'static str, failure: Failure, source: impl Into<BoxError>) -> Self {
+        Self { source: Some(source.into()), ..Self::refusal(layer, failure) }
+    }
+
+    /// Finds the first of this crate's errors in a chain of sources.
+    pub fn find<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// What went wrong and whose fault it is.
+    pub fn failure(&self) -> &Failure {
+        &self.failure
+    }
+
+    /// Everything that the layers said of the call.
+    pub fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// The same error with more said of the call.
+    #[must_use]
+    pub fn map_outcome(mut self, change: impl FnOnce(Outcome) -> Outcome) -> Self {
+        self.outcome = change(self.outcome);
+        if let Some(failure) = self.outcome.failure() {
+            self.failure = failure.clone();
+        }
+        self
+    }
+
+    /// The room that gave it back: `timeout`, `classify`, …
+    pub fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        self.failure.fault()
+    }
+
+    /// A clock ran out: one attempt's, a stream's, or the total one.
+    pub fn is_timeout(&self) -> bool {
+        self.clock().is_some()
+    }
+
+    /// Which clock ran out.
+    pub fn clock(&self) -> Option<Clock> {
+        match self.failure.kind() {
+            Kind::Timeout(clock) => Some(clock),
+            Kind::TotalDeadline => Some(Clock::Total),
+            _ => None,
+        }
+    }
+
+    /// The circuit is open.
+    pub fn is_circuit_open(&self) -> bool {
+        self.failure.kind() == Kind::CircuitOpen
+    }
+
+    /// The local limiter refused.
+    pub fn is_rate_limited(&self) -> bool {
+        self.failure.kind() == Kind::RateLimited
+    }
+
+    /// The upstream certainly never got the request.
+    pub fn never_sent(&self) -> bool {
+        self.fault() == Fault::Local && !self.outcome.was_sent() || self.failure.never_sent()
+    }
+
+    /// How long to wait before it makes sense to try again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.failure.hint().map(|hint| hint.delay())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outcome, failure: _, layer, source } = self;
+        f.debug_struct("Error").field("layer", layer).field("outcome", outcome).field("source", source).finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.failure, f)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// Settings that contradict each other, or that could never work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    message: Box<str>,
+}
+
+impl ConfigError {
+    pub(crate) fn new(message: impl Into<Box<str>>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for ConfigError {}

@@ -1,0 +1,315 @@
+//! The names of what can go wrong.
+//!
+//! [`Fault`] is coarse, because each layer acts on one fault only. [`Kind`] is fine, because a person who reads a log
+//! wants to know which of nine ways a key can be wrong this one is. What follows from a kind when nothing else is known
+//! (its fault, who else may do better, the status to answer with) stands in one table here, so that a new kind is one
+//! line and no layer ever matches on kinds to find out what to do.
+
+use std::fmt;
+
+use http::StatusCode;
+
+/// Whose fault a failure is. Every layer acts on one of these and leaves the others alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The request itself: malformed, too long, a model that does not exist, blocked content. Sending it again changes
+    /// nothing.
+    Caller,
+    /// The credential or its project: invalid, leaked, suspended, restricted, without billing.
+    Key,
+    /// The project's quota: a minute's, a day's, or none at all.
+    Quota,
+    /// The model has no capacity left, for anybody.
+    Model,
+    /// The service failed: 500, 502, 504, answers without content.
+    Service,
+    /// The way there failed: connect, reset, a clock of an attempt.
+    Transport,
+    /// A layer of this crate refused. Never counted against the upstream.
+    Local,
+}
+
+impl Fault {
+    /// The name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`, `local`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Key => "key",
+            Self::Quota => "quota",
+            Self::Model => "model",
+            Self::Service => "service",
+            Self::Transport => "transport",
+            Self::Local => "local",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which clock ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Clock {
+    /// The whole call, queueing and retries included.
+    Total,
+    /// One attempt at a unary answer.
+    Attempt,
+    /// One attempt at a stream, up to its first content.
+    FirstContent,
+    /// The silence between two events of a stream that has begun.
+    Idle,
+}
+
+impl Clock {
+    /// The name in logs, metrics and answers: `total`, `attempt`, `first_content`, `idle`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Attempt => "attempt",
+            Self::FirstContent => "first_content",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What happened, by its finer name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    // --- caller ---
+    /// 400 and its kin: malformed, a wrong field, a feature that the model lacks.
+    InvalidRequest,
+    /// More input tokens than the model takes.
+    ContextTooLong,
+    /// More bytes than the API, or a proxy before it, takes.
+    PayloadTooLarge,
+    /// A verdict on the content: safety, recitation, blocklist, prohibited content.
+    ContentBlocked,
+    /// No such model, or not for this method.
+    ModelNotFound,
+    /// The path is none of the API's: a wrong base URL or a misspelt method.
+    PathNotFound,
+    /// A file or cached content that belongs to another project, or is gone.
+    ResourceNotAccessible,
+    /// The API does not serve the caller's country.
+    LocationUnsupported,
+    /// The caller's network address is blocked, whatever the key.
+    IpBlocked,
+    /// Two credentials in one request.
+    AuthConflict,
+    /// The method is not implemented, or not enabled for this model.
+    Unimplemented,
+    /// The request contradicts what exists already (409).
+    Conflict,
+    // --- key ---
+    /// The key is wrong or has expired.
+    AuthKeyInvalid,
+    /// No credential, or one of the wrong type.
+    AuthUnauthenticated,
+    /// The credential is good and may not do this.
+    PermissionDenied,
+    /// The key is restricted to other APIs, sites, apps or addresses.
+    KeyRestricted,
+    /// The key was reported as leaked.
+    KeyLeaked,
+    /// The key or its project is suspended.
+    KeySuspended,
+    /// The account is banned, or has to be verified first.
+    AccountBanned,
+    /// The project that pays does not exist, or is another one.
+    ConsumerInvalid,
+    /// The API is not enabled in the key's project.
+    ServiceDisabled,
+    /// Billing is off, prepaid credits are used up, or the spending cap is reached.
+    BillingRequired,
+    // --- quota ---
+    /// Requests a minute.
+    QuotaMinute,
+    /// Input tokens a minute.
+    QuotaTokensMinute,
+    /// A day's quota (or a longer period's), of requests or tokens.
+    QuotaDay,
+    /// The limit is zero: this project never gets this model.
+    QuotaZero,
+    /// A quota, but the answer does not say which.
+    QuotaUnknown,
+    // --- model ---
+    /// The model is overloaded.
+    Overloaded,
+    /// The shared capacity is used up: a 429 or 503 that is nobody's own quota.
+    Capacity,
+    // --- service ---
+    /// 500: transient, unless it comes twice for the same request.
+    ServerError,
+    /// A front end or proxy got nothing usable from behind it.
+    BadGateway,
+    /// 503 that does not speak of the model.
+    Unavailable,
+    /// The service took too long and said so itself.
+    DeadlineExceeded,
+    /// The service cancelled the call (499).
+    Cancelled,
+    /// A 200 without content.
+    EmptyResponse,
+    /// A 200 whose function call the model malformed.
+    EmptyMalformedFunctionCall,
+    // --- transport ---
+    /// No connection was made: DNS, TCP or TLS.
+    Connect,
+    /// The request provably never reached the upstream: refused stream, GOAWAY, a stale pooled connection.
+    NotSent,
+    /// The connection broke while the request or answer was on it.
+    Reset,
+    /// A clock of one attempt, or the idle clock, ran out.
+    Timeout(Clock),
+    /// A stream that ended without a finish reason.
+    StreamCut,
+    /// A transport error of a type that is not known here.
+    Transport,
+    // --- local ---
+    /// The total deadline ran out, or would before anything could help.
+    TotalDeadline,
+    /// The circuit breaker is open.
+    CircuitOpen,
+    /// The local limiter would have to wait too long.
+    RateLimited,
+    /// The request body is over a local cap.
+    BodyTooLarge,
+    /// The request cannot be sent as it is: a bad header, no URI.
+    BadRequest,
+    /// The caller's own request body failed while it was read.
+    RequestBody,
+}
+
+/// What follows from a kind when nothing else is known.
+pub(super) struct Facts {
+    pub(super) name: &'static str,
+    pub(super) fault: Fault,
+    /// May the same key, a key of another project, another model help?
+    pub(super) help: Help,
+    /// What to answer with where no status came over the wire.
+    pub(super) code: u16,
+}
+
+/// Who may still help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Help {
+    pub(super) same_key: bool,
+    pub(super) other_key: bool,
+    pub(super) other_model: bool,
+}
+
+impl Help {
+    pub(super) const NOBODY: Self = Self::new(false, false, false);
+
+    pub(super) const fn new(same_key: bool, other_key: bool, other_model: bool) -> Self {
+        Self { same_key, other_key, other_model }
+    }
+}
+
+impl Kind {
+    /// The name in logs, metrics and answers, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.facts().name
+    }
+
+    /// Whose fault a failure of this kind is.
+    #[must_use]
+    pub const fn fault(self) -> Fault {
+        self.facts().fault
+    }
+
+    /// The status to answer with where none came over the wire.
+    #[must_use]
+    pub fn status_code(self) -> StatusCode {
+        StatusCode::from_u16(self.facts().code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The one table. `Y, n` in the comments of a line would repeat it: the three booleans are same key, key of another
+    /// project, other model.
+    pub(super) const fn facts(self) -> Facts {
+        use Fault::*;
+        const fn row(name: &'static str, fault: Fault, help: [bool; 3], code: u16) -> Facts {
+            Facts { name, fault, help: Help::new(help[0], help[1], help[2]), code }
+        }
+        const NOBODY: [bool; 3] = [false, false, false];
+        const OTHER_KEY: [bool; 3] = [false, true, false];
+        const OTHER_MODEL: [bool; 3] = [false, false, true];
+        const ELSEWHERE: [bool; 3] = [false, true, true];
+        const ANY: [bool; 3] = [true, true, true];
+        const TIME_OR_MODEL: [bool; 3] = [true, false, true];
+        const TIME: [bool; 3] = [true, false, false];
+        match self {
+            Self::InvalidRequest => row("invalid_request", Caller, NOBODY, 400),
+            Self::ContextTooLong => row("context_too_long", Caller, NOBODY, 400),
+            Self::PayloadTooLarge => row("payload_too_large", Caller, NOBODY, 413),
+            Self::ContentBlocked => row("content_blocked", Caller, OTHER_MODEL, 400),
+            Self::ModelNotFound => row("model_not_found", Caller, OTHER_MODEL, 404),
+            Self::PathNotFound => row("path_not_found", Caller, NOBODY, 404),
+            Self::ResourceNotAccessible => row("resource_not_accessible", Caller, OTHER_KEY, 403),
+            Self::LocationUnsupported => row("location_unsupported", Caller, NOBODY, 400),
+            Self::IpBlocked => row("ip_blocked", Caller, NOBODY, 403),
+            Self::AuthConflict => row("auth_conflict", Caller, NOBODY, 400),
+            Self::Unimplemented => row("unimplemented", Caller, OTHER_MODEL, 501),
+            Self::Conflict => row("conflict", Caller, NOBODY, 409),
+            Self::AuthKeyInvalid => row("auth_key_invalid", Key, OTHER_KEY, 400),
+            Self::AuthUnauthenticated => row("auth_unauthenticated", Key, OTHER_KEY, 401),
+            Self::PermissionDenied => row("permission_denied", Key, OTHER_KEY, 403),
+            Self::KeyRestricted => row("key_restricted", Key, OTHER_KEY, 403),
+            Self::KeyLeaked => row("key_leaked", Key, OTHER_KEY, 403),
+            Self::KeySuspended => row("key_suspended", Key, OTHER_KEY, 403),
+            Self::AccountBanned => row("account_banned", Key, OTHER_KEY, 403),
+            Self::ConsumerInvalid => row("consumer_invalid", Key, OTHER_KEY, 403),
+            Self::ServiceDisabled => row("service_disabled", Key, OTHER_KEY, 403),
+            Self::BillingRequired => row("billing_required", Key, OTHER_KEY, 402),
+            Self::QuotaMinute => row("quota_minute", Quota, ANY, 429),
+            Self::QuotaTokensMinute => row("quota_tokens_minute", Quota, ANY, 429),
+            Self::QuotaDay => row("quota_day", Quota, ELSEWHERE, 429),
+            Self::QuotaZero => row("quota_zero", Quota, ELSEWHERE, 429),
+            Self::QuotaUnknown => row("quota_unknown", Quota, ANY, 429),
+            Self::Overloaded => row("overloaded", Model, TIME_OR_MODEL, 503),
+            Self::Capacity => row("capacity", Model, TIME_OR_MODEL, 503),
+            Self::ServerError => row("server_error", Service, TIME_OR_MODEL, 500),
+            Self::BadGateway => row("bad_gateway", Service, TIME_OR_MODEL, 502),
+            Self::Unavailable => row("unavailable", Service, TIME_OR_MODEL, 503),
+            Self::DeadlineExceeded => row("deadline_exceeded", Service, TIME_OR_MODEL, 504),
+            Self::Cancelled => row("cancelled", Service, TIME_OR_MODEL, 499),
+            Self::EmptyResponse => row("empty_response", Service, TIME_OR_MODEL, 502),
+            Self::EmptyMalformedFunctionCall => row("empty_malformed_function_call", Service, TIME_OR_MODEL, 502),
+            Self::Connect => row("connect", Transport, TIME, 503),
+            Self::NotSent => row("not_sent", Transport, TIME, 503),
+            Self::Reset => row("reset", Transport, TIME, 503),
+            Self::Timeout(Clock::Total) | Self::TotalDeadline => row("total_deadline", Local, NOBODY, 504),
+            Self::Timeout(Clock::Attempt) => row("attempt_timeout", Transport, TIME_OR_MODEL, 504),
+            Self::Timeout(Clock::FirstContent) => row("first_content_timeout", Transport, TIME_OR_MODEL, 504),
+            Self::Timeout(Clock::Idle) => row("idle_timeout", Transport, TIME_OR_MODEL, 504),
+            Self::StreamCut => row("stream_cut", Transport, TIME_OR_MODEL, 503),
+            Self::Transport => row("transport", Transport, TIME, 503),
+            Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),
+            Self::RateLimited => row("rate_limited", Local, ELSEWHERE, 429),
+            Self::BodyTooLarge => row("body_too_large", Local, NOBODY, 413),
+            Self::BadRequest => row("bad_request", Local, NOBODY, 400),
+            Self::RequestBody => row("request_body", Local, NOBODY, 400),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
