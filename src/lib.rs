@@ -2,11 +2,14 @@
 
 pub mod body;
 pub mod call;
+pub mod classify;
 pub mod clock;
 pub mod context;
 pub mod error;
 pub mod failure;
+mod macros;
 pub mod quota;
+mod ready;
 pub mod status;
 
 pub use crate::{

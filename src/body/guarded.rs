@@ -1,0 +1,76 @@
+//! A body with a guard that lives to its end.
+//!
+//! What a call holds while its answer streams (a place in a queue, a stream of a connection) is given back when the body
+//! has ended, failed or been dropped, whichever comes first.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// A body that drops its guard at its end.
+    #[derive(Debug)]
+    pub struct GuardedBody<B, G> {
+        #[pin]
+        body: B,
+        guard: Option<G>,
+    }
+}
+
+impl<B: Body, G> GuardedBody<B, G> {
+    /// Gives the body a guard to hold. A body that has ended already drops it at once.
+    pub fn new(body: B, guard: G) -> Self {
+        let guard = (!body.is_end_stream()).then_some(guard);
+        Self { body, guard }
+    }
+}
+
+impl<B: Body, G> Body for GuardedBody<B, G> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        // Nobody is obliged to poll once more for the `None`.
+        if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
+            *this.guard = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_guard_goes_with_the_last_frame_or_with_the_body() {
+        let guard = Arc::new(());
+        let mut body = GuardedBody::new(Full::new(Bytes::from_static(b"x")), guard.clone());
+        assert_eq!((Arc::strong_count(&guard), body.size_hint().exact()), (2, Some(1)));
+        body.frame().await.unwrap().unwrap();
+        assert_eq!(Arc::strong_count(&guard), 1);
+
+        let body = GuardedBody::new(Full::new(Bytes::from_static(b"x")), guard.clone());
+        drop(body);
+        assert_eq!(Arc::strong_count(&guard), 1);
+    }
+}

@@ -1,0 +1,194 @@
+//! A request body that can be sent more than once.
+//!
+//! [`Resend`] is what a layer asks of a body before it sends a request again. Bodies that sit in memory have it by nature.
+//! [`ReplayBody`], which `ReplayLayer` makes of any other body, has it as long as the body fitted into the layer's caps.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{Either, Empty, Full};
+use pin_project_lite::pin_project;
+
+use super::prefixed::PrefixedBody;
+use crate::error::BoxError;
+
+/// A body that may be sent again.
+///
+/// In-memory bodies are: [`Full`], [`Empty`], `String`, `Bytes`-like ones, and [`Either`] of two of them. A streaming body
+/// is not; `ReplayLayer` makes it so.
+#[diagnostic::on_unimplemented(
+    message = "the request body `{Self}` cannot be sent twice",
+    label = "this body streams: once sent, it is gone",
+    note = "put `tower_gemini::ReplayLayer` outside the layer that sends again (`RetryLayer`): it keeps the body",
+    note = "bodies in memory, such as `http_body_util::Full<bytes::Bytes>`, need no `ReplayLayer`"
+)]
+pub trait Resend: Body + Sized {
+    /// The same body from its beginning, or `None` when it can be sent only once.
+    fn try_clone(&self) -> Option<Self>;
+}
+
+impl<D: Buf + Clone> Resend for Full<D> {
+    fn try_clone(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl<D: Buf> Resend for Empty<D> {
+    fn try_clone(&self) -> Option<Self> {
+        Some(Self::new())
+    }
+}
+
+impl Resend for String {
+    fn try_clone(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+impl<L, R> Resend for Either<L, R>
+where
+    L: Resend,
+    R: Resend<Data = L::Data>,
+    L::Error: Into<BoxError>,
+    R::Error: Into<BoxError>,
+{
+    fn try_clone(&self) -> Option<Self> {
+        Some(match self {
+            Self::Left(body) => Self::Left(body.try_clone()?),
+            Self::Right(body) => Self::Right(body.try_clone()?),
+        })
+    }
+}
+
+pin_project! {
+    /// A request body after `ReplayLayer`: kept in memory and resendable, or past the caps and streaming.
+    #[derive(Debug)]
+    pub struct ReplayBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    #[derive(Debug)]
+    enum Kind<B> {
+        Kept { kept: Kept, next: Next },
+        Streaming { #[pin] body: PrefixedBody<B> },
+    }
+}
+
+/// A body in memory, shared by all its clones.
+#[derive(Clone, Debug)]
+struct Kept {
+    bytes: Bytes,
+    trailers: Option<Arc<HeaderMap>>,
+    /// Holds the place in the layer's total, until the last clone is gone.
+    _memory: Arc<dyn Send + Sync + std::fmt::Debug>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Data,
+    Trailers,
+    Nothing,
+}
+
+impl<B> ReplayBody<B> {
+    pub(crate) fn kept(
+        bytes: Bytes,
+        trailers: Option<HeaderMap>,
+        memory: Arc<dyn Send + Sync + std::fmt::Debug>,
+    ) -> Self {
+        let kept = Kept { bytes, trailers: trailers.map(Arc::new), _memory: memory };
+        Self { kind: Kind::Kept { next: kept.first(), kept } }
+    }
+
+    pub(crate) fn streaming(body: PrefixedBody<B>) -> Self {
+        Self { kind: Kind::Streaming { body } }
+    }
+
+    /// Whether the body may be sent again.
+    pub fn is_resendable(&self) -> bool {
+        self.bytes().is_some()
+    }
+
+    /// The whole body in one piece, unless it streams.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Kept { kept, .. } => Some(&kept.bytes),
+            Kind::Streaming { .. } => None,
+        }
+    }
+}
+
+impl Kept {
+    fn first(&self) -> Next {
+        match (self.bytes.is_empty(), &self.trailers) {
+            (false, _) => Next::Data,
+            (true, Some(_)) => Next::Trailers,
+            (true, None) => Next::Nothing,
+        }
+    }
+}
+
+impl<B> Resend for ReplayBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    fn try_clone(&self) -> Option<Self> {
+        match &self.kind {
+            Kind::Kept { kept, .. } => Some(Self { kind: Kind::Kept { kept: kept.clone(), next: kept.first() } }),
+            Kind::Streaming { .. } => None,
+        }
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
+            KindProj::Kept { kept, next } => {
+                let frame = match *next {
+                    Next::Data => Some(Frame::data(kept.bytes.clone())),
+                    Next::Trailers => kept.trailers.as_deref().cloned().map(Frame::trailers),
+                    Next::Nothing => None,
+                };
+                *next = match (*next, &kept.trailers) {
+                    (Next::Data, Some(_)) => Next::Trailers,
+                    _ => Next::Nothing,
+                };
+                Poll::Ready(frame.map(Ok))
+            }
+            KindProj::Streaming { body } => body.poll_frame(cx).map_err(Into::into),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Kept { next, .. } => *next == Next::Nothing,
+            Kind::Streaming { body } => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Kept { kept, next: Next::Data } => SizeHint::with_exact(kept.bytes.len() as u64),
+            Kind::Kept { .. } => SizeHint::with_exact(0),
+            Kind::Streaming { body } => body.size_hint(),
+        }
+    }
+}

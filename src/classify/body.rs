@@ -1,0 +1,162 @@
+//! The answer after its commit: bytes untouched, watched as they pass.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::watch::{Watch, cut_stream};
+use crate::{
+    body::PrefixedBody,
+    context::Usage,
+    error::{BoxError, Error},
+    failure::Failure,
+};
+
+pin_project! {
+    /// The response body of [`Classify`](super::Classify): the upstream's bytes, frame by frame as they came.
+    ///
+    /// It fails where the upstream's body fails, and at the end of a stream that was cut before it had finished.
+    pub struct ClassifyBody<R> {
+        #[pin]
+        body: PrefixedBody<R>,
+        watching: Option<Watching>,
+        // An error that was met while the beginning was read, or found at the end.
+        pending: Option<BoxError>,
+        done: bool,
+    }
+}
+
+struct Watching {
+    watch: Box<Watch>,
+    usage: Usage,
+    /// What has been reported already.
+    version: u32,
+    /// The answer had failed before it was handed over: how it ends is no news.
+    failed: bool,
+}
+
+impl<R> ClassifyBody<R> {
+    pub(super) fn plain(body: PrefixedBody<R>) -> Self {
+        Self { body, watching: None, pending: None, done: false }
+    }
+
+    /// A body whose beginning was read up to an error.
+    pub(super) fn broken(body: PrefixedBody<R>, error: BoxError) -> Self {
+        Self { pending: Some(error), ..Self::plain(body) }
+    }
+
+    pub(super) fn watched(body: PrefixedBody<R>, watch: Box<Watch>, usage: Usage) -> Self {
+        let mut watching = Watching { watch, usage, version: 0, failed: false };
+        watching.report();
+        Self { watching: Some(watching), ..Self::plain(body) }
+    }
+
+    pub(super) fn fail_held(&mut self) {
+        if let Some(watching) = &mut self.watching {
+            watching.failed = true;
+        }
+    }
+}
+
+impl Watching {
+    fn report(&mut self) {
+        let found = self.watch.findings();
+        if found.version != self.version {
+            self.version = found.version;
+            self.usage.fill(found);
+            if let Some(failure) = self.watch.late_failure().filter(|_| found.content) {
+                self.usage.fail(failure);
+            }
+        }
+    }
+
+    fn end(&mut self) -> Option<BoxError> {
+        self.report();
+        self.usage.end();
+        if self.failed || !self.watch.is_cut() {
+            return None;
+        }
+        let failure = cut_stream();
+        self.usage.fail(failure.clone());
+        Some(Error::refusal(super::NAME, failure).into())
+    }
+}
+
+impl<R> Body for ClassifyBody<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.project();
+        if *this.done {
+            return Poll::Ready(this.pending.take().map(Err));
+        }
+        let held = this.body.is_in_prefix();
+        if !held && let Some(error) = this.pending.take() {
+            *this.done = true;
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(watching) = this.watching {
+                    // What was held has been scanned already.
+                    if !held && let Some(data) = frame.data_ref() {
+                        watching.watch.push(data);
+                        watching.report();
+                    }
+                    if this.body.is_end_stream() {
+                        *this.pending = watching.end();
+                        *this.done = true;
+                    }
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                *this.done = true;
+                let error = error.into();
+                if Error::find(&*error).is_some() {
+                    return Poll::Ready(Some(Err(error)));
+                }
+                let failure = Failure::from_error(&*error).into_after_commit();
+                if let Some(watching) = this.watching {
+                    watching.usage.fail(failure.clone());
+                }
+                Poll::Ready(Some(Err(Error::caused(super::NAME, failure, error).into())))
+            }
+            None => {
+                *this.done = true;
+                Poll::Ready(this.watching.as_mut().and_then(Watching::end).map(Err))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match (&self.watching, self.done) {
+            (_, true) => self.pending.is_none(),
+            // Whether the stream was cut is known only at its end.
+            (Some(_), false) => false,
+            (None, false) => self.pending.is_none() && self.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<R> fmt::Debug for ClassifyBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClassifyBody").field("done", &self.done).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,195 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Response, response::Parts};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::{
+    ClassifyBody,
+    layer::Settings,
+    watch::{Verdict, Watch},
+};
+use crate::{
+    body::{Prefix, PrefixedBody},
+    call::Shape,
+    context::{Outcome, Usage},
+    error::{BoxError, Error},
+    failure::Failure,
+};
+
+/// How much of an error body is read, and how much of an answer is held for its first content. Real error bodies of tens
+/// of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
+const CAP: usize = 64 * 1024;
+
+pin_project! {
+    /// The future of [`Classify`](super::Classify).
+    #[derive(Debug)]
+    pub struct ResponseFuture<F, R> {
+        #[pin]
+        state: State<F, R>,
+        shape: Shape,
+        settings: Settings,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<F, R> {
+        Calling { #[pin] future: F },
+        Reading { reading: Option<Box<Reading<R>>> },
+    }
+}
+
+/// A response of which more than the head has to be read.
+#[derive(Debug)]
+struct Reading<R> {
+    parts: Parts,
+    prefix: Prefix,
+    body: R,
+    /// The answer's watch; an error's body has none.
+    watch: Option<Box<Watch>>,
+}
+
+impl<F, R> ResponseFuture<F, R> {
+    pub(super) fn new(future: F, shape: Shape, settings: Settings) -> Self {
+        Self { state: State::Calling { future }, shape, settings }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+    R: Body<Data = Bytes> + Unpin,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<ClassifyBody<R>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Calling { future } => {
+                    let response = match ready!(future.poll(cx)) {
+                        Ok(response) => response,
+                        Err(error) => return Poll::Ready(Err(classified(error.into(), this.settings.enabled))),
+                    };
+                    let (parts, body) = response.into_parts();
+                    if !this.settings.enabled {
+                        return Poll::Ready(Ok(unwatched(parts, PrefixedBody::untouched(body))));
+                    }
+                    let failed = parts.status.is_client_error() || parts.status.is_server_error();
+                    let watch = match failed {
+                        true => None,
+                        false => Watch::new(*this.shape, &parts.headers).filter(|_| parts.status.is_success()),
+                    };
+                    if !failed {
+                        let Some(watch) = watch else {
+                            let mut response = unwatched(parts, PrefixedBody::untouched(body));
+                            Outcome::update(&mut response, |outcome| outcome);
+                            return Poll::Ready(Ok(response));
+                        };
+                        if !this.settings.hold_answers {
+                            return Poll::Ready(Ok(watched(parts, PrefixedBody::untouched(body), watch.into())));
+                        }
+                        let reading = Reading { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
+                        this.state.set(State::Reading { reading: Some(reading.into()) });
+                        continue;
+                    }
+                    let reading = Reading { parts, prefix: Prefix::default(), body, watch: None };
+                    this.state.set(State::Reading { reading: Some(reading.into()) });
+                }
+                StateProj::Reading { reading } => {
+                    let done = ready!(reading.as_mut().expect("polled after completion").poll_read(cx));
+                    let reading = *reading.take().expect("just polled");
+                    return Poll::Ready(reading.finish(done));
+                }
+            }
+        }
+    }
+}
+
+/// Why reading stopped.
+enum Done {
+    Ended,
+    Full,
+    Decided(Verdict),
+    Broken(BoxError),
+}
+
+impl<R> Reading<R>
+where
+    R: Body<Data = Bytes> + Unpin,
+    R::Error: Into<BoxError>,
+{
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+        loop {
+            match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
+                Err(error) => return Poll::Ready(Done::Broken(error.into())),
+                Ok(false) => return Poll::Ready(Done::Ended),
+                Ok(true) => {}
+            }
+            if let Some(watch) = &mut self.watch {
+                watch.push(self.prefix.last().map_or(&[][..], |data| data));
+                let verdict = watch.verdict();
+                if verdict != Verdict::Undecided {
+                    return Poll::Ready(Done::Decided(verdict));
+                }
+            }
+            if self.prefix.len() >= CAP {
+                return Poll::Ready(Done::Full);
+            }
+        }
+    }
+
+    fn finish(self, done: Done) -> Result<Response<ClassifyBody<R>>, BoxError> {
+        let Self { parts, prefix, body, watch } = self;
+        let Some(watch) = watch else {
+            // However much of the error could be read: its status is known, and the body is given back as it came.
+            let failure = Failure::from_response(parts.status, &parts.headers, &prefix.to_bytes());
+            let body = match done {
+                Done::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),
+                _ => ClassifyBody::plain(PrefixedBody::new(prefix, body)),
+            };
+            let mut response = Response::from_parts(parts, body);
+            Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
+            return Ok(response);
+        };
+        let failure = match done {
+            Done::Broken(error) => return Err(classified(error, true)),
+            Done::Ended | Done::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
+            Done::Full | Done::Decided(_) => None,
+        };
+        let mut response = watched(parts, PrefixedBody::new(prefix, body), watch);
+        if let Some(failure) = failure {
+            response.body_mut().fail_held();
+            Outcome::update(&mut response, |outcome| outcome.with_failure(failure));
+        }
+        Ok(response)
+    }
+}
+
+fn classified(error: BoxError, enabled: bool) -> BoxError {
+    if !enabled || Error::find(&*error).is_some() {
+        return error;
+    }
+    let failure = Failure::from_error(&*error);
+    Error::caused(super::NAME, failure, error).into()
+}
+
+fn unwatched<R>(parts: Parts, body: PrefixedBody<R>) -> Response<ClassifyBody<R>> {
+    Response::from_parts(parts, ClassifyBody::plain(body))
+}
+
+fn watched<R>(parts: Parts, body: PrefixedBody<R>, watch: Box<Watch>) -> Response<ClassifyBody<R>> {
+    let usage = Usage::default();
+    let mut response = Response::from_parts(parts, ClassifyBody::watched(body, watch, usage.clone()));
+    Outcome::update(&mut response, |outcome| outcome.with_usage(usage));
+    response
+}

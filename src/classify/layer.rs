@@ -1,0 +1,51 @@
+use tower_layer::Layer;
+
+use super::Classify;
+
+/// Reads each failure once, for every layer outside. See the [module](super) for what it reads and what it says.
+///
+/// It belongs next to the transport, inside of everything else.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct ClassifyLayer {
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) enabled: bool,
+    pub(super) hold_answers: bool,
+}
+
+impl ClassifyLayer {
+    /// Reads failures, and holds answers until their first content.
+    pub fn new() -> Self {
+        Self { settings: Settings { enabled: true, hold_answers: true } }
+    }
+
+    /// A layer that does nothing, of the same type: for where it is optional.
+    pub fn disabled() -> Self {
+        Self { settings: Settings { enabled: false, hold_answers: false } }
+    }
+
+    /// Whether a 200 is held until its first content (default: yes). Without it an error inside a 200, or an empty
+    /// answer, is passed on and cannot be retried.
+    pub fn hold_answers(mut self, hold: bool) -> Self {
+        self.settings.hold_answers = hold;
+        self
+    }
+}
+
+impl Default for ClassifyLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ClassifyLayer {
+    type Service = Classify<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Classify { inner, settings: self.settings }
+    }
+}

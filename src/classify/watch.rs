@@ -1,0 +1,297 @@
+//! The policy of the room: when an answer commits, and what one is worth that ends before.
+//!
+//! An attempt can fail until its first content has been seen. Up to then the answer is held and everything is still open:
+//! an error event, a bare JSON tail, an end without content. [`Watch`] is told the bytes as they come and answers; it
+//! holds none of them itself.
+
+use crate::{
+    body::{
+        scan::Scanner,
+        sse::{Listener, Splitter},
+    },
+    call::{Operation, Shape, Streaming, Surface},
+    failure::{Failure, Kind},
+};
+
+/// Follows one answer from its first byte to its end.
+#[derive(Debug)]
+pub(super) struct Watch {
+    surface: Surface,
+    streams: bool,
+    scanner: Scanner,
+    events: Option<Events>,
+}
+
+/// What a held answer has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is decided: hold on.
+    Undecided,
+    /// Content has been seen: hand it over, never send again.
+    Commit,
+    /// The upstream says that it failed.
+    Failed,
+}
+
+impl Watch {
+    /// A watch for this call's answer, or none where no content is to be expected: only generated answers are held.
+    pub(super) fn new(shape: Shape, headers: &http::HeaderMap) -> Option<Self> {
+        if !matches!(shape.operation, Operation::GenerateContent | Operation::CreateInteraction) {
+            return None;
+        }
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let encoding = text(http::header::CONTENT_ENCODING);
+        if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+            return None;
+        }
+        let content_type = text(http::header::CONTENT_TYPE).trim_start();
+        let is =
+            |essence: &str| content_type.get(..essence.len()).is_some_and(|start| start.eq_ignore_ascii_case(essence));
+        let is_sse = match content_type {
+            "" => shape.streaming == Streaming::Sse,
+            _ if is("text/event-stream") => true,
+            _ if is("application/json") => false,
+            _ => return None,
+        };
+        Some(Self {
+            surface: shape.surface,
+            streams: is_sse || shape.streaming != Streaming::No,
+            scanner: Scanner::new(),
+            events: is_sse.then(Events::default),
+        })
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        match &mut self.events {
+            Some(events) => events.push(bytes, &mut self.scanner),
+            None => self.scanner.push(bytes),
+        }
+    }
+
+    /// Where the answer stands, before it has ended.
+    pub(super) fn verdict(&self) -> Verdict {
+        let found = &self.scanner.found;
+        if found.content {
+            Verdict::Commit
+        } else if found.error.is_some() {
+            // Read the error to its end first.
+            if self.scanner.is_between_values() { Verdict::Failed } else { Verdict::Undecided }
+        } else if self.surface == Surface::Interactions && self.events.as_ref().is_none_or(|events| events.seen > 0) {
+            // An interaction is made when it is accepted: whatever is no error is content.
+            Verdict::Commit
+        } else {
+            Verdict::Undecided
+        }
+    }
+
+    /// What an answer is worth that ended without having committed. `held` is all of it.
+    pub(super) fn judge_end(&self, held: &[u8]) -> Option<Failure> {
+        let found = &self.scanner.found;
+        if found.error.is_some() {
+            return Some(Failure::from_event(held));
+        }
+        if self.surface == Surface::Interactions {
+            return None;
+        }
+        Failure::from_answer(found.finish_reason.as_deref(), found.block_reason.as_deref(), found.content)
+    }
+
+    /// Whether an answer that was handed over ended before it was finished.
+    pub(super) fn is_cut(&self) -> bool {
+        let found = &self.scanner.found;
+        if self.surface == Surface::Interactions || found.error.is_some() {
+            return false;
+        }
+        let finished = found.finish_reason.is_some() || found.block_reason.is_some();
+        let done = self.events.as_ref().is_some_and(|events| events.done == Done::SAID.len());
+        match self.streams {
+            true => !finished && !done,
+            false => self.scanner.is_open(),
+        }
+    }
+
+    /// The failure that the upstream reports in an answer which was handed over already.
+    pub(super) fn late_failure(&self) -> Option<Failure> {
+        let error = self.scanner.found.error.as_ref().filter(|_| self.scanner.is_between_values())?;
+        // Shaped anew from the three members that were kept, so that one parser judges all errors.
+        let object =
+            serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });
+        Some(Failure::from_event(object.to_string().as_bytes()).into_after_commit())
+    }
+
+    pub(super) fn findings(&self) -> &crate::body::scan::Findings {
+        &self.scanner.found
+    }
+}
+
+/// A stream that ended without a finish reason.
+pub(super) fn cut_stream() -> Failure {
+    Failure::local(Kind::StreamCut, "the stream ended without a finishReason: the answer is not complete")
+        .into_after_commit()
+}
+
+/// Server-sent events on their way to the scanner.
+#[derive(Debug)]
+struct Events {
+    splitter: Splitter,
+    /// Data, or raw text, of the present event has been scanned.
+    begun: bool,
+    in_raw: bool,
+    /// Events with data so far.
+    seen: u32,
+    /// How much of `[DONE]` has been seen.
+    done: usize,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { splitter: Splitter::new(), begun: false, in_raw: false, seen: 0, done: 0 }
+    }
+}
+
+impl Events {
+    fn push(&mut self, bytes: &[u8], scanner: &mut Scanner) {
+        let Self { splitter, begun, in_raw, seen, done } = self;
+        splitter.push(bytes, &mut Scanning { scanner, begun, in_raw, seen, done: Done(done) });
+    }
+}
+
+struct Scanning<'a> {
+    scanner: &'a mut Scanner,
+    begun: &'a mut bool,
+    in_raw: &'a mut bool,
+    seen: &'a mut u32,
+    done: Done<'a>,
+}
+
+impl Listener for Scanning<'_> {
+    fn data(&mut self, piece: &[u8]) {
+        if !std::mem::replace(self.begun, true) {
+            *self.in_raw = false;
+            self.scanner.reset();
+            self.done.restart();
+        }
+        self.done.push(piece);
+        self.scanner.push(piece);
+    }
+
+    fn raw(&mut self, piece: &[u8]) {
+        if !std::mem::replace(self.in_raw, true) {
+            self.scanner.reset();
+        }
+        self.scanner.push(piece);
+    }
+
+    fn dispatch(&mut self) {
+        if std::mem::take(self.begun) {
+            *self.seen = self.seen.saturating_add(1);
+        }
+    }
+}
+
+/// Looks for OpenAI's end mark, an event whose data is `[DONE]`.
+struct Done<'a>(&'a mut usize);
+
+impl Done<'_> {
+    const SAID: &'static [u8] = b"[DONE]";
+
+    fn restart(&mut self) {
+        if *self.0 < Self::SAID.len() {
+            *self.0 = 0;
+        }
+    }
+
+    fn push(&mut self, piece: &[u8]) {
+        let awaited = &Self::SAID[*self.0..];
+        let matching = awaited.iter().zip(piece).take_while(|(a, b)| a == b).count();
+        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { 0 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+
+    use super::*;
+    use crate::failure::Fault;
+
+    fn watch(uri: &'static str, content_type: &'static str, text: &str) -> Watch {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let shape = Shape::new(&Method::POST, &http::Uri::from_static(uri));
+        let mut watch = Watch::new(shape, &headers).unwrap();
+        // The hardest way to cut it.
+        text.as_bytes().chunks(1).for_each(|byte| watch.push(byte));
+        watch
+    }
+
+    fn sse(text: &str) -> Watch {
+        watch("/v1beta/models/m:streamGenerateContent?alt=sse", "text/event-stream", text)
+    }
+
+    fn array(text: &str) -> Watch {
+        watch("/v1beta/models/m:streamGenerateContent", "application/json; charset=UTF-8", text)
+    }
+
+    const HELLO: &str = r#"{"candidates":[{"content":{"parts":[{"text":"hello"}]}}]}"#;
+    const STOP: &str = r#"{"candidates":[{"content":{"parts":[{"text":""}]},"finishReason":"STOP"}]}"#;
+    const BUSY: &str = r#"{"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}"#;
+
+    #[test]
+    fn the_first_content_commits_and_nothing_before_it() {
+        assert_eq!(sse(": hi\n\ndata: {\"usageMetadata\":{}}\n\n").verdict(), Verdict::Undecided);
+        assert_eq!(sse(&format!("data: {HELLO}")).verdict(), Verdict::Commit);
+        assert_eq!(array("[").verdict(), Verdict::Undecided);
+        assert_eq!(array(&format!("[{HELLO}")).verdict(), Verdict::Commit);
+    }
+
+    #[test]
+    fn an_error_before_the_content_is_read_to_its_end() {
+        for watch in [sse(&format!("data: {BUSY}\n\n")), sse(&format!("{BUSY}\n")), array(&format!("[{BUSY}"))] {
+            assert_eq!(watch.verdict(), Verdict::Failed);
+            let failure = watch.judge_end(BUSY.as_bytes()).unwrap();
+            assert_eq!(failure.fault(), Fault::Model);
+        }
+        assert_eq!(sse(r#"data: {"error":{"code":503,"#).verdict(), Verdict::Undecided);
+    }
+
+    #[test]
+    fn an_end_without_content_is_judged_by_its_reason() {
+        let fault = |text: &str| sse(text).judge_end(text.as_bytes()).map(|failure| failure.fault());
+        assert_eq!(fault(""), Some(Fault::Service));
+        assert_eq!(fault(&format!("data: {STOP}\n\n")), Some(Fault::Service));
+        assert_eq!(fault("data: {\"promptFeedback\":{\"blockReason\":\"SAFETY\"}}\n\n"), Some(Fault::Caller));
+    }
+
+    #[test]
+    fn a_stream_is_cut_unless_it_says_that_it_has_ended() {
+        assert!(sse(&format!("data: {HELLO}\n\n")).is_cut());
+        assert!(!sse(&format!("data: {HELLO}\n\ndata: {STOP}\n\n")).is_cut());
+        assert!(array(&format!("[{HELLO}")).is_cut());
+        assert!(!array(&format!("[{HELLO},{STOP}]")).is_cut());
+        let openai = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+        let of = |text: &str| watch("/v1beta/openai/chat/completions", "text/event-stream", text);
+        assert!(of(openai).is_cut());
+        assert!(!of(&format!("{openai}data: [DONE]\n\n")).is_cut());
+    }
+
+    #[test]
+    fn an_error_after_the_content_is_reported_and_is_no_cut() {
+        let watch = sse(&format!("data: {HELLO}\n\ndata: {BUSY}\n\n"));
+        let failure = watch.late_failure().unwrap();
+        assert_eq!((failure.fault(), failure.same_key_may_help()), (Fault::Model, false));
+        assert!(!watch.is_cut());
+    }
+
+    #[test]
+    fn what_does_not_generate_is_not_watched() {
+        let none = |uri: &'static str, content_type: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+            Watch::new(Shape::new(&Method::POST, &http::Uri::from_static(uri)), &headers).is_none()
+        };
+        assert!(none("/v1beta/models/m:countTokens", "application/json"));
+        assert!(none("/v1beta/models/m:generateContent", "text/html"));
+    }
+}
