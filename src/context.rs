@@ -142,6 +142,7 @@ pub struct Outcome {
     failure: Option<Failure>,
     retry: Option<Retry>,
     sent: bool,
+    streamed_request: bool,
     attempts: u32,
     model: Option<Arc<str>>,
     usage: Option<Usage>,
@@ -213,6 +214,18 @@ impl Outcome {
     #[must_use]
     pub fn with_sent(mut self, sent: bool) -> Self {
         self.sent = sent;
+        self
+    }
+
+    /// Whether the request's body was too large to keep, so that it streamed on and nothing could be sent again.
+    pub fn request_was_streamed(&self) -> bool {
+        self.streamed_request
+    }
+
+    /// The same, said to have had a request body that was not kept.
+    #[must_use]
+    pub fn with_streamed_request(mut self) -> Self {
+        self.streamed_request = true;
         self
     }
 

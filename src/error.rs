@@ -57,6 +57,18 @@ impl Error {
         None
     }
 
+    /// Says more of a call that failed with any error; one that is not this crate's is wrapped in the name of `layer`.
+    pub(crate) fn map(error: BoxError, layer: &'static str, change: impl FnOnce(Outcome) -> Outcome) -> BoxError {
+        match error.downcast::<Self>() {
+            Ok(error) => error.map_outcome(change).into(),
+            Err(error) => {
+                let outcome = change(Outcome::of_error(&error));
+                let failure = outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&*error));
+                Self { outcome, failure, layer, source: Some(error) }.into()
+            }
+        }
+    }
+
     /// What went wrong and whose fault it is.
     pub fn failure(&self) -> &Failure {
         &self.failure

@@ -10,7 +10,10 @@ pub mod failure;
 mod macros;
 pub mod quota;
 mod ready;
+pub mod replay;
+pub mod retry;
 pub mod status;
+pub mod timeout;
 
 pub use crate::{
     context::{Context, Outcome},

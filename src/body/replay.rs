@@ -80,17 +80,19 @@ pin_project! {
     #[derive(Debug)]
     enum Kind<B> {
         Kept { kept: Kept, next: Next },
-        Streaming { #[pin] body: PrefixedBody<B> },
+        Streaming { #[pin] body: PrefixedBody<B>, memory: Option<Memory> },
     }
 }
+
+/// A place in the layer's total, held as long as the bytes are.
+type Memory = Arc<dyn Send + Sync + std::fmt::Debug>;
 
 /// A body in memory, shared by all its clones.
 #[derive(Clone, Debug)]
 struct Kept {
     bytes: Bytes,
     trailers: Option<Arc<HeaderMap>>,
-    /// Holds the place in the layer's total, until the last clone is gone.
-    _memory: Arc<dyn Send + Sync + std::fmt::Debug>,
+    _memory: Memory,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,17 +103,13 @@ enum Next {
 }
 
 impl<B> ReplayBody<B> {
-    pub(crate) fn kept(
-        bytes: Bytes,
-        trailers: Option<HeaderMap>,
-        memory: Arc<dyn Send + Sync + std::fmt::Debug>,
-    ) -> Self {
+    pub(crate) fn kept(bytes: Bytes, trailers: Option<HeaderMap>, memory: Memory) -> Self {
         let kept = Kept { bytes, trailers: trailers.map(Arc::new), _memory: memory };
         Self { kind: Kind::Kept { next: kept.first(), kept } }
     }
 
-    pub(crate) fn streaming(body: PrefixedBody<B>) -> Self {
-        Self { kind: Kind::Streaming { body } }
+    pub(crate) fn streaming(body: PrefixedBody<B>, memory: Memory) -> Self {
+        Self { kind: Kind::Streaming { body, memory: Some(memory) } }
     }
 
     /// Whether the body may be sent again.
@@ -173,14 +171,20 @@ where
                 };
                 Poll::Ready(frame.map(Ok))
             }
-            KindProj::Streaming { body } => body.poll_frame(cx).map_err(Into::into),
+            KindProj::Streaming { mut body, memory } => {
+                let frame = body.as_mut().poll_frame(cx);
+                if !body.is_in_prefix() {
+                    *memory = None;
+                }
+                frame.map_err(Into::into)
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Kept { next, .. } => *next == Next::Nothing,
-            Kind::Streaming { body } => body.is_end_stream(),
+            Kind::Streaming { body, .. } => body.is_end_stream(),
         }
     }
 
@@ -188,7 +192,7 @@ where
         match &self.kind {
             Kind::Kept { kept, next: Next::Data } => SizeHint::with_exact(kept.bytes.len() as u64),
             Kind::Kept { .. } => SizeHint::with_exact(0),
-            Kind::Streaming { body } => body.size_hint(),
+            Kind::Streaming { body, .. } => body.size_hint(),
         }
     }
 }

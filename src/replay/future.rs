@@ -1,0 +1,175 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, request::Parts};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    layer::{Oversize, Settings},
+    memory::Reservation,
+};
+use crate::{
+    body::{Prefix, PrefixedBody, ReplayBody},
+    call::Call,
+    context,
+    context::Outcome,
+    error::{BoxError, Error},
+    failure::{Failure, Kind},
+    ready::Readied,
+};
+
+pin_project! {
+    /// The future of [`Replay`](super::Replay).
+    #[derive(Debug)]
+    pub struct ResponseFuture<S, B, F> {
+        #[pin]
+        state: State<B, F>,
+        inner: Readied<S>,
+        kept: bool,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<B, F> {
+        Collecting { collecting: Option<Collecting<B>> },
+        Sending { request: Option<Request<ReplayBody<B>>> },
+        Calling { #[pin] future: F },
+    }
+}
+
+#[derive(Debug)]
+struct Collecting<B> {
+    parts: Parts,
+    body: B,
+    prefix: Prefix,
+    reservation: Reservation,
+    max_body: usize,
+    oversize: Oversize,
+}
+
+/// How the collecting came out.
+enum Collected {
+    Kept,
+    TooLarge,
+    NoMemory,
+}
+
+impl<S, B, F> ResponseFuture<S, B, F> {
+    pub(super) fn new(inner: Readied<S>, request: Request<B>, settings: &Settings) -> Self {
+        let (parts, body) = request.into_parts();
+        let (max_body, oversize) = (settings.max_body, settings.oversize);
+        let reservation = settings.memory.reserve();
+        let collecting = Collecting { parts, body, prefix: Prefix::default(), reservation, max_body, oversize };
+        Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Collecting { collecting } => {
+                    let polled = collecting.as_mut().expect("polled after completion").poll_collect(cx);
+                    let Poll::Ready(collected) = polled else {
+                        // A slow upload must not keep anybody's place.
+                        this.inner.release();
+                        return Poll::Pending;
+                    };
+                    let collecting = collecting.take().expect("just polled");
+                    let request = collecting.finish(collected?)?;
+                    *this.kept = request.body().is_resendable();
+                    this.state.set(State::Sending { request: Some(request) });
+                }
+                StateProj::Sending { request } => {
+                    ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
+                    let request = request.take().expect("sent once");
+                    let future = this.inner.call(request);
+                    this.state.set(State::Calling { future });
+                }
+                StateProj::Calling { future } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    return Poll::Ready(if *this.kept { result } else { streamed(result) });
+                }
+            }
+        }
+    }
+}
+
+impl<B> Collecting<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    fn poll_collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BoxError>> {
+        // Whoever announces too much need not be heard to the end; whoever announces little is counted all the same.
+        if self.body.size_hint().lower() > self.max_body as u64 {
+            return Poll::Ready(Ok(Collected::TooLarge));
+        }
+        loop {
+            let before = self.prefix.len();
+            match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
+                Err(error) => {
+                    let failure = Failure::local(Kind::RequestBody, "the request's body broke off while it was read");
+                    return Poll::Ready(Err(Error::caused(super::NAME, failure, error).into()));
+                }
+                Ok(false) => return Poll::Ready(Ok(Collected::Kept)),
+                Ok(true) if self.prefix.len() > self.max_body => return Poll::Ready(Ok(Collected::TooLarge)),
+                Ok(true) if !self.reservation.grow(self.prefix.len() - before) => {
+                    return Poll::Ready(Ok(Collected::NoMemory));
+                }
+                Ok(true) => {}
+            }
+        }
+    }
+
+    fn finish(self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
+        let Self { mut parts, body, prefix, reservation, max_body, oversize } = self;
+        let mut call = Call::new(&parts.method, &parts.uri);
+        let body = match collected {
+            Collected::Kept => {
+                let bytes = prefix.to_bytes();
+                call = call.read_body(&bytes);
+                ReplayBody::kept(bytes, prefix.into_trailers(), Arc::new(reservation))
+            }
+            Collected::TooLarge if oversize == Oversize::Refuse => {
+                let message =
+                    format!("the request's body is larger than {max_body} bytes, the most that is taken here");
+                return Err(Error::refusal(super::NAME, Failure::local(Kind::BodyTooLarge, message)).into());
+            }
+            Collected::TooLarge | Collected::NoMemory => {
+                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(reservation))
+            }
+        };
+        context::Context::update(&mut parts.extensions, |context| context.set_call(call));
+        Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// Says of an outcome that the body was not kept.
+fn streamed<R>(result: Result<Response<R>, BoxError>) -> Result<Response<R>, BoxError> {
+    match result {
+        Ok(mut response) => {
+            Outcome::update(&mut response, |outcome| outcome.with_streamed_request());
+            Ok(response)
+        }
+        Err(error) => Err(Error::map(error, super::NAME, |outcome| outcome.with_streamed_request())),
+    }
+}

@@ -1,0 +1,70 @@
+//! The cap on all bodies that are kept at a time, and what holds a place under it.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Bytes kept at the moment, of at most so many. Clones are the same account.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    used: Arc<AtomicUsize>,
+    cap: usize,
+}
+
+impl Memory {
+    pub(super) fn new(cap: usize) -> Self {
+        Self { used: Arc::default(), cap }
+    }
+
+    /// A place for nothing yet.
+    pub(super) fn reserve(&self) -> Reservation {
+        Reservation { memory: self.clone(), bytes: 0 }
+    }
+}
+
+/// A place under the cap, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    memory: Memory,
+    bytes: usize,
+}
+
+impl Reservation {
+    /// Grows by that many bytes, or stays as it was and says no.
+    #[must_use]
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
+        let cap = self.memory.cap;
+        let fits = |used: usize| used.checked_add(bytes).filter(|&used| used <= cap);
+        // Relaxed: the counter guards no other memory.
+        let grown = self.memory.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if grown {
+            self.bytes += bytes;
+        }
+        grown
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_given_back() {
+        let memory = Memory::new(10);
+        let mut first = memory.reserve();
+        assert!(first.grow(6) && !first.grow(5) && first.grow(4));
+        let mut second = memory.clone().reserve();
+        assert!(!second.grow(1));
+        drop(first);
+        assert!(second.grow(10) && !second.grow(usize::MAX));
+        drop(second);
+        assert_eq!(memory.used.load(Ordering::Relaxed), 0);
+    }
+}

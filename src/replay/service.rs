@@ -1,0 +1,38 @@
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{ResponseFuture, layer::Settings};
+use crate::{body::ReplayBody, error::BoxError, ready::Readied};
+
+/// The service of [`ReplayLayer`](super::ReplayLayer).
+#[derive(Clone, Debug)]
+pub struct Replay<S> {
+    pub(super) inner: S,
+    pub(super) settings: Settings,
+}
+
+crate::macros::accessors!(Replay);
+
+impl<S, B, R> Service<Request<B>> for Replay<S>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        ResponseFuture::new(Readied::take(&mut self.inner), request, &self.settings)
+    }
+}

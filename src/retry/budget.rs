@@ -1,0 +1,246 @@
+//! The budget that keeps retries from making an outage worse.
+//!
+//! One token bucket a model, shared by all clones: a retry takes a token, a success gives one back, and time gives one a
+//! second. When a model is down for everybody the bucket runs dry and failures go straight back; nobody ever sleeps for a
+//! token. The buckets themselves are pure: they are told the time.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// How many retries all calls together may make, a model. A cheap handle: all clones are the same budget.
+///
+/// ```
+/// use tower_gemini::retry::RetryBudget;
+///
+/// # tokio_test::block_on(async {
+/// let budget = RetryBudget::new(2);
+/// assert!(budget.try_take("gemini-2.5-pro") && budget.try_take("gemini-2.5-pro"));
+/// assert!(!budget.try_take("gemini-2.5-pro"), "empty");
+/// assert!(budget.try_take("gemini-2.5-flash"), "another model has its own");
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct RetryBudget {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    capacity: u32,
+    /// Whether any bucket may be short of full. Lets a success of ordinary days pass without the lock.
+    in_use: AtomicBool,
+    buckets: Mutex<HashMap<Box<str>, Bucket>>,
+}
+
+/// How many models are kept apart. Past that the fullest bucket makes room: it has the least to remember.
+const MAX_MODELS: usize = 256;
+
+impl RetryBudget {
+    /// The default capacity: a burst of 100 retries, then one a second and one a success.
+    pub const CAPACITY: u32 = 100;
+
+    /// A budget of that many retries a model, full at first.
+    pub fn new(capacity: u32) -> Self {
+        let shared = Shared { capacity, in_use: AtomicBool::new(false), buckets: Mutex::default() };
+        Self { shared: shared.into() }
+    }
+
+    /// Takes one retry, or says no. Checking and taking are one step.
+    pub fn try_take(&self, model: &str) -> bool {
+        let now = Instant::now();
+        let mut buckets = self.shared.buckets.lock();
+        self.shared.in_use.store(true, Ordering::Release);
+        if !buckets.contains_key(model) {
+            if buckets.len() >= MAX_MODELS {
+                evict(&mut buckets, self.shared.capacity, now);
+            }
+            buckets.insert(model.into(), Bucket::full(self.shared.capacity, now));
+        }
+        buckets.get_mut(model).is_some_and(|bucket| bucket.try_take(self.shared.capacity, now))
+    }
+
+    /// Whether any model has fewer retries left than it may have: otherwise a success has nothing to give back.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.shared.in_use.load(Ordering::Acquire)
+    }
+
+    /// A success gives one retry back.
+    pub fn deposit(&self, model: &str) {
+        if !self.is_in_use() {
+            return;
+        }
+        let now = Instant::now();
+        let mut buckets = self.shared.buckets.lock();
+        let full = buckets.get_mut(model).is_some_and(|bucket| bucket.deposit(self.shared.capacity, now));
+        if full {
+            buckets.remove(model);
+        }
+        self.shared.in_use.store(!buckets.is_empty(), Ordering::Release);
+    }
+
+    /// How many retries of this model are left.
+    pub fn remaining(&self, model: &str) -> u32 {
+        let buckets = self.shared.buckets.lock();
+        buckets
+            .get(model)
+            .map_or(self.shared.capacity, |bucket| bucket.level(self.shared.capacity, Instant::now()).tokens)
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new(Self::CAPACITY)
+    }
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBudget").field("capacity", &self.shared.capacity).finish_non_exhaustive()
+    }
+}
+
+/// Forgets the fullest bucket.
+fn evict(buckets: &mut HashMap<Box<str>, Bucket>, capacity: u32, now: Instant) {
+    buckets.retain(|_, bucket| bucket.level(capacity, now).tokens < capacity);
+    if buckets.len() >= MAX_MODELS {
+        let fullest = buckets.iter().max_by_key(|(_, bucket)| bucket.level(capacity, now).tokens);
+        if let Some(model) = fullest.map(|(model, _)| model.clone()) {
+            buckets.remove(&model);
+        }
+    }
+}
+
+/// Whole tokens at an instant; what has not yet grown to a token stays in the instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bucket {
+    tokens: u32,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(capacity: u32, now: Instant) -> Self {
+        Self { tokens: capacity, at: now }
+    }
+
+    fn level(self, capacity: u32, now: Instant) -> Self {
+        let grown = now.saturating_duration_since(self.at).as_secs();
+        let tokens = u64::from(self.tokens).saturating_add(grown).min(u64::from(capacity)) as u32;
+        let at = if tokens == capacity { now } else { self.at + Duration::from_secs(grown) };
+        Self { tokens, at }
+    }
+
+    fn try_take(&mut self, capacity: u32, now: Instant) -> bool {
+        *self = self.level(capacity, now);
+        let taken = self.tokens.checked_sub(1);
+        self.tokens = taken.unwrap_or(0);
+        taken.is_some()
+    }
+
+    /// `true`: it is full again, and need not be remembered.
+    fn deposit(&mut self, capacity: u32, now: Instant) -> bool {
+        *self = self.level(capacity, now);
+        self.tokens = self.tokens.saturating_add(1).min(capacity);
+        self.tokens == capacity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Take,
+        Deposit,
+        Wait(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step =
+            prop_oneof![3 => Just(Step::Take), 1 => Just(Step::Deposit), 1 => (0u64..3_000).prop_map(Step::Wait)];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        /// The plain model: milliseconds as fractions of a token, in one number.
+        #[test]
+        fn a_bucket_is_its_plain_model(capacity in 1u32..20, steps in steps()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let mut now = Instant::now();
+                let mut bucket = Bucket::full(capacity, now);
+                let mut model = u64::from(capacity) * 1000;
+                let cap = model;
+                for step in steps {
+                    match step {
+                        Step::Wait(ms) => {
+                            now += Duration::from_millis(ms);
+                            model = (model + ms).min(cap);
+                        }
+                        Step::Take => {
+                            let expected = model >= 1000;
+                            model -= if expected { 1000 } else { 0 };
+                            assert_eq!(bucket.try_take(capacity, now), expected);
+                        }
+                        Step::Deposit => {
+                            model = (model + 1000).min(cap);
+                            bucket.deposit(capacity, now);
+                            // A full bucket keeps no fraction.
+                            if bucket.tokens == capacity {
+                                model = cap;
+                            }
+                        }
+                    }
+                    assert_eq!(u64::from(bucket.level(capacity, now).tokens), model / 1000);
+                }
+            });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn models_are_bounded_and_a_dry_one_is_not_forgotten() {
+        let budget = RetryBudget::new(3);
+        for _ in 0..3 {
+            assert!(budget.try_take("dry"));
+        }
+        for model in 0..2 * MAX_MODELS {
+            assert!(budget.try_take(&format!("model-{model}")));
+        }
+        assert!(budget.shared.buckets.lock().len() <= MAX_MODELS);
+        assert!(!budget.try_take("dry"));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(budget.try_take("dry") && !budget.try_take("dry"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_gives_back_and_a_full_bucket_is_forgotten() {
+        let budget = RetryBudget::new(1);
+        assert!(budget.try_take("m") && !budget.try_take("m"));
+        budget.deposit("m");
+        assert_eq!(budget.remaining("m"), 1);
+        assert!(budget.shared.buckets.lock().is_empty() && !budget.shared.in_use.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn as_many_take_as_there_are_tokens_however_many_try() {
+        let budget = RetryBudget::new(50);
+        let taken: usize = std::thread::scope(|scope| {
+            let tasks: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| (0..50).filter(|_| budget.try_take("m")).count())).collect();
+            tasks.into_iter().map(|task| task.join().unwrap()).sum()
+        });
+        // Real time passes here: a second more at the most, on a very slow machine.
+        assert!((50..=55).contains(&taken), "{taken}");
+    }
+}

@@ -1,0 +1,222 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep};
+use tower_service::Service;
+
+use super::{
+    RetryPolicy,
+    decide::{Decision, History, Situation, decide},
+};
+use crate::{
+    body::Resend,
+    call,
+    context::{self, Deadline, Outcome},
+    error::{BoxError, Error},
+    failure::Failure,
+    ready::Readied,
+};
+
+/// How much of a failed answer is read before it is dropped, so that its connection can be used again.
+const MAX_DRAIN: usize = 64 * 1024;
+
+pin_project! {
+    /// The future of [`Retry`](super::Retry).
+    #[derive(Debug)]
+    pub struct ResponseFuture<S, B, R, F> {
+        #[pin]
+        state: State<B, R, F>,
+        inner: Readied<S>,
+        policy: Arc<RetryPolicy>,
+        // The request as it came, for the next attempt. None: it cannot be sent again.
+        request: Option<Request<B>>,
+        history: History,
+        deadline: Option<Deadline>,
+        models_left: u32,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    #[derive(Debug)]
+    enum State<B, R, F> {
+        Calling { #[pin] future: F },
+        // The failed answer is read to its end meanwhile, and dropped with the wait at the latest.
+        Waiting { #[pin] failed: Option<R>, #[pin] sleep: Option<Sleep>, drained: usize, again: Option<Request<B>> },
+        Readying { again: Option<Request<B>> },
+    }
+}
+
+impl<S, B, R> ResponseFuture<S, B, R, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    B: Resend,
+{
+    pub(super) fn new(mut inner: Readied<S>, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
+        let (deadline, models_left, before) = match context::Context::of(&request) {
+            Some(context) => (context.deadline(), context.models_left(), context.attempt()),
+            None => (None, 0, 0),
+        };
+        let mut history = History::new(before);
+        history.attempt_begins();
+        if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
+            context.set_attempt(history.attempts());
+        }
+        let kept = if policy.max_attempts > 1 { try_clone(&request) } else { None };
+        let state = State::Calling { future: inner.call(request) };
+        Self { state, inner, policy, request: kept, history, deadline, models_left }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Resend,
+    R: Body,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Calling { future } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    let outcome = Outcome::of(&result);
+                    let Some(mut failure) = outcome.failure().cloned() else {
+                        if let (Some(request), Some(budget)) = (&*this.request, &this.policy.budget)
+                            && budget.is_in_use()
+                        {
+                            budget.deposit(&model_of(request));
+                        }
+                        return Poll::Ready(finished(result, this.history, None));
+                    };
+                    this.history.suspect_content(&mut failure);
+                    let kept = Kept {
+                        request: this.request.as_ref(),
+                        deadline: *this.deadline,
+                        models_left: *this.models_left,
+                    };
+                    let (wait, again) = match next(this.policy, this.history, &failure, &outcome, kept) {
+                        Ok(next) => next,
+                        Err(needed) => return Poll::Ready(finished(result, this.history, Some((failure, needed)))),
+                    };
+                    let sleep = (!wait.is_zero()).then(|| sleep(wait));
+                    let failed = result.ok().map(Response::into_body);
+                    this.state.set(State::Waiting { failed, sleep, drained: 0, again: Some(again) });
+                }
+                StateProj::Waiting { mut failed, sleep, drained, again } => {
+                    while let Some(body) = failed.as_mut().as_pin_mut() {
+                        match body.poll_frame(cx) {
+                            Poll::Ready(Some(Ok(frame))) if *drained < MAX_DRAIN => {
+                                *drained += frame.data_ref().map_or(1, bytes::Buf::remaining).max(1);
+                            }
+                            Poll::Ready(_) => failed.set(None),
+                            Poll::Pending => break,
+                        }
+                    }
+                    if let Some(sleep) = sleep.as_pin_mut() {
+                        ready!(sleep.poll(cx));
+                    }
+                    let again = again.take();
+                    this.state.set(State::Readying { again });
+                }
+                StateProj::Readying { again } => {
+                    ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
+                    let mut again = again.take().expect("polled after completion");
+                    this.history.attempt_begins();
+                    let attempt = this.history.attempts();
+                    context::Context::update(again.extensions_mut(), |context| context.set_attempt(attempt));
+                    let future = this.inner.call(again);
+                    this.state.set(State::Calling { future });
+                }
+            }
+        }
+    }
+}
+
+/// What is at hand for another attempt.
+struct Kept<'a, B> {
+    request: Option<&'a Request<B>>,
+    deadline: Option<Deadline>,
+    models_left: u32,
+}
+
+/// The next attempt and how long to wait before it. `Err`: there is to be none, or none before the deadline, which would
+/// have had to be that much later.
+fn next<B: Resend>(
+    policy: &RetryPolicy,
+    history: &mut History,
+    failure: &Failure,
+    outcome: &Outcome,
+    kept: Kept<'_, B>,
+) -> Result<(Duration, Request<B>), Option<Duration>> {
+    let request = kept.request.ok_or(None)?;
+    let situation = Situation {
+        resend: context::Context::shape(request).resend,
+        models_left: kept.models_left,
+        remaining: kept.deadline.map(|deadline| deadline.remaining(Instant::now())),
+    };
+    match decide(policy, history, failure, outcome.retry(), situation, fastrand::f64()) {
+        Decision::GiveUp => Err(None),
+        Decision::TooLate(wait) => Err(Some(wait)),
+        Decision::Again { wait, spends_budget } => {
+            let again = try_clone(request).ok_or(None)?;
+            let may = !spends_budget || policy.budget.as_ref().is_none_or(|budget| budget.try_take(&model_of(request)));
+            may.then_some((wait, again)).ok_or(None)
+        }
+    }
+}
+
+/// The result as it goes back, with the attempts that it took.
+fn finished<R>(
+    result: Result<Response<R>, BoxError>,
+    history: &History,
+    failure: Option<(Failure, Option<Duration>)>,
+) -> Result<Response<R>, BoxError> {
+    let attempts = history.attempts();
+    let say = |outcome: Outcome| {
+        let outcome = outcome.with_attempts(attempts);
+        match failure {
+            Some((failure, None)) => outcome.with_failure(failure),
+            Some((failure, Some(needed))) => outcome.with_failure(failure).with_retry(context::Retry::After(needed)),
+            None => outcome,
+        }
+    };
+    match result {
+        Ok(mut response) => {
+            // A first answer to which nobody has anything to say costs nothing.
+            if !history.is_first() || response.extensions().get::<Outcome>().is_some() {
+                Outcome::update(&mut response, say);
+            }
+            Ok(response)
+        }
+        Err(error) => Err(Error::map(error, super::NAME, say)),
+    }
+}
+
+/// The model's name, or nothing where the call has none: then all such calls share one budget.
+fn model_of<B>(request: &Request<B>) -> Arc<str> {
+    let known = context::Context::of(request).and_then(context::Context::call).and_then(call::Call::shared_model);
+    known.or_else(|| call::Call::new(request.method(), request.uri()).shared_model()).unwrap_or_default()
+}
+
+/// The same request once more, if its body allows it.
+fn try_clone<B: Resend>(request: &Request<B>) -> Option<Request<B>> {
+    let mut clone = Request::new(request.body().try_clone()?);
+    clone.method_mut().clone_from(request.method());
+    clone.uri_mut().clone_from(request.uri());
+    *clone.version_mut() = request.version();
+    clone.headers_mut().clone_from(request.headers());
+    clone.extensions_mut().clone_from(request.extensions());
+    Some(clone)
+}

@@ -1,0 +1,39 @@
+use std::sync::Arc;
+
+use tower_layer::Layer;
+
+use super::{Retry, RetryPolicy};
+
+/// Sends again what can be answered on another try. See the [module](super) for the table.
+///
+/// All services made from one layer, and its clones, share the policy's budget.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct RetryLayer {
+    policy: Arc<RetryPolicy>,
+}
+
+impl RetryLayer {
+    /// Retries by this policy. [`RetryLayer::default`] uses the default table.
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy: Arc::new(policy) }
+    }
+
+    /// A layer that never retries, of the same type: for where it is optional.
+    pub fn disabled() -> Self {
+        Self::new(RetryPolicy::never())
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Retry { inner, policy: self.policy.clone() }
+    }
+}

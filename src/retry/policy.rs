@@ -1,0 +1,292 @@
+//! The table: what may be tried again, how often, and after how long.
+
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+
+use super::RetryBudget;
+use crate::failure::{Failure, Fault, Kind};
+
+/// Which failures are tried again, how often and when.
+///
+/// The default is the table of the [module](super). [`on`](Self::on) changes one row, [`rule`](Self::rule) and `Display`
+/// show what holds.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::StatusCode;
+/// use tower_gemini::retry::{Cause, RetryPolicy, Rule};
+///
+/// let policy = RetryPolicy::default()
+///     .on(StatusCode::SERVICE_UNAVAILABLE, Rule::attempts(3).base_delay(Duration::from_millis(200)))
+///     .on(Cause::Timeout, Rule::never());
+/// assert_eq!(policy.rule(StatusCode::SERVICE_UNAVAILABLE).max_attempts(), 3);
+/// assert_eq!(policy.rule(StatusCode::BAD_REQUEST), &Rule::never());
+/// println!("{policy}");
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RetryPolicy {
+    rows: Vec<Row>,
+    pub(super) max_attempts: u32,
+    pub(super) max_hint: Duration,
+    pub(super) on_open: OnOpen,
+    pub(super) budget: Option<RetryBudget>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    cause: Cause,
+    rule: Rule,
+    /// Written by the user, and so obeyed also where the failure by itself would not be tried again.
+    explicit: bool,
+}
+
+/// What a row of the table is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// An answer with this status. Shared capacity counts as 503 and a service that was too slow as 504, whatever status
+    /// they came with.
+    Status(StatusCode),
+    /// No connection was made.
+    Connect,
+    /// The connection broke.
+    Reset,
+    /// The clock of one attempt ran out.
+    Timeout,
+    /// A 200 without content.
+    Empty,
+    /// The upstream certainly never got the request.
+    NotSent,
+}
+
+/// How one row is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Rule {
+    attempts: u32,
+    base_delay: Duration,
+    max_delay: Duration,
+    /// The most attempts while another model can still be tried.
+    attempts_before_fallback: u32,
+}
+
+/// What to do when a layer inside refuses for now: the circuit is open, or the limiter would have to wait too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnOpen {
+    /// Wait as long as the refusal says, within the deadline. No attempt is counted: nothing was sent.
+    #[default]
+    Wait,
+    /// Give the refusal back at once.
+    Fail,
+}
+
+impl RetryPolicy {
+    /// The most attempts of one call, by default, the first included.
+    pub const MAX_ATTEMPTS: u32 = 8;
+    /// The longest hint that is waited for: longer ones are a day's quota in disguise. gemini-cli draws the line there too.
+    pub const MAX_HINT: Duration = Duration::from_secs(300);
+
+    /// Nothing is tried again.
+    pub fn never() -> Self {
+        Self { rows: Vec::new(), max_attempts: 1, max_hint: Duration::ZERO, on_open: OnOpen::Fail, budget: None }
+    }
+
+    /// For work that may take its time: up to 60 attempts on 503, at most 8 s apart, within the deadline.
+    pub fn persistent() -> Self {
+        let mut policy = Self { max_attempts: 60, ..Self::default() };
+        for cause in [Cause::Status(StatusCode::SERVICE_UNAVAILABLE), Cause::Connect, Cause::Reset] {
+            policy.set(cause, Rule::attempts(60).max_delay(Duration::from_secs(8)), false);
+        }
+        policy
+    }
+
+    /// Sets one row: how failures of this cause are tried again.
+    ///
+    /// A row that was set is obeyed also where the failure would not be tried again by itself, such as a 404; but never on
+    /// a day's quota, a limit of zero or a verdict on the content, which no repetition changes.
+    pub fn on(mut self, cause: impl Into<Cause>, rule: Rule) -> Self {
+        self.set(cause.into(), rule, true);
+        self
+    }
+
+    /// The most attempts of one call, the first included, whatever their failures (default 8). Less than 1 counts as 1.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// The base of the backoff of every row that backs off (default 0.5 s, and 1 s for 429).
+    pub fn base_delay(mut self, delay: Duration) -> Self {
+        self.rows.iter_mut().for_each(|row| row.rule.base_delay = delay);
+        self
+    }
+
+    /// The most that a backoff grows to, in every row (default 20 s). Hints of the upstream may be longer.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.rows.iter_mut().for_each(|row| row.rule.max_delay = delay);
+        self
+    }
+
+    /// The longest hint of the upstream that is waited for (default 300 s).
+    pub fn max_hint(mut self, hint: Duration) -> Self {
+        self.max_hint = hint;
+        self
+    }
+
+    /// What to do when a layer inside refuses for now (default: wait).
+    pub fn on_open(mut self, on_open: OnOpen) -> Self {
+        self.on_open = on_open;
+        self
+    }
+
+    /// The budget that all calls share (default: one of its own). `None`: retries are limited by their rows alone.
+    pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
+        self.budget = budget.into();
+        self
+    }
+
+    /// The row that holds for a cause; [`Rule::never`] where there is none.
+    pub fn rule(&self, cause: impl Into<Cause>) -> &Rule {
+        const NEVER: Rule = Rule::never();
+        let cause = cause.into();
+        self.rows.iter().find(|row| row.cause == cause).map_or(&NEVER, |row| &row.rule)
+    }
+
+    /// Whether the row was set by the user.
+    pub(super) fn is_explicit(&self, cause: Cause) -> bool {
+        self.rows.iter().any(|row| row.cause == cause && row.explicit)
+    }
+
+    fn set(&mut self, cause: Cause, rule: Rule, explicit: bool) {
+        self.rows.retain(|row| row.cause != cause);
+        self.rows.push(Row { cause, rule, explicit });
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        let busy = Rule::attempts(8).before_fallback(3);
+        let rows = [
+            (StatusCode::TOO_MANY_REQUESTS.into(), Rule::attempts(8).base_delay(Duration::from_secs(1))),
+            (StatusCode::SERVICE_UNAVAILABLE.into(), busy),
+            (Cause::Connect, busy),
+            (Cause::Reset, busy),
+            (Cause::Timeout, Rule::attempts(2)),
+            (StatusCode::INTERNAL_SERVER_ERROR.into(), Rule::attempts(4)),
+            (StatusCode::BAD_GATEWAY.into(), Rule::attempts(4)),
+            (StatusCode::GATEWAY_TIMEOUT.into(), Rule::attempts(2)),
+            (StatusCode::REQUEST_TIMEOUT.into(), Rule::attempts(2)),
+            (Cause::Empty, Rule::attempts(2)),
+            (Cause::NotSent, busy),
+        ];
+        Self {
+            rows: rows.map(|(cause, rule)| Row { cause, rule, explicit: false }).into(),
+            max_attempts: Self::MAX_ATTEMPTS,
+            max_hint: Self::MAX_HINT,
+            on_open: OnOpen::Wait,
+            budget: Some(RetryBudget::default()),
+        }
+    }
+}
+
+impl fmt::Display for RetryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "at most {} attempts a call; hints up to {:?} are waited for", self.max_attempts, self.max_hint)?;
+        self.rows.iter().try_for_each(|Row { cause, rule, .. }| writeln!(f, "{cause:>8}: {rule}"))
+    }
+}
+
+impl Rule {
+    /// Not tried again.
+    pub const fn never() -> Self {
+        Self::attempts(1)
+    }
+
+    /// At most that many failures of this cause in one call: with 3, the third goes back. Backs off from 0.5 s, doubling
+    /// up to 20 s, with full jitter.
+    pub const fn attempts(attempts: u32) -> Self {
+        let (base_delay, max_delay) = (Duration::from_millis(500), Duration::from_secs(20));
+        Self { attempts, base_delay, max_delay, attempts_before_fallback: attempts }
+    }
+
+    /// The most that the first backoff can be. Zero: at once.
+    pub const fn base_delay(mut self, delay: Duration) -> Self {
+        self.base_delay = delay;
+        self
+    }
+
+    /// The most that a backoff grows to.
+    pub const fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
+        self
+    }
+
+    /// Fewer attempts while another model can still be tried.
+    pub const fn before_fallback(mut self, attempts: u32) -> Self {
+        self.attempts_before_fallback = attempts;
+        self
+    }
+
+    /// How many failures of this cause end a call.
+    pub const fn max_attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// How many failures of this cause end the tries at one model.
+    pub(super) fn attempts_here(&self, models_left: u32) -> u32 {
+        if models_left > 0 { self.attempts.min(self.attempts_before_fallback) } else { self.attempts }
+    }
+
+    /// The most that the backoff after the `nth` failure (from 1) can be.
+    pub(super) fn ceiling(&self, nth: u32) -> Duration {
+        let doublings = nth.saturating_sub(1).min(31);
+        self.base_delay.saturating_mul(1 << doublings).min(self.max_delay)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempts {
+            0 | 1 => f.write_str("never"),
+            attempts => write!(f, "{attempts} attempts, backoff {:?} to {:?}", self.base_delay, self.max_delay),
+        }
+    }
+}
+
+impl Cause {
+    /// The row that a failure belongs to.
+    pub fn of(failure: &Failure) -> Self {
+        match failure.kind() {
+            Kind::Connect => Self::Connect,
+            Kind::NotSent => Self::NotSent,
+            Kind::Timeout(_) => Self::Timeout,
+            Kind::EmptyResponse | Kind::EmptyMalformedFunctionCall => Self::Empty,
+            Kind::DeadlineExceeded | Kind::Cancelled => StatusCode::GATEWAY_TIMEOUT.into(),
+            _ if failure.fault() == Fault::Model => StatusCode::SERVICE_UNAVAILABLE.into(),
+            _ if failure.fault() == Fault::Transport => Self::Reset,
+            _ => failure.code().into(),
+        }
+    }
+}
+
+impl From<StatusCode> for Cause {
+    fn from(status: StatusCode) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => f.pad(status.as_str()),
+            Self::Connect => f.pad("connect"),
+            Self::Reset => f.pad("reset"),
+            Self::Timeout => f.pad("timeout"),
+            Self::Empty => f.pad("empty"),
+            Self::NotSent => f.pad("not sent"),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{
+    context::Deadline,
+    error::{BoxError, Error},
+    failure::{Clock, Failure},
+};
+
+pin_project! {
+    /// The response body of [`Timeout`](super::Timeout): ends with an error when it has been silent for too long.
+    ///
+    /// Only waiting for the upstream counts. A reader that takes its time does not.
+    #[derive(Debug)]
+    pub struct TimeoutBody<R> {
+        // Dropped as soon as the clock has run out, so that the connection closes then.
+        #[pin]
+        body: Option<R>,
+        // Armed once, and not reset for each frame: when it fires, it is set on to where it belongs by now.
+        #[pin]
+        sleep: Option<Sleep>,
+        idle: Option<Duration>,
+        // The limit for the first content, and its deadline where the clock runs already.
+        first: Option<(Duration, Option<Instant>)>,
+        // When the present silence has lasted too long.
+        deadline: Option<Instant>,
+    }
+}
+
+impl<R> TimeoutBody<R> {
+    pub(super) fn new(body: R, first: Option<(Duration, Option<Instant>)>, idle: Option<Duration>) -> Self {
+        Self { body: Some(body), sleep: None, idle, first, deadline: None }
+    }
+}
+
+impl<R> Body for TimeoutBody<R>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    type Data = R::Data;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(body) = this.body.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = body.poll_frame(cx) {
+            *this.first = None;
+            *this.deadline = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let (clock, limit) = match (&this.first, &this.idle) {
+            (Some((limit, _)), _) => (Clock::FirstContent, *limit),
+            (None, Some(limit)) => (Clock::Idle, *limit),
+            (None, None) => return Poll::Pending,
+        };
+        let begun = this.first.and_then(|(_, deadline)| deadline);
+        let deadline = *this.deadline.get_or_insert_with(|| begun.unwrap_or_else(|| Deadline::after(limit).instant()));
+        if this.sleep.is_none() {
+            this.sleep.set(Some(sleep_until(deadline)));
+        }
+        let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
+        // Later than need be is not possible: a deadline only ever moves on, but for the one of the first content.
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if sleep.deadline() >= deadline {
+                this.body.set(None);
+                let failure = Failure::timeout(clock, limit).into_after_commit();
+                return Poll::Ready(Some(Err(Error::refusal(super::NAME, failure).into())));
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

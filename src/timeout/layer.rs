@@ -1,0 +1,70 @@
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::Timeout;
+
+/// Ends what hangs. See the [module](super) for the four clocks.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct TimeoutLayer {
+    clocks: Clocks,
+}
+
+/// The clocks that are set; the others never run out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Clocks {
+    pub(super) total: Option<Duration>,
+    pub(super) attempt: Option<Duration>,
+    pub(super) first_content: Option<Duration>,
+    pub(super) idle: Option<Duration>,
+}
+
+impl TimeoutLayer {
+    /// The total clock's default: many clients give up on headers at 300 s, and should see an error that explains itself.
+    pub const TOTAL: Duration = Duration::from_secs(285);
+    /// The attempt clock's default, for unary answers: their headers come at the end, and thinking is slow.
+    pub const ATTEMPT: Duration = Duration::from_secs(180);
+    /// The first-content clock's default, for streams: thinking is slow. 30 s suits Flash.
+    pub const FIRST_CONTENT: Duration = Duration::from_secs(180);
+    /// The idle clock's default: no healthy stream pauses for a minute between two events.
+    pub const IDLE: Duration = Duration::from_secs(60);
+
+    /// The clock of the whole call, up to its answer's first content: queueing, retries and other models included. It
+    /// belongs outside of whatever retries, and sets the [`Deadline`](crate::context::Deadline) for everything inside.
+    pub fn total(limit: Duration) -> Self {
+        Self { clocks: Clocks { total: Some(limit), ..Clocks::default() } }
+    }
+
+    /// The clocks of one attempt: `limit` for a unary answer, and the defaults [`FIRST_CONTENT`](Self::FIRST_CONTENT) and
+    /// [`IDLE`](Self::IDLE) for a stream. It belongs inside of whatever retries.
+    pub fn attempt(limit: Duration) -> Self {
+        let (first_content, idle) = (Some(Self::FIRST_CONTENT), Some(Self::IDLE));
+        Self { clocks: Clocks { total: None, attempt: Some(limit), first_content, idle } }
+    }
+
+    /// A layer without any clock, of the same type: for where it is optional.
+    pub fn disabled() -> Self {
+        Self { clocks: Clocks::default() }
+    }
+
+    /// How long a stream may take to its first content.
+    pub fn first_content(mut self, limit: Duration) -> Self {
+        self.clocks.first_content = Some(limit);
+        self
+    }
+
+    /// How long an answer that has begun may be silent.
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.clocks.idle = Some(limit);
+        self
+    }
+}
+
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = Timeout<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Timeout { inner, clocks: self.clocks }
+    }
+}

@@ -1,0 +1,99 @@
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{ResponseFuture, TimeoutBody, future::Limits, layer::Clocks};
+use crate::{
+    call::{Shape, Streaming, Surface},
+    context::{self, Deadline},
+    error::BoxError,
+    failure::{Clock, Failure, Kind},
+};
+
+/// What the API calls the caller's own deadline: whole seconds, and 400 for anything under 10.
+const SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
+
+/// "Minimum allowed deadline is 10s."
+const MIN_SERVER_TIMEOUT: u64 = 10;
+
+/// The service of [`TimeoutLayer`](super::TimeoutLayer).
+#[derive(Clone, Debug)]
+pub struct Timeout<S> {
+    pub(super) inner: S,
+    pub(super) clocks: Clocks,
+}
+
+crate::macros::accessors!(Timeout);
+
+impl<S, B, R> Service<Request<B>> for Timeout<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<TimeoutBody<R>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let shape = context::Context::shape(&request);
+        let callers = match callers_timeout(request.headers()) {
+            Ok(callers) => callers,
+            Err(failure) => return ResponseFuture::refused(failure),
+        };
+        let streams = shape.streaming != Streaming::No;
+        let mut limits = Limits {
+            clock: if streams { Clock::FirstContent } else { Clock::Attempt },
+            limit: if streams { self.clocks.first_content } else { self.clocks.attempt },
+            streams,
+            idle: self.clocks.idle,
+        };
+        if let Some(total) = self.clocks.total {
+            let total = callers.map_or(total, |callers| callers.min(total));
+            let deadline = Deadline::after(total);
+            context::Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+            if limits.limit.is_none_or(|limit| total <= limit) {
+                (limits.clock, limits.limit) = (Clock::Total, Some(total));
+            }
+        }
+        if let Some(attempt) = self.clocks.attempt {
+            tell_upstream(&mut request, shape, callers, attempt);
+        }
+        ResponseFuture::new(self.inner.call(request), limits)
+    }
+}
+
+/// The caller's own `X-Server-Timeout`.
+fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    let Some(value) = headers.get(SERVER_TIMEOUT) else { return Ok(None) };
+    match value.to_str().ok().and_then(|seconds| seconds.trim().parse().ok()) {
+        Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+        None => Err(Failure::local(
+            Kind::BadRequest,
+            format!("X-Server-Timeout is {value:?}; it takes whole seconds, 10 or more, such as 30"),
+        )),
+    }
+}
+
+/// Sets `X-Server-Timeout` for this attempt: the caller's own, else the attempt's clock on unary calls; never under 10.
+fn tell_upstream<B>(request: &mut Request<B>, shape: Shape, callers: Option<Duration>, attempt: Duration) {
+    let ours = || {
+        let unary = shape.streaming == Streaming::No && request.method() == Method::POST;
+        let known = matches!(shape.surface, Surface::Developer | Surface::Vertex);
+        (unary && known).then_some(attempt)
+    };
+    if let Some(limit) = callers.or_else(ours) {
+        let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
+        request.headers_mut().insert(SERVER_TIMEOUT, HeaderValue::from(seconds.max(MIN_SERVER_TIMEOUT)));
+    }
+}
