@@ -6,6 +6,7 @@ pub mod classify;
 pub mod clock;
 pub mod context;
 pub mod error;
+pub mod error_response;
 pub mod failure;
 mod macros;
 pub mod quota;

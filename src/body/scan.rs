@@ -163,6 +163,16 @@ impl Scanner {
         at_the_top && matches!(self.state, State::Value | State::After)
     }
 
+    /// Whether another element of the top's array would need a comma first; `None` where none can stand.
+    pub(crate) fn needs_comma(&self) -> Option<bool> {
+        let in_list = self.path_len == 2 && self.here() == Node::List;
+        match self.state {
+            State::Value if in_list => Some(false),
+            State::After if in_list => Some(true),
+            _ => None,
+        }
+    }
+
     /// Whether a value has been begun and not ended.
     pub(crate) fn is_open(&self) -> bool {
         self.state != State::Broken && (self.path_len > 1 || !matches!(self.state, State::Value | State::After))
