@@ -5,6 +5,9 @@ pub mod call;
 pub mod classify;
 pub mod clock;
 pub mod context;
+#[cfg(feature = "emulator")]
+#[cfg_attr(docsrs, doc(cfg(feature = "emulator")))]
+pub mod emulator;
 pub mod error;
 pub mod error_response;
 pub mod failure;

@@ -1,0 +1,111 @@
+//! The answer's body: steps, on tokio's clock.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Version;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+use tower::BoxError;
+
+use super::{
+    journal::{End, Guard},
+    plan::{Content, Step, ping},
+    service::{Peer, reset},
+};
+
+pin_project! {
+    /// An answer's body, of [`Emulator`](super::Emulator).
+    ///
+    /// It fails only where a reset in the middle was asked for (an [`io::Error`](std::io::Error) of the kind
+    /// `ConnectionReset`). Dropping it before its end is what a peer does that hangs up: the journal notes it.
+    pub struct EmulatorBody {
+        steps: VecDeque<Step>,
+        #[pin]
+        sleep: Option<Sleep>,
+        length: Option<u64>,
+        guard: Guard,
+        peer: Option<Peer>,
+        version: Version,
+    }
+}
+
+// === impl EmulatorBody ===
+
+impl EmulatorBody {
+    pub(super) fn new(content: Content, mut guard: Guard, peer: Option<Peer>, version: Version) -> Self {
+        if content.steps.is_empty() {
+            guard.end(End::Finished);
+        }
+        Self { steps: content.steps, sleep: None, length: content.length, guard, peer, version }
+    }
+}
+
+impl Body for EmulatorBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let mut this = self.project();
+        loop {
+            if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
+                ready!(sleep.poll(cx));
+                this.sleep.set(None);
+            }
+            match this.steps.pop_front() {
+                Some(Step::Bytes(bytes)) => {
+                    this.guard.sent(bytes.len());
+                    if let Some(length) = this.length {
+                        *length = length.saturating_sub(bytes.len() as u64);
+                    }
+                    if this.steps.is_empty() {
+                        this.guard.end(End::Finished);
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Some(Step::Pause(pause)) => this.sleep.set(Some(sleep(pause))),
+                Some(Step::Pings(interval)) => {
+                    this.steps.push_front(Step::Pings(interval));
+                    this.steps.push_front(Step::Bytes(ping()));
+                    this.sleep.set(Some(sleep(interval)));
+                }
+                Some(Step::Stall) => {
+                    this.steps.push_front(Step::Stall);
+                    return Poll::Pending;
+                }
+                Some(Step::Reset) => {
+                    this.steps.clear();
+                    this.guard.end(End::Reset);
+                    if let Some(peer) = this.peer.take() {
+                        peer.abort(*this.version);
+                    }
+                    return Poll::Ready(Some(Err(reset().into())));
+                }
+                None => {
+                    this.guard.end(End::Finished);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.steps.is_empty() && self.sleep.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl fmt::Debug for EmulatorBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmulatorBody").field("steps", &self.steps.len()).finish_non_exhaustive()
+    }
+}
