@@ -3,6 +3,8 @@
 pub mod body;
 pub mod call;
 pub mod classify;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 pub mod context;
 pub mod error;
@@ -14,5 +16,5 @@ pub mod status;
 
 pub use crate::{
     context::{Context, Outcome},
-    error::{BoxError, Error},
+    error::{BoxError, ConfigError, Error},
 };
