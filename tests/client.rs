@@ -105,8 +105,8 @@ async fn past_the_last_connections_limit_the_least_loaded_one_is_used() {
 
 #[tokio::test]
 async fn over_http_1_1_each_call_has_a_connection_and_nothing_is_limited() {
-    let connections = meet(170, 170, |builder| builder.connections(1)).await;
-    assert_eq!(connections, Some(170));
+    let connections = meet(90, 90, |builder| builder.connections(1)).await;
+    assert_eq!(connections, Some(90));
 }
 
 #[tokio::test]
