@@ -3,6 +3,8 @@
 pub mod body;
 pub mod call;
 pub mod classify;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod clock;
 pub mod context;
 #[cfg(feature = "emulator")]
@@ -21,5 +23,5 @@ pub mod timeout;
 
 pub use crate::{
     context::{Context, Outcome},
-    error::{BoxError, Error},
+    error::{BoxError, ConfigError, Error},
 };
