@@ -90,7 +90,10 @@ fn object(failure: &Failure, said: &Said, surface: Surface) -> Value {
     say("layer", said.layer.map(Into::into));
     say("clock", said.clock.map(Into::into));
     say("fault", Some(failure.fault().as_str().into()));
-    say("attempts", Some(said.outcome.attempts()).filter(|attempts| *attempts > 0).map(|attempts| attempts.to_string()));
+    say(
+        "attempts",
+        Some(said.outcome.attempts()).filter(|attempts| *attempts > 0).map(|attempts| attempts.to_string()),
+    );
     let mut details = vec![json!({
         "@type": "type.googleapis.com/google.rpc.ErrorInfo",
         "reason": failure.kind().as_str().to_ascii_uppercase(),
