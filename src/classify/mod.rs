@@ -1,4 +1,105 @@
 //! Reads a failure once, for every layer outside.
+//!
+//! Without this layer each layer would have to guess from the status alone. A 429 may be a minute's quota, a day's, a limit
+//! of zero, or somebody else's traffic on shared capacity; a 400 may be a bad key; a 200 may be an error that comes as the
+//! first event of a stream, or an answer without a word in it. What the upstream really said stands in the body, and a body
+//! can be read only once.
+//!
+//! This layer sits next to the transport and reads. Of an error it reads up to 64 KiB and gives them back byte for byte. A
+//! generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end or an answer
+//! without parts can still be tried again; that commits it, and from there on the bytes go through untouched while token
+//! counts, model version and finish reason are noted as they pass. A transport's error is wrapped in an [`Error`] that says
+//! what it means.
+//!
+//! It never retries, waits, or changes a byte of an answer, and never turns a failure into something else: an error answer
+//! stays a response. What is compressed all the same, or is no JSON and no event stream, it judges by its status.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_gemini::{ClassifyLayer, Outcome, failure::{Fault, Kind}};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! let body = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","details":[
+//!     {"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[
+//!         {"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier","quotaValue":"500"}]}]}}"#;
+//! let upstream = service_fn(move |_: Request<Full<bytes::Bytes>>| async move {
+//!     Response::builder().status(429).body(Full::<bytes::Bytes>::from(body))
+//! });
+//! let service = ServiceBuilder::new().layer(ClassifyLayer::new()).service(upstream);
+//!
+//! let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(Full::default())?;
+//! let response = service.oneshot(request).await?;
+//!
+//! let failure = response.extensions().get::<Outcome>().and_then(Outcome::failure).cloned().unwrap();
+//! assert_eq!((failure.fault(), failure.kind()), (Fault::Quota, Kind::QuotaDay));
+//! assert!(!failure.same_key_may_help() && failure.other_model_may_help());
+//! // And the body is what it was.
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), body);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Usage is known when the body has passed:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_gemini::{ClassifyLayer, Outcome};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! let upstream = service_fn(|_: Request<Full<bytes::Bytes>>| async {
+//!     let body = r#"{"candidates":[{"content":{"parts":[{"text":"Hello."}]},"finishReason":"STOP"}],
+//!         "usageMetadata":{"promptTokenCount":4,"totalTokenCount":6},"modelVersion":"gemini-2.5-flash"}"#;
+//!     Ok::<_, std::convert::Infallible>(Response::new(Full::<bytes::Bytes>::from(body)))
+//! });
+//! let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(Full::default())?;
+//! let response = ClassifyLayer::new().layer(upstream).oneshot(request).await?;
+//!
+//! let usage = response.extensions().get::<Outcome>().and_then(Outcome::usage).cloned().unwrap();
+//! response.into_body().collect().await?;
+//! let report = usage.report();
+//! assert_eq!((report.prompt_tokens, report.total_tokens, report.ended), (Some(4), Some(6), true));
+//! assert_eq!(report.finish_reason.as_deref(), Some("STOP"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Defaults
+//!
+//! | what | value | why |
+//! |---|---|---|
+//! | read of an error's body | 64 KiB | one line for each violation of a schema makes tens of KiB; more was never seen |
+//! | held of an answer | 64 KiB | the first part comes long before; past it the answer counts as content |
+//! | [`hold_answers`](ClassifyLayer::hold_answers) | yes | without it nothing inside a 200 can be retried |
+//!
+//! # Errors
+//!
+//! An inner error comes back as an [`Error`] with the inner one as its source; one that is an `Error` already is passed on.
+//! A body that breaks before the commit is such an error too. After the commit it is the body's error, marked so that
+//! nobody sends again; so is the end of a stream that had no finish reason.
+//!
+//! # Cancellation
+//!
+//! Dropping the future drops the inner call and what was held of its body. Dropping the body leaves
+//! [`UsageReport::ended`](crate::context::UsageReport::ended) unset.
+//!
+//! # Readiness
+//!
+//! `poll_ready` is the inner service's. The call is passed on at once.
+//!
+//! # Words read and written
+//!
+//! Reads [`Context::call`](crate::Context::call), else the URI. Sets `Accept-Encoding: identity`. Writes
+//! [`Outcome`](crate::Outcome): the failure, that it was sent, and the [`Usage`](crate::context::Usage) cell of a generated
+//! answer.
+//!
+//! [`Error`]: crate::Error
+
 mod body;
 mod future;
 mod layer;

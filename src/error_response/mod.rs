@@ -1,4 +1,84 @@
 //! Turns an error into the answer that Google would have given.
+//!
+//! Without this layer a server has nothing to say when a layer refuses or the transport fails: axum and hyper want a
+//! response, and an SDK at the other end wants one that it can read. A stream that breaks off would reach it as a reset
+//! connection, which looks like its own network.
+//!
+//! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one where a
+//! list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a `RetryInfo`
+//! detail say when to come again, an `ErrorInfo` detail of the domain `tower-gemini` says which layer it was, which clock,
+//! whose fault, and after how many attempts. A stream that breaks after it has begun ends in an error event, or in one more
+//! element of its list. API keys in the text of an upstream's error are overwritten with asterisks, length for length: they
+//! are the server's, not the caller's.
+//!
+//! It never changes an upstream's answer but for that, and for a `Retry-After` where the body said one. For clients that
+//! want errors as errors it is the wrong layer.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Empty};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_gemini::ErrorResponseLayer;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! let unreachable = service_fn(|_: Request<()>| async {
+//!     Err::<Response<Empty<bytes::Bytes>>, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+//! });
+//! let service = ServiceBuilder::new().layer(ErrorResponseLayer::new()).service(unreachable);
+//!
+//! let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(())?;
+//! let response = service.oneshot(request).await?;
+//! assert_eq!(response.status(), 503);
+//! let body: serde_json::Value = serde_json::from_slice(&response.into_body().collect().await?.to_bytes())?;
+//! assert_eq!(body["error"]["status"], "UNAVAILABLE");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Under axum, whose `route_service` wants a service that cannot fail:
+//!
+//! ```
+//! use axum::{Router, body::Body};
+//! use std::time::Duration;
+//! use tower::ServiceBuilder;
+//! use tower_gemini::{ClassifyLayer, ErrorResponseLayer, ReplayLayer, RetryLayer, TimeoutLayer, emulator::Emulator};
+//!
+//! let upstream = Emulator::builder().build();
+//! let gemini = ServiceBuilder::new()
+//!     .layer(ErrorResponseLayer::new())
+//!     .layer(TimeoutLayer::total(TimeoutLayer::TOTAL))
+//!     .layer(ReplayLayer::new())
+//!     .layer(RetryLayer::default())
+//!     .layer(ClassifyLayer::new())
+//!     .service(upstream);
+//! let app: Router = Router::new().route_service("/{*path}", gemini);
+//! # let _ = app;
+//! ```
+//!
+//! # Defaults
+//!
+//! There is nothing to set. The status is the upstream's own where there was one; else 400 for a request that cannot be
+//! sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for clocks.
+//!
+//! # Errors
+//!
+//! None: the service is [`Infallible`](std::convert::Infallible). A body fails only where nothing more can be said in it: a
+//! unary answer that breaks in the middle.
+//!
+//! # Cancellation
+//!
+//! Dropping the future or the body drops what is inside.
+//!
+//! # Readiness
+//!
+//! `poll_ready` waits for the inner service. Where that fails for good, the next call is answered with its error.
+//!
+//! # Words read and written
+//!
+//! Reads [`Context::call`](crate::Context::call), else the URI, and the [`Outcome`](crate::Outcome) in response or error. A
+//! rendered answer carries the error's outcome.
+
 mod body;
 mod future;
 mod layer;

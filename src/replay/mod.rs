@@ -1,4 +1,96 @@
 //! Keeps a request's body, so that it can be sent again, and reads what the call is.
+//!
+//! Without this layer a server cannot retry: the body that its caller streams in is gone once it has been sent. And on the
+//! OpenAI-compatible surface the model stands in that body, so that nobody outside the transport would know whom a call is
+//! for.
+//!
+//! This layer collects the body, up to a cap for each and a cap in all, and passes it on as a
+//! [`ReplayBody`](crate::body::ReplayBody), of which any number of copies share the same bytes. What is larger is not kept:
+//! it streams on as it came, byte for byte, and the outcome says that it could not have been sent again; or it is refused,
+//! where that is wanted.
+//!
+//! It never looks at the caps of others, at an answer, or further into a body than to find the model; malformed JSON goes on
+//! to the upstream, which judges it. It is the only layer that changes the type of the request's body.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::StreamBody;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_gemini::{Context, ReplayLayer, body::ReplayBody};
+//! # use http_body::Frame;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! // A body that can be read only once.
+//! let chunks = ["{\"model\": \"gemini-2.5-", "pro\", \"messages\": []}"];
+//! let chunks = chunks.map(|chunk| Ok::<_, std::io::Error>(Frame::data(bytes::Bytes::from(chunk))));
+//! let body = StreamBody::new(tokio_stream::iter(chunks));
+//!
+//! let upstream = service_fn(|request: Request<ReplayBody<_>>| async move {
+//!     assert!(request.body().is_resendable());
+//!     let call = Context::of(&request).and_then(Context::call).unwrap();
+//!     assert_eq!(call.model(), Some("gemini-2.5-pro"));
+//!     Ok::<_, std::io::Error>(Response::new(()))
+//! });
+//! let service = ServiceBuilder::new().layer(ReplayLayer::new()).service(upstream);
+//! service.oneshot(Request::post("/v1beta/openai/chat/completions").body(body)?).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A server that takes bodies up to its own limit, and says so in an error that
+//! [`ErrorResponseLayer`](crate::ErrorResponseLayer) answers with 413:
+//!
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Full;
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_gemini::{Error, ReplayLayer, body::ReplayBody, replay::Oversize};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! let upstream = service_fn(|_: Request<ReplayBody<Full<bytes::Bytes>>>| async {
+//!     Ok::<_, std::io::Error>(Response::new(()))
+//! });
+//! let layer = ReplayLayer::new().max_body(4).oversize(Oversize::Refuse);
+//! let request = Request::post("/v1beta/models/m:generateContent").body(Full::from("12345"))?;
+//! let error = layer.layer(upstream).oneshot(request).await.unwrap_err();
+//! let error = Error::find(&*error).unwrap();
+//! assert_eq!(error.failure().code(), StatusCode::PAYLOAD_TOO_LARGE);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Defaults
+//!
+//! | what | value | why |
+//! |---|---|---|
+//! | [`max_body`](ReplayLayer::max_body) | 32 MiB | inline data may be 20 MiB, a third more as base64 |
+//! | [`max_total`](ReplayLayer::max_total) | 512 MiB | sixteen of the largest bodies, or thousands of ordinary ones |
+//! | [`oversize`](ReplayLayer::oversize) | [`Oversize::Stream`] | an upload has a right to be large |
+//!
+//! Bytes are counted as they come, whatever `Content-Length` says; a body that announces more than the cap is not collected
+//! at all.
+//!
+//! # Errors
+//!
+//! [`Kind::RequestBody`](crate::failure::Kind::RequestBody) when the caller's body breaks off, with its error as the source;
+//! [`Kind::BodyTooLarge`](crate::failure::Kind::BodyTooLarge) with [`Oversize::Refuse`]. Neither was sent.
+//!
+//! # Cancellation
+//!
+//! Dropping the future gives back what was kept; so does dropping the last copy of the body.
+//!
+//! # Readiness
+//!
+//! `poll_ready` is the inner service's. While a body is being collected the readiness is given up, so that a slow upload
+//! holds no permit of the inner service's; it is regained before the call.
+//!
+//! # Words read and written
+//!
+//! Writes [`Context::call`](crate::Context::call), and
+//! [`Outcome::request_was_streamed`](crate::Outcome::request_was_streamed) where the body was not kept.
+
 mod future;
 mod layer;
 mod memory;
