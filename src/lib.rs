@@ -1,4 +1,57 @@
-//! Composable tower layers for HTTP services that talk to the Gemini API.
+//! Tower layers that make calls to Google's Gemini API succeed on a bad day.
+//!
+//! **Every failure is somebody's fault, and each layer acts on one fault only.** [`ClassifyLayer`], next to the transport,
+//! reads a failure once; every other layer reads its verdict and nothing else. Without it a layer goes by status and
+//! headers, so that each layer also works alone.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_gemini::{ClassifyLayer, Outcome, RetryLayer, TimeoutLayer};
+//! use tower_gemini::emulator::{Emulator, Trouble, When};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! // A Gemini that is overloaded twice, then well again. Any service over HTTP can stand here.
+//! let upstream = Emulator::builder().trouble(When::first(2), Trouble::overloaded()).build();
+//!
+//! let gemini = ServiceBuilder::new()
+//!     .layer(TimeoutLayer::total(TimeoutLayer::TOTAL))
+//!     .layer(RetryLayer::default())
+//!     .layer(TimeoutLayer::attempt(TimeoutLayer::ATTEMPT))
+//!     .layer(ClassifyLayer::new())
+//!     .service(upstream);
+//!
+//! let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent")
+//!     .header("x-goog-api-key", "your-key")
+//!     .body(Full::<bytes::Bytes>::from(r#"{"contents": [{"parts": [{"text": "Hello!"}]}]}"#))?;
+//! let response = gemini.oneshot(request).await?;
+//! assert_eq!(response.status(), 200);
+//! assert_eq!(response.extensions().get::<Outcome>().unwrap().attempts(), 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The house
+//!
+//! The ground floor is what every layer speaks: [`call`] (what a request is), [`status`] (what an error body says),
+//! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`body`].
+//!
+//! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`], [`retry`], [`classify`].
+//! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
+//!
+//! Around them stand [`client`], a hyper client ready to be wrapped, and [`emulator`], a Gemini that misbehaves on request.
+//!
+//! # Two words
+//!
+//! Layers talk in two words and know nothing else of each other. [`Context`] goes in with the request, as one extension;
+//! [`Outcome`] comes out, as one extension of the response or inside an [`Error`]. What a layer says, any program can read.
+//!
+//! # Guides
+//!
+//! [`docs::ordering`]: the order of the layers, and why. [`docs::errors`]: whose fault, and what helps.
+//! [`docs::streaming`]: when an answer is committed.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -10,6 +63,7 @@ pub mod classify;
 pub mod client;
 pub mod clock;
 pub mod context;
+pub mod docs;
 #[cfg(feature = "emulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "emulator")))]
 pub mod emulator;
