@@ -10,6 +10,7 @@ pub mod failure;
 mod macros;
 pub mod quota;
 mod ready;
+mod redact;
 pub mod status;
 
 pub use crate::{

@@ -1,0 +1,274 @@
+//! Keys in text that is not ours.
+//!
+//! Upstream error bodies echo the caller's API key, up to three times in one body: in the message, in the metadata, in
+//! the localized message. Relays add the whole URL, `?key=` included. A rule by field would miss the next place, so that
+//! this is a scan of the bytes for what a key looks like, whatever surrounds it.
+//!
+//! One engine, three uses: [`redact`] for text that goes into messages and logs, [`mask`] for a body in memory, and
+//! [`Masker`] for a body that passes in chunks. The last two keep the length, so that `Content-Length` stays true.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// What stands in a message where a key was.
+const REDACTED: &str = "[redacted]";
+
+/// One way that a credential looks.
+struct Pattern {
+    prefix: &'static [u8],
+    /// Fewer characters than this after the prefix are no key.
+    min: usize,
+    /// At most so many characters after the prefix belong to it.
+    max: usize,
+    dots: bool,
+}
+
+/// API keys of Google Cloud are `AIza` and 35 characters. The minimum is lower, so that a key that was cut, by a proxy
+/// or by the end of a body, does not leak its better part. `AQ.` are the auth keys that AI Studio issues now, `ya29.`
+/// OAuth access tokens; both have no fixed length.
+static PATTERNS: [Pattern; 3] = [
+    Pattern { prefix: b"AIza", min: 20, max: 35, dots: false },
+    Pattern { prefix: b"AQ.", min: 20, max: usize::MAX, dots: true },
+    Pattern { prefix: b"ya29.", min: 20, max: usize::MAX, dots: true },
+];
+
+impl Pattern {
+    fn takes(&self, byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (self.dots && byte == b'.')
+    }
+
+    /// How many of the first bytes belong to the tail of a key.
+    fn tail(&self, bytes: &[u8]) -> usize {
+        bytes.iter().take(self.max).take_while(|byte| self.takes(**byte)).count()
+    }
+}
+
+/// What begins at a place.
+enum Found {
+    Nothing,
+    /// A key; its tail may go on for longer than was looked at.
+    Key(&'static Pattern),
+    /// The bytes end before it can be told.
+    Open,
+}
+
+fn at(bytes: &[u8]) -> Found {
+    for pattern in &PATTERNS {
+        let (prefix, min) = (pattern.prefix, pattern.min);
+        let known = prefix.len().min(bytes.len());
+        if bytes[..known] != prefix[..known] {
+            continue;
+        }
+        let tail = &bytes[known..];
+        let window = &tail[..tail.len().min(min)];
+        if window.iter().all(|byte| pattern.takes(*byte)) {
+            return if window.len() == min { Found::Key(pattern) } else { Found::Open };
+        }
+    }
+    Found::Nothing
+}
+
+/// The first key at or after `from`.
+fn next_key(bytes: &[u8], mut from: usize) -> Option<Range<usize>> {
+    while let Some(skip) = memchr::memchr2(b'A', b'y', &bytes[from..]) {
+        let start = from + skip;
+        if let Found::Key(pattern) = at(&bytes[start..]) {
+            let tail = start + pattern.prefix.len();
+            return Some(start..tail + pattern.tail(&bytes[tail..]));
+        }
+        from = start + 1;
+    }
+    None
+}
+
+/// The text with every key replaced. Borrowed where there was none.
+pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+    let Some(mut key) = next_key(text.as_bytes(), 0) else {
+        return Cow::Borrowed(text);
+    };
+    let mut clean = String::with_capacity(text.len());
+    let mut done = 0;
+    loop {
+        // A key is ASCII, so that both of its ends are character boundaries.
+        clean.push_str(text.get(done..key.start).unwrap_or_default());
+        clean.push_str(REDACTED);
+        done = key.end;
+        match next_key(text.as_bytes(), done) {
+            Some(next) => key = next,
+            None => break,
+        }
+    }
+    clean.push_str(text.get(done..).unwrap_or_default());
+    Cow::Owned(clean)
+}
+
+/// Overwrites every key with `*`, in place. True where there was one.
+pub(crate) fn mask(bytes: &mut [u8]) -> bool {
+    let mut from = 0;
+    let mut any = false;
+    while let Some(key) = next_key(bytes, from) {
+        from = key.end;
+        bytes[key].fill(b'*');
+        any = true;
+    }
+    any
+}
+
+/// [`mask`] over a body that comes in chunks: a key may be cut anywhere, and what comes out is the same as if it had come
+/// whole.
+///
+/// Holds back at most [`Masker::MOST_HELD`] bytes: the start of what may yet turn out to be a key.
+#[derive(Debug, Default)]
+pub(crate) struct Masker {
+    held: Vec<u8>,
+    /// Inside a key: by which characters it goes on, and how many more belong to it.
+    run: Option<(usize, usize)>,
+}
+
+impl Masker {
+    /// The longest prefix and all but one of the characters that make it a key.
+    pub(crate) const MOST_HELD: usize = 5 + 19;
+
+    /// Takes a chunk, and appends to `out` what is certain by now.
+    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        let joined;
+        let mut bytes = if self.held.is_empty() {
+            chunk
+        } else {
+            self.held.extend_from_slice(chunk);
+            joined = std::mem::take(&mut self.held);
+            &joined
+        };
+        if let Some((index, left)) = self.run.take() {
+            bytes = self.go_on(index, left, bytes, out);
+        }
+        while !bytes.is_empty() {
+            let Some(skip) = memchr::memchr2(b'A', b'y', bytes) else {
+                out.extend_from_slice(bytes);
+                return;
+            };
+            let (before, rest) = bytes.split_at(skip);
+            out.extend_from_slice(before);
+            match at(rest) {
+                Found::Open => {
+                    self.held.extend_from_slice(rest);
+                    return;
+                }
+                Found::Key(pattern) => {
+                    let index = PATTERNS.iter().position(|p| p.prefix == pattern.prefix).unwrap_or_default();
+                    let (prefix, tail) = rest.split_at(pattern.prefix.len());
+                    out.resize(out.len() + prefix.len(), b'*');
+                    bytes = self.go_on(index, pattern.max, tail, out);
+                }
+                Found::Nothing => {
+                    out.push(rest[0]);
+                    bytes = &rest[1..];
+                }
+            }
+        }
+    }
+
+    /// The body has ended: what was held back is no key.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.held);
+        self.run = None;
+    }
+
+    /// Masks the rest of a key, and gives back what follows it.
+    fn go_on<'a>(&mut self, index: usize, left: usize, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+        let masked = PATTERNS[index].tail(&bytes[..bytes.len().min(left)]);
+        out.resize(out.len() + masked, b'*');
+        if masked == bytes.len() && masked < left {
+            self.run = Some((index, left - masked));
+        }
+        &bytes[masked..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
+
+    #[test]
+    fn a_key_is_found_whatever_surrounds_it() {
+        assert_eq!(KEY.len(), 39);
+        for text in [
+            format!("Consumer 'api_key:{KEY}' has been suspended."),
+            format!("https://host/v1beta/models/m:generateContent?key={KEY}&alt=sse"),
+            format!(r#"{{"a":"\u003d{KEY}\n"}}"#),
+            format!("AAI{KEY}"),
+        ] {
+            let clean = redact(&text);
+            assert!(!clean.contains("AIzaSyA"), "{clean}");
+            assert!(clean.contains(REDACTED));
+        }
+        assert_eq!(redact(&format!("{KEY}{KEY}")), "[redacted][redacted]");
+        assert_eq!(redact("AQ.Ab8RN6abcdefghijklmnop-_.q, then"), "[redacted], then");
+        assert_eq!(redact("Bearer ya29.a0AfH6SMBabcdefghijklmnop"), "Bearer [redacted]");
+    }
+
+    #[test]
+    fn what_only_looks_like_a_key_stays() {
+        for text in ["AIza", "AIzaSyShort", "FAQ. Answers", "AQ.short", "ya29.", "a yard of Allium", ""] {
+            assert!(matches!(redact(text), Cow::Borrowed(same) if same == text));
+        }
+    }
+
+    #[test]
+    fn masking_keeps_the_length_and_what_is_around() {
+        let mut bytes = format!("x{KEY}y").into_bytes();
+        assert!(mask(&mut bytes));
+        assert_eq!(bytes, [b"x".as_slice(), &[b'*'; 39], b"y"].concat());
+        assert!(!mask(&mut bytes));
+    }
+
+    fn text_with_keys() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            3 => "[AIzaQy29._ -]{0,12}",
+            2 => Just(KEY.to_owned()),
+            1 => Just("AQ.Ab8RN6abcdefghij.klmnop".to_owned()),
+            1 => Just("ya29.a0AfH6SMBabcdefghijkl".to_owned()),
+            1 => "\\PC{0,8}",
+        ];
+        proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat().into_bytes())
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_are_masked_like_the_whole(
+            bytes in text_with_keys(),
+            cuts in proptest::collection::vec(1usize..16, 0..64),
+        ) {
+            let mut whole = bytes.clone();
+            mask(&mut whole);
+            prop_assert_eq!(whole.len(), bytes.len());
+
+            let (mut masker, mut out, mut rest) = (Masker::default(), Vec::new(), bytes.as_slice());
+            for cut in cuts.into_iter().chain(std::iter::repeat(7)) {
+                if rest.is_empty() {
+                    break;
+                }
+                let (chunk, left) = rest.split_at(cut.min(rest.len()));
+                masker.push(chunk, &mut out);
+                prop_assert!(masker.held.len() <= Masker::MOST_HELD);
+                rest = left;
+            }
+            masker.finish(&mut out);
+            prop_assert_eq!(out, whole);
+        }
+
+        #[test]
+        fn no_key_survives(bytes in text_with_keys()) {
+            let text = String::from_utf8(bytes).unwrap();
+            let clean = redact(&text);
+            prop_assert!(!clean.contains(KEY));
+            let mut masked = text.into_bytes();
+            mask(&mut masked);
+            prop_assert!(next_key(&masked, 0).is_none());
+        }
+    }
+}
