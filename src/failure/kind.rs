@@ -114,6 +114,8 @@ pub enum Kind {
     Unimplemented,
     /// The request contradicts what exists already (409).
     Conflict,
+    /// A 200 without content, because `maxOutputTokens` was spent before the first word: thinking counts.
+    OutputLimit,
     // --- key ---
     /// The key is wrong or has expired.
     AuthKeyInvalid,
@@ -239,13 +241,13 @@ impl Kind {
         StatusCode::from_u16(self.facts().code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The one table. `Y, n` in the comments of a line would repeat it: the three booleans are same key, key of another
-    /// project, other model.
+    /// The one table.
     pub(super) const fn facts(self) -> Facts {
         use Fault::*;
         const fn row(name: &'static str, fault: Fault, help: [bool; 3], code: u16) -> Facts {
             Facts { name, fault, help: Help::new(help[0], help[1], help[2]), code }
         }
+        // Same key, key of another project, another model.
         const NOBODY: [bool; 3] = [false, false, false];
         const OTHER_KEY: [bool; 3] = [false, true, false];
         const OTHER_MODEL: [bool; 3] = [false, false, true];
@@ -266,6 +268,7 @@ impl Kind {
             Self::AuthConflict => row("auth_conflict", Caller, NOBODY, 400),
             Self::Unimplemented => row("unimplemented", Caller, OTHER_MODEL, 501),
             Self::Conflict => row("conflict", Caller, NOBODY, 409),
+            Self::OutputLimit => row("output_limit", Caller, OTHER_MODEL, 400),
             Self::AuthKeyInvalid => row("auth_key_invalid", Key, OTHER_KEY, 400),
             Self::AuthUnauthenticated => row("auth_unauthenticated", Key, OTHER_KEY, 401),
             Self::PermissionDenied => row("permission_denied", Key, OTHER_KEY, 403),

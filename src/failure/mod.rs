@@ -1,20 +1,67 @@
 //! Whose fault a failure is, and what may help.
+//!
+//! The same status means a dozen things: a 429 is a minute's quota that comes back in 26 seconds, a day's that comes back
+//! at midnight Pacific, a quota of zero that never does, a bill, or a model that is full for everybody. Who reads only the
+//! status waits when waiting is useless, gives up when a second would do, takes good keys out for a model's fault, and
+//! opens a circuit on callers' mistakes. And if each layer reads by itself, each reads differently.
+//!
+//! So a failure is judged once, here, and [`Failure`] is all that any layer looks at. It answers four questions:
+//!
+//! 1. Whose [`Fault`] is it? Each layer acts on one fault only.
+//! 2. What may help: the same request later, another project's key, another model?
+//! 3. How long is the wait that was asked for ([`Hint`]), where it can be believed?
+//! 4. Is it a sign of the upstream's health?
+//!
+//! The files: `kind` names things and has the table of what follows from a name; `judge` finds the kind of a response,
+//! with `quota` for the hardest status, `wording` for what only an English sentence says, and `tokens` for the numbers in
+//! one; `transport` reads the errors of hyper and h2; `trace` hands the verdict to tower-http. What the body said was read
+//! by [`Status`](crate::status::Status) before.
 
+mod judge;
 mod kind;
+mod quota;
+mod tokens;
+mod trace;
+mod transport;
+mod wording;
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
 use self::kind::Help;
-pub use self::kind::{Clock, Fault, Kind};
-use crate::status::Status;
+pub use self::{
+    kind::{Clock, Fault, Kind},
+    quota::{Quota, QuotaScope},
+    trace::GeminiClassifier,
+};
+use crate::clock;
 
 /// One failure, judged once: whose fault it is, and what may help.
 ///
-/// Cheap to clone: its texts are shared.
+/// Cheap to clone: its texts are shared. Everything in it is redacted; it can be logged.
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use tower_gemini::failure::{Failure, Fault, QuotaScope};
+///
+/// let body = br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current quota.",
+///     "details": [{"violations": [{
+///         "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
+///         "quotaDimensions": {"model": "gemini-2.5-flash"},
+///         "quotaValue": "250"
+///     }]}, {"retryDelay": "5s"}]}}"#;
+/// let failure = Failure::from_response(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), body);
+///
+/// assert_eq!(failure.fault(), Fault::Quota);
+/// let quota = failure.quota().unwrap();
+/// assert_eq!((quota.scope(), quota.limit()), (Some(QuotaScope::Day), Some(250)));
+/// // A day's quota comes back at midnight, whatever RetryInfo says.
+/// assert_eq!(failure.hint(), None);
+/// assert!(!failure.same_key_may_help());
+/// assert!(failure.other_key_may_help() && failure.other_model_may_help());
+/// assert!(!failure.counts_against_upstream());
+/// ```
 #[derive(Clone, Debug)]
 pub struct Failure {
     kind: Kind,
@@ -70,152 +117,82 @@ impl Hint {
     }
 }
 
-/// The period that a quota counts over, and what it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum QuotaScope {
-    /// Requests a minute.
-    Minute,
-    /// Input tokens a minute.
-    TokensMinute,
-    /// Requests or tokens a day, until midnight Pacific.
-    Day,
-}
-
-impl QuotaScope {
-    /// The name in logs, metrics and answers: `minute`, `tokens_minute`, `day`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Minute => "minute",
-            Self::TokensMinute => "tokens_minute",
-            Self::Day => "day",
-        }
-    }
-}
-
-/// Which quota it was, as far as the answer says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Quota {
-    scope: Option<QuotaScope>,
-    limit: Option<u64>,
-    id: Option<Box<str>>,
-    model: Option<Box<str>>,
-    per_model: bool,
-}
-
-impl Quota {
-    /// The period, where the answer names one.
-    #[must_use]
-    pub fn scope(&self) -> Option<QuotaScope> {
-        self.scope
-    }
-
-    /// The limit itself: `quotaValue`, or the number in the message.
-    #[must_use]
-    pub fn limit(&self) -> Option<u64> {
-        self.limit
-    }
-
-    /// `quotaId`, such as `GenerateRequestsPerDayPerProjectPerModel-FreeTier`.
-    #[must_use]
-    pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
-    }
-
-    /// The model that the quota is for, by its resolved name (not the alias that was sent).
-    #[must_use]
-    pub fn model(&self) -> Option<&str> {
-        self.model.as_deref()
-    }
-
-    /// True where every model has a quota of its own, so that another model is not blocked.
-    #[must_use]
-    pub fn per_model(&self) -> bool {
-        self.per_model
-    }
-}
-
 impl Failure {
-    /// Judges a response that is no success, by its body first and its status second.
-    #[must_use]
+    // === where failures come from ===
+
+    /// Judges a response that is no success. A code in the body leads, because relays answer 500 with a 429 inside.
+    ///
+    /// The wait is the body's, or else `Retry-After`'s (seconds, or a date).
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let said = Status::parse(body);
-        let mut failure = Self::from_status(status, headers);
-        failure.flags.error_body = said.is_google();
-        failure.message = said.message().into();
-        failure.reason = said.reason().map(Into::into);
-        failure
+        judge::response(Some(status), headers, body, clock::wall())
     }
 
     /// Judges a response by its status and headers, where nothing of the body is known.
-    #[must_use]
     pub fn from_status(status: StatusCode, headers: &HeaderMap) -> Self {
-        let kind = match status.as_u16() {
-            401 => Kind::AuthUnauthenticated,
-            402 => Kind::BillingRequired,
-            403 => Kind::PermissionDenied,
-            404 => Kind::ModelNotFound,
-            408 | 504 => Kind::DeadlineExceeded,
-            413 => Kind::PayloadTooLarge,
-            429 => Kind::QuotaUnknown,
-            499 => Kind::Cancelled,
-            502 => Kind::BadGateway,
-            503 => Kind::Overloaded,
-            500..=599 => Kind::ServerError,
-            _ => Kind::InvalidRequest,
-        };
-        let mut failure = Self::local(kind, "");
-        failure.status = Some(status);
-        failure.hint = headers
-            .get(http::header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(|seconds| Hint::exact(Duration::from_secs(seconds)));
-        failure
+        judge::status(status, headers, clock::wall())
     }
 
-    /// Judges an error that came inside a 200 stream, before anything of the stream was forwarded, by its own code.
-    #[must_use]
+    /// Judges an error that came inside a 200 stream, before anything of the stream was forwarded, by its own code: the
+    /// bytes of the error, of its event, or of the stream so far. After the commit, add
+    /// [`into_after_commit`](Self::into_after_commit).
     pub fn from_event(error: &[u8]) -> Self {
-        let code = Status::parse(error).code().and_then(|code| StatusCode::from_u16(code).ok());
-        Self::from_response(code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &HeaderMap::new(), error)
+        judge::response(None, &HeaderMap::new(), error, clock::wall())
     }
 
     /// Judges an error of the transport: hyper's, hyper-util's, h2's, `std::io`'s, or tokio's `Elapsed`, anywhere in its
-    /// chain of sources.
-    #[must_use]
-    pub fn from_error(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::local(Kind::Transport, error.to_string())
-    }
-
-    /// Judges a 200 by what it holds. `None` for an answer that is fine.
-    #[must_use]
-    pub fn from_answer(finish_reason: Option<&str>, block_reason: Option<&str>, has_content: bool) -> Option<Self> {
-        if block_reason.is_some() {
-            return Some(Self::local(Kind::ContentBlocked, ""));
-        }
-        match finish_reason {
-            Some("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII") => {
-                Some(Self::local(Kind::ContentBlocked, ""))
+    /// chain of sources. An [`Error`](crate::Error) in the chain has been judged already: find it first.
+    pub fn from_error(error: &(dyn StdError + 'static)) -> Self {
+        let kind = transport::kind(error);
+        let mut message = error.to_string();
+        let mut link = error.source();
+        // The outermost says what was being done, the innermost why it failed.
+        for _ in 0..8 {
+            let Some(error) = link else { break };
+            let cause = error.to_string();
+            if !message.contains(&cause) {
+                message.push_str(": ");
+                message.push_str(&cause);
             }
-            Some("MALFORMED_FUNCTION_CALL") if !has_content => Some(Self::local(Kind::EmptyMalformedFunctionCall, "")),
-            _ if !has_content => Some(Self::local(Kind::EmptyResponse, "")),
-            _ => None,
+            link = error.source();
         }
+        Self::local(kind, message)
     }
 
-    /// A refusal by a layer of this crate; the fault follows from the kind.
-    #[must_use]
+    /// Judges a 200 by what it holds: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
+    /// content came. `None` for an answer that is fine.
+    pub fn from_answer(finish_reason: Option<&str>, block_reason: Option<&str>, has_content: bool) -> Option<Self> {
+        let (kind, message) = judge::answer(finish_reason, block_reason, has_content)?;
+        Some(Self { status: Some(StatusCode::OK), ..Self::local(kind, message) })
+    }
+
+    /// A refusal by a layer of this crate; the fault follows from the kind. The message is redacted.
     pub fn local(kind: Kind, message: impl Into<String>) -> Self {
         let message: String = message.into();
+        let mut failure = Self::of_kind(kind, kind.facts().help);
+        failure.message = crate::redact::redact(&message).into();
+        failure
+    }
+
+    /// A clock that ran out after `limit`. The total clock is this crate's own; the others blame the transport.
+    pub fn timeout(clock: Clock, limit: Duration) -> Self {
+        let (kind, waited_for) = match clock {
+            Clock::Total => (Kind::TotalDeadline, "an answer, queueing and retries included"),
+            Clock::Attempt => (Kind::Timeout(clock), "the answer to one attempt"),
+            Clock::FirstContent => (Kind::Timeout(clock), "the first content of the stream"),
+            Clock::Idle => (Kind::Timeout(clock), "the next event of the stream"),
+        };
+        Self::local(kind, format!("the {clock} clock ran out: waited {limit:?} for {waited_for}"))
+    }
+
+    fn of_kind(kind: Kind, help: Help) -> Self {
         Self {
             kind,
-            help: kind.facts().help,
+            help,
             status: None,
             google_status: None,
             hint: None,
             quota: None,
-            message: message.into(),
+            message: Arc::default(),
             reason: None,
             token_limit: None,
             token_count: None,
@@ -223,24 +200,16 @@ impl Failure {
         }
     }
 
-    /// The same, with the wait that would have helped.
+    // === what is added later ===
+
+    /// The same, with the wait that would help. Exact, unlike some of the upstream's.
     #[must_use]
     pub fn with_hint(mut self, delay: Duration) -> Self {
         self.hint = Some(Hint::exact(delay));
         self
     }
 
-    /// A clock that ran out after `limit`.
-    #[must_use]
-    pub fn timeout(clock: Clock, limit: Duration) -> Self {
-        let kind = match clock {
-            Clock::Total => Kind::TotalDeadline,
-            clock => Kind::Timeout(clock),
-        };
-        Self::local(kind, format!("the {clock} clock ran out after {limit:?}"))
-    }
-
-    /// The same failure after bytes of the answer were forwarded: nothing may be sent again.
+    /// The same failure after bytes of the answer were forwarded: nothing may be sent again, so that nothing helps.
     #[must_use]
     pub fn into_after_commit(mut self) -> Self {
         self.flags.after_commit = true;
@@ -248,68 +217,68 @@ impl Failure {
         self
     }
 
+    /// Says that the same 500 came twice for the same request: probably it is the request's content.
+    pub fn mark_content_suspected(&mut self) {
+        self.flags.content_suspected = true;
+    }
+
+    // === what it says ===
+
     /// Whose fault it is.
-    #[must_use]
     pub fn fault(&self) -> Fault {
         self.kind.fault()
     }
 
     /// What happened, by its finer name.
-    #[must_use]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The status as it came over the wire, or the one that a local refusal maps to.
-    #[must_use]
+    /// The status as it came over the wire, for an event the one that it names, or the one that a local refusal maps to.
     pub fn status(&self) -> Option<StatusCode> {
         self.status.or_else(|| (self.fault() == Fault::Local).then(|| self.kind.status_code()))
     }
 
-    /// The status to answer with.
-    #[must_use]
+    /// The status to answer with: the upstream's where it is an error, else what the kind maps to (time-outs 504, no
+    /// connection 503, empty answers 502).
     pub fn code(&self) -> StatusCode {
         self.status.filter(|status| status.as_u16() >= 400).unwrap_or_else(|| self.kind.status_code())
     }
 
-    /// The canonical `google.rpc` name to answer with, such as `UNAVAILABLE`.
-    #[must_use]
+    /// The canonical `google.rpc` name to answer with, such as `UNAVAILABLE`: the upstream's, or the one of
+    /// [`code`](Self::code).
     pub fn google_status(&self) -> &'static str {
-        self.google_status.unwrap_or("UNAVAILABLE")
+        self.google_status.unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
     }
 
-    /// How long to wait. `None` where nothing was said, and where what was said has to be ignored.
-    #[must_use]
+    /// How long to wait, at most a week. `None` where nothing was said, and where what was said has to be ignored: a day's
+    /// quota comes back at midnight Pacific, a quota of zero never.
     pub fn hint(&self) -> Option<Hint> {
         self.hint
     }
 
-    /// Which quota it was.
-    #[must_use]
+    /// Which quota it was, where it was one.
     pub fn quota(&self) -> Option<&Quota> {
         self.quota.as_deref()
     }
 
-    /// True where the same bytes with the same key have a real chance soon.
-    #[must_use]
+    /// True where the same bytes with the same key have a real chance within minutes.
     pub fn same_key_may_help(&self) -> bool {
         self.help.same_key
     }
 
-    /// True where a key of another project has a chance.
-    #[must_use]
+    /// True where a key of another project has a chance. Keys of one project share their quota.
     pub fn other_key_may_help(&self) -> bool {
         self.help.other_key
     }
 
-    /// True where another model has a chance.
-    #[must_use]
+    /// True where another model of the same project has a chance.
     pub fn other_model_may_help(&self) -> bool {
         self.help.other_model
     }
 
-    /// True for signs of the upstream's health only.
-    #[must_use]
+    /// True for signs of the upstream's health only: faults of the model, the transport and the service, but for empty
+    /// answers. Never for callers, keys, quotas and local refusals.
     pub fn counts_against_upstream(&self) -> bool {
         match self.fault() {
             Fault::Model | Fault::Transport => true,
@@ -318,55 +287,48 @@ impl Failure {
         }
     }
 
-    /// What the upstream said, redacted, or what a layer of this crate has to say.
-    #[must_use]
+    /// What the upstream said, redacted, at most 2 KiB; or what a layer of this crate has to say.
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// `ErrorInfo.reason`, such as `API_KEY_INVALID`.
-    #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// The most input tokens that the model takes, where the refusal names it.
-    #[must_use]
+    /// The most input tokens that the model takes, where a refusal names it. It can be lower than the published limit.
     pub fn token_limit(&self) -> Option<u64> {
         self.token_limit
     }
 
-    /// How many input tokens the request had, where the refusal names it.
-    #[must_use]
+    /// How many input tokens the request had, where a refusal names it.
     pub fn token_count(&self) -> Option<u64> {
         self.token_count
     }
 
-    /// True where it is proven that the upstream did not get the request.
-    #[must_use]
+    /// True where it is proven that the upstream did not get the request, so that even a call that must not run twice can
+    /// be sent again.
     pub fn never_sent(&self) -> bool {
         matches!(self.kind, Kind::Connect | Kind::NotSent)
     }
 
-    /// True where the upstream said so in an error body of its own.
-    #[must_use]
+    /// True where the upstream said so in an error body of its own: it read the request and refused it.
     pub fn has_error_body(&self) -> bool {
         self.flags.error_body
     }
 
-    /// True where the same 500 came twice for the same request: probably its content.
-    #[must_use]
+    /// True where the same 500 came twice for the same request: probably it is the request's content.
     pub fn is_content_suspected(&self) -> bool {
         self.flags.content_suspected
     }
 
-    /// Says that the same 500 came twice for the same request.
-    pub fn mark_content_suspected(&mut self) {
-        self.flags.content_suspected = true;
+    /// True where bytes of the answer had been forwarded before it failed.
+    pub fn is_after_commit(&self) -> bool {
+        self.flags.after_commit
     }
 
-    /// True where both say the same in the same words.
-    #[must_use]
+    /// True where both say the same in the same words: how "the same 500 twice" is told.
     pub fn same_as(&self, other: &Self) -> bool {
         self.kind == other.kind && self.status == other.status && self.message == other.message
     }
@@ -374,6 +336,19 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}'s fault): {}", self.kind, self.fault(), self.message)
+        write!(f, "{} (", self.kind)?;
+        if let Some(status) = self.status {
+            write!(f, "{}, ", status.as_u16())?;
+        }
+        write!(f, "fault: {})", self.fault())?;
+        // Upstream messages have several lines; a log entry has one.
+        let mut words = self.message.split_ascii_whitespace();
+        if let Some(first) = words.next() {
+            write!(f, ": {first}")?;
+        }
+        words.try_for_each(|word| write!(f, " {word}"))
     }
 }
+
+#[cfg(test)]
+mod tests;

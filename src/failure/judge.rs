@@ -1,0 +1,324 @@
+//! From what was said to whose fault it is.
+//!
+//! The body's own code leads, then its status name, then the status that came over the wire: a relay answers 500 with a
+//! 429 inside, and the inner one is right. Within a status the reason leads, then the words, then what the status means
+//! by itself.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+
+use super::{Failure, Fault, Flags, Hint, Kind, Quota, kind::Help, quota, tokens, wording};
+use crate::status::{Envelope, Status, canonical_code};
+
+/// Longer hints are cut to this. A week is the longest period of any quota that was seen (Code Assist's: 161 hours were
+/// left of one); what is longer is a mistake or an attack.
+pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
+
+/// The largest context that Gemini models publish. A refusal that names a smaller one is this model's own.
+const LARGEST_CONTEXT: u64 = 1_048_576;
+
+/// What a body comes to.
+pub(super) struct Ruling {
+    pub(super) kind: Kind,
+    pub(super) help: Help,
+    pub(super) quota: Option<Quota>,
+    pub(super) ignore_hint: bool,
+}
+
+impl Ruling {
+    /// What follows from the kind alone.
+    pub(super) fn of(kind: Kind) -> Self {
+        Self { kind, help: kind.facts().help, quota: None, ignore_hint: false }
+    }
+}
+
+/// A response whose body is known. `wire` is `None` for an error inside a stream, whose 200 says nothing.
+pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
+    let said = Status::parse(body);
+    let code = code_of(wire, &said);
+    let lower = said.message().to_ascii_lowercase();
+    let asked = said.retry_delay().or_else(|| retry_after(headers, now));
+    let ruling = rule(code, &said, &lower, asked.map(|hint| hint.delay()));
+
+    let mut failure = Failure::of_kind(ruling.kind, ruling.help);
+    failure.status = wire.or_else(|| StatusCode::from_u16(code).ok());
+    failure.google_status = said.status().and_then(canonical_name);
+    failure.hint = asked.filter(|_| !ruling.ignore_hint).map(clamped);
+    failure.quota = ruling.quota.map(Arc::new);
+    failure.reason = said.reason().map(Into::into);
+    failure.message = match said.message() {
+        "" => status_text(failure.status).into(),
+        message => message.into(),
+    };
+    if ruling.kind == Kind::ContextTooLong {
+        let numbers = tokens::read(&lower);
+        (failure.token_count, failure.token_limit) = (numbers.count, numbers.limit);
+        failure.help.other_model = numbers.limit.is_some_and(|limit| limit < LARGEST_CONTEXT);
+    }
+    failure.flags = Flags { error_body: said.is_google(), ..Flags::default() };
+    failure
+}
+
+/// A response of whose body nothing is known.
+pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Failure {
+    let kind = match status.as_u16() {
+        // Without the words, what a 503 most often is.
+        503 => Kind::Overloaded,
+        code => by_code(code),
+    };
+    let mut failure = Failure::of_kind(kind, kind.facts().help);
+    failure.status = Some(status);
+    failure.hint = retry_after(headers, now).map(clamped);
+    failure.message = status_text(Some(status)).into();
+    if kind.fault() == Fault::Quota {
+        failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= quota::SOON);
+        failure.quota = Some(Arc::default());
+    }
+    failure
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Hint> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Hint::exact(Duration::from_secs(seconds)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    // A date that has passed: now.
+    Some(Hint::truncated(date.duration_since(now).unwrap_or_default()))
+}
+
+fn clamped(hint: Hint) -> Hint {
+    if hint.delay() > LONGEST_HINT { Hint::exact(LONGEST_HINT) } else { hint }
+}
+
+fn status_text(status: Option<StatusCode>) -> String {
+    status.map(|status| format!("{status}, and nothing that explains it")).unwrap_or_default()
+}
+
+/// The code to judge by.
+fn code_of(wire: Option<StatusCode>, said: &Status) -> u16 {
+    let wire = wire.map(|status| status.as_u16());
+    let named = said.status().and_then(canonical_code);
+    // A code in a body that is no error object ("code": 404 of a framework) is no better than the wire's.
+    let own = said.code().or(named).filter(|_| said.is_google() || wire.is_none_or(|code| code < 400));
+    own.or(wire.filter(|code| *code >= 300)).or_else(|| said.status().and_then(string_code)).or(wire).unwrap_or(500)
+}
+
+/// The Interactions API's string codes, and those of OpenAI's shape. Google's names in lower case count too.
+fn string_code(name: &str) -> Option<u16> {
+    canonical_code(&name.to_ascii_uppercase()).or(match name {
+        "invalid_request" | "invalid_request_error" | "parameter_unknown" | "context_length_exceeded" => Some(400),
+        "authentication" | "authentication_error" | "invalid_api_key" => Some(401),
+        "payment_required" => Some(402),
+        "permission_error" => Some(403),
+        "model_not_found" => Some(404),
+        "request_too_large" => Some(413),
+        "rate_limit_exceeded" | "rate_limit_error" | "quota_exceeded" | "insufficient_quota" => Some(429),
+        "internal_error" | "api_error" | "server_error" => Some(500),
+        "overloaded" | "overloaded_error" | "service_unavailable" => Some(503),
+        "timeout" | "gateway_timeout" => Some(504),
+        _ => None,
+    })
+}
+
+fn rule(code: u16, said: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
+    if wording::blocked(lower) {
+        return Ruling::of(Kind::IpBlocked);
+    }
+    match code {
+        429 => quota::judge(said, lower, wait),
+        400..=498 if is_quota_in_disguise(said, lower) => quota::judge(said, lower, wait),
+        400..=498 => client(code, said, lower),
+        499..=599 => service(code, said, lower),
+        _ => Ruling::of(by_code(code)),
+    }
+}
+
+/// Google's older services refuse quota with a 403.
+fn is_quota_in_disguise(said: &Status, lower: &str) -> bool {
+    !said.violations().is_empty()
+        || lower.starts_with("quota exceeded")
+        || said.legacy_reason().is_some_and(|reason| reason.ends_with("LimitExceeded") || reason == "quotaExceeded")
+}
+
+// === 4xx ===
+
+fn client(code: u16, said: &Status, lower: &str) -> Ruling {
+    let by_name = || said.reason().or(said.legacy_reason()).or(said.status()).and_then(by_reason);
+    if let Some(kind) = by_name().or_else(|| wording::client(code, lower)) {
+        return Ruling::of(kind);
+    }
+    let kind = match (code, said.envelope()) {
+        // The API's own answers are JSON: a page was sent by something before it, which knows no keys and no models.
+        (403, Envelope::Html) => Kind::IpBlocked,
+        (404, Envelope::Html) => Kind::PathNotFound,
+        (404, _) if names_no_route(said, lower) => Kind::PathNotFound,
+        (404, Envelope::Interactions) => Kind::ResourceNotAccessible,
+        (409, _) if said.status() == Some("ABORTED") => Kind::ServerError,
+        _ => by_code(code),
+    };
+    let mut ruling = Ruling::of(kind);
+    ruling.help.other_model |= kind == Kind::InvalidRequest && wording::model_bound(lower);
+    ruling
+}
+
+/// A 404 that is about the path: a wrong base URL, a misspelt method. Google says "Method not found.", routers say their
+/// own.
+fn names_no_route(said: &Status, lower: &str) -> bool {
+    let phrases =
+        ["method not found", "page not found", "cannot post", "cannot get", "no route", "not found on this server"];
+    // A router that only says "Not Found" does not know what a model is.
+    let bare = !said.is_google() && !lower.is_empty() && !lower.contains("model");
+    bare || phrases.iter().any(|phrase| lower.contains(phrase))
+}
+
+/// `ErrorInfo.reason`, `errors[].reason`, or a string code, where it says more than the status.
+fn by_reason(reason: &str) -> Option<Kind> {
+    Some(match reason {
+        "API_KEY_INVALID" | "API_KEY_NOT_FOUND" | "API_KEY_EXPIRED" | "keyInvalid" | "keyExpired"
+        | "invalid_api_key" => Kind::AuthKeyInvalid,
+        "CREDENTIALS_MISSING" | "ACCESS_TOKEN_TYPE_UNSUPPORTED" | "ACCESS_TOKEN_EXPIRED" => Kind::AuthUnauthenticated,
+        "SERVICE_DISABLED" | "accessNotConfigured" => Kind::ServiceDisabled,
+        "CONSUMER_SUSPENDED" => Kind::KeySuspended,
+        "CONSUMER_INVALID" | "USER_PROJECT_DENIED" => Kind::ConsumerInvalid,
+        "ACCOUNT_STATE_INVALID" | "VALIDATION_REQUIRED" | "TOS_VIOLATION" | "accountDisabled" => Kind::AccountBanned,
+        "BILLING_DISABLED" | "insufficient_quota" | "insufficient_user_quota" => Kind::BillingRequired,
+        "UNSUPPORTED_LOCATION" | "LOCATION_POLICY_VIOLATED" => Kind::LocationUnsupported,
+        "ipRefererBlocked" => Kind::KeyRestricted,
+        "context_length_exceeded" => Kind::ContextTooLong,
+        "content_policy_violation" | "content_filter" => Kind::ContentBlocked,
+        "model_not_found" => Kind::ModelNotFound,
+        // API_KEY_SERVICE_BLOCKED, API_KEY_HTTP_REFERRER_BLOCKED, …
+        _ if reason.starts_with("API_KEY_") && reason.ends_with("_BLOCKED") => Kind::KeyRestricted,
+        _ => return None,
+    })
+}
+
+// === 5xx ===
+
+fn service(code: u16, said: &Status, lower: &str) -> Ruling {
+    // The documents' own example of a 500 is "Your input context is too long."
+    let kind = if let Some(kind) = wording::too_long(lower) {
+        kind
+    } else if said.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
+        Kind::Capacity
+    } else if let Some(kind) = wording::capacity(lower) {
+        kind
+    } else if code != 499 && (said.status() == Some("DEADLINE_EXCEEDED") || wording::deadline(lower)) {
+        Kind::DeadlineExceeded
+    } else {
+        by_code(code)
+    };
+    Ruling::of(kind)
+}
+
+/// What a status means by itself.
+fn by_code(code: u16) -> Kind {
+    match code {
+        // Neither an error nor an answer.
+        0..=299 => Kind::EmptyResponse,
+        // The API redirects nobody: the base URL is wrong.
+        300..=399 | 405 => Kind::PathNotFound,
+        401 => Kind::AuthUnauthenticated,
+        402 => Kind::BillingRequired,
+        403 => Kind::PermissionDenied,
+        404 | 410 => Kind::ModelNotFound,
+        408 | 504 | 524 => Kind::DeadlineExceeded,
+        409 => Kind::Conflict,
+        413 => Kind::PayloadTooLarge,
+        429 => Kind::QuotaUnknown,
+        400..=498 => Kind::InvalidRequest,
+        499 => Kind::Cancelled,
+        501 => Kind::Unimplemented,
+        502 | 520..=523 | 525..=527 | 530 => Kind::BadGateway,
+        503 => Kind::Unavailable,
+        529 => Kind::Overloaded,
+        _ => Kind::ServerError,
+    }
+}
+
+// === answers ===
+
+/// The canonical name, as one that lives for ever.
+fn canonical_name(status: &str) -> Option<&'static str> {
+    const NAMES: [&str; 16] = [
+        "INVALID_ARGUMENT",
+        "FAILED_PRECONDITION",
+        "OUT_OF_RANGE",
+        "UNAUTHENTICATED",
+        "PERMISSION_DENIED",
+        "NOT_FOUND",
+        "ABORTED",
+        "ALREADY_EXISTS",
+        "RESOURCE_EXHAUSTED",
+        "CANCELLED",
+        "INTERNAL",
+        "UNKNOWN",
+        "DATA_LOSS",
+        "UNIMPLEMENTED",
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+    ];
+    NAMES.into_iter().find(|name| *name == status)
+}
+
+/// The canonical name that a status is answered with.
+pub(super) fn name_of_code(code: u16) -> &'static str {
+    match code {
+        401 => "UNAUTHENTICATED",
+        402 => "FAILED_PRECONDITION",
+        403 => "PERMISSION_DENIED",
+        404 | 410 => "NOT_FOUND",
+        408 | 504 | 524 => "DEADLINE_EXCEEDED",
+        409 => "ABORTED",
+        416 => "OUT_OF_RANGE",
+        429 => "RESOURCE_EXHAUSTED",
+        499 => "CANCELLED",
+        500 => "INTERNAL",
+        501 => "UNIMPLEMENTED",
+        502 | 503 => "UNAVAILABLE",
+        505.. => "INTERNAL",
+        _ => "INVALID_ARGUMENT",
+    }
+}
+
+/// What a finish reason or block reason makes of a 200, if anything.
+pub(super) fn answer(finish: Option<&str>, block: Option<&str>, has_content: bool) -> Option<(Kind, String)> {
+    if let Some(reason) = block.filter(|reason| *reason != "BLOCK_REASON_UNSPECIFIED") {
+        return Some((Kind::ContentBlocked, format!("the prompt was blocked: {reason}")));
+    }
+    let verdict =
+        |kind, text: &str| Some((kind, format!("the answer {text}: {}", finish.unwrap_or("no finishReason"))));
+    match finish {
+        Some(
+            "SAFETY"
+            | "RECITATION"
+            | "BLOCKLIST"
+            | "PROHIBITED_CONTENT"
+            | "SPII"
+            | "LANGUAGE"
+            | "MODEL_ARMOR"
+            | "IMAGE_SAFETY"
+            | "IMAGE_PROHIBITED_CONTENT"
+            | "IMAGE_RECITATION"
+            | "content_filter",
+        ) => verdict(Kind::ContentBlocked, "was stopped for its content"),
+        _ if has_content => None,
+        Some("MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" | "MALFORMED_RESPONSE") => {
+            verdict(Kind::EmptyMalformedFunctionCall, "has no content, only a call that cannot be used")
+        }
+        Some("MAX_TOKENS" | "length") => verdict(
+            Kind::OutputLimit,
+            "has no content: maxOutputTokens was spent, thinking included, before its first word",
+        ),
+        Some("MISSING_THOUGHT_SIGNATURE") => {
+            verdict(Kind::InvalidRequest, "has no content: the request lacks a thought signature")
+        }
+        _ => verdict(Kind::EmptyResponse, "has no content"),
+    }
+}

@@ -1,0 +1,371 @@
+//! What the words of an error mean, where its code and reason do not say.
+//!
+//! A quarter of all real errors carry no `details`: their meaning is in one English sentence. The sentences are few,
+//! they are old, and each has a core that has not changed in years. So they are data here, most telling first, and a
+//! sentence that is not known leaves the judgement to the status.
+
+use super::Kind;
+
+/// A kind, and the ways to say it; of one way, all parts have to be there. In lower case.
+type Rule = (Kind, &'static [&'static [&'static str]]);
+
+/// What any 4xx but a 429 may say.
+static CLIENT: &[Rule] = &[
+    (Kind::AuthConflict, &[&["multiple authentication credentials"], &["both api key and", "access token"]]),
+    (Kind::KeyLeaked, &[&["reported as leaked"], &["key", "has been leaked"]]),
+    (
+        Kind::AuthKeyInvalid,
+        &[
+            &["api key not valid"],
+            &["api key not found"],
+            &["api key expired"],
+            &["api key is expired"],
+            &["api key has expired"],
+            &["api key is invalid"],
+            &["api key is not valid"],
+            &["renew the api key"],
+            &["pass a valid api key"],
+            &["invalid api key"],
+            &["invalid_api_key"],
+            &["api_key_invalid"],
+            &["incorrect api key"],
+        ],
+    ),
+    (Kind::KeySuspended, &[&["has been suspended"], &["is suspended"], &["suspended", "consumer"]]),
+    (
+        Kind::BillingRequired,
+        &[
+            &["enable billing"],
+            &["billing to be enabled"],
+            &["billing is not enabled"],
+            &["billing not enabled"],
+            &["billing has not been enabled"],
+            &["billing is disabled"],
+            &["billing account"],
+            &["billed users"],
+            &["prepayment credits"],
+            &["prepaid credits"],
+            &["spending cap"],
+            &["spend cap"],
+            &["payment required"],
+            &["insufficient", "credits"],
+            &["insufficient balance"],
+            &["insufficient_quota"],
+            &["insufficient_user_quota"],
+        ],
+    ),
+    (
+        Kind::AccountBanned,
+        &[
+            &["violation of terms"],
+            &["violating", "terms of service"],
+            &["has been denied access"],
+            &["verify your account"],
+            &["account", "has been disabled"],
+            &["account", "banned"],
+        ],
+    ),
+    (
+        Kind::LocationUnsupported,
+        &[
+            &["user location is not supported"],
+            &["location is not supported"],
+            &["not available in your country"],
+            &["not available in your location"],
+            &["not currently available in your location"],
+            &["not available in your region"],
+            &["not supported in your country"],
+            &["not supported in your region"],
+            &["country, region, or territory not supported"],
+        ],
+    ),
+    (
+        Kind::ServiceDisabled,
+        &[
+            &["has not been used in project"],
+            &["it is disabled", "enable it"],
+            &["api is not enabled"],
+            &["api", "has not been enabled"],
+            &["is not enabled on project"],
+            &["is not enabled for the project"],
+        ],
+    ),
+    (
+        Kind::KeyRestricted,
+        &[
+            &["requests to this api", "blocked"],
+            &["requests from referer"],
+            &["requests from this", "application", "blocked"],
+            &["ip address restriction"],
+            &["violates this restriction"],
+            &["api key", "restrict"],
+        ],
+    ),
+    (
+        Kind::ConsumerInvalid,
+        &[
+            &["permission denied on resource project"],
+            &["project", "not found or deleted"],
+            &["project", "has been deleted"],
+        ],
+    ),
+    (
+        Kind::AuthUnauthenticated,
+        &[
+            &["unregistered callers"],
+            &["missing a valid api key"],
+            &["missing required authentication"],
+            &["missing or invalid authorization"],
+            &["invalid authentication credentials"],
+            &["valid authentication credential"],
+            &["api keys are not supported by this api"],
+            &["didn't provide an api key"],
+            &["you must provide an api key"],
+            &["api key is missing"],
+        ],
+    ),
+    (
+        Kind::ResourceNotAccessible,
+        &[
+            &["access the file"],
+            &["access file"],
+            &["access the corpus"],
+            &["access tuned model"],
+            &["access the tuned model"],
+            &["cachedcontent", "not found"],
+            &["cachedcontent", "permission"],
+            &["cached content", "not found"],
+            &["cached content", "permission"],
+            &["files/", "not found"],
+            &["files/", "not exist"],
+            &["tunedmodels/", "permission"],
+            &["filesearchstore", "not found"],
+            &["filesearchstore", "permission"],
+        ],
+    ),
+    (
+        Kind::PayloadTooLarge,
+        &[
+            &["payload size exceeds"],
+            &["payload too large"],
+            &["request entity too large"],
+            &["content too large"],
+            &["request body size"],
+            &["request body", "too large"],
+            &["request size", "bytes"],
+            &["request is too large"],
+            &["exceeds", "limit", "bytes"],
+        ],
+    ),
+];
+
+/// What a 400, 404 or their kin say of the model or the content. Not a 403, which names models and policies without
+/// meaning them.
+static MODEL_OR_CONTENT: &[Rule] = &[
+    (
+        Kind::ContentBlocked,
+        &[
+            &["responsible ai"],
+            &["sensitive words"],
+            &["safety filter"],
+            &["safety settings", "block"],
+            &["prohibited use policy"],
+            &["violates", "usage guidelines"],
+            &["violate", "polic"],
+            &["content_policy_violation"],
+            &["content_filter"],
+            &["prompt", "blocked"],
+            &["response was blocked"],
+        ],
+    ),
+    (
+        Kind::ModelNotFound,
+        &[
+            &["is not found for api version"],
+            &["publisher model"],
+            &["unexpected model name format"],
+            &["no longer available to new users"],
+            &["model not found"],
+            &["model_not_found"],
+            &["models/", "not found"],
+            &["model `", "not found"],
+            &["model '", "not found"],
+            &["model \"", "not found"],
+            &["model", "does not exist"],
+            &["unknown model"],
+            &["invalid model name"],
+            &["not a valid model"],
+            &["model", "has been shut down"],
+            &["model", "is no longer available"],
+            &["not supported for generatecontent"],
+            &["not supported for streamgeneratecontent"],
+            &["not supported for embedcontent"],
+            &["not supported for counttokens"],
+            &["not supported for predict"],
+        ],
+    ),
+];
+
+/// What the input's length makes any status but a 429 say; a 500 too.
+static TOO_LONG: &[Rule] = &[(
+    Kind::ContextTooLong,
+    &[
+        &["token count", "exceed"],
+        &["maximum number of tokens"],
+        &["token", "only supports up to"],
+        &["context is too long"],
+        &["context length"],
+        &["context window", "exceed"],
+        &["prompt is too long"],
+        &["input is too long"],
+        &["text fields that are too large"],
+        &["too many tokens"],
+        &["tokens", "exceeds", "limit"],
+    ],
+)];
+
+/// What an anti-abuse page says. It is bound to the network address, so that neither key nor model helps.
+static BLOCKED: &[Rule] = &[(
+    Kind::IpBlocked,
+    &[
+        &["automated queries"],
+        &["unusual traffic"],
+        &["your client does not have permission to get url"],
+        &["you have been blocked"],
+        &["attention required!"],
+        &["access denied", "error 10"],
+    ],
+)];
+
+/// What a 429 or 5xx says when the shared capacity is used up, or the model overloaded.
+static CAPACITY: &[Rule] = &[
+    (Kind::Overloaded, &[&["overloaded"], &["high demand"], &["high load"], &["model is currently unavailable"], &["model is temporarily"]]),
+    (
+        Kind::Capacity,
+        &[
+            &["no capacity"],
+            &["out of capacity"],
+            &["at capacity"],
+            &["capacity is exhausted"],
+            &["insufficient capacity"],
+            &["error-code-429"],
+            &["resource exhausted", "try again later"],
+        ],
+    ),
+];
+
+/// A 400 that is about this model: another one may take the same request.
+static MODEL_BOUND: &[&[&str]] = &[
+    &["thought_signature"],
+    &["thought signature"],
+    &["thoughtsignature"],
+    &["this model only"],
+    &["model only supports"],
+];
+
+/// Ways to say that something is missing; with a mention of the model they are about the model.
+static LACKING: [&str; 7] = [
+    "not supported",
+    "not enabled",
+    "not available",
+    "unsupported",
+    "does not support",
+    "doesn't support",
+    "do not support",
+];
+
+/// Ways to mention the model. The word alone is also a role: "Please use a valid role: user, model."
+static MODEL_MENTIONS: [&str; 7] =
+    ["this model", "the model", "models/", "current model", "for model", "by model", "requested model"];
+
+fn first(rules: &[Rule], lower: &str) -> Option<Kind> {
+    rules.iter().find(|(_, ways)| any(ways, lower)).map(|(kind, _)| *kind)
+}
+
+fn any(ways: &[&[&str]], lower: &str) -> bool {
+    ways.iter().any(|parts| parts.iter().all(|part| lower.contains(part)))
+}
+
+/// The kind that a client error's words name. `lower` is in lower case, here and below.
+pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
+    let in_order = first(CLIENT, lower).or_else(|| too_long(lower));
+    match in_order {
+        Some(kind) => Some(kind),
+        None if matches!(code, 401 | 403) => None,
+        None => first(MODEL_OR_CONTENT, lower),
+    }
+}
+
+/// Whether the words are about money, whatever the status.
+pub(super) fn billing(lower: &str) -> bool {
+    CLIENT.iter().any(|(kind, ways)| *kind == Kind::BillingRequired && any(ways, lower))
+}
+
+/// Whether the words are about the input's length.
+pub(super) fn too_long(lower: &str) -> Option<Kind> {
+    // `maxOutputTokens` has a limit of its own.
+    if lower.contains("output token") || lower.contains("outputtoken") { None } else { first(TOO_LONG, lower) }
+}
+
+/// Whether the words come from an anti-abuse page.
+pub(super) fn blocked(lower: &str) -> bool {
+    first(BLOCKED, lower).is_some()
+}
+
+/// Whether the words are about the model's or the shared capacity.
+pub(super) fn capacity(lower: &str) -> Option<Kind> {
+    first(CAPACITY, lower)
+}
+
+/// Whether the words are about the service's own deadline.
+pub(super) fn deadline(lower: &str) -> bool {
+    any(&[&["deadline expired"], &["deadline exceeded"], &["deadline_exceeded"], &["timed out"], &["timeout"]], lower)
+}
+
+/// Whether a 400 is about this model, so that another one may take the same request.
+pub(super) fn model_bound(lower: &str) -> bool {
+    let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
+    any(MODEL_BOUND, lower) || (has(&LACKING) && (has(&MODEL_MENTIONS) || names_model(lower)))
+}
+
+/// Whether the text names a model: `gemini-2.5-pro`, `Gemini 2.5 Pro Requests`, `gemini_2_5_pro_requests`, `models/x`.
+pub(super) fn names_model(lower: &str) -> bool {
+    let families = ["gemini", "gemma", "imagen", "veo", "claude"];
+    lower.contains("models/")
+        || families.iter().any(|family| {
+            memchr::memmem::find_iter(lower.as_bytes(), family).any(|at| {
+                let after = &lower.as_bytes()[at + family.len()..];
+                matches!(after, [b'-' | b'_' | b' ', digit, ..] if digit.is_ascii_digit())
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phrase_is_in_lower_case() {
+        for (_, ways) in [CLIENT, MODEL_OR_CONTENT, TOO_LONG, BLOCKED, CAPACITY].into_iter().flatten() {
+            for part in ways.iter().flat_map(|parts| parts.iter()) {
+                assert_eq!(*part, part.to_lowercase());
+            }
+        }
+    }
+
+    #[test]
+    fn models_are_recognised_by_a_version() {
+        for text in ["gemini-2.5-pro", "gemini 2.5 pro requests per day", "gemini_2_5_pro_requests", "models/foo"] {
+            assert!(names_model(text), "{text}");
+        }
+        for text in ["gemini", "gemini api requests", "the model", "generate content api requests per minute", ""] {
+            assert!(!names_model(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ordinary_quota_text_is_not_about_money() {
+        assert!(!billing("you exceeded your current quota, please check your plan and billing details."));
+        assert!(billing("your prepayment credits are depleted."));
+    }
+}
