@@ -10,30 +10,27 @@ use std::{
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
-use tower::BoxError;
 
 use super::{
     journal::{End, Guard},
     plan::{Content, Step, ping},
     service::{Peer, reset},
 };
+use crate::BoxError;
 
-pin_project! {
-    /// An answer's body, of [`Emulator`](super::Emulator).
-    ///
-    /// It fails only where a reset in the middle was asked for (an [`io::Error`](std::io::Error) of the kind
-    /// `ConnectionReset`). Dropping it before its end is what a peer does that hangs up: the journal notes it.
-    pub struct EmulatorBody {
-        steps: VecDeque<Step>,
-        #[pin]
-        sleep: Option<Sleep>,
-        length: Option<u64>,
-        guard: Guard,
-        peer: Option<Peer>,
-        version: Version,
-    }
+/// An answer's body, of [`Emulator`](super::Emulator).
+///
+/// It fails only where a reset in the middle was asked for (an [`io::Error`](std::io::Error) of the kind
+/// `ConnectionReset`). Dropping it before its end is what a peer does that hangs up: the journal notes it.
+pub struct EmulatorBody {
+    steps: VecDeque<Step>,
+    /// Boxed, so that the body is `Unpin`, as hyper's is.
+    sleep: Option<Pin<Box<Sleep>>>,
+    length: Option<u64>,
+    guard: Guard,
+    peer: Option<Peer>,
+    version: Version,
 }
 
 // === impl EmulatorBody ===
@@ -52,16 +49,16 @@ impl Body for EmulatorBody {
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let mut this = self.project();
+        let this = self.get_mut();
         loop {
-            if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
-                ready!(sleep.poll(cx));
-                this.sleep.set(None);
+            if let Some(sleep) = &mut this.sleep {
+                ready!(sleep.as_mut().poll(cx));
+                this.sleep = None;
             }
             match this.steps.pop_front() {
                 Some(Step::Bytes(bytes)) => {
                     this.guard.sent(bytes.len());
-                    if let Some(length) = this.length {
+                    if let Some(length) = &mut this.length {
                         *length = length.saturating_sub(bytes.len() as u64);
                     }
                     if this.steps.is_empty() {
@@ -69,11 +66,11 @@ impl Body for EmulatorBody {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                Some(Step::Pause(pause)) => this.sleep.set(Some(sleep(pause))),
+                Some(Step::Pause(pause)) => this.sleep = Some(Box::pin(sleep(pause))),
                 Some(Step::Pings(interval)) => {
                     this.steps.push_front(Step::Pings(interval));
                     this.steps.push_front(Step::Bytes(ping()));
-                    this.sleep.set(Some(sleep(interval)));
+                    this.sleep = Some(Box::pin(sleep(interval)));
                 }
                 Some(Step::Stall) => {
                     this.steps.push_front(Step::Stall);
@@ -83,7 +80,7 @@ impl Body for EmulatorBody {
                     this.steps.clear();
                     this.guard.end(End::Reset);
                     if let Some(peer) = this.peer.take() {
-                        peer.abort(*this.version);
+                        peer.abort(this.version);
                     }
                     return Poll::Ready(Some(Err(reset().into())));
                 }

@@ -1,4 +1,127 @@
-//! A Gemini that misbehaves on request.
+//! A Gemini that misbehaves on request: to test your own stack against a bad day before it comes.
+//!
+//! The real service fails in ways that a mock does not think of: a 503 for a minute and a half, a 429 whose RetryInfo is
+//! cut to whole seconds, an error inside a 200 stream, an answer without parts, a stream that simply stops. Whoever has
+//! only seen the good answer finds out in production, and cannot repeat what he saw.
+//!
+//! [`Emulator`] answers like Gemini, on every surface that this crate's layers speak, and goes wrong as a script says:
+//! [`When`] says with which requests, [`Trouble`] says how. It is a [`tower::Service`](tower_service::Service) in process,
+//! where a paused clock makes an hour pass in no time, and a loopback [`Server`] for real clients and SDKs. It counts
+//! quotas for each project and model, and keeps a [journal](Emulator::journal) of what it was asked, how it answered, and
+//! how each request ended. Under one [seed](EmulatorBuilder::seed), the same requests have the same luck.
+//!
+//! It never reaches the network beyond its own socket, never keeps a key or a body, and never compresses. It thinks of
+//! nothing to say: answers are an echo, or words without meaning. It serves generating (streamed and not), counting,
+//! embedding and the lists of models; files, caches, batches, tuning, Interactions and the Live API are 404, unless a
+//! [`Trouble::response`] at a [path](When::path) stands in for them. It does not look for JSON members that Google does
+//! not know, and of `X-Server-Timeout` only at the least that Google takes.
+//!
+//! # In process
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use http::{Request, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::ServiceExt;
+//! use tower_gemini::emulator::{Emulator, Trouble, When};
+//!
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() -> Result<(), tower_gemini::BoxError> {
+//!     let emulator = Emulator::builder()
+//!         .first_token(Duration::from_secs(20))
+//!         .trouble(When::first(1), Trouble::overloaded())
+//!         .build();
+//!     let prompt = || {
+//!         Request::post("/v1beta/models/gemini-2.5-flash:generateContent")
+//!             .header("x-goog-api-key", "test-key")
+//!             .body(Full::from(r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#))
+//!     };
+//!
+//!     let refused = emulator.clone().oneshot(prompt()?).await?;
+//!     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+//!
+//!     // Twenty seconds on the paused clock: none on yours.
+//!     let answered = emulator.clone().oneshot(prompt()?).await?;
+//!     assert_eq!(emulator.elapsed(), Duration::from_secs(20));
+//!     let body = answered.into_body().collect().await?.to_bytes();
+//!     assert!(String::from_utf8_lossy(&body).contains("You said: hello"));
+//!
+//!     assert_eq!(emulator.journal()[0].trouble, Some("overloaded"));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # On a socket
+//!
+//! ```
+//! use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::TcpStream};
+//! use tower_gemini::emulator::{Emulator, End, Trouble, When};
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> std::io::Result<()> {
+//!     let emulator = Emulator::builder().trouble(When::first(1), Trouble::hang()).build();
+//!     // Any SDK takes `server.uri()` as its base URL.
+//!     let server = emulator.serve().await?;
+//!
+//!     let mut client = TcpStream::connect(server.addr()).await?;
+//!     let head = "POST /v1beta/models/gemini-2.5-flash:generateContent?key=test-key HTTP/1.1\r\nhost: localhost\r\n";
+//!     let body = r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#;
+//!     client.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await?;
+//!
+//!     // It hangs until the client has had enough; no test has to sleep to see it.
+//!     emulator.wait_for(|journal| journal.iter().any(|visit| visit.trouble == Some("hang"))).await;
+//!     drop(client);
+//!     emulator.wait_for(|journal| journal[0].end == Some(End::DroppedBeforeHeaders)).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Troubles
+//!
+//! | trouble | what comes |
+//! |---|---|
+//! | [`overloaded`](Trouble::overloaded), [`high_demand`](Trouble::high_demand) | 503 UNAVAILABLE, in both wordings |
+//! | [`internal`](Trouble::internal), [`deadline_exceeded`](Trouble::deadline_exceeded) | 500 INTERNAL, 504 |
+//! | [`minute_quota`](Trouble::minute_quota), [`token_quota`](Trouble::token_quota) | 429 with a hint that is worth something |
+//! | [`day_quota`](Trouble::day_quota), [`zero_quota`](Trouble::zero_quota) | 429 with a hint that is not |
+//! | [`bare_quota`](Trouble::bare_quota), [`vertex_capacity`](Trouble::vertex_capacity) | 429 without details |
+//! | [`invalid_key`](Trouble::invalid_key), [`expired_key`](Trouble::expired_key) | 400 API_KEY_INVALID |
+//! | [`suspended_key`](Trouble::suspended_key), [`leaked_key`](Trouble::leaked_key), [`service_disabled`](Trouble::service_disabled) | 403 |
+//! | [`empty`](Trouble::empty), [`malformed_function_call`](Trouble::malformed_function_call) | 200 without parts |
+//! | [`blocked`](Trouble::blocked), [`prompt_blocked`](Trouble::prompt_blocked) | 200 with a verdict |
+//! | [`hang`](Trouble::hang), [`stall`](Trouble::stall) | nothing, and nothing more after some chunks |
+//! | [`reset`](Trouble::reset), [`reset_after`](Trouble::reset_after) | the connection breaks, before or in the answer |
+//! | [`cut`](Trouble::cut) | the stream ends cleanly without a finishReason |
+//! | [`slow`](Trouble::slow), [`slow_first_token`](Trouble::slow_first_token) | the answer, late; the headers late or not |
+//! | [`html_bad_gateway`](Trouble::html_bad_gateway), [`empty_bad_gateway`](Trouble::empty_bad_gateway) | 502 of a front end, or of a relay |
+//! | [`response`](Trouble::response) | whatever you like |
+//! | an API error [`in_stream`](Trouble::in_stream) or [`as_raw_tail`](Trouble::as_raw_tail) | 200, some chunks, then the error |
+//! | anything [`delayed`](Trouble::delayed), [`paced`](Trouble::paced), or with [`pings`](Trouble::pings) | later, in small pieces, with comments |
+//!
+//! # What Google does, and the emulator after it
+//!
+//! Checks come in this order: path, credentials, JSON, `X-Server-Timeout`, model, key, quota, length, and only then the
+//! script, so that a scripted trouble is never used up by a request that is refused anyway.
+//!
+//! - Minutes are counted in a sliding window or a fixed one ([`Window`]); a day ends at midnight Pacific, reckoned from the
+//!   [wall clock at the start](EmulatorBuilder::wall_clock) and tokio's clock since. Quota is counted for each project and
+//!   model that the name resolves to. Counting tokens and listing models is free.
+//! - A 429 for quota costs nothing. A 400 for too many tokens, a 503 and every later failure cost what an answer costs.
+//! - A request larger than a whole minute's tokens is told to come back in a second, for ever. The hint of a day's quota
+//!   is of no use.
+//! - A text is estimated at a token for every four bytes, rounded up, and anything that is no text at 258.
+//!
+//! # Cancellation
+//!
+//! Dropping the future, or the body, is what a peer does that hangs up. Nothing is left behind but the journal's note.
+//!
+//! # Errors
+//!
+//! The service fails only where the script says reset: an [`io::Error`](std::io::Error) of the kind `ConnectionReset`, from
+//! the future or from the body; or with the request body's own error. On a socket it is the TCP connection that is reset,
+//! and of HTTP/2 the stream.
+
 use std::{
     collections::HashMap,
     fmt,

@@ -16,7 +16,6 @@ use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
-use tower::BoxError;
 use tower_service::Service;
 
 use super::{
@@ -26,7 +25,7 @@ use super::{
     judge::judge,
     plan::Plan,
 };
-use crate::call::Call;
+use crate::{BoxError, call::Call};
 
 impl<B> Service<Request<B>> for Emulator
 where
