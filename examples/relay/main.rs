@@ -1,0 +1,82 @@
+//! A relay to Gemini made of this crate's layers: callers see answers where the API gives errors.
+//!
+//! ```text
+//! cargo run --release --example relay                        # answers from the embedded emulator
+//! cargo run --release --example relay -- --config relay.toml
+//! curl http://127.0.0.1:8787/v1beta/models/gemini-2.5-flash:generateContent \
+//!     -H 'content-type: application/json' -d '{"contents": [{"parts": [{"text": "hello"}]}]}'
+//! ```
+//!
+//! The file, with its defaults; every line is optional:
+//!
+//! ```toml
+//! listen = "127.0.0.1:8787"          # port 0: any
+//! upstream = "https://generativelanguage.googleapis.com"   # or "emulator"
+//! max_body = "32MiB"
+//! [[keys]]                            # the first one is used
+//! name = "a"
+//! key = "env:GEMINI_API_KEY"          # or the key itself
+//! project = "p1"
+//! [retry]
+//! max_attempts = 8
+//! persistent = false                  # true: up to 60 attempts on 503, at most 8 s apart, within the total time
+//! base_delay = "500ms"
+//! max_delay = "20s"
+//! on_open = "wait"                    # or "fail"
+//! [timeout]
+//! total = "285s"
+//! attempt = "180s"
+//! first_event = "180s"
+//! idle = "60s"
+//! ```
+//!
+//! `stack.rs` is the part worth copying. SDKs are pointed at the relay by their base URL, with any key: it never goes on.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+use crate::settings::Settings;
+
+mod credentials;
+mod linger;
+mod proxy;
+mod server;
+mod settings;
+mod stack;
+mod toml_file;
+
+/// A relay to Gemini that answers where the API gives errors.
+#[derive(Parser)]
+struct Arguments {
+    /// The settings, a TOML file; without one, the embedded emulator answers.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What was asked for makes no sense: the same exit code as for wrong arguments.
+const MISUSE: u8 = 2;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let settings = match Arguments::parse().config {
+        None => Settings::built_in(),
+        Some(path) => match Settings::load(&path) {
+            Ok(settings) => settings,
+            Err(mistakes) => {
+                eprintln!("{mistakes}");
+                return ExitCode::from(MISUSE);
+            }
+        },
+    };
+    for remark in &settings.remarks {
+        eprintln!("relay: {remark}");
+    }
+    match server::run(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("relay: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The relay's settings: what they are, how they are read, and what is said of a wrong one.
+//!
+//! Everything that can be wrong is found at the start, all of it at once, and each mistake names its line and what would
+//! be right. What is read is what is used: a URL has become a client, a table of retries a policy.
+
+use std::{env, fmt, fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http_body_util::Empty;
+use tower_gemini::{
+    client::{Client, ClientBuilder, DEVELOPER_API},
+    replay::ReplayLayer,
+    retry::{OnOpen, RetryPolicy},
+    timeout::TimeoutLayer,
+};
+
+use crate::toml_file::{Mistakes, Section, Value};
+
+/// All settings, as the relay uses them.
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) upstream: Upstream,
+    pub(crate) max_body: usize,
+    pub(crate) key: Key,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) timeout: Timeouts,
+    /// What is not wrong but may surprise.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// Who answers.
+pub(crate) enum Upstream {
+    /// The emulator, in this very process.
+    Emulator,
+    /// Whoever has that address.
+    Address(ClientBuilder),
+}
+
+/// The key that goes upstream in place of the caller's own.
+pub(crate) struct Key {
+    /// Marked as sensitive, so that no log shows it.
+    pub(crate) header: HeaderValue,
+    pub(crate) project: String,
+}
+
+pub(crate) struct Timeouts {
+    pub(crate) total: Duration,
+    pub(crate) attempt: Duration,
+    pub(crate) first_event: Duration,
+    pub(crate) idle: Duration,
+}
+
+/// The names of each section, `""` being the top level.
+const NAMES: &[(&str, &[&str])] = &[
+    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout"]),
+    ("keys", &["name", "key", "project"]),
+    ("retry", &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"]),
+    ("timeout", &["total", "attempt", "first_event", "idle"]),
+];
+
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8787);
+
+/// The only key that the embedded emulator knows when no other is given.
+const DEMO_KEY: &str = "demo-key";
+
+impl Settings {
+    /// Without a file: the emulator answers, so that a first try needs no key.
+    pub(crate) fn built_in() -> Self {
+        Self {
+            listen: LISTEN,
+            upstream: Upstream::Emulator,
+            max_body: ReplayLayer::MAX_BODY,
+            key: Key::demo(),
+            retry: RetryPolicy::default(),
+            timeout: Timeouts::default(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// Reads a file. The error is for people: one line for each mistake.
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        let name = path.display();
+        let bytes = fs::read(path).map_err(|error| format!("{name}: cannot be read: {error}"))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+            format!("{name}:{line}: is no UTF-8, which TOML has to be")
+        })?;
+        Self::parse(&text).map_err(|mistakes| mistakes.of(&name.to_string(), &text))
+    }
+
+    fn parse(text: &str) -> Result<Self, Mistakes> {
+        let mut mistakes = Mistakes::default();
+        let Some(mut file) = Section::file(text, NAMES, &mut mistakes) else { return Err(mistakes) };
+
+        let listen = file.get("listen", address, &mut mistakes).unwrap_or(LISTEN);
+        let upstream = file.get("upstream", upstream, &mut mistakes);
+        let max_body = file.get("max_body", size, &mut mistakes).unwrap_or(ReplayLayer::MAX_BODY);
+        let retry = file.section("retry", &mut mistakes);
+        let retry = retry.map_or_else(RetryPolicy::default, |section| retry_policy(section, &mut mistakes));
+        let timeout = file.section("timeout", &mut mistakes);
+        let timeout = timeout.map_or_else(Timeouts::default, |section| Timeouts::read(section, &mut mistakes));
+        let keys_at = file.end();
+        let keys = file.sections("keys", &mut mistakes);
+        let (given, mut remarks) = (keys.len(), Vec::new());
+        let keys: Vec<_> = keys.into_iter().filter_map(|section| Key::read(section, &mut mistakes)).collect();
+        file.finish(&mut mistakes);
+
+        // A wrong upstream has been complained of; it need not make a missing key look wrong too.
+        let emulator = matches!(upstream, Some(Upstream::Emulator));
+        let upstream = upstream.unwrap_or_else(|| Upstream::Address(Client::builder().base_url(DEVELOPER_API)));
+        if given == 0 && !emulator {
+            mistakes.add(
+                keys_at,
+                "there is no [[keys]], and this upstream needs one: add a line `[[keys]]` and below it \
+                 `key = \"env:GEMINI_API_KEY\"`, or set upstream = \"emulator\"",
+            );
+        }
+        if given > 1 {
+            remarks.push(format!("of the {given} keys only the first is used as yet"));
+        }
+        let key = keys.into_iter().next().unwrap_or_else(Key::demo);
+        mistakes.none()?;
+        Ok(Self { listen, upstream, max_body, key, retry, timeout, remarks })
+    }
+}
+
+impl Key {
+    fn demo() -> Self {
+        Self { header: HeaderValue::from_static(DEMO_KEY), project: "demo".to_owned() }
+    }
+
+    fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Self> {
+        section.get("name", plain_text, mistakes);
+        let project = section.get("project", plain_text, mistakes);
+        let header = section.require("key", "key = \"env:GEMINI_API_KEY\", or the key itself", key, mistakes);
+        section.finish(mistakes);
+        Some(Self { header: header?, project: project.unwrap_or_else(|| "default".to_owned()) })
+    }
+}
+
+impl Timeouts {
+    fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Self {
+        let default = Self::default();
+        let total = section.get("total", duration, mistakes).unwrap_or(default.total);
+        let mut within = |name, default: Duration| {
+            let read = section.get(name, |value| Ok((duration(value)?, value.span())), mistakes);
+            let Some((limit, span)) = read else { return default.min(total) };
+            if limit > total {
+                mistakes.add(
+                    span,
+                    format!(
+                        "{name} is {}, longer than total, which is {}: it could never run out; make it shorter, or \
+                         total longer",
+                        humantime::format_duration(limit),
+                        humantime::format_duration(total),
+                    ),
+                );
+            }
+            limit
+        };
+        let attempt = within("attempt", default.attempt);
+        let first_event = within("first_event", default.first_event);
+        let idle = section.get("idle", duration, mistakes).unwrap_or(default.idle);
+        section.finish(mistakes);
+        Self { total, attempt, first_event, idle }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            total: TimeoutLayer::TOTAL,
+            attempt: TimeoutLayer::ATTEMPT,
+            first_event: TimeoutLayer::FIRST_CONTENT,
+            idle: TimeoutLayer::IDLE,
+        }
+    }
+}
+
+fn retry_policy(mut section: Section<'_>, mistakes: &mut Mistakes) -> RetryPolicy {
+    let persistent = section.get("persistent", boolean, mistakes).unwrap_or(false);
+    let mut policy = if persistent { RetryPolicy::persistent() } else { RetryPolicy::default() };
+    if let Some(attempts) = section.get("max_attempts", count, mistakes) {
+        policy = policy.max_attempts(attempts);
+    }
+    let spanned = |value: &Value<'_>| Ok((duration(value)?, value.span()));
+    let base = section.get("base_delay", spanned, mistakes);
+    let max = section.get("max_delay", spanned, mistakes);
+    if let Some(place) = max.as_ref().or(base.as_ref()).map(|(_, place)| place.clone()) {
+        let least = base.as_ref().map_or(Duration::from_millis(500), |(base, _)| *base);
+        let default = Duration::from_secs(if persistent { 8 } else { 20 });
+        let most = max.as_ref().map_or(default, |(max, _)| *max);
+        if most < least {
+            let [least, most] = [least, most].map(humantime::format_duration);
+            mistakes.add(place, format!("max_delay is {most}, less than base_delay, which is {least}"));
+        }
+    }
+    if let Some((base, _)) = base {
+        policy = policy.base_delay(base);
+    }
+    if let Some((max, _)) = max {
+        policy = policy.max_delay(max);
+    }
+    if let Some(on_open) = section.get("on_open", on_open, mistakes) {
+        policy = policy.on_open(on_open);
+    }
+    section.finish(mistakes);
+    policy
+}
+
+// === kinds of values: each says what it is, and what would be right ===
+
+fn address(value: &Value<'_>) -> Result<SocketAddr, String> {
+    const RIGHT: &str =
+        "an IP address and a port, like \"127.0.0.1:8787\" or \"[::1]:8787\"; port 0 takes any free one";
+    let text = value.text(RIGHT)?;
+    text.parse().map_err(|_| format!("{text:?} is no address to listen on; it is {RIGHT}"))
+}
+
+fn upstream(value: &Value<'_>) -> Result<Upstream, String> {
+    let text = value.text("\"emulator\", or a URL like \"https://generativelanguage.googleapis.com\"")?;
+    if text == "emulator" {
+        return Ok(Upstream::Emulator);
+    }
+    let client = Client::builder().base_url(text);
+    match client.clone().build::<Empty<Bytes>>() {
+        Ok(_) => Ok(Upstream::Address(client)),
+        Err(error) => Err(format!("{error}; or it is \"emulator\"")),
+    }
+}
+
+fn key(value: &Value<'_>) -> Result<HeaderValue, String> {
+    let text = value.text("the key itself, or \"env:\" and the name of a variable that holds it")?;
+    let (key, place) = match text.strip_prefix("env:") {
+        None => (text.to_owned(), "the key".to_owned()),
+        Some(name) => match env::var(name) {
+            Ok(key) => (key, format!("the key in the environment variable {name}")),
+            Err(env::VarError::NotPresent) => {
+                return Err(format!(
+                    "the environment variable {name} is not set: `export {name}=…`, or write the key itself"
+                ));
+            }
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(format!("the environment variable {name} holds something that is no text"));
+            }
+        },
+    };
+    // What it says never shows the key.
+    let key = key.trim();
+    if key.is_empty() {
+        return Err(format!("{place} is empty"));
+    }
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{place} has blanks or characters in it that no key has: keys are letters, digits, - _ and ."
+        ));
+    }
+    let mut header = HeaderValue::from_str(key).map_err(|_| format!("{place} cannot go into a header"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn plain_text(value: &Value<'_>) -> Result<String, String> {
+    match value.text("a text, like \"a\"")? {
+        "" => Err("is empty; it is a text, like \"a\"".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn boolean(value: &Value<'_>) -> Result<bool, String> {
+    value.boolean("true or false, without quotes")
+}
+
+fn count(value: &Value<'_>) -> Result<u32, String> {
+    const RIGHT: &str = "a whole number from 1, the first attempt included, like 8";
+    match value.integer(RIGHT)? {
+        number @ 1.. => u32::try_from(number).map_err(|_| format!("{number} is too many; it is {RIGHT}")),
+        number => Err(format!("is {number}; it is {RIGHT}")),
+    }
+}
+
+fn on_open(value: &Value<'_>) -> Result<OnOpen, String> {
+    const RIGHT: &str = "\"wait\" (for the circuit to close, within the deadline) or \"fail\"";
+    match value.text(RIGHT)? {
+        "wait" => Ok(OnOpen::Wait),
+        "fail" => Ok(OnOpen::Fail),
+        other => Err(format!("is {other:?}; it is {RIGHT}")),
+    }
+}
+
+fn duration(value: &Value<'_>) -> Result<Duration, String> {
+    const RIGHT: &str = "a text with units, like \"500ms\", \"20s\" or \"4m 45s\"";
+    if let Ok(number) = value.integer("") {
+        return Err(match number {
+            1.. => format!("is a number without a unit; write \"{number}s\" for seconds, or \"{number}ms\""),
+            _ => format!("is {number}; it is {RIGHT}, longer than nothing"),
+        });
+    }
+    let text = value.text(RIGHT)?;
+    if text.trim_start().starts_with('-') {
+        return Err(format!("{text:?} is negative; it is {RIGHT}"));
+    }
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err(format!(
+            "{text:?} is no time at all, and would end or repeat everything at once; take the line out for the default"
+        )),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{text:?} is no duration ({error}); it is {RIGHT}")),
+    }
+}
+
+fn size(value: &Value<'_>) -> Result<usize, String> {
+    let Size(bytes) = match value.integer("") {
+        Ok(number) => number.to_string().parse()?,
+        Err(_) => value.text(Size::RIGHT)?.parse()?,
+    };
+    Ok(bytes)
+}
+
+/// Bytes, as people write them.
+struct Size(usize);
+
+impl Size {
+    const RIGHT: &str = "a number with a unit, like \"32MiB\", \"512KiB\" or \"10MB\"";
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &dyn fmt::Display| format!("{text:?} is no size: {why}; it is {}", Self::RIGHT);
+        let text_ = text.trim();
+        let digits = text_.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text_.split_at(digits);
+        let number: usize = number.parse().map_err(|error| wrong(&error))?;
+        let unit = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            unit => return Err(wrong(&format_args!("{unit:?} is no unit"))),
+        };
+        match number.checked_mul(unit) {
+            Some(0) => Err(wrong(&"no request would fit")),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(wrong(&"it is more than memory can hold")),
+        }
+    }
+}
