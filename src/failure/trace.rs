@@ -45,7 +45,6 @@ use crate::{
 /// # let _: TraceLayer<GeminiClassifier, _, _, _, _, _, _> = layer;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
 pub struct GeminiClassifier;
 
 impl MakeClassifier for GeminiClassifier {
