@@ -1,5 +1,7 @@
 //! The emulator's promises: Google's shapes, each trouble, the quotas, the journal, and the socket.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic as its tests do")]
+
 use std::{
     collections::VecDeque,
     error::Error as StdError,
@@ -912,7 +914,7 @@ mod troubles {
     #[tokio::test(start_paused = true)]
     async fn time_passes_as_it_was_told() {
         let emulator = Emulator::builder()
-            .headers(secs(1))
+            .before_headers(secs(1))
             .first_token(secs(2))
             .between_chunks(secs(3))
             .chunks(3)
@@ -1132,8 +1134,10 @@ mod socket {
 
     #[tokio::test]
     async fn shutting_down_waits_for_requests_and_dropping_does_not() {
-        let emulator =
-            Emulator::builder().headers(Duration::from_millis(50)).trouble(When::nth(2), Trouble::hang()).build();
+        let emulator = Emulator::builder()
+            .before_headers(Duration::from_millis(50))
+            .trouble(When::nth(2), Trouble::hang())
+            .build();
         let server = emulator.serve().await.unwrap();
         let addr = server.addr();
         let call = tokio::spawn(client(false).request(at(server.uri(), GENERATE)));

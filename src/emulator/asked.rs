@@ -83,6 +83,14 @@ impl Asked {
         }
     }
 
+    /// The input tokens that the model has to take at once: of a batch, the longest text's.
+    pub(super) fn tokens_at_once(&self) -> u64 {
+        match self {
+            Self::Embed(embedding) => embedding.texts.iter().map(|text| tokens_of(text)).max().unwrap_or(0),
+            _ => self.tokens(),
+        }
+    }
+
     /// The text that troubles look into.
     pub(super) fn text(&self) -> &str {
         match self {

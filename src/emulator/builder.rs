@@ -53,7 +53,7 @@ pub(super) struct Settings {
     limits_in: HashMap<String, Limits>,
     pub(super) window: Window,
     pub(super) paid: bool,
-    pub(super) headers: Duration,
+    pub(super) before_headers: Duration,
     pub(super) first_token: Duration,
     pub(super) between_chunks: Duration,
     pub(super) chunks: usize,
@@ -162,8 +162,8 @@ impl EmulatorBuilder {
     }
 
     /// The time until any headers go out. Default: none.
-    pub fn headers(mut self, time: Duration) -> Self {
-        self.settings.headers = time;
+    pub fn before_headers(mut self, time: Duration) -> Self {
+        self.settings.before_headers = time;
         self
     }
 
@@ -228,7 +228,7 @@ impl Default for EmulatorBuilder {
             limits_in: HashMap::new(),
             window: Window::default(),
             paid: false,
-            headers: Duration::ZERO,
+            before_headers: Duration::ZERO,
             first_token: Duration::ZERO,
             between_chunks: Duration::ZERO,
             chunks: 3,

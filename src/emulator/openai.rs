@@ -4,8 +4,9 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{
-    answer::{Answer, Frames, line, vector},
+    answer::{Answer, Frames, line},
     asked::Embedding,
+    lists::vector,
     model::Model,
     trouble::Verdict,
 };

@@ -259,9 +259,9 @@ mod tests {
                 let fits = |accepted: &[(Duration, u64)], now: Duration| {
                     let recent = accepted.iter().filter(|(then, _)| counts(*then, now));
                     let today = accepted.iter().filter(|(then, _)| then.as_secs() / 600 == now.as_secs() / 600).count();
-                    rpm.is_none_or(|limit| recent.clone().count() as u64 + 1 <= limit)
+                    rpm.is_none_or(|limit| (recent.clone().count() as u64) < limit)
                         && tpm.is_none_or(|limit| recent.map(|(_, tokens)| tokens).sum::<u64>() + tokens <= limit)
-                        && rpd.is_none_or(|limit| today as u64 + 1 <= limit)
+                        && rpd.is_none_or(|limit| (today as u64) < limit)
                 };
                 let midnight = || day * (now.as_secs() / 600 + 1) as u32;
                 match meter.take(&limits, now, tokens, midnight) {

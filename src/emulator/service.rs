@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Version, request::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -29,7 +29,7 @@ use crate::{BoxError, call::Call};
 
 impl<B> Service<Request<B>> for Emulator
 where
-    B: Body,
+    B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     type Response = Response<EmulatorBody>;
@@ -105,7 +105,7 @@ pin_project! {
 
 impl<B> Future for ResponseFuture<B>
 where
-    B: Body,
+    B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     type Output = Result<Response<EmulatorBody>, BoxError>;
@@ -197,7 +197,7 @@ fn poll_collect<B>(
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), BoxError>>
 where
-    B: Body,
+    B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
     while collected.len() <= limit {
@@ -206,7 +206,7 @@ where
             Some(Err(error)) => return Poll::Ready(Err(error.into())),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    collected.put(data);
+                    collected.extend_from_slice(&data);
                 }
             }
         }

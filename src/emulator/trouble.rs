@@ -335,7 +335,7 @@ impl Trouble {
     /// Whether it is about the key, so that it comes before any quota is looked at.
     pub(super) fn is_about_the_key(&self) -> bool {
         use Refusal::{ExpiredKey, InvalidKey, LeakedKey, ServiceDisabled, SuspendedKey};
-        let Kind::Refusal { refusal, .. } = &self.kind else { return false };
+        let Kind::Refusal { refusal, place: Place::Status, .. } = &self.kind else { return false };
         matches!(refusal, InvalidKey | ExpiredKey | SuspendedKey | LeakedKey | ServiceDisabled)
     }
 
