@@ -35,7 +35,7 @@
 //!     let prompt = || {
 //!         Request::post("/v1beta/models/gemini-2.5-flash:generateContent")
 //!             .header("x-goog-api-key", "test-key")
-//!             .body(Full::from(r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#))
+//!             .body(Full::<bytes::Bytes>::from(r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#))
 //!     };
 //!
 //!     let refused = emulator.clone().oneshot(prompt()?).await?;
