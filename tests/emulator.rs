@@ -733,8 +733,20 @@ mod troubles {
         {
             let emulator = troubled(When::always(), trouble);
             let (frames, stopped) = frames(send(&emulator, post(GENERATE, prompt("hello"))).await.unwrap()).await;
-            assert_eq!(stopped, stop);
+            assert_eq!((frames.len(), stopped), (1, stop));
             assert!(serde_json::from_str::<Value>(&frames.concat()).is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_no_chunks_nothing_of_an_answer_in_one_piece_comes_out() {
+        for (trouble, stop) in
+            [(Trouble::stall(0), Stop::Stalled), (Trouble::reset_after(0), Stop::Reset), (Trouble::cut(0), Stop::Ended)]
+        {
+            let emulator = troubled(When::always(), trouble);
+            let response = send(&emulator, post(GENERATE, prompt("hello"))).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert_eq!(frames(response).await, (vec![], stop));
         }
     }
 
@@ -771,6 +783,8 @@ mod troubles {
         assert_eq!((frames.len(), stop), (2, Stop::Ended));
         assert!(frames[0].starts_with("data: {"));
         assert!(frames[1].starts_with("{\n  \"error\": {\n    \"code\": 503,\n"));
+        let (_, array) = ask_json(&emulator, post(ARRAY, prompt("hello"))).await;
+        assert_eq!(array[1]["error"]["code"], 503);
     }
 
     #[tokio::test(start_paused = true)]
@@ -788,6 +802,25 @@ mod troubles {
             response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!(start.elapsed(), secs(first));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn absurd_times_do_not_panic() {
+        let trouble =
+            Trouble::slow_first_token(Duration::MAX).delayed(Duration::MAX).delayed(Duration::MAX).pings(secs(1));
+        let emulator = Emulator::builder()
+            .before_headers(secs(1))
+            .first_token(Duration::MAX)
+            .between_chunks(Duration::MAX)
+            .trouble(When::always().until(Duration::MAX), trouble)
+            .trouble(When::always(), Trouble::minute_quota(Duration::MAX))
+            .build();
+        for uri in [GENERATE, STREAM, ARRAY] {
+            assert!(timeout(secs(9), send(&emulator, post(uri, prompt("hello")))).await.is_err());
+        }
+        emulator.clear_troubles();
+        emulator.trouble(When::always(), Trouble::minute_quota(Duration::MAX));
+        assert_eq!(status(&emulator).await, 429);
     }
 
     #[tokio::test(start_paused = true)]

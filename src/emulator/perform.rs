@@ -31,7 +31,7 @@ impl Case<'_> {
         caller: Option<&Caller<'_>>,
         model: Option<&Model>,
     ) -> Option<Plan> {
-        let after = self.shared.settings.before_headers + trouble.delay;
+        let after = self.shared.settings.before_headers.saturating_add(trouble.delay);
         match &trouble.kind {
             Kind::Hang => Some(Plan::Hang),
             Kind::Reset => Some(Plan::Reset { after }),
@@ -155,20 +155,25 @@ impl Case<'_> {
         }
         if streaming == Streaming::No {
             let gaps = u32::try_from(answer.pieces.len().saturating_sub(1)).unwrap_or(u32::MAX);
-            let time = settings.first_token + settings.between_chunks.saturating_mul(gaps);
-            return self.whole(answer.whole(surface), settings.before_headers + time, trouble);
+            let time = settings.first_token.saturating_add(settings.between_chunks.saturating_mul(gaps));
+            return self.whole(answer.whole(surface), settings.before_headers.saturating_add(time), trouble);
         }
 
         let mut frames = answer.frames(surface, streaming);
         let mut first_token = settings.first_token;
         let mut broken = None;
         match trouble.map(|trouble| &trouble.kind) {
-            Some(Kind::SlowFirstToken(delay)) => first_token += *delay,
+            Some(Kind::SlowFirstToken(delay)) => first_token = first_token.saturating_add(*delay),
             Some(Kind::Break { after, how }) => {
                 frames.frames.truncate((*after).min(frames.finish));
                 broken = Some(*how);
             }
-            Some(Kind::Refusal { refusal, hint, place: Place::Event { after } }) => {
+            Some(Kind::Refusal { refusal, hint, place: Place::RawTail { after } }) if streaming == Streaming::Sse => {
+                let error = self.api_error(refusal, *hint, Some(caller), Some(model));
+                frames.frames.truncate((*after).min(frames.finish));
+                frames.frames.push(error.body(Envelope::Object));
+            }
+            Some(Kind::Refusal { refusal, hint, place: Place::Event { after } | Place::RawTail { after } }) => {
                 let error = self.api_error(refusal, *hint, Some(caller), Some(model));
                 frames.frames.truncate((*after).min(frames.finish));
                 let is_first = frames.frames.is_empty();
@@ -179,11 +184,6 @@ impl Case<'_> {
                     _ => answer::event(&error.line()),
                 });
             }
-            Some(Kind::Refusal { refusal, hint, place: Place::RawTail { after } }) => {
-                let error = self.api_error(refusal, *hint, Some(caller), Some(model));
-                frames.frames.truncate((*after).min(frames.finish));
-                frames.frames.push(error.body(Envelope::Object));
-            }
             _ => {}
         }
         let mut content = Content::stream(frames.frames, first_token, settings.between_chunks);
@@ -191,17 +191,17 @@ impl Case<'_> {
             content = content.then_break(how);
         }
         let content_type = if streaming == Streaming::Sse { EVENTS } else { JSON };
-        let after = settings.before_headers + trouble.map_or(Duration::ZERO, |trouble| trouble.delay);
+        let after = settings.before_headers.saturating_add(trouble.map_or(Duration::ZERO, |trouble| trouble.delay));
         Plan::answer(after, content_type, content.shaped(trouble, streaming == Streaming::Sse, self.linger))
     }
 
     /// An answer in one piece, and what can go wrong with one.
     fn whole(&self, body: Bytes, after: Duration, trouble: Option<&Trouble>) -> Plan {
         let mut content = Content::whole(body);
-        let mut after = after + trouble.map_or(Duration::ZERO, |trouble| trouble.delay);
+        let mut after = after.saturating_add(trouble.map_or(Duration::ZERO, |trouble| trouble.delay));
         match trouble.map(|trouble| &trouble.kind) {
-            Some(Kind::SlowFirstToken(delay)) => after += *delay,
-            Some(Kind::Break { how, .. }) => content = content.broken_in_half(*how),
+            Some(Kind::SlowFirstToken(delay)) => after = after.saturating_add(*delay),
+            Some(Kind::Break { after, how }) => content = content.broken(*after, *how),
             _ => {}
         }
         Plan::answer(after, JSON, content.shaped(trouble, false, self.linger))

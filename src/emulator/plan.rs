@@ -111,10 +111,11 @@ impl Content {
         self
     }
 
-    /// Half of the only piece there is, and then what goes wrong.
-    pub(super) fn broken_in_half(mut self, how: Break) -> Self {
-        if let Some(Step::Bytes(body)) = self.steps.front_mut() {
-            body.truncate(body.len() / 2);
+    /// Half of the only piece there is, or nothing of it, and then what goes wrong.
+    pub(super) fn broken(mut self, after: usize, how: Break) -> Self {
+        match self.steps.front_mut() {
+            Some(Step::Bytes(body)) if after > 0 => body.truncate(body.len() / 2),
+            _ => self.steps.clear(),
         }
         if how == Break::Cut {
             self.length = None;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 /// with comments ([`pings`](Self::pings)); an API error can be moved into a 200 stream
 /// ([`in_stream`](Self::in_stream), [`as_raw_tail`](Self::as_raw_tail)). Where a count of chunks is asked for, it is
 /// capped so that the last chunk, the one with the finishReason, never gets out. What is about streams does the like to
-/// an answer in one piece: half of it comes out.
+/// an answer in one piece: half of it comes out, or with 0 chunks nothing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -275,7 +275,7 @@ impl Trouble {
 
     /// So much later: before the headers, the reset, or the error.
     pub fn delayed(mut self, delay: Duration) -> Self {
-        self.delay += delay;
+        self.delay = self.delay.saturating_add(delay);
         self
     }
 
@@ -294,6 +294,7 @@ impl Trouble {
     }
 
     /// The API error as raw JSON of several lines in a 200 stream, without `data:`, after so many chunks.
+    /// Only events have `data:`: in an array stream it is as with [`in_stream`](Self::in_stream).
     pub fn as_raw_tail(self, chunks: usize) -> Self {
         self.placed(Place::RawTail { after: chunks })
     }
