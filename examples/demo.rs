@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Outcome, RetryLayer, RetryPolicy, TimeoutLayer,
+    BoxError, ClassifyLayer, Outcome, RetryBudget, RetryLayer, RetryPolicy, TimeoutLayer,
     client::Client,
     emulator::{Emulator, Trouble, When},
     quota::Limits,
@@ -113,9 +113,12 @@ fn impatient_only<S>(client: S) -> tower_gemini::timeout::Timeout<S> {
     ServiceBuilder::new().layer(impatient()).service(client)
 }
 
-/// The default table with shorter pauses, because the whole day lasts seconds.
+/// The default table with shorter pauses and a larger budget, because minutes of trouble come in seconds here.
 fn patient() -> RetryPolicy {
-    RetryPolicy::default().base_delay(Duration::from_millis(200)).max_delay(Duration::from_secs(2))
+    RetryPolicy::default()
+        .base_delay(Duration::from_millis(200))
+        .max_delay(Duration::from_secs(2))
+        .budget(RetryBudget::new(1_000))
 }
 
 /// What came of the prompts that were sent one way.
