@@ -97,7 +97,7 @@ fn clamped(hint: Hint) -> Hint {
 }
 
 fn status_text(status: Option<StatusCode>) -> String {
-    status.map(|status| format!("{status}, and nothing that explains it")).unwrap_or_default()
+    status.map(|status| format!("{status}, without an explanation")).unwrap_or_default()
 }
 
 /// The code to judge by.

@@ -144,6 +144,45 @@ mod tests {
         assert_eq!(of(elapsed.unwrap_err()), Kind::Timeout(Clock::Attempt));
     }
 
+    /// What a client gets from a server that answers its one request so.
+    async fn h2_answer(answer: impl FnOnce(h2::server::SendResponse<bytes::Bytes>) + Send + 'static) -> h2::Error {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(server).await.unwrap();
+            let mut answer = Some(answer);
+            while let Some(Ok((_, respond))) = connection.accept().await {
+                answer.take().unwrap()(respond);
+            }
+        });
+        let (sender, connection) = h2::client::handshake(client).await.unwrap();
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(http::Request::new(()), true).unwrap();
+        response.await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_the_server_refuses_was_not_sent_and_one_that_it_resets_may_have_been() {
+        assert_eq!(of(h2_answer(|mut respond| respond.send_reset(h2::Reason::REFUSED_STREAM)).await), Kind::NotSent);
+        assert_eq!(of(h2_answer(|mut respond| respond.send_reset(h2::Reason::INTERNAL_ERROR)).await), Kind::Reset);
+    }
+
+    #[tokio::test]
+    async fn a_stream_beyond_the_servers_goaway_was_not_sent() {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            let mut connection = h2::server::handshake(server).await.unwrap();
+            // Last stream 0: nothing was looked at.
+            connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+            let _ = connection.accept().await;
+        });
+        let (sender, connection) = h2::client::handshake(client).await.unwrap();
+        let mut sender = sender.ready().await.unwrap();
+        let (response, _) = sender.send_request(http::Request::new(()), true).unwrap();
+        tokio::spawn(connection);
+        assert_eq!(of(response.await.unwrap_err()), Kind::NotSent);
+    }
+
     #[test]
     fn a_bad_header_is_a_bad_request() {
         let error: http::Error = http::HeaderValue::from_bytes(b"\n").unwrap_err().into();

@@ -1,0 +1,139 @@
+//! Many responses, one a line.
+
+use std::{
+    io::{self, BufRead, Write},
+    process::ExitCode,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::Value;
+use tower_gemini::{
+    failure::{Failure, Kind},
+    status::Status,
+};
+
+use crate::answer;
+
+/// A verdict for each line, in its place. A line that cannot be read gets an error in its place, and the exit code 1.
+pub(crate) fn run(mut lines: impl BufRead, mut out: impl Write) -> io::Result<ExitCode> {
+    let mut all_read = true;
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        if lines.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let case = serde_json::from_slice(&line).map_err(|error| (Value::Null, format!("no JSON: {error}")));
+        match case.and_then(verdict) {
+            Ok(verdict) => writeln!(out, "{verdict}")?,
+            Err((id, problem)) => {
+                all_read = false;
+                let problem = Value::from(format!("line {number}: {problem}"));
+                writeln!(out, r#"{{"id":{id},"error":{problem}}}"#)?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(if all_read { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The line to write, or the id and what is wrong with the line that was read.
+fn verdict(case: Value) -> Result<String, (Value, String)> {
+    let id = case["id"].clone();
+    if !case.is_object() {
+        return Err((id, "an object {id, http_status, headers, body} is wanted".to_owned()));
+    }
+    let problem = |problem| (id.clone(), problem);
+    let status = status(&case["http_status"]).map_err(problem)?;
+    let headers = headers(&case["headers"]).map_err(problem)?;
+    let body = match &case["body"] {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        json => json.to_string(),
+    };
+    let failure = match status {
+        Some(status) if status.is_success() => answer::failure_in(body.as_bytes()),
+        Some(status) => Some(Failure::from_response(status, &headers, body.as_bytes())),
+        // No response: the transport failed, unless a body says otherwise.
+        None if Status::parse(body.as_bytes()).is_google() => Some(Failure::from_event(body.as_bytes())),
+        None => Some(Failure::local(Kind::Transport, body)),
+    };
+    Ok(format_verdict(&id, failure.as_ref()))
+}
+
+/// By hand, so that the members keep their order.
+fn format_verdict(id: &Value, failure: Option<&Failure>) -> String {
+    let name = |name: Option<&str>| Value::from(name);
+    let is = |answer: fn(&Failure) -> bool| failure.is_some_and(answer);
+    let wait = failure.and_then(Failure::hint).map(|hint| match hint.delay() {
+        whole if whole.subsec_nanos() == 0 => Value::from(whole.as_secs()),
+        delay => Value::from(delay.as_secs_f64()),
+    });
+    let scope = failure.and_then(Failure::quota).and_then(|quota| quota.scope()).map(|scope| scope.as_str());
+    let members = [
+        ("id", id.clone()),
+        ("fault", name(failure.map(|failure| failure.fault().as_str()))),
+        ("kind", name(failure.map(|failure| failure.kind().as_str()))),
+        ("retry_same_key", is(Failure::same_key_may_help).into()),
+        ("retry_other_key", is(Failure::other_key_may_help).into()),
+        ("retry_other_model", is(Failure::other_model_may_help).into()),
+        ("retry_after_s", wait.unwrap_or_default()),
+        ("quota_scope", name(scope)),
+        ("breaker", is(Failure::counts_against_upstream).into()),
+    ];
+    let members = members.map(|(name, value)| format!("\"{name}\":{value}"));
+    format!("{{{}}}", members.join(","))
+}
+
+/// A number, or a text that begins with one; null and 0 for no response at all.
+fn status(value: &Value) -> Result<Option<StatusCode>, String> {
+    let number = match value {
+        Value::Null => return Ok(None),
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.split_whitespace().next().map_or(Some(0.0), |word| word.parse().ok()),
+        _ => None,
+    };
+    match number {
+        Some(0.0) => Some(None),
+        // A status has three digits: what is cut or saturated here is refused by `from_u16`.
+        Some(number) if number.fract() == 0.0 => StatusCode::from_u16(number as u16).map(Some).ok(),
+        _ => None,
+    }
+    .ok_or_else(|| format!("http_status is {value}, not a number from 100 to 999"))
+}
+
+/// null, an object of texts or of arrays of texts, or a list of pairs.
+fn headers(value: &Value) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    match value {
+        Value::Null => {}
+        Value::Object(members) => {
+            for (name, values) in members {
+                add(&mut headers, name, values);
+            }
+        }
+        Value::Array(pairs) => {
+            for pair in pairs {
+                if let Some(name) = pair[0].as_str() {
+                    add(&mut headers, name, &pair[1]);
+                }
+            }
+        }
+        _ => return Err("headers are neither null, an object, nor a list of pairs".to_owned()),
+    }
+    Ok(headers)
+}
+
+/// A header that HTTP would not carry says nothing, and is left out.
+fn add(headers: &mut HeaderMap, name: &str, values: &Value) {
+    let Ok(name) = name.trim().parse::<HeaderName>() else { return };
+    for value in values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice) {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if let Ok(value) = HeaderValue::from_str(text.trim()) {
+            headers.append(name.clone(), value);
+        }
+    }
+}
