@@ -1,5 +1,7 @@
 //! The relay example as a process, for black-box tests.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::{
     env,
     net::SocketAddr,
