@@ -1,0 +1,87 @@
+//! Unmodified SDKs through the relay, while the upstream answers 503 twice before each answer.
+//!
+//! `.ci/sdk-setup` installs them. The interpreters are `TOWER_GEMINI_PYTHON` (default `python3`) and `TOWER_GEMINI_NODE`
+//! (default `node`, which finds modules by `NODE_PATH`).
+
+mod support;
+
+use std::{env, path::Path, process::Stdio};
+
+use tokio::{process::Command, time::timeout};
+use tower_gemini::{
+    call::Operation,
+    emulator::{Emulator, Trouble, When},
+};
+
+use support::{PATIENCE, Relay};
+
+const OVERLOADED_TWICE: [u16; 3] = [503, 503, 200];
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn google_genai_for_python_sees_answers_only() {
+    let python = env::var("TOWER_GEMINI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    check(&python, "gemini.py", &google_genai()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn google_genai_for_javascript_sees_answers_only() {
+    let node = env::var("TOWER_GEMINI_NODE").unwrap_or_else(|_| "node".to_owned());
+    check(&node, "gemini.mjs", &google_genai()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn openai_for_python_sees_answers_only() {
+    let python = env::var("TOWER_GEMINI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let generate_stream_embed_list = OVERLOADED_TWICE.repeat(4);
+    check(&python, "openai_compatible.py", &[&generate_stream_embed_list[..], &[404]].concat()).await;
+}
+
+/// What both of Google's scripts get from the upstream: generate, stream, chat (in two turns), count tokens, embed, list
+/// (on two pages), and a misspelt model, which nobody sends again.
+fn google_genai() -> Vec<u16> {
+    let [generate, stream, chat, count, embed, list] = [OVERLOADED_TWICE; 6];
+    [&generate[..], &stream, &chat, &[200], &count, &embed, &list, &[200], &[404]].concat()
+}
+
+/// Runs a script against a relay, and holds what reached the upstream against `attempts`.
+async fn check(interpreter: &str, script: &str, attempts: &[u16]) {
+    let mut emulator = Emulator::builder().key("key-of-the-relay", "p1");
+    for prompt in ["please generate", "please stream", "please chat"] {
+        emulator = emulator.trouble(When::first(2).prompt(prompt), Trouble::overloaded());
+    }
+    use Operation::{BatchEmbedContents, CountTokens, EmbedContent, ListModels};
+    for operation in [CountTokens, EmbedContent, BatchEmbedContents, ListModels] {
+        emulator = emulator.trouble(When::first(2).operation(operation), Trouble::overloaded());
+    }
+    let emulator = emulator.build();
+    let server = emulator.serve().await.unwrap();
+    let relay = Relay::start(&format!(
+        "upstream = {:?}\n[[keys]]\nkey = \"key-of-the-relay\"\n[retry]\nbase_delay = \"5ms\"\n",
+        server.uri()
+    ))
+    .await;
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
+    let mut process = Command::new(interpreter);
+    process.arg(&script).arg(relay.uri()).stdin(Stdio::null()).kill_on_drop(true);
+    // Loopback is never behind a proxy, and no key but the script's own is looked for.
+    process.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
+    process.env_remove("GEMINI_API_KEY").env_remove("GOOGLE_API_KEY").env_remove("OPENAI_API_KEY");
+    let output = timeout(PATIENCE, process.output()).await.expect("the script does not end");
+    let output = output.unwrap_or_else(|error| panic!("{interpreter} cannot be run: {error}"));
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    assert!(output.status.success(), "{}{}", said[0], said[1]);
+
+    let journal = emulator.journal();
+    let statuses: Vec<_> = journal.iter().map(|visit| visit.status.unwrap().as_u16()).collect();
+    assert_eq!(statuses, attempts, "{}", said[0]);
+    let ours = Emulator::fingerprint("key-of-the-relay");
+    assert!(
+        journal.iter().all(|visit| visit.key.as_ref() == Some(&ours)),
+        "the caller's own key went on: {journal:#?}"
+    );
+    print!("{}", said[0]);
+}

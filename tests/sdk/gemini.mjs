@@ -1,0 +1,82 @@
+// Google's JavaScript SDK, unmodified, through a relay whose upstream fails twice before each answer.
+//
+//     NODE_PATH=…/node_modules node gemini.mjs http://127.0.0.1:8787
+//
+// Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+
+// `require` looks where NODE_PATH says, which `import` does not.
+const require = createRequire(import.meta.url);
+const { ApiError, FinishReason, GoogleGenAI } = require('@google/genai');
+
+const model = 'gemini-2.5-flash';
+
+// A key of the caller's own, which must never go further than the relay. The SDK retries nothing unless told to.
+const client = new GoogleGenAI({ apiKey: 'key-of-the-caller', httpOptions: { baseUrl: process.argv[2] } });
+
+async function collect(pieces) {
+  const all = [];
+  for await (const piece of pieces) all.push(piece);
+  return all;
+}
+
+const checks = {
+  async generate() {
+    const answer = await client.models.generateContent({ model, contents: 'please generate' });
+    assert.equal(answer.text, 'You said: please generate');
+    assert.equal(answer.candidates[0].finishReason, FinishReason.STOP);
+    const usage = answer.usageMetadata;
+    assert.equal(usage.promptTokenCount + usage.candidatesTokenCount, usage.totalTokenCount);
+  },
+
+  async stream() {
+    const chunks = await collect(await client.models.generateContentStream({ model, contents: 'please stream' }));
+    assert.equal(chunks.length, 3);
+    assert.equal(chunks.map((chunk) => chunk.text).join(''), 'You said: please stream');
+    assert.equal(chunks.at(-1).candidates[0].finishReason, FinishReason.STOP);
+  },
+
+  async chat() {
+    const conversation = client.chats.create({ model });
+    assert.equal((await conversation.sendMessage({ message: 'please chat' })).text, 'You said: please chat');
+    const second = await collect(await conversation.sendMessageStream({ message: 'and go on' }));
+    assert.equal(second.map((chunk) => chunk.text).join(''), 'You said: and go on');
+    const turns = conversation.getHistory(true).map((turn) => turn.role);
+    assert.deepEqual(turns.slice(0, 3), ['user', 'model', 'user']);
+    assert(turns.slice(3).every((role) => role === 'model')); // a turn for each piece
+  },
+
+  async count_tokens() {
+    const counted = await client.models.countTokens({ model, contents: 'twelve bytes' });
+    assert.equal(counted.totalTokens, 3);
+  },
+
+  async embed() {
+    const config = { outputDimensionality: 8 };
+    const answer = await client.models.embedContent({ model: 'gemini-embedding-001', contents: ['one', 'two'], config });
+    assert.deepEqual(answer.embeddings.map((embedding) => embedding.values.length), [8, 8]);
+    assert.notDeepEqual(answer.embeddings[0].values, answer.embeddings[1].values);
+  },
+
+  async list_models() {
+    const names = (await collect(await client.models.list({ config: { pageSize: 6 } }))).map((model) => model.name);
+    assert.equal(names.length, 11);
+    assert(names.includes(`models/${model}`));
+  },
+
+  async wrong_model() {
+    await assert.rejects(client.models.generateContent({ model: 'gemini-2.5-flsh', contents: 'please fail' }), (error) => {
+      assert(error instanceof ApiError);
+      assert.equal(error.status, 404);
+      assert.match(error.message, /gemini-2\.5-flsh is not found/);
+      return true;
+    });
+  },
+};
+
+for (const [name, check] of Object.entries(checks)) {
+  await check();
+  console.log(`@google/genai: ${name}`);
+}

@@ -1,0 +1,78 @@
+"""Google's Python SDK, unmodified, through a relay whose upstream fails twice before each answer.
+
+    python gemini.py http://127.0.0.1:8787
+
+Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
+"""
+
+import sys
+
+from google import genai
+from google.genai import errors, types
+
+MODEL = "gemini-2.5-flash"
+
+# A key of the caller's own, which must never go further than the relay. The SDK retries nothing unless told to.
+client = genai.Client(api_key="key-of-the-caller", http_options=types.HttpOptions(base_url=sys.argv[1]))
+
+
+def equal(what, is_, should_be):
+    if is_ != should_be:
+        sys.exit(f"{what}: {is_!r} instead of {should_be!r}")
+
+
+def generate():
+    answer = client.models.generate_content(model=MODEL, contents="please generate")
+    equal("text", answer.text, "You said: please generate")
+    equal("finish reason", answer.candidates[0].finish_reason, types.FinishReason.STOP)
+    usage = answer.usage_metadata
+    equal("tokens", usage.prompt_token_count + usage.candidates_token_count, usage.total_token_count)
+
+
+def stream():
+    chunks = list(client.models.generate_content_stream(model=MODEL, contents="please stream"))
+    equal("pieces", len(chunks), 3)
+    equal("text", "".join(chunk.text for chunk in chunks), "You said: please stream")
+    equal("finish reason", chunks[-1].candidates[0].finish_reason, types.FinishReason.STOP)
+
+
+def chat():
+    conversation = client.chats.create(model=MODEL)
+    equal("first turn", conversation.send_message("please chat").text, "You said: please chat")
+    second = "".join(chunk.text for chunk in conversation.send_message_stream("and go on"))
+    equal("second turn", second, "You said: and go on")
+    roles = [turn.role for turn in conversation.get_history()]
+    equal("roles", (roles[:3], set(roles[3:])), (["user", "model", "user"], {"model"}))  # a turn for each piece
+
+
+def count_tokens():
+    counted = client.models.count_tokens(model=MODEL, contents="twelve bytes")
+    equal("tokens", counted.total_tokens, 3)
+
+
+def embed():
+    config = types.EmbedContentConfig(output_dimensionality=8)
+    answer = client.models.embed_content(model="gemini-embedding-001", contents=["one", "two"], config=config)
+    equal("dimensions", [len(embedding.values) for embedding in answer.embeddings], [8, 8])
+    equal("the same", answer.embeddings[0].values == answer.embeddings[1].values, False)
+
+
+def list_models():
+    names = [model.name for model in client.models.list(config={"page_size": 6})]
+    equal("models", len(names), 11)
+    equal("among them", f"models/{MODEL}" in names, True)
+
+
+def wrong_model():
+    try:
+        client.models.generate_content(model="gemini-2.5-flsh", contents="please fail")
+    except errors.ClientError as error:
+        equal("error", (error.code, error.status), (404, "NOT_FOUND"))
+        equal("whose words", "gemini-2.5-flsh is not found" in error.message, True)
+    else:
+        sys.exit("a misspelt model was answered")
+
+
+for check in (generate, stream, chat, count_tokens, embed, list_models, wrong_model):
+    check()
+    print(f"google-genai {genai.__version__}: {check.__name__}")
