@@ -239,7 +239,16 @@ static BLOCKED: &[Rule] = &[(
 
 /// What a 429 or 5xx says when the shared capacity is used up, or the model overloaded.
 static CAPACITY: &[Rule] = &[
-    (Kind::Overloaded, &[&["overloaded"], &["high demand"], &["high load"], &["model is currently unavailable"], &["model is temporarily"]]),
+    (
+        Kind::Overloaded,
+        &[
+            &["overloaded"],
+            &["high demand"],
+            &["high load"],
+            &["model is currently unavailable"],
+            &["model is temporarily"],
+        ],
+    ),
     (
         Kind::Capacity,
         &[
