@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use super::{
     ClassifyBody,
     layer::Settings,
-    watch::{Verdict, Watch},
+    watch::{Verdict, Watch, is_encoded},
 };
 use crate::{
     body::{Prefix, PrefixedBody},
@@ -101,6 +101,12 @@ where
                         let reading = Reading { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
                         this.state.set(State::Reading { reading: Some(reading.into()) });
                         continue;
+                    }
+                    if is_encoded(&parts.headers) {
+                        let failure = Failure::from_status(parts.status, &parts.headers);
+                        let mut response = unwatched(parts, PrefixedBody::untouched(body));
+                        Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
+                        return Poll::Ready(Ok(response));
                     }
                     let reading = Reading { parts, prefix: Prefix::default(), body, watch: None };
                     this.state.set(State::Reading { reading: Some(reading.into()) });
