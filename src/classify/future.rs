@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -28,7 +29,6 @@ const CAP: usize = 64 * 1024;
 
 pin_project! {
     /// The future of [`Classify`](super::Classify).
-    #[derive(Debug)]
     pub struct ResponseFuture<F, R> {
         #[pin]
         state: State<F, R>,
@@ -39,7 +39,6 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
     enum State<F, R> {
         Calling { #[pin] future: F },
         Reading { reading: Option<Box<Reading<R>>> },
@@ -47,7 +46,6 @@ pin_project! {
 }
 
 /// A response of which more than the head has to be read.
-#[derive(Debug)]
 struct Reading<R> {
     parts: Parts,
     prefix: Prefix,
@@ -59,6 +57,12 @@ struct Reading<R> {
 impl<F, R> ResponseFuture<F, R> {
     pub(super) fn new(future: F, shape: Shape, settings: Settings) -> Self {
         Self { state: State::Calling { future }, shape, settings }
+    }
+}
+
+impl<F, R> fmt::Debug for ResponseFuture<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 

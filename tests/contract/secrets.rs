@@ -7,7 +7,10 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
-use tower_gemini::BoxError;
+use tower_gemini::{
+    BoxError, ClassifyLayer, Error, ErrorResponseLayer, ReplayLayer, TimeoutLayer,
+    body::{GuardedBody, ReplayBody},
+};
 
 use crate::{
     contract::{
@@ -44,6 +47,33 @@ where
     assert_silent(&call);
 }
 
+/// A body of a stranger's that shows what is in it.
+#[tokio::test(start_paused = true)]
+async fn law_9_no_body_of_ours_shows_what_is_in_it() {
+    type Body = Full<Bytes>;
+    fn whisper() -> Result<Response<Body>, BoxError> {
+        let text = r#"{"candidates":[{"content":{"parts":[{"text":"whispered"}]}}]}"#;
+        Ok(Response::builder().header("content-type", "application/json").body(Full::from(text))?)
+    }
+    let inner = || tower::service_fn(|_: Request<Body>| async { whisper() });
+    let bodies: [Box<dyn Debug>; 3] = [
+        Box::new(ClassifyLayer::new().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
+        Box::new(TimeoutLayer::disabled().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
+        Box::new(ErrorResponseLayer::new().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
+    ];
+    bodies.iter().for_each(assert_silent);
+    assert_silent(&GuardedBody::new(whisper().unwrap().into_body(), ()));
+
+    // Kept, and streamed on.
+    for layer in [ReplayLayer::new(), ReplayLayer::new().max_body(4)] {
+        let inner = tower::service_fn(|request: Request<ReplayBody<Body>>| async move {
+            assert_silent(request.body());
+            whisper()
+        });
+        layer.layer(inner).oneshot(post_body(GENERATE, "whispered")).await.unwrap();
+    }
+}
+
 pub(crate) async fn displayed<B: Inward>(room: impl Room<B>) {
     // A transport's error that names the URL, as some do.
     let inner = tower::service_fn(|_: Request<B>| async {
@@ -53,6 +83,11 @@ pub(crate) async fn displayed<B: Inward>(room: impl Room<B>) {
     let result = room.wrap(inner).oneshot(secret_request()).await;
     let failure_shown = format!("{0} {0:?}", failure(&result).unwrap());
     assert!(!failure_shown.contains("AIza"), "{failure_shown}");
+    if let Some(error) = result.as_ref().err().and_then(|error| error.downcast_ref::<Error>()) {
+        let shown = format!("{error} {error:?} {error:#?}");
+        assert!(!shown.contains("AIza"), "{shown}");
+        assert!(shown.contains("error sending request"), "{shown}");
+    }
 
     // An upstream's error that echoes it.
     let upstream = Upstream::at_once(|_| {
