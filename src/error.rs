@@ -8,6 +8,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 use crate::{
     context::Outcome,
     failure::{Clock, Failure, Fault, Kind},
+    redact::redact,
 };
 
 /// Any error, as tower's own middleware boxes it.
@@ -137,7 +138,13 @@ impl Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { outcome, failure: _, layer, source } = self;
-        f.debug_struct("Error").field("layer", layer).field("outcome", outcome).field("source", source).finish()
+        let mut shown = f.debug_struct("Error");
+        shown.field("layer", layer).field("outcome", outcome);
+        if let Some(source) = source {
+            // Others put whole URLs into their errors, keys included.
+            shown.field("source", &format_args!("{}", redact(&format!("{source:?}"))));
+        }
+        shown.finish()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The relay example, from outside: its settings, what it does to requests and answers, and how it ends.
 
-mod support;
+mod relay_process;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use tower_gemini::{
     emulator::{Emulator, End, Trouble, When},
 };
 
-use support::{PATIENCE, Relay, refused};
+use relay_process::{PATIENCE, Relay, refused};
 
 const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";

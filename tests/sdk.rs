@@ -3,7 +3,7 @@
 //! `.ci/sdk-setup` installs them. The interpreters are `TOWER_GEMINI_PYTHON` (default `python3`) and `TOWER_GEMINI_NODE`
 //! (default `node`, which finds modules by `NODE_PATH`).
 
-mod support;
+mod relay_process;
 
 use std::{env, path::Path, process::Stdio};
 
@@ -13,7 +13,7 @@ use tower_gemini::{
     emulator::{Emulator, Trouble, When},
 };
 
-use support::{PATIENCE, Relay};
+use relay_process::{PATIENCE, Relay};
 
 const OVERLOADED_TWICE: [u16; 3] = [503, 503, 200];
 

@@ -4,6 +4,7 @@
 //! has ended, failed or been dropped, whichever comes first.
 
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -13,7 +14,6 @@ use pin_project_lite::pin_project;
 
 pin_project! {
     /// A body that drops its guard at its end.
-    #[derive(Debug)]
     pub struct GuardedBody<B, G> {
         #[pin]
         body: B,
@@ -26,6 +26,12 @@ impl<B: Body, G> GuardedBody<B, G> {
     pub fn new(body: B, guard: G) -> Self {
         let guard = (!body.is_end_stream()).then_some(guard);
         Self { body, guard }
+    }
+}
+
+impl<B, G> fmt::Debug for GuardedBody<B, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GuardedBody").field("guarded", &self.guard.is_some()).finish_non_exhaustive()
     }
 }
 

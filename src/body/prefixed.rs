@@ -5,6 +5,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -16,7 +17,6 @@ use pin_project_lite::pin_project;
 
 pin_project! {
     /// The frames that were read, then the rest of the body.
-    #[derive(Debug)]
     pub struct PrefixedBody<B> {
         prefix: Prefix,
         #[pin]
@@ -25,7 +25,7 @@ pin_project! {
 }
 
 /// What was read of a body so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Prefix {
     frames: VecDeque<Bytes>,
     len: usize,
@@ -98,6 +98,18 @@ impl<B> PrefixedBody<B> {
     /// Whether the next frame comes from what was read before.
     pub(crate) fn is_in_prefix(&self) -> bool {
         !self.prefix.frames.is_empty()
+    }
+}
+
+impl fmt::Debug for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prefix").field("len", &self.len).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for PrefixedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrefixedBody").field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 

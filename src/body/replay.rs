@@ -4,6 +4,7 @@
 //! [`ReplayBody`], which `ReplayLayer` makes of any other body, has it as long as the body fitted into the layer's caps.
 
 use std::{
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -68,7 +69,6 @@ where
 
 pin_project! {
     /// A request body after `ReplayLayer`: kept in memory and resendable, or past the caps and streaming.
-    #[derive(Debug)]
     pub struct ReplayBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -77,7 +77,6 @@ pin_project! {
 
 pin_project! {
     #[project = KindProj]
-    #[derive(Debug)]
     enum Kind<B> {
         Kept { kept: Kept, next: Next },
         Streaming { #[pin] body: PrefixedBody<B>, memory: Option<Memory> },
@@ -85,10 +84,10 @@ pin_project! {
 }
 
 /// A place in the layer's total, held as long as the bytes are.
-type Memory = Arc<dyn Send + Sync + std::fmt::Debug>;
+type Memory = Arc<dyn Send + Sync>;
 
 /// A body in memory, shared by all its clones.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Kept {
     bytes: Bytes,
     trailers: Option<Arc<HeaderMap>>,
@@ -133,6 +132,12 @@ impl Kept {
             (true, Some(_)) => Next::Trailers,
             (true, None) => Next::Nothing,
         }
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayBody").field("kept", &self.bytes().map(Bytes::len)).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -12,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::{
     ClassifyBody,
     layer::Settings,
-    watch::{Verdict, Watch},
+    watch::{Verdict, Watch, is_encoded},
 };
 use crate::{
     body::{Prefix, PrefixedBody},
@@ -28,7 +29,6 @@ const CAP: usize = 64 * 1024;
 
 pin_project! {
     /// The future of [`Classify`](super::Classify).
-    #[derive(Debug)]
     pub struct ResponseFuture<F, R> {
         #[pin]
         state: State<F, R>,
@@ -39,7 +39,6 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
     enum State<F, R> {
         Calling { #[pin] future: F },
         Reading { reading: Option<Box<Reading<R>>> },
@@ -47,7 +46,6 @@ pin_project! {
 }
 
 /// A response of which more than the head has to be read.
-#[derive(Debug)]
 struct Reading<R> {
     parts: Parts,
     prefix: Prefix,
@@ -59,6 +57,12 @@ struct Reading<R> {
 impl<F, R> ResponseFuture<F, R> {
     pub(super) fn new(future: F, shape: Shape, settings: Settings) -> Self {
         Self { state: State::Calling { future }, shape, settings }
+    }
+}
+
+impl<F, R> fmt::Debug for ResponseFuture<F, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
@@ -101,6 +105,12 @@ where
                         let reading = Reading { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
                         this.state.set(State::Reading { reading: Some(reading.into()) });
                         continue;
+                    }
+                    if is_encoded(&parts.headers) {
+                        let failure = Failure::from_status(parts.status, &parts.headers);
+                        let mut response = unwatched(parts, PrefixedBody::untouched(body));
+                        Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
+                        return Poll::Ready(Ok(response));
                     }
                     let reading = Reading { parts, prefix: Prefix::default(), body, watch: None };
                     this.state.set(State::Reading { reading: Some(reading.into()) });

@@ -4,6 +4,11 @@
 //! an error event, a bare JSON tail, an end without content. [`Watch`] is told the bytes as they come and answers; it
 //! holds none of them itself.
 
+use http::{
+    HeaderMap, HeaderName,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+
 use crate::{
     body::{
         scan::Scanner,
@@ -35,16 +40,14 @@ pub(super) enum Verdict {
 
 impl Watch {
     /// A watch for this call's answer, or none where no content is to be expected: only generated answers are held.
-    pub(super) fn new(shape: Shape, headers: &http::HeaderMap) -> Option<Self> {
+    pub(super) fn new(shape: Shape, headers: &HeaderMap) -> Option<Self> {
         if !matches!(shape.operation, Operation::GenerateContent | Operation::CreateInteraction) {
             return None;
         }
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let encoding = text(http::header::CONTENT_ENCODING);
-        if !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity") {
+        if is_encoded(headers) {
             return None;
         }
-        let content_type = text(http::header::CONTENT_TYPE).trim_start();
+        let content_type = text(headers, CONTENT_TYPE).trim_start();
         let is =
             |essence: &str| content_type.get(..essence.len()).is_some_and(|start| start.eq_ignore_ascii_case(essence));
         let is_sse = match content_type {
@@ -123,6 +126,16 @@ impl Watch {
     pub(super) fn findings(&self) -> &crate::body::scan::Findings {
         &self.scanner.found
     }
+}
+
+/// Whether a body is compressed all the same, so that only its status can be read.
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    let encoding = text(headers, CONTENT_ENCODING).trim();
+    !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 /// A stream that ended without a finish reason.
@@ -211,7 +224,7 @@ impl Done<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE};
+    use http::{HeaderValue, Method};
 
     use super::*;
     use crate::failure::Fault;

@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -26,7 +27,6 @@ pin_project! {
     ///
     /// A stream of the upstream's that breaks ends in an error event of the surface's own shape. An error's text has API
     /// keys overwritten, byte for byte, so that its length stays.
-    #[derive(Debug)]
     pub struct ErrorResponseBody<R> {
         #[pin]
         kind: Kind<R>,
@@ -35,7 +35,6 @@ pin_project! {
 
 pin_project! {
     #[project = KindProj]
-    #[derive(Debug)]
     enum Kind<R> {
         Rendered { #[pin] body: Full<Bytes> },
         Upstream { #[pin] body: R, follow: Follow, surface: Surface, last: Option<Frame<Bytes>>, ended: bool },
@@ -43,7 +42,6 @@ pin_project! {
 }
 
 /// What is watched of the upstream's bytes while they pass.
-#[derive(Debug)]
 enum Follow {
     Nothing,
     /// Where an event ends, so that one more can follow.
@@ -133,6 +131,12 @@ impl Listener for Unheard {
     fn data(&mut self, _: &[u8]) {}
     fn raw(&mut self, _: &[u8]) {}
     fn dispatch(&mut self) {}
+}
+
+impl<R> fmt::Debug for ErrorResponseBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorResponseBody").finish_non_exhaustive()
+    }
 }
 
 impl<R> Body for ErrorResponseBody<R>

@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -27,7 +28,6 @@ use crate::{
 
 pin_project! {
     /// The future of [`Replay`](super::Replay).
-    #[derive(Debug)]
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<B, F>,
@@ -38,7 +38,6 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
     enum State<B, F> {
         Collecting { collecting: Option<Collecting<B>> },
         Sending { request: Option<Request<ReplayBody<B>>> },
@@ -46,7 +45,6 @@ pin_project! {
     }
 }
 
-#[derive(Debug)]
 struct Collecting<B> {
     parts: Parts,
     body: B,
@@ -70,6 +68,13 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         let reservation = settings.memory.reserve();
         let collecting = Collecting { parts, body, prefix: Prefix::default(), reservation, max_body, oversize };
         Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }
+    }
+}
+
+impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the request, which has keys in it, nor its body.
+        f.debug_struct("ResponseFuture").field("kept", &self.kept).finish_non_exhaustive()
     }
 }
 

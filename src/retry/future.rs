@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -30,7 +31,6 @@ const MAX_DRAIN: usize = 64 * 1024;
 
 pin_project! {
     /// The future of [`Retry`](super::Retry).
-    #[derive(Debug)]
     pub struct ResponseFuture<S, B, R, F> {
         #[pin]
         state: State<B, R, F>,
@@ -46,7 +46,6 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    #[derive(Debug)]
     enum State<B, R, F> {
         Calling { #[pin] future: F },
         // The failed answer is read to its end meanwhile, and dropped with the wait at the latest.
@@ -73,6 +72,13 @@ where
         let kept = if policy.max_attempts > 1 { try_clone(&request) } else { None };
         let state = State::Calling { future: inner.call(request) };
         Self { state, inner, policy, request: kept, history, deadline, models_left }
+    }
+}
+
+impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the request, which has keys in it, nor its body.
+        f.debug_struct("ResponseFuture").field("history", &self.history).finish_non_exhaustive()
     }
 }
 

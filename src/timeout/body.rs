@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -19,7 +20,6 @@ pin_project! {
     /// The response body of [`Timeout`](super::Timeout): ends with an error when it has been silent for too long.
     ///
     /// Only waiting for the upstream counts. A reader that takes its time does not.
-    #[derive(Debug)]
     pub struct TimeoutBody<R> {
         // Dropped as soon as the clock has run out, so that the connection closes then.
         #[pin]
@@ -38,6 +38,12 @@ pin_project! {
 impl<R> TimeoutBody<R> {
     pub(super) fn new(body: R, first: Option<(Duration, Option<Instant>)>, idle: Option<Duration>) -> Self {
         Self { body: Some(body), sleep: None, idle, first, deadline: None }
+    }
+}
+
+impl<R> fmt::Debug for TimeoutBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutBody").field("idle", &self.idle).finish_non_exhaustive()
     }
 }
 

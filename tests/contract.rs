@@ -1,0 +1,44 @@
+//! The laws of DESIGN.md, held by every room they bind.
+//!
+//! A room is one entry in `rooms!` below: its name, the body that it sends inward, and a layer. Each test names the law
+//! that it holds. Time is paused throughout.
+
+mod contract {
+    pub(crate) mod bounds;
+    pub(crate) mod cancellation;
+    pub(crate) mod clock;
+    pub(crate) mod deadline;
+    pub(crate) mod encoding;
+    pub(crate) mod readiness;
+    pub(crate) mod room;
+    pub(crate) mod secrets;
+    pub(crate) mod shape;
+    pub(crate) mod streaming;
+    pub(crate) mod tasks;
+}
+mod support;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use tower_gemini::{
+    ClassifyLayer, ErrorResponseLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, body::ReplayBody,
+    replay::Oversize,
+};
+
+use crate::contract::room::rooms;
+
+rooms! {
+    classify: Full<Bytes> => ClassifyLayer::new();
+    classify_without_holding: Full<Bytes> => ClassifyLayer::new().hold_answers(false);
+    classify_disabled: Full<Bytes> => ClassifyLayer::disabled();
+    replay: ReplayBody<Full<Bytes>> => ReplayLayer::new();
+    replay_streaming: ReplayBody<Full<Bytes>> => ReplayLayer::new().max_body(4);
+    replay_without_memory: ReplayBody<Full<Bytes>> => ReplayLayer::new().max_total(0).oversize(Oversize::Refuse);
+    retry: Full<Bytes> => RetryLayer::default();
+    retry_persistent: Full<Bytes> => RetryLayer::new(RetryPolicy::persistent());
+    retry_disabled: Full<Bytes> => RetryLayer::disabled();
+    timeout_total: Full<Bytes> => TimeoutLayer::total(TimeoutLayer::TOTAL);
+    timeout_attempt: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT);
+    timeout_disabled: Full<Bytes> => TimeoutLayer::disabled();
+    error_response: Full<Bytes> => ErrorResponseLayer::new();
+}
