@@ -1,0 +1,561 @@
+//! What one call costs in each room, beside tower's and tower-resilience's counterparts.
+//!
+//! # How it measures
+//!
+//! The upstream is a service that is always ready and answers at once from memory, so that what is left is the layer. One
+//! measured call is: `poll_ready`, `call`, the future polled to its end, the answer's body read frame by frame to its end,
+//! everything dropped. The request is made outside of the clock, anew for each call and from fresh strings, as a client or
+//! a server makes it: a POST with three headers and 2 KiB of JSON in a `Full<Bytes>`. The answer has six headers and 2 KiB
+//! of JSON, or 20 server-sent events. No runtime turns: all that is polled is ready at the first poll, except where the
+//! table says that a timer ran.
+//!
+//! Criterion measures one service after the other, and prints what it says. The table at the end does not come from that:
+//! on a machine that is not ours alone, two rows are comparable only when they were measured at the same time. So the
+//! services of a group take turns, half a millisecond each, and a row is the median of its turns. "over bare" is the row
+//! less the bare service's row of its group: the price of the layer. Allocations are counted on one warm call, by a
+//! counting allocator that stays in place while the clock runs, for everybody.
+//!
+//! The last group is the scan that `ClassifyLayer` does while an answer passes: its throughput is that of the whole call,
+//! bytes of the answer over time.
+//!
+//! `cargo bench` runs it all; `cargo bench -- unary` one group; `cargo bench -- --test` each once. The table comes at the
+//! end, whatever was run.
+
+use std::{
+    convert::Infallible,
+    fmt::Write as _,
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use criterion::Criterion;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
+use tower_gemini::{
+    ClassifyLayer, ErrorResponseLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, retry::Rule,
+};
+use tower_resilience::{retry::RetryLayer as OtherRetryLayer, timelimiter::TimeLimiterLayer};
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _clock = runtime.enter();
+    let criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600))
+        .sample_size(20)
+        .without_plots()
+        .configure_from_args();
+    let mut bench = Bench { criterion, runtime: &runtime, rows: Vec::new() };
+    unary(&mut bench);
+    failing(&mut bench);
+    events(&mut bench);
+    scan(&mut bench);
+    bench.criterion.final_summary();
+    println!("{}", table(&bench.rows));
+}
+
+// === what is measured ===
+
+/// One answer in one piece.
+fn unary(bench: &mut Bench<'_>) {
+    let upstream = Upstream::unary();
+    let mut group = bench.group("unary", &upstream);
+    group.call("bare", upstream.clone());
+    group.call("tower::timeout", tower::timeout::TimeoutLayer::new(LIMIT).layer(upstream.clone()));
+    let limiter = TimeLimiterLayer::builder().timeout_duration(LIMIT).build();
+    group.call("tower_resilience::timelimiter", limiter.layer(upstream.clone()));
+    group.call("TimeoutLayer::attempt", TimeoutLayer::attempt(LIMIT).layer(upstream.clone()));
+    group.call("TimeoutLayer::total", TimeoutLayer::total(LIMIT).layer(upstream.clone()));
+    group.call("tower::retry", tower::retry::RetryLayer::new(ThreeTries(3)).layer(upstream.clone()));
+    group.call("tower_resilience::retry", other_retry().layer(upstream.clone()));
+    group.call("RetryLayer", RetryLayer::default().layer(upstream.clone()));
+    group.call("ClassifyLayer", ClassifyLayer::new().layer(upstream.clone()));
+    group.call("ReplayLayer", ReplayLayer::new().layer(upstream.clone()));
+    group.call("ErrorResponseLayer", ErrorResponseLayer::new().layer(upstream.clone()));
+    let theirs = ServiceBuilder::new().timeout(LIMIT).retry(ThreeTries(3)).timeout(LIMIT).service(upstream.clone());
+    group.call("tower: timeout, retry, timeout", theirs);
+    group.call("all five rooms", stack(upstream));
+    group.measure();
+}
+
+/// A 503 first, the answer then, and no delay between the two.
+fn failing(bench: &mut Bench<'_>) {
+    let upstream = Upstream::failing();
+    let mut group = bench.group("503, then 200", &upstream);
+    group.call("bare, twice", Twice(upstream.clone()));
+    group.call("tower::retry", tower::retry::RetryLayer::new(ThreeTries(3)).layer(upstream.clone()));
+    // A delay of zero is a timer all the same, and so at least one tick of it.
+    group.call("tower_resilience::retry (a timer ran)", other_retry().layer(upstream.clone()));
+    group.call("RetryLayer", at_once().layer(upstream.clone()));
+    group.call("all five rooms", stack(upstream));
+    group.measure();
+}
+
+/// 20 server-sent events, a frame each.
+fn events(bench: &mut Bench<'_>) {
+    let upstream = Upstream::events(20, 40);
+    let mut group = bench.group("20 events", &upstream);
+    group.call("bare", upstream.clone());
+    group.call("TimeoutLayer::attempt", TimeoutLayer::attempt(LIMIT).layer(upstream.clone()));
+    group.call("ClassifyLayer", ClassifyLayer::new().layer(upstream.clone()));
+    group.call("ErrorResponseLayer", ErrorResponseLayer::new().layer(upstream.clone()));
+    group.call("all five rooms", stack(upstream));
+    group.measure();
+}
+
+/// The scan of answers of several kinds.
+fn scan(bench: &mut Bench<'_>) {
+    for (name, upstream) in [
+        ("unary, 1 MiB of prose", Upstream::text(&prose(1 << 20))),
+        ("unary, 1 MiB of code", Upstream::text(&code(1 << 20))),
+        ("unary, 1 MiB, pretty-printed", Upstream::pretty(1 << 20)),
+        ("unary, 1 MiB image", Upstream::text(&"iVBORw0KGgoAAAANSUhEUgAA".repeat((1 << 20) / 24))),
+        ("1000 events of 1 token", Upstream::events(1000, 4)),
+        ("1000 events of 400 bytes", Upstream::events(1000, 100)),
+    ] {
+        let mut group = bench.group(name, &upstream);
+        group.call("bare", upstream.clone());
+        group.call("ClassifyLayer", ClassifyLayer::new().layer(upstream));
+        group.measure();
+    }
+}
+
+fn stack(upstream: Upstream) -> impl Service<Sent, Response = Response<impl Body>, Error = Infallible> {
+    ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(TimeoutLayer::total(TimeoutLayer::TOTAL))
+        .layer(ReplayLayer::new())
+        .layer(at_once())
+        .layer(TimeoutLayer::attempt(LIMIT))
+        .layer(ClassifyLayer::new())
+        .service(upstream)
+}
+
+fn at_once() -> RetryLayer {
+    RetryLayer::new(
+        RetryPolicy::default().on(StatusCode::SERVICE_UNAVAILABLE, Rule::attempts(3).base_delay(Duration::ZERO)),
+    )
+}
+
+fn other_retry() -> OtherRetryLayer<Sent, Response<Frames>, Infallible> {
+    OtherRetryLayer::builder()
+        .max_attempts(3)
+        .fixed_backoff(Duration::ZERO)
+        .retry_on_response(|response: &Response<Frames>| response.status().is_server_error())
+        .build()
+}
+
+/// The simplest policy for `tower::retry`: three tries, at once, on any 5xx.
+#[derive(Clone)]
+struct ThreeTries(u32);
+
+impl<R, E> Policy<Sent, Response<R>, E> for ThreeTries {
+    type Future = Ready<()>;
+
+    fn retry(&mut self, _: &mut Sent, result: &mut Result<Response<R>, E>) -> Option<Self::Future> {
+        let failed = result.as_ref().is_ok_and(|response| response.status().is_server_error());
+        self.0 -= u32::from(failed);
+        (failed && self.0 > 0).then(|| ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Sent) -> Option<Sent> {
+        Some(request.clone())
+    }
+}
+
+/// What a caller does who sends again by hand.
+#[derive(Clone)]
+struct Twice(Upstream);
+
+impl Service<Sent> for Twice {
+    type Response = Response<Frames>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Frames>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Service::<Sent>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: Sent) -> Self::Future {
+        black_box(self.0.call(Request::new(())).into_inner().is_ok());
+        self.0.call(request)
+    }
+}
+
+// === the upstream ===
+
+type Sent = Request<Full<Bytes>>;
+
+/// Answers at once. Where it is to fail, every other call is answered with a 503.
+#[derive(Clone)]
+struct Upstream {
+    frames: Arc<[Bytes]>,
+    content_type: &'static str,
+    uri: &'static str,
+    failing: Option<Arc<AtomicU32>>,
+}
+
+impl Upstream {
+    const UNARY: &'static str =
+        "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent";
+    const EVENTS: &'static str =
+        "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+
+    fn unary() -> Self {
+        Self::text(&prose(1600))
+    }
+
+    fn failing() -> Self {
+        Self { failing: Some(Arc::default()), ..Self::unary() }
+    }
+
+    /// A unary answer with this text, in the frames of 16 KiB that HTTP/2 makes.
+    fn text(text: &str) -> Self {
+        Self::of(Self::UNARY, "application/json; charset=UTF-8", Self::cut(answer(text, 400)))
+    }
+
+    /// Short parts, indented as the API does it: mostly white space.
+    fn pretty(len: usize) -> Self {
+        let part = "          {\n            \"text\": \"Sixteen letters.\"\n          }";
+        let parts = vec![part; len / part.len()].join(",\n");
+        let text = format!(
+            "{{\n  \"candidates\": [\n    {{\n      \"content\": {{\n        \"parts\": [\n{parts}\n        ]\n      }},\n      \
+             \"finishReason\": \"STOP\"\n    }}\n  ]\n}}\n"
+        );
+        Self::of(Self::UNARY, "application/json; charset=UTF-8", Self::cut(text))
+    }
+
+    /// That many events of that many tokens.
+    fn events(events: usize, tokens: usize) -> Self {
+        let text = prose(tokens * 4);
+        let event = |nth: usize| {
+            let answer = answer(&text, nth);
+            let answer = if nth == events { answer } else { answer.replace(r#","finishReason":"STOP""#, "") };
+            Bytes::from(format!("data: {answer}\r\n\r\n"))
+        };
+        Self::of(Self::EVENTS, "text/event-stream", (1..=events).map(event).collect())
+    }
+
+    fn of(uri: &'static str, content_type: &'static str, frames: Vec<Bytes>) -> Self {
+        Self { frames: frames.into(), content_type, uri, failing: None }
+    }
+
+    fn cut(text: String) -> Vec<Bytes> {
+        let whole = Bytes::from(text);
+        (0..whole.len()).step_by(16_384).map(|at| whole.slice(at..whole.len().min(at + 16_384))).collect()
+    }
+
+    fn len(&self) -> usize {
+        self.frames.iter().map(Bytes::len).sum()
+    }
+
+    /// A request as it is fresh from a client: nothing shared, nothing static.
+    fn request(&self) -> Sent {
+        Request::post(self.uri)
+            .header(header::CONTENT_TYPE, value("application/json"))
+            .header(header::USER_AGENT, value("google-genai-sdk/1.38.0 gl-python/3.12"))
+            .header("x-goog-api-key", value("AIzaSyA-0123456789_abcdefghijklmnopqrst"))
+            .body(Full::new(Bytes::from(REQUEST.with(String::clone))))
+            .expect("a good request")
+    }
+}
+
+thread_local! {
+    static REQUEST: String =
+        format!(r#"{{"contents":[{{"parts":[{{"text":"{}"}}],"role":"user"}}]}}"#, prose(1980));
+}
+
+fn value(text: &str) -> HeaderValue {
+    text.parse().expect("a good value")
+}
+
+/// An answer with this text.
+fn answer(text: &str, tokens: usize) -> String {
+    format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}],"role":"model"}},"finishReason":"STOP","index":0,"safetyRatings":[{{"category":"HARM_CATEGORY_HATE_SPEECH","probability":"NEGLIGIBLE"}}]}}],"usageMetadata":{{"promptTokenCount":512,"candidatesTokenCount":{tokens},"totalTokenCount":{},"promptTokensDetails":[{{"modality":"TEXT","tokenCount":512}}]}},"modelVersion":"gemini-2.5-flash","responseId":"nXuqaMnTIOqHnsEPgsqF8AU"}}"#,
+        512 + tokens
+    )
+}
+
+/// Text with a line end now and then.
+fn prose(len: usize) -> String {
+    const LINE: &str = r"Every failure is somebody's fault, and each layer acts on one fault only; the layer next to the transport reads a failure once.\n";
+    LINE.repeat(len.div_ceil(LINE.len()))
+}
+
+/// Text full of escapes.
+fn code(len: usize) -> String {
+    const LINE: &str = r#"    fn name(&self) -> &str {\n        println!(\"{}\", \u003cSelf\u003e::NAME);\n"#;
+    LINE.repeat(len.div_ceil(LINE.len()))
+}
+
+impl<B> Service<Request<B>> for Upstream {
+    type Response = Response<Frames>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Frames>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        drop(request);
+        let fails = self.failing.as_ref().is_some_and(|calls| calls.fetch_add(1, Ordering::Relaxed) % 2 == 0);
+        let mut response = Response::new(if fails {
+            Frames::One(Some(Bytes::from_static(BUSY)))
+        } else {
+            Frames::Several { frames: self.frames.clone(), next: 0 }
+        });
+        if fails {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (header::CONTENT_TYPE, self.content_type),
+            (header::DATE, "Tue, 06 Oct 2026 10:00:00 GMT"),
+            (header::SERVER, "scaffolding on HTTPServer2"),
+            (header::VARY, "Origin, X-Origin, Referer"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_FRAME_OPTIONS, "SAMEORIGIN"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        ready(Ok(response))
+    }
+}
+
+const BUSY: &[u8] = br#"{
+  "error": {
+    "code": 503,
+    "message": "The model is overloaded. Please try again later.",
+    "status": "UNAVAILABLE"
+  }
+}
+"#;
+
+/// An answer's body, of unknown length as the API's chunked answers are.
+enum Frames {
+    One(Option<Bytes>),
+    Several { frames: Arc<[Bytes]>, next: usize },
+}
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let frame = match self.get_mut() {
+            Self::One(frame) => frame.take(),
+            Self::Several { frames, next } => {
+                *next += 1;
+                frames.get(*next - 1).cloned()
+            }
+        };
+        Poll::Ready(frame.map(|frame| Ok(Frame::data(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::One(frame) => frame.is_none(),
+            Self::Several { frames, next } => *next >= frames.len(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+// === how it is measured ===
+
+/// How often each service of a group has its turn.
+const TURNS: usize = 60;
+
+/// How long a turn is.
+const TURN: Duration = Duration::from_micros(500);
+
+struct Bench<'a> {
+    criterion: Criterion,
+    runtime: &'a tokio::runtime::Runtime,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    group: &'static str,
+    name: &'static str,
+    nanos: f64,
+    allocations: u64,
+    bytes: usize,
+    frames: usize,
+}
+
+/// Services that are compared with each other.
+struct Group<'a, 'b> {
+    bench: &'a mut Bench<'b>,
+    name: &'static str,
+    upstream: Upstream,
+    cases: Vec<Case<'b>>,
+}
+
+struct Case<'a> {
+    name: &'static str,
+    allocations: u64,
+    /// Makes that many calls and says how long they took.
+    run: Box<dyn FnMut(u64) -> Duration + 'a>,
+}
+
+impl<'b> Bench<'b> {
+    fn group<'a>(&'a mut self, name: &'static str, upstream: &Upstream) -> Group<'a, 'b> {
+        Group { bench: self, name, upstream: upstream.clone(), cases: Vec::new() }
+    }
+}
+
+impl<'b> Group<'_, 'b> {
+    fn call<S, R>(&mut self, name: &'static str, mut service: S)
+    where
+        S: Service<Sent, Response = Response<R>> + 'b,
+        R: Body,
+    {
+        let (runtime, upstream) = (self.bench.runtime, self.upstream.clone());
+        // Once to be warm, once to be counted.
+        drive(runtime, one_call(&mut service, upstream.request()));
+        let request = upstream.request();
+        let counted = allocation_counter::measure(|| drive(runtime, one_call(&mut service, request)));
+        let run = move |calls: u64| {
+            let mut elapsed = Duration::ZERO;
+            let mut left = calls;
+            while left > 0 {
+                // As many as stay in the cache.
+                let requests: Vec<_> = (0..left.min(64)).map(|_| upstream.request()).collect();
+                left -= requests.len() as u64;
+                let begun = now();
+                requests.into_iter().for_each(|request| drive(runtime, one_call(&mut service, request)));
+                elapsed += begun.elapsed();
+            }
+            elapsed
+        };
+        self.cases.push(Case { name, allocations: counted.count_total, run: Box::new(run) });
+    }
+
+    fn measure(self) {
+        let Self { bench, name, upstream, mut cases } = self;
+        let mut group = bench.criterion.benchmark_group(name);
+        let mut calls_made = 0;
+        cases.retain_mut(|case| {
+            let before = calls_made;
+            group.bench_function(case.name, |bencher| {
+                bencher.iter_custom(|calls| {
+                    calls_made += calls;
+                    (case.run)(calls)
+                });
+            });
+            // A filter on the command line skips some.
+            calls_made > before
+        });
+        group.finish();
+        // `--test` makes one call each.
+        let turns = if calls_made > cases.len() as u64 { TURNS } else { 1 };
+        let rows = take_turns(&mut cases, turns).into_iter().zip(&cases).map(|(nanos, case)| Row {
+            group: name,
+            name: case.name,
+            nanos,
+            allocations: case.allocations,
+            bytes: upstream.len(),
+            frames: upstream.frames.len(),
+        });
+        bench.rows.extend(rows);
+    }
+}
+
+/// The median of each, in nanoseconds a call.
+fn take_turns(cases: &mut [Case<'_>], turns: usize) -> Vec<f64> {
+    let calls: Vec<_> = cases
+        .iter_mut()
+        .map(|case| {
+            let one = (case.run)(1).as_nanos().max(1);
+            if turns > 1 { (TURN.as_nanos() / one).clamp(1, 10_000) as u64 } else { 1 }
+        })
+        .collect();
+    let mut samples = vec![Vec::new(); cases.len()];
+    for _ in 0..turns {
+        for ((case, calls), samples) in cases.iter_mut().zip(&calls).zip(&mut samples) {
+            samples.push((case.run)(*calls).as_nanos() as f64 / *calls as f64);
+        }
+    }
+    samples.iter_mut().map(|samples| median(samples)).collect()
+}
+
+async fn one_call<S, R>(service: &mut S, request: Sent)
+where
+    S: Service<Sent, Response = Response<R>>,
+    R: Body,
+{
+    let Ok(service) = service.ready().await else { panic!("the upstream is always ready") };
+    let Ok(response) = service.call(request).await else { panic!("the upstream always answers") };
+    assert!(response.status().is_success(), "a layer gave the failure back");
+    let mut body = pin!(response.into_body());
+    while let Some(frame) = body.frame().await {
+        black_box(frame.is_ok());
+    }
+}
+
+/// Polls once, which is nearly always enough.
+fn drive(runtime: &tokio::runtime::Runtime, future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        runtime.block_on(future);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+fn median(samples: &mut [f64]) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "\n{:<30} {:<38} {:>10} {:>10} {:>7} {:>10} {:>9} {:>7}\n",
+        "group", "service", "ns", "over bare", "allocs", "over bare", "ns/frame", "MB/s"
+    );
+    let mut bare: Option<&Row> = None;
+    for row in rows {
+        if bare.is_none_or(|bare| bare.group != row.group) {
+            bare = row.name.starts_with("bare").then_some(row);
+            text.push('\n');
+        }
+        let (ns, allocations) = bare.map_or((0.0, 0), |bare| (bare.nanos, bare.allocations));
+        let more = row.nanos - ns;
+        let _ = write!(
+            text,
+            "{:<30} {:<38} {:>10.0} {more:>10.0} {:>7} {:>10}",
+            row.group,
+            row.name,
+            row.nanos,
+            row.allocations,
+            row.allocations.saturating_sub(allocations),
+        );
+        if row.frames > 1 && !row.name.starts_with("bare") {
+            let speed = if row.nanos > 0.0 { row.bytes as f64 * 1e3 / row.nanos } else { 0.0 };
+            let _ = write!(text, " {:>9.1} {speed:>7.0}", more / row.frames as f64);
+        }
+        text.push('\n');
+    }
+    text
+}
