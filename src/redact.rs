@@ -4,8 +4,8 @@
 //! the localized message. Relays add the whole URL, `?key=` included. A rule by field would miss the next place, so that
 //! this is a scan of the bytes for what a key looks like, whatever surrounds it.
 //!
-//! One engine, three uses: [`redact`] for text that goes into messages and logs, [`mask`] for a body in memory, and
-//! [`Masker`] for a body that passes in chunks. The last two keep the length, so that `Content-Length` stays true.
+//! Two uses: [`redact`] for text that goes into messages and logs, and [`Masker`] for a body that passes in chunks, which
+//! keeps the length, so that `Content-Length` stays true.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -102,20 +102,8 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// Overwrites every key with `*`, in place. True where there was one.
-pub(crate) fn mask(bytes: &mut [u8]) -> bool {
-    let mut from = 0;
-    let mut any = false;
-    while let Some(key) = next_key(bytes, from) {
-        from = key.end;
-        bytes[key].fill(b'*');
-        any = true;
-    }
-    any
-}
-
-/// [`mask`] over a body that comes in chunks: a key may be cut anywhere, and what comes out is the same as if it had come
-/// whole.
+/// Overwrites keys with `*` in a body that comes in chunks. A key may be cut anywhere, and what comes out is the same as
+/// if it had come whole.
 ///
 /// Holds back at most [`Masker::MOST_HELD`] bytes: the start of what may yet turn out to be a key.
 #[derive(Debug, Default)]
@@ -192,6 +180,18 @@ mod tests {
     use super::*;
 
     const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
+
+    /// What the masker has to do, for a body that came whole: overwrites every key with `*`. True where there was one.
+    fn mask(bytes: &mut [u8]) -> bool {
+        let mut from = 0;
+        let mut any = false;
+        while let Some(key) = next_key(bytes, from) {
+            from = key.end;
+            bytes[key].fill(b'*');
+            any = true;
+        }
+        any
+    }
 
     #[test]
     fn a_key_is_found_whatever_surrounds_it() {

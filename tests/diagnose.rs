@@ -1,5 +1,7 @@
 //! The `diagnose` example, as a program.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     io::Write,
     path::PathBuf,

@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
-use super::{Failure, Fault, Flags, Hint, Kind, Quota, kind::Help, quota, tokens, wording};
+use super::{Details, Failure, Fault, Flags, Hint, Kind, Quota, kind::Help, quota, tokens, wording};
 use crate::status::{Envelope, Status, canonical_code};
 
 /// Longer hints are cut to this. A week is the longest period of any quota that was seen (Code Assist's: 161 hours were
@@ -48,35 +48,30 @@ pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8
     failure.status = wire.or_else(|| StatusCode::from_u16(code).ok());
     failure.google_status = said.status().and_then(canonical_name);
     failure.hint = asked.filter(|_| !ruling.ignore_hint).map(clamped);
-    failure.quota = ruling.quota.map(Arc::new);
-    failure.reason = said.reason().map(Into::into);
     failure.message = match said.message() {
         "" => status_text(failure.status).into(),
         message => message.into(),
     };
+    let mut details = Details { quota: ruling.quota, reason: said.reason().map(Into::into), ..Details::default() };
     if ruling.kind == Kind::ContextTooLong {
-        let numbers = tokens::read(&lower);
-        (failure.token_count, failure.token_limit) = (numbers.count, numbers.limit);
-        failure.help.other_model = numbers.limit.is_some_and(|limit| limit < LARGEST_CONTEXT);
+        details.tokens = tokens::read(&lower);
+        failure.help.other_model = details.tokens.limit.is_some_and(|limit| limit < LARGEST_CONTEXT);
     }
+    failure.details = Some(Arc::new(details));
     failure.flags = Flags { error_body: said.is_google(), ..Flags::default() };
     failure
 }
 
 /// A response of whose body nothing is known.
 pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Failure {
-    let kind = match status.as_u16() {
-        // Without the words, what a 503 most often is.
-        503 => Kind::Overloaded,
-        code => by_code(code),
-    };
+    let kind = without_words(status.as_u16());
     let mut failure = Failure::of_kind(kind, kind.facts().help);
     failure.status = Some(status);
     failure.hint = retry_after(headers, now).map(clamped);
     failure.message = status_text(Some(status)).into();
     if kind.fault() == Fault::Quota {
         failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= quota::SOON);
-        failure.quota = Some(Arc::default());
+        failure.details = Some(Arc::new(Details { quota: Some(Quota::default()), ..Details::default() }));
     }
     failure
 }
@@ -209,12 +204,19 @@ fn service(code: u16, said: &Status, lower: &str) -> Ruling {
         Kind::Capacity
     } else if let Some(kind) = wording::capacity(lower) {
         kind
+    } else if code == 503 && said.message().is_empty() {
+        without_words(code)
     } else if code != 499 && (said.status() == Some("DEADLINE_EXCEEDED") || wording::deadline(lower)) {
         Kind::DeadlineExceeded
     } else {
         by_code(code)
     };
     Ruling::of(kind)
+}
+
+/// What a status most often means, where nothing else was said.
+fn without_words(code: u16) -> Kind {
+    if code == 503 { Kind::Overloaded } else { by_code(code) }
 }
 
 /// What a status means by itself.

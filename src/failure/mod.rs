@@ -29,7 +29,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-use self::kind::Help;
+use self::{kind::Help, tokens::TokenNumbers};
 pub use self::{
     kind::{Clock, Fault, Kind},
     quota::{Quota, QuotaScope},
@@ -69,12 +69,17 @@ pub struct Failure {
     status: Option<StatusCode>,
     google_status: Option<&'static str>,
     hint: Option<Hint>,
-    quota: Option<Arc<Quota>>,
     message: Arc<str>,
-    reason: Option<Arc<str>>,
-    token_limit: Option<u64>,
-    token_count: Option<u64>,
+    details: Option<Arc<Details>>,
     flags: Flags,
+}
+
+/// What only some failures have, apart from the rest, so that a result with a failure in it stays small.
+#[derive(Debug, Default)]
+struct Details {
+    quota: Option<Quota>,
+    reason: Option<Box<str>>,
+    tokens: TokenNumbers,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -191,11 +196,8 @@ impl Failure {
             status: None,
             google_status: None,
             hint: None,
-            quota: None,
             message: Arc::default(),
-            reason: None,
-            token_limit: None,
-            token_count: None,
+            details: None,
             flags: Flags::default(),
         }
     }
@@ -259,7 +261,7 @@ impl Failure {
 
     /// Which quota it was, where it was one.
     pub fn quota(&self) -> Option<&Quota> {
-        self.quota.as_deref()
+        self.details.as_ref()?.quota.as_ref()
     }
 
     /// True where the same bytes with the same key have a real chance within minutes.
@@ -294,17 +296,17 @@ impl Failure {
 
     /// `ErrorInfo.reason`, such as `API_KEY_INVALID`.
     pub fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
+        self.details.as_ref()?.reason.as_deref()
     }
 
     /// The most input tokens that the model takes, where a refusal names it. It can be lower than the published limit.
     pub fn token_limit(&self) -> Option<u64> {
-        self.token_limit
+        self.details.as_ref()?.tokens.limit
     }
 
     /// How many input tokens the request had, where a refusal names it.
     pub fn token_count(&self) -> Option<u64> {
-        self.token_count
+        self.details.as_ref()?.tokens.count
     }
 
     /// True where it is proven that the upstream did not get the request, so that even a call that must not run twice can

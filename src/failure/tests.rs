@@ -368,7 +368,8 @@ fn every_known_sign_of_the_upstreams_health_is_judged() {
         (503, g(503, "The service is currently unavailable."), "service unavailable"),
         (503, g(503, "Visibility check was unavailable. Please retry the request."), "service unavailable"),
         (503, page("503 Service Temporarily Unavailable"), "service unavailable"),
-        (503, String::new(), "service unavailable"),
+        (503, String::new(), "model overloaded"),
+        (503, r#"{"error": {"code": 503, "stat"#.to_owned(), "model overloaded"),
         (503, g(503, "Deadline expired before operation could complete."), "service deadline_exceeded"),
         (504, g(504, "Deadline expired before operation could complete."), "service deadline_exceeded"),
         (504, page("504 Gateway Time-out"), "service deadline_exceeded"),
@@ -559,7 +560,7 @@ fn a_failure_is_one_sentence() {
 fn a_failure_is_small_and_can_cross_threads() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<Failure>();
-    assert!(size_of::<Failure>() <= 176, "{}", size_of::<Failure>());
+    assert!(size_of::<Failure>() <= 88, "{}", size_of::<Failure>());
 }
 
 proptest! {

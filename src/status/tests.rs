@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    read::{MOST_MESSAGE, MOST_NAME, MOST_VIOLATIONS},
+    *,
+};
 
 fn parse(body: &str) -> Status {
     Status::parse(body.as_bytes())
