@@ -159,7 +159,9 @@ impl<'a> Names<'a> {
         // A limit that the message states speaks against a zero that was only left out.
         let stated = said.message_limit();
         let left_out = stated.value.is_none() && said.violations().iter().any(|v| v.value() == Some(0));
-        if stated.zero || left_out {
+        // Older than the zero: "Gemini 2.5 Pro Preview doesn't have a free quota tier."
+        let no_tier = self.lower.contains("have a free quota tier");
+        if stated.zero || left_out || no_tier {
             return Period::Zero;
         }
         let code = said.status().unwrap_or_default();

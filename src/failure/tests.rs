@@ -288,6 +288,7 @@ fn every_known_refusal_for_quota_is_judged() {
         ),
         (g("Resource has been exhausted (e.g. check quota).", String::new()), "quota_unknown YYY - -"),
         (g("Resource has been exhausted (e.g. check quota).", retry("17s")), "quota_unknown YYY 17 -"),
+        (g("Gemini 2.5 Pro Preview doesn't have a free quota tier.", String::new()), "quota_zero nYY - -"),
         ("Too Many Requests".to_owned(), "quota_unknown YYY - -"),
         (String::new(), "quota_unknown YYY - -"),
         (

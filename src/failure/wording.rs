@@ -154,6 +154,7 @@ static CLIENT: &[Rule] = &[
             &["request body", "too large"],
             &["request size", "bytes"],
             &["request is too large"],
+            &["bytes are too large"],
             &["exceeds", "limit", "bytes"],
         ],
     ),

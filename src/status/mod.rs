@@ -9,7 +9,7 @@
 //! [`MOST_READ`] bytes, each a bounded number of times, and keeps a bounded amount. It judges nothing: what an error means
 //! is [`Failure`](crate::failure::Failure)'s business.
 //!
-//! Everything textual that leaves this module has been [redacted](crate) and capped, because error bodies echo API keys.
+//! Everything textual that leaves this module has been redacted and capped, because error bodies echo API keys.
 
 mod delay;
 mod json;
