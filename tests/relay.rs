@@ -1,5 +1,8 @@
 //! The relay example, from outside: its settings, what it does to requests and answers, and how it ends.
 
+#![cfg(unix)] // it is told to end by a signal
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
