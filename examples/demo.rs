@@ -160,7 +160,9 @@ where
             Ok((Err(why), _)) => *tally.failed.entry(why).or_default() += 1,
             Err(broken) => *tally.failed.entry(broken.to_string()).or_default() += 1,
         }
-        waiting.next().map(|call| drop(calls.spawn(call)));
+        if let Some(call) = waiting.next() {
+            calls.spawn(call);
+        }
     }
     bar.finish();
     tally.latencies.sort_unstable();
@@ -175,7 +177,7 @@ fn now() -> Instant {
 /// Every second prompt asks for a stream; one in a hundred has content that breaks the model.
 fn prompt(model: &str, number: usize) -> Request<Full<Bytes>> {
     let text = if number % 100 == 42 { "a poison pill" } else { "Say hello to the world." };
-    let method = if number % 2 == 0 { "generateContent" } else { "streamGenerateContent?alt=sse" };
+    let method = if number.is_multiple_of(2) { "generateContent" } else { "streamGenerateContent?alt=sse" };
     request(model, method, &format!("{text} ({number})"), "demo-key")
 }
 

@@ -109,7 +109,7 @@ mod in_flight;
 /// Where the Developer API is served.
 pub const DEVELOPER_API: &str = "https://generativelanguage.googleapis.com";
 
-/// How many calls may be in flight on one connection before another one is used: 80.
+/// How many calls may be in flight on one connection before another one is used, by default: 80.
 ///
 /// Google's front ends allow 100 concurrent streams a connection, which is also the least that RFC 9113 (section 6.5.2)
 /// recommends and what hyper assumes until told. A fifth is left free, because a stream that was reset still counts at
@@ -144,6 +144,7 @@ pub struct Client<B> {
 
 struct Shared<B> {
     base: BaseUrl,
+    streams: usize,
     first: Shard<B>,
     more: Box<[Shard<B>]>,
 }
@@ -230,7 +231,7 @@ impl<B> Shared<B> {
 
     /// The first connection with room, so that a quiet hour needs only one; when all are full, the least loaded one.
     fn place(&self) -> (&Shard<B>, InFlight) {
-        let with_room = |shard| Shard::place(shard).map(|in_flight| (shard, in_flight));
+        let with_room = |shard| Shard::place(shard, self.streams).map(|in_flight| (shard, in_flight));
         self.shards().find_map(with_room).unwrap_or_else(|| {
             let least = self.shards().min_by_key(|shard| shard.load()).unwrap_or(&self.first);
             (least, InFlight::new(&least.in_flight))
@@ -239,8 +240,8 @@ impl<B> Shared<B> {
 }
 
 impl<B> Shard<B> {
-    fn place(&self) -> Option<InFlight> {
-        InFlight::below(STREAMS, &self.in_flight)
+    fn place(&self, streams: usize) -> Option<InFlight> {
+        InFlight::below(streams, &self.in_flight)
     }
 
     fn load(&self) -> usize {
@@ -301,6 +302,7 @@ impl Future for ResponseFuture {
 pub struct ClientBuilder {
     base_url: String,
     connections: usize,
+    streams: usize,
     connect_timeout: Duration,
     keep_alive_interval: Option<Duration>,
     keep_alive_timeout: Duration,
@@ -314,6 +316,7 @@ impl ClientBuilder {
         Self {
             base_url,
             connections: CONNECTIONS,
+            streams: STREAMS,
             connect_timeout: CONNECT_TIMEOUT,
             keep_alive_interval: Some(KEEP_ALIVE_INTERVAL),
             keep_alive_timeout: KEEP_ALIVE_TIMEOUT,
@@ -333,11 +336,19 @@ impl ClientBuilder {
         self
     }
 
-    /// How many HTTP/2 connections may be open. One more is opened when each one has [`STREAMS`] calls in flight; when all
+    /// How many HTTP/2 connections may be open. One more is opened when each one has
+    /// [`streams`](Self::streams) calls in flight; when all
     /// are open, calls go to the least loaded one, and past 100 on each they queue there. HTTP/1.1, which has a
     /// connection a call, is not limited by it. Default: 32.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// How many calls may be in flight on a connection before another one is used: less than the upstream's own limit.
+    /// Default: [`STREAMS`], for the 100 that Google allows.
+    pub fn streams(mut self, streams: usize) -> Self {
+        self.streams = streams;
         self
     }
 
@@ -387,7 +398,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// When the base URL is none, `connections` is 0, or a duration is zero.
+    /// When the base URL is none, `connections`, `streams` or a duration is zero.
     pub fn build<B>(self) -> Result<Client<B>, ConfigError>
     where
         B: http_body::Body + Send,
@@ -405,8 +416,8 @@ impl ClientBuilder {
                 "{knob} is zero: nothing could ever be sent; take it out for the default"
             )));
         }
-        let Some(more) = self.connections.checked_sub(1) else {
-            return Err(ConfigError::new("connections is 0: at least one is needed"));
+        let (Some(more), 1..) = (self.connections.checked_sub(1), self.streams) else {
+            return Err(ConfigError::new("connections and streams are at least 1: nothing could ever be sent"));
         };
 
         let mut pool = legacy::Client::builder(TokioExecutor::new());
@@ -424,6 +435,6 @@ impl ClientBuilder {
 
         let first = shard();
         let more = iter::repeat_with(shard).take(more).collect();
-        Ok(Client { shared: Arc::new(Shared { base, first, more }) })
+        Ok(Client { shared: Arc::new(Shared { base, streams: self.streams, first, more }) })
     }
 }

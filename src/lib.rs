@@ -54,6 +54,7 @@
 //! [`docs::streaming`]: when an answer is committed.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 pub mod body;
 pub mod call;

@@ -1,5 +1,7 @@
 //! The client against servers on loopback: connections, errors, and what goes over the wire.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     error::Error,
     io::{Read, Write},
@@ -21,7 +23,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use tokio::{net::TcpListener, sync::Barrier, time::timeout};
+use tokio::{io::AsyncReadExt, net::TcpListener, sync::Barrier, time::timeout};
 use tower::{Service, ServiceExt};
 use tower_gemini::client::{Client, ClientBuilder, STREAMS};
 
@@ -94,6 +96,12 @@ async fn meet(meet: usize, calls: usize, configure: impl FnOnce(ClientBuilder) -
 async fn of_250_calls_at_once_none_waits_for_another() {
     let connections = meet(250, 250, ClientBuilder::http2_prior_knowledge).await;
     assert_eq!(connections, Some(250_usize.div_ceil(STREAMS)));
+}
+
+#[tokio::test]
+async fn an_upstream_that_takes_fewer_streams_gets_more_connections() {
+    let connections = meet(40, 40, |builder| builder.http2_prior_knowledge().streams(10)).await;
+    assert_eq!(connections, Some(4));
 }
 
 #[tokio::test]
@@ -224,6 +232,40 @@ async fn an_upstream_that_speaks_no_tls_is_a_connect_error() {
 }
 
 #[tokio::test]
+async fn over_tls_http_2_is_offered_first() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(format!("https://localhost:{port}")).build().unwrap();
+    let call = tokio::spawn(client.oneshot(get("/")));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut hello = vec![0; 4096];
+    let length = stream.read(&mut hello).await.unwrap();
+    let hello = hello[..length].escape_ascii().to_string();
+    assert!(hello.contains(r"\x02h2\x08http/1.1") && hello.contains("localhost"), "{hello}");
+    call.abort();
+}
+
+/// The upstream's machine has gone, and nobody says so.
+#[tokio::test]
+async fn a_dead_connection_is_found_by_pings() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let request = connection.accept().await;
+        std::future::pending::<()>().await; // and nobody drives the connection any more
+        drop((connection, request));
+    });
+    let builder = client_of(address).http2_prior_knowledge();
+    let (interval, limit) = (Duration::from_millis(50), Duration::from_millis(50));
+    let client: Client<Full<Bytes>> = builder.keep_alive_interval(interval).keep_alive_timeout(limit).build().unwrap();
+    let error = timeout(PATIENCE, client.oneshot(get("/"))).await.expect("nobody noticed").unwrap_err();
+    let hyper = find::<hyper::Error>(&*error).unwrap();
+    assert!(hyper.is_timeout() || hyper.to_string().contains("keep-alive"), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_reset_stream_keeps_h2s_reason() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -284,7 +326,8 @@ fn what_cannot_work_is_refused_when_it_is_built() {
     let built = |builder: ClientBuilder| builder.build::<Full<Bytes>>().map(|_| ()).unwrap_err().to_string();
     assert!(built(Client::builder().base_url("generativelanguage")).contains("no base URL"));
     assert!(built(Client::vertex("not a region")).contains("no base URL"));
-    assert!(built(Client::builder().connections(0)).contains("at least one"));
+    assert!(built(Client::builder().connections(0)).contains("at least 1"));
+    assert!(built(Client::builder().streams(0)).contains("at least 1"));
     assert!(built(Client::builder().connect_timeout(Duration::ZERO)).contains("connect_timeout is zero"));
 }
 

@@ -1,5 +1,7 @@
 //! The relay example, from outside: its settings, what it does to requests and answers, and how it ends.
 
+#![cfg(unix)] // it is told to end by a signal
+
 mod relay_process;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

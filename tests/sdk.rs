@@ -1,11 +1,17 @@
 //! Unmodified SDKs through the relay, while the upstream answers 503 twice before each answer.
 //!
-//! `.ci/sdk-setup` installs them. The interpreters are `TOWER_GEMINI_PYTHON` (default `python3`) and `TOWER_GEMINI_NODE`
-//! (default `node`, which finds modules by `NODE_PATH`).
+//! `.ci/sdk-setup` installs them under `target/sdk`, where they are found. `TOWER_GEMINI_PYTHON`, `TOWER_GEMINI_NODE` and
+//! `NODE_PATH` name others.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod relay_process;
 
-use std::{env, path::Path, process::Stdio};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use tokio::{process::Command, time::timeout};
 use tower_gemini::{
@@ -20,23 +26,35 @@ const OVERLOADED_TWICE: [u16; 3] = [503, 503, 200];
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn google_genai_for_python_sees_answers_only() {
-    let python = env::var("TOWER_GEMINI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    check(&python, "gemini.py", &google_genai()).await;
+    check(python(), "gemini.py", &google_genai()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn google_genai_for_javascript_sees_answers_only() {
-    let node = env::var("TOWER_GEMINI_NODE").unwrap_or_else(|_| "node".to_owned());
-    check(&node, "gemini.mjs", &google_genai()).await;
+    let mut node = Command::new(env::var_os("TOWER_GEMINI_NODE").unwrap_or_else(|| "node".into()));
+    if env::var_os("NODE_PATH").is_none() {
+        node.env("NODE_PATH", installed("node/node_modules"));
+    }
+    check(node, "gemini.mjs", &google_genai()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn openai_for_python_sees_answers_only() {
-    let python = env::var("TOWER_GEMINI_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let generate_stream_embed_list = OVERLOADED_TWICE.repeat(4);
-    check(&python, "openai_compatible.py", &[&generate_stream_embed_list[..], &[404]].concat()).await;
+    check(python(), "openai_compatible.py", &[&generate_stream_embed_list[..], &[404]].concat()).await;
+}
+
+/// Where `.ci/sdk-setup` puts things: `target/sdk`, seen from a test in `target/debug/deps`.
+fn installed(path: &str) -> PathBuf {
+    env::current_exe().unwrap().ancestors().nth(3).unwrap().join("sdk").join(path)
+}
+
+fn python() -> Command {
+    let installed = installed("venv/bin/python");
+    let found = if installed.exists() { installed.into() } else { "python3".into() };
+    Command::new(env::var_os("TOWER_GEMINI_PYTHON").unwrap_or(found))
 }
 
 /// What both of Google's scripts get from the upstream: generate, stream, chat (in two turns), count tokens, embed, list
@@ -47,7 +65,7 @@ fn google_genai() -> Vec<u16> {
 }
 
 /// Runs a script against a relay, and holds what reached the upstream against `attempts`.
-async fn check(interpreter: &str, script: &str, attempts: &[u16]) {
+async fn check(mut process: Command, script: &str, attempts: &[u16]) {
     let mut emulator = Emulator::builder().key("key-of-the-relay", "p1");
     for prompt in ["please generate", "please stream", "please chat"] {
         emulator = emulator.trouble(When::first(2).prompt(prompt), Trouble::overloaded());
@@ -65,13 +83,12 @@ async fn check(interpreter: &str, script: &str, attempts: &[u16]) {
     .await;
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
-    let mut process = Command::new(interpreter);
     process.arg(&script).arg(relay.uri()).stdin(Stdio::null()).kill_on_drop(true);
     // Loopback is never behind a proxy, and no key but the script's own is looked for.
     process.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
     process.env_remove("GEMINI_API_KEY").env_remove("GOOGLE_API_KEY").env_remove("OPENAI_API_KEY");
     let output = timeout(PATIENCE, process.output()).await.expect("the script does not end");
-    let output = output.unwrap_or_else(|error| panic!("{interpreter} cannot be run: {error}"));
+    let output = output.unwrap_or_else(|error| panic!("{process:?} cannot be run: {error}"));
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
     assert!(output.status.success(), "{}{}", said[0], said[1]);
 

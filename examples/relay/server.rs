@@ -6,12 +6,7 @@ use std::{
 };
 
 use axum::{middleware, serve::ListenerExt};
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-    sync::watch,
-    time::sleep,
-};
+use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tower_gemini::BoxError;
 
 use crate::{proxy, settings::Settings, stack::stack};
@@ -49,7 +44,16 @@ pub(crate) async fn run(settings: Settings) -> Result<(), BoxError> {
 
 /// How often the relay has been told to end.
 fn signals() -> io::Result<watch::Receiver<u32>> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    #[cfg(unix)]
+    let (mut terminate, mut interrupt) = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    #[cfg(windows)]
+    let (mut terminate, mut interrupt) = {
+        use tokio::signal::windows::{ctrl_c, ctrl_close};
+        (ctrl_close()?, ctrl_c()?)
+    };
     let (tell, told) = watch::channel(0);
     tokio::spawn(async move {
         loop {
