@@ -140,13 +140,13 @@ where
 {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         loop {
-            match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
+            let data = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
                 Err(error) => return Poll::Ready(Done::Broken(error.into())),
-                Ok(false) => return Poll::Ready(Done::Ended),
-                Ok(true) => {}
-            }
+                Ok(None) => return Poll::Ready(Done::Ended),
+                Ok(Some(data)) => data,
+            };
             if let Some(watch) = &mut self.watch {
-                watch.push(self.prefix.last().map_or(&[][..], |data| data));
+                watch.push(data);
                 let verdict = watch.verdict();
                 if verdict != Verdict::Undecided {
                     return Poll::Ready(Done::Decided(verdict));
