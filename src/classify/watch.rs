@@ -80,8 +80,8 @@ impl Watch {
         } else if found.error.is_some() {
             // Read the error to its end first.
             if self.scanner.is_between_values() { Verdict::Failed } else { Verdict::Undecided }
-        } else if self.surface == Surface::Interactions && self.events.as_ref().is_none_or(|events| events.seen > 0) {
-            // An interaction is made when it is accepted: whatever is no error is content.
+        } else if self.surface == Surface::Interactions && self.events.as_ref().is_some_and(|events| events.seen > 0) {
+            // An interaction is made when it is accepted: any event but an error is content.
             Verdict::Commit
         } else {
             Verdict::Undecided
