@@ -187,7 +187,7 @@ fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
             INTERACTIONS,
             "application/json",
             r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#.into(),
-            Kind::QuotaUnknown,
+            Kind::QuotaMinute,
         ),
     ]
 }
@@ -404,8 +404,21 @@ async fn an_error_that_comes_later_is_forwarded_and_reported_wherever_it_is_cut(
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_that_comes_later_is_reported_though_more_follows_it() {
+    let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let text = format!("{delta}data: {BUSY}\n\ndata: [DONE]\n\n");
+    let response = answered(CHAT, sse(chunks([text.clone()]))).await;
+    let usage = usage(&response);
+    let (data, error) = frames(response.into_body()).await;
+    assert_eq!(data, [text]);
+    assert!(error.is_none());
+    assert_eq!(usage.report().failure.unwrap().kind(), Kind::Overloaded);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cut_answer_ends_in_an_error() {
     let cut: Vec<(&str, &str, String)> = vec![
+        (STREAM, "text/event-stream", event("a") + "data: {\"error\":{\"code\":503,\"mess"),
         (STREAM, "text/event-stream", event("a")),
         (STREAM, "text/event-stream", event("a") + "data: {\"candid"),
         (ARRAY, "application/json", "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}".into()),
