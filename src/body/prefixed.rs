@@ -35,36 +35,38 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
-    /// Reads one frame of the body into the prefix. `Ready(Ok(false))`: the body has ended.
-    pub(crate) fn poll_read<B>(&mut self, cx: &mut Context<'_>, body: Pin<&mut B>) -> Poll<Result<bool, B::Error>>
+    /// Reads the next bytes of the body into the prefix. `Ready(Ok(None))`: the body has ended.
+    ///
+    /// Frames without a byte are not kept: nothing would bound them.
+    pub(crate) fn poll_read<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut body: Pin<&mut B>,
+    ) -> Poll<Result<Option<&Bytes>, B::Error>>
     where
         B: Body<Data = Bytes>,
     {
-        if self.ended {
-            return Poll::Ready(Ok(false));
+        while !self.ended {
+            match std::task::ready!(body.as_mut().poll_frame(cx)) {
+                None => self.ended = true,
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => {
+                        self.len += data.len();
+                        self.frames.push_back(data);
+                        return Poll::Ready(Ok(self.frames.back()));
+                    }
+                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                },
+            }
         }
-        match std::task::ready!(body.poll_frame(cx)) {
-            None => self.ended = true,
-            Some(Err(error)) => return Poll::Ready(Err(error)),
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    self.len += data.len();
-                    self.frames.push_back(data);
-                }
-                Err(frame) => self.trailers = frame.into_trailers().ok(),
-            },
-        }
-        Poll::Ready(Ok(!self.ended))
+        Poll::Ready(Ok(None))
     }
 
     /// Bytes read so far.
     pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    /// The frame that was read last.
-    pub(crate) fn last(&self) -> Option<&Bytes> {
-        self.frames.back()
     }
 
     /// All that was read, in one piece; nothing is copied where it came in one.

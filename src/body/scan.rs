@@ -51,6 +51,8 @@ pub(crate) struct ErrorFound {
     pub(crate) code: Option<u64>,
     pub(crate) status: Option<Box<str>>,
     pub(crate) message: Option<Box<str>>,
+    /// It has been read to its end.
+    pub(crate) whole: bool,
 }
 
 /// A scanner of one JSON value after another.
@@ -274,6 +276,12 @@ impl Scanner {
     }
 
     fn close(&mut self) {
+        if self.here() == Node::Error
+            && let Some(error) = &mut self.found.error
+        {
+            error.whole = true;
+            self.found.version += 1;
+        }
         self.path_len -= 1;
         self.state = State::After;
     }
@@ -367,6 +375,7 @@ impl Scanner {
             return;
         }
         let text = unescaped(&self.text);
+        let here = self.here();
         let found = &mut self.found;
         found.version += 1;
         match wanted {
@@ -382,7 +391,11 @@ impl Scanner {
                 }
             }
             Wanted::ErrorStatus => found.error.get_or_insert_default().status = Some(text),
-            Wanted::ErrorMessage => found.error.get_or_insert_default().message = Some(text),
+            Wanted::ErrorMessage => {
+                let whole = here == Node::Answer;
+                let error = found.error.get_or_insert_default();
+                (error.message, error.whole) = (Some(text), error.whole || whole);
+            }
             Wanted::Nothing | Wanted::Content => {}
         }
     }

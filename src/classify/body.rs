@@ -51,16 +51,11 @@ impl<R> ClassifyBody<R> {
         Self { pending: Some(error), ..Self::plain(body) }
     }
 
-    pub(super) fn watched(body: PrefixedBody<R>, watch: Box<Watch>, usage: Usage) -> Self {
-        let mut watching = Watching { watch, usage, version: 0, failed: false };
+    /// A body that is followed to its end. `failed`: it had failed before it was handed over.
+    pub(super) fn watched(body: PrefixedBody<R>, watch: Box<Watch>, usage: Usage, failed: bool) -> Self {
+        let mut watching = Watching { watch, usage, version: 0, failed };
         watching.report();
         Self { watching: Some(watching), ..Self::plain(body) }
-    }
-
-    pub(super) fn fail_held(&mut self) {
-        if let Some(watching) = &mut self.watching {
-            watching.failed = true;
-        }
     }
 }
 
@@ -70,7 +65,7 @@ impl Watching {
         if found.version != self.version {
             self.version = found.version;
             self.usage.fill(found);
-            if let Some(failure) = self.watch.late_failure().filter(|_| found.content) {
+            if let Some(failure) = self.watch.late_failure().filter(|_| !self.failed) {
                 self.usage.fail(failure);
             }
         }

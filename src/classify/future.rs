@@ -100,7 +100,7 @@ where
                             return Poll::Ready(Ok(response));
                         };
                         if !this.settings.hold_answers {
-                            return Poll::Ready(Ok(watched(parts, PrefixedBody::untouched(body), watch.into())));
+                            return Poll::Ready(Ok(watched(parts, PrefixedBody::untouched(body), watch.into(), false)));
                         }
                         let reading = Reading { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
                         this.state.set(State::Reading { reading: Some(reading.into()) });
@@ -140,13 +140,13 @@ where
 {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
         loop {
-            match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
+            let data = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
                 Err(error) => return Poll::Ready(Done::Broken(error.into())),
-                Ok(false) => return Poll::Ready(Done::Ended),
-                Ok(true) => {}
-            }
+                Ok(None) => return Poll::Ready(Done::Ended),
+                Ok(Some(data)) => data,
+            };
             if let Some(watch) = &mut self.watch {
-                watch.push(self.prefix.last().map_or(&[][..], |data| data));
+                watch.push(data);
                 let verdict = watch.verdict();
                 if verdict != Verdict::Undecided {
                     return Poll::Ready(Done::Decided(verdict));
@@ -176,9 +176,8 @@ where
             Done::Ended | Done::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
             Done::Full | Done::Decided(_) => None,
         };
-        let mut response = watched(parts, PrefixedBody::new(prefix, body), watch);
+        let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
         if let Some(failure) = failure {
-            response.body_mut().fail_held();
             Outcome::update(&mut response, |outcome| outcome.with_failure(failure));
         }
         Ok(response)
@@ -197,9 +196,9 @@ fn unwatched<R>(parts: Parts, body: PrefixedBody<R>) -> Response<ClassifyBody<R>
     Response::from_parts(parts, ClassifyBody::plain(body))
 }
 
-fn watched<R>(parts: Parts, body: PrefixedBody<R>, watch: Box<Watch>) -> Response<ClassifyBody<R>> {
+fn watched<R>(parts: Parts, body: PrefixedBody<R>, watch: Box<Watch>, failed: bool) -> Response<ClassifyBody<R>> {
     let usage = Usage::default();
-    let mut response = Response::from_parts(parts, ClassifyBody::watched(body, watch, usage.clone()));
+    let mut response = Response::from_parts(parts, ClassifyBody::watched(body, watch, usage.clone(), failed));
     Outcome::update(&mut response, |outcome| outcome.with_usage(usage));
     response
 }

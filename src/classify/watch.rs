@@ -80,8 +80,8 @@ impl Watch {
         } else if found.error.is_some() {
             // Read the error to its end first.
             if self.scanner.is_between_values() { Verdict::Failed } else { Verdict::Undecided }
-        } else if self.surface == Surface::Interactions && self.events.as_ref().is_none_or(|events| events.seen > 0) {
-            // An interaction is made when it is accepted: whatever is no error is content.
+        } else if self.surface == Surface::Interactions && self.events.as_ref().is_some_and(|events| events.seen > 0) {
+            // An interaction is made when it is accepted: any event but an error is content.
             Verdict::Commit
         } else {
             Verdict::Undecided
@@ -103,7 +103,10 @@ impl Watch {
     /// Whether an answer that was handed over ended before it was finished.
     pub(super) fn is_cut(&self) -> bool {
         let found = &self.scanner.found;
-        if self.surface == Surface::Interactions || found.error.is_some() {
+        if let Some(error) = &found.error {
+            return !error.whole;
+        }
+        if self.surface == Surface::Interactions {
             return false;
         }
         let finished = found.finish_reason.is_some() || found.block_reason.is_some();
@@ -116,7 +119,7 @@ impl Watch {
 
     /// The failure that the upstream reports in an answer which was handed over already.
     pub(super) fn late_failure(&self) -> Option<Failure> {
-        let error = self.scanner.found.error.as_ref().filter(|_| self.scanner.is_between_values())?;
+        let error = self.scanner.found.error.as_ref().filter(|error| error.whole)?;
         // Shaped anew from the three members that were kept, so that one parser judges all errors.
         let object =
             serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });

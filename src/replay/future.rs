@@ -129,18 +129,19 @@ where
             return Poll::Ready(Ok(Collected::TooLarge));
         }
         loop {
-            let before = self.prefix.len();
-            match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
+            let more = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
                 Err(error) => {
                     let failure = Failure::local(Kind::RequestBody, "the request's body broke off while it was read");
                     return Poll::Ready(Err(Error::caused(super::NAME, failure, error).into()));
                 }
-                Ok(false) => return Poll::Ready(Ok(Collected::Kept)),
-                Ok(true) if self.prefix.len() > self.max_body => return Poll::Ready(Ok(Collected::TooLarge)),
-                Ok(true) if !self.reservation.grow(self.prefix.len() - before) => {
-                    return Poll::Ready(Ok(Collected::NoMemory));
-                }
-                Ok(true) => {}
+                Ok(None) => return Poll::Ready(Ok(Collected::Kept)),
+                Ok(Some(data)) => data.len(),
+            };
+            if self.prefix.len() > self.max_body {
+                return Poll::Ready(Ok(Collected::TooLarge));
+            }
+            if !self.reservation.grow(more) {
+                return Poll::Ready(Ok(Collected::NoMemory));
             }
         }
     }

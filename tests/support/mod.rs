@@ -1,7 +1,7 @@
 //! What the tests share: an upstream that does as it is told, bodies that are fed by hand, and services that notice how
 //! they are treated.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 use std::{
     error::Error as StdError,

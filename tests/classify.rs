@@ -1,0 +1,544 @@
+//! `ClassifyLayer`: what it reads, when it hands an answer over, and that it changes nothing.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header::ACCEPT_ENCODING};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use support::*;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, ServiceExt};
+use tower_gemini::{
+    BoxError, ClassifyLayer, Error,
+    classify::ClassifyBody,
+    context::Usage,
+    failure::{Fault, Kind},
+};
+
+type Classified = Result<Response<ClassifyBody<AnyBody>>, BoxError>;
+
+async fn classified(request: Request<Full<Bytes>>, answer: Answer) -> Classified {
+    let answer = parking_lot::Mutex::new(Some(answer));
+    let upstream = Upstream::at_once(move |_| answer.lock().take().expect("asked once"));
+    ClassifyLayer::new().layer(upstream).oneshot(request).await
+}
+
+async fn answered(uri: &str, answer: Response<AnyBody>) -> Response<ClassifyBody<AnyBody>> {
+    classified(post(uri), Ok(answer)).await.unwrap()
+}
+
+fn kind<R>(response: &Response<R>) -> Option<Kind> {
+    outcome(response).failure().map(|failure| failure.kind())
+}
+
+fn usage<R>(response: &Response<R>) -> Usage {
+    outcome(response).usage().cloned().expect("a usage cell")
+}
+
+// === errors ===
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_read_and_given_back() {
+    let body = r#"{"error":{"code":429,"message":"You exceeded your current quota. Please retry in 2.5s.","status":"RESOURCE_EXHAUSTED",
+        "details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"2s"}]}}"#;
+    let response = answered(GENERATE, json(429, body)).await;
+    let failure = outcome(&response).failure().cloned().unwrap();
+    assert_eq!((failure.fault(), failure.has_error_body()), (Fault::Quota, true));
+    assert_eq!(failure.hint().unwrap().delay(), Duration::from_millis(2500));
+    assert!(outcome(&response).was_sent());
+    assert_eq!(read(response.into_body()).await, body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_any_size_comes_back_frame_by_frame() {
+    const CAP: usize = 64 * 1024;
+    for size in [0, BUSY.len(), CAP - 1, CAP, CAP + 1, 3 * CAP] {
+        for chunk in [1000, CAP, 4 * CAP] {
+            let body: Vec<u8> = BUSY.bytes().chain(std::iter::repeat(b' ')).take(size).collect();
+            let sent: Vec<Bytes> = body.chunks(chunk).map(Bytes::copy_from_slice).collect();
+            let response = answered(GENERATE, typed(503, "application/json", chunks(sent.clone()))).await;
+            assert_eq!(outcome(&response).failure().unwrap().has_error_body(), size > 0);
+            let (frames, error) = frames(response.into_body()).await;
+            assert!(error.is_none());
+            assert_eq!(frames, sent, "{size} bytes by {chunk}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_an_endless_error_only_the_beginning_is_awaited() {
+    let (feed, body) = fed();
+    feed.data(BUSY);
+    let (sent, upstream) = (
+        BUSY.len(),
+        Upstream::at_once({
+            let body = parking_lot::Mutex::new(Some(body));
+            move |_| Ok(typed(503, "application/json", any(body.lock().take().unwrap())))
+        }),
+    );
+    let mut call = task::spawn(ClassifyLayer::new().layer(upstream).oneshot(post(GENERATE)));
+    assert_pending!(call.poll());
+    feed.data(vec![b' '; 64 * 1024 - sent - 1]);
+    assert_pending!(call.poll(), "one byte under the cap");
+    feed.data(" ");
+    let response = assert_ready!(call.poll()).unwrap();
+    assert_eq!(kind(&response), Some(Kind::Overloaded));
+    // The rest streams on.
+    feed.data("rest");
+    drop(feed);
+    assert_eq!(read(response.into_body()).await.len(), 64 * 1024 + 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_whose_body_breaks_is_judged_by_what_came() {
+    let response = answered(GENERATE, typed(503, "application/json", broken([BUSY]))).await;
+    assert_eq!(kind(&response), Some(Kind::Overloaded));
+    assert!(!response.body().is_end_stream());
+    let (data, error) = frames(response.into_body()).await;
+    assert_eq!(data, [BUSY]);
+    assert!(source::<std::io::Error>(&error.unwrap()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_error_says_what_it_means_and_stays_readable() {
+    let error = classified(post(GENERATE), Err(reset().into())).await.unwrap_err();
+    assert_eq!(find(&error).failure().kind(), Kind::Reset);
+    assert_eq!(find(&error).layer(), "classify");
+    assert!(source::<std::io::Error>(&error).is_some());
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    let error = classified(post(GENERATE), Err(refused.into())).await.unwrap_err();
+    assert!(find(&error).never_sent());
+    // What a layer inside has judged is not judged again.
+    let inner: BoxError =
+        Error::refusal("inner", tower_gemini::failure::Failure::local(Kind::CircuitOpen, "open")).into();
+    let error = classified(post(GENERATE), Err(inner)).await.unwrap_err();
+    assert_eq!(find(&error).layer(), "inner");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_compressed_is_asked_for() {
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let mut request = post(GENERATE);
+    request.headers_mut().append(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+    request.headers_mut().append(ACCEPT_ENCODING, HeaderValue::from_static("br"));
+    ClassifyLayer::new().layer(upstream.clone()).oneshot(request.clone()).await.unwrap();
+    ClassifyLayer::disabled().layer(upstream.clone()).oneshot(request).await.unwrap();
+    let asked = upstream.asked();
+    let values: Vec<_> = asked[0].headers.get_all(ACCEPT_ENCODING).iter().collect();
+    assert_eq!(values, ["identity"]);
+    assert_eq!(asked[1].headers.get_all(ACCEPT_ENCODING).iter().count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_it_says_and_changes_nothing() {
+    let upstream = Upstream::at_once(|nth| match nth {
+        0 => Ok(busy()),
+        1 => Ok(sse(chunks([event("a")]))),
+        _ => Err(reset().into()),
+    });
+    let service = ClassifyLayer::disabled().layer(upstream);
+    let response = service.clone().oneshot(post(GENERATE)).await.unwrap();
+    assert!(response.extensions().is_empty());
+    assert_eq!(read(response.into_body()).await, BUSY);
+    let response = service.clone().oneshot(post(STREAM)).await.unwrap();
+    assert!(response.extensions().is_empty());
+    assert_eq!(read(response.into_body()).await, event("a"));
+    let error = service.oneshot(post(GENERATE)).await.unwrap_err();
+    assert!(error.downcast_ref::<std::io::Error>().is_some());
+}
+
+// === before the commit ===
+
+/// Answers that have failed though they say 200: where, and what they are.
+fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
+    let error_event = format!("data: {BUSY}\r\n\r\n");
+    let raw = "{\n  \"error\": {\n    \"code\": 503,\n    \"message\": \"The model is overloaded.\",\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
+    let empty = format!("data: {EMPTY}\r\n\r\n");
+    let counted = "data: {\"usageMetadata\":{\"promptTokenCount\":3}}\r\n\r\n";
+    let stream = |text: String, kind| (STREAM, "text/event-stream", text, kind);
+    let malformed = r#"{"candidates":[{"finishReason":"MALFORMED_FUNCTION_CALL"}]}"#;
+    let blocked = r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#;
+    vec![
+        stream(error_event.clone(), Kind::Overloaded),
+        stream(format!(": ping\r\n\r\n{counted}{error_event}"), Kind::Overloaded),
+        stream(raw.into(), Kind::Overloaded),
+        stream(format!("{counted}{raw}"), Kind::Overloaded),
+        stream(String::new(), Kind::EmptyResponse),
+        stream(": ping\r\n\r\n".into(), Kind::EmptyResponse),
+        stream(empty.clone(), Kind::EmptyResponse),
+        stream(format!("data: {malformed}\r\n\r\n"), Kind::EmptyMalformedFunctionCall),
+        stream(format!("data: {blocked}\r\n\r\n"), Kind::ContentBlocked),
+        (ARRAY, "application/json", format!("[{BUSY}\n]"), Kind::Overloaded),
+        (ARRAY, "application/json", "[]".into(), Kind::EmptyResponse),
+        (ARRAY, "application/json", format!("[{EMPTY}]"), Kind::EmptyResponse),
+        (GENERATE, "application/json", EMPTY.into(), Kind::EmptyResponse),
+        (GENERATE, "application/json", "{}".into(), Kind::EmptyResponse),
+        (GENERATE, "application/json", String::new(), Kind::EmptyResponse),
+        (GENERATE, "application/json", malformed.into(), Kind::EmptyMalformedFunctionCall),
+        (GENERATE, "application/json", blocked.into(), Kind::ContentBlocked),
+        (GENERATE, "application/json", BUSY.into(), Kind::Overloaded),
+        (CHAT, "text/event-stream", "data: [DONE]\n\n".into(), Kind::EmptyResponse),
+        (CHAT, "application/json", format!("[{BUSY}]"), Kind::Overloaded),
+        (
+            INTERACTIONS,
+            "application/json",
+            r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#.into(),
+            Kind::QuotaMinute,
+        ),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_fails_before_its_content_is_a_failure_and_keeps_its_bytes() {
+    for (uri, content_type, text, expected) in failed_answers() {
+        for size in [1, 7, 4096] {
+            let sent: Vec<Bytes> = text.as_bytes().chunks(size).map(Bytes::copy_from_slice).collect();
+            let response = answered(uri, typed(200, content_type, chunks(sent.clone()))).await;
+            assert_eq!(kind(&response), Some(expected), "{text:?} by {size}");
+            let (data, error) = frames(response.into_body()).await;
+            assert_eq!(data, sent, "{text:?}");
+            // It has failed already: that it ends early is no news.
+            assert!(error.is_none(), "{error:?} for {text:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_are_not_read_as_if_they_were_the_last_frame_again() {
+    // The frame ends inside a string: scanned twice, it would look like content.
+    let (feed, body) = fed();
+    feed.data("data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"");
+    feed.trailers(HeaderMap::new());
+    drop(feed);
+    let response = answered(STREAM, sse(any(body))).await;
+    assert_eq!(kind(&response), Some(Kind::EmptyResponse));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_before_the_content_is_an_error_and_after_it_a_broken_body() {
+    let held = [": ping\r\n\r\n".to_owned(), "data: {\"candidates\":[{\"content\"".into()];
+    for sent in [&held[..0], &held[..1], &held] {
+        let error = classified(post(STREAM), Ok(sse(broken(sent)))).await.unwrap_err();
+        assert_eq!(find(&error).failure().kind(), Kind::Reset);
+        assert!(find(&error).outcome().was_sent());
+    }
+    let response = answered(STREAM, sse(broken([event("a")]))).await;
+    assert_eq!(kind(&response), None);
+    let usage = usage(&response);
+    let mut body = response.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), event("a"));
+    let error = body.frame().await.unwrap().unwrap_err();
+    let failure = find(&error).failure();
+    assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::Reset, true));
+    assert!(!failure.same_key_may_help());
+    assert!(usage.report().failure.is_some_and(|failure| failure.kind() == Kind::Reset));
+    assert!(body.frame().await.is_none());
+    assert!(body.is_end_stream());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_content_hands_the_answer_over_at_once() {
+    let cases = [
+        (
+            STREAM,
+            "text/event-stream",
+            vec![": ping\r\n\r\n", "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"h"],
+        ),
+        // Thoughts are content.
+        (
+            STREAM,
+            "text/event-stream",
+            vec!["data: {\"candidates\":[{\"content\":{\"parts\":[{\"thought\":true,\"text\":\"", "h"],
+        ),
+        (ARRAY, "application/json", vec!["[", "{\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{"]),
+        (GENERATE, "application/json", vec!["{\"candidates\": [{\"content\": {\"parts\": [{\"text\"", ": \"h"]),
+        (
+            CHAT,
+            "text/event-stream",
+            vec![
+                "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n",
+                "data: {\"choices\":[{\"delta\":{\"content\":\"h",
+            ],
+        ),
+        (CHAT, "text/event-stream", vec!["data: {\"choices\":[{\"delta\":{", "\"tool_calls\":[{"]),
+        (INTERACTIONS, "text/event-stream", vec!["event: interaction.start\ndata: {\"id\"", ":1}\n\n"]),
+    ];
+    for (uri, content_type, sent) in cases {
+        let (feed, body) = fed();
+        let body = parking_lot::Mutex::new(Some(body));
+        let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, any(body.lock().take().unwrap()))));
+        let mut call = task::spawn(ClassifyLayer::new().layer(upstream).oneshot(post(uri)));
+        for (nth, chunk) in sent.iter().enumerate() {
+            assert_pending!(call.poll(), "before chunk {nth} of {sent:?}");
+            feed.data(*chunk);
+        }
+        let response = assert_ready!(call.poll(), "{sent:?}").unwrap();
+        assert_eq!(kind(&response), None);
+        let mut body = response.into_body();
+        for chunk in sent {
+            let frame = assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), chunk);
+        }
+        assert_pending!(task::spawn(body.frame()).poll());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_64_kib_are_held_for_a_first_content() {
+    let (feed, body) = fed();
+    let body = parking_lot::Mutex::new(Some(body));
+    let upstream = Upstream::at_once(move |_| Ok(sse(any(body.lock().take().unwrap()))));
+    let mut call = task::spawn(ClassifyLayer::new().layer(upstream).oneshot(post(STREAM)));
+    let ping = format!(":{}\n", " ".repeat(1022));
+    for _ in 0..63 {
+        feed.data(ping.clone());
+        assert_pending!(call.poll());
+    }
+    feed.data(ping.clone());
+    let response = assert_ready!(call.poll()).unwrap();
+    assert_eq!(kind(&response), None);
+    drop(feed);
+    // It was not seen to begin, but it is seen to be cut.
+    let (data, error) = frames(response.into_body()).await;
+    assert_eq!((data.len(), data[0].len()), (64, 1024));
+    assert_eq!(find(&error.unwrap()).failure().kind(), Kind::StreamCut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_empty_frames_takes_no_memory() {
+    let (feed, body) = fed();
+    for _ in 0..10_000 {
+        feed.data("");
+    }
+    feed.data(event("a"));
+    feed.data(last_event("b"));
+    drop(feed);
+    let response = answered(STREAM, sse(any(body))).await;
+    let (data, error) = frames(response.into_body()).await;
+    assert!(error.is_none());
+    assert!(data == [event("a"), last_event("b")], "{} frames", data.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_back_or_not_is_a_setting() {
+    let upstream = Upstream::at_once(|_| Ok(sse(chunks([format!("data: {BUSY}\r\n\r\n")]))));
+    let service = ClassifyLayer::new().hold_answers(false).layer(upstream);
+    let response = service.oneshot(post(STREAM)).await.unwrap();
+    assert_eq!(kind(&response), None);
+    let usage = usage(&response);
+    assert_eq!(read(response.into_body()).await, format!("data: {BUSY}\r\n\r\n"));
+    // Nobody held it, but it is reported.
+    assert!(usage.report().failure.is_some_and(|failure| failure.fault() == Fault::Model));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_generated_answers_are_held() {
+    let held = |uri: &'static str, content_type: &'static str| {
+        let (feed, body) = fed();
+        let body = parking_lot::Mutex::new(Some(body));
+        let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, any(body.lock().take().unwrap()))));
+        let mut call = task::spawn(ClassifyLayer::new().layer(upstream).oneshot(post(uri)));
+        let held = call.poll().is_pending();
+        drop(feed);
+        held
+    };
+    assert!(held(GENERATE, "application/json; charset=UTF-8"));
+    assert!(held(GENERATE, "Application/JSON"));
+    assert!(held(STREAM, "text/event-stream;charset=utf-8"));
+    assert!(!held(GENERATE, "text/html"));
+    assert!(!held(GENERATE, "video/mp4"));
+    assert!(!held("/v1beta/models/m:countTokens", "application/json"));
+    assert!(!held("/v1beta/models/m:embedContent", "application/json"));
+    assert!(!held("/v1beta/files", "application/json"));
+    assert!(!held("/somewhere/else", "text/event-stream"));
+}
+
+// === after the commit ===
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_costs_and_how_it_ends_is_known_once_it_has_passed() {
+    let response = answered(GENERATE, hello()).await;
+    let usage = usage(&response);
+    read(response.into_body()).await;
+    let report = usage.report();
+    assert_eq!((report.prompt_tokens, report.candidates_tokens, report.total_tokens), (Some(2), Some(1), Some(3)));
+    assert_eq!(report.model_version.as_deref(), Some("gemini-2.5-pro"));
+    assert_eq!(report.finish_reason.as_deref(), Some("STOP"));
+    assert!(report.ended && report.failure.is_none());
+
+    let counted = |prompt: u32, text: &str| {
+        format!(
+            "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}}}],\"usageMetadata\":{{\"promptTokenCount\":{prompt}}}}}\n\n"
+        )
+    };
+    let response = answered(STREAM, sse(chunks([counted(1, "a"), counted(9, "b")]))).await;
+    let usage = self::usage(&response);
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(usage.report().prompt_tokens, Some(1), "as far as it is known");
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(usage.report().prompt_tokens, Some(9), "the last one counts");
+    assert!(!usage.report().ended);
+    drop(body);
+    assert!(!usage.report().ended, "dropped before its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_later_is_forwarded_and_reported_wherever_it_is_cut() {
+    let text = [event("a"), format!("data: {BUSY}\r\n\r\n")].concat();
+    for at in event("a").len()..text.len() {
+        let (before, after) = text.as_bytes().split_at(at);
+        let response = answered(STREAM, sse(chunks([before, after]))).await;
+        assert_eq!(kind(&response), None);
+        let usage = usage(&response);
+        let (data, error) = frames(response.into_body()).await;
+        assert_eq!(data.concat(), text.as_bytes());
+        assert!(error.is_none(), "the upstream has said it already");
+        let failure = usage.report().failure.unwrap_or_else(|| panic!("not reported when cut at {at}"));
+        assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::Overloaded, true), "cut at {at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_later_is_reported_though_more_follows_it() {
+    let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let text = format!("{delta}data: {BUSY}\n\ndata: [DONE]\n\n");
+    let response = answered(CHAT, sse(chunks([text.clone()]))).await;
+    let usage = usage(&response);
+    let (data, error) = frames(response.into_body()).await;
+    assert_eq!(data, [text]);
+    assert!(error.is_none());
+    assert_eq!(usage.report().failure.unwrap().kind(), Kind::Overloaded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_answer_ends_in_an_error() {
+    let cut: Vec<(&str, &str, String)> = vec![
+        (STREAM, "text/event-stream", event("a") + "data: {\"error\":{\"code\":503,\"mess"),
+        (STREAM, "text/event-stream", event("a")),
+        (STREAM, "text/event-stream", event("a") + "data: {\"candid"),
+        (ARRAY, "application/json", "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}".into()),
+        (GENERATE, "application/json", HELLO[..HELLO.len() - 1].into()),
+        (CHAT, "text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".into()),
+    ];
+    for (uri, content_type, text) in cut {
+        let response = answered(uri, typed(200, content_type, chunks([text.as_bytes()]))).await;
+        assert_eq!(kind(&response), None);
+        let usage = usage(&response);
+        let (data, error) = frames(response.into_body()).await;
+        assert_eq!(data, [text.as_bytes()]);
+        let error = error.unwrap_or_else(|| panic!("not cut: {text}"));
+        assert_eq!(find(&error).failure().kind(), Kind::StreamCut, "{text}");
+        assert!(usage.report().ended && usage.report().failure.is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_answer_is_not_cut() {
+    let array = format!("[{}]", HELLO);
+    let finished: Vec<(&str, &str, String)> = vec![
+        (STREAM, "text/event-stream", event("a") + &last_event("b")),
+        // Usage after the finish, and no blank line at the end.
+        (STREAM, "text/event-stream", last_event("b") + "data: {\"usageMetadata\":{\"totalTokenCount\":1}}"),
+        (ARRAY, "application/json", array),
+        (GENERATE, "application/json", HELLO.into()),
+        (
+            CHAT,
+            "text/event-stream",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n".into(),
+        ),
+        (CHAT, "text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n".into()),
+        (INTERACTIONS, "text/event-stream", "data: {\"event_type\":\"content.delta\"}\n\n".into()),
+        (GENERATE, "text/plain", "what a proxy says".into()),
+        ("/v1beta/models/m:countTokens", "application/json", "{\"totalTokens\":".into()),
+    ];
+    for (uri, content_type, text) in finished {
+        for size in [1, text.len()] {
+            let response = answered(uri, typed(200, content_type, chunks(text.as_bytes().chunks(size)))).await;
+            assert_eq!(kind(&response), None);
+            let (data, error) = frames(response.into_body()).await;
+            assert_eq!(data.concat(), text.as_bytes());
+            assert!(error.is_none(), "{error:?} for {text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_is_known_with_the_last_frame() {
+    // A server that knows it writes no more chunk; `Full` says so.
+    let response = answered(GENERATE, hello()).await;
+    assert_eq!(response.body().size_hint().exact(), Some(HELLO.len() as u64));
+    let mut body = response.into_body();
+    body.frame().await.unwrap().unwrap();
+    assert!(body.is_end_stream());
+    assert_eq!(body.size_hint().exact(), Some(0));
+}
+
+// === any transcript, cut anywhere ===
+
+fn transcripts() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        4 => "[a-zé\u{1F600}]{0,12}".prop_map(|text| event(&text)),
+        2 => "[a-z]{0,12}".prop_map(|text| last_event(&text)),
+        1 => Just(format!("data: {BUSY}\n\n")),
+        1 => Just(format!("data: {EMPTY}\n\n")),
+        1 => Just(BUSY.replace(',', ",\n  ")),
+        1 => Just("data: [DONE]\n\n".to_owned()),
+        2 => ": [ -~]{0,20}(\n|\r\n|\r)",
+        1 => "(id|event|retry|data)(: ?[ -~]{0,20})?(\n|\r\n|\r)",
+        1 => "[ -~]{0,30}\n",
+    ];
+    let lines = proptest::collection::vec(line, 0..12).prop_map(|lines| lines.concat().into_bytes());
+    prop_oneof![9 => lines, 1 => proptest::collection::vec(any_byte(), 0..200)]
+}
+
+fn any_byte() -> impl Strategy<Value = u8> {
+    proptest::num::u8::ANY
+}
+
+proptest! {
+    #[test]
+    fn whatever_comes_goes_out_frame_by_frame(
+        text in transcripts(),
+        cuts in proptest::collection::vec(1usize..40, 1..40),
+        (uri, content_type) in prop_oneof![
+            Just((STREAM, "text/event-stream")),
+            Just((CHAT, "text/event-stream")),
+            Just((INTERACTIONS, "text/event-stream")),
+            Just((ARRAY, "application/json")),
+            Just((GENERATE, "application/json")),
+        ],
+        breaks in proptest::bool::ANY,
+        hold in proptest::bool::ANY,
+    ) {
+        let mut sent = Vec::new();
+        let mut rest = &text[..];
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (chunk, after) = rest.split_at((*cut).min(rest.len()));
+            sent.push(Bytes::copy_from_slice(chunk));
+            rest = after;
+        }
+        let body = if breaks { broken(sent.clone()) } else { chunks(sent.clone()) };
+        let body = parking_lot::Mutex::new(Some(body));
+        let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, body.lock().take().unwrap())));
+        let service = ClassifyLayer::new().hold_answers(hold).layer(upstream);
+        // Everything is there: nothing may wait for anything.
+        let mut call = task::spawn(service.oneshot(post(uri)));
+        match assert_ready!(call.poll()) {
+            // Held, and broken before it began.
+            Err(error) => prop_assert!(breaks && hold, "{error}"),
+            Ok(response) => {
+                let (data, error) = assert_ready!(task::spawn(frames(response.into_body())).poll());
+                prop_assert_eq!(data, sent);
+                prop_assert!(error.is_some() || !breaks);
+            }
+        }
+    }
+}
