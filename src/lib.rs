@@ -41,7 +41,8 @@
 //! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`], [`retry`], [`classify`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
-//! Around them stand [`client`], a hyper client ready to be wrapped, and [`emulator`], a Gemini that misbehaves on request.
+//! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
+//! behind the feature of its name.
 //!
 //! # Two words
 //!
