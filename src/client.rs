@@ -63,7 +63,7 @@
 //!
 //! # Errors
 //!
-//! What hyper-util reports, as [`legacy::Error`](hyper_util::client::legacy::Error), with hyper's, h2's, rustls's and the
+//! What hyper-util reports, as [`legacy::Error`], with hyper's, h2's, rustls's and the
 //! operating system's own errors in its `source()` chain. Running out of the connect time-out is such an error whose
 //! `is_connect()` holds, with a [`std::io::Error`] of kind [`TimedOut`](std::io::ErrorKind::TimedOut) below it. A pooled
 //! connection that was closed under a call is an error too: sending it again is

@@ -1,7 +1,7 @@
 //! The two words that layers talk in.
 //!
 //! [`Context`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response, or
-//! inside an [`Error`](crate::Error). Nothing else is said between layers, so that each of them also works alone. A room
+//! inside an [`Error`]. Nothing else is said between layers, so that each of them also works alone. A room
 //! that finds no `Context` reads the request itself, and adds one only when it has something to say.
 
 use std::{sync::Arc, time::Duration};
