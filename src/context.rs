@@ -205,6 +205,14 @@ impl Outcome {
         self
     }
 
+    /// When it makes sense to come again: as a layer says, else as the failure's hint says.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.retry {
+            Some(Retry::After(wait)) => Some(wait),
+            _ => self.failure.as_ref()?.hint().map(|hint| hint.delay()),
+        }
+    }
+
     /// Whether anything was sent to the upstream.
     pub fn was_sent(&self) -> bool {
         self.sent

@@ -131,7 +131,7 @@ impl Error {
 
     /// How long to wait before it makes sense to try again.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.failure.hint().map(|hint| hint.delay())
+        self.outcome.retry_after()
     }
 }
 
