@@ -78,7 +78,7 @@ fn passed_on<R: Body<Data = Bytes>>(mut response: Response<R>, shape: Shape) -> 
 
 /// `Retry-After` counts whole seconds; too late is better than too early.
 pub(super) fn whole_seconds(wait: Duration) -> HeaderValue {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into()
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).into()
 }
 
 impl Outcome {
