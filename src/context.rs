@@ -143,6 +143,7 @@ pub struct Outcome {
     retry: Option<Retry>,
     sent: bool,
     streamed_request: bool,
+    committed: bool,
     attempts: u32,
     model: Option<Arc<str>>,
     usage: Option<Usage>,
@@ -234,6 +235,18 @@ impl Outcome {
     #[must_use]
     pub fn with_streamed_request(mut self) -> Self {
         self.streamed_request = true;
+        self
+    }
+
+    /// Whether a layer inside has held the answer to its first content, so that only silence is left to be feared.
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    /// The same, said to have been held to its first content.
+    #[must_use]
+    pub fn with_committed(mut self) -> Self {
+        self.committed = true;
         self
     }
 

@@ -57,7 +57,7 @@ pub(super) fn element(error: &BoxError, surface: Surface) -> String {
 
 /// `Retry-After` counts whole seconds; too late is better than too early.
 pub(super) fn whole_seconds(wait: Duration) -> HeaderValue {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into()
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).into()
 }
 
 /// What the layers said of the error.
