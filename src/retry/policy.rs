@@ -115,7 +115,6 @@ impl RetryPolicy {
     }
 
     /// The most attempts of one call, the first included, whatever their failures (default 8). Less than 1 counts as 1.
-    ///
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
         self
