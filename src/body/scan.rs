@@ -418,7 +418,8 @@ impl Scanner {
             Wanted::ErrorMessage => {
                 let error = found.error.get_or_insert_default();
                 error.whole |= here == Node::Answer;
-                set(&mut error.message, &text)
+                error.message = Some(text.into());
+                true
             }
             Wanted::Nothing | Wanted::Content => false,
         };
