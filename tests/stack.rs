@@ -28,6 +28,9 @@ use tower_gemini::{
     emulator::{Emulator, End, Trouble, When},
 };
 
+/// A trouble anew for each case.
+type Makes = fn() -> Trouble;
+
 /// The order of DESIGN.md, as far as its rooms are built.
 macro_rules! gemini {
     ($upstream:expr) => {
@@ -76,7 +79,7 @@ async fn against_30_percent_503s_all_of_40_requests_are_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn no_attempt_is_made_after_the_commit() {
-    let troubles: [(&str, fn() -> Trouble); 4] = [
+    let troubles: [(&str, Makes); 4] = [
         ("reset", || Trouble::reset_after(1)),
         ("cut", || Trouble::cut(1)),
         ("error event", || Trouble::overloaded().in_stream(1)),
@@ -97,7 +100,7 @@ async fn no_attempt_is_made_after_the_commit() {
 
 #[tokio::test(start_paused = true)]
 async fn before_the_commit_whatever_goes_wrong_is_tried_again() {
-    let troubles: [(&str, fn() -> Trouble); 12] = [
+    let troubles: [(&str, Makes); 12] = [
         ("503", Trouble::overloaded),
         ("500", Trouble::internal),
         ("504", Trouble::deadline_exceeded),
@@ -126,7 +129,7 @@ async fn before_the_commit_whatever_goes_wrong_is_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn what_would_not_change_is_not_tried_again() {
-    let troubles: [(&str, u16, fn() -> Trouble); 6] = [
+    let troubles: [(&str, u16, Makes); 6] = [
         ("a bad key", 400, Trouble::invalid_key),
         ("a suspended key", 403, Trouble::suspended_key),
         ("a day's quota", 429, Trouble::day_quota),
@@ -161,7 +164,7 @@ async fn a_429_with_a_hint_of_2_seconds_waits_at_least_2_and_at_most_4() {
 
 #[tokio::test(start_paused = true)]
 async fn what_hangs_ends_on_time_with_its_clock_named_and_the_upstream_let_go() {
-    let cases: [(_, _, fn() -> Trouble, _, _); 4] = [
+    let cases: [(_, _, Makes, _, _); 4] = [
         ("hung", GENERATE, Trouble::hang, "attempt", 60),
         ("hung stream", STREAM, Trouble::hang, "first_content", 30),
         ("slow first token", STREAM, || Trouble::slow_first_token(secs(100)), "first_content", 30),
@@ -255,7 +258,7 @@ async fn many_calls_over_few_permits_get_through_a_bad_day() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_who_leaves_leaves_nothing_upstream() {
-    let troubles: [fn() -> Trouble; 4] =
+    let troubles: [Makes; 4] =
         [Trouble::hang, || Trouble::stall(1), || Trouble::slow_first_token(secs(25)), Trouble::overloaded];
     for trouble in troubles {
         let emulator = Emulator::builder().trouble(When::always(), trouble()).build();
