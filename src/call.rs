@@ -210,6 +210,7 @@ impl Operation {
 
 /// How the answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Streaming {
     /// In one piece.
     No,
@@ -221,6 +222,7 @@ pub enum Streaming {
 
 /// Whether the same request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Resend {
     /// It only reads, or computes the same again for nothing.
     Safe,
