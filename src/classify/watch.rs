@@ -211,17 +211,19 @@ struct Done<'a>(&'a mut usize);
 
 impl Done<'_> {
     const SAID: &'static [u8] = b"[DONE]";
+    /// The present event says something else.
+    const NOT: usize = usize::MAX;
 
     fn restart(&mut self) {
-        if *self.0 < Self::SAID.len() {
+        if *self.0 != Self::SAID.len() {
             *self.0 = 0;
         }
     }
 
     fn push(&mut self, piece: &[u8]) {
-        let awaited = &Self::SAID[*self.0..];
+        let Some(awaited) = Self::SAID.get(*self.0..) else { return };
         let matching = awaited.iter().zip(piece).take_while(|(a, b)| a == b).count();
-        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { 0 };
+        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { Self::NOT };
     }
 }
 
@@ -290,6 +292,7 @@ mod tests {
         let of = |text: &str| watch("/v1beta/openai/chat/completions", "text/event-stream", text);
         assert!(of(openai).is_cut());
         assert!(!of(&format!("{openai}data: [DONE]\n\n")).is_cut());
+        assert!(of(&format!("{openai}data: not [DONE]\n\n")).is_cut());
     }
 
     #[test]
