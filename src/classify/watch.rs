@@ -227,6 +227,26 @@ impl Done<'_> {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::*;
+
+    /// What a watch has to say at the end of an answer that came in these pieces: whatever is read from outside.
+    pub fn watch(uri: &http::Uri, content_type: http::HeaderValue, pieces: &[&[u8]]) -> String {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
+        let Some(mut watch) = Watch::new(Shape::new(&http::Method::POST, uri), &headers) else { return String::new() };
+        pieces.iter().for_each(|piece| watch.push(piece));
+        let failure = watch.judge_end(&pieces.concat());
+        format!(
+            "{:?}, cut: {}, late: {:?}, end: {failure:?}, {}",
+            watch.verdict(),
+            watch.is_cut(),
+            watch.late_failure(),
+            crate::fuzzing::shown(&watch.scanner)
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::{HeaderValue, Method};
