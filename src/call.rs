@@ -25,6 +25,7 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Uri, uri::PathAndQuery};
+use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -310,15 +311,11 @@ impl<'a> Parsed<'a> {
         };
         let tail = &path[name_start..];
         // Some clients escape the colon.
-        let (name, action) = match (tail.find(':'), tail.find("%3A").or_else(|| tail.find("%3a"))) {
-            (Some(at), _) => (&tail[..at], Some(&tail[at + 1..])),
-            (None, Some(at)) => (&tail[..at], Some(&tail[at + 3..])),
-            (None, None) => (tail, None),
-        };
+        let colon = || cut(tail, b':').or_else(|| tail.split_once("%3A")).or_else(|| tail.split_once("%3a"));
+        let (name, action) = colon().map_or((tail, None), |(name, action)| (name, Some(action)));
         let span = name_start - collection.len()..name_start + name.len();
         // `models/{model}/operations/…` and the like: something of the model's, not a call to it.
-        let nested = name.contains('/');
-        let bare = name.split('/').next().unwrap_or(name);
+        let (bare, nested) = cut(name, b'/').map_or((name, false), |(bare, _)| (bare, true));
         let action = action.map(|action| action.trim_end_matches('/'));
         let operation = match action {
             Some("generateContent" | "streamGenerateContent") => Operation::GenerateContent,
@@ -385,22 +382,23 @@ struct BodyHead<'a> {
 /// Where the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`) begins, and where what follows it begins.
 fn version(path: &str) -> Option<(usize, usize)> {
     let mut start = 0;
-    for segment in path.split('/') {
-        let end = start + segment.len();
-        if is_version(segment) {
-            return Some((start, (end + 1).min(path.len())));
+    loop {
+        let rest = path.get(start..)?;
+        let end = memchr(b'/', rest.as_bytes());
+        if is_version(end.map_or(rest, |end| &rest[..end])) {
+            return Some((start, end.map_or(path.len(), |end| start + end + 1)));
         }
-        start = end + 1;
+        start += end? + 1;
     }
-    None
 }
 
 fn is_version(segment: &str) -> bool {
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let Some(rest) = segment.strip_prefix('v') else { return false };
-    let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-    let digits = segment.len() - 1 - rest.len();
-    let suffix = rest.trim_end_matches(|c: char| c.is_ascii_digit());
-    (1..=2).contains(&digits) && matches!(suffix, "" | "alpha" | "beta")
+    let major = digits(rest);
+    let rest = &rest[major..];
+    let suffix = rest.strip_prefix("alpha").or_else(|| rest.strip_prefix("beta")).unwrap_or(rest);
+    (1..=2).contains(&major) && digits(suffix) == suffix.len()
 }
 
 /// What follows the first segment of that name.
@@ -411,14 +409,18 @@ fn after<'a>(path: &'a str, segment: &str) -> Option<&'a str> {
 /// Where the text after `segment` (written with its slash) begins, if a segment of the path is just that.
 fn position_after(path: &str, segment: &str) -> Option<usize> {
     let mut from = 0;
-    while let Some(at) = path[from..].find(segment) {
-        let at = from + at;
-        if at == 0 || path.as_bytes()[at - 1] == b'/' {
-            return Some(at + segment.len());
+    loop {
+        let rest = &path[from..];
+        if rest.starts_with(segment) {
+            return Some(from + segment.len());
         }
-        from = at + segment.len();
+        from += memchr(b'/', rest.as_bytes())? + 1;
     }
-    None
+}
+
+/// The text before and after the first such byte, which is ASCII.
+fn cut(text: &str, byte: u8) -> Option<(&str, &str)> {
+    memchr(byte, text.as_bytes()).map(|at| (&text[..at], &text[at + 1..]))
 }
 
 fn asks_for_sse(query: Option<&str>) -> bool {
@@ -438,7 +440,7 @@ fn bare_model(name: &str) -> &str {
 
 /// The segment with `%xx` undone; what is not well-formed stays as it is.
 fn percent_decoded(segment: &str) -> Cow<'_, str> {
-    if !segment.contains('%') {
+    if memchr(b'%', segment.as_bytes()).is_none() {
         return Cow::Borrowed(segment);
     }
     let bytes = segment.as_bytes();

@@ -132,6 +132,9 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// 32 × 80 calls in flight are 2,560: at 10 s a call, 15,000 calls a minute, more than one project's quota.
 const CONNECTIONS: usize = 32;
 
+/// Each has a pool of its own, made at once though empty; 80,000 calls in flight are more than one process serves.
+const MAX_CONNECTIONS: usize = 1_024;
+
 /// A response body as hyper gives it, which holds its call's place on the connection until it ends or is dropped.
 pub type ResponseBody = GuardedBody<Incoming, InFlight>;
 
@@ -336,10 +339,9 @@ impl ClientBuilder {
         self
     }
 
-    /// How many HTTP/2 connections may be open. One more is opened when each one has
-    /// [`streams`](Self::streams) calls in flight; when all
-    /// are open, calls go to the least loaded one, and past 100 on each they queue there. HTTP/1.1, which has a
-    /// connection a call, is not limited by it. Default: 32.
+    /// How many HTTP/2 connections may be open, up to 1,024. One more is opened when each one has
+    /// [`streams`](Self::streams) calls in flight; when all are open, calls go to the least loaded one, and past the
+    /// upstream's limit they queue there. HTTP/1.1, which has a connection a call, is not limited by it. Default: 32.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
@@ -398,7 +400,7 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// When the base URL is none, `connections`, `streams` or a duration is zero.
+    /// When the base URL is none, `connections` is not within its bounds, or `streams` or a duration is zero.
     pub fn build<B>(self) -> Result<Client<B>, ConfigError>
     where
         B: http_body::Body + Send,
@@ -416,9 +418,13 @@ impl ClientBuilder {
                 "{knob} is zero: nothing could ever be sent; take it out for the default"
             )));
         }
-        let (Some(more), 1..) = (self.connections.checked_sub(1), self.streams) else {
-            return Err(ConfigError::new("connections and streams are at least 1: nothing could ever be sent"));
-        };
+        if !(1..=MAX_CONNECTIONS).contains(&self.connections) {
+            let given = self.connections;
+            return Err(ConfigError::new(format!("connections is {given}; it is from 1 to {MAX_CONNECTIONS}")));
+        }
+        if self.streams == 0 {
+            return Err(ConfigError::new("streams is 0: nothing could ever be sent; it is at least 1"));
+        }
 
         let mut pool = legacy::Client::builder(TokioExecutor::new());
         pool.timer(TokioTimer::new())
@@ -434,7 +440,7 @@ impl ClientBuilder {
         let shard = || Shard { client: pool.build(connector.clone()), in_flight: Arc::default() };
 
         let first = shard();
-        let more = iter::repeat_with(shard).take(more).collect();
+        let more = iter::repeat_with(shard).take(self.connections - 1).collect();
         Ok(Client { shared: Arc::new(Shared { base, streams: self.streams, first, more }) })
     }
 }

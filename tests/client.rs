@@ -326,7 +326,8 @@ fn what_cannot_work_is_refused_when_it_is_built() {
     let built = |builder: ClientBuilder| builder.build::<Full<Bytes>>().map(|_| ()).unwrap_err().to_string();
     assert!(built(Client::builder().base_url("generativelanguage")).contains("no base URL"));
     assert!(built(Client::vertex("not a region")).contains("no base URL"));
-    assert!(built(Client::builder().connections(0)).contains("at least 1"));
+    assert!(built(Client::builder().connections(0)).contains("from 1 to 1024"));
+    assert!(built(Client::builder().connections(usize::MAX)).contains("from 1 to 1024"));
     assert!(built(Client::builder().streams(0)).contains("at least 1"));
     assert!(built(Client::builder().connect_timeout(Duration::ZERO)).contains("connect_timeout is zero"));
 }

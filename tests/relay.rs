@@ -1,6 +1,7 @@
 //! The relay example, from outside: its settings, what it does to requests and answers, and how it ends.
 
 #![cfg(unix)] // it is told to end by a signal
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod relay_process;
 
@@ -304,13 +305,16 @@ async fn callers_see_an_answer_where_the_upstream_was_overloaded_twice() {
 
 #[tokio::test]
 async fn max_attempts_is_obeyed_and_the_upstreams_own_error_comes_back() {
-    let emulator = Emulator::builder().trouble(When::always(), Trouble::overloaded()).build();
-    let server = emulator.serve().await.unwrap();
-    let relay = Relay::start(&format!("{}max_attempts = 2\n", settings(&server.uri()))).await;
-    let (status, answer) = post(&relay, GENERATE, PROMPT).await;
-    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(answer["error"]["message"].as_str().unwrap().contains("overloaded"), "{answer}");
-    assert_eq!(emulator.journal().len(), 2);
+    for attempts in [2, 12] {
+        let emulator = Emulator::builder().trouble(When::always(), Trouble::overloaded()).build();
+        let server = emulator.serve().await.unwrap();
+        let retry = format!("max_attempts = {attempts}\nmax_delay = \"2ms\"\n");
+        let relay = Relay::start(&format!("{}{retry}", settings(&server.uri()))).await;
+        let (status, answer) = post(&relay, GENERATE, PROMPT).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(answer["error"]["message"].as_str().unwrap().contains("overloaded"), "{answer}");
+        assert_eq!(emulator.journal().len(), attempts);
+    }
 }
 
 #[tokio::test]

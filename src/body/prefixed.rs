@@ -28,11 +28,19 @@ pin_project! {
 #[derive(Default)]
 pub(crate) struct Prefix {
     frames: VecDeque<Bytes>,
+    /// Behind the frames: the small ones that were joined, where that was asked for.
+    joined: Vec<u8>,
     len: usize,
     trailers: Option<HeaderMap>,
     /// The body has ended: the rest is not asked again.
     ended: bool,
 }
+
+/// A frame below this size may be joined to its neighbours.
+const SMALL: usize = 512;
+
+/// Joined frames are about this large.
+const JOINED: usize = 4096;
 
 impl Prefix {
     /// Reads the next bytes of the body into the prefix. `Ready(Ok(None))`: the body has ended.
@@ -64,6 +72,27 @@ impl Prefix {
         Poll::Ready(Ok(None))
     }
 
+    /// Joins the frame that was read last to the one before, if it is small: a body of single bytes would take thirty
+    /// times its size. For bodies whose frames mean nothing.
+    pub(crate) fn join_small(&mut self) {
+        let Some(last) = self.frames.pop_back() else { return };
+        if last.len() < SMALL && !(self.frames.is_empty() && self.joined.is_empty()) {
+            self.joined.extend_from_slice(&last);
+            if self.joined.len() >= JOINED {
+                self.end_joined();
+            }
+        } else {
+            self.end_joined();
+            self.frames.push_back(last);
+        }
+    }
+
+    fn end_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.frames.push_back(std::mem::take(&mut self.joined).into());
+        }
+    }
+
     /// Bytes read so far.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -73,10 +102,11 @@ impl Prefix {
     pub(crate) fn to_bytes(&self) -> Bytes {
         match self.frames.len() {
             0 => Bytes::new(),
-            1 => self.frames[0].clone(),
+            1 if self.joined.is_empty() => self.frames[0].clone(),
             _ => {
                 let mut whole = Vec::with_capacity(self.len);
                 self.frames.iter().for_each(|frame| whole.extend_from_slice(frame));
+                whole.extend_from_slice(&self.joined);
                 whole.into()
             }
         }
@@ -88,7 +118,8 @@ impl Prefix {
 }
 
 impl<B> PrefixedBody<B> {
-    pub(crate) fn new(prefix: Prefix, rest: B) -> Self {
+    pub(crate) fn new(mut prefix: Prefix, rest: B) -> Self {
+        prefix.end_joined();
         Self { prefix, rest }
     }
 

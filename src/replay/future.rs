@@ -137,6 +137,7 @@ where
                 Ok(None) => return Poll::Ready(Ok(Collected::Kept)),
                 Ok(Some(data)) => data.len(),
             };
+            self.prefix.join_small();
             if self.prefix.len() > self.max_body {
                 return Poll::Ready(Ok(Collected::TooLarge));
             }

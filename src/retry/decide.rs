@@ -33,6 +33,8 @@ pub(super) struct History {
     /// Failures so far, by row: a call meets few kinds.
     causes: Vec<(Cause, u32)>,
     free_used: bool,
+    /// Refusals by layers inside.
+    refusals: u32,
     refusal_wait: Duration,
     last_500: Option<Failure>,
 }
@@ -67,7 +69,7 @@ impl History {
 
     /// Whether anything went wrong before.
     pub(super) fn is_first(&self) -> bool {
-        self.here <= 1 && self.refusal_wait.is_zero()
+        self.here <= 1 && !self.free_used && self.refusals == 0
     }
 
     pub(super) fn attempt_begins(&mut self) {
@@ -129,12 +131,15 @@ pub(super) fn decide(
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
         return Decision::GiveUp;
     }
-    let wait = match said {
+    match said {
         Some(Retry::Now | Retry::Queued) => return Decision::Again { wait: Duration::ZERO, spends_budget: false },
-        Some(Retry::After(wait)) => Some(wait),
-        Some(Retry::Never) | None => None,
-    };
-    let hopeless = matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
+        // Whoever says so knows better than the table.
+        Some(Retry::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
+        Some(Retry::Never) | None => {}
+    }
+    // What a layer here has refused for good, it will refuse again.
+    let hopeless = failure.fault() == Fault::Local
+        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
     if hopeless || !(failure.same_key_may_help() || policy.is_explicit(cause)) {
         return Decision::GiveUp;
     }
@@ -143,17 +148,13 @@ pub(super) fn decide(
         return Decision::GiveUp;
     }
     let backoff = rule.ceiling(nth).mul_f64(roll);
-    let hint = match (wait, failure.hint()) {
-        (Some(wait), _) => Some(wait),
-        (None, Some(hint)) => {
-            let cut = if hint.is_exact() { Duration::ZERO } else { CUT_SECOND };
-            if hint.delay() > policy.max_hint {
-                return Decision::GiveUp;
-            }
-            Some(hint.delay() + cut + Duration::from_secs_f64(HINT_JITTER * roll))
-        }
-        (None, None) => None,
-    };
+    if failure.hint().is_some_and(|hint| hint.delay() > policy.max_hint) {
+        return Decision::GiveUp;
+    }
+    let hint = failure.hint().map(|hint| {
+        let cut = if hint.is_exact() { Duration::ZERO } else { CUT_SECOND };
+        hint.delay().saturating_add(cut).saturating_add(Duration::from_secs_f64(HINT_JITTER * roll))
+    });
     let wait = hint.map_or(backoff, |hint| hint.max(backoff));
     // Waiting for one's own quota takes nothing from an upstream that is down.
     let spends_budget = !(failure.fault() == Fault::Quota && hint.is_some());
@@ -168,9 +169,10 @@ fn refused(
     said: Option<Retry>,
     situation: Situation,
 ) -> Decision {
-    let again = Decision::Again { wait: Duration::ZERO, spends_budget: false };
-    if matches!(said, Some(Retry::Now | Retry::Queued)) && history.attempts < policy.max_attempts {
-        return again;
+    history.attempt_never_was();
+    history.refusals = history.refusals.saturating_add(1);
+    if matches!(said, Some(Retry::Now | Retry::Queued)) && history.refusals < policy.max_attempts {
+        return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     let hint = match said {
         Some(Retry::After(wait)) => Some(wait),
@@ -178,7 +180,6 @@ fn refused(
     };
     let Some(wait) = hint.filter(|_| policy.on_open == OnOpen::Wait) else { return Decision::GiveUp };
     let wait = wait.max(MIN_REFUSAL_WAIT);
-    history.attempt_never_was();
     history.refusal_wait = history.refusal_wait.saturating_add(wait);
     if situation.remaining.is_none() && history.refusal_wait > MAX_REFUSAL_WAIT {
         return Decision::TooLate(wait);

@@ -137,7 +137,9 @@ where
                     this.state.set(State::Readying { again });
                 }
                 StateProj::Readying { again } => {
-                    ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
+                    if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                        return Poll::Ready(finished(Err(error.into()), this.history, None));
+                    }
                     let mut again = again.take().expect("polled after completion");
                     this.history.attempt_begins();
                     let attempt = this.history.attempts();
@@ -190,6 +192,7 @@ fn finished<R>(
     failure: Option<(Failure, Option<Duration>)>,
 ) -> Result<Response<R>, BoxError> {
     let attempts = history.attempts();
+    let too_late = matches!(failure, Some((_, Some(_))));
     let say = |outcome: Outcome| {
         let outcome = outcome.with_attempts(attempts);
         match failure {
@@ -201,7 +204,7 @@ fn finished<R>(
     match result {
         Ok(mut response) => {
             // A first answer to which nobody has anything to say costs nothing.
-            if !history.is_first() || response.extensions().get::<Outcome>().is_some() {
+            if too_late || !history.is_first() || response.extensions().get::<Outcome>().is_some() {
                 Outcome::update(&mut response, say);
             }
             Ok(response)

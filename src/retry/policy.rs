@@ -113,8 +113,13 @@ impl RetryPolicy {
     }
 
     /// The most attempts of one call, the first included, whatever their failures (default 8). Less than 1 counts as 1.
+    ///
+    /// Rows of the default table that may use all attempts of a call go on doing so; those that were set stay as they are.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        self.max_attempts = attempts.max(1);
+        let attempts = attempts.max(1);
+        let all = |row: &&mut Row| !row.explicit && row.rule.attempts == self.max_attempts;
+        self.rows.iter_mut().filter(all).for_each(|row| row.rule.attempts = attempts);
+        self.max_attempts = attempts;
         self
     }
 
@@ -288,5 +293,24 @@ impl fmt::Display for Cause {
             Self::Empty => f.pad("empty"),
             Self::NotSent => f.pad("not sent"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_may_use_all_attempts_of_a_call_follow_their_number() {
+        let attempts = |policy: &RetryPolicy| {
+            let rows = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY];
+            rows.map(|status| policy.rule(status).max_attempts())
+        };
+        assert_eq!(attempts(&RetryPolicy::default()), [8, 8, 4]);
+        assert_eq!(attempts(&RetryPolicy::default().max_attempts(12)), [12, 12, 4]);
+        assert_eq!(attempts(&RetryPolicy::default().max_attempts(3)), [3, 3, 4]);
+        assert_eq!(attempts(&RetryPolicy::persistent().max_attempts(90)), [8, 90, 4]);
+        let set = RetryPolicy::default().on(StatusCode::SERVICE_UNAVAILABLE, Rule::attempts(8));
+        assert_eq!(attempts(&set.max_attempts(12)), [12, 8, 4]);
     }
 }

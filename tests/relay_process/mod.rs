@@ -1,4 +1,5 @@
-//! The relay example as a process, for black-box tests.
+//! The relay example as a process, for black-box tests. `cargo test` builds it; `cargo test --test relay` takes what was
+//! built before.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
