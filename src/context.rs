@@ -326,6 +326,11 @@ impl Usage {
         self.0.lock().clone()
     }
 
+    /// The input tokens, as far as the upstream has said.
+    pub(crate) fn prompt_tokens(&self) -> Option<u64> {
+        self.0.lock().prompt_tokens
+    }
+
     pub(crate) fn fill(&self, found: &Findings) {
         let mut report = self.0.lock();
         report.prompt_tokens = found.tokens.prompt;

@@ -74,6 +74,7 @@ pub mod error_response;
 pub mod failure;
 mod macros;
 pub mod quota;
+pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
@@ -86,6 +87,7 @@ pub use crate::{
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
+    rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
     timeout::TimeoutLayer,
