@@ -108,9 +108,13 @@ impl Limiter {
         desks.map(report).collect()
     }
 
-    /// The longest that a call waits.
-    pub(super) fn max_wait(&self) -> Duration {
-        self.shared.settings.max_wait
+    /// The longest that a call of this model's waits.
+    pub(super) fn max_wait(&self, model: Option<&str>) -> Duration {
+        let settings = &self.shared.settings;
+        let own = model.and_then(|model| settings.max_wait_by_model.get(model));
+        let wait = *own.unwrap_or(&settings.max_wait);
+        // The window is 0.25 s longer than a minute, and timers are coarse. Whoever allows a minute allows a turn of it.
+        wait.saturating_add(wait / 120)
     }
 
     pub(super) fn default_project(&self) -> &Arc<str> {
@@ -177,7 +181,9 @@ pub struct LimiterBuilder {
     by_project: HashMap<Box<str>, Limits>,
     by_scope: HashMap<Scope, Limits>,
     pacing: Pacing,
+    pacing_by_model: HashMap<Box<str>, Pacing>,
     max_wait: Duration,
+    max_wait_by_model: HashMap<Box<str>, Duration>,
     project: Arc<str>,
     gate: Option<Arc<dyn Gate>>,
 }
@@ -213,10 +219,22 @@ impl LimiterBuilder {
         self
     }
 
+    /// The same for one model, in every project.
+    pub fn pacing_for(mut self, model: impl Into<Box<str>>, pacing: Pacing) -> Self {
+        self.pacing_by_model.insert(model.into(), pacing);
+        self
+    }
+
     /// The longest that a call waits for its turn; one that would have to wait longer is refused at once. Default: 60 s,
-    /// one turn of the window.
+    /// one turn of the window. A minute of it is 60.5 s by the clock, because the window's turn takes 60.25 s.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
+        self
+    }
+
+    /// The same for one model, in every project.
+    pub fn max_wait_for(mut self, model: impl Into<Box<str>>, wait: Duration) -> Self {
+        self.max_wait_by_model.insert(model.into(), wait);
         self
     }
 
@@ -253,7 +271,8 @@ impl LimiterBuilder {
             .or_else(|| self.by_project.get(scope.project()))
             .or_else(|| self.by_model.get(scope.model()))
             .unwrap_or(&self.limits);
-        let account = Account::new(*limits, Pacer::new(self.pacing), calendar, now);
+        let pacing = *self.pacing_by_model.get(scope.model()).unwrap_or(&self.pacing);
+        let account = Account::new(*limits, Pacer::new(pacing), calendar, now);
         Arc::new(Desk::new(account, calendar))
     }
 }
@@ -266,7 +285,9 @@ impl Default for LimiterBuilder {
             by_project: HashMap::new(),
             by_scope: HashMap::new(),
             pacing: Pacing::Burst,
+            pacing_by_model: HashMap::new(),
             max_wait: Duration::from_secs(60),
+            max_wait_by_model: HashMap::new(),
             project: "default".into(),
             gate: None,
         }

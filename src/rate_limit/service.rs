@@ -124,7 +124,7 @@ impl<S> RateLimit<S> {
             return refusal(Failure::local(Kind::CircuitOpen, message).with_hint(closed));
         }
         let needed = at.saturating_duration_since(now);
-        let allowed = limiter.map(Limiter::max_wait).unwrap_or_default();
+        let allowed = limiter.map(|limiter| limiter.max_wait(scope.as_ref().map(Scope::model))).unwrap_or_default();
         let remaining = context.and_then(context::Context::deadline).map(|deadline| deadline.remaining(now));
         if needed > allowed || remaining.is_some_and(|remaining| needed >= remaining) {
             let (allowed, cure) = match remaining {
