@@ -177,6 +177,7 @@ pub struct Outcome {
     retry: Option<Retry>,
     sent: bool,
     streamed_request: bool,
+    committed: bool,
     attempts: u32,
     model: Option<Arc<str>>,
     usage: Option<Usage>,
@@ -239,6 +240,14 @@ impl Outcome {
         self
     }
 
+    /// When it makes sense to come again: as a layer says, else as the failure's hint says.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.retry {
+            Some(Retry::After(wait)) => Some(wait),
+            _ => self.failure.as_ref()?.hint().map(|hint| hint.delay()),
+        }
+    }
+
     /// Whether anything was sent to the upstream.
     pub fn was_sent(&self) -> bool {
         self.sent
@@ -260,6 +269,18 @@ impl Outcome {
     #[must_use]
     pub fn with_streamed_request(mut self) -> Self {
         self.streamed_request = true;
+        self
+    }
+
+    /// Whether a layer inside has held the answer to its first content, so that only silence is left to be feared.
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    /// The same, said to have been held to its first content.
+    #[must_use]
+    pub fn with_committed(mut self) -> Self {
+        self.committed = true;
         self
     }
 

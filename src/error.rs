@@ -63,6 +63,8 @@ impl Error {
         match error.downcast::<Self>() {
             Ok(error) => error.map_outcome(change).into(),
             Err(error) => {
+                // Inside a stranger's error: whose it was stays known.
+                let layer = Self::find(&*error).map_or(layer, Self::layer);
                 let outcome = change(Outcome::of_error(&error));
                 let failure = outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&*error));
                 Self { outcome, failure, layer, source: Some(error) }.into()
@@ -131,7 +133,7 @@ impl Error {
 
     /// How long to wait before it makes sense to try again.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.failure.hint().map(|hint| hint.delay())
+        self.outcome.retry_after()
     }
 }
 

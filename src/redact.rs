@@ -156,6 +156,11 @@ impl Masker {
         }
     }
 
+    /// How many bytes are held back.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// The body has ended: what was held back is no key.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.held);

@@ -129,7 +129,7 @@ async fn a_wrong_limit_is_refused_with_its_line_and_what_would_be_right() {
         ("[limits.\"Gemini 2.5 Pro\"]\nrpm = 5", "1:9", &["no model's name", "\"gemini-2.5-flash\""]),
         // Types.
         ("limits = 30", "1:10", &["a section, [limits]"]),
-        ("[limits]\ndefault = 30", "2:1", &["default is a whole number here; it is a section, [limits.default]"]),
+        ("[limits]\ndefault = 30", "2:11", &["default is a whole number here; it is a section, [limits.default]"]),
         ("[[limits.default]]\nrpm = 30", "1:1", &["default is a list here; it is a section, [limits.default]"]),
         ("[limits.default]\nrpm = \"30\"", "2:7", &["is a text", "whole number from 1"]),
         ("[limits.default]\ntpm = 1e6", "2:7", &["is a fraction", "whole number from 1"]),

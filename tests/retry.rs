@@ -387,6 +387,10 @@ async fn a_refusal_inside_is_waited_for_and_no_attempt_is_counted() {
         assert_eq!((called.upstream.calls(), called.kind()), (1, what));
         assert_eq!(called.outcome().attempts(), 0, "{what}: nothing was sent");
         assert!(find(&called.result.unwrap_err()).never_sent());
+        // Whoever allows one attempt has not had it yet.
+        let policy = RetryPolicy::default().max_attempts(1);
+        let called = call_with(policy, at_first(3, kind(what).with_hint(secs(3))), post(GENERATE)).await;
+        assert_eq!((called.status(), called.upstream.calls()), (200, 4));
         // Not at all, if so wished.
         let policy = RetryPolicy::default().on_open(OnOpen::Fail);
         let called = call_with(policy, always(kind(what).with_hint(secs(3))), post(GENERATE)).await;

@@ -137,23 +137,28 @@ impl<'i> Section<'i> {
     }
 
     /// `[section.any-name]`: the tables in it, whose names are the user's own. `names` knows each of them as `name`.
-    pub(crate) fn tables(self, name: &'static str, mistakes: &mut Mistakes) -> Vec<Table<'i>> {
+    pub(crate) fn tables(mut self, name: &'static str, mistakes: &mut Mistakes) -> Vec<Table<'i>> {
         let mut tables = Vec::new();
-        let Self { name: parent, title, names, table: entries, place } = self;
-        let mut rest = Section { name: parent, title, names, table: DeTable::new(), place };
-        for (key, value) in entries {
-            let place = value.span();
+        let parent = self.name;
+        for (key, value) in mem::take(&mut self.table) {
+            let belongs_elsewhere = self.names.iter().any(|(section, names)| {
+                *section != parent && names.contains(&key.get_ref().as_ref()) // a setting that is one level too high
+            });
+            if belongs_elsewhere {
+                self.table.insert(key, value);
+                continue;
+            }
+            let (named_at, key, place) = (key.span(), key.into_inner().into_owned(), value.span());
+            let title = format!("[{parent}.{}]", quoted(&key));
             match value.into_inner() {
                 DeValue::Table(table) => {
-                    let (named_at, key) = (key.span(), key.into_inner().into_owned());
-                    let title = format!("[{parent}.{}]", quoted(&key));
-                    let section = Section { name, title, names, table, place };
+                    let section = Section { name, title, names: self.names, table, place };
                     tables.push(Table { name: key, named_at, section });
                 }
-                other => drop(rest.table.insert(key, Spanned::new(place, other))),
+                other => mistakes.add(place, format!("{key} is {} here; it is a section, {title}", kind(&other))),
             }
         }
-        rest.finish(mistakes);
+        self.finish(mistakes);
         tables
     }
 

@@ -168,7 +168,7 @@ where
                 _ => ClassifyBody::plain(PrefixedBody::new(prefix, body)),
             };
             let mut response = Response::from_parts(parts, body);
-            Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
+            Outcome::update(&mut response, |_| Outcome::default().with_failure(failure).with_committed());
             return Ok(response);
         };
         let failure = match done {
@@ -177,9 +177,10 @@ where
             Done::Full | Done::Decided(_) => None,
         };
         let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
-        if let Some(failure) = failure {
-            Outcome::update(&mut response, |outcome| outcome.with_failure(failure));
-        }
+        Outcome::update(&mut response, |outcome| match failure {
+            Some(failure) => outcome.with_failure(failure).with_committed(),
+            None => outcome.with_committed(),
+        });
         Ok(response)
     }
 }

@@ -196,6 +196,15 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Rendered { body } => body.size_hint(),
+            Kind::Upstream { body, follow: Follow::Secrets(masker), .. } => {
+                let (inner, held) = (body.size_hint(), masker.held() as u64);
+                let mut hint = SizeHint::new();
+                if let Some(upper) = inner.upper() {
+                    hint.set_upper(upper.saturating_add(held));
+                }
+                hint.set_lower(inner.lower().saturating_add(held));
+                hint
+            }
             Kind::Upstream { body, .. } => body.size_hint(),
         }
     }

@@ -3,20 +3,15 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header::RETRY_AFTER};
+use http::{Response, header::RETRY_AFTER};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{ErrorResponseBody, render};
-use crate::{
-    call::Shape,
-    context::{Outcome, Retry},
-    error::BoxError,
-};
+use crate::{call::Shape, context::Outcome, error::BoxError};
 
 pin_project! {
     /// The future of [`ErrorResponse`](super::ErrorResponse).
@@ -69,24 +64,9 @@ fn passed_on<R: Body<Data = Bytes>>(mut response: Response<R>, shape: Shape) -> 
         && !response.headers().contains_key(RETRY_AFTER)
         && let Some(wait) = Outcome::of_response(&response).retry_after()
     {
-        response.headers_mut().insert(RETRY_AFTER, whole_seconds(wait));
+        response.headers_mut().insert(RETRY_AFTER, render::whole_seconds(wait));
     }
     let (parts, body) = response.into_parts();
     let body = ErrorResponseBody::upstream(body, shape, &parts);
     Response::from_parts(parts, body)
-}
-
-/// `Retry-After` counts whole seconds; too late is better than too early.
-pub(super) fn whole_seconds(wait: Duration) -> HeaderValue {
-    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).into()
-}
-
-impl Outcome {
-    /// When it makes sense to come again.
-    pub(super) fn retry_after(&self) -> Option<Duration> {
-        match self.retry() {
-            Some(Retry::After(wait)) => Some(wait),
-            _ => self.failure()?.hint().map(|hint| hint.delay()),
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! An error in Google's words: status, headers and body, in the envelope of the caller's surface.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{
     HeaderValue, Response,
@@ -7,7 +9,6 @@ use http::{
 };
 use serde_json::{Value, json};
 
-use super::future::whole_seconds;
 use crate::{
     call::{Shape, Streaming, Surface},
     context::Outcome,
@@ -52,6 +53,11 @@ pub(super) fn event(error: &BoxError, surface: Surface) -> String {
 pub(super) fn element(error: &BoxError, surface: Surface) -> String {
     let (failure, said) = read(error);
     object(&failure, &said, surface).to_string()
+}
+
+/// `Retry-After` counts whole seconds; too late is better than too early.
+pub(super) fn whole_seconds(wait: Duration) -> HeaderValue {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).into()
 }
 
 /// What the layers said of the error.

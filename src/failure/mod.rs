@@ -36,6 +36,7 @@ pub use self::{
     trace::GeminiClassifier,
 };
 use crate::clock;
+pub use crate::status::Hint;
 
 /// One failure, judged once: whose fault it is, and what may help.
 ///
@@ -87,39 +88,6 @@ struct Flags {
     error_body: bool,
     content_suspected: bool,
     after_commit: bool,
-}
-
-/// How long to wait, as the upstream asked for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hint {
-    delay: Duration,
-    exact: bool,
-}
-
-impl Hint {
-    /// A wait of exactly `delay`.
-    #[must_use]
-    pub const fn exact(delay: Duration) -> Self {
-        Self { delay, exact: true }
-    }
-
-    /// A wait that was cut to whole seconds, so that up to one more second may be needed.
-    #[must_use]
-    pub const fn truncated(delay: Duration) -> Self {
-        Self { delay, exact: false }
-    }
-
-    /// The wait.
-    #[must_use]
-    pub const fn delay(&self) -> Duration {
-        self.delay
-    }
-
-    /// False where the value was cut to whole seconds, so that up to one more second may be needed.
-    #[must_use]
-    pub const fn is_exact(&self) -> bool {
-        self.exact
-    }
 }
 
 impl Failure {

@@ -1,30 +1,21 @@
 //! What one scope has used, may use, and why it may not use more: all dimensions in one place, so that they are taken
 //! together or not at all. Pure: it is told the time.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::{
     Amount,
+    bound::Bound,
     pacing::Pacer,
-    window::{Position, Window},
+    window::{Position, WINDOW, Window},
 };
 use crate::quota::{Dimension, Limits, until_pacific_midnight};
 
 /// The dimensions, in the order in which they are kept.
 pub(super) const DIMENSIONS: [Dimension; 3] =
     [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay];
-
-/// After a 429 below the limit the limit in force is what was used, less this much: others use the rest.
-const LOWERED: f64 = 0.95;
-
-/// So long a lowered limit stays as it is.
-const HOLD: Duration = Duration::from_secs(300);
-
-/// Then it grows by this part of the full limit a minute, until it is full or the next 429 comes. Slow, because each try
-/// at too much costs a 429: one in about ten minutes.
-const RECOVERY: f64 = 0.01;
 
 /// Everything that is known of one scope.
 #[derive(Debug)]
@@ -34,28 +25,16 @@ pub(super) struct Account {
     day: Day,
     blocked: Option<Instant>,
     pacer: Option<Pacer>,
-}
-
-/// The limit of one dimension.
-#[derive(Clone, Copy, Debug, Default)]
-struct Bound {
-    configured: Option<u64>,
-    /// As a 429 named it.
-    learned: Option<u64>,
-    /// Lower for the moment: somebody else uses the same quota.
-    lowered: Option<Lowered>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Lowered {
-    to: u64,
-    at: Instant,
+    /// What was used before is not known here, so that for the first minute a refusal tells nothing of others' use.
+    began: Instant,
 }
 
 /// Requests since midnight Pacific.
 #[derive(Clone, Copy, Debug)]
 struct Day {
     used: u64,
+    /// Those of them that are not sent yet: at midnight they move on to the next day.
+    held: u64,
     ends: Instant,
 }
 
@@ -67,19 +46,12 @@ pub(super) struct Calendar {
 }
 
 /// What was taken, to be corrected or given back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Receipt {
-    position: Position,
+    /// Where it is charged; `None` while it is only set aside.
+    position: Option<Position>,
     amount: Amount,
     day_ends: Instant,
-}
-
-/// The answer to one question about all dimensions.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Answer {
-    Taken(Receipt),
-    /// Not before then.
-    Later(Instant),
 }
 
 impl Calendar {
@@ -91,64 +63,81 @@ impl Calendar {
 
 impl Account {
     pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: Calendar, now: Instant) -> Self {
-        let limits = DIMENSIONS.map(|dimension| Bound { configured: limits.get(dimension), ..Bound::default() });
-        let day = Day { used: 0, ends: calendar.midnight_after(now) };
-        Self { limits, window: Window::default(), day, blocked: None, pacer }
+        let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
+        let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now) };
+        Self { limits, window: Window::default(), day, blocked: None, pacer, began: now }
     }
 
-    /// Takes all of it, or nothing and says when to ask again.
-    pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Answer {
+    /// The same account, but for what another has used and what blocks it: for a scope that was counted there so far.
+    pub(super) fn after(self, other: &Self) -> Self {
+        let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ends: other.day.ends };
+        Self { window: other.window.without_held(), day, blocked: other.blocked, ..self }
+    }
+
+    /// Takes all of it, or nothing and says when to ask again. It is sent at once.
+    pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
+        let amount = self.reserve(now, amount, calendar)?;
+        let position = Some(self.window.charge(now, amount));
+        Ok(Receipt { position, amount, day_ends: self.day.ends })
+    }
+
+    /// Takes all of it, or nothing and says when to ask again. It counts from now on, for a minute from [`Self::send`].
+    pub(super) fn hold(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
+        let amount = self.reserve(now, amount, calendar)?;
+        self.window.hold(amount);
+        self.day.held += amount.requests;
+        Ok(Receipt { position: None, amount, day_ends: self.day.ends })
+    }
+
+    /// What was set aside is sent now.
+    pub(super) fn send(&mut self, now: Instant, receipt: Receipt, calendar: Calendar) -> Receipt {
+        if receipt.position.is_some() {
+            return receipt;
+        }
         self.catch_up(now, calendar);
-        let mut at = self.open_at(now, amount);
-        if at <= now {
-            let limit = self.limit(Dimension::RequestsPerMinute, now);
-            at = self.pacer.as_mut().map_or(now, |pacer| pacer.take(now, limit));
-        }
-        if at > now {
-            return Answer::Later(at);
-        }
-        let amount = self.clamped(amount, now);
-        self.day.used += amount.requests;
-        let position = self.window.charge(now, amount);
-        Answer::Taken(Receipt { position, amount, day_ends: self.day.ends })
+        self.window.release(receipt.amount);
+        self.day.held = self.day.held.saturating_sub(receipt.amount.requests);
+        Receipt { position: Some(self.window.charge(now, receipt.amount)), day_ends: self.day.ends, ..receipt }
     }
 
-    /// Corrects what was taken: `tokens` is what it really cost.
-    pub(super) fn settle(&mut self, receipt: Receipt, tokens: u64) {
+    /// Corrects what was sent: `tokens` is what it really cost. Says whether that makes room.
+    pub(super) fn settle(&mut self, receipt: Receipt, tokens: u64) -> bool {
+        let Some(position) = receipt.position else { return false };
         let after = Amount { tokens, ..receipt.amount };
-        self.window.correct(receipt.position, receipt.amount, after);
+        self.window.correct(position, receipt.amount, after);
+        tokens < receipt.amount.tokens
     }
 
     /// Gives back what was taken: it never reached the upstream, or does not count there.
     pub(super) fn refund(&mut self, receipt: Receipt) {
-        self.window.correct(receipt.position, receipt.amount, Amount::default());
-        if receipt.day_ends == self.day.ends {
-            self.day.used = self.day.used.saturating_sub(receipt.amount.requests);
+        let requests = receipt.amount.requests;
+        match receipt.position {
+            Some(position) => self.window.correct(position, receipt.amount, Amount::default()),
+            None => {
+                self.window.release(receipt.amount);
+                self.day.held = self.day.held.saturating_sub(requests);
+            }
+        }
+        // What was only set aside has moved on with the days.
+        if receipt.position.is_none() || receipt.day_ends == self.day.ends {
+            self.day.used = self.day.used.saturating_sub(requests);
         }
     }
 
-    /// Charges what was taken anew: it is sent only now.
-    pub(super) fn restamp(&mut self, now: Instant, receipt: Receipt) -> Receipt {
-        self.window.correct(receipt.position, receipt.amount, Amount::default());
-        self.window.expire(now);
-        Receipt { position: self.window.charge(now, receipt.amount), ..receipt }
-    }
-
-    /// When the scope could take all of `ahead` and then `amount`: at the earliest, and about.
+    /// When the scope could have taken all of `ahead` and then `amount`, at the earliest.
     pub(super) fn turn_at(&mut self, now: Instant, ahead: Amount, amount: Amount, calendar: Calendar) -> Instant {
         self.catch_up(now, calendar);
-        let all = ahead.plus(amount);
         let limit = self.minute_limit(now);
-        let mut at = self.open_at(now, amount).max(self.window.admitted_at(now, all, limit));
-        if let Some(day) = self.limit(Dimension::RequestsPerDay, now)
-            && self.day.used.saturating_add(all.requests) > day
-        {
-            at = at.max(self.day.ends);
-        }
-        if let Some(pacer) = &self.pacer {
-            at = at.max(now + pacer.time_for(all.requests, self.limit(Dimension::RequestsPerMinute, now)));
-        }
-        at
+        let all = ahead.plus(amount.min(limit));
+        let day = match self.limit(Dimension::RequestsPerDay, now) {
+            Some(day) if self.day.used.saturating_add(all.requests) > day => self.day.ends,
+            _ => now,
+        };
+        let start = self.closed_until(now, amount);
+        let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit));
+        let even =
+            self.pacer.as_ref().map_or(now, |pacer| pacer.gone_at(start, all.requests, self.requests_limit(now)));
+        at.max(day).max(even)
     }
 
     /// Nobody gets anything before then.
@@ -156,35 +145,28 @@ impl Account {
         self.blocked = Some(self.blocked.map_or(until, |blocked| blocked.max(until)));
     }
 
-    /// The upstream refused for this dimension, and may have named its limit.
-    ///
-    /// A limit is learned where none is configured, and wins where it is lower. A refusal below the limit in force means
-    /// that somebody else uses the same quota.
+    /// The upstream has refused for this dimension, and may have named its limit. What it refused is given back before.
     pub(super) fn refused(&mut self, now: Instant, dimension: Dimension, named: Option<u64>) {
         self.window.expire(now);
         let used = self.used(dimension);
-        let in_force = self.limit(dimension, now);
         let bound = &mut self.limits[index(dimension)];
         if let Some(named) = named.filter(|named| *named > 0) {
-            bound.learned = Some(named);
+            bound.learn(named);
         }
-        let Some(full) = bound.full() else { return };
-        if dimension == Dimension::RequestsPerDay {
-            return;
-        }
-        let in_force = in_force.unwrap_or(full).min(full);
-        if used < in_force {
-            let to = ((used as f64 * LOWERED) as u64).clamp(1, full);
-            bound.lowered = Some(Lowered { to, at: now });
-        } else if let Some(lowered) = &mut bound.lowered {
-            // All that is in force was used, and it was too much all the same.
-            *lowered = Lowered { to: ((in_force as f64 * LOWERED) as u64).clamp(1, full), at: now };
+        let knows_the_minute = now >= self.began + WINDOW;
+        if dimension != Dimension::RequestsPerDay && knows_the_minute {
+            bound.refused(now, used);
         }
     }
 
     /// The limit in force, or none.
     pub(super) fn limit(&self, dimension: Dimension, now: Instant) -> Option<u64> {
         self.limits[index(dimension)].in_force(now)
+    }
+
+    /// The limit when nobody else uses the quota.
+    pub(super) fn full_limit(&self, dimension: Dimension) -> Option<u64> {
+        self.limits[index(dimension)].full()
     }
 
     /// What counts of a dimension at the moment.
@@ -197,7 +179,7 @@ impl Account {
     }
 
     pub(super) fn learned(&self, dimension: Dimension) -> Option<u64> {
-        self.limits[index(dimension)].learned
+        self.limits[index(dimension)].learned()
     }
 
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
@@ -208,69 +190,78 @@ impl Account {
         self.day.ends
     }
 
+    /// What a request of this amount adds to the queue: no more than it will be charged.
+    pub(super) fn clamped(&self, amount: Amount, now: Instant) -> Amount {
+        amount.min(self.minute_limit(now))
+    }
+
     /// Whether there is nothing to remember: forgetting it now changes no decision.
     pub(super) fn is_forgettable(&mut self, now: Instant, calendar: Calendar) -> bool {
         self.catch_up(now, calendar);
-        let knows = |bound: &Bound| bound.learned.is_some() || bound.lowered.is_some();
         let counts_days = self.limits[2].full().is_some() && self.day.used > 0;
-        self.window.is_empty() && self.blocked.is_none() && !counts_days && !self.limits.iter().any(knows)
+        let knows = self.limits.iter().any(Bound::knows_anything);
+        self.window.is_empty() && self.blocked.is_none() && !counts_days && !knows
     }
 
     /// Forgets what no longer counts.
     pub(super) fn catch_up(&mut self, now: Instant, calendar: Calendar) {
         self.window.expire(now);
         if self.day.ends <= now {
-            self.day = Day { used: 0, ends: calendar.midnight_after(now) };
+            let held = self.day.held;
+            self.day = Day { used: held, held, ends: calendar.midnight_after(now) };
         }
         self.blocked = self.blocked_until(now);
     }
 
-    /// When all dimensions have room, apart from the pacing.
-    fn open_at(&self, now: Instant, amount: Amount) -> Instant {
-        let blocked = self.blocked.unwrap_or(now);
-        let window = self.window.fits_at(now, amount, self.minute_limit(now));
-        let day = match self.limit(Dimension::RequestsPerDay, now) {
-            Some(limit) if self.day.used.saturating_add(amount.requests) > limit => self.day.ends,
-            _ => now,
-        };
+    /// Checks all dimensions, then the pace, so that no turn of the pace is lost on what does not fit. Counts the day;
+    /// the window is the caller's to charge.
+    fn reserve(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Amount, Instant> {
+        self.catch_up(now, calendar);
+        let limit = self.minute_limit(now);
+        let at = self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit));
+        if at > now {
+            return Err(at);
+        }
+        if let Some(pacer) = &mut self.pacer {
+            let limit = self.limits[0].in_force(now);
+            let at = pacer.take(now, limit);
+            if at > now {
+                return Err(at);
+            }
+        }
+        // An estimate over the limit counts as the limit, so that it passes once the window is empty.
+        let amount = amount.min(limit);
+        self.day.used += amount.requests;
+        Ok(amount)
+    }
+
+    /// Until when nothing is admitted, whatever the window holds.
+    fn closed_until(&self, now: Instant, amount: Amount) -> Instant {
+        let blocked = self.blocked.unwrap_or(now).max(now);
+        let day = self.limit(Dimension::RequestsPerDay, now);
+        let day_is_full = day.is_some_and(|limit| self.day.used.saturating_add(amount.requests) > limit);
         // A limit of zero never opens: the day's end is when somebody may have changed it.
-        let never = [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute]
-            .iter()
-            .any(|dimension| self.limit(*dimension, now) == Some(0));
-        let never = if never { self.day.ends } else { now };
-        blocked.max(window).max(day).max(never)
+        let limit = self.minute_limit(now);
+        if day_is_full || limit.requests == 0 || limit.tokens == 0 { blocked.max(self.day.ends) } else { blocked }
+    }
+
+    fn requests_limit(&self, now: Instant) -> Option<u64> {
+        self.limit(Dimension::RequestsPerMinute, now)
     }
 
     fn minute_limit(&self, now: Instant) -> Amount {
+        let [requests, tokens, _] = &self.limits;
         Amount {
-            requests: self.limit(Dimension::RequestsPerMinute, now).unwrap_or(u64::MAX),
-            tokens: self.limit(Dimension::InputTokensPerMinute, now).unwrap_or(u64::MAX),
+            requests: requests.in_force(now).unwrap_or(u64::MAX),
+            tokens: tokens.in_force(now).unwrap_or(u64::MAX),
         }
-    }
-
-    /// An estimate over the limit counts as the limit, so that it passes once the window is empty.
-    fn clamped(&self, amount: Amount, now: Instant) -> Amount {
-        amount.min(self.minute_limit(now))
-    }
-}
-
-impl Bound {
-    fn full(&self) -> Option<u64> {
-        match (self.configured, self.learned) {
-            (Some(configured), Some(learned)) => Some(configured.min(learned)),
-            (configured, learned) => configured.or(learned),
-        }
-    }
-
-    fn in_force(&self, now: Instant) -> Option<u64> {
-        let full = self.full()?;
-        let Some(lowered) = self.lowered else { return Some(full) };
-        let minutes = now.saturating_duration_since(lowered.at + HOLD).as_secs() / 60;
-        let grown = (full as f64 * RECOVERY * minutes as f64) as u64;
-        Some(lowered.to.saturating_add(grown).min(full))
     }
 }
 
 fn index(dimension: Dimension) -> usize {
-    DIMENSIONS.iter().position(|known| *known == dimension).unwrap_or(0)
+    match dimension {
+        Dimension::RequestsPerMinute => 0,
+        Dimension::InputTokensPerMinute => 1,
+        Dimension::RequestsPerDay => 2,
+    }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{account::Receipt, desk::Desk};
+use super::{
+    account::Receipt,
+    desk::{Desk, Refusal},
+};
 use crate::context::Usage;
 
 /// What one attempt has taken of its scope. Dropped before it is sent, it is given back; dropped after, it stays.
@@ -16,28 +19,30 @@ pub(super) struct Booking {
 }
 
 impl Booking {
-    pub(super) fn new(desk: Arc<Desk>, receipt: Receipt) -> Self {
+    /// Taken, and to be sent.
+    pub(super) fn held(desk: Arc<Desk>, receipt: Receipt) -> Self {
         Self { desk, receipt, sent: false }
     }
 
-    /// It goes out now, as booked.
-    pub(super) fn send(&mut self) {
+    /// Taken and sent in one step.
+    pub(super) fn sent(desk: Arc<Desk>, receipt: Receipt) -> Self {
+        Self { desk, receipt, sent: true }
+    }
+
+    /// It goes out now: the upstream's minute counts from here.
+    pub(super) fn send(&mut self, now: Instant) {
+        self.receipt = self.desk.send(now, self.receipt);
         self.sent = true;
     }
 
-    /// It goes out now, later than it was booked: the upstream's minute counts from here.
-    pub(super) fn send_late(&mut self, now: Instant) {
-        self.receipt = self.desk.restamp(now, self.receipt);
-        self.sent = true;
-    }
-
-    /// The upstream did not get it, or does not count it.
+    /// The upstream did not get it.
     pub(super) fn refund(mut self) {
         self.sent = false;
     }
 
-    pub(super) fn desk(&self) -> &Desk {
-        &self.desk
+    /// The upstream has refused it.
+    pub(super) fn refused(self, now: Instant, refusal: Refusal) {
+        self.desk.refused(now, self.receipt, refusal);
     }
 
     /// Waits for what it has really cost.

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::{
     Amount,
-    account::{Account, Answer, Calendar, Receipt},
+    account::{Account, Calendar, Receipt},
 };
-use crate::quota::Dimension;
+use crate::quota::{Certainty, Dimension, Scope, TokenCost};
 
 /// The account and the queue of one scope, behind one lock that is held for no longer than a decision.
 #[derive(Debug)]
 pub(super) struct Desk {
+    scope: Scope,
     calendar: Calendar,
     state: Mutex<State>,
 }
@@ -31,10 +32,12 @@ struct State {
     ahead: Amount,
 }
 
-/// Someone in the queue: about 100 bytes.
+/// Someone in the queue.
 #[derive(Debug)]
 struct Waiter {
     amount: Amount,
+    /// Its part of what is ahead of those behind it.
+    counted: Amount,
     may_move: bool,
     /// The upstream has blocked the scope for so long, and another project can take the call.
     sent_away: Option<Instant>,
@@ -46,16 +49,19 @@ struct Waiter {
 pub(super) struct Ticket(u64);
 
 /// What a call is told when it comes.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Taken(Receipt),
-    /// It would have to wait until about then.
+    /// It would have to wait until then, or longer.
     Later(Instant),
+    /// It is proven to be larger than the limit, which is this.
+    TooLarge(u64),
 }
 
 /// What a waiter is told when it asks.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
+    /// Set aside until it is sent.
     Taken(Receipt),
     /// Its turn, but not before then.
     At(Instant),
@@ -66,16 +72,27 @@ pub(super) enum Turn {
 }
 
 impl Desk {
-    pub(super) fn new(account: Account, calendar: Calendar) -> Self {
+    pub(super) fn new(scope: Scope, account: Account, calendar: Calendar) -> Self {
         let state = State { account, waiting: BTreeMap::new(), next: 0, ahead: Amount::default() };
-        Self { calendar, state: Mutex::new(state) }
+        Self { scope, calendar, state: Mutex::new(state) }
+    }
+
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Takes all dimensions at once, if nobody waits and there is room.
-    pub(super) fn admit(&self, now: Instant, amount: Amount) -> Admission {
+    pub(super) fn admit(&self, now: Instant, cost: TokenCost) -> Admission {
+        let amount = Amount { requests: 1, tokens: cost.tokens };
         let mut state = self.state.lock();
+        if cost.certainty == Certainty::AtLeast
+            && let Some(limit) = state.account.full_limit(Dimension::InputTokensPerMinute)
+            && cost.tokens > limit
+        {
+            return Admission::TooLarge(limit);
+        }
         if state.waiting.is_empty()
-            && let Answer::Taken(receipt) = state.account.take(now, amount, self.calendar)
+            && let Ok(receipt) = state.account.take(now, amount, self.calendar)
         {
             return Admission::Taken(receipt);
         }
@@ -84,12 +101,13 @@ impl Desk {
     }
 
     /// Joins the queue at its end.
-    pub(super) fn join(&self, amount: Amount, may_move: bool) -> Ticket {
+    pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool) -> Ticket {
         let mut state = self.state.lock();
         let ticket = state.next;
         state.next += 1;
-        state.ahead = state.ahead.plus(amount);
-        state.waiting.insert(ticket, Waiter { amount, may_move, sent_away: None, waker: None });
+        let counted = state.account.clamped(amount, now);
+        state.ahead = state.ahead.plus(counted);
+        state.waiting.insert(ticket, Waiter { amount, counted, may_move, sent_away: None, waker: None });
         Ticket(ticket)
     }
 
@@ -111,9 +129,9 @@ impl Desk {
             return Turn::NotYet;
         }
         let amount = waiter.amount;
-        match state.account.take(now, amount, self.calendar) {
-            Answer::Later(at) => Turn::At(at),
-            Answer::Taken(receipt) => {
+        match state.account.hold(now, amount, self.calendar) {
+            Err(at) => Turn::At(at),
+            Ok(receipt) => {
                 let next = state.remove(ticket);
                 drop(state);
                 wake(next);
@@ -122,17 +140,21 @@ impl Desk {
         }
     }
 
+    /// What was set aside is sent now.
+    pub(super) fn send(&self, now: Instant, receipt: Receipt) -> Receipt {
+        self.state.lock().account.send(now, receipt, self.calendar)
+    }
+
     /// Leaves the queue, wherever in it.
     pub(super) fn leave(&self, ticket: Ticket) {
         let next = self.state.lock().remove(ticket);
         wake(next);
     }
 
-    /// What was taken has really cost so many tokens.
+    /// What was sent has really cost so many tokens.
     pub(super) fn settle(&self, receipt: Receipt, tokens: u64) {
         let mut state = self.state.lock();
-        state.account.settle(receipt, tokens);
-        let first = state.first();
+        let first = if state.account.settle(receipt, tokens) { state.first() } else { None };
         drop(state);
         wake(first);
     }
@@ -146,31 +168,27 @@ impl Desk {
         wake(first);
     }
 
-    /// What was taken is sent only now.
-    pub(super) fn restamp(&self, now: Instant, receipt: Receipt) -> Receipt {
-        self.state.lock().account.restamp(now, receipt)
-    }
-
-    /// The upstream has refused: nobody gets anything before `until`, and who can go elsewhere goes.
-    pub(super) fn refused(&self, now: Instant, until: Until, dimension: Option<Dimension>, named: Option<u64>) {
+    /// The upstream has refused what was taken, and does not count it. Nobody gets anything before `until`, and who can go
+    /// elsewhere goes.
+    pub(super) fn refused(&self, now: Instant, receipt: Receipt, refusal: Refusal) {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
-        if let Some(dimension) = dimension {
-            state.account.refused(now, dimension, named);
+        state.account.refund(receipt);
+        if let Some(dimension) = refusal.dimension {
+            state.account.refused(now, dimension, refusal.named);
         }
-        let until = match until {
+        let until = match refusal.until {
             Until::Unsaid => now,
             Until::At(at) => at,
             Until::Midnight => state.account.midnight(),
         };
-        if until <= now {
-            return;
-        }
-        state.account.block(until);
         let mut wakers = Vec::new();
-        for waiter in state.waiting.values_mut().filter(|waiter| waiter.may_move) {
-            waiter.sent_away = Some(until);
-            wakers.extend(waiter.waker.take());
+        if until > now {
+            state.account.block(until);
+            for waiter in state.waiting.values_mut().filter(|waiter| waiter.may_move) {
+                waiter.sent_away = Some(until);
+                wakers.extend(waiter.waker.take());
+            }
         }
         // The first one's time has changed.
         wakers.extend(state.first());
@@ -192,11 +210,26 @@ impl Desk {
         read(&state.account, state.waiting.len())
     }
 
+    /// An account that goes on where this one stands, or as it is where there is nothing to go on from.
+    pub(super) fn heir(&self, now: Instant, account: Account) -> Account {
+        let mut state = self.state.lock();
+        if state.account.is_forgettable(now, self.calendar) { account } else { account.after(&state.account) }
+    }
+
     /// Whether forgetting this scope would change nothing.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.waiting.is_empty() && state.account.is_forgettable(now, self.calendar)
     }
+}
+
+/// What a refusal by the upstream says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) until: Until,
+    pub(super) dimension: Option<Dimension>,
+    /// The limit, where it is named.
+    pub(super) named: Option<u64>,
 }
 
 /// How long a scope is blocked.
@@ -212,7 +245,7 @@ impl State {
     fn remove(&mut self, ticket: Ticket) -> Option<Waker> {
         let was_first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket.0);
         let left = self.waiting.remove(&ticket.0)?;
-        self.ahead = self.ahead.minus(left.amount);
+        self.ahead = self.ahead.minus(left.counted);
         if was_first { self.first() } else { None }
     }
 

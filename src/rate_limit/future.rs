@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -15,13 +16,13 @@ use tower_service::Service;
 use super::{
     RateLimitBody,
     booking::Booking,
-    desk::{Desk, Ticket, Turn, Until},
-    service::Refusal,
+    desk::{Desk, Refusal, Ticket, Turn, Until},
+    refusal,
 };
 use crate::{
     body::GuardedBody,
-    context::{Outcome, Retry},
-    error::{BoxError, Error},
+    context::Outcome,
+    error::BoxError,
     failure::{Failure, Fault, Kind, QuotaScope},
     quota::Dimension,
     ready::Readied,
@@ -39,10 +40,11 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
-        Refused { refusal: Option<Box<Refusal>> },
+        Refused { error: Option<BoxError> },
         Waiting { #[pin] sleep: Option<Sleep>, waiting: Option<Box<Waiting<S, B>>> },
         Readying { waiting: Option<Box<Waiting<S, B>>> },
         Calling { #[pin] future: F },
+        Done,
     }
 }
 
@@ -50,13 +52,14 @@ pin_project! {
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) ticket: Ticket,
+    pub(super) since: Instant,
     pub(super) give_up: Instant,
     pub(super) may_move: bool,
 }
 
 struct Waiting<S, B> {
     inner: Readied<S>,
-    request: Option<Request<B>>,
+    request: Request<B>,
     place: Place,
     wait: Wait,
 }
@@ -78,8 +81,8 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         Self { state: State::Calling { future }, booking }
     }
 
-    pub(super) fn refused(refusal: Box<Refusal>) -> Self {
-        Self { state: State::Refused { refusal: Some(refusal) }, booking: None }
+    pub(super) fn refused(error: BoxError) -> Self {
+        Self { state: State::Refused { error: Some(error) }, booking: None }
     }
 
     pub(super) fn waiting(mut inner: Readied<S>, request: Request<B>, desk: Arc<Desk>, wait: Wait) -> Self
@@ -89,7 +92,7 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         // A wait begins: whatever hangs on the readiness is free for others.
         inner.release();
         let place = Place { desk, ticket: wait.ticket };
-        let waiting = Box::new(Waiting { inner, request: Some(request), place, wait });
+        let waiting = Box::new(Waiting { inner, request, place, wait });
         Self { state: State::Waiting { sleep: None, waiting: Some(waiting) }, booking: None }
     }
 }
@@ -111,39 +114,27 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
+        // Whatever is decided, nothing of a wait outlives it: who is done must not stand in a queue.
+        let result = loop {
             match this.state.as_mut().project() {
-                StateProj::Refused { refusal } => {
-                    let refusal = refusal.take().expect("polled after completion");
-                    return Poll::Ready(Err(refused(refusal.failure, refusal.may_move)));
-                }
                 StateProj::Waiting { mut sleep, waiting } => {
-                    let in_line = waiting.as_mut().expect("polled after completion");
+                    let Some(in_line) = waiting else { break Err(refusal::polled_again()) };
+                    let Wait { ticket, give_up, may_move, since } = in_line.wait;
                     let now = Instant::now();
-                    let at = match in_line.place.desk.turn(in_line.wait.ticket, now, cx.waker()) {
+                    let desk = &in_line.place.desk;
+                    let at = match desk.turn(ticket, now, cx.waker()) {
                         Turn::Taken(receipt) => {
-                            *this.booking = Some(Booking::new(in_line.place.desk.clone(), receipt));
+                            *this.booking = Some(Booking::held(desk.clone(), receipt));
                             let waiting = waiting.take();
                             this.state.set(State::Readying { waiting });
                             continue;
                         }
-                        Turn::SentAway(until) => {
-                            let message =
-                                "the upstream has refused this project for now; another one may take the call";
-                            let failure = Failure::local(Kind::RateLimited, message);
-                            return Poll::Ready(Err(refused(failure.with_hint(until - now), true)));
-                        }
+                        Turn::SentAway(until) => break Err(refusal::sent_away(desk, until - now)),
                         Turn::At(at) => Some(at),
                         Turn::NotYet => None,
                     };
-                    let give_up = in_line.wait.give_up;
                     if now >= give_up {
-                        let desk = &in_line.place.desk;
-                        let used = desk.read(now, |account, waiting| super::describe(account, waiting, now));
-                        let message = format!("waited for its turn as long as it may, in vain: {used}");
-                        let needed = at.map_or(desk.headroom(now, super::Amount::default()), |at| at - now);
-                        let failure = Failure::local(Kind::RateLimited, message).with_hint(needed);
-                        return Poll::Ready(Err(refused(failure, in_line.wait.may_move)));
+                        break Err(refusal::waited_in_vain(desk, now, now - since, at, may_move));
                     }
                     let until = at.map_or(give_up, |at| at.min(give_up));
                     match sleep.as_mut().as_pin_mut() {
@@ -155,21 +146,29 @@ where
                     ready!(timer.poll(cx));
                 }
                 StateProj::Readying { waiting } => {
-                    let in_line = waiting.as_mut().expect("polled after completion");
-                    ready!(in_line.inner.poll_ready(cx)).map_err(Into::into)?;
-                    let Some(request) = in_line.request.take() else { unreachable!("taken only here") };
-                    if let Some(booking) = this.booking {
-                        booking.send_late(Instant::now());
+                    let Some(in_line) = waiting else { break Err(refusal::polled_again()) };
+                    if let Err(error) = ready!(in_line.inner.poll_ready(cx)) {
+                        break Err(error.into());
                     }
-                    let future = in_line.inner.call(request);
+                    let Some(in_line) = waiting.take() else { continue };
+                    let Waiting { mut inner, request, .. } = *in_line;
+                    if let Some(booking) = this.booking {
+                        booking.send(Instant::now());
+                    }
+                    let future = inner.call(request);
                     this.state.set(State::Calling { future });
                 }
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
                     return Poll::Ready(finished(result, this.booking.take()));
                 }
+                StateProj::Refused { error } => break Err(error.take().unwrap_or_else(refusal::polled_again)),
+                StateProj::Done => break Err(refusal::polled_again()),
             }
-        }
+        };
+        this.state.set(State::Done);
+        *this.booking = None;
+        Poll::Ready(result)
     }
 }
 
@@ -189,8 +188,12 @@ fn finished<R: Body>(
             let usage = said.and_then(Outcome::usage).cloned();
             let settlement = match (failure, usage) {
                 (Some(failure), _) if failure.fault() == Fault::Quota => {
-                    learn(&booking, &failure);
-                    // What the upstream refuses, it does not count.
+                    let now = Instant::now();
+                    booking.refused(now, read(&failure, now));
+                    None
+                }
+                // Nothing is charged to what does not exist.
+                (Some(failure), _) if failure.kind() == Kind::ModelNotFound => {
                     booking.refund();
                     None
                 }
@@ -212,16 +215,15 @@ fn finished<R: Body>(
     }
 }
 
-/// What a refusal of the upstream's teaches.
-fn learn(booking: &Booking, failure: &Failure) {
-    let now = Instant::now();
+/// What a refusal of the upstream's says to the limiter.
+fn read(failure: &Failure, now: Instant) -> Refusal {
     let quota = failure.quota();
     let until = match (failure.kind(), failure.hint()) {
         (Kind::QuotaDay, Some(hint)) => Until::At(now + hint.delay()),
         (Kind::QuotaDay | Kind::QuotaZero, _) => Until::Midnight,
         (_, Some(hint)) => {
             // A hint that was cut to whole seconds is up to one too short.
-            let cut = if hint.is_exact() { std::time::Duration::ZERO } else { std::time::Duration::from_secs(1) };
+            let cut = if hint.is_exact() { Duration::ZERO } else { Duration::from_secs(1) };
             Until::At(now + hint.delay() + cut)
         }
         (_, None) => Until::Unsaid,
@@ -233,10 +235,5 @@ fn learn(booking: &Booking, failure: &Failure) {
         Some(QuotaScope::Day) if counts_requests => Some(Dimension::RequestsPerDay),
         _ => None,
     };
-    booking.desk().refused(now, until, dimension, quota.and_then(|quota| quota.limit()));
-}
-
-fn refused(failure: Failure, may_move: bool) -> BoxError {
-    let error = Error::refusal(super::NAME, failure);
-    if may_move { error.map_outcome(|outcome| outcome.with_retry(Retry::Now)).into() } else { error.into() }
+    Refusal { until, dimension, named: quota.and_then(|quota| quota.limit()) }
 }

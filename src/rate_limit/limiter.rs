@@ -15,6 +15,7 @@ use super::{
     Amount, Pacing,
     account::{Account, Calendar, DIMENSIONS},
     desk::Desk,
+    key::{Key, Named},
     pacing::Pacer,
 };
 use crate::{
@@ -24,6 +25,9 @@ use crate::{
 
 /// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one account.
 const MAX_SCOPES: usize = 16_384;
+
+/// Longer names, project and model together, have no account of their own: nobody's are, and callers invent models.
+const MAX_NAME: usize = 512;
 
 /// The scopes are spread over so many maps, each with a lock of its own.
 const SHARDS: usize = 16;
@@ -62,7 +66,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Shard {
-    desks: HashMap<Scope, Arc<Desk>>,
+    desks: HashMap<Key, Arc<Desk>>,
     swept: Option<Instant>,
 }
 
@@ -81,17 +85,29 @@ impl Limiter {
     /// would go at once. Nothing is taken.
     pub fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
         let now = Instant::now();
-        let known = self.shard(scope).lock().desks.get(scope).cloned();
-        known.map_or(Duration::ZERO, |desk| desk.headroom(now, Amount { requests: 1, tokens }))
+        let amount = Amount { requests: 1, tokens };
+        let shard = self.shard(scope).lock();
+        let known = shard.desks.get(scope as &dyn Named).cloned();
+        let is_full = shard.desks.len() >= MAX_SCOPES / SHARDS;
+        drop(shard);
+        match known {
+            Some(desk) => desk.headroom(now, amount),
+            None if is_full => self.shared.overflow.headroom(now, amount),
+            // Nobody has asked for it yet.
+            None => self.shared.new_desk(scope.clone(), now).headroom(now, amount),
+        }
     }
 
-    /// What each scope has used, may use, and is blocked for. A moment's picture, scope by scope.
+    /// What each scope has used, may use, and is blocked for. A moment's picture, scope by scope. Those past the number
+    /// that is kept apart are one, of the project and the model `others`.
     pub fn snapshot(&self) -> Vec<ScopeReport> {
         let now = Instant::now();
         let desks = self.shared.shards.iter().flat_map(|shard| {
             let shard = shard.lock();
-            shard.desks.iter().map(|(scope, desk)| (scope.clone(), desk.clone())).collect::<Vec<_>>()
+            shard.desks.values().map(|desk| (desk.scope().clone(), desk.clone())).collect::<Vec<_>>()
         });
+        let overflow = Some(&self.shared.overflow).filter(|overflow| !overflow.is_forgettable(now));
+        let desks = desks.chain(overflow.map(|overflow| (overflow.scope().clone(), overflow.clone())));
         let report = |(scope, desk): (Scope, Arc<Desk>)| {
             desk.read(now, |account, waiting| ScopeReport {
                 scope,
@@ -109,12 +125,9 @@ impl Limiter {
     }
 
     /// The longest that a call of this model's waits.
-    pub(super) fn max_wait(&self, model: Option<&str>) -> Duration {
+    pub(super) fn max_wait(&self, model: &str) -> Duration {
         let settings = &self.shared.settings;
-        let own = model.and_then(|model| settings.max_wait_by_model.get(model));
-        let wait = *own.unwrap_or(&settings.max_wait);
-        // The window is 0.25 s longer than a minute, and timers are coarse. Whoever allows a minute allows a turn of it.
-        wait.saturating_add(wait / 120)
+        *settings.max_wait_by_model.get(model).unwrap_or(&settings.max_wait)
     }
 
     pub(super) fn default_project(&self) -> &Arc<str> {
@@ -126,23 +139,33 @@ impl Limiter {
     }
 
     /// Where the calls of a scope are admitted.
-    pub(super) fn desk(&self, project: &Arc<str>, model: &str, now: Instant) -> Arc<Desk> {
-        let scope = Scope::new(project.clone(), model);
-        let mut shard = self.shard(&scope).lock();
-        if let Some(desk) = shard.desks.get(&scope) {
+    pub(super) fn desk(&self, project: &str, model: &str, now: Instant) -> Arc<Desk> {
+        let named = (project, model);
+        let mut shard = self.shard(&named).lock();
+        if let Some(desk) = shard.desks.get(&named as &dyn Named) {
             return desk.clone();
         }
-        if shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) {
+        let is_too_long = project.len() + model.len() > MAX_NAME;
+        if is_too_long || shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) {
             return self.shared.overflow.clone();
         }
-        let desk = self.shared.settings.desk(&scope, self.shared.calendar, now);
-        shard.desks.insert(scope, desk.clone());
+        let desk = self.shared.new_desk(Scope::new(project, model), now);
+        shard.desks.insert(Key(desk.scope().clone()), desk.clone());
         desk
     }
 
-    fn shard(&self, scope: &Scope) -> &Mutex<Shard> {
-        let hash = self.shared.hasher.hash_one(scope);
+    fn shard(&self, named: &dyn Named) -> &Mutex<Shard> {
+        let hash = self.shared.hasher.hash_one(named);
+        // The map within uses the low bits of another hash; any will do here.
         &self.shared.shards[(hash as usize) % SHARDS]
+    }
+}
+
+impl Shared {
+    /// A desk for a scope that has none. If it was counted with others before, it goes on from there.
+    fn new_desk(&self, scope: Scope, now: Instant) -> Arc<Desk> {
+        let account = self.settings.account(&scope, self.calendar, now);
+        Arc::new(Desk::new(scope, self.overflow.heir(now, account), self.calendar))
     }
 }
 
@@ -226,7 +249,7 @@ impl LimiterBuilder {
     }
 
     /// The longest that a call waits for its turn; one that would have to wait longer is refused at once. Default: 60 s,
-    /// one turn of the window. A minute of it is 60.5 s by the clock, because the window's turn takes 60.25 s.
+    /// one turn of the window.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
@@ -259,12 +282,13 @@ impl LimiterBuilder {
     pub fn build(self) -> Limiter {
         let now = Instant::now();
         let calendar = Calendar { wall: clock::wall(), at: now };
-        let overflow = self.desk(&Scope::new("", ""), calendar, now);
+        let scope = Scope::new("others", "others");
+        let overflow = Arc::new(Desk::new(scope.clone(), self.account(&scope, calendar, now), calendar));
         let (hasher, shards) = (RandomState::new(), Default::default());
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
     }
 
-    fn desk(&self, scope: &Scope, calendar: Calendar, now: Instant) -> Arc<Desk> {
+    fn account(&self, scope: &Scope, calendar: Calendar, now: Instant) -> Account {
         let limits = self
             .by_scope
             .get(scope)
@@ -272,8 +296,7 @@ impl LimiterBuilder {
             .or_else(|| self.by_model.get(scope.model()))
             .unwrap_or(&self.limits);
         let pacing = *self.pacing_by_model.get(scope.model()).unwrap_or(&self.pacing);
-        let account = Account::new(*limits, Pacer::new(pacing), calendar, now);
-        Arc::new(Desk::new(account, calendar))
+        Account::new(*limits, Pacer::new(pacing), calendar, now)
     }
 }
 

@@ -103,19 +103,17 @@
 
 mod account;
 mod booking;
+mod bound;
 mod desk;
 mod future;
+mod key;
 mod layer;
 mod limiter;
 mod pacing;
+mod refusal;
 mod service;
 mod window;
 
-use std::fmt::Write as _;
-
-use tokio::time::Instant;
-
-use self::account::{Account, DIMENSIONS};
 pub use self::{
     booking::Settlement,
     future::ResponseFuture,
@@ -159,19 +157,4 @@ impl Amount {
     fn is_within(self, limit: Self) -> bool {
         self.requests <= limit.requests && self.tokens <= limit.tokens
     }
-}
-
-/// A scope's state in words, for errors.
-fn describe(account: &Account, waiting: usize, now: Instant) -> String {
-    let mut text = String::new();
-    for dimension in DIMENSIONS {
-        if let Some(limit) = account.limit(dimension, now) {
-            let _ = write!(text, "{} of {limit} {dimension} are used, ", account.used(dimension));
-        }
-    }
-    if let Some(until) = account.blocked_until(now) {
-        let _ = write!(text, "the upstream has refused for another {:.1?}, ", until - now);
-    }
-    let _ = write!(text, "{waiting} calls wait");
-    text
 }

@@ -1,6 +1,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -13,13 +14,14 @@ use super::{
     booking::Booking,
     desk::{Admission, Desk},
     future::Wait,
+    refusal::{self, Allowed},
+    window::MARGIN,
 };
 use crate::{
     call::{Call, Shape},
     context,
     error::BoxError,
-    failure::{Failure, Kind},
-    quota::{Certainty, Dimension, Scope, TokenCost},
+    quota::{Scope, TokenCost},
     ready::Readied,
 };
 
@@ -28,20 +30,15 @@ use crate::{
 pub struct RateLimit<S> {
     pub(super) inner: S,
     pub(super) limiter: Option<Limiter>,
-    /// The scope that was asked for last: most callers ask for the same one again.
-    pub(super) last: Option<Last>,
-}
-
-/// A scope that need not be looked up.
-#[derive(Clone, Debug)]
-pub(super) struct Last {
-    project: Arc<str>,
-    model: Box<str>,
-    desk: Arc<Desk>,
+    /// Where the last call was admitted: most callers ask for the same scope again.
+    pub(super) last: Option<Arc<Desk>>,
 }
 
 /// Bytes of a request's body to a token, where nobody has counted: natural text has 0.33 tokens a byte in the median.
 const BYTES_PER_TOKEN: u64 = 3;
+
+/// What tokio's own timers take for "never".
+const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 crate::macros::accessors!(RateLimit);
 
@@ -73,110 +70,84 @@ where
         let now = Instant::now();
         let desk = desk(limiter, &mut self.last, &request, now);
         let cost = context.and_then(context::Context::token_cost).unwrap_or_else(|| estimate(request.body()));
-        let amount = Amount { requests: 1, tokens: cost.tokens };
-        let at = match desk.admit(now, amount) {
+        let at = match desk.admit(now, cost) {
             Admission::Taken(receipt) => {
-                let mut booking = Booking::new(desk, receipt);
-                booking.send();
-                return ResponseFuture::calling(self.inner.call(request), Some(booking));
+                return ResponseFuture::calling(self.inner.call(request), Some(Booking::sent(desk, receipt)));
+            }
+            Admission::TooLarge(limit) => {
+                let scope = scope(limiter, &request);
+                return ResponseFuture::refused(refusal::too_large(&scope, cost.tokens, limit));
             }
             Admission::Later(at) => at,
         };
-        match self.wait(&request, &desk, cost, now, at) {
+        match wait(limiter, &request, &desk, cost, now, at) {
             Ok(wait) => ResponseFuture::waiting(Readied::take(&mut self.inner), request, desk, wait),
             Err(refusal) => ResponseFuture::refused(refusal),
         }
     }
 }
 
-impl<S> RateLimit<S> {
-    /// How a call that has to wait until `at` may wait, or why it may not.
-    fn wait<B>(
-        &self,
-        request: &Request<B>,
-        desk: &Desk,
-        cost: TokenCost,
-        now: Instant,
-        at: Instant,
-    ) -> Result<Wait, Box<Refusal>> {
-        let context = context::Context::of(request);
-        let may_move = context.is_some_and(context::Context::may_move);
-        let scope = self.last.as_ref().map(|last| Scope::new(last.project.clone(), &*last.model));
-        let refusal = |failure| Err(Box::new(Refusal { failure, may_move }));
-        let tokens = Dimension::InputTokensPerMinute;
-        if let Some(limit) = desk.read(now, |account, _| account.limit(tokens, now))
-            && cost.certainty == Certainty::AtLeast
-            && cost.tokens > limit
-        {
-            let message = format!(
-                "the request has {} input tokens or more, and the quota is {limit} {tokens}{}: it would never be \
-                 admitted; shorten it, or ask another model or project",
-                cost.tokens,
-                of(&scope),
-            );
-            return refusal(Failure::local(Kind::LargerThanQuota, message));
+/// How a call that has to wait until `at`, at least, may wait; or why it may not.
+fn wait<B>(
+    limiter: &Limiter,
+    request: &Request<B>,
+    desk: &Desk,
+    cost: TokenCost,
+    now: Instant,
+    at: Instant,
+) -> Result<Wait, BoxError> {
+    if let Some(gate) = limiter.gate() {
+        let scope = scope(limiter, request);
+        if let Some(closed) = gate.closed_for(&scope) {
+            return Err(refusal::gate_closed(&scope, closed));
         }
-        let limiter = self.limiter.as_ref();
-        let closed =
-            limiter.and_then(Limiter::gate).zip(scope.as_ref()).and_then(|(gate, scope)| gate.closed_for(scope));
-        if let Some(closed) = closed {
-            let message = format!("the circuit is open for another {closed:.1?}{}", of(&scope));
-            return refusal(Failure::local(Kind::CircuitOpen, message).with_hint(closed));
-        }
-        let needed = at.saturating_duration_since(now);
-        let allowed = limiter.map(|limiter| limiter.max_wait(scope.as_ref().map(Scope::model))).unwrap_or_default();
-        let remaining = context.and_then(context::Context::deadline).map(|deadline| deadline.remaining(now));
-        if needed > allowed || remaining.is_some_and(|remaining| needed >= remaining) {
-            let (allowed, cure) = match remaining {
-                Some(remaining) if remaining < allowed => (remaining, "its deadline comes before; allow it more time"),
-                _ => (allowed, "raise max_wait"),
-            };
-            let used = desk.read(now, |account, waiting| super::describe(account, waiting, now));
-            let message = format!(
-                "waited 0 s of {needed:.1?} needed, {allowed:.1?} are allowed: {used}{}; {cure}, or add a project",
-                of(&scope),
-            );
-            return refusal(Failure::local(Kind::RateLimited, message).with_hint(needed));
-        }
-        let amount = Amount { requests: 1, tokens: cost.tokens };
-        let give_up = now + remaining.map_or(allowed, |remaining| remaining.min(allowed));
-        Ok(Wait { ticket: desk.join(amount, may_move), give_up, may_move })
     }
-}
-
-/// Why a call may not wait.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) failure: Failure,
-    pub(super) may_move: bool,
-}
-
-fn of(scope: &Option<Scope>) -> String {
-    scope.as_ref().map(|scope| format!(" for {scope}")).unwrap_or_default()
+    let context = context::Context::of(request);
+    let may_move = context.is_some_and(context::Context::may_move);
+    let remaining = context.and_then(context::Context::deadline).map(|deadline| deadline.remaining(now));
+    let needed = at.saturating_duration_since(now);
+    let max_wait = limiter.max_wait(desk.scope().model());
+    // The limiter's own margin is not held against the caller: a max_wait of a minute is a turn of the window.
+    let allowed = if max_wait.is_zero() { max_wait } else { max_wait.saturating_add(MARGIN) };
+    if let Some(remaining) = remaining.filter(|remaining| needed >= *remaining && *remaining <= allowed) {
+        return Err(refusal::would_wait(desk, now, needed, Allowed::Deadline(remaining), may_move));
+    }
+    if needed > allowed || allowed.is_zero() {
+        return Err(refusal::would_wait(desk, now, needed, Allowed::MaxWait(max_wait), may_move));
+    }
+    let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
+    let give_up = now.checked_add(allowed).unwrap_or(now + FAR);
+    let ticket = desk.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move);
+    Ok(Wait { ticket, since: now, give_up, may_move })
 }
 
 /// The desk for this request, most of the time the same as the last one's.
-fn desk<B>(limiter: &Limiter, last: &mut Option<Last>, request: &Request<B>, now: Instant) -> Arc<Desk> {
+fn desk<B>(limiter: &Limiter, last: &mut Option<Arc<Desk>>, request: &Request<B>, now: Instant) -> Arc<Desk> {
+    named(limiter, request, |project, model| {
+        if let Some(last) = last
+            && last.scope().model() == model
+            && last.scope().project() == project
+        {
+            return last.clone();
+        }
+        let desk = limiter.desk(project, model, now);
+        *last = Some(desk.clone());
+        desk
+    })
+}
+
+fn scope<B>(limiter: &Limiter, request: &Request<B>) -> Scope {
+    named(limiter, request, |project, model| Scope::new(project, model))
+}
+
+/// Whose quota pays, and for which model.
+fn named<B, T>(limiter: &Limiter, request: &Request<B>, of: impl FnOnce(&str, &str) -> T) -> T {
     let context = context::Context::of(request);
     let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
-    let known = context.and_then(context::Context::call).and_then(Call::model);
-    let read;
-    let model = match known {
-        Some(model) => model,
-        None => {
-            read = Call::model_in(request.uri()).unwrap_or_default();
-            &read
-        }
-    };
-    if let Some(last) = last
-        && *last.model == *model
-        && (Arc::ptr_eq(&last.project, project) || last.project == *project)
-    {
-        return last.desk.clone();
+    match context.and_then(context::Context::call).and_then(Call::model) {
+        Some(model) => of(project, model),
+        None => of(project, &Call::model_in(request.uri()).unwrap_or_default()),
     }
-    let desk = limiter.desk(project, model, now);
-    *last = Some(Last { project: project.clone(), model: model.into(), desk: desk.clone() });
-    desk
 }
 
 /// What a request costs of which nobody has said it.

@@ -17,17 +17,25 @@ pub(super) const WINDOW: Duration = Duration::from_secs(60).saturating_add(SLACK
 /// next one may not. This much of a difference cannot put one too many into a minute of the upstream's.
 pub(super) const SLACK: Duration = Duration::from_millis(250);
 
-/// Charges that began within this time share an entry: at most 242 entries of 40 bytes, under 10 KiB, however many
-/// requests there are. Costs at most 0.4 % of the limit.
-const GRAIN: Duration = Duration::from_millis(250);
+/// Charges that began within this time share an entry: at most 242 entries of 48 bytes, 12 KiB, however many requests there
+/// are. Costs at most 0.4 % of the limit.
+pub(super) const GRAIN: Duration = Duration::from_millis(250);
+
+/// What the two together add to a wait for a whole turn of the window.
+pub(super) const MARGIN: Duration = SLACK.saturating_add(GRAIN);
+
+/// An empty window gives back the memory of more entries than these.
+const KEPT: usize = 8;
 
 /// The charges that count.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     entries: VecDeque<Entry>,
     /// How many entries have been dropped at the front, so that an entry's number never changes.
     dropped: u64,
     used: Amount,
+    /// What was promised and is not sent yet: it counts, and no time ends it.
+    held: Amount,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,16 +61,34 @@ impl Window {
             self.entries.pop_front();
             self.dropped += 1;
         }
+        if self.entries.capacity() > KEPT {
+            self.entries = VecDeque::new();
+        }
     }
 
     /// What counts at the moment.
     pub(super) fn used(&self) -> Amount {
-        self.used
+        self.used.plus(self.held)
     }
 
     /// Whether nothing counts any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.held == Amount::default()
+    }
+
+    /// Sets something aside until it is released, and charged when it is sent.
+    pub(super) fn hold(&mut self, amount: Amount) {
+        self.held = self.held.plus(amount);
+    }
+
+    /// What was set aside is set aside no longer.
+    pub(super) fn release(&mut self, amount: Amount) {
+        self.held = self.held.minus(amount);
+    }
+
+    /// The same charges without what is only set aside: a copy of it that nobody will release.
+    pub(super) fn without_held(&self) -> Self {
+        Self { held: Amount::default(), ..self.clone() }
     }
 
     /// Adds a charge. Whether it fits is the caller's question.
@@ -89,7 +115,7 @@ impl Window {
     /// When `amount` will fit under `limit`, if nothing else is charged. An amount over the limit counts as the limit.
     pub(super) fn fits_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
         let fits = |used: Amount| used.plus(amount.min(limit)).is_within(limit);
-        let mut used = self.used;
+        let mut used = self.used();
         if fits(used) {
             return now;
         }
@@ -102,24 +128,27 @@ impl Window {
         now + WINDOW
     }
 
-    /// About when `amount` will have been admitted, if it is admitted as fast as the limit allows: whatever is charged
-    /// comes back after a window, and so does whatever is charged then. For amounts larger than the limit, such as a whole
-    /// queue's.
-    pub(super) fn admitted_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
-        let requests = self.turn(now, amount.requests, limit.requests, |amount| amount.requests);
-        let tokens = self.turn(now, amount.tokens, limit.tokens, |amount| amount.tokens);
+    /// When `amount` will have been admitted at the earliest, if nothing is before `start`: whatever is charged comes back
+    /// after a window, and so does whatever is charged then. For amounts larger than the limit, such as a whole queue's.
+    pub(super) fn admitted_at(&self, start: Instant, amount: Amount, limit: Amount) -> Instant {
+        let requests = self.turn(start, amount.requests, limit.requests, |amount| amount.requests);
+        let tokens = self.turn(start, amount.tokens, limit.tokens, |amount| amount.tokens);
         requests.max(tokens)
     }
 
     fn turn(&self, now: Instant, amount: u64, limit: u64, of: impl Fn(Amount) -> u64) -> Instant {
-        let free = limit.saturating_sub(of(self.used));
+        // By then these have come back.
+        let gone = self.entries.iter().take_while(|entry| entry.at + WINDOW <= now).count();
+        let counting = self.entries.iter().skip(gone);
+        let used = counting.clone().fold(of(self.held), |used, entry| used.saturating_add(of(entry.amount)));
+        let free = limit.saturating_sub(used);
         let Some(short) = amount.checked_sub(free).filter(|short| *short > 0) else { return now };
         // All that is used now, and all that is free now, comes free once a window.
         let cycle = limit.max(1);
         let (cycles, mut rest) = ((short - 1) / cycle, (short - 1) % cycle + 1);
         let later = WINDOW.saturating_mul(u32::try_from(cycles).unwrap_or(u32::MAX));
         let far = |at: Instant| at.checked_add(later).unwrap_or(at + WINDOW * 60 * 24);
-        for entry in &self.entries {
+        for entry in counting {
             match rest.checked_sub(of(entry.amount)) {
                 None | Some(0) => return far(entry.at + WINDOW),
                 Some(left) => rest = left,

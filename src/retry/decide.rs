@@ -112,18 +112,15 @@ pub(super) fn decide(
     situation: Situation,
     roll: f64,
 ) -> Decision {
-    if said == Some(Retry::Never) {
-        return Decision::GiveUp;
-    }
     if matches!(failure.kind(), Kind::CircuitOpen | Kind::RateLimited) {
         return refused(policy, history, failure, said, situation);
     }
-    if !may_resend(failure, situation.resend) {
+    if said == Some(Retry::Never) || !may_resend(failure, situation.resend) {
         return Decision::GiveUp;
     }
     let cause = Cause::of(failure);
     let nth = history.count(cause);
-    if cause == Cause::NotSent && !std::mem::replace(&mut history.free_used, true) && policy.max_attempts > 1 {
+    if cause == Cause::NotSent && policy.max_attempts > 1 && !std::mem::replace(&mut history.free_used, true) {
         history.attempt_never_was();
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
@@ -175,6 +172,7 @@ fn refused(
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     let hint = match said {
+        Some(Retry::Never) => None,
         Some(Retry::After(wait)) => Some(wait),
         _ => failure.hint().map(|hint| hint.delay()),
     };
@@ -200,5 +198,183 @@ fn may_resend(failure: &Failure, resend: Resend) -> bool {
     match resend {
         Resend::Safe | Resend::Billed => true,
         Resend::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{failure::Clock, retry::Rule};
+
+    const KINDS: [Kind; 27] = [
+        Kind::Overloaded,
+        Kind::Capacity,
+        Kind::ServerError,
+        Kind::BadGateway,
+        Kind::Unavailable,
+        Kind::DeadlineExceeded,
+        Kind::Cancelled,
+        Kind::EmptyResponse,
+        Kind::EmptyMalformedFunctionCall,
+        Kind::QuotaMinute,
+        Kind::QuotaUnknown,
+        Kind::QuotaDay,
+        Kind::QuotaZero,
+        Kind::Connect,
+        Kind::NotSent,
+        Kind::Reset,
+        Kind::Transport,
+        Kind::Timeout(Clock::Attempt),
+        Kind::Timeout(Clock::FirstContent),
+        Kind::InvalidRequest,
+        Kind::ContentBlocked,
+        Kind::ModelNotFound,
+        Kind::AuthKeyInvalid,
+        Kind::TotalDeadline,
+        Kind::CircuitOpen,
+        Kind::RateLimited,
+        Kind::BadRequest,
+    ];
+
+    fn failures() -> impl Strategy<Value = Failure> {
+        let hint = prop_oneof![
+            3 => Just(None),
+            3 => (0u64..700_000).prop_map(|ms| Some(Duration::from_millis(ms))),
+            1 => Just(Some(Duration::MAX)),
+        ];
+        (0..KINDS.len(), hint).prop_map(|(kind, hint)| {
+            let failure = Failure::local(KINDS[kind], "");
+            hint.map_or(failure.clone(), |hint| failure.with_hint(hint))
+        })
+    }
+
+    fn said() -> impl Strategy<Value = Option<Retry>> {
+        prop_oneof![
+            12 => Just(None),
+            1 => Just(Some(Retry::Now)),
+            1 => Just(Some(Retry::Queued)),
+            1 => Just(Some(Retry::Never)),
+            1 => (0u64..20_000).prop_map(|ms| Some(Retry::After(Duration::from_millis(ms)))),
+        ]
+    }
+
+    fn resends() -> impl Strategy<Value = Resend> {
+        prop_oneof![Just(Resend::Safe), Just(Resend::Billed), Just(Resend::Unsafe)]
+    }
+
+    fn policies() -> impl Strategy<Value = RetryPolicy> {
+        let base = prop_oneof![
+            4 => Just(RetryPolicy::default()),
+            1 => Just(RetryPolicy::persistent()),
+            1 => Just(RetryPolicy::never()),
+            1 => Just(RetryPolicy::default().on_open(OnOpen::Fail)),
+            1 => Just(RetryPolicy::default().max_hint(Duration::MAX)),
+        ];
+        (base, proptest::option::of((0u32..12, 0u32..6))).prop_map(|(policy, set)| match set {
+            Some((max, rule)) => policy.max_attempts(max).on(StatusCode::NOT_FOUND, Rule::attempts(rule)),
+            None => policy,
+        })
+    }
+
+    proptest! {
+        /// A call as the future leads it, with time as a number: whatever is decided, the promises of the table hold.
+        #[test]
+        fn a_call_keeps_the_promises_of_the_table(
+            policy in policies(),
+            failures in proptest::collection::vec((failures(), said(), 0.0f64..1.0), 1..80),
+            resend in resends(),
+            models_left in 0u32..5,
+            before in 0u32..6,
+            deadline in proptest::option::of(0u64..400_000),
+        ) {
+            let deadline = deadline.map(Duration::from_millis);
+            let mut history = History::new(before);
+            let mut now = Duration::ZERO;
+            let (mut sent, mut at_once, mut refusal_wait) = (0u32, 0u32, Duration::ZERO);
+            history.attempt_begins();
+            for (failure, said, roll) in failures {
+                let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
+                let refused = matches!(failure.kind(), Kind::CircuitOpen | Kind::RateLimited);
+                let situation = Situation { resend, models_left, remaining };
+                let free = failure.kind() == Kind::NotSent && !history.free_used;
+                sent += u32::from(!refused);
+                let decision = decide(&policy, &mut history, &failure, said, situation, roll);
+                prop_assert_eq!(history.attempts(), before + sent - u32::from(history.free_used));
+                let Decision::Again { wait, spends_budget } = decision else {
+                    if let Decision::TooLate(wait) = decision {
+                        prop_assert!(remaining.is_none_or(|remaining| wait >= remaining));
+                        prop_assert!(remaining.is_some() || refusal_wait.saturating_add(wait) > MAX_REFUSAL_WAIT);
+                    }
+                    break;
+                };
+                // Nobody may say otherwise.
+                prop_assert!(said != Some(Retry::Never));
+                prop_assert!(policy.max_attempts > 1 || refused);
+                prop_assert!(policy.ever_resends());
+                // No sleep that cannot end in time.
+                prop_assert!(wait.is_zero() || remaining.is_none_or(|remaining| wait < remaining), "{wait:?}");
+                // Never twice what must not happen twice.
+                let turned_away = failure.has_error_body() && matches!(failure.code().as_u16(), 429 | 503);
+                prop_assert!(resend != Resend::Unsafe || failure.never_sent() || turned_away || refused);
+                if refused {
+                    prop_assert!(!spends_budget, "nothing was sent");
+                    match said {
+                        Some(Retry::Now | Retry::Queued) => {
+                            at_once += u32::from(wait.is_zero());
+                            prop_assert!(at_once < policy.max_attempts);
+                        }
+                        _ => prop_assert!(wait >= MIN_REFUSAL_WAIT && policy.on_open == OnOpen::Wait),
+                    }
+                    refusal_wait = refusal_wait.saturating_add(wait);
+                    prop_assert!(deadline.is_some() || refusal_wait <= MAX_REFUSAL_WAIT);
+                } else if free {
+                    prop_assert_eq!((wait, spends_budget), (Duration::ZERO, false));
+                } else {
+                    // Never more than allowed, and two are kept for each other model.
+                    prop_assert!(history.attempts() < policy.max_attempts);
+                    prop_assert!(history.attempts() + 2 * models_left < policy.max_attempts || models_left == 0);
+                    match said {
+                        None => {
+                            prop_assert!(failure.same_key_may_help() || failure.kind() == Kind::ModelNotFound);
+                            let nth = history.causes.iter().find(|(cause, _)| *cause == Cause::of(&failure)).unwrap().1;
+                            let rule = policy.rule(Cause::of(&failure));
+                            prop_assert!(nth < rule.attempts_here(models_left));
+                            let longest = rule.ceiling(nth).max(failure.hint().map_or(Duration::ZERO, |hint| hint.delay()));
+                            let spread = Duration::from_millis(500);
+                            prop_assert!(wait <= longest.saturating_add(spread), "{wait:?}");
+                            let hint = failure.hint().map_or(Duration::ZERO, |hint| hint.delay());
+                            prop_assert!(wait >= hint && hint <= policy.max_hint);
+                            // The budget, but for one's own quota.
+                            let own = failure.fault() == Fault::Quota && failure.hint().is_some();
+                            prop_assert_eq!(spends_budget, !own);
+                        }
+                        Some(Retry::After(said)) => prop_assert_eq!(wait, said),
+                        Some(_) => prop_assert_eq!((wait, spends_budget), (Duration::ZERO, false)),
+                    }
+                }
+                now = now.saturating_add(wait);
+                history.attempt_begins();
+            }
+        }
+
+        /// More time, more attempts, a friendlier kind of call: never a reason to give up earlier.
+        #[test]
+        fn more_room_is_never_less(failure in failures(), said in said(), roll in 0.0f64..1.0, remaining in 0u64..100_000) {
+            let policy = RetryPolicy::default();
+            let decide = |resend, models_left, remaining| {
+                let mut history = History::new(0);
+                history.attempt_begins();
+                let situation = Situation { resend, models_left, remaining };
+                decide(&policy, &mut history, &failure, said, situation, roll)
+            };
+            let goes_on = |decision| matches!(decision, Decision::Again { .. });
+            let short = Some(Duration::from_millis(remaining));
+            prop_assert!(!goes_on(decide(Resend::Unsafe, 0, short)) || goes_on(decide(Resend::Safe, 0, short)));
+            prop_assert!(!goes_on(decide(Resend::Safe, 3, short)) || goes_on(decide(Resend::Safe, 0, short)));
+            prop_assert!(!goes_on(decide(Resend::Safe, 0, short)) || goes_on(decide(Resend::Safe, 0, None)));
+            prop_assert_eq!(decide(Resend::Safe, 0, None), decide(Resend::Billed, 0, None));
+        }
     }
 }

@@ -69,7 +69,7 @@ where
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
             context.set_attempt(history.attempts());
         }
-        let kept = if policy.max_attempts > 1 { try_clone(&request) } else { None };
+        let kept = if policy.ever_resends() { try_clone(&request) } else { None };
         let state = State::Calling { future: inner.call(request) };
         Self { state, inner, policy, request: kept, history, deadline, models_left }
     }

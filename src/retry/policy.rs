@@ -165,6 +165,11 @@ impl RetryPolicy {
         self.rows.iter().any(|row| row.cause == cause && row.explicit)
     }
 
+    /// Whether any request is ever sent a second time, so that it has to be kept.
+    pub(super) fn ever_resends(&self) -> bool {
+        self.max_attempts > 1 || self.on_open == OnOpen::Wait
+    }
+
     fn set(&mut self, cause: Cause, rule: Rule, explicit: bool) {
         self.rows.retain(|row| row.cause != cause);
         self.rows.push(Row { cause, rule, explicit });

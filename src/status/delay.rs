@@ -7,7 +7,39 @@
 use std::time::Duration;
 
 use super::json::Json;
-use crate::failure::Hint;
+
+/// How long to wait, as the upstream asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint {
+    delay: Duration,
+    exact: bool,
+}
+
+impl Hint {
+    /// A wait of exactly `delay`.
+    #[must_use]
+    pub const fn exact(delay: Duration) -> Self {
+        Self { delay, exact: true }
+    }
+
+    /// A wait that was cut to whole seconds, so that up to one more second may be needed.
+    #[must_use]
+    pub const fn truncated(delay: Duration) -> Self {
+        Self { delay, exact: false }
+    }
+
+    /// The wait.
+    #[must_use]
+    pub const fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    /// False where the value was cut to whole seconds, so that up to one more second may be needed.
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        self.exact
+    }
+}
 
 /// A wait, and whether anything was cut off it.
 fn hint(delay: Duration, exact: bool) -> Hint {

@@ -16,8 +16,8 @@ mod json;
 mod page;
 mod read;
 
+pub use self::delay::Hint;
 pub(crate) use self::read::canonical_code;
-use crate::failure::Hint;
 
 /// No more of a body is read. Google's longest (a line for each of some hundred wrong fields) stay below it.
 pub const MOST_READ: usize = 64 * 1024;

@@ -28,15 +28,24 @@ pin_project! {
         #[pin]
         sleep: Option<Sleep>,
         idle: Option<Duration>,
-        // The limit for the first content, and its deadline where the clock runs already.
-        first: Option<(Duration, Option<Instant>)>,
+        // The clock that still runs for the first content.
+        first: Option<First>,
         // When the present silence has lasted too long.
         deadline: Option<Instant>,
     }
 }
 
+/// A clock that runs until the first content.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct First {
+    pub(super) clock: Clock,
+    pub(super) limit: Duration,
+    /// When it runs out, where it runs already.
+    pub(super) started: Option<Instant>,
+}
+
 impl<R> TimeoutBody<R> {
-    pub(super) fn new(body: R, first: Option<(Duration, Option<Instant>)>, idle: Option<Duration>) -> Self {
+    pub(super) fn new(body: R, first: Option<First>, idle: Option<Duration>) -> Self {
         Self { body: Some(body), sleep: None, idle, first, deadline: None }
     }
 }
@@ -63,13 +72,13 @@ where
             *this.deadline = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let (clock, limit) = match (&this.first, &this.idle) {
-            (Some((limit, _)), _) => (Clock::FirstContent, *limit),
-            (None, Some(limit)) => (Clock::Idle, *limit),
+        let (clock, limit, started) = match (*this.first, *this.idle) {
+            (Some(First { clock, limit, started }), _) => (clock, limit, started),
+            (None, Some(limit)) => (Clock::Idle, limit, None),
             (None, None) => return Poll::Pending,
         };
-        let begun = this.first.and_then(|(_, deadline)| deadline);
-        let deadline = *this.deadline.get_or_insert_with(|| begun.unwrap_or_else(|| Deadline::after(limit).instant()));
+        let deadline =
+            *this.deadline.get_or_insert_with(|| started.unwrap_or_else(|| Deadline::after(limit).instant()));
         if this.sleep.is_none() {
             this.sleep.set(Some(sleep_until(deadline)));
         }

@@ -10,7 +10,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::TimeoutBody;
+use super::{TimeoutBody, body::First};
 use crate::{
     context::Outcome,
     error::{BoxError, Error},
@@ -42,14 +42,18 @@ pub(super) struct Limits {
     pub(super) idle: Option<Duration>,
 }
 
+impl Limits {
+    /// Nothing runs.
+    pub(super) const NONE: Self = Self { clock: Clock::Total, limit: None, streams: false, idle: None };
+}
+
 impl<F> ResponseFuture<F> {
     pub(super) fn new(inner: F, limits: Limits) -> Self {
         Self { inner: Some(inner), sleep: None, limits, refused: None }
     }
 
     pub(super) fn refused(failure: Failure) -> Self {
-        let limits = Limits { clock: Clock::Total, limit: None, streams: false, idle: None };
-        Self { inner: None, sleep: None, limits, refused: Some(failure) }
+        Self { inner: None, sleep: None, limits: Limits::NONE, refused: Some(failure) }
     }
 }
 
@@ -72,10 +76,10 @@ where
             let limits = *this.limits;
             let started = this.sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());
             return Poll::Ready(result.map_err(Into::into).map(|response| {
-                // Held to its first content inside, so that only silence is left to be feared.
-                let committed = response.extensions().get::<Outcome>().is_some();
-                let awaits_content = limits.streams && limits.clock == Clock::FirstContent && !committed;
-                let first = limits.limit.filter(|_| awaits_content).map(|limit| (limit, started));
+                let committed = response.extensions().get().is_some_and(Outcome::is_committed);
+                let awaits_content = limits.streams && !committed;
+                let first =
+                    limits.limit.filter(|_| awaits_content).map(|limit| First { clock: limits.clock, limit, started });
                 response.map(|body| TimeoutBody::new(body, first, limits.idle))
             }));
         }

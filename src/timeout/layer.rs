@@ -20,6 +20,13 @@ pub(super) struct Clocks {
     pub(super) idle: Option<Duration>,
 }
 
+impl Clocks {
+    pub(super) fn are_all_stopped(&self) -> bool {
+        let Self { total, attempt, first_content, idle } = self;
+        [total, attempt, first_content, idle].iter().all(|clock| clock.is_none())
+    }
+}
+
 impl TimeoutLayer {
     /// The total clock's default: many clients give up on headers at 300 s, and should see an error that explains itself.
     pub const TOTAL: Duration = Duration::from_secs(285);

@@ -46,6 +46,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if self.clocks.are_all_stopped() {
+            return ResponseFuture::new(self.inner.call(request), Limits::NONE);
+        }
         let shape = context::Context::shape(&request);
         let callers = match callers_timeout(request.headers()) {
             Ok(callers) => callers,
@@ -66,9 +69,7 @@ where
                 (limits.clock, limits.limit) = (Clock::Total, Some(total));
             }
         }
-        if let Some(attempt) = self.clocks.attempt {
-            tell_upstream(&mut request, shape, callers, attempt);
-        }
+        tell_upstream(&mut request, shape, callers, self.clocks.attempt);
         ResponseFuture::new(self.inner.call(request), limits)
     }
 }
@@ -85,15 +86,15 @@ fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     }
 }
 
-/// Sets `X-Server-Timeout` for this attempt: the caller's own, else the attempt's clock on unary calls; never under 10.
-fn tell_upstream<B>(request: &mut Request<B>, shape: Shape, callers: Option<Duration>, attempt: Duration) {
+/// Sets `X-Server-Timeout`: the caller's own, else the attempt's clock on unary calls; never under 10.
+fn tell_upstream<B>(request: &mut Request<B>, shape: Shape, callers: Option<Duration>, attempt: Option<Duration>) {
     let ours = || {
         let unary = shape.streaming == Streaming::No && request.method() == Method::POST;
         let known = matches!(shape.surface, Surface::Developer | Surface::Vertex);
-        (unary && known).then_some(attempt)
+        attempt.filter(|_| unary && known)
     };
     if let Some(limit) = callers.or_else(ours) {
-        let seconds = limit.as_secs() + u64::from(limit.subsec_nanos() > 0);
+        let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
         request.headers_mut().insert(SERVER_TIMEOUT, HeaderValue::from(seconds.max(MIN_SERVER_TIMEOUT)));
     }
 }

@@ -1,0 +1,447 @@
+//! `ErrorResponseLayer`: every failure as Google would have said it, and the last words of a stream that breaks.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::RETRY_AFTER};
+use http_body::{Body, SizeHint};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use support::*;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_gemini::{
+    BoxError, ClassifyLayer, Context, Error, ErrorResponseLayer, Outcome, RetryLayer, TimeoutLayer,
+    call::Call,
+    context::{Deadline, Retry},
+    error_response::ErrorResponseBody,
+    failure::{Clock, Failure, Kind},
+};
+
+type Responded = Response<ErrorResponseBody<AnyBody>>;
+
+async fn responded(request: Request<Full<Bytes>>, answer: Answer) -> Responded {
+    let answer = parking_lot::Mutex::new(Some(answer));
+    let upstream = Upstream::at_once(move |_| answer.lock().take().expect("asked once"));
+    ErrorResponseLayer::new().layer(upstream).oneshot(request).await.unwrap()
+}
+
+async fn refused(uri: &str, error: impl Into<BoxError>) -> (http::response::Parts, Value) {
+    let (parts, body) = responded(post(uri), Err(error.into())).await.into_parts();
+    let body = read(body).await;
+    (parts, serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}")))
+}
+
+fn refusal(kind: Kind) -> Error {
+    Error::refusal("room", Failure::local(kind, "what happened, and what to do"))
+}
+
+/// The detail of that type.
+fn detail<'a>(error: &'a Value, name: &str) -> &'a Value {
+    let details = error["details"].as_array().expect("details");
+    let named = |detail: &&Value| detail["@type"] == format!("type.googleapis.com/google.rpc.{name}");
+    details.iter().find(named).unwrap_or(&Value::Null)
+}
+
+// === errors become answers ===
+
+#[tokio::test(start_paused = true)]
+async fn each_failure_has_its_status_and_its_name() {
+    let table = [
+        (Kind::BadRequest, 400, "INVALID_ARGUMENT"),
+        (Kind::RequestBody, 400, "INVALID_ARGUMENT"),
+        (Kind::BodyTooLarge, 413, "INVALID_ARGUMENT"),
+        (Kind::RateLimited, 429, "RESOURCE_EXHAUSTED"),
+        (Kind::CircuitOpen, 503, "UNAVAILABLE"),
+        (Kind::Connect, 503, "UNAVAILABLE"),
+        (Kind::Reset, 503, "UNAVAILABLE"),
+        (Kind::TotalDeadline, 504, "DEADLINE_EXCEEDED"),
+        (Kind::Timeout(Clock::Attempt), 504, "DEADLINE_EXCEEDED"),
+        (Kind::Timeout(Clock::FirstContent), 504, "DEADLINE_EXCEEDED"),
+    ];
+    for (kind, code, name) in table {
+        let (parts, body) = refused(GENERATE, refusal(kind)).await;
+        assert_eq!(parts.status, code, "{kind}");
+        assert_eq!(parts.headers["content-type"], "application/json; charset=UTF-8");
+        let error = &body["error"];
+        assert_eq!((error["code"].as_u64(), error["status"].as_str()), (Some(code.into()), Some(name)), "{kind}");
+        assert_eq!(error["message"], "what happened, and what to do");
+        let info = detail(error, "ErrorInfo");
+        assert_eq!(info["domain"], "tower-gemini");
+        assert_eq!(info["reason"], kind.as_str().to_ascii_uppercase());
+        assert_eq!(info["metadata"]["layer"], "room");
+        assert_eq!(info["metadata"]["fault"], kind.fault().as_str());
+        // The words come out with a rendered answer too.
+        assert_eq!(parts.extensions.get::<Outcome>().unwrap().failure().unwrap().kind(), kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_envelope_is_that_of_the_callers_surface() {
+    let (_, object) = refused(GENERATE, refusal(Kind::CircuitOpen)).await;
+    assert_eq!(object["error"]["code"], 503);
+    let (_, object) = refused(STREAM, refusal(Kind::CircuitOpen)).await;
+    assert_eq!(object["error"]["code"], 503);
+    for uri in [ARRAY, CHAT, "/v1beta/openai/embeddings"] {
+        let (parts, list) = refused(uri, refusal(Kind::CircuitOpen)).await;
+        assert_eq!(parts.status, 503);
+        assert_eq!((list.as_array().unwrap().len(), &list[0]["error"]["code"]), (1, &503.into()), "{uri}");
+    }
+    let (parts, body) = refused(INTERACTIONS, refusal(Kind::CircuitOpen)).await;
+    assert_eq!((parts.status.as_u16(), &body["error"]["code"]), (503, &"unavailable".into()));
+    assert!(body["error"]["message"].is_string() && body["error"].get("status").is_none());
+    let (_, object) = refused("/elsewhere", refusal(Kind::CircuitOpen)).await;
+    assert_eq!(object["error"]["code"], 503);
+    // What a room inside has read of the body counts.
+    let mut request = post("/somewhere/else");
+    let call = Call::new(&http::Method::POST, &CHAT.parse().unwrap());
+    Context::update(request.extensions_mut(), |context| context.set_call(call));
+    let body = read(responded(request, Err(refusal(Kind::CircuitOpen).into())).await.into_body()).await;
+    assert!(body.starts_with(b"[{"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_to_come_again_is_said_twice() {
+    let cases = [
+        (Duration::from_millis(1500), "2", "1.5s"),
+        (secs(3), "3", "3s"),
+        (Duration::ZERO, "0", "0s"),
+        (Duration::new(7, 1), "8", "7.000000001s"),
+        (secs(100), "100", "100s"),
+    ];
+    for (wait, header, delay) in cases {
+        let failure = Failure::local(Kind::RateLimited, "slow down").with_hint(wait);
+        let (parts, body) = refused(GENERATE, Error::refusal("room", failure)).await;
+        assert_eq!(parts.headers[RETRY_AFTER], header);
+        assert_eq!(detail(&body["error"], "RetryInfo")["retryDelay"], delay);
+        // As SDKs and this crate itself would read it.
+        let read = Failure::from_response(parts.status, &HeaderMap::new(), body.to_string().as_bytes());
+        assert_eq!(read.hint().map(|hint| hint.delay()), Some(wait), "{delay}");
+    }
+    let (parts, body) = refused(GENERATE, refusal(Kind::CircuitOpen)).await;
+    assert!(!parts.headers.contains_key(RETRY_AFTER));
+    assert_eq!(detail(&body["error"], "RetryInfo"), &Value::Null);
+    // What retrying would have needed is more exact than the failure's own hint.
+    let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(Retry::After(secs(42))));
+    let (parts, _) = refused(GENERATE, error).await;
+    assert_eq!(parts.headers[RETRY_AFTER], "42");
+    let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(Retry::After(Duration::MAX)));
+    let (parts, _) = refused(GENERATE, error).await;
+    assert!(parts.headers[RETRY_AFTER].to_str().unwrap().parse::<u64>().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_and_clocks_are_named() {
+    let upstream = Upstream::hangs();
+    let service = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(RetryLayer::default())
+        .layer(TimeoutLayer::attempt(secs(20)))
+        .layer(ClassifyLayer::new())
+        .service(upstream.clone());
+    let response = service.oneshot(post(GENERATE)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    let body: Value = serde_json::from_slice(&read(response.into_body()).await).unwrap();
+    assert_eq!(body["error"]["status"], "DEADLINE_EXCEEDED");
+    let metadata = &detail(&body["error"], "ErrorInfo")["metadata"];
+    assert_eq!((&metadata["layer"], &metadata["clock"]), (&"timeout".into(), &"attempt".into()));
+    assert_eq!((&metadata["attempts"], upstream.calls()), (&"2".into(), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_layer_that_refused_is_named_through_middleware_that_wraps_errors() {
+    #[derive(Debug)]
+    struct Wrapped(BoxError);
+    impl std::fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("wrapped")
+        }
+    }
+    impl std::error::Error for Wrapped {
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+    let (parts, body) = refused(GENERATE, Wrapped(refusal(Kind::CircuitOpen).into())).await;
+    assert_eq!(parts.status, 503);
+    assert_eq!(detail(&body["error"], "ErrorInfo")["metadata"]["layer"], "room");
+    // Also when a room in between has something to add.
+    let inner = tower::service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<AnyBody>, _>(Wrapped(refusal(Kind::InvalidRequest).into()))
+    });
+    let service = ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(RetryLayer::default()).service(inner);
+    let body = read(service.oneshot(post(GENERATE)).await.unwrap().into_body()).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let metadata = &detail(&body["error"], "ErrorInfo")["metadata"];
+    assert_eq!((&metadata["layer"], &metadata["attempts"]), (&"room".into(), &"1".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_strangers_error_is_judged_and_shows_no_key() {
+    let refused_connection = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    let (parts, body) = refused(GENERATE, refused_connection).await;
+    assert_eq!((parts.status.as_u16(), &body["error"]["status"]), (503, &"UNAVAILABLE".into()));
+    let (parts, body) = refused(GENERATE, format!("error sending request for url (https://h/?key={KEY})")).await;
+    assert_eq!(parts.status, 503);
+    assert!(!body.to_string().contains("AIza"), "{body}");
+    assert!(!format!("{parts:?}").contains("AIza"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_ready_is_an_answer_too() {
+    #[derive(Clone)]
+    struct Gone;
+    impl Service<Request<Full<Bytes>>> for Gone {
+        type Response = Response<AnyBody>;
+        type Error = BoxError;
+        type Future = std::future::Ready<Answer>;
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+            let failure = Failure::local(Kind::CircuitOpen, "gone").with_hint(secs(9));
+            std::task::Poll::Ready(Err(Error::refusal("gate", failure).into()))
+        }
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            unreachable!("it is not ready")
+        }
+    }
+    let mut service = ErrorResponseLayer::new().layer(Gone);
+    for uri in [GENERATE, CHAT] {
+        let response = service.ready().await.unwrap().call(post(uri)).await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &HeaderValue::from(9)));
+        let body = read(response.into_body()).await;
+        assert!(String::from_utf8_lossy(&body).contains("\"layer\":\"gate\""));
+    }
+}
+
+// === the upstream's own errors ===
+
+#[tokio::test(start_paused = true)]
+async fn an_upstreams_error_stays_as_it_is_and_gets_a_retry_after() {
+    let quota = r#"{"error":{"code":429,"message":"Please retry in 2.5s.","status":"RESOURCE_EXHAUSTED"}}"#;
+    let service = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(ClassifyLayer::new())
+        .service(Upstream::at_once(move |_| Ok(json(429, quota))));
+    let response = service.oneshot(post(GENERATE)).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (429, &HeaderValue::from(3)));
+    assert_eq!(response.body().size_hint().exact(), Some(quota.len() as u64));
+    assert_eq!(read(response.into_body()).await, quota);
+
+    let mut own = status(503);
+    own.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("Wed, 21 Oct 2126 07:28:00 GMT"));
+    let response = responded(post(GENERATE), Ok(own)).await;
+    assert_eq!(response.headers()[RETRY_AFTER], "Wed, 21 Oct 2126 07:28:00 GMT");
+
+    for answer in [hello(), json(400, "{}")] {
+        assert!(!responded(post(GENERATE), Ok(answer)).await.headers().contains_key(RETRY_AFTER));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_that_the_deadline_had_no_room_for_is_said_to_the_caller() {
+    let quota = r#"{"error":{"code":429,"message":"Please retry in 50s.","status":"RESOURCE_EXHAUSTED"}}"#;
+    let service = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(RetryLayer::default())
+        .layer(ClassifyLayer::new())
+        .service(Upstream::at_once(move |_| Ok(json(429, quota))));
+    let mut request = post(GENERATE);
+    Context::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(10))));
+    let response = service.oneshot(request).await.unwrap();
+    let after: u64 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
+    // The second that may have been cut off and the jitter included.
+    assert!((50..=52).contains(&after), "{after}");
+    assert_eq!(read(response.into_body()).await, quota);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_in_an_error_are_masked_wherever_it_is_cut() {
+    let text = format!(r#"{{"error":{{"message":"Consumer 'api_key:{KEY}' has been suspended. {KEY}","code":403}}}}"#);
+    let masked = text.replace(KEY, &"*".repeat(KEY.len()));
+    for status in [403, 500] {
+        for size in (1..60).chain([text.len()]) {
+            let (feed, body) = fed();
+            text.as_bytes().chunks(size).for_each(|chunk| feed.data(Bytes::copy_from_slice(chunk)));
+            drop(feed);
+            let body = body.with_hint(SizeHint::with_exact(text.len() as u64));
+            let answer = typed(status, "application/json", any(body));
+            let mut body = responded(post(GENERATE), Ok(answer)).await.into_body();
+            let mut came = Vec::new();
+            loop {
+                // What is still to come is known at any time.
+                assert_eq!(body.size_hint().exact(), Some((text.len() - came.len()) as u64), "by {size}");
+                let Some(frame) = body.frame().await else { break };
+                came.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            }
+            assert_eq!(String::from_utf8(came).unwrap(), masked, "by {size}");
+            assert!(body.is_end_stream());
+        }
+    }
+    // The masked half of a key that was cut goes out before the trailers.
+    let (feed, body) = fed();
+    feed.data("ends in AIza");
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-trailer", HeaderValue::from_static("kept"));
+    feed.trailers(trailers.clone());
+    drop(feed);
+    let response = responded(post(GENERATE), Ok(typed(500, "text/plain", any(body)))).await;
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers(), Some(&trailers));
+    assert_eq!(body.to_bytes(), "ends in AIza");
+    // An answer is the caller's own affair.
+    let response = responded(post(GENERATE), Ok(json(200, KEY))).await;
+    assert_eq!(read(response.into_body()).await, KEY);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_breaks_off_breaks_off() {
+    let response = responded(post(GENERATE), Ok(typed(500, "application/json", broken(["{\"error\""])))).await;
+    let (data, error) = frames(response.into_body()).await;
+    assert_eq!(data, ["{\"error\""]);
+    assert!(error.is_some());
+}
+
+// === last words ===
+
+fn stack() -> ServiceBuilder<
+    tower::layer::util::Stack<
+        ClassifyLayer,
+        tower::layer::util::Stack<
+            TimeoutLayer,
+            tower::layer::util::Stack<ErrorResponseLayer, tower::layer::util::Identity>,
+        >,
+    >,
+> {
+    ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(TimeoutLayer::attempt(secs(20)).idle(secs(5)))
+        .layer(ClassifyLayer::new())
+}
+
+/// What a client reads of a stream that goes wrong.
+async fn heard(uri: &str, content_type: &'static str, body: AnyBody) -> (String, Option<BoxError>) {
+    let body = parking_lot::Mutex::new(Some(body));
+    let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, body.lock().take().unwrap())));
+    let response = stack().service(upstream).oneshot(post(uri)).await.unwrap();
+    assert_eq!(response.status(), OK);
+    let (data, error) = frames(response.into_body()).await;
+    (String::from_utf8(data.concat()).unwrap(), error)
+}
+
+/// The last event of a stream, and what came before it.
+fn last_words<'a>(text: &'a str, sent: &str) -> &'a str {
+    text.strip_prefix(sent).unwrap_or_else(|| panic!("changed: {text}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_ends_in_an_error_event() {
+    let cut = event("a");
+    let half = cut.clone() + "data: {\"candidates\":[{";
+    for (sent, between) in [(&cut, true), (&half, false)] {
+        for breaks in [false, true] {
+            let body = if breaks { broken([sent]) } else { chunks([sent]) };
+            let (text, error) = heard(STREAM, "text/event-stream", body).await;
+            assert!(error.is_none(), "a reset would look like the caller's own network");
+            let words = last_words(&text, sent);
+            // What was cut in the middle does not run into it.
+            let words = if between { words } else { words.strip_prefix("\n\n").expect("an end to what was cut") };
+            let data = words.strip_prefix("data: ").and_then(|words| words.strip_suffix("\n\n")).expect("one event");
+            let error: Value = serde_json::from_str(data).unwrap();
+            assert_eq!((&error["error"]["code"], &error["error"]["status"]), (&503.into(), &"UNAVAILABLE".into()));
+            let reason = if breaks { "RESET" } else { "STREAM_CUT" };
+            assert_eq!(detail(&error["error"], "ErrorInfo")["reason"], reason);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_names_its_clock_in_the_last_event() {
+    let (feed, body) = fed();
+    feed.data(event("a"));
+    let (text, error) = heard(STREAM, "text/event-stream", any(body)).await;
+    assert!(error.is_none() && !feed.is_live());
+    let data = last_words(&text, &event("a")).trim().strip_prefix("data: ").unwrap();
+    let error: Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&error["error"]["code"], &error["error"]["status"]), (&504.into(), &"DEADLINE_EXCEEDED".into()));
+    assert_eq!(detail(&error["error"], "ErrorInfo")["metadata"]["clock"], "idle");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_surface_has_its_own_last_words() {
+    let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
+    let (text, _) = heard(CHAT, "text/event-stream", broken([delta])).await;
+    assert!(last_words(&text, delta).starts_with("data: {\"error\":{"), "{text}");
+
+    let started = "event: interaction.start\ndata: {\"id\":\"1\"}\n\n";
+    let (text, _) = heard(INTERACTIONS, "text/event-stream", broken([started])).await;
+    let words = last_words(&text, started);
+    let data = words.strip_prefix("event: error\ndata: ").unwrap_or_else(|| panic!("{words}")).trim();
+    let error: Value = serde_json::from_str(data).unwrap();
+    assert_eq!((&error["event_type"], &error["error"]["code"]), (&"error".into(), &"unavailable".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_array_that_breaks_between_elements_ends_as_an_array() {
+    let element = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}"#;
+    for sent in [format!("[{element}"), format!("[{element}\n"), format!("[{element},\r\n"), format!("[{element}\n, ")]
+    {
+        let (text, error) = heard(ARRAY, "application/json", broken([&sent])).await;
+        assert!(error.is_none(), "{sent}");
+        assert!(text.starts_with(&sent));
+        let list: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert_eq!((list.len(), &list[1]["error"]["code"]), (2, &503.into()));
+    }
+    // In the middle of one there is nothing to be said.
+    let half = r#"[{"candidates":[{"content":{"parts":[{"text":"a"#;
+    let (text, error) = heard(ARRAY, "application/json", broken([half])).await;
+    assert_eq!(text, half);
+    assert_eq!(find(&error.unwrap()).failure().kind(), Kind::Reset);
+    // Nor in an answer in one piece.
+    let (text, error) = heard(GENERATE, "application/json", broken([half])).await;
+    assert_eq!(text, half);
+    assert!(error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_a_known_length_gets_no_more_than_that() {
+    let (feed, body) = fed();
+    feed.data(event("a"));
+    feed.fail(reset());
+    let body = any(body.with_hint(SizeHint::with_exact(1000)));
+    let (text, error) = heard(STREAM, "text/event-stream", body).await;
+    assert_eq!(text, event("a"));
+    assert!(error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_well_ends_as_it_came() {
+    let whole = event("a") + &last_event("b");
+    let (text, error) = heard(STREAM, "text/event-stream", chunks([&whole])).await;
+    assert_eq!(text, whole);
+    assert!(error.is_none());
+    let array = format!("[{HELLO}\n,\r\n{HELLO}]");
+    let (text, error) = heard(ARRAY, "application/json", chunks([&array])).await;
+    assert_eq!(text, array);
+    assert!(error.is_none());
+    // And nothing is said where the upstream has said it.
+    let told = event("a") + &format!("data: {BUSY}\n\n");
+    let (text, error) = heard(STREAM, "text/event-stream", chunks([&told])).await;
+    assert_eq!(text, told);
+    assert!(error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_chunk_waits_for_another() {
+    let (feed, body) = fed();
+    feed.data(event("a"));
+    let body = parking_lot::Mutex::new(Some(any(body)));
+    let upstream = Upstream::at_once(move |_| Ok(sse(body.lock().take().unwrap())));
+    let mut body = Box::pin(stack().service(upstream).oneshot(post(STREAM)).await.unwrap().into_body());
+    assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap();
+    for text in ["data: {\"can", "didates\":[]}\r", "\n\r", "\n"] {
+        assert_pending!(task::spawn(body.frame()).poll());
+        feed.data(text);
+        assert_eq!(assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap().into_data().unwrap(), text);
+    }
+}
