@@ -12,9 +12,14 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 use tower::ServiceExt;
 use tower_gemini::{
+    BoxError,
+    call::Operation,
     client::{Client, ResponseBody},
     emulator::{Emulator, EmulatorBuilder, Server, Visit},
     quota::Limits,
@@ -304,39 +309,75 @@ async fn without_limits_the_first_refusal_teaches_them() {
 
 // --- who waits, and in which order ---
 
+const RPM: usize = 30;
+const CALLS: usize = 45;
+
+/// How long the upstream thinks. Longer than the limiter's grain of 0.25 s: calls one after the other have their turns one
+/// after the other, too, and far enough apart that nothing on the way can swap them.
+const THINKS: Duration = Duration::from_millis(500);
+
 #[tokio::test]
 #[ignore = "takes a minute of real time; .ci/run runs it"]
 async fn of_45_calls_at_30_a_minute_all_are_answered_in_order_of_arrival_and_no_minute_sees_more_than_30() {
-    const RPM: usize = 30;
-    const CALLS: usize = 45;
-    let limits = Limits::new().requests_per_minute(RPM as u64);
+    let upstream = Emulator::builder().limits(Limits::new().requests_per_minute(RPM as u64)).before_headers(THINKS);
     let settings = format!("[limits.default]\nrpm = {RPM}\nmax_wait = \"60s\"\n");
-    let (emulator, _server, relay) = pair(Emulator::builder().limits(limits), &settings).await;
-    let client = client(&relay);
-    let call = |number: usize| tokio::spawn(client.clone().oneshot(prompt(FLASH, &format!("call {number}"))));
+    let (emulator, _server, relay) = pair(upstream, &settings).await;
+    // The connections are there before it counts. Counting tokens is free.
+    answered((0..CALLS).map(|_| start(&relay, COUNT, 0)).collect()).await;
 
-    let mut calls: Vec<_> = (0..RPM).map(call).collect();
-    let all_there = |visits: &[Visit]| visits.len() == RPM;
-    timeout(PATIENCE, emulator.wait_for(all_there)).await.expect("the first 30 did not go at once");
+    // Two models, so that it takes one minute, not two.
+    tokio::join!(all_at_once(&emulator, &relay), one_by_one(&emulator, &relay));
+}
+
+/// 30 go, and 15 a minute later.
+async fn all_at_once(emulator: &Emulator, relay: &Relay) {
+    answered((0..CALLS).map(|number| start(relay, FLASH, number)).collect()).await;
+    seen(emulator, "gemini-2.5-flash");
+}
+
+/// Whose turn comes when is known here: each call arrives after the one before, and so do the turns of those that wait.
+async fn one_by_one(emulator: &Emulator, relay: &Relay) {
+    const APART: usize = CALLS - RPM;
+    for number in 0..APART {
+        answered(vec![start(relay, PRO, number)]).await;
+    }
+    answered((APART..RPM).map(|number| start(relay, PRO, number)).collect()).await;
+    let mut waiting = Vec::new();
     for number in RPM..CALLS {
-        calls.push(call(number));
-        // Whoever may not wait is told how many do: so each has arrived before the next one is sent.
-        let queued = format!(" {} calls wait", number + 1 - RPM);
-        let arrived = async { while !refusal(&relay, impatient(FLASH)).await.contains(&queued) {} };
+        waiting.push(start(relay, PRO, number));
+        // Who is in a hurry is told how many wait: so this one has arrived before the next one is sent.
+        let queued = format!(" {} calls wait", waiting.len());
+        let arrived = async { while !refusal(relay, impatient(PRO)).await.contains(&queued) {} };
         timeout(PATIENCE, arrived).await.expect("a call was not queued");
     }
+    answered(waiting).await;
+
+    let order: Vec<_> = seen(emulator, "gemini-2.5-pro").iter().map(|visit| visit.prompt.clone()).collect();
+    let arrival: Vec<_> = (RPM..CALLS).map(|number| format!("call {number}\n")).collect();
+    assert_eq!(order[RPM..], arrival);
+}
+
+type Answer = JoinHandle<Result<Response<ResponseBody>, BoxError>>;
+
+fn start(relay: &Relay, path: &str, number: usize) -> Answer {
+    tokio::spawn(client(relay).oneshot(prompt(path, &format!("call {number}"))))
+}
+
+async fn answered(calls: Vec<Answer>) {
     for call in calls {
         let response = timeout(MINUTE + PATIENCE, call).await.expect("no answer").unwrap().unwrap();
         assert_eq!(response.status(), StatusCode::OK);
     }
+}
 
-    let visits = emulator.journal();
+/// What the upstream has seen of a model: nothing twice, nothing refused, and no more than 30 in any minute.
+fn seen(emulator: &Emulator, model: &str) -> Vec<Visit> {
+    let mut visits = emulator.journal();
+    visits.retain(|visit| visit.operation == Operation::GenerateContent && visit.model.as_deref() == Some(model));
     assert_eq!(visits.len(), CALLS);
     assert!(visits.iter().all(|visit| visit.status == Some(StatusCode::OK)), "{visits:#?}");
     for (earlier, later) in visits.iter().zip(&visits[RPM..]) {
-        assert!(later.at - earlier.at >= MINUTE, "{RPM} and one more between {:?} and {:?}", earlier.at, later.at);
+        assert!(later.at - earlier.at >= MINUTE, "one more than {RPM} from {:?} to {:?}", earlier.at, later.at);
     }
-    let order: Vec<_> = visits[RPM..].iter().map(|visit| visit.prompt.as_str()).collect();
-    let arrival: Vec<_> = (RPM..CALLS).map(|number| format!("call {number}")).collect();
-    assert_eq!(order, arrival);
+    visits
 }
