@@ -180,7 +180,7 @@ async fn all_wrong_limits_are_shown_at_once() {
     assert_eq!(
         places,
         [
-            "relay.toml:3:1",
+            "relay.toml:3:7",
             "relay.toml:5:7",
             "relay.toml:6:10",
             "relay.toml:7:18",
