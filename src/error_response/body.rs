@@ -21,6 +21,8 @@ use crate::{
     redact::Masker,
 };
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 pin_project! {
     /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that was written here, or the upstream's
     /// bytes.
@@ -37,7 +39,7 @@ pin_project! {
     #[project = KindProj]
     enum Kind<R> {
         Rendered { #[pin] body: Full<Bytes> },
-        Upstream { #[pin] body: R, follow: Follow, surface: Surface, last: Option<Frame<Bytes>>, ended: bool },
+        Upstream { #[pin] body: R, follow: Follow, surface: Surface, last: Option<Box<Frame<Bytes>>>, ended: bool },
     }
 }
 
@@ -61,8 +63,8 @@ impl<R> ErrorResponseBody<R> {
 impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     pub(super) fn upstream(body: R, shape: Shape, parts: &Parts) -> Self {
         let is_sse = || {
-            let content_type = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-            content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
+            let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+            essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
         };
         let follow = if parts.status.is_client_error() || parts.status.is_server_error() {
             Follow::Secrets(Box::default())
@@ -153,7 +155,7 @@ where
             KindProj::Upstream { body, follow, surface, last, ended } => (body, follow, *surface, last, ended),
         };
         if *ended {
-            return Poll::Ready(last.take().map(Ok));
+            return Poll::Ready(last.take().map(|last| Ok(*last)));
         }
         let frame = match ready!(body.poll_frame(cx)) {
             Some(Ok(frame)) if frame.is_data() => Some(Ok(frame.map_data(|data| follow.data(data)))),
@@ -162,7 +164,7 @@ where
                 // What is owed is data, and goes before them.
                 match follow.end() {
                     Some(rest) => {
-                        *last = Some(trailers);
+                        *last = Some(trailers.into());
                         Some(Ok(Frame::data(rest)))
                     }
                     None => Some(Ok(trailers)),

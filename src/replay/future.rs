@@ -152,9 +152,9 @@ where
         let mut call = Call::new(&parts.method, &parts.uri);
         let body = match collected {
             Collected::Kept => {
-                let bytes = prefix.to_bytes();
+                let (bytes, trailers) = prefix.into_parts();
                 call = call.read_body(&bytes);
-                ReplayBody::kept(bytes, prefix.into_trailers(), Arc::new(reservation))
+                ReplayBody::kept(bytes, trailers, Arc::new(reservation))
             }
             Collected::TooLarge if oversize == Oversize::Refuse => {
                 let message =

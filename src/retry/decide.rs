@@ -119,11 +119,11 @@ pub(super) fn decide(
         return Decision::GiveUp;
     }
     let cause = Cause::of(failure);
-    let nth = history.count(cause);
     if cause == Cause::NotSent && policy.max_attempts > 1 && !std::mem::replace(&mut history.free_used, true) {
         history.attempt_never_was();
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
+    let nth = history.count(cause);
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
         return Decision::GiveUp;
