@@ -283,6 +283,21 @@ async fn each_model_has_a_count_of_its_own_and_what_its_table_leaves_out_is_the_
 }
 
 #[tokio::test]
+async fn a_model_may_have_a_pace_and_a_patience_of_its_own() {
+    let settings = "[limits.default]\nrpm = 2\nmax_wait = \"2s\"\n\
+                    [limits.\"gemini-2.5-pro\"]\npacing = \"smooth\"\nmax_wait = \"3s\"\n[retry]\non_open = \"fail\"\n";
+    let (emulator, _server, relay) = pair(Emulator::builder(), settings).await;
+    for path in [FLASH, PRO, FLASH] {
+        assert_eq!(status(&relay, prompt(path, "hello")).await, StatusCode::OK);
+    }
+    let flash = refusal(&relay, prompt(FLASH, "hello")).await;
+    assert!(flash.contains("2 of 2 requests a minute") && flash.contains("2.0s are allowed"), "{flash}");
+    let pro = refusal(&relay, prompt(PRO, "half a minute too early")).await;
+    assert!(pro.contains("1 of 2 requests a minute") && pro.contains("3.0s are allowed"), "{pro}");
+    assert_eq!(emulator.journal().len(), 3);
+}
+
+#[tokio::test]
 async fn tokens_are_counted_too() {
     let settings = "[limits.default]\ntpm = 1000\nmax_wait = \"0s\"\n[retry]\non_open = \"fail\"\n";
     let (emulator, _server, relay) = pair(Emulator::builder(), settings).await;
