@@ -142,6 +142,11 @@ impl Call {
         Some([before, new.as_bytes(), after].concat().into())
     }
 
+    /// The model that the URI names, borrowed from it where it can be.
+    pub(crate) fn model_in(uri: &Uri) -> Option<Cow<'_, str>> {
+        Parsed::new(&Method::POST, uri).model
+    }
+
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
@@ -247,6 +252,10 @@ impl Shape {
     /// What a request is, without the model's name: no allocation.
     pub(crate) fn new(method: &Method, uri: &Uri) -> Self {
         Parsed::new(method, uri).shape
+    }
+
+    pub(crate) fn pays_quota(self) -> bool {
+        self.operation.pays_quota()
     }
 
     fn speaks_in_body(self) -> bool {

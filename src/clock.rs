@@ -4,7 +4,10 @@
 //! things only: an HTTP date in `Retry-After`, and midnight Pacific. Whoever needs it asks [`wall`], once, and turns the
 //! answer into a duration at once.
 
-use std::time::SystemTime;
+use std::{ops::Add, time::SystemTime};
+
+use governor::nanos::Nanos;
+use tokio::time::Instant;
 
 /// The wall clock, for what the upstream expresses in calendar time.
 ///
@@ -15,4 +18,38 @@ use std::time::SystemTime;
 #[expect(clippy::disallowed_methods, reason = "the one place that reads wall time")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// tokio's clock, as governor wants one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PacingClock;
+
+/// A moment of tokio's clock, as governor counts with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(pub(crate) Instant);
+
+impl governor::clock::Clock for PacingClock {
+    type Instant = Moment;
+
+    fn now(&self) -> Moment {
+        Moment(Instant::now())
+    }
+}
+
+impl governor::clock::Reference for Moment {
+    fn duration_since(&self, earlier: Self) -> Nanos {
+        self.0.saturating_duration_since(earlier.0).into()
+    }
+
+    fn saturating_sub(&self, duration: Nanos) -> Self {
+        Self(self.0.checked_sub(duration.into()).unwrap_or(self.0))
+    }
+}
+
+impl Add<Nanos> for Moment {
+    type Output = Self;
+
+    fn add(self, duration: Nanos) -> Self {
+        Self(self.0.checked_add(duration.into()).unwrap_or(self.0))
+    }
 }

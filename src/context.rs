@@ -15,6 +15,7 @@ use crate::{
     call::{Call, Shape},
     error::{BoxError, Error},
     failure::Failure,
+    quota::TokenCost,
 };
 
 /// What goes in with the request.
@@ -36,6 +37,9 @@ pub struct Context {
     deadline: Option<Deadline>,
     attempt: u32,
     models_left: u32,
+    project: Option<Arc<str>>,
+    may_move: bool,
+    token_cost: Option<TokenCost>,
 }
 
 impl Context {
@@ -87,6 +91,36 @@ impl Context {
     /// Says how many other models may still be tried.
     pub fn set_models_left(&mut self, models: u32) {
         self.models_left = models;
+    }
+
+    /// The project whose quota pays, as the key pool has chosen it.
+    pub fn project(&self) -> Option<&Arc<str>> {
+        self.project.as_ref()
+    }
+
+    /// Says whose quota pays.
+    pub fn set_project(&mut self, project: impl Into<Arc<str>>) {
+        self.project = Some(project.into());
+    }
+
+    /// Whether another project could take the call, so that nobody has to wait for this one.
+    pub fn may_move(&self) -> bool {
+        self.may_move
+    }
+
+    /// Says whether another project could take the call.
+    pub fn set_may_move(&mut self, may_move: bool) {
+        self.may_move = may_move;
+    }
+
+    /// How many input tokens the request costs, where somebody has counted or estimated them.
+    pub fn token_cost(&self) -> Option<TokenCost> {
+        self.token_cost
+    }
+
+    /// Says how many input tokens the request costs.
+    pub fn set_token_cost(&mut self, cost: TokenCost) {
+        self.token_cost = Some(cost);
     }
 
     /// The plain facts of a call, from the context or from the request itself.
@@ -316,6 +350,11 @@ impl Usage {
     /// What is known now.
     pub fn report(&self) -> UsageReport {
         self.0.lock().clone()
+    }
+
+    /// The input tokens, as far as the upstream has said.
+    pub(crate) fn prompt_tokens(&self) -> Option<u64> {
+        self.0.lock().prompt_tokens
     }
 
     pub(crate) fn fill(&self, found: &Findings) {

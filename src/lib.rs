@@ -77,6 +77,7 @@ pub mod failure;
 pub mod fuzzing;
 mod macros;
 pub mod quota;
+pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
@@ -89,6 +90,7 @@ pub use crate::{
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
+    rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
     timeout::TimeoutLayer,

@@ -74,6 +74,64 @@ pub enum Dimension {
     RequestsPerDay,
 }
 
+impl Dimension {
+    /// The name in logs, metrics and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RequestsPerMinute => "requests a minute",
+            Self::InputTokensPerMinute => "input tokens a minute",
+            Self::RequestsPerDay => "requests a day",
+        }
+    }
+}
+
+impl fmt::Display for Dimension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How many input tokens a request costs, and how sure that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TokenCost {
+    /// Input tokens.
+    pub tokens: u64,
+    /// Whether they have been counted or guessed.
+    pub certainty: Certainty,
+}
+
+impl TokenCost {
+    /// A guess: it may be too high or too low.
+    pub const fn estimate(tokens: u64) -> Self {
+        Self { tokens, certainty: Certainty::Estimate }
+    }
+
+    /// Proven: it costs so much or more.
+    pub const fn at_least(tokens: u64) -> Self {
+        Self { tokens, certainty: Certainty::AtLeast }
+    }
+}
+
+/// How sure a [`TokenCost`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Certainty {
+    /// A guess.
+    Estimate,
+    /// Counted, or proven to be no less.
+    AtLeast,
+}
+
+/// Somebody who knows that a scope is closed, whatever its quota: the circuit breaker.
+///
+/// The limiter asks before it lets anybody queue, so that nobody waits for quota that cannot be used.
+pub trait Gate: fmt::Debug + Send + Sync {
+    /// How long the scope stays closed at least; `None` where it is open.
+    fn closed_for(&self, scope: &Scope) -> Option<Duration>;
+}
+
 /// For whom it is counted: a project and a model. Two keys of one project are one scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {

@@ -21,7 +21,10 @@ mod support;
 use bytes::Bytes;
 use http_body_util::Full;
 use tower_gemini::{
-    ClassifyLayer, ErrorResponseLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, body::ReplayBody,
+    ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    body::ReplayBody,
+    quota::Limits,
+    rate_limit::{Limiter, Pacing},
     replay::Oversize,
 };
 
@@ -40,5 +43,16 @@ rooms! {
     timeout_total: Full<Bytes> => TimeoutLayer::total(TimeoutLayer::TOTAL);
     timeout_attempt: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT);
     timeout_disabled: Full<Bytes> => TimeoutLayer::disabled();
+    rate_limit: Full<Bytes> => RateLimitLayer::new(Limiter::new());
+    rate_limit_with_room: Full<Bytes> => RateLimitLayer::new(paced(1_000));
+    rate_limit_queueing: Full<Bytes> => RateLimitLayer::new(paced(2));
+    rate_limit_disabled: Full<Bytes> => RateLimitLayer::disabled();
     error_response: Full<Bytes> => ErrorResponseLayer::new();
+}
+
+/// Room for all that a test asks, and this many at once; the others wait for each other, for 60 ms.
+fn paced(burst: u32) -> Limiter {
+    let limits = Limits::new().requests_per_minute(1_000).input_tokens_per_minute(100_000).requests_per_day(10_000);
+    let burst = std::num::NonZeroU32::new(burst).unwrap();
+    Limiter::builder().limits(limits).pacing(Pacing::Smooth { burst }).build()
 }

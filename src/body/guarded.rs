@@ -27,6 +27,11 @@ impl<B: Body, G> GuardedBody<B, G> {
         let guard = (!body.is_end_stream()).then_some(guard);
         Self { body, guard }
     }
+
+    /// The same type without a guard: for where there is nothing to hold.
+    pub fn unguarded(body: B) -> Self {
+        Self { body, guard: None }
+    }
 }
 
 impl<B, G> fmt::Debug for GuardedBody<B, G> {

@@ -116,6 +116,8 @@ pub enum Kind {
     Conflict,
     /// A 200 without content, because `maxOutputTokens` was spent before the first word: thinking counts.
     OutputLimit,
+    /// More input tokens than the whole minute's quota: waiting would never help.
+    LargerThanQuota,
     // --- key ---
     /// The key is wrong or has expired.
     AuthKeyInvalid,
@@ -258,6 +260,7 @@ impl Kind {
         match self {
             Self::InvalidRequest => row("invalid_request", Caller, NOBODY, 400),
             Self::ContextTooLong => row("context_too_long", Caller, NOBODY, 400),
+            Self::LargerThanQuota => row("larger_than_quota", Caller, ELSEWHERE, 400),
             Self::PayloadTooLarge => row("payload_too_large", Caller, NOBODY, 413),
             Self::ContentBlocked => row("content_blocked", Caller, OTHER_MODEL, 400),
             Self::ModelNotFound => row("model_not_found", Caller, OTHER_MODEL, 404),

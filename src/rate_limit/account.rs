@@ -1,0 +1,267 @@
+//! What one scope has used, may use, and why it may not use more: all dimensions in one place, so that they are taken
+//! together or not at all. Pure: it is told the time.
+
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+
+use super::{
+    Amount,
+    bound::Bound,
+    pacing::Pacer,
+    window::{Position, WINDOW, Window},
+};
+use crate::quota::{Dimension, Limits, until_pacific_midnight};
+
+/// The dimensions, in the order in which they are kept.
+pub(super) const DIMENSIONS: [Dimension; 3] =
+    [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay];
+
+/// Everything that is known of one scope.
+#[derive(Debug)]
+pub(super) struct Account {
+    limits: [Bound; 3],
+    window: Window,
+    day: Day,
+    blocked: Option<Instant>,
+    pacer: Option<Pacer>,
+    /// What was used before is not known here, so that for the first minute a refusal tells nothing of others' use.
+    began: Instant,
+}
+
+/// Requests since midnight Pacific.
+#[derive(Clone, Copy, Debug)]
+struct Day {
+    used: u64,
+    /// Those of them that are not sent yet: at midnight they move on to the next day.
+    held: u64,
+    ends: Instant,
+}
+
+/// Wall time and the clock's time at one moment, so that wall time is read once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Calendar {
+    pub(super) wall: SystemTime,
+    pub(super) at: Instant,
+}
+
+/// What was taken, to be corrected or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Receipt {
+    /// Where it is charged; `None` while it is only set aside.
+    position: Option<Position>,
+    amount: Amount,
+    day_ends: Instant,
+}
+
+impl Calendar {
+    fn midnight_after(self, now: Instant) -> Instant {
+        let wall = self.wall + now.saturating_duration_since(self.at);
+        now + until_pacific_midnight(wall)
+    }
+}
+
+impl Account {
+    pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: Calendar, now: Instant) -> Self {
+        let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
+        let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now) };
+        Self { limits, window: Window::default(), day, blocked: None, pacer, began: now }
+    }
+
+    /// The same account, but for what another has used and what blocks it: for a scope that was counted there so far.
+    pub(super) fn after(self, other: &Self) -> Self {
+        let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ends: other.day.ends };
+        Self { window: other.window.without_held(), day, blocked: other.blocked, ..self }
+    }
+
+    /// Takes all of it, or nothing and says when to ask again. It is sent at once.
+    pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
+        let amount = self.reserve(now, amount, calendar)?;
+        let position = Some(self.window.charge(now, amount));
+        Ok(Receipt { position, amount, day_ends: self.day.ends })
+    }
+
+    /// Takes all of it, or nothing and says when to ask again. It counts from now on, for a minute from [`Self::send`].
+    pub(super) fn hold(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
+        let amount = self.reserve(now, amount, calendar)?;
+        self.window.hold(amount);
+        self.day.held += amount.requests;
+        Ok(Receipt { position: None, amount, day_ends: self.day.ends })
+    }
+
+    /// What was set aside is sent now.
+    pub(super) fn send(&mut self, now: Instant, receipt: Receipt, calendar: Calendar) -> Receipt {
+        if receipt.position.is_some() {
+            return receipt;
+        }
+        self.catch_up(now, calendar);
+        self.window.release(receipt.amount);
+        self.day.held = self.day.held.saturating_sub(receipt.amount.requests);
+        Receipt { position: Some(self.window.charge(now, receipt.amount)), day_ends: self.day.ends, ..receipt }
+    }
+
+    /// Corrects what was sent: `tokens` is what it really cost. Says whether that makes room.
+    pub(super) fn settle(&mut self, receipt: Receipt, tokens: u64) -> bool {
+        let Some(position) = receipt.position else { return false };
+        let after = Amount { tokens, ..receipt.amount };
+        self.window.correct(position, receipt.amount, after);
+        tokens < receipt.amount.tokens
+    }
+
+    /// Gives back what was taken: it never reached the upstream, or does not count there.
+    pub(super) fn refund(&mut self, receipt: Receipt) {
+        let requests = receipt.amount.requests;
+        match receipt.position {
+            Some(position) => self.window.correct(position, receipt.amount, Amount::default()),
+            None => {
+                self.window.release(receipt.amount);
+                self.day.held = self.day.held.saturating_sub(requests);
+            }
+        }
+        // What was only set aside has moved on with the days.
+        if receipt.position.is_none() || receipt.day_ends == self.day.ends {
+            self.day.used = self.day.used.saturating_sub(requests);
+        }
+    }
+
+    /// When the scope could have taken all of `ahead` and then `amount`, at the earliest.
+    pub(super) fn turn_at(&mut self, now: Instant, ahead: Amount, amount: Amount, calendar: Calendar) -> Instant {
+        self.catch_up(now, calendar);
+        let limit = self.minute_limit(now);
+        let all = ahead.plus(amount.min(limit));
+        let day = match self.limit(Dimension::RequestsPerDay, now) {
+            Some(day) if self.day.used.saturating_add(all.requests) > day => self.day.ends,
+            _ => now,
+        };
+        let start = self.closed_until(now, amount);
+        let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit));
+        let even =
+            self.pacer.as_ref().map_or(now, |pacer| pacer.gone_at(start, all.requests, self.requests_limit(now)));
+        at.max(day).max(even)
+    }
+
+    /// Nobody gets anything before then.
+    pub(super) fn block(&mut self, until: Instant) {
+        self.blocked = Some(self.blocked.map_or(until, |blocked| blocked.max(until)));
+    }
+
+    /// The upstream has refused for this dimension, and may have named its limit. What it refused is given back before.
+    pub(super) fn refused(&mut self, now: Instant, dimension: Dimension, named: Option<u64>) {
+        self.window.expire(now);
+        let used = self.used(dimension);
+        let bound = &mut self.limits[index(dimension)];
+        if let Some(named) = named.filter(|named| *named > 0) {
+            bound.learn(named);
+        }
+        let knows_the_minute = now >= self.began + WINDOW;
+        if dimension != Dimension::RequestsPerDay && knows_the_minute {
+            bound.refused(now, used);
+        }
+    }
+
+    /// The limit in force, or none.
+    pub(super) fn limit(&self, dimension: Dimension, now: Instant) -> Option<u64> {
+        self.limits[index(dimension)].in_force(now)
+    }
+
+    /// The limit when nobody else uses the quota.
+    pub(super) fn full_limit(&self, dimension: Dimension) -> Option<u64> {
+        self.limits[index(dimension)].full()
+    }
+
+    /// What counts of a dimension at the moment.
+    pub(super) fn used(&self, dimension: Dimension) -> u64 {
+        match dimension {
+            Dimension::RequestsPerMinute => self.window.used().requests,
+            Dimension::InputTokensPerMinute => self.window.used().tokens,
+            Dimension::RequestsPerDay => self.day.used,
+        }
+    }
+
+    pub(super) fn learned(&self, dimension: Dimension) -> Option<u64> {
+        self.limits[index(dimension)].learned()
+    }
+
+    pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
+        self.blocked.filter(|until| *until > now)
+    }
+
+    pub(super) fn midnight(&self) -> Instant {
+        self.day.ends
+    }
+
+    /// What a request of this amount adds to the queue: no more than it will be charged.
+    pub(super) fn clamped(&self, amount: Amount, now: Instant) -> Amount {
+        amount.min(self.minute_limit(now))
+    }
+
+    /// Whether there is nothing to remember: forgetting it now changes no decision.
+    pub(super) fn is_forgettable(&mut self, now: Instant, calendar: Calendar) -> bool {
+        self.catch_up(now, calendar);
+        let counts_days = self.limits[2].full().is_some() && self.day.used > 0;
+        let knows = self.limits.iter().any(Bound::knows_anything);
+        self.window.is_empty() && self.blocked.is_none() && !counts_days && !knows
+    }
+
+    /// Forgets what no longer counts.
+    pub(super) fn catch_up(&mut self, now: Instant, calendar: Calendar) {
+        self.window.expire(now);
+        if self.day.ends <= now {
+            let held = self.day.held;
+            self.day = Day { used: held, held, ends: calendar.midnight_after(now) };
+        }
+        self.blocked = self.blocked_until(now);
+    }
+
+    /// Checks all dimensions, then the pace, so that no turn of the pace is lost on what does not fit. Counts the day;
+    /// the window is the caller's to charge.
+    fn reserve(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Amount, Instant> {
+        self.catch_up(now, calendar);
+        let limit = self.minute_limit(now);
+        let at = self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit));
+        if at > now {
+            return Err(at);
+        }
+        if let Some(pacer) = &mut self.pacer {
+            let limit = self.limits[0].in_force(now);
+            let at = pacer.take(now, limit);
+            if at > now {
+                return Err(at);
+            }
+        }
+        // An estimate over the limit counts as the limit, so that it passes once the window is empty.
+        let amount = amount.min(limit);
+        self.day.used += amount.requests;
+        Ok(amount)
+    }
+
+    /// Until when nothing is admitted, whatever the window holds.
+    fn closed_until(&self, now: Instant, amount: Amount) -> Instant {
+        let blocked = self.blocked.unwrap_or(now).max(now);
+        let day = self.limit(Dimension::RequestsPerDay, now);
+        let day_is_full = day.is_some_and(|limit| self.day.used.saturating_add(amount.requests) > limit);
+        // A limit of zero never opens: the day's end is when somebody may have changed it.
+        let limit = self.minute_limit(now);
+        if day_is_full || limit.requests == 0 || limit.tokens == 0 { blocked.max(self.day.ends) } else { blocked }
+    }
+
+    fn requests_limit(&self, now: Instant) -> Option<u64> {
+        self.limit(Dimension::RequestsPerMinute, now)
+    }
+
+    fn minute_limit(&self, now: Instant) -> Amount {
+        let [requests, tokens, _] = &self.limits;
+        Amount {
+            requests: requests.in_force(now).unwrap_or(u64::MAX),
+            tokens: tokens.in_force(now).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn index(dimension: Dimension) -> usize {
+    match dimension {
+        Dimension::RequestsPerMinute => 0,
+        Dimension::InputTokensPerMinute => 1,
+        Dimension::RequestsPerDay => 2,
+    }
+}

@@ -1,0 +1,75 @@
+//! What a call has taken, and what becomes of it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    account::Receipt,
+    desk::{Desk, Refusal},
+};
+use crate::context::Usage;
+
+/// What one attempt has taken of its scope. Dropped before it is sent, it is given back; dropped after, it stays.
+#[derive(Debug)]
+pub(super) struct Booking {
+    desk: Arc<Desk>,
+    receipt: Receipt,
+    sent: bool,
+}
+
+impl Booking {
+    /// Taken, and to be sent.
+    pub(super) fn held(desk: Arc<Desk>, receipt: Receipt) -> Self {
+        Self { desk, receipt, sent: false }
+    }
+
+    /// Taken and sent in one step.
+    pub(super) fn sent(desk: Arc<Desk>, receipt: Receipt) -> Self {
+        Self { desk, receipt, sent: true }
+    }
+
+    /// It goes out now: the upstream's minute counts from here.
+    pub(super) fn send(&mut self, now: Instant) {
+        self.receipt = self.desk.send(now, self.receipt);
+        self.sent = true;
+    }
+
+    /// The upstream did not get it.
+    pub(super) fn refund(mut self) {
+        self.sent = false;
+    }
+
+    /// The upstream has refused it.
+    pub(super) fn refused(self, now: Instant, refusal: Refusal) {
+        self.desk.refused(now, self.receipt, refusal);
+    }
+
+    /// Waits for what it has really cost.
+    pub(super) fn settle_by(self, usage: Usage) -> Settlement {
+        Settlement { booking: self, usage }
+    }
+}
+
+impl Drop for Booking {
+    fn drop(&mut self) {
+        if !self.sent {
+            self.desk.refund(self.receipt);
+        }
+    }
+}
+
+/// Corrects a booking when the answer's body ends or is dropped: the guard of the response's body.
+#[derive(Debug)]
+pub struct Settlement {
+    booking: Booking,
+    usage: Usage,
+}
+
+impl Drop for Settlement {
+    fn drop(&mut self) {
+        if let Some(tokens) = self.usage.prompt_tokens() {
+            self.booking.desk.settle(self.booking.receipt, tokens);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The limit of one dimension: as configured, as a 429 has named it, and lower for a while where others use the same quota.
+//!
+//! A 429 below the limit says that somebody else uses the rest. The limit in force then falls to what counted at that
+//! moment, less a little; stays there; and grows back along a cubic curve: slowly where it failed, faster beyond, as
+//! TCP's CUBIC does. If it fails again soon, the use by others is a steady one, and each try waits twice as long. Pure: it
+//! is told the time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::window::WINDOW;
+
+/// A lowered limit is what counted when the upstream refused, less this part.
+const LESS: f64 = 0.05;
+
+/// So long a lowered limit stays as it is at first; and for as long again it grows back to where it failed.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// Each further refusal doubles it, up to here.
+const MAX_HOLD: Duration = Duration::from_secs(16 * 60);
+
+/// The limit of one dimension.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bound {
+    configured: Option<u64>,
+    /// As a 429 has named it.
+    learned: Option<u64>,
+    lowered: Option<Lowered>,
+}
+
+/// Somebody else uses the same quota.
+#[derive(Clone, Copy, Debug)]
+struct Lowered {
+    /// What counted when the upstream refused.
+    failed_at: u64,
+    at: Instant,
+    hold: Duration,
+}
+
+impl Bound {
+    pub(super) fn new(configured: Option<u64>) -> Self {
+        Self { configured, ..Self::default() }
+    }
+
+    /// The limit when nobody else uses the quota: a configured one wins over a higher one that was learned.
+    pub(super) fn full(&self) -> Option<u64> {
+        match (self.configured, self.learned) {
+            (Some(configured), Some(learned)) => Some(configured.min(learned)),
+            (configured, learned) => configured.or(learned),
+        }
+    }
+
+    /// The limit that holds now.
+    pub(super) fn in_force(&self, now: Instant) -> Option<u64> {
+        let full = self.full()?;
+        Some(self.lowered.map_or(full, |lowered| lowered.limit(now).min(full)))
+    }
+
+    pub(super) fn learned(&self) -> Option<u64> {
+        self.learned
+    }
+
+    /// Whether refusals have taught anything.
+    pub(super) fn knows_anything(&self) -> bool {
+        self.learned.is_some() || self.lowered.is_some()
+    }
+
+    /// The upstream has named the limit.
+    pub(super) fn learn(&mut self, named: u64) {
+        self.learned = Some(named);
+    }
+
+    /// The upstream has refused while `used` counted, what it refused not included.
+    pub(super) fn refused(&mut self, now: Instant, used: u64) {
+        if self.full().is_none_or(|full| used >= full) {
+            return;
+        }
+        let failed_at = used.max(1);
+        self.lowered = Some(match self.lowered {
+            None => Lowered { failed_at, at: now, hold: HOLD },
+            // Calls that were under way together are refused together.
+            Some(last) if now < last.at + WINDOW => {
+                Lowered { failed_at: failed_at.min(last.failed_at), at: now, hold: last.hold }
+            }
+            Some(last) => {
+                let soon = now < last.at + last.hold * 4;
+                let hold = if soon { (last.hold * 2).min(MAX_HOLD) } else { HOLD };
+                Lowered { failed_at, at: now, hold }
+            }
+        });
+    }
+}
+
+impl Lowered {
+    fn limit(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.at);
+        let grows_for = since.saturating_sub(self.hold).as_secs() as f64 / self.hold.as_secs_f64();
+        let part = 1.0 - LESS + LESS * grows_for.powi(3);
+        ((self.failed_at as f64 * part) as u64).max(1)
+    }
+}

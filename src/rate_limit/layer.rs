@@ -1,0 +1,35 @@
+use tower_layer::Layer;
+
+use super::{Limiter, RateLimit};
+
+/// Keeps calls within the upstream's quota. See the [module](super) for what it counts and when it waits.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct RateLimitLayer {
+    limiter: Option<Limiter>,
+}
+
+impl RateLimitLayer {
+    /// Admits calls as this limiter allows. All layers and services of one limiter share what it knows.
+    pub fn new(limiter: Limiter) -> Self {
+        Self { limiter: Some(limiter) }
+    }
+
+    /// A layer that admits everything, of the same type: for where it is optional.
+    pub fn disabled() -> Self {
+        Self { limiter: None }
+    }
+
+    /// The handle.
+    pub fn limiter(&self) -> Option<&Limiter> {
+        self.limiter.as_ref()
+    }
+}
+
+impl<S> Layer<S> for RateLimitLayer {
+    type Service = RateLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        RateLimit { inner, limiter: self.limiter.clone(), last: None }
+    }
+}

@@ -1,0 +1,157 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{
+    Amount, Limiter, RateLimitBody, ResponseFuture,
+    booking::Booking,
+    desk::{Admission, Desk},
+    future::Wait,
+    refusal::{self, Allowed},
+    window::MARGIN,
+};
+use crate::{
+    call::{Call, Shape},
+    context,
+    error::BoxError,
+    quota::{Scope, TokenCost},
+    ready::Readied,
+};
+
+/// The service of [`RateLimitLayer`](super::RateLimitLayer).
+#[derive(Clone, Debug)]
+pub struct RateLimit<S> {
+    pub(super) inner: S,
+    pub(super) limiter: Option<Limiter>,
+    /// Where the last call was admitted: most callers ask for the same scope again.
+    pub(super) last: Option<Arc<Desk>>,
+}
+
+/// Bytes of a request's body to a token, where nobody has counted: natural text has 0.33 tokens a byte in the median.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// What tokio's own timers take for "never".
+const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+
+crate::macros::accessors!(RateLimit);
+
+impl<S, B, R> Service<Request<B>> for RateLimit<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body,
+    R: Body,
+{
+    type Response = Response<RateLimitBody<R>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Some(limiter) = &self.limiter else { return ResponseFuture::calling(self.inner.call(request), None) };
+        let context = context::Context::of(&request);
+        let pays = match context.and_then(context::Context::call) {
+            Some(call) => call.pays_quota(),
+            None => Shape::new(request.method(), request.uri()).pays_quota(),
+        };
+        if !pays {
+            return ResponseFuture::calling(self.inner.call(request), None);
+        }
+        let now = Instant::now();
+        let desk = desk(limiter, &mut self.last, &request, now);
+        let cost = context.and_then(context::Context::token_cost).unwrap_or_else(|| estimate(request.body()));
+        let at = match desk.admit(now, cost) {
+            Admission::Taken(receipt) => {
+                return ResponseFuture::calling(self.inner.call(request), Some(Booking::sent(desk, receipt)));
+            }
+            Admission::TooLarge(limit) => {
+                let scope = scope(limiter, &request);
+                return ResponseFuture::refused(refusal::too_large(&scope, cost.tokens, limit));
+            }
+            Admission::Later(at) => at,
+        };
+        match wait(limiter, &request, &desk, cost, now, at) {
+            Ok(wait) => ResponseFuture::waiting(Readied::take(&mut self.inner), request, desk, wait),
+            Err(refusal) => ResponseFuture::refused(refusal),
+        }
+    }
+}
+
+/// How a call that has to wait until `at`, at least, may wait; or why it may not.
+fn wait<B>(
+    limiter: &Limiter,
+    request: &Request<B>,
+    desk: &Desk,
+    cost: TokenCost,
+    now: Instant,
+    at: Instant,
+) -> Result<Wait, BoxError> {
+    if let Some(gate) = limiter.gate() {
+        let scope = scope(limiter, request);
+        if let Some(closed) = gate.closed_for(&scope) {
+            return Err(refusal::gate_closed(&scope, closed));
+        }
+    }
+    let context = context::Context::of(request);
+    let may_move = context.is_some_and(context::Context::may_move);
+    let remaining = context.and_then(context::Context::deadline).map(|deadline| deadline.remaining(now));
+    let needed = at.saturating_duration_since(now);
+    let max_wait = limiter.max_wait(desk.scope().model());
+    // The limiter's own margin is not held against the caller: a max_wait of a minute is a turn of the window.
+    let allowed = if max_wait.is_zero() { max_wait } else { max_wait.saturating_add(MARGIN) };
+    if let Some(remaining) = remaining.filter(|remaining| needed >= *remaining && *remaining <= allowed) {
+        return Err(refusal::would_wait(desk, now, needed, Allowed::Deadline(remaining), may_move));
+    }
+    if needed > allowed || allowed.is_zero() {
+        return Err(refusal::would_wait(desk, now, needed, Allowed::MaxWait(max_wait), may_move));
+    }
+    let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
+    let give_up = now.checked_add(allowed).unwrap_or(now + FAR);
+    let ticket = desk.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move);
+    Ok(Wait { ticket, since: now, give_up, may_move })
+}
+
+/// The desk for this request, most of the time the same as the last one's.
+fn desk<B>(limiter: &Limiter, last: &mut Option<Arc<Desk>>, request: &Request<B>, now: Instant) -> Arc<Desk> {
+    named(limiter, request, |project, model| {
+        if let Some(last) = last
+            && last.scope().model() == model
+            && last.scope().project() == project
+        {
+            return last.clone();
+        }
+        let desk = limiter.desk(project, model, now);
+        *last = Some(desk.clone());
+        desk
+    })
+}
+
+fn scope<B>(limiter: &Limiter, request: &Request<B>) -> Scope {
+    named(limiter, request, |project, model| Scope::new(project, model))
+}
+
+/// Whose quota pays, and for which model.
+fn named<B, T>(limiter: &Limiter, request: &Request<B>, of: impl FnOnce(&str, &str) -> T) -> T {
+    let context = context::Context::of(request);
+    let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
+    match context.and_then(context::Context::call).and_then(Call::model) {
+        Some(model) => of(project, model),
+        None => of(project, &Call::model_in(request.uri()).unwrap_or_default()),
+    }
+}
+
+/// What a request costs of which nobody has said it.
+fn estimate(body: &impl Body) -> TokenCost {
+    let hint = body.size_hint();
+    TokenCost::estimate(hint.upper().unwrap_or(hint.lower()) / BYTES_PER_TOKEN)
+}
