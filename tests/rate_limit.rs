@@ -78,6 +78,15 @@ fn stack(
         .service(emulator.clone())
 }
 
+/// What Google says when a quota is used up.
+fn quota(id: &str, message: &str) -> Failure {
+    let violations = format!(r#"[{{"quotaId":"{id}","quotaValue":"2"}}]"#);
+    let body = format!(
+        r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"{message}","details":[{{"violations":{violations}}}]}}}}"#
+    );
+    Failure::from_response(StatusCode::TOO_MANY_REQUESTS, &http::HeaderMap::new(), body.as_bytes())
+}
+
 async fn whole<S, R>(service: S, request: Request<Full<Bytes>>) -> StatusCode
 where
     S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = BoxError>,
@@ -348,11 +357,7 @@ async fn capacity_and_bare_refusals_block_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn those_who_may_move_are_sent_away_with_now_and_the_others_wait() {
-    let quota = Failure::from_response(
-        StatusCode::TOO_MANY_REQUESTS,
-        &http::HeaderMap::new(),
-        br#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Quota. Please retry in 90.5s.","details":[{"violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel-FreeTier","quotaValue":"2"}]}]}}"#,
-    );
+    let quota = quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "Please retry in 90.5s.");
     let upstream = Upstream::new(move |nth, _| {
         let quota = quota.clone();
         async move {
@@ -540,28 +545,39 @@ async fn a_deadline_refuses_at_once_what_could_not_end_before_it() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_gives_up_leaves_at_once_even_if_its_future_is_kept() {
+    let quota = quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier", "Please retry in 100.5s.");
+    let upstream = Upstream::new(move |nth, _| {
+        let quota = quota.clone();
+        async move {
+            sleep(secs(10)).await;
+            Ok(if nth == 0 { support::judged(json(429, "{}"), quota) } else { hello() })
+        }
+    });
     let limiter = patient(per_minute(1)).build();
-    let service = RateLimitLayer::new(limiter.clone()).layer(Upstream::at_once(|_| Ok(hello())));
-    service.clone().oneshot(post(GENERATE)).await.unwrap();
+    let service = RateLimitLayer::new(limiter.clone()).layer(upstream);
     let begun = Instant::now();
-    // The first in line may wait until then; but what is before it takes longer than it seemed.
-    let deadline = Deadline::at(begun + Duration::from_millis(60_400));
+    let refused = tokio::spawn(service.clone().oneshot(post(GENERATE)));
+    settle().await;
+    // The first in line could have gone in time, had the upstream not refused.
+    let deadline = Deadline::at(begun + secs(62));
     let request = with(post(GENERATE), |context| context.tighten_deadline(deadline));
     let mut first = Box::pin(service.clone().oneshot(request));
     assert!(futures_util::poll!(&mut first).is_pending());
     let second = tokio::spawn(service.clone().oneshot(post(GENERATE)));
-    settle().await;
-    // Somebody else was refused, so that the scope is blocked past the deadline.
-    assert_eq!(limiter.snapshot()[0].waiting, 2);
-    drop(service);
-    advance(secs(61)).await;
-    // Polled too late: its turn is over, or it is taken; either way the queue goes on.
-    let _ = (&mut first).await;
-    let waiting = limiter.snapshot()[0].waiting;
-    assert!(waiting <= 1);
+    let error = (&mut first).await.unwrap_err();
+    assert_eq!(begun.elapsed(), secs(62));
+    assert_eq!(find(&error).retry_after(), Some(Duration::from_millis(48_500)));
+    assert_eq!(
+        find(&error).failure().message(),
+        "waited 62.0s for its turn in vain, 48.5s more are needed: 0 of 1 requests a minute are used, the upstream has \
+         refused for another 48.5s, 2 calls wait for project default, model gemini-2.5-pro; raise max_wait, allow it \
+         more time, or add a project"
+    );
+    assert_eq!(limiter.snapshot()[0].waiting, 1, "its future lives, its place does not");
     second.await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_millis(120_500));
+    assert_eq!(refused.await.unwrap().unwrap().status(), 429);
     drop(first);
-    assert_eq!(limiter.snapshot()[0].waiting, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -677,7 +693,7 @@ async fn all_layers_of_a_limiter_share_it_and_it_outlives_them() {
 #[tokio::test(start_paused = true)]
 async fn invented_models_are_bounded_and_cost_nobody_a_charge_or_a_block() {
     let limiter = Limiter::builder().limits(per_minute(2)).reject().build();
-    let day = Failure::from_response(StatusCode::TOO_MANY_REQUESTS, &http::HeaderMap::new(), br#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Quota.","details":[{"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier","quotaValue":"2"}]}]}}"#);
+    let day = quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "Quota.");
     let upstream = Upstream::at_once(move |nth| {
         Ok(if nth == 0 { support::judged(json(429, "{}"), day.clone()) } else { hello() })
     });
