@@ -265,3 +265,151 @@ fn index(dimension: Dimension) -> usize {
         Dimension::RequestsPerDay => 2,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use super::*;
+    use crate::rate_limit::Pacing;
+
+    const ONE: Amount = Amount { requests: 1, tokens: 10 };
+
+    fn calendar(utc: &str, at: Instant) -> Calendar {
+        Calendar { wall: utc.parse::<jiff::Timestamp>().unwrap().into(), at }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_day_has_23_24_or_25_hours_and_ends_at_midnight_pacific() {
+        for (midnight, hours) in [
+            ("2026-03-08T08:00:00Z", 23),
+            ("2026-03-09T07:00:00Z", 24),
+            ("2026-11-01T07:00:00Z", 25),
+            ("2026-11-02T08:00:00Z", 24),
+        ] {
+            // The limiter was made a week before: wall time is read once, and the clock goes on from there.
+            let week = Duration::from_secs(7 * 24 * 3600);
+            let made = Instant::now();
+            let now = made + week;
+            let calendar = Calendar { wall: calendar(midnight, now).wall - week, at: made };
+            let mut account = Account::new(Limits::new().requests_per_day(2), None, calendar, now);
+            let day = Duration::from_secs(hours * 3600);
+            for at in [now, now + day - Duration::from_secs(1)] {
+                account.take(at, ONE, calendar).unwrap();
+            }
+            let last = now + day - Duration::from_nanos(1);
+            assert_eq!(account.take(last, ONE, calendar), Err(now + day), "{midnight}");
+            // A quota of zero, too.
+            account.block(account.midnight());
+            assert_eq!(account.take(last, ONE, calendar), Err(now + day));
+            account.take(now + day, ONE, calendar).unwrap();
+            assert_eq!(account.used(Dimension::RequestsPerDay), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_after_midnight_is_yesterdays() {
+        let now = Instant::now();
+        let calendar = calendar("2026-06-01T06:59:59Z", now);
+        let mut account = Account::new(Limits::new().requests_per_day(9), None, calendar, now);
+        let sent = account.take(now, ONE, calendar).unwrap();
+        let held = account.hold(now, ONE, calendar).unwrap();
+        let dropped = account.hold(now, ONE, calendar).unwrap();
+        let tomorrow = now + Duration::from_secs(1);
+        account.take(tomorrow, ONE, calendar).unwrap();
+        // Those that are set aside will be sent today.
+        assert_eq!(account.used(Dimension::RequestsPerDay), 3);
+        account.refund(sent);
+        assert_eq!(account.used(Dimension::RequestsPerDay), 3);
+        account.refund(dropped);
+        assert_eq!(account.used(Dimension::RequestsPerDay), 2);
+        let held = account.send(tomorrow, held, calendar);
+        account.refund(held);
+        assert_eq!(account.used(Dimension::RequestsPerDay), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_of_zero_never_opens() {
+        let now = Instant::now();
+        let calendar = calendar("2026-06-01T07:00:00Z", now);
+        let day = now + Duration::from_secs(24 * 3600);
+        for limits in [
+            Limits::new().requests_per_minute(0),
+            Limits::new().input_tokens_per_minute(0),
+            Limits::new().requests_per_day(0),
+        ] {
+            let mut account = Account::new(limits, None, calendar, now);
+            assert_eq!(account.take(now, ONE, calendar), Err(day));
+            assert_eq!(account.turn_at(now, Amount::default(), ONE, calendar), day);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_turn_of_the_pace_is_lost_on_what_does_not_fit() {
+        let now = Instant::now();
+        let calendar = calendar("2026-06-01T07:00:00Z", now);
+        let pacer = Pacer::new(Pacing::Smooth { burst: NonZeroU32::new(2).unwrap() });
+        let limits = Limits::new().requests_per_minute(60).input_tokens_per_minute(15);
+        let mut account = Account::new(limits, pacer, calendar, now);
+        let receipt = account.take(now, ONE, calendar).unwrap();
+        for _ in 0..10 {
+            assert_eq!(account.take(now, ONE, calendar), Err(now + WINDOW));
+        }
+        assert!(account.settle(receipt, 5));
+        // The burst's second turn is still there, and the third is not.
+        account.take(now, ONE, calendar).unwrap();
+        let even = WINDOW / 60;
+        let nothing = Amount { requests: 1, tokens: 0 };
+        assert_eq!(account.turn_at(now, Amount::default(), nothing, calendar), now + even);
+        assert_eq!(account.turn_at(now, nothing, nothing, calendar), now + even * 2);
+        assert_eq!(account.take(now, nothing, calendar), Err(now + even));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_limit_gives_no_new_burst() {
+        let now = Instant::now();
+        let calendar = calendar("2026-06-01T07:00:00Z", now);
+        let pacer = Pacer::new(Pacing::Smooth { burst: NonZeroU32::new(5).unwrap() });
+        let mut account = Account::new(Limits::new().requests_per_minute(60), pacer, calendar, now);
+        for _ in 0..5 {
+            account.take(now, ONE, calendar).unwrap();
+        }
+        account.refused(now, Dimension::RequestsPerMinute, Some(30));
+        assert_eq!(account.limit(Dimension::RequestsPerMinute, now), Some(30));
+        assert!(account.take(now, ONE, calendar).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_young_account_does_not_blame_others_for_what_was_before_it() {
+        let now = Instant::now();
+        let calendar = calendar("2026-06-01T07:00:00Z", now);
+        let limit = |account: &Account, at| account.limit(Dimension::RequestsPerMinute, at);
+        let mut account = Account::new(Limits::new().requests_per_minute(60), None, calendar, now);
+        account.take(now, ONE, calendar).unwrap();
+        account.refused(now, Dimension::RequestsPerMinute, Some(60));
+        assert_eq!(limit(&account, now), Some(60));
+        let later = now + WINDOW;
+        for _ in 0..40 {
+            account.take(later, ONE, calendar).unwrap();
+        }
+        account.refused(later, Dimension::RequestsPerMinute, Some(60));
+        assert_eq!(limit(&account, later), Some(38));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_scope_that_was_counted_with_others_goes_on_from_there() {
+        let now = Instant::now();
+        let calendar = calendar("2026-06-01T07:00:00Z", now);
+        let limits = Limits::new().requests_per_minute(3);
+        let mut others = Account::new(limits, None, calendar, now);
+        others.take(now, ONE, calendar).unwrap();
+        others.hold(now, ONE, calendar).unwrap();
+        let mut own = Account::new(limits, None, calendar, now).after(&others);
+        assert_eq!((own.used(Dimension::RequestsPerMinute), own.used(Dimension::RequestsPerDay)), (1, 1));
+        others.block(now + Duration::from_secs(5));
+        own = own.after(&others);
+        assert_eq!(own.take(now, ONE, calendar), Err(now + Duration::from_secs(5)));
+        assert!(!own.is_forgettable(now + Duration::from_secs(60), calendar));
+        assert!(own.is_forgettable(now + WINDOW, calendar));
+    }
+}

@@ -100,3 +100,56 @@ impl Lowered {
         ((self.failed_at as f64 * part) as u64).max(1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lowered_limit_stays_and_grows_back_slowly_at_first() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        bound.refused(now, 40);
+        for (at, limit) in
+            [(0, 38), (60, 38), (90, 38), (120, 40), (150, 44), (180, 54), (240, 92), (260, 100), (9999, 100)]
+        {
+            assert_eq!(bound.in_force(now + secs(at)), Some(limit), "{at}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_refused_together_are_one_event_and_one_that_comes_soon_doubles_the_wait() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        for used in (60..100).rev() {
+            bound.refused(now + secs(1), used);
+        }
+        assert_eq!(bound.in_force(now + secs(61)), Some(57));
+        assert_eq!(bound.in_force(now + secs(121)), Some(60));
+        bound.refused(now + secs(121), 60);
+        // Two minutes now, and two until it is back where it failed.
+        assert_eq!(bound.in_force(now + secs(241)), Some(57));
+        assert_eq!(bound.in_force(now + secs(361)), Some(60));
+        // Long after that it is another matter.
+        bound.refused(now + secs(121 + 480), 50);
+        assert_eq!(bound.in_force(now + secs(121 + 480 + 120)), Some(50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_else_is_blamed_for_a_refusal_at_the_limit_and_without_a_limit_nothing_is_lowered() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        bound.refused(now, 100);
+        assert_eq!(bound.in_force(now), Some(100));
+        let mut bound = Bound::default();
+        bound.refused(now, 5);
+        assert!(bound.in_force(now).is_none() && !bound.knows_anything());
+        bound.learn(10);
+        bound.refused(now, 0);
+        assert_eq!((bound.full(), bound.in_force(now)), (Some(10), Some(1)));
+    }
+}

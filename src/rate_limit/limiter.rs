@@ -67,6 +67,8 @@ struct Shared {
 #[derive(Default)]
 struct Shard {
     desks: HashMap<Key, Arc<Desk>>,
+    /// Whether any scope that belongs here has ever been counted with the others.
+    overflowed: bool,
     swept: Option<Instant>,
 }
 
@@ -93,8 +95,12 @@ impl Limiter {
         match known {
             Some(desk) => desk.headroom(now, amount),
             None if is_full => self.shared.overflow.headroom(now, amount),
-            // Nobody has asked for it yet.
-            None => self.shared.new_desk(scope.clone(), now).headroom(now, amount),
+            // Nobody has asked for it yet: what its limits say.
+            None => {
+                let mut account = self.shared.settings.account(scope, self.shared.calendar, now);
+                let at = account.turn_at(now, Amount::default(), amount, self.shared.calendar);
+                at.saturating_duration_since(now)
+            }
         }
     }
 
@@ -140,17 +146,26 @@ impl Limiter {
 
     /// Where the calls of a scope are admitted.
     pub(super) fn desk(&self, project: &str, model: &str, now: Instant) -> Arc<Desk> {
-        let named = (project, model);
+        let (named, shared) = ((project, model), &*self.shared);
+        if project.len() + model.len() > MAX_NAME {
+            return shared.overflow.clone();
+        }
         let mut shard = self.shard(&named).lock();
         if let Some(desk) = shard.desks.get(&named as &dyn Named) {
             return desk.clone();
         }
-        let is_too_long = project.len() + model.len() > MAX_NAME;
-        if is_too_long || shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) {
-            return self.shared.overflow.clone();
+        if shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) {
+            shard.overflowed = true;
+            return shared.overflow.clone();
         }
-        let desk = self.shared.new_desk(Scope::new(project, model), now);
-        shard.desks.insert(Key(desk.scope().clone()), desk.clone());
+        let scope = Scope::new(project, model);
+        let mut account = shared.settings.account(&scope, shared.calendar, now);
+        if shard.overflowed {
+            // It may have been counted there so far.
+            account = shared.overflow.heir(now, account);
+        }
+        let desk = Arc::new(Desk::new(scope.clone(), account, shared.calendar));
+        shard.desks.insert(Key(scope), desk.clone());
         desk
     }
 
@@ -158,14 +173,6 @@ impl Limiter {
         let hash = self.shared.hasher.hash_one(named);
         // The map within uses the low bits of another hash; any will do here.
         &self.shared.shards[(hash as usize) % SHARDS]
-    }
-}
-
-impl Shared {
-    /// A desk for a scope that has none. If it was counted with others before, it goes on from there.
-    fn new_desk(&self, scope: Scope, now: Instant) -> Arc<Desk> {
-        let account = self.settings.account(&scope, self.calendar, now);
-        Arc::new(Desk::new(scope, self.overflow.heir(now, account), self.calendar))
     }
 }
 
