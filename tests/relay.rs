@@ -58,7 +58,7 @@ async fn the_documented_settings_are_accepted() {
     let documented = r#"
         upstream = "https://generativelanguage.googleapis.com"   # or "emulator"
         max_body = "32MiB"
-        [[keys]]                            # this issue: the first one is used
+        [[keys]]                            # the first one is used
         name = "a"
         key = "env:PATH"                    # a variable that is surely set
         project = "p1"

@@ -26,7 +26,7 @@ pub(crate) fn run(mut lines: impl BufRead, mut out: impl Write) -> io::Result<Ex
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let case = serde_json::from_slice(&line).map_err(|error| (Value::Null, format!("no JSON: {error}")));
+        let case = read(&line).map_err(|error| (Value::Null, format!("no JSON: {error}")));
         match case.and_then(verdict) {
             Ok(verdict) => writeln!(out, "{verdict}")?,
             Err((id, problem)) => {
@@ -38,6 +38,40 @@ pub(crate) fn run(mut lines: impl BufRead, mut out: impl Write) -> io::Result<Ex
     }
     out.flush()?;
     Ok(if all_read { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One line's JSON. Some writers begin with a byte order mark, or write bytes that are no text as lone surrogates.
+fn read(line: &[u8]) -> Result<Value, serde_json::Error> {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    serde_json::from_slice(line).or_else(|error| match String::from_utf8_lossy(line) {
+        text if text.contains("\\u") || text.contains('\u{fffd}') => {
+            serde_json::from_str(&without_lone_surrogates(&text))
+        }
+        _ => Err(error),
+    })
+}
+
+/// Each `\\ud800` to `\\udfff` that has no partner becomes the replacement character.
+fn without_lone_surrogates(json: &str) -> String {
+    let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
+    let (mut whole, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(at) = rest.find('\\') {
+        whole.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let paired = rest.get(6..).and_then(unit).is_some_and(|low| (0xdc00..0xe000).contains(&low));
+        let (text, len) = match unit(rest) {
+            Some(0xd800..0xdc00) if paired => (&rest[..12], 12),
+            Some(0xd800..0xe000) => ("\\ufffd", 6),
+            // Any other escape is two characters long, or ends in hexadecimal digits that mean nothing here.
+            _ => {
+                let len = rest.char_indices().nth(2).map_or(rest.len(), |(len, _)| len);
+                (&rest[..len], len)
+            }
+        };
+        whole.push_str(text);
+        rest = &rest[len..];
+    }
+    whole + rest
 }
 
 /// The line to write, or the id and what is wrong with the line that was read.

@@ -4,17 +4,30 @@
 //! no business in another project's logs. So everything that could be one goes, and ours comes. A later layer, the key
 //! pool, will do this with many keys.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Uri,
-    header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header::AUTHORIZATION, uri::PathAndQuery};
 use tower_gemini::call::{Call, Surface};
 
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
-/// Query parameters that Google's front ends take credentials from; `$httpHeaders` can hold any header.
-const CREDENTIALS: [&str; 4] = ["key", "access_token", "oauth_token", "$httpHeaders"];
+/// Query parameters that Google's front ends take credentials from (`$httpHeaders` can hold any header), and those that
+/// clients of other services put theirs into.
+const CREDENTIALS: [&str; 9] =
+    ["key", "$key", "api_key", "apikey", "api-key", "access_token", "bearer_token", "oauth_token", "$httpHeaders"];
+
+/// Headers that carry a credential, or the address of a page, whose query may.
+const HEADERS: [&str; 11] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "cookie2",
+    "referer",
+    "x-goog-api-key",
+    "x-goog-iam-authorization-token",
+    "x-goog-authenticated-user-id",
+    "x-goog-user-project",
+    "x-api-key",
+    "api-key",
+];
 
 #[derive(Clone)]
 pub(crate) struct Credentials {
@@ -46,7 +59,7 @@ impl Credentials {
 }
 
 fn strip_headers(headers: &mut HeaderMap) {
-    for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE, X_GOOG_API_KEY] {
+    for name in HEADERS {
         headers.remove(name);
     }
 }

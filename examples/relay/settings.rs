@@ -173,7 +173,8 @@ impl Timeouts {
             limit
         };
         let attempt = within("attempt", default.attempt);
-        let first_event = within("first_event", default.first_event);
+        // Whoever sets how long an attempt may take, and nothing else, means streams as well.
+        let first_event = within("first_event", default.first_event.min(attempt));
         let idle = section.get("idle", duration, mistakes).unwrap_or(default.idle);
         section.finish(mistakes);
         Self { total, attempt, first_event, idle }

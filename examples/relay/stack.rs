@@ -25,9 +25,9 @@ pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
     let credentials = Credentials::new(&settings.key.header)?;
     let transport = transport(&settings)?;
     let Settings { max_body, retry, timeout, key, limits, .. } = settings;
-    let limiter = limits.project(key.project).build();
+    let limiter = limits.project(key.project.clone()).build();
     let service = ServiceBuilder::new()
-        .layer(ErrorResponseLayer::new())
+        .layer(ErrorResponseLayer::new().secret(&key.header))
         .layer(TimeoutLayer::total(timeout.total))
         .layer(ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse))
         .layer(RetryLayer::new(retry))

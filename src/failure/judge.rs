@@ -18,8 +18,9 @@ use crate::status::{Envelope, Status, canonical_code};
 /// left of one); what is longer is a mistake or an attack.
 pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
 
-/// The largest context that Gemini models publish. A refusal that names a smaller one is this model's own.
-const LARGEST_CONTEXT: u64 = 1_048_576;
+/// Gemini's largest contexts are a million tokens, give or take how a refusal counts. One that names a smaller limit is
+/// this model's own.
+const LARGEST_CONTEXT: u64 = 1_000_000;
 
 /// What a body comes to.
 pub(super) struct Ruling {
@@ -144,6 +145,10 @@ fn is_quota_in_disguise(said: &Status, lower: &str) -> bool {
 // === 4xx ===
 
 fn client(code: u16, said: &Status, lower: &str) -> Ruling {
+    // A page that names a model in its address knows no models all the same.
+    if code == 404 && said.envelope() == Envelope::Html {
+        return Ruling::of(Kind::PathNotFound);
+    }
     let by_name = || said.reason().or(said.legacy_reason()).or(said.status()).and_then(by_reason);
     if let Some(kind) = by_name().or_else(|| wording::client(code, lower)) {
         return Ruling::of(kind);
@@ -151,7 +156,6 @@ fn client(code: u16, said: &Status, lower: &str) -> Ruling {
     let kind = match (code, said.envelope()) {
         // The API's own answers are JSON: a page was sent by something before it, which knows no keys and no models.
         (403, Envelope::Html) => Kind::IpBlocked,
-        (404, Envelope::Html) => Kind::PathNotFound,
         (404, _) if names_no_route(said, lower) => Kind::PathNotFound,
         (404, Envelope::Interactions) => Kind::ResourceNotAccessible,
         (409, _) if said.status() == Some("ABORTED") => Kind::ServerError,

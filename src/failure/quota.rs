@@ -238,6 +238,10 @@ fn is_day(lower: &str) -> bool {
 }
 
 fn is_minute(lower: &str) -> bool {
+    // Vertex counts it a minute and does not say so.
+    if lower.contains("online_prediction_requests_per_base_model") {
+        return true;
+    }
     ["perminute", "per_minute", "per minute", "per-minute", "persecond", "per_second", "per second"]
         .iter()
         .any(|name| lower.contains(name))
