@@ -297,6 +297,27 @@ async fn memory_comes_back_whatever_becomes_of_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_streams_on_gives_its_room_back_as_soon_as_it_is_sent() {
+    let layer = ReplayLayer::new().max_total(1000).max_body(800);
+    let (feed, body) = fed();
+    feed.data(vec![b'x'; 600]);
+    feed.data(vec![b'x'; 600]);
+    let inner = tower::service_fn(|request: Request<ReplayBody<AnyBody>>| async {
+        Ok::<_, BoxError>(hello().map(|_| any(request.into_body())))
+    });
+    // The body itself comes back, to be read by hand.
+    let mut streaming = layer.layer(inner).oneshot(post(GENERATE).map(|_| any(body))).await.unwrap().into_body();
+    let fits = async || through(&layer, stream([[b'y'; 600]])).await.1.unwrap().resendable;
+    assert!(!fits().await, "the first 600 bytes are held");
+    streaming.frame().await.unwrap().unwrap();
+    streaming.frame().await.unwrap().unwrap();
+    assert!(fits().await, "and are gone");
+    // It goes on all the while.
+    feed.data("the rest");
+    assert_eq!(streaming.frame().await.unwrap().unwrap().into_data().unwrap(), "the rest");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_of_tiny_chunks_costs_about_its_size() {
     // Each of them as a frame of its own would cost 32 bytes and an allocation.
     let (feed, body) = fed();
