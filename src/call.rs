@@ -56,7 +56,7 @@ impl Call {
         if !self.speaks_in_body() {
             return self;
         }
-        if let Ok(head) = serde_json::from_slice::<BodyHead<'_>>(body) {
+        if let Some(head) = BodyHead::of(body) {
             if let Some(model) = head.model.and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok()) {
                 self.model = Some(bare_model(&model).into());
             }
@@ -132,8 +132,7 @@ impl Call {
     ///
     /// A collection in front of the name (`models/…`, `google/…`) is kept.
     pub fn body_with_model(body: &[u8], model: &str) -> Option<Bytes> {
-        let head: BodyHead<'_> = serde_json::from_slice(body).ok()?;
-        let raw = head.model?.get();
+        let raw = BodyHead::of(body)?.model?.get();
         let old = serde_json::from_str::<Cow<'_, str>>(raw).ok()?;
         let collection = &old[..old.len() - bare_model(&old).len()];
         let new = serde_json::to_string(&format!("{collection}{model}")).ok()?;
@@ -390,6 +389,14 @@ struct BodyHead<'a> {
     stream: Option<&'a RawValue>,
 }
 
+impl<'a> BodyHead<'a> {
+    fn of(body: &'a [u8]) -> Option<Self> {
+        // Serde would take a list for the members in their order.
+        body.trim_ascii_start().first().filter(|byte| **byte == b'{')?;
+        serde_json::from_slice(body).ok()
+    }
+}
+
 /// Where the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`) begins, and where what follows it begins.
 fn version(path: &str) -> Option<(usize, usize)> {
     let mut start = 0;
@@ -580,6 +587,7 @@ mod tests {
         let new = Call::body_with_model(body, "other").unwrap();
         assert_eq!(&new[..], br#"{ "x": {"model": "inner"}, "model" : "models/other", "y": 1e400 }"#);
         assert_eq!(Call::body_with_model(b"{}", "other"), None);
+        assert_eq!(Call::body_with_model(br#"["models/m", true]"#, "other"), None);
         assert_eq!(Call::body_with_model(b"\xff", "other"), None);
     }
 
