@@ -215,6 +215,7 @@ impl Operation {
 
 /// How the answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Streaming {
     /// In one piece.
     No,
@@ -226,6 +227,7 @@ pub enum Streaming {
 
 /// Whether the same request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Resend {
     /// It only reads, or computes the same again for nothing.
     Safe,

@@ -211,8 +211,13 @@ impl Outcome {
 
     /// Adds to what a response already says, and keeps it in the response.
     pub(crate) fn update<R>(response: &mut Response<R>, change: impl FnOnce(Self) -> Self) {
-        let outcome = change(Self::of_response(response));
-        response.extensions_mut().insert(outcome);
+        match response.extensions_mut().get_mut::<Self>() {
+            Some(said) => *said = change(std::mem::take(said)),
+            None => {
+                let outcome = change(Self::of_response(response));
+                response.extensions_mut().insert(outcome);
+            }
+        }
     }
 
     /// What went wrong, if anything did. A 200 can be a failure too: an empty answer, a verdict on the content.

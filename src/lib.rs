@@ -72,6 +72,9 @@ pub mod emulator;
 pub mod error;
 pub mod error_response;
 pub mod failure;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod macros;
 pub mod quota;
 pub mod rate_limit;

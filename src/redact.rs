@@ -7,8 +7,7 @@
 //! Two uses: [`redact`] for text that goes into messages and logs, and [`Masker`] for a body that passes in chunks, which
 //! keeps the length, so that `Content-Length` stays true.
 
-use std::borrow::Cow;
-use std::ops::Range;
+use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
 /// What stands in a message where a key was.
 const REDACTED: &str = "[redacted]";
@@ -178,6 +177,93 @@ impl Masker {
     }
 }
 
+/// Credentials of no known shape, each as it is: a server's own, which callers must not see.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(Option<Arc<[Box<[u8]>]>>);
+
+/// A shorter secret would be found in every text.
+const SHORTEST_SECRET: usize = 8;
+
+impl Secrets {
+    pub(crate) fn with(self, secret: &[u8]) -> Self {
+        if secret.len() < SHORTEST_SECRET {
+            return self;
+        }
+        let known = self.0.iter().flat_map(|known| known.iter().cloned());
+        Self(Some(known.chain([secret.into()]).collect()))
+    }
+
+    /// Overwrites each secret with `*`, and keys of a known shape too. `None`: there was none.
+    pub(crate) fn mask(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let mut masked = Vec::with_capacity(text.len());
+        let mut masker = SecretMasker::new(self.clone());
+        masker.push(text, &mut masked);
+        masker.finish(&mut masked);
+        (masked != text).then_some(masked)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().flat_map(|known| known.iter().map(|secret| &**secret))
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} secrets", self.iter().count())
+    }
+}
+
+/// A [`Masker`] that knows secrets of no known shape as well.
+///
+/// Holds back what may yet turn out to be one of them: less than the longest.
+#[derive(Debug, Default)]
+pub(crate) struct SecretMasker {
+    secrets: Secrets,
+    held: Vec<u8>,
+    shapes: Masker,
+}
+
+impl SecretMasker {
+    pub(crate) fn new(secrets: Secrets) -> Self {
+        Self { secrets, ..Self::default() }
+    }
+
+    /// Takes a chunk, and appends to `out` what is certain by now.
+    pub(crate) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
+        if self.secrets.0.is_none() {
+            return self.shapes.push(chunk, out);
+        }
+        self.held.extend_from_slice(chunk);
+        for secret in self.secrets.iter() {
+            let mut from = 0;
+            while let Some(at) = memchr::memmem::find(&self.held[from..], secret) {
+                let end = from + at + secret.len();
+                self.held[from + at..end].fill(b'*');
+                from = end;
+            }
+        }
+        // The end of it may be the beginning of a secret.
+        let may_begin = |tail: &[u8]| self.secrets.iter().any(|secret| secret.starts_with(tail));
+        let longest = self.secrets.iter().map(<[u8]>::len).max().unwrap_or_default();
+        let earliest = self.held.len().saturating_sub(longest);
+        let certain = (earliest..self.held.len()).find(|at| may_begin(&self.held[*at..])).unwrap_or(self.held.len());
+        let rest = self.held.split_off(certain);
+        self.shapes.push(&self.held, out);
+        self.held = rest;
+    }
+
+    /// How many bytes are held back.
+    pub(crate) fn held(&self) -> usize {
+        self.held.len() + self.shapes.held()
+    }
+
+    /// The body has ended: what was held back is no secret.
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
+        self.shapes.push(&std::mem::take(&mut self.held), out);
+        self.shapes.finish(out);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -274,6 +360,30 @@ mod tests {
             let mut masked = text.into_bytes();
             mask(&mut masked);
             prop_assert!(next_key(&masked, 0).is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_secret_of_no_known_shape_is_masked_however_it_is_cut(
+            before in "[a-z *-]{0,20}",
+            between in "[a-z-]{0,12}",
+            cuts in proptest::collection::vec(0usize..120, 0..6),
+        ) {
+            let secrets = Secrets::default().with(b"relay-secret-1").with(b"relay-other-secret-22").with(b"short");
+            let text = format!("{before}relay-secret-1{between}relay-other-secret-22relay-{KEY}relay-sec");
+            let expected = format!("{before}{}{between}{}relay-{}relay-sec", "*".repeat(14), "*".repeat(21), "*".repeat(39));
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let (mut masker, mut out) = (SecretMasker::new(secrets.clone()), Vec::new());
+            for cut in cuts.windows(2) {
+                masker.push(&text.as_bytes()[cut[0]..cut[1]], &mut out);
+                assert!(masker.held() < 21 + Masker::MOST_HELD);
+            }
+            masker.finish(&mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            assert_eq!(secrets.mask(text.as_bytes()), Some(expected.into_bytes()));
+            assert_eq!(secrets.mask(b"nothing here, nor is short"), None);
         }
     }
 }

@@ -304,26 +304,21 @@ async fn an_error_that_breaks_off_breaks_off() {
 
 // === last words ===
 
-fn stack() -> ServiceBuilder<
-    tower::layer::util::Stack<
-        ClassifyLayer,
-        tower::layer::util::Stack<
-            TimeoutLayer,
-            tower::layer::util::Stack<ErrorResponseLayer, tower::layer::util::Identity>,
-        >,
-    >,
-> {
-    ServiceBuilder::new()
-        .layer(ErrorResponseLayer::new())
-        .layer(TimeoutLayer::attempt(secs(20)).idle(secs(5)))
-        .layer(ClassifyLayer::new())
+macro_rules! stack {
+    ($upstream:expr) => {
+        ServiceBuilder::new()
+            .layer(ErrorResponseLayer::new())
+            .layer(TimeoutLayer::attempt(secs(20)).idle(secs(5)))
+            .layer(ClassifyLayer::new())
+            .service($upstream)
+    };
 }
 
 /// What a client reads of a stream that goes wrong.
 async fn heard(uri: &str, content_type: &'static str, body: AnyBody) -> (String, Option<BoxError>) {
     let body = parking_lot::Mutex::new(Some(body));
     let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, body.lock().take().unwrap())));
-    let response = stack().service(upstream).oneshot(post(uri)).await.unwrap();
+    let response = stack!(upstream).oneshot(post(uri)).await.unwrap();
     assert_eq!(response.status(), OK);
     let (data, error) = frames(response.into_body()).await;
     (String::from_utf8(data.concat()).unwrap(), error)
@@ -437,7 +432,7 @@ async fn no_chunk_waits_for_another() {
     feed.data(event("a"));
     let body = parking_lot::Mutex::new(Some(any(body)));
     let upstream = Upstream::at_once(move |_| Ok(sse(body.lock().take().unwrap())));
-    let mut body = Box::pin(stack().service(upstream).oneshot(post(STREAM)).await.unwrap().into_body());
+    let mut body = Box::pin(stack!(upstream).oneshot(post(STREAM)).await.unwrap().into_body());
     assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap();
     for text in ["data: {\"can", "didates\":[]}\r", "\n\r", "\n"] {
         assert_pending!(task::spawn(body.frame()).poll());

@@ -346,7 +346,7 @@ async fn a_size_hint_is_the_inner_bodys() {
     for hint in [SizeHint::with_exact(5), SizeHint::new()] {
         let (feed, body) = fed();
         feed.data("hello");
-        let mut body = body_of(attempt(), GENERATE, any(body.with_hint(hint.clone()))).await;
+        let mut body = body_of(attempt(), GENERATE, any(body.with_hint(hint))).await;
         assert_eq!(body.size_hint().exact(), hint.exact());
         body.frame().await.unwrap().unwrap();
         assert_eq!(body.size_hint().exact(), hint.exact().map(|_| 0));

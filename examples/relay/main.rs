@@ -22,13 +22,25 @@
 //! persistent = false                  # true: up to 60 attempts on 503, at most 8 s apart, within the total time
 //! base_delay = "500ms"
 //! max_delay = "20s"
-//! on_open = "wait"                    # or "fail"
+//! on_open = "wait"                    # or "fail": where a layer refuses for now, as the limiter after max_wait
 //! [timeout]
 //! total = "285s"
 //! attempt = "180s"
 //! first_event = "180s"
 //! idle = "60s"
+//! [limits.default]                    # of the project, for each model; what is left out is learned from refusals
+//! rpm = 30                            # requests in any minute
+//! tpm = 250000                        # input tokens in any minute
+//! rpd = 1000                          # requests a day, until midnight Pacific
+//! pacing = "burst"                    # or "smooth": `burst` at once (1 unless set), then evenly
+//! max_wait = "60s"                    # in line for a turn; "0s": nobody waits
+//! [limits."gemini-2.5-flash"]         # what a model's own table leaves out is as in [limits.default]
+//! rpm = 10
+//! pacing = "smooth"
+//! burst = 2
 //! ```
+//!
+//! (The limits have no defaults; the numbers are examples.)
 //!
 //! `stack.rs` is the part worth copying. SDKs are pointed at the relay by their base URL, with any key: it never goes on.
 
@@ -39,6 +51,7 @@ use clap::Parser;
 use crate::settings::Settings;
 
 mod credentials;
+mod limits;
 mod linger;
 mod proxy;
 mod server;

@@ -10,12 +10,16 @@ use http::HeaderValue;
 use http_body_util::Empty;
 use tower_gemini::{
     client::{Client, ClientBuilder, DEVELOPER_API},
+    rate_limit::{Limiter, LimiterBuilder},
     replay::ReplayLayer,
     retry::{OnOpen, RetryPolicy},
     timeout::TimeoutLayer,
 };
 
-use crate::toml_file::{Mistakes, Section, Value};
+use crate::{
+    limits,
+    toml_file::{Mistakes, Section, Value},
+};
 
 /// All settings, as the relay uses them.
 pub(crate) struct Settings {
@@ -25,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) key: Key,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Timeouts,
+    pub(crate) limits: LimiterBuilder,
     /// What is not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
 }
@@ -53,10 +58,12 @@ pub(crate) struct Timeouts {
 
 /// The names of each section, `""` being the top level.
 const NAMES: &[(&str, &[&str])] = &[
-    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout"]),
+    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout", "limits"]),
     ("keys", &["name", "key", "project"]),
     ("retry", &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"]),
     ("timeout", &["total", "attempt", "first_event", "idle"]),
+    ("limits", &["default", "\"gemini-2.5-flash\" or any other model"]),
+    ("limits.default", &["rpm", "tpm", "rpd", "pacing", "burst", "max_wait"]),
 ];
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8787);
@@ -74,6 +81,7 @@ impl Settings {
             key: Key::demo(),
             retry: RetryPolicy::default(),
             timeout: Timeouts::default(),
+            limits: Limiter::builder(),
             remarks: Vec::new(),
         }
     }
@@ -101,9 +109,13 @@ impl Settings {
         let retry = retry.map_or_else(RetryPolicy::default, |section| retry_policy(section, &mut mistakes));
         let timeout = file.section("timeout", &mut mistakes);
         let timeout = timeout.map_or_else(Timeouts::default, |section| Timeouts::read(section, &mut mistakes));
+        let mut remarks = Vec::new();
+        let limits = file.section("limits", &mut mistakes);
+        let limits = limits.map(|section| limits::read(section, timeout.total, &mut mistakes, &mut remarks));
+        let limits = limits.unwrap_or_else(Limiter::builder);
         let keys_at = file.end();
         let keys = file.sections("keys", &mut mistakes);
-        let (given, mut remarks) = (keys.len(), Vec::new());
+        let given = keys.len();
         let keys: Vec<_> = keys.into_iter().filter_map(|section| Key::read(section, &mut mistakes)).collect();
         file.finish(&mut mistakes);
 
@@ -122,7 +134,7 @@ impl Settings {
         }
         let key = keys.into_iter().next().unwrap_or_else(Key::demo);
         mistakes.none()?;
-        Ok(Self { listen, upstream, max_body, key, retry, timeout, remarks })
+        Ok(Self { listen, upstream, max_body, key, retry, timeout, limits, remarks })
     }
 }
 
@@ -282,7 +294,7 @@ fn count(value: &Value<'_>) -> Result<u32, String> {
 }
 
 fn on_open(value: &Value<'_>) -> Result<OnOpen, String> {
-    const RIGHT: &str = "\"wait\" (for the circuit to close, within the deadline) or \"fail\"";
+    const RIGHT: &str = "\"wait\" (for the circuit to close or the limiter to admit, within the deadline) or \"fail\"";
     match value.text(RIGHT)? {
         "wait" => Ok(OnOpen::Wait),
         "fail" => Ok(OnOpen::Fail),
@@ -290,25 +302,30 @@ fn on_open(value: &Value<'_>) -> Result<OnOpen, String> {
     }
 }
 
-fn duration(value: &Value<'_>) -> Result<Duration, String> {
+pub(crate) fn duration(value: &Value<'_>) -> Result<Duration, String> {
+    match duration_or_none(value)? {
+        Duration::ZERO => Err(format!(
+            "{:?} is no time at all, and would end or repeat everything at once; take the line out for the default",
+            value.text("")?
+        )),
+        duration => Ok(duration),
+    }
+}
+
+/// The same, where no time at all makes sense.
+pub(crate) fn duration_or_none(value: &Value<'_>) -> Result<Duration, String> {
     const RIGHT: &str = "a text with units, like \"500ms\", \"20s\" or \"4m 45s\"";
     if let Ok(number) = value.integer("") {
         return Err(match number {
             1.. => format!("is a number without a unit; write \"{number}s\" for seconds, or \"{number}ms\""),
-            _ => format!("is {number}; it is {RIGHT}, longer than nothing"),
+            _ => format!("is {number}; it is {RIGHT}"),
         });
     }
     let text = value.text(RIGHT)?;
     if text.trim_start().starts_with('-') {
         return Err(format!("{text:?} is negative; it is {RIGHT}"));
     }
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err(format!(
-            "{text:?} is no time at all, and would end or repeat everything at once; take the line out for the default"
-        )),
-        Ok(duration) => Ok(duration),
-        Err(error) => Err(format!("{text:?} is no duration ({error}); it is {RIGHT}")),
-    }
+    humantime::parse_duration(text).map_err(|error| format!("{text:?} is no duration ({error}); it is {RIGHT}"))
 }
 
 fn size(value: &Value<'_>) -> Result<usize, String> {

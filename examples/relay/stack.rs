@@ -9,6 +9,7 @@ use tower_gemini::{
     classify::ClassifyLayer,
     emulator::Emulator,
     error_response::ErrorResponseLayer,
+    rate_limit::RateLimitLayer,
     replay::{Oversize, ReplayLayer},
     retry::RetryLayer,
     timeout::TimeoutLayer,
@@ -23,13 +24,15 @@ use crate::{
 pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
     let credentials = Credentials::new(&settings.key.header)?;
     let transport = transport(&settings)?;
-    let Settings { max_body, retry, timeout, .. } = settings;
+    let Settings { max_body, retry, timeout, key, limits, .. } = settings;
+    let limiter = limits.project(key.project).build();
     let service = ServiceBuilder::new()
         .layer(ErrorResponseLayer::new())
         .layer(TimeoutLayer::total(timeout.total))
         .layer(ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse))
         .layer(RetryLayer::new(retry))
         .map_request(move |request| credentials.replace(request)) // the key pool's place, later
+        .layer(RateLimitLayer::new(limiter))
         .layer(TimeoutLayer::attempt(timeout.attempt).first_content(timeout.first_event).idle(timeout.idle))
         .layer(ClassifyLayer::new())
         .service(transport);

@@ -42,7 +42,10 @@ type Names = &'static [(&'static str, &'static [&'static str])];
 
 /// One table of the file. Names are taken out of it, and what is left in the end is unknown.
 pub(crate) struct Section<'i> {
+    /// What it is, for `names`.
     name: &'static str,
+    /// As people write it.
+    title: String,
     names: Names,
     table: DeTable<'i>,
     place: Range<usize>,
@@ -52,7 +55,10 @@ impl<'i> Section<'i> {
     /// The top level of a file.
     pub(crate) fn file(text: &'i str, names: Names, mistakes: &mut Mistakes) -> Option<Self> {
         match DeTable::parse(text) {
-            Ok(table) => Some(Self { name: "", names, place: text.len()..text.len(), table: table.into_inner() }),
+            Ok(table) => {
+                let (title, place) = ("the top level".to_owned(), text.len()..text.len());
+                Some(Self { name: "", title, names, table: table.into_inner(), place })
+            }
             Err(error) => {
                 mistakes.add(error.span().unwrap_or_default(), error.message().trim_end());
                 None
@@ -86,7 +92,7 @@ impl<'i> Section<'i> {
         mistakes: &mut Mistakes,
     ) -> Option<T> {
         if !self.table.contains_key(name) {
-            mistakes.add(self.place.clone(), format!("[[{}]] has no {name}; it is {right}", self.name));
+            mistakes.add(self.place.clone(), format!("{} has no {name}; it is {right}", self.title));
         }
         self.get(name, read, mistakes)
     }
@@ -96,7 +102,9 @@ impl<'i> Section<'i> {
         let value = Value(self.table.remove(name)?);
         let place = value.span();
         match value.0.into_inner() {
-            DeValue::Table(table) => Some(Section { name, names: self.names, table, place }),
+            DeValue::Table(table) => {
+                Some(Section { name, title: format!("[{name}]"), names: self.names, table, place })
+            }
             other => {
                 mistakes.add(place, format!("{name} is {} here; it is a section, [{name}]", kind(&other)));
                 None
@@ -119,11 +127,56 @@ impl<'i> Section<'i> {
         for table in tables {
             let place = table.span();
             match table.into_inner() {
-                DeValue::Table(table) => sections.push(Section { name, names: self.names, table, place }),
+                DeValue::Table(table) => {
+                    sections.push(Section { name, title: format!("[[{name}]]"), names: self.names, table, place });
+                }
                 other => mistakes.add(place, format!("{name} has {} in it; it is a list, [[{name}]]", kind(&other))),
             }
         }
         sections
+    }
+
+    /// `[section.any-name]`: the tables in it, whose names are the user's own. `names` knows each of them as `name`.
+    pub(crate) fn tables(mut self, name: &'static str, mistakes: &mut Mistakes) -> Vec<Table<'i>> {
+        let mut tables = Vec::new();
+        let parent = self.name;
+        for (key, value) in mem::take(&mut self.table) {
+            let belongs_elsewhere = self.names.iter().any(|(section, names)| {
+                *section != parent && names.contains(&key.get_ref().as_ref()) // a setting that is one level too high
+            });
+            if belongs_elsewhere {
+                self.table.insert(key, value);
+                continue;
+            }
+            let (named_at, key, place) = (key.span(), key.into_inner().into_owned(), value.span());
+            let title = format!("[{parent}.{}]", quoted(&key));
+            match value.into_inner() {
+                DeValue::Table(table) => {
+                    let section = Section { name, title, names: self.names, table, place };
+                    tables.push(Table { name: key, named_at, section });
+                }
+                other => mistakes.add(place, format!("{key} is {} here; it is a section, {title}", kind(&other))),
+            }
+        }
+        self.finish(mistakes);
+        tables
+    }
+
+    /// Tables within this one, where no table belongs: a name with dots was not quoted. Each with the rest of that name.
+    pub(crate) fn dotted(&self) -> Vec<(String, Range<usize>)> {
+        fn look(table: &DeTable<'_>, found: &mut Vec<(String, Range<usize>)>, before: &str) {
+            for (key, value) in table {
+                let DeValue::Table(inner) = value.get_ref() else { continue };
+                let (name, count) = (format!("{before}{}", key.get_ref()), found.len());
+                look(inner, found, &format!("{name}."));
+                if found.len() == count {
+                    found.push((name, key.span()));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        look(&self.table, &mut found, "");
+        found
     }
 
     /// Whatever has not been asked for is unknown.
@@ -144,13 +197,22 @@ impl<'i> Section<'i> {
             (None, Some((_, nearest))) => format!(": did you mean {nearest}?"),
             (None, None) => String::new(),
         };
-        let place = match self.name {
-            "" => "the top level".to_owned(),
-            "keys" => "[[keys]]".to_owned(),
-            name => format!("[{name}]"),
-        };
-        format!("{name:?} is no setting of {place}{meant} ({place} has {})", own.join(", "))
+        let title = &self.title;
+        format!("{name:?} is no setting of {title}{meant} ({title} has {})", own.join(", "))
     }
+}
+
+/// A table with a name of the user's own.
+pub(crate) struct Table<'i> {
+    pub(crate) name: String,
+    pub(crate) named_at: Range<usize>,
+    pub(crate) section: Section<'i>,
+}
+
+/// A name as TOML has it: in quotes, unless it needs none.
+fn quoted(name: &str) -> String {
+    let bare = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    if !name.is_empty() && name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") }
 }
 
 /// A value and its place.
@@ -193,7 +255,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// How many letters have to be added, taken away, changed or swapped with their neighbour to make one word of the other.
-fn distance(one: &str, other: &str) -> usize {
+pub(crate) fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut rows = vec![(0..=other.len()).collect::<Vec<_>>()];
     for (i, a) in one.iter().enumerate() {

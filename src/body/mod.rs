@@ -7,7 +7,7 @@ mod replay;
 pub(crate) mod scan;
 pub(crate) mod sse;
 
-pub(crate) use prefixed::Prefix;
+pub(crate) use {prefixed::Prefix, replay::too_large};
 
 pub use {
     guarded::GuardedBody,

@@ -27,13 +27,20 @@ pin_project! {
 /// What was read of a body so far.
 #[derive(Default)]
 pub(crate) struct Prefix {
-    frames: VecDeque<Bytes>,
+    frames: Frames,
     /// Behind the frames: the small ones that were joined, where that was asked for.
     joined: Vec<u8>,
     len: usize,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// The body has ended: the rest is not asked again.
     ended: bool,
+}
+
+/// A queue that needs no memory of its own for the one frame that most bodies are.
+#[derive(Default)]
+struct Frames {
+    first: Option<Bytes>,
+    more: VecDeque<Bytes>,
 }
 
 /// A frame below this size may be joined to its neighbours.
@@ -62,10 +69,10 @@ impl Prefix {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
                         self.len += data.len();
-                        self.frames.push_back(data);
-                        return Poll::Ready(Ok(self.frames.back()));
+                        self.frames.push(data);
+                        return Poll::Ready(Ok(self.frames.last()));
                     }
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
                 },
             }
         }
@@ -75,7 +82,7 @@ impl Prefix {
     /// Joins the frame that was read last to the one before, if it is small: a body of single bytes would take thirty
     /// times its size. For bodies whose frames mean nothing.
     pub(crate) fn join_small(&mut self) {
-        let Some(last) = self.frames.pop_back() else { return };
+        let Some(last) = self.frames.pop_last() else { return };
         if last.len() < SMALL && !(self.frames.is_empty() && self.joined.is_empty()) {
             self.joined.extend_from_slice(&last);
             if self.joined.len() >= JOINED {
@@ -83,13 +90,13 @@ impl Prefix {
             }
         } else {
             self.end_joined();
-            self.frames.push_back(last);
+            self.frames.push(last);
         }
     }
 
     fn end_joined(&mut self) {
         if !self.joined.is_empty() {
-            self.frames.push_back(std::mem::take(&mut self.joined).into());
+            self.frames.push(std::mem::take(&mut self.joined).into());
         }
     }
 
@@ -100,20 +107,55 @@ impl Prefix {
 
     /// All that was read, in one piece; nothing is copied where it came in one.
     pub(crate) fn to_bytes(&self) -> Bytes {
-        match self.frames.len() {
-            0 => Bytes::new(),
-            1 if self.joined.is_empty() => self.frames[0].clone(),
-            _ => {
-                let mut whole = Vec::with_capacity(self.len);
-                self.frames.iter().for_each(|frame| whole.extend_from_slice(frame));
-                whole.extend_from_slice(&self.joined);
-                whole.into()
-            }
+        if let Some(only) = self.only_frame() {
+            return only.clone();
+        }
+        let mut whole = Vec::with_capacity(self.len);
+        self.frames.iter().for_each(|frame| whole.extend_from_slice(frame));
+        whole.extend_from_slice(&self.joined);
+        whole.into()
+    }
+
+    /// All that was read, given away.
+    pub(crate) fn into_parts(mut self) -> (Bytes, Option<HeaderMap>) {
+        let bytes = match self.only_frame() {
+            Some(_) => self.frames.pop_first().unwrap_or_default(),
+            None => self.to_bytes(),
+        };
+        (bytes, self.trailers.map(|trailers| *trailers))
+    }
+
+    fn only_frame(&self) -> Option<&Bytes> {
+        self.frames.first.as_ref().filter(|_| self.frames.more.is_empty() && self.joined.is_empty())
+    }
+}
+
+impl Frames {
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn last(&self) -> Option<&Bytes> {
+        self.more.back().or(self.first.as_ref())
+    }
+
+    fn push(&mut self, frame: Bytes) {
+        match self.first {
+            None => self.first = Some(frame),
+            Some(_) => self.more.push_back(frame),
         }
     }
 
-    pub(crate) fn into_trailers(self) -> Option<HeaderMap> {
-        self.trailers
+    fn pop_first(&mut self) -> Option<Bytes> {
+        std::mem::replace(&mut self.first, self.more.pop_front())
+    }
+
+    fn pop_last(&mut self) -> Option<Bytes> {
+        self.more.pop_back().or_else(|| self.first.take())
     }
 }
 
@@ -155,12 +197,12 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        if let Some(data) = this.prefix.frames.pop_front() {
+        if let Some(data) = this.prefix.frames.pop_first() {
             this.prefix.len -= data.len();
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         if let Some(trailers) = this.prefix.trailers.take() {
-            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            return Poll::Ready(Some(Ok(Frame::trailers(*trailers))));
         }
         if this.prefix.ended {
             return Poll::Ready(None);

@@ -17,7 +17,10 @@ use http_body_util::{Either, Empty, Full};
 use pin_project_lite::pin_project;
 
 use super::prefixed::PrefixedBody;
-use crate::error::BoxError;
+use crate::{
+    error::{BoxError, Error},
+    failure::{Failure, Kind as FailureKind},
+};
 
 /// A body that may be sent again.
 ///
@@ -79,12 +82,25 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Kept { kept: Kept, next: Next },
-        Streaming { #[pin] body: PrefixedBody<B>, memory: Option<Memory> },
+        Streaming { #[pin] body: PrefixedBody<B>, memory: Option<Memory>, cap: Option<Cap> },
     }
 }
 
 /// A place in the layer's total, held as long as the bytes are.
 type Memory = Arc<dyn Send + Sync>;
+
+/// How many bytes are taken in all, and how many may still come.
+#[derive(Clone, Copy)]
+struct Cap {
+    of: usize,
+    left: usize,
+}
+
+/// The refusal of a request whose body is over the cap.
+pub(crate) fn too_large(cap: usize) -> Error {
+    let message = format!("the request's body is larger than {cap} bytes, the most that is taken here");
+    Error::refusal("replay", Failure::local(FailureKind::BodyTooLarge, message))
+}
 
 /// A body in memory, shared by all its clones.
 #[derive(Clone)]
@@ -107,8 +123,10 @@ impl<B> ReplayBody<B> {
         Self { kind: Kind::Kept { next: kept.first(), kept } }
     }
 
-    pub(crate) fn streaming(body: PrefixedBody<B>, memory: Memory) -> Self {
-        Self { kind: Kind::Streaming { body, memory: Some(memory) } }
+    /// A body that is not kept. With a `cap`, more than that many bytes are an error.
+    pub(crate) fn streaming(body: PrefixedBody<B>, memory: Memory, cap: Option<usize>) -> Self {
+        let cap = cap.map(|cap| Cap { of: cap, left: cap });
+        Self { kind: Kind::Streaming { body, memory: Some(memory), cap } }
     }
 
     /// Whether the body may be sent again.
@@ -176,10 +194,17 @@ where
                 };
                 Poll::Ready(frame.map(Ok))
             }
-            KindProj::Streaming { mut body, memory } => {
+            KindProj::Streaming { mut body, memory, cap } => {
                 let frame = body.as_mut().poll_frame(cx);
                 if !body.is_in_prefix() {
                     *memory = None;
+                }
+                if let (Some(cap), Poll::Ready(Some(Ok(frame)))) = (cap, &frame) {
+                    let len = frame.data_ref().map_or(0, Bytes::len);
+                    match cap.left.checked_sub(len) {
+                        Some(left) => cap.left = left,
+                        None => return Poll::Ready(Some(Err(too_large(cap.of).into()))),
+                    }
                 }
                 frame.map_err(Into::into)
             }

@@ -4,7 +4,9 @@
 //! takes bytes as they come, remembers where in the JSON it stands, skips what nobody asks for at the speed of `memchr`,
 //! and keeps only short scalars. It is lenient: what is no JSON makes it stop looking, never fail.
 
-use memchr::memchr2;
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr2};
 
 /// The most of a string that is kept, in bytes: names are short, and an error's message is cut in reports anyway.
 const MAX_TEXT: usize = 512;
@@ -187,63 +189,62 @@ impl Scanner {
                 State::Skip => self.skip(bytes),
                 State::SkipString => self.skip_string(bytes),
                 State::InString => self.string(bytes),
+                State::InScalar => self.scalar(bytes),
                 State::InKey => self.key(bytes),
-                State::Broken => return,
-                _ => {
-                    if self.step(byte) {
-                        rest
-                    } else {
-                        bytes
-                    }
+                State::InKeyEscape => self.now(State::InKey, rest),
+                State::SkipStringEscape => self.now(State::SkipString, rest),
+                State::InStringEscape => {
+                    self.keep(&[byte]);
+                    self.now(State::InString, rest)
                 }
+                State::Broken => return,
+                State::Value | State::Key | State::Colon | State::After => match byte {
+                    // The API indents what it does not stream.
+                    b' ' | b'\t' | b'\r' | b'\n' => after_space(rest),
+                    _ if self.step(byte) => rest,
+                    _ => bytes,
+                },
             };
         }
     }
 
-    /// One byte outside strings. `false`: it ended a scalar and has to be looked at again.
+    fn now<'b>(&mut self, state: State, rest: &'b [u8]) -> &'b [u8] {
+        self.state = state;
+        rest
+    }
+
+    /// One byte between strings and scalars, and no space. `false`: it has to be looked at again.
     fn step(&mut self, byte: u8) -> bool {
         match (self.state, byte) {
-            (State::InKeyEscape, _) => self.state = State::InKey,
-            (State::InStringEscape, _) => {
-                self.keep(&[byte]);
-                self.state = State::InString;
-            }
-            (State::SkipStringEscape, _) => self.state = State::SkipString,
-            (State::InScalar, b',' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n') => {
-                self.take_scalar();
-                self.state = State::After;
-                return false;
-            }
-            (State::InScalar, _) => self.keep(&[byte]),
-            (_, b' ' | b'\t' | b'\r' | b'\n') => {}
-            (State::Value | State::After, b']') if self.is_array() => self.close(),
-            (State::Key | State::After, b'}') if !self.is_array() && self.path_len > 1 => self.close(),
-            (State::After, b',') => self.state = if self.is_array() { State::Value } else { State::Key },
-            // One value after another, as in a raw tail after events.
-            (State::After, _) if self.path_len == 1 => {
-                self.state = State::Value;
-                return false;
-            }
             (State::Key, b'"') => {
                 self.key_len = 0;
                 self.state = State::InKey;
             }
             (State::Colon, b':') => self.state = State::Value,
+            (State::Value, b'"') => self.begin(State::InString),
             (State::Value, b'{' | b'[') => self.open(byte),
-            (State::Value, b'"') => {
-                self.wanted = self.wanted_here();
-                self.text.clear();
-                self.state = State::InString;
-            }
             (State::Value, b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
-                self.wanted = self.wanted_here();
-                self.text.clear();
-                self.keep(&[byte]);
-                self.state = State::InScalar;
+                self.begin(State::InScalar);
+                return false;
+            }
+            (State::After, b',') => self.state = if self.is_array() { State::Value } else { State::Key },
+            (State::Value | State::After, b']') if self.is_array() => self.close(),
+            (State::Key | State::After, b'}') if !self.is_array() && self.path_len > 1 => self.close(),
+            // One value after another, as in a raw tail after events.
+            (State::After, _) if self.path_len == 1 => {
+                self.state = State::Value;
+                return false;
             }
             _ => self.state = State::Broken,
         }
         true
+    }
+
+    /// A string or scalar begins.
+    fn begin(&mut self, state: State) {
+        self.wanted = self.wanted_here();
+        self.text.clear();
+        self.state = state;
     }
 
     fn open(&mut self, opener: u8) {
@@ -287,18 +288,19 @@ impl Scanner {
     }
 
     fn skip<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        for (at, &byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            at += 1;
             match byte {
-                b'"' => {
-                    self.state = State::SkipString;
-                    return &bytes[at + 1..];
-                }
+                b'"' => match end_of_string(&bytes[at..]) {
+                    Ok(len) => at += len,
+                    Err(cut) => return self.now(cut.pick(State::SkipString, State::SkipStringEscape), &[]),
+                },
                 b'{' | b'[' => self.skipped += 1,
                 b'}' | b']' => {
                     self.skipped -= 1;
                     if self.skipped == 0 {
-                        self.state = State::After;
-                        return &bytes[at + 1..];
+                        return self.now(State::After, &bytes[at..]);
                     }
                 }
                 _ => {}
@@ -308,9 +310,10 @@ impl Scanner {
     }
 
     fn skip_string<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let Some(at) = memchr2(b'"', b'\\', bytes) else { return &[] };
-        self.state = if bytes[at] == b'"' { State::Skip } else { State::SkipStringEscape };
-        &bytes[at + 1..]
+        match end_of_string(bytes) {
+            Ok(len) => self.now(State::Skip, &bytes[len..]),
+            Err(cut) => self.now(cut.pick(State::SkipString, State::SkipStringEscape), &[]),
+        }
     }
 
     fn key<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
@@ -336,86 +339,105 @@ impl Scanner {
     }
 
     fn string<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        // Content is only noticed.
+        if self.wanted == Wanted::Content && bytes.first() != Some(&b'"') {
+            self.content_seen();
+            self.wanted = Wanted::Nothing;
+        }
+        if matches!(self.wanted, Wanted::Nothing | Wanted::Content) {
+            return match end_of_string(bytes) {
+                Ok(len) => self.now(State::After, &bytes[len..]),
+                Err(cut) => self.now(cut.pick(State::InString, State::InStringEscape), &[]),
+            };
+        }
         let at = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
-        self.keep(&bytes[..at]);
         match bytes.get(at) {
             Some(b'"') => {
-                self.take_string();
+                self.take(&bytes[..at], Self::take_string);
                 self.state = State::After;
             }
             Some(_) => {
-                self.keep(b"\\");
+                self.keep(&bytes[..=at]);
                 self.state = State::InStringEscape;
             }
-            None => return &[],
+            None => {
+                self.keep(bytes);
+                return &[];
+            }
         }
         &bytes[at + 1..]
     }
 
-    /// Keeps what is wanted of a string or scalar; content is only noticed.
-    fn keep(&mut self, bytes: &[u8]) {
-        match self.wanted {
-            Wanted::Nothing => {}
-            Wanted::Content => {
-                if !bytes.is_empty() && self.state == State::InString {
-                    self.content_seen();
-                    self.wanted = Wanted::Nothing;
-                }
-            }
-            _ => {
-                let room = MAX_TEXT.saturating_sub(self.text.len()).min(bytes.len());
-                self.text.extend_from_slice(&bytes[..room]);
-            }
+    fn scalar<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n');
+        let Some(at) = bytes.iter().position(ends) else {
+            self.keep(bytes);
+            return &[];
+        };
+        self.take(&bytes[..at], Self::take_scalar);
+        self.now(State::After, &bytes[at..])
+    }
+
+    /// Keeps a piece of what is wanted, until the rest has come.
+    fn keep(&mut self, piece: &[u8]) {
+        if !matches!(self.wanted, Wanted::Nothing | Wanted::Content) {
+            let room = MAX_TEXT.saturating_sub(self.text.len()).min(piece.len());
+            self.text.extend_from_slice(&piece[..room]);
         }
     }
 
-    fn take_string(&mut self) {
+    /// Takes what is wanted with its last piece, which mostly is all of it.
+    fn take(&mut self, last: &[u8], take: impl FnOnce(&mut Self, Wanted, &[u8])) {
         let wanted = std::mem::replace(&mut self.wanted, Wanted::Nothing);
-        if matches!(wanted, Wanted::Nothing | Wanted::Content) {
-            return;
+        if self.text.is_empty() {
+            return take(self, wanted, &last[..last.len().min(MAX_TEXT)]);
         }
-        let text = unescaped(&self.text);
+        self.wanted = wanted;
+        self.keep(last);
+        self.wanted = Wanted::Nothing;
+        let text = std::mem::take(&mut self.text);
+        take(self, wanted, &text);
+        self.text = text;
+    }
+
+    fn take_string(&mut self, wanted: Wanted, text: &[u8]) {
+        let text = unescaped(text);
         let here = self.here();
         let found = &mut self.found;
-        found.version += 1;
-        match wanted {
-            Wanted::FinishReason => found.finish_reason = Some(text),
-            Wanted::BlockReason => found.block_reason = Some(text),
-            Wanted::ModelVersion => found.model_version = Some(text),
+        let news = match wanted {
+            Wanted::FinishReason => set(&mut found.finish_reason, &text),
+            Wanted::BlockReason => set(&mut found.block_reason, &text),
+            Wanted::ModelVersion => set(&mut found.model_version, &text),
             Wanted::Count(count) => found.tokens.set(count, text.parse().ok()),
             Wanted::ErrorCode => {
                 let error = found.error.get_or_insert_default();
                 error.code = text.parse().ok();
-                if error.code.is_none() {
-                    error.status = Some(text);
-                }
+                error.code.is_some() || set(&mut error.status, &text)
             }
-            Wanted::ErrorStatus => found.error.get_or_insert_default().status = Some(text),
+            Wanted::ErrorStatus => set(&mut found.error.get_or_insert_default().status, &text),
             Wanted::ErrorMessage => {
-                let whole = here == Node::Answer;
                 let error = found.error.get_or_insert_default();
-                (error.message, error.whole) = (Some(text), error.whole || whole);
+                error.whole |= here == Node::Answer;
+                error.message = Some(text.into());
+                true
             }
-            Wanted::Nothing | Wanted::Content => {}
-        }
+            Wanted::Nothing | Wanted::Content => false,
+        };
+        found.version += u32::from(news);
     }
 
-    fn take_scalar(&mut self) {
-        let wanted = std::mem::replace(&mut self.wanted, Wanted::Nothing);
-        let number = || std::str::from_utf8(&self.text).ok()?.parse().ok();
-        match wanted {
-            Wanted::Count(count) => {
-                let number = number();
-                self.found.tokens.set(count, number);
-                self.found.version += 1;
-            }
+    fn take_scalar(&mut self, wanted: Wanted, text: &[u8]) {
+        let number = || std::str::from_utf8(text).ok()?.parse().ok();
+        let found = &mut self.found;
+        let news = match wanted {
+            Wanted::Count(count) => found.tokens.set(count, number()),
             Wanted::ErrorCode => {
-                let number = number();
-                self.found.error.get_or_insert_default().code = number;
-                self.found.version += 1;
+                found.error.get_or_insert_default().code = number();
+                true
             }
-            _ => {}
-        }
+            _ => false,
+        };
+        found.version += u32::from(news);
     }
 
     fn content_seen(&mut self) {
@@ -487,25 +509,70 @@ impl Scanner {
 }
 
 impl Tokens {
-    fn set(&mut self, count: Count, value: Option<u64>) {
-        *match count {
+    /// `true`: that is news.
+    fn set(&mut self, count: Count, value: Option<u64>) -> bool {
+        let place = match count {
             Count::Prompt => &mut self.prompt,
             Count::Candidates => &mut self.candidates,
             Count::Thoughts => &mut self.thoughts,
             Count::Cached => &mut self.cached,
             Count::ToolUsePrompt => &mut self.tool_use_prompt,
             Count::Total => &mut self.total,
-        } = value;
+        };
+        std::mem::replace(place, value) != value
     }
 }
 
-/// The text of a string's inside; what was cut in the middle of an escape stays as it stood.
-fn unescaped(inside: &[u8]) -> Box<str> {
-    let text = String::from_utf8_lossy(inside);
-    if !text.contains('\\') {
-        return text.into();
+/// Keeps a text that is not there already: every event of a stream repeats its model. `true`: that is news.
+fn set(place: &mut Option<Box<str>>, text: &str) -> bool {
+    let news = place.as_deref() != Some(text);
+    if news {
+        *place = Some(text.into());
     }
-    serde_json::from_str(&format!("\"{text}\"")).unwrap_or_else(|_| text.into())
+    news
+}
+
+/// Where the bytes ended, if not a string in them.
+enum Cut {
+    Inside,
+    InEscape,
+}
+
+impl Cut {
+    fn pick(self, inside: State, in_escape: State) -> State {
+        match self {
+            Self::Inside => inside,
+            Self::InEscape => in_escape,
+        }
+    }
+}
+
+/// How long the rest of a string is, with its quote.
+fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
+    let mut from = 0;
+    while let Some(rest) = bytes.get(from..) {
+        let at = memchr2(b'"', b'\\', rest).ok_or(Cut::Inside)?;
+        if rest[at] == b'"' {
+            return Ok(from + at + 1);
+        }
+        from += at + 2;
+    }
+    Err(Cut::InEscape)
+}
+
+fn after_space(bytes: &[u8]) -> &[u8] {
+    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+    let end = bytes.iter().position(|byte| !space(byte)).unwrap_or(bytes.len());
+    &bytes[end..]
+}
+
+/// The text of a string's inside; what was cut in the middle of an escape stays as it stood.
+fn unescaped(inside: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(inside);
+    if memchr(b'\\', inside).is_none() {
+        return text;
+    }
+    serde_json::from_str(&format!("\"{text}\"")).map_or(text, Cow::Owned)
 }
 
 #[cfg(test)]

@@ -62,6 +62,13 @@ impl Splitter {
                 continue;
             }
             bytes = match self.state {
+                // As nearly every line begins, in one step where it came in one piece.
+                State::Name if self.name_len == 0 && bytes.starts_with(b"data: ") => {
+                    self.at_start = false;
+                    self.data_line(listener);
+                    self.state = State::Data;
+                    &bytes[6..]
+                }
                 State::Name => {
                     self.name(byte, listener);
                     rest

@@ -106,6 +106,9 @@ mod layer;
 mod service;
 mod watch;
 
+#[cfg(fuzzing)]
+pub(crate) use self::watch::fuzzing;
+
 pub use self::{body::ClassifyBody, future::ResponseFuture, layer::ClassifyLayer, service::Classify};
 
 /// The room's name in errors.

@@ -211,17 +211,39 @@ struct Done<'a>(&'a mut usize);
 
 impl Done<'_> {
     const SAID: &'static [u8] = b"[DONE]";
+    /// The present event says something else.
+    const NOT: usize = usize::MAX;
 
     fn restart(&mut self) {
-        if *self.0 < Self::SAID.len() {
+        if *self.0 != Self::SAID.len() {
             *self.0 = 0;
         }
     }
 
     fn push(&mut self, piece: &[u8]) {
-        let awaited = &Self::SAID[*self.0..];
+        let Some(awaited) = Self::SAID.get(*self.0..) else { return };
         let matching = awaited.iter().zip(piece).take_while(|(a, b)| a == b).count();
-        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { 0 };
+        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { Self::NOT };
+    }
+}
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::*;
+
+    /// What a watch has to say at the end of an answer that came in these pieces: whatever is read from outside.
+    pub fn watch(uri: &http::Uri, content_type: http::HeaderValue, pieces: &[&[u8]]) -> String {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
+        let Some(mut watch) = Watch::new(Shape::new(&http::Method::POST, uri), &headers) else { return String::new() };
+        pieces.iter().for_each(|piece| watch.push(piece));
+        let failure = watch.judge_end(&pieces.concat());
+        format!(
+            "{:?}, cut: {}, late: {:?}, end: {failure:?}, {}",
+            watch.verdict(),
+            watch.is_cut(),
+            watch.late_failure(),
+            crate::fuzzing::shown(&watch.scanner)
+        )
     }
 }
 
@@ -290,6 +312,7 @@ mod tests {
         let of = |text: &str| watch("/v1beta/openai/chat/completions", "text/event-stream", text);
         assert!(of(openai).is_cut());
         assert!(!of(&format!("{openai}data: [DONE]\n\n")).is_cut());
+        assert!(of(&format!("{openai}data: not [DONE]\n\n")).is_cut());
     }
 
     #[test]

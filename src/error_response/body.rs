@@ -18,8 +18,10 @@ use crate::{
     },
     call::{Shape, Streaming, Surface},
     error::BoxError,
-    redact::Masker,
+    redact::{Masker, SecretMasker, Secrets},
 };
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 pin_project! {
     /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that was written here, or the upstream's
@@ -37,7 +39,15 @@ pin_project! {
     #[project = KindProj]
     enum Kind<R> {
         Rendered { #[pin] body: Full<Bytes> },
-        Upstream { #[pin] body: R, follow: Follow, surface: Surface, last: Option<Frame<Bytes>>, ended: bool },
+        Upstream {
+            #[pin]
+            body: R,
+            follow: Follow,
+            surface: Surface,
+            broken: Option<BoxError>,
+            last: Option<Box<Frame<Bytes>>>,
+            ended: bool,
+        },
     }
 }
 
@@ -49,7 +59,7 @@ enum Follow {
     /// Where an element ends, so that one more can follow.
     Elements(Box<Scanner>),
     /// An error's text, in which keys may be repeated.
-    Secrets(Box<Masker>),
+    Secrets(Box<SecretMasker>),
 }
 
 impl<R> ErrorResponseBody<R> {
@@ -61,13 +71,11 @@ impl<R> ErrorResponseBody<R> {
 impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     pub(super) fn upstream(body: R, shape: Shape, parts: &Parts) -> Self {
         let is_sse = || {
-            let content_type = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
-            content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with(b"text/event-stream"))
+            let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+            essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
         };
-        let follow = if parts.status.is_client_error() || parts.status.is_server_error() {
-            Follow::Secrets(Box::default())
         // A body of a known length has no room for another event.
-        } else if body.size_hint().exact().is_some() {
+        let follow = if body.size_hint().exact().is_some() {
             Follow::Nothing
         } else if is_sse() {
             Follow::Events(Splitter::new().into())
@@ -76,7 +84,16 @@ impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
         } else {
             Follow::Nothing
         };
-        Self { kind: Kind::Upstream { body, follow, surface: shape.surface, last: None, ended: false } }
+        Self::following(body, shape, follow)
+    }
+
+    /// The text of a failure, in which keys may be repeated.
+    pub(super) fn failed(body: R, shape: Shape, secrets: Secrets) -> Self {
+        Self::following(body, shape, Follow::Secrets(Box::new(SecretMasker::new(secrets))))
+    }
+
+    fn following(body: R, shape: Shape, follow: Follow) -> Self {
+        Self { kind: Kind::Upstream { body, follow, surface: shape.surface, broken: None, last: None, ended: false } }
     }
 }
 
@@ -148,12 +165,17 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, follow, surface, last, ended) = match self.project().kind.project() {
+        let (body, follow, surface, broken, last, ended) = match self.project().kind.project() {
             KindProj::Rendered { body } => return body.poll_frame(cx).map_err(|never| match never {}),
-            KindProj::Upstream { body, follow, surface, last, ended } => (body, follow, *surface, last, ended),
+            KindProj::Upstream { body, follow, surface, broken, last, ended } => {
+                (body, follow, *surface, broken, last, ended)
+            }
         };
+        if let Some(error) = broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         if *ended {
-            return Poll::Ready(last.take().map(Ok));
+            return Poll::Ready(last.take().map(|last| Ok(*last)));
         }
         let frame = match ready!(body.poll_frame(cx)) {
             Some(Ok(frame)) if frame.is_data() => Some(Ok(frame.map_data(|data| follow.data(data)))),
@@ -162,7 +184,7 @@ where
                 // What is owed is data, and goes before them.
                 match follow.end() {
                     Some(rest) => {
-                        *last = Some(trailers);
+                        *last = Some(trailers.into());
                         Some(Ok(Frame::data(rest)))
                     }
                     None => Some(Ok(trailers)),
@@ -173,7 +195,12 @@ where
                 let error = error.into();
                 match follow.last_words(&error, surface) {
                     Some(words) => Some(Ok(Frame::data(words))),
-                    None => Some(Err(error)),
+                    // A server that meets the error in the same breath as the bytes before it throws them away unsent.
+                    None => {
+                        *broken = Some(error);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 }
             }
             None => {
@@ -187,9 +214,9 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Rendered { body } => body.is_end_stream(),
-            Kind::Upstream { body, follow: Follow::Nothing, ended, .. } => *ended || body.is_end_stream(),
+            Kind::Upstream { body, follow: Follow::Nothing, broken: None, ended, .. } => *ended || body.is_end_stream(),
             // Something may be owed at the end.
-            Kind::Upstream { ended, last, .. } => *ended && last.is_none(),
+            Kind::Upstream { ended, last, broken, .. } => *ended && last.is_none() && broken.is_none(),
         }
     }
 

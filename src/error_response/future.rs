@@ -6,12 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, header::RETRY_AFTER};
+use http::{HeaderValue, Response, header::RETRY_AFTER};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{ErrorResponseBody, render};
-use crate::{call::Shape, context::Outcome, error::BoxError};
+use crate::{call::Shape, context::Outcome, error::BoxError, redact::Secrets};
 
 pin_project! {
     /// The future of [`ErrorResponse`](super::ErrorResponse).
@@ -21,16 +21,17 @@ pin_project! {
         inner: Option<F>,
         failed: Option<BoxError>,
         shape: Shape,
+        secrets: Secrets,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, shape: Shape) -> Self {
-        Self { inner: Some(inner), failed: None, shape }
+    pub(super) fn new(inner: F, shape: Shape, secrets: Secrets) -> Self {
+        Self { inner: Some(inner), failed: None, shape, secrets }
     }
 
-    pub(super) fn failed(error: BoxError, shape: Shape) -> Self {
-        Self { inner: None, failed: Some(error), shape }
+    pub(super) fn failed(error: BoxError, shape: Shape, secrets: Secrets) -> Self {
+        Self { inner: None, failed: Some(error), shape, secrets }
     }
 }
 
@@ -51,22 +52,44 @@ where
             (None, None) => return Poll::Pending,
         };
         Poll::Ready(Ok(match result {
-            Ok(response) => passed_on(response, *this.shape),
-            Err(error) => render::response(&error, *this.shape).map(ErrorResponseBody::rendered),
+            Ok(response) => passed_on(response, *this.shape, this.secrets),
+            Err(error) => render::response(&error, *this.shape).map(|body| {
+                // Others put whole addresses into their errors.
+                ErrorResponseBody::rendered(this.secrets.mask(&body).map_or(body, Bytes::from))
+            }),
         }))
     }
 }
 
 /// The upstream's own answer: its bytes, and when to come again if it failed.
-fn passed_on<R: Body<Data = Bytes>>(mut response: Response<R>, shape: Shape) -> Response<ErrorResponseBody<R>> {
-    let failed = response.status().is_client_error() || response.status().is_server_error();
-    if failed
-        && !response.headers().contains_key(RETRY_AFTER)
-        && let Some(wait) = Outcome::of_response(&response).retry_after()
-    {
-        response.headers_mut().insert(RETRY_AFTER, render::whole_seconds(wait));
+fn passed_on<R: Body<Data = Bytes>>(
+    mut response: Response<R>,
+    shape: Shape,
+    secrets: &Secrets,
+) -> Response<ErrorResponseBody<R>> {
+    let status = response.status();
+    // An answer that failed before its first content is a failure too, whatever its status.
+    let said = || response.extensions().get::<Outcome>().is_some_and(|outcome| outcome.failure().is_some());
+    let failed = status.is_client_error() || status.is_server_error() || said();
+    if failed {
+        if !status.is_success()
+            && !response.headers().contains_key(RETRY_AFTER)
+            && let Some(wait) = Outcome::of_response(&response).retry_after()
+        {
+            response.headers_mut().insert(RETRY_AFTER, render::whole_seconds(wait));
+        }
+        for value in response.headers_mut().values_mut() {
+            if let Some(masked) =
+                secrets.mask(value.as_bytes()).and_then(|masked| HeaderValue::from_bytes(&masked).ok())
+            {
+                *value = masked;
+            }
+        }
     }
     let (parts, body) = response.into_parts();
-    let body = ErrorResponseBody::upstream(body, shape, &parts);
+    let body = match failed {
+        true => ErrorResponseBody::failed(body, shape, secrets.clone()),
+        false => ErrorResponseBody::upstream(body, shape, &parts),
+    };
     Response::from_parts(parts, body)
 }

@@ -10,11 +10,12 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ErrorResponseBody, ResponseFuture};
-use crate::{context, error::BoxError};
+use crate::{context, error::BoxError, redact::Secrets};
 
 /// The service of [`ErrorResponseLayer`](super::ErrorResponseLayer).
 pub struct ErrorResponse<S> {
     pub(super) inner: S,
+    pub(super) secrets: Secrets,
     /// Why the inner service is not ready, and will not be: the answer to the next call.
     pub(super) unready: Option<BoxError>,
 }
@@ -42,15 +43,15 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shape = context::Context::shape(&request);
         match self.unready.take() {
-            Some(error) => ResponseFuture::failed(error, shape),
-            None => ResponseFuture::new(self.inner.call(request), shape),
+            Some(error) => ResponseFuture::failed(error, shape, self.secrets.clone()),
+            None => ResponseFuture::new(self.inner.call(request), shape, self.secrets.clone()),
         }
     }
 }
 
 impl<S: Clone> Clone for ErrorResponse<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), unready: None }
+        Self { inner: self.inner.clone(), secrets: self.secrets.clone(), unready: None }
     }
 }
 

@@ -130,9 +130,10 @@ impl Limiter {
         desks.map(report).collect()
     }
 
-    /// The longest that a call waits.
-    pub(super) fn max_wait(&self) -> Duration {
-        self.shared.settings.max_wait
+    /// The longest that a call of this model's waits.
+    pub(super) fn max_wait(&self, model: &str) -> Duration {
+        let settings = &self.shared.settings;
+        *settings.max_wait_by_model.get(model).unwrap_or(&settings.max_wait)
     }
 
     pub(super) fn default_project(&self) -> &Arc<str> {
@@ -210,7 +211,9 @@ pub struct LimiterBuilder {
     by_project: HashMap<Box<str>, Limits>,
     by_scope: HashMap<Scope, Limits>,
     pacing: Pacing,
+    pacing_by_model: HashMap<Box<str>, Pacing>,
     max_wait: Duration,
+    max_wait_by_model: HashMap<Box<str>, Duration>,
     project: Arc<str>,
     gate: Option<Arc<dyn Gate>>,
 }
@@ -246,10 +249,22 @@ impl LimiterBuilder {
         self
     }
 
+    /// The same for one model, in every project.
+    pub fn pacing_for(mut self, model: impl Into<Box<str>>, pacing: Pacing) -> Self {
+        self.pacing_by_model.insert(model.into(), pacing);
+        self
+    }
+
     /// The longest that a call waits for its turn; one that would have to wait longer is refused at once. Default: 60 s,
     /// one turn of the window.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
+        self
+    }
+
+    /// The same for one model, in every project.
+    pub fn max_wait_for(mut self, model: impl Into<Box<str>>, wait: Duration) -> Self {
+        self.max_wait_by_model.insert(model.into(), wait);
         self
     }
 
@@ -287,7 +302,8 @@ impl LimiterBuilder {
             .or_else(|| self.by_project.get(scope.project()))
             .or_else(|| self.by_model.get(scope.model()))
             .unwrap_or(&self.limits);
-        Account::new(*limits, Pacer::new(self.pacing), calendar, now)
+        let pacing = *self.pacing_by_model.get(scope.model()).unwrap_or(&self.pacing);
+        Account::new(*limits, Pacer::new(pacing), calendar, now)
     }
 }
 
@@ -299,7 +315,9 @@ impl Default for LimiterBuilder {
             by_project: HashMap::new(),
             by_scope: HashMap::new(),
             pacing: Pacing::Burst,
+            pacing_by_model: HashMap::new(),
             max_wait: Duration::from_secs(60),
+            max_wait_by_model: HashMap::new(),
             project: "default".into(),
             gate: None,
         }

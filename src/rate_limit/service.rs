@@ -106,7 +106,7 @@ fn wait<B>(
     let may_move = context.is_some_and(context::Context::may_move);
     let remaining = context.and_then(context::Context::deadline).map(|deadline| deadline.remaining(now));
     let needed = at.saturating_duration_since(now);
-    let max_wait = limiter.max_wait();
+    let max_wait = limiter.max_wait(desk.scope().model());
     // The limiter's own margin is not held against the caller: a max_wait of a minute is a turn of the window.
     let allowed = if max_wait.is_zero() { max_wait } else { max_wait.saturating_add(MARGIN) };
     if let Some(remaining) = remaining.filter(|remaining| needed >= *remaining && *remaining <= allowed) {

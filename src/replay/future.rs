@@ -17,7 +17,7 @@ use super::{
     memory::Reservation,
 };
 use crate::{
-    body::{Prefix, PrefixedBody, ReplayBody},
+    body::{Prefix, PrefixedBody, ReplayBody, too_large},
     call::Call,
     context,
     context::Outcome,
@@ -152,17 +152,16 @@ where
         let mut call = Call::new(&parts.method, &parts.uri);
         let body = match collected {
             Collected::Kept => {
-                let bytes = prefix.to_bytes();
+                let (bytes, trailers) = prefix.into_parts();
                 call = call.read_body(&bytes);
-                ReplayBody::kept(bytes, prefix.into_trailers(), Arc::new(reservation))
+                ReplayBody::kept(bytes, trailers, Arc::new(reservation))
             }
             Collected::TooLarge if oversize == Oversize::Refuse => {
-                let message =
-                    format!("the request's body is larger than {max_body} bytes, the most that is taken here");
-                return Err(Error::refusal(super::NAME, Failure::local(Kind::BodyTooLarge, message)).into());
+                return Err(too_large(max_body).into());
             }
             Collected::TooLarge | Collected::NoMemory => {
-                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(reservation))
+                let cap = (oversize == Oversize::Refuse).then_some(max_body);
+                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(reservation), cap)
             }
         };
         context::Context::update(&mut parts.extensions, |context| context.set_call(call));

@@ -119,18 +119,19 @@ pub(super) fn decide(
         return Decision::GiveUp;
     }
     let cause = Cause::of(failure);
-    let nth = history.count(cause);
     if cause == Cause::NotSent && policy.max_attempts > 1 && !std::mem::replace(&mut history.free_used, true) {
         history.attempt_never_was();
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
+    let nth = history.count(cause);
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
         return Decision::GiveUp;
     }
     match said {
         Some(Retry::Now | Retry::Queued) => return Decision::Again { wait: Duration::ZERO, spends_budget: false },
-        // Whoever says so knows better than the table.
+        // Whoever says so knows better than the table, but nobody sleeps until midnight for it.
+        Some(Retry::After(wait)) if wait > policy.max_hint => return Decision::TooLate(wait),
         Some(Retry::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
         Some(Retry::Never) | None => {}
     }
@@ -256,7 +257,7 @@ mod tests {
             1 => Just(Some(Retry::Now)),
             1 => Just(Some(Retry::Queued)),
             1 => Just(Some(Retry::Never)),
-            1 => (0u64..20_000).prop_map(|ms| Some(Retry::After(Duration::from_millis(ms)))),
+            1 => (0u64..400_000).prop_map(|ms| Some(Retry::After(Duration::from_millis(ms)))),
         ]
     }
 
@@ -304,8 +305,10 @@ mod tests {
                 prop_assert_eq!(history.attempts(), before + sent - u32::from(history.free_used));
                 let Decision::Again { wait, spends_budget } = decision else {
                     if let Decision::TooLate(wait) = decision {
-                        prop_assert!(remaining.is_none_or(|remaining| wait >= remaining));
-                        prop_assert!(remaining.is_some() || refusal_wait.saturating_add(wait) > MAX_REFUSAL_WAIT);
+                        let too_long = said == Some(Retry::After(wait)) && wait > policy.max_hint && !refused;
+                        prop_assert!(too_long || remaining.is_none_or(|remaining| wait >= remaining));
+                        let in_all = refusal_wait.saturating_add(wait);
+                        prop_assert!(too_long || remaining.is_some() || in_all > MAX_REFUSAL_WAIT);
                     }
                     break;
                 };
@@ -350,7 +353,10 @@ mod tests {
                             let own = failure.fault() == Fault::Quota && failure.hint().is_some();
                             prop_assert_eq!(spends_budget, !own);
                         }
-                        Some(Retry::After(said)) => prop_assert_eq!(wait, said),
+                        Some(Retry::After(said)) => {
+                            prop_assert_eq!(wait, said);
+                            prop_assert!(said <= policy.max_hint);
+                        }
                         Some(_) => prop_assert_eq!((wait, spends_budget), (Duration::ZERO, false)),
                     }
                 }

@@ -19,7 +19,7 @@
 //! | 429 with a hint of at most 300 s | waits for the longer of backoff and hint, 1 s more where the hint was cut to whole seconds, and up to 0.5 s of jitter; spends no budget |
 //! | 429 of a day's quota, of limit 0, or with a longer hint | goes back: another key or model has to help |
 //! | 429 without details | backs off from 1 s |
-//! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; 8 attempts, 3 while another model is left |
+//! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; all attempts of the call, 3 while another model is left |
 //! | an attempt's time-out | at most two of them |
 //! | 500, 502 | 4 attempts; the same 500 twice marks [`is_content_suspected`](crate::failure::Failure::is_content_suspected) |
 //! | 504, 408, 499, an empty answer | 2 attempts |

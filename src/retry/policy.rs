@@ -98,8 +98,10 @@ impl RetryPolicy {
     pub fn persistent() -> Self {
         let mut policy = Self { max_attempts: 60, ..Self::default() };
         for cause in [Cause::Status(StatusCode::SERVICE_UNAVAILABLE), Cause::Connect, Cause::Reset] {
-            policy.set(cause, Rule::attempts(60).max_delay(Duration::from_secs(8)), false);
+            policy.set(cause, Rule::unlimited().max_delay(Duration::from_secs(8)), false);
         }
+        let quota = StatusCode::TOO_MANY_REQUESTS.into();
+        policy.set(quota, Rule::attempts(Self::MAX_ATTEMPTS).base_delay(Duration::from_secs(1)), false);
         policy
     }
 
@@ -113,13 +115,8 @@ impl RetryPolicy {
     }
 
     /// The most attempts of one call, the first included, whatever their failures (default 8). Less than 1 counts as 1.
-    ///
-    /// Rows of the default table that may use all attempts of a call go on doing so; those that were set stay as they are.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
-        let attempts = attempts.max(1);
-        let all = |row: &&mut Row| !row.explicit && row.rule.attempts == self.max_attempts;
-        self.rows.iter_mut().filter(all).for_each(|row| row.rule.attempts = attempts);
-        self.max_attempts = attempts;
+        self.max_attempts = attempts.max(1);
         self
     }
 
@@ -178,9 +175,9 @@ impl RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        let busy = Rule::attempts(8).before_fallback(3);
+        let busy = Rule::unlimited().before_fallback(3);
         let rows = [
-            (StatusCode::TOO_MANY_REQUESTS.into(), Rule::attempts(8).base_delay(Duration::from_secs(1))),
+            (StatusCode::TOO_MANY_REQUESTS.into(), Rule::unlimited().base_delay(Duration::from_secs(1))),
             (StatusCode::SERVICE_UNAVAILABLE.into(), busy),
             (Cause::Connect, busy),
             (Cause::Reset, busy),
@@ -215,6 +212,12 @@ impl Rule {
         Self::attempts(1)
     }
 
+    /// As often as the call may try at all: [`RetryPolicy::max_attempts`] is the only limit. Backs off as
+    /// [`attempts`](Self::attempts) does.
+    pub const fn unlimited() -> Self {
+        Self::attempts(u32::MAX)
+    }
+
     /// At most that many failures of this cause in one call: with 3, the third goes back. Backs off from 0.5 s, doubling
     /// up to 20 s, with full jitter.
     pub const fn attempts(attempts: u32) -> Self {
@@ -241,6 +244,8 @@ impl Rule {
     }
 
     /// How many failures of this cause end a call.
+    ///
+    /// [`u32::MAX`]: as many as the call may make.
     pub const fn max_attempts(&self) -> u32 {
         self.attempts
     }
@@ -261,6 +266,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attempts {
             0 | 1 => f.write_str("never"),
+            u32::MAX => write!(f, "all attempts, backoff {:?} to {:?}", self.base_delay, self.max_delay),
             attempts => write!(f, "{attempts} attempts, backoff {:?} to {:?}", self.base_delay, self.max_delay),
         }
     }
@@ -306,16 +312,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_may_use_all_attempts_of_a_call_follow_their_number() {
-        let attempts = |policy: &RetryPolicy| {
-            let rows = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::BAD_GATEWAY];
-            rows.map(|status| policy.rule(status).max_attempts())
-        };
-        assert_eq!(attempts(&RetryPolicy::default()), [8, 8, 4]);
-        assert_eq!(attempts(&RetryPolicy::default().max_attempts(12)), [12, 12, 4]);
-        assert_eq!(attempts(&RetryPolicy::default().max_attempts(3)), [3, 3, 4]);
-        assert_eq!(attempts(&RetryPolicy::persistent().max_attempts(90)), [8, 90, 4]);
-        let set = RetryPolicy::default().on(StatusCode::SERVICE_UNAVAILABLE, Rule::attempts(8));
-        assert_eq!(attempts(&set.max_attempts(12)), [12, 8, 4]);
+    fn the_table_shows_what_holds() {
+        let text = RetryPolicy::default().max_attempts(12).on(Cause::Timeout, Rule::never()).to_string();
+        assert!(text.starts_with("at most 12 attempts a call"), "{text}");
+        for row in ["     503: all attempts, backoff 500ms to 20s", "     502: 4 attempts,", " timeout: never"] {
+            assert!(text.contains(row), "{row} in {text}");
+        }
+        assert_eq!(RetryPolicy::persistent().rule(StatusCode::TOO_MANY_REQUESTS).max_attempts(), 8);
     }
 }

@@ -77,7 +77,10 @@ where
 /// The caller's own `X-Server-Timeout`.
 fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(value) = headers.get(SERVER_TIMEOUT) else { return Ok(None) };
-    match value.to_str().ok().and_then(|seconds| seconds.trim().parse().ok()) {
+    // Digits only: Rust would take a sign as well.
+    let digits = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = value.to_str().ok().map(str::trim).filter(digits).and_then(|text| text.parse().ok());
+    match seconds.filter(|seconds| *seconds > 0) {
         Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
         None => Err(Failure::local(
             Kind::BadRequest,

@@ -80,6 +80,7 @@ macro_rules! rooms {
             contract::room::law!(law_6_sends_nothing_again_after_the_commit, streaming);
             contract::room::law!(law_7_an_earlier_deadline_stays, deadline);
             contract::room::law!(law_8_what_is_encoded_passes_untouched, encoding);
+            contract::room::law!(law_10_no_more_is_read_ahead_than_may_be_held, bounds);
 
             #[test]
             fn law_1_has_the_shape_of_a_room() {

@@ -78,7 +78,7 @@ pub(crate) async fn law_6_size_hints_and_trailers_stay<B: Inward>(room: impl Roo
             feed.data(HELLO);
             feed.trailers(trailers.clone());
             drop(feed);
-            let body = parking_lot::Mutex::new(Some(any(body.with_hint(hint.clone()))));
+            let body = parking_lot::Mutex::new(Some(any(body.with_hint(hint))));
             let upstream = Upstream::at_once(move |_| {
                 Ok(typed(status, "application/json", body.lock().take().expect("asked once")))
             });

@@ -387,6 +387,11 @@ impl Feed {
         let _ = self.sender.send(Err(error.into()));
     }
 
+    /// Resolves when the body is held by nobody any more.
+    pub(crate) async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
     /// Whether the body is still held by anybody.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::SeqCst) > 0
@@ -420,7 +425,7 @@ impl Body for FedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

@@ -1,0 +1,61 @@
+//! What a request is, and the same request for another model.
+//!
+//! The input is a URI in the first line, a model's name in the second, and a JSON body in the rest.
+
+#![no_main]
+
+use http::{Method, Uri};
+use libfuzzer_sys::fuzz_target;
+use tower_gemini::call::Call;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (uri, model, body) = (line(), line(), line());
+    let Ok(model) = std::str::from_utf8(model) else { return };
+    if let Ok(uri) = Uri::try_from(uri) {
+        path(&uri, model, body);
+    }
+    rewritten_body(model, body);
+});
+
+fn path(uri: &Uri, model: &str, body: &[u8]) {
+    for method in [Method::POST, Method::GET] {
+        let call = Call::new(&method, uri);
+        let read = call.clone().read_body(body);
+        assert_eq!(
+            (read.surface(), read.operation(), read.resend()),
+            (call.surface(), call.operation(), call.resend())
+        );
+        if !call.speaks_in_body() {
+            assert_eq!(read, call, "only where the URI cannot say is the body asked");
+        }
+
+        let Some(other) = Call::uri_with_model(uri, model) else { continue };
+        let moved = Call::new(&method, &other);
+        assert_eq!(moved.model(), Some(model), "{other}");
+        assert_eq!(
+            (moved.surface(), moved.operation(), moved.streaming(), moved.resend()),
+            (call.surface(), call.operation(), call.streaming(), call.resend()),
+            "{uri} became another call: {other}"
+        );
+        assert_eq!((other.query(), other.scheme(), other.authority()), (uri.query(), uri.scheme(), uri.authority()));
+        assert_eq!(Call::uri_with_model(&other, model), Some(other.clone()), "twice is once");
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Head {
+    model: String,
+}
+
+fn rewritten_body(model: &str, body: &[u8]) {
+    let Some(other) = Call::body_with_model(body, model) else { return };
+    let Head { model: new } = serde_json::from_slice(&other).expect("an object that names a model");
+    assert!(new.ends_with(model), "{new} does not name {model}");
+    // Another member is another answer: all but the name stays.
+    let before = body.iter().zip(&other).take_while(|(a, b)| a == b).count();
+    let after = body.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+    let name = |text: &str| serde_json::to_string(text).expect("a string").len();
+    assert!(before + after + name(&new) >= other.len(), "more than the name has changed");
+}
