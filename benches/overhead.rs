@@ -42,9 +42,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
-    ClassifyLayer, ErrorResponseLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, retry::Rule,
+    ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    quota::Limits, rate_limit::Limiter, retry::Rule,
 };
-use tower_resilience::{retry::RetryLayer as OtherRetryLayer, timelimiter::TimeLimiterLayer};
+use tower_resilience::{
+    ratelimiter::RateLimiterLayer, retry::RetryLayer as OtherRetryLayer, timelimiter::TimeLimiterLayer,
+};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -59,6 +62,7 @@ fn main() {
         .configure_from_args();
     let mut bench = Bench { criterion, runtime: &runtime, rows: Vec::new() };
     unary(&mut bench);
+    limiting(&mut bench);
     failing(&mut bench);
     events(&mut bench);
     scan(&mut bench);
@@ -88,6 +92,47 @@ fn unary(bench: &mut Bench<'_>) {
     group.call("tower: timeout, retry, timeout", theirs);
     group.call("all five rooms", stack(upstream));
     group.measure();
+}
+
+/// A limiter that always has room, in three dimensions; theirs counts one.
+fn limiting(bench: &mut Bench<'_>) {
+    let upstream = Upstream::unary();
+    let mut group = bench.group("rate limits", &upstream);
+    group.call("bare", upstream.clone());
+    let theirs = RateLimiterLayer::builder().limit_for_period(ROOM as usize).refresh_period(MINUTE).build();
+    let theirs = theirs.expect("good settings");
+    group.call("tower_resilience::ratelimiter", theirs.layer(upstream.clone()));
+    group.call("RateLimitLayer", RateLimitLayer::new(limiter()).layer(upstream.clone()));
+    group.call("RateLimitLayer, a clone a call", Cloned(RateLimitLayer::new(limiter()).layer(upstream.clone())));
+    group.call("RateLimitLayer::disabled", RateLimitLayer::disabled().layer(upstream));
+    group.measure();
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// More than any run asks for.
+const ROOM: u64 = 1 << 40;
+
+fn limiter() -> Limiter {
+    let limits = Limits::new().requests_per_minute(ROOM).input_tokens_per_minute(ROOM).requests_per_day(ROOM);
+    Limiter::builder().limits(limits).build()
+}
+
+/// A fresh clone for each call, as axum's routers make one.
+struct Cloned<S>(S);
+
+impl<S: Service<Sent> + Clone> Service<Sent> for Cloned<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Sent) -> S::Future {
+        self.0.clone().call(request)
+    }
 }
 
 /// A 503 first, the answer then, and no delay between the two.

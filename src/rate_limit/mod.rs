@@ -67,29 +67,51 @@
 //! # }
 //! ```
 //!
+//! # Sharing a quota
+//!
+//! A 429 while less counts here than the limit says that others use the rest. The limit in force then falls to what counted
+//! at that moment, less 5 %; stays there for a minute; and grows back along a cubic curve, slowly near where it failed. If
+//! it fails again soon the use by others is a steady one, and each try waits twice as long, up to 16 minutes. Calls that
+//! are refused together are one event. In a scope's first minute others are not blamed: what was used before is not known.
+//! In a test, two limiters at full load on one project of 60 requests a minute used 96 % of it in an hour, and 0.2 % of
+//! their calls were refused after the first minute.
+//!
 //! # Defaults
 //!
 //! | what | value | why |
 //! |---|---|---|
 //! | limits | none: learned | Google no longer publishes them for each model |
-//! | [`max_wait`](LimiterBuilder::max_wait) | 60 s | one turn of the window |
+//! | [`max_wait`](LimiterBuilder::max_wait) | 60 s | one turn of the window; the 0.5 s below are not held against it |
 //! | [`pacing`](LimiterBuilder::pacing) | [`Pacing::Burst`] | an idle program's first calls need not wait |
 //! | a charge counts for | 60.25 s | a request that is slow on the way must not meet the next minute's |
 //! | charges share an entry within | 0.25 s | bounds a scope's memory, and costs at most 0.4 % of the limit |
 //! | cost of a request | its body's bytes / 3 | unless [`Context::token_cost`](crate::Context::token_cost) says it |
-//! | scopes kept apart | 16,384 | past that, and as long as none can be forgotten, new ones share one account |
+//! | scopes kept apart | 16,384, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one account |
+//!
+//! # Costs
+//!
+//! A call that finds room allocates nothing and takes one lock, twice, for a decision each: when it goes and when its body
+//! has ended. On a shared machine with two cores it added 0.34 µs to a call; tower-resilience's limiter, which counts one
+//! dimension for everybody, added 0.15 µs and two allocations. A
+//! scope
+//! is 536 bytes, its names and its places in a map while it is idle, and at most 12 KiB more while it has charges in each
+//! quarter of a second of a
+//! minute. A waiter is at most 80 bytes in the queue, besides its own future. It is looked at when it comes, when it is
+//! first and when its time has come: 10,000 waiters of which half leave at random took fewer than three polls each.
+//! `cargo bench --bench overhead -- "rate limits"` measures the happy path: the two numbers are of one run.
 //!
 //! # Errors
 //!
 //! [`Kind::RateLimited`](crate::failure::Kind::RateLimited) when it would have to wait too long, with the wait as the hint;
 //! [`Kind::LargerThanQuota`](crate::failure::Kind::LargerThanQuota), the caller's fault, for a request that is proven to be
 //! larger than a whole minute's tokens; [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen) where the
-//! [`Gate`](crate::quota::Gate) is closed. Nothing was sent.
+//! [`Gate`](crate::quota::Gate) is closed. Nothing was sent. Only the first is ever said to be worth another try at once.
 //!
 //! # Cancellation
 //!
 //! A waiter that is dropped leaves the queue at once and wakes the next. What was taken and never sent is given back; what
-//! was sent stays charged.
+//! was sent stays charged. A call stands in line from `call` on: a future that is kept and not polled, first in line, holds
+//! up those behind it, as one of tokio's semaphore does.
 //!
 //! # Readiness
 //!
