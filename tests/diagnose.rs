@@ -247,9 +247,7 @@ fn a_bad_line_is_named_and_nothing_else_is_lost() {
     assert_eq!(out.len(), 8);
     assert_eq!((&out[0]["id"], &out[0]["fault"]), (&"good".into(), &"service".into()));
     assert_eq!(out[7], out[0]);
-    for (index, id, line) in
-        [(1, None, 2), (2, None, 3), (4, Some("y"), 5), (5, Some("z"), 6), (6, Some("w"), 7)]
-    {
+    for (index, id, line) in [(1, None, 2), (2, None, 3), (4, Some("y"), 5), (5, Some("z"), 6), (6, Some("w"), 7)] {
         assert_eq!(out[index]["id"].as_str(), id);
         assert!(out[index]["error"].as_str().unwrap().starts_with(&format!("line {line}: ")), "{}", out[index]);
     }
@@ -259,7 +257,8 @@ fn a_bad_line_is_named_and_nothing_else_is_lost() {
 fn bodies_that_are_no_text_are_judged_all_the_same() {
     let lines = [
         r#"{"id":"a","http_status":503,"body":"\ud800 The model is overloaded."}"#.replace(r"\\", r"\"),
-        r#"{"id":"b","http_status":503,"body":"\\ud800 \udcff\ud83d\ude00 \n The model is overloaded."}"#.replace(r"\\", r"\"),
+        r#"{"id":"b","http_status":503,"body":"\\ud800 \udcff\ud83d\ude00 \n The model is overloaded."}"#
+            .replace(r"\\", r"\"),
         "\u{feff}{\"id\":\"c\",\"http_status\":503,\"body\":\"The model is overloaded.\"}".to_owned(),
     ];
     let mut input = lines.join("\n").into_bytes();
