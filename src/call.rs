@@ -141,9 +141,10 @@ impl Call {
         Some([before, new.as_bytes(), after].concat().into())
     }
 
-    /// The model that the URI names, borrowed from it where it can be.
-    pub(crate) fn model_in(uri: &Uri) -> Option<Cow<'_, str>> {
-        Parsed::new(&Method::POST, uri).model
+    /// What the method and the URI say, the model's name borrowed where it can be: no allocation.
+    pub(crate) fn borrowed<'a>(method: &Method, uri: &'a Uri) -> (Shape, Option<Cow<'a, str>>) {
+        let parsed = Parsed::new(method, uri);
+        (parsed.shape, parsed.model)
     }
 
     pub(crate) fn shape(&self) -> Shape {

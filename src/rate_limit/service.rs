@@ -18,7 +18,7 @@ use super::{
     window::MARGIN,
 };
 use crate::{
-    call::{Call, Shape},
+    call::Call,
     context,
     error::BoxError,
     quota::{Scope, TokenCost},
@@ -60,27 +60,32 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(limiter) = &self.limiter else { return ResponseFuture::calling(self.inner.call(request), None) };
         let context = context::Context::of(&request);
-        let pays = match context.and_then(context::Context::call) {
-            Some(call) => call.pays_quota(),
-            None => Shape::new(request.method(), request.uri()).pays_quota(),
+        let read;
+        let (pays, model) = match context.and_then(context::Context::call) {
+            Some(call) => (call.pays_quota(), call.model()),
+            None => {
+                read = Call::borrowed(request.method(), request.uri());
+                (read.0.pays_quota(), read.1.as_deref())
+            }
         };
         if !pays {
             return ResponseFuture::calling(self.inner.call(request), None);
         }
         let now = Instant::now();
-        let desk = desk(limiter, &mut self.last, &request, now);
+        let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
+        let scope = (&**project, model.unwrap_or_default());
+        let desk = desk(limiter, &mut self.last, scope, now);
         let cost = context.and_then(context::Context::token_cost).unwrap_or_else(|| estimate(request.body()));
         let at = match desk.admit(now, cost) {
             Admission::Taken(receipt) => {
                 return ResponseFuture::calling(self.inner.call(request), Some(Booking::sent(desk, receipt)));
             }
             Admission::TooLarge(limit) => {
-                let scope = scope(limiter, &request);
-                return ResponseFuture::refused(refusal::too_large(&scope, cost.tokens, limit));
+                return ResponseFuture::refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
             }
             Admission::Later(at) => at,
         };
-        match wait(limiter, &request, &desk, cost, now, at) {
+        match wait(limiter, &request, scope, &desk, cost, now, at) {
             Ok(wait) => ResponseFuture::waiting(Readied::take(&mut self.inner), request, desk, wait),
             Err(refusal) => ResponseFuture::refused(refusal),
         }
@@ -91,13 +96,14 @@ where
 fn wait<B>(
     limiter: &Limiter,
     request: &Request<B>,
+    scope: (&str, &str),
     desk: &Desk,
     cost: TokenCost,
     now: Instant,
     at: Instant,
 ) -> Result<Wait, BoxError> {
     if let Some(gate) = limiter.gate() {
-        let scope = scope(limiter, request);
+        let scope = Scope::new(scope.0, scope.1);
         if let Some(closed) = gate.closed_for(&scope) {
             return Err(refusal::gate_closed(&scope, closed));
         }
@@ -121,33 +127,17 @@ fn wait<B>(
     Ok(Wait { ticket, since: now, give_up, may_move })
 }
 
-/// The desk for this request, most of the time the same as the last one's.
-fn desk<B>(limiter: &Limiter, last: &mut Option<Arc<Desk>>, request: &Request<B>, now: Instant) -> Arc<Desk> {
-    named(limiter, request, |project, model| {
-        if let Some(last) = last
-            && last.scope().model() == model
-            && last.scope().project() == project
-        {
-            return last.clone();
-        }
-        let desk = limiter.desk(project, model, now);
-        *last = Some(desk.clone());
-        desk
-    })
-}
-
-fn scope<B>(limiter: &Limiter, request: &Request<B>) -> Scope {
-    named(limiter, request, |project, model| Scope::new(project, model))
-}
-
-/// Whose quota pays, and for which model.
-fn named<B, T>(limiter: &Limiter, request: &Request<B>, of: impl FnOnce(&str, &str) -> T) -> T {
-    let context = context::Context::of(request);
-    let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
-    match context.and_then(context::Context::call).and_then(Call::model) {
-        Some(model) => of(project, model),
-        None => of(project, &Call::model_in(request.uri()).unwrap_or_default()),
+/// The desk for a project and a model, most of the time the same as the last one's.
+fn desk(limiter: &Limiter, last: &mut Option<Arc<Desk>>, (project, model): (&str, &str), now: Instant) -> Arc<Desk> {
+    if let Some(last) = last
+        && last.scope().model() == model
+        && last.scope().project() == project
+    {
+        return last.clone();
     }
+    let desk = limiter.desk(project, model, now);
+    *last = Some(desk.clone());
+    desk
 }
 
 /// What a request costs of which nobody has said it.
