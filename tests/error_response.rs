@@ -295,6 +295,60 @@ async fn keys_in_an_error_are_masked_wherever_it_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_servers_own_secret_is_masked_wherever_a_failure_repeats_it() {
+    const SECRET: &str = "a-secret-of-no-known-shape";
+    let hidden = "*".repeat(SECRET.len());
+    let layer = ErrorResponseLayer::new().secret(SECRET);
+    assert!(!format!("{layer:?}").contains(SECRET));
+    let answer = |answer: Response<AnyBody>| {
+        let answer = parking_lot::Mutex::new(Some(answer));
+        layer.layer(Upstream::at_once(move |_| Ok(answer.lock().take().unwrap()))).oneshot(post(STREAM))
+    };
+    // In the text, cut anywhere, and in a header.
+    for size in 1..40 {
+        let (feed, body) = fed();
+        let text = format!("the key {SECRET} was {SECRET}");
+        text.as_bytes().chunks(size).for_each(|chunk| feed.data(Bytes::copy_from_slice(chunk)));
+        drop(feed);
+        let mut failed = typed(400, "text/plain", any(body));
+        failed.headers_mut().insert("x-echo", format!("key={SECRET}").parse().unwrap());
+        let response = answer(failed).await.unwrap();
+        assert_eq!(response.headers()["x-echo"], format!("key={hidden}"));
+        assert_eq!(read(response.into_body()).await, format!("the key {hidden} was {hidden}"), "by {size}");
+    }
+    // In a failure that came as a 200, before its first content.
+    let event = format!("data: {{\"error\":{{\"code\":400,\"message\":\"key {SECRET}\"}}}}\n\n");
+    let mut failed = sse(full(event.clone()));
+    let failure = Failure::from_event(event.as_bytes());
+    failed.extensions_mut().insert(Outcome::default().with_failure(failure));
+    let response = answer(failed).await.unwrap();
+    assert_eq!(read(response.into_body()).await, event.replace(SECRET, &hidden));
+    // In what another's error says of it.
+    let upstream = Upstream::at_once(|_| Err(format!("cannot reach http://host/?key={SECRET}").into()));
+    let response = layer.layer(upstream).oneshot(post(GENERATE)).await.unwrap();
+    assert!(!String::from_utf8_lossy(&read(response.into_body()).await).contains(SECRET));
+    // An answer is the caller's own affair.
+    let response = answer(json(200, SECRET)).await.unwrap();
+    assert_eq!(read(response.into_body()).await, SECRET);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_break_can_be_sent_before_it_is_seen() {
+    let (feed, body) = fed();
+    feed.data("{\"a\":");
+    feed.fail(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+    let body = responded(post(GENERATE), Ok(typed(200, "application/json", any(body)))).await.into_body();
+    let mut body = task::spawn(body);
+    let poll = |body: &mut task::Spawn<ErrorResponseBody<AnyBody>>| body.enter(|cx, body| Body::poll_frame(body, cx));
+    assert_ready!(poll(&mut body)).unwrap().unwrap();
+    // A server flushes where nothing is ready, and is woken at once.
+    assert_pending!(poll(&mut body));
+    assert!(body.is_woken());
+    assert!(assert_ready!(poll(&mut body)).unwrap().is_err());
+    assert!(assert_ready!(poll(&mut body)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_that_breaks_off_breaks_off() {
     let response = responded(post(GENERATE), Ok(typed(500, "application/json", broken(["{\"error\""])))).await;
     let (data, error) = frames(response.into_body()).await;

@@ -222,6 +222,20 @@ async fn a_body_that_breaks_is_the_callers_and_nothing_is_sent() {
     assert!(source::<std::io::Error>(&seen.error.unwrap()).is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_finds_no_memory_is_still_refused_past_its_own_cap() {
+    let layer = ReplayLayer::new().max_body(8).max_total(2).oversize(Oversize::Refuse);
+    let (_, seen) = through(&layer, stream(["1234", "5678"])).await;
+    let seen = seen.unwrap();
+    assert_eq!((seen.frames.concat(), seen.error.is_none()), ("12345678".into(), true));
+    let (_, seen) = through(&layer, stream(["1234", "5678", "9"])).await;
+    let error = seen.unwrap().error.unwrap();
+    assert_eq!(find(&error).failure().kind(), Kind::BodyTooLarge);
+    // Where more is welcome, more comes.
+    let (_, seen) = through(&ReplayLayer::new().max_body(8).max_total(2), stream(["1234", "5678", "9"])).await;
+    assert!(seen.unwrap().error.is_none());
+}
+
 // === memory ===
 
 /// A service that keeps its requests until the test lets them go.

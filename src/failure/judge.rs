@@ -42,7 +42,9 @@ pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8
     let said = Status::parse(body);
     let code = code_of(wire, &said);
     let lower = said.message().to_ascii_lowercase();
-    let asked = said.retry_delay().or_else(|| retry_after(headers, now));
+    // "Please try again in 30 seconds" stands on every page of Google's front ends: it is said to people, and knows nothing.
+    let said_so = said.retry_delay().filter(|_| said.envelope() != Envelope::Html);
+    let asked = said_so.or_else(|| retry_after(headers, now));
     let ruling = rule(code, &said, &lower, asked.map(|hint| hint.delay()));
 
     let mut failure = Failure::of_kind(ruling.kind, ruling.help);

@@ -558,6 +558,20 @@ fn a_failure_is_one_sentence() {
 }
 
 #[test]
+fn what_a_page_asks_of_people_is_no_hint() {
+    let page = "<html><title>Error 502 (Server Error)!!1</title><p>Please try again in 30 seconds.</html>";
+    assert_eq!(judged(502, page).hint(), None);
+    let mut headers = HeaderMap::new();
+    headers.insert("retry-after", "7".parse().unwrap());
+    let failure = Failure::from_response(StatusCode::BAD_GATEWAY, &headers, page.as_bytes());
+    assert_eq!(failure.hint().map(|hint| hint.delay()), Some(Duration::from_secs(7)));
+    assert_eq!(
+        judged(404, "<html>The requested URL /v1beta/models/gemini-pro was not found</html>").kind(),
+        Kind::PathNotFound
+    );
+}
+
+#[test]
 fn a_failure_is_small_and_can_cross_threads() {
     fn check<T: Clone + Send + Sync + 'static>() {}
     check::<Failure>();
