@@ -23,7 +23,6 @@ use tower_gemini::{
     BoxError, ClassifyLayer, Outcome, RetryBudget, RetryLayer, RetryPolicy, TimeoutLayer,
     client::Client,
     emulator::{Emulator, Trouble, When},
-    quota::Limits,
 };
 
 /// Prompts that are sent each way.
@@ -86,7 +85,6 @@ fn bad_day(seed: u64) -> Emulator {
     Emulator::builder()
         .seed(seed)
         .key("demo-key", "demo-project")
-        .limits(Limits::new().requests_per_minute(100_000))
         .first_token(Duration::from_millis(60))
         .between_chunks(Duration::from_millis(5))
         .trouble(When::prompt_contains("poison"), Trouble::internal())
@@ -224,11 +222,11 @@ fn kind_of(error: &BoxError) -> String {
 
 fn print_table(columns: &[(&str, Tally, usize)]) {
     let row = |label: &str, cell: &dyn Fn(&Tally, usize) -> String| {
-        print!("{label:<32}");
+        print!("{label:<36}");
         columns.iter().for_each(|(_, tally, attempts)| print!("{:>20}", cell(tally, *attempts)));
         println!();
     };
-    print!("\n{:<32}", "");
+    print!("\n{:<36}", "");
     columns.iter().for_each(|(name, ..)| print!("{name:>20}"));
     println!();
     row("answered", &|tally, _| format!("{} of {PROMPTS}", tally.answered));
@@ -247,7 +245,10 @@ fn print_table(columns: &[(&str, Tally, usize)]) {
     };
     row("p50 of the answered", &|tally, _| quantile(tally, 0.50));
     row("p99 of the answered", &|tally, _| quantile(tally, 0.99));
-    println!("\nThree prompts are poison: their 500 is the content's, and no retry cures it.");
+    println!(
+        "\nThree prompts are poison: their 500 is the content's, and no retry cures it. A stream that is cut after its first"
+    );
+    println!("words is never sent again: it ends in an error that says so.");
 }
 
 /// Three prompts to the real service.
