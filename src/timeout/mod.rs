@@ -84,7 +84,8 @@
 //! Reads [`Context::call`](crate::Context::call), else the URI; the caller's `X-Server-Timeout`; and of the outcome whether a
 //! layer inside has held the answer. The total clock writes [`Context::deadline`](crate::Context::deadline), the least of
 //! its own, the caller's and one that is there already. The attempt's clock sets `X-Server-Timeout` upstream: the caller's
-//! own, else its own on unary calls; never under the 10 s that the API demands.
+//! own, else its own on unary calls. Either raises a caller's value under the 10 s that the API demands to 10; the clock here
+//! runs as the caller set it.
 
 mod body;
 mod future;
