@@ -24,7 +24,7 @@ use tower_gemini::{
     emulator::{Emulator, End, Trouble, When},
 };
 
-use relay_process::{PATIENCE, Relay, refused};
+use relay_process::{PATIENCE, Relay, refused, refused_at};
 
 const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
@@ -138,13 +138,7 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("[retry]\n[retry]", "2:2", &["duplicate key"]),
         ("max_body = \"1MB\"\nmax_body = \"1MB\"", "2:1", &["duplicate key"]),
     ] {
-        let (code, said) = refused(settings).await;
-        assert_eq!(code, Some(2), "{settings}: {said}");
-        let expected = said.lines().find(|line| line.starts_with(&format!("relay.toml:{place}: ")));
-        let expected = expected.unwrap_or_else(|| panic!("{settings}: not at {place}: {said}"));
-        for words in says {
-            assert!(expected.contains(words), "{settings}: no {words:?} in {expected}");
-        }
+        refused_at(settings, place, says).await;
     }
 }
 

@@ -25,7 +25,7 @@ use tower_gemini::{
     quota::Limits,
 };
 
-use relay_process::{PATIENCE, Relay, refused};
+use relay_process::{PATIENCE, Relay, refused, refused_at};
 
 const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const PRO: &str = "/v1beta/models/gemini-2.5-pro:generateContent";
@@ -160,13 +160,7 @@ async fn a_wrong_limit_is_refused_with_its_line_and_what_would_be_right() {
         // Syntax.
         ("[limits.default]\n[limits.default]", "2:9", &["duplicate key"]),
     ] {
-        let (code, said) = refused(settings).await;
-        assert_eq!(code, Some(2), "{settings}: {said}");
-        let expected = said.lines().find(|line| line.starts_with(&format!("relay.toml:{place}: ")));
-        let expected = expected.unwrap_or_else(|| panic!("{settings}: not at {place}: {said}"));
-        for words in says {
-            assert!(expected.contains(words), "{settings}: no {words:?} in {expected}");
-        }
+        refused_at(settings, place, says).await;
     }
 }
 

@@ -4,7 +4,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Response};
@@ -221,11 +220,7 @@ fn read(failure: &Failure, now: Instant) -> Refusal {
     let until = match (failure.kind(), failure.hint()) {
         (Kind::QuotaDay, Some(hint)) => Until::At(now + hint.delay()),
         (Kind::QuotaDay | Kind::QuotaZero, _) => Until::Midnight,
-        (_, Some(hint)) => {
-            // A hint that was cut to whole seconds is up to one too short.
-            let cut = if hint.is_exact() { Duration::ZERO } else { Duration::from_secs(1) };
-            Until::At(now + hint.delay() + cut)
-        }
+        (_, Some(hint)) => Until::At(now + hint.sufficient()),
         (_, None) => Until::Unsaid,
     };
     let counts_requests = quota.and_then(|quota| quota.id()).is_none_or(|id| id.contains("Requests"));

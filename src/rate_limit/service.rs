@@ -1,7 +1,6 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Request, Response};
@@ -36,9 +35,6 @@ pub struct RateLimit<S> {
 
 /// Bytes of a request's body to a token, where nobody has counted: natural text has 0.33 tokens a byte in the median.
 const BYTES_PER_TOKEN: u64 = 3;
-
-/// What tokio's own timers take for "never".
-const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 crate::macros::accessors!(RateLimit);
 
@@ -122,7 +118,7 @@ fn wait<B>(
         return Err(refusal::would_wait(desk, now, needed, Allowed::MaxWait(max_wait), may_move));
     }
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
-    let give_up = now.checked_add(allowed).unwrap_or(now + FAR);
+    let give_up = context::Deadline::after(allowed).instant();
     let ticket = desk.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move);
     Ok(Wait { ticket, since: now, give_up, may_move })
 }

@@ -11,9 +11,6 @@ use crate::{
     failure::{Failure, Fault, Kind},
 };
 
-/// Added to a hint that the upstream has cut to whole seconds.
-const CUT_SECOND: Duration = Duration::from_secs(1);
-
 /// Spreads those who wait for the same hint, in seconds.
 const HINT_JITTER: f64 = 0.5;
 
@@ -149,10 +146,8 @@ pub(super) fn decide(
     if failure.hint().is_some_and(|hint| hint.delay() > policy.max_hint) {
         return Decision::GiveUp;
     }
-    let hint = failure.hint().map(|hint| {
-        let cut = if hint.is_exact() { Duration::ZERO } else { CUT_SECOND };
-        hint.delay().saturating_add(cut).saturating_add(Duration::from_secs_f64(HINT_JITTER * roll))
-    });
+    let jitter = Duration::from_secs_f64(HINT_JITTER * roll);
+    let hint = failure.hint().map(|hint| hint.sufficient().saturating_add(jitter));
     let wait = hint.map_or(backoff, |hint| hint.max(backoff));
     // Waiting for one's own quota takes nothing from an upstream that is down.
     let spends_budget = !(failure.fault() == Fault::Quota && hint.is_some());

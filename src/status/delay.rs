@@ -34,6 +34,13 @@ impl Hint {
         self.delay
     }
 
+    /// A wait that is certainly long enough: a second more where the value was cut to whole ones.
+    #[must_use]
+    pub const fn sufficient(&self) -> Duration {
+        let cut = if self.exact { Duration::ZERO } else { Duration::from_secs(1) };
+        self.delay.saturating_add(cut)
+    }
+
     /// False where the value was cut to whole seconds, so that up to one more second may be needed.
     #[must_use]
     pub const fn is_exact(&self) -> bool {

@@ -41,7 +41,7 @@ pub(super) struct First {
     pub(super) clock: Clock,
     pub(super) limit: Duration,
     /// When it runs out, where it runs already.
-    pub(super) started: Option<Instant>,
+    pub(super) runs_out: Option<Instant>,
 }
 
 impl<R> TimeoutBody<R> {
@@ -72,13 +72,13 @@ where
             *this.deadline = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let (clock, limit, started) = match (*this.first, *this.idle) {
-            (Some(First { clock, limit, started }), _) => (clock, limit, started),
+        let (clock, limit, runs_out) = match (*this.first, *this.idle) {
+            (Some(First { clock, limit, runs_out }), _) => (clock, limit, runs_out),
             (None, Some(limit)) => (Clock::Idle, limit, None),
             (None, None) => return Poll::Pending,
         };
         let deadline =
-            *this.deadline.get_or_insert_with(|| started.unwrap_or_else(|| Deadline::after(limit).instant()));
+            *this.deadline.get_or_insert_with(|| runs_out.unwrap_or_else(|| Deadline::after(limit).instant()));
         if this.sleep.is_none() {
             this.sleep.set(Some(sleep_until(deadline)));
         }

@@ -74,12 +74,12 @@ where
         // The answer first: a clock that ran out meanwhile is no reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
             let limits = *this.limits;
-            let started = this.sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());
+            let runs_out = this.sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());
             return Poll::Ready(result.map_err(Into::into).map(|response| {
                 let committed = response.extensions().get().is_some_and(Outcome::is_committed);
                 let awaits_content = limits.streams && !committed;
                 let first =
-                    limits.limit.filter(|_| awaits_content).map(|limit| First { clock: limits.clock, limit, started });
+                    limits.limit.filter(|_| awaits_content).map(|limit| First { clock: limits.clock, limit, runs_out });
                 response.map(|body| TimeoutBody::new(body, first, limits.idle))
             }));
         }

@@ -103,3 +103,14 @@ impl Drop for Config {
         let _ = std::fs::remove_file(&self.0);
     }
 }
+
+/// Starts it with wrong settings, and looks for these words in what it says of this place in them.
+pub(crate) async fn refused_at(settings: &str, place: &str, says: &[&str]) {
+    let (code, said) = refused(settings).await;
+    assert_eq!(code, Some(2), "{settings}: {said}");
+    let expected = said.lines().find(|line| line.starts_with(&format!("relay.toml:{place}: ")));
+    let expected = expected.unwrap_or_else(|| panic!("{settings}: not at {place}: {said}"));
+    for words in says {
+        assert!(expected.contains(words), "{settings}: no {words:?} in {expected}");
+    }
+}
