@@ -25,7 +25,7 @@ use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Uri, uri::PathAndQuery};
-use memchr::memchr;
+use memchr::{memchr, memchr3};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -267,6 +267,7 @@ impl Shape {
 // === impl Parsed ===
 
 /// A path taken apart, borrowed.
+#[derive(Debug, PartialEq)]
 struct Parsed<'a> {
     shape: Shape,
     model: Option<Cow<'a, str>>,
@@ -276,6 +277,30 @@ struct Parsed<'a> {
 
 impl<'a> Parsed<'a> {
     fn new(method: &Method, uri: &'a Uri) -> Self {
+        Self::plain(uri).unwrap_or_else(|| Self::any(method, uri))
+    }
+
+    /// The paths that nearly all calls have, `/v1beta/models/{model}:{method}`, at a fifth of the price. `None` says only
+    /// that one has to look closer.
+    fn plain(uri: &'a Uri) -> Option<Self> {
+        let path = uri.path();
+        let start = ["/v1beta/models/", "/v1/models/"].into_iter().find(|start| path.starts_with(start))?.len();
+        let tail = &path[start..];
+        let colon = memchr3(b':', b'/', b'%', tail.as_bytes()).filter(|at| *at > 0 && tail.as_bytes()[*at] == b':')?;
+        let (operation, streaming) = match &tail[colon + 1..] {
+            "generateContent" => (Operation::GenerateContent, Streaming::No),
+            "streamGenerateContent" if asks_for_sse(uri.query()) => (Operation::GenerateContent, Streaming::Sse),
+            "streamGenerateContent" => (Operation::GenerateContent, Streaming::Array),
+            "embedContent" => (Operation::EmbedContent, Streaming::No),
+            "countTokens" => (Operation::CountTokens, Streaming::No),
+            _ => return None,
+        };
+        let shape = Shape { surface: Surface::Developer, operation, streaming, resend: operation.resend() };
+        let model_span = Some(start - "models/".len()..start + colon);
+        Some(Self { shape, model: Some(Cow::Borrowed(&tail[..colon])), model_span })
+    }
+
+    fn any(method: &Method, uri: &'a Uri) -> Self {
         let reads = method == Method::GET || method == Method::HEAD || method == Method::OPTIONS;
         let path = uri.path();
         let Some((version_start, after_version)) = version(path) else {

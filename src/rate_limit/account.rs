@@ -129,10 +129,7 @@ impl Account {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
         let all = ahead.plus(amount.min(limit));
-        let day = match self.limit(Dimension::RequestsPerDay, now) {
-            Some(day) if self.day.used.saturating_add(all.requests) > day => self.day.ends,
-            _ => now,
-        };
+        let day = if self.day_is_full(now, all) { self.day.ends } else { now };
         let start = self.closed_until(now, amount);
         let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit));
         let even =
@@ -210,7 +207,9 @@ impl Account {
             let held = self.day.held;
             self.day = Day { used: held, held, ends: calendar.midnight_after(now) };
         }
-        self.blocked = self.blocked_until(now);
+        if self.blocked.is_some_and(|until| until <= now) {
+            self.blocked = None;
+        }
     }
 
     /// Checks all dimensions, then the pace, so that no turn of the pace is lost on what does not fit. Counts the day;
@@ -218,9 +217,10 @@ impl Account {
     fn reserve(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Amount, Instant> {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
-        let at = self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit));
-        if at > now {
-            return Err(at);
+        // An estimate over the limit counts as the limit, so that it passes once the window is empty.
+        let charged = amount.min(limit);
+        if !self.is_open(now, amount, limit) || !self.window.fits(charged, limit) {
+            return Err(self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit)));
         }
         if let Some(pacer) = &mut self.pacer {
             let limit = self.limits[0].in_force(now);
@@ -229,20 +229,27 @@ impl Account {
                 return Err(at);
             }
         }
-        // An estimate over the limit counts as the limit, so that it passes once the window is empty.
-        let amount = amount.min(limit);
-        self.day.used += amount.requests;
-        Ok(amount)
+        self.day.used += charged.requests;
+        Ok(charged)
+    }
+
+    /// Whether anything is admitted at all, whatever the window holds.
+    fn is_open(&self, now: Instant, amount: Amount, limit: Amount) -> bool {
+        self.blocked.is_none() && limit.requests > 0 && limit.tokens > 0 && !self.day_is_full(now, amount)
     }
 
     /// Until when nothing is admitted, whatever the window holds.
     fn closed_until(&self, now: Instant, amount: Amount) -> Instant {
         let blocked = self.blocked.unwrap_or(now).max(now);
-        let day = self.limit(Dimension::RequestsPerDay, now);
-        let day_is_full = day.is_some_and(|limit| self.day.used.saturating_add(amount.requests) > limit);
-        // A limit of zero never opens: the day's end is when somebody may have changed it.
         let limit = self.minute_limit(now);
-        if day_is_full || limit.requests == 0 || limit.tokens == 0 { blocked.max(self.day.ends) } else { blocked }
+        // A limit of zero never opens: the day's end is when somebody may have changed it.
+        let until_midnight = limit.requests == 0 || limit.tokens == 0 || self.day_is_full(now, amount);
+        if until_midnight { blocked.max(self.day.ends) } else { blocked }
+    }
+
+    fn day_is_full(&self, now: Instant, amount: Amount) -> bool {
+        let limit = self.limit(Dimension::RequestsPerDay, now);
+        limit.is_some_and(|limit| self.day.used.saturating_add(amount.requests) > limit)
     }
 
     fn requests_limit(&self, now: Instant) -> Option<u64> {

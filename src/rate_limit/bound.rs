@@ -26,6 +26,8 @@ pub(super) struct Bound {
     configured: Option<u64>,
     /// As a 429 has named it.
     learned: Option<u64>,
+    /// The limit when nobody else uses the quota: a configured one wins over a higher one that was learned.
+    full: Option<u64>,
     lowered: Option<Lowered>,
 }
 
@@ -40,21 +42,21 @@ struct Lowered {
 
 impl Bound {
     pub(super) fn new(configured: Option<u64>) -> Self {
-        Self { configured, ..Self::default() }
+        Self { configured, full: configured, ..Self::default() }
     }
 
-    /// The limit when nobody else uses the quota: a configured one wins over a higher one that was learned.
+    /// The limit when nobody else uses the quota.
     pub(super) fn full(&self) -> Option<u64> {
-        match (self.configured, self.learned) {
-            (Some(configured), Some(learned)) => Some(configured.min(learned)),
-            (configured, learned) => configured.or(learned),
-        }
+        self.full
     }
 
     /// The limit that holds now.
     pub(super) fn in_force(&self, now: Instant) -> Option<u64> {
-        let full = self.full()?;
-        Some(self.lowered.map_or(full, |lowered| lowered.limit(now).min(full)))
+        let full = self.full?;
+        match &self.lowered {
+            None => Some(full),
+            Some(lowered) => Some(lowered.limit(now).min(full)),
+        }
     }
 
     pub(super) fn learned(&self) -> Option<u64> {
@@ -69,6 +71,7 @@ impl Bound {
     /// The upstream has named the limit.
     pub(super) fn learn(&mut self, named: u64) {
         self.learned = Some(named);
+        self.full = Some(self.configured.map_or(named, |configured| configured.min(named)));
     }
 
     /// The upstream has refused while `used` counted, what it refused not included.

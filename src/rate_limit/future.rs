@@ -2,21 +2,21 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
     RateLimitBody,
     booking::Booking,
-    desk::{Desk, Refusal, Ticket, Turn, Until},
+    desk::{Refusal, Until},
     refusal,
+    turn::{Called, Turn},
 };
 use crate::{
     body::GuardedBody,
@@ -24,7 +24,6 @@ use crate::{
     error::BoxError,
     failure::{Failure, Fault, Kind, QuotaScope},
     quota::Dimension,
-    ready::Readied,
 };
 
 pin_project! {
@@ -32,74 +31,43 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<S, B, F>,
-        booking: Option<Booking>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
+        Calling { #[pin] future: F, booking: Option<Booking> },
+        // In a box: most calls never wait, and are smaller for it.
+        Waiting { turn: Pin<Box<Turn<S, B>>> },
         Refused { error: Option<BoxError> },
-        Waiting { #[pin] sleep: Option<Sleep>, waiting: Option<Box<Waiting<S, B>>> },
-        Readying { waiting: Option<Box<Waiting<S, B>>> },
-        Calling { #[pin] future: F },
-        Done,
-    }
-}
-
-/// How long a call may wait, and its place in the queue.
-#[derive(Debug)]
-pub(super) struct Wait {
-    pub(super) ticket: Ticket,
-    pub(super) since: Instant,
-    pub(super) give_up: Instant,
-    pub(super) may_move: bool,
-}
-
-struct Waiting<S, B> {
-    inner: Readied<S>,
-    request: Request<B>,
-    place: Place,
-    wait: Wait,
-}
-
-/// A place in a queue, left when it is dropped.
-struct Place {
-    desk: Arc<Desk>,
-    ticket: Ticket,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.desk.leave(self.ticket);
     }
 }
 
 impl<S, B, F> ResponseFuture<S, B, F> {
+    #[inline]
     pub(super) fn calling(future: F, booking: Option<Booking>) -> Self {
-        Self { state: State::Calling { future }, booking }
+        Self { state: State::Calling { future, booking } }
+    }
+
+    pub(super) fn waiting(turn: Turn<S, B>) -> Self {
+        Self { state: State::Waiting { turn: Box::pin(turn) } }
     }
 
     pub(super) fn refused(error: BoxError) -> Self {
-        Self { state: State::Refused { error: Some(error) }, booking: None }
-    }
-
-    pub(super) fn waiting(mut inner: Readied<S>, request: Request<B>, desk: Arc<Desk>, wait: Wait) -> Self
-    where
-        S: Clone,
-    {
-        // A wait begins: whatever hangs on the readiness is free for others.
-        inner.release();
-        let place = Place { desk, ticket: wait.ticket };
-        let waiting = Box::new(Waiting { inner, request, place, wait });
-        Self { state: State::Waiting { sleep: None, waiting: Some(waiting) }, booking: None }
+        Self { state: State::Refused { error: Some(error) } }
     }
 }
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the request, which has keys in it.
-        f.debug_struct("ResponseFuture").field("booking", &self.booking).finish_non_exhaustive()
+        let state = match &self.state {
+            State::Calling { .. } => "calling",
+            State::Waiting { .. } => "waiting",
+            State::Refused { .. } => "refused",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
 }
 
@@ -111,75 +79,55 @@ where
 {
     type Output = Result<Response<RateLimitBody<R>>, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        // Whatever is decided, nothing of a wait outlives it: who is done must not stand in a queue.
-        let result = loop {
-            match this.state.as_mut().project() {
-                StateProj::Waiting { mut sleep, waiting } => {
-                    let Some(in_line) = waiting else { break Err(refusal::polled_again()) };
-                    let Wait { ticket, give_up, may_move, since } = in_line.wait;
-                    let now = Instant::now();
-                    let desk = &in_line.place.desk;
-                    let at = match desk.turn(ticket, now, cx.waker()) {
-                        Turn::Taken(receipt) => {
-                            *this.booking = Some(Booking::held(desk.clone(), receipt));
-                            let waiting = waiting.take();
-                            this.state.set(State::Readying { waiting });
-                            continue;
-                        }
-                        Turn::SentAway(until) => break Err(refusal::sent_away(desk, until - now)),
-                        Turn::At(at) => Some(at),
-                        Turn::NotYet => None,
-                    };
-                    if now >= give_up {
-                        break Err(refusal::waited_in_vain(desk, now, now - since, at, may_move));
-                    }
-                    let until = at.map_or(give_up, |at| at.min(give_up));
-                    match sleep.as_mut().as_pin_mut() {
-                        Some(timer) if timer.deadline() != until => timer.reset(until),
-                        Some(_) => {}
-                        None => sleep.set(Some(sleep_until(until))),
-                    }
-                    let Some(timer) = sleep.as_pin_mut() else { return Poll::Pending };
-                    ready!(timer.poll(cx));
-                }
-                StateProj::Readying { waiting } => {
-                    let Some(in_line) = waiting else { break Err(refusal::polled_again()) };
-                    if let Err(error) = ready!(in_line.inner.poll_ready(cx)) {
-                        break Err(error.into());
-                    }
-                    let Some(in_line) = waiting.take() else { continue };
-                    let Waiting { mut inner, request, .. } = *in_line;
-                    if let Some(booking) = this.booking {
-                        booking.send(Instant::now());
-                    }
-                    let future = inner.call(request);
-                    this.state.set(State::Calling { future });
-                }
-                StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx)).map_err(Into::into);
-                    return Poll::Ready(finished(result, this.booking.take()));
-                }
-                StateProj::Refused { error } => break Err(error.take().unwrap_or_else(refusal::polled_again)),
-                StateProj::Done => break Err(refusal::polled_again()),
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let StateProj::Calling { future, booking } = self.as_mut().project().state.project() {
+            let result = ready!(future.poll(cx));
+            return Poll::Ready(match booking.take() {
+                None => result.map(|response| response.map(GuardedBody::unguarded)).map_err(Into::into),
+                Some(booking) => finished(result.map_err(Into::into), booking),
+            });
+        }
+        ready!(self.as_mut().poll_turn(cx))?;
+        self.poll(cx)
+    }
+}
+
+impl<S, B, R> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    /// Waits for the turn, and calls.
+    #[inline(never)]
+    fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let mut state = self.project().state;
+        let Called { mut inner, request, booking, place } = match state.as_mut().project() {
+            StateProj::Calling { .. } => return Poll::Ready(Ok(())),
+            StateProj::Waiting { turn } => ready!(turn.as_mut().poll(cx))?,
+            StateProj::Refused { error } => {
+                return Poll::Ready(Err(error.take().unwrap_or_else(refusal::polled_again)));
             }
         };
-        this.state.set(State::Done);
-        *this.booking = None;
-        Poll::Ready(result)
+        let future = inner.call(request);
+        drop(place);
+        state.set(State::Calling { future, booking: Some(booking) });
+        Poll::Ready(Ok(()))
     }
 }
 
 /// The result as it goes back, with the booking corrected by what it says.
 fn finished<R: Body>(
     result: Result<Response<R>, BoxError>,
-    booking: Option<Booking>,
+    booking: Booking,
 ) -> Result<Response<RateLimitBody<R>>, BoxError> {
-    let Some(booking) = booking else { return result.map(|response| response.map(GuardedBody::unguarded)) };
     match result {
         Ok(response) => {
             let said = response.extensions().get::<Outcome>();
+            if said.is_none() && response.status().is_success() {
+                // It stays charged, as it is: nobody counts what it costs.
+                return Ok(response.map(GuardedBody::unguarded));
+            }
             let failure = match said {
                 Some(outcome) => outcome.failure().cloned(),
                 None => Outcome::of_response(&response).failure().cloned(),

@@ -136,6 +136,7 @@ mod limiter;
 mod pacing;
 mod refusal;
 mod service;
+mod turn;
 mod window;
 
 pub use self::{

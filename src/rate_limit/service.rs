@@ -12,8 +12,8 @@ use super::{
     Amount, Limiter, RateLimitBody, ResponseFuture,
     booking::Booking,
     desk::{Admission, Desk},
-    future::Wait,
     refusal::{self, Allowed},
+    turn::{Turn, Wait},
     window::MARGIN,
 };
 use crate::{
@@ -53,9 +53,29 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(limiter) = &self.limiter else { return ResponseFuture::calling(self.inner.call(request), None) };
-        let context = context::Context::of(&request);
+        match self.ask(&request) {
+            Answer::Go(booking) => ResponseFuture::calling(self.inner.call(request), booking),
+            Answer::Wait(desk, wait) => {
+                ResponseFuture::waiting(Turn::new(Readied::take(&mut self.inner), request, desk, wait))
+            }
+            Answer::Refused(error) => ResponseFuture::refused(error),
+        }
+    }
+}
+
+/// What becomes of a call.
+enum Answer {
+    Go(Option<Booking>),
+    Wait(Arc<Desk>, Wait),
+    Refused(BoxError),
+}
+
+impl<S> RateLimit<S> {
+    fn ask<B: Body>(&mut self, request: &Request<B>) -> Answer {
+        let Some(limiter) = &self.limiter else { return Answer::Go(None) };
+        let context = context::Context::of(request);
         let read;
         let (pays, model) = match context.and_then(context::Context::call) {
             Some(call) => (call.pays_quota(), call.model()),
@@ -65,7 +85,7 @@ where
             }
         };
         if !pays {
-            return ResponseFuture::calling(self.inner.call(request), None);
+            return Answer::Go(None);
         }
         let now = Instant::now();
         let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
@@ -73,17 +93,15 @@ where
         let desk = desk(limiter, &mut self.last, scope, now);
         let cost = context.and_then(context::Context::token_cost).unwrap_or_else(|| estimate(request.body()));
         let at = match desk.admit(now, cost) {
-            Admission::Taken(receipt) => {
-                return ResponseFuture::calling(self.inner.call(request), Some(Booking::sent(desk, receipt)));
-            }
+            Admission::Taken(receipt) => return Answer::Go(Some(Booking::sent(desk.clone(), receipt))),
             Admission::TooLarge(limit) => {
-                return ResponseFuture::refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
+                return Answer::Refused(refusal::too_large(desk.scope(), cost.tokens, limit));
             }
             Admission::Later(at) => at,
         };
-        match wait(limiter, &request, scope, &desk, cost, now, at) {
-            Ok(wait) => ResponseFuture::waiting(Readied::take(&mut self.inner), request, desk, wait),
-            Err(refusal) => ResponseFuture::refused(refusal),
+        match wait(limiter, request, scope, desk, cost, now, at) {
+            Ok(wait) => Answer::Wait(desk.clone(), wait),
+            Err(refusal) => Answer::Refused(refusal),
         }
     }
 }
@@ -124,16 +142,14 @@ fn wait<B>(
 }
 
 /// The desk for a project and a model, most of the time the same as the last one's.
-fn desk(limiter: &Limiter, last: &mut Option<Arc<Desk>>, (project, model): (&str, &str), now: Instant) -> Arc<Desk> {
-    if let Some(last) = last
-        && last.scope().model() == model
-        && last.scope().project() == project
-    {
-        return last.clone();
-    }
-    let desk = limiter.desk(project, model, now);
-    *last = Some(desk.clone());
-    desk
+fn desk<'a>(
+    limiter: &Limiter,
+    last: &'a mut Option<Arc<Desk>>,
+    (project, model): (&str, &str),
+    now: Instant,
+) -> &'a Arc<Desk> {
+    let known = last.take().filter(|last| last.scope().model() == model && last.scope().project() == project);
+    last.insert(known.unwrap_or_else(|| limiter.desk(project, model, now)))
 }
 
 /// What a request costs of which nobody has said it.

@@ -31,6 +31,8 @@ const KEPT: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Window {
     entries: VecDeque<Entry>,
+    /// Before then, nothing that counts now will have ended; `None` where nothing counts.
+    quiet_until: Option<Instant>,
     /// How many entries have been dropped at the front, so that an entry's number never changes.
     dropped: u64,
     used: Amount,
@@ -40,7 +42,8 @@ pub(super) struct Window {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    began: Instant,
+    /// From then on, a charge makes an entry of its own.
+    closes: Instant,
     /// The latest charge.
     at: Instant,
     amount: Amount,
@@ -53,14 +56,20 @@ pub(super) struct Position(u64);
 impl Window {
     /// Forgets what no longer counts.
     pub(super) fn expire(&mut self, now: Instant) {
+        if self.quiet_until.is_none_or(|until| until > now) {
+            return;
+        }
         while let Some(entry) = self.entries.front() {
-            if entry.at + WINDOW > now {
+            let ends = entry.at + WINDOW;
+            if ends > now {
+                self.quiet_until = Some(ends);
                 return;
             }
             self.used = self.used.minus(entry.amount);
             self.entries.pop_front();
             self.dropped += 1;
         }
+        self.quiet_until = None;
         if self.entries.capacity() > KEPT {
             self.entries = VecDeque::new();
         }
@@ -95,11 +104,14 @@ impl Window {
     pub(super) fn charge(&mut self, now: Instant, amount: Amount) -> Position {
         self.used = self.used.plus(amount);
         match self.entries.back_mut() {
-            Some(last) if now.saturating_duration_since(last.began) < GRAIN => {
+            Some(last) if now < last.closes => {
                 last.at = last.at.max(now);
                 last.amount = last.amount.plus(amount);
             }
-            _ => self.entries.push_back(Entry { began: now, at: now, amount }),
+            _ => {
+                self.quiet_until.get_or_insert(now + WINDOW);
+                self.entries.push_back(Entry { closes: now + GRAIN, at: now, amount });
+            }
         }
         Position(self.dropped + self.entries.len() as u64 - 1)
     }
@@ -110,6 +122,11 @@ impl Window {
         let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else { return };
         entry.amount = entry.amount.minus(before).plus(after);
         self.used = self.used.minus(before).plus(after);
+    }
+
+    /// Whether `amount` fits under `limit`, of which it is no more than all.
+    pub(super) fn fits(&self, amount: Amount, limit: Amount) -> bool {
+        self.used().plus(amount).is_within(limit)
     }
 
     /// When `amount` will fit under `limit`, if nothing else is charged. An amount over the limit counts as the limit.
