@@ -514,6 +514,27 @@ mod tests {
     }
 
     #[test]
+    fn the_plain_road_leads_to_the_same_place() {
+        let segments =
+            ["", "v1", "v1beta", "v1alpha", "models", "m", "gemini-2.5-pro", "a%2Fb", "openai", "upload", "m%3Ap"];
+        let actions =
+            ["", ":", ":generateContent", ":streamGenerateContent", ":embedContent", ":countTokens", ":predict"];
+        let mut plain = 0;
+        for path in segments.iter().flat_map(|a| segments.iter().map(move |b| format!("/{a}/{b}"))) {
+            for (last, action) in segments.iter().flat_map(|last| actions.iter().map(move |action| (last, action))) {
+                for (query, method) in [("", Method::POST), ("?alt=sse", Method::POST), ("?key=x", Method::GET)] {
+                    let uri: Uri = format!("{path}/{last}{action}{query}").parse().unwrap();
+                    if let Some(parsed) = Parsed::plain(&uri) {
+                        assert_eq!(parsed, Parsed::any(&method, &uri), "{method} {uri}");
+                        plain += 1;
+                    }
+                }
+            }
+        }
+        assert!(plain > 100, "{plain}");
+    }
+
+    #[test]
     fn every_surface_is_read_from_its_path() {
         use Operation::*;
         use Surface::*;

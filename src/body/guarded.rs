@@ -44,8 +44,12 @@ impl<B: Body, G> Body for GuardedBody<B, G> {
     type Data = B::Data;
     type Error = B::Error;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
+        if this.guard.is_none() {
+            return this.body.poll_frame(cx);
+        }
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         // Nobody is obliged to poll once more for the `None`.
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {

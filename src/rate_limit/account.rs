@@ -36,6 +36,8 @@ struct Day {
     /// Those of them that are not sent yet: at midnight they move on to the next day.
     held: u64,
     ends: Instant,
+    /// Counts the days.
+    number: u32,
 }
 
 /// Wall time and the clock's time at one moment, so that wall time is read once.
@@ -51,7 +53,14 @@ pub(super) struct Receipt {
     /// Where it is charged; `None` while it is only set aside.
     position: Option<Position>,
     amount: Amount,
-    day_ends: Instant,
+    day: u32,
+}
+
+impl Receipt {
+    /// Whether it is charged, and not only set aside.
+    pub(super) fn is_sent(&self) -> bool {
+        self.position.is_some()
+    }
 }
 
 impl Calendar {
@@ -64,21 +73,22 @@ impl Calendar {
 impl Account {
     pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: Calendar, now: Instant) -> Self {
         let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
-        let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now) };
+        let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now), number: 0 };
         Self { limits, window: Window::default(), day, blocked: None, pacer, began: now }
     }
 
     /// The same account, but for what another has used and what blocks it: for a scope that was counted there so far.
     pub(super) fn after(self, other: &Self) -> Self {
-        let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ends: other.day.ends };
+        let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ..other.day };
         Self { window: other.window.without_held(), day, blocked: other.blocked, ..self }
     }
 
     /// Takes all of it, or nothing and says when to ask again. It is sent at once.
+    #[inline]
     pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
         let amount = self.reserve(now, amount, calendar)?;
         let position = Some(self.window.charge(now, amount));
-        Ok(Receipt { position, amount, day_ends: self.day.ends })
+        Ok(Receipt { position, amount, day: self.day.number })
     }
 
     /// Takes all of it, or nothing and says when to ask again. It counts from now on, for a minute from [`Self::send`].
@@ -86,7 +96,7 @@ impl Account {
         let amount = self.reserve(now, amount, calendar)?;
         self.window.hold(amount);
         self.day.held += amount.requests;
-        Ok(Receipt { position: None, amount, day_ends: self.day.ends })
+        Ok(Receipt { position: None, amount, day: self.day.number })
     }
 
     /// What was set aside is sent now.
@@ -97,7 +107,7 @@ impl Account {
         self.catch_up(now, calendar);
         self.window.release(receipt.amount);
         self.day.held = self.day.held.saturating_sub(receipt.amount.requests);
-        Receipt { position: Some(self.window.charge(now, receipt.amount)), day_ends: self.day.ends, ..receipt }
+        Receipt { position: Some(self.window.charge(now, receipt.amount)), day: self.day.number, ..receipt }
     }
 
     /// Corrects what was sent: `tokens` is what it really cost. Says whether that makes room.
@@ -119,7 +129,7 @@ impl Account {
             }
         }
         // What was only set aside has moved on with the days.
-        if receipt.position.is_none() || receipt.day_ends == self.day.ends {
+        if receipt.position.is_none() || receipt.day == self.day.number {
             self.day.used = self.day.used.saturating_sub(requests);
         }
     }
@@ -157,6 +167,7 @@ impl Account {
     }
 
     /// The limit in force, or none.
+    #[inline]
     pub(super) fn limit(&self, dimension: Dimension, now: Instant) -> Option<u64> {
         self.limits[index(dimension)].in_force(now)
     }
@@ -201,26 +212,33 @@ impl Account {
     }
 
     /// Forgets what no longer counts.
+    #[inline]
     pub(super) fn catch_up(&mut self, now: Instant, calendar: Calendar) {
         self.window.expire(now);
         if self.day.ends <= now {
-            let held = self.day.held;
-            self.day = Day { used: held, held, ends: calendar.midnight_after(now) };
+            self.begin_day(now, calendar);
         }
         if self.blocked.is_some_and(|until| until <= now) {
             self.blocked = None;
         }
     }
 
+    #[cold]
+    fn begin_day(&mut self, now: Instant, calendar: Calendar) {
+        let Day { held, number, .. } = self.day;
+        self.day = Day { used: held, held, ends: calendar.midnight_after(now), number: number.wrapping_add(1) };
+    }
+
     /// Checks all dimensions, then the pace, so that no turn of the pace is lost on what does not fit. Counts the day;
     /// the window is the caller's to charge.
+    #[inline]
     fn reserve(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Amount, Instant> {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
         // An estimate over the limit counts as the limit, so that it passes once the window is empty.
         let charged = amount.min(limit);
         if !self.is_open(now, amount, limit) || !self.window.fits(charged, limit) {
-            return Err(self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit)));
+            return Err(self.reserve_at(now, amount, limit));
         }
         if let Some(pacer) = &mut self.pacer {
             let limit = self.limits[0].in_force(now);
@@ -233,7 +251,14 @@ impl Account {
         Ok(charged)
     }
 
+    /// When to ask again for what is refused now.
+    #[cold]
+    fn reserve_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
+        self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit))
+    }
+
     /// Whether anything is admitted at all, whatever the window holds.
+    #[inline]
     fn is_open(&self, now: Instant, amount: Amount, limit: Amount) -> bool {
         self.blocked.is_none() && limit.requests > 0 && limit.tokens > 0 && !self.day_is_full(now, amount)
     }
@@ -247,6 +272,7 @@ impl Account {
         if until_midnight { blocked.max(self.day.ends) } else { blocked }
     }
 
+    #[inline]
     fn day_is_full(&self, now: Instant, amount: Amount) -> bool {
         let limit = self.limit(Dimension::RequestsPerDay, now);
         limit.is_some_and(|limit| self.day.used.saturating_add(amount.requests) > limit)
@@ -256,6 +282,7 @@ impl Account {
         self.limit(Dimension::RequestsPerMinute, now)
     }
 
+    #[inline]
     fn minute_limit(&self, now: Instant) -> Amount {
         let [requests, tokens, _] = &self.limits;
         Amount {

@@ -15,29 +15,25 @@ use crate::context::Usage;
 pub(super) struct Booking {
     desk: Arc<Desk>,
     receipt: Receipt,
-    sent: bool,
 }
 
 impl Booking {
-    /// Taken, and to be sent.
-    pub(super) fn held(desk: Arc<Desk>, receipt: Receipt) -> Self {
-        Self { desk, receipt, sent: false }
-    }
-
-    /// Taken and sent in one step.
-    pub(super) fn sent(desk: Arc<Desk>, receipt: Receipt) -> Self {
-        Self { desk, receipt, sent: true }
+    /// Taken: set aside, or sent in the same step.
+    pub(super) fn new(desk: Arc<Desk>, receipt: Receipt) -> Self {
+        Self { desk, receipt }
     }
 
     /// It goes out now: the upstream's minute counts from here.
     pub(super) fn send(&mut self, now: Instant) {
         self.receipt = self.desk.send(now, self.receipt);
-        self.sent = true;
     }
 
     /// The upstream did not get it.
-    pub(super) fn refund(mut self) {
-        self.sent = false;
+    pub(super) fn refund(self) {
+        // What was only set aside goes back when this is dropped.
+        if self.receipt.is_sent() {
+            self.desk.refund(self.receipt);
+        }
     }
 
     /// The upstream has refused it.
@@ -53,7 +49,7 @@ impl Booking {
 
 impl Drop for Booking {
     fn drop(&mut self) {
-        if !self.sent {
+        if !self.receipt.is_sent() {
             self.desk.refund(self.receipt);
         }
     }

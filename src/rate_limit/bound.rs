@@ -46,11 +46,13 @@ impl Bound {
     }
 
     /// The limit when nobody else uses the quota.
+    #[inline]
     pub(super) fn full(&self) -> Option<u64> {
         self.full
     }
 
     /// The limit that holds now.
+    #[inline]
     pub(super) fn in_force(&self, now: Instant) -> Option<u64> {
         let full = self.full?;
         match &self.lowered {

@@ -83,9 +83,10 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let StateProj::Calling { future, booking } = self.as_mut().project().state.project() {
             let result = ready!(future.poll(cx));
-            return Poll::Ready(match booking.take() {
-                None => result.map(|response| response.map(GuardedBody::unguarded)).map_err(Into::into),
-                Some(booking) => finished(result.map_err(Into::into), booking),
+            return Poll::Ready(match (result, booking.take()) {
+                (Ok(response), None) => Ok(response.map(GuardedBody::unguarded)),
+                (Ok(response), Some(booking)) => Ok(answered(response, booking)),
+                (Err(error), booking) => Err(failed(error.into(), booking)),
             });
         }
         ready!(self.as_mut().poll_turn(cx))?;
@@ -116,50 +117,46 @@ where
     }
 }
 
-/// The result as it goes back, with the booking corrected by what it says.
-fn finished<R: Body>(
-    result: Result<Response<R>, BoxError>,
-    booking: Booking,
-) -> Result<Response<RateLimitBody<R>>, BoxError> {
-    match result {
-        Ok(response) => {
-            let said = response.extensions().get::<Outcome>();
-            if said.is_none() && response.status().is_success() {
-                // It stays charged, as it is: nobody counts what it costs.
-                return Ok(response.map(GuardedBody::unguarded));
-            }
-            let failure = match said {
-                Some(outcome) => outcome.failure().cloned(),
-                None => Outcome::of_response(&response).failure().cloned(),
-            };
-            let usage = said.and_then(Outcome::usage).cloned();
-            let settlement = match (failure, usage) {
-                (Some(failure), _) if failure.fault() == Fault::Quota => {
-                    let now = Instant::now();
-                    booking.refused(now, read(&failure, now));
-                    None
-                }
-                // Nothing is charged to what does not exist.
-                (Some(failure), _) if failure.kind() == Kind::ModelNotFound => {
-                    booking.refund();
-                    None
-                }
-                (_, Some(usage)) => Some(booking.settle_by(usage)),
-                (_, None) => None,
-            };
-            Ok(response.map(|body| match settlement {
-                Some(settlement) => GuardedBody::new(body, settlement),
-                None => GuardedBody::unguarded(body),
-            }))
-        }
-        Err(error) => {
-            let outcome = Outcome::of_error(&error);
-            if !outcome.was_sent() {
-                booking.refund();
-            }
-            Err(error)
-        }
+/// The answer as it goes back, with the booking corrected by what it says.
+#[inline]
+fn answered<R: Body>(response: Response<R>, booking: Booking) -> Response<RateLimitBody<R>> {
+    if response.extensions().is_empty() && response.status().is_success() {
+        // It stays charged as it is: nobody has counted what it costs.
+        return response.map(GuardedBody::unguarded);
     }
+    let said = response.extensions().get::<Outcome>();
+    let failure = match said {
+        Some(outcome) => outcome.failure().cloned(),
+        None => Outcome::of_response(&response).failure().cloned(),
+    };
+    let settlement = match (failure, said.and_then(Outcome::usage)) {
+        (Some(failure), _) if failure.fault() == Fault::Quota => {
+            let now = Instant::now();
+            booking.refused(now, read(&failure, now));
+            None
+        }
+        // Nothing is charged to what does not exist.
+        (Some(failure), _) if failure.kind() == Kind::ModelNotFound => {
+            booking.refund();
+            None
+        }
+        (_, Some(usage)) => Some(booking.settle_by(usage.clone())),
+        (_, None) => None,
+    };
+    response.map(|body| match settlement {
+        Some(settlement) => GuardedBody::new(body, settlement),
+        None => GuardedBody::unguarded(body),
+    })
+}
+
+/// What was not sent is given back.
+fn failed(error: BoxError, booking: Option<Booking>) -> BoxError {
+    if let Some(booking) = booking
+        && !Outcome::of_error(&error).was_sent()
+    {
+        booking.refund();
+    }
+    error
 }
 
 /// What a refusal of the upstream's says to the limiter.

@@ -91,7 +91,7 @@
 //! # Costs
 //!
 //! A call that finds room allocates nothing and takes one lock, twice, for a decision each: when it goes and when its body
-//! has ended. A scope is 536 bytes, its names and its places in a map while it is idle, and at most 12 KiB more while it has
+//! has ended. A scope is 608 bytes, its names and its places in a map while it is idle, and at most 12 KiB more while it has
 //! charges in each quarter of a second of a minute. A waiter is at most 80 bytes in the queue, besides its own future. It is
 //! looked at when it comes, when it is first and when its time has come: 10,000 waiters of which half leave at random took
 //! fewer than three polls each.

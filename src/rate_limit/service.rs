@@ -55,8 +55,10 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self.ask(&request) {
-            Answer::Go(booking) => ResponseFuture::calling(self.inner.call(request), booking),
+        let Some(limiter) = &self.limiter else { return ResponseFuture::calling(self.inner.call(request), None) };
+        match ask(limiter, &mut self.last, &request) {
+            Answer::Free => ResponseFuture::calling(self.inner.call(request), None),
+            Answer::Taken(booking) => ResponseFuture::calling(self.inner.call(request), Some(booking)),
             Answer::Wait(desk, wait) => {
                 ResponseFuture::waiting(Turn::new(Readied::take(&mut self.inner), request, desk, wait))
             }
@@ -67,42 +69,41 @@ where
 
 /// What becomes of a call.
 enum Answer {
-    Go(Option<Booking>),
+    /// It pays nothing.
+    Free,
+    Taken(Booking),
     Wait(Arc<Desk>, Wait),
     Refused(BoxError),
 }
 
-impl<S> RateLimit<S> {
-    fn ask<B: Body>(&mut self, request: &Request<B>) -> Answer {
-        let Some(limiter) = &self.limiter else { return Answer::Go(None) };
-        let context = context::Context::of(request);
-        let read;
-        let (pays, model) = match context.and_then(context::Context::call) {
-            Some(call) => (call.pays_quota(), call.model()),
-            None => {
-                read = Call::borrowed(request.method(), request.uri());
-                (read.0.pays_quota(), read.1.as_deref())
-            }
-        };
-        if !pays {
-            return Answer::Go(None);
+fn ask<B: Body>(limiter: &Limiter, last: &mut Option<Arc<Desk>>, request: &Request<B>) -> Answer {
+    let context = context::Context::of(request);
+    let read;
+    let (pays, model) = match context.and_then(context::Context::call) {
+        Some(call) => (call.pays_quota(), call.model()),
+        None => {
+            read = Call::borrowed(request.method(), request.uri());
+            (read.0.pays_quota(), read.1.as_deref())
         }
-        let now = Instant::now();
-        let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
-        let scope = (&**project, model.unwrap_or_default());
-        let desk = desk(limiter, &mut self.last, scope, now);
-        let cost = context.and_then(context::Context::token_cost).unwrap_or_else(|| estimate(request.body()));
-        let at = match desk.admit(now, cost) {
-            Admission::Taken(receipt) => return Answer::Go(Some(Booking::sent(desk.clone(), receipt))),
-            Admission::TooLarge(limit) => {
-                return Answer::Refused(refusal::too_large(desk.scope(), cost.tokens, limit));
-            }
-            Admission::Later(at) => at,
-        };
-        match wait(limiter, request, scope, desk, cost, now, at) {
-            Ok(wait) => Answer::Wait(desk.clone(), wait),
-            Err(refusal) => Answer::Refused(refusal),
+    };
+    if !pays {
+        return Answer::Free;
+    }
+    let now = Instant::now();
+    let project = context.and_then(context::Context::project).unwrap_or(limiter.default_project());
+    let scope = (&**project, model.unwrap_or_default());
+    let desk = desk(limiter, last, scope, now);
+    let cost = context.and_then(context::Context::token_cost).unwrap_or_else(|| estimate(request.body()));
+    let at = match desk.admit(now, cost) {
+        Admission::Taken(receipt) => return Answer::Taken(Booking::new(desk.clone(), receipt)),
+        Admission::TooLarge(limit) => {
+            return Answer::Refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
         }
+        Admission::Later(at) => at,
+    };
+    match wait(limiter, request, scope, desk, cost, now, at) {
+        Ok(wait) => Answer::Wait(desk.clone(), wait),
+        Err(refusal) => Answer::Refused(refusal),
     }
 }
 

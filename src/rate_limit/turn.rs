@@ -114,7 +114,7 @@ where
             let desk = &waiting.place.desk;
             let at = match desk.turn(ticket, now, cx.waker()) {
                 desk::Turn::Taken(receipt) => {
-                    *self.booking = Some(Booking::held(desk.clone(), receipt));
+                    *self.booking = Some(Booking::new(desk.clone(), receipt));
                     break;
                 }
                 desk::Turn::SentAway(until) => return Poll::Ready(Err(refusal::sent_away(desk, until - now))),
@@ -139,7 +139,8 @@ where
             return Poll::Pending;
         };
         ready.map_err(Into::into)?;
-        let (Some(Waiting { inner, request, place, .. }), Some(mut booking)) = (self.waiting.take(), self.booking.take())
+        let (Some(Waiting { inner, request, place, .. }), Some(mut booking)) =
+            (self.waiting.take(), self.booking.take())
         else {
             return Poll::Ready(Err(refusal::polled_again()));
         };

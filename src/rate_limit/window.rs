@@ -4,7 +4,7 @@
 //! holds more than the limit. Charges close together share an entry, which counts from the *latest* of them: that errs to
 //! the safe side, by at most [`GRAIN`], and bounds the memory. Pure: it is told the time.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
@@ -49,16 +49,20 @@ struct Entry {
     amount: Amount,
 }
 
-/// Finds a charge again.
+/// Finds a charge again: the number of its entry, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position(u64);
+pub(super) struct Position(NonZeroU64);
 
 impl Window {
     /// Forgets what no longer counts.
+    #[inline]
     pub(super) fn expire(&mut self, now: Instant) {
-        if self.quiet_until.is_none_or(|until| until > now) {
-            return;
+        if self.quiet_until.is_some_and(|until| until <= now) {
+            self.drop_expired(now);
         }
+    }
+
+    fn drop_expired(&mut self, now: Instant) {
         while let Some(entry) = self.entries.front() {
             let ends = entry.at + WINDOW;
             if ends > now {
@@ -76,6 +80,7 @@ impl Window {
     }
 
     /// What counts at the moment.
+    #[inline]
     pub(super) fn used(&self) -> Amount {
         self.used.plus(self.held)
     }
@@ -101,6 +106,7 @@ impl Window {
     }
 
     /// Adds a charge. Whether it fits is the caller's question.
+    #[inline]
     pub(super) fn charge(&mut self, now: Instant, amount: Amount) -> Position {
         self.used = self.used.plus(amount);
         match self.entries.back_mut() {
@@ -113,18 +119,19 @@ impl Window {
                 self.entries.push_back(Entry { closes: now + GRAIN, at: now, amount });
             }
         }
-        Position(self.dropped + self.entries.len() as u64 - 1)
+        Position(NonZeroU64::MIN.saturating_add(self.dropped + self.entries.len() as u64 - 1))
     }
 
     /// Corrects a charge that still counts: `before` was reserved, `after` is right.
     pub(super) fn correct(&mut self, position: Position, before: Amount, after: Amount) {
-        let Some(at) = position.0.checked_sub(self.dropped) else { return };
+        let Some(at) = position.0.get().checked_sub(self.dropped + 1) else { return };
         let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else { return };
         entry.amount = entry.amount.minus(before).plus(after);
         self.used = self.used.minus(before).plus(after);
     }
 
     /// Whether `amount` fits under `limit`, of which it is no more than all.
+    #[inline]
     pub(super) fn fits(&self, amount: Amount, limit: Amount) -> bool {
         self.used().plus(amount).is_within(limit)
     }

@@ -566,5 +566,5 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
 #[test]
 fn a_scope_is_as_large_as_the_documentation_says() {
     // With its keys in the map, two counters each, and the first entries: a few hundred bytes more.
-    assert!(size_of::<Desk>() <= 536, "{}", size_of::<Desk>());
+    assert!(size_of::<Desk>() <= 608, "{}", size_of::<Desk>());
 }
