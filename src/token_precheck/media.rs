@@ -1,0 +1,194 @@
+//! What images, sound and films cost, by the API's published table, as far as it can be seen from their first bytes.
+//!
+//! An image costs 258 tokens; a large one is cut into tiles of 258 each, at most sixteen of them. A second of sound costs
+//! 32, a page of a PDF 258, a second of film 263. An image's size stands in its first bytes; how long a film is, or how many
+//! pages a PDF has, cannot be seen without reading it: those are guessed from their bytes, and said to be uncounted.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+const TILE: u64 = 258;
+
+/// The most that one image costs: sixteen tiles and an overview, or the highest media resolution of the third generation.
+const MOST_FOR_AN_IMAGE: u64 = 17 * TILE;
+
+/// So much of an image's base64 is decoded to find its size: a JPEG may have 64 KiB of camera data first.
+const HEAD: usize = 96 * 1024;
+
+/// Everything in a request that is no text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Media {
+    /// What it costs, as well as can be said.
+    pub(crate) estimate: u64,
+    /// The most that can be counted costs.
+    pub(crate) at_most: u64,
+    /// How many of them cannot be counted here.
+    pub(crate) uncounted: u32,
+    /// The one that is being read: its type may come before or after its data.
+    current: Blob,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Blob {
+    medium: Option<Medium>,
+    bytes: u64,
+    image: Option<u64>,
+}
+
+/// What a MIME type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Medium {
+    Image,
+    Audio,
+    Video,
+    Document,
+    /// Text as a file: its tokens are its text's.
+    Text,
+}
+
+impl Media {
+    /// A blob begins.
+    pub(crate) fn begin(&mut self) {
+        self.current = Blob::default();
+    }
+
+    pub(crate) fn mime_type(&mut self, name: &str) {
+        self.current.medium = medium(name);
+    }
+
+    /// The blob itself, in base64.
+    pub(crate) fn data(&mut self, base64: &[u8]) {
+        self.current.bytes = base64.len() as u64 / 4 * 3;
+        self.current.image = tokens_of_image(base64);
+    }
+
+    /// The blob ends.
+    pub(crate) fn end(&mut self) {
+        let Blob { medium, bytes, image } = std::mem::take(&mut self.current);
+        match (medium, image) {
+            (Some(Medium::Image) | None, Some(tokens)) => self.add(tokens, Some(MOST_FOR_AN_IMAGE)),
+            (Some(Medium::Image), None) => self.add(TILE, (bytes > 0).then_some(MOST_FOR_AN_IMAGE)),
+            // 16 kB a second is compressed sound of good quality; less than 1 kB a second is not heard of.
+            (Some(Medium::Audio), _) if bytes > 0 => self.add(bytes / 500, Some(bytes / 25)),
+            (Some(Medium::Video), _) => self.add((bytes / 475).max(TILE), None),
+            (Some(Medium::Document), _) => self.add((bytes / 200).max(TILE), None),
+            (Some(Medium::Text), _) if bytes > 0 => self.add(bytes / 3, Some(bytes)),
+            _ => self.add(TILE, None),
+        }
+    }
+
+    /// An image by its URL: `data:image/png;base64,…`, or somewhere else.
+    pub(crate) fn image_url(&mut self, url: &str) {
+        self.begin();
+        self.current.medium = Some(Medium::Image);
+        if let Some((_, base64)) = url.strip_prefix("data:").and_then(|data| data.split_once(";base64,")) {
+            self.data(base64.as_bytes());
+        }
+        self.end();
+    }
+
+    fn add(&mut self, estimate: u64, at_most: Option<u64>) {
+        self.estimate = self.estimate.saturating_add(estimate);
+        match at_most {
+            Some(at_most) => self.at_most = self.at_most.saturating_add(at_most),
+            None => self.uncounted = self.uncounted.saturating_add(1),
+        }
+    }
+}
+
+fn medium(mime_type: &str) -> Option<Medium> {
+    let (kind, name) = mime_type.split_once('/').unwrap_or((mime_type, ""));
+    match (kind, name) {
+        ("image", _) => Some(Medium::Image),
+        ("audio", _) | ("wav" | "mp3", "") => Some(Medium::Audio),
+        ("video", _) => Some(Medium::Video),
+        ("text", _) => Some(Medium::Text),
+        ("application", _) => Some(Medium::Document),
+        _ => None,
+    }
+}
+
+/// What an image costs, if the first bytes say how large it is.
+fn tokens_of_image(base64: &[u8]) -> Option<u64> {
+    let head = &base64[..base64.len().min(HEAD)];
+    let head = &head[..head.len() / 4 * 4];
+    let mut bytes = vec![0; head.len() / 4 * 3];
+    let read = STANDARD.decode_slice(head, &mut bytes).ok()?;
+    let size = imagesize::blob_size(&bytes[..read]).ok()?;
+    Some(tiles(size.width as u64, size.height as u64) * TILE)
+}
+
+/// Small images are one tile; larger ones are cut into squares of two thirds of the shorter side, 256 to 768 pixels.
+fn tiles(width: u64, height: u64) -> u64 {
+    if width <= 384 && height <= 384 {
+        return 1;
+    }
+    let side = (width.min(height) * 2 / 3).clamp(256, 768);
+    (width.div_ceil(side) * height.div_ceil(side)).clamp(1, 16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The head of a PNG of that size.
+    fn png(width: u32, height: u32) -> String {
+        let mut bytes = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        bytes.extend(width.to_be_bytes());
+        bytes.extend(height.to_be_bytes());
+        bytes.extend([8, 2, 0, 0, 0, 0, 0, 0, 0]);
+        STANDARD.encode(bytes)
+    }
+
+    fn blob(mime_type: &str, data: &str) -> Media {
+        let mut media = Media::default();
+        media.begin();
+        media.data(data.as_bytes());
+        media.mime_type(mime_type);
+        media.end();
+        media
+    }
+
+    #[test]
+    fn an_image_costs_its_tiles() {
+        for (width, height, tokens) in
+            [(384, 384, 258), (385, 385, 4 * 258), (1024, 768, 4 * 258), (4000, 4000, 16 * 258)]
+        {
+            let media = blob("image/png", &png(width, height));
+            assert_eq!((media.estimate, media.at_most, media.uncounted), (tokens, 17 * 258, 0), "{width}x{height}");
+        }
+        let mut by_url = Media::default();
+        by_url.image_url(&format!("data:image/png;base64,{}", png(10, 10)));
+        assert_eq!((by_url.estimate, by_url.uncounted), (258, 0));
+        by_url.image_url("https://example.com/cat.png");
+        assert_eq!((by_url.estimate, by_url.uncounted), (2 * 258, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_said_to_be_uncounted() {
+        let data = "A".repeat(4 * 1000);
+        for (mime_type, estimate, at_most, uncounted) in [
+            ("image/heic", 258, 17 * 258, 0),
+            ("audio/mp3", 6, 120, 0),
+            ("video/mp4", 258, 0, 1),
+            ("application/pdf", 258, 0, 1),
+            ("text/plain", 1000, 3000, 0),
+            ("what/ever", 258, 0, 1),
+        ] {
+            let media = blob(mime_type, &data);
+            assert_eq!((media.estimate, media.at_most, media.uncounted), (estimate, at_most, uncounted), "{mime_type}");
+        }
+        // A file by its name only.
+        let mut media = Media::default();
+        media.begin();
+        media.mime_type("video/mp4");
+        media.end();
+        assert_eq!(media.uncounted, 1);
+    }
+
+    #[test]
+    fn rubbish_is_no_image() {
+        for data in ["", "A", "====", "not base64 at all", "AAAAAAAA"] {
+            assert_eq!(tokens_of_image(data.as_bytes()), None, "{data}");
+        }
+    }
+}

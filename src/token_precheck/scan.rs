@@ -1,0 +1,525 @@
+//! One pass over a request's body: which texts count, what media it holds, and what the room has to judge.
+//!
+//! Nothing of the body is copied and no tree is built: a visitor walks the JSON and knows at each moment at which
+//! [`Place`] it stands. Which texts count is the rule of Google's own local tokenizer: contents (texts, function calls and
+//! responses), the declarations of functions, the response schema and the system instruction. A dictionary gives its keys
+//! and its values; of a schema, format, description, enum, required, items, properties and example count.
+
+use std::{fmt, ops::Range};
+
+use serde::{
+    Deserialize,
+    de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::media::Media;
+
+/// Whoever hears the texts that count, in the order of the body.
+pub(crate) trait Listener {
+    /// One text. `false`: enough is known, nothing more need be read.
+    fn hear(&mut self, text: &str) -> bool;
+}
+
+/// What the body holds besides its texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    pub(crate) contents: Contents,
+    pub(crate) media: Media,
+    pub(crate) max_output: Option<MaxOutput>,
+    /// Cached content counts as input, and stands elsewhere.
+    pub(crate) has_cached_content: bool,
+    /// Functions, searches and the like: the upstream adds tokens for them that nobody has published.
+    pub(crate) has_tools: bool,
+    /// A `model` beside the contents.
+    pub(crate) names_model: bool,
+    /// Contents or messages: the upstream adds a few tokens for each.
+    pub(crate) turns: u64,
+}
+
+/// Whether there is anything to answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contents {
+    /// No such field.
+    #[default]
+    Missing,
+    /// A field with nothing in it.
+    Empty,
+    Present,
+}
+
+/// How many output tokens are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MaxOutput {
+    pub(crate) tokens: i64,
+    /// Where in the body the number stands.
+    pub(crate) at: Range<usize>,
+}
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// It is no JSON: what is wrong, and where.
+    Malformed { message: String, line: usize, column: usize },
+    /// The listener has heard enough.
+    Enough,
+    /// It is nested too deep to be read here; the upstream may take it.
+    TooDeep,
+}
+
+/// Walks a body, and tells the listener what counts.
+pub(crate) fn scan(body: &[u8], listener: &mut dyn Listener) -> Result<Findings, Unread> {
+    let begins = body.as_ptr() as usize;
+    let mut walk = Walk { findings: Findings::default(), listener, enough: false, begins };
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let walked = At { walk: &mut walk, place: Place::Request }.deserialize(&mut json).and_then(|()| json.end());
+    match walked {
+        Ok(()) => Ok(walk.findings),
+        Err(_) if walk.enough => Err(Unread::Enough),
+        Err(error) => Err(unread(&error)),
+    }
+}
+
+fn unread(error: &serde_json::Error) -> Unread {
+    let message = error.to_string();
+    // serde_json has no name for it.
+    if message.starts_with("recursion limit exceeded") {
+        return Unread::TooDeep;
+    }
+    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+    Unread::Malformed { message, line: error.line(), column: error.column() }
+}
+
+struct Walk<'l> {
+    findings: Findings,
+    listener: &'l mut dyn Listener,
+    enough: bool,
+    /// The address of the body, to know where in it something stands.
+    begins: usize,
+}
+
+impl Walk<'_> {
+    fn hear<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
+        if self.listener.hear(text) {
+            return Ok(());
+        }
+        self.enough = true;
+        Err(E::custom("enough"))
+    }
+
+    fn max_output(&mut self, raw: &str) {
+        // proto3's JSON takes numbers in quotes, and whole numbers with a point.
+        let text = raw.trim_matches('"');
+        let tokens = text.parse().ok().or_else(|| text.parse().ok().map(|tokens: f64| tokens as i64));
+        let Some(start) = (raw.as_ptr() as usize).checked_sub(self.begins) else { return };
+        self.findings.max_output = tokens.map(|tokens| MaxOutput { tokens, at: start..start + raw.len() });
+    }
+}
+
+/// Where in a request a value stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The whole body, or a request in a wrapper around it.
+    Request,
+    /// `requests` of a batch.
+    Requests,
+    /// A list of contents or messages, or what an embedding is made of.
+    Contents,
+    Content,
+    System,
+    Parts,
+    Part,
+    FunctionCall,
+    FunctionResponse,
+    /// A blob in base64, or a reference to one: `inlineData`, `fileData`, `input_audio`.
+    Blob,
+    BlobType,
+    BlobData,
+    /// An image by its URL, which may hold it.
+    ImageUrl,
+    Tools,
+    Tool,
+    Declarations,
+    Declaration,
+    Schema,
+    Properties,
+    Property,
+    Generation,
+    MaxOutput,
+    ToolCalls,
+    ToolCall,
+    Cached,
+    Model,
+    /// Every key and every string in it counts.
+    Dictionary,
+    /// A text that counts, or a list of such texts.
+    Text,
+    Ignored,
+}
+
+impl Place {
+    /// Where the value of a key stands. Names come in camel case and in snake case.
+    fn of(self, key: &str) -> Self {
+        match (self, key) {
+            (Self::Request, "contents" | "messages" | "content" | "input" | "prompt" | "instances") => Self::Contents,
+            (Self::Request, "generateContentRequest" | "generate_content_request") => Self::Request,
+            (Self::Request, "requests") => Self::Requests,
+            (Self::Request, "model") => Self::Model,
+            (Self::Request, "systemInstruction" | "system_instruction") => Self::System,
+            (Self::Request, "tools") => Self::Tools,
+            (Self::Request, "generationConfig" | "generation_config") => Self::Generation,
+            (Self::Request, "max_tokens" | "max_completion_tokens") => Self::MaxOutput,
+            (Self::Request, "cachedContent" | "cached_content") => Self::Cached,
+
+            (Self::Contents | Self::Content | Self::System, "parts" | "content") => Self::Parts,
+            (Self::Contents | Self::Content, "tool_calls") => Self::ToolCalls,
+            (Self::Parts | Self::Part | Self::Contents | Self::Content | Self::System, "text") => Self::Text,
+            (Self::Parts | Self::Part, "functionCall" | "function_call") => Self::FunctionCall,
+            (Self::Parts | Self::Part, "functionResponse" | "function_response") => Self::FunctionResponse,
+            (Self::Parts | Self::Part, "inlineData" | "inline_data" | "fileData" | "file_data" | "input_audio") => {
+                Self::Blob
+            }
+            (Self::Parts | Self::Part, "image_url") => Self::ImageUrl,
+
+            (Self::FunctionCall | Self::FunctionResponse | Self::Declaration, "name") => Self::Text,
+            (Self::FunctionCall, "args") | (Self::FunctionResponse, "response") => Self::Dictionary,
+            (Self::FunctionCall, "arguments") => Self::Text,
+            (Self::FunctionResponse, "parts") => Self::Parts,
+            (Self::ToolCall, "function") => Self::FunctionCall,
+
+            (Self::Blob, "mimeType" | "mime_type" | "format") => Self::BlobType,
+            (Self::Blob, "data") => Self::BlobData,
+            (Self::ImageUrl, "url") => Self::ImageUrl,
+
+            (Self::Tool, "functionDeclarations" | "function_declarations") => Self::Declarations,
+            (Self::Tool, "function") => Self::Declaration,
+            (Self::Declaration, "description") => Self::Text,
+            (Self::Declaration, "parameters" | "response") => Self::Schema,
+
+            (Self::Schema | Self::Property, "format" | "description" | "enum" | "required") => Self::Text,
+            (Self::Schema | Self::Property, "items") => Self::Schema,
+            (Self::Schema | Self::Property, "properties") => Self::Properties,
+            (Self::Schema | Self::Property, "example") => Self::Dictionary,
+            (Self::Properties, _) => Self::Property,
+
+            (Self::Generation, "maxOutputTokens" | "max_output_tokens") => Self::MaxOutput,
+            (Self::Generation, "responseSchema" | "response_schema") => Self::Schema,
+
+            (Self::Dictionary, _) => Self::Dictionary,
+            _ => Self::Ignored,
+        }
+    }
+
+    /// Where an element of a list stands.
+    fn element(self) -> Self {
+        match self {
+            Self::Requests => Self::Request,
+            Self::Contents => Self::Content,
+            Self::Parts => Self::Part,
+            Self::Tools => Self::Tool,
+            Self::Declarations => Self::Declaration,
+            Self::ToolCalls => Self::ToolCall,
+            Self::Dictionary | Self::Text | Self::Schema => self,
+            _ => Self::Ignored,
+        }
+    }
+
+    /// Whether a string that stands here counts.
+    fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::Text | Self::Dictionary | Self::Contents | Self::Content | Self::System | Self::Parts | Self::Part
+        )
+    }
+
+    /// Whether the keys count too.
+    fn counts_keys(self) -> bool {
+        matches!(self, Self::Dictionary | Self::Properties)
+    }
+}
+
+/// A value at its place.
+struct At<'w, 'l> {
+    walk: &'w mut Walk<'l>,
+    place: Place,
+}
+
+impl<'de> DeserializeSeed<'de> for At<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.place {
+            // Nobody looks at it: it is skipped at the reader's own pace.
+            Place::Ignored => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            // Base64 is ASCII: nobody need check that it is UTF-8.
+            Place::BlobData => deserializer.deserialize_bytes(self),
+            Place::MaxOutput => {
+                self.walk.max_output(<&RawValue>::deserialize(deserializer)?.get());
+                Ok(())
+            }
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { walk, place } = self;
+        match place {
+            // Content that is not in a list is one all the same.
+            Place::Content | Place::Contents => walk.findings.turns += 1,
+            Place::Tool => walk.findings.has_tools = true,
+            Place::Blob => walk.findings.media.begin(),
+            _ => {}
+        }
+        while let Some(next) = map.next_key_seed(Key { walk, place })? {
+            walk.findings.names_model |= next == Place::Model;
+            if place == Place::Request && next == Place::Contents {
+                walk.findings.contents = walk.findings.contents.max(Contents::Empty);
+            }
+            if matches!(
+                next,
+                Place::Text
+                    | Place::FunctionCall
+                    | Place::FunctionResponse
+                    | Place::Blob
+                    | Place::ImageUrl
+                    | Place::ToolCalls
+            ) && matches!(place, Place::Part | Place::Parts | Place::Content | Place::Contents)
+            {
+                walk.findings.contents = Contents::Present;
+            }
+            map.next_value_seed(At { walk, place: next })?;
+        }
+        if place == Place::Blob {
+            walk.findings.media.end();
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let place = self.place.element();
+        while seq.next_element_seed(At { walk: self.walk, place })?.is_some() {
+            // A part of a kind that is not known here is a part.
+            if place == Place::Part {
+                self.walk.findings.contents = Contents::Present;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        let Self { walk, place } = self;
+        match place {
+            Place::BlobType => walk.findings.media.mime_type(text),
+            Place::ImageUrl => walk.findings.media.image_url(text),
+            Place::Cached => walk.findings.has_cached_content |= !text.is_empty(),
+            _ if place.is_text() => {
+                if !text.is_empty() && matches!(place, Place::Contents | Place::Content | Place::Parts | Place::Part) {
+                    walk.findings.contents = Contents::Present;
+                }
+                walk.hear(text)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, data: &[u8]) -> Result<(), E> {
+        if self.place == Place::BlobData {
+            self.walk.findings.media.data(data);
+        }
+        Ok(())
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// A key, which says where its value stands and may count itself.
+struct Key<'w, 'l> {
+    walk: &'w mut Walk<'l>,
+    place: Place,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
+    type Value = Place;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Place, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key<'_, '_> {
+    type Value = Place;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Place, E> {
+        if self.place.counts_keys() {
+            self.walk.hear(key)?;
+        }
+        Ok(self.place.of(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Heard(Vec<String>);
+
+    impl Listener for Heard {
+        fn hear(&mut self, text: &str) -> bool {
+            self.0.push(text.to_owned());
+            self.0.len() < 100
+        }
+    }
+
+    fn scanned(body: &str) -> (Findings, Vec<String>) {
+        let mut heard = Heard::default();
+        let findings = scan(body.as_bytes(), &mut heard).unwrap();
+        (findings, heard.0)
+    }
+
+    fn output(findings: &Findings) -> Option<i64> {
+        findings.max_output.as_ref().map(|output| output.tokens)
+    }
+
+    #[test]
+    fn where_the_output_limit_stands() {
+        for (body, number) in [
+            (r#"{"generationConfig":{"maxOutputTokens": 70000 }}"#, "70000"),
+            (r#"{"max_tokens":-1}"#, "-1"),
+            (r#"{"max_completion_tokens":5.0}"#, "5.0"),
+            (r#"{"generation_config":{"max_output_tokens":"12"}}"#, "\"12\""),
+        ] {
+            let found = scanned(body).0.max_output.unwrap();
+            assert_eq!(
+                (&body[found.at], found.tokens.to_string()),
+                (number, number.trim_matches('"').replace(".0", ""))
+            );
+        }
+        for body in [r#"{"max_tokens":"many"}"#, r#"{"max_tokens":null}"#, r#"{"max_tokens":{}}"#, "{}"] {
+            assert_eq!(scanned(body).0.max_output, None, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_texts_of_a_request_are_heard_and_nothing_else() {
+        let schema = json!({"type": "OBJECT", "title": "no", "description": "d", "required": ["r"], "nullable": true,
+            "properties": {"p": {"type": "STRING", "format": "f", "enum": ["e1", "e2"]}, "q": {"items": {"description": "i"}}},
+            "example": {"k": "v"}});
+        let camel = json!({
+            "contents": [
+                {"role": "user", "parts": [{"text": "one", "thought": true, "thoughtSignature": "no"}, {"text": "two é\n"}]},
+                {"role": "model", "parts": [{"functionCall": {"id": "no", "name": "call", "args": {"a": ["b", {"c": "d"}], "n": 1}}}]},
+                {"parts": [{"functionResponse": {"name": "resp", "response": {"x": true, "y": "z"}}}, {"executableCode": {"code": "no"}}]},
+            ],
+            "tools": [{"functionDeclarations": [{"name": "fn", "description": "desc", "parameters": schema}]}, {"googleSearch": {}}],
+            "generationConfig": {"responseSchema": {"description": "rs"}, "maxOutputTokens": 10, "stopSequences": ["no"]},
+            "systemInstruction": {"parts": [{"text": "sys"}]},
+            "safetySettings": [{"category": "no"}],
+        });
+        let (findings, heard) = scanned(&camel.to_string());
+        let mut sorted = heard.clone();
+        sorted.sort_unstable();
+        let mut expected = [
+            "one", "two é\n", "call", "a", "b", "c", "d", "n", "resp", "x", "y", "z", "fn", "desc", "d", "r", "p", "f",
+            "e1", "e2", "q", "i", "k", "v", "rs", "sys",
+        ];
+        expected.sort_unstable();
+        assert_eq!(sorted, expected);
+        assert_eq!((findings.contents, findings.turns, findings.has_tools), (Contents::Present, 3, true));
+        assert_eq!(output(&findings), Some(10));
+
+        // In snake case, in the wrapper of countTokens, and in a batch of embeddings.
+        let snake = json!({"generate_content_request": {"model": "no", "system_instruction": {"parts": [{"text": "s"}]},
+            "generation_config": {"max_output_tokens": "7"}, "contents": [{"parts": [{"function_call": {"name": "n"}}]}]}});
+        let (findings, mut heard) = scanned(&snake.to_string());
+        heard.sort_unstable();
+        assert_eq!((heard, output(&findings)), (vec!["n".into(), "s".into()], Some(7)));
+        let batch = json!({"requests": [{"model": "no", "content": {"parts": [{"text": "a"}]}}, {"content": {"parts": [{"text": "b"}]}}]});
+        assert_eq!(scanned(&batch.to_string()).1, ["a", "b"]);
+    }
+
+    #[test]
+    fn the_compatible_surface_is_read_too() {
+        let body = json!({"model": "no", "max_tokens": 5, "messages": [
+            {"role": "system", "content": "sys"},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "https://x/y"}}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "no", "function": {"name": "f", "arguments": "{}"}}]},
+        ], "tools": [{"type": "function", "function": {"name": "g", "description": "d", "parameters": {"properties": {"p": {}}}}}]});
+        let (findings, mut heard) = scanned(&body.to_string());
+        heard.sort_unstable();
+        assert_eq!(heard, ["d", "f", "g", "hi", "p", "sys", "{}"]);
+        assert_eq!((findings.turns, findings.media.uncounted, output(&findings)), (3, 1, Some(5)));
+        assert_eq!(scanned(&json!({"input": ["a", "b"]}).to_string()).1, ["a", "b"]);
+        assert_eq!(scanned(&json!({"input": "a"}).to_string()).1, ["a"]);
+    }
+
+    #[test]
+    fn whether_there_is_anything_to_answer() {
+        for (body, contents) in [
+            ("{}", Contents::Missing),
+            (r#"{"contents":[]}"#, Contents::Empty),
+            (r#"{"contents":null}"#, Contents::Empty),
+            (r#"{"contents":[{"role":"user"}]}"#, Contents::Empty),
+            (r#"{"contents":[{"parts":[]}]}"#, Contents::Empty),
+            (r#"{"contents":[{"parts":[{"text":"x"}]}]}"#, Contents::Present),
+            (r#"{"contents":[{"parts":[{"text":""}]}]}"#, Contents::Present),
+            (r#"{"contents":[{"parts":[{"newKind":{}}]}]}"#, Contents::Present),
+            (r#"{"contents":{"parts":{"text":"x"}}}"#, Contents::Present),
+            (r#"{"contents":"x"}"#, Contents::Present),
+            (r#"{"messages":[]}"#, Contents::Empty),
+            (r#"{"messages":[{"role":"user","content":"x"}]}"#, Contents::Present),
+            (r#"{"input":"x"}"#, Contents::Present),
+            (r#"{"content":{"parts":[{"inlineData":{"data":"AA=="}}]}}"#, Contents::Present),
+        ] {
+            assert_eq!(scanned(body).0.contents, contents, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let broken = "{\n  \"contents\": [\n    {\"parts\": [}\n  ]\n}";
+        let Err(Unread::Malformed { line: 3, column, message }) = scan(broken.as_bytes(), &mut Heard::default()) else {
+            panic!()
+        };
+        assert!(column >= 15 && message.contains("expected") && !message.contains("line"), "{column} {message}");
+        assert!(matches!(scan(b"{} x", &mut Heard::default()), Err(Unread::Malformed { line: 1, column: 4, .. })));
+        let deep = format!("{{\"contents\":{}{}}}", "[".repeat(300), "]".repeat(300));
+        let read = scan(deep.as_bytes(), &mut Heard::default());
+        assert!(matches!(read, Ok(_) | Err(Unread::TooDeep)), "{read:?}");
+        let many = format!("{{\"contents\":[{{\"parts\":[{}]}}]}}", vec![r#"{"text":"x"}"#; 200].join(","));
+        assert!(matches!(scan(many.as_bytes(), &mut Heard::default()), Err(Unread::Enough)));
+    }
+}
