@@ -1,0 +1,280 @@
+//! What can be said of a request without waiting for anybody.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body::Body;
+
+use super::{
+    Count,
+    count::{self, Counting, Lengths},
+    layer::{AskUpstream, Settings, UnknownModel},
+    models::{Model, ModelVerdict},
+    scan::{self, Findings, Unread},
+    verdict::{self, Output},
+    watch::Watch,
+};
+use crate::{
+    body::Resend,
+    call::{Call, Operation, Surface},
+    context,
+    failure::Failure,
+    quota::TokenCost,
+};
+
+/// Up to so many bytes of text are counted where they are: at a hundred million bytes a second, half a millisecond.
+pub(super) const INLINE: u64 = 64 * 1024;
+
+/// What the check came to.
+pub(super) enum Checked {
+    /// It is sent.
+    Passes(Option<Watch>),
+    Refused(Failure),
+    /// It has to be counted first.
+    Undecided(Box<Question>),
+}
+
+/// A request of which it is not known whether it is too long.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) body: Bytes,
+    pub(super) call: Call,
+    pub(super) model: Arc<str>,
+    pub(super) limit: Option<u64>,
+    pub(super) findings: Findings,
+    pub(super) bytes: u64,
+    /// Its texts, as far as they are counted.
+    pub(super) count: Count,
+}
+
+/// What a count decides.
+pub(super) enum Decision {
+    Fits(TokenCost),
+    TooLong(Failure),
+    Unknown,
+}
+
+/// Checks a request, and says in its [`Context`](context::Context) what it costs.
+pub(super) fn check<B>(settings: &Arc<Settings>, request: &mut Request<B>) -> Checked
+where
+    B: Resend<Data = Bytes> + From<Bytes>,
+{
+    let mut call = match context::Context::of(request).and_then(context::Context::call) {
+        Some(call) => call.clone(),
+        None => Call::new(request.method(), request.uri()),
+    };
+    if !is_checked(&call) || request.headers().contains_key(header::CONTENT_ENCODING) {
+        return Checked::Passes(None);
+    }
+    let Some(body) = in_memory(request.body()) else { return Checked::Passes(None) };
+    if call.model().is_none() {
+        call = call.read_body(&body);
+    }
+    let claims_json = claims_json(request.headers());
+    let mut lengths = Lengths::default();
+    let findings = match scan::scan(&body, &mut lengths) {
+        Ok(findings) => findings,
+        Err(Unread::Malformed { message, line, column }) if claims_json => {
+            return Checked::Refused(verdict::malformed(&message, line, column));
+        }
+        Err(_) => return Checked::Passes(None),
+    };
+    if claims_json && let Some(failure) = verdict::contents(findings.contents, &call) {
+        return Checked::Refused(failure);
+    }
+    let Some(model) = call.shared_model() else { return Checked::Passes(None) };
+    let known = match known(settings, &model, call.operation()) {
+        Ok(known) => known,
+        Err(failure) => return Checked::Refused(failure),
+    };
+    if !call.pays_quota() {
+        return Checked::Passes(None);
+    }
+    let mut question = Question {
+        limit: None,
+        bytes: lengths.bytes,
+        count: lengths.count,
+        body,
+        call,
+        model,
+        findings,
+    };
+    if question.call.operation() == Operation::GenerateContent {
+        match output(settings, request, &question, known.as_deref()) {
+            Ok(Some(body)) => question.body = body,
+            Ok(None) => {}
+            Err(failure) => return Checked::Refused(failure),
+        }
+        question.limit = settings.models.effective_input_limit(&question.model).map(|limit| limit.tokens);
+        let wants_count = settings.ask == AskUpstream::Always && question.can_be_asked();
+        match question.decide(settings) {
+            Decision::TooLong(failure) => return Checked::Refused(failure),
+            Decision::Fits(_) if !wants_count => {}
+            _ if question.count_inline(settings).is_none() || wants_count => {
+                return Checked::Undecided(Box::new(question));
+            }
+            _ => {}
+        }
+    }
+    question.count_inline(settings);
+    match question.decide(settings) {
+        Decision::Fits(cost) => Checked::Passes(Some(question.publish(settings, request, cost))),
+        Decision::TooLong(failure) => Checked::Refused(failure),
+        Decision::Unknown => Checked::Undecided(Box::new(question)),
+    }
+}
+
+/// What this room understands: calls that carry contents.
+fn is_checked(call: &Call) -> bool {
+    let is_ours = matches!(call.surface(), Surface::Developer | Surface::Vertex | Surface::OpenAi);
+    let has_contents = matches!(
+        call.operation(),
+        Operation::GenerateContent | Operation::EmbedContent | Operation::BatchEmbedContents | Operation::CountTokens
+    );
+    is_ours && has_contents
+}
+
+fn known(settings: &Settings, model: &str, operation: Operation) -> Result<Option<Arc<Model>>, Failure> {
+    match settings.models.verdict(model, operation) {
+        ModelVerdict::Known(model) => Ok(Some(model)),
+        ModelVerdict::MethodUnsupported { model, supported } => {
+            let supported: Vec<_> = supported.names().collect();
+            Err(verdict::not_supported(model.name(), operation, &supported.join(", ")))
+        }
+        ModelVerdict::Missing { nearest } if settings.unknown_model == UnknownModel::Refuse => {
+            Err(verdict::no_such_model(model, &nearest))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Looks at the output limit. Gives back another body where it had to be changed.
+fn output<B: From<Bytes>>(
+    settings: &Settings,
+    request: &mut Request<B>,
+    question: &Question,
+    known: Option<&Model>,
+) -> Result<Option<Bytes>, Failure> {
+    let asked = question.findings.max_output.as_ref();
+    match (verdict::output(settings.max_output, asked, known), asked) {
+        (Output::Refuse(failure), _) => Err(failure),
+        (Output::Warn(message), _) => {
+            tracing::warn!(model = &*question.model, "{message}");
+            Ok(None)
+        }
+        (Output::Clamp(tokens), Some(asked)) => {
+            let (body, number) = (&question.body, tokens.to_string());
+            let body = Bytes::from([&body[..asked.at.start], number.as_bytes(), &body[asked.at.end..]].concat());
+            if request.headers().contains_key(header::CONTENT_LENGTH) {
+                request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            }
+            *request.body_mut() = B::from(body.clone());
+            Ok(Some(body))
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Question {
+    /// Counts at once, if there is anybody to count and little to be counted. `None`: there is not.
+    fn count_inline(&mut self, settings: &Settings) -> Option<()> {
+        if self.bytes > INLINE || self.count.is_exact() {
+            return (self.bytes <= INLINE).then_some(());
+        }
+        let counter = settings.counter.as_ref()?.counter(&self.model);
+        self.count = self.counted(Counting::all(counter, self.bytes));
+        Some(())
+    }
+
+    /// Walks the body again, for a counter.
+    pub(super) fn counted(&self, mut counting: Counting) -> Count {
+        // What was read once can be read again; whoever has heard enough stops.
+        let _ = scan::scan(&self.body, &mut counting);
+        let counted = counting.total();
+        Count::between(counted.at_least.max(self.count.at_least), counted.at_most.min(self.count.at_most))
+    }
+
+    /// What follows from what is known.
+    pub(super) fn decide(&self, settings: &Settings) -> Decision {
+        let besides = count::besides(&self.findings);
+        let Count { at_least, at_most } = self.count;
+        if let Some(limit) = self.limit {
+            if at_least > limit {
+                let how = if self.count.is_exact() { "counted here" } else { "at least so many" };
+                return Decision::TooLong(verdict::too_long(&self.model, at_least, limit, how));
+            }
+            if besides.is_none_or(|besides| at_most.saturating_add(besides) > limit) {
+                return Decision::Unknown;
+            }
+        }
+        Decision::Fits(self.cost(settings))
+    }
+
+    /// What it costs, as well as can be said.
+    pub(super) fn cost(&self, settings: &Settings) -> TokenCost {
+        let media = self.findings.media.estimate;
+        match self.count.is_exact() {
+            true if media == 0 => TokenCost::at_least(self.count.at_least),
+            true => TokenCost::estimate(settings.calibration.correct(&self.model, self.estimate())),
+            false => {
+                let estimate = settings.calibration.correct(&self.model, self.estimate());
+                TokenCost::estimate(estimate.max(self.count.at_least))
+            }
+        }
+    }
+
+    /// The same, without what was learned of this model.
+    pub(super) fn estimate(&self) -> u64 {
+        let texts = if self.count.is_exact() { self.count.at_least } else { self.count.likely() };
+        texts.saturating_add(self.findings.media.estimate)
+    }
+
+    /// Whether the upstream can be asked to count it.
+    pub(super) fn can_be_asked(&self) -> bool {
+        matches!(self.call.surface(), Surface::Developer | Surface::Vertex)
+            && self.call.operation() == Operation::GenerateContent
+    }
+
+    /// Says what it costs, and what to learn from its answer.
+    pub(super) fn publish<B>(&self, settings: &Arc<Settings>, request: &mut Request<B>, cost: TokenCost) -> Watch {
+        context::Context::update(request.extensions_mut(), |context| context.set_token_cost(cost));
+        Watch::new(settings.clone(), self.model.clone(), self.estimate())
+    }
+}
+
+/// The whole body, if it is in memory.
+fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
+    let mut body = pin!(body.try_clone()?);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    loop {
+        match Pin::as_mut(&mut body).poll_frame(&mut context) {
+            Poll::Ready(None) => return Some(if more.is_empty() { first } else { more.freeze() }),
+            Poll::Ready(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if first.is_empty() && more.is_empty() {
+                    first = data;
+                } else {
+                    if more.is_empty() {
+                        more.extend_from_slice(&first);
+                    }
+                    more.extend_from_slice(&data);
+                }
+            }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
+        }
+    }
+}
+
+/// Whether the body is said to be JSON: what is not, the upstream judges.
+fn claims_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}

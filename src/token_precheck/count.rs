@@ -1,0 +1,200 @@
+//! How many tokens a request has: between two numbers, and as well as can be said.
+
+use std::fmt;
+
+use super::scan::{Findings, Listener};
+
+/// Tokens the upstream adds for a turn: who speaks, and where it ends.
+const PER_TURN: u64 = 16;
+
+/// What it adds for tools at most, besides their declarations. Nobody has published it.
+const FOR_TOOLS: u64 = 2_048;
+
+/// What it adds in any case.
+const MARGIN: u64 = 64;
+
+/// Counts the tokens of requests, exactly or within bounds.
+///
+/// It is asked only where bytes alone decide nothing. What is over 64 KiB of text in all is counted on tokio's blocking
+/// threads.
+///
+/// ```
+/// use tower_gemini::{TokenPrecheckLayer, token_precheck::{Count, CountTokens, TextCounter}};
+///
+/// /// Counts words, which is no way to count tokens.
+/// #[derive(Debug)]
+/// struct Words;
+///
+/// impl CountTokens for Words {
+///     fn counter(&self, _model: &str) -> Box<dyn TextCounter> {
+///         Box::new(WordCounter(Count::default()))
+///     }
+/// }
+///
+/// struct WordCounter(Count);
+///
+/// impl TextCounter for WordCounter {
+///     fn push(&mut self, text: &str) {
+///         self.0 += Count::between(text.split_whitespace().count() as u64, text.len() as u64);
+///     }
+///
+///     fn count(&self) -> Count {
+///         self.0
+///     }
+/// }
+///
+/// let layer = TokenPrecheckLayer::default().counter(Words);
+/// # drop(layer);
+/// ```
+pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
+    /// A counter for one request to this model.
+    fn counter(&self, model: &str) -> Box<dyn TextCounter>;
+}
+
+/// Counts the texts of one request: contents, function calls, declarations, schemas, the system instruction.
+pub trait TextCounter {
+    /// One more text, which is counted by itself, without a beginning-of-text token.
+    fn push(&mut self, text: &str);
+
+    /// The tokens of all texts so far.
+    fn count(&self) -> Count;
+}
+
+/// A number of tokens, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Count {
+    /// There are no fewer: proven.
+    pub at_least: u64,
+    /// There are no more: proven.
+    pub at_most: u64,
+}
+
+impl Count {
+    /// Counted.
+    pub const fn exactly(tokens: u64) -> Self {
+        Self { at_least: tokens, at_most: tokens }
+    }
+
+    /// No fewer and no more than that.
+    pub const fn between(at_least: u64, at_most: u64) -> Self {
+        Self { at_least, at_most }
+    }
+
+    /// What is proven by a text's length alone, for the vocabulary of Gemini and Gemma: no piece of it is longer than 48
+    /// bytes or 31 characters, and none is shorter than a byte.
+    pub fn by_length(text: &str) -> Self {
+        Self { at_least: (text.len() as u64).div_ceil(48), at_most: text.len() as u64 }
+    }
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.at_least = self.at_least.saturating_add(other.at_least);
+        self.at_most = self.at_most.saturating_add(other.at_most);
+    }
+}
+
+/// Hears texts and keeps their lengths.
+#[derive(Debug, Default)]
+pub(super) struct Lengths {
+    pub(super) bytes: u64,
+    pub(super) count: Count,
+}
+
+impl Listener for Lengths {
+    fn hear(&mut self, text: &str) -> bool {
+        self.bytes = self.bytes.saturating_add(text.len() as u64);
+        self.count += Count::by_length(text);
+        true
+    }
+}
+
+/// Hears texts and counts them, until it is decided on which side of a limit they are.
+pub(super) struct Counting {
+    counter: Box<dyn TextCounter>,
+    /// Where to stop, and what is not text at most. `None`: all is counted.
+    until: Option<(u64, u64)>,
+    /// Bytes of text that have not been heard yet: they are no more tokens than that.
+    left: u64,
+}
+
+impl Counting {
+    /// Counts to the end a request with so many bytes of text.
+    pub(super) fn all(counter: Box<dyn TextCounter>, bytes: u64) -> Self {
+        Self { counter, until: None, left: bytes }
+    }
+
+    /// Counts until it is known whether the texts and so many tokens `besides` fit into the limit.
+    pub(super) fn until(self, limit: u64, besides: u64) -> Self {
+        Self { until: Some((limit, besides)), ..self }
+    }
+
+    /// What is known of the whole.
+    pub(super) fn total(&self) -> Count {
+        let mut total = self.counter.count();
+        total += Count::between(0, self.left);
+        total
+    }
+}
+
+impl Listener for Counting {
+    fn hear(&mut self, text: &str) -> bool {
+        self.left = self.left.saturating_sub(text.len() as u64);
+        self.counter.push(text);
+        let Some((limit, besides)) = self.until else { return true };
+        let total = self.total();
+        total.at_least <= limit && total.at_most.saturating_add(besides) > limit
+    }
+}
+
+/// The most that the upstream adds to the texts: for turns, tools and media. `None` where nobody can say.
+pub(super) fn besides(findings: &Findings) -> Option<u64> {
+    if findings.has_cached_content || findings.media.uncounted > 0 {
+        return None;
+    }
+    let tools = if findings.has_tools { FOR_TOOLS } else { 0 };
+    let turns = findings.turns.saturating_mul(PER_TURN);
+    Some(MARGIN.saturating_add(tools).saturating_add(turns).saturating_add(findings.media.at_most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Chars(u64);
+
+    impl TextCounter for Chars {
+        fn push(&mut self, text: &str) {
+            self.0 += text.chars().count() as u64;
+        }
+
+        fn count(&self) -> Count {
+            Count::exactly(self.0)
+        }
+    }
+
+    #[test]
+    fn counting_stops_as_soon_as_it_is_decided() {
+        // 10 texts of 100 bytes and 50 tokens.
+        let texts = vec!["é".repeat(50); 10];
+        for (limit, besides, heard, at_least) in
+            [(30, 0, 1, 50), (120, 0, 3, 150), (950, 0, 1, 50), (950, 100, 3, 150), (500, 1, 10, 500)]
+        {
+            let mut counting = Counting::all(Box::<Chars>::default(), 1000).until(limit, besides);
+            let went_on = texts.iter().take_while(|text| counting.hear(text)).count();
+            assert_eq!(((went_on + 1).min(10), counting.total().at_least), (heard, at_least), "{limit} {besides}");
+        }
+        let mut counting = Counting::all(Box::<Chars>::default(), 1000);
+        assert!(texts.iter().all(|text| counting.hear(text)));
+        assert_eq!(counting.total(), Count::exactly(500));
+    }
+
+    #[test]
+    fn lengths_prove_bounds() {
+        let mut lengths = Lengths::default();
+        assert!(lengths.hear(&"a".repeat(480)) && lengths.hear("x"));
+        assert_eq!((lengths.bytes, lengths.count), (481, Count::between(11, 481)));
+    }
+}

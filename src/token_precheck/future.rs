@@ -1,0 +1,116 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    undecided::{Decided, Undecided},
+    watch::Watch,
+};
+use crate::{
+    body::Resend,
+    error::{BoxError, Error},
+    failure::Failure,
+};
+
+pin_project! {
+    /// The future of [`TokenPrecheck`](super::TokenPrecheck).
+    pub struct ResponseFuture<S, B, R, F> {
+        #[pin]
+        state: State<S, B, R, F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, R, F> {
+        Calling { #[pin] future: F, watch: Option<Watch> },
+        // In a box: most calls are decided at once, and are smaller for it.
+        Undecided { undecided: Pin<Box<Undecided<S, B, R, F>>> },
+        Refused { failure: Option<Failure> },
+    }
+}
+
+impl<S, B, R, F> ResponseFuture<S, B, R, F> {
+    pub(super) fn calling(future: F, watch: Option<Watch>) -> Self {
+        Self { state: State::Calling { future, watch } }
+    }
+
+    pub(super) fn undecided(undecided: Undecided<S, B, R, F>) -> Self {
+        Self { state: State::Undecided { undecided: Box::pin(undecided) } }
+    }
+
+    pub(super) fn refused(failure: Failure) -> Self {
+        Self { state: State::Refused { failure: Some(failure) } }
+    }
+}
+
+impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the request, which has keys in it.
+        let state = match &self.state {
+            State::Calling { .. } => "calling",
+            State::Undecided { .. } => "undecided",
+            State::Refused { .. } => "refused",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Resend<Data = Bytes> + From<Bytes>,
+    R: Body,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Undecided { undecided } => {
+                    let Decided { mut inner, request, watch } = match ready!(undecided.as_mut().poll(cx)) {
+                        Ok(decided) => decided,
+                        Err(error) => return Poll::Ready(Err(error)),
+                    };
+                    let future = inner.call(request);
+                    state.set(State::Calling { future, watch: Some(watch) });
+                }
+                StateProj::Calling { future, watch } => {
+                    let result = ready!(future.poll(cx)).map_err(Into::into);
+                    if let Some(watch) = watch.take() {
+                        watch.learn(&result);
+                    }
+                    return Poll::Ready(result);
+                }
+                StateProj::Refused { failure } => {
+                    return Poll::Ready(Err(match failure.take() {
+                        Some(failure) => refusal(failure),
+                        None => polled_again(),
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// Nothing was sent, whoever's fault it is.
+pub(super) fn refusal(failure: Failure) -> BoxError {
+    Error::refusal(super::NAME, failure).map_outcome(|outcome| outcome.with_sent(false)).into()
+}
+
+/// A future was polled after it had been ready: a mistake of whoever polls.
+pub(super) fn polled_again() -> BoxError {
+    "the token check's future was polled after it had been ready".into()
+}

@@ -1,0 +1,265 @@
+//! A request that has to be counted before it is known whether it is too long: here, on a blocking thread where it is
+//! large, and by the upstream where nothing here can decide.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::{
+    runtime::Handle,
+    task::JoinHandle,
+    time::{Instant, Sleep, sleep_until},
+};
+use tower_service::Service;
+
+use super::{
+    Count, ask,
+    asked::ContentHash,
+    check::{Decision, Question},
+    count::{Counting, besides},
+    future::{polled_again, refusal},
+    layer::{AskUpstream, Settings},
+    verdict,
+    watch::Watch,
+};
+use crate::{body::Resend, context, error::BoxError, quota::TokenCost, ready::Readied};
+
+pin_project! {
+    /// A request, and how far it has come.
+    pub(super) struct Undecided<S, B, R, F> {
+        inner: Readied<S>,
+        request: Option<Request<B>>,
+        settings: Arc<Settings>,
+        question: Arc<Question>,
+        #[pin]
+        step: Step<R, F>,
+        #[pin]
+        give_up: Option<Sleep>,
+    }
+}
+
+pin_project! {
+    #[project = StepProj]
+    enum Step<R, F> {
+        Begin,
+        Counting { task: JoinHandle<Count> },
+        /// The upstream shall count, as soon as the service is ready.
+        Ask { content: ContentHash },
+        Asking { #[pin] future: F, content: ContentHash },
+        Reading { #[pin] body: R, read: Vec<u8>, content: ContentHash },
+        /// It is sent, and costs that much.
+        Send { cost: TokenCost },
+    }
+}
+
+/// A request that may go, and a service that is ready for it.
+pub(super) struct Decided<S, B> {
+    pub(super) inner: Readied<S>,
+    pub(super) request: Request<B>,
+    pub(super) watch: Watch,
+}
+
+impl<S, B, R, F> Undecided<S, B, R, F> {
+    pub(super) fn new(inner: Readied<S>, request: Request<B>, settings: Arc<Settings>, question: Question) -> Self {
+        let question = Arc::new(question);
+        Self { inner, request: Some(request), settings, question, step: Step::Begin, give_up: None }
+    }
+}
+
+impl<S, B, R> Undecided<S, B, R, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Resend<Data = Bytes> + From<Bytes>,
+    R: Body,
+{
+    pub(super) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Decided<S, B>, BoxError>> {
+        loop {
+            let mut this = self.as_mut().project();
+            let Some(request) = this.request.as_mut() else { return Poll::Ready(Err(polled_again())) };
+            let next = match this.step.as_mut().project() {
+                StepProj::Begin => match count(this.settings, this.question) {
+                    Some(Counted::Here(count)) => self.as_mut().counted(count),
+                    Some(Counted::There(task)) => {
+                        // A wait begins: whatever hangs on the readiness is free for others.
+                        this.inner.release();
+                        Ok(Step::Counting { task })
+                    }
+                    None => self.as_mut().undecidable(),
+                },
+                StepProj::Counting { task } => match ready!(Pin::new(task).poll(cx)) {
+                    Ok(count) => self.as_mut().counted(count),
+                    // The counter has panicked, or the runtime is shutting down.
+                    Err(_) => self.as_mut().undecidable(),
+                },
+                StepProj::Ask { content } => {
+                    let content = *content;
+                    match this.inner.poll_ready(cx) {
+                        Poll::Pending => {
+                            ready!(poll_give_up(this.give_up.as_mut(), cx));
+                            self.as_mut().unanswered()
+                        }
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                        Poll::Ready(Ok(())) => match ask::request(request, this.question) {
+                            Some(counts) => Ok(Step::Asking { future: this.inner.call(counts), content }),
+                            None => self.as_mut().unanswered(),
+                        },
+                    }
+                }
+                StepProj::Asking { future, content } => match future.poll(cx) {
+                    Poll::Ready(Ok(response)) if response.status().is_success() => {
+                        Ok(Step::Reading { body: response.into_body(), read: Vec::new(), content: *content })
+                    }
+                    Poll::Ready(_) => self.as_mut().unanswered(),
+                    Poll::Pending => {
+                        ready!(poll_give_up(this.give_up.as_mut(), cx));
+                        self.as_mut().unanswered()
+                    }
+                },
+                StepProj::Reading { body, read, content } => match body.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Some(mut data) = frame.into_data().ok() {
+                            use bytes::Buf;
+                            while data.has_remaining() && read.len() <= ask::MAX_ANSWER {
+                                let chunk = data.chunk();
+                                read.extend_from_slice(chunk);
+                                let len = chunk.len();
+                                data.advance(len);
+                            }
+                        }
+                        if read.len() <= ask::MAX_ANSWER {
+                            continue;
+                        }
+                        self.as_mut().unanswered()
+                    }
+                    Poll::Ready(None) => match ask::answer(read) {
+                        Some(tokens) => {
+                            this.settings.asked.keep(*content, tokens);
+                            self.as_mut().answered(tokens)
+                        }
+                        None => self.as_mut().unanswered(),
+                    },
+                    Poll::Ready(Some(Err(_))) => self.as_mut().unanswered(),
+                    Poll::Pending => {
+                        ready!(poll_give_up(this.give_up.as_mut(), cx));
+                        self.as_mut().unanswered()
+                    }
+                },
+                StepProj::Send { cost } => {
+                    if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    let watch = this.question.publish(this.settings, request, *cost);
+                    let Some(request) = this.request.take() else { return Poll::Ready(Err(polled_again())) };
+                    return Poll::Ready(Ok(Decided { inner: this.inner.take_again(), request, watch }));
+                }
+            };
+            match next {
+                Ok(step) => self.as_mut().project().step.set(step),
+                Err(error) => {
+                    *self.as_mut().project().request = None;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+}
+
+type Next<R, F> = Result<Step<R, F>, BoxError>;
+
+impl<S, B, R, F> Undecided<S, B, R, F> {
+    /// The texts are counted here.
+    fn counted(self: Pin<&mut Self>, count: Count) -> Next<R, F> {
+        let this = self.project();
+        let Some(question) = Arc::get_mut(this.question) else { return Err(polled_again()) };
+        question.count = count;
+        let always = this.settings.ask == AskUpstream::Always && this.question.can_be_asked();
+        match this.question.decide(this.settings) {
+            Decision::Fits(cost) if !always => Ok(Step::Send { cost }),
+            Decision::TooLong(failure) => Err(refusal(failure)),
+            Decision::Fits(_) | Decision::Unknown => self.undecidable(),
+        }
+    }
+
+    /// Nothing here decides it.
+    fn undecidable(self: Pin<&mut Self>) -> Next<R, F> {
+        let mut this = self.as_mut().project();
+        let question = this.question;
+        if this.settings.ask == AskUpstream::Never || !question.can_be_asked() {
+            return self.unanswered();
+        }
+        let content = this.settings.asked.hash(&question.model, &question.body);
+        if let Some(tokens) = this.settings.asked.get(content) {
+            return self.answered(tokens);
+        }
+        let now = Instant::now();
+        let deadline = this.request.as_ref().and_then(context::Context::of).and_then(context::Context::deadline);
+        let patience = deadline.map_or(this.settings.ask_timeout, |deadline| deadline.remaining(now).min(this.settings.ask_timeout));
+        this.give_up.set(Some(sleep_until(context::Deadline::after(patience).instant())));
+        Ok(Step::Ask { content })
+    }
+
+    /// The upstream has counted it.
+    fn answered(self: Pin<&mut Self>, tokens: u64) -> Next<R, F> {
+        let this = self.project();
+        match this.question.limit {
+            Some(limit) if tokens > limit => {
+                let failure = verdict::too_long(&this.question.model, tokens, limit, "as countTokens says");
+                Err(refusal(failure))
+            }
+            _ => Ok(Step::Send { cost: TokenCost::at_least(tokens) }),
+        }
+    }
+
+    /// Nobody can say.
+    fn unanswered(self: Pin<&mut Self>) -> Next<R, F> {
+        let this = self.project();
+        match this.question.limit {
+            Some(limit) if this.settings.fail_closed && matches!(this.question.decide(this.settings), Decision::Unknown) => {
+                Err(refusal(verdict::cannot_be_counted(&this.question.model, limit)))
+            }
+            _ => Ok(Step::Send { cost: this.question.cost(this.settings) }),
+        }
+    }
+}
+
+enum Counted {
+    Here(Count),
+    There(JoinHandle<Count>),
+}
+
+/// Counts here, if there is anybody to count: on a blocking thread, so that nobody else's call waits for it.
+fn count(settings: &Arc<Settings>, question: &Arc<Question>) -> Option<Counted> {
+    let counter = settings.counter.clone()?;
+    if question.count.is_exact() {
+        return Some(Counted::Here(question.count));
+    }
+    // The task must not share the question, which is changed when it has ended.
+    let (body, model, bounds) = (question.body.clone(), question.model.clone(), question.count);
+    let (bytes, limit, besides) = (question.bytes, question.limit, besides(&question.findings));
+    let count = move || {
+        let mut counting = Counting::all(counter.counter(&model), bytes);
+        if let (Some(limit), Some(besides)) = (limit, besides) {
+            counting = counting.until(limit, besides);
+        }
+        super::check::counted(&body, counting, bounds)
+    };
+    Some(match Handle::try_current() {
+        Ok(runtime) => Counted::There(runtime.spawn_blocking(count)),
+        Err(_) => Counted::Here(count()),
+    })
+}
+
+fn poll_give_up(give_up: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+    match give_up.as_pin_mut() {
+        Some(sleep) => sleep.poll(cx),
+        None => Poll::Pending,
+    }
+}

@@ -1,0 +1,90 @@
+//! What is refused, and in which words. Pure: everything that is known is handed in.
+
+use crate::{
+    call::Operation,
+    failure::{Failure, Kind},
+};
+
+use super::{
+    layer::MaxOutputPolicy,
+    models::Model,
+    scan::{Contents, MaxOutput},
+};
+
+/// What becomes of the output limit that a request asks for.
+#[derive(Debug)]
+pub(super) enum Output {
+    Fine,
+    Warn(String),
+    /// It is replaced by this.
+    Clamp(u64),
+    Refuse(Failure),
+}
+
+pub(super) fn malformed(message: &str, line: usize, column: usize) -> Failure {
+    let message = format!("Invalid JSON payload received: {message} at line {line}, column {column}.");
+    Failure::local(Kind::InvalidRequest, message)
+}
+
+pub(super) fn contents(contents: Contents, operation: Operation, field: &str) -> Option<Failure> {
+    let what = match contents {
+        Contents::Present => return None,
+        Contents::Missing => "is not specified",
+        Contents::Empty => "is empty",
+    };
+    let needed = match operation {
+        Operation::EmbedContent | Operation::BatchEmbedContents => "an embedding needs at least one text",
+        _ => "a request needs at least one with a part in it",
+    };
+    Some(Failure::local(Kind::InvalidRequest, format!("{field} {what}: {needed}.")))
+}
+
+pub(super) fn no_such_model(model: &str, nearest: &[impl AsRef<str>]) -> Failure {
+    let nearest: Vec<_> = nearest.iter().map(AsRef::as_ref).collect();
+    let message = format!(
+        "models/{model} is not found: it is not among the models that the API lists. Did you mean {}?",
+        nearest.join(" or ")
+    );
+    Failure::local(Kind::ModelNotFound, message)
+}
+
+pub(super) fn not_supported(model: &str, method: &str, supported: &str) -> Failure {
+    let message = format!("models/{model} is not supported for {method}; it supports {supported}.");
+    Failure::local(Kind::ModelNotFound, message)
+}
+
+/// In the API's own words, so that whoever reads its refusals reads this one.
+pub(super) fn too_long(model: &str, count: u64, limit: u64, how: &str) -> Failure {
+    let message = format!(
+        "The input token count ({count}) exceeds the maximum number of tokens allowed ({limit}) for {model} ({how}). \
+         Shorten the input, or ask a model with a larger context."
+    );
+    Failure::local(Kind::ContextTooLong, message).with_token_numbers(count, limit)
+}
+
+pub(super) fn cannot_be_counted(model: &str, limit: u64) -> Failure {
+    let message = format!(
+        "It could not be counted whether the input fits into the {limit} tokens that {model} takes, and what cannot be \
+         counted is not sent here."
+    );
+    Failure::local(Kind::ContextTooLong, message)
+}
+
+pub(super) fn output(policy: MaxOutputPolicy, asked: Option<&MaxOutput>, model: Option<&Model>) -> Output {
+    let Some(asked) = asked.filter(|_| policy != MaxOutputPolicy::Off) else { return Output::Fine };
+    // One budget for input and output: the output alone says nothing.
+    let listed = model.filter(|model| !model.shares_limit()).and_then(Model::output_limit);
+    let most = listed.unwrap_or(u64::MAX);
+    let is_fine = u64::try_from(asked.tokens).is_ok_and(|tokens| (1..=most).contains(&tokens));
+    if is_fine {
+        return Output::Fine;
+    }
+    let range = listed.map_or_else(|| "1 or more".to_owned(), |most| format!("1 to {most}"));
+    let name = model.map_or("the model", Model::name);
+    let message = format!("maxOutputTokens is {}, and {name} takes {range}", asked.tokens);
+    match policy {
+        MaxOutputPolicy::Refuse => Output::Refuse(Failure::local(Kind::InvalidRequest, format!("{message}."))),
+        MaxOutputPolicy::Clamp => Output::Clamp(asked.tokens.max(1).unsigned_abs().min(most)),
+        MaxOutputPolicy::Off | MaxOutputPolicy::Warn => Output::Warn(message),
+    }
+}

@@ -1,0 +1,55 @@
+//! What an answer teaches: how far the estimate was off, and the limit that is really served.
+
+use std::sync::Arc;
+
+use http::Response;
+
+use super::layer::Settings;
+use crate::{
+    context::Outcome,
+    error::BoxError,
+    failure::{Failure, Kind},
+};
+
+/// A call under way.
+#[derive(Debug)]
+pub(super) struct Watch {
+    settings: Arc<Settings>,
+    model: Arc<str>,
+    estimate: u64,
+}
+
+impl Watch {
+    pub(super) fn new(settings: Arc<Settings>, model: Arc<str>, estimate: u64) -> Self {
+        Self { settings, model, estimate }
+    }
+
+    /// It has come back.
+    pub(super) fn learn<R>(self, result: &Result<Response<R>, BoxError>) {
+        match result {
+            Ok(response) => {
+                let Some(said) = response.extensions().get::<Outcome>() else { return };
+                match (said.failure(), said.usage()) {
+                    (Some(failure), _) => self.refused(failure),
+                    (None, Some(usage)) => self.settings.calibration.expect(&self.model, self.estimate, usage.clone()),
+                    (None, None) => {}
+                }
+            }
+            Err(error) => {
+                if let Some(failure) = Outcome::of_error(error).failure() {
+                    self.refused(failure);
+                }
+            }
+        }
+    }
+
+    fn refused(&self, failure: &Failure) {
+        // A refusal of this crate's own teaches nothing.
+        if failure.kind() == Kind::ContextTooLong
+            && failure.status().is_some()
+            && let Some(limit) = failure.token_limit()
+        {
+            self.settings.models.learn_input_limit(&self.model, limit);
+        }
+    }
+}
