@@ -86,6 +86,7 @@ pub mod retry;
 pub mod status;
 mod sync;
 pub mod timeout;
+pub mod token_precheck;
 
 pub use crate::{
     classify::ClassifyLayer,
