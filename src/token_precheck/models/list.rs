@@ -56,9 +56,9 @@ fn model(entry: &RawValue) -> Option<Model> {
     let methods = entry.supported_generation_methods.and_then(|methods| read::<Vec<Cow<'_, str>>>(methods.get()));
     let model = input.into_iter().fold(model, Model::with_input_limit);
     let model = output.into_iter().fold(model, Model::with_output_limit);
-    let model = methods.iter().fold(model, |model, methods| {
-        model.with_methods(Methods::of(methods.iter().map(|method| &**method)))
-    });
+    let model = methods
+        .iter()
+        .fold(model, |model, methods| model.with_methods(Methods::of(methods.iter().map(|method| &**method))));
     Some(if seed::shares_limit(model.name()) { model.with_shared_limit() } else { model })
 }
 
@@ -141,7 +141,10 @@ mod tests {
         let page = page(body).unwrap();
         assert_eq!(page.next.as_deref(), Some("a/b+c"));
         let [pro, argon] = &page.models[..] else { panic!("{page:?}") };
-        assert_eq!((pro.name(), pro.input_limit(), pro.output_limit()), ("gemini-2.5-pro", Some(1_048_576), Some(65_536)));
+        assert_eq!(
+            (pro.name(), pro.input_limit(), pro.output_limit()),
+            ("gemini-2.5-pro", Some(1_048_576), Some(65_536))
+        );
         let methods = pro.methods().unwrap();
         assert!(methods.contains(Operation::GenerateContent) && methods.has_others());
         assert!(!pro.shares_limit() && argon.shares_limit(), "which the list does not say");

@@ -343,10 +343,10 @@ impl State {
     }
 
     fn limit(&self, name: &str, learned_for: Duration) -> Option<Limit> {
-        let listed = self
-            .get(name)
-            .and_then(|model| Some(Limit { tokens: model.input_limit()?, source: model.source() }));
-        let learned = self.learned.get(name, Instant::now, learned_for).map(|tokens| Limit { tokens, source: Source::Learned });
+        let listed =
+            self.get(name).and_then(|model| Some(Limit { tokens: model.input_limit()?, source: model.source() }));
+        let learned =
+            self.learned.get(name, Instant::now, learned_for).map(|tokens| Limit { tokens, source: Source::Learned });
         // On a tie it is the listed one.
         listed.into_iter().chain(learned).min_by_key(|limit| limit.tokens)
     }

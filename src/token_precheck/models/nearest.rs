@@ -6,7 +6,8 @@
 //!
 //! - it is at most two typing errors away from a known name that has the same digits in the same order: `gemini-2.5-flsh`,
 //!   `gemni-2.5-pro`, `gemini-25-flash`; and one in four characters at most, as `abc` is no misspelt `aqa`;
-//! - it is not a known name with other digits (`gemini-3.9-flash`, `gemini-2.0-flash-002`): that is another version;
+//! - it does not have the letters of a known name, and the digits of none that has them (`gemini-3.9-flash`,
+//!   `gemini-2.0-flash-002`): that is another version;
 //! - it is not a near name with something behind it after a `-`, `@`, `.` or `:` (`gemini-2.5-flash-x`): that is a version
 //!   suffix, as `gemini-2.5-flash@001` on Vertex;
 //! - it is not a known name in other case: whether the upstream minds is not known;
@@ -29,10 +30,15 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>)
         return Vec::new();
     }
     let (mut found, mut least) = (Vec::new(), MAX_DISTANCE);
+    let (mut same_letters, mut same_both) = (false, false);
     for other in known {
-        let same_digits = digits(name).eq(digits(other));
-        if (!same_digits && letters(name).eq(letters(other))) || name.eq_ignore_ascii_case(other) {
+        if name.eq_ignore_ascii_case(other) {
             return Vec::new();
+        }
+        let same_digits = digits(name).eq(digits(other));
+        if letters(name).eq(letters(other)) {
+            same_letters = true;
+            same_both |= same_digits;
         }
         let Some(distance) = distance(name.as_bytes(), other.as_bytes()) else { continue };
         if has_suffix(name, other) {
@@ -47,6 +53,9 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>)
             least = distance;
         }
         found.push(other.clone());
+    }
+    if same_letters && !same_both {
+        return Vec::new();
     }
     found.sort_unstable();
     found.truncate(MAX_OFFERED);
@@ -124,8 +133,7 @@ mod tests {
                     i + j
                 } else {
                     let changed = usize::from(a[i - 1] != b[j - 1]);
-                    let mut cost =
-                        (table[i - 1][j] + 1).min(table[i][j - 1] + 1).min(table[i - 1][j - 1] + changed);
+                    let mut cost = (table[i - 1][j] + 1).min(table[i][j - 1] + 1).min(table[i - 1][j - 1] + changed);
                     if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                         cost = cost.min(table[i - 2][j - 2] + 1);
                     }

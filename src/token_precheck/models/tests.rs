@@ -18,8 +18,8 @@ use tower::{ServiceExt, service_fn, util::BoxCloneService};
 
 use super::*;
 use crate::{
-    error::BoxError,
     emulator::{self, Emulator, Trouble, When},
+    error::BoxError,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -236,6 +236,7 @@ async fn a_list_that_was_asked_for_earlier_does_not_replace_a_later_one() {
         answer
     });
     let early = tokio::spawn(table.refresh(slow));
+    tokio::task::yield_now().await;
     advance(Duration::from_secs(1)).await;
     table.refresh(upstream(vec![page(&["gemini-late"], "")]).0).await.unwrap();
     assert_eq!(early.await.unwrap().unwrap(), 1);
@@ -366,7 +367,9 @@ async fn misspelt_names_leave_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn the_emulators_list_is_read_page_by_page() {
     let models = (0..1_500).map(|at| emulator::Model::new(format!("gemini-m{at}")));
-    let builder = Emulator::builder().trouble(When::first(1), Trouble::overloaded()).default_models();
+    let builder = Emulator::builder()
+        .trouble(When::first(1).operation(Operation::ListModels), Trouble::overloaded())
+        .default_models();
     let emulator = models.fold(builder, emulator::EmulatorBuilder::model).build();
     let service = emulator.clone().map_request(|mut request: Request<Full<Bytes>>| {
         request.headers_mut().insert("x-goog-api-key", http::HeaderValue::from_static("test-key"));
