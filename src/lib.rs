@@ -97,4 +97,5 @@ pub use crate::{
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
     timeout::TimeoutLayer,
+    token_precheck::TokenPrecheckLayer,
 };

@@ -22,6 +22,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use tower_gemini::{
     ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    TokenPrecheckLayer,
     body::ReplayBody,
     quota::Limits,
     rate_limit::{Limiter, Pacing},
@@ -48,6 +49,8 @@ rooms! {
     rate_limit_queueing: Full<Bytes> => RateLimitLayer::new(paced(2));
     rate_limit_disabled: Full<Bytes> => RateLimitLayer::disabled();
     error_response: Full<Bytes> => ErrorResponseLayer::new();
+    token_precheck: Full<Bytes> => TokenPrecheckLayer::default();
+    token_precheck_disabled: Full<Bytes> => TokenPrecheckLayer::disabled();
 }
 
 /// Room for all that a test asks, and this many at once; the others wait for each other, for 60 ms.

@@ -153,6 +153,13 @@ impl Kept {
     }
 }
 
+/// A body that was written here, and is held by nobody's account.
+impl<B> From<Bytes> for ReplayBody<B> {
+    fn from(bytes: Bytes) -> Self {
+        Self::kept(bytes, None, Arc::new(()))
+    }
+}
+
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplayBody").field("kept", &self.bytes().map(Bytes::len)).finish_non_exhaustive()

@@ -179,6 +179,14 @@ impl Failure {
         self
     }
 
+    /// The same, with the numbers of tokens that it is about.
+    #[must_use]
+    pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
+        let tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
+        self.details = Some(Arc::new(Details { tokens, ..Details::default() }));
+        self
+    }
+
     /// The same failure after bytes of the answer were forwarded: nothing may be sent again, so that nothing helps.
     #[must_use]
     pub fn into_after_commit(mut self) -> Self {

@@ -23,7 +23,8 @@ pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question)
     *counts.version_mut() = request.version();
     *counts.headers_mut() = request.headers().clone();
     // It is another body, and the caller's patience with an answer is not meant for it.
-    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HeaderName::from_static("x-server-timeout")] {
+    for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HeaderName::from_static("x-server-timeout")]
+    {
         counts.headers_mut().remove(name);
     }
     *counts.extensions_mut() = request.extensions().clone();
@@ -47,7 +48,8 @@ fn uri(uri: &Uri) -> Option<Uri> {
     let end = path.rfind(':').or_else(|| path.rfind("%3A")).or_else(|| path.rfind("%3a"))?;
     let mut text = format!("{}:countTokens", &path[..end]);
     let pairs = uri.query().unwrap_or_default().split('&');
-    let kept = pairs.filter(|pair| !pair.is_empty() && !["alt=", "$alt=", "%24alt="].iter().any(|alt| pair.starts_with(alt)));
+    let kept =
+        pairs.filter(|pair| !pair.is_empty() && !["alt=", "$alt=", "%24alt="].iter().any(|alt| pair.starts_with(alt)));
     for (number, pair) in kept.enumerate() {
         text.push(if number == 0 { '?' } else { '&' });
         text.push_str(pair);
@@ -62,7 +64,8 @@ fn body(question: &Question) -> Bytes {
     if question.call.surface() == Surface::Vertex {
         return question.body.clone();
     }
-    let model = if question.model.contains('/') { question.model.to_string() } else { format!("models/{}", question.model) };
+    let model =
+        if question.model.contains('/') { question.model.to_string() } else { format!("models/{}", question.model) };
     let inside = match question.body.iter().position(|byte| *byte == b'{') {
         Some(brace) => &question.body[brace + 1..],
         None => return question.body.clone(),

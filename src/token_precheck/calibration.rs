@@ -70,10 +70,10 @@ impl State {
         pending.retain(|Pending { model, estimate, usage }| {
             let Some(tokens) = usage.prompt_tokens() else { return !usage.report().ended };
             let seen = (tokens as f64 / *estimate as f64).clamp(1.0 / MOST, MOST);
-            match factors.get_mut(model) {
-                Some(factor) => *factor += (seen - *factor) * WEIGHT,
-                None if factors.len() < MAX_MODELS => drop(factors.insert(model.clone(), seen)),
-                None => {}
+            if let Some(factor) = factors.get_mut(model) {
+                *factor += (seen - *factor) * WEIGHT;
+            } else if factors.len() < MAX_MODELS {
+                factors.insert(model.clone(), seen);
             }
             false
         });

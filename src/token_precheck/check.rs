@@ -8,7 +8,6 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, header};
-use http_body::Body;
 
 use super::{
     Count,
@@ -24,7 +23,7 @@ use crate::{
     call::{Call, Operation, Surface},
     context,
     failure::Failure,
-    quota::TokenCost,
+    quota::{Certainty, TokenCost},
 };
 
 /// Up to so many bytes of text are counted where they are: at a hundred million bytes a second, half a millisecond.
@@ -50,6 +49,8 @@ pub(super) struct Question {
     pub(super) bytes: u64,
     /// Its texts, as far as they are counted.
     pub(super) count: Count,
+    /// What they probably are, judged by their characters.
+    pub(super) likely: u64,
 }
 
 /// What a count decides.
@@ -99,6 +100,7 @@ where
         limit: None,
         bytes: lengths.bytes,
         count: lengths.count,
+        likely: lengths.estimate,
         body,
         call,
         model,
@@ -111,21 +113,16 @@ where
             Err(failure) => return Checked::Refused(failure),
         }
         question.limit = settings.models.effective_input_limit(&question.model).map(|limit| limit.tokens);
-        let wants_count = settings.ask == AskUpstream::Always && question.can_be_asked();
-        match question.decide(settings) {
-            Decision::TooLong(failure) => return Checked::Refused(failure),
-            Decision::Fits(_) if !wants_count => {}
-            _ if question.count_inline(settings).is_none() || wants_count => {
-                return Checked::Undecided(Box::new(question));
-            }
-            _ => {}
-        }
     }
-    question.count_inline(settings);
+    let asks = settings.ask == AskUpstream::Always && question.can_be_asked();
+    // Whoever is too long by its length alone is not counted.
+    if !matches!(question.decide(settings), Decision::TooLong(_)) {
+        question.count_inline(settings);
+    }
     match question.decide(settings) {
-        Decision::Fits(cost) => Checked::Passes(Some(question.publish(settings, request, cost))),
         Decision::TooLong(failure) => Checked::Refused(failure),
-        Decision::Unknown => Checked::Undecided(Box::new(question)),
+        Decision::Fits(cost) if !asks => Checked::Passes(Some(question.publish(settings, request, cost))),
+        Decision::Fits(_) | Decision::Unknown => Checked::Undecided(Box::new(question)),
     }
 }
 
@@ -181,22 +178,14 @@ fn output<B: From<Bytes>>(
 }
 
 impl Question {
-    /// Counts at once, if there is anybody to count and little to be counted. `None`: there is not.
-    fn count_inline(&mut self, settings: &Settings) -> Option<()> {
-        if self.bytes > INLINE || self.count.is_exact() {
-            return (self.bytes <= INLINE).then_some(());
+    /// Counts at once, where there is somebody to count and little to be counted.
+    fn count_inline(&mut self, settings: &Settings) {
+        if let Some(counter) = &settings.counter
+            && self.bytes <= INLINE
+        {
+            let counting = Counting::all(counter.counter(&self.model), self.bytes);
+            self.count = counted(&self.body, counting, self.count);
         }
-        let counter = settings.counter.as_ref()?.counter(&self.model);
-        self.count = self.counted(Counting::all(counter, self.bytes));
-        Some(())
-    }
-
-    /// Walks the body again, for a counter.
-    pub(super) fn counted(&self, mut counting: Counting) -> Count {
-        // What was read once can be read again; whoever has heard enough stops.
-        let _ = scan::scan(&self.body, &mut counting);
-        let counted = counting.total();
-        Count::between(counted.at_least.max(self.count.at_least), counted.at_most.min(self.count.at_most))
     }
 
     /// What follows from what is known.
@@ -230,7 +219,7 @@ impl Question {
 
     /// The same, without what was learned of this model.
     pub(super) fn estimate(&self) -> u64 {
-        let texts = if self.count.is_exact() { self.count.at_least } else { self.count.likely() };
+        let texts = if self.count.is_exact() { self.count.at_least } else { self.likely };
         texts.saturating_add(self.findings.media.estimate)
     }
 
@@ -243,8 +232,18 @@ impl Question {
     /// Says what it costs, and what to learn from its answer.
     pub(super) fn publish<B>(&self, settings: &Arc<Settings>, request: &mut Request<B>, cost: TokenCost) -> Watch {
         context::Context::update(request.extensions_mut(), |context| context.set_token_cost(cost));
-        Watch::new(settings.clone(), self.model.clone(), self.estimate())
+        // Of what was counted there is nothing to learn.
+        let estimate = (cost.certainty == Certainty::Estimate).then(|| self.estimate());
+        Watch::new(settings.clone(), self.model.clone(), estimate)
     }
+}
+
+/// Walks a body again for a counter, and adds what it finds to what is known.
+pub(super) fn counted(body: &[u8], mut counting: Counting, known: Count) -> Count {
+    // What was read once can be read again, and whoever has heard enough stops.
+    let _ = scan::scan(body, &mut counting);
+    let counted = counting.total();
+    Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most))
 }
 
 /// The whole body, if it is in memory.

@@ -81,6 +81,11 @@ impl Count {
         Self { at_least, at_most }
     }
 
+    /// Whether nothing is left open.
+    pub const fn is_exact(self) -> bool {
+        self.at_least == self.at_most
+    }
+
     /// What is proven by a text's length alone, for the vocabulary of Gemini and Gemma: no piece of it is longer than 48
     /// bytes or 31 characters, and none is shorter than a byte.
     pub fn by_length(text: &str) -> Self {
@@ -100,12 +105,15 @@ impl std::ops::AddAssign for Count {
 pub(super) struct Lengths {
     pub(super) bytes: u64,
     pub(super) count: Count,
+    /// What they probably are.
+    pub(super) estimate: u64,
 }
 
 impl Listener for Lengths {
     fn hear(&mut self, text: &str) -> bool {
         self.bytes = self.bytes.saturating_add(text.len() as u64);
         self.count += Count::by_length(text);
+        self.estimate = self.estimate.saturating_add(text.len() as u64 / 3);
         true
     }
 }

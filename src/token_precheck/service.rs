@@ -11,8 +11,8 @@ use tower_service::Service;
 use super::{
     ResponseFuture,
     check::{self, Checked},
-    future::Undecided,
     layer::Settings,
+    undecided::Undecided,
 };
 use crate::{body::Resend, error::BoxError, ready::Readied};
 

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -34,10 +34,10 @@ use crate::{body::Resend, context, error::BoxError, quota::TokenCost, ready::Rea
 pin_project! {
     /// A request, and how far it has come.
     pub(super) struct Undecided<S, B, R, F> {
-        inner: Readied<S>,
-        request: Option<Request<B>>,
+        // Gone when it has been decided.
+        held: Option<(Readied<S>, Request<B>)>,
         settings: Arc<Settings>,
-        question: Arc<Question>,
+        question: Box<Question>,
         #[pin]
         step: Step<R, F>,
         #[pin]
@@ -67,9 +67,13 @@ pub(super) struct Decided<S, B> {
 }
 
 impl<S, B, R, F> Undecided<S, B, R, F> {
-    pub(super) fn new(inner: Readied<S>, request: Request<B>, settings: Arc<Settings>, question: Question) -> Self {
-        let question = Arc::new(question);
-        Self { inner, request: Some(request), settings, question, step: Step::Begin, give_up: None }
+    pub(super) fn new(
+        inner: Readied<S>,
+        request: Request<B>,
+        settings: Arc<Settings>,
+        question: Box<Question>,
+    ) -> Self {
+        Self { held: Some((inner, request)), settings, question, step: Step::Begin, give_up: None }
     }
 }
 
@@ -83,13 +87,13 @@ where
     pub(super) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Decided<S, B>, BoxError>> {
         loop {
             let mut this = self.as_mut().project();
-            let Some(request) = this.request.as_mut() else { return Poll::Ready(Err(polled_again())) };
+            let Some((inner, request)) = this.held.as_mut() else { return Poll::Ready(Err(polled_again())) };
             let next = match this.step.as_mut().project() {
                 StepProj::Begin => match count(this.settings, this.question) {
                     Some(Counted::Here(count)) => self.as_mut().counted(count),
                     Some(Counted::There(task)) => {
                         // A wait begins: whatever hangs on the readiness is free for others.
-                        this.inner.release();
+                        inner.release();
                         Ok(Step::Counting { task })
                     }
                     None => self.as_mut().undecidable(),
@@ -101,14 +105,14 @@ where
                 },
                 StepProj::Ask { content } => {
                     let content = *content;
-                    match this.inner.poll_ready(cx) {
+                    match inner.poll_ready(cx) {
                         Poll::Pending => {
                             ready!(poll_give_up(this.give_up.as_mut(), cx));
                             self.as_mut().unanswered()
                         }
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                         Poll::Ready(Ok(())) => match ask::request(request, this.question) {
-                            Some(counts) => Ok(Step::Asking { future: this.inner.call(counts), content }),
+                            Some(counts) => Ok(Step::Asking { future: inner.call(counts), content }),
                             None => self.as_mut().unanswered(),
                         },
                     }
@@ -125,14 +129,9 @@ where
                 },
                 StepProj::Reading { body, read, content } => match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
-                        if let Some(mut data) = frame.into_data().ok() {
-                            use bytes::Buf;
-                            while data.has_remaining() && read.len() <= ask::MAX_ANSWER {
-                                let chunk = data.chunk();
-                                read.extend_from_slice(chunk);
-                                let len = chunk.len();
-                                data.advance(len);
-                            }
+                        if let Ok(data) = frame.into_data() {
+                            let room = ask::MAX_ANSWER + 1 - read.len();
+                            read.put(data.take(room));
                         }
                         if read.len() <= ask::MAX_ANSWER {
                             continue;
@@ -153,18 +152,18 @@ where
                     }
                 },
                 StepProj::Send { cost } => {
-                    if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
                         return Poll::Ready(Err(error.into()));
                     }
                     let watch = this.question.publish(this.settings, request, *cost);
-                    let Some(request) = this.request.take() else { return Poll::Ready(Err(polled_again())) };
-                    return Poll::Ready(Ok(Decided { inner: this.inner.take_again(), request, watch }));
+                    let Some((inner, request)) = this.held.take() else { return Poll::Ready(Err(polled_again())) };
+                    return Poll::Ready(Ok(Decided { inner, request, watch }));
                 }
             };
             match next {
                 Ok(step) => self.as_mut().project().step.set(step),
                 Err(error) => {
-                    *self.as_mut().project().request = None;
+                    *self.as_mut().project().held = None;
                     return Poll::Ready(Err(error));
                 }
             }
@@ -176,10 +175,9 @@ type Next<R, F> = Result<Step<R, F>, BoxError>;
 
 impl<S, B, R, F> Undecided<S, B, R, F> {
     /// The texts are counted here.
-    fn counted(self: Pin<&mut Self>, count: Count) -> Next<R, F> {
-        let this = self.project();
-        let Some(question) = Arc::get_mut(this.question) else { return Err(polled_again()) };
-        question.count = count;
+    fn counted(mut self: Pin<&mut Self>, count: Count) -> Next<R, F> {
+        let this = self.as_mut().project();
+        this.question.count = count;
         let always = this.settings.ask == AskUpstream::Always && this.question.can_be_asked();
         match this.question.decide(this.settings) {
             Decision::Fits(cost) if !always => Ok(Step::Send { cost }),
@@ -189,7 +187,7 @@ impl<S, B, R, F> Undecided<S, B, R, F> {
     }
 
     /// Nothing here decides it.
-    fn undecidable(self: Pin<&mut Self>) -> Next<R, F> {
+    fn undecidable(mut self: Pin<&mut Self>) -> Next<R, F> {
         let mut this = self.as_mut().project();
         let question = this.question;
         if this.settings.ask == AskUpstream::Never || !question.can_be_asked() {
@@ -200,8 +198,13 @@ impl<S, B, R, F> Undecided<S, B, R, F> {
             return self.answered(tokens);
         }
         let now = Instant::now();
-        let deadline = this.request.as_ref().and_then(context::Context::of).and_then(context::Context::deadline);
-        let patience = deadline.map_or(this.settings.ask_timeout, |deadline| deadline.remaining(now).min(this.settings.ask_timeout));
+        let deadline = this
+            .held
+            .as_ref()
+            .and_then(|(_, request)| context::Context::of(request))
+            .and_then(context::Context::deadline);
+        let patience = deadline
+            .map_or(this.settings.ask_timeout, |deadline| deadline.remaining(now).min(this.settings.ask_timeout));
         this.give_up.set(Some(sleep_until(context::Deadline::after(patience).instant())));
         Ok(Step::Ask { content })
     }
@@ -222,7 +225,9 @@ impl<S, B, R, F> Undecided<S, B, R, F> {
     fn unanswered(self: Pin<&mut Self>) -> Next<R, F> {
         let this = self.project();
         match this.question.limit {
-            Some(limit) if this.settings.fail_closed && matches!(this.question.decide(this.settings), Decision::Unknown) => {
+            Some(limit)
+                if this.settings.fail_closed && matches!(this.question.decide(this.settings), Decision::Unknown) =>
+            {
                 Err(refusal(verdict::cannot_be_counted(&this.question.model, limit)))
             }
             _ => Ok(Step::Send { cost: this.question.cost(this.settings) }),
@@ -236,12 +241,11 @@ enum Counted {
 }
 
 /// Counts here, if there is anybody to count: on a blocking thread, so that nobody else's call waits for it.
-fn count(settings: &Arc<Settings>, question: &Arc<Question>) -> Option<Counted> {
+fn count(settings: &Settings, question: &Question) -> Option<Counted> {
     let counter = settings.counter.clone()?;
     if question.count.is_exact() {
         return Some(Counted::Here(question.count));
     }
-    // The task must not share the question, which is changed when it has ended.
     let (body, model, bounds) = (question.body.clone(), question.model.clone(), question.count);
     let (bytes, limit, besides) = (question.bytes, question.limit, besides(&question.findings));
     let count = move || {

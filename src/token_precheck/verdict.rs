@@ -1,7 +1,7 @@
 //! What is refused, and in which words. Pure: everything that is known is handed in.
 
 use crate::{
-    call::Operation,
+    call::{Call, Operation, Surface},
     failure::{Failure, Kind},
 };
 
@@ -26,15 +26,19 @@ pub(super) fn malformed(message: &str, line: usize, column: usize) -> Failure {
     Failure::local(Kind::InvalidRequest, message)
 }
 
-pub(super) fn contents(contents: Contents, operation: Operation, field: &str) -> Option<Failure> {
+pub(super) fn contents(contents: Contents, call: &Call) -> Option<Failure> {
     let what = match contents {
         Contents::Present => return None,
         Contents::Missing => "is not specified",
         Contents::Empty => "is empty",
     };
-    let needed = match operation {
-        Operation::EmbedContent | Operation::BatchEmbedContents => "an embedding needs at least one text",
-        _ => "a request needs at least one with a part in it",
+    let (field, needed) = match (call.surface(), call.operation()) {
+        (Surface::OpenAi, Operation::EmbedContent) => ("input", "an embedding needs at least one text"),
+        (Surface::OpenAi, _) => ("messages", "a request needs at least one message"),
+        (_, Operation::EmbedContent | Operation::BatchEmbedContents) => {
+            ("content", "an embedding needs at least one text")
+        }
+        _ => ("contents", "a request needs at least one content with a part in it"),
     };
     Some(Failure::local(Kind::InvalidRequest, format!("{field} {what}: {needed}.")))
 }
@@ -48,7 +52,12 @@ pub(super) fn no_such_model(model: &str, nearest: &[impl AsRef<str>]) -> Failure
     Failure::local(Kind::ModelNotFound, message)
 }
 
-pub(super) fn not_supported(model: &str, method: &str, supported: &str) -> Failure {
+pub(super) fn not_supported(model: &str, operation: Operation, supported: &str) -> Failure {
+    let method = match operation {
+        Operation::EmbedContent | Operation::BatchEmbedContents => "embedContent",
+        Operation::CountTokens => "countTokens",
+        _ => "generateContent",
+    };
     let message = format!("models/{model} is not supported for {method}; it supports {supported}.");
     Failure::local(Kind::ModelNotFound, message)
 }

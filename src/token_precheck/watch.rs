@@ -16,11 +16,11 @@ use crate::{
 pub(super) struct Watch {
     settings: Arc<Settings>,
     model: Arc<str>,
-    estimate: u64,
+    estimate: Option<u64>,
 }
 
 impl Watch {
-    pub(super) fn new(settings: Arc<Settings>, model: Arc<str>, estimate: u64) -> Self {
+    pub(super) fn new(settings: Arc<Settings>, model: Arc<str>, estimate: Option<u64>) -> Self {
         Self { settings, model, estimate }
     }
 
@@ -31,7 +31,11 @@ impl Watch {
                 let Some(said) = response.extensions().get::<Outcome>() else { return };
                 match (said.failure(), said.usage()) {
                     (Some(failure), _) => self.refused(failure),
-                    (None, Some(usage)) => self.settings.calibration.expect(&self.model, self.estimate, usage.clone()),
+                    (None, Some(usage)) => {
+                        if let Some(estimate) = self.estimate {
+                            self.settings.calibration.expect(&self.model, estimate, usage.clone());
+                        }
+                    }
                     (None, None) => {}
                 }
             }

@@ -1,0 +1,264 @@
+//! Asks the upstream for its list of models.
+//!
+//! A list counts only when it was read to its end: half of one would make the other half's names look wrong. Everything is
+//! bounded, because the answer is a stranger's.
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderValue, Request, Response, StatusCode, header, uri::PathAndQuery};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep, timeout};
+use tower_service::Service;
+
+use super::{
+    Model, ModelTable,
+    list::{self, MAX_MODELS},
+};
+use crate::{error::BoxError, redact::redact};
+
+/// The most pages of one list. Google puts all its models on one.
+const MAX_PAGES: usize = 32;
+
+/// The most bytes of one list, all pages together.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// The most that one refresh may take, all pages together.
+const MAX_TIME: Duration = Duration::from_secs(60);
+
+/// How soon a failed refresh is tried again: this, doubled with each failure in a row …
+const FIRST_RETRY: Duration = Duration::from_secs(30);
+
+/// … up to this.
+const LAST_RETRY: Duration = Duration::from_secs(3_600);
+
+impl ModelTable {
+    /// Asks the upstream for its list (`GET /v1beta/models?pageSize=1000`, page by page), and puts it in the place of the
+    /// one before: all at once, and only if all of it was good. Gives back how many models there are on it.
+    ///
+    /// The service adds what the upstream wants: the credentials, and the host. The list is fresh from the moment of
+    /// asking. What was [set by hand](Self::insert) and what was [learnt](Self::learn_input_limit) stays.
+    ///
+    /// # Errors
+    ///
+    /// The service fails, or answers anything but 200 and a list of models: at least one, at most 2,048, on at most 32
+    /// pages of 4 MiB together, within 60 s. The table stays as it was.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped before its end, it has changed nothing.
+    pub fn refresh<S, B, R>(&self, service: S) -> impl Future<Output = Result<usize, RefreshError>> + use<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        S::Error: Into<BoxError>,
+        B: Default,
+        R: Body,
+        R::Error: Into<BoxError>,
+    {
+        let table = self.clone();
+        async move {
+            let asked_at = Instant::now();
+            let fetched = timeout(MAX_TIME, fetch(service, &table.shared.settings.list_path)).await;
+            match fetched.unwrap_or(Err(RefreshError::of(Kind::TooSlow))) {
+                Ok(models) => {
+                    let count = models.len();
+                    table.publish(models, asked_at);
+                    Ok(count)
+                }
+                Err(error) => {
+                    let text = redact(&error.chain()).into();
+                    let mut state = table.shared.state.write();
+                    (state.failures, state.last_failure) = (state.failures.saturating_add(1), Some(text));
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Refreshes for ever: at once, then `every` so often (at least 30 s; [6 h](Self::REFRESH_EVERY) is a good choice), and
+    /// after a failure in 30 s, 1 min, 2 min, … up to an hour, but no later than `every`.
+    ///
+    /// Spawn it: the crate spawns nothing itself. What fails stands in the [snapshot](Self::snapshot).
+    ///
+    /// # Cancellation
+    ///
+    /// Drop it at any time; the table keeps what it has. It holds the table, and no readiness of the service's, while it
+    /// sleeps.
+    pub fn keep_fresh<S, B, R>(&self, service: S, every: Duration) -> impl Future<Output = Infallible> + use<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone,
+        S::Error: Into<BoxError>,
+        B: Default,
+        R: Body,
+        R::Error: Into<BoxError>,
+    {
+        let (table, every) = (self.clone(), every.max(FIRST_RETRY));
+        async move {
+            let mut retry = FIRST_RETRY;
+            loop {
+                // A clone each time: a readiness that was never used goes with it.
+                match table.refresh(service.clone()).await {
+                    Ok(_) => {
+                        retry = FIRST_RETRY;
+                        sleep(every).await;
+                    }
+                    Err(_) => {
+                        sleep(retry.min(every)).await;
+                        retry = (retry * 2).min(LAST_RETRY);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn fetch<S, B, R>(mut service: S, path: &PathAndQuery) -> Result<Vec<Model>, RefreshError>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    B: Default,
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    let (mut models, mut left, mut token) = (Vec::new(), MAX_BYTES, None);
+    for _ in 0..MAX_PAGES {
+        let request = request(path, token.as_deref())?;
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(RefreshError::upstream)?;
+        let response = service.call(request).await.map_err(RefreshError::upstream)?;
+        if response.status() != StatusCode::OK {
+            return Err(RefreshError::of(Kind::Status(response.status())));
+        }
+        let body = read(response.into_body(), &mut left).await?;
+        let page = list::page(&body).map_err(|why| RefreshError::of(Kind::Unreadable(redact(&why).into())))?;
+        models.extend(page.models);
+        if models.len() > MAX_MODELS {
+            return Err(RefreshError::of(Kind::TooManyModels));
+        }
+        match page.next {
+            Some(next) => token = Some(next),
+            None if models.is_empty() => return Err(RefreshError::of(Kind::Empty)),
+            None => return Ok(models),
+        }
+    }
+    Err(RefreshError::of(Kind::TooManyPages))
+}
+
+fn request<B: Default>(path: &PathAndQuery, token: Option<&str>) -> Result<Request<B>, RefreshError> {
+    let mut uri = format!("{path}{}pageSize=1000", if path.query().is_some() { '&' } else { '?' });
+    if let Some(token) = token {
+        uri.push_str("&pageToken=");
+        for byte in token.bytes() {
+            match byte {
+                b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'~' => uri.push(byte.into()),
+                _ => uri.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    // What is compressed could not be read.
+    let identity = (header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let request = Request::get(uri).header(identity.0, identity.1).body(B::default());
+    request.map_err(RefreshError::upstream)
+}
+
+/// The whole body, if it is no longer than what is left.
+async fn read<R>(body: R, left: &mut usize) -> Result<Bytes, RefreshError>
+where
+    R: Body,
+    R::Error: Into<BoxError>,
+{
+    let too_large = || RefreshError::of(Kind::TooLarge);
+    if body.size_hint().lower() > *left as u64 {
+        return Err(too_large());
+    }
+    let (mut body, mut collected) = (pin!(body), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(RefreshError::upstream)?.into_data().ok();
+        // What is empty counts too, or there might be no end of it.
+        let length = data.as_ref().map_or(0, Buf::remaining).max(1);
+        *left = left.checked_sub(length).ok_or_else(too_large)?;
+        if let Some(data) = data {
+            collected.put(data);
+        }
+    }
+    Ok(collected.freeze())
+}
+
+/// Why a [refresh](ModelTable::refresh) has changed nothing.
+pub struct RefreshError {
+    kind: Kind,
+    source: Option<BoxError>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Upstream,
+    Status(StatusCode),
+    Unreadable(Box<str>),
+    Empty,
+    TooLarge,
+    TooManyModels,
+    TooManyPages,
+    TooSlow,
+}
+
+// === impl RefreshError ===
+
+impl RefreshError {
+    fn of(kind: Kind) -> Self {
+        Self { kind, source: None }
+    }
+
+    fn upstream(error: impl Into<BoxError>) -> Self {
+        Self { kind: Kind::Upstream, source: Some(error.into()) }
+    }
+
+    /// The status of an answer that was no list.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self.kind {
+            Kind::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// It and what caused it, in one line.
+    fn chain(&self) -> String {
+        self.source.as_ref().map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
+    }
+}
+
+impl fmt::Display for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Upstream => f.write_str("the list of models could not be asked for"),
+            Kind::Status(status) => write!(f, "the list of models was answered with {status}"),
+            Kind::Unreadable(why) => write!(f, "the list of models cannot be read: {why}"),
+            Kind::Empty => f.write_str("there is no model on the list of models"),
+            Kind::TooLarge => write!(f, "the list of models has more than {MAX_BYTES} bytes"),
+            Kind::TooManyModels => write!(f, "the list of models has more than {MAX_MODELS} models"),
+            Kind::TooManyPages => write!(f, "the list of models has more than {MAX_PAGES} pages"),
+            Kind::TooSlow => write!(f, "the list of models took more than {} s", MAX_TIME.as_secs()),
+        }
+    }
+}
+
+impl fmt::Debug for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Others put whole URLs into their errors, keys included.
+        let source = self.source.as_ref().map(|source| redact(&format!("{source:?}")).into_owned());
+        f.debug_struct("RefreshError").field("kind", &self.kind).field("source", &source).finish()
+    }
+}
+
+impl StdError for RefreshError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,439 @@
+//! `TokenPrecheckLayer` over the emulator: what is refused, what passes, and what is asked.
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_gemini::{
+    BoxError, ClassifyLayer, Context, Error, ReplayLayer, TokenPrecheckLayer,
+    call::Operation,
+    context::Deadline,
+    emulator::{Emulator, Model as EmulatedModel, Trouble, Visit, When},
+    failure::{Failure, Fault, Kind},
+    quota::{Certainty, TokenCost},
+    token_precheck::{AskUpstream, Count, CountTokens, MaxOutputPolicy, Model, ModelTable, TextCounter, UnknownModel},
+};
+
+use crate::support::{CHAT, GENERATE, STREAM, post_body, secs};
+
+const EMBED: &str = "/v1beta/models/gemini-embedding-001:embedContent";
+
+/// A request with a text of so many bytes.
+fn text(uri: &str, bytes: usize) -> Request<Full<Bytes>> {
+    keyed(post_body(uri, format!(r#"{{"contents":[{{"parts":[{{"text":"{}"}}]}}]}}"#, "abc ".repeat(bytes / 4))))
+}
+
+fn keyed(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    request.headers_mut().insert("x-goog-api-key", "test-key".parse().unwrap());
+    request
+}
+
+fn body(uri: &str, body: &str) -> Request<Full<Bytes>> {
+    keyed(post_body(uri, body.to_owned()))
+}
+
+/// Counts a token for every four bytes, as the emulator does.
+#[derive(Debug)]
+struct Quarters;
+
+struct Quarter(u64);
+
+impl CountTokens for Quarters {
+    fn counter(&self, _: &str) -> Box<dyn TextCounter> {
+        Box::new(Quarter(0))
+    }
+}
+
+impl TextCounter for Quarter {
+    fn push(&mut self, text: &str) {
+        self.0 += text.len().div_ceil(4) as u64;
+    }
+
+    fn count(&self) -> Count {
+        Count::exactly(self.0)
+    }
+}
+
+/// A layer that counts by bytes alone, whatever features are on.
+fn by_bytes(models: ModelTable) -> TokenPrecheckLayer {
+    #[derive(Debug)]
+    struct Bytes;
+    struct Counter(Count);
+    impl CountTokens for Bytes {
+        fn counter(&self, _: &str) -> Box<dyn TextCounter> {
+            Box::new(Counter(Count::default()))
+        }
+    }
+    impl TextCounter for Counter {
+        fn push(&mut self, text: &str) {
+            self.0 += Count::by_length(text);
+        }
+        fn count(&self) -> Count {
+            self.0
+        }
+    }
+    TokenPrecheckLayer::new(models).counter(Bytes)
+}
+
+/// A list from the emulator itself.
+async fn listed(emulator: &Emulator) -> ModelTable {
+    let models = ModelTable::new();
+    let service = ServiceBuilder::new().map_request(keyed).service(emulator.clone());
+    models.refresh(service).await.unwrap();
+    models
+}
+
+async fn refused(layer: &TokenPrecheckLayer, emulator: &Emulator, request: Request<Full<Bytes>>) -> Failure {
+    let sent = emulator.journal().len();
+    let error = layer.layer(emulator.clone()).oneshot(request).await.map(drop).unwrap_err();
+    let error = Error::find(&*error).unwrap();
+    assert!(!error.outcome().was_sent() && error.layer() == "token_precheck");
+    assert_eq!(emulator.journal().len(), sent, "nothing is sent");
+    error.failure().clone()
+}
+
+async fn passes(layer: &TokenPrecheckLayer, emulator: &Emulator, request: Request<Full<Bytes>>) {
+    let response = layer.layer(emulator.clone()).oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+fn asked(visit: &Visit) -> bool {
+    visit.operation == Operation::CountTokens
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_json_is_refused_with_its_place() {
+    let (layer, emulator) = (TokenPrecheckLayer::default(), Emulator::new());
+    let failure = refused(&layer, &emulator, body(GENERATE, "{\n \"contents\": [}")).await;
+    assert_eq!(
+        (failure.kind(), failure.fault(), failure.code()),
+        (Kind::InvalidRequest, Fault::Caller, StatusCode::BAD_REQUEST)
+    );
+    assert!(failure.message().contains("at line 2, column 15"), "{}", failure.message());
+    // Nobody says that it is JSON: the upstream judges.
+    let mut unsaid = body(GENERATE, "nonsense");
+    unsaid.headers_mut().insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+    let response = layer.layer(emulator.clone()).oneshot(unsaid).await.unwrap();
+    assert_eq!((response.status(), emulator.journal().len()), (StatusCode::BAD_REQUEST, 1));
+    // What is encoded is nobody's to read here.
+    let mut encoded = body(GENERATE, "nonsense");
+    encoded.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
+    layer.layer(emulator.clone()).oneshot(encoded).await.unwrap();
+    assert_eq!(emulator.journal().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_content_is_refused() {
+    let (layer, emulator) = (TokenPrecheckLayer::default(), Emulator::new());
+    for (uri, empty, says) in [
+        (GENERATE, "{}", "contents is not specified"),
+        (STREAM, r#"{"contents":[]}"#, "contents is empty"),
+        (GENERATE, r#"{"contents":[{"role":"user","parts":[]}]}"#, "contents is empty"),
+        (CHAT, r#"{"model":"gemini-2.5-pro","messages":[]}"#, "messages is empty"),
+        (EMBED, "{}", "content is not specified"),
+    ] {
+        let failure = refused(&layer, &emulator, body(uri, empty)).await;
+        assert_eq!(failure.kind(), Kind::InvalidRequest);
+        assert!(failure.message().starts_with(says), "{}", failure.message());
+    }
+    passes(&layer, &emulator, body(GENERATE, r#"{"contents":[{"parts":[{"text":"x"}]}]}"#)).await;
+    passes(&layer, &emulator, body(CHAT, r#"{"model":"gemini-2.5-pro","messages":[{"role":"user","content":"x"}]}"#))
+        .await;
+    passes(&layer, &emulator, body(EMBED, r#"{"content":{"parts":[{"text":"x"}]}}"#)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_misspelt_model_is_refused_by_a_fresh_list_only() {
+    let emulator = Emulator::new();
+    let misspelt = || text("/v1beta/models/gemini-2.5-flsh:generateContent", 40);
+    let stale = TokenPrecheckLayer::default();
+    let response = stale.layer(emulator.clone()).oneshot(misspelt()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+
+    let fresh = TokenPrecheckLayer::new(listed(&emulator).await);
+    let failure = refused(&fresh, &emulator, misspelt()).await;
+    assert_eq!((failure.kind(), failure.code()), (Kind::ModelNotFound, StatusCode::NOT_FOUND));
+    assert!(failure.message().contains("models/gemini-2.5-flsh is not found"), "{}", failure.message());
+    assert!(failure.message().contains("Did you mean gemini-2.5-flash?"), "{}", failure.message());
+    // Where the model stands in the body.
+    let chat = body(CHAT, r#"{"model":"gemini-2.5-prp","messages":[{"role":"user","content":"x"}]}"#);
+    assert!(refused(&fresh, &emulator, chat).await.message().contains("gemini-2.5-pro"));
+    let failure = refused(&fresh, &emulator, text("/v1beta/models/gemini-embedding-001:generateContent", 40)).await;
+    assert!(failure.message().contains("is not supported for generateContent; it supports"), "{}", failure.message());
+
+    let forward = fresh.clone().unknown_model(UnknownModel::Forward);
+    let response = forward.layer(emulator.clone()).oneshot(misspelt()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    // A name that is near to none is the upstream's to judge.
+    fresh.layer(emulator.clone()).oneshot(text("/v1beta/models/brand-new:generateContent", 40)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_is_refused_with_both_numbers() {
+    let emulator =
+        Emulator::builder().default_models().model(EmulatedModel::new("small").input_token_limit(1_000)).build();
+    let layer = by_bytes(listed(&emulator).await);
+    // 50 MB are more than 1,048,576 tokens, whatever they are.
+    let failure = refused(&layer, &emulator, text(GENERATE, 51_000_000)).await;
+    assert_eq!((failure.kind(), failure.token_limit()), (Kind::ContextTooLong, Some(1_048_576)));
+    assert!(failure.token_count().unwrap() > 1_048_576);
+    assert!(
+        failure.message().contains("(1062500) exceeds the maximum number of tokens allowed (1048576)"),
+        "{}",
+        failure.message()
+    );
+    // One byte is never more than a token: nobody counts.
+    passes(&layer, &emulator, text("/v1beta/models/small:generateContent", 800)).await;
+    assert_eq!(emulator.count(asked), 0);
+
+    // Counted here, at once and on another thread.
+    let layer = TokenPrecheckLayer::new(listed(&emulator).await).counter(Quarters);
+    let failure = refused(&layer, &emulator, text("/v1beta/models/small:generateContent", 4_400)).await;
+    assert_eq!((failure.token_count(), failure.token_limit()), (Some(1_100), Some(1_000)));
+    let failure = refused(&layer, &emulator, text(GENERATE, 5_000_000)).await;
+    assert_eq!((failure.token_count(), failure.token_limit()), (Some(1_250_000), Some(1_048_576)));
+    passes(&layer, &emulator, text(GENERATE, 3_000_000)).await;
+    assert_eq!(emulator.count(asked), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_here_decides_the_upstream_counts_once() {
+    let emulator = Emulator::builder().model(EmulatedModel::new("small").input_token_limit(1_000)).build();
+    let models = listed(&emulator).await;
+    let uri = "/v1beta/models/small:streamGenerateContent?alt=sse&prettyPrint=false";
+    let layer = by_bytes(models.clone());
+    passes(&layer, &emulator, text(uri, 3_000)).await;
+    let journal = emulator.journal();
+    let question = journal.iter().find(|visit| asked(visit)).unwrap();
+    assert_eq!(question.path, "/v1beta/models/small:countTokens");
+    // The same again is known.
+    passes(&layer, &emulator, text(uri, 3_000)).await;
+    assert_eq!(emulator.count(asked), 1);
+    let error = layer.layer(emulator.clone()).oneshot(text(uri, 5_000)).await.map(drop).unwrap_err();
+    let failure = Error::find(&*error).unwrap().failure().clone();
+    assert_eq!(
+        (failure.kind(), failure.token_count(), failure.token_limit()),
+        (Kind::ContextTooLong, Some(1_250), Some(1_000))
+    );
+    assert!(failure.message().contains("as countTokens says"), "{}", failure.message());
+    assert_eq!((emulator.count(asked), emulator.count(|visit| !asked(visit))), (2, 3), "a list, two answers");
+
+    // Nobody is asked: it is sent, or not.
+    let never = by_bytes(models.clone()).ask_upstream(AskUpstream::Never);
+    let response = never.layer(emulator.clone()).oneshot(text(uri, 5_000)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let failure = refused(&never.fail_closed(), &emulator, text(uri, 3_000)).await;
+    assert_eq!(failure.kind(), Kind::ContextTooLong);
+    // Always.
+    let always = by_bytes(models).ask_upstream(AskUpstream::Always);
+    passes(&always, &emulator, text(uri, 40)).await;
+    assert_eq!(emulator.count(asked), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_cannot_count_holds_nobody_up() {
+    let uri = "/v1beta/models/small:generateContent";
+    for (trouble, waits) in [(Trouble::overloaded(), secs(0)), (Trouble::hang(), secs(5)), (Trouble::reset(), secs(0))]
+    {
+        let emulator = Emulator::builder()
+            .model(EmulatedModel::new("small").input_token_limit(1_000))
+            .trouble(When::always().operation(Operation::CountTokens), trouble)
+            .build();
+        let models = listed(&emulator).await;
+        let begun = Instant::now();
+        passes(&by_bytes(models.clone()), &emulator, text(uri, 3_000)).await;
+        assert_eq!(begun.elapsed(), waits);
+        let error =
+            by_bytes(models.clone()).fail_closed().layer(emulator.clone()).oneshot(text(uri, 3_000)).await.unwrap_err();
+        assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::ContextTooLong);
+        // Nobody waits past the deadline, nor longer than is set.
+        let mut request = text(uri, 3_000);
+        Context::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(2))));
+        let begun = Instant::now();
+        passes(&by_bytes(models), &emulator, request).await;
+        assert_eq!(begun.elapsed(), waits.min(secs(2)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn media_that_cannot_be_counted_is_asked_for_only_near_the_limit() {
+    let emulator = Emulator::new();
+    let layer = by_bytes(listed(&emulator).await);
+    let inline = |mime: &str, bytes: usize| {
+        let data = "A".repeat(bytes);
+        body(
+            GENERATE,
+            &format!(
+                r#"{{"contents":[{{"parts":[{{"text":"x"}},{{"inlineData":{{"mimeType":"{mime}","data":"{data}"}}}}]}}]}}"#
+            ),
+        )
+    };
+    passes(&layer, &emulator, inline("image/png", 20_000_000)).await;
+    assert_eq!(emulator.count(asked), 0);
+    passes(&layer, &emulator, inline("video/mp4", 20_000)).await;
+    assert_eq!(emulator.count(asked), 1);
+}
+
+/// An upstream that keeps what it was sent, and answers what it is told.
+fn recorder(
+    answer: impl Fn() -> Response<Full<Bytes>> + Clone + Send + 'static,
+) -> (
+    impl tower::Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send> + Clone,
+    Arc<Mutex<Vec<(Option<TokenCost>, String, Option<String>)>>>,
+) {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let kept = sent.clone();
+    let service = service_fn(move |request: Request<Full<Bytes>>| {
+        let (kept, answer) = (kept.clone(), answer.clone());
+        async move {
+            let cost = Context::of(&request).and_then(Context::token_cost);
+            let length = request.headers().get("content-length").map(|value| value.to_str().unwrap().to_owned());
+            let body = request.into_body().collect().await?.to_bytes();
+            kept.lock().push((cost, String::from_utf8(body.to_vec())?, length));
+            Ok::<_, BoxError>(answer())
+        }
+    });
+    (service, sent)
+}
+
+fn hello() -> Response<Full<Bytes>> {
+    support::hello().map(|_| Full::from(support::HELLO))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_output_limit_is_warned_of_clamped_or_refused() {
+    let models = ModelTable::new();
+    models.insert(Model::new("m").with_output_limit(65_536).with_input_limit(1_000));
+    let uri = "/v1beta/models/m:generateContent";
+    let asks = |tokens: &str| {
+        let json = format!(
+            r#"{{"generationConfig":{{"maxOutputTokens": {tokens}}},"contents":[{{"parts":[{{"text":"x"}}]}}]}}"#
+        );
+        let mut request = post_body(uri, json.clone());
+        request.headers_mut().insert("content-length", json.len().into());
+        request
+    };
+    for (tokens, clamped) in
+        [("70000", "65536"), ("0", "1"), ("-5", "1"), ("\"99999\"", "65536"), ("65536", "65536"), ("1", "1")]
+    {
+        let fine = tokens == clamped;
+        for policy in [MaxOutputPolicy::Off, MaxOutputPolicy::Warn, MaxOutputPolicy::Clamp, MaxOutputPolicy::Refuse] {
+            let (upstream, sent) = recorder(hello);
+            let layer = TokenPrecheckLayer::new(models.clone()).max_output(policy);
+            let result = layer.layer(upstream).oneshot(asks(tokens)).await;
+            if policy == MaxOutputPolicy::Refuse && !fine {
+                let error = result.unwrap_err();
+                let failure = Error::find(&*error).unwrap().failure().clone();
+                assert_eq!((failure.kind(), sent.lock().len()), (Kind::InvalidRequest, 0));
+                assert!(failure.message().contains("1 to 65536"), "{}", failure.message());
+                continue;
+            }
+            result.unwrap();
+            let (_, body, length) = sent.lock().pop().unwrap();
+            let number = if policy == MaxOutputPolicy::Clamp { clamped } else { tokens };
+            assert!(body.contains(&format!("\"maxOutputTokens\": {number}}},")), "{policy:?} {body}");
+            assert_eq!(length, Some(body.len().to_string()));
+        }
+    }
+    // One budget for input and output says nothing of the output alone.
+    models.insert(Model::new("m").with_output_limit(65_536).with_shared_limit());
+    let (upstream, _) = recorder(hello);
+    TokenPrecheckLayer::new(models)
+        .max_output(MaxOutputPolicy::Refuse)
+        .layer(upstream)
+        .oneshot(asks("70000"))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cost_is_said_exactly_or_as_an_estimate_that_learns() {
+    let (upstream, sent) = recorder(|| {
+        let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":20000}}"#;
+        Response::builder().header(CONTENT_TYPE, "application/json").body(Full::from(answer)).unwrap()
+    });
+    let upstream = ServiceBuilder::new().layer(ClassifyLayer::new()).service(upstream);
+    let layer = TokenPrecheckLayer::default().counter(Quarters);
+    let cost = |request| {
+        let service = layer.layer(upstream.clone());
+        let sent = sent.clone();
+        async move {
+            let response = service.oneshot(request).await.unwrap();
+            response.into_body().collect().await.unwrap();
+            let (cost, ..) = sent.lock().pop().unwrap();
+            let cost = cost.unwrap();
+            (cost.tokens, cost.certainty)
+        }
+    };
+    assert_eq!(cost(text(GENERATE, 400)).await, (100, Certainty::AtLeast));
+    // Too much to be counted at once, and far from the limit: 100,000 bytes are about 33,000 tokens, and turn out to be
+    // 20,000 each time.
+    let (first, certainty) = cost(text(GENERATE, 100_000)).await;
+    assert!(certainty == Certainty::Estimate && (20_000..40_000).contains(&first), "{first}");
+    let (second, _) = cost(text(GENERATE, 100_000)).await;
+    assert!((19_900..=20_100).contains(&second), "{second}");
+    // Embeddings pay, counting does not.
+    assert_eq!(cost(body(EMBED, r#"{"content":{"parts":[{"text":"12345678"}]}}"#)).await, (2, Certainty::AtLeast));
+    let count = text("/v1beta/models/gemini-2.5-pro:countTokens", 400);
+    layer.layer(upstream.clone()).oneshot(count).await.unwrap();
+    assert_eq!(sent.lock().pop().unwrap().0, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_the_upstream_names_is_learned() {
+    let emulator = Emulator::builder().model(EmulatedModel::new("gemini-2.5-pro").input_token_limit(131_072)).build();
+    let models = ModelTable::new();
+    assert_eq!(models.effective_input_limit("gemini-2.5-pro").unwrap().tokens, 1_048_576);
+    let layer = TokenPrecheckLayer::new(models.clone()).counter(Quarters);
+    let classified = ServiceBuilder::new().layer(layer.clone()).layer(ClassifyLayer::new()).service(emulator.clone());
+    let response = classified.oneshot(text(GENERATE, 600_000)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(models.effective_input_limit("gemini-2.5-pro").unwrap().tokens, 131_072);
+    let failure = refused(&layer, &emulator, text(GENERATE, 600_000)).await;
+    assert_eq!(failure.token_limit(), Some(131_072));
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_replay_it_reads_any_body_and_lets_pass_what_is_not_kept() {
+    let emulator = Emulator::new();
+    let stack = |max: usize| {
+        ServiceBuilder::new()
+            .layer(ReplayLayer::new().max_body(max))
+            .layer(TokenPrecheckLayer::default())
+            .service(emulator.clone())
+    };
+    let request = || body(GENERATE, "{").map(support::any);
+    let error = stack(1_000).oneshot(request()).await.map(drop).unwrap_err();
+    assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::InvalidRequest);
+    let response = stack(0).oneshot(request()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_panics_decides_nothing() {
+    #[derive(Debug)]
+    struct Panics;
+    impl CountTokens for Panics {
+        fn counter(&self, _: &str) -> Box<dyn TextCounter> {
+            panic!("a counter's own mistake")
+        }
+    }
+    let emulator = Emulator::new();
+    let layer = TokenPrecheckLayer::default().counter(Panics);
+    passes(&layer, &emulator, text(GENERATE, 3_000_000)).await;
+    assert_eq!(emulator.count(asked), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn disabled_it_checks_nothing() {
+    let emulator = Emulator::new();
+    let response = TokenPrecheckLayer::disabled().layer(emulator.clone()).oneshot(body(GENERATE, "{")).await.unwrap();
+    assert_eq!((response.status(), emulator.journal().len()), (StatusCode::BAD_REQUEST, 1));
+    assert!(Duration::ZERO.is_zero() && TokenPrecheckLayer::disabled().models().is_none());
+}
