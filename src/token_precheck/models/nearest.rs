@@ -313,6 +313,13 @@ mod tests {
     }
 
     #[test]
+    fn another_version_of_one_model_is_no_error_in_the_name_of_another() {
+        let known = ["imagen-4-ultra", "imagen-3-ultras"].map(Arc::<str>::from);
+        assert!(nearest("imagen-4-ultras", known.iter()).is_empty());
+        assert_eq!(nearest("imagen-4-ultras", known[..1].iter()), known[..1]);
+    }
+
+    #[test]
     fn on_ties_three_are_named_and_a_farther_one_is_not() {
         assert_eq!(meant("veo-1-"), ["veo-1-a", "veo-1-b", "veo-1-c"]);
         assert_eq!(meant("veo-1-e"), ["veo-1-a", "veo-1-b", "veo-1-c"]);
