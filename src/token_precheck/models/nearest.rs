@@ -5,7 +5,9 @@
 //! as a typing error only when it cannot well be anything else:
 //!
 //! - it is at most two typing errors away from a known name that has the same digits in the same order: `gemini-2.5-flsh`,
-//!   `gemni-2.5-pro`, `gemini-25-flash`; and one in four characters at most, as `abc` is no misspelt `aqa`;
+//!   `gemni-2.5-pr`, `gemini-25-flash`;
+//! - it is not too short for them: one error needs a name of four characters (`aqb` is no misspelt `aqa`), two need eight in
+//!   the words that differ (`gemini-4-argon` is no misspelt `gemini-4-carbon`);
 //! - it does not have the letters of a known name, and the digits of none that has them (`gemini-3.9-flash`,
 //!   `gemini-2.0-flash-002`): that is another version;
 //! - it is not a near name with something behind it after a `-`, `@`, `.` or `:` (`gemini-2.5-flash-x`): that is a version
@@ -44,8 +46,8 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>)
         if has_suffix(name, other) {
             return Vec::new();
         }
-        let short = usize::from(distance) * 4 > other.len();
-        if !same_digits || short || distance > least {
+        let room = if distance < 2 { other.len() } else { differing(name, other) };
+        if !same_digits || room < 4 * usize::from(distance) || distance > least {
             continue;
         }
         if distance < least {
@@ -65,6 +67,21 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>)
 /// `name` is `other` with something behind it that a version could be.
 fn has_suffix(name: &str, other: &str) -> bool {
     name.strip_prefix(other).is_some_and(|rest| rest.starts_with(['-', '@', '.', ':']))
+}
+
+/// How long those words of `other` are that do not begin or end `name` too.
+fn differing(mut name: &str, mut other: &str) -> usize {
+    while let (Some((a, name_rest)), Some((b, other_rest))) = (name.split_once('-'), other.split_once('-'))
+        && a == b
+    {
+        (name, other) = (name_rest, other_rest);
+    }
+    while let (Some((name_rest, a)), Some((other_rest, b))) = (name.rsplit_once('-'), other.rsplit_once('-'))
+        && a == b
+    {
+        (name, other) = (name_rest, other_rest);
+    }
+    other.len()
 }
 
 fn digits(name: &str) -> impl Iterator<Item = u8> {
@@ -206,6 +223,9 @@ mod tests {
             ("gemini-2.5-falsh", "gemini-2.5-flash"),
             ("gemni-2.5-pr", "gemini-2.5-pro"),
             ("gemini-25-flash", "gemini-2.5-flash"),
+            ("gemini-embding-001", "gemini-embedding-001"),
+            ("imagen-4.0-generat-001", "imagen-4.0-generate-001"),
+            ("imagen-4.0-gnerat-001", "imagen-4.0-generate-001"),
             ("gemini-2-5-flash", "gemini-2.5-flash"),
             ("gemini-2.5-flash-lit", "gemini-2.5-flash-lite"),
             ("gemini-2.5-flash-lites", "gemini-2.5-flash-lite"),
@@ -242,11 +262,61 @@ mod tests {
             "tunedModels/gemini-2.5-pr",
             "gemini-2.5-pr/",
             "gpt-5",
+            "gemini-2.5-fls",
             "abc",
             "aqb",
         ] {
             assert!(meant(name).is_empty(), "{name}: {:?}", meant(name));
         }
+    }
+
+    /// Names of models that have been served by the Developer API.
+    const SERVED: &str = "gemini-2.5-pro gemini-2.5-flash gemini-2.5-flash-lite gemini-2.5-flash-image \
+        gemini-2.5-flash-preview-tts gemini-2.5-pro-preview-tts gemini-2.0-flash gemini-2.0-flash-001 gemini-2.0-flash-exp \
+        gemini-2.0-flash-lite gemini-2.0-flash-lite-001 gemini-3-flash-preview gemini-3-pro-preview gemini-3-pro-image \
+        gemini-3.1-pro-preview gemini-3.1-flash-lite gemini-3.5-flash gemini-3.5-flash-lite gemini-3.6-flash \
+        gemini-3.7-flash gemini-3.8-flash gemini-4-argon gemini-4-carbon gemini-4-hydrogen gemini-flash-latest \
+        gemini-flash-lite-latest gemini-pro-latest gemini-embedding-001 gemini-embedding-exp text-embedding-004 \
+        embedding-001 gemma-3-1b-it gemma-3-4b-it gemma-3-12b-it gemma-3-27b-it gemma-3n-e2b-it gemma-3n-e4b-it \
+        imagen-4.0-generate-001 imagen-4.0-ultra-generate-001 imagen-4.0-fast-generate-001 veo-3.0-generate-001 \
+        veo-3.0-fast-generate-001 veo-3.1-generate-preview veo-3.1-fast-generate-preview aqa";
+
+    #[test]
+    fn a_list_that_does_not_have_a_model_yet_does_not_refuse_it() {
+        let served: Vec<Arc<str>> = SERVED.split_whitespace().map(Arc::from).collect();
+        for new in &served {
+            let others = served.iter().filter(|name| *name != new);
+            assert!(nearest(new, others.clone()).is_empty(), "{new}: {:?}", nearest(new, others));
+        }
+    }
+
+    #[test]
+    fn an_error_in_the_letters_is_put_right() {
+        let served: Vec<Arc<str>> = SERVED.split_whitespace().map(Arc::from).collect();
+        let (mut errors, mut right) = (0, 0);
+        for name in &served {
+            for at in 0..name.len() {
+                let (mut left_out, mut swapped) = (name.to_string(), name.as_bytes().to_vec());
+                left_out.remove(at);
+                swapped.swap(at, name.len().min(at + 2) - 1);
+                for error in [left_out, String::from_utf8(swapped).unwrap()] {
+                    if !digits(&error).eq(digits(name)) || error == **name || served.iter().any(|name| **name == error)
+                    {
+                        continue;
+                    }
+                    errors += 1;
+                    right += u32::from(nearest(&error, served.iter()) == [name.clone()]);
+                }
+            }
+        }
+        assert!(right * 100 > errors * 97, "{right} of {errors}");
+    }
+
+    #[test]
+    fn another_version_of_one_model_is_no_error_in_the_name_of_another() {
+        let known = ["imagen-4-ultra", "imagen-3-ultras"].map(Arc::<str>::from);
+        assert!(nearest("imagen-4-ultras", known.iter()).is_empty());
+        assert_eq!(nearest("imagen-4-ultras", known[..1].iter()), known[..1]);
     }
 
     #[test]
