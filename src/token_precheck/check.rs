@@ -89,7 +89,7 @@ where
         return Checked::Refused(failure);
     }
     let Some(model) = call.shared_model() else { return Checked::Passes(None) };
-    let known = match known(settings, &model, call.operation()) {
+    let known = match known(settings, &call, &model) {
         Ok(known) => known,
         Err(failure) => return Checked::Refused(failure),
     };
@@ -136,9 +136,12 @@ fn is_checked(call: &Call) -> bool {
     is_ours && has_contents
 }
 
-fn known(settings: &Settings, model: &str, operation: Operation) -> Result<Option<Arc<Model>>, Failure> {
+fn known(settings: &Settings, call: &Call, model: &str) -> Result<Option<Arc<Model>>, Failure> {
+    let operation = call.operation();
     match settings.models.verdict(model, operation) {
         ModelVerdict::Known(model) => Ok(Some(model)),
+        // The list is the Developer API's; Vertex serves others.
+        _ if call.surface() == Surface::Vertex => Ok(settings.models.lookup(model)),
         ModelVerdict::MethodUnsupported { model, supported } => {
             let supported: Vec<_> = supported.names().collect();
             Err(verdict::not_supported(model.name(), operation, &supported.join(", ")))
