@@ -84,6 +84,7 @@ mod redact;
 pub mod replay;
 pub mod retry;
 pub mod status;
+mod sync;
 pub mod timeout;
 
 pub use crate::{

@@ -5,14 +5,16 @@
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
     Amount,
     account::{Account, Calendar, Receipt},
 };
-use crate::quota::{Certainty, Dimension, Scope, TokenCost};
+use crate::{
+    quota::{Certainty, Dimension, Scope, TokenCost},
+    sync::Mutex,
+};
 
 /// The account and the queue of one scope, behind one lock that is held for no longer than a decision.
 #[derive(Debug)]

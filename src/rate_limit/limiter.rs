@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -21,6 +20,7 @@ use super::{
 use crate::{
     clock,
     quota::{Dimension, Gate, Limits, Scope},
+    sync::Mutex,
 };
 
 /// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one account.

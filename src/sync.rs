@@ -1,0 +1,24 @@
+//! The lock that hand-written shared state is built on, and that loom can take the place of.
+//!
+//! loom runs a small program in every order in which its threads can be scheduled, and so proves what a test under load
+//! only makes likely. It has to see each lock for that: whatever is proven with it takes its `Mutex` from here.
+//! `tests/loom/run` runs the proofs. The cfg is not called `loom`, because tokio reacts to that name.
+
+#[cfg(not(gemini_loom))]
+pub(crate) use parking_lot::Mutex;
+
+/// loom's lock, with the signature of parking_lot's.
+#[cfg(gemini_loom)]
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(gemini_loom)]
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(loom::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
