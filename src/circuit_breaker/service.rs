@@ -1,0 +1,92 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::{Breakers, ResponseFuture, place::Place, ticket::Ticket};
+use crate::{context, error::BoxError};
+
+/// The service of [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
+#[derive(Debug)]
+pub struct CircuitBreaker<S> {
+    inner: S,
+    breakers: Option<Breakers>,
+    last: Last,
+}
+
+/// Where the last call belonged.
+#[derive(Debug, Default)]
+enum Last {
+    #[default]
+    Nowhere,
+    /// Known from the service that this is a clone of. A clone that makes one call only, as axum's do, needs no more.
+    Shared(Arc<Place>),
+    Own(Arc<Place>),
+}
+
+crate::macros::accessors!(CircuitBreaker);
+
+impl<S> CircuitBreaker<S> {
+    pub(super) fn new(inner: S, breakers: Option<Breakers>) -> Self {
+        Self { inner, breakers, last: Last::Nowhere }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for CircuitBreaker<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Some(breakers) = &self.breakers else { return ResponseFuture::calling(self.inner.call(request), None) };
+        let (place, request) = self.last.place(breakers, request);
+        let admission = match place.breaker.admit(breakers.common()) {
+            Ok(admission) => admission,
+            Err(refusal) => return ResponseFuture::refused(refusal),
+        };
+        let repeated = context::Context::of(&request).is_some_and(context::Context::has_failed_before);
+        // Before the call: it may panic.
+        let ticket = Ticket::new(place, admission, repeated);
+        ResponseFuture::calling(self.inner.call(request), Some(ticket))
+    }
+}
+
+impl Last {
+    /// The place of this request, kept for the next.
+    fn place<B>(&mut self, breakers: &Breakers, request: Request<B>) -> (Arc<Place>, Request<B>) {
+        match self {
+            Self::Own(place) if place.takes(&request) => return (place.clone(), request),
+            Self::Shared(place) if place.takes(&request) => {
+                let place = place.clone();
+                *self = Self::Own(Arc::new(place.another()));
+                return (place, request);
+            }
+            _ => {}
+        }
+        let (place, request) = Place::of(breakers, request);
+        let place = Arc::new(place);
+        *self = Self::Own(place.clone());
+        (place, request)
+    }
+}
+
+impl<S: Clone> Clone for CircuitBreaker<S> {
+    fn clone(&self) -> Self {
+        let last = match &self.last {
+            Last::Nowhere => Last::Nowhere,
+            Last::Shared(place) | Last::Own(place) => Last::Shared(place.clone()),
+        };
+        Self { inner: self.inner.clone(), breakers: self.breakers.clone(), last }
+    }
+}

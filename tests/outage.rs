@@ -1,0 +1,189 @@
+//! An outage, in virtual time: Poisson arrivals, an upstream that is down for three minutes or sheds a part of its load, and
+//! what comes of it behind a deadline, retries and a breaker. Seeded throughout, jitter included.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_gemini::{
+    CircuitBreakerLayer, RetryLayer, TimeoutLayer,
+    circuit_breaker::{Breakers, State},
+};
+
+const DEADLINE: Duration = secs(120);
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug)]
+struct Story {
+    seed: u64,
+    arrivals: usize,
+    /// Arrivals in a second.
+    rate: f64,
+    /// How long an answer takes. A 503 takes 0.2 s.
+    service: Duration,
+    /// The part of the calls that is turned away on an ordinary day.
+    shed: f64,
+    outage: Option<(Duration, Duration)>,
+}
+
+const ORDINARY: Story =
+    Story { seed: 1, arrivals: 1800, rate: 1.0, service: secs(5), shed: 0.0, outage: Some((secs(600), secs(180))) };
+
+/// Who calls.
+#[derive(Clone, Copy, Debug)]
+enum Caller {
+    Ours,
+    /// google-genai's own: 5 attempts, 1 s doubling to at most 60 s, and up to 1 s by chance.
+    GoogleGenai,
+}
+
+/// What came of it.
+#[derive(Debug)]
+struct Outcome {
+    goodput: f64,
+    optimum: f64,
+    /// Attempts that failed while the upstream was down.
+    wasted: usize,
+    openings: usize,
+    /// From the end of the outage to the beginning and the end of the first call that was answered.
+    recovery: (Duration, Duration),
+    /// Attempts in the first second after the outage, and in the first second after the breaker had closed.
+    herd: (usize, usize),
+}
+
+#[derive(Default)]
+struct Log {
+    /// When each attempt came, and whether it was answered.
+    attempts: Vec<(Duration, bool)>,
+    answered: usize,
+    openings: usize,
+    closed: Option<Duration>,
+}
+
+/// One story, from its beginning to its end, in a few seconds.
+fn tell(story: Story, caller: Caller) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    fastrand::seed(story.seed);
+    runtime.block_on(run(story, caller))
+}
+
+async fn run(story: Story, caller: Caller) -> Outcome {
+    let begun = Instant::now();
+    let log = Arc::new(Mutex::new(Log::default()));
+    let chance = Arc::new(Mutex::new(fastrand::Rng::with_seed(story.seed)));
+    let seen = log.clone();
+    let upstream = service_fn(move |_: Request<Full<Bytes>>| {
+        let at = begun.elapsed();
+        let down = story.outage.is_some_and(|(from, length)| (from..from + length).contains(&at));
+        let answers = !down && chance.lock().f64() >= story.shed;
+        seen.lock().attempts.push((at, answers));
+        async move {
+            sleep(if answers { story.service } else { Duration::from_millis(200) }).await;
+            let status = if answers { 200 } else { 503 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
+        }
+    });
+
+    let breakers = Breakers::new();
+    let mut transitions = breakers.subscribe();
+    let watching = log.clone();
+    let watch = tokio::spawn(async move {
+        while let Some(transition) = transitions.next().await {
+            if std::env::var_os("STORY").is_some() {
+                println!("{:?} {transition} {:?}", begun.elapsed(), transition.open_for);
+            }
+            let mut log = watching.lock();
+            log.openings += usize::from(transition.to == State::Open);
+            if transition.from == State::HalfOpen && transition.to == State::Ramping {
+                log.closed = Some(begun.elapsed());
+            }
+        }
+    });
+    let ours = ServiceBuilder::new()
+        .layer(TimeoutLayer::total(DEADLINE))
+        .layer(RetryLayer::default())
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream.clone());
+
+    let mut arrivals = fastrand::Rng::with_seed(!story.seed);
+    let (mut at, mut can_be_answered) = (0.0, 0);
+    let mut calls = JoinSet::new();
+    for _ in 0..story.arrivals {
+        at += -(1.0 - arrivals.f64()).ln() / story.rate;
+        let arrives = Duration::from_secs_f64(at);
+        let last = arrives + DEADLINE - story.service;
+        can_be_answered += usize::from(story.outage.is_none_or(|(from, length)| arrives < from || last >= from + length));
+        sleep_until(begun + arrives).await;
+        let request = || {
+            let uri = "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-pro:generateContent";
+            Request::post(uri).body(Full::<Bytes>::default()).unwrap()
+        };
+        let (ours, theirs, log) = (ours.clone(), upstream.clone(), log.clone());
+        calls.spawn(async move {
+            let answered = match caller {
+                Caller::Ours => ours.oneshot(request()).await.is_ok_and(|response| response.status() == 200),
+                Caller::GoogleGenai => {
+                    let mut delay = 1.0f64;
+                    let mut nth = 1;
+                    loop {
+                        let response = theirs.clone().oneshot(request()).await.unwrap();
+                        if response.status() == 200 || nth == 5 {
+                            break response.status() == 200;
+                        }
+                        sleep(Duration::from_secs_f64(delay.min(60.0) + fastrand::f64())).await;
+                        (nth, delay) = (nth + 1, delay * 2.0);
+                    }
+                }
+            };
+            log.lock().answered += usize::from(answered);
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.unwrap();
+    }
+    watch.abort();
+    let log = log.lock();
+    let (from, until) = story.outage.map_or_else(Default::default, |(from, length)| (from, from + length));
+    let within = |from: Duration, until: Duration| log.attempts.iter().filter(move |(at, _)| (from..until).contains(at));
+    let first = log.attempts.iter().find(|(at, answers)| *at >= until && *answers).map_or(Duration::MAX, |(at, _)| *at - until);
+    let closed = log.closed.unwrap_or(until);
+    Outcome {
+        goodput: log.answered as f64 / story.arrivals as f64,
+        optimum: can_be_answered as f64 / story.arrivals as f64,
+        wasted: within(from, until).filter(|(_, answers)| !answers).count(),
+        openings: log.openings,
+        recovery: (first, first.saturating_add(story.service)),
+        herd: (within(until, until + secs(1)).count(), within(closed, closed + secs(1)).count()),
+    }
+}
+
+#[test]
+fn show() {
+    for seed in 1..6 {
+        println!("{:?}", tell(Story { seed, ..ORDINARY }, Caller::GoogleGenai));
+        println!("{:?}", tell(Story { seed, ..ORDINARY }, Caller::Ours));
+        println!("p=.5 {:?}", tell(Story { seed, shed: 0.5, outage: None, ..ORDINARY }, Caller::Ours));
+    }
+    let other = Story { rate: 20.0, arrivals: 24_000, ..ORDINARY };
+    println!("20/s {:?}", tell(other, Caller::Ours));
+    println!("20/s 30s {:?}", tell(Story { service: secs(30), ..other }, Caller::Ours));
+    println!("20/s 30s .5 {:?}", tell(Story { service: secs(30), shed: 0.5, outage: None, ..other }, Caller::Ours));
+    let other = Story { rate: 0.1, arrivals: 180, ..ORDINARY };
+    println!(".1/s {:?}", tell(other, Caller::Ours));
+    println!(".1/s 30 s {:?}", tell(Story { service: secs(30), ..other }, Caller::Ours));
+    println!(".1/s 30 s .5 {:?}", tell(Story { service: secs(30), shed: 0.5, outage: None, ..other }, Caller::Ours));
+    let other = Story { service: secs(30), ..ORDINARY };
+    println!("30 s {:?}", tell(other, Caller::Ours));
+    println!("30 s .5 {:?}", tell(Story { shed: 0.5, outage: None, ..other }, Caller::Ours));
+}
