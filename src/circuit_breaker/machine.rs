@@ -67,7 +67,7 @@ pub(super) struct Change {
     pub(super) open_for: Option<Duration>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Machine {
     rules: Rules,
     generation: u64,
@@ -87,7 +87,7 @@ pub(super) struct Machine {
     change: Option<Change>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     Closed,
     Ramp(Ramp),
@@ -96,7 +96,7 @@ enum Phase {
     Forced { open: bool },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Ramp {
     since: Instant,
     second: u32,
@@ -105,7 +105,7 @@ struct Ramp {
     succeeded: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Probes {
     /// Number and end of each probe that is out.
     out: Vec<(u64, Instant)>,
@@ -156,8 +156,8 @@ impl Machine {
                 Admitted::Probe(self.leases)
             }
             Phase::Ramp(ramp) => {
-                // No fewer than the probes, that were let in at once, and no more than twice what callers want.
-                let first = (2.0 * self.rate).max(f64::from(self.rules.probes));
+                // As many as callers wanted when it opened, and no fewer than the probes, which were let in at once.
+                let first = self.rate.max(f64::from(self.rules.probes));
                 if !ramp.take(now, first) {
                     return Err(soon);
                 }
@@ -400,7 +400,7 @@ impl Ramp {
 }
 
 /// How long the last successes took: a sample of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Latencies {
     millis: [u32; Self::KEPT],
     known: usize,
@@ -436,3 +436,6 @@ impl Default for Latencies {
         Self { millis: [0; Self::KEPT], known: 0, next: 0 }
     }
 }
+
+#[cfg(test)]
+mod tests;
