@@ -21,8 +21,10 @@ mod support;
 use bytes::Bytes;
 use http_body_util::Full;
 use tower_gemini::{
-    ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    TimeoutLayer,
     body::ReplayBody,
+    circuit_breaker::{Breakers, Trip},
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
@@ -33,6 +35,9 @@ use crate::contract::room::rooms;
 rooms! {
     classify: Full<Bytes> => ClassifyLayer::new();
     classify_without_holding: Full<Bytes> => ClassifyLayer::new().hold_answers(false);
+    circuit_breaker: Full<Bytes> => CircuitBreakerLayer::default();
+    circuit_breaker_for_all: Full<Bytes> => CircuitBreakerLayer::new(Breakers::builder().one_for_all().trip(Trip::consecutive(1)).build().unwrap());
+    circuit_breaker_disabled: Full<Bytes> => CircuitBreakerLayer::disabled();
     classify_disabled: Full<Bytes> => ClassifyLayer::disabled();
     replay: ReplayBody<Full<Bytes>> => ReplayLayer::new();
     replay_streaming: ReplayBody<Full<Bytes>> => ReplayLayer::new().max_body(4);

@@ -123,7 +123,8 @@ async fn run(story: Story, caller: Caller) -> Outcome {
         at += -(1.0 - arrivals.f64()).ln() / story.rate;
         let arrives = Duration::from_secs_f64(at);
         let last = arrives + DEADLINE - story.service;
-        can_be_answered += usize::from(story.outage.is_none_or(|(from, length)| arrives < from || last >= from + length));
+        can_be_answered +=
+            usize::from(story.outage.is_none_or(|(from, length)| arrives < from || last >= from + length));
         sleep_until(begun + arrives).await;
         let request = || {
             let uri = "https://generativelanguage.googleapis.com/v1beta/models/gemini-2.5-pro:generateContent";
@@ -155,8 +156,10 @@ async fn run(story: Story, caller: Caller) -> Outcome {
     watch.abort();
     let log = log.lock();
     let (from, until) = story.outage.map_or_else(Default::default, |(from, length)| (from, from + length));
-    let within = |from: Duration, until: Duration| log.attempts.iter().filter(move |(at, _)| (from..until).contains(at));
-    let first = log.attempts.iter().find(|(at, answers)| *at >= until && *answers).map_or(Duration::MAX, |(at, _)| *at - until);
+    let within =
+        |from: Duration, until: Duration| log.attempts.iter().filter(move |(at, _)| (from..until).contains(at));
+    let first =
+        log.attempts.iter().find(|(at, answers)| *at >= until && *answers).map_or(Duration::MAX, |(at, _)| *at - until);
     let closed = log.closed.unwrap_or(until);
     Outcome {
         goodput: log.answered as f64 / story.arrivals as f64,

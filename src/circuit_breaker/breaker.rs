@@ -51,7 +51,11 @@ struct Guarded {
 impl Breaker {
     pub(super) fn new(scope: Scope, rules: Rules) -> Self {
         let machine = Machine::new(rules);
-        Self { calm: Calm(AtomicU64::new(word(&machine))), guarded: Mutex::new(Guarded { machine, refusal: None }), scope }
+        Self {
+            calm: Calm(AtomicU64::new(word(&machine))),
+            guarded: Mutex::new(Guarded { machine, refusal: None }),
+            scope,
+        }
     }
 
     pub(super) fn scope(&self) -> &Scope {

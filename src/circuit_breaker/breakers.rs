@@ -318,10 +318,14 @@ impl BreakersBuilder {
     pub fn build(self) -> Result<Breakers, ConfigError> {
         let Rules { open, max_open, probes, lease, .. } = self.rules;
         if probes == 0 {
-            return Err(ConfigError::new("half_open_max_requests is 0: a breaker that has opened would never close; 1 or more"));
+            return Err(ConfigError::new(
+                "half_open_max_requests is 0: a breaker that has opened would never close; 1 or more",
+            ));
         }
         if lease.is_zero() {
-            return Err(ConfigError::new("probe_lease is 0: no probe could succeed; give it the time of a slow answer"));
+            return Err(ConfigError::new(
+                "probe_lease is 0: no probe could succeed; give it the time of a slow answer",
+            ));
         }
         if max_open < open {
             let message = format!("max_open_duration is {max_open:?}, less than open_duration, which is {open:?}");

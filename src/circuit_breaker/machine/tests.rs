@@ -107,7 +107,11 @@ fn half_of_the_calls_failing_is_no_silence() {
     let mut bench = Bench::new(Rules { trip: Trip::silence(), ..RULES });
     for second in 0..100_000u32 {
         let call = bench.admit().unwrap();
-        if second % 2 == 0 { bench.fail(call) } else { bench.succeed(call) }
+        if second % 2 == 0 {
+            bench.fail(call)
+        } else {
+            bench.succeed(call)
+        }
         bench.wait(1);
     }
     assert_eq!(bench.state(), State::Closed);
@@ -123,7 +127,11 @@ fn what_was_let_in_before_it_opened_neither_closes_it_nor_takes_a_probes_place()
         let mut late = |bench: &mut Bench| {
             let before = format!("{:?}", bench.machine);
             let old = old.next().unwrap();
-            if fails { bench.fail(old) } else { bench.succeed(old) }
+            if fails {
+                bench.fail(old)
+            } else {
+                bench.succeed(old)
+            }
             assert_eq!(format!("{:?}", bench.machine), before);
         };
         late(&mut bench);
@@ -273,7 +281,12 @@ fn failures_on_the_ramp_say_nothing_while_most_calls_may_still_be_answered() {
     let mut under_way = Vec::new();
     for _ in 0..6 {
         while let Some(call) = bench.admit() {
-            if under_way.len() % 2 == 0 { under_way.push(call) } else { under_way.push(call); bench.fail(call) }
+            if under_way.len() % 2 == 0 {
+                under_way.push(call)
+            } else {
+                under_way.push(call);
+                bench.fail(call)
+            }
         }
         bench.wait(1);
     }
