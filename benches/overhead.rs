@@ -545,9 +545,9 @@ impl<'b> Group<'_, 'b> {
     }
 
     /// The same on so many threads at once, each with a service of its own; a call's time is that which a thread sees.
-    fn threads<S, R>(&mut self, name: &'static str, threads: usize, service: impl Fn() -> S + 'b)
+    fn threads<S, R>(&mut self, name: &'static str, threads: usize, service: impl Fn() -> S)
     where
-        S: Service<Sent, Response = Response<R>> + Send,
+        S: Service<Sent, Response = Response<R>> + Send + 'b,
         R: Body,
     {
         let upstream = self.upstream.clone();

@@ -183,10 +183,10 @@ impl Machine {
         }
         self.not_before = None;
         match &mut self.phase {
-            Phase::Closed => self.tracker.succeeded(now),
+            Phase::Closed => self.tracker.succeeded(admission.began, now),
             Phase::Ramp(ramp) => {
                 ramp.succeeded = true;
-                self.tracker.succeeded(now);
+                self.tracker.succeeded(admission.began, now);
                 self.end_ramp(now);
             }
             Phase::HalfOpen(_) => {

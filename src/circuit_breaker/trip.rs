@@ -23,10 +23,11 @@ pub enum Trip {
     /// Nothing has succeeded for some time although enough was tried: an outage, whatever the rate of failures is on an
     /// ordinary day. The default.
     ///
-    /// Opens with a failure when so many requests have failed since the last success and the first of those failures was
-    /// `at_least` ago, and twice the time in which 95 % of successes come. As long as no success has been timed, calls that
-    /// are still under way get the benefit of the doubt: for a minute it does not open while they are more than a quarter of
-    /// what has failed.
+    /// Opens with a failure when so many requests have failed, the first of them `at_least` ago, and twice the time in
+    /// which 95 % of successes come; and nothing that was sent after that first one has succeeded. What was sent before it
+    /// says nothing of now. Calls that are still under way get the benefit of the doubt: for a minute it does not open
+    /// while they are more than a quarter of the attempts that have failed. After a minute without a failure it begins
+    /// anew.
     #[non_exhaustive]
     Silence {
         /// How many requests must have failed (default 10).
@@ -71,8 +72,8 @@ const MAX_CALLS: u32 = 10_000;
 /// The steps in which a window by time slides.
 const STEPS: u32 = 10;
 
-/// So long calls under way can hold back a breaker that has never seen a success.
-const COLD: Duration = Duration::from_secs(60);
+/// So long calls under way can hold a breaker back, and so long a failure is remembered without another.
+const MINUTE: Duration = Duration::from_secs(60);
 
 impl Trip {
     /// [`Trip::Silence`] with its defaults: 10 requests and 10 s.
@@ -173,9 +174,14 @@ impl Tracker {
         }
     }
 
-    pub(super) fn succeeded(&mut self, now: Instant) {
+    /// A success, of a call that began then. Unknown: it began while all was well.
+    pub(super) fn succeeded(&mut self, began: Option<Instant>, now: Instant) {
         match self {
-            Self::Silence(silence) => *silence = Silence::default(),
+            Self::Silence(silence) => {
+                if began >= silence.first {
+                    *silence = Silence::default();
+                }
+            }
             Self::Consecutive { failed, first } => (*failed, *first) = (0, None),
             Self::Calls { .. } => self.push(now, false),
             Self::Time(steps) => steps.add(now, 0),
@@ -186,7 +192,11 @@ impl Tracker {
     pub(super) fn failed(&mut self, now: Instant, repeated: bool) {
         match self {
             Self::Silence(silence) => {
+                if silence.last.is_some_and(|last| now.saturating_duration_since(last) > MINUTE) {
+                    *silence = Silence::default();
+                }
                 silence.first.get_or_insert(now);
+                silence.last = Some(now);
                 silence.attempts = silence.attempts.saturating_add(1);
                 silence.requests = silence.requests.saturating_add(u32::from(!repeated));
             }
@@ -217,7 +227,7 @@ impl Tracker {
             (Self::Silence(silence), Trip::Silence { minimum_requests, at_least }) => {
                 let over = now.saturating_duration_since(silence.first?);
                 let needed = view.p95.map_or(at_least, |p95| at_least.max(p95.saturating_mul(2)));
-                let may_answer = view.p95.is_none() && over < COLD && may_still_answer(view.pending, silence.attempts);
+                let may_answer = over < MINUTE && may_still_answer(view.pending, silence.attempts);
                 let opens = silence.requests >= minimum_requests && over >= needed && !may_answer;
                 opens.then_some(Evidence { failed: silence.requests, requests: silence.requests, over })
             }
@@ -250,10 +260,11 @@ fn exceeds(requests: u32, failed: u32, threshold: f64, minimum_requests: u32) ->
     requests >= minimum_requests && failed > 0 && f64::from(failed) >= threshold * f64::from(requests)
 }
 
-/// What has failed since the last success.
+/// What has failed, and nothing that came later has succeeded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Silence {
     first: Option<Instant>,
+    last: Option<Instant>,
     requests: u32,
     attempts: u32,
 }
@@ -338,11 +349,11 @@ mod tests {
             tracker.failed(now + secs(second), false);
             tracker.failed(now + secs(second), true);
         }
-        assert_eq!(tracker.verdict(trip, now + secs(100), VIEW), None, "9 requests, however often sent");
-        tracker.failed(now + secs(100), false);
-        assert!(tracker.verdict(trip, now + secs(100), VIEW).is_some());
-        tracker.succeeded(now + secs(100));
-        assert!(tracker.is_blank() && tracker.verdict(trip, now + secs(200), VIEW).is_none());
+        assert_eq!(tracker.verdict(trip, now + secs(50), VIEW), None, "9 requests, however often sent");
+        tracker.failed(now + secs(50), false);
+        assert!(tracker.verdict(trip, now + secs(50), VIEW).is_some());
+        tracker.succeeded(Some(now), now + secs(50));
+        assert!(tracker.is_blank() && tracker.verdict(trip, now + secs(50), VIEW).is_none());
     }
 
     #[test]
@@ -356,14 +367,34 @@ mod tests {
     }
 
     #[test]
-    fn before_any_success_calls_under_way_hold_it_back_for_a_minute() {
+    fn calls_under_way_hold_it_back_for_a_minute() {
         let (trip, now) = (Trip::silence(), start());
         let mut tracker = Tracker::new(trip);
         (0..20).for_each(|_| tracker.failed(now, false));
-        let cold = |pending| View { p95: None, pending };
-        assert!(tracker.verdict(trip, now + secs(10), cold(5)).is_some());
-        assert_eq!(tracker.verdict(trip, now + secs(59), cold(6)), None);
-        assert!(tracker.verdict(trip, now + secs(60), cold(6)).is_some());
+        let view = |pending| View { pending, ..VIEW };
+        assert!(tracker.verdict(trip, now + secs(10), view(5)).is_some());
+        assert_eq!(tracker.verdict(trip, now + secs(59), view(6)), None);
+        assert!(tracker.verdict(trip, now + secs(60), view(6)).is_some());
+    }
+
+    #[test]
+    fn what_was_sent_before_the_first_failure_does_not_break_the_silence() {
+        let (trip, now) = (Trip::silence(), start());
+        for (began, breaks) in [(None, false), (Some(now), false), (Some(now + secs(2)), true)] {
+            let mut tracker = Tracker::new(trip);
+            (0..20).for_each(|_| tracker.failed(now + secs(1), false));
+            tracker.succeeded(began, now + secs(5));
+            assert_eq!(tracker.verdict(trip, now + secs(11), VIEW).is_none(), breaks);
+        }
+    }
+
+    #[test]
+    fn a_failure_of_long_ago_is_forgotten() {
+        let (trip, now) = (Trip::silence(), start());
+        let mut tracker = Tracker::new(trip);
+        tracker.failed(now, false);
+        (0..20).for_each(|_| tracker.failed(now + secs(3_600), false));
+        assert_eq!(tracker.verdict(trip, now + secs(3_600), VIEW), None);
     }
 
     #[test]
@@ -372,7 +403,7 @@ mod tests {
         let mut tracker = Tracker::new(trip);
         let outcomes = |tracker: &mut Tracker, text: &str| {
             text.chars().for_each(|outcome| match outcome {
-                's' => tracker.succeeded(now),
+                's' => tracker.succeeded(None, now),
                 'f' => tracker.failed(now, false),
                 _ => tracker.failed(now, true),
             });
@@ -391,7 +422,7 @@ mod tests {
             let (now, trip) = (start(), Trip::failure_rate(threshold, Window::Calls(longest)).minimum_requests(minimum));
             let mut tracker = Tracker::new(trip);
             for end in 0..outcomes.len() {
-                if outcomes[end] { tracker.failed(now, false) } else { tracker.succeeded(now) }
+                if outcomes[end] { tracker.failed(now, false) } else { tracker.succeeded(None, now) }
                 let window = &outcomes[(end + 1).saturating_sub(longest as usize)..=end];
                 let failed = window.iter().filter(|failed| **failed).count();
                 let opens = window.len() >= minimum as usize && failed > 0 && failed as f64 >= threshold * window.len() as f64;
