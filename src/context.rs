@@ -86,6 +86,7 @@ impl Context {
 
     /// Whether an earlier attempt of this call, at this model, has failed in a way that counts against the upstream. A breaker
     /// counts a call once, however often it is sent.
+    #[inline]
     pub fn has_failed_before(&self) -> bool {
         self.failed_before
     }

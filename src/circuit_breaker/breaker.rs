@@ -17,9 +17,6 @@ use super::{
 };
 use crate::{failure::Failure, sync::Mutex};
 
-/// One call in so many is timed while all is well.
-const SAMPLE: u32 = 16;
-
 /// What all breakers of one handle share.
 #[derive(Debug)]
 pub(super) struct Common {
@@ -62,13 +59,19 @@ impl Breaker {
         &self.scope
     }
 
-    /// Lets a call in, or says why not and how long it had better wait.
-    pub(super) fn admit(&self, common: &Common) -> Result<Admission, Failure> {
+    /// Lets a call in, or says why not and how long it had better wait. `timed`: it is one of those whose time is taken
+    /// while all is well.
+    #[inline]
+    pub(super) fn admit(&self, common: &Common, timed: bool) -> Result<Admission, Failure> {
         let word = self.calm.0.load(Ordering::Acquire);
         if is_calm(word) {
-            let began = (fastrand::u32(..) % SAMPLE == 0).then(Instant::now);
-            return Ok(Admission { generation: word >> 1, began, kind: Admitted::Unseen });
+            return Ok(Admission { generation: word >> 1, began: timed.then(Instant::now), kind: Admitted::Unseen });
         }
+        self.admit_watchfully(common)
+    }
+
+    #[cold]
+    fn admit_watchfully(&self, common: &Common) -> Result<Admission, Failure> {
         let (now, roll) = (Instant::now(), fastrand::f64());
         self.change(common, |guarded| {
             let wait = match guarded.machine.admit(now, roll) {
@@ -80,11 +83,16 @@ impl Breaker {
         })
     }
 
+    #[inline]
     pub(super) fn succeed(&self, common: &Common, admission: Admission) {
         let calm = self.calm.0.load(Ordering::Acquire) == admission.generation << 1 | 1;
-        if calm && admission.kind == Admitted::Unseen && admission.began.is_none() {
-            return;
+        if !calm || admission.kind != Admitted::Unseen || admission.began.is_some() {
+            self.succeed_watchfully(common, admission);
         }
+    }
+
+    #[cold]
+    fn succeed_watchfully(&self, common: &Common, admission: Admission) {
         let now = Instant::now();
         self.change(common, |guarded| guarded.machine.succeed(admission, now));
     }
@@ -94,6 +102,7 @@ impl Breaker {
         self.change(common, |guarded| guarded.machine.fail(admission, repeated, hint, now, roll));
     }
 
+    #[inline]
     pub(super) fn release(&self, common: &Common, admission: Admission) {
         if admission.kind != Admitted::Unseen {
             let now = Instant::now();
@@ -153,6 +162,7 @@ fn word(machine: &Machine) -> u64 {
     machine.generation() << 1 | u64::from(machine.is_calm())
 }
 
+#[inline]
 fn is_calm(word: u64) -> bool {
     word & 1 == 1
 }

@@ -141,6 +141,7 @@ impl Breakers {
         Self { shared: Arc::new(Shared { common, scoping, counts, map, overflow, swept }) }
     }
 
+    #[inline]
     pub(super) fn common(&self) -> &Common {
         &self.shared.common
     }

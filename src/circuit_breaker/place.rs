@@ -23,19 +23,20 @@ pub(super) struct Place {
 
 #[derive(Clone, Debug)]
 enum LedBy {
-    /// Method, path and endpoint.
+    /// Method, path and authority.
     Uri(Method, Box<str>, Box<str>),
-    /// The model and the endpoint, as a room outside has read them.
+    /// The model, as a room outside has read it, and the authority.
     Call(Box<str>, Box<str>),
     /// Whatever is asked.
     Anything,
-    /// Only the user's function knows.
+    /// Each request is looked at: only the user's function knows, or the authority has credentials in it.
     Unknown,
 }
 
 impl Place {
     pub(super) fn of<B>(breakers: &Breakers, request: Request<B>) -> (Self, Request<B>) {
-        let (uri, endpoint) = (request.uri(), endpoint(request.uri()));
+        let (uri, authority) = (request.uri(), authority(request.uri()));
+        let endpoint = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (led_by, breaker) = match (breakers.scoping(), call_of(&request)) {
             (Scoping::One, _) => (LedBy::Anything, breakers.breaker("", "")),
             (Scoping::By(scope), _) => {
@@ -47,14 +48,15 @@ impl Place {
             }
             (Scoping::ModelAndEndpoint, Some(call)) => {
                 let model = capacity_of(call.shape(), call.model());
-                (LedBy::Call(model.into(), endpoint.into()), breakers.breaker(model, endpoint))
+                (LedBy::Call(model.into(), authority.into()), breakers.breaker(model, endpoint))
             }
             (Scoping::ModelAndEndpoint, None) => {
                 let (shape, model): (_, Option<Cow<'_, str>>) = Call::borrowed(request.method(), uri);
                 let breaker = breakers.breaker(capacity_of(shape, model.as_deref()), endpoint);
-                (LedBy::Uri(request.method().clone(), uri.path().into(), endpoint.into()), breaker)
+                (LedBy::Uri(request.method().clone(), uri.path().into(), authority.into()), breaker)
             }
         };
+        let led_by = if endpoint.len() < authority.len() { LedBy::Unknown } else { led_by };
         (Self { breakers: breakers.clone(), breaker, led_by }, request)
     }
 
@@ -62,10 +64,10 @@ impl Place {
     pub(super) fn takes<B>(&self, request: &Request<B>) -> bool {
         match (&self.led_by, call_of(request)) {
             (LedBy::Uri(method, path, at), None) => {
-                **path == *request.uri().path() && **at == *endpoint(request.uri()) && method == request.method()
+                **path == *request.uri().path() && **at == *authority(request.uri()) && method == request.method()
             }
             (LedBy::Call(model, at), Some(call)) => {
-                **model == *capacity_of(call.shape(), call.model()) && **at == *endpoint(request.uri())
+                **model == *capacity_of(call.shape(), call.model()) && **at == *authority(request.uri())
             }
             (LedBy::Anything, _) => true,
             _ => false,
@@ -89,8 +91,8 @@ fn capacity_of(shape: Shape, model: Option<&str>) -> &str {
     model.filter(|_| generates).unwrap_or_default()
 }
 
-/// Host and port, without the credentials that may stand before them.
-fn endpoint(uri: &Uri) -> &str {
-    let authority = uri.authority().map_or("", |authority| authority.as_str());
-    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+/// Host and port, and what may stand before them.
+#[inline]
+fn authority(uri: &Uri) -> &str {
+    uri.authority().map_or("", |authority| authority.as_str())
 }

@@ -15,7 +15,12 @@ pub struct CircuitBreaker<S> {
     inner: S,
     breakers: Option<Breakers>,
     last: Last,
+    /// Calls so far, to tell which are timed. A clone begins by chance, or those that make one call would all be the same.
+    calls: u32,
 }
+
+/// One call in so many is timed while all is well.
+const TIMED: u32 = 32;
 
 /// Where the last call belonged.
 #[derive(Debug, Default)]
@@ -31,7 +36,7 @@ crate::macros::accessors!(CircuitBreaker);
 
 impl<S> CircuitBreaker<S> {
     pub(super) fn new(inner: S, breakers: Option<Breakers>) -> Self {
-        Self { inner, breakers, last: Last::Nowhere }
+        Self { inner, breakers, last: Last::Nowhere, calls: 0 }
     }
 }
 
@@ -51,7 +56,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(breakers) = &self.breakers else { return ResponseFuture::calling(self.inner.call(request), None) };
         let (place, request) = self.last.place(breakers, request);
-        let admission = match place.breaker.admit(breakers.common()) {
+        self.calls = self.calls.wrapping_add(1);
+        let admission = match place.breaker.admit(breakers.common(), self.calls.is_multiple_of(TIMED)) {
             Ok(admission) => admission,
             Err(refusal) => return ResponseFuture::refused(refusal),
         };
@@ -87,6 +93,6 @@ impl<S: Clone> Clone for CircuitBreaker<S> {
             Last::Nowhere => Last::Nowhere,
             Last::Shared(place) | Last::Own(place) => Last::Shared(place.clone()),
         };
-        Self { inner: self.inner.clone(), breakers: self.breakers.clone(), last }
+        Self { inner: self.inner.clone(), breakers: self.breakers.clone(), last, calls: fastrand::u32(..) }
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct Ticket {
 
 impl Ticket {
     /// `repeated`: an earlier attempt of the same request has failed already, in a way that counts.
+    #[inline]
     pub(super) fn new(place: Arc<Place>, admission: Admission, repeated: bool) -> Self {
         Self { place, admission, repeated, is_used: false }
     }
@@ -22,6 +23,7 @@ impl Ticket {
         &self.place.breakers
     }
 
+    #[inline]
     pub(super) fn succeed(mut self) {
         self.is_used = true;
         self.place.breaker.succeed(self.place.breakers.common(), self.admission);
@@ -34,6 +36,7 @@ impl Ticket {
 }
 
 impl Drop for Ticket {
+    #[inline]
     fn drop(&mut self) {
         if !self.is_used {
             self.place.breaker.release(self.place.breakers.common(), self.admission);
