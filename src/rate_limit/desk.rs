@@ -1,7 +1,8 @@
 //! Where the calls of one scope are admitted: an account, and the queue in front of it.
 //!
 //! First come, first served, whatever their size. Only the first in the queue knows a time at which to ask again; whoever
-//! is admitted, or leaves, wakes the next. So a waiter is looked at when it comes, when its turn comes, and not in between.
+//! leaves wakes the next. So a waiter is looked at when it comes, when its turn comes, and not in between. One that is
+//! admitted leaves when it has been handed on, so that those behind it are not handed on before it.
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
@@ -63,7 +64,7 @@ pub(super) enum Admission {
 /// What a waiter is told when it asks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Set aside until it is sent.
+    /// Set aside until it is sent. It stays first until it leaves: whoever is next must not be sent before it.
     Taken(Receipt),
     /// Its turn, but not before then.
     At(Instant),
@@ -134,9 +135,7 @@ impl Desk {
         match state.account.hold(now, amount, self.calendar) {
             Err(at) => Turn::At(at),
             Ok(receipt) => {
-                let next = state.remove(ticket);
-                drop(state);
-                wake(next);
+                state.taken(ticket);
                 Turn::Taken(receipt)
             }
         }
@@ -249,6 +248,14 @@ impl State {
         let left = self.waiting.remove(&ticket.0)?;
         self.ahead = self.ahead.minus(left.counted);
         if was_first { self.first() } else { None }
+    }
+
+    /// It has what it waited for: it is ahead of nobody's account any more, and need not be woken.
+    fn taken(&mut self, ticket: Ticket) {
+        if let Some(waiter) = self.waiting.get_mut(&ticket.0) {
+            self.ahead = self.ahead.minus(std::mem::take(&mut waiter.counted));
+            waiter.waker = None;
+        }
     }
 
     fn first(&mut self) -> Option<Waker> {

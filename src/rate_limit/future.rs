@@ -63,15 +63,23 @@ struct Waiting<S, B> {
     wait: Wait,
 }
 
-/// A place in a queue, left when it is dropped.
+/// A place in a queue, left at the latest when it is dropped, which wakes the next.
 struct Place {
     desk: Arc<Desk>,
-    ticket: Ticket,
+    ticket: Option<Ticket>,
+}
+
+impl Place {
+    fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.desk.leave(ticket);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.desk.leave(self.ticket);
+        self.leave();
     }
 }
 
@@ -90,7 +98,7 @@ impl<S, B, F> ResponseFuture<S, B, F> {
     {
         // A wait begins: whatever hangs on the readiness is free for others.
         inner.release();
-        let place = Place { desk, ticket: wait.ticket };
+        let place = Place { desk, ticket: Some(wait.ticket) };
         let waiting = Box::new(Waiting { inner, request, place, wait });
         Self { state: State::Waiting { sleep: None, waiting: Some(waiting) }, booking: None }
     }
@@ -146,15 +154,22 @@ where
                 }
                 StateProj::Readying { waiting } => {
                     let Some(in_line) = waiting else { break Err(refusal::polled_again()) };
-                    if let Err(error) = ready!(in_line.inner.poll_ready(cx)) {
+                    let Poll::Ready(ready) = in_line.inner.poll_ready(cx) else {
+                        // Nobody behind it waits for an inner service that is not ready for this one.
+                        in_line.place.leave();
+                        return Poll::Pending;
+                    };
+                    if let Err(error) = ready {
                         break Err(error.into());
                     }
                     let Some(in_line) = waiting.take() else { continue };
-                    let Waiting { mut inner, request, .. } = *in_line;
+                    let Waiting { mut inner, request, place, .. } = *in_line;
                     if let Some(booking) = this.booking {
                         booking.send(Instant::now());
                     }
                     let future = inner.call(request);
+                    // Only now: the next one is handed on after this one.
+                    drop(place);
                     this.state.set(State::Calling { future });
                 }
                 StateProj::Calling { future } => {

@@ -119,6 +119,11 @@
 //!
 //! `poll_ready` is the inner service's. A call that has to wait gives its readiness up and regains it after the wait.
 //!
+//! The inner service's `call`s come in the order in which this one's came, on many threads as well: the next in line is
+//! woken when the call of the one before is with the inner service. Where that is not ready for the first, the next is woken
+//! all the same, so that nobody waits for another's readiness; from there on the order is the inner service's, and
+//! `ConcurrencyLimit` keeps it.
+//!
 //! # Words read and written
 //!
 //! Reads of [`Context`](crate::Context) the call, the project, the token cost, the deadline, and whether it may move to

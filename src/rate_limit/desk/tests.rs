@@ -234,6 +234,8 @@ impl Model {
                 assert!(self.last_admitted < Some(waiting.ticket.0));
                 self.last_admitted = Some(waiting.ticket.0);
                 self.admitted(receipt, waiting.tokens, false);
+                // Handed on.
+                self.desk.leave(waiting.ticket);
             }
             Turn::At(when) => {
                 assert!(at == 0 && when > self.now);
@@ -399,6 +401,7 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
                 }
             };
             desk.send(now, receipt);
+            desk.leave(ticket);
             assert_eq!(now, promise);
         }
     }
@@ -436,7 +439,9 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let begun = Instant::now();
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
-    let Turn::Taken(held) = desk.turn(desk.join(begun, amount, false), begun, Waker::noop()) else { panic!() };
+    let ticket = desk.join(begun, amount, false);
+    let Turn::Taken(held) = desk.turn(ticket, begun, Waker::noop()) else { panic!() };
+    desk.leave(ticket);
     let later = begun + Duration::from_secs(7200);
     assert!(matches!(desk.admit(later, cost), Admission::Taken(_)));
     assert!(matches!(desk.admit(later, cost), Admission::Later(_)));
@@ -482,6 +487,9 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
                 model.desk.send(model.now, receipt);
                 model.queue.remove(0);
                 went += 1;
+                let woken = |waiting: &Waiting| waiting.flag.woken.load(Ordering::SeqCst);
+                assert!(!model.queue.first().is_some_and(woken), "before this one is handed on");
+                model.desk.leave(ticket);
                 // The next one, and nobody else, was woken.
                 assert!(model.queue.first().is_none_or(|next| next.flag.woken.swap(false, Ordering::SeqCst)));
             }
@@ -533,7 +541,10 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
             }
             let now = clock.read();
             match desk.turn(ticket, *now, &waker) {
-                Turn::Taken(receipt) => return send(rng, *now, receipt),
+                Turn::Taken(receipt) => {
+                    send(rng, *now, receipt);
+                    return desk.leave(ticket);
+                }
                 Turn::At(at) => {
                     drop(now);
                     let mut now = clock.write();
