@@ -78,6 +78,9 @@ pub mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod macros;
+#[cfg(gemini_loom)]
+#[doc(hidden)]
+pub mod proofs;
 pub mod quota;
 pub mod rate_limit;
 mod ready;

@@ -270,5 +270,7 @@ fn wake(waker: Option<Waker>) {
     }
 }
 
+#[cfg(gemini_loom)]
+pub(crate) mod proofs;
 #[cfg(test)]
 mod tests;

@@ -153,6 +153,9 @@ pub use self::{
 };
 use crate::body::GuardedBody;
 
+#[cfg(gemini_loom)]
+pub(crate) use self::desk::proofs::PROOFS;
+
 /// The room's name in errors.
 const NAME: &str = "rate_limit";
 
