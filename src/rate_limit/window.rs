@@ -86,9 +86,21 @@ impl Window {
         self.held = self.held.minus(amount);
     }
 
-    /// The same charges without what is only set aside: a copy of it that nobody will release.
-    pub(super) fn without_held(&self) -> Self {
-        Self { held: Amount::default(), ..self.clone() }
+    /// The same charges in a few entries, without what is only set aside: a small copy, that counts no charge for less
+    /// long, and of which nobody will release anything.
+    pub(super) fn in_brief(&self) -> Self {
+        let merged = self.entries.len().div_ceil(KEPT).max(1);
+        let mut brief = Self::default();
+        for (nth, entry) in self.entries.iter().enumerate() {
+            brief.used = brief.used.plus(entry.amount);
+            match brief.entries.back_mut() {
+                Some(last) if nth % merged > 0 => {
+                    (last.at, last.amount) = (entry.at, last.amount.plus(entry.amount));
+                }
+                _ => brief.entries.push_back(*entry),
+            }
+        }
+        brief
     }
 
     /// Adds a charge. Whether it fits is the caller's question.
@@ -245,6 +257,28 @@ mod tests {
                     assert!(window.entries.len() <= 243);
                 }
             });
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_brief_it_counts_the_same_and_no_charge_for_less_long() {
+        let one = Amount { requests: 1, tokens: 3 };
+        for charges in [0, 1, 7, 8, 9, 100, 242] {
+            let begun = Instant::now();
+            let mut window = Window::default();
+            window.hold(one);
+            (0..charges).for_each(|nth| _ = window.charge(begun + GRAIN * nth, one));
+            let mut brief = window.in_brief();
+            assert!(brief.entries.len() <= KEPT && brief.held == Amount::default());
+            window.release(one);
+            for nth in 0..=charges {
+                let now = begun + WINDOW + GRAIN * nth;
+                window.expire(now);
+                brief.expire(now);
+                assert!(window.used().is_within(brief.used()), "{charges} {nth}");
+                assert!(brief.used().requests - window.used().requests <= u64::from(charges).div_ceil(KEPT as u64));
+            }
+            assert!(brief.is_empty() && brief.used() == Amount::default());
         }
     }
 
