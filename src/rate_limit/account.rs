@@ -1,7 +1,7 @@
 //! What one scope has used, may use, and why it may not use more: all dimensions in one place, so that they are taken
 //! together or not at all. Pure: it is told the time.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -71,7 +71,7 @@ impl Account {
     /// The same account, but for what another has used and what blocks it: for a scope that was counted there so far.
     pub(super) fn after(self, other: &Self) -> Self {
         let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ends: other.day.ends };
-        Self { window: other.window.without_held(), day, blocked: other.blocked, ..self }
+        Self { window: other.window.in_brief(), day, blocked: other.blocked, ..self }
     }
 
     /// Takes all of it, or nothing and says when to ask again. It is sent at once.
@@ -178,6 +178,11 @@ impl Account {
         }
     }
 
+    /// How long one request goes after the other, where there is a pace.
+    pub(super) fn interval(&self, now: Instant) -> Option<Duration> {
+        self.pacer.as_ref()?.interval(self.requests_limit(now))
+    }
+
     pub(super) fn learned(&self, dimension: Dimension) -> Option<u64> {
         self.limits[index(dimension)].learned()
     }
@@ -268,7 +273,7 @@ fn index(dimension: Dimension) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU32, time::Duration};
+    use std::num::NonZeroU32;
 
     use super::*;
     use crate::rate_limit::Pacing;

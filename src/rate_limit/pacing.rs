@@ -64,6 +64,11 @@ impl Pacer {
         self.pace.as_mut().map_or(now, |pace| pace.take(now))
     }
 
+    /// How long one request goes after the other once the burst is used, where there is a limit.
+    pub(super) fn interval(&self, limit: Option<u64>) -> Option<Duration> {
+        limit.filter(|limit| *limit > 0).map(interval)
+    }
+
     /// When so many more requests will have gone.
     pub(super) fn gone_at(&self, now: Instant, requests: u64, limit: Option<u64>) -> Instant {
         let Some(limit) = limit.filter(|limit| *limit > 0) else { return now };

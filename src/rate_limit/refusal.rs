@@ -31,6 +31,9 @@ pub(super) fn would_wait(desk: &Desk, now: Instant, needed: Duration, allowed: A
     let (allowed, cure) = match allowed {
         Allowed::Deadline(remaining) => (remaining, "its deadline comes before; allow it more time"),
         Allowed::MaxWait(allowed) if needed > LONG => (allowed, "ask another model"),
+        Allowed::MaxWait(allowed) if desk.read(now, |account, _| keeps_pace(account, now)) => {
+            (allowed, "raise max_wait or the pacing's burst")
+        }
         Allowed::MaxWait(allowed) => (allowed, "raise max_wait"),
     };
     let message = format!(
@@ -106,6 +109,16 @@ fn describe(account: &Account, waiting: usize, now: Instant) -> String {
     if let Some(until) = account.blocked_until(now) {
         let _ = write!(text, "the upstream has refused for another {:.1?}, ", until - now);
     }
+    if let Some(interval) = account.interval(now) {
+        let _ = write!(text, "the pacing is one request in {interval:.1?} after its burst, ");
+    }
     let _ = write!(text, "{waiting} calls wait");
     text
+}
+
+/// Whether there is room for more, and only the pace has it wait.
+fn keeps_pace(account: &Account, now: Instant) -> bool {
+    let has_room =
+        |dimension: Dimension| account.limit(dimension, now).is_none_or(|limit| account.used(dimension) < limit);
+    account.interval(now).is_some() && account.blocked_until(now).is_none() && DIMENSIONS.into_iter().all(has_room)
 }
