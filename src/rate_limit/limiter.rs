@@ -23,7 +23,8 @@ use crate::{
     sync::Mutex,
 };
 
-/// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one account.
+/// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one account, but for
+/// those that the settings name.
 const MAX_SCOPES: usize = 16_384;
 
 /// Longer names, project and model together, have no account of their own: nobody's are, and callers invent models.
@@ -90,11 +91,12 @@ impl Limiter {
         let amount = Amount { requests: 1, tokens };
         let shard = self.shard(scope).lock();
         let known = shard.desks.get(scope as &dyn Named).cloned();
-        let is_full = shard.desks.len() >= MAX_SCOPES / SHARDS;
+        let is_full = shard.desks.len() >= MAX_SCOPES / SHARDS && !self.shared.settings.names(scope);
         drop(shard);
+        let is_no_name = scope.project().len() + scope.model().len() > MAX_NAME;
         match known {
             Some(desk) => desk.headroom(now, amount),
-            None if is_full => self.shared.overflow.headroom(now, amount),
+            None if is_full || is_no_name => self.shared.overflow.headroom(now, amount),
             // Nobody has asked for it yet: what its limits say.
             None => {
                 let mut account = self.shared.settings.account(scope, self.shared.calendar, now);
@@ -154,13 +156,14 @@ impl Limiter {
         if let Some(desk) = shard.desks.get(&named as &dyn Named) {
             return desk.clone();
         }
-        if shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) {
+        let scope = Scope::new(project, model);
+        let is_named = shared.settings.names(&scope);
+        if shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) && !is_named {
             shard.overflowed = true;
             return shared.overflow.clone();
         }
-        let scope = Scope::new(project, model);
         let mut account = shared.settings.account(&scope, shared.calendar, now);
-        if shard.overflowed {
+        if shard.overflowed && !is_named {
             // It may have been counted there so far.
             account = shared.overflow.heir(now, account);
         }
@@ -290,9 +293,29 @@ impl LimiterBuilder {
         let now = Instant::now();
         let calendar = Calendar { wall: clock::wall(), at: now };
         let scope = Scope::new("others", "others");
-        let overflow = Arc::new(Desk::new(scope.clone(), self.account(&scope, calendar, now), calendar));
+        let account = Account::new(self.strictest(), Pacer::new(self.pacing), calendar, now);
+        let overflow = Arc::new(Desk::new(scope, account, calendar));
         let (hasher, shards) = (RandomState::new(), Default::default());
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
+    }
+
+    /// Whether the program has named the scope or its model: such a one is never counted with the others, so that no
+    /// invention of a caller's lifts its limits. There are no more of them than the program knows.
+    fn names(&self, scope: &Scope) -> bool {
+        self.by_scope.contains_key(scope)
+            || self.by_model.contains_key(scope.model())
+            || self.pacing_by_model.contains_key(scope.model())
+    }
+
+    /// What holds for those that share one account, whatever their projects: in each dimension the least.
+    fn strictest(&self) -> Limits {
+        let all = || self.by_project.values().chain([&self.limits]);
+        let least = |dimension| all().filter_map(|limits| limits.get(dimension)).min();
+        let [requests, tokens, day] = DIMENSIONS.map(least);
+        let mut limits = Limits::new();
+        limits = requests.map_or(limits, |requests| limits.requests_per_minute(requests));
+        limits = tokens.map_or(limits, |tokens| limits.input_tokens_per_minute(tokens));
+        day.map_or(limits, |day| limits.requests_per_day(day))
     }
 
     fn account(&self, scope: &Scope, calendar: Calendar, now: Instant) -> Account {

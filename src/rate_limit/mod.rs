@@ -86,7 +86,7 @@
 //! | a charge counts for | 60.25 s | a request that is slow on the way must not meet the next minute's |
 //! | charges share an entry within | 0.25 s | bounds a scope's memory, and costs at most 0.4 % of the limit |
 //! | cost of a request | its body's bytes / 3 | unless [`Context::token_cost`](crate::Context::token_cost) says it |
-//! | scopes kept apart | 16,384, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one account |
+//! | scopes kept apart | 16,384, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one account, under the least limit of any project; but for models that the settings name |
 //!
 //! # Costs
 //!
