@@ -4,7 +4,7 @@
 //! calm, so that everybody may pass and a success would change nothing.
 
 use std::{
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -15,7 +15,10 @@ use super::{
     machine::{Admission, Admitted, Change, Machine, Rules},
     refusal,
 };
-use crate::{failure::Failure, sync::Mutex};
+use crate::{
+    failure::Failure,
+    sync::{AtomicU64, Mutex},
+};
 
 /// What all breakers of one handle share.
 #[derive(Debug)]
@@ -184,3 +187,6 @@ fn announce(scope: &Scope, change: Change, transitions: &broadcast::Sender<Trans
     // Nobody may be listening.
     let _ = transitions.send(transition);
 }
+
+#[cfg(gemini_loom)]
+pub(crate) mod proofs;

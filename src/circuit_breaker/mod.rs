@@ -152,5 +152,8 @@ pub use self::{
     trip::{Trip, Window},
 };
 
+#[cfg(gemini_loom)]
+pub(crate) use self::breaker::proofs::PROOFS;
+
 /// The room's name in errors.
 const NAME: &str = "circuit_breaker";

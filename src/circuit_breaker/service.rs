@@ -53,9 +53,18 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(breakers) = &self.breakers else { return ResponseFuture::calling(self.inner.call(request), None) };
-        let (place, request) = self.last.place(breakers, request);
+        let place = match self.last.take_in(&request) {
+            Some(place) => place,
+            None => {
+                let (place, same) = Place::of(breakers, request);
+                request = same;
+                let place = Arc::new(place);
+                self.last = Last::Own(place.clone());
+                place
+            }
+        };
         self.calls = self.calls.wrapping_add(1);
         let admission = match place.breaker.admit(breakers.common(), self.calls.is_multiple_of(TIMED)) {
             Ok(admission) => admission,
@@ -69,21 +78,17 @@ where
 }
 
 impl Last {
-    /// The place of this request, kept for the next.
-    fn place<B>(&mut self, breakers: &Breakers, request: Request<B>) -> (Arc<Place>, Request<B>) {
+    /// The place of the last call, if this one belongs there too.
+    fn take_in<B>(&mut self, request: &Request<B>) -> Option<Arc<Place>> {
         match self {
-            Self::Own(place) if place.takes(&request) => return (place.clone(), request),
-            Self::Shared(place) if place.takes(&request) => {
+            Self::Own(place) if place.takes(request) => Some(place.clone()),
+            Self::Shared(place) if place.takes(request) => {
                 let place = place.clone();
                 *self = Self::Own(Arc::new(place.another()));
-                return (place, request);
+                Some(place)
             }
-            _ => {}
+            _ => None,
         }
-        let (place, request) = Place::of(breakers, request);
-        let place = Arc::new(place);
-        *self = Self::Own(place.clone());
-        (place, request)
     }
 }
 
