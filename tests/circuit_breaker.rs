@@ -707,20 +707,23 @@ fn a_calm_breaker_allocates_nothing_and_a_refusal_once() {
         |_: Request<Full<Bytes>>| std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
     let breakers = Breakers::builder().build().unwrap();
     let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(answer));
-    let mut ask = || {
-        let request = post(GENERATE);
+    let mut ask = |uri: &str, fresh: bool| {
+        let (request, mut clone) = (post(uri), service.clone());
+        let service = if fresh { &mut clone } else { &mut service };
         let mut refused = false;
-        let counted = allocation_counter::measure(|| {
-            let result = service.call(request).now_or_never().unwrap();
-            refused = result.is_err();
-        });
+        let counted = allocation_counter::measure(|| refused = service.call(request).now_or_never().unwrap().is_err());
         (counted.count_total, refused)
     };
-    (0..100).for_each(|_| assert!(!ask().1));
-    assert!((0..1000).all(|_| ask() == (0, false)));
+    let ways = [(GENERATE, false), (GENERATE, true), (FLASH, false), (FLASH, true), (COUNT, true)];
+    for _ in 0..100 {
+        assert!(ways.iter().all(|(uri, fresh)| !ask(uri, *fresh).1));
+    }
+    for _ in 0..1_000 {
+        assert!(ways.iter().all(|(uri, fresh)| ask(uri, *fresh) == (0, false)));
+    }
     breakers.force_open(&pro());
-    ask();
-    assert!((0..100).all(|_| ask() == (1, true)));
+    ask(GENERATE, false);
+    assert!((0..100).all(|nth| ask(GENERATE, nth % 2 == 0) == (1, true)));
 }
 
 #[tokio::test(start_paused = true)]

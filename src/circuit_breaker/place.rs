@@ -74,6 +74,11 @@ impl Place {
         }
     }
 
+    /// Whether other requests can be told to belong here.
+    pub(super) fn is_known_by_its_requests(&self) -> bool {
+        !matches!(self.led_by, LedBy::Unknown)
+    }
+
     /// The same place, for another clone of the service.
     pub(super) fn another(&self) -> Self {
         Self { breakers: self.breakers.clone(), breaker: self.breaker.clone(), led_by: self.led_by.clone() }

@@ -4,6 +4,7 @@ use std::{
 };
 
 use http::{Request, Response};
+use parking_lot::RwLock;
 use tower_service::Service;
 
 use super::{Breakers, ResponseFuture, place::Place, ticket::Ticket};
@@ -14,7 +15,8 @@ use crate::{context, error::BoxError};
 pub struct CircuitBreaker<S> {
     inner: S,
     breakers: Option<Breakers>,
-    last: Last,
+    own: Own,
+    recent: Recent,
     /// Calls so far, to tell which are timed. A clone begins by chance, or those that make one call would all be the same.
     calls: u32,
 }
@@ -22,21 +24,25 @@ pub struct CircuitBreaker<S> {
 /// One call in so many is timed while all is well.
 const TIMED: u32 = 32;
 
-/// Where the last call belonged.
+/// A place that only this clone counts its calls at.
 #[derive(Debug, Default)]
-enum Last {
+enum Own {
     #[default]
-    Nowhere,
-    /// Known from the service that this is a clone of. A clone that makes one call only, as axum's do, needs no more.
-    Shared(Arc<Place>),
-    Own(Arc<Place>),
+    NeverCalled,
+    /// A clone that makes one call only, as axum's do, needs none.
+    CalledOnce,
+    Place(Arc<Place>),
 }
+
+/// Places that clones of one service have asked for, so that a fresh clone need not read what another has read.
+#[derive(Clone, Debug, Default)]
+struct Recent(Arc<RwLock<Vec<Arc<Place>>>>);
 
 crate::macros::accessors!(CircuitBreaker);
 
 impl<S> CircuitBreaker<S> {
     pub(super) fn new(inner: S, breakers: Option<Breakers>) -> Self {
-        Self { inner, breakers, last: Last::Nowhere, calls: 0 }
+        Self { inner, breakers, own: Own::default(), recent: Recent::default(), calls: 0 }
     }
 }
 
@@ -55,14 +61,12 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(breakers) = &self.breakers else { return ResponseFuture::calling(self.inner.call(request), None) };
-        let place = match self.last.take_in(&request) {
+        let place = match self.own.find(&self.recent, &request) {
             Some(place) => place,
             None => {
                 let (place, same) = Place::of(breakers, request);
                 request = same;
-                let place = Arc::new(place);
-                self.last = Last::Own(place.clone());
-                place
+                self.recent.keep(place)
             }
         };
         self.calls = self.calls.wrapping_add(1);
@@ -77,27 +81,44 @@ where
     }
 }
 
-impl Last {
-    /// The place of the last call, if this one belongs there too.
-    fn take_in<B>(&mut self, request: &Request<B>) -> Option<Arc<Place>> {
-        match self {
-            Self::Own(place) if place.takes(request) => Some(place.clone()),
-            Self::Shared(place) if place.takes(request) => {
-                let place = place.clone();
-                *self = Self::Own(Arc::new(place.another()));
-                Some(place)
-            }
-            _ => None,
+impl Own {
+    /// Where the request belongs, if that is known from another one.
+    fn find<B>(&mut self, recent: &Recent, request: &Request<B>) -> Option<Arc<Place>> {
+        if let Self::Place(place) = self
+            && place.takes(request)
+        {
+            return Some(place.clone());
         }
+        let place = recent.0.read().iter().find(|place| place.takes(request)).cloned()?;
+        match self {
+            Self::NeverCalled => *self = Self::CalledOnce,
+            Self::CalledOnce => *self = Self::Place(Arc::new(place.another())),
+            Self::Place(_) => {}
+        }
+        Some(place)
+    }
+}
+
+impl Recent {
+    const KEPT: usize = 16;
+
+    fn keep(&self, place: Place) -> Arc<Place> {
+        let place = Arc::new(place);
+        if place.is_known_by_its_requests() {
+            let mut places = self.0.write();
+            if places.len() >= Self::KEPT {
+                places.remove(0);
+            }
+            places.push(place.clone());
+        }
+        place
     }
 }
 
 impl<S: Clone> Clone for CircuitBreaker<S> {
     fn clone(&self) -> Self {
-        let last = match &self.last {
-            Last::Nowhere => Last::Nowhere,
-            Last::Shared(place) | Last::Own(place) => Last::Shared(place.clone()),
-        };
-        Self { inner: self.inner.clone(), breakers: self.breakers.clone(), last, calls: fastrand::u32(..) }
+        let Self { inner, breakers, recent, .. } = self;
+        let (inner, breakers, recent) = (inner.clone(), breakers.clone(), recent.clone());
+        Self { inner, breakers, own: Own::default(), recent, calls: fastrand::u32(..) }
     }
 }
