@@ -499,6 +499,8 @@ async fn models_and_endpoints_are_kept_apart_and_so_is_what_asks_no_model() {
         assert!(call(&service, other).await.is_ok(), "{other}");
         assert!(is_refused(&service, STREAM).await, "another way to ask the same model");
     }
+    let secret = "https://user:secret@us.example:444/v1beta/models/gemini-2.5-pro:generateContent";
+    assert!(call(&service, secret).await.is_ok());
     let mut scopes: Vec<_> = breakers.snapshot().into_iter().map(|(scope, _)| scope.to_string()).collect();
     scopes.sort();
     let expected = [
@@ -688,6 +690,16 @@ fn settings_that_could_never_work_are_refused() {
         let error = builder.build().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_ever_is_a_duration_too() {
+    let ever = std::time::Duration::MAX;
+    let (moody, breakers, service) = over(quick().max_open_duration(ever).open_duration(ever).probe_lease(ever));
+    moody.is(Mood::Busy);
+    while !is_refused(&service, GENERATE).await {}
+    advance(secs(86_400)).await;
+    assert_eq!(breakers.state(&pro()), State::Open);
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,6 +27,9 @@ const MAX_SCOPES: usize = 4096;
 /// Longer names, model and endpoint together, have no breaker of their own: nobody's are, and callers invent models.
 const MAX_NAME: usize = 512;
 
+/// As good as for ever, and still a time that the clock can count to.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
+
 /// A full map is looked through for what can be forgotten at most this often.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -101,10 +104,13 @@ impl Breakers {
     }
 
     /// All scopes that have been asked for and are not forgotten, and their states. A moment's picture, scope by scope.
+    /// Those past the number that is kept apart are one, of the model and the endpoint `others`, shown unless it is closed.
     pub fn snapshot(&self) -> Vec<(Scope, State)> {
         let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
         let now = Instant::now();
-        breakers.iter().map(|breaker| (breaker.scope().clone(), breaker.state(now))).collect()
+        let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
+        let others = Some(seen(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
+        breakers.iter().map(seen).chain(others).collect()
     }
 
     /// What happens from now on, in all scopes.
@@ -316,7 +322,7 @@ impl BreakersBuilder {
     /// # Errors
     ///
     /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close.
-    pub fn build(self) -> Result<Breakers, ConfigError> {
+    pub fn build(mut self) -> Result<Breakers, ConfigError> {
         let Rules { open, max_open, probes, lease, .. } = self.rules;
         if probes == 0 {
             return Err(ConfigError::new(
@@ -331,6 +337,9 @@ impl BreakersBuilder {
         if max_open < open {
             let message = format!("max_open_duration is {max_open:?}, less than open_duration, which is {open:?}");
             return Err(ConfigError::new(message));
+        }
+        for duration in [&mut self.rules.open, &mut self.rules.max_open, &mut self.rules.lease] {
+            *duration = FAR.min(*duration);
         }
         Ok(Breakers::of(self))
     }

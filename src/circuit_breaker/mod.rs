@@ -102,13 +102,25 @@
 //! | the upstream's hint | obeyed up to 300 s | it knows better |
 //! | [`half_open_max_requests`](BreakersBuilder::half_open_max_requests) | 2 | one can be unlucky |
 //! | [`probe_lease`](BreakersBuilder::probe_lease) | 60 s, or four times the p95 of successes | slow answers are answers |
-//! | ramp | 10 s: in its first second as many as there were callers when it opened, twice as many each second | drains a queue of two minutes in six seconds |
+//! | ramp | 10 s: in its first second as many as there were callers when it opened, twice as many each second | drains a queue of two minutes in six seconds or seven |
 //! | scopes kept apart | 4096, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one breaker |
 //!
 //! In a simulation of half an hour at one call a second, with three minutes of outage and a deadline of two minutes, the
 //! calls of google-genai's own policy failed 860 times in the outage, over 39 seeds in the mean, and those behind this layer
 //! and `RetryLayer` 99 times; of the calls that could be answered in time 99.2 % were, and the first second after the
 //! recovery saw at most two. At up to half of the calls turned away it did not open in a thousand such half hours.
+//!
+//! # Costs
+//!
+//! A call through a closed breaker allocates nothing and takes no lock of the breaker's; one in 32 is timed. A clone of the
+//! service that is called more than once writes to nothing that other threads read. After a failure, and until the next
+//! success, each call takes the lock, twice. A scope is less than a kilobyte; with a window by calls, up to 24 bytes more
+//! for each of them.
+//!
+//! In the benchmark (`cargo bench --bench overhead -- "circuit breakers"`, on a busy machine with two cores) a call takes 27
+//! to 31 ns longer, 81 ns where each call has a fresh clone, and 125 ns by a failure rate; tower-resilience's breaker, which
+//! is one for everybody, 250 to 270 ns and three allocations in the same runs. Two threads that share a scope do not slow
+//! each other down.
 //!
 //! # Errors
 //!

@@ -273,6 +273,24 @@ fn a_relapse_opens_it_at_once_and_for_longer() {
 }
 
 #[test]
+fn after_another_answer_it_takes_as_long_as_ever_to_open_again() {
+    let rules = Rules { trip: Trip::silence(), ..RULES };
+    let mut bench = Bench::half_open(rules);
+    for _ in 0..2 {
+        let call = bench.admit().unwrap();
+        bench.succeed(call);
+    }
+    for _ in 0..9 {
+        (0..5).for_each(|_| bench.fails());
+        assert_eq!(bench.state(), State::Ramping);
+        bench.wait(1);
+    }
+    bench.wait(1);
+    bench.fails();
+    assert_eq!(bench.state(), State::Open);
+}
+
+#[test]
 fn failures_on_the_ramp_say_nothing_while_most_calls_may_still_be_answered() {
     let rules = Rules { trip: Trip::silence(), ..RULES };
     let mut bench = Bench::half_open(rules);
