@@ -28,7 +28,7 @@ use std::{
     hint::black_box,
     pin::{Pin, pin},
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -42,11 +42,16 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
-    ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
-    quota::Limits, rate_limit::Limiter, retry::Rule,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    TimeoutLayer,
+    circuit_breaker::{Breakers, Trip, Window},
+    quota::Limits,
+    rate_limit::Limiter,
+    retry::Rule,
 };
 use tower_resilience::{
-    ratelimiter::RateLimiterLayer, retry::RetryLayer as OtherRetryLayer, timelimiter::TimeLimiterLayer,
+    circuitbreaker::CircuitBreakerLayer as CircuitLayer, ratelimiter::RateLimiterLayer,
+    retry::RetryLayer as OtherRetryLayer, timelimiter::TimeLimiterLayer,
 };
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -63,6 +68,7 @@ fn main() {
     let mut bench = Bench { criterion, runtime: &runtime, rows: Vec::new() };
     unary(&mut bench);
     limiting(&mut bench);
+    breaking(&mut bench);
     failing(&mut bench);
     events(&mut bench);
     scan(&mut bench);
@@ -106,6 +112,44 @@ fn limiting(bench: &mut Bench<'_>) {
     group.call("RateLimitLayer, a clone a call", Cloned(RateLimitLayer::new(limiter()).layer(upstream.clone())));
     group.call("RateLimitLayer::disabled", RateLimitLayer::disabled().layer(upstream));
     group.measure();
+}
+
+/// A breaker that is closed, over an upstream that is well; alone, and on two threads that share it.
+fn breaking(bench: &mut Bench<'_>) {
+    let upstream = Upstream::unary();
+    let mut group = bench.group("circuit breakers", &upstream);
+    group.call("bare", upstream.clone());
+    let (theirs, _) = CircuitLayer::builder().build_with_handle().expect("good settings");
+    let ours = CircuitBreakerLayer::new(breakers(&upstream, Trip::default()));
+    group.call("tower_resilience::circuitbreaker", theirs.layer(upstream.clone()));
+    group.call("CircuitBreakerLayer", ours.layer(upstream.clone()));
+    group.call("CircuitBreakerLayer, a clone a call", Cloned(ours.layer(upstream.clone())));
+    let by_rate = Trip::failure_rate(0.5, Window::Calls(100));
+    let by_rate = CircuitBreakerLayer::new(breakers(&upstream, by_rate));
+    group.call("CircuitBreakerLayer, failure rate", by_rate.layer(upstream.clone()));
+    group.call("CircuitBreakerLayer::disabled", CircuitBreakerLayer::disabled().layer(upstream.clone()));
+    for (threads, [bare, theirs_, ours_]) in [
+        (1, ["bare, one thread", "tower_resilience, one thread", "CircuitBreakerLayer, one thread"]),
+        (2, ["bare, two threads", "tower_resilience, two threads", "CircuitBreakerLayer, two threads"]),
+    ] {
+        group.threads(bare, threads, || upstream.apart());
+        group.threads(theirs_, threads, || theirs.layer(upstream.apart()));
+        let service = ours.layer(upstream.apart());
+        group.threads(ours_, threads, move || {
+            let mut clone = service.clone();
+            *clone.get_mut() = service.get_ref().apart();
+            clone
+        });
+    }
+    group.measure();
+}
+
+/// Breakers that have seen enough successes to be calm.
+fn breakers(upstream: &Upstream, trip: Trip) -> Breakers {
+    let breakers = Breakers::builder().trip(trip).build().expect("good settings");
+    let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream.clone());
+    (0..100).for_each(|_| spin(one_call(&mut service, upstream.request())));
+    breakers
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -302,6 +346,12 @@ impl Upstream {
         (0..whole.len()).step_by(16_384).map(|at| whole.slice(at..whole.len().min(at + 16_384))).collect()
     }
 
+    /// The same with frames of its own, so that two threads do not meet in their counters.
+    fn apart(&self) -> Self {
+        let frames = self.frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
+        Self { frames, ..self.clone() }
+    }
+
     fn len(&self) -> usize {
         self.frames.iter().map(Bytes::len).sum()
     }
@@ -494,6 +544,28 @@ impl<'b> Group<'_, 'b> {
         self.cases.push(Case { name, allocations: counted.count_total, run: Box::new(run) });
     }
 
+    /// The same on so many threads at once, each with a service of its own; a call's time is that which a thread sees.
+    fn threads<S, R>(&mut self, name: &'static str, threads: usize, service: impl Fn() -> S)
+    where
+        S: Service<Sent, Response = Response<R>> + Send + 'b,
+        R: Body,
+    {
+        let upstream = self.upstream.clone();
+        let mut services: Vec<_> = (0..threads).map(|_| service()).collect();
+        let run = move |calls: u64| {
+            let barrier = Barrier::new(services.len());
+            std::thread::scope(|scope| {
+                let running: Vec<_> = services
+                    .iter_mut()
+                    .map(|service| scope.spawn(|| on_a_thread(service, &upstream, &barrier, calls)))
+                    .collect();
+                let elapsed = running.into_iter().map(|thread| thread.join().expect("a thread that ends"));
+                elapsed.sum::<Duration>() / threads as u32
+            })
+        };
+        self.cases.push(Case { name, allocations: 0, run: Box::new(run) });
+    }
+
     fn measure(self) {
         let Self { bench, name, upstream, mut cases } = self;
         let mut group = bench.criterion.benchmark_group(name);
@@ -521,6 +593,33 @@ impl<'b> Group<'_, 'b> {
             frames: upstream.frames.len(),
         });
         bench.rows.extend(rows);
+    }
+}
+
+/// Makes that many calls while the other threads make theirs.
+fn on_a_thread<S, R>(service: &mut S, upstream: &Upstream, barrier: &Barrier, calls: u64) -> Duration
+where
+    S: Service<Sent, Response = Response<R>>,
+    R: Body,
+{
+    let mut elapsed = Duration::ZERO;
+    let mut left = calls;
+    while left > 0 {
+        let requests: Vec<_> = (0..left.min(64)).map(|_| upstream.request()).collect();
+        left -= requests.len() as u64;
+        barrier.wait();
+        let begun = now();
+        requests.into_iter().for_each(|request| spin(one_call(service, request)));
+        elapsed += begun.elapsed();
+    }
+    elapsed
+}
+
+/// Polls until it is done: nothing here waits for anything but a lock of another thread's.
+fn spin(future: impl Future<Output = ()>) {
+    let mut future = pin!(future);
+    while future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        std::thread::yield_now();
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Context {
     call: Option<Call>,
     deadline: Option<Deadline>,
     attempt: u32,
+    failed_before: bool,
     models_left: u32,
     project: Option<Arc<str>>,
     may_move: bool,
@@ -81,6 +82,18 @@ impl Context {
     /// Says which attempt this is.
     pub fn set_attempt(&mut self, attempt: u32) {
         self.attempt = attempt;
+    }
+
+    /// Whether an earlier attempt of this call, at this model, has failed in a way that counts against the upstream. A breaker
+    /// counts a call once, however often it is sent.
+    #[inline]
+    pub fn has_failed_before(&self) -> bool {
+        self.failed_before
+    }
+
+    /// Says that an earlier attempt has failed in a way that counts against the upstream.
+    pub fn set_failed_before(&mut self, failed: bool) {
+        self.failed_before = failed;
     }
 
     /// How many other models may still be tried if this one fails. While there are some, fewer attempts are spent here.

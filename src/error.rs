@@ -169,7 +169,6 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only builders with contradicting knobs need it"))]
     pub(crate) fn new(message: impl Into<Box<str>>) -> Self {
         Self { message: message.into() }
     }

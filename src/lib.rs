@@ -39,7 +39,7 @@
 //! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`body`].
 //!
 //! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`], [`retry`],
-//! [`rate_limit`], [`classify`].
+//! [`rate_limit`], [`circuit_breaker`], [`classify`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
@@ -60,6 +60,7 @@
 
 pub mod body;
 pub mod call;
+pub mod circuit_breaker;
 pub mod classify;
 #[cfg(feature = "client")]
 #[cfg_attr(docsrs, doc(cfg(feature = "client")))]
@@ -92,6 +93,7 @@ pub mod timeout;
 pub mod token_precheck;
 
 pub use crate::{
+    circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},

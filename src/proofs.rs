@@ -7,5 +7,5 @@ pub type Proof = (&'static str, fn());
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = Proof> {
-    crate::rate_limit::PROOFS.iter().copied()
+    crate::rate_limit::PROOFS.iter().chain(crate::circuit_breaker::PROOFS).copied()
 }

@@ -31,6 +31,13 @@ impl<S: Clone> Readied<S> {
         }
     }
 
+    /// After a call: a room inside that refuses leaves the readiness of what is inside of it unused, and it has to be free
+    /// while this one waits.
+    pub(crate) fn renew(&mut self) {
+        self.ready = false;
+        self.service = self.service.clone();
+    }
+
     /// Ready again, if it was not.
     pub(crate) fn poll_ready<B>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
     where

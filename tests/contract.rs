@@ -18,22 +18,34 @@ mod contract {
 }
 mod support;
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http_body_util::Full;
+use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
-    TokenPrecheckLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
+    circuit_breaker::{Breakers, Trip, Window},
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
 };
 
-use crate::contract::room::rooms;
+use crate::{
+    contract::room::rooms,
+    support::{Upstream, busy, post},
+};
 
 rooms! {
     classify: Full<Bytes> => ClassifyLayer::new();
     classify_without_holding: Full<Bytes> => ClassifyLayer::new().hold_answers(false);
+    circuit_breaker: Full<Bytes> => CircuitBreakerLayer::default();
+    circuit_breaker_counting: Full<Bytes> => CircuitBreakerLayer::new(counting());
+    circuit_breaker_probing: Full<Bytes> => CircuitBreakerLayer::new(probing());
+    circuit_breaker_disabled: Full<Bytes> => CircuitBreakerLayer::disabled();
     classify_disabled: Full<Bytes> => ClassifyLayer::disabled();
     replay: ReplayBody<Full<Bytes>> => ReplayLayer::new();
     replay_streaming: ReplayBody<Full<Bytes>> => ReplayLayer::new().max_body(4);
@@ -58,4 +70,19 @@ fn paced(burst: u32) -> Limiter {
     let limits = Limits::new().requests_per_minute(1_000).input_tokens_per_minute(100_000).requests_per_day(10_000);
     let burst = std::num::NonZeroU32::new(burst).unwrap();
     Limiter::builder().limits(limits).pacing(Pacing::Smooth { burst }).build()
+}
+
+/// One that counts each call, and never has enough of them.
+fn counting() -> Breakers {
+    let trip = Trip::failure_rate(1.0, Window::Calls(10)).minimum_requests(100);
+    Breakers::builder().one_for_all().trip(trip).build().unwrap()
+}
+
+/// One that has opened and lets probes in, as many as come.
+fn probing() -> Breakers {
+    let breakers = Breakers::builder().one_for_all().trip(Trip::consecutive(1)).half_open_max_requests(1_000);
+    let breakers = breakers.open_duration(Duration::ZERO).max_open_duration(Duration::ZERO).build().unwrap();
+    let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
+    failing.oneshot(post("/")).now_or_never().unwrap().unwrap();
+    breakers
 }

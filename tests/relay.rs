@@ -72,6 +72,11 @@ async fn the_documented_settings_are_accepted() {
         attempt = "180s"
         first_event = "180s"
         idle = "60s"
+        [breaker]
+        enabled = true
+        mode = "silence"                    # or "failure_rate", or "consecutive"
+        open = "2s"
+        max_open = "10s"
     "#;
     Relay::start(documented).await;
     Relay::start(&documented.replace("max_attempts = 8 ", "persistent = true").replace("wait", "fail")).await;

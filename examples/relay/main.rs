@@ -22,12 +22,17 @@
 //! persistent = false                  # true: up to 60 attempts on 503, at most 8 s apart, within the total time
 //! base_delay = "500ms"
 //! max_delay = "20s"
-//! on_open = "wait"                    # or "fail": where a layer refuses for now, as the limiter after max_wait
+//! on_open = "wait"                    # or "fail": where a layer refuses for now, as an open breaker
 //! [timeout]
 //! total = "285s"
 //! attempt = "180s"
 //! first_event = "180s"
 //! idle = "60s"
+//! [breaker]
+//! enabled = true
+//! mode = "silence"                    # or "failure_rate": 80 % of 30 s; or "consecutive": 5 in a row
+//! open = "2s"                         # at least, at first; each further time longer
+//! max_open = "10s"
 //! [limits.default]                    # of the project, for each model; what is left out is learned from refusals
 //! rpm = 30                            # requests in any minute
 //! tpm = 250000                        # input tokens in any minute
@@ -50,6 +55,7 @@ use clap::Parser;
 
 use crate::settings::Settings;
 
+mod breaker;
 mod credentials;
 mod limits;
 mod linger;

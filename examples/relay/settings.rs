@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body_util::Empty;
 use tower_gemini::{
+    circuit_breaker::Breakers,
     client::{Client, ClientBuilder, DEVELOPER_API},
     rate_limit::{Limiter, LimiterBuilder},
     replay::ReplayLayer,
@@ -17,7 +18,7 @@ use tower_gemini::{
 };
 
 use crate::{
-    limits,
+    breaker, limits,
     toml_file::{Mistakes, Section, Value},
 };
 
@@ -30,6 +31,8 @@ pub(crate) struct Settings {
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Timeouts,
     pub(crate) limits: LimiterBuilder,
+    /// `None`: calls go to a model that is down, too.
+    pub(crate) breaker: Option<Breakers>,
     /// What is not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
 }
@@ -58,10 +61,11 @@ pub(crate) struct Timeouts {
 
 /// The names of each section, `""` being the top level.
 const NAMES: &[(&str, &[&str])] = &[
-    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout", "limits"]),
+    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout", "limits", "breaker"]),
     ("keys", &["name", "key", "project"]),
     ("retry", &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"]),
     ("timeout", &["total", "attempt", "first_event", "idle"]),
+    ("breaker", &["enabled", "mode", "open", "max_open"]),
     ("limits", &["default", "\"gemini-2.5-flash\" or any other model"]),
     ("limits.default", &["rpm", "tpm", "rpd", "pacing", "burst", "max_wait"]),
 ];
@@ -82,6 +86,7 @@ impl Settings {
             retry: RetryPolicy::default(),
             timeout: Timeouts::default(),
             limits: Limiter::builder(),
+            breaker: Some(Breakers::new()),
             remarks: Vec::new(),
         }
     }
@@ -113,6 +118,8 @@ impl Settings {
         let limits = file.section("limits", &mut mistakes);
         let limits = limits.map(|section| limits::read(section, timeout.total, &mut mistakes, &mut remarks));
         let limits = limits.unwrap_or_else(Limiter::builder);
+        let breaker = file.section("breaker", &mut mistakes);
+        let breaker = breaker.map_or_else(|| Some(Breakers::new()), |section| breaker::read(section, &mut mistakes));
         let keys_at = file.end();
         let keys = file.sections("keys", &mut mistakes);
         let given = keys.len();
@@ -134,7 +141,7 @@ impl Settings {
         }
         let key = keys.into_iter().next().unwrap_or_else(Key::demo);
         mistakes.none()?;
-        Ok(Self { listen, upstream, max_body, key, retry, timeout, limits, remarks })
+        Ok(Self { listen, upstream, max_body, key, retry, timeout, limits, breaker, remarks })
     }
 }
 
@@ -282,7 +289,7 @@ fn plain_text(value: &Value<'_>) -> Result<String, String> {
     }
 }
 
-fn boolean(value: &Value<'_>) -> Result<bool, String> {
+pub(crate) fn boolean(value: &Value<'_>) -> Result<bool, String> {
     value.boolean("true or false, without quotes")
 }
 

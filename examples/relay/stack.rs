@@ -6,6 +6,7 @@ use http::{Request, Response};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_gemini::{
     body::ReplayBody,
+    circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     emulator::Emulator,
     error_response::ErrorResponseLayer,
@@ -24,8 +25,13 @@ use crate::{
 pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
     let credentials = Credentials::new(&settings.key.header)?;
     let transport = transport(&settings)?;
-    let Settings { max_body, retry, timeout, key, limits, .. } = settings;
-    let limiter = limits.project(key.project.clone()).build();
+    let Settings { max_body, retry, timeout, key, limits, breaker, .. } = settings;
+    let mut limits = limits.project(key.project.clone());
+    if let Some(breakers) = &breaker {
+        // Nobody queues for a model that is down.
+        limits = limits.gate(breakers.clone());
+    }
+    let limiter = limits.build();
     let service = ServiceBuilder::new()
         .layer(ErrorResponseLayer::new().secret(&key.header))
         .layer(TimeoutLayer::total(timeout.total))
@@ -33,6 +39,7 @@ pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
         .layer(RetryLayer::new(retry))
         .map_request(move |request| credentials.replace(request)) // the key pool's place, later
         .layer(RateLimitLayer::new(limiter))
+        .layer(breaker.map_or_else(CircuitBreakerLayer::disabled, CircuitBreakerLayer::new))
         .layer(TimeoutLayer::attempt(timeout.attempt).first_content(timeout.first_event).idle(timeout.idle))
         .layer(ClassifyLayer::new())
         .service(transport);

@@ -30,6 +30,8 @@ pub(super) struct History {
     /// Failures so far, by row: a call meets few kinds.
     causes: Vec<(Cause, u32)>,
     free_used: bool,
+    /// Whether any of them counted against the upstream.
+    upstream_failed: bool,
     /// Refusals by layers inside.
     refusals: u32,
     refusal_wait: Duration,
@@ -74,6 +76,11 @@ impl History {
         self.here = self.here.saturating_add(1);
     }
 
+    /// Whether an attempt has failed in a way that counts against the upstream.
+    pub(super) fn upstream_has_failed(&self) -> bool {
+        self.upstream_failed
+    }
+
     fn attempt_never_was(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);
         self.here = self.here.saturating_sub(1);
@@ -109,6 +116,7 @@ pub(super) fn decide(
     situation: Situation,
     roll: f64,
 ) -> Decision {
+    history.upstream_failed |= failure.counts_against_upstream();
     if matches!(failure.kind(), Kind::CircuitOpen | Kind::RateLimited) {
         return refused(policy, history, failure, said, situation);
     }

@@ -116,6 +116,8 @@ where
                         Ok(next) => next,
                         Err(needed) => return Poll::Ready(finished(result, this.history, Some((failure, needed)))),
                     };
+                    // A layer inside that has refused has left what hangs on the readiness unused.
+                    this.inner.renew();
                     let sleep = (!wait.is_zero()).then(|| sleep(wait));
                     let failed = result.ok().map(Response::into_body);
                     this.state.set(State::Waiting { failed, sleep, drained: 0, again: Some(again) });
@@ -142,8 +144,11 @@ where
                     }
                     let mut again = again.take().expect("polled after completion");
                     this.history.attempt_begins();
-                    let attempt = this.history.attempts();
-                    context::Context::update(again.extensions_mut(), |context| context.set_attempt(attempt));
+                    let (attempt, failed) = (this.history.attempts(), this.history.upstream_has_failed());
+                    context::Context::update(again.extensions_mut(), |context| {
+                        context.set_attempt(attempt);
+                        context.set_failed_before(failed);
+                    });
                     let future = this.inner.call(again);
                     this.state.set(State::Calling { future });
                 }

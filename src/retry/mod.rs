@@ -89,13 +89,14 @@
 //! # Readiness
 //!
 //! `poll_ready` is the inner service's, and the first attempt uses that readiness. Each further one is made ready after its
-//! wait, so that no permit is held while it sleeps.
+//! wait, so that no permit is held while it sleeps, not even one that a layer inside has left unused.
 //!
 //! # Words read and written
 //!
 //! Reads of [`Context`](crate::Context) the call, the deadline, the attempts made before and the models left; of
-//! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`Context::attempt`](crate::Context::attempt)
-//! and [`Outcome::attempts`](crate::Outcome::attempts). The body has to be [`Resend`](crate::body::Resend).
+//! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`Context::attempt`](crate::Context::attempt),
+//! [`Context::has_failed_before`](crate::Context::has_failed_before) and
+//! [`Outcome::attempts`](crate::Outcome::attempts). The body has to be [`Resend`](crate::body::Resend).
 
 mod budget;
 mod decide;

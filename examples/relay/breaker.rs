@@ -1,0 +1,44 @@
+//! `[breaker]`: when calls to a model that is down are refused at once, and for how long.
+
+use std::time::Duration;
+
+use tower_gemini::circuit_breaker::{Breakers, Trip, Window};
+
+use crate::{
+    settings::{boolean, duration},
+    toml_file::{Mistakes, Section, Value},
+};
+
+/// The defaults of `open` and `max_open`.
+const OPEN: Duration = Duration::from_secs(2);
+const MAX_OPEN: Duration = Duration::from_secs(10);
+
+/// Reads `[breaker]`. `None`: there is to be none.
+pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Breakers> {
+    let enabled = section.get("enabled", boolean, mistakes).unwrap_or(true);
+    let trip = section.get("mode", mode, mistakes).unwrap_or_default();
+    let spanned = |value: &Value<'_>| Ok((duration(value)?, value.span()));
+    let open = section.get("open", spanned, mistakes);
+    let max_open = section.get("max_open", spanned, mistakes);
+    section.finish(mistakes);
+
+    let place = max_open.as_ref().or(open.as_ref()).map(|(_, place)| place.clone());
+    let [least, most] = [(open, OPEN), (max_open, MAX_OPEN)].map(|(set, default)| set.map_or(default, |(set, _)| set));
+    if let Some(place) = place.filter(|_| most < least) {
+        let [least, most] = [least, most].map(humantime::format_duration);
+        mistakes.add(place, format!("max_open is {most}, less than open, which is {least}"));
+    }
+    let builder = Breakers::builder().trip(trip).open_duration(least).max_open_duration(most);
+    builder.build().ok().filter(|_| enabled)
+}
+
+fn mode(value: &Value<'_>) -> Result<Trip, String> {
+    const RIGHT: &str = "\"silence\" (nothing succeeds any more), \"failure_rate\" (80 % of 30 s) or \"consecutive\" \
+                         (5 in a row)";
+    match value.text(RIGHT)? {
+        "silence" => Ok(Trip::silence()),
+        "failure_rate" => Ok(Trip::failure_rate(0.8, Window::Time(Duration::from_secs(30)))),
+        "consecutive" => Ok(Trip::consecutive(5)),
+        other => Err(format!("is {other:?}; it is {RIGHT}")),
+    }
+}

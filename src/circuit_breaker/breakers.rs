@@ -1,0 +1,365 @@
+//! The handle: all breakers, by scope. It outlives the layers made from it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::request::Parts;
+use parking_lot::{Mutex, RwLock};
+use tokio::{sync::broadcast, time::Instant};
+
+use super::{
+    Scope, State, Transitions, Trip,
+    breaker::{Breaker, Common},
+    machine::Rules,
+};
+use crate::{error::ConfigError, failure::Failure, quota};
+
+/// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one breaker.
+const MAX_SCOPES: usize = 4096;
+
+/// Longer names, model and endpoint together, have no breaker of their own: nobody's are, and callers invent models.
+const MAX_NAME: usize = 512;
+
+/// As good as for ever, and still a time that the clock can count to.
+const FAR: Duration = Duration::from_secs(86_400 * 365);
+
+/// A full map is looked through for what can be forgotten at most this often.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// All breakers: the state of any number of [`CircuitBreakerLayer`](super::CircuitBreakerLayer)s.
+///
+/// A cheap handle: all clones are the same breakers. It is also the [`Gate`](quota::Gate) that a
+/// [`Limiter`](crate::rate_limit::Limiter) asks before it lets anybody queue.
+///
+/// ```
+/// use tower_gemini::{circuit_breaker::{Breakers, Scope, State}, rate_limit::Limiter};
+///
+/// let breakers = Breakers::new();
+/// let limiter = Limiter::builder().gate(breakers.clone()).build();
+///
+/// let scope = Scope::new("gemini-2.5-pro", "generativelanguage.googleapis.com");
+/// assert_eq!(breakers.state(&scope), State::Closed);
+/// breakers.force_open(&scope);
+/// assert_eq!(breakers.state(&scope), State::ForcedOpen);
+/// breakers.reset(&scope);
+/// assert_eq!(breakers.state(&scope), State::Closed);
+/// # drop(limiter);
+/// ```
+#[derive(Clone)]
+pub struct Breakers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    common: Common,
+    scoping: Scoping,
+    counts: Option<Counts>,
+    map: RwLock<Map>,
+    overflow: Arc<Breaker>,
+    swept: Mutex<Option<Instant>>,
+}
+
+#[derive(Default)]
+struct Map {
+    /// A model's breakers, one for each endpoint: there are few.
+    models: HashMap<Box<str>, Vec<Arc<Breaker>>>,
+    len: usize,
+}
+
+/// Which breaker a call belongs to.
+#[derive(Clone)]
+pub(super) enum Scoping {
+    ModelAndEndpoint,
+    One,
+    By(Arc<dyn Fn(&Parts) -> Scope + Send + Sync>),
+}
+
+/// Which failures count.
+#[derive(Clone)]
+struct Counts(Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
+
+impl Breakers {
+    /// Breakers with the default settings.
+    pub fn new() -> Self {
+        Self::of(BreakersBuilder::default())
+    }
+
+    /// Breakers with settings of your own.
+    pub fn builder() -> BreakersBuilder {
+        BreakersBuilder::default()
+    }
+
+    /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed.
+    ///
+    /// With [`one_for_all`](BreakersBuilder::one_for_all) every scope has the same.
+    pub fn state(&self, scope: &Scope) -> State {
+        self.find(scope).map_or(State::Closed, |breaker| breaker.state(Instant::now()))
+    }
+
+    /// All scopes that have been asked for and are not forgotten, and their states. A moment's picture, scope by scope.
+    /// Those past the number that is kept apart are one, of the model and the endpoint `others`, shown unless it is closed.
+    pub fn snapshot(&self) -> Vec<(Scope, State)> {
+        let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
+        let now = Instant::now();
+        let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
+        let others = Some(seen(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
+        breakers.iter().map(seen).chain(others).collect()
+    }
+
+    /// What happens from now on, in all scopes.
+    pub fn subscribe(&self) -> Transitions {
+        Transitions(self.shared.common.transitions.subscribe())
+    }
+
+    /// Lets nobody in until [`reset`](Self::reset). What is under way is not disturbed.
+    ///
+    /// Refusals name the longest opening as their wait, for nobody knows better.
+    pub fn force_open(&self, scope: &Scope) {
+        self.breaker(scope.model(), scope.endpoint()).force(&self.shared.common, true);
+    }
+
+    /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them.
+    pub fn force_closed(&self, scope: &Scope) {
+        self.breaker(scope.model(), scope.endpoint()).force(&self.shared.common, false);
+    }
+
+    /// Closes the breaker and forgets what made it open, without a ramp. Undoes [`force_open`](Self::force_open) and
+    /// [`force_closed`](Self::force_closed).
+    pub fn reset(&self, scope: &Scope) {
+        if let Some(breaker) = self.find(scope) {
+            breaker.reset(&self.shared.common);
+        }
+    }
+
+    fn of(settings: BreakersBuilder) -> Self {
+        let BreakersBuilder { rules, scoping, counts } = settings;
+        let (transitions, _) = broadcast::channel(Transitions::KEPT);
+        let common = Common { rules, transitions, open: AtomicUsize::new(0) };
+        let overflow = Arc::new(Breaker::new(Scope::new("others", "others"), rules));
+        let (map, swept) = Default::default();
+        Self { shared: Arc::new(Shared { common, scoping, counts, map, overflow, swept }) }
+    }
+
+    #[inline]
+    pub(super) fn common(&self) -> &Common {
+        &self.shared.common
+    }
+
+    pub(super) fn scoping(&self) -> &Scoping {
+        &self.shared.scoping
+    }
+
+    /// Whether a failure is a sign of the upstream's health.
+    pub(super) fn counts(&self, failure: &Failure) -> bool {
+        match &self.shared.counts {
+            Some(Counts(counts)) => counts(failure),
+            None => failure.counts_against_upstream(),
+        }
+    }
+
+    fn find(&self, scope: &Scope) -> Option<Arc<Breaker>> {
+        match self.shared.scoping {
+            Scoping::One => self.shared.map.read().find("", ""),
+            _ => self.shared.map.read().find(scope.model(), scope.endpoint()),
+        }
+    }
+
+    /// The breaker of a scope; a new one where there is none.
+    pub(super) fn breaker(&self, model: &str, endpoint: &str) -> Arc<Breaker> {
+        let shared = &*self.shared;
+        let (model, endpoint) = if let Scoping::One = shared.scoping { ("", "") } else { (model, endpoint) };
+        if model.len() + endpoint.len() > MAX_NAME {
+            return shared.overflow.clone();
+        }
+        if let Some(breaker) = shared.map.read().find(model, endpoint) {
+            return breaker;
+        }
+        let mut map = shared.map.write();
+        // Somebody else may have been faster.
+        if let Some(breaker) = map.find(model, endpoint) {
+            return breaker;
+        }
+        if map.len >= MAX_SCOPES && !self.make_room(&mut map) {
+            return shared.overflow.clone();
+        }
+        let breaker = Arc::new(Breaker::new(Scope::new(model, endpoint), shared.common.rules));
+        map.models.entry(model.into()).or_default().push(breaker.clone());
+        map.len += 1;
+        breaker
+    }
+
+    /// Forgets breakers of which there is nothing to remember and that nobody holds.
+    fn make_room(&self, map: &mut Map) -> bool {
+        let (now, mut swept) = (Instant::now(), self.shared.swept.lock());
+        if swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
+            return false;
+        }
+        *swept = Some(now);
+        map.models.retain(|_, breakers| {
+            breakers.retain(|breaker| Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now));
+            !breakers.is_empty()
+        });
+        map.len = map.models.values().map(Vec::len).sum();
+        map.len < MAX_SCOPES
+    }
+}
+
+impl Map {
+    fn find(&self, model: &str, endpoint: &str) -> Option<Arc<Breaker>> {
+        self.models.get(model)?.iter().find(|breaker| breaker.scope().endpoint() == endpoint).cloned()
+    }
+}
+
+impl quota::Gate for Breakers {
+    /// The limiter's scopes are of projects, and these are of endpoints: a model is closed where all its endpoints are that
+    /// have been asked, and for as long as the first of them stays so.
+    fn closed_for(&self, scope: &quota::Scope) -> Option<Duration> {
+        if self.shared.common.open.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let now = Instant::now();
+        let map = self.shared.map.read();
+        let model = if let Scoping::One = self.shared.scoping { "" } else { scope.model() };
+        let mut least: Option<Duration> = None;
+        for breaker in map.models.get(model)? {
+            let closed = breaker.closed_for(now)?;
+            least = Some(least.map_or(closed, |least| least.min(closed)));
+        }
+        least
+    }
+}
+
+impl Default for Breakers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Breakers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { common, map, .. } = &*self.shared;
+        let open = common.open.load(Ordering::Relaxed);
+        let (rules, scopes) = (common.rules, map.read().len);
+        f.debug_struct("Breakers").field("rules", &rules).field("scopes", &scopes).field("open", &open).finish()
+    }
+}
+
+/// Settings of [`Breakers`].
+#[derive(Clone)]
+#[must_use]
+pub struct BreakersBuilder {
+    rules: Rules,
+    scoping: Scoping,
+    counts: Option<Counts>,
+}
+
+impl BreakersBuilder {
+    /// When a closed breaker opens. Default: [`Trip::Silence`].
+    pub fn trip(mut self, trip: Trip) -> Self {
+        self.rules.trip = trip;
+        self
+    }
+
+    /// How long a breaker stays open at least (default 2 s): the first time up to twice as long, by chance, and each
+    /// further time up to twice as long as before.
+    pub fn open_duration(mut self, least: Duration) -> Self {
+        self.rules.open = least;
+        self
+    }
+
+    /// How long a breaker stays open at most (default 10 s), unless the upstream asks for more. Each opening that is
+    /// bounded by it lasts between half of it and all of it, by chance.
+    pub fn max_open_duration(mut self, most: Duration) -> Self {
+        self.rules.max_open = most;
+        self
+    }
+
+    /// How many probes are let in at once when its time is over (default 2), and how many have to fail until it opens
+    /// again. One success closes it.
+    pub fn half_open_max_requests(mut self, probes: u32) -> Self {
+        self.rules.probes = probes;
+        self
+    }
+
+    /// How long a probe may take (default 60 s, and four times the time in which 95 % of successes come if that is longer).
+    /// Then another may go in its place, and what becomes of it says nothing any more.
+    pub fn probe_lease(mut self, lease: Duration) -> Self {
+        self.rules.lease = lease;
+        self
+    }
+
+    /// Which failures count. Default: [`Failure::counts_against_upstream`].
+    ///
+    /// [`RetryLayer`](crate::RetryLayer) says of an attempt whether an earlier one of the same call has failed; it goes by
+    /// the default. Failures that only this function counts, count once an attempt.
+    pub fn counts(mut self, counts: impl Fn(&Failure) -> bool + Send + Sync + 'static) -> Self {
+        self.counts = Some(Counts(Arc::new(counts)));
+        self
+    }
+
+    /// One breaker for every call. Default: one for each model at each endpoint.
+    pub fn one_for_all(mut self) -> Self {
+        self.scoping = Scoping::One;
+        self
+    }
+
+    /// The breaker that this function names. It is asked for each call. A [`Limiter`](crate::rate_limit::Limiter) asks by
+    /// the model's name, and so finds only scopes that carry it.
+    pub fn scope_by(mut self, scope: impl Fn(&Parts) -> Scope + Send + Sync + 'static) -> Self {
+        self.scoping = Scoping::By(Arc::new(scope));
+        self
+    }
+
+    /// The breakers.
+    ///
+    /// # Errors
+    ///
+    /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close.
+    pub fn build(mut self) -> Result<Breakers, ConfigError> {
+        let Rules { open, max_open, probes, lease, .. } = self.rules;
+        if probes == 0 {
+            return Err(ConfigError::new(
+                "half_open_max_requests is 0: a breaker that has opened would never close; 1 or more",
+            ));
+        }
+        if lease.is_zero() {
+            return Err(ConfigError::new(
+                "probe_lease is 0: no probe could succeed; give it the time of a slow answer",
+            ));
+        }
+        if max_open < open {
+            let message = format!("max_open_duration is {max_open:?}, less than open_duration, which is {open:?}");
+            return Err(ConfigError::new(message));
+        }
+        for duration in [&mut self.rules.open, &mut self.rules.max_open, &mut self.rules.lease] {
+            *duration = FAR.min(*duration);
+        }
+        Ok(Breakers::of(self))
+    }
+}
+
+impl Default for BreakersBuilder {
+    fn default() -> Self {
+        let rules = Rules {
+            trip: Trip::default(),
+            open: Duration::from_secs(2),
+            max_open: Duration::from_secs(10),
+            probes: 2,
+            lease: Duration::from_secs(60),
+        };
+        Self { rules, scoping: Scoping::ModelAndEndpoint, counts: None }
+    }
+}
+
+impl fmt::Debug for BreakersBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BreakersBuilder").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}

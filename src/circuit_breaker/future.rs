@@ -1,0 +1,95 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+
+use super::{refusal, ticket::Ticket};
+use crate::{context::Outcome, error::BoxError, failure::Failure};
+
+pin_project! {
+    /// The future of [`CircuitBreaker`](super::CircuitBreaker).
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+        ticket: Option<Ticket>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Refused { failure: Option<Failure> },
+        Calling { #[pin] future: F },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn calling(future: F, ticket: Option<Ticket>) -> Self {
+        Self { state: State::Calling { future }, ticket }
+    }
+
+    pub(super) fn refused(failure: Failure) -> Self {
+        Self { state: State::Refused { failure: Some(failure) }, ticket: None }
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").field("ticket", &self.ticket).finish_non_exhaustive()
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.state.project() {
+            StateProj::Refused { failure } => {
+                Poll::Ready(Err(failure.take().map_or_else(refusal::polled_again, refusal::error)))
+            }
+            StateProj::Calling { future } => {
+                let result = ready!(future.poll(cx)).map_err(Into::into);
+                if let Some(ticket) = this.ticket.take() {
+                    report(ticket, &result);
+                }
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+/// Says what became of the call: answered, failed, or nothing that says anything of the upstream.
+fn report<R>(ticket: Ticket, result: &Result<Response<R>, BoxError>) {
+    let read;
+    let failure = match result {
+        Ok(response) => match response.extensions().get::<Outcome>() {
+            Some(said) => said.failure(),
+            None if !(response.status().is_client_error() || response.status().is_server_error()) => None,
+            None => {
+                read = Outcome::of_response(response);
+                read.failure()
+            }
+        },
+        Err(error) => {
+            read = Outcome::of_error(error);
+            read.failure()
+        }
+    };
+    match failure {
+        None => ticket.succeed(),
+        Some(failure) if ticket.breakers().counts(failure) => {
+            ticket.fail(failure.hint().map(|hint| hint.sufficient()));
+        }
+        Some(_) => drop(ticket),
+    }
+}

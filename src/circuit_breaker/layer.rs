@@ -1,0 +1,43 @@
+use tower_layer::Layer;
+
+use super::{Breakers, CircuitBreaker};
+
+/// Keeps calls from an upstream that is down. See the [module](super) for when it opens and closes.
+///
+/// The default has breakers of its own, with the default settings.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
+pub struct CircuitBreakerLayer {
+    breakers: Option<Breakers>,
+}
+
+impl CircuitBreakerLayer {
+    /// Lets calls in as these breakers allow. All layers and services of one handle share what it knows.
+    pub fn new(breakers: Breakers) -> Self {
+        Self { breakers: Some(breakers) }
+    }
+
+    /// A layer that lets everything in and watches nothing, of the same type: for where it is optional.
+    pub fn disabled() -> Self {
+        Self { breakers: None }
+    }
+
+    /// The handle.
+    pub fn breakers(&self) -> Option<&Breakers> {
+        self.breakers.as_ref()
+    }
+}
+
+impl Default for CircuitBreakerLayer {
+    fn default() -> Self {
+        Self::new(Breakers::new())
+    }
+}
+
+impl<S> Layer<S> for CircuitBreakerLayer {
+    type Service = CircuitBreaker<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CircuitBreaker::new(inner, self.breakers.clone())
+    }
+}

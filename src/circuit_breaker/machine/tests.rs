@@ -1,0 +1,572 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::circuit_breaker::Window;
+
+const RULES: Rules = Rules {
+    trip: Trip::Consecutive { failures: 3 },
+    open: Duration::from_secs(2),
+    max_open: Duration::from_secs(10),
+    probes: 2,
+    lease: Duration::from_secs(60),
+};
+
+/// A machine, and its time.
+struct Bench {
+    machine: Machine,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(rules: Rules) -> Self {
+        Self { machine: Machine::new(rules), now: Instant::now() }
+    }
+
+    /// One that has opened; for 3 s.
+    fn open(rules: Rules) -> Self {
+        let mut bench = Self::new(rules);
+        (0..rules.trip.requests_needed()).for_each(|_| bench.fails());
+        if bench.state() == State::Closed {
+            // Silence has to last.
+            bench.wait(10);
+            bench.fails();
+        }
+        assert_eq!(bench.state(), State::Open);
+        bench
+    }
+
+    /// One that waits for its probes.
+    fn half_open(rules: Rules) -> Self {
+        let mut bench = Self::open(rules);
+        bench.wait(3);
+        bench
+    }
+
+    fn wait(&mut self, secs: u64) {
+        self.now += Duration::from_secs(secs);
+    }
+
+    fn state(&self) -> State {
+        self.machine.state(self.now)
+    }
+
+    fn admit(&mut self) -> Option<Admission> {
+        self.machine.admit(self.now, 0.5).ok()
+    }
+
+    fn succeed(&mut self, admission: Admission) {
+        self.machine.succeed(admission, self.now);
+    }
+
+    fn fail(&mut self, admission: Admission) {
+        self.machine.fail(admission, false, None, self.now, 0.5);
+    }
+
+    fn release(&mut self, admission: Admission) {
+        self.machine.release(admission, self.now);
+    }
+
+    fn fails(&mut self) {
+        if let Some(admission) = self.admit() {
+            self.fail(admission);
+        }
+    }
+}
+
+#[test]
+fn an_outage_after_ten_thousand_successes_opens_it_within_ten_seconds_in_each_mode() {
+    let window = Window::Calls(100);
+    for (trip, within) in [
+        (Trip::silence(), 10),
+        (Trip::failure_rate(0.5, window), 5),
+        (Trip::failure_rate(0.5, Window::Time(Duration::from_secs(60))), 4),
+        (Trip::consecutive(5), 0),
+    ] {
+        let mut bench = Bench::new(Rules { trip, ..RULES });
+        for second in 0..1_000 {
+            for _ in 0..10 {
+                let call = bench.admit().unwrap();
+                bench.succeed(call);
+            }
+            bench.wait(u64::from(second % 10 == 0));
+        }
+        bench.wait(60);
+        let mut secs = 0;
+        // Ten calls a second, as before.
+        while bench.state() == State::Closed {
+            assert!(secs <= within, "{trip:?}");
+            (0..10).for_each(|_| bench.fails());
+            bench.wait(1);
+            secs += 1;
+        }
+    }
+}
+
+#[test]
+fn half_of_the_calls_failing_is_no_silence() {
+    let mut bench = Bench::new(Rules { trip: Trip::silence(), ..RULES });
+    for second in 0..100_000u32 {
+        let call = bench.admit().unwrap();
+        if second % 2 == 0 {
+            bench.fail(call)
+        } else {
+            bench.succeed(call)
+        }
+        bench.wait(1);
+    }
+    assert_eq!(bench.state(), State::Closed);
+}
+
+#[test]
+fn what_was_let_in_before_it_opened_neither_closes_it_nor_takes_a_probes_place() {
+    for fails in [false, true] {
+        let mut bench = Bench::new(RULES);
+        let old: Vec<_> = (0..20).map(|_| bench.admit().unwrap()).collect();
+        (0..3).for_each(|_| bench.fails());
+        let mut old = old.into_iter();
+        let mut late = |bench: &mut Bench| {
+            let before = format!("{:?}", bench.machine);
+            let old = old.next().unwrap();
+            if fails {
+                bench.fail(old)
+            } else {
+                bench.succeed(old)
+            }
+            assert_eq!(format!("{:?}", bench.machine), before);
+        };
+        late(&mut bench);
+        bench.wait(3);
+        late(&mut bench);
+        let probe = bench.admit().unwrap();
+        late(&mut bench);
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.succeed(probe);
+        (0..10).for_each(|_| late(&mut bench));
+        assert_eq!(bench.state(), State::Ramping);
+    }
+}
+
+#[test]
+fn one_answered_probe_closes_it_and_all_have_to_fail_to_open_it_again() {
+    let mut bench = Bench::half_open(RULES);
+    let (one, other) = (bench.admit().unwrap(), bench.admit().unwrap());
+    assert_eq!(bench.admit(), None);
+    bench.fail(one);
+    assert_eq!(bench.admit(), None, "its place is taken");
+    bench.succeed(other);
+    assert_eq!(bench.state(), State::Ramping);
+
+    let mut bench = Bench::half_open(RULES);
+    (0..2).for_each(|_| bench.fails());
+    assert_eq!(bench.state(), State::Open);
+}
+
+#[test]
+fn a_probe_that_says_nothing_gives_its_place_back() {
+    let mut bench = Bench::half_open(RULES);
+    for _ in 0..100 {
+        let (one, other) = (bench.admit().unwrap(), bench.admit().unwrap());
+        assert_eq!(bench.admit(), None);
+        bench.release(one);
+        bench.release(other);
+        // Twice is once.
+        bench.release(other);
+    }
+    assert_eq!(bench.state(), State::HalfOpen);
+}
+
+#[test]
+fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_is_stale_then() {
+    let mut bench = Bench::half_open(RULES);
+    let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
+    bench.wait(59);
+    assert_eq!(bench.admit(), None);
+    bench.wait(1);
+    let probe = bench.admit().unwrap();
+    hung.iter().for_each(|hung| bench.succeed(*hung));
+    assert_eq!(bench.state(), State::HalfOpen);
+    hung.iter().for_each(|hung| bench.fail(*hung));
+    assert_eq!(bench.state(), State::HalfOpen);
+    bench.succeed(probe);
+    assert_eq!(bench.state(), State::Ramping);
+}
+
+#[test]
+fn a_lease_is_as_long_as_slow_answers_need() {
+    let mut bench = Bench::new(RULES);
+    let slow = bench.admit().unwrap();
+    bench.wait(40);
+    bench.succeed(slow);
+    (0..3).for_each(|_| bench.fails());
+    bench.wait(5);
+    let probe = bench.admit().unwrap();
+    bench.wait(150);
+    bench.succeed(probe);
+    assert_eq!(bench.state(), State::Ramping);
+}
+
+#[test]
+fn each_opening_is_longer_up_to_the_longest_and_by_chance() {
+    for (roll, lasts) in [(0.0, [2.0, 4.0, 5.0, 5.0]), (0.5, [3.0, 6.0, 7.5, 7.5]), (1.0, [4.0, 8.0, 10.0, 10.0])] {
+        let mut machine = Machine::new(RULES);
+        let mut now = Instant::now();
+        for lasts in lasts {
+            while machine.closed_for(now).is_none() {
+                let call = machine.admit(now, roll).unwrap();
+                machine.fail(call, false, None, now, roll);
+            }
+            assert_eq!(machine.closed_for(now).unwrap().as_secs_f64(), lasts, "{roll}");
+            now += machine.closed_for(now).unwrap();
+        }
+    }
+}
+
+#[test]
+fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
+    for (hint, lasts) in [(1, 3), (45, 45), (86_400, 300)] {
+        let mut bench = Bench::new(RULES);
+        let calls: Vec<_> = (0..3).map(|_| bench.admit().unwrap()).collect();
+        for (call, hint) in calls.into_iter().zip([None, Some(Duration::from_secs(hint)), None]) {
+            bench.machine.fail(call, false, hint, bench.now, 0.5);
+        }
+        assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(lasts)), "{hint}");
+    }
+}
+
+#[test]
+fn it_fills_again_by_and_by_and_is_well_after_ten_seconds() {
+    let mut bench = Bench::half_open(RULES);
+    let probe = bench.admit().unwrap();
+    bench.succeed(probe);
+    bench.machine.take_change();
+    for allowed in [3, 6, 12, 24, 48, 96, 192, 384, 768, 1536] {
+        let admitted: Vec<_> = std::iter::from_fn(|| bench.admit()).collect();
+        assert_eq!(admitted.len(), allowed);
+        admitted.into_iter().for_each(|call| bench.succeed(call));
+        bench.wait(1);
+    }
+    assert_eq!(bench.state(), State::Closed);
+    assert!((0..10_000).all(|_| bench.admit().is_some()));
+    let Some(Change { from: State::Ramping, to: State::Closed, reason: Reason::Recovered, .. }) =
+        bench.machine.take_change()
+    else {
+        panic!("nobody was told")
+    };
+}
+
+#[test]
+fn a_relapse_opens_it_at_once_and_for_longer() {
+    let rules = Rules { trip: Trip::silence(), ..RULES };
+    let mut bench = Bench::half_open(rules);
+    let probe = bench.admit().unwrap();
+    bench.succeed(probe);
+    let mut secs = 0;
+    while bench.state() == State::Ramping {
+        (0..5).for_each(|_| bench.fails());
+        bench.wait(1);
+        secs += 1;
+    }
+    assert!(secs <= 4, "{secs}");
+    let change = bench.machine.take_change().unwrap();
+    assert!(matches!(change.reason, Reason::Relapsed { failed: 10, .. }), "{change:?}");
+    assert_eq!(change.open_for, Some(Duration::from_secs(6)));
+}
+
+#[test]
+fn after_another_answer_it_takes_as_long_as_ever_to_open_again() {
+    let rules = Rules { trip: Trip::silence(), ..RULES };
+    let mut bench = Bench::half_open(rules);
+    for _ in 0..2 {
+        let call = bench.admit().unwrap();
+        bench.succeed(call);
+    }
+    for _ in 0..9 {
+        (0..5).for_each(|_| bench.fails());
+        assert_eq!(bench.state(), State::Ramping);
+        bench.wait(1);
+    }
+    bench.wait(1);
+    bench.fails();
+    assert_eq!(bench.state(), State::Open);
+}
+
+#[test]
+fn failures_on_the_ramp_say_nothing_while_most_calls_may_still_be_answered() {
+    let rules = Rules { trip: Trip::silence(), ..RULES };
+    let mut bench = Bench::half_open(rules);
+    let probe = bench.admit().unwrap();
+    bench.succeed(probe);
+    let mut under_way = Vec::new();
+    for _ in 0..6 {
+        while let Some(call) = bench.admit() {
+            if under_way.len() % 2 == 0 {
+                under_way.push(call)
+            } else {
+                under_way.push(call);
+                bench.fail(call)
+            }
+        }
+        bench.wait(1);
+    }
+    assert_eq!(bench.state(), State::Ramping);
+}
+
+#[test]
+fn a_force_lasts_until_it_is_reset_and_what_was_under_way_is_of_the_past() {
+    let mut bench = Bench::new(RULES);
+    let old = bench.admit().unwrap();
+    bench.machine.force(true);
+    bench.wait(100_000);
+    assert_eq!((bench.admit(), bench.state()), (None, State::ForcedOpen));
+    bench.succeed(old);
+    assert_eq!((bench.admit(), bench.state()), (None, State::ForcedOpen));
+    bench.machine.force(false);
+    (0..1_000).for_each(|_| bench.fails());
+    assert_eq!(bench.state(), State::ForcedClosed);
+    bench.machine.reset();
+    assert_eq!(bench.state(), State::Closed);
+    (0..3).for_each(|_| bench.fails());
+    assert_eq!(bench.state(), State::Open);
+    bench.machine.reset();
+    assert!((0..100).all(|_| bench.admit().is_some()));
+}
+
+#[test]
+fn it_is_calm_once_it_knows_how_long_successes_take_and_until_something_fails() {
+    let mut bench = Bench::new(RULES);
+    for _ in 0..16 {
+        assert!(!bench.machine.is_calm());
+        let call = bench.admit().unwrap();
+        bench.succeed(call);
+    }
+    assert!(bench.machine.is_calm());
+    bench.fails();
+    assert!(!bench.machine.is_calm());
+    let call = bench.admit().unwrap();
+    bench.succeed(call);
+    assert!(bench.machine.is_calm());
+    bench.machine.force(false);
+    assert!(bench.machine.is_calm());
+    bench.machine.force(true);
+    assert!(!bench.machine.is_calm());
+}
+
+#[test]
+fn it_may_be_forgotten_only_when_there_is_nothing_to_remember() {
+    let mut bench = Bench::new(RULES);
+    let forgettable = |bench: &Bench| bench.machine.is_forgettable(bench.now);
+    assert!(forgettable(&bench));
+    let call = bench.admit().unwrap();
+    assert!(!forgettable(&bench), "one is under way");
+    bench.fail(call);
+    assert!(!forgettable(&bench));
+    bench.wait(600);
+    assert!(forgettable(&bench), "that was long ago");
+    for (open, days) in [(true, 0), (false, 0), (true, 100), (false, 100)] {
+        bench.machine.force(open);
+        bench.wait(days * 86_400);
+        assert!(!forgettable(&bench), "forced");
+    }
+    let mut bench = Bench::open(RULES);
+    bench.wait(100_000);
+    assert!(!forgettable(&bench), "open, whatever the time");
+}
+
+// === the whole machine and a plain model of it ===
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wait(u64),
+    Admit,
+    /// Which of those that were let in, ever, and what becomes of it.
+    Succeed(prop::sample::Index),
+    Fail(prop::sample::Index, bool),
+    Release(prop::sample::Index),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0u64..4_000).prop_map(Step::Wait),
+        6 => Just(Step::Admit),
+        1 => any::<prop::sample::Index>().prop_map(Step::Succeed),
+        4 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, repeated)| Step::Fail(which, repeated)),
+        1 => any::<prop::sample::Index>().prop_map(Step::Release),
+    ];
+    proptest::collection::vec(step, 0..300)
+}
+
+/// The plain model: milliseconds, the list of all calls, and everything else counted anew from it.
+struct Model {
+    now: u64,
+    /// When the present state began, and what it is.
+    since: u64,
+    is: State,
+    lasts: u64,
+    openings: u32,
+    calls: Vec<Called>,
+    /// What has come back since the present state began, in order: a success, or a failure and whether it was a repeated one.
+    came: Vec<Result<(), bool>>,
+    first_failure: u64,
+    rate: f64,
+    /// How long each success took.
+    took: Vec<u64>,
+}
+
+struct Called {
+    /// The state that it was let in by, by its beginning and name.
+    of: (u64, State, usize),
+    at: u64,
+    lease: u64,
+    done: bool,
+}
+
+impl Model {
+    fn moves(&mut self, to: State, lasts: u64) {
+        (self.is, self.since, self.lasts) = (to, self.now, lasts);
+        self.came.clear();
+    }
+
+    fn opens(&mut self) {
+        let ceiling = (4_000u64 << self.openings.min(10)).min(10_000);
+        self.openings += 1;
+        self.moves(State::Open, ceiling * 3 / 4);
+    }
+
+    fn out(&self, number: usize) -> usize {
+        let live = |call: &&Called| call.of.2 == number && !call.done && self.now - call.at < call.lease;
+        self.calls.iter().filter(live).count()
+    }
+
+    fn ends_ramp(&mut self) {
+        if self.is == State::Ramping && self.now - self.since >= 10_000 {
+            (self.is, self.openings) = (State::Closed, 0);
+        }
+    }
+
+    fn lease(&self) -> u64 {
+        let mut last = self.took[self.took.len().saturating_sub(64)..].to_vec();
+        last.sort_unstable();
+        let p95 = (last.len() as f64 * 0.95).ceil() as usize;
+        (p95.checked_sub(1).map_or(0, |at| last[at]) * 4).max(60_000)
+    }
+
+    fn fails(&self) -> usize {
+        self.came.iter().filter(|came| came.is_err()).count()
+    }
+
+    fn admits(&mut self, number: &mut usize) -> bool {
+        self.ends_ramp();
+        if self.is == State::Open && self.now - self.since >= self.lasts {
+            self.moves(State::HalfOpen, 0);
+            *number += 1;
+        }
+        match self.is {
+            State::Open => false,
+            State::HalfOpen => self.out(*number) + self.fails() < 2,
+            State::Ramping => {
+                let second = |at: u64| (at - self.since) / 1000;
+                let same = |call: &&Called| call.of.2 == *number && second(call.at) == second(self.now);
+                let already = self.calls.iter().filter(same).count();
+                (already as f64) < self.rate.max(2.0) * f64::from(1 << second(self.now))
+            }
+            _ => true,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_machine_is_its_plain_model(steps in steps()) {
+        let begun = Instant::now();
+        let mut machine = Machine::new(RULES);
+        let mut model = Model {
+            now: 0, since: 0, is: State::Closed, lasts: 0, openings: 0, calls: Vec::new(), came: Vec::new(),
+            first_failure: 0, rate: 0.0, took: Vec::new(),
+        };
+        let mut number = 0;
+        let mut admitted: Vec<Admission> = Vec::new();
+        for step in steps {
+            let now = begun + Duration::from_millis(model.now);
+            match step {
+                Step::Wait(ms) => model.now += ms,
+                Step::Admit => {
+                    let expected = model.admits(&mut number);
+                    let got = machine.admit(now, 0.5);
+                    prop_assert_eq!(got.is_ok(), expected);
+                    if let Ok(got) = got {
+                        admitted.push(got);
+                        let (of, lease) = ((model.since, model.is, number), model.lease());
+                        model.calls.push(Called { of, at: model.now, lease, done: false });
+                    }
+                }
+                Step::Succeed(which) | Step::Fail(which, _) | Step::Release(which) if !admitted.is_empty() => {
+                    let at = which.index(admitted.len());
+                    // A call ends once; the machine's callers see to that.
+                    if model.calls[at].done {
+                        continue;
+                    }
+                    match step {
+                        Step::Succeed(_) => machine.succeed(admitted[at], now),
+                        Step::Fail(_, repeated) => machine.fail(admitted[at], repeated, None, now, 0.5),
+                        _ => machine.release(admitted[at], now),
+                    }
+                    let call = &mut model.calls[at];
+                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease;
+                    let took = model.now - call.at;
+                    let counts = !expired && call.of.2 == number;
+                    call.done = true;
+                    if !counts {
+                        continue;
+                    }
+                    match step {
+                        Step::Succeed(_) => {
+                            model.came.push(Ok(()));
+                            model.took.push(took);
+                            if model.is == State::HalfOpen {
+                                model.moves(State::Ramping, 0);
+                                number += 1;
+                            } else {
+                                model.ends_ramp();
+                            }
+                        }
+                        Step::Fail(_, repeated) => {
+                            let row = |model: &Model| {
+                                let row = model.came.iter().rev().take_while(|came| came.is_err());
+                                row.filter(|came| **came == Err(false)).count()
+                            };
+                            if row(&model) == 0 && !repeated {
+                                model.first_failure = model.now;
+                            }
+                            model.came.push(Err(repeated));
+                            let under_way = model.calls.iter().filter(|call| call.of.2 == number && !call.done).count();
+                            let fails = model.fails();
+                            let relapses = model.is == State::Ramping
+                                && fails >= 3 && under_way <= fails / 4 && fails == model.came.len();
+                            let opens = match model.is {
+                                State::HalfOpen => fails >= 2,
+                                _ => relapses || row(&model) >= 3,
+                            };
+                            if opens {
+                                if model.is != State::HalfOpen && !relapses {
+                                    let over = (model.now - model.first_failure) as f64 / 1000.0;
+                                    model.rate = row(&model) as f64 / over.max(1.0);
+                                }
+                                model.opens();
+                                number += 1;
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                _ => {}
+            }
+            let now = begun + Duration::from_millis(model.now);
+            let expected = match model.is {
+                State::Open if model.now - model.since >= model.lasts => State::HalfOpen,
+                State::Ramping if model.now - model.since >= 10_000 => State::Closed,
+                is => is,
+            };
+            prop_assert_eq!(machine.state(now), expected);
+        }
+    }
+}

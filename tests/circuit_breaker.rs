@@ -1,0 +1,759 @@
+//! `CircuitBreakerLayer` on a paused clock: alone, and where it stands in a stack.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    future::{Pending, pending},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::join_all};
+use http::{Request, Response};
+use http_body_util::Full;
+use parking_lot::Mutex;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, advance, sleep, timeout},
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, service_fn};
+use tower_gemini::{
+    BoxError, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    circuit_breaker::{Breakers, BreakersBuilder, CircuitBreaker, Reason, Scope, State, Trip, Window},
+    failure::Kind,
+    quota::{Gate, Limits},
+    rate_limit::Limiter,
+    retry::OnOpen,
+};
+
+use crate::support::{
+    Answer, CHAT, GENERATE, STREAM, Strict, Upstream, busy, chunks, event, find, hello, post, post_body, secs, settle,
+    sse, status,
+};
+
+const COUNT: &str = "/v1beta/models/gemini-2.5-pro:countTokens";
+const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+
+/// How the upstream is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    Well,
+    Busy,
+    Hanging,
+    Panicking,
+    Status(u16),
+}
+
+/// An upstream that can be told how to be.
+#[derive(Clone)]
+struct Moody {
+    mood: Arc<Mutex<Mood>>,
+    upstream: Upstream,
+}
+
+impl Moody {
+    fn new() -> Self {
+        let mood = Arc::new(Mutex::new(Mood::Well));
+        let now = mood.clone();
+        let upstream = Upstream::new(move |_, _| {
+            let mood = *now.lock();
+            async move {
+                match mood {
+                    Mood::Well => Ok(hello()),
+                    Mood::Busy => Ok(busy()),
+                    Mood::Hanging => pending().await,
+                    Mood::Panicking => panic!("as it was told"),
+                    Mood::Status(code) => Ok(status(code)),
+                }
+            }
+        });
+        Self { mood, upstream }
+    }
+
+    fn is(&self, mood: Mood) {
+        *self.mood.lock() = mood;
+    }
+
+    fn calls(&self) -> usize {
+        self.upstream.calls()
+    }
+}
+
+type Breaking = CircuitBreaker<Upstream>;
+
+/// Opens with the second failure in a row, for 2 to 4 s at first.
+fn quick() -> BreakersBuilder {
+    Breakers::builder().trip(Trip::consecutive(2))
+}
+
+fn over(breakers: BreakersBuilder) -> (Moody, Breakers, Breaking) {
+    let (moody, breakers) = (Moody::new(), breakers.build().unwrap());
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(moody.upstream.clone());
+    (moody, breakers, service)
+}
+
+fn pro() -> Scope {
+    Scope::new("gemini-2.5-pro", "")
+}
+
+async fn call(service: &Breaking, uri: &str) -> Answer {
+    service.clone().oneshot(post(uri)).await
+}
+
+async fn is_refused(service: &Breaking, uri: &str) -> bool {
+    call(service, uri).await.is_err_and(|error| find(&error).is_circuit_open())
+}
+
+/// Opens it, and lets its time pass.
+async fn half_open(moody: &Moody, service: &Breaking) {
+    moody.is(Mood::Busy);
+    while !is_refused(service, GENERATE).await {}
+    advance(secs(11)).await;
+}
+
+// === open ===
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_refuses_at_once_says_why_and_for_how_long_and_sends_nothing() {
+    let (moody, breakers, service) = over(quick());
+    moody.is(Mood::Busy);
+    for _ in 0..2 {
+        assert_eq!(call(&service, GENERATE).await.unwrap().status(), 503);
+    }
+    let begun = Instant::now();
+    let error = call(&service, GENERATE).await.unwrap_err();
+    let error = find(&error);
+    assert!(error.is_circuit_open() && error.never_sent() && !error.outcome().was_sent());
+    assert_eq!((error.layer(), error.failure().kind()), ("circuit_breaker", Kind::CircuitOpen));
+    let wait = error.retry_after().unwrap();
+    assert!(wait >= secs(2) && wait <= secs(5), "{wait:?}");
+    let text = error.to_string();
+    assert!(text.contains("2 of 2 requests failed") && text.contains("model gemini-2.5-pro"), "{text}");
+    assert_eq!((moody.calls(), begun.elapsed(), breakers.state(&pro())), (2, secs(0), State::Open));
+    // Whoever waits that long is let in.
+    advance(wait).await;
+    assert_eq!(call(&service, GENERATE).await.unwrap().status(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_ten_thousand_successes_an_outage_opens_it_in_ten_seconds() {
+    let (moody, breakers, service) = over(Breakers::builder());
+    for _ in 0..10_000 {
+        assert!(call(&service, GENERATE).await.is_ok());
+    }
+    moody.is(Mood::Busy);
+    let begun = Instant::now();
+    while breakers.state(&pro()) == State::Closed {
+        assert!(begun.elapsed() <= secs(10));
+        let _ = call(&service, GENERATE).await;
+        sleep(secs(1)).await;
+    }
+    assert!(moody.calls() <= 10_011);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_upstreams_hint_keeps_it_open() {
+    let upstream = Upstream::at_once(|_| {
+        let mut response = busy();
+        response.headers_mut().insert("retry-after", "45".parse().unwrap());
+        Ok(response)
+    });
+    let service = CircuitBreakerLayer::new(quick().build().unwrap()).layer(upstream.clone());
+    while !is_refused(&service, GENERATE).await {}
+    let error = call(&service, GENERATE).await.unwrap_err();
+    assert!(find(&error).retry_after().unwrap() >= secs(45));
+    advance(secs(44)).await;
+    assert!(is_refused(&service, GENERATE).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_speaks_of_the_upstream_counts() {
+    let (moody, breakers, service) = over(quick());
+    for code in [400, 401, 403, 404, 413, 429] {
+        moody.is(Mood::Status(code));
+        for _ in 0..50 {
+            assert_eq!(call(&service, GENERATE).await.unwrap().status(), code);
+        }
+    }
+    moody.is(Mood::Hanging);
+    for _ in 0..50 {
+        assert!(timeout(secs(1), call(&service, GENERATE)).await.is_err());
+    }
+    assert_eq!(breakers.state(&pro()), State::Closed);
+    // Nor does any of it break a row of failures.
+    for mood in [Mood::Busy, Mood::Status(400), Mood::Status(429), Mood::Status(500)] {
+        moody.is(mood);
+        call(&service, GENERATE).await.unwrap();
+    }
+    assert_eq!(breakers.state(&pro()), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_counts_can_be_chosen() {
+    let (moody, breakers, service) = over(quick().counts(|failure| failure.kind() == Kind::QuotaUnknown));
+    for (mood, state) in [(Mood::Busy, State::Closed), (Mood::Status(429), State::Open)] {
+        moody.is(mood);
+        for _ in 0..2 {
+            call(&service, GENERATE).await.unwrap();
+        }
+        assert_eq!(breakers.state(&pro()), state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_transport_counts() {
+    let breakers = quick().build().unwrap();
+    let failing = service_fn(|_: Request<Full<Bytes>>| async {
+        Err::<Response<Full<Bytes>>, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
+    });
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(failing);
+    for _ in 0..2 {
+        service.clone().oneshot(post(GENERATE)).await.unwrap_err();
+    }
+    assert_eq!(breakers.state(&pro()), State::Open);
+}
+
+// === half-open ===
+
+#[tokio::test(start_paused = true)]
+async fn stale_answers_neither_close_it_nor_open_it_again() {
+    let upstream = Upstream::new(|nth, _| async move {
+        match nth {
+            // Two slow ones of before the outage.
+            0 => sleep(secs(15)).await,
+            1 => sleep(secs(16)).await,
+            _ => {}
+        }
+        if nth == 0 || nth >= 4 { Ok(hello()) } else { Ok(busy()) }
+    });
+    let breakers = quick().build().unwrap();
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream.clone());
+    let old = join_all((0..2).map(|_| tokio::spawn(service.clone().oneshot(post(GENERATE)))));
+    settle().await;
+    for _ in 0..2 {
+        call(&service, GENERATE).await.unwrap();
+    }
+    assert_eq!(breakers.state(&pro()), State::Open);
+    let old: Vec<_> = old.await.into_iter().map(|old| old.unwrap().unwrap().status().as_u16()).collect();
+    assert_eq!(old, [200, 503]);
+    assert_eq!(breakers.state(&pro()), State::HalfOpen, "its time has passed, and that is all");
+    assert!(call(&service, GENERATE).await.is_ok());
+    assert_eq!(breakers.state(&pro()), State::Ramping);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_panicked_and_hung_probes_give_their_places_back() {
+    let (moody, breakers, service) = over(quick());
+    half_open(&moody, &service).await;
+    let calls = moody.calls();
+    moody.is(Mood::Hanging);
+    for _ in 0..10 {
+        let probes: Vec<_> = (0..2).map(|_| Box::pin(call(&service, GENERATE))).collect();
+        let mut probes = join_all(probes);
+        assert!((&mut probes).now_or_never().is_none());
+        assert!(is_refused(&service, GENERATE).await);
+    }
+    assert_eq!(moody.calls() - calls, 20, "each of them was let in");
+
+    moody.is(Mood::Panicking);
+    for _ in 0..10 {
+        let probe = tokio::spawn(service.clone().oneshot(post(GENERATE))).await;
+        assert!(probe.is_err_and(|error| error.is_panic()));
+    }
+    assert_eq!(moody.calls() - calls, 30);
+
+    moody.is(Mood::Hanging);
+    let mut hung = join_all((0..2).map(|_| Box::pin(call(&service, GENERATE))));
+    assert!((&mut hung).now_or_never().is_none());
+    moody.is(Mood::Well);
+    advance(secs(59)).await;
+    assert!(is_refused(&service, GENERATE).await);
+    advance(secs(1)).await;
+    assert_eq!(breakers.state(&pro()), State::HalfOpen);
+    assert!(call(&service, GENERATE).await.is_ok());
+    assert_eq!(breakers.state(&pro()), State::Ramping);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_inner_service_that_panics_in_its_call_leaves_the_place_free() {
+    let breakers = quick().build().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let asking = asked.clone();
+    let panics = service_fn(move |_: Request<Full<Bytes>>| {
+        let nth = asking.fetch_add(1, Ordering::SeqCst);
+        assert!(!(2..12).contains(&nth), "as it was told");
+        std::future::ready(Ok::<_, Infallible>(if nth < 2 { busy() } else { hello() }))
+    });
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(panics);
+    for _ in 0..2 {
+        service.clone().oneshot(post(GENERATE)).await.unwrap();
+    }
+    advance(secs(5)).await;
+    for _ in 0..10 {
+        let service = service.clone();
+        assert!(tokio::spawn(async move { service.oneshot(post(GENERATE)).await.is_ok() }).await.is_err());
+    }
+    assert_eq!(service.clone().oneshot(post(GENERATE)).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_meets_anothers_fault_says_nothing() {
+    let (moody, breakers, service) = over(quick());
+    half_open(&moody, &service).await;
+    for code in [400, 403, 429] {
+        moody.is(Mood::Status(code));
+        for _ in 0..10 {
+            assert_eq!(call(&service, GENERATE).await.unwrap().status(), code);
+            assert_eq!(breakers.state(&pro()), State::HalfOpen);
+        }
+    }
+}
+
+/// Counts, and never answers.
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicUsize>);
+
+impl Service<Request<Full<Bytes>>> for Counting {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pending<Result<Response<Full<Bytes>>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        pending()
+    }
+}
+
+#[test]
+fn exactly_as_many_probes_as_are_allowed_however_many_come_at_once() {
+    for probes in [1, 2, 7] {
+        for _ in 0..20 {
+            let breakers = Breakers::builder().trip(Trip::consecutive(1)).half_open_max_requests(probes);
+            let breakers = breakers.open_duration(secs(0)).max_open_duration(secs(0)).build().unwrap();
+            let mut failing = CircuitBreakerLayer::new(breakers.clone())
+                .layer(service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(busy()) }));
+            failing.call(post(GENERATE)).now_or_never().unwrap().unwrap();
+
+            let upstream = Counting::default();
+            let service = CircuitBreakerLayer::new(breakers).layer(upstream.clone());
+            let barrier = Barrier::new(64);
+            std::thread::scope(|scope| {
+                for _ in 0..64 {
+                    scope.spawn(|| {
+                        let mut service = service.clone();
+                        barrier.wait();
+                        let mut calls: Vec<_> = (0..10).map(|_| Box::pin(service.call(post(GENERATE)))).collect();
+                        for call in &mut calls {
+                            let _ = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                        }
+                        // Nobody gives anything back before all have asked.
+                        barrier.wait();
+                    });
+                }
+            });
+            assert_eq!(upstream.0.load(Ordering::SeqCst), probes as usize);
+        }
+    }
+}
+
+// === streams ===
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_succeeds_at_its_commit_and_what_fails_before_it_counts() {
+    let upstream = Upstream::at_once(|nth| {
+        let overloaded = r#"data: {"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}"#;
+        Ok(sse(match nth {
+            0 | 1 => chunks([format!("{overloaded}\n\n")]),
+            // After the commit it is too late to say anything.
+            _ => chunks([event("a"), format!("{overloaded}\n\n")]),
+        }))
+    });
+    let breakers = quick().build().unwrap();
+    let service = ServiceBuilder::new()
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .layer(ClassifyLayer::new())
+        .service(upstream.clone());
+    for _ in 0..2 {
+        let _ = service.clone().oneshot(post(STREAM)).await;
+    }
+    assert_eq!(breakers.state(&pro()), State::Open);
+    advance(secs(5)).await;
+    let response = service.clone().oneshot(post(STREAM)).await.unwrap();
+    assert_eq!(breakers.state(&pro()), State::Ramping, "before its body is read");
+    drop(response);
+    assert_eq!(breakers.state(&pro()), State::Ramping);
+}
+
+// === in a stack ===
+
+#[tokio::test(start_paused = true)]
+async fn a_request_counts_once_however_often_it_is_sent() {
+    let (moody, breakers, service) = over(quick());
+    moody.is(Mood::Busy);
+    let retrying = RetryLayer::new(RetryPolicy::default().on_open(OnOpen::Fail)).layer(service);
+    assert_eq!(retrying.clone().oneshot(post(GENERATE)).await.unwrap().status(), 503);
+    assert_eq!((moody.calls(), breakers.state(&pro())), (8, State::Closed));
+    assert!(retrying.clone().oneshot(post(GENERATE)).await.is_err());
+    assert_eq!((moody.calls(), breakers.state(&pro())), (9, State::Open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_wants_to_wait_waits_within_the_deadline_and_no_attempt_is_counted() {
+    let (moody, breakers, service) = over(quick());
+    moody.is(Mood::Busy);
+    for _ in 0..2 {
+        call(&service, GENERATE).await.unwrap();
+    }
+    let stack = |on_open| {
+        let retry = RetryLayer::new(RetryPolicy::default().max_attempts(2).on_open(on_open));
+        ServiceBuilder::new().layer(TimeoutLayer::total(secs(60))).layer(retry).service(service.clone())
+    };
+    let error = stack(OnOpen::Fail).oneshot(post(GENERATE)).await.unwrap_err();
+    assert!(find(&error).is_circuit_open());
+    // Two attempts of it fail as probes; the third may not be.
+    let begun = Instant::now();
+    let error = stack(OnOpen::Wait).oneshot(post(GENERATE)).await;
+    assert_eq!(error.unwrap().status(), 503);
+    assert!(begun.elapsed() > secs(2) && begun.elapsed() < secs(10));
+    assert_eq!(moody.calls(), 4);
+    assert_eq!(breakers.state(&pro()), State::Open);
+    moody.is(Mood::Well);
+    let response = stack(OnOpen::Wait).oneshot(post(GENERATE)).await.unwrap();
+    assert_eq!((response.status().as_u16(), support::outcome(&response).attempts()), (200, 1));
+
+    breakers.force_open(&pro());
+    let begun = Instant::now();
+    let error = stack(OnOpen::Wait).oneshot(post(GENERATE)).await.unwrap_err();
+    assert!(find(&error).is_circuit_open());
+    assert!(begun.elapsed() <= secs(60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_permit_is_held_while_somebody_waits_for_it_to_close() {
+    let breakers = quick().build().unwrap();
+    let permits = Arc::new(Semaphore::new(1));
+    let limited = ConcurrencyLimit::with_semaphore(Strict::new(Upstream::at_once(|_| Ok(hello())), 1), permits.clone());
+    let service = ServiceBuilder::new()
+        .layer(RetryLayer::default())
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(limited);
+    breakers.force_open(&pro());
+    let waiting = tokio::spawn(service.clone().oneshot(post(GENERATE)));
+    settle().await;
+    assert_eq!(permits.available_permits(), 1);
+    // Another model is not held up.
+    assert!(timeout(secs(1), service.oneshot(post(FLASH))).await.unwrap().is_ok());
+    breakers.reset(&pro());
+    assert!(waiting.await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_spends_no_quota_and_nobody_queues_before_an_open_breaker() {
+    let breakers = quick().build().unwrap();
+    let limits = Limits::new().requests_per_minute(3);
+    let limiter = Limiter::builder().limits(limits).gate(breakers.clone()).build();
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let service = ServiceBuilder::new()
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream.clone());
+    let scope = tower_gemini::quota::Scope::new("default", "gemini-2.5-pro");
+    breakers.force_open(&pro());
+    for _ in 0..10 {
+        assert!(find(&service.clone().oneshot(post(GENERATE)).await.unwrap_err()).is_circuit_open());
+    }
+    assert_eq!(limiter.headroom(&scope, 1), secs(0));
+    breakers.reset(&pro());
+    for _ in 0..3 {
+        service.clone().oneshot(post(GENERATE)).await.unwrap();
+    }
+    assert_eq!(breakers.closed_for(&scope), None);
+    breakers.force_open(&pro());
+    assert!(breakers.closed_for(&scope).is_some());
+    let begun = Instant::now();
+    let error = service.clone().oneshot(post(GENERATE)).await.unwrap_err();
+    assert!(find(&error).is_circuit_open() && find(&error).layer() == "rate_limit", "{error}");
+    assert_eq!((begun.elapsed(), upstream.calls()), (secs(0), 3));
+}
+
+// === scopes ===
+
+#[tokio::test(start_paused = true)]
+async fn models_and_endpoints_are_kept_apart_and_so_is_what_asks_no_model() {
+    let (moody, breakers, service) = over(quick());
+    half_open(&moody, &service).await;
+    moody.is(Mood::Busy);
+    while !is_refused(&service, GENERATE).await {}
+    moody.is(Mood::Well);
+    for other in [COUNT, FLASH, "/v1beta/models", "https://us.example:444/v1beta/models/gemini-2.5-pro:generateContent"]
+    {
+        assert!(call(&service, other).await.is_ok(), "{other}");
+        assert!(is_refused(&service, STREAM).await, "another way to ask the same model");
+    }
+    let secret = "https://user:secret@us.example:444/v1beta/models/gemini-2.5-pro:generateContent";
+    assert!(call(&service, secret).await.is_ok());
+    let mut scopes: Vec<_> = breakers.snapshot().into_iter().map(|(scope, _)| scope.to_string()).collect();
+    scopes.sort();
+    let expected = [
+        "calls to no model",
+        "model gemini-2.5-flash",
+        "model gemini-2.5-pro",
+        "model gemini-2.5-pro at us.example:444",
+    ];
+    assert_eq!(scopes, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_in_a_body_is_known_where_somebody_has_read_it() {
+    let breakers = quick().build().unwrap();
+    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream);
+    for (model, open) in [("a", false), ("b", false), ("a", true)] {
+        let body = format!(r#"{{"model": "{model}", "messages": []}}"#);
+        service.clone().oneshot(post_body(CHAT, body)).await.unwrap();
+        assert_eq!(breakers.state(&Scope::new(model, "")) == State::Open, open);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_breaker_can_stand_for_all_and_a_function_can_choose() {
+    let (moody, breakers, service) = over(quick().one_for_all());
+    moody.is(Mood::Busy);
+    call(&service, GENERATE).await.unwrap();
+    call(&service, FLASH).await.unwrap();
+    assert!(is_refused(&service, COUNT).await);
+    assert_eq!(breakers.state(&pro()), State::Open);
+    assert!(breakers.closed_for(&tower_gemini::quota::Scope::new("p", "any")).is_some());
+
+    let by_tenant = quick().scope_by(|parts| {
+        let tenant = parts.headers.get("x-tenant").map_or("", |tenant| tenant.to_str().unwrap());
+        Scope::new("any", tenant)
+    });
+    let (moody, _, mut service) = over(by_tenant);
+    moody.is(Mood::Busy);
+    let mut ask = |tenant: &str| {
+        let mut request = post(GENERATE);
+        request.headers_mut().insert("x-tenant", tenant.parse().unwrap());
+        service.call(request)
+    };
+    for tenant in ["a", "b", "a"] {
+        ask(tenant).await.unwrap();
+    }
+    assert!(ask("a").await.is_err());
+    assert!(ask("b").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
+    let (moody, breakers, mut service) = over(quick());
+    let uri = |name: &str| format!("/v1beta/models/{name}:generateContent");
+    let mut failing = service.clone();
+    moody.is(Mood::Busy);
+    for _ in 0..2 {
+        failing.call(post(&uri("down"))).await.unwrap();
+    }
+    drop(failing);
+    breakers.force_open(&Scope::new("forced", ""));
+    breakers.force_closed(&Scope::new("held", ""));
+    moody.is(Mood::Status(404));
+    for number in 0..10_000 {
+        service.call(post(&uri(&format!("invented-{number}")))).await.unwrap();
+        // Long names are nobody's.
+        service.call(post(&uri(&"x".repeat(1_000 + number % 10)))).await.unwrap();
+        if number % 1_000 == 0 {
+            advance(secs(1)).await;
+        }
+    }
+    assert!(breakers.snapshot().len() <= 4096);
+    for (name, state) in [("down", State::Open), ("forced", State::ForcedOpen), ("held", State::ForcedClosed)] {
+        let found = breakers.snapshot().into_iter().find(|(scope, _)| scope.model() == name);
+        let found = found.map(|(_, state)| state);
+        // Open, or ready for its probes.
+        assert!(found == Some(state) || name == "down" && found == Some(State::HalfOpen), "{name}: {found:?}");
+    }
+}
+
+// === the handle ===
+
+#[tokio::test(start_paused = true)]
+async fn the_handle_outlives_the_layer_and_tells_what_happens() {
+    let breakers = quick().build().unwrap();
+    let mut transitions = breakers.subscribe();
+    let moody = Moody::new();
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(moody.upstream.clone());
+    half_open(&moody, &service).await;
+    moody.is(Mood::Well);
+    call(&service, GENERATE).await.unwrap();
+    drop(service);
+    advance(secs(10)).await;
+    // A new layer over the same breakers, as after a reload.
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(moody.upstream.clone());
+    call(&service, GENERATE).await.unwrap();
+    breakers.force_open(&pro());
+    assert!(is_refused(&service, GENERATE).await);
+    breakers.force_closed(&pro());
+    moody.is(Mood::Busy);
+    for _ in 0..10 {
+        assert!(call(&service, GENERATE).await.is_ok());
+    }
+    breakers.reset(&pro());
+
+    let mut seen = Vec::new();
+    for _ in 0..7 {
+        let transition = transitions.next().await.unwrap();
+        assert_eq!(transition.scope, pro());
+        assert_eq!(transition.open_for.is_some(), transition.to == State::Open);
+        seen.push((transition.to, transition.reason));
+    }
+    assert!(matches!(seen[0], (State::Open, Reason::Tripped { failed: 2, requests: 2, .. })), "{seen:?}");
+    let expected = [
+        (State::HalfOpen, Reason::TimeForProbes),
+        (State::Ramping, Reason::ProbeSucceeded),
+        (State::Closed, Reason::Recovered),
+        (State::ForcedOpen, Reason::Forced),
+        (State::ForcedClosed, Reason::Forced),
+        (State::Closed, Reason::Reset),
+    ];
+    assert_eq!(seen[1..], expected);
+    drop((service, breakers));
+    assert_eq!(transitions.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transition_is_an_event_with_its_reason_in_numbers() {
+    let events = Events::default();
+    let _default = tracing::subscriber::set_default(events.clone());
+    let (moody, _, service) = over(quick());
+    half_open(&moody, &service).await;
+    let events = events.0.lock();
+    let [event] = &events[..] else { panic!("{events:?}") };
+    for words in [
+        "WARN",
+        "model=\"gemini-2.5-pro\"",
+        "from=closed",
+        "to=open",
+        "reason=2 of 2 requests failed in 0.0ns",
+        "open_for_ms=",
+    ] {
+        assert!(event.contains(words), "no {words} in {event}");
+    }
+}
+
+/// Keeps each event as one line.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("tower_gemini::circuit_breaker")
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = event.metadata().level().to_string();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line.push_str(&format!(" {field}={value:?}"));
+        });
+        self.0.lock().push(line);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn settings_that_could_never_work_are_refused() {
+    for (builder, words) in [
+        (Breakers::builder().half_open_max_requests(0), "half_open_max_requests is 0"),
+        (Breakers::builder().probe_lease(secs(0)), "probe_lease is 0"),
+        (
+            Breakers::builder().open_duration(secs(11)),
+            "max_open_duration is 10s, less than open_duration, which is 11s",
+        ),
+    ] {
+        let error = builder.build().unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_ever_is_a_duration_too() {
+    let ever = std::time::Duration::MAX;
+    let (moody, breakers, service) = over(quick().max_open_duration(ever).open_duration(ever).probe_lease(ever));
+    moody.is(Mood::Busy);
+    while !is_refused(&service, GENERATE).await {}
+    advance(secs(86_400)).await;
+    assert_eq!(breakers.state(&pro()), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_one_lets_everything_through() {
+    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let service = CircuitBreakerLayer::disabled().layer(upstream);
+    for _ in 0..100 {
+        assert_eq!(call(&service, GENERATE).await.unwrap().status(), 503);
+    }
+}
+
+// === costs ===
+
+#[test]
+fn a_calm_breaker_allocates_nothing_and_a_refusal_once() {
+    let answer =
+        |_: Request<Full<Bytes>>| std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+    let breakers = Breakers::builder().build().unwrap();
+    let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(answer));
+    let mut ask = |uri: &str, fresh: bool| {
+        let (request, mut clone) = (post(uri), service.clone());
+        let service = if fresh { &mut clone } else { &mut service };
+        let mut refused = false;
+        let counted = allocation_counter::measure(|| refused = service.call(request).now_or_never().unwrap().is_err());
+        (counted.count_total, refused)
+    };
+    let ways = [(GENERATE, false), (GENERATE, true), (FLASH, false), (FLASH, true), (COUNT, true)];
+    for _ in 0..100 {
+        assert!(ways.iter().all(|(uri, fresh)| !ask(uri, *fresh).1));
+    }
+    for _ in 0..1_000 {
+        assert!(ways.iter().all(|(uri, fresh)| ask(uri, *fresh) == (0, false)));
+    }
+    breakers.force_open(&pro());
+    ask(GENERATE, false);
+    assert!((0..100).all(|nth| ask(GENERATE, nth % 2 == 0) == (1, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_by_calls_or_by_time_opens_by_its_rate_and_slides() {
+    for window in [Window::Calls(20), Window::Time(secs(20))] {
+        let trip = Trip::failure_rate(0.5, window).minimum_requests(10);
+        let (moody, breakers, service) = over(Breakers::builder().trip(trip));
+        for _ in 0..10_000 {
+            call(&service, GENERATE).await.unwrap();
+            advance(secs(1)).await;
+        }
+        moody.is(Mood::Busy);
+        let mut failed = 0;
+        while breakers.state(&pro()) == State::Closed {
+            call(&service, GENERATE).await.unwrap();
+            advance(secs(1)).await;
+            failed += 1;
+        }
+        assert!((9..=10).contains(&failed), "{window:?}: {failed}");
+    }
+}
