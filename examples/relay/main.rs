@@ -33,6 +33,11 @@
 //! mode = "silence"                    # or "failure_rate": 80 % of 30 s; or "consecutive": 5 in a row
 //! open = "2s"                         # at least, at first; each further time longer
 //! max_open = "10s"
+//! [precheck]
+//! enabled = true
+//! on_unknown_model = "refuse"         # or "forward": a name that the API's own list nearly has
+//! max_output = "warn"                 # or "off", "clamp", "refuse": a maxOutputTokens out of range
+//! count_tokens = "near_limit"         # or "never", "always": when the API is asked to count
 //! [limits.default]                    # of the project, for each model; what is left out is learned from refusals
 //! rpm = 30                            # requests in any minute
 //! tpm = 250000                        # input tokens in any minute
@@ -59,6 +64,7 @@ mod breaker;
 mod credentials;
 mod limits;
 mod linger;
+mod precheck;
 mod proxy;
 mod server;
 mod settings;

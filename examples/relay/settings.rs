@@ -15,10 +15,11 @@ use tower_gemini::{
     replay::ReplayLayer,
     retry::{OnOpen, RetryPolicy},
     timeout::TimeoutLayer,
+    token_precheck::TokenPrecheckLayer,
 };
 
 use crate::{
-    breaker, limits,
+    breaker, limits, precheck,
     toml_file::{Mistakes, Section, Value},
 };
 
@@ -33,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) limits: LimiterBuilder,
     /// `None`: calls go to a model that is down, too.
     pub(crate) breaker: Option<Breakers>,
+    pub(crate) precheck: TokenPrecheckLayer,
     /// What is not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
 }
@@ -61,10 +63,11 @@ pub(crate) struct Timeouts {
 
 /// The names of each section, `""` being the top level.
 const NAMES: &[(&str, &[&str])] = &[
-    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout", "limits", "breaker"]),
+    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout", "limits", "breaker", "precheck"]),
     ("keys", &["name", "key", "project"]),
     ("retry", &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"]),
     ("timeout", &["total", "attempt", "first_event", "idle"]),
+    ("precheck", &["enabled", "on_unknown_model", "max_output", "count_tokens"]),
     ("breaker", &["enabled", "mode", "open", "max_open"]),
     ("limits", &["default", "\"gemini-2.5-flash\" or any other model"]),
     ("limits.default", &["rpm", "tpm", "rpd", "pacing", "burst", "max_wait"]),
@@ -87,6 +90,7 @@ impl Settings {
             timeout: Timeouts::default(),
             limits: Limiter::builder(),
             breaker: Some(Breakers::new()),
+            precheck: TokenPrecheckLayer::default(),
             remarks: Vec::new(),
         }
     }
@@ -120,6 +124,9 @@ impl Settings {
         let limits = limits.unwrap_or_else(Limiter::builder);
         let breaker = file.section("breaker", &mut mistakes);
         let breaker = breaker.map_or_else(|| Some(Breakers::new()), |section| breaker::read(section, &mut mistakes));
+        let precheck = file.section("precheck", &mut mistakes);
+        let precheck =
+            precheck.map_or_else(TokenPrecheckLayer::default, |section| precheck::read(section, &mut mistakes));
         let keys_at = file.end();
         let keys = file.sections("keys", &mut mistakes);
         let given = keys.len();
@@ -141,7 +148,7 @@ impl Settings {
         }
         let key = keys.into_iter().next().unwrap_or_else(Key::demo);
         mistakes.none()?;
-        Ok(Self { listen, upstream, max_body, key, retry, timeout, limits, breaker, remarks })
+        Ok(Self { listen, upstream, max_body, key, retry, timeout, limits, breaker, precheck, remarks })
     }
 }
 

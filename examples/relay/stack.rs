@@ -3,6 +3,7 @@
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body_util::Empty;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_gemini::{
     body::ReplayBody,
@@ -14,6 +15,7 @@ use tower_gemini::{
     replay::{Oversize, ReplayLayer},
     retry::RetryLayer,
     timeout::TimeoutLayer,
+    token_precheck::ModelTable,
 };
 
 use crate::{
@@ -25,7 +27,11 @@ use crate::{
 pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
     let credentials = Credentials::new(&settings.key.header)?;
     let transport = transport(&settings)?;
-    let Settings { max_body, retry, timeout, key, limits, breaker, .. } = settings;
+    let Settings { max_body, retry, timeout, key, limits, breaker, precheck, .. } = settings;
+    if let Some(models) = precheck.models() {
+        let lists = lists(transport.clone(), credentials.clone());
+        tokio::spawn(models.keep_fresh(lists, ModelTable::REFRESH_EVERY));
+    }
     let mut limits = limits.project(key.project.clone());
     if let Some(breakers) = &breaker {
         // Nobody queues for a model that is down.
@@ -36,6 +42,7 @@ pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
         .layer(ErrorResponseLayer::new().secret(&key.header))
         .layer(TimeoutLayer::total(timeout.total))
         .layer(ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse))
+        .layer(precheck)
         .layer(RetryLayer::new(retry))
         .map_request(move |request| credentials.replace(request)) // the key pool's place, later
         .layer(RateLimitLayer::new(limiter))
@@ -44,6 +51,16 @@ pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
         .layer(ClassifyLayer::new())
         .service(transport);
     Ok(Router::new().fallback_service(service))
+}
+
+/// What the list of models is asked through: our key, the transport, and nothing that could fail over it.
+fn lists(
+    transport: Transport,
+    credentials: Credentials,
+) -> impl Service<Request<Empty<Bytes>>, Response = Response<Body>, Error = BoxError, Future: Send> + Clone + Send {
+    transport.map_request(move |request: Request<Empty<Bytes>>| {
+        credentials.replace(request.map(|_| ReplayBody::from(Bytes::new())))
+    })
 }
 
 /// What the innermost layer sends, and gets.

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, header};
+use tokio::sync::futures::OwnedNotified;
 
 use super::{
     Count,
@@ -36,6 +37,8 @@ pub(super) enum Checked {
     Refused(Failure),
     /// It has to be counted first.
     Undecided(Box<Question>),
+    /// Nobody knows the model, and somebody is about to find out.
+    Unlisted(OwnedNotified),
 }
 
 /// A request of which it is not known whether it is too long.
@@ -60,8 +63,9 @@ pub(super) enum Decision {
     Unknown,
 }
 
-/// Checks a request, and says in its [`Context`](context::Context) what it costs.
-pub(super) fn check<B>(settings: &Arc<Settings>, request: &mut Request<B>) -> Checked
+/// Checks a request, and says in its [`Context`](context::Context) what it costs. `waits`: for a list of models, where one
+/// is needed.
+pub(super) fn check<B>(settings: &Arc<Settings>, request: &mut Request<B>, waits: bool) -> Checked
 where
     B: Resend<Data = Bytes> + From<Bytes>,
 {
@@ -93,6 +97,14 @@ where
         Ok(known) => known,
         Err(failure) => return Checked::Refused(failure),
     };
+    if waits
+        && known.is_none()
+        && call.surface() != Surface::Vertex
+        && settings.unknown_model == UnknownModel::Refuse
+        && let Some(listed) = settings.models.want_list()
+    {
+        return Checked::Unlisted(listed);
+    }
     if !call.pays_quota() {
         return Checked::Passes(None);
     }

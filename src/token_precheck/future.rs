@@ -12,7 +12,9 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
+    check::{Checked, check},
     undecided::{Decided, Undecided},
+    unlisted::{Listed, Unlisted},
     watch::Watch,
 };
 use crate::{
@@ -33,7 +35,8 @@ pin_project! {
     #[project = StateProj]
     enum State<S, B, R, F> {
         Calling { #[pin] future: F, watch: Option<Watch> },
-        // In a box: most calls are decided at once, and are smaller for it.
+        // In boxes: most calls are decided at once, and are smaller for it.
+        Unlisted { unlisted: Pin<Box<Unlisted<S, B>>> },
         Undecided { undecided: Pin<Box<Undecided<S, B, R, F>>> },
         Refused { failure: Option<Failure> },
     }
@@ -42,6 +45,10 @@ pin_project! {
 impl<S, B, R, F> ResponseFuture<S, B, R, F> {
     pub(super) fn calling(future: F, watch: Option<Watch>) -> Self {
         Self { state: State::Calling { future, watch } }
+    }
+
+    pub(super) fn unlisted(unlisted: Unlisted<S, B>) -> Self {
+        Self { state: State::Unlisted { unlisted: Box::pin(unlisted) } }
     }
 
     pub(super) fn undecided(undecided: Undecided<S, B, R, F>) -> Self {
@@ -58,6 +65,7 @@ impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
         // Not the request, which has keys in it.
         let state = match &self.state {
             State::Calling { .. } => "calling",
+            State::Unlisted { .. } => "unlisted",
             State::Undecided { .. } => "undecided",
             State::Refused { .. } => "refused",
         };
@@ -78,11 +86,23 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
+                StateProj::Unlisted { unlisted } => {
+                    let Listed { mut inner, mut request, settings } = ready!(unlisted.as_mut().poll(cx))?;
+                    match check(&settings, &mut request, false) {
+                        Checked::Passes(watch) => {
+                            let future = inner.call(request);
+                            state.set(State::Calling { future, watch });
+                        }
+                        Checked::Undecided(question) => {
+                            let undecided = Undecided::new(inner, request, settings, question);
+                            state.set(State::Undecided { undecided: Box::pin(undecided) });
+                        }
+                        Checked::Refused(failure) => return Poll::Ready(Err(refusal(failure))),
+                        Checked::Unlisted(_) => return Poll::Ready(Err(polled_again())),
+                    }
+                }
                 StateProj::Undecided { undecided } => {
-                    let Decided { mut inner, request, watch } = match ready!(undecided.as_mut().poll(cx)) {
-                        Ok(decided) => decided,
-                        Err(error) => return Poll::Ready(Err(error)),
-                    };
+                    let Decided { mut inner, request, watch } = ready!(undecided.as_mut().poll(cx))?;
                     let future = inner.call(request);
                     state.set(State::Calling { future, watch: Some(watch) });
                 }

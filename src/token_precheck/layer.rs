@@ -1,8 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
+use http::Request;
+use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::{CountTokens, ModelTable, TokenPrecheck, asked::Asked, calibration::Calibration};
+use crate::context::{Context, Deadline};
 
 /// Refuses what would be a 400 anyway, before it is sent. See the [module](super) for what is refused.
 ///
@@ -64,6 +67,15 @@ pub enum AskUpstream {
     NearLimit,
     /// Always, for calls that generate: the exact cost is worth a round trip to you.
     Always,
+}
+
+impl Settings {
+    /// When nobody waits any longer for what the upstream is asked: never past the deadline.
+    pub(super) fn give_up<B>(&self, request: &Request<B>) -> Instant {
+        let deadline = Context::of(request).and_then(Context::deadline);
+        let patience = Deadline::after(self.ask_timeout);
+        deadline.map_or(patience, |deadline| deadline.min(patience)).instant()
+    }
 }
 
 impl TokenPrecheckLayer {

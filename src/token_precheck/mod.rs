@@ -130,6 +130,7 @@ mod models;
 mod scan;
 mod service;
 mod undecided;
+mod unlisted;
 mod verdict;
 mod watch;
 

@@ -13,6 +13,7 @@ use super::{
     check::{self, Checked},
     layer::Settings,
     undecided::Undecided,
+    unlisted::Unlisted,
 };
 use crate::{body::Resend, error::BoxError, ready::Readied};
 
@@ -42,12 +43,16 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(settings) = &self.settings else { return ResponseFuture::calling(self.inner.call(request), None) };
-        match check::check(settings, &mut request) {
+        match check::check(settings, &mut request, true) {
             Checked::Passes(watch) => ResponseFuture::calling(self.inner.call(request), watch),
             Checked::Refused(failure) => ResponseFuture::refused(failure),
             Checked::Undecided(question) => {
                 let (inner, settings) = (Readied::take(&mut self.inner), settings.clone());
                 ResponseFuture::undecided(Undecided::new(inner, request, settings, question))
+            }
+            Checked::Unlisted(listed) => {
+                let (inner, settings) = (Readied::take(&mut self.inner), settings.clone());
+                ResponseFuture::unlisted(Unlisted::new(inner, request, settings, listed))
             }
         }
     }

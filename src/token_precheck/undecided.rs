@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tokio::{
     runtime::Handle,
     task::JoinHandle,
-    time::{Instant, Sleep, sleep_until},
+    time::{Sleep, sleep_until},
 };
 use tower_service::Service;
 
@@ -29,7 +29,7 @@ use super::{
     verdict,
     watch::Watch,
 };
-use crate::{body::Resend, context, error::BoxError, quota::TokenCost, ready::Readied};
+use crate::{body::Resend, error::BoxError, quota::TokenCost, ready::Readied};
 
 pin_project! {
     /// A request, and how far it has come.
@@ -197,15 +197,9 @@ impl<S, B, R, F> Undecided<S, B, R, F> {
         if let Some(tokens) = this.settings.asked.get(content) {
             return self.answered(tokens);
         }
-        let now = Instant::now();
-        let deadline = this
-            .held
-            .as_ref()
-            .and_then(|(_, request)| context::Context::of(request))
-            .and_then(context::Context::deadline);
-        let patience = deadline
-            .map_or(this.settings.ask_timeout, |deadline| deadline.remaining(now).min(this.settings.ask_timeout));
-        this.give_up.set(Some(sleep_until(context::Deadline::after(patience).instant())));
+        let Some((_, request)) = this.held else { return Err(polled_again()) };
+        let give_up = this.settings.give_up(request);
+        this.give_up.set(Some(sleep_until(give_up)));
         Ok(Step::Ask { content })
     }
 

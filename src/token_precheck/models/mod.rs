@@ -4,6 +4,7 @@
 //! names. Only a list that was read from the upstream lately says that there is no such model, and only of a name that
 //! looks like a typing error in one of its own.
 
+mod demand;
 mod learned;
 mod list;
 mod model;
@@ -21,6 +22,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use self::{
+    demand::Demand,
     learned::Learned,
     model::bare,
     nearest::{MAX_NAME, nearest},
@@ -99,6 +101,7 @@ pub struct ModelTable {
 struct Shared {
     settings: ModelTableBuilder,
     state: RwLock<State>,
+    demand: Demand,
 }
 
 type Names = HashMap<Arc<str>, Arc<Model>>;
@@ -319,7 +322,7 @@ impl ModelTableBuilder {
             failures: 0,
             last_failure: None,
         };
-        ModelTable { shared: Arc::new(Shared { settings: self, state: RwLock::new(state) }) }
+        ModelTable { shared: Arc::new(Shared { settings: self, state: RwLock::new(state), demand: Demand::default() }) }
     }
 }
 

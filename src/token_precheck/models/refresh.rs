@@ -35,10 +35,10 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 const MAX_TIME: Duration = Duration::from_secs(60);
 
 /// How soon a failed refresh is tried again: this, doubled with each failure in a row …
-const FIRST_RETRY: Duration = Duration::from_secs(30);
+pub(super) const FIRST_RETRY: Duration = Duration::from_secs(30);
 
 /// … up to this.
-const LAST_RETRY: Duration = Duration::from_secs(3_600);
+pub(super) const LAST_RETRY: Duration = Duration::from_secs(3_600);
 
 impl ModelTable {
     /// Asks the upstream for its list (`GET /v1beta/models?pageSize=1000`, page by page), and puts it in the place of the

@@ -1,0 +1,104 @@
+//! A list that is fetched when somebody needs it: for a name that nobody knows, and not before.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use tokio::{
+    sync::{Notify, futures::OwnedNotified},
+    time::sleep,
+};
+use tower_service::Service;
+
+use super::{
+    ModelTable,
+    refresh::{FIRST_RETRY, LAST_RETRY},
+};
+use crate::error::BoxError;
+
+/// Who needs a list, and who fetches it.
+#[derive(Debug, Default)]
+pub(super) struct Demand {
+    wanted: Notify,
+    answered: Arc<Notify>,
+    /// How many stand ready to fetch it.
+    attending: AtomicUsize,
+}
+
+/// Somebody stands ready to fetch the list, for as long as this lives.
+struct Attending<'a>(&'a Demand);
+
+impl<'a> Attending<'a> {
+    fn new(demand: &'a Demand) -> Self {
+        demand.attending.fetch_add(1, Ordering::AcqRel);
+        Self(demand)
+    }
+}
+
+impl Drop for Attending<'_> {
+    fn drop(&mut self) {
+        self.0.attending.fetch_sub(1, Ordering::AcqRel);
+        // Whoever waits has waited for nothing, and need not wait longer.
+        self.0.answered.notify_waiters();
+    }
+}
+
+impl ModelTable {
+    /// Refreshes whenever a call asks for a name that the table does not know and the list is not fresh; that call waits for
+    /// the list, up to [`ask_timeout`](crate::TokenPrecheckLayer::ask_timeout). An upstream whose callers make no mistakes is
+    /// never asked. After a failure nobody waits and nothing is asked for 30 s, then 1 min, 2 min, … up to an hour.
+    ///
+    /// Spawn it, this one or [`keep_fresh`](Self::keep_fresh): the crate spawns nothing itself. What fails stands in the
+    /// [snapshot](Self::snapshot).
+    ///
+    /// # Cancellation
+    ///
+    /// Drop it at any time; the table keeps what it has, and whoever waits goes on.
+    pub fn refresh_on_demand<S, B, R>(&self, service: S) -> impl Future<Output = Infallible> + use<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone,
+        S::Error: Into<BoxError>,
+        B: Default,
+        R: Body,
+        R::Error: Into<BoxError>,
+    {
+        let table = self.clone();
+        async move {
+            let demand = &table.shared.demand;
+            let mut retry = FIRST_RETRY;
+            loop {
+                let attending = Attending::new(demand);
+                demand.wanted.notified().await;
+                let refreshed = table.refresh(service.clone()).await;
+                // After a failure, nobody attends while it sleeps.
+                drop(attending);
+                match refreshed {
+                    Ok(_) => retry = FIRST_RETRY,
+                    Err(_) => {
+                        sleep(retry).await;
+                        retry = (retry * 2).min(LAST_RETRY);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A list is needed: what to wait for, if somebody stands ready to fetch it and the one at hand is not fresh.
+    pub(in crate::token_precheck) fn want_list(&self) -> Option<OwnedNotified> {
+        let demand = &self.shared.demand;
+        if demand.attending.load(Ordering::Acquire) == 0 || self.is_fresh() {
+            return None;
+        }
+        // Before it is asked for, so that no answer is missed.
+        let answered = demand.answered.clone().notified_owned();
+        demand.wanted.notify_one();
+        Some(answered)
+    }
+}
