@@ -14,7 +14,7 @@ use super::{
     trip::{Evidence, Tracker, Trip, View, may_still_answer},
 };
 
-/// While it closes, so much more is let in each second: twice as much as in the second before, for so many seconds.
+/// After a probe has succeeded, for so many seconds, each second lets in twice as many as the one before.
 const RAMP_SECONDS: u32 = 10;
 
 /// Whoever comes while the probes are out, or while the ramp is full, comes again after this long or up to twice as long.
@@ -189,9 +189,7 @@ impl Machine {
                 self.tracker.succeeded(admission.began, now);
                 self.end_ramp(now);
             }
-            Phase::HalfOpen(_) => {
-                self.enter(Phase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded);
-            }
+            Phase::HalfOpen(_) => self.enter(Phase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded),
             Phase::Open { .. } | Phase::Forced { .. } => {}
         }
     }
@@ -288,6 +286,7 @@ impl Machine {
         }
     }
 
+    /// Closes it for good once its time has passed. What is under way stays of interest.
     fn end_ramp(&mut self, now: Instant) {
         if matches!(&self.phase, Phase::Ramp(ramp) if ramp.is_over(now)) {
             self.phase = Phase::Closed;
