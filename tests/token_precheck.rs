@@ -175,6 +175,62 @@ async fn a_misspelt_model_is_refused_by_a_fresh_list_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_list_is_fetched_on_demand_and_the_call_waits_for_it() {
+    let emulator = Emulator::builder()
+        .default_models()
+        .trouble(When::always().operation(Operation::ListModels), Trouble::slow(secs(1)))
+        .build();
+    let lists = ServiceBuilder::new().map_request(keyed).service(emulator.clone());
+    let lists_asked = |emulator: &Emulator| emulator.count(|visit| visit.operation == Operation::ListModels);
+    let models = ModelTable::new();
+    let upkeep = tokio::spawn(models.refresh_on_demand(lists.clone()));
+    tokio::task::yield_now().await;
+    let layer = TokenPrecheckLayer::new(models.clone());
+    passes(&layer, &emulator, text(GENERATE, 40)).await;
+    assert_eq!(lists_asked(&emulator), 0, "nobody has made a mistake");
+
+    let (begun, sent) = (Instant::now(), emulator.journal().len());
+    let misspelt = || text("/v1beta/models/gemini-2.5-flsh:generateContent", 40);
+    let calls = (0..3).map(|_| layer.layer(emulator.clone()).oneshot(misspelt()));
+    for result in futures_util::future::join_all(calls).await {
+        let error = result.map(drop).unwrap_err();
+        assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::ModelNotFound);
+    }
+    assert_eq!((begun.elapsed(), lists_asked(&emulator), emulator.journal().len()), (secs(1), 1, sent + 1));
+    // Fresh: nobody waits, whatever is asked for.
+    refused(&layer, &emulator, misspelt()).await;
+    let begun = Instant::now();
+    layer.layer(emulator.clone()).oneshot(text("/v1beta/models/brand-new:generateContent", 40)).await.unwrap();
+    assert_eq!((begun.elapsed(), lists_asked(&emulator)), (secs(0), 1));
+    upkeep.abort();
+
+    // A list that does not come is waited for as long as is set; one that fails is not waited for again, for 30 s.
+    for (trouble, waits) in [(Trouble::hang(), 5), (Trouble::overloaded(), 0)] {
+        let emulator = Emulator::builder()
+            .default_models()
+            .trouble(When::always().operation(Operation::ListModels), trouble)
+            .build();
+        let models = ModelTable::new();
+        let lists = ServiceBuilder::new().map_request(keyed).service(emulator.clone());
+        let upkeep = tokio::spawn(models.refresh_on_demand(lists));
+        tokio::task::yield_now().await;
+        let layer = TokenPrecheckLayer::new(models);
+        for (wait, lists) in [(waits, 1), (waits, 1)] {
+            let begun = Instant::now();
+            let response = layer.layer(emulator.clone()).oneshot(misspelt()).await.unwrap();
+            assert_eq!((response.status(), begun.elapsed()), (StatusCode::NOT_FOUND, secs(wait)));
+            assert_eq!(lists_asked(&emulator), lists);
+        }
+        // Nobody fetches it any more: nobody waits.
+        upkeep.abort();
+        assert!(upkeep.await.is_err());
+        let begun = Instant::now();
+        layer.layer(emulator.clone()).oneshot(misspelt()).await.unwrap();
+        assert_eq!(begun.elapsed(), secs(0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_long_is_refused_with_both_numbers() {
     let emulator =
         Emulator::builder().default_models().model(EmulatedModel::new("small").input_token_limit(1_000)).build();

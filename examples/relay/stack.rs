@@ -15,7 +15,6 @@ use tower_gemini::{
     replay::{Oversize, ReplayLayer},
     retry::RetryLayer,
     timeout::TimeoutLayer,
-    token_precheck::ModelTable,
 };
 
 use crate::{
@@ -30,7 +29,8 @@ pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
     let Settings { max_body, retry, timeout, key, limits, breaker, precheck, .. } = settings;
     if let Some(models) = precheck.models() {
         let lists = lists(transport.clone(), credentials.clone());
-        tokio::spawn(models.keep_fresh(lists, ModelTable::REFRESH_EVERY));
+        // Asked for only when a caller names a model that nobody knows.
+        tokio::spawn(models.refresh_on_demand(lists));
     }
     let mut limits = limits.project(key.project.clone());
     if let Some(breakers) = &breaker {

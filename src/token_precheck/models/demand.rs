@@ -76,6 +76,10 @@ impl ModelTable {
             loop {
                 let attending = Attending::new(demand);
                 demand.wanted.notified().await;
+                // Several may have wanted the list that has come meanwhile.
+                if table.is_fresh() {
+                    continue;
+                }
                 let refreshed = table.refresh(service.clone()).await;
                 // After a failure, nobody attends while it sleeps.
                 drop(attending);
