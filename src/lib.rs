@@ -85,6 +85,7 @@ pub mod replay;
 pub mod retry;
 pub mod status;
 pub mod timeout;
+pub mod token_precheck;
 
 pub use crate::{
     classify::ClassifyLayer,
