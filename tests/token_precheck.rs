@@ -336,12 +336,15 @@ async fn media_that_cannot_be_counted_is_asked_for_only_near_the_limit() {
     assert_eq!(emulator.count(asked), 1);
 }
 
+/// Cost, body and length of each request.
+type Sent = Arc<Mutex<Vec<(Option<TokenCost>, String, Option<String>)>>>;
+
 /// An upstream that keeps what it was sent, and answers what it is told.
 fn recorder(
     answer: impl Fn() -> Response<Full<Bytes>> + Clone + Send + 'static,
 ) -> (
     impl tower::Service<Request<Full<Bytes>>, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send> + Clone,
-    Arc<Mutex<Vec<(Option<TokenCost>, String, Option<String>)>>>,
+    Sent,
 ) {
     let sent = Arc::new(Mutex::new(Vec::new()));
     let kept = sent.clone();

@@ -12,7 +12,7 @@ use tokio::sync::futures::OwnedNotified;
 
 use super::{
     Count,
-    count::{self, Counting, Lengths},
+    count::{self, Counting, Lengths, Sample},
     layer::{AskUpstream, Settings, UnknownModel},
     models::{Model, ModelVerdict},
     scan::{self, Findings, Unread},
@@ -52,8 +52,6 @@ pub(super) struct Question {
     pub(super) bytes: u64,
     /// Its texts, as far as they are counted.
     pub(super) count: Count,
-    /// What they probably are, judged by their characters.
-    pub(super) likely: u64,
 }
 
 /// What a count decides.
@@ -108,16 +106,8 @@ where
     if !call.pays_quota() {
         return Checked::Passes(None);
     }
-    let mut question = Question {
-        limit: None,
-        bytes: lengths.bytes,
-        count: lengths.count,
-        likely: lengths.estimate,
-        body,
-        call,
-        model,
-        findings,
-    };
+    let mut question =
+        Question { limit: None, bytes: lengths.bytes, count: lengths.count, body, call, model, findings };
     if question.call.operation() == Operation::GenerateContent {
         match output(settings, request, &question, known.as_deref()) {
             Ok(Some(body)) => question.body = body,
@@ -221,11 +211,9 @@ impl Question {
 
     /// What it costs, as well as can be said.
     pub(super) fn cost(&self, settings: &Settings) -> TokenCost {
-        let media = self.findings.media.estimate;
-        match self.count.is_exact() {
-            true if media == 0 => TokenCost::at_least(self.count.at_least),
-            true => TokenCost::estimate(settings.calibration.correct(&self.model, self.estimate())),
-            false => {
+        match self.count.exact() {
+            Some(tokens) if self.findings.media.estimate == 0 => TokenCost::at_least(tokens),
+            _ => {
                 let estimate = settings.calibration.correct(&self.model, self.estimate());
                 TokenCost::estimate(estimate.max(self.count.at_least))
             }
@@ -234,7 +222,11 @@ impl Question {
 
     /// The same, without what was learned of this model.
     pub(super) fn estimate(&self) -> u64 {
-        let texts = if self.count.is_exact() { self.count.at_least } else { self.likely };
+        let texts = self.count.exact().unwrap_or_else(|| {
+            let mut sample = Sample::default();
+            let _ = scan::scan(&self.body, &mut sample);
+            sample.of(self.bytes).clamp(self.count.at_least, self.count.at_most)
+        });
         texts.saturating_add(self.findings.media.estimate)
     }
 

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::scan::{Findings, Listener};
+use super::{
+    estimate::Estimate,
+    scan::{Findings, Listener},
+};
 
 /// Tokens the upstream adds for a turn: who speaks, and where it ends.
 const PER_TURN: u64 = 16;
@@ -81,6 +84,16 @@ impl Count {
         Self { at_least, at_most }
     }
 
+    /// The number, if nothing is left open.
+    pub const fn exact(self) -> Option<u64> {
+        if self.is_exact() { Some(self.at_least) } else { None }
+    }
+
+    #[cfg(feature = "tokenizer")]
+    pub(super) fn add(&mut self, tokens: u64) {
+        *self += Self::exactly(tokens);
+    }
+
     /// Whether nothing is left open.
     pub const fn is_exact(self) -> bool {
         self.at_least == self.at_most
@@ -105,16 +118,41 @@ impl std::ops::AddAssign for Count {
 pub(super) struct Lengths {
     pub(super) bytes: u64,
     pub(super) count: Count,
-    /// What they probably are.
-    pub(super) estimate: u64,
 }
 
 impl Listener for Lengths {
     fn hear(&mut self, text: &str) -> bool {
         self.bytes = self.bytes.saturating_add(text.len() as u64);
         self.count += Count::by_length(text);
-        self.estimate = self.estimate.saturating_add(text.len() as u64 / 3);
         true
+    }
+}
+
+/// Hears the first texts and estimates what all of them have.
+#[derive(Debug, Default)]
+pub(super) struct Sample {
+    heard: usize,
+    estimate: Estimate,
+}
+
+impl Sample {
+    /// So many bytes are enough to judge by.
+    const ENOUGH: usize = 64 * 1024;
+
+    /// What so many bytes of text probably have, if the rest is like the beginning.
+    pub(super) fn of(&self, bytes: u64) -> u64 {
+        let heard = self.heard.max(1) as u128;
+        u64::try_from(u128::from(self.estimate.tokens()) * u128::from(bytes) / heard).unwrap_or(u64::MAX)
+    }
+}
+
+impl Listener for Sample {
+    fn hear(&mut self, text: &str) -> bool {
+        let most = text.len().min(Self::ENOUGH - self.heard);
+        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        self.estimate.push(&text[..end]);
+        self.heard += end;
+        end == text.len() && self.heard < Self::ENOUGH
     }
 }
 
@@ -197,6 +235,17 @@ mod tests {
         let mut counting = Counting::all(Box::<Chars>::default(), 1000);
         assert!(texts.iter().all(|text| counting.hear(text)));
         assert_eq!(counting.total(), Count::exactly(500));
+    }
+
+    #[test]
+    fn a_sample_of_the_beginning_is_enough() {
+        let mut sample = Sample::default();
+        assert_eq!((sample.of(0), sample.of(1000)), (0, 0));
+        assert!(sample.hear(&"word ".repeat(1_000)));
+        assert!((1_100..1_300).contains(&sample.of(5_000)), "{}", sample.of(5_000));
+        // Cut in the middle of a character.
+        assert!(!sample.hear(&"é".repeat(100_000)));
+        assert_eq!(sample.heard, Sample::ENOUGH);
     }
 
     #[test]

@@ -123,12 +123,16 @@ mod asked;
 mod calibration;
 mod check;
 mod count;
+pub mod estimate;
 mod future;
 mod layer;
 mod media;
 mod models;
 mod scan;
 mod service;
+#[cfg(feature = "tokenizer")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tokenizer")))]
+pub mod tokenizer;
 mod undecided;
 mod unlisted;
 mod verdict;
@@ -150,5 +154,8 @@ const NAME: &str = "token_precheck";
 
 /// Who counts where nobody else is named.
 fn default_counter() -> Option<std::sync::Arc<dyn CountTokens>> {
+    #[cfg(feature = "tokenizer")]
+    return Some(std::sync::Arc::new(tokenizer::ByModel));
+    #[cfg(not(feature = "tokenizer"))]
     None
 }

@@ -181,20 +181,21 @@ impl Place {
             }
             (Self::Parts | Self::Part, "image_url") => Self::ImageUrl,
 
-            (Self::FunctionCall | Self::FunctionResponse | Self::Declaration, "name") => Self::Text,
+            (Self::FunctionCall | Self::FunctionResponse | Self::Declarations | Self::Declaration, "name") => {
+                Self::Text
+            }
             (Self::FunctionCall, "args") | (Self::FunctionResponse, "response") => Self::Dictionary,
             (Self::FunctionCall, "arguments") => Self::Text,
-            (Self::FunctionResponse, "parts") => Self::Parts,
             (Self::ToolCall, "function") => Self::FunctionCall,
 
             (Self::Blob, "mimeType" | "mime_type" | "format") => Self::BlobType,
             (Self::Blob, "data") => Self::BlobData,
             (Self::ImageUrl, "url") => Self::ImageUrl,
 
-            (Self::Tool, "functionDeclarations" | "function_declarations") => Self::Declarations,
-            (Self::Tool, "function") => Self::Declaration,
-            (Self::Declaration, "description") => Self::Text,
-            (Self::Declaration, "parameters" | "response") => Self::Schema,
+            (Self::Tools | Self::Tool, "functionDeclarations" | "function_declarations") => Self::Declarations,
+            (Self::Tools | Self::Tool, "function") => Self::Declaration,
+            (Self::Declarations | Self::Declaration, "description") => Self::Text,
+            (Self::Declarations | Self::Declaration, "parameters" | "response") => Self::Schema,
 
             (Self::Schema | Self::Property, "format" | "description" | "enum" | "required") => Self::Text,
             (Self::Schema | Self::Property, "items") => Self::Schema,
@@ -273,8 +274,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
         let Self { walk, place } = self;
         match place {
             // Content that is not in a list is one all the same.
-            Place::Content | Place::Contents => walk.findings.turns += 1,
-            Place::Tool => walk.findings.has_tools = true,
+            Place::Content | Place::Contents | Place::System => walk.findings.turns += 1,
+            Place::Tool | Place::Tools => walk.findings.has_tools = true,
             Place::Blob => walk.findings.media.begin(),
             _ => {}
         }
@@ -458,7 +459,7 @@ mod tests {
         ];
         expected.sort_unstable();
         assert_eq!(sorted, expected);
-        assert_eq!((findings.contents, findings.turns, findings.has_tools), (Contents::Present, 3, true));
+        assert_eq!((findings.contents, findings.turns, findings.has_tools), (Contents::Present, 4, true));
         assert_eq!(output(&findings), Some(10));
 
         // In snake case, in the wrapper of countTokens, and in a batch of embeddings.
@@ -469,6 +470,40 @@ mod tests {
         assert_eq!((heard, output(&findings)), (vec!["n".into(), "s".into()], Some(7)));
         let batch = json!({"requests": [{"model": "no", "content": {"parts": [{"text": "a"}]}}, {"content": {"parts": [{"text": "b"}]}}]});
         assert_eq!(scanned(&batch.to_string()).1, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_googles_own_counter_counts_is_heard_and_what_it_does_not_is_not() {
+        let request = r#"{
+            "model": "no", "labels": {"no": "no"}, "safetySettings": [{"category": "no"}], "toolConfig": {"mode": "no"},
+            "contents": [
+                {"role": "no", "parts": [
+                    {"text": "a", "thoughtSignature": "no"},
+                    {"functionCall": {"name": "b", "args": {"c": "d", "e": [1, "f", {"g": true}], "h": null}, "id": "no"}},
+                    {"function_response": {"name": "i", "response": {"j": "k"}, "parts": [{"text": "no"}]}},
+                    {"executableCode": {"code": "no"}}, {"inlineData": {"mimeType": "no", "data": "no"}}
+                ]}
+            ],
+            "tools": [
+                {"functionDeclarations": [{"name": "l", "description": "m", "behavior": "no",
+                    "parametersJsonSchema": {"title": "no"},
+                    "parameters": {"type": "no", "format": "n", "description": "o", "enum": ["p", "q"], "required": ["r"],
+                        "title": "no", "default": "no", "propertyOrdering": ["no"], "anyOf": [{"description": "no"}],
+                        "items": {"format": "s"}, "properties": {"t": {"description": "u"}}, "example": {"v": "w"}},
+                    "response": {"description": "x"}}]},
+                {"googleSearch": {"no": "no"}}
+            ],
+            "generationConfig": {"stopSequences": ["no"], "responseSchema": {"enum": ["y"]},
+                "responseJsonSchema": {"no": "no"}},
+            "systemInstruction": {"parts": [{"te\u0078t": "\u007a"}]}
+        }"#;
+        assert_eq!(scanned(request).1.concat(), "abcdefghijklmnopqrstuvwxyz");
+        // One object stands for a list of one.
+        let bare = r#"{"contents": {"parts": {"text": "a"}}, "tools": {"functionDeclarations": {"name": "b"}}}"#;
+        assert_eq!(scanned(bare).1, ["a", "b"]);
+        for end in 0..request.trim_end().len() {
+            assert!(scan(request.as_bytes().get(..end).unwrap(), &mut Heard::default()).is_err(), "{end}");
+        }
     }
 
     #[test]

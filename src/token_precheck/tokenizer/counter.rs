@@ -1,0 +1,329 @@
+//! From texts to their stretches, and from the stretches' counts to the texts'.
+
+use std::{fmt, ops::ControlFlow};
+
+use parking_lot::Mutex;
+
+use super::{
+    memo::Memo,
+    merge::Merger,
+    special::Special,
+    vocabulary::{LONGEST, NONE, SPACE_SIGN, Vocabulary, vocabulary},
+};
+use crate::token_precheck::{Count, TextCounter, scan::Listener};
+
+/// The longest run of one whitespace character that is one piece.
+const RUN: u64 = 31;
+
+/// Counts the tokens of texts, one after the other, and adds them up.
+///
+/// What it has learnt of words goes to the next counter when it is dropped.
+pub struct Counter {
+    scan: Scan,
+    limit: u64,
+    stopped: bool,
+}
+
+impl Counter {
+    /// The longest stretch without a cut that is merged: 1,024 characters. The longest seen in a document was 150.
+    pub const LONGEST_STRETCH: usize = Merger::MOST;
+
+    /// How many characters are merged in stretches of more than 32: 262,144. Documents have so many in 80 MB.
+    pub const ALLOWANCE: usize = 1 << 18;
+
+    pub(super) fn new(special: Special) -> Self {
+        let scratch = SPARE.lock().pop().unwrap_or_else(Scratch::with_memo);
+        let count = Count::default();
+        let scan = Scan { vocabulary: vocabulary(), special, scratch, count, allowance: Self::ALLOWANCE };
+        Self { scan, limit: u64::MAX, stopped: false }
+    }
+
+    /// Stops counting once there are more tokens than this. No limit by default.
+    #[must_use]
+    pub fn limit(mut self, limit: u64) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Counts a text. Nothing is counted once the limit is passed.
+    pub fn push(&mut self, text: &str) {
+        if !self.stopped {
+            self.stopped = self.scan.text(text, self.limit).is_break();
+        }
+    }
+
+    /// Whether there are more tokens than the limit, so that what follows is not counted.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// How many tokens there have been so far.
+    pub fn count(&self) -> Count {
+        match self.stopped {
+            true => Count { at_most: u64::MAX, ..self.scan.count },
+            false => self.scan.count,
+        }
+    }
+}
+
+impl TextCounter for Counter {
+    fn push(&mut self, text: &str) {
+        self.push(text);
+    }
+
+    fn count(&self) -> Count {
+        self.count()
+    }
+}
+
+impl Listener for Counter {
+    fn hear(&mut self, text: &str) -> bool {
+        self.push(text);
+        !self.stopped
+    }
+}
+
+impl fmt::Debug for Counter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Counter").field("count", &self.count()).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        let mut spare = SPARE.lock();
+        if spare.len() < MOST_SPARE {
+            spare.push(std::mem::take(&mut self.scan.scratch));
+        }
+    }
+}
+
+/// What counters leave for the next ones.
+static SPARE: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
+
+/// How many leave something, at 0.8 MB each. More count at once only on as many cores.
+const MOST_SPARE: usize = 4;
+
+/// What is kept between texts: the memory of words, and room to merge in. The default has no memory: it stands in for what
+/// has been given away.
+#[derive(Debug, Default)]
+struct Scratch {
+    memo: Memo,
+    merger: Merger,
+}
+
+impl Scratch {
+    fn with_memo() -> Self {
+        Self { memo: Memo::new(), merger: Merger::default() }
+    }
+}
+
+/// Cuts a text where no piece reaches across, and adds up what the stretches in between are merged into.
+struct Scan {
+    vocabulary: &'static Vocabulary,
+    special: Special,
+    scratch: Scratch,
+    count: Count,
+    /// What is left of [`Counter::ALLOWANCE`].
+    allowance: usize,
+}
+
+/// What an ASCII character calls for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// A cut before it, or none.
+    Plain,
+    /// May have no piece.
+    Control,
+    /// May be a run.
+    Space,
+    /// Is a run, if only of one.
+    Break,
+    /// May open a special piece.
+    Bracket,
+    /// Not ASCII.
+    Wide,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Plain; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b'\n' | b'\t' => Class::Break,
+            b' ' => Class::Space,
+            b'<' | b'[' => Class::Bracket,
+            ..b' ' | 0x7f => Class::Control,
+            0x80.. => Class::Wide,
+            _ => Class::Plain,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+impl Scan {
+    /// Adds a text's tokens. Breaks off once there are more than `limit`.
+    fn text(&mut self, text: &str, limit: u64) -> ControlFlow<()> {
+        let bytes = text.as_bytes();
+        // The stretch that is open, and its last character.
+        let (mut start, mut last) = (0, 0);
+        let mut at = 0;
+        while let Some(&byte) = bytes.get(at) {
+            let (code, length) = match CLASSES[usize::from(byte)] {
+                Class::Plain => (u32::from(byte), 1),
+                Class::Control if self.vocabulary.character(u32::from(byte)) == NONE => {
+                    // Spelt as a byte.
+                    self.stretch(text, start, at);
+                    self.count.add(1);
+                    at += 1;
+                    start = at;
+                    continue;
+                }
+                Class::Control => (u32::from(byte), 1),
+                Class::Break => {
+                    self.stretch(text, start, at);
+                    let run = bytes[at..].iter().take_while(|&&next| next == byte).count();
+                    self.count.add((run as u64).div_ceil(RUN));
+                    at += run;
+                    start = at;
+                    continue;
+                }
+                Class::Space => match self.spaces(bytes, at) {
+                    (1, _) => (u32::from(b' '), 1),
+                    run => {
+                        self.stretch(text, start, at);
+                        (at, start) = self.run(bytes, at, run);
+                        last = u32::from(b' ');
+                        continue;
+                    }
+                },
+                Class::Bracket => match self.special.length(&bytes[at..]) {
+                    None => (u32::from(byte), 1),
+                    Some(length) => {
+                        self.stretch(text, start, at);
+                        self.count.add(1);
+                        at += length;
+                        start = at;
+                        continue;
+                    }
+                },
+                Class::Wide => {
+                    let Some(character) = text[at..].chars().next() else { break };
+                    let (code, length) = (u32::from(character), character.len_utf8());
+                    if character == SPACE_SIGN {
+                        match self.spaces(bytes, at) {
+                            (1, _) => (u32::from(b' '), length),
+                            run => {
+                                self.stretch(text, start, at);
+                                (at, start) = self.run(bytes, at, run);
+                                last = u32::from(b' ');
+                                continue;
+                            }
+                        }
+                    } else if self.vocabulary.character(code) == NONE {
+                        // Spelt in bytes, a piece each.
+                        self.stretch(text, start, at);
+                        self.count.add(length as u64);
+                        at += length;
+                        start = at;
+                        continue;
+                    } else {
+                        (code, length)
+                    }
+                }
+            };
+            if start != at && !self.joins(last, code) {
+                self.stretch(text, start, at);
+                start = at;
+                if self.count.at_least > limit {
+                    return ControlFlow::Break(());
+                }
+            }
+            last = code;
+            at += length;
+        }
+        self.stretch(text, start, at);
+        if self.count.at_least > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    #[inline]
+    fn joins(&self, before: u32, after: u32) -> bool {
+        if before < 0x80 && after < 0x80 {
+            self.vocabulary.joins_ascii(before as u8, after as u8)
+        } else {
+            self.vocabulary.may_join(before, after)
+        }
+    }
+
+    /// How many spaces stand here, in how many bytes. SentencePiece's sign for a space is one.
+    #[inline]
+    fn spaces(&self, bytes: &[u8], from: usize) -> (u64, usize) {
+        let (mut count, mut at) = (0, from);
+        loop {
+            match bytes[at..] {
+                [b' ', ..] => at += 1,
+                [0xe2, 0x96, 0x81, ..] => at += 3,
+                _ => return (count, at - from),
+            }
+            count += 1;
+        }
+    }
+
+    /// Several spaces in a row: as many whole pieces of them as there are; a single one left over opens the next stretch.
+    /// Gives the places where to go on and where that stretch begins.
+    fn run(&mut self, bytes: &[u8], at: usize, (count, length): (u64, usize)) -> (usize, usize) {
+        let end = at + length;
+        self.count.add(count / RUN);
+        match count % RUN {
+            0 => (end, end),
+            1 => (end, end - if bytes[end - 1] == b' ' { 1 } else { SPACE_SIGN.len_utf8() }),
+            _ => {
+                self.count.add(1);
+                (end, end)
+            }
+        }
+    }
+
+    /// A stretch on its own.
+    #[inline]
+    fn stretch(&mut self, text: &str, start: usize, end: usize) {
+        let length = end - start;
+        if length < 2 {
+            // Nothing, or one ASCII character.
+            self.count.add(length as u64);
+            return;
+        }
+        let Some(key) = Memo::key(&text.as_bytes()[start..], length) else {
+            return self.merge(text.get(start..end).unwrap_or_default());
+        };
+        match self.scratch.memo.get(key) {
+            Some(count) => self.count.add(count),
+            // At most 31 characters: never only bounded.
+            None => {
+                let before = self.count.at_most;
+                self.merge(text.get(start..end).unwrap_or_default());
+                self.scratch.memo.insert(key, self.count.at_most - before);
+            }
+        }
+    }
+
+    #[cold]
+    fn merge(&mut self, stretch: &str) {
+        if stretch.len() > Merger::SHORT {
+            let count = stretch.chars().count();
+            let long = count > Merger::SHORT;
+            if long && (count > Merger::MOST || count > self.allowance) {
+                // Each character has a piece, and no piece has more than so many characters.
+                self.count.at_least += (count as u64).div_ceil(LONGEST);
+                self.count.at_most += count as u64;
+                return;
+            }
+            if long {
+                self.allowance -= count;
+            }
+        }
+        let tokens = self.scratch.merger.merge(self.vocabulary, stretch.chars());
+        self.count.add(tokens);
+    }
+}

@@ -1,0 +1,147 @@
+//! Counts of stretches seen before: words come again.
+//!
+//! Two tables of a fixed size, for stretches of up to 15 and of up to 31 bytes. A place holds the bytes themselves, so that
+//! an answer is never another stretch's, and the newer stretch takes the place of the older one. Nobody can make it grow,
+//! and who makes it forget costs the next text a few merges.
+
+/// The longest stretch that is remembered, in bytes.
+const LONGEST: usize = 31;
+
+const SHORT_BITS: u32 = 15;
+const LONG_BITS: u32 = 13;
+
+/// 512 KiB and 256 KiB. The default has no places, and is not to be asked.
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    short: Box<[Short]>,
+    long: Box<[Long]>,
+}
+
+/// A stretch of up to 15 bytes, nought behind it; in the last byte its count. No stretch of several characters contains a
+/// nought, so that its length need not be said.
+type Short = [u64; 2];
+/// The same with up to 31 bytes.
+type Long = [u64; 4];
+
+/// Where the count stands in the last word.
+const COUNT: u64 = 0xff << 56;
+
+/// A stretch that can be looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Key {
+    Short(Short),
+    Long(Long),
+}
+
+impl Memo {
+    pub(super) fn new() -> Self {
+        Self { short: vec![[0; 2]; 1 << SHORT_BITS].into(), long: vec![[0; 4]; 1 << LONG_BITS].into() }
+    }
+
+    /// `bytes[..length]` as a key, if it is not too long to be remembered. What stands behind it makes the copy cheap.
+    #[inline]
+    pub(super) fn key(bytes: &[u8], length: usize) -> Option<Key> {
+        if length < 16 {
+            let whole: u128 = match bytes.first_chunk::<16>() {
+                Some(chunk) => u128::from_le_bytes(*chunk),
+                None => u128::from_le_bytes(padded(bytes)),
+            };
+            let key = whole & ((1u128 << (8 * length)) - 1);
+            return Some(Key::Short([key as u64, (key >> 64) as u64]));
+        }
+        let long = bytes.get(..length).filter(|_| length <= LONGEST)?;
+        let words = padded::<32>(long);
+        let mut key: Long = [0; 4];
+        for (word, bytes) in key.iter_mut().zip(words.chunks_exact(8)) {
+            *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        }
+        Some(Key::Long(key))
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: Key) -> Option<u64> {
+        let (same, last) = match key {
+            Key::Short(key) => {
+                let found = self.short[short_place(key)];
+                (found[0] == key[0] && found[1] & !COUNT == key[1], found[1])
+            }
+            Key::Long(key) => {
+                let found = self.long[long_place(key)];
+                (found[..3] == key[..3] && found[3] & !COUNT == key[3], found[3])
+            }
+        };
+        // An empty place has no count.
+        (same && last & COUNT != 0).then_some(last >> 56)
+    }
+
+    /// Remembers a count, which is never nought and never more than the bytes.
+    #[inline]
+    pub(super) fn insert(&mut self, key: Key, count: u64) {
+        match key {
+            Key::Short(key) => self.short[short_place(key)] = [key[0], key[1] | count << 56],
+            Key::Long(key) => self.long[long_place(key)] = [key[0], key[1], key[2], key[3] | count << 56],
+        }
+    }
+}
+
+fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut padded = [0; N];
+    padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    padded
+}
+
+const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[inline]
+fn short_place(key: Short) -> usize {
+    let mixed = (key[0].wrapping_mul(ODD) ^ key[1]).wrapping_mul(ODD);
+    (mixed >> (64 - SHORT_BITS)) as usize & ((1 << SHORT_BITS) - 1)
+}
+
+#[inline]
+fn long_place(key: Long) -> usize {
+    let mixed = key.iter().fold(0u64, |mixed, &word| (mixed.rotate_left(29) ^ word).wrapping_mul(ODD));
+    (mixed >> (64 - LONG_BITS)) as usize & ((1 << LONG_BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_stretch_is_taken_for_another() {
+        let mut memo = Memo::new();
+        // More of them than there are places; they differ in the middle, at the beginning, at the end, or in length.
+        for i in 1..50_000 {
+            let digits = format!("{i:08}");
+            for stretch in [
+                format!("aaaaaaaaaaaaaaaa{digits}b"),
+                format!("{digits}aaaaaaaaaaaaaaaa"),
+                format!("aaaaaaaaaaaaaaaaaaaaaaa{digits}"),
+                format!("aaaa{digits}"),
+                format!("{digits}aaaaaaa"),
+                digits.clone(),
+                format!("{}c", "d".repeat(i % 30)).repeat(usize::from(i < 30)),
+            ] {
+                let Some(key) = Memo::key(stretch.as_bytes(), stretch.len()).filter(|_| !stretch.is_empty()) else {
+                    continue;
+                };
+                assert_eq!(memo.get(key), None, "{stretch}");
+                memo.insert(key, 1 + i as u64 % 15);
+                assert_eq!(memo.get(key), Some(1 + i as u64 % 15), "{stretch}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_stands_behind_a_stretch_changes_nothing() {
+        let mut memo = Memo::new();
+        for length in 1..=LONGEST {
+            let stretch = "é".repeat(20);
+            let key = Memo::key(&stretch.as_bytes()[..length], length).unwrap();
+            memo.insert(key, length as u64);
+            assert_eq!(memo.get(Memo::key(stretch.as_bytes(), length).unwrap()), Some(length as u64));
+        }
+        assert!(Memo::key(&[b'a'; 40], LONGEST + 1).is_none());
+    }
+}
