@@ -52,7 +52,7 @@ fn is_unused(name: &str) -> bool {
 
 /// Sorted.
 #[rustfmt::skip]
-const GEMMA3: [&str; 75] = [
+pub(super) const GEMMA3: [&str; 75] = [
     "/a", "/b", "/bbox", "/blockquote", "/body", "/caption", "/code", "/div", "/em", "/footer", "/h1", "/h2", "/h3",
     "/h4", "/h5", "/h6", "/html", "/i", "/iframe", "/img", "/li", "/s", "/span", "/strong", "/sub", "/sup", "/table",
     "/tbody", "/td", "/tfoot", "/th", "/thead", "/tr", "/u", "/ul", "a", "b", "bbox", "blockquote", "body", "caption",
@@ -63,7 +63,7 @@ const GEMMA3: [&str; 75] = [
 
 /// Sorted.
 #[rustfmt::skip]
-const GEMMA4: [&str; 24] = [
+pub(super) const GEMMA4: [&str; 24] = [
     "audio|", "bos", "channel|", "eos", "image|", "mask", "pad", "tool_call|", "tool_response|", "tool|", "turn|",
     "unk", "|\"|", "|audio", "|audio|", "|channel", "|image", "|image|", "|think|", "|tool", "|tool_call",
     "|tool_response", "|turn", "|video|",
