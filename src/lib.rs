@@ -38,8 +38,8 @@
 //! The ground floor is what every layer speaks: [`call`] (what a request is), [`status`] (what an error body says),
 //! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`body`].
 //!
-//! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`], [`retry`],
-//! [`rate_limit`], [`circuit_breaker`], [`classify`].
+//! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`],
+//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
