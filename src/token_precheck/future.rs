@@ -13,15 +13,12 @@ use tower_service::Service;
 
 use super::{
     check::{Checked, check},
+    refusal::{polled_again, refusal},
     undecided::{Decided, Undecided},
     unlisted::{Listed, Unlisted},
     watch::Watch,
 };
-use crate::{
-    body::Resend,
-    error::{BoxError, Error},
-    failure::Failure,
-};
+use crate::{body::Resend, error::BoxError, failure::Failure};
 
 pin_project! {
     /// The future of [`TokenPrecheck`](super::TokenPrecheck).
@@ -122,14 +119,4 @@ where
             }
         }
     }
-}
-
-/// Nothing was sent, whoever's fault it is.
-pub(super) fn refusal(failure: Failure) -> BoxError {
-    Error::refusal(super::NAME, failure).map_outcome(|outcome| outcome.with_sent(false)).into()
-}
-
-/// A future was polled after it had been ready: a mistake of whoever polls.
-pub(super) fn polled_again() -> BoxError {
-    "the token check's future was polled after it had been ready".into()
 }

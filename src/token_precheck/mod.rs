@@ -128,6 +128,7 @@ mod future;
 mod layer;
 mod media;
 mod models;
+mod refusal;
 mod scan;
 mod service;
 #[cfg(feature = "tokenizer")]

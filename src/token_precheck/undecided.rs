@@ -24,8 +24,8 @@ use super::{
     asked::ContentHash,
     check::{Decision, Question},
     count::{Counting, besides},
-    future::{polled_again, refusal},
     layer::{AskUpstream, Settings},
+    refusal::{polled_again, refusal},
     verdict,
     watch::Watch,
 };

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{future::polled_again, layer::Settings};
+use super::{layer::Settings, refusal::polled_again};
 use crate::{error::BoxError, ready::Readied};
 
 pin_project! {

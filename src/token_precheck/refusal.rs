@@ -1,0 +1,16 @@
+//! How a request is refused.
+
+use crate::{
+    error::{BoxError, Error},
+    failure::Failure,
+};
+
+/// Nothing was sent, whoever's fault it is.
+pub(super) fn refusal(failure: Failure) -> BoxError {
+    Error::refusal(super::NAME, failure).map_outcome(|outcome| outcome.with_sent(false)).into()
+}
+
+/// A future was polled after it had been ready: a mistake of whoever polls.
+pub(super) fn polled_again() -> BoxError {
+    "the token check's future was polled after it had been ready".into()
+}
