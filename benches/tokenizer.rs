@@ -6,8 +6,16 @@
 
 use std::{hint::black_box, time::Duration};
 
+use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput};
-use tower_gemini::token_precheck::{estimate::Estimate, tokenizer::Tokenizer};
+use futures_util::FutureExt;
+use http::{Request, Response, header::CONTENT_TYPE};
+use http_body_util::Full;
+use tower::{Layer, Service, service_fn};
+use tower_gemini::{
+    BoxError, TokenPrecheckLayer,
+    token_precheck::{estimate::Estimate, tokenizer::Tokenizer},
+};
 
 const MARKDOWN: &str = concat!(include_str!("../README.md"), include_str!("../src/docs/ordering.md"));
 const CODE: &str = concat!(
@@ -33,6 +41,7 @@ fn main() {
     corpora(&mut criterion);
     adversaries(&mut criterion);
     requests(&mut criterion);
+    checks(&mut criterion);
     criterion.final_summary();
 }
 
@@ -121,6 +130,46 @@ fn requests(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(body.len() as u64));
         group
             .bench_function(name, |bench| bench.iter(|| Tokenizer::gemma3().count_request(black_box(body.as_bytes()))));
+    }
+    group.finish();
+}
+
+/// A whole call through `TokenPrecheckLayer` to a service that answers at once: the check of the body is nearly all of it.
+fn checks(criterion: &mut Criterion) {
+    let text = |text: &str, bytes: usize| {
+        let text = text.repeat(bytes.div_ceil(text.len()));
+        let parts = serde_json::json!({"contents": [{"role": "user", "parts": [{"text": text}]}]});
+        Bytes::from(parts.to_string())
+    };
+    let image = "iVBORw0KGgoAAAANSUhEUgAA".repeat(20 * MEGABYTE / 24);
+    let image =
+        serde_json::json!({"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": image}}]}]});
+    let bare = service_fn(|_: Request<Full<Bytes>>| {
+        std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())))
+    });
+    let mut group = criterion.benchmark_group("checks");
+    for (name, body, counts) in [
+        ("1 KB", text(MARKDOWN, 1_000), false),
+        ("1 KB, counted", text(MARKDOWN, 1_000), true),
+        ("600 KB of prose", text("The quick brown fox jumps over the lazy dog. ", 600_000), false),
+        ("600 KB of code", text(CODE, 600_000), false),
+        ("600 KB of many languages", text(LANGUAGES, 600_000), false),
+        ("20 MB image", Bytes::from(image.to_string()), false),
+    ] {
+        let layer = TokenPrecheckLayer::default();
+        let mut service = if counts { layer } else { layer.without_counter() }.layer(bare);
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        let request = || {
+            let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent");
+            request.header(CONTENT_TYPE, "application/json").body(Full::new(body.clone())).expect("a good request")
+        };
+        group.bench_function(name, |bench| {
+            bench.iter_batched(
+                request,
+                |request| service.call(request).now_or_never().expect("decided at once"),
+                BatchSize::SmallInput,
+            );
+        });
     }
     group.finish();
 }

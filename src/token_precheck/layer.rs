@@ -133,6 +133,11 @@ impl TokenPrecheckLayer {
         self.with(|settings| settings.counter = Some(Arc::new(counter)))
     }
 
+    /// Counts nothing here: what bytes alone do not decide, the upstream is asked, and the cost is an estimate.
+    pub fn without_counter(self) -> Self {
+        self.with(|settings| settings.counter = None)
+    }
+
     /// The models that it knows. `None` where it is disabled.
     pub fn models(&self) -> Option<&ModelTable> {
         self.settings.as_ref().map(|settings| &settings.models)
