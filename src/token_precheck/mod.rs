@@ -96,6 +96,13 @@
 //! | what nobody can count | is sent | the upstream judges; [`fail_closed`](TokenPrecheckLayer::fail_closed) turns it round |
 //! | counted at once | up to 64 KiB of text | what is larger is counted on tokio's blocking threads, and only if it may be too long |
 //!
+//! # Costs
+//!
+//! In the benchmark (`cargo bench --bench tokenizer -- checks`, on a shared machine with two cores) the check of a request of
+//! 1 KB takes 0.8 µs, of prose and code 0.4 to 3 GB/s, of images 45 GB/s: base64 is not looked at beyond its first bytes. The
+//! exact count adds 10 to 17 µs for each kilobyte up to 64 KiB of text; what is larger is counted only if it may be too long.
+//! Nothing is kept of a request but, where the upstream was asked, its hash and its count: 1,024 of them.
+//!
 //! # Errors
 //!
 //! [`Error`](crate::Error)s whose failure is the caller's: [`InvalidRequest`](crate::failure::Kind::InvalidRequest),
