@@ -37,7 +37,7 @@
 //! of more than 32 made up a third of a percent. An attacker's are as long as the body. So a stretch of more than
 //! [`Counter::LONGEST_STRETCH`] characters is not merged, nor are stretches of more than 32 once a counter has merged
 //! [`Counter::ALLOWANCE`] characters of such. They count as at least a sixteenth of their characters, which is the longest
-//! piece, and at most as many as they have. A megabyte took 2 to 29 ms in the benchmark, whatever was in it; random words of
+//! piece, and at most as many as they have. A megabyte took 2 to 31 ms in the benchmark, whatever was in it; random words of
 //! 32 letters took the longest. A [limit](Counter::limit) ends the count of a larger body as soon as it is passed.
 //!
 //! # Special pieces
