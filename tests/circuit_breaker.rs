@@ -156,6 +156,32 @@ async fn after_ten_thousand_successes_an_outage_opens_it_in_ten_seconds() {
     assert!(moody.calls() <= 10_011);
 }
 
+/// Of many calls a few are timed, and so it knows when answers take longer than they did at first.
+#[tokio::test(start_paused = true)]
+async fn silence_is_twice_as_long_as_the_last_answers_took() {
+    let fails = Arc::new(Mutex::new(false));
+    let now = fails.clone();
+    let upstream = Upstream::new(move |nth, _| {
+        let fails = *now.lock();
+        async move {
+            sleep(secs(if nth < 16 { 1 } else { 20 })).await;
+            Ok(if fails { busy() } else { hello() })
+        }
+    });
+    let breakers = Breakers::new();
+    let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+    for _ in 0..200 {
+        join_all((0..16).map(|_| service.call(post(GENERATE)))).await;
+    }
+    *fails.lock() = true;
+    for (waits, state) in [(0, State::Closed), (19, State::Closed), (1, State::Open)] {
+        advance(secs(waits)).await;
+        // Each takes 20 s; the first ones' failures are the beginning of the silence.
+        join_all((0..16).map(|_| service.call(post(GENERATE)))).await;
+        assert_eq!(breakers.state(&pro()), state, "{waits}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_hint_keeps_it_open() {
     let upstream = Upstream::at_once(|_| {
@@ -513,6 +539,19 @@ async fn models_and_endpoints_are_kept_apart_and_so_is_what_asks_no_model() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_credentials_of_an_authority_are_kept() {
+    let answer = |_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) };
+    let mut service = CircuitBreakerLayer::new(quick().build().unwrap()).layer(service_fn(answer));
+    let secret = "https://user:secret@us.example/v1beta/models/gemini-2.5-pro:generateContent";
+    for uri in [GENERATE, secret] {
+        for _ in 0..3 {
+            service.call(post(uri)).await.unwrap();
+        }
+    }
+    assert!(!format!("{service:?}").contains("secret"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_model_in_a_body_is_known_where_somebody_has_read_it() {
     let breakers = quick().build().unwrap();
     let upstream = Upstream::at_once(|_| Ok(busy()));
@@ -585,6 +624,140 @@ async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
     }
 }
 
+fn model(name: &str) -> (Scope, String) {
+    (Scope::new(name, ""), format!("/v1beta/models/{name}:generateContent"))
+}
+
+/// So many breakers that none has room, and of which none can be forgotten for ten minutes.
+async fn fill(moody: &Moody, service: &Breaking) {
+    moody.is(Mood::Busy);
+    for number in 0..4096 {
+        call(service, &model(&format!("invented-{number}")).1).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_is_forced_has_a_breaker_of_its_own_however_many_there_are() {
+    let (moody, breakers, service) = over(quick());
+    fill(&moody, &service).await;
+    moody.is(Mood::Well);
+    let long = "x".repeat(1_000);
+    for name in ["late", &*long] {
+        let (scope, uri) = model(name);
+        breakers.force_open(&scope);
+        assert_eq!(breakers.state(&scope), State::ForcedOpen);
+        assert!(is_refused(&service, &uri).await);
+        assert!(breakers.closed_for(&tower_gemini::quota::Scope::new("p", name)).is_some());
+        assert!(!is_refused(&service, &model("another").1).await, "that is nobody else's business");
+        breakers.reset(&scope);
+        assert_eq!(breakers.state(&scope), State::Closed);
+        assert!(!is_refused(&service, &uri).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_past_the_bound_is_as_the_shared_breaker_is() {
+    let (moody, breakers, service) = over(quick());
+    let long = "x".repeat(1_000);
+    for name in [&*long, "late"] {
+        let ((scope, uri), gate) = (model(name), tower_gemini::quota::Scope::new("p", name));
+        if name == "late" {
+            fill(&moody, &service).await;
+        }
+        moody.is(Mood::Busy);
+        assert_eq!((breakers.state(&scope), breakers.closed_for(&gate)), (State::Closed, None));
+        while !is_refused(&service, &uri).await {}
+        assert_eq!(breakers.state(&scope), State::Open);
+        assert!(breakers.closed_for(&gate).is_some());
+        assert!(breakers.snapshot().contains(&(Scope::new("others", "others"), State::Open)));
+        breakers.reset(&scope);
+        assert!(!is_refused(&service, &uri).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_had_to_share_a_breaker_has_its_own_once_there_is_one() {
+    let (moody, breakers, service) = over(quick());
+    fill(&moody, &service).await;
+    moody.is(Mood::Well);
+    let (scope, uri) = model("late");
+    let mut same = service.clone();
+    for _ in 0..4 {
+        same.call(post(&uri)).await.unwrap();
+    }
+    breakers.force_open(&scope);
+    assert!(same.call(post(&uri)).await.is_err());
+    assert!(is_refused(&service, &uri).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_a_service_holds_is_not_forgotten() {
+    let (moody, breakers, mut service) = over(quick());
+    let (scope, uri) = model("kept");
+    for _ in 0..20 {
+        service.call(post(&uri)).await.unwrap();
+    }
+    moody.is(Mood::Status(404));
+    let others = CircuitBreakerLayer::new(breakers.clone()).layer(moody.upstream.clone());
+    for number in 0..4096 {
+        call(&others, &model(&format!("invented-{number}")).1).await.unwrap();
+    }
+    assert!(breakers.snapshot().len() < 100, "the others are");
+    breakers.force_open(&scope);
+    assert!(service.call(post(&uri)).await.is_err(), "it is the same breaker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_map_is_looked_through_once_a_second() {
+    let (moody, breakers, service) = over(quick());
+    moody.is(Mood::Status(404));
+    let count = |from: usize, until: usize| {
+        let service = &service;
+        async move {
+            for number in from..until {
+                call(service, &model(&format!("invented-{number}")).1).await.unwrap();
+            }
+        }
+    };
+    count(0, 4097).await;
+    assert!(breakers.snapshot().len() < 100, "there was nothing to remember");
+    count(4097, 9_000).await;
+    assert_eq!(breakers.snapshot().len(), 4096);
+    advance(secs(1)).await;
+    count(9_000, 9_001).await;
+    assert!(breakers.snapshot().len() < 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gate_is_closed_where_all_endpoints_are_and_until_the_first_opens() {
+    let (_, breakers, service) = over(quick());
+    let scope = tower_gemini::quota::Scope::new("p", "gemini-2.5-pro");
+    let at = |endpoint: &str| format!("https://{endpoint}{GENERATE}");
+    for endpoint in ["a", "b"] {
+        assert_eq!(breakers.closed_for(&scope), None);
+        call(&service, &at(endpoint)).await.unwrap();
+    }
+    breakers.force_open(&Scope::new("gemini-2.5-pro", "a"));
+    assert_eq!(breakers.closed_for(&scope), None, "b answers");
+    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let failing = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+    while !is_refused(&failing, &at("b")).await {}
+    let open_for = breakers.closed_for(&scope).unwrap();
+    assert!(open_for <= secs(4), "b's, not the ten seconds of a: {open_for:?}");
+    breakers.reset(&Scope::new("gemini-2.5-pro", "b"));
+    breakers.reset(&Scope::new("gemini-2.5-pro", "a"));
+    assert_eq!(breakers.closed_for(&scope), None);
+    assert!(format!("{breakers:?}").contains("open: 0"), "nobody need look any more: {breakers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_refusal_names_the_longest_opening() {
+    let (_, breakers, service) = over(quick().max_open_duration(secs(7)));
+    breakers.force_open(&pro());
+    let error = call(&service, GENERATE).await.unwrap_err();
+    assert_eq!(find(&error).retry_after(), Some(secs(7)));
+}
+
 // === the handle ===
 
 #[tokio::test(start_paused = true)]
@@ -631,52 +804,6 @@ async fn the_handle_outlives_the_layer_and_tells_what_happens() {
     assert_eq!(transitions.next().await, None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_transition_is_an_event_with_its_reason_in_numbers() {
-    let events = Events::default();
-    let _default = tracing::subscriber::set_default(events.clone());
-    let (moody, _, service) = over(quick());
-    half_open(&moody, &service).await;
-    let events = events.0.lock();
-    let [event] = &events[..] else { panic!("{events:?}") };
-    for words in [
-        "WARN",
-        "model=\"gemini-2.5-pro\"",
-        "from=closed",
-        "to=open",
-        "reason=2 of 2 requests failed in 0.0ns",
-        "open_for_ms=",
-    ] {
-        assert!(event.contains(words), "no {words} in {event}");
-    }
-}
-
-/// Keeps each event as one line.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Events {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("tower_gemini::circuit_breaker")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = event.metadata().level().to_string();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!(" {field}={value:?}"));
-        });
-        self.0.lock().push(line);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn settings_that_could_never_work_are_refused() {
     for (builder, words) in [
@@ -686,6 +813,16 @@ fn settings_that_could_never_work_are_refused() {
             Breakers::builder().open_duration(secs(11)),
             "max_open_duration is 10s, less than open_duration, which is 11s",
         ),
+        (
+            Breakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(5))),
+            "minimum_requests is 10, and the window holds 5 calls",
+        ),
+        (
+            Breakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(20_000)).minimum_requests(10_001)),
+            "the window holds 10000 calls",
+        ),
+        (Breakers::builder().trip(Trip::failure_rate(0.5, Window::Time(secs(0)))), "the window is no time at all"),
+        (Breakers::builder().trip(Trip::failure_rate(f64::NAN, Window::Calls(20))), "threshold is NaN"),
     ] {
         let error = builder.build().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");

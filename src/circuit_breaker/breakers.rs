@@ -68,8 +68,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Map {
-    /// A model's breakers, one for each endpoint: there are few.
-    models: HashMap<Box<str>, Vec<Arc<Breaker>>>,
+    /// A model's breakers, by endpoint.
+    models: HashMap<Box<str>, HashMap<Box<str>, Arc<Breaker>>>,
     len: usize,
 }
 
@@ -96,7 +96,8 @@ impl Breakers {
         BreakersBuilder::default()
     }
 
-    /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed.
+    /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed, as long as
+    /// there is room for it; past that it is the shared one's.
     ///
     /// With [`one_for_all`](BreakersBuilder::one_for_all) every scope has the same.
     pub fn state(&self, scope: &Scope) -> State {
@@ -106,7 +107,7 @@ impl Breakers {
     /// All scopes that have been asked for and are not forgotten, and their states. A moment's picture, scope by scope.
     /// Those past the number that is kept apart are one, of the model and the endpoint `others`, shown unless it is closed.
     pub fn snapshot(&self) -> Vec<(Scope, State)> {
-        let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
+        let breakers: Vec<_> = self.shared.map.read().models.values().flat_map(HashMap::values).cloned().collect();
         let now = Instant::now();
         let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
         let others = Some(seen(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
@@ -120,17 +121,20 @@ impl Breakers {
 
     /// Lets nobody in until [`reset`](Self::reset). What is under way is not disturbed.
     ///
-    /// Refusals name the longest opening as their wait, for nobody knows better.
+    /// Refusals name the longest opening as their wait, for nobody knows better. The scope gets a breaker of its own, however
+    /// many there are.
     pub fn force_open(&self, scope: &Scope) {
-        self.breaker(scope.model(), scope.endpoint()).force(&self.shared.common, true);
+        self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, true);
     }
 
-    /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them.
+    /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them. The scope gets a breaker of its own, however
+    /// many there are.
     pub fn force_closed(&self, scope: &Scope) {
-        self.breaker(scope.model(), scope.endpoint()).force(&self.shared.common, false);
+        self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, false);
     }
 
-    /// Closes the breaker and forgets what made it open, without a ramp. Undoes [`force_open`](Self::force_open) and
+    /// Closes the scope's breaker, the shared one where it has none of its own, and forgets what made it open, without a
+    /// ramp. Undoes [`force_open`](Self::force_open) and
     /// [`force_closed`](Self::force_closed).
     pub fn reset(&self, scope: &Scope) {
         if let Some(breaker) = self.find(scope) {
@@ -164,35 +168,51 @@ impl Breakers {
         }
     }
 
+    /// The breaker that a call of the scope would meet; none where it would get a new one.
     fn find(&self, scope: &Scope) -> Option<Arc<Breaker>> {
-        match self.shared.scoping {
-            Scoping::One => self.shared.map.read().find("", ""),
-            _ => self.shared.map.read().find(scope.model(), scope.endpoint()),
-        }
+        let (model, endpoint) = self.names(scope.model(), scope.endpoint());
+        let map = self.shared.map.read();
+        let is_shared = map.len >= MAX_SCOPES || is_too_long(model, endpoint);
+        map.find(model, endpoint).or_else(|| is_shared.then(|| self.shared.overflow.clone()))
     }
 
     /// The breaker of a scope; a new one where there is none.
     pub(super) fn breaker(&self, model: &str, endpoint: &str) -> Arc<Breaker> {
+        self.find_or_make(model, endpoint, false)
+    }
+
+    /// Whether it is the one of those that have none of their own: for as long as there is no room.
+    pub(super) fn is_shared(&self, breaker: &Arc<Breaker>) -> bool {
+        Arc::ptr_eq(breaker, &self.shared.overflow)
+    }
+
+    /// `is_named`: by the program, and so no invention of a caller's. It has one of its own in any case.
+    fn find_or_make(&self, model: &str, endpoint: &str, is_named: bool) -> Arc<Breaker> {
         let shared = &*self.shared;
-        let (model, endpoint) = if let Scoping::One = shared.scoping { ("", "") } else { (model, endpoint) };
-        if model.len() + endpoint.len() > MAX_NAME {
-            return shared.overflow.clone();
-        }
+        let (model, endpoint) = self.names(model, endpoint);
         if let Some(breaker) = shared.map.read().find(model, endpoint) {
             return breaker;
+        }
+        if is_too_long(model, endpoint) && !is_named {
+            return shared.overflow.clone();
         }
         let mut map = shared.map.write();
         // Somebody else may have been faster.
         if let Some(breaker) = map.find(model, endpoint) {
             return breaker;
         }
-        if map.len >= MAX_SCOPES && !self.make_room(&mut map) {
+        if map.len >= MAX_SCOPES && !self.make_room(&mut map) && !is_named {
             return shared.overflow.clone();
         }
         let breaker = Arc::new(Breaker::new(Scope::new(model, endpoint), shared.common.rules));
-        map.models.entry(model.into()).or_default().push(breaker.clone());
+        map.models.entry(model.into()).or_default().insert(endpoint.into(), breaker.clone());
         map.len += 1;
         breaker
+    }
+
+    /// The names by which a scope's breaker is kept.
+    fn names<'a>(&self, model: &'a str, endpoint: &'a str) -> (&'a str, &'a str) {
+        if let Scoping::One = self.shared.scoping { ("", "") } else { (model, endpoint) }
     }
 
     /// Forgets breakers of which there is nothing to remember and that nobody holds.
@@ -203,18 +223,22 @@ impl Breakers {
         }
         *swept = Some(now);
         map.models.retain(|_, breakers| {
-            breakers.retain(|breaker| Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now));
+            breakers.retain(|_, breaker| Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now));
             !breakers.is_empty()
         });
-        map.len = map.models.values().map(Vec::len).sum();
+        map.len = map.models.values().map(HashMap::len).sum();
         map.len < MAX_SCOPES
     }
 }
 
 impl Map {
     fn find(&self, model: &str, endpoint: &str) -> Option<Arc<Breaker>> {
-        self.models.get(model)?.iter().find(|breaker| breaker.scope().endpoint() == endpoint).cloned()
+        self.models.get(model)?.get(endpoint).cloned()
     }
+}
+
+fn is_too_long(model: &str, endpoint: &str) -> bool {
+    model.len() + endpoint.len() > MAX_NAME
 }
 
 impl quota::Gate for Breakers {
@@ -226,9 +250,13 @@ impl quota::Gate for Breakers {
         }
         let now = Instant::now();
         let map = self.shared.map.read();
-        let model = if let Scoping::One = self.shared.scoping { "" } else { scope.model() };
+        let (model, _) = self.names(scope.model(), "");
+        let Some(breakers) = map.models.get(model) else {
+            let is_shared = map.len >= MAX_SCOPES || is_too_long(model, "");
+            return is_shared.then(|| self.shared.overflow.closed_for(now)).flatten();
+        };
         let mut least: Option<Duration> = None;
-        for breaker in map.models.get(model)? {
+        for breaker in breakers.values() {
             let closed = breaker.closed_for(now)?;
             least = Some(least.map_or(closed, |least| least.min(closed)));
         }
@@ -321,9 +349,12 @@ impl BreakersBuilder {
     ///
     /// # Errors
     ///
-    /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close.
+    /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close. A
+    /// [`Trip::FailureRate`] whose window is no time, or holds fewer calls than its `minimum_requests`, or whose threshold
+    /// is no number from 0 to 1: it could never open.
     pub fn build(mut self) -> Result<Breakers, ConfigError> {
-        let Rules { open, max_open, probes, lease, .. } = self.rules;
+        let Rules { trip, open, max_open, probes, lease } = self.rules;
+        trip.check()?;
         if probes == 0 {
             return Err(ConfigError::new(
                 "half_open_max_requests is 0: a breaker that has opened would never close; 1 or more",
