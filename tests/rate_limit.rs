@@ -682,6 +682,18 @@ async fn scopes_are_apart_and_have_limits_of_their_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_service_tells_projects_and_models_apart_from_call_to_call() {
+    let limiter = Limiter::builder().limits(per_minute(1)).reject().build();
+    let mut service = RateLimitLayer::new(limiter).layer(Upstream::at_once(|_| Ok(hello())));
+    for admitted in [true, false] {
+        for (project, uri) in [("p1", GENERATE), ("p2", GENERATE), ("p2", FLASH), ("p1", FLASH)] {
+            let request = with(post(uri), |context| context.set_project(project));
+            assert_eq!(service.call(request).await.is_ok(), admitted, "{project} {uri}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_layers_of_a_limiter_share_it_and_it_outlives_them() {
     let limiter = Limiter::builder().limits(per_minute(2)).reject().build();
     for expected in [true, true, false] {

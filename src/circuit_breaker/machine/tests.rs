@@ -192,6 +192,18 @@ fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_is_stale_then() {
 }
 
 #[test]
+fn a_late_answer_is_stale_even_if_nobody_has_come_since() {
+    for fails in [false, true] {
+        let mut bench = Bench::half_open(RULES);
+        let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
+        bench.wait(60);
+        hung.iter().for_each(|hung| if fails { bench.fail(*hung) } else { bench.succeed(*hung) });
+        assert_eq!(bench.state(), State::HalfOpen);
+        assert!(bench.admit().is_some() && bench.admit().is_some());
+    }
+}
+
+#[test]
 fn a_lease_is_as_long_as_slow_answers_need() {
     let mut bench = Bench::new(RULES);
     let slow = bench.admit().unwrap();
@@ -231,6 +243,40 @@ fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
         }
         assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(lasts)), "{hint}");
     }
+}
+
+#[test]
+fn a_success_takes_the_upstreams_wish_back() {
+    let mut bench = Bench::new(RULES);
+    let (one, other) = (bench.admit().unwrap(), bench.admit().unwrap());
+    bench.machine.fail(one, false, Some(Duration::from_secs(200)), bench.now, 0.5);
+    bench.succeed(other);
+    (0..3).for_each(|_| bench.fails());
+    assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn a_reset_forgets_the_upstreams_wish_and_how_often_it_has_opened() {
+    let mut bench = Bench::new(RULES);
+    for _ in 0..2 {
+        (0..2).for_each(|_| bench.fails());
+        let call = bench.admit().unwrap();
+        bench.machine.fail(call, false, Some(Duration::from_secs(200)), bench.now, 0.5);
+        assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(200)));
+        bench.machine.reset();
+    }
+    (0..3).for_each(|_| bench.fails());
+    assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(3)), "as the first time");
+}
+
+#[test]
+fn those_who_wait_are_spread() {
+    let waits = |bench: &mut Bench| [0.0, 0.5, 1.0].map(|roll| bench.machine.admit(bench.now, roll).unwrap_err());
+    let mut bench = Bench::open(RULES);
+    assert_eq!(waits(&mut bench), [3_000, 3_100, 3_200].map(Duration::from_millis), "until its time is over");
+    bench.wait(3);
+    assert!(bench.admit().is_some() && bench.admit().is_some());
+    assert_eq!(waits(&mut bench), [500, 750, 1_000].map(Duration::from_millis), "while the probes are out");
 }
 
 #[test]
