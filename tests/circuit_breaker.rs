@@ -328,6 +328,37 @@ async fn an_inner_service_that_panics_in_its_call_leaves_the_place_free() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_users_function_panics_with_leaves_nothing_behind() {
+    let panics = Arc::new(Mutex::new(false));
+    let (counting, scoping) = (panics.clone(), panics.clone());
+    let breakers = quick().counts(move |failure| {
+        assert!(!*counting.lock(), "as it was told");
+        failure.counts_against_upstream()
+    });
+    let breakers = breakers.scope_by(move |parts| {
+        assert!(!(*scoping.lock() && parts.headers.contains_key("x-scope")), "as it was told");
+        pro()
+    });
+    let (moody, breakers, service) = over(breakers);
+    half_open(&moody, &service).await;
+    let calls = moody.calls();
+    *panics.lock() = true;
+    for _ in 0..10 {
+        let mut scoped = post(GENERATE);
+        scoped.headers_mut().insert("x-scope", "1".parse().unwrap());
+        for request in [post(GENERATE), scoped] {
+            let service = service.clone();
+            assert!(tokio::spawn(async move { service.oneshot(request).await.is_ok() }).await.is_err());
+        }
+    }
+    assert_eq!((moody.calls() - calls, breakers.state(&pro())), (10, State::HalfOpen));
+    *panics.lock() = false;
+    moody.is(Mood::Well);
+    assert!(call(&service, GENERATE).await.is_ok());
+    assert_eq!(breakers.state(&pro()), State::Ramping);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_meets_anothers_fault_says_nothing() {
     let (moody, breakers, service) = over(quick());
     half_open(&moody, &service).await;
@@ -509,6 +540,27 @@ async fn a_refusal_spends_no_quota_and_nobody_queues_before_an_open_breaker() {
     let error = service.clone().oneshot(post(GENERATE)).await.unwrap_err();
     assert!(find(&error).is_circuit_open() && find(&error).layer() == "rate_limit", "{error}");
     assert_eq!((begun.elapsed(), upstream.calls()), (secs(0), 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_stands_in_line_already_is_refused_in_its_turn_and_all_behind_it_at_once() {
+    let breakers = quick().build().unwrap();
+    let limits = Limits::new().requests_per_minute(3);
+    let limiter = Limiter::builder().limits(limits).max_wait(secs(600)).gate(breakers.clone()).build();
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let service = ServiceBuilder::new()
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream.clone());
+    let begun = Instant::now();
+    let calls: Vec<_> = (0..30).map(|_| tokio::spawn(service.clone().oneshot(post(GENERATE)))).collect();
+    settle().await;
+    breakers.force_open(&pro());
+    for (nth, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap().is_ok(), nth < 3);
+        assert!(begun.elapsed() < secs(61), "one turn of the window, for all of them");
+    }
+    assert_eq!((upstream.calls(), limiter.snapshot()[0].dimensions[0].used), (3, 0));
 }
 
 // === scopes ===

@@ -303,7 +303,8 @@ impl Machine {
         self.generation += 1;
         self.pending = 0;
         self.tracker = Tracker::new(self.rules.trip);
-        self.change = Some(Change { from, to: self.phase.state(), reason, open_for: None });
+        let to = self.phase.state();
+        self.change = (from != to).then_some(Change { from, to, reason, open_for: None });
     }
 
     pub(super) fn force(&mut self, open: bool) {

@@ -378,6 +378,19 @@ fn a_force_lasts_until_it_is_reset_and_what_was_under_way_is_of_the_past() {
 }
 
 #[test]
+fn what_stays_as_it_is_is_no_news() {
+    let mut bench = Bench::new(RULES);
+    bench.machine.reset();
+    assert_eq!(bench.machine.take_change(), None);
+    for (open, state) in [(true, State::ForcedOpen), (false, State::ForcedClosed)] {
+        bench.machine.force(open);
+        assert_eq!(bench.machine.take_change().map(|change| change.to), Some(state));
+        bench.machine.force(open);
+        assert_eq!(bench.machine.take_change(), None);
+    }
+}
+
+#[test]
 fn it_is_calm_once_it_knows_how_long_successes_take_and_until_something_fails() {
     let mut bench = Bench::new(RULES);
     for _ in 0..16 {
