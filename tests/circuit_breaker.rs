@@ -371,6 +371,25 @@ async fn a_probe_that_meets_anothers_fault_says_nothing() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_model_that_thinks_for_longer_than_a_lease_comes_back_as_well() {
+    let upstream = Upstream::new(|nth, _| async move {
+        if nth < 2 {
+            return Ok(busy());
+        }
+        sleep(secs(100)).await;
+        Ok(hello())
+    });
+    let breakers = quick().build().unwrap();
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+    let begun = Instant::now();
+    while breakers.state(&pro()) != State::Ramping {
+        tokio::spawn(service.clone().oneshot(post(GENERATE)));
+        sleep(secs(1)).await;
+        assert!(begun.elapsed() < secs(110));
+    }
+}
+
 /// Counts, and never answers.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicUsize>);

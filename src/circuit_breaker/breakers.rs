@@ -317,7 +317,8 @@ impl BreakersBuilder {
     }
 
     /// How long a probe may take (default 60 s, and four times the time in which 95 % of successes come if that is longer).
-    /// Then another may go in its place, and what becomes of it says nothing any more.
+    /// Then another may go in its place, and if it fails, that says nothing any more; if it is answered all the same, and
+    /// the breaker still waits for an answer, that closes it.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.rules.lease = lease;
         self
@@ -362,7 +363,7 @@ impl BreakersBuilder {
         }
         if lease.is_zero() {
             return Err(ConfigError::new(
-                "probe_lease is 0: no probe could succeed; give it the time of a slow answer",
+                "probe_lease is 0: any number of probes would go out at once; give it the time of a slow answer",
             ));
         }
         if max_open < open {

@@ -131,7 +131,7 @@
 //! # Cancellation
 //!
 //! A dropped call says nothing; a dropped probe gives its place back at once, as does one that panics. One that hangs gives
-//! it back after its lease, and its outcome is stale then.
+//! it back after its lease; only an answer to it counts then, and only while the breaker still waits for one.
 //!
 //! # Readiness
 //!

@@ -176,15 +176,13 @@ fn a_probe_that_says_nothing_gives_its_place_back() {
 }
 
 #[test]
-fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_is_stale_then() {
+fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_its_failure_is_stale_then() {
     let mut bench = Bench::half_open(RULES);
     let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
     bench.wait(59);
     assert_eq!(bench.admit(), None);
     bench.wait(1);
     let probe = bench.admit().unwrap();
-    hung.iter().for_each(|hung| bench.succeed(*hung));
-    assert_eq!(bench.state(), State::HalfOpen);
     hung.iter().for_each(|hung| bench.fail(*hung));
     assert_eq!(bench.state(), State::HalfOpen);
     bench.succeed(probe);
@@ -192,15 +190,32 @@ fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_is_stale_then() {
 }
 
 #[test]
-fn a_late_answer_is_stale_even_if_nobody_has_come_since() {
-    for fails in [false, true] {
+fn a_late_failure_is_stale_even_if_nobody_has_come_since() {
+    let mut bench = Bench::half_open(RULES);
+    let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
+    bench.wait(60);
+    hung.iter().for_each(|hung| bench.fail(*hung));
+    assert_eq!(bench.state(), State::HalfOpen);
+    assert!(bench.admit().is_some() && bench.admit().is_some());
+}
+
+#[test]
+fn answers_that_take_longer_than_a_lease_close_it_too() {
+    for others in [0, 2] {
         let mut bench = Bench::half_open(RULES);
-        let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
-        bench.wait(60);
-        hung.iter().for_each(|hung| if fails { bench.fail(*hung) } else { bench.succeed(*hung) });
-        assert_eq!(bench.state(), State::HalfOpen);
-        assert!(bench.admit().is_some() && bench.admit().is_some());
+        let slow = bench.admit().unwrap();
+        bench.wait(100);
+        (0..others).for_each(|_| assert!(bench.admit().is_some()));
+        bench.succeed(slow);
+        assert_eq!(bench.state(), State::Ramping);
     }
+    // Unless it has opened again since.
+    let mut bench = Bench::half_open(RULES);
+    let slow = bench.admit().unwrap();
+    bench.wait(100);
+    (0..2).for_each(|_| bench.fails());
+    bench.succeed(slow);
+    assert_eq!(bench.state(), State::Open);
 }
 
 #[test]
@@ -570,7 +585,7 @@ proptest! {
                         _ => machine.release(admitted[at], now),
                     }
                     let call = &mut model.calls[at];
-                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease;
+                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease && !matches!(step, Step::Succeed(_));
                     let took = model.now - call.at;
                     let counts = !expired && call.of.2 == number;
                     call.done = true;
