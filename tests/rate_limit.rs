@@ -341,6 +341,23 @@ async fn a_days_quota_and_a_limit_of_zero_block_until_midnight() {
     }
 }
 
+/// Where a hint for a day's quota is believed, as Code Assist's is, it goes before the calendar; and a day's tokens are no
+/// requests.
+#[tokio::test(start_paused = true)]
+async fn a_days_quota_blocks_until_its_hint_and_teaches_its_own_dimension_only() {
+    for (id, learned) in [("GenerateRequestsPerDay", Some(2)), ("GenerateContentInputTokensPerDay", None)] {
+        let quota = quota(id, "Used up.").with_hint(Duration::from_millis(5_400_500));
+        assert_eq!(quota.kind(), tower_gemini::failure::Kind::QuotaDay);
+        let upstream = Upstream::at_once(move |_| Ok(support::judged(json(429, "{}"), quota.clone())));
+        let limiter = Limiter::new();
+        let service = RateLimitLayer::new(limiter.clone()).layer(upstream);
+        service.oneshot(post(GENERATE)).await.unwrap();
+        let report = &limiter.snapshot()[0];
+        assert_eq!(report.blocked_for, Some(Duration::from_millis(5_400_500)));
+        assert_eq!(report.dimensions[2].learned, learned, "{id}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn capacity_and_bare_refusals_block_nothing() {
     for (trouble, used) in [(Trouble::vertex_capacity(), 1), (Trouble::overloaded(), 1), (Trouble::bare_quota(), 0)] {
