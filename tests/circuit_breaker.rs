@@ -965,3 +965,20 @@ async fn a_window_by_calls_or_by_time_opens_by_its_rate_and_slides() {
         assert!((9..=10).contains(&failed), "{window:?}: {failed}");
     }
 }
+
+#[test]
+fn a_scope_is_small() {
+    const SCOPES: usize = 4_096;
+    let answer =
+        |_: Request<Full<Bytes>>| std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+    let breakers = Breakers::new();
+    let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(answer));
+    let counted = allocation_counter::measure(|| {
+        for number in 0..SCOPES {
+            service.call(post(&model(&format!("gemini-{number}")).1)).now_or_never().unwrap().unwrap();
+        }
+    });
+    assert_eq!(breakers.snapshot().len(), SCOPES);
+    let each = counted.bytes_current / SCOPES as i64;
+    assert!(each < 1_250, "{each} bytes");
+}

@@ -598,6 +598,27 @@ async fn whoever_gives_up_leaves_at_once_even_if_its_future_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reject_does_not_wait_for_the_tenth_of_a_second_of_a_pace_either() {
+    let pacing = Pacing::Smooth { burst: NonZeroU32::MIN };
+    let limiter = Limiter::builder().limits(per_minute(600)).pacing(pacing).reject().build();
+    let service = RateLimitLayer::new(limiter).layer(Upstream::at_once(|_| Ok(hello())));
+    assert!(service.clone().oneshot(post(GENERATE)).await.is_ok());
+    let begun = Instant::now();
+    assert!(find(&service.oneshot(post(GENERATE)).await.unwrap_err()).is_rate_limited());
+    assert_eq!(begun.elapsed(), secs(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_can_have_a_longest_wait_of_its_own() {
+    let limiter = Limiter::builder().limits(per_minute(1)).max_wait_for("gemini-2.5-flash", secs(0)).build();
+    let service = RateLimitLayer::new(limiter).layer(Upstream::at_once(|_| Ok(hello())));
+    for (uri, waits) in [(GENERATE, true), (FLASH, false)] {
+        assert!(service.clone().oneshot(post(uri)).await.is_ok());
+        assert_eq!(service.clone().oneshot(post(uri)).await.is_ok(), waits, "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn reject_never_waits() {
     let limiter = Limiter::builder().limits(per_minute(2)).reject().build();
     let service = RateLimitLayer::new(limiter.clone()).layer(Upstream::at_once(|_| Ok(hello())));

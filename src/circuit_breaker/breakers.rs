@@ -68,8 +68,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Map {
-    /// A model's breakers, by endpoint.
-    models: HashMap<Box<str>, HashMap<Box<str>, Arc<Breaker>>>,
+    /// A model's breakers, in the order of their endpoints: most have one, but a program's own scopes may be many.
+    models: HashMap<Box<str>, Vec<Arc<Breaker>>>,
     len: usize,
 }
 
@@ -107,7 +107,7 @@ impl Breakers {
     /// All scopes that have been asked for and are not forgotten, and their states. A moment's picture, scope by scope.
     /// Those past the number that is kept apart are one, of the model and the endpoint `others`, shown unless it is closed.
     pub fn snapshot(&self) -> Vec<(Scope, State)> {
-        let breakers: Vec<_> = self.shared.map.read().models.values().flat_map(HashMap::values).cloned().collect();
+        let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
         let now = Instant::now();
         let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
         let others = Some(seen(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
@@ -205,7 +205,9 @@ impl Breakers {
             return shared.overflow.clone();
         }
         let breaker = Arc::new(Breaker::new(Scope::new(model, endpoint), shared.common.rules));
-        map.models.entry(model.into()).or_default().insert(endpoint.into(), breaker.clone());
+        let breakers = map.models.entry(model.into()).or_default();
+        let at = place_of(breakers, endpoint).unwrap_or_else(|at| at);
+        breakers.insert(at, breaker.clone());
         map.len += 1;
         breaker
     }
@@ -223,18 +225,24 @@ impl Breakers {
         }
         *swept = Some(now);
         map.models.retain(|_, breakers| {
-            breakers.retain(|_, breaker| Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now));
+            breakers.retain(|breaker| Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now));
             !breakers.is_empty()
         });
-        map.len = map.models.values().map(HashMap::len).sum();
+        map.len = map.models.values().map(Vec::len).sum();
         map.len < MAX_SCOPES
     }
 }
 
 impl Map {
     fn find(&self, model: &str, endpoint: &str) -> Option<Arc<Breaker>> {
-        self.models.get(model)?.get(endpoint).cloned()
+        let breakers = self.models.get(model)?;
+        place_of(breakers, endpoint).ok().map(|at| breakers[at].clone())
     }
+}
+
+/// Where the breaker of an endpoint is, or would have to be.
+fn place_of(breakers: &[Arc<Breaker>], endpoint: &str) -> Result<usize, usize> {
+    breakers.binary_search_by(|breaker| breaker.scope().endpoint().cmp(endpoint))
 }
 
 fn is_too_long(model: &str, endpoint: &str) -> bool {
@@ -256,7 +264,7 @@ impl quota::Gate for Breakers {
             return is_shared.then(|| self.shared.overflow.closed_for(now)).flatten();
         };
         let mut least: Option<Duration> = None;
-        for breaker in breakers.values() {
+        for breaker in breakers {
             let closed = breaker.closed_for(now)?;
             least = Some(least.map_or(closed, |least| least.min(closed)));
         }
