@@ -610,6 +610,17 @@ async fn models_and_endpoints_are_kept_apart_and_so_is_what_asks_no_model() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_models_endpoints_are_found_again_in_whatever_order_they_come() {
+    let (_, breakers, service) = over(quick());
+    for _ in 0..2 {
+        for endpoint in (0..100).map(|number| number * 37 % 100) {
+            call(&service, &format!("https://e{endpoint}{GENERATE}")).await.unwrap();
+        }
+    }
+    assert_eq!(breakers.snapshot().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_credentials_of_an_authority_are_kept() {
     let answer = |_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) };
     let mut service = CircuitBreakerLayer::new(quick().build().unwrap()).layer(service_fn(answer));

@@ -249,6 +249,27 @@ fn each_opening_is_longer_up_to_the_longest_and_by_chance() {
 }
 
 #[test]
+fn no_opening_is_shorter_than_the_shortest() {
+    let mut machine = Machine::new(Rules { open: Duration::from_secs(8), ..RULES });
+    let now = Instant::now();
+    for _ in 0..3 {
+        let call = machine.admit(now, 0.0).unwrap();
+        machine.fail(call, false, None, now, 0.0);
+    }
+    assert_eq!(machine.closed_for(now), Some(Duration::from_secs(8)), "though half of the longest is less");
+}
+
+#[test]
+fn one_slow_answer_in_twenty_is_no_measure() {
+    let mut latencies = Latencies::default();
+    (0..19).for_each(|_| latencies.add(Duration::from_secs(1)));
+    latencies.add(Duration::from_secs(100));
+    assert_eq!(latencies.p95(), Some(Duration::from_secs(1)));
+    latencies.add(Duration::from_secs(100));
+    assert_eq!(latencies.p95(), Some(Duration::from_secs(100)));
+}
+
+#[test]
 fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
     for (hint, lasts) in [(1, 3), (45, 45), (86_400, 300)] {
         let mut bench = Bench::new(RULES);
