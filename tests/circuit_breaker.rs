@@ -156,6 +156,32 @@ async fn after_ten_thousand_successes_an_outage_opens_it_in_ten_seconds() {
     assert!(moody.calls() <= 10_011);
 }
 
+/// Of many calls a few are timed, and so it knows when answers take longer than they did at first.
+#[tokio::test(start_paused = true)]
+async fn silence_is_twice_as_long_as_the_last_answers_took() {
+    let fails = Arc::new(Mutex::new(false));
+    let now = fails.clone();
+    let upstream = Upstream::new(move |nth, _| {
+        let fails = *now.lock();
+        async move {
+            sleep(secs(if nth < 16 { 1 } else { 20 })).await;
+            Ok(if fails { busy() } else { hello() })
+        }
+    });
+    let breakers = Breakers::new();
+    let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+    for _ in 0..200 {
+        join_all((0..16).map(|_| service.call(post(GENERATE)))).await;
+    }
+    *fails.lock() = true;
+    for (waits, state) in [(0, State::Closed), (19, State::Closed), (1, State::Open)] {
+        advance(secs(waits)).await;
+        // Each takes 20 s; the first ones' failures are the beginning of the silence.
+        join_all((0..16).map(|_| service.call(post(GENERATE)))).await;
+        assert_eq!(breakers.state(&pro()), state, "{waits}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_upstreams_hint_keeps_it_open() {
     let upstream = Upstream::at_once(|_| {
@@ -302,6 +328,37 @@ async fn an_inner_service_that_panics_in_its_call_leaves_the_place_free() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_users_function_panics_with_leaves_nothing_behind() {
+    let panics = Arc::new(Mutex::new(false));
+    let (counting, scoping) = (panics.clone(), panics.clone());
+    let breakers = quick().counts(move |failure| {
+        assert!(!*counting.lock(), "as it was told");
+        failure.counts_against_upstream()
+    });
+    let breakers = breakers.scope_by(move |parts| {
+        assert!(!(*scoping.lock() && parts.headers.contains_key("x-scope")), "as it was told");
+        pro()
+    });
+    let (moody, breakers, service) = over(breakers);
+    half_open(&moody, &service).await;
+    let calls = moody.calls();
+    *panics.lock() = true;
+    for _ in 0..10 {
+        let mut scoped = post(GENERATE);
+        scoped.headers_mut().insert("x-scope", "1".parse().unwrap());
+        for request in [post(GENERATE), scoped] {
+            let service = service.clone();
+            assert!(tokio::spawn(async move { service.oneshot(request).await.is_ok() }).await.is_err());
+        }
+    }
+    assert_eq!((moody.calls() - calls, breakers.state(&pro())), (10, State::HalfOpen));
+    *panics.lock() = false;
+    moody.is(Mood::Well);
+    assert!(call(&service, GENERATE).await.is_ok());
+    assert_eq!(breakers.state(&pro()), State::Ramping);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_meets_anothers_fault_says_nothing() {
     let (moody, breakers, service) = over(quick());
     half_open(&moody, &service).await;
@@ -311,6 +368,25 @@ async fn a_probe_that_meets_anothers_fault_says_nothing() {
             assert_eq!(call(&service, GENERATE).await.unwrap().status(), code);
             assert_eq!(breakers.state(&pro()), State::HalfOpen);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_thinks_for_longer_than_a_lease_comes_back_as_well() {
+    let upstream = Upstream::new(|nth, _| async move {
+        if nth < 2 {
+            return Ok(busy());
+        }
+        sleep(secs(100)).await;
+        Ok(hello())
+    });
+    let breakers = quick().build().unwrap();
+    let service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+    let begun = Instant::now();
+    while breakers.state(&pro()) != State::Ramping {
+        tokio::spawn(service.clone().oneshot(post(GENERATE)));
+        sleep(secs(1)).await;
+        assert!(begun.elapsed() < secs(110));
     }
 }
 
@@ -485,6 +561,27 @@ async fn a_refusal_spends_no_quota_and_nobody_queues_before_an_open_breaker() {
     assert_eq!((begun.elapsed(), upstream.calls()), (secs(0), 3));
 }
 
+#[tokio::test(start_paused = true)]
+async fn whoever_stands_in_line_already_is_refused_in_its_turn_and_all_behind_it_at_once() {
+    let breakers = quick().build().unwrap();
+    let limits = Limits::new().requests_per_minute(3);
+    let limiter = Limiter::builder().limits(limits).max_wait(secs(600)).gate(breakers.clone()).build();
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let service = ServiceBuilder::new()
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream.clone());
+    let begun = Instant::now();
+    let calls: Vec<_> = (0..30).map(|_| tokio::spawn(service.clone().oneshot(post(GENERATE)))).collect();
+    settle().await;
+    breakers.force_open(&pro());
+    for (nth, call) in calls.into_iter().enumerate() {
+        assert_eq!(call.await.unwrap().is_ok(), nth < 3);
+        assert!(begun.elapsed() < secs(61), "one turn of the window, for all of them");
+    }
+    assert_eq!((upstream.calls(), limiter.snapshot()[0].dimensions[0].used), (3, 0));
+}
+
 // === scopes ===
 
 #[tokio::test(start_paused = true)]
@@ -510,6 +607,30 @@ async fn models_and_endpoints_are_kept_apart_and_so_is_what_asks_no_model() {
         "model gemini-2.5-pro at us.example:444",
     ];
     assert_eq!(scopes, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_models_endpoints_are_found_again_in_whatever_order_they_come() {
+    let (_, breakers, service) = over(quick());
+    for _ in 0..2 {
+        for endpoint in (0..100).map(|number| number * 37 % 100) {
+            call(&service, &format!("https://e{endpoint}{GENERATE}")).await.unwrap();
+        }
+    }
+    assert_eq!(breakers.snapshot().len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_credentials_of_an_authority_are_kept() {
+    let answer = |_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) };
+    let mut service = CircuitBreakerLayer::new(quick().build().unwrap()).layer(service_fn(answer));
+    let secret = "https://user:secret@us.example/v1beta/models/gemini-2.5-pro:generateContent";
+    for uri in [GENERATE, secret] {
+        for _ in 0..3 {
+            service.call(post(uri)).await.unwrap();
+        }
+    }
+    assert!(!format!("{service:?}").contains("secret"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -585,6 +706,140 @@ async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
     }
 }
 
+fn model(name: &str) -> (Scope, String) {
+    (Scope::new(name, ""), format!("/v1beta/models/{name}:generateContent"))
+}
+
+/// So many breakers that none has room, and of which none can be forgotten for ten minutes.
+async fn fill(moody: &Moody, service: &Breaking) {
+    moody.is(Mood::Busy);
+    for number in 0..4096 {
+        call(service, &model(&format!("invented-{number}")).1).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_is_forced_has_a_breaker_of_its_own_however_many_there_are() {
+    let (moody, breakers, service) = over(quick());
+    fill(&moody, &service).await;
+    moody.is(Mood::Well);
+    let long = "x".repeat(1_000);
+    for name in ["late", &*long] {
+        let (scope, uri) = model(name);
+        breakers.force_open(&scope);
+        assert_eq!(breakers.state(&scope), State::ForcedOpen);
+        assert!(is_refused(&service, &uri).await);
+        assert!(breakers.closed_for(&tower_gemini::quota::Scope::new("p", name)).is_some());
+        assert!(!is_refused(&service, &model("another").1).await, "that is nobody else's business");
+        breakers.reset(&scope);
+        assert_eq!(breakers.state(&scope), State::Closed);
+        assert!(!is_refused(&service, &uri).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_past_the_bound_is_as_the_shared_breaker_is() {
+    let (moody, breakers, service) = over(quick());
+    let long = "x".repeat(1_000);
+    for name in [&*long, "late"] {
+        let ((scope, uri), gate) = (model(name), tower_gemini::quota::Scope::new("p", name));
+        if name == "late" {
+            fill(&moody, &service).await;
+        }
+        moody.is(Mood::Busy);
+        assert_eq!((breakers.state(&scope), breakers.closed_for(&gate)), (State::Closed, None));
+        while !is_refused(&service, &uri).await {}
+        assert_eq!(breakers.state(&scope), State::Open);
+        assert!(breakers.closed_for(&gate).is_some());
+        assert!(breakers.snapshot().contains(&(Scope::new("others", "others"), State::Open)));
+        breakers.reset(&scope);
+        assert!(!is_refused(&service, &uri).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_had_to_share_a_breaker_has_its_own_once_there_is_one() {
+    let (moody, breakers, service) = over(quick());
+    fill(&moody, &service).await;
+    moody.is(Mood::Well);
+    let (scope, uri) = model("late");
+    let mut same = service.clone();
+    for _ in 0..4 {
+        same.call(post(&uri)).await.unwrap();
+    }
+    breakers.force_open(&scope);
+    assert!(same.call(post(&uri)).await.is_err());
+    assert!(is_refused(&service, &uri).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_a_service_holds_is_not_forgotten() {
+    let (moody, breakers, mut service) = over(quick());
+    let (scope, uri) = model("kept");
+    for _ in 0..20 {
+        service.call(post(&uri)).await.unwrap();
+    }
+    moody.is(Mood::Status(404));
+    let others = CircuitBreakerLayer::new(breakers.clone()).layer(moody.upstream.clone());
+    for number in 0..4096 {
+        call(&others, &model(&format!("invented-{number}")).1).await.unwrap();
+    }
+    assert!(breakers.snapshot().len() < 100, "the others are");
+    breakers.force_open(&scope);
+    assert!(service.call(post(&uri)).await.is_err(), "it is the same breaker");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_map_is_looked_through_once_a_second() {
+    let (moody, breakers, service) = over(quick());
+    moody.is(Mood::Status(404));
+    let count = |from: usize, until: usize| {
+        let service = &service;
+        async move {
+            for number in from..until {
+                call(service, &model(&format!("invented-{number}")).1).await.unwrap();
+            }
+        }
+    };
+    count(0, 4097).await;
+    assert!(breakers.snapshot().len() < 100, "there was nothing to remember");
+    count(4097, 9_000).await;
+    assert_eq!(breakers.snapshot().len(), 4096);
+    advance(secs(1)).await;
+    count(9_000, 9_001).await;
+    assert!(breakers.snapshot().len() < 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gate_is_closed_where_all_endpoints_are_and_until_the_first_opens() {
+    let (_, breakers, service) = over(quick());
+    let scope = tower_gemini::quota::Scope::new("p", "gemini-2.5-pro");
+    let at = |endpoint: &str| format!("https://{endpoint}{GENERATE}");
+    for endpoint in ["a", "b"] {
+        assert_eq!(breakers.closed_for(&scope), None);
+        call(&service, &at(endpoint)).await.unwrap();
+    }
+    breakers.force_open(&Scope::new("gemini-2.5-pro", "a"));
+    assert_eq!(breakers.closed_for(&scope), None, "b answers");
+    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let failing = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+    while !is_refused(&failing, &at("b")).await {}
+    let open_for = breakers.closed_for(&scope).unwrap();
+    assert!(open_for <= secs(4), "b's, not the ten seconds of a: {open_for:?}");
+    breakers.reset(&Scope::new("gemini-2.5-pro", "b"));
+    breakers.reset(&Scope::new("gemini-2.5-pro", "a"));
+    assert_eq!(breakers.closed_for(&scope), None);
+    assert!(format!("{breakers:?}").contains("open: 0"), "nobody need look any more: {breakers:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_refusal_names_the_longest_opening() {
+    let (_, breakers, service) = over(quick().max_open_duration(secs(7)));
+    breakers.force_open(&pro());
+    let error = call(&service, GENERATE).await.unwrap_err();
+    assert_eq!(find(&error).retry_after(), Some(secs(7)));
+}
+
 // === the handle ===
 
 #[tokio::test(start_paused = true)]
@@ -631,52 +886,6 @@ async fn the_handle_outlives_the_layer_and_tells_what_happens() {
     assert_eq!(transitions.next().await, None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_transition_is_an_event_with_its_reason_in_numbers() {
-    let events = Events::default();
-    let _default = tracing::subscriber::set_default(events.clone());
-    let (moody, _, service) = over(quick());
-    half_open(&moody, &service).await;
-    let events = events.0.lock();
-    let [event] = &events[..] else { panic!("{events:?}") };
-    for words in [
-        "WARN",
-        "model=\"gemini-2.5-pro\"",
-        "from=closed",
-        "to=open",
-        "reason=2 of 2 requests failed in 0.0ns",
-        "open_for_ms=",
-    ] {
-        assert!(event.contains(words), "no {words} in {event}");
-    }
-}
-
-/// Keeps each event as one line.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Events {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("tower_gemini::circuit_breaker")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = event.metadata().level().to_string();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!(" {field}={value:?}"));
-        });
-        self.0.lock().push(line);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
 #[test]
 fn settings_that_could_never_work_are_refused() {
     for (builder, words) in [
@@ -686,6 +895,16 @@ fn settings_that_could_never_work_are_refused() {
             Breakers::builder().open_duration(secs(11)),
             "max_open_duration is 10s, less than open_duration, which is 11s",
         ),
+        (
+            Breakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(5))),
+            "minimum_requests is 10, and the window holds 5 calls",
+        ),
+        (
+            Breakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(20_000)).minimum_requests(10_001)),
+            "the window holds 10000 calls",
+        ),
+        (Breakers::builder().trip(Trip::failure_rate(0.5, Window::Time(secs(0)))), "the window is no time at all"),
+        (Breakers::builder().trip(Trip::failure_rate(f64::NAN, Window::Calls(20))), "threshold is NaN"),
     ] {
         let error = builder.build().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -756,4 +975,21 @@ async fn a_window_by_calls_or_by_time_opens_by_its_rate_and_slides() {
         }
         assert!((9..=10).contains(&failed), "{window:?}: {failed}");
     }
+}
+
+#[test]
+fn a_scope_is_small() {
+    const SCOPES: usize = 4_096;
+    let answer =
+        |_: Request<Full<Bytes>>| std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
+    let breakers = Breakers::new();
+    let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(answer));
+    let counted = allocation_counter::measure(|| {
+        for number in 0..SCOPES {
+            service.call(post(&model(&format!("gemini-{number}")).1)).now_or_never().unwrap().unwrap();
+        }
+    });
+    assert_eq!(breakers.snapshot().len(), SCOPES);
+    let each = counted.bytes_current / SCOPES as i64;
+    assert!(each < 1_250, "{each} bytes");
 }

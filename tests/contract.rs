@@ -74,7 +74,7 @@ fn paced(burst: u32) -> Limiter {
 
 /// One that counts each call, and never has enough of them.
 fn counting() -> Breakers {
-    let trip = Trip::failure_rate(1.0, Window::Calls(10)).minimum_requests(100);
+    let trip = Trip::failure_rate(1.0, Window::Calls(1_000)).minimum_requests(1_000);
     Breakers::builder().one_for_all().trip(trip).build().unwrap()
 }
 

@@ -341,6 +341,23 @@ async fn a_days_quota_and_a_limit_of_zero_block_until_midnight() {
     }
 }
 
+/// Where a hint for a day's quota is believed, as Code Assist's is, it goes before the calendar; and a day's tokens are no
+/// requests.
+#[tokio::test(start_paused = true)]
+async fn a_days_quota_blocks_until_its_hint_and_teaches_its_own_dimension_only() {
+    for (id, learned) in [("GenerateRequestsPerDay", Some(2)), ("GenerateContentInputTokensPerDay", None)] {
+        let quota = quota(id, "Used up.").with_hint(Duration::from_millis(5_400_500));
+        assert_eq!(quota.kind(), tower_gemini::failure::Kind::QuotaDay);
+        let upstream = Upstream::at_once(move |_| Ok(support::judged(json(429, "{}"), quota.clone())));
+        let limiter = Limiter::new();
+        let service = RateLimitLayer::new(limiter.clone()).layer(upstream);
+        service.oneshot(post(GENERATE)).await.unwrap();
+        let report = &limiter.snapshot()[0];
+        assert_eq!(report.blocked_for, Some(Duration::from_millis(5_400_500)));
+        assert_eq!(report.dimensions[2].learned, learned, "{id}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn capacity_and_bare_refusals_block_nothing() {
     for (trouble, used) in [(Trouble::vertex_capacity(), 1), (Trouble::overloaded(), 1), (Trouble::bare_quota(), 0)] {
@@ -581,6 +598,27 @@ async fn whoever_gives_up_leaves_at_once_even_if_its_future_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reject_does_not_wait_for_the_tenth_of_a_second_of_a_pace_either() {
+    let pacing = Pacing::Smooth { burst: NonZeroU32::MIN };
+    let limiter = Limiter::builder().limits(per_minute(600)).pacing(pacing).reject().build();
+    let service = RateLimitLayer::new(limiter).layer(Upstream::at_once(|_| Ok(hello())));
+    assert!(service.clone().oneshot(post(GENERATE)).await.is_ok());
+    let begun = Instant::now();
+    assert!(find(&service.oneshot(post(GENERATE)).await.unwrap_err()).is_rate_limited());
+    assert_eq!(begun.elapsed(), secs(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_can_have_a_longest_wait_of_its_own() {
+    let limiter = Limiter::builder().limits(per_minute(1)).max_wait_for("gemini-2.5-flash", secs(0)).build();
+    let service = RateLimitLayer::new(limiter).layer(Upstream::at_once(|_| Ok(hello())));
+    for (uri, waits) in [(GENERATE, true), (FLASH, false)] {
+        assert!(service.clone().oneshot(post(uri)).await.is_ok());
+        assert_eq!(service.clone().oneshot(post(uri)).await.is_ok(), waits, "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn reject_never_waits() {
     let limiter = Limiter::builder().limits(per_minute(2)).reject().build();
     let service = RateLimitLayer::new(limiter.clone()).layer(Upstream::at_once(|_| Ok(hello())));
@@ -679,6 +717,18 @@ async fn scopes_are_apart_and_have_limits_of_their_own() {
         assert_eq!(join_all(calls).await.iter().filter(|result| result.is_ok()).count(), limit, "{project} {uri}");
     }
     assert_eq!(limiter.snapshot().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_service_tells_projects_and_models_apart_from_call_to_call() {
+    let limiter = Limiter::builder().limits(per_minute(1)).reject().build();
+    let mut service = RateLimitLayer::new(limiter).layer(Upstream::at_once(|_| Ok(hello())));
+    for admitted in [true, false] {
+        for (project, uri) in [("p1", GENERATE), ("p2", GENERATE), ("p2", FLASH), ("p1", FLASH)] {
+            let request = with(post(uri), |context| context.set_project(project));
+            assert_eq!(service.call(request).await.is_ok(), admitted, "{project} {uri}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

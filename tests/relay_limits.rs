@@ -295,10 +295,15 @@ async fn a_model_may_have_a_pace_and_a_patience_of_its_own() {
 async fn tokens_are_counted_too() {
     let settings = "[limits.default]\ntpm = 1000\nmax_wait = \"0s\"\n[retry]\non_open = \"fail\"\n";
     let (emulator, _server, relay) = pair(Emulator::builder(), settings).await;
-    let long = "word ".repeat(2_000);
-    assert_eq!(status(&relay, prompt(FLASH, &long)).await, StatusCode::OK, "alone, a large one passes");
+    let long = "word ".repeat(700);
+    assert_eq!(status(&relay, prompt(FLASH, &long)).await, StatusCode::OK);
     let message = refusal(&relay, prompt(FLASH, &long)).await;
-    assert!(message.contains("of 1000 input tokens a minute"), "{message}");
+    assert!(message.contains("701 of 1000 input tokens a minute"), "{message}");
+    // What is counted to be larger than a whole minute's quota would never be admitted.
+    let response = send(client(&relay), prompt(FLASH, &"word ".repeat(1_200))).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let answer = json_of(response).await.to_string();
+    assert!(answer.contains("1201 input tokens or more, and the quota is 1000"), "{answer}");
     assert_eq!(emulator.journal().len(), 1);
 }
 

@@ -68,7 +68,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Map {
-    /// A model's breakers, one for each endpoint: there are few.
+    /// A model's breakers, in the order of their endpoints: most have one, but a program's own scopes may be many.
     models: HashMap<Box<str>, Vec<Arc<Breaker>>>,
     len: usize,
 }
@@ -96,7 +96,8 @@ impl Breakers {
         BreakersBuilder::default()
     }
 
-    /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed.
+    /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed, as long as
+    /// there is room for it; past that it is the shared one's.
     ///
     /// With [`one_for_all`](BreakersBuilder::one_for_all) every scope has the same.
     pub fn state(&self, scope: &Scope) -> State {
@@ -120,17 +121,20 @@ impl Breakers {
 
     /// Lets nobody in until [`reset`](Self::reset). What is under way is not disturbed.
     ///
-    /// Refusals name the longest opening as their wait, for nobody knows better.
+    /// Refusals name the longest opening as their wait, for nobody knows better. The scope gets a breaker of its own, however
+    /// many there are.
     pub fn force_open(&self, scope: &Scope) {
-        self.breaker(scope.model(), scope.endpoint()).force(&self.shared.common, true);
+        self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, true);
     }
 
-    /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them.
+    /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them. The scope gets a breaker of its own, however
+    /// many there are.
     pub fn force_closed(&self, scope: &Scope) {
-        self.breaker(scope.model(), scope.endpoint()).force(&self.shared.common, false);
+        self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, false);
     }
 
-    /// Closes the breaker and forgets what made it open, without a ramp. Undoes [`force_open`](Self::force_open) and
+    /// Closes the scope's breaker, the shared one where it has none of its own, and forgets what made it open, without a
+    /// ramp. Undoes [`force_open`](Self::force_open) and
     /// [`force_closed`](Self::force_closed).
     pub fn reset(&self, scope: &Scope) {
         if let Some(breaker) = self.find(scope) {
@@ -164,35 +168,53 @@ impl Breakers {
         }
     }
 
+    /// The breaker that a call of the scope would meet; none where it would get a new one.
     fn find(&self, scope: &Scope) -> Option<Arc<Breaker>> {
-        match self.shared.scoping {
-            Scoping::One => self.shared.map.read().find("", ""),
-            _ => self.shared.map.read().find(scope.model(), scope.endpoint()),
-        }
+        let (model, endpoint) = self.names(scope.model(), scope.endpoint());
+        let map = self.shared.map.read();
+        let is_shared = map.len >= MAX_SCOPES || is_too_long(model, endpoint);
+        map.find(model, endpoint).or_else(|| is_shared.then(|| self.shared.overflow.clone()))
     }
 
     /// The breaker of a scope; a new one where there is none.
     pub(super) fn breaker(&self, model: &str, endpoint: &str) -> Arc<Breaker> {
+        self.find_or_make(model, endpoint, false)
+    }
+
+    /// Whether it is the one of those that have none of their own: for as long as there is no room.
+    pub(super) fn is_shared(&self, breaker: &Arc<Breaker>) -> bool {
+        Arc::ptr_eq(breaker, &self.shared.overflow)
+    }
+
+    /// `is_named`: by the program, and so no invention of a caller's. It has one of its own in any case.
+    fn find_or_make(&self, model: &str, endpoint: &str, is_named: bool) -> Arc<Breaker> {
         let shared = &*self.shared;
-        let (model, endpoint) = if let Scoping::One = shared.scoping { ("", "") } else { (model, endpoint) };
-        if model.len() + endpoint.len() > MAX_NAME {
-            return shared.overflow.clone();
-        }
+        let (model, endpoint) = self.names(model, endpoint);
         if let Some(breaker) = shared.map.read().find(model, endpoint) {
             return breaker;
+        }
+        if is_too_long(model, endpoint) && !is_named {
+            return shared.overflow.clone();
         }
         let mut map = shared.map.write();
         // Somebody else may have been faster.
         if let Some(breaker) = map.find(model, endpoint) {
             return breaker;
         }
-        if map.len >= MAX_SCOPES && !self.make_room(&mut map) {
+        if map.len >= MAX_SCOPES && !self.make_room(&mut map) && !is_named {
             return shared.overflow.clone();
         }
         let breaker = Arc::new(Breaker::new(Scope::new(model, endpoint), shared.common.rules));
-        map.models.entry(model.into()).or_default().push(breaker.clone());
+        let breakers = map.models.entry(model.into()).or_default();
+        let at = place_of(breakers, endpoint).unwrap_or_else(|at| at);
+        breakers.insert(at, breaker.clone());
         map.len += 1;
         breaker
+    }
+
+    /// The names by which a scope's breaker is kept.
+    fn names<'a>(&self, model: &'a str, endpoint: &'a str) -> (&'a str, &'a str) {
+        if let Scoping::One = self.shared.scoping { ("", "") } else { (model, endpoint) }
     }
 
     /// Forgets breakers of which there is nothing to remember and that nobody holds.
@@ -213,8 +235,18 @@ impl Breakers {
 
 impl Map {
     fn find(&self, model: &str, endpoint: &str) -> Option<Arc<Breaker>> {
-        self.models.get(model)?.iter().find(|breaker| breaker.scope().endpoint() == endpoint).cloned()
+        let breakers = self.models.get(model)?;
+        place_of(breakers, endpoint).ok().map(|at| breakers[at].clone())
     }
+}
+
+/// Where the breaker of an endpoint is, or would have to be.
+fn place_of(breakers: &[Arc<Breaker>], endpoint: &str) -> Result<usize, usize> {
+    breakers.binary_search_by(|breaker| breaker.scope().endpoint().cmp(endpoint))
+}
+
+fn is_too_long(model: &str, endpoint: &str) -> bool {
+    model.len() + endpoint.len() > MAX_NAME
 }
 
 impl quota::Gate for Breakers {
@@ -226,9 +258,13 @@ impl quota::Gate for Breakers {
         }
         let now = Instant::now();
         let map = self.shared.map.read();
-        let model = if let Scoping::One = self.shared.scoping { "" } else { scope.model() };
+        let (model, _) = self.names(scope.model(), "");
+        let Some(breakers) = map.models.get(model) else {
+            let is_shared = map.len >= MAX_SCOPES || is_too_long(model, "");
+            return is_shared.then(|| self.shared.overflow.closed_for(now)).flatten();
+        };
         let mut least: Option<Duration> = None;
-        for breaker in map.models.get(model)? {
+        for breaker in breakers {
             let closed = breaker.closed_for(now)?;
             least = Some(least.map_or(closed, |least| least.min(closed)));
         }
@@ -289,7 +325,8 @@ impl BreakersBuilder {
     }
 
     /// How long a probe may take (default 60 s, and four times the time in which 95 % of successes come if that is longer).
-    /// Then another may go in its place, and what becomes of it says nothing any more.
+    /// Then another may go in its place, and if it fails, that says nothing any more; if it is answered all the same, and
+    /// the breaker still waits for an answer, that closes it.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.rules.lease = lease;
         self
@@ -321,9 +358,12 @@ impl BreakersBuilder {
     ///
     /// # Errors
     ///
-    /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close.
+    /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close. A
+    /// [`Trip::FailureRate`] whose window is no time, or holds fewer calls than its `minimum_requests`, or whose threshold
+    /// is no number from 0 to 1: it could never open.
     pub fn build(mut self) -> Result<Breakers, ConfigError> {
-        let Rules { open, max_open, probes, lease, .. } = self.rules;
+        let Rules { trip, open, max_open, probes, lease } = self.rules;
+        trip.check()?;
         if probes == 0 {
             return Err(ConfigError::new(
                 "half_open_max_requests is 0: a breaker that has opened would never close; 1 or more",
@@ -331,7 +371,7 @@ impl BreakersBuilder {
         }
         if lease.is_zero() {
             return Err(ConfigError::new(
-                "probe_lease is 0: no probe could succeed; give it the time of a slow answer",
+                "probe_lease is 0: any number of probes would go out at once; give it the time of a slow answer",
             ));
         }
         if max_open < open {

@@ -175,7 +175,7 @@ impl Machine {
 
     /// It was answered.
     pub(super) fn succeed(&mut self, admission: Admission, now: Instant) {
-        if !self.returns(admission, now) {
+        if !self.returns(admission, now, true) {
             return;
         }
         if let Some(began) = admission.began {
@@ -204,7 +204,7 @@ impl Machine {
         now: Instant,
         roll: f64,
     ) {
-        if !self.returns(admission, now) {
+        if !self.returns(admission, now, false) {
             return;
         }
         if let Some(hint) = hint {
@@ -231,11 +231,12 @@ impl Machine {
 
     /// It came to nothing that says anything: it was dropped, it panicked, or it was somebody else's fault.
     pub(super) fn release(&mut self, admission: Admission, now: Instant) {
-        self.returns(admission, now);
+        self.returns(admission, now, false);
     }
 
-    /// Whether what comes back may still change anything.
-    fn returns(&mut self, admission: Admission, now: Instant) -> bool {
+    /// Whether what comes back may still change anything. A probe's answer does, however late it is: or nothing would ever
+    /// close the breaker of a model whose answers take longer than a lease.
+    fn returns(&mut self, admission: Admission, now: Instant, is_answer: bool) -> bool {
         if admission.generation != self.generation {
             return false;
         }
@@ -246,8 +247,9 @@ impl Machine {
                 true
             }
             (Admitted::Probe(number), Phase::HalfOpen(probes)) => {
-                let at = probes.out.iter().position(|(probe, end)| *probe == number && now < *end);
-                at.map(|at| probes.out.swap_remove(at)).is_some()
+                let at = probes.out.iter().position(|(probe, _)| *probe == number);
+                let place = at.map(|at| probes.out.swap_remove(at));
+                is_answer || place.is_some_and(|(_, end)| now < end)
             }
             (Admitted::Probe(_), _) => false,
         }
@@ -303,7 +305,8 @@ impl Machine {
         self.generation += 1;
         self.pending = 0;
         self.tracker = Tracker::new(self.rules.trip);
-        self.change = Some(Change { from, to: self.phase.state(), reason, open_for: None });
+        let to = self.phase.state();
+        self.change = (from != to).then_some(Change { from, to, reason, open_for: None });
     }
 
     pub(super) fn force(&mut self, open: bool) {

@@ -29,7 +29,8 @@ enum LedBy {
     Call(Box<str>, Box<str>),
     /// Whatever is asked.
     Anything,
-    /// Each request is looked at: only the user's function knows, or the authority has credentials in it.
+    /// Each request is looked at: only the user's function knows, or the authority has credentials in it, or there was no
+    /// room for a breaker of its own, and there may be by now.
     Unknown,
 }
 
@@ -56,7 +57,8 @@ impl Place {
                 (LedBy::Uri(request.method().clone(), uri.path().into(), authority.into()), breaker)
             }
         };
-        let led_by = if endpoint.len() < authority.len() { LedBy::Unknown } else { led_by };
+        let must_look = endpoint.len() < authority.len() || breakers.is_shared(&breaker);
+        let led_by = if must_look { LedBy::Unknown } else { led_by };
         (Self { breakers: breakers.clone(), breaker, led_by }, request)
     }
 

@@ -4,6 +4,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
+use crate::error::ConfigError;
+
 /// When a closed breaker opens.
 ///
 /// Only failures that count are seen here, each request once, however often it was sent again.
@@ -62,7 +64,7 @@ pub enum Trip {
 pub enum Window {
     /// The last so many requests, from 1 to 10,000.
     Calls(u32),
-    /// The requests of so much time. It slides in steps of a tenth.
+    /// The requests of so much time, at least 10 ms. It slides in steps of a tenth.
     Time(Duration),
 }
 
@@ -109,6 +111,27 @@ impl Trip {
             *at_least = silence;
         }
         self
+    }
+
+    /// Says of what could never open why not.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let Self::FailureRate { threshold, window, minimum_requests } = *self else { return Ok(()) };
+        if !(0.0..=1.0).contains(&threshold) {
+            return Err(ConfigError::new(format!("threshold is {threshold}; it is a part, from 0 to 1")));
+        }
+        match window {
+            Window::Calls(calls) if minimum_requests > calls.clamp(1, MAX_CALLS) => {
+                let holds = calls.clamp(1, MAX_CALLS);
+                Err(ConfigError::new(format!(
+                    "minimum_requests is {minimum_requests}, and the window holds {holds} calls: the breaker would never \
+                     open; set a lower number, or a longer window"
+                )))
+            }
+            Window::Time(Duration::ZERO) => {
+                Err(ConfigError::new("the window is no time at all: the breaker would never open; 10 s or more"))
+            }
+            Window::Calls(_) | Window::Time(_) => Ok(()),
+        }
     }
 
     /// How many failures have to come before anything is concluded from them.

@@ -145,6 +145,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_calls_refused_together_the_least_use_counts() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        for used in [60, 90, 75] {
+            bound.refused(now, used);
+        }
+        assert_eq!(bound.in_force(now), Some(57));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_try_waits_twice_as_long_up_to_sixteen_minutes() {
+        let mut now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        bound.refused(now, 60);
+        for hold in [60, 120, 240, 480, 960, 960, 960] {
+            assert_eq!(bound.in_force(now + secs(hold)), Some(57));
+            assert_eq!(bound.in_force(now + secs(2 * hold)), Some(60), "{hold}");
+            now += secs(2 * hold);
+            bound.refused(now, 60);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nobody_else_is_blamed_for_a_refusal_at_the_limit_and_without_a_limit_nothing_is_lowered() {
         let now = Instant::now();
         let mut bound = Bound::new(Some(100));

@@ -107,7 +107,8 @@
 //! [`Kind::RateLimited`](crate::failure::Kind::RateLimited) when it would have to wait too long, with the wait as the hint;
 //! [`Kind::LargerThanQuota`](crate::failure::Kind::LargerThanQuota), the caller's fault, for a request that is proven to be
 //! larger than a whole minute's tokens; [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen) where the
-//! [`Gate`](crate::quota::Gate) is closed. Nothing was sent. Only the first is ever said to be worth another try at once.
+//! [`Gate`](crate::quota::Gate) is closed for whoever would have to wait; those who stand in line when it closes hear of it
+//! from the layer inside in their turn. Nothing was sent. Only the first is ever said to be worth another try at once.
 //!
 //! # Cancellation
 //!

@@ -176,19 +176,46 @@ fn a_probe_that_says_nothing_gives_its_place_back() {
 }
 
 #[test]
-fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_is_stale_then() {
+fn a_probe_that_hangs_gives_its_place_back_after_its_lease_and_its_failure_is_stale_then() {
     let mut bench = Bench::half_open(RULES);
     let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
     bench.wait(59);
     assert_eq!(bench.admit(), None);
     bench.wait(1);
     let probe = bench.admit().unwrap();
-    hung.iter().for_each(|hung| bench.succeed(*hung));
-    assert_eq!(bench.state(), State::HalfOpen);
     hung.iter().for_each(|hung| bench.fail(*hung));
     assert_eq!(bench.state(), State::HalfOpen);
     bench.succeed(probe);
     assert_eq!(bench.state(), State::Ramping);
+}
+
+#[test]
+fn a_late_failure_is_stale_even_if_nobody_has_come_since() {
+    let mut bench = Bench::half_open(RULES);
+    let hung: Vec<_> = (0..2).map(|_| bench.admit().unwrap()).collect();
+    bench.wait(60);
+    hung.iter().for_each(|hung| bench.fail(*hung));
+    assert_eq!(bench.state(), State::HalfOpen);
+    assert!(bench.admit().is_some() && bench.admit().is_some());
+}
+
+#[test]
+fn answers_that_take_longer_than_a_lease_close_it_too() {
+    for others in [0, 2] {
+        let mut bench = Bench::half_open(RULES);
+        let slow = bench.admit().unwrap();
+        bench.wait(100);
+        (0..others).for_each(|_| assert!(bench.admit().is_some()));
+        bench.succeed(slow);
+        assert_eq!(bench.state(), State::Ramping);
+    }
+    // Unless it has opened again since.
+    let mut bench = Bench::half_open(RULES);
+    let slow = bench.admit().unwrap();
+    bench.wait(100);
+    (0..2).for_each(|_| bench.fails());
+    bench.succeed(slow);
+    assert_eq!(bench.state(), State::Open);
 }
 
 #[test]
@@ -222,6 +249,27 @@ fn each_opening_is_longer_up_to_the_longest_and_by_chance() {
 }
 
 #[test]
+fn no_opening_is_shorter_than_the_shortest() {
+    let mut machine = Machine::new(Rules { open: Duration::from_secs(8), ..RULES });
+    let now = Instant::now();
+    for _ in 0..3 {
+        let call = machine.admit(now, 0.0).unwrap();
+        machine.fail(call, false, None, now, 0.0);
+    }
+    assert_eq!(machine.closed_for(now), Some(Duration::from_secs(8)), "though half of the longest is less");
+}
+
+#[test]
+fn one_slow_answer_in_twenty_is_no_measure() {
+    let mut latencies = Latencies::default();
+    (0..19).for_each(|_| latencies.add(Duration::from_secs(1)));
+    latencies.add(Duration::from_secs(100));
+    assert_eq!(latencies.p95(), Some(Duration::from_secs(1)));
+    latencies.add(Duration::from_secs(100));
+    assert_eq!(latencies.p95(), Some(Duration::from_secs(100)));
+}
+
+#[test]
 fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
     for (hint, lasts) in [(1, 3), (45, 45), (86_400, 300)] {
         let mut bench = Bench::new(RULES);
@@ -231,6 +279,40 @@ fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
         }
         assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(lasts)), "{hint}");
     }
+}
+
+#[test]
+fn a_success_takes_the_upstreams_wish_back() {
+    let mut bench = Bench::new(RULES);
+    let (one, other) = (bench.admit().unwrap(), bench.admit().unwrap());
+    bench.machine.fail(one, false, Some(Duration::from_secs(200)), bench.now, 0.5);
+    bench.succeed(other);
+    (0..3).for_each(|_| bench.fails());
+    assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(3)));
+}
+
+#[test]
+fn a_reset_forgets_the_upstreams_wish_and_how_often_it_has_opened() {
+    let mut bench = Bench::new(RULES);
+    for _ in 0..2 {
+        (0..2).for_each(|_| bench.fails());
+        let call = bench.admit().unwrap();
+        bench.machine.fail(call, false, Some(Duration::from_secs(200)), bench.now, 0.5);
+        assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(200)));
+        bench.machine.reset();
+    }
+    (0..3).for_each(|_| bench.fails());
+    assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(3)), "as the first time");
+}
+
+#[test]
+fn those_who_wait_are_spread() {
+    let waits = |bench: &mut Bench| [0.0, 0.5, 1.0].map(|roll| bench.machine.admit(bench.now, roll).unwrap_err());
+    let mut bench = Bench::open(RULES);
+    assert_eq!(waits(&mut bench), [3_000, 3_100, 3_200].map(Duration::from_millis), "until its time is over");
+    bench.wait(3);
+    assert!(bench.admit().is_some() && bench.admit().is_some());
+    assert_eq!(waits(&mut bench), [500, 750, 1_000].map(Duration::from_millis), "while the probes are out");
 }
 
 #[test]
@@ -329,6 +411,19 @@ fn a_force_lasts_until_it_is_reset_and_what_was_under_way_is_of_the_past() {
     assert_eq!(bench.state(), State::Open);
     bench.machine.reset();
     assert!((0..100).all(|_| bench.admit().is_some()));
+}
+
+#[test]
+fn what_stays_as_it_is_is_no_news() {
+    let mut bench = Bench::new(RULES);
+    bench.machine.reset();
+    assert_eq!(bench.machine.take_change(), None);
+    for (open, state) in [(true, State::ForcedOpen), (false, State::ForcedClosed)] {
+        bench.machine.force(open);
+        assert_eq!(bench.machine.take_change().map(|change| change.to), Some(state));
+        bench.machine.force(open);
+        assert_eq!(bench.machine.take_change(), None);
+    }
 }
 
 #[test]
@@ -511,7 +606,7 @@ proptest! {
                         _ => machine.release(admitted[at], now),
                     }
                     let call = &mut model.calls[at];
-                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease;
+                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease && !matches!(step, Step::Succeed(_));
                     let took = model.now - call.at;
                     let counts = !expired && call.of.2 == number;
                     call.done = true;
