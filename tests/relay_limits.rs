@@ -298,7 +298,7 @@ async fn tokens_are_counted_too() {
     let long = "word ".repeat(700);
     assert_eq!(status(&relay, prompt(FLASH, &long)).await, StatusCode::OK);
     let message = refusal(&relay, prompt(FLASH, &long)).await;
-    assert!(message.contains("701 of 1000 input tokens a minute"), "{message}");
+    assert!(message.contains("875 of 1000 input tokens a minute"), "{message}");
     // What is counted to be larger than a whole minute's quota would never be admitted.
     let response = send(client(&relay), prompt(FLASH, &"word ".repeat(1_200))).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
