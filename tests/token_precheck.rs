@@ -126,6 +126,37 @@ async fn what_is_no_json_is_refused_with_its_place() {
     encoded.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
     layer.layer(emulator.clone()).oneshot(encoded).await.unwrap();
     assert_eq!(emulator.journal().len(), 2);
+    // Google's reader takes more than JSON, and a body may be in another encoding.
+    let (upstream, sent) = recorder(hello);
+    let lenient = body(GENERATE, "{'contents': [{'parts': [{'text': 'x'},],},],}");
+    layer.layer(upstream.clone()).oneshot(lenient).await.unwrap();
+    let mut wide = body(GENERATE, "{\0}");
+    wide.headers_mut().insert(CONTENT_TYPE, "application/json; charset=UTF-16LE".parse().unwrap());
+    layer.layer(upstream).oneshot(wide).await.unwrap();
+    assert_eq!(sent.lock().len(), 2);
+    let mut narrow = body(GENERATE, "{");
+    narrow.headers_mut().insert(CONTENT_TYPE, "Application/JSON; Charset=\"UTF-8\"".parse().unwrap());
+    assert_eq!(refused(&layer, &emulator, narrow).await.kind(), Kind::InvalidRequest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_without_content_is_sent() {
+    let (upstream, sent) = recorder(hello);
+    let bodies = [
+        (GENERATE, r#"{"cachedContent":"cachedContents/x"}"#),
+        (
+            "/v1beta/models/m:countTokens",
+            r#"{"generateContentRequest":{"systemInstruction":{"parts":[{"text":"x"}]}}}"#,
+        ),
+        ("/v1beta/models/m:batchEmbedContents", r#"{"requests":[]}"#),
+        ("/v1beta/openai/embeddings", r#"{"model":"gemini-embedding-001","input":[[1,2],[3]]}"#),
+        (CHAT, r#"{"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[]}]}"#),
+    ];
+    let layer = TokenPrecheckLayer::default().ask_upstream(AskUpstream::Never);
+    for (uri, json) in bodies {
+        layer.layer(upstream.clone()).oneshot(body(uri, json)).await.unwrap();
+    }
+    assert_eq!(sent.lock().len(), bodies.len());
 }
 
 #[tokio::test(start_paused = true)]

@@ -87,7 +87,7 @@ where
         }
         Err(_) => return Checked::Passes(None),
     };
-    if claims_json && let Some(failure) = verdict::contents(findings.contents, &call) {
+    if claims_json && let Some(failure) = verdict::contents(&findings, &call) {
         return Checked::Refused(failure);
     }
     let Some(model) = call.shared_model() else { return Checked::Passes(None) };
@@ -278,9 +278,13 @@ fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
     }
 }
 
-/// Whether the body is said to be JSON: what is not, the upstream judges.
+/// Whether the body is said to be JSON in UTF-8: what is not, the upstream judges.
 fn claims_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    let value = value.to_ascii_lowercase();
+    let mut parts = value.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| part.strip_prefix("charset=")).unwrap_or("utf-8").trim_matches('"');
+    let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    is_json && matches!(charset, "utf-8" | "utf8" | "us-ascii")
 }

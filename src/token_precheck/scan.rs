@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::media::Media;
+use super::{malformed::unread, media::Media};
 
 /// Whoever hears the texts that count, in the order of the body.
 pub(crate) trait Listener {
@@ -59,8 +59,10 @@ pub(crate) struct MaxOutput {
 /// Why a body could not be read.
 #[derive(Debug)]
 pub(crate) enum Unread {
-    /// It is no JSON: what is wrong, and where.
+    /// It is certainly no JSON: what is wrong, and where.
     Malformed { message: String, line: usize, column: usize },
+    /// It is no JSON by the book; the upstream may take it.
+    Odd,
     /// The listener has heard enough.
     Enough,
     /// It is nested too deep to be read here; the upstream may take it.
@@ -76,18 +78,8 @@ pub(crate) fn scan(body: &[u8], listener: &mut dyn Listener) -> Result<Findings,
     match walked {
         Ok(()) => Ok(walk.findings),
         Err(_) if walk.enough => Err(Unread::Enough),
-        Err(error) => Err(unread(&error)),
+        Err(error) => Err(unread(body, &error)),
     }
-}
-
-fn unread(error: &serde_json::Error) -> Unread {
-    let message = error.to_string();
-    // serde_json has no name for it.
-    if message.starts_with("recursion limit exceeded") {
-        return Unread::TooDeep;
-    }
-    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    Unread::Malformed { message, line: error.line(), column: error.column() }
 }
 
 struct Walk<'l> {
@@ -98,7 +90,17 @@ struct Walk<'l> {
     begins: usize,
 }
 
+/// The key behind which serde_json hides a number, in programs that turn on its `arbitrary_precision`.
+const NUMBER: &str = "$serde_json::private::Number";
+
 impl Walk<'_> {
+    /// Something stands here that the upstream may take for content.
+    fn is_content(&mut self, place: Place) {
+        if matches!(place, Place::Contents | Place::Content | Place::Parts | Place::Part) {
+            self.findings.contents = Contents::Present;
+        }
+    }
+
     fn hear<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
         if self.listener.hear(text) {
             return Ok(());
@@ -110,9 +112,10 @@ impl Walk<'_> {
     fn max_output(&mut self, raw: &str) {
         // proto3's JSON takes numbers in quotes, and whole numbers with a point.
         let text = raw.trim_matches('"');
-        let tokens = text.parse().ok().or_else(|| text.parse().ok().map(|tokens: f64| tokens as i64));
+        let float = || text.parse().ok().filter(|tokens: &f64| tokens.is_finite()).map(|tokens| tokens as i64);
+        let Some(tokens) = text.parse().ok().or_else(float) else { return };
         let Some(start) = (raw.as_ptr() as usize).checked_sub(self.begins) else { return };
-        self.findings.max_output = tokens.map(|tokens| MaxOutput { tokens, at: start..start + raw.len() });
+        self.findings.max_output = Some(MaxOutput { tokens, at: start..start + raw.len() });
     }
 }
 
@@ -154,6 +157,8 @@ enum Place {
     Dictionary,
     /// A text that counts, or a list of such texts.
     Text,
+    /// Who speaks: of itself, that says nothing.
+    Speaker,
     Ignored,
 }
 
@@ -173,6 +178,7 @@ impl Place {
 
             (Self::Contents | Self::Content | Self::System, "parts" | "content") => Self::Parts,
             (Self::Contents | Self::Content, "tool_calls") => Self::ToolCalls,
+            (Self::Contents | Self::Content, "role" | "name") => Self::Speaker,
             (Self::Parts | Self::Part | Self::Contents | Self::Content | Self::System, "text") => Self::Text,
             (Self::Parts | Self::Part, "functionCall" | "function_call") => Self::FunctionCall,
             (Self::Parts | Self::Part, "functionResponse" | "function_response") => Self::FunctionResponse,
@@ -251,7 +257,7 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.place {
             // Nobody looks at it: it is skipped at the reader's own pace.
-            Place::Ignored => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            Place::Ignored | Place::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
             // Base64 is ASCII: nobody need check that it is UTF-8.
             Place::BlobData => deserializer.deserialize_bytes(self),
             Place::MaxOutput => {
@@ -284,17 +290,9 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             if place == Place::Request && next == Place::Contents {
                 walk.findings.contents = walk.findings.contents.max(Contents::Empty);
             }
-            if matches!(
-                next,
-                Place::Text
-                    | Place::FunctionCall
-                    | Place::FunctionResponse
-                    | Place::Blob
-                    | Place::ImageUrl
-                    | Place::ToolCalls
-            ) && matches!(place, Place::Part | Place::Parts | Place::Content | Place::Contents)
-            {
-                walk.findings.contents = Contents::Present;
+            // Of a kind that is not known here, perhaps.
+            if !matches!(next, Place::Parts | Place::Speaker) {
+                walk.is_content(place);
             }
             map.next_value_seed(At { walk, place: next })?;
         }
@@ -307,8 +305,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let place = self.place.element();
         while seq.next_element_seed(At { walk: self.walk, place })?.is_some() {
-            // A part of a kind that is not known here is a part.
-            if place == Place::Part {
+            // Any part is one, and a list in place of a content holds the numbers of tokens.
+            if matches!(self.place, Place::Parts | Place::Content) {
                 self.walk.findings.contents = Contents::Present;
             }
         }
@@ -322,8 +320,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             Place::ImageUrl => walk.findings.media.image_url(text),
             Place::Cached => walk.findings.has_cached_content |= !text.is_empty(),
             _ if place.is_text() => {
-                if !text.is_empty() && matches!(place, Place::Contents | Place::Content | Place::Parts | Place::Part) {
-                    walk.findings.contents = Contents::Present;
+                if !text.is_empty() || place != Place::Contents {
+                    walk.is_content(place);
                 }
                 walk.hear(text)?;
             }
@@ -340,14 +338,17 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     }
 
     fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.walk.is_content(self.place);
         Ok(())
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.walk.is_content(self.place);
         Ok(())
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.walk.is_content(self.place);
         Ok(())
     }
 
@@ -382,6 +383,10 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Place, E> {
+        if key == NUMBER {
+            self.walk.is_content(self.place);
+            return Ok(Place::Ignored);
+        }
         if self.place.counts_keys() {
             self.walk.hear(key)?;
         }
@@ -429,9 +434,17 @@ mod tests {
                 (number, number.trim_matches('"').replace(".0", ""))
             );
         }
-        for body in [r#"{"max_tokens":"many"}"#, r#"{"max_tokens":null}"#, r#"{"max_tokens":{}}"#, "{}"] {
+        for body in [
+            r#"{"max_tokens":"many"}"#,
+            r#"{"max_tokens":null}"#,
+            r#"{"max_tokens":{}}"#,
+            r#"{"max_tokens":"NaN"}"#,
+            "{}",
+        ] {
             assert_eq!(scanned(body).0.max_output, None, "{body}");
         }
+        let both = r#"{"max_tokens":5,"max_completion_tokens":null}"#;
+        assert_eq!(output(&scanned(both).0), Some(5));
     }
 
     #[test]
@@ -538,9 +551,71 @@ mod tests {
             (r#"{"messages":[{"role":"user","content":"x"}]}"#, Contents::Present),
             (r#"{"input":"x"}"#, Contents::Present),
             (r#"{"content":{"parts":[{"inlineData":{"data":"AA=="}}]}}"#, Contents::Present),
+            // What nobody here knows may be content.
+            (r#"{"contents":{"parts":{"newKind":{}}}}"#, Contents::Present),
+            (r#"{"contents":[{"newParts":[]}]}"#, Contents::Present),
+            (r#"{"instances":[{"prompt":"x"}]}"#, Contents::Present),
+            (r#"{"messages":[{"role":"assistant","content":null}]}"#, Contents::Empty),
+            (r#"{"messages":[{"role":"assistant","name":"n","content":null,"function_call":{}}]}"#, Contents::Present),
+            (r#"{"messages":[{"role":"assistant","content":null,"refusal":"no"}]}"#, Contents::Present),
+            (r#"{"messages":[{"role":"user","content":""}]}"#, Contents::Present),
+            // Tokens in place of texts.
+            (r#"{"input":[1,2,3]}"#, Contents::Present),
+            (r#"{"input":[[1,2],[3]]}"#, Contents::Present),
+            (r#"{"input":""}"#, Contents::Empty),
         ] {
             assert_eq!(scanned(body).0.contents, contents, "{body}");
         }
+    }
+
+    #[test]
+    fn numbers_are_not_heard_however_they_are_kept() {
+        let kept =
+            r#"{"contents":[{"parts":[{"functionCall":{"args":{"n":{"$serde_json::private::Number":"12"}}}}]}]}"#;
+        assert_eq!(scanned(kept).1, ["n"]);
+    }
+
+    #[test]
+    fn what_only_googles_reader_takes_is_odd_and_what_nobody_takes_is_malformed() {
+        for odd in [
+            "{\"contents\":[1,]}",
+            "{\"contents\":[1],}",
+            "{'contents':[1]}",
+            "{contents:[1]}",
+            "{\"contents\":'x'}",
+            "{\"contents\":\"a\nb\"}",
+            "{\"contents\":\"it\\'s\"}",
+            "{\"contents\":\"\\ud83d\"}",
+            "{\"contents\":}",
+            "{\"contents\":0x1F}",
+            "{\"contents\":[1,,2]}",
+            "{\"contents\":NaN}",
+            "{\"contents\":1e999}",
+            "{\"contents\"\u{c}:1}",
+            "\u{feff}{}",
+            "// comment\n{}",
+            "{\"contents\":[{\"parts\":[{\"inlineData\":{\"data\":null}}]}]}",
+        ] {
+            let read = scan(odd.as_bytes(), &mut Heard::default());
+            assert!(matches!(read, Err(Unread::Odd)), "{odd:?}: {read:?}");
+        }
+        for malformed in [
+            "",
+            "{",
+            "{\"a\":[}",
+            "{\"a\":[1,}",
+            "{\"a\" 1}",
+            "{\"a\":\"b\" \"c\"}",
+            "[\"a\"}",
+            "{\"a\":[\"b\"}",
+            "{}}",
+            "{\"a\":\"b",
+        ] {
+            let read = scan(malformed.as_bytes(), &mut Heard::default());
+            assert!(matches!(read, Err(Unread::Malformed { .. })), "{malformed:?}: {read:?}");
+        }
+        assert!(matches!(scan(b"{\"a\":\"\xff\"}", &mut Heard::default()), Ok(_)), "skipped");
+        assert!(matches!(scan(b"{\"contents\":\"\xff\"}", &mut Heard::default()), Err(Unread::Odd)));
     }
 
     #[test]
