@@ -235,6 +235,32 @@ async fn a_list_is_fetched_on_demand_and_the_call_waits_for_it() {
     assert_eq!((begun.elapsed(), lists_asked(&emulator)), (secs(0), 1));
     upkeep.abort();
 
+    // A name that no list judges is not waited for.
+    let models = ModelTable::new();
+    let upkeep = tokio::spawn(models.refresh_on_demand(lists.clone()));
+    let never = ModelTable::builder().fresh_for(Duration::ZERO).build();
+    let useless = tokio::spawn(never.refresh_on_demand(lists));
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    let long = format!("/v1beta/models/{}:generateContent", "x".repeat(129));
+    let openapi = body(
+        "/v1/projects/p/locations/l/endpoints/openapi/chat/completions",
+        r#"{"model":"google/gemini-2.5-flsh","messages":[{"role":"user","content":"x"}]}"#,
+    );
+    for (models, request) in [
+        (&models, text("/v1beta/tunedModels/mine:generateContent", 40)),
+        (&models, text(&long, 40)),
+        (&models, text("/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-flsh:generateContent", 40)),
+        (&models, openapi),
+        (&never, misspelt()),
+    ] {
+        let sent = emulator.journal().len();
+        TokenPrecheckLayer::new(models.clone()).layer(emulator.clone()).oneshot(request).await.unwrap();
+        assert_eq!((begun.elapsed(), lists_asked(&emulator), emulator.journal().len()), (secs(0), 1, sent + 1));
+    }
+    upkeep.abort();
+    useless.abort();
+
     // A list that does not come is waited for as long as is set; one that fails is not waited for again, for 30 s.
     for (trouble, waits) in [(Trouble::hang(), 5), (Trouble::overloaded(), 0)] {
         let emulator = Emulator::builder()
@@ -473,6 +499,56 @@ async fn the_cost_is_said_exactly_or_as_an_estimate_that_learns() {
     let count = text("/v1beta/models/gemini-2.5-pro:countTokens", 400);
     layer.layer(upstream.clone()).oneshot(count).await.unwrap();
     assert_eq!(sent.lock().pop().unwrap().0, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_text_teaches_nothing_of_texts() {
+    let (upstream, sent) = recorder(|| {
+        let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":900000}}"#;
+        Response::builder().header(CONTENT_TYPE, "application/json").body(Full::from(answer)).unwrap()
+    });
+    let upstream = ServiceBuilder::new().layer(ClassifyLayer::new()).service(upstream);
+    let layer = by_bytes(ModelTable::new()).ask_upstream(AskUpstream::Never);
+    let prose = "abc ".repeat(1_000);
+    for besides in [
+        r#""cachedContent":"cachedContents/x","#,
+        r#""systemInstruction":{"parts":[{"fileData":{"fileUri":"u"}}]},"#,
+        r#""contents":[{"parts":[{"fileData":{"mimeType":"video/mp4","fileUri":"u"}}]}],"#,
+        "",
+    ] {
+        let json = format!(r#"{{{besides}"contents":[{{"parts":[{{"text":"{prose}"}}]}}]}}"#);
+        let response = layer.layer(upstream.clone()).oneshot(body(GENERATE, &json)).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let cost = sent.lock().pop().unwrap().0.unwrap();
+        assert!(cost.certainty == Certainty::Estimate && cost.tokens < 2_000, "{besides}: {cost:?}");
+    }
+    // No more than its bytes, whatever was learned.
+    layer.layer(upstream).oneshot(text(GENERATE, 4_000)).await.unwrap();
+    assert_eq!(sent.lock().pop().unwrap().0.unwrap().tokens, 4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_of_another_vocabulary_is_believed() {
+    #[derive(Debug)]
+    struct Texts;
+    impl CountTokens for Texts {
+        fn counter(&self, _: &str) -> Box<dyn TextCounter> {
+            Box::new(One(0))
+        }
+    }
+    struct One(u64);
+    impl TextCounter for One {
+        fn push(&mut self, _: &str) {
+            self.0 += 1;
+        }
+        fn count(&self) -> Count {
+            Count::exactly(self.0)
+        }
+    }
+    let (upstream, sent) = recorder(hello);
+    let layer = TokenPrecheckLayer::default().counter(Texts);
+    layer.layer(upstream).oneshot(text(GENERATE, 4_000)).await.unwrap();
+    assert_eq!(sent.lock().pop().unwrap().0.unwrap(), TokenCost::at_least(1));
 }
 
 #[tokio::test(start_paused = true)]
