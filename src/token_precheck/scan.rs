@@ -294,7 +294,12 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             if !matches!(next, Place::Parts | Place::Speaker) {
                 walk.is_content(place);
             }
+            let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
+            if next == Place::System {
+                // What the system says is nothing to answer.
+                walk.findings.contents = contents;
+            }
         }
         if place == Place::Blob {
             walk.findings.media.end();
@@ -396,7 +401,8 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -563,6 +569,7 @@ mod tests {
             (r#"{"input":[1,2,3]}"#, Contents::Present),
             (r#"{"input":[[1,2],[3]]}"#, Contents::Present),
             (r#"{"input":""}"#, Contents::Empty),
+            (r#"{"contents":[],"systemInstruction":{"parts":[{"text":"x"}]}}"#, Contents::Empty),
         ] {
             assert_eq!(scanned(body).0.contents, contents, "{body}");
         }
@@ -631,5 +638,123 @@ mod tests {
         assert!(matches!(read, Ok(_) | Err(Unread::TooDeep)), "{read:?}");
         let many = format!("{{\"contents\":[{{\"parts\":[{}]}}]}}", vec![r#"{"text":"x"}"#; 200].join(","));
         assert!(matches!(scan(many.as_bytes(), &mut Heard::default()), Err(Unread::Enough)));
+    }
+
+    /// What a tree of the body says, place by place: slow, and easy to read.
+    mod plain {
+        use serde_json::Value;
+
+        /// The members of an object that have one of these names.
+        fn members<'v>(value: &'v Value, names: &'static [&'static str]) -> impl Iterator<Item = &'v Value> {
+            let object = value.as_object().into_iter().flatten();
+            object.filter(move |(key, _)| names.contains(&key.as_str())).map(|(_, value)| value)
+        }
+
+        /// A list's elements, or the one that is in no list.
+        fn each(value: &Value) -> impl Iterator<Item = &Value> {
+            let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            list.iter()
+        }
+
+        pub(super) fn texts(request: &Value) -> Vec<String> {
+            let mut heard = Vec::new();
+            for contents in members(request, &["contents"]) {
+                each(contents).for_each(|content| said(content, &mut heard));
+            }
+            members(request, &["systemInstruction"]).for_each(|content| said(content, &mut heard));
+            heard.sort_unstable();
+            heard
+        }
+
+        fn said(content: &Value, heard: &mut Vec<String>) {
+            heard.extend(content.as_str().map(str::to_owned));
+            members(content, &["text"]).for_each(|text| strings(text, heard));
+            for part in members(content, &["parts"]).flat_map(each) {
+                heard.extend(part.as_str().map(str::to_owned));
+                members(part, &["text"]).for_each(|text| strings(text, heard));
+                for call in members(part, &["functionCall", "function_call"]) {
+                    members(call, &["name"]).for_each(|name| strings(name, heard));
+                    members(call, &["args"]).for_each(|args| dictionary(args, heard));
+                }
+            }
+        }
+
+        /// A text, or texts in lists.
+        fn strings(value: &Value, heard: &mut Vec<String>) {
+            heard.extend(value.as_str().map(str::to_owned));
+            value.as_array().into_iter().flatten().for_each(|value| strings(value, heard));
+        }
+
+        fn dictionary(value: &Value, heard: &mut Vec<String>) {
+            heard.extend(value.as_str().map(str::to_owned));
+            value.as_array().into_iter().flatten().for_each(|value| dictionary(value, heard));
+            for (key, value) in value.as_object().into_iter().flatten() {
+                heard.push(key.clone());
+                dictionary(value, heard);
+            }
+        }
+
+        /// Whether it is certain that nobody says anything.
+        pub(super) fn is_empty(contents: &Value) -> bool {
+            let nothing = |parts: &Value| match parts {
+                Value::Null | Value::Bool(_) => true,
+                Value::Array(parts) => parts.is_empty(),
+                Value::Object(part) => part.is_empty(),
+                _ => false,
+            };
+            let silent = |content: &Value| match content {
+                Value::Object(content) => content.iter().all(|(key, value)| match key.as_str() {
+                    "role" | "name" => true,
+                    "parts" => nothing(value),
+                    _ => false,
+                }),
+                content => nothing(content),
+            };
+            match contents {
+                Value::Array(contents) => contents.iter().all(silent),
+                Value::String(text) => text.is_empty(),
+                contents => silent(contents),
+            }
+        }
+    }
+
+    /// Any JSON of few names.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-cé\"\\\\\n]{0,3}".prop_map(Value::from),
+        ];
+        let names = prop::sample::select(vec![
+            "parts",
+            "text",
+            "role",
+            "functionCall",
+            "function_call",
+            "name",
+            "args",
+            "other",
+        ]);
+        leaf.prop_recursive(6, 64, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::hash_map(names.clone().prop_map(str::to_owned), inner, 0..5)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn a_walk_finds_what_a_tree_shows(contents in values(), system in values()) {
+            let request = json!({"contents": contents, "systemInstruction": system});
+            let (findings, mut heard) = scanned(&request.to_string());
+            heard.sort_unstable();
+            prop_assert_eq!(heard, plain::texts(&request));
+            let expected = if plain::is_empty(&contents) { Contents::Empty } else { Contents::Present };
+            prop_assert_eq!(findings.contents, expected, "{}", contents);
+        }
     }
 }
