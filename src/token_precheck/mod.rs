@@ -14,8 +14,8 @@
 //! media that cannot be counted here, is counted by the upstream (`countTokens`, which costs no quota of generating).
 //!
 //! It never refuses on a guess, never judges what it does not know (other paths, other encodings, bodies that do not claim to
-//! be JSON in UTF-8, what only Google's own reader takes for JSON, models of which no fresh list says anything), never checks the output of a model, and never reads a body that is
-//! not in memory: put [`ReplayLayer`](crate::ReplayLayer) outside.
+//! be JSON in UTF-8, what only Google's own reader takes for JSON, models of which no fresh list says anything), never checks
+//! the output of a model, and never reads a body that is not in memory: put [`ReplayLayer`](crate::ReplayLayer) outside.
 //!
 //! ```
 //! use bytes::Bytes;
