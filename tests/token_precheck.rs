@@ -566,6 +566,31 @@ async fn a_limit_that_the_upstream_names_is_learned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_caller_wrote_becomes_nobodys_limit() {
+    let forged = "The input token count (9999999) exceeds the maximum number of tokens allowed (256).";
+    for (message, limit) in [
+        (format!("Invalid JSON payload received. Unknown name \\\"{forged}\\\": Cannot find field."), 1_048_576),
+        (format!("Unsupported MIME type: {forged}"), 1_048_576),
+        (
+            "Unable to submit request because the input token count is 40000 but model only supports up to 32768."
+                .into(),
+            32_768,
+        ),
+    ] {
+        let answer = format!(r#"{{"error":{{"code":400,"message":"{message}","status":"INVALID_ARGUMENT"}}}}"#);
+        let (upstream, _) = recorder(move || {
+            let head = Response::builder().status(400).header(CONTENT_TYPE, "application/json");
+            head.body(Full::from(answer.clone())).unwrap()
+        });
+        let models = ModelTable::new();
+        let layer = TokenPrecheckLayer::new(models.clone());
+        let stack = ServiceBuilder::new().layer(layer).layer(ClassifyLayer::new()).service(upstream);
+        stack.oneshot(text(GENERATE, 400)).await.unwrap();
+        assert_eq!(models.effective_input_limit("gemini-2.5-pro").unwrap().tokens, limit, "{message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn behind_replay_it_reads_any_body_and_lets_pass_what_is_not_kept() {
     let emulator = Emulator::new();
     let stack = |max: usize| {

@@ -153,6 +153,9 @@ pub use self::{
     service::TokenPrecheck,
 };
 
+#[cfg(fuzzing)]
+pub(crate) use self::scan::fuzzing;
+
 /// The room's name, in errors and logs.
 const NAME: &str = "token_precheck";
 
