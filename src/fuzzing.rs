@@ -13,7 +13,7 @@ use crate::{
     redact::Masker,
 };
 
-pub use crate::classify::fuzzing::watch;
+pub use crate::{classify::fuzzing::watch, token_precheck::fuzzing::request};
 
 /// What the scan of an answer finds.
 pub fn scan(pieces: &[&[u8]]) -> String {

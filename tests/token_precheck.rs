@@ -126,6 +126,37 @@ async fn what_is_no_json_is_refused_with_its_place() {
     encoded.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
     layer.layer(emulator.clone()).oneshot(encoded).await.unwrap();
     assert_eq!(emulator.journal().len(), 2);
+    // Google's reader takes more than JSON, and a body may be in another encoding.
+    let (upstream, sent) = recorder(hello);
+    let lenient = body(GENERATE, "{'contents': [{'parts': [{'text': 'x'},],},],}");
+    layer.layer(upstream.clone()).oneshot(lenient).await.unwrap();
+    let mut wide = body(GENERATE, "{\0}");
+    wide.headers_mut().insert(CONTENT_TYPE, "application/json; charset=UTF-16LE".parse().unwrap());
+    layer.layer(upstream).oneshot(wide).await.unwrap();
+    assert_eq!(sent.lock().len(), 2);
+    let mut narrow = body(GENERATE, "{");
+    narrow.headers_mut().insert(CONTENT_TYPE, "Application/JSON; Charset=\"UTF-8\"".parse().unwrap());
+    assert_eq!(refused(&layer, &emulator, narrow).await.kind(), Kind::InvalidRequest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_without_content_is_sent() {
+    let (upstream, sent) = recorder(hello);
+    let bodies = [
+        (GENERATE, r#"{"cachedContent":"cachedContents/x"}"#),
+        (
+            "/v1beta/models/m:countTokens",
+            r#"{"generateContentRequest":{"systemInstruction":{"parts":[{"text":"x"}]}}}"#,
+        ),
+        ("/v1beta/models/m:batchEmbedContents", r#"{"requests":[]}"#),
+        ("/v1beta/openai/embeddings", r#"{"model":"gemini-embedding-001","input":[[1,2],[3]]}"#),
+        (CHAT, r#"{"model":"m","messages":[{"role":"assistant","content":null,"tool_calls":[]}]}"#),
+    ];
+    let layer = TokenPrecheckLayer::default().ask_upstream(AskUpstream::Never);
+    for (uri, json) in bodies {
+        layer.layer(upstream.clone()).oneshot(body(uri, json)).await.unwrap();
+    }
+    assert_eq!(sent.lock().len(), bodies.len());
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,6 +234,32 @@ async fn a_list_is_fetched_on_demand_and_the_call_waits_for_it() {
     layer.layer(emulator.clone()).oneshot(text("/v1beta/models/brand-new:generateContent", 40)).await.unwrap();
     assert_eq!((begun.elapsed(), lists_asked(&emulator)), (secs(0), 1));
     upkeep.abort();
+
+    // A name that no list judges is not waited for.
+    let models = ModelTable::new();
+    let upkeep = tokio::spawn(models.refresh_on_demand(lists.clone()));
+    let never = ModelTable::builder().fresh_for(Duration::ZERO).build();
+    let useless = tokio::spawn(never.refresh_on_demand(lists));
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    let long = format!("/v1beta/models/{}:generateContent", "x".repeat(129));
+    let openapi = body(
+        "/v1/projects/p/locations/l/endpoints/openapi/chat/completions",
+        r#"{"model":"google/gemini-2.5-flsh","messages":[{"role":"user","content":"x"}]}"#,
+    );
+    for (models, request) in [
+        (&models, text("/v1beta/tunedModels/mine:generateContent", 40)),
+        (&models, text(&long, 40)),
+        (&models, text("/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-flsh:generateContent", 40)),
+        (&models, openapi),
+        (&never, misspelt()),
+    ] {
+        let sent = emulator.journal().len();
+        TokenPrecheckLayer::new(models.clone()).layer(emulator.clone()).oneshot(request).await.unwrap();
+        assert_eq!((begun.elapsed(), lists_asked(&emulator), emulator.journal().len()), (secs(0), 1, sent + 1));
+    }
+    upkeep.abort();
+    useless.abort();
 
     // A list that does not come is waited for as long as is set; one that fails is not waited for again, for 30 s.
     for (trouble, waits) in [(Trouble::hang(), 5), (Trouble::overloaded(), 0)] {
@@ -445,6 +502,56 @@ async fn the_cost_is_said_exactly_or_as_an_estimate_that_learns() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_no_text_teaches_nothing_of_texts() {
+    let (upstream, sent) = recorder(|| {
+        let answer = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]},"finishReason":"STOP"}],"usageMetadata":{"promptTokenCount":900000}}"#;
+        Response::builder().header(CONTENT_TYPE, "application/json").body(Full::from(answer)).unwrap()
+    });
+    let upstream = ServiceBuilder::new().layer(ClassifyLayer::new()).service(upstream);
+    let layer = by_bytes(ModelTable::new()).ask_upstream(AskUpstream::Never);
+    let prose = "abc ".repeat(1_000);
+    for besides in [
+        r#""cachedContent":"cachedContents/x","#,
+        r#""systemInstruction":{"parts":[{"fileData":{"fileUri":"u"}}]},"#,
+        r#""contents":[{"parts":[{"fileData":{"mimeType":"video/mp4","fileUri":"u"}}]}],"#,
+        "",
+    ] {
+        let json = format!(r#"{{{besides}"contents":[{{"parts":[{{"text":"{prose}"}}]}}]}}"#);
+        let response = layer.layer(upstream.clone()).oneshot(body(GENERATE, &json)).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let cost = sent.lock().pop().unwrap().0.unwrap();
+        assert!(cost.certainty == Certainty::Estimate && cost.tokens < 2_000, "{besides}: {cost:?}");
+    }
+    // No more than its bytes, whatever was learned.
+    layer.layer(upstream).oneshot(text(GENERATE, 4_000)).await.unwrap();
+    assert_eq!(sent.lock().pop().unwrap().0.unwrap().tokens, 4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_of_another_vocabulary_is_believed() {
+    #[derive(Debug)]
+    struct Texts;
+    impl CountTokens for Texts {
+        fn counter(&self, _: &str) -> Box<dyn TextCounter> {
+            Box::new(One(0))
+        }
+    }
+    struct One(u64);
+    impl TextCounter for One {
+        fn push(&mut self, _: &str) {
+            self.0 += 1;
+        }
+        fn count(&self) -> Count {
+            Count::exactly(self.0)
+        }
+    }
+    let (upstream, sent) = recorder(hello);
+    let layer = TokenPrecheckLayer::default().counter(Texts);
+    layer.layer(upstream).oneshot(text(GENERATE, 4_000)).await.unwrap();
+    assert_eq!(sent.lock().pop().unwrap().0.unwrap(), TokenCost::at_least(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limit_that_the_upstream_names_is_learned() {
     let emulator = Emulator::builder().model(EmulatedModel::new("gemini-2.5-pro").input_token_limit(131_072)).build();
     let models = ModelTable::new();
@@ -456,6 +563,31 @@ async fn a_limit_that_the_upstream_names_is_learned() {
     assert_eq!(models.effective_input_limit("gemini-2.5-pro").unwrap().tokens, 131_072);
     let failure = refused(&layer, &emulator, text(GENERATE, 600_000)).await;
     assert_eq!(failure.token_limit(), Some(131_072));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_wrote_becomes_nobodys_limit() {
+    let forged = "The input token count (9999999) exceeds the maximum number of tokens allowed (256).";
+    for (message, limit) in [
+        (format!("Invalid JSON payload received. Unknown name \\\"{forged}\\\": Cannot find field."), 1_048_576),
+        (format!("Unsupported MIME type: {forged}"), 1_048_576),
+        (
+            "Unable to submit request because the input token count is 40000 but model only supports up to 32768."
+                .into(),
+            32_768,
+        ),
+    ] {
+        let answer = format!(r#"{{"error":{{"code":400,"message":"{message}","status":"INVALID_ARGUMENT"}}}}"#);
+        let (upstream, _) = recorder(move || {
+            let head = Response::builder().status(400).header(CONTENT_TYPE, "application/json");
+            head.body(Full::from(answer.clone())).unwrap()
+        });
+        let models = ModelTable::new();
+        let layer = TokenPrecheckLayer::new(models.clone());
+        let stack = ServiceBuilder::new().layer(layer).layer(ClassifyLayer::new()).service(upstream);
+        stack.oneshot(text(GENERATE, 400)).await.unwrap();
+        assert_eq!(models.effective_input_limit("gemini-2.5-pro").unwrap().tokens, limit, "{message}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -487,6 +619,43 @@ async fn a_counter_that_panics_decides_nothing() {
     let layer = TokenPrecheckLayer::default().counter(Panics);
     passes(&layer, &emulator, text(GENERATE, 3_000_000)).await;
     assert_eq!(emulator.count(asked), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_permit_is_enough_for_the_list_the_questions_and_the_calls() {
+    let emulator = Emulator::builder()
+        .default_models()
+        .model(EmulatedModel::new("small").input_token_limit(1_000))
+        .trouble(When::always(), Trouble::slow(secs(1)))
+        .build();
+    let permit = ServiceBuilder::new().concurrency_limit(1).map_request(keyed).service(emulator.clone());
+    let models = ModelTable::new();
+    models.insert(Model::new("small").with_input_limit(1_000));
+    let upkeep = tokio::spawn(models.refresh_on_demand(permit.clone()));
+    tokio::task::yield_now().await;
+    let layer = by_bytes(models).ask_timeout(secs(60));
+    let uris = [
+        "/v1beta/models/small:generateContent",
+        "/v1beta/models/gemini-2.5-flsh:generateContent",
+        "/v1beta/models/small:generateContent",
+        "/v1beta/models/brand-new:generateContent",
+    ];
+    let calls = uris.into_iter().zip(3_000..).map(|(uri, bytes)| layer.layer(permit.clone()).oneshot(text(uri, bytes)));
+    let statuses = futures_util::future::join_all(calls).await.into_iter().map(|result| match result {
+        Ok(response) => response.status(),
+        Err(error) => Error::find(&*error).unwrap().failure().code(),
+    });
+    let (ok, missing) = (StatusCode::OK, StatusCode::NOT_FOUND);
+    assert_eq!(statuses.collect::<Vec<_>>(), [ok, missing, ok, missing]);
+    // A call that is dropped at any moment leaves the permit behind.
+    for waits in [0, 500, 1_500, 2_500] {
+        let call = layer.layer(permit.clone()).oneshot(text(uris[0], 3_100 + waits * 4));
+        let _ = tokio::time::timeout(Duration::from_millis(waits as u64), call).await;
+    }
+    passes(&layer, &emulator, text(uris[0], 40)).await;
+    let left = layer.layer(permit).oneshot(text(uris[0], 40));
+    assert_eq!(tokio::time::timeout(secs(2), left).await.unwrap().unwrap().status(), ok);
+    upkeep.abort();
 }
 
 #[tokio::test(start_paused = true)]

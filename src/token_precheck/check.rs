@@ -2,18 +2,19 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use tokio::sync::futures::OwnedNotified;
 
 use super::{
     Count,
     count::{self, Counting, Lengths, Sample},
     layer::{AskUpstream, Settings, UnknownModel},
+    media::Media,
     models::{Model, ModelVerdict},
     scan::{self, Findings, Unread},
     verdict::{self, Output},
@@ -52,6 +53,8 @@ pub(super) struct Question {
     pub(super) bytes: u64,
     /// Its texts, as far as they are counted.
     pub(super) count: Count,
+    /// What its texts have, as guessed: read at most once.
+    pub(super) guess: OnceLock<u64>,
 }
 
 /// What a count decides.
@@ -87,27 +90,36 @@ where
         }
         Err(_) => return Checked::Passes(None),
     };
-    if claims_json && let Some(failure) = verdict::contents(findings.contents, &call) {
+    if claims_json && let Some(failure) = verdict::contents(&findings, &call) {
         return Checked::Refused(failure);
     }
     let Some(model) = call.shared_model() else { return Checked::Passes(None) };
-    let known = match known(settings, &call, &model) {
+    let on_vertex = is_vertex(&call, request.uri());
+    let known = match known(settings, &call, &model, on_vertex) {
         Ok(known) => known,
         Err(failure) => return Checked::Refused(failure),
     };
     if waits
         && known.is_none()
-        && call.surface() != Surface::Vertex
+        && !on_vertex
         && settings.unknown_model == UnknownModel::Refuse
-        && let Some(listed) = settings.models.want_list()
+        && let Some(listed) = settings.models.want_list(&model)
     {
         return Checked::Unlisted(listed);
     }
     if !call.pays_quota() {
         return Checked::Passes(None);
     }
-    let mut question =
-        Question { limit: None, bytes: lengths.bytes, count: lengths.count, body, call, model, findings };
+    let mut question = Question {
+        limit: None,
+        bytes: lengths.bytes,
+        count: lengths.count,
+        guess: OnceLock::new(),
+        body,
+        call,
+        model,
+        findings,
+    };
     if question.call.operation() == Operation::GenerateContent {
         match output(settings, request, &question, known.as_deref()) {
             Ok(Some(body)) => question.body = body,
@@ -118,7 +130,7 @@ where
     }
     let asks = settings.ask == AskUpstream::Always && question.can_be_asked();
     // Whoever is too long by its length alone is not counted.
-    if !matches!(question.decide(settings), Decision::TooLong(_)) {
+    if question.too_long().is_none() {
         question.count_inline(settings);
     }
     match question.decide(settings) {
@@ -138,12 +150,17 @@ fn is_checked(call: &Call) -> bool {
     is_ours && has_contents
 }
 
-fn known(settings: &Settings, call: &Call, model: &str) -> Result<Option<Arc<Model>>, Failure> {
+/// Vertex has a compatible surface of its own: `…/projects/{p}/locations/{l}/endpoints/openapi/…`.
+fn is_vertex(call: &Call, uri: &Uri) -> bool {
+    call.surface() == Surface::Vertex || (call.surface() == Surface::OpenAi && uri.path().contains("/openapi/"))
+}
+
+fn known(settings: &Settings, call: &Call, model: &str, on_vertex: bool) -> Result<Option<Arc<Model>>, Failure> {
     let operation = call.operation();
     match settings.models.verdict(model, operation) {
         ModelVerdict::Known(model) => Ok(Some(model)),
         // The list is the Developer API's; Vertex serves others.
-        _ if call.surface() == Surface::Vertex => Ok(settings.models.lookup(model)),
+        _ if on_vertex => Ok(settings.models.lookup(model)),
         ModelVerdict::MethodUnsupported { model, supported } => {
             let supported: Vec<_> = supported.names().collect();
             Err(verdict::not_supported(model.name(), operation, &supported.join(", ")))
@@ -166,7 +183,8 @@ fn output<B: From<Bytes>>(
     match (verdict::output(settings.max_output, asked, known), asked) {
         (Output::Refuse(failure), _) => Err(failure),
         (Output::Warn(message), _) => {
-            tracing::warn!(model = &*question.model, "{message}");
+            // Not a name that nobody knows: a caller may invent long ones.
+            tracing::warn!(model = known.map(Model::name), "{message}");
             Ok(None)
         }
         (Output::Clamp(tokens), Some(asked)) => {
@@ -195,39 +213,44 @@ impl Question {
 
     /// What follows from what is known.
     pub(super) fn decide(&self, settings: &Settings) -> Decision {
+        if let Some(failure) = self.too_long() {
+            return Decision::TooLong(failure);
+        }
         let besides = count::besides(&self.findings);
-        let Count { at_least, at_most } = self.count;
-        if let Some(limit) = self.limit {
-            if at_least > limit {
-                let how = if self.count.is_exact() { "counted here" } else { "at least so many" };
-                return Decision::TooLong(verdict::too_long(&self.model, at_least, limit, how));
-            }
-            if besides.is_none_or(|besides| at_most.saturating_add(besides) > limit) {
-                return Decision::Unknown;
-            }
+        let fits = |limit| besides.is_some_and(|besides| self.count.at_most.saturating_add(besides) <= limit);
+        if !self.limit.is_none_or(fits) {
+            return Decision::Unknown;
         }
         Decision::Fits(self.cost(settings))
     }
 
+    fn too_long(&self) -> Option<Failure> {
+        let limit = self.limit.filter(|limit| self.count.at_least > *limit)?;
+        let how = if self.count.is_exact() { "counted here" } else { "at least so many" };
+        Some(verdict::too_long(&self.model, self.count.at_least, limit, how))
+    }
+
     /// What it costs, as well as can be said.
     pub(super) fn cost(&self, settings: &Settings) -> TokenCost {
+        let media = self.findings.media.estimate;
         match self.count.exact() {
-            Some(tokens) if self.findings.media.estimate == 0 => TokenCost::at_least(tokens),
-            _ => {
-                let estimate = settings.calibration.correct(&self.model, self.estimate());
-                TokenCost::estimate(estimate.max(self.count.at_least))
+            Some(tokens) if media == 0 => TokenCost::at_least(tokens),
+            Some(tokens) => TokenCost::estimate(tokens.saturating_add(media)),
+            None => {
+                let Count { at_least, at_most } = self.count;
+                let texts = settings.calibration.correct(&self.model, self.guess()).min(at_most).max(at_least);
+                TokenCost::estimate(texts.saturating_add(media))
             }
         }
     }
 
-    /// The same, without what was learned of this model.
-    pub(super) fn estimate(&self) -> u64 {
-        let texts = self.count.exact().unwrap_or_else(|| {
+    /// What its texts have, without a counter and without what was learned of this model.
+    fn guess(&self) -> u64 {
+        *self.guess.get_or_init(|| {
             let mut sample = Sample::default();
             let _ = scan::scan(&self.body, &mut sample);
-            sample.of(self.bytes).clamp(self.count.at_least, self.count.at_most)
-        });
-        texts.saturating_add(self.findings.media.estimate)
+            sample.of(self.bytes)
+        })
     }
 
     /// Whether the upstream can be asked to count it.
@@ -239,8 +262,10 @@ impl Question {
     /// Says what it costs, and what to learn from its answer.
     pub(super) fn publish<B>(&self, settings: &Arc<Settings>, request: &mut Request<B>, cost: TokenCost) -> Watch {
         context::Context::update(request.extensions_mut(), |context| context.set_token_cost(cost));
-        // Of what was counted there is nothing to learn.
-        let estimate = (cost.certainty == Certainty::Estimate).then(|| self.estimate());
+        // Of what was counted there is nothing to learn, and nothing of texts from what else the upstream has counted.
+        let is_text = self.findings.media == Media::default() && !self.findings.has_cached_content;
+        let guessed = cost.certainty == Certainty::Estimate && !self.count.is_exact();
+        let estimate = (is_text && guessed).then(|| self.guess());
         Watch::new(settings.clone(), self.model.clone(), estimate)
     }
 }
@@ -250,7 +275,9 @@ pub(super) fn counted(body: &[u8], mut counting: Counting, known: Count) -> Coun
     // What was read once can be read again, and whoever has heard enough stops.
     let _ = scan::scan(body, &mut counting);
     let counted = counting.total();
-    Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most))
+    let both = Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most));
+    // The lengths prove something of Gemini's vocabulary only; whoever counts may have another.
+    if both.at_least > both.at_most { counted } else { both }
 }
 
 /// The whole body, if it is in memory.
@@ -278,9 +305,13 @@ fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
     }
 }
 
-/// Whether the body is said to be JSON: what is not, the upstream judges.
+/// Whether the body is said to be JSON in UTF-8: what is not, the upstream judges.
 fn claims_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+    let value = value.to_ascii_lowercase();
+    let mut parts = value.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| part.strip_prefix("charset=")).unwrap_or("utf-8").trim_matches('"');
+    let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
+    is_json && matches!(charset, "utf-8" | "utf8" | "us-ascii")
 }

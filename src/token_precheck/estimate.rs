@@ -20,7 +20,8 @@
 //! assert_eq!(estimate.tokens(), 6); // There are 5.
 //! ```
 
-/// Adds up the tokens of texts, as guessed. Reads about 300 MB/s.
+/// Adds up the tokens of texts, as guessed. Reads more than 1 GB/s of ASCII, and half of that of
+/// other scripts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     hundredths: u64,
@@ -34,20 +35,24 @@ impl Estimate {
 
     /// Adds a text.
     pub fn push(&mut self, text: &str) {
-        let (mut last, mut before, mut repeats) = (Class::Sign, '\0', 0_usize);
-        for character in text.chars() {
-            let class = Class::of(character);
-            repeats = if character == before { repeats + 1 } else { 0 };
-            self.hundredths += match class {
-                Class::Letter if last == Class::Letter => 4,
-                Class::Letter | Class::Digit => 111,
-                // A single space goes with the word behind it.
-                Class::Space if repeats == usize::from(character == ' ') => 151,
-                Class::Sign if repeats == 0 => 58,
-                Class::Space | Class::Sign => 0,
-                Class::Other(hundredths) => u64::from(hundredths),
-            };
-            (last, before) = (class, character);
+        let bytes = text.as_bytes();
+        if let [first, ..] = *bytes {
+            self.hundredths += u64::from(of_ascii([0, 0, first]));
+        }
+        if let [first, second, ..] = *bytes {
+            self.hundredths += u64::from(of_ascii([0, first, second]));
+        }
+        // The same bytes, and the two before each: that is all that an ASCII character's cost depends on, so that the compiler
+        // can make wide instructions of it.
+        let mut at = 2;
+        while let Some(block) = bytes.get(at - 2..at + BLOCK) {
+            self.hundredths += of_block(block);
+            at += BLOCK;
+        }
+        self.hundredths += bytes.get(at - 2..).map_or(0, of_block);
+        if !text.is_ascii() {
+            let others = text.chars().filter(|character| !character.is_ascii());
+            self.hundredths += others.map(|character| u64::from(of_other(character))).sum::<u64>();
         }
     }
 
@@ -57,43 +62,53 @@ impl Estimate {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Letter,
-    Digit,
-    Space,
-    Sign,
-    /// Not ASCII: so many hundredths of a token.
-    Other(u16),
+/// So many bytes are read at once.
+const BLOCK: usize = 64;
+
+/// What all but the first two of these bytes cost.
+#[inline(always)]
+fn of_block(bytes: &[u8]) -> u64 {
+    bytes.windows(3).map(|near| u64::from(of_ascii([near[0], near[1], near[2]]))).sum()
 }
 
-impl Class {
-    fn of(character: char) -> Self {
-        match character {
-            'a'..='z' | 'A'..='Z' => Self::Letter,
-            '0'..='9' => Self::Digit,
-            ' ' | '\n' | '\t' | '\r' => Self::Space,
-            ..'\u{80}' => Self::Sign,
-            // Latin with accents, which break words.
-            ..'\u{370}' => Self::Other(172),
-            // Greek and Cyrillic.
-            ..'\u{530}' => Self::Other(51),
-            // Armenian, Hebrew, Arabic.
-            ..'\u{900}' => Self::Other(58),
-            // India's.
-            ..'\u{e00}' => Self::Other(51),
-            // Thai to Burmese.
-            ..'\u{10a0}' => Self::Other(45),
-            // Georgian to Mongolian.
-            ..'\u{1800}' => Self::Other(59),
-            '\u{3040}'..'\u{3100}' => Self::Other(53),
-            '\u{3400}'..'\u{a000}' => Self::Other(63),
-            '\u{ac00}'..'\u{d7b0}' => Self::Other(87),
-            // Other signs.
-            ..'\u{10000}' => Self::Other(44),
-            // Emoji, mostly.
-            _ => Self::Other(335),
-        }
+/// What the last of three bytes costs if it is an ASCII character, in hundredths of a token. Before a text stand zeros.
+#[inline(always)]
+fn of_ascii([before_last, last, byte]: [u8; 3]) -> u8 {
+    let repeats = byte == last;
+    match byte {
+        b'a'..=b'z' | b'A'..=b'Z' if last.is_ascii_alphabetic() => 4,
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => 111,
+        // A single space goes with the word behind it.
+        b' ' if repeats && before_last != byte => 151,
+        b' ' | 0x80.. => 0,
+        _ if repeats => 0,
+        b'\n' | b'\t' | b'\r' => 151,
+        _ => 58,
+    }
+}
+
+/// What any other character costs.
+fn of_other(character: char) -> u16 {
+    match character {
+        // Latin with accents, which break words.
+        ..'\u{370}' => 172,
+        // Greek and Cyrillic.
+        ..'\u{530}' => 51,
+        // Armenian, Hebrew, Arabic.
+        ..'\u{900}' => 58,
+        // India's.
+        ..'\u{e00}' => 51,
+        // Thai to Burmese.
+        ..'\u{10a0}' => 45,
+        // Georgian to Mongolian.
+        ..'\u{1800}' => 59,
+        '\u{3040}'..'\u{3100}' => 53,
+        '\u{3400}'..'\u{a000}' => 63,
+        '\u{ac00}'..'\u{d7b0}' => 87,
+        // Other signs.
+        ..'\u{10000}' => 44,
+        // Emoji, mostly.
+        _ => 335,
     }
 }
 
@@ -121,6 +136,34 @@ mod tests {
         let mut estimate = Estimate::new();
         (0..10).for_each(|_| estimate.push("a"));
         assert_eq!(estimate.tokens(), 12);
+    }
+
+    /// Character by character, with what came before it.
+    fn plain(text: &str) -> u64 {
+        let (mut before, mut repeats) = ('\0', 0);
+        let mut hundredths = 0;
+        for character in text.chars() {
+            repeats = if character == before { repeats + 1 } else { 0 };
+            hundredths += match character {
+                'a'..='z' | 'A'..='Z' if before.is_ascii_alphabetic() => 4,
+                'a'..='z' | 'A'..='Z' | '0'..='9' => 111,
+                ' ' => 151 * u64::from(repeats == 1),
+                '\n' | '\t' | '\r' => 151 * u64::from(repeats == 0),
+                ..'\u{80}' => 58 * u64::from(repeats == 0),
+                _ => u64::from(of_other(character)),
+            };
+            before = character;
+        }
+        hundredths
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn wide_instructions_see_what_single_characters_show(text in "([a-c ]{0,9}|[-. \\n\\r\\t\\x000-9Zé中😀]{0,9}|\\PC){0,60}") {
+            let mut estimate = Estimate::new();
+            estimate.push(&text);
+            proptest::prop_assert_eq!(estimate.hundredths, plain(&text));
+        }
     }
 
     #[cfg(feature = "tokenizer")]

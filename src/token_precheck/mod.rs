@@ -1,11 +1,11 @@
 //! What would be a 400 is never sent.
 //!
-//! Without this layer a request that is too long, that has a comma too much, or that asks for a model with a letter missing
+//! Without this layer a request that is too long, that was cut off half-way, or that asks for a model with a letter missing
 //! goes through the queue, spends quota (the API charges for what it refuses as too long), and comes back with a message that
 //! fits every mistake. Counting with another vendor's vocabulary, or by characters, is off by a quarter in the median.
 //!
 //! This layer reads the body once, without a copy and without a tree, and refuses what the upstream would refuse: JSON that
-//! is none, with line and column; contents that are missing or empty; a model that is not in a fresh list while one of nearly
+//! is broken, with line and column; contents that are missing or empty; a model that is not in a fresh list while one of nearly
 //! that name is; a method that the model does not have; more input tokens than it takes, with both numbers. What it lets
 //! through, it labels with its cost for the limiter.
 //!
@@ -14,8 +14,8 @@
 //! media that cannot be counted here, is counted by the upstream (`countTokens`, which costs no quota of generating).
 //!
 //! It never refuses on a guess, never judges what it does not know (other paths, other encodings, bodies that do not claim to
-//! be JSON, models of which no fresh list says anything), never checks the output of a model, and never reads a body that is
-//! not in memory: put [`ReplayLayer`](crate::ReplayLayer) outside.
+//! be JSON in UTF-8, what only Google's own reader takes for JSON, models of which no fresh list says anything), never checks
+//! the output of a model, and never reads a body that is not in memory: put [`ReplayLayer`](crate::ReplayLayer) outside.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -79,12 +79,15 @@
 //!
 //! | | refused when | as |
 //! |---|---|---|
-//! | JSON | the content type says JSON and the body is none | 400, with line and column |
-//! | contents, messages, input | missing, or nothing in them | 400 |
+//! | JSON | the content type says JSON, and the body is cut off, or lacks a bracket, a comma or a colon | 400, with line and column |
+//! | contents, messages, input | missing, or nothing in them, and nothing is cached; never of a call that counts | 400 |
 //! | model | [a fresh list](ModelTable) lacks it and has one that differs by at most two letters ([`UnknownModel`]) | 404, with the names |
 //! | method | a fresh list says that the model does not have it | 404, with what it has |
 //! | input | it has more tokens than the model takes, as listed or as the upstream has said in a refusal | 400, with count and limit |
 //! | `maxOutputTokens` | it is out of range: warns, clamps or refuses ([`MaxOutputPolicy`]) | 400 |
+//!
+//! Google's own reader takes more than JSON: a comma behind the last element, single quotes, keys without quotes, line breaks in
+//! strings. Such a body is sent as it is, unchecked.
 //!
 //! # Defaults
 //!
@@ -133,6 +136,7 @@ mod count;
 pub mod estimate;
 mod future;
 mod layer;
+mod malformed;
 mod media;
 mod models;
 mod refusal;
@@ -156,6 +160,9 @@ pub use self::{
     },
     service::TokenPrecheck,
 };
+
+#[cfg(fuzzing)]
+pub(crate) use self::scan::fuzzing;
 
 /// The room's name, in errors and logs.
 const NAME: &str = "token_precheck";

@@ -13,7 +13,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::media::Media;
+use super::{malformed::unread, media::Media};
 
 /// Whoever hears the texts that count, in the order of the body.
 pub(crate) trait Listener {
@@ -59,8 +59,10 @@ pub(crate) struct MaxOutput {
 /// Why a body could not be read.
 #[derive(Debug)]
 pub(crate) enum Unread {
-    /// It is no JSON: what is wrong, and where.
+    /// It is certainly no JSON: what is wrong, and where.
     Malformed { message: String, line: usize, column: usize },
+    /// It is no JSON by the book; the upstream may take it.
+    Odd,
     /// The listener has heard enough.
     Enough,
     /// It is nested too deep to be read here; the upstream may take it.
@@ -76,18 +78,8 @@ pub(crate) fn scan(body: &[u8], listener: &mut dyn Listener) -> Result<Findings,
     match walked {
         Ok(()) => Ok(walk.findings),
         Err(_) if walk.enough => Err(Unread::Enough),
-        Err(error) => Err(unread(&error)),
+        Err(error) => Err(unread(body, &error)),
     }
-}
-
-fn unread(error: &serde_json::Error) -> Unread {
-    let message = error.to_string();
-    // serde_json has no name for it.
-    if message.starts_with("recursion limit exceeded") {
-        return Unread::TooDeep;
-    }
-    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-    Unread::Malformed { message, line: error.line(), column: error.column() }
 }
 
 struct Walk<'l> {
@@ -98,7 +90,17 @@ struct Walk<'l> {
     begins: usize,
 }
 
+/// The key behind which serde_json hides a number, in programs that turn on its `arbitrary_precision`.
+const NUMBER: &str = "$serde_json::private::Number";
+
 impl Walk<'_> {
+    /// Something stands here that the upstream may take for content.
+    fn is_content(&mut self, place: Place) {
+        if matches!(place, Place::Contents | Place::Content | Place::Parts | Place::Part) {
+            self.findings.contents = Contents::Present;
+        }
+    }
+
     fn hear<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
         if self.listener.hear(text) {
             return Ok(());
@@ -110,9 +112,10 @@ impl Walk<'_> {
     fn max_output(&mut self, raw: &str) {
         // proto3's JSON takes numbers in quotes, and whole numbers with a point.
         let text = raw.trim_matches('"');
-        let tokens = text.parse().ok().or_else(|| text.parse().ok().map(|tokens: f64| tokens as i64));
+        let float = || text.parse().ok().filter(|tokens: &f64| tokens.is_finite()).map(|tokens| tokens as i64);
+        let Some(tokens) = text.parse().ok().or_else(float) else { return };
         let Some(start) = (raw.as_ptr() as usize).checked_sub(self.begins) else { return };
-        self.findings.max_output = tokens.map(|tokens| MaxOutput { tokens, at: start..start + raw.len() });
+        self.findings.max_output = Some(MaxOutput { tokens, at: start..start + raw.len() });
     }
 }
 
@@ -154,6 +157,8 @@ enum Place {
     Dictionary,
     /// A text that counts, or a list of such texts.
     Text,
+    /// Who speaks: of itself, that says nothing.
+    Speaker,
     Ignored,
 }
 
@@ -173,6 +178,7 @@ impl Place {
 
             (Self::Contents | Self::Content | Self::System, "parts" | "content") => Self::Parts,
             (Self::Contents | Self::Content, "tool_calls") => Self::ToolCalls,
+            (Self::Contents | Self::Content, "role" | "name") => Self::Speaker,
             (Self::Parts | Self::Part | Self::Contents | Self::Content | Self::System, "text") => Self::Text,
             (Self::Parts | Self::Part, "functionCall" | "function_call") => Self::FunctionCall,
             (Self::Parts | Self::Part, "functionResponse" | "function_response") => Self::FunctionResponse,
@@ -251,7 +257,7 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.place {
             // Nobody looks at it: it is skipped at the reader's own pace.
-            Place::Ignored => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            Place::Ignored | Place::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
             // Base64 is ASCII: nobody need check that it is UTF-8.
             Place::BlobData => deserializer.deserialize_bytes(self),
             Place::MaxOutput => {
@@ -284,19 +290,16 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             if place == Place::Request && next == Place::Contents {
                 walk.findings.contents = walk.findings.contents.max(Contents::Empty);
             }
-            if matches!(
-                next,
-                Place::Text
-                    | Place::FunctionCall
-                    | Place::FunctionResponse
-                    | Place::Blob
-                    | Place::ImageUrl
-                    | Place::ToolCalls
-            ) && matches!(place, Place::Part | Place::Parts | Place::Content | Place::Contents)
-            {
-                walk.findings.contents = Contents::Present;
+            // Of a kind that is not known here, perhaps.
+            if !matches!(next, Place::Parts | Place::Speaker) {
+                walk.is_content(place);
             }
+            let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
+            if next == Place::System {
+                // What the system says is nothing to answer.
+                walk.findings.contents = contents;
+            }
         }
         if place == Place::Blob {
             walk.findings.media.end();
@@ -307,8 +310,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let place = self.place.element();
         while seq.next_element_seed(At { walk: self.walk, place })?.is_some() {
-            // A part of a kind that is not known here is a part.
-            if place == Place::Part {
+            // Any part is one, and a list in place of a content holds the numbers of tokens.
+            if matches!(self.place, Place::Parts | Place::Content) {
                 self.walk.findings.contents = Contents::Present;
             }
         }
@@ -322,8 +325,8 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             Place::ImageUrl => walk.findings.media.image_url(text),
             Place::Cached => walk.findings.has_cached_content |= !text.is_empty(),
             _ if place.is_text() => {
-                if !text.is_empty() && matches!(place, Place::Contents | Place::Content | Place::Parts | Place::Part) {
-                    walk.findings.contents = Contents::Present;
+                if !text.is_empty() || place != Place::Contents {
+                    walk.is_content(place);
                 }
                 walk.hear(text)?;
             }
@@ -340,14 +343,17 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     }
 
     fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
+        self.walk.is_content(self.place);
         Ok(())
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
+        self.walk.is_content(self.place);
         Ok(())
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
+        self.walk.is_content(self.place);
         Ok(())
     }
 
@@ -382,6 +388,10 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Place, E> {
+        if key == NUMBER {
+            self.walk.is_content(self.place);
+            return Ok(Place::Ignored);
+        }
         if self.place.counts_keys() {
             self.walk.hear(key)?;
         }
@@ -389,9 +399,37 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing {
+    use super::*;
+
+    /// What a body holds: its texts, whether there are contents, and where the output limit stands.
+    pub fn request(
+        body: &[u8],
+    ) -> Result<(Vec<String>, bool, Option<(i64, Range<usize>)>), Option<(String, usize, usize)>> {
+        struct Heard(Vec<String>);
+        impl Listener for Heard {
+            fn hear(&mut self, text: &str) -> bool {
+                self.0.push(text.to_owned());
+                true
+            }
+        }
+        let mut heard = Heard(Vec::new());
+        match scan(body, &mut heard) {
+            Ok(Findings { contents, max_output, .. }) => {
+                let limit = max_output.map(|MaxOutput { tokens, at }| (tokens, at));
+                Ok((heard.0, contents == Contents::Present, limit))
+            }
+            Err(Unread::Malformed { message, line, column }) => Err(Some((message, line, column))),
+            Err(_) => Err(None),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -429,9 +467,17 @@ mod tests {
                 (number, number.trim_matches('"').replace(".0", ""))
             );
         }
-        for body in [r#"{"max_tokens":"many"}"#, r#"{"max_tokens":null}"#, r#"{"max_tokens":{}}"#, "{}"] {
+        for body in [
+            r#"{"max_tokens":"many"}"#,
+            r#"{"max_tokens":null}"#,
+            r#"{"max_tokens":{}}"#,
+            r#"{"max_tokens":"NaN"}"#,
+            "{}",
+        ] {
             assert_eq!(scanned(body).0.max_output, None, "{body}");
         }
+        let both = r#"{"max_tokens":5,"max_completion_tokens":null}"#;
+        assert_eq!(output(&scanned(both).0), Some(5));
     }
 
     #[test]
@@ -538,9 +584,72 @@ mod tests {
             (r#"{"messages":[{"role":"user","content":"x"}]}"#, Contents::Present),
             (r#"{"input":"x"}"#, Contents::Present),
             (r#"{"content":{"parts":[{"inlineData":{"data":"AA=="}}]}}"#, Contents::Present),
+            // What nobody here knows may be content.
+            (r#"{"contents":{"parts":{"newKind":{}}}}"#, Contents::Present),
+            (r#"{"contents":[{"newParts":[]}]}"#, Contents::Present),
+            (r#"{"instances":[{"prompt":"x"}]}"#, Contents::Present),
+            (r#"{"messages":[{"role":"assistant","content":null}]}"#, Contents::Empty),
+            (r#"{"messages":[{"role":"assistant","name":"n","content":null,"function_call":{}}]}"#, Contents::Present),
+            (r#"{"messages":[{"role":"assistant","content":null,"refusal":"no"}]}"#, Contents::Present),
+            (r#"{"messages":[{"role":"user","content":""}]}"#, Contents::Present),
+            // Tokens in place of texts.
+            (r#"{"input":[1,2,3]}"#, Contents::Present),
+            (r#"{"input":[[1,2],[3]]}"#, Contents::Present),
+            (r#"{"input":""}"#, Contents::Empty),
+            (r#"{"contents":[],"systemInstruction":{"parts":[{"text":"x"}]}}"#, Contents::Empty),
         ] {
             assert_eq!(scanned(body).0.contents, contents, "{body}");
         }
+    }
+
+    #[test]
+    fn numbers_are_not_heard_however_they_are_kept() {
+        let kept =
+            r#"{"contents":[{"parts":[{"functionCall":{"args":{"n":{"$serde_json::private::Number":"12"}}}}]}]}"#;
+        assert_eq!(scanned(kept).1, ["n"]);
+    }
+
+    #[test]
+    fn what_only_googles_reader_takes_is_odd_and_what_nobody_takes_is_malformed() {
+        for odd in [
+            "{\"contents\":[1,]}",
+            "{\"contents\":[1],}",
+            "{'contents':[1]}",
+            "{contents:[1]}",
+            "{\"contents\":'x'}",
+            "{\"contents\":\"a\nb\"}",
+            "{\"contents\":\"it\\'s\"}",
+            "{\"contents\":\"\\ud83d\"}",
+            "{\"contents\":}",
+            "{\"contents\":0x1F}",
+            "{\"contents\":[1,,2]}",
+            "{\"contents\":NaN}",
+            "{\"contents\":1e999}",
+            "{\"contents\"\u{c}:1}",
+            "\u{feff}{}",
+            "// comment\n{}",
+            "{\"contents\":[{\"parts\":[{\"inlineData\":{\"data\":null}}]}]}",
+        ] {
+            let read = scan(odd.as_bytes(), &mut Heard::default());
+            assert!(matches!(read, Err(Unread::Odd)), "{odd:?}: {read:?}");
+        }
+        for malformed in [
+            "",
+            "{",
+            "{\"a\":[}",
+            "{\"a\":[1,}",
+            "{\"a\" 1}",
+            "{\"a\":\"b\" \"c\"}",
+            "[\"a\"}",
+            "{\"a\":[\"b\"}",
+            "{}}",
+            "{\"a\":\"b",
+        ] {
+            let read = scan(malformed.as_bytes(), &mut Heard::default());
+            assert!(matches!(read, Err(Unread::Malformed { .. })), "{malformed:?}: {read:?}");
+        }
+        assert!(scan(b"{\"a\":\"\xff\"}", &mut Heard::default()).is_ok(), "skipped");
+        assert!(matches!(scan(b"{\"contents\":\"\xff\"}", &mut Heard::default()), Err(Unread::Odd)));
     }
 
     #[test]
@@ -556,5 +665,123 @@ mod tests {
         assert!(matches!(read, Ok(_) | Err(Unread::TooDeep)), "{read:?}");
         let many = format!("{{\"contents\":[{{\"parts\":[{}]}}]}}", vec![r#"{"text":"x"}"#; 200].join(","));
         assert!(matches!(scan(many.as_bytes(), &mut Heard::default()), Err(Unread::Enough)));
+    }
+
+    /// What a tree of the body says, place by place: slow, and easy to read.
+    mod plain {
+        use serde_json::Value;
+
+        /// The members of an object that have one of these names.
+        fn members<'v>(value: &'v Value, names: &'static [&'static str]) -> impl Iterator<Item = &'v Value> {
+            let object = value.as_object().into_iter().flatten();
+            object.filter(move |(key, _)| names.contains(&key.as_str())).map(|(_, value)| value)
+        }
+
+        /// A list's elements, or the one that is in no list.
+        fn each(value: &Value) -> impl Iterator<Item = &Value> {
+            let list = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+            list.iter()
+        }
+
+        pub(super) fn texts(request: &Value) -> Vec<String> {
+            let mut heard = Vec::new();
+            for contents in members(request, &["contents"]) {
+                each(contents).for_each(|content| said(content, &mut heard));
+            }
+            members(request, &["systemInstruction"]).for_each(|content| said(content, &mut heard));
+            heard.sort_unstable();
+            heard
+        }
+
+        fn said(content: &Value, heard: &mut Vec<String>) {
+            heard.extend(content.as_str().map(str::to_owned));
+            members(content, &["text"]).for_each(|text| strings(text, heard));
+            for part in members(content, &["parts"]).flat_map(each) {
+                heard.extend(part.as_str().map(str::to_owned));
+                members(part, &["text"]).for_each(|text| strings(text, heard));
+                for call in members(part, &["functionCall", "function_call"]) {
+                    members(call, &["name"]).for_each(|name| strings(name, heard));
+                    members(call, &["args"]).for_each(|args| dictionary(args, heard));
+                }
+            }
+        }
+
+        /// A text, or texts in lists.
+        fn strings(value: &Value, heard: &mut Vec<String>) {
+            heard.extend(value.as_str().map(str::to_owned));
+            value.as_array().into_iter().flatten().for_each(|value| strings(value, heard));
+        }
+
+        fn dictionary(value: &Value, heard: &mut Vec<String>) {
+            heard.extend(value.as_str().map(str::to_owned));
+            value.as_array().into_iter().flatten().for_each(|value| dictionary(value, heard));
+            for (key, value) in value.as_object().into_iter().flatten() {
+                heard.push(key.clone());
+                dictionary(value, heard);
+            }
+        }
+
+        /// Whether it is certain that nobody says anything.
+        pub(super) fn is_empty(contents: &Value) -> bool {
+            let nothing = |parts: &Value| match parts {
+                Value::Null | Value::Bool(_) => true,
+                Value::Array(parts) => parts.is_empty(),
+                Value::Object(part) => part.is_empty(),
+                _ => false,
+            };
+            let silent = |content: &Value| match content {
+                Value::Object(content) => content.iter().all(|(key, value)| match key.as_str() {
+                    "role" | "name" => true,
+                    "parts" => nothing(value),
+                    _ => false,
+                }),
+                content => nothing(content),
+            };
+            match contents {
+                Value::Array(contents) => contents.iter().all(silent),
+                Value::String(text) => text.is_empty(),
+                contents => silent(contents),
+            }
+        }
+    }
+
+    /// Any JSON of few names.
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-cé\"\\\\\n]{0,3}".prop_map(Value::from),
+        ];
+        let names = prop::sample::select(vec![
+            "parts",
+            "text",
+            "role",
+            "functionCall",
+            "function_call",
+            "name",
+            "args",
+            "other",
+        ]);
+        leaf.prop_recursive(6, 64, 5, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::hash_map(names.clone().prop_map(str::to_owned), inner, 0..5)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+        #[test]
+        fn a_walk_finds_what_a_tree_shows(contents in values(), system in values()) {
+            let request = json!({"contents": contents, "systemInstruction": system});
+            let (findings, mut heard) = scanned(&request.to_string());
+            heard.sort_unstable();
+            prop_assert_eq!(heard, plain::texts(&request));
+            let expected = if plain::is_empty(&contents) { Contents::Empty } else { Contents::Present };
+            prop_assert_eq!(findings.contents, expected, "{}", contents);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 use super::{
     layer::MaxOutputPolicy,
     models::Model,
-    scan::{Contents, MaxOutput},
+    scan::{Contents, Findings, MaxOutput},
 };
 
 /// What becomes of the output limit that a request asks for.
@@ -26,8 +26,15 @@ pub(super) fn malformed(message: &str, line: usize, column: usize) -> Failure {
     Failure::local(Kind::InvalidRequest, message)
 }
 
-pub(super) fn contents(contents: Contents, call: &Call) -> Option<Failure> {
-    let what = match contents {
+pub(super) fn contents(findings: &Findings, call: &Call) -> Option<Failure> {
+    // What is cached is content, nothing has no tokens, and a batch of none may have an answer of none.
+    let may_be_empty = findings.has_cached_content
+        || call.operation() == Operation::CountTokens
+        || (call.operation() == Operation::BatchEmbedContents && findings.contents == Contents::Missing);
+    if may_be_empty {
+        return None;
+    }
+    let what = match findings.contents {
         Contents::Present => return None,
         Contents::Missing => "is not specified",
         Contents::Empty => "is empty",

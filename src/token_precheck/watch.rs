@@ -11,6 +11,10 @@ use crate::{
     failure::{Failure, Kind},
 };
 
+/// How the upstream begins when it names a limit. Other refusals repeat what the caller wrote (names of fields, MIME types),
+/// and what one caller writes must not become the limit of all.
+const NAMES_A_LIMIT: [&str; 2] = ["the input token count", "unable to submit request because the input token count"];
+
 /// A call under way.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -51,9 +55,16 @@ impl Watch {
         // A refusal of this crate's own teaches nothing.
         if failure.kind() == Kind::ContextTooLong
             && failure.status().is_some()
+            && names_a_limit(failure.message())
             && let Some(limit) = failure.token_limit()
         {
             self.settings.models.learn_input_limit(&self.model, limit);
         }
     }
+}
+
+fn names_a_limit(message: &str) -> bool {
+    let begins =
+        |words: &&str| message.get(..words.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(words));
+    NAMES_A_LIMIT.iter().any(|words| begins(words))
 }

@@ -19,6 +19,8 @@ use tower_service::Service;
 
 use super::{
     ModelTable,
+    model::bare,
+    nearest::is_judged,
     refresh::{FIRST_RETRY, LAST_RETRY},
 };
 use crate::error::BoxError;
@@ -94,14 +96,20 @@ impl ModelTable {
         }
     }
 
-    /// A list is needed: what to wait for, if somebody stands ready to fetch it and the one at hand is not fresh.
-    pub(in crate::token_precheck) fn want_list(&self) -> Option<OwnedNotified> {
+    /// A list is needed to judge a name: what to wait for, if somebody stands ready to fetch it, the one at hand is not fresh,
+    /// and a fresh one could say anything.
+    pub(in crate::token_precheck) fn want_list(&self, name: &str) -> Option<OwnedNotified> {
         let demand = &self.shared.demand;
-        if demand.attending.load(Ordering::Acquire) == 0 || self.is_fresh() {
+        let attended = || demand.attending.load(Ordering::Acquire) > 0;
+        let is_any_use = is_judged(bare(name)) && !self.shared.settings.fresh_for.is_zero();
+        if !is_any_use || !attended() || self.is_fresh() {
             return None;
         }
-        // Before it is asked for, so that no answer is missed.
+        // Before it is asked for, so that no answer is missed, and seen again: the last may just have gone.
         let answered = demand.answered.clone().notified_owned();
+        if !attended() {
+            return None;
+        }
         demand.wanted.notify_one();
         Some(answered)
     }

@@ -28,7 +28,7 @@ const MAX_DISTANCE: u8 = 2;
 
 /// The known names that were meant, nearest ones only, in alphabetical order. Empty: it may well be the name of a model.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> Vec<Arc<str>> {
-    if name.is_empty() || name.len() > MAX_NAME || name.contains('/') {
+    if !is_judged(name) {
         return Vec::new();
     }
     let (mut found, mut least) = (Vec::new(), MAX_DISTANCE);
@@ -62,6 +62,11 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>)
     found.sort_unstable();
     found.truncate(MAX_OFFERED);
     found
+}
+
+/// Whether any list says anything of such a name.
+pub(super) fn is_judged(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME && !name.contains('/')
 }
 
 /// `name` is `other` with something behind it that a version could be.
