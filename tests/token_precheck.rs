@@ -622,6 +622,43 @@ async fn a_counter_that_panics_decides_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_permit_is_enough_for_the_list_the_questions_and_the_calls() {
+    let emulator = Emulator::builder()
+        .default_models()
+        .model(EmulatedModel::new("small").input_token_limit(1_000))
+        .trouble(When::always(), Trouble::slow(secs(1)))
+        .build();
+    let permit = ServiceBuilder::new().concurrency_limit(1).map_request(keyed).service(emulator.clone());
+    let models = ModelTable::new();
+    models.insert(Model::new("small").with_input_limit(1_000));
+    let upkeep = tokio::spawn(models.refresh_on_demand(permit.clone()));
+    tokio::task::yield_now().await;
+    let layer = by_bytes(models).ask_timeout(secs(60));
+    let uris = [
+        "/v1beta/models/small:generateContent",
+        "/v1beta/models/gemini-2.5-flsh:generateContent",
+        "/v1beta/models/small:generateContent",
+        "/v1beta/models/brand-new:generateContent",
+    ];
+    let calls = uris.into_iter().zip(3_000..).map(|(uri, bytes)| layer.layer(permit.clone()).oneshot(text(uri, bytes)));
+    let statuses = futures_util::future::join_all(calls).await.into_iter().map(|result| match result {
+        Ok(response) => response.status(),
+        Err(error) => Error::find(&*error).unwrap().failure().code(),
+    });
+    let (ok, missing) = (StatusCode::OK, StatusCode::NOT_FOUND);
+    assert_eq!(statuses.collect::<Vec<_>>(), [ok, missing, ok, missing]);
+    // A call that is dropped at any moment leaves the permit behind.
+    for waits in [0, 500, 1_500, 2_500] {
+        let call = layer.layer(permit.clone()).oneshot(text(uris[0], 3_100 + waits * 4));
+        let _ = tokio::time::timeout(Duration::from_millis(waits as u64), call).await;
+    }
+    passes(&layer, &emulator, text(uris[0], 40)).await;
+    let left = layer.layer(permit).oneshot(text(uris[0], 40));
+    assert_eq!(tokio::time::timeout(secs(2), left).await.unwrap().unwrap().status(), ok);
+    upkeep.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn disabled_it_checks_nothing() {
     let emulator = Emulator::new();
     let response = TokenPrecheckLayer::disabled().layer(emulator.clone()).oneshot(body(GENERATE, "{")).await.unwrap();

@@ -12,8 +12,11 @@ use parking_lot::Mutex;
 
 use crate::context::Usage;
 
-/// So many models are calibrated; callers invent models.
+/// So many models are calibrated; callers invent models. Past that any one makes room: it is soon learned again.
 const MAX_MODELS: usize = 256;
+
+/// No model has a longer name.
+const MAX_NAME: usize = 128;
 
 /// So many calls are remembered until their answers have ended.
 const MAX_PENDING: usize = 64;
@@ -52,7 +55,7 @@ impl Calibration {
     /// Remembers what was estimated, uncorrected, for an answer that has begun.
     pub(super) fn expect(&self, model: &str, estimate: u64, usage: Usage) {
         // Small requests are mostly what the upstream adds.
-        if estimate < 100 {
+        if estimate < 100 || model.len() > MAX_NAME {
             return;
         }
         let mut state = self.0.lock();
@@ -72,10 +75,50 @@ impl State {
             let seen = (tokens as f64 / *estimate as f64).clamp(1.0 / MOST, MOST);
             if let Some(factor) = factors.get_mut(model) {
                 *factor += (seen - *factor) * WEIGHT;
-            } else if factors.len() < MAX_MODELS {
+            } else {
+                if factors.len() >= MAX_MODELS {
+                    let any = factors.keys().next().cloned();
+                    any.and_then(|any| factors.remove(&any));
+                }
                 factors.insert(model.clone(), seen);
             }
             false
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::scan::Findings;
+
+    fn answered(tokens: u64) -> Usage {
+        let usage = Usage::default();
+        let mut found = Findings::default();
+        found.tokens.prompt = Some(tokens);
+        usage.fill(&found);
+        usage
+    }
+
+    #[test]
+    fn names_that_callers_invent_are_forgotten() {
+        let calibration = Calibration::default();
+        for number in 0..2 * MAX_MODELS {
+            let model = format!("m{number}");
+            calibration.expect(&model, 1_000, answered(2_000));
+            assert_eq!(calibration.correct(&model, 1_000), 2_000);
+        }
+        let long = "m".repeat(MAX_NAME + 1);
+        calibration.expect(&long, 1_000, answered(2_000));
+        assert_eq!(calibration.correct(&long, 1_000), 1_000);
+        assert_eq!(calibration.0.lock().factors.len(), MAX_MODELS);
+    }
+
+    #[test]
+    fn no_answer_corrects_by_more_than_four() {
+        let calibration = Calibration::default();
+        calibration.expect("up", 1_000, answered(u64::MAX));
+        calibration.expect("down", 1_000, answered(0));
+        assert_eq!((calibration.correct("up", 1_000), calibration.correct("down", 1_000)), (4_000, 250));
     }
 }

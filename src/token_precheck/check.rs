@@ -183,7 +183,8 @@ fn output<B: From<Bytes>>(
     match (verdict::output(settings.max_output, asked, known), asked) {
         (Output::Refuse(failure), _) => Err(failure),
         (Output::Warn(message), _) => {
-            tracing::warn!(model = &*question.model, "{message}");
+            // Not a name that nobody knows: a caller may invent long ones.
+            tracing::warn!(model = known.map(Model::name), "{message}");
             Ok(None)
         }
         (Output::Clamp(tokens), Some(asked)) => {

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use libfuzzer_sys::fuzz_target;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use tower_gemini::fuzzing;
 
 const CONTENTS: [&str; 6] = ["contents", "messages", "content", "input", "prompt", "instances"];
@@ -23,8 +23,7 @@ fuzz_target!(|body: &[u8]| {
         }
         Err(None) => {}
         Ok((texts, has_contents, limit)) => {
-            // What is skipped is read less closely.
-            serde_json::from_slice::<IgnoredAny>(body).expect("JSON");
+            // What is skipped, and base64, is read less closely.
             if !is_json {
                 return;
             }
