@@ -201,6 +201,12 @@ async fn a_misspelt_model_is_refused_by_a_fresh_list_only() {
     let forward = fresh.clone().unknown_model(UnknownModel::Forward);
     let response = forward.layer(emulator.clone()).oneshot(misspelt()).await.unwrap();
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    // Vertex serves other models, on its compatible surface too.
+    let (upstream, sent) = recorder(hello);
+    let openapi = "/v1/projects/p/locations/l/endpoints/openapi/chat/completions";
+    let chat = r#"{"model":"google/gemini-2.5-prp","messages":[{"role":"user","content":"x"}]}"#;
+    fresh.layer(upstream).oneshot(body(openapi, chat)).await.unwrap();
+    assert_eq!(sent.lock().len(), 1);
     // A name that is near to none is the upstream's to judge.
     fresh.layer(emulator.clone()).oneshot(text("/v1beta/models/brand-new:generateContent", 40)).await.unwrap();
 }
