@@ -3,11 +3,14 @@
 //! Google's own reader is more lenient than JSON is: it takes a comma behind the last element, strings in single quotes, keys
 //! without quotes, line breaks and unknown escapes in strings, and numbers in hexadecimal. Whatever it might take is the
 //! upstream's to judge. What is left is what people do get wrong: a body that was cut off, a bracket too many or too few, a
-//! comma or a colon that is missing.
+//! comma or a colon that is missing, something that never was JSON.
 
 use serde_json::error::Category;
 
 use super::scan::Unread;
+
+/// What is nested deeper than this is not followed.
+const DEEPEST: usize = 1_000;
 
 /// Why a body could not be read.
 pub(super) fn unread(body: &[u8], error: &serde_json::Error) -> Unread {
@@ -16,45 +19,124 @@ pub(super) fn unread(body: &[u8], error: &serde_json::Error) -> Unread {
     if message.starts_with("recursion limit exceeded") {
         return Unread::TooDeep;
     }
-    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
     let certain = match error.classify() {
         Category::Eof => true,
-        Category::Syntax => offset(body, error).is_some_and(|at| is_certain(&message, &body[..at], body[at])),
+        Category::Syntax => !Lenient { rest: body }.might_take(),
         Category::Data | Category::Io => false,
     };
     if !certain {
         return Unread::Odd;
     }
+    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
     Unread::Malformed { message, line: error.line(), column: error.column() }
 }
 
-/// Where the byte is that was not expected.
-fn offset(body: &[u8], error: &serde_json::Error) -> Option<usize> {
-    let mut from = 0;
-    for _ in 1..error.line() {
-        from += memchr::memchr(b'\n', &body[from..])? + 1;
-    }
-    let at = from + error.column().checked_sub(1)?;
-    (at < body.len()).then_some(at)
+/// A reader that takes whatever Google's might.
+struct Lenient<'a> {
+    rest: &'a [u8],
 }
 
-/// Whether Google's reader refuses this byte behind that beginning too.
-fn is_certain(message: &str, before: &[u8], byte: u8) -> bool {
-    // A form feed is space to it.
-    if matches!(byte, b'\x0b' | b'\x0c') {
-        return false;
-    }
-    match message {
-        "expected `:`" | "trailing characters" => true,
-        // `0x1F`
-        "expected `,` or `}`" | "expected `,` or `]`" => !before.last().is_some_and(u8::is_ascii_digit),
-        // `[}`, but not `{"a":}`, which may stand for null.
-        "expected value" => b"}]:".contains(&byte) && last(before).is_some_and(|last| last != b':'),
-        _ => false,
-    }
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Value,
+    /// A key, or the end of the object.
+    Key,
+    Colon,
+    /// A comma, or the end of what is open.
+    Comma,
 }
 
-/// The last byte that is no space.
-fn last(before: &[u8]) -> Option<u8> {
-    before.trim_ascii_end().last().copied()
+impl Lenient<'_> {
+    fn might_take(mut self) -> bool {
+        if let Some(rest) = self.rest.strip_prefix(b"\xef\xbb\xbf") {
+            self.rest = rest;
+        }
+        // What is open, by its closing bracket.
+        let mut open: Vec<u8> = Vec::new();
+        let mut next = Next::Value;
+        loop {
+            let space = self.rest.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count();
+            self.skip(space);
+            let Some(byte) = self.rest.first().copied() else {
+                return open.is_empty() && next == Next::Comma;
+            };
+            // A comment.
+            if byte == b'/' {
+                return true;
+            }
+            next = match (next, byte) {
+                (Next::Value, b'{' | b'[') => {
+                    if open.len() >= DEEPEST {
+                        return true;
+                    }
+                    self.skip(1);
+                    open.push(if byte == b'{' { b'}' } else { b']' });
+                    if byte == b'{' { Next::Key } else { Next::Value }
+                }
+                (Next::Value, b'"' | b'\'') if self.skip_text(byte) => Next::Comma,
+                (Next::Value, b'0'..=b'9' | b'-' | b'+' | b'.') => {
+                    self.skip_word();
+                    Next::Comma
+                }
+                (Next::Value, b't' | b'f' | b'n' | b'N' | b'I') if self.skip_literal() => Next::Comma,
+                // Nothing where a value should be: between commas, behind a colon, in an empty list.
+                (Next::Value, b',' | b']') if open.last() == Some(&b']') => Next::Comma,
+                (Next::Value, b',' | b'}') if open.last() == Some(&b'}') => Next::Comma,
+                (Next::Key, b'"' | b'\'') if self.skip_text(byte) => Next::Colon,
+                (Next::Key, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | b'0'..=b'9') => {
+                    self.skip_word();
+                    Next::Colon
+                }
+                (Next::Key, b'}') => Next::Comma,
+                (Next::Colon, b':') => {
+                    self.skip(1);
+                    Next::Value
+                }
+                (Next::Comma, b',') if !open.is_empty() => {
+                    self.skip(1);
+                    if open.last() == Some(&b'}') { Next::Key } else { Next::Value }
+                }
+                (Next::Comma, b'}' | b']') if open.pop() == Some(byte) => {
+                    self.skip(1);
+                    Next::Comma
+                }
+                _ => return false,
+            };
+        }
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
+    /// A string up to its closing quote, if it has one.
+    fn skip_text(&mut self, quote: u8) -> bool {
+        let mut at = 1;
+        while let Some(byte) = self.rest.get(at) {
+            at += 1;
+            match *byte {
+                b'\\' => at += 1,
+                byte if byte == quote => {
+                    self.skip(at);
+                    return true;
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// A number in whatever notation, or a name.
+    fn skip_word(&mut self) {
+        let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._$".contains(byte);
+        let length = self.rest.iter().take_while(|byte| is_inside(byte)).count();
+        self.skip(length);
+    }
+
+    fn skip_literal(&mut self) -> bool {
+        let names: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
+        let found = names.into_iter().find(|name| self.rest.starts_with(name));
+        found.map(|name| self.skip(name.len())).is_some()
+    }
 }

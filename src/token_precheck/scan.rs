@@ -644,6 +644,15 @@ mod tests {
             "{\"a\":[\"b\"}",
             "{}}",
             "{\"a\":\"b",
+            "not json",
+            "hello",
+            "{not json}",
+            "{\"a\": hello}",
+            "[1 2]",
+            "{'a': 'b' 'c'}",
+            "{\"a\": 1}}",
+            "<html></html>",
+            "model=x&prompt=y",
         ] {
             let read = scan(malformed.as_bytes(), &mut Heard::default());
             assert!(matches!(read, Err(Unread::Malformed { .. })), "{malformed:?}: {read:?}");
