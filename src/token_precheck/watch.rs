@@ -64,7 +64,7 @@ impl Watch {
 }
 
 fn names_a_limit(message: &str) -> bool {
-    let begins =
-        |words: &&str| message.get(..words.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(words));
-    NAMES_A_LIMIT.iter().any(|words| begins(words))
+    NAMES_A_LIMIT
+        .iter()
+        .any(|words| message.get(..words.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(words)))
 }
