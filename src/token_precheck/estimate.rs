@@ -159,7 +159,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn wide_instructions_see_what_single_characters_show(text in "([a-c ]{0,9}|[-. \\n\\r\\t\\x000-9Zé中😀]{0,9}|\\PC){0,60}") {
+        fn wide_instructions_see_what_single_characters_show(text in "([a-c ]{0,9}|[-. \\n\\r\\t\\x000-9Zé中😀]{0,9}|\\PC){0,30}") {
             let mut estimate = Estimate::new();
             estimate.push(&text);
             proptest::prop_assert_eq!(estimate.hundredths, plain(&text));
