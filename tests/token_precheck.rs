@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
@@ -380,6 +381,22 @@ async fn an_upstream_that_cannot_count_holds_nobody_up() {
     }
 }
 
+/// It is always ready, so that no time-out is ever looked at.
+#[tokio::test(start_paused = true)]
+async fn a_count_that_never_ends_is_given_up() {
+    let upstream = service_fn(|request: Request<Full<Bytes>>| async move {
+        let endless = futures_util::stream::repeat_with(|| Ok::<_, BoxError>(Frame::data(Bytes::new())));
+        Ok::<_, BoxError>(match request.uri().path().ends_with(":countTokens") {
+            true => Response::new(support::any(StreamBody::new(endless))),
+            false => Response::new(support::any(Full::from(support::HELLO))),
+        })
+    });
+    let models = ModelTable::new();
+    models.insert(Model::new("small").with_input_limit(1_000));
+    let response = by_bytes(models).layer(upstream).oneshot(text("/v1beta/models/small:generateContent", 3_000)).await;
+    assert_eq!(response.unwrap().into_body().collect().await.unwrap().to_bytes(), support::HELLO);
+}
+
 #[tokio::test(start_paused = true)]
 async fn media_that_cannot_be_counted_is_asked_for_only_near_the_limit() {
     let emulator = Emulator::new();
@@ -396,7 +413,16 @@ async fn media_that_cannot_be_counted_is_asked_for_only_near_the_limit() {
     passes(&layer, &emulator, inline("image/png", 20_000_000)).await;
     assert_eq!(emulator.count(asked), 0);
     passes(&layer, &emulator, inline("video/mp4", 20_000)).await;
+    passes(&layer, &emulator, inline("application/pdf", 2_000_000)).await;
+    let cached = r#"{"cachedContent":"cachedContents/1","contents":[{"parts":[{"text":"x"}]}]}"#;
+    let _ = layer.layer(emulator.clone()).oneshot(body(GENERATE, cached)).await.unwrap();
+    assert_eq!(emulator.count(asked), 0);
+    passes(&layer, &emulator, inline("application/pdf", 8_000_000)).await;
     assert_eq!(emulator.count(asked), 1);
+    // A file by its name may be anything.
+    let file = r#"{"contents":[{"parts":[{"fileData":{"mimeType":"video/mp4","fileUri":"files/1"}}]}]}"#;
+    let _ = layer.layer(emulator.clone()).oneshot(body(GENERATE, file)).await.unwrap();
+    assert_eq!(emulator.count(asked), 2);
 }
 
 /// Cost, body and length of each request.

@@ -13,6 +13,9 @@ use crate::{
 /// The longest answer that is read: it is a few numbers.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 
+/// The most pieces that it may come in, empty ones included.
+pub(super) const MAX_FRAMES: u32 = 1_024;
+
 /// The same request to be counted, or `None` where it cannot be written as one.
 pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question) -> Option<Request<B>> {
     let uri = uri(request.uri())?;

@@ -194,9 +194,10 @@ impl Listener for Counting {
     }
 }
 
-/// The most that the upstream adds to the texts: for turns, tools and media. `None` where nobody can say.
+/// The most that the upstream adds to the texts: for turns, tools and media. `None` where nobody can say. Cached content is
+/// left out: it has been counted once, when it was made.
 pub(super) fn besides(findings: &Findings) -> Option<u64> {
-    if findings.has_cached_content || findings.media.uncounted > 0 {
+    if findings.media.uncounted > 0 {
         return None;
     }
     let tools = if findings.has_tools { FOR_TOOLS } else { 0 };

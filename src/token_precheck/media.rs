@@ -2,7 +2,8 @@
 //!
 //! An image costs 258 tokens; a large one is cut into tiles of 258 each, at most sixteen of them. A second of sound costs
 //! 32, a page of a PDF 258, a second of film 263. An image's size stands in its first bytes; how long a film is, or how many
-//! pages a PDF has, cannot be seen without reading it: those are guessed from their bytes, and said to be uncounted.
+//! pages a PDF has, cannot be seen without reading it: those are guessed from their bytes, generously where it is asked how
+//! much they are at most. What is only named, by a URL or as a file, cannot be counted here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -69,8 +70,13 @@ impl Media {
             (Some(Medium::Image), None) => self.add(TILE, (bytes > 0).then_some(MOST_FOR_AN_IMAGE)),
             // 16 kB a second is compressed sound of good quality; less than 1 kB a second is not heard of.
             (Some(Medium::Audio), _) if bytes > 0 => self.add(bytes / 500, Some(bytes / 25)),
-            (Some(Medium::Video), _) => self.add((bytes / 475).max(TILE), None),
-            (Some(Medium::Document), _) => self.add((bytes / 200).max(TILE), None),
+            // Four times as much in so many bytes would be no film and no page that anybody has seen.
+            (Some(Medium::Video), _) if bytes > 0 => {
+                self.add((bytes / 475).max(TILE), Some((bytes / 100).max(4 * TILE)))
+            }
+            (Some(Medium::Document), _) if bytes > 0 => {
+                self.add((bytes / 200).max(TILE), Some((bytes / 4).max(4 * TILE)))
+            }
             (Some(Medium::Text), _) if bytes > 0 => self.add(bytes / 3, Some(bytes)),
             _ => self.add(TILE, None),
         }
@@ -169,8 +175,8 @@ mod tests {
         for (mime_type, estimate, at_most, uncounted) in [
             ("image/heic", 258, 17 * 258, 0),
             ("audio/mp3", 6, 120, 0),
-            ("video/mp4", 258, 0, 1),
-            ("application/pdf", 258, 0, 1),
+            ("video/mp4", 258, 1032, 0),
+            ("application/pdf", 258, 1032, 0),
             ("text/plain", 1000, 3000, 0),
             ("what/ever", 258, 0, 1),
         ] {

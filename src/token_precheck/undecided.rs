@@ -53,7 +53,7 @@ pin_project! {
         /// The upstream shall count, as soon as the service is ready.
         Ask { content: ContentHash },
         Asking { #[pin] future: F, content: ContentHash },
-        Reading { #[pin] body: R, read: Vec<u8>, content: ContentHash },
+        Reading { #[pin] body: R, read: Vec<u8>, frames: u32, content: ContentHash },
         /// It is sent, and costs that much.
         Send { cost: TokenCost },
     }
@@ -119,7 +119,7 @@ where
                 }
                 StepProj::Asking { future, content } => match future.poll(cx) {
                     Poll::Ready(Ok(response)) if response.status().is_success() => {
-                        Ok(Step::Reading { body: response.into_body(), read: Vec::new(), content: *content })
+                        Ok(Step::Reading { body: response.into_body(), read: Vec::new(), frames: 0, content: *content })
                     }
                     Poll::Ready(_) => self.as_mut().unanswered(),
                     Poll::Pending => {
@@ -127,13 +127,14 @@ where
                         self.as_mut().unanswered()
                     }
                 },
-                StepProj::Reading { body, read, content } => match body.poll_frame(cx) {
+                StepProj::Reading { body, read, frames, content } => match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
                         if let Ok(data) = frame.into_data() {
                             let room = ask::MAX_ANSWER + 1 - read.len();
                             read.put(data.take(room));
                         }
-                        if read.len() <= ask::MAX_ANSWER {
+                        *frames += 1;
+                        if read.len() <= ask::MAX_ANSWER && *frames <= ask::MAX_FRAMES {
                             continue;
                         }
                         self.as_mut().unanswered()
