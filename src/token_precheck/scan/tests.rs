@@ -208,6 +208,15 @@ fn what_only_googles_reader_takes_is_odd_and_what_nobody_takes_is_malformed() {
         "{\"a\":[\"b\"}",
         "{}}",
         "{\"a\":\"b",
+        "not json",
+        "hello",
+        "{not json}",
+        "{\"a\": hello}",
+        "[1 2]",
+        "{'a': 'b' 'c'}",
+        "{\"a\": 1}}",
+        "<html></html>",
+        "model=x&prompt=y",
     ] {
         let read = scan(malformed.as_bytes(), &mut Heard::default());
         assert!(matches!(read, Err(Unread::Malformed { .. })), "{malformed:?}: {read:?}");
