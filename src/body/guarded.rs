@@ -29,6 +29,7 @@ impl<B: Body, G> GuardedBody<B, G> {
     }
 
     /// The same type without a guard: for where there is nothing to hold.
+    #[inline]
     pub fn unguarded(body: B) -> Self {
         Self { body, guard: None }
     }
@@ -40,16 +41,11 @@ impl<B, G> fmt::Debug for GuardedBody<B, G> {
     }
 }
 
-impl<B: Body, G> Body for GuardedBody<B, G> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    #[inline]
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+impl<B: Body, G> GuardedBody<B, G> {
+    /// Apart, so that a body without a guard costs what a bare one does.
+    #[inline(never)]
+    fn poll_guarded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        if this.guard.is_none() {
-            return this.body.poll_frame(cx);
-        }
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         // Nobody is obliged to poll once more for the `None`.
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
@@ -57,7 +53,21 @@ impl<B: Body, G> Body for GuardedBody<B, G> {
         }
         Poll::Ready(frame)
     }
+}
 
+impl<B: Body, G> Body for GuardedBody<B, G> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        if self.guard.is_none() {
+            return self.project().body.poll_frame(cx);
+        }
+        self.poll_guarded(cx)
+    }
+
+    #[inline]
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
