@@ -41,10 +41,12 @@ impl<B, G> fmt::Debug for GuardedBody<B, G> {
     }
 }
 
+type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
 impl<B: Body, G> GuardedBody<B, G> {
     /// Apart, so that a body without a guard costs what a bare one does.
     #[inline(never)]
-    fn poll_guarded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_guarded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         // Nobody is obliged to poll once more for the `None`.
