@@ -82,7 +82,8 @@ where
         call = call.read_body(&body);
     }
     let claims_json = claims_json(request.headers());
-    let mut lengths = Lengths::default();
+    let sample = settings.counter.is_none().then(Sample::default);
+    let mut lengths = Lengths { sample, ..Lengths::default() };
     let findings = match scan::scan(&body, &mut lengths) {
         Ok(findings) => findings,
         Err(Unread::Malformed { message, line, column }) if claims_json => {
@@ -114,7 +115,7 @@ where
         limit: None,
         bytes: lengths.bytes,
         count: lengths.count,
-        guess: OnceLock::new(),
+        guess: lengths.sample.map_or_else(OnceLock::new, |sample| OnceLock::from(sample.of(lengths.bytes))),
         body,
         call,
         model,

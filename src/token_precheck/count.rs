@@ -118,10 +118,15 @@ impl std::ops::AddAssign for Count {
 pub(super) struct Lengths {
     pub(super) bytes: u64,
     pub(super) count: Count,
+    /// Where nobody will count, what they have is estimated as they pass.
+    pub(super) sample: Option<Sample>,
 }
 
 impl Listener for Lengths {
     fn hear(&mut self, text: &str) -> bool {
+        if let Some(sample) = &mut self.sample {
+            sample.hear(text);
+        }
         self.bytes = self.bytes.saturating_add(text.len() as u64);
         self.count += Count::by_length(text);
         true
