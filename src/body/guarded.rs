@@ -62,7 +62,7 @@ impl<B: Body, G> Body for GuardedBody<B, G> {
     type Error = B::Error;
 
     #[inline]
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B> {
         if self.guard.is_none() {
             return self.project().body.poll_frame(cx);
         }

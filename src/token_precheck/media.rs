@@ -70,7 +70,7 @@ impl Media {
             (Some(Medium::Image), None) => self.add(TILE, (bytes > 0).then_some(MOST_FOR_AN_IMAGE)),
             // 16 kB a second is compressed sound of good quality; less than 1 kB a second is not heard of.
             (Some(Medium::Audio), _) if bytes > 0 => self.add(bytes / 500, Some(bytes / 25)),
-            // Four times as much in so many bytes would be no film and no page that anybody has seen.
+            // At most: a film of 26 kB a second, pages of 1 kB each. Smaller ones are rare, and the upstream judges them.
             (Some(Medium::Video), _) if bytes > 0 => {
                 self.add((bytes / 475).max(TILE), Some((bytes / 100).max(4 * TILE)))
             }
