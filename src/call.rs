@@ -97,6 +97,13 @@ impl Call {
         self.model.clone()
     }
 
+    /// The same call to another model.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<Arc<str>>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
     /// Whether the model (and the wish to stream) stands in the JSON body, so that [`Call::read_body`] has to be asked.
     pub fn speaks_in_body(&self) -> bool {
         self.shape.speaks_in_body()
@@ -436,7 +443,7 @@ fn version(path: &str) -> Option<(usize, usize)> {
     }
 }
 
-fn is_version(segment: &str) -> bool {
+pub(crate) fn is_version(segment: &str) -> bool {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let Some(rest) = segment.strip_prefix('v') else { return false };
     let major = digits(rest);

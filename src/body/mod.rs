@@ -7,7 +7,10 @@ mod replay;
 pub(crate) mod scan;
 pub(crate) mod sse;
 
-pub(crate) use {prefixed::Prefix, replay::too_large};
+pub(crate) use {
+    prefixed::Prefix,
+    replay::{in_memory, too_large},
+};
 
 pub use {
     guarded::GuardedBody,

@@ -5,12 +5,12 @@
 
 use std::{
     fmt,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Empty, Full};
@@ -67,6 +67,31 @@ where
             Self::Left(body) => Self::Left(body.try_clone()?),
             Self::Right(body) => Self::Right(body.try_clone()?),
         })
+    }
+}
+
+/// The whole body, if it is in memory.
+pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
+    let mut body = pin!(body.try_clone()?);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut first = Bytes::new();
+    let mut more = BytesMut::new();
+    loop {
+        match Pin::as_mut(&mut body).poll_frame(&mut context) {
+            Poll::Ready(None) => return Some(if more.is_empty() { first } else { more.freeze() }),
+            Poll::Ready(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else { continue };
+                if first.is_empty() && more.is_empty() {
+                    first = data;
+                } else {
+                    if more.is_empty() {
+                        more.extend_from_slice(&first);
+                    }
+                    more.extend_from_slice(&data);
+                }
+            }
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
+        }
     }
 }
 

@@ -190,6 +190,10 @@ pub enum Kind {
     CircuitOpen,
     /// The local limiter would have to wait too long.
     RateLimited,
+    /// All keys that could take the call are out of quota, or have to be tried one at a time.
+    KeysExhausted,
+    /// All keys that could take the call are disabled.
+    KeysDisabled,
     /// The request body is over a local cap.
     BodyTooLarge,
     /// The request cannot be sent as it is: a bad header, no URI.
@@ -235,6 +239,11 @@ impl Kind {
     #[must_use]
     pub const fn fault(self) -> Fault {
         self.facts().fault
+    }
+
+    /// Whether a layer refused for now only: nothing was sent, and time helps.
+    pub(crate) const fn is_refused_for_now(self) -> bool {
+        matches!(self, Self::CircuitOpen | Self::RateLimited | Self::KeysExhausted)
     }
 
     /// The status to answer with where none came over the wire.
@@ -307,6 +316,8 @@ impl Kind {
             Self::Transport => row("transport", Transport, TIME, 503),
             Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),
             Self::RateLimited => row("rate_limited", Local, ELSEWHERE, 429),
+            Self::KeysExhausted => row("keys_exhausted", Local, TIME_OR_MODEL, 429),
+            Self::KeysDisabled => row("keys_disabled", Local, NOBODY, 403),
             Self::BodyTooLarge => row("body_too_large", Local, NOBODY, 413),
             Self::BadRequest => row("bad_request", Local, NOBODY, 400),
             Self::RequestBody => row("request_body", Local, NOBODY, 400),

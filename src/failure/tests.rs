@@ -495,7 +495,15 @@ fn a_200_without_content_is_a_failure() {
 
 #[test]
 fn local_refusals_blame_nobody() {
-    for kind in [Kind::TotalDeadline, Kind::CircuitOpen, Kind::RateLimited, Kind::BodyTooLarge, Kind::BadRequest] {
+    for kind in [
+        Kind::TotalDeadline,
+        Kind::CircuitOpen,
+        Kind::RateLimited,
+        Kind::KeysExhausted,
+        Kind::KeysDisabled,
+        Kind::BodyTooLarge,
+        Kind::BadRequest,
+    ] {
         let failure = Failure::local(kind, "no").with_hint(Duration::from_secs(3));
         assert_eq!(failure.fault(), Fault::Local);
         assert!(!failure.counts_against_upstream() && !failure.never_sent() && !failure.has_error_body());

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock,
-    quota::{Dimension, Gate, Limits, Scope},
+    quota::{Dimension, Gate, Headroom, Limits, Scope},
     sync::Mutex,
 };
 
@@ -189,6 +189,12 @@ impl Shard {
         let before = self.desks.len();
         self.desks.retain(|_, desk| Arc::strong_count(desk) > 1 || !desk.is_forgettable(now));
         self.desks.len() < before
+    }
+}
+
+impl Headroom for Limiter {
+    fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
+        Self::headroom(self, scope, tokens)
     }
 }
 

@@ -7,7 +7,7 @@ use http::StatusCode;
 use super::policy::{Cause, OnOpen, RetryPolicy};
 use crate::{
     call::Resend,
-    context::Retry,
+    context::{Retry, Tried},
     failure::{Failure, Fault, Kind},
 };
 
@@ -36,12 +36,16 @@ pub(super) struct History {
     refusals: u32,
     refusal_wait: Duration,
     last_500: Option<Failure>,
+    /// What attempts have used up for the rest of the call.
+    tried: Vec<Tried>,
 }
 
 /// What the decision depends on besides the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     pub(super) resend: Resend,
+    /// Whether the upstream was asked at all.
+    pub(super) sent: bool,
     pub(super) models_left: u32,
     /// What is left until the deadline.
     pub(super) remaining: Option<Duration>,
@@ -86,6 +90,18 @@ impl History {
         self.here = self.here.saturating_sub(1);
     }
 
+    /// What attempts have used up so far.
+    pub(super) fn tried(&self) -> &[Tried] {
+        &self.tried
+    }
+
+    /// Notes what an attempt has used up.
+    pub(super) fn note_tried(&mut self, tried: &Tried) {
+        if !self.tried.contains(tried) {
+            self.tried.push(tried.clone());
+        }
+    }
+
     fn count(&mut self, cause: Cause) -> u32 {
         let at = self.causes.iter().position(|(known, _)| *known == cause).unwrap_or_else(|| {
             self.causes.push((cause, 0));
@@ -117,7 +133,7 @@ pub(super) fn decide(
     roll: f64,
 ) -> Decision {
     history.upstream_failed |= failure.counts_against_upstream();
-    if matches!(failure.kind(), Kind::CircuitOpen | Kind::RateLimited) {
+    if failure.fault() == Fault::Local && !situation.sent {
         return refused(policy, history, failure, said, situation);
     }
     if said == Some(Retry::Never) || !may_resend(failure, situation.resend) {
@@ -162,7 +178,7 @@ pub(super) fn decide(
     within(situation, wait, spends_budget)
 }
 
-/// A layer inside refused for now: nothing was sent, and no attempt was made.
+/// A layer inside refused: nothing was sent, and no attempt was made.
 fn refused(
     policy: &RetryPolicy,
     history: &mut History,
@@ -171,6 +187,11 @@ fn refused(
     situation: Situation,
 ) -> Decision {
     history.attempt_never_was();
+    // What a layer has refused for good, it will refuse again; and another model's circuit may be closed.
+    let elsewhere = failure.kind() == Kind::CircuitOpen && situation.models_left > 0;
+    if !failure.kind().is_refused_for_now() || elsewhere {
+        return Decision::GiveUp;
+    }
     history.refusals = history.refusals.saturating_add(1);
     if matches!(said, Some(Retry::Now | Retry::Queued)) && history.refusals < policy.max_attempts {
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
@@ -212,7 +233,9 @@ mod tests {
     use super::*;
     use crate::{failure::Clock, retry::Rule};
 
-    const KINDS: [Kind; 27] = [
+    const KINDS: [Kind; 29] = [
+        Kind::KeysExhausted,
+        Kind::KeysDisabled,
         Kind::Overloaded,
         Kind::Capacity,
         Kind::ServerError,
@@ -300,8 +323,8 @@ mod tests {
             history.attempt_begins();
             for (failure, said, roll) in failures {
                 let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
-                let refused = matches!(failure.kind(), Kind::CircuitOpen | Kind::RateLimited);
-                let situation = Situation { resend, models_left, remaining };
+                let refused = failure.fault() == Fault::Local;
+                let situation = Situation { resend, sent: !refused, models_left, remaining };
                 let free = failure.kind() == Kind::NotSent && !history.free_used;
                 sent += u32::from(!refused);
                 let decision = decide(&policy, &mut history, &failure, said, situation, roll);
@@ -325,6 +348,8 @@ mod tests {
                 let turned_away = failure.has_error_body() && matches!(failure.code().as_u16(), 429 | 503);
                 prop_assert!(resend != Resend::Unsafe || failure.never_sent() || turned_away || refused);
                 if refused {
+                    prop_assert!(failure.kind().is_refused_for_now());
+                    prop_assert!(failure.kind() != Kind::CircuitOpen || models_left == 0);
                     prop_assert!(!spends_budget, "nothing was sent");
                     match said {
                         Some(Retry::Now | Retry::Queued) => {
@@ -375,7 +400,8 @@ mod tests {
             let decide = |resend, models_left, remaining| {
                 let mut history = History::new(0);
                 history.attempt_begins();
-                let situation = Situation { resend, models_left, remaining };
+                let sent = failure.fault() != Fault::Local;
+                let situation = Situation { resend, sent, models_left, remaining };
                 decide(&policy, &mut history, &failure, said, situation, roll)
             };
             let goes_on = |decision| matches!(decision, Decision::Again { .. });

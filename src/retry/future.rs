@@ -107,6 +107,9 @@ where
                         return Poll::Ready(finished(result, this.history, None));
                     };
                     this.history.suspect_content(&mut failure);
+                    if let Some(tried) = outcome.tried() {
+                        this.history.note_tried(tried);
+                    }
                     let kept = Kept {
                         request: this.request.as_ref(),
                         deadline: *this.deadline,
@@ -145,9 +148,11 @@ where
                     let mut again = again.take().expect("polled after completion");
                     this.history.attempt_begins();
                     let (attempt, failed) = (this.history.attempts(), this.history.upstream_has_failed());
+                    let tried = this.history.tried();
                     context::Context::update(again.extensions_mut(), |context| {
                         context.set_attempt(attempt);
                         context.set_failed_before(failed);
+                        context.set_tried(tried);
                     });
                     let future = this.inner.call(again);
                     this.state.set(State::Calling { future });
@@ -176,6 +181,7 @@ fn next<B: Resend>(
     let request = kept.request.ok_or(None)?;
     let situation = Situation {
         resend: context::Context::shape(request).resend,
+        sent: outcome.was_sent(),
         models_left: kept.models_left,
         remaining: kept.deadline.map(|deadline| deadline.remaining(Instant::now())),
     };

@@ -1,12 +1,8 @@
 //! What can be said of a request without waiting for anybody.
 
-use std::{
-    pin::{Pin, pin},
-    sync::{Arc, OnceLock},
-    task::{Context, Poll, Waker},
-};
+use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use tokio::sync::futures::OwnedNotified;
 
@@ -21,7 +17,7 @@ use super::{
     watch::Watch,
 };
 use crate::{
-    body::Resend,
+    body::{Resend, in_memory},
     call::{Call, Operation, Surface},
     context,
     failure::Failure,
@@ -279,31 +275,6 @@ pub(super) fn counted(body: &[u8], mut counting: Counting, known: Count) -> Coun
     let both = Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most));
     // The lengths prove something of Gemini's vocabulary only; whoever counts may have another.
     if both.at_least > both.at_most { counted } else { both }
-}
-
-/// The whole body, if it is in memory.
-fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
-    let mut body = pin!(body.try_clone()?);
-    let mut context = Context::from_waker(Waker::noop());
-    let mut first = Bytes::new();
-    let mut more = BytesMut::new();
-    loop {
-        match Pin::as_mut(&mut body).poll_frame(&mut context) {
-            Poll::Ready(None) => return Some(if more.is_empty() { first } else { more.freeze() }),
-            Poll::Ready(Some(Ok(frame))) => {
-                let Ok(data) = frame.into_data() else { continue };
-                if first.is_empty() && more.is_empty() {
-                    first = data;
-                } else {
-                    if more.is_empty() {
-                        more.extend_from_slice(&first);
-                    }
-                    more.extend_from_slice(&data);
-                }
-            }
-            Poll::Ready(Some(Err(_))) | Poll::Pending => return None,
-        }
-    }
 }
 
 /// Whether the body is said to be JSON in UTF-8: what is not, the upstream judges.

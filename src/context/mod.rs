@@ -1,0 +1,206 @@
+//! The two words that layers talk in.
+//!
+//! [`Context`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response, or
+//! inside an [`Error`](crate::Error). Nothing else is said between layers, so that each of them also works alone. A room
+//! that finds no `Context` reads the request itself, and adds one only when it has something to say.
+
+mod outcome;
+mod usage;
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Extensions, Request};
+use tokio::time::Instant;
+
+pub use self::{
+    outcome::{Outcome, Retry},
+    usage::{Usage, UsageReport},
+};
+use crate::{
+    call::{Call, Shape},
+    quota::TokenCost,
+};
+
+/// What goes in with the request.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_gemini::{Context, context::Deadline};
+///
+/// # tokio_test::block_on(async {
+/// let mut request = http::Request::new(());
+/// let deadline = Deadline::after(Duration::from_secs(20));
+/// Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+/// assert_eq!(Context::of(&request).and_then(Context::deadline), Some(deadline));
+/// # });
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    call: Option<Call>,
+    deadline: Option<Deadline>,
+    attempt: u32,
+    failed_before: bool,
+    models_left: u32,
+    project: Option<Arc<str>>,
+    may_move: bool,
+    token_cost: Option<TokenCost>,
+    tried: Vec<Tried>,
+}
+
+impl Context {
+    /// The context that came with a request, if any room has had something to say.
+    pub fn of<B>(request: &Request<B>) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    /// Says something: changes the context, and makes one where there is none.
+    pub fn update(extensions: &mut Extensions, change: impl FnOnce(&mut Self)) {
+        change(extensions.get_or_insert_default());
+    }
+
+    /// What the call is, as `ReplayLayer` read it from URI and body.
+    pub fn call(&self) -> Option<&Call> {
+        self.call.as_ref()
+    }
+
+    /// Says what the call is.
+    pub fn set_call(&mut self, call: Call) {
+        self.call = Some(call);
+    }
+
+    /// When the whole call has to be over.
+    pub fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+
+    /// Sets a deadline, unless an earlier one is in force.
+    pub fn tighten_deadline(&mut self, deadline: Deadline) {
+        self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+
+    /// Which attempt this is. The first is 1; 0 means that nobody counts.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// Says which attempt this is.
+    pub fn set_attempt(&mut self, attempt: u32) {
+        self.attempt = attempt;
+    }
+
+    /// Whether an earlier attempt of this call, at this model, has failed in a way that counts against the upstream. A breaker
+    /// counts a call once, however often it is sent.
+    #[inline]
+    pub fn has_failed_before(&self) -> bool {
+        self.failed_before
+    }
+
+    /// Says that an earlier attempt has failed in a way that counts against the upstream.
+    pub fn set_failed_before(&mut self, failed: bool) {
+        self.failed_before = failed;
+    }
+
+    /// How many other models may still be tried if this one fails. While there are some, fewer attempts are spent here.
+    pub fn models_left(&self) -> u32 {
+        self.models_left
+    }
+
+    /// Says how many other models may still be tried.
+    pub fn set_models_left(&mut self, models: u32) {
+        self.models_left = models;
+    }
+
+    /// The project whose quota pays, as the key pool has chosen it.
+    pub fn project(&self) -> Option<&Arc<str>> {
+        self.project.as_ref()
+    }
+
+    /// Says whose quota pays.
+    pub fn set_project(&mut self, project: impl Into<Arc<str>>) {
+        self.project = Some(project.into());
+    }
+
+    /// Whether another project could take the call, so that nobody has to wait for this one.
+    pub fn may_move(&self) -> bool {
+        self.may_move
+    }
+
+    /// Says whether another project could take the call.
+    pub fn set_may_move(&mut self, may_move: bool) {
+        self.may_move = may_move;
+    }
+
+    /// How many input tokens the request costs, where somebody has counted or estimated them.
+    pub fn token_cost(&self) -> Option<TokenCost> {
+        self.token_cost
+    }
+
+    /// Says how many input tokens the request costs.
+    pub fn set_token_cost(&mut self, cost: TokenCost) {
+        self.token_cost = Some(cost);
+    }
+
+    /// What earlier attempts at this model have found to be of no use for this call, the oldest first.
+    pub fn tried(&self) -> &[Tried] {
+        &self.tried
+    }
+
+    /// Says what earlier attempts have found to be of no use.
+    pub fn set_tried(&mut self, tried: impl Into<Vec<Tried>>) {
+        self.tried = tried.into();
+    }
+
+    /// The call goes to another model: what was said of the one before is forgotten, its attempts are not.
+    #[expect(dead_code, reason = "the fallback comes next")]
+    pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
+        let Self { deadline, project, .. } = std::mem::take(self);
+        *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, ..Self::default() };
+    }
+
+    /// The plain facts of a call, from the context or from the request itself.
+    pub(crate) fn shape<B>(request: &Request<B>) -> Shape {
+        match Self::of(request).and_then(Self::call) {
+            Some(call) => call.shape(),
+            None => Shape::new(request.method(), request.uri()),
+        }
+    }
+}
+
+/// What an attempt has used up for the rest of its call, unless a wait has cured it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tried {
+    /// The key of that fingerprint: the upstream has refused it.
+    Key(Arc<str>),
+    /// That project: it has no quota left for this model, or its keys are refused together.
+    Project(Arc<str>),
+}
+
+/// The moment at which a call has to be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline at that instant.
+    pub fn at(instant: Instant) -> Self {
+        Self(instant)
+    }
+
+    /// The deadline that far from now; as good as never where the clock cannot count so far.
+    pub fn after(duration: Duration) -> Self {
+        let now = Instant::now();
+        // What tokio's own timers take for "never".
+        const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+        Self(now.checked_add(duration).unwrap_or(now + FAR))
+    }
+
+    /// The instant itself.
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// What is left at `now`: zero once it has passed.
+    pub fn remaining(self, now: Instant) -> Duration {
+        self.0.saturating_duration_since(now)
+    }
+}

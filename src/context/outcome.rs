@@ -1,0 +1,221 @@
+use std::{sync::Arc, time::Duration};
+
+use http::Response;
+
+use super::{Tried, Usage};
+use crate::{
+    error::{BoxError, Error},
+    failure::{Failure, Fault},
+};
+
+/// What comes out with the response and with the error.
+///
+/// ```
+/// use tower_gemini::{Outcome, failure::Fault};
+///
+/// // No layer has said anything: the status speaks.
+/// let response = http::Response::builder().status(503).body(()).unwrap();
+/// let outcome = Outcome::of(&Ok(response));
+/// assert_eq!(outcome.failure().map(|failure| failure.fault()), Some(Fault::Model));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    failure: Option<Failure>,
+    retry: Option<Retry>,
+    sent: bool,
+    streamed_request: bool,
+    committed: bool,
+    attempts: u32,
+    model: Option<Arc<str>>,
+    key: Option<Arc<str>>,
+    project: Option<Arc<str>>,
+    tried: Option<Tried>,
+    usage: Option<Usage>,
+}
+
+impl Outcome {
+    /// The outcome of a call: as the layers inside said it, else read from the status and headers or from the error.
+    pub fn of<R>(result: &Result<Response<R>, BoxError>) -> Self {
+        match result {
+            Ok(response) => Self::of_response(response),
+            Err(error) => Self::of_error(error),
+        }
+    }
+
+    pub(crate) fn of_response<R>(response: &Response<R>) -> Self {
+        if let Some(said) = response.extensions().get::<Self>() {
+            return said.clone();
+        }
+        let status = response.status();
+        let failure = (status.is_client_error() || status.is_server_error())
+            .then(|| Failure::from_status(status, response.headers()));
+        Self { failure, sent: true, ..Self::default() }
+    }
+
+    pub(crate) fn of_error(error: &BoxError) -> Self {
+        match Error::find(&**error) {
+            Some(said) => said.outcome().clone(),
+            None => Self::default().with_failure(Failure::from_error(&**error)),
+        }
+    }
+
+    /// Adds to what a response already says, and keeps it in the response.
+    pub(crate) fn update<R>(response: &mut Response<R>, change: impl FnOnce(Self) -> Self) {
+        match response.extensions_mut().get_mut::<Self>() {
+            Some(said) => *said = change(std::mem::take(said)),
+            None => {
+                let outcome = change(Self::of_response(response));
+                response.extensions_mut().insert(outcome);
+            }
+        }
+    }
+
+    /// What went wrong, if anything did. A 200 can be a failure too: an empty answer, a verdict on the content.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// The same with this failure. It counts as sent, unless the failure proves that it was not.
+    #[must_use]
+    pub fn with_failure(mut self, failure: Failure) -> Self {
+        self.sent |= failure.fault() != Fault::Local && !failure.never_sent();
+        self.failure = Some(failure);
+        self
+    }
+
+    /// How to retry, where a layer knows better than the failure does. `None`: unsaid.
+    pub fn retry(&self) -> Option<Retry> {
+        self.retry
+    }
+
+    /// The same with this said of retrying.
+    #[must_use]
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// When it makes sense to come again: as a layer says, else as the failure's hint says.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.retry {
+            Some(Retry::After(wait)) => Some(wait),
+            _ => self.failure.as_ref()?.hint().map(|hint| hint.delay()),
+        }
+    }
+
+    /// Whether anything was sent to the upstream.
+    pub fn was_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// The same, said to have been sent or not.
+    #[must_use]
+    pub fn with_sent(mut self, sent: bool) -> Self {
+        self.sent = sent;
+        self
+    }
+
+    /// Whether the request's body was too large to keep, so that it streamed on and nothing could be sent again.
+    pub fn request_was_streamed(&self) -> bool {
+        self.streamed_request
+    }
+
+    /// The same, said to have had a request body that was not kept.
+    #[must_use]
+    pub fn with_streamed_request(mut self) -> Self {
+        self.streamed_request = true;
+        self
+    }
+
+    /// Whether a layer inside has held the answer to its first content, so that only silence is left to be feared.
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+
+    /// The same, said to have been held to its first content.
+    #[must_use]
+    pub fn with_committed(mut self) -> Self {
+        self.committed = true;
+        self
+    }
+
+    /// How many attempts were made at the upstream. 0: nobody counted.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// The same with that many attempts.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// The model that was asked, where a layer knows it.
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// The same with the model that was asked.
+    #[must_use]
+    pub fn with_model(mut self, model: impl Into<Arc<str>>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// The fingerprint of the key that was used last, where a layer has chosen one. Never the key.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The project of that key.
+    pub fn project(&self) -> Option<&str> {
+        self.project.as_deref()
+    }
+
+    /// The same with the key that was used, by its fingerprint, and its project.
+    #[must_use]
+    pub fn with_key(mut self, fingerprint: impl Into<Arc<str>>, project: impl Into<Arc<str>>) -> Self {
+        self.key = Some(fingerprint.into());
+        self.project = Some(project.into());
+        self
+    }
+
+    /// What this attempt has used up for the rest of the call.
+    pub fn tried(&self) -> Option<&Tried> {
+        self.tried.as_ref()
+    }
+
+    /// The same, said to have used that up. The next attempt hears of it in its [`Context`](crate::Context).
+    #[must_use]
+    pub fn with_tried(mut self, tried: Tried) -> Self {
+        self.tried = Some(tried);
+        self
+    }
+
+    /// What the answer costs and how it ends, known once its body has passed.
+    pub fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// The same with the cell in which usage is reported.
+    #[must_use]
+    pub fn with_usage(mut self, usage: Usage) -> Self {
+        self.usage = Some(usage);
+        self
+    }
+}
+
+/// How to retry. Only `RetryLayer` reads it, and it sleeps on `After` alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retry {
+    /// At once: another key or project can take it now.
+    Now,
+    /// At once: a queue will hold it.
+    Queued,
+    /// Not before that much time has passed.
+    After(Duration),
+    /// Not at all.
+    Never,
+}

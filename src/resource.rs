@@ -1,0 +1,189 @@
+//! What belongs to one project: files, cached contents, tuned models, uploads under way.
+//!
+//! Another project's key gets 403 or 404 for it, so that a call which names one has to go to the project that made it, and
+//! nowhere else. The name stands in the path, in the query of an upload, or in a few members of the JSON body, which are
+//! looked for at memory speed: their names cannot stand in a JSON string without a backslash before the quotes.
+
+use std::sync::LazyLock;
+
+use http::Uri;
+use memchr::memmem::Finder;
+
+use crate::call::is_version;
+
+/// Collections whose members belong to the project that made them.
+const COLLECTIONS: [&str; 9] = [
+    "files",
+    "cachedContents",
+    "tunedModels",
+    "fileSearchStores",
+    "corpora",
+    "batches",
+    "operations",
+    "interactions",
+    "generatedFiles",
+];
+
+/// Longer names are not kept apart: Google's have at most some dozens of characters, and callers invent them.
+const MAX_NAME: usize = 512;
+
+/// The name of something that belongs to one project: `files/abc`, `cachedContents/x`, `upload_id/…`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Resource(Box<str>);
+
+impl Resource {
+    fn new(collection: &str, id: &str) -> Option<Self> {
+        let end = id.find(['/', ':', '?', '#', '%']).unwrap_or(id.len());
+        let id = &id[..end];
+        (!id.is_empty() && id.len() <= MAX_NAME).then(|| Self(format!("{collection}/{id}").into()))
+    }
+
+    /// The first that a path names: `…/files/abc:download`, `models/m/operations/o`.
+    pub(crate) fn in_path(path: &str) -> Option<Self> {
+        let mut segments = path.split('/').skip_while(|segment| !is_version(segment)).skip(1).peekable();
+        while let Some(segment) = segments.next() {
+            if let (Some(collection), Some(id)) = (COLLECTIONS.iter().find(|known| **known == segment), segments.peek())
+                && let Some(resource) = Self::new(collection, id)
+            {
+                return Some(resource);
+            }
+        }
+        None
+    }
+
+    /// A resource's own name, as bodies and answers have it: `files/abc`, `projects/p/locations/l/cachedContents/x`, or the
+    /// whole address of a file of the API's.
+    pub(crate) fn in_name(name: &str) -> Option<Self> {
+        if name.contains("://") {
+            return Self::in_path(name.split(['?', '#']).next()?);
+        }
+        let mut segments = name.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            if let (Some(collection), Some(id)) = (COLLECTIONS.iter().find(|known| **known == segment), segments.peek())
+            {
+                return Self::new(collection, id);
+            }
+        }
+        None
+    }
+
+    /// An upload under way, by the `upload_id` in its address.
+    pub(crate) fn in_query(query: &str) -> Option<Self> {
+        let id = query.split('&').find_map(|pair| pair.strip_prefix("upload_id="))?;
+        Self::new("upload_id", id)
+    }
+
+    /// What a request's address names.
+    pub(crate) fn in_uri(uri: &Uri) -> Option<Self> {
+        uri.query().and_then(Self::in_query).or_else(|| Self::in_path(uri.path()))
+    }
+
+    /// What a JSON body names, in its order.
+    pub(crate) fn in_body(body: &[u8]) -> impl Iterator<Item = Self> {
+        MEMBERS.iter().flat_map(move |member| member.values(body).filter_map(|value| member.resource(value)))
+    }
+}
+
+/// A member of a JSON body that names something.
+struct Member {
+    name: Finder<'static>,
+    /// What the value is an id of, where it is no full name.
+    collection: Option<&'static str>,
+}
+
+static MEMBERS: LazyLock<[Member; 7]> = LazyLock::new(|| {
+    let member = |name: &'static str, collection| Member { name: Finder::new(name), collection };
+    [
+        member("\"fileUri\"", None),
+        member("\"file_uri\"", None),
+        member("\"cachedContent\"", None),
+        member("\"cached_content\"", None),
+        member("\"fileSearchStoreNames\"", None),
+        member("\"file_search_store_names\"", None),
+        member("\"previous_interaction_id\"", Some("interactions")),
+    ]
+});
+
+impl Member {
+    /// The member's values: a string, or the first of a list of strings. What is neither is passed over.
+    fn values<'a>(&'a self, body: &'a [u8]) -> impl Iterator<Item = &'a str> {
+        self.name.find_iter(body).filter_map(|at| {
+            let rest = body[at + self.name.needle().len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;
+            std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
+        })
+    }
+
+    fn resource(&self, value: &str) -> Option<Resource> {
+        match self.collection {
+            Some(collection) => Resource::new(collection, value),
+            // A slash may be escaped.
+            None if value.contains('\\') => Resource::in_name(&value.replace("\\/", "/")),
+            None => Resource::in_name(value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_body(body: &str) -> Vec<String> {
+        Resource::in_body(body.as_bytes()).map(|resource| resource.0.into()).collect()
+    }
+
+    #[test]
+    fn what_a_path_names() {
+        for (path, expected) in [
+            ("/v1beta/files/abc", Some("files/abc")),
+            ("/relay/v1beta/files/abc:download?alt=media", Some("files/abc")),
+            ("/download/v1beta/files/abc:download", Some("files/abc")),
+            ("/v1beta/tunedModels/t:generateContent", Some("tunedModels/t")),
+            ("/v1beta/models/veo-3/operations/op", Some("operations/op")),
+            ("/v1beta/openai/files/f", Some("files/f")),
+            ("/v1beta/interactions/i1", Some("interactions/i1")),
+            ("/v1beta/fileSearchStores/s/documents/d", Some("fileSearchStores/s")),
+            ("/upload/v1beta/files?upload_id=AB_1&upload_protocol=resumable", Some("upload_id/AB_1")),
+            ("/upload/v1beta/files", None),
+            ("/v1beta/files", None),
+            ("/v1beta/files/", None),
+            ("/v1beta/models/files:generateContent", None),
+            ("/v1beta/models/gemini-2.5-pro:generateContent", None),
+            ("/files/abc", None),
+        ] {
+            let found = Resource::in_uri(&path.parse().unwrap()).map(|resource| resource.0);
+            assert_eq!(found.as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_a_body_names() {
+        let uri = "https://generativelanguage.googleapis.com/v1beta/files/abc";
+        assert_eq!(in_body(&format!(r#"{{"fileData": {{"fileUri" : "{uri}"}}}}"#)), ["files/abc"]);
+        assert_eq!(in_body(r#"{"file_uri":"http:\/\/localhost\/v1\/files\/a?x"}"#), ["files/a"]);
+        assert_eq!(in_body(r#"{"cachedContent": "cachedContents/x"}"#), ["cachedContents/x"]);
+        assert_eq!(in_body(r#"{"cached_content": "projects/p/locations/l/cachedContents/x"}"#), ["cachedContents/x"]);
+        assert_eq!(in_body(r#"{"file_search_store_names": [ "fileSearchStores/s", "t"]}"#), ["fileSearchStores/s"]);
+        assert_eq!(in_body(r#"{"previous_interaction_id": "v1_x"}"#), ["interactions/v1_x"]);
+        assert_eq!(in_body(r#"[{"fileUri": "files/a"}, {"fileUri": "files/b"}]"#), ["files/a", "files/b"]);
+    }
+
+    #[test]
+    fn what_is_nobodys_or_only_text_names_nothing() {
+        for body in [
+            r#"{"fileUri": "https://www.youtube.com/watch?v=files/abc"}"#,
+            r#"{"fileUri": "gs://bucket/files.pdf"}"#,
+            r#"{"text": "{\"fileUri\": \"files/abc\", \"cachedContent\": \"cachedContents/x\"}"}"#,
+            r#"{"cachedContent": null, "fileUri": 1, "file_uri""#,
+            "\"cachedContent\"",
+            "",
+        ] {
+            assert_eq!(in_body(body), Vec::<String>::new(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_none() {
+        assert_eq!(Resource::in_name(&format!("files/{}", "x".repeat(600))), None);
+    }
+}
