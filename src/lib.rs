@@ -78,6 +78,7 @@ pub mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod macros;
+pub mod model_fallback;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
 pub mod proofs;
@@ -100,6 +101,7 @@ pub use crate::{
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
+    model_fallback::ModelFallbackLayer,
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
