@@ -67,6 +67,7 @@ pub mod classify;
 pub mod client;
 pub mod clock;
 pub mod context;
+mod describe;
 pub mod docs;
 #[cfg(feature = "emulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "emulator")))]
@@ -90,6 +91,7 @@ pub mod replay;
 #[expect(dead_code, reason = "the key pool and the fallback come next")]
 mod resource;
 pub mod retry;
+pub mod stack;
 pub mod status;
 mod sync;
 pub mod timeout;
@@ -105,6 +107,7 @@ pub use crate::{
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
+    stack::GeminiLayer,
     timeout::TimeoutLayer,
     token_precheck::TokenPrecheckLayer,
 };

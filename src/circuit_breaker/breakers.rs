@@ -19,7 +19,7 @@ use super::{
     breaker::{Breaker, Common},
     machine::Rules,
 };
-use crate::{error::ConfigError, failure::Failure, quota};
+use crate::{describe::Describe, error::ConfigError, failure::Failure, quota};
 
 /// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one breaker.
 const MAX_SCOPES: usize = 4096;
@@ -269,6 +269,23 @@ impl quota::Gate for Breakers {
             least = Some(least.map_or(closed, |least| least.min(closed)));
         }
         least
+    }
+}
+
+impl Describe for Breakers {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Rules { trip, open, max_open, probes, .. } = self.shared.common.rules;
+        match trip {
+            Trip::Silence { minimum_requests, at_least } => {
+                write!(f, "opens after {minimum_requests} failures and {at_least:?} without a success")?;
+            }
+            Trip::FailureRate { threshold, window, minimum_requests } => {
+                let percent = threshold * 100.0;
+                write!(f, "opens at {percent:.0} % failures of {window:?}, from {minimum_requests} calls on")?;
+            }
+            Trip::Consecutive { failures } => write!(f, "opens after {failures} failures in a row")?,
+        }
+        write!(f, ", for {open:?} to {max_open:?}; then {probes} probes")
     }
 }
 

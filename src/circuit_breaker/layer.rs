@@ -1,6 +1,9 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::{Breakers, CircuitBreaker};
+use crate::describe::{Describe, LEFT_OUT};
 
 /// Keeps calls from an upstream that is down. See the [module](super) for when it opens and closes.
 ///
@@ -31,6 +34,15 @@ impl CircuitBreakerLayer {
 impl Default for CircuitBreakerLayer {
     fn default() -> Self {
         Self::new(Breakers::new())
+    }
+}
+
+impl Describe for CircuitBreakerLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.breakers {
+            None => f.write_str(LEFT_OUT),
+            Some(breakers) => breakers.describe(f),
+        }
     }
 }
 

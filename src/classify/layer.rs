@@ -1,6 +1,9 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::Classify;
+use crate::describe::{Describe, LEFT_OUT};
 
 /// Reads each failure once, for every layer outside. See the [module](super) for what it reads and what it says.
 ///
@@ -39,6 +42,16 @@ impl ClassifyLayer {
 impl Default for ClassifyLayer {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Describe for ClassifyLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.settings {
+            Settings { enabled: false, .. } => LEFT_OUT,
+            Settings { hold_answers: true, .. } => "reads failures, and holds answers until their first content",
+            Settings { hold_answers: false, .. } => "reads failures",
+        })
     }
 }
 

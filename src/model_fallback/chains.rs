@@ -9,7 +9,7 @@ use super::{
     reason::{Reason, Reasons},
     sticky::Sticky,
 };
-use crate::{call::Call, error::ConfigError, sync::Mutex};
+use crate::{call::Call, describe::Describe, error::ConfigError, sync::Mutex};
 
 /// As good as for ever, and still a time that the clock can count to.
 const FAR: Duration = Duration::from_secs(86_400 * 365);
@@ -85,6 +85,23 @@ impl Chains {
 
     pub(super) fn strips(&self) -> bool {
         self.shared.strip
+    }
+}
+
+impl Describe for Chains {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, chain) in self.shared.chains.iter().enumerate() {
+            f.write_str(if nth > 0 { "; " } else { "" })?;
+            for (at, model) in chain.models.iter().enumerate() {
+                let link = match at {
+                    0 => "",
+                    at if at == chain.larger => ", and where it is too long for it, ",
+                    _ => " -> ",
+                };
+                write!(f, "{link}{}", model.name)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,9 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::{Chains, ModelFallback};
+use crate::describe::{Describe, LEFT_OUT};
 
 /// Asks another model where one has failed. See the [module](super) for when and which.
 #[derive(Clone, Debug)]
@@ -23,6 +26,15 @@ impl ModelFallbackLayer {
     /// The handle. `None` where it is disabled.
     pub fn chains(&self) -> Option<&Chains> {
         self.chains.as_ref()
+    }
+}
+
+impl Describe for ModelFallbackLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.chains {
+            None => f.write_str(LEFT_OUT),
+            Some(chains) => chains.describe(f),
+        }
     }
 }
 

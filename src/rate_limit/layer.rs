@@ -1,6 +1,9 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::{Limiter, RateLimit};
+use crate::describe::{Describe, LEFT_OUT};
 
 /// Keeps calls within the upstream's quota. See the [module](super) for what it counts and when it waits.
 #[derive(Clone, Debug)]
@@ -23,6 +26,15 @@ impl RateLimitLayer {
     /// The handle.
     pub fn limiter(&self) -> Option<&Limiter> {
         self.limiter.as_ref()
+    }
+}
+
+impl Describe for RateLimitLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.limiter {
+            None => f.write_str(LEFT_OUT),
+            Some(limiter) => limiter.describe(f),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     clock,
+    describe::Describe,
     quota::{Dimension, Gate, Headroom, Limits, Scope},
     sync::Mutex,
 };
@@ -198,6 +199,22 @@ impl Headroom for Limiter {
     }
 }
 
+impl Describe for Limiter {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let settings = &self.shared.settings;
+        let mut any = false;
+        for (whose, limits) in settings.all_limits() {
+            for dimension in DIMENSIONS {
+                let Some(limit) = limits.get(dimension) else { continue };
+                write!(f, "{}{limit} {dimension} for {whose}", if any { ", " } else { "" })?;
+                any = true;
+            }
+        }
+        f.write_str(if any { "; " } else { "learns its limits from refusals; " })?;
+        write!(f, "waits for up to {:?}", settings.max_wait)
+    }
+}
+
 impl Default for Limiter {
     fn default() -> Self {
         Self::new()
@@ -303,6 +320,27 @@ impl LimiterBuilder {
         let overflow = Arc::new(Desk::new(scope, account, calendar));
         let (hasher, shards) = (RandomState::new(), Default::default());
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
+    }
+
+    /// All limits that were set, and for whom, in an order that does not change.
+    pub(crate) fn all_limits(&self) -> Vec<(String, Limits)> {
+        let models = self.by_model.iter().map(|(model, limits)| (format!("model {model}"), *limits));
+        let projects = self.by_project.iter().map(|(project, limits)| (format!("project {project}"), *limits));
+        let scopes = self.by_scope.iter().map(|(scope, limits)| (scope.to_string(), *limits));
+        let mut named: Vec<_> = models.chain(projects).chain(scopes).collect();
+        named.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        named.insert(0, ("every model".to_owned(), self.limits));
+        named
+    }
+
+    /// The models that have limits of their own.
+    pub(crate) fn limits_by_model(&self) -> impl Iterator<Item = (&str, &Limits)> {
+        self.by_model.iter().map(|(model, limits)| (&**model, limits))
+    }
+
+    /// The longest that any call waits.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.max_wait_by_model.values().copied().fold(self.max_wait, Duration::max)
     }
 
     /// Whether the program has named the scope or its model: such a one is never counted with the others, so that no

@@ -1,6 +1,9 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::{Replay, memory::Memory};
+use crate::describe::Describe;
 
 /// Makes any request body resendable, up to its caps. See the [module](super) for what happens past them.
 ///
@@ -65,6 +68,17 @@ impl ReplayLayer {
 impl Default for ReplayLayer {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl Describe for ReplayLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { max_body, oversize, .. } = self.settings;
+        let larger = match oversize {
+            Oversize::Stream => "streamed, and sent once",
+            Oversize::Refuse => "refused",
+        };
+        write!(f, "keeps bodies up to {max_body} bytes; larger ones are {larger}")
     }
 }
 

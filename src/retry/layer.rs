@@ -1,8 +1,9 @@
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{Retry, RetryPolicy};
+use super::{OnOpen, Retry, RetryPolicy};
+use crate::describe::{Describe, LEFT_OUT};
 
 /// Sends again what can be answered on another try. See the [module](super) for the table.
 ///
@@ -27,6 +28,21 @@ impl RetryLayer {
     /// The policy in force.
     pub fn policy(&self) -> &RetryPolicy {
         &self.policy
+    }
+}
+
+impl Describe for RetryLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let policy = &*self.policy;
+        if policy.max_attempts <= 1 {
+            return f.write_str(LEFT_OUT);
+        }
+        let refusals = match policy.on_open {
+            OnOpen::Wait => "waited for",
+            OnOpen::Fail => "given back",
+        };
+        write!(f, "{} attempts; hints up to {:?} and refusals here are ", policy.max_attempts, policy.max_hint)?;
+        f.write_str(refusals)
     }
 }
 

@@ -1,8 +1,9 @@
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tower_layer::Layer;
 
 use super::Timeout;
+use crate::describe::{Describe, LEFT_OUT};
 
 /// Ends what hangs. See the [module](super) for the four clocks.
 #[derive(Clone, Debug)]
@@ -65,6 +66,20 @@ impl TimeoutLayer {
     pub fn idle(mut self, limit: Duration) -> Self {
         self.clocks.idle = Some(limit);
         self
+    }
+}
+
+impl Describe for TimeoutLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Clocks { total, attempt, first_content, idle } = self.clocks;
+        let clocks = [("total", total), ("attempt", attempt), ("first content", first_content), ("idle", idle)];
+        let mut any = false;
+        for (name, limit) in clocks {
+            let Some(limit) = limit else { continue };
+            write!(f, "{}{name} {limit:?}", if any { ", " } else { "" })?;
+            any = true;
+        }
+        if any { Ok(()) } else { f.write_str(LEFT_OUT) }
     }
 }
 

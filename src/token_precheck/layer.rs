@@ -1,11 +1,14 @@
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::Request;
 use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::{CountTokens, ModelTable, TokenPrecheck, asked::Asked, calibration::Calibration};
-use crate::context::{Context, Deadline};
+use crate::{
+    context::{Context, Deadline},
+    describe::{Describe, LEFT_OUT},
+};
 
 /// Refuses what would be a 400 anyway, before it is sent. See the [module](super) for what is refused.
 ///
@@ -154,6 +157,23 @@ impl TokenPrecheckLayer {
 impl Default for TokenPrecheckLayer {
     fn default() -> Self {
         Self::new(ModelTable::default())
+    }
+}
+
+impl Describe for TokenPrecheckLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(settings) = &self.settings else { return f.write_str(LEFT_OUT) };
+        let counts = if settings.counter.is_some() { "counts tokens" } else { "goes by bytes" };
+        let asks = match settings.ask {
+            AskUpstream::Never => "asks nobody",
+            AskUpstream::NearLimit => "asks the upstream near a limit",
+            AskUpstream::Always => "asks the upstream each time",
+        };
+        let unknown = match settings.unknown_model {
+            UnknownModel::Refuse => "refused",
+            UnknownModel::Forward => "forwarded",
+        };
+        write!(f, "{counts}, {asks}; misspelt models are {unknown}")
     }
 }
 

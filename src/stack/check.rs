@@ -1,0 +1,92 @@
+//! What cannot work, and what may surprise: found when the stack is built, not when the first call hangs.
+
+use std::collections::HashMap;
+
+use super::{GeminiBuilder, builder::Part};
+use crate::{
+    error::ConfigError,
+    quota::{Dimension, Limits},
+    rate_limit::LimiterBuilder,
+};
+
+/// Refuses what could never work.
+pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
+    let clocks = builder.clocks;
+    let inner = [("attempt", clocks.attempt), ("first_content", clocks.first_content), ("idle", clocks.idle)];
+    for (name, limit) in inner.into_iter().chain([("total", clocks.total)]) {
+        if limit.is_some_and(|limit| limit.is_zero()) {
+            let message = format!("{name} is 0 s: every call would end before it begins; give it the time of a slow answer");
+            return Err(ConfigError::new(message));
+        }
+    }
+    for (name, limit) in &inner[..2] {
+        if let (Some(limit), Some(total)) = (limit, clocks.total)
+            && *limit > total
+        {
+            let message = format!(
+                "{name} is {limit:?}, longer than total, which is {total:?}: the total clock would end every call before \
+                 an attempt could be given up for another; make total longer or {name} shorter"
+            );
+            return Err(ConfigError::new(message));
+        }
+    }
+    if let Part::Settings(limiter) = &builder.limiter {
+        for (whose, limits) in limiter.all_limits() {
+            for dimension in [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay] {
+                if limits.get(dimension) == Some(0) {
+                    let message = format!(
+                        "the limit for {whose} is 0 {dimension}: no call would ever go; leave it out, and it is learned \
+                         from the upstream's refusals"
+                    );
+                    return Err(ConfigError::new(message));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is not wrong, but may surprise.
+pub(super) fn warn(builder: &GeminiBuilder) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Part::Settings(limiter) = &builder.limiter {
+        if let Some(total) = builder.clocks.total.filter(|total| limiter.longest_wait() > *total) {
+            warnings.push(format!(
+                "max_wait is {:?}, but no call waits longer than the total clock, {total:?}",
+                limiter.longest_wait()
+            ));
+        }
+        warn_of_small_minutes(builder, limiter, &mut warnings);
+    }
+    if let Part::Settings(keys) = &builder.keys {
+        let mut of_project: HashMap<&str, usize> = HashMap::new();
+        for project in keys.projects() {
+            *of_project.entry(project).or_default() += 1;
+        }
+        let mut shared: Vec<_> = of_project.into_iter().filter(|(_, keys)| *keys > 1).collect();
+        shared.sort_unstable();
+        for (project, keys) in shared {
+            warnings.push(format!(
+                "{keys} keys are of project {project}: they share one quota, and help only where one of them is refused"
+            ));
+        }
+    }
+    warnings
+}
+
+/// Where a minute's tokens are fewer than one request may have.
+fn warn_of_small_minutes(builder: &GeminiBuilder, limiter: &LimiterBuilder, warnings: &mut Vec<String>) {
+    let tokens = |limits: &Limits| limits.get(Dimension::InputTokensPerMinute);
+    let Some(models) = builder.precheck.models() else { return };
+    for (model, limits) in limiter.limits_by_model() {
+        if let (Some(tokens), Some(context)) = (tokens(limits), models.effective_input_limit(model))
+            && tokens < context.tokens
+        {
+            warnings.push(format!(
+                "{model} has {tokens} input tokens a minute, and takes {} in one request: longer requests than a minute's \
+                 quota are refused here, because they would never be admitted",
+                context.tokens
+            ));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::{
+    body::ReplayBody,
+    circuit_breaker::CircuitBreaker,
+    classify::{Classify, ClassifyBody},
+    error::BoxError,
+    key_pool::{Keyed, KeyPoolBody},
+    model_fallback::ModelFallback,
+    rate_limit::{RateLimit, RateLimitBody},
+    replay::Replay,
+    retry::Retry,
+    timeout::{Timeout, TimeoutBody},
+    token_precheck::TokenPrecheck,
+};
+
+/// The service of [`GeminiLayer`](super::GeminiLayer).
+#[derive(Clone, Debug)]
+pub struct Gemini<S> {
+    pub(super) inner: Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>,
+}
+
+/// What happens once an attempt.
+type Attempt<S> = Keyed<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>;
+
+/// The body of an answer through a [`GeminiLayer`](super::GeminiLayer).
+pub type GeminiBody<R> = TimeoutBody<KeyPoolBody<RateLimitBody<TimeoutBody<ClassifyBody<R>>>>>;
+
+type Inner<S> = Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>;
+
+impl<S, B, R> Service<Request<B>> for Gemini<S>
+where
+    S: Service<Request<ReplayBody<B>>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes> + Unpin,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<GeminiBody<R>>;
+    type Error = BoxError;
+    type Future = <Inner<S> as Service<Request<B>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.inner.call(request)
+    }
+}
