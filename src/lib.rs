@@ -77,6 +77,7 @@ pub mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod key_pool;
 mod macros;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
@@ -86,7 +87,6 @@ pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
-#[expect(dead_code, reason = "the key pool and the fallback come next")]
 mod resource;
 pub mod retry;
 pub mod status;
@@ -100,6 +100,7 @@ pub use crate::{
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
+    key_pool::KeyPoolLayer,
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
