@@ -78,6 +78,7 @@ pub mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod key_pool;
 mod macros;
 pub mod model_fallback;
 #[cfg(gemini_loom)]
@@ -88,7 +89,6 @@ pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
-#[expect(dead_code, reason = "the key pool and the fallback come next")]
 mod resource;
 pub mod retry;
 pub mod stack;
@@ -104,6 +104,7 @@ pub use crate::{
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
     model_fallback::ModelFallbackLayer,
+    key_pool::KeyPoolLayer,
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
