@@ -87,7 +87,6 @@ pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
-#[expect(dead_code, reason = "the key pool and the fallback come next")]
 mod resource;
 pub mod retry;
 pub mod status;
