@@ -1,15 +1,24 @@
 //! The handle: which model comes after which, and where each chain stands. It outlives the layers made from it.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, ops::Range, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Uri};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Uri};
 use tokio::time::Instant;
 
 use super::{
     reason::{Reason, Reasons},
-    sticky::Sticky,
+    sticky::{Answered, Change, Probe, Start, Sticky},
 };
-use crate::{call::Call, describe::Describe, error::ConfigError, sync::Mutex};
+use crate::{
+    body::{Resend, in_memory},
+    call::{Call, Operation},
+    context::Context,
+    describe::Describe,
+    error::ConfigError,
+    failure::Failure,
+    sync::Mutex,
+};
 
 /// As good as for ever, and still a time that the clock can count to.
 const FAR: Duration = Duration::from_secs(86_400 * 365);
@@ -74,9 +83,25 @@ impl Chains {
         self.shared.chains.iter().map(|chain| chain.report(now)).collect()
     }
 
-    /// The chain of a model.
-    pub(super) fn of(&self, model: &str) -> Option<&Arc<Chain>> {
-        self.shared.by_model.get(model).map(|at| &self.shared.chains[*at])
+    /// The chain of a call, if it asks a model that has one to generate.
+    pub(super) fn of_call<B: Resend<Data = Bytes>>(&self, request: &Request<B>) -> Option<&Arc<Chain>> {
+        if let Some(call) = Context::of(request).and_then(Context::call) {
+            return self.of(call.operation(), call.model()?);
+        }
+        let (shape, model) = Call::borrowed(request.method(), request.uri());
+        match model {
+            Some(model) => self.of(shape.operation, &model),
+            None if shape.operation == Operation::GenerateContent => {
+                let call = Call::new(request.method(), request.uri()).read_body(&in_memory(request.body())?);
+                self.of(call.operation(), call.model()?)
+            }
+            None => None,
+        }
+    }
+
+    fn of(&self, operation: Operation, model: &str) -> Option<&Arc<Chain>> {
+        let at = self.shared.by_model.get(model).filter(|_| operation == Operation::GenerateContent)?;
+        Some(&self.shared.chains[*at])
     }
 
     pub(super) fn reasons(&self) -> Reasons {
@@ -112,8 +137,42 @@ impl fmt::Debug for Chains {
 }
 
 impl Chain {
+    /// A model by its number: 0 is the one that is asked for.
     pub(super) fn model(&self, at: usize) -> &Model {
         &self.models[at]
+    }
+
+    /// The numbers of the model that is asked for and of those that follow it.
+    pub(super) fn all(&self) -> Range<usize> {
+        0..self.larger
+    }
+
+    /// The numbers of those that take more.
+    pub(super) fn larger(&self) -> Range<usize> {
+        self.larger..self.models.len()
+    }
+
+    /// A call begins: where, and whether it is the one that probes the first choice.
+    pub(super) fn start(self: &Arc<Self>) -> (Start, Option<Lease>) {
+        let start = self.sticky.lock().start(Instant::now);
+        (start, start.probe.map(|probe| Lease { chain: self.clone(), probe }))
+    }
+
+    /// A call was answered.
+    pub(super) fn answered(&self, start: Start, answered: Answered, why: Option<&Failure>) {
+        if !self.all().contains(&answered.by) {
+            return;
+        }
+        let change = self.sticky.lock().answered(Instant::now(), start, answered);
+        let model = &*self.models[0].name;
+        match change {
+            Change::Nothing => {}
+            Change::Home => tracing::info!(model, "calls go to the model that they ask for again"),
+            Change::Away(at) => {
+                let (to, reason) = (&*self.models[at].name, why.map(|why| why.kind().as_str()));
+                tracing::warn!(model, to, reason, "calls go to another model");
+            }
+        }
     }
 
     fn report(&self, now: Instant) -> ChainReport {
@@ -123,6 +182,25 @@ impl Chain {
             current: self.models[at].name.clone(),
             away_for: since.map(|since| now.saturating_duration_since(since)),
         }
+    }
+}
+
+/// What the one call that probes the first choice holds. Dropped, the next call may be one.
+pub(super) struct Lease {
+    chain: Arc<Chain>,
+    probe: Probe,
+}
+
+impl Lease {
+    /// The first choice is failing still, for everybody.
+    pub(super) fn failed(self) {
+        self.chain.sticky.lock().probe_failed(Instant::now(), self.probe);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.chain.sticky.lock().hand_back(self.probe);
     }
 }
 

@@ -3,12 +3,18 @@
 //! The essay follows.
 
 mod chains;
+mod features;
 mod future;
+mod kept;
 mod layer;
+mod members;
 mod reason;
+mod route;
 mod service;
+mod step;
 mod sticky;
 mod used;
+mod walk;
 
 pub use self::{
     chains::{ChainReport, Chains, ChainsBuilder},

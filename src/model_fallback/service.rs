@@ -5,8 +5,12 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Chains, ResponseFuture};
-use crate::{body::Resend, error::BoxError};
+use super::{Chains, ResponseFuture, walk::Walk};
+use crate::{
+    body::{Resend, in_memory},
+    error::BoxError,
+    ready::Readied,
+};
 
 /// The service of [`ModelFallbackLayer`](super::ModelFallbackLayer).
 #[derive(Clone, Debug)]
@@ -33,6 +37,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::straight(self.inner.call(request))
+        let chain = self.chains.as_ref().and_then(|chains| Some((chains, chains.of_call(&request)?)));
+        let Some((chains, chain)) = chain else { return ResponseFuture::straight(self.inner.call(request)) };
+        // A body that streams cannot be sent to anybody else.
+        let Some(body) = in_memory(request.body()) else { return ResponseFuture::straight(self.inner.call(request)) };
+        let (walk, first) = Walk::begin(chains, chain, request, &body);
+        drop(body);
+        ResponseFuture::walking(Readied::take(&mut self.inner), walk, first)
     }
 }
