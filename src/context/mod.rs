@@ -7,7 +7,7 @@
 mod outcome;
 mod usage;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Extensions, Request};
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ pub struct Context {
     may_move: bool,
     token_cost: Option<TokenCost>,
     tried: Vec<Tried>,
+    choice: Option<Arc<dyn Choice>>,
 }
 
 impl Context {
@@ -150,6 +151,16 @@ impl Context {
         self.tried = tried.into();
     }
 
+    /// Whether what was chosen for the call is still good. Whoever has had it wait asks before it goes on.
+    pub fn choice_is_good(&self) -> bool {
+        self.choice.as_ref().is_none_or(|choice| choice.is_good())
+    }
+
+    /// Says who knows whether what was chosen is still good.
+    pub fn set_choice(&mut self, choice: Arc<dyn Choice>) {
+        self.choice = Some(choice);
+    }
+
     /// The call goes to another model: what was said of the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, project, .. } = std::mem::take(self);
@@ -163,6 +174,13 @@ impl Context {
             None => Shape::new(request.method(), request.uri()),
         }
     }
+}
+
+/// Something that was chosen for a call, and may turn out bad while the call waits: a key, which another call may find to be
+/// revoked.
+pub trait Choice: fmt::Debug + Send + Sync {
+    /// Whether it may still be used.
+    fn is_good(&self) -> bool;
 }
 
 /// What an attempt has used up for the rest of its call, unless a wait has cured it.

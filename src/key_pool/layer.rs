@@ -1,6 +1,9 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::{KeyPool, Keyed};
+use crate::describe::Describe;
 
 /// Signs each call with a key of the pool's. See the [module](super) for which one, and what takes a key out.
 #[derive(Clone, Debug)]
@@ -24,6 +27,15 @@ impl KeyPoolLayer {
     /// The handle.
     pub fn pool(&self) -> Option<&KeyPool> {
         self.pool.as_ref()
+    }
+}
+
+impl Describe for KeyPoolLayer {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.pool {
+            None => f.write_str("left out: the caller's own credentials go on"),
+            Some(pool) => pool.describe(f),
+        }
     }
 }
 

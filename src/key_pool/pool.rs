@@ -17,7 +17,7 @@ use super::{
     owners::Owners,
     roster::{Entry, Project, Roster, Slot},
 };
-use crate::{error::ConfigError, quota::Headroom};
+use crate::{describe::Describe, error::ConfigError, quota::Headroom};
 
 /// Keys of any number of projects: the state of any number of [`KeyPoolLayer`](super::KeyPoolLayer)s.
 ///
@@ -178,6 +178,14 @@ pub(super) fn tell_enabled(slot: &Slot) {
     tracing::info!(key, name, project, "a key serves again");
 }
 
+impl Describe for KeyPool {
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let roster = self.shared.roster.lock();
+        let (keys, projects) = (roster.entries().count(), roster.projects.len());
+        write!(f, "{keys} keys of {projects} projects")
+    }
+}
+
 impl fmt::Debug for KeyPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let roster = self.shared.roster.lock();
@@ -187,7 +195,7 @@ impl fmt::Debug for KeyPool {
 }
 
 /// Builds a [`KeyPool`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct KeyPoolBuilder {
     keys: Vec<Key>,
@@ -197,6 +205,16 @@ pub struct KeyPoolBuilder {
 }
 
 impl KeyPoolBuilder {
+    /// Whether there is no key in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Each key's project.
+    pub(crate) fn projects(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| &*key.project)
+    }
+
     /// Adds a key.
     pub fn key(mut self, key: Key) -> Self {
         self.keys.push(key);

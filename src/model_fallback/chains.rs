@@ -248,6 +248,11 @@ impl Default for ChainsBuilder {
 }
 
 impl ChainsBuilder {
+    /// Whether there is no chain in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.larger.is_empty()
+    }
+
     /// Calls to `model` move to the `next` ones, in that order. Bare names: `gemini-2.5-pro`.
     pub fn chain(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.chains.push((model.into(), next.into_iter().map(Into::into).collect()));

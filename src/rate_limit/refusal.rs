@@ -71,6 +71,13 @@ pub(super) fn sent_away(desk: &Desk, until: Duration) -> BoxError {
     limited(message, until, true)
 }
 
+/// Its turn has come, and the key that was chosen for it has turned out bad meanwhile.
+pub(super) fn choice_lost(desk: &Desk) -> BoxError {
+    let message =
+        format!("the key that was chosen for it was taken out while it waited: {}; another may take it", desk.scope());
+    limited(message, Duration::ZERO, true)
+}
+
 /// It is proven to be larger than a whole minute's quota. Going elsewhere is the caller's decision.
 pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
     let message = format!(

@@ -16,7 +16,7 @@ use super::{
     desk::{self, Desk, Ticket},
     refusal,
 };
-use crate::{error::BoxError, ready::Readied};
+use crate::{context, error::BoxError, ready::Readied};
 
 /// How long a call may wait, and its place in the queue.
 #[derive(Debug)]
@@ -139,6 +139,9 @@ where
             return Poll::Pending;
         };
         ready.map_err(Into::into)?;
+        if context::Context::of(&waiting.request).is_some_and(|context| !context.choice_is_good()) {
+            return Poll::Ready(Err(refusal::choice_lost(&waiting.place.desk)));
+        }
         let (Some(Waiting { inner, request, place, .. }), Some(mut booking)) =
             (self.waiting.take(), self.booking.take())
         else {

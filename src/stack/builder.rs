@@ -53,7 +53,12 @@ impl Clocks {
         const fn seconds(seconds: u64) -> Option<Duration> {
             Some(Duration::from_secs(seconds))
         }
-        Self { total: seconds(total), attempt: seconds(attempt), first_content: seconds(first_content), idle: seconds(idle) }
+        Self {
+            total: seconds(total),
+            attempt: seconds(attempt),
+            first_content: seconds(first_content),
+            idle: seconds(idle),
+        }
     }
 
     /// The layer that has the clocks of one attempt.

@@ -15,7 +15,8 @@ pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
     let inner = [("attempt", clocks.attempt), ("first_content", clocks.first_content), ("idle", clocks.idle)];
     for (name, limit) in inner.into_iter().chain([("total", clocks.total)]) {
         if limit.is_some_and(|limit| limit.is_zero()) {
-            let message = format!("{name} is 0 s: every call would end before it begins; give it the time of a slow answer");
+            let message =
+                format!("{name} is 0 s: every call would end before it begins; give it the time of a slow answer");
             return Err(ConfigError::new(message));
         }
     }
@@ -32,7 +33,8 @@ pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
     }
     if let Part::Settings(limiter) = &builder.limiter {
         for (whose, limits) in limiter.all_limits() {
-            for dimension in [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay] {
+            for dimension in [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay]
+            {
                 if limits.get(dimension) == Some(0) {
                     let message = format!(
                         "the limit for {whose} is 0 {dimension}: no call would ever go; leave it out, and it is learned \

@@ -10,7 +10,7 @@ use crate::{
     circuit_breaker::CircuitBreaker,
     classify::{Classify, ClassifyBody},
     error::BoxError,
-    key_pool::{Keyed, KeyPoolBody},
+    key_pool::{KeyPoolBody, Keyed},
     model_fallback::ModelFallback,
     rate_limit::{RateLimit, RateLimitBody},
     replay::Replay,
