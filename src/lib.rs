@@ -36,10 +36,11 @@
 //! # The house
 //!
 //! The ground floor is what every layer speaks: [`call`] (what a request is), [`status`] (what an error body says),
-//! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`body`].
+//! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`observe`]
+//! (how things stand with a handle), [`body`].
 //!
 //! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`],
-//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`].
+//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`], [`telemetry`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
@@ -78,6 +79,7 @@ pub mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod macros;
+pub mod observe;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
 pub mod proofs;
@@ -91,6 +93,7 @@ mod resource;
 pub mod retry;
 pub mod status;
 mod sync;
+pub mod telemetry;
 pub mod timeout;
 pub mod token_precheck;
 
@@ -103,6 +106,7 @@ pub use crate::{
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
+    telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
     token_precheck::TokenPrecheckLayer,
 };

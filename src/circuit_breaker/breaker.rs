@@ -13,6 +13,7 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Scope, State, Transition,
     machine::{Admission, Admitted, Change, Machine, Rules},
+    observe::Entered,
     refusal,
 };
 use crate::{
@@ -46,6 +47,7 @@ struct Guarded {
     machine: Machine,
     /// What whoever is not let in gets to hear. Made when it opens, so that saying it costs nothing.
     refusal: Option<Failure>,
+    entered: Entered,
 }
 
 impl Breaker {
@@ -53,7 +55,7 @@ impl Breaker {
         let machine = Machine::new(rules);
         Self {
             calm: Calm(AtomicU64::new(word(&machine))),
-            guarded: Mutex::new(Guarded { machine, refusal: None }),
+            guarded: Mutex::new(Guarded { machine, refusal: None, entered: Entered::default() }),
             scope,
         }
     }
@@ -126,6 +128,12 @@ impl Breaker {
         self.guarded.lock().machine.state(now)
     }
 
+    /// Its state, and how often it has come to each.
+    pub(super) fn history(&self, now: Instant) -> (State, Entered) {
+        let guarded = self.guarded.lock();
+        (guarded.machine.state(now), guarded.entered)
+    }
+
     pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
         self.guarded.lock().machine.closed_for(now)
     }
@@ -140,6 +148,8 @@ impl Breaker {
         let result = change(&mut guarded);
         let changed = guarded.machine.take_change();
         if let Some(changed) = &changed {
+            let times = &mut guarded.entered[changed.to as usize];
+            *times = times.saturating_add(1);
             match changed.to {
                 State::Open => guarded.refusal = Some(refusal::open(&self.scope, changed.reason)),
                 State::ForcedOpen => guarded.refusal = Some(refusal::forced(&self.scope)),
