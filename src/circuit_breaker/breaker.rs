@@ -47,7 +47,8 @@ struct Guarded {
     machine: Machine,
     /// What whoever is not let in gets to hear. Made when it opens, so that saying it costs nothing.
     refusal: Option<Failure>,
-    entered: Entered,
+    /// How often it has come to each state. Most never do: nothing until then.
+    entered: Option<Box<Entered>>,
 }
 
 impl Breaker {
@@ -55,7 +56,7 @@ impl Breaker {
         let machine = Machine::new(rules);
         Self {
             calm: Calm(AtomicU64::new(word(&machine))),
-            guarded: Mutex::new(Guarded { machine, refusal: None, entered: Entered::default() }),
+            guarded: Mutex::new(Guarded { machine, refusal: None, entered: None }),
             scope,
         }
     }
@@ -131,7 +132,7 @@ impl Breaker {
     /// Its state, and how often it has come to each.
     pub(super) fn history(&self, now: Instant) -> (State, Entered) {
         let guarded = self.guarded.lock();
-        (guarded.machine.state(now), guarded.entered)
+        (guarded.machine.state(now), guarded.entered.as_deref().copied().unwrap_or_default())
     }
 
     pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
@@ -148,7 +149,7 @@ impl Breaker {
         let result = change(&mut guarded);
         let changed = guarded.machine.take_change();
         if let Some(changed) = &changed {
-            let times = &mut guarded.entered[changed.to as usize];
+            let times = &mut guarded.entered.get_or_insert_default()[changed.to as usize];
             *times = times.saturating_add(1);
             match changed.to {
                 State::Open => guarded.refusal = Some(refusal::open(&self.scope, changed.reason)),

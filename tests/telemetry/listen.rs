@@ -1,9 +1,18 @@
 //! Who listens: to spans, and to metrics.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt::Debug,
+    sync::{Arc, Once},
+};
 
+use futures_util::FutureExt;
+use http::{Request, Response};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use parking_lot::Mutex;
+use tower::{Layer as _, Service};
+use tower_gemini::TelemetryLayer;
 use tracing::{
     Subscriber,
     field::{Field, Visit},
@@ -38,6 +47,19 @@ impl Seen {
     }
 }
 
+/// Lets tracing meet the room's callsites, once: a thread without a subscriber that meets one for the first time, while
+/// another listens alone, would decide for both that nobody does.
+fn meet_callsites() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let upstream = tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(String::new())) });
+        let mut service = TelemetryLayer::call().layer(TelemetryLayer::attempt().layer(upstream));
+        tracing::subscriber::with_default(tracing_subscriber::registry(), || {
+            service.call(Request::new(())).now_or_never().unwrap().unwrap();
+        });
+    });
+}
+
 /// All spans since it was made, on this thread, in the order in which they began.
 #[derive(Clone, Default)]
 pub(crate) struct Spans(Arc<Mutex<Vec<Seen>>>);
@@ -45,6 +67,7 @@ pub(crate) struct Spans(Arc<Mutex<Vec<Seen>>>);
 impl Spans {
     /// Listens until the guard goes.
     pub(crate) fn listen() -> (Self, DefaultGuard) {
+        meet_callsites();
         let spans = Self::default();
         let subscriber = tracing_subscriber::registry().with(spans.clone());
         (spans, tracing::subscriber::set_default(subscriber))
@@ -124,6 +147,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn listen() -> Self {
+        meet_callsites();
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
         // A test's worth of memory.
@@ -155,12 +179,6 @@ impl Metrics {
             .map(|(key, unit, text, _)| (key.key().name().to_owned(), (unit, text.map(|text| text.to_string()))))
             .collect()
     }
-}
-
-/// The values of all metrics of that name.
-pub(crate) fn of<'a>(values: &'a Values, name: &str) -> Vec<(&'a str, &'a [f64])> {
-    let named = |key: &str| key.split('{').next() == Some(name);
-    values.iter().filter(|(key, _)| named(key)).map(|(key, values)| (key.as_str(), values.as_slice())).collect()
 }
 
 /// The values of the only metric of that name and with those labels.
