@@ -40,10 +40,13 @@ use criterion::Criterion;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    TimeoutLayer,
+    TelemetryLayer, TimeoutLayer,
     circuit_breaker::{Breakers, Trip, Window},
     quota::Limits,
     rate_limit::Limiter,
@@ -53,6 +56,8 @@ use tower_resilience::{
     circuitbreaker::CircuitBreakerLayer as CircuitLayer, ratelimiter::RateLimiterLayer,
     retry::RetryLayer as OtherRetryLayer, timelimiter::TimeLimiterLayer,
 };
+use tracing::Dispatch;
+use tracing_subscriber::layer::SubscriberExt;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -71,6 +76,7 @@ fn main() {
     breaking(&mut bench);
     failing(&mut bench);
     events(&mut bench);
+    telemetry(&mut bench);
     scan(&mut bench);
     bench.criterion.final_summary();
     println!("{}", table(&bench.rows));
@@ -202,6 +208,50 @@ fn events(bench: &mut Bench<'_>) {
     group.call("ErrorResponseLayer", ErrorResponseLayer::new().layer(upstream.clone()));
     group.call("all five rooms", stack(upstream));
     group.measure();
+}
+
+/// Spans and metrics of a call and its one attempt, where nobody listens and where somebody does.
+fn telemetry(bench: &mut Bench<'_>) {
+    let upstream = Upstream::unary();
+    let classified = || ClassifyLayer::new().layer(upstream.clone());
+    let recorded = || TelemetryLayer::call().layer(TelemetryLayer::attempt().layer(classified()));
+    // First: once a program has had a subscriber, the question whether there is one costs more.
+    let mut group = bench.group("telemetry, nobody listens", &upstream);
+    group.call("bare: ClassifyLayer", classified());
+    group.call("TelemetryLayer::disabled", TelemetryLayer::disabled().layer(classified()));
+    group.call("call", TelemetryLayer::call().layer(classified()));
+    group.call("call and attempt", recorded());
+    group.measure();
+
+    let registry = || Dispatch::new(tracing_subscriber::registry());
+    let tracer = SdkTracerProvider::builder().build().tracer("bench");
+    let to_opentelemetry = tracing_opentelemetry::layer().with_tracer(tracer);
+    let opentelemetry = Dispatch::new(tracing_subscriber::registry().with(to_opentelemetry));
+    let mut group = bench.group("telemetry, listened to", &upstream);
+    group.call("bare: ClassifyLayer", classified());
+    group.call_within("spans, kept and dropped", recorded(), heard_by(Some(registry()), None));
+    group.call_within("spans, to OpenTelemetry", recorded(), heard_by(Some(opentelemetry.clone()), None));
+    group.call_within("metrics, to Prometheus", recorded(), heard_by(None, Some(prometheus())));
+    group.call_within("both", recorded(), heard_by(Some(opentelemetry), Some(prometheus())));
+    group.measure();
+}
+
+fn prometheus() -> PrometheusRecorder {
+    PrometheusBuilder::new().build_recorder()
+}
+
+/// Runs something while they listen, and lets the recorder tidy up, outside of the clock.
+fn heard_by(spans: Option<Dispatch>, metrics: Option<PrometheusRecorder>) -> impl Fn(&mut dyn FnMut()) {
+    move |run| {
+        let spans = spans.clone().unwrap_or_else(Dispatch::none);
+        tracing::dispatcher::with_default(&spans, || match &metrics {
+            Some(recorder) => {
+                metrics::with_local_recorder(recorder, run);
+                recorder.handle().run_upkeep();
+            }
+            None => run(),
+        });
+    }
 }
 
 /// The scan of answers of several kinds.
@@ -518,17 +568,30 @@ impl<'b> Bench<'b> {
 }
 
 impl<'b> Group<'_, 'b> {
-    fn call<S, R>(&mut self, name: &'static str, mut service: S)
+    fn call<S, R>(&mut self, name: &'static str, service: S)
+    where
+        S: Service<Sent, Response = Response<R>> + 'b,
+        R: Body,
+    {
+        self.call_within(name, service, |run| run());
+    }
+
+    /// The same, all of it run by `around`.
+    fn call_within<S, R>(&mut self, name: &'static str, mut service: S, around: impl Fn(&mut dyn FnMut()) + 'b)
     where
         S: Service<Sent, Response = Response<R>> + 'b,
         R: Body,
     {
         let (runtime, upstream) = (self.bench.runtime, self.upstream.clone());
-        // Once to be warm, once to be counted.
-        drive(runtime, one_call(&mut service, upstream.request()));
-        let request = upstream.request();
-        let counted = allocation_counter::measure(|| drive(runtime, one_call(&mut service, request)));
-        let run = move |calls: u64| {
+        let mut allocations = 0;
+        around(&mut || {
+            // Twice to be warm, once to be counted.
+            (0..2).for_each(|_| drive(runtime, one_call(&mut service, upstream.request())));
+            let request = upstream.request();
+            let counted = allocation_counter::measure(|| drive(runtime, one_call(&mut service, request)));
+            allocations = counted.count_total;
+        });
+        let mut timed = move |calls: u64| {
             let mut elapsed = Duration::ZERO;
             let mut left = calls;
             while left > 0 {
@@ -541,7 +604,12 @@ impl<'b> Group<'_, 'b> {
             }
             elapsed
         };
-        self.cases.push(Case { name, allocations: counted.count_total, run: Box::new(run) });
+        let run = move |calls: u64| {
+            let mut elapsed = Duration::ZERO;
+            around(&mut || elapsed = timed(calls));
+            elapsed
+        };
+        self.cases.push(Case { name, allocations, run: Box::new(run) });
     }
 
     /// The same on so many threads at once, each with a service of its own; a call's time is that which a thread sees.

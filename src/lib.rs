@@ -36,10 +36,11 @@
 //! # The house
 //!
 //! The ground floor is what every layer speaks: [`call`] (what a request is), [`status`] (what an error body says),
-//! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`body`].
+//! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`observe`]
+//! (how things stand with a handle), [`body`].
 //!
 //! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`],
-//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`].
+//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`], [`telemetry`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
@@ -81,6 +82,7 @@ pub mod fuzzing;
 pub mod key_pool;
 mod macros;
 pub mod model_fallback;
+pub mod observe;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
 pub mod proofs;
@@ -94,6 +96,7 @@ pub mod retry;
 pub mod stack;
 pub mod status;
 mod sync;
+pub mod telemetry;
 pub mod timeout;
 pub mod token_precheck;
 
@@ -109,6 +112,7 @@ pub use crate::{
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
     stack::GeminiLayer,
+    telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
     token_precheck::TokenPrecheckLayer,
 };

@@ -26,7 +26,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    TimeoutLayer, TokenPrecheckLayer,
+    TelemetryLayer, TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
     circuit_breaker::{Breakers, Trip, Window},
     quota::Limits,
@@ -53,6 +53,11 @@ rooms! {
     retry: Full<Bytes> => RetryLayer::default();
     retry_persistent: Full<Bytes> => RetryLayer::new(RetryPolicy::persistent());
     retry_disabled: Full<Bytes> => RetryLayer::disabled();
+    telemetry_call: Full<Bytes> => TelemetryLayer::call();
+    telemetry_attempt: Full<Bytes> => TelemetryLayer::attempt();
+    telemetry_call_heard: Full<Bytes> => heard(TelemetryLayer::call());
+    telemetry_attempt_heard: Full<Bytes> => heard(TelemetryLayer::attempt());
+    telemetry_disabled: Full<Bytes> => TelemetryLayer::disabled();
     timeout_total: Full<Bytes> => TimeoutLayer::total(TimeoutLayer::TOTAL);
     timeout_attempt: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT);
     timeout_disabled: Full<Bytes> => TimeoutLayer::disabled();
@@ -63,6 +68,16 @@ rooms! {
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     token_precheck: Full<Bytes> => TokenPrecheckLayer::default();
     token_precheck_disabled: Full<Bytes> => TokenPrecheckLayer::disabled();
+}
+
+/// Somebody listens, to spans and metrics, from here on and in all tests.
+fn heard(layer: TelemetryLayer) -> TelemetryLayer {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry()).unwrap();
+        metrics_util::debugging::DebuggingRecorder::new().install().unwrap();
+    });
+    layer
 }
 
 /// Room for all that a test asks, and this many at once; the others wait for each other, for 60 ms.

@@ -52,11 +52,13 @@ fn a_preset_is_what_the_table_says() {
         assert_eq!(gemini.warnings(), [""; 0]);
         let names: Vec<_> = described.lines().map(|line| line[..16].trim_end()).collect();
         let order = [
+            "telemetry",
             "timeout",
             "replay",
             "model fallback",
             "token precheck",
             "retry",
+            "telemetry",
             "key pool",
             "rate limit",
             "circuit breaker",
@@ -99,10 +101,11 @@ fn every_part_can_be_left_out() {
         .rate_limit(RateLimitLayer::disabled())
         .breaker(CircuitBreakerLayer::disabled())
         .classify(ClassifyLayer::disabled())
+        .telemetry(TelemetryLayer::disabled(), TelemetryLayer::disabled())
         .build()
         .unwrap();
     let described = gemini.describe().to_string();
-    assert_eq!(described.matches("left out").count(), 9, "{described}");
+    assert_eq!(described.matches("left out").count(), 11, "{described}");
     assert!(gemini.limiter().is_none() && gemini.breakers().is_none() && gemini.keys().is_none());
     assert!(gemini.models().is_none() && gemini.chains().is_none());
 }

@@ -13,6 +13,7 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     Scope, State, Transition,
     machine::{Admission, Admitted, Change, Machine, Rules},
+    observe::Entered,
     refusal,
 };
 use crate::{
@@ -44,18 +45,22 @@ struct Calm(AtomicU64);
 #[derive(Debug)]
 struct Guarded {
     machine: Machine,
+    /// Most breakers have none: they have never opened.
+    past: Option<Box<Past>>,
+}
+
+#[derive(Debug, Default)]
+struct Past {
     /// What whoever is not let in gets to hear. Made when it opens, so that saying it costs nothing.
     refusal: Option<Failure>,
+    /// How often it has come to each state.
+    entered: Entered,
 }
 
 impl Breaker {
     pub(super) fn new(scope: Scope, rules: Rules) -> Self {
         let machine = Machine::new(rules);
-        Self {
-            calm: Calm(AtomicU64::new(word(&machine))),
-            guarded: Mutex::new(Guarded { machine, refusal: None }),
-            scope,
-        }
+        Self { calm: Calm(AtomicU64::new(word(&machine))), guarded: Mutex::new(Guarded { machine, past: None }), scope }
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -81,7 +86,8 @@ impl Breaker {
                 Ok(admission) => return Ok(admission),
                 Err(wait) => wait,
             };
-            let refusal = guarded.refusal.get_or_insert_with(|| refusal::forced(&self.scope));
+            let refusal =
+                guarded.past.get_or_insert_default().refusal.get_or_insert_with(|| refusal::forced(&self.scope));
             Err(refusal.clone().with_hint(wait))
         })
     }
@@ -126,6 +132,12 @@ impl Breaker {
         self.guarded.lock().machine.state(now)
     }
 
+    /// Its state, and how often it has come to each.
+    pub(super) fn history(&self, now: Instant) -> (State, Entered) {
+        let guarded = self.guarded.lock();
+        (guarded.machine.state(now), guarded.past.as_ref().map(|past| past.entered).unwrap_or_default())
+    }
+
     pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
         self.guarded.lock().machine.closed_for(now)
     }
@@ -140,10 +152,13 @@ impl Breaker {
         let result = change(&mut guarded);
         let changed = guarded.machine.take_change();
         if let Some(changed) = &changed {
+            let past = guarded.past.get_or_insert_default();
+            let times = &mut past.entered[changed.to as usize];
+            *times = times.saturating_add(1);
             match changed.to {
-                State::Open => guarded.refusal = Some(refusal::open(&self.scope, changed.reason)),
-                State::ForcedOpen => guarded.refusal = Some(refusal::forced(&self.scope)),
-                State::Closed | State::ForcedClosed => guarded.refusal = None,
+                State::Open => past.refusal = Some(refusal::open(&self.scope, changed.reason)),
+                State::ForcedOpen => past.refusal = Some(refusal::forced(&self.scope)),
+                State::Closed | State::ForcedClosed => past.refusal = None,
                 State::HalfOpen | State::Ramping => {}
             }
             match (is_shut(changed.from), is_shut(changed.to)) {

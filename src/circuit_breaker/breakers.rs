@@ -18,6 +18,7 @@ use super::{
     Scope, State, Transitions, Trip,
     breaker::{Breaker, Common},
     machine::Rules,
+    observe::Entered,
 };
 use crate::{describe::Describe, error::ConfigError, failure::Failure, quota};
 
@@ -112,6 +113,17 @@ impl Breakers {
         let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
         let others = Some(seen(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
         breakers.iter().map(seen).chain(others).collect()
+    }
+
+    /// The same as the [snapshot](Self::snapshot), and how often each has come to each state.
+    pub(super) fn histories(&self) -> Vec<(Scope, State, Entered)> {
+        let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
+        let now = Instant::now();
+        let all = breakers.iter().chain([&self.shared.overflow]).map(|breaker| {
+            let (state, entered) = breaker.history(now);
+            (breaker.scope().clone(), state, entered)
+        });
+        all.collect()
     }
 
     /// What happens from now on, in all scopes.

@@ -149,6 +149,7 @@ mod breakers;
 mod future;
 mod layer;
 mod machine;
+mod observe;
 mod place;
 mod refusal;
 mod service;

@@ -5,6 +5,7 @@
 //! that finds no `Context` reads the request itself, and adds one only when it has something to say.
 
 mod outcome;
+mod tally;
 mod usage;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -12,12 +13,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, Request};
 use tokio::time::Instant;
 
+pub(crate) use self::tally::Queueing;
 pub use self::{
-    outcome::{Outcome, Retry},
+    outcome::{GaveUp, Outcome, Retry},
+    tally::{Tally, TallyReport},
     usage::{Usage, UsageReport},
 };
 use crate::{
     call::{Call, Shape},
+    failure::Kind,
     quota::TokenCost,
 };
 
@@ -46,6 +50,8 @@ pub struct Context {
     token_cost: Option<TokenCost>,
     tried: Vec<Tried>,
     choice: Option<Arc<dyn Choice>>,
+    retried: Option<Retried>,
+    tally: Option<Tally>,
 }
 
 impl Context {
@@ -161,10 +167,30 @@ impl Context {
         self.choice = Some(choice);
     }
 
+    /// Why this is not the first attempt: what the one before has failed of, and the wait since.
+    pub fn retried(&self) -> Option<Retried> {
+        self.retried
+    }
+
+    /// Says why this is not the first attempt.
+    pub fn set_retried(&mut self, retried: Retried) {
+        self.retried = Some(retried);
+    }
+
+    /// Where the attempts of this call are added up, if anybody wants to know.
+    pub fn tally(&self) -> Option<&Tally> {
+        self.tally.as_ref()
+    }
+
+    /// Says where to add up the attempts of this call.
+    pub fn set_tally(&mut self, tally: Tally) {
+        self.tally = Some(tally);
+    }
+
     /// The call goes to another model: what was said of the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, project, .. } = std::mem::take(self);
-        *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, ..Self::default() };
+        let Self { deadline, project, tally, .. } = std::mem::take(self);
+        *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, tally, ..Self::default() };
     }
 
     /// The plain facts of a call, from the context or from the request itself.
@@ -191,6 +217,15 @@ pub enum Tried {
     Key(Arc<str>),
     /// That project: it has no quota left for this model, or its keys are refused together.
     Project(Arc<str>),
+}
+
+/// Why an attempt is made that is not the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retried {
+    /// What the attempt before has failed of.
+    pub after: Kind,
+    /// How long ago that was, when this attempt began.
+    pub waited: Duration,
 }
 
 /// The moment at which a call has to be over.

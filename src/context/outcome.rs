@@ -22,6 +22,7 @@ use crate::{
 pub struct Outcome {
     failure: Option<Failure>,
     retry: Option<Retry>,
+    gave_up: Option<GaveUp>,
     sent: bool,
     streamed_request: bool,
     committed: bool,
@@ -92,6 +93,18 @@ impl Outcome {
     #[must_use]
     pub fn with_retry(mut self, retry: Retry) -> Self {
         self.retry = Some(retry);
+        self
+    }
+
+    /// Why a failure that another attempt might have cured was not tried again. `None`: none could have, or nobody retries.
+    pub fn gave_up(&self) -> Option<GaveUp> {
+        self.gave_up
+    }
+
+    /// The same, with the reason for which it was not tried again.
+    #[must_use]
+    pub fn with_gave_up(mut self, reason: GaveUp) -> Self {
+        self.gave_up = Some(reason);
         self
     }
 
@@ -218,4 +231,28 @@ pub enum Retry {
     After(Duration),
     /// Not at all.
     Never,
+}
+
+/// Why there was no further attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GaveUp {
+    /// All attempts that the policy allows were made.
+    Attempts,
+    /// The budget for retries was empty.
+    Budget,
+    /// The wait would have been too long: past the deadline, or longer than the policy waits.
+    Wait,
+}
+
+impl GaveUp {
+    /// The name in logs and metrics: `attempts`, `budget`, `wait`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Budget => "budget",
+            Self::Wait => "wait",
+        }
+    }
 }

@@ -129,7 +129,7 @@
 //!
 //! Reads of [`Context`](crate::Context) the call, the project, the token cost, the deadline, and whether it may move to
 //! another project; of [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage. Says
-//! [`Retry::Now`](crate::context::Retry::Now) to a call that may move.
+//! [`Retry::Now`](crate::context::Retry::Now) to a call that may move; adds to the [`Tally`](crate::context::Tally).
 
 mod account;
 mod booking;
@@ -139,6 +139,7 @@ mod future;
 mod key;
 mod layer;
 mod limiter;
+mod observe;
 mod pacing;
 mod refusal;
 mod service;

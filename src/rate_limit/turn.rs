@@ -16,7 +16,11 @@ use super::{
     desk::{self, Desk, Ticket},
     refusal,
 };
-use crate::{context, error::BoxError, ready::Readied};
+use crate::{
+    context::{Context as Said, Queueing},
+    error::BoxError,
+    ready::Readied,
+};
 
 /// How long a call may wait, and its place in the queue.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ struct Waiting<S, B> {
     request: Request<B>,
     place: Place,
     wait: Wait,
+    // Adds up the wait, for whoever wants to know.
+    _queueing: Option<Queueing>,
 }
 
 /// A place in a queue, left at the latest when it is dropped, which wakes the next.
@@ -80,7 +86,8 @@ impl<S: Clone, B> Turn<S, B> {
         // A wait begins: whatever hangs on the readiness is free for others.
         inner.release();
         let place = Place { desk, ticket: Some(wait.ticket) };
-        Self { sleep: None, waiting: Some(Waiting { inner, request, place, wait }), booking: None }
+        let _queueing = Said::of(&request).and_then(Said::tally).map(|tally| tally.queueing(wait.since));
+        Self { sleep: None, waiting: Some(Waiting { inner, request, place, wait, _queueing }), booking: None }
     }
 }
 
@@ -139,7 +146,7 @@ where
             return Poll::Pending;
         };
         ready.map_err(Into::into)?;
-        if context::Context::of(&waiting.request).is_some_and(|context| !context.choice_is_good()) {
+        if Said::of(&waiting.request).is_some_and(|said| !said.choice_is_good()) {
             return Poll::Ready(Err(refusal::choice_lost(&waiting.place.desk)));
         }
         let (Some(Waiting { inner, request, place, .. }), Some(mut booking)) =

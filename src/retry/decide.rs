@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::policy::{Cause, OnOpen, RetryPolicy};
 use crate::{
     call::Resend,
-    context::{Retry, Tried},
+    context::{GaveUp, Retried, Retry, Tried},
     failure::{Failure, Fault, Kind},
 };
 
@@ -38,6 +39,8 @@ pub(super) struct History {
     last_500: Option<Failure>,
     /// What attempts have used up for the rest of the call.
     tried: Vec<Tried>,
+    /// What the last attempt has failed of, and when.
+    failed: Option<(Kind, Instant)>,
 }
 
 /// What the decision depends on besides the failure.
@@ -53,8 +56,8 @@ pub(super) struct Situation {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Decision {
-    /// The failure goes back.
-    GiveUp,
+    /// The failure goes back: for that reason, or because nothing would change.
+    GiveUp(Option<GaveUp>),
     /// It would have been tried again, but not before the deadline: it goes back with the wait it would have needed.
     TooLate(Duration),
     /// Tried again after `wait`. Where it spends the budget, an empty budget means to give up.
@@ -102,6 +105,16 @@ impl History {
         }
     }
 
+    /// Notes what an attempt has failed of, after which another will be made.
+    pub(super) fn note_failed(&mut self, kind: Kind, now: Instant) {
+        self.failed = Some((kind, now));
+    }
+
+    /// Why there is another attempt.
+    pub(super) fn retried(&self, now: Instant) -> Option<Retried> {
+        self.failed.map(|(after, at)| Retried { after, waited: now.saturating_duration_since(at) })
+    }
+
     fn count(&mut self, cause: Cause) -> u32 {
         let at = self.causes.iter().position(|(known, _)| *known == cause).unwrap_or_else(|| {
             self.causes.push((cause, 0));
@@ -137,7 +150,7 @@ pub(super) fn decide(
         return refused(policy, history, failure, said, situation);
     }
     if said == Some(Retry::Never) || !may_resend(failure, situation.resend) {
-        return Decision::GiveUp;
+        return Decision::GiveUp(None);
     }
     let cause = Cause::of(failure);
     if cause == Cause::NotSent && policy.max_attempts > 1 && !std::mem::replace(&mut history.free_used, true) {
@@ -145,9 +158,13 @@ pub(super) fn decide(
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     let nth = history.count(cause);
+    // What a layer here has refused for good, it will refuse again.
+    let hopeless = failure.fault() == Fault::Local
+        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
+    let curable = said.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
-        return Decision::GiveUp;
+        return Decision::GiveUp(curable.then_some(GaveUp::Attempts));
     }
     match said {
         Some(Retry::Now | Retry::Queued) => return Decision::Again { wait: Duration::ZERO, spends_budget: false },
@@ -156,19 +173,16 @@ pub(super) fn decide(
         Some(Retry::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
         Some(Retry::Never) | None => {}
     }
-    // What a layer here has refused for good, it will refuse again.
-    let hopeless = failure.fault() == Fault::Local
-        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
-    if hopeless || !(failure.same_key_may_help() || policy.is_explicit(cause)) {
-        return Decision::GiveUp;
+    if !curable {
+        return Decision::GiveUp(None);
     }
     let rule = policy.rule(cause);
     if nth >= rule.attempts_here(situation.models_left) {
-        return Decision::GiveUp;
+        return Decision::GiveUp(Some(GaveUp::Attempts));
     }
     let backoff = rule.ceiling(nth).mul_f64(roll);
     if failure.hint().is_some_and(|hint| hint.delay() > policy.max_hint) {
-        return Decision::GiveUp;
+        return Decision::GiveUp(Some(GaveUp::Wait));
     }
     let jitter = Duration::from_secs_f64(HINT_JITTER * roll);
     let hint = failure.hint().map(|hint| hint.sufficient().saturating_add(jitter));
@@ -190,7 +204,7 @@ fn refused(
     // What a layer has refused for good, it will refuse again; and another model's circuit may be closed.
     let elsewhere = failure.kind() == Kind::CircuitOpen && situation.models_left > 0;
     if !failure.kind().is_refused_for_now() || elsewhere {
-        return Decision::GiveUp;
+        return Decision::GiveUp(None);
     }
     history.refusals = history.refusals.saturating_add(1);
     if matches!(said, Some(Retry::Now | Retry::Queued)) && history.refusals < policy.max_attempts {
@@ -201,7 +215,7 @@ fn refused(
         Some(Retry::After(wait)) => Some(wait),
         _ => failure.hint().map(|hint| hint.delay()),
     };
-    let Some(wait) = hint.filter(|_| policy.on_open == OnOpen::Wait) else { return Decision::GiveUp };
+    let Some(wait) = hint.filter(|_| policy.on_open == OnOpen::Wait) else { return Decision::GiveUp(None) };
     let wait = wait.max(MIN_REFUSAL_WAIT);
     history.refusal_wait = history.refusal_wait.saturating_add(wait);
     if situation.remaining.is_none() && history.refusal_wait > MAX_REFUSAL_WAIT {

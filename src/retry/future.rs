@@ -20,7 +20,7 @@ use super::{
 use crate::{
     body::{Resend, clone_request},
     call,
-    context::{self, Deadline, Outcome},
+    context::{self, Deadline, GaveUp, Outcome},
     error::{BoxError, Error},
     failure::Failure,
     ready::Readied,
@@ -117,8 +117,9 @@ where
                     };
                     let (wait, again) = match next(this.policy, this.history, &failure, &outcome, kept) {
                         Ok(next) => next,
-                        Err(needed) => return Poll::Ready(finished(result, this.history, Some((failure, needed)))),
+                        Err(end) => return Poll::Ready(finished(result, this.history, Some((failure, end)))),
                     };
+                    this.history.note_failed(failure.kind(), Instant::now());
                     // A layer inside that has refused has left what hangs on the readiness unused.
                     this.inner.renew();
                     let sleep = (!wait.is_zero()).then(|| sleep(wait));
@@ -149,10 +150,17 @@ where
                     this.history.attempt_begins();
                     let (attempt, failed) = (this.history.attempts(), this.history.upstream_has_failed());
                     let tried = this.history.tried();
+                    let retried = this.history.retried(Instant::now());
                     context::Context::update(again.extensions_mut(), |context| {
                         context.set_attempt(attempt);
                         context.set_failed_before(failed);
                         context.set_tried(tried);
+                        if let Some(retried) = retried {
+                            if let Some(tally) = context.tally() {
+                                tally.add(|report| report.backed_off += retried.waited);
+                            }
+                            context.set_retried(retried);
+                        }
                     });
                     let future = this.inner.call(again);
                     this.state.set(State::Calling { future });
@@ -169,16 +177,23 @@ struct Kept<'a, B> {
     models_left: u32,
 }
 
-/// The next attempt and how long to wait before it. `Err`: there is to be none, or none before the deadline, which would
-/// have had to be that much later.
+/// Why there is no next attempt.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    reason: Option<GaveUp>,
+    /// There could have been one after that wait, but not before the deadline.
+    needed: Option<Duration>,
+}
+
+/// The next attempt and how long to wait before it.
 fn next<B: Resend>(
     policy: &RetryPolicy,
     history: &mut History,
     failure: &Failure,
     outcome: &Outcome,
     kept: Kept<'_, B>,
-) -> Result<(Duration, Request<B>), Option<Duration>> {
-    let request = kept.request.ok_or(None)?;
+) -> Result<(Duration, Request<B>), End> {
+    let request = kept.request.ok_or(End::default())?;
     let situation = Situation {
         resend: context::Context::shape(request).resend,
         sent: outcome.was_sent(),
@@ -186,12 +201,12 @@ fn next<B: Resend>(
         remaining: kept.deadline.map(|deadline| deadline.remaining(Instant::now())),
     };
     match decide(policy, history, failure, outcome.retry(), situation, fastrand::f64()) {
-        Decision::GiveUp => Err(None),
-        Decision::TooLate(wait) => Err(Some(wait)),
+        Decision::GiveUp(reason) => Err(End { reason, needed: None }),
+        Decision::TooLate(wait) => Err(End { reason: Some(GaveUp::Wait), needed: Some(wait) }),
         Decision::Again { wait, spends_budget } => {
-            let again = clone_request(request).ok_or(None)?;
+            let again = clone_request(request).ok_or(End::default())?;
             let may = !spends_budget || policy.budget.as_ref().is_none_or(|budget| budget.try_take(&model_of(request)));
-            may.then_some((wait, again)).ok_or(None)
+            may.then_some((wait, again)).ok_or(End { reason: Some(GaveUp::Budget), needed: None })
         }
     }
 }
@@ -200,22 +215,26 @@ fn next<B: Resend>(
 fn finished<R>(
     result: Result<Response<R>, BoxError>,
     history: &History,
-    failure: Option<(Failure, Option<Duration>)>,
+    failure: Option<(Failure, End)>,
 ) -> Result<Response<R>, BoxError> {
     let attempts = history.attempts();
-    let too_late = matches!(failure, Some((_, Some(_))));
+    let is_news = failure.as_ref().is_some_and(|(_, end)| end.reason.is_some());
     let say = |outcome: Outcome| {
         let outcome = outcome.with_attempts(attempts);
-        match failure {
-            Some((failure, None)) => outcome.with_failure(failure),
-            Some((failure, Some(needed))) => outcome.with_failure(failure).with_retry(context::Retry::After(needed)),
+        let Some((failure, End { reason, needed })) = failure else { return outcome };
+        let mut outcome = outcome.with_failure(failure);
+        if let Some(reason) = reason {
+            outcome = outcome.with_gave_up(reason);
+        }
+        match needed {
+            Some(needed) => outcome.with_retry(context::Retry::After(needed)),
             None => outcome,
         }
     };
     match result {
         Ok(mut response) => {
             // A first answer to which nobody has anything to say costs nothing.
-            if too_late || !history.is_first() || response.extensions().get::<Outcome>().is_some() {
+            if is_news || !history.is_first() || response.extensions().get::<Outcome>().is_some() {
                 Outcome::update(&mut response, say);
             }
             Ok(response)

@@ -95,8 +95,9 @@
 //!
 //! Reads of [`Context`](crate::Context) the call, the deadline, the attempts made before and the models left; of
 //! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`Context::attempt`](crate::Context::attempt),
-//! [`Context::has_failed_before`](crate::Context::has_failed_before) and
-//! [`Outcome::attempts`](crate::Outcome::attempts). The body has to be [`Resend`](crate::body::Resend).
+//! [`Context::has_failed_before`](crate::Context::has_failed_before),
+//! [`Context::retried`](crate::Context::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
+//! [`Outcome::gave_up`](crate::Outcome::gave_up); adds to the [`Tally`](crate::context::Tally). The body has to be [`Resend`](crate::body::Resend).
 
 mod budget;
 mod decide;

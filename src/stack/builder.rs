@@ -11,6 +11,7 @@ use crate::{
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
     retry::{OnOpen, RetryLayer, RetryPolicy},
+    telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
     token_precheck::TokenPrecheckLayer,
 };
@@ -28,6 +29,7 @@ pub struct GeminiBuilder {
     pub(super) limiter: Part<LimiterBuilder, RateLimitLayer>,
     pub(super) breaker: CircuitBreakerLayer,
     pub(super) classify: ClassifyLayer,
+    pub(super) telemetry: [TelemetryLayer; 2],
 }
 
 /// A part that has to be wired to another: settings, from which the roof builds it, or a layer that is used as it is.
@@ -115,6 +117,7 @@ impl GeminiBuilder {
             limiter: Part::Settings(Limiter::builder()),
             breaker: CircuitBreakerLayer::default(),
             classify: ClassifyLayer::new(),
+            telemetry: [TelemetryLayer::call(), TelemetryLayer::attempt()],
         }
     }
 
@@ -261,6 +264,12 @@ impl GeminiBuilder {
         self
     }
 
+    /// The layers that say what a call and an attempt come to.
+    pub fn telemetry(mut self, call: TelemetryLayer, attempt: TelemetryLayer) -> Self {
+        self.telemetry = [call, attempt];
+        self
+    }
+
     /// The layer, its parts made and wired.
     ///
     /// # Errors
@@ -270,7 +279,7 @@ impl GeminiBuilder {
     pub fn build(self) -> Result<GeminiLayer, ConfigError> {
         check::refuse(&self)?;
         let warnings = check::warn(&self);
-        let Self { clocks, replay, fallback, precheck, retry, keys, limiter, breaker, classify } = self;
+        let Self { clocks, replay, fallback, precheck, retry, keys, limiter, breaker, classify, telemetry } = self;
         let limiter = match limiter {
             Part::Layer(layer) => layer,
             Part::Settings(settings) => RateLimitLayer::new(match breaker.breakers() {
@@ -294,7 +303,7 @@ impl GeminiBuilder {
         let total = clocks.total.map_or_else(TimeoutLayer::disabled, TimeoutLayer::total);
         let attempt = clocks.of_an_attempt();
         Ok(GeminiLayer::new(
-            Parts { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify },
+            Parts { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry },
             warnings,
         ))
     }

@@ -19,13 +19,16 @@ impl fmt::Display for Line<'_> {
 
 impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Parts { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify } = self.0;
-        let lines: [(&str, &dyn Describe); 10] = [
+        let Parts { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry } =
+            self.0;
+        let lines: [(&str, &dyn Describe); 12] = [
+            ("telemetry", &telemetry[0]),
             ("timeout", total),
             ("replay", replay),
             ("model fallback", fallback),
             ("token precheck", precheck),
             ("retry", retry),
+            ("telemetry", &telemetry[1]),
             ("key pool", keys),
             ("rate limit", limiter),
             ("circuit breaker", breaker),

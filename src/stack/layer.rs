@@ -11,6 +11,7 @@ use crate::{
     rate_limit::{Limiter, RateLimitLayer},
     replay::ReplayLayer,
     retry::RetryLayer,
+    telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
     token_precheck::{ModelTable, TokenPrecheckLayer},
 };
@@ -38,6 +39,8 @@ pub(super) struct Parts {
     pub(super) breaker: CircuitBreakerLayer,
     pub(super) attempt: TimeoutLayer,
     pub(super) classify: ClassifyLayer,
+    /// Of calls, outside of all; of attempts, inside of the retries.
+    pub(super) telemetry: [TelemetryLayer; 2],
 }
 
 impl GeminiLayer {
@@ -112,10 +115,12 @@ impl<S> Layer<S> for GeminiLayer {
         let inner = parts.breaker.layer(inner);
         let inner = parts.limiter.layer(inner);
         let inner = parts.keys.layer(inner);
+        let [call, attempt] = &parts.telemetry;
+        let inner = attempt.layer(inner);
         let inner = parts.retry.layer(inner);
         let inner = parts.precheck.layer(inner);
         let inner = parts.fallback.layer(inner);
         let inner = parts.replay.layer(inner);
-        Gemini { inner: parts.total.layer(inner) }
+        Gemini { inner: call.layer(parts.total.layer(inner)) }
     }
 }

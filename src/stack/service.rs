@@ -15,6 +15,7 @@ use crate::{
     rate_limit::{RateLimit, RateLimitBody},
     replay::Replay,
     retry::Retry,
+    telemetry::{Telemetry, TelemetryBody},
     timeout::{Timeout, TimeoutBody},
     token_precheck::TokenPrecheck,
 };
@@ -22,16 +23,19 @@ use crate::{
 /// The service of [`GeminiLayer`](super::GeminiLayer).
 #[derive(Clone, Debug)]
 pub struct Gemini<S> {
-    pub(super) inner: Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>,
+    pub(super) inner: Call<S>,
 }
 
+/// What happens once a call.
+type Call<S> = Telemetry<Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>>;
+
 /// What happens once an attempt.
-type Attempt<S> = Keyed<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>;
+type Attempt<S> = Telemetry<Keyed<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>>;
 
 /// The body of an answer through a [`GeminiLayer`](super::GeminiLayer).
-pub type GeminiBody<R> = TimeoutBody<KeyPoolBody<RateLimitBody<TimeoutBody<ClassifyBody<R>>>>>;
+pub type GeminiBody<R> = TelemetryBody<TimeoutBody<AttemptBody<R>>>;
 
-type Inner<S> = Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>;
+type AttemptBody<R> = TelemetryBody<KeyPoolBody<RateLimitBody<TimeoutBody<ClassifyBody<R>>>>>;
 
 impl<S, B, R> Service<Request<B>> for Gemini<S>
 where
@@ -44,7 +48,7 @@ where
 {
     type Response = Response<GeminiBody<R>>;
     type Error = BoxError;
-    type Future = <Inner<S> as Service<Request<B>>>::Future;
+    type Future = <Call<S> as Service<Request<B>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)

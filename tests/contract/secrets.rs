@@ -8,7 +8,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Error, ErrorResponseLayer, ReplayLayer, TimeoutLayer,
+    BoxError, ClassifyLayer, Error, ErrorResponseLayer, ReplayLayer, TelemetryLayer, TimeoutLayer,
     body::{GuardedBody, ReplayBody},
 };
 
@@ -56,10 +56,11 @@ async fn law_9_no_body_of_ours_shows_what_is_in_it() {
         Ok(Response::builder().header("content-type", "application/json").body(Full::from(text))?)
     }
     let inner = || tower::service_fn(|_: Request<Body>| async { whisper() });
-    let bodies: [Box<dyn Debug>; 3] = [
+    let bodies: [Box<dyn Debug>; 4] = [
         Box::new(ClassifyLayer::new().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
         Box::new(TimeoutLayer::disabled().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
         Box::new(ErrorResponseLayer::new().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
+        Box::new(TelemetryLayer::call().layer(inner()).oneshot(post(GENERATE)).await.unwrap().into_body()),
     ];
     bodies.iter().for_each(assert_silent);
     assert_silent(&GuardedBody::new(whisper().unwrap().into_body(), ()));

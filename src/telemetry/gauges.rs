@@ -1,0 +1,101 @@
+use std::{collections::HashMap, convert::Infallible, fmt, sync::Arc, time::Duration};
+
+use metrics::{Key, Label, SharedString};
+use parking_lot::Mutex;
+use tokio::time::sleep;
+
+use super::meter::Models;
+use crate::observe::{Observe, Reading, Value};
+
+/// The shortest time from one report to the next.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// How things stand with handles, reported as metrics. From [`TelemetryLayer::gauges`](super::TelemetryLayer::gauges).
+///
+/// A cheap handle: all clones are the same gauges.
+///
+/// ```
+/// use tower_gemini::{TelemetryLayer, circuit_breaker::Breakers, rate_limit::Limiter};
+///
+/// let (limiter, breakers) = (Limiter::new(), Breakers::new());
+/// let gauges = TelemetryLayer::call().gauges().watch(limiter.clone()).watch(breakers.clone());
+/// gauges.report();
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Gauges {
+    models: Models,
+    watched: Vec<Arc<dyn Observe + Send + Sync>>,
+    /// What was reported last. What is gone since has to be set to zero: a gauge keeps its last value.
+    said: Arc<Mutex<HashMap<Key, f64>>>,
+}
+
+impl Gauges {
+    pub(super) fn new(models: Models) -> Self {
+        Self { models, watched: Vec::new(), said: Arc::default() }
+    }
+
+    /// Reports of this handle as well.
+    pub fn watch(mut self, handle: impl Observe + Send + Sync + 'static) -> Self {
+        self.watched.push(Arc::new(handle));
+        self
+    }
+
+    /// Reports how things stand now. What is not confirmed as a model is added up as `other`.
+    pub fn report(&self) {
+        let (mut gauges, mut counters) = (HashMap::new(), HashMap::new());
+        for handle in &self.watched {
+            handle.observe(&mut |reading| match reading.value {
+                Value::Gauge(value) => *gauges.entry(self.key(&reading)).or_insert(0.0) += value,
+                Value::Counter(value) => *counters.entry(self.key(&reading)).or_insert(0) += value,
+            });
+        }
+        let mut said = self.said.lock();
+        for gone in said.keys().filter(|key| !gauges.contains_key(*key)) {
+            set(gone, 0.0);
+        }
+        gauges.iter().for_each(|(key, value)| set(key, *value));
+        *said = gauges;
+        for (key, value) in &counters {
+            metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA).absolute(*value));
+        }
+    }
+
+    /// Reports for ever: now, and then `every` so often, but at least a second apart. 10 s is a good choice.
+    ///
+    /// Spawn it: the crate spawns nothing itself.
+    ///
+    /// # Cancellation
+    ///
+    /// What was reported last stays as it is.
+    pub async fn keep(self, every: Duration) -> Infallible {
+        loop {
+            self.report();
+            sleep(every.max(LEAST)).await;
+        }
+    }
+
+    fn key(&self, reading: &Reading<'_>) -> Key {
+        let label = |(name, value): &(&'static str, &str)| Label::new(*name, value.to_string());
+        let mut labels: Vec<_> = reading.labels.iter().map(label).collect();
+        let model = match reading.model {
+            "" => SharedString::const_str(""),
+            model => self.models.label(model),
+        };
+        labels.push(Label::new("gen_ai.request.model", model));
+        Key::from_parts(reading.name, labels)
+    }
+}
+
+const METADATA: metrics::Metadata<'static> =
+    metrics::Metadata::new("tower_gemini::telemetry", metrics::Level::INFO, Some(module_path!()));
+
+fn set(key: &Key, value: f64) {
+    metrics::with_recorder(|recorder| recorder.register_gauge(key, &METADATA).set(value));
+}
+
+impl fmt::Debug for Gauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gauges").field("watched", &self.watched.len()).finish_non_exhaustive()
+    }
+}

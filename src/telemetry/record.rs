@@ -1,0 +1,232 @@
+//! One call, or one attempt, from its beginning to the end of its answer's body.
+//!
+//! It exists only while somebody listens, and gathers what is said on the way. It ends once: when its owner says how, or,
+//! dropped before that, as cancelled.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::{
+    layer::Level,
+    meter::{Meter, Meters},
+    spans,
+    words::{self, End},
+};
+use crate::{
+    call::{Call, Operation},
+    context::{Context, Outcome, Retried, Tally, TallyReport, UsageReport},
+    error::{BoxError, Error},
+    failure::Failure,
+};
+
+#[derive(Debug)]
+pub(super) struct Record {
+    facts: Facts,
+    span: Span,
+    meter: Option<Meter>,
+    tally: Tally,
+    began: Instant,
+    /// Time in queues before this began.
+    queued_before: Duration,
+    first_chunk: Option<Instant>,
+    last_chunk: Option<Instant>,
+    outcome: Outcome,
+    has_ended: bool,
+}
+
+/// What is known from the beginning.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) level: Level,
+    pub(super) call: Call,
+    pub(super) provider: &'static str,
+    /// What the attempt before has asked for, where that is another model.
+    pub(super) fallen_from: Option<std::sync::Arc<str>>,
+    pub(super) retried: Option<Retried>,
+}
+
+/// What is known in the end.
+#[derive(Debug)]
+pub(super) struct Summary<'a> {
+    pub(super) facts: &'a Facts,
+    /// The call as it was asked for, read by whoever could read it.
+    pub(super) call: &'a Call,
+    pub(super) end: End<'a>,
+    pub(super) outcome: &'a Outcome,
+    pub(super) usage: &'a UsageReport,
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span has a clock of its own"))]
+    pub(super) duration: Duration,
+    /// Of a stream: from the beginning to its first chunk, and from that to its last.
+    pub(super) streamed: Option<(Duration, Duration)>,
+    /// Time in queues since this began.
+    pub(super) queued: Duration,
+    pub(super) tally: &'a TallyReport,
+}
+
+impl Record {
+    /// Begins a record, if anybody listens.
+    #[inline]
+    pub(super) fn begin<B>(level: Level, meters: &Meters, request: &mut Request<B>) -> Option<Box<Self>> {
+        let span = spans::begin(level);
+        let meter = meters.begin(level);
+        if span.is_disabled() && meter.is_none() {
+            return None;
+        }
+        Some(Self::listened_to(level, span, meter, request))
+    }
+
+    #[inline(never)]
+    fn listened_to<B>(level: Level, span: Span, meter: Option<Meter>, request: &mut Request<B>) -> Box<Self> {
+        let context = Context::of(request);
+        let known = context.and_then(Context::call).cloned();
+        let call = known.unwrap_or_else(|| Call::new(request.method(), request.uri()));
+        let tally = context.and_then(Context::tally).cloned();
+        let retried = context.and_then(Context::retried).filter(|_| level == Level::Attempt);
+        let attempt = context.map_or(0, Context::attempt);
+        let tally = tally.unwrap_or_else(|| {
+            let tally = Tally::default();
+            Context::update(request.extensions_mut(), |context| context.set_tally(tally.clone()));
+            tally
+        });
+        let mut queued_before = Duration::ZERO;
+        let mut before = None;
+        tally.add(|report| {
+            queued_before = report.queued;
+            if level == Level::Attempt {
+                report.attempts = report.attempts.saturating_add(1);
+                before = std::mem::replace(&mut report.model, call.shared_model());
+                report.call.get_or_insert_with(|| call.clone());
+            }
+        });
+        let fallen_from = before.filter(|before| call.model().is_some_and(|model| *model != **before));
+        let provider = words::provider(&call, request.uri());
+        let facts = Facts { level, call, provider, fallen_from, retried };
+        spans::describe(&span, &facts, attempt, request);
+        if let Some(meter) = &meter {
+            meter.begun(&facts);
+        }
+        let began = Instant::now();
+        let (first_chunk, last_chunk, outcome, has_ended) = Default::default();
+        let record =
+            Self { facts, span, meter, tally, began, queued_before, first_chunk, last_chunk, outcome, has_ended };
+        record.into()
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// The head of an answer has come. Gives itself back where there is more to come: a good answer's body.
+    pub(super) fn answered<R>(mut self: Box<Self>, response: &Response<R>) -> Option<Box<Self>> {
+        self.outcome = Outcome::of_response(response);
+        self.head_came();
+        self.span.record("http.response.status_code", response.status().as_u16());
+        if let Some(failure) = self.outcome.failure().cloned() {
+            self.end(End::Failed(&failure));
+            return None;
+        }
+        let generates = self.facts.call.pays_quota() || self.facts.call.operation() == Operation::CreateInteraction;
+        if let Some(meter) = self.meter.as_ref().filter(|_| generates && response.status().is_success()) {
+            let tally = self.tally.report();
+            meter.confirm(asked(&self.facts, &tally).model());
+        }
+        Some(self)
+    }
+
+    /// There is no answer.
+    pub(super) fn failed(mut self: Box<Self>, error: &BoxError) {
+        self.outcome = Outcome::of_error(error);
+        self.head_came();
+        let failure = self.outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&**error));
+        self.end(End::Failed(&failure));
+    }
+
+    /// A chunk of the answer's body.
+    pub(super) fn chunk(&mut self) {
+        let now = Instant::now();
+        self.first_chunk.get_or_insert(now);
+        self.last_chunk = Some(now);
+    }
+
+    /// The body has come to its end, which may be an error that the upstream has sent in it.
+    pub(super) fn ended(mut self: Box<Self>) {
+        let failure = self.usage().failure;
+        self.end(failure.as_ref().map_or(End::Ok, End::Failed));
+    }
+
+    /// The body has broken.
+    pub(super) fn broke(mut self: Box<Self>, error: &BoxError) {
+        let failure = match Error::find(&**error) {
+            Some(error) => error.failure().clone(),
+            None => Failure::from_error(&**error).into_after_commit(),
+        };
+        self.end(End::Failed(&failure));
+    }
+
+    fn usage(&self) -> UsageReport {
+        self.outcome.usage().map(crate::context::Usage::report).unwrap_or_default()
+    }
+
+    fn head_came(&self) {
+        let elapsed = self.began.elapsed();
+        match self.facts.level {
+            Level::Attempt => self.tally.add(|report| {
+                let queued = report.queued.saturating_sub(self.queued_before);
+                report.upstream += elapsed.saturating_sub(queued);
+            }),
+            Level::Call => {
+                if let Some(meter) = &self.meter {
+                    meter.head_came(elapsed, &self.tally.report());
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, end: End<'_>) {
+        self.has_ended = true;
+        let (usage, tally) = (self.usage(), self.tally.report());
+        let call = asked(&self.facts, &tally);
+        let streams = call.streaming() != crate::call::Streaming::No;
+        let chunks = self.first_chunk.zip(self.last_chunk).filter(|_| streams);
+        let summary = Summary {
+            facts: &self.facts,
+            call,
+            end,
+            outcome: &self.outcome,
+            usage: &usage,
+            duration: self.began.elapsed(),
+            streamed: chunks.map(|(first, last)| (first - self.began, last - first)),
+            queued: tally.queued.saturating_sub(self.queued_before),
+            tally: &tally,
+        };
+        spans::end(&self.span, &summary);
+        if let Some(meter) = &self.meter {
+            meter.ended(&summary);
+        }
+    }
+}
+
+/// What was asked for: where only the body says it, the layer that has read the body stands inside.
+fn asked<'a>(facts: &'a Facts, tally: &'a TallyReport) -> &'a Call {
+    let inside = tally.call.as_ref().filter(|_| facts.call.speaks_in_body());
+    inside.unwrap_or(&facts.call)
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let usage = self.usage();
+        // Whoever stops reading after the last word has all of it.
+        let is_complete = usage.ended || usage.finish_reason.is_some();
+        match &usage.failure {
+            Some(failure) => self.end(End::Failed(failure)),
+            None if is_complete => self.end(End::Ok),
+            None => self.end(End::Cancelled),
+        }
+    }
+}

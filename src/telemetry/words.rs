@@ -1,0 +1,109 @@
+//! What is said of a call, and in which words: those of OpenTelemetry's conventions where it has one. Pure.
+
+use std::borrow::Cow;
+
+use http::Uri;
+
+use crate::{
+    call::{Call, Operation, Surface},
+    context::UsageReport,
+    failure::Failure,
+    redact::redact,
+};
+
+/// The longest text of somebody else's that goes into a span, in bytes.
+const MAX_TEXT: usize = 128;
+
+/// How a call or an attempt has ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum End<'a> {
+    Ok,
+    /// Whoever asked does not wait for it any more.
+    Cancelled,
+    Failed(&'a Failure),
+}
+
+impl<'a> End<'a> {
+    /// `ok`, `cancelled`, or whose fault it is.
+    pub(super) fn outcome(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Cancelled => "cancelled",
+            Self::Failed(failure) => failure.fault().as_str(),
+        }
+    }
+
+    /// `error.type`: the failure's kind. 499 of the service's is `cancelled`, so that the caller's own has another name.
+    pub(super) fn error_type(self) -> Option<&'static str> {
+        match self {
+            Self::Ok => None,
+            Self::Cancelled => Some("cancelled_by_caller"),
+            Self::Failed(failure) => Some(failure.kind().as_str()),
+        }
+    }
+
+    pub(super) fn failure(self) -> Option<&'a Failure> {
+        if let Self::Failed(failure) = self { Some(failure) } else { None }
+    }
+}
+
+/// `gen_ai.operation.name`. What the conventions have no name for has the API's, in snake case.
+pub(super) fn operation(call: &Call) -> &'static str {
+    match call.operation() {
+        Operation::GenerateContent if call.surface() == Surface::OpenAi => "chat",
+        Operation::GenerateContent | Operation::CreateInteraction => "generate_content",
+        Operation::EmbedContent | Operation::BatchEmbedContents => "embeddings",
+        Operation::Predict => "predict",
+        Operation::CountTokens => "count_tokens",
+        Operation::ComputeTokens => "compute_tokens",
+        Operation::ListModels => "list_models",
+        Operation::GetModel => "get_model",
+        Operation::Upload => "upload",
+        Operation::Read => "read",
+        Operation::Write => "write",
+    }
+}
+
+/// `gen_ai.provider.name`.
+pub(super) fn provider(call: &Call, uri: &Uri) -> &'static str {
+    let is_vertex = uri.host().is_some_and(|host| host.ends_with("aiplatform.googleapis.com"));
+    match call.surface() {
+        _ if is_vertex => "gcp.vertex_ai",
+        Surface::Vertex => "gcp.vertex_ai",
+        Surface::OpenAi if uri.path().contains("/openapi/") => "gcp.vertex_ai",
+        Surface::Developer | Surface::OpenAi | Surface::Interactions => "gcp.gemini",
+        Surface::Other => "gcp.gen_ai",
+    }
+}
+
+/// All input tokens: what tools have returned is billed as input too.
+pub(super) fn input_tokens(usage: &UsageReport) -> Option<u64> {
+    usage.prompt_tokens.map(|prompt| prompt.saturating_add(usage.tool_use_prompt_tokens.unwrap_or(0)))
+}
+
+/// All output tokens, thoughts included: they are billed. Gemini's own surfaces count thoughts apart and the
+/// OpenAI-compatible one does not, but for both the total holds.
+pub(super) fn output_tokens(usage: &UsageReport) -> Option<u64> {
+    let by_total = input_tokens(usage).zip(usage.total_tokens).and_then(|(input, total)| total.checked_sub(input));
+    let by_parts = || match (usage.candidates_tokens, usage.thoughts_tokens) {
+        (None, None) => None,
+        (candidates, thoughts) => Some(candidates.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
+    };
+    by_total.or_else(by_parts)
+}
+
+/// Somebody else's text as it may be shown: without keys, and not too long.
+pub(super) fn shown(text: &str) -> Cow<'_, str> {
+    match redact(text) {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..cut(text)]),
+        Cow::Owned(mut text) => {
+            text.truncate(cut(&text));
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// Where a text is cut, so that no character is.
+fn cut(text: &str) -> usize {
+    (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}

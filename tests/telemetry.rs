@@ -1,0 +1,12 @@
+//! What the telemetry room says of calls that go well, that fail, and that are given up: over the emulator, under a paused
+//! clock.
+
+mod support;
+mod telemetry {
+    pub(crate) mod bounds;
+    pub(crate) mod listen;
+    pub(crate) mod metrics;
+    pub(crate) mod secrets;
+    pub(crate) mod spans;
+    pub(crate) mod table;
+}

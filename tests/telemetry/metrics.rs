@@ -1,0 +1,268 @@
+//! What the metrics come to.
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower_gemini::{
+    CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
+    TelemetryLayer, TimeoutLayer,
+    circuit_breaker::{Breakers, Scope, Trip},
+    emulator::{Trouble, When},
+    observe::{Observe, Reading, Value},
+    quota::Limits,
+    rate_limit::Limiter,
+};
+
+use super::{
+    listen::{Metrics, only},
+    spans::{ask, emulator, one_after_the_other, stack},
+};
+use crate::support::*;
+
+const CALL: &str =
+    "gen_ai.operation.name=generate_content,gen_ai.provider.name=gcp.gemini,gen_ai.request.model=gemini-2.5-pro";
+
+#[tokio::test(start_paused = true)]
+async fn a_good_call_is_counted_and_timed() {
+    let metrics = Metrics::listen();
+    let upstream = emulator().before_headers(secs(2)).build();
+    read(stack!(upstream).oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+    let values = metrics.take();
+    let answered = format!("{CALL},gen_ai.response.model=gemini-2.5-pro");
+    assert_eq!(only(&values, &format!("gen_ai.client.operation.duration{{{answered}}}")), [2.0]);
+    assert_eq!(only(&values, &format!("tower_gemini.calls{{{CALL},outcome=ok}}")), [1.0]);
+    let attempt = "gen_ai.request.model=gemini-2.5-pro,outcome=ok";
+    assert_eq!(only(&values, &format!("tower_gemini.attempts{{{attempt}}}")), [1.0]);
+    assert_eq!(only(&values, &format!("tower_gemini.attempt.duration{{{attempt}}}")), [2.0]);
+    for kind in ["input", "output"] {
+        let tokens = only(&values, &format!("gen_ai.client.token.usage{{{answered},gen_ai.token.type={kind}}}"));
+        assert!(tokens.len() == 1 && tokens[0] > 0.0, "{tokens:?}");
+    }
+    assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
+    // Nothing else, and nothing of a stream's.
+    assert_eq!(values.len(), 9, "{values:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_and_attempts_under_way_are_counted_until_their_bodies_end() {
+    let metrics = Metrics::listen();
+    let active = || {
+        let values = metrics.take();
+        // Reading it sets it to zero.
+        ["calls", "attempts"].map(|what| only(&values, &format!("tower_gemini.{what}.active{{}}"))[0])
+    };
+    let response = stack!(emulator().build()).oneshot(ask(GENERATE)).await.unwrap();
+    assert_eq!(active(), [1.0, 1.0]);
+    drop(response);
+    assert_eq!(active(), [-1.0, -1.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_timed_to_its_first_chunk_and_by_token() {
+    let metrics = Metrics::listen();
+    let upstream = emulator().first_token(secs(3)).between_chunks(secs(1)).chunks(5).build();
+    read(stack!(upstream).oneshot(ask(STREAM)).await.unwrap().into_body()).await;
+    let values = metrics.take();
+    let answered = format!("{CALL},gen_ai.response.model=gemini-2.5-pro");
+    assert_eq!(only(&values, &format!("gen_ai.client.operation.time_to_first_chunk{{{answered}}}")), [3.0]);
+    assert_eq!(only(&values, &format!("gen_ai.client.operation.duration{{{answered}}}")), [7.0]);
+    let tokens = only(&values, &format!("gen_ai.client.token.usage{{{answered},gen_ai.token.type=output}}"))[0];
+    let each = only(&values, &format!("tower_gemini.time_per_output_token{{{answered}}}"))[0];
+    assert!((each * (tokens - 1.0) - 4.0).abs() < 1e-9, "{each} s for each of {tokens}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_is_counted_with_its_cause_and_its_wait() {
+    let metrics = Metrics::listen();
+    let upstream = emulator().trouble(When::first(1), Trouble::overloaded().hint(secs(7))).build();
+    let service = stack!(upstream);
+    // Known from here on.
+    read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+    let values = metrics.take();
+    let retry = "error.type=overloaded,gen_ai.request.model=other";
+    assert_eq!(only(&values, &format!("tower_gemini.retries{{{retry}}}")), [1.0]);
+    let waited = only(&values, &format!("tower_gemini.retry.wait{{{retry}}}"))[0];
+    assert!((7.0..9.0).contains(&waited));
+    assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=other,outcome=model}"), [1.0]);
+    assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=gemini-2.5-pro,outcome=ok}"), [1.0]);
+    let fault = "error.type=overloaded,fault=model,gen_ai.request.model=other";
+    assert_eq!(only(&values, &format!("tower_gemini.faults{{at=attempt,{fault}}}")), [1.0]);
+    assert!(!values.keys().any(|key| key.contains("at=call")), "the caller has seen none");
+    // The wait is nobody's overhead.
+    assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_tried_again_is_counted_with_the_reason() {
+    let metrics = Metrics::listen();
+    let policy = || RetryPolicy::default().budget(RetryBudget::new(0));
+    let upstream = emulator().trouble(When::always(), Trouble::overloaded()).build();
+    stack!(upstream, policy(), Limiter::new()).oneshot(ask(GENERATE)).await.unwrap();
+    let values = metrics.take();
+    assert_eq!(only(&values, "tower_gemini.retries.refused{gen_ai.request.model=other,reason=budget}"), [1.0]);
+    let fault = "error.type=overloaded,fault=model,gen_ai.request.model=other";
+    assert_eq!(only(&values, &format!("tower_gemini.faults{{at=call,{fault}}}")), [1.0]);
+    assert_eq!(only(&values, &format!("tower_gemini.faults{{at=attempt,{fault}}}")), [1.0]);
+    let failed = format!("error.type=overloaded,{}", CALL.replace("gemini-2.5-pro", "other"));
+    assert_eq!(only(&values, &format!("gen_ai.client.operation.duration{{{failed}}}")), [0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_call_is_cancelled_and_its_time_counts() {
+    let metrics = Metrics::listen();
+    let upstream = emulator().trouble(When::always(), Trouble::hang()).build();
+    assert!(tokio::time::timeout(secs(5), stack!(upstream).oneshot(ask(GENERATE))).await.is_err());
+    let values = metrics.take();
+    let call = CALL.replace("gemini-2.5-pro", "other");
+    assert_eq!(only(&values, &format!("tower_gemini.calls{{{call},outcome=cancelled}}")), [1.0]);
+    let timed = format!("gen_ai.client.operation.duration{{error.type=cancelled_by_caller,{call}}}");
+    assert_eq!(only(&values, &timed), [5.0]);
+    assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=other,outcome=cancelled}"), [1.0]);
+    assert!(!values.keys().any(|key| key.contains("faults")), "nobody's fault");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_the_queue_is_counted_and_is_no_overhead() {
+    let metrics = Metrics::listen();
+    let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(1)).max_wait(secs(90)).build();
+    let service = stack!(emulator().before_headers(secs(2)).build(), RetryPolicy::default(), limiter);
+    for _ in 0..2 {
+        read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+    }
+    let values = metrics.take();
+    let waits = only(&values, "tower_gemini.queue.wait{gen_ai.request.model=gemini-2.5-pro}");
+    assert!(waits.len() == 1 && (57.0..60.5).contains(&waits[0]), "{waits:?}");
+    assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0, 0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_spent_between_the_layers_is_overhead() {
+    let metrics = Metrics::listen();
+    let slow = tower::layer::layer_fn(|inner| {
+        tower::service_fn(move |request| {
+            let call = tower::ServiceExt::oneshot(Clone::clone(&inner), request);
+            async {
+                tokio::time::sleep(secs(4)).await;
+                call.await
+            }
+        })
+    });
+    let service = ServiceBuilder::new()
+        .layer(TelemetryLayer::call())
+        .layer(slow)
+        .layer(TelemetryLayer::attempt())
+        .service(emulator().before_headers(secs(2)).build());
+    read(service.oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+    assert_eq!(only(&metrics.take(), "tower_gemini.overhead{}"), [4.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_is_counted_with_both_models() {
+    let metrics = Metrics::listen();
+    let layer = TelemetryLayer::attempt();
+    for model in ["pro", "flash"] {
+        let known = layer.layer(Upstream::at_once(|_| Ok(hello())));
+        read(known.oneshot(ask(&format!("/v1beta/models/{model}:generateContent"))).await.unwrap().into_body()).await;
+    }
+    one_after_the_other(layer.layer(Upstream::fails(2, || Ok(busy()))), &["pro", "pro", "flash"]).await;
+    let values = metrics.take();
+    let fallback = "gen_ai.request.model=flash,tower_gemini.fallback.from=pro";
+    assert_eq!(only(&values, &format!("tower_gemini.fallbacks{{{fallback}}}")), [1.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gauges_say_how_full_a_quota_is_and_which_breaker_is_open() {
+    let metrics = Metrics::listen();
+    let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(5)).project("p1").build();
+    let breakers = Breakers::builder().trip(Trip::consecutive(1)).build().unwrap();
+    let telemetry = TelemetryLayer::call();
+    let gauges = telemetry.gauges().watch(limiter.clone()).watch(breakers.clone());
+    let upstream = emulator().trouble(When::nth(3), Trouble::overloaded()).build();
+    let service = ServiceBuilder::new()
+        .layer(telemetry)
+        .layer(RateLimitLayer::new(limiter))
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .layer(ClassifyLayer::new())
+        .service(upstream);
+    for _ in 0..3 {
+        let response = service.clone().oneshot(ask(GENERATE)).await.unwrap();
+        let _ = frames(response.into_body()).await;
+    }
+    // Nobody has confirmed these two: they are added up.
+    for model in ["invented-1", "invented-2"] {
+        breakers.force_open(&Scope::new(model, "generativelanguage.googleapis.com"));
+    }
+    metrics.take();
+    gauges.report();
+    let values = metrics.take();
+    let quota = |name: &str, dimension: &str| {
+        let labels = format!("dimension={dimension},gen_ai.request.model=gemini-2.5-pro,tower_gemini.project=p1");
+        values.get(&format!("tower_gemini.limit.{name}{{{labels}}}")).map(|values| values[0])
+    };
+    assert_eq!((quota("used", "requests a minute"), quota("max", "requests a minute")), (Some(3.0), Some(5.0)));
+    assert_eq!((quota("used", "requests a day"), quota("max", "requests a day")), (Some(3.0), None));
+    let scope = "gen_ai.request.model=gemini-2.5-pro,tower_gemini.project=p1";
+    assert_eq!(only(&values, &format!("tower_gemini.limit.waiting{{{scope}}}")), [0.0]);
+    assert_eq!(only(&values, &format!("tower_gemini.limit.blocked{{{scope}}}")), [0.0]);
+    let breaker = |model: &str, state: &str| {
+        let labels =
+            format!("gen_ai.request.model={model},server.address=generativelanguage.googleapis.com,state={state}");
+        only(&values, &format!("tower_gemini.breaker.state{{{labels}}}"))[0]
+    };
+    assert_eq!((breaker("gemini-2.5-pro", "open"), breaker("gemini-2.5-pro", "closed")), (1.0, 0.0));
+    assert_eq!((breaker("other", "forced_open"), breaker("other", "closed")), (2.0, 0.0));
+    let opened = "gen_ai.request.model=gemini-2.5-pro,server.address=generativelanguage.googleapis.com,state=open";
+    assert_eq!(only(&values, &format!("tower_gemini.breaker.transitions{{{opened}}}")), [1.0]);
+}
+
+/// A handle whose readings are what the test says.
+#[derive(Clone, Default)]
+struct Stage(std::sync::Arc<parking_lot::Mutex<Vec<&'static str>>>);
+
+impl Observe for Stage {
+    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+        for model in &*self.0.lock() {
+            say(Reading { name: "stage", value: Value::Gauge(1.0), model, labels: &[] });
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gauge_of_what_is_gone_is_zero() {
+    let metrics = Metrics::listen();
+    let (telemetry, stage) = (TelemetryLayer::call(), Stage::default());
+    let upstream = telemetry.layer(Upstream::at_once(|_| Ok(hello())));
+    read(upstream.oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+    metrics.take();
+    let seen = || {
+        let values = metrics.take();
+        let stage = |model: &str| values.get(&format!("stage{{gen_ai.request.model={model}}}")).map(|values| values[0]);
+        (stage("gemini-2.5-pro"), stage("other"))
+    };
+    *stage.0.lock() = vec!["gemini-2.5-pro", "a", "b"];
+    // By the future that a program spawns: now, and every ten seconds.
+    let mut keep = tokio_test::task::spawn(telemetry.gauges().watch(stage.clone()).keep(secs(10)));
+    assert!(keep.poll().is_pending());
+    assert_eq!(seen(), (Some(1.0), Some(2.0)));
+    *stage.0.lock() = vec!["a"];
+    tokio::time::advance(millis(9_990)).await;
+    assert!(keep.poll().is_pending());
+    assert_eq!(seen(), (Some(0.0), Some(0.0)), "read, and not said again");
+    tokio::time::advance(millis(20)).await;
+    assert!(keep.poll().is_pending());
+    assert_eq!(seen(), (Some(0.0), Some(1.0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_generation_confirms_no_model() {
+    let metrics = Metrics::listen();
+    let service = TelemetryLayer::call().layer(Upstream::at_once(|_| Ok(json(200, "{}"))));
+    let uri = "/v1beta/models/gemini-2.5-pro:countTokens";
+    service.clone().oneshot(ask(uri)).await.unwrap();
+    service.oneshot(Request::get("/v1beta/models").body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    let values = metrics.take();
+    assert!(values.keys().any(|key| key.contains("gen_ai.operation.name=count_tokens") && key.contains("model=other")));
+    // Where a call has no model, there is no name for it.
+    assert!(values.keys().any(|key| key.contains("=list_models") && key.contains("gen_ai.request.model=,")));
+}

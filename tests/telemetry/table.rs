@@ -1,0 +1,124 @@
+//! The table in the room's documentation is what is emitted, no more and no less.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower_gemini::{
+    CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
+    TelemetryLayer, TimeoutLayer,
+    circuit_breaker::{Breakers, Trip},
+    emulator::{Trouble, When},
+    quota::Limits,
+    rate_limit::Limiter,
+    telemetry,
+};
+
+use super::{
+    listen::{Metrics, Spans, Values},
+    spans::{ask, emulator, one_after_the_other, stack},
+};
+use crate::support::*;
+
+/// The rows of a table under a heading of the room's documentation: cells without their backticks.
+fn rows(heading: &str) -> Vec<Vec<String>> {
+    let docs = include_str!("../../src/telemetry/mod.rs");
+    let lines = docs.lines().map(|line| line.trim_start_matches("//!").trim());
+    let section = lines.skip_while(|line| *line != heading).skip(1).take_while(|line| !line.starts_with('#'));
+    let rows = section.filter(|line| line.starts_with("| `"));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()).collect()
+}
+
+/// Calls of every kind, until each metric has been met.
+async fn a_busy_day(layer: &TelemetryLayer) -> Limiter {
+    // Streams, retries, waits in the queue, and what is not tried again.
+    let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(1)).max_wait(secs(90)).build();
+    let upstream = emulator().trouble(When::nth(2), Trouble::overloaded().hint(secs(1))).build();
+    let service = stack!(upstream, RetryPolicy::default(), limiter.clone());
+    for _ in 0..2 {
+        read(service.clone().oneshot(ask(STREAM)).await.unwrap().into_body()).await;
+    }
+    let upstream = emulator().trouble(When::always(), Trouble::overloaded()).build();
+    let policy = RetryPolicy::default().budget(RetryBudget::new(0));
+    stack!(upstream, policy, Limiter::new()).oneshot(ask(GENERATE)).await.unwrap();
+    // Two models.
+    let attempt = TelemetryLayer::attempt();
+    one_after_the_other(attempt.layer(Upstream::at_once(|_| Ok(hello()))), &["pro", "flash"]).await;
+    // A breaker that opens.
+    let breakers = Breakers::builder().trip(Trip::consecutive(1)).build().unwrap();
+    let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
+    failing.oneshot(ask(GENERATE)).await.unwrap();
+    layer.gauges().watch(limiter.clone()).watch(breakers).report();
+    limiter
+}
+
+/// By name, the names of all labels.
+fn labels(values: &Values) -> BTreeMap<String, BTreeSet<String>> {
+    let mut all = BTreeMap::<String, BTreeSet<String>>::new();
+    for key in values.keys() {
+        let (name, labels) = key.trim_end_matches('}').split_once('{').unwrap();
+        let names = labels.split(',').filter_map(|label| label.split_once('=')).map(|(name, _)| name.to_owned());
+        all.entry(name.to_owned()).or_default().extend(names);
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_of_metrics_is_what_is_emitted() {
+    let metrics = Metrics::listen();
+    a_busy_day(&TelemetryLayer::call()).await;
+    let emitted = labels(&metrics.take());
+    let table: BTreeMap<String, BTreeSet<String>> = rows("# Metrics")
+        .into_iter()
+        .map(|row| {
+            let labels = row[2].split(',').map(|label| label.trim().to_owned()).filter(|label| !label.is_empty());
+            (row[0].clone(), labels.collect())
+        })
+        .collect();
+    assert!(table.len() > 20, "{table:?}");
+    assert_eq!(emitted, table);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_metric_is_described_with_the_unit_of_the_table() {
+    let metrics = Metrics::listen();
+    telemetry::describe();
+    a_busy_day(&TelemetryLayer::call()).await;
+    let described = metrics.described();
+    for row in rows("# Metrics") {
+        let (unit, text) = described[&row[0]].clone();
+        let (kept_as, in_table) = row[1].split_once(", ").unwrap_or((&row[1], "count"));
+        let unit = unit.unwrap_or_else(|| panic!("{} is not described", row[0]));
+        assert_eq!(in_table, if unit == metrics::Unit::Seconds { "s" } else { "count" }, "{}", row[0]);
+        assert!(["counter", "gauge", "histogram"].contains(&kept_as), "{row:?}");
+        assert!(text.is_some_and(|text| text.ends_with('.')), "{row:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_of_attributes_is_what_is_recorded() {
+    let (spans, _guard) = Spans::listen();
+    a_busy_day(&TelemetryLayer::call()).await;
+    // What only some calls have.
+    let thinking = stack!(emulator().thinking().trouble(When::nth(2), Trouble::cut(2)).build());
+    for _ in 0..2 {
+        let _ = frames(thinking.clone().oneshot(ask(STREAM)).await.unwrap().into_body()).await;
+    }
+    let cached = HELLO.replace("\"totalTokenCount\"", "\"cachedContentTokenCount\":1,\"totalTokenCount\"");
+    let upstream = Upstream::at_once(move |_| {
+        let mut response = json(200, cached.clone());
+        let outcome = tower_gemini::Outcome::default().with_key("1f2e3d", "project-7");
+        response.extensions_mut().insert(outcome);
+        Ok(response)
+    });
+    let inner = TelemetryLayer::attempt().layer(ClassifyLayer::new().layer(upstream));
+    read(TelemetryLayer::call().layer(inner).oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+
+    let recorded = |name: &str| -> BTreeSet<String> {
+        spans.named(name).iter().flat_map(|span| span.fields.keys().map(|field| (*field).to_owned())).collect()
+    };
+    let table = |column: usize| -> BTreeSet<String> {
+        rows("# Spans").into_iter().filter(|row| row[column] == "yes").map(|row| row[0].clone()).collect()
+    };
+    assert_eq!(recorded("gemini.call"), table(1));
+    assert_eq!(recorded("gemini.attempt"), table(2));
+}
