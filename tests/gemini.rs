@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, GeminiLayer, ModelFallbackLayer, RateLimitLayer,
-    RetryLayer, TokenPrecheckLayer,
+    RetryLayer, TelemetryLayer, TokenPrecheckLayer,
     emulator::{Emulator, Trouble, When},
     key_pool::{ApiKey, Key, KeyPoolLayer},
     quota::Limits,
