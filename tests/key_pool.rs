@@ -854,7 +854,8 @@ async fn what_nobody_knows_goes_to_the_default_project() {
 #[tokio::test(start_paused = true)]
 async fn a_bound_call_moves_to_a_sibling_key_and_to_no_other_project() {
     let keys = [("bad", "p1"), ("good", "p1"), ("b", "p2")];
-    let cached = || post_body(GENERATE, r#"{"contents":[{"parts":[{"text":"hi"}]}],"cachedContent":"cachedContents/x"}"#);
+    let cached =
+        || post_body(GENERATE, r#"{"contents":[{"parts":[{"text":"hi"}]}],"cachedContent":"cachedContents/x"}"#);
     let emulator =
         upstream(&keys[1..]).trouble(When::first(1).key(&secret("good")), Trouble::minute_quota(secs(20))).build();
     let service = stack(&pool(&keys), &Limiter::new(), emulator.clone());
