@@ -40,7 +40,8 @@
 //! (how things stand with a handle), [`body`].
 //!
 //! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`],
-//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`], [`telemetry`].
+//! [`model_fallback`], [`token_precheck`], [`retry`], [`key_pool`], [`rate_limit`], [`circuit_breaker`],
+//! [`classify`], [`telemetry`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
