@@ -25,10 +25,11 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    TimeoutLayer, TokenPrecheckLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, ModelFallbackLayer, RateLimitLayer, ReplayLayer,
+    RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
     circuit_breaker::{Breakers, Trip, Window},
+    model_fallback::Chains,
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
@@ -63,6 +64,8 @@ rooms! {
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     token_precheck: Full<Bytes> => TokenPrecheckLayer::default();
     token_precheck_disabled: Full<Bytes> => TokenPrecheckLayer::disabled();
+    model_fallback: Full<Bytes> => ModelFallbackLayer::new(chains());
+    model_fallback_disabled: Full<Bytes> => ModelFallbackLayer::disabled();
 }
 
 /// Room for all that a test asks, and this many at once; the others wait for each other, for 60 ms.
@@ -85,4 +88,9 @@ fn probing() -> Breakers {
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
     failing.oneshot(post("/")).now_or_never().unwrap().unwrap();
     breakers
+}
+
+/// Each call that fails is asked of another model.
+fn chains() -> Chains {
+    Chains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap()
 }
