@@ -12,9 +12,9 @@ use support::*;
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, CircuitBreakerLayer, ClassifyLayer, ModelFallbackLayer, Outcome, ReplayLayer, RetryLayer, RetryPolicy,
-    TimeoutLayer, TokenPrecheckLayer,
-    circuit_breaker::{Breakers, Trip},
+    BoxError, CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, ModelFallbackLayer, Outcome, ReplayLayer,
+    RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
+    circuit_breaker::{Breakers, Scope, Trip},
     emulator::{Emulator, EmulatorBuilder, Model, Trouble, When},
     model_fallback::{Chains, ChainsBuilder},
     token_precheck::{self, ModelTable},
@@ -153,6 +153,23 @@ async fn an_open_breaker_moves_a_call_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_that_goes_back_names_its_model_in_the_answer_too() {
+    let emulator = Emulator::new();
+    let breakers = Breakers::new();
+    for model in [PRO, FLASH] {
+        breakers.force_open(&Scope::new(model, ""));
+    }
+    let service = ServiceBuilder::new()
+        .layer(ErrorResponseLayer::new())
+        .layer(ModelFallbackLayer::new(chains(Chains::builder().chain(PRO, [FLASH]))))
+        .layer(CircuitBreakerLayer::new(breakers))
+        .service(emulator.clone());
+    let response = service.oneshot(keyed(GENERATE, PROMPT)).await.unwrap();
+    assert_eq!((response.status().as_u16(), &response.headers()["x-gemini-model"]), (503, &PRO.parse().unwrap()));
+    assert!(emulator.journal().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_days_quota_and_none_at_all_move_a_call_without_a_wait_and_a_minutes_is_waited_for() {
     fastrand::seed(4);
     for (trouble, moves) in [
@@ -270,7 +287,7 @@ async fn the_openai_surface_moves_with_its_body() {
         assert_eq!((response.status(), said(&response)), (OK, FLASH));
         assert!(!read(response.into_body()).await.is_empty());
         let last = emulator.journal().pop().unwrap();
-        assert_eq!((last.model.as_deref(), &*last.prompt), (Some(FLASH), "gemini-2.5-pro"));
+        assert_eq!((last.model.as_deref(), last.prompt.trim()), (Some(FLASH), PRO));
         assert_eq!(last.headers["content-length"], last.body_bytes.to_string());
     }
 }
