@@ -12,11 +12,12 @@ use support::*;
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, ModelFallbackLayer, Outcome, ReplayLayer,
-    RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
+    BoxError, CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, ModelFallbackLayer, Outcome, RateLimitLayer,
+    ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
     circuit_breaker::{Breakers, Scope, Trip},
     emulator::{Emulator, EmulatorBuilder, Model, Trouble, When},
     model_fallback::{Chains, ChainsBuilder},
+    rate_limit::Limiter,
     token_precheck::{self, ModelTable},
 };
 
@@ -191,6 +192,26 @@ async fn a_days_quota_and_none_at_all_move_a_call_without_a_wait_and_a_minutes_i
             assert_eq!(visits(&emulator), if moves { [1, 1, 0] } else { [2, 0, 0] }, "{name}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_without_quota_is_one_attempt_and_no_failed_call_whatever_the_limiter_remembers() {
+    fastrand::seed(12);
+    let emulator = Emulator::builder().trouble(When::always().model(PRO), Trouble::day_quota()).build();
+    let service = ServiceBuilder::new()
+        .layer(ModelFallbackLayer::new(three()))
+        .layer(RetryLayer::default())
+        .layer(RateLimitLayer::new(Limiter::new()))
+        .layer(ClassifyLayer::new())
+        .service(emulator.clone());
+    for _ in 0..10 {
+        let began = Instant::now();
+        let response = service.clone().oneshot(keyed(GENERATE, PROMPT)).await.unwrap();
+        assert_eq!((response.status(), &response.headers()["x-gemini-model"]), (OK, &FLASH.parse().unwrap()));
+        assert_eq!(began.elapsed(), secs(0));
+        advance(secs(20)).await;
+    }
+    assert_eq!(visits(&emulator), [1, 10, 0]);
 }
 
 #[tokio::test(start_paused = true)]
