@@ -10,7 +10,7 @@ mod usage;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{Extensions, Request};
+use http::{Extensions, HeaderName, Request};
 use tokio::time::Instant;
 
 pub(crate) use self::tally::Queueing;
@@ -24,6 +24,9 @@ use crate::{
     failure::Kind,
     quota::TokenCost,
 };
+
+/// Says in an answer which model it is of, where a call has several to go to.
+pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-model");
 
 /// What goes in with the request.
 ///
