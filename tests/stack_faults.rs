@@ -164,9 +164,6 @@ struct Truth {
 
 impl Truth {
     fn hear(&mut self, visit: &Visit) {
-        if std::env::var_os("SHOW").is_some() {
-            println!("{visit:?}");
-        }
         let (key, scope) = (&mut self.keys[visit.key], (KEYS[visit.key].1, visit.model));
         assert!(!key.disabled, "{visit:?} with a key that is out");
         let closed = self.closed.get(&scope).filter(|until| visit.at < **until);
@@ -258,7 +255,7 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
     #[test]
     fn a_bad_day_ends_well(
         fates in proptest::collection::vec(fates(), 5..120),

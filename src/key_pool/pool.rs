@@ -14,6 +14,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{
     DisabledReason, Fingerprint, Key, KeyReport, KeyState, ModelReport,
+    health::Health,
     owners::Owners,
     roster::{Entry, Project, Roster, Slot},
 };
@@ -80,7 +81,7 @@ impl KeyPool {
     pub fn disable(&self, fingerprint: &Fingerprint) -> bool {
         let mut roster = self.shared.roster.lock();
         let Some((project, at)) = roster.find(*fingerprint) else { return false };
-        project.keys[at].health.disable_by_hand(Instant::now());
+        project.keys[at].change(|health| health.disable_by_hand(Instant::now()));
         let slot = project.keys[at].slot.clone();
         drop(roster);
         warn_disabled(&slot, DisabledReason::ByHand);
@@ -92,7 +93,7 @@ impl KeyPool {
     pub fn enable(&self, fingerprint: &Fingerprint) -> bool {
         let mut roster = self.shared.roster.lock();
         let Some((project, at)) = roster.find(*fingerprint) else { return false };
-        project.keys[at].health.enable();
+        project.keys[at].change(Health::enable);
         project.note();
         let slot = project.keys[at].slot.clone();
         drop(roster);

@@ -5,7 +5,13 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::{DisabledReason, health::Block, pool::warn_disabled, roster::Home, service::Assigned};
+use super::{
+    DisabledReason,
+    health::{Block, Health},
+    pool::warn_disabled,
+    roster::Home,
+    service::Assigned,
+};
 use crate::{
     call::Operation,
     clock,
@@ -52,7 +58,7 @@ impl Assigned {
     fn note_success(&self) {
         let mut roster = self.shared.roster.lock();
         if let Some(entry) = roster.entry(&self.slot) {
-            entry.health.succeeded();
+            entry.change(Health::succeeded);
         }
         if let Some(project) = roster.project(&self.slot.home) {
             if self.facts.shape.pays_quota() {
@@ -156,7 +162,7 @@ impl Assigned {
     fn strike(&self, kind: Kind, at_once: bool, now: Instant) {
         let mut roster = self.shared.roster.lock();
         let Some(entry) = roster.entry(&self.slot) else { return };
-        let is_disabled = entry.health.refused(kind, at_once, now);
+        let is_disabled = entry.change(|health| health.refused(kind, at_once, now));
         if let Some(project) = roster.project(&self.slot.home) {
             project.note();
         }

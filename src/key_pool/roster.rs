@@ -4,7 +4,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use super::{
     health::{Health, Marks, Use},
     key::Signer,
 };
-use crate::context::Tried;
+use crate::context::{Choice, Tried};
 
 /// The most projects that are asked how long a call would wait there.
 pub(super) const MAX_ASKED: usize = 64;
@@ -34,7 +34,13 @@ pub(super) struct Slot {
     pub(super) name: Option<Arc<str>>,
     pub(super) weight: NonZeroU32,
     pub(super) home: Arc<Home>,
+    /// What a call that has waited has to know of its [`Health`].
+    standing: AtomicU8,
 }
+
+/// A key as the one call holds it that puts it to the test.
+#[derive(Debug)]
+pub(super) struct Tested(pub(super) Arc<Slot>);
 
 /// A project as calls hold it.
 #[derive(Debug)]
@@ -107,6 +113,39 @@ pub(super) struct Draw {
     pub(super) untried: usize,
 }
 
+impl Slot {
+    const TRUSTED: u8 = 0;
+    const SUSPECTED: u8 = 1;
+    const OUT: u8 = 2;
+}
+
+/// A refusal in the meantime, and it is for one call at a time to find out more.
+impl Choice for Slot {
+    fn is_good(&self) -> bool {
+        self.standing.load(Ordering::Relaxed) == Self::TRUSTED
+    }
+}
+
+impl Choice for Tested {
+    fn is_good(&self) -> bool {
+        self.0.standing.load(Ordering::Relaxed) != Slot::OUT
+    }
+}
+
+impl Entry {
+    /// Changes what is known of a key, and lets calls know that wait with it.
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Health) -> T) -> T {
+        let changed = change(&mut self.health);
+        let standing = match &self.health {
+            Health { disabled: Some(_), .. } => Slot::OUT,
+            Health { strikes: 0, .. } => Slot::TRUSTED,
+            Health { .. } => Slot::SUSPECTED,
+        };
+        self.slot.standing.store(standing, Ordering::Relaxed);
+        changed
+    }
+}
+
 impl Home {
     /// Whether a success would tell anything new.
     pub(super) fn is_noted(&self) -> bool {
@@ -171,7 +210,8 @@ impl Roster {
         let project = &mut self.projects[at];
         let Key { signer, fingerprint, weight, name, .. } = key;
         let (shown, home) = (fingerprint.to_string().into(), project.home.clone());
-        let slot = Arc::new(Slot { signer, fingerprint, shown, name, weight, home });
+        let slot =
+            Arc::new(Slot { signer, fingerprint, shown, name, weight, home, standing: AtomicU8::new(Slot::TRUSTED) });
         project.keys.push(Entry { slot, health: Health::default(), uses: 0, turn: 0 });
         project.note();
     }
@@ -180,7 +220,13 @@ impl Roster {
     pub(super) fn remove(&mut self, fingerprint: Fingerprint) -> bool {
         let Some(at) = self.projects.iter().position(|project| project.has(fingerprint)) else { return false };
         let project = &mut self.projects[at];
-        project.keys.retain(|entry| entry.slot.fingerprint != fingerprint);
+        project.keys.retain(|entry| {
+            let stays = entry.slot.fingerprint != fingerprint;
+            if !stays {
+                entry.slot.standing.store(Slot::OUT, Ordering::Relaxed);
+            }
+            stays
+        });
         if project.keys.is_empty() {
             self.projects.remove(at);
         }

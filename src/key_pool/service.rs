@@ -14,13 +14,13 @@ use super::{
     place::place,
     pool::Shared,
     refusal,
-    roster::{Ask, Candidate, Home, Slot},
+    roster::{Ask, Candidate, Home, Slot, Tested},
     strip::strip,
 };
 use crate::{
     body::Resend,
     call::{Call, Operation, Shape},
-    context::{self, Tried},
+    context::{self, Choice, Tried},
     error::BoxError,
     quota::{Scope, TokenCost},
 };
@@ -125,11 +125,16 @@ where
             passed_over.push(slot.shown.clone());
             continue;
         };
+        let choice: Arc<dyn Choice> = match &trial {
+            Some(_) => Arc::new(Tested(slot.clone())),
+            None => slot.clone(),
+        };
         strip(request);
         request.headers_mut().insert(name, value);
         context::Context::update(request.extensions_mut(), |context| {
             context.set_project(slot.home.name.clone());
             context.set_may_move(may_move);
+            context.set_choice(choice);
         });
         return Ok(Assigned { shared: shared.clone(), slot, facts, _trial: trial });
     }

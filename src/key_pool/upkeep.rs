@@ -87,7 +87,7 @@ fn next(shared: &Shared) -> Option<(Instant, Arc<Slot>)> {
 fn tell(shared: &Shared, slot: &Arc<Slot>, found: Found) {
     let mut roster = shared.roster.lock();
     let Some(entry) = roster.entry(slot) else { return };
-    let serves = entry.health.checked(found, Instant::now());
+    let serves = entry.change(|health| health.checked(found, Instant::now()));
     if let Some(project) = roster.project(&slot.home) {
         project.note();
     }
