@@ -107,3 +107,49 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
 fn cut(text: &str) -> usize {
     (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(prompt: u64, tools: Option<u64>, parts: [Option<u64>; 2], total: Option<u64>) -> UsageReport {
+        let [candidates_tokens, thoughts_tokens] = parts;
+        let (prompt_tokens, tool_use_prompt_tokens, total_tokens) = (Some(prompt), tools, total);
+        UsageReport {
+            prompt_tokens,
+            tool_use_prompt_tokens,
+            candidates_tokens,
+            thoughts_tokens,
+            total_tokens,
+            ..UsageReport::default()
+        }
+    }
+
+    #[test]
+    fn tokens_are_what_is_billed() {
+        // Gemini's own surfaces count thoughts and tools apart, the OpenAI-compatible one counts thoughts in.
+        for (usage, input, output) in [
+            (usage(10, None, [Some(5), Some(7)], Some(22)), 10, Some(12)),
+            (usage(10, Some(3), [Some(5), Some(7)], Some(25)), 13, Some(12)),
+            (usage(10, None, [Some(12), Some(7)], Some(22)), 10, Some(12)),
+            (usage(10, None, [Some(5), None], None), 10, Some(5)),
+            (usage(10, None, [None, Some(7)], None), 10, Some(7)),
+            (usage(10, None, [None, None], None), 10, None),
+            (usage(10, None, [Some(5), None], Some(9)), 10, Some(5)),
+        ] {
+            assert_eq!((input_tokens(&usage), output_tokens(&usage)), (Some(input), output), "{usage:?}");
+        }
+        assert_eq!(output_tokens(&UsageReport::default()), None);
+    }
+
+    #[test]
+    fn foreign_text_is_redacted_before_it_is_cut() {
+        assert_eq!(shown("gemini-2.5-pro"), "gemini-2.5-pro");
+        let key = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
+        let long = format!("{}{key}", "x".repeat(MAX_TEXT - 15));
+        assert_eq!(shown(&long), format!("{}[redacted]", "x".repeat(MAX_TEXT - 15)));
+        assert_eq!(shown(&"é".repeat(100)).len(), MAX_TEXT);
+        assert_eq!(shown(&format!("x{}", "é".repeat(100))).len(), MAX_TEXT - 1);
+        assert_eq!(shown(&format!("{key}{}", "é".repeat(100))).len(), MAX_TEXT);
+    }
+}

@@ -223,6 +223,16 @@ async fn an_empty_budget_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_may_try_only_once_gives_up_where_another_attempt_could_have_helped() {
+    for (trouble, gave_up) in [(Trouble::overloaded(), Some("attempts")), (Trouble::invalid_key(), None)] {
+        let (spans, _guard) = Spans::listen();
+        let upstream = emulator().trouble(When::always(), trouble).build();
+        stack!(upstream, RetryPolicy::default().max_attempts(1), Limiter::new()).oneshot(ask(GENERATE)).await.unwrap();
+        assert_eq!(spans.call().get("tower_gemini.retry.gave_up"), gave_up);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_would_be_too_long_says_so() {
     let (spans, _guard) = Spans::listen();
     let upstream = emulator().trouble(When::always(), Trouble::overloaded().hint(secs(290))).build();
