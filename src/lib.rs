@@ -78,6 +78,7 @@ pub mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
 mod macros;
+pub mod model_fallback;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
 pub mod proofs;
@@ -86,7 +87,6 @@ pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
-#[expect(dead_code, reason = "the key pool and the fallback come next")]
 mod resource;
 pub mod retry;
 pub mod status;
@@ -100,6 +100,7 @@ pub use crate::{
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
+    model_fallback::ModelFallbackLayer,
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,
     retry::{RetryBudget, RetryLayer, RetryPolicy},

@@ -9,7 +9,7 @@ pub(crate) mod sse;
 
 pub(crate) use {
     prefixed::Prefix,
-    replay::{in_memory, too_large},
+    replay::{clone_request, in_memory, too_large},
 };
 
 pub use {

@@ -151,7 +151,6 @@ impl Context {
     }
 
     /// The call goes to another model: what was said of the one before is forgotten, its attempts are not.
-    #[expect(dead_code, reason = "the fallback comes next")]
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, project, .. } = std::mem::take(self);
         *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, ..Self::default() };

@@ -18,7 +18,7 @@ use super::{
     decide::{Decision, History, Situation, decide},
 };
 use crate::{
-    body::Resend,
+    body::{Resend, clone_request},
     call,
     context::{self, Deadline, Outcome},
     error::{BoxError, Error},
@@ -69,7 +69,7 @@ where
         if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
             context.set_attempt(history.attempts());
         }
-        let kept = if policy.ever_resends() { try_clone(&request) } else { None };
+        let kept = if policy.ever_resends() { clone_request(&request) } else { None };
         let state = State::Calling { future: inner.call(request) };
         Self { state, inner, policy, request: kept, history, deadline, models_left }
     }
@@ -189,7 +189,7 @@ fn next<B: Resend>(
         Decision::GiveUp => Err(None),
         Decision::TooLate(wait) => Err(Some(wait)),
         Decision::Again { wait, spends_budget } => {
-            let again = try_clone(request).ok_or(None)?;
+            let again = clone_request(request).ok_or(None)?;
             let may = !spends_budget || policy.budget.as_ref().is_none_or(|budget| budget.try_take(&model_of(request)));
             may.then_some((wait, again)).ok_or(None)
         }
@@ -228,15 +228,4 @@ fn finished<R>(
 fn model_of<B>(request: &Request<B>) -> Arc<str> {
     let known = context::Context::of(request).and_then(context::Context::call).and_then(call::Call::shared_model);
     known.or_else(|| call::Call::new(request.method(), request.uri()).shared_model()).unwrap_or_default()
-}
-
-/// The same request once more, if its body allows it.
-fn try_clone<B: Resend>(request: &Request<B>) -> Option<Request<B>> {
-    let mut clone = Request::new(request.body().try_clone()?);
-    clone.method_mut().clone_from(request.method());
-    clone.uri_mut().clone_from(request.uri());
-    *clone.version_mut() = request.version();
-    clone.headers_mut().clone_from(request.headers());
-    clone.extensions_mut().clone_from(request.extensions());
-    Some(clone)
 }

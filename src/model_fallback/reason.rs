@@ -1,0 +1,121 @@
+//! Which failures move a call to the next model.
+
+use std::fmt;
+
+use crate::failure::{Clock, Failure, Fault, Kind};
+
+/// Why a call is moved to the next model. Each can be switched by [`ChainsBuilder::on`](super::ChainsBuilder::on).
+///
+/// | reason | what has happened | by default |
+/// |---|---|---|
+/// | `Model` | the model is overloaded or its shared capacity is used up, and retries did not help | on |
+/// | `Service` | 500, 502, 504, 499 or an empty answer, and retries did not help | on |
+/// | `Timeout` | the clock of an attempt or of the first content ran out | on |
+/// | `CircuitOpen` | the breaker refuses the model | on |
+/// | `QuotaDay` | the day's quota of the model is used up | on |
+/// | `QuotaZero` | the project has no quota for the model at all | on |
+/// | `KeysExhausted` | no key has quota left for the model | on |
+/// | `QuotaMinute` | a minute's quota, or one that is not named: `RetryLayer` waits for it | off |
+/// | `RateLimited` | the local limiter would have to wait too long: `RetryLayer` comes again | off |
+/// | `ModelNotFound` | there is no such model, or not for this method: a mistake that should be seen | off |
+///
+/// Other failures never move a call: another model is behind the same connection, takes the same key, and reads the same
+/// request. Too long a context moves it along [`larger`](super::ChainsBuilder::larger) models only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The model has no capacity left, for anybody.
+    Model,
+    /// The service failed: 500, 502, 504, 499, an answer without content.
+    Service,
+    /// An attempt, or the wait for the first content, took too long.
+    Timeout,
+    /// The circuit is open.
+    CircuitOpen,
+    /// The day's quota is used up.
+    QuotaDay,
+    /// The quota is zero.
+    QuotaZero,
+    /// No key has quota left.
+    KeysExhausted,
+    /// A minute's quota is used up, of requests or of tokens, or one that is not named.
+    QuotaMinute,
+    /// The local limiter refuses.
+    RateLimited,
+    /// There is no such model.
+    ModelNotFound,
+}
+
+impl Reason {
+    /// Whether it moves a call unless it is switched off.
+    #[must_use]
+    pub const fn is_on_by_default(self) -> bool {
+        !matches!(self, Self::QuotaMinute | Self::RateLimited | Self::ModelNotFound)
+    }
+
+    /// The reason that a failure is, if it can be one.
+    pub(super) fn of(failure: &Failure) -> Option<Self> {
+        match (failure.kind(), failure.fault()) {
+            (Kind::Timeout(Clock::Attempt | Clock::FirstContent), _) => Some(Self::Timeout),
+            (Kind::CircuitOpen, _) => Some(Self::CircuitOpen),
+            (Kind::QuotaDay, _) => Some(Self::QuotaDay),
+            (Kind::QuotaZero, _) => Some(Self::QuotaZero),
+            (Kind::KeysExhausted, _) => Some(Self::KeysExhausted),
+            (Kind::RateLimited, _) => Some(Self::RateLimited),
+            (Kind::ModelNotFound, _) => Some(Self::ModelNotFound),
+            (_, Fault::Quota) => Some(Self::QuotaMinute),
+            (_, Fault::Model) => Some(Self::Model),
+            (_, Fault::Service) => Some(Self::Service),
+            _ => None,
+        }
+    }
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Service => "service",
+            Self::Timeout => "timeout",
+            Self::CircuitOpen => "circuit_open",
+            Self::QuotaDay => "quota_day",
+            Self::QuotaZero => "quota_zero",
+            Self::KeysExhausted => "keys_exhausted",
+            Self::QuotaMinute => "quota_minute",
+            Self::RateLimited => "rate_limited",
+            Self::ModelNotFound => "model_not_found",
+        })
+    }
+}
+
+/// Which reasons are on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reasons(u16);
+
+impl Reasons {
+    pub(super) fn set(&mut self, reason: Reason, moves: bool) {
+        match moves {
+            true => self.0 |= reason.bit(),
+            false => self.0 &= !reason.bit(),
+        }
+    }
+
+    pub(super) fn has(self, reason: Reason) -> bool {
+        self.0 & reason.bit() != 0
+    }
+}
+
+impl Default for Reasons {
+    fn default() -> Self {
+        use Reason::*;
+        let mut on = Self(0);
+        for reason in [Model, Service, Timeout, CircuitOpen, QuotaDay, QuotaZero, KeysExhausted] {
+            on.set(reason, true);
+        }
+        on
+    }
+}

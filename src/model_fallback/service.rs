@@ -1,0 +1,48 @@
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{Chains, ResponseFuture, walk::Walk};
+use crate::{
+    body::{Resend, in_memory},
+    error::BoxError,
+    ready::Readied,
+};
+
+/// The service of [`ModelFallbackLayer`](super::ModelFallbackLayer).
+#[derive(Clone, Debug)]
+pub struct ModelFallback<S> {
+    pub(super) inner: S,
+    pub(super) chains: Option<Chains>,
+}
+
+crate::macros::accessors!(ModelFallback);
+
+impl<S, B, R> Service<Request<B>> for ModelFallback<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Resend<Data = Bytes> + From<Bytes>,
+    R: Body,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B, R, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let chain = self.chains.as_ref().and_then(|chains| Some((chains, chains.of_call(&request)?)));
+        let Some((chains, chain)) = chain else { return ResponseFuture::straight(self.inner.call(request)) };
+        // A body that streams cannot be sent to anybody else.
+        let Some(body) = in_memory(request.body()) else { return ResponseFuture::straight(self.inner.call(request)) };
+        let (walk, first) = Walk::begin(chains, chain, request, &body);
+        drop(body);
+        ResponseFuture::walking(Readied::take(&mut self.inner), walk, first)
+    }
+}

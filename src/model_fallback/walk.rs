@@ -1,0 +1,286 @@
+//! One call on its way along a chain.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
+use tokio::time::Instant;
+
+use super::{
+    Chains, HEADER, ModelUsed, NAME,
+    chains::{Chain, Lease},
+    features::{Fit, Rejected},
+    kept::{Kept, Worth, keep},
+    route::Route,
+    step::{Step, is_for_everybody, step},
+    sticky::{Answered, Start},
+};
+use crate::{
+    body::{Resend, clone_request, in_memory},
+    call::Call,
+    context::{Context, Outcome},
+    error::{BoxError, Error},
+    failure::{Failure, Fault},
+    resource::Resource,
+};
+
+/// What is known of a call while it is under way.
+pub(super) struct Walk<B, R> {
+    chains: Chains,
+    chain: Arc<Chain>,
+    /// As it came. None: it goes nowhere else.
+    request: Option<Request<B>>,
+    /// The models that it may still go to.
+    route: Route,
+    /// The model that it is at, and those that it was at before.
+    at: usize,
+    before: Vec<usize>,
+    attempts: u32,
+    sent: bool,
+    kept: Option<Kept<R>>,
+    /// None: it stays with its model, whatever the chain does.
+    start: Option<Start>,
+    lease: Option<Lease>,
+    /// Why the model that it began with has failed for everybody, and whether the first choice has.
+    start_failed: Option<Failure>,
+    first_failed: bool,
+}
+
+/// What comes next.
+pub(super) enum Next<B, R> {
+    /// The call has ended.
+    Over(Result<Response<R>, BoxError>),
+    /// Another model is asked.
+    Ask(Request<B>),
+}
+
+impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
+    /// A call begins: what is sent first.
+    pub(super) fn begin(chains: &Chains, chain: &Arc<Chain>, request: Request<B>, body: &[u8]) -> (Self, Request<B>) {
+        let mut walk = Self {
+            chains: chains.clone(),
+            chain: chain.clone(),
+            request: None,
+            route: Route::nowhere(),
+            at: 0,
+            before: Vec::new(),
+            attempts: Context::of(&request).map_or(0, Context::attempt),
+            sent: false,
+            kept: None,
+            start: None,
+            lease: None,
+            start_failed: None,
+            first_failed: false,
+        };
+        if is_pinned(&request, body) {
+            return (walk, request);
+        }
+        let Some(copy) = clone_request(&request) else { return (walk, request) };
+        let (start, lease) = chain.start();
+        walk.request = Some(copy);
+        walk.route = Route::from(start.at, chain.all());
+        (walk.start, walk.lease) = (Some(start), lease);
+        while let Some(at) = walk.route.next().filter(|at| *at != 0) {
+            if let Some(moved) = walk.request_to(at) {
+                walk.at = at;
+                return (walk, moved);
+            }
+        }
+        let mut first = request;
+        let left = walk.route.left();
+        if left > 0 {
+            Context::update(first.extensions_mut(), |context| context.set_models_left(left));
+        }
+        (walk, first)
+    }
+
+    /// A model has answered, or failed.
+    pub(super) fn next(&mut self, result: Result<Response<R>, BoxError>) -> Next<B, R> {
+        let outcome = Outcome::of(&result);
+        let (failure, response) = match (outcome.failure(), result) {
+            (None, Ok(response)) => return Next::Over(Ok(self.answered(response, &outcome))),
+            // A verdict on the content is an answer too.
+            (Some(failure), Ok(response)) if failure.fault() == Fault::Caller && response.status().is_success() => {
+                return Next::Over(Ok(self.answered(response, &outcome)));
+            }
+            (Some(failure), result) => (failure, result),
+            (None, Err(error)) => return Next::Over(Err(error)),
+        };
+        self.count(&outcome);
+        self.note(failure);
+        let is_asked = self.at == 0;
+        let step = step(self.chains.reasons(), failure, outcome.was_sent(), is_asked);
+        let worth = match failure.fault() {
+            _ if is_asked => Worth::Asked,
+            Fault::Caller => Worth::NotForIt,
+            _ => Worth::Other,
+        };
+        keep(&mut self.kept, self.at, response, worth);
+        match step {
+            Step::Back => self.route = Route::nowhere(),
+            Step::Next => {}
+            Step::Larger => self.route = Route::only(self.chain.larger()),
+            Step::Asked => self.route = self.route.asked(),
+        }
+        let from = self.at;
+        match self.next_request() {
+            Some(request) => {
+                let name = |at| &*self.chain.model(at).name;
+                let (reason, attempts) = (failure.kind().as_str(), self.attempts);
+                tracing::info!(
+                    model = name(0),
+                    from = name(from),
+                    to = name(self.at),
+                    reason,
+                    attempts,
+                    "a call moves"
+                );
+                Next::Ask(request)
+            }
+            None => Next::Over(self.failed()),
+        }
+    }
+
+    /// What goes back if nobody can be asked any more.
+    pub(super) fn failed(&mut self) -> Result<Response<R>, BoxError> {
+        self.lease = None;
+        let Some(Kept { at, result, .. }) = self.kept.take() else { return Err(polled_again()) };
+        let (name, header) = (self.chain.model(at).name.clone(), self.chain.model(at).header.clone());
+        let (attempts, sent) = (self.attempts, self.sent);
+        let moved = !self.before.is_empty();
+        let say = |outcome: Outcome| {
+            let outcome = outcome.with_model(name.clone());
+            if moved { outcome.with_attempts(attempts).with_sent(sent) } else { outcome }
+        };
+        match result {
+            Ok(mut response) => {
+                Outcome::update(&mut response, say);
+                response.headers_mut().insert(HEADER, header);
+                response.extensions_mut().insert(ModelUsed::new(self.chain.model(0).name.clone(), name));
+                Ok(response)
+            }
+            Err(error) => Err(Error::map(error, NAME, say)),
+        }
+    }
+
+    fn answered(&mut self, mut response: Response<R>, outcome: &Outcome) -> Response<R> {
+        self.count(outcome);
+        if let Some(start) = self.start {
+            let (start_failed, first_failed) = (self.start_failed.is_some(), self.first_failed);
+            let answered = Answered { by: self.at, start_failed, first_failed };
+            self.chain.answered(start, answered, self.start_failed.as_ref());
+        }
+        self.lease = None;
+        let model = self.chain.model(self.at);
+        response.headers_mut().insert(HEADER, model.header.clone());
+        let used = ModelUsed::new(self.chain.model(0).name.clone(), model.name.clone());
+        response.extensions_mut().insert(used);
+        if self.at != 0 || !self.before.is_empty() {
+            let (moved, attempts) = (!self.before.is_empty(), self.attempts);
+            Outcome::update(&mut response, |outcome| {
+                let outcome = outcome.with_model(model.name.clone());
+                if moved { outcome.with_attempts(attempts) } else { outcome }
+            });
+        }
+        response
+    }
+
+    /// Counts the attempts: as a layer inside says, or one a model.
+    fn count(&mut self, outcome: &Outcome) {
+        self.sent |= outcome.was_sent();
+        self.attempts = match outcome.attempts() {
+            counted if counted > self.attempts => counted,
+            _ => self.attempts.saturating_add(outcome.was_sent().into()),
+        };
+    }
+
+    /// Notes what a failure says of the model, for other calls.
+    fn note(&mut self, failure: &Failure) {
+        let Some(start) = self.start.filter(|_| is_for_everybody(failure)) else { return };
+        if self.at == start.at {
+            self.start_failed = Some(failure.clone());
+        }
+        if self.at == 0 {
+            self.first_failed = true;
+            if let Some(lease) = self.lease.take() {
+                lease.failed();
+            }
+        }
+    }
+
+    /// The request to the next model that takes it, in time.
+    fn next_request(&mut self) -> Option<Request<B>> {
+        let deadline = Context::of(self.request.as_ref()?).and_then(Context::deadline);
+        if deadline.is_some_and(|deadline| deadline.remaining(Instant::now()).is_zero()) {
+            return None;
+        }
+        while let Some(at) = self.route.next() {
+            let name = &self.chain.model(at).name;
+            let is_new = self.before.iter().chain([&self.at]).all(|before| self.chain.model(*before).name != *name);
+            if let Some(request) = is_new.then(|| self.request_to(at)).flatten() {
+                self.before.push(std::mem::replace(&mut self.at, at));
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// The request to another model, and back to the one that was asked for. None: it does not take it.
+    fn request_to(&self, at: usize) -> Option<Request<B>> {
+        let original = self.request.as_ref()?;
+        let body = in_memory(original.body())?;
+        let call = match Context::of(original).and_then(Context::call) {
+            Some(call) => call.clone(),
+            None => Call::new(original.method(), original.uri()).read_body(&body),
+        };
+        let name = &self.chain.model(at).name;
+        let mut request = clone_request(original)?;
+        if at != 0 {
+            self.rewrite(&mut request, name, body, &call)?;
+        }
+        let (call, left) = (call.with_model(name.clone()), self.route.left());
+        Context::update(request.extensions_mut(), |context| context.turn_to(call, self.attempts, left));
+        Some(request)
+    }
+
+    fn rewrite(&self, request: &mut Request<B>, name: &str, body: Bytes, call: &Call) -> Option<()> {
+        let asked = &self.chain.model(0).name;
+        let stripped = match Rejected::between(asked, name).find(&body, self.chains.strips()) {
+            Fit::AsItIs => None,
+            Fit::Without(cuts) => Some(Bytes::from(cuts.apply(&body))),
+            Fit::Rejected(what) => {
+                tracing::debug!(model = &**asked, to = name, what, "a model is skipped: it would reject the request");
+                return None;
+            }
+        };
+        let new = if call.speaks_in_body() {
+            Some(Call::body_with_model(stripped.as_ref().unwrap_or(&body), name)?)
+        } else {
+            *request.uri_mut() = Call::uri_with_model(request.uri(), name)?;
+            stripped
+        };
+        if let Some(new) = new {
+            if request.headers().contains_key(CONTENT_LENGTH) {
+                request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(new.len()));
+            }
+            *request.body_mut() = B::from(new);
+        }
+        Some(())
+    }
+}
+
+/// Whether the request can be answered by its own model only, or cannot be read.
+fn is_pinned<B>(request: &Request<B>, body: &[u8]) -> bool {
+    let encoding = request.headers().get(CONTENT_ENCODING);
+    encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        || Resource::in_uri(request.uri()).is_some()
+        || Resource::in_body(body).next().is_some()
+}
+
+/// A future was polled after it had been ready: a mistake of whoever polls.
+fn polled_again() -> BoxError {
+    "the fallback's future was polled after it had been ready".into()
+}
