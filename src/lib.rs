@@ -77,6 +77,7 @@ pub mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod key_pool;
 mod macros;
 pub mod model_fallback;
 #[cfg(gemini_loom)]
@@ -100,6 +101,7 @@ pub use crate::{
     context::{Context, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
+    key_pool::KeyPoolLayer,
     model_fallback::ModelFallbackLayer,
     rate_limit::RateLimitLayer,
     replay::ReplayLayer,

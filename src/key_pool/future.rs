@@ -1,0 +1,155 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::{
+    Response, Uri,
+    header::{CONTENT_TYPE, LOCATION},
+};
+use http_body::Body;
+use pin_project_lite::pin_project;
+
+use super::{KeyPoolBody, NAME, body::Learning, react::Reaction, service::Assigned};
+use crate::{
+    context::Outcome,
+    error::{BoxError, Error},
+    resource::Resource,
+};
+
+pin_project! {
+    /// The future of [`Keyed`](super::Keyed).
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Calling { #[pin] future: F, assigned: Option<Assigned> },
+        Refused { error: Option<BoxError> },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    #[inline]
+    pub(super) fn plain(future: F) -> Self {
+        Self { state: State::Calling { future, assigned: None } }
+    }
+
+    #[inline]
+    pub(super) fn calling(future: F, assigned: Assigned) -> Self {
+        Self { state: State::Calling { future, assigned: Some(assigned) } }
+    }
+
+    pub(super) fn refused(error: BoxError) -> Self {
+        Self { state: State::Refused { error: Some(error) } }
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("ResponseFuture");
+        match &self.state {
+            State::Calling { assigned: Some(assigned), .. } => shown.field("key", &assigned.slot.fingerprint),
+            State::Calling { assigned: None, .. } => shown.field("key", &"none"),
+            State::Refused { .. } => shown.field("refused", &true),
+        };
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+    R: Body,
+{
+    type Output = Result<Response<KeyPoolBody<R>>, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Calling { future, assigned } => {
+                let result = ready!(future.poll(cx)).map_err(Into::into);
+                Poll::Ready(match assigned.take() {
+                    Some(assigned) => answered(result, assigned),
+                    None => result.map(|response| response.map(KeyPoolBody::plain)),
+                })
+            }
+            StateProj::Refused { error } => {
+                let again = || "the key pool's future was polled after it had been ready".into();
+                Poll::Ready(Err(error.take().unwrap_or_else(again)))
+            }
+        }
+    }
+}
+
+/// What the answer says of the key, and what the pool says of the answer.
+fn answered<R: Body>(
+    result: Result<Response<R>, BoxError>,
+    assigned: Assigned,
+) -> Result<Response<KeyPoolBody<R>>, BoxError> {
+    match result {
+        Ok(mut response) => {
+            let said = response.extensions().get::<Outcome>();
+            let is_well = said.map_or(response.status().as_u16() < 400, |said| said.failure().is_none());
+            if is_well {
+                let is_said = said.is_some();
+                if response.status().is_success() {
+                    assigned.succeeded();
+                }
+                if is_said {
+                    Outcome::update(&mut response, |outcome| signed(outcome, &assigned));
+                }
+            } else {
+                let reaction = assigned.react(&Outcome::of_response(&response));
+                Outcome::update(&mut response, |outcome| reaction.add_to(signed(outcome, &assigned)));
+            }
+            Ok(learning(response, assigned))
+        }
+        Err(error) => {
+            let reaction = assigned.react(&Outcome::of_error(&error));
+            Err(Error::map(error, NAME, |outcome| reaction.add_to(signed(outcome, &assigned))))
+        }
+    }
+}
+
+/// Says whose key it was.
+fn signed(outcome: Outcome, assigned: &Assigned) -> Outcome {
+    outcome.with_key(assigned.slot.shown.clone(), assigned.slot.home.name.clone())
+}
+
+impl Reaction {
+    fn add_to(self, mut outcome: Outcome) -> Outcome {
+        if let Some(tried) = self.tried {
+            outcome = outcome.with_tried(tried);
+        }
+        match self.retry {
+            Some(retry) => outcome.with_retry(retry),
+            None => outcome,
+        }
+    }
+}
+
+/// The answer as it goes out: what it names is learnt on the way.
+fn learning<R: Body>(response: Response<R>, assigned: Assigned) -> Response<KeyPoolBody<R>> {
+    if !assigned.facts.learns || !response.status().is_success() {
+        return response.map(KeyPoolBody::plain);
+    }
+    let project = &assigned.slot.home.name;
+    let headers = response.headers();
+    let address = headers.get("x-goog-upload-url").or_else(|| headers.get(LOCATION));
+    let address = address.and_then(|address| address.to_str().ok()?.parse::<Uri>().ok());
+    if let Some(upload) = address.as_ref().and_then(|address| Resource::in_query(address.query()?)) {
+        assigned.shared.owners.lock().learn(upload, project);
+    }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|content_type| content_type.to_str().ok());
+    let events = content_type.is_some_and(|content_type| content_type.starts_with("text/event-stream"));
+    let learning = Learning::new(assigned.shared.clone(), project.clone(), events);
+    response.map(|body| KeyPoolBody::learning(body, learning))
+}

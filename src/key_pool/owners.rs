@@ -1,0 +1,54 @@
+//! Which project made what: learnt from the answers, bounded.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::resource::Resource;
+
+/// The most names that are remembered; the oldest are forgotten first.
+pub(super) const MAX_NAMES: usize = 16_384;
+
+#[derive(Default)]
+pub(super) struct Owners {
+    projects: HashMap<Resource, Arc<str>>,
+    /// In the order in which they were learnt.
+    order: VecDeque<Resource>,
+}
+
+impl Owners {
+    pub(super) fn of(&self, resource: &Resource) -> Option<&Arc<str>> {
+        self.projects.get(resource)
+    }
+
+    /// A project has made it. Who made it first is not forgotten for another.
+    pub(super) fn learn(&mut self, resource: Resource, project: &Arc<str>) {
+        if self.projects.contains_key(&resource) {
+            return;
+        }
+        if self.order.len() >= MAX_NAMES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.projects.remove(&oldest);
+        }
+        self.order.push_back(resource.clone());
+        self.projects.insert(resource, project.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_names_are_forgotten_first() {
+        let (mut owners, project) = (Owners::default(), Arc::from("p1"));
+        let name = |nth: usize| Resource::in_name(&format!("files/{nth}")).unwrap();
+        (0..MAX_NAMES + 10).for_each(|nth| owners.learn(name(nth), &project));
+        assert_eq!((owners.order.len(), owners.projects.len()), (MAX_NAMES, MAX_NAMES));
+        assert!(owners.of(&name(9)).is_none() && owners.of(&name(10)).is_some());
+        owners.learn(name(10), &Arc::from("p2"));
+        assert_eq!(owners.of(&name(10)), Some(&project));
+    }
+}

@@ -1,0 +1,93 @@
+//! Where a call has to go: to the project that made what it names.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::Bytes;
+use http::{Method, Request};
+
+use super::pool::Shared;
+use crate::{
+    body::{Resend, in_memory},
+    call::{Operation, Shape},
+    resource::Resource,
+};
+
+/// Collections that belong to a project, by the last segment of their path.
+const COLLECTIONS: [&str; 8] = [
+    "files",
+    "cachedContents",
+    "tunedModels",
+    "fileSearchStores",
+    "corpora",
+    "batches",
+    "operations",
+    "generatedFiles",
+];
+
+/// The project that a call has to go to; `None`: any.
+pub(super) fn place<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
+where
+    B: Resend<Data = Bytes>,
+{
+    if let Some(project) = named(shared, request, shape, model) {
+        return Some(project);
+    }
+    let collection = model.is_empty() && is_collection(request, shape);
+    if !collection {
+        return None;
+    }
+    let creates = *request.method() == Method::POST;
+    let project = default_project(shared)?;
+    // A listing elsewhere would be another list; what is made elsewhere is found again.
+    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project));
+    (!elsewhere).then_some(project)
+}
+
+/// The project of what the call names: the one that is known to have made the first of it that is known, or else the
+/// default one.
+fn named<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
+where
+    B: Resend<Data = Bytes>,
+{
+    let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
+    let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
+    let reads = matches!(shape.operation, Operation::Read | Operation::ListModels | Operation::GetModel);
+    if reads || shared.projects.load(Ordering::Relaxed) <= 1 {
+        return owner_of(shared, in_uri);
+    }
+    let body = in_memory(request.body());
+    owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Resource::in_body(body))))
+}
+
+fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Option<Arc<str>> {
+    let mut named = named.into_iter().peekable();
+    named.peek()?;
+    let known = {
+        let owners = shared.owners.lock();
+        named.find_map(|resource| owners.of(&resource).cloned())
+    };
+    known.filter(|project| shared.roster.lock().project_named(project).is_some()).or_else(|| default_project(shared))
+}
+
+/// The default project: the one that was said, as long as a key is of it, or else the first.
+fn default_project(shared: &Shared) -> Option<Arc<str>> {
+    let roster = shared.roster.lock();
+    let said = shared.default_project.as_ref().and_then(|project| roster.project_named(project));
+    said.or_else(|| roster.projects.first()).map(|project| project.home.name.clone())
+}
+
+fn serves(shared: &Shared, project: &str) -> bool {
+    let roster = shared.roster.lock();
+    roster
+        .project_named(project)
+        .is_some_and(|project| project.keys.iter().any(|entry| entry.health.disabled.is_none()))
+}
+
+/// Something is put into a collection of a project's, or the collection is listed.
+fn is_collection<B>(request: &Request<B>, shape: Shape) -> bool {
+    if shape.operation == Operation::Upload {
+        return true;
+    }
+    let last = request.uri().path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    matches!(shape.operation, Operation::Read | Operation::Write) && COLLECTIONS.contains(&last)
+}

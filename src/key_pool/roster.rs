@@ -1,0 +1,305 @@
+//! All keys by project, and which of them a call may use. Pure: it is told the time, and asks nobody.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Fingerprint, Key,
+    health::{Health, Marks, Use},
+    key::Signer,
+};
+use crate::context::Tried;
+
+/// The most projects that are asked how long a call would wait there.
+pub(super) const MAX_ASKED: usize = 64;
+
+/// What a key of weight 1 advances with each call.
+const STRIDE: u64 = 1 << 20;
+
+/// A key as calls hold it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) signer: Signer,
+    pub(super) fingerprint: Fingerprint,
+    /// The same as text, shared by all who say it.
+    pub(super) shown: Arc<str>,
+    pub(super) name: Option<Arc<str>>,
+    pub(super) weight: NonZeroU32,
+    pub(super) home: Arc<Home>,
+}
+
+/// A project as calls hold it.
+#[derive(Debug)]
+pub(super) struct Home {
+    pub(super) name: Arc<str>,
+    /// A success would tell something new: most do not, and take no lock.
+    noted: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) slot: Arc<Slot>,
+    pub(super) health: Health,
+    pub(super) uses: u64,
+    /// Grows with each call, the slower the heavier the key: the lowest is next.
+    turn: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Project {
+    pub(super) home: Arc<Home>,
+    pub(super) marks: Marks,
+    pub(super) keys: Vec<Entry>,
+    /// The last key's turn: whoever comes, or comes back, begins here.
+    turn: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    pub(super) projects: Vec<Project>,
+}
+
+/// What a call asks of the pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) model: &'a str,
+    pub(super) pays: bool,
+    pub(super) pinned: Option<&'a str>,
+    pub(super) tried: &'a [Tried],
+    /// Keys that have nothing to sign with just now.
+    pub(super) passed_over: &'a [Arc<str>],
+}
+
+/// What speaks against a project, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// An attempt of this call has found it to be of no use.
+    tried: bool,
+    /// Each of its keys is being put to the test.
+    shared: bool,
+}
+
+/// A project that can take a call.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) home: Arc<Home>,
+    pub(super) rank: Rank,
+    /// For how long it is out of quota.
+    pub(super) cooling: Duration,
+}
+
+/// Two candidates by chance and weight, among those that nothing speaks against.
+#[derive(Debug, Default)]
+pub(super) struct Draw {
+    pub(super) first: Option<Arc<Home>>,
+    pub(super) second: Option<Arc<Home>>,
+    /// How many candidates there are, whatever speaks against them.
+    pub(super) candidates: usize,
+    /// How many of them have not been tried.
+    pub(super) untried: usize,
+}
+
+impl Home {
+    /// Whether a success would tell anything new.
+    pub(super) fn is_noted(&self) -> bool {
+        self.noted.load(Ordering::Relaxed)
+    }
+}
+
+impl Ask<'_> {
+    fn has_tried_key(&self, slot: &Slot) -> bool {
+        self.tried.iter().any(|tried| matches!(tried, Tried::Key(key) if *key == slot.shown))
+    }
+
+    fn has_tried_project(&self, home: &Home) -> bool {
+        self.pinned.is_none()
+            && self.tried.iter().any(|tried| matches!(tried, Tried::Project(project) if *project == home.name))
+    }
+
+    pub(super) fn usable(&self, entry: &Entry) -> Use {
+        match entry.health.usable() {
+            Use::Disabled => Use::Disabled,
+            _ if self.has_tried_key(&entry.slot) => Use::Disabled,
+            _ if self.passed_over.iter().any(|key| *key == entry.slot.shown) => Use::Busy,
+            other => other,
+        }
+    }
+}
+
+impl Project {
+    fn new(name: &Arc<str>) -> Self {
+        let home = Arc::new(Home { name: name.clone(), noted: AtomicBool::new(true) });
+        Self { home, marks: Marks::default(), keys: Vec::new(), turn: 0 }
+    }
+
+    /// The best that a call can have of its keys, and their weight; `None`: nothing.
+    fn best(&self, ask: &Ask<'_>) -> Option<(Use, u32)> {
+        let (mut best, mut weight) = (Use::Busy, 0u32);
+        for entry in &self.keys {
+            match ask.usable(entry) {
+                Use::Free | Use::OnTrial => best = Use::Free,
+                Use::Shared if best == Use::Busy => best = Use::Shared,
+                Use::Shared => {}
+                Use::Busy | Use::Disabled => continue,
+            }
+            weight = weight.saturating_add(entry.slot.weight.get());
+        }
+        (best != Use::Busy).then_some((best, weight))
+    }
+
+    /// What a success would tell, once more.
+    pub(super) fn note(&self) {
+        let settled = self.marks.is_empty() && self.keys.iter().all(|entry| entry.health.is_settled());
+        self.home.noted.store(!settled, Ordering::Relaxed);
+    }
+}
+
+impl Roster {
+    pub(super) fn add(&mut self, key: Key) {
+        let at = self.projects.iter().position(|project| project.home.name == key.project).unwrap_or_else(|| {
+            self.projects.push(Project::new(&key.project));
+            self.projects.len() - 1
+        });
+        let project = &mut self.projects[at];
+        let Key { signer, fingerprint, weight, name, .. } = key;
+        let (shown, home) = (fingerprint.to_string().into(), project.home.clone());
+        let slot = Arc::new(Slot { signer, fingerprint, shown, name, weight, home });
+        project.keys.push(Entry { slot, health: Health::default(), uses: 0, turn: 0 });
+        project.note();
+    }
+
+    /// Takes a key out; a project goes with its last one.
+    pub(super) fn remove(&mut self, fingerprint: Fingerprint) -> bool {
+        let Some(at) = self.projects.iter().position(|project| project.has(fingerprint)) else { return false };
+        let project = &mut self.projects[at];
+        project.keys.retain(|entry| entry.slot.fingerprint != fingerprint);
+        if project.keys.is_empty() {
+            self.projects.remove(at);
+        }
+        true
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.projects.iter().flat_map(|project| &project.keys)
+    }
+
+    pub(super) fn project_named(&self, name: &str) -> Option<&Project> {
+        self.projects.iter().find(|project| *project.home.name == *name)
+    }
+
+    /// Of that fingerprint: its project, and its place there.
+    pub(super) fn find(&mut self, fingerprint: Fingerprint) -> Option<(&mut Project, usize)> {
+        self.projects.iter_mut().find_map(|project| {
+            let at = project.keys.iter().position(|entry| entry.slot.fingerprint == fingerprint)?;
+            Some((project, at))
+        })
+    }
+
+    /// The project that a call holds, if it is still there.
+    pub(super) fn project(&mut self, home: &Arc<Home>) -> Option<&mut Project> {
+        self.projects.iter_mut().find(|project| Arc::ptr_eq(&project.home, home))
+    }
+
+    /// The key that a call holds, if it is still there.
+    pub(super) fn entry(&mut self, slot: &Arc<Slot>) -> Option<&mut Entry> {
+        self.project(&slot.home)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.slot, slot))
+    }
+
+    /// What is known of each project that has a key for the call, out of quota or not.
+    fn candidates<'a>(
+        &'a self,
+        ask: &'a Ask<'_>,
+        now: Instant,
+    ) -> impl Iterator<Item = (&'a Project, Rank, Duration, u32)> {
+        let may = |project: &&Project| ask.pinned.is_none_or(|pinned| *project.home.name == *pinned);
+        self.projects.iter().filter(may).filter_map(move |project| {
+            let (best, weight) = project.best(ask)?;
+            let rank = Rank { tried: ask.has_tried_project(&project.home), shared: best == Use::Shared };
+            let cooling = if ask.pays { project.marks.left(ask.model, now) } else { Duration::ZERO };
+            Some((project, rank, cooling, weight))
+        })
+    }
+
+    /// Two projects that can take the call now, by chance and weight.
+    pub(super) fn draw(&self, ask: &Ask<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
+        let mut draw = Draw::default();
+        let mut rank = Rank { tried: true, shared: true };
+        let (mut first, mut second) = (f64::INFINITY, f64::INFINITY);
+        let alone = self.projects.len() == 1 || ask.pinned.is_some();
+        for (project, its_rank, _, weight) in self.candidates(ask, now).filter(|(_, _, cooling, _)| cooling.is_zero()) {
+            draw.candidates += 1;
+            draw.untried += usize::from(!its_rank.tried);
+            if its_rank > rank {
+                continue;
+            }
+            if its_rank < rank {
+                (rank, first, second) = (its_rank, f64::INFINITY, f64::INFINITY);
+                (draw.first, draw.second) = (None, None);
+            }
+            // The least of exponential variates, each with its weight as the rate: chance in proportion to the weight.
+            let arrival = if alone { 0.0 } else { -(1.0 - roll()).ln() / f64::from(weight) };
+            if arrival < first {
+                (second, draw.second) = (first, draw.first.take());
+                (first, draw.first) = (arrival, Some(project.home.clone()));
+            } else if arrival < second {
+                (second, draw.second) = (arrival, Some(project.home.clone()));
+            }
+        }
+        draw
+    }
+
+    /// Everybody who has a key for the call, from a random place on, at most so many.
+    pub(super) fn everybody(&self, ask: &Ask<'_>, now: Instant, start: usize) -> Vec<Candidate> {
+        let mut all: Vec<Candidate> = self
+            .candidates(ask, now)
+            .map(|(project, rank, cooling, _)| Candidate { home: project.home.clone(), rank, cooling })
+            .collect();
+        if !all.is_empty() {
+            let start = start % all.len();
+            all.rotate_left(start);
+        }
+        all.truncate(MAX_ASKED);
+        all
+    }
+
+    /// The next key of a project for the call, and whether it is put to the test by it.
+    pub(super) fn take(&mut self, home: &Arc<Home>, ask: &Ask<'_>) -> Option<(Arc<Slot>, bool)> {
+        let project = self.project(home)?;
+        let from = project.turn;
+        let rank = |usable| match usable {
+            Use::Free | Use::OnTrial => Some(0),
+            Use::Shared => Some(1),
+            Use::Busy | Use::Disabled => None,
+        };
+        let next = project.keys.iter_mut().filter_map(|entry| Some((rank(ask.usable(entry))?, entry)));
+        let (_, entry) = next.min_by_key(|(rank, entry)| (*rank, entry.turn.max(from)))?;
+        project.turn = entry.turn.max(from);
+        entry.turn = project.turn + STRIDE / u64::from(entry.slot.weight.get()).min(STRIDE);
+        entry.uses += 1;
+        let on_trial = entry.health.usable() == Use::OnTrial;
+        if on_trial {
+            entry.health.begin_trial();
+        }
+        Some((entry.slot.clone(), on_trial))
+    }
+}
+
+impl Project {
+    fn has(&self, fingerprint: Fingerprint) -> bool {
+        self.keys.iter().any(|entry| entry.slot.fingerprint == fingerprint)
+    }
+}
+
+impl Rank {
+    pub(super) fn is_tried(self) -> bool {
+        self.tried
+    }
+}

@@ -1,0 +1,205 @@
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{
+    KeyPool, KeyPoolBody, ResponseFuture,
+    place::place,
+    pool::Shared,
+    refusal,
+    roster::{Ask, Candidate, Home, Slot},
+    strip::strip,
+};
+use crate::{
+    body::Resend,
+    call::{Call, Operation, Shape},
+    context::{self, Tried},
+    error::BoxError,
+    quota::{Scope, TokenCost},
+};
+
+/// The service of [`KeyPoolLayer`](super::KeyPoolLayer).
+#[derive(Clone, Debug)]
+pub struct Keyed<S> {
+    inner: S,
+    pool: Option<KeyPool>,
+    /// The last call's model: most callers ask for the same again.
+    model: Option<Arc<str>>,
+}
+
+crate::macros::accessors!(Keyed);
+
+impl<S> Keyed<S> {
+    pub(super) fn new(inner: S, pool: Option<KeyPool>) -> Self {
+        Self { inner, pool, model: None }
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Keyed<S>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    B: Resend<Data = Bytes>,
+    R: Body,
+{
+    type Response = Response<KeyPoolBody<R>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Some(pool) = &self.pool else { return ResponseFuture::plain(self.inner.call(request)) };
+        match assign(&pool.shared, &mut self.model, &mut request) {
+            // At once, so that what was chosen is booked before anybody else chooses.
+            Ok(assigned) => ResponseFuture::calling(self.inner.call(request), assigned),
+            Err(refusal) => ResponseFuture::refused(refusal),
+        }
+    }
+}
+
+/// A call and its key.
+pub(super) struct Assigned {
+    pub(super) shared: Arc<Shared>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) facts: Facts,
+    _trial: Option<Trial>,
+}
+
+/// What a call is, as far as its key depends on it.
+pub(super) struct Facts {
+    pub(super) shape: Shape,
+    pub(super) model: Arc<str>,
+    pub(super) tokens: u64,
+    /// The one project that it has to go to.
+    pub(super) pinned: Option<Arc<str>>,
+    pub(super) tried: Vec<Tried>,
+    /// Its answer may name something that belongs to the project.
+    pub(super) learns: bool,
+}
+
+/// A key is put to the test by one call at a time. Dropped, it gives the test back.
+struct Trial {
+    shared: Arc<Shared>,
+    slot: Arc<Slot>,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(entry) = self.shared.roster.lock().entry(&self.slot) {
+            entry.health.end_trial();
+        }
+    }
+}
+
+impl Facts {
+    pub(super) fn ask<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Ask<'a> {
+        let pinned = self.pinned.as_deref();
+        Ask { model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
+    }
+}
+
+/// Chooses a key, and signs with it.
+fn assign<B>(shared: &Arc<Shared>, last: &mut Option<Arc<str>>, request: &mut Request<B>) -> Result<Assigned, BoxError>
+where
+    B: Resend<Data = Bytes>,
+{
+    let facts = facts(shared, last, request);
+    let mut passed_over = Vec::new();
+    loop {
+        let ask = facts.ask(&facts.tried, &passed_over);
+        let Some(Chosen { slot, trial, may_move }) = choose(shared, &facts, &ask) else {
+            return Err(refusal::nothing_left(shared, &ask));
+        };
+        // A stranger's code: no lock is held.
+        let Some((name, value)) = slot.signer.header(facts.shape.surface) else {
+            passed_over.push(slot.shown.clone());
+            continue;
+        };
+        strip(request);
+        request.headers_mut().insert(name, value);
+        context::Context::update(request.extensions_mut(), |context| {
+            context.set_project(slot.home.name.clone());
+            context.set_may_move(may_move);
+        });
+        return Ok(Assigned { shared: shared.clone(), slot, facts, _trial: trial });
+    }
+}
+
+fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> Facts
+where
+    B: Resend<Data = Bytes>,
+{
+    let context = context::Context::of(request);
+    let (shape, model) = match context.and_then(context::Context::call) {
+        Some(call) => (call.shape(), call.shared_model()),
+        None => {
+            let (shape, model) = Call::borrowed(request.method(), request.uri());
+            let known = last.take().filter(|last| model.as_deref() == Some(&**last));
+            (shape, known.or_else(|| model.map(Arc::from)))
+        }
+    };
+    *last = model.clone();
+    let model = model.unwrap_or_default();
+    let tokens = context.and_then(context::Context::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
+    let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
+    let pinned = place(shared, request, shape, &model);
+    let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
+    let finishes = || shape.operation == Operation::Read && request.uri().path().contains("/operations/");
+    let learns = (makes || finishes()) && shared.projects.load(Ordering::Relaxed) > 1;
+    Facts { shape, model, tokens, pinned, tried, learns }
+}
+
+struct Chosen {
+    slot: Arc<Slot>,
+    trial: Option<Trial>,
+    /// Another project could take it.
+    may_move: bool,
+}
+
+/// The project that has the call wait least, and its next key; `None`: there is none.
+fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Ask<'_>) -> Option<Chosen> {
+    // Whoever loses the key to another call between choosing and taking chooses again.
+    for _ in 0..8 {
+        let draw = shared.roster.lock().draw(ask, Instant::now(), fastrand::f64);
+        let (first, second) = (draw.first?, draw.second);
+        let waits = |home: &Home| shared.wait(home, facts);
+        let home = match second {
+            _ if draw.candidates <= 1 || !ask.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
+            Some(second) if waits(&second).is_zero() => second,
+            _ => least(shared, facts, ask).unwrap_or(first),
+        };
+        if let Some((slot, on_trial)) = shared.roster.lock().take(&home, ask) {
+            let trial = on_trial.then(|| Trial { shared: shared.clone(), slot: slot.clone() });
+            return Some(Chosen { slot, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
+        }
+    }
+    None
+}
+
+/// Everybody is asked; the least wait wins, and of two that are the same the one that less speaks against.
+fn least(shared: &Shared, facts: &Facts, ask: &Ask<'_>) -> Option<Arc<Home>> {
+    let everybody = shared.roster.lock().everybody(ask, Instant::now(), fastrand::usize(..));
+    let free = everybody.into_iter().filter(|candidate| candidate.cooling.is_zero());
+    let asked = free.map(|Candidate { home, rank, .. }| ((shared.wait(&home, facts), rank), home));
+    asked.min_by_key(|(wait, _)| *wait).map(|(_, home)| home)
+}
+
+impl Shared {
+    /// How long a call would wait for its turn in a project.
+    pub(super) fn wait(&self, home: &Home, facts: &Facts) -> std::time::Duration {
+        let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
+            return std::time::Duration::ZERO;
+        };
+        headroom.headroom(&Scope::new(home.name.clone(), facts.model.clone()), facts.tokens)
+    }
+}
