@@ -42,9 +42,10 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    TimeoutLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, RateLimitLayer, ReplayLayer, RetryLayer,
+    RetryPolicy, TimeoutLayer,
     circuit_breaker::{Breakers, Trip, Window},
+    key_pool::{ApiKey, Key, KeyPool, KeyPoolBuilder},
     quota::Limits,
     rate_limit::Limiter,
     retry::Rule,
@@ -68,6 +69,7 @@ fn main() {
     let mut bench = Bench { criterion, runtime: &runtime, rows: Vec::new() };
     unary(&mut bench);
     limiting(&mut bench);
+    pooling(&mut bench);
     breaking(&mut bench);
     failing(&mut bench);
     events(&mut bench);
@@ -112,6 +114,39 @@ fn limiting(bench: &mut Bench<'_>) {
     group.call("RateLimitLayer, a clone a call", Cloned(RateLimitLayer::new(limiter()).layer(upstream.clone())));
     group.call("RateLimitLayer::disabled", RateLimitLayer::disabled().layer(upstream));
     group.measure();
+}
+
+/// A pool of good keys: one, and one of each of five projects, between which the limiter's word decides.
+fn pooling(bench: &mut Bench<'_>) {
+    let upstream = Upstream::unary();
+    let mut group = bench.group("key pools", &upstream);
+    group.call("bare", upstream.clone());
+    group.call("KeyPoolLayer, 1 key", KeyPoolLayer::new(proven(keys(1), &upstream)).layer(upstream.clone()));
+    group.call("KeyPoolLayer, 5 projects", KeyPoolLayer::new(proven(keys(5), &upstream)).layer(upstream.clone()));
+    let limiter = limiter();
+    let five = proven(keys(5).headroom(limiter.clone()), &upstream);
+    group.call("KeyPoolLayer, 5 projects, headroom", KeyPoolLayer::new(five.clone()).layer(upstream.clone()));
+    let limited = RateLimitLayer::new(limiter).layer(upstream.clone());
+    group.call("KeyPoolLayer, 5 projects, RateLimitLayer", KeyPoolLayer::new(five.clone()).layer(limited));
+    group.call("ReplayLayer", ReplayLayer::new().layer(upstream.clone()));
+    let inside = KeyPoolLayer::new(five).layer(upstream.clone());
+    group.call("ReplayLayer, KeyPoolLayer, 5 projects, headroom", ReplayLayer::new().layer(inside));
+    group.call("KeyPoolLayer::disabled", KeyPoolLayer::disabled().layer(upstream));
+    group.measure();
+}
+
+fn keys(projects: usize) -> KeyPoolBuilder {
+    let key =
+        |nth| Key::new(ApiKey::new(format!("AIza-nobodys-{nth}")).expect("a good key")).project(format!("p{nth}"));
+    (0..projects).fold(KeyPool::builder(), |pool, nth| pool.key(key(nth)))
+}
+
+/// A pool whose keys have all been answered.
+fn proven(pool: KeyPoolBuilder, upstream: &Upstream) -> KeyPool {
+    let pool = pool.build().expect("good keys");
+    let mut service = KeyPoolLayer::new(pool.clone()).layer(upstream.clone());
+    (0..100).for_each(|_| spin(one_call(&mut service, upstream.request())));
+    pool
 }
 
 /// A breaker that is closed, over an upstream that is well; alone, and on two threads that share it.

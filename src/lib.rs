@@ -39,7 +39,7 @@
 //! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`body`].
 //!
 //! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`],
-//! [`token_precheck`], [`retry`], [`rate_limit`], [`circuit_breaker`], [`classify`].
+//! [`token_precheck`], [`retry`], [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each

@@ -25,10 +25,11 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    TimeoutLayer, TokenPrecheckLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, RateLimitLayer, ReplayLayer, RetryLayer,
+    RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
     circuit_breaker::{Breakers, Trip, Window},
+    key_pool::{ApiKey, Key, KeyPool},
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
@@ -36,7 +37,7 @@ use tower_gemini::{
 
 use crate::{
     contract::room::rooms,
-    support::{Upstream, busy, post},
+    support::{KEY, Upstream, busy, post},
 };
 
 rooms! {
@@ -63,6 +64,15 @@ rooms! {
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     token_precheck: Full<Bytes> => TokenPrecheckLayer::default();
     token_precheck_disabled: Full<Bytes> => TokenPrecheckLayer::disabled();
+    key_pool: Full<Bytes> => KeyPoolLayer::new(keys(&["p1"]));
+    key_pool_of_projects: Full<Bytes> => KeyPoolLayer::new(keys(&["p1", "p1", "p2", "p3"]));
+    key_pool_disabled: Full<Bytes> => KeyPoolLayer::disabled();
+}
+
+/// A key of each of these projects.
+fn keys(projects: &[&str]) -> KeyPool {
+    let key = |(nth, project): (usize, &&str)| Key::new(ApiKey::new(format!("{KEY}{nth}")).unwrap()).project(*project);
+    projects.iter().enumerate().map(key).fold(KeyPool::builder(), |pool, key| pool.key(key)).build().unwrap()
 }
 
 /// Room for all that a test asks, and this many at once; the others wait for each other, for 60 ms.

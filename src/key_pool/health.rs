@@ -241,3 +241,6 @@ impl Marks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

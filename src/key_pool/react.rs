@@ -128,13 +128,12 @@ impl Assigned {
         Reaction { tried: None, retry: Some(Retry::After(least.map_or(needed, |least| least.min(needed)))) }
     }
 
-    /// The project that it would wait least in, of those that have not been tried.
+    /// Where it would wait least, of the projects that have not been tried, and of those that have and are back at a known
+    /// time.
     fn untried(&self, also_tried: &Tried) -> Option<Elsewhere> {
         let tried: Vec<Tried> = self.facts.tried.iter().chain([also_tried]).cloned().collect();
-        self.elsewhere(&tried)
-            .into_iter()
-            .filter(|elsewhere| !elsewhere.is_tried)
-            .min_by_key(|elsewhere| elsewhere.wait)
+        let others = self.elsewhere(&tried).into_iter().filter(|elsewhere| !elsewhere.is_tried || elsewhere.cools);
+        others.min_by_key(|elsewhere| elsewhere.wait)
     }
 
     /// How long it would wait in each project that has a key for it.

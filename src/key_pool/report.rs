@@ -66,11 +66,12 @@ pub enum KeyState {
 
 impl fmt::Display for KeyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |time: &Duration| time.as_secs_f64().round();
         match self {
             Self::Active => f.write_str("active"),
-            Self::Cooling { left } => write!(f, "cooling for another {left:.0?}"),
-            Self::Exhausted { left } => write!(f, "exhausted for another {left:.0?}"),
-            Self::Disabled { reason, since } => write!(f, "disabled since {since:.0?} ago: {reason}"),
+            Self::Cooling { left } => write!(f, "cooling for another {} s", seconds(left)),
+            Self::Exhausted { left } => write!(f, "exhausted for another {} s", seconds(left)),
+            Self::Disabled { reason, since } => write!(f, "disabled for {} s: {reason}", seconds(since)),
         }
     }
 }

@@ -303,3 +303,6 @@ impl Rank {
         self.tried
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// What can happen to a key.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// A call comes: it may use the key, or not.
+    Call,
+    Success,
+    Strike,
+    Leaked,
+    Dropped,
+    DisableByHand,
+    Enable,
+    Look(Found),
+    Wait(u64),
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => Just(Event::Call),
+        3 => Just(Event::Success),
+        5 => Just(Event::Strike),
+        1 => Just(Event::Leaked),
+        2 => Just(Event::Dropped),
+        1 => Just(Event::DisableByHand),
+        1 => Just(Event::Enable),
+        3 => prop_oneof![Just(Found::Good), Just(Found::Refused), Just(Found::Unclear)].prop_map(Event::Look),
+        2 => (1u64..100_000).prop_map(Event::Wait),
+    ]
+}
+
+/// The same in plain words.
+#[derive(Default)]
+struct Model {
+    in_a_row: u32,
+    answered: bool,
+    out: Option<Out>,
+    /// Calls under way, and whether each is the one that tests.
+    under_way: Vec<bool>,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Out {
+    ByHand,
+    Until { at: Instant, every: Duration },
+}
+
+proptest! {
+    #[test]
+    fn a_key_goes_and_returns_as_the_plain_model_says(events in proptest::collection::vec(events(), 1..120)) {
+        let mut now = Instant::now();
+        let (mut health, mut model) = (Health::default(), Model::default());
+        for event in events {
+            match event {
+                Event::Wait(seconds) => now += secs(seconds),
+                Event::Call => {
+                    let tested = model.under_way.iter().any(|tests| *tests);
+                    let expected = match (&model.out, model.in_a_row, model.answered, tested) {
+                        (Some(_), ..) => Use::Disabled,
+                        (None, 0, true, _) => Use::Free,
+                        (None, _, _, false) => Use::OnTrial,
+                        (None, 0, false, true) => Use::Shared,
+                        (None, _, _, true) => Use::Busy,
+                    };
+                    prop_assert_eq!(health.usable(), expected);
+                    if matches!(expected, Use::Free | Use::OnTrial | Use::Shared) {
+                        if expected == Use::OnTrial {
+                            health.begin_trial();
+                        }
+                        model.under_way.push(expected == Use::OnTrial);
+                    }
+                    prop_assert!(model.under_way.iter().filter(|tests| **tests).count() <= 1);
+                }
+                Event::Success | Event::Strike | Event::Leaked | Event::Dropped => {
+                    let Some(tests) = model.under_way.pop() else { continue };
+                    match event {
+                        Event::Success => {
+                            health.succeeded();
+                            (model.in_a_row, model.answered) = (0, true);
+                        }
+                        Event::Strike | Event::Leaked => {
+                            let (kind, every) = match event {
+                                Event::Strike => (Kind::AuthKeyInvalid, secs(60)),
+                                _ => (Kind::KeyLeaked, secs(300)),
+                            };
+                            let is_disabled = health.refused(kind, kind == Kind::KeyLeaked, now);
+                            if model.out.is_none() {
+                                model.in_a_row += 1;
+                                let goes = model.in_a_row == 3 || kind == Kind::KeyLeaked;
+                                prop_assert_eq!(is_disabled, goes);
+                                model.out = goes.then_some(Out::Until { at: now + every, every });
+                            } else {
+                                prop_assert!(!is_disabled, "it is said once");
+                            }
+                        }
+                        _ => {}
+                    }
+                    if tests {
+                        health.end_trial();
+                    }
+                }
+                Event::DisableByHand => {
+                    health.disable_by_hand(now);
+                    model.out = Some(Out::ByHand);
+                }
+                Event::Enable => {
+                    health.enable();
+                    (model.out, model.in_a_row, model.answered) = (None, 0, false);
+                }
+                Event::Look(found) => {
+                    let due = match model.out {
+                        Some(Out::Until { at, .. }) => Some(at),
+                        _ => None,
+                    };
+                    prop_assert_eq!(health.check_at(), due);
+                    let returns = health.checked(found, now);
+                    prop_assert_eq!(returns, due.is_some() && found == Found::Good);
+                    if let Some(Out::Until { at, every }) = &mut model.out {
+                        if found == Found::Refused {
+                            *every = (*every * 2).min(secs(21_600));
+                        }
+                        *at = now + *every;
+                    }
+                    if returns {
+                        (model.out, model.in_a_row, model.answered) = (None, 0, true);
+                    }
+                }
+            }
+            prop_assert_eq!(health.disabled.is_some(), model.out.is_some());
+        }
+    }
+
+    /// Against a list of all that was ever said of a model, read anew each time.
+    #[test]
+    fn a_project_rests_for_as_long_as_the_longest_word_that_still_holds(
+        steps in proptest::collection::vec((0usize..3, 0u64..90, 0u64..5), 1..100),
+    ) {
+        let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
+        let mut now = Instant::now();
+        let mut marks = Marks::default();
+        let mut until = [now; 3];
+        let mut step = [0u64; 3];
+        for (which, seconds, event) in steps {
+            match event {
+                0 => now += secs(seconds),
+                1 => {
+                    marks.block(&names[which], Block::Cooling(secs(seconds)), now);
+                    until[which] = until[which].max(now + secs(seconds));
+                }
+                2 => {
+                    marks.block(&names[which], Block::Exhausted(secs(seconds * 60)), now);
+                    until[which] = until[which].max(now + secs(seconds * 60));
+                }
+                3 => {
+                    marks.block(&names[which], Block::Unsaid, now);
+                    if until[which] <= now {
+                        step[which] = (step[which] * 2).clamp(1, 60);
+                        until[which] = now + secs(step[which]);
+                    }
+                }
+                _ => {
+                    marks.succeeded(&names[which], now);
+                    if until[which] <= now {
+                        step[which] = 0;
+                    }
+                }
+            }
+            for (name, until) in names.iter().zip(until) {
+                prop_assert_eq!(marks.left(name, now), until.saturating_duration_since(now));
+            }
+            let said = marks.iter(now).count();
+            prop_assert_eq!(said, until.iter().filter(|until| **until > now).count());
+        }
+    }
+}
+
+#[test]
+fn models_without_quota_are_bounded_and_the_soonest_to_return_goes_first() {
+    let now = Instant::now();
+    let mut marks = Marks::default();
+    let name = |nth: u64| Arc::<str>::from(format!("m{nth}"));
+    for nth in 0..MAX_MODELS as u64 {
+        marks.block(&name(nth), Block::Cooling(secs(100 + nth)), now);
+    }
+    marks.block(&name(5_000), Block::Exhausted(secs(9_000)), now);
+    assert_eq!(marks.iter(now).count(), MAX_MODELS);
+    assert_eq!((marks.left(&name(0), now), marks.left(&name(1), now)), (Duration::ZERO, secs(101)));
+    // What has cooled goes before what has not.
+    let later = now + secs(150);
+    marks.block(&name(6_000), Block::Cooling(secs(1)), later);
+    assert!(marks.models.len() <= MAX_MODELS - 49);
+    assert_eq!(marks.left(&name(5_000), later), secs(8_850));
+}

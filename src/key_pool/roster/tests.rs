@@ -1,0 +1,118 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    failure::Kind,
+    key_pool::{ApiKey, health::Block},
+};
+
+fn key(nth: usize, project: usize) -> Key {
+    Key::new(ApiKey::new(format!("AIza-{nth}")).unwrap()).project(format!("p{project}"))
+}
+
+#[derive(Clone, Debug)]
+struct Plan {
+    /// The project of each key, and what happened to it: nothing, an answer, a strike, disabled, one that is on trial.
+    keys: Vec<(usize, u8)>,
+    /// Whether each project is out of quota.
+    cooling: [bool; 4],
+    tried_projects: Vec<usize>,
+    tried_keys: Vec<usize>,
+    passed_over: Vec<usize>,
+    pinned: Option<usize>,
+    pays: bool,
+}
+
+fn plans() -> impl Strategy<Value = Plan> {
+    let nths = |most: usize| proptest::collection::vec(0..most, 0..3);
+    let keys = proptest::collection::vec((0usize..4, 0u8..6), 0..10);
+    let cooling = proptest::array::uniform4(proptest::bool::weighted(0.3));
+    let pinned = proptest::option::weighted(0.2, 0usize..4);
+    (keys, cooling, nths(4), nths(10), nths(10), pinned, any::<bool>()).prop_map(
+        |(keys, cooling, tried_projects, tried_keys, passed_over, pinned, pays)| Plan {
+            keys,
+            cooling,
+            tried_projects,
+            tried_keys,
+            passed_over,
+            pinned,
+            pays,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn what_is_drawn_and_taken_may_be(plan in plans(), seed in any::<u64>()) {
+        let now = Instant::now();
+        let model: Arc<str> = "m".into();
+        let mut roster = Roster::default();
+        for (nth, (project, state)) in plan.keys.iter().enumerate() {
+            roster.add(key(nth, *project));
+            let fingerprint = key(nth, 0).fingerprint;
+            let (project, at) = roster.find(fingerprint).unwrap();
+            let health = &mut project.keys[at].health;
+            match state {
+                1 => health.succeeded(),
+                2 => _ = health.refused(Kind::AuthKeyInvalid, false, now),
+                3 => health.disable_by_hand(now),
+                4 => health.begin_trial(),
+                5 => {
+                    health.refused(Kind::AuthKeyInvalid, false, now);
+                    health.begin_trial();
+                }
+                _ => {}
+            }
+        }
+        for project in &mut roster.projects {
+            if (0..4).any(|nth| plan.cooling[nth] && *project.home.name == *format!("p{nth}")) {
+                project.marks.block(&model, Block::Cooling(Duration::from_secs(9)), now);
+            }
+        }
+        let shown = |nth: &usize| -> Arc<str> { key(*nth, 0).fingerprint.to_string().into() };
+        let projects = plan.tried_projects.iter().map(|nth| Tried::Project(format!("p{nth}").into()));
+        let tried: Vec<Tried> = plan.tried_keys.iter().map(|nth| Tried::Key(shown(nth))).chain(projects).collect();
+        let passed_over: Vec<Arc<str>> = plan.passed_over.iter().map(shown).collect();
+        let pinned = plan.pinned.map(|nth| format!("p{nth}"));
+        let ask = Ask { model: "m", pays: plan.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
+
+        // In plain words: which keys may be used, as the one that tests or not (0), or only where nothing else is (1).
+        let may = |nth: usize| match plan.keys[nth].1 {
+            _ if plan.tried_keys.contains(&nth) || plan.passed_over.contains(&nth) => None,
+            0..=2 => Some(0),
+            4 => Some(1),
+            _ => None,
+        };
+        let rank = |project: usize| {
+            let keys = (0..plan.keys.len()).filter(|nth| plan.keys[*nth].0 == project);
+            let best = keys.filter_map(may).min()?;
+            let open = plan.pinned.is_none_or(|pinned| pinned == project) && !(plan.pays && plan.cooling[project]);
+            let is_tried = plan.pinned.is_none() && plan.tried_projects.contains(&project);
+            open.then_some((is_tried, best))
+        };
+        let ranks: Vec<_> = (0..4).filter_map(|project| Some((rank(project)?, project))).collect();
+        let best = ranks.iter().map(|(rank, _)| *rank).min();
+
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let draw = roster.draw(&ask, now, || rng.f64());
+        prop_assert_eq!(draw.candidates, ranks.len());
+        prop_assert_eq!(draw.untried, ranks.iter().filter(|((is_tried, _), _)| !is_tried).count());
+        prop_assert_eq!(draw.first.is_some(), best.is_some());
+        let among = ranks.iter().filter(|(rank, _)| Some(*rank) == best).count();
+        prop_assert_eq!(draw.second.is_some(), among > 1);
+        for home in [&draw.first, &draw.second].into_iter().flatten() {
+            let project: usize = home.name[1..].parse().unwrap();
+            prop_assert_eq!(rank(project), best);
+        }
+        if let (Some(first), Some(second)) = (&draw.first, &draw.second) {
+            prop_assert!(!Arc::ptr_eq(first, second));
+        }
+        if let Some(first) = &draw.first {
+            let (slot, on_trial) = roster.take(first, &ask).unwrap();
+            let nth = (0..plan.keys.len()).find(|nth| *shown(nth) == *slot.shown).unwrap();
+            prop_assert_eq!(may(nth), best.map(|(_, best)| best));
+            prop_assert_eq!(&slot.home.name, &first.name);
+            prop_assert_eq!(on_trial, matches!(plan.keys[nth].1, 0 | 2));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the key pool says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
+//! another thread that comes first answers for all.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{Empty, Full};
+use parking_lot::Mutex;
+use tower::{Layer, Service, service_fn};
+use tower_gemini::{
+    KeyPoolLayer,
+    key_pool::{ApiKey, Key, KeyPool},
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_goes_and_returns_is_an_event_and_the_key_is_in_none() {
+    let events = Events::default();
+    let _default = tracing::subscriber::set_default(events.clone());
+    let key = ApiKey::new("AIza-nobodys").unwrap();
+    let shown = format!("key=\"{}\" name=\"first\" project=\"p1\"", key.fingerprint());
+    let pool = KeyPool::builder().key(Key::new(key).project("p1").name("first")).build().unwrap();
+    let upstream = service_fn(|request: Request<Full<Bytes>>| async move {
+        let leaked =
+            r#"{"error":{"code":403,"message":"Your API key was reported as leaked.","status":"PERMISSION_DENIED"}}"#;
+        let (status, body) = if request.method() == "GET" { (200, "{}") } else { (403, leaked) };
+        Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::from(body)).unwrap())
+    });
+    let mut service = KeyPoolLayer::new(pool.clone()).layer(tower_gemini::ClassifyLayer::new().layer(upstream));
+    let request = Request::post("/v1beta/models/gemini-2.5-pro:generateContent").body(Full::default()).unwrap();
+    let _ = service.call(request).await;
+
+    let transport = service_fn(|request: Request<Empty<Bytes>>| async move {
+        assert_eq!(request.uri(), "/v1beta/models?pageSize=1");
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let upkeep = tokio::time::timeout(Duration::from_secs(301), pool.upkeep(transport));
+    assert!(upkeep.await.is_err(), "it never ends");
+    pool.disable(&ApiKey::new("AIza-nobodys").unwrap().fingerprint());
+
+    let events = events.0.lock();
+    assert_eq!(events.len(), 3, "{events:?}");
+    for (event, words) in
+        events.iter().zip([["WARN", "reason=key_leaked"], ["INFO", "serves again"], ["WARN", "reason=by hand"]])
+    {
+        assert!(event.contains(&shown) && words.iter().all(|word| event.contains(word)), "{event}");
+        assert!(!event.contains("AIza"), "{event}");
+    }
+}
+
+/// Keeps each event as one line.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("tower_gemini::key_pool")
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = event.metadata().level().to_string();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line.push_str(&format!(" {field}={value:?}"));
+        });
+        self.0.lock().push(line);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}

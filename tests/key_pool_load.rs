@@ -1,0 +1,164 @@
+//! Five projects of 10 requests a minute under Poisson loads, on a paused clock: how long calls wait behind the pool, beside
+//! taking strict turns, beside chance, and beside the best that anybody could do, one queue for 50 requests a minute.
+//!
+//! While all projects are alike and nothing goes wrong, strict turns are as good as the best; chance is what many programs
+//! without a common counter do.
+//!
+//! `cargo test --test key_pool_load -- --nocapture` prints the table.
+
+mod support;
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::time::{Instant, sleep_until};
+use tower::{Layer, Service, ServiceExt};
+use tower_gemini::{
+    BoxError, Context, KeyPoolLayer, RateLimitLayer,
+    emulator::Emulator,
+    key_pool::{ApiKey, Key, KeyPool},
+    quota::Limits,
+    rate_limit::Limiter,
+};
+
+use crate::support::{GENERATE, post};
+
+const PROJECTS: usize = 5;
+const REQUESTS: u64 = 10;
+
+/// What the limiter keeps a charge for at most, so that no request meets the next minute's.
+const CHARGE: f64 = 60.5;
+
+/// When calls come, in seconds.
+fn poisson(rng: &mut fastrand::Rng, per_minute: f64, minutes: f64) -> Vec<f64> {
+    let mut at = 0.0;
+    std::iter::from_fn(|| {
+        at += -(1.0 - rng.f64()).ln() * 60.0 / per_minute;
+        (at < minutes * 60.0).then_some(at)
+    })
+    .collect()
+}
+
+/// One queue for all, first come, first served, with all the projects' requests in any window of so many seconds.
+fn optimum(arrivals: &[f64], window: f64) -> Vec<f64> {
+    let room = PROJECTS * REQUESTS as usize;
+    let mut starts = VecDeque::<f64>::new();
+    let wait = |&arrival: &f64| {
+        let mut start = arrival.max(starts.back().copied().unwrap_or_default());
+        if starts.len() == room {
+            start = start.max(starts.pop_front().unwrap_or_default() + window);
+        }
+        starts.push_back(start);
+        start - arrival
+    };
+    arrivals.iter().map(wait).collect()
+}
+
+fn secret(project: usize) -> String {
+    format!("AIza-nobodys-{project}")
+}
+
+fn limits() -> Limits {
+    Limits::new().requests_per_minute(REQUESTS)
+}
+
+fn limiter() -> Limiter {
+    Limiter::builder().limits(limits()).max_wait(Duration::from_secs(36_000)).build()
+}
+
+fn upstream() -> Emulator {
+    let builder = Emulator::builder().limits(limits()).journal_capacity(1);
+    (0..PROJECTS).fold(builder, |builder, nth| builder.key(&secret(nth), &format!("p{nth}"))).build()
+}
+
+/// How long each call waits, and how many are refused.
+async fn waits<S, R>(service: S, arrivals: &[f64], request: impl Fn(usize) -> Request<Full<Bytes>>) -> (Vec<f64>, usize)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = BoxError> + Clone,
+{
+    let begun = Instant::now();
+    let calls = arrivals.iter().enumerate().map(|(nth, arrival)| {
+        let (service, request, at) = (service.clone(), request(nth), begun + Duration::from_secs_f64(*arrival));
+        async move {
+            sleep_until(at).await;
+            let response = service.oneshot(request).await.unwrap();
+            (at.elapsed().as_secs_f64(), response.status() != StatusCode::OK)
+        }
+    });
+    let (waits, refused): (Vec<_>, Vec<_>) = join_all(calls).await.into_iter().unzip();
+    (waits, refused.into_iter().filter(|refused| *refused).count())
+}
+
+async fn pooled(arrivals: &[f64]) -> (Vec<f64>, usize) {
+    let limiter = limiter();
+    let key = |nth| Key::new(ApiKey::new(secret(nth)).unwrap()).project(format!("p{nth}"));
+    let pool = (0..PROJECTS).fold(KeyPool::builder(), |pool, nth| pool.key(key(nth)));
+    let pool = pool.headroom(limiter.clone()).build().unwrap();
+    let service = KeyPoolLayer::new(pool).layer(RateLimitLayer::new(limiter).layer(upstream()));
+    waits(service, arrivals, |_| post(GENERATE)).await
+}
+
+/// Behind the limiter alone, each call at the project that is said.
+async fn told(arrivals: &[f64], project: impl Fn(usize) -> usize) -> (Vec<f64>, usize) {
+    let service = RateLimitLayer::new(limiter()).layer(upstream());
+    let request = |nth: usize| {
+        let project = project(nth);
+        let mut request = post(GENERATE);
+        request.headers_mut().insert("x-goog-api-key", secret(project).parse().unwrap());
+        Context::update(request.extensions_mut(), |context| context.set_project(format!("p{project}")));
+        request
+    };
+    waits(service, arrivals, request).await
+}
+
+/// The median, the 99th percentile and the most.
+fn quantiles(mut waits: Vec<f64>) -> [f64; 3] {
+    waits.sort_by(f64::total_cmp);
+    [waits[waits.len() / 2], waits[waits.len() * 99 / 100], waits[waits.len() - 1]]
+}
+
+fn shown([median, p99, most]: [f64; 3]) -> String {
+    format!("{median:6.2} {p99:6.2} {most:6.2}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_behind_one_queue_for_all() {
+    println!("waits in seconds, each p50, p99, max");
+    println!(
+        "load  minutes  seed |       optimum        |         pool         |     taking turns     |      by chance       | 429"
+    );
+    let mut judged = 0;
+    for (load, minutes) in [40.0, 45.0, 50.0].into_iter().flat_map(|load| [(load, 10.0), (load, 30.0)]) {
+        for seed in 0..4 {
+            let arrivals = poisson(&mut fastrand::Rng::with_seed(seed), load, minutes);
+            let best = quantiles(optimum(&arrivals, 60.0));
+            let bound = quantiles(optimum(&arrivals, CHARGE));
+            let (waits, mut refused) = pooled(&arrivals).await;
+            let ours = quantiles(waits);
+            let (waits, others) = told(&arrivals, |nth| nth % PROJECTS).await;
+            let turns = quantiles(waits);
+            refused += others;
+            let (waits, others) = told(&arrivals, |_| fastrand::usize(..PROJECTS)).await;
+            let chance = quantiles(waits);
+            refused += others;
+            let rows = [best, ours, turns, chance].map(shown).join(" | ");
+            println!("{load:4}  {minutes:7}  {seed:4} | {rows} | {refused:3}");
+            assert_eq!(refused, 0, "the limiter keeps within the quota");
+            assert!(ours[1] <= turns[1] + 0.5, "{ours:?}, not {turns:?}");
+            for (ours, bound) in ours.into_iter().zip(bound) {
+                assert!(
+                    ours <= bound + 0.5,
+                    "{load} a minute, {minutes} minutes, seed {seed}: {ours} s, not {bound} s"
+                );
+            }
+            if best[1] < 4.0 && bound[1] < 4.5 {
+                assert!(ours[1] < 5.0, "{ours:?}");
+                judged += 1;
+            }
+        }
+    }
+    assert!(judged > 0);
+}
