@@ -42,10 +42,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, RateLimitLayer, ReplayLayer, RetryLayer,
-    RetryPolicy, TimeoutLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, ModelFallbackLayer, RateLimitLayer,
+    ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
     circuit_breaker::{Breakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool, KeyPoolBuilder},
+    model_fallback::Chains,
     quota::Limits,
     rate_limit::Limiter,
     retry::Rule,
@@ -71,6 +72,7 @@ fn main() {
     limiting(&mut bench);
     pooling(&mut bench);
     breaking(&mut bench);
+    falling_back(&mut bench);
     failing(&mut bench);
     events(&mut bench);
     scan(&mut bench);
@@ -176,6 +178,22 @@ fn breaking(bench: &mut Bench<'_>) {
             clone
         });
     }
+    group.measure();
+}
+
+/// A first choice that answers: for models without a chain and with one.
+fn falling_back(bench: &mut Bench<'_>) {
+    let upstream = Upstream::unary();
+    let mut group = bench.group("fallbacks", &upstream);
+    let chains = |model| Chains::builder().chain(model, ["gemini-2.5-flash-lite"]).build().expect("good settings");
+    group.call("bare", upstream.clone());
+    group.call(
+        "ModelFallbackLayer, no chain",
+        ModelFallbackLayer::new(chains("gemini-2.5-pro")).layer(upstream.clone()),
+    );
+    group.call("ModelFallbackLayer", ModelFallbackLayer::new(chains("gemini-2.5-flash")).layer(upstream.clone()));
+    group.call("RetryLayer", RetryLayer::default().layer(upstream.clone()));
+    group.call("ModelFallbackLayer::disabled", ModelFallbackLayer::disabled().layer(upstream));
     group.measure();
 }
 

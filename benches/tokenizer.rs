@@ -20,7 +20,7 @@ use tower_gemini::{
 const MARKDOWN: &str = concat!(include_str!("../README.md"), include_str!("../src/docs/ordering.md"));
 const CODE: &str = concat!(
     include_str!("../src/call.rs"),
-    include_str!("../src/context.rs"),
+    include_str!("../src/context/mod.rs"),
     include_str!("../src/body/scan.rs"),
     include_str!("../src/failure/mod.rs"),
 );

@@ -25,11 +25,12 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, RateLimitLayer, ReplayLayer, RetryLayer,
-    RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, ModelFallbackLayer, RateLimitLayer,
+    ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
     circuit_breaker::{Breakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool},
+    model_fallback::Chains,
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
@@ -64,6 +65,8 @@ rooms! {
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     token_precheck: Full<Bytes> => TokenPrecheckLayer::default();
     token_precheck_disabled: Full<Bytes> => TokenPrecheckLayer::disabled();
+    model_fallback: Full<Bytes> => ModelFallbackLayer::new(chains());
+    model_fallback_disabled: Full<Bytes> => ModelFallbackLayer::disabled();
     key_pool: Full<Bytes> => KeyPoolLayer::new(keys(&["p1"]));
     key_pool_of_projects: Full<Bytes> => KeyPoolLayer::new(keys(&["p1", "p1", "p2", "p3"]));
     key_pool_disabled: Full<Bytes> => KeyPoolLayer::disabled();
@@ -95,4 +98,9 @@ fn probing() -> Breakers {
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
     failing.oneshot(post("/")).now_or_never().unwrap().unwrap();
     breakers
+}
+
+/// Each call that fails is asked of another model.
+fn chains() -> Chains {
+    Chains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap()
 }

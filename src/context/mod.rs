@@ -9,7 +9,7 @@ mod usage;
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Extensions, Request};
+use http::{Extensions, HeaderName, Request};
 use tokio::time::Instant;
 
 pub use self::{
@@ -20,6 +20,9 @@ use crate::{
     call::{Call, Shape},
     quota::TokenCost,
 };
+
+/// Says in an answer which model it is of, where a call has several to go to.
+pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-model");
 
 /// What goes in with the request.
 ///

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::Outcome,
+    context::{MODEL_HEADER, Outcome},
     error::{BoxError, Error},
     failure::Failure,
 };
@@ -34,6 +34,9 @@ pub(super) fn response(error: &BoxError, shape: Shape) -> Response<Bytes> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
     if let Some(wait) = said.outcome.retry_after() {
         headers.insert(RETRY_AFTER, whole_seconds(wait));
+    }
+    if let Some(model) = said.outcome.model().and_then(|model| HeaderValue::from_str(model).ok()) {
+        headers.insert(MODEL_HEADER, model);
     }
     response.extensions_mut().insert(said.outcome);
     response

@@ -1,14 +1,6 @@
 //! What one model takes and the next one rejects.
 //!
-//! | in the request | is rejected by | can be stripped |
-//! |---|---|---|
-//! | `thoughtSignature` of the generation that was asked for | any other generation | yes |
-//! | `thinkingLevel` | generations before 3, which have `thinkingBudget` | yes |
-//! | `thinkingBudget: 0`, `reasoning_effort: "none"` | Pro models from 2.5 on, which cannot stop thinking | yes |
-//! | a function call without `thoughtSignature`, the first of its turn | generations from 3 on | no |
-//!
-//! A generation is read from the name: `gemini-2.5-flash-lite` is of 2.5, `gemini-4-argon` of 4. Of a name that does not
-//! say it, nothing is known and nothing is held against it.
+//! The table is at the [module](super); it is [`Rejected::between`] here.
 
 use super::members::{Cuts, Members};
 

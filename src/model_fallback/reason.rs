@@ -1,8 +1,11 @@
 //! Which failures move a call to the next model.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::failure::{Clock, Failure, Fault, Kind};
+
+/// Nobody waits longer than that for a quota, so that it is as good as a day's.
+const LONG: Duration = Duration::from_secs(300);
 
 /// Why a call is moved to the next model. Each can be switched by [`ChainsBuilder::on`](super::ChainsBuilder::on).
 ///
@@ -12,7 +15,7 @@ use crate::failure::{Clock, Failure, Fault, Kind};
 /// | `Service` | 500, 502, 504, 499 or an empty answer, and retries did not help | on |
 /// | `Timeout` | the clock of an attempt or of the first content ran out | on |
 /// | `CircuitOpen` | the breaker refuses the model | on |
-/// | `QuotaDay` | the day's quota of the model is used up | on |
+/// | `QuotaDay` | the day's quota of the model is used up, or any for more than 5 minutes, as the limiter may know | on |
 /// | `QuotaZero` | the project has no quota for the model at all | on |
 /// | `KeysExhausted` | no key has quota left for the model | on |
 /// | `QuotaMinute` | a minute's quota, or one that is not named: `RetryLayer` waits for it | off |
@@ -32,7 +35,7 @@ pub enum Reason {
     Timeout,
     /// The circuit is open.
     CircuitOpen,
-    /// The day's quota is used up.
+    /// The day's quota is used up, or another one for more than 5 minutes.
     QuotaDay,
     /// The quota is zero.
     QuotaZero,
@@ -55,11 +58,13 @@ impl Reason {
 
     /// The reason that a failure is, if it can be one.
     pub(super) fn of(failure: &Failure) -> Option<Self> {
+        let is_long = failure.hint().is_some_and(|hint| hint.delay() > LONG);
         match (failure.kind(), failure.fault()) {
             (Kind::Timeout(Clock::Attempt | Clock::FirstContent), _) => Some(Self::Timeout),
             (Kind::CircuitOpen, _) => Some(Self::CircuitOpen),
             (Kind::QuotaDay, _) => Some(Self::QuotaDay),
             (Kind::QuotaZero, _) => Some(Self::QuotaZero),
+            (Kind::RateLimited, _) | (_, Fault::Quota) if is_long => Some(Self::QuotaDay),
             (Kind::KeysExhausted, _) => Some(Self::KeysExhausted),
             (Kind::RateLimited, _) => Some(Self::RateLimited),
             (Kind::ModelNotFound, _) => Some(Self::ModelNotFound),

@@ -155,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn what_would_take_longer_than_anybody_waits_is_as_a_days_quota() {
+        for kind in [Kind::RateLimited, Kind::QuotaMinute, Kind::QuotaTokensMinute, Kind::QuotaUnknown] {
+            let failure = |secs| Failure::local(kind, "no").with_hint(Duration::from_secs(secs));
+            assert_eq!(step(Reasons::default(), &failure(300), false, true), Step::Back, "{kind}");
+            assert_eq!(step(Reasons::default(), &failure(301), false, true), Step::Next, "{kind}");
+            assert_eq!(Reason::of(&failure(301)), Some(Reason::QuotaDay));
+        }
+        let zero = Failure::local(Kind::QuotaZero, "no").with_hint(Duration::from_secs(301));
+        assert_eq!(Reason::of(&zero), Some(Reason::QuotaZero));
+    }
+
+    #[test]
     fn a_500_that_may_be_the_requests_own_is_for_nobody_else() {
         let mut failure = Failure::from_status(StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
         assert!(is_for_everybody(&failure));

@@ -10,7 +10,7 @@ use http::{
 use tokio::time::Instant;
 
 use super::{
-    Chains, HEADER, ModelUsed, NAME,
+    Chains, ModelUsed, NAME,
     chains::{Chain, Lease},
     features::{Fit, Rejected},
     kept::{Kept, Worth, keep},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{Resend, clone_request, in_memory},
     call::Call,
-    context::{Context, Outcome},
+    context::{Context, MODEL_HEADER, Outcome},
     error::{BoxError, Error},
     failure::{Failure, Fault},
     resource::Resource,
@@ -49,7 +49,7 @@ pub(super) struct Walk<B, R> {
     first_failed: bool,
 }
 
-/// What comes next.
+/// What comes after an attempt.
 pub(super) enum Next<B, R> {
     /// The call has ended.
     Over(Result<Response<R>, BoxError>),
@@ -158,7 +158,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         match result {
             Ok(mut response) => {
                 Outcome::update(&mut response, say);
-                response.headers_mut().insert(HEADER, header);
+                response.headers_mut().insert(MODEL_HEADER, header);
                 response.extensions_mut().insert(ModelUsed::new(self.chain.model(0).name.clone(), name));
                 Ok(response)
             }
@@ -175,7 +175,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         }
         self.lease = None;
         let model = self.chain.model(self.at);
-        response.headers_mut().insert(HEADER, model.header.clone());
+        response.headers_mut().insert(MODEL_HEADER, model.header.clone());
         let used = ModelUsed::new(self.chain.model(0).name.clone(), model.name.clone());
         response.extensions_mut().insert(used);
         if self.at != 0 || !self.before.is_empty() {

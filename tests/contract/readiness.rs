@@ -130,9 +130,9 @@ pub(crate) async fn law_2_holds_no_permit_while_it_waits<B: Inward>(room: impl R
     let limited = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1)).service(upstream.clone());
     let service = room.wrap(limited);
     let mut waiting = tokio_test::task::spawn(service.clone().oneshot(post(GENERATE)));
-    // Answered with 503 or waiting for 100 s, in its first polls.
-    let _ = waiting.poll();
-    assert_eq!(upstream.calls(), 1);
+    // Answered with 503, waiting for 100 s, or answered by another model, in its first polls.
+    let answered = matches!(waiting.poll(), Poll::Ready(Ok(response)) if response.status() == OK);
+    assert_eq!(upstream.calls(), 1 + usize::from(answered));
     let began = Instant::now();
     let response = service.oneshot(post(GENERATE)).await.unwrap();
     assert_eq!(response.status(), OK);

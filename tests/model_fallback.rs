@@ -1,0 +1,850 @@
+//! The room alone, over an upstream that does as it is told.
+
+mod support;
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Full;
+use parking_lot::Mutex;
+use support::*;
+use tokio::time::advance;
+use tower::{Layer, Service, ServiceExt};
+use tower_gemini::{
+    BoxError, Context, Error, ModelFallbackLayer, Outcome,
+    call::Operation,
+    context::Deadline,
+    failure::{Clock, Failure, Kind},
+    model_fallback::{Chains, ChainsBuilder, ModelFallback, ModelUsed, Reason},
+};
+
+const PRO: &str = "gemini-2.5-pro";
+const FLASH: &str = "gemini-2.5-flash";
+const LITE: &str = "gemini-2.5-flash-lite";
+const NEXT: [&str; 2] = [FLASH, LITE];
+
+// === the scene ===
+
+/// An upstream of several models, each of which answers until it is told otherwise. All clones are the same.
+#[derive(Clone)]
+struct Models {
+    moods: Arc<Mutex<Vec<(&'static str, Mood)>>>,
+    upstream: Upstream,
+}
+
+#[derive(Clone)]
+enum Mood {
+    Fails(Failure),
+    Refuses(Failure),
+    Answers(fn() -> Response<AnyBody>),
+    Hangs,
+}
+
+impl Models {
+    fn new() -> Self {
+        let moods = Arc::<Mutex<Vec<(&'static str, Mood)>>>::default();
+        let known = moods.clone();
+        let upstream = Upstream::new(move |_, asked| {
+            let model = model_of(&asked);
+            let mood = known.lock().iter().rev().find(|(name, _)| *name == model).map(|(_, mood)| mood.clone());
+            async move {
+                match mood.unwrap_or(Mood::Answers(hello)) {
+                    Mood::Fails(failure) => {
+                        let mut answer = judged(json(failure.code().as_u16(), BUSY), failure);
+                        answer.headers_mut().insert("x-of", HeaderValue::from_str(&model).unwrap());
+                        Ok(answer)
+                    }
+                    Mood::Refuses(failure) => {
+                        let error = Error::refusal("tests", failure);
+                        Err(error.map_outcome(|outcome| outcome.with_sent(false)).into())
+                    }
+                    Mood::Answers(answer) => Ok(answer()),
+                    Mood::Hangs => pending().await,
+                }
+            }
+        });
+        Self { moods, upstream }
+    }
+
+    fn is(&self, model: &'static str, mood: Mood) -> &Self {
+        self.moods.lock().push((model, mood));
+        self
+    }
+
+    fn fails(&self, model: &'static str, kind: Kind) -> &Self {
+        self.is(model, Mood::Fails(Failure::local(kind, "no")))
+    }
+
+    fn refuses(&self, model: &'static str, kind: Kind) -> &Self {
+        self.is(model, Mood::Refuses(Failure::local(kind, "no")))
+    }
+
+    fn answers(&self, model: &'static str) -> &Self {
+        self.is(model, Mood::Answers(hello))
+    }
+
+    /// The models that were asked since the last time, in their order.
+    fn asked(&self) -> Vec<String> {
+        let mut seen = self.upstream.asked();
+        let from = seen.iter().rposition(|asked| asked.uri.path() == "/seen").map_or(0, |at| at + 1);
+        seen.drain(..from);
+        seen.iter().map(model_of).collect()
+    }
+
+    /// What is asked from now on is new.
+    async fn seen(&self) -> Vec<String> {
+        let asked = self.asked();
+        self.upstream.clone().oneshot(post("/seen")).await.unwrap();
+        asked
+    }
+}
+
+/// The model that was asked, by path or by body.
+fn model_of(asked: &Asked) -> String {
+    let by_path = asked.uri.path().rsplit_once("models/").map(|(_, rest)| rest.split(':').next().unwrap().to_owned());
+    by_path.unwrap_or_else(|| {
+        let body: serde_json::Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+        body["model"].as_str().unwrap_or_default().rsplit('/').next().unwrap().to_owned()
+    })
+}
+
+type Moving = ModelFallback<Upstream>;
+
+fn chains() -> ChainsBuilder {
+    Chains::builder().chain(PRO, NEXT)
+}
+
+fn over(models: &Models, chains: ChainsBuilder) -> (Moving, Chains) {
+    let chains = chains.build().unwrap();
+    (ModelFallbackLayer::new(chains.clone()).layer(models.upstream.clone()), chains)
+}
+
+async fn call(service: &Moving) -> Answer {
+    service.clone().oneshot(post(GENERATE)).await
+}
+
+/// The model that the header names.
+fn said(answer: &Answer) -> &str {
+    answer.as_ref().unwrap().headers().get("x-gemini-model").map_or("", |name| name.to_str().unwrap())
+}
+
+fn current(chains: &Chains) -> String {
+    chains.snapshot()[0].current().to_owned()
+}
+
+/// Pro is down, Flash has answered, and the chain stays with Flash.
+async fn stuck(models: &Models, service: &Moving) {
+    models.fails(PRO, Kind::Overloaded);
+    assert_eq!(said(&call(service).await), FLASH);
+    models.seen().await;
+}
+
+// === moving ===
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_down_is_replaced_and_the_answer_says_so() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded);
+    let answer = call(&service).await;
+    assert_eq!(said(&answer), FLASH);
+    let answer = answer.unwrap();
+    assert_eq!(answer.status(), OK);
+    let used = answer.extensions().get::<ModelUsed>().unwrap();
+    assert_eq!((used.asked(), used.used(), used.is_other()), (PRO, FLASH, true));
+    let outcome = outcome(&answer);
+    assert_eq!((outcome.model(), outcome.attempts()), (Some(FLASH), 2));
+    assert!(outcome.failure().is_none() && outcome.was_sent());
+    assert_eq!(read(answer.into_body()).await, HELLO);
+    assert_eq!(models.asked(), [PRO, FLASH]);
+
+    let asked = models.upstream.asked();
+    let contexts: Vec<_> = asked.iter().map(|asked| asked.context.clone().unwrap()).collect();
+    assert_eq!(contexts.iter().map(Context::models_left).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!((contexts[0].attempt(), contexts[1].attempt()), (0, 1));
+    let call = contexts[1].call().unwrap();
+    assert_eq!((call.model(), call.operation()), (Some(FLASH), Operation::GenerateContent));
+    assert_eq!(asked[1].uri, "/v1beta/models/gemini-2.5-flash:generateContent");
+    assert_eq!(asked[0].body, asked[1].body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_the_first_choice_says_whose_it_is() {
+    let models = Models::new();
+    let (service, chains) = over(&models, chains());
+    let answer = call(&service).await;
+    assert_eq!(said(&answer), PRO);
+    let answer = answer.unwrap();
+    let used = answer.extensions().get::<ModelUsed>().unwrap();
+    assert_eq!((used.asked(), used.used(), used.is_other()), (PRO, PRO, false));
+    assert!(answer.extensions().get::<Outcome>().is_none(), "nothing else is to be said");
+    assert_eq!(models.asked(), [PRO]);
+    let report = &chains.snapshot()[0];
+    assert_eq!((report.model(), report.current(), report.away_for()), (PRO, PRO, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_nobody_answers_the_first_failure_goes_back_with_all_attempts() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded).fails(FLASH, Kind::ServerError).refuses(LITE, Kind::CircuitOpen);
+    let answer = call(&service).await;
+    assert_eq!(said(&answer), PRO);
+    let answer = answer.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-of"].to_str().unwrap()), (503, PRO));
+    let outcome = outcome(&answer);
+    assert_eq!((outcome.attempts(), outcome.model()), (2, Some(PRO)));
+    assert_eq!(outcome.failure().unwrap().kind(), Kind::Overloaded);
+    assert_eq!(answer.extensions().get::<ModelUsed>().unwrap().used(), PRO);
+    assert_eq!(models.asked(), [PRO, FLASH, LITE]);
+    assert_eq!(models.upstream.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_failure_that_is_an_error_goes_back_as_one() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.refuses(PRO, Kind::CircuitOpen).fails(FLASH, Kind::Overloaded).fails(LITE, Kind::Overloaded);
+    let error = call(&service).await.unwrap_err();
+    let error = find(&error);
+    assert!(error.is_circuit_open());
+    assert_eq!(error.layer(), "tests");
+    let outcome = error.outcome();
+    assert_eq!((outcome.attempts(), outcome.model(), outcome.was_sent()), (2, Some(PRO), true));
+    assert!(!error.never_sent(), "something was sent, if not to that model");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_reason_moves_a_call_unless_it_is_off() {
+    let reasons = [
+        (Reason::Model, Kind::Overloaded, true),
+        (Reason::Model, Kind::Capacity, true),
+        (Reason::Service, Kind::ServerError, true),
+        (Reason::Service, Kind::EmptyResponse, true),
+        (Reason::Timeout, Kind::Timeout(Clock::Attempt), true),
+        (Reason::Timeout, Kind::Timeout(Clock::FirstContent), true),
+        (Reason::CircuitOpen, Kind::CircuitOpen, true),
+        (Reason::QuotaDay, Kind::QuotaDay, true),
+        (Reason::QuotaZero, Kind::QuotaZero, true),
+        (Reason::KeysExhausted, Kind::KeysExhausted, true),
+        (Reason::QuotaMinute, Kind::QuotaMinute, false),
+        (Reason::RateLimited, Kind::RateLimited, false),
+        (Reason::ModelNotFound, Kind::ModelNotFound, false),
+    ];
+    for (reason, kind, by_default) in reasons {
+        for (settings, moves) in
+            [(chains(), by_default), (chains().on(reason, true), true), (chains().on(reason, false), false)]
+        {
+            let models = Models::new();
+            let (service, _) = over(&models, settings);
+            models.refuses(PRO, kind);
+            let answer = call(&service).await;
+            assert_eq!(answer.is_ok(), moves, "{reason} {kind}");
+            assert_eq!(models.asked().len(), 1 + usize::from(moves), "{reason} {kind}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_other_model_cures_goes_straight_back() {
+    let kinds = [
+        Kind::InvalidRequest,
+        Kind::ContextTooLong,
+        Kind::PayloadTooLarge,
+        Kind::LargerThanQuota,
+        Kind::ContentBlocked,
+        Kind::PathNotFound,
+        Kind::ResourceNotAccessible,
+        Kind::AuthKeyInvalid,
+        Kind::PermissionDenied,
+        Kind::Connect,
+        Kind::NotSent,
+        Kind::Reset,
+        Kind::TotalDeadline,
+        Kind::KeysDisabled,
+        Kind::BodyTooLarge,
+    ];
+    for kind in kinds {
+        let models = Models::new();
+        let (service, _) = over(&models, chains());
+        models.fails(PRO, kind);
+        let answer = call(&service).await;
+        assert_eq!(said(&answer), PRO);
+        let outcome = outcome(&answer.unwrap());
+        assert_eq!((outcome.failure().unwrap().kind(), outcome.attempts()), (kind, 0), "nobody has counted");
+        assert_eq!(models.asked(), [PRO], "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_on_the_content_is_an_answer() {
+    fn blocked() -> Response<AnyBody> {
+        judged(json(200, "{}"), Failure::local(Kind::ContentBlocked, "SAFETY"))
+    }
+    let models = Models::new();
+    let (service, chains) = over(&models, chains());
+    models.is(PRO, Mood::Answers(blocked));
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.seen().await, [PRO]);
+    models.fails(PRO, Kind::Overloaded).is(FLASH, Mood::Answers(blocked));
+    let answer = call(&service).await;
+    assert_eq!(said(&answer), FLASH);
+    assert_eq!(outcome(&answer.unwrap()).failure().unwrap().kind(), Kind::ContentBlocked);
+    assert_eq!(models.asked(), [PRO, FLASH]);
+    assert_eq!(current(&chains), FLASH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_commit_or_the_deadline_nobody_is_asked() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.is(PRO, Mood::Fails(Failure::local(Kind::Overloaded, "late").into_after_commit()));
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.seen().await, [PRO]);
+
+    models.fails(PRO, Kind::Overloaded);
+    let mut request = post(GENERATE);
+    let deadline = Deadline::after(secs(5));
+    Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+    let copy = request.clone();
+    assert_eq!(said(&service.clone().oneshot(request).await), FLASH);
+    let context = models.upstream.asked().last().unwrap().context.clone().unwrap();
+    assert_eq!(context.deadline(), Some(deadline), "it goes on for the next model");
+    models.seen().await;
+
+    let (service, _) = over(&models, chains());
+    advance(secs(5)).await;
+    assert_eq!(said(&service.clone().oneshot(copy).await), PRO);
+    assert_eq!(models.asked(), [PRO]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_next_model_that_does_not_take_the_request_is_skipped() {
+    for (kind, sent) in [
+        (Kind::ContextTooLong, false),
+        (Kind::InvalidRequest, false),
+        (Kind::ContextTooLong, true),
+        (Kind::ModelNotFound, true),
+    ] {
+        let models = Models::new();
+        let (service, chains) = over(&models, chains());
+        models.fails(PRO, Kind::Overloaded);
+        let flash = if sent { Mood::Fails } else { Mood::Refuses };
+        models.is(FLASH, flash(Failure::local(kind, "not for me")));
+        let answer = call(&service).await;
+        assert_eq!(said(&answer), LITE, "{kind}");
+        assert_eq!(outcome(&answer.unwrap()).attempts(), 2 + u32::from(sent));
+        assert_eq!(models.seen().await, [PRO, FLASH, LITE]);
+        assert_eq!(current(&chains), LITE);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_another_model_calls_wrong_goes_no_further() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded).fails(FLASH, Kind::InvalidRequest);
+    let answer = call(&service).await;
+    assert_eq!(said(&answer), PRO);
+    assert_eq!(outcome(&answer.unwrap()).failure().unwrap().kind(), Kind::Overloaded);
+    assert_eq!(models.asked(), [PRO, FLASH]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_long_a_context_goes_to_larger_models_only_and_sticks_nowhere() {
+    let models = Models::new();
+    let settings = chains().larger(PRO, ["gemini-4-argon", FLASH, "gemini-4-carbon"]).larger("gemma-3", [PRO]);
+    let (service, chains) = over(&models, settings.clone());
+    models.fails(PRO, Kind::ContextTooLong);
+    assert_eq!(said(&call(&service).await), "gemini-4-argon");
+    assert_eq!(models.seen().await, [PRO, "gemini-4-argon"]);
+    assert_eq!(current(&chains), PRO);
+
+    models.fails("gemini-4-argon", Kind::Overloaded).refuses(FLASH, Kind::ContextTooLong);
+    assert_eq!(said(&call(&service).await), "gemini-4-carbon");
+    assert_eq!(models.seen().await, [PRO, "gemini-4-argon", FLASH, "gemini-4-carbon"]);
+
+    // Another trouble does not go there.
+    models.fails(PRO, Kind::Overloaded).fails(FLASH, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), LITE);
+    assert_eq!(models.seen().await, [PRO, FLASH, LITE]);
+
+    // From where the chain stays, too, and each model is asked once.
+    models.fails(PRO, Kind::ContextTooLong).answers(FLASH);
+    models.fails(LITE, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), FLASH);
+    assert_eq!(models.seen().await, [LITE, PRO, "gemini-4-argon", FLASH]);
+    assert_eq!(current(&chains), LITE, "what is larger is nowhere to stay");
+    models.fails(FLASH, Kind::EmptyResponse).fails(PRO, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.seen().await, [LITE, PRO, FLASH]);
+    let (service, chains) = over(&models, settings);
+    models.answers(FLASH);
+    stuck(&models, &service).await;
+    models.fails(FLASH, Kind::Overloaded).fails(PRO, Kind::ContextTooLong);
+    assert_eq!(said(&call(&service).await), "gemini-4-carbon");
+    assert_eq!(models.seen().await, [FLASH, LITE, PRO, "gemini-4-argon", "gemini-4-carbon"]);
+    assert_eq!(current(&chains), FLASH);
+
+    let gemma = "/v1beta/models/gemma-3:generateContent";
+    models.answers(PRO).refuses("gemma-3", Kind::ContextTooLong);
+    let answer = service.clone().oneshot(post(gemma)).await;
+    assert_eq!(said(&answer), PRO);
+    assert_eq!(models.seen().await, ["gemma-3", PRO]);
+    models.fails("gemma-3", Kind::Overloaded);
+    let answer = service.clone().oneshot(post(gemma)).await;
+    assert_eq!(said(&answer), "gemma-3");
+    assert_eq!(models.asked(), ["gemma-3"]);
+}
+
+// === what is never moved ===
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_chain_passes_as_if_the_layer_were_not_there() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded).fails("gemini-embedding-001", Kind::Overloaded);
+    models.fails("gemini-2.0-flash", Kind::Overloaded);
+    for uri in [
+        "/v1beta/models/gemini-2.5-pro:countTokens",
+        "/v1beta/models/gemini-2.5-pro:embedContent",
+        "/v1beta/models/gemini-2.5-pro:batchGenerateContent",
+        "/v1beta/models/gemini-2.0-flash:generateContent",
+        "/v1beta/models/gemini-embedding-001:embedContent",
+        "/v1beta/tunedModels/gemini-2.5-pro:generateContent",
+        INTERACTIONS,
+        "/v1beta/openai/embeddings",
+        "/elsewhere",
+    ] {
+        let body = r#"{"model": "gemini-2.5-pro", "input": "x"}"#;
+        let answer = service.clone().oneshot(post_body(uri, body)).await.unwrap();
+        assert!(!answer.headers().contains_key("x-gemini-model"), "{uri}");
+        assert!(answer.extensions().get::<ModelUsed>().is_none(), "{uri}");
+        let asked = models.upstream.asked();
+        let last = asked.last().unwrap();
+        assert_eq!((last.uri.to_string(), last.context.is_none()), (uri.to_owned(), true), "{uri}");
+    }
+    assert_eq!(models.upstream.calls(), 9, "each was sent once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_streams_goes_straight_through() {
+    let models = Models::new();
+    let service = tower::ServiceBuilder::new()
+        .layer(tower_gemini::ReplayLayer::new().max_body(4))
+        .layer(ModelFallbackLayer::new(chains().build().unwrap()))
+        .service(models.upstream.clone());
+    models.fails(PRO, Kind::Overloaded);
+    let answer = service.oneshot(post(GENERATE)).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(!answer.headers().contains_key("x-gemini-model"));
+    assert_eq!(models.asked(), [PRO]);
+    assert_eq!(models.upstream.asked()[0].context.as_ref().unwrap().models_left(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_names_a_resource_stays_with_its_model_and_has_all_attempts_there() {
+    let file = r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://generativelanguage.googleapis.com/v1beta/files/abc"}}]}]}"#;
+    let cached = r#"{"cached_content":"cachedContents/x","contents":[]}"#;
+    let movable = r#"{"contents":[{"parts":[{"fileData":{"fileUri":"https://youtu.be/abc"}}]}]}"#;
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    stuck(&models, &service).await;
+    for body in [file, cached] {
+        let answer = service.clone().oneshot(post_body(GENERATE, body)).await;
+        assert_eq!(said(&answer), PRO, "{body}");
+        assert_eq!(answer.unwrap().status(), 503);
+        assert_eq!(models.seen().await, [PRO], "{body}");
+        let asked = models.upstream.asked();
+        let context = asked[asked.len() - 2].context.clone();
+        assert_eq!(context.map_or(0, |context| context.models_left()), 0);
+    }
+    assert_eq!(said(&service.clone().oneshot(post_body(GENERATE, movable)).await), FLASH);
+    assert_eq!(models.seen().await, [FLASH]);
+
+    // What cannot be read may name one.
+    for (encoding, model) in [("gzip", PRO), ("identity", FLASH)] {
+        let mut request = post(GENERATE);
+        request.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        assert_eq!(said(&service.clone().oneshot(request).await), model);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_layer_moves_nothing() {
+    let models = Models::new();
+    models.fails(PRO, Kind::Overloaded);
+    let layer = ModelFallbackLayer::disabled();
+    assert!(layer.chains().is_none());
+    let answer = layer.layer(models.upstream.clone()).oneshot(post(GENERATE)).await.unwrap();
+    assert!(!answer.headers().contains_key("x-gemini-model"));
+    assert_eq!(models.asked(), [PRO]);
+}
+
+// === what is rewritten ===
+
+#[tokio::test(start_paused = true)]
+async fn the_path_is_rewritten_on_every_surface_and_nothing_else() {
+    for (uri, moved) in [
+        (STREAM, "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse"),
+        (ARRAY, "/v1beta/models/gemini-2.5-flash:streamGenerateContent"),
+        (
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-pro:generateContent?x=1",
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/l/publishers/google/models/gemini-2.5-flash:generateContent?x=1",
+        ),
+    ] {
+        let models = Models::new();
+        let (service, _) = over(&models, chains());
+        models.fails(PRO, Kind::Overloaded);
+        let mut request = post(uri);
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(PROMPT.len()));
+        request.headers_mut().append("x-two", HeaderValue::from_static("1"));
+        request.headers_mut().append("x-two", HeaderValue::from_static("2"));
+        *request.version_mut() = http::Version::HTTP_2;
+        let headers = request.headers().clone();
+        assert_eq!(said(&service.clone().oneshot(request).await), FLASH);
+        let asked = models.upstream.asked();
+        assert_eq!((asked[0].uri.to_string(), asked[1].uri.to_string()), (uri.to_owned(), moved.to_owned()));
+        assert_eq!((&asked[1].headers, &asked[1].body[..]), (&headers, PROMPT.as_bytes()));
+        assert_eq!((&asked[0].headers, &asked[0].body[..]), (&headers, PROMPT.as_bytes()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_in_a_body_is_rewritten_and_the_length_with_it() {
+    let body = r#"{ "messages": [{"role":"user","content":"gemini-2.5-pro"}], "model": "models/gemini-2.5-pro" , "stream":true, "x": 1.10}"#;
+    let moved = body.replace(r#""models/gemini-2.5-pro""#, r#""models/gemini-2.5-flash""#);
+    for with_length in [true, false] {
+        let models = Models::new();
+        let (service, _) = over(&models, chains());
+        models.fails(PRO, Kind::Overloaded);
+        let mut request = post_body(CHAT, body);
+        if with_length {
+            request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        assert_eq!(said(&service.clone().oneshot(request).await), FLASH);
+        let asked = models.upstream.asked();
+        assert_eq!((&asked[0].body[..], &asked[1].body[..]), (body.as_bytes(), moved.as_bytes()));
+        let length = asked[1].headers.get(header::CONTENT_LENGTH).map(|length| length.to_str().unwrap().to_owned());
+        assert_eq!(length, with_length.then(|| moved.len().to_string()));
+        assert_eq!(asked[1].uri, CHAT);
+        let call = asked[1].context.clone().unwrap().call().unwrap().clone();
+        assert_eq!((call.model(), call.streaming()), (Some(FLASH), tower_gemini::call::Streaming::Sse));
+
+        // Where the chain stays, the first request is rewritten, and back to the first choice it is as it came.
+        models.fails(FLASH, Kind::Overloaded).fails(LITE, Kind::Overloaded).answers(PRO);
+        assert_eq!(said(&service.clone().oneshot(post_body(CHAT, body)).await), PRO);
+        let asked = models.upstream.asked();
+        assert_eq!(&asked[2].body[..], moved.as_bytes());
+        assert_eq!(&asked[4].body[..], body.as_bytes());
+        assert_eq!(asked[4].context.as_ref().unwrap().call().unwrap().model(), Some(PRO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_next_model_rejects_makes_it_skipped_or_is_stripped() {
+    let asked_for = "/v1beta/models/gemini-3-pro-preview:generateContent";
+    let body = r#"{"contents":[{"parts":[{"text":"a","thoughtSignature":"c2ln"}]}],"generationConfig":{"thinkingConfig":{"thinkingLevel":"low"}}}"#;
+    let stripped = r#"{"contents":[{"parts":[{"text":"a"}]}],"generationConfig":{"thinkingConfig":{}}}"#;
+    let settings = || Chains::builder().chain("gemini-3-pro-preview", [PRO, "gemini-3-flash-preview"]);
+    for (settings, to, body_there) in [
+        (settings(), "gemini-3-flash-preview", body),
+        (settings().strip(false), "gemini-3-flash-preview", body),
+        (settings().strip(true), PRO, stripped),
+    ] {
+        let models = Models::new();
+        let (service, chains) = over(&models, settings);
+        models.fails("gemini-3-pro-preview", Kind::Overloaded);
+        let mut request = post_body(asked_for, body);
+        request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let again = request.clone();
+        assert_eq!(said(&service.clone().oneshot(request).await), to);
+        let asked = models.upstream.asked();
+        assert_eq!(models.seen().await, ["gemini-3-pro-preview", to]);
+        assert_eq!(&asked[1].body[..], body_there.as_bytes());
+        assert_eq!(asked[1].headers[header::CONTENT_LENGTH], body_there.len().to_string());
+        // It is so where the chain stays, too; and a plain request goes to whom it went to.
+        assert_eq!(said(&service.clone().oneshot(again).await), to);
+        assert_eq!(models.seen().await, [to]);
+        assert_eq!(current(&chains), to);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_every_next_model_would_reject_it_the_failure_goes_back() {
+    let models = Models::new();
+    let (service, _) = over(&models, Chains::builder().chain(PRO, ["gemini-3-flash-preview"]).strip(true));
+    models.fails(PRO, Kind::Overloaded);
+    let body = r#"{"contents":[{"parts":[{"functionCall":{"name":"f"}}]}]}"#;
+    let answer = service.clone().oneshot(post_body(GENERATE, body)).await;
+    assert_eq!(said(&answer), PRO);
+    assert_eq!(outcome(&answer.unwrap()).attempts(), 0, "it was not moved: nobody has counted");
+    assert_eq!(models.seen().await, [PRO]);
+
+    // And where the chain stays there, the first choice is asked, with all attempts.
+    assert_eq!(said(&call(&service).await), "gemini-3-flash-preview");
+    models.seen().await;
+    assert_eq!(said(&service.clone().oneshot(post_body(GENERATE, body)).await), PRO);
+    assert_eq!(models.asked(), [PRO]);
+}
+
+// === staying ===
+
+#[tokio::test(start_paused = true)]
+async fn it_stays_on_the_fallback_for_30_s_and_then_one_call_probes() {
+    let models = Models::new();
+    let (service, chains) = over(&models, chains());
+    stuck(&models, &service).await;
+    for _ in 0..29 {
+        advance(secs(1)).await;
+        let answer = call(&service).await;
+        assert_eq!(said(&answer), FLASH);
+        let outcome = outcome(&answer.unwrap());
+        assert_eq!((outcome.model(), outcome.attempts()), (Some(FLASH), 0), "nobody has counted");
+    }
+    assert_eq!(models.seen().await, [FLASH; 29]);
+    let report = &chains.snapshot()[0];
+    assert_eq!((report.current(), report.away_for()), (FLASH, Some(secs(29))));
+    let contexts = models.upstream.asked();
+    assert_eq!(contexts[3].context.as_ref().unwrap().models_left(), 2, "the first choice comes last");
+
+    // One probe, whoever comes meanwhile.
+    advance(secs(1)).await;
+    models.is(PRO, Mood::Hangs);
+    let mut probe = tokio_test::task::spawn(call(&service));
+    assert!(probe.poll().is_pending());
+    for _ in 0..5 {
+        assert_eq!(said(&call(&service).await), FLASH);
+    }
+    assert_eq!(models.seen().await[0], PRO);
+
+    // It is dropped, and the next one takes its place, at once; what fails renews the 30 s.
+    drop(probe);
+    assert_eq!(models.upstream.in_flight(), 0);
+    models.fails(PRO, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), FLASH);
+    assert_eq!(models.seen().await, [PRO, FLASH]);
+    advance(secs(30) - millis(1)).await;
+    assert_eq!(said(&call(&service).await), FLASH);
+    assert_eq!(models.seen().await, [FLASH]);
+
+    advance(millis(1)).await;
+    models.answers(PRO);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.asked(), [PRO, PRO]);
+    assert_eq!((chains.snapshot()[0].current(), chains.snapshot()[0].away_for()), (PRO, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_or_proves_nothing_leaves_its_place_to_the_next() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    stuck(&models, &service).await;
+    advance(secs(30)).await;
+    models.fails(PRO, Kind::InvalidRequest);
+    assert_eq!(said(&call(&service).await), PRO, "the caller's own mistake");
+    models.fails(PRO, Kind::EmptyResponse);
+    assert_eq!(said(&call(&service).await), FLASH);
+    models.is(PRO, Mood::Answers(|| panic!("on purpose")));
+    assert!(std::panic::AssertUnwindSafe(call(&service)).catch_unwind().await.is_err());
+    models.answers(PRO);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.asked(), [PRO, PRO, FLASH, PRO, PRO]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_stays_a_fallback_that_is_down_finds_a_first_choice_that_is_back() {
+    let models = Models::new();
+    let (service, chains) = over(&models, chains());
+    stuck(&models, &service).await;
+    models.fails(FLASH, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), LITE);
+    assert_eq!(models.seen().await, [FLASH, LITE]);
+    assert_eq!(current(&chains), LITE);
+    models.fails(LITE, Kind::Overloaded).answers(PRO);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.seen().await, [LITE, PRO]);
+    assert_eq!(current(&chains), PRO);
+
+    // All are down: the caller hears of the one that it asked for.
+    stuck(&models, &{
+        models.answers(FLASH);
+        service.clone()
+    })
+    .await;
+    models.fails(FLASH, Kind::ServerError).refuses(PRO, Kind::CircuitOpen);
+    let error = call(&service).await.unwrap_err();
+    assert!(find(&error).is_circuit_open());
+    assert_eq!(find(&error).outcome().model(), Some(PRO));
+    assert_eq!(models.asked(), [FLASH, LITE, PRO]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_it_stays_the_callers_own_mistake_is_judged_by_the_first_choice() {
+    for (kind, asked) in [
+        // It may be the fallback's own opinion.
+        (Kind::InvalidRequest, vec![FLASH, PRO]),
+        (Kind::QuotaMinute, vec![FLASH, PRO]),
+        (Kind::ContextTooLong, vec![FLASH, LITE, PRO]),
+        // It is not.
+        (Kind::PermissionDenied, vec![FLASH]),
+        (Kind::Connect, vec![FLASH]),
+    ] {
+        let models = Models::new();
+        let (service, _) = over(&models, chains());
+        stuck(&models, &service).await;
+        let went_back = asked.len() > 1;
+        models.fails(FLASH, kind).fails(LITE, kind).fails(PRO, Kind::InvalidRequest);
+        let answer = call(&service).await;
+        assert_eq!(models.asked(), asked, "{kind}");
+        assert_eq!(said(&answer), if went_back { PRO } else { FLASH });
+        let expected = if went_back { Kind::InvalidRequest } else { kind };
+        assert_eq!(outcome(&answer.unwrap()).failure().unwrap().kind(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_be_the_requests_own_does_not_make_it_stay() {
+    let mut suspected = Failure::local(Kind::ServerError, "internal");
+    suspected.mark_content_suspected();
+    for failure in [Failure::local(Kind::EmptyResponse, "empty"), suspected] {
+        let models = Models::new();
+        let (service, chains) = over(&models, chains());
+        models.is(PRO, Mood::Fails(failure));
+        assert_eq!(said(&call(&service).await), FLASH);
+        assert_eq!(current(&chains), PRO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_and_layers_of_one_handle_stay_together_and_chains_apart() {
+    let models = Models::new();
+    let (service, chains) = over(&models, chains().chain("gemini-3-pro-preview", [FLASH]));
+    let other = ModelFallbackLayer::new(chains.clone()).layer(models.upstream.clone());
+    stuck(&models, &service).await;
+    assert_eq!(said(&call(&other).await), FLASH);
+    assert_eq!(models.asked(), [FLASH]);
+    let reports = chains.snapshot();
+    let names: Vec<_> = reports.iter().map(|report| (report.model(), report.current())).collect();
+    assert_eq!(names, [(PRO, FLASH), ("gemini-3-pro-preview", "gemini-3-pro-preview")]);
+    assert!(format!("{chains:?}").contains(FLASH));
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_it_stays_can_be_set() {
+    for (sticky, stays) in [(secs(0), false), (secs(3), false), (secs(5), true), (std::time::Duration::MAX, true)] {
+        let models = Models::new();
+        let (service, _) = over(&models, chains().sticky(sticky));
+        stuck(&models, &service).await;
+        models.answers(PRO);
+        advance(secs(4)).await;
+        assert_eq!(said(&call(&service).await), if stays { FLASH } else { PRO }, "{sticky:?}");
+    }
+}
+
+// === between two models ===
+
+#[tokio::test(start_paused = true)]
+async fn the_failed_attempt_is_dropped_before_the_next_is_made() {
+    #[derive(Clone)]
+    struct OneAtATime(Upstream, Arc<AtomicBool>);
+
+    struct Held(Arc<AtomicBool>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.store(false, SeqCst);
+        }
+    }
+
+    impl Service<Request<Full<Bytes>>> for OneAtATime {
+        type Response = Response<AnyBody>;
+        type Error = BoxError;
+        type Future = std::pin::Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+            assert!(!self.1.load(SeqCst), "made ready while the attempt before is still there");
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+            assert!(!self.1.swap(true, SeqCst));
+            let held = Held(self.1.clone());
+            let mut answer = self.0.call(request);
+            Box::pin(std::future::poll_fn(move |cx| {
+                let _held = &held;
+                answer.as_mut().poll(cx)
+            }))
+        }
+    }
+
+    let models = Models::new();
+    models.fails(PRO, Kind::Overloaded).fails(FLASH, Kind::Overloaded);
+    let inner = OneAtATime(models.upstream.clone(), Arc::default());
+    let service = ModelFallbackLayer::new(chains().build().unwrap()).layer(inner);
+    assert_eq!(said(&service.oneshot(post(GENERATE)).await), LITE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_that_fails_between_models_gives_the_first_failure_back() {
+    #[derive(Clone)]
+    struct Once(Upstream);
+
+    impl Service<Request<Full<Bytes>>> for Once {
+        type Response = Response<AnyBody>;
+        type Error = BoxError;
+        type Future = <Upstream as Service<Request<Full<Bytes>>>>::Future;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+            std::task::Poll::Ready(if self.0.calls() == 0 { Ok(()) } else { Err("gone".into()) })
+        }
+
+        fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+            self.0.call(request)
+        }
+    }
+
+    let models = Models::new();
+    models.fails(PRO, Kind::Overloaded);
+    let service = ModelFallbackLayer::new(chains().build().unwrap()).layer(Once(models.upstream.clone()));
+    let answer = service.oneshot(post(GENERATE)).await;
+    assert_eq!(said(&answer), PRO);
+    let outcome = outcome(&answer.unwrap());
+    assert_eq!((outcome.failure().unwrap().kind(), outcome.attempts()), (Kind::Overloaded, 1));
+}
+
+// === settings ===
+
+#[test]
+fn settings_that_could_never_work_are_refused() {
+    let none: [&str; 0] = [];
+    let table = [
+        (Chains::builder().chain(PRO, none), "names no next model"),
+        (Chains::builder().larger(PRO, none), "names no next model"),
+        (Chains::builder().chain(PRO, [PRO]), "gemini-2.5-pro is in it twice"),
+        (Chains::builder().chain(PRO, [FLASH, FLASH]), "gemini-2.5-flash is in it twice"),
+        (Chains::builder().chain(PRO, [FLASH]).chain(PRO, [LITE]), "gemini-2.5-pro has two chains"),
+        (Chains::builder().larger(PRO, [FLASH]).larger(PRO, [LITE]), "gemini-2.5-pro has two lists"),
+        (Chains::builder().chain(PRO, ["models/gemini-2.5-flash"]), "\"models/gemini-2.5-flash\" cannot be"),
+        (Chains::builder().chain("tunedModels/t", [FLASH]), "\"tunedModels/t\" cannot be"),
+        (Chains::builder().chain(PRO, ["a b"]), "\"a b\" cannot be"),
+        (Chains::builder().chain("", [FLASH]), "\"\" cannot be"),
+    ];
+    for (builder, message) in table {
+        let error = builder.build().unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    // One model may be in several, and two may stand in for each other.
+    let chains = Chains::builder().chain(PRO, [FLASH]).chain(FLASH, [PRO]).larger(PRO, [FLASH]).build().unwrap();
+    assert_eq!(chains.snapshot().len(), 2);
+    assert!(Chains::builder().build().unwrap().snapshot().is_empty());
+}

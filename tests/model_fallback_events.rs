@@ -1,0 +1,94 @@
+//! What the fallback says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
+//! another thread that comes first answers for all.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use parking_lot::Mutex;
+use tower::{Layer, Service, service_fn};
+use tower_gemini::{ModelFallbackLayer, model_fallback::Chains};
+
+const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
+
+#[tokio::test(start_paused = true)]
+async fn a_move_staying_and_going_back_are_events() {
+    let events = Events::default();
+    let _default = tracing::subscriber::set_default(events.clone());
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = is_down.clone();
+    let chains = Chains::builder().chain("gemini-2.5-pro", ["gemini-3-flash", "gemini-2.5-flash"]).build().unwrap();
+    let mut service = ModelFallbackLayer::new(chains).layer(service_fn(move |request: Request<Full<Bytes>>| {
+        let fails = down.load(SeqCst) && request.uri().path().contains("pro");
+        async move {
+            let status = if fails { 503 } else { 200 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
+        }
+    }));
+    let call = || {
+        Request::post(format!("/v1beta/models/gemini-2.5-pro:generateContent?key={KEY}"))
+            .body(Full::from(r#"{"contents":[{"parts":[{"functionCall":{"name":"whispered"}}]}]}"#))
+            .unwrap()
+    };
+    // It moves and stays, stays there, and comes back after a probe.
+    service.call(call()).await.unwrap();
+    service.call(call()).await.unwrap();
+    is_down.store(false, SeqCst);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    service.call(call()).await.unwrap();
+    service.call(call()).await.unwrap();
+
+    let expected: [&[&str]; 4] = [
+        &["DEBUG", "to=\"gemini-3-flash\"", "what=\"a function call without thoughtSignature\""],
+        &["INFO", "from=\"gemini-2.5-pro\"", "to=\"gemini-2.5-flash\"", "attempts=1", "message=a call moves"],
+        &["WARN", "to=\"gemini-2.5-flash\"", "message=calls go to another model"],
+        &["INFO", "message=calls go to the model that they ask for again"],
+    ];
+    let events = events.0.lock();
+    assert_eq!(events.len(), expected.len(), "{events:#?}");
+    for (event, words) in events.iter().zip(expected) {
+        for words in words.iter().chain(&["model=\"gemini-2.5-pro\""]) {
+            assert!(event.contains(words), "no {words} in {event}");
+        }
+        assert!(!event.contains("AIza") && !event.contains("whispered"), "{event}");
+    }
+    assert!(
+        events[1].contains("reason=\"overloaded\"") || events[1].contains("reason=\"unavailable\""),
+        "{}",
+        events[1]
+    );
+}
+
+/// Keeps each event as one line.
+#[derive(Clone, Default)]
+struct Events(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Events {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("tower_gemini::model_fallback")
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = event.metadata().level().to_string();
+        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
+            line.push_str(&format!(" {field}={value:?}"));
+        });
+        self.0.lock().push(line);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
