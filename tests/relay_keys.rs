@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tower_gemini::{
     call::Operation,
     client::Client,
-    emulator::{Emulator, EmulatorBuilder, Server, Trouble, Visit, When},
+    emulator::{Emulator, EmulatorBuilder, Model, Server, Trouble, Visit, When},
 };
 
 use relay_process::{PATIENCE, Relay, refused_at};
@@ -256,7 +256,8 @@ async fn a_days_quota_and_none_at_all_are_never_asked_for_again_and_other_models
 #[tokio::test]
 async fn a_bad_key_is_used_three_times_at_most_and_callers_get_answers() {
     let bad = "[[keys]]\nname = \"bad\"\nkey = \"key-that-is-bad\"\nproject = \"p1\"\nweight = 1000\n";
-    let (emulator, _server, relay) = pair(Emulator::builder(), &format!("{bad}{KEYS}")).await;
+    let good = KEYS.replace("weight = 1000", "weight = 1");
+    let (emulator, _server, relay) = pair(Emulator::builder(), &format!("{bad}{good}")).await;
     let fingerprint = Emulator::fingerprint("key-that-is-bad");
     let of_the_bad_one = |emulator: &Emulator| emulator.count(|visit| visit.key.as_ref() == Some(&fingerprint));
     answers(&relay, FLASH, 30).await;
@@ -462,4 +463,109 @@ async fn a_file_that_the_relay_has_not_seen_made_is_looked_for_in_the_default_pr
     }
     assert_eq!(emulator.journal().len(), before + 5);
     answers(&relay, FLASH, 20).await;
+}
+
+// --- with the other layers ---
+
+#[tokio::test]
+async fn limits_are_each_projects_own_and_nobody_waits_while_another_has_room() {
+    let limits = "[limits.default]\nrpm = 2\n";
+    let (emulator, _server, relay) = pair(Emulator::builder(), &format!("{KEYS}{limits}")).await;
+    answers(&relay, FLASH, 4).await;
+    let journal = emulator.journal();
+    assert_eq!((asked(&journal, "p1", FLASH).len(), asked(&journal, "p2", FLASH).len()), (2, 2));
+    // Whoever has no minute to wait is told how long it would be.
+    let body = json!({ "contents": [{ "parts": [{ "text": "in a hurry" }] }] }).to_string();
+    let request = Request::post(format!("/v1beta/models/{FLASH}:generateContent")).header("x-server-timeout", "10");
+    let answer = send(&relay, request.body(Full::from(body)).unwrap()).await;
+    let seconds: u64 = answer.header("retry-after").expect("it says when").parse().unwrap();
+    assert_eq!((answer.status, (50..=61).contains(&seconds)), (429, true), "{seconds}");
+    assert_eq!(emulator.journal().len(), 4);
+}
+
+#[tokio::test]
+async fn a_misspelt_model_is_found_out_with_any_key_that_is_good() {
+    let bad = "[[keys]]\nname = \"bad\"\nkey = \"key-that-is-bad\"\nproject = \"p3\"\nweight = 1000000\n";
+    let (emulator, _server, relay) = pair(Emulator::builder(), &format!("{bad}{KEYS}")).await;
+    let answer = ask(&relay, "gemini-2.5-flsh", "hello").await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.error().contains("Did you mean gemini-2.5-flash?"), "{}", answer.error());
+    assert!(emulator.journal().iter().all(|visit| visit.operation == Operation::ListModels));
+}
+
+#[tokio::test]
+#[ignore = "takes a minute of real time; .ci/run runs it"]
+async fn a_key_that_is_good_again_is_found_out_and_serves() {
+    let emulator = Emulator::builder().trouble(When::always(), Trouble::expired_key());
+    let one = "[[keys]]\nkey = \"key-a-of-p1\"\nproject = \"p1\"\n[retry]\nbase_delay = \"1ms\"\n";
+    let (emulator, _server, relay) = pair(emulator, one).await;
+    for _ in 0..5 {
+        assert_ne!(ask(&relay, FLASH, "hello").await.status, 200);
+    }
+    assert_eq!(emulator.journal().len(), 3, "it is out");
+    emulator.clear_troubles();
+    assert_eq!(ask(&relay, FLASH, "hello").await.status, 403, "and stays out, whoever calls");
+    let looked_at = |journal: &[Visit]| journal.iter().any(|visit| visit.operation == Operation::ListModels);
+    timeout(Duration::from_secs(90), emulator.wait_for(looked_at)).await.expect("nobody looks at it");
+    let back = async {
+        while ask(&relay, FLASH, "hello").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, back).await.expect("it does not come back");
+    assert_eq!(emulator.journal().len(), 5, "one look, and one call");
+}
+
+#[tokio::test]
+async fn a_heavier_key_takes_more_of_the_load() {
+    let keys =
+        KEYS.replace("weight = 1000", "weight = 1").replace("\"key-c-of-p2\"", "\"key-c-of-p2\"\nweight = 100000");
+    let (emulator, _server, relay) = pair(Emulator::builder(), &keys).await;
+    answers(&relay, FLASH, 20).await;
+    assert!(asked(&emulator.journal(), "p2", FLASH).len() >= 18);
+}
+
+#[tokio::test]
+async fn it_stays_on_a_fallback_for_as_long_as_it_is_told() {
+    let overloaded = Emulator::builder().trouble(When::always().model(PRO), Trouble::overloaded());
+    let (emulator, _server, relay) = pair(overloaded, &format!("{KEYS}{FALLBACK}sticky = \"0s\"\n")).await;
+    let mut tried = 0;
+    for _ in 0..3 {
+        assert_eq!(ask(&relay, PRO, "hello").await.header("x-gemini-model"), Some(FLASH));
+        let pro = generated(&emulator, PRO);
+        assert!(pro > tried, "each call begins with the first model");
+        tried = pro;
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_for_one_model_goes_to_a_larger_one() {
+    let small = Model::new("small-1").input_token_limit(1_000);
+    let emulator = Emulator::builder().default_models().model(small);
+    let (emulator, _server, relay) =
+        pair(emulator, &format!("{KEYS}[fallback.larger]\n\"small-1\" = [{FLASH:?}]\n")).await;
+    let answer = ask(&relay, "small-1", "short").await;
+    assert_eq!((answer.status, answer.header("x-gemini-model")), (200, Some("small-1")));
+    let answer = ask(&relay, "small-1", &"a long story ".repeat(2_000)).await;
+    assert_eq!((answer.status, answer.header("x-gemini-model")), (200, Some(FLASH)));
+    assert_eq!(generated(&emulator, FLASH), 1);
+}
+
+#[tokio::test]
+async fn what_the_next_model_rejects_is_taken_out_where_it_is_told_so() {
+    const NEWER: &str = "gemini-3-pro-preview";
+    let body = json!({
+        "contents": [{ "parts": [{ "text": "hello" }] }],
+        "generationConfig": { "thinkingConfig": { "thinkingLevel": "high" } },
+    })
+    .to_string();
+    for (strip, status) in [(false, 503), (true, 200)] {
+        let overloaded = Emulator::builder().trouble(When::always().model(NEWER), Trouble::overloaded());
+        let models = overloaded.default_models().model(Model::new(NEWER));
+        let fallback = format!("[fallback]\n{NEWER:?} = [{FLASH:?}]\nstrip = {strip}\n");
+        let (emulator, _server, relay) = pair(models, &format!("{KEYS}{fallback}")).await;
+        let request = Request::post(format!("/v1beta/models/{NEWER}:generateContent"));
+        assert_eq!(send(&relay, request.body(Full::from(body.clone())).unwrap()).await.status, status);
+        assert_eq!(generated(&emulator, FLASH), usize::from(strip));
+    }
 }
