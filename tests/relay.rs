@@ -58,7 +58,7 @@ async fn the_documented_settings_are_accepted() {
     let documented = r#"
         upstream = "https://generativelanguage.googleapis.com"   # or "emulator"
         max_body = "32MiB"
-        [[keys]]                            # the first one is used
+        [[keys]]
         name = "a"
         key = "env:PATH"                    # a variable that is surely set
         project = "p1"
@@ -97,8 +97,8 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("\n[retry]\nmax_atempts = 8", "3:1", &["[retry]", "did you mean max_attempts?", "persistent, base_delay"]),
         ("total = \"5s\"", "1:1", &["belongs in [timeout]"]),
         ("[retry]\nupstream = \"emulator\"", "2:1", &["belongs above all sections"]),
-        ("[zzz]", "1:2", &["no setting of the top level", "keys, retry, timeout"]),
-        ("[[keys]]\nkey = \"k\"\nweight = 3", "3:1", &["[[keys]]", "name, key, project"]),
+        ("[zzz]", "1:2", &["no setting of the top level", "keys, fallback, retry, timeout"]),
+        ("[[keys]]\nkey = \"k\"\nheavy = 3", "3:1", &["[[keys]]", "name, key, project"]),
         // Types.
         ("listen = 8787", "1:10", &["is a whole number", "127.0.0.1:8787"]),
         ("retry = 3", "1:9", &["a section, [retry]"]),

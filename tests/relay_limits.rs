@@ -73,10 +73,14 @@ async fn status(relay: &Relay, request: Request<Full<Bytes>>) -> StatusCode {
 
 /// What is said of a call that is refused for its quota, here and not upstream.
 async fn refusal(relay: &Relay, request: Request<Full<Bytes>>) -> String {
+    refusal_of("rate_limit", relay, request).await
+}
+
+async fn refusal_of(layer: &str, relay: &Relay, request: Request<Full<Bytes>>) -> String {
     let response = send(client(relay), request).await;
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
     let answer = json_of(response).await;
-    assert_eq!(answer["error"]["details"][0]["metadata"]["layer"], "rate_limit", "{answer}");
+    assert_eq!(answer["error"]["details"][0]["metadata"]["layer"], layer, "{answer}");
     answer["error"]["message"].as_str().unwrap().to_owned()
 }
 
@@ -308,15 +312,16 @@ async fn tokens_are_counted_too() {
 }
 
 #[tokio::test]
-async fn without_limits_the_first_refusal_teaches_them() {
+async fn without_limits_the_first_refusal_of_the_upstream_is_the_last() {
     let limits = Limits::new().requests_per_minute(2);
     let (emulator, _server, relay) = pair(Emulator::builder().limits(limits), "[retry]\nmax_attempts = 1\n").await;
     for expected in [200, 200, 429] {
         assert_eq!(status(&relay, impatient(FLASH)).await, expected);
     }
     assert_eq!(emulator.journal().len(), 3);
-    let message = refusal(&relay, impatient(FLASH)).await;
-    assert!(message.contains("2 of 2 requests a minute") && message.contains("the upstream has refused"), "{message}");
+    // The limiter has learned the limit, but the pool comes first: it has nobody left who could be asked.
+    let message = refusal_of("key_pool", &relay, impatient(FLASH)).await;
+    assert!(message.contains("gemini-2.5-flash") && message.contains("of p1: cooling for another"), "{message}");
     assert_eq!(status(&relay, impatient(PRO)).await, StatusCode::OK, "another model");
     assert_eq!(emulator.journal().len(), 4, "the refused one was not sent");
 }

@@ -61,10 +61,12 @@ fn python() -> Command {
 }
 
 /// What both of Google's scripts get from the upstream: generate, stream, chat (in two turns), count tokens, embed, list
-/// (on two pages), and the list for a misspelt model, which is not sent.
+/// (on two pages), a file (in two steps, and its tokens, which only the upstream can count) with what is done to it, a
+/// cached content likewise, and the list for a misspelt model, which is not sent.
 fn google_genai() -> Vec<u16> {
     let [generate, stream, chat, count, embed, list] = [OVERLOADED_TWICE; 6];
-    [&generate[..], &stream, &chat, &[200], &count, &embed, &list, &[200], &LIST].concat()
+    let [files, caches] = [[200; 7].as_slice(), &[200; 3]];
+    [&generate[..], &stream, &chat, &[200], &count, &embed, &list, &[200], files, caches, &LIST].concat()
 }
 
 /// Runs a script against a relay, and holds what reached the upstream against `attempts`.
@@ -97,7 +99,8 @@ async fn check(mut process: Command, script: &str, attempts: &[u16]) {
 
     let journal = emulator.journal();
     let statuses: Vec<_> = journal.iter().map(|visit| visit.status.unwrap().as_u16()).collect();
-    assert_eq!(statuses, attempts, "{}", said[0]);
+    let paths: Vec<_> = journal.iter().map(|visit| &*visit.path).collect();
+    assert_eq!(statuses, attempts, "{paths:#?}{}", said[0]);
     let ours = Emulator::fingerprint("key-of-the-relay");
     assert!(
         journal.iter().all(|visit| visit.key.as_ref() == Some(&ours)),

@@ -13,10 +13,18 @@
 //! listen = "127.0.0.1:8787"          # port 0: any
 //! upstream = "https://generativelanguage.googleapis.com"   # or "emulator"
 //! max_body = "32MiB"
-//! [[keys]]                            # the first one is used
-//! name = "a"
+//! default_project = "p1"              # of files and cached contents that the relay has not seen made; the first key's
+//! [[keys]]                            # any number of them
+//! name = "a"                          # for messages; a key itself is never shown
 //! key = "env:GEMINI_API_KEY"          # or the key itself
-//! project = "p1"
+//! project = "p1"                      # keys of one project share its quota
+//! weight = 1                          # how much of the load it takes beside others
+//! [fallback]                          # no model has one unless it is given; a call names the model that answered
+//! "gemini-2.5-pro" = ["gemini-2.5-flash"]   # in x-gemini-model; these follow where it fails for everybody
+//! sticky = "30s"                      # how long calls stay there before one of them tries the first again
+//! strip = false                       # true: take out of a request what the next model would reject
+//! [fallback.larger]                   # where only the context is too long
+//! "gemma-3-27b-it" = ["gemini-2.5-flash"]
 //! [retry]
 //! max_attempts = 8
 //! persistent = false                  # true: up to 60 attempts on 503, at most 8 s apart, within the total time
@@ -50,7 +58,7 @@
 //! burst = 2
 //! ```
 //!
-//! (The limits have no defaults; the numbers are examples.)
+//! (Keys, fallbacks and limits have no defaults; what stands there are examples.)
 //!
 //! `stack.rs` is the part worth copying. SDKs are pointed at the relay by their base URL, with any key: it never goes on.
 
@@ -61,7 +69,8 @@ use clap::Parser;
 use crate::settings::Settings;
 
 mod breaker;
-mod credentials;
+mod fallback;
+mod keys;
 mod limits;
 mod linger;
 mod precheck;

@@ -8,7 +8,7 @@ use http::{
     },
 };
 
-use crate::{credentials::without_credentials, linger::linger};
+use crate::linger::linger;
 
 /// RFC 9110, section 7.6.1, with the two that are in no RFC; and `Expect`, which hyper has answered by now.
 const OF_ONE_CONNECTION: [HeaderName; 11] = [
@@ -25,7 +25,9 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-const X_GOOG_UPLOAD_URL: HeaderName = HeaderName::from_static("x-goog-upload-url");
+/// Where an upload goes on, and where it is asked how far it is: absolute addresses.
+const OF_AN_UPLOAD: [HeaderName; 2] =
+    [HeaderName::from_static("x-goog-upload-url"), HeaderName::from_static("x-goog-upload-control-url")];
 
 /// Strips both ways, and leads uploads back through the relay.
 pub(crate) async fn pass(request: Request, next: Next) -> Response {
@@ -34,8 +36,14 @@ pub(crate) async fn pass(request: Request, next: Next) -> Response {
     let relay = Relay::of(&request);
     let mut response = next.run(request).await;
     strip(response.headers_mut());
-    if let Some(url) = response.headers().get(X_GOOG_UPLOAD_URL).and_then(|url| relay.in_place_of(url)) {
-        response.headers_mut().insert(X_GOOG_UPLOAD_URL, url);
+    for name in &OF_AN_UPLOAD {
+        if let Some(url) = response.headers().get(name).map(|url| relay.in_place_of(url)) {
+            match url {
+                Some(url) => response.headers_mut().insert(name, url),
+                // What cannot be read may lead anywhere.
+                None => response.headers_mut().remove(name),
+            };
+        }
     }
     response
 }
@@ -62,14 +70,17 @@ impl Relay {
         Self { scheme: if encrypted { "https" } else { "http" }, authority: authority.map(str::to_owned) }
     }
 
-    /// An upload goes on at an absolute address, which would lead the caller, and the caller's key, past the relay.
+    /// An upload goes on at an absolute address, which would lead the caller, and the caller's key, past the relay. The
+    /// upstream may repeat the relay's key in it.
     fn in_place_of(&self, url: &HeaderValue) -> Option<HeaderValue> {
         let uri: Uri = url.to_str().ok()?.parse().ok()?;
-        let uri = without_credentials(&uri).unwrap_or(uri);
-        let path = uri.path_and_query()?;
+        let is_key = |pair: &&str| pair.starts_with("key=") || pair.starts_with("access_token=");
+        let query: Vec<_> =
+            uri.query().into_iter().flat_map(|query| query.split('&')).filter(|pair| !is_key(pair)).collect();
+        let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), query.join("&")) };
         match &self.authority {
             Some(authority) => format!("{}://{authority}{path}", self.scheme).parse().ok(),
-            None => path.as_str().parse().ok(),
+            None => path.parse().ok(),
         }
     }
 }

@@ -3,14 +3,14 @@
 //! Everything that can be wrong is found at the start, all of it at once, and each mistake names its line and what would
 //! be right. What is read is what is used: a URL has become a client, a table of retries a policy.
 
-use std::{env, fmt, fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{fmt, fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
 use bytes::Bytes;
-use http::HeaderValue;
 use http_body_util::Empty;
 use tower_gemini::{
     circuit_breaker::Breakers,
     client::{Client, ClientBuilder, DEVELOPER_API},
+    model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, LimiterBuilder},
     replay::ReplayLayer,
     retry::{OnOpen, RetryPolicy},
@@ -19,7 +19,9 @@ use tower_gemini::{
 };
 
 use crate::{
-    breaker, limits, precheck,
+    breaker, fallback,
+    keys::{self, Keys},
+    limits, precheck,
     toml_file::{Mistakes, Section, Value},
 };
 
@@ -28,13 +30,14 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) upstream: Upstream,
     pub(crate) max_body: usize,
-    pub(crate) key: Key,
+    pub(crate) keys: Keys,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Timeouts,
     pub(crate) limits: LimiterBuilder,
     /// `None`: calls go to a model that is down, too.
     pub(crate) breaker: Option<Breakers>,
     pub(crate) precheck: TokenPrecheckLayer,
+    pub(crate) fallback: ModelFallbackLayer,
     /// What is not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
 }
@@ -47,13 +50,6 @@ pub(crate) enum Upstream {
     Address(ClientBuilder),
 }
 
-/// The key that goes upstream in place of the caller's own.
-pub(crate) struct Key {
-    /// Marked as sensitive, so that no log shows it.
-    pub(crate) header: HeaderValue,
-    pub(crate) project: String,
-}
-
 pub(crate) struct Timeouts {
     pub(crate) total: Duration,
     pub(crate) attempt: Duration,
@@ -63,8 +59,25 @@ pub(crate) struct Timeouts {
 
 /// The names of each section, `""` being the top level.
 const NAMES: &[(&str, &[&str])] = &[
-    ("", &["listen", "upstream", "max_body", "keys", "retry", "timeout", "limits", "breaker", "precheck"]),
-    ("keys", &["name", "key", "project"]),
+    (
+        "",
+        &[
+            "listen",
+            "upstream",
+            "max_body",
+            "default_project",
+            "keys",
+            "fallback",
+            "retry",
+            "timeout",
+            "limits",
+            "breaker",
+            "precheck",
+        ],
+    ),
+    ("keys", &["name", "key", "project", "weight"]),
+    ("fallback", &["\"gemini-2.5-pro\" or any other model", "sticky", "strip", "larger"]),
+    ("fallback.larger", &["\"gemini-2.5-pro\" or any other model"]),
     ("retry", &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"]),
     ("timeout", &["total", "attempt", "first_event", "idle"]),
     ("precheck", &["enabled", "on_unknown_model", "max_output", "count_tokens"]),
@@ -75,9 +88,6 @@ const NAMES: &[(&str, &[&str])] = &[
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8787);
 
-/// The only key that the embedded emulator knows when no other is given.
-const DEMO_KEY: &str = "demo-key";
-
 impl Settings {
     /// Without a file: the emulator answers, so that a first try needs no key.
     pub(crate) fn built_in() -> Self {
@@ -85,12 +95,13 @@ impl Settings {
             listen: LISTEN,
             upstream: Upstream::Emulator,
             max_body: ReplayLayer::MAX_BODY,
-            key: Key::demo(),
+            keys: Keys::demo(),
             retry: RetryPolicy::default(),
             timeout: Timeouts::default(),
             limits: Limiter::builder(),
             breaker: Some(Breakers::new()),
             precheck: TokenPrecheckLayer::default(),
+            fallback: ModelFallbackLayer::disabled(),
             remarks: Vec::new(),
         }
     }
@@ -127,10 +138,15 @@ impl Settings {
         let precheck = file.section("precheck", &mut mistakes);
         let precheck =
             precheck.map_or_else(TokenPrecheckLayer::default, |section| precheck::read(section, &mut mistakes));
+        let fallback = file.section("fallback", &mut mistakes);
+        let fallback =
+            fallback.map_or_else(ModelFallbackLayer::disabled, |section| fallback::read(section, &mut mistakes));
         let keys_at = file.end();
-        let keys = file.sections("keys", &mut mistakes);
-        let given = keys.len();
-        let keys: Vec<_> = keys.into_iter().filter_map(|section| Key::read(section, &mut mistakes)).collect();
+        let spanned = |value: &Value<'_>| Ok((plain_text(value)?, value.span()));
+        let default_project = file.get("default_project", spanned, &mut mistakes);
+        let sections = file.sections("keys", &mut mistakes);
+        let given = sections.len();
+        let keys = keys::read(sections, default_project, &mut mistakes, &mut remarks);
         file.finish(&mut mistakes);
 
         // A wrong upstream has been complained of; it need not make a missing key look wrong too.
@@ -143,26 +159,9 @@ impl Settings {
                  `key = \"env:GEMINI_API_KEY\"`, or set upstream = \"emulator\"",
             );
         }
-        if given > 1 {
-            remarks.push(format!("of the {given} keys only the first is used as yet"));
-        }
-        let key = keys.into_iter().next().unwrap_or_else(Key::demo);
+        let keys = if given == 0 { Keys::demo() } else { keys };
         mistakes.none()?;
-        Ok(Self { listen, upstream, max_body, key, retry, timeout, limits, breaker, precheck, remarks })
-    }
-}
-
-impl Key {
-    fn demo() -> Self {
-        Self { header: HeaderValue::from_static(DEMO_KEY), project: "demo".to_owned() }
-    }
-
-    fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Self> {
-        section.get("name", plain_text, mistakes);
-        let project = section.get("project", plain_text, mistakes);
-        let header = section.require("key", "key = \"env:GEMINI_API_KEY\", or the key itself", key, mistakes);
-        section.finish(mistakes);
-        Some(Self { header: header?, project: project.unwrap_or_else(|| "default".to_owned()) })
+        Ok(Self { listen, upstream, max_body, keys, retry, timeout, limits, breaker, precheck, fallback, remarks })
     }
 }
 
@@ -258,38 +257,7 @@ fn upstream(value: &Value<'_>) -> Result<Upstream, String> {
     }
 }
 
-fn key(value: &Value<'_>) -> Result<HeaderValue, String> {
-    let text = value.text("the key itself, or \"env:\" and the name of a variable that holds it")?;
-    let (key, place) = match text.strip_prefix("env:") {
-        None => (text.to_owned(), "the key".to_owned()),
-        Some(name) => match env::var(name) {
-            Ok(key) => (key, format!("the key in the environment variable {name}")),
-            Err(env::VarError::NotPresent) => {
-                return Err(format!(
-                    "the environment variable {name} is not set: `export {name}=…`, or write the key itself"
-                ));
-            }
-            Err(env::VarError::NotUnicode(_)) => {
-                return Err(format!("the environment variable {name} holds something that is no text"));
-            }
-        },
-    };
-    // What it says never shows the key.
-    let key = key.trim();
-    if key.is_empty() {
-        return Err(format!("{place} is empty"));
-    }
-    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(format!(
-            "{place} has blanks or characters in it that no key has: keys are letters, digits, - _ and ."
-        ));
-    }
-    let mut header = HeaderValue::from_str(key).map_err(|_| format!("{place} cannot go into a header"))?;
-    header.set_sensitive(true);
-    Ok(header)
-}
-
-fn plain_text(value: &Value<'_>) -> Result<String, String> {
+pub(crate) fn plain_text(value: &Value<'_>) -> Result<String, String> {
     match value.text("a text, like \"a\"")? {
         "" => Err("is empty; it is a text, like \"a\"".to_owned()),
         text => Ok(text.to_owned()),

@@ -112,6 +112,28 @@ impl<'i> Section<'i> {
         }
     }
 
+    /// `[section.name]`; `names` knows it by that name as a whole.
+    pub(crate) fn subsection(
+        &mut self,
+        name: &'static str,
+        whole: &'static str,
+        mistakes: &mut Mistakes,
+    ) -> Option<Self> {
+        let section = self.section(name, mistakes)?;
+        Some(Section { name: whole, title: format!("[{whole}]"), ..section })
+    }
+
+    /// Whatever has not been asked for, in the file's order: names that are the user's own.
+    pub(crate) fn rest(&mut self) -> Vec<Entry<'i>> {
+        let entry = |(key, value): (Spanned<_>, _)| {
+            let (named_at, name): (_, std::borrow::Cow<'_, str>) = (key.span(), key.into_inner());
+            Entry { named_at, name: name.into_owned(), value: Value(value) }
+        };
+        let mut rest: Vec<_> = mem::take(&mut self.table).into_iter().map(entry).collect();
+        rest.sort_by_key(|entry| entry.named_at.start);
+        rest
+    }
+
     /// `[[name]]`
     pub(crate) fn sections(&mut self, name: &'static str, mistakes: &mut Mistakes) -> Vec<Section<'i>> {
         let Some(value) = self.table.remove(name) else { return Vec::new() };
@@ -186,7 +208,7 @@ impl<'i> Section<'i> {
         }
     }
 
-    fn unknown(&self, name: &str) -> String {
+    pub(crate) fn unknown(&self, name: &str) -> String {
         let own = self.names.iter().find(|(section, _)| *section == self.name).map_or(&[][..], |(_, names)| names);
         let elsewhere = self.names.iter().find(|(_, names)| names.contains(&name)).map(|(section, _)| section);
         let nearest =
@@ -207,6 +229,13 @@ pub(crate) struct Table<'i> {
     pub(crate) name: String,
     pub(crate) named_at: Range<usize>,
     pub(crate) section: Section<'i>,
+}
+
+/// A setting with a name of the user's own.
+pub(crate) struct Entry<'i> {
+    pub(crate) name: String,
+    pub(crate) named_at: Range<usize>,
+    pub(crate) value: Value<'i>,
 }
 
 /// A name as TOML has it: in quotes, unless it needs none.
@@ -235,6 +264,28 @@ impl Value<'_> {
         let integer = self.0.get_ref().as_integer().ok_or_else(|| self.other_than(right))?;
         i64::from_str_radix(integer.as_str(), integer.radix())
             .map_err(|_| format!("{integer} is too large; it is {right}"))
+    }
+
+    /// A list of texts, each with its place.
+    pub(crate) fn texts(&self, right: &str) -> Result<Vec<(Range<usize>, Result<String, String>)>, String> {
+        let list = self.0.get_ref().as_array().ok_or_else(|| self.other_than(right))?;
+        let text = |value: &Spanned<DeValue<'_>>| match value.get_ref().as_str() {
+            Some(text) => Ok(text.to_owned()),
+            None => Err(format!("is {} in the list; it is {right}", kind(value.get_ref()))),
+        };
+        Ok(list.iter().map(|value| (value.span(), text(value))).collect())
+    }
+
+    /// What a name goes on with that has dots and was not quoted.
+    pub(crate) fn dotted(&self) -> Option<String> {
+        let (name, value) = self.0.get_ref().as_table()?.iter().next()?;
+        let mut dotted = name.get_ref().to_string();
+        let mut value = value.get_ref();
+        while let Some((name, inner)) = value.as_table().and_then(|table| table.iter().next()) {
+            dotted = format!("{dotted}.{}", name.get_ref());
+            value = inner.get_ref();
+        }
+        Some(dotted)
     }
 
     fn other_than(&self, right: &str) -> String {

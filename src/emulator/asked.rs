@@ -1,8 +1,9 @@
 //! What a request asks: its body read, as far as the answer depends on it.
 
+use http::request::Parts;
 use serde_json::Value;
 
-use super::errors::ApiError;
+use super::{errand::Errand, errors::ApiError, journal::cut};
 use crate::call::{Call, Operation, Surface};
 
 /// A request's body, understood.
@@ -13,6 +14,7 @@ pub(super) enum Asked {
     Embed(Embedding),
     ListModels { page_size: usize, from: usize },
     GetModel,
+    Errand(Errand),
 }
 
 /// What is to be answered or counted.
@@ -23,6 +25,8 @@ pub(super) struct Prompt {
     /// Where in it the last turn begins.
     last_turn: usize,
     pub(super) tokens: u64,
+    /// The API's own files and cached contents that it names, `files/abc`.
+    pub(super) things: Vec<String>,
     pub(super) wants_thoughts: bool,
     pub(super) wants_usage: bool,
 }
@@ -50,7 +54,7 @@ const MAX_TEXTS: usize = 2_048;
 
 impl Asked {
     /// `None` is a path that the emulator does not serve.
-    pub(super) fn read(call: &Call, query: Option<&str>, body: &[u8]) -> Option<Result<Self, ApiError>> {
+    pub(super) fn read(call: &Call, head: &Parts, body: &[u8]) -> Option<Result<Self, ApiError>> {
         use Operation::{
             BatchEmbedContents, CountTokens, EmbedContent, GenerateContent, GetModel, ListModels, Predict,
         };
@@ -61,7 +65,10 @@ impl Asked {
         };
         let json = || serde_json::from_slice::<Value>(body).map_err(|error| malformed(body, &error)).and_then(object);
         Some(match call.operation() {
-            ListModels => Self::list(query),
+            ListModels => {
+                let page = page_of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE);
+                page.map(|(page_size, from)| Self::ListModels { page_size, from })
+            }
             GetModel => Ok(Self::GetModel),
             GenerateContent if open_ai => json().and_then(|body| Prompt::from_messages(&body)).map(Self::Generate),
             GenerateContent => json().and_then(|body| Prompt::checked(&body, call.surface())).map(Self::Generate),
@@ -71,7 +78,7 @@ impl Asked {
             Predict if call.surface() == Surface::Vertex => {
                 json().and_then(|body| Embedding::from_instances(&body)).map(Self::Embed)
             }
-            _ => return None,
+            _ => return Errand::read(call.surface(), head, body).map(|errand| errand.map(Self::Errand)),
         })
     }
 
@@ -79,7 +86,8 @@ impl Asked {
         match self {
             Self::Generate(prompt) | Self::Count(prompt) => prompt.tokens,
             Self::Embed(embedding) => embedding.tokens,
-            Self::ListModels { .. } | Self::GetModel => 0,
+            Self::Errand(Errand::Cache { tokens, .. }) => *tokens,
+            Self::ListModels { .. } | Self::GetModel | Self::Errand(_) => 0,
         }
     }
 
@@ -96,30 +104,36 @@ impl Asked {
         match self {
             Self::Generate(prompt) | Self::Count(prompt) => &prompt.text,
             Self::Embed(embedding) => embedding.texts.first().map_or("", String::as_str),
-            Self::ListModels { .. } | Self::GetModel => "",
+            Self::ListModels { .. } | Self::GetModel | Self::Errand(_) => "",
         }
     }
 
-    fn list(query: Option<&str>) -> Result<Self, ApiError> {
-        let parameter = |name: &str| {
-            let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value)
-        };
-        let page_size = match parameter("pageSize").map(str::parse::<usize>) {
-            None | Some(Ok(0)) => PAGE_SIZE,
-            Some(Ok(size)) => size.min(MAX_PAGE_SIZE),
-            Some(Err(_)) => {
-                let what = "Invalid value at 'page_size' (TYPE_INT32)";
-                return Err(ApiError::invalid_argument(what));
-            }
-        };
-        let from = match parameter("pageToken").map(|token| token.strip_prefix("from-").map(str::parse::<usize>)) {
-            None => 0,
-            Some(Some(Ok(from))) => from,
-            Some(_) => return Err(ApiError::invalid_argument("Page token is not valid.")),
-        };
-        Ok(Self::ListModels { page_size, from })
+    /// The files and cached contents that it names.
+    pub(super) fn things(&self) -> &[String] {
+        match self {
+            Self::Generate(prompt) | Self::Count(prompt) => &prompt.things,
+            _ => &[],
+        }
     }
+}
+
+/// How many of a list are asked for, and from which on.
+pub(super) fn page_of(query: Option<&str>, page_size: usize, max: usize) -> Result<(usize, usize), ApiError> {
+    let parameter = |name: &str| {
+        let mut pairs = query?.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, value)| *key == name && !value.is_empty()).map(|(_, value)| value)
+    };
+    let page_size = match parameter("pageSize").map(str::parse::<usize>) {
+        None | Some(Ok(0)) => page_size,
+        Some(Ok(size)) => size.min(max),
+        Some(Err(_)) => return Err(ApiError::invalid_argument("Invalid value at 'page_size' (TYPE_INT32)")),
+    };
+    let from = match parameter("pageToken").map(|token| token.strip_prefix("from-").map(str::parse::<usize>)) {
+        None => 0,
+        Some(Some(Ok(from))) => from,
+        Some(_) => return Err(ApiError::invalid_argument("Page token is not valid.")),
+    };
+    Ok((page_size, from))
 }
 
 pub(super) fn page_token(from: usize) -> String {
@@ -179,8 +193,9 @@ impl Prompt {
         }
     }
 
-    fn of(request: &Value) -> Self {
+    pub(super) fn of(request: &Value) -> Self {
         let mut prompt = Self::default();
+        prompt.name_thing(member(request, "cachedContent", "cached_content"));
         if let Some(instruction) = member(request, "systemInstruction", "system_instruction") {
             prompt.add_content(instruction);
         }
@@ -216,6 +231,8 @@ impl Prompt {
         }
         let options = body.get("stream_options").and_then(|options| options.get("include_usage"));
         prompt.wants_usage = options == Some(&Value::Bool(true));
+        let google = body.get("extra_body").unwrap_or(body).get("google");
+        prompt.name_thing(google.and_then(|google| member(google, "cachedContent", "cached_content")));
         Ok(prompt)
     }
 
@@ -234,9 +251,26 @@ impl Prompt {
                 .find_map(|name| part.get(name))
             {
                 Some(function) => self.tokens += tokens_of(&function.to_string()),
-                None => self.tokens += TOKENS_OF_MEDIA,
+                None => {
+                    self.tokens += TOKENS_OF_MEDIA;
+                    let file = member(part, "fileData", "file_data");
+                    self.name_thing(file.and_then(|file| member(file, "fileUri", "file_uri")));
+                }
             },
         }
+    }
+
+    /// Of an address, what stands behind the API's version; addresses elsewhere are nobody's.
+    fn name_thing(&mut self, name: Option<&Value>) {
+        let Some(name) = name.and_then(Value::as_str) else { return };
+        let is_here = ["files/", "cachedContents/"].iter().any(|collection| name.starts_with(collection));
+        let at = ["/v1beta/files/", "/v1/files/", "/v1alpha/files/"].into_iter().find_map(|files| name.find(files));
+        let thing = match at {
+            _ if is_here => name,
+            Some(at) => name[at..].splitn(3, '/').nth(2).unwrap_or_default(),
+            None => return,
+        };
+        self.things.push(cut(thing, 512));
     }
 
     fn add_text(&mut self, text: &str) {
@@ -327,7 +361,7 @@ pub(super) fn tokens_of(text: &str) -> u64 {
 
 // === JSON as Google reads it: camelCase or snake_case, one element or an array of them ===
 
-fn member<'a>(value: &'a Value, camel: &str, snake: &str) -> Option<&'a Value> {
+pub(super) fn member<'a>(value: &'a Value, camel: &str, snake: &str) -> Option<&'a Value> {
     value.get(camel).or_else(|| value.get(snake)).filter(|value| !value.is_null())
 }
 
@@ -349,10 +383,14 @@ mod tests {
 
     use super::*;
 
+    fn head(uri: http::Uri) -> Parts {
+        http::Request::post(uri).body(()).unwrap().into_parts().0
+    }
+
     fn read(uri: &str, body: &str) -> Result<Asked, String> {
         let uri = uri.parse::<http::Uri>().unwrap();
         let call = Call::new(&Method::POST, &uri).read_body(body.as_bytes());
-        Asked::read(&call, uri.query(), body.as_bytes()).unwrap().map_err(|error| error.line())
+        Asked::read(&call, &head(uri), body.as_bytes()).unwrap().map_err(|error| error.line())
     }
 
     #[test]
@@ -401,10 +439,7 @@ mod tests {
 
     #[test]
     fn a_list_is_paged() {
-        let list = |query| match Asked::list(query) {
-            Ok(Asked::ListModels { page_size, from }) => Some((page_size, from)),
-            _ => None,
-        };
+        let list = |query| page_of(query, PAGE_SIZE, MAX_PAGE_SIZE).ok();
         assert_eq!(list(None), Some((50, 0)));
         assert_eq!(list(Some("pageSize=5000&pageToken=from-7")), Some((1000, 7)));
         assert_eq!(list(Some("pageSize=two")), None);
@@ -415,7 +450,7 @@ mod tests {
         #[test]
         fn no_body_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let uri = "/v1beta/models/m:generateContent".parse::<http::Uri>().unwrap();
-            let _ = Asked::read(&Call::new(&Method::POST, &uri), None, &body);
+            let _ = Asked::read(&Call::new(&Method::POST, &uri), &head(uri), &body);
         }
 
         #[test]
@@ -423,7 +458,7 @@ mod tests {
             let body = keys.iter().rev().fold("1".to_owned(), |inner, key| format!("{{\"{key}\": [{inner}, null]}}"));
             for path in ["/v1/models/m:generateContent", "/v1/models/m:batchEmbedContents", "/v1/openai/chat/completions"] {
                 let uri = path.parse::<http::Uri>().unwrap();
-                let _ = Asked::read(&Call::new(&Method::POST, &uri), None, body.as_bytes());
+                let _ = Asked::read(&Call::new(&Method::POST, &uri), &head(uri), body.as_bytes());
             }
         }
     }

@@ -129,6 +129,15 @@ impl ApiError {
         )
     }
 
+    /// Of a file or cached content that is another project's, or gone, or never was: Google tells none from the other.
+    pub(super) fn not_yours(name: &str) -> Self {
+        let message = match name.strip_prefix("files/") {
+            Some(id) => format!("You do not have permission to access the File {id} or it may not exist."),
+            None => "CachedContent not found (or permission denied)".to_owned(),
+        };
+        Self::new(403, "PERMISSION_DENIED", message)
+    }
+
     // --- credentials ---
 
     pub(super) fn many_credentials() -> Self {

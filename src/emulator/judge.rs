@@ -8,6 +8,7 @@ use super::{
     Shared,
     asked::Asked,
     credentials::{Credential, DEFAULT_PROJECT, Fingerprint},
+    errand::Errand,
     errors::{ApiError, Envelope},
     journal::{Guard, Visit, cut},
     model::Model,
@@ -63,7 +64,7 @@ impl Case<'_> {
         let too_large = body.len() > self.shared.settings.body_limit;
         let asked = match too_large {
             true => Some(Err(ApiError::payload_too_large(self.shared.settings.body_limit))),
-            false => Asked::read(self.call, self.head.uri.query(), body),
+            false => Asked::read(self.call, self.head, body),
         };
         let (text, tokens) = match &asked {
             Some(Ok(asked)) => (asked.text(), asked.tokens()),
@@ -77,16 +78,20 @@ impl Case<'_> {
             return Ok(plan);
         }
         let Some(asked) = asked else { return Ok(Plan::unknown_path()) };
-        let caller = self.authenticate(credential)?;
+        let caller = self.identify(&asked, credential)?;
         self.guard.write(|visit| visit.project = Some(caller.project.to_string()));
         let asked = asked?;
         self.check_deadline()?;
-        let model = self.find_model()?;
+        let model = match &asked {
+            Asked::Errand(errand) => self.find_model_of(errand)?,
+            _ => self.find_model()?,
+        };
 
         let bad_key = self.strike(Stage::Key, Some(&caller), asked.text());
         if let Some(plan) = bad_key.and_then(|trouble| self.outright(&trouble, Some(&caller), model)) {
             return Ok(plan);
         }
+        self.find_things(&asked, &caller)?;
         if let Some(model) = model.filter(|_| self.call.pays_quota()) {
             self.pay(&caller, model, tokens)?;
             // As observed, what is too long has been paid for all the same.
@@ -116,6 +121,21 @@ impl Case<'_> {
     }
 
     // --- the checks ---
+
+    /// Who asks: the key says it, or the secret address of an upload.
+    fn identify<'a>(
+        &self,
+        asked: &Result<Asked, ApiError>,
+        credential: Credential<'a>,
+    ) -> Result<Caller<'a>, ApiError> {
+        if let (Ok(Asked::Errand(errand)), Credential::None) = (asked, credential) {
+            let uploader = errand.upload_under_way().and_then(|id| self.shared.state.lock().storage.uploader(id));
+            if let Some(project) = uploader {
+                return Ok(Caller { project, key: None });
+            }
+        }
+        self.authenticate(credential)
+    }
 
     fn authenticate<'a>(&self, credential: Credential<'a>) -> Result<Caller<'a>, ApiError> {
         let settings = &self.shared.settings;
@@ -189,6 +209,23 @@ impl Case<'_> {
         })
     }
 
+    /// A cached content is made for one model.
+    fn find_model_of(&self, errand: &Errand) -> Result<Option<&Model>, ApiError> {
+        let Errand::Cache { model: name, .. } = errand else { return Ok(None) };
+        let found = self.shared.settings.models.iter().find(|model| model.name == *name);
+        found.map(Some).ok_or_else(|| {
+            let resource = cut(&format!("models/{name}"), 256);
+            ApiError::model_not_found(&resource, version(self.head.uri.path()), "createCachedContent")
+        })
+    }
+
+    /// What a prompt names has to be there, and the project's own.
+    fn find_things(&self, asked: &Asked, caller: &Caller<'_>) -> Result<(), ApiError> {
+        let (now, state) = (self.shared.elapsed(), self.shared.state.lock());
+        let missing = asked.things().iter().find(|name| state.storage.get(name, &caller.project, now).is_none());
+        missing.map_or(Ok(()), |name| Err(ApiError::not_yours(name)))
+    }
+
     fn pay(&self, caller: &Caller<'_>, model: &Model, tokens: u64) -> Result<(), ApiError> {
         let limits = self.shared.settings.limits(&caller.project, &model.name);
         if limits == Limits::new() {
@@ -256,7 +293,7 @@ impl Case<'_> {
 }
 
 /// The path's version segment.
-fn version(path: &str) -> &str {
+pub(super) fn version(path: &str) -> &str {
     let is_version = |segment: &&str| {
         segment.strip_prefix('v').is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
     };

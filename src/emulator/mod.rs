@@ -12,9 +12,9 @@
 //!
 //! It never reaches the network beyond its own socket, never keeps a key or a body, and never compresses. It thinks of
 //! nothing to say: answers are an echo, or words without meaning. It serves generating (streamed and not), counting,
-//! embedding and the lists of models; files, caches, batches, tuning, Interactions and the Live API are 404, unless a
-//! [`Trouble::response`] at a [path](When::path) stands in for them. It does not look for JSON members that Google does
-//! not know, and of `X-Server-Timeout` only at the least that Google takes.
+//! embedding, the lists of models, files (resumable uploads) and cached contents; batches, tuning, Interactions and the
+//! Live API are 404, unless a [`Trouble::response`] at a [path](When::path) stands in for them. It does not look for JSON
+//! members that Google does not know, and of `X-Server-Timeout` only at the least that Google takes.
 //!
 //! # In process
 //!
@@ -111,6 +111,11 @@
 //! - A request larger than a whole minute's tokens is told to come back in a second, for ever. The hint of a day's quota
 //!   is of no use.
 //! - A text is estimated at a token for every four bytes, rounded up, and anything that is no text at 258.
+//! - A file or cached content belongs to the project of the key that made it. To another project's key it is a 403, the
+//!   same as for one that never was, also where a prompt names it. An upload goes on at an absolute address on the host
+//!   that the request named, without any key, or with one of the same project. A file lives for two days, a project has
+//!   20 GiB of them, a cached content lives as long as it was told or an hour. Only names and sizes are kept, of the
+//!   latest 4,096.
 //!
 //! # Cancellation
 //!
@@ -138,6 +143,7 @@ use self::{
     journal::Journal,
     quota::{Meter, Refusal},
     script::Script,
+    storage::Storage,
 };
 use crate::quota::{Limits, Scope, until_pacific_midnight};
 
@@ -146,6 +152,7 @@ mod asked;
 mod body;
 mod builder;
 mod credentials;
+mod errand;
 mod errors;
 mod journal;
 mod judge;
@@ -159,6 +166,7 @@ mod quota_names;
 mod script;
 mod server;
 mod service;
+mod storage;
 mod trouble;
 mod when;
 
@@ -197,6 +205,7 @@ struct State {
     rng: fastrand::Rng,
     script: Script,
     meters: HashMap<Scope, Meter>,
+    storage: Storage,
     journal: Journal,
 }
 
@@ -321,6 +330,7 @@ impl Shared {
             rng: fastrand::Rng::with_seed(settings.seed),
             script,
             meters: HashMap::new(),
+            storage: Storage::new(settings.seed),
             journal: Journal::new(settings.journal_capacity),
         };
         Self {

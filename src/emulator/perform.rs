@@ -136,6 +136,7 @@ impl Case<'_> {
             }
             (Asked::GetModel, Some(model)) if surface == Surface::OpenAi => openai::one_model(model),
             (Asked::GetModel, Some(model)) => lists::one_model(model, surface),
+            (Asked::Errand(errand), _) => return self.run(errand, caller, trouble),
             (Asked::Generate(_) | Asked::GetModel, None) => Bytes::new(),
         };
         self.whole(body, settings.before_headers, trouble)
@@ -196,7 +197,7 @@ impl Case<'_> {
     }
 
     /// An answer in one piece, and what can go wrong with one.
-    fn whole(&self, body: Bytes, after: Duration, trouble: Option<&Trouble>) -> Plan {
+    pub(super) fn whole(&self, body: Bytes, after: Duration, trouble: Option<&Trouble>) -> Plan {
         let mut content = Content::whole(body);
         let mut after = after.saturating_add(trouble.map_or(Duration::ZERO, |trouble| trouble.delay));
         match trouble.map(|trouble| &trouble.kind) {

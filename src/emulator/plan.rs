@@ -56,6 +56,14 @@ impl Plan {
         Self::Answer { after, status: StatusCode::OK, headers: headers(content_type), content }
     }
 
+    /// With these headers in addition.
+    pub(super) fn with_headers(mut self, more: HeaderMap) -> Self {
+        if let Self::Answer { headers, .. } = &mut self {
+            headers.extend(more);
+        }
+        self
+    }
+
     pub(super) fn error(after: Duration, error: &ApiError, envelope: Envelope, content_type: &'static str) -> Self {
         let content = Content::whole(error.body(envelope));
         Self::Answer { after, status: error.status_code(), headers: headers(content_type), content }

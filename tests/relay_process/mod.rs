@@ -13,8 +13,9 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -26,20 +27,43 @@ pub(crate) struct Relay {
     process: Child,
     address: SocketAddr,
     _config: Config,
-    _stdout: BufReader<ChildStdout>,
+    /// What it writes on standard output, and on standard error if that is listened to.
+    said: Vec<JoinHandle<Vec<u8>>>,
 }
 
 impl Relay {
     /// Starts it with these settings, on any port, and waits until it is ready.
     pub(crate) async fn start(settings: &str) -> Self {
+        Self::run(settings, |command| command).await
+    }
+
+    /// The same, with everything logged that can be, and kept for [`said`](Self::said).
+    pub(crate) async fn start_talkative(settings: &str) -> Self {
+        Self::run(settings, |command| command.env("RUST_LOG", "trace").stderr(Stdio::piped())).await
+    }
+
+    async fn run(settings: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let config = Config::new(&format!("listen = \"127.0.0.1:0\"\n{settings}"));
-        let mut process = command(&config.0).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = prepare(command(&config.0).stdout(Stdio::piped())).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
         timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the relay is not ready").unwrap();
         let address = line.strip_prefix("listening on http://").expect("the relay did not start");
         let address = address.strip_suffix('\n').unwrap().parse().unwrap();
-        Self { process, address, _config: config, _stdout: stdout }
+        let mut said = vec![tokio::spawn(to_end(stdout))];
+        said.extend(process.stderr.take().map(|stderr| tokio::spawn(to_end(stderr))));
+        Self { process, address, _config: config, said }
+    }
+
+    /// Ends it. Everything that it wrote, but for its address.
+    pub(crate) async fn said(mut self) -> String {
+        self.terminate().await;
+        self.ended().await;
+        let mut all = Vec::new();
+        for said in self.said.drain(..) {
+            all.extend(timeout(PATIENCE, said).await.expect("its output does not end").unwrap());
+        }
+        String::from_utf8_lossy(&all).into_owned()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -60,6 +84,13 @@ impl Relay {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("the relay does not end").unwrap()
     }
+}
+
+async fn to_end(mut output: impl AsyncRead + Unpin) -> Vec<u8> {
+    let mut all = Vec::new();
+    // What was read before an error is all there is.
+    let _ = output.read_to_end(&mut all).await;
+    all
 }
 
 /// What the relay says of settings that it should refuse: exit code and standard error, with `relay.toml` as their name.

@@ -9,7 +9,7 @@ import { createRequire } from 'node:module';
 
 // `require` looks where NODE_PATH says, which `import` does not.
 const require = createRequire(import.meta.url);
-const { ApiError, FinishReason, GoogleGenAI } = require('@google/genai');
+const { ApiError, FinishReason, GoogleGenAI, createPartFromUri, createUserContent } = require('@google/genai');
 
 const model = 'gemini-2.5-flash';
 
@@ -64,6 +64,25 @@ const checks = {
     const names = (await collect(await client.models.list({ config: { pageSize: 6 } }))).map((model) => model.name);
     assert.equal(names.length, 11);
     assert(names.includes(`models/${model}`));
+  },
+
+  async files() {
+    const notes = new Blob(['some notes'], { type: 'text/plain' });
+    const kept = await client.files.upload({ file: notes, config: { displayName: 'notes' } });
+    assert.deepEqual([kept.displayName, Number(kept.sizeBytes), kept.state], ['notes', 10, 'ACTIVE']);
+    const contents = createUserContent([createPartFromUri(kept.uri, kept.mimeType), 'what is it?']);
+    assert.equal((await client.models.generateContent({ model, contents })).text, 'You said: what is it?');
+    assert.equal((await client.files.get({ name: kept.name })).uri, kept.uri);
+    assert.deepEqual((await collect(await client.files.list())).map((file) => file.name), [kept.name]);
+    await client.files.delete({ name: kept.name });
+  },
+
+  async caches() {
+    const cached = await client.caches.create({ model, config: { contents: 'a long book', ttl: '300s' } });
+    const config = { cachedContent: cached.name };
+    const answer = await client.models.generateContent({ model, contents: 'how does it end?', config });
+    assert.equal(answer.text, 'You said: how does it end?');
+    await client.caches.delete({ name: cached.name });
   },
 
   async wrong_model() {

@@ -5,6 +5,7 @@
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import io
 import sys
 
 from google import genai
@@ -63,6 +64,24 @@ def list_models():
     equal("among them", f"models/{MODEL}" in names, True)
 
 
+def files():
+    kept = client.files.upload(file=io.BytesIO(b"some notes"), config={"mime_type": "text/plain", "display_name": "notes"})
+    equal("file", (kept.display_name, kept.size_bytes, kept.state), ("notes", 10, types.FileState.ACTIVE))
+    answer = client.models.generate_content(model=MODEL, contents=[kept, "what is it?"])
+    equal("text", answer.text, "You said: what is it?")
+    equal("the same", client.files.get(name=kept.name).uri, kept.uri)
+    equal("files", [file.name for file in client.files.list()], [kept.name])
+    client.files.delete(name=kept.name)
+
+
+def caches():
+    cached = client.caches.create(model=MODEL, config={"contents": "a long book", "ttl": "300s"})
+    config = types.GenerateContentConfig(cached_content=cached.name)
+    answer = client.models.generate_content(model=MODEL, contents="how does it end?", config=config)
+    equal("text", answer.text, "You said: how does it end?")
+    client.caches.delete(name=cached.name)
+
+
 def wrong_model():
     try:
         client.models.generate_content(model="gemini-2.5-flsh", contents="please fail")
@@ -73,6 +92,6 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, chat, count_tokens, embed, list_models, wrong_model):
+for check in (generate, stream, chat, count_tokens, embed, list_models, files, caches, wrong_model):
     check()
     print(f"google-genai {genai.__version__}: {check.__name__}")
