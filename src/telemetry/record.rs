@@ -209,9 +209,9 @@ impl Record {
     }
 }
 
-/// What was asked for: where only the body says it, the layer that has read the body stands inside.
+/// What was asked for: where only the body says it, the layer that has read the body stands inside of the call's.
 fn asked<'a>(facts: &'a Facts, tally: &'a TallyReport) -> &'a Call {
-    let inside = tally.call.as_ref().filter(|_| facts.call.speaks_in_body());
+    let inside = tally.call.as_ref().filter(|_| facts.level == Level::Call && facts.call.speaks_in_body());
     inside.unwrap_or(&facts.call)
 }
 

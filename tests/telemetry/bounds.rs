@@ -55,7 +55,16 @@ async fn law_10_nor_do_versions_that_an_upstream_invents() {
     for _ in 0..1_000 {
         read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
     }
+    // One that breaks off has confirmed nothing.
+    let upstream = Upstream::at_once(|nth| {
+        let event = event("a").replace("]}\r", &format!("],\"modelVersion\":\"cut-{nth}\"}}\r"));
+        Ok(sse(chunks([event])))
+    });
+    let service = TelemetryLayer::call().layer(tower_gemini::ClassifyLayer::new().layer(upstream));
+    let _ = frames(service.oneshot(ask(STREAM)).await.unwrap().into_body()).await;
     let values = metrics.take();
-    let series = values.keys().filter(|key| key.starts_with("gen_ai.client.operation.duration")).count();
+    assert!(values.keys().any(|key| key.contains("error.type=stream_cut") && key.contains("response.model=other")));
+    let series = values.keys().filter(|key| !key.contains("error.type"));
+    let series = series.filter(|key| key.starts_with("gen_ai.client.operation.duration")).count();
     assert_eq!(series, 64, "one name is the request's, and one is `other`");
 }

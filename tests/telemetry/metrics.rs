@@ -148,13 +148,20 @@ async fn what_is_spent_between_the_layers_is_overhead() {
             }
         })
     });
+    let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(1)).max_wait(secs(90)).build();
     let service = ServiceBuilder::new()
         .layer(TelemetryLayer::call())
         .layer(slow)
         .layer(TelemetryLayer::attempt())
+        .layer(RateLimitLayer::new(limiter))
         .service(emulator().before_headers(secs(2)).build());
-    read(service.oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
-    assert_eq!(only(&metrics.take(), "tower_gemini.overhead{}"), [4.0]);
+    // The second waits for its turn as well, which is told apart.
+    for _ in 0..2 {
+        read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
+    }
+    let values = metrics.take();
+    let overhead = only(&values, "tower_gemini.overhead{}");
+    assert!(overhead.iter().all(|seconds| (seconds - 4.0).abs() < 1e-6) && overhead.len() == 2, "{overhead:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,10 +172,17 @@ async fn a_fallback_is_counted_with_both_models() {
         let known = layer.layer(Upstream::at_once(|_| Ok(hello())));
         read(known.oneshot(ask(&format!("/v1beta/models/{model}:generateContent"))).await.unwrap().into_body()).await;
     }
-    one_after_the_other(layer.layer(Upstream::fails(2, || Ok(busy()))), &["pro", "pro", "flash"]).await;
-    let values = metrics.take();
-    let fallback = "gen_ai.request.model=flash,tower_gemini.fallback.from=pro";
-    assert_eq!(only(&values, &format!("tower_gemini.fallbacks{{{fallback}}}")), [1.0]);
+    for uri in [GENERATE, CHAT] {
+        metrics.take();
+        let upstream = Upstream::fails(2, || Ok(busy()));
+        one_after_the_other(layer.layer(upstream), uri, &["pro", "pro", "flash"]).await;
+        let values = metrics.take();
+        let fallback = "gen_ai.request.model=flash,tower_gemini.fallback.from=pro";
+        assert_eq!(only(&values, &format!("tower_gemini.fallbacks{{{fallback}}}")), [1.0]);
+        assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=pro,outcome=model}"), [2.0]);
+        // Nobody has read the body of the last one.
+        assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=flash,outcome=cancelled}"), [1.0]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,6 +263,8 @@ async fn a_gauge_of_what_is_gone_is_zero() {
     tokio::time::advance(millis(9_990)).await;
     assert!(keep.poll().is_pending());
     assert_eq!(seen(), (Some(0.0), Some(0.0)), "read, and not said again");
+    // What a recorder that is read without being emptied still has.
+    metrics::gauge!("stage", "gen_ai.request.model" => "gemini-2.5-pro").set(1.0);
     tokio::time::advance(millis(20)).await;
     assert!(keep.poll().is_pending());
     assert_eq!(seen(), (Some(0.0), Some(1.0)));

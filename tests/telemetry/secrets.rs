@@ -2,7 +2,7 @@
 
 use http::Request;
 use http_body_util::Full;
-use tower::{ServiceBuilder, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer,
     TimeoutLayer,
@@ -85,6 +85,10 @@ async fn law_9_no_span_and_no_metric_shows_a_key_or_a_word() {
         .oneshot(secret(&uris[0], true))
         .await
         .unwrap_err();
+
+    // A host, as far as a request has one.
+    let service = TelemetryLayer::attempt().layer(Upstream::at_once(|_| Ok(hello())));
+    service.oneshot(post(&format!("https://{KEY}.example.com/v1beta/models"))).await.unwrap();
 
     let shown = format!("{:?} {:?}", spans.all(), metrics.take());
     for expected in ["gemini-2.5-pro", "[redacted]", "auth_key_invalid", "key_suspended", "overloaded", "stream_cut"] {

@@ -266,15 +266,17 @@ async fn a_call_that_is_dropped_is_cancelled() {
     }
     assert_eq!(spans.call().number("gen_ai.response.time_to_first_chunk"), 3.0);
 
-    // After its last word.
+    // After its last word: by a reader who does not wait for the end.
     let (spans, _guard) = Spans::listen();
-    let mut body = any(stack!(upstream).oneshot(ask(STREAM)).await.unwrap().into_body());
-    while let Some(frame) = body.frame().await {
-        let data = frame.unwrap().into_data().unwrap();
-        if String::from_utf8_lossy(&data).contains("finishReason") {
-            break;
-        }
-    }
+    let (feed, body) = fed();
+    feed.data(event("a"));
+    feed.data(last_event("b"));
+    let body = parking_lot::Mutex::new(Some(any(body)));
+    let endless = Upstream::at_once(move |_| Ok(sse(body.lock().take().unwrap())));
+    let mut body = any(stack!(endless).oneshot(ask(STREAM)).await.unwrap().into_body());
+    body.frame().await.unwrap().unwrap();
+    body.frame().await.unwrap().unwrap();
+    assert!(feed.is_live());
     drop(body);
     assert!(spans.all().iter().all(|span| span.get("tower_gemini.outcome") == Some("ok")), "{:#?}", spans.all());
 }
@@ -326,7 +328,7 @@ async fn a_wait_in_the_queue_is_its_attempts() {
 }
 
 /// Asks the models one after the other, in one call, as a fallback does.
-pub(crate) async fn one_after_the_other<S>(service: S, models: &[&str])
+pub(crate) async fn one_after_the_other<S>(service: S, uri: &str, models: &[&str])
 where
     S: Service<Request<Full<Bytes>>, Response = http::Response<tower_gemini::telemetry::TelemetryBody<AnyBody>>>
         + Clone,
@@ -338,8 +340,8 @@ where
         async move {
             let mut last = None;
             for model in models {
-                let mut request = ask(&format!("/v1beta/models/{model}:generateContent"));
-                let call = Call::new(request.method(), request.uri());
+                let mut request = ask(uri);
+                let call = Call::new(request.method(), request.uri()).with_model(*model);
                 let mut context = context.clone();
                 context.set_call(call);
                 request.extensions_mut().insert(context);
@@ -348,17 +350,43 @@ where
             last.unwrap()
         }
     });
-    TelemetryLayer::call().layer(outer).oneshot(ask(GENERATE)).await.unwrap();
+    TelemetryLayer::call().layer(outer).oneshot(ask(uri)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_at_another_model_says_which_was_asked_before() {
+    for (uri, operation) in [(GENERATE, "generate_content"), (CHAT, "chat")] {
+        let (spans, _guard) = Spans::listen();
+        let upstream = Upstream::fails(2, || Ok(busy()));
+        one_after_the_other(TelemetryLayer::attempt().layer(upstream), uri, &["pro", "pro", "flash"]).await;
+        let of_attempts = |field: &str| -> Vec<_> {
+            spans.attempts().iter().map(|attempt| attempt.get(field).map(str::to_owned)).collect()
+        };
+        assert_eq!(of_attempts("tower_gemini.fallback.from"), [None, None, Some("pro".to_owned())]);
+        let models = ["pro", "pro", "flash"].map(|model| Some(model.to_owned()));
+        assert_eq!(of_attempts("gen_ai.request.model"), models);
+        // What was asked for at first is what was asked for: by the path, or by the body.
+        let first = if uri == GENERATE { "gemini-2.5-pro" } else { "pro" };
+        assert_eq!(spans.call().get("otel.name"), Some(&*format!("{operation} {first}")));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_known_to_have_ended_has_ended() {
     let (spans, _guard) = Spans::listen();
-    let upstream = Upstream::fails(2, || Ok(busy()));
-    one_after_the_other(TelemetryLayer::attempt().layer(upstream), &["pro", "pro", "flash"]).await;
-    let from: Vec<_> =
-        spans.attempts().iter().map(|attempt| attempt.fields.get("tower_gemini.fallback.from").cloned()).collect();
-    assert_eq!(from, [None, None, Some("pro".to_owned())]);
+    let service = TelemetryLayer::call().layer(Upstream::at_once(|_| Ok(hello())));
+    let mut body = service.oneshot(ask(GENERATE)).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    // Nobody polls once more for the `None`.
+    assert!(spans.call().has_closed);
+    drop(body);
+    assert_eq!(spans.call().get("tower_gemini.outcome"), Some("ok"));
+
+    let (spans, _guard) = Spans::listen();
+    let service = TelemetryLayer::call().layer(Upstream::at_once(|_| Ok(status(204))));
+    let response = service.oneshot(ask("/v1beta/files")).await.unwrap();
+    assert!(spans.call().has_closed);
+    drop(response);
 }
 
 #[tokio::test(start_paused = true)]
@@ -403,16 +431,19 @@ async fn a_key_is_known_by_its_fingerprint() {
 #[tokio::test(start_paused = true)]
 async fn what_a_layer_inside_logs_is_logged_in_the_attempt() {
     let (spans, _guard) = Spans::listen();
-    let upstream = tower::service_fn(|_: Request<Full<Bytes>>| async {
+    let upstream = tower::service_fn(|_: Request<Full<Bytes>>| {
         tracing::info!("in the call");
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        tracing::info!("in the poll");
-        Ok::<_, BoxError>(hello())
+        async {
+            tracing::info!("in the first poll");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            tracing::info!("in another");
+            Ok::<_, BoxError>(hello())
+        }
     });
     let service = TelemetryLayer::call().layer(TelemetryLayer::attempt().layer(upstream));
     service.oneshot(ask(GENERATE)).await.unwrap();
     tracing::info!("outside");
-    assert_eq!(spans.attempts()[0].events.len(), 2);
+    assert_eq!(spans.attempts()[0].events.len(), 3);
     assert!(spans.call().events.is_empty());
 }
 

@@ -42,7 +42,7 @@ async fn a_busy_day(layer: &TelemetryLayer) -> Limiter {
     stack!(upstream, policy, Limiter::new()).oneshot(ask(GENERATE)).await.unwrap();
     // Two models.
     let attempt = TelemetryLayer::attempt();
-    one_after_the_other(attempt.layer(Upstream::at_once(|_| Ok(hello()))), &["pro", "flash"]).await;
+    one_after_the_other(attempt.layer(Upstream::at_once(|_| Ok(hello()))), GENERATE, &["pro", "flash"]).await;
     // A breaker that opens.
     let breakers = Breakers::builder().trip(Trip::consecutive(1)).build().unwrap();
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
