@@ -16,8 +16,8 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use support::*;
-use tokio::time::advance;
-use tower::{Layer, Service, ServiceExt};
+use tokio::{sync::Semaphore, time::advance};
+use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use tower_gemini::{
     BoxError, Context, Error, ModelFallbackLayer, Outcome,
     call::Operation,
@@ -726,6 +726,44 @@ async fn what_may_be_the_requests_own_does_not_make_it_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nor_does_what_befell_a_model_that_came_later() {
+    let models = Models::new();
+    let (service, chains) = over(&models, chains());
+    models.fails(PRO, Kind::EmptyResponse).fails(FLASH, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), LITE);
+    assert_eq!(current(&chains), PRO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_while_all_are_down_renews_the_30_s_as_well() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    stuck(&models, &service).await;
+    advance(secs(30)).await;
+    models.fails(FLASH, Kind::Overloaded).fails(LITE, Kind::Overloaded);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.seen().await, [PRO, FLASH, LITE]);
+    assert_eq!(said(&call(&service).await), PRO);
+    assert_eq!(models.asked(), [FLASH, LITE, PRO]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_models_that_nobody_asked_for_the_first_failure_goes_back() {
+    for (first, second, expected) in [
+        (Kind::Overloaded, Kind::PermissionDenied, FLASH),
+        // One that does not take the request tells less.
+        (Kind::ContextTooLong, Kind::PermissionDenied, LITE),
+    ] {
+        let models = Models::new();
+        let (service, _) = over(&models, chains());
+        stuck(&models, &service).await;
+        models.fails(FLASH, first).fails(LITE, second);
+        assert_eq!(said(&call(&service).await), expected);
+        assert_eq!(models.asked(), [FLASH, LITE]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn clones_and_layers_of_one_handle_stay_together_and_chains_apart() {
     let models = Models::new();
     let (service, chains) = over(&models, chains().chain("gemini-3-pro-preview", [FLASH]));
@@ -820,6 +858,54 @@ async fn readiness_that_fails_between_models_gives_the_first_failure_back() {
     assert_eq!(said(&answer), PRO);
     let outcome = outcome(&answer.unwrap());
     assert_eq!((outcome.failure().unwrap().kind(), outcome.attempts()), (Kind::Overloaded, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_a_refusal_has_left_unused_is_free_while_the_next_model_is_made_ready() {
+    /// Refuses each call, without calling.
+    #[derive(Clone)]
+    struct Refusing<S>(S);
+
+    /// Shut once it was called.
+    #[derive(Clone)]
+    struct Gate<S>(S, Arc<AtomicBool>);
+
+    impl<S: Service<Request<Full<Bytes>>, Error = BoxError>> Service<Request<Full<Bytes>>> for Refusing<S> {
+        type Response = Response<AnyBody>;
+        type Error = BoxError;
+        type Future = std::future::Ready<Answer>;
+
+        fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+            self.0.poll_ready(cx)
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            std::future::ready(Err(Error::refusal("tests", Failure::local(Kind::CircuitOpen, "no")).into()))
+        }
+    }
+
+    impl<S: Service<Request<Full<Bytes>>, Error = BoxError>> Service<Request<Full<Bytes>>> for Gate<S> {
+        type Response = S::Response;
+        type Error = BoxError;
+        type Future = S::Future;
+
+        fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+            if self.1.load(SeqCst) { std::task::Poll::Pending } else { self.0.poll_ready(cx) }
+        }
+
+        fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+            self.1.store(true, SeqCst);
+            self.0.call(request)
+        }
+    }
+
+    let permits = Arc::new(Semaphore::new(1));
+    let limited = ConcurrencyLimit::with_semaphore(Models::new().upstream, permits.clone());
+    let gate = Gate(Refusing(limited), Arc::default());
+    let service = ModelFallbackLayer::new(chains().build().unwrap()).layer(gate);
+    let mut call = tokio_test::task::spawn(service.oneshot(post(GENERATE)));
+    assert!(call.poll().is_pending());
+    assert_eq!(permits.available_permits(), 1);
 }
 
 // === settings ===
