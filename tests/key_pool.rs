@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use parking_lot::RwLock;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -596,6 +596,28 @@ async fn what_google_has_taken_out_is_out_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_key_is_tried_or_else_its_whole_project() {
+    for (kind, whole) in [
+        (Kind::AuthKeyInvalid, false),
+        (Kind::PermissionDenied, false),
+        (Kind::KeyLeaked, false),
+        (Kind::KeyRestricted, false),
+        (Kind::KeySuspended, true),
+        (Kind::AccountBanned, true),
+        (Kind::ConsumerInvalid, true),
+        (Kind::ServiceDisabled, true),
+        (Kind::BillingRequired, true),
+    ] {
+        let upstream = Upstream::at_once(move |_| Ok(judged(json(403, "{}"), Failure::local(kind, ""))));
+        let service = KeyPoolLayer::new(pool(&[("a", "p1")])).layer(upstream);
+        let outcome = Outcome::of(&service.oneshot(post(GENERATE)).await);
+        let key = Tried::Key(fingerprint("a").to_string().into());
+        let expected = if whole { Tried::Project("p1".into()) } else { key };
+        assert_eq!(outcome.tried(), Some(&expected), "{kind}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_refusal_one_call_at_a_time_tries_a_key() {
     let (feed, gate) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
     drop(feed);
@@ -976,6 +998,17 @@ async fn an_answer_is_untouched_while_it_is_read() {
     let response = service.clone().oneshot(post("/v1beta/cachedContents")).await.unwrap();
     assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(large.len() as u64));
     assert_eq!(read(response.into_body()).await, large);
+
+    // Nobody is obliged to ask for the end of what says that it has ended.
+    let upstream = storing();
+    let service = alone(&builder(&FIVE).spread_creations(true).build().unwrap(), upstream.clone());
+    for _ in 0..10 {
+        let mut made = service.clone().oneshot(post("/v1beta/cachedContents")).await.unwrap().into_body();
+        let name = made.frame().await.unwrap().unwrap().into_data().unwrap();
+        let name = String::from_utf8_lossy(&name);
+        let name = name.split('"').find(|text| text.starts_with("cachedContents/")).unwrap();
+        answer(&service, get(&format!("/v1beta/{name}"))).await;
+    }
 }
 
 // === upkeep ===
@@ -987,6 +1020,8 @@ async fn disabled_keys_are_looked_at_again_and_return() {
     let pool = pool(&[("a", "p1"), ("b", "p2"), ("bad", "p3")]);
     let service = stack(&pool, &Limiter::new(), emulator.clone());
     let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(emulator.clone()));
+    // It sleeps, and nobody is disabled yet.
+    settle().await;
     for _ in 0..60 {
         assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
     }
