@@ -44,6 +44,8 @@
 //! [`classify`], [`telemetry`].
 //! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
 //!
+//! The roof is [`stack`]: all of them in the right order, by one builder.
+//!
 //! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
 //! behind the feature of its name.
 //!
