@@ -186,7 +186,9 @@
 //! [`Outcome`](crate::Outcome) the failure, attempts, model, key, project, the usage and
 //! [why it gave up](crate::Outcome::gave_up). While somebody listens it puts a [`Tally`](crate::context::Tally) into the
 //! `Context`, where there is none; the attempts, `RetryLayer` and `RateLimitLayer` add to it. Without
-//! [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason.
+//! [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason; without `call()` outside, attempts
+//! know nothing of each other, and there are no fallbacks; without `attempt()` inside there is no overhead, and the model of
+//! an OpenAI-compatible call, which stands in the body, is not known.
 
 mod body;
 mod future;

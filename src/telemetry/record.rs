@@ -48,6 +48,13 @@ pub(super) struct Facts {
     pub(super) retried: Option<Retried>,
 }
 
+impl Facts {
+    /// Whether only a layer inside knows what is asked, and whom: it stands in the body.
+    pub(super) fn is_read_inside(&self) -> bool {
+        self.level == Level::Call && self.call.speaks_in_body()
+    }
+}
+
 /// What is known in the end.
 #[derive(Debug)]
 pub(super) struct Summary<'a> {
@@ -211,7 +218,7 @@ impl Record {
 
 /// What was asked for: where only the body says it, the layer that has read the body stands inside of the call's.
 fn asked<'a>(facts: &'a Facts, tally: &'a TallyReport) -> &'a Call {
-    let inside = tally.call.as_ref().filter(|_| facts.level == Level::Call && facts.call.speaks_in_body());
+    let inside = tally.call.as_ref().filter(|_| facts.is_read_inside());
     inside.unwrap_or(&facts.call)
 }
 

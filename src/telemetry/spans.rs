@@ -81,7 +81,9 @@ pub(super) fn describe<B>(span: &Span, facts: &Facts, attempt: u32, request: &Re
         let is_tls = request.uri().scheme() != Some(&http::uri::Scheme::HTTP);
         span.record("server.port", request.uri().port_u16().unwrap_or(if is_tls { 443 } else { 80 }));
     }
-    name(span, facts.level, &facts.call);
+    if !facts.is_read_inside() {
+        name(span, facts.level, &facts.call);
+    }
     if facts.level == Level::Call {
         return;
     }
@@ -97,7 +99,7 @@ pub(super) fn describe<B>(span: &Span, facts: &Facts, attempt: u32, request: &Re
     }
 }
 
-/// What is asked, and whom.
+/// What is asked, and whom. Once: an exporter may keep what is said twice twice.
 fn name(span: &Span, level: Level, call: &Call) {
     let operation = words::operation(call);
     let model = call.model().map(shown);
@@ -106,9 +108,11 @@ fn name(span: &Span, level: Level, call: &Call) {
         Some(model) => span.record("otel.name", format!("{verb} {model}")),
         None => span.record("otel.name", verb),
     };
-    span.record("gen_ai.operation.name", operation);
-    span.record("gen_ai.request.stream", call.streaming() != Streaming::No);
     span.record("gen_ai.request.model", model.as_deref());
+    if level == Level::Call {
+        span.record("gen_ai.operation.name", operation);
+        span.record("gen_ai.request.stream", call.streaming() != Streaming::No);
+    }
 }
 
 /// What is known in the end.
@@ -133,7 +137,7 @@ pub(super) fn end(span: &Span, summary: &Summary<'_>) {
     }
     match facts.level {
         Level::Call => {
-            if facts.call != **call {
+            if facts.is_read_inside() {
                 name(span, facts.level, call);
             }
             span.record("gen_ai.response.time_to_first_chunk", streamed.map(|(first, _)| first.as_secs_f64()));
@@ -141,7 +145,8 @@ pub(super) fn end(span: &Span, summary: &Summary<'_>) {
             span.record("gen_ai.usage.output_tokens", words::output_tokens(usage));
             span.record("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens);
             span.record("gen_ai.usage.reasoning.output_tokens", usage.thoughts_tokens);
-            span.record("tower_gemini.attempts", outcome.attempts().max(tally.attempts));
+            let attempts = if outcome.attempts() > 0 { outcome.attempts() } else { tally.attempts };
+            span.record("tower_gemini.attempts", attempts);
             if !tally.backed_off.is_zero() {
                 span.record("tower_gemini.retry.wait", tally.backed_off.as_secs_f64());
             }

@@ -126,13 +126,21 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
 
+impl Fields<'_> {
+    fn say(&mut self, field: &Field, value: String) {
+        let before = self.0.insert(field.name(), value);
+        // An exporter may keep both.
+        assert_eq!(before, None, "{} was said before", field.name());
+    }
+}
+
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
+        self.say(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_owned());
+        self.say(field, value.to_owned());
     }
 }
 

@@ -8,15 +8,15 @@ use super::super::{
 };
 use crate::context::TallyReport;
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::telemetry) struct Meters;
+#[derive(Clone, Debug, Default)]
+pub(in crate::telemetry) struct Meters(());
 
 /// There is none.
 #[derive(Debug)]
 pub(in crate::telemetry) enum Meter {}
 
 impl Meters {
-    pub(in crate::telemetry) fn begin(self, _: Level) -> Option<Meter> {
+    pub(in crate::telemetry) fn begin(&self, _: Level) -> Option<Meter> {
         None
     }
 }
