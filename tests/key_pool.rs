@@ -7,18 +7,18 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use parking_lot::RwLock;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
+    BoxError, ClassifyLayer, Context, Error, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
     call::Surface,
     context::{Retry, Tried},
     emulator::{Emulator, EmulatorBuilder, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     key_pool::{ApiKey, Credential, DisabledReason, Fingerprint, Key, KeyPool, KeyPoolBuilder, KeyReport, KeyState},
-    quota::Limits,
+    quota::{Headroom, Limits, Scope, until_pacific_midnight},
     rate_limit::Limiter,
 };
 
@@ -416,6 +416,87 @@ async fn the_soonest_project_is_waited_for_when_all_are_out() {
     assert_eq!(emulator.journal().len(), 4);
 }
 
+/// Says how long calls wait in each project.
+#[derive(Debug)]
+struct Waits([u64; 2]);
+
+impl Headroom for Waits {
+    fn headroom(&self, scope: &Scope, _: u64) -> Duration {
+        secs(self.0[usize::from(scope.project() == "p2")])
+    }
+}
+
+/// What is said of a failure in p1, where a call would wait for so long in p2.
+async fn said(
+    wait: u64,
+    tried: &[Tried],
+    failed: impl Fn() -> support::Answer + Send + Sync + Copy + 'static,
+) -> Outcome {
+    loop {
+        let pool = builder(&[("a", "p1"), ("b", "p2")]).headroom(Waits([0, wait])).build().unwrap();
+        let service = KeyPoolLayer::new(pool).layer(Upstream::at_once(move |_| failed()));
+        let request = with(post(GENERATE), |context| context.set_tried(tried));
+        let outcome = Outcome::of(&service.oneshot(request).await);
+        if outcome.project() == Some("p1") {
+            return outcome;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_moves_where_it_waits_less_than_here() {
+    let p1 = Some(Tried::Project("p1".into()));
+    let quota = || Err(Error::refusal("test", Failure::local(Kind::QuotaMinute, "").with_hint(secs(30))).into());
+    let limited =
+        || Err(Error::refusal("rate_limit", Failure::local(Kind::RateLimited, "").with_hint(secs(30))).into());
+    for (wait, expected) in [(0, Some(Retry::Now)), (20, Some(Retry::Queued)), (40, None)] {
+        let outcome = said(wait, &[], quota).await;
+        assert_eq!((outcome.retry(), outcome.tried()), (expected, p1.as_ref()), "{wait}");
+        // A refusal of the limiter's that is left as it is would come back here at once.
+        let expected = expected.unwrap_or(Retry::After(secs(30)));
+        let tried = p1.as_ref().filter(|_| wait < 30);
+        let outcome = said(wait, &[], limited).await;
+        assert_eq!((outcome.retry(), outcome.tried()), (Some(expected), tried), "{wait}");
+        assert!(!outcome.was_sent());
+    }
+    // Nobody else is left: not before there is room again, where it comes first.
+    let p2 = [Tried::Project("p2".into())];
+    assert_eq!(said(20, &p2, quota).await.retry(), None);
+    assert_eq!(said(20, &p2, limited).await.retry(), Some(Retry::After(secs(20))));
+    assert_eq!(said(40, &p2, limited).await.retry(), Some(Retry::After(secs(30))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_back_first_is_known() {
+    let upstream = Upstream::new(|_, asked| async move {
+        let hint = if key_of(&asked) == "a" { 10 } else { 50 };
+        Ok(judged(json(429, "{}"), Failure::local(Kind::QuotaMinute, "slow down").with_hint(secs(hint))))
+    });
+    let project = |name: &str| [Tried::Project(name.into())];
+    let service = KeyPoolLayer::new(pool(&[("a", "p1"), ("b", "p2")])).layer(upstream);
+    let mut retries = Vec::new();
+    for tried in ["p2", "p1"] {
+        let request = with(post(GENERATE), |context| context.set_tried(project(tried)));
+        retries.push(Outcome::of(&service.clone().oneshot(request).await).retry());
+    }
+    assert_eq!(retries, [None, Some(Retry::After(secs(10)))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_lasts_until_midnight_pacific_or_as_long_as_is_said() {
+    for (hint, least) in [(secs(1), Duration::ZERO), (secs(30 * 3_600), secs(30 * 3_600))] {
+        let upstream = Upstream::at_once(move |_| {
+            Ok(judged(json(429, "{}"), Failure::local(Kind::QuotaDay, "come tomorrow").with_hint(hint)))
+        });
+        let midnight = until_pacific_midnight(tower_gemini::clock::wall());
+        let pool = pool(&[("a", "p1")]);
+        let _ = KeyPoolLayer::new(pool.clone()).layer(upstream).oneshot(post(GENERATE)).await;
+        let KeyState::Exhausted { left } = report(&pool, "a").state else { panic!("{:?}", report(&pool, "a")) };
+        assert!(left >= least && left + secs(5) >= midnight, "{left:?}");
+        assert!(left <= secs(30 * 3_600));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_the_limiter_refuses_moves_and_never_spins() {
     let keys = [("a", "p1"), ("b", "p2")];
@@ -511,6 +592,28 @@ async fn what_google_has_taken_out_is_out_at_once() {
         let KeyState::Disabled { reason, .. } = report(&pool, "a").state else { panic!("{:?}", report(&pool, "a")) };
         assert_eq!(reason, DisabledReason::Refused(expected));
         assert!(asked(&emulator, "a2") > 0 && !is_disabled(&pool, "a2"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_key_is_tried_or_else_its_whole_project() {
+    for (kind, whole) in [
+        (Kind::AuthKeyInvalid, false),
+        (Kind::PermissionDenied, false),
+        (Kind::KeyLeaked, false),
+        (Kind::KeyRestricted, false),
+        (Kind::KeySuspended, true),
+        (Kind::AccountBanned, true),
+        (Kind::ConsumerInvalid, true),
+        (Kind::ServiceDisabled, true),
+        (Kind::BillingRequired, true),
+    ] {
+        let upstream = Upstream::at_once(move |_| Ok(judged(json(403, "{}"), Failure::local(kind, ""))));
+        let service = KeyPoolLayer::new(pool(&[("a", "p1")])).layer(upstream);
+        let outcome = Outcome::of(&service.oneshot(post(GENERATE)).await);
+        let key = Tried::Key(fingerprint("a").to_string().into());
+        let expected = if whole { Tried::Project("p1".into()) } else { key };
+        assert_eq!(outcome.tried(), Some(&expected), "{kind}");
     }
 }
 
@@ -616,7 +719,11 @@ async fn nothing_left_says_how_each_key_stands() {
     let upstream = Upstream::new(|_, asked| async move {
         Ok(match &*key_of(&asked) {
             "a" => judged(json(403, "{}"), Failure::local(Kind::KeyLeaked, "leaked")),
-            _ => judged(json(429, "{}"), Failure::local(Kind::QuotaMinute, "slow down").with_hint(secs(20))),
+            // The first is back in 20 s, each other one a second later.
+            key => {
+                let nth: u64 = key[1..].parse().unwrap();
+                judged(json(429, "{}"), Failure::local(Kind::QuotaMinute, "slow down").with_hint(secs(20 + nth)))
+            }
         })
     });
     let keys: Vec<(String, String)> = (0..12).map(|nth| (format!("k{nth}"), format!("p{nth}"))).collect();
@@ -871,6 +978,18 @@ async fn a_bound_call_moves_to_a_sibling_key_and_to_no_other_project() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bound_call_is_never_told_to_come_again_at_once_for_want_of_quota() {
+    let upstream = Upstream::at_once(|_| Ok(error(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted.")));
+    let service = alone(&pool(&[("a", "p1"), ("a2", "p1"), ("b", "p2")]), upstream.clone());
+    for uri in [COUNT, GENERATE] {
+        let refused = service.clone().oneshot(post_body(uri, r#"{"cachedContent":"cachedContents/x"}"#)).await;
+        let outcome = Outcome::of(&refused);
+        assert_eq!((outcome.retry(), outcome.tried()), (None, None), "{uri}");
+        assert_eq!(outcome.project(), Some("p1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_is_untouched_while_it_is_read() {
     let large = format!(r#"{{"name":"cachedContents/late","filler":"{}"}}"#, "x".repeat(200_000));
     let body = large.clone();
@@ -879,6 +998,17 @@ async fn an_answer_is_untouched_while_it_is_read() {
     let response = service.clone().oneshot(post("/v1beta/cachedContents")).await.unwrap();
     assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(large.len() as u64));
     assert_eq!(read(response.into_body()).await, large);
+
+    // Nobody is obliged to ask for the end of what says that it has ended.
+    let upstream = storing();
+    let service = alone(&builder(&FIVE).spread_creations(true).build().unwrap(), upstream.clone());
+    for _ in 0..10 {
+        let mut made = service.clone().oneshot(post("/v1beta/cachedContents")).await.unwrap().into_body();
+        let name = made.frame().await.unwrap().unwrap().into_data().unwrap();
+        let name = String::from_utf8_lossy(&name);
+        let name = name.split('"').find(|text| text.starts_with("cachedContents/")).unwrap();
+        answer(&service, get(&format!("/v1beta/{name}"))).await;
+    }
 }
 
 // === upkeep ===
@@ -890,6 +1020,8 @@ async fn disabled_keys_are_looked_at_again_and_return() {
     let pool = pool(&[("a", "p1"), ("b", "p2"), ("bad", "p3")]);
     let service = stack(&pool, &Limiter::new(), emulator.clone());
     let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(emulator.clone()));
+    // It sleeps, and nobody is disabled yet.
+    settle().await;
     for _ in 0..60 {
         assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
     }

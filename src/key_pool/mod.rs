@@ -129,6 +129,13 @@
 //! | names that are remembered | 16,384, the oldest forgotten first | callers invent names; only what was made is remembered |
 //! | of an answer that makes something | 64 KiB are copied as they pass | it is a few lines |
 //!
+//! # Costs
+//!
+//! With [`ReplayLayer`](crate::ReplayLayer) outside a good call allocates nothing. Alone it makes the
+//! [`Context`](crate::Context), which is three allocations, and where there are several projects one more to share a body
+//! that nobody has shared yet, so that it can be searched for names. It takes the pool's lock twice, and once more where
+//! its success is news.
+//!
 //! # Errors
 //!
 //! [`Kind::KeysExhausted`](crate::failure::Kind::KeysExhausted) when all keys that could take the call are out of quota or
