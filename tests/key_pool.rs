@@ -961,18 +961,19 @@ async fn what_nobody_knows_goes_to_the_default_project() {
 #[tokio::test(start_paused = true)]
 async fn a_bound_call_moves_to_a_sibling_key_and_to_no_other_project() {
     let keys = [("bad", "p1"), ("good", "p1"), ("b", "p2")];
-    let cached =
-        || post_body(GENERATE, r#"{"contents":[{"parts":[{"text":"hi"}]}],"cachedContent":"cachedContents/x"}"#);
+    // The emulator has no such stores, and does not mind.
+    let store = r#"[{"fileSearch":{"fileSearchStoreNames":["fileSearchStores/x"]}}]"#;
+    let bound = || post_body(GENERATE, format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":{store}}}"#));
     let emulator =
         upstream(&keys[1..]).trouble(When::first(1).key(&secret("good")), Trouble::minute_quota(secs(20))).build();
     let service = stack(&pool(&keys), &Limiter::new(), emulator.clone());
     let begun = Instant::now();
-    let answer = service.clone().oneshot(cached()).await;
+    let answer = service.clone().oneshot(bound()).await;
     assert!(ok(&answer), "{:?}", Outcome::of(&answer));
     assert!((secs(20)..secs(23)).contains(&begun.elapsed()), "it waits for its own project: {:?}", begun.elapsed());
     assert_eq!(asked(&emulator, "b"), 0);
     for _ in 0..10 {
-        assert!(ok(&service.clone().oneshot(cached()).await));
+        assert!(ok(&service.clone().oneshot(bound()).await));
     }
     assert_eq!((asked(&emulator, "bad"), asked(&emulator, "b")), (3, 0));
 }
