@@ -20,7 +20,10 @@ const SENTENCES: &[(&str, &str)] = &[
     ("conflict", "Tell the caller: what the request makes exists already."),
     ("output_limit", "Tell the caller: raise maxOutputTokens; thinking is paid from it, too."),
     // --- key ---
-    ("auth_key_invalid", "Replace the key: it is wrong or has expired. Keys are made at https://aistudio.google.com/apikey."),
+    (
+        "auth_key_invalid",
+        "Replace the key: it is wrong or has expired. Keys are made at https://aistudio.google.com/apikey.",
+    ),
     ("auth_unauthenticated", "Replace the key: what is sent is no API key."),
     ("permission_denied", "Give the key's project access to this model, or take the key out."),
     ("key_restricted", "Lift the key's restrictions to APIs, sites or addresses in Google Cloud's console."),
@@ -59,7 +62,10 @@ const SENTENCES: &[(&str, &str)] = &[
     // --- local ---
     ("total_deadline", "Look at what it waited for (below: keys, limits, breakers), or raise total under [timeout]."),
     ("circuit_open", "Wait: the model is down, and is tried again by and by; a model under [fallback] would answer."),
-    ("rate_limited", "Add a key of another project, raise the limit under [limits], or let calls wait longer: max_wait."),
+    (
+        "rate_limited",
+        "Add a key of another project, raise the limit under [limits], or let calls wait longer: max_wait.",
+    ),
     ("keys_exhausted", "Add a key of another project: all that there are have used up their quota."),
     ("keys_disabled", "Replace the keys: the API refuses all of them."),
     ("body_too_large", "Send less, or raise max_body."),

@@ -53,7 +53,9 @@ fn down(model: &Model, chains: &[Chain]) -> Wrong {
             what: format!("{name} is down (breaker {state}): calls to it wait, or are refused."),
             what_to_do: match chains.iter().any(|chain| chain.model == *name) {
                 true => "Wait: it is tried again by and by, and the models under [fallback] before that.".to_owned(),
-                false => "Wait: it is tried again by and by. A model under [fallback] would answer meanwhile.".to_owned(),
+                false => {
+                    "Wait: it is tried again by and by. A model under [fallback] would answer meanwhile.".to_owned()
+                }
             },
         },
     }
@@ -64,7 +66,7 @@ fn of_keys(keys: &[Key], all: &mut Vec<Wrong>) {
     let everything = disabled.len() == keys.len();
     for key in &disabled {
         let (level, all_of_them) = if everything { (Level::Bad, ", as are all others") } else { (Level::Warn, "") };
-        let reason = key.reason.as_deref().unwrap_or_default();
+        let reason = key.reason.as_deref().unwrap_or_default().replace('_', " ");
         let tail = if keys.len() > 1 { all_of_them } else { ", and there is no other" };
         all.push(Wrong {
             level,
@@ -93,7 +95,8 @@ fn of_keys(keys: &[Key], all: &mut Vec<Wrong>) {
 fn nearly_used(model: &Model) -> Option<Wrong> {
     let dimensions = model.limits.iter().flat_map(|limit| limit.dimensions.iter().map(move |each| (limit, each)));
     let full = dimensions.filter_map(|(limit, each)| Some((limit, each, each.percent()?)));
-    let (limit, fullest, percent) = full.max_by_key(|(.., percent)| *percent).filter(|(.., percent)| *percent >= NEARLY)?;
+    let (limit, fullest, percent) =
+        full.max_by_key(|(.., percent)| *percent).filter(|(.., percent)| *percent >= NEARLY)?;
     let waiting: usize = model.limits.iter().map(|limit| limit.waiting).sum();
     let tail = if waiting > 0 { format!("; {waiting} calls wait for their turn") } else { String::new() };
     let (name, project, used, of) = (&model.model, &limit.project, fullest.used, fullest.of);
@@ -119,7 +122,8 @@ fn of_failures(failures: &[Failed], all: &mut Vec<Wrong>) {
         let Some(last) = of_kind.first() else { continue };
         let calls = if of_kind.len() == 1 { "1 call".to_owned() } else { format!("{} calls", of_kind.len()) };
         let callers = last.fault == "caller" || matches!(kind, "body_too_large" | "bad_request" | "request_body");
-        let (level, whose) = if callers { (Level::Note, "callers' fault") } else { (Level::Bad, "not the callers' fault") };
+        let (level, whose) =
+            if callers { (Level::Note, "callers' fault") } else { (Level::Bad, "not the callers' fault") };
         all.push(Wrong {
             level,
             what: format!(
