@@ -97,8 +97,11 @@ async fn in_an_outage_the_rules_fire_and_on_a_good_day_they_are_quiet() {
     assert_eq!(recorded.alerts("good", "ALERTS"), [""; 0]);
 
     day.turns_bad().await;
+    // More than the day's quota.
+    for _ in 0..25 {
+        day.ask(LITE, "hello").await;
+    }
     for _ in 0..30 {
-        day.ask(LITE, "until the day's quota is used").await;
         bad_calls(&day).await;
         recorded.add(scrape(&day).await);
     }
