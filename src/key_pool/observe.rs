@@ -34,3 +34,40 @@ impl Observe for KeyPool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_pool::{ApiKey, Key};
+
+    #[tokio::test(start_paused = true)]
+    async fn each_key_is_in_one_state_and_shows_its_fingerprint_only() {
+        let keys = ["nobodys-first", "nobodys-second"].map(|text| ApiKey::new(text).unwrap());
+        let [first, second] = keys.each_ref().map(|key| key.fingerprint().to_string());
+        let [off, _] = keys.each_ref().map(ApiKey::fingerprint);
+        let pool = keys.into_iter().fold(KeyPool::builder(), |pool, key| pool.key(Key::new(key).project("p")));
+        let pool = pool.build().unwrap();
+        let said = || {
+            let mut said = Vec::new();
+            pool.observe(&mut |reading| {
+                let labels: Vec<_> = reading.labels.iter().map(|(_, value)| (*value).to_owned()).collect();
+                said.push((reading.name, labels, reading.value));
+            });
+            said
+        };
+        let count = said().len();
+        assert_eq!(count, 2 * (KeyState::NAMES.len() + 1));
+
+        pool.disable(&off);
+        let readings = said();
+        assert_eq!(readings.len(), count);
+        let so: Vec<_> = readings.iter().filter(|(.., value)| *value == Value::Gauge(1.0)).collect();
+        let labels = |key: &str, state: &str| vec![key.to_owned(), "p".to_owned(), state.to_owned()];
+        assert_eq!(
+            so.iter().map(|(_, of, _)| of.clone()).collect::<Vec<_>>(),
+            [labels(&first, "disabled"), labels(&second, "active")]
+        );
+        assert!(readings.contains(&("tower_gemini.key.uses", vec![second, "p".to_owned()], Value::Counter(0))));
+        assert!(!format!("{readings:?}").contains("nobodys"));
+    }
+}
