@@ -60,6 +60,9 @@
 //!
 //! (Keys, fallbacks and limits have no defaults; what stands there are examples.)
 //!
+//! What is going on stands at `/` for people, at `/status` as JSON and at `/metrics` for Prometheus; `alerts.yml` and
+//! `dashboard.json` beside this file are made for that. None of them asks for a credential: do not let the public see them.
+//!
 //! `stack.rs` is the part worth copying. SDKs are pointed at the relay by their base URL, with any key: it never goes on.
 
 use std::{path::PathBuf, process::ExitCode};
@@ -69,16 +72,21 @@ use clap::Parser;
 use crate::settings::Settings;
 
 mod breaker;
+mod failures;
 mod fallback;
 mod keys;
 mod limits;
 mod linger;
+mod metrics;
 mod precheck;
 mod proxy;
 mod server;
 mod settings;
 mod stack;
+mod status;
 mod toml_file;
+mod what_to_do;
+mod wrong;
 
 /// A relay to Gemini that answers where the API gives errors.
 #[derive(Parser)]

@@ -15,11 +15,16 @@ use tower_gemini::{
     rate_limit::RateLimitLayer,
     replay::{Oversize, ReplayLayer},
     retry::{RetryLayer, RetryPolicy},
+    telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
     token_precheck::TokenPrecheckLayer,
 };
 
-use crate::settings::{Settings, Upstream};
+use crate::{
+    failures::Failures,
+    settings::{Settings, Upstream},
+    status::Board,
+};
 
 /// The relay: layers, outermost first, around the transport. Each one's module says why it stands where it does.
 pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
@@ -50,20 +55,32 @@ pub(crate) fn stack(settings: Settings) -> Result<Router, BoxError> {
         tokio::spawn(models.refresh_on_demand(lists));
     }
 
+    let (telemetry, failures) = (TelemetryLayer::call(), Failures::new(keys.each().map(|(key, _)| key)));
+    let board = Board {
+        limiter: limiter.clone(),
+        breakers: breaker.clone(),
+        keys: pool.clone(),
+        chains: fallback.chains().cloned(),
+        failures: failures.clone(),
+    };
+    let pages = board.router(telemetry.gauges())?;
     let service = ServiceBuilder::new()
         .layer(errors)
+        .layer(failures)
+        .layer(telemetry)
         .layer(TimeoutLayer::total(timeout.total))
         .layer(ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse))
         .layer(fallback)
         .layer(precheck)
         .layer(RetryLayer::new(retry))
+        .layer(TelemetryLayer::attempt())
         .layer(KeyPoolLayer::new(pool))
         .layer(RateLimitLayer::new(limiter))
         .layer(breaker.map_or_else(CircuitBreakerLayer::disabled, CircuitBreakerLayer::new))
         .layer(TimeoutLayer::attempt(timeout.attempt).first_content(timeout.first_event).idle(timeout.idle))
         .layer(ClassifyLayer::new())
         .service(transport);
-    Ok(Router::new().fallback_service(service))
+    Ok(pages.fallback_service(service))
 }
 
 /// What the innermost layer sends, and gets.

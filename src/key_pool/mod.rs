@@ -167,6 +167,7 @@ mod future;
 mod health;
 mod key;
 mod layer;
+mod observe;
 mod owners;
 mod place;
 mod pool;

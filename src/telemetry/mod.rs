@@ -132,8 +132,10 @@
 //! | `tower_gemini.limit.waiting` | gauge | `tower_gemini.project`, `gen_ai.request.model` | calls in the queue |
 //! | `tower_gemini.breaker.state` | gauge | `gen_ai.request.model`, `server.address`, `state` | 1 for the [`State`](crate::circuit_breaker::State) that it is in, 0 for the others |
 //! | `tower_gemini.breaker.transitions` | counter | `gen_ai.request.model`, `server.address`, `state` | how often it has come to that state |
+//! | `tower_gemini.key.state` | gauge | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model`, `state` | 1 for the [`KeyState`](crate::key_pool::KeyState) that it is in, 0 for the others: `active`, `cooling`, `exhausted`, `disabled` |
+//! | `tower_gemini.key.uses` | counter | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model` | how many calls have been sent with it |
 //!
-//! The gauges of limits and breakers come from [`Gauges`]; for `other` they are added up. What is gone is reported as zero
+//! The gauges of limits, breakers and keys (no model's, by their fingerprints) come from [`Gauges`]; for `other` they are added up. What is gone is reported as zero
 //! once. A handle of your own that is [`Observe`](crate::observe::Observe) joins them.
 //!
 //! The conventions' `gen_ai.client.operation.time_per_output_chunk` is left out: a frame of a body is neither an event nor a

@@ -8,6 +8,7 @@ use tower_gemini::{
     TelemetryLayer, TimeoutLayer,
     circuit_breaker::{Breakers, Trip},
     emulator::{Trouble, When},
+    key_pool::{ApiKey, Key, KeyPool},
     quota::Limits,
     rate_limit::Limiter,
     telemetry,
@@ -47,7 +48,8 @@ async fn a_busy_day(layer: &TelemetryLayer) -> Limiter {
     let breakers = Breakers::builder().trip(Trip::consecutive(1)).build().unwrap();
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
     failing.oneshot(ask(GENERATE)).await.unwrap();
-    layer.gauges().watch(limiter.clone()).watch(breakers).report();
+    let pool = KeyPool::builder().key(Key::new(ApiKey::new("a-key-of-nobody").unwrap())).build().unwrap();
+    layer.gauges().watch(limiter.clone()).watch(breakers).watch(pool).report();
     limiter
 }
 

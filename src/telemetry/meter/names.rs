@@ -41,7 +41,7 @@ const fn row(name: &'static str, kept_as: Type, unit: Unit, meaning: &'static st
 }
 
 /// All of them; those of handles, which the rooms name themselves, last.
-pub(in crate::telemetry) const METRICS: [Metric; 22] = {
+pub(in crate::telemetry) const METRICS: [Metric; 24] = {
     use Type::*;
     use Unit::*;
     [
@@ -67,5 +67,7 @@ pub(in crate::telemetry) const METRICS: [Metric; 22] = {
         row("tower_gemini.limit.waiting", Gauge, Count, "Calls that wait for their turn."),
         row("tower_gemini.breaker.state", Gauge, Count, "Breakers in a state."),
         row("tower_gemini.breaker.transitions", Counter, Count, "Changes of a breaker's state."),
+        row("tower_gemini.key.state", Gauge, Count, "Keys in a state."),
+        row("tower_gemini.key.uses", Counter, Count, "Calls sent with a key."),
     ]
 };

@@ -1,0 +1,185 @@
+//! The last failures that callers have seen, kept for whoever asks `/status`.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, combinators::MapErr};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tower::{BoxError, Layer, Service};
+use tower_gemini::{
+    Error, Outcome,
+    call::Call,
+    clock,
+    failure::{Failure, Fault, Kind},
+};
+
+/// So many are kept; the oldest goes first.
+pub(crate) const KEPT: usize = 100;
+
+/// Longer texts are cut.
+const LONGEST: usize = 600;
+
+/// A ring of failures, and the layer that fills it. It belongs right inside `ErrorResponseLayer`: there a failure is still
+/// what it was, and all that could be done about it has been done.
+#[derive(Clone)]
+pub(crate) struct Failures(Arc<Shared>);
+
+struct Shared {
+    secrets: Vec<String>,
+    ring: Mutex<VecDeque<Noted>>,
+}
+
+/// One failure. Nothing in it is secret: texts are cleaned before they are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted {
+    pub(crate) when: SystemTime,
+    pub(crate) at: Instant,
+    pub(crate) model: String,
+    pub(crate) fault: Fault,
+    pub(crate) kind: Kind,
+    pub(crate) code: u16,
+    pub(crate) message: String,
+    pub(crate) attempts: u32,
+    /// The fingerprint of the key that was used last.
+    pub(crate) key: Option<String>,
+    /// The answer had begun.
+    pub(crate) in_the_answer: bool,
+}
+
+impl Failures {
+    /// An empty ring. The secrets are overwritten wherever a text repeats them.
+    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        // What is shorter would be found in every text.
+        let secrets = secrets.into_iter().filter(|secret| secret.len() >= 8).map(str::to_owned).collect();
+        Self(Arc::new(Shared { secrets, ring: Mutex::default() }))
+    }
+
+    /// Newest first.
+    pub(crate) fn latest(&self) -> Vec<Noted> {
+        self.0.ring.lock().iter().rev().cloned().collect()
+    }
+
+    /// A text of somebody's, as it may be shown: no key in it, and not too long.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        // The crate cleans what it says of keys that look like Google's.
+        let text = Failure::local(Kind::BadRequest, text).message().to_owned();
+        let mut text = self.0.secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "[key]"));
+        if text.len() > LONGEST {
+            text.truncate((0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
+            text.push('…');
+        }
+        text
+    }
+
+    fn note(&self, asked: &str, outcome: &Outcome) {
+        let Some(failure) = outcome.failure() else { return };
+        let noted = Noted {
+            when: clock::wall(),
+            at: Instant::now(),
+            model: self.clean(outcome.model().unwrap_or(asked)),
+            fault: failure.fault(),
+            kind: failure.kind(),
+            code: failure.code().as_u16(),
+            message: self.clean(message(failure, outcome)),
+            attempts: outcome.attempts(),
+            key: outcome.key().map(str::to_owned),
+            in_the_answer: failure.is_after_commit(),
+        };
+        let mut ring = self.0.ring.lock();
+        if ring.len() == KEPT {
+            ring.pop_front();
+        }
+        ring.push_back(noted);
+    }
+}
+
+/// What was said of it. When the API refuses a request it may quote what it did not understand, and that is the caller's.
+fn message<'a>(failure: &'a Failure, outcome: &Outcome) -> &'a str {
+    let quotes_nothing = matches!(
+        failure.kind(),
+        Kind::ContextTooLong | Kind::ModelNotFound | Kind::LocationUnsupported | Kind::IpBlocked | Kind::OutputLimit
+    );
+    match failure.fault() == Fault::Caller && outcome.was_sent() && !quotes_nothing {
+        true => "(not shown: the API's words may quote the request; the caller has got them)",
+        false => failure.message(),
+    }
+}
+
+impl<S> Layer<S> for Failures {
+    type Service = Watched<S>;
+
+    fn layer(&self, inner: S) -> Watched<S> {
+        Watched { inner, failures: self.clone() }
+    }
+}
+
+/// A service whose failures are noted, those that come in the middle of an answer included.
+#[derive(Clone)]
+pub(crate) struct Watched<S> {
+    inner: S,
+    failures: Failures,
+}
+
+/// A body that notes its end, if it is a bad one.
+type WatchedBody<R> = MapErr<R, Box<dyn FnMut(<R as http_body::Body>::Error) -> BoxError + Send>>;
+
+impl<S, B, R> Service<Request<B>> for Watched<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = BoxError, Future: Send + 'static>,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    type Response = Response<WatchedBody<R>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let call = Call::new(request.method(), request.uri());
+        let asked = call.model().unwrap_or_default().to_owned();
+        let (answer, failures) = (self.inner.call(request), self.failures.clone());
+        Box::pin(async move {
+            let result = answer.await;
+            let head = Outcome::of(&result);
+            failures.note(&asked, &head);
+            Ok(result?.map(|body| {
+                let note = move |error: R::Error| {
+                    let error = error.into();
+                    failures.note(&asked, &of_body(&error, &head));
+                    error
+                };
+                body.map_err(Box::new(note) as _)
+            }))
+        })
+    }
+}
+
+/// What an error in the middle of an answer comes to, with what was known when the answer began.
+fn of_body(error: &BoxError, head: &Outcome) -> Outcome {
+    let mut outcome = match Error::find(&**error) {
+        Some(error) => error.outcome().clone(),
+        None => Outcome::default().with_failure(Failure::from_error(&**error)),
+    };
+    if let Some(failure) = outcome.failure().cloned() {
+        outcome = outcome.with_failure(failure.into_after_commit());
+    }
+    if let Some(model) = head.model().filter(|_| outcome.model().is_none()) {
+        outcome = outcome.with_model(model);
+    }
+    if let (Some(key), Some(project)) = (head.key(), head.project()) {
+        outcome = outcome.with_key(key, project);
+    }
+    let attempts = outcome.attempts().max(head.attempts());
+    outcome.with_attempts(attempts)
+}

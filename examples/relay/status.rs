@@ -1,0 +1,335 @@
+//! `/`, `/status` and `/metrics`: what is going on, for whoever looks after the relay.
+//!
+//! `/status` is JSON: first what is wrong and what to do about it, then how each model, key and chain stands, then the last
+//! failures that callers have seen. `/` shows the same as a page for people, `/metrics` is for Prometheus. Keys are shown by
+//! name and fingerprint, and of a prompt nothing is shown.
+//!
+//! None of them asks for a credential. They tell names of models, projects and keys: do not let the public see them.
+
+use std::{cmp::Reverse, fmt::Write, time::Duration};
+
+use axum::{Json, Router, response::Html, routing::get};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{
+    HeaderName, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS},
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use tower_gemini::{
+    circuit_breaker::{Breakers, State},
+    clock,
+    key_pool::{DisabledReason, KeyPool, KeyReport, KeyState},
+    model_fallback::Chains,
+    rate_limit::{Limiter, ScopeReport},
+    telemetry::Gauges,
+};
+
+use crate::{
+    failures::{Failures, Noted},
+    metrics::Exporter,
+    what_to_do::what_to_do,
+    wrong::{Wrong, wrong},
+};
+
+/// No more models are shown; those in trouble come first. Their names are callers' inventions.
+const MODELS: usize = 100;
+
+/// The handles in which everything stands.
+#[derive(Clone)]
+pub(crate) struct Board {
+    pub(crate) limiter: Limiter,
+    pub(crate) breakers: Option<Breakers>,
+    pub(crate) keys: KeyPool,
+    pub(crate) chains: Option<Chains>,
+    pub(crate) failures: Failures,
+}
+
+impl Board {
+    /// Serves the three pages. The gauges are those of the layer that sees each call.
+    pub(crate) fn router(self, gauges: Gauges) -> Result<Router, tower::BoxError> {
+        let mut gauges = gauges.watch(self.limiter.clone()).watch(self.keys.clone());
+        if let Some(breakers) = &self.breakers {
+            gauges = gauges.watch(breakers.clone());
+        }
+        let exporter = Exporter::install(gauges)?;
+        let begun = Instant::now();
+        let policy = policy();
+        Ok(Router::new()
+            .route("/", get(async move || ([(CONTENT_SECURITY_POLICY, policy)], SAFE, Html(PAGE))))
+            .route("/status", get(async move || (SAFE, Json(self.status(begun)))))
+            // Browsers ask for it by themselves, and the API has none.
+            .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
+            .route("/metrics", get(async move || ([(CONTENT_TYPE, TEXT)], SAFE, exporter.render()))))
+    }
+
+    fn status(&self, begun: Instant) -> Status {
+        let now = Instant::now();
+        let mut models = self.models();
+        let chains = self.chains.as_ref().map_or_else(Vec::new, |chains| {
+            let chain = |report: tower_gemini::model_fallback::ChainReport| Chain {
+                model: report.model().to_owned(),
+                current: report.current().to_owned(),
+                away_for_s: report.away_for().map(seconds),
+            };
+            chains.snapshot().into_iter().map(chain).collect()
+        });
+        let keys: Vec<_> = self.keys.snapshot().iter().map(key).collect();
+        let failures: Vec<_> = self.failures.latest().iter().map(|noted| failure(noted, now)).collect();
+        let wrong = wrong(&models, &keys, &chains, &failures);
+        let models_left_out = models.len().saturating_sub(MODELS);
+        models.truncate(MODELS);
+        Status {
+            wrong,
+            time: humantime::format_rfc3339_seconds(clock::wall()).to_string(),
+            running_for_s: seconds(now - begun),
+            models,
+            models_left_out,
+            keys,
+            chains,
+            failures,
+        }
+    }
+
+    /// Models by their breakers and limits, those in trouble first.
+    fn models(&self) -> Vec<Model> {
+        let mut models = Vec::<Model>::new();
+        for (scope, state) in self.breakers.iter().flat_map(Breakers::snapshot) {
+            // Lists and counts have breakers, too.
+            let name = if scope.model().is_empty() { "(calls to no model)" } else { scope.model() };
+            models.push(Model {
+                model: self.failures.clean(name),
+                endpoint: scope.endpoint().to_owned(),
+                breaker: Some(state.as_str()),
+                limits: Vec::new(),
+            });
+        }
+        for report in self.limiter.snapshot() {
+            let name = self.failures.clean(report.scope.model());
+            let limit = limit(&report);
+            match models.iter_mut().find(|model| model.model == name) {
+                Some(model) => model.limits.push(limit),
+                None => {
+                    models.push(Model { model: name, endpoint: String::new(), breaker: None, limits: vec![limit] });
+                }
+            }
+        }
+        models.sort_by_cached_key(|model| (Reverse(model.trouble()), model.model.clone()));
+        models
+    }
+}
+
+// === what is shown ===
+
+#[derive(Serialize)]
+struct Status {
+    wrong: Vec<Wrong>,
+    time: String,
+    running_for_s: f64,
+    models: Vec<Model>,
+    models_left_out: usize,
+    keys: Vec<Key>,
+    chains: Vec<Chain>,
+    failures: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Model {
+    pub(crate) model: String,
+    pub(crate) endpoint: String,
+    pub(crate) breaker: Option<&'static str>,
+    pub(crate) limits: Vec<Limit>,
+}
+
+impl Model {
+    /// Whether calls to it are refused for now.
+    pub(crate) fn is_down(&self) -> bool {
+        let down = [State::Open, State::HalfOpen, State::ForcedOpen].map(State::as_str);
+        self.breaker.is_some_and(|state| down.contains(&state))
+    }
+
+    /// The more, the sooner somebody should look at it.
+    fn trouble(&self) -> u64 {
+        let limits = self.limits.iter().map(|limit| {
+            let fullest = limit.dimensions.iter().filter_map(Dimension::percent).max().unwrap_or(0);
+            fullest.min(100) + if limit.blocked_for_s.is_some() { 200 } else { 0 }
+        });
+        limits.max().unwrap_or(0) + if self.is_down() { 1_000 } else { 0 }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Limit {
+    pub(crate) project: String,
+    pub(crate) blocked_for_s: Option<f64>,
+    pub(crate) waiting: usize,
+    pub(crate) dimensions: Vec<Dimension>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Dimension {
+    /// "requests a minute" and the like.
+    pub(crate) of: &'static str,
+    pub(crate) used: u64,
+    pub(crate) max: Option<u64>,
+}
+
+impl Dimension {
+    pub(crate) fn percent(&self) -> Option<u64> {
+        let max = self.max.filter(|max| *max > 0)?;
+        Some(self.used.saturating_mul(100) / max)
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Key {
+    pub(crate) fingerprint: String,
+    pub(crate) name: Option<String>,
+    pub(crate) project: String,
+    pub(crate) state: &'static str,
+    /// Why it is disabled.
+    pub(crate) reason: Option<String>,
+    /// When all that is cooling or exhausted is back.
+    pub(crate) back_in_s: Option<f64>,
+    pub(crate) disabled_for_s: Option<f64>,
+    pub(crate) what_to_do: Option<&'static str>,
+    /// What its project has no quota for just now.
+    pub(crate) models: Vec<Out>,
+    pub(crate) calls: u64,
+}
+
+impl Key {
+    /// As people know it.
+    pub(crate) fn called(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name} ({})", self.fingerprint),
+            None => self.fingerprint.clone(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct Out {
+    pub(crate) model: String,
+    pub(crate) state: &'static str,
+    pub(crate) back_in_s: Option<f64>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Chain {
+    pub(crate) model: String,
+    pub(crate) current: String,
+    pub(crate) away_for_s: Option<f64>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Failed {
+    pub(crate) time: String,
+    pub(crate) ago_s: f64,
+    pub(crate) model: String,
+    pub(crate) fault: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) code: u16,
+    pub(crate) message: String,
+    pub(crate) attempts: u32,
+    pub(crate) key: Option<String>,
+    pub(crate) in_the_answer: bool,
+    pub(crate) what_to_do: &'static str,
+}
+
+// === how it is read ===
+
+fn limit(report: &ScopeReport) -> Limit {
+    let dimension = |report: &tower_gemini::rate_limit::DimensionReport| Dimension {
+        of: report.dimension.as_str(),
+        used: report.used,
+        max: report.limit,
+    };
+    Limit {
+        project: report.scope.project().to_owned(),
+        blocked_for_s: report.blocked_for.map(seconds),
+        waiting: report.waiting,
+        dimensions: report.dimensions.iter().map(dimension).collect(),
+    }
+}
+
+fn key(report: &KeyReport) -> Key {
+    let disabled = match report.state {
+        KeyState::Disabled { reason, since } => Some((reason, since)),
+        _ => None,
+    };
+    let out = report.models.iter().map(|report| Out {
+        model: report.model.to_string(),
+        state: report.state.as_str(),
+        back_in_s: left(report.state),
+    });
+    Key {
+        fingerprint: report.fingerprint.to_string(),
+        name: report.name.as_deref().map(str::to_owned),
+        project: report.project.to_string(),
+        state: report.state.as_str(),
+        reason: disabled.map(|(reason, _)| reason.to_string()),
+        back_in_s: left(report.state),
+        disabled_for_s: disabled.map(|(_, since)| seconds(since)),
+        what_to_do: disabled.map(|(reason, _)| match reason {
+            DisabledReason::Refused(kind) => what_to_do(kind),
+            _ => "Enable it, when it is to serve again: somebody has disabled it by hand.",
+        }),
+        models: out.collect(),
+        calls: report.uses,
+    }
+}
+
+fn left(state: KeyState) -> Option<f64> {
+    match state {
+        KeyState::Cooling { left } | KeyState::Exhausted { left } => Some(seconds(left)),
+        _ => None,
+    }
+}
+
+fn failure(noted: &Noted, now: Instant) -> Failed {
+    Failed {
+        time: humantime::format_rfc3339_seconds(noted.when).to_string(),
+        ago_s: seconds(now.saturating_duration_since(noted.at)),
+        model: noted.model.clone(),
+        fault: noted.fault.as_str(),
+        kind: noted.kind.as_str(),
+        code: noted.code,
+        message: noted.message.clone(),
+        attempts: noted.attempts,
+        key: noted.key.clone(),
+        in_the_answer: noted.in_the_answer,
+        what_to_do: what_to_do(noted.kind),
+    }
+}
+
+/// To a tenth: nobody reads more.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
+// === the page ===
+
+const PAGE: &str = include_str!("page.html");
+
+/// As Prometheus wants it.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Nobody keeps it, guesses at it, or is told of it.
+const SAFE: [(HeaderName, &str); 3] =
+    [(CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (REFERRER_POLICY, "no-referrer")];
+
+/// The page may run its own script and no other, whatever somebody calls a model.
+fn policy() -> String {
+    let mut policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        .to_owned();
+    for element in ["script", "style"] {
+        let (open, close) = (format!("<{element}>"), format!("</{element}>"));
+        let inside = PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close)).map(|(inside, _)| inside);
+        let digest = STANDARD.encode(Sha256::digest(inside.unwrap_or_default()));
+        // Writing to a String cannot fail.
+        let _ = write!(policy, "; {element}-src 'sha256-{digest}'");
+    }
+    policy
+}

@@ -1,0 +1,219 @@
+//! The relay example's `/status`, `/metrics` and page, from outside: what they say on a good day and on a bad one, and what
+//! they never say.
+
+#![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod relay_day;
+mod relay_process;
+#[path = "../examples/relay/what_to_do.rs"]
+mod what_to_do;
+
+use std::collections::BTreeSet;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use relay_day::{CALLERS_KEY, Day, EVIL, KEYS, SECRET_PROMPT};
+
+const FLASH: &str = "gemini-2.5-flash:generateContent";
+
+#[test]
+fn each_kind_of_failure_has_one_sentence_of_what_to_do() {
+    let table = include_str!("../src/failure/kind.rs");
+    let named: BTreeSet<&str> = table.split("row(\"").skip(1).filter_map(|row| row.split('"').next()).collect();
+    assert!(named.len() > 50, "{named:?}");
+    let known: Vec<&str> = what_to_do::kinds().collect();
+    assert_eq!(known.iter().copied().collect::<BTreeSet<_>>(), named);
+    assert_eq!(known.len(), named.len(), "a kind is there twice");
+    let sentence = what_to_do::what_to_do(tower_gemini::failure::Kind::KeyLeaked);
+    assert!(sentence.starts_with("Revoke") && sentence.ends_with('.'), "{sentence}");
+}
+
+#[tokio::test]
+async fn on_a_good_day_nothing_is_wrong() {
+    let day =
+        Day::begin("[limits.default]\nrpm = 1000\n[fallback]\n\"gemini-2.5-pro\" = [\"gemini-2.5-flash\"]\n").await;
+    for _ in 0..3 {
+        assert_eq!(day.ask(FLASH, "hello").await, StatusCode::OK);
+    }
+    let status = day.status().await;
+    assert_eq!(status["wrong"], Value::Array(Vec::new()), "{status}");
+    assert_eq!(status["failures"], Value::Array(Vec::new()));
+    let model = &status["models"][0];
+    assert_eq!((&model["model"], &model["breaker"]), (&"gemini-2.5-flash".into(), &"closed".into()), "{status}");
+    let used: u64 = model["limits"].as_array().unwrap().iter().map(|limit| requests(limit, "used")).sum();
+    assert_eq!((used, requests(&model["limits"][0], "max")), (3, 1000));
+    let names: Vec<_> = status["keys"].as_array().unwrap().iter().map(|key| (&key["name"], &key["state"])).collect();
+    assert_eq!(names, [(&"first".into(), &"active".into()), (&"second".into(), &"active".into())]);
+    let calls: u64 = status["keys"].as_array().unwrap().iter().filter_map(|key| key["calls"].as_u64()).sum();
+    assert_eq!(calls, 3);
+    assert_eq!(status["chains"][0]["current"], "gemini-2.5-pro");
+}
+
+/// Of requests a minute, `used` or `max`.
+fn requests(limit: &Value, what: &str) -> u64 {
+    let dimensions = limit["dimensions"].as_array().unwrap();
+    dimensions.iter().find(|each| each["of"] == "requests a minute").unwrap()[what].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn on_a_bad_day_it_says_first_what_is_wrong_and_what_to_do() {
+    let day = Day::begin("").await;
+    day.turns_bad().await;
+    let status = day.status().await;
+    let wrong: Vec<[&str; 3]> = status["wrong"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|each| ["level", "what", "what_to_do"].map(|name| each[name].as_str().unwrap()))
+        .collect();
+    let says = |level, what: &str, to_do: &str| {
+        let found = wrong.iter().any(|each| each[0] == level && each[1].contains(what) && each[2].contains(to_do));
+        assert!(found, "no {level} {what:?} {to_do:?} in {wrong:#?}");
+    };
+    says("bad", "gemini-2.5-pro is down", "[fallback]");
+    says("warn", "The key second (", "Revoke the key");
+    says("bad", "stream cut, not the callers' fault", "ask again");
+    says("note", "1 call failed in the last 5 minutes: invalid request, callers' fault", "Tell the caller");
+    says("note", "model not found", "correct the model's name");
+    assert_eq!(wrong[0][0], "bad");
+    let levels: Vec<_> =
+        wrong.iter().map(|each| ["bad", "warn", "note"].iter().position(|of| *of == each[0])).collect();
+    assert!(levels.is_sorted(), "{wrong:#?}");
+    assert_eq!(
+        (&status["models"][0]["model"], &status["models"][0]["breaker"]),
+        (&"gemini-2.5-pro".into(), &"open".into())
+    );
+    assert_eq!(status["keys"][1]["reason"], "key_leaked");
+
+    let failures = status["failures"].as_array().unwrap();
+    let of =
+        |kind: &str| failures.iter().find(|each| each["kind"] == kind).unwrap_or_else(|| panic!("no {kind}: {status}"));
+    assert_eq!(failures[0]["kind"], "model_not_found", "the newest first");
+    let overloaded = of("overloaded");
+    assert_eq!(
+        (&overloaded["fault"], &overloaded["code"], &overloaded["attempts"]),
+        (&"model".into(), &503.into(), &1.into())
+    );
+    assert_eq!(overloaded["model"], "gemini-2.5-pro");
+    assert!(overloaded["message"].as_str().unwrap().contains("overloaded"), "{overloaded}");
+    assert!(overloaded["time"].as_str().unwrap().ends_with('Z') && overloaded["key"].is_string(), "{overloaded}");
+    assert_eq!(of("circuit_open")["fault"], "local");
+    assert_eq!(of("stream_cut")["in_the_answer"], true);
+    assert_eq!(of("server_error")["message"], "An internal error at [key]");
+    assert_eq!(of("key_leaked")["in_the_answer"], false);
+}
+
+#[tokio::test]
+async fn no_key_and_no_prompt_is_shown_anywhere() {
+    let day = Day::begin("").await;
+    day.turns_bad().await;
+    for path in ["/", "/status", "/metrics"] {
+        let response = day.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        for secret in [KEYS[0], KEYS[1], CALLERS_KEY, SECRET_PROMPT] {
+            assert!(!response.body().contains(secret), "{path} shows {secret:?}: {}", response.body());
+        }
+    }
+    // A key as a model's name.
+    let key = format!("AIza{}", "x7".repeat(18).split_at(35).0);
+    day.ask(&format!("{key}:generateContent"), "hello").await;
+    day.ask(&format!("{}:generateContent", KEYS[0]), "hello").await;
+    let status = day.get("/status").await.into_body();
+    assert!(!status.contains(&key) && !status.contains(KEYS[0]), "{status}");
+    let metrics = day.get("/metrics").await.into_body();
+    assert!(!metrics.contains(&key) && !metrics.contains(KEYS[0]), "{metrics}");
+}
+
+#[tokio::test]
+async fn the_last_hundred_failures_are_kept() {
+    let day = Day::begin("").await;
+    for nth in 0..130 {
+        assert_eq!(day.ask(&format!("nobody-knows-{nth}:generateContent"), "hello").await, StatusCode::NOT_FOUND);
+    }
+    let status = day.status().await;
+    let failures = status["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 100);
+    assert_eq!(
+        (&failures[0]["model"], &failures[99]["model"]),
+        (&"nobody-knows-129".into(), &"nobody-knows-30".into())
+    );
+    assert!(status["models"].as_array().unwrap().len() <= 100);
+}
+
+#[tokio::test]
+async fn times_are_histograms_and_keys_are_counted() {
+    let day = Day::begin("").await;
+    assert_eq!(day.ask(FLASH, "hello").await, StatusCode::OK);
+    let response = day.get("/metrics").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let metrics = response.into_body();
+    assert!(!metrics.contains(" summary\n"), "a time without buckets: {metrics}");
+    for line in [
+        "# TYPE gen_ai_client_operation_duration_seconds histogram",
+        "# TYPE tower_gemini_attempt_duration_seconds histogram",
+        "# TYPE tower_gemini_calls_total counter",
+    ] {
+        assert!(metrics.contains(line), "no {line}: {metrics}");
+    }
+    let of_keys = |state: &str| {
+        let lines = metrics.lines().filter(|line| line.starts_with("tower_gemini_key_state{"));
+        lines.filter(|line| line.contains(&format!("state=\"{state}\"")) && line.ends_with(" 1")).count()
+    };
+    assert_eq!((of_keys("active"), of_keys("disabled")), (2, 0));
+}
+
+#[tokio::test]
+async fn the_page_runs_its_own_script_only() {
+    let day = Day::begin("").await;
+    let response = day.get("/").await;
+    let policy = response.headers()["content-security-policy"].to_str().unwrap();
+    assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'sha256-"), "{policy}");
+    assert!(!policy.contains("unsafe"), "{policy}");
+    let page = response.body();
+    for outside in ["http://", "https://", "src=", "@import", "innerHTML", "insertAdjacentHTML", "outerHTML"] {
+        assert!(!page.contains(outside), "{outside} in the page");
+    }
+    assert!(page.len() < 32 << 10);
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium; .ci/run runs it"]
+async fn in_a_browser_the_page_says_what_is_wrong_and_a_name_stays_text() {
+    let day = Day::begin("").await;
+    assert_eq!(day.ask(FLASH, "hello").await, StatusCode::OK);
+    let good = dom(&day).await;
+    assert!(good.contains("All is well") && good.contains("gemini-2.5-flash"), "{good}");
+
+    day.turns_bad().await;
+    let bad = dom(&day).await;
+    for text in
+        ["Something is wrong", "gemini-2.5-pro is down", "Revoke the key", "overloaded", "&lt;img src=x onerror="]
+    {
+        assert!(bad.contains(text), "no {text:?} in {bad}");
+    }
+    assert!(!bad.contains("<img") && !bad.contains("<title>owned"), "{bad}");
+    let place = |text: &str| bad.find(text).unwrap();
+    assert!(place("Something is wrong") < place("gemini-2.5-pro is down"));
+    assert!(place("gemini-2.5-pro is down") < place("<h2>Models"), "{bad}");
+    assert!(!EVIL.contains('<'), "as a path takes it");
+}
+
+/// The page as a browser has made it, after a few seconds of its own clock.
+async fn dom(day: &Day) -> String {
+    let profile = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chromium-{}", std::process::id()));
+    let browser = std::env::var("TOWER_GEMINI_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
+    let output = tokio::process::Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--virtual-time-budget=3000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", profile.display()))
+        .arg(day.relay.uri())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(relay_process::PATIENCE * 4, output).await.expect("the browser hangs").unwrap();
+    let _ = std::fs::remove_dir_all(&profile);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
