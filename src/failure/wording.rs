@@ -4,7 +4,7 @@
 //! they are old, and each has a core that has not changed in years. So they are data here, most telling first, and a
 //! sentence that is not known leaves the judgement to the status.
 
-use super::Kind;
+use super::{Fault, Kind};
 
 /// A kind, and the ways to say it; of one way, all parts have to be there. In lower case.
 type Rule = (Kind, &'static [&'static [&'static str]]);
@@ -296,9 +296,24 @@ fn any(ways: &[&[&str]], lower: &str) -> bool {
     ways.iter().any(|parts| parts.iter().all(|part| lower.contains(part)))
 }
 
+/// What a message says itself. What comes after a colon or a quote may be the request's own words, repeated: who asks for a
+/// MIME type "API key not valid" must not be believed.
+fn own_words(lower: &str) -> &str {
+    lower.split([':', '"', '`', '/']).next().unwrap_or_default().split(" '").next().unwrap_or_default()
+}
+
 /// The kind that a client error's words name. `lower` is in lower case, here and below.
 pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
-    let in_order = first(CLIENT, lower).or_else(|| too_long(lower));
+    let own = match code {
+        400 => own_words(lower),
+        // Said before anybody has read the request.
+        401..=403 => lower,
+        // A 404 begins with the name that was asked for.
+        _ => "",
+    };
+    let said = |kind: Kind| if kind.fault() == Fault::Key { own } else { lower };
+    let in_order = CLIENT.iter().find(|(kind, ways)| any(ways, said(*kind))).map(|(kind, _)| *kind);
+    let in_order = in_order.or_else(|| too_long(lower));
     match in_order {
         Some(kind) => Some(kind),
         None if matches!(code, 401 | 403) => None,

@@ -65,7 +65,11 @@ impl Signer {
     pub(super) fn header(&self, surface: Surface) -> Option<(HeaderName, HeaderValue)> {
         match self {
             Self::ApiKey(key) => Some(key.header(surface)),
-            Self::Other(credential) => credential.header(surface),
+            Self::Other(credential) => credential.header(surface).map(|(name, mut value)| {
+                // Whoever has written the source may have forgotten it.
+                value.set_sensitive(true);
+                (name, value)
+            }),
         }
     }
 }

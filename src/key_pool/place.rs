@@ -24,6 +24,9 @@ const COLLECTIONS: [&str; 8] = [
     "generatedFiles",
 ];
 
+/// The most names of one call that are looked up: who writes down more has not made them.
+const MAX_NAMED: usize = 4_096;
+
 /// The project that a call has to go to; `None`: any.
 pub(super) fn place<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
 where
@@ -60,12 +63,10 @@ where
 }
 
 fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Option<Arc<str>> {
-    let mut named = named.into_iter().peekable();
+    let mut named = named.into_iter().take(MAX_NAMED).peekable();
     named.peek()?;
-    let known = {
-        let owners = shared.owners.lock();
-        named.find_map(|resource| owners.of(&resource).cloned())
-    };
+    // The lock is not held while a body is read on: it may be long.
+    let known = named.find_map(|resource| shared.owners.lock().of(&resource).cloned());
     known.filter(|project| shared.roster.lock().project_named(project).is_some()).or_else(|| default_project(shared))
 }
 

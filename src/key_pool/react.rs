@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::{
     DisabledReason,
     health::{Block, Health},
+    key::Signer,
     pool::warn_disabled,
     roster::Home,
     service::Assigned,
 };
 use crate::{
-    call::Operation,
+    call::{Operation, Surface},
     clock,
     context::{Outcome, Retry, Tried},
     failure::{Failure, Fault, Kind},
@@ -49,7 +50,8 @@ impl Assigned {
     /// An answer has come.
     #[inline]
     pub(super) fn succeeded(&self) {
-        if self.slot.home.is_noted() {
+        // What is none of the API's may answer without a look at the key.
+        if self.slot.home.is_noted() && self.facts.shape.surface != Surface::Other {
             self.note_success();
         }
     }
@@ -184,7 +186,12 @@ impl Assigned {
     fn blame(&self, failure: &Failure) -> Blame {
         match failure.kind() {
             Kind::AuthKeyInvalid => Blame::Strike,
-            Kind::KeyLeaked | Kind::KeyRestricted => Blame::Key,
+            Kind::KeyLeaked => Blame::Key,
+            // A key may be good for some methods only, and some methods are only for those who pay.
+            Kind::KeyRestricted | Kind::BillingRequired if !self.facts.shape.pays_quota() => Blame::Request,
+            Kind::KeyRestricted => Blame::Key,
+            // There the caller names the project in the path, and it is that one which is refused.
+            _ if self.facts.shape.surface == Surface::Vertex && !self.is_token_refused(failure) => Blame::Request,
             // "Only accessible to billed users": whoever asks for such a model must not take the key from the others.
             Kind::BillingRequired if failure.code() == StatusCode::BAD_REQUEST && self.facts.shape.pays_quota() => {
                 Blame::Model
@@ -196,8 +203,15 @@ impl Assigned {
             | Kind::KeySuspended => Blame::Project,
             // A caller must not be able to take keys out by asking for what is not his.
             _ if self.facts.pinned.is_some() || !self.is_common() => Blame::Request,
+            // Nor a proxy on the way: it knows no keys.
+            _ if !failure.has_error_body() => Blame::Request,
             _ => Blame::Strike,
         }
+    }
+
+    /// Whether it is the token itself that is no good: an API key is no token, and may be one where none is taken.
+    fn is_token_refused(&self, failure: &Failure) -> bool {
+        failure.kind() == Kind::AuthUnauthenticated && matches!(self.slot.signer, Signer::Other(_))
     }
 
     /// Whether any good key may do what was asked for.
@@ -235,6 +249,7 @@ fn block(kind: Kind, hint: Option<Duration>) -> Block {
             let midnight = until_pacific_midnight(clock::wall());
             Block::Exhausted(hint.map_or(midnight, |hint| hint.max(midnight)))
         }
-        _ => hint.map_or(Block::Unsaid, Block::Cooling),
+        // "In 0 s" says nothing: it would be asked again at once.
+        _ => hint.filter(|hint| !hint.is_zero()).map_or(Block::Unsaid, Block::Cooling),
     }
 }

@@ -129,13 +129,16 @@ impl Search {
     }
 
     fn thinking(&mut self, config: &Members<'_>) {
-        if self.rejected.levels {
-            self.reject(config, "thinkingLevel", |name, _| matches!(name, "thinkingLevel" | "thinking_level"));
-        }
-        if self.rejected.zero_budgets {
-            let is_budget = |name: &str| matches!(name, "thinkingBudget" | "thinking_budget");
-            self.reject(config, "thinkingBudget 0", |name, value| is_budget(name) && matches!(value, "0" | "\"0\""));
-        }
+        let Rejected { levels, zero_budgets, .. } = self.rejected;
+        let is_level = |name: &str| levels && matches!(name, "thinkingLevel" | "thinking_level");
+        let is_none = |name: &str, value: &str| {
+            let is_budget = zero_budgets && matches!(name, "thinkingBudget" | "thinking_budget");
+            is_budget && matches!(value, "0" | "\"0\"")
+        };
+        let has_level = config.iter().any(|(name, _)| is_level(name));
+        let what = if has_level { "thinkingLevel" } else { "thinkingBudget 0" };
+        // At once: cuts of one object that do not know of each other leave a comma.
+        self.reject(config, what, |name, value| is_level(name) || is_none(name, value));
     }
 
     fn reject(&mut self, members: &Members<'_>, what: &'static str, is_cut: impl Fn(&str, &str) -> bool) {

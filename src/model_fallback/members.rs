@@ -71,7 +71,8 @@ impl Cuts {
         Self { body: body.as_ptr() as usize, ranges: Vec::new() }
     }
 
-    /// Cuts members out of one object, with the commas that it needs no more. Says whether there were any.
+    /// Cuts members out of one object, with the commas that it needs no more. Says whether there were any. To be asked once
+    /// for each object.
     pub(super) fn cut(&mut self, members: &Members<'_>, is_cut: impl Fn(&str, &str) -> bool) -> bool {
         let start = (members.text.as_ptr() as usize).saturating_sub(self.body);
         let (cuts_before, mut from, mut kept) = (self.ranges.len(), start + 1, false);

@@ -113,8 +113,9 @@
 //! [`sticky`](ChainsBuilder::sticky), counted from the last time that the first choice is known to have failed. A fallback
 //! that fails as well moves the chain on; after the last one come those before it, the first choice too, so that a call finds
 //! whoever is back. An answer of the first choice brings all calls back to it. Nobody stays anywhere for what may be one
-//! request's own: too long a context, an empty answer, the same 500 twice (if it is everybody's, the breaker opens, and
-//! that counts).
+//! request's own: too long a context, an empty answer, the same 500 twice, a time that ran out (504 and 499 included), a
+//! turn at the local limiter that would come too late. If it is everybody's, the breaker opens, and that counts. A probe
+//! that has not ended after another [`sticky`](ChainsBuilder::sticky) is not waited for: the next call is one, too.
 //!
 //! # Defaults
 //!

@@ -43,11 +43,15 @@ pub(super) fn step(reasons: Reasons, failure: &Failure, sent: bool, is_asked: bo
 
 /// Whether other calls to the model would fail as well, so that they need not try.
 ///
-/// An empty answer, or the same 500 twice, may be due to the request. If it is not, the breaker notices.
+/// An empty answer, the same 500 twice, a time that ran out (callers choose how much there is to think about, and may send a
+/// time of their own) or a turn that comes too late may be due to the request. If it is not, the breaker notices.
 pub(super) fn is_for_everybody(failure: &Failure) -> bool {
     match Reason::of(failure) {
-        None => false,
-        Some(Reason::Service) => failure.counts_against_upstream() && !failure.is_content_suspected(),
+        None | Some(Reason::Timeout | Reason::RateLimited) => false,
+        Some(Reason::Service) => {
+            let in_time = !matches!(failure.kind(), Kind::DeadlineExceeded | Kind::Cancelled);
+            in_time && failure.counts_against_upstream() && !failure.is_content_suspected()
+        }
         Some(_) => true,
     }
 }
@@ -71,12 +75,12 @@ mod tests {
             (Kind::ServerError, Next, Next, Next, true),
             (Kind::BadGateway, Next, Next, Next, true),
             (Kind::Unavailable, Next, Next, Next, true),
-            (Kind::DeadlineExceeded, Next, Next, Next, true),
-            (Kind::Cancelled, Next, Next, Next, true),
+            (Kind::DeadlineExceeded, Next, Next, Next, false),
+            (Kind::Cancelled, Next, Next, Next, false),
             (Kind::EmptyResponse, Next, Next, Next, false),
             (Kind::EmptyMalformedFunctionCall, Next, Next, Next, false),
-            (Kind::Timeout(Clock::Attempt), Next, Next, Next, true),
-            (Kind::Timeout(Clock::FirstContent), Next, Next, Next, true),
+            (Kind::Timeout(Clock::Attempt), Next, Next, Next, false),
+            (Kind::Timeout(Clock::FirstContent), Next, Next, Next, false),
             (Kind::CircuitOpen, Next, Next, Next, true),
             (Kind::QuotaDay, Next, Next, Next, true),
             (Kind::QuotaZero, Next, Next, Next, true),
@@ -84,7 +88,7 @@ mod tests {
             (Kind::QuotaMinute, Back, Asked, Asked, true),
             (Kind::QuotaTokensMinute, Back, Asked, Asked, true),
             (Kind::QuotaUnknown, Back, Asked, Asked, true),
-            (Kind::RateLimited, Back, Asked, Asked, true),
+            (Kind::RateLimited, Back, Asked, Asked, false),
             (Kind::ModelNotFound, Back, Next, Next, true),
             (Kind::ContextTooLong, Larger, Next, Next, false),
             (Kind::Unimplemented, Back, Next, Next, false),

@@ -2,7 +2,8 @@
 //!
 //! A chain is at home as long as its calls begin with the model that they ask for, which is number 0. When that has failed
 //! for everybody and another one has answered, it goes away: calls begin at the other one, so that not each of them pays
-//! for finding out. After a while one call, and one at a time, probes the first choice again. A success of the first choice
+//! for finding out. After a while one call, and one at a time, probes the first choice again; one that has been at it for
+//! another while is not waited for. A success of the first choice
 //! brings everybody home, a failure renews the while; a probe that comes to nothing is handed back.
 //!
 //! What a call finds out counts only if it began in the state that it speaks of: an answer that was under way when the
@@ -25,7 +26,8 @@ pub(super) struct Sticky {
     /// The rest means something only while it is away.
     since: Option<Instant>,
     until: Option<Instant>,
-    probing: Option<Probe>,
+    /// Which probe is out, and when it has been for too long: it may hang, and nobody waits for it for ever.
+    probing: Option<(Probe, Option<Instant>)>,
     probes: u64,
 }
 
@@ -80,12 +82,18 @@ impl Sticky {
     /// A call begins. `now` is asked only while the chain is away.
     pub(super) fn start(&mut self, now: impl FnOnce() -> Instant) -> Start {
         let (away_at, episode) = (self.at, self.episode);
-        if self.at == 0 || self.probing.is_some() || self.until.is_some_and(|until| now() < until) {
-            return Start { at: self.at, probe: None, away_at, episode };
+        let stays = Start { at: self.at, probe: None, away_at, episode };
+        if self.at == 0 {
+            return stays;
+        }
+        let now = now();
+        let is_out = self.probing.is_some_and(|(_, overdue)| overdue.is_none_or(|overdue| now < overdue));
+        if is_out || self.until.is_some_and(|until| now < until) {
+            return stays;
         }
         self.probes += 1;
         let probe = Probe(self.probes);
-        self.probing = Some(probe);
+        self.probing = Some((probe, now.checked_add(self.duration)));
         Start { at: 0, probe: Some(probe), away_at, episode }
     }
 
@@ -98,7 +106,7 @@ impl Sticky {
 
     /// The probe came to nothing, or its call was dropped: the next call may be one. Says whether it was still out.
     pub(super) fn hand_back(&mut self, probe: Probe) -> bool {
-        let was_out = self.probing == Some(probe);
+        let was_out = self.probing.is_some_and(|(out, _)| out == probe);
         if was_out {
             self.probing = None;
         }
@@ -158,7 +166,8 @@ mod tests {
         let then = began + WHILE;
         let probe = sticky.start(|| then);
         assert_eq!(probe.at, 0);
-        assert_eq!((sticky.start(|| then).at, sticky.start(|| then + WHILE).probe), (1, None));
+        let almost = then + WHILE - Duration::from_nanos(1);
+        assert_eq!((sticky.start(|| then).at, sticky.start(|| almost).probe), (1, None));
         assert_eq!(sticky.answered(then, probe, by(0, false, false)), Change::Home);
         assert_eq!((sticky.start(|| then).at, sticky.state()), (0, (0, None)));
     }
@@ -237,7 +246,8 @@ mod tests {
     struct Plain {
         at: usize,
         until: u64,
-        probing: Option<usize>,
+        /// Which call, and when it began.
+        probing: Option<(usize, u64)>,
         /// Calls that have not ended: whether the chain has left home since they began, and where it was when they did.
         calls: Vec<Option<(bool, usize)>>,
     }
@@ -253,11 +263,12 @@ mod tests {
                     Step::Passes(secs) => now += secs,
                     Step::Begins => {
                         let start = sticky.start(|| at(now));
-                        let probes = plain.at != 0 && now >= plain.until && plain.probing.is_none();
+                        let is_out = plain.probing.is_some_and(|(_, began)| now < began + 30);
+                        let probes = plain.at != 0 && now >= plain.until && !is_out;
                         prop_assert_eq!(start.probe.is_some(), probes);
                         prop_assert_eq!(start.at, if probes { 0 } else { plain.at });
                         if probes {
-                            plain.probing = Some(starts.len());
+                            plain.probing = Some((starts.len(), now));
                         }
                         plain.calls.push(Some((false, plain.at)));
                         starts.push(start);
@@ -287,7 +298,7 @@ mod tests {
                             }
                             plain.at = answered.by;
                         }
-                        if plain.probing == Some(call) {
+                        if plain.probing.is_some_and(|(probe, _)| probe == call) {
                             plain.probing = None;
                         }
                         prop_assert_eq!(change, expected);
@@ -296,7 +307,7 @@ mod tests {
                         let call = call % starts.len();
                         let Some(probe) = starts[call].probe else { continue };
                         sticky.probe_failed(at(now), probe);
-                        if plain.probing == Some(call) {
+                        if plain.probing.is_some_and(|(probe, _)| probe == call) {
                             (plain.probing, plain.until) = (None, now + 30);
                         }
                     }
@@ -306,7 +317,7 @@ mod tests {
                         if let Some(probe) = starts[call].probe {
                             sticky.hand_back(probe);
                         }
-                        if plain.probing == Some(call) {
+                        if plain.probing.is_some_and(|(probe, _)| probe == call) {
                             plain.probing = None;
                         }
                     }
