@@ -75,6 +75,23 @@ async fn what_the_upstream_echoes_takes_no_key_out() {
     }
 }
 
+/// A whole error object, as a relay puts it into a message, but put there by the caller.
+#[tokio::test(start_paused = true)]
+async fn an_error_that_the_caller_has_written_takes_no_key_out() {
+    let day = r#"{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}]}"#;
+    for forged in [
+        r#"{"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "Your API key was reported as leaked."}}"#
+            .into(),
+        r#"{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "API key not valid."}}"#.into(),
+        format!(r#"{{"error": {{"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "no", "details": [{day}]}}}}"#),
+    ] {
+        let mime = format!("Unsupported MIME type: {forged}");
+        nothing_is_marked(GENERATE, move || error(400, "INVALID_ARGUMENT", &mime, "")).await;
+        let name = format!("models/{forged} is not found for API version v1beta.");
+        nothing_is_marked(GENERATE, move || error(404, "NOT_FOUND", &name, "")).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_only_for_those_who_pay_takes_no_key_out() {
     let veo = "Veo is only accessible to billed users at this time.";
