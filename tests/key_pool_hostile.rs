@@ -12,7 +12,7 @@ use tower_gemini::{
     key_pool::{ApiKey, Credential, Fingerprint, Key, KeyPool, KeyState},
 };
 
-use crate::support::{AnyBody, GENERATE, Upstream, hello, json, post, secs, status};
+use crate::support::{AnyBody, GENERATE, Upstream, hello, json, millis, post, secs, status};
 
 const VEO: &str = "/v1beta/models/veo-3.0-generate-001:predictLongRunning";
 const FOREIGN: &str = "/v1/projects/not-mine/locations/l/publishers/google/models/gemini-2.5-pro:generateContent";
@@ -153,6 +153,36 @@ async fn a_refusal_that_names_no_time_at_all_still_cools() {
         .await;
     let cooling = pool.snapshot().into_iter().find(|report| report.uses == 1).unwrap();
     assert!(matches!(cooling.state, KeyState::Cooling { left } if left == secs(1)), "{cooling:?}");
+}
+
+/// The call that puts a key to the test may hang, or stand in a queue: the key is not out for as long as that.
+#[tokio::test(start_paused = true)]
+async fn a_test_that_hangs_does_not_keep_a_key_out() {
+    let key = Key::new(ApiKey::new("AIza-nobodys").unwrap());
+    let pool = KeyPool::builder().key(key).build().unwrap();
+    let once = Upstream::at_once(|_| Ok(error(400, "INVALID_ARGUMENT", "API key not valid.", "API_KEY_INVALID")));
+    let well = Upstream::at_once(|_| Ok(hello()));
+    let alone = |upstream: &Upstream| {
+        ServiceBuilder::new()
+            .layer(KeyPoolLayer::new(pool.clone()))
+            .layer(ClassifyLayer::new())
+            .service(upstream.clone())
+    };
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_ok());
+    assert!(alone(&once).oneshot(post(GENERATE)).await.is_ok());
+    let hanging = Upstream::hangs();
+    let mut test = tokio_test::task::spawn(alone(&hanging).oneshot(post(GENERATE)));
+    assert!(test.poll().is_pending());
+    tokio::time::advance(secs(30) - millis(1)).await;
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_err(), "one at a time");
+    tokio::time::advance(millis(1)).await;
+    let mut other = tokio_test::task::spawn(alone(&hanging).oneshot(post(GENERATE)));
+    assert!(other.poll().is_pending());
+    // Whoever is late gives back no test but his own.
+    drop(test);
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_err(), "one at a time still");
+    drop(other);
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_ok());
 }
 
 #[derive(Debug)]

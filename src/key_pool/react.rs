@@ -147,7 +147,7 @@ impl Assigned {
     /// How long it would wait in each project that has a key for it.
     fn elsewhere(&self, tried: &[Tried]) -> Vec<Elsewhere> {
         let ask = self.facts.ask(tried, &[]);
-        let everybody = self.shared.roster.lock().everybody(&ask, Instant::now(), fastrand::usize(..));
+        let everybody = self.shared.roster.lock().everybody(&ask, ask.now, fastrand::usize(..));
         let everybody = everybody.into_iter().map(|candidate| Elsewhere {
             wait: self.shared.wait(&candidate.home, &self.facts).max(candidate.cooling),
             cools: !candidate.cooling.is_zero(),
