@@ -12,7 +12,7 @@ use tower_gemini::{
     key_pool::{ApiKey, Credential, Fingerprint, Key, KeyPool, KeyState},
 };
 
-use crate::support::{AnyBody, GENERATE, Upstream, hello, json, millis, post, secs, status};
+use crate::support::{AnyBody, GENERATE, Upstream, hello, json, millis, post, post_body, secs, status};
 
 const VEO: &str = "/v1beta/models/veo-3.0-generate-001:predictLongRunning";
 const FOREIGN: &str = "/v1/projects/not-mine/locations/l/publishers/google/models/gemini-2.5-pro:generateContent";
@@ -119,6 +119,36 @@ async fn a_method_that_a_key_is_not_made_for_takes_it_not_out() {
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_wants_a_password_takes_no_key_out() {
     nothing_is_marked(GENERATE, || status(401)).await;
+}
+
+/// With one project nobody looks into bodies for what they name; models may be somebody's own, too.
+#[tokio::test(start_paused = true)]
+async fn what_the_key_may_not_do_takes_it_not_out() {
+    let denied = || error(403, "PERMISSION_DENIED", "The caller does not have permission", "");
+    nothing_is_marked("/v1beta/models/somebodys-preview:generateContent", denied).await;
+    let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys").unwrap())).build().unwrap();
+    let upstream = Upstream::at_once(move |_| Ok(denied()));
+    for _ in 0..20 {
+        let named =
+            r#"{"contents":[],"tools":[{"fileSearch":{"fileSearchStoreNames":["fileSearchStores/not-mine"]}}]}"#;
+        let _ = stack(&pool, &upstream).oneshot(post_body(GENERATE, named)).await;
+    }
+    assert!(all_serve(&pool), "{:?}", pool.snapshot());
+}
+
+/// It says nothing of the key: whoever looks again looks as soon.
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_wants_a_password_keeps_no_key_out() {
+    let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys").unwrap())).build().unwrap();
+    let leaked = Upstream::at_once(|_| Ok(error(403, "PERMISSION_DENIED", "no", "API_KEY_SERVICE_BLOCKED")));
+    let _ = stack(&pool, &leaked).oneshot(post(GENERATE)).await;
+    assert!(!all_serve(&pool));
+    let began = tokio::time::Instant::now();
+    let looked = Upstream::at_once(move |_| Ok(if began.elapsed() < secs(3 * 3_600) { status(401) } else { hello() }));
+    let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(looked));
+    tokio::time::sleep(secs(3 * 3_600 + 61)).await;
+    upkeep.abort();
+    assert!(all_serve(&pool), "{:?}", pool.snapshot());
 }
 
 /// The address of the API's description answers anybody, and says nothing of a key.

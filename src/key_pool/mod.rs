@@ -106,7 +106,7 @@
 //! | a minute's quota | its project rests for this model until the hint |
 //! | a quota that does not say which | 1 s, doubled each time up to 60 s, until an answer comes |
 //! | a day's quota, or a quota of zero | until midnight Pacific, or the hint where that is later |
-//! | API_KEY_INVALID; Google's own 401 or 403 to a call that any good key may make | a strike: after 3 in a row the key is disabled |
+//! | API_KEY_INVALID; Google's own 401 to a call that any good key may make | a strike: after 3 in a row the key is disabled |
 //! | leaked; restricted, where content is generated or embedded | the key is disabled at once |
 //! | suspended, banned, the API switched off, no such project, no billing for what is generated or embedded | the key is disabled at once, and this call goes to another project |
 //! | 400 that asks for billing | its project rests for this model, for an hour: some models are for those who pay |

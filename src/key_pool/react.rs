@@ -203,6 +203,9 @@ impl Assigned {
             | Kind::KeySuspended => Blame::Project,
             // A caller must not be able to take keys out by asking for what is not his.
             _ if self.facts.pinned.is_some() || !self.is_common() => Blame::Request,
+            // Nor by naming a model or, in a body that nobody has looked into, a resource that is somebody else's. What Google
+            // says of a key itself has kinds of its own.
+            Kind::PermissionDenied => Blame::Request,
             // Nor a proxy on the way: it knows no keys.
             _ if !failure.has_error_body() => Blame::Request,
             _ => Blame::Strike,
