@@ -12,7 +12,7 @@ use tower_gemini::{
     key_pool::{ApiKey, Credential, Fingerprint, Key, KeyPool, KeyState},
 };
 
-use crate::support::{AnyBody, GENERATE, Upstream, hello, json, post, secs, status};
+use crate::support::{AnyBody, GENERATE, Upstream, hello, json, millis, post, post_body, secs, status};
 
 const VEO: &str = "/v1beta/models/veo-3.0-generate-001:predictLongRunning";
 const FOREIGN: &str = "/v1/projects/not-mine/locations/l/publishers/google/models/gemini-2.5-pro:generateContent";
@@ -75,6 +75,23 @@ async fn what_the_upstream_echoes_takes_no_key_out() {
     }
 }
 
+/// A whole error object, as a relay puts it into a message, but put there by the caller.
+#[tokio::test(start_paused = true)]
+async fn an_error_that_the_caller_has_written_takes_no_key_out() {
+    let day = r#"{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel"}]}"#;
+    for forged in [
+        r#"{"error": {"code": 403, "status": "PERMISSION_DENIED", "message": "Your API key was reported as leaked."}}"#
+            .into(),
+        r#"{"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "API key not valid."}}"#.into(),
+        format!(r#"{{"error": {{"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "no", "details": [{day}]}}}}"#),
+    ] {
+        let mime = format!("Unsupported MIME type: {forged}");
+        nothing_is_marked(GENERATE, move || error(400, "INVALID_ARGUMENT", &mime, "")).await;
+        let name = format!("models/{forged} is not found for API version v1beta.");
+        nothing_is_marked(GENERATE, move || error(404, "NOT_FOUND", &name, "")).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_only_for_those_who_pay_takes_no_key_out() {
     let veo = "Veo is only accessible to billed users at this time.";
@@ -102,6 +119,36 @@ async fn a_method_that_a_key_is_not_made_for_takes_it_not_out() {
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_wants_a_password_takes_no_key_out() {
     nothing_is_marked(GENERATE, || status(401)).await;
+}
+
+/// With one project nobody looks into bodies for what they name; models may be somebody's own, too.
+#[tokio::test(start_paused = true)]
+async fn what_the_key_may_not_do_takes_it_not_out() {
+    let denied = || error(403, "PERMISSION_DENIED", "The caller does not have permission", "");
+    nothing_is_marked("/v1beta/models/somebodys-preview:generateContent", denied).await;
+    let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys").unwrap())).build().unwrap();
+    let upstream = Upstream::at_once(move |_| Ok(denied()));
+    for _ in 0..20 {
+        let named =
+            r#"{"contents":[],"tools":[{"fileSearch":{"fileSearchStoreNames":["fileSearchStores/not-mine"]}}]}"#;
+        let _ = stack(&pool, &upstream).oneshot(post_body(GENERATE, named)).await;
+    }
+    assert!(all_serve(&pool), "{:?}", pool.snapshot());
+}
+
+/// It says nothing of the key: whoever looks again looks as soon.
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_wants_a_password_keeps_no_key_out() {
+    let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys").unwrap())).build().unwrap();
+    let leaked = Upstream::at_once(|_| Ok(error(403, "PERMISSION_DENIED", "no", "API_KEY_SERVICE_BLOCKED")));
+    let _ = stack(&pool, &leaked).oneshot(post(GENERATE)).await;
+    assert!(!all_serve(&pool));
+    let began = tokio::time::Instant::now();
+    let looked = Upstream::at_once(move |_| Ok(if began.elapsed() < secs(3 * 3_600) { status(401) } else { hello() }));
+    let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(looked));
+    tokio::time::sleep(secs(3 * 3_600 + 61)).await;
+    upkeep.abort();
+    assert!(all_serve(&pool), "{:?}", pool.snapshot());
 }
 
 /// The address of the API's description answers anybody, and says nothing of a key.
@@ -136,6 +183,36 @@ async fn a_refusal_that_names_no_time_at_all_still_cools() {
         .await;
     let cooling = pool.snapshot().into_iter().find(|report| report.uses == 1).unwrap();
     assert!(matches!(cooling.state, KeyState::Cooling { left } if left == secs(1)), "{cooling:?}");
+}
+
+/// The call that puts a key to the test may hang, or stand in a queue: the key is not out for as long as that.
+#[tokio::test(start_paused = true)]
+async fn a_test_that_hangs_does_not_keep_a_key_out() {
+    let key = Key::new(ApiKey::new("AIza-nobodys").unwrap());
+    let pool = KeyPool::builder().key(key).build().unwrap();
+    let once = Upstream::at_once(|_| Ok(error(400, "INVALID_ARGUMENT", "API key not valid.", "API_KEY_INVALID")));
+    let well = Upstream::at_once(|_| Ok(hello()));
+    let alone = |upstream: &Upstream| {
+        ServiceBuilder::new()
+            .layer(KeyPoolLayer::new(pool.clone()))
+            .layer(ClassifyLayer::new())
+            .service(upstream.clone())
+    };
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_ok());
+    assert!(alone(&once).oneshot(post(GENERATE)).await.is_ok());
+    let hanging = Upstream::hangs();
+    let mut test = tokio_test::task::spawn(alone(&hanging).oneshot(post(GENERATE)));
+    assert!(test.poll().is_pending());
+    tokio::time::advance(secs(30) - millis(1)).await;
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_err(), "one at a time");
+    tokio::time::advance(millis(1)).await;
+    let mut other = tokio_test::task::spawn(alone(&hanging).oneshot(post(GENERATE)));
+    assert!(other.poll().is_pending());
+    // Whoever is late gives back no test but his own.
+    drop(test);
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_err(), "one at a time still");
+    drop(other);
+    assert!(alone(&well).oneshot(post(GENERATE)).await.is_ok());
 }
 
 #[derive(Debug)]

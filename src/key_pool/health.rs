@@ -10,6 +10,9 @@ use crate::failure::Kind;
 /// So many refusals in a row disable a key: good ones get them now and then.
 pub(super) const STRIKES: u32 = 3;
 
+/// A call that puts a key to the test is waited for so long: it may hang, or stand in a queue.
+const LONGEST_TRIAL: Duration = Duration::from_secs(30);
+
 /// A disabled key is looked at again after so long …
 const FIRST_CHECK: Duration = Duration::from_secs(60);
 
@@ -34,10 +37,15 @@ pub(super) struct Health {
     pub(super) strikes: u32,
     /// An answer has come with it.
     pub(super) proven: bool,
-    /// A call is under way that puts it to the test.
-    on_trial: bool,
+    /// A call is under way that puts it to the test: which, and since when.
+    on_trial: Option<(TrialId, Instant)>,
+    trials: u64,
     pub(super) disabled: Option<Disabled>,
 }
+
+/// Which test of a key it is: one that took too long ends no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TrialId(u64);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disabled {
@@ -68,11 +76,13 @@ pub(super) enum Use {
 }
 
 impl Health {
-    pub(super) fn usable(&self) -> Use {
+    pub(super) fn usable(&self, now: Instant) -> Use {
+        let is_on_trial =
+            || self.on_trial.is_some_and(|(_, since)| now.saturating_duration_since(since) < LONGEST_TRIAL);
         match self {
             Self { disabled: Some(_), .. } => Use::Disabled,
             Self { strikes: 0, proven: true, .. } => Use::Free,
-            Self { on_trial: false, .. } => Use::OnTrial,
+            Self { .. } if !is_on_trial() => Use::OnTrial,
             Self { strikes: 0, .. } => Use::Shared,
             Self { .. } => Use::Busy,
         }
@@ -83,12 +93,17 @@ impl Health {
         self.proven && self.strikes == 0
     }
 
-    pub(super) fn begin_trial(&mut self) {
-        self.on_trial = true;
+    pub(super) fn begin_trial(&mut self, now: Instant) -> TrialId {
+        self.trials += 1;
+        let id = TrialId(self.trials);
+        self.on_trial = Some((id, now));
+        id
     }
 
-    pub(super) fn end_trial(&mut self) {
-        self.on_trial = false;
+    pub(super) fn end_trial(&mut self, id: TrialId) {
+        if self.on_trial.is_some_and(|(trial, _)| trial == id) {
+            self.on_trial = None;
+        }
     }
 
     pub(super) fn succeeded(&mut self) {

@@ -93,7 +93,7 @@
 //! Of the projects that have a key for the call and quota for its model, two are drawn by weight, and the one in which it
 //! would wait less is taken; if it would have to wait in both, up to 64 are asked. In that project keys take turns, by
 //! weight. Calls that pay no quota (counting, lists) go by weight alone. A key that has never been answered, or was refused
-//! since, is used by one call at a time, as long as another can take the rest.
+//! since, is used by one call at a time, as long as another can take the rest; one that takes more than 30 s is not waited for.
 //!
 //! In a test, five projects of 10 requests a minute under a Poisson load of 40 to 50 a minute had calls wait as behind one
 //! queue for all, but for the margin that the limiter keeps: 0.25 s at 40 a minute, and no 429; a project drawn by chance
@@ -106,7 +106,7 @@
 //! | a minute's quota | its project rests for this model until the hint |
 //! | a quota that does not say which | 1 s, doubled each time up to 60 s, until an answer comes |
 //! | a day's quota, or a quota of zero | until midnight Pacific, or the hint where that is later |
-//! | API_KEY_INVALID; Google's own 401 or 403 to a call that any good key may make | a strike: after 3 in a row the key is disabled |
+//! | API_KEY_INVALID; Google's own 401 to a call that any good key may make | a strike: after 3 in a row the key is disabled |
 //! | leaked; restricted, where content is generated or embedded | the key is disabled at once |
 //! | suspended, banned, the API switched off, no such project, no billing for what is generated or embedded | the key is disabled at once, and this call goes to another project |
 //! | 400 that asks for billing | its project rests for this model, for an hour: some models are for those who pay |

@@ -147,7 +147,7 @@ impl Assigned {
     /// How long it would wait in each project that has a key for it.
     fn elsewhere(&self, tried: &[Tried]) -> Vec<Elsewhere> {
         let ask = self.facts.ask(tried, &[]);
-        let everybody = self.shared.roster.lock().everybody(&ask, Instant::now(), fastrand::usize(..));
+        let everybody = self.shared.roster.lock().everybody(&ask, ask.now, fastrand::usize(..));
         let everybody = everybody.into_iter().map(|candidate| Elsewhere {
             wait: self.shared.wait(&candidate.home, &self.facts).max(candidate.cooling),
             cools: !candidate.cooling.is_zero(),
@@ -203,6 +203,9 @@ impl Assigned {
             | Kind::KeySuspended => Blame::Project,
             // A caller must not be able to take keys out by asking for what is not his.
             _ if self.facts.pinned.is_some() || !self.is_common() => Blame::Request,
+            // Nor by naming a model or, in a body that nobody has looked into, a resource that is somebody else's. What Google
+            // says of a key itself has kinds of its own.
+            Kind::PermissionDenied => Blame::Request,
             // Nor a proxy on the way: it knows no keys.
             _ if !failure.has_error_body() => Blame::Request,
             _ => Blame::Strike,

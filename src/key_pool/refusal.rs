@@ -2,8 +2,6 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use tokio::time::Instant;
-
 use super::{KeyState, NAME, health::Use, pool::Shared, roster::Ask};
 use crate::{
     error::{BoxError, Error},
@@ -18,7 +16,7 @@ const TRIAL: Duration = Duration::from_secs(1);
 
 /// No key can take a call.
 pub(super) fn nothing_left(shared: &Shared, ask: &Ask<'_>) -> BoxError {
-    let now = Instant::now();
+    let now = ask.now;
     let (mut states, mut keys, mut soonest) = (String::new(), 0, None::<Duration>);
     let roster = shared.roster.lock();
     let may = |name: &str| ask.pinned.is_none_or(|pinned| *pinned == *name);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Fingerprint, Key,
-    health::{Health, Marks, Use},
+    health::{Health, Marks, TrialId, Use},
     key::Signer,
 };
 use crate::context::{Choice, Tried};
@@ -76,6 +76,7 @@ pub(super) struct Roster {
 /// What a call asks of the pool.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ask<'a> {
+    pub(super) now: Instant,
     pub(super) model: &'a str,
     pub(super) pays: bool,
     pub(super) pinned: Option<&'a str>,
@@ -164,7 +165,7 @@ impl Ask<'_> {
     }
 
     pub(super) fn usable(&self, entry: &Entry) -> Use {
-        match entry.health.usable() {
+        match entry.health.usable(self.now) {
             Use::Disabled => Use::Disabled,
             _ if self.has_tried_key(&entry.slot) => Use::Disabled,
             _ if self.passed_over.iter().any(|key| *key == entry.slot.shown) => Use::Busy,
@@ -317,7 +318,7 @@ impl Roster {
     }
 
     /// The next key of a project for the call, and whether it is put to the test by it.
-    pub(super) fn take(&mut self, home: &Arc<Home>, ask: &Ask<'_>) -> Option<(Arc<Slot>, bool)> {
+    pub(super) fn take(&mut self, home: &Arc<Home>, ask: &Ask<'_>) -> Option<(Arc<Slot>, Option<TrialId>)> {
         let project = self.project(home)?;
         let from = project.turn;
         let rank = |usable| match usable {
@@ -330,11 +331,9 @@ impl Roster {
         project.turn = entry.turn.max(from);
         entry.turn = project.turn + STRIDE / u64::from(entry.slot.weight.get()).min(STRIDE);
         entry.uses += 1;
-        let on_trial = entry.health.usable() == Use::OnTrial;
-        if on_trial {
-            entry.health.begin_trial();
-        }
-        Some((entry.slot.clone(), on_trial))
+        let is_tested = entry.health.usable(ask.now) == Use::OnTrial;
+        let trial = is_tested.then(|| entry.health.begin_trial(ask.now));
+        Some((entry.slot.clone(), trial))
     }
 }
 

@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
+    health::TrialId,
     place::place,
     pool::Shared,
     refusal,
@@ -91,12 +92,13 @@ pub(super) struct Facts {
 struct Trial {
     shared: Arc<Shared>,
     slot: Arc<Slot>,
+    id: TrialId,
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
         if let Some(entry) = self.shared.roster.lock().entry(&self.slot) {
-            entry.health.end_trial();
+            entry.health.end_trial(self.id);
         }
     }
 }
@@ -104,7 +106,7 @@ impl Drop for Trial {
 impl Facts {
     pub(super) fn ask<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Ask<'a> {
         let pinned = self.pinned.as_deref();
-        Ask { model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
+        Ask { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
     }
 }
 
@@ -175,7 +177,7 @@ struct Chosen {
 fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Ask<'_>) -> Option<Chosen> {
     // Whoever loses the key to another call between choosing and taking chooses again.
     for _ in 0..8 {
-        let draw = shared.roster.lock().draw(ask, Instant::now(), fastrand::f64);
+        let draw = shared.roster.lock().draw(ask, ask.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
         let waits = |home: &Home| shared.wait(home, facts);
         let home = match second {
@@ -184,7 +186,7 @@ fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Ask<'_>) -> Option<Chosen> 
             _ => least(shared, facts, ask).unwrap_or(first),
         };
         if let Some((slot, on_trial)) = shared.roster.lock().take(&home, ask) {
-            let trial = on_trial.then(|| Trial { shared: shared.clone(), slot: slot.clone() });
+            let trial = on_trial.map(|id| Trial { shared: shared.clone(), slot: slot.clone(), id });
             return Some(Chosen { slot, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
         }
     }
@@ -193,7 +195,7 @@ fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Ask<'_>) -> Option<Chosen> 
 
 /// Everybody is asked; the least wait wins, and of two that are the same the one that less speaks against.
 fn least(shared: &Shared, facts: &Facts, ask: &Ask<'_>) -> Option<Arc<Home>> {
-    let everybody = shared.roster.lock().everybody(ask, Instant::now(), fastrand::usize(..));
+    let everybody = shared.roster.lock().everybody(ask, ask.now, fastrand::usize(..));
     let free = everybody.into_iter().filter(|candidate| candidate.cooling.is_zero());
     let asked = free.map(|Candidate { home, rank, .. }| ((shared.wait(&home, facts), rank), home));
     asked.min_by_key(|(wait, _)| *wait).map(|(_, home)| home)

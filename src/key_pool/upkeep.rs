@@ -119,7 +119,8 @@ where
         Some(judged) => judged.clone(),
         None => Failure::from_response(head.status, &head.headers, &read(body).await),
     };
-    if failure.fault() == Fault::Key { Found::Refused } else { Found::Unclear }
+    // A proxy on the way knows no keys.
+    if failure.fault() == Fault::Key && failure.has_error_body() { Found::Refused } else { Found::Unclear }
 }
 
 /// The beginning of a body.

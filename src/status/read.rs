@@ -133,7 +133,7 @@ impl Status {
             self.status = Some(status.to_owned());
         }
         if let Some(message) = error.get("message").and_then(Json::as_text) {
-            self.absorb_message(message, wrapped);
+            self.absorb_message(message, if self.is_about_the_request() { 0 } else { wrapped });
         }
         for (name, value) in error.members() {
             match name {
@@ -159,6 +159,13 @@ impl Status {
             }
         }
         self.absorb_hints(error);
+    }
+
+    /// Google's own verdict on what the request says, which repeats it: an error object in there is the caller's.
+    fn is_about_the_request(&self) -> bool {
+        let status = self.status.as_deref();
+        matches!(self.code, Some(400 | 404))
+            && matches!(status, Some("INVALID_ARGUMENT" | "NOT_FOUND" | "OUT_OF_RANGE"))
     }
 
     /// A number, a number in quotes, a `google.rpc` code, or a name.

@@ -32,6 +32,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Enable),
         3 => prop_oneof![Just(Found::Good), Just(Found::Refused), Just(Found::Unclear)].prop_map(Event::Look),
         2 => (1u64..100_000).prop_map(Event::Wait),
+        2 => (1u64..40).prop_map(Event::Wait),
     ]
 }
 
@@ -41,8 +42,8 @@ struct Model {
     in_a_row: u32,
     answered: bool,
     out: Option<Out>,
-    /// Calls under way, and whether each is the one that tests.
-    under_way: Vec<bool>,
+    /// Calls under way, and of each that tests: which test, and since when.
+    under_way: Vec<Option<(TrialId, Instant)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -60,7 +61,8 @@ proptest! {
             match event {
                 Event::Wait(seconds) => now += secs(seconds),
                 Event::Call => {
-                    let tested = model.under_way.iter().any(|tests| *tests);
+                    let tests = |trial: &&Option<(TrialId, Instant)>| trial.is_some_and(|(_, since)| now < since + secs(30));
+                    let tested = model.under_way.iter().any(|trial| tests(&trial));
                     let expected = match (&model.out, model.in_a_row, model.answered, tested) {
                         (Some(_), ..) => Use::Disabled,
                         (None, 0, true, _) => Use::Free,
@@ -68,14 +70,12 @@ proptest! {
                         (None, 0, false, true) => Use::Shared,
                         (None, _, _, true) => Use::Busy,
                     };
-                    prop_assert_eq!(health.usable(), expected);
+                    prop_assert_eq!(health.usable(now), expected);
                     if matches!(expected, Use::Free | Use::OnTrial | Use::Shared) {
-                        if expected == Use::OnTrial {
-                            health.begin_trial();
-                        }
-                        model.under_way.push(expected == Use::OnTrial);
+                        let begins = expected == Use::OnTrial;
+                        model.under_way.push(begins.then(|| (health.begin_trial(now), now)));
                     }
-                    prop_assert!(model.under_way.iter().filter(|tests| **tests).count() <= 1);
+                    prop_assert!(model.under_way.iter().filter(tests).count() <= 1);
                 }
                 Event::Success | Event::Strike | Event::Leaked | Event::Dropped => {
                     let Some(tests) = model.under_way.pop() else { continue };
@@ -101,8 +101,8 @@ proptest! {
                         }
                         _ => {}
                     }
-                    if tests {
-                        health.end_trial();
+                    if let Some((id, _)) = tests {
+                        health.end_trial(id);
                     }
                 }
                 Event::DisableByHand => {
