@@ -21,6 +21,7 @@ use relay_day::{Day, KEYS};
 
 const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/relay/alerts.yml");
 const FLASH: &str = "gemini-2.5-flash:generateContent";
+const STREAM: &str = "gemini-2.5-flash:streamGenerateContent?alt=sse";
 const LITE: &str = "gemini-2.5-flash-lite:generateContent";
 const PRO: &str = "gemini-2.5-pro:generateContent";
 
@@ -47,9 +48,7 @@ rpd = 20
 async fn every_metric_and_label_in_rules_and_dashboard_is_one_that_the_relay_exports() {
     let day = Day::begin_with(SETTINGS).await;
     good_calls(&day).await;
-    // At once, so that some wait.
-    tokio::join!(day.ask(FLASH, "a"), day.ask(FLASH, "b"), day.ask(FLASH, "c"), day.ask(FLASH, "d"));
-    day.ask("gemini-2.5-flash:streamGenerateContent?alt=sse", "hello").await;
+    bad_calls(&day).await;
     day.turns_bad().await;
     let (mut names, mut labels) = (BTreeSet::new(), BTreeSet::from(["instance".to_owned()]));
     for series in scrape(&day).await.into_keys() {
@@ -59,12 +58,9 @@ async fn every_metric_and_label_in_rules_and_dashboard_is_one_that_the_relay_exp
         labels.extend(of.map(|(label, _)| label.to_owned()));
     }
 
-    let dashboard: Value = serde_json::from_str(include_str!("../examples/relay/dashboard.json")).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    let shown = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    let mut texts: Vec<String> =
-        shown.map(|target| format!("{} {}", target["expr"].as_str().unwrap(), target["legendFormat"])).collect();
-    texts.push(dashboard["templating"]["list"][1]["query"].as_str().unwrap().to_owned());
+    let mut texts: Vec<String> = shown().map(|(expr, legend)| format!("{expr} {legend}")).collect();
+    assert!(texts.len() > 10, "{texts:?}");
+    texts.push(dashboard()["templating"]["list"][1]["query"].as_str().unwrap().to_owned());
     texts.push(std::fs::read_to_string(RULES).unwrap());
     let mut metrics = BTreeSet::new();
     for text in &texts {
@@ -81,6 +77,17 @@ async fn every_metric_and_label_in_rules_and_dashboard_is_one_that_the_relay_exp
         }
     }
     assert!(metrics.len() > 15, "{metrics:?}");
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(include_str!("../examples/relay/dashboard.json")).unwrap()
+}
+
+/// What the dashboard's panels show: expressions and legends.
+fn shown() -> impl Iterator<Item = (String, String)> {
+    let targets = dashboard()["panels"].as_array().unwrap().clone().into_iter();
+    let targets = targets.flat_map(|panel| panel["targets"].as_array().unwrap().clone());
+    targets.map(|target| ["expr", "legendFormat"].map(|name| target[name].as_str().unwrap().to_owned()).into())
 }
 
 // === fire ===
@@ -107,6 +114,12 @@ async fn in_an_outage_the_rules_fire_and_on_a_good_day_they_are_quiet() {
     }
     let outage = ["GeminiCallersSeeErrors", "GeminiKeyDisabled", "GeminiModelDown", "GeminiQuotaNearlyUsed"];
     assert_eq!(recorded.alerts("outage", FIRING), outage);
+    for expr in shown().map(|(expr, _)| expr) {
+        // As Grafana would.
+        let expr = expr.replace("$__rate_interval", "5m").replace("$instance", ".*");
+        let got = recorded.evaluate("panel", &expr);
+        assert!(got.contains(char::is_numeric), "{expr} shows nothing: {got}");
+    }
 
     day.emulator.trouble(When::always().key(KEYS[0]), Trouble::leaked_key());
     for _ in 0..12 {
@@ -130,9 +143,10 @@ async fn good_calls(day: &Day) {
 }
 
 async fn bad_calls(day: &Day) {
-    for model in [FLASH, PRO, FLASH] {
-        day.ask(model, "hello").await;
-    }
+    day.ask(PRO, "hello").await;
+    day.ask(STREAM, "hello").await;
+    // At once, so that some wait.
+    tokio::join!(day.ask(FLASH, "a"), day.ask(FLASH, "b"), day.ask(FLASH, "c"));
 }
 
 /// By series, its value. Each has a label `instance`, as Prometheus would give it.
@@ -162,6 +176,15 @@ impl Recorded {
 
     /// The names of the alerts that there are at the end.
     fn alerts(&self, name: &str, which: &str) -> Vec<String> {
+        let got = self.evaluate(name, &format!("max by (alertname) ({which})"));
+        let mut names: Vec<_> =
+            got.split("alertname=\"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect();
+        names.sort();
+        names
+    }
+
+    /// What promtool says that an expression is at the end.
+    fn evaluate(&self, name: &str, expr: &str) -> String {
         let all: BTreeSet<&String> = self.scrapes.iter().flat_map(BTreeMap::keys).collect();
         let series: Vec<Value> = all
             .into_iter()
@@ -173,7 +196,7 @@ impl Recorded {
             })
             .collect();
         let query = json!({
-            "expr": format!("max by (alertname) ({which})"),
+            "expr": expr,
             "eval_time": format!("{}s", (self.scrapes.len() - 1) * 15),
             // It is never so, and what it is instead is what promtool says.
             "exp_samples": [{"labels": "{alertname=\"none\"}", "value": 7}],
@@ -192,9 +215,6 @@ impl Recorded {
         let said = String::from_utf8_lossy(&said);
         let (_, got) = said.split_once("got:").unwrap_or_else(|| panic!("promtool: {said}, of {}", path.display()));
         std::fs::remove_file(&path).unwrap();
-        let mut names: Vec<_> =
-            got.split("alertname=\"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect();
-        names.sort();
-        names
+        got.trim().to_owned()
     }
 }

@@ -154,9 +154,10 @@ where
             let head = Outcome::of(&result);
             failures.note(&asked, &head);
             Ok(result?.map(|body| {
+                let mut rest = Rest { failures, asked, head };
                 let note = move |error: R::Error| {
                     let error = error.into();
-                    failures.note(&asked, &of_body(&error, &head));
+                    rest.broke(&error);
                     error
                 };
                 body.map_err(Box::new(note) as _)
@@ -165,21 +166,34 @@ where
     }
 }
 
-/// What an error in the middle of an answer comes to, with what was known when the answer began.
-fn of_body(error: &BoxError, head: &Outcome) -> Outcome {
-    let mut outcome = match Error::find(&**error) {
-        Some(error) => error.outcome().clone(),
-        None => Outcome::default().with_failure(Failure::from_error(&**error)),
-    };
-    if let Some(failure) = outcome.failure().cloned() {
-        outcome = outcome.with_failure(failure.into_after_commit());
+/// What is still to come of an answer. It lives in the answer's body.
+struct Rest {
+    failures: Failures,
+    asked: String,
+    /// What was known when the answer began; and once it has failed, how.
+    head: Outcome,
+}
+
+impl Rest {
+    /// It ends in an error.
+    fn broke(&mut self, error: &BoxError) {
+        let said = Error::find(&**error).and_then(|error| error.outcome().failure().cloned());
+        self.failed(said.unwrap_or_else(|| Failure::from_error(&**error)));
     }
-    if let Some(model) = head.model().filter(|_| outcome.model().is_none()) {
-        outcome = outcome.with_model(model);
+
+    fn failed(&mut self, failure: Failure) {
+        if self.head.failure().is_none() {
+            self.head = std::mem::take(&mut self.head).with_failure(failure.into_after_commit());
+            self.failures.note(&self.asked, &self.head);
+        }
     }
-    if let (Some(key), Some(project)) = (head.key(), head.project()) {
-        outcome = outcome.with_key(key, project);
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        // The upstream may say in the middle of an answer that it has failed.
+        if let Some(failure) = self.head.usage().and_then(|usage| usage.report().failure) {
+            self.failed(failure);
+        }
     }
-    let attempts = outcome.attempts().max(head.attempts());
-    outcome.with_attempts(attempts)
 }

@@ -6,7 +6,7 @@
 //!
 //! None of them asks for a credential. They tell names of models, projects and keys: do not let the public see them.
 
-use std::{cmp::Reverse, fmt::Write, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, fmt::Write, time::Duration};
 
 use axum::{Json, Router, response::Html, routing::get};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -92,28 +92,35 @@ impl Board {
         }
     }
 
-    /// Models by their breakers and limits, those in trouble first.
+    /// Models that are in use or in trouble, the latter first.
     fn models(&self) -> Vec<Model> {
-        let mut models = Vec::<Model>::new();
-        for (scope, state) in self.breakers.iter().flat_map(Breakers::snapshot) {
+        let mut models = BTreeMap::<String, Model>::new();
+        let named = |name: &str| {
             // Lists and counts have breakers, too.
-            let name = if scope.model().is_empty() { "(calls to no model)" } else { scope.model() };
-            models.push(Model {
-                model: self.failures.clean(name),
-                endpoint: scope.endpoint().to_owned(),
-                breaker: Some(state.as_str()),
-                limits: Vec::new(),
-            });
-        }
-        for report in self.limiter.snapshot() {
-            let name = self.failures.clean(report.scope.model());
-            let limit = limit(&report);
-            match models.iter_mut().find(|model| model.model == name) {
-                Some(model) => model.limits.push(limit),
-                None => {
-                    models.push(Model { model: name, endpoint: String::new(), breaker: None, limits: vec![limit] });
+            let model = if name.is_empty() { "(calls to no model)".to_owned() } else { self.failures.clean(name) };
+            Model { model, breaker: None, limits: Vec::new() }
+        };
+        for (scope, state) in self.breakers.iter().flat_map(Breakers::snapshot) {
+            if state != State::Closed {
+                // The worst, where there are several endpoints.
+                let model = models.entry(scope.model().to_owned()).or_insert_with(|| named(scope.model()));
+                let state = Some(state.as_str());
+                if !model.is_down() {
+                    model.breaker = state;
                 }
             }
+        }
+        for report in self.limiter.snapshot() {
+            let used = report.dimensions.iter().any(|dimension| dimension.used > 0);
+            // Names that nobody has answered for are callers' inventions.
+            if used || report.blocked_for.is_some() || report.waiting > 0 {
+                let name = report.scope.model();
+                models.entry(name.to_owned()).or_insert_with(|| named(name)).limits.push(limit(&report));
+            }
+        }
+        let mut models: Vec<_> = models.into_values().collect();
+        if self.breakers.is_some() {
+            models.iter_mut().for_each(|model| model.breaker = model.breaker.or(Some(State::Closed.as_str())));
         }
         models.sort_by_cached_key(|model| (Reverse(model.trouble()), model.model.clone()));
         models
@@ -137,7 +144,6 @@ struct Status {
 #[derive(Serialize)]
 pub(crate) struct Model {
     pub(crate) model: String,
-    pub(crate) endpoint: String,
     pub(crate) breaker: Option<&'static str>,
     pub(crate) limits: Vec<Limit>,
 }

@@ -98,6 +98,7 @@ impl Day {
         let key_only = format!("An internal error at {}", KEYS[0]);
         self.emulator.trouble(When::prompt_contains("and fail"), says(500, "INTERNAL", &key_only));
         self.emulator.trouble(When::prompt_contains("break off"), Trouble::cut(1));
+        self.emulator.trouble(When::prompt_contains("say so later"), Trouble::high_demand().in_stream(1));
 
         let mut calls = 0;
         while self.status().await["keys"][1]["state"] != "disabled" {
@@ -110,7 +111,9 @@ impl Day {
         }
         assert_eq!(self.ask(flash, &format!("quote this: {SECRET_PROMPT}")).await, StatusCode::BAD_REQUEST);
         assert_eq!(self.ask(flash, "and fail").await, StatusCode::INTERNAL_SERVER_ERROR);
-        self.ask("gemini-2.5-flash:streamGenerateContent?alt=sse", "break off").await;
+        for prompt in ["break off", "say so later"] {
+            self.ask("gemini-2.5-flash:streamGenerateContent?alt=sse", prompt).await;
+        }
         assert_eq!(self.ask(&format!("{EVIL}:generateContent"), "hello").await, StatusCode::NOT_FOUND);
     }
 }
