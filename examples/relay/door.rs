@@ -98,14 +98,14 @@ impl Door {
         let response = inner.oneshot(request).await.map_err(|error| match slow::limit(&*error) {
             Some(limit) => {
                 let message = format!("nothing more of the request's body came for {limit:?}; send it again");
-                refusal(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", &message).into()
+                refusal(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", &message)
             }
             None => error,
         })?;
         Ok(response.map(|body| Body::new(Held::new(Body::new(body), place))))
     }
 
-    fn enter(&self, request: &Request) -> Result<OwnPlace, Error> {
+    fn enter(&self, request: &Request) -> Result<OwnPlace, BoxError> {
         let caller = self.caller(request)?;
         if request.extensions().get::<LiveApi>().is_some() {
             return Err(refusal(
@@ -119,7 +119,7 @@ impl Door {
     }
 
     /// Who it is, if it may come in.
-    fn caller(&self, request: &Request) -> Result<Caller, Error> {
+    fn caller(&self, request: &Request) -> Result<Caller, BoxError> {
         if self.rules.tokens.is_empty() {
             let peer = request.extensions().get::<Peer>();
             return Ok(Caller::Address(peer.map(|Peer(address)| address.ip().to_canonical())));
@@ -139,7 +139,7 @@ impl Door {
         ))
     }
 
-    fn own_place(&self, caller: Caller) -> Result<OwnPlace, Error> {
+    fn own_place(&self, caller: Caller) -> Result<OwnPlace, BoxError> {
         let mut callers = self.callers.lock();
         let inside = callers.get(&caller).copied().unwrap_or(0);
         if let Some(limit) = self.rules.per_caller.filter(|limit| inside >= *limit) {
@@ -151,7 +151,7 @@ impl Door {
         Ok(OwnPlace { caller, callers: self.callers.clone() })
     }
 
-    async fn slot(&self) -> Result<Option<OwnedSemaphorePermit>, Error> {
+    async fn slot(&self) -> Result<Option<OwnedSemaphorePermit>, BoxError> {
         let (Some(slots), Some(limit)) = (&self.slots, self.rules.in_all) else { return Ok(None) };
         if let Ok(slot) = slots.clone().try_acquire_owned() {
             return Ok(Some(slot));
@@ -232,13 +232,13 @@ fn decoded(text: &str) -> Vec<u8> {
 }
 
 /// An error of the relay's own, in Google's words; the layer outside of it puts it into the caller's envelope.
-fn refusal(code: StatusCode, status: &str, message: &str) -> Error {
-    Error::refusal(NAME, failure(code, status, message))
+fn refusal(code: StatusCode, status: &str, message: &str) -> BoxError {
+    Error::refusal(NAME, failure(code, status, message)).into()
 }
 
 /// The same, where coming again will help.
-fn full(code: StatusCode, status: &str, message: &str) -> Error {
-    Error::refusal(NAME, failure(code, status, message).with_hint(AGAIN))
+fn full(code: StatusCode, status: &str, message: &str) -> BoxError {
+    Error::refusal(NAME, failure(code, status, message).with_hint(AGAIN)).into()
 }
 
 fn failure(code: StatusCode, status: &str, message: &str) -> Failure {

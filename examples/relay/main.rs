@@ -18,7 +18,7 @@
 //! max_concurrent_per_caller = 20      # calls under way of one token, or else of one address; unset: any number
 //! max_concurrent = 200                # calls under way in all; unset: any number
 //! max_queued = 200                    # of those beyond, how many wait; as many as max_concurrent unless set
-//! header_timeout = "30s"              # for the head of a request
+//! header_timeout = "30s"              # for the head of a request, from the connection or from the answer before
 //! body_timeout = "30s"                # between two pieces of its body
 //! lame_duck = "0s"                    # told to end, it goes on accepting for so long, while /readyz says no
 //! drain = "25s"                       # after that, how long calls in flight may take

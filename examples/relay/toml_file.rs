@@ -244,6 +244,9 @@ fn quoted(name: &str) -> String {
     if !name.is_empty() && name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") }
 }
 
+/// The texts of a list, or what is wrong with them, each with its place.
+type Texts = Vec<(Range<usize>, Result<String, String>)>;
+
 /// A value and its place.
 pub(crate) struct Value<'i>(Spanned<DeValue<'i>>);
 
@@ -267,7 +270,7 @@ impl Value<'_> {
     }
 
     /// A list of texts, each with its place.
-    pub(crate) fn texts(&self, right: &str) -> Result<Vec<(Range<usize>, Result<String, String>)>, String> {
+    pub(crate) fn texts(&self, right: &str) -> Result<Texts, String> {
         let list = self.0.get_ref().as_array().ok_or_else(|| self.other_than(right))?;
         let text = |value: &Spanned<DeValue<'_>>| match value.get_ref().as_str() {
             Some(text) => Ok(text.to_owned()),
