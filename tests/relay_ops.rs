@@ -465,6 +465,49 @@ async fn what_was_learned_stays_and_keys_come_and_go() {
 }
 
 #[tokio::test]
+async fn counts_and_circuits_stay_where_their_own_section_does() {
+    let emulator = Emulator::builder().key("key-of-the-relay", "default").build();
+    emulator.trouble(When::always().model("gemini-2.5-pro"), Trouble::overloaded());
+    let server = emulator.serve().await.unwrap();
+    let start = format!("{}on_open = \"fail\"\nmax_attempts = 1\n", settings(&server.uri(), ""));
+    let (limits, circuits) = (
+        "[limits.default]\nrpm = 12\nmax_wait = \"0s\"\n",
+        "[breaker]\nmode = \"consecutive\"\nopen = \"1h\"\nmax_open = \"1h\"\n",
+    );
+    let relay = Relay::start_logging(&format!("{start}{limits}{circuits}"), &[]).await;
+    let pro = GENERATE.replace("flash", "pro");
+    let calls = async |path: &str, times: usize| {
+        let mut seen = Vec::new();
+        for _ in 0..times {
+            seen.push(send(&relay, prompt(path)).await.status);
+        }
+        seen
+    };
+    assert_eq!(calls(GENERATE, 13).await[11..], [200, 429]);
+    assert_eq!(calls(&pro, 6).await, [503; 6]);
+    let asked = emulator.journal().len();
+    assert_eq!(asked, 12 + 5, "the sixth found an open circuit");
+
+    for changed in ["[timeout]\nidle = \"20s\"\n", "[precheck]\ncount_tokens = \"never\"\n", "max_delay = \"9ms\"\n"] {
+        let start = if changed.starts_with('[') {
+            start.clone() + changed
+        } else {
+            start.replace("max_delay = \"5ms\"\n", changed)
+        };
+        relay.reload(&format!("{start}{limits}{circuits}")).await;
+        assert_eq!((calls(GENERATE, 1).await, calls(&pro, 1).await), (vec![429], vec![503]), "{changed}");
+    }
+    assert_eq!(emulator.journal().len(), asked, "nothing was forgotten");
+
+    // Other circuits, and the same limits; then the other way round.
+    relay.reload(&format!("{start}{limits}[breaker]\nenabled = false\n")).await;
+    assert_eq!((calls(GENERATE, 1).await, calls(&pro, 1).await), (vec![429], vec![503]));
+    assert_eq!(emulator.journal().len(), asked + 1, "there is no circuit any more");
+    relay.reload(&format!("{start}[limits.default]\nrpm = 500\n{circuits}")).await;
+    assert_eq!(calls(GENERATE, 1).await, [200]);
+}
+
+#[tokio::test]
 async fn another_upstream_is_asked_from_then_on_and_where_it_listens_stays() {
     let (one, other) = (Emulator::builder(), Emulator::builder());
     let (one, other) =
