@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, combinators::MapErr};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 use tower_gemini::{
@@ -34,7 +34,7 @@ const LONGEST: usize = 600;
 pub(crate) struct Failures(Arc<Shared>);
 
 struct Shared {
-    secrets: Vec<String>,
+    secrets: RwLock<Vec<String>>,
     ring: Mutex<VecDeque<Noted>>,
 }
 
@@ -56,11 +56,20 @@ pub(crate) struct Noted {
 }
 
 impl Failures {
-    /// An empty ring. The secrets are overwritten wherever a text repeats them.
-    pub(crate) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        // What is shorter would be found in every text.
-        let secrets = secrets.into_iter().filter(|secret| secret.len() >= 8).map(str::to_owned).collect();
-        Self(Arc::new(Shared { secrets, ring: Mutex::default() }))
+    /// An empty ring.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Shared { secrets: RwLock::default(), ring: Mutex::default() }))
+    }
+
+    /// These are overwritten wherever a text repeats them, and so is what was hidden before.
+    pub(crate) fn hide<'a>(&self, secrets: impl IntoIterator<Item = &'a str>) {
+        let mut hidden = self.0.secrets.write();
+        for secret in secrets {
+            // What is shorter would be found in every text.
+            if secret.len() >= 8 && !hidden.iter().any(|known| known == secret) {
+                hidden.push(secret.to_owned());
+            }
+        }
     }
 
     /// Newest first.
@@ -72,7 +81,7 @@ impl Failures {
     pub(crate) fn clean(&self, text: &str) -> String {
         // The crate cleans what it says of keys that look like Google's.
         let text = Failure::local(Kind::BadRequest, text).message().to_owned();
-        let mut text = self.0.secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "[key]"));
+        let mut text = self.0.secrets.read().iter().fold(text, |text, secret| text.replace(secret.as_str(), "[key]"));
         if text.len() > LONGEST {
             text.truncate((0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
             text.push('…');

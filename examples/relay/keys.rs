@@ -4,8 +4,7 @@ use std::{env, num::NonZeroU32, ops::Range};
 
 use tower_gemini::{
     ConfigError,
-    key_pool::{ApiKey, Key, KeyPool},
-    rate_limit::Limiter,
+    key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyPoolBuilder},
 };
 
 use crate::{
@@ -20,6 +19,7 @@ pub(crate) struct Keys {
     default_project: Option<String>,
 }
 
+#[derive(PartialEq)]
 struct Setting {
     name: Option<String>,
     key: String,
@@ -37,20 +37,39 @@ impl Keys {
         Self { keys: vec![Setting { name: None, key, project, weight: NonZeroU32::MIN }], default_project: None }
     }
 
-    /// The pool of them, which asks that limiter how long each project's queue is.
-    pub(crate) fn pool(&self, limiter: Limiter) -> Result<KeyPool, ConfigError> {
-        let mut pool = KeyPool::builder().headroom(limiter);
-        for Setting { name, key, project, weight } in &self.keys {
-            let mut key = Key::new(ApiKey::new(key.as_str())?).project(project.as_str()).weight(*weight);
-            if let Some(name) = name {
-                key = key.name(name.as_str());
-            }
-            pool = pool.key(key);
+    /// A pool of them.
+    pub(crate) fn builder(&self) -> Result<KeyPoolBuilder, ConfigError> {
+        let keys = self.keys.iter().map(Setting::key).collect::<Result<Vec<_>, _>>()?;
+        let pool = keys.into_iter().fold(KeyPool::builder(), KeyPoolBuilder::key);
+        Ok(match self.home() {
+            Some(project) => pool.default_project(project),
+            None => pool,
+        })
+    }
+
+    /// Makes the pool of other keys one of these. What is known of keys that stay as they are stays known, and the pool is
+    /// never without a key. False: it has to be another pool, and this one is as it was.
+    pub(crate) fn take_over(&self, before: &Self, pool: &KeyPool) -> Result<bool, ConfigError> {
+        let stays = |setting: &&Setting| before.keys.contains(setting);
+        let is_new = |setting: &&Setting| before.keys.iter().all(|other| other.key != setting.key);
+        if self.home() != before.home() || !self.keys.iter().any(|setting| stays(&setting) || is_new(&setting)) {
+            return Ok(false);
         }
-        if let Some(project) = &self.default_project {
-            pool = pool.default_project(project.as_str());
+        for setting in self.keys.iter().filter(is_new) {
+            pool.add(setting.key()?)?;
         }
-        pool.build()
+        for setting in before.keys.iter().filter(|setting| !self.keys.contains(setting)) {
+            pool.remove(&Fingerprint::of(&setting.key));
+        }
+        // Of another project, weight or name than before.
+        for setting in self.keys.iter().filter(|setting| !stays(setting) && !is_new(setting)) {
+            pool.add(setting.key()?)?;
+        }
+        Ok(true)
+    }
+
+    fn home(&self) -> Option<&str> {
+        self.default_project.as_deref().or_else(|| Some(&*self.keys.first()?.project))
     }
 
     /// Each key as it is, with its project: what must never be seen outside, and what the emulator knows.
@@ -91,6 +110,15 @@ pub(crate) fn read(
 }
 
 impl Setting {
+    fn key(&self) -> Result<Key, ConfigError> {
+        let Self { name, key, project, weight } = self;
+        let key = Key::new(ApiKey::new(key.as_str())?).project(project.as_str()).weight(*weight);
+        Ok(match name {
+            Some(name) => key.name(name.as_str()),
+            None => key,
+        })
+    }
+
     /// Also: whether it says to which project it belongs.
     fn read(mut section: Section<'_>, others: &[Self], mistakes: &mut Mistakes) -> Option<(Self, bool)> {
         let spanned = |value: &Value<'_>| Ok((plain_text(value)?, value.span()));
@@ -126,14 +154,18 @@ impl Setting {
 }
 
 fn key(value: &Value<'_>) -> Result<String, String> {
-    let text = value.text("the key itself, or \"env:\" and the name of a variable that holds it")?;
-    let (key, place) = match text.strip_prefix("env:") {
-        None => (text.to_owned(), "the key".to_owned()),
+    secret("key", value.text("the key itself, or \"env:\" and the name of a variable that holds it")?)
+}
+
+/// A key or a token, as it is or in the environment. What it says of a wrong one never shows it.
+pub(crate) fn secret(what: &str, text: &str) -> Result<String, String> {
+    let (secret, place) = match text.strip_prefix("env:") {
+        None => (text.to_owned(), format!("the {what}")),
         Some(name) => match env::var(name) {
-            Ok(key) => (key, format!("the key in the environment variable {name}")),
+            Ok(secret) => (secret, format!("the {what} in the environment variable {name}")),
             Err(env::VarError::NotPresent) => {
                 return Err(format!(
-                    "the environment variable {name} is not set: `export {name}=…`, or write the key itself"
+                    "the environment variable {name} is not set: `export {name}=…`, or write the {what} itself"
                 ));
             }
             Err(env::VarError::NotUnicode(_)) => {
@@ -141,17 +173,16 @@ fn key(value: &Value<'_>) -> Result<String, String> {
             }
         },
     };
-    // What it says never shows the key.
-    let key = key.trim();
-    if key.is_empty() {
+    let secret = secret.trim();
+    if secret.is_empty() {
         return Err(format!("{place} is empty"));
     }
-    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!(
-            "{place} has blanks or characters in it that no key has: keys are letters, digits, - _ and ."
+            "{place} has blanks or characters in it that no {what} has: {what}s are letters, digits, - _ and ."
         ));
     }
-    Ok(key.to_owned())
+    Ok(secret.to_owned())
 }
 
 fn weight(value: &Value<'_>) -> Result<NonZeroU32, String> {

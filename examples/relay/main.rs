@@ -14,6 +14,14 @@
 //! upstream = "https://generativelanguage.googleapis.com"   # or "emulator"
 //! max_body = "32MiB"
 //! default_project = "p1"              # of files and cached contents that the relay has not seen made; the first key's
+//! client_tokens = ["env:RELAY_TOKEN"] # whoever calls brings one of them as its API key; unset: nobody is asked for one
+//! max_concurrent_per_caller = 20      # calls under way of one token, or else of one address; unset: any number
+//! max_concurrent = 200                # calls under way in all; unset: any number
+//! max_queued = 200                    # of those beyond, how many wait; as many as max_concurrent unless set
+//! header_timeout = "30s"              # for the head of a request, from the connection or from the answer before
+//! body_timeout = "30s"                # between two pieces of its body
+//! lame_duck = "0s"                    # told to end, it goes on accepting for so long, while /readyz says no
+//! drain = "25s"                       # after that, how long calls in flight may take
 //! [[keys]]                            # any number of them
 //! name = "a"                          # for messages; a key itself is never shown
 //! key = "env:GEMINI_API_KEY"          # or the key itself
@@ -58,30 +66,48 @@
 //! burst = 2
 //! ```
 //!
-//! (Keys, fallbacks and limits have no defaults; what stands there are examples.)
+//! (Keys, tokens, numbers of calls, fallbacks and limits have no defaults; what stands there are examples.)
+//!
+//! `GET /healthz` is 200 while the process lives, `GET /readyz` while new calls should come here: not once it was told to
+//! end, nor while the upstream refuses every key. SIGTERM ends it, and loses no call that ends within `drain`; a second one
+//! ends it at once. SIGHUP reads the file again: wrong settings are complained of and the old ones stay; right ones hold for
+//! calls from then on, and what was learned (keys that are out, limits, circuits, counts) stays where the section is the
+//! same under which it was learned. Only `listen` needs a restart. A WebSocket (the Live API) is refused with 501.
+//!
+//! What a container sets is taken from the environment, too: `RELAY_CONFIG`, `RELAY_LISTEN`, `RELAY_UPSTREAM`,
+//! `RELAY_LOG_FORMAT` (`pretty` or `json`), and `RUST_LOG`, which says how much is logged (`info` unless set, a line a call).
+//! The log goes to standard error; of a call it has what was asked for and what came of it, never a body or a key.
+//! `--check` reads the settings, prints the layers that come of them, and ends with 0, or with 2 where they are wrong.
 //!
 //! What is going on stands at `/` for people, at `/status` as JSON and at `/metrics` for Prometheus; `alerts.yml` and
 //! `dashboard.json` beside this file are made for that. None of them asks for a credential: do not let the public see them.
 //!
 //! `stack.rs` is the part worth copying. SDKs are pointed at the relay by their base URL, with any key: it never goes on.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
+use tower_gemini::stack::GeminiLayer;
 
-use crate::settings::Settings;
+use crate::settings::{Instead, Settings, Upstream};
 
 mod breaker;
+mod door;
 mod failures;
 mod fallback;
+mod held;
+mod house;
 mod keys;
 mod limits;
 mod linger;
+mod live;
+mod log;
 mod metrics;
 mod precheck;
 mod proxy;
 mod server;
 mod settings;
+mod slow;
 mod stack;
 mod status;
 mod toml_file;
@@ -92,8 +118,20 @@ mod wrong;
 #[derive(Parser)]
 struct Arguments {
     /// The settings, a TOML file; without one, the embedded emulator answers.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "RELAY_CONFIG")]
     config: Option<PathBuf>,
+    /// Where to listen, whatever the file says: an IP address and a port.
+    #[arg(long, value_name = "ADDRESS", env = "RELAY_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Who is asked, whatever the file says: a URL, or "emulator".
+    #[arg(long, value_name = "URL", env = "RELAY_UPSTREAM", requires = "config")]
+    upstream: Option<Upstream>,
+    /// How the log looks, on standard error; RUST_LOG says what is in it.
+    #[arg(long, value_enum, default_value_t, env = "RELAY_LOG_FORMAT")]
+    log_format: log::Format,
+    /// Looks at the settings, says what comes of them, and ends.
+    #[arg(long)]
+    check: bool,
 }
 
 /// What was asked for makes no sense: the same exit code as for wrong arguments.
@@ -101,24 +139,52 @@ const MISUSE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let settings = match Arguments::parse().config {
-        None => Settings::built_in(),
-        Some(path) => match Settings::load(&path) {
-            Ok(settings) => settings,
-            Err(mistakes) => {
-                eprintln!("{mistakes}");
-                return ExitCode::from(MISUSE);
-            }
-        },
-    };
-    for remark in &settings.remarks {
-        eprintln!("relay: {remark}");
+    let Arguments { config, listen, upstream, log_format, check } = Arguments::parse();
+    if let Err(mistake) = log::start(log_format) {
+        eprintln!("relay: {mistake}");
+        return ExitCode::from(MISUSE);
     }
-    match server::run(settings).await {
+    let source = Source { config, instead: Instead { listen, upstream } };
+    let (settings, planned) = match source.read() {
+        Ok(read) => read,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    if check {
+        for remark in settings.remarks.iter().map(String::as_str).chain(planned.warnings().iter().map(String::as_str)) {
+            eprintln!("relay: {remark}");
+        }
+        print!("{}", planned.describe());
+        return ExitCode::SUCCESS;
+    }
+    match server::run(source, settings).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("relay: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Where the settings come from, each time that they are read.
+pub(crate) struct Source {
+    config: Option<PathBuf>,
+    instead: Instead,
+}
+
+impl Source {
+    /// The settings, and the layers that would come of them. The error is for people.
+    pub(crate) fn read(&self) -> Result<(Settings, GeminiLayer), String> {
+        let settings = match &self.config {
+            None => Settings::built_in(&self.instead),
+            Some(path) => Settings::load(path, &self.instead)?,
+        };
+        let planned = stack::plan(&settings).map_err(|error| match &self.config {
+            None => error.to_string(),
+            Some(path) => format!("{}: {error}", path.display()),
+        })?;
+        Ok((settings, planned))
     }
 }

@@ -7,17 +7,33 @@ use crate::{
     toml_file::{Mistakes, Section, Value},
 };
 
+/// What is checked: with which models is for the stack to say, which may know some already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Precheck {
+    disabled: bool,
+    unknown: UnknownModel,
+    output: MaxOutputPolicy,
+    ask: AskUpstream,
+}
+
+impl Precheck {
+    pub(crate) fn layer(self, models: ModelTable) -> TokenPrecheckLayer {
+        let Self { disabled, unknown, output, ask } = self;
+        if disabled {
+            return TokenPrecheckLayer::disabled();
+        }
+        TokenPrecheckLayer::new(models).unknown_model(unknown).max_output(output).ask_upstream(ask)
+    }
+}
+
 /// Reads `[precheck]`.
-pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> TokenPrecheckLayer {
-    let enabled = section.get("enabled", boolean, mistakes).unwrap_or(true);
+pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Precheck {
+    let disabled = !section.get("enabled", boolean, mistakes).unwrap_or(true);
     let unknown = section.get("on_unknown_model", unknown_model, mistakes).unwrap_or_default();
     let output = section.get("max_output", max_output, mistakes).unwrap_or_default();
     let ask = section.get("count_tokens", count_tokens, mistakes).unwrap_or_default();
     section.finish(mistakes);
-    if !enabled {
-        return TokenPrecheckLayer::disabled();
-    }
-    TokenPrecheckLayer::new(ModelTable::new()).unknown_model(unknown).max_output(output).ask_upstream(ask)
+    Precheck { disabled, unknown, output, ask }
 }
 
 fn unknown_model(value: &Value<'_>) -> Result<UnknownModel, String> {

@@ -8,7 +8,7 @@ use http::{
     },
 };
 
-use crate::linger::linger;
+use crate::{linger::linger, live};
 
 /// RFC 9110, section 7.6.1, with the two that are in no RFC; and `Expect`, which hyper has answered by now.
 const OF_ONE_CONNECTION: [HeaderName; 11] = [
@@ -32,6 +32,7 @@ const OF_AN_UPLOAD: [HeaderName; 2] =
 /// Strips both ways, and leads uploads back through the relay.
 pub(crate) async fn pass(request: Request, next: Next) -> Response {
     let mut request = linger(request);
+    live::mark(&mut request);
     strip(request.headers_mut());
     let relay = Relay::of(&request);
     let mut response = next.run(request).await;

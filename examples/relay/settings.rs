@@ -7,6 +7,7 @@ use std::{fmt, fs, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Empty;
+use toml::Table;
 use tower_gemini::{
     circuit_breaker::Breakers,
     client::{Client, ClientBuilder, DEVELOPER_API},
@@ -15,13 +16,15 @@ use tower_gemini::{
     replay::ReplayLayer,
     retry::{OnOpen, RetryPolicy},
     timeout::TimeoutLayer,
-    token_precheck::TokenPrecheckLayer,
 };
 
 use crate::{
-    breaker, fallback,
+    breaker,
+    door::{Rules, Token},
+    fallback,
     keys::{self, Keys},
-    limits, precheck,
+    limits,
+    precheck::{self, Precheck},
     toml_file::{Mistakes, Section, Value},
 };
 
@@ -30,24 +33,63 @@ pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
     pub(crate) upstream: Upstream,
     pub(crate) max_body: usize,
+    /// How long the head of a request may take.
+    pub(crate) header_timeout: Duration,
+    /// Who comes in, and how many.
+    pub(crate) door: Rules,
+    /// How long it goes on accepting once it was told to end.
+    pub(crate) lame_duck: Duration,
+    /// How long calls in flight may take once the relay was told to end.
+    pub(crate) drain: Duration,
     pub(crate) keys: Keys,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Timeouts,
     pub(crate) limits: LimiterBuilder,
     /// `None`: calls go to a model that is down, too.
     pub(crate) breaker: Option<Breakers>,
-    pub(crate) precheck: TokenPrecheckLayer,
+    pub(crate) precheck: Precheck,
     pub(crate) fallback: ModelFallbackLayer,
     /// What is not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
+    /// The file as it was read: what was learned stays where the section is the same that it was learned under.
+    pub(crate) file: Table,
 }
 
 /// Who answers.
+#[derive(Clone)]
 pub(crate) enum Upstream {
     /// The emulator, in this very process.
     Emulator,
     /// Whoever has that address.
     Address(ClientBuilder),
+}
+
+impl Upstream {
+    pub(crate) fn is_emulator(&self) -> bool {
+        matches!(self, Self::Emulator)
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "emulator" {
+            return Ok(Self::Emulator);
+        }
+        let client = Client::builder().base_url(text);
+        match client.clone().build::<Empty<Bytes>>() {
+            Ok(_) => Ok(Self::Address(client)),
+            Err(error) => Err(format!("{error}; or it is \"emulator\"")),
+        }
+    }
+}
+
+/// What is said on the command line or in the environment, and holds in place of what the file says.
+#[derive(Clone, Default)]
+pub(crate) struct Instead {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) upstream: Option<Upstream>,
 }
 
 pub(crate) struct Timeouts {
@@ -66,6 +108,14 @@ const NAMES: &[(&str, &[&str])] = &[
             "upstream",
             "max_body",
             "default_project",
+            "client_tokens",
+            "max_concurrent_per_caller",
+            "max_concurrent",
+            "max_queued",
+            "header_timeout",
+            "body_timeout",
+            "lame_duck",
+            "drain",
             "keys",
             "fallback",
             "retry",
@@ -88,26 +138,45 @@ const NAMES: &[(&str, &[&str])] = &[
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8787);
 
+/// nginx's `client_header_timeout` and `client_body_timeout` are 60 s each, hyper's own is 30 s.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Kubernetes waits 30 s before it kills.
+const DRAIN: Duration = Duration::from_secs(25);
+
 impl Settings {
     /// Without a file: the emulator answers, so that a first try needs no key.
-    pub(crate) fn built_in() -> Self {
+    pub(crate) fn built_in(instead: &Instead) -> Self {
         Self {
-            listen: LISTEN,
+            listen: instead.listen.unwrap_or(LISTEN),
             upstream: Upstream::Emulator,
             max_body: ReplayLayer::MAX_BODY,
+            header_timeout: HEADER_TIMEOUT,
+            door: Rules {
+                tokens: Vec::new(),
+                per_caller: None,
+                in_all: None,
+                queued: 0,
+                wait: TimeoutLayer::TOTAL,
+                body_timeout: BODY_TIMEOUT,
+            },
+            lame_duck: Duration::ZERO,
+            drain: DRAIN,
             keys: Keys::demo(),
             retry: RetryPolicy::default(),
             timeout: Timeouts::default(),
             limits: Limiter::builder(),
             breaker: Some(Breakers::new()),
-            precheck: TokenPrecheckLayer::default(),
+            precheck: Precheck::default(),
             fallback: ModelFallbackLayer::disabled(),
             remarks: Vec::new(),
+            file: Table::new(),
         }
     }
 
     /// Reads a file. The error is for people: one line for each mistake.
-    pub(crate) fn load(path: &Path) -> Result<Self, String> {
+    pub(crate) fn load(path: &Path, instead: &Instead) -> Result<Self, String> {
         let name = path.display();
         let bytes = fs::read(path).map_err(|error| format!("{name}: cannot be read: {error}"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
@@ -115,20 +184,26 @@ impl Settings {
             let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
             format!("{name}:{line}: is no UTF-8, which TOML has to be")
         })?;
-        Self::parse(&text).map_err(|mistakes| mistakes.of(&name.to_string(), &text))
+        Self::parse(&text, instead).map_err(|mistakes| mistakes.of(&name.to_string(), &text))
     }
 
-    fn parse(text: &str) -> Result<Self, Mistakes> {
+    fn parse(text: &str, instead: &Instead) -> Result<Self, Mistakes> {
         let mut mistakes = Mistakes::default();
         let Some(mut file) = Section::file(text, NAMES, &mut mistakes) else { return Err(mistakes) };
 
         let listen = file.get("listen", address, &mut mistakes).unwrap_or(LISTEN);
+        let listen = instead.listen.unwrap_or(listen);
         let upstream = file.get("upstream", upstream, &mut mistakes);
+        let upstream = instead.upstream.clone().or(upstream);
         let max_body = file.get("max_body", size, &mut mistakes).unwrap_or(ReplayLayer::MAX_BODY);
+        let header_timeout = file.get("header_timeout", duration, &mut mistakes).unwrap_or(HEADER_TIMEOUT);
+        let lame_duck = file.get("lame_duck", duration_or_none, &mut mistakes).unwrap_or_default();
+        let drain = file.get("drain", duration_or_none, &mut mistakes).unwrap_or(DRAIN);
         let retry = file.section("retry", &mut mistakes);
         let retry = retry.map_or_else(RetryPolicy::default, |section| retry_policy(section, &mut mistakes));
         let timeout = file.section("timeout", &mut mistakes);
         let timeout = timeout.map_or_else(Timeouts::default, |section| Timeouts::read(section, &mut mistakes));
+        let door = rules(&mut file, timeout.total, &mut mistakes);
         let mut remarks = Vec::new();
         let limits = file.section("limits", &mut mistakes);
         let limits = limits.map(|section| limits::read(section, timeout.total, &mut mistakes, &mut remarks));
@@ -136,8 +211,7 @@ impl Settings {
         let breaker = file.section("breaker", &mut mistakes);
         let breaker = breaker.map_or_else(|| Some(Breakers::new()), |section| breaker::read(section, &mut mistakes));
         let precheck = file.section("precheck", &mut mistakes);
-        let precheck =
-            precheck.map_or_else(TokenPrecheckLayer::default, |section| precheck::read(section, &mut mistakes));
+        let precheck = precheck.map_or_else(Precheck::default, |section| precheck::read(section, &mut mistakes));
         let fallback = file.section("fallback", &mut mistakes);
         let fallback =
             fallback.map_or_else(ModelFallbackLayer::disabled, |section| fallback::read(section, &mut mistakes));
@@ -161,7 +235,25 @@ impl Settings {
         }
         let keys = if given == 0 { Keys::demo() } else { keys };
         mistakes.none()?;
-        Ok(Self { listen, upstream, max_body, keys, retry, timeout, limits, breaker, precheck, fallback, remarks })
+        let file = text.parse().unwrap_or_default(); // it has been parsed already
+        Ok(Self {
+            listen,
+            upstream,
+            max_body,
+            header_timeout,
+            door,
+            lame_duck,
+            drain,
+            keys,
+            retry,
+            timeout,
+            limits,
+            breaker,
+            precheck,
+            fallback,
+            remarks,
+            file,
+        })
     }
 }
 
@@ -205,6 +297,48 @@ impl Default for Timeouts {
     }
 }
 
+/// Who comes in, and how many: top-level settings.
+fn rules(file: &mut Section<'_>, total: Duration, mistakes: &mut Mistakes) -> Rules {
+    let lists = file.get("client_tokens", |value| Ok((value.texts(TOKENS)?, value.span())), mistakes);
+    let mut tokens = Vec::new();
+    if let Some((list, place)) = lists {
+        if list.is_empty() {
+            mistakes
+                .add(place, "client_tokens: is empty, and so nobody could call; take the line out to let everybody in");
+        }
+        for (place, token) in list {
+            match token.and_then(|token| keys::secret("token", &token)) {
+                Ok(token) => tokens.push(Token::of(token)),
+                Err(what) => mistakes.add(place, format!("client_tokens: {what}")),
+            }
+        }
+    }
+    let per_caller = file.get("max_concurrent_per_caller", calls, mistakes);
+    let in_all = file.get("max_concurrent", calls, mistakes);
+    let queued = file.get("max_queued", |value| Ok((calls_or_none(value)?, value.span())), mistakes);
+    if let (Some((_, place)), None) = (&queued, in_all) {
+        mistakes.add(place.clone(), "max_queued: nobody waits where max_concurrent is not set; set it, too");
+    }
+    let queued = queued.map(|(queued, _)| queued).or(in_all).unwrap_or(0);
+    let body_timeout = file.get("body_timeout", duration, mistakes).unwrap_or(BODY_TIMEOUT);
+    Rules { tokens, per_caller, in_all, queued, wait: total, body_timeout }
+}
+
+const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";
+
+fn calls(value: &Value<'_>) -> Result<usize, String> {
+    match calls_or_none(value)? {
+        0 => Err("is 0, and so no call would ever go; it is a whole number from 1, like 100".to_owned()),
+        calls => Ok(calls),
+    }
+}
+
+fn calls_or_none(value: &Value<'_>) -> Result<usize, String> {
+    const RIGHT: &str = "a whole number of calls, like 100";
+    let number = value.integer(RIGHT)?;
+    usize::try_from(number).map_err(|_| format!("is {number}; it is {RIGHT}"))
+}
+
 fn retry_policy(mut section: Section<'_>, mistakes: &mut Mistakes) -> RetryPolicy {
     let persistent = section.get("persistent", boolean, mistakes).unwrap_or(false);
     let mut policy = if persistent { RetryPolicy::persistent() } else { RetryPolicy::default() };
@@ -246,15 +380,7 @@ fn address(value: &Value<'_>) -> Result<SocketAddr, String> {
 }
 
 fn upstream(value: &Value<'_>) -> Result<Upstream, String> {
-    let text = value.text("\"emulator\", or a URL like \"https://generativelanguage.googleapis.com\"")?;
-    if text == "emulator" {
-        return Ok(Upstream::Emulator);
-    }
-    let client = Client::builder().base_url(text);
-    match client.clone().build::<Empty<Bytes>>() {
-        Ok(_) => Ok(Upstream::Address(client)),
-        Err(error) => Err(format!("{error}; or it is \"emulator\"")),
-    }
+    value.text("\"emulator\", or a URL like \"https://generativelanguage.googleapis.com\"")?.parse()
 }
 
 pub(crate) fn plain_text(value: &Value<'_>) -> Result<String, String> {

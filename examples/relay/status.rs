@@ -6,7 +6,7 @@
 //!
 //! None of them asks for a credential. They tell names of models, projects and keys: do not let the public see them.
 
-use std::{cmp::Reverse, collections::BTreeMap, fmt::Write, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
 use axum::{Json, Router, response::Html, routing::get};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -21,14 +21,15 @@ use tower_gemini::{
     circuit_breaker::{Breakers, State},
     clock,
     key_pool::{DisabledReason, KeyPool, KeyReport, KeyState},
-    model_fallback::Chains,
+    observe::{Observe, Reading},
     rate_limit::{Limiter, ScopeReport},
-    telemetry::Gauges,
 };
 
 use crate::{
-    failures::{Failures, Noted},
+    failures::Noted,
+    house::House,
     metrics::Exporter,
+    stack::Stack,
     what_to_do::what_to_do,
     wrong::{Wrong, wrong},
 };
@@ -36,38 +37,43 @@ use crate::{
 /// No more models are shown; those in trouble come first. Their names are callers' inventions.
 const MODELS: usize = 100;
 
-/// The handles in which everything stands.
-#[derive(Clone)]
-pub(crate) struct Board {
-    pub(crate) limiter: Limiter,
-    pub(crate) breakers: Option<Breakers>,
-    pub(crate) keys: KeyPool,
-    pub(crate) chains: Option<Chains>,
-    pub(crate) failures: Failures,
+/// Serves the three pages.
+pub(crate) fn router(house: Arc<House>) -> Result<Router, tower::BoxError> {
+    let gauges = house.now().telemetry().gauges().watch(Handles(house.clone()));
+    let exporter = Exporter::install(gauges)?;
+    let begun = Instant::now();
+    let policy = policy();
+    Ok(Router::new()
+        .route("/", get(async move || ([(CONTENT_SECURITY_POLICY, policy)], SAFE, Html(PAGE))))
+        .route("/status", get(async move || (SAFE, Json(Board(house.now()).status(begun)))))
+        // Browsers ask for it by themselves, and the API has none.
+        .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
+        .route("/metrics", get(async move || ([(CONTENT_TYPE, TEXT)], SAFE, exporter.render()))))
 }
 
-impl Board {
-    /// Serves the three pages. The gauges are those of the layer that sees each call.
-    pub(crate) fn router(self, gauges: Gauges) -> Result<Router, tower::BoxError> {
-        let mut gauges = gauges.watch(self.limiter.clone()).watch(self.keys.clone());
-        if let Some(breakers) = &self.breakers {
-            gauges = gauges.watch(breakers.clone());
-        }
-        let exporter = Exporter::install(gauges)?;
-        let begun = Instant::now();
-        let policy = policy();
-        Ok(Router::new()
-            .route("/", get(async move || ([(CONTENT_SECURITY_POLICY, policy)], SAFE, Html(PAGE))))
-            .route("/status", get(async move || (SAFE, Json(self.status(begun)))))
-            // Browsers ask for it by themselves, and the API has none.
-            .route("/favicon.ico", get(async || StatusCode::NO_CONTENT))
-            .route("/metrics", get(async move || ([(CONTENT_TYPE, TEXT)], SAFE, exporter.render()))))
-    }
+/// The handles that are in use at the moment of asking.
+struct Handles(Arc<House>);
 
+impl Observe for Handles {
+    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+        let gemini = &self.0.now().gemini;
+        let handles = [
+            gemini.limiter().map(|limiter| limiter as &dyn Observe),
+            gemini.breakers().map(|breakers| breakers as &dyn Observe),
+            gemini.keys().map(|keys| keys as &dyn Observe),
+        ];
+        handles.into_iter().flatten().for_each(|handle| handle.observe(say));
+    }
+}
+
+/// How everything stands in the stack that serves just now.
+struct Board(Arc<Stack>);
+
+impl Board {
     fn status(&self, begun: Instant) -> Status {
         let now = Instant::now();
         let mut models = self.models();
-        let chains = self.chains.as_ref().map_or_else(Vec::new, |chains| {
+        let chains = self.0.gemini.chains().map_or_else(Vec::new, |chains| {
             let chain = |report: tower_gemini::model_fallback::ChainReport| Chain {
                 model: report.model().to_owned(),
                 current: report.current().to_owned(),
@@ -75,8 +81,8 @@ impl Board {
             };
             chains.snapshot().into_iter().map(chain).collect()
         });
-        let keys: Vec<_> = self.keys.snapshot().iter().map(key).collect();
-        let failures: Vec<_> = self.failures.latest().iter().map(|noted| failure(noted, now)).collect();
+        let keys: Vec<_> = self.0.gemini.keys().map(KeyPool::snapshot).unwrap_or_default().iter().map(key).collect();
+        let failures: Vec<_> = self.0.failures().latest().iter().map(|noted| failure(noted, now)).collect();
         let wrong = wrong(&models, &keys, &chains, &failures);
         let models_left_out = models.len().saturating_sub(MODELS);
         models.truncate(MODELS);
@@ -97,10 +103,10 @@ impl Board {
         let mut models = BTreeMap::<String, Model>::new();
         let named = |name: &str| {
             // Lists and counts have breakers, too.
-            let model = if name.is_empty() { "(calls to no model)".to_owned() } else { self.failures.clean(name) };
+            let model = if name.is_empty() { "(calls to no model)".to_owned() } else { self.0.failures().clean(name) };
             Model { model, breaker: None, limits: Vec::new() }
         };
-        for (scope, state) in self.breakers.iter().flat_map(Breakers::snapshot) {
+        for (scope, state) in self.0.gemini.breakers().into_iter().flat_map(Breakers::snapshot) {
             if state != State::Closed {
                 // The worst, where there are several endpoints.
                 let model = models.entry(scope.model().to_owned()).or_insert_with(|| named(scope.model()));
@@ -110,7 +116,7 @@ impl Board {
                 }
             }
         }
-        for report in self.limiter.snapshot() {
+        for report in self.0.gemini.limiter().map(Limiter::snapshot).unwrap_or_default() {
             let used = report.dimensions.iter().any(|dimension| dimension.used > 0);
             // Names that nobody has answered for are callers' inventions.
             if used || report.blocked_for.is_some() || report.waiting > 0 {
@@ -119,7 +125,7 @@ impl Board {
             }
         }
         let mut models: Vec<_> = models.into_values().collect();
-        if self.breakers.is_some() {
+        if self.0.gemini.breakers().is_some() {
             models.iter_mut().for_each(|model| model.breaker = model.breaker.or(Some(State::Closed.as_str())));
         }
         models.sort_by_cached_key(|model| (Reverse(model.trouble()), model.model.clone()));

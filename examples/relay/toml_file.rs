@@ -244,8 +244,8 @@ fn quoted(name: &str) -> String {
     if !name.is_empty() && name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") }
 }
 
-/// One of a list: its place, and the text that it is, or what else it is.
-pub(crate) type Listed = (Range<usize>, Result<String, String>);
+/// The texts of a list, or what is wrong with them, each with its place.
+type Texts = Vec<(Range<usize>, Result<String, String>)>;
 
 /// A value and its place.
 pub(crate) struct Value<'i>(Spanned<DeValue<'i>>);
@@ -270,7 +270,7 @@ impl Value<'_> {
     }
 
     /// A list of texts, each with its place.
-    pub(crate) fn texts(&self, right: &str) -> Result<Vec<Listed>, String> {
+    pub(crate) fn texts(&self, right: &str) -> Result<Texts, String> {
         let list = self.0.get_ref().as_array().ok_or_else(|| self.other_than(right))?;
         let text = |value: &Spanned<DeValue<'_>>| match value.get_ref().as_str() {
             Some(text) => Ok(text.to_owned()),

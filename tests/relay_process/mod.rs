@@ -15,6 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     process::{Child, Command},
+    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -26,7 +27,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Relay {
     process: Child,
     address: SocketAddr,
-    _config: Config,
+    config: Config,
+    /// What it has logged so far, if that is listened to.
+    log: watch::Receiver<String>,
     /// What it writes on standard output, and on standard error if that is listened to.
     said: Vec<JoinHandle<Vec<u8>>>,
 }
@@ -42,8 +45,39 @@ impl Relay {
         Self::run(settings, |command| command.env("RUST_LOG", "trace").stderr(Stdio::piped())).await
     }
 
+    /// The same, with what is logged for everybody, and with these variables in its environment.
+    pub(crate) async fn start_logging(settings: &str, variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().copied();
+        Self::run(settings, |command| command.env("RUST_LOG", "info").envs(variables).stderr(Stdio::piped())).await
+    }
+
+    /// Gives it other settings, and waits until it has taken or refused them. What it said of them.
+    pub(crate) async fn reload(&self, settings: &str) -> String {
+        self.reload_file(&listening(settings)).await
+    }
+
+    /// The same with another file as a whole.
+    pub(crate) async fn reload_file(&self, file: &str) -> String {
+        let before = self.log.borrow().len();
+        std::fs::write(&self.config.0, file).unwrap();
+        self.signal("-HUP").await;
+        self.logged_after(before, "settings were read again").await
+    }
+
+    /// Waits until it has logged these words. All that it has logged by then.
+    pub(crate) async fn logged(&self, words: &str) -> String {
+        self.logged_after(0, words).await
+    }
+
+    async fn logged_after(&self, start: usize, words: &str) -> String {
+        let mut log = self.log.clone();
+        let said = timeout(PATIENCE, log.wait_for(|log| log[start..].contains(words))).await;
+        let said = said.unwrap_or_else(|_| panic!("{words:?} is not in {:?}", &*self.log.borrow())).unwrap();
+        said[start..].to_owned()
+    }
+
     async fn run(settings: &str, prepare: impl FnOnce(&mut Command) -> &mut Command) -> Self {
-        let config = Config::new(&format!("listen = \"127.0.0.1:0\"\n{settings}"));
+        let config = Config::new(&listening(settings));
         let mut process = prepare(command(&config.0).stdout(Stdio::piped())).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         let mut line = String::new();
@@ -51,8 +85,9 @@ impl Relay {
         let address = line.strip_prefix("listening on http://").expect("the relay did not start");
         let address = address.strip_suffix('\n').unwrap().parse().unwrap();
         let mut said = vec![tokio::spawn(to_end(stdout))];
-        said.extend(process.stderr.take().map(|stderr| tokio::spawn(to_end(stderr))));
-        Self { process, address, _config: config, said }
+        let (write, log) = watch::channel(String::new());
+        said.extend(process.stderr.take().map(|stderr| tokio::spawn(follow(stderr, write))));
+        Self { process, address, config, log, said }
     }
 
     /// Ends it. Everything that it wrote, but for its address.
@@ -76,14 +111,33 @@ impl Relay {
 
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
+        self.signal("-TERM").await;
+    }
+
+    async fn signal(&self, signal: &str) {
         let id = self.process.id().expect("the relay has ended already").to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+        let sent = Command::new("kill").args([signal, &id]).status().await.unwrap();
         assert!(sent.success());
     }
 
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(PATIENCE, self.process.wait()).await.expect("the relay does not end").unwrap()
     }
+}
+
+/// Settings for any port.
+fn listening(settings: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\n{settings}")
+}
+
+/// Line by line, for those who wait for one.
+async fn follow(output: impl AsyncRead + Unpin, log: watch::Sender<String>) -> Vec<u8> {
+    let (mut output, mut all, mut line) = (BufReader::new(output), Vec::new(), Vec::new());
+    while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        log.send_modify(|log| log.push_str(&String::from_utf8_lossy(&line)));
+        all.append(&mut line);
+    }
+    all
 }
 
 async fn to_end(mut output: impl AsyncRead + Unpin) -> Vec<u8> {
@@ -100,6 +154,23 @@ pub(crate) async fn refused(settings: &str) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = timeout(PATIENCE, output).await.expect("it was not refused").unwrap();
     assert!(stdout.is_empty(), "{stdout:?}");
     (status.code(), String::from_utf8(stderr).unwrap().replace(&config.0.display().to_string(), "relay.toml"))
+}
+
+/// How it ends by itself with these variables in its environment: exit code and standard error.
+pub(crate) async fn ended_with(settings: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let config = Config::new(&listening(settings));
+    let output = command(&config.0).envs(variables.iter().copied()).output();
+    let Output { status, stderr, .. } = timeout(PATIENCE, output).await.expect("it does not end").unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+/// What `--check` says of settings: exit code, standard output and standard error.
+pub(crate) async fn checked(settings: &str) -> (Option<i32>, String, String) {
+    let config = Config::new(settings);
+    let output = command(&config.0).arg("--check").output();
+    let Output { status, stdout, stderr } = timeout(PATIENCE, output).await.expect("it does not end").unwrap();
+    let [stdout, stderr] = [stdout, stderr].map(|said| String::from_utf8(said).unwrap());
+    (status.code(), stdout, stderr)
 }
 
 fn command(config: &Path) -> Command {

@@ -1,0 +1,96 @@
+//! The log: on standard error, a line a call, for people or for machines.
+
+use std::{env, io};
+
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use clap::ValueEnum;
+use http::StatusCode;
+use tokio::time::Instant;
+use tower_gemini::{Outcome, call::Call, context::Usage};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::held::{AtEnd, Held};
+
+/// How the log looks.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// A line of text, for people.
+    #[default]
+    Pretty,
+    /// A line of JSON, for machines.
+    Json,
+}
+
+/// From now on, what is said is logged.
+pub(crate) fn start(format: Format) -> Result<(), String> {
+    let wanted = env::var("RUST_LOG").unwrap_or_default();
+    let wanted = if wanted.trim().is_empty() { "info" } else { &wanted };
+    let filter: EnvFilter = wanted.parse().map_err(|error| format!("RUST_LOG={wanted:?} makes no sense: {error}"))?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let log = tracing_subscriber::registry().with(filter);
+    match format {
+        // The spans are for those who collect them; each line stands for itself.
+        Format::Json => {
+            log.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init()
+        }
+        Format::Pretty => log.with(lines.with_ansi(false).compact()).init(),
+    }
+    Ok(())
+}
+
+/// Logs what came of a call, once its answer has ended.
+pub(crate) async fn line(request: Request, next: Next) -> Response {
+    let mut line = Line {
+        call: Call::new(request.method(), request.uri()),
+        began: Instant::now(),
+        status: None,
+        outcome: Outcome::default(),
+        ended: false,
+    };
+    let response = next.run(request).await;
+    line.status = Some(response.status());
+    if let Some(outcome) = response.extensions().get::<Outcome>() {
+        line.outcome = outcome.clone();
+    }
+    response.map(|body| Body::new(Held::new(body, line)))
+}
+
+/// A call. Its path and its query are not in it: they may hold anything.
+struct Line {
+    call: Call,
+    began: Instant,
+    /// `None`: the caller went away before there was one.
+    status: Option<StatusCode>,
+    outcome: Outcome,
+    ended: bool,
+}
+
+impl AtEnd for Line {
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { call, began, status, outcome, ended } = self;
+        let usage = outcome.usage().map(Usage::report).unwrap_or_default();
+        let failure = outcome.failure().or(usage.failure.as_ref());
+        tracing::info!(
+            target: "relay::call",
+            operation = ?call.operation(),
+            model = call.model(),
+            answered = usage.model_version.as_deref().or(outcome.model()),
+            status = status.map(|status| status.as_u16()),
+            ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            attempts = outcome.attempts(),
+            key = outcome.key(),
+            project = outcome.project(),
+            tokens_in = usage.prompt_tokens,
+            tokens_out = usage.candidates_tokens,
+            failure = failure.map(|failure| failure.kind().to_string()),
+            gone = !*ended, // the caller did not stay to the end
+            "call"
+        );
+    }
+}
