@@ -38,6 +38,13 @@ impl Resource {
         (!id.is_empty() && id.len() <= MAX_NAME).then(|| Self(format!("{collection}/{id}").into()))
     }
 
+    /// Whether a path leads to a whole collection: what is made there, or listed, belongs to a project.
+    pub(crate) fn is_collection(path: &str) -> bool {
+        let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        // An interaction costs a model's quota like any other call, and is found again by its id.
+        last != "interactions" && COLLECTIONS.contains(&last)
+    }
+
     /// The first that a path names: `…/files/abc:download`, `models/m/operations/o`.
     pub(crate) fn in_path(path: &str) -> Option<Self> {
         let mut segments = path.split('/').skip_while(|segment| !is_version(segment)).skip(1).peekable();

@@ -80,7 +80,7 @@ fn what_was_set_is_described_and_secrets_are_not() {
         .unwrap();
     let described = gemini.describe().to_string();
     for part in [
-        "1 keys of 1 projects",
+        "keys: 1; projects: 1",
         "30 requests a minute for every model",
         "10 requests a minute for model gemini-2.5-pro",
         "gemini-2.5-pro -> gemini-2.5-flash -> gemini-2.5-flash-lite",

@@ -1,12 +1,15 @@
 //! What the key pool says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
 //! another thread that comes first answers for all.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+#[path = "support/events.rs"]
+mod events;
+
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
+use events::Events;
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
-use parking_lot::Mutex;
 use tower::{Layer, Service, service_fn};
 use tower_gemini::{
     KeyPoolLayer,
@@ -15,7 +18,7 @@ use tower_gemini::{
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_goes_and_returns_is_an_event_and_the_key_is_in_none() {
-    let events = Events::default();
+    let events = Events::of("key_pool");
     let _default = tracing::subscriber::set_default(events.clone());
     let key = ApiKey::new("AIza-nobodys").unwrap();
     let shown = format!("key=\"{}\" name=\"first\" project=\"p1\"", key.fingerprint());
@@ -38,7 +41,7 @@ async fn a_key_that_goes_and_returns_is_an_event_and_the_key_is_in_none() {
     assert!(upkeep.await.is_err(), "it never ends");
     pool.disable(&ApiKey::new("AIza-nobodys").unwrap().fingerprint());
 
-    let events = events.0.lock();
+    let events = events.lines();
     assert_eq!(events.len(), 3, "{events:?}");
     for (event, words) in
         events.iter().zip([["WARN", "reason=key_leaked"], ["INFO", "serves again"], ["WARN", "reason=by hand"]])
@@ -46,34 +49,4 @@ async fn a_key_that_goes_and_returns_is_an_event_and_the_key_is_in_none() {
         assert!(event.contains(&shown) && words.iter().all(|word| event.contains(word)), "{event}");
         assert!(!event.contains("AIza"), "{event}");
     }
-}
-
-/// Keeps each event as one line.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Events {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("tower_gemini::key_pool")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = event.metadata().level().to_string();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!(" {field}={value:?}"));
-        });
-        self.0.lock().push(line);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
 }

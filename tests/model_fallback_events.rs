@@ -1,6 +1,9 @@
 //! What the fallback says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
 //! another thread that comes first answers for all.
 
+#[path = "support/events.rs"]
+mod events;
+
 use std::{
     convert::Infallible,
     sync::{
@@ -11,9 +14,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use events::Events;
 use http::{Request, Response};
 use http_body_util::Full;
-use parking_lot::Mutex;
 use tower::{Layer, Service, service_fn};
 use tower_gemini::{ModelFallbackLayer, model_fallback::Chains};
 
@@ -21,7 +24,7 @@ const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
 
 #[tokio::test(start_paused = true)]
 async fn a_move_staying_and_going_back_are_events() {
-    let events = Events::default();
+    let events = Events::of("model_fallback");
     let _default = tracing::subscriber::set_default(events.clone());
     let is_down = Arc::new(AtomicBool::new(true));
     let down = is_down.clone();
@@ -52,7 +55,7 @@ async fn a_move_staying_and_going_back_are_events() {
         &["WARN", "to=\"gemini-2.5-flash\"", "message=calls go to another model"],
         &["INFO", "message=calls go to the model that they ask for again"],
     ];
-    let events = events.0.lock();
+    let events = events.lines();
     assert_eq!(events.len(), expected.len(), "{events:#?}");
     for (event, words) in events.iter().zip(expected) {
         for words in words.iter().chain(&["model=\"gemini-2.5-pro\""]) {
@@ -65,30 +68,4 @@ async fn a_move_staying_and_going_back_are_events() {
         "{}",
         events[1]
     );
-}
-
-/// Keeps each event as one line.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Events {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("tower_gemini::model_fallback")
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = event.metadata().level().to_string();
-        event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
-            line.push_str(&format!(" {field}={value:?}"));
-        });
-        self.0.lock().push(line);
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
 }

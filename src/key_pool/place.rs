@@ -12,18 +12,6 @@ use crate::{
     resource::Resource,
 };
 
-/// Collections that belong to a project, by the last segment of their path.
-const COLLECTIONS: [&str; 8] = [
-    "files",
-    "cachedContents",
-    "tunedModels",
-    "fileSearchStores",
-    "corpora",
-    "batches",
-    "operations",
-    "generatedFiles",
-];
-
 /// The most names of one call that are looked up: who writes down more has not made them.
 const MAX_NAMED: usize = 4_096;
 
@@ -89,6 +77,5 @@ fn is_collection<B>(request: &Request<B>, shape: Shape) -> bool {
     if shape.operation == Operation::Upload {
         return true;
     }
-    let last = request.uri().path().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-    matches!(shape.operation, Operation::Read | Operation::Write) && COLLECTIONS.contains(&last)
+    matches!(shape.operation, Operation::Read | Operation::Write) && Resource::is_collection(request.uri().path())
 }

@@ -183,7 +183,7 @@ impl Describe for KeyPool {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let roster = self.shared.roster.lock();
         let (keys, projects) = (roster.entries().count(), roster.projects.len());
-        write!(f, "{keys} keys of {projects} projects")
+        write!(f, "keys: {keys}; projects: {projects}")
     }
 }
 
