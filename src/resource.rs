@@ -4,10 +4,8 @@
 //! nowhere else. The name stands in the path, in the query of an upload, or in a few members of the JSON body, which are
 //! looked for at memory speed: their names cannot stand in a JSON string without a backslash before the quotes.
 
-use std::sync::LazyLock;
-
 use http::Uri;
-use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter};
 
 use crate::call::is_version;
 
@@ -87,41 +85,41 @@ impl Resource {
 
     /// What a JSON body names, in its order.
     pub(crate) fn in_body(body: &[u8]) -> impl Iterator<Item = Self> {
-        MEMBERS.iter().flat_map(move |member| member.values(body).filter_map(|value| member.resource(value)))
+        // One pass, from quote to quote: the large parts of large bodies, media and prose, have next to none.
+        memchr_iter(b'"', body).filter_map(|at| {
+            let rest = &body[at + 1..];
+            // Most strings are told by their first letter.
+            matches!(rest.first(), Some(b'f' | b'c' | b'p')).then_some(())?;
+            MEMBERS.iter().find_map(|member| member.resource(rest.strip_prefix(member.name)?))
+        })
     }
 }
 
 /// A member of a JSON body that names something.
 struct Member {
-    name: Finder<'static>,
+    /// With the quotes that end it.
+    name: &'static [u8],
     /// What the value is an id of, where it is no full name.
     collection: Option<&'static str>,
 }
 
-static MEMBERS: LazyLock<[Member; 7]> = LazyLock::new(|| {
-    let member = |name: &'static str, collection| Member { name: Finder::new(name), collection };
-    [
-        member("\"fileUri\"", None),
-        member("\"file_uri\"", None),
-        member("\"cachedContent\"", None),
-        member("\"cached_content\"", None),
-        member("\"fileSearchStoreNames\"", None),
-        member("\"file_search_store_names\"", None),
-        member("\"previous_interaction_id\"", Some("interactions")),
-    ]
-});
+const MEMBERS: [Member; 7] = [
+    Member { name: b"fileUri\"", collection: None },
+    Member { name: b"file_uri\"", collection: None },
+    Member { name: b"cachedContent\"", collection: None },
+    Member { name: b"cached_content\"", collection: None },
+    Member { name: b"fileSearchStoreNames\"", collection: None },
+    Member { name: b"file_search_store_names\"", collection: None },
+    Member { name: b"previous_interaction_id\"", collection: Some("interactions") },
+];
 
 impl Member {
-    /// The member's values: a string, or the first of a list of strings. What is neither is passed over.
-    fn values<'a>(&'a self, body: &'a [u8]) -> impl Iterator<Item = &'a str> {
-        self.name.find_iter(body).filter_map(|at| {
-            let rest = body[at + self.name.needle().len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-            let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;
-            std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
-        })
-    }
-
-    fn resource(&self, value: &str) -> Option<Resource> {
+    /// What is named by what follows the member's name: a string, or the first of a list of strings. What is neither is
+    /// passed over.
+    fn resource(&self, rest: &[u8]) -> Option<Resource> {
+        let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;
+        let value = std::str::from_utf8(&rest[..memchr(b'"', rest)?]).ok()?;
         match self.collection {
             Some(collection) => Resource::new(collection, value),
             // A slash may be escaped.
