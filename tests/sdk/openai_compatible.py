@@ -1,10 +1,11 @@
-"""OpenAI's Python SDK, unmodified, through a relay whose upstream fails twice before each answer.
+"""OpenAI's Python SDK, unmodified, through a relay whose upstream fails.
 
     python openai_compatible.py http://127.0.0.1:8787
 
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import json
 import sys
 
 import openai
@@ -34,6 +35,41 @@ def stream():
     equal("text", text, "You said: please stream")
 
 
+def chat():
+    messages = [{"role": "user", "content": "please chat"}]
+    answer = client.chat.completions.create(model=MODEL, messages=messages)
+    equal("first turn", answer.choices[0].message.content, "You said: please chat")
+    messages += [answer.choices[0].message, {"role": "user", "content": "and go on"}]
+    with client.chat.completions.stream(model=MODEL, messages=messages) as events:
+        equal("second turn", events.get_final_completion().choices[0].message.content, "You said: and go on")
+
+
+WEATHER = {
+    "name": "weather",
+    "description": "How the weather is in a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+TOOLS = [{"type": "function", "function": WEATHER}]
+
+
+def tools():
+    messages = [{"role": "user", "content": "how is the weather?"}]
+    asks = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS).choices[0]
+    equal("finish reason", asks.finish_reason, "tool_calls")
+    (call,) = asks.message.tool_calls
+    equal("call", (call.function.name, json.loads(call.function.arguments)), ("weather", {"city": "Oslo"}))
+    messages += [asks.message, {"role": "tool", "tool_call_id": call.id, "content": "Rain in Oslo."}]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
+    equal("text", answer.choices[0].message.content, "You said: Rain in Oslo.")
+
+
+def stream_tools():
+    messages = [{"role": "user", "content": "how is the weather?"}]
+    chunks = list(client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, stream=True))
+    calls = [call.function for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    equal("call", [(call.name, json.loads(call.arguments)) for call in calls], [("weather", {"city": "Oslo"})])
+
+
 def embed():
     answer = client.embeddings.create(model="gemini-embedding-001", input="one", dimensions=8, encoding_format="float")
     equal("dimensions", len(answer.data[0].embedding), 8)
@@ -54,6 +90,6 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, embed, list_models, wrong_model):
+for check in (generate, stream, chat, tools, stream_tools, embed, list_models, wrong_model):
     check()
     print(f"openai {openai.__version__}: {check.__name__}")
