@@ -74,10 +74,14 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
+    /// The process's.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id().expect("the relay has ended already")
+    }
+
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
-        let id = self.process.id().expect("the relay has ended already").to_string();
-        let sent = Command::new("kill").args(["-TERM", &id]).status().await.unwrap();
+        let sent = Command::new("kill").args(["-TERM", &self.id().to_string()]).status().await.unwrap();
         assert!(sent.success());
     }
 
