@@ -5,6 +5,7 @@
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import asyncio
 import io
 import sys
 
@@ -115,6 +116,15 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, chat, tools, stream_tools, count_tokens, embed, list_models, files, caches, wrong_model):
+def asynchronous():
+    async def both():
+        answer = await client.aio.models.generate_content(model=MODEL, contents="and so on")
+        pieces = await client.aio.models.generate_content_stream(model=MODEL, contents="piece by piece")
+        return [answer.text, "".join([piece.text async for piece in pieces])]
+
+    equal("texts", asyncio.run(both()), ["You said: and so on", "You said: piece by piece"])
+
+
+for check in (generate, stream, chat, tools, stream_tools, count_tokens, embed, list_models, files, caches, wrong_model, asynchronous):
     check()
     print(f"google-genai {genai.__version__}: {check.__name__}")

@@ -5,6 +5,7 @@
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import asyncio
 import sys
 from importlib.metadata import version
 
@@ -93,6 +94,14 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, chat, count_tokens, tools, stream_tools, embed, wrong_model):
+def asynchronous():
+    async def both():
+        answer = await model.ainvoke("and so on")
+        return [answer.text, "".join([piece.text async for piece in model.astream("piece by piece")])]
+
+    equal("texts", asyncio.run(both()), ["You said: and so on", "You said: piece by piece"])
+
+
+for check in (generate, stream, chat, count_tokens, tools, stream_tools, embed, wrong_model, asynchronous):
     check()
     print(f"langchain-google-genai {version('langchain-google-genai')}: {check.__name__}")

@@ -5,15 +5,17 @@
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import asyncio
 import json
 import sys
 
 import openai
 
 MODEL = "gemini-2.5-flash"
+BASE_URL = f"{sys.argv[1]}/v1beta/openai/"
 
 # A key of the caller's own, which must never go further than the relay; and no retries but the relay's.
-client = openai.OpenAI(api_key="key-of-the-caller", base_url=f"{sys.argv[1]}/v1beta/openai/", max_retries=0)
+client = openai.OpenAI(api_key="key-of-the-caller", base_url=BASE_URL, max_retries=0)
 
 
 def equal(what, is_, should_be):
@@ -90,6 +92,18 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, chat, tools, stream_tools, embed, list_models, wrong_model):
+def asynchronous():
+    async def both():
+        client = openai.AsyncOpenAI(api_key="key-of-the-caller", base_url=BASE_URL, max_retries=0)
+        ask, stream = ([{"role": "user", "content": text}] for text in ("and so on", "piece by piece"))
+        answer = await client.chat.completions.create(model=MODEL, messages=ask)
+        chunks = await client.chat.completions.create(model=MODEL, messages=stream, stream=True)
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks if chunk.choices])
+        return [answer.choices[0].message.content, text]
+
+    equal("texts", asyncio.run(both()), ["You said: and so on", "You said: piece by piece"])
+
+
+for check in (generate, stream, chat, tools, stream_tools, embed, list_models, wrong_model, asynchronous):
     check()
     print(f"openai {openai.__version__}: {check.__name__}")
