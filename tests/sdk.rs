@@ -1,7 +1,8 @@
-//! Unmodified SDKs through the relay, while the upstream answers 503 twice before each answer.
+//! Unmodified SDKs through the relay: on a day on which the upstream answers 503 twice before each answer, where the
+//! attempts are counted, and on a bad one, where everything goes wrong at once.
 //!
-//! `.ci/sdk-setup` installs them under `target/sdk`, where they are found. `TOWER_GEMINI_PYTHON`, `TOWER_GEMINI_NODE` and
-//! `NODE_PATH` name others.
+//! `.ci/sdk-setup` installs them under `target/sdk`, where they are found. `TOWER_GEMINI_PYTHON`, `TOWER_GEMINI_LANGCHAIN`
+//! (a Python too), `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,12 +12,15 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 use tower_gemini::{
     call::Operation,
-    emulator::{Emulator, Trouble, When},
+    emulator::{Emulator, EmulatorBuilder, Trouble, When},
 };
 
 use relay_process::{PATIENCE, Relay};
@@ -26,27 +30,66 @@ const OVERLOADED_TWICE: [u16; 3] = [503, 503, 200];
 /// What a misspelt model costs: the relay asks for the list, and refuses the call itself.
 const LIST: [u16; 1] = [200];
 
+/// In Python, a call and a stream of the SDK's asynchronous half, which has an HTTP client of its own.
+const ASYNC: [u16; 2] = [200; 2];
+
+// --- two failures before each answer ---
+
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn google_genai_for_python_sees_answers_only() {
-    check(python(), "gemini.py", &google_genai()).await;
+    check(Sdk::google_genai_for_python(), &[&google_genai()[..], &ASYNC].concat()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn google_genai_for_javascript_sees_answers_only() {
-    let mut node = Command::new(env::var_os("TOWER_GEMINI_NODE").unwrap_or_else(|| "node".into()));
-    if env::var_os("NODE_PATH").is_none() {
-        node.env("NODE_PATH", installed("node/node_modules"));
-    }
-    check(node, "gemini.mjs", &google_genai()).await;
+    check(Sdk::google_genai_for_javascript(), &google_genai()).await;
 }
 
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn openai_for_python_sees_answers_only() {
-    let generate_stream_embed_list = OVERLOADED_TWICE.repeat(4);
-    check(python(), "openai_compatible.py", &[&generate_stream_embed_list[..], &LIST].concat()).await;
+    let [generate, stream, chat, tools, embed, list] = [OVERLOADED_TWICE; 6];
+    let again = [200];
+    let attempts = [&generate[..], &stream, &chat, &again, &tools, &again, &again, &embed, &list, &LIST, &ASYNC];
+    check(Sdk::openai_for_python(), &attempts.concat()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn langchain_for_python_sees_answers_only() {
+    // Nothing in it lists models, but a misspelt one has the relay ask.
+    let [generate, stream, chat, count, tools, embed, list] = [OVERLOADED_TWICE; 7];
+    let again = [200];
+    let attempts = [&generate[..], &stream, &chat, &again, &count, &tools, &again, &again, &embed, &list, &ASYNC];
+    check(Sdk::langchain_for_python(), &attempts.concat()).await;
+}
+
+// --- everything at once ---
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn google_genai_for_python_has_a_good_day_on_a_bad_one() {
+    bad_day(Sdk::google_genai_for_python()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn google_genai_for_javascript_has_a_good_day_on_a_bad_one() {
+    bad_day(Sdk::google_genai_for_javascript()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn openai_for_python_has_a_good_day_on_a_bad_one() {
+    bad_day(Sdk::openai_for_python()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn langchain_for_python_has_a_good_day_on_a_bad_one() {
+    bad_day(Sdk::langchain_for_python()).await;
 }
 
 /// Where `.ci/sdk-setup` puts things: `target/sdk`, seen from a test in `target/debug/deps`.
@@ -54,57 +97,205 @@ fn installed(path: &str) -> PathBuf {
     env::current_exe().unwrap().ancestors().nth(3).unwrap().join("sdk").join(path)
 }
 
-fn python() -> Command {
-    let installed = installed("venv/bin/python");
-    let found = if installed.exists() { installed.into() } else { "python3".into() };
-    Command::new(env::var_os("TOWER_GEMINI_PYTHON").unwrap_or(found))
+/// A script, and the interpreter that finds the SDK in it.
+struct Sdk {
+    interpreter: Command,
+    script: &'static str,
+    /// What calls a function, in one piece and as an event.
+    calls: [Value; 2],
 }
 
-/// What both of Google's scripts get from the upstream: generate, stream, chat (in two turns), count tokens, embed, list
-/// (on two pages), a file (in two steps, and its tokens, which only the upstream can count) with what is done to it, a
-/// cached content likewise, and the list for a misspelt model, which is not sent.
-fn google_genai() -> Vec<u16> {
-    let [generate, stream, chat, count, embed, list] = [OVERLOADED_TWICE; 6];
-    let [files, caches] = [[200; 7].as_slice(), &[200; 3]];
-    [&generate[..], &stream, &chat, &[200], &count, &embed, &list, &[200], files, caches, &LIST].concat()
+impl Sdk {
+    fn google_genai_for_python() -> Self {
+        Self { interpreter: python("TOWER_GEMINI_PYTHON", "venv"), script: "gemini.py", calls: calls_of_gemini() }
+    }
+
+    fn google_genai_for_javascript() -> Self {
+        let mut node = Command::new(env::var_os("TOWER_GEMINI_NODE").unwrap_or_else(|| "node".into()));
+        if env::var_os("NODE_PATH").is_none() {
+            node.env("NODE_PATH", installed("node/node_modules"));
+        }
+        Self { interpreter: node, script: "gemini.mjs", calls: calls_of_gemini() }
+    }
+
+    fn openai_for_python() -> Self {
+        let interpreter = python("TOWER_GEMINI_PYTHON", "venv");
+        Self { interpreter, script: "openai_compatible.py", calls: calls_of_openai() }
+    }
+
+    fn langchain_for_python() -> Self {
+        let interpreter = python("TOWER_GEMINI_LANGCHAIN", "langchain");
+        Self { interpreter, script: "langchain_gemini.py", calls: calls_of_gemini() }
+    }
+
+    /// An emulator that calls a function once in one piece and once in a stream, where nothing else is wrong.
+    fn answered_by(&self, emulator: EmulatorBuilder) -> Emulator {
+        let [whole, event] = &self.calls;
+        let answer = |content_type: &str, body: String| {
+            Trouble::response(Response::builder().header("content-type", content_type).body(body).unwrap())
+        };
+        let asked = |streaming| When::first(1).prompt("how is the weather?").streaming(streaming);
+        emulator
+            .trouble(asked(false), answer("application/json; charset=UTF-8", whole.to_string()))
+            .trouble(asked(true), answer("text/event-stream", format!("data: {event}\r\n\r\n")))
+            .build()
+    }
+
+    /// Runs it to its end, which has to be a good one. What it said.
+    async fn run(mut self, relay: &Relay) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(self.script);
+        let process = &mut self.interpreter;
+        process.arg(&script).arg(relay.uri()).stdin(Stdio::null()).kill_on_drop(true);
+        // Loopback is never behind a proxy, no key but the script's own is looked for, and nobody is told about the calls.
+        process.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").env("LANGSMITH_TRACING", "false");
+        process.env_remove("GEMINI_API_KEY").env_remove("GOOGLE_API_KEY").env_remove("OPENAI_API_KEY");
+        process.env_remove("LANGCHAIN_TRACING_V2").env_remove("GOOGLE_GENAI_USE_VERTEXAI");
+        let output = timeout(2 * PATIENCE, process.output()).await.expect("the script does not end");
+        let output = output.unwrap_or_else(|error| panic!("{process:?} cannot be run: {error}"));
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        assert!(output.status.success(), "{}{}", said[0], said[1]);
+        let [said, _] = said;
+        said
+    }
 }
+
+fn python(variable: &str, venv: &str) -> Command {
+    let installed = installed(&format!("{venv}/bin/python"));
+    let found = if installed.exists() { installed.into() } else { "python3".into() };
+    Command::new(env::var_os(variable).unwrap_or(found))
+}
+
+fn calls_of_gemini() -> [Value; 2] {
+    let call = json!({ "functionCall": { "name": "weather", "args": { "city": "Oslo" } } });
+    let answer = json!({
+        "candidates": [{ "content": { "parts": [call], "role": "model" }, "finishReason": "STOP", "index": 0 }],
+        "usageMetadata": { "promptTokenCount": 40, "candidatesTokenCount": 5, "totalTokenCount": 45 },
+        "modelVersion": "gemini-2.5-flash",
+        "responseId": "a-function-call",
+    });
+    [answer.clone(), answer]
+}
+
+fn calls_of_openai() -> [Value; 2] {
+    let function = json!({ "name": "weather", "arguments": "{\"city\":\"Oslo\"}" });
+    let message = json!({
+        "role": "assistant",
+        "tool_calls": [{ "id": "function-call-1", "index": 0, "type": "function", "function": function }],
+    });
+    ["message", "delta"].map(|place| {
+        json!({
+            "choices": [{ "finish_reason": "tool_calls", "index": 0, place: message }],
+            "created": 1_700_000_000,
+            "id": "a-function-call",
+            "model": "gemini-2.5-flash",
+            "object": if place == "delta" { "chat.completion.chunk" } else { "chat.completion" },
+        })
+    })
+}
+
+/// What both of Google's scripts get from the upstream: generate, stream, chat (in two turns), a function call in one piece
+/// (with what comes of it) and in a stream, count tokens, embed, list (on two pages), a file (in two steps, and its tokens,
+/// which only the upstream can count) with what is done to it, a cached content likewise, and the list for a misspelt
+/// model, which is not sent.
+fn google_genai() -> Vec<u16> {
+    let [generate, stream, chat, tools, count, embed, list] = [OVERLOADED_TWICE; 7];
+    let (again, files, caches) = ([200], [200; 7], [200; 3]);
+    let calls = [&generate[..], &stream, &chat, &again, &tools, &again, &again, &count, &embed, &list, &again].concat();
+    [&calls[..], &files, &caches, &LIST].concat()
+}
+
+/// What the emulator is asked for that is no prompt, as a trouble has to name it.
+const OTHERS: [Operation; 4] =
+    [Operation::CountTokens, Operation::EmbedContent, Operation::BatchEmbedContents, Operation::ListModels];
 
 /// Runs a script against a relay, and holds what reached the upstream against `attempts`.
-async fn check(mut process: Command, script: &str, attempts: &[u16]) {
+async fn check(sdk: Sdk, attempts: &[u16]) {
     let mut emulator = Emulator::builder().key("key-of-the-relay", "p1");
-    for prompt in ["please generate", "please stream", "please chat"] {
+    for prompt in ["please generate", "please stream", "please chat", "how is the weather?"] {
         emulator = emulator.trouble(When::first(2).prompt(prompt), Trouble::overloaded());
     }
-    use Operation::{BatchEmbedContents, CountTokens, EmbedContent, ListModels};
-    for operation in [CountTokens, EmbedContent, BatchEmbedContents, ListModels] {
+    for operation in OTHERS {
         emulator = emulator.trouble(When::first(2).operation(operation), Trouble::overloaded());
     }
-    let emulator = emulator.build();
+    let emulator = sdk.answered_by(emulator);
     let server = emulator.serve().await.unwrap();
     let relay = Relay::start(&format!(
         "upstream = {:?}\n[[keys]]\nkey = \"key-of-the-relay\"\n[retry]\nbase_delay = \"5ms\"\n",
         server.uri()
     ))
     .await;
-
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(script);
-    process.arg(&script).arg(relay.uri()).stdin(Stdio::null()).kill_on_drop(true);
-    // Loopback is never behind a proxy, and no key but the script's own is looked for.
-    process.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1");
-    process.env_remove("GEMINI_API_KEY").env_remove("GOOGLE_API_KEY").env_remove("OPENAI_API_KEY");
-    let output = timeout(PATIENCE, process.output()).await.expect("the script does not end");
-    let output = output.unwrap_or_else(|error| panic!("{process:?} cannot be run: {error}"));
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-    assert!(output.status.success(), "{}{}", said[0], said[1]);
+    let said = sdk.run(&relay).await;
 
     let journal = emulator.journal();
     let statuses: Vec<_> = journal.iter().map(|visit| visit.status.unwrap().as_u16()).collect();
     let paths: Vec<_> = journal.iter().map(|visit| &*visit.path).collect();
-    assert_eq!(statuses, attempts, "{paths:#?}{}", said[0]);
+    assert_eq!(statuses, attempts, "{paths:#?}{said}");
     let ours = Emulator::fingerprint("key-of-the-relay");
     assert!(
         journal.iter().all(|visit| visit.key.as_ref() == Some(&ours)),
         "the caller's own key went on: {journal:#?}"
     );
-    print!("{}", said[0]);
+    print!("{said}");
+}
+
+/// Three attempts of ten fail, one of two projects runs out of its minute again and again, and the key that is taken first
+/// is no good. The script sees none of it.
+async fn bad_day(sdk: Sdk) {
+    let (bad, keys) = ("key-that-is-bad", ["key-of-p1", "key-of-p2"]);
+    let mut emulator = Emulator::builder().key(keys[0], "p1").key(keys[1], "p2");
+    // Waited for only by what is bound to the project, as a file is.
+    let spent = Trouble::minute_quota(Duration::from_secs(2));
+    for when in [When::first(1), When::every(4)] {
+        emulator = emulator.trouble(when.project("p1"), spent.clone());
+    }
+    for when in [When::first(2), When::probability(0.3)] {
+        emulator = emulator.trouble(when, Trouble::overloaded());
+    }
+    // Not what makes a file or a cached content, which nobody may send twice.
+    for operation in OTHERS.into_iter().chain([Operation::Read]) {
+        emulator = emulator.trouble(When::probability(0.3).operation(operation), Trouble::high_demand());
+    }
+    let emulator = sdk.answered_by(emulator);
+    let server = emulator.serve().await.unwrap();
+    let relay = Relay::start(&format!(
+        r#"
+        upstream = {:?}
+        default_project = "p1"
+        [[keys]]
+        name = "bad"
+        key = {bad:?}
+        project = "p1"
+        weight = 1000
+        [[keys]]
+        name = "one"
+        key = {:?}
+        project = "p1"
+        [[keys]]
+        name = "two"
+        key = {:?}
+        project = "p2"
+        [retry]
+        # So many that chance alone fails no call.
+        max_attempts = 30
+        base_delay = "5ms"
+        max_delay = "50ms"
+        "#,
+        server.uri(),
+        keys[0],
+        keys[1],
+    ))
+    .await;
+    let said = sdk.run(&relay).await;
+
+    // It was a bad day, and neither key went to waste.
+    let journal = emulator.journal();
+    let seen = |status: StatusCode| journal.iter().filter(|visit| visit.status == Some(status)).count();
+    let [overloaded, spent] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].map(seen);
+    assert!(overloaded >= 2 && spent >= 1, "{overloaded} of 503, {spent} of 429: {journal:#?}");
+    let used = |key| journal.iter().filter(|visit| visit.key == Some(Emulator::fingerprint(key))).count();
+    assert!((1..=3).contains(&used(bad)), "{}: {journal:#?}", used(bad));
+    assert!(keys.map(used).iter().all(|used| *used > 0), "{journal:#?}");
+    assert_eq!(used(bad) + used(keys[0]) + used(keys[1]), journal.len(), "a caller's own key went on: {journal:#?}");
+    print!("{said}");
+    println!("{} attempts: {overloaded} of 503, {spent} of 429, {} with a bad key", journal.len(), used(bad));
 }

@@ -109,14 +109,18 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
+    /// The process's.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id().expect("the relay has ended already")
+    }
+
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
         self.signal("-TERM").await;
     }
 
     async fn signal(&self, signal: &str) {
-        let id = self.process.id().expect("the relay has ended already").to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().await.unwrap();
+        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status().await.unwrap();
         assert!(sent.success());
     }
 

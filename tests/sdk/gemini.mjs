@@ -1,4 +1,4 @@
-// Google's JavaScript SDK, unmodified, through a relay whose upstream fails twice before each answer.
+// Google's JavaScript SDK, unmodified, through a relay whose upstream fails.
 //
 //     NODE_PATH=…/node_modules node gemini.mjs http://127.0.0.1:8787
 //
@@ -9,7 +9,9 @@ import { createRequire } from 'node:module';
 
 // `require` looks where NODE_PATH says, which `import` does not.
 const require = createRequire(import.meta.url);
-const { ApiError, FinishReason, GoogleGenAI, createPartFromUri, createUserContent } = require('@google/genai');
+const genai = require('@google/genai');
+const { ApiError, FinishReason, GoogleGenAI, Type } = genai;
+const { createPartFromFunctionResponse, createPartFromUri, createUserContent } = genai;
 
 const model = 'gemini-2.5-flash';
 
@@ -21,6 +23,10 @@ async function collect(pieces) {
   for await (const piece of pieces) all.push(piece);
   return all;
 }
+
+const parameters = { type: Type.OBJECT, properties: { city: { type: Type.STRING } }, required: ['city'] };
+const description = 'How the weather is in a city.';
+const tools = [{ functionDeclarations: [{ name: 'weather', description, parameters }] }];
 
 const checks = {
   async generate() {
@@ -46,6 +52,24 @@ const checks = {
     const turns = conversation.getHistory(true).map((turn) => turn.role);
     assert.deepEqual(turns.slice(0, 3), ['user', 'model', 'user']);
     assert(turns.slice(3).every((role) => role === 'model')); // a turn for each piece
+  },
+
+  async tools() {
+    const asked = createUserContent('how is the weather?');
+    const answer = await client.models.generateContent({ model, contents: [asked], config: { tools } });
+    const [call] = answer.functionCalls;
+    assert.deepEqual([call.name, call.args], ['weather', { city: 'Oslo' }]);
+    const result = createPartFromFunctionResponse(call.id ?? '', call.name, { result: 'Rain in Oslo.' });
+    const contents = [asked, answer.candidates[0].content, createUserContent([result, 'and so?'])];
+    const said = await client.models.generateContent({ model, contents, config: { tools } });
+    assert.equal(said.text, 'You said: and so?');
+  },
+
+  async stream_tools() {
+    const asked = { model, contents: 'how is the weather?', config: { tools } };
+    const chunks = await collect(await client.models.generateContentStream(asked));
+    const calls = chunks.flatMap((chunk) => chunk.functionCalls ?? []).map((call) => [call.name, call.args]);
+    assert.deepEqual(calls, [['weather', { city: 'Oslo' }]]);
   },
 
   async count_tokens() {

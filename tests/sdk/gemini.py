@@ -1,10 +1,11 @@
-"""Google's Python SDK, unmodified, through a relay whose upstream fails twice before each answer.
+"""Google's Python SDK, unmodified, through a relay whose upstream fails.
 
     python gemini.py http://127.0.0.1:8787
 
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import asyncio
 import io
 import sys
 
@@ -44,6 +45,29 @@ def chat():
     equal("second turn", second, "You said: and go on")
     roles = [turn.role for turn in conversation.get_history()]
     equal("roles", (roles[:3], set(roles[3:])), (["user", "model", "user"], {"model"}))  # a turn for each piece
+
+
+def weather(city: str) -> str:
+    """How the weather is in a city."""
+    return f"Rain in {city}."
+
+
+def tools():
+    # The SDK calls the function itself, and asks again with what came of it.
+    config = types.GenerateContentConfig(tools=[weather])
+    answer = client.models.generate_content(model=MODEL, contents="how is the weather?", config=config)
+    turns = answer.automatic_function_calling_history
+    equal("call", turns[1].parts[0].function_call.args, {"city": "Oslo"})
+    equal("result", turns[2].parts[0].function_response.response, {"result": "Rain in Oslo."})
+    equal("finish reason", answer.candidates[0].finish_reason, types.FinishReason.STOP)
+
+
+def stream_tools():
+    declared = types.FunctionDeclaration.from_callable(client=client._api_client, callable=weather)
+    config = types.GenerateContentConfig(tools=[types.Tool(function_declarations=[declared])])
+    chunks = list(client.models.generate_content_stream(model=MODEL, contents="how is the weather?", config=config))
+    calls = [call for chunk in chunks for call in chunk.function_calls or []]
+    equal("call", [(call.name, call.args) for call in calls], [("weather", {"city": "Oslo"})])
 
 
 def count_tokens():
@@ -92,6 +116,15 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, chat, count_tokens, embed, list_models, files, caches, wrong_model):
+def asynchronous():
+    async def both():
+        answer = await client.aio.models.generate_content(model=MODEL, contents="and so on")
+        pieces = await client.aio.models.generate_content_stream(model=MODEL, contents="piece by piece")
+        return [answer.text, "".join([piece.text async for piece in pieces])]
+
+    equal("texts", asyncio.run(both()), ["You said: and so on", "You said: piece by piece"])
+
+
+for check in (generate, stream, chat, tools, stream_tools, count_tokens, embed, list_models, files, caches, wrong_model, asynchronous):
     check()
     print(f"google-genai {genai.__version__}: {check.__name__}")

@@ -1,18 +1,21 @@
-"""OpenAI's Python SDK, unmodified, through a relay whose upstream fails twice before each answer.
+"""OpenAI's Python SDK, unmodified, through a relay whose upstream fails.
 
     python openai_compatible.py http://127.0.0.1:8787
 
 Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 """
 
+import asyncio
+import json
 import sys
 
 import openai
 
 MODEL = "gemini-2.5-flash"
+BASE_URL = f"{sys.argv[1]}/v1beta/openai/"
 
 # A key of the caller's own, which must never go further than the relay; and no retries but the relay's.
-client = openai.OpenAI(api_key="key-of-the-caller", base_url=f"{sys.argv[1]}/v1beta/openai/", max_retries=0)
+client = openai.OpenAI(api_key="key-of-the-caller", base_url=BASE_URL, max_retries=0)
 
 
 def equal(what, is_, should_be):
@@ -32,6 +35,41 @@ def stream():
     chunks = list(client.chat.completions.create(model=MODEL, messages=messages, stream=True))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     equal("text", text, "You said: please stream")
+
+
+def chat():
+    messages = [{"role": "user", "content": "please chat"}]
+    answer = client.chat.completions.create(model=MODEL, messages=messages)
+    equal("first turn", answer.choices[0].message.content, "You said: please chat")
+    messages += [answer.choices[0].message, {"role": "user", "content": "and go on"}]
+    with client.chat.completions.stream(model=MODEL, messages=messages) as events:
+        equal("second turn", events.get_final_completion().choices[0].message.content, "You said: and go on")
+
+
+WEATHER = {
+    "name": "weather",
+    "description": "How the weather is in a city.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+TOOLS = [{"type": "function", "function": WEATHER}]
+
+
+def tools():
+    messages = [{"role": "user", "content": "how is the weather?"}]
+    asks = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS).choices[0]
+    equal("finish reason", asks.finish_reason, "tool_calls")
+    (call,) = asks.message.tool_calls
+    equal("call", (call.function.name, json.loads(call.function.arguments)), ("weather", {"city": "Oslo"}))
+    messages += [asks.message, {"role": "tool", "tool_call_id": call.id, "content": "Rain in Oslo."}]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS)
+    equal("text", answer.choices[0].message.content, "You said: Rain in Oslo.")
+
+
+def stream_tools():
+    messages = [{"role": "user", "content": "how is the weather?"}]
+    chunks = list(client.chat.completions.create(model=MODEL, messages=messages, tools=TOOLS, stream=True))
+    calls = [call.function for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    equal("call", [(call.name, json.loads(call.arguments)) for call in calls], [("weather", {"city": "Oslo"})])
 
 
 def embed():
@@ -54,6 +92,18 @@ def wrong_model():
         sys.exit("a misspelt model was answered")
 
 
-for check in (generate, stream, embed, list_models, wrong_model):
+def asynchronous():
+    async def both():
+        client = openai.AsyncOpenAI(api_key="key-of-the-caller", base_url=BASE_URL, max_retries=0)
+        ask, stream = ([{"role": "user", "content": text}] for text in ("and so on", "piece by piece"))
+        answer = await client.chat.completions.create(model=MODEL, messages=ask)
+        chunks = await client.chat.completions.create(model=MODEL, messages=stream, stream=True)
+        text = "".join([chunk.choices[0].delta.content or "" async for chunk in chunks if chunk.choices])
+        return [answer.choices[0].message.content, text]
+
+    equal("texts", asyncio.run(both()), ["You said: and so on", "You said: piece by piece"])
+
+
+for check in (generate, stream, chat, tools, stream_tools, embed, list_models, wrong_model, asynchronous):
     check()
     print(f"openai {openai.__version__}: {check.__name__}")
