@@ -320,6 +320,34 @@ async fn a_full_relay_lets_some_wait_and_sends_the_rest_away() {
     assert_eq!(refused.json()["error"]["status"], "UNAVAILABLE", "{:?}", refused.body);
 }
 
+#[tokio::test]
+async fn what_the_door_refuses_is_not_shown_as_a_fault_of_the_upstreams() {
+    let gated = Gated::new().await;
+    let top = "client_tokens = [\"one\"]\nmax_concurrent_per_caller = 1";
+    let relay = Relay::start(&settings(&gated.uri(), top)).await;
+    let status = async || serde_json::from_str::<Value>(&get(&relay, "/status").await.1).unwrap();
+    // Strangers could fill the list, and drive out what matters.
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 401);
+    let seen = status().await;
+    assert_eq!((&seen["wrong"], &seen["failures"]), (&json!([]), &json!([])));
+
+    let (first, refused) = tokio::join!(send(&relay, prompt_of("one")), async {
+        gated.arrived(1).await;
+        let refused = send(&relay, prompt_of("one")).await;
+        gated.open.send_replace(true);
+        refused
+    });
+    assert_eq!((first.status, refused.status), (200, 429));
+    let seen = status().await;
+    let failed = &seen["failures"][0];
+    assert_eq!(
+        (&failed["fault"], &failed["kind"], &failed["code"]),
+        (&json!("caller"), &json!("caller_full"), &json!(429))
+    );
+    assert!(failed["what_to_do"].as_str().unwrap().contains("max_concurrent_per_caller"), "{failed}");
+    assert_eq!(seen["wrong"][0]["level"], "note", "{seen}");
+}
+
 /// Less than what hyper would wait by itself.
 const SOON: Duration = Duration::from_secs(15);
 
@@ -521,6 +549,27 @@ async fn another_upstream_is_asked_from_then_on_and_where_it_listens_stays() {
     assert_eq!((one.journal().len(), other.journal().len()), (1, 1));
     let said = relay.reload(&settings(&at_other.uri(), "")).await;
     assert!(!said.contains("listen cannot change"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_shown_goes_on_when_another_upstream_is_asked() {
+    let first = Emulator::builder().key("key-of-the-relay", "default").build();
+    let before = first.serve().await.unwrap();
+    let relay = Relay::start_logging(&settings(&before.uri(), ""), &[]).await;
+    first.trouble(When::always(), Trouble::internal());
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 500);
+    let second = Emulator::builder().key("key-of-the-relay", "p1").build();
+    let server = second.serve().await.unwrap();
+    relay.reload(&settings(&server.uri(), "")).await;
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 200);
+    let status: Value = serde_json::from_str(&get(&relay, "/status").await.1).unwrap();
+    assert_eq!(status["failures"][0]["code"], 500, "{status}");
+    // A gauge knows the model that has just answered.
+    let (_, metrics) = get(&relay, "/metrics").await;
+    let known = metrics
+        .lines()
+        .any(|line| line.starts_with("tower_gemini_breaker_state") && line.contains("\"gemini-2.5-flash\""));
+    assert!(known, "{metrics}");
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The name of this part in what callers are told.
-const NAME: &str = "relay";
+pub(crate) const NAME: &str = "relay";
 
 /// When it makes sense to come again to a relay that is full: answers take seconds.
 const AGAIN: Duration = Duration::from_secs(1);
