@@ -381,6 +381,49 @@ async fn a_body_that_never_ends_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_answer_that_nobody_reads_leaves_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}", listener.local_addr().unwrap());
+    let content = json!({ "parts": [{ "text": "more ".repeat(10_000) }], "role": "model" });
+    let event = Bytes::from(format!("data: {}\r\n\r\n", json!({ "candidates": [{ "content": content }] })));
+    let app = Router::new().fallback(move |request: Received| {
+        let event = event.clone();
+        async move {
+            if request.uri().path().ends_with(":streamGenerateContent") {
+                let endless = futures_util::stream::repeat_with(move || Ok::<_, BoxError>(event.clone()));
+                return ([("content-type", "text/event-stream")], axum::body::Body::from_stream(endless))
+                    .into_response();
+            }
+            Json(json!({ "candidates": [{ "content": { "parts": [{ "text": "short" }] }, "finishReason": "STOP" }] }))
+                .into_response()
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let top = "max_concurrent_per_caller = 1\nunread_timeout = \"300ms\"";
+    let relay = Relay::start(&settings(&upstream, top)).await;
+    let mut caller = TcpStream::connect(relay.address()).await.unwrap();
+    let head = format!(
+        "POST {STREAM} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        PROMPT.len()
+    );
+    caller.write_all(format!("{head}{PROMPT}").as_bytes()).await.unwrap();
+    caller.readable().await.unwrap();
+    // Its place is taken, for now; and then free, though it has not gone.
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 429);
+    let freed = async {
+        while send(&relay, prompt(GENERATE)).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, freed).await.expect("it keeps its place");
+    // What it reads now does not end as if it were all.
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, caller.read_to_end(&mut rest)).await.expect("it has no end");
+    let last = String::from_utf8_lossy(&rest[rest.len() - 1_000..]);
+    assert!(last.contains("\"error\"") && last.contains("nothing of the answer was read for 300ms"), "{last}");
+}
+
+#[tokio::test]
 async fn the_live_api_is_refused_with_what_to_do_instead() {
     let (emulator, _server, relay) = emulated("").await;
     let live = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
