@@ -320,6 +320,34 @@ async fn a_full_relay_lets_some_wait_and_sends_the_rest_away() {
     assert_eq!(refused.json()["error"]["status"], "UNAVAILABLE", "{:?}", refused.body);
 }
 
+#[tokio::test]
+async fn what_the_door_refuses_is_not_shown_as_a_fault_of_the_upstreams() {
+    let gated = Gated::new().await;
+    let top = "client_tokens = [\"one\"]\nmax_concurrent_per_caller = 1";
+    let relay = Relay::start(&settings(&gated.uri(), top)).await;
+    let status = async || serde_json::from_str::<Value>(&get(&relay, "/status").await.1).unwrap();
+    // Strangers could fill the list, and drive out what matters.
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 401);
+    let seen = status().await;
+    assert_eq!((&seen["wrong"], &seen["failures"]), (&json!([]), &json!([])));
+
+    let (first, refused) = tokio::join!(send(&relay, prompt_of("one")), async {
+        gated.arrived(1).await;
+        let refused = send(&relay, prompt_of("one")).await;
+        gated.open.send_replace(true);
+        refused
+    });
+    assert_eq!((first.status, refused.status), (200, 429));
+    let seen = status().await;
+    let failed = &seen["failures"][0];
+    assert_eq!(
+        (&failed["fault"], &failed["kind"], &failed["code"]),
+        (&json!("caller"), &json!("caller_full"), &json!(429))
+    );
+    assert!(failed["what_to_do"].as_str().unwrap().contains("max_concurrent_per_caller"), "{failed}");
+    assert_eq!(seen["wrong"][0]["level"], "note", "{seen}");
+}
+
 /// Less than what hyper would wait by itself.
 const SOON: Duration = Duration::from_secs(15);
 
@@ -350,6 +378,49 @@ async fn a_body_that_never_ends_is_not_waited_for() {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("DEADLINE_EXCEEDED") && answer.contains("200ms"), "{answer}");
     assert!(emulator.journal().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_leaves_its_place() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = format!("http://{}", listener.local_addr().unwrap());
+    let content = json!({ "parts": [{ "text": "more ".repeat(10_000) }], "role": "model" });
+    let event = Bytes::from(format!("data: {}\r\n\r\n", json!({ "candidates": [{ "content": content }] })));
+    let app = Router::new().fallback(move |request: Received| {
+        let event = event.clone();
+        async move {
+            if request.uri().path().ends_with(":streamGenerateContent") {
+                let endless = futures_util::stream::repeat_with(move || Ok::<_, BoxError>(event.clone()));
+                return ([("content-type", "text/event-stream")], axum::body::Body::from_stream(endless))
+                    .into_response();
+            }
+            Json(json!({ "candidates": [{ "content": { "parts": [{ "text": "short" }] }, "finishReason": "STOP" }] }))
+                .into_response()
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let top = "max_concurrent_per_caller = 1\nunread_timeout = \"300ms\"";
+    let relay = Relay::start(&settings(&upstream, top)).await;
+    let mut caller = TcpStream::connect(relay.address()).await.unwrap();
+    let head = format!(
+        "POST {STREAM} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        PROMPT.len()
+    );
+    caller.write_all(format!("{head}{PROMPT}").as_bytes()).await.unwrap();
+    caller.readable().await.unwrap();
+    // Its place is taken, for now; and then free, though it has not gone.
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 429);
+    let freed = async {
+        while send(&relay, prompt(GENERATE)).await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, freed).await.expect("it keeps its place");
+    // What it reads now does not end as if it were all.
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, caller.read_to_end(&mut rest)).await.expect("it has no end");
+    let last = String::from_utf8_lossy(&rest[rest.len() - 1_000..]);
+    assert!(last.contains("\"error\"") && last.contains("nothing of the answer was read for 300ms"), "{last}");
 }
 
 #[tokio::test]
@@ -521,6 +592,27 @@ async fn another_upstream_is_asked_from_then_on_and_where_it_listens_stays() {
     assert_eq!((one.journal().len(), other.journal().len()), (1, 1));
     let said = relay.reload(&settings(&at_other.uri(), "")).await;
     assert!(!said.contains("listen cannot change"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_shown_goes_on_when_another_upstream_is_asked() {
+    let first = Emulator::builder().key("key-of-the-relay", "default").build();
+    let before = first.serve().await.unwrap();
+    let relay = Relay::start_logging(&settings(&before.uri(), ""), &[]).await;
+    first.trouble(When::always(), Trouble::internal());
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 500);
+    let second = Emulator::builder().key("key-of-the-relay", "p1").build();
+    let server = second.serve().await.unwrap();
+    relay.reload(&settings(&server.uri(), "")).await;
+    assert_eq!(send(&relay, prompt(GENERATE)).await.status, 200);
+    let status: Value = serde_json::from_str(&get(&relay, "/status").await.1).unwrap();
+    assert_eq!(status["failures"][0]["code"], 500, "{status}");
+    // A gauge knows the model that has just answered.
+    let (_, metrics) = get(&relay, "/metrics").await;
+    let known = metrics
+        .lines()
+        .any(|line| line.starts_with("tower_gemini_breaker_state") && line.contains("\"gemini-2.5-flash\""));
+    assert!(known, "{metrics}");
 }
 
 #[tokio::test]

@@ -19,10 +19,11 @@ use crate::{
     live::LiveApi,
     server::Peer,
     slow,
+    unread::unless_read,
 };
 
 /// The name of this part in what callers are told.
-const NAME: &str = "relay";
+pub(crate) const NAME: &str = "relay";
 
 /// When it makes sense to come again to a relay that is full: answers take seconds.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -39,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) wait: Duration,
     /// How long a request's body may be silent.
     pub(crate) body_timeout: Duration,
+    /// How long a caller may leave an answer unread.
+    pub(crate) unread_timeout: Duration,
 }
 
 /// What is kept of a token. Digests are compared, not tokens: how much of two digests agrees, which is all that the time of
@@ -102,7 +105,8 @@ impl Door {
             }
             None => error,
         })?;
-        Ok(response.map(|body| Body::new(Held::new(Body::new(body), place))))
+        let unread = self.rules.unread_timeout;
+        Ok(response.map(|body| unless_read(Body::new(Held::new(Body::new(body), place)), unread)))
     }
 
     fn enter(&self, request: &Request) -> Result<OwnPlace, BoxError> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, combinators::MapErr};
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ use tower_gemini::{
     clock,
     failure::{Failure, Fault, Kind},
 };
+
+use crate::door;
 
 /// So many are kept; the oldest goes first.
 pub(crate) const KEPT: usize = 100;
@@ -53,6 +55,8 @@ pub(crate) struct Noted {
     pub(crate) key: Option<String>,
     /// The answer had begun.
     pub(crate) in_the_answer: bool,
+    /// The relay's own door has refused it: no upstream, and no key of the relay's, has to do with it.
+    pub(crate) at_door: bool,
 }
 
 impl Failures {
@@ -89,8 +93,12 @@ impl Failures {
         text
     }
 
-    fn note(&self, asked: &str, outcome: &Outcome) {
+    fn note(&self, asked: &str, outcome: &Outcome, at_door: bool) {
         let Some(failure) = outcome.failure() else { return };
+        // Strangers could fill the ring, and drive out of it what callers have seen.
+        if at_door && failure.code() == StatusCode::UNAUTHORIZED {
+            return;
+        }
         let noted = Noted {
             when: clock::wall(),
             at: Instant::now(),
@@ -102,6 +110,7 @@ impl Failures {
             attempts: outcome.attempts(),
             key: outcome.key().map(str::to_owned),
             in_the_answer: failure.is_after_commit(),
+            at_door,
         };
         let mut ring = self.0.ring.lock();
         if ring.len() == KEPT {
@@ -121,6 +130,10 @@ fn message<'a>(failure: &'a Failure, outcome: &Outcome) -> &'a str {
         true => "(not shown: the API's words may quote the request; the caller has got them)",
         false => failure.message(),
     }
+}
+
+fn at_door(error: &BoxError) -> bool {
+    Error::find(&**error).is_some_and(|error| error.layer() == door::NAME)
 }
 
 impl<S> Layer<S> for Failures {
@@ -161,7 +174,7 @@ where
         Box::pin(async move {
             let result = answer.await;
             let head = Outcome::of(&result);
-            failures.note(&asked, &head);
+            failures.note(&asked, &head, result.as_ref().err().is_some_and(at_door));
             Ok(result?.map(|body| {
                 let mut rest = Rest { failures, asked, head };
                 let note = move |error: R::Error| {
@@ -193,7 +206,7 @@ impl Rest {
     fn failed(&mut self, failure: Failure) {
         if self.head.failure().is_none() {
             self.head = std::mem::take(&mut self.head).with_failure(failure.into_after_commit());
-            self.failures.note(&self.asked, &self.head);
+            self.failures.note(&self.asked, &self.head, false);
         }
     }
 }

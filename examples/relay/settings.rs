@@ -114,6 +114,7 @@ const NAMES: &[(&str, &[&str])] = &[
             "max_queued",
             "header_timeout",
             "body_timeout",
+            "unread_timeout",
             "lame_duck",
             "drain",
             "keys",
@@ -142,6 +143,9 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// nginx's `send_timeout`.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Kubernetes waits 30 s before it kills.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -160,6 +164,7 @@ impl Settings {
                 queued: 0,
                 wait: TimeoutLayer::TOTAL,
                 body_timeout: BODY_TIMEOUT,
+                unread_timeout: UNREAD_TIMEOUT,
             },
             lame_duck: Duration::ZERO,
             drain: DRAIN,
@@ -321,7 +326,8 @@ fn rules(file: &mut Section<'_>, total: Duration, mistakes: &mut Mistakes) -> Ru
     }
     let queued = queued.map(|(queued, _)| queued).or(in_all).unwrap_or(0);
     let body_timeout = file.get("body_timeout", duration, mistakes).unwrap_or(BODY_TIMEOUT);
-    Rules { tokens, per_caller, in_all, queued, wait: total, body_timeout }
+    let unread_timeout = file.get("unread_timeout", duration, mistakes).unwrap_or(UNREAD_TIMEOUT);
+    Rules { tokens, per_caller, in_all, queued, wait: total, body_timeout, unread_timeout }
 }
 
 const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";

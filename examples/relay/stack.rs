@@ -94,6 +94,9 @@ impl Stack {
     pub(crate) fn new(settings: Settings, before: Option<&Self>) -> Result<Self, BoxError> {
         let planned = plan(&settings)?;
         let door = Door::new(settings.door.clone(), before.map(|before| &before.parts.door));
+        // What was shown is shown on, whoever is asked: the exporter has the names of this telemetry for good.
+        let known = before.map(|before| (before.parts.telemetry.clone(), before.parts.failures.clone()));
+        let (telemetry, failures) = known.unwrap_or_else(|| (TelemetryLayer::call(), Failures::new()));
         // Another upstream knows nothing of what the one before has said.
         let before = before.filter(|before| before.is_as(&settings, "upstream"));
         let kept = |section| Some(&before.filter(|before| before.is_as(&settings, section))?.parts);
@@ -130,8 +133,6 @@ impl Stack {
             _ => settings.keys.builder()?.headroom(wired_limiter.clone()).build()?,
         };
 
-        let known = before.map(|before| (before.parts.telemetry.clone(), before.parts.failures.clone()));
-        let (telemetry, failures) = known.unwrap_or_else(|| (TelemetryLayer::call(), Failures::new()));
         failures.hide(settings.keys.each().map(|(key, _)| key));
 
         let gemini = builder(&settings)

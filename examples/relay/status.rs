@@ -30,7 +30,7 @@ use crate::{
     house::House,
     metrics::Exporter,
     stack::Stack,
-    what_to_do::what_to_do,
+    what_to_do::{at_door, what_to_do},
     wrong::{Wrong, wrong},
 };
 
@@ -301,18 +301,22 @@ fn left(state: KeyState) -> Option<f64> {
 }
 
 fn failure(noted: &Noted, now: Instant) -> Failed {
+    let (kind, fault, what_to_do) = match noted.at_door {
+        true => at_door(noted.code),
+        false => (noted.kind.as_str(), noted.fault.as_str(), what_to_do(noted.kind)),
+    };
     Failed {
         time: humantime::format_rfc3339_seconds(noted.when).to_string(),
         ago_s: seconds(now.saturating_duration_since(noted.at)),
         model: noted.model.clone(),
-        fault: noted.fault.as_str(),
-        kind: noted.kind.as_str(),
+        fault,
+        kind,
         code: noted.code,
         message: noted.message.clone(),
         attempts: noted.attempts,
         key: noted.key.clone(),
         in_the_answer: noted.in_the_answer,
-        what_to_do: what_to_do(noted.kind),
+        what_to_do,
     }
 }
 

@@ -79,6 +79,25 @@ pub(crate) fn what_to_do(kind: Kind) -> &'static str {
     known.map_or("Nothing is known of this kind: look at its message.", |(_, sentence)| sentence)
 }
 
+/// What the relay's own door says, by its code: a name for it, whose fault it is, and what to do about it.
+#[allow(dead_code, reason = "a test has this file as well")]
+pub(crate) fn at_door(code: u16) -> (&'static str, &'static str, &'static str) {
+    match code {
+        408 => (
+            "slow_request",
+            "caller",
+            "Nothing, if it is rare: the request's body came too slowly. Else raise body_timeout.",
+        ),
+        429 => (
+            "caller_full",
+            "caller",
+            "Tell the caller to send fewer calls at a time, or raise max_concurrent_per_caller.",
+        ),
+        501 => ("live_api", "caller", "Tell the caller: the Live API needs a direct connection to Google."),
+        _ => ("relay_full", "local", "Raise max_concurrent or max_queued, or run another relay beside this one."),
+    }
+}
+
 /// The names of all kinds that have a sentence, for the test.
 #[allow(dead_code, reason = "a test has this file as well")]
 pub(crate) fn kinds() -> impl Iterator<Item = &'static str> {
