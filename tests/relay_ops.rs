@@ -449,12 +449,16 @@ async fn a_call_is_one_line_that_has_no_secret() {
     let emulator = Emulator::builder().key("key-of-the-relay", "default").build();
     let server = emulator.serve().await.unwrap();
     let relay = Relay::start_logging(&settings(&server.uri(), "client_tokens = [\"token-of-a-caller\"]"), &[]).await;
-    for path in [GENERATE.to_owned(), format!("{GENERATE}?key=token-of-a-caller")] {
+    let (misplaced, long) = ("AIzaSyA-0123456789_abcdefghijklmnopqrst", "x".repeat(5_000));
+    let invented = [misplaced, &long].map(|model| format!("/v1beta/models/{model}:generateContent"));
+    for path in [GENERATE.to_owned(), format!("{GENERATE}?key=token-of-a-caller")].into_iter().chain(invented) {
         send(&relay, prompt(&path)).await;
     }
     let log = relay.said().await;
     let calls: Vec<_> = log.lines().filter(|line| line.contains("relay::call")).collect();
-    assert_eq!(calls.len(), 2, "{log}");
+    assert_eq!(calls.len(), 4, "{log}");
+    // Whatever somebody writes where a model's name belongs.
+    assert!(!log.contains(misplaced) && calls.iter().all(|line| line.len() < 1_000), "{log}");
     assert!(calls[0].contains("status=401") && calls[1].contains("status=200"), "{log}");
     let key = Fingerprint::of("key-of-the-relay").to_string();
     assert!(calls[1].contains(&key) && calls[1].contains("attempts=1"), "no {key}: {log}");

@@ -6,7 +6,12 @@ use axum::{body::Body, extract::Request, middleware::Next, response::Response};
 use clap::ValueEnum;
 use http::StatusCode;
 use tokio::time::Instant;
-use tower_gemini::{Outcome, call::Call, context::Usage};
+use tower_gemini::{
+    Outcome,
+    call::Call,
+    context::Usage,
+    failure::{Failure, Kind},
+};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::held::{AtEnd, Held};
@@ -55,6 +60,19 @@ pub(crate) async fn line(request: Request, next: Next) -> Response {
     response.map(|body| Body::new(Held::new(body, line)))
 }
 
+/// Longer names are no model's.
+const LONGEST: usize = 128;
+
+/// A model's name, as somebody has written it: it may be a key in the wrong place, or as long as a path.
+fn shown(model: &str) -> String {
+    // The crate cleans what it says.
+    let model = Failure::local(Kind::BadRequest, model).message().to_owned();
+    match model.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &model[..end]),
+        None => model,
+    }
+}
+
 /// A call. Its path and its query are not in it: they may hold anything.
 struct Line {
     call: Call,
@@ -79,8 +97,8 @@ impl Drop for Line {
         tracing::info!(
             target: "relay::call",
             operation = ?call.operation(),
-            model = call.model(),
-            answered = usage.model_version.as_deref().or(outcome.model()),
+            model = call.model().map(shown),
+            answered = usage.model_version.as_deref().or(outcome.model()).map(shown),
             status = status.map(|status| status.as_u16()),
             ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             attempts = outcome.attempts(),

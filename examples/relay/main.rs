@@ -20,7 +20,7 @@
 //! max_queued = 200                    # of those beyond, how many wait; as many as max_concurrent unless set
 //! header_timeout = "30s"              # for the head of a request, from the connection or from the answer before
 //! body_timeout = "30s"                # between two pieces of its body
-//! unread_timeout = "60s"              # for a caller that reads nothing of its answer while there is more of it
+//! unread_timeout = "2m"               # for a caller that reads nothing of its answer while there is more of it
 //! lame_duck = "0s"                    # told to end, it goes on accepting for so long, while /readyz says no
 //! drain = "25s"                       # after that, how long calls in flight may take
 //! [[keys]]                            # any number of them

@@ -143,8 +143,8 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// nginx's `send_timeout`.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Twice nginx's `send_timeout`: that one sees each write, this one only when a whole piece, which may be a picture, is gone.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Kubernetes waits 30 s before it kills.
 const DRAIN: Duration = Duration::from_secs(25);

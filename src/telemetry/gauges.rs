@@ -26,8 +26,18 @@ const LEAST: Duration = Duration::from_secs(1);
 pub struct Gauges {
     models: Models,
     watched: Vec<Arc<dyn Observe + Send + Sync>>,
-    /// What was reported last. What is gone since has to be set to zero: a gauge keeps its last value.
-    said: Arc<Mutex<HashMap<Key, f64>>>,
+    said: Arc<Mutex<Said>>,
+}
+
+/// What was reported last.
+#[derive(Default)]
+struct Said {
+    /// What is gone since has to be set to zero: a gauge keeps its last value.
+    gauges: HashMap<Key, f64>,
+    /// What handles had counted, each model by its own name: a number that is smaller now is that of a new handle.
+    read: HashMap<Key, u64>,
+    /// What all handles that there ever were have counted. It never falls, as a counter must not.
+    counted: HashMap<Key, u64>,
 }
 
 impl Gauges {
@@ -43,20 +53,34 @@ impl Gauges {
 
     /// Reports how things stand now. What is not confirmed as a model is added up as `other`.
     pub fn report(&self) {
-        let (mut gauges, mut counters) = (HashMap::new(), HashMap::new());
+        // Held throughout: of two reports at once, the older reading would look like a new handle's.
+        let mut said = self.said.lock();
+        let Said { gauges: before, read: read_before, counted } = &mut *said;
+        let mut gauges = HashMap::new();
+        let mut read: HashMap<Key, (u64, Key)> = HashMap::new();
         for handle in &self.watched {
-            handle.observe(&mut |reading| match reading.value {
-                Value::Gauge(value) => *gauges.entry(self.key(&reading)).or_insert(0.0) += value,
-                Value::Counter(value) => *counters.entry(self.key(&reading)).or_insert(0) += value,
+            handle.observe(&mut |reading| {
+                let key = self.key(&reading);
+                match reading.value {
+                    Value::Gauge(value) => *gauges.entry(key).or_insert(0.0) += value,
+                    Value::Counter(value) => {
+                        let own = labelled(&reading, reading.model.to_owned().into());
+                        read.entry(own).or_insert((0, key)).0 += value;
+                    }
+                }
             });
         }
-        let mut said = self.said.lock();
-        for gone in said.keys().filter(|key| !gauges.contains_key(*key)) {
+        for gone in before.keys().filter(|key| !gauges.contains_key(*key)) {
             set(gone, 0.0);
         }
         gauges.iter().for_each(|(key, value)| set(key, *value));
-        *said = gauges;
-        for (key, value) in &counters {
+        *before = gauges;
+        for (own, (value, key)) in &read {
+            let last = read_before.get(own).copied().unwrap_or(0);
+            *counted.entry(key.clone()).or_insert(0) += value.checked_sub(last).unwrap_or(*value);
+        }
+        *read_before = read.into_iter().map(|(own, (value, _))| (own, value)).collect();
+        for (key, value) in counted {
             metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA).absolute(*value));
         }
     }
@@ -76,15 +100,19 @@ impl Gauges {
     }
 
     fn key(&self, reading: &Reading<'_>) -> Key {
-        let label = |(name, value): &(&'static str, &str)| Label::new(*name, value.to_string());
-        let mut labels: Vec<_> = reading.labels.iter().map(label).collect();
         let model = match reading.model {
             "" => SharedString::const_str(""),
             model => self.models.label(model),
         };
-        labels.push(Label::new("gen_ai.request.model", model));
-        Key::from_parts(reading.name, labels)
+        labelled(reading, model)
     }
+}
+
+fn labelled(reading: &Reading<'_>, model: SharedString) -> Key {
+    let label = |(name, value): &(&'static str, &str)| Label::new(*name, value.to_string());
+    let mut labels: Vec<_> = reading.labels.iter().map(label).collect();
+    labels.push(Label::new("gen_ai.request.model", model));
+    Key::from_parts(reading.name, labels)
 }
 
 const METADATA: metrics::Metadata<'static> =

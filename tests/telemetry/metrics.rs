@@ -1,5 +1,10 @@
 //! What the metrics come to.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -281,4 +286,27 @@ async fn what_is_no_generation_confirms_no_model() {
     assert!(values.keys().any(|key| key.contains("gen_ai.operation.name=count_tokens") && key.contains("model=other")));
     // Where a call has no model, there is no name for it.
     assert!(values.keys().any(|key| key.contains("=list_models") && key.contains("gen_ai.request.model=,")));
+}
+
+/// A handle that has counted so far, and may be another one the next time.
+#[derive(Clone, Default)]
+struct Replaced(Arc<AtomicU64>);
+
+impl Observe for Replaced {
+    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+        let value = Value::Counter(self.0.load(Ordering::Relaxed));
+        say(Reading { name: "tower_gemini.key.uses", value, model: "", labels: &[] });
+    }
+}
+
+#[test]
+fn a_counter_goes_on_when_another_handle_comes_that_begins_anew() {
+    let metrics = Metrics::listen();
+    let handle = Replaced::default();
+    let gauges = TelemetryLayer::call().gauges().watch(handle.clone());
+    for counted in [5, 7, 7, 1, 2] {
+        handle.0.store(counted, Ordering::Relaxed);
+        gauges.report();
+    }
+    assert_eq!(only(&metrics.take(), "tower_gemini.key.uses{gen_ai.request.model=}"), [9.0]);
 }
