@@ -122,6 +122,16 @@
 //! No chains: none can be guessed. [`Chains::STICKY`], 30 s: longer than an open breaker (10 s), shorter than the minutes
 //! that an overload lasts. The reasons as in the table at [`Reason`]. Nothing is stripped.
 //!
+//! # Costs
+//!
+//! In the benchmark (`cargo bench --bench overhead -- fallbacks`, one run, on a quiet machine) a call without a chain takes
+//! 45 ns longer and allocates nothing; one with a chain 1.1 µs and 16 allocations, of which a copy of the request, kept for
+//! the next model, is the most. `RetryLayer`, which keeps one too, has 0.36 µs and 7 in the same run. A body is looked
+//! through once for names of what belongs to a project, and read only when a call moves.
+//!
+//! A chain of more models than [`RetryPolicy::max_attempts`](crate::RetryPolicy::max_attempts) allows attempts makes one
+//! attempt at each.
+//!
 //! # Errors
 //!
 //! None of its own. If nobody answers, the failure of the model that was asked for goes back, a response as it came or the
