@@ -409,6 +409,17 @@ fn naming(files: &[&Value]) -> String {
 }
 
 #[tokio::test]
+async fn a_file_may_be_larger_than_a_prompt() {
+    let (emulator, _server, relay) = pair(Emulator::builder(), &format!("max_body = \"1KiB\"\n{KEYS}")).await;
+    let text = "x".repeat(1_000_000);
+    let file = upload(&relay, &text).await;
+    assert_eq!(file["sizeBytes"], "1000000", "{file}");
+    let generate = Request::post(format!("/v1beta/models/{FLASH}:generateContent"));
+    assert_eq!(send(&relay, generate.body(Full::from(text)).unwrap()).await.status, 413);
+    assert!(emulator.journal().iter().all(|visit| visit.status == Some(StatusCode::OK)));
+}
+
+#[tokio::test]
 async fn files_of_one_prompt_are_together_and_what_names_them_goes_to_their_project() {
     for (setting, home) in [("", "p1"), ("default_project = \"p2\"\n", "p2")] {
         let keys = KEYS.replace("weight = 1000", "weight = 1");

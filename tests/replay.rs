@@ -206,6 +206,16 @@ async fn over_the_cap_it_can_be_refused_in_googles_shape() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_streams_on_where_others_are_refused() {
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let service = ReplayLayer::new().max_body(4).oversize(Oversize::Refuse).layer(upstream.clone());
+    let mut upload = stream(["123", "45", "6789"]);
+    *upload.uri_mut() = "/upload/v1beta/files?upload_id=x".parse().unwrap();
+    assert_eq!(service.oneshot(upload).await.unwrap().status(), OK);
+    assert_eq!(upstream.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_breaks_is_the_callers_and_nothing_is_sent() {
     let upstream = Upstream::at_once(|_| Ok(hello()));
     let service = ReplayLayer::new().layer(upstream.clone());

@@ -12,7 +12,7 @@
 //! ```toml
 //! listen = "127.0.0.1:8787"          # port 0: any
 //! upstream = "https://generativelanguage.googleapis.com"   # or "emulator"
-//! max_body = "32MiB"
+//! max_body = "32MiB"                  # of a prompt; a file that is uploaded streams through, however large
 //! default_project = "p1"              # of files and cached contents that the relay has not seen made; the first key's
 //! client_tokens = ["env:RELAY_TOKEN"] # whoever calls brings one of them as its API key; unset: nobody is asked for one
 //! max_concurrent_per_caller = 20      # calls under way of one token, or else of one address; unset: any number

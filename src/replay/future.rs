@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
-    call::Call,
+    call::{Call, Operation, Shape},
     context,
     context::Outcome,
     error::{BoxError, Error},
@@ -64,7 +64,12 @@ enum Collected {
 impl<S, B, F> ResponseFuture<S, B, F> {
     pub(super) fn new(inner: Readied<S>, request: Request<B>, settings: &Settings) -> Self {
         let (parts, body) = request.into_parts();
-        let (max_body, oversize) = (settings.max_body, settings.oversize);
+        let max_body = settings.max_body;
+        let oversize = match Shape::new(&parts.method, &parts.uri).operation {
+            // A file is no prompt.
+            Operation::Upload => Oversize::Stream,
+            _ => settings.oversize,
+        };
         let reservation = settings.memory.reserve();
         let collecting = Collecting { parts, body, prefix: Prefix::default(), reservation, max_body, oversize };
         Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }

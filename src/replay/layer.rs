@@ -28,7 +28,7 @@ pub enum Oversize {
     /// It streams on to the upstream, which judges it; it cannot be sent again.
     #[default]
     Stream,
-    /// It is refused: an error that says the cap, answered with 413.
+    /// It is refused: an error that says the cap, answered with 413. An upload (`/upload/…`) streams on all the same.
     Refuse,
 }
 

@@ -75,7 +75,7 @@
 //! # Errors
 //!
 //! [`Kind::RequestBody`](crate::failure::Kind::RequestBody) when the caller's body breaks off, with its error as the source;
-//! [`Kind::BodyTooLarge`](crate::failure::Kind::BodyTooLarge) with [`Oversize::Refuse`]. Neither was sent. A body that finds no
+//! [`Kind::BodyTooLarge`](crate::failure::Kind::BodyTooLarge) with [`Oversize::Refuse`], but for uploads. Neither was sent. A body that finds no
 //! room under the cap in all is never refused for that: it streams on, and with [`Oversize::Refuse`] fails where it passes its
 //! own cap.
 //!
