@@ -148,6 +148,12 @@ fn what_may_surprise_is_warned_of() {
     assert!(wait.contains("max_wait is 120s") && wait.contains("60s"), "{wait}");
     assert!(tokens.contains("gemini-2.5-pro has 250000") && tokens.contains("1048576"), "{tokens}");
     assert!(keys.contains("2 keys are of project p1"), "{keys}");
+
+    // What holds for every model holds for those of a chain.
+    let small = Limits::new().input_tokens_per_minute(250_000);
+    let gemini = GeminiLayer::relay().limits(small).fallback("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap();
+    let [flash, pro] = gemini.warnings() else { panic!("{:?}", gemini.warnings()) };
+    assert!(flash.starts_with("gemini-2.5-flash has 250000") && pro.starts_with("gemini-2.5-pro has 250000"), "{pro}");
 }
 
 #[tokio::test(start_paused = true)]

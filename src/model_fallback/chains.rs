@@ -248,6 +248,12 @@ impl Default for ChainsBuilder {
 }
 
 impl ChainsBuilder {
+    /// Each model in it, by name.
+    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
+        let chains = self.chains.iter().chain(&self.larger);
+        chains.flat_map(|(model, next)| next.iter().chain([model])).map(String::as_str)
+    }
+
     /// Whether there is no chain in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.larger.is_empty()

@@ -338,6 +338,11 @@ impl LimiterBuilder {
         self.by_model.iter().map(|(model, limits)| (&**model, limits))
     }
 
+    /// What holds for a model where its project has no limits of its own.
+    pub(crate) fn limits_of_model(&self, model: &str) -> &Limits {
+        self.by_model.get(model).unwrap_or(&self.limits)
+    }
+
     /// The longest that any call waits.
     pub(crate) fn longest_wait(&self) -> Duration {
         self.max_wait_by_model.values().copied().fold(self.max_wait, Duration::max)

@@ -1,13 +1,9 @@
 //! What cannot work, and what may surprise: found when the stack is built, not when the first call hangs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{GeminiBuilder, builder::Part};
-use crate::{
-    error::ConfigError,
-    quota::{Dimension, Limits},
-    rate_limit::LimiterBuilder,
-};
+use crate::{error::ConfigError, quota::Dimension, rate_limit::LimiterBuilder};
 
 /// Refuses what could never work.
 pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
@@ -78,10 +74,16 @@ pub(super) fn warn(builder: &GeminiBuilder) -> Vec<String> {
 
 /// Where a minute's tokens are fewer than one request may have.
 fn warn_of_small_minutes(builder: &GeminiBuilder, limiter: &LimiterBuilder, warnings: &mut Vec<String>) {
-    let tokens = |limits: &Limits| limits.get(Dimension::InputTokensPerMinute);
     let Some(models) = builder.precheck.models() else { return };
-    for (model, limits) in limiter.limits_by_model() {
-        if let (Some(tokens), Some(context)) = (tokens(limits), models.effective_input_limit(model))
+    let chained = match &builder.fallback {
+        Part::Settings(chains) => chains.models().collect(),
+        Part::Layer(_) => Vec::new(),
+    };
+    // Of all that are named, each with what holds for it.
+    let named: BTreeSet<&str> = limiter.limits_by_model().map(|(model, _)| model).chain(chained).collect();
+    for model in named {
+        let tokens = limiter.limits_of_model(model).get(Dimension::InputTokensPerMinute);
+        if let (Some(tokens), Some(context)) = (tokens, models.effective_input_limit(model))
             && tokens < context.tokens
         {
             warnings.push(format!(
