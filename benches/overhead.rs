@@ -18,7 +18,7 @@
 //! The last group is the scan that `ClassifyLayer` does while an answer passes: its throughput is that of the whole call,
 //! bytes of the answer over time.
 //!
-//! `cargo bench` runs it all; `cargo bench -- unary` one group; `cargo bench -- --test` each once. The table comes at the
+//! `cargo bench -p benches` runs it all; `cargo bench -p benches -- unary` one group; `cargo bench -p benches -- --test` each once. The table comes at the
 //! end, whatever was run.
 
 use std::{

@@ -1,6 +1,6 @@
 //! What counting tokens costs: on this crate's own texts, on texts made to be slow, and for a whole request.
 //!
-//! `cargo bench --bench tokenizer` runs it all, with `-- --test` each once. Memory and the time of the first count are
+//! `cargo bench -p benches --bench tokenizer` runs it all, with `-- --test` each once. Memory and the time of the first count are
 //! printed at the beginning, as they can be measured only once. The counter beside other implementations, and on documents
 //! of many kinds: `tests/tokenizer/README.md`.
 

@@ -118,7 +118,7 @@
 //! of them. Where [`scope_by`](BreakersBuilder::scope_by) names the scope, each call pays for the name, an allocation and a
 //! look into the map.
 //!
-//! In the benchmark (`cargo bench --bench overhead -- "circuit breakers"`, on a busy machine with two cores) a call takes 27
+//! In the benchmark (`cargo bench -p benches --bench overhead -- "circuit breakers"`, on a busy machine with two cores) a call takes 27
 //! to 54 ns longer, 80 to 85 ns where each call has a fresh clone, and 125 to 150 ns by a failure rate; tower-resilience's
 //! breaker, which is one for everybody, 250 to 270 ns and three allocations in the same runs. Two threads that share a
 //! scope do not slow each other down.

@@ -133,7 +133,7 @@
 //!
 //! # Costs
 //!
-//! In the benchmark (`cargo bench --bench overhead -- "key pools"`, two runs with little else running) one key adds three
+//! In the benchmark (`cargo bench -p benches --bench overhead -- "key pools"`, two runs with little else running) one key adds three
 //! allocations to a call, all for the [`Context`](crate::Context), and 0.6 to 1.1 µs; five projects add four and 0.8 to
 //! 1.3 µs, the fourth to share a body that is searched for names, and five and 1.0 to 1.5 µs where a limiter is asked. A call that brings a context allocates nothing behind
 //! one key. It takes the pool's lock twice, and once more where its success is news.

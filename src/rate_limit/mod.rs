@@ -97,7 +97,7 @@
 //! besides its own future. It is looked at when it comes, when it is first and when its time has come: 10,000 waiters of
 //! which half leave at random took fewer than three polls each.
 //!
-//! In the benchmark (`cargo bench --bench overhead -- "rate limits"`, on a shared machine with two cores) the happy path
+//! In the benchmark (`cargo bench -p benches --bench overhead -- "rate limits"`, on a shared machine with two cores) the happy path
 //! adds 0.11 to 0.15 µs to a call in three dimensions; tower-resilience's limiter, which counts one dimension for everybody,
 //! adds 0.15 to 0.2 µs and two allocations in the same runs. Of that, 24 ns are the clock's, 21 the lock's and the reference
 //! count's, and 11 go into reading the path, which [`ReplayLayer`](crate::ReplayLayer) outside has read already.

@@ -152,7 +152,7 @@
 //! # Costs
 //!
 //! Where nobody listens, with the feature `metrics` on: 30 to 80 ns a layer, and no allocation; in the benchmark
-//! (`cargo bench --bench overhead -- telemetry`, in three runs on a busy machine with two cores) 116 to 155 ns for both,
+//! (`cargo bench -p benches --bench overhead -- telemetry`, in three runs on a busy machine with two cores) 116 to 155 ns for both,
 //! around an answer in one piece that `ClassifyLayer` reads. Whether there is a recorder is found out from the gauge of what is under way: a recorder
 //! that ignores that gauge (`tower_gemini.calls.active`, `tower_gemini.attempts.active`) gets nothing of the layer at all.
 //!

@@ -1,4 +1,4 @@
-//! The relay example's `/status`, `/metrics` and page, from outside: what they say on a good day and on a bad one, and what
+//! The relay's `/status`, `/metrics` and page, from outside: what they say on a good day and on a bad one, and what
 //! they never say.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
@@ -6,7 +6,7 @@
 
 mod relay_day;
 mod relay_process;
-#[path = "../examples/relay/what_to_do.rs"]
+#[path = "../src/what_to_do.rs"]
 mod what_to_do;
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ const FLASH: &str = "gemini-2.5-flash:generateContent";
 
 #[test]
 fn each_kind_of_failure_has_one_sentence_of_what_to_do() {
-    let table = include_str!("../src/failure/kind.rs");
+    let table = include_str!("../../../src/failure/kind.rs");
     let named: BTreeSet<&str> = table.split("row(\"").skip(1).filter_map(|row| row.split('"').next()).collect();
     assert!(named.len() > 50, "{named:?}");
     let known: Vec<&str> = what_to_do::kinds().collect();

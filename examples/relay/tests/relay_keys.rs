@@ -1,4 +1,4 @@
-//! The relay example with many keys, with fallback models and with files, from outside: who is asked, who is not asked
+//! The relay with many keys, with fallback models and with files, from outside: who is asked, who is not asked
 //! again, what a caller sees, and that no key is ever seen.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness

@@ -1,8 +1,8 @@
 //! A relay to Gemini made of this crate's layers: callers see answers where the API gives errors.
 //!
 //! ```text
-//! cargo run --release --example relay                        # answers from the embedded emulator
-//! cargo run --release --example relay -- --config relay.toml
+//! cargo run --release --bin relay                        # answers from the embedded emulator
+//! cargo run --release --bin relay -- --config relay.toml
 //! curl http://127.0.0.1:8787/v1beta/models/gemini-2.5-flash:generateContent \
 //!     -H 'content-type: application/json' -d '{"contents": [{"parts": [{"text": "hello"}]}]}'
 //! ```

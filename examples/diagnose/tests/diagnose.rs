@@ -1,27 +1,16 @@
-//! The `diagnose` example, as a program.
+//! `diagnose`, as a program.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::{
     io::Write,
-    path::PathBuf,
     process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
 
-/// Where cargo puts the examples, which plain `cargo test` builds before it runs this.
-fn program() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    let program = path.join("examples").join(format!("diagnose{}", std::env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "`cargo test --test …` builds no examples: run `cargo build --example diagnose` first");
-    program
-}
-
 fn run(arguments: &[&str], input: impl AsRef<[u8]>) -> Output {
-    let mut child = Command::new(program())
+    let mut child = Command::new(env!("CARGO_BIN_EXE_diagnose"))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

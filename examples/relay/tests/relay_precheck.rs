@@ -1,4 +1,4 @@
-//! The relay example's `[precheck]`, from outside: what is refused before it is sent, and what passes.
+//! The relay's `[precheck]`, from outside: what is refused before it is sent, and what passes.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

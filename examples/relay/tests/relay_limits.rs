@@ -1,4 +1,4 @@
-//! The relay example's `[limits]`, from outside: what is accepted and refused, who waits, who is sent back, and in which
+//! The relay's `[limits]`, from outside: what is accepted and refused, who waits, who is sent back, and in which
 //! order.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness

@@ -1,4 +1,4 @@
-//! The relay example's `[breaker]`, from outside: what is accepted and refused, and an outage through it.
+//! The relay's `[breaker]`, from outside: what is accepted and refused, and an outage through it.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

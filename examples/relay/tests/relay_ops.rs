@@ -1,4 +1,4 @@
-//! The relay example as those run it who look after it: what they ask it, whom it lets in, how it changes and how it ends.
+//! The relay as those run it who look after it: what they ask it, whom it lets in, how it changes and how it ends.
 
 #![cfg(unix)] // it is told what to do by signals
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,10 +1,8 @@
-//! The relay example as a process, for black-box tests. `cargo test` builds it; `cargo test --test relay` takes what was
-//! built before.
+//! The relay as a process, for black-box tests.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::{
-    env,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{ExitStatus, Output, Stdio},
@@ -178,17 +176,9 @@ pub(crate) async fn checked(settings: &str) -> (Option<i32>, String, String) {
 }
 
 fn command(config: &Path) -> Command {
-    let mut command = Command::new(example("relay"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
     command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     command
-}
-
-/// Where cargo has put an example, seen from a test.
-fn example(name: &str) -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
-    assert!(path.exists(), "{} is not built: `cargo test` does it, or `cargo build --example {name}`", path.display());
-    path
 }
 
 /// A settings file, gone when dropped.

@@ -1,4 +1,4 @@
-//! The relay example, from outside: its settings, what it does to requests and answers, and how it ends.
+//! The relay, from outside: its settings, what it does to requests and answers, and how it ends.
 
 #![cfg(unix)] // it is told to end by a signal
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

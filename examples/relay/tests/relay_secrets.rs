@@ -1,4 +1,4 @@
-//! The relay example with an upstream that repeats the key in everything it says: nothing that comes out has it.
+//! The relay with an upstream that repeats the key in everything it says: nothing that comes out has it.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -12,10 +12,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::Parser;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -31,23 +29,44 @@ const PROMPTS: usize = 300;
 /// Calls in flight at a time: a busy little service.
 const CONCURRENCY: usize = 24;
 
-/// A bad day at Gemini's, with and without the layers.
-#[derive(Parser)]
+const HELP: &str = "\
+A bad day at Gemini's, with and without the layers.
+
+  --live          sends three prompts to the real service instead (needs GEMINI_API_KEY)
+  --model NAME    the model to ask [default: gemini-2.5-flash]
+  --seed NUMBER   the seed of the bad day [default: 7]";
+
+/// The arguments of the program.
 struct Arguments {
-    /// Send three prompts to the real service instead (needs GEMINI_API_KEY).
-    #[arg(long)]
     live: bool,
-    /// The model to ask.
-    #[arg(long, default_value = "gemini-2.5-flash")]
     model: String,
-    /// The seed of the bad day.
-    #[arg(long, default_value_t = 7)]
     seed: u64,
+}
+
+impl Arguments {
+    /// Reads the arguments. `None`: somebody asks for help.
+    fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut arguments = Self { live: false, model: "gemini-2.5-flash".into(), seed: 7 };
+        while let Some(argument) = given.next() {
+            let mut value = || given.next().ok_or_else(|| format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--live" => arguments.live = true,
+                "--model" => arguments.model = value()?,
+                "--seed" => arguments.seed = value()?.parse().map_err(|_| "--seed needs a whole number")?,
+                "--help" | "-h" => return Ok(None),
+                _ => return Err(format!("unknown argument {argument:?}; --help lists those that there are")),
+            }
+        }
+        Ok(Some(arguments))
+    }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let arguments = Arguments::parse();
+    let Some(arguments) = Arguments::parse(std::env::args().skip(1))? else {
+        println!("{HELP}");
+        return Ok(());
+    };
     if arguments.live { live(&arguments.model).await } else { compare(&arguments).await }
 }
 
@@ -67,10 +86,10 @@ async fn compare(arguments: &Arguments) -> Result<(), BoxError> {
                 .layer(impatient())
                 .layer(ClassifyLayer::new())
                 .service(client);
-            send_all(name, arguments, service).await
+            send_all(arguments, service).await
         } else {
             // Even a bare client needs some time-out, or the hangs would hold it for ever.
-            send_all(name, arguments, impatient_only(client)).await
+            send_all(arguments, impatient_only(client)).await
         };
         columns.push((name, tally, emulator.journal().len()));
         server.shutdown().await;
@@ -127,16 +146,12 @@ struct Tally {
     latencies: Vec<Duration>,
 }
 
-async fn send_all<S, R>(name: &str, arguments: &Arguments, service: S) -> Tally
+async fn send_all<S, R>(arguments: &Arguments, service: S) -> Tally
 where
     S: Service<Request<Full<Bytes>>, Response = http::Response<R>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
     R: http_body::Body<Data = Bytes, Error = BoxError> + Send + 'static,
 {
-    let bar = ProgressBar::new(PROMPTS as u64).with_prefix(name.to_owned());
-    if let Ok(style) = ProgressStyle::with_template("{prefix:>18} {bar:40} {pos}/{len} {elapsed}") {
-        bar.set_style(style);
-    }
     let mut tally = Tally::default();
     let mut waiting = (0..PROMPTS).map(|number| {
         let request = prompt(&arguments.model, number);
@@ -149,7 +164,6 @@ where
     let mut calls = JoinSet::new();
     waiting.by_ref().take(CONCURRENCY).for_each(|call| drop(calls.spawn(call)));
     while let Some(call) = calls.join_next().await {
-        bar.inc(1);
         match call {
             Ok((Ok(()), latency)) => {
                 tally.answered += 1;
@@ -162,7 +176,6 @@ where
             calls.spawn(call);
         }
     }
-    bar.finish();
     tally.latencies.sort_unstable();
     tally
 }

@@ -1,4 +1,4 @@
-//! The relay example's alert rules and dashboard, held against what the relay exports: every name in them is there, and the
+//! The relay's alert rules and dashboard, held against what the relay exports: every name in them is there, and the
 //! rules fire in an outage and are quiet on a good day.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
@@ -19,7 +19,7 @@ use tower_gemini::emulator::{Trouble, When};
 
 use relay_day::{Day, KEYS};
 
-const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/relay/alerts.yml");
+const RULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/alerts.yml");
 const FLASH: &str = "gemini-2.5-flash:generateContent";
 const STREAM: &str = "gemini-2.5-flash:streamGenerateContent?alt=sse";
 const LITE: &str = "gemini-2.5-flash-lite:generateContent";
@@ -80,7 +80,7 @@ async fn every_metric_and_label_in_rules_and_dashboard_is_one_that_the_relay_exp
 }
 
 fn dashboard() -> Value {
-    serde_json::from_str(include_str!("../examples/relay/dashboard.json")).unwrap()
+    serde_json::from_str(include_str!("../dashboard.json")).unwrap()
 }
 
 /// What the dashboard's panels show: expressions and legends.

@@ -1,6 +1,6 @@
 //! The layers around reqwest, for programs that have a client of it already.
 //!
-//! `cargo run --example reqwest_client` needs no network: the upstream is an emulator in this process.
+//! `cargo run -p reqwest_client` needs no network: the upstream is an emulator in this process.
 //!
 //! reqwest's client is a tower service of its own request and response types; an adapter of two lines makes it one of
 //! http's, as the layers want it.

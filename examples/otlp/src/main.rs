@@ -1,8 +1,8 @@
 //! Spans over OTLP: from the layers through OpenTelemetry to a collector.
 //!
-//! `cargo run --example otlp` starts a collector on loopback that prints what it gets, makes one call whose first attempt
+//! `cargo run -p otlp` starts a collector on loopback that prints what it gets, makes one call whose first attempt
 //! finds the model overloaded, and ends. For a collector of your own, give its address:
-//! `OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run --example otlp`.
+//! `OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run -p otlp`.
 
 use std::time::Duration;
 
