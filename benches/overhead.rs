@@ -47,9 +47,9 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, ModelFallbackLayer, RateLimitLayer,
     ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
-    circuit_breaker::{Breakers, Trip, Window},
+    circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool, KeyPoolBuilder},
-    model_fallback::Chains,
+    model_fallback::FallbackChains,
     quota::Limits,
     rate_limit::Limiter,
     retry::Rule,
@@ -191,7 +191,8 @@ fn breaking(bench: &mut Bench<'_>) {
 fn falling_back(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let mut group = bench.group("fallbacks", &upstream);
-    let chains = |model| Chains::builder().chain(model, ["gemini-2.5-flash-lite"]).build().expect("good settings");
+    let chains =
+        |model| FallbackChains::builder().chain(model, ["gemini-2.5-flash-lite"]).build().expect("good settings");
     group.call("bare", upstream.clone());
     group.call(
         "ModelFallbackLayer, no chain",
@@ -203,9 +204,9 @@ fn falling_back(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// Breakers that have seen enough successes to be calm.
-fn breakers(upstream: &Upstream, trip: Trip) -> Breakers {
-    let breakers = Breakers::builder().trip(trip).build().expect("good settings");
+/// CircuitBreakers that have seen enough successes to be calm.
+fn breakers(upstream: &Upstream, trip: Trip) -> CircuitBreakers {
+    let breakers = CircuitBreakers::builder().trip(trip).build().expect("good settings");
     let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream.clone());
     (0..100).for_each(|_| spin(one_call(&mut service, upstream.request())));
     breakers

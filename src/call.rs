@@ -7,14 +7,14 @@
 //!
 //! ```
 //! use http::{Method, Uri};
-//! use tower_gemini::call::{Call, Operation, Resend, Streaming, Surface};
+//! use tower_gemini::call::{Call, Operation, Idempotency, Streaming, Surface};
 //!
 //! let uri = Uri::from_static("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse");
 //! let call = Call::new(&Method::POST, &uri);
 //! assert_eq!(call.surface(), Surface::Developer);
 //! assert_eq!(call.operation(), Operation::GenerateContent);
 //! assert_eq!(call.streaming(), Streaming::Sse);
-//! assert_eq!(call.resend(), Resend::Billed);
+//! assert_eq!(call.idempotency(), Idempotency::Billed);
 //! assert_eq!(call.model(), Some("gemini-2.5-pro"));
 //!
 //! let flash = Call::uri_with_model(&uri, "gemini-2.5-flash").unwrap();
@@ -83,8 +83,8 @@ impl Call {
     }
 
     /// Whether the same request may be sent again.
-    pub fn resend(&self) -> Resend {
-        self.shape.resend
+    pub fn idempotency(&self) -> Idempotency {
+        self.shape.idempotency
     }
 
     /// The model's bare name (`gemini-2.5-pro`), or `tunedModels/…` and `endpoints/…` with their collection.
@@ -210,12 +210,14 @@ impl Operation {
         matches!(self, Self::GenerateContent | Self::EmbedContent | Self::BatchEmbedContents | Self::Predict)
     }
 
-    fn resend(self) -> Resend {
+    fn idempotency(self) -> Idempotency {
         match self {
-            Self::EmbedContent | Self::BatchEmbedContents | Self::CountTokens | Self::ComputeTokens => Resend::Safe,
-            Self::ListModels | Self::GetModel | Self::Read => Resend::Safe,
-            Self::GenerateContent | Self::Predict => Resend::Billed,
-            Self::CreateInteraction | Self::Upload | Self::Write => Resend::Unsafe,
+            Self::EmbedContent | Self::BatchEmbedContents | Self::CountTokens | Self::ComputeTokens => {
+                Idempotency::Safe
+            }
+            Self::ListModels | Self::GetModel | Self::Read => Idempotency::Safe,
+            Self::GenerateContent | Self::Predict => Idempotency::Billed,
+            Self::CreateInteraction | Self::Upload | Self::Write => Idempotency::Unsafe,
         }
     }
 }
@@ -235,7 +237,7 @@ pub enum Streaming {
 /// Whether the same request may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Resend {
+pub enum Idempotency {
     /// It only reads, or computes the same again for nothing.
     Safe,
     /// It may be repeated until its first content has been handed over, but is billed again.
@@ -252,7 +254,7 @@ pub(crate) struct Shape {
     pub(crate) surface: Surface,
     pub(crate) operation: Operation,
     pub(crate) streaming: Streaming,
-    pub(crate) resend: Resend,
+    pub(crate) idempotency: Idempotency,
 }
 
 impl Shape {
@@ -302,7 +304,7 @@ impl<'a> Parsed<'a> {
             "countTokens" => (Operation::CountTokens, Streaming::No),
             _ => return None,
         };
-        let shape = Shape { surface: Surface::Developer, operation, streaming, resend: operation.resend() };
+        let shape = Shape { surface: Surface::Developer, operation, streaming, idempotency: operation.idempotency() };
         let model_span = Some(start - "models/".len()..start + colon);
         Some(Self { shape, model: Some(Cow::Borrowed(&tail[..colon])), model_span })
     }
@@ -383,7 +385,7 @@ impl<'a> Parsed<'a> {
             "models/" => percent_decoded(bare),
             _ => Cow::Owned(format!("{collection}{}", percent_decoded(bare))),
         };
-        let shape = Shape { surface, operation, streaming, resend: operation.resend() };
+        let shape = Shape { surface, operation, streaming, idempotency: operation.idempotency() };
         let model_span = (!nested && !bare.is_empty()).then_some(span);
         Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
     }
@@ -408,7 +410,7 @@ impl<'a> Parsed<'a> {
     }
 
     fn unnamed(surface: Surface, operation: Operation) -> Self {
-        let shape = Shape { surface, operation, streaming: Streaming::No, resend: operation.resend() };
+        let shape = Shape { surface, operation, streaming: Streaming::No, idempotency: operation.idempotency() };
         Self { shape, model: None, model_span: None }
     }
 }
@@ -588,7 +590,7 @@ mod tests {
         assert_eq!(get("/v1beta/models/m/operations/o").operation(), Read);
         assert_eq!(get("/v1beta/openai/models").operation(), ListModels);
         assert_eq!(get("/v1beta/openai/models/m").model(), Some("m"));
-        assert_eq!(get("/anything").resend(), Resend::Safe);
+        assert_eq!(get("/anything").idempotency(), Idempotency::Safe);
     }
 
     #[test]
@@ -600,11 +602,11 @@ mod tests {
 
     #[test]
     fn only_what_may_be_repeated_may_be_repeated() {
-        assert_eq!(post("/v1/models/m:countTokens").resend(), Resend::Safe);
-        assert_eq!(post("/v1/models/m:generateContent").resend(), Resend::Billed);
-        assert_eq!(post("/v1/models/m:batchGenerateContent").resend(), Resend::Unsafe);
-        assert_eq!(post("/v1beta/interactions").resend(), Resend::Unsafe);
-        assert_eq!(post("/unknown").resend(), Resend::Unsafe);
+        assert_eq!(post("/v1/models/m:countTokens").idempotency(), Idempotency::Safe);
+        assert_eq!(post("/v1/models/m:generateContent").idempotency(), Idempotency::Billed);
+        assert_eq!(post("/v1/models/m:batchGenerateContent").idempotency(), Idempotency::Unsafe);
+        assert_eq!(post("/v1beta/interactions").idempotency(), Idempotency::Unsafe);
+        assert_eq!(post("/unknown").idempotency(), Idempotency::Unsafe);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use crate::{
     context::Outcome,
-    failure::{Clock, Failure, Fault, Kind},
+    failure::{Failure, Fault, Kind, TimeoutKind},
     redact::redact,
 };
 
@@ -18,9 +18,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_gemini::{BoxError, Error, failure::{Clock, Failure}};
+/// use tower_gemini::{BoxError, Error, failure::{TimeoutKind, Failure}};
 ///
-/// let failure = Failure::timeout(Clock::Attempt, Duration::from_secs(180));
+/// let failure = Failure::timeout(TimeoutKind::Attempt, Duration::from_secs(180));
 /// let error: BoxError = Error::refusal("timeout", failure).into();
 ///
 /// let error = Error::find(&*error).unwrap();
@@ -102,16 +102,15 @@ impl Error {
         self.failure.fault()
     }
 
-    /// A clock ran out: one attempt's, a stream's, or the total one.
+    /// Returns whether a clock ran out: one attempt's, a stream's, or the total one.
     pub fn is_timeout(&self) -> bool {
-        self.clock().is_some()
+        self.timeout_kind().is_some()
     }
 
-    /// Which clock ran out.
-    pub fn clock(&self) -> Option<Clock> {
+    /// Returns which clock ran out, if one did.
+    pub fn timeout_kind(&self) -> Option<TimeoutKind> {
         match self.failure.kind() {
-            Kind::Timeout(clock) => Some(clock),
-            Kind::TotalDeadline => Some(Clock::Total),
+            Kind::Timeout(kind) => Some(kind),
             _ => None,
         }
     }

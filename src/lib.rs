@@ -51,7 +51,7 @@
 //!
 //! # Two words
 //!
-//! Layers talk in two words and know nothing else of each other. [`Context`] goes in with the request, as one extension;
+//! Layers talk in two words and know nothing else of each other. [`CallContext`] goes in with the request, as one extension;
 //! [`Outcome`] comes out, as one extension of the response or inside an [`Error`]. What a layer says, any program can read.
 //!
 //! # Guides
@@ -106,7 +106,7 @@ pub mod token_precheck;
 pub use crate::{
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
-    context::{Context, Outcome},
+    context::{CallContext, Outcome},
     error::{BoxError, ConfigError, Error},
     error_response::ErrorResponseLayer,
     key_pool::KeyPoolLayer,

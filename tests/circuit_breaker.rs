@@ -24,7 +24,7 @@ use tokio::{
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_gemini::{
     BoxError, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
-    circuit_breaker::{Breakers, BreakersBuilder, CircuitBreaker, Reason, Scope, State, Trip, Window},
+    circuit_breaker::{CircuitBreaker, CircuitBreakers, CircuitBreakersBuilder, Reason, State, Target, Trip, Window},
     failure::Kind,
     quota::{Gate, Limits},
     rate_limit::Limiter,
@@ -87,18 +87,18 @@ impl Moody {
 type Breaking = CircuitBreaker<Upstream>;
 
 /// Opens with the second failure in a row, for 2 to 4 s at first.
-fn quick() -> BreakersBuilder {
-    Breakers::builder().trip(Trip::consecutive(2))
+fn quick() -> CircuitBreakersBuilder {
+    CircuitBreakers::builder().trip(Trip::consecutive(2))
 }
 
-fn over(breakers: BreakersBuilder) -> (Moody, Breakers, Breaking) {
+fn over(breakers: CircuitBreakersBuilder) -> (Moody, CircuitBreakers, Breaking) {
     let (moody, breakers) = (Moody::new(), breakers.build().unwrap());
     let service = CircuitBreakerLayer::new(breakers.clone()).layer(moody.upstream.clone());
     (moody, breakers, service)
 }
 
-fn pro() -> Scope {
-    Scope::new("gemini-2.5-pro", "")
+fn pro() -> Target {
+    Target::new("gemini-2.5-pro", "")
 }
 
 async fn call(service: &Breaking, uri: &str) -> Answer {
@@ -142,7 +142,7 @@ async fn an_open_breaker_refuses_at_once_says_why_and_for_how_long_and_sends_not
 
 #[tokio::test(start_paused = true)]
 async fn after_ten_thousand_successes_an_outage_opens_it_in_ten_seconds() {
-    let (moody, breakers, service) = over(Breakers::builder());
+    let (moody, breakers, service) = over(CircuitBreakers::builder());
     for _ in 0..10_000 {
         assert!(call(&service, GENERATE).await.is_ok());
     }
@@ -168,7 +168,7 @@ async fn silence_is_twice_as_long_as_the_last_answers_took() {
             Ok(if fails { busy() } else { hello() })
         }
     });
-    let breakers = Breakers::new();
+    let breakers = CircuitBreakers::new();
     let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
     for _ in 0..200 {
         join_all((0..16).map(|_| service.call(post(GENERATE)))).await;
@@ -413,7 +413,7 @@ impl Service<Request<Full<Bytes>>> for Counting {
 fn exactly_as_many_probes_as_are_allowed_however_many_come_at_once() {
     for probes in [1, 2, 7] {
         for _ in 0..20 {
-            let breakers = Breakers::builder().trip(Trip::consecutive(1)).half_open_max_requests(probes);
+            let breakers = CircuitBreakers::builder().trip(Trip::consecutive(1)).half_open_max_requests(probes);
             let breakers = breakers.open_duration(secs(0)).max_open_duration(secs(0)).build().unwrap();
             let mut failing = CircuitBreakerLayer::new(breakers.clone())
                 .layer(service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Infallible>(busy()) }));
@@ -644,7 +644,7 @@ async fn the_model_in_a_body_is_known_where_somebody_has_read_it() {
     for (model, open) in [("a", false), ("b", false), ("a", true)] {
         let body = format!(r#"{{"model": "{model}", "messages": []}}"#);
         service.clone().oneshot(post_body(CHAT, body)).await.unwrap();
-        assert_eq!(breakers.state(&Scope::new(model, "")) == State::Open, open);
+        assert_eq!(breakers.state(&Target::new(model, "")) == State::Open, open);
     }
 }
 
@@ -660,7 +660,7 @@ async fn one_breaker_can_stand_for_all_and_a_function_can_choose() {
 
     let by_tenant = quick().scope_by(|parts| {
         let tenant = parts.headers.get("x-tenant").map_or("", |tenant| tenant.to_str().unwrap());
-        Scope::new("any", tenant)
+        Target::new("any", tenant)
     });
     let (moody, _, mut service) = over(by_tenant);
     moody.is(Mood::Busy);
@@ -686,8 +686,8 @@ async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
         failing.call(post(&uri("down"))).await.unwrap();
     }
     drop(failing);
-    breakers.force_open(&Scope::new("forced", ""));
-    breakers.force_closed(&Scope::new("held", ""));
+    breakers.force_open(&Target::new("forced", ""));
+    breakers.force_closed(&Target::new("held", ""));
     moody.is(Mood::Status(404));
     for number in 0..10_000 {
         service.call(post(&uri(&format!("invented-{number}")))).await.unwrap();
@@ -706,8 +706,8 @@ async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
     }
 }
 
-fn model(name: &str) -> (Scope, String) {
-    (Scope::new(name, ""), format!("/v1beta/models/{name}:generateContent"))
+fn model(name: &str) -> (Target, String) {
+    (Target::new(name, ""), format!("/v1beta/models/{name}:generateContent"))
 }
 
 /// So many breakers that none has room, and of which none can be forgotten for ten minutes.
@@ -751,7 +751,7 @@ async fn a_scope_past_the_bound_is_as_the_shared_breaker_is() {
         while !is_refused(&service, &uri).await {}
         assert_eq!(breakers.state(&scope), State::Open);
         assert!(breakers.closed_for(&gate).is_some());
-        assert!(breakers.snapshot().contains(&(Scope::new("others", "others"), State::Open)));
+        assert!(breakers.snapshot().contains(&(Target::new("others", "others"), State::Open)));
         breakers.reset(&scope);
         assert!(!is_refused(&service, &uri).await);
     }
@@ -819,15 +819,15 @@ async fn the_gate_is_closed_where_all_endpoints_are_and_until_the_first_opens() 
         assert_eq!(breakers.closed_for(&scope), None);
         call(&service, &at(endpoint)).await.unwrap();
     }
-    breakers.force_open(&Scope::new("gemini-2.5-pro", "a"));
+    breakers.force_open(&Target::new("gemini-2.5-pro", "a"));
     assert_eq!(breakers.closed_for(&scope), None, "b answers");
     let upstream = Upstream::at_once(|_| Ok(busy()));
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
     while !is_refused(&failing, &at("b")).await {}
     let open_for = breakers.closed_for(&scope).unwrap();
     assert!(open_for <= secs(4), "b's, not the ten seconds of a: {open_for:?}");
-    breakers.reset(&Scope::new("gemini-2.5-pro", "b"));
-    breakers.reset(&Scope::new("gemini-2.5-pro", "a"));
+    breakers.reset(&Target::new("gemini-2.5-pro", "b"));
+    breakers.reset(&Target::new("gemini-2.5-pro", "a"));
     assert_eq!(breakers.closed_for(&scope), None);
     assert!(format!("{breakers:?}").contains("open: 0"), "nobody need look any more: {breakers:?}");
 }
@@ -889,22 +889,25 @@ async fn the_handle_outlives_the_layer_and_tells_what_happens() {
 #[test]
 fn settings_that_could_never_work_are_refused() {
     for (builder, words) in [
-        (Breakers::builder().half_open_max_requests(0), "half_open_max_requests is 0"),
-        (Breakers::builder().probe_lease(secs(0)), "probe_lease is 0"),
+        (CircuitBreakers::builder().half_open_max_requests(0), "half_open_max_requests is 0"),
+        (CircuitBreakers::builder().probe_lease(secs(0)), "probe_lease is 0"),
         (
-            Breakers::builder().open_duration(secs(11)),
+            CircuitBreakers::builder().open_duration(secs(11)),
             "max_open_duration is 10s, less than open_duration, which is 11s",
         ),
         (
-            Breakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(5))),
+            CircuitBreakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(5))),
             "minimum_requests is 10, and the window holds 5 calls",
         ),
         (
-            Breakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(20_000)).minimum_requests(10_001)),
+            CircuitBreakers::builder().trip(Trip::failure_rate(0.5, Window::Calls(20_000)).minimum_requests(10_001)),
             "the window holds 10000 calls",
         ),
-        (Breakers::builder().trip(Trip::failure_rate(0.5, Window::Time(secs(0)))), "the window is no time at all"),
-        (Breakers::builder().trip(Trip::failure_rate(f64::NAN, Window::Calls(20))), "threshold is NaN"),
+        (
+            CircuitBreakers::builder().trip(Trip::failure_rate(0.5, Window::Time(secs(0)))),
+            "the window is no time at all",
+        ),
+        (CircuitBreakers::builder().trip(Trip::failure_rate(f64::NAN, Window::Calls(20))), "threshold is NaN"),
     ] {
         let error = builder.build().unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
@@ -936,7 +939,7 @@ async fn a_disabled_one_lets_everything_through() {
 fn a_calm_breaker_allocates_nothing_and_a_refusal_once() {
     let answer =
         |_: Request<Full<Bytes>>| std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
-    let breakers = Breakers::builder().build().unwrap();
+    let breakers = CircuitBreakers::builder().build().unwrap();
     let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(answer));
     let mut ask = |uri: &str, fresh: bool| {
         let (request, mut clone) = (post(uri), service.clone());
@@ -961,7 +964,7 @@ fn a_calm_breaker_allocates_nothing_and_a_refusal_once() {
 async fn a_window_by_calls_or_by_time_opens_by_its_rate_and_slides() {
     for window in [Window::Calls(20), Window::Time(secs(20))] {
         let trip = Trip::failure_rate(0.5, window).minimum_requests(10);
-        let (moody, breakers, service) = over(Breakers::builder().trip(trip));
+        let (moody, breakers, service) = over(CircuitBreakers::builder().trip(trip));
         for _ in 0..10_000 {
             call(&service, GENERATE).await.unwrap();
             advance(secs(1)).await;
@@ -982,7 +985,7 @@ fn a_scope_is_small() {
     const SCOPES: usize = 4_096;
     let answer =
         |_: Request<Full<Bytes>>| std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())));
-    let breakers = Breakers::new();
+    let breakers = CircuitBreakers::new();
     let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(answer));
     let counted = allocation_counter::measure(|| {
         for number in 0..SCOPES {

@@ -13,14 +13,14 @@ use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
 use tower_gemini::{
     CircuitBreakerLayer,
-    circuit_breaker::{Breakers, Trip},
+    circuit_breaker::{CircuitBreakers, Trip},
 };
 
 #[tokio::test(start_paused = true)]
 async fn a_transition_is_an_event_with_its_reason_in_numbers() {
     let events = Events::of("circuit_breaker");
     let _default = tracing::subscriber::set_default(events.clone());
-    let breakers = Breakers::builder().trip(Trip::consecutive(2)).build().unwrap();
+    let breakers = CircuitBreakers::builder().trip(Trip::consecutive(2)).build().unwrap();
     let mut service = CircuitBreakerLayer::new(breakers).layer(service_fn(|_: Request<Full<Bytes>>| async {
         Ok::<_, Infallible>(Response::builder().status(503).body(Full::<Bytes>::default()).unwrap())
     }));

@@ -28,9 +28,9 @@ use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, ModelFallbackLayer, RateLimitLayer,
     ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
-    circuit_breaker::{Breakers, Trip, Window},
+    circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool},
-    model_fallback::Chains,
+    model_fallback::FallbackChains,
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
@@ -101,14 +101,14 @@ fn paced(burst: u32) -> Limiter {
 }
 
 /// One that counts each call, and never has enough of them.
-fn counting() -> Breakers {
+fn counting() -> CircuitBreakers {
     let trip = Trip::failure_rate(1.0, Window::Calls(1_000)).minimum_requests(1_000);
-    Breakers::builder().one_for_all().trip(trip).build().unwrap()
+    CircuitBreakers::builder().one_for_all().trip(trip).build().unwrap()
 }
 
 /// One that has opened and lets probes in, as many as come.
-fn probing() -> Breakers {
-    let breakers = Breakers::builder().one_for_all().trip(Trip::consecutive(1)).half_open_max_requests(1_000);
+fn probing() -> CircuitBreakers {
+    let breakers = CircuitBreakers::builder().one_for_all().trip(Trip::consecutive(1)).half_open_max_requests(1_000);
     let breakers = breakers.open_duration(Duration::ZERO).max_open_duration(Duration::ZERO).build().unwrap();
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
     failing.oneshot(post("/")).now_or_never().unwrap().unwrap();
@@ -116,6 +116,6 @@ fn probing() -> Breakers {
 }
 
 /// Each call that fails is asked of another model.
-fn chains() -> Chains {
-    Chains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap()
+fn chains() -> FallbackChains {
+    FallbackChains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap()
 }

@@ -13,11 +13,11 @@ use support::*;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, Error, ErrorResponseLayer, Outcome, RetryLayer, TimeoutLayer,
+    BoxError, CallContext, ClassifyLayer, Error, ErrorResponseLayer, Outcome, RetryLayer, TimeoutLayer,
     call::Call,
-    context::{Deadline, Retry},
+    context::{Deadline, RetryAdvice},
     error_response::ErrorResponseBody,
-    failure::{Clock, Failure, Kind},
+    failure::{Failure, Kind, TimeoutKind},
 };
 
 type Responded = Response<ErrorResponseBody<AnyBody>>;
@@ -57,9 +57,9 @@ async fn each_failure_has_its_status_and_its_name() {
         (Kind::CircuitOpen, 503, "UNAVAILABLE"),
         (Kind::Connect, 503, "UNAVAILABLE"),
         (Kind::Reset, 503, "UNAVAILABLE"),
-        (Kind::TotalDeadline, 504, "DEADLINE_EXCEEDED"),
-        (Kind::Timeout(Clock::Attempt), 504, "DEADLINE_EXCEEDED"),
-        (Kind::Timeout(Clock::FirstContent), 504, "DEADLINE_EXCEEDED"),
+        (Kind::Timeout(TimeoutKind::Total), 504, "DEADLINE_EXCEEDED"),
+        (Kind::Timeout(TimeoutKind::Attempt), 504, "DEADLINE_EXCEEDED"),
+        (Kind::Timeout(TimeoutKind::FirstContent), 504, "DEADLINE_EXCEEDED"),
     ];
     for (kind, code, name) in table {
         let (parts, body) = refused(GENERATE, refusal(kind)).await;
@@ -97,7 +97,7 @@ async fn the_envelope_is_that_of_the_callers_surface() {
     // What a room inside has read of the body counts.
     let mut request = post("/somewhere/else");
     let call = Call::new(&http::Method::POST, &CHAT.parse().unwrap());
-    Context::update(request.extensions_mut(), |context| context.set_call(call));
+    CallContext::update(request.extensions_mut(), |context| context.set_call(call));
     let body = read(responded(request, Err(refusal(Kind::CircuitOpen).into())).await.into_body()).await;
     assert!(body.starts_with(b"[{"));
 }
@@ -124,10 +124,10 @@ async fn when_to_come_again_is_said_twice() {
     assert!(!parts.headers.contains_key(RETRY_AFTER));
     assert_eq!(detail(&body["error"], "RetryInfo"), &Value::Null);
     // What retrying would have needed is more exact than the failure's own hint.
-    let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(Retry::After(secs(42))));
+    let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(RetryAdvice::After(secs(42))));
     let (parts, _) = refused(GENERATE, error).await;
     assert_eq!(parts.headers[RETRY_AFTER], "42");
-    let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(Retry::After(Duration::MAX)));
+    let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(RetryAdvice::After(Duration::MAX)));
     let (parts, _) = refused(GENERATE, error).await;
     assert!(parts.headers[RETRY_AFTER].to_str().unwrap().parse::<u64>().is_ok());
 }
@@ -247,7 +247,7 @@ async fn the_wait_that_the_deadline_had_no_room_for_is_said_to_the_caller() {
         .layer(ClassifyLayer::new())
         .service(Upstream::at_once(move |_| Ok(json(429, quota))));
     let mut request = post(GENERATE);
-    Context::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(10))));
+    CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(10))));
     let response = service.oneshot(request).await.unwrap();
     let after: u64 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
     // The second that may have been cut off and the jitter included.

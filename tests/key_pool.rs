@@ -12,9 +12,9 @@ use parking_lot::RwLock;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, Error, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
+    BoxError, CallContext, ClassifyLayer, Error, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
     call::Surface,
-    context::{Retry, Tried},
+    context::{RetryAdvice, Tried},
     emulator::{Emulator, EmulatorBuilder, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     key_pool::{ApiKey, Credential, DisabledReason, Fingerprint, Key, KeyPool, KeyPoolBuilder, KeyReport, KeyState},
@@ -100,8 +100,8 @@ where
         .service(upstream)
 }
 
-fn with(mut request: Request<Full<Bytes>>, change: impl FnOnce(&mut Context)) -> Request<Full<Bytes>> {
-    Context::update(request.extensions_mut(), change);
+fn with(mut request: Request<Full<Bytes>>, change: impl FnOnce(&mut CallContext)) -> Request<Full<Bytes>> {
+    CallContext::update(request.extensions_mut(), change);
     request
 }
 
@@ -449,11 +449,11 @@ async fn a_call_moves_where_it_waits_less_than_here() {
     let quota = || Err(Error::refusal("test", Failure::local(Kind::QuotaMinute, "").with_hint(secs(30))).into());
     let limited =
         || Err(Error::refusal("rate_limit", Failure::local(Kind::RateLimited, "").with_hint(secs(30))).into());
-    for (wait, expected) in [(0, Some(Retry::Now)), (20, Some(Retry::Queued)), (40, None)] {
+    for (wait, expected) in [(0, Some(RetryAdvice::Now)), (20, Some(RetryAdvice::Queued)), (40, None)] {
         let outcome = said(wait, &[], quota).await;
         assert_eq!((outcome.retry(), outcome.tried()), (expected, p1.as_ref()), "{wait}");
         // A refusal of the limiter's that is left as it is would come back here at once.
-        let expected = expected.unwrap_or(Retry::After(secs(30)));
+        let expected = expected.unwrap_or(RetryAdvice::After(secs(30)));
         let tried = p1.as_ref().filter(|_| wait < 30);
         let outcome = said(wait, &[], limited).await;
         assert_eq!((outcome.retry(), outcome.tried()), (Some(expected), tried), "{wait}");
@@ -462,8 +462,8 @@ async fn a_call_moves_where_it_waits_less_than_here() {
     // Nobody else is left: not before there is room again, where it comes first.
     let p2 = [Tried::Project("p2".into())];
     assert_eq!(said(20, &p2, quota).await.retry(), None);
-    assert_eq!(said(20, &p2, limited).await.retry(), Some(Retry::After(secs(20))));
-    assert_eq!(said(40, &p2, limited).await.retry(), Some(Retry::After(secs(30))));
+    assert_eq!(said(20, &p2, limited).await.retry(), Some(RetryAdvice::After(secs(20))));
+    assert_eq!(said(40, &p2, limited).await.retry(), Some(RetryAdvice::After(secs(30))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -479,7 +479,7 @@ async fn who_is_back_first_is_known() {
         let request = with(post(GENERATE), |context| context.set_tried(project(tried)));
         retries.push(Outcome::of(&service.clone().oneshot(request).await).retry());
     }
-    assert_eq!(retries, [None, Some(Retry::After(secs(10)))]);
+    assert_eq!(retries, [None, Some(RetryAdvice::After(secs(10)))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -523,7 +523,7 @@ async fn whoever_the_limiter_refuses_moves_and_never_spins() {
         assert!(service.clone().oneshot(post(GENERATE)).await.is_ok());
     }
     let refused = service.oneshot(post(GENERATE)).await.map(|_| ()).unwrap_err();
-    let Some(Retry::After(wait)) = find(&refused).outcome().retry() else { panic!("{refused:?}") };
+    let Some(RetryAdvice::After(wait)) = find(&refused).outcome().retry() else { panic!("{refused:?}") };
     assert!((secs(59)..secs(62)).contains(&wait), "{wait:?}");
 }
 
@@ -1012,7 +1012,7 @@ async fn an_answer_is_untouched_while_it_is_read() {
     }
 }
 
-// === upkeep ===
+// === recheck ===
 
 #[tokio::test(start_paused = true)]
 async fn disabled_keys_are_looked_at_again_and_return() {
@@ -1020,7 +1020,7 @@ async fn disabled_keys_are_looked_at_again_and_return() {
     let emulator = upstream(&good).build();
     let pool = pool(&[("a", "p1"), ("b", "p2"), ("bad", "p3")]);
     let service = stack(&pool, &Limiter::new(), emulator.clone());
-    let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(emulator.clone()));
+    let recheck = tokio::spawn(pool.recheck::<_, Full<Bytes>, _>(emulator.clone()));
     // It sleeps, and nobody is disabled yet.
     settle().await;
     for _ in 0..60 {
@@ -1038,7 +1038,7 @@ async fn disabled_keys_are_looked_at_again_and_return() {
     sleep(secs(7 * 24 * 3_600)).await;
     let times = looks();
     assert_eq!(times[times.len() - 1] - times[times.len() - 2], 6 * 3_600);
-    upkeep.abort();
+    recheck.abort();
 
     // A leaked key is looked at after five minutes; what goes wrong otherwise says nothing; then it is good again.
     let looking = When::always().path("/v1beta/models").operation(tower_gemini::call::Operation::ListModels);
@@ -1047,7 +1047,7 @@ async fn disabled_keys_are_looked_at_again_and_return() {
         .script(looking, [Trouble::overloaded(), Trouble::leaked_key()])
         .build();
     let pool = self::pool(&good);
-    let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(ClassifyLayer::new().layer(emulator.clone())));
+    let recheck = tokio::spawn(pool.recheck::<_, Full<Bytes>, _>(ClassifyLayer::new().layer(emulator.clone())));
     let service = stack(&pool, &Limiter::new(), emulator.clone());
     while !is_disabled(&pool, "a") {
         assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
@@ -1068,7 +1068,7 @@ async fn disabled_keys_are_looked_at_again_and_return() {
             .all(|visit| visit.key == Some(Emulator::fingerprint(&secret("a"))))
     );
     assert!(ok(&service.oneshot(post(GENERATE)).await));
-    upkeep.abort();
+    recheck.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -1078,7 +1078,7 @@ async fn alone_it_goes_by_the_status() {
     let service = KeyPoolLayer::new(pool.clone()).layer(upstream.clone());
     let response = service.clone().oneshot(post(GENERATE)).await.unwrap();
     let outcome = support::outcome(&response);
-    assert_eq!((outcome.retry(), outcome.failure().unwrap().fault()), (Some(Retry::Now), Fault::Quota));
+    assert_eq!((outcome.retry(), outcome.failure().unwrap().fault()), (Some(RetryAdvice::Now), Fault::Quota));
     assert_eq!(pool.snapshot().iter().filter(|report| report.models.len() == 1).count(), 1);
     // A success without words stays without.
     let response = service.oneshot(post(STREAM)).await.unwrap();

@@ -37,8 +37,8 @@ async fn a_key_that_goes_and_returns_is_an_event_and_the_key_is_in_none() {
         assert_eq!(request.uri(), "/v1beta/models?pageSize=1");
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
-    let upkeep = tokio::time::timeout(Duration::from_secs(301), pool.upkeep(transport));
-    assert!(upkeep.await.is_err(), "it never ends");
+    let recheck = tokio::time::timeout(Duration::from_secs(301), pool.recheck(transport));
+    assert!(recheck.await.is_err(), "it never ends");
     pool.disable(&ApiKey::new("AIza-nobodys").unwrap().fingerprint());
 
     let events = events.lines();

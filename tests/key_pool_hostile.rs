@@ -145,9 +145,9 @@ async fn a_proxy_that_wants_a_password_keeps_no_key_out() {
     assert!(!all_serve(&pool));
     let began = tokio::time::Instant::now();
     let looked = Upstream::at_once(move |_| Ok(if began.elapsed() < secs(3 * 3_600) { status(401) } else { hello() }));
-    let upkeep = tokio::spawn(pool.upkeep::<_, Full<Bytes>, _>(looked));
+    let recheck = tokio::spawn(pool.recheck::<_, Full<Bytes>, _>(looked));
     tokio::time::sleep(secs(3 * 3_600 + 61)).await;
-    upkeep.abort();
+    recheck.abort();
     assert!(all_serve(&pool), "{:?}", pool.snapshot());
 }
 

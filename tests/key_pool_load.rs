@@ -17,7 +17,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep_until};
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::{
-    BoxError, Context, KeyPoolLayer, RateLimitLayer,
+    BoxError, CallContext, KeyPoolLayer, RateLimitLayer,
     emulator::{Emulator, EmulatorBuilder},
     key_pool::{ApiKey, Key, KeyPool},
     quota::Limits,
@@ -116,7 +116,7 @@ async fn told(rooms: Rooms, arrivals: &[f64], project: impl Fn(usize) -> usize) 
         let project = project(nth);
         let mut request = post(GENERATE);
         request.headers_mut().insert("x-goog-api-key", secret(project).parse().unwrap());
-        Context::update(request.extensions_mut(), |context| context.set_project(format!("p{project}")));
+        CallContext::update(request.extensions_mut(), |context| context.set_project(format!("p{project}")));
         request
     };
     waits(service, arrivals, request).await

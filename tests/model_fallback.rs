@@ -19,11 +19,11 @@ use support::*;
 use tokio::{sync::Semaphore, time::advance};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use tower_gemini::{
-    BoxError, Context, Error, ModelFallbackLayer, Outcome,
+    BoxError, CallContext, Error, ModelFallbackLayer, Outcome,
     call::Operation,
     context::Deadline,
-    failure::{Clock, Failure, Kind},
-    model_fallback::{Chains, ChainsBuilder, ModelFallback, ModelUsed, Reason},
+    failure::{Failure, Kind, TimeoutKind},
+    model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallback, ModelUsed, Reason},
 };
 
 const PRO: &str = "gemini-2.5-pro";
@@ -118,11 +118,11 @@ fn model_of(asked: &Asked) -> String {
 
 type Moving = ModelFallback<Upstream>;
 
-fn chains() -> ChainsBuilder {
-    Chains::builder().chain(PRO, NEXT)
+fn chains() -> FallbackChainsBuilder {
+    FallbackChains::builder().chain(PRO, NEXT)
 }
 
-fn over(models: &Models, chains: ChainsBuilder) -> (Moving, Chains) {
+fn over(models: &Models, chains: FallbackChainsBuilder) -> (Moving, FallbackChains) {
     let chains = chains.build().unwrap();
     (ModelFallbackLayer::new(chains.clone()).layer(models.upstream.clone()), chains)
 }
@@ -136,7 +136,7 @@ fn said(answer: &Answer) -> &str {
     answer.as_ref().unwrap().headers().get("x-gemini-model").map_or("", |name| name.to_str().unwrap())
 }
 
-fn current(chains: &Chains) -> String {
+fn current(chains: &FallbackChains) -> String {
     chains.snapshot()[0].current().to_owned()
 }
 
@@ -168,7 +168,7 @@ async fn a_model_that_is_down_is_replaced_and_the_answer_says_so() {
 
     let asked = models.upstream.asked();
     let contexts: Vec<_> = asked.iter().map(|asked| asked.context.clone().unwrap()).collect();
-    assert_eq!(contexts.iter().map(Context::models_left).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(contexts.iter().map(CallContext::models_left).collect::<Vec<_>>(), [2, 1]);
     assert_eq!((contexts[0].attempt(), contexts[1].attempt()), (0, 1));
     let call = contexts[1].call().unwrap();
     assert_eq!((call.model(), call.operation()), (Some(FLASH), Operation::GenerateContent));
@@ -229,8 +229,8 @@ async fn each_reason_moves_a_call_unless_it_is_off() {
         (Reason::Model, Kind::Capacity, true),
         (Reason::Service, Kind::ServerError, true),
         (Reason::Service, Kind::EmptyResponse, true),
-        (Reason::Timeout, Kind::Timeout(Clock::Attempt), true),
-        (Reason::Timeout, Kind::Timeout(Clock::FirstContent), true),
+        (Reason::Timeout, Kind::Timeout(TimeoutKind::Attempt), true),
+        (Reason::Timeout, Kind::Timeout(TimeoutKind::FirstContent), true),
         (Reason::CircuitOpen, Kind::CircuitOpen, true),
         (Reason::QuotaDay, Kind::QuotaDay, true),
         (Reason::QuotaZero, Kind::QuotaZero, true),
@@ -268,7 +268,7 @@ async fn what_no_other_model_cures_goes_straight_back() {
         Kind::Connect,
         Kind::NotSent,
         Kind::Reset,
-        Kind::TotalDeadline,
+        Kind::Timeout(TimeoutKind::Total),
         Kind::KeysDisabled,
         Kind::BodyTooLarge,
     ];
@@ -313,7 +313,7 @@ async fn after_the_commit_or_the_deadline_nobody_is_asked() {
     models.fails(PRO, Kind::Overloaded);
     let mut request = post(GENERATE);
     let deadline = Deadline::after(secs(5));
-    Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+    CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
     let copy = request.clone();
     assert_eq!(said(&service.clone().oneshot(request).await), FLASH);
     let context = models.upstream.asked().last().unwrap().context.clone().unwrap();
@@ -554,7 +554,7 @@ async fn what_the_next_model_rejects_makes_it_skipped_or_is_stripped() {
     let asked_for = "/v1beta/models/gemini-3-pro-preview:generateContent";
     let body = r#"{"contents":[{"parts":[{"text":"a","thoughtSignature":"c2ln"}]}],"generationConfig":{"thinkingConfig":{"thinkingLevel":"low"}}}"#;
     let stripped = r#"{"contents":[{"parts":[{"text":"a"}]}],"generationConfig":{"thinkingConfig":{}}}"#;
-    let settings = || Chains::builder().chain("gemini-3-pro-preview", [PRO, "gemini-3-flash-preview"]);
+    let settings = || FallbackChains::builder().chain("gemini-3-pro-preview", [PRO, "gemini-3-flash-preview"]);
     for (settings, to, body_there) in [
         (settings(), "gemini-3-flash-preview", body),
         (settings().strip(false), "gemini-3-flash-preview", body),
@@ -581,7 +581,7 @@ async fn what_the_next_model_rejects_makes_it_skipped_or_is_stripped() {
 #[tokio::test(start_paused = true)]
 async fn if_every_next_model_would_reject_it_the_failure_goes_back() {
     let models = Models::new();
-    let (service, _) = over(&models, Chains::builder().chain(PRO, ["gemini-3-flash-preview"]).strip(true));
+    let (service, _) = over(&models, FallbackChains::builder().chain(PRO, ["gemini-3-flash-preview"]).strip(true));
     models.fails(PRO, Kind::Overloaded);
     let body = r#"{"contents":[{"parts":[{"functionCall":{"name":"f"}}]}]}"#;
     let answer = service.clone().oneshot(post_body(GENERATE, body)).await;
@@ -914,23 +914,24 @@ async fn a_permit_that_a_refusal_has_left_unused_is_free_while_the_next_model_is
 fn settings_that_could_never_work_are_refused() {
     let none: [&str; 0] = [];
     let table = [
-        (Chains::builder().chain(PRO, none), "names no next model"),
-        (Chains::builder().larger(PRO, none), "names no next model"),
-        (Chains::builder().chain(PRO, [PRO]), "gemini-2.5-pro is in it twice"),
-        (Chains::builder().chain(PRO, [FLASH, FLASH]), "gemini-2.5-flash is in it twice"),
-        (Chains::builder().chain(PRO, [FLASH]).chain(PRO, [LITE]), "gemini-2.5-pro has two chains"),
-        (Chains::builder().larger(PRO, [FLASH]).larger(PRO, [LITE]), "gemini-2.5-pro has two lists"),
-        (Chains::builder().chain(PRO, ["models/gemini-2.5-flash"]), "\"models/gemini-2.5-flash\" cannot be"),
-        (Chains::builder().chain("tunedModels/t", [FLASH]), "\"tunedModels/t\" cannot be"),
-        (Chains::builder().chain(PRO, ["a b"]), "\"a b\" cannot be"),
-        (Chains::builder().chain("", [FLASH]), "\"\" cannot be"),
+        (FallbackChains::builder().chain(PRO, none), "names no next model"),
+        (FallbackChains::builder().larger(PRO, none), "names no next model"),
+        (FallbackChains::builder().chain(PRO, [PRO]), "gemini-2.5-pro is in it twice"),
+        (FallbackChains::builder().chain(PRO, [FLASH, FLASH]), "gemini-2.5-flash is in it twice"),
+        (FallbackChains::builder().chain(PRO, [FLASH]).chain(PRO, [LITE]), "gemini-2.5-pro has two chains"),
+        (FallbackChains::builder().larger(PRO, [FLASH]).larger(PRO, [LITE]), "gemini-2.5-pro has two lists"),
+        (FallbackChains::builder().chain(PRO, ["models/gemini-2.5-flash"]), "\"models/gemini-2.5-flash\" cannot be"),
+        (FallbackChains::builder().chain("tunedModels/t", [FLASH]), "\"tunedModels/t\" cannot be"),
+        (FallbackChains::builder().chain(PRO, ["a b"]), "\"a b\" cannot be"),
+        (FallbackChains::builder().chain("", [FLASH]), "\"\" cannot be"),
     ];
     for (builder, message) in table {
         let error = builder.build().unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
     // One model may be in several, and two may stand in for each other.
-    let chains = Chains::builder().chain(PRO, [FLASH]).chain(FLASH, [PRO]).larger(PRO, [FLASH]).build().unwrap();
+    let chains =
+        FallbackChains::builder().chain(PRO, [FLASH]).chain(FLASH, [PRO]).larger(PRO, [FLASH]).build().unwrap();
     assert_eq!(chains.snapshot().len(), 2);
-    assert!(Chains::builder().build().unwrap().snapshot().is_empty());
+    assert!(FallbackChains::builder().build().unwrap().snapshot().is_empty());
 }

@@ -18,7 +18,7 @@ use events::Events;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
-use tower_gemini::{ModelFallbackLayer, model_fallback::Chains};
+use tower_gemini::{ModelFallbackLayer, model_fallback::FallbackChains};
 
 const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
 
@@ -28,7 +28,8 @@ async fn a_move_staying_and_going_back_are_events() {
     let _default = tracing::subscriber::set_default(events.clone());
     let is_down = Arc::new(AtomicBool::new(true));
     let down = is_down.clone();
-    let chains = Chains::builder().chain("gemini-2.5-pro", ["gemini-3-flash", "gemini-2.5-flash"]).build().unwrap();
+    let chains =
+        FallbackChains::builder().chain("gemini-2.5-pro", ["gemini-3-flash", "gemini-2.5-flash"]).build().unwrap();
     let mut service = ModelFallbackLayer::new(chains).layer(service_fn(move |request: Request<Full<Bytes>>| {
         let fails = down.load(SeqCst) && request.uri().path().contains("pro");
         async move {

@@ -20,10 +20,10 @@ use support::*;
 use tokio::time::{advance, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, Context, Error, ModelFallbackLayer, Outcome, RetryLayer, RetryPolicy,
-    context::{Deadline, Retry},
-    failure::{Clock, Failure, Kind},
-    model_fallback::Chains,
+    BoxError, CallContext, Error, ModelFallbackLayer, Outcome, RetryLayer, RetryPolicy,
+    context::{Deadline, RetryAdvice},
+    failure::{Failure, Kind, TimeoutKind},
+    model_fallback::FallbackChains,
 };
 
 const PRO: &str = "gemini-2.5-pro";
@@ -34,7 +34,7 @@ const LITE: &str = "gemini-2.5-flash-lite";
 #[derive(Clone)]
 struct Faults {
     script: Arc<Mutex<Vec<Fate>>>,
-    asked: Arc<Mutex<Vec<(String, Context)>>>,
+    asked: Arc<Mutex<Vec<(String, CallContext)>>>,
     fates: Arc<Mutex<Vec<Fate>>>,
 }
 
@@ -58,7 +58,7 @@ impl Service<Request<Full<Bytes>>> for Faults {
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
         let model = request.uri().path().rsplit('/').next().unwrap().split(':').next().unwrap().to_owned();
-        let context = Context::of(&request).cloned().unwrap();
+        let context = CallContext::of(&request).cloned().unwrap();
         let fate = self.script.lock().pop().unwrap_or(Fate::Answers);
         self.asked.lock().push((model.clone(), context));
         self.fates.lock().push(fate);
@@ -79,7 +79,7 @@ impl Service<Request<Full<Bytes>>> for Faults {
                 Fate::Fails(kind) => answer(kind.status_code().as_u16(), Failure::local(kind, "no")),
                 Fate::FailsLate => answer(503, Failure::local(Kind::Overloaded, "late").into_after_commit()),
                 Fate::Refuses(kind) => Err(Error::refusal("tests", Failure::local(kind, "no"))
-                    .map_outcome(|outcome| outcome.with_sent(false).with_retry(Retry::Never))
+                    .map_outcome(|outcome| outcome.with_sent(false).with_retry(RetryAdvice::Never))
                     .into()),
             }
         })
@@ -93,7 +93,7 @@ fn fate() -> impl Strategy<Value = Fate> {
         Kind::ServerError,
         Kind::BadGateway,
         Kind::EmptyResponse,
-        Kind::Timeout(Clock::Attempt),
+        Kind::Timeout(TimeoutKind::Attempt),
         Kind::QuotaDay,
         Kind::QuotaMinute,
         Kind::InvalidRequest,
@@ -130,7 +130,7 @@ proptest! {
 
 async fn any_faults(calls: Vec<(Vec<Fate>, u64)>, models: usize) -> Result<(), TestCaseError> {
     let names = [PRO, FLASH, LITE, "gemini-flash-latest"];
-    let chain = Chains::builder().chain(PRO, names[1..=models].iter().copied()).build().unwrap();
+    let chain = FallbackChains::builder().chain(PRO, names[1..=models].iter().copied()).build().unwrap();
     let faults = Faults { script: Arc::default(), asked: Arc::default(), fates: Arc::default() };
     let service = ServiceBuilder::new()
         .layer(ModelFallbackLayer::new(chain.clone()))
@@ -143,7 +143,7 @@ async fn any_faults(calls: Vec<(Vec<Fate>, u64)>, models: usize) -> Result<(), T
         let begins_at = names.iter().position(|name| *name == chain.snapshot()[0].current()).unwrap();
         let mut request = post(GENERATE);
         let deadline = Deadline::after(secs(120));
-        Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+        CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
         let result = service.clone().oneshot(request).await;
         let (asked, fates) = (faults.asked.lock().clone(), faults.fates.lock().clone());
 

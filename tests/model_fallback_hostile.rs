@@ -10,15 +10,15 @@ use tokio::time::advance;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
     Error, ModelFallbackLayer, Outcome,
-    failure::{Clock, Failure, Kind},
-    model_fallback::Chains,
+    failure::{Failure, Kind, TimeoutKind},
+    model_fallback::FallbackChains,
 };
 
 const PRO: &str = "gemini-2.5-pro";
 const FLASH: &str = "gemini-2.5-flash";
 
-fn chains() -> Chains {
-    Chains::builder().chain(PRO, [FLASH]).build().unwrap()
+fn chains() -> FallbackChains {
+    FallbackChains::builder().chain(PRO, [FLASH]).build().unwrap()
 }
 
 fn is_pro(asked: &Asked) -> bool {
@@ -38,16 +38,19 @@ fn fails(kind: Kind) -> Upstream {
     })
 }
 
-async fn ask(chains: &Chains, upstream: &Upstream) -> Response<AnyBody> {
+async fn ask(chains: &FallbackChains, upstream: &Upstream) -> Response<AnyBody> {
     ModelFallbackLayer::new(chains.clone()).layer(upstream.clone()).oneshot(post(GENERATE)).await.unwrap()
 }
 
 /// A prompt that takes long to think about, or a time that the caller has set itself, is one caller's own.
 #[tokio::test(start_paused = true)]
 async fn one_slow_request_moves_nobody_else() {
-    for kind in
-        [Kind::Timeout(Clock::Attempt), Kind::Timeout(Clock::FirstContent), Kind::DeadlineExceeded, Kind::Cancelled]
-    {
+    for kind in [
+        Kind::Timeout(TimeoutKind::Attempt),
+        Kind::Timeout(TimeoutKind::FirstContent),
+        Kind::DeadlineExceeded,
+        Kind::Cancelled,
+    ] {
         let (chains, upstream) = (chains(), fails(kind));
         assert_eq!(ask(&chains, &upstream).await.headers()["x-gemini-model"], FLASH, "{kind}: it is answered");
         assert_eq!(chains.snapshot()[0].current(), PRO, "{kind}: and nobody else is moved");
@@ -58,7 +61,7 @@ async fn one_slow_request_moves_nobody_else() {
 #[tokio::test(start_paused = true)]
 async fn one_large_request_moves_nobody_else() {
     use tower_gemini::model_fallback::Reason;
-    let chains = Chains::builder().chain(PRO, [FLASH]).on(Reason::RateLimited, true).build().unwrap();
+    let chains = FallbackChains::builder().chain(PRO, [FLASH]).on(Reason::RateLimited, true).build().unwrap();
     let upstream = fails(Kind::RateLimited);
     assert_eq!(ask(&chains, &upstream).await.headers()["x-gemini-model"], FLASH);
     assert_eq!(chains.snapshot()[0].current(), PRO);
@@ -70,13 +73,13 @@ async fn a_probe_that_hangs_does_not_keep_all_away() {
     let chains = chains();
     ask(&chains, &fails(Kind::Overloaded)).await;
     assert_eq!(chains.snapshot()[0].current(), FLASH);
-    advance(Chains::STICKY).await;
+    advance(FallbackChains::STICKY).await;
     let hanging = Upstream::hangs();
     let mut probe = tokio_test::task::spawn(ask(&chains, &hanging));
     assert!(probe.poll().is_pending());
     assert!(is_pro(&hanging.asked()[0]));
     let well = Upstream::at_once(|_| Ok(hello()));
-    advance(Chains::STICKY - millis(1)).await;
+    advance(FallbackChains::STICKY - millis(1)).await;
     assert_eq!(ask(&chains, &well).await.headers()["x-gemini-model"], FLASH, "one at a time");
     advance(millis(1)).await;
     assert_eq!(ask(&chains, &well).await.headers()["x-gemini-model"], PRO);
@@ -88,7 +91,7 @@ async fn a_probe_that_hangs_does_not_keep_all_away() {
 /// Both settings of thinking, side by side: both go, with the commas that they leave, and what is left is JSON.
 #[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_request_is_json() {
-    let chains = Chains::builder().chain("gemini-3-flash", ["gemini-2.5-pro"]).strip(true).build().unwrap();
+    let chains = FallbackChains::builder().chain("gemini-3-flash", ["gemini-2.5-pro"]).strip(true).build().unwrap();
     let members = [r#""thinkingLevel":"low""#, r#""thinkingBudget":0"#, r#""includeThoughts":true"#, r#""x":1"#];
     for orders in 0..members.len().pow(4) {
         let order: Vec<usize> = (0..4).map(|digit| orders / members.len().pow(digit) % members.len()).collect();
@@ -108,6 +111,6 @@ async fn what_is_left_of_a_request_is_json() {
         let left: serde_json::Value = serde_json::from_slice(&sent).unwrap_or_else(|error| panic!("{body}: {error}"));
         assert_eq!(left["generationConfig"]["thinkingConfig"], serde_json::json!({"includeThoughts": true, "x": 1}));
         // Nobody starts elsewhere the next time.
-        advance(Chains::STICKY).await;
+        advance(FallbackChains::STICKY).await;
     }
 }

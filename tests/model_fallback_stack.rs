@@ -14,9 +14,9 @@ use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, util::BoxC
 use tower_gemini::{
     BoxError, CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, ModelFallbackLayer, Outcome, RateLimitLayer,
     ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
-    circuit_breaker::{Breakers, Scope, Trip},
+    circuit_breaker::{CircuitBreakers, Target, Trip},
     emulator::{Emulator, EmulatorBuilder, Model, Trouble, When},
-    model_fallback::{Chains, ChainsBuilder},
+    model_fallback::{FallbackChains, FallbackChainsBuilder},
     rate_limit::Limiter,
     token_precheck::{self, ModelTable},
 };
@@ -28,8 +28,8 @@ const LITE: &str = "gemini-2.5-flash-lite";
 type Stack = BoxCloneService<Request<Full<Bytes>>, Response<AnyBody>, BoxError>;
 
 /// All rooms that a call meets here, in their order.
-fn stack(emulator: &Emulator, chains: &Chains) -> Stack {
-    let breakers = Breakers::builder().trip(Trip::consecutive(6)).build().unwrap();
+fn stack(emulator: &Emulator, chains: &FallbackChains) -> Stack {
+    let breakers = CircuitBreakers::builder().trip(Trip::consecutive(6)).build().unwrap();
     let service = ServiceBuilder::new()
         .layer(TimeoutLayer::total(secs(120)))
         .layer(ReplayLayer::new())
@@ -44,12 +44,12 @@ fn stack(emulator: &Emulator, chains: &Chains) -> Stack {
     BoxCloneService::new(service)
 }
 
-fn chains(builder: ChainsBuilder) -> Chains {
+fn chains(builder: FallbackChainsBuilder) -> FallbackChains {
     builder.build().unwrap()
 }
 
-fn three() -> Chains {
-    chains(Chains::builder().chain(PRO, [FLASH, LITE]))
+fn three() -> FallbackChains {
+    chains(FallbackChains::builder().chain(PRO, [FLASH, LITE]))
 }
 
 fn keyed(uri: &str, body: &str) -> Request<Full<Bytes>> {
@@ -120,7 +120,7 @@ async fn while_all_are_down_a_call_has_no_more_attempts_than_without_a_chain() {
     for (models, expected) in [(&[FLASH][..], [3, 5, 0]), (&[FLASH, LITE], [3, 3, 2])] {
         fastrand::seed(2);
         let emulator = down(&[PRO, FLASH, LITE]).build();
-        let chains = chains(Chains::builder().chain(PRO, models.iter().copied()));
+        let chains = chains(FallbackChains::builder().chain(PRO, models.iter().copied()));
         // Without breakers, which would spare even these.
         let service = ServiceBuilder::new()
             .layer(ModelFallbackLayer::new(chains.clone()))
@@ -143,7 +143,7 @@ async fn an_open_breaker_moves_a_call_at_once() {
     fastrand::seed(3);
     let emulator = down(&[PRO]).build();
     // It stays nowhere: each call finds out for itself.
-    let stack = stack(&emulator, &chains(Chains::builder().chain(PRO, [FLASH]).sticky(secs(0))));
+    let stack = stack(&emulator, &chains(FallbackChains::builder().chain(PRO, [FLASH]).sticky(secs(0))));
     for _ in 0..6 {
         assert_eq!(said(&ask(&stack, GENERATE).await), FLASH);
     }
@@ -156,13 +156,13 @@ async fn an_open_breaker_moves_a_call_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_goes_back_names_its_model_in_the_answer_too() {
     let emulator = Emulator::new();
-    let breakers = Breakers::new();
+    let breakers = CircuitBreakers::new();
     for model in [PRO, FLASH] {
-        breakers.force_open(&Scope::new(model, ""));
+        breakers.force_open(&Target::new(model, ""));
     }
     let service = ServiceBuilder::new()
         .layer(ErrorResponseLayer::new())
-        .layer(ModelFallbackLayer::new(chains(Chains::builder().chain(PRO, [FLASH]))))
+        .layer(ModelFallbackLayer::new(chains(FallbackChains::builder().chain(PRO, [FLASH]))))
         .layer(CircuitBreakerLayer::new(breakers))
         .service(emulator.clone());
     let response = service.oneshot(keyed(GENERATE, PROMPT)).await.unwrap();
@@ -238,7 +238,7 @@ async fn too_long_a_context_goes_to_a_larger_model() {
         if by == "the pre-check" {
             models.insert(limited("gemma-3-27b-it", 1_000));
         }
-        let chains = chains(Chains::builder().larger("gemma-3-27b-it", [PRO]));
+        let chains = chains(FallbackChains::builder().larger("gemma-3-27b-it", [PRO]));
         let service = ServiceBuilder::new()
             .layer(ModelFallbackLayer::new(chains.clone()))
             .layer(TokenPrecheckLayer::new(models))
@@ -280,7 +280,7 @@ async fn a_next_model_that_the_pre_check_refuses_is_skipped() {
 async fn embedding_and_counting_never_move() {
     fastrand::seed(6);
     let emulator = Emulator::builder().trouble(When::always(), Trouble::overloaded()).build();
-    let chains = chains(Chains::builder().chain(PRO, [FLASH]).chain("gemini-embedding-001", [FLASH]));
+    let chains = chains(FallbackChains::builder().chain(PRO, [FLASH]).chain("gemini-embedding-001", [FLASH]));
     let stack = stack(&emulator, &chains);
     for uri in ["/v1beta/models/gemini-2.5-pro:countTokens", "/v1beta/models/gemini-embedding-001:embedContent"] {
         let body = r#"{"contents":[{"parts":[{"text":"hi"}]}],"content":{"parts":[{"text":"hi"}]}}"#;

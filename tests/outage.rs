@@ -14,7 +14,7 @@ use tokio::{
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::{
     CircuitBreakerLayer, RetryLayer, TimeoutLayer,
-    circuit_breaker::{Breakers, State},
+    circuit_breaker::{CircuitBreakers, State},
 };
 
 const DEADLINE: Duration = secs(120);
@@ -95,7 +95,7 @@ async fn run(story: Story, caller: Caller) -> Outcome {
         }
     });
 
-    let breakers = Breakers::new();
+    let breakers = CircuitBreakers::new();
     let mut transitions = breakers.subscribe();
     let watching = log.clone();
     let watch = tokio::spawn(async move {

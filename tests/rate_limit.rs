@@ -18,8 +18,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, Error, RateLimitLayer, RetryLayer,
-    context::{Deadline, Retry},
+    BoxError, CallContext, ClassifyLayer, Error, RateLimitLayer, RetryLayer,
+    context::{Deadline, RetryAdvice},
     emulator::{Emulator, EmulatorBuilder, Trouble, Visit, When, Window},
     failure::{Failure, Fault, Kind},
     quota::{Dimension, Gate, Limits, Scope, TokenCost},
@@ -54,8 +54,8 @@ fn prompt(uri: &str, tokens: usize) -> Request<Full<Bytes>> {
     request
 }
 
-fn with(mut request: Request<Full<Bytes>>, change: impl FnOnce(&mut Context)) -> Request<Full<Bytes>> {
-    Context::update(request.extensions_mut(), change);
+fn with(mut request: Request<Full<Bytes>>, change: impl FnOnce(&mut CallContext)) -> Request<Full<Bytes>> {
+    CallContext::update(request.extensions_mut(), change);
     request
 }
 
@@ -395,7 +395,7 @@ async fn those_who_may_move_are_sent_away_with_now_and_the_others_wait() {
         match (nth, result) {
             (0 | 1, Ok(_)) => assert_eq!(at, secs(1)),
             (2 | 4, Err(error)) => {
-                assert_eq!((find(&error).outcome().retry(), at), (Some(Retry::Now), secs(1)));
+                assert_eq!((find(&error).outcome().retry(), at), (Some(RetryAdvice::Now), secs(1)));
                 assert!(find(&error).is_rate_limited() && find(&error).never_sent());
                 assert_eq!(find(&error).retry_after(), Some(Duration::from_millis(90_500)));
             }

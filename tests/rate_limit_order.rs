@@ -24,7 +24,7 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::{
-    BoxError, Context, Error, RateLimitLayer,
+    BoxError, CallContext, Error, RateLimitLayer,
     failure::{Failure, Kind},
     quota::{Limits, TokenCost},
     rate_limit::Limiter,
@@ -43,7 +43,7 @@ fn nth(nth: usize) -> Request<Full<Bytes>> {
 }
 
 fn costing(tokens: u64, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
-    Context::update(request.extensions_mut(), |context| context.set_token_cost(TokenCost::estimate(tokens)));
+    CallContext::update(request.extensions_mut(), |context| context.set_token_cost(TokenCost::estimate(tokens)));
     request
 }
 

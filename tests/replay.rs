@@ -10,9 +10,9 @@ use support::*;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, ErrorResponseLayer, ReplayLayer, RetryLayer,
+    BoxError, CallContext, ClassifyLayer, ErrorResponseLayer, ReplayLayer, RetryLayer,
     body::ReplayBody,
-    call::{Operation, Resend, Streaming},
+    call::{Idempotency, Operation, Streaming},
     failure::Kind,
     replay::Oversize,
 };
@@ -26,7 +26,7 @@ struct Seen {
     frames: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     error: Option<BoxError>,
-    context: Option<Context>,
+    context: Option<CallContext>,
 }
 
 /// Sends a body through the layer and shows what arrives.
@@ -40,7 +40,7 @@ where
     let inner = tower::service_fn(move |request: Request<ReplayBody<B>>| {
         let place = place.clone();
         async move {
-            let context = Context::of(&request).cloned();
+            let context = CallContext::of(&request).cloned();
             let mut body = request.into_body();
             let (resendable, hint, ended) = (body.is_resendable(), body.size_hint(), body.is_end_stream());
             let mut seen = Seen { resendable, hint, ended, frames: vec![], trailers: None, error: None, context };
@@ -391,7 +391,7 @@ async fn it_says_what_the_call_is() {
     assert_eq!((generate.model(), generate.streaming()), (Some("gemini-2.5-pro"), Streaming::Sse));
     let chat = call(CHAT, r#"{"model":"gemini-2.5-flash","stream":true}"#).await;
     assert_eq!((chat.model(), chat.streaming()), (Some("gemini-2.5-flash"), Streaming::Sse));
-    assert_eq!(call("/anything", "").await.resend(), Resend::Unsafe);
+    assert_eq!(call("/anything", "").await.idempotency(), Idempotency::Unsafe);
     // Malformed JSON is the upstream's to judge.
     assert_eq!(call(CHAT, "{\"model\":").await.model(), None);
 

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, Error, Outcome, RetryBudget, RetryLayer, RetryPolicy,
-    context::{Deadline, Retry},
-    failure::{Clock, Failure, Fault, Kind},
+    BoxError, CallContext, ClassifyLayer, Error, Outcome, RetryBudget, RetryLayer, RetryPolicy,
+    context::{Deadline, RetryAdvice},
+    failure::{Failure, Fault, Kind, TimeoutKind},
     retry::{Cause, OnOpen, Rule},
 };
 
@@ -58,7 +58,7 @@ fn at_first(times: usize, failure: Failure) -> Upstream {
 }
 
 /// A failure as a response where it came as one, else as an error.
-fn refused_with(failure: Failure, retry: Option<Retry>) -> Answer {
+fn refused_with(failure: Failure, retry: Option<RetryAdvice>) -> Answer {
     let say = |outcome: Outcome| match retry {
         Some(retry) => outcome.with_retry(retry),
         None => outcome,
@@ -77,9 +77,9 @@ fn kind(kind: Kind) -> Failure {
     Failure::local(kind, "as the test says")
 }
 
-fn with_context(change: impl FnOnce(&mut Context)) -> Request<Full<Bytes>> {
+fn with_context(change: impl FnOnce(&mut CallContext)) -> Request<Full<Bytes>> {
     let mut request = post(GENERATE);
-    Context::update(request.extensions_mut(), change);
+    CallContext::update(request.extensions_mut(), change);
     request
 }
 
@@ -111,8 +111,8 @@ async fn each_row_allows_as_many_attempts_as_it_says() {
         (Kind::Cancelled, 2),
         (Kind::EmptyResponse, 2),
         (Kind::EmptyMalformedFunctionCall, 2),
-        (Kind::Timeout(Clock::Attempt), 2),
-        (Kind::Timeout(Clock::FirstContent), 2),
+        (Kind::Timeout(TimeoutKind::Attempt), 2),
+        (Kind::Timeout(TimeoutKind::FirstContent), 2),
         (Kind::QuotaDay, 1),
         (Kind::QuotaZero, 1),
         (Kind::InvalidRequest, 1),
@@ -124,7 +124,7 @@ async fn each_row_allows_as_many_attempts_as_it_says() {
         (Kind::AuthKeyInvalid, 1),
         (Kind::PermissionDenied, 1),
         (Kind::BillingRequired, 1),
-        (Kind::TotalDeadline, 1),
+        (Kind::Timeout(TimeoutKind::Total), 1),
         (Kind::BadRequest, 1),
         (Kind::BodyTooLarge, 1),
         (Kind::RequestBody, 1),
@@ -331,13 +331,13 @@ async fn what_was_never_sent_is_sent_once_more_at_once_and_for_nothing() {
 
 // === what layers inside say ===
 
-fn says(times: usize, failure: Failure, retry: Retry) -> Upstream {
+fn says(times: usize, failure: Failure, retry: RetryAdvice) -> Upstream {
     Upstream::fails(times, move || refused_with(failure.clone(), Some(retry)))
 }
 
 #[tokio::test(start_paused = true)]
 async fn now_and_queued_are_at_once_and_spend_no_budget() {
-    for retry in [Retry::Now, Retry::Queued] {
+    for retry in [RetryAdvice::Now, RetryAdvice::Queued] {
         for what in [Kind::QuotaDay, Kind::AuthKeyInvalid, Kind::QuotaMinute, Kind::RateLimited] {
             let policy = RetryPolicy::default().budget(RetryBudget::new(0));
             let called = call_with(policy, says(3, kind(what).with_hint(secs(50)), retry), post(GENERATE)).await;
@@ -354,28 +354,28 @@ async fn now_and_queued_are_at_once_and_spend_no_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn after_and_never_are_obeyed() {
-    let called = call(says(1, kind(Kind::Overloaded), Retry::After(secs(30)))).await;
+    let called = call(says(1, kind(Kind::Overloaded), RetryAdvice::After(secs(30)))).await;
     let wait = called.upstream.waits()[0];
     assert!((secs(30)..=secs(30) + millis(1)).contains(&wait), "{wait:?}");
     // Whoever says so knows better than the table, but not for ever.
     for what in [Kind::QuotaDay, Kind::AuthKeyInvalid] {
         let policy = RetryPolicy::default().budget(RetryBudget::new(0));
-        let called = call_with(policy, says(2, kind(what), Retry::After(secs(200))), post(GENERATE)).await;
+        let called = call_with(policy, says(2, kind(what), RetryAdvice::After(secs(200))), post(GENERATE)).await;
         assert_eq!((called.status(), called.upstream.waits()), (200, vec![secs(200); 2]), "{what}");
         // Until midnight is the caller's to wait.
-        let called = call(says(1, kind(what), Retry::After(secs(40_000)))).await;
+        let called = call(says(1, kind(what), RetryAdvice::After(secs(40_000)))).await;
         assert_eq!(called.upstream.calls(), 1);
-        assert_eq!(called.outcome().retry(), Some(Retry::After(secs(40_000))));
-        let called = call(says(1000, kind(what), Retry::After(secs(1)))).await;
+        assert_eq!(called.outcome().retry(), Some(RetryAdvice::After(secs(40_000))));
+        let called = call(says(1000, kind(what), RetryAdvice::After(secs(1)))).await;
         assert_eq!(called.upstream.calls(), 8);
         for (wait, calls) in [(millis(9999), 2), (secs(10), 1), (secs(11), 1)] {
-            let upstream = says(1, kind(what), Retry::After(wait));
+            let upstream = says(1, kind(what), RetryAdvice::After(wait));
             let called = call_with(RetryPolicy::default(), upstream, within(secs(10))).await;
             assert_eq!(called.upstream.calls(), calls, "{wait:?}");
         }
     }
     for what in [Kind::Overloaded, Kind::NotSent, Kind::CircuitOpen] {
-        let called = call(says(1, kind(what).with_hint(secs(1)), Retry::Never)).await;
+        let called = call(says(1, kind(what).with_hint(secs(1)), RetryAdvice::Never)).await;
         assert_eq!(called.upstream.calls(), 1, "{what}");
     }
 }
@@ -412,14 +412,14 @@ async fn refusals_do_not_make_it_spin_or_wait_for_ever() {
     // At least 10 ms apart.
     assert!(called.upstream.calls() <= 28_600, "{}", called.upstream.calls());
     let waited = called.outcome();
-    assert!(matches!(waited.retry(), Some(Retry::After(_))), "{waited:?}");
+    assert!(matches!(waited.retry(), Some(RetryAdvice::After(_))), "{waited:?}");
     // With a deadline, it is the deadline.
     let began = Instant::now();
     let called =
         call_with(RetryPolicy::default(), always(kind(Kind::CircuitOpen).with_hint(secs(4))), within(secs(10))).await;
     assert_eq!((called.upstream.calls(), called.kind()), (3, Kind::CircuitOpen));
     assert!(began.elapsed() < secs(9));
-    assert_eq!(called.outcome().retry(), Some(Retry::After(secs(4))));
+    assert_eq!(called.outcome().retry(), Some(RetryAdvice::After(secs(4))));
 }
 
 // === the deadline ===
@@ -433,7 +433,7 @@ async fn no_sleep_begins_that_cannot_end_before_the_deadline() {
         assert_eq!(called.upstream.calls(), calls, "{hint} s before {deadline} s");
         if calls == 1 {
             assert_eq!(began.elapsed(), Duration::ZERO, "it goes back at once");
-            let Some(Retry::After(needed)) = called.outcome().retry() else { panic!("it does not say how long") };
+            let Some(RetryAdvice::After(needed)) = called.outcome().retry() else { panic!("it does not say how long") };
             assert!((secs(hint)..=secs(hint) + millis(500)).contains(&needed), "{needed:?}");
             assert_eq!(called.kind(), Kind::QuotaMinute);
         }
@@ -449,11 +449,15 @@ async fn the_wait_that_would_have_been_needed_is_said_without_classify_too() {
     });
     let called = call_with(RetryPolicy::default(), upstream, within(secs(10))).await;
     assert_eq!(called.upstream.calls(), 1);
-    assert!(matches!(called.outcome().retry(), Some(Retry::After(wait)) if wait >= secs(60)), "{:?}", called.outcome());
+    assert!(
+        matches!(called.outcome().retry(), Some(RetryAdvice::After(wait)) if wait >= secs(60)),
+        "{:?}",
+        called.outcome()
+    );
     let upstream = Upstream::at_once(|_| Err(reset().into()));
     let called = call_with(RetryPolicy::default().base_delay(secs(50)), upstream, within(Duration::ZERO)).await;
     let error = called.result.unwrap_err();
-    assert!(matches!(find(&error).outcome().retry(), Some(Retry::After(_))));
+    assert!(matches!(find(&error).outcome().retry(), Some(RetryAdvice::After(_))));
 }
 
 // === what may be sent twice ===
@@ -477,7 +481,7 @@ async fn a_call_that_makes_something_is_sent_again_only_if_it_was_turned_away() 
         assert_eq!(calls(Upstream::fails(2, || Err(reset().into()))).await, 1, "{uri}: may have arrived");
         let internal = r#"{"error":{"code":500,"status":"INTERNAL","message":"An internal error has occurred."}}"#;
         assert_eq!(calls(Upstream::fails(2, move || Ok(json(500, internal)))).await, 1, "{uri}");
-        assert_eq!(calls(at_first(2, kind(Kind::Timeout(Clock::Attempt)))).await, 1, "{uri}");
+        assert_eq!(calls(at_first(2, kind(Kind::Timeout(TimeoutKind::Attempt)))).await, 1, "{uri}");
         // Refused by a layer inside: nothing was sent.
         assert_eq!(calls(at_first(2, kind(Kind::CircuitOpen).with_hint(secs(1)))).await, 3, "{uri}");
         assert_eq!(calls(at_first(2, kind(Kind::NotSent))).await, 3, "{uri}");
@@ -500,7 +504,7 @@ async fn every_attempt_is_the_same_request() {
         assert_eq!(asked.uri, "/v1beta/models/m:generateContent?x=1");
         assert_eq!((&asked.headers["x-own"], &asked.body[..]), (&HeaderValue::from_static("kept"), PROMPT.as_bytes()));
         // The first attempt of a lone room carries no word: it has nothing to say.
-        let attempt = asked.context.as_ref().map(Context::attempt);
+        let attempt = asked.context.as_ref().map(CallContext::attempt);
         assert_eq!(attempt, if nth == 0 { None } else { Some(nth as u32 + 1) });
     }
 }
@@ -605,14 +609,14 @@ async fn a_row_can_be_set() {
     let empty = calls(Kind::EmptyResponse).await;
     assert_eq!(empty.calls(), 5);
     assert!(empty.waits().iter().all(|wait| *wait <= millis(11)));
-    assert_eq!(calls(Kind::Timeout(Clock::Attempt)).await.calls(), 1);
+    assert_eq!(calls(Kind::Timeout(TimeoutKind::Attempt)).await.calls(), 1);
     assert_eq!(calls(Kind::QuotaUnknown).await.calls(), 6);
     assert_eq!(calls(Kind::QuotaDay).await.calls(), 1);
     assert_eq!(calls(Kind::QuotaZero).await.calls(), 1);
     assert_eq!(calls(Kind::InvalidRequest).await.calls(), 4);
     assert_eq!(calls(Kind::ContentBlocked).await.calls(), 1);
     // What a layer here refused will be refused again.
-    assert_eq!(calls(Kind::TotalDeadline).await.calls(), 1);
+    assert_eq!(calls(Kind::Timeout(TimeoutKind::Total)).await.calls(), 1);
     assert_eq!(calls(Kind::BodyTooLarge).await.calls(), 1);
     assert_eq!(calls(Kind::RequestBody).await.calls(), 1);
 }
@@ -640,7 +644,7 @@ async fn never_is_never() {
         let called = call_with(RetryPolicy::never(), upstream, post(GENERATE)).await;
         assert_eq!((called.upstream.calls(), called.kind()), (1, what));
     }
-    let called = call_with(RetryPolicy::never(), says(1, kind(Kind::QuotaDay), Retry::Now), post(GENERATE)).await;
+    let called = call_with(RetryPolicy::never(), says(1, kind(Kind::QuotaDay), RetryAdvice::Now), post(GENERATE)).await;
     assert_eq!(called.upstream.calls(), 1);
     let upstream = Upstream::fails(1, || Ok(busy()));
     assert_eq!(RetryLayer::disabled().layer(upstream.clone()).oneshot(post(GENERATE)).await.unwrap().status(), 503);

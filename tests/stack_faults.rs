@@ -18,10 +18,10 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::{
     BoxError, CircuitBreakerLayer, ClassifyLayer, Error, KeyPoolLayer, ModelFallbackLayer, Outcome, RateLimitLayer,
     RetryLayer, RetryPolicy, TimeoutLayer,
-    circuit_breaker::Breakers,
-    failure::Kind,
+    circuit_breaker::CircuitBreakers,
+    failure::{Kind, TimeoutKind},
     key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyState},
-    model_fallback::Chains,
+    model_fallback::FallbackChains,
     quota::until_pacific_midnight,
     rate_limit::Limiter,
 };
@@ -186,14 +186,17 @@ impl Truth {
 async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
     fastrand::seed(seed);
     let visits = Arc::new(Mutex::new(Vec::new()));
-    let breakers = Breakers::new();
+    let breakers = CircuitBreakers::new();
     let limiter = Limiter::builder().gate(breakers.clone()).build();
     let pool = KEYS.iter().fold(KeyPool::builder().headroom(limiter.clone()), |pool, (key, project)| {
         pool.key(Key::new(ApiKey::new(*key).unwrap()).project(*project).weight(NonZeroU32::MIN))
     });
     let pool = pool.build().unwrap();
-    let chains =
-        Chains::builder().chain(MODELS[0], [MODELS[1], MODELS[2]]).chain(MODELS[1], [MODELS[2]]).build().unwrap();
+    let chains = FallbackChains::builder()
+        .chain(MODELS[0], [MODELS[1], MODELS[2]])
+        .chain(MODELS[1], [MODELS[2]])
+        .build()
+        .unwrap();
     let service = ServiceBuilder::new()
         .layer(TimeoutLayer::total(Duration::from_secs(285)))
         .layer(ModelFallbackLayer::new(chains))
@@ -244,7 +247,7 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
             }
             let failure = outcome.failure().expect("a failed call has a failure");
             // The total clock stands outside of whoever counts, and drops what is under way.
-            let is_cut_off = failure.kind() == Kind::TotalDeadline;
+            let is_cut_off = failure.kind() == Kind::Timeout(TimeoutKind::Total);
             assert!(is_cut_off || outcome.attempts() == attempts, "{outcome:?} {of_call:#?}");
         }
         let visits = visits.lock();

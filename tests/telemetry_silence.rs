@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service};
-use tower_gemini::{Context, TelemetryLayer};
+use tower_gemini::{CallContext, TelemetryLayer};
 
 /// Answers at once, and checks that nothing was added.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ impl Service<Request<Full<Bytes>>> for Upstream {
     }
 
     fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
-        assert!(Context::of(&request).is_none());
+        assert!(CallContext::of(&request).is_none());
         std::future::ready(Ok(Response::new(Full::from("{}"))))
     }
 }

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, RetryLayer, RetryPolicy, TimeoutLayer,
+    BoxError, CallContext, ClassifyLayer, RetryLayer, RetryPolicy, TimeoutLayer,
     context::Deadline,
-    failure::{Clock, Fault, Kind},
+    failure::{Fault, Kind, TimeoutKind},
     timeout::TimeoutBody,
 };
 
@@ -42,9 +42,9 @@ fn on_time(took: Duration, limit: Duration) {
     assert!(took >= limit && took <= limit.mul_f64(1.1), "took {took:?} of {limit:?}");
 }
 
-fn assert_clock(error: &BoxError, clock: Clock, limit: &str) {
+fn assert_clock(error: &BoxError, clock: TimeoutKind, limit: &str) {
     let error = find(error);
-    assert_eq!((error.clock(), error.layer()), (Some(clock), "timeout"));
+    assert_eq!((error.timeout_kind(), error.layer()), (Some(clock), "timeout"));
     assert_eq!(error.failure().code(), 504);
     // It says which clock it was, and how long it had been set.
     let message = error.failure().message();
@@ -59,7 +59,7 @@ async fn a_hung_upstream_ends_with_the_attempts_clock_and_is_let_go_then() {
     let (result, took) = timed(attempt(), &upstream, post(GENERATE)).await;
     on_time(took, secs(20));
     let error = result.unwrap_err();
-    assert_clock(&error, Clock::Attempt, "20s");
+    assert_clock(&error, TimeoutKind::Attempt, "20s");
     assert_eq!(find(&error).fault(), Fault::Transport);
     assert!(find(&error).outcome().was_sent(), "it may have arrived");
     assert_eq!(upstream.in_flight(), 0);
@@ -86,24 +86,27 @@ async fn the_inner_future_is_dropped_the_moment_its_clock_runs_out() {
 async fn a_stream_has_the_first_contents_clock_and_the_total_its_own() {
     let (result, took) = timed(attempt(), &Upstream::hangs(), post(STREAM)).await;
     on_time(took, secs(30));
-    assert_clock(&result.unwrap_err(), Clock::FirstContent, "30s");
+    assert_clock(&result.unwrap_err(), TimeoutKind::FirstContent, "30s");
     let (result, took) = timed(attempt(), &Upstream::hangs(), post(ARRAY)).await;
     on_time(took, secs(30));
-    assert_clock(&result.unwrap_err(), Clock::FirstContent, "30s");
+    assert_clock(&result.unwrap_err(), TimeoutKind::FirstContent, "30s");
     for uri in [GENERATE, STREAM] {
         let upstream = Upstream::hangs();
         let (result, took) = timed(TimeoutLayer::total(secs(40)), &upstream, post(uri)).await;
         on_time(took, secs(40));
         let error = result.unwrap_err();
-        assert_clock(&error, Clock::Total, "40s");
-        assert_eq!((find(&error).fault(), find(&error).failure().kind()), (Fault::Local, Kind::TotalDeadline));
+        assert_clock(&error, TimeoutKind::Total, "40s");
+        assert_eq!(
+            (find(&error).fault(), find(&error).failure().kind()),
+            (Fault::Local, Kind::Timeout(TimeoutKind::Total))
+        );
         assert!(!find(&error).never_sent());
         assert_eq!(upstream.in_flight(), 0);
     }
     // The default of a stream's clock is not the attempt's.
     let (result, took) = timed(TimeoutLayer::attempt(secs(1)), &Upstream::hangs(), post(STREAM)).await;
     on_time(took, TimeoutLayer::FIRST_CONTENT);
-    assert_clock(&result.unwrap_err(), Clock::FirstContent, "180s");
+    assert_clock(&result.unwrap_err(), TimeoutKind::FirstContent, "180s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +160,7 @@ async fn a_stalled_stream_ends_with_the_idle_clock_and_its_body_is_let_go_then()
     let began = Instant::now();
     let error = body.frame().await.unwrap().unwrap_err();
     on_time(began.elapsed(), secs(5));
-    assert_clock(&error, Clock::Idle, "5s");
+    assert_clock(&error, TimeoutKind::Idle, "5s");
     assert!(find(&error).failure().is_after_commit());
     // Still held by the caller, and gone.
     assert!(!feed.is_live());
@@ -171,7 +174,7 @@ async fn an_answer_in_one_piece_may_not_stall_either() {
     let mut body = body_of(attempt(), GENERATE, any(body)).await;
     body.frame().await.unwrap().unwrap();
     let began = Instant::now();
-    assert_clock(&body.frame().await.unwrap().unwrap_err(), Clock::Idle, "5s");
+    assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
     on_time(began.elapsed(), secs(5));
 }
 
@@ -187,7 +190,7 @@ async fn a_slow_reader_is_not_silence() {
     tokio::time::advance(secs(1000)).await;
     // The clock starts when somebody waits, not before.
     let began = Instant::now();
-    assert_clock(&body.frame().await.unwrap().unwrap_err(), Clock::Idle, "5s");
+    assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
     on_time(began.elapsed(), secs(5));
     drop(feed);
 }
@@ -209,20 +212,20 @@ async fn without_classify_the_first_bytes_are_the_first_content() {
     let mut body = Box::pin(result.unwrap().into_body());
     let error = body.frame().await.unwrap().unwrap_err();
     on_time(began.elapsed(), secs(30));
-    assert_clock(&error, Clock::FirstContent, "30s");
+    assert_clock(&error, TimeoutKind::FirstContent, "30s");
     assert!(!feed.is_live());
     // Headers at once: it begins when somebody waits.
     let (_feed, body) = fed();
     let mut body = body_of(attempt(), STREAM, any(body)).await;
     let began = Instant::now();
-    assert_clock(&body.frame().await.unwrap().unwrap_err(), Clock::FirstContent, "30s");
+    assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::FirstContent, "30s");
     on_time(began.elapsed(), secs(30));
     // After the first bytes, the other clock.
     let (feed, body) = fed();
     feed.data("x");
     let mut body = body_of(attempt(), STREAM, any(body)).await;
     body.frame().await.unwrap().unwrap();
-    assert_clock(&body.frame().await.unwrap().unwrap_err(), Clock::Idle, "5s");
+    assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -232,7 +235,7 @@ async fn the_total_holds_up_to_the_first_bytes_of_a_stream_too() {
     let began = Instant::now();
     let error = body.frame().await.unwrap().unwrap_err();
     on_time(began.elapsed(), secs(40));
-    assert_clock(&error, Clock::Total, "40s");
+    assert_clock(&error, TimeoutKind::Total, "40s");
     assert!(!feed.is_live());
     // And not beyond.
     let (feed, body) = fed();
@@ -264,7 +267,7 @@ async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begu
     let began = Instant::now();
     let error = layers(true).service(upstream()).oneshot(post(STREAM)).await.unwrap_err();
     on_time(began.elapsed(), secs(30));
-    assert_clock(&error, Clock::FirstContent, "30s");
+    assert_clock(&error, TimeoutKind::FirstContent, "30s");
 
     // Held, committed, and then silent: the idle clock.
     let (feed, body) = fed();
@@ -274,7 +277,7 @@ async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begu
     let response = layers(true).service(committed).oneshot(post(STREAM)).await.unwrap();
     let mut body = Box::pin(response.into_body());
     body.frame().await.unwrap().unwrap();
-    assert_clock(&body.frame().await.unwrap().unwrap_err(), Clock::Idle, "5s");
+    assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
 
     // Not held, and silent from the beginning: thinking takes its time, and that is no idleness.
     let (_feed, body) = fed();
@@ -283,7 +286,7 @@ async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begu
     let began = Instant::now();
     let response = layers(false).service(thinking).oneshot(post(STREAM)).await.unwrap();
     let error = Box::pin(response.into_body()).frame().await.unwrap().unwrap_err();
-    assert_clock(&error, Clock::FirstContent, "30s");
+    assert_clock(&error, TimeoutKind::FirstContent, "30s");
     on_time(began.elapsed(), secs(30));
 }
 
@@ -295,7 +298,7 @@ async fn a_slow_error_is_the_attempts() {
     let service = ServiceBuilder::new().layer(attempt()).layer(ClassifyLayer::new()).service(upstream);
     let began = Instant::now();
     let error = service.oneshot(post(GENERATE)).await.unwrap_err();
-    assert_clock(&error, Clock::Attempt, "20s");
+    assert_clock(&error, TimeoutKind::Attempt, "20s");
     on_time(began.elapsed(), secs(20));
 }
 
@@ -362,7 +365,7 @@ async fn deadline_inside(layer: TimeoutLayer, callers: Option<&str>, set: Option
         request.headers_mut().insert("x-server-timeout", callers.parse().unwrap());
     }
     if let Some(set) = set {
-        Context::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(set)));
+        CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(set)));
     }
     let (result, _) = timed(layer, &upstream, request).await;
     result.unwrap();
@@ -388,7 +391,7 @@ async fn the_callers_own_timeout_is_a_total_clock() {
     request.headers_mut().insert("x-server-timeout", "12".parse().unwrap());
     let (result, took) = timed(TimeoutLayer::total(secs(100)), &Upstream::hangs(), request).await;
     on_time(took, secs(12));
-    assert_clock(&result.unwrap_err(), Clock::Total, "12s");
+    assert_clock(&result.unwrap_err(), TimeoutKind::Total, "12s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -401,7 +404,7 @@ async fn an_earlier_deadline_from_outside_does_not_make_a_false_time_out() {
     let began = Instant::now();
     let error = layers.service(upstream.clone()).oneshot(post(GENERATE)).await.unwrap_err();
     // The second attempt has 20 s of its own, of which 5 were left: it is the total that ran out.
-    assert_clock(&error, Clock::Total, "25s");
+    assert_clock(&error, TimeoutKind::Total, "25s");
     assert_eq!((began.elapsed().as_secs(), upstream.calls(), upstream.in_flight()), (25, 2, 0));
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Context, Error, ReplayLayer, TokenPrecheckLayer,
+    BoxError, CallContext, ClassifyLayer, Error, ReplayLayer, TokenPrecheckLayer,
     call::Operation,
     context::Deadline,
     emulator::{Emulator, Model as EmulatedModel, Trouble, Visit, When},
@@ -374,7 +374,7 @@ async fn an_upstream_that_cannot_count_holds_nobody_up() {
         assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::ContextTooLong);
         // Nobody waits past the deadline, nor longer than is set.
         let mut request = text(uri, 3_000);
-        Context::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(2))));
+        CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(2))));
         let begun = Instant::now();
         passes(&by_bytes(models), &emulator, request).await;
         assert_eq!(begun.elapsed(), waits.min(secs(2)));
@@ -440,7 +440,7 @@ fn recorder(
     let service = service_fn(move |request: Request<Full<Bytes>>| {
         let (kept, answer) = (kept.clone(), answer.clone());
         async move {
-            let cost = Context::of(&request).and_then(Context::token_cost);
+            let cost = CallContext::of(&request).and_then(CallContext::token_cost);
             let length = request.headers().get("content-length").map(|value| value.to_str().unwrap().to_owned());
             let body = request.into_body().collect().await?.to_bytes();
             kept.lock().push((cost, String::from_utf8(body.to_vec())?, length));

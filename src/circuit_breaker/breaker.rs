@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{
-    Scope, State, Transition,
+    State, Target, Transition,
     machine::{Admission, Admitted, Change, Machine, Rules},
     observe::Entered,
     refusal,
@@ -34,7 +34,7 @@ pub(super) struct Common {
 pub(super) struct Breaker {
     calm: Calm,
     guarded: Mutex<Guarded>,
-    scope: Scope,
+    scope: Target,
 }
 
 /// Read by every call and written only when something happens: alone in its cache line.
@@ -58,12 +58,12 @@ struct Past {
 }
 
 impl Breaker {
-    pub(super) fn new(scope: Scope, rules: Rules) -> Self {
+    pub(super) fn new(scope: Target, rules: Rules) -> Self {
         let machine = Machine::new(rules);
         Self { calm: Calm(AtomicU64::new(word(&machine))), guarded: Mutex::new(Guarded { machine, past: None }), scope }
     }
 
-    pub(super) fn scope(&self) -> &Scope {
+    pub(super) fn scope(&self) -> &Target {
         &self.scope
     }
 
@@ -191,7 +191,7 @@ fn is_shut(state: State) -> bool {
     matches!(state, State::Open | State::ForcedOpen)
 }
 
-fn announce(scope: &Scope, change: Change, transitions: &broadcast::Sender<Transition>) {
+fn announce(scope: &Target, change: Change, transitions: &broadcast::Sender<Transition>) {
     let Change { from, to, reason, open_for } = change;
     let transition = Transition { scope: scope.clone(), from, to, reason, open_for };
     let (model, endpoint) = (scope.model(), scope.endpoint());

@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{
-    Scope, State, Transitions, Trip,
+    State, Target, Transitions, Trip,
     breaker::{Breaker, Common},
     machine::Rules,
     observe::Entered,
@@ -40,12 +40,12 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// [`Limiter`](crate::rate_limit::Limiter) asks before it lets anybody queue.
 ///
 /// ```
-/// use tower_gemini::{circuit_breaker::{Breakers, Scope, State}, rate_limit::Limiter};
+/// use tower_gemini::{circuit_breaker::{CircuitBreakers, Target, State}, rate_limit::Limiter};
 ///
-/// let breakers = Breakers::new();
+/// let breakers = CircuitBreakers::new();
 /// let limiter = Limiter::builder().gate(breakers.clone()).build();
 ///
-/// let scope = Scope::new("gemini-2.5-pro", "generativelanguage.googleapis.com");
+/// let scope = Target::new("gemini-2.5-pro", "generativelanguage.googleapis.com");
 /// assert_eq!(breakers.state(&scope), State::Closed);
 /// breakers.force_open(&scope);
 /// assert_eq!(breakers.state(&scope), State::ForcedOpen);
@@ -54,7 +54,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// # drop(limiter);
 /// ```
 #[derive(Clone)]
-pub struct Breakers {
+pub struct CircuitBreakers {
     shared: Arc<Shared>,
 }
 
@@ -79,35 +79,35 @@ struct Map {
 pub(super) enum Scoping {
     ModelAndEndpoint,
     One,
-    By(Arc<dyn Fn(&Parts) -> Scope + Send + Sync>),
+    By(Arc<dyn Fn(&Parts) -> Target + Send + Sync>),
 }
 
 /// Which failures count.
 #[derive(Clone)]
 struct Counts(Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
 
-impl Breakers {
-    /// Breakers with the default settings.
+impl CircuitBreakers {
+    /// CircuitBreakers with the default settings.
     pub fn new() -> Self {
-        Self::of(BreakersBuilder::default())
+        Self::of(CircuitBreakersBuilder::default())
     }
 
-    /// Breakers with settings of your own.
-    pub fn builder() -> BreakersBuilder {
-        BreakersBuilder::default()
+    /// CircuitBreakers with settings of your own.
+    pub fn builder() -> CircuitBreakersBuilder {
+        CircuitBreakersBuilder::default()
     }
 
     /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed, as long as
     /// there is room for it; past that it is the shared one's.
     ///
-    /// With [`one_for_all`](BreakersBuilder::one_for_all) every scope has the same.
-    pub fn state(&self, scope: &Scope) -> State {
+    /// With [`one_for_all`](CircuitBreakersBuilder::one_for_all) every scope has the same.
+    pub fn state(&self, scope: &Target) -> State {
         self.find(scope).map_or(State::Closed, |breaker| breaker.state(Instant::now()))
     }
 
     /// All scopes that have been asked for and are not forgotten, and their states. A moment's picture, scope by scope.
     /// Those past the number that is kept apart are one, of the model and the endpoint `others`, shown unless it is closed.
-    pub fn snapshot(&self) -> Vec<(Scope, State)> {
+    pub fn snapshot(&self) -> Vec<(Target, State)> {
         let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
         let now = Instant::now();
         let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
@@ -116,7 +116,7 @@ impl Breakers {
     }
 
     /// The same as the [snapshot](Self::snapshot), and how often each has come to each state.
-    pub(super) fn histories(&self) -> Vec<(Scope, State, Entered)> {
+    pub(super) fn histories(&self) -> Vec<(Target, State, Entered)> {
         let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
         let now = Instant::now();
         let all = breakers.iter().chain([&self.shared.overflow]).map(|breaker| {
@@ -135,30 +135,30 @@ impl Breakers {
     ///
     /// Refusals name the longest opening as their wait, for nobody knows better. The scope gets a breaker of its own, however
     /// many there are.
-    pub fn force_open(&self, scope: &Scope) {
+    pub fn force_open(&self, scope: &Target) {
         self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, true);
     }
 
     /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them. The scope gets a breaker of its own, however
     /// many there are.
-    pub fn force_closed(&self, scope: &Scope) {
+    pub fn force_closed(&self, scope: &Target) {
         self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, false);
     }
 
     /// Closes the scope's breaker, the shared one where it has none of its own, and forgets what made it open, without a
     /// ramp. Undoes [`force_open`](Self::force_open) and
     /// [`force_closed`](Self::force_closed).
-    pub fn reset(&self, scope: &Scope) {
+    pub fn reset(&self, scope: &Target) {
         if let Some(breaker) = self.find(scope) {
             breaker.reset(&self.shared.common);
         }
     }
 
-    fn of(settings: BreakersBuilder) -> Self {
-        let BreakersBuilder { rules, scoping, counts } = settings;
+    fn of(settings: CircuitBreakersBuilder) -> Self {
+        let CircuitBreakersBuilder { rules, scoping, counts } = settings;
         let (transitions, _) = broadcast::channel(Transitions::KEPT);
         let common = Common { rules, transitions, open: AtomicUsize::new(0) };
-        let overflow = Arc::new(Breaker::new(Scope::new("others", "others"), rules));
+        let overflow = Arc::new(Breaker::new(Target::new("others", "others"), rules));
         let (map, swept) = Default::default();
         Self { shared: Arc::new(Shared { common, scoping, counts, map, overflow, swept }) }
     }
@@ -181,7 +181,7 @@ impl Breakers {
     }
 
     /// The breaker that a call of the scope would meet; none where it would get a new one.
-    fn find(&self, scope: &Scope) -> Option<Arc<Breaker>> {
+    fn find(&self, scope: &Target) -> Option<Arc<Breaker>> {
         let (model, endpoint) = self.names(scope.model(), scope.endpoint());
         let map = self.shared.map.read();
         let is_shared = map.len >= MAX_SCOPES || is_too_long(model, endpoint);
@@ -216,7 +216,7 @@ impl Breakers {
         if map.len >= MAX_SCOPES && !self.make_room(&mut map) && !is_named {
             return shared.overflow.clone();
         }
-        let breaker = Arc::new(Breaker::new(Scope::new(model, endpoint), shared.common.rules));
+        let breaker = Arc::new(Breaker::new(Target::new(model, endpoint), shared.common.rules));
         let breakers = map.models.entry(model.into()).or_default();
         let at = place_of(breakers, endpoint).unwrap_or_else(|at| at);
         breakers.insert(at, breaker.clone());
@@ -261,7 +261,7 @@ fn is_too_long(model: &str, endpoint: &str) -> bool {
     model.len() + endpoint.len() > MAX_NAME
 }
 
-impl quota::Gate for Breakers {
+impl quota::Gate for CircuitBreakers {
     /// The limiter's scopes are of projects, and these are of endpoints: a model is closed where all its endpoints are that
     /// have been asked, and for as long as the first of them stays so.
     fn closed_for(&self, scope: &quota::Scope) -> Option<Duration> {
@@ -284,7 +284,7 @@ impl quota::Gate for Breakers {
     }
 }
 
-impl Describe for Breakers {
+impl Describe for CircuitBreakers {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rules { trip, open, max_open, probes, .. } = self.shared.common.rules;
         match trip {
@@ -301,31 +301,31 @@ impl Describe for Breakers {
     }
 }
 
-impl Default for Breakers {
+impl Default for CircuitBreakers {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for Breakers {
+impl fmt::Debug for CircuitBreakers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Shared { common, map, .. } = &*self.shared;
         let open = common.open.load(Ordering::Relaxed);
         let (rules, scopes) = (common.rules, map.read().len);
-        f.debug_struct("Breakers").field("rules", &rules).field("scopes", &scopes).field("open", &open).finish()
+        f.debug_struct("CircuitBreakers").field("rules", &rules).field("scopes", &scopes).field("open", &open).finish()
     }
 }
 
-/// Settings of [`Breakers`].
+/// Settings of [`CircuitBreakers`].
 #[derive(Clone)]
 #[must_use]
-pub struct BreakersBuilder {
+pub struct CircuitBreakersBuilder {
     rules: Rules,
     scoping: Scoping,
     counts: Option<Counts>,
 }
 
-impl BreakersBuilder {
+impl CircuitBreakersBuilder {
     /// When a closed breaker opens. Default: [`Trip::Silence`].
     pub fn trip(mut self, trip: Trip) -> Self {
         self.rules.trip = trip;
@@ -378,7 +378,7 @@ impl BreakersBuilder {
 
     /// The breaker that this function names. It is asked for each call. A [`Limiter`](crate::rate_limit::Limiter) asks by
     /// the model's name, and so finds only scopes that carry it.
-    pub fn scope_by(mut self, scope: impl Fn(&Parts) -> Scope + Send + Sync + 'static) -> Self {
+    pub fn scope_by(mut self, scope: impl Fn(&Parts) -> Target + Send + Sync + 'static) -> Self {
         self.scoping = Scoping::By(Arc::new(scope));
         self
     }
@@ -390,7 +390,7 @@ impl BreakersBuilder {
     /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close. A
     /// [`Trip::FailureRate`] whose window is no time, or holds fewer calls than its `minimum_requests`, or whose threshold
     /// is no number from 0 to 1: it could never open.
-    pub fn build(mut self) -> Result<Breakers, ConfigError> {
+    pub fn build(mut self) -> Result<CircuitBreakers, ConfigError> {
         let Rules { trip, open, max_open, probes, lease } = self.rules;
         trip.check()?;
         if probes == 0 {
@@ -410,11 +410,11 @@ impl BreakersBuilder {
         for duration in [&mut self.rules.open, &mut self.rules.max_open, &mut self.rules.lease] {
             *duration = FAR.min(*duration);
         }
-        Ok(Breakers::of(self))
+        Ok(CircuitBreakers::of(self))
     }
 }
 
-impl Default for BreakersBuilder {
+impl Default for CircuitBreakersBuilder {
     fn default() -> Self {
         let rules = Rules {
             trip: Trip::default(),
@@ -427,8 +427,8 @@ impl Default for BreakersBuilder {
     }
 }
 
-impl fmt::Debug for BreakersBuilder {
+impl fmt::Debug for CircuitBreakersBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BreakersBuilder").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("CircuitBreakersBuilder").field("rules", &self.rules).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::{refusal, ticket::Ticket};
+use super::{permit::Permit, refusal};
 use crate::{context::Outcome, error::BoxError, failure::Failure};
 
 pin_project! {
@@ -16,7 +16,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         state: State<F>,
-        ticket: Option<Ticket>,
+        permit: Option<Permit>,
     }
 }
 
@@ -29,18 +29,18 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn calling(future: F, ticket: Option<Ticket>) -> Self {
-        Self { state: State::Calling { future }, ticket }
+    pub(super) fn calling(future: F, permit: Option<Permit>) -> Self {
+        Self { state: State::Calling { future }, permit }
     }
 
     pub(super) fn refused(failure: Failure) -> Self {
-        Self { state: State::Refused { failure: Some(failure) }, ticket: None }
+        Self { state: State::Refused { failure: Some(failure) }, permit: None }
     }
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("ticket", &self.ticket).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("permit", &self.permit).finish_non_exhaustive()
     }
 }
 
@@ -59,8 +59,8 @@ where
             }
             StateProj::Calling { future } => {
                 let result = ready!(future.poll(cx)).map_err(Into::into);
-                if let Some(ticket) = this.ticket.take() {
-                    report(ticket, &result);
+                if let Some(permit) = this.permit.take() {
+                    report(permit, &result);
                 }
                 Poll::Ready(result)
             }
@@ -69,7 +69,7 @@ where
 }
 
 /// Says what became of the call: answered, failed, or nothing that says anything of the upstream.
-fn report<R>(ticket: Ticket, result: &Result<Response<R>, BoxError>) {
+fn report<R>(permit: Permit, result: &Result<Response<R>, BoxError>) {
     let read;
     let failure = match result {
         Ok(response) => match response.extensions().get::<Outcome>() {
@@ -86,10 +86,10 @@ fn report<R>(ticket: Ticket, result: &Result<Response<R>, BoxError>) {
         }
     };
     match failure {
-        None => ticket.succeed(),
-        Some(failure) if ticket.breakers().counts(failure) => {
-            ticket.fail(failure.hint().map(|hint| hint.sufficient()));
+        None => permit.succeed(),
+        Some(failure) if permit.breakers().counts(failure) => {
+            permit.fail(failure.hint().map(|hint| hint.sufficient()));
         }
-        Some(_) => drop(ticket),
+        Some(_) => drop(permit),
     }
 }

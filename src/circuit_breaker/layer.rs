@@ -2,7 +2,7 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{Breakers, CircuitBreaker};
+use super::{CircuitBreaker, CircuitBreakers};
 use crate::describe::{Describe, LEFT_OUT};
 
 /// Keeps calls from an upstream that is down. See the [module](super) for when it opens and closes.
@@ -11,12 +11,12 @@ use crate::describe::{Describe, LEFT_OUT};
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct CircuitBreakerLayer {
-    breakers: Option<Breakers>,
+    breakers: Option<CircuitBreakers>,
 }
 
 impl CircuitBreakerLayer {
     /// Lets calls in as these breakers allow. All layers and services of one handle share what it knows.
-    pub fn new(breakers: Breakers) -> Self {
+    pub fn new(breakers: CircuitBreakers) -> Self {
         Self { breakers: Some(breakers) }
     }
 
@@ -26,14 +26,14 @@ impl CircuitBreakerLayer {
     }
 
     /// The handle.
-    pub fn breakers(&self) -> Option<&Breakers> {
+    pub fn breakers(&self) -> Option<&CircuitBreakers> {
         self.breakers.as_ref()
     }
 }
 
 impl Default for CircuitBreakerLayer {
     fn default() -> Self {
-        Self::new(Breakers::new())
+        Self::new(CircuitBreakers::new())
     }
 }
 

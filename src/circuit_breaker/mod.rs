@@ -10,7 +10,7 @@
 //! This layer has a breaker for each model at each endpoint. It opens when nothing succeeds any more ([`Trip::Silence`]):
 //! not by a rate, which says little of a model that is short of capacity every day. Open, it refuses at once and says how
 //! long; whoever wants to wait has a [`RetryLayer`](crate::RetryLayer) outside. When its time is over, exactly
-//! [`half_open_max_requests`](BreakersBuilder::half_open_max_requests) probes go out. One answer closes it, and then calls
+//! [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) probes go out. One answer closes it, and then calls
 //! are let in by and by, twice as many each second. If all probes fail it stays open for longer.
 //!
 //! It never counts what is the caller's, the key's or the quota's fault, a caller who goes away, or a refusal of a layer
@@ -21,11 +21,11 @@
 //! use http::{Request, Response};
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceExt, service_fn};
-//! use tower_gemini::{CircuitBreakerLayer, Error, circuit_breaker::{Breakers, Scope, State, Trip}};
+//! use tower_gemini::{CircuitBreakerLayer, Error, circuit_breaker::{CircuitBreakers, Target, State, Trip}};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
-//! let breakers = Breakers::builder().trip(Trip::consecutive(3)).build()?;
+//! let breakers = CircuitBreakers::builder().trip(Trip::consecutive(3)).build()?;
 //! let service = CircuitBreakerLayer::new(breakers.clone()).layer(service_fn(|_: Request<Full<bytes::Bytes>>| async {
 //!     Response::builder().status(503).body(Full::<bytes::Bytes>::default())
 //! }));
@@ -38,7 +38,7 @@
 //! let error = Error::find(&*error).unwrap();
 //! assert!(error.is_circuit_open() && error.never_sent());
 //! assert!(error.retry_after().unwrap().as_secs() >= 2);
-//! assert_eq!(breakers.state(&Scope::new("gemini-2.5-flash", "")), State::Open);
+//! assert_eq!(breakers.state(&Target::new("gemini-2.5-flash", "")), State::Open);
 //! # Ok(())
 //! # }
 //! ```
@@ -49,11 +49,11 @@
 //! use tower::ServiceBuilder;
 //! use tower_gemini::{
 //!     CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, RetryLayer, TimeoutLayer,
-//!     circuit_breaker::Breakers, rate_limit::Limiter,
+//!     circuit_breaker::CircuitBreakers, rate_limit::Limiter,
 //! };
 //! # use {http::{Request, Response}, http_body_util::Full, tower::service_fn};
 //!
-//! let breakers = Breakers::new();
+//! let breakers = CircuitBreakers::new();
 //! let limiter = Limiter::builder().gate(breakers.clone()).build();
 //! let mut transitions = breakers.subscribe();
 //! let watch = async move {
@@ -77,8 +77,8 @@
 //! # What is one breaker
 //!
 //! A model at an endpoint, by default; what no model's capacity decides on (counting tokens, lists, files) has a breaker of
-//! its endpoint's, because a model without capacity still counts tokens. [`one_for_all`](BreakersBuilder::one_for_all) and
-//! [`scope_by`](BreakersBuilder::scope_by) cut it otherwise. On the OpenAI-compatible surface the model stands in the body,
+//! its endpoint's, because a model without capacity still counts tokens. [`one_for_all`](CircuitBreakersBuilder::one_for_all) and
+//! [`scope_by`](CircuitBreakersBuilder::scope_by) cut it otherwise. On the OpenAI-compatible surface the model stands in the body,
 //! and is known only behind a [`ReplayLayer`](crate::ReplayLayer).
 //!
 //! # What says what
@@ -96,12 +96,12 @@
 //!
 //! | what | value | why |
 //! |---|---|---|
-//! | [`trip`](BreakersBuilder::trip) | [`Trip::silence`]: 10 requests, 10 s, twice the p95 of successes | a model that answers every other call is worth calling |
-//! | [`open_duration`](BreakersBuilder::open_duration) | 2 s, the first time up to 4 s | most overloads are short |
-//! | [`max_open_duration`](BreakersBuilder::max_open_duration) | 10 s, by chance from 5 s | what a recovery may go unnoticed |
+//! | [`trip`](CircuitBreakersBuilder::trip) | [`Trip::silence`]: 10 requests, 10 s, twice the p95 of successes | a model that answers every other call is worth calling |
+//! | [`open_duration`](CircuitBreakersBuilder::open_duration) | 2 s, the first time up to 4 s | most overloads are short |
+//! | [`max_open_duration`](CircuitBreakersBuilder::max_open_duration) | 10 s, by chance from 5 s | what a recovery may go unnoticed |
 //! | the upstream's hint | obeyed up to 300 s | it knows better |
-//! | [`half_open_max_requests`](BreakersBuilder::half_open_max_requests) | 2 | one can be unlucky |
-//! | [`probe_lease`](BreakersBuilder::probe_lease) | 60 s, or four times the p95 of successes | slow answers are answers |
+//! | [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) | 2 | one can be unlucky |
+//! | [`probe_lease`](CircuitBreakersBuilder::probe_lease) | 60 s, or four times the p95 of successes | slow answers are answers |
 //! | ramp | 10 s: in its first second as many as there were callers when it opened, twice as many each second | drains a queue of two minutes in six seconds or seven |
 //! | scopes kept apart | 4096, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one breaker |
 //!
@@ -115,7 +115,7 @@
 //! A call through a closed breaker allocates nothing and takes no lock of the breaker's; one in 32 is timed. A clone of the
 //! service that is called more than once writes to nothing that other threads read. After a failure, and until the next
 //! success, each call takes the lock, twice. A scope takes 1.2 kB; with a window by calls, up to 24 bytes more for each
-//! of them. Where [`scope_by`](BreakersBuilder::scope_by) names the scope, each call pays for the name, an allocation and a
+//! of them. Where [`scope_by`](CircuitBreakersBuilder::scope_by) names the scope, each call pays for the name, an allocation and a
 //! look into the map.
 //!
 //! In the benchmark (`cargo bench -p benches --bench overhead -- "circuit breakers"`, on a busy machine with two cores) a call takes 27
@@ -131,7 +131,7 @@
 //!
 //! # Cancellation
 //!
-//! A dropped call says nothing; a dropped probe gives its place back at once, as does one that panics. One that hangs gives
+//! A dropped call says nothing; a dropped probe gives its cached back at once, as does one that panics. One that hangs gives
 //! it back after its lease; only an answer to it counts then, and only while the breaker still waits for one.
 //!
 //! # Readiness
@@ -140,7 +140,7 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call and whether it has failed before; of [`Outcome`](crate::Outcome) the
+//! Reads of [`CallContext`](crate::CallContext) the call and whether it has failed before; of [`Outcome`](crate::Outcome) the
 //! failure and its hint. Writes none but in its own refusals. Each transition is a `tracing` event: a warning when a breaker
 //! opens, else an information.
 
@@ -148,21 +148,21 @@ mod breaker;
 mod breakers;
 mod future;
 mod layer;
+mod lookup;
 mod machine;
 mod observe;
-mod place;
+mod permit;
 mod refusal;
 mod service;
 mod state;
-mod ticket;
 mod trip;
 
 pub use self::{
-    breakers::{Breakers, BreakersBuilder},
+    breakers::{CircuitBreakers, CircuitBreakersBuilder},
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
     service::CircuitBreaker,
-    state::{Reason, Scope, State, Transition, Transitions},
+    state::{Reason, State, Target, Transition, Transitions},
     trip::{Trip, Window},
 };
 

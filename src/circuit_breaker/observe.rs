@@ -1,6 +1,6 @@
 //! How things stand with all breakers of a handle.
 
-use super::{Breakers, State};
+use super::{CircuitBreakers, State};
 use crate::observe::{Observe, Reading, Value};
 
 impl State {
@@ -12,7 +12,7 @@ impl State {
 /// How often a breaker has come to each state, by the state's number.
 pub(super) type Entered = [u32; State::ALL.len()];
 
-impl Observe for Breakers {
+impl Observe for CircuitBreakers {
     fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
         for (scope, state, entered) in self.histories() {
             for each in State::ALL {

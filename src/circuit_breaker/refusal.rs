@@ -1,19 +1,19 @@
 //! What the breaker says when it refuses: why it is open, in numbers, and what to do.
 
-use super::{NAME, Reason, Scope};
+use super::{NAME, Reason, Target};
 use crate::{
     error::{BoxError, Error},
     failure::{Failure, Kind},
 };
 
 /// It has opened by itself.
-pub(super) fn open(scope: &Scope, reason: Reason) -> Failure {
+pub(super) fn open(scope: &Target, reason: Reason) -> Failure {
     let message = format!("the circuit is open, nothing was sent: {reason}, {scope}; wait, or ask another model");
     Failure::local(Kind::CircuitOpen, message)
 }
 
 /// Somebody has opened it.
-pub(super) fn forced(scope: &Scope) -> Failure {
+pub(super) fn forced(scope: &Target) -> Failure {
     let message = format!("the circuit is held open until it is reset, nothing was sent: {scope}; ask another model");
     Failure::local(Kind::CircuitOpen, message)
 }

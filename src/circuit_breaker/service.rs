@@ -7,14 +7,14 @@ use http::{Request, Response};
 use parking_lot::RwLock;
 use tower_service::Service;
 
-use super::{Breakers, ResponseFuture, place::Place, ticket::Ticket};
+use super::{CircuitBreakers, ResponseFuture, lookup::CachedBreaker, permit::Permit};
 use crate::{context, error::BoxError};
 
 /// The service of [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 #[derive(Debug)]
 pub struct CircuitBreaker<S> {
     inner: S,
-    breakers: Option<Breakers>,
+    breakers: Option<CircuitBreakers>,
     own: Own,
     recent: Recent,
     /// Calls so far, to tell which are timed. A clone begins by chance, or those that make one call would all be the same.
@@ -24,24 +24,24 @@ pub struct CircuitBreaker<S> {
 /// One call in so many is timed while all is well.
 const TIMED: u32 = 32;
 
-/// A place that only this clone counts its calls at.
+/// A cached that only this clone counts its calls at.
 #[derive(Debug, Default)]
 enum Own {
     #[default]
     NeverCalled,
     /// A clone that makes one call only, as axum's do, needs none.
     CalledOnce,
-    Place(Arc<Place>),
+    Cached(Arc<CachedBreaker>),
 }
 
 /// Places that clones of one service have asked for, so that a fresh clone need not read what another has read.
 #[derive(Clone, Debug, Default)]
-struct Recent(Arc<RwLock<Vec<Arc<Place>>>>);
+struct Recent(Arc<RwLock<Vec<Arc<CachedBreaker>>>>);
 
 crate::macros::accessors!(CircuitBreaker);
 
 impl<S> CircuitBreaker<S> {
-    pub(super) fn new(inner: S, breakers: Option<Breakers>) -> Self {
+    pub(super) fn new(inner: S, breakers: Option<CircuitBreakers>) -> Self {
         Self { inner, breakers, own: Own::default(), recent: Recent::default(), calls: 0 }
     }
 }
@@ -61,57 +61,57 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(breakers) = &self.breakers else { return ResponseFuture::calling(self.inner.call(request), None) };
-        let place = match self.own.find(&self.recent, &request) {
-            Some(place) => place,
+        let cached = match self.own.find(&self.recent, &request) {
+            Some(cached) => cached,
             None => {
-                let (place, same) = Place::of(breakers, request);
+                let (cached, same) = CachedBreaker::of(breakers, request);
                 request = same;
-                self.recent.keep(place)
+                self.recent.keep(cached)
             }
         };
         self.calls = self.calls.wrapping_add(1);
-        let admission = match place.breaker.admit(breakers.common(), self.calls.is_multiple_of(TIMED)) {
+        let admission = match cached.breaker.admit(breakers.common(), self.calls.is_multiple_of(TIMED)) {
             Ok(admission) => admission,
             Err(refusal) => return ResponseFuture::refused(refusal),
         };
-        let repeated = context::Context::of(&request).is_some_and(context::Context::has_failed_before);
+        let repeated = context::CallContext::of(&request).is_some_and(context::CallContext::has_failed_before);
         // Before the call: it may panic.
-        let ticket = Ticket::new(place, admission, repeated);
-        ResponseFuture::calling(self.inner.call(request), Some(ticket))
+        let permit = Permit::new(cached, admission, repeated);
+        ResponseFuture::calling(self.inner.call(request), Some(permit))
     }
 }
 
 impl Own {
     /// Where the request belongs, if that is known from another one.
-    fn find<B>(&mut self, recent: &Recent, request: &Request<B>) -> Option<Arc<Place>> {
-        if let Self::Place(place) = self
-            && place.takes(request)
+    fn find<B>(&mut self, recent: &Recent, request: &Request<B>) -> Option<Arc<CachedBreaker>> {
+        if let Self::Cached(cached) = self
+            && cached.takes(request)
         {
-            return Some(place.clone());
+            return Some(cached.clone());
         }
-        let place = recent.0.read().iter().find(|place| place.takes(request)).cloned()?;
+        let cached = recent.0.read().iter().find(|cached| cached.takes(request)).cloned()?;
         match self {
             Self::NeverCalled => *self = Self::CalledOnce,
-            Self::CalledOnce => *self = Self::Place(Arc::new(place.another())),
-            Self::Place(_) => {}
+            Self::CalledOnce => *self = Self::Cached(Arc::new(cached.another())),
+            Self::Cached(_) => {}
         }
-        Some(place)
+        Some(cached)
     }
 }
 
 impl Recent {
     const KEPT: usize = 16;
 
-    fn keep(&self, place: Place) -> Arc<Place> {
-        let place = Arc::new(place);
-        if place.is_known_by_its_requests() {
-            let mut places = self.0.write();
-            if places.len() >= Self::KEPT {
-                places.remove(0);
+    fn keep(&self, cached: CachedBreaker) -> Arc<CachedBreaker> {
+        let cached = Arc::new(cached);
+        if cached.is_known_by_its_requests() {
+            let mut cacheds = self.0.write();
+            if cacheds.len() >= Self::KEPT {
+                cacheds.remove(0);
             }
-            places.push(place.clone());
+            cacheds.push(cached.clone());
         }
-        place
+        cached
     }
 }
 

@@ -10,12 +10,12 @@ use tokio::sync::broadcast;
 /// that count tokens, list, read or upload. The endpoint is the request's host, and its port where it names one; empty where
 /// the request's URI has none, as in a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Scope {
+pub struct Target {
     model: Arc<str>,
     endpoint: Arc<str>,
 }
 
-impl Scope {
+impl Target {
     /// The scope of a model at an endpoint.
     pub fn new(model: impl Into<Arc<str>>, endpoint: impl Into<Arc<str>>) -> Self {
         Self { model: model.into(), endpoint: endpoint.into() }
@@ -32,7 +32,7 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.model(), self.endpoint()) {
             ("", "") => f.write_str("calls to no model"),
@@ -146,7 +146,7 @@ impl fmt::Display for Reason {
 #[non_exhaustive]
 pub struct Transition {
     /// Which breaker.
-    pub scope: Scope,
+    pub scope: Target,
     /// What it was.
     pub from: State,
     /// What it is.
@@ -163,7 +163,7 @@ impl fmt::Display for Transition {
     }
 }
 
-/// The transitions of all breakers of one handle, as they come. From [`Breakers::subscribe`](super::Breakers::subscribe).
+/// The transitions of all breakers of one handle, as they come. From [`CircuitBreakers::subscribe`](super::CircuitBreakers::subscribe).
 #[derive(Debug)]
 pub struct Transitions(pub(super) broadcast::Receiver<Transition>);
 

@@ -12,10 +12,10 @@ use crate::error::ConfigError;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_gemini::circuit_breaker::{Breakers, Trip, Window};
+/// use tower_gemini::circuit_breaker::{CircuitBreakers, Trip, Window};
 ///
 /// let by_rate = Trip::failure_rate(0.8, Window::Time(Duration::from_secs(30))).minimum_requests(20);
-/// let breakers = Breakers::builder().trip(by_rate).build().unwrap();
+/// let breakers = CircuitBreakers::builder().trip(by_rate).build().unwrap();
 /// assert_eq!(Trip::default(), Trip::silence());
 /// # drop(breakers);
 /// ```

@@ -94,7 +94,7 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`Context::call`](crate::Context::call), else the URI. Sets `Accept-Encoding: identity`. Writes
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI. Sets `Accept-Encoding: identity`. Writes
 //! [`Outcome`](crate::Outcome): the failure, that it was sent, and the [`Usage`](crate::context::Usage) cell of a generated
 //! answer.
 //!

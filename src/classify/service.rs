@@ -33,7 +33,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let shape = context::Context::shape(&request);
+        let shape = context::CallContext::shape(&request);
         if self.settings.enabled {
             // What is encoded cannot be read: no errors, no events, no usage.
             request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -1,8 +1,8 @@
 //! The two words that layers talk in.
 //!
-//! [`Context`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response, or
+//! [`CallContext`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response, or
 //! inside an [`Error`](crate::Error). Nothing else is said between layers, so that each of them also works alone. A room
-//! that finds no `Context` reads the request itself, and adds one only when it has something to say.
+//! that finds no `CallContext` reads the request itself, and adds one only when it has something to say.
 
 mod outcome;
 mod tally;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::tally::Queueing;
 pub use self::{
-    outcome::{GaveUp, Outcome, Retry},
+    outcome::{GaveUp, Outcome, RetryAdvice},
     tally::{Tally, TallyReport},
     usage::{Usage, UsageReport},
 };
@@ -32,17 +32,17 @@ pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-mo
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_gemini::{Context, context::Deadline};
+/// use tower_gemini::{CallContext, context::Deadline};
 ///
 /// # tokio_test::block_on(async {
 /// let mut request = http::Request::new(());
 /// let deadline = Deadline::after(Duration::from_secs(20));
-/// Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
-/// assert_eq!(Context::of(&request).and_then(Context::deadline), Some(deadline));
+/// CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+/// assert_eq!(CallContext::of(&request).and_then(CallContext::deadline), Some(deadline));
 /// # });
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub struct CallContext {
     call: Option<Call>,
     deadline: Option<Deadline>,
     attempt: u32,
@@ -57,7 +57,7 @@ pub struct Context {
     tally: Option<Tally>,
 }
 
-impl Context {
+impl CallContext {
     /// The context that came with a request, if any room has had something to say.
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     failure: Option<Failure>,
-    retry: Option<Retry>,
+    retry: Option<RetryAdvice>,
     gave_up: Option<GaveUp>,
     sent: bool,
     streamed_request: bool,
@@ -85,13 +85,13 @@ impl Outcome {
     }
 
     /// How to retry, where a layer knows better than the failure does. `None`: unsaid.
-    pub fn retry(&self) -> Option<Retry> {
+    pub fn retry(&self) -> Option<RetryAdvice> {
         self.retry
     }
 
     /// The same with this said of retrying.
     #[must_use]
-    pub fn with_retry(mut self, retry: Retry) -> Self {
+    pub fn with_retry(mut self, retry: RetryAdvice) -> Self {
         self.retry = Some(retry);
         self
     }
@@ -111,7 +111,7 @@ impl Outcome {
     /// When it makes sense to come again: as a layer says, else as the failure's hint says.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.retry {
-            Some(Retry::After(wait)) => Some(wait),
+            Some(RetryAdvice::After(wait)) => Some(wait),
             _ => self.failure.as_ref()?.hint().map(|hint| hint.delay()),
         }
     }
@@ -199,7 +199,7 @@ impl Outcome {
         self.tried.as_ref()
     }
 
-    /// The same, said to have used that up. The next attempt hears of it in its [`Context`](crate::Context).
+    /// The same, said to have used that up. The next attempt hears of it in its [`CallContext`](crate::CallContext).
     #[must_use]
     pub fn with_tried(mut self, tried: Tried) -> Self {
         self.tried = Some(tried);
@@ -222,7 +222,7 @@ impl Outcome {
 /// How to retry. Only `RetryLayer` reads it, and it sleeps on `After` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Retry {
+pub enum RetryAdvice {
     /// At once: another key or project can take it now.
     Now,
     /// At once: a queue will hold it.

@@ -7,7 +7,7 @@ use crate::call::Call;
 
 /// A cell in which the layers inside add up what the attempts of one call have cost.
 ///
-/// It travels with the [`Context`](crate::Context) from attempt to attempt and from model to model; all clones are the same
+/// It travels with the [`CallContext`](crate::CallContext) from attempt to attempt and from model to model; all clones are the same
 /// cell. `TelemetryLayer` makes one when somebody listens; where there is none, nobody counts.
 #[derive(Clone, Debug, Default)]
 pub struct Tally(Arc<Mutex<TallyReport>>);

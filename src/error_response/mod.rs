@@ -76,7 +76,7 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`Context::call`](crate::Context::call), else the URI, and the [`Outcome`](crate::Outcome) in response or error. A
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI, and the [`Outcome`](crate::Outcome) in response or error. A
 //! rendered answer carries the error's outcome.
 
 mod body;

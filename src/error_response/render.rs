@@ -73,7 +73,7 @@ struct Said {
 fn read(error: &BoxError) -> (Failure, Said) {
     match Error::find(&**error) {
         Some(known) => {
-            let clock = known.clock().map(|clock| clock.as_str());
+            let clock = known.timeout_kind().map(|clock| clock.as_str());
             let said = Said { outcome: known.outcome().clone(), layer: Some(known.layer()), clock };
             (known.failure().clone(), said)
         }

@@ -41,7 +41,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shape = context::Context::shape(&request);
+        let shape = context::CallContext::shape(&request);
         match self.unready.take() {
             Some(error) => ResponseFuture::failed(error, shape, self.secrets.clone()),
             None => ResponseFuture::new(self.inner.call(request), shape, self.secrets.clone()),

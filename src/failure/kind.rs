@@ -55,7 +55,7 @@ impl fmt::Display for Fault {
 /// Which clock ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Clock {
+pub enum TimeoutKind {
     /// The whole call, queueing and retries included.
     Total,
     /// One attempt at a unary answer.
@@ -66,7 +66,7 @@ pub enum Clock {
     Idle,
 }
 
-impl Clock {
+impl TimeoutKind {
     /// The name in logs, metrics and answers: `total`, `attempt`, `first_content`, `idle`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -79,7 +79,7 @@ impl Clock {
     }
 }
 
-impl fmt::Display for Clock {
+impl fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -177,15 +177,13 @@ pub enum Kind {
     NotSent,
     /// The connection broke while the request or answer was on it.
     Reset,
-    /// A clock of one attempt, or the idle clock, ran out.
-    Timeout(Clock),
+    /// A clock ran out. The total clock is this crate's own, and its fault is [`Fault::Local`].
+    Timeout(TimeoutKind),
     /// A stream that ended without a finish reason.
     StreamCut,
     /// A transport error of a type that is not known here.
     Transport,
     // --- local ---
-    /// The total deadline ran out, or would before anything could help.
-    TotalDeadline,
     /// The circuit breaker is open.
     CircuitOpen,
     /// The local limiter would have to wait too long.
@@ -308,10 +306,10 @@ impl Kind {
             Self::Connect => row("connect", Transport, TIME, 503),
             Self::NotSent => row("not_sent", Transport, TIME, 503),
             Self::Reset => row("reset", Transport, TIME, 503),
-            Self::Timeout(Clock::Total) | Self::TotalDeadline => row("total_deadline", Local, NOBODY, 504),
-            Self::Timeout(Clock::Attempt) => row("attempt_timeout", Transport, TIME_OR_MODEL, 504),
-            Self::Timeout(Clock::FirstContent) => row("first_content_timeout", Transport, TIME_OR_MODEL, 504),
-            Self::Timeout(Clock::Idle) => row("idle_timeout", Transport, TIME_OR_MODEL, 504),
+            Self::Timeout(TimeoutKind::Total) => row("total_deadline", Local, NOBODY, 504),
+            Self::Timeout(TimeoutKind::Attempt) => row("attempt_timeout", Transport, TIME_OR_MODEL, 504),
+            Self::Timeout(TimeoutKind::FirstContent) => row("first_content_timeout", Transport, TIME_OR_MODEL, 504),
+            Self::Timeout(TimeoutKind::Idle) => row("idle_timeout", Transport, TIME_OR_MODEL, 504),
             Self::StreamCut => row("stream_cut", Transport, TIME_OR_MODEL, 503),
             Self::Transport => row("transport", Transport, TIME, 503),
             Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),

@@ -31,7 +31,7 @@ use http::{HeaderMap, StatusCode};
 
 use self::{kind::Help, tokens::TokenNumbers};
 pub use self::{
-    kind::{Clock, Fault, Kind},
+    kind::{Fault, Kind, TimeoutKind},
     quota::{Quota, QuotaScope},
     trace::GeminiClassifier,
 };
@@ -147,14 +147,14 @@ impl Failure {
     }
 
     /// A clock that ran out after `limit`. The total clock is this crate's own; the others blame the transport.
-    pub fn timeout(clock: Clock, limit: Duration) -> Self {
-        let (kind, waited_for) = match clock {
-            Clock::Total => (Kind::TotalDeadline, "an answer, queueing and retries included"),
-            Clock::Attempt => (Kind::Timeout(clock), "the answer to one attempt"),
-            Clock::FirstContent => (Kind::Timeout(clock), "the first content of the stream"),
-            Clock::Idle => (Kind::Timeout(clock), "the next event of the stream"),
+    pub fn timeout(clock: TimeoutKind, limit: Duration) -> Self {
+        let waited_for = match clock {
+            TimeoutKind::Total => "an answer, queueing and retries included",
+            TimeoutKind::Attempt => "the answer to one attempt",
+            TimeoutKind::FirstContent => "the first content of the stream",
+            TimeoutKind::Idle => "the next event of the stream",
         };
-        Self::local(kind, format!("the {clock} clock ran out: waited {limit:?} for {waited_for}"))
+        Self::local(Kind::Timeout(clock), format!("the {clock} clock ran out: waited {limit:?} for {waited_for}"))
     }
 
     fn of_kind(kind: Kind, help: Help) -> Self {

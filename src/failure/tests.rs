@@ -496,7 +496,7 @@ fn a_200_without_content_is_a_failure() {
 #[test]
 fn local_refusals_blame_nobody() {
     for kind in [
-        Kind::TotalDeadline,
+        Kind::Timeout(TimeoutKind::Total),
         Kind::CircuitOpen,
         Kind::RateLimited,
         Kind::KeysExhausted,
@@ -520,10 +520,10 @@ fn local_refusals_blame_nobody() {
 #[test]
 fn a_time_out_names_its_clock_and_how_long() {
     for (clock, fault, name) in [
-        (Clock::Total, Fault::Local, "total_deadline"),
-        (Clock::Attempt, Fault::Transport, "attempt_timeout"),
-        (Clock::FirstContent, Fault::Transport, "first_content_timeout"),
-        (Clock::Idle, Fault::Transport, "idle_timeout"),
+        (TimeoutKind::Total, Fault::Local, "total_deadline"),
+        (TimeoutKind::Attempt, Fault::Transport, "attempt_timeout"),
+        (TimeoutKind::FirstContent, Fault::Transport, "first_content_timeout"),
+        (TimeoutKind::Idle, Fault::Transport, "idle_timeout"),
     ] {
         let failure = Failure::timeout(clock, Duration::from_secs(180));
         assert_eq!((failure.fault(), failure.kind().as_str()), (fault, name));

@@ -7,7 +7,7 @@
 
 use std::{error::Error as StdError, io};
 
-use super::{Clock, Kind};
+use super::{Kind, TimeoutKind};
 
 /// The kind that the chain of sources shows. The most telling link wins, wherever it is.
 pub(super) fn kind(error: &(dyn StdError + 'static)) -> Kind {
@@ -41,7 +41,7 @@ fn of_link(error: &(dyn StdError + 'static)) -> Option<Kind> {
         return of_h2(error);
     }
     if error.is::<tokio::time::error::Elapsed>() {
-        return Some(Kind::Timeout(Clock::Attempt));
+        return Some(Kind::Timeout(TimeoutKind::Attempt));
     }
     if error.is::<http::Error>() {
         return Some(Kind::BadRequest);
@@ -141,7 +141,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_elapsed_timer_is_the_attempts() {
         let elapsed = tokio::time::timeout(std::time::Duration::from_secs(1), std::future::pending::<()>()).await;
-        assert_eq!(of(elapsed.unwrap_err()), Kind::Timeout(Clock::Attempt));
+        assert_eq!(of(elapsed.unwrap_err()), Kind::Timeout(TimeoutKind::Attempt));
     }
 
     /// What a client gets from a server that answers its one request so.

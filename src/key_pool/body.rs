@@ -22,7 +22,7 @@ const MAX_READ: usize = 64 * 1024;
 const MAX_NAMES: usize = 64;
 
 pin_project! {
-    /// The response body of [`Keyed`](super::Keyed): untouched. Of an answer that names something new, up to 64 KiB are
+    /// The response body of [`KeyPoolService`](super::KeyPoolService): untouched. Of an answer that names something new, up to 64 KiB are
     /// copied as they pass, so that later calls that name it go to the same project.
     pub struct KeyPoolBody<R> {
         #[pin]

@@ -12,7 +12,7 @@ use http::{
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{KeyPoolBody, NAME, body::Learning, react::Reaction, service::Assigned};
+use super::{KeyPoolBody, NAME, body::Learning, feedback::Reaction, service::Assigned};
 use crate::{
     context::Outcome,
     error::{BoxError, Error},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 pin_project! {
-    /// The future of [`Keyed`](super::Keyed).
+    /// The future of [`KeyPoolService`](super::KeyPoolService).
     pub struct ResponseFuture<F> {
         #[pin]
         state: State<F>,

@@ -2,7 +2,7 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{KeyPool, Keyed};
+use super::{KeyPool, KeyPoolService};
 use crate::describe::Describe;
 
 /// Signs each call with a key of the pool's. See the [module](super) for which one, and what takes a key out.
@@ -40,9 +40,9 @@ impl Describe for KeyPoolLayer {
 }
 
 impl<S> Layer<S> for KeyPoolLayer {
-    type Service = Keyed<S>;
+    type Service = KeyPoolService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Keyed::new(inner, self.pool.clone())
+        KeyPoolService::new(inner, self.pool.clone())
     }
 }

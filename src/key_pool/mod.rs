@@ -11,7 +11,7 @@
 //! until midnight Pacific; a refusal of the key takes that key out; and the call is told to go elsewhere at once, which
 //! [`RetryLayer`](crate::RetryLayer) outside does. What a project has made (files, cached contents, uploads under way,
 //! operations, interactions) is remembered, and who names it goes there. Disabled keys are looked at again by
-//! [`KeyPool::upkeep`], and return.
+//! [`KeyPool::recheck`], and return.
 //!
 //! It never lets a caller take keys out: faults of the caller, the model, the service and the way there mark nothing, nor
 //! does a refusal of something that only a project's own may touch. It never sends what belongs to one project to another,
@@ -73,7 +73,7 @@
 //! let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys")?).name("first")).build()?;
 //! // Below the layer: it signs by itself.
 //! let transport = Emulator::new();
-//! let upkeep = tokio::spawn(pool.upkeep::<_, Empty<bytes::Bytes>, _>(transport));
+//! let recheck = tokio::spawn(pool.recheck::<_, Empty<bytes::Bytes>, _>(transport));
 //!
 //! let second = ApiKey::new("AIza-anybodys")?;
 //! let fingerprint = second.fingerprint();
@@ -83,7 +83,7 @@
 //!     println!("{} of {}: {}", report.fingerprint, report.project, report.state);
 //! }
 //! assert!(pool.enable(&fingerprint) && pool.remove(&fingerprint));
-//! # upkeep.abort();
+//! # recheck.abort();
 //! # Ok(())
 //! # }
 //! ```
@@ -134,7 +134,7 @@
 //! # Costs
 //!
 //! In the benchmark (`cargo bench -p benches --bench overhead -- "key pools"`, two runs with little else running) one key adds three
-//! allocations to a call, all for the [`Context`](crate::Context), and 0.6 to 1.1 µs; five projects add four and 0.8 to
+//! allocations to a call, all for the [`CallContext`](crate::CallContext), and 0.6 to 1.1 µs; five projects add four and 0.8 to
 //! 1.3 µs, the fourth to share a body that is searched for names, and five and 1.0 to 1.5 µs where a limiter is asked. A call that brings a context allocates nothing behind
 //! one key. It takes the pool's lock twice, and once more where its success is news.
 //!
@@ -156,32 +156,32 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call, the token cost, and what was tried; without the call it reads the address,
+//! Reads of [`CallContext`](crate::CallContext) the call, the token cost, and what was tried; without the call it reads the address,
 //! and knows no model on the OpenAI-compatible surface. Writes the project, whether another could take the call, and who
 //! knows whether the [choice](crate::context::Choice) is still good: a call that waited in the limiter's line is not sent with
 //! a key that was refused meanwhile. Of
 //! [`Outcome`](crate::Outcome) it reads the failure; it says the key and project to each failure, and to each answer of
-//! which something is said; and to failures of keys and quota what was tried, and [`Retry`](crate::context::Retry): `Now`
+//! which something is said; and to failures of keys and quota what was tried, and [`Retry`](crate::context::RetryAdvice): `Now`
 //! where another key or project takes it without a wait, `Queued` or `After` where it waits less than this failure asks
 //! for. It overrides what the limiter inside says of moving.
 
+mod affinity;
 mod api_key;
 mod body;
+mod feedback;
 mod future;
 mod health;
 mod key;
 mod layer;
 mod observe;
 mod owners;
-mod place;
 mod pool;
-mod react;
+mod recheck;
 mod refusal;
+mod registry;
 mod report;
-mod roster;
 mod service;
 mod strip;
-mod upkeep;
 
 pub use self::{
     api_key::{ApiKey, Fingerprint},
@@ -191,7 +191,7 @@ pub use self::{
     layer::KeyPoolLayer,
     pool::{KeyPool, KeyPoolBuilder},
     report::{DisabledReason, KeyReport, KeyState, ModelReport},
-    service::Keyed,
+    service::KeyPoolService,
 };
 
 /// The room's name in errors.

@@ -16,7 +16,7 @@ use super::{
     DisabledReason, Fingerprint, Key, KeyReport, KeyState, ModelReport,
     health::Health,
     owners::Owners,
-    roster::{Entry, Project, Roster, Slot},
+    registry::{KeyEntry, PooledKey, Project, Registry},
 };
 use crate::{describe::Describe, error::ConfigError, quota::Headroom};
 
@@ -48,11 +48,11 @@ pub(super) struct Shared {
     pub(super) headroom: Option<Arc<dyn Headroom>>,
     pub(super) default_project: Option<Arc<str>>,
     pub(super) spread_creations: bool,
-    pub(super) roster: Mutex<Roster>,
+    pub(super) registry: Mutex<Registry>,
     /// How many projects there are.
     pub(super) projects: AtomicUsize,
     pub(super) owners: Mutex<Owners>,
-    /// A key was disabled: upkeep has something new to look at.
+    /// A key was disabled: recheck has something new to look at.
     pub(super) disabled: Notify,
 }
 
@@ -68,8 +68,8 @@ impl KeyPool {
     /// How each key stands, in the order in which projects and keys were added. A moment's picture.
     pub fn snapshot(&self) -> Vec<KeyReport> {
         let now = Instant::now();
-        let roster = self.shared.roster.lock();
-        roster
+        let registry = self.shared.registry.lock();
+        registry
             .projects
             .iter()
             .flat_map(|project| project.keys.iter().map(|entry| report(project, entry, now)))
@@ -79,11 +79,11 @@ impl KeyPool {
     /// Takes a key out of service until it is [enabled](Self::enable): no call uses it, and nobody looks whether it is good.
     /// Calls under way end as they would have. False: there is no such key.
     pub fn disable(&self, fingerprint: &Fingerprint) -> bool {
-        let mut roster = self.shared.roster.lock();
-        let Some((project, at)) = roster.find(*fingerprint) else { return false };
+        let mut registry = self.shared.registry.lock();
+        let Some((project, at)) = registry.find(*fingerprint) else { return false };
         project.keys[at].change(|health| health.disable_by_hand(Instant::now()));
         let slot = project.keys[at].slot.clone();
-        drop(roster);
+        drop(registry);
         warn_disabled(&slot, DisabledReason::ByHand);
         true
     }
@@ -91,12 +91,12 @@ impl KeyPool {
     /// Takes a key into service again, whoever has disabled it; what was held against it is forgotten. False: there is no
     /// such key.
     pub fn enable(&self, fingerprint: &Fingerprint) -> bool {
-        let mut roster = self.shared.roster.lock();
-        let Some((project, at)) = roster.find(*fingerprint) else { return false };
+        let mut registry = self.shared.registry.lock();
+        let Some((project, at)) = registry.find(*fingerprint) else { return false };
         project.keys[at].change(Health::enable);
         project.note();
         let slot = project.keys[at].slot.clone();
-        drop(roster);
+        drop(registry);
         tell_enabled(&slot);
         true
     }
@@ -107,32 +107,32 @@ impl KeyPool {
     ///
     /// The pool has it already.
     pub fn add(&self, key: Key) -> Result<(), ConfigError> {
-        let mut roster = self.shared.roster.lock();
-        add(&mut roster, key)?;
-        self.shared.projects.store(roster.projects.len(), Ordering::Relaxed);
+        let mut registry = self.shared.registry.lock();
+        add(&mut registry, key)?;
+        self.shared.projects.store(registry.projects.len(), Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes a key out for good. Calls under way end as they would have. A pool may be left without any: then it refuses
     /// what it is asked. False: there is no such key.
     pub fn remove(&self, fingerprint: &Fingerprint) -> bool {
-        let mut roster = self.shared.roster.lock();
-        let was_there = roster.remove(*fingerprint);
-        self.shared.projects.store(roster.projects.len(), Ordering::Relaxed);
+        let mut registry = self.shared.registry.lock();
+        let was_there = registry.remove(*fingerprint);
+        self.shared.projects.store(registry.projects.len(), Ordering::Relaxed);
         was_there
     }
 }
 
-fn add(roster: &mut Roster, key: Key) -> Result<(), ConfigError> {
-    if let Some((project, _)) = roster.find(key.fingerprint) {
+fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
+    if let Some((project, _)) = registry.find(key.fingerprint) {
         let (key, project) = (key.fingerprint, &project.home.name);
         return Err(ConfigError::new(format!("the key {key} is in the pool already, in project {project}")));
     }
-    roster.add(key);
+    registry.add(key);
     Ok(())
 }
 
-fn report(project: &Project, entry: &Entry, now: Instant) -> KeyReport {
+fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
     let mut models: Vec<ModelReport> = project
         .marks
         .iter(now)
@@ -157,7 +157,7 @@ fn report(project: &Project, entry: &Entry, now: Instant) -> KeyReport {
 }
 
 /// The worst that can be said of it.
-fn state(entry: &Entry, models: &[ModelReport], now: Instant) -> KeyState {
+fn state(entry: &KeyEntry, models: &[ModelReport], now: Instant) -> KeyState {
     if let Some(disabled) = entry.health.disabled {
         return KeyState::Disabled { reason: disabled.reason, since: now.saturating_duration_since(disabled.since) };
     }
@@ -169,29 +169,32 @@ fn state(entry: &Entry, models: &[ModelReport], now: Instant) -> KeyState {
     models.iter().map(|report| report.state).max_by_key(rank).unwrap_or(KeyState::Active)
 }
 
-pub(super) fn warn_disabled(slot: &Slot, reason: DisabledReason) {
+pub(super) fn warn_disabled(slot: &PooledKey, reason: DisabledReason) {
     let (key, name, project) = (&*slot.shown, slot.name.as_deref().unwrap_or_default(), &*slot.home.name);
     tracing::warn!(key, name, project, %reason, "a key is disabled");
 }
 
-pub(super) fn tell_enabled(slot: &Slot) {
+pub(super) fn tell_enabled(slot: &PooledKey) {
     let (key, name, project) = (&*slot.shown, slot.name.as_deref().unwrap_or_default(), &*slot.home.name);
     tracing::info!(key, name, project, "a key serves again");
 }
 
 impl Describe for KeyPool {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roster = self.shared.roster.lock();
-        let (keys, projects) = (roster.entries().count(), roster.projects.len());
+        let registry = self.shared.registry.lock();
+        let (keys, projects) = (registry.entries().count(), registry.projects.len());
         write!(f, "keys: {keys}; projects: {projects}")
     }
 }
 
 impl fmt::Debug for KeyPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let roster = self.shared.roster.lock();
-        let keys = roster.entries().count();
-        f.debug_struct("KeyPool").field("projects", &roster.projects.len()).field("keys", &keys).finish_non_exhaustive()
+        let registry = self.shared.registry.lock();
+        let keys = registry.entries().count();
+        f.debug_struct("KeyPool")
+            .field("projects", &registry.projects.len())
+            .field("keys", &keys)
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,20 +253,20 @@ impl KeyPoolBuilder {
     /// There is no key, a key is there twice, or no key is of the default project.
     pub fn build(self) -> Result<KeyPool, ConfigError> {
         let Self { keys, headroom, default_project, spread_creations } = self;
-        let mut roster = Roster::default();
-        keys.into_iter().try_for_each(|key| add(&mut roster, key))?;
-        if roster.projects.is_empty() {
+        let mut registry = Registry::default();
+        keys.into_iter().try_for_each(|key| add(&mut registry, key))?;
+        if registry.projects.is_empty() {
             return Err(ConfigError::new("a key pool without a key can serve nobody: add one"));
         }
-        if let Some(project) = default_project.as_ref().filter(|project| roster.project_named(project).is_none()) {
+        if let Some(project) = default_project.as_ref().filter(|project| registry.project_named(project).is_none()) {
             return Err(ConfigError::new(format!("no key is of the default project {project}")));
         }
         let shared = Shared {
             headroom,
             default_project,
             spread_creations,
-            projects: roster.projects.len().into(),
-            roster: Mutex::new(roster),
+            projects: registry.projects.len().into(),
+            registry: Mutex::new(registry),
             owners: Mutex::default(),
             disabled: Notify::new(),
         };

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use super::{KeyState, NAME, health::Use, pool::Shared, roster::Ask};
+use super::{KeyState, NAME, health::Use, pool::Shared, registry::Query};
 use crate::{
     error::{BoxError, Error},
     failure::{Failure, Kind},
@@ -15,12 +15,12 @@ const MAX_NAMED: usize = 8;
 const TRIAL: Duration = Duration::from_secs(1);
 
 /// No key can take a call.
-pub(super) fn nothing_left(shared: &Shared, ask: &Ask<'_>) -> BoxError {
+pub(super) fn nothing_left(shared: &Shared, ask: &Query<'_>) -> BoxError {
     let now = ask.now;
     let (mut states, mut keys, mut soonest) = (String::new(), 0, None::<Duration>);
-    let roster = shared.roster.lock();
+    let registry = shared.registry.lock();
     let may = |name: &str| ask.pinned.is_none_or(|pinned| *pinned == *name);
-    for project in roster.projects.iter().filter(|project| may(&project.home.name)) {
+    for project in registry.projects.iter().filter(|project| may(&project.home.name)) {
         let mark = project.marks.iter(now).find(|(model, _)| ask.pays && ***model == *ask.model).map(|(_, mark)| mark);
         for entry in &project.keys {
             let (state, back) = match (ask.usable(entry), entry.health.disabled, mark) {
@@ -44,7 +44,7 @@ pub(super) fn nothing_left(shared: &Shared, ask: &Ask<'_>) -> BoxError {
             }
         }
     }
-    drop(roster);
+    drop(registry);
     if keys > MAX_NAMED {
         let _ = write!(states, "; and {} more", keys - MAX_NAMED);
     }

@@ -11,11 +11,11 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
+    affinity::place,
     health::TrialId,
-    place::place,
     pool::Shared,
     refusal,
-    roster::{Ask, Candidate, Home, Slot, Tested},
+    registry::{Candidate, PooledKey, ProjectRef, Query, Tested},
     strip::strip,
 };
 use crate::{
@@ -28,22 +28,22 @@ use crate::{
 
 /// The service of [`KeyPoolLayer`](super::KeyPoolLayer).
 #[derive(Clone, Debug)]
-pub struct Keyed<S> {
+pub struct KeyPoolService<S> {
     inner: S,
     pool: Option<KeyPool>,
     /// The last call's model: most callers ask for the same again.
     model: Option<Arc<str>>,
 }
 
-crate::macros::accessors!(Keyed);
+crate::macros::accessors!(KeyPoolService);
 
-impl<S> Keyed<S> {
+impl<S> KeyPoolService<S> {
     pub(super) fn new(inner: S, pool: Option<KeyPool>) -> Self {
         Self { inner, pool, model: None }
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Keyed<S>
+impl<S, B, R> Service<Request<B>> for KeyPoolService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Error: Into<BoxError>,
@@ -71,7 +71,7 @@ where
 /// A call and its key.
 pub(super) struct Assigned {
     pub(super) shared: Arc<Shared>,
-    pub(super) slot: Arc<Slot>,
+    pub(super) slot: Arc<PooledKey>,
     pub(super) facts: Facts,
     _trial: Option<Trial>,
 }
@@ -91,22 +91,22 @@ pub(super) struct Facts {
 /// A key is put to the test by one call at a time. Dropped, it gives the test back.
 struct Trial {
     shared: Arc<Shared>,
-    slot: Arc<Slot>,
+    slot: Arc<PooledKey>,
     id: TrialId,
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(entry) = self.shared.roster.lock().entry(&self.slot) {
+        if let Some(entry) = self.shared.registry.lock().entry(&self.slot) {
             entry.health.end_trial(self.id);
         }
     }
 }
 
 impl Facts {
-    pub(super) fn ask<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Ask<'a> {
+    pub(super) fn ask<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
         let pinned = self.pinned.as_deref();
-        Ask { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
+        Query { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
     }
 }
 
@@ -133,7 +133,7 @@ where
         };
         strip(request);
         request.headers_mut().insert(name, value);
-        context::Context::update(request.extensions_mut(), |context| {
+        context::CallContext::update(request.extensions_mut(), |context| {
             context.set_project(slot.home.name.clone());
             context.set_may_move(may_move);
             context.set_choice(choice);
@@ -146,8 +146,8 @@ fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) 
 where
     B: Resend<Data = Bytes>,
 {
-    let context = context::Context::of(request);
-    let (shape, model) = match context.and_then(context::Context::call) {
+    let context = context::CallContext::of(request);
+    let (shape, model) = match context.and_then(context::CallContext::call) {
         Some(call) => (call.shape(), call.shared_model()),
         None => {
             let (shape, model) = Call::borrowed(request.method(), request.uri());
@@ -157,7 +157,8 @@ where
     };
     *last = model.clone();
     let model = model.unwrap_or_default();
-    let tokens = context.and_then(context::Context::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
+    let tokens =
+        context.and_then(context::CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let pinned = place(shared, request, shape, &model);
     let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
@@ -167,25 +168,25 @@ where
 }
 
 struct Chosen {
-    slot: Arc<Slot>,
+    slot: Arc<PooledKey>,
     trial: Option<Trial>,
     /// Another project could take it.
     may_move: bool,
 }
 
 /// The project that has the call wait least, and its next key; `None`: there is none.
-fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Ask<'_>) -> Option<Chosen> {
+fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Query<'_>) -> Option<Chosen> {
     // Whoever loses the key to another call between choosing and taking chooses again.
     for _ in 0..8 {
-        let draw = shared.roster.lock().draw(ask, ask.now, fastrand::f64);
+        let draw = shared.registry.lock().draw(ask, ask.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
-        let waits = |home: &Home| shared.wait(home, facts);
+        let waits = |home: &ProjectRef| shared.wait(home, facts);
         let home = match second {
             _ if draw.candidates <= 1 || !ask.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
             Some(second) if waits(&second).is_zero() => second,
             _ => least(shared, facts, ask).unwrap_or(first),
         };
-        if let Some((slot, on_trial)) = shared.roster.lock().take(&home, ask) {
+        if let Some((slot, on_trial)) = shared.registry.lock().take(&home, ask) {
             let trial = on_trial.map(|id| Trial { shared: shared.clone(), slot: slot.clone(), id });
             return Some(Chosen { slot, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
         }
@@ -194,8 +195,8 @@ fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Ask<'_>) -> Option<Chosen> 
 }
 
 /// Everybody is asked; the least wait wins, and of two that are the same the one that less speaks against.
-fn least(shared: &Shared, facts: &Facts, ask: &Ask<'_>) -> Option<Arc<Home>> {
-    let everybody = shared.roster.lock().everybody(ask, ask.now, fastrand::usize(..));
+fn least(shared: &Shared, facts: &Facts, ask: &Query<'_>) -> Option<Arc<ProjectRef>> {
+    let everybody = shared.registry.lock().everybody(ask, ask.now, fastrand::usize(..));
     let free = everybody.into_iter().filter(|candidate| candidate.cooling.is_zero());
     let asked = free.map(|Candidate { home, rank, .. }| ((shared.wait(&home, facts), rank), home));
     asked.min_by_key(|(wait, _)| *wait).map(|(_, home)| home)
@@ -203,7 +204,7 @@ fn least(shared: &Shared, facts: &Facts, ask: &Ask<'_>) -> Option<Arc<Home>> {
 
 impl Shared {
     /// How long a call would wait for its turn in a project.
-    pub(super) fn wait(&self, home: &Home, facts: &Facts) -> std::time::Duration {
+    pub(super) fn wait(&self, home: &ProjectRef, facts: &Facts) -> std::time::Duration {
         let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
             return std::time::Duration::ZERO;
         };

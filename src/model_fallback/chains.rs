@@ -13,7 +13,7 @@ use super::{
 use crate::{
     body::{Resend, in_memory},
     call::{Call, Operation},
-    context::Context,
+    context::CallContext,
     describe::Describe,
     error::ConfigError,
     failure::Failure,
@@ -29,9 +29,9 @@ const FAR: Duration = Duration::from_secs(86_400 * 365);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_gemini::model_fallback::{Chains, Reason};
+/// use tower_gemini::model_fallback::{FallbackChains, Reason};
 ///
-/// let chains = Chains::builder()
+/// let chains = FallbackChains::builder()
 ///     .chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.5-flash-lite"])
 ///     .larger("gemma-3-27b-it", ["gemini-2.5-flash"])
 ///     .on(Reason::ModelNotFound, true)
@@ -41,7 +41,7 @@ const FAR: Duration = Duration::from_secs(86_400 * 365);
 /// # Ok::<_, tower_gemini::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Chains {
+pub struct FallbackChains {
     shared: Arc<Shared>,
 }
 
@@ -68,13 +68,13 @@ pub(super) struct Model {
     pub(super) header: HeaderValue,
 }
 
-impl Chains {
+impl FallbackChains {
     /// How long a chain stays on a fallback by default.
     pub const STICKY: Duration = Duration::from_secs(30);
 
-    /// Chains of your own: there are no others.
-    pub fn builder() -> ChainsBuilder {
-        ChainsBuilder::default()
+    /// FallbackChains of your own: there are no others.
+    pub fn builder() -> FallbackChainsBuilder {
+        FallbackChainsBuilder::default()
     }
 
     /// Where each chain stands, in the order in which they were given.
@@ -85,7 +85,7 @@ impl Chains {
 
     /// The chain of a call, if it asks a model that has one to generate.
     pub(super) fn of_call<B: Resend<Data = Bytes>>(&self, request: &Request<B>) -> Option<&Arc<Chain>> {
-        if let Some(call) = Context::of(request).and_then(Context::call) {
+        if let Some(call) = CallContext::of(request).and_then(CallContext::call) {
             return self.of(call.operation(), call.model()?);
         }
         let (shape, model) = Call::borrowed(request.method(), request.uri());
@@ -113,7 +113,7 @@ impl Chains {
     }
 }
 
-impl Describe for Chains {
+impl Describe for FallbackChains {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (nth, chain) in self.shared.chains.iter().enumerate() {
             f.write_str(if nth > 0 { "; " } else { "" })?;
@@ -130,7 +130,7 @@ impl Describe for Chains {
     }
 }
 
-impl fmt::Debug for Chains {
+impl fmt::Debug for FallbackChains {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.snapshot()).finish()
     }
@@ -229,10 +229,10 @@ impl ChainReport {
     }
 }
 
-/// Settings of [`Chains`].
+/// Settings of [`FallbackChains`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct ChainsBuilder {
+pub struct FallbackChainsBuilder {
     chains: Vec<(String, Vec<String>)>,
     larger: Vec<(String, Vec<String>)>,
     reasons: Reasons,
@@ -240,14 +240,14 @@ pub struct ChainsBuilder {
     strip: bool,
 }
 
-impl Default for ChainsBuilder {
+impl Default for FallbackChainsBuilder {
     fn default() -> Self {
         let (chains, larger, reasons) = Default::default();
-        Self { chains, larger, reasons, sticky: Chains::STICKY, strip: false }
+        Self { chains, larger, reasons, sticky: FallbackChains::STICKY, strip: false }
     }
 }
 
-impl ChainsBuilder {
+impl FallbackChainsBuilder {
     /// Each model in it, by name.
     pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
         let chains = self.chains.iter().chain(&self.larger);
@@ -278,7 +278,7 @@ impl ChainsBuilder {
     }
 
     /// How long calls stay on the fallback before one of them probes the first choice. Zero: each call begins with the
-    /// first choice. Default: [`STICKY`](Chains::STICKY), 30 s.
+    /// first choice. Default: [`STICKY`](FallbackChains::STICKY), 30 s.
     pub fn sticky(mut self, duration: Duration) -> Self {
         self.sticky = duration;
         self
@@ -297,7 +297,7 @@ impl ChainsBuilder {
     ///
     /// For a chain without a next model, a model that is twice in one, a second chain of the same model, and a name that
     /// cannot stand in a path.
-    pub fn build(self) -> Result<Chains, ConfigError> {
+    pub fn build(self) -> Result<FallbackChains, ConfigError> {
         let Self { chains, larger, reasons, sticky, strip } = self;
         let sticky = sticky.min(FAR);
         let mut built: Vec<(Vec<Model>, usize)> = Vec::new();
@@ -327,7 +327,7 @@ impl ChainsBuilder {
         }
         let chain = |(models, larger)| Arc::new(Chain { models, larger, sticky: Mutex::new(Sticky::new(sticky)) });
         let chains = built.into_iter().map(chain).collect();
-        Ok(Chains { shared: Arc::new(Shared { reasons, strip, chains, by_model }) })
+        Ok(FallbackChains { shared: Arc::new(Shared { reasons, strip, chains, by_model }) })
     }
 }
 

@@ -2,19 +2,19 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{Chains, ModelFallback};
+use super::{FallbackChains, ModelFallback};
 use crate::describe::{Describe, LEFT_OUT};
 
 /// Asks another model where one has failed. See the [module](super) for when and which.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ModelFallbackLayer {
-    chains: Option<Chains>,
+    chains: Option<FallbackChains>,
 }
 
 impl ModelFallbackLayer {
     /// Moves along these chains. All layers and services of one handle share what it knows.
-    pub fn new(chains: Chains) -> Self {
+    pub fn new(chains: FallbackChains) -> Self {
         Self { chains: Some(chains) }
     }
 
@@ -24,7 +24,7 @@ impl ModelFallbackLayer {
     }
 
     /// The handle. `None` where it is disabled.
-    pub fn chains(&self) -> Option<&Chains> {
+    pub fn chains(&self) -> Option<&FallbackChains> {
         self.chains.as_ref()
     }
 }

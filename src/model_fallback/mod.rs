@@ -19,11 +19,11 @@
 //!
 //! # When
 //!
-//! The table is at [`Reason`]; each row can be switched by [`ChainsBuilder::on`]. Apart from it:
+//! The table is at [`Reason`]; each row can be switched by [`FallbackChainsBuilder::on`]. Apart from it:
 //!
 //! | what has happened | what becomes of the call |
 //! |---|---|
-//! | the context is too long for the model that was asked for | it goes along [`larger`](ChainsBuilder::larger), if there are any |
+//! | the context is too long for the model that was asked for | it goes along [`larger`](FallbackChainsBuilder::larger), if there are any |
 //! | a layer inside does not let it out to a next model: too long, not listed | that model is skipped |
 //! | a next model calls it too long, or does not exist | that model is skipped |
 //! | a next model calls the request wrong | the one that was asked for is asked, if it was not yet; else the first failure goes back |
@@ -38,14 +38,14 @@
 //! use tower_gemini::{
 //!     ClassifyLayer, ModelFallbackLayer, RetryLayer,
 //!     emulator::{Emulator, Trouble, When},
-//!     model_fallback::{Chains, ModelUsed},
+//!     model_fallback::{FallbackChains, ModelUsed},
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
 //! let upstream = Emulator::builder().trouble(When::always().model("gemini-2.5-pro"), Trouble::overloaded()).build();
 //!
-//! let chains = Chains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.5-flash-lite"]).build()?;
+//! let chains = FallbackChains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.5-flash-lite"]).build()?;
 //! let gemini = ServiceBuilder::new()
 //!     .layer(ModelFallbackLayer::new(chains.clone()))
 //!     .layer(RetryLayer::default())
@@ -66,13 +66,13 @@
 //! # }
 //! ```
 //!
-//! Chains of your own taste:
+//! FallbackChains of your own taste:
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_gemini::{ModelFallbackLayer, model_fallback::{Chains, Reason}};
+//! use tower_gemini::{ModelFallbackLayer, model_fallback::{FallbackChains, Reason}};
 //!
-//! let chains = Chains::builder()
+//! let chains = FallbackChains::builder()
 //!     .chain("gemini-3-pro-preview", ["gemini-2.5-pro", "gemini-2.5-flash"])
 //!     // Thoughts and levels of thinking that 2.5 does not take are left out, instead of 2.5.
 //!     .strip(true)
@@ -102,7 +102,7 @@
 //! | `thinkingBudget: 0`, `reasoning_effort: "none"` | Pro models from 2.5 on, which cannot stop thinking | yes |
 //! | a function call without `thoughtSignature`, the first of its turn | generations from 3 on | no |
 //!
-//! Such a model is skipped; with [`strip`](ChainsBuilder::strip) the member is cut out of the JSON, and every other byte stays
+//! Such a model is skipped; with [`strip`](FallbackChainsBuilder::strip) the member is cut out of the JSON, and every other byte stays
 //! as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; against a model whose name does
 //! not say it (`gemini-flash-latest`, `gemma-3-27b-it`) nothing is held. Both dialects are read, Gemini's and OpenAI's, in
 //! camelCase and in snake_case.
@@ -110,16 +110,16 @@
 //! # Staying
 //!
 //! When the first choice has failed for everybody and another model has answered, the chain stays with that one: for
-//! [`sticky`](ChainsBuilder::sticky), counted from the last time that the first choice is known to have failed. A fallback
+//! [`sticky`](FallbackChainsBuilder::sticky), counted from the last time that the first choice is known to have failed. A fallback
 //! that fails as well moves the chain on; after the last one come those before it, the first choice too, so that a call finds
 //! whoever is back. An answer of the first choice brings all calls back to it. Nobody stays anywhere for what may be one
 //! request's own: too long a context, an empty answer, the same 500 twice, a time that ran out (504 and 499 included), a
 //! turn at the local limiter that would come too late. If it is everybody's, the breaker opens, and that counts. A probe
-//! that has not ended after another [`sticky`](ChainsBuilder::sticky) is not waited for: the next call is one, too.
+//! that has not ended after another [`sticky`](FallbackChainsBuilder::sticky) is not waited for: the next call is one, too.
 //!
 //! # Defaults
 //!
-//! No chains: none can be guessed. [`Chains::STICKY`], 30 s: longer than an open breaker (10 s), shorter than the minutes
+//! No chains: none can be guessed. [`FallbackChains::STICKY`], 30 s: longer than an open breaker (10 s), shorter than the minutes
 //! that an overload lasts. The reasons as in the table at [`Reason`]. Nothing is stripped.
 //!
 //! # Costs
@@ -151,8 +151,8 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call, the deadline and the attempts made before; of [`Outcome`](crate::Outcome)
-//! the failure, what was sent and the attempts. Writes [`Context::models_left`](crate::Context::models_left); for another
+//! Reads of [`CallContext`](crate::CallContext) the call, the deadline and the attempts made before; of [`Outcome`](crate::Outcome)
+//! the failure, what was sent and the attempts. Writes [`CallContext::models_left`](crate::CallContext::models_left); for another
 //! model it says the call and the attempts anew, and forgets what was said of the model before. Writes
 //! [`Outcome::model`](crate::Outcome::model), [`Outcome::attempts`](crate::Outcome::attempts), the header `x-gemini-model`
 //! and [`ModelUsed`]. The body has to be [`Resend`](crate::body::Resend), and to be made of `Bytes`: `ReplayBody` and
@@ -173,7 +173,7 @@ mod used;
 mod walk;
 
 pub use self::{
-    chains::{ChainReport, Chains, ChainsBuilder},
+    chains::{ChainReport, FallbackChains, FallbackChainsBuilder},
     future::ResponseFuture,
     layer::ModelFallbackLayer,
     reason::Reason,

@@ -2,12 +2,12 @@
 
 use std::{fmt, time::Duration};
 
-use crate::failure::{Clock, Failure, Fault, Kind};
+use crate::failure::{Failure, Fault, Kind, TimeoutKind};
 
 /// Nobody waits longer than that for a quota, so that it is as good as a day's.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Why a call is moved to the next model. Each can be switched by [`ChainsBuilder::on`](super::ChainsBuilder::on).
+/// Why a call is moved to the next model. Each can be switched by [`FallbackChainsBuilder::on`](super::FallbackChainsBuilder::on).
 ///
 /// | reason | what has happened | by default |
 /// |---|---|---|
@@ -23,7 +23,7 @@ const LONG: Duration = Duration::from_secs(300);
 /// | `ModelNotFound` | there is no such model, or not for this method: a mistake that should be seen | off |
 ///
 /// Other failures never move a call: another model is behind the same connection, takes the same key, and reads the same
-/// request. Too long a context moves it along [`larger`](super::ChainsBuilder::larger) models only.
+/// request. Too long a context moves it along [`larger`](super::FallbackChainsBuilder::larger) models only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -60,7 +60,7 @@ impl Reason {
     pub(super) fn of(failure: &Failure) -> Option<Self> {
         let is_long = failure.hint().is_some_and(|hint| hint.delay() > LONG);
         match (failure.kind(), failure.fault()) {
-            (Kind::Timeout(Clock::Attempt | Clock::FirstContent), _) => Some(Self::Timeout),
+            (Kind::Timeout(TimeoutKind::Attempt | TimeoutKind::FirstContent), _) => Some(Self::Timeout),
             (Kind::CircuitOpen, _) => Some(Self::CircuitOpen),
             (Kind::QuotaDay, _) => Some(Self::QuotaDay),
             (Kind::QuotaZero, _) => Some(Self::QuotaZero),

@@ -5,7 +5,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{Chains, ResponseFuture, walk::Walk};
+use super::{FallbackChains, ResponseFuture, walk::Walk};
 use crate::{
     body::{Resend, in_memory},
     error::BoxError,
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct ModelFallback<S> {
     pub(super) inner: S,
-    pub(super) chains: Option<Chains>,
+    pub(super) chains: Option<FallbackChains>,
 }
 
 crate::macros::accessors!(ModelFallback);

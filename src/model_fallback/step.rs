@@ -63,7 +63,7 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::failure::Clock;
+    use crate::failure::TimeoutKind;
 
     #[test]
     fn the_table() {
@@ -79,8 +79,8 @@ mod tests {
             (Kind::Cancelled, Next, Next, Next, false),
             (Kind::EmptyResponse, Next, Next, Next, false),
             (Kind::EmptyMalformedFunctionCall, Next, Next, Next, false),
-            (Kind::Timeout(Clock::Attempt), Next, Next, Next, false),
-            (Kind::Timeout(Clock::FirstContent), Next, Next, Next, false),
+            (Kind::Timeout(TimeoutKind::Attempt), Next, Next, Next, false),
+            (Kind::Timeout(TimeoutKind::FirstContent), Next, Next, Next, false),
             (Kind::CircuitOpen, Next, Next, Next, true),
             (Kind::QuotaDay, Next, Next, Next, true),
             (Kind::QuotaZero, Next, Next, Next, true),
@@ -105,9 +105,8 @@ mod tests {
             (Kind::Reset, Back, Back, Back, false),
             (Kind::Transport, Back, Back, Back, false),
             (Kind::StreamCut, Back, Back, Back, false),
-            (Kind::Timeout(Clock::Idle), Back, Back, Back, false),
-            (Kind::Timeout(Clock::Total), Back, Back, Back, false),
-            (Kind::TotalDeadline, Back, Back, Back, false),
+            (Kind::Timeout(TimeoutKind::Idle), Back, Back, Back, false),
+            (Kind::Timeout(TimeoutKind::Total), Back, Back, Back, false),
             (Kind::KeysDisabled, Back, Back, Back, false),
             (Kind::BodyTooLarge, Back, Back, Back, false),
             (Kind::BadRequest, Back, Back, Back, false),
@@ -124,7 +123,7 @@ mod tests {
             assert_eq!(step(reasons, &late, true, true), Back, "{kind}");
             assert_eq!(step(reasons, &late, true, false), Back, "{kind}");
         }
-        let timeout = Failure::timeout(Clock::FirstContent, Duration::from_secs(1));
+        let timeout = Failure::timeout(TimeoutKind::FirstContent, Duration::from_secs(1));
         assert_eq!(step(Reasons::default(), &timeout, true, true), Next);
     }
 
@@ -133,7 +132,7 @@ mod tests {
         let kinds = [
             (Reason::Model, Kind::Overloaded),
             (Reason::Service, Kind::ServerError),
-            (Reason::Timeout, Kind::Timeout(Clock::Attempt)),
+            (Reason::Timeout, Kind::Timeout(TimeoutKind::Attempt)),
             (Reason::CircuitOpen, Kind::CircuitOpen),
             (Reason::QuotaDay, Kind::QuotaDay),
             (Reason::QuotaZero, Kind::QuotaZero),

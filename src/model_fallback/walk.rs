@@ -10,7 +10,7 @@ use http::{
 use tokio::time::Instant;
 
 use super::{
-    Chains, ModelUsed, NAME,
+    FallbackChains, ModelUsed, NAME,
     chains::{Chain, Lease},
     features::{Fit, Rejected},
     kept::{Kept, Worth, keep},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{Resend, clone_request, in_memory},
     call::Call,
-    context::{Context, MODEL_HEADER, Outcome},
+    context::{CallContext, MODEL_HEADER, Outcome},
     error::{BoxError, Error},
     failure::{Failure, Fault},
     resource::Resource,
@@ -29,7 +29,7 @@ use crate::{
 
 /// What is known of a call while it is under way.
 pub(super) struct Walk<B, R> {
-    chains: Chains,
+    chains: FallbackChains,
     chain: Arc<Chain>,
     /// As it came. None: it goes nowhere else.
     request: Option<Request<B>>,
@@ -59,7 +59,12 @@ pub(super) enum Next<B, R> {
 
 impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// A call begins: what is sent first.
-    pub(super) fn begin(chains: &Chains, chain: &Arc<Chain>, request: Request<B>, body: &[u8]) -> (Self, Request<B>) {
+    pub(super) fn begin(
+        chains: &FallbackChains,
+        chain: &Arc<Chain>,
+        request: Request<B>,
+        body: &[u8],
+    ) -> (Self, Request<B>) {
         let mut walk = Self {
             chains: chains.clone(),
             chain: chain.clone(),
@@ -67,7 +72,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             route: Route::nowhere(),
             at: 0,
             before: Vec::new(),
-            attempts: Context::of(&request).map_or(0, Context::attempt),
+            attempts: CallContext::of(&request).map_or(0, CallContext::attempt),
             sent: false,
             kept: None,
             start: None,
@@ -92,7 +97,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         let mut first = request;
         let left = walk.route.left();
         if left > 0 {
-            Context::update(first.extensions_mut(), |context| context.set_models_left(left));
+            CallContext::update(first.extensions_mut(), |context| context.set_models_left(left));
         }
         (walk, first)
     }
@@ -213,7 +218,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
 
     /// The request to the next model that takes it, in time.
     fn next_request(&mut self) -> Option<Request<B>> {
-        let deadline = Context::of(self.request.as_ref()?).and_then(Context::deadline);
+        let deadline = CallContext::of(self.request.as_ref()?).and_then(CallContext::deadline);
         if deadline.is_some_and(|deadline| deadline.remaining(Instant::now()).is_zero()) {
             return None;
         }
@@ -232,7 +237,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     fn request_to(&self, at: usize) -> Option<Request<B>> {
         let original = self.request.as_ref()?;
         let body = in_memory(original.body())?;
-        let call = match Context::of(original).and_then(Context::call) {
+        let call = match CallContext::of(original).and_then(CallContext::call) {
             Some(call) => call.clone(),
             None => Call::new(original.method(), original.uri()).read_body(&body),
         };
@@ -242,7 +247,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             self.rewrite(&mut request, name, body, &call)?;
         }
         let (call, left) = (call.with_model(name.clone()), self.route.left());
-        Context::update(request.extensions_mut(), |context| context.turn_to(call, self.attempts, left));
+        CallContext::update(request.extensions_mut(), |context| context.turn_to(call, self.attempts, left));
         Some(request)
     }
 

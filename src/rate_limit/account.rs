@@ -49,14 +49,14 @@ pub(super) struct Calendar {
 
 /// What was taken, to be corrected or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Receipt {
+pub(super) struct Charge {
     /// Where it is charged; `None` while it is only set aside.
     position: Option<Position>,
     amount: Amount,
     day: u32,
 }
 
-impl Receipt {
+impl Charge {
     /// Whether it is charged, and not only set aside.
     pub(super) fn is_sent(&self) -> bool {
         self.position.is_some()
@@ -85,51 +85,51 @@ impl Account {
 
     /// Takes all of it, or nothing and says when to ask again. It is sent at once.
     #[inline]
-    pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
+    pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Charge, Instant> {
         let amount = self.reserve(now, amount, calendar)?;
         let position = Some(self.window.charge(now, amount));
-        Ok(Receipt { position, amount, day: self.day.number })
+        Ok(Charge { position, amount, day: self.day.number })
     }
 
     /// Takes all of it, or nothing and says when to ask again. It counts from now on, for a minute from [`Self::send`].
-    pub(super) fn hold(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Receipt, Instant> {
+    pub(super) fn hold(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Charge, Instant> {
         let amount = self.reserve(now, amount, calendar)?;
         self.window.hold(amount);
         self.day.held += amount.requests;
-        Ok(Receipt { position: None, amount, day: self.day.number })
+        Ok(Charge { position: None, amount, day: self.day.number })
     }
 
     /// What was set aside is sent now.
-    pub(super) fn send(&mut self, now: Instant, receipt: Receipt, calendar: Calendar) -> Receipt {
-        if receipt.position.is_some() {
-            return receipt;
+    pub(super) fn send(&mut self, now: Instant, charge: Charge, calendar: Calendar) -> Charge {
+        if charge.position.is_some() {
+            return charge;
         }
         self.catch_up(now, calendar);
-        self.window.release(receipt.amount);
-        self.day.held = self.day.held.saturating_sub(receipt.amount.requests);
-        Receipt { position: Some(self.window.charge(now, receipt.amount)), day: self.day.number, ..receipt }
+        self.window.release(charge.amount);
+        self.day.held = self.day.held.saturating_sub(charge.amount.requests);
+        Charge { position: Some(self.window.charge(now, charge.amount)), day: self.day.number, ..charge }
     }
 
     /// Corrects what was sent: `tokens` is what it really cost. Says whether that makes room.
-    pub(super) fn settle(&mut self, receipt: Receipt, tokens: u64) -> bool {
-        let Some(position) = receipt.position else { return false };
-        let after = Amount { tokens, ..receipt.amount };
-        self.window.correct(position, receipt.amount, after);
-        tokens < receipt.amount.tokens
+    pub(super) fn settle(&mut self, charge: Charge, tokens: u64) -> bool {
+        let Some(position) = charge.position else { return false };
+        let after = Amount { tokens, ..charge.amount };
+        self.window.correct(position, charge.amount, after);
+        tokens < charge.amount.tokens
     }
 
     /// Gives back what was taken: it never reached the upstream, or does not count there.
-    pub(super) fn refund(&mut self, receipt: Receipt) {
-        let requests = receipt.amount.requests;
-        match receipt.position {
-            Some(position) => self.window.correct(position, receipt.amount, Amount::default()),
+    pub(super) fn refund(&mut self, charge: Charge) {
+        let requests = charge.amount.requests;
+        match charge.position {
+            Some(position) => self.window.correct(position, charge.amount, Amount::default()),
             None => {
-                self.window.release(receipt.amount);
+                self.window.release(charge.amount);
                 self.day.held = self.day.held.saturating_sub(requests);
             }
         }
         // What was only set aside has moved on with the days.
-        if receipt.position.is_none() || receipt.day == self.day.number {
+        if charge.position.is_none() || charge.day == self.day.number {
             self.day.used = self.day.used.saturating_sub(requests);
         }
     }
@@ -390,11 +390,11 @@ mod tests {
         let pacer = Pacer::new(Pacing::Smooth { burst: NonZeroU32::new(2).unwrap() });
         let limits = Limits::new().requests_per_minute(60).input_tokens_per_minute(15);
         let mut account = Account::new(limits, pacer, calendar, now);
-        let receipt = account.take(now, ONE, calendar).unwrap();
+        let charge = account.take(now, ONE, calendar).unwrap();
         for _ in 0..10 {
             assert_eq!(account.take(now, ONE, calendar), Err(now + WINDOW));
         }
-        assert!(account.settle(receipt, 5));
+        assert!(account.settle(charge, 5));
         // The burst's second turn is still there, and the third is not.
         account.take(now, ONE, calendar).unwrap();
         let even = WINDOW / 60;

@@ -13,10 +13,10 @@ use tower_service::Service;
 
 use super::{
     RateLimitBody,
-    booking::Booking,
-    desk::{Refusal, Until},
+    queue::{Refusal, Until},
     refusal,
-    turn::{Called, Turn},
+    reservation::Reservation,
+    waiting::{Called, Waiting},
 };
 use crate::{
     body::GuardedBody,
@@ -37,20 +37,20 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
-        Calling { #[pin] future: F, booking: Option<Booking> },
+        Calling { #[pin] future: F, reservation: Option<Reservation> },
         // In a box: most calls never wait, and are smaller for it.
-        Waiting { turn: Pin<Box<Turn<S, B>>> },
+        Waiting { turn: Pin<Box<Waiting<S, B>>> },
         Refused { error: Option<BoxError> },
     }
 }
 
 impl<S, B, F> ResponseFuture<S, B, F> {
     #[inline]
-    pub(super) fn calling(future: F, booking: Option<Booking>) -> Self {
-        Self { state: State::Calling { future, booking } }
+    pub(super) fn calling(future: F, reservation: Option<Reservation>) -> Self {
+        Self { state: State::Calling { future, reservation } }
     }
 
-    pub(super) fn waiting(turn: Turn<S, B>) -> Self {
+    pub(super) fn waiting(turn: Waiting<S, B>) -> Self {
         Self { state: State::Waiting { turn: Box::pin(turn) } }
     }
 
@@ -81,12 +81,12 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let StateProj::Calling { future, booking } = self.as_mut().project().state.project() {
+        if let StateProj::Calling { future, reservation } = self.as_mut().project().state.project() {
             let result = ready!(future.poll(cx));
-            return Poll::Ready(match (result, booking.take()) {
+            return Poll::Ready(match (result, reservation.take()) {
                 (Ok(response), None) => Ok(response.map(GuardedBody::unguarded)),
-                (Ok(response), Some(booking)) => Ok(answered(response, booking)),
-                (Err(error), booking) => Err(failed(error.into(), booking)),
+                (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
+                (Err(error), reservation) => Err(failed(error.into(), reservation)),
             });
         }
         ready!(self.as_mut().poll_turn(cx))?;
@@ -103,7 +103,7 @@ where
     #[inline(never)]
     fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut state = self.project().state;
-        let Called { mut inner, request, booking, place } = match state.as_mut().project() {
+        let Called { mut inner, request, reservation, place } = match state.as_mut().project() {
             StateProj::Calling { .. } => return Poll::Ready(Ok(())),
             StateProj::Waiting { turn } => ready!(turn.as_mut().poll(cx))?,
             StateProj::Refused { error } => {
@@ -112,14 +112,14 @@ where
         };
         let future = inner.call(request);
         drop(place);
-        state.set(State::Calling { future, booking: Some(booking) });
+        state.set(State::Calling { future, reservation: Some(reservation) });
         Poll::Ready(Ok(()))
     }
 }
 
-/// The answer as it goes back, with the booking corrected by what it says.
+/// The answer as it goes back, with the reservation corrected by what it says.
 #[inline]
-fn answered<R: Body>(response: Response<R>, booking: Booking) -> Response<RateLimitBody<R>> {
+fn answered<R: Body>(response: Response<R>, reservation: Reservation) -> Response<RateLimitBody<R>> {
     if response.extensions().is_empty() && response.status().is_success() {
         // It stays charged as it is: nobody has counted what it costs.
         return response.map(GuardedBody::unguarded);
@@ -132,15 +132,15 @@ fn answered<R: Body>(response: Response<R>, booking: Booking) -> Response<RateLi
     let settlement = match (failure, said.and_then(Outcome::usage)) {
         (Some(failure), _) if failure.fault() == Fault::Quota => {
             let now = Instant::now();
-            booking.refused(now, read(&failure, now));
+            reservation.refused(now, read(&failure, now));
             None
         }
         // Nothing is charged to what does not exist.
         (Some(failure), _) if failure.kind() == Kind::ModelNotFound => {
-            booking.refund();
+            reservation.refund();
             None
         }
-        (_, Some(usage)) => Some(booking.settle_by(usage.clone())),
+        (_, Some(usage)) => Some(reservation.settle_by(usage.clone())),
         (_, None) => None,
     };
     response.map(|body| match settlement {
@@ -150,11 +150,11 @@ fn answered<R: Body>(response: Response<R>, booking: Booking) -> Response<RateLi
 }
 
 /// What was not sent is given back.
-fn failed(error: BoxError, booking: Option<Booking>) -> BoxError {
-    if let Some(booking) = booking
+fn failed(error: BoxError, reservation: Option<Reservation>) -> BoxError {
+    if let Some(reservation) = reservation
         && !Outcome::of_error(&error).was_sent()
     {
-        booking.refund();
+        reservation.refund();
     }
     error
 }

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::{
     Amount, Pacing,
     account::{Account, Calendar, DIMENSIONS},
-    desk::Desk,
     key::{Key, Named},
     pacing::Pacer,
+    queue::ScopeQueue,
 };
 use crate::{
     clock,
@@ -63,12 +63,12 @@ struct Shared {
     calendar: Calendar,
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
-    overflow: Arc<Desk>,
+    overflow: Arc<ScopeQueue>,
 }
 
 #[derive(Default)]
 struct Shard {
-    desks: HashMap<Key, Arc<Desk>>,
+    queues: HashMap<Key, Arc<ScopeQueue>>,
     /// Whether any scope that belongs here has ever been counted with the others.
     overflowed: bool,
     swept: Option<Instant>,
@@ -91,12 +91,12 @@ impl Limiter {
         let now = Instant::now();
         let amount = Amount { requests: 1, tokens };
         let shard = self.shard(scope).lock();
-        let known = shard.desks.get(scope as &dyn Named).cloned();
-        let is_full = shard.desks.len() >= MAX_SCOPES / SHARDS && !self.shared.settings.names(scope);
+        let known = shard.queues.get(scope as &dyn Named).cloned();
+        let is_full = shard.queues.len() >= MAX_SCOPES / SHARDS && !self.shared.settings.names(scope);
         drop(shard);
         let is_no_name = scope.project().len() + scope.model().len() > MAX_NAME;
         match known {
-            Some(desk) => desk.headroom(now, amount),
+            Some(queue) => queue.headroom(now, amount),
             None if is_full || is_no_name => self.shared.overflow.headroom(now, amount),
             // Nobody has asked for it yet: what its limits say.
             None => {
@@ -111,14 +111,14 @@ impl Limiter {
     /// that is kept apart are one, of the project and the model `others`.
     pub fn snapshot(&self) -> Vec<ScopeReport> {
         let now = Instant::now();
-        let desks = self.shared.shards.iter().flat_map(|shard| {
+        let queues = self.shared.shards.iter().flat_map(|shard| {
             let shard = shard.lock();
-            shard.desks.values().map(|desk| (desk.scope().clone(), desk.clone())).collect::<Vec<_>>()
+            shard.queues.values().map(|queue| (queue.scope().clone(), queue.clone())).collect::<Vec<_>>()
         });
         let overflow = Some(&self.shared.overflow).filter(|overflow| !overflow.is_forgettable(now));
-        let desks = desks.chain(overflow.map(|overflow| (overflow.scope().clone(), overflow.clone())));
-        let report = |(scope, desk): (Scope, Arc<Desk>)| {
-            desk.read(now, |account, waiting| ScopeReport {
+        let queues = queues.chain(overflow.map(|overflow| (overflow.scope().clone(), overflow.clone())));
+        let report = |(scope, queue): (Scope, Arc<ScopeQueue>)| {
+            queue.read(now, |account, waiting| ScopeReport {
                 scope,
                 dimensions: DIMENSIONS.map(|dimension| DimensionReport {
                     dimension,
@@ -130,7 +130,7 @@ impl Limiter {
                 waiting,
             })
         };
-        desks.map(report).collect()
+        queues.map(report).collect()
     }
 
     /// The longest that a call of this model's waits.
@@ -148,18 +148,18 @@ impl Limiter {
     }
 
     /// Where the calls of a scope are admitted.
-    pub(super) fn desk(&self, project: &str, model: &str, now: Instant) -> Arc<Desk> {
+    pub(super) fn queue(&self, project: &str, model: &str, now: Instant) -> Arc<ScopeQueue> {
         let (named, shared) = ((project, model), &*self.shared);
         if project.len() + model.len() > MAX_NAME {
             return shared.overflow.clone();
         }
         let mut shard = self.shard(&named).lock();
-        if let Some(desk) = shard.desks.get(&named as &dyn Named) {
-            return desk.clone();
+        if let Some(queue) = shard.queues.get(&named as &dyn Named) {
+            return queue.clone();
         }
         let scope = Scope::new(project, model);
         let is_named = shared.settings.names(&scope);
-        if shard.desks.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) && !is_named {
+        if shard.queues.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) && !is_named {
             shard.overflowed = true;
             return shared.overflow.clone();
         }
@@ -168,9 +168,9 @@ impl Limiter {
             // It may have been counted there so far.
             account = shared.overflow.heir(now, account);
         }
-        let desk = Arc::new(Desk::new(scope.clone(), account, shared.calendar));
-        shard.desks.insert(Key(scope), desk.clone());
-        desk
+        let queue = Arc::new(ScopeQueue::new(scope.clone(), account, shared.calendar));
+        shard.queues.insert(Key(scope), queue.clone());
+        queue
     }
 
     fn shard(&self, named: &dyn Named) -> &Mutex<Shard> {
@@ -187,9 +187,9 @@ impl Shard {
             return false;
         }
         self.swept = Some(now);
-        let before = self.desks.len();
-        self.desks.retain(|_, desk| Arc::strong_count(desk) > 1 || !desk.is_forgettable(now));
-        self.desks.len() < before
+        let before = self.queues.len();
+        self.queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.is_forgettable(now));
+        self.queues.len() < before
     }
 }
 
@@ -223,7 +223,7 @@ impl Default for Limiter {
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scopes: usize = self.shared.shards.iter().map(|shard| shard.lock().desks.len()).sum();
+        let scopes: usize = self.shared.shards.iter().map(|shard| shard.lock().queues.len()).sum();
         f.debug_struct("Limiter").field("settings", &self.shared.settings).field("scopes", &scopes).finish()
     }
 }
@@ -299,7 +299,7 @@ impl LimiterBuilder {
         self.max_wait(Duration::ZERO)
     }
 
-    /// The project of calls whose [`Context`](crate::Context) names none. Default: `default`.
+    /// The project of calls whose [`CallContext`](crate::CallContext) names none. Default: `default`.
     pub fn project(mut self, project: impl Into<Arc<str>>) -> Self {
         self.project = project.into();
         self
@@ -317,7 +317,7 @@ impl LimiterBuilder {
         let calendar = Calendar { wall: clock::wall(), at: now };
         let scope = Scope::new("others", "others");
         let account = Account::new(self.strictest(), Pacer::new(self.pacing), calendar, now);
-        let overflow = Arc::new(Desk::new(scope, account, calendar));
+        let overflow = Arc::new(ScopeQueue::new(scope, account, calendar));
         let (hasher, shards) = (RandomState::new(), Default::default());
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
     }

@@ -85,7 +85,7 @@
 //! | [`pacing`](LimiterBuilder::pacing) | [`Pacing::Burst`] | an idle program's first calls need not wait |
 //! | a charge counts for | 60.25 s | a request that is slow on the way must not meet the next minute's |
 //! | charges share an entry within | 0.25 s | bounds a scope's memory, and costs at most 0.4 % of the limit |
-//! | cost of a request | its body's bytes / 3 | unless [`Context::token_cost`](crate::Context::token_cost) says it |
+//! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) says it |
 //! | scopes kept apart | 16,384, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one account, under the least limit of any project; but for models that the settings name |
 //!
 //! # Costs
@@ -127,37 +127,37 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call, the project, the token cost, the deadline, and whether it may move to
+//! Reads of [`CallContext`](crate::CallContext) the call, the project, the token cost, the deadline, and whether it may move to
 //! another project; of [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage. Says
-//! [`Retry::Now`](crate::context::Retry::Now) to a call that may move; adds to the [`Tally`](crate::context::Tally).
+//! [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) to a call that may move; adds to the [`Tally`](crate::context::Tally).
 
 mod account;
-mod booking;
 mod bound;
-mod desk;
 mod future;
 mod key;
 mod layer;
 mod limiter;
 mod observe;
 mod pacing;
+mod queue;
 mod refusal;
+mod reservation;
 mod service;
-mod turn;
+mod waiting;
 mod window;
 
 pub use self::{
-    booking::Settlement,
     future::ResponseFuture,
     layer::RateLimitLayer,
     limiter::{DimensionReport, Limiter, LimiterBuilder, ScopeReport},
     pacing::Pacing,
+    reservation::Settlement,
     service::RateLimit,
 };
 use crate::body::GuardedBody;
 
 #[cfg(gemini_loom)]
-pub(crate) use self::desk::proofs::PROOFS;
+pub(crate) use self::queue::proofs::PROOFS;
 
 /// The room's name in errors.
 const NAME: &str = "rate_limit";

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use super::{
     NAME,
     account::{Account, DIMENSIONS},
-    desk::Desk,
+    queue::ScopeQueue,
 };
 use crate::{
-    context::Retry,
+    context::RetryAdvice,
     error::{BoxError, Error},
     failure::{Failure, Kind},
     quota::{Dimension, Scope},
@@ -27,54 +27,60 @@ pub(super) enum Allowed {
 }
 
 /// It would have to wait for longer than it may.
-pub(super) fn would_wait(desk: &Desk, now: Instant, needed: Duration, allowed: Allowed, may_move: bool) -> BoxError {
+pub(super) fn would_wait(
+    queue: &ScopeQueue,
+    now: Instant,
+    needed: Duration,
+    allowed: Allowed,
+    may_move: bool,
+) -> BoxError {
     let (allowed, cure) = match allowed {
         Allowed::Deadline(remaining) => (remaining, "its deadline comes before; allow it more time"),
         Allowed::MaxWait(allowed) if needed > LONG => (allowed, "ask another model"),
-        Allowed::MaxWait(allowed) if desk.read(now, |account, _| keeps_pace(account, now)) => {
+        Allowed::MaxWait(allowed) if queue.read(now, |account, _| keeps_pace(account, now)) => {
             (allowed, "raise max_wait or the pacing's burst")
         }
         Allowed::MaxWait(allowed) => (allowed, "raise max_wait"),
     };
     let message = format!(
         "waited 0 s of {needed:.1?} needed, {allowed:.1?} are allowed: {} for {}; {cure}, or add a project",
-        desk.read(now, |account, waiting| describe(account, waiting, now)),
-        desk.scope(),
+        queue.read(now, |account, waiting| describe(account, waiting, now)),
+        queue.scope(),
     );
     limited(message, needed, may_move)
 }
 
 /// It has waited for as long as it may, and still would have to.
 pub(super) fn waited_in_vain(
-    desk: &Desk,
+    queue: &ScopeQueue,
     now: Instant,
     waited: Duration,
     at: Option<Instant>,
     may_move: bool,
 ) -> BoxError {
-    let needed = at.map_or_else(|| desk.headroom(now, super::Amount { requests: 1, tokens: 0 }), |at| at - now);
+    let needed = at.map_or_else(|| queue.headroom(now, super::Amount { requests: 1, tokens: 0 }), |at| at - now);
     let message = format!(
         "waited {waited:.1?} for its turn in vain, {needed:.1?} more are needed: {} for {}; raise max_wait, allow it \
          more time, or add a project",
-        desk.read(now, |account, waiting| describe(account, waiting, now)),
-        desk.scope(),
+        queue.read(now, |account, waiting| describe(account, waiting, now)),
+        queue.scope(),
     );
     limited(message, needed, may_move)
 }
 
 /// It waited, and then the upstream refused somebody else.
-pub(super) fn sent_away(desk: &Desk, until: Duration) -> BoxError {
+pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
     let message = format!(
         "the upstream has refused for another {until:.1?}: {}; another project may take the call at once",
-        desk.scope()
+        queue.scope()
     );
     limited(message, until, true)
 }
 
 /// Its turn has come, and the key that was chosen for it has turned out bad meanwhile.
-pub(super) fn choice_lost(desk: &Desk) -> BoxError {
+pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
     let message =
-        format!("the key that was chosen for it was taken out while it waited: {}; another may take it", desk.scope());
+        format!("the key that was chosen for it was taken out while it waited: {}; another may take it", queue.scope());
     limited(message, Duration::ZERO, true)
 }
 
@@ -102,7 +108,7 @@ pub(super) fn polled_again() -> BoxError {
 
 fn limited(message: String, needed: Duration, may_move: bool) -> BoxError {
     let error = Error::refusal(NAME, Failure::local(Kind::RateLimited, message).with_hint(needed));
-    if may_move { error.map_outcome(|outcome| outcome.with_retry(Retry::Now)).into() } else { error.into() }
+    if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)).into() } else { error.into() }
 }
 
 /// A scope's state in words.

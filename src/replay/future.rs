@@ -169,7 +169,7 @@ where
                 ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(reservation), cap)
             }
         };
-        context::Context::update(&mut parts.extensions, |context| context.set_call(call));
+        context::CallContext::update(&mut parts.extensions, |context| context.set_call(call));
         Ok(Request::from_parts(parts, body))
     }
 }

@@ -16,7 +16,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::StreamBody;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_gemini::{Context, ReplayLayer, body::ReplayBody};
+//! use tower_gemini::{CallContext, ReplayLayer, body::ReplayBody};
 //! # use http_body::Frame;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -28,7 +28,7 @@
 //!
 //! let upstream = service_fn(|request: Request<ReplayBody<_>>| async move {
 //!     assert!(request.body().is_resendable());
-//!     let call = Context::of(&request).and_then(Context::call).unwrap();
+//!     let call = CallContext::of(&request).and_then(CallContext::call).unwrap();
 //!     assert_eq!(call.model(), Some("gemini-2.5-pro"));
 //!     Ok::<_, std::io::Error>(Response::new(()))
 //! });
@@ -90,7 +90,7 @@
 //!
 //! # Words read and written
 //!
-//! Writes [`Context::call`](crate::Context::call), and
+//! Writes [`CallContext::call`](crate::CallContext::call), and
 //! [`Outcome::request_was_streamed`](crate::Outcome::request_was_streamed) where the body was not kept.
 
 mod future;

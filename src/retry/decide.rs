@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::policy::{Cause, OnOpen, RetryPolicy};
 use crate::{
-    call::Resend,
-    context::{GaveUp, Retried, Retry, Tried},
+    call::Idempotency,
+    context::{GaveUp, Retried, RetryAdvice, Tried},
     failure::{Failure, Fault, Kind},
 };
 
@@ -46,7 +46,7 @@ pub(super) struct History {
 /// What the decision depends on besides the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
-    pub(super) resend: Resend,
+    pub(super) idempotency: Idempotency,
     /// Whether the upstream was asked at all.
     pub(super) sent: bool,
     pub(super) models_left: u32,
@@ -141,7 +141,7 @@ pub(super) fn decide(
     policy: &RetryPolicy,
     history: &mut History,
     failure: &Failure,
-    said: Option<Retry>,
+    said: Option<RetryAdvice>,
     situation: Situation,
     roll: f64,
 ) -> Decision {
@@ -149,7 +149,7 @@ pub(super) fn decide(
     if failure.fault() == Fault::Local && !situation.sent {
         return refused(policy, history, failure, said, situation);
     }
-    if said == Some(Retry::Never) || !may_resend(failure, situation.resend) {
+    if said == Some(RetryAdvice::Never) || !may_resend(failure, situation.idempotency) {
         return Decision::GiveUp(None);
     }
     let cause = Cause::of(failure);
@@ -167,11 +167,13 @@ pub(super) fn decide(
         return Decision::GiveUp(curable.then_some(GaveUp::Attempts));
     }
     match said {
-        Some(Retry::Now | Retry::Queued) => return Decision::Again { wait: Duration::ZERO, spends_budget: false },
+        Some(RetryAdvice::Now | RetryAdvice::Queued) => {
+            return Decision::Again { wait: Duration::ZERO, spends_budget: false };
+        }
         // Whoever says so knows better than the table, but nobody sleeps until midnight for it.
-        Some(Retry::After(wait)) if wait > policy.max_hint => return Decision::TooLate(wait),
-        Some(Retry::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
-        Some(Retry::Never) | None => {}
+        Some(RetryAdvice::After(wait)) if wait > policy.max_hint => return Decision::TooLate(wait),
+        Some(RetryAdvice::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
+        Some(RetryAdvice::Never) | None => {}
     }
     if !curable {
         return Decision::GiveUp(None);
@@ -197,7 +199,7 @@ fn refused(
     policy: &RetryPolicy,
     history: &mut History,
     failure: &Failure,
-    said: Option<Retry>,
+    said: Option<RetryAdvice>,
     situation: Situation,
 ) -> Decision {
     history.attempt_never_was();
@@ -207,12 +209,12 @@ fn refused(
         return Decision::GiveUp(None);
     }
     history.refusals = history.refusals.saturating_add(1);
-    if matches!(said, Some(Retry::Now | Retry::Queued)) && history.refusals < policy.max_attempts {
+    if matches!(said, Some(RetryAdvice::Now | RetryAdvice::Queued)) && history.refusals < policy.max_attempts {
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     let hint = match said {
-        Some(Retry::Never) => None,
-        Some(Retry::After(wait)) => Some(wait),
+        Some(RetryAdvice::Never) => None,
+        Some(RetryAdvice::After(wait)) => Some(wait),
         _ => failure.hint().map(|hint| hint.delay()),
     };
     let Some(wait) = hint.filter(|_| policy.on_open == OnOpen::Wait) else { return Decision::GiveUp(None) };
@@ -232,11 +234,11 @@ fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision
 }
 
 /// Whether sending this kind of call again could do something twice.
-fn may_resend(failure: &Failure, resend: Resend) -> bool {
+fn may_resend(failure: &Failure, idempotency: Idempotency) -> bool {
     let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    match resend {
-        Resend::Safe | Resend::Billed => true,
-        Resend::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
+    match idempotency {
+        Idempotency::Safe | Idempotency::Billed => true,
+        Idempotency::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
     }
 }
 
@@ -245,7 +247,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{failure::Clock, retry::Rule};
+    use crate::{failure::TimeoutKind, retry::Rule};
 
     const KINDS: [Kind; 29] = [
         Kind::KeysExhausted,
@@ -267,13 +269,13 @@ mod tests {
         Kind::NotSent,
         Kind::Reset,
         Kind::Transport,
-        Kind::Timeout(Clock::Attempt),
-        Kind::Timeout(Clock::FirstContent),
+        Kind::Timeout(TimeoutKind::Attempt),
+        Kind::Timeout(TimeoutKind::FirstContent),
         Kind::InvalidRequest,
         Kind::ContentBlocked,
         Kind::ModelNotFound,
         Kind::AuthKeyInvalid,
-        Kind::TotalDeadline,
+        Kind::Timeout(TimeoutKind::Total),
         Kind::CircuitOpen,
         Kind::RateLimited,
         Kind::BadRequest,
@@ -291,18 +293,18 @@ mod tests {
         })
     }
 
-    fn said() -> impl Strategy<Value = Option<Retry>> {
+    fn said() -> impl Strategy<Value = Option<RetryAdvice>> {
         prop_oneof![
             12 => Just(None),
-            1 => Just(Some(Retry::Now)),
-            1 => Just(Some(Retry::Queued)),
-            1 => Just(Some(Retry::Never)),
-            1 => (0u64..400_000).prop_map(|ms| Some(Retry::After(Duration::from_millis(ms)))),
+            1 => Just(Some(RetryAdvice::Now)),
+            1 => Just(Some(RetryAdvice::Queued)),
+            1 => Just(Some(RetryAdvice::Never)),
+            1 => (0u64..400_000).prop_map(|ms| Some(RetryAdvice::After(Duration::from_millis(ms)))),
         ]
     }
 
-    fn resends() -> impl Strategy<Value = Resend> {
-        prop_oneof![Just(Resend::Safe), Just(Resend::Billed), Just(Resend::Unsafe)]
+    fn idempotencies() -> impl Strategy<Value = Idempotency> {
+        prop_oneof![Just(Idempotency::Safe), Just(Idempotency::Billed), Just(Idempotency::Unsafe)]
     }
 
     fn policies() -> impl Strategy<Value = RetryPolicy> {
@@ -325,7 +327,7 @@ mod tests {
         fn a_call_keeps_the_promises_of_the_table(
             policy in policies(),
             failures in proptest::collection::vec((failures(), said(), 0.0f64..1.0), 1..80),
-            resend in resends(),
+            idempotency in idempotencies(),
             models_left in 0u32..5,
             before in 0u32..6,
             deadline in proptest::option::of(0u64..400_000),
@@ -338,14 +340,14 @@ mod tests {
             for (failure, said, roll) in failures {
                 let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
                 let refused = failure.fault() == Fault::Local;
-                let situation = Situation { resend, sent: !refused, models_left, remaining };
+                let situation = Situation { idempotency, sent: !refused, models_left, remaining };
                 let free = failure.kind() == Kind::NotSent && !history.free_used;
                 sent += u32::from(!refused);
                 let decision = decide(&policy, &mut history, &failure, said, situation, roll);
                 prop_assert_eq!(history.attempts(), before + sent - u32::from(history.free_used));
                 let Decision::Again { wait, spends_budget } = decision else {
                     if let Decision::TooLate(wait) = decision {
-                        let too_long = said == Some(Retry::After(wait)) && wait > policy.max_hint && !refused;
+                        let too_long = said == Some(RetryAdvice::After(wait)) && wait > policy.max_hint && !refused;
                         prop_assert!(too_long || remaining.is_none_or(|remaining| wait >= remaining));
                         let in_all = refusal_wait.saturating_add(wait);
                         prop_assert!(too_long || remaining.is_some() || in_all > MAX_REFUSAL_WAIT);
@@ -353,20 +355,20 @@ mod tests {
                     break;
                 };
                 // Nobody may say otherwise.
-                prop_assert!(said != Some(Retry::Never));
+                prop_assert!(said != Some(RetryAdvice::Never));
                 prop_assert!(policy.max_attempts > 1 || refused);
                 prop_assert!(policy.ever_resends());
                 // No sleep that cannot end in time.
                 prop_assert!(wait.is_zero() || remaining.is_none_or(|remaining| wait < remaining), "{wait:?}");
                 // Never twice what must not happen twice.
                 let turned_away = failure.has_error_body() && matches!(failure.code().as_u16(), 429 | 503);
-                prop_assert!(resend != Resend::Unsafe || failure.never_sent() || turned_away || refused);
+                prop_assert!(idempotency != Idempotency::Unsafe || failure.never_sent() || turned_away || refused);
                 if refused {
                     prop_assert!(failure.kind().is_refused_for_now());
                     prop_assert!(failure.kind() != Kind::CircuitOpen || models_left == 0);
                     prop_assert!(!spends_budget, "nothing was sent");
                     match said {
-                        Some(Retry::Now | Retry::Queued) => {
+                        Some(RetryAdvice::Now | RetryAdvice::Queued) => {
                             at_once += u32::from(wait.is_zero());
                             prop_assert!(at_once < policy.max_attempts);
                         }
@@ -395,7 +397,7 @@ mod tests {
                             let own = failure.fault() == Fault::Quota && failure.hint().is_some();
                             prop_assert_eq!(spends_budget, !own);
                         }
-                        Some(Retry::After(said)) => {
+                        Some(RetryAdvice::After(said)) => {
                             prop_assert_eq!(wait, said);
                             prop_assert!(said <= policy.max_hint);
                         }
@@ -411,19 +413,19 @@ mod tests {
         #[test]
         fn more_room_is_never_less(failure in failures(), said in said(), roll in 0.0f64..1.0, remaining in 0u64..100_000) {
             let policy = RetryPolicy::default();
-            let decide = |resend, models_left, remaining| {
+            let decide = |idempotency, models_left, remaining| {
                 let mut history = History::new(0);
                 history.attempt_begins();
                 let sent = failure.fault() != Fault::Local;
-                let situation = Situation { resend, sent, models_left, remaining };
+                let situation = Situation { idempotency, sent, models_left, remaining };
                 decide(&policy, &mut history, &failure, said, situation, roll)
             };
             let goes_on = |decision| matches!(decision, Decision::Again { .. });
             let short = Some(Duration::from_millis(remaining));
-            prop_assert!(!goes_on(decide(Resend::Unsafe, 0, short)) || goes_on(decide(Resend::Safe, 0, short)));
-            prop_assert!(!goes_on(decide(Resend::Safe, 3, short)) || goes_on(decide(Resend::Safe, 0, short)));
-            prop_assert!(!goes_on(decide(Resend::Safe, 0, short)) || goes_on(decide(Resend::Safe, 0, None)));
-            prop_assert_eq!(decide(Resend::Safe, 0, None), decide(Resend::Billed, 0, None));
+            prop_assert!(!goes_on(decide(Idempotency::Unsafe, 0, short)) || goes_on(decide(Idempotency::Safe, 0, short)));
+            prop_assert!(!goes_on(decide(Idempotency::Safe, 3, short)) || goes_on(decide(Idempotency::Safe, 0, short)));
+            prop_assert!(!goes_on(decide(Idempotency::Safe, 0, short)) || goes_on(decide(Idempotency::Safe, 0, None)));
+            prop_assert_eq!(decide(Idempotency::Safe, 0, None), decide(Idempotency::Billed, 0, None));
         }
     }
 }

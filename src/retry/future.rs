@@ -60,13 +60,13 @@ where
     B: Resend,
 {
     pub(super) fn new(mut inner: Readied<S>, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
-        let (deadline, models_left, before) = match context::Context::of(&request) {
+        let (deadline, models_left, before) = match context::CallContext::of(&request) {
             Some(context) => (context.deadline(), context.models_left(), context.attempt()),
             None => (None, 0, 0),
         };
         let mut history = History::new(before);
         history.attempt_begins();
-        if let Some(context) = request.extensions_mut().get_mut::<context::Context>() {
+        if let Some(context) = request.extensions_mut().get_mut::<context::CallContext>() {
             context.set_attempt(history.attempts());
         }
         let kept = if policy.ever_resends() { clone_request(&request) } else { None };
@@ -151,7 +151,7 @@ where
                     let (attempt, failed) = (this.history.attempts(), this.history.upstream_has_failed());
                     let tried = this.history.tried();
                     let retried = this.history.retried(Instant::now());
-                    context::Context::update(again.extensions_mut(), |context| {
+                    context::CallContext::update(again.extensions_mut(), |context| {
                         context.set_attempt(attempt);
                         context.set_failed_before(failed);
                         context.set_tried(tried);
@@ -195,7 +195,7 @@ fn next<B: Resend>(
 ) -> Result<(Duration, Request<B>), End> {
     let request = kept.request.ok_or(End::default())?;
     let situation = Situation {
-        resend: context::Context::shape(request).resend,
+        idempotency: context::CallContext::shape(request).idempotency,
         sent: outcome.was_sent(),
         models_left: kept.models_left,
         remaining: kept.deadline.map(|deadline| deadline.remaining(Instant::now())),
@@ -227,7 +227,7 @@ fn finished<R>(
             outcome = outcome.with_gave_up(reason);
         }
         match needed {
-            Some(needed) => outcome.with_retry(context::Retry::After(needed)),
+            Some(needed) => outcome.with_retry(context::RetryAdvice::After(needed)),
             None => outcome,
         }
     };
@@ -245,6 +245,7 @@ fn finished<R>(
 
 /// The model's name, or nothing where the call has none: then all such calls share one budget.
 fn model_of<B>(request: &Request<B>) -> Arc<str> {
-    let known = context::Context::of(request).and_then(context::Context::call).and_then(call::Call::shared_model);
+    let known =
+        context::CallContext::of(request).and_then(context::CallContext::call).and_then(call::Call::shared_model);
     known.or_else(|| call::Call::new(request.method(), request.uri()).shared_model()).unwrap_or_default()
 }

@@ -93,10 +93,10 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call, the deadline, the attempts made before and the models left; of
-//! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`Context::attempt`](crate::Context::attempt),
-//! [`Context::has_failed_before`](crate::Context::has_failed_before),
-//! [`Context::retried`](crate::Context::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
+//! Reads of [`CallContext`](crate::CallContext) the call, the deadline, the attempts made before and the models left; of
+//! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`CallContext::attempt`](crate::CallContext::attempt),
+//! [`CallContext::has_failed_before`](crate::CallContext::has_failed_before),
+//! [`CallContext::retried`](crate::CallContext::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
 //! [`Outcome::gave_up`](crate::Outcome::gave_up); adds to the [`Tally`](crate::context::Tally). The body has to be [`Resend`](crate::body::Resend).
 
 mod budget;

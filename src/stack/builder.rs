@@ -6,7 +6,7 @@ use crate::{
     classify::ClassifyLayer,
     error::ConfigError,
     key_pool::{Key, KeyPool, KeyPoolBuilder, KeyPoolLayer},
-    model_fallback::{Chains, ChainsBuilder, ModelFallbackLayer},
+    model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallbackLayer},
     quota::Limits,
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
@@ -22,7 +22,7 @@ use crate::{
 pub struct GeminiBuilder {
     pub(super) clocks: Clocks,
     pub(super) replay: ReplayLayer,
-    pub(super) fallback: Part<ChainsBuilder, ModelFallbackLayer>,
+    pub(super) fallback: Part<FallbackChainsBuilder, ModelFallbackLayer>,
     pub(super) precheck: TokenPrecheckLayer,
     pub(super) retry: RetryLayer,
     pub(super) keys: Part<KeyPoolBuilder, KeyPoolLayer>,
@@ -110,7 +110,7 @@ impl GeminiBuilder {
                 idle: Some(TimeoutLayer::IDLE),
             },
             replay: ReplayLayer::new(),
-            fallback: Part::Settings(Chains::builder()),
+            fallback: Part::Settings(FallbackChains::builder()),
             precheck: TokenPrecheckLayer::default(),
             retry: RetryLayer::default(),
             keys: Part::Settings(KeyPool::builder()),
@@ -179,7 +179,7 @@ impl GeminiBuilder {
     pub fn fallback(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let chains = match self.fallback {
             Part::Settings(chains) => chains,
-            Part::Layer(_) => Chains::builder(),
+            Part::Layer(_) => FallbackChains::builder(),
         };
         self.fallback = Part::Settings(chains.chain(model, next));
         self
@@ -205,12 +205,12 @@ impl GeminiBuilder {
     }
 
     /// Settings of the chains, wired as the others.
-    pub fn chains(mut self, chains: ChainsBuilder) -> Self {
+    pub fn chains(mut self, chains: FallbackChainsBuilder) -> Self {
         self.fallback = Part::Settings(chains);
         self
     }
 
-    /// Chains that were made already, shared with other stacks; or none.
+    /// FallbackChains that were made already, shared with other stacks; or none.
     pub fn fallback_layer(mut self, layer: ModelFallbackLayer) -> Self {
         self.fallback = Part::Layer(layer);
         self

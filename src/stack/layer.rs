@@ -4,10 +4,10 @@ use tower_layer::Layer;
 
 use super::{Gemini, GeminiBuilder};
 use crate::{
-    circuit_breaker::{Breakers, CircuitBreakerLayer},
+    circuit_breaker::{CircuitBreakerLayer, CircuitBreakers},
     classify::ClassifyLayer,
     key_pool::{KeyPool, KeyPoolLayer},
-    model_fallback::{Chains, ModelFallbackLayer},
+    model_fallback::{FallbackChains, ModelFallbackLayer},
     rate_limit::{Limiter, RateLimitLayer},
     replay::ReplayLayer,
     retry::RetryLayer,
@@ -79,7 +79,7 @@ impl GeminiLayer {
     }
 
     /// The circuit breakers, if there are any.
-    pub fn breakers(&self) -> Option<&Breakers> {
+    pub fn breakers(&self) -> Option<&CircuitBreakers> {
         self.parts.breaker.breakers()
     }
 
@@ -94,7 +94,7 @@ impl GeminiLayer {
     }
 
     /// The chains of models, if there are any.
-    pub fn chains(&self) -> Option<&Chains> {
+    pub fn chains(&self) -> Option<&FallbackChains> {
         self.parts.fallback.chains()
     }
 }

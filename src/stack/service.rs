@@ -10,7 +10,7 @@ use crate::{
     circuit_breaker::CircuitBreaker,
     classify::{Classify, ClassifyBody},
     error::BoxError,
-    key_pool::{KeyPoolBody, Keyed},
+    key_pool::{KeyPoolBody, KeyPoolService},
     model_fallback::ModelFallback,
     rate_limit::{RateLimit, RateLimitBody},
     replay::Replay,
@@ -30,7 +30,7 @@ pub struct Gemini<S> {
 type Call<S> = Telemetry<Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>>;
 
 /// What happens once an attempt.
-type Attempt<S> = Telemetry<Keyed<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>>;
+type Attempt<S> = Telemetry<KeyPoolService<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>>;
 
 /// The body of an answer through a [`GeminiLayer`](super::GeminiLayer).
 pub type GeminiBody<R> = TelemetryBody<TimeoutBody<AttemptBody<R>>>;

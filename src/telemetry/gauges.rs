@@ -15,9 +15,9 @@ const LEAST: Duration = Duration::from_secs(1);
 /// A cheap handle: all clones are the same gauges.
 ///
 /// ```
-/// use tower_gemini::{TelemetryLayer, circuit_breaker::Breakers, rate_limit::Limiter};
+/// use tower_gemini::{TelemetryLayer, circuit_breaker::CircuitBreakers, rate_limit::Limiter};
 ///
-/// let (limiter, breakers) = (Limiter::new(), Breakers::new());
+/// let (limiter, breakers) = (Limiter::new(), CircuitBreakers::new());
 /// let gauges = TelemetryLayer::call().gauges().watch(limiter.clone()).watch(breakers.clone());
 /// gauges.report();
 /// ```
@@ -92,7 +92,7 @@ impl Gauges {
     /// # Cancellation
     ///
     /// What was reported last stays as it is.
-    pub async fn keep(self, every: Duration) -> Infallible {
+    pub async fn report_every(self, every: Duration) -> Infallible {
         loop {
             self.report();
             sleep(every.max(LEAST)).await;

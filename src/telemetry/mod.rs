@@ -48,14 +48,14 @@
 //! ```
 //! # #[cfg(feature = "metrics")]
 //! # fn main() -> Result<(), tower_gemini::BoxError> {
-//! use tower_gemini::{TelemetryLayer, circuit_breaker::Breakers, rate_limit::Limiter, telemetry};
+//! use tower_gemini::{TelemetryLayer, circuit_breaker::CircuitBreakers, rate_limit::Limiter, telemetry};
 //!
 //! // With the recorder that the program has installed.
 //! telemetry::describe();
-//! let (limiter, breakers) = (Limiter::new(), Breakers::new());
+//! let (limiter, breakers) = (Limiter::new(), CircuitBreakers::new());
 //! let layer = TelemetryLayer::call();
 //! let gauges = layer.gauges().watch(limiter.clone()).watch(breakers.clone());
-//! // At a scrape; or spawn `gauges.keep(Duration::from_secs(10))`.
+//! // At a scrape; or spawn `gauges.report_every(Duration::from_secs(10))`.
 //! gauges.report();
 //! # Ok(())
 //! # }
@@ -147,7 +147,7 @@
 //! |---|---|---|
 //! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is kept for ever |
 //! | foreign text in a span | 128 bytes | a name, not a message |
-//! | [`Gauges::keep`], at least | 1 s apart | a picture of all scopes takes each one's lock for a moment |
+//! | [`Gauges::report_every`], at least | 1 s apart | a picture of all scopes takes each one's lock for a moment |
 //!
 //! # Costs
 //!
@@ -184,10 +184,10 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call, the attempt's number and [why it is made](crate::Context::retried); of
+//! Reads of [`CallContext`](crate::CallContext) the call, the attempt's number and [why it is made](crate::CallContext::retried); of
 //! [`Outcome`](crate::Outcome) the failure, attempts, model, key, project, the usage and
 //! [why it gave up](crate::Outcome::gave_up). While somebody listens it puts a [`Tally`](crate::context::Tally) into the
-//! `Context`, where there is none; the attempts, `RetryLayer` and `RateLimitLayer` add to it. Without
+//! `CallContext`, where there is none; the attempts, `RetryLayer` and `RateLimitLayer` add to it. Without
 //! [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason; without `call()` outside, attempts
 //! know nothing of each other, and there are no fallbacks; without `attempt()` inside there is no overhead, and the model of
 //! an OpenAI-compatible call, which stands in the body, is not known.

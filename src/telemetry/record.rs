@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     call::{Call, Operation},
-    context::{Context, Outcome, Retried, Tally, TallyReport, UsageReport},
+    context::{CallContext, Outcome, Retried, Tally, TallyReport, UsageReport},
     error::{BoxError, Error},
     failure::Failure,
 };
@@ -87,15 +87,15 @@ impl Record {
 
     #[inline(never)]
     fn listened_to<B>(level: Level, span: Span, meter: Option<Meter>, request: &mut Request<B>) -> Box<Self> {
-        let context = Context::of(request);
-        let known = context.and_then(Context::call).cloned();
+        let context = CallContext::of(request);
+        let known = context.and_then(CallContext::call).cloned();
         let call = known.unwrap_or_else(|| Call::new(request.method(), request.uri()));
-        let tally = context.and_then(Context::tally).cloned();
-        let retried = context.and_then(Context::retried).filter(|_| level == Level::Attempt);
-        let attempt = context.map_or(0, Context::attempt);
+        let tally = context.and_then(CallContext::tally).cloned();
+        let retried = context.and_then(CallContext::retried).filter(|_| level == Level::Attempt);
+        let attempt = context.map_or(0, CallContext::attempt);
         let tally = tally.unwrap_or_else(|| {
             let tally = Tally::default();
-            Context::update(request.extensions_mut(), |context| context.set_tally(tally.clone()));
+            CallContext::update(request.extensions_mut(), |context| context.set_tally(tally.clone()));
             tally
         });
         let mut queued_before = Duration::ZERO;

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{
     context::Deadline,
     error::{BoxError, Error},
-    failure::{Clock, Failure},
+    failure::{Failure, TimeoutKind},
 };
 
 pin_project! {
@@ -38,7 +38,7 @@ pin_project! {
 /// A clock that runs until the first content.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct First {
-    pub(super) clock: Clock,
+    pub(super) clock: TimeoutKind,
     pub(super) limit: Duration,
     /// When it runs out, where it runs already.
     pub(super) runs_out: Option<Instant>,
@@ -74,7 +74,7 @@ where
         }
         let (clock, limit, runs_out) = match (*this.first, *this.idle) {
             (Some(First { clock, limit, runs_out }), _) => (clock, limit, runs_out),
-            (None, Some(limit)) => (Clock::Idle, limit, None),
+            (None, Some(limit)) => (TimeoutKind::Idle, limit, None),
             (None, None) => return Poll::Pending,
         };
         let deadline =

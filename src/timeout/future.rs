@@ -14,7 +14,7 @@ use super::{TimeoutBody, body::First};
 use crate::{
     context::Outcome,
     error::{BoxError, Error},
-    failure::{Clock, Failure},
+    failure::{Failure, TimeoutKind},
 };
 
 pin_project! {
@@ -36,7 +36,7 @@ pin_project! {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// Which clock runs until the response is there, and how long.
-    pub(super) clock: Clock,
+    pub(super) clock: TimeoutKind,
     pub(super) limit: Option<Duration>,
     pub(super) streams: bool,
     pub(super) idle: Option<Duration>,
@@ -44,7 +44,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Nothing runs.
-    pub(super) const NONE: Self = Self { clock: Clock::Total, limit: None, streams: false, idle: None };
+    pub(super) const NONE: Self = Self { clock: TimeoutKind::Total, limit: None, streams: false, idle: None };
 }
 
 impl<F> ResponseFuture<F> {

@@ -18,7 +18,7 @@
 //! use http::{Request, Response};
 //! use http_body_util::Empty;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_gemini::{Error, TimeoutLayer, failure::Clock};
+//! use tower_gemini::{Error, TimeoutLayer, failure::TimeoutKind};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
@@ -28,7 +28,7 @@
 //! let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(())?;
 //! let error = service.oneshot(request).await.unwrap_err();
 //! let error = Error::find(&*error).unwrap();
-//! assert_eq!(error.clock(), Some(Clock::Attempt));
+//! assert_eq!(error.timeout_kind(), Some(TimeoutKind::Attempt));
 //! assert_eq!(error.failure().code(), 504);
 //! # Ok(())
 //! # }
@@ -81,8 +81,8 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`Context::call`](crate::Context::call), else the URI; the caller's `X-Server-Timeout`; and of the outcome whether a
-//! layer inside has held the answer. The total clock writes [`Context::deadline`](crate::Context::deadline), the least of
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and of the outcome whether a
+//! layer inside has held the answer. The total clock writes [`CallContext::deadline`](crate::CallContext::deadline), the least of
 //! its own, the caller's and one that is there already. The attempt's clock sets `X-Server-Timeout` upstream: the caller's
 //! own, else its own on unary calls. Either raises a caller's value under the 10 s that the API demands to 10; the clock here
 //! runs as the caller set it.

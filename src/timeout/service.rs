@@ -12,7 +12,7 @@ use crate::{
     call::{Shape, Streaming, Surface},
     context::{self, Deadline},
     error::BoxError,
-    failure::{Clock, Failure, Kind},
+    failure::{Failure, Kind, TimeoutKind},
 };
 
 /// What the API calls the caller's own deadline: whole seconds, and 400 for anything under 10.
@@ -49,14 +49,14 @@ where
         if self.clocks.are_all_stopped() {
             return ResponseFuture::new(self.inner.call(request), Limits::NONE);
         }
-        let shape = context::Context::shape(&request);
+        let shape = context::CallContext::shape(&request);
         let callers = match callers_timeout(request.headers()) {
             Ok(callers) => callers,
             Err(failure) => return ResponseFuture::refused(failure),
         };
         let streams = shape.streaming != Streaming::No;
         let mut limits = Limits {
-            clock: if streams { Clock::FirstContent } else { Clock::Attempt },
+            clock: if streams { TimeoutKind::FirstContent } else { TimeoutKind::Attempt },
             limit: if streams { self.clocks.first_content } else { self.clocks.attempt },
             streams,
             idle: self.clocks.idle,
@@ -64,9 +64,9 @@ where
         if let Some(total) = self.clocks.total {
             let total = callers.map_or(total, |callers| callers.min(total));
             let deadline = Deadline::after(total);
-            context::Context::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+            context::CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
             if limits.limit.is_none_or(|limit| total <= limit) {
-                (limits.clock, limits.limit) = (Clock::Total, Some(total));
+                (limits.clock, limits.limit) = (TimeoutKind::Total, Some(total));
             }
         }
         tell_upstream(&mut request, shape, callers, self.clocks.attempt);

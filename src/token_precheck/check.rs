@@ -10,11 +10,11 @@ use super::{
     Count,
     count::{self, Counting, Lengths, Sample},
     layer::{AskUpstream, Settings, UnknownModel},
+    learn::Watch,
     media::Media,
     models::{Model, ModelVerdict},
-    scan::{self, Findings, Unread},
+    scan::{self, RequestFacts, Unread},
     verdict::{self, Output},
-    watch::Watch,
 };
 use crate::{
     body::{Resend, in_memory},
@@ -45,7 +45,7 @@ pub(super) struct Question {
     pub(super) call: Call,
     pub(super) model: Arc<str>,
     pub(super) limit: Option<u64>,
-    pub(super) findings: Findings,
+    pub(super) findings: RequestFacts,
     pub(super) bytes: u64,
     /// Its texts, as far as they are counted.
     pub(super) count: Count,
@@ -60,13 +60,13 @@ pub(super) enum Decision {
     Unknown,
 }
 
-/// Checks a request, and says in its [`Context`](context::Context) what it costs. `waits`: for a list of models, where one
+/// Checks a request, and says in its [`CallContext`](context::CallContext) what it costs. `waits`: for a list of models, where one
 /// is needed.
 pub(super) fn check<B>(settings: &Arc<Settings>, request: &mut Request<B>, waits: bool) -> Checked
 where
     B: Resend<Data = Bytes> + From<Bytes>,
 {
-    let mut call = match context::Context::of(request).and_then(context::Context::call) {
+    let mut call = match context::CallContext::of(request).and_then(context::CallContext::call) {
         Some(call) => call.clone(),
         None => Call::new(request.method(), request.uri()),
     };
@@ -258,7 +258,7 @@ impl Question {
 
     /// Says what it costs, and what to learn from its answer.
     pub(super) fn publish<B>(&self, settings: &Arc<Settings>, request: &mut Request<B>, cost: TokenCost) -> Watch {
-        context::Context::update(request.extensions_mut(), |context| context.set_token_cost(cost));
+        context::CallContext::update(request.extensions_mut(), |context| context.set_token_cost(cost));
         // Of what was counted there is nothing to learn, and nothing of texts from what else the upstream has counted.
         let is_text = self.findings.media == Media::default() && !self.findings.has_cached_content;
         let guessed = cost.certainty == Certainty::Estimate && !self.count.is_exact();

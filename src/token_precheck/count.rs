@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     estimate::Estimate,
-    scan::{Findings, Listener},
+    scan::{RequestFacts, TextSink},
 };
 
 /// Tokens the upstream adds for a turn: who speaks, and where it ends.
@@ -122,10 +122,10 @@ pub(super) struct Lengths {
     pub(super) sample: Option<Sample>,
 }
 
-impl Listener for Lengths {
-    fn hear(&mut self, text: &str) -> bool {
+impl TextSink for Lengths {
+    fn text(&mut self, text: &str) -> bool {
         if let Some(sample) = &mut self.sample {
-            sample.hear(text);
+            sample.text(text);
         }
         self.bytes = self.bytes.saturating_add(text.len() as u64);
         self.count += Count::by_length(text);
@@ -151,8 +151,8 @@ impl Sample {
     }
 }
 
-impl Listener for Sample {
-    fn hear(&mut self, text: &str) -> bool {
+impl TextSink for Sample {
+    fn text(&mut self, text: &str) -> bool {
         let most = text.len().min(Self::ENOUGH - self.heard);
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         self.estimate.push(&text[..end]);
@@ -189,8 +189,8 @@ impl Counting {
     }
 }
 
-impl Listener for Counting {
-    fn hear(&mut self, text: &str) -> bool {
+impl TextSink for Counting {
+    fn text(&mut self, text: &str) -> bool {
         self.left = self.left.saturating_sub(text.len() as u64);
         self.counter.push(text);
         let Some((limit, besides)) = self.until else { return true };
@@ -201,7 +201,7 @@ impl Listener for Counting {
 
 /// The most that the upstream adds to the texts: for turns, tools and media. `None` where nobody can say. Cached content is
 /// left out: it has been counted once, when it was made.
-pub(super) fn besides(findings: &Findings) -> Option<u64> {
+pub(super) fn besides(findings: &RequestFacts) -> Option<u64> {
     if findings.media.uncounted > 0 {
         return None;
     }
@@ -235,11 +235,11 @@ mod tests {
             [(30, 0, 1, 50), (120, 0, 3, 150), (950, 0, 1, 50), (950, 100, 3, 150), (500, 1, 10, 500)]
         {
             let mut counting = Counting::all(Box::<Chars>::default(), 1000).until(limit, besides);
-            let went_on = texts.iter().take_while(|text| counting.hear(text)).count();
+            let went_on = texts.iter().take_while(|text| counting.text(text)).count();
             assert_eq!(((went_on + 1).min(10), counting.total().at_least), (heard, at_least), "{limit} {besides}");
         }
         let mut counting = Counting::all(Box::<Chars>::default(), 1000);
-        assert!(texts.iter().all(|text| counting.hear(text)));
+        assert!(texts.iter().all(|text| counting.text(text)));
         assert_eq!(counting.total(), Count::exactly(500));
     }
 
@@ -247,17 +247,17 @@ mod tests {
     fn a_sample_of_the_beginning_is_enough() {
         let mut sample = Sample::default();
         assert_eq!((sample.of(0), sample.of(1000)), (0, 0));
-        assert!(sample.hear(&"word ".repeat(1_000)));
+        assert!(sample.text(&"word ".repeat(1_000)));
         assert!((1_100..1_300).contains(&sample.of(5_000)), "{}", sample.of(5_000));
         // Cut in the middle of a character.
-        assert!(!sample.hear(&"é".repeat(100_000)));
+        assert!(!sample.text(&"é".repeat(100_000)));
         assert_eq!(sample.heard, Sample::ENOUGH);
     }
 
     #[test]
     fn lengths_prove_bounds() {
         let mut lengths = Lengths::default();
-        assert!(lengths.hear(&"a".repeat(480)) && lengths.hear("x"));
+        assert!(lengths.text(&"a".repeat(480)) && lengths.text("x"));
         assert_eq!((lengths.bytes, lengths.count), (481, Count::between(11, 481)));
     }
 }

@@ -12,11 +12,11 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
+    await_list::{Listed, Unlisted},
     check::{Checked, check},
+    counting::{Decided, Undecided},
+    learn::Watch,
     refusal::{polled_again, refusal},
-    undecided::{Decided, Undecided},
-    unlisted::{Listed, Unlisted},
-    watch::Watch,
 };
 use crate::{body::Resend, error::BoxError, failure::Failure};
 

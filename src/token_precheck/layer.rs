@@ -4,9 +4,9 @@ use http::Request;
 use tokio::time::Instant;
 use tower_layer::Layer;
 
-use super::{CountTokens, ModelTable, TokenPrecheck, asked::Asked, calibration::Calibration};
+use super::{CountTokens, ModelTable, TokenPrecheck, calibration::Calibration, count_cache::Asked};
 use crate::{
-    context::{Context, Deadline},
+    context::{CallContext, Deadline},
     describe::{Describe, LEFT_OUT},
 };
 
@@ -75,7 +75,7 @@ pub enum AskUpstream {
 impl Settings {
     /// When nobody waits any longer for what the upstream is asked: never past the deadline.
     pub(super) fn give_up<B>(&self, request: &Request<B>) -> Instant {
-        let deadline = Context::of(request).and_then(Context::deadline);
+        let deadline = CallContext::of(request).and_then(CallContext::deadline);
         let patience = Deadline::after(self.ask_timeout);
         deadline.map_or(patience, |deadline| deadline.min(patience)).instant()
     }

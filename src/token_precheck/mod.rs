@@ -125,18 +125,21 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`Context`](crate::Context) the call and the deadline, which a question to the upstream never passes; writes the
+//! Reads of [`CallContext`](crate::CallContext) the call and the deadline, which a question to the upstream never passes; writes the
 //! token cost, for the limiter. Reads of [`Outcome`](crate::Outcome) the usage, by which its estimates are calibrated model
 //! by model, and limits that the upstream names in refusals.
 
-mod ask;
-mod asked;
+mod await_list;
 mod calibration;
 mod check;
 mod count;
+mod count_cache;
+mod count_tokens;
+mod counting;
 pub mod estimate;
 mod future;
 mod layer;
+mod learn;
 mod malformed;
 mod media;
 mod models;
@@ -146,10 +149,7 @@ mod service;
 #[cfg(feature = "tokenizer")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tokenizer")))]
 pub mod tokenizer;
-mod undecided;
-mod unlisted;
 mod verdict;
-mod watch;
 
 pub use self::{
     count::{Count, CountTokens, TextCounter},

@@ -1,7 +1,7 @@
 //! One pass over a request's body: which texts count, what media it holds, and what the room has to judge.
 //!
 //! Nothing of the body is copied and no tree is built: a visitor walks the JSON and knows at each moment at which
-//! [`Place`] it stands. Which texts count is the rule of Google's own local tokenizer: contents (texts, function calls and
+//! [`Position`] it stands. Which texts count is the rule of Google's own local tokenizer: contents (texts, function calls and
 //! responses), the declarations of functions, the response schema and the system instruction. A dictionary gives its keys
 //! and its values; of a schema, format, description, enum, required, items, properties and example count.
 
@@ -16,14 +16,14 @@ use serde_json::value::RawValue;
 use super::{malformed::unread, media::Media};
 
 /// Whoever hears the texts that count, in the order of the body.
-pub(crate) trait Listener {
+pub(crate) trait TextSink {
     /// One text. `false`: enough is known, nothing more need be read.
-    fn hear(&mut self, text: &str) -> bool;
+    fn text(&mut self, text: &str) -> bool;
 }
 
 /// What the body holds besides its texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Findings {
+pub(crate) struct RequestFacts {
     pub(crate) contents: Contents,
     pub(crate) media: Media,
     pub(crate) max_output: Option<MaxOutput>,
@@ -70,11 +70,11 @@ pub(crate) enum Unread {
 }
 
 /// Walks a body, and tells the listener what counts.
-pub(crate) fn scan(body: &[u8], listener: &mut dyn Listener) -> Result<Findings, Unread> {
+pub(crate) fn scan(body: &[u8], listener: &mut dyn TextSink) -> Result<RequestFacts, Unread> {
     let begins = body.as_ptr() as usize;
-    let mut walk = Walk { findings: Findings::default(), listener, enough: false, begins };
+    let mut walk = Walk { findings: RequestFacts::default(), listener, enough: false, begins };
     let mut json = serde_json::Deserializer::from_slice(body);
-    let walked = At { walk: &mut walk, place: Place::Request }.deserialize(&mut json).and_then(|()| json.end());
+    let walked = At { walk: &mut walk, place: Position::Request }.deserialize(&mut json).and_then(|()| json.end());
     match walked {
         Ok(()) => Ok(walk.findings),
         Err(_) if walk.enough => Err(Unread::Enough),
@@ -83,8 +83,8 @@ pub(crate) fn scan(body: &[u8], listener: &mut dyn Listener) -> Result<Findings,
 }
 
 struct Walk<'l> {
-    findings: Findings,
-    listener: &'l mut dyn Listener,
+    findings: RequestFacts,
+    listener: &'l mut dyn TextSink,
     enough: bool,
     /// The address of the body, to know where in it something stands.
     begins: usize,
@@ -95,14 +95,14 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 impl Walk<'_> {
     /// Something stands here that the upstream may take for content.
-    fn is_content(&mut self, place: Place) {
-        if matches!(place, Place::Contents | Place::Content | Place::Parts | Place::Part) {
+    fn is_content(&mut self, place: Position) {
+        if matches!(place, Position::Contents | Position::Content | Position::Parts | Position::Part) {
             self.findings.contents = Contents::Present;
         }
     }
 
-    fn hear<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
-        if self.listener.hear(text) {
+    fn text<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
+        if self.listener.text(text) {
             return Ok(());
         }
         self.enough = true;
@@ -121,7 +121,7 @@ impl Walk<'_> {
 
 /// Where in a request a value stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Position {
     /// The whole body, or a request in a wrapper around it.
     Request,
     /// `requests` of a batch.
@@ -162,7 +162,7 @@ enum Place {
     Ignored,
 }
 
-impl Place {
+impl Position {
     /// Where the value of a key stands. Names come in camel case and in snake case.
     fn of(self, key: &str) -> Self {
         match (self, key) {
@@ -248,7 +248,7 @@ impl Place {
 /// A value at its place.
 struct At<'w, 'l> {
     walk: &'w mut Walk<'l>,
-    place: Place,
+    place: Position,
 }
 
 impl<'de> DeserializeSeed<'de> for At<'_, '_> {
@@ -257,10 +257,10 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.place {
             // Nobody looks at it: it is skipped at the reader's own pace.
-            Place::Ignored | Place::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            Position::Ignored | Position::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
             // Base64 is ASCII: nobody need check that it is UTF-8.
-            Place::BlobData => deserializer.deserialize_bytes(self),
-            Place::MaxOutput => {
+            Position::BlobData => deserializer.deserialize_bytes(self),
+            Position::MaxOutput => {
                 self.walk.max_output(<&RawValue>::deserialize(deserializer)?.get());
                 Ok(())
             }
@@ -280,28 +280,28 @@ impl<'de> Visitor<'de> for At<'_, '_> {
         let Self { walk, place } = self;
         match place {
             // Content that is not in a list is one all the same.
-            Place::Content | Place::Contents | Place::System => walk.findings.turns += 1,
-            Place::Tool | Place::Tools => walk.findings.has_tools = true,
-            Place::Blob => walk.findings.media.begin(),
+            Position::Content | Position::Contents | Position::System => walk.findings.turns += 1,
+            Position::Tool | Position::Tools => walk.findings.has_tools = true,
+            Position::Blob => walk.findings.media.begin(),
             _ => {}
         }
         while let Some(next) = map.next_key_seed(Key { walk, place })? {
-            walk.findings.names_model |= next == Place::Model;
-            if place == Place::Request && next == Place::Contents {
+            walk.findings.names_model |= next == Position::Model;
+            if place == Position::Request && next == Position::Contents {
                 walk.findings.contents = walk.findings.contents.max(Contents::Empty);
             }
             // Of a kind that is not known here, perhaps.
-            if !matches!(next, Place::Parts | Place::Speaker) {
+            if !matches!(next, Position::Parts | Position::Speaker) {
                 walk.is_content(place);
             }
             let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
-            if next == Place::System {
+            if next == Position::System {
                 // What the system says is nothing to answer.
                 walk.findings.contents = contents;
             }
         }
-        if place == Place::Blob {
+        if place == Position::Blob {
             walk.findings.media.end();
         }
         Ok(())
@@ -311,7 +311,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
         let place = self.place.element();
         while seq.next_element_seed(At { walk: self.walk, place })?.is_some() {
             // Any part is one, and a list in place of a content holds the numbers of tokens.
-            if matches!(self.place, Place::Parts | Place::Content) {
+            if matches!(self.place, Position::Parts | Position::Content) {
                 self.walk.findings.contents = Contents::Present;
             }
         }
@@ -321,14 +321,14 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         let Self { walk, place } = self;
         match place {
-            Place::BlobType => walk.findings.media.mime_type(text),
-            Place::ImageUrl => walk.findings.media.image_url(text),
-            Place::Cached => walk.findings.has_cached_content |= !text.is_empty(),
+            Position::BlobType => walk.findings.media.mime_type(text),
+            Position::ImageUrl => walk.findings.media.image_url(text),
+            Position::Cached => walk.findings.has_cached_content |= !text.is_empty(),
             _ if place.is_text() => {
-                if !text.is_empty() || place != Place::Contents {
+                if !text.is_empty() || place != Position::Contents {
                     walk.is_content(place);
                 }
-                walk.hear(text)?;
+                walk.text(text)?;
             }
             _ => {}
         }
@@ -336,7 +336,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     }
 
     fn visit_bytes<E: serde::de::Error>(self, data: &[u8]) -> Result<(), E> {
-        if self.place == Place::BlobData {
+        if self.place == Position::BlobData {
             self.walk.findings.media.data(data);
         }
         Ok(())
@@ -369,31 +369,31 @@ impl<'de> Visitor<'de> for At<'_, '_> {
 /// A key, which says where its value stands and may count itself.
 struct Key<'w, 'l> {
     walk: &'w mut Walk<'l>,
-    place: Place,
+    place: Position,
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
-    type Value = Place;
+    type Value = Position;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Place, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Position, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl<'de> Visitor<'de> for Key<'_, '_> {
-    type Value = Place;
+    type Value = Position;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Place, E> {
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Position, E> {
         if key == NUMBER {
             self.walk.is_content(self.place);
-            return Ok(Place::Ignored);
+            return Ok(Position::Ignored);
         }
         if self.place.counts_keys() {
-            self.walk.hear(key)?;
+            self.walk.text(key)?;
         }
         Ok(self.place.of(key))
     }
@@ -408,15 +408,15 @@ pub(crate) mod fuzzing {
         body: &[u8],
     ) -> Result<(Vec<String>, bool, Option<(i64, Range<usize>)>), Option<(String, usize, usize)>> {
         struct Heard(Vec<String>);
-        impl Listener for Heard {
-            fn hear(&mut self, text: &str) -> bool {
+        impl TextSink for Heard {
+            fn text(&mut self, text: &str) -> bool {
                 self.0.push(text.to_owned());
                 true
             }
         }
         let mut heard = Heard(Vec::new());
         match scan(body, &mut heard) {
-            Ok(Findings { contents, max_output, .. }) => {
+            Ok(RequestFacts { contents, max_output, .. }) => {
                 let limit = max_output.map(|MaxOutput { tokens, at }| (tokens, at));
                 Ok((heard.0, contents == Contents::Present, limit))
             }

@@ -10,10 +10,10 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
+    await_list::Unlisted,
     check::{self, Checked},
+    counting::Undecided,
     layer::Settings,
-    undecided::Undecided,
-    unlisted::Unlisted,
 };
 use crate::{body::Resend, error::BoxError, ready::Readied};
 

@@ -8,7 +8,7 @@ use crate::{
 use super::{
     layer::MaxOutputPolicy,
     models::Model,
-    scan::{Contents, Findings, MaxOutput},
+    scan::{Contents, MaxOutput, RequestFacts},
 };
 
 /// What becomes of the output limit that a request asks for.
@@ -26,7 +26,7 @@ pub(super) fn malformed(message: &str, line: usize, column: usize) -> Failure {
     Failure::local(Kind::InvalidRequest, message)
 }
 
-pub(super) fn contents(findings: &Findings, call: &Call) -> Option<Failure> {
+pub(super) fn contents(findings: &RequestFacts, call: &Call) -> Option<Failure> {
     // What is cached is content, nothing has no tokens, and a batch of none may have an answer of none.
     let may_be_empty = findings.has_cached_content
         || call.operation() == Operation::CountTokens

@@ -183,7 +183,7 @@ pub(crate) struct Asked {
     pub(crate) method: http::Method,
     pub(crate) uri: http::Uri,
     pub(crate) headers: HeaderMap,
-    pub(crate) context: Option<context::Context>,
+    pub(crate) context: Option<context::CallContext>,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
 }

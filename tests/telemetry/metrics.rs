@@ -12,7 +12,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
     TelemetryLayer, TimeoutLayer,
-    circuit_breaker::{Breakers, Scope, Trip},
+    circuit_breaker::{CircuitBreakers, Target, Trip},
     emulator::{Trouble, When},
     observe::{Observe, Reading, Value},
     quota::Limits,
@@ -194,7 +194,7 @@ async fn a_fallback_is_counted_with_both_models() {
 async fn gauges_say_how_full_a_quota_is_and_which_breaker_is_open() {
     let metrics = Metrics::listen();
     let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(5)).project("p1").build();
-    let breakers = Breakers::builder().trip(Trip::consecutive(1)).build().unwrap();
+    let breakers = CircuitBreakers::builder().trip(Trip::consecutive(1)).build().unwrap();
     let telemetry = TelemetryLayer::call();
     let gauges = telemetry.gauges().watch(limiter.clone()).watch(breakers.clone());
     let upstream = emulator().trouble(When::nth(3), Trouble::overloaded()).build();
@@ -210,7 +210,7 @@ async fn gauges_say_how_full_a_quota_is_and_which_breaker_is_open() {
     }
     // Nobody has confirmed these two: they are added up.
     for model in ["invented-1", "invented-2"] {
-        breakers.force_open(&Scope::new(model, "generativelanguage.googleapis.com"));
+        breakers.force_open(&Target::new(model, "generativelanguage.googleapis.com"));
     }
     metrics.take();
     gauges.report();
@@ -261,7 +261,7 @@ async fn a_gauge_of_what_is_gone_is_zero() {
     };
     *stage.0.lock() = vec!["gemini-2.5-pro", "a", "b"];
     // By the future that a program spawns: now, and every ten seconds.
-    let mut keep = tokio_test::task::spawn(telemetry.gauges().watch(stage.clone()).keep(secs(10)));
+    let mut keep = tokio_test::task::spawn(telemetry.gauges().watch(stage.clone()).report_every(secs(10)));
     assert!(keep.poll().is_pending());
     assert_eq!(seen(), (Some(1.0), Some(2.0)));
     *stage.0.lock() = vec!["a"];

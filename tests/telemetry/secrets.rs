@@ -6,7 +6,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer,
     TimeoutLayer,
-    circuit_breaker::Breakers,
+    circuit_breaker::CircuitBreakers,
     emulator::{Trouble, When},
     rate_limit::Limiter,
 };
@@ -69,7 +69,7 @@ async fn law_9_no_span_and_no_metric_shows_a_key_or_a_word() {
     let service = ServiceBuilder::new()
         .layer(TelemetryLayer::call())
         .layer(TelemetryLayer::attempt())
-        .layer(CircuitBreakerLayer::new(Breakers::new()))
+        .layer(CircuitBreakerLayer::new(CircuitBreakers::new()))
         .layer(ClassifyLayer::new())
         .service(upstream);
     read(service.oneshot(secret(&uris[2], true)).await.unwrap().into_body()).await;

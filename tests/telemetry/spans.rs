@@ -7,10 +7,10 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, CircuitBreakerLayer, ClassifyLayer, Context, Outcome, RateLimitLayer, ReplayLayer, RetryBudget,
+    BoxError, CallContext, CircuitBreakerLayer, ClassifyLayer, Outcome, RateLimitLayer, ReplayLayer, RetryBudget,
     RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
     call::Call,
-    circuit_breaker::{Breakers, Scope},
+    circuit_breaker::{CircuitBreakers, Target},
     emulator::{Emulator, EmulatorBuilder, Trouble, When},
     quota::Limits,
     rate_limit::Limiter,
@@ -195,8 +195,8 @@ async fn a_refusal_is_said_as_it_is() {
 
     // A layer's: nothing is sent.
     let (spans, _guard) = Spans::listen();
-    let breakers = Breakers::new();
-    breakers.force_open(&Scope::new("gemini-2.5-pro", "generativelanguage.googleapis.com"));
+    let breakers = CircuitBreakers::new();
+    breakers.force_open(&Target::new("gemini-2.5-pro", "generativelanguage.googleapis.com"));
     let service = ServiceBuilder::new()
         .layer(TelemetryLayer::call())
         .layer(TelemetryLayer::attempt())
@@ -335,7 +335,7 @@ where
     S::Error: Into<BoxError> + std::fmt::Debug,
 {
     let outer = tower::service_fn(|request: Request<Full<Bytes>>| {
-        let context = Context::of(&request).cloned().unwrap_or_default();
+        let context = CallContext::of(&request).cloned().unwrap_or_default();
         let service = service.clone();
         async move {
             let mut last = None;

@@ -6,7 +6,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
     TelemetryLayer, TimeoutLayer,
-    circuit_breaker::{Breakers, Trip},
+    circuit_breaker::{CircuitBreakers, Trip},
     emulator::{Trouble, When},
     key_pool::{ApiKey, Key, KeyPool},
     quota::Limits,
@@ -45,7 +45,7 @@ async fn a_busy_day(layer: &TelemetryLayer) -> Limiter {
     let attempt = TelemetryLayer::attempt();
     one_after_the_other(attempt.layer(Upstream::at_once(|_| Ok(hello()))), GENERATE, &["pro", "flash"]).await;
     // A breaker that opens.
-    let breakers = Breakers::builder().trip(Trip::consecutive(1)).build().unwrap();
+    let breakers = CircuitBreakers::builder().trip(Trip::consecutive(1)).build().unwrap();
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
     failing.oneshot(ask(GENERATE)).await.unwrap();
     let pool = KeyPool::builder().key(Key::new(ApiKey::new("a-key-of-nobody").unwrap())).build().unwrap();

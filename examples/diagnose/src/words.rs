@@ -86,7 +86,7 @@ fn what(failure: &Failure) -> &'static str {
         Kind::EmptyResponse => "the answer is a 200 without any content",
         Kind::EmptyMalformedFunctionCall => "the model wrote a function call that cannot be used, and nothing else",
         Kind::StreamCut => "the answer was cut before it was finished",
-        Kind::Timeout(_) | Kind::TotalDeadline => "a clock on this side ran out",
+        Kind::Timeout(_) => "a clock on this side ran out",
         _ => "there was no response at all",
     }
 }

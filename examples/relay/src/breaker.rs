@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_gemini::circuit_breaker::{Breakers, Trip, Window};
+use tower_gemini::circuit_breaker::{CircuitBreakers, Trip, Window};
 
 use crate::{
     settings::{boolean, duration},
@@ -14,7 +14,7 @@ const OPEN: Duration = Duration::from_secs(2);
 const MAX_OPEN: Duration = Duration::from_secs(10);
 
 /// Reads `[breaker]`. `None`: there is to be none.
-pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<Breakers> {
+pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<CircuitBreakers> {
     let enabled = section.get("enabled", boolean, mistakes).unwrap_or(true);
     let trip = section.get("mode", mode, mistakes).unwrap_or_default();
     let spanned = |value: &Value<'_>| Ok((duration(value)?, value.span()));
@@ -28,7 +28,7 @@ pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> Option<
         let [least, most] = [least, most].map(humantime::format_duration);
         mistakes.add(place, format!("max_open is {most}, less than open, which is {least}"));
     }
-    let builder = Breakers::builder().trip(trip).open_duration(least).max_open_duration(most);
+    let builder = CircuitBreakers::builder().trip(trip).open_duration(least).max_open_duration(most);
     builder.build().ok().filter(|_| enabled)
 }
 

@@ -9,7 +9,7 @@
 //! "gemma-3-27b-it" = ["gemini-2.5-flash"]
 //! ```
 
-use tower_gemini::model_fallback::{Chains, ModelFallbackLayer};
+use tower_gemini::model_fallback::{FallbackChains, ModelFallbackLayer};
 
 use crate::{
     settings::{boolean, duration_or_none},
@@ -18,10 +18,10 @@ use crate::{
 
 /// Reads `[fallback]`.
 pub(crate) fn read(mut section: Section<'_>, mistakes: &mut Mistakes) -> ModelFallbackLayer {
-    let sticky = section.get("sticky", duration_or_none, mistakes).unwrap_or(Chains::STICKY);
+    let sticky = section.get("sticky", duration_or_none, mistakes).unwrap_or(FallbackChains::STICKY);
     let strip = section.get("strip", boolean, mistakes).unwrap_or(false);
     let larger = section.subsection("larger", "fallback.larger", mistakes);
-    let mut chains = Chains::builder().sticky(sticky).strip(strip);
+    let mut chains = FallbackChains::builder().sticky(sticky).strip(strip);
     for (model, next) in lists(section, mistakes) {
         chains = chains.chain(model, next);
     }

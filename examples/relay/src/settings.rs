@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use toml::Table;
 use tower_gemini::{
-    circuit_breaker::Breakers,
+    circuit_breaker::CircuitBreakers,
     client::{Client, ClientBuilder, DEVELOPER_API},
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, LimiterBuilder},
@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Timeouts,
     pub(crate) limits: LimiterBuilder,
     /// `None`: calls go to a model that is down, too.
-    pub(crate) breaker: Option<Breakers>,
+    pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) precheck: Precheck,
     pub(crate) fallback: ModelFallbackLayer,
     /// What is not wrong but may surprise.
@@ -172,7 +172,7 @@ impl Settings {
             retry: RetryPolicy::default(),
             timeout: Timeouts::default(),
             limits: Limiter::builder(),
-            breaker: Some(Breakers::new()),
+            breaker: Some(CircuitBreakers::new()),
             precheck: Precheck::default(),
             fallback: ModelFallbackLayer::disabled(),
             remarks: Vec::new(),
@@ -214,7 +214,8 @@ impl Settings {
         let limits = limits.map(|section| limits::read(section, timeout.total, &mut mistakes, &mut remarks));
         let limits = limits.unwrap_or_else(Limiter::builder);
         let breaker = file.section("breaker", &mut mistakes);
-        let breaker = breaker.map_or_else(|| Some(Breakers::new()), |section| breaker::read(section, &mut mistakes));
+        let breaker =
+            breaker.map_or_else(|| Some(CircuitBreakers::new()), |section| breaker::read(section, &mut mistakes));
         let precheck = file.section("precheck", &mut mistakes);
         let precheck = precheck.map_or_else(Precheck::default, |section| precheck::read(section, &mut mistakes));
         let fallback = file.section("fallback", &mut mistakes);

@@ -12,7 +12,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn, service_fn, u
 use tower_gemini::{
     ConfigError,
     body::ReplayBody,
-    circuit_breaker::{Breakers, CircuitBreakerLayer},
+    circuit_breaker::{CircuitBreakerLayer, CircuitBreakers},
     classify::ClassifyLayer,
     emulator::Emulator,
     error_response::ErrorResponseLayer,
@@ -55,7 +55,7 @@ struct Parts {
     fallback: ModelFallbackLayer,
     budget: RetryBudget,
     limiter: Wired<Limiter>,
-    breakers: Wired<Option<Breakers>>,
+    breakers: Wired<Option<CircuitBreakers>>,
     /// It knows the names of models that metrics may have.
     telemetry: TelemetryLayer,
     failures: Failures,
@@ -84,7 +84,7 @@ fn builder(settings: &Settings) -> GeminiBuilder {
         .replay(ReplayLayer::new().max_body(settings.max_body).oversize(Oversize::Refuse))
 }
 
-fn breaker(breakers: Option<Breakers>) -> CircuitBreakerLayer {
+fn breaker(breakers: Option<CircuitBreakers>) -> CircuitBreakerLayer {
     breakers.map_or_else(CircuitBreakerLayer::disabled, CircuitBreakerLayer::new)
 }
 
@@ -195,7 +195,7 @@ fn upkeep(gemini: &GeminiLayer, transport: Transport) -> JoinSet<Infallible> {
     let own = transport.map_request(|request: Request<Empty<Bytes>>| request.map(|_| ReplayBody::from(Bytes::new())));
     let Some(pool) = gemini.keys() else { return tasks };
     // Keys that were refused are tried again by and by.
-    let again = pool.upkeep(ServiceBuilder::new().layer(ClassifyLayer::new()).service(own.clone()));
+    let again = pool.recheck(ServiceBuilder::new().layer(ClassifyLayer::new()).service(own.clone()));
     tasks.spawn(again);
     if let Some(models) = gemini.models() {
         let lists = ServiceBuilder::new()
@@ -232,7 +232,7 @@ impl<T: Clone> Wired<T> {
 }
 
 /// Nobody queues for a model that is down.
-impl Gate for Wired<Option<Breakers>> {
+impl Gate for Wired<Option<CircuitBreakers>> {
     fn closed_for(&self, scope: &Scope) -> Option<Duration> {
         self.get()?.closed_for(scope)
     }

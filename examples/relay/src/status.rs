@@ -18,7 +18,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tower_gemini::{
-    circuit_breaker::{Breakers, State},
+    circuit_breaker::{CircuitBreakers, State},
     clock,
     key_pool::{DisabledReason, KeyPool, KeyReport, KeyState},
     observe::{Observe, Reading},
@@ -106,7 +106,7 @@ impl Board {
             let model = if name.is_empty() { "(calls to no model)".to_owned() } else { self.0.failures().clean(name) };
             Model { model, breaker: None, limits: Vec::new() }
         };
-        for (scope, state) in self.0.gemini.breakers().into_iter().flat_map(Breakers::snapshot) {
+        for (scope, state) in self.0.gemini.breakers().into_iter().flat_map(CircuitBreakers::snapshot) {
             if state != State::Closed {
                 // The worst, where there are several endpoints.
                 let model = models.entry(scope.model().to_owned()).or_insert_with(|| named(scope.model()));

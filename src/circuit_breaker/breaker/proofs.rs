@@ -30,7 +30,7 @@ impl One {
         let trip = Trip::consecutive(failures);
         let rules = Rules { trip, open: nothing, max_open: nothing, probes, lease: Duration::from_secs(3_600) };
         let common = Common { rules, transitions: broadcast::channel(1).0, open: AtomicUsize::new(0) };
-        let one = Self(Arc::new((Breaker::new(Scope::new("m", ""), rules), common)));
+        let one = Self(Arc::new((Breaker::new(Target::new("m", ""), rules), common)));
         while !one.is_calm() {
             one.succeed(one.admit().unwrap());
         }

@@ -65,7 +65,7 @@ pub(in crate::telemetry) const METRICS: [Metric; 24] = {
         row("tower_gemini.limit.max", Gauge, Count, "The limit in force."),
         row("tower_gemini.limit.blocked", Gauge, Count, "Scopes that the upstream has blocked."),
         row("tower_gemini.limit.waiting", Gauge, Count, "Calls that wait for their turn."),
-        row("tower_gemini.breaker.state", Gauge, Count, "Breakers in a state."),
+        row("tower_gemini.breaker.state", Gauge, Count, "CircuitBreakers in a state."),
         row("tower_gemini.breaker.transitions", Counter, Count, "Changes of a breaker's state."),
         row("tower_gemini.key.state", Gauge, Count, "Keys in a state."),
         row("tower_gemini.key.uses", Counter, Count, "Calls sent with a key."),

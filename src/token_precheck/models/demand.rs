@@ -57,7 +57,7 @@ impl ModelTable {
     /// the list, up to [`ask_timeout`](crate::TokenPrecheckLayer::ask_timeout). An upstream whose callers make no mistakes is
     /// never asked. After a failure nobody waits and nothing is asked for 30 s, then 1 min, 2 min, … up to an hour.
     ///
-    /// Spawn it, this one or [`keep_fresh`](Self::keep_fresh): the crate spawns nothing itself. What fails stands in the
+    /// Spawn it, this one or [`refresh_every`](Self::refresh_every): the crate spawns nothing itself. What fails stands in the
     /// [snapshot](Self::snapshot).
     ///
     /// # Cancellation

@@ -89,7 +89,7 @@ const MAX_SET: usize = 1_024;
 /// }
 ///
 /// // And again every six hours, for as long as the program runs.
-/// tokio::spawn(table.keep_fresh(upstream, ModelTable::REFRESH_EVERY));
+/// tokio::spawn(table.refresh_every(upstream, ModelTable::REFRESH_EVERY));
 /// # Ok(())
 /// # }
 /// ```
@@ -129,7 +129,7 @@ impl ModelTable {
     /// How long a learnt limit holds by default: 24 h. Nobody says when a limit is raised, so that it is tried daily.
     pub const LEARNED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-    /// How often to [keep fresh](Self::keep_fresh): 6 h, so that three refreshes may fail before the list is stale.
+    /// How often to [keep fresh](Self::refresh_every): 6 h, so that three refreshes may fail before the list is stale.
     pub const REFRESH_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
     /// The built-in list, with the default settings.

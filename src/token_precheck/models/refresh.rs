@@ -92,7 +92,7 @@ impl ModelTable {
     ///
     /// Drop it at any time; the table keeps what it has. It holds the table, and no readiness of the service's, while it
     /// sleeps.
-    pub fn keep_fresh<S, B, R>(&self, service: S, every: Duration) -> impl Future<Output = Infallible> + use<S, B, R>
+    pub fn refresh_every<S, B, R>(&self, service: S, every: Duration) -> impl Future<Output = Infallible> + use<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
         S::Error: Into<BoxError>,

@@ -262,7 +262,7 @@ async fn it_is_kept_fresh_for_ever() {
         })
     };
     let table = ModelTable::new();
-    let upkeep = tokio::spawn(table.keep_fresh(service.clone(), ModelTable::REFRESH_EVERY));
+    let upkeep = tokio::spawn(table.refresh_every(service.clone(), ModelTable::REFRESH_EVERY));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(table.is_fresh() && table.lookup("gemini-n0").is_some());
     down.store(9, Ordering::Relaxed);
@@ -277,7 +277,7 @@ async fn it_is_kept_fresh_for_ever() {
     // After one good refresh the waits begin anew; none is longer than the interval, none shorter than 30 s.
     times.lock().clear();
     down.store(3, Ordering::Relaxed);
-    let upkeep = tokio::spawn(table.keep_fresh(service, Duration::from_secs(1)));
+    let upkeep = tokio::spawn(table.refresh_every(service, Duration::from_secs(1)));
     tokio::time::sleep(Duration::from_secs(130)).await;
     upkeep.abort();
     let waits: Vec<u64> = times.lock().windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -289,7 +289,7 @@ async fn no_readiness_is_held_between_refreshes() {
     let (service, asked) = upstream(vec![page(&["gemini-new"], "")]);
     let limited = tower::limit::ConcurrencyLimit::new(service, 1);
     let table = ModelTable::new();
-    let upkeep = tokio::spawn(table.keep_fresh(limited.clone(), ModelTable::REFRESH_EVERY));
+    let upkeep = tokio::spawn(table.refresh_every(limited.clone(), ModelTable::REFRESH_EVERY));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut mine = limited.clone();
     assert!(mine.ready().now_or_never().is_some(), "the permit is free");

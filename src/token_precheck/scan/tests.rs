@@ -8,20 +8,20 @@ use super::*;
 #[derive(Default)]
 struct Heard(Vec<String>);
 
-impl Listener for Heard {
-    fn hear(&mut self, text: &str) -> bool {
+impl TextSink for Heard {
+    fn text(&mut self, text: &str) -> bool {
         self.0.push(text.to_owned());
         self.0.len() < 100
     }
 }
 
-fn scanned(body: &str) -> (Findings, Vec<String>) {
+fn scanned(body: &str) -> (RequestFacts, Vec<String>) {
     let mut heard = Heard::default();
     let findings = scan(body.as_bytes(), &mut heard).unwrap();
     (findings, heard.0)
 }
 
-fn output(findings: &Findings) -> Option<i64> {
+fn output(findings: &RequestFacts) -> Option<i64> {
     findings.max_output.as_ref().map(|output| output.tokens)
 }
 

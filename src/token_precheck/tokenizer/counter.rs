@@ -10,7 +10,7 @@ use super::{
     special::Special,
     vocabulary::{LONGEST, NONE, SPACE_SIGN, Vocabulary, vocabulary},
 };
-use crate::token_precheck::{Count, TextCounter, scan::Listener};
+use crate::token_precheck::{Count, TextCounter, scan::TextSink};
 
 /// The longest run of one whitespace character that is one piece.
 const RUN: u64 = 31;
@@ -76,8 +76,8 @@ impl TextCounter for Counter {
     }
 }
 
-impl Listener for Counter {
-    fn hear(&mut self, text: &str) -> bool {
+impl TextSink for Counter {
+    fn text(&mut self, text: &str) -> bool {
         self.push(text);
         !self.stopped
     }

@@ -24,8 +24,8 @@ fn path(uri: &Uri, model: &str, body: &[u8]) {
         let call = Call::new(&method, uri);
         let read = call.clone().read_body(body);
         assert_eq!(
-            (read.surface(), read.operation(), read.resend()),
-            (call.surface(), call.operation(), call.resend())
+            (read.surface(), read.operation(), read.idempotency()),
+            (call.surface(), call.operation(), call.idempotency())
         );
         if !call.speaks_in_body() {
             assert_eq!(read, call, "only where the URI cannot say is the body asked");
@@ -35,8 +35,8 @@ fn path(uri: &Uri, model: &str, body: &[u8]) {
         let moved = Call::new(&method, &other);
         assert_eq!(moved.model(), Some(model), "{other}");
         assert_eq!(
-            (moved.surface(), moved.operation(), moved.streaming(), moved.resend()),
-            (call.surface(), call.operation(), call.streaming(), call.resend()),
+            (moved.surface(), moved.operation(), moved.streaming(), moved.idempotency()),
+            (call.surface(), call.operation(), call.streaming(), call.idempotency()),
             "{uri} became another call: {other}"
         );
         assert_eq!((other.query(), other.scheme(), other.authority()), (uri.query(), uri.scheme(), uri.authority()));

@@ -4,19 +4,19 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::{Method, Request, Uri};
 
-use super::{Breakers, breaker::Breaker, breakers::Scoping};
+use super::{CircuitBreakers, breaker::Breaker, breakers::Scoping};
 use crate::{
     call::{Call, Operation, Shape},
-    context::Context,
+    context::CallContext,
 };
 
 /// A breaker, and the request that led to it.
 ///
 /// Most callers ask for the same again, and to compare two paths costs less than to read one. Each clone of a service has a
-/// place of its own, so that two threads that share a breaker do not write to the same counter with every call.
+/// cached of its own, so that two threads that share a breaker do not write to the same counter with every call.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) breakers: Breakers,
+pub(super) struct CachedBreaker {
+    pub(super) breakers: CircuitBreakers,
     pub(super) breaker: Arc<Breaker>,
     led_by: LedBy,
 }
@@ -34,8 +34,8 @@ enum LedBy {
     Unknown,
 }
 
-impl Place {
-    pub(super) fn of<B>(breakers: &Breakers, request: Request<B>) -> (Self, Request<B>) {
+impl CachedBreaker {
+    pub(super) fn of<B>(breakers: &CircuitBreakers, request: Request<B>) -> (Self, Request<B>) {
         let (uri, authority) = (request.uri(), authority(request.uri()));
         let endpoint = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let (led_by, breaker) = match (breakers.scoping(), call_of(&request)) {
@@ -44,8 +44,8 @@ impl Place {
                 let (parts, body) = request.into_parts();
                 let scope = scope(&parts);
                 let breaker = breakers.breaker(scope.model(), scope.endpoint());
-                let place = Self { breakers: breakers.clone(), breaker, led_by: LedBy::Unknown };
-                return (place, Request::from_parts(parts, body));
+                let cached = Self { breakers: breakers.clone(), breaker, led_by: LedBy::Unknown };
+                return (cached, Request::from_parts(parts, body));
             }
             (Scoping::ModelAndEndpoint, Some(call)) => {
                 let model = capacity_of(call.shape(), call.model());
@@ -81,14 +81,14 @@ impl Place {
         !matches!(self.led_by, LedBy::Unknown)
     }
 
-    /// The same place, for another clone of the service.
+    /// The same cached, for another clone of the service.
     pub(super) fn another(&self) -> Self {
         Self { breakers: self.breakers.clone(), breaker: self.breaker.clone(), led_by: self.led_by.clone() }
     }
 }
 
 fn call_of<B>(request: &Request<B>) -> Option<&Call> {
-    Context::of(request).and_then(Context::call)
+    CallContext::of(request).and_then(CallContext::call)
 }
 
 /// The model whose capacity decides on the call; none where none does. A model without capacity still counts tokens, and so

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{
     Amount,
-    account::{Account, Calendar, Receipt},
+    account::{Account, Calendar, Charge},
 };
 use crate::{
     quota::{Certainty, Dimension, Scope, TokenCost},
@@ -19,7 +19,7 @@ use crate::{
 
 /// The account and the queue of one scope, behind one lock that is held for no longer than a decision.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct ScopeQueue {
     scope: Scope,
     calendar: Calendar,
     state: Mutex<State>,
@@ -49,12 +49,12 @@ struct Waiter {
 
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket(u64);
+pub(super) struct WaiterId(u64);
 
 /// What a call is told when it comes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    Taken(Receipt),
+    Taken(Charge),
     /// It would have to wait until then, or longer.
     Later(Instant),
     /// It is proven to be larger than the limit, which is this.
@@ -63,9 +63,9 @@ pub(super) enum Admission {
 
 /// What a waiter is told when it asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Grant {
     /// Set aside until it is sent. It stays first until it leaves: whoever is next must not be sent before it.
-    Taken(Receipt),
+    Taken(Charge),
     /// Its turn, but not before then.
     At(Instant),
     /// Somebody else's turn.
@@ -74,7 +74,7 @@ pub(super) enum Turn {
     SentAway(Instant),
 }
 
-impl Desk {
+impl ScopeQueue {
     pub(super) fn new(scope: Scope, account: Account, calendar: Calendar) -> Self {
         let state = State { account, waiting: BTreeMap::new(), next: 0, ahead: Amount::default() };
         Self { scope, calendar, state: Mutex::new(state) }
@@ -95,75 +95,75 @@ impl Desk {
             return Admission::TooLarge(limit);
         }
         if state.waiting.is_empty()
-            && let Ok(receipt) = state.account.take(now, amount, self.calendar)
+            && let Ok(charge) = state.account.take(now, amount, self.calendar)
         {
-            return Admission::Taken(receipt);
+            return Admission::Taken(charge);
         }
         let ahead = state.ahead;
         Admission::Later(state.account.turn_at(now, ahead, amount, self.calendar))
     }
 
     /// Joins the queue at its end.
-    pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool) -> Ticket {
+    pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool) -> WaiterId {
         let mut state = self.state.lock();
-        let ticket = state.next;
+        let id = state.next;
         state.next += 1;
         let counted = state.account.clamped(amount, now);
         state.ahead = state.ahead.plus(counted);
-        state.waiting.insert(ticket, Waiter { amount, counted, may_move, sent_away: None, waker: None });
-        Ticket(ticket)
+        state.waiting.insert(id, Waiter { amount, counted, may_move, sent_away: None, waker: None });
+        WaiterId(id)
     }
 
     /// Asks whether it is this one's turn, and has it woken when it may be.
-    pub(super) fn turn(&self, ticket: Ticket, now: Instant, waker: &Waker) -> Turn {
+    pub(super) fn turn(&self, id: WaiterId, now: Instant, waker: &Waker) -> Grant {
         let mut state = self.state.lock();
-        let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket.0);
-        let Some(waiter) = state.waiting.get_mut(&ticket.0) else { return Turn::NotYet };
+        let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
+        let Some(waiter) = state.waiting.get_mut(&id.0) else { return Grant::NotYet };
         if let Some(until) = waiter.sent_away {
-            let next = state.remove(ticket);
+            let next = state.remove(id);
             drop(state);
             wake(next);
-            return Turn::SentAway(until);
+            return Grant::SentAway(until);
         }
         if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             waiter.waker = Some(waker.clone());
         }
         if !is_first {
-            return Turn::NotYet;
+            return Grant::NotYet;
         }
         let amount = waiter.amount;
         match state.account.hold(now, amount, self.calendar) {
-            Err(at) => Turn::At(at),
-            Ok(receipt) => {
-                state.taken(ticket);
-                Turn::Taken(receipt)
+            Err(at) => Grant::At(at),
+            Ok(charge) => {
+                state.taken(id);
+                Grant::Taken(charge)
             }
         }
     }
 
     /// What was set aside is sent now.
-    pub(super) fn send(&self, now: Instant, receipt: Receipt) -> Receipt {
-        self.state.lock().account.send(now, receipt, self.calendar)
+    pub(super) fn send(&self, now: Instant, charge: Charge) -> Charge {
+        self.state.lock().account.send(now, charge, self.calendar)
     }
 
     /// Leaves the queue, wherever in it.
-    pub(super) fn leave(&self, ticket: Ticket) {
-        let next = self.state.lock().remove(ticket);
+    pub(super) fn leave(&self, waiter: WaiterId) {
+        let next = self.state.lock().remove(waiter);
         wake(next);
     }
 
     /// What was sent has really cost so many tokens.
-    pub(super) fn settle(&self, receipt: Receipt, tokens: u64) {
+    pub(super) fn settle(&self, charge: Charge, tokens: u64) {
         let mut state = self.state.lock();
-        let first = if state.account.settle(receipt, tokens) { state.first() } else { None };
+        let first = if state.account.settle(charge, tokens) { state.first() } else { None };
         drop(state);
         wake(first);
     }
 
     /// What was taken was never used.
-    pub(super) fn refund(&self, receipt: Receipt) {
+    pub(super) fn refund(&self, charge: Charge) {
         let mut state = self.state.lock();
-        state.account.refund(receipt);
+        state.account.refund(charge);
         let first = state.first();
         drop(state);
         wake(first);
@@ -171,10 +171,10 @@ impl Desk {
 
     /// The upstream has refused what was taken, and does not count it. Nobody gets anything before `until`, and who can go
     /// elsewhere goes.
-    pub(super) fn refused(&self, now: Instant, receipt: Receipt, refusal: Refusal) {
+    pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: Refusal) {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
-        state.account.refund(receipt);
+        state.account.refund(charge);
         if let Some(dimension) = refusal.dimension {
             state.account.refused(now, dimension, refusal.named);
         }
@@ -243,16 +243,16 @@ pub(super) enum Until {
 
 impl State {
     /// Takes one out of the queue. Gives back whom to wake: the new first, if the first has left.
-    fn remove(&mut self, ticket: Ticket) -> Option<Waker> {
-        let was_first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == ticket.0);
-        let left = self.waiting.remove(&ticket.0)?;
+    fn remove(&mut self, id: WaiterId) -> Option<Waker> {
+        let was_first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
+        let left = self.waiting.remove(&id.0)?;
         self.ahead = self.ahead.minus(left.counted);
         if was_first { self.first() } else { None }
     }
 
     /// It has what it waited for: it is ahead of nobody's account any more, and need not be woken.
-    fn taken(&mut self, ticket: Ticket) {
-        if let Some(waiter) = self.waiting.get_mut(&ticket.0) {
+    fn taken(&mut self, id: WaiterId) {
+        if let Some(waiter) = self.waiting.get_mut(&id.0) {
             self.ahead = self.ahead.minus(std::mem::take(&mut waiter.counted));
             waiter.waker = None;
         }

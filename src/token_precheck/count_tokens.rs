@@ -32,7 +32,7 @@ pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question)
     }
     *counts.extensions_mut() = request.extensions().clone();
     let call = Call::new(counts.method(), counts.uri());
-    context::Context::update(counts.extensions_mut(), |context| context.set_call(call));
+    context::CallContext::update(counts.extensions_mut(), |context| context.set_call(call));
     Some(counts)
 }
 

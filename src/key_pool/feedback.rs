@@ -10,13 +10,13 @@ use super::{
     health::{Block, Health},
     key::Signer,
     pool::warn_disabled,
-    roster::Home,
+    registry::ProjectRef,
     service::Assigned,
 };
 use crate::{
     call::{Operation, Surface},
     clock,
-    context::{Outcome, Retry, Tried},
+    context::{Outcome, RetryAdvice, Tried},
     failure::{Failure, Fault, Kind},
     quota::until_pacific_midnight,
 };
@@ -28,7 +28,7 @@ const UNBILLED: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Default)]
 pub(super) struct Reaction {
     pub(super) tried: Option<Tried>,
-    pub(super) retry: Option<Retry>,
+    pub(super) retry: Option<RetryAdvice>,
 }
 
 /// What a refusal says of a key.
@@ -58,11 +58,11 @@ impl Assigned {
 
     #[inline(never)]
     fn note_success(&self) {
-        let mut roster = self.shared.roster.lock();
-        if let Some(entry) = roster.entry(&self.slot) {
+        let mut registry = self.shared.registry.lock();
+        if let Some(entry) = registry.entry(&self.slot) {
             entry.change(Health::succeeded);
         }
-        if let Some(project) = roster.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.slot.home) {
             if self.facts.shape.pays_quota() {
                 project.marks.succeeded(&self.facts.model, Instant::now());
             }
@@ -133,7 +133,7 @@ impl Assigned {
         // Never at once: it would come back here. Others that were tried may have got better, if somebody knows.
         let others = self.elsewhere(&self.facts.tried).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.home));
         let least = others.map(|elsewhere| elsewhere.wait).min().filter(|_| self.shared.headroom.is_some());
-        Reaction { tried: None, retry: Some(Retry::After(least.map_or(needed, |least| least.min(needed)))) }
+        Reaction { tried: None, retry: Some(RetryAdvice::After(least.map_or(needed, |least| least.min(needed)))) }
     }
 
     /// Where it would wait least, of the projects that have not been tried, and of those that have and are back at a known
@@ -147,7 +147,7 @@ impl Assigned {
     /// How long it would wait in each project that has a key for it.
     fn elsewhere(&self, tried: &[Tried]) -> Vec<Elsewhere> {
         let ask = self.facts.ask(tried, &[]);
-        let everybody = self.shared.roster.lock().everybody(&ask, ask.now, fastrand::usize(..));
+        let everybody = self.shared.registry.lock().everybody(&ask, ask.now, fastrand::usize(..));
         let everybody = everybody.into_iter().map(|candidate| Elsewhere {
             wait: self.shared.wait(&candidate.home, &self.facts).max(candidate.cooling),
             cools: !candidate.cooling.is_zero(),
@@ -157,18 +157,18 @@ impl Assigned {
         everybody.collect()
     }
 
-    fn is_here(&self, home: &Arc<Home>) -> bool {
+    fn is_here(&self, home: &Arc<ProjectRef>) -> bool {
         Arc::ptr_eq(home, &self.slot.home)
     }
 
     fn strike(&self, kind: Kind, at_once: bool, now: Instant) {
-        let mut roster = self.shared.roster.lock();
-        let Some(entry) = roster.entry(&self.slot) else { return };
+        let mut registry = self.shared.registry.lock();
+        let Some(entry) = registry.entry(&self.slot) else { return };
         let is_disabled = entry.change(|health| health.refused(kind, at_once, now));
-        if let Some(project) = roster.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.slot.home) {
             project.note();
         }
-        drop(roster);
+        drop(registry);
         if is_disabled {
             warn_disabled(&self.slot, DisabledReason::Refused(kind));
             self.shared.disabled.notify_one();
@@ -176,8 +176,8 @@ impl Assigned {
     }
 
     fn block(&self, block: Block, now: Instant) {
-        let mut roster = self.shared.roster.lock();
-        if let Some(project) = roster.project(&self.slot.home) {
+        let mut registry = self.shared.registry.lock();
+        if let Some(project) = registry.project(&self.slot.home) {
             project.marks.block(&self.facts.model, block, now);
             project.note();
         }
@@ -227,7 +227,7 @@ impl Assigned {
 
 /// A project, and how long the call would wait there.
 struct Elsewhere {
-    home: Arc<Home>,
+    home: Arc<ProjectRef>,
     wait: Duration,
     /// It is out of quota until then.
     cools: bool,
@@ -236,12 +236,12 @@ struct Elsewhere {
 
 impl Elsewhere {
     /// How to go there, if that is sooner than here.
-    fn retry(&self, needed: Duration) -> Option<Retry> {
+    fn retry(&self, needed: Duration) -> Option<RetryAdvice> {
         match self.wait {
-            Duration::ZERO => Some(Retry::Now),
+            Duration::ZERO => Some(RetryAdvice::Now),
             wait if wait >= needed => None,
-            wait if self.cools => Some(Retry::After(wait)),
-            _ => Some(Retry::Queued),
+            wait if self.cools => Some(RetryAdvice::After(wait)),
+            _ => Some(RetryAdvice::Queued),
         }
     }
 }

@@ -12,12 +12,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use super::{
-    booking::Booking,
-    desk::{self, Desk, Ticket},
+    queue::{self, ScopeQueue, WaiterId},
     refusal,
+    reservation::Reservation,
 };
 use crate::{
-    context::{Context as Said, Queueing},
+    context::{CallContext, Queueing},
     error::BoxError,
     ready::Readied,
 };
@@ -25,48 +25,48 @@ use crate::{
 /// How long a call may wait, and its place in the queue.
 #[derive(Debug)]
 pub(super) struct Wait {
-    pub(super) ticket: Ticket,
+    pub(super) waiter: WaiterId,
     pub(super) since: Instant,
     pub(super) give_up: Instant,
     pub(super) may_move: bool,
 }
 
 pin_project! {
-    #[project = TurnProj]
+    #[project = WaitingProj]
     /// A call that waits.
-    pub(super) struct Turn<S, B> {
+    pub(super) struct Waiting<S, B> {
         #[pin]
         sleep: Option<Sleep>,
-        waiting: Option<Waiting<S, B>>,
+        queued: Option<Queued<S, B>>,
         // What has been set aside for it, once its turn has come.
-        booking: Option<Booking>,
+        reservation: Option<Reservation>,
     }
 }
 
-struct Waiting<S, B> {
+struct Queued<S, B> {
     inner: Readied<S>,
     request: Request<B>,
-    place: Place,
+    place: QueuePlace,
     wait: Wait,
     // Adds up the wait, for whoever wants to know.
     _queueing: Option<Queueing>,
 }
 
 /// A place in a queue, left at the latest when it is dropped, which wakes the next.
-pub(super) struct Place {
-    desk: Arc<Desk>,
-    ticket: Option<Ticket>,
+pub(super) struct QueuePlace {
+    queue: Arc<ScopeQueue>,
+    waiter: Option<WaiterId>,
 }
 
-impl Place {
+impl QueuePlace {
     fn leave(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.desk.leave(ticket);
+        if let Some(waiter) = self.waiter.take() {
+            self.queue.leave(waiter);
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuePlace {
     fn drop(&mut self) {
         self.leave();
     }
@@ -76,22 +76,22 @@ impl Drop for Place {
 pub(super) struct Called<S, B> {
     pub(super) inner: Readied<S>,
     pub(super) request: Request<B>,
-    pub(super) booking: Booking,
+    pub(super) reservation: Reservation,
     /// To be left when the service has been called, and no sooner: the next one is handed on after this one.
-    pub(super) place: Place,
+    pub(super) place: QueuePlace,
 }
 
-impl<S: Clone, B> Turn<S, B> {
-    pub(super) fn new(mut inner: Readied<S>, request: Request<B>, desk: Arc<Desk>, wait: Wait) -> Self {
+impl<S: Clone, B> Waiting<S, B> {
+    pub(super) fn new(mut inner: Readied<S>, request: Request<B>, queue: Arc<ScopeQueue>, wait: Wait) -> Self {
         // A wait begins: whatever hangs on the readiness is free for others.
         inner.release();
-        let place = Place { desk, ticket: Some(wait.ticket) };
-        let _queueing = Said::of(&request).and_then(Said::tally).map(|tally| tally.queueing(wait.since));
-        Self { sleep: None, waiting: Some(Waiting { inner, request, place, wait, _queueing }), booking: None }
+        let place = QueuePlace { queue, waiter: Some(wait.waiter) };
+        let _queueing = CallContext::of(&request).and_then(CallContext::tally).map(|tally| tally.queueing(wait.since));
+        Self { sleep: None, queued: Some(Queued { inner, request, place, wait, _queueing }), reservation: None }
     }
 }
 
-impl<S, B> Turn<S, B>
+impl<S, B> Waiting<S, B>
 where
     S: Service<Request<B>> + Clone,
     S::Error: Into<BoxError>,
@@ -102,34 +102,34 @@ where
         let result = ready!(this.poll_called(cx));
         // Whatever is decided, nothing of a wait outlives it: who is done must not stand in a queue.
         this.sleep.set(None);
-        *this.waiting = None;
-        *this.booking = None;
+        *this.queued = None;
+        *this.reservation = None;
         Poll::Ready(result)
     }
 }
 
-impl<S, B> TurnProj<'_, S, B>
+impl<S, B> WaitingProj<'_, S, B>
 where
     S: Service<Request<B>> + Clone,
     S::Error: Into<BoxError>,
 {
     fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<Called<S, B>, BoxError>> {
-        let Some(waiting) = self.waiting else { return Poll::Ready(Err(refusal::polled_again())) };
-        while self.booking.is_none() {
-            let Wait { ticket, give_up, may_move, since } = waiting.wait;
+        let Some(queued) = self.queued else { return Poll::Ready(Err(refusal::polled_again())) };
+        while self.reservation.is_none() {
+            let Wait { waiter, give_up, may_move, since } = queued.wait;
             let now = Instant::now();
-            let desk = &waiting.place.desk;
-            let at = match desk.turn(ticket, now, cx.waker()) {
-                desk::Turn::Taken(receipt) => {
-                    *self.booking = Some(Booking::new(desk.clone(), receipt));
+            let queue = &queued.place.queue;
+            let at = match queue.turn(waiter, now, cx.waker()) {
+                queue::Grant::Taken(charge) => {
+                    *self.reservation = Some(Reservation::new(queue.clone(), charge));
                     break;
                 }
-                desk::Turn::SentAway(until) => return Poll::Ready(Err(refusal::sent_away(desk, until - now))),
-                desk::Turn::At(at) => Some(at),
-                desk::Turn::NotYet => None,
+                queue::Grant::SentAway(until) => return Poll::Ready(Err(refusal::sent_away(queue, until - now))),
+                queue::Grant::At(at) => Some(at),
+                queue::Grant::NotYet => None,
             };
             if now >= give_up {
-                return Poll::Ready(Err(refusal::waited_in_vain(desk, now, now - since, at, may_move)));
+                return Poll::Ready(Err(refusal::waited_in_vain(queue, now, now - since, at, may_move)));
             }
             let until = at.map_or(give_up, |at| at.min(give_up));
             match self.sleep.as_mut().as_pin_mut() {
@@ -140,21 +140,21 @@ where
             let Some(timer) = self.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
             ready!(timer.poll(cx));
         }
-        let Poll::Ready(ready) = waiting.inner.poll_ready(cx) else {
+        let Poll::Ready(ready) = queued.inner.poll_ready(cx) else {
             // Nobody behind it waits for an inner service that is not ready for this one.
-            waiting.place.leave();
+            queued.place.leave();
             return Poll::Pending;
         };
         ready.map_err(Into::into)?;
-        if Said::of(&waiting.request).is_some_and(|said| !said.choice_is_good()) {
-            return Poll::Ready(Err(refusal::choice_lost(&waiting.place.desk)));
+        if CallContext::of(&queued.request).is_some_and(|said| !said.choice_is_good()) {
+            return Poll::Ready(Err(refusal::choice_lost(&queued.place.queue)));
         }
-        let (Some(Waiting { inner, request, place, .. }), Some(mut booking)) =
-            (self.waiting.take(), self.booking.take())
+        let (Some(Queued { inner, request, place, .. }), Some(mut reservation)) =
+            (self.queued.take(), self.reservation.take())
         else {
             return Poll::Ready(Err(refusal::polled_again()));
         };
-        booking.send(Instant::now());
-        Poll::Ready(Ok(Called { inner, request, booking, place }))
+        reservation.send(Instant::now());
+        Poll::Ready(Ok(Called { inner, request, reservation, place }))
     }
 }

@@ -1,4 +1,4 @@
-//! The desk in every order in which threads can come to it: small programs for loom, which `tests/loom/run` runs.
+//! The queue in every order in which threads can come to it: small programs for loom, which `tests/loom/run` runs.
 //!
 //! Nobody has a timer here but where it says so: whoever can be admitted has to be woken. A wake-up that is lost leaves
 //! all threads asleep, which loom reports as a deadlock.
@@ -29,7 +29,7 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("a refusal gives its place to the next", a_refusal_gives_its_place_to_the_next),
     ("dropped between its turn and its call, it passes both on", dropped_between_its_turn_and_its_call),
     ("a newcomer passes nobody, and is not forgotten", a_newcomer_passes_nobody),
-    ("who asks together for a new scope shares one desk", who_asks_together_shares_one_desk),
+    ("who asks together for a new scope shares one queue", who_asks_together_shares_one_desk),
 ];
 
 /// All orders, or those with so many preemptions: three threads with many steps have too many orders.
@@ -41,9 +41,9 @@ fn check(preemptions: Option<usize>, program: impl Fn(Instant) + Sync + Send + '
     builder.check(move || program(now));
 }
 
-fn desk(now: Instant, limits: Limits) -> Arc<Desk> {
+fn queue(now: Instant, limits: Limits) -> Arc<ScopeQueue> {
     let calendar = Calendar { wall: SystemTime::UNIX_EPOCH, at: now };
-    Arc::new(Desk::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar))
+    Arc::new(ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar))
 }
 
 fn requests(limit: u64) -> Limits {
@@ -54,9 +54,9 @@ fn tokens(limit: u64) -> Limits {
     Limits::new().input_tokens_per_minute(limit)
 }
 
-fn take(desk: &Desk, now: Instant, tokens: u64) -> Receipt {
-    match desk.admit(now, TokenCost::estimate(tokens)) {
-        Admission::Taken(receipt) => receipt,
+fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
+    match queue.admit(now, TokenCost::estimate(tokens)) {
+        Admission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
 }
@@ -72,24 +72,24 @@ impl Wake for Bell {
 
 /// One in the queue: a future and its task.
 struct Caller {
-    desk: Arc<Desk>,
-    ticket: Ticket,
+    queue: Arc<ScopeQueue>,
+    waiter: WaiterId,
     bell: Arc<Bell>,
 }
 
 impl Caller {
-    fn join(desk: &Arc<Desk>, now: Instant, tokens: u64, may_move: bool) -> Self {
-        let ticket = desk.join(now, Amount { requests: 1, tokens }, may_move);
-        Self { desk: desk.clone(), ticket, bell: Arc::new(Bell(Notify::new())) }
+    fn join(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool) -> Self {
+        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move);
+        Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 
     /// One look.
-    fn poll(&self, now: Instant) -> Turn {
-        self.desk.turn(self.ticket, now, &Waker::from(self.bell.clone()))
+    fn poll(&self, now: Instant) -> Grant {
+        self.queue.turn(self.waiter, now, &Waker::from(self.bell.clone()))
     }
 
     /// Looks, sleeps until it is woken, and looks again, until it is told something that `ends` the wait.
-    fn wait(&self, now: Instant, ends: impl Fn(&Turn) -> bool) -> Turn {
+    fn wait(&self, now: Instant, ends: impl Fn(&Grant) -> bool) -> Grant {
         loop {
             let turn = self.poll(now);
             if ends(&turn) {
@@ -100,32 +100,32 @@ impl Caller {
     }
 
     /// Until it is its turn.
-    fn turn(&self, now: Instant) -> Receipt {
-        match self.wait(now, |turn| matches!(turn, Turn::Taken(_))) {
-            Turn::Taken(receipt) => receipt,
+    fn turn(&self, now: Instant) -> Charge {
+        match self.wait(now, |turn| matches!(turn, Grant::Taken(_))) {
+            Grant::Taken(charge) => charge,
             turn => panic!("{turn:?}"),
         }
     }
 
     fn leave(self) {
-        self.desk.leave(self.ticket);
+        self.queue.leave(self.waiter);
     }
 }
 
 /// Nobody waits, and nothing is reckoned with that is not there.
-fn is_at_rest(desk: &Desk) {
-    let state = desk.state.lock();
+fn is_at_rest(queue: &ScopeQueue) {
+    let state = queue.state.lock();
     assert!(state.waiting.is_empty() && state.ahead == Amount::default());
 }
 
 fn no_minute_holds_more_than_the_limit() {
     check(None, |now| {
-        let desk = desk(now, requests(1));
+        let queue = queue(now, requests(1));
         let sent = Arc::new(std::sync::Mutex::new(Vec::new()));
         let call = {
-            let (desk, sent) = (desk.clone(), sent.clone());
+            let (queue, sent) = (queue.clone(), sent.clone());
             move || {
-                let at = come_and_go(&desk, now);
+                let at = come_and_go(&queue, now);
                 sent.lock().unwrap().push(at);
             }
         };
@@ -135,25 +135,25 @@ fn no_minute_holds_more_than_the_limit() {
         let mut sent = sent.lock().unwrap();
         sent.sort();
         assert!(sent.windows(2).all(|two| two[1] - two[0] >= Duration::from_secs(60)), "{sent:?}");
-        is_at_rest(&desk);
+        is_at_rest(&queue);
     });
 }
 
 /// A whole call, with a timer. Gives back when it was sent.
-fn come_and_go(desk: &Arc<Desk>, mut now: Instant) -> Instant {
-    let caller = match desk.admit(now, TokenCost::estimate(0)) {
+fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
+    let caller = match queue.admit(now, TokenCost::estimate(0)) {
         Admission::Taken(_) => return now,
-        _ => Caller::join(desk, now, 0, false),
+        _ => Caller::join(queue, now, 0, false),
     };
     loop {
-        match caller.wait(now, |turn| *turn != Turn::NotYet) {
-            Turn::Taken(receipt) => {
-                desk.send(now, receipt);
+        match caller.wait(now, |turn| *turn != Grant::NotYet) {
+            Grant::Taken(charge) => {
+                queue.send(now, charge);
                 caller.leave();
                 return now;
             }
             // Its timer rings.
-            Turn::At(at) => now = at,
+            Grant::At(at) => now = at,
             turn => panic!("{turn:?}"),
         }
     }
@@ -161,23 +161,23 @@ fn come_and_go(desk: &Arc<Desk>, mut now: Instant) -> Instant {
 
 fn what_is_set_aside_counts() {
     check(None, |now| {
-        let desk = desk(now, requests(1));
-        let receipt = take(&desk, now, 0);
-        let (first, second) = (Caller::join(&desk, now, 0, false), Caller::join(&desk, now, 0, false));
+        let queue = queue(now, requests(1));
+        let charge = take(&queue, now, 0);
+        let (first, second) = (Caller::join(&queue, now, 0, false), Caller::join(&queue, now, 0, false));
         let has_left = Arc::<AtomicBool>::default();
         let leaves = has_left.clone();
         // The inner service is not ready for it: it leaves before it is sent.
         let is_not_ready = spawn(move || {
-            let (desk, receipt) = (first.desk.clone(), first.turn(now));
+            let (queue, charge) = (first.queue.clone(), first.turn(now));
             leaves.store(true, SeqCst);
             first.leave();
-            desk.send(now, receipt);
+            queue.send(now, charge);
         });
         let waits = spawn(move || {
-            let turn = second.wait(now, |turn| *turn != Turn::NotYet && has_left.load(SeqCst));
-            assert_eq!(turn, Turn::At(now + WINDOW), "one too many");
+            let turn = second.wait(now, |turn| *turn != Grant::NotYet && has_left.load(SeqCst));
+            assert_eq!(turn, Grant::At(now + WINDOW), "one too many");
         });
-        desk.refund(receipt);
+        queue.refund(charge);
         is_not_ready.join().unwrap();
         waits.join().unwrap();
     });
@@ -185,148 +185,148 @@ fn what_is_set_aside_counts() {
 
 fn what_is_refunded_goes_to_the_next_one_at_a_time() {
     check(Some(4), |now| {
-        let desk = desk(now, requests(1));
+        let queue = queue(now, requests(1));
         let under_way = Arc::<AtomicUsize>::default();
         let call = {
-            let desk = desk.clone();
+            let queue = queue.clone();
             move || {
-                let (receipt, caller) = match desk.admit(now, TokenCost::estimate(0)) {
-                    Admission::Taken(receipt) => (receipt, None),
+                let (charge, caller) = match queue.admit(now, TokenCost::estimate(0)) {
+                    Admission::Taken(charge) => (charge, None),
                     _ => {
-                        let caller = Caller::join(&desk, now, 0, false);
+                        let caller = Caller::join(&queue, now, 0, false);
                         (caller.turn(now), Some(caller))
                     }
                 };
                 assert_eq!(under_way.fetch_add(1, SeqCst), 0, "one too many");
-                let receipt = if caller.is_some() { desk.send(now, receipt) } else { receipt };
+                let charge = if caller.is_some() { queue.send(now, charge) } else { charge };
                 caller.into_iter().for_each(Caller::leave);
                 under_way.fetch_sub(1, SeqCst);
-                desk.refund(receipt);
+                queue.refund(charge);
             }
         };
         let others = [spawn(call.clone()), spawn(call.clone())];
         call();
         others.into_iter().for_each(|other| other.join().unwrap());
-        is_at_rest(&desk);
-        assert_eq!(desk.headroom(now, Amount { requests: 1, tokens: 0 }), Duration::ZERO);
+        is_at_rest(&queue);
+        assert_eq!(queue.headroom(now, Amount { requests: 1, tokens: 0 }), Duration::ZERO);
     });
 }
 
 fn whoever_leaves_the_queue_wakes_the_next() {
     check(None, |now| {
-        let desk = desk(now, requests(1));
-        let receipt = take(&desk, now, 0);
-        let (first, second) = (Caller::join(&desk, now, 0, false), Caller::join(&desk, now, 0, false));
-        assert_eq!((first.poll(now), second.poll(now)), (Turn::At(now + WINDOW), Turn::NotYet));
+        let queue = queue(now, requests(1));
+        let charge = take(&queue, now, 0);
+        let (first, second) = (Caller::join(&queue, now, 0, false), Caller::join(&queue, now, 0, false));
+        assert_eq!((first.poll(now), second.poll(now)), (Grant::At(now + WINDOW), Grant::NotYet));
         let gives_up = spawn(move || first.leave());
         let waits = spawn(move || {
             second.turn(now);
             second.leave();
         });
-        desk.refund(receipt);
+        queue.refund(charge);
         gives_up.join().unwrap();
         waits.join().unwrap();
-        is_at_rest(&desk);
+        is_at_rest(&queue);
     });
 }
 
 fn settling_lets_all_go_that_fit_in_order() {
     check(None, |now| {
-        let desk = desk(now, tokens(100));
-        let receipt = take(&desk, now, 100);
+        let queue = queue(now, tokens(100));
+        let charge = take(&queue, now, 100);
         let went = Arc::<AtomicUsize>::default();
         let waiting = [0, 1].map(|nth| {
-            let (caller, went) = (Caller::join(&desk, now, 50, false), went.clone());
+            let (caller, went) = (Caller::join(&queue, now, 50, false), went.clone());
             spawn(move || {
-                let receipt = caller.turn(now);
-                caller.desk.send(now, receipt);
+                let charge = caller.turn(now);
+                caller.queue.send(now, charge);
                 assert_eq!(went.fetch_add(1, SeqCst), nth, "first come, first served");
                 caller.leave();
             })
         });
-        desk.settle(receipt, 0);
+        queue.settle(charge, 0);
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
         assert_eq!(went.load(SeqCst), 2);
-        is_at_rest(&desk);
+        is_at_rest(&queue);
     });
 }
 
 fn a_refusal_sends_away() {
     check(None, |now| {
-        let desk = desk(now, requests(1));
-        let receipt = take(&desk, now, 0);
+        let queue = queue(now, requests(1));
+        let charge = take(&queue, now, 0);
         let until = now + Duration::from_secs(20);
-        let (first, second) = (Caller::join(&desk, now, 0, true), Caller::join(&desk, now, 0, false));
+        let (first, second) = (Caller::join(&queue, now, 0, true), Caller::join(&queue, now, 0, false));
         let moves = spawn(move || {
-            assert_eq!(first.wait(now, |turn| matches!(turn, Turn::SentAway(_))), Turn::SentAway(until));
+            assert_eq!(first.wait(now, |turn| matches!(turn, Grant::SentAway(_))), Grant::SentAway(until));
             first.leave();
         });
         // Its timer is for the time that it is told here.
-        let stays = spawn(move || drop(second.wait(now, |turn| *turn == Turn::At(until))));
-        desk.refused(now, receipt, Refusal { until: Until::At(until), dimension: None, named: None });
+        let stays = spawn(move || drop(second.wait(now, |turn| *turn == Grant::At(until))));
+        queue.refused(now, charge, Refusal { until: Until::At(until), dimension: None, named: None });
         moves.join().unwrap();
         stays.join().unwrap();
-        assert_eq!(desk.state.lock().waiting.len(), 1);
+        assert_eq!(queue.state.lock().waiting.len(), 1);
     });
 }
 
 fn a_refusal_gives_its_place_to_the_next() {
     check(None, |now| {
-        let desk = desk(now, requests(1));
-        let receipt = take(&desk, now, 0);
+        let queue = queue(now, requests(1));
+        let charge = take(&queue, now, 0);
         let waiting = [true, false].map(|may_move| {
-            let caller = Caller::join(&desk, now, 0, may_move);
+            let caller = Caller::join(&queue, now, 0, may_move);
             spawn(move || {
-                let receipt = caller.turn(now);
-                let desk = caller.desk.clone();
+                let charge = caller.turn(now);
+                let queue = caller.queue.clone();
                 caller.leave();
-                desk.refund(receipt);
+                queue.refund(charge);
             })
         });
-        desk.refused(now, receipt, Refusal { until: Until::Unsaid, dimension: None, named: None });
+        queue.refused(now, charge, Refusal { until: Until::Unsaid, dimension: None, named: None });
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
-        is_at_rest(&desk);
+        is_at_rest(&queue);
     });
 }
 
 fn dropped_between_its_turn_and_its_call() {
     check(None, |now| {
-        let desk = desk(now, requests(1));
-        let receipt = take(&desk, now, 0);
-        let (first, second) = (Caller::join(&desk, now, 0, false), Caller::join(&desk, now, 0, false));
+        let queue = queue(now, requests(1));
+        let charge = take(&queue, now, 0);
+        let (first, second) = (Caller::join(&queue, now, 0, false), Caller::join(&queue, now, 0, false));
         let dropped = spawn(move || {
-            let (desk, receipt) = (first.desk.clone(), first.turn(now));
+            let (queue, charge) = (first.queue.clone(), first.turn(now));
             first.leave();
-            desk.refund(receipt);
+            queue.refund(charge);
         });
         let waits = spawn(move || {
             second.turn(now);
             second.leave();
         });
-        desk.refund(receipt);
+        queue.refund(charge);
         dropped.join().unwrap();
         waits.join().unwrap();
-        is_at_rest(&desk);
+        is_at_rest(&queue);
     });
 }
 
 fn a_newcomer_passes_nobody() {
     check(None, |now| {
-        let desk = desk(now, tokens(2));
-        let receipt = take(&desk, now, 2);
+        let queue = queue(now, tokens(2));
+        let charge = take(&queue, now, 2);
         let went = Arc::<AtomicUsize>::default();
-        let (caller, goes_first) = (Caller::join(&desk, now, 1, false), went.clone());
+        let (caller, goes_first) = (Caller::join(&queue, now, 1, false), went.clone());
         let waits = spawn(move || {
             caller.turn(now);
             assert_eq!(goes_first.fetch_add(1, SeqCst), 0, "it was passed");
             caller.leave();
         });
         let comes = spawn({
-            let desk = desk.clone();
+            let queue = queue.clone();
             move || {
-                let caller = match desk.admit(now, TokenCost::estimate(1)) {
+                let caller = match queue.admit(now, TokenCost::estimate(1)) {
                     Admission::Taken(_) => None,
-                    _ => Some(Caller::join(&desk, now, 1, false)),
+                    _ => Some(Caller::join(&queue, now, 1, false)),
                 };
                 if let Some(caller) = &caller {
                     caller.turn(now);
@@ -335,10 +335,10 @@ fn a_newcomer_passes_nobody() {
                 caller.into_iter().for_each(Caller::leave);
             }
         });
-        desk.refund(receipt);
+        queue.refund(charge);
         waits.join().unwrap();
         comes.join().unwrap();
-        is_at_rest(&desk);
+        is_at_rest(&queue);
     });
 }
 
@@ -347,15 +347,15 @@ fn who_asks_together_shares_one_desk() {
         let limiter = crate::rate_limit::Limiter::builder().limits(requests(1)).build();
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
-                let desk = limiter.desk("p", "m", now);
-                let went = matches!(desk.admit(now, TokenCost::estimate(0)), Admission::Taken(_));
-                (desk, went)
+                let queue = limiter.queue("p", "m", now);
+                let went = matches!(queue.admit(now, TokenCost::estimate(0)), Admission::Taken(_));
+                (queue, went)
             }
         };
         let other = spawn(ask(limiter.clone()));
-        let (desk, went) = ask(limiter.clone())();
+        let (queue, went) = ask(limiter.clone())();
         let (same, other_went) = other.join().unwrap();
-        assert!(Arc::ptr_eq(&desk, &same) && went != other_went);
-        assert!(limiter.headroom(desk.scope(), 0) > Duration::ZERO);
+        assert!(Arc::ptr_eq(&queue, &same) && went != other_went);
+        assert!(limiter.headroom(queue.scope(), 0) > Duration::ZERO);
     });
 }

@@ -26,33 +26,33 @@ const STRIDE: u64 = 1 << 20;
 
 /// A key as calls hold it.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct PooledKey {
     pub(super) signer: Signer,
     pub(super) fingerprint: Fingerprint,
     /// The same as text, shared by all who say it.
     pub(super) shown: Arc<str>,
     pub(super) name: Option<Arc<str>>,
     pub(super) weight: NonZeroU32,
-    pub(super) home: Arc<Home>,
+    pub(super) home: Arc<ProjectRef>,
     /// What a call that has waited has to know of its [`Health`].
     standing: AtomicU8,
 }
 
 /// A key as the one call holds it that puts it to the test.
 #[derive(Debug)]
-pub(super) struct Tested(pub(super) Arc<Slot>);
+pub(super) struct Tested(pub(super) Arc<PooledKey>);
 
 /// A project as calls hold it.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(super) struct ProjectRef {
     pub(super) name: Arc<str>,
     /// A success would tell something new: most do not, and take no lock.
     noted: AtomicBool,
 }
 
 #[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) slot: Arc<Slot>,
+pub(super) struct KeyEntry {
+    pub(super) slot: Arc<PooledKey>,
     pub(super) health: Health,
     pub(super) uses: u64,
     /// Grows with each call, the slower the heavier the key: the lowest is next.
@@ -61,21 +61,21 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 pub(super) struct Project {
-    pub(super) home: Arc<Home>,
+    pub(super) home: Arc<ProjectRef>,
     pub(super) marks: Marks,
-    pub(super) keys: Vec<Entry>,
+    pub(super) keys: Vec<KeyEntry>,
     /// The last key's turn: whoever comes, or comes back, begins here.
     turn: u64,
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(super) struct Registry {
     pub(super) projects: Vec<Project>,
 }
 
 /// What a call asks of the pool.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
+pub(super) struct Query<'a> {
     pub(super) now: Instant,
     pub(super) model: &'a str,
     pub(super) pays: bool,
@@ -97,7 +97,7 @@ pub(super) struct Rank {
 /// A project that can take a call.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
-    pub(super) home: Arc<Home>,
+    pub(super) home: Arc<ProjectRef>,
     pub(super) rank: Rank,
     /// For how long it is out of quota.
     pub(super) cooling: Duration,
@@ -106,22 +106,22 @@ pub(super) struct Candidate {
 /// Two candidates by chance and weight, among those that nothing speaks against.
 #[derive(Debug, Default)]
 pub(super) struct Draw {
-    pub(super) first: Option<Arc<Home>>,
-    pub(super) second: Option<Arc<Home>>,
+    pub(super) first: Option<Arc<ProjectRef>>,
+    pub(super) second: Option<Arc<ProjectRef>>,
     /// How many candidates there are, whatever speaks against them.
     pub(super) candidates: usize,
     /// How many of them have not been tried.
     pub(super) untried: usize,
 }
 
-impl Slot {
+impl PooledKey {
     const TRUSTED: u8 = 0;
     const SUSPECTED: u8 = 1;
     const OUT: u8 = 2;
 }
 
 /// A refusal in the meantime, and it is for one call at a time to find out more.
-impl Choice for Slot {
+impl Choice for PooledKey {
     fn is_good(&self) -> bool {
         self.standing.load(Ordering::Relaxed) == Self::TRUSTED
     }
@@ -129,42 +129,42 @@ impl Choice for Slot {
 
 impl Choice for Tested {
     fn is_good(&self) -> bool {
-        self.0.standing.load(Ordering::Relaxed) != Slot::OUT
+        self.0.standing.load(Ordering::Relaxed) != PooledKey::OUT
     }
 }
 
-impl Entry {
+impl KeyEntry {
     /// Changes what is known of a key, and lets calls know that wait with it.
     pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Health) -> T) -> T {
         let changed = change(&mut self.health);
         let standing = match &self.health {
-            Health { disabled: Some(_), .. } => Slot::OUT,
-            Health { strikes: 0, .. } => Slot::TRUSTED,
-            Health { .. } => Slot::SUSPECTED,
+            Health { disabled: Some(_), .. } => PooledKey::OUT,
+            Health { strikes: 0, .. } => PooledKey::TRUSTED,
+            Health { .. } => PooledKey::SUSPECTED,
         };
         self.slot.standing.store(standing, Ordering::Relaxed);
         changed
     }
 }
 
-impl Home {
+impl ProjectRef {
     /// Whether a success would tell anything new.
     pub(super) fn is_noted(&self) -> bool {
         self.noted.load(Ordering::Relaxed)
     }
 }
 
-impl Ask<'_> {
-    fn has_tried_key(&self, slot: &Slot) -> bool {
+impl Query<'_> {
+    fn has_tried_key(&self, slot: &PooledKey) -> bool {
         self.tried.iter().any(|tried| matches!(tried, Tried::Key(key) if *key == slot.shown))
     }
 
-    fn has_tried_project(&self, home: &Home) -> bool {
+    fn has_tried_project(&self, home: &ProjectRef) -> bool {
         self.pinned.is_none()
             && self.tried.iter().any(|tried| matches!(tried, Tried::Project(project) if *project == home.name))
     }
 
-    pub(super) fn usable(&self, entry: &Entry) -> Use {
+    pub(super) fn usable(&self, entry: &KeyEntry) -> Use {
         match entry.health.usable(self.now) {
             Use::Disabled => Use::Disabled,
             _ if self.has_tried_key(&entry.slot) => Use::Disabled,
@@ -176,12 +176,12 @@ impl Ask<'_> {
 
 impl Project {
     fn new(name: &Arc<str>) -> Self {
-        let home = Arc::new(Home { name: name.clone(), noted: AtomicBool::new(true) });
+        let home = Arc::new(ProjectRef { name: name.clone(), noted: AtomicBool::new(true) });
         Self { home, marks: Marks::default(), keys: Vec::new(), turn: 0 }
     }
 
     /// The best that a call can have of its keys, and their weight; `None`: nothing.
-    fn best(&self, ask: &Ask<'_>) -> Option<(Use, u32)> {
+    fn best(&self, ask: &Query<'_>) -> Option<(Use, u32)> {
         let (mut best, mut weight) = (Use::Busy, 0u32);
         for entry in &self.keys {
             match ask.usable(entry) {
@@ -202,7 +202,7 @@ impl Project {
     }
 }
 
-impl Roster {
+impl Registry {
     pub(super) fn add(&mut self, key: Key) {
         let at = self.projects.iter().position(|project| project.home.name == key.project).unwrap_or_else(|| {
             self.projects.push(Project::new(&key.project));
@@ -211,9 +211,16 @@ impl Roster {
         let project = &mut self.projects[at];
         let Key { signer, fingerprint, weight, name, .. } = key;
         let (shown, home) = (fingerprint.to_string().into(), project.home.clone());
-        let slot =
-            Arc::new(Slot { signer, fingerprint, shown, name, weight, home, standing: AtomicU8::new(Slot::TRUSTED) });
-        project.keys.push(Entry { slot, health: Health::default(), uses: 0, turn: 0 });
+        let slot = Arc::new(PooledKey {
+            signer,
+            fingerprint,
+            shown,
+            name,
+            weight,
+            home,
+            standing: AtomicU8::new(PooledKey::TRUSTED),
+        });
+        project.keys.push(KeyEntry { slot, health: Health::default(), uses: 0, turn: 0 });
         project.note();
     }
 
@@ -224,7 +231,7 @@ impl Roster {
         project.keys.retain(|entry| {
             let stays = entry.slot.fingerprint != fingerprint;
             if !stays {
-                entry.slot.standing.store(Slot::OUT, Ordering::Relaxed);
+                entry.slot.standing.store(PooledKey::OUT, Ordering::Relaxed);
             }
             stays
         });
@@ -234,7 +241,7 @@ impl Roster {
         true
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = &KeyEntry> {
         self.projects.iter().flat_map(|project| &project.keys)
     }
 
@@ -251,19 +258,19 @@ impl Roster {
     }
 
     /// The project that a call holds, if it is still there.
-    pub(super) fn project(&mut self, home: &Arc<Home>) -> Option<&mut Project> {
+    pub(super) fn project(&mut self, home: &Arc<ProjectRef>) -> Option<&mut Project> {
         self.projects.iter_mut().find(|project| Arc::ptr_eq(&project.home, home))
     }
 
     /// The key that a call holds, if it is still there.
-    pub(super) fn entry(&mut self, slot: &Arc<Slot>) -> Option<&mut Entry> {
+    pub(super) fn entry(&mut self, slot: &Arc<PooledKey>) -> Option<&mut KeyEntry> {
         self.project(&slot.home)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.slot, slot))
     }
 
     /// What is known of each project that has a key for the call, out of quota or not.
     fn candidates<'a>(
         &'a self,
-        ask: &'a Ask<'_>,
+        ask: &'a Query<'_>,
         now: Instant,
     ) -> impl Iterator<Item = (&'a Project, Rank, Duration, u32)> {
         let may = |project: &&Project| ask.pinned.is_none_or(|pinned| *project.home.name == *pinned);
@@ -276,7 +283,7 @@ impl Roster {
     }
 
     /// Two projects that can take the call now, by chance and weight.
-    pub(super) fn draw(&self, ask: &Ask<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
+    pub(super) fn draw(&self, ask: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
         let mut draw = Draw::default();
         let mut rank = Rank { tried: true, shared: true };
         let (mut first, mut second) = (f64::INFINITY, f64::INFINITY);
@@ -304,7 +311,7 @@ impl Roster {
     }
 
     /// Everybody who has a key for the call, from a random place on, at most so many.
-    pub(super) fn everybody(&self, ask: &Ask<'_>, now: Instant, start: usize) -> Vec<Candidate> {
+    pub(super) fn everybody(&self, ask: &Query<'_>, now: Instant, start: usize) -> Vec<Candidate> {
         let mut all: Vec<Candidate> = self
             .candidates(ask, now)
             .map(|(project, rank, cooling, _)| Candidate { home: project.home.clone(), rank, cooling })
@@ -318,7 +325,11 @@ impl Roster {
     }
 
     /// The next key of a project for the call, and whether it is put to the test by it.
-    pub(super) fn take(&mut self, home: &Arc<Home>, ask: &Ask<'_>) -> Option<(Arc<Slot>, Option<TrialId>)> {
+    pub(super) fn take(
+        &mut self,
+        home: &Arc<ProjectRef>,
+        ask: &Query<'_>,
+    ) -> Option<(Arc<PooledKey>, Option<TrialId>)> {
         let project = self.project(home)?;
         let from = project.turn;
         let rank = |usable| match usable {

@@ -19,7 +19,7 @@ use super::{
     KeyPool,
     health::Found,
     pool::{Shared, tell_enabled},
-    roster::Slot,
+    registry::PooledKey,
 };
 use crate::{
     call::Surface,
@@ -48,7 +48,7 @@ impl KeyPool {
     /// # Cancellation
     ///
     /// Drop it at any time. It holds the pool, and no readiness of the service's, while it sleeps.
-    pub fn upkeep<S, B, R>(&self, service: S) -> impl Future<Output = Infallible> + use<S, B, R>
+    pub fn recheck<S, B, R>(&self, service: S) -> impl Future<Output = Infallible> + use<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
         S::Error: Into<BoxError>,
@@ -78,26 +78,26 @@ impl KeyPool {
 }
 
 /// The key that is to be looked at next, and when.
-fn next(shared: &Shared) -> Option<(Instant, Arc<Slot>)> {
-    let roster = shared.roster.lock();
-    let due = roster.entries().filter_map(|entry| Some((entry.health.check_at()?, &entry.slot)));
+fn next(shared: &Shared) -> Option<(Instant, Arc<PooledKey>)> {
+    let registry = shared.registry.lock();
+    let due = registry.entries().filter_map(|entry| Some((entry.health.check_at()?, &entry.slot)));
     due.min_by_key(|(at, _)| *at).map(|(at, slot)| (at, slot.clone()))
 }
 
-fn tell(shared: &Shared, slot: &Arc<Slot>, found: Found) {
-    let mut roster = shared.roster.lock();
-    let Some(entry) = roster.entry(slot) else { return };
+fn tell(shared: &Shared, slot: &Arc<PooledKey>, found: Found) {
+    let mut registry = shared.registry.lock();
+    let Some(entry) = registry.entry(slot) else { return };
     let serves = entry.change(|health| health.checked(found, Instant::now()));
-    if let Some(project) = roster.project(&slot.home) {
+    if let Some(project) = registry.project(&slot.home) {
         project.note();
     }
-    drop(roster);
+    drop(registry);
     if serves {
         tell_enabled(slot);
     }
 }
 
-async fn look<S, B, R>(mut service: S, slot: &Slot) -> Found
+async fn look<S, B, R>(mut service: S, slot: &PooledKey) -> Found
 where
     S: Service<Request<B>, Response = Response<R>>,
     B: Default,

@@ -20,14 +20,15 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
-    Count, ask,
-    asked::ContentHash,
+    Count,
     check::{Decision, Question},
     count::{Counting, besides},
+    count_cache::ContentHash,
+    count_tokens,
     layer::{AskUpstream, Settings},
+    learn::Watch,
     refusal::{polled_again, refusal},
     verdict,
-    watch::Watch,
 };
 use crate::{body::Resend, error::BoxError, quota::TokenCost, ready::Readied};
 
@@ -111,7 +112,7 @@ where
                             self.as_mut().unanswered()
                         }
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                        Poll::Ready(Ok(())) => match ask::request(request, this.question) {
+                        Poll::Ready(Ok(())) => match count_tokens::request(request, this.question) {
                             Some(counts) => Ok(Step::Asking { future: inner.call(counts), content }),
                             None => self.as_mut().unanswered(),
                         },
@@ -130,16 +131,16 @@ where
                 StepProj::Reading { body, read, frames, content } => match body.poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
                         if let Ok(data) = frame.into_data() {
-                            let room = ask::MAX_ANSWER + 1 - read.len();
+                            let room = count_tokens::MAX_ANSWER + 1 - read.len();
                             read.put(data.take(room));
                         }
                         *frames += 1;
-                        if read.len() <= ask::MAX_ANSWER && *frames <= ask::MAX_FRAMES {
+                        if read.len() <= count_tokens::MAX_ANSWER && *frames <= count_tokens::MAX_FRAMES {
                             continue;
                         }
                         self.as_mut().unanswered()
                     }
-                    Poll::Ready(None) => match ask::answer(read) {
+                    Poll::Ready(None) => match count_tokens::answer(read) {
                         Some(tokens) => {
                             this.settings.asked.keep(*content, tokens);
                             self.as_mut().answered(tokens)

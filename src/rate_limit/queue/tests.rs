@@ -1,4 +1,4 @@
-//! The desk against a plain model, and under threads.
+//! The queue against a plain model, and under threads.
 
 use std::{
     sync::{
@@ -79,7 +79,7 @@ impl Wake for Flag {
 
 /// One in the queue, and the executor's view of it: polled when it was woken or when its timer rings, and not otherwise.
 struct Waiting {
-    ticket: Ticket,
+    waiter: WaiterId,
     tokens: u64,
     may_move: bool,
     flag: Arc<Flag>,
@@ -90,7 +90,7 @@ struct Waiting {
 /// One that counts.
 #[derive(Clone, Copy, Debug)]
 struct Charged {
-    receipt: Receipt,
+    charge: Charge,
     /// `None` while it is set aside.
     sent: Option<Instant>,
     /// Admitted from the queue, or at the moment that it was sent.
@@ -101,9 +101,9 @@ struct Charged {
 
 /// The plain model: everything that ever was, counted again each time.
 struct Model {
-    desk: Desk,
+    queue: ScopeQueue,
     now: Instant,
-    queue: Vec<Waiting>,
+    waiters: Vec<Waiting>,
     charged: Vec<Charged>,
     blocked: Option<Instant>,
     last_admitted: Option<u64>,
@@ -116,12 +116,12 @@ impl Model {
     fn new(limits: Limits) -> Self {
         let now = Instant::now();
         let calendar = Calendar { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_247_999 - 40_000), at: now };
-        let desk = Desk::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar);
+        let queue = ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar);
         let day_ends = now + until_pacific_midnight(calendar.wall);
         Self {
-            desk,
+            queue,
             now,
-            queue: Vec::new(),
+            waiters: Vec::new(),
             charged: Vec::new(),
             blocked: None,
             last_admitted: None,
@@ -132,7 +132,7 @@ impl Model {
     }
 
     fn limit(&self, dimension: Dimension, at: Instant) -> u64 {
-        self.desk.read(self.now, |account, _| account.limit(dimension, at)).unwrap_or(u64::MAX)
+        self.queue.read(self.now, |account, _| account.limit(dimension, at)).unwrap_or(u64::MAX)
     }
 
     /// Requests and tokens of the last so long, what is set aside included.
@@ -161,26 +161,26 @@ impl Model {
             && self.blocked.is_none_or(|until| until <= self.now)
     }
 
-    fn admitted(&mut self, receipt: Receipt, tokens: u64, sent: bool) {
+    fn admitted(&mut self, charge: Charge, tokens: u64, sent: bool) {
         assert!(self.fits(tokens, Duration::from_secs(60)), "one too many");
         let tokens = tokens.min(self.limit(Dimension::InputTokensPerMinute, self.now));
         let sent = sent.then_some(self.now);
-        self.charged.push(Charged { receipt, sent, day: self.day_ends, tokens, open: true });
+        self.charged.push(Charged { charge, sent, day: self.day_ends, tokens, open: true });
     }
 
     fn come(&mut self, tokens: u64, may_move: bool) {
         self.came += 1;
-        match self.desk.admit(self.now, TokenCost::estimate(tokens)) {
-            Admission::Taken(receipt) => {
-                assert!(self.queue.is_empty(), "it passed those who wait");
-                self.admitted(receipt, tokens, true);
+        match self.queue.admit(self.now, TokenCost::estimate(tokens)) {
+            Admission::Taken(charge) => {
+                assert!(self.waiters.is_empty(), "it passed those who wait");
+                self.admitted(charge, tokens, true);
             }
             Admission::Later(at) => {
-                assert!(!self.queue.is_empty() || !self.fits(tokens, WINDOW + GRAIN), "there was room");
-                assert!(at > self.now || !self.queue.is_empty());
-                let ticket = self.desk.join(self.now, Amount { requests: 1, tokens }, may_move);
-                self.queue.push(Waiting {
-                    ticket,
+                assert!(!self.waiters.is_empty() || !self.fits(tokens, WINDOW + GRAIN), "there was room");
+                assert!(at > self.now || !self.waiters.is_empty());
+                let waiter = self.queue.join(self.now, Amount { requests: 1, tokens }, may_move);
+                self.waiters.push(Waiting {
+                    waiter,
                     tokens,
                     may_move,
                     flag: Flag::new(),
@@ -196,54 +196,54 @@ impl Model {
     fn run(&mut self) {
         loop {
             let now = self.now;
-            let due = self.queue.iter().position(|waiting| {
+            let due = self.waiters.iter().position(|waiting| {
                 waiting.flag.woken.load(Ordering::SeqCst) || waiting.timer.is_some_and(|timer| timer <= now)
             });
             let Some(at) = due else { break };
             self.poll(at);
         }
         // Who is first knows a time, or it would wait for ever; and waits for a reason.
-        if let Some(first) = self.queue.first() {
+        if let Some(first) = self.waiters.first() {
             assert!(first.timer.is_some_and(|timer| timer > self.now), "nobody will wake the first");
             let room = self.fits_under(first.looked_at, first.tokens, WINDOW + GRAIN);
             assert!(!room, "it waits although there is room");
         }
         let (ahead, waiting) = {
-            let state = self.desk.state.lock();
+            let state = self.queue.state.lock();
             let ahead = state.waiting.values().fold(Amount::default(), |sum, waiter| sum.plus(waiter.counted));
             assert_eq!(state.ahead, ahead);
             (ahead, state.waiting.keys().copied().collect::<Vec<_>>())
         };
-        assert_eq!(ahead.requests as usize, self.queue.len());
-        assert_eq!(waiting, self.queue.iter().map(|waiting| waiting.ticket.0).collect::<Vec<_>>());
-        let used = self.desk.read(self.now, |account, _| account.used(Dimension::RequestsPerDay));
+        assert_eq!(ahead.requests as usize, self.waiters.len());
+        assert_eq!(waiting, self.waiters.iter().map(|waiting| waiting.waiter.0).collect::<Vec<_>>());
+        let used = self.queue.read(self.now, |account, _| account.used(Dimension::RequestsPerDay));
         assert_eq!(used, self.today());
     }
 
     fn poll(&mut self, at: usize) {
         self.polls += 1;
-        let waiting = &mut self.queue[at];
+        let waiting = &mut self.waiters[at];
         waiting.timer = None;
         waiting.looked_at = self.now;
         waiting.flag.woken.store(false, Ordering::SeqCst);
         let waker = Waker::from(waiting.flag.clone());
-        match self.desk.turn(waiting.ticket, self.now, &waker) {
-            Turn::Taken(receipt) => {
+        match self.queue.turn(waiting.waiter, self.now, &waker) {
+            Grant::Taken(charge) => {
                 assert_eq!(at, 0, "first come, first served");
-                let waiting = self.queue.remove(0);
-                assert!(self.last_admitted < Some(waiting.ticket.0));
-                self.last_admitted = Some(waiting.ticket.0);
-                self.admitted(receipt, waiting.tokens, false);
+                let waiting = self.waiters.remove(0);
+                assert!(self.last_admitted < Some(waiting.waiter.0));
+                self.last_admitted = Some(waiting.waiter.0);
+                self.admitted(charge, waiting.tokens, false);
                 // Handed on.
-                self.desk.leave(waiting.ticket);
+                self.queue.leave(waiting.waiter);
             }
-            Turn::At(when) => {
+            Grant::At(when) => {
                 assert!(at == 0 && when > self.now);
-                self.queue[0].timer = Some(when);
+                self.waiters[0].timer = Some(when);
             }
-            Turn::NotYet => assert!(at > 0),
-            Turn::SentAway(_) => {
-                let waiting = self.queue.remove(at);
+            Grant::NotYet => assert!(at > 0),
+            Grant::SentAway(_) => {
+                let waiting = self.waiters.remove(at);
                 assert!(waiting.may_move);
             }
         }
@@ -252,7 +252,7 @@ impl Model {
     fn wait(&mut self, ms: u64) {
         let target = self.now + Duration::from_millis(ms);
         loop {
-            let next = self.queue.iter().filter_map(|waiting| waiting.timer).min();
+            let next = self.waiters.iter().filter_map(|waiting| waiting.timer).min();
             let next = next.filter(|next| *next < target).unwrap_or(target);
             self.now = next;
             while self.day_ends <= self.now {
@@ -276,35 +276,35 @@ impl Model {
             Step::Wait(ms) => self.wait(ms),
             Step::Come { tokens, may_move } => self.come(tokens, may_move),
             Step::Leave(nth) => {
-                if let Some(at) = nth.checked_rem(self.queue.len()) {
-                    let left = self.queue.remove(at);
-                    self.desk.leave(left.ticket);
+                if let Some(at) = nth.checked_rem(self.waiters.len()) {
+                    let left = self.waiters.remove(at);
+                    self.queue.leave(left.waiter);
                 }
             }
             Step::Send(nth) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_none()) {
                     let charged = &mut self.charged[at];
-                    charged.receipt = self.desk.send(self.now, charged.receipt);
+                    charged.charge = self.queue.send(self.now, charged.charge);
                     (charged.sent, charged.day) = (Some(self.now), self.day_ends);
                 }
             }
             Step::Drop(nth) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_none()) {
                     let dropped = self.charged.remove(at);
-                    self.desk.refund(dropped.receipt);
+                    self.queue.refund(dropped.charge);
                 }
             }
             Step::Settle(nth, tokens) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_some() && charged.open) {
                     let charged = &mut self.charged[at];
-                    self.desk.settle(charged.receipt, tokens);
+                    self.queue.settle(charged.charge, tokens);
                     (charged.tokens, charged.open) = (tokens, false);
                 }
             }
             Step::Refund(nth) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_some() && charged.open) {
                     let refunded = self.charged.remove(at);
-                    self.desk.refund(refunded.receipt);
+                    self.queue.refund(refunded.charge);
                 }
             }
             Step::Refuse { which, secs, named } => {
@@ -313,7 +313,7 @@ impl Model {
                     let until = self.now + Duration::from_secs(secs);
                     let refusal =
                         Refusal { until: Until::At(until), dimension: Some(Dimension::RequestsPerMinute), named };
-                    self.desk.refused(self.now, refused.receipt, refusal);
+                    self.queue.refused(self.now, refused.charge, refusal);
                     self.blocked = Some(self.blocked.map_or(until, |blocked| blocked.max(until)));
                 }
             }
@@ -348,26 +348,26 @@ proptest! {
         // Nobody stays, once all that was taken is sent.
         while let Some(at) = model.pick(0, |charged| charged.sent.is_none()) {
             let held = model.charged.remove(at);
-            model.desk.refund(held.receipt);
+            model.queue.refund(held.charge);
             model.run();
         }
         for _ in 0..400 {
-            if model.queue.is_empty() { break }
+            if model.waiters.is_empty() { break }
             model.wait(24 * 3600 * 1000);
             while let Some(at) = model.pick(0, |charged| charged.sent.is_none()) {
                 let held = model.charged.remove(at);
-                model.desk.refund(held.receipt);
+                model.queue.refund(held.charge);
                 model.run();
             }
         }
-        prop_assert!(model.queue.is_empty(), "{} still wait", model.queue.len());
+        prop_assert!(model.waiters.is_empty(), "{} still wait", model.waiters.len());
     }
 }
 
-fn desk(limits: Limits) -> Desk {
+fn queue(limits: Limits) -> ScopeQueue {
     let now = Instant::now();
     let calendar = Calendar { wall: SystemTime::UNIX_EPOCH, at: now };
-    Desk::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar)
+    ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar)
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,31 +377,31 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         (50, Limits::new().input_tokens_per_minute(350)),
         (50, Limits::new().requests_per_minute(7).input_tokens_per_minute(100_000)),
     ] {
-        let desk = desk(limits);
+        let queue = queue(limits);
         let begun = Instant::now();
         let mut now = begun;
         let mut promised = Vec::new();
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
-            match desk.admit(now, TokenCost::estimate(cost)) {
+            match queue.admit(now, TokenCost::estimate(cost)) {
                 Admission::Taken(_) => {}
                 Admission::Later(at) => {
-                    promised.push((desk.join(now, Amount { requests: 1, tokens: cost }, false), at))
+                    promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false), at))
                 }
                 Admission::TooLarge(_) => unreachable!(),
             }
         }
         assert_eq!(promised.len(), 43);
-        for (ticket, promise) in promised {
-            let receipt = loop {
-                match desk.turn(ticket, now, Waker::noop()) {
-                    Turn::Taken(receipt) => break receipt,
-                    Turn::At(at) => now = at,
+        for (waiter, promise) in promised {
+            let charge = loop {
+                match queue.turn(waiter, now, Waker::noop()) {
+                    Grant::Taken(charge) => break charge,
+                    Grant::At(at) => now = at,
                     turn => panic!("{turn:?}"),
                 }
             };
-            desk.send(now, receipt);
-            desk.leave(ticket);
+            queue.send(now, charge);
+            queue.leave(waiter);
             assert_eq!(now, promise);
         }
     }
@@ -409,47 +409,47 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
-    let desk = desk(Limits::new().requests_per_minute(2));
+    let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let Admission::Taken(receipt) = desk.admit(now, TokenCost::estimate(0)) else { panic!() };
+    let Admission::Taken(charge) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
     let until = Until::At(now + Duration::from_secs(40));
-    desk.refused(now, receipt, Refusal { until, dimension: None, named: None });
+    queue.refused(now, charge, Refusal { until, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let Admission::Later(at) = desk.admit(now, TokenCost::estimate(0)) else { panic!() };
+        let Admission::Later(at) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
-        desk.join(now, Amount { requests: 1, tokens: 0 }, false);
+        queue.join(now, Amount { requests: 1, tokens: 0 }, false);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() {
-    let desk = desk(Limits::new().input_tokens_per_minute(100));
+    let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(desk.admit(now, huge), Admission::Taken(_)));
+    assert!(matches!(queue.admit(now, huge), Admission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(desk.admit(now, huge), Admission::Later(now + WINDOW * turns));
-        desk.join(now, Amount { requests: 1, tokens: huge.tokens }, false);
+        assert_eq!(queue.admit(now, huge), Admission::Later(now + WINDOW * turns));
+        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_sending() {
-    let desk = desk(Limits::new().requests_per_minute(2));
+    let queue = queue(Limits::new().requests_per_minute(2));
     let begun = Instant::now();
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
-    let ticket = desk.join(begun, amount, false);
-    let Turn::Taken(held) = desk.turn(ticket, begun, Waker::noop()) else { panic!() };
-    desk.leave(ticket);
+    let waiter = queue.join(begun, amount, false);
+    let Grant::Taken(held) = queue.turn(waiter, begun, Waker::noop()) else { panic!() };
+    queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(desk.admit(later, cost), Admission::Taken(_)));
-    assert!(matches!(desk.admit(later, cost), Admission::Later(_)));
+    assert!(matches!(queue.admit(later, cost), Admission::Taken(_)));
+    assert!(matches!(queue.admit(later, cost), Admission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
-    let sent = desk.send(sent_at, held);
-    assert_eq!(desk.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(desk.admit(later + WINDOW, cost), Admission::Taken(_)));
-    assert_eq!(desk.admit(later + WINDOW, cost), Admission::Later(sent_at + WINDOW));
+    let sent = queue.send(sent_at, held);
+    assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
+    assert!(matches!(queue.admit(later + WINDOW, cost), Admission::Taken(_)));
+    assert_eq!(queue.admit(later + WINDOW, cost), Admission::Later(sent_at + WINDOW));
 }
 
 /// Ten thousand wait, half of them leave at random, and the others go in order: a handful of looks for each.
@@ -460,47 +460,47 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     for _ in 0..ALL + 100 {
         model.come(10, false);
     }
-    assert_eq!(model.queue.len(), ALL);
-    while model.queue.iter().any(|waiting| waiting.flag.woken.load(Ordering::SeqCst)) {
-        let at = model.queue.iter().position(|waiting| waiting.flag.woken.load(Ordering::SeqCst)).unwrap();
+    assert_eq!(model.waiters.len(), ALL);
+    while model.waiters.iter().any(|waiting| waiting.flag.woken.load(Ordering::SeqCst)) {
+        let at = model.waiters.iter().position(|waiting| waiting.flag.woken.load(Ordering::SeqCst)).unwrap();
         model.poll(at);
     }
     assert_eq!(model.polls, ALL);
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..ALL / 2 {
-        let left = model.queue.remove(rng.usize(..model.queue.len()));
-        model.desk.leave(left.ticket);
+        let left = model.waiters.remove(rng.usize(..model.waiters.len()));
+        model.queue.leave(left.waiter);
     }
     let (counted, waiting) = {
-        let state = model.desk.state.lock();
+        let state = model.queue.state.lock();
         (state.ahead, state.waiting.len())
     };
     assert_eq!((counted, waiting), (Amount { requests: 5_000, tokens: 50_000 }, 5_000));
     let mut went = 0;
-    while !model.queue.is_empty() {
+    while !model.waiters.is_empty() {
         // What is admitted is sent at once.
-        let first = &model.queue[0];
-        let (ticket, flag) = (first.ticket, first.flag.clone());
+        let first = &model.waiters[0];
+        let (waiter, flag) = (first.waiter, first.flag.clone());
         model.polls += 1;
-        match model.desk.turn(ticket, model.now, &Waker::from(flag)) {
-            Turn::Taken(receipt) => {
-                model.desk.send(model.now, receipt);
-                model.queue.remove(0);
+        match model.queue.turn(waiter, model.now, &Waker::from(flag)) {
+            Grant::Taken(charge) => {
+                model.queue.send(model.now, charge);
+                model.waiters.remove(0);
                 went += 1;
                 let woken = |waiting: &Waiting| waiting.flag.woken.load(Ordering::SeqCst);
-                assert!(!model.queue.first().is_some_and(woken), "before this one is handed on");
-                model.desk.leave(ticket);
+                assert!(!model.waiters.first().is_some_and(woken), "before this one is handed on");
+                model.queue.leave(waiter);
                 // The next one, and nobody else, was woken.
-                assert!(model.queue.first().is_none_or(|next| next.flag.woken.swap(false, Ordering::SeqCst)));
+                assert!(model.waiters.first().is_none_or(|next| next.flag.woken.swap(false, Ordering::SeqCst)));
             }
-            Turn::At(at) => model.now = at,
+            Grant::At(at) => model.now = at,
             turn => panic!("{turn:?}"),
         }
     }
     assert_eq!(went, ALL / 2);
     let wakes_of_those_who_left = ALL / 2;
     assert!(model.polls <= ALL + ALL / 2 + 2 * ALL / 100 + wakes_of_those_who_left, "{} polls", model.polls);
-    assert_eq!(model.desk.state.lock().ahead, Amount::default());
+    assert_eq!(model.queue.state.lock().ahead, Amount::default());
     // As the module's documentation says.
     assert!(size_of::<Waiter>() <= 80, "{}", size_of::<Waiter>());
 }
@@ -512,26 +512,26 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     const LIMIT: usize = 50;
     const THREADS: usize = 8;
     const EACH: usize = 200;
-    let desk = desk(Limits::new().requests_per_minute(LIMIT as u64));
+    let queue = queue(Limits::new().requests_per_minute(LIMIT as u64));
     let clock = parking_lot::RwLock::new(Instant::now());
     let sent = Mutex::new(Vec::new());
     let amount = Amount { requests: 1, tokens: 1 };
-    let send = |rng: &mut fastrand::Rng, now: Instant, receipt: Receipt| match rng.u8(..8) {
-        0 => desk.refund(receipt),
+    let send = |rng: &mut fastrand::Rng, now: Instant, charge: Charge| match rng.u8(..8) {
+        0 => queue.refund(charge),
         _ => {
-            desk.send(now, receipt);
+            queue.send(now, charge);
             sent.lock().push(now);
         }
     };
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
-        let ticket = match desk.admit(*now, TokenCost::estimate(1)) {
-            Admission::Taken(receipt) => return send(rng, *now, receipt),
-            _ => desk.join(*now, amount, false),
+        let waiter = match queue.admit(*now, TokenCost::estimate(1)) {
+            Admission::Taken(charge) => return send(rng, *now, charge),
+            _ => queue.join(*now, amount, false),
         };
         drop(now);
         if rng.u8(..4) == 0 {
-            return desk.leave(ticket);
+            return queue.leave(waiter);
         }
         let flag = Flag::new();
         let waker = Waker::from(flag.clone());
@@ -540,19 +540,19 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
                 std::thread::yield_now();
             }
             let now = clock.read();
-            match desk.turn(ticket, *now, &waker) {
-                Turn::Taken(receipt) => {
-                    send(rng, *now, receipt);
-                    return desk.leave(ticket);
+            match queue.turn(waiter, *now, &waker) {
+                Grant::Taken(charge) => {
+                    send(rng, *now, charge);
+                    return queue.leave(waiter);
                 }
-                Turn::At(at) => {
+                Grant::At(at) => {
                     drop(now);
                     let mut now = clock.write();
                     *now = now.max(at);
                     flag.woken.store(true, Ordering::SeqCst);
                 }
-                Turn::NotYet => {}
-                Turn::SentAway(_) => unreachable!(),
+                Grant::NotYet => {}
+                Grant::SentAway(_) => unreachable!(),
             }
         }
     };
@@ -565,7 +565,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
             });
         }
     });
-    assert!(desk.state.lock().waiting.is_empty() && desk.state.lock().ahead == Amount::default());
+    assert!(queue.state.lock().waiting.is_empty() && queue.state.lock().ahead == Amount::default());
     let mut sent = sent.into_inner();
     sent.sort();
     assert!(sent.len() > THREADS * EACH / 2);
@@ -577,5 +577,5 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
 #[test]
 fn a_scope_is_as_large_as_the_documentation_says() {
     // With its keys in the map, two counters each, and the first entries: a few hundred bytes more.
-    assert!(size_of::<Desk>() <= 608, "{}", size_of::<Desk>());
+    assert!(size_of::<ScopeQueue>() <= 608, "{}", size_of::<ScopeQueue>());
 }

@@ -46,11 +46,11 @@ proptest! {
     fn what_is_drawn_and_taken_may_be(plan in plans(), seed in any::<u64>()) {
         let now = Instant::now();
         let model: Arc<str> = "m".into();
-        let mut roster = Roster::default();
+        let mut registry = Registry::default();
         for (nth, (project, state)) in plan.keys.iter().enumerate() {
-            roster.add(key(nth, *project));
+            registry.add(key(nth, *project));
             let fingerprint = key(nth, 0).fingerprint;
-            let (project, at) = roster.find(fingerprint).unwrap();
+            let (project, at) = registry.find(fingerprint).unwrap();
             let health = &mut project.keys[at].health;
             match state {
                 1 => health.succeeded(),
@@ -64,7 +64,7 @@ proptest! {
                 _ => {}
             }
         }
-        for project in &mut roster.projects {
+        for project in &mut registry.projects {
             if (0..4).any(|nth| plan.cooling[nth] && *project.home.name == *format!("p{nth}")) {
                 project.marks.block(&model, Block::Cooling(Duration::from_secs(9)), now);
             }
@@ -74,7 +74,7 @@ proptest! {
         let tried: Vec<Tried> = plan.tried_keys.iter().map(|nth| Tried::Key(shown(nth))).chain(projects).collect();
         let passed_over: Vec<Arc<str>> = plan.passed_over.iter().map(shown).collect();
         let pinned = plan.pinned.map(|nth| format!("p{nth}"));
-        let ask = Ask { now, model: "m", pays: plan.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
+        let ask = Query { now, model: "m", pays: plan.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
 
         // In plain words: which keys may be used, as the one that tests or not (0), or only where nothing else is (1).
         let may = |nth: usize| match plan.keys[nth].1 {
@@ -94,7 +94,7 @@ proptest! {
         let best = ranks.iter().map(|(rank, _)| *rank).min();
 
         let mut rng = fastrand::Rng::with_seed(seed);
-        let draw = roster.draw(&ask, now, || rng.f64());
+        let draw = registry.draw(&ask, now, || rng.f64());
         prop_assert_eq!(draw.candidates, ranks.len());
         prop_assert_eq!(draw.untried, ranks.iter().filter(|((is_tried, _), _)| !is_tried).count());
         prop_assert_eq!(draw.first.is_some(), best.is_some());
@@ -108,7 +108,7 @@ proptest! {
             prop_assert!(!Arc::ptr_eq(first, second));
         }
         if let Some(first) = &draw.first {
-            let (slot, on_trial) = roster.take(first, &ask).unwrap();
+            let (slot, on_trial) = registry.take(first, &ask).unwrap();
             let nth = (0..plan.keys.len()).find(|nth| *shown(nth) == *slot.shown).unwrap();
             prop_assert_eq!(may(nth), best.map(|(_, best)| best));
             prop_assert_eq!(&slot.home.name, &first.name);

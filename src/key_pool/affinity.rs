@@ -55,19 +55,19 @@ fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Optio
     named.peek()?;
     // The lock is not held while a body is read on: it may be long.
     let known = named.find_map(|resource| shared.owners.lock().of(&resource).cloned());
-    known.filter(|project| shared.roster.lock().project_named(project).is_some()).or_else(|| default_project(shared))
+    known.filter(|project| shared.registry.lock().project_named(project).is_some()).or_else(|| default_project(shared))
 }
 
 /// The default project: the one that was said, as long as a key is of it, or else the first.
 fn default_project(shared: &Shared) -> Option<Arc<str>> {
-    let roster = shared.roster.lock();
-    let said = shared.default_project.as_ref().and_then(|project| roster.project_named(project));
-    said.or_else(|| roster.projects.first()).map(|project| project.home.name.clone())
+    let registry = shared.registry.lock();
+    let said = shared.default_project.as_ref().and_then(|project| registry.project_named(project));
+    said.or_else(|| registry.projects.first()).map(|project| project.home.name.clone())
 }
 
 fn serves(shared: &Shared, project: &str) -> bool {
-    let roster = shared.roster.lock();
-    roster
+    let registry = shared.registry.lock();
+    registry
         .project_named(project)
         .is_some_and(|project| project.keys.iter().any(|entry| entry.health.disabled.is_none()))
 }
