@@ -12,16 +12,13 @@ use futures_util::FutureExt;
 use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
-use tower_gemini::{
-    BoxError, TokenPrecheckLayer,
-    token_precheck::{estimate::Estimate, tokenizer::Tokenizer},
-};
+use tower_gemini::{BoxError, TokenPrecheckLayer, token_precheck::estimate::Estimate, tokenizer::Tokenizer};
 
 const MARKDOWN: &str = concat!(include_str!("../README.md"), include_str!("../src/docs/ordering.md"));
 const CODE: &str = concat!(
     include_str!("../src/call.rs"),
     include_str!("../src/context/mod.rs"),
-    include_str!("../src/body/scan.rs"),
+    include_str!("../src/answer/scan.rs"),
     include_str!("../src/failure/mod.rs"),
 );
 const LANGUAGES: &str = include_str!("../tests/tokenizer/own.txt");

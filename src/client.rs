@@ -97,7 +97,7 @@ use tower_service::Service;
 use self::{base_url::BaseUrl, connector::Connector};
 use crate::{
     body::GuardedBody,
-    error::{BoxError, ConfigError},
+    context::{BoxError, ConfigError},
 };
 
 pub use self::in_flight::InFlight;

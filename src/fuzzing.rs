@@ -6,14 +6,14 @@
 #![allow(missing_docs, reason = "nobody sees it")]
 
 use crate::{
-    body::{
+    answer::{
         scan::Scanner,
         sse::{Listener, Splitter},
     },
     redact::Masker,
 };
 
-pub use crate::{classify::fuzzing::watch, token_precheck::fuzzing::request};
+pub use crate::{classify::fuzzing::watch, request::fuzzing::request};
 
 /// What the scan of an answer finds.
 pub fn scan(pieces: &[&[u8]]) -> String {

@@ -62,6 +62,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod answer;
 pub mod body;
 pub mod call;
 pub mod circuit_breaker;
@@ -76,7 +77,6 @@ pub mod docs;
 #[cfg(feature = "emulator")]
 #[cfg_attr(docsrs, doc(cfg(feature = "emulator")))]
 pub mod emulator;
-pub mod error;
 pub mod error_response;
 pub mod failure;
 #[cfg(fuzzing)]
@@ -85,6 +85,7 @@ pub mod fuzzing;
 pub mod key_pool;
 mod macros;
 pub mod model_fallback;
+pub mod models;
 pub mod observe;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
@@ -94,6 +95,7 @@ pub mod rate_limit;
 mod ready;
 mod redact;
 pub mod replay;
+mod request;
 mod resource;
 pub mod retry;
 pub mod stack;
@@ -102,12 +104,15 @@ mod sync;
 pub mod telemetry;
 pub mod timeout;
 pub mod token_precheck;
+pub mod tokenizer;
+#[cfg(feature = "trace")]
+#[cfg_attr(docsrs, doc(cfg(feature = "trace")))]
+pub mod trace;
 
 pub use crate::{
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
-    context::{CallContext, Outcome},
-    error::{BoxError, ConfigError, Error},
+    context::{BoxError, CallContext, ConfigError, Error, Outcome},
     error_response::ErrorResponseLayer,
     key_pool::KeyPoolLayer,
     model_fallback::ModelFallbackLayer,

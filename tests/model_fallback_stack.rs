@@ -17,8 +17,8 @@ use tower_gemini::{
     circuit_breaker::{CircuitBreakers, Target, Trip},
     emulator::{Emulator, EmulatorBuilder, Model, Trouble, When},
     model_fallback::{FallbackChains, FallbackChainsBuilder},
+    models::{self, ModelTable},
     rate_limit::Limiter,
-    token_precheck::{self, ModelTable},
 };
 
 const PRO: &str = "gemini-2.5-pro";
@@ -255,8 +255,8 @@ async fn too_long_a_context_goes_to_a_larger_model() {
     }
 }
 
-fn limited(name: &str, tokens: u64) -> token_precheck::Model {
-    token_precheck::Model::new(name).with_input_limit(tokens)
+fn limited(name: &str, tokens: u64) -> models::Model {
+    models::Model::new(name).with_input_limit(tokens)
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,8 +17,10 @@ use tower_gemini::{
     context::Deadline,
     emulator::{Emulator, Model as EmulatedModel, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
+    models::{Model, ModelTable},
     quota::{Certainty, TokenCost},
-    token_precheck::{AskUpstream, Count, CountTokens, MaxOutputPolicy, Model, ModelTable, TextCounter, UnknownModel},
+    token_precheck::{AskUpstream, MaxOutputPolicy, UnknownModel},
+    tokenizer::{Count, CountTokens, TextCounter},
 };
 
 use crate::support::{CHAT, GENERATE, STREAM, post_body, secs};

@@ -5,7 +5,7 @@
 use std::thread;
 
 use serde_json::Value;
-use tower_gemini::token_precheck::tokenizer::{Counter, Exactness, Tokenizer};
+use tower_gemini::tokenizer::{Counter, Exactness, Tokenizer};
 
 const FIXTURES: &str = include_str!("tokenizer/fixtures.jsonl");
 

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 
 use super::prefixed::PrefixedBody;
 use crate::{
-    error::{BoxError, Error},
+    context::{BoxError, Error},
     failure::{Failure, Kind as FailureKind},
 };
 

@@ -20,7 +20,7 @@ use super::{
     machine::Rules,
     observe::Entered,
 };
-use crate::{describe::Describe, error::ConfigError, failure::Failure, quota};
+use crate::{context::ConfigError, describe::Describe, failure::Failure, quota};
 
 /// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one breaker.
 const MAX_SCOPES: usize = 4096;

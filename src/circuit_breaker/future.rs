@@ -9,7 +9,10 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::{permit::Permit, refusal};
-use crate::{context::Outcome, error::BoxError, failure::Failure};
+use crate::{
+    context::{BoxError, Outcome},
+    failure::Failure,
+};
 
 pin_project! {
     /// The future of [`CircuitBreaker`](super::CircuitBreaker).

@@ -2,7 +2,7 @@
 
 use super::{NAME, Reason, Target};
 use crate::{
-    error::{BoxError, Error},
+    context::{BoxError, Error},
     failure::{Failure, Kind},
 };
 

@@ -8,7 +8,7 @@ use parking_lot::RwLock;
 use tower_service::Service;
 
 use super::{CircuitBreakers, ResponseFuture, lookup::CachedBreaker, permit::Permit};
-use crate::{context, error::BoxError};
+use crate::{context, context::BoxError};
 
 /// The service of [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 #[derive(Debug)]

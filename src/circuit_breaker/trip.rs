@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::error::ConfigError;
+use crate::context::ConfigError;
 
 /// When a closed breaker opens.
 ///

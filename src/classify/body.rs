@@ -13,8 +13,7 @@ use pin_project_lite::pin_project;
 use super::watch::{Watch, cut_stream};
 use crate::{
     body::PrefixedBody,
-    context::Usage,
-    error::{BoxError, Error},
+    context::{BoxError, Error, Usage},
     failure::Failure,
 };
 

@@ -18,8 +18,7 @@ use super::{
 use crate::{
     body::{Prefix, PrefixedBody},
     call::Shape,
-    context::{Outcome, Usage},
-    error::{BoxError, Error},
+    context::{BoxError, Error, Outcome, Usage},
     failure::Failure,
 };
 

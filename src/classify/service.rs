@@ -6,7 +6,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ClassifyBody, ResponseFuture, layer::Settings};
-use crate::{context, error::BoxError};
+use crate::{context, context::BoxError};
 
 /// The service of [`ClassifyLayer`](super::ClassifyLayer).
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use http::{
 };
 
 use crate::{
-    body::{
+    answer::{
         scan::Scanner,
         sse::{Listener, Splitter},
     },
@@ -126,7 +126,7 @@ impl Watch {
         Some(Failure::from_event(object.to_string().as_bytes()).into_after_commit())
     }
 
-    pub(super) fn findings(&self) -> &crate::body::scan::Findings {
+    pub(super) fn findings(&self) -> &crate::answer::scan::Findings {
         &self.scanner.found
     }
 }

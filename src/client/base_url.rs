@@ -7,7 +7,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-use crate::error::ConfigError;
+use crate::context::ConfigError;
 
 #[derive(Clone, Debug)]
 pub(super) struct BaseUrl {

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, crypto::ring};
 use tower_service::Service;
 
-use crate::error::{BoxError, ConfigError};
+use crate::context::{BoxError, ConfigError};
 
 pub(super) type Connector = Limited<HttpsConnector<HttpConnector>>;
 

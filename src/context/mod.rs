@@ -4,6 +4,7 @@
 //! inside an [`Error`](crate::Error). Nothing else is said between layers, so that each of them also works alone. A room
 //! that finds no `CallContext` reads the request itself, and adds one only when it has something to say.
 
+mod error;
 mod outcome;
 mod tally;
 mod usage;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::tally::Queueing;
 pub use self::{
+    error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
     tally::{Tally, TallyReport},
     usage::{Usage, UsageReport},

@@ -4,7 +4,7 @@ use http::Response;
 
 use super::{Tried, Usage};
 use crate::{
-    error::{BoxError, Error},
+    context::{BoxError, Error},
     failure::{Failure, Fault},
 };
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{body::scan::Findings, failure::Failure};
+use crate::{answer::scan::Findings, failure::Failure};
 
 /// A cell that fills while the answer's body passes: token counts, the model that answered, how it ended.
 ///

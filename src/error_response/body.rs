@@ -12,12 +12,12 @@ use pin_project_lite::pin_project;
 
 use super::render;
 use crate::{
-    body::{
+    answer::{
         scan::Scanner,
         sse::{Listener, Splitter},
     },
     call::{Shape, Streaming, Surface},
-    error::BoxError,
+    context::BoxError,
     redact::{Masker, SecretMasker, Secrets},
 };
 

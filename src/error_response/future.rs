@@ -11,7 +11,11 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{ErrorResponseBody, render};
-use crate::{call::Shape, context::Outcome, error::BoxError, redact::Secrets};
+use crate::{
+    call::Shape,
+    context::{BoxError, Outcome},
+    redact::Secrets,
+};
 
 pin_project! {
     /// The future of [`ErrorResponse`](super::ErrorResponse).

@@ -11,8 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::{MODEL_HEADER, Outcome},
-    error::{BoxError, Error},
+    context::{BoxError, Error, MODEL_HEADER, Outcome},
     failure::Failure,
 };
 

@@ -10,7 +10,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ErrorResponseBody, ResponseFuture};
-use crate::{context, error::BoxError, redact::Secrets};
+use crate::{context, context::BoxError, redact::Secrets};
 
 /// The service of [`ErrorResponseLayer`](super::ErrorResponseLayer).
 pub struct ErrorResponse<S> {

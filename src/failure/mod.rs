@@ -21,7 +21,6 @@ mod judge;
 mod kind;
 mod quota;
 mod tokens;
-mod trace;
 mod transport;
 mod wording;
 
@@ -33,7 +32,6 @@ use self::{kind::Help, tokens::TokenNumbers};
 pub use self::{
     kind::{Fault, Kind, TimeoutKind},
     quota::{Quota, QuotaScope},
-    trace::GeminiClassifier,
 };
 use crate::clock;
 pub use crate::status::Hint;

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::{call::Surface, error::ConfigError};
+use crate::{call::Surface, context::ConfigError};
 
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 

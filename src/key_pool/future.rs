@@ -14,8 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::{KeyPoolBody, NAME, body::Learning, feedback::Reaction, service::Assigned};
 use crate::{
-    context::Outcome,
-    error::{BoxError, Error},
+    context::{BoxError, Error, Outcome},
     resource::Resource,
 };
 

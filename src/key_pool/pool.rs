@@ -18,7 +18,7 @@ use super::{
     owners::Owners,
     registry::{KeyEntry, PooledKey, Project, Registry},
 };
-use crate::{describe::Describe, error::ConfigError, quota::Headroom};
+use crate::{context::ConfigError, describe::Describe, quota::Headroom};
 
 /// Keys of any number of projects: the state of any number of [`KeyPoolLayer`](super::KeyPoolLayer)s.
 ///

@@ -23,8 +23,7 @@ use super::{
 };
 use crate::{
     call::Surface,
-    context::Outcome,
-    error::BoxError,
+    context::{BoxError, Outcome},
     failure::{Failure, Fault},
 };
 

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use super::{KeyState, NAME, health::Use, pool::Shared, registry::Query};
 use crate::{
-    error::{BoxError, Error},
+    context::{BoxError, Error},
     failure::{Failure, Kind},
 };
 

@@ -21,8 +21,7 @@ use super::{
 use crate::{
     body::Resend,
     call::{Call, Operation, Shape},
-    context::{self, Choice, Tried},
-    error::BoxError,
+    context::{self, BoxError, Choice, Tried},
     quota::{Scope, TokenCost},
 };
 

@@ -13,9 +13,8 @@ use super::{
 use crate::{
     body::{Resend, in_memory},
     call::{Call, Operation},
-    context::CallContext,
+    context::{CallContext, ConfigError},
     describe::Describe,
-    error::ConfigError,
     failure::Failure,
     sync::Mutex,
 };

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::walk::{Next, Walk};
-use crate::{body::Resend, error::BoxError, ready::Readied};
+use crate::{body::Resend, context::BoxError, ready::Readied};
 
 pin_project! {
     /// The future of [`ModelFallback`](super::ModelFallback).

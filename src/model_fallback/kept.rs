@@ -2,7 +2,7 @@
 
 use http::Response;
 
-use crate::error::BoxError;
+use crate::context::BoxError;
 
 /// A failure as it came, and which model it is of. Its body, where it has one, is an error that has been read already.
 pub(super) struct Kept<R> {

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::{FallbackChains, ResponseFuture, walk::Walk};
 use crate::{
     body::{Resend, in_memory},
-    error::BoxError,
+    context::BoxError,
     ready::Readied,
 };
 

@@ -21,8 +21,7 @@ use super::{
 use crate::{
     body::{Resend, clone_request, in_memory},
     call::Call,
-    context::{CallContext, MODEL_HEADER, Outcome},
-    error::{BoxError, Error},
+    context::{BoxError, CallContext, Error, MODEL_HEADER, Outcome},
     failure::{Failure, Fault},
     resource::Resource,
 };

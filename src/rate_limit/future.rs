@@ -20,8 +20,7 @@ use super::{
 };
 use crate::{
     body::GuardedBody,
-    context::Outcome,
-    error::BoxError,
+    context::{BoxError, Outcome},
     failure::{Failure, Fault, Kind, QuotaScope},
     quota::Dimension,
 };

@@ -10,8 +10,7 @@ use super::{
     queue::ScopeQueue,
 };
 use crate::{
-    context::RetryAdvice,
-    error::{BoxError, Error},
+    context::{BoxError, Error, RetryAdvice},
     failure::{Failure, Kind},
     quota::{Dimension, Scope},
 };

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     call::Call,
     context,
-    error::BoxError,
+    context::BoxError,
     quota::{Scope, TokenCost},
     ready::Readied,
 };

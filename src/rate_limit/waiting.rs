@@ -17,8 +17,7 @@ use super::{
     reservation::Reservation,
 };
 use crate::{
-    context::{CallContext, Queueing},
-    error::BoxError,
+    context::{BoxError, CallContext, Queueing},
     ready::Readied,
 };
 

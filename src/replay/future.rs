@@ -20,8 +20,7 @@ use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
     call::{Call, Operation, Shape},
     context,
-    context::Outcome,
-    error::{BoxError, Error},
+    context::{BoxError, Error, Outcome},
     failure::{Failure, Kind},
     ready::Readied,
 };

@@ -6,7 +6,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ResponseFuture, layer::Settings};
-use crate::{body::ReplayBody, error::BoxError, ready::Readied};
+use crate::{body::ReplayBody, context::BoxError, ready::Readied};
 
 /// The service of [`ReplayLayer`](super::ReplayLayer).
 #[derive(Clone, Debug)]

@@ -20,8 +20,7 @@ use super::{
 use crate::{
     body::{Resend, clone_request},
     call,
-    context::{self, Deadline, GaveUp, Outcome},
-    error::{BoxError, Error},
+    context::{self, BoxError, Deadline, Error, GaveUp, Outcome},
     failure::Failure,
     ready::Readied,
 };

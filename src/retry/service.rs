@@ -8,7 +8,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ResponseFuture, RetryPolicy};
-use crate::{body::Resend, error::BoxError, ready::Readied};
+use crate::{body::Resend, context::BoxError, ready::Readied};
 
 /// The service of [`RetryLayer`](super::RetryLayer).
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use super::{GeminiLayer, check, layer::Parts};
 use crate::{
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
-    error::ConfigError,
+    context::ConfigError,
     key_pool::{Key, KeyPool, KeyPoolBuilder, KeyPoolLayer},
     model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallbackLayer},
     quota::Limits,

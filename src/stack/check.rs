@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::{GeminiBuilder, builder::Part};
-use crate::{error::ConfigError, quota::Dimension, rate_limit::LimiterBuilder};
+use crate::{context::ConfigError, quota::Dimension, rate_limit::LimiterBuilder};
 
 /// Refuses what could never work.
 pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {

@@ -8,12 +8,13 @@ use crate::{
     classify::ClassifyLayer,
     key_pool::{KeyPool, KeyPoolLayer},
     model_fallback::{FallbackChains, ModelFallbackLayer},
+    models::ModelTable,
     rate_limit::{Limiter, RateLimitLayer},
     replay::ReplayLayer,
     retry::RetryLayer,
     telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
-    token_precheck::{ModelTable, TokenPrecheckLayer},
+    token_precheck::TokenPrecheckLayer,
 };
 
 /// All layers in their order. See the [module](super) for what each preset means.

@@ -9,7 +9,7 @@ use crate::{
     body::ReplayBody,
     circuit_breaker::CircuitBreaker,
     classify::{Classify, ClassifyBody},
-    error::BoxError,
+    context::BoxError,
     key_pool::{KeyPoolBody, KeyPoolService},
     model_fallback::ModelFallback,
     rate_limit::{RateLimit, RateLimitBody},

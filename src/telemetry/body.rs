@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::record::Record;
-use crate::error::BoxError;
+use crate::context::BoxError;
 
 pin_project! {
     /// The response body of [`Telemetry`](super::Telemetry): as it came; its record ends with it.

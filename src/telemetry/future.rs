@@ -10,7 +10,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{TelemetryBody, record::Record};
-use crate::error::BoxError;
+use crate::context::BoxError;
 
 pin_project! {
     /// The future of [`Telemetry`](super::Telemetry).

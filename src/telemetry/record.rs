@@ -17,8 +17,7 @@ use super::{
 };
 use crate::{
     call::{Call, Operation},
-    context::{CallContext, Outcome, Retried, Tally, TallyReport, UsageReport},
-    error::{BoxError, Error},
+    context::{BoxError, CallContext, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
     failure::Failure,
 };
 

@@ -5,7 +5,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ResponseFuture, TelemetryBody, layer::Level, meter::Meters, record::Record};
-use crate::error::BoxError;
+use crate::context::BoxError;
 
 /// The service of [`TelemetryLayer`](super::TelemetryLayer).
 #[derive(Clone, Debug)]

@@ -11,8 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    context::Deadline,
-    error::{BoxError, Error},
+    context::{BoxError, Deadline, Error},
     failure::{Failure, TimeoutKind},
 };
 

@@ -12,8 +12,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{TimeoutBody, body::First};
 use crate::{
-    context::Outcome,
-    error::{BoxError, Error},
+    context::{BoxError, Error, Outcome},
     failure::{Failure, TimeoutKind},
 };
 

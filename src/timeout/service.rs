@@ -10,8 +10,7 @@ use tower_service::Service;
 use super::{ResponseFuture, TimeoutBody, future::Limits, layer::Clocks};
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::{self, Deadline},
-    error::BoxError,
+    context::{self, BoxError, Deadline},
     failure::{Failure, Kind, TimeoutKind},
 };
 

@@ -16,7 +16,7 @@ use tokio::{
 use tower_service::Service;
 
 use super::{layer::Settings, refusal::polled_again};
-use crate::{error::BoxError, ready::Readied};
+use crate::{context::BoxError, ready::Readied};
 
 pin_project! {
     /// Waits for the list, and then until the service is ready again.

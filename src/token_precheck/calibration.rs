@@ -90,7 +90,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::scan::Findings;
+    use crate::answer::scan::Findings;
 
     fn answered(tokens: u64) -> Usage {
         let usage = Usage::default();

@@ -7,13 +7,9 @@ use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use tokio::sync::futures::OwnedNotified;
 
 use super::{
-    Count,
     count::{self, Counting, Lengths, Sample},
     layer::{AskUpstream, Settings, UnknownModel},
     learn::Watch,
-    media::Media,
-    models::{Model, ModelVerdict},
-    scan::{self, RequestFacts, Unread},
     verdict::{self, Output},
 };
 use crate::{
@@ -21,7 +17,13 @@ use crate::{
     call::{Call, Operation, Surface},
     context,
     failure::Failure,
+    models::{Model, ModelVerdict},
     quota::{Certainty, TokenCost},
+    request::{
+        media::Media,
+        scan::{self, RequestFacts, Unread},
+    },
+    tokenizer::Count,
 };
 
 /// Up to so many bytes of text are counted where they are: at a hundred million bytes a second, half a millisecond.

@@ -20,7 +20,6 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
-    Count,
     check::{Decision, Question},
     count::{Counting, besides},
     count_cache::ContentHash,
@@ -30,7 +29,7 @@ use super::{
     refusal::{polled_again, refusal},
     verdict,
 };
-use crate::{body::Resend, error::BoxError, quota::TokenCost, ready::Readied};
+use crate::{body::Resend, context::BoxError, quota::TokenCost, ready::Readied, tokenizer::Count};
 
 pin_project! {
     /// A request, and how far it has come.

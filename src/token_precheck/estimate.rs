@@ -169,7 +169,7 @@ mod tests {
     #[cfg(feature = "tokenizer")]
     #[test]
     fn the_estimate_is_near_the_count() {
-        use crate::token_precheck::tokenizer::Tokenizer;
+        use crate::tokenizer::Tokenizer;
 
         let own = include_str!("../../tests/tokenizer/own.txt");
         let count = Tokenizer::gemma4().count(own).exact().unwrap();

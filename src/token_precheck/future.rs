@@ -18,7 +18,7 @@ use super::{
     learn::Watch,
     refusal::{polled_again, refusal},
 };
-use crate::{body::Resend, error::BoxError, failure::Failure};
+use crate::{body::Resend, context::BoxError, failure::Failure};
 
 pin_project! {
     /// The future of [`TokenPrecheck`](super::TokenPrecheck).

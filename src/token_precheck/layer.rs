@@ -4,10 +4,12 @@ use http::Request;
 use tokio::time::Instant;
 use tower_layer::Layer;
 
-use super::{CountTokens, ModelTable, TokenPrecheck, calibration::Calibration, count_cache::Asked};
+use super::{TokenPrecheck, calibration::Calibration, count_cache::Asked};
 use crate::{
     context::{CallContext, Deadline},
     describe::{Describe, LEFT_OUT},
+    models::ModelTable,
+    tokenizer::CountTokens,
 };
 
 /// Refuses what would be a 400 anyway, before it is sent. See the [module](super) for what is refused.
@@ -94,7 +96,7 @@ impl TokenPrecheckLayer {
             ask: AskUpstream::default(),
             ask_timeout: Self::ASK_TIMEOUT,
             fail_closed: false,
-            counter: super::default_counter(),
+            counter: crate::tokenizer::default_counter(),
             calibration: Calibration::default(),
             asked: Asked::default(),
         };

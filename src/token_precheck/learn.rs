@@ -6,8 +6,7 @@ use http::Response;
 
 use super::layer::Settings;
 use crate::{
-    context::Outcome,
-    error::BoxError,
+    context::{BoxError, Outcome},
     failure::{Failure, Kind},
 };
 

@@ -22,7 +22,7 @@
 //! use http::Request;
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceExt};
-//! use tower_gemini::{Error, TokenPrecheckLayer, emulator::Emulator, token_precheck::ModelTable};
+//! use tower_gemini::{Error, TokenPrecheckLayer, emulator::Emulator, models::ModelTable};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
@@ -53,7 +53,7 @@
 //! use http::Request;
 //! use http_body_util::Full;
 //! use tower::{Layer, ServiceExt};
-//! use tower_gemini::{Error, TokenPrecheckLayer, emulator::Emulator, failure::Kind, token_precheck::{Model, ModelTable}};
+//! use tower_gemini::{Error, TokenPrecheckLayer, emulator::Emulator, failure::Kind, models::{Model, ModelTable}};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
@@ -140,38 +140,15 @@ pub mod estimate;
 mod future;
 mod layer;
 mod learn;
-mod malformed;
-mod media;
-mod models;
 mod refusal;
-mod scan;
 mod service;
-#[cfg(feature = "tokenizer")]
-#[cfg_attr(docsrs, doc(cfg(feature = "tokenizer")))]
-pub mod tokenizer;
 mod verdict;
 
 pub use self::{
-    count::{Count, CountTokens, TextCounter},
     future::ResponseFuture,
     layer::{AskUpstream, MaxOutputPolicy, TokenPrecheckLayer, UnknownModel},
-    models::{
-        Limit, Methods, Model, ModelReport, ModelTable, ModelTableBuilder, ModelTableReport, ModelVerdict,
-        RefreshError, Source,
-    },
     service::TokenPrecheck,
 };
 
-#[cfg(fuzzing)]
-pub(crate) use self::scan::fuzzing;
-
 /// The room's name, in errors and logs.
 const NAME: &str = "token_precheck";
-
-/// Who counts where nobody else is named.
-fn default_counter() -> Option<std::sync::Arc<dyn CountTokens>> {
-    #[cfg(feature = "tokenizer")]
-    return Some(std::sync::Arc::new(tokenizer::ByModel));
-    #[cfg(not(feature = "tokenizer"))]
-    None
-}

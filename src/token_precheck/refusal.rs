@@ -1,7 +1,7 @@
 //! How a request is refused.
 
 use crate::{
-    error::{BoxError, Error},
+    context::{BoxError, Error},
     failure::Failure,
 };
 

@@ -15,7 +15,7 @@ use super::{
     counting::Undecided,
     layer::Settings,
 };
-use crate::{body::Resend, error::BoxError, ready::Readied};
+use crate::{body::Resend, context::BoxError, ready::Readied};
 
 /// The service of [`TokenPrecheckLayer`](super::TokenPrecheckLayer).
 #[derive(Clone, Debug)]

@@ -1,14 +1,11 @@
 //! What is refused, and in which words. Pure: everything that is known is handed in.
 
+use super::layer::MaxOutputPolicy;
 use crate::{
     call::{Call, Operation, Surface},
     failure::{Failure, Kind},
-};
-
-use super::{
-    layer::MaxOutputPolicy,
     models::Model,
-    scan::{Contents, MaxOutput, RequestFacts},
+    request::scan::{Contents, MaxOutput, RequestFacts},
 };
 
 /// What becomes of the output limit that a request asks for.

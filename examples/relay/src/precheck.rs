@@ -1,6 +1,9 @@
 //! `[precheck]`: what is refused before it is sent.
 
-use tower_gemini::token_precheck::{AskUpstream, MaxOutputPolicy, ModelTable, TokenPrecheckLayer, UnknownModel};
+use tower_gemini::{
+    models::ModelTable,
+    token_precheck::{AskUpstream, MaxOutputPolicy, TokenPrecheckLayer, UnknownModel},
+};
 
 use crate::{
     settings::boolean,

@@ -18,6 +18,7 @@ use tower_gemini::{
     error_response::ErrorResponseLayer,
     key_pool::KeyPoolLayer,
     model_fallback::ModelFallbackLayer,
+    models::ModelTable,
     quota::{Gate, Headroom, Scope},
     rate_limit::{Limiter, RateLimitLayer},
     replay::{Oversize, ReplayLayer},
@@ -25,7 +26,7 @@ use tower_gemini::{
     stack::{Gemini, GeminiBuilder, GeminiLayer},
     telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
-    token_precheck::{ModelTable, TokenPrecheckLayer},
+    token_precheck::TokenPrecheckLayer,
 };
 
 use crate::{

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufWriter, Write, stdin, stdout};
 
-use tower_gemini::token_precheck::tokenizer::Tokenizer;
+use tower_gemini::tokenizer::Tokenizer;
 
 fn main() {
     let (input, mut output) = (stdin().lock(), BufWriter::new(stdout().lock()));

@@ -1,6 +1,6 @@
 //! How far the estimate is from the count, on documents that `compare.py --save` has saved.
 
-use tower_gemini::token_precheck::{estimate::Estimate, tokenizer::Tokenizer};
+use tower_gemini::{token_precheck::estimate::Estimate, tokenizer::Tokenizer};
 
 fn main() {
     let saved = std::env::args().nth(1).expect("the directory that compare.py --save has made");

@@ -1,4 +1,4 @@
-//! Makes `src/token_precheck/tokenizer/gemma.bin` from the vocabulary in the crate `splintr-vocab-gemma4`, or checks it.
+//! Makes `src/tokenizer/gemma/gemma.bin` from the vocabulary in the crate `splintr-vocab-gemma4`, or checks it.
 //!
 //! ```sh
 //! cargo run --release --bin pack -- <file>          # writes

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tower_gemini::token_precheck::tokenizer::Tokenizer;
+use tower_gemini::tokenizer::Tokenizer;
 
 fn main() {
     let saved = std::env::args().nth(1).expect("the directory that compare.py --save has made");

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tower_gemini::token_precheck::{estimate::Estimate, tokenizer::Tokenizer};
+use tower_gemini::{token_precheck::estimate::Estimate, tokenizer::Tokenizer};
 
 fn main() {
     let saved = std::env::args().nth(1).expect("the directory that compare.py --save has made");

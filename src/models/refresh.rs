@@ -23,7 +23,7 @@ use super::{
     Model, ModelTable,
     list::{self, MAX_MODELS},
 };
-use crate::{error::BoxError, redact::redact};
+use crate::{context::BoxError, redact::redact};
 
 /// The most pages of one list. Google puts all its models on one.
 const MAX_PAGES: usize = 32;

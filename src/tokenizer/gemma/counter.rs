@@ -10,7 +10,10 @@ use super::{
     special::Special,
     vocabulary::{LONGEST, NONE, SPACE_SIGN, Vocabulary, vocabulary},
 };
-use crate::token_precheck::{Count, TextCounter, scan::TextSink};
+use crate::{
+    request::scan::TextSink,
+    tokenizer::{Count, TextCounter},
+};
 
 /// The longest run of one whitespace character that is one piece.
 const RUN: u64 = 31;

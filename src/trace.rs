@@ -8,10 +8,9 @@ use std::{any::Any, error::Error as StdError, fmt};
 use http::{Request, Response};
 use tower_http::classify::{ClassifiedResponse, ClassifyResponse, MakeClassifier, NeverClassifyEos};
 
-use super::Failure;
 use crate::{
-    context::Outcome,
-    error::{BoxError, Error},
+    context::{BoxError, Error, Outcome},
+    failure::Failure,
 };
 
 /// A classifier for tower-http: what is a failure, and whose.
@@ -21,7 +20,7 @@ use crate::{
 ///
 /// ```
 /// use tower::{Service, ServiceBuilder};
-/// use tower_gemini::failure::GeminiClassifier;
+/// use tower_gemini::trace::GeminiClassifier;
 /// use tower_http::trace::TraceLayer;
 ///
 /// let service = ServiceBuilder::new()
@@ -34,7 +33,7 @@ use crate::{
 /// With words of your own:
 ///
 /// ```
-/// use tower_gemini::failure::{Failure, GeminiClassifier};
+/// use tower_gemini::{failure::Failure, trace::GeminiClassifier};
 /// use tower_http::trace::TraceLayer;
 ///
 /// let layer = TraceLayer::new(GeminiClassifier).on_failure(
@@ -89,7 +88,7 @@ impl ClassifyResponse for GeminiClassifier {
         };
         match known {
             Some(error) => Error::find(error).map_or_else(|| Failure::from_error(error), |said| said.failure().clone()),
-            None => Failure::local(super::Kind::Transport, "the service failed"),
+            None => Failure::local(crate::failure::Kind::Transport, "the service failed"),
         }
     }
 }

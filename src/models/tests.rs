@@ -18,8 +18,8 @@ use tower::{ServiceExt, service_fn, util::BoxCloneService};
 
 use super::*;
 use crate::{
+    context::BoxError,
     emulator::{self, Emulator, Trouble, When},
-    error::BoxError,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);

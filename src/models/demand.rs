@@ -23,7 +23,7 @@ use super::{
     nearest::is_judged,
     refresh::{FIRST_RETRY, LAST_RETRY},
 };
-use crate::error::BoxError;
+use crate::context::BoxError;
 
 /// Who needs a list, and who fetches it.
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ impl ModelTable {
 
     /// A list is needed to judge a name: what to wait for, if somebody stands ready to fetch it, the one at hand is not fresh,
     /// and a fresh one could say anything.
-    pub(in crate::token_precheck) fn want_list(&self, name: &str) -> Option<OwnedNotified> {
+    pub(crate) fn want_list(&self, name: &str) -> Option<OwnedNotified> {
         let demand = &self.shared.demand;
         let attended = || demand.attending.load(Ordering::Acquire) > 0;
         let is_any_use = is_judged(bare(name)) && !self.shared.settings.fresh_for.is_zero();

@@ -7,7 +7,7 @@ use crate::call::Operation;
 /// What is known of a model. What is `None` is not known, which is never a reason to refuse anything.
 ///
 /// ```
-/// use tower_gemini::{call::Operation, token_precheck::{Methods, Model}};
+/// use tower_gemini::{call::Operation, models::{Methods, Model}};
 ///
 /// let model = Model::new("gemini-2.5-pro")
 ///     .with_input_limit(1_048_576)

@@ -47,7 +47,7 @@ const MAX_SET: usize = 1_024;
 /// that asked: do not judge calls to Vertex by the Developer API's list.
 ///
 /// ```
-/// use tower_gemini::{call::Operation, token_precheck::{Model, ModelTable, ModelVerdict, Source}};
+/// use tower_gemini::{call::Operation, models::{Model, ModelTable, ModelVerdict, Source}};
 ///
 /// let table = ModelTable::new();
 /// let limit = table.effective_input_limit("gemini-2.5-pro").unwrap();
@@ -70,7 +70,7 @@ const MAX_SET: usize = 1_024;
 /// use http::{HeaderValue, Request};
 /// use http_body_util::Full;
 /// use tower::ServiceBuilder;
-/// use tower_gemini::{call::Operation, emulator::Emulator, token_precheck::{ModelTable, ModelVerdict}};
+/// use tower_gemini::{call::Operation, emulator::Emulator, models::{ModelTable, ModelVerdict}};
 ///
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
 /// # async fn main() -> Result<(), tower_gemini::BoxError> {
