@@ -93,7 +93,7 @@ impl Call {
     }
 
     /// The model's name, shared.
-    pub fn shared_model(&self) -> Option<Arc<str>> {
+    pub(crate) fn shared_model(&self) -> Option<Arc<str>> {
         self.model.clone()
     }
 
@@ -110,7 +110,7 @@ impl Call {
     }
 
     /// Whether the call spends the quota that is counted a model: only what generates or embeds does.
-    pub fn pays_quota(&self) -> bool {
+    pub(crate) fn pays_quota(&self) -> bool {
         self.shape.operation.pays_quota()
     }
 

@@ -158,7 +158,7 @@
 //!
 //! Reads of [`CallContext`](crate::CallContext) the call, the token cost, and what was tried; without the call it reads the address,
 //! and knows no model on the OpenAI-compatible surface. Writes the project, whether another could take the call, and who
-//! knows whether the [choice](crate::context::Choice) is still good: a call that waited in the limiter's line is not sent with
+//! knows whether the choice is still good: a call that waited in the limiter's line is not sent with
 //! a key that was refused meanwhile. Of
 //! [`Outcome`](crate::Outcome) it reads the failure; it says the key and project to each failure, and to each answer of
 //! which something is said; and to failures of keys and quota what was tried, and [`Retry`](crate::context::RetryAdvice): `Now`

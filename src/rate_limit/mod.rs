@@ -129,7 +129,7 @@
 //!
 //! Reads of [`CallContext`](crate::CallContext) the call, the project, the token cost, the deadline, and whether it may move to
 //! another project; of [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage. Says
-//! [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) to a call that may move; adds to the [`Tally`](crate::context::Tally).
+//! [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) to a call that may move; adds to the tally.
 
 mod account;
 mod bound;

@@ -95,9 +95,9 @@
 //!
 //! Reads of [`CallContext`](crate::CallContext) the call, the deadline, the attempts made before and the models left; of
 //! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`CallContext::attempt`](crate::CallContext::attempt),
-//! [`CallContext::has_failed_before`](crate::CallContext::has_failed_before),
-//! [`CallContext::retried`](crate::CallContext::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
-//! [`Outcome::gave_up`](crate::Outcome::gave_up); adds to the [`Tally`](crate::context::Tally). The body has to be [`Resend`](crate::body::Resend).
+//! whether an earlier attempt has failed,
+//! why it is made, [`Outcome::attempts`](crate::Outcome::attempts) and
+//! [`Outcome::gave_up`](crate::Outcome::gave_up); adds to the tally. The body has to be [`Resend`](crate::body::Resend).
 
 mod budget;
 mod decide;

@@ -184,9 +184,9 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`CallContext`](crate::CallContext) the call, the attempt's number and [why it is made](crate::CallContext::retried); of
+//! Reads of [`CallContext`](crate::CallContext) the call, the attempt's number and why it is made; of
 //! [`Outcome`](crate::Outcome) the failure, attempts, model, key, project, the usage and
-//! [why it gave up](crate::Outcome::gave_up). While somebody listens it puts a [`Tally`](crate::context::Tally) into the
+//! [why it gave up](crate::Outcome::gave_up). While somebody listens it puts a tally into the
 //! `CallContext`, where there is none; the attempts, `RetryLayer` and `RateLimitLayer` add to it. Without
 //! [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason; without `call()` outside, attempts
 //! know nothing of each other, and there are no fallbacks; without `attempt()` inside there is no overhead, and the model of
