@@ -62,7 +62,7 @@ fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Optio
 fn default_project(shared: &Shared) -> Option<Arc<str>> {
     let registry = shared.registry.lock();
     let said = shared.default_project.as_ref().and_then(|project| registry.project_named(project));
-    said.or_else(|| registry.projects.first()).map(|project| project.home.name.clone())
+    said.or_else(|| registry.projects.first()).map(|project| project.handle.name.clone())
 }
 
 fn serves(shared: &Shared, project: &str) -> bool {

@@ -51,7 +51,7 @@ impl Assigned {
     #[inline]
     pub(super) fn succeeded(&self) {
         // What is none of the API's may answer without a look at the key.
-        if self.slot.home.is_noted() && self.facts.shape.surface != Surface::Other {
+        if self.key.project.is_noted() && self.facts.shape.surface != Surface::Other {
             self.note_success();
         }
     }
@@ -59,10 +59,10 @@ impl Assigned {
     #[inline(never)]
     fn note_success(&self) {
         let mut registry = self.shared.registry.lock();
-        if let Some(entry) = registry.entry(&self.slot) {
+        if let Some(entry) = registry.entry(&self.key) {
             entry.change(Health::succeeded);
         }
-        if let Some(project) = registry.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.key.project) {
             if self.facts.shape.pays_quota() {
                 project.marks.succeeded(&self.facts.model, Instant::now());
             }
@@ -94,8 +94,8 @@ impl Assigned {
             return Reaction::default();
         }
         let tried = match blame {
-            Blame::Project | Blame::Model => Tried::Project(self.slot.home.name.clone()),
-            _ => Tried::Key(self.slot.shown.clone()),
+            Blame::Project | Blame::Model => Tried::Project(self.key.project.name.clone()),
+            _ => Tried::Key(self.key.shown.clone()),
         };
         self.turn_away(tried, Duration::MAX)
     }
@@ -107,7 +107,7 @@ impl Assigned {
         }
         let day = matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero);
         let needed = hint.filter(|_| !day).unwrap_or(Duration::MAX);
-        self.turn_away(Tried::Project(self.slot.home.name.clone()), needed)
+        self.turn_away(Tried::Project(self.key.project.name.clone()), needed)
     }
 
     /// Where else the call can go, after a refusal for which it would have to wait for `needed` here.
@@ -126,12 +126,13 @@ impl Assigned {
             return Reaction::default();
         }
         let needed = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
-        let tried = Tried::Project(self.slot.home.name.clone());
+        let tried = Tried::Project(self.key.project.name.clone());
         if let Some(retry) = self.untried(&tried).and_then(|elsewhere| elsewhere.retry(needed)) {
             return Reaction { tried: Some(tried), retry: Some(retry) };
         }
         // Never at once: it would come back here. Others that were tried may have got better, if somebody knows.
-        let others = self.elsewhere(&self.facts.tried).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.home));
+        let others =
+            self.elsewhere(&self.facts.tried).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.project));
         let least = others.map(|elsewhere| elsewhere.wait).min().filter(|_| self.shared.headroom.is_some());
         Reaction { tried: None, retry: Some(RetryAdvice::After(least.map_or(needed, |least| least.min(needed)))) }
     }
@@ -146,38 +147,38 @@ impl Assigned {
 
     /// How long it would wait in each project that has a key for it.
     fn elsewhere(&self, tried: &[Tried]) -> Vec<Elsewhere> {
-        let ask = self.facts.ask(tried, &[]);
-        let everybody = self.shared.registry.lock().everybody(&ask, ask.now, fastrand::usize(..));
+        let query = self.facts.query(tried, &[]);
+        let everybody = self.shared.registry.lock().everybody(&query, query.now, fastrand::usize(..));
         let everybody = everybody.into_iter().map(|candidate| Elsewhere {
-            wait: self.shared.wait(&candidate.home, &self.facts).max(candidate.cooling),
+            wait: self.shared.wait(&candidate.project, &self.facts).max(candidate.cooling),
             cools: !candidate.cooling.is_zero(),
             is_tried: candidate.rank.is_tried(),
-            home: candidate.home,
+            project: candidate.project,
         });
         everybody.collect()
     }
 
-    fn is_here(&self, home: &Arc<ProjectRef>) -> bool {
-        Arc::ptr_eq(home, &self.slot.home)
+    fn is_here(&self, project: &Arc<ProjectRef>) -> bool {
+        Arc::ptr_eq(project, &self.key.project)
     }
 
     fn strike(&self, kind: Kind, at_once: bool, now: Instant) {
         let mut registry = self.shared.registry.lock();
-        let Some(entry) = registry.entry(&self.slot) else { return };
+        let Some(entry) = registry.entry(&self.key) else { return };
         let is_disabled = entry.change(|health| health.refused(kind, at_once, now));
-        if let Some(project) = registry.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.key.project) {
             project.note();
         }
         drop(registry);
         if is_disabled {
-            warn_disabled(&self.slot, DisabledReason::Refused(kind));
+            warn_disabled(&self.key, DisabledReason::Refused(kind));
             self.shared.disabled.notify_one();
         }
     }
 
     fn block(&self, block: Block, now: Instant) {
         let mut registry = self.shared.registry.lock();
-        if let Some(project) = registry.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.key.project) {
             project.marks.block(&self.facts.model, block, now);
             project.note();
         }
@@ -214,7 +215,7 @@ impl Assigned {
 
     /// Whether it is the token itself that is no good: an API key is no token, and may be one where none is taken.
     fn is_token_refused(&self, failure: &Failure) -> bool {
-        failure.kind() == Kind::AuthUnauthenticated && matches!(self.slot.signer, Signer::Other(_))
+        failure.kind() == Kind::AuthUnauthenticated && matches!(self.key.signer, Signer::Other(_))
     }
 
     /// Whether any good key may do what was asked for.
@@ -227,7 +228,7 @@ impl Assigned {
 
 /// A project, and how long the call would wait there.
 struct Elsewhere {
-    home: Arc<ProjectRef>,
+    project: Arc<ProjectRef>,
     wait: Duration,
     /// It is out of quota until then.
     cools: bool,

@@ -54,7 +54,7 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ResponseFuture");
         match &self.state {
-            State::Calling { assigned: Some(assigned), .. } => shown.field("key", &assigned.slot.fingerprint),
+            State::Calling { assigned: Some(assigned), .. } => shown.field("key", &assigned.key.fingerprint),
             State::Calling { assigned: None, .. } => shown.field("key", &"none"),
             State::Refused { .. } => shown.field("refused", &true),
         };
@@ -120,7 +120,7 @@ fn answered<R: Body>(
 
 /// Says whose key it was.
 fn signed(outcome: Outcome, assigned: &Assigned) -> Outcome {
-    outcome.with_key(assigned.slot.shown.clone(), assigned.slot.home.name.clone())
+    outcome.with_key(assigned.key.shown.clone(), assigned.key.project.name.clone())
 }
 
 impl Reaction {
@@ -140,7 +140,7 @@ fn learning<R: Body>(response: Response<R>, assigned: Assigned) -> Response<KeyP
     if !assigned.facts.learns || !response.status().is_success() {
         return response.map(KeyPoolBody::plain);
     }
-    let project = &assigned.slot.home.name;
+    let project = &assigned.key.project.name;
     let headers = response.headers();
     let address = headers.get("x-goog-upload-url").or_else(|| headers.get(LOCATION));
     let address = address.and_then(|address| address.to_str().ok()?.parse::<Uri>().ok());

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::DisabledReason;
+use super::{DisabledReason, KeyState};
 use crate::failure::Kind;
 
 /// So many refusals in a row disable a key: good ones get them now and then.
@@ -73,6 +73,13 @@ pub(super) enum Use {
     /// It is being put to the test after a refusal.
     Busy,
     Disabled,
+}
+
+impl Disabled {
+    /// Returns the same as a report shows it.
+    pub(super) fn state(&self, now: Instant) -> KeyState {
+        KeyState::Disabled { reason: self.reason, since: now.saturating_duration_since(self.since) }
+    }
 }
 
 impl Health {
@@ -144,16 +151,16 @@ impl Health {
     }
 
     /// It was looked at. True: it serves again.
-    pub(super) fn checked(&mut self, found: Found, now: Instant) -> bool {
+    pub(super) fn checked(&mut self, found: CheckResult, now: Instant) -> bool {
         let Some(check) = self.disabled.as_mut().and_then(|disabled| disabled.check.as_mut()) else { return false };
         match found {
-            Found::Good => {
+            CheckResult::Good => {
                 self.enable();
                 self.succeeded();
                 return true;
             }
-            Found::Refused => check.interval = (check.interval * 2).min(LAST_CHECK),
-            Found::Unclear => {}
+            CheckResult::Refused => check.interval = (check.interval * 2).min(LAST_CHECK),
+            CheckResult::Unclear => {}
         }
         check.at = now + check.interval;
         false
@@ -162,7 +169,7 @@ impl Health {
 
 /// What a look at a disabled key has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum CheckResult {
     Good,
     Refused,
     /// Something else went wrong: it says nothing of the key.
@@ -193,6 +200,14 @@ pub(super) enum Block {
     Exhausted(Duration),
 }
 
+impl Mark {
+    /// Returns the same as a report shows it.
+    pub(super) fn state(&self, now: Instant) -> KeyState {
+        let left = self.until.saturating_duration_since(now);
+        if self.exhausted { KeyState::Exhausted { left } } else { KeyState::Cooling { left } }
+    }
+}
+
 impl Marks {
     pub(super) fn is_empty(&self) -> bool {
         self.models.is_empty()
@@ -202,12 +217,17 @@ impl Marks {
         self.models.iter().filter(move |(_, mark)| mark.until > now).map(|(model, mark)| (model, *mark))
     }
 
-    /// For how long a model is out of quota; zero: it is not.
-    pub(super) fn left(&self, model: &str, now: Instant) -> Duration {
+    /// Returns the mark of a model, if the model is out of quota.
+    pub(super) fn get(&self, model: &str, now: Instant) -> Option<Mark> {
         if self.models.is_empty() {
-            return Duration::ZERO;
+            return None;
         }
-        self.models.get(model).map_or(Duration::ZERO, |mark| mark.until.saturating_duration_since(now))
+        self.models.get(model).copied().filter(|mark| mark.until > now)
+    }
+
+    /// Returns for how long a model is out of quota; zero: it is not.
+    pub(super) fn left(&self, model: &str, now: Instant) -> Duration {
+        self.get(model, now).map_or(Duration::ZERO, |mark| mark.until - now)
     }
 
     /// The upstream has refused for want of quota. What was said before and lasts longer stays.

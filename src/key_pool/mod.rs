@@ -190,7 +190,7 @@ pub use self::{
     key::{Credential, Key},
     layer::KeyPoolLayer,
     pool::{KeyPool, KeyPoolBuilder},
-    report::{DisabledReason, KeyReport, KeyState, ModelReport},
+    report::{DisabledReason, KeyModelReport, KeyReport, KeyState},
     service::KeyPoolService,
 };
 

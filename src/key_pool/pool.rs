@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    DisabledReason, Fingerprint, Key, KeyReport, KeyState, ModelReport,
+    DisabledReason, Fingerprint, Key, KeyModelReport, KeyReport, KeyState,
     health::Health,
     owners::Owners,
     registry::{KeyEntry, PooledKey, Project, Registry},
@@ -82,9 +82,9 @@ impl KeyPool {
         let mut registry = self.shared.registry.lock();
         let Some((project, at)) = registry.find(*fingerprint) else { return false };
         project.keys[at].change(|health| health.disable_by_hand(Instant::now()));
-        let slot = project.keys[at].slot.clone();
+        let key = project.keys[at].key.clone();
         drop(registry);
-        warn_disabled(&slot, DisabledReason::ByHand);
+        warn_disabled(&key, DisabledReason::ByHand);
         true
     }
 
@@ -95,9 +95,9 @@ impl KeyPool {
         let Some((project, at)) = registry.find(*fingerprint) else { return false };
         project.keys[at].change(Health::enable);
         project.note();
-        let slot = project.keys[at].slot.clone();
+        let key = project.keys[at].key.clone();
         drop(registry);
-        tell_enabled(&slot);
+        tell_enabled(&key);
         true
     }
 
@@ -125,7 +125,7 @@ impl KeyPool {
 
 fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
     if let Some((project, _)) = registry.find(key.fingerprint) {
-        let (key, project) = (key.fingerprint, &project.home.name);
+        let (key, project) = (key.fingerprint, &project.handle.name);
         return Err(ConfigError::new(format!("the key {key} is in the pool already, in project {project}")));
     }
     registry.add(key);
@@ -133,21 +133,17 @@ fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
 }
 
 fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
-    let mut models: Vec<ModelReport> = project
+    let mut models: Vec<KeyModelReport> = project
         .marks
         .iter(now)
-        .map(|(model, mark)| {
-            let left = mark.until - now;
-            let state = if mark.exhausted { KeyState::Exhausted { left } } else { KeyState::Cooling { left } };
-            ModelReport { model: model.clone(), state }
-        })
+        .map(|(model, mark)| KeyModelReport { model: model.clone(), state: mark.state(now) })
         .collect();
     models.sort_by(|one, other| one.model.cmp(&other.model));
     KeyReport {
-        fingerprint: entry.slot.fingerprint,
-        name: entry.slot.name.clone(),
-        project: project.home.name.clone(),
-        weight: entry.slot.weight,
+        fingerprint: entry.key.fingerprint,
+        name: entry.key.name.clone(),
+        project: project.handle.name.clone(),
+        weight: entry.key.weight,
         state: state(entry, &models, now),
         models,
         strikes: entry.health.strikes,
@@ -157,9 +153,9 @@ fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
 }
 
 /// The worst that can be said of it.
-fn state(entry: &KeyEntry, models: &[ModelReport], now: Instant) -> KeyState {
+fn state(entry: &KeyEntry, models: &[KeyModelReport], now: Instant) -> KeyState {
     if let Some(disabled) = entry.health.disabled {
-        return KeyState::Disabled { reason: disabled.reason, since: now.saturating_duration_since(disabled.since) };
+        return disabled.state(now);
     }
     let rank = |state: &KeyState| match state {
         KeyState::Cooling { left } => (1, *left),
@@ -169,13 +165,13 @@ fn state(entry: &KeyEntry, models: &[ModelReport], now: Instant) -> KeyState {
     models.iter().map(|report| report.state).max_by_key(rank).unwrap_or(KeyState::Active)
 }
 
-pub(super) fn warn_disabled(slot: &PooledKey, reason: DisabledReason) {
-    let (key, name, project) = (&*slot.shown, slot.name.as_deref().unwrap_or_default(), &*slot.home.name);
+pub(super) fn warn_disabled(key: &PooledKey, reason: DisabledReason) {
+    let (key, name, project) = (&*key.shown, key.name.as_deref().unwrap_or_default(), &*key.project.name);
     tracing::warn!(key, name, project, %reason, "a key is disabled");
 }
 
-pub(super) fn tell_enabled(slot: &PooledKey) {
-    let (key, name, project) = (&*slot.shown, slot.name.as_deref().unwrap_or_default(), &*slot.home.name);
+pub(super) fn tell_enabled(key: &PooledKey) {
+    let (key, name, project) = (&*key.shown, key.name.as_deref().unwrap_or_default(), &*key.project.name);
     tracing::info!(key, name, project, "a key serves again");
 }
 

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use super::{
     KeyPool,
-    health::Found,
+    health::CheckResult,
     pool::{Shared, tell_enabled},
     registry::PooledKey,
 };
@@ -57,7 +57,7 @@ impl KeyPool {
         let shared = self.shared.clone();
         async move {
             loop {
-                let (at, slot) = match next(&shared) {
+                let (at, key) = match next(&shared) {
                     Some(next) => next,
                     None => {
                         shared.disabled.notified().await;
@@ -69,8 +69,8 @@ impl KeyPool {
                     continue;
                 }
                 // A clone each time: a readiness that was never used goes with it.
-                let found = timeout(MAX_TIME, look(service.clone(), &slot)).await.unwrap_or(Found::Unclear);
-                tell(&shared, &slot, found);
+                let found = timeout(MAX_TIME, look(service.clone(), &key)).await.unwrap_or(CheckResult::Unclear);
+                tell(&shared, &key, found);
             }
         }
     }
@@ -79,39 +79,39 @@ impl KeyPool {
 /// The key that is to be looked at next, and when.
 fn next(shared: &Shared) -> Option<(Instant, Arc<PooledKey>)> {
     let registry = shared.registry.lock();
-    let due = registry.entries().filter_map(|entry| Some((entry.health.check_at()?, &entry.slot)));
-    due.min_by_key(|(at, _)| *at).map(|(at, slot)| (at, slot.clone()))
+    let due = registry.entries().filter_map(|entry| Some((entry.health.check_at()?, &entry.key)));
+    due.min_by_key(|(at, _)| *at).map(|(at, key)| (at, key.clone()))
 }
 
-fn tell(shared: &Shared, slot: &Arc<PooledKey>, found: Found) {
+fn tell(shared: &Shared, key: &Arc<PooledKey>, found: CheckResult) {
     let mut registry = shared.registry.lock();
-    let Some(entry) = registry.entry(slot) else { return };
+    let Some(entry) = registry.entry(key) else { return };
     let serves = entry.change(|health| health.checked(found, Instant::now()));
-    if let Some(project) = registry.project(&slot.home) {
+    if let Some(project) = registry.project(&key.project) {
         project.note();
     }
     drop(registry);
     if serves {
-        tell_enabled(slot);
+        tell_enabled(key);
     }
 }
 
-async fn look<S, B, R>(mut service: S, slot: &PooledKey) -> Found
+async fn look<S, B, R>(mut service: S, key: &PooledKey) -> CheckResult
 where
     S: Service<Request<B>, Response = Response<R>>,
     B: Default,
     R: Body,
 {
-    let Some((name, value)) = slot.signer.header(Surface::Developer) else { return Found::Unclear };
+    let Some((name, value)) = key.signer.header(Surface::Developer) else { return CheckResult::Unclear };
     // What is compressed could not be read.
     let request = Request::get(LOOK).header(ACCEPT_ENCODING, HeaderValue::from_static("identity")).header(name, value);
-    let Ok(request) = request.body(B::default()) else { return Found::Unclear };
+    let Ok(request) = request.body(B::default()) else { return CheckResult::Unclear };
     if poll_fn(|cx| service.poll_ready(cx)).await.is_err() {
-        return Found::Unclear;
+        return CheckResult::Unclear;
     }
-    let Ok(response) = service.call(request).await else { return Found::Unclear };
+    let Ok(response) = service.call(request).await else { return CheckResult::Unclear };
     if response.status().is_success() {
-        return Found::Good;
+        return CheckResult::Good;
     }
     let (head, body) = response.into_parts();
     let failure = match head.extensions.get().and_then(Outcome::failure) {
@@ -119,7 +119,7 @@ where
         None => Failure::from_response(head.status, &head.headers, &read(body).await),
     };
     // A proxy on the way knows no keys.
-    if failure.fault() == Fault::Key && failure.has_error_body() { Found::Refused } else { Found::Unclear }
+    if failure.fault() == Fault::Key && failure.has_error_body() { CheckResult::Refused } else { CheckResult::Unclear }
 }
 
 /// The beginning of a body.

@@ -33,7 +33,7 @@ pub(super) struct PooledKey {
     pub(super) shown: Arc<str>,
     pub(super) name: Option<Arc<str>>,
     pub(super) weight: NonZeroU32,
-    pub(super) home: Arc<ProjectRef>,
+    pub(super) project: Arc<ProjectRef>,
     /// What a call that has waited has to know of its [`Health`].
     standing: AtomicU8,
 }
@@ -52,7 +52,7 @@ pub(super) struct ProjectRef {
 
 #[derive(Debug)]
 pub(super) struct KeyEntry {
-    pub(super) slot: Arc<PooledKey>,
+    pub(super) key: Arc<PooledKey>,
     pub(super) health: Health,
     pub(super) uses: u64,
     /// Grows with each call, the slower the heavier the key: the lowest is next.
@@ -61,7 +61,7 @@ pub(super) struct KeyEntry {
 
 #[derive(Debug)]
 pub(super) struct Project {
-    pub(super) home: Arc<ProjectRef>,
+    pub(super) handle: Arc<ProjectRef>,
     pub(super) marks: Marks,
     pub(super) keys: Vec<KeyEntry>,
     /// The last key's turn: whoever comes, or comes back, begins here.
@@ -96,8 +96,8 @@ pub(super) struct Rank {
 
 /// A project that can take a call.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate {
-    pub(super) home: Arc<ProjectRef>,
+pub(super) struct ProjectCandidate {
+    pub(super) project: Arc<ProjectRef>,
     pub(super) rank: Rank,
     /// For how long it is out of quota.
     pub(super) cooling: Duration,
@@ -142,7 +142,7 @@ impl KeyEntry {
             Health { strikes: 0, .. } => PooledKey::TRUSTED,
             Health { .. } => PooledKey::SUSPECTED,
         };
-        self.slot.standing.store(standing, Ordering::Relaxed);
+        self.key.standing.store(standing, Ordering::Relaxed);
         changed
     }
 }
@@ -155,20 +155,25 @@ impl ProjectRef {
 }
 
 impl Query<'_> {
-    fn has_tried_key(&self, slot: &PooledKey) -> bool {
-        self.tried.iter().any(|tried| matches!(tried, Tried::Key(key) if *key == slot.shown))
+    /// Returns whether the call may go to that project.
+    pub(super) fn allows(&self, project: &ProjectRef) -> bool {
+        self.pinned.is_none_or(|pinned| *project.name == *pinned)
     }
 
-    fn has_tried_project(&self, home: &ProjectRef) -> bool {
+    fn has_tried_key(&self, key: &PooledKey) -> bool {
+        self.tried.iter().any(|tried| matches!(tried, Tried::Key(shown) if *shown == key.shown))
+    }
+
+    fn has_tried_project(&self, project: &ProjectRef) -> bool {
         self.pinned.is_none()
-            && self.tried.iter().any(|tried| matches!(tried, Tried::Project(project) if *project == home.name))
+            && self.tried.iter().any(|tried| matches!(tried, Tried::Project(name) if *name == project.name))
     }
 
     pub(super) fn usable(&self, entry: &KeyEntry) -> Use {
         match entry.health.usable(self.now) {
             Use::Disabled => Use::Disabled,
-            _ if self.has_tried_key(&entry.slot) => Use::Disabled,
-            _ if self.passed_over.iter().any(|key| *key == entry.slot.shown) => Use::Busy,
+            _ if self.has_tried_key(&entry.key) => Use::Disabled,
+            _ if self.passed_over.iter().any(|key| *key == entry.key.shown) => Use::Busy,
             other => other,
         }
     }
@@ -176,21 +181,21 @@ impl Query<'_> {
 
 impl Project {
     fn new(name: &Arc<str>) -> Self {
-        let home = Arc::new(ProjectRef { name: name.clone(), noted: AtomicBool::new(true) });
-        Self { home, marks: Marks::default(), keys: Vec::new(), turn: 0 }
+        let handle = Arc::new(ProjectRef { name: name.clone(), noted: AtomicBool::new(true) });
+        Self { handle, marks: Marks::default(), keys: Vec::new(), turn: 0 }
     }
 
     /// The best that a call can have of its keys, and their weight; `None`: nothing.
-    fn best(&self, ask: &Query<'_>) -> Option<(Use, u32)> {
+    fn best(&self, query: &Query<'_>) -> Option<(Use, u32)> {
         let (mut best, mut weight) = (Use::Busy, 0u32);
         for entry in &self.keys {
-            match ask.usable(entry) {
+            match query.usable(entry) {
                 Use::Free | Use::OnTrial => best = Use::Free,
                 Use::Shared if best == Use::Busy => best = Use::Shared,
                 Use::Shared => {}
                 Use::Busy | Use::Disabled => continue,
             }
-            weight = weight.saturating_add(entry.slot.weight.get());
+            weight = weight.saturating_add(entry.key.weight.get());
         }
         (best != Use::Busy).then_some((best, weight))
     }
@@ -198,29 +203,28 @@ impl Project {
     /// What a success would tell, once more.
     pub(super) fn note(&self) {
         let settled = self.marks.is_empty() && self.keys.iter().all(|entry| entry.health.is_settled());
-        self.home.noted.store(!settled, Ordering::Relaxed);
+        self.handle.noted.store(!settled, Ordering::Relaxed);
     }
 }
 
 impl Registry {
     pub(super) fn add(&mut self, key: Key) {
-        let at = self.projects.iter().position(|project| project.home.name == key.project).unwrap_or_else(|| {
+        let at = self.projects.iter().position(|project| project.handle.name == key.project).unwrap_or_else(|| {
             self.projects.push(Project::new(&key.project));
             self.projects.len() - 1
         });
         let project = &mut self.projects[at];
         let Key { signer, fingerprint, weight, name, .. } = key;
-        let (shown, home) = (fingerprint.to_string().into(), project.home.clone());
-        let slot = Arc::new(PooledKey {
+        let key = Arc::new(PooledKey {
             signer,
             fingerprint,
-            shown,
+            shown: fingerprint.to_string().into(),
             name,
             weight,
-            home,
+            project: project.handle.clone(),
             standing: AtomicU8::new(PooledKey::TRUSTED),
         });
-        project.keys.push(KeyEntry { slot, health: Health::default(), uses: 0, turn: 0 });
+        project.keys.push(KeyEntry { key, health: Health::default(), uses: 0, turn: 0 });
         project.note();
     }
 
@@ -229,9 +233,9 @@ impl Registry {
         let Some(at) = self.projects.iter().position(|project| project.has(fingerprint)) else { return false };
         let project = &mut self.projects[at];
         project.keys.retain(|entry| {
-            let stays = entry.slot.fingerprint != fingerprint;
+            let stays = entry.key.fingerprint != fingerprint;
             if !stays {
-                entry.slot.standing.store(PooledKey::OUT, Ordering::Relaxed);
+                entry.key.standing.store(PooledKey::OUT, Ordering::Relaxed);
             }
             stays
         });
@@ -246,49 +250,49 @@ impl Registry {
     }
 
     pub(super) fn project_named(&self, name: &str) -> Option<&Project> {
-        self.projects.iter().find(|project| *project.home.name == *name)
+        self.projects.iter().find(|project| *project.handle.name == *name)
     }
 
     /// Of that fingerprint: its project, and its place there.
     pub(super) fn find(&mut self, fingerprint: Fingerprint) -> Option<(&mut Project, usize)> {
         self.projects.iter_mut().find_map(|project| {
-            let at = project.keys.iter().position(|entry| entry.slot.fingerprint == fingerprint)?;
+            let at = project.keys.iter().position(|entry| entry.key.fingerprint == fingerprint)?;
             Some((project, at))
         })
     }
 
     /// The project that a call holds, if it is still there.
-    pub(super) fn project(&mut self, home: &Arc<ProjectRef>) -> Option<&mut Project> {
-        self.projects.iter_mut().find(|project| Arc::ptr_eq(&project.home, home))
+    pub(super) fn project(&mut self, handle: &Arc<ProjectRef>) -> Option<&mut Project> {
+        self.projects.iter_mut().find(|project| Arc::ptr_eq(&project.handle, handle))
     }
 
     /// The key that a call holds, if it is still there.
-    pub(super) fn entry(&mut self, slot: &Arc<PooledKey>) -> Option<&mut KeyEntry> {
-        self.project(&slot.home)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.slot, slot))
+    pub(super) fn entry(&mut self, key: &Arc<PooledKey>) -> Option<&mut KeyEntry> {
+        self.project(&key.project)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.key, key))
     }
 
     /// What is known of each project that has a key for the call, out of quota or not.
     fn candidates<'a>(
         &'a self,
-        ask: &'a Query<'_>,
+        query: &'a Query<'_>,
         now: Instant,
     ) -> impl Iterator<Item = (&'a Project, Rank, Duration, u32)> {
-        let may = |project: &&Project| ask.pinned.is_none_or(|pinned| *project.home.name == *pinned);
-        self.projects.iter().filter(may).filter_map(move |project| {
-            let (best, weight) = project.best(ask)?;
-            let rank = Rank { tried: ask.has_tried_project(&project.home), shared: best == Use::Shared };
-            let cooling = if ask.pays { project.marks.left(ask.model, now) } else { Duration::ZERO };
+        self.projects.iter().filter(|project| query.allows(&project.handle)).filter_map(move |project| {
+            let (best, weight) = project.best(query)?;
+            let rank = Rank { tried: query.has_tried_project(&project.handle), shared: best == Use::Shared };
+            let cooling = if query.pays { project.marks.left(query.model, now) } else { Duration::ZERO };
             Some((project, rank, cooling, weight))
         })
     }
 
     /// Two projects that can take the call now, by chance and weight.
-    pub(super) fn draw(&self, ask: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
+    pub(super) fn draw(&self, query: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
         let mut draw = Draw::default();
         let mut rank = Rank { tried: true, shared: true };
         let (mut first, mut second) = (f64::INFINITY, f64::INFINITY);
-        let alone = self.projects.len() == 1 || ask.pinned.is_some();
-        for (project, its_rank, _, weight) in self.candidates(ask, now).filter(|(_, _, cooling, _)| cooling.is_zero()) {
+        let alone = self.projects.len() == 1 || query.pinned.is_some();
+        for (project, its_rank, _, weight) in self.candidates(query, now).filter(|(_, _, cooling, _)| cooling.is_zero())
+        {
             draw.candidates += 1;
             draw.untried += usize::from(!its_rank.tried);
             if its_rank > rank {
@@ -302,19 +306,19 @@ impl Registry {
             let arrival = if alone { 0.0 } else { -(1.0 - roll()).ln() / f64::from(weight) };
             if arrival < first {
                 (second, draw.second) = (first, draw.first.take());
-                (first, draw.first) = (arrival, Some(project.home.clone()));
+                (first, draw.first) = (arrival, Some(project.handle.clone()));
             } else if arrival < second {
-                (second, draw.second) = (arrival, Some(project.home.clone()));
+                (second, draw.second) = (arrival, Some(project.handle.clone()));
             }
         }
         draw
     }
 
     /// Everybody who has a key for the call, from a random place on, at most so many.
-    pub(super) fn everybody(&self, ask: &Query<'_>, now: Instant, start: usize) -> Vec<Candidate> {
-        let mut all: Vec<Candidate> = self
-            .candidates(ask, now)
-            .map(|(project, rank, cooling, _)| Candidate { home: project.home.clone(), rank, cooling })
+    pub(super) fn everybody(&self, query: &Query<'_>, now: Instant, start: usize) -> Vec<ProjectCandidate> {
+        let mut all: Vec<ProjectCandidate> = self
+            .candidates(query, now)
+            .map(|(project, rank, cooling, _)| ProjectCandidate { project: project.handle.clone(), rank, cooling })
             .collect();
         if !all.is_empty() {
             let start = start % all.len();
@@ -327,30 +331,30 @@ impl Registry {
     /// The next key of a project for the call, and whether it is put to the test by it.
     pub(super) fn take(
         &mut self,
-        home: &Arc<ProjectRef>,
-        ask: &Query<'_>,
+        project: &Arc<ProjectRef>,
+        query: &Query<'_>,
     ) -> Option<(Arc<PooledKey>, Option<TrialId>)> {
-        let project = self.project(home)?;
+        let project = self.project(project)?;
         let from = project.turn;
         let rank = |usable| match usable {
             Use::Free | Use::OnTrial => Some(0),
             Use::Shared => Some(1),
             Use::Busy | Use::Disabled => None,
         };
-        let next = project.keys.iter_mut().filter_map(|entry| Some((rank(ask.usable(entry))?, entry)));
+        let next = project.keys.iter_mut().filter_map(|entry| Some((rank(query.usable(entry))?, entry)));
         let (_, entry) = next.min_by_key(|(rank, entry)| (*rank, entry.turn.max(from)))?;
         project.turn = entry.turn.max(from);
-        entry.turn = project.turn + STRIDE / u64::from(entry.slot.weight.get()).min(STRIDE);
+        entry.turn = project.turn + STRIDE / u64::from(entry.key.weight.get()).min(STRIDE);
         entry.uses += 1;
-        let is_tested = entry.health.usable(ask.now) == Use::OnTrial;
-        let trial = is_tested.then(|| entry.health.begin_trial(ask.now));
-        Some((entry.slot.clone(), trial))
+        let is_tested = entry.health.usable(query.now) == Use::OnTrial;
+        let trial = is_tested.then(|| entry.health.begin_trial(query.now));
+        Some((entry.key.clone(), trial))
     }
 }
 
 impl Project {
     fn has(&self, fingerprint: Fingerprint) -> bool {
-        self.keys.iter().any(|entry| entry.slot.fingerprint == fingerprint)
+        self.keys.iter().any(|entry| entry.key.fingerprint == fingerprint)
     }
 }
 

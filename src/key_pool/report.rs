@@ -20,7 +20,7 @@ pub struct KeyReport {
     /// How it stands. Out of quota means so for at least one model: see `models`.
     pub state: KeyState,
     /// The models that its project has no quota for just now.
-    pub models: Vec<ModelReport>,
+    pub models: Vec<KeyModelReport>,
     /// Refusals of the key in a row, since the last answer. It is disabled at 3.
     pub strikes: u32,
     /// Whether an answer has ever come with it.
@@ -32,7 +32,7 @@ pub struct KeyReport {
 /// A model that a project has no quota for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ModelReport {
+pub struct KeyModelReport {
     /// The model's name.
     pub model: Arc<str>,
     /// [`Cooling`](KeyState::Cooling) or [`Exhausted`](KeyState::Exhausted).

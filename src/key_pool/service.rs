@@ -15,7 +15,7 @@ use super::{
     health::TrialId,
     pool::Shared,
     refusal,
-    registry::{Candidate, PooledKey, ProjectRef, Query, Tested},
+    registry::{PooledKey, ProjectCandidate, ProjectRef, Query, Tested},
     strip::strip,
 };
 use crate::{
@@ -70,13 +70,13 @@ where
 /// A call and its key.
 pub(super) struct Assigned {
     pub(super) shared: Arc<Shared>,
-    pub(super) slot: Arc<PooledKey>,
-    pub(super) facts: Facts,
+    pub(super) key: Arc<PooledKey>,
+    pub(super) facts: CallFacts,
     _trial: Option<Trial>,
 }
 
 /// What a call is, as far as its key depends on it.
-pub(super) struct Facts {
+pub(super) struct CallFacts {
     pub(super) shape: Shape,
     pub(super) model: Arc<str>,
     pub(super) tokens: u64,
@@ -90,20 +90,20 @@ pub(super) struct Facts {
 /// A key is put to the test by one call at a time. Dropped, it gives the test back.
 struct Trial {
     shared: Arc<Shared>,
-    slot: Arc<PooledKey>,
+    key: Arc<PooledKey>,
     id: TrialId,
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(entry) = self.shared.registry.lock().entry(&self.slot) {
+        if let Some(entry) = self.shared.registry.lock().entry(&self.key) {
             entry.health.end_trial(self.id);
         }
     }
 }
 
-impl Facts {
-    pub(super) fn ask<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
+impl CallFacts {
+    pub(super) fn query<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
         let pinned = self.pinned.as_deref();
         Query { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
     }
@@ -117,31 +117,31 @@ where
     let facts = facts(shared, last, request);
     let mut passed_over = Vec::new();
     loop {
-        let ask = facts.ask(&facts.tried, &passed_over);
-        let Some(Chosen { slot, trial, may_move }) = choose(shared, &facts, &ask) else {
-            return Err(refusal::nothing_left(shared, &ask));
+        let query = facts.query(&facts.tried, &passed_over);
+        let Some(Chosen { key, trial, may_move }) = choose(shared, &facts, &query) else {
+            return Err(refusal::nothing_left(shared, &query));
         };
         // A stranger's code: no lock is held.
-        let Some((name, value)) = slot.signer.header(facts.shape.surface) else {
-            passed_over.push(slot.shown.clone());
+        let Some((name, value)) = key.signer.header(facts.shape.surface) else {
+            passed_over.push(key.shown.clone());
             continue;
         };
         let choice: Arc<dyn Choice> = match &trial {
-            Some(_) => Arc::new(Tested(slot.clone())),
-            None => slot.clone(),
+            Some(_) => Arc::new(Tested(key.clone())),
+            None => key.clone(),
         };
         strip(request);
         request.headers_mut().insert(name, value);
         context::CallContext::update(request.extensions_mut(), |context| {
-            context.set_project(slot.home.name.clone());
+            context.set_project(key.project.name.clone());
             context.set_may_move(may_move);
             context.set_choice(choice);
         });
-        return Ok(Assigned { shared: shared.clone(), slot, facts, _trial: trial });
+        return Ok(Assigned { shared: shared.clone(), key, facts, _trial: trial });
     }
 }
 
-fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> Facts
+fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> CallFacts
 where
     B: Resend<Data = Bytes>,
 {
@@ -163,50 +163,50 @@ where
     let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
     let finishes = || shape.operation == Operation::Read && request.uri().path().contains("/operations/");
     let learns = (makes || finishes()) && shared.projects.load(Ordering::Relaxed) > 1;
-    Facts { shape, model, tokens, pinned, tried, learns }
+    CallFacts { shape, model, tokens, pinned, tried, learns }
 }
 
 struct Chosen {
-    slot: Arc<PooledKey>,
+    key: Arc<PooledKey>,
     trial: Option<Trial>,
     /// Another project could take it.
     may_move: bool,
 }
 
 /// The project that has the call wait least, and its next key; `None`: there is none.
-fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Query<'_>) -> Option<Chosen> {
+fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<Chosen> {
     // Whoever loses the key to another call between choosing and taking chooses again.
     for _ in 0..8 {
-        let draw = shared.registry.lock().draw(ask, ask.now, fastrand::f64);
+        let draw = shared.registry.lock().draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
-        let waits = |home: &ProjectRef| shared.wait(home, facts);
-        let home = match second {
-            _ if draw.candidates <= 1 || !ask.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
+        let waits = |project: &ProjectRef| shared.wait(project, facts);
+        let project = match second {
+            _ if draw.candidates <= 1 || !query.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
             Some(second) if waits(&second).is_zero() => second,
-            _ => least(shared, facts, ask).unwrap_or(first),
+            _ => least(shared, facts, query).unwrap_or(first),
         };
-        if let Some((slot, on_trial)) = shared.registry.lock().take(&home, ask) {
-            let trial = on_trial.map(|id| Trial { shared: shared.clone(), slot: slot.clone(), id });
-            return Some(Chosen { slot, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
+        if let Some((key, on_trial)) = shared.registry.lock().take(&project, query) {
+            let trial = on_trial.map(|id| Trial { shared: shared.clone(), key: key.clone(), id });
+            return Some(Chosen { key, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
         }
     }
     None
 }
 
 /// Everybody is asked; the least wait wins, and of two that are the same the one that less speaks against.
-fn least(shared: &Shared, facts: &Facts, ask: &Query<'_>) -> Option<Arc<ProjectRef>> {
-    let everybody = shared.registry.lock().everybody(ask, ask.now, fastrand::usize(..));
+fn least(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<Arc<ProjectRef>> {
+    let everybody = shared.registry.lock().everybody(query, query.now, fastrand::usize(..));
     let free = everybody.into_iter().filter(|candidate| candidate.cooling.is_zero());
-    let asked = free.map(|Candidate { home, rank, .. }| ((shared.wait(&home, facts), rank), home));
-    asked.min_by_key(|(wait, _)| *wait).map(|(_, home)| home)
+    let asked = free.map(|ProjectCandidate { project, rank, .. }| ((shared.wait(&project, facts), rank), project));
+    asked.min_by_key(|(wait, _)| *wait).map(|(_, project)| project)
 }
 
 impl Shared {
     /// How long a call would wait for its turn in a project.
-    pub(super) fn wait(&self, home: &ProjectRef, facts: &Facts) -> std::time::Duration {
+    pub(super) fn wait(&self, project: &ProjectRef, facts: &CallFacts) -> std::time::Duration {
         let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
             return std::time::Duration::ZERO;
         };
-        headroom.headroom(&Scope::new(home.name.clone(), facts.model.clone()), facts.tokens)
+        headroom.headroom(&Scope::new(project.name.clone(), facts.model.clone()), facts.tokens)
     }
 }

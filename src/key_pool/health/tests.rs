@@ -17,7 +17,7 @@ enum Event {
     Dropped,
     DisableByHand,
     Enable,
-    Look(Found),
+    Look(CheckResult),
     Wait(u64),
 }
 
@@ -30,7 +30,7 @@ fn events() -> impl Strategy<Value = Event> {
         2 => Just(Event::Dropped),
         1 => Just(Event::DisableByHand),
         1 => Just(Event::Enable),
-        3 => prop_oneof![Just(Found::Good), Just(Found::Refused), Just(Found::Unclear)].prop_map(Event::Look),
+        3 => prop_oneof![Just(CheckResult::Good), Just(CheckResult::Refused), Just(CheckResult::Unclear)].prop_map(Event::Look),
         2 => (1u64..100_000).prop_map(Event::Wait),
         2 => (1u64..40).prop_map(Event::Wait),
     ]
@@ -120,9 +120,9 @@ proptest! {
                     };
                     prop_assert_eq!(health.check_at(), due);
                     let returns = health.checked(found, now);
-                    prop_assert_eq!(returns, due.is_some() && found == Found::Good);
+                    prop_assert_eq!(returns, due.is_some() && found == CheckResult::Good);
                     if let Some(Out::Until { at, every }) = &mut model.out {
-                        if found == Found::Refused {
+                        if found == CheckResult::Refused {
                             *every = (*every * 2).min(secs(21_600));
                         }
                         *at = now + *every;
