@@ -23,7 +23,7 @@ use tower_gemini::{
     call::Operation,
     context::Deadline,
     failure::{Failure, Kind, TimeoutKind},
-    model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallback, ModelUsed, Reason},
+    model_fallback::{FallbackChains, FallbackChainsBuilder, FallbackReason, ModelFallback, ModelUsed},
 };
 
 const PRO: &str = "gemini-2.5-pro";
@@ -225,19 +225,19 @@ async fn a_first_failure_that_is_an_error_goes_back_as_one() {
 #[tokio::test(start_paused = true)]
 async fn each_reason_moves_a_call_unless_it_is_off() {
     let reasons = [
-        (Reason::Model, Kind::Overloaded, true),
-        (Reason::Model, Kind::Capacity, true),
-        (Reason::Service, Kind::ServerError, true),
-        (Reason::Service, Kind::EmptyResponse, true),
-        (Reason::Timeout, Kind::Timeout(TimeoutKind::Attempt), true),
-        (Reason::Timeout, Kind::Timeout(TimeoutKind::FirstContent), true),
-        (Reason::CircuitOpen, Kind::CircuitOpen, true),
-        (Reason::QuotaDay, Kind::QuotaDay, true),
-        (Reason::QuotaZero, Kind::QuotaZero, true),
-        (Reason::KeysExhausted, Kind::KeysExhausted, true),
-        (Reason::QuotaMinute, Kind::QuotaMinute, false),
-        (Reason::RateLimited, Kind::RateLimited, false),
-        (Reason::ModelNotFound, Kind::ModelNotFound, false),
+        (FallbackReason::Model, Kind::Overloaded, true),
+        (FallbackReason::Model, Kind::Capacity, true),
+        (FallbackReason::Service, Kind::ServerError, true),
+        (FallbackReason::Service, Kind::EmptyResponse, true),
+        (FallbackReason::Timeout, Kind::Timeout(TimeoutKind::Attempt), true),
+        (FallbackReason::Timeout, Kind::Timeout(TimeoutKind::FirstContent), true),
+        (FallbackReason::CircuitOpen, Kind::CircuitOpen, true),
+        (FallbackReason::QuotaDay, Kind::QuotaDay, true),
+        (FallbackReason::QuotaZero, Kind::QuotaZero, true),
+        (FallbackReason::KeysExhausted, Kind::KeysExhausted, true),
+        (FallbackReason::QuotaMinute, Kind::QuotaMinute, false),
+        (FallbackReason::RateLimited, Kind::RateLimited, false),
+        (FallbackReason::ModelNotFound, Kind::ModelNotFound, false),
     ];
     for (reason, kind, by_default) in reasons {
         for (settings, moves) in

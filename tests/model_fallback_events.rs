@@ -52,9 +52,15 @@ async fn a_move_staying_and_going_back_are_events() {
 
     let expected: [&[&str]; 4] = [
         &["DEBUG", "to=\"gemini-3-flash\"", "what=\"a function call without thoughtSignature\""],
-        &["INFO", "from=\"gemini-2.5-pro\"", "to=\"gemini-2.5-flash\"", "attempts=1", "message=a call moves"],
-        &["WARN", "to=\"gemini-2.5-flash\"", "message=calls go to another model"],
-        &["INFO", "message=calls go to the model that they ask for again"],
+        &[
+            "INFO",
+            "from=\"gemini-2.5-pro\"",
+            "to=\"gemini-2.5-flash\"",
+            "attempts=1",
+            "message=falling back to another model",
+        ],
+        &["WARN", "to=\"gemini-2.5-flash\"", "message=fallback began: calls go to another model first"],
+        &["INFO", "message=fallback ended: calls go to the model that they ask for"],
     ];
     let events = events.lines();
     assert_eq!(events.len(), expected.len(), "{events:#?}");

@@ -60,8 +60,8 @@ async fn one_slow_request_moves_nobody_else() {
 /// What the limiter refuses to a large request it may let through to a small one; to ask it costs nothing.
 #[tokio::test(start_paused = true)]
 async fn one_large_request_moves_nobody_else() {
-    use tower_gemini::model_fallback::Reason;
-    let chains = FallbackChains::builder().chain(PRO, [FLASH]).on(Reason::RateLimited, true).build().unwrap();
+    use tower_gemini::model_fallback::FallbackReason;
+    let chains = FallbackChains::builder().chain(PRO, [FLASH]).on(FallbackReason::RateLimited, true).build().unwrap();
     let upstream = fails(Kind::RateLimited);
     assert_eq!(ask(&chains, &upstream).await.headers()["x-gemini-model"], FLASH);
     assert_eq!(chains.snapshot()[0].current(), PRO);
