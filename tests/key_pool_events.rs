@@ -1,4 +1,4 @@
-//! What the key pool says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
+//! The log events of the key pool. A process of its own: `tracing` asks only once who listens to an event, and a test in
 //! another thread that comes first answers for all.
 
 #[path = "support/events.rs"]

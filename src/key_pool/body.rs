@@ -1,4 +1,4 @@
-//! The response body: passes the answer on, and learns the names of resources that it says were created.
+//! The response body: passes the answer on, and learns the names of the resources that it reports as created.
 
 use std::{
     fmt,
@@ -36,7 +36,7 @@ pub(super) struct Learning {
     shared: Arc<Shared>,
     project: Arc<str>,
     read: Vec<u8>,
-    /// Whether the answer is a stream of events, of which the first that names a resource is enough.
+    /// True if the answer is a stream of events, of which the first one that names a resource is enough.
     events: bool,
 }
 
@@ -142,7 +142,7 @@ impl Learning {
     }
 }
 
-/// Finds the resources that an answer says were created: a file, a cached content, a model, an operation and its result, an
+/// Finds the resources that an answer reports as created: a file, a cached content, a model, an operation and its result, an
 /// interaction.
 fn names(answer: &Value) -> impl Iterator<Item = Resource> {
     const NAMES: [&str; 6] = ["/name", "/file/name", "/metadata/tunedModel", "/response/name", "/batch/name", "/id"];

@@ -230,7 +230,7 @@ impl Assigned {
 struct Elsewhere {
     project: Arc<ProjectRef>,
     wait: Duration,
-    /// Whether it is out of quota for that time.
+    /// True if it is out of quota for that time.
     cools: bool,
     is_tried: bool,
 }

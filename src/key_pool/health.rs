@@ -36,7 +36,7 @@ pub(super) const MAX_MODELS: usize = 1_024;
 pub(super) struct Health {
     /// The refusals in a row.
     pub(super) strikes: u32,
-    /// Whether an answer has come with the key.
+    /// True once an answer has come with the key.
     pub(super) proven: bool,
     /// The call under way that tests the key, and since when.
     on_trial: Option<(TrialId, Instant)>,
@@ -196,7 +196,7 @@ pub(super) struct Marks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) until: Instant,
-    /// Whether the quota is a day's, or zero.
+    /// True if the quota is a day's, or zero.
     pub(super) exhausted: bool,
     /// The cooling time after the last refusal that did not say how long it lasts.
     step: Duration,

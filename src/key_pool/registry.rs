@@ -46,7 +46,7 @@ pub(super) struct Tested(pub(super) Arc<PooledKey>);
 #[derive(Debug)]
 pub(super) struct ProjectRef {
     pub(super) name: Arc<str>,
-    /// Whether a success would change its state: most would not, and need no lock.
+    /// True if a success would change its state: most would not, and need no lock.
     awaits_success: AtomicBool,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct Registry {
 pub(super) struct Query<'a> {
     pub(super) now: Instant,
     pub(super) model: &'a str,
-    /// Whether the call counts against a quota.
+    /// True if the call counts against a quota.
     pub(super) pays: bool,
     /// The one project that the call may go to.
     pub(super) pinned: Option<&'a str>,

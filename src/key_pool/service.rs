@@ -83,7 +83,7 @@ pub(super) struct CallFacts {
     /// The one project that the call has to go to.
     pub(super) pinned: Option<Arc<str>>,
     pub(super) tried: Vec<Tried>,
-    /// Whether its answer may name a resource that belongs to the project.
+    /// True if its answer may name a resource that belongs to the project.
     pub(super) learns: bool,
 }
 
@@ -172,7 +172,7 @@ where
 struct Chosen {
     key: Arc<PooledKey>,
     trial: Option<Trial>,
-    /// Whether another project could take the call.
+    /// True if another project could take the call.
     may_move: bool,
 }
 

@@ -1,7 +1,7 @@
 //! The model that a call goes to after a failure.
 //!
 //! A failure of the model that was asked for goes back to the caller, unless it is a reason to fall back. Of another model,
-//! which nobody asked for, only an answer counts: its refusals say nothing about the request.
+//! which the caller did not ask for, only an answer counts: its refusals say nothing about the request.
 
 use super::reason::{FallbackReason, Reasons};
 use crate::failure::{Failure, Fault, Kind};
@@ -69,7 +69,8 @@ mod tests {
     #[test]
     fn the_table() {
         use Destination::*;
-        // Kind; of the model that was asked for; of another one, sent and not sent; whether everybody's calls fail.
+        // The kind; the destination after the model that was asked for, and after another one, sent and not sent; and whether
+        // everybody's calls fail.
         let rows = [
             (Kind::Overloaded, Next, Next, Next, true),
             (Kind::Capacity, Next, Next, Next, true),

@@ -203,7 +203,7 @@ mod tests {
         const EFFORT: &str = r#"{"reasoning_effort":"none","model":"m","extra_body":{"google":{"thinking_config":{"thinking_level":"low"}}}}"#;
         let signature = "a thoughtSignature of another generation";
         let call = "a function call without thoughtSignature";
-        // Asked, next, body; what becomes of it, and what if it may be stripped.
+        // The model asked for, the next one, and the body; the result, and the result if the body may be stripped.
         type FeatureRow = (
             &'static str,
             &'static str,

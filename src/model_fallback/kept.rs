@@ -14,9 +14,9 @@ pub(super) struct KeptFailure<R> {
 /// The value of a failure to the caller, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Worth {
-    /// A model that nobody asked for does not take the request.
+    /// A model that the caller did not ask for does not take the request.
     Unsuited,
-    /// A model that nobody asked for has failed.
+    /// A model that the caller did not ask for has failed.
     Other,
     /// The model that was asked for has failed.
     Asked,

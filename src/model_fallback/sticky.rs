@@ -7,7 +7,7 @@
 //! back. A probe that has not ended after another duration is not waited for.
 //!
 //! The result of a call counts only for the state in which the call began: an answer that was under way when the chain
-//! moved brings nobody back.
+//! moved does not bring it back.
 //!
 //! This is a state machine: it is told the time, and has no timer.
 
@@ -55,9 +55,9 @@ pub(super) struct Probe(u64);
 pub(super) struct Answered {
     /// The number of the model that has answered.
     pub(super) by: usize,
-    /// Whether the model that the call began with had failed for everybody.
+    /// True if the model that the call began with had failed for everybody.
     pub(super) start_failed: bool,
-    /// Whether the first choice had failed for everybody.
+    /// True if the first choice had failed for everybody.
     pub(super) first_failed: bool,
 }
 
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_away_for_a_while_and_then_one_at_a_time_probes() {
+    fn it_stays_away_for_the_duration_and_then_one_at_a_time_probes() {
         let (mut sticky, began) = (Sticky::new(DURATION), Instant::now());
         away(&mut sticky, began);
         let almost = began + DURATION - Duration::from_nanos(1);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_that_fails_renews_the_while_and_one_that_comes_to_nothing_does_not() {
+    fn a_probe_that_fails_renews_the_duration_and_one_without_an_outcome_does_not() {
         let (mut sticky, began) = (Sticky::new(DURATION), Instant::now());
         away(&mut sticky, began);
         let probe = sticky.start(|| began + DURATION).probe.unwrap();
@@ -187,7 +187,7 @@ mod tests {
         sticky.probe_failed(began + 2 * DURATION, probe);
         assert_eq!(sticky.start(|| began + 3 * DURATION - Duration::from_nanos(1)).probe, None);
         let next = sticky.start(|| began + 3 * DURATION).probe.unwrap();
-        // An old one hands nothing back.
+        // A probe that has ended hands nothing back.
         assert!(!sticky.hand_back(probe));
         assert_eq!(sticky.start(|| began + 3 * DURATION).probe, None);
         assert!(sticky.hand_back(next));
@@ -201,7 +201,7 @@ mod tests {
         away(&mut sticky, now);
         assert_eq!(sticky.answered(now, slow, by(0, false, false)), ChainChange::None);
         assert_eq!(sticky.answered(now + DURATION, slower, by(2, true, true)), ChainChange::None);
-        assert_eq!(sticky.start(|| now + DURATION).at, 0, "the while is not renewed by them either");
+        assert_eq!(sticky.start(|| now + DURATION).at, 0, "the duration is not renewed by them either");
     }
 
     #[test]
@@ -216,12 +216,12 @@ mod tests {
         );
         assert_eq!(sticky.answered(now, starts[1], by(2, true, false)), ChainChange::MovedTo(2));
         assert_eq!(sticky.answered(now, starts[2], by(3, true, false)), ChainChange::None, "it is not there any more");
-        assert_eq!(sticky.start(|| now + DURATION).at, 0, "the while goes on");
+        assert_eq!(sticky.start(|| now + DURATION).at, 0, "the duration goes on");
         assert_eq!(sticky.answered(now, starts[3], by(0, true, false)), ChainChange::BackToFirst);
     }
 
     #[test]
-    fn without_a_while_it_never_leaves() {
+    fn without_a_duration_it_never_leaves() {
         let (mut sticky, now) = (Sticky::new(Duration::ZERO), Instant::now());
         let start = sticky.start(|| now);
         assert_eq!(sticky.answered(now, start, by(1, true, true)), ChainChange::None);
@@ -249,14 +249,15 @@ mod tests {
         prop::collection::vec(event, 0..60)
     }
 
-    /// The rules once more, without episodes: each call remembers what it has seen happen to the chain since it began.
+    /// A second implementation of the rules, without episodes: each call remembers the changes of the chain since it began.
     #[derive(Default)]
     struct Plain {
         at: usize,
         until: u64,
-        /// Which call, and when it began.
+        /// The call that probes, and the time at which it began.
         probing: Option<(usize, u64)>,
-        /// Calls that have not ended: whether the chain has left home since they began, and where it was when they did.
+        /// The calls that have not ended: whether the chain has left its first choice since they began, and its model at
+        /// that time.
         calls: Vec<Option<(bool, usize)>>,
     }
 
@@ -295,7 +296,7 @@ mod tests {
                         } else if !left_since && answered.by != 0 && answered.start_failed && was_at == plain.at {
                             if plain.at == 0 {
                                 plain.calls.iter_mut().flatten().for_each(|(left, _)| *left = true);
-                                // A call at home always begins with the first choice.
+                                // While the chain is not away, a call always begins with the first choice.
                                 plain.until = 0;
                             }
                             if answered.first_failed {

@@ -46,7 +46,7 @@ pub(super) struct Walk<B, R> {
     lease: Option<Lease>,
     /// The failure for everybody of the model that the call began with.
     start_failed: Option<Failure>,
-    /// Whether the first choice has failed for everybody.
+    /// True once the first choice has failed for everybody.
     first_failed: bool,
 }
 

@@ -12,9 +12,9 @@ fn key(nth: usize, project: usize) -> Key {
 
 #[derive(Clone, Debug)]
 struct Scenario {
-    /// The project of each key, and what happened to it: nothing, an answer, a strike, disabled, one that is on trial.
+    /// The project of each key, and the key's past: nothing, an answer, a strike, disabled, on trial, a strike and on trial.
     keys: Vec<(usize, u8)>,
-    /// Whether each project is out of quota.
+    /// The projects that are out of quota.
     cooling: [bool; 4],
     tried_projects: Vec<usize>,
     tried_keys: Vec<usize>,
@@ -76,7 +76,7 @@ proptest! {
         let pinned = scenario.pinned.map(|nth| format!("p{nth}"));
         let query = Query { now, model: "m", pays: scenario.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
 
-        // In plain words: which keys may be used, as the one that tests or not (0), or only where nothing else is (1).
+        // The same in plain words: a key may be used, as a trial or not (0), or only if nothing else is left (1).
         let may = |nth: usize| match scenario.keys[nth].1 {
             _ if scenario.tried_keys.contains(&nth) || scenario.passed_over.contains(&nth) => None,
             0..=2 => Some(0),
