@@ -2,7 +2,7 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::Classify;
+use super::{service::Classify, settings::Settings};
 use crate::describe::{Describe, LEFT_OUT};
 
 /// Reads each failure once, for every layer outside. See the [module](super) for what it reads and what it says.
@@ -12,12 +12,6 @@ use crate::describe::{Describe, LEFT_OUT};
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ClassifyLayer {
     settings: Settings,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) enabled: bool,
-    pub(super) hold_answers: bool,
 }
 
 impl ClassifyLayer {

@@ -104,6 +104,7 @@ mod body;
 mod future;
 mod layer;
 mod service;
+mod settings;
 mod watch;
 
 #[cfg(fuzzing)]

@@ -5,7 +5,7 @@ use http::{HeaderValue, Request, Response, header::ACCEPT_ENCODING};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ClassifyBody, ResponseFuture, layer::Settings};
+use super::{body::ClassifyBody, future::ResponseFuture, settings::Settings};
 use crate::{context, context::BoxError};
 
 /// The service of [`ClassifyLayer`](super::ClassifyLayer).

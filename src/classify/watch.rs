@@ -110,7 +110,7 @@ impl Watch {
             return false;
         }
         let finished = found.finish_reason.is_some() || found.block_reason.is_some();
-        let done = self.events.as_ref().is_some_and(|events| events.done == Done::SAID.len());
+        let done = self.events.as_ref().is_some_and(|events| events.done == DoneMark::SAID.len());
         match self.streams {
             true => !finished && !done,
             false => self.scanner.is_open(),
@@ -169,7 +169,7 @@ impl Default for Events {
 impl Events {
     fn push(&mut self, bytes: &[u8], scanner: &mut Scanner) {
         let Self { splitter, begun, in_raw, seen, done } = self;
-        splitter.push(bytes, &mut Scanning { scanner, begun, in_raw, seen, done: Done(done) });
+        splitter.push(bytes, &mut Scanning { scanner, begun, in_raw, seen, done: DoneMark(done) });
     }
 }
 
@@ -178,7 +178,7 @@ struct Scanning<'a> {
     begun: &'a mut bool,
     in_raw: &'a mut bool,
     seen: &'a mut u32,
-    done: Done<'a>,
+    done: DoneMark<'a>,
 }
 
 impl Listener for Scanning<'_> {
@@ -207,9 +207,9 @@ impl Listener for Scanning<'_> {
 }
 
 /// Looks for OpenAI's end mark, an event whose data is `[DONE]`.
-struct Done<'a>(&'a mut usize);
+struct DoneMark<'a>(&'a mut usize);
 
-impl Done<'_> {
+impl DoneMark<'_> {
     const SAID: &'static [u8] = b"[DONE]";
     /// The present event says something else.
     const NOT: usize = usize::MAX;

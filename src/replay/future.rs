@@ -13,8 +13,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    layer::{Oversize, Settings},
-    memory::Reservation,
+    memory::MemoryLease,
+    settings::{Oversize, Settings},
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
@@ -48,7 +48,7 @@ struct Collecting<B> {
     parts: Parts,
     body: B,
     prefix: Prefix,
-    reservation: Reservation,
+    lease: MemoryLease,
     max_body: usize,
     oversize: Oversize,
 }
@@ -69,8 +69,8 @@ impl<S, B, F> ResponseFuture<S, B, F> {
             Operation::Upload => Oversize::Stream,
             _ => settings.oversize,
         };
-        let reservation = settings.memory.reserve();
-        let collecting = Collecting { parts, body, prefix: Prefix::default(), reservation, max_body, oversize };
+        let lease = settings.memory.reserve();
+        let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize };
         Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }
     }
 }
@@ -145,27 +145,27 @@ where
             if self.prefix.len() > self.max_body {
                 return Poll::Ready(Ok(Collected::TooLarge));
             }
-            if !self.reservation.grow(more) {
+            if !self.lease.grow(more) {
                 return Poll::Ready(Ok(Collected::NoMemory));
             }
         }
     }
 
     fn finish(self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
-        let Self { mut parts, body, prefix, reservation, max_body, oversize } = self;
+        let Self { mut parts, body, prefix, lease, max_body, oversize } = self;
         let mut call = Call::new(&parts.method, &parts.uri);
         let body = match collected {
             Collected::Kept => {
                 let (bytes, trailers) = prefix.into_parts();
                 call = call.read_body(&bytes);
-                ReplayBody::kept(bytes, trailers, Arc::new(reservation))
+                ReplayBody::kept(bytes, trailers, Arc::new(lease))
             }
             Collected::TooLarge if oversize == Oversize::Refuse => {
                 return Err(too_large(max_body).into());
             }
             Collected::TooLarge | Collected::NoMemory => {
                 let cap = (oversize == Oversize::Refuse).then_some(max_body);
-                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(reservation), cap)
+                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap)
             }
         };
         context::CallContext::update(&mut parts.extensions, |context| context.set_call(call));

@@ -2,7 +2,11 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{Replay, memory::Memory};
+use super::{
+    memory::ReplayMemory,
+    service::Replay,
+    settings::{Oversize, Settings},
+};
 use crate::describe::Describe;
 
 /// Makes any request body resendable, up to its caps. See the [module](super) for what happens past them.
@@ -14,24 +18,6 @@ pub struct ReplayLayer {
     settings: Settings,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) max_body: usize,
-    pub(super) oversize: Oversize,
-    pub(super) memory: Memory,
-}
-
-/// What becomes of a body that is larger than is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Oversize {
-    /// It streams on to the upstream, which judges it; it cannot be sent again.
-    #[default]
-    Stream,
-    /// It is refused: an error that says the cap, answered with 413. An upload (`/upload/…`) streams on all the same.
-    Refuse,
-}
-
 impl ReplayLayer {
     /// The largest body that is kept, by default: 32 MiB. Google takes 20 MiB inline, and more on some endpoints.
     pub const MAX_BODY: usize = 32 * 1024 * 1024;
@@ -40,7 +26,7 @@ impl ReplayLayer {
 
     /// Keeps bodies up to the default caps and streams what is larger.
     pub fn new() -> Self {
-        let memory = Memory::new(Self::MAX_TOTAL);
+        let memory = ReplayMemory::new(Self::MAX_TOTAL);
         Self { settings: Settings { max_body: Self::MAX_BODY, oversize: Oversize::Stream, memory } }
     }
 
@@ -54,7 +40,7 @@ impl ReplayLayer {
     ///
     /// Gives this layer an account of its own: call it before cloning.
     pub fn max_total(mut self, bytes: usize) -> Self {
-        self.settings.memory = Memory::new(bytes);
+        self.settings.memory = ReplayMemory::new(bytes);
         self
     }
 

@@ -7,30 +7,30 @@ use std::sync::{
 
 /// Bytes kept at the moment, of at most so many. Clones are the same account.
 #[derive(Clone, Debug)]
-pub(super) struct Memory {
+pub(super) struct ReplayMemory {
     used: Arc<AtomicUsize>,
     cap: usize,
 }
 
-impl Memory {
+impl ReplayMemory {
     pub(super) fn new(cap: usize) -> Self {
         Self { used: Arc::default(), cap }
     }
 
     /// A place for nothing yet.
-    pub(super) fn reserve(&self) -> Reservation {
-        Reservation { memory: self.clone(), bytes: 0 }
+    pub(super) fn reserve(&self) -> MemoryLease {
+        MemoryLease { memory: self.clone(), bytes: 0 }
     }
 }
 
 /// A place under the cap, given back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Reservation {
-    memory: Memory,
+pub(super) struct MemoryLease {
+    memory: ReplayMemory,
     bytes: usize,
 }
 
-impl Reservation {
+impl MemoryLease {
     /// Grows by that many bytes, or stays as it was and says no.
     #[must_use]
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
@@ -45,7 +45,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for MemoryLease {
     fn drop(&mut self) {
         self.memory.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn what_is_reserved_is_given_back() {
-        let memory = Memory::new(10);
+        let memory = ReplayMemory::new(10);
         let mut first = memory.reserve();
         assert!(first.grow(6) && !first.grow(5) && first.grow(4));
         let mut second = memory.clone().reserve();

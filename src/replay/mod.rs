@@ -97,12 +97,9 @@ mod future;
 mod layer;
 mod memory;
 mod service;
+mod settings;
 
-pub use self::{
-    future::ResponseFuture,
-    layer::{Oversize, ReplayLayer},
-    service::Replay,
-};
+pub use self::{future::ResponseFuture, layer::ReplayLayer, service::Replay, settings::Oversize};
 
 /// The room's name in errors.
 const NAME: &str = "replay";

@@ -160,40 +160,39 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum BucketEvent {
         Take,
         Deposit,
         Wait(u64),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step =
-            prop_oneof![3 => Just(Step::Take), 1 => Just(Step::Deposit), 1 => (0u64..3_000).prop_map(Step::Wait)];
-        proptest::collection::vec(step, 0..200)
+    fn events() -> impl Strategy<Value = Vec<BucketEvent>> {
+        let event = prop_oneof![3 => Just(BucketEvent::Take), 1 => Just(BucketEvent::Deposit), 1 => (0u64..3_000).prop_map(BucketEvent::Wait)];
+        proptest::collection::vec(event, 0..200)
     }
 
     proptest! {
         /// The plain model: milliseconds as fractions of a token, in one number.
         #[test]
-        fn a_bucket_is_its_plain_model(capacity in 1u32..20, steps in steps()) {
+        fn a_bucket_is_its_plain_model(capacity in 1u32..20, events in events()) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
                 let mut now = Instant::now();
                 let mut bucket = Bucket::full(capacity, now);
                 let mut model = u64::from(capacity) * 1000;
                 let cap = model;
-                for step in steps {
-                    match step {
-                        Step::Wait(ms) => {
+                for event in events {
+                    match event {
+                        BucketEvent::Wait(ms) => {
                             now += Duration::from_millis(ms);
                             model = (model + ms).min(cap);
                         }
-                        Step::Take => {
+                        BucketEvent::Take => {
                             let expected = model >= 1000;
                             model -= if expected { 1000 } else { 0 };
                             assert_eq!(bucket.try_take(capacity, now), expected);
                         }
-                        Step::Deposit => {
+                        BucketEvent::Deposit => {
                             model = (model + 1000).min(cap);
                             bucket.deposit(capacity, now);
                             // A full bucket keeps no fraction.

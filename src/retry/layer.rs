@@ -2,7 +2,10 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{OnOpen, Retry, RetryPolicy};
+use super::{
+    policy::{OnOpen, RetryPolicy},
+    service::Retry,
+};
 use crate::describe::{Describe, LEFT_OUT};
 
 /// Sends again what can be answered on another try. See the [module](super) for the table.

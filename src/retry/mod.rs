@@ -99,6 +99,8 @@
 //! [`CallContext::retried`](crate::CallContext::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
 //! [`Outcome::gave_up`](crate::Outcome::gave_up); adds to the [`Tally`](crate::context::Tally). The body has to be [`Resend`](crate::body::Resend).
 
+mod attempts;
+mod backoff;
 mod budget;
 mod decide;
 mod future;

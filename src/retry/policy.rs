@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use super::RetryBudget;
+use super::budget::RetryBudget;
 use crate::failure::{Failure, Fault, Kind};
 
 /// Which failures are tried again, how often and when.
@@ -27,7 +27,7 @@ use crate::failure::{Failure, Fault, Kind};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicy {
-    rows: Vec<Row>,
+    rows: Vec<TableRow>,
     pub(super) max_attempts: u32,
     pub(super) max_hint: Duration,
     pub(super) on_open: OnOpen,
@@ -35,7 +35,7 @@ pub struct RetryPolicy {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct TableRow {
     cause: Cause,
     rule: Rule,
     /// Written by the user, and so obeyed also where the failure by itself would not be tried again.
@@ -169,7 +169,7 @@ impl RetryPolicy {
 
     fn set(&mut self, cause: Cause, rule: Rule, explicit: bool) {
         self.rows.retain(|row| row.cause != cause);
-        self.rows.push(Row { cause, rule, explicit });
+        self.rows.push(TableRow { cause, rule, explicit });
     }
 }
 
@@ -190,7 +190,7 @@ impl Default for RetryPolicy {
             (Cause::NotSent, busy),
         ];
         Self {
-            rows: rows.map(|(cause, rule)| Row { cause, rule, explicit: false }).into(),
+            rows: rows.map(|(cause, rule)| TableRow { cause, rule, explicit: false }).into(),
             max_attempts: Self::MAX_ATTEMPTS,
             max_hint: Self::MAX_HINT,
             on_open: OnOpen::Wait,
@@ -202,7 +202,7 @@ impl Default for RetryPolicy {
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "at most {} attempts a call; hints up to {:?} are waited for", self.max_attempts, self.max_hint)?;
-        self.rows.iter().try_for_each(|Row { cause, rule, .. }| writeln!(f, "{cause:>8}: {rule}"))
+        self.rows.iter().try_for_each(|TableRow { cause, rule, .. }| writeln!(f, "{cause:>8}: {rule}"))
     }
 }
 

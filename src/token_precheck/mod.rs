@@ -140,14 +140,18 @@ pub mod estimate;
 mod future;
 mod layer;
 mod learn;
+mod question;
 mod refusal;
 mod service;
+mod settings;
+mod upstream_count;
 mod verdict;
 
 pub use self::{
     future::ResponseFuture,
-    layer::{AskUpstream, MaxOutputPolicy, TokenPrecheckLayer, UnknownModel},
+    layer::TokenPrecheckLayer,
     service::TokenPrecheck,
+    settings::{AskUpstream, MaxOutputPolicy, UnknownModel},
 };
 
 /// The room's name, in errors and logs.
