@@ -22,8 +22,8 @@ use crate::{
     failure::Failure,
 };
 
-/// How much of an error body is read, and how much of an answer is held for its first content. Real error bodies of tens
-/// of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
+/// The most bytes that are read of an error body, and held of an answer before its first content. Real error bodies of
+/// tens of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
 const CAP: usize = 64 * 1024;
 
 pin_project! {
@@ -44,12 +44,12 @@ pin_project! {
     }
 }
 
-/// A response of which more than the head has to be read.
+/// A response whose body is being read, and held meanwhile.
 struct HeldResponse<R> {
     parts: Parts,
     prefix: Prefix,
     body: R,
-    /// The answer's watch; an error's body has none.
+    /// The watch of an answer. `None`: the body is an error's.
     watch: Option<Box<Watch>>,
 }
 
@@ -125,7 +125,7 @@ where
     }
 }
 
-/// Why reading stopped.
+/// The reason why reading stopped.
 enum ReadEnd {
     Ended,
     Full,
@@ -161,7 +161,7 @@ where
     fn finish(self, end: ReadEnd) -> Result<Response<ClassifyBody<R>>, BoxError> {
         let Self { parts, prefix, body, watch } = self;
         let Some(watch) = watch else {
-            // However much of the error could be read: its status is known, and the body is given back as it came.
+            // The status is known, however much of the body could be read, and the body is passed on unchanged.
             let failure = Failure::from_response(parts.status, &parts.headers, &prefix.to_bytes());
             let body = match end {
                 ReadEnd::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),

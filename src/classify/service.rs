@@ -35,7 +35,7 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let shape = context::CallContext::shape(&request);
         if self.settings.enabled {
-            // What is encoded cannot be read: no errors, no events, no usage.
+            // Errors, events and usage cannot be read in an encoded body.
             request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         ResponseFuture::new(self.inner.call(request), shape, self.settings)

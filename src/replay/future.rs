@@ -53,7 +53,7 @@ struct Collecting<B> {
     oversize: Oversize,
 }
 
-/// How the collecting came out.
+/// The result of collecting a body.
 enum Collected {
     Kept,
     TooLarge,
@@ -65,11 +65,11 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         let (parts, body) = request.into_parts();
         let max_body = settings.max_body;
         let oversize = match Shape::new(&parts.method, &parts.uri).operation {
-            // A file is no prompt.
+            // An upload is a file, not a prompt.
             Operation::Upload => Oversize::Stream,
             _ => settings.oversize,
         };
-        let lease = settings.memory.reserve();
+        let lease = settings.memory.lease();
         let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize };
         Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }
     }
@@ -77,7 +77,7 @@ impl<S, B, F> ResponseFuture<S, B, F> {
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the request, which has keys in it, nor its body.
+        // The request and its body are left out, because they have keys in them.
         f.debug_struct("ResponseFuture").field("kept", &self.kept).finish_non_exhaustive()
     }
 }
@@ -98,7 +98,7 @@ where
                 StateProj::Collecting { collecting } => {
                     let polled = collecting.as_mut().expect("polled after completion").poll_collect(cx);
                     let Poll::Ready(collected) = polled else {
-                        // A slow upload must not keep anybody's place.
+                        // A slow upload must not hold a permit that another call could use.
                         this.inner.release();
                         return Poll::Pending;
                     };
@@ -128,7 +128,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn poll_collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BoxError>> {
-        // Whoever announces too much need not be heard to the end; whoever announces little is counted all the same.
+        // A body that announces too much need not be read; one that announces little is counted all the same.
         if self.body.size_hint().lower() > self.max_body as u64 {
             return Poll::Ready(Ok(Collected::TooLarge));
         }
@@ -173,7 +173,7 @@ where
     }
 }
 
-/// Says of an outcome that the body was not kept.
+/// Notes in the outcome that the body was not kept.
 fn streamed<R>(result: Result<Response<R>, BoxError>) -> Result<Response<R>, BoxError> {
     match result {
         Ok(mut response) => {

@@ -2,6 +2,7 @@
 
 use super::memory::ReplayMemory;
 
+/// The settings of one layer. Clones share the memory.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) max_body: usize,
