@@ -12,8 +12,9 @@ use pin_project_lite::pin_project;
 
 use super::watch::{Watch, cut_stream};
 use crate::{
+    answer::scan::Findings,
     body::PrefixedBody,
-    context::{BoxError, Error, Usage},
+    context::{BoxError, Error, Usage, UsageReport},
     failure::Failure,
 };
 
@@ -65,7 +66,7 @@ impl Watching {
         let found = self.watch.findings();
         if found.version != self.version {
             self.version = found.version;
-            self.usage.fill(found);
+            self.usage.update(|report| fill(report, found));
             if let Some(failure) = self.watch.late_failure().filter(|_| !self.failed) {
                 self.usage.fail(failure);
             }
@@ -82,6 +83,26 @@ impl Watching {
         let failure = cut_stream();
         self.usage.fail(failure.clone());
         Some(Error::refusal(super::NAME, failure).into())
+    }
+}
+
+/// Copies what the scan has found so far. Names that have not changed are not allocated again.
+fn fill(report: &mut UsageReport, found: &Findings) {
+    report.prompt_tokens = found.tokens.prompt;
+    report.candidates_tokens = found.tokens.candidates;
+    report.thoughts_tokens = found.tokens.thoughts;
+    report.cached_tokens = found.tokens.cached;
+    report.tool_use_prompt_tokens = found.tokens.tool_use_prompt;
+    report.total_tokens = found.tokens.total;
+    let names = [
+        (&mut report.model_version, &found.model_version),
+        (&mut report.finish_reason, &found.finish_reason),
+        (&mut report.block_reason, &found.block_reason),
+    ];
+    for (known, found) in names {
+        if known != found {
+            known.clone_from(found);
+        }
     }
 }
 

@@ -92,13 +92,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::scan::Findings;
 
     fn answered(tokens: u64) -> Usage {
         let usage = Usage::default();
-        let mut found = Findings::default();
-        found.tokens.prompt = Some(tokens);
-        usage.fill(&found);
+        usage.update(|report| report.prompt_tokens = Some(tokens));
         usage
     }
 
