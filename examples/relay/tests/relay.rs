@@ -97,7 +97,7 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("\n[retry]\nmax_atempts = 8", "3:1", &["[retry]", "did you mean max_attempts?", "persistent, base_delay"]),
         ("total = \"5s\"", "1:1", &["belongs in [timeout]"]),
         ("[retry]\nupstream = \"emulator\"", "2:1", &["belongs above all sections"]),
-        ("[zzz]", "1:2", &["no setting of the top level", "keys, fallback, retry, timeout"]),
+        ("[zzz]", "1:2", &["not a setting of the top level", "keys, fallback, retry, timeout"]),
         ("[[keys]]\nkey = \"k\"\nheavy = 3", "3:1", &["[[keys]]", "name, key, project"]),
         // Types.
         ("listen = 8787", "1:10", &["is a whole number", "127.0.0.1:8787"]),
@@ -108,11 +108,11 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("[retry]\npersistent = \"yes\"", "2:14", &["true or false"]),
         ("[retry]\non_open = true", "2:11", &["\"wait\"", "\"fail\""]),
         // Values.
-        ("listen = \"localhost\"", "1:10", &["no address", "127.0.0.1:8787"]),
+        ("listen = \"localhost\"", "1:10", &["not an address", "127.0.0.1:8787"]),
         ("upstream = \"generativelanguage.googleapis.com\"", "1:12", &["scheme is missing", "https://", "emulator"]),
         ("upstream = \"ftp://gemini\"", "1:12", &["ftp is not spoken"]),
-        ("max_body = \"32MB5\"", "1:12", &["no unit", "32MiB"]),
-        ("max_body = \"-1\"", "1:12", &["no size", "32MiB"]),
+        ("max_body = \"32MB5\"", "1:12", &["not a unit", "32MiB"]),
+        ("max_body = \"-1\"", "1:12", &["not a size", "32MiB"]),
         ("max_body = 0", "1:12", &["no request would fit"]),
         ("max_body = \"99999999999GiB\"", "1:12", &["more than memory can hold"]),
         ("[retry]\nmax_attempts = 0", "2:16", &["is 0", "from 1"]),
@@ -125,7 +125,7 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("[timeout]\nidle = \"0s\"", "2:8", &["no time at all"]),
         ("[timeout]\nidle = 0", "2:8", &["is 0", "\"500ms\""]),
         ("[timeout]\nidle = \"-5s\"", "2:8", &["negative"]),
-        ("[timeout]\nidle = \"5 parsecs\"", "2:8", &["no duration", "\"500ms\""]),
+        ("[timeout]\nidle = \"5 parsecs\"", "2:8", &["not a duration", "\"500ms\""]),
         ("[timeout]\nidle = 00:01:00", "2:8", &["a date or time", "\"500ms\""]),
         (
             "[timeout]\ntotal = \"60s\"\nattempt = \"61s\"",

@@ -172,7 +172,7 @@ async fn a_wrong_key_or_fallback_is_refused_with_its_line_and_what_would_be_righ
         ("[fallback]\n\"a-1\" = [\"b-1\"]\n\"a-1\" = [\"c-1\"]".to_owned(), "3:1", &["duplicate key"]),
         ("[fallback]\n\"models/a-1\" = [\"b-1\"]".to_owned(), "2:1", &["without what stands before it: \"a-1\""]),
         ("[fallback]\n\"a-1\" = [\"tunedModels/t\"]".to_owned(), "2:10", &["one project's own"]),
-        ("[fallback]\n\"a-1\" = [\"b 1\"]".to_owned(), "2:10", &["no model's name"]),
+        ("[fallback]\n\"a-1\" = [\"b 1\"]".to_owned(), "2:10", &["not a model's name"]),
         ("[fallback]\nstikcy = \"30s\"".to_owned(), "2:1", &["did you mean sticky?"]),
         ("[fallback]\nsticky = 30".to_owned(), "2:10", &["without a unit"]),
         ("[fallback]\nstrip = \"no\"".to_owned(), "2:9", &["true or false"]),

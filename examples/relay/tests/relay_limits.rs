@@ -135,7 +135,7 @@ async fn a_wrong_limit_is_refused_with_its_line_and_what_would_be_right() {
             "1:9",
             &["without what stands before", "[limits.\"gemini-2.5-pro\"]"],
         ),
-        ("[limits.\"Gemini 2.5 Pro\"]\nrpm = 5", "1:9", &["no model's name", "\"gemini-2.5-flash\""]),
+        ("[limits.\"Gemini 2.5 Pro\"]\nrpm = 5", "1:9", &["not a model's name", "\"gemini-2.5-flash\""]),
         // Types.
         ("limits = 30", "1:10", &["a section, [limits]"]),
         ("[limits]\ndefault = 30", "2:11", &["default is a whole number here; it is a section, [limits.default]"]),
@@ -160,7 +160,7 @@ async fn a_wrong_limit_is_refused_with_its_line_and_what_would_be_right() {
         ("[limits.default]\nmax_wait = 60", "2:12", &["without a unit", "\"60s\""]),
         ("[limits.default]\nmax_wait = 0", "2:12", &["without a unit", "\"0s\" if nobody is to wait"]),
         ("[limits.default]\nmax_wait = \"-1s\"", "2:12", &["negative"]),
-        ("[limits.default]\nmax_wait = \"soon\"", "2:12", &["no duration", "\"20s\""]),
+        ("[limits.default]\nmax_wait = \"soon\"", "2:12", &["not a duration", "\"20s\""]),
         // Syntax.
         ("[limits.default]\n[limits.default]", "2:9", &["duplicate key"]),
     ] {

@@ -486,7 +486,7 @@ async fn wrong_settings_are_complained_of_and_the_old_ones_stay() {
         assert_eq!(send(&relay, prompt_of("new")).await.status, 401);
     }
     let said = relay.reload(&right.replace("old", "new")).await;
-    assert!(said.contains("hold from now on"), "{said}");
+    assert!(said.contains("hold for new calls from now on"), "{said}");
     assert_eq!(send(&relay, prompt_of("old")).await.status, 401);
     assert_eq!(send(&relay, prompt_of("new")).await.status, 200);
 }
@@ -666,7 +666,7 @@ async fn no_call_is_lost_while_settings_change() {
     let (calls, ()) = tokio::join!(join_all(callers), async {
         for variant in variants.iter().cycle().skip(1).take(24) {
             let said = relay.reload(variant).await;
-            assert!(said.contains("hold from now on"), "{said}");
+            assert!(said.contains("hold for new calls from now on"), "{said}");
         }
         done.send_replace(true);
     });

@@ -6,10 +6,6 @@
 
 mod relay_day;
 mod relay_process;
-#[path = "../src/what_to_do.rs"]
-mod what_to_do;
-
-use std::collections::BTreeSet;
 
 use http::StatusCode;
 use serde_json::Value;
@@ -17,18 +13,6 @@ use serde_json::Value;
 use relay_day::{CALLERS_KEY, Day, EVIL, KEYS, SECRET_PROMPT};
 
 const FLASH: &str = "gemini-2.5-flash:generateContent";
-
-#[test]
-fn each_kind_of_failure_has_one_sentence_of_what_to_do() {
-    let table = include_str!("../../../src/failure/kind.rs");
-    let named: BTreeSet<&str> = table.split("row(\"").skip(1).filter_map(|row| row.split('"').next()).collect();
-    assert!(named.len() > 50, "{named:?}");
-    let known: Vec<&str> = what_to_do::kinds().collect();
-    assert_eq!(known.iter().copied().collect::<BTreeSet<_>>(), named);
-    assert_eq!(known.len(), named.len(), "a kind is there twice");
-    let sentence = what_to_do::what_to_do(tower_gemini::failure::Kind::KeyLeaked);
-    assert!(sentence.starts_with("Revoke") && sentence.ends_with('.'), "{sentence}");
-}
 
 #[tokio::test]
 async fn on_a_good_day_nothing_is_wrong() {

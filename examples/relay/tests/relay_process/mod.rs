@@ -59,7 +59,7 @@ impl Relay {
         let before = self.log.borrow().len();
         std::fs::write(&self.config.0, file).unwrap();
         self.signal("-HUP").await;
-        self.logged_after(before, "settings were read again").await
+        self.logged_after(before, "reloaded: they ").await
     }
 
     /// Waits until it has logged these words. All that it has logged by then.
