@@ -85,6 +85,16 @@ impl Dimension {
             Self::RequestsPerDay => "requests a day",
         }
     }
+
+    /// Returns the short name in reports: `minute`, `tokens_minute`, `day`.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::RequestsPerMinute => "minute",
+            Self::InputTokensPerMinute => "tokens_minute",
+            Self::RequestsPerDay => "day",
+        }
+    }
 }
 
 impl fmt::Display for Dimension {

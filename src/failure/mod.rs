@@ -17,6 +17,7 @@
 //! one; `transport` reads the errors of hyper and h2; `trace` hands the verdict to tower-http. What the body said was read
 //! by [`Status`](crate::status::Status) before.
 
+mod advice;
 mod judge;
 mod kind;
 mod quota;
@@ -28,11 +29,12 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-use self::{kind::Help, tokens::TokenNumbers};
 pub use self::{
+    advice::Advice,
     kind::{Fault, Kind, TimeoutKind},
-    quota::{Quota, QuotaScope},
+    quota::Quota,
 };
+use self::{kind::Help, tokens::TokenNumbers};
 use crate::clock;
 pub use crate::status::Hint;
 
@@ -42,7 +44,10 @@ pub use crate::status::Hint;
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
-/// use tower_gemini::failure::{Failure, Fault, QuotaScope};
+/// use tower_gemini::{
+///     failure::{Failure, Fault},
+///     quota::Dimension,
+/// };
 ///
 /// let body = br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current quota.",
 ///     "details": [{"violations": [{
@@ -54,7 +59,7 @@ pub use crate::status::Hint;
 ///
 /// assert_eq!(failure.fault(), Fault::Quota);
 /// let quota = failure.quota().unwrap();
-/// assert_eq!((quota.scope(), quota.limit()), (Some(QuotaScope::Day), Some(250)));
+/// assert_eq!((quota.dimension(), quota.limit()), (Some(Dimension::RequestsPerDay), Some(250)));
 /// // A day's quota comes back at midnight, whatever RetryInfo says.
 /// assert_eq!(failure.hint(), None);
 /// assert!(!failure.same_key_may_help());

@@ -12,39 +12,19 @@ use super::{
     judge::Ruling,
     wording::{self, names_model},
 };
-use crate::status::{Status, Violation};
+use crate::{
+    quota::Dimension,
+    status::{Status, Violation},
+};
 
 /// A wait up to this long is worth waiting for on the spot; a quota that comes back later is not a minute's. The same
 /// line as gemini-cli's.
 pub(super) const SOON: Duration = Duration::from_secs(300);
 
-/// The period that a quota counts over, and what it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum QuotaScope {
-    /// Requests a minute.
-    Minute,
-    /// Input tokens a minute.
-    TokensMinute,
-    /// Requests or tokens a day, until midnight Pacific; or a longer period.
-    Day,
-}
-
-impl QuotaScope {
-    /// The name in logs, metrics and answers: `minute`, `tokens_minute`, `day`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Minute => "minute",
-            Self::TokensMinute => "tokens_minute",
-            Self::Day => "day",
-        }
-    }
-}
-
 /// Which quota it was, as far as the answer says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    scope: Option<QuotaScope>,
+    dimension: Option<Dimension>,
     limit: Option<u64>,
     id: Option<Box<str>>,
     model: Option<Box<str>>,
@@ -52,9 +32,11 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// The period, where the answer names one. `None` for a quota of zero, which no period ends.
-    pub fn scope(&self) -> Option<QuotaScope> {
-        self.scope
+    /// The dimension, where the answer names one. `None` for a quota of zero, which no period ends.
+    ///
+    /// A day's quota of tokens, and one of a longer period, count as [`Dimension::RequestsPerDay`].
+    pub fn dimension(&self) -> Option<Dimension> {
+        self.dimension
     }
 
     /// The limit itself: `quotaValue`, or the number in the message.
@@ -97,17 +79,17 @@ pub(super) fn judge(said: &Status, lower: &str, wait: Option<Duration>) -> Rulin
 
     let names = Names::of(said, lower, wait);
     let period = names.period(said);
-    let (kind, scope) = match period {
+    let (kind, dimension) = match period {
         Period::Zero => (Kind::QuotaZero, None),
-        Period::Day | Period::Long => (Kind::QuotaDay, Some(QuotaScope::Day)),
-        Period::TokensMinute => (Kind::QuotaTokensMinute, Some(QuotaScope::TokensMinute)),
-        Period::Minute => (Kind::QuotaMinute, Some(QuotaScope::Minute)),
+        Period::Day | Period::Long => (Kind::QuotaDay, Some(Dimension::RequestsPerDay)),
+        Period::TokensMinute => (Kind::QuotaTokensMinute, Some(Dimension::InputTokensPerMinute)),
+        Period::Minute => (Kind::QuotaMinute, Some(Dimension::RequestsPerMinute)),
         Period::Unknown => (Kind::QuotaUnknown, None),
     };
     let winner = names.winner(said, period);
     let per_model = names.per_model(said);
     let quota = Quota {
-        scope,
+        dimension,
         limit: match period {
             Period::Zero => Some(0),
             _ => winner.and_then(Violation::value).filter(|value| *value > 0).or(said.message_limit().value),

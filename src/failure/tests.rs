@@ -3,6 +3,7 @@ use std::{io, time::SystemTime};
 use proptest::prelude::*;
 
 use super::*;
+use crate::quota::Dimension;
 
 /// `{"error": {…}}` in Google's shape.
 fn google(code: u16, message: &str, details: &str) -> String {
@@ -38,7 +39,7 @@ fn verdict(failure: &Failure) -> String {
     let help = [failure.same_key_may_help(), failure.other_key_may_help(), failure.other_model_may_help()];
     let help: String = help.map(|may| if may { 'Y' } else { 'n' }).into_iter().collect();
     let hint = failure.hint().map_or("-".to_owned(), |hint| hint.delay().as_secs_f64().to_string());
-    let scope = failure.quota().and_then(Quota::scope).map_or("-", QuotaScope::as_str);
+    let scope = failure.quota().and_then(Quota::dimension).map_or("-", Dimension::label);
     let breaker = if failure.counts_against_upstream() { "breaker" } else { "-" };
     format!("{} {} {help} {hint} {scope} {breaker}", failure.fault(), failure.kind())
 }

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::GuardedBody,
     context::{BoxError, Outcome},
-    failure::{Failure, Fault, Kind, QuotaScope},
+    failure::{Failure, Fault, Kind},
     quota::Dimension,
 };
 
@@ -168,11 +168,9 @@ fn read(failure: &Failure, now: Instant) -> Refusal {
         (_, None) => Until::Unsaid,
     };
     let counts_requests = quota.and_then(|quota| quota.id()).is_none_or(|id| id.contains("Requests"));
-    let dimension = match quota.and_then(|quota| quota.scope()) {
-        Some(QuotaScope::Minute) => Some(Dimension::RequestsPerMinute),
-        Some(QuotaScope::TokensMinute) => Some(Dimension::InputTokensPerMinute),
-        Some(QuotaScope::Day) if counts_requests => Some(Dimension::RequestsPerDay),
-        _ => None,
+    let dimension = match quota.and_then(|quota| quota.dimension()) {
+        Some(Dimension::RequestsPerDay) if !counts_requests => None,
+        dimension => dimension,
     };
     Refusal { until, dimension, named: quota.and_then(|quota| quota.limit()) }
 }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::Value;
 use tower_gemini::{
     failure::{Failure, Kind},
+    quota::Dimension,
     status::Status,
 };
 
@@ -106,7 +107,7 @@ fn format_verdict(id: &Value, failure: Option<&Failure>) -> String {
         whole if whole.subsec_nanos() == 0 => Value::from(whole.as_secs()),
         delay => Value::from(delay.as_secs_f64()),
     });
-    let scope = failure.and_then(Failure::quota).and_then(|quota| quota.scope()).map(|scope| scope.as_str());
+    let scope = failure.and_then(Failure::quota).and_then(|quota| quota.dimension()).map(Dimension::label);
     let members = [
         ("id", id.clone()),
         ("fault", name(failure.map(|failure| failure.fault().as_str()))),

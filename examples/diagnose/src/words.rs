@@ -4,8 +4,8 @@ use std::{fmt::Write, time::Duration};
 
 use tower_gemini::{
     clock,
-    failure::{Failure, Fault, Kind, QuotaScope},
-    quota::until_pacific_midnight,
+    failure::{Failure, Fault, Kind},
+    quota::{Dimension, until_pacific_midnight},
 };
 
 /// What happened, whose fault it is, what to do, how long to wait: in a page of text.
@@ -275,10 +275,10 @@ fn steps(failure: &Failure, model: Option<&str>) -> Vec<String> {
 }
 
 fn period(failure: &Failure) -> &'static str {
-    match failure.quota().and_then(|quota| quota.scope()) {
-        Some(QuotaScope::Minute) => " requests a minute",
-        Some(QuotaScope::TokensMinute) => " input tokens a minute",
-        Some(QuotaScope::Day) => " a day",
+    match failure.quota().and_then(|quota| quota.dimension()) {
+        Some(Dimension::RequestsPerMinute) => " requests a minute",
+        Some(Dimension::InputTokensPerMinute) => " input tokens a minute",
+        Some(Dimension::RequestsPerDay) => " a day",
         _ => "",
     }
 }

@@ -12,7 +12,7 @@ mod answer;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tower_gemini::failure::Failure;
+use tower_gemini::{failure::Failure, quota::Dimension};
 
 /// Of each field, at least so many of a hundred have to be right in responses that were not written for this crate.
 const ENOUGH: usize = 95;
@@ -101,7 +101,7 @@ fn verdict(case: &Value) -> Value {
         "retryable_other_key": failure.other_key_may_help(),
         "retryable_other_model": failure.other_model_may_help(),
         "retry_after_s": failure.hint().map(|hint| hint.delay().as_secs_f64()),
-        "quota_scope": failure.quota().and_then(|quota| quota.scope()).map(|scope| scope.as_str()),
+        "quota_scope": failure.quota().and_then(|quota| quota.dimension()).map(Dimension::label),
         "counts_as_breaker_failure": failure.counts_against_upstream(),
     })
 }
