@@ -59,8 +59,12 @@ async fn on_a_bad_day_it_says_first_what_is_wrong_and_what_to_do() {
     says("bad", "gemini-2.5-pro is down", "[fallback]");
     says("warn", "The key second (", "Revoke the key");
     says("bad", "stream cut, not the callers' fault", "ask again");
-    says("note", "1 call failed in the last 5 minutes: invalid request, callers' fault", "Tell the caller");
-    says("note", "model not found", "correct the model's name");
+    says(
+        "note",
+        "1 call failed in the last 5 minutes: invalid request, callers' fault",
+        "Correct the field that the message names",
+    );
+    says("note", "model not found", "Check the model's name");
     assert_eq!(wrong[0][0], "bad");
     let levels: Vec<_> =
         wrong.iter().map(|each| ["bad", "warn", "note"].iter().position(|of| *of == each[0])).collect();

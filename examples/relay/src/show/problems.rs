@@ -142,7 +142,7 @@ fn of_failures(failures: &[FailureView], all: &mut Vec<Problem>) {
                 time(last.ago_s),
                 if last.model.is_empty() { "no model" } else { &last.model },
             ),
-            what_to_do: last.what_to_do.to_owned(),
+            what_to_do: last.what_to_do.to_string(),
         });
     }
 }

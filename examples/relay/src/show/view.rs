@@ -1,8 +1,9 @@
 //! The data of `/status`, as JSON has them.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
+use tokio::time::Instant;
 use tower_gemini::{
     circuit_breaker::State,
     key_pool::{DisabledReason, KeyReport, KeyState},
@@ -10,12 +11,7 @@ use tower_gemini::{
     rate_limit::{DimensionReport, ScopeReport},
 };
 
-use tokio::time::Instant;
-
-use crate::show::{
-    advice::{Advice, advice},
-    failures::FailureRecord,
-};
+use crate::show::{advice::FailureAdvice, failures::FailureRecord};
 
 /// A model that is in use or in trouble.
 #[derive(Serialize)]
@@ -123,7 +119,7 @@ impl KeyView {
             back_in_s: back_in(report.state),
             disabled_for_s: disabled.map(|(_, since)| seconds(since)),
             what_to_do: disabled.map(|(reason, _)| match reason {
-                DisabledReason::Refused(kind) => advice(kind),
+                DisabledReason::Refused(kind) => kind.advice().remedy,
                 _ => "Enable the key when it is to serve again: it was disabled by hand.",
             }),
             models: out.collect(),
@@ -180,12 +176,12 @@ pub(crate) struct FailureView {
     pub(crate) attempts: u32,
     pub(crate) key: Option<String>,
     pub(crate) in_the_answer: bool,
-    pub(crate) what_to_do: &'static str,
+    pub(crate) what_to_do: Cow<'static, str>,
 }
 
 impl FailureView {
     pub(crate) fn of(record: &FailureRecord, now: Instant) -> Self {
-        let Advice { kind, fault, what_to_do } = Advice::of(record);
+        let FailureAdvice { kind, fault, what_to_do } = FailureAdvice::of(record);
         Self {
             time: humantime::format_rfc3339_seconds(record.time).to_string(),
             ago_s: seconds(now.saturating_duration_since(record.at)),
