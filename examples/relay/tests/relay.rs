@@ -1,4 +1,4 @@
-//! The relay, from outside: its settings, what it does to requests and answers, and how it ends.
+//! The relay as a process: its settings, its changes to requests and answers, and its end.
 
 #![cfg(unix)] // it is told to end by a signal
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -24,13 +24,13 @@ use tower_gemini::{
     emulator::{Emulator, End, Trouble, When},
 };
 
-use relay_process::{PATIENCE, Relay, refused, refused_at};
+use relay_process::{PATIENCE, Relay, checked, refused, refused_at};
 
 const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 const PROMPT: &str = r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#;
 
-/// Settings for an upstream, with a key of the relay's own and no time wasted between attempts.
+/// Returns settings for an upstream, with a key of the relay's own and next to no delay between attempts.
 fn settings(upstream: &str) -> String {
     format!("upstream = {upstream:?}\n[[keys]]\nkey = \"key-of-the-relay\"\n[retry]\nbase_delay = \"1ms\"\n")
 }
@@ -80,6 +80,17 @@ async fn the_documented_settings_are_accepted() {
     "#;
     Relay::start(documented).await;
     Relay::start(&documented.replace("max_attempts = 8 ", "persistent = true").replace("wait", "fail")).await;
+}
+
+#[tokio::test]
+async fn the_settings_of_the_readme_are_accepted() {
+    let (_, settings) = include_str!("../README.md").split_once("## Settings").unwrap();
+    let (_, settings) = settings.split_once("```toml\n").unwrap();
+    let (settings, _) = settings.split_once("```").unwrap();
+    // A variable that is surely set.
+    let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:PATH");
+    let (code, layers, remarks) = checked(&settings).await;
+    assert_eq!((code, remarks.as_str()), (Some(0), ""), "{layers}");
 }
 
 #[tokio::test]
@@ -166,9 +177,9 @@ async fn an_address_in_use_is_a_failure_that_says_so() {
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
 }
 
-// --- what goes up, and what comes down ---
+// --- requests and answers on their way ---
 
-/// An upstream that writes down what arrives, and answers with `answer`.
+/// Starts an upstream that records every request, and answers with `answer`.
 async fn recorder<A>(answer: impl Fn() -> A + Clone + Send + Sync + 'static) -> (SocketAddr, Arc<Mutex<Vec<Received>>>)
 where
     A: IntoResponse + 'static,

@@ -1,5 +1,5 @@
-//! The relay's `/status`, `/metrics` and page, from outside: what they say on a good day and on a bad one, and what
-//! they never say.
+//! `/status`, `/metrics` and the page of the relay as a process: their content on a good day and on a bad one, and the secrets
+//! that they never show.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -35,7 +35,7 @@ async fn on_a_good_day_nothing_is_wrong() {
     assert_eq!(status["chains"][0]["current"], "gemini-2.5-pro");
 }
 
-/// Of requests a minute, `used` or `max`.
+/// Returns `used` or `max` of the requests a minute.
 fn requests(limit: &Value, what: &str) -> u64 {
     let dimensions = limit["dimensions"].as_array().unwrap();
     dimensions.iter().find(|each| each["of"] == "requests a minute").unwrap()[what].as_u64().unwrap()
@@ -191,7 +191,7 @@ async fn in_a_browser_the_page_says_what_is_wrong_and_a_name_stays_text() {
     assert!(!EVIL.contains('<'), "as a path takes it");
 }
 
-/// The page as a browser has made it, after a few seconds of its own clock.
+/// Returns the page as a browser has rendered it, after a few seconds of its own clock.
 async fn dom(day: &Day) -> String {
     let profile = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chromium-{}", std::process::id()));
     let browser = std::env::var("TOWER_GEMINI_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());

@@ -56,7 +56,7 @@ impl Access {
         let total = file.get("max_concurrent", calls);
         let queued = file.get_placed("max_queued", calls_or_zero);
         if let (Some((_, place)), None) = (&queued, total) {
-            file.mistake(place.clone(), "max_queued: nobody waits where max_concurrent is not set; set it, too");
+            file.mistake(place.clone(), "max_queued: no call waits where max_concurrent is not set; set it, too");
         }
         Self {
             tokens,

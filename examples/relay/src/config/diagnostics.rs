@@ -1,4 +1,4 @@
-//! Everything that is said of a settings file: its mistakes, each with its place, and remarks.
+//! The mistakes in a settings file, each with its place, and remarks about it.
 
 use std::{cell::RefCell, fmt::Write as _, ops::Range};
 

@@ -144,7 +144,7 @@ impl KeySettings {
         if let Some((name, place)) = &name
             && others.iter().any(|other| other.name.as_ref() == Some(name))
         {
-            let mistake = format!("name: another key is called {name:?}; what is said of one would fit both");
+            let mistake = format!("name: another key is called {name:?}; messages about one would fit both");
             section.mistake(place.clone(), mistake);
         }
         let same = key.as_ref().and_then(|(key, _)| others.iter().position(|other| other.key == *key));

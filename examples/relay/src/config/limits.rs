@@ -165,7 +165,7 @@ fn burst(value: &Value<'_>) -> Result<NonZeroU32, String> {
 
 fn max_wait(value: &Value<'_>) -> Result<Duration, String> {
     match value.integer("") {
-        Ok(0) => Err("is a number without a unit; write \"0s\" if nobody is to wait".to_owned()),
+        Ok(0) => Err("is a number without a unit; write \"0s\" if no call is to wait".to_owned()),
         _ => duration_or_zero(value),
     }
 }

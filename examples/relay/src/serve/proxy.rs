@@ -26,7 +26,7 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// The headers that name, as absolute addresses, where an upload goes on and where its progress is asked for.
+/// The headers that have the absolute addresses at which an upload goes on and its progress can be read.
 const OF_AN_UPLOAD: [HeaderName; 2] =
     [HeaderName::from_static("x-goog-upload-url"), HeaderName::from_static("x-goog-upload-control-url")];
 

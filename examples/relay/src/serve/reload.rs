@@ -24,8 +24,8 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// Returns the topics under which the part has learned what it knows. Under each of them, the upstream is one: another
-    /// upstream knows nothing of what the former one has said.
+    /// Returns the topics under which the part has learned what it knows. One of them is always the
+    /// upstream: nothing that one has said holds for another.
     fn learned_under(self, settings: &Settings) -> &'static [Topic] {
         match self {
             // The embedded emulator knows the relay's keys.

@@ -55,7 +55,7 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     tokio::select! {
         () = graceful.shutdown() => Ok(()),
         () = sleep(drain) => Err(format!("calls still in flight after {drain:?} were broken off; raise drain").into()),
-        () = termination.second() => Err("told to end twice: calls in flight were broken off".into()),
+        () = termination.second() => Err("a second signal to end: calls in flight were broken off".into()),
     }
 }
 
@@ -74,7 +74,7 @@ async fn accept(
     app: Router,
     graceful: &GracefulShutdown,
 ) {
-    // When it is over, load balancers have asked /readyz, were told no, and send no more calls.
+    // By its end, load balancers have seen /readyz fail, and send no more calls.
     let closing = async {
         termination.first().await;
         tokio::select! {
@@ -130,10 +130,10 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
 fn readiness(current: &Current, ends: bool) -> (StatusCode, &'static str) {
     let stack = current.stack();
     let keys = stack.gemini.keys().map(|pool| pool.snapshot()).unwrap_or_default();
-    // A key that is out of quota counts as usable: it is out for some models only, and callers are told in their own terms.
+    // A key that is out of quota counts as usable: it is so for some models only, and callers get a 429 that says so.
     let usable = keys.iter().any(|key| !matches!(key.state, KeyState::Disabled { .. }));
     match (ends, usable) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: told to end\n"),
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: shutting down\n"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the upstream refuses every key\n"),
         (false, true) => (StatusCode::OK, "ready\n"),
     }
@@ -171,7 +171,7 @@ fn connection(
             first = first_request => first.is_ok(),
         };
         if in_time {
-            // Errors are peers that went away, or wrote something that is not HTTP and were told so.
+            // Errors are peers that went away, or that wrote something other than HTTP and got an answer that says so.
             let _ = connection.await;
         }
     }

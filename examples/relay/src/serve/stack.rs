@@ -102,8 +102,8 @@ struct Parts {
     failures: Failures,
 }
 
-/// The cells through which the limiter asks the breakers, and the pool asks the limiter: of two that ask each other, each
-/// can be replaced without the other.
+/// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced without
+/// the other.
 #[derive(Clone)]
 struct Wiring {
     limiter: Wired<Limiter>,
@@ -193,7 +193,7 @@ impl Parts {
             .build()
     }
 
-    /// From now on, these limits and breakers are asked, by former stacks as well.
+    /// Puts these limits and breakers in force, for former stacks as well.
     fn wire(&self) {
         self.wiring.breakers.set(self.breakers.clone());
         self.wiring.limiter.set(self.limiter.clone());

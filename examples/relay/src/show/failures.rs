@@ -53,9 +53,9 @@ pub(crate) struct FailureRecord {
     pub(crate) attempts: u32,
     /// The fingerprint of the key that was used last.
     pub(crate) key: Option<String>,
-    /// Whether the answer had begun.
+    /// The answer had begun before it failed.
     pub(crate) in_the_answer: bool,
-    /// Whether the relay's own admission has refused it: neither the upstream nor a key of the relay has to do with it.
+    /// The relay's own admission has refused the call: neither the upstream nor a key of the relay has to do with it.
     pub(crate) at_admission: bool,
 }
 
@@ -98,7 +98,7 @@ impl Failures {
         Error::find(&**error).is_some_and(|error| error.layer() == self.0.admission)
     }
 
-    fn record(&self, asked: &str, outcome: &Outcome, at_admission: bool) {
+    fn record(&self, requested_model: &str, outcome: &Outcome, at_admission: bool) {
         let Some(failure) = outcome.failure() else { return };
         // Strangers could fill the ring, and drive out of it the failures that callers have seen.
         if at_admission && failure.code() == StatusCode::UNAUTHORIZED {
@@ -107,7 +107,7 @@ impl Failures {
         let record = FailureRecord {
             time: clock::wall(),
             at: Instant::now(),
-            model: self.clean(outcome.model().unwrap_or(asked)),
+            model: self.clean(outcome.model().unwrap_or(requested_model)),
             fault: failure.fault(),
             kind: failure.kind(),
             code: failure.code().as_u16(),
@@ -171,14 +171,14 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let call = Call::new(request.method(), request.uri());
-        let asked = call.model().unwrap_or_default().to_owned();
+        let requested_model = call.model().unwrap_or_default().to_owned();
         let (answer, failures) = (self.inner.call(request), self.failures.clone());
         Box::pin(async move {
             let result = answer.await;
             let head = Outcome::of(&result);
-            failures.record(&asked, &head, result.as_ref().err().is_some_and(|error| failures.is_own(error)));
+            failures.record(&requested_model, &head, result.as_ref().err().is_some_and(|error| failures.is_own(error)));
             Ok(result?.map(|body| {
-                let mut rest = AnswerRest { failures, asked, head };
+                let mut rest = AnswerRest { failures, requested_model, head };
                 let record = move |error: R::Error| {
                     let error = error.into();
                     rest.ended_in(&error);
@@ -193,7 +193,7 @@ where
 /// The rest of an answer, which may still fail. It lives in the answer's body.
 struct AnswerRest {
     failures: Failures,
-    asked: String,
+    requested_model: String,
     /// The outcome when the answer began, and later its failure.
     head: Outcome,
 }
@@ -208,7 +208,7 @@ impl AnswerRest {
     fn failed(&mut self, failure: Failure) {
         if self.head.failure().is_none() {
             self.head = std::mem::take(&mut self.head).with_failure(failure.into_after_commit());
-            self.failures.record(&self.asked, &self.head, false);
+            self.failures.record(&self.requested_model, &self.head, false);
         }
     }
 }

@@ -60,10 +60,13 @@ fn down(model: &ModelView, chains: &[ChainView]) -> Problem {
             what: format!("{name} is down (breaker {state}): calls to it wait, or are refused."),
             what_to_do: match chains.iter().any(|chain| chain.model == *name) {
                 true => {
-                    "Wait: it is tried again every few seconds, and the models under [fallback] before that.".to_owned()
+                    "Wait: the relay probes it until it recovers; calls try the models under [fallback] before that."
+                        .to_owned()
                 }
-                false => "Wait: it is tried again every few seconds. A model under [fallback] would answer meanwhile."
-                    .to_owned(),
+                false => {
+                    "Wait: the relay probes it until it recovers. A model under [fallback] would answer meanwhile."
+                        .to_owned()
+                }
             },
         },
     }
@@ -114,7 +117,7 @@ fn nearly_used(model: &ModelView) -> Option<Problem> {
     Some(Problem {
         level: Level::Warn,
         what: format!("{name}: {used} of {max} {of} are used in project {project} ({percent} %){tail}."),
-        what_to_do: "Add a key of another project, or let callers ask less.".to_owned(),
+        what_to_do: "Add a key of another project, or let callers send fewer calls.".to_owned(),
     })
 }
 

@@ -77,7 +77,7 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
     }
 }
 
-/// What `/status` says.
+/// The content of `/status`.
 #[derive(Serialize)]
 struct Status {
     #[serde(rename = "wrong")]
