@@ -9,18 +9,16 @@ use tower_gemini::{BoxError, ErrorResponseLayer, ReplayLayer, RetryLayer, body::
 
 fn serve<B, S: Service<Request<B>>>(_: S) {}
 
-fn main() {
-    let upstream = tower::service_fn(|_: Request<ReplayBody<Body>>| async {
-        Ok::<_, BoxError>(Response::new(Body::empty()))
-    });
+fn stacks_compile() {
+    let upstream =
+        tower::service_fn(|_: Request<ReplayBody<Body>>| async { Ok::<_, BoxError>(Response::new(Body::empty())) });
     let layers = ServiceBuilder::new().layer(ReplayLayer::new()).layer(RetryLayer::default());
     serve::<Body, _>(layers.clone().service(upstream));
 
     let server = ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(layers).service(upstream);
     let _: Router = Router::new().route_service("/{*path}", server);
 
-    let upstream = tower::service_fn(|_: Request<Full<Bytes>>| async {
-        Ok::<_, BoxError>(Response::new(Body::empty()))
-    });
+    let upstream =
+        tower::service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, BoxError>(Response::new(Body::empty())) });
     serve::<Full<Bytes>, _>(ServiceBuilder::new().layer(RetryLayer::default()).service(upstream));
 }
