@@ -1,7 +1,7 @@
 //! The troubleshooting guide: the meaning of each kind of failure, and the remedy, in one sentence each.
 //!
 //! Programs print these sentences beside a failure, and `docs/errors.md` has them as a table. They stand in one place, so
-//! that a kind means the same wherever a person reads of it.
+//! that a kind is explained in the same words everywhere.
 
 use super::{Kind, TimeoutKind};
 
@@ -17,13 +17,13 @@ use super::{Kind, TimeoutKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Advice {
-    /// What it means, as one sentence.
+    /// The meaning, as one sentence.
     pub meaning: &'static str,
-    /// What to do about it, as one sentence. Where there is nothing to do, it says so.
+    /// The remedy, as one sentence. Where there is nothing to do, it says so.
     pub remedy: &'static str,
 }
 
-/// Makes the table, and the list of all kinds from it. A kind without a line does not compile.
+/// Makes the table, and from it the list of all kinds. A kind that has no entry does not compile.
 macro_rules! guide {
     ($($kind:ident $(($clock:ident))?: $meaning:literal, $remedy:literal;)*) => {
         impl Kind {

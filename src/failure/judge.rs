@@ -1,8 +1,8 @@
-//! From what was said to whose fault it is.
+//! The verdict on a response: from its status, headers and body to a failure.
 //!
-//! The body's own code leads, then its status name, then the status that came over the wire: a relay answers 500 with a
-//! 429 inside, and the inner one is right. Within a status the reason leads, then the words, then what the status means
-//! by itself.
+//! The body's own code goes first, then its status name, then the status that came over the wire: a relay answers 500 with
+//! a 429 inside, and the inner one is right. Within a status the reason goes first, then the words, then the usual meaning
+//! of the status.
 
 use std::{
     sync::Arc,
@@ -16,20 +16,20 @@ use super::{
 };
 use crate::status::{Envelope, Status, canonical_code};
 
-/// Longer hints are cut to this. A week is the longest period of any quota that was seen (Code Assist's: 161 hours were
-/// left of one); what is longer is a mistake or an attack.
+/// The longest hint; longer ones are cut to it. A week is the longest period of any quota that was seen (Code Assist's: 161
+/// hours were left of one), so that a longer hint is a mistake or an attack.
 pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
 
-/// Gemini's largest contexts are a million tokens, give or take how a refusal counts. One that names a smaller limit is
+/// The size of Gemini's largest contexts, give or take how a refusal counts. A refusal that names a smaller limit is about
 /// this model's own.
 const LARGEST_CONTEXT: u64 = 1_000_000;
 
-/// A response whose body is known. `wire` is `None` for an error inside a stream, whose 200 says nothing.
+/// Judges a response whose body is known. `wire` is `None` for an error inside a stream, whose 200 means nothing.
 pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
     let said = Status::parse(body);
     let code = code_of(wire, &said);
     let lower = said.message().to_ascii_lowercase();
-    // "Please try again in 30 seconds" stands on every page of Google's front ends: it is said to people, and knows nothing.
+    // "Please try again in 30 seconds" stands on every page of Google's front ends, whatever went wrong: it is no hint.
     let said_so = said.retry_delay().filter(|_| said.envelope() != Envelope::Html);
     let asked = said_so.or_else(|| retry_after(headers, now));
     let ruling = rule(code, &said, &lower, asked.map(|hint| hint.delay()));
@@ -52,7 +52,7 @@ pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8
     failure
 }
 
-/// A response of whose body nothing is known.
+/// Judges a response whose body is not known.
 pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Failure {
     let kind = without_words(status.as_u16());
     let mut failure = Failure::of_kind(kind, kind.facts().help);
@@ -66,14 +66,14 @@ pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -
     failure
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Reads `Retry-After`: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Hint> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Hint::exact(Duration::from_secs(seconds)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    // A date that has passed: now.
+    // A date in the past means now.
     Some(Hint::truncated(date.duration_since(now).unwrap_or_default()))
 }
 
@@ -85,16 +85,16 @@ fn status_text(status: Option<StatusCode>) -> String {
     status.map(|status| format!("{status}, without an explanation")).unwrap_or_default()
 }
 
-/// The code to judge by.
+/// Returns the code to judge by.
 fn code_of(wire: Option<StatusCode>, said: &Status) -> u16 {
     let wire = wire.map(|status| status.as_u16());
     let named = said.status().and_then(canonical_code);
-    // A code in a body that is no error object ("code": 404 of a framework) is no better than the wire's.
+    // A code in a body that is not an error object ("code": 404 of a framework) is not better than the wire's.
     let own = said.code().or(named).filter(|_| said.is_google() || wire.is_none_or(|code| code < 400));
     own.or(wire.filter(|code| *code >= 300)).or_else(|| said.status().and_then(string_code)).or(wire).unwrap_or(500)
 }
 
-/// The Interactions API's string codes, and those of OpenAI's shape. Google's names in lower case count too.
+/// Translates the string codes of the Interactions API and of OpenAI's shape, and Google's names in lower case.
 fn string_code(name: &str) -> Option<u16> {
     canonical_code(&name.to_ascii_uppercase()).or(match name {
         "invalid_request" | "invalid_request_error" | "parameter_unknown" | "context_length_exceeded" => Some(400),
@@ -124,7 +124,7 @@ fn rule(code: u16, said: &Status, lower: &str, wait: Option<Duration>) -> Ruling
     }
 }
 
-/// Google's older services refuse quota with a 403.
+/// Returns whether a 4xx is about quota: Google's older services refuse it with a 403.
 fn is_quota_in_disguise(said: &Status, lower: &str) -> bool {
     !said.violations().is_empty()
         || lower.starts_with("quota exceeded")
@@ -134,7 +134,7 @@ fn is_quota_in_disguise(said: &Status, lower: &str) -> bool {
 // === 4xx ===
 
 fn client(code: u16, said: &Status, lower: &str) -> Ruling {
-    // A page that names a model in its address knows no models all the same.
+    // A page of HTML may name a model, because the address does, but its server does not know models.
     if code == 404 && said.envelope() == Envelope::Html {
         return Ruling::of(Kind::PathNotFound);
     }
@@ -143,7 +143,7 @@ fn client(code: u16, said: &Status, lower: &str) -> Ruling {
         return Ruling::of(kind);
     }
     let kind = match (code, said.envelope()) {
-        // The API's own answers are JSON: a page was sent by something before it, which knows no keys and no models.
+        // The API answers in JSON. A page comes from a server in front of it, which does not know keys or models.
         (403, Envelope::Html) => Kind::IpBlocked,
         (404, _) if names_no_route(said, lower) => Kind::PathNotFound,
         (404, Envelope::Interactions) => Kind::ResourceNotAccessible,
@@ -155,17 +155,17 @@ fn client(code: u16, said: &Status, lower: &str) -> Ruling {
     ruling
 }
 
-/// A 404 that is about the path: a wrong base URL, a misspelt method. Google says "Method not found.", routers say their
-/// own.
+/// Returns whether a 404 is about the path: a wrong base URL, or a misspelt method. Google says "Method not found."; routers
+/// have words of their own.
 fn names_no_route(said: &Status, lower: &str) -> bool {
     let phrases =
         ["method not found", "page not found", "cannot post", "cannot get", "no route", "not found on this server"];
-    // A router that only says "Not Found" does not know what a model is.
+    // A router that says no more than "Not Found" does not know models.
     let bare = !said.is_google() && !lower.is_empty() && !lower.contains("model");
     bare || phrases.iter().any(|phrase| lower.contains(phrase))
 }
 
-/// `ErrorInfo.reason`, `errors[].reason`, or a string code, where it says more than the status.
+/// Translates `ErrorInfo.reason`, `errors[].reason` or a string code, where it says more than the status.
 fn by_reason(reason: &str) -> Option<Kind> {
     Some(match reason {
         "API_KEY_INVALID" | "API_KEY_NOT_FOUND" | "API_KEY_EXPIRED" | "keyInvalid" | "keyExpired"
@@ -190,7 +190,7 @@ fn by_reason(reason: &str) -> Option<Kind> {
 // === 5xx ===
 
 fn service(code: u16, said: &Status, lower: &str) -> Ruling {
-    // The documents' own example of a 500 is "Your input context is too long."
+    // The example of a 500 in Google's documentation is "Your input context is too long."
     let kind = if let Some(kind) = wording::too_long(lower) {
         kind
     } else if said.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
@@ -207,17 +207,17 @@ fn service(code: u16, said: &Status, lower: &str) -> Ruling {
     Ruling::of(kind)
 }
 
-/// What a status most often means, where nothing else was said.
+/// Returns the most frequent meaning of a status that came without a body.
 fn without_words(code: u16) -> Kind {
     if code == 503 { Kind::Overloaded } else { by_code(code) }
 }
 
-/// What a status means by itself.
+/// Returns the meaning of a status by itself.
 fn by_code(code: u16) -> Kind {
     match code {
         // Neither an error nor an answer.
         0..=299 => Kind::EmptyResponse,
-        // The API redirects nobody: the base URL is wrong.
+        // The API does not redirect: the base URL is wrong.
         300..=399 | 405 => Kind::PathNotFound,
         401 => Kind::AuthUnauthenticated,
         402 => Kind::BillingRequired,
@@ -239,7 +239,7 @@ fn by_code(code: u16) -> Kind {
 
 // === answers ===
 
-/// The canonical name, as one that lives for ever.
+/// Returns the canonical name with a static lifetime.
 fn canonical_name(status: &str) -> Option<&'static str> {
     const NAMES: [&str; 16] = [
         "INVALID_ARGUMENT",
@@ -262,7 +262,7 @@ fn canonical_name(status: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|name| *name == status)
 }
 
-/// The canonical name that a status is answered with.
+/// Returns the canonical name to answer a status with.
 pub(super) fn name_of_code(code: u16) -> &'static str {
     match code {
         401 => "UNAUTHENTICATED",
@@ -282,7 +282,7 @@ pub(super) fn name_of_code(code: u16) -> &'static str {
     }
 }
 
-/// What a finish reason or block reason makes of a 200, if anything.
+/// Judges a 200 by its finish reason and block reason. `None` for a good answer.
 pub(super) fn answer(finish: Option<&str>, block: Option<&str>, has_content: bool) -> Option<(Kind, String)> {
     if let Some(reason) = block.filter(|reason| *reason != "BLOCK_REASON_UNSPECIFIED") {
         return Some((Kind::ContentBlocked, format!("the prompt was blocked: {reason}")));

@@ -1,37 +1,37 @@
 //! The names of what can go wrong.
 //!
 //! [`Fault`] is coarse, because each layer acts on one fault only. [`Kind`] is fine, because a person who reads a log
-//! wants to know which of nine ways a key can be wrong this one is. What follows from a kind when nothing else is known
-//! (its fault, who else may do better, the status to answer with) stands in one table here, so that a new kind is one
-//! line and no layer ever matches on kinds to find out what to do.
+//! wants to know which of the nine ways in which a key can be wrong this one is. One table here has what follows from a
+//! kind when nothing else is known: its fault, whether another key or model may help, and the status to answer with. So a
+//! new kind is one line, and no layer matches on kinds to find out what to do.
 
 use std::fmt;
 
 use http::StatusCode;
 
-/// Whose fault a failure is. Every layer acts on one of these and leaves the others alone.
+/// The party at fault. Every layer acts on one of these and leaves the others alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
     /// The request itself: malformed, too long, a model that does not exist, blocked content. Sending it again changes
     /// nothing.
     Caller,
-    /// The credential or its project: invalid, leaked, suspended, restricted, without billing.
+    /// The credential or its project: invalid, leaked, suspended, restricted, or without billing.
     Key,
-    /// The project's quota: a minute's, a day's, or none at all.
+    /// The project's quota: a minute's or a day's is used up, or the limit is 0.
     Quota,
-    /// The model has no capacity left, for anybody.
+    /// The model, which has no capacity left for any project.
     Model,
-    /// The service failed: 500, 502, 504, answers without content.
+    /// The service: 500, 502, 504, answers without content.
     Service,
-    /// The way there failed: connect, reset, a clock of an attempt.
+    /// The network: no connection, a reset, or the time-out of an attempt.
     Transport,
-    /// A layer of this crate refused. Never counted against the upstream.
+    /// A layer of this crate, which refused the call. Never counted against the upstream.
     Local,
 }
 
 impl Fault {
-    /// The name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`, `local`.
+    /// Returns the name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`, `local`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,7 +52,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Which clock ran out.
+/// The clock that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeoutKind {
@@ -67,7 +67,7 @@ pub enum TimeoutKind {
 }
 
 impl TimeoutKind {
-    /// The name in logs, metrics and answers: `total`, `attempt`, `first_content`, `idle`.
+    /// Returns the name in logs, metrics and answers: `total`, `attempt`, `first_content`, `idle`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,45 +85,47 @@ impl fmt::Display for TimeoutKind {
     }
 }
 
-/// What happened, by its finer name.
+/// The kind of a failure.
+///
+/// [`advice`](Self::advice) says what each kind means and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     // --- caller ---
-    /// 400 and its kin: malformed, a wrong field, a feature that the model lacks.
+    /// A malformed request (400 and its like): a wrong field, a feature that the model lacks.
     InvalidRequest,
     /// More input tokens than the model takes.
     ContextTooLong,
-    /// More bytes than the API, or a proxy before it, takes.
+    /// More bytes than the API, or a proxy in front of it, takes.
     PayloadTooLarge,
     /// A verdict on the content: safety, recitation, blocklist, prohibited content.
     ContentBlocked,
     /// No such model, or not for this method.
     ModelNotFound,
-    /// The path is none of the API's: a wrong base URL or a misspelt method.
+    /// A path that is not one of the API's: a wrong base URL or a misspelt method.
     PathNotFound,
     /// A file or cached content that belongs to another project, or is gone.
     ResourceNotAccessible,
-    /// The API does not serve the caller's country.
+    /// The caller's country, which the API does not serve.
     LocationUnsupported,
-    /// The caller's network address is blocked, whatever the key.
+    /// The caller's network address, which is blocked whatever the key.
     IpBlocked,
     /// Two credentials in one request.
     AuthConflict,
-    /// The method is not implemented, or not enabled for this model.
+    /// A method that is not implemented, or not enabled for this model.
     Unimplemented,
-    /// The request contradicts what exists already (409).
+    /// A conflict with what exists already (409).
     Conflict,
-    /// A 200 without content, because `maxOutputTokens` was spent before the first word: thinking counts.
+    /// A 200 without content, because thinking used up `maxOutputTokens` before the first word.
     OutputLimit,
-    /// More input tokens than the whole minute's quota: waiting would never help.
+    /// More input tokens than the whole minute's quota, so that no waiting helps.
     LargerThanQuota,
     // --- key ---
     /// The key is wrong or has expired.
     AuthKeyInvalid,
     /// No credential, or one of the wrong type.
     AuthUnauthenticated,
-    /// The credential is good and may not do this.
+    /// The credential is valid, but may not do this.
     PermissionDenied,
     /// The key is restricted to other APIs, sites, apps or addresses.
     KeyRestricted,
@@ -131,36 +133,36 @@ pub enum Kind {
     KeyLeaked,
     /// The key or its project is suspended.
     KeySuspended,
-    /// The account is banned, or has to be verified first.
+    /// The account is banned, or must be verified first.
     AccountBanned,
-    /// The project that pays does not exist, or is another one.
+    /// The project that is billed does not exist, or is another one.
     ConsumerInvalid,
     /// The API is not enabled in the key's project.
     ServiceDisabled,
-    /// Billing is off, prepaid credits are used up, or the spending cap is reached.
+    /// Billing is off, the prepaid credits are used up, or the spending cap is reached.
     BillingRequired,
     // --- quota ---
-    /// Requests a minute.
+    /// The quota of requests a minute.
     QuotaMinute,
-    /// Input tokens a minute.
+    /// The quota of input tokens a minute.
     QuotaTokensMinute,
-    /// A day's quota (or a longer period's), of requests or tokens.
+    /// The quota of a day or a longer period, in requests or tokens.
     QuotaDay,
-    /// The limit is zero: this project never gets this model.
+    /// A limit of zero: this project never gets this model.
     QuotaZero,
-    /// A quota, but the answer does not say which.
+    /// A quota that the answer does not name.
     QuotaUnknown,
     // --- model ---
     /// The model is overloaded.
     Overloaded,
-    /// The shared capacity is used up: a 429 or 503 that is nobody's own quota.
+    /// The shared capacity is used up: a 429 or 503 that is not about the project's own quota.
     Capacity,
     // --- service ---
-    /// 500: transient, unless it comes twice for the same request.
+    /// A 500. It is transient, unless it comes twice for the same request.
     ServerError,
-    /// A front end or proxy got nothing usable from behind it.
+    /// A front end or proxy got nothing usable from the server behind it.
     BadGateway,
-    /// 503 that does not speak of the model.
+    /// A 503 that does not mention the model.
     Unavailable,
     /// The service took too long and said so itself.
     DeadlineExceeded,
@@ -177,7 +179,7 @@ pub enum Kind {
     NotSent,
     /// The connection broke while the request or answer was on it.
     Reset,
-    /// A clock ran out. The total clock is this crate's own, and its fault is [`Fault::Local`].
+    /// A time-out. The fault of the total one is [`Fault::Local`], because it is this crate's own limit.
     Timeout(TimeoutKind),
     /// A stream that ended without a finish reason.
     StreamCut,
@@ -186,31 +188,31 @@ pub enum Kind {
     // --- local ---
     /// The circuit breaker is open.
     CircuitOpen,
-    /// The local limiter would have to wait too long.
+    /// The call would have to queue for longer than the rate limiter allows.
     RateLimited,
-    /// All keys that could take the call are out of quota, or have to be tried one at a time.
+    /// All keys that could take the call are out of quota, or on trial with one call at a time.
     KeysExhausted,
     /// All keys that could take the call are disabled.
     KeysDisabled,
-    /// The request body is over a local cap.
+    /// The request body is larger than a local cap.
     BodyTooLarge,
-    /// The request cannot be sent as it is: a bad header, no URI.
+    /// The request cannot be sent as it is, for example for a bad header or a missing URI.
     BadRequest,
     /// The caller's own request body failed while it was read.
     RequestBody,
 }
 
-/// What follows from a kind when nothing else is known.
+/// The consequences of a kind when nothing else is known.
 pub(super) struct Facts {
     pub(super) name: &'static str,
     pub(super) fault: Fault,
-    /// May the same key, a key of another project, another model help?
+    /// Whether the same key, a key of another project, or another model may help.
     pub(super) help: Help,
-    /// What to answer with where no status came over the wire.
+    /// The status to answer with where none came over the wire.
     pub(super) code: u16,
 }
 
-/// Who may still help.
+/// The alternatives that may still succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Help {
     pub(super) same_key: bool,
@@ -227,30 +229,30 @@ impl Help {
 }
 
 impl Kind {
-    /// The name in logs, metrics and answers, in snake case.
+    /// Returns the name in logs, metrics and answers, in snake case, such as `quota_day`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.facts().name
     }
 
-    /// Whose fault a failure of this kind is.
+    /// Returns the party at fault.
     #[must_use]
     pub const fn fault(self) -> Fault {
         self.facts().fault
     }
 
-    /// Whether a layer refused for now only: nothing was sent, and time helps.
+    /// Returns whether a layer refused the call only for now: nothing was sent, and waiting helps.
     pub(crate) const fn is_refused_for_now(self) -> bool {
         matches!(self, Self::CircuitOpen | Self::RateLimited | Self::KeysExhausted)
     }
 
-    /// The status to answer with where none came over the wire.
+    /// Returns the status to answer with where none came over the wire.
     #[must_use]
     pub fn status_code(self) -> StatusCode {
         StatusCode::from_u16(self.facts().code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The one table.
+    /// Looks the kind up in the table.
     pub(super) const fn facts(self) -> Facts {
         use Fault::*;
         const fn row(name: &'static str, fault: Fault, help: [bool; 3], code: u16) -> Facts {
