@@ -1,8 +1,8 @@
 //! Measures the cost of counting tokens: on this crate's own texts, on texts made to be slow, and for a whole request.
 //!
-//! `cargo bench -p benches --bench tokenizer` runs it all, with `-- --test` each once. Memory and the time of the first count are
-//! printed at the beginning, as they can be measured only once. `tests/tokenizer/README.md` compares the counter with other
-//! implementations, on documents of many kinds.
+//! `cargo bench -p benches --bench tokenizer` runs it all, with `-- --test` each once. Memory and the time of the first
+//! count are printed at the beginning, as they can be measured only once. `tests/tokenizer/README.md` compares the
+//! counter with other implementations, on documents of many kinds.
 
 use std::{hint::black_box, time::Duration};
 
@@ -131,7 +131,8 @@ fn requests(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Runs a whole call through `TokenPrecheckLayer` to a service that answers at once: the check of the body is nearly all of it.
+/// Runs a whole call through `TokenPrecheckLayer` to a service that answers at once: the check of the body is nearly
+/// all of it.
 fn checks(criterion: &mut Criterion) {
     let text = |text: &str, bytes: usize| {
         let text = text.repeat(bytes.div_ceil(text.len()));

@@ -1,11 +1,11 @@
 //! Removes API keys from text that comes from others.
 //!
-//! Upstream error bodies echo the caller's API key, up to three times in one body: in the message, in the metadata, and in
-//! the localized message. Relays add the whole URL, `?key=` included. A rule by field would miss the next place, so this
-//! module scans the bytes for everything that looks like a key, whatever surrounds it.
+//! Upstream error bodies echo the caller's API key, up to three times in one body: in the message, in the metadata, and
+//! in the localized message. Relays add the whole URL, `?key=` included. A rule by field would miss the next place, so
+//! this module scans the bytes for everything that looks like a key, whatever surrounds it.
 //!
-//! [`redact`] is for text that goes into messages and logs. [`Masker`] is for a body that passes in chunks; it keeps the
-//! length, so that `Content-Length` stays true.
+//! [`redact`] is for text that goes into messages and logs. [`Masker`] is for a body that passes in chunks; it keeps
+//! the length, so that `Content-Length` stays true.
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
@@ -23,9 +23,9 @@ struct Pattern {
     dots: bool,
 }
 
-/// The known shapes. API keys of Google Cloud are `AIza` and 35 characters; the minimum is lower, so that a key that was cut
-/// by a proxy or by the end of a body does not leak most of itself. `AQ.` begins the auth keys that AI Studio issues now,
-/// and `ya29.` OAuth access tokens; neither has a fixed length.
+/// The known shapes. API keys of Google Cloud are `AIza` and 35 characters; the minimum is lower, so that a key that
+/// was cut by a proxy or by the end of a body does not leak most of itself. `AQ.` begins the auth keys that AI Studio
+/// issues now, and `ya29.` OAuth access tokens; neither has a fixed length.
 static PATTERNS: [Pattern; 3] = [
     Pattern { prefix: b"AIza", min: 20, max: 35, dots: false },
     Pattern { prefix: b"AQ.", min: 20, max: usize::MAX, dots: true },
@@ -103,8 +103,8 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// A masker that overwrites keys with `*` in a body that comes in chunks. Wherever a key is cut, the output is the same as if
-/// it had come whole.
+/// A masker that overwrites keys with `*` in a body that comes in chunks. Wherever a key is cut, the output is the same
+/// as if it had come whole.
 ///
 /// It holds back at most [`Masker::MOST_HELD`] bytes: the beginning of a possible key.
 #[derive(Debug, Default)]

@@ -1,4 +1,5 @@
-//! Tests of the token counter against counts of Google's and Hugging Face's tokenizers, and of its bounds of time and memory.
+//! Tests of the token counter against counts of Google's and Hugging Face's tokenizers, and of its bounds of time and
+//! memory.
 //!
 //! `tests/tokenizer/README.md` says where the counts come from, and how to compare more.
 

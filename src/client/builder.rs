@@ -8,8 +8,8 @@ use hyper_util::{
 use super::{Client, STREAMS, connector, pool::ConnectionPool};
 use crate::context::ConfigError;
 
-/// The time for DNS, TCP and TLS together. It leaves room for three lost SYN packets, which are sent again after 1, 3 and 7 s
-/// (RFC 6298). Go's `http.DefaultTransport` gives as much to TLS alone.
+/// The time for DNS, TCP and TLS together. It leaves room for three lost SYN packets, which are sent again after 1, 3
+/// and 7 s (RFC 6298). Go's `http.DefaultTransport` gives as much to TLS alone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The interval of Google's own Go client (`ReadIdleTimeout` in google-api-go-client).
@@ -21,12 +21,12 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The default of hyper-util and of Go's `http.DefaultTransport`.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The default number of connections. 32 × 80 calls in flight are 2,560, or 15,000 calls a minute at 10 s a call: more than
-/// one project's quota.
+/// The default number of connections. 32 × 80 calls in flight are 2,560, or 15,000 calls a minute at 10 s a call: more
+/// than one project's quota.
 const CONNECTIONS: usize = 32;
 
-/// The most connections. Each has a pool of its own, which is made at once though empty; 80,000 calls in flight are more than
-/// one process serves.
+/// The most connections. Each has a pool of its own, which is made at once though empty; 80,000 calls in flight are
+/// more than one process serves.
 const MAX_CONNECTIONS: usize = 1_024;
 
 /// The builder of a [`Client`], from [`Client::builder`] or [`Client::vertex`].
@@ -59,11 +59,11 @@ impl ClientBuilder {
         }
     }
 
-    /// Sets the address of the upstream: `https://` or `http://`, a host, and optionally a port and a path that is put in
-    /// front of every request's own. Default: [`DEVELOPER_API`](super::DEVELOPER_API).
+    /// Sets the address of the upstream: `https://` or `http://`, a host, and optionally a port and a path that is put
+    /// in front of every request's own. Default: [`DEVELOPER_API`](super::DEVELOPER_API).
     ///
-    /// The scheme and host of a request are replaced. A request whose scheme and host are already those of the base URL keeps
-    /// its path.
+    /// The scheme and host of a request are replaced. A request whose scheme and host are already those of the base URL
+    /// keeps its path.
     pub fn base_url(mut self, url: impl ToString) -> Self {
         self.base_url = url.to_string();
         self
@@ -71,9 +71,9 @@ impl ClientBuilder {
 
     /// Sets the most HTTP/2 connections, from 1 to 1,024. Default: 32.
     ///
-    /// One more is opened when each has [`streams`](Self::streams) calls in flight. When all are open, calls go to the least
-    /// loaded one, and past the upstream's limit they queue there. It does not limit HTTP/1.1, which has a connection for
-    /// each call.
+    /// One more is opened when each has [`streams`](Self::streams) calls in flight. When all are open, calls go to the
+    /// least loaded one, and past the upstream's limit they queue there. It does not limit HTTP/1.1, which has a
+    /// connection for each call.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
@@ -86,42 +86,44 @@ impl ClientBuilder {
         self
     }
 
-    /// Limits the time to make a connection: DNS, TCP and TLS together. Default: 10 s, which has room for three lost SYN
-    /// packets.
+    /// Limits the time to make a connection: DNS, TCP and TLS together. Default: 10 s, which has room for three lost
+    /// SYN packets.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
         self
     }
 
-    /// Sets the silence after which an HTTP/2 connection is pinged, with calls in flight or without; `None` for no pings.
-    /// HTTP/1.1 connections have TCP's own keep-alive at the same interval. Default: 31 s, as in Google's Go client.
+    /// Sets the silence after which an HTTP/2 connection is pinged, with calls in flight or without; `None` for no
+    /// pings. HTTP/1.1 connections have TCP's own keep-alive at the same interval. Default: 31 s, as in Google's Go
+    /// client.
     pub fn keep_alive_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.keep_alive_interval = interval.into();
         self
     }
 
-    /// Limits the time of the answer to a ping; past it the connection is closed and its calls fail. Default: 15 s, as in Go.
+    /// Limits the time of the answer to a ping; past it the connection is closed and its calls fail. Default: 15 s, as
+    /// in Go.
     pub fn keep_alive_timeout(mut self, limit: Duration) -> Self {
         self.keep_alive_timeout = limit;
         self
     }
 
-    /// Sets for how long an unused connection stays open; `None` for as long as the upstream leaves it open. Default: 90 s,
-    /// as in hyper-util and Go.
+    /// Sets for how long an unused connection stays open; `None` for as long as the upstream leaves it open. Default:
+    /// 90 s, as in hyper-util and Go.
     pub fn pool_idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.pool_idle_timeout = limit.into();
         self
     }
 
-    /// Sets the most unused HTTP/1.1 connections that are kept for each 80 calls in flight at the peak. Default: all, until
-    /// [`pool_idle_timeout`](Self::pool_idle_timeout).
+    /// Sets the most unused HTTP/1.1 connections that are kept for each 80 calls in flight at the peak. Default: all,
+    /// until [`pool_idle_timeout`](Self::pool_idle_timeout).
     pub fn max_idle(mut self, connections: usize) -> Self {
         self.max_idle = connections;
         self
     }
 
-    /// Speaks HTTP/2 without negotiation, for an `http://` upstream that is known to speak it: a test server, a sidecar. Over
-    /// TLS, HTTP/2 is negotiated anyway. Default: off.
+    /// Speaks HTTP/2 without negotiation, for an `http://` upstream that is known to speak it: a test server, a
+    /// sidecar. Over TLS, HTTP/2 is negotiated anyway. Default: off.
     pub fn http2_prior_knowledge(mut self) -> Self {
         self.http2_prior_knowledge = true;
         self

@@ -1,4 +1,5 @@
-//! Makes connections: TCP without delay, TLS with Mozilla's roots, HTTP/2 where the upstream has it, all within a time limit.
+//! Makes connections: TCP without delay, TLS with Mozilla's roots, HTTP/2 where the upstream has it, all within a time
+//! limit.
 
 use std::{
     io,

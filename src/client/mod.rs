@@ -1,13 +1,13 @@
 //! A hyper client with TLS and HTTP/2, ready to be wrapped (feature `client`).
 //!
-//! Without it, hyper-util's client sends a request again on its own when a pooled connection turns out to be dead, so that
-//! attempts are miscounted. It waits for a connection without end. And it opens **one** HTTP/2 connection a host, so that
-//! the 101st call in flight queues unseen behind the upstream's limit of 100 streams, while its time-out runs.
+//! Without it, hyper-util's client sends a request again on its own when a pooled connection turns out to be dead, so
+//! that attempts are miscounted. It waits for a connection without end. And it opens **one** HTTP/2 connection a host,
+//! so that the 101st call in flight queues unseen behind the upstream's limit of 100 streams, while its time-out runs.
 //!
-//! This client turns hidden retries off, limits the time to connect, finds dead connections by pings, and gives a call to
-//! the first connection with fewer than [`STREAMS`] calls in flight, so that another one is opened before any call has to
-//! queue. Every request goes to one base URL (Google's Developer API, Vertex AI or a test server), whatever host the request
-//! was sent to, so that a relay can hand requests over as they came.
+//! This client turns hidden retries off, limits the time to connect, finds dead connections by pings, and gives a call
+//! to the first connection with fewer than [`STREAMS`] calls in flight, so that another one is opened before any call
+//! has to queue. Every request goes to one base URL (Google's Developer API, Vertex AI or a test server), whatever host
+//! the request was sent to, so that a relay can hand requests over as they came.
 //!
 //! It never resends a request, follows a redirect, adds credentials, decodes a body, or reads proxy settings from the
 //! environment.
@@ -15,8 +15,8 @@
 //! # When to use it
 //!
 //! Use it as the innermost service of a stack, unless the program has an HTTP client already: any service of `http`
-//! requests fits. hyper-util's client differs as said above. reqwest has one type of body of its own, and redirects, cookies,
-//! decompression and proxies, which this client leaves out.
+//! requests fits. hyper-util's client differs as said above. reqwest has one type of body of its own, and redirects,
+//! cookies, decompression and proxies, which this client leaves out.
 //!
 //! # Example
 //!
@@ -63,15 +63,16 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is always ready, because `call` chooses the connection. A call waits for others only where more than 100
-//! calls are in flight for each of [`connections`](ClientBuilder::connections).
+//! `poll_ready` is always ready, because `call` chooses the connection. A call waits for others only where more than
+//! 100 calls are in flight for each of [`connections`](ClientBuilder::connections).
 //!
 //! # Errors
 //!
-//! Calls fail with hyper-util's [`legacy::Error`](hyper_util::client::legacy::Error), with the errors of hyper, h2, rustls
-//! and the operating system in its `source()` chain. When the connect time-out runs out, `is_connect()` holds, and a
-//! [`std::io::Error`] of kind [`TimedOut`](std::io::ErrorKind::TimedOut) is below it. A pooled connection that was closed
-//! under a call is an error too: only the retry layer can count attempts, so it decides whether to send again.
+//! Calls fail with hyper-util's [`legacy::Error`](hyper_util::client::legacy::Error), with the errors of hyper, h2,
+//! rustls and the operating system in its `source()` chain. When the connect time-out runs out, `is_connect()` holds,
+//! and a [`std::io::Error`] of kind [`TimedOut`](std::io::ErrorKind::TimedOut) is below it. A pooled connection that
+//! was closed under a call is an error too: only the retry layer can count attempts, so it decides whether to send
+//! again.
 //!
 //! # Cancellation
 //!
@@ -97,8 +98,8 @@ pub const DEVELOPER_API: &str = "https://generativelanguage.googleapis.com";
 /// The default number of calls in flight on one connection before another one is used: 80.
 ///
 /// Google's front ends allow 100 concurrent streams a connection, which is also the least that RFC 9113 (section 6.5.2)
-/// recommends and the number that hyper assumes until told. A fifth is left free, because the server counts a stream that
-/// was reset until it learns of the reset.
+/// recommends and the number that hyper assumes until told. A fifth is left free, because the server counts a stream
+/// that was reset until it learns of the reset.
 pub const STREAMS: usize = 80;
 
 /// The body of a response: hyper's, whose call counts as in flight until the body ends or is dropped.

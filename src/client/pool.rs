@@ -43,7 +43,8 @@ impl<B> ConnectionPool<B> {
         iter::once(&self.first).chain(&self.more)
     }
 
-    /// Chooses the first connection with room, so that few calls need only one; where all are full, the least loaded one.
+    /// Chooses the first connection with room, so that few calls need only one; where all are full, the least loaded
+    /// one.
     pub(super) fn choose(&self) -> (&Connection<B>, InFlight) {
         let with_room =
             self.connections().find_map(|connection| Some((connection, connection.try_take(self.streams)?)));

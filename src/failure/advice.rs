@@ -1,7 +1,7 @@
 //! The troubleshooting guide: the meaning of each kind of failure, and the remedy, in one sentence each.
 //!
-//! Programs print these sentences beside a failure, and `docs/errors.md` has them as a table. They stand in one place, so
-//! that a kind is explained in the same words everywhere.
+//! Programs print these sentences beside a failure, and `docs/errors.md` has them as a table. They stand in one place,
+//! so that a kind is explained in the same words everywhere.
 
 use super::{Kind, TimeoutKind};
 

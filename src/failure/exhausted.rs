@@ -1,9 +1,9 @@
 //! The verdict on a 429: which quota it is about, and what follows.
 //!
-//! A 429 is the hardest answer to read. It stands for a minute's quota, a day's quota, a quota of zero, an unpaid bill, and
-//! a model that is full for everybody; and the wait that it suggests is right for the first only, because a day's quota
-//! says "retry in 5s" as well. The evidence, most telling first: the `quotaId`s, the words of the message, the reason, and
-//! last the wait itself.
+//! A 429 is the hardest answer to read. It stands for a minute's quota, a day's quota, a quota of zero, an unpaid bill,
+//! and a model that is full for everybody; and the wait that it suggests is right for the first only, because a day's
+//! quota says "retry in 5s" as well. The evidence, most telling first: the `quotaId`s, the words of the message, the
+//! reason, and last the wait itself.
 
 use std::time::Duration;
 
@@ -21,22 +21,22 @@ use crate::{
 /// Judges a refusal that is about quota, or looks like it.
 ///
 /// `wait` is the one that the body asks for, or else the header.
-pub(super) fn judge(said: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
-    if wording::billing(lower) || said.status().is_some_and(wording::billing) {
+pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
+    if wording::billing(lower) || error.status().is_some_and(wording::billing) {
         return Ruling::of(Kind::BillingRequired);
     }
-    if said.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
+    if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         return Ruling::of(Kind::Capacity);
     }
-    if said.violations().is_empty()
-        && said.reason() != Some("QUOTA_EXHAUSTED")
+    if error.violations().is_empty()
+        && error.reason() != Some("QUOTA_EXHAUSTED")
         && let Some(kind) = wording::capacity(lower)
     {
         return Ruling::of(kind);
     }
 
-    let names = QuotaWords::of(said, lower, wait);
-    let period = names.period(said);
+    let names = QuotaWords::of(error, lower, wait);
+    let period = names.period(error);
     let (kind, dimension) = match period {
         Period::Zero => (Kind::QuotaZero, None),
         Period::Day | Period::Long => (Kind::QuotaDay, Some(Dimension::RequestsPerDay)),
@@ -44,16 +44,16 @@ pub(super) fn judge(said: &Status, lower: &str, wait: Option<Duration>) -> Rulin
         Period::Minute => (Kind::QuotaMinute, Some(Dimension::RequestsPerMinute)),
         Period::Unknown => (Kind::QuotaUnknown, None),
     };
-    let winner = names.winner(said, period);
-    let per_model = names.per_model(said);
+    let winner = names.winner(error, period);
+    let per_model = names.per_model(error);
     let quota = Quota {
         dimension,
         limit: match period {
             Period::Zero => Some(0),
-            _ => winner.and_then(Violation::value).filter(|value| *value > 0).or(said.message_limit().value),
+            _ => winner.and_then(Violation::value).filter(|value| *value > 0).or(error.message_limit().value),
         },
         id: winner.and_then(Violation::quota_id).map(Into::into),
-        model: said.model().map(Into::into),
+        model: error.model().map(Into::into),
         per_model,
     };
 
@@ -64,8 +64,8 @@ pub(super) fn judge(said: &Status, lower: &str, wait: Option<Duration>) -> Rulin
         Period::Long => help.same_key = names.wait.is_some_and(|wait| wait <= SOON),
         _ => {}
     }
-    // The wait in a day's refusal belongs to a minute's quota, which is used up as well. Code Assist names its long quotas
-    // by the reason only, and its wait is true.
+    // The wait in a day's refusal belongs to a minute's quota, which is used up as well. Code Assist names its long
+    // quotas by the reason only, and its wait is true.
     let ignore_hint = matches!(period, Period::Zero | Period::Day);
     Ruling { kind, help, quota: Some(quota), ignore_hint }
 }
@@ -90,23 +90,23 @@ struct QuotaWords<'a> {
 }
 
 impl<'a> QuotaWords<'a> {
-    fn of(said: &Status, lower: &'a str, wait: Option<Duration>) -> Self {
+    fn of(error: &Status, lower: &'a str, wait: Option<Duration>) -> Self {
         let id = |v: &Violation| v.quota_id().or(v.quota_metric()).unwrap_or_default().to_ascii_lowercase();
-        Self { lower, ids: said.violations().iter().map(id).collect(), wait }
+        Self { lower, ids: error.violations().iter().map(id).collect(), wait }
     }
 
     /// Returns the period that the quota counts over.
-    fn period(&self, said: &Status) -> Period {
+    fn period(&self, error: &Status) -> Period {
         // Where the message states a limit, a missing `quotaValue` does not mean zero.
-        let stated = said.message_limit();
-        let left_out = stated.value.is_none() && said.violations().iter().any(|v| v.value() == Some(0));
+        let stated = error.message_limit();
+        let left_out = stated.value.is_none() && error.violations().iter().any(|v| v.value() == Some(0));
         // An older wording of a limit of zero: "Gemini 2.5 Pro Preview doesn't have a free quota tier."
         let no_tier = self.lower.contains("have a free quota tier");
         if stated.zero || left_out || no_tier {
             return Period::Zero;
         }
-        let code = said.status().unwrap_or_default();
-        let daily = matches!(said.legacy_reason(), Some("dailyLimitExceeded")) || code == "quota_exceeded";
+        let code = error.status().unwrap_or_default();
+        let daily = matches!(error.legacy_reason(), Some("dailyLimitExceeded")) || code == "quota_exceeded";
         if daily || self.ids.iter().any(|id| is_day(id)) || is_day(self.lower) {
             return Period::Day;
         }
@@ -118,8 +118,8 @@ impl<'a> QuotaWords<'a> {
             let tokens = tokens.iter().any(|name| self.lower.contains(name));
             return if tokens { Period::TokensMinute } else { Period::Minute };
         }
-        // Metrics without a period, in the message of a body whose details are gone: requests are counted by the minute and
-        // by the day, tokens by the minute (except for one id, which names the day).
+        // Metrics without a period, in the message of a body whose details are gone: requests are counted by the minute
+        // and by the day, tokens by the minute (except for one id, which names the day).
         let metrics = self.ids.iter().map(String::as_str).chain([self.lower]);
         let (mut tokens, mut requests) = (false, false);
         for metric in metrics {
@@ -130,10 +130,10 @@ impl<'a> QuotaWords<'a> {
             return Period::TokensMinute;
         }
         let long = self.wait.is_some_and(|wait| wait > SOON);
-        match said.reason() {
+        match error.reason() {
             Some("QUOTA_EXHAUSTED") => Period::Long,
             _ if long => Period::Long,
-            Some("RATE_LIMIT_EXCEEDED") if said.domain().is_some_and(|domain| domain.starts_with("cloudcode")) => {
+            Some("RATE_LIMIT_EXCEEDED") if error.domain().is_some_and(|domain| domain.starts_with("cloudcode")) => {
                 Period::Minute
             }
             // The Interactions API has this one name for a minute's and a second's quota.
@@ -143,7 +143,7 @@ impl<'a> QuotaWords<'a> {
     }
 
     /// Returns the violation that decided the period.
-    fn winner<'s>(&self, said: &'s Status, period: Period) -> Option<&'s Violation> {
+    fn winner<'s>(&self, error: &'s Status, period: Period) -> Option<&'s Violation> {
         let fits = |(violation, id): &(&Violation, &String)| match period {
             Period::Zero => violation.value() == Some(0),
             Period::Day => is_day(id),
@@ -151,15 +151,15 @@ impl<'a> QuotaWords<'a> {
             Period::Minute => is_minute(id),
             Period::Long | Period::Unknown => true,
         };
-        let mut pairs = said.violations().iter().zip(&self.ids);
+        let mut pairs = error.violations().iter().zip(&self.ids);
         pairs.clone().find(fits).or_else(|| pairs.next()).map(|(violation, _)| violation)
     }
 
     /// Returns whether every model has a quota of its own.
-    fn per_model(&self, said: &Status) -> bool {
+    fn per_model(&self, error: &Status) -> bool {
         let marks = ["permodel", "perbasemodel", "per_model", "per_base_model", "per model", "per base model"];
         let marked = |text: &str| marks.iter().any(|mark| text.contains(mark)) || names_model(text);
-        said.model().is_some()
+        error.model().is_some()
             || self.ids.iter().any(|id| marked(id))
             || marked(self.lower)
             || [", model:", "base model:", "on this model", "for this model"]

@@ -1,8 +1,8 @@
 //! The verdict on a response: from its status, headers and body to a failure.
 //!
-//! The body's own code goes first, then its status name, then the status that came over the wire: a relay answers 500 with
-//! a 429 inside, and the inner one is right. Within a status the reason goes first, then the words, then the usual meaning
-//! of the status.
+//! The body's own code goes first, then its status name, then the status that came over the wire: a relay answers 500
+//! with a 429 inside, and the inner one is right. Within a status the reason goes first, then the words, then the usual
+//! meaning of the status.
 
 use std::{
     sync::Arc,
@@ -16,39 +16,40 @@ use super::{
 };
 use crate::status::{Envelope, Status, canonical_code};
 
-/// The longest hint; longer ones are cut to it. A week is the longest period of any quota that was seen (Code Assist's: 161
-/// hours were left of one), so that a longer hint is a mistake or an attack.
+/// The longest hint; longer ones are cut to it. A week is the longest period of any quota that was seen (Code Assist's:
+/// 161 hours were left of one), so that a longer hint is a mistake or an attack.
 pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
 
-/// The size of Gemini's largest contexts, give or take how a refusal counts. A refusal that names a smaller limit is about
-/// this model's own.
+/// The size of Gemini's largest contexts, give or take how a refusal counts. A refusal that names a smaller limit is
+/// about this model's own.
 const LARGEST_CONTEXT: u64 = 1_000_000;
 
 /// Judges a response whose body is known. `wire` is `None` for an error inside a stream, whose 200 means nothing.
 pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    let said = Status::parse(body);
-    let code = code_of(wire, &said);
-    let lower = said.message().to_ascii_lowercase();
-    // "Please try again in 30 seconds" stands on every page of Google's front ends, whatever went wrong: it is no hint.
-    let said_so = said.retry_delay().filter(|_| said.envelope() != Envelope::Html);
-    let asked = said_so.or_else(|| retry_after(headers, now));
-    let ruling = rule(code, &said, &lower, asked.map(|hint| hint.delay()));
+    let error = Status::parse(body);
+    let code = code_of(wire, &error);
+    let lower = error.message().to_ascii_lowercase();
+    // "Please try again in 30 seconds" stands on every page of Google's front ends, whatever went wrong: it is not a
+    // hint.
+    let believable = error.retry_delay().filter(|_| error.envelope() != Envelope::Html);
+    let asked = believable.or_else(|| retry_after(headers, now));
+    let ruling = rule(code, &error, &lower, asked.map(|hint| hint.delay()));
 
     let mut failure = Failure::of_kind(ruling.kind, ruling.help);
     failure.status = wire.or_else(|| StatusCode::from_u16(code).ok());
-    failure.google_status = said.status().and_then(canonical_name);
+    failure.google_status = error.status().and_then(canonical_name);
     failure.hint = asked.filter(|_| !ruling.ignore_hint).map(clamped);
-    failure.message = match said.message() {
+    failure.message = match error.message() {
         "" => status_text(failure.status).into(),
         message => message.into(),
     };
-    let mut details = Details { quota: ruling.quota, reason: said.reason().map(Into::into), ..Details::default() };
+    let mut details = Details { quota: ruling.quota, reason: error.reason().map(Into::into), ..Details::default() };
     if ruling.kind == Kind::ContextTooLong {
         details.tokens = tokens::read(&lower);
         failure.help.other_model = details.tokens.limit.is_some_and(|limit| limit < LARGEST_CONTEXT);
     }
     failure.details = Some(Arc::new(details));
-    failure.flags = Flags { error_body: said.is_google(), ..Flags::default() };
+    failure.flags = Flags { error_body: error.is_google(), ..Flags::default() };
     failure
 }
 
@@ -86,12 +87,12 @@ fn status_text(status: Option<StatusCode>) -> String {
 }
 
 /// Returns the code to judge by.
-fn code_of(wire: Option<StatusCode>, said: &Status) -> u16 {
+fn code_of(wire: Option<StatusCode>, error: &Status) -> u16 {
     let wire = wire.map(|status| status.as_u16());
-    let named = said.status().and_then(canonical_code);
+    let named = error.status().and_then(canonical_code);
     // A code in a body that is not an error object ("code": 404 of a framework) is not better than the wire's.
-    let own = said.code().or(named).filter(|_| said.is_google() || wire.is_none_or(|code| code < 400));
-    own.or(wire.filter(|code| *code >= 300)).or_else(|| said.status().and_then(string_code)).or(wire).unwrap_or(500)
+    let own = error.code().or(named).filter(|_| error.is_google() || wire.is_none_or(|code| code < 400));
+    own.or(wire.filter(|code| *code >= 300)).or_else(|| error.status().and_then(string_code)).or(wire).unwrap_or(500)
 }
 
 /// Translates the string codes of the Interactions API and of OpenAI's shape, and Google's names in lower case.
@@ -111,43 +112,43 @@ fn string_code(name: &str) -> Option<u16> {
     })
 }
 
-fn rule(code: u16, said: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
+fn rule(code: u16, error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
     if wording::blocked(lower) {
         return Ruling::of(Kind::IpBlocked);
     }
     match code {
-        429 => exhausted::judge(said, lower, wait),
-        400..=498 if is_quota_in_disguise(said, lower) => exhausted::judge(said, lower, wait),
-        400..=498 => client(code, said, lower),
-        499..=599 => service(code, said, lower),
+        429 => exhausted::judge(error, lower, wait),
+        400..=498 if is_quota_in_disguise(error, lower) => exhausted::judge(error, lower, wait),
+        400..=498 => client(code, error, lower),
+        499..=599 => service(code, error, lower),
         _ => Ruling::of(by_code(code)),
     }
 }
 
 /// Returns whether a 4xx is about quota: Google's older services refuse it with a 403.
-fn is_quota_in_disguise(said: &Status, lower: &str) -> bool {
-    !said.violations().is_empty()
+fn is_quota_in_disguise(error: &Status, lower: &str) -> bool {
+    !error.violations().is_empty()
         || lower.starts_with("quota exceeded")
-        || said.legacy_reason().is_some_and(|reason| reason.ends_with("LimitExceeded") || reason == "quotaExceeded")
+        || error.legacy_reason().is_some_and(|reason| reason.ends_with("LimitExceeded") || reason == "quotaExceeded")
 }
 
 // === 4xx ===
 
-fn client(code: u16, said: &Status, lower: &str) -> Ruling {
+fn client(code: u16, error: &Status, lower: &str) -> Ruling {
     // A page of HTML may name a model, because the address does, but its server does not know models.
-    if code == 404 && said.envelope() == Envelope::Html {
+    if code == 404 && error.envelope() == Envelope::Html {
         return Ruling::of(Kind::PathNotFound);
     }
-    let by_name = || said.reason().or(said.legacy_reason()).or(said.status()).and_then(by_reason);
+    let by_name = || error.reason().or(error.legacy_reason()).or(error.status()).and_then(by_reason);
     if let Some(kind) = by_name().or_else(|| wording::client(code, lower)) {
         return Ruling::of(kind);
     }
-    let kind = match (code, said.envelope()) {
+    let kind = match (code, error.envelope()) {
         // The API answers in JSON. A page comes from a server in front of it, which does not know keys or models.
         (403, Envelope::Html) => Kind::IpBlocked,
-        (404, _) if names_no_route(said, lower) => Kind::PathNotFound,
+        (404, _) if names_no_route(error, lower) => Kind::PathNotFound,
         (404, Envelope::Interactions) => Kind::ResourceNotAccessible,
-        (409, _) if said.status() == Some("ABORTED") => Kind::ServerError,
+        (409, _) if error.status() == Some("ABORTED") => Kind::ServerError,
         _ => by_code(code),
     };
     let mut ruling = Ruling::of(kind);
@@ -155,13 +156,13 @@ fn client(code: u16, said: &Status, lower: &str) -> Ruling {
     ruling
 }
 
-/// Returns whether a 404 is about the path: a wrong base URL, or a misspelt method. Google says "Method not found."; routers
-/// have words of their own.
-fn names_no_route(said: &Status, lower: &str) -> bool {
+/// Returns whether a 404 is about the path: a wrong base URL, or a misspelt method. Google says "Method not found.";
+/// routers have words of their own.
+fn names_no_route(error: &Status, lower: &str) -> bool {
     let phrases =
         ["method not found", "page not found", "cannot post", "cannot get", "no route", "not found on this server"];
     // A router that says no more than "Not Found" does not know models.
-    let bare = !said.is_google() && !lower.is_empty() && !lower.contains("model");
+    let bare = !error.is_google() && !lower.is_empty() && !lower.contains("model");
     bare || phrases.iter().any(|phrase| lower.contains(phrase))
 }
 
@@ -189,17 +190,17 @@ fn by_reason(reason: &str) -> Option<Kind> {
 
 // === 5xx ===
 
-fn service(code: u16, said: &Status, lower: &str) -> Ruling {
+fn service(code: u16, error: &Status, lower: &str) -> Ruling {
     // The example of a 500 in Google's documentation is "Your input context is too long."
     let kind = if let Some(kind) = wording::too_long(lower) {
         kind
-    } else if said.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
+    } else if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         Kind::Capacity
     } else if let Some(kind) = wording::capacity(lower) {
         kind
-    } else if code == 503 && said.message().is_empty() {
+    } else if code == 503 && error.message().is_empty() {
         without_words(code)
-    } else if code != 499 && (said.status() == Some("DEADLINE_EXCEEDED") || wording::deadline(lower)) {
+    } else if code != 499 && (error.status() == Some("DEADLINE_EXCEEDED") || wording::deadline(lower)) {
         Kind::DeadlineExceeded
     } else {
         by_code(code)

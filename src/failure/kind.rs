@@ -2,8 +2,8 @@
 //!
 //! [`Fault`] is coarse, because each layer acts on one fault only. [`Kind`] is fine, because a person who reads a log
 //! wants to know which of the nine ways in which a key can be wrong this one is. One table here has what follows from a
-//! kind when nothing else is known: its fault, whether another key or model may help, and the status to answer with. So a
-//! new kind is one line, and no layer matches on kinds to find out what to do.
+//! kind when nothing else is known: its fault, whether another key or model may help, and the status to answer with. So
+//! a new kind is one line, and no layer matches on kinds to find out what to do.
 
 use std::fmt;
 
@@ -31,7 +31,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns the name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`, `local`.
+    /// Returns the name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`,
+    /// `local`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -164,7 +165,7 @@ pub enum Kind {
     BadGateway,
     /// A 503 that does not mention the model.
     Unavailable,
-    /// The service took too long and said so itself.
+    /// The service took too long, by its own account.
     DeadlineExceeded,
     /// The service cancelled the call (499).
     Cancelled,
@@ -221,7 +222,7 @@ pub(super) struct Help {
 }
 
 impl Help {
-    pub(super) const NOBODY: Self = Self::new(false, false, false);
+    pub(super) const NONE: Self = Self::new(false, false, false);
 
     pub(super) const fn new(same_key: bool, other_key: bool, other_model: bool) -> Self {
         Self { same_key, other_key, other_model }
@@ -259,7 +260,7 @@ impl Kind {
             Facts { name, fault, help: Help::new(help[0], help[1], help[2]), code }
         }
         // Same key, key of another project, another model.
-        const NOBODY: [bool; 3] = [false, false, false];
+        const NONE: [bool; 3] = [false, false, false];
         const OTHER_KEY: [bool; 3] = [false, true, false];
         const OTHER_MODEL: [bool; 3] = [false, false, true];
         const ELSEWHERE: [bool; 3] = [false, true, true];
@@ -267,19 +268,19 @@ impl Kind {
         const TIME_OR_MODEL: [bool; 3] = [true, false, true];
         const TIME: [bool; 3] = [true, false, false];
         match self {
-            Self::InvalidRequest => row("invalid_request", Caller, NOBODY, 400),
-            Self::ContextTooLong => row("context_too_long", Caller, NOBODY, 400),
+            Self::InvalidRequest => row("invalid_request", Caller, NONE, 400),
+            Self::ContextTooLong => row("context_too_long", Caller, NONE, 400),
             Self::LargerThanQuota => row("larger_than_quota", Caller, ELSEWHERE, 400),
-            Self::PayloadTooLarge => row("payload_too_large", Caller, NOBODY, 413),
+            Self::PayloadTooLarge => row("payload_too_large", Caller, NONE, 413),
             Self::ContentBlocked => row("content_blocked", Caller, OTHER_MODEL, 400),
             Self::ModelNotFound => row("model_not_found", Caller, OTHER_MODEL, 404),
-            Self::PathNotFound => row("path_not_found", Caller, NOBODY, 404),
+            Self::PathNotFound => row("path_not_found", Caller, NONE, 404),
             Self::ResourceNotAccessible => row("resource_not_accessible", Caller, OTHER_KEY, 403),
-            Self::LocationUnsupported => row("location_unsupported", Caller, NOBODY, 400),
-            Self::IpBlocked => row("ip_blocked", Caller, NOBODY, 403),
-            Self::AuthConflict => row("auth_conflict", Caller, NOBODY, 400),
+            Self::LocationUnsupported => row("location_unsupported", Caller, NONE, 400),
+            Self::IpBlocked => row("ip_blocked", Caller, NONE, 403),
+            Self::AuthConflict => row("auth_conflict", Caller, NONE, 400),
             Self::Unimplemented => row("unimplemented", Caller, OTHER_MODEL, 501),
-            Self::Conflict => row("conflict", Caller, NOBODY, 409),
+            Self::Conflict => row("conflict", Caller, NONE, 409),
             Self::OutputLimit => row("output_limit", Caller, OTHER_MODEL, 400),
             Self::AuthKeyInvalid => row("auth_key_invalid", Key, OTHER_KEY, 400),
             Self::AuthUnauthenticated => row("auth_unauthenticated", Key, OTHER_KEY, 401),
@@ -308,7 +309,7 @@ impl Kind {
             Self::Connect => row("connect", Transport, TIME, 503),
             Self::NotSent => row("not_sent", Transport, TIME, 503),
             Self::Reset => row("reset", Transport, TIME, 503),
-            Self::Timeout(TimeoutKind::Total) => row("total_deadline", Local, NOBODY, 504),
+            Self::Timeout(TimeoutKind::Total) => row("total_deadline", Local, NONE, 504),
             Self::Timeout(TimeoutKind::Attempt) => row("attempt_timeout", Transport, TIME_OR_MODEL, 504),
             Self::Timeout(TimeoutKind::FirstContent) => row("first_content_timeout", Transport, TIME_OR_MODEL, 504),
             Self::Timeout(TimeoutKind::Idle) => row("idle_timeout", Transport, TIME_OR_MODEL, 504),
@@ -317,10 +318,10 @@ impl Kind {
             Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),
             Self::RateLimited => row("rate_limited", Local, ELSEWHERE, 429),
             Self::KeysExhausted => row("keys_exhausted", Local, TIME_OR_MODEL, 429),
-            Self::KeysDisabled => row("keys_disabled", Local, NOBODY, 403),
-            Self::BodyTooLarge => row("body_too_large", Local, NOBODY, 413),
-            Self::BadRequest => row("bad_request", Local, NOBODY, 400),
-            Self::RequestBody => row("request_body", Local, NOBODY, 400),
+            Self::KeysDisabled => row("keys_disabled", Local, NONE, 403),
+            Self::BodyTooLarge => row("body_too_large", Local, NONE, 413),
+            Self::BadRequest => row("bad_request", Local, NONE, 400),
+            Self::RequestBody => row("request_body", Local, NONE, 400),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Failures: the party at fault, and what may help.
 //!
 //! One status has a dozen meanings: a 429 is a minute's quota that comes back in 26 seconds, a day's that comes back at
-//! midnight Pacific, a quota of zero that never does, an unpaid bill, or a model that is full for everybody. A client that
-//! reads only the status waits when waiting is useless, gives up when a second would do, disables good keys for a model's
-//! fault, and opens a circuit breaker on callers' mistakes. And if each layer reads by itself, each reads differently.
+//! midnight Pacific, a quota of zero that never does, an unpaid bill, or a model that is full for everybody. A client
+//! that reads only the status waits when waiting is useless, gives up when a second would do, disables good keys for a
+//! model's fault, and opens a circuit breaker on callers' mistakes. And if each layer reads by itself, each reads
+//! differently.
 //!
 //! So a failure is judged once, here, and [`Failure`] is all that any layer looks at. It answers four questions:
 //!
@@ -16,10 +17,10 @@
 //!
 //! # Files
 //!
-//! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about it.
-//! `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an English
-//! sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body was read by
-//! [`Status`](crate::status::Status) before.
+//! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
+//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an
+//! English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
+//! was read by [`Status`](crate::status::Status) before.
 
 mod advice;
 mod exhausted;
@@ -55,7 +56,8 @@ pub use crate::status::Hint;
 ///     quota::Dimension,
 /// };
 ///
-/// let body = br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current quota.",
+/// let body = br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current
+/// quota.",
 ///     "details": [{"violations": [{
 ///         "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
 ///         "quotaDimensions": {"model": "gemini-2.5-flash"},
@@ -104,8 +106,8 @@ impl Failure {
 
     /// Judges a response that is not a success.
     ///
-    /// A code in the body goes before the status, because relays answer 500 with a 429 inside. The wait is taken from the
-    /// body, or else from `Retry-After` (seconds, or a date).
+    /// A code in the body goes before the status, because relays answer 500 with a 429 inside. The wait is taken from
+    /// the body, or else from `Retry-After` (seconds, or a date).
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         judge::response(Some(status), headers, body, clock::wall())
     }
@@ -117,14 +119,14 @@ impl Failure {
 
     /// Judges an error inside a 200 stream by the error's own code.
     ///
-    /// `error` is the error, its event, or the stream so far. It is judged as if nothing of the stream had been forwarded;
-    /// after the commit, add [`into_after_commit`](Self::into_after_commit).
+    /// `error` is the error, its event, or the stream so far. It is judged as if nothing of the stream had been
+    /// forwarded; after the commit, add [`into_after_commit`](Self::into_after_commit).
     pub fn from_event(error: &[u8]) -> Self {
         judge::response(None, &HeaderMap::new(), error, clock::wall())
     }
 
-    /// Judges a transport error: one of hyper, hyper-util, h2 or `std::io`, or tokio's `Elapsed`, anywhere in the chain of
-    /// sources. An [`Error`](crate::Error) in the chain has been judged already: look for it first.
+    /// Judges a transport error: one of hyper, hyper-util, h2 or `std::io`, or tokio's `Elapsed`, anywhere in the chain
+    /// of sources. An [`Error`](crate::Error) in the chain has been judged already: look for it first.
     pub fn from_error(error: &(dyn StdError + 'static)) -> Self {
         let kind = transport::kind(error);
         let mut message = error.to_string();
@@ -198,11 +200,12 @@ impl Failure {
         self
     }
 
-    /// Marks a failure that came after bytes of the answer were forwarded: nothing may be sent again, so that nothing helps.
+    /// Marks a failure that came after bytes of the answer were forwarded: nothing may be sent again, so that nothing
+    /// helps.
     #[must_use]
     pub fn into_after_commit(mut self) -> Self {
         self.flags.after_commit = true;
-        self.help = Help::NOBODY;
+        self.help = Help::NONE;
         self
     }
 
@@ -223,14 +226,14 @@ impl Failure {
         self.kind
     }
 
-    /// Returns the status that came over the wire; of an event the one that it names, and of a local refusal the one that its
-    /// kind maps to.
+    /// Returns the status that came over the wire; of an event the one that it names, and of a local refusal the one
+    /// that its kind maps to.
     pub fn status(&self) -> Option<StatusCode> {
         self.status.or_else(|| (self.fault() == Fault::Local).then(|| self.kind.status_code()))
     }
 
-    /// Returns the status to answer with: the upstream's where it is an error, else the one that the kind maps to (time-outs
-    /// 504, no connection 503, empty answers 502).
+    /// Returns the status to answer with: the upstream's where it is an error, else the one that the kind maps to
+    /// (time-outs 504, no connection 503, empty answers 502).
     pub fn code(&self) -> StatusCode {
         self.status.filter(|status| status.as_u16() >= 400).unwrap_or_else(|| self.kind.status_code())
     }
@@ -269,8 +272,8 @@ impl Failure {
         self.help.other_model
     }
 
-    /// Returns whether the failure is a sign of the upstream's health: true for faults of the model, the transport and the
-    /// service, except for empty answers; false for callers, keys, quotas and local refusals.
+    /// Returns whether the failure is a sign of the upstream's health: true for faults of the model, the transport and
+    /// the service, except for empty answers; false for callers, keys, quotas and local refusals.
     pub fn counts_against_upstream(&self) -> bool {
         match self.fault() {
             Fault::Model | Fault::Transport => true,
@@ -289,7 +292,8 @@ impl Failure {
         self.details.as_ref()?.reason.as_deref()
     }
 
-    /// Returns the most input tokens that the model takes, where a refusal names it. It can be lower than the published limit.
+    /// Returns the most input tokens that the model takes, where a refusal names it. It can be lower than the published
+    /// limit.
     pub fn token_limit(&self) -> Option<u64> {
         self.details.as_ref()?.tokens.limit
     }
@@ -299,8 +303,8 @@ impl Failure {
         self.details.as_ref()?.tokens.count
     }
 
-    /// Returns whether it is proven that the upstream did not get the request, so that even a call that must not run twice
-    /// can be sent again.
+    /// Returns whether it is proven that the upstream did not get the request, so that even a call that must not run
+    /// twice can be sent again.
     pub fn never_sent(&self) -> bool {
         matches!(self.kind, Kind::Connect | Kind::NotSent)
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::quota::Dimension;
 
-/// The longest wait that is worth waiting for on the spot: 300 s, as in gemini-cli. A quota that comes back later is not a
-/// minute's.
+/// The longest wait that is worth waiting for on the spot: 300 s, as in gemini-cli. A quota that comes back later is
+/// not a minute's.
 pub(super) const SOON: Duration = Duration::from_secs(300);
 
 /// The quota that was used up, as far as the answer names it.

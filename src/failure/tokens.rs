@@ -1,7 +1,7 @@
 //! Reads the numbers in "The input token count (314175) exceeds the maximum number of tokens allowed (131072)."
 //!
-//! The limit that the upstream really serves can be lower than the published one, and this refusal is the only place that
-//! names it. Several wordings are known; the limit stands in brackets, bare at the end, or before the count.
+//! The limit that the upstream really serves can be lower than the published one, and this refusal is the only place
+//! that names it. Several wordings are known; the limit stands in brackets, bare at the end, or before the count.
 
 /// The words before the limit, most telling first.
 const BEFORE_LIMIT: [&str; 10] = [

@@ -1,9 +1,10 @@
 //! Judges transport errors: above all, whether the upstream can have got the request.
 //!
-//! That one bit decides whether a call that must not run twice may be sent again. A request counts as not sent only where
-//! the protocol proves it: no connection was made; the server refused the stream (RFC 9113, 8.7); the server's GOAWAY
-//! excluded it (h2 reports a remote GOAWAY only to the streams above the last one that the server will process); or hyper
-//! gives the request back because the pooled connection had closed before it was written. Everything else may have arrived.
+//! That one bit decides whether a call that must not run twice may be sent again. A request counts as not sent only
+//! where the protocol proves it: no connection was made; the server refused the stream (RFC 9113, 8.7); the server's
+//! GOAWAY excluded it (h2 reports a remote GOAWAY only to the streams above the last one that the server will process);
+//! or hyper gives the request back because the pooled connection had closed before it was written. Everything else may
+//! have arrived.
 
 use std::{error::Error as StdError, io};
 

@@ -160,8 +160,8 @@ static CLIENT: &[Phrases] = &[
     ),
 ];
 
-/// The wordings about the model or the content, for a 400, a 404 and their like. They do not hold for a 403, which mentions
-/// models and policies without being about them.
+/// The wordings about the model or the content, for a 400, a 404 and their like. They do not hold for a 403, which
+/// mentions models and policies without being about them.
 static MODEL_OR_CONTENT: &[Phrases] = &[
     (
         Kind::ContentBlocked,
@@ -296,8 +296,8 @@ fn any(ways: &[&[&str]], lower: &str) -> bool {
     ways.iter().any(|parts| parts.iter().all(|part| lower.contains(part)))
 }
 
-/// Returns the part of a message that is the upstream's own. After a colon or a quote it may repeat the request's words: a
-/// caller who asks for the MIME type "API key not valid" must not be believed.
+/// Returns the part of a message that is the upstream's own. After a colon or a quote it may repeat the request's
+/// words: a caller who asks for the MIME type "API key not valid" must not be believed.
 fn own_words(lower: &str) -> &str {
     lower.split([':', '"', '`', '/']).next().unwrap_or_default().split(" '").next().unwrap_or_default()
 }
@@ -311,8 +311,8 @@ pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
         // A 404 begins with the name in the request.
         _ => "",
     };
-    let said = |kind: Kind| if kind.fault() == Fault::Key { own } else { lower };
-    let in_order = CLIENT.iter().find(|(kind, ways)| any(ways, said(*kind))).map(|(kind, _)| *kind);
+    let part = |kind: Kind| if kind.fault() == Fault::Key { own } else { lower };
+    let in_order = CLIENT.iter().find(|(kind, ways)| any(ways, part(*kind))).map(|(kind, _)| *kind);
     let in_order = in_order.or_else(|| too_long(lower));
     match in_order {
         Some(kind) => Some(kind),
@@ -353,7 +353,8 @@ pub(super) fn model_bound(lower: &str) -> bool {
     any(MODEL_BOUND, lower) || (has(&LACKING) && (has(&MODEL_MENTIONS) || names_model(lower)))
 }
 
-/// Returns whether the text names a model: `gemini-2.5-pro`, `Gemini 2.5 Pro Requests`, `gemini_2_5_pro_requests`, `models/x`.
+/// Returns whether the text names a model: `gemini-2.5-pro`, `Gemini 2.5 Pro Requests`, `gemini_2_5_pro_requests`,
+/// `models/x`.
 pub(super) fn names_model(lower: &str) -> bool {
     let families = ["gemini", "gemma", "imagen", "veo", "claude"];
     lower.contains("models/")

@@ -55,9 +55,9 @@ impl Drop for Attending<'_> {
 impl ModelTable {
     /// Refreshes whenever a call names a model that the table does not know while the list is not fresh.
     ///
-    /// That call waits for the list, up to [`ask_timeout`](crate::TokenPrecheckLayer::ask_timeout). An upstream whose callers
-    /// make no mistakes is never asked. After a failure no call waits and nothing is asked for 30 s, then 1 min, 2 min, … up
-    /// to an hour.
+    /// That call waits for the list, up to [`ask_timeout`](crate::TokenPrecheckLayer::ask_timeout). An upstream whose
+    /// callers make no mistakes is never asked. After a failure no call waits and nothing is asked for 30 s, then 1
+    /// min, 2 min, … up to an hour.
     ///
     /// Spawn this future or [`refresh_every`](Self::refresh_every): the crate spawns nothing itself. The
     /// [snapshot](Self::snapshot) has the last error.
@@ -100,7 +100,8 @@ impl ModelTable {
 
     /// Asks for a list to judge `name` by, and returns the notification to wait for.
     ///
-    /// Returns `None` where no future stands ready to fetch it, the list in force is fresh, or no list could judge the name.
+    /// Returns `None` where no future stands ready to fetch it, the list in force is fresh, or no list could judge the
+    /// name.
     pub(crate) fn want_list(&self, name: &str) -> Option<OwnedNotified> {
         let demand = &self.shared.demand;
         let attended = || demand.attending.load(Ordering::Acquire) > 0;

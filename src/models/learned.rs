@@ -1,8 +1,8 @@
 //! Input limits that the upstream itself has named in refusals. A pure state machine, which is told the time.
 //!
-//! The limit that is really served can be lower than the published one, and changes without notice. The newest refusal that
-//! names it holds, whether the limit learnt before was lower or higher. And it is forgotten after a while, because the
-//! upstream does not say when it raises a limit.
+//! The limit that is really served can be lower than the published one, and changes without notice. The newest refusal
+//! that names it holds, whether the limit learnt before was lower or higher. And it is forgotten after a while, because
+//! the upstream does not say when it raises a limit.
 
 use std::{collections::HashMap, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Reads one page of `GET …/models`.
 //!
-//! A member that is missing or of another type than expected is unknown, and an entry without a readable name is left out.
-//! But where it is open whether the list is whole, the page cannot be read.
+//! A member that is missing or of another type than expected is unknown, and an entry without a readable name is left
+//! out. But where it is open whether the list is whole, the page cannot be read.
 
 use std::{borrow::Cow, fmt};
 

@@ -1,8 +1,8 @@
 //! The table of models: their names, their limits, and their methods.
 //!
-//! A name that is in no list is *unknown*, not wrong: models appear every few weeks, and the upstream serves some that no
-//! list names. A name is refused only by a list that was read from the upstream lately, and only if it looks like a typing
-//! error in one of the names on it.
+//! A name that is in no list is *unknown*, not wrong: models appear every few weeks, and the upstream serves some that
+//! no list names. A name is refused only by a list that was read from the upstream lately, and only if it looks like a
+//! typing error in one of the names on it.
 
 mod demand;
 mod learned;
@@ -43,8 +43,8 @@ const MAX_SET: usize = 1_024;
 /// It is a cheap handle: all clones are the same table. Reading holds a lock for one look into a map.
 ///
 /// Names are bare (`gemini-2.5-flash`) or behind `models/`, and are compared byte by byte: neither aliases nor version
-/// suffixes are resolved, because their limits may differ. The upstream's list holds for its own surface and for the key
-/// that asked: do not judge calls to Vertex by the Developer API's list.
+/// suffixes are resolved, because their limits may differ. The upstream's list holds for its own surface and for the
+/// key that asked: do not judge calls to Vertex by the Developer API's list.
 ///
 /// ```
 /// use tower_gemini::{call::Operation, models::{Model, ModelTable, ModelVerdict, Source}};
@@ -126,12 +126,12 @@ impl ModelTable {
     /// The time for which a list from the upstream is fresh by default: 24 h.
     pub const FRESH_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-    /// The time for which a learnt limit holds by default: 24 h. The upstream does not say when it raises a limit, so the old
-    /// one is tried again daily.
+    /// The time for which a learnt limit holds by default: 24 h. The upstream does not say when it raises a limit, so
+    /// the old one is tried again daily.
     pub const LEARNED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-    /// A good period for [`refresh_every`](Self::refresh_every): 6 h, so that three refreshes may fail before the list is
-    /// stale.
+    /// A good period for [`refresh_every`](Self::refresh_every): 6 h, so that three refreshes may fail before the list
+    /// is stale.
     pub const REFRESH_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
     /// Makes a table of the built-in list, with the default settings.
@@ -151,9 +151,9 @@ impl ModelTable {
 
     /// Judges a call of `operation` to this model.
     ///
-    /// It refuses ([`Missing`](ModelVerdict::Missing), [`MethodUnsupported`](ModelVerdict::MethodUnsupported)) only by a fresh
-    /// list or by a model that was set by hand. It costs as much as [`lookup`](Self::lookup) where the name is known, and else
-    /// a look at each known name. The name is not remembered.
+    /// It refuses ([`Missing`](ModelVerdict::Missing), [`MethodUnsupported`](ModelVerdict::MethodUnsupported)) only by
+    /// a fresh list or by a model that was set by hand. It costs as much as [`lookup`](Self::lookup) where the name is
+    /// known, and else a look at each known name. The name is not remembered.
     pub fn verdict(&self, name: &str, operation: Operation) -> ModelVerdict {
         let state = self.shared.state.read();
         if let Some(model) = state.get(name).cloned() {
@@ -177,18 +177,19 @@ impl ModelTable {
         if nearest.is_empty() { ModelVerdict::Unknown } else { ModelVerdict::Missing { nearest } }
     }
 
-    /// Returns the most input tokens that the upstream takes for this model: the listed limit, or a lower one that it has
-    /// named in a refusal. `None` where neither is known.
+    /// Returns the most input tokens that the upstream takes for this model: the listed limit, or a lower one that it
+    /// has named in a refusal. `None` where neither is known.
     pub fn effective_input_limit(&self, name: &str) -> Option<Limit> {
         self.shared.state.read().limit(bare(name), self.shared.settings.learned_for)
     }
 
     /// Remembers a limit that the upstream has named in a refusal, for as long as
-    /// [`learned_for`](ModelTableBuilder::learned_for) says. It replaces the limit that was learnt before for this model.
+    /// [`learned_for`](ModelTableBuilder::learned_for) says. It replaces the limit that was learnt before for this
+    /// model.
     ///
     /// A learnt limit above the listed one has no effect. Returns `false` where the number cannot be a limit (under 256
-    /// tokens), or the name cannot be a model's (empty, or over 128 bytes). Limits of 1,024 names are remembered; past that,
-    /// the oldest is forgotten.
+    /// tokens), or the name cannot be a model's (empty, or over 128 bytes). Limits of 1,024 names are remembered; past
+    /// that, the oldest is forgotten.
     pub fn learn_input_limit(&self, name: &str, tokens: u64) -> bool {
         let now = Instant::now();
         self.shared.state.write().learned.learn(bare(name), tokens, now, self.shared.settings.learned_for)
@@ -308,7 +309,8 @@ impl ModelTableBuilder {
         self
     }
 
-    /// Sets the path of the upstream's list, with a prefix if need be: `/relay/v1beta/models`. Default: `/v1beta/models`.
+    /// Sets the path of the upstream's list, with a prefix if need be: `/relay/v1beta/models`. Default:
+    /// `/v1beta/models`.
     pub fn list_path(mut self, path: PathAndQuery) -> Self {
         self.list_path = path;
         self

@@ -91,7 +91,8 @@ impl Model {
         self.output_limit
     }
 
-    /// Returns whether the input limit holds for input and output together, so that `maxOutputTokens` is a total budget.
+    /// Returns whether the input limit holds for input and output together, so that `maxOutputTokens` is a total
+    /// budget.
     ///
     /// The upstream's list does not say so: it is known for the models of the built-in list and for those set by hand.
     pub fn shares_limit(&self) -> bool {
@@ -119,8 +120,8 @@ impl Model {
 
     /// Returns the methods that the model has, if the upstream certainly refuses this operation for it.
     ///
-    /// Only generating and embedding are judged. Google's lists leave out more than they name: `batchEmbedContents` goes
-    /// with `embedContent`, `countTokens` is served where it is not listed, and `predict` has several meanings.
+    /// Only generating and embedding are judged. Google's lists leave out more than they name: `batchEmbedContents`
+    /// goes with `embedContent`, `countTokens` is served where it is not listed, and `predict` has several meanings.
     pub(super) fn refuses(&self, operation: Operation) -> Option<Methods> {
         let methods = self.methods.filter(|methods| !methods.is_empty())?;
         let serves = match operation {
@@ -166,7 +167,8 @@ const NAMES: [&str; 14] = [
 const OTHERS: u16 = 1 << 15;
 
 impl Methods {
-    /// Makes a set of these names. `streamGenerateContent` is taken for `generateContent`: Google lists only the latter.
+    /// Makes a set of these names. `streamGenerateContent` is taken for `generateContent`: Google lists only the
+    /// latter.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().fold(0, |bits, name| bits | bit(name)))
     }

@@ -1,8 +1,8 @@
 //! Decides whether an unknown name is a typing error, and finds the name that was meant.
 //!
-//! New models appear every few weeks, mostly as another number in an old name, and the upstream serves some that no list
-//! names. To refuse one of those would be far worse than to forward a name that the upstream then answers with 404. So a
-//! name counts as a typing error only where it is very unlikely to be anything else:
+//! New models appear every few weeks, mostly as another number in an old name, and the upstream serves some that no
+//! list names. To refuse one of those would be far worse than to forward a name that the upstream then answers with
+//! 404. So a name counts as a typing error only where it is very unlikely to be anything else:
 //!
 //! - it is at most two typing errors away from a known name that has the same digits in the same order: `gemini-2.5-flsh`,
 //!   `gemni-2.5-pr`, `gemini-25-flash`;
@@ -27,8 +27,8 @@ const MAX_OFFERED: usize = 3;
 /// The most typing errors in one name. Of names with two, 97 % still have one right answer.
 const MAX_DISTANCE: u8 = 2;
 
-/// Returns the known names that were probably meant, the nearest only, in alphabetical order. Empty where `name` may well be
-/// the name of a model.
+/// Returns the known names that were probably meant, the nearest only, in alphabetical order. Empty where `name` may
+/// well be the name of a model.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> Vec<Arc<str>> {
     if !is_judged(name) {
         return Vec::new();
@@ -102,8 +102,8 @@ fn letters(name: &str) -> impl Iterator<Item = u8> {
 /// The cells in each row of the table. Further from the diagonal every path costs too much.
 const BAND: usize = 2 * MAX_DISTANCE as usize + 1;
 
-/// Counts the bytes that were left out, added, mistaken, or swapped with their neighbour (optimal string alignment). Returns
-/// `None` for more than [`MAX_DISTANCE`]. It takes time in proportion to the shorter text, and no memory.
+/// Counts the bytes that were left out, added, mistaken, or swapped with their neighbour (optimal string alignment).
+/// Returns `None` for more than [`MAX_DISTANCE`]. It takes time in proportion to the shorter text, and no memory.
 fn distance(a: &[u8], b: &[u8]) -> Option<u8> {
     const K: usize = MAX_DISTANCE as usize;
     const FAR: u8 = MAX_DISTANCE + 1;

@@ -1,7 +1,7 @@
 //! Fetches the upstream's list of models.
 //!
-//! A list counts only when it was read to its end: half of one would make the other half's names look wrong. Everything is
-//! bounded, because the answer is not trusted.
+//! A list counts only when it was read to its end: half of one would make the other half's names look wrong. Everything
+//! is bounded, because the answer is not trusted.
 
 use std::{
     convert::Infallible,
@@ -41,16 +41,16 @@ pub(super) const FIRST_RETRY: Duration = Duration::from_secs(30);
 pub(super) const LAST_RETRY: Duration = Duration::from_secs(3_600);
 
 impl ModelTable {
-    /// Asks the upstream for its list (`GET /v1beta/models?pageSize=1000`, page by page), and replaces the one before: in one
-    /// step, and only if the whole list was good. Returns the number of models on it.
+    /// Asks the upstream for its list (`GET /v1beta/models?pageSize=1000`, page by page), and replaces the one before:
+    /// in one step, and only if the whole list was good. Returns the number of models on it.
     ///
     /// The service adds the credentials and the host. The list is fresh from the time of asking. Models that were
     /// [set by hand](Self::insert) and limits that were [learnt](Self::learn_input_limit) stay.
     ///
     /// # Errors
     ///
-    /// Fails where the service fails, or answers anything but 200 and a list of models: at least one, at most 2,048, on at
-    /// most 32 pages of 4 MiB together, within 60 s. The table stays as it was.
+    /// Fails where the service fails, or answers anything but 200 and a list of models: at least one, at most 2,048, on
+    /// at most 32 pages of 4 MiB together, within 60 s. The table stays as it was.
     ///
     /// # Cancellation
     ///
@@ -83,15 +83,16 @@ impl ModelTable {
         }
     }
 
-    /// Refreshes at once, and then again after each `every` (at least 30 s; [6 h](Self::REFRESH_EVERY) is a good choice).
+    /// Refreshes at once, and then again after each `every` (at least 30 s; [6 h](Self::REFRESH_EVERY) is a good
+    /// choice).
     ///
-    /// After a failure it tries again in 30 s, 1 min, 2 min, … up to an hour, but no later than after `every`. Spawn the
-    /// future: the crate spawns nothing itself. The [snapshot](Self::snapshot) has the last error.
+    /// After a failure it tries again in 30 s, 1 min, 2 min, … up to an hour, but no later than after `every`. Spawn
+    /// the future: the crate spawns nothing itself. The [snapshot](Self::snapshot) has the last error.
     ///
     /// # Cancellation
     ///
-    /// It can be dropped at any time: the table keeps its list. While it sleeps, it holds the table, but no readiness of the
-    /// service.
+    /// It can be dropped at any time: the table keeps its list. While it sleeps, it holds the table, but no readiness
+    /// of the service.
     pub fn refresh_every<S, B, R>(&self, service: S, every: Duration) -> impl Future<Output = Infallible> + use<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
@@ -168,7 +169,7 @@ fn request<B: Default>(path: &PathAndQuery, token: Option<&str>) -> Result<Reque
     request.map_err(RefreshError::upstream)
 }
 
-/// The whole body, if it is no longer than what is left.
+/// Reads the whole body, if it has at most `left` bytes, and takes them off.
 async fn read<R>(body: R, left: &mut usize) -> Result<Bytes, RefreshError>
 where
     R: Body,
@@ -181,7 +182,7 @@ where
     let (mut body, mut collected) = (pin!(body), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let data = frame.map_err(RefreshError::upstream)?.into_data().ok();
-        // What is empty counts too, or there might be no end of it.
+        // An empty frame counts too, or a body of such frames might never end.
         let length = data.as_ref().map_or(0, Buf::remaining).max(1);
         *left = left.checked_sub(length).ok_or_else(too_large)?;
         if let Some(data) = data {
@@ -237,7 +238,7 @@ impl RefreshError {
 impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            RefreshFault::Upstream => f.write_str("the list of models could not be asked for"),
+            RefreshFault::Upstream => f.write_str("the list of models could not be fetched"),
             RefreshFault::Status(status) => write!(f, "the list of models was answered with {status}"),
             RefreshFault::Unreadable(why) => write!(f, "the list of models cannot be read: {why}"),
             RefreshFault::Empty => f.write_str("there is no model on the list of models"),

@@ -12,7 +12,8 @@ use super::{Limit, Model, ModelTable};
 pub struct ModelTableReport {
     /// All known models, sorted by name.
     pub models: Vec<ModelReport>,
-    /// The limits that were learnt from refusals and still hold, in tokens, sorted by name. The models need not be known.
+    /// The limits that were learnt from refusals and still hold, in tokens, sorted by name. The models need not be
+    /// known.
     pub learned: Vec<(Box<str>, u64)>,
     /// The time since the upstream was asked for the list. `None` where it is still the built-in one.
     pub age: Option<Duration>,

@@ -201,7 +201,7 @@ async fn a_service_that_fails_is_an_error_without_its_key() {
     let error = table.refresh(failing).await.unwrap_err();
     assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("no way")));
     let report = table.snapshot().last_failure.unwrap();
-    assert!(report.contains("could not be asked for: no way to"), "{report}");
+    assert!(report.contains("could not be fetched: no way to"), "{report}");
     assert!(!report.contains("0123456789") && !format!("{error:?}").contains("0123456789"));
 }
 

@@ -1,8 +1,8 @@
 //! Reads the wait that an upstream asks for, in all the ways in which upstreams write it.
 //!
-//! Three places of one body may have it. The message has it to the nanosecond ("Please retry in 42.921954507s."), and so has
-//! Code Assist's metadata (`quotaResetDelay`), while the Developer API cuts `RetryInfo.retryDelay` to whole seconds. So a
-//! value with a fraction wins over one without, and the message wins among equals.
+//! Three places of one body may have it. The message has it to the nanosecond ("Please retry in 42.921954507s."), and
+//! so has Code Assist's metadata (`quotaResetDelay`), while the Developer API cuts `RetryInfo.retryDelay` to whole
+//! seconds. So a value with a fraction wins over one without, and the message wins among equals.
 
 use std::time::Duration;
 
@@ -55,12 +55,12 @@ fn hint(delay: Duration, exact: bool) -> Hint {
 
 /// Returns the most exact of the three.
 pub(super) fn best(message: Option<Hint>, reset: Option<Hint>, retry_info: Option<Hint>) -> Option<Hint> {
-    let said = [message, reset, retry_info];
-    said.into_iter().flatten().find(Hint::is_exact).or_else(|| said.into_iter().flatten().next())
+    let hints = [message, reset, retry_info];
+    hints.into_iter().flatten().find(Hint::is_exact).or_else(|| hints.into_iter().flatten().next())
 }
 
-/// Reads a protobuf Duration in JSON (`"37s"`), one in Go's form (`"1h2m3.5s"`, `"138.127757ms"`), a number of seconds, or
-/// `{"seconds": 37, "nanos": 5}`.
+/// Reads a protobuf Duration in JSON (`"37s"`), one in Go's form (`"1h2m3.5s"`, `"138.127757ms"`), a number of seconds,
+/// or `{"seconds": 37, "nanos": 5}`.
 pub(super) fn from_json(value: &Json) -> Option<Hint> {
     match value {
         // A text needs its unit: digits alone may be a longer number that was cut.
@@ -113,8 +113,8 @@ pub(super) fn from_message(lower: &str) -> Option<Hint> {
     })
 }
 
-/// Reads a duration of one or more numbers with units at the start of `text`. Returns the duration, whether it has parts
-/// below the second, and its length in bytes.
+/// Reads a duration of one or more numbers with units at the start of `text`. Returns the duration, whether it has
+/// parts below the second, and its length in bytes.
 fn leading(text: &str) -> Option<(Duration, bool, usize)> {
     let mut total = Duration::ZERO;
     let mut exact = false;

@@ -1,9 +1,9 @@
 //! A lenient reader of JSON, for bodies that are not well formed.
 //!
-//! An error body may be cut anywhere, nested absurdly, quoted in Python's way by a relay, or followed by rubbish. A strict
-//! parser refuses all of these, and the one number that mattered is lost. This reader takes what is there: it never fails,
-//! looks at each byte once, and keeps at most [`MOST_VALUES`] values and [`MOST_DEPTH`] levels. It remembers which objects
-//! were closed, because in a cut object an absent member means nothing.
+//! An error body may be cut anywhere, nested absurdly, quoted in Python's way by a relay, or followed by rubbish. A
+//! strict parser refuses all of these, and the one number that mattered is lost. This reader takes what is there: it
+//! never fails, looks at each byte once, and keeps at most [`MOST_VALUES`] values and [`MOST_DEPTH`] levels. It
+//! remembers which objects were closed, because in a cut object an absent member means nothing.
 
 /// The most levels; deeper containers are skipped. Real error bodies have seven.
 const MOST_DEPTH: usize = 24;

@@ -2,14 +2,14 @@
 //!
 //! The API wraps its errors in five envelopes, and the proxies in front of it add their own: an object, an array of one
 //! object, an object with a string for a code, an event of a stream, a page of HTML. Relays put one of these into the
-//! `message` of another, and cut the result. A client that reads such a body with a strict type for one shape gets nothing
-//! from the others, and takes a day's quota for a network fault.
+//! `message` of another, and cut the result. A client that reads such a body with a strict type for one shape gets
+//! nothing from the others, and takes a day's quota for a network fault.
 //!
-//! So there is one reader, and it is total: [`Status::parse`] takes any bytes and returns what it found. It reads at most
-//! [`MOST_READ`] bytes, each a bounded number of times, and keeps a bounded amount.
+//! So there is one reader, and it is total: [`Status::parse`] takes any bytes and returns what it found. It reads at
+//! most [`MOST_READ`] bytes, each a bounded number of times, and keeps a bounded amount.
 //!
-//! It judges nothing: the meaning of an error is the business of [`Failure`](crate::failure::Failure). And no text leaves
-//! this module before it was redacted and capped, because error bodies echo API keys.
+//! It judges nothing: the meaning of an error is the business of [`Failure`](crate::failure::Failure). And no text
+//! leaves this module before it was redacted and capped, because error bodies echo API keys.
 
 mod delay;
 mod json;
@@ -19,7 +19,8 @@ mod read;
 pub use self::delay::Hint;
 pub(crate) use self::read::canonical_code;
 
-/// The most bytes of a body that are read. Google's longest (a line for each of some hundred wrong fields) stay below it.
+/// The most bytes of a body that are read. Google's longest (a line for each of some hundred wrong fields) stay below
+/// it.
 pub const MOST_READ: usize = 64 * 1024;
 
 /// The content of an error body. Everything in it is redacted and capped.
@@ -124,7 +125,8 @@ impl Status {
         self.found
     }
 
-    /// Returns the numeric code of the body as an HTTP status. A `google.rpc` code (8 for RESOURCE_EXHAUSTED) is translated.
+    /// Returns the numeric code of the body as an HTTP status. A `google.rpc` code (8 for RESOURCE_EXHAUSTED) is
+    /// translated.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
         self.code
@@ -167,7 +169,8 @@ impl Status {
         &self.violations
     }
 
-    /// Returns the wait that the body asks for in the message, in `quotaResetDelay` or in RetryInfo: the most exact of them.
+    /// Returns the wait that the body asks for in the message, in `quotaResetDelay` or in RetryInfo: the most exact of
+    /// them.
     ///
     /// It is neither capped nor judged: a day's quota says "5s" too.
     #[must_use]
@@ -207,8 +210,8 @@ impl Violation {
         self.model.as_deref()
     }
 
-    /// Returns `quotaValue`. Google leaves out a zero, so that an absent value is `Some(0)`; `None` where the value is not a
-    /// number, or where the body was cut before it.
+    /// Returns `quotaValue`. Google leaves out a zero, so that an absent value is `Some(0)`; `None` where the value is
+    /// not a number, or where the body was cut before it.
     #[must_use]
     pub fn value(&self) -> Option<u64> {
         self.value

@@ -106,11 +106,12 @@ impl Status {
         }
     }
 
-    /// Takes `{"message": …}`, `{"detail": …}`, `{"errors": [{"message": …}]}` and their like, which are not the API's own.
+    /// Takes `{"message": …}`, `{"detail": …}`, `{"errors": [{"message": …}]}` and their like, which are not the API's
+    /// own.
     fn absorb_bare(&mut self, object: &JsonObject, wrapped: usize) {
         self.absorb_code(object);
-        let said = object.any(&["message", "msg", "detail", "errors", "error_description", "title"]);
-        match said {
+        let message = object.any(&["message", "msg", "detail", "errors", "error_description", "title"]);
+        match message {
             Some(Json::Text(text)) => self.absorb_message(text, wrapped),
             Some(list @ Json::Array(_)) => {
                 for element in list.elements() {
@@ -143,7 +144,8 @@ impl Status {
                     self.legacy_reason = value.elements().iter().find_map(reason).or(self.legacy_reason.take());
                 }
                 "message" | "status" | "code" => {}
-                // `error.error`, `error.upstreamResponse`, `error.metadata.raw`: a relay's names for the original error.
+                // `error.error`, `error.upstreamResponse`, `error.metadata.raw`: a relay's names for the original
+                // error.
                 _ => match value {
                     Json::Object(inner) if inner.get("error").is_some() => {
                         self.absorb_object(inner, wrapped);
@@ -161,8 +163,8 @@ impl Status {
         self.absorb_hints(error);
     }
 
-    /// Returns whether the error is Google's verdict on the request. Its message repeats the request, so that an error object
-    /// inside the message is the caller's own text.
+    /// Returns whether the error is Google's verdict on the request. Its message repeats the request, so that an error
+    /// object inside the message is the caller's own text.
     fn is_about_the_request(&self) -> bool {
         let status = self.status.as_deref();
         matches!(self.code, Some(400 | 404))
@@ -238,8 +240,8 @@ impl Status {
         self.absorb_errors(&Json::read(data.trim()), MOST_WRAPPED)
     }
 
-    /// Takes `details`: an array in any order, or one object, or JSON in a string. The type of a detail follows from the names
-    /// of its members, because `@type` may be missing or wrong.
+    /// Takes `details`: an array in any order, or one object, or JSON in a string. The type of a detail follows from
+    /// the names of its members, because `@type` may be missing or wrong.
     fn absorb_details(&mut self, details: &Json) {
         if let Json::Text(text) = details {
             if text.trim_start().starts_with(['[', '{']) {

@@ -4,8 +4,8 @@ use std::fmt;
 
 /// Counts the tokens of requests, exactly or within bounds.
 ///
-/// It is used only where the number of bytes alone decides nothing. Requests with more than 64 KiB of text in all are counted
-/// on tokio's blocking threads.
+/// It is used only where the number of bytes alone decides nothing. Requests with more than 64 KiB of text in all are
+/// counted on tokio's blocking threads.
 ///
 /// ```
 /// use tower_gemini::{TokenPrecheckLayer, tokenizer::{Count, CountTokens, TextCounter}};
@@ -85,8 +85,8 @@ impl Count {
         self.at_least == self.at_most
     }
 
-    /// Returns the bounds that follow from a text's length alone, for the vocabulary of Gemini and Gemma: none of its pieces
-    /// is longer than 48 bytes or 31 characters, and none is shorter than a byte.
+    /// Returns the bounds that follow from a text's length alone, for the vocabulary of Gemini and Gemma: none of its
+    /// pieces is longer than 48 bytes or 31 characters, and none is shorter than a byte.
     pub fn by_length(text: &str) -> Self {
         Self { at_least: (text.len() as u64).div_ceil(48), at_most: text.len() as u64 }
     }

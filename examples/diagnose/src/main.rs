@@ -1,5 +1,5 @@
-//! Shows the crate's judgement of errors: the troubleshooting guide as a program. It says what a response means, whose fault it
-//! is, what to do, and how long to wait.
+//! Shows the crate's judgement of errors: the troubleshooting guide as a program. It says what a response means, whose
+//! fault it is, what to do, and how long to wait.
 //!
 //! ```text
 //! curl -s -w '%{http_code}' … | diagnose --status 429 --header 'Retry-After: 7' < body

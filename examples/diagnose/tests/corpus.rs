@@ -1,8 +1,8 @@
 //! Tests of the crate's judgement against real error responses.
 //!
-//! `TOWER_GEMINI_CORPUS=path/to/errors.jsonl cargo test -p diagnose --test corpus -- --nocapture` reads a file of real responses with
-//! the expected verdicts, one JSON object a line, and prints every field that differs. Without the variable it does nothing:
-//! the crate's own fixtures stand beside the judge, in `src/failure/tests.rs`.
+//! `TOWER_GEMINI_CORPUS=path/to/errors.jsonl cargo test -p diagnose --test corpus -- --nocapture` reads a file of real
+//! responses with the expected verdicts, one JSON object a line, and prints every field that differs. Without the
+//! variable it does nothing: the crate's own fixtures stand beside the judge, in `src/failure/tests.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 

@@ -107,8 +107,8 @@ static SPARE: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 /// The most that is left, at 0.8 MB each. More counters run at once only on as many cores.
 const MOST_SPARE: usize = 4;
 
-/// The memory that is kept between texts: the memo of words, and the buffers of the merger. The default is empty, and takes
-/// the place of scratch memory that was given away.
+/// The memory that is kept between texts: the memo of words, and the buffers of the merger. The default is empty, and
+/// takes the place of scratch memory that was given away.
 #[derive(Debug, Default)]
 struct Scratch {
     memo: Memo,
@@ -273,8 +273,8 @@ impl Scan {
         }
     }
 
-    /// Adds several spaces in a row: as many whole pieces of them as fit, while a single one left over opens the next stretch.
-    /// Returns the offset at which to go on, and the one at which that stretch begins.
+    /// Adds several spaces in a row: as many whole pieces of them as fit, while a single one left over opens the next
+    /// stretch. Returns the offset at which to go on, and the one at which that stretch begins.
     fn run(&mut self, bytes: &[u8], at: usize, (count, length): (u64, usize)) -> (usize, usize) {
         let end = at + length;
         self.count.add(count / RUN);

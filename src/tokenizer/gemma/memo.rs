@@ -1,8 +1,8 @@
 //! A memo of the counts of stretches, because words recur.
 //!
-//! It has two tables of a fixed size, for stretches of up to 15 and of up to 31 bytes. A slot holds the bytes themselves, so
-//! that a count is never another stretch's, and a newer stretch replaces the older one. An attacker cannot make it grow, and
-//! one who makes it forget costs the next text a few merges.
+//! It has two tables of a fixed size, for stretches of up to 15 and of up to 31 bytes. A slot holds the bytes
+//! themselves, so that a count is never another stretch's, and a newer stretch replaces the older one. An attacker
+//! cannot make it grow, and one who makes it forget costs the next text a few merges.
 
 /// The longest stretch that is remembered, in bytes.
 const LONGEST: usize = 31;
@@ -17,8 +17,8 @@ pub(super) struct Memo {
     long: Box<[Long]>,
 }
 
-/// A stretch of up to 15 bytes padded with zeros, with its count in the last byte. No stretch of several characters contains
-/// a zero, so that its length is not needed.
+/// A stretch of up to 15 bytes padded with zeros, with its count in the last byte. No stretch of several characters
+/// contains a zero, so that its length is not needed.
 type Short = [u64; 2];
 /// A stretch of up to 31 bytes, in the same form.
 type Long = [u64; 4];
@@ -38,7 +38,8 @@ impl Memo {
         Self { short: vec![[0; 2]; 1 << SHORT_BITS].into(), long: vec![[0; 4]; 1 << LONG_BITS].into() }
     }
 
-    /// Makes a key of `bytes[..length]`, if it is not too long to be remembered. The bytes after it only make the copy cheap.
+    /// Makes a key of `bytes[..length]`, if it is not too long to be remembered. The bytes after it only make the copy
+    /// cheap.
     #[inline]
     pub(super) fn key(bytes: &[u8], length: usize) -> Option<MemoKey> {
         if length < 16 {

@@ -1,8 +1,8 @@
 //! Merges a stretch of characters, and counts the pieces that are left.
 //!
 //! Of all neighbours that can merge, those of the lowest rank do, the leftmost first, until none are left. Up to
-//! [`Merger::SHORT`] characters, the lowest is searched anew each time, and the pieces behind a merge move up. For longer
-//! stretches a merge leaves a gap, and the lowest rank of each [`BLOCK`] is kept.
+//! [`Merger::SHORT`] characters, the lowest is searched anew each time, and the pieces behind a merge move up. For
+//! longer stretches a merge leaves a gap, and the lowest rank of each [`BLOCK`] is kept.
 
 use super::vocabulary::{NONE, Piece, Vocabulary};
 

@@ -27,15 +27,16 @@ impl Tokenizer {
         Self { special: Special::Gemma3 }
     }
 
-    /// Returns Gemma 4's vocabulary: for `gemini-3.1-pro-preview`, `gemini-3.1-flash-lite`, `gemini-3.5-flash`, and presumably
-    /// for later models.
+    /// Returns Gemma 4's vocabulary: for `gemini-3.1-pro-preview`, `gemini-3.1-flash-lite`, `gemini-3.5-flash`, and
+    /// presumably for later models.
     pub const fn gemma4() -> Self {
         Self { special: Special::Gemma4 }
     }
 
     /// Returns the vocabulary of a model, and whether Google's SDK confirms it. The name may have `models/` in front.
     ///
-    /// A model that Google's SDK does not know, such as every new one, has the vocabulary of its family, or else the newest.
+    /// A model that Google's SDK does not know, such as every new one, has the vocabulary of its family, or else the
+    /// newest.
     pub fn for_model(model: &str) -> (Self, Exactness) {
         model::for_model(model)
     }
@@ -57,9 +58,9 @@ impl Tokenizer {
         Counter::new(self.special)
     }
 
-    /// Counts the texts of a request's body, each by itself: of `generateContent` and its like, and of `countTokens` in both
-    /// its forms. Media, and the tokens that the upstream adds for each turn, are not counted. Returns `None` for a body that
-    /// is not JSON.
+    /// Counts the texts of a request's body, each by itself: of `generateContent` and its like, and of `countTokens` in
+    /// both its forms. Media, and the tokens that the upstream adds for each turn, are not counted. Returns `None` for
+    /// a body that is not JSON.
     pub fn count_request(self, body: &[u8]) -> Option<Count> {
         let mut counter = self.counter();
         match scan::scan(body, &mut counter) {
@@ -74,10 +75,11 @@ impl Tokenizer {
     }
 }
 
-/// The counter of [`TokenPrecheckLayer`](crate::TokenPrecheckLayer), which counts each model's requests by its own vocabulary.
+/// The counter of [`TokenPrecheckLayer`](crate::TokenPrecheckLayer), which counts each model's requests by its own
+/// vocabulary.
 ///
-/// Where a model's vocabulary is only presumed, the count may be off by the difference between the known vocabularies: 9 %
-/// where a text is full of tags.
+/// Where a model's vocabulary is only presumed, the count may be off by the difference between the known vocabularies:
+/// 9 % where a text is full of tags.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByModel;
 

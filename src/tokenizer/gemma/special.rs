@@ -13,8 +13,8 @@ pub(super) enum Special {
 const LONGEST: usize = 16;
 
 impl Special {
-    /// Returns the length of the special piece that `bytes` begins with, if any. All but one are in angle brackets, and none
-    /// has another bracket inside.
+    /// Returns the length of the special piece that `bytes` begins with, if any. All but one are in angle brackets, and
+    /// none has another bracket inside.
     #[inline]
     pub(super) fn length(self, bytes: &[u8]) -> Option<usize> {
         match bytes.first()? {

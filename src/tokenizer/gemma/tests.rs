@@ -8,8 +8,8 @@ use super::{
     vocabulary::{NONE, Piece, SPACE_SIGN, halves_for_tests, vocabulary},
 };
 
-/// The plain model of the counter, without cuts, memo or pairs. Pieces are strings; neighbours merge if together they are a
-/// piece, the lowest rank first, then the leftmost. Special pieces are taken before.
+/// The plain model of the counter, without cuts, memo or pairs. Pieces are strings; neighbours merge if together they
+/// are a piece, the lowest rank first, then the leftmost. Special pieces are taken before.
 struct Model {
     ranks: HashMap<String, usize>,
     characters: HashMap<char, ()>,

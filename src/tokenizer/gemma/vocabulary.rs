@@ -1,8 +1,8 @@
-//! The tables of Gemma's vocabulary: the pieces of characters, the merges of two pieces, and the pairs of characters that
-//! never stand together inside a piece.
+//! The tables of Gemma's vocabulary: the pieces of characters, the merges of two pieces, and the pairs of characters
+//! that never stand together inside a piece.
 //!
-//! Pieces are numbered for this purpose: first the characters, then the merged pieces, in the order of merging. So a piece's
-//! number is its rank, and of two merges the one with the lower number comes first.
+//! Pieces are numbered for this purpose: first the characters, then the merged pieces, in the order of merging. So a
+//! piece's number is its rank, and of two merges the one with the lower number comes first.
 
 use std::sync::LazyLock;
 
@@ -119,7 +119,8 @@ impl Vocabulary {
         self.joined_ascii[usize::from(before & 0x7f)] >> (after & 0x7f) & 1 != 0
     }
 
-    /// Returns whether some piece may have these two characters side by side. It is rarely true of a pair that none has.
+    /// Returns whether some piece may have these two characters side by side. It is rarely true of a pair that none
+    /// has.
     #[inline]
     pub(super) fn may_join(&self, before: u32, after: u32) -> bool {
         self.joined.may_contain(before, after)
@@ -188,12 +189,13 @@ impl Characters {
     }
 }
 
-/// The merges: a hash table with open addressing, less than half full. A slot has both pieces and their result in 54 bits, or
-/// zero.
+/// The merges: a hash table with open addressing, less than half full. A slot has both pieces and their result in 54
+/// bits, or zero.
 #[derive(Debug)]
 struct Pairs {
     slots: Box<[u64]>,
-    /// A bit for each pair by another part of its hash. Most look-ups end here, in a cache that is too small for the slots.
+    /// A bit for each pair by another part of its hash. Most look-ups end here, in a cache that is too small for the
+    /// slots.
     filter: Box<[u64]>,
 }
 
