@@ -19,7 +19,7 @@ struct Pattern {
     min: usize,
     /// The most characters after the prefix that belong to a key.
     max: usize,
-    /// Whether dots belong to it.
+    /// True where dots belong to a key.
     dots: bool,
 }
 

@@ -97,7 +97,7 @@ impl<'a> QuotaWords<'a> {
 
     /// Returns the period that the quota counts over.
     fn period(&self, error: &Status) -> Period {
-        // Where the message states a limit, a missing `quotaValue` does not mean zero.
+        // A missing `quotaValue` does not mean zero where the message states a limit.
         let stated = error.message_limit();
         let left_out = stated.value.is_none() && error.violations().iter().any(|v| v.value() == Some(0));
         // An older wording of a limit of zero: "Gemini 2.5 Pro Preview doesn't have a free quota tier."

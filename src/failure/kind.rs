@@ -207,7 +207,7 @@ pub enum Kind {
 pub(super) struct Facts {
     pub(super) name: &'static str,
     pub(super) fault: Fault,
-    /// Whether the same key, a key of another project, or another model may help.
+    /// The alternatives that may help: the same key, a key of another project, another model.
     pub(super) help: Help,
     /// The status to answer with where none came over the wire.
     pub(super) code: u16,

@@ -9,6 +9,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 use super::nearest::MAX_NAME;
+use crate::bounded::make_room;
 
 /// The most names whose limit is remembered. Past that, the oldest makes room.
 pub(super) const MAX_LEARNED: usize = 1_024;
@@ -38,9 +39,7 @@ impl Learned {
             *known = learned;
             return true;
         }
-        if self.limits.len() >= MAX_LEARNED {
-            self.make_room(now, lasts);
-        }
+        make_room(&mut self.limits, MAX_LEARNED, |learned| learned.holds(now, lasts), |learned| learned.at);
         self.limits.insert(name.into(), learned);
         true
     }
@@ -55,14 +54,6 @@ impl Learned {
     pub(super) fn iter(&self, now: Instant, lasts: Duration) -> impl Iterator<Item = (&str, u64)> {
         let holding = self.limits.iter().filter(move |(_, learned)| learned.holds(now, lasts));
         holding.map(|(name, learned)| (&**name, learned.limit))
-    }
-
-    fn make_room(&mut self, now: Instant, lasts: Duration) {
-        self.limits.retain(|_, learned| learned.holds(now, lasts));
-        if self.limits.len() >= MAX_LEARNED {
-            let oldest = self.limits.iter().min_by_key(|(_, learned)| learned.at).map(|(name, _)| name.clone());
-            oldest.and_then(|name| self.limits.remove(&name));
-        }
     }
 }
 

@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header, uri::PathAndQuery};
 use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
@@ -23,7 +22,11 @@ use super::{
     Model, ModelTable,
     list::{self, MAX_MODELS},
 };
-use crate::{context::BoxError, redact::redact};
+use crate::{
+    body::{CappedRead, Extent},
+    context::BoxError,
+    redact::redact,
+};
 
 /// The most pages of one list. Google puts all its models on one.
 const MAX_PAGES: usize = 32;
@@ -179,17 +182,14 @@ where
     if body.size_hint().lower() > *left as u64 {
         return Err(too_large());
     }
-    let (mut body, mut collected) = (pin!(body), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        let data = frame.map_err(RefreshError::upstream)?.into_data().ok();
-        // An empty frame counts too, or a body of such frames might never end.
-        let length = data.as_ref().map_or(0, Buf::remaining).max(1);
-        *left = left.checked_sub(length).ok_or_else(too_large)?;
-        if let Some(data) = data {
-            collected.put(data);
+    let (mut body, mut read) = (pin!(body), CappedRead::new(*left));
+    match poll_fn(|cx| read.poll(cx, body.as_mut())).await.map_err(RefreshError::upstream)? {
+        Extent::Whole => {
+            *left = read.left();
+            Ok(read.into_bytes())
         }
+        Extent::Beginning => Err(too_large()),
     }
-    Ok(collected.freeze())
 }
 
 /// The error of a [refresh](ModelTable::refresh), which has changed nothing.

@@ -17,7 +17,7 @@ pub struct ModelTableReport {
     pub learned: Vec<(Box<str>, u64)>,
     /// The time since the upstream was asked for the list. `None` where it is still the built-in one.
     pub age: Option<Duration>,
-    /// Whether names can be refused by the list.
+    /// True where names can be refused by the list.
     pub is_fresh: bool,
     /// The number of refreshes that have failed since the last good one.
     pub failures: u32,

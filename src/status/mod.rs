@@ -27,7 +27,7 @@ pub const MOST_READ: usize = 64 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     envelope: Envelope,
-    /// Whether an error object was found, not only text.
+    /// True where an error object was found, not only text.
     found: bool,
     code: Option<u16>,
     status: Option<String>,
@@ -76,7 +76,7 @@ pub struct Violation {
 /// The limits in a message: "…, limit: 20, model: gemini-2.5-flash".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MessageLimit {
-    /// Whether one of them is 0.
+    /// True where one of them is 0.
     pub(crate) zero: bool,
     /// The first that is not 0.
     pub(crate) value: Option<u64>,

@@ -78,7 +78,7 @@ impl Tokenizer {
 /// The counter of [`TokenPrecheckLayer`](crate::TokenPrecheckLayer), which counts each model's requests by its own
 /// vocabulary.
 ///
-/// Where a model's vocabulary is only presumed, the count may be off by the difference between the known vocabularies:
+/// The count of a model whose vocabulary is only presumed may be off by the difference between the known vocabularies:
 /// 9 % where a text is full of tags.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByModel;
