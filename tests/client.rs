@@ -324,8 +324,8 @@ async fn a_pooled_connection_that_was_closed_surfaces_as_an_error_and_is_not_ret
 #[test]
 fn what_cannot_work_is_refused_when_it_is_built() {
     let built = |builder: ClientBuilder| builder.build::<Full<Bytes>>().map(|_| ()).unwrap_err().to_string();
-    assert!(built(Client::builder().base_url("generativelanguage")).contains("no base URL"));
-    assert!(built(Client::vertex("not a region")).contains("no base URL"));
+    assert!(built(Client::builder().base_url("generativelanguage")).contains("not a base URL"));
+    assert!(built(Client::vertex("not a region")).contains("not a base URL"));
     assert!(built(Client::builder().connections(0)).contains("from 1 to 1024"));
     assert!(built(Client::builder().connections(usize::MAX)).contains("from 1 to 1024"));
     assert!(built(Client::builder().streams(0)).contains("at least 1"));
