@@ -4,14 +4,14 @@
 //! list names. To refuse one of those would be far worse than to forward a name that the upstream then answers with
 //! 404. So a name counts as a typing error only where it is very unlikely to be anything else:
 //!
-//! - it is at most two typing errors away from a known name that has the same digits in the same order: `gemini-2.5-flsh`,
-//!   `gemni-2.5-pr`, `gemini-25-flash`;
-//! - it is long enough for them: one error needs a name of four characters (`aqb` is not a misspelt `aqa`), two need eight
-//!   in the words that differ (`gemini-4-argon` is not a misspelt `gemini-4-carbon`);
+//! - it is at most two typing errors away from a known name that has the same digits in the same order:
+//!   `gemini-2.5-flsh`, `gemni-2.5-pr`, `gemini-25-flash`;
+//! - it is long enough for them: one error needs a name of four characters (`aqb` is not a misspelt `aqa`), two need
+//!   eight in the words that differ (`gemini-4-argon` is not a misspelt `gemini-4-carbon`);
 //! - it does not have the letters of known names with digits that none of them has (`gemini-3.9-flash`,
 //!   `gemini-2.0-flash-002`): that is another version;
-//! - it is not a near name with something behind it after a `-`, `@`, `.` or `:` (`gemini-2.5-flash-x`): that is a version
-//!   suffix, as `gemini-2.5-flash@001` on Vertex;
+//! - it is not a near name with something behind it after a `-`, `@`, `.` or `:` (`gemini-2.5-flash-x`): that is a
+//!   version suffix, as `gemini-2.5-flash@001` on Vertex;
 //! - it is not a known name in another case: it is not known whether the upstream accepts that;
 //! - it has no `/` in it: tuned models and endpoints are in no list.
 
