@@ -1,4 +1,4 @@
-//! The answer after its commit: bytes untouched, watched as they pass.
+//! The body of an answer after its commit: its bytes pass untouched, and a watch follows them.
 
 use std::{
     fmt,
@@ -19,14 +19,14 @@ use crate::{
 };
 
 pin_project! {
-    /// The response body of [`Classify`](super::Classify): the upstream's bytes, frame by frame as they came.
+    /// The response body of [`Classify`](super::Classify): the upstream's bytes in the upstream's frames.
     ///
     /// It fails where the upstream's body fails, and at the end of a stream that was cut before it had finished.
     pub struct ClassifyBody<R> {
         #[pin]
         body: PrefixedBody<R>,
         watching: Option<Watching>,
-        // An error that was met while the beginning was read, or found at the end.
+        // The error that stopped the reading of the beginning, or that was found at the end.
         pending: Option<BoxError>,
         done: bool,
     }
@@ -35,23 +35,24 @@ pin_project! {
 struct Watching {
     watch: Box<Watch>,
     usage: Usage,
-    /// What has been reported already.
+    /// The version of the findings that were reported last.
     version: u32,
-    /// The answer had failed before it was handed over: how it ends is no news.
+    /// Set if the answer had failed before it was handed over. Its end is then not another failure.
     failed: bool,
 }
 
 impl<R> ClassifyBody<R> {
+    /// Creates a body that is passed on unwatched.
     pub(super) fn plain(body: PrefixedBody<R>) -> Self {
         Self { body, watching: None, pending: None, done: false }
     }
 
-    /// A body whose beginning was read up to an error.
+    /// Creates a body whose beginning was read up to an error.
     pub(super) fn broken(body: PrefixedBody<R>, error: BoxError) -> Self {
         Self { pending: Some(error), ..Self::plain(body) }
     }
 
-    /// A body that is followed to its end. `failed`: it had failed before it was handed over.
+    /// Creates a body that is followed to its end. `failed`: the answer had failed before it was handed over.
     pub(super) fn watched(body: PrefixedBody<R>, watch: Box<Watch>, usage: Usage, failed: bool) -> Self {
         let mut watching = Watching { watch, usage, version: 0, failed };
         watching.report();
@@ -60,6 +61,7 @@ impl<R> ClassifyBody<R> {
 }
 
 impl Watching {
+    /// Copies new findings into the usage cell.
     fn report(&mut self) {
         let found = self.watch.findings();
         if found.version != self.version {
@@ -71,6 +73,7 @@ impl Watching {
         }
     }
 
+    /// Reports the end. Returns the error of a stream that was cut.
     fn end(&mut self) -> Option<BoxError> {
         self.report();
         self.usage.end();
@@ -125,7 +128,7 @@ where
         match frame {
             Some(Ok(frame)) => {
                 if let Some(watching) = this.watching {
-                    // What was held has been scanned already.
+                    // The held part has been scanned already.
                     if !held && let Some(data) = frame.data_ref() {
                         watching.watch.push(data);
                         watching.report();
@@ -159,7 +162,7 @@ where
     fn is_end_stream(&self) -> bool {
         match (&self.watching, self.done) {
             (_, true) => self.pending.is_none(),
-            // Whether the stream was cut is known only at its end.
+            // Only at its end is it known that a stream was cut.
             (Some(_), false) => false,
             (None, false) => self.pending.is_none() && self.body.is_end_stream(),
         }
