@@ -378,7 +378,7 @@ async fn heard(uri: &str, content_type: &'static str, body: AnyBody) -> (String,
     (String::from_utf8(data.concat()).unwrap(), error)
 }
 
-/// Splits a stream into the text before its last event, and that event.
+/// Returns the text of a stream after the part that the upstream sent.
 fn last_words<'a>(text: &'a str, sent: &str) -> &'a str {
     text.strip_prefix(sent).unwrap_or_else(|| panic!("changed: {text}"))
 }

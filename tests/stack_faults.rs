@@ -28,7 +28,7 @@ use tower_gemini::{
 
 const MODELS: [&str; 3] = ["gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"];
 
-/// The keys: two of one project, and one for each of two other projects.
+/// The keys with their projects: two of one project, and one for each of two others.
 const KEYS: [(&str, &str); 4] = [
     ("AIzaSyA-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "p1"),
     ("AIzaSyB-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "p1"),

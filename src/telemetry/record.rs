@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     call::{Call, Operation},
-    context::{BoxError, CallContext, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
+    context::{BoxError, CallContext, CallRef, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
     failure::Failure,
 };
 
@@ -88,8 +88,7 @@ impl Record {
     #[inline(never)]
     fn new<B>(level: Level, span: Span, meter: Option<RecordMeter>, request: &mut Request<B>) -> Box<Self> {
         let context = CallContext::of(request);
-        let known = context.and_then(CallContext::call).cloned();
-        let call = known.unwrap_or_else(|| Call::new(request.method(), request.uri()));
+        let call = CallRef::of(request).to_call();
         let tally = context.and_then(CallContext::tally).cloned();
         let retried = context.and_then(CallContext::retried).filter(|_| level == Level::Attempt);
         let attempt = context.map_or(0, CallContext::attempt);

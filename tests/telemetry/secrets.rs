@@ -19,7 +19,7 @@ use crate::support::*;
 
 const WHISPER: &str = "whispered-in-confidence";
 
-/// Makes requests with the key in each place that takes one, and in some that do not. Two credentials would be refused at once.
+/// Makes a request with the key in a place for keys and in some that are none. Two credentials would be refused at once.
 fn secret(uri: &str, in_query: bool) -> Request<Full<bytes::Bytes>> {
     let body = format!(r#"{{"contents":[{{"parts":[{{"text":"{WHISPER} {KEY}"}}]}}]}}"#);
     let uri = format!("https://user:{KEY}@generativelanguage.googleapis.com:8443{uri}");
