@@ -56,7 +56,7 @@ where
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(polled_again(super::NAME)));
         };
-        // The answer is polled first: a clock that ran out meanwhile is no reason to throw it away.
+        // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
             let clocks = *this.clocks;
             let runs_out = this.sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());
