@@ -154,6 +154,11 @@ impl Call {
         (parsed.shape, parsed.model)
     }
 
+    #[allow(dead_code, reason = "the rooms take it up one by one")]
+    pub(crate) fn from_parts(shape: Shape, model: Option<Arc<str>>) -> Self {
+        Self { shape, model }
+    }
+
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
@@ -491,23 +496,25 @@ fn bare_model(name: &str) -> &str {
     }
 }
 
-/// The segment with `%xx` undone; what is not well-formed stays as it is.
-fn percent_decoded(segment: &str) -> Cow<'_, str> {
-    if memchr(b'%', segment.as_bytes()).is_none() {
-        return Cow::Borrowed(segment);
+/// Decodes `%xx`, where `xx` are two hexadecimal digits (RFC 3986, section 2.1). Anything else stays as it is, and so does a
+/// text that would not be UTF-8.
+pub(crate) fn percent_decoded(text: &str) -> Cow<'_, str> {
+    if memchr(b'%', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
     }
-    let bytes = segment.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = (bytes[at] == b'%')
-            .then(|| segment.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        out.push(escaped.unwrap_or(bytes[at]));
-        at += if escaped.is_some() { 3 } else { 1 };
+    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let escaped = match (first, after) {
+            (b'%', [high, low, after @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, after)),
+            _ => None,
+        };
+        let (byte, after) = escaped.unwrap_or((*first, after));
+        decoded.push(byte);
+        rest = after;
     }
-    String::from_utf8(out).map_or(Cow::Borrowed(segment), Cow::Owned)
+    String::from_utf8(decoded).map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 #[cfg(test)]
@@ -591,6 +598,23 @@ mod tests {
         assert_eq!(get("/v1beta/openai/models").operation(), ListModels);
         assert_eq!(get("/v1beta/openai/models/m").model(), Some("m"));
         assert_eq!(get("/anything").idempotency(), Idempotency::Safe);
+    }
+
+    #[test]
+    fn only_two_hexadecimal_digits_are_an_escape() {
+        for (text, expected) in [
+            ("gemini-2.5-pro", "gemini-2.5-pro"),
+            ("a%2Fb%2fc", "a/b/c"),
+            ("%+f", "%+f"),
+            ("%-1%4", "%-1%4"),
+            ("%zz%%41", "%zz%A"),
+            ("%C3%A9", "\u{e9}"),
+            ("%\u{e9}1", "%\u{e9}1"),
+            ("%ff%41", "%ff%41"),
+        ] {
+            assert_eq!(percent_decoded(text), expected);
+        }
+        assert_eq!(post("/v1beta/models/m%+f:generateContent").model(), Some("m%+f"));
     }
 
     #[test]

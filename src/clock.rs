@@ -4,7 +4,10 @@
 //! things only: an HTTP date in `Retry-After`, and midnight Pacific. Whoever needs it asks [`wall`], once, and turns the
 //! answer into a duration at once.
 
-use std::{ops::Add, time::SystemTime};
+use std::{
+    ops::Add,
+    time::{Duration, SystemTime},
+};
 
 use governor::nanos::Nanos;
 use tokio::time::Instant;
@@ -19,6 +22,9 @@ use tokio::time::Instant;
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
+
+/// As good as for ever, and still a time that the clock can count to: 30 years, which tokio's own timers take for "never".
+pub(crate) const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 /// tokio's clock, as governor wants one.
 #[derive(Clone, Copy, Debug)]

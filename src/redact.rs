@@ -43,7 +43,7 @@ impl Pattern {
 }
 
 /// What begins at a place.
-enum Found {
+enum KeyMatch {
     Nothing,
     /// A key; its tail may go on for longer than was looked at.
     Key(&'static Pattern),
@@ -51,7 +51,7 @@ enum Found {
     Open,
 }
 
-fn at(bytes: &[u8]) -> Found {
+fn at(bytes: &[u8]) -> KeyMatch {
     for pattern in &PATTERNS {
         let (prefix, min) = (pattern.prefix, pattern.min);
         let known = prefix.len().min(bytes.len());
@@ -61,17 +61,17 @@ fn at(bytes: &[u8]) -> Found {
         let tail = &bytes[known..];
         let window = &tail[..tail.len().min(min)];
         if window.iter().all(|byte| pattern.takes(*byte)) {
-            return if window.len() == min { Found::Key(pattern) } else { Found::Open };
+            return if window.len() == min { KeyMatch::Key(pattern) } else { KeyMatch::Open };
         }
     }
-    Found::Nothing
+    KeyMatch::Nothing
 }
 
 /// The first key at or after `from`.
 fn next_key(bytes: &[u8], mut from: usize) -> Option<Range<usize>> {
     while let Some(skip) = memchr::memchr2(b'A', b'y', &bytes[from..]) {
         let start = from + skip;
-        if let Found::Key(pattern) = at(&bytes[start..]) {
+        if let KeyMatch::Key(pattern) = at(&bytes[start..]) {
             let tail = start + pattern.prefix.len();
             return Some(start..tail + pattern.tail(&bytes[tail..]));
         }
@@ -137,17 +137,17 @@ impl Masker {
             let (before, rest) = bytes.split_at(skip);
             out.extend_from_slice(before);
             match at(rest) {
-                Found::Open => {
+                KeyMatch::Open => {
                     self.held.extend_from_slice(rest);
                     return;
                 }
-                Found::Key(pattern) => {
+                KeyMatch::Key(pattern) => {
                     let index = PATTERNS.iter().position(|p| p.prefix == pattern.prefix).unwrap_or_default();
                     let (prefix, tail) = rest.split_at(pattern.prefix.len());
                     out.resize(out.len() + prefix.len(), b'*');
                     bytes = self.go_on(index, pattern.max, tail, out);
                 }
-                Found::Nothing => {
+                KeyMatch::Nothing => {
                     out.push(rest[0]);
                     bytes = &rest[1..];
                 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Reason, State,
-    trip::{Evidence, Tracker, Trip, View, may_still_answer},
+    trip::{Evidence, Tracker, Traffic, Trip, may_still_answer},
 };
 
 /// After a probe has succeeded, for so many seconds, each second lets in twice as many as the one before.
@@ -60,7 +60,7 @@ pub(super) enum Admitted {
 
 /// A change of state, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Change {
+pub(super) struct StateChange {
     pub(super) from: State,
     pub(super) to: State,
     pub(super) reason: Reason,
@@ -71,7 +71,7 @@ pub(super) struct Change {
 pub(super) struct Machine {
     rules: Rules,
     generation: u64,
-    phase: Phase,
+    phase: BreakerPhase,
     tracker: Tracker,
     latencies: Latencies,
     /// Calls of this generation that were seen to go in and not yet to come out.
@@ -84,11 +84,11 @@ pub(super) struct Machine {
     not_before: Option<Instant>,
     last_failure: Option<Instant>,
     leases: u64,
-    change: Option<Change>,
+    change: Option<StateChange>,
 }
 
 #[derive(Clone, Debug)]
-enum Phase {
+enum BreakerPhase {
     Closed,
     Ramp(Ramp),
     Open { until: Instant },
@@ -117,7 +117,7 @@ impl Machine {
         Self {
             rules,
             generation: 0,
-            phase: Phase::Closed,
+            phase: BreakerPhase::Closed,
             tracker: Tracker::new(rules.trip),
             latencies: Latencies::default(),
             pending: 0,
@@ -135,17 +135,17 @@ impl Machine {
     /// Lets a call in, or says how long it had better wait.
     pub(super) fn admit(&mut self, now: Instant, roll: f64) -> Result<Admission, Duration> {
         self.end_ramp(now);
-        if let Phase::Open { until } = self.phase {
+        if let BreakerPhase::Open { until } = self.phase {
             if now < until {
                 return Err(until - now + SPREAD.mul_f64(roll));
             }
-            self.enter(Phase::HalfOpen(Probes::default()), Reason::TimeForProbes);
+            self.enter(BreakerPhase::HalfOpen(Probes::default()), Reason::TimeForProbes);
         }
         let soon = SOON + SOON.mul_f64(roll);
         let kind = match &mut self.phase {
-            Phase::Forced { open: true } => return Err(self.rules.max_open),
-            Phase::Forced { open: false } => Admitted::Unseen,
-            Phase::HalfOpen(probes) => {
+            BreakerPhase::Forced { open: true } => return Err(self.rules.max_open),
+            BreakerPhase::Forced { open: false } => Admitted::Unseen,
+            BreakerPhase::HalfOpen(probes) => {
                 probes.out.retain(|(_, end)| now < *end);
                 if probes.out.len() as u64 + u64::from(probes.failed) >= u64::from(self.rules.probes) {
                     return Err(soon);
@@ -155,7 +155,7 @@ impl Machine {
                 probes.out.push((self.leases, now + self.rules.lease.max(p95.saturating_mul(4))));
                 Admitted::Probe(self.leases)
             }
-            Phase::Ramp(ramp) => {
+            BreakerPhase::Ramp(ramp) => {
                 // As many as callers wanted when it opened, and no fewer than the probes, which were let in at once.
                 let first = self.rate.max(f64::from(self.rules.probes));
                 if !ramp.take(now, first) {
@@ -163,7 +163,7 @@ impl Machine {
                 }
                 Admitted::Seen
             }
-            Phase::Closed | Phase::Open { .. } => Admitted::Seen,
+            BreakerPhase::Closed | BreakerPhase::Open { .. } => Admitted::Seen,
         };
         if kind == Admitted::Seen {
             self.pending = self.pending.saturating_add(1);
@@ -183,14 +183,14 @@ impl Machine {
         }
         self.not_before = None;
         match &mut self.phase {
-            Phase::Closed => self.tracker.succeeded(admission.began, now),
-            Phase::Ramp(ramp) => {
+            BreakerPhase::Closed => self.tracker.succeeded(admission.began, now),
+            BreakerPhase::Ramp(ramp) => {
                 ramp.succeeded = true;
                 self.tracker.succeeded(admission.began, now);
                 self.end_ramp(now);
             }
-            Phase::HalfOpen(_) => self.enter(Phase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded),
-            Phase::Open { .. } | Phase::Forced { .. } => {}
+            BreakerPhase::HalfOpen(_) => self.enter(BreakerPhase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded),
+            BreakerPhase::Open { .. } | BreakerPhase::Forced { .. } => {}
         }
     }
 
@@ -211,21 +211,21 @@ impl Machine {
             self.not_before = self.not_before.max(Some(now + hint.min(MAX_HINT)));
         }
         match &mut self.phase {
-            Phase::Closed | Phase::Ramp(_) => {
+            BreakerPhase::Closed | BreakerPhase::Ramp(_) => {
                 self.tracker.failed(now, repeated);
                 self.last_failure = Some(now);
                 if let Some(reason) = self.verdict(now) {
                     self.open(now, roll, reason);
                 }
             }
-            Phase::HalfOpen(probes) => {
+            BreakerPhase::HalfOpen(probes) => {
                 probes.failed += 1;
                 if probes.failed >= self.rules.probes {
                     let failed = probes.failed;
                     self.open(now, roll, Reason::ProbesFailed { failed });
                 }
             }
-            Phase::Open { .. } | Phase::Forced { .. } => {}
+            BreakerPhase::Open { .. } | BreakerPhase::Forced { .. } => {}
         }
     }
 
@@ -246,7 +246,7 @@ impl Machine {
                 self.pending = self.pending.saturating_sub(1);
                 true
             }
-            (Admitted::Probe(number), Phase::HalfOpen(probes)) => {
+            (Admitted::Probe(number), BreakerPhase::HalfOpen(probes)) => {
                 let at = probes.out.iter().position(|(probe, _)| *probe == number);
                 let place = at.map(|at| probes.out.swap_remove(at));
                 is_answer || place.is_some_and(|(_, end)| now < end)
@@ -258,7 +258,7 @@ impl Machine {
     /// Why it has to open, if what has failed is enough for that.
     fn verdict(&mut self, now: Instant) -> Option<Reason> {
         let trip = self.rules.trip;
-        if let Phase::Ramp(ramp) = &mut self.phase {
+        if let BreakerPhase::Ramp(ramp) = &mut self.phase {
             ramp.failed = ramp.failed.saturating_add(1);
             // The probe was luck: it takes as many failures as ever, but nobody waits until they have lasted.
             let enough = ramp.failed >= trip.requests_needed() && !may_still_answer(self.pending, ramp.failed);
@@ -267,7 +267,7 @@ impl Machine {
                 return Some(Reason::Relapsed { failed: ramp.failed, after });
             }
         }
-        let view = View { p95: self.latencies.p95(), pending: self.pending };
+        let view = Traffic { p95: self.latencies.p95(), pending: self.pending };
         let Evidence { failed, requests, over } = self.tracker.verdict(trip, now, view)?;
         self.rate = f64::from(requests) / over.as_secs_f64().max(1.0);
         Some(Reason::Tripped { failed, requests, over })
@@ -282,7 +282,7 @@ impl Machine {
         let wait = (ceiling / 2 + (ceiling / 2).mul_f64(roll)).max(open);
         let until = self.not_before.map_or(now + wait, |quiet| quiet.max(now + wait));
         self.openings = self.openings.saturating_add(1);
-        self.enter(Phase::Open { until }, reason);
+        self.enter(BreakerPhase::Open { until }, reason);
         if let Some(change) = &mut self.change {
             change.open_for = Some(until - now);
         }
@@ -290,27 +290,27 @@ impl Machine {
 
     /// Closes it for good once its time has passed. What is under way stays of interest.
     fn end_ramp(&mut self, now: Instant) {
-        if matches!(&self.phase, Phase::Ramp(ramp) if ramp.is_over(now)) {
-            self.phase = Phase::Closed;
+        if matches!(&self.phase, BreakerPhase::Ramp(ramp) if ramp.is_over(now)) {
+            self.phase = BreakerPhase::Closed;
             self.openings = 0;
             let (from, to) = (State::Ramping, State::Closed);
-            self.change = Some(Change { from, to, reason: Reason::Recovered, open_for: None });
+            self.change = Some(StateChange { from, to, reason: Reason::Recovered, open_for: None });
         }
     }
 
     /// Whatever is under way now belongs to the past.
-    fn enter(&mut self, phase: Phase, reason: Reason) {
+    fn enter(&mut self, phase: BreakerPhase, reason: Reason) {
         let from = self.phase.state();
         self.phase = phase;
         self.generation += 1;
         self.pending = 0;
         self.tracker = Tracker::new(self.rules.trip);
         let to = self.phase.state();
-        self.change = (from != to).then_some(Change { from, to, reason, open_for: None });
+        self.change = (from != to).then_some(StateChange { from, to, reason, open_for: None });
     }
 
     pub(super) fn force(&mut self, open: bool) {
-        self.enter(Phase::Forced { open }, Reason::Forced);
+        self.enter(BreakerPhase::Forced { open }, Reason::Forced);
     }
 
     /// As new; only how long successes take stays known.
@@ -318,7 +318,7 @@ impl Machine {
         self.openings = 0;
         self.rate = 0.0;
         self.not_before = None;
-        self.enter(Phase::Closed, Reason::Reset);
+        self.enter(BreakerPhase::Closed, Reason::Reset);
     }
 
     // === what is seen of it ===
@@ -330,8 +330,8 @@ impl Machine {
     /// Whether everybody may pass and a success would change nothing, so that nobody need ask.
     pub(super) fn is_calm(&self) -> bool {
         match self.phase {
-            Phase::Closed => self.tracker.is_blank() && self.latencies.are_enough(),
-            Phase::Forced { open } => !open,
+            BreakerPhase::Closed => self.tracker.is_blank() && self.latencies.are_enough(),
+            BreakerPhase::Forced { open } => !open,
             _ => false,
         }
     }
@@ -346,8 +346,8 @@ impl Machine {
     /// As a call would find it.
     pub(super) fn state(&self, now: Instant) -> State {
         match &self.phase {
-            Phase::Open { until } if now >= *until => State::HalfOpen,
-            Phase::Ramp(ramp) if ramp.is_over(now) => State::Closed,
+            BreakerPhase::Open { until } if now >= *until => State::HalfOpen,
+            BreakerPhase::Ramp(ramp) if ramp.is_over(now) => State::Closed,
             phase => phase.state(),
         }
     }
@@ -355,19 +355,19 @@ impl Machine {
     /// How long nobody is let in, at least.
     pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
         match self.phase {
-            Phase::Open { until } => until.checked_duration_since(now).filter(|left| !left.is_zero()),
-            Phase::Forced { open: true } => Some(self.rules.max_open),
+            BreakerPhase::Open { until } => until.checked_duration_since(now).filter(|left| !left.is_zero()),
+            BreakerPhase::Forced { open: true } => Some(self.rules.max_open),
             _ => None,
         }
     }
 
     /// What has changed since this was last asked.
-    pub(super) fn take_change(&mut self) -> Option<Change> {
+    pub(super) fn take_change(&mut self) -> Option<StateChange> {
         self.change.take()
     }
 }
 
-impl Phase {
+impl BreakerPhase {
     fn state(&self) -> State {
         match self {
             Self::Closed => State::Closed,

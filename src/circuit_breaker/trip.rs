@@ -151,7 +151,7 @@ impl Default for Trip {
 
 /// What a breaker knows besides what its mode remembers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
+pub(super) struct Traffic {
     /// In which time 95 % of successes come, where any has been timed.
     pub(super) p95: Option<Duration>,
     /// Calls that are under way.
@@ -245,7 +245,7 @@ impl Tracker {
     }
 
     /// Whether it has to open, and why.
-    pub(super) fn verdict(&mut self, trip: Trip, now: Instant, view: View) -> Option<Evidence> {
+    pub(super) fn verdict(&mut self, trip: Trip, now: Instant, view: Traffic) -> Option<Evidence> {
         match (self, trip) {
             (Self::Silence(silence), Trip::Silence { minimum_requests, at_least }) => {
                 let over = now.saturating_duration_since(silence.first?);
@@ -343,7 +343,7 @@ mod tests {
 
     use super::*;
 
-    const VIEW: View = View { p95: Some(Duration::from_secs(1)), pending: 0 };
+    const VIEW: Traffic = Traffic { p95: Some(Duration::from_secs(1)), pending: 0 };
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -384,7 +384,7 @@ mod tests {
         let (trip, now) = (Trip::silence(), start());
         let mut tracker = Tracker::new(trip);
         (0..20).for_each(|_| tracker.failed(now, false));
-        let slow = View { p95: Some(secs(30)), pending: 0 };
+        let slow = Traffic { p95: Some(secs(30)), pending: 0 };
         assert_eq!(tracker.verdict(trip, now + Duration::from_millis(59_999), slow), None);
         assert!(tracker.verdict(trip, now + secs(60), slow).is_some());
     }
@@ -394,7 +394,7 @@ mod tests {
         let (trip, now) = (Trip::silence(), start());
         let mut tracker = Tracker::new(trip);
         (0..20).for_each(|_| tracker.failed(now, false));
-        let view = |pending| View { pending, ..VIEW };
+        let view = |pending| Traffic { pending, ..VIEW };
         assert!(tracker.verdict(trip, now + secs(10), view(5)).is_some());
         assert_eq!(tracker.verdict(trip, now + secs(59), view(6)), None);
         assert!(tracker.verdict(trip, now + secs(60), view(6)).is_some());

@@ -11,8 +11,8 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{
-    ClassifyBody,
-    layer::Settings,
+    body::ClassifyBody,
+    settings::Settings,
     watch::{Verdict, Watch, is_encoded},
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
     failure::Failure,
 };
 
-/// How much of an error body is read, and how much of an answer is held for its first content. Real error bodies of tens
-/// of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
+/// The most bytes that are read of an error body, and held of an answer before its first content. Real error bodies of
+/// tens of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
 const CAP: usize = 64 * 1024;
 
 pin_project! {
@@ -40,16 +40,16 @@ pin_project! {
     #[project = StateProj]
     enum State<F, R> {
         Calling { #[pin] future: F },
-        Reading { reading: Option<Box<Reading<R>>> },
+        Reading { reading: Option<Box<HeldResponse<R>>> },
     }
 }
 
-/// A response of which more than the head has to be read.
-struct Reading<R> {
+/// A response whose body is being read, and held meanwhile.
+struct HeldResponse<R> {
     parts: Parts,
     prefix: Prefix,
     body: R,
-    /// The answer's watch; an error's body has none.
+    /// The watch of an answer. `None`: the body is an error's.
     watch: Option<Box<Watch>>,
 }
 
@@ -101,7 +101,8 @@ where
                         if !this.settings.hold_answers {
                             return Poll::Ready(Ok(watched(parts, PrefixedBody::untouched(body), watch.into(), false)));
                         }
-                        let reading = Reading { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
+                        let reading =
+                            HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
                         this.state.set(State::Reading { reading: Some(reading.into()) });
                         continue;
                     }
@@ -111,7 +112,7 @@ where
                         Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
                         return Poll::Ready(Ok(response));
                     }
-                    let reading = Reading { parts, prefix: Prefix::default(), body, watch: None };
+                    let reading = HeldResponse { parts, prefix: Prefix::default(), body, watch: None };
                     this.state.set(State::Reading { reading: Some(reading.into()) });
                 }
                 StateProj::Reading { reading } => {
@@ -124,56 +125,56 @@ where
     }
 }
 
-/// Why reading stopped.
-enum Done {
+/// The reason why reading stopped.
+enum ReadEnd {
     Ended,
     Full,
     Decided(Verdict),
     Broken(BoxError),
 }
 
-impl<R> Reading<R>
+impl<R> HeldResponse<R>
 where
     R: Body<Data = Bytes> + Unpin,
     R::Error: Into<BoxError>,
 {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ReadEnd> {
         loop {
             let data = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
-                Err(error) => return Poll::Ready(Done::Broken(error.into())),
-                Ok(None) => return Poll::Ready(Done::Ended),
+                Err(error) => return Poll::Ready(ReadEnd::Broken(error.into())),
+                Ok(None) => return Poll::Ready(ReadEnd::Ended),
                 Ok(Some(data)) => data,
             };
             if let Some(watch) = &mut self.watch {
                 watch.push(data);
                 let verdict = watch.verdict();
                 if verdict != Verdict::Undecided {
-                    return Poll::Ready(Done::Decided(verdict));
+                    return Poll::Ready(ReadEnd::Decided(verdict));
                 }
             }
             if self.prefix.len() >= CAP {
-                return Poll::Ready(Done::Full);
+                return Poll::Ready(ReadEnd::Full);
             }
         }
     }
 
-    fn finish(self, done: Done) -> Result<Response<ClassifyBody<R>>, BoxError> {
+    fn finish(self, end: ReadEnd) -> Result<Response<ClassifyBody<R>>, BoxError> {
         let Self { parts, prefix, body, watch } = self;
         let Some(watch) = watch else {
-            // However much of the error could be read: its status is known, and the body is given back as it came.
+            // The status is known, however much of the body could be read, and the body is passed on unchanged.
             let failure = Failure::from_response(parts.status, &parts.headers, &prefix.to_bytes());
-            let body = match done {
-                Done::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),
+            let body = match end {
+                ReadEnd::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),
                 _ => ClassifyBody::plain(PrefixedBody::new(prefix, body)),
             };
             let mut response = Response::from_parts(parts, body);
             Outcome::update(&mut response, |_| Outcome::default().with_failure(failure).with_committed());
             return Ok(response);
         };
-        let failure = match done {
-            Done::Broken(error) => return Err(classified(error, true)),
-            Done::Ended | Done::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
-            Done::Full | Done::Decided(_) => None,
+        let failure = match end {
+            ReadEnd::Broken(error) => return Err(classified(error, true)),
+            ReadEnd::Ended | ReadEnd::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
+            ReadEnd::Full | ReadEnd::Decided(_) => None,
         };
         let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
         Outcome::update(&mut response, |outcome| match failure {

@@ -4,6 +4,8 @@
 //! inside an [`Error`](crate::Error). Nothing else is said between layers, so that each of them also works alone. A room
 //! that finds no `CallContext` reads the request itself, and adds one only when it has something to say.
 
+#[allow(dead_code, reason = "the rooms take it up one by one")]
+mod call_ref;
 mod error;
 mod outcome;
 mod tally;
@@ -14,7 +16,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, HeaderName, Request};
 use tokio::time::Instant;
 
-pub(crate) use self::tally::Queueing;
+#[allow(unused_imports, reason = "the rooms take it up one by one")]
+pub(crate) use self::error::polled_again;
+pub(crate) use self::{call_ref::CallRef, tally::Queueing};
 pub use self::{
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
@@ -23,6 +27,7 @@ pub use self::{
 };
 use crate::{
     call::{Call, Shape},
+    clock::FAR,
     failure::Kind,
     quota::TokenCost,
 };
@@ -200,10 +205,7 @@ impl CallContext {
 
     /// The plain facts of a call, from the context or from the request itself.
     pub(crate) fn shape<B>(request: &Request<B>) -> Shape {
-        match Self::of(request).and_then(Self::call) {
-            Some(call) => call.shape(),
-            None => Shape::new(request.method(), request.uri()),
-        }
+        CallRef::of(request).shape()
     }
 }
 
@@ -246,8 +248,6 @@ impl Deadline {
     /// The deadline that far from now; as good as never where the clock cannot count so far.
     pub fn after(duration: Duration) -> Self {
         let now = Instant::now();
-        // What tokio's own timers take for "never".
-        const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
         Self(now.checked_add(duration).unwrap_or(now + FAR))
     }
 

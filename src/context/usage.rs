@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{answer::scan::Findings, failure::Failure};
+use crate::failure::Failure;
 
 /// A cell that fills while the answer's body passes: token counts, the model that answered, how it ended.
 ///
@@ -21,23 +21,9 @@ impl Usage {
         self.0.lock().prompt_tokens
     }
 
-    pub(crate) fn fill(&self, found: &Findings) {
-        let mut report = self.0.lock();
-        report.prompt_tokens = found.tokens.prompt;
-        report.candidates_tokens = found.tokens.candidates;
-        report.thoughts_tokens = found.tokens.thoughts;
-        report.cached_tokens = found.tokens.cached;
-        report.tool_use_prompt_tokens = found.tokens.tool_use_prompt;
-        report.total_tokens = found.tokens.total;
-        if report.model_version != found.model_version {
-            report.model_version.clone_from(&found.model_version);
-        }
-        if report.finish_reason != found.finish_reason {
-            report.finish_reason.clone_from(&found.finish_reason);
-        }
-        if report.block_reason != found.block_reason {
-            report.block_reason.clone_from(&found.block_reason);
-        }
+    /// Changes what is known.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut UsageReport)) {
+        change(&mut self.0.lock());
     }
 
     pub(crate) fn fail(&self, failure: Failure) {

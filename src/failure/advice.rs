@@ -151,7 +151,7 @@ guide! {
         "Retry with backoff; if it lasts, look at the API's status page.";
     DeadlineExceeded:
         "The service took too long and gave up.",
-        "Make the request smaller, lower its thinking budget, or stream the answer.";
+        "Ask for less: a shorter prompt, less output, a lower thinking budget; or stream the answer.";
     Cancelled:
         "The service cancelled the call.",
         "Retry with backoff; the API ended the call itself.";

@@ -11,7 +11,9 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
-use super::{Details, Failure, Fault, Flags, Hint, Kind, Quota, kind::Help, quota, tokens, wording};
+use super::{
+    Details, Failure, Fault, Flags, Hint, Kind, Quota, exhausted, quota::SOON, ruling::Ruling, tokens, wording,
+};
 use crate::status::{Envelope, Status, canonical_code};
 
 /// Longer hints are cut to this. A week is the longest period of any quota that was seen (Code Assist's: 161 hours were
@@ -21,21 +23,6 @@ pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
 /// Gemini's largest contexts are a million tokens, give or take how a refusal counts. One that names a smaller limit is
 /// this model's own.
 const LARGEST_CONTEXT: u64 = 1_000_000;
-
-/// What a body comes to.
-pub(super) struct Ruling {
-    pub(super) kind: Kind,
-    pub(super) help: Help,
-    pub(super) quota: Option<Quota>,
-    pub(super) ignore_hint: bool,
-}
-
-impl Ruling {
-    /// What follows from the kind alone.
-    pub(super) fn of(kind: Kind) -> Self {
-        Self { kind, help: kind.facts().help, quota: None, ignore_hint: false }
-    }
-}
 
 /// A response whose body is known. `wire` is `None` for an error inside a stream, whose 200 says nothing.
 pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
@@ -73,7 +60,7 @@ pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -
     failure.hint = retry_after(headers, now).map(clamped);
     failure.message = status_text(Some(status)).into();
     if kind.fault() == Fault::Quota {
-        failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= quota::SOON);
+        failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= SOON);
         failure.details = Some(Arc::new(Details { quota: Some(Quota::default()), ..Details::default() }));
     }
     failure
@@ -129,8 +116,8 @@ fn rule(code: u16, said: &Status, lower: &str, wait: Option<Duration>) -> Ruling
         return Ruling::of(Kind::IpBlocked);
     }
     match code {
-        429 => quota::judge(said, lower, wait),
-        400..=498 if is_quota_in_disguise(said, lower) => quota::judge(said, lower, wait),
+        429 => exhausted::judge(said, lower, wait),
+        400..=498 if is_quota_in_disguise(said, lower) => exhausted::judge(said, lower, wait),
         400..=498 => client(code, said, lower),
         499..=599 => service(code, said, lower),
         _ => Ruling::of(by_code(code)),

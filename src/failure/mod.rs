@@ -18,9 +18,11 @@
 //! by [`Status`](crate::status::Status) before.
 
 mod advice;
+mod exhausted;
 mod judge;
 mod kind;
 mod quota;
+mod ruling;
 mod tokens;
 mod transport;
 mod wording;

@@ -7,10 +7,10 @@
 use super::{Fault, Kind};
 
 /// A kind, and the ways to say it; of one way, all parts have to be there. In lower case.
-type Rule = (Kind, &'static [&'static [&'static str]]);
+type Phrases = (Kind, &'static [&'static [&'static str]]);
 
 /// What any 4xx but a 429 may say.
-static CLIENT: &[Rule] = &[
+static CLIENT: &[Phrases] = &[
     (Kind::AuthConflict, &[&["multiple authentication credentials"], &["both api key and", "access token"]]),
     (Kind::KeyLeaked, &[&["reported as leaked"], &["key", "has been leaked"]]),
     (
@@ -162,7 +162,7 @@ static CLIENT: &[Rule] = &[
 
 /// What a 400, 404 or their kin say of the model or the content. Not a 403, which names models and policies without
 /// meaning them.
-static MODEL_OR_CONTENT: &[Rule] = &[
+static MODEL_OR_CONTENT: &[Phrases] = &[
     (
         Kind::ContentBlocked,
         &[
@@ -208,7 +208,7 @@ static MODEL_OR_CONTENT: &[Rule] = &[
 ];
 
 /// What the input's length makes any status but a 429 say; a 500 too.
-static TOO_LONG: &[Rule] = &[(
+static TOO_LONG: &[Phrases] = &[(
     Kind::ContextTooLong,
     &[
         &["token count", "exceed"],
@@ -226,7 +226,7 @@ static TOO_LONG: &[Rule] = &[(
 )];
 
 /// What an anti-abuse page says. It is bound to the network address, so that neither key nor model helps.
-static BLOCKED: &[Rule] = &[(
+static BLOCKED: &[Phrases] = &[(
     Kind::IpBlocked,
     &[
         &["automated queries"],
@@ -239,7 +239,7 @@ static BLOCKED: &[Rule] = &[(
 )];
 
 /// What a 429 or 5xx says when the shared capacity is used up, or the model overloaded.
-static CAPACITY: &[Rule] = &[
+static CAPACITY: &[Phrases] = &[
     (
         Kind::Overloaded,
         &[
@@ -288,7 +288,7 @@ static LACKING: [&str; 7] = [
 static MODEL_MENTIONS: [&str; 7] =
     ["this model", "the model", "models/", "current model", "for model", "by model", "requested model"];
 
-fn first(rules: &[Rule], lower: &str) -> Option<Kind> {
+fn first(rules: &[Phrases], lower: &str) -> Option<Kind> {
     rules.iter().find(|(_, ways)| any(ways, lower)).map(|(kind, _)| *kind)
 }
 

@@ -1,4 +1,4 @@
-//! Which project made what: learnt from the answers, bounded.
+//! The owners of resources: learned from the answers, bounded.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,19 +10,21 @@ use crate::resource::Resource;
 /// The most names that are remembered; the oldest are forgotten first.
 pub(super) const MAX_NAMES: usize = 16_384;
 
+/// The project that created each resource.
 #[derive(Default)]
 pub(super) struct Owners {
     projects: HashMap<Resource, Arc<str>>,
-    /// In the order in which they were learnt.
+    /// The resources, in the order in which they were learned.
     order: VecDeque<Resource>,
 }
 
 impl Owners {
+    /// Returns the project that has created a resource, if it is remembered.
     pub(super) fn of(&self, resource: &Resource) -> Option<&Arc<str>> {
         self.projects.get(resource)
     }
 
-    /// A project has made it. Who made it first is not forgotten for another.
+    /// Remembers the project that has created a resource. The first one stays.
     pub(super) fn learn(&mut self, resource: Resource, project: &Arc<str>) {
         if self.projects.contains_key(&resource) {
             return;

@@ -18,11 +18,11 @@ pub(super) const MIN_LIMIT: u64 = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Learned {
-    limits: HashMap<Box<str>, Heard>,
+    limits: HashMap<Box<str>, LearnedLimit>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Heard {
+struct LearnedLimit {
     limit: u64,
     at: Instant,
 }
@@ -33,7 +33,7 @@ impl Learned {
         if name.is_empty() || name.len() > MAX_NAME || limit < MIN_LIMIT {
             return false;
         }
-        let heard = Heard { limit, at: now };
+        let heard = LearnedLimit { limit, at: now };
         if let Some(known) = self.limits.get_mut(name) {
             *known = heard;
             return true;
@@ -66,7 +66,7 @@ impl Learned {
     }
 }
 
-impl Heard {
+impl LearnedLimit {
     fn holds(self, now: Instant, lasts: Duration) -> bool {
         now.saturating_duration_since(self.at) < lasts
     }
@@ -103,7 +103,7 @@ mod tests {
         let (mut learned, now) = (Learned::default(), Instant::now());
         for at in 0..MAX_LEARNED as u64 + 10 {
             learned.learn(&format!("m{at}"), 4_096, now + Duration::from_secs(at), DAY);
-            // Heard again and again, so never the oldest.
+            // LearnedLimit again and again, so never the oldest.
             learned.learn("m0", 8_192, now + Duration::from_secs(at), DAY);
         }
         assert_eq!(learned.limits.len(), MAX_LEARNED);

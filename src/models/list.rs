@@ -32,7 +32,7 @@ pub(super) fn page(body: &[u8]) -> Result<Page, String> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err("it is no JSON object".into());
     }
-    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let members: ModelPage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if members.error.is_some() {
         return Err("it is an error".into());
     }
@@ -45,7 +45,7 @@ pub(super) fn page(body: &[u8]) -> Result<Page, String> {
 }
 
 fn model(entry: &RawValue) -> Option<Model> {
-    let entry: Entry<'_> = Some(entry.get()).filter(|json| json.starts_with('{')).and_then(read)?;
+    let entry: ListEntry<'_> = Some(entry.get()).filter(|json| json.starts_with('{')).and_then(read)?;
     let name = entry.name.and_then(|name| read::<Cow<'_, str>>(name.get()))?;
     let model = Model::new(name).with_source(Source::Listed);
     if model.name().is_empty() || model.name().len() > MAX_NAME {
@@ -73,7 +73,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Members<'a> {
+struct ModelPage<'a> {
     #[serde(borrow, default)]
     models: Entries<'a>,
     #[serde(borrow, default)]
@@ -84,7 +84,7 @@ struct Members<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry<'a> {
+struct ListEntry<'a> {
     #[serde(borrow, default)]
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -101,13 +101,13 @@ struct Entries<'a>(Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Counted)
+        deserializer.deserialize_seq(CappedList)
     }
 }
 
-struct Counted;
+struct CappedList;
 
-impl<'de> Visitor<'de> for Counted {
+impl<'de> Visitor<'de> for CappedList {
     type Value = Entries<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -104,11 +104,11 @@ struct Shared {
     demand: Demand,
 }
 
-type Names = HashMap<Arc<str>, Arc<Model>>;
+type ModelNames = HashMap<Arc<str>, Arc<Model>>;
 
 struct State {
     /// Replaced as a whole, so that whoever looks for near names does so without the lock.
-    names: Arc<Names>,
+    names: Arc<ModelNames>,
     /// How many of them were set by hand.
     set: usize,
     /// When the upstream was asked for the list in force.
@@ -222,7 +222,7 @@ impl ModelTable {
 
     /// Puts a list in the place of the one before, in one step, unless that was asked for later.
     fn publish(&self, models: Vec<Model>, asked_at: Instant) {
-        let mut names: Names = models.into_iter().map(|model| (model.shared_name(), Arc::new(model))).collect();
+        let mut names: ModelNames = models.into_iter().map(|model| (model.shared_name(), Arc::new(model))).collect();
         let mut state = self.shared.state.write();
         if state.listed_at.is_some_and(|at| at > asked_at) {
             return;

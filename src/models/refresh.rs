@@ -67,7 +67,7 @@ impl ModelTable {
         async move {
             let asked_at = Instant::now();
             let fetched = timeout(MAX_TIME, fetch(service, &table.shared.settings.list_path)).await;
-            match fetched.unwrap_or(Err(RefreshError::of(Kind::TooSlow))) {
+            match fetched.unwrap_or(Err(RefreshError::of(RefreshFault::TooSlow))) {
                 Ok(models) => {
                     let count = models.len();
                     table.publish(models, asked_at);
@@ -134,21 +134,21 @@ where
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(RefreshError::upstream)?;
         let response = service.call(request).await.map_err(RefreshError::upstream)?;
         if response.status() != StatusCode::OK {
-            return Err(RefreshError::of(Kind::Status(response.status())));
+            return Err(RefreshError::of(RefreshFault::Status(response.status())));
         }
         let body = read(response.into_body(), &mut left).await?;
-        let page = list::page(&body).map_err(|why| RefreshError::of(Kind::Unreadable(redact(&why).into())))?;
+        let page = list::page(&body).map_err(|why| RefreshError::of(RefreshFault::Unreadable(redact(&why).into())))?;
         models.extend(page.models);
         if models.len() > MAX_MODELS {
-            return Err(RefreshError::of(Kind::TooManyModels));
+            return Err(RefreshError::of(RefreshFault::TooManyModels));
         }
         match page.next {
             Some(next) => token = Some(next),
-            None if models.is_empty() => return Err(RefreshError::of(Kind::Empty)),
+            None if models.is_empty() => return Err(RefreshError::of(RefreshFault::Empty)),
             None => return Ok(models),
         }
     }
-    Err(RefreshError::of(Kind::TooManyPages))
+    Err(RefreshError::of(RefreshFault::TooManyPages))
 }
 
 fn request<B: Default>(path: &PathAndQuery, token: Option<&str>) -> Result<Request<B>, RefreshError> {
@@ -174,7 +174,7 @@ where
     R: Body,
     R::Error: Into<BoxError>,
 {
-    let too_large = || RefreshError::of(Kind::TooLarge);
+    let too_large = || RefreshError::of(RefreshFault::TooLarge);
     if body.size_hint().lower() > *left as u64 {
         return Err(too_large());
     }
@@ -193,12 +193,12 @@ where
 
 /// Why a [refresh](ModelTable::refresh) has changed nothing.
 pub struct RefreshError {
-    kind: Kind,
+    kind: RefreshFault,
     source: Option<BoxError>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum RefreshFault {
     Upstream,
     Status(StatusCode),
     Unreadable(Box<str>),
@@ -212,18 +212,18 @@ enum Kind {
 // === impl RefreshError ===
 
 impl RefreshError {
-    fn of(kind: Kind) -> Self {
+    fn of(kind: RefreshFault) -> Self {
         Self { kind, source: None }
     }
 
     fn upstream(error: impl Into<BoxError>) -> Self {
-        Self { kind: Kind::Upstream, source: Some(error.into()) }
+        Self { kind: RefreshFault::Upstream, source: Some(error.into()) }
     }
 
     /// The status of an answer that was no list.
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
-            Kind::Status(status) => Some(status),
+            RefreshFault::Status(status) => Some(status),
             _ => None,
         }
     }
@@ -237,14 +237,14 @@ impl RefreshError {
 impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Upstream => f.write_str("the list of models could not be asked for"),
-            Kind::Status(status) => write!(f, "the list of models was answered with {status}"),
-            Kind::Unreadable(why) => write!(f, "the list of models cannot be read: {why}"),
-            Kind::Empty => f.write_str("there is no model on the list of models"),
-            Kind::TooLarge => write!(f, "the list of models has more than {MAX_BYTES} bytes"),
-            Kind::TooManyModels => write!(f, "the list of models has more than {MAX_MODELS} models"),
-            Kind::TooManyPages => write!(f, "the list of models has more than {MAX_PAGES} pages"),
-            Kind::TooSlow => write!(f, "the list of models took more than {} s", MAX_TIME.as_secs()),
+            RefreshFault::Upstream => f.write_str("the list of models could not be asked for"),
+            RefreshFault::Status(status) => write!(f, "the list of models was answered with {status}"),
+            RefreshFault::Unreadable(why) => write!(f, "the list of models cannot be read: {why}"),
+            RefreshFault::Empty => f.write_str("there is no model on the list of models"),
+            RefreshFault::TooLarge => write!(f, "the list of models has more than {MAX_BYTES} bytes"),
+            RefreshFault::TooManyModels => write!(f, "the list of models has more than {MAX_MODELS} models"),
+            RefreshFault::TooManyPages => write!(f, "the list of models has more than {MAX_PAGES} pages"),
+            RefreshFault::TooSlow => write!(f, "the list of models took more than {} s", MAX_TIME.as_secs()),
         }
     }
 }

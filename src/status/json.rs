@@ -21,17 +21,17 @@ pub(super) enum Json {
     Number(String),
     Text(String),
     Array(Vec<Json>),
-    Object(Object),
+    Object(JsonObject),
 }
 
 /// An object, its members in their order.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(super) struct JsonObject {
     members: Vec<(String, Json)>,
     closed: bool,
 }
 
-impl Object {
+impl JsonObject {
     /// The last member of that name that is not null.
     pub(super) fn get(&self, name: &str) -> Option<&Json> {
         let found = |(key, value): &&(String, Json)| key == name && !matches!(value, Json::Null);
@@ -59,7 +59,7 @@ impl Json {
         Reader { text, at: 0, values: 0 }.read()
     }
 
-    pub(super) fn as_object(&self) -> Option<&Object> {
+    pub(super) fn as_object(&self) -> Option<&JsonObject> {
         if let Self::Object(object) = self { Some(object) } else { None }
     }
 
@@ -101,7 +101,7 @@ impl Open {
             Self::Array(elements) => Json::Array(elements),
             Self::Object { mut members, key } => {
                 members.extend(key.map(|key| (key, Json::Null)));
-                Json::Object(Object { members, closed })
+                Json::Object(JsonObject { members, closed })
             }
         }
     }

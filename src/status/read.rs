@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Envelope, MOST_READ, MessageLimit, Status, Violation, delay,
-    json::{Json, Object},
+    json::{Json, JsonObject},
     page,
 };
 use crate::redact::redact;
@@ -80,7 +80,7 @@ impl Status {
         any
     }
 
-    fn absorb_object(&mut self, object: &Object, wrapped: usize) -> bool {
+    fn absorb_object(&mut self, object: &JsonObject, wrapped: usize) -> bool {
         match object.get("error") {
             Some(Json::Object(error)) => {
                 self.absorb_error(error, wrapped);
@@ -107,7 +107,7 @@ impl Status {
     }
 
     /// `{"message": …}`, `{"detail": …}`, `{"errors": [{"message": …}]}` and their kin: no error object of the API's.
-    fn absorb_bare(&mut self, object: &Object, wrapped: usize) {
+    fn absorb_bare(&mut self, object: &JsonObject, wrapped: usize) {
         self.absorb_code(object);
         let said = object.any(&["message", "msg", "detail", "errors", "error_description", "title"]);
         match said {
@@ -127,7 +127,7 @@ impl Status {
     }
 
     /// The inside of `error`.
-    fn absorb_error(&mut self, error: &Object, wrapped: usize) {
+    fn absorb_error(&mut self, error: &JsonObject, wrapped: usize) {
         self.absorb_code(error);
         if let Some(status) = error.get("status").and_then(Json::as_text) {
             self.status = Some(status.to_owned());
@@ -169,7 +169,7 @@ impl Status {
     }
 
     /// A number, a number in quotes, a `google.rpc` code, or a name.
-    fn absorb_code(&mut self, object: &Object) {
+    fn absorb_code(&mut self, object: &JsonObject) {
         let names = ["code", "status_code", "statusCode", "http_code", "status"];
         let code = |name| object.get(name).and_then(Json::as_u64).and_then(http_code);
         self.code = names.into_iter().find_map(code).or(self.code);
@@ -272,7 +272,7 @@ impl Status {
         }
     }
 
-    fn absorb_metadata(&mut self, metadata: &Object) {
+    fn absorb_metadata(&mut self, metadata: &JsonObject) {
         self.absorb_hints(metadata);
         if let Some(model) = metadata.get("model").and_then(Json::as_text) {
             self.model = Some(model.to_owned());
@@ -286,7 +286,7 @@ impl Status {
     }
 
     /// Waits, by the names that they have in details, in metadata, and loose in what relays make of an error.
-    fn absorb_hints(&mut self, object: &Object) {
+    fn absorb_hints(&mut self, object: &JsonObject) {
         let read = |names: &[&str]| object.any(names).and_then(delay::from_json);
         self.retry_info = read(&["retryDelay", "retry_delay"]).or(self.retry_info);
         self.reset_delay = read(&["quotaResetDelay", "quota_reset_delay"]).or(self.reset_delay);
@@ -308,7 +308,7 @@ impl Status {
 }
 
 impl Violation {
-    fn read(violation: &Object) -> Option<Self> {
+    fn read(violation: &JsonObject) -> Option<Self> {
         let text = |names: &[&str]| Some(violation.any(names)?.as_text()?.to_owned());
         let dimensions = violation.any(&["quotaDimensions", "quota_dimensions"]).and_then(Json::as_object);
         let id = text(&["quotaId", "quota_id"]);

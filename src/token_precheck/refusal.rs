@@ -1,11 +1,11 @@
-//! How a request is refused.
+//! The errors of this room.
 
 use crate::{
     context::{BoxError, Error},
     failure::Failure,
 };
 
-/// Nothing was sent, whoever's fault it is.
+/// Wraps a failure of a request that was not sent.
 pub(super) fn refusal(failure: Failure) -> BoxError {
     Error::refusal(super::NAME, failure).map_outcome(|outcome| outcome.with_sent(false)).into()
 }

@@ -88,10 +88,10 @@ async fn each_metric_is_described_with_the_unit_of_the_table() {
     let described = metrics.described();
     for row in rows("# Metrics") {
         let (unit, text) = described[&row[0]].clone();
-        let (kept_as, in_table) = row[1].split_once(", ").unwrap_or((&row[1], "count"));
+        let (instrument, in_table) = row[1].split_once(", ").unwrap_or((&row[1], "count"));
         let unit = unit.unwrap_or_else(|| panic!("{} is not described", row[0]));
         assert_eq!(in_table, if unit == metrics::Unit::Seconds { "s" } else { "count" }, "{}", row[0]);
-        assert!(["counter", "gauge", "histogram"].contains(&kept_as), "{row:?}");
+        assert!(["counter", "gauge", "histogram"].contains(&instrument), "{row:?}");
         assert!(text.is_some_and(|text| text.ends_with('.')), "{row:?}");
     }
 }

@@ -5,9 +5,10 @@
 //! diagnose --jsonl < responses.jsonl
 //! ```
 //!
-//! Everything that it knows is the crate's public API: `Failure` judges, and this program only finds the words.
+//! Everything that it knows is the crate's public API: `Failure` judges, and `Kind::advice` has the words.
 
 mod answer;
+mod guide;
 mod jsonl;
 mod words;
 

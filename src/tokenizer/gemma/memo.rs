@@ -28,7 +28,7 @@ const COUNT: u64 = 0xff << 56;
 
 /// A stretch that can be looked up.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Key {
+pub(super) enum MemoKey {
     Short(Short),
     Long(Long),
 }
@@ -40,14 +40,14 @@ impl Memo {
 
     /// `bytes[..length]` as a key, if it is not too long to be remembered. What stands behind it makes the copy cheap.
     #[inline]
-    pub(super) fn key(bytes: &[u8], length: usize) -> Option<Key> {
+    pub(super) fn key(bytes: &[u8], length: usize) -> Option<MemoKey> {
         if length < 16 {
             let whole: u128 = match bytes.first_chunk::<16>() {
                 Some(chunk) => u128::from_le_bytes(*chunk),
                 None => u128::from_le_bytes(padded(bytes)),
             };
             let key = whole & ((1u128 << (8 * length)) - 1);
-            return Some(Key::Short([key as u64, (key >> 64) as u64]));
+            return Some(MemoKey::Short([key as u64, (key >> 64) as u64]));
         }
         let long = bytes.get(..length).filter(|_| length <= LONGEST)?;
         let words = padded::<32>(long);
@@ -55,17 +55,17 @@ impl Memo {
         for (word, bytes) in key.iter_mut().zip(words.chunks_exact(8)) {
             *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         }
-        Some(Key::Long(key))
+        Some(MemoKey::Long(key))
     }
 
     #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<u64> {
+    pub(super) fn get(&self, key: MemoKey) -> Option<u64> {
         let (same, last) = match key {
-            Key::Short(key) => {
+            MemoKey::Short(key) => {
                 let found = self.short[short_place(key)];
                 (found[0] == key[0] && found[1] & !COUNT == key[1], found[1])
             }
-            Key::Long(key) => {
+            MemoKey::Long(key) => {
                 let found = self.long[long_place(key)];
                 (found[..3] == key[..3] && found[3] & !COUNT == key[3], found[3])
             }
@@ -76,10 +76,10 @@ impl Memo {
 
     /// Remembers a count, which is never nought and never more than the bytes.
     #[inline]
-    pub(super) fn insert(&mut self, key: Key, count: u64) {
+    pub(super) fn insert(&mut self, key: MemoKey, count: u64) {
         match key {
-            Key::Short(key) => self.short[short_place(key)] = [key[0], key[1] | count << 56],
-            Key::Long(key) => self.long[long_place(key)] = [key[0], key[1], key[2], key[3] | count << 56],
+            MemoKey::Short(key) => self.short[short_place(key)] = [key[0], key[1] | count << 56],
+            MemoKey::Long(key) => self.long[long_place(key)] = [key[0], key[1], key[2], key[3] | count << 56],
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What is said of a call, and in which words: those of OpenTelemetry's conventions where it has one. Pure.
+//! The values of attributes and labels, in the terms of OpenTelemetry's conventions for generative AI where these have one.
+//! Pure.
 
 use std::borrow::Cow;
 
@@ -11,20 +12,20 @@ use crate::{
     redact::redact,
 };
 
-/// The longest text of somebody else's that goes into a span, in bytes.
+/// The longest text of the caller's or the upstream's in a span, in bytes.
 const MAX_TEXT: usize = 128;
 
-/// How a call or an attempt has ended.
+/// The way in which a call or an attempt has ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum End<'a> {
+pub(super) enum Ending<'a> {
     Ok,
-    /// Whoever asked does not wait for it any more.
+    /// The caller, or a layer outside, does not wait for it any more.
     Cancelled,
     Failed(&'a Failure),
 }
 
-impl<'a> End<'a> {
-    /// `ok`, `cancelled`, or whose fault it is.
+impl<'a> Ending<'a> {
+    /// Returns the value of `outcome`: `ok`, `cancelled`, or the name of the fault.
     pub(super) fn outcome(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -33,7 +34,8 @@ impl<'a> End<'a> {
         }
     }
 
-    /// `error.type`: the failure's kind. 499 of the service's is `cancelled`, so that the caller's own has another name.
+    /// Returns the value of `error.type`: the failure's kind. A 499 of the service is `cancelled`, so that the caller's own
+    /// cancellation has another name.
     pub(super) fn error_type(self) -> Option<&'static str> {
         match self {
             Self::Ok => None,
@@ -47,7 +49,7 @@ impl<'a> End<'a> {
     }
 }
 
-/// `gen_ai.operation.name`. What the conventions have no name for has the API's, in snake case.
+/// Returns the value of `gen_ai.operation.name`: the conventions' name, or else the API's in snake case.
 pub(super) fn operation(call: &Call) -> &'static str {
     match call.operation() {
         Operation::GenerateContent if call.surface() == Surface::OpenAi => "chat",
@@ -64,7 +66,7 @@ pub(super) fn operation(call: &Call) -> &'static str {
     }
 }
 
-/// `gen_ai.provider.name`.
+/// Returns the value of `gen_ai.provider.name`.
 pub(super) fn provider(call: &Call, uri: &Uri) -> &'static str {
     let is_vertex = uri.host().is_some_and(|host| host.ends_with("aiplatform.googleapis.com"));
     match call.surface() {
@@ -76,13 +78,13 @@ pub(super) fn provider(call: &Call, uri: &Uri) -> &'static str {
     }
 }
 
-/// All input tokens: what tools have returned is billed as input too.
+/// Counts all input tokens. The results of tools are billed as input too.
 pub(super) fn input_tokens(usage: &UsageReport) -> Option<u64> {
     usage.prompt_tokens.map(|prompt| prompt.saturating_add(usage.tool_use_prompt_tokens.unwrap_or(0)))
 }
 
-/// All output tokens, thoughts included: they are billed. Gemini's own surfaces count thoughts apart and the
-/// OpenAI-compatible one does not, but for both the total holds.
+/// Counts all output tokens, thoughts included, because they are billed. Gemini's own surfaces count thoughts separately and
+/// the OpenAI-compatible one does not; the total is right for both.
 pub(super) fn output_tokens(usage: &UsageReport) -> Option<u64> {
     let by_total = input_tokens(usage).zip(usage.total_tokens).and_then(|(input, total)| total.checked_sub(input));
     let by_parts = || match (usage.candidates_tokens, usage.thoughts_tokens) {
@@ -92,7 +94,7 @@ pub(super) fn output_tokens(usage: &UsageReport) -> Option<u64> {
     by_total.or_else(by_parts)
 }
 
-/// Somebody else's text as it may be shown: without keys, and not too long.
+/// Makes a text of the caller's or the upstream's fit to be shown: without keys, and at most [`MAX_TEXT`] bytes long.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     match redact(text) {
         Cow::Borrowed(text) => Cow::Borrowed(&text[..cut(text)]),
@@ -103,7 +105,7 @@ pub(super) fn shown(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Where a text is cut, so that no character is.
+/// Finds the position at which a text is cut, between two characters.
 fn cut(text: &str) -> usize {
     (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
