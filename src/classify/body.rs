@@ -1,4 +1,4 @@
-//! The answer after its commit: bytes untouched, watched as they pass.
+//! The body of an answer after its commit: its bytes pass untouched, and a watch follows them.
 
 use std::{
     fmt,
@@ -12,20 +12,21 @@ use pin_project_lite::pin_project;
 
 use super::watch::{Watch, cut_stream};
 use crate::{
+    answer::Findings,
     body::PrefixedBody,
-    context::{BoxError, Error, Usage},
+    context::{BoxError, Error, Usage, UsageReport},
     failure::Failure,
 };
 
 pin_project! {
-    /// The response body of [`Classify`](super::Classify): the upstream's bytes, frame by frame as they came.
+    /// The response body of [`Classify`](super::Classify): the upstream's bytes in the upstream's frames.
     ///
     /// It fails where the upstream's body fails, and at the end of a stream that was cut before it had finished.
     pub struct ClassifyBody<R> {
         #[pin]
         body: PrefixedBody<R>,
         watching: Option<Watching>,
-        // An error that was met while the beginning was read, or found at the end.
+        // The error that stopped the reading of the beginning, or that was found at the end.
         pending: Option<BoxError>,
         done: bool,
     }
@@ -34,23 +35,24 @@ pin_project! {
 struct Watching {
     watch: Box<Watch>,
     usage: Usage,
-    /// What has been reported already.
+    /// The version of the findings that were reported last.
     version: u32,
-    /// The answer had failed before it was handed over: how it ends is no news.
+    /// Set if the answer had failed before it was handed over. Its end is then not another failure.
     failed: bool,
 }
 
 impl<R> ClassifyBody<R> {
+    /// Creates a body that is passed on unwatched.
     pub(super) fn plain(body: PrefixedBody<R>) -> Self {
         Self { body, watching: None, pending: None, done: false }
     }
 
-    /// A body whose beginning was read up to an error.
+    /// Creates a body whose beginning was read up to an error.
     pub(super) fn broken(body: PrefixedBody<R>, error: BoxError) -> Self {
         Self { pending: Some(error), ..Self::plain(body) }
     }
 
-    /// A body that is followed to its end. `failed`: it had failed before it was handed over.
+    /// Creates a body that is followed to its end. `failed`: the answer had failed before it was handed over.
     pub(super) fn watched(body: PrefixedBody<R>, watch: Box<Watch>, usage: Usage, failed: bool) -> Self {
         let mut watching = Watching { watch, usage, version: 0, failed };
         watching.report();
@@ -59,17 +61,19 @@ impl<R> ClassifyBody<R> {
 }
 
 impl Watching {
+    /// Copies new findings into the usage cell.
     fn report(&mut self) {
         let found = self.watch.findings();
         if found.version != self.version {
             self.version = found.version;
-            self.usage.fill(found);
+            self.usage.update(|report| fill(report, found));
             if let Some(failure) = self.watch.late_failure().filter(|_| !self.failed) {
                 self.usage.fail(failure);
             }
         }
     }
 
+    /// Reports the end. Returns the error of a stream that was cut.
     fn end(&mut self) -> Option<BoxError> {
         self.report();
         self.usage.end();
@@ -79,6 +83,26 @@ impl Watching {
         let failure = cut_stream();
         self.usage.fail(failure.clone());
         Some(Error::refusal(super::NAME, failure).into())
+    }
+}
+
+/// Copies what the scan has found so far. Names that have not changed are not allocated again.
+fn fill(report: &mut UsageReport, found: &Findings) {
+    report.prompt_tokens = found.tokens.prompt;
+    report.candidates_tokens = found.tokens.candidates;
+    report.thoughts_tokens = found.tokens.thoughts;
+    report.cached_tokens = found.tokens.cached;
+    report.tool_use_prompt_tokens = found.tokens.tool_use_prompt;
+    report.total_tokens = found.tokens.total;
+    let names = [
+        (&mut report.model_version, &found.model_version),
+        (&mut report.finish_reason, &found.finish_reason),
+        (&mut report.block_reason, &found.block_reason),
+    ];
+    for (known, found) in names {
+        if known != found {
+            known.clone_from(found);
+        }
     }
 }
 
@@ -104,7 +128,7 @@ where
         match frame {
             Some(Ok(frame)) => {
                 if let Some(watching) = this.watching {
-                    // What was held has been scanned already.
+                    // The held part has been scanned already.
                     if !held && let Some(data) = frame.data_ref() {
                         watching.watch.push(data);
                         watching.report();
@@ -138,7 +162,7 @@ where
     fn is_end_stream(&self) -> bool {
         match (&self.watching, self.done) {
             (_, true) => self.pending.is_none(),
-            // Whether the stream was cut is known only at its end.
+            // Only at its end is it known that a stream was cut.
             (Some(_), false) => false,
             (None, false) => self.pending.is_none() && self.body.is_end_stream(),
         }

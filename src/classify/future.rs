@@ -11,19 +11,19 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 
 use super::{
-    ClassifyBody,
-    layer::Settings,
+    body::ClassifyBody,
+    settings::Settings,
     watch::{Verdict, Watch, is_encoded},
 };
 use crate::{
     body::{Prefix, PrefixedBody},
     call::Shape,
-    context::{BoxError, Error, Outcome, Usage},
+    context::{BoxError, Error, Outcome, Usage, polled_again},
     failure::Failure,
 };
 
-/// How much of an error body is read, and how much of an answer is held for its first content. Real error bodies of tens
-/// of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
+/// The most bytes that are read of an error body, and held of an answer before its first content. Real error bodies of
+/// tens of kilobytes exist (one line for each violation of a schema); none over 64 KiB was seen.
 const CAP: usize = 64 * 1024;
 
 pin_project! {
@@ -40,16 +40,16 @@ pin_project! {
     #[project = StateProj]
     enum State<F, R> {
         Calling { #[pin] future: F },
-        Reading { reading: Option<Box<Reading<R>>> },
+        Reading { held: Option<Box<HeldResponse<R>>> },
     }
 }
 
-/// A response of which more than the head has to be read.
-struct Reading<R> {
+/// A response whose body is being read, and held meanwhile.
+struct HeldResponse<R> {
     parts: Parts,
     prefix: Prefix,
     body: R,
-    /// The answer's watch; an error's body has none.
+    /// The watch of an answer. `None`: the body is an error's.
     watch: Option<Box<Watch>>,
 }
 
@@ -83,97 +83,106 @@ where
                         Ok(response) => response,
                         Err(error) => return Poll::Ready(Err(classified(error.into(), this.settings.enabled))),
                     };
-                    let (parts, body) = response.into_parts();
-                    if !this.settings.enabled {
-                        return Poll::Ready(Ok(unwatched(parts, PrefixedBody::untouched(body))));
+                    match judge_head(response, *this.shape, *this.settings) {
+                        Head::Done(response) => return Poll::Ready(Ok(response)),
+                        Head::Held(held) => this.state.set(State::Reading { held: Some(held) }),
                     }
-                    let failed = parts.status.is_client_error() || parts.status.is_server_error();
-                    let watch = match failed {
-                        true => None,
-                        false => Watch::new(*this.shape, &parts.headers).filter(|_| parts.status.is_success()),
-                    };
-                    if !failed {
-                        let Some(watch) = watch else {
-                            let mut response = unwatched(parts, PrefixedBody::untouched(body));
-                            Outcome::update(&mut response, |outcome| outcome);
-                            return Poll::Ready(Ok(response));
-                        };
-                        if !this.settings.hold_answers {
-                            return Poll::Ready(Ok(watched(parts, PrefixedBody::untouched(body), watch.into(), false)));
-                        }
-                        let reading = Reading { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
-                        this.state.set(State::Reading { reading: Some(reading.into()) });
-                        continue;
-                    }
-                    if is_encoded(&parts.headers) {
-                        let failure = Failure::from_status(parts.status, &parts.headers);
-                        let mut response = unwatched(parts, PrefixedBody::untouched(body));
-                        Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
-                        return Poll::Ready(Ok(response));
-                    }
-                    let reading = Reading { parts, prefix: Prefix::default(), body, watch: None };
-                    this.state.set(State::Reading { reading: Some(reading.into()) });
                 }
-                StateProj::Reading { reading } => {
-                    let done = ready!(reading.as_mut().expect("polled after completion").poll_read(cx));
-                    let reading = *reading.take().expect("just polled");
-                    return Poll::Ready(reading.finish(done));
+                StateProj::Reading { held } => {
+                    let Some(reading) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    let end = ready!(reading.poll_read(cx));
+                    let held = *held.take().expect("just polled");
+                    return Poll::Ready(held.finish(end));
                 }
             }
         }
     }
 }
 
-/// Why reading stopped.
-enum Done {
+/// The verdict on a response's head.
+enum Head<R> {
+    /// The head decides, and the body is passed on.
+    Done(Response<ClassifyBody<R>>),
+    /// The body has to be read.
+    Held(Box<HeldResponse<R>>),
+}
+
+/// Judges a response by its head.
+fn judge_head<R>(response: Response<R>, shape: Shape, settings: Settings) -> Head<R> {
+    let (parts, body) = response.into_parts();
+    if !settings.enabled {
+        return Head::Done(unwatched(parts, PrefixedBody::untouched(body)));
+    }
+    if parts.status.is_client_error() || parts.status.is_server_error() {
+        if is_encoded(&parts.headers) {
+            let failure = Failure::from_status(parts.status, &parts.headers);
+            let mut response = unwatched(parts, PrefixedBody::untouched(body));
+            Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
+            return Head::Done(response);
+        }
+        return Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: None }.into());
+    }
+    let Some(watch) = Watch::new(shape, &parts.headers).filter(|_| parts.status.is_success()) else {
+        let mut response = unwatched(parts, PrefixedBody::untouched(body));
+        Outcome::update(&mut response, |outcome| outcome);
+        return Head::Done(response);
+    };
+    if !settings.hold_answers {
+        return Head::Done(watched(parts, PrefixedBody::untouched(body), watch.into(), false));
+    }
+    Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) }.into())
+}
+
+/// The reason why reading stopped.
+enum ReadEnd {
     Ended,
     Full,
     Decided(Verdict),
     Broken(BoxError),
 }
 
-impl<R> Reading<R>
+impl<R> HeldResponse<R>
 where
     R: Body<Data = Bytes> + Unpin,
     R::Error: Into<BoxError>,
 {
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Done> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<ReadEnd> {
         loop {
             let data = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
-                Err(error) => return Poll::Ready(Done::Broken(error.into())),
-                Ok(None) => return Poll::Ready(Done::Ended),
+                Err(error) => return Poll::Ready(ReadEnd::Broken(error.into())),
+                Ok(None) => return Poll::Ready(ReadEnd::Ended),
                 Ok(Some(data)) => data,
             };
             if let Some(watch) = &mut self.watch {
                 watch.push(data);
                 let verdict = watch.verdict();
                 if verdict != Verdict::Undecided {
-                    return Poll::Ready(Done::Decided(verdict));
+                    return Poll::Ready(ReadEnd::Decided(verdict));
                 }
             }
             if self.prefix.len() >= CAP {
-                return Poll::Ready(Done::Full);
+                return Poll::Ready(ReadEnd::Full);
             }
         }
     }
 
-    fn finish(self, done: Done) -> Result<Response<ClassifyBody<R>>, BoxError> {
+    fn finish(self, end: ReadEnd) -> Result<Response<ClassifyBody<R>>, BoxError> {
         let Self { parts, prefix, body, watch } = self;
         let Some(watch) = watch else {
-            // However much of the error could be read: its status is known, and the body is given back as it came.
+            // The status is known, however much of the body could be read, and the body is passed on unchanged.
             let failure = Failure::from_response(parts.status, &parts.headers, &prefix.to_bytes());
-            let body = match done {
-                Done::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),
+            let body = match end {
+                ReadEnd::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),
                 _ => ClassifyBody::plain(PrefixedBody::new(prefix, body)),
             };
             let mut response = Response::from_parts(parts, body);
             Outcome::update(&mut response, |_| Outcome::default().with_failure(failure).with_committed());
             return Ok(response);
         };
-        let failure = match done {
-            Done::Broken(error) => return Err(classified(error, true)),
-            Done::Ended | Done::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
-            Done::Full | Done::Decided(_) => None,
+        let failure = match end {
+            ReadEnd::Broken(error) => return Err(classified(error, true)),
+            ReadEnd::Ended | ReadEnd::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
+            ReadEnd::Full | ReadEnd::Decided(_) => None,
         };
         let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
         Outcome::update(&mut response, |outcome| match failure {
@@ -184,6 +193,7 @@ where
     }
 }
 
+/// Wraps a transport error in an [`Error`] that says what it means.
 fn classified(error: BoxError, enabled: bool) -> BoxError {
     if !enabled || Error::find(&*error).is_some() {
         return error;

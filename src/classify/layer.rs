@@ -2,37 +2,31 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::Classify;
+use super::{service::Classify, settings::Settings};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Reads each failure once, for every layer outside. See the [module](super) for what it reads and what it says.
+/// Reads each failure once, for every layer outside. The [module](super) says what it reads and writes.
 ///
-/// It belongs next to the transport, inside of everything else.
+/// It belongs next to the transport, inside of all other layers.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ClassifyLayer {
     settings: Settings,
 }
 
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
-    pub(super) enabled: bool,
-    pub(super) hold_answers: bool,
-}
-
 impl ClassifyLayer {
-    /// Reads failures, and holds answers until their first content.
+    /// Creates a layer that reads failures and holds answers until their first content.
     pub fn new() -> Self {
         Self { settings: Settings { enabled: true, hold_answers: true } }
     }
 
-    /// A layer that does nothing, of the same type: for where it is optional.
+    /// Creates a layer that does nothing. It has the same type, for stacks where it is optional.
     pub fn disabled() -> Self {
         Self { settings: Settings { enabled: false, hold_answers: false } }
     }
 
-    /// Whether a 200 is held until its first content (default: yes). Without it an error inside a 200, or an empty
-    /// answer, is passed on and cannot be retried.
+    /// Sets whether a 200 is held until its first content (default: yes). If not, an error inside a 200, or an empty answer,
+    /// is passed on and cannot be retried.
     pub fn hold_answers(mut self, hold: bool) -> Self {
         self.settings.hold_answers = hold;
         self

@@ -1,18 +1,25 @@
-//! Reads a failure once, for every layer outside.
+//! Reads each failure once, for every layer outside.
 //!
 //! Without this layer each layer would have to guess from the status alone. A 429 may be a minute's quota, a day's, a limit
-//! of zero, or somebody else's traffic on shared capacity; a 400 may be a bad key; a 200 may be an error that comes as the
-//! first event of a stream, or an answer without a word in it. What the upstream really said stands in the body, and a body
-//! can be read only once.
+//! of zero, or other callers' traffic on shared capacity; a 400 may be a bad key; a 200 may be an error that comes as the
+//! first event of a stream, or an answer without a word in it. The cause stands in the body, and a body can be read only once.
 //!
-//! This layer sits next to the transport and reads. Of an error it reads up to 64 KiB and gives them back byte for byte. A
-//! generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end or an answer
-//! without parts can still be tried again; that commits it, and from there on the bytes go through untouched while token
-//! counts, model version and finish reason are noted as they pass. A transport's error is wrapped in an [`Error`] that says
-//! what it means.
+//! This layer sits next to the transport and reads the body. Of an error it reads up to 64 KiB, and passes them on byte for
+//! byte. A generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end or an
+//! answer without parts can still be retried. The first content commits the answer: from there on its bytes go through
+//! untouched, while token counts, model version and finish reason are noted as they pass. A transport error is wrapped in an
+//! [`Error`] with its meaning.
 //!
-//! It never retries, waits, or changes a byte of an answer, and never turns a failure into something else: an error answer
-//! stays a response. What is compressed all the same, or is no JSON and no event stream, it judges by its status.
+//! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer stays a
+//! response. An answer that is compressed all the same, or that is neither JSON nor an event stream, it judges by its status.
+//!
+//! # When to use it
+//!
+//! Next to the transport, inside of all other layers of this crate. They work without it, but then know only statuses and
+//! headers.
+//!
+//! tower-http's `classify` module decides for `TraceLayer` whether a response is a failure, by its status or its gRPC code.
+//! It reads no body and holds no answer.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -36,13 +43,13 @@
 //! let failure = response.extensions().get::<Outcome>().and_then(Outcome::failure).cloned().unwrap();
 //! assert_eq!((failure.fault(), failure.kind()), (Fault::Quota, Kind::QuotaDay));
 //! assert!(!failure.same_key_may_help() && failure.other_model_may_help());
-//! // And the body is what it was.
+//! // The body is unchanged.
 //! assert_eq!(response.into_body().collect().await?.to_bytes(), body);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Usage is known when the body has passed:
+//! The usage is known once the body has passed:
 //!
 //! ```
 //! use http::{Request, Response};
@@ -73,19 +80,19 @@
 //!
 //! | what | value | why |
 //! |---|---|---|
-//! | read of an error's body | 64 KiB | one line for each violation of a schema makes tens of KiB; more was never seen |
-//! | held of an answer | 64 KiB | the first part comes long before; past it the answer counts as content |
-//! | [`hold_answers`](ClassifyLayer::hold_answers) | yes | without it nothing inside a 200 can be retried |
+//! | the most that is read of an error's body | 64 KiB | one line for each violation of a schema makes tens of KiB; no larger body was seen |
+//! | the most that is held of an answer | 64 KiB | the first part comes long before; a longer answer counts as content |
+//! | [`hold_answers`](ClassifyLayer::hold_answers) | yes | otherwise no failure inside a 200 can be retried |
 //!
 //! # Errors
 //!
-//! An inner error comes back as an [`Error`] with the inner one as its source; one that is an `Error` already is passed on.
-//! A body that breaks before the commit is such an error too. After the commit it is the body's error, marked so that
-//! nobody sends again; so is the end of a stream that had no finish reason.
+//! An inner error becomes an [`Error`] with the inner one as its source; one that is an `Error` already is passed on. A body
+//! that breaks before the commit is such an error too. After the commit it is the body's error, marked so that no layer
+//! sends the request again; so is the end of a stream that had no finish reason.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the inner call and what was held of its body. Dropping the body leaves
+//! Dropping the future drops the inner call and the held part of its body. Dropping the body leaves
 //! [`UsageReport::ended`](crate::context::UsageReport::ended) unset.
 //!
 //! # Readiness
@@ -94,9 +101,9 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`CallContext::call`](crate::CallContext::call), else the URI. Sets `Accept-Encoding: identity`. Writes
-//! [`Outcome`](crate::Outcome): the failure, that it was sent, and the [`Usage`](crate::context::Usage) cell of a generated
-//! answer.
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI. Writes into [`Outcome`](crate::Outcome) the failure,
+//! that the request was sent, and the [`Usage`](crate::context::Usage) cell of a generated answer. Sets the header
+//! `Accept-Encoding: identity`.
 //!
 //! [`Error`]: crate::Error
 
@@ -104,6 +111,7 @@ mod body;
 mod future;
 mod layer;
 mod service;
+mod settings;
 mod watch;
 
 #[cfg(fuzzing)]

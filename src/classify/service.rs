@@ -5,8 +5,8 @@ use http::{HeaderValue, Request, Response, header::ACCEPT_ENCODING};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ClassifyBody, ResponseFuture, layer::Settings};
-use crate::{context, context::BoxError};
+use super::{body::ClassifyBody, future::ResponseFuture, settings::Settings};
+use crate::context::{BoxError, CallRef};
 
 /// The service of [`ClassifyLayer`](super::ClassifyLayer).
 #[derive(Clone, Debug)]
@@ -33,9 +33,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let shape = context::CallContext::shape(&request);
+        let shape = CallRef::of(&request).shape();
         if self.settings.enabled {
-            // What is encoded cannot be read: no errors, no events, no usage.
+            // Errors, events and usage cannot be read in an encoded body.
             request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         ResponseFuture::new(self.inner.call(request), shape, self.settings)

@@ -1,8 +1,7 @@
-//! The policy of the room: when an answer commits, and what one is worth that ends before.
+//! The policy of the room: when an answer commits, and the verdict on an answer that ends before.
 //!
-//! An attempt can fail until its first content has been seen. Up to then the answer is held and everything is still open:
-//! an error event, a bare JSON tail, an end without content. [`Watch`] is told the bytes as they come and answers; it
-//! holds none of them itself.
+//! An attempt can fail until its first content has been seen. Until then the answer is held, because an error event, a bare
+//! JSON tail or an end without content may still come. [`Watch`] is told the bytes as they come, and keeps none of them.
 
 use http::{
     HeaderMap, HeaderName,
@@ -18,7 +17,7 @@ use crate::{
     failure::{Failure, Kind},
 };
 
-/// Follows one answer from its first byte to its end.
+/// A watch over one answer, from its first byte to its end.
 #[derive(Debug)]
 pub(super) struct Watch {
     surface: Surface,
@@ -27,19 +26,19 @@ pub(super) struct Watch {
     events: Option<Events>,
 }
 
-/// What a held answer has come to.
+/// The verdict on a held answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing is decided: hold on.
+    /// Nothing is decided, and the answer stays held.
     Undecided,
-    /// Content has been seen: hand it over, never send again.
+    /// Content has been seen: the answer is handed over, and the request is never sent again.
     Commit,
-    /// The upstream says that it failed.
+    /// The upstream reports a failure.
     Failed,
 }
 
 impl Watch {
-    /// A watch for this call's answer, or none where no content is to be expected: only generated answers are held.
+    /// Creates a watch for this call's answer. `None`: the answer is not a generated one that can be read, and is not held.
     pub(super) fn new(shape: Shape, headers: &HeaderMap) -> Option<Self> {
         if !matches!(shape.operation, Operation::GenerateContent | Operation::CreateInteraction) {
             return None;
@@ -72,23 +71,23 @@ impl Watch {
         }
     }
 
-    /// Where the answer stands, before it has ended.
+    /// Returns the verdict on an answer that has not ended.
     pub(super) fn verdict(&self) -> Verdict {
         let found = &self.scanner.found;
         if found.content {
             Verdict::Commit
         } else if found.error.is_some() {
-            // Read the error to its end first.
+            // The error has to be read to its end first.
             if self.scanner.is_between_values() { Verdict::Failed } else { Verdict::Undecided }
         } else if self.surface == Surface::Interactions && self.events.as_ref().is_some_and(|events| events.seen > 0) {
-            // An interaction is made when it is accepted: any event but an error is content.
+            // An interaction exists once it is accepted, so that any event but an error is content.
             Verdict::Commit
         } else {
             Verdict::Undecided
         }
     }
 
-    /// What an answer is worth that ended without having committed. `held` is all of it.
+    /// Returns the failure of an answer that ended before its commit. `held` is all of the answer.
     pub(super) fn judge_end(&self, held: &[u8]) -> Option<Failure> {
         let found = &self.scanner.found;
         if found.error.is_some() {
@@ -100,7 +99,7 @@ impl Watch {
         Failure::from_answer(found.finish_reason.as_deref(), found.block_reason.as_deref(), found.content)
     }
 
-    /// Whether an answer that was handed over ended before it was finished.
+    /// Returns whether an answer that was handed over ended before it had finished.
     pub(super) fn is_cut(&self) -> bool {
         let found = &self.scanner.found;
         if let Some(error) = &found.error {
@@ -110,28 +109,28 @@ impl Watch {
             return false;
         }
         let finished = found.finish_reason.is_some() || found.block_reason.is_some();
-        let done = self.events.as_ref().is_some_and(|events| events.done == Done::SAID.len());
+        let done = self.events.as_ref().is_some_and(|events| events.done == DoneMark::TEXT.len());
         match self.streams {
             true => !finished && !done,
             false => self.scanner.is_open(),
         }
     }
 
-    /// The failure that the upstream reports in an answer which was handed over already.
+    /// Returns the failure that the upstream reports in an answer that was handed over already.
     pub(super) fn late_failure(&self) -> Option<Failure> {
         let error = self.scanner.found.error.as_ref().filter(|error| error.whole)?;
-        // Shaped anew from the three members that were kept, so that one parser judges all errors.
+        // The error is rebuilt from the three members that were kept, so that one parser judges all errors.
         let object =
             serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });
         Some(Failure::from_event(object.to_string().as_bytes()).into_after_commit())
     }
 
-    pub(super) fn findings(&self) -> &crate::answer::scan::Findings {
+    pub(super) fn findings(&self) -> &crate::answer::Findings {
         &self.scanner.found
     }
 }
 
-/// Whether a body is compressed all the same, so that only its status can be read.
+/// Returns whether a body is compressed all the same, so that only its status can be read.
 pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     let encoding = text(headers, CONTENT_ENCODING).trim();
     !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
@@ -141,22 +140,23 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// A stream that ended without a finish reason.
+/// Returns the failure of a stream that ended without a finish reason.
 pub(super) fn cut_stream() -> Failure {
     Failure::local(Kind::StreamCut, "the stream ended without a finishReason: the answer is not complete")
         .into_after_commit()
 }
 
-/// Server-sent events on their way to the scanner.
+/// The server-sent events of an answer, on their way to the scanner.
 #[derive(Debug)]
 struct Events {
     splitter: Splitter,
-    /// Data, or raw text, of the present event has been scanned.
+    /// Set once data of the current event has been scanned.
     begun: bool,
+    /// Set while raw text outside of events is scanned.
     in_raw: bool,
-    /// Events with data so far.
+    /// The number of events with data so far.
     seen: u32,
-    /// How much of `[DONE]` has been seen.
+    /// The number of bytes of `[DONE]` that have been seen.
     done: usize,
 }
 
@@ -169,7 +169,7 @@ impl Default for Events {
 impl Events {
     fn push(&mut self, bytes: &[u8], scanner: &mut Scanner) {
         let Self { splitter, begun, in_raw, seen, done } = self;
-        splitter.push(bytes, &mut Scanning { scanner, begun, in_raw, seen, done: Done(done) });
+        splitter.push(bytes, &mut Scanning { scanner, begun, in_raw, seen, done: DoneMark(done) });
     }
 }
 
@@ -178,7 +178,7 @@ struct Scanning<'a> {
     begun: &'a mut bool,
     in_raw: &'a mut bool,
     seen: &'a mut u32,
-    done: Done<'a>,
+    done: DoneMark<'a>,
 }
 
 impl Listener for Scanning<'_> {
@@ -206,24 +206,24 @@ impl Listener for Scanning<'_> {
     }
 }
 
-/// Looks for OpenAI's end mark, an event whose data is `[DONE]`.
-struct Done<'a>(&'a mut usize);
+/// A search for OpenAI's end mark, an event whose data is `[DONE]`.
+struct DoneMark<'a>(&'a mut usize);
 
-impl Done<'_> {
-    const SAID: &'static [u8] = b"[DONE]";
-    /// The present event says something else.
-    const NOT: usize = usize::MAX;
+impl DoneMark<'_> {
+    const TEXT: &'static [u8] = b"[DONE]";
+    /// The progress in an event with other data.
+    const OTHER: usize = usize::MAX;
 
     fn restart(&mut self) {
-        if *self.0 != Self::SAID.len() {
+        if *self.0 != Self::TEXT.len() {
             *self.0 = 0;
         }
     }
 
     fn push(&mut self, piece: &[u8]) {
-        let Some(awaited) = Self::SAID.get(*self.0..) else { return };
+        let Some(awaited) = Self::TEXT.get(*self.0..) else { return };
         let matching = awaited.iter().zip(piece).take_while(|(a, b)| a == b).count();
-        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { Self::NOT };
+        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { Self::OTHER };
     }
 }
 
@@ -231,7 +231,7 @@ impl Done<'_> {
 pub(crate) mod fuzzing {
     use super::*;
 
-    /// What a watch has to say at the end of an answer that came in these pieces: whatever is read from outside.
+    /// Shows all that a watch returns at the end of an answer that came in these pieces.
     pub fn watch(uri: &http::Uri, content_type: http::HeaderValue, pieces: &[&[u8]]) -> String {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
         let Some(mut watch) = Watch::new(Shape::new(&http::Method::POST, uri), &headers) else { return String::new() };
@@ -259,7 +259,7 @@ mod tests {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let shape = Shape::new(&Method::POST, &http::Uri::from_static(uri));
         let mut watch = Watch::new(shape, &headers).unwrap();
-        // The hardest way to cut it.
+        // Byte by byte, the hardest way to cut it.
         text.as_bytes().chunks(1).for_each(|byte| watch.push(byte));
         watch
     }

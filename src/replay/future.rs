@@ -13,14 +13,13 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    layer::{Oversize, Settings},
-    memory::Reservation,
+    memory::MemoryLease,
+    settings::{Oversize, Settings},
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
     call::{Call, Operation, Shape},
-    context,
-    context::{BoxError, Error, Outcome},
+    context::{BoxError, CallContext, Error, Outcome, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
 };
@@ -48,12 +47,12 @@ struct Collecting<B> {
     parts: Parts,
     body: B,
     prefix: Prefix,
-    reservation: Reservation,
+    lease: MemoryLease,
     max_body: usize,
     oversize: Oversize,
 }
 
-/// How the collecting came out.
+/// The result of collecting a body.
 enum Collected {
     Kept,
     TooLarge,
@@ -65,19 +64,19 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         let (parts, body) = request.into_parts();
         let max_body = settings.max_body;
         let oversize = match Shape::new(&parts.method, &parts.uri).operation {
-            // A file is no prompt.
+            // An upload is a file, not a prompt.
             Operation::Upload => Oversize::Stream,
             _ => settings.oversize,
         };
-        let reservation = settings.memory.reserve();
-        let collecting = Collecting { parts, body, prefix: Prefix::default(), reservation, max_body, oversize };
+        let lease = settings.memory.lease();
+        let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize };
         Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }
     }
 }
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither the request, which has keys in it, nor its body.
+        // The request and its body are left out, because they have keys in them.
         f.debug_struct("ResponseFuture").field("kept", &self.kept).finish_non_exhaustive()
     }
 }
@@ -96,9 +95,9 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Collecting { collecting } => {
-                    let polled = collecting.as_mut().expect("polled after completion").poll_collect(cx);
-                    let Poll::Ready(collected) = polled else {
-                        // A slow upload must not keep anybody's place.
+                    let Some(held) = collecting else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    let Poll::Ready(collected) = held.poll_collect(cx) else {
+                        // A slow upload must not hold a permit that another call could use.
                         this.inner.release();
                         return Poll::Pending;
                     };
@@ -109,7 +108,7 @@ where
                 }
                 StateProj::Sending { request } => {
                     ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
-                    let request = request.take().expect("sent once");
+                    let Some(request) = request.take() else { return Poll::Ready(Err(polled_again(super::NAME))) };
                     let future = this.inner.call(request);
                     this.state.set(State::Calling { future });
                 }
@@ -128,7 +127,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn poll_collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BoxError>> {
-        // Whoever announces too much need not be heard to the end; whoever announces little is counted all the same.
+        // A body that announces too much need not be read; one that announces little is counted all the same.
         if self.body.size_hint().lower() > self.max_body as u64 {
             return Poll::Ready(Ok(Collected::TooLarge));
         }
@@ -145,35 +144,35 @@ where
             if self.prefix.len() > self.max_body {
                 return Poll::Ready(Ok(Collected::TooLarge));
             }
-            if !self.reservation.grow(more) {
+            if !self.lease.grow(more) {
                 return Poll::Ready(Ok(Collected::NoMemory));
             }
         }
     }
 
     fn finish(self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
-        let Self { mut parts, body, prefix, reservation, max_body, oversize } = self;
+        let Self { mut parts, body, prefix, lease, max_body, oversize } = self;
         let mut call = Call::new(&parts.method, &parts.uri);
         let body = match collected {
             Collected::Kept => {
                 let (bytes, trailers) = prefix.into_parts();
                 call = call.read_body(&bytes);
-                ReplayBody::kept(bytes, trailers, Arc::new(reservation))
+                ReplayBody::kept(bytes, trailers, Arc::new(lease))
             }
             Collected::TooLarge if oversize == Oversize::Refuse => {
                 return Err(too_large(max_body).into());
             }
             Collected::TooLarge | Collected::NoMemory => {
                 let cap = (oversize == Oversize::Refuse).then_some(max_body);
-                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(reservation), cap)
+                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap)
             }
         };
-        context::CallContext::update(&mut parts.extensions, |context| context.set_call(call));
+        CallContext::update(&mut parts.extensions, |context| context.set_call(call));
         Ok(Request::from_parts(parts, body))
     }
 }
 
-/// Says of an outcome that the body was not kept.
+/// Notes in the outcome that the body was not kept.
 fn streamed<R>(result: Result<Response<R>, BoxError>) -> Result<Response<R>, BoxError> {
     match result {
         Ok(mut response) => {

@@ -2,63 +2,50 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{Replay, memory::Memory};
+use super::{
+    memory::ReplayMemory,
+    service::Replay,
+    settings::{Oversize, Settings},
+};
 use crate::describe::Describe;
 
-/// Makes any request body resendable, up to its caps. See the [module](super) for what happens past them.
+/// Makes request bodies resendable, up to its caps. The [module](super) says what becomes of larger ones.
 ///
-/// Clones, and all services made from one layer, share the total cap.
+/// Clones, and all services made from one layer, share the cap for all bodies.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ReplayLayer {
     settings: Settings,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) max_body: usize,
-    pub(super) oversize: Oversize,
-    pub(super) memory: Memory,
-}
-
-/// What becomes of a body that is larger than is kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Oversize {
-    /// It streams on to the upstream, which judges it; it cannot be sent again.
-    #[default]
-    Stream,
-    /// It is refused: an error that says the cap, answered with 413. An upload (`/upload/…`) streams on all the same.
-    Refuse,
-}
-
 impl ReplayLayer {
-    /// The largest body that is kept, by default: 32 MiB. Google takes 20 MiB inline, and more on some endpoints.
+    /// The default cap of one body: 32 MiB. Google takes 20 MiB inline, and more on some endpoints.
     pub const MAX_BODY: usize = 32 * 1024 * 1024;
-    /// What is kept in all, by default: 512 MiB, sixteen of the largest bodies or thousands of ordinary ones.
+    /// The default cap of all bodies together: 512 MiB, 16 of the largest bodies or thousands of ordinary ones.
     pub const MAX_TOTAL: usize = 512 * 1024 * 1024;
 
-    /// Keeps bodies up to the default caps and streams what is larger.
+    /// Creates a layer that keeps bodies up to the default caps, and streams larger ones.
     pub fn new() -> Self {
-        let memory = Memory::new(Self::MAX_TOTAL);
+        let memory = ReplayMemory::new(Self::MAX_TOTAL);
         Self { settings: Settings { max_body: Self::MAX_BODY, oversize: Oversize::Stream, memory } }
     }
 
-    /// The largest body that is kept, in bytes.
+    /// Sets the cap of one body, in bytes. Default: [`MAX_BODY`](Self::MAX_BODY).
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.settings.max_body = bytes;
         self
     }
 
-    /// How many bytes are kept at a time, in all. A body that finds no room streams on; it is never refused for that.
+    /// Sets the cap of all bodies that are kept at the same time, in bytes. Default: [`MAX_TOTAL`](Self::MAX_TOTAL). A body
+    /// that finds no room streams on; it is never refused for that.
     ///
-    /// Gives this layer an account of its own: call it before cloning.
+    /// The layer no longer shares its cap with its earlier clones: call this before cloning.
     pub fn max_total(mut self, bytes: usize) -> Self {
-        self.settings.memory = Memory::new(bytes);
+        self.settings.memory = ReplayMemory::new(bytes);
         self
     }
 
-    /// What becomes of a body over [`max_body`](Self::max_body).
+    /// Sets the treatment of a body over [`max_body`](Self::max_body). Default: [`Oversize::Stream`].
     pub fn oversize(mut self, oversize: Oversize) -> Self {
         self.settings.oversize = oversize;
         self

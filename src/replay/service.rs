@@ -5,7 +5,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, layer::Settings};
+use super::{future::ResponseFuture, settings::Settings};
 use crate::{body::ReplayBody, context::BoxError, ready::Readied};
 
 /// The service of [`ReplayLayer`](super::ReplayLayer).

@@ -1,10 +1,11 @@
-//! The budget that keeps retries from making an outage worse.
+//! The retry budget: it keeps retries from making an outage worse.
 //!
-//! One token bucket a model, shared by all clones: a retry takes a token, a success gives one back, and time gives one a
-//! second. When a model is down for everybody the bucket runs dry and failures go straight back; nobody ever sleeps for a
-//! token. The buckets themselves are pure: they are told the time.
+//! It has one token bucket a model, shared by all clones. A retry takes a token, a success gives one back, and one a second
+//! grows back. When a model is down for all calls, its bucket becomes empty, and failures go straight back; no call ever
+//! sleeps for a token. The buckets themselves are pure: they are told the time.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fmt,
     sync::{
@@ -17,7 +18,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How many retries all calls together may make, a model. A cheap handle: all clones are the same budget.
+use crate::bounded::make_room;
+
+/// The retries that all calls to one model may make together. A cheap handle: all clones share one budget.
 ///
 /// ```
 /// use tower_gemini::retry::RetryBudget;
@@ -36,44 +39,49 @@ pub struct RetryBudget {
 
 struct Shared {
     capacity: u32,
-    /// Whether any bucket may be short of full. Lets a success of ordinary days pass without the lock.
+    /// Set while any bucket may be less than full. While it is not, a success need not take the lock.
     in_use: AtomicBool,
     buckets: Mutex<HashMap<Box<str>, Bucket>>,
 }
 
-/// How many models are kept apart. Past that the fullest bucket makes room: it has the least to remember.
+/// The most models with a bucket of their own. Past that the full buckets are dropped, or the fullest if none is full: it
+/// loses least, because a new one starts full.
 const MAX_MODELS: usize = 256;
 
 impl RetryBudget {
-    /// The default capacity: a burst of 100 retries, then one a second and one a success.
+    /// The default capacity: a burst of 100 retries, then one for each second and one for each success.
     pub const CAPACITY: u32 = 100;
 
-    /// A budget of that many retries a model, full at first.
+    /// Creates a budget of `capacity` retries a model, full at first.
     pub fn new(capacity: u32) -> Self {
         let shared = Shared { capacity, in_use: AtomicBool::new(false), buckets: Mutex::default() };
         Self { shared: shared.into() }
     }
 
-    /// Takes one retry, or says no. Checking and taking are one step.
+    /// Takes one retry, and returns whether there was one. The check and the taking are one atomic step.
     pub fn try_take(&self, model: &str) -> bool {
         let now = Instant::now();
         let mut buckets = self.shared.buckets.lock();
         self.shared.in_use.store(true, Ordering::Release);
         if !buckets.contains_key(model) {
-            if buckets.len() >= MAX_MODELS {
-                evict(&mut buckets, self.shared.capacity, now);
-            }
+            let left = |bucket: &Bucket| bucket.level(self.shared.capacity, now).tokens;
+            make_room(
+                &mut buckets,
+                MAX_MODELS,
+                |bucket| left(bucket) < self.shared.capacity,
+                |bucket| Reverse(left(bucket)),
+            );
             buckets.insert(model.into(), Bucket::full(self.shared.capacity, now));
         }
         buckets.get_mut(model).is_some_and(|bucket| bucket.try_take(self.shared.capacity, now))
     }
 
-    /// Whether any model has fewer retries left than it may have: otherwise a success has nothing to give back.
+    /// Returns whether any bucket may be less than full. If not, a success has nothing to give back.
     pub(super) fn is_in_use(&self) -> bool {
         self.shared.in_use.load(Ordering::Acquire)
     }
 
-    /// A success gives one retry back.
+    /// Gives one retry back, after a success.
     pub fn deposit(&self, model: &str) {
         if !self.is_in_use() {
             return;
@@ -87,7 +95,7 @@ impl RetryBudget {
         self.shared.in_use.store(!buckets.is_empty(), Ordering::Release);
     }
 
-    /// How many retries of this model are left.
+    /// Returns the number of retries that this model has left.
     pub fn remaining(&self, model: &str) -> u32 {
         let buckets = self.shared.buckets.lock();
         buckets
@@ -108,18 +116,7 @@ impl fmt::Debug for RetryBudget {
     }
 }
 
-/// Forgets the fullest bucket.
-fn evict(buckets: &mut HashMap<Box<str>, Bucket>, capacity: u32, now: Instant) {
-    buckets.retain(|_, bucket| bucket.level(capacity, now).tokens < capacity);
-    if buckets.len() >= MAX_MODELS {
-        let fullest = buckets.iter().max_by_key(|(_, bucket)| bucket.level(capacity, now).tokens);
-        if let Some(model) = fullest.map(|(model, _)| model.clone()) {
-            buckets.remove(&model);
-        }
-    }
-}
-
-/// Whole tokens at an instant; what has not yet grown to a token stays in the instant.
+/// A number of whole tokens at an instant. A fraction of a token is kept as time: the instant lies that much earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Bucket {
     tokens: u32,
@@ -131,6 +128,7 @@ impl Bucket {
         Self { tokens: capacity, at: now }
     }
 
+    /// Returns the bucket as it is at `now`, with the tokens that have grown.
     fn level(self, capacity: u32, now: Instant) -> Self {
         let grown = now.saturating_duration_since(self.at).as_secs();
         let tokens = u64::from(self.tokens).saturating_add(grown).min(u64::from(capacity)) as u32;
@@ -145,7 +143,7 @@ impl Bucket {
         taken.is_some()
     }
 
-    /// `true`: it is full again, and need not be remembered.
+    /// Gives a token back. Returns whether the bucket is full, so that it need not be kept.
     fn deposit(&mut self, capacity: u32, now: Instant) -> bool {
         *self = self.level(capacity, now);
         self.tokens = self.tokens.saturating_add(1).min(capacity);
@@ -160,40 +158,39 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum BucketEvent {
         Take,
         Deposit,
         Wait(u64),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step =
-            prop_oneof![3 => Just(Step::Take), 1 => Just(Step::Deposit), 1 => (0u64..3_000).prop_map(Step::Wait)];
-        proptest::collection::vec(step, 0..200)
+    fn events() -> impl Strategy<Value = Vec<BucketEvent>> {
+        let event = prop_oneof![3 => Just(BucketEvent::Take), 1 => Just(BucketEvent::Deposit), 1 => (0u64..3_000).prop_map(BucketEvent::Wait)];
+        proptest::collection::vec(event, 0..200)
     }
 
     proptest! {
         /// The plain model: milliseconds as fractions of a token, in one number.
         #[test]
-        fn a_bucket_is_its_plain_model(capacity in 1u32..20, steps in steps()) {
+        fn a_bucket_is_its_plain_model(capacity in 1u32..20, events in events()) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
                 let mut now = Instant::now();
                 let mut bucket = Bucket::full(capacity, now);
                 let mut model = u64::from(capacity) * 1000;
                 let cap = model;
-                for step in steps {
-                    match step {
-                        Step::Wait(ms) => {
+                for event in events {
+                    match event {
+                        BucketEvent::Wait(ms) => {
                             now += Duration::from_millis(ms);
                             model = (model + ms).min(cap);
                         }
-                        Step::Take => {
+                        BucketEvent::Take => {
                             let expected = model >= 1000;
                             model -= if expected { 1000 } else { 0 };
                             assert_eq!(bucket.try_take(capacity, now), expected);
                         }
-                        Step::Deposit => {
+                        BucketEvent::Deposit => {
                             model = (model + 1000).min(cap);
                             bucket.deposit(capacity, now);
                             // A full bucket keeps no fraction.
@@ -240,7 +237,7 @@ mod tests {
                 (0..8).map(|_| scope.spawn(|| (0..50).filter(|_| budget.try_take("m")).count())).collect();
             tasks.into_iter().map(|task| task.join().unwrap()).sum()
         });
-        // Real time passes here: a second more at the most, on a very slow machine.
+        // Real time passes here: at most five seconds, even on a very slow machine.
         assert!((50..=55).contains(&taken), "{taken}");
     }
 }

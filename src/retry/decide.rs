@@ -1,4 +1,4 @@
-//! The decision after a failure: again or not, and after how long. Pure: it is told everything it has to know.
+//! The decision after a failure: whether to send the request again, and after how long. Pure: it is told all that it needs.
 
 use std::time::Duration;
 
@@ -12,55 +12,57 @@ use crate::{
     failure::{Failure, Fault, Kind},
 };
 
-/// Spreads those who wait for the same hint, in seconds.
+/// The jitter that spreads the calls that wait for the same hint, in seconds.
 const HINT_JITTER: f64 = 0.5;
 
 /// The shortest wait for a refusal of a layer inside, so that two layers that disagree cannot spin.
 const MIN_REFUSAL_WAIT: Duration = Duration::from_millis(10);
 
-/// The longest wait for refusals in all, where no deadline is set: the total clock's default.
+/// The longest wait for refusals in all if no deadline is set: the default of the total time-out.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(285);
 
-/// What has happened in this call so far.
+/// The history of a call.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    /// Attempts that were made, those at other models before included.
+    /// The attempts of the call, at all models.
     attempts: u32,
-    /// Attempts that were made here.
+    /// The attempts at this model.
     here: u32,
-    /// Failures so far, by row: a call meets few kinds.
+    /// The failures by cause. A list, because a call meets few causes.
     causes: Vec<(Cause, u32)>,
+    /// Set once the one attempt that is not counted was made.
     free_used: bool,
-    /// Whether any of them counted against the upstream.
+    /// Set once a failure counted against the upstream.
     upstream_failed: bool,
-    /// Refusals by layers inside.
+    /// The refusals by layers inside.
     refusals: u32,
+    /// The waits for refusals in all.
     refusal_wait: Duration,
     last_500: Option<Failure>,
-    /// What attempts have used up for the rest of the call.
+    /// The keys and projects that attempts have used up for the rest of the call.
     tried: Vec<Tried>,
-    /// What the last attempt has failed of, and when.
+    /// The kind of the last failure, and when it happened.
     failed: Option<(Kind, Instant)>,
 }
 
-/// What the decision depends on besides the failure.
+/// The state of a call on which the decision depends, besides the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     pub(super) idempotency: Idempotency,
-    /// Whether the upstream was asked at all.
+    /// Set if the request was sent.
     pub(super) sent: bool,
     pub(super) models_left: u32,
-    /// What is left until the deadline.
+    /// The time left until the deadline.
     pub(super) remaining: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Decision {
-    /// The failure goes back: for that reason, or because nothing would change.
+    /// The failure goes back: for this reason, or because no attempt could change it.
     GiveUp(Option<GaveUp>),
-    /// It would have been tried again, but not before the deadline: it goes back with the wait it would have needed.
+    /// The failure goes back, because the wait for a further attempt, which is given, would pass the deadline.
     TooLate(Duration),
-    /// Tried again after `wait`. Where it spends the budget, an empty budget means to give up.
+    /// The request is sent again after `wait`. If that spends budget, an empty budget ends the call.
     Again { wait: Duration, spends_budget: bool },
 }
 
@@ -73,7 +75,7 @@ impl History {
         self.attempts
     }
 
-    /// Whether anything went wrong before.
+    /// Returns whether this is the first attempt, and nothing was refused before it.
     pub(super) fn is_first(&self) -> bool {
         self.here <= 1 && !self.free_used && self.refusals == 0
     }
@@ -83,38 +85,40 @@ impl History {
         self.here = self.here.saturating_add(1);
     }
 
-    /// Whether an attempt has failed in a way that counts against the upstream.
+    /// Returns whether an attempt has failed in a way that counts against the upstream.
     pub(super) fn upstream_has_failed(&self) -> bool {
         self.upstream_failed
     }
 
-    fn attempt_never_was(&mut self) {
+    /// Takes back an attempt that was never sent.
+    fn uncount_attempt(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);
         self.here = self.here.saturating_sub(1);
     }
 
-    /// What attempts have used up so far.
+    /// Returns the keys and projects that attempts have used up.
     pub(super) fn tried(&self) -> &[Tried] {
         &self.tried
     }
 
-    /// Notes what an attempt has used up.
+    /// Notes a key or project that an attempt has used up.
     pub(super) fn note_tried(&mut self, tried: &Tried) {
         if !self.tried.contains(tried) {
             self.tried.push(tried.clone());
         }
     }
 
-    /// Notes what an attempt has failed of, after which another will be made.
+    /// Notes the failure after which a further attempt will be made.
     pub(super) fn note_failed(&mut self, kind: Kind, now: Instant) {
         self.failed = Some((kind, now));
     }
 
-    /// Why there is another attempt.
+    /// Returns why there is a further attempt.
     pub(super) fn retried(&self, now: Instant) -> Option<Retried> {
         self.failed.map(|(after, at)| Retried { after, waited: now.saturating_duration_since(at) })
     }
 
+    /// Counts a failure, and returns how many of its cause there have been.
     fn count(&mut self, cause: Cause) -> u32 {
         let at = self.causes.iter().position(|(known, _)| *known == cause).unwrap_or_else(|| {
             self.causes.push((cause, 0));
@@ -124,7 +128,7 @@ impl History {
         self.causes[at].1
     }
 
-    /// Marks the same 500 coming twice for the same request: the content may be what breaks it.
+    /// Marks a 500 that came twice for the same request: the content may be its cause.
     pub(super) fn suspect_content(&mut self, failure: &mut Failure) {
         if failure.kind() != Kind::ServerError {
             return;
@@ -136,41 +140,41 @@ impl History {
     }
 }
 
-/// Decides after a failure. `roll` is a number from 0 to 1, by chance.
+/// Decides after a failure. `roll` is a random number from 0 to 1.
 pub(super) fn decide(
     policy: &RetryPolicy,
     history: &mut History,
     failure: &Failure,
-    said: Option<RetryAdvice>,
+    advice: Option<RetryAdvice>,
     situation: Situation,
     roll: f64,
 ) -> Decision {
     history.upstream_failed |= failure.counts_against_upstream();
     if failure.fault() == Fault::Local && !situation.sent {
-        return refused(policy, history, failure, said, situation);
+        return refused(policy, history, failure, advice, situation);
     }
-    if said == Some(RetryAdvice::Never) || !may_resend(failure, situation.idempotency) {
+    if advice == Some(RetryAdvice::Never) || !may_resend(failure, situation.idempotency) {
         return Decision::GiveUp(None);
     }
     let cause = Cause::of(failure);
     if cause == Cause::NotSent && policy.max_attempts > 1 && !std::mem::replace(&mut history.free_used, true) {
-        history.attempt_never_was();
+        history.uncount_attempt();
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     let nth = history.count(cause);
-    // What a layer here has refused for good, it will refuse again.
+    // A layer that has refused for good will refuse again.
     let hopeless = failure.fault() == Fault::Local
         || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
-    let curable = said.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
+    let curable = advice.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
         return Decision::GiveUp(curable.then_some(GaveUp::Attempts));
     }
-    match said {
+    match advice {
         Some(RetryAdvice::Now | RetryAdvice::Queued) => {
             return Decision::Again { wait: Duration::ZERO, spends_budget: false };
         }
-        // Whoever says so knows better than the table, but nobody sleeps until midnight for it.
+        // The layer that gives the advice knows more than the table; but no call sleeps until midnight for it.
         Some(RetryAdvice::After(wait)) if wait > policy.max_hint => return Decision::TooLate(wait),
         Some(RetryAdvice::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
         Some(RetryAdvice::Never) | None => {}
@@ -189,30 +193,30 @@ pub(super) fn decide(
     let jitter = Duration::from_secs_f64(HINT_JITTER * roll);
     let hint = failure.hint().map(|hint| hint.sufficient().saturating_add(jitter));
     let wait = hint.map_or(backoff, |hint| hint.max(backoff));
-    // Waiting for one's own quota takes nothing from an upstream that is down.
+    // A wait for one's own quota puts no load on an upstream that is down.
     let spends_budget = !(failure.fault() == Fault::Quota && hint.is_some());
     within(situation, wait, spends_budget)
 }
 
-/// A layer inside refused: nothing was sent, and no attempt was made.
+/// Decides after a refusal by a layer inside: nothing was sent, and no attempt was made.
 fn refused(
     policy: &RetryPolicy,
     history: &mut History,
     failure: &Failure,
-    said: Option<RetryAdvice>,
+    advice: Option<RetryAdvice>,
     situation: Situation,
 ) -> Decision {
-    history.attempt_never_was();
-    // What a layer has refused for good, it will refuse again; and another model's circuit may be closed.
+    history.uncount_attempt();
+    // A layer that has refused for good will refuse again; and another model's circuit may be closed.
     let elsewhere = failure.kind() == Kind::CircuitOpen && situation.models_left > 0;
     if !failure.kind().is_refused_for_now() || elsewhere {
         return Decision::GiveUp(None);
     }
     history.refusals = history.refusals.saturating_add(1);
-    if matches!(said, Some(RetryAdvice::Now | RetryAdvice::Queued)) && history.refusals < policy.max_attempts {
+    if matches!(advice, Some(RetryAdvice::Now | RetryAdvice::Queued)) && history.refusals < policy.max_attempts {
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
-    let hint = match said {
+    let hint = match advice {
         Some(RetryAdvice::Never) => None,
         Some(RetryAdvice::After(wait)) => Some(wait),
         _ => failure.hint().map(|hint| hint.delay()),
@@ -226,6 +230,7 @@ fn refused(
     within(situation, wait, false)
 }
 
+/// Decides to send again after `wait`, unless that would pass the deadline.
 fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision {
     match situation.remaining {
         Some(remaining) if wait >= remaining => Decision::TooLate(wait),
@@ -233,7 +238,7 @@ fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision
     }
 }
 
-/// Whether sending this kind of call again could do something twice.
+/// Returns whether this kind of call can be sent again without doing something twice.
 fn may_resend(failure: &Failure, idempotency: Idempotency) -> bool {
     let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     match idempotency {
@@ -293,7 +298,7 @@ mod tests {
         })
     }
 
-    fn said() -> impl Strategy<Value = Option<RetryAdvice>> {
+    fn advice() -> impl Strategy<Value = Option<RetryAdvice>> {
         prop_oneof![
             12 => Just(None),
             1 => Just(Some(RetryAdvice::Now)),
@@ -326,7 +331,7 @@ mod tests {
         #[test]
         fn a_call_keeps_the_promises_of_the_table(
             policy in policies(),
-            failures in proptest::collection::vec((failures(), said(), 0.0f64..1.0), 1..80),
+            failures in proptest::collection::vec((failures(), advice(), 0.0f64..1.0), 1..80),
             idempotency in idempotencies(),
             models_left in 0u32..5,
             before in 0u32..6,
@@ -337,17 +342,17 @@ mod tests {
             let mut now = Duration::ZERO;
             let (mut sent, mut at_once, mut refusal_wait) = (0u32, 0u32, Duration::ZERO);
             history.attempt_begins();
-            for (failure, said, roll) in failures {
+            for (failure, advice, roll) in failures {
                 let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
                 let refused = failure.fault() == Fault::Local;
                 let situation = Situation { idempotency, sent: !refused, models_left, remaining };
                 let free = failure.kind() == Kind::NotSent && !history.free_used;
                 sent += u32::from(!refused);
-                let decision = decide(&policy, &mut history, &failure, said, situation, roll);
+                let decision = decide(&policy, &mut history, &failure, advice, situation, roll);
                 prop_assert_eq!(history.attempts(), before + sent - u32::from(history.free_used));
                 let Decision::Again { wait, spends_budget } = decision else {
                     if let Decision::TooLate(wait) = decision {
-                        let too_long = said == Some(RetryAdvice::After(wait)) && wait > policy.max_hint && !refused;
+                        let too_long = advice == Some(RetryAdvice::After(wait)) && wait > policy.max_hint && !refused;
                         prop_assert!(too_long || remaining.is_none_or(|remaining| wait >= remaining));
                         let in_all = refusal_wait.saturating_add(wait);
                         prop_assert!(too_long || remaining.is_some() || in_all > MAX_REFUSAL_WAIT);
@@ -355,7 +360,7 @@ mod tests {
                     break;
                 };
                 // Nobody may say otherwise.
-                prop_assert!(said != Some(RetryAdvice::Never));
+                prop_assert!(advice != Some(RetryAdvice::Never));
                 prop_assert!(policy.max_attempts > 1 || refused);
                 prop_assert!(policy.ever_resends());
                 // No sleep that cannot end in time.
@@ -367,7 +372,7 @@ mod tests {
                     prop_assert!(failure.kind().is_refused_for_now());
                     prop_assert!(failure.kind() != Kind::CircuitOpen || models_left == 0);
                     prop_assert!(!spends_budget, "nothing was sent");
-                    match said {
+                    match advice {
                         Some(RetryAdvice::Now | RetryAdvice::Queued) => {
                             at_once += u32::from(wait.is_zero());
                             prop_assert!(at_once < policy.max_attempts);
@@ -382,7 +387,7 @@ mod tests {
                     // Never more than allowed, and two are kept for each other model.
                     prop_assert!(history.attempts() < policy.max_attempts);
                     prop_assert!(history.attempts() + 2 * models_left < policy.max_attempts || models_left == 0);
-                    match said {
+                    match advice {
                         None => {
                             prop_assert!(failure.same_key_may_help() || failure.kind() == Kind::ModelNotFound);
                             let nth = history.causes.iter().find(|(cause, _)| *cause == Cause::of(&failure)).unwrap().1;
@@ -397,9 +402,9 @@ mod tests {
                             let own = failure.fault() == Fault::Quota && failure.hint().is_some();
                             prop_assert_eq!(spends_budget, !own);
                         }
-                        Some(RetryAdvice::After(said)) => {
-                            prop_assert_eq!(wait, said);
-                            prop_assert!(said <= policy.max_hint);
+                        Some(RetryAdvice::After(advised)) => {
+                            prop_assert_eq!(wait, advised);
+                            prop_assert!(advised <= policy.max_hint);
                         }
                         Some(_) => prop_assert_eq!((wait, spends_budget), (Duration::ZERO, false)),
                     }
@@ -411,14 +416,14 @@ mod tests {
 
         /// More time, more attempts, a friendlier kind of call: never a reason to give up earlier.
         #[test]
-        fn more_room_is_never_less(failure in failures(), said in said(), roll in 0.0f64..1.0, remaining in 0u64..100_000) {
+        fn more_room_is_never_less(failure in failures(), advice in advice(), roll in 0.0f64..1.0, remaining in 0u64..100_000) {
             let policy = RetryPolicy::default();
             let decide = |idempotency, models_left, remaining| {
                 let mut history = History::new(0);
                 history.attempt_begins();
                 let sent = failure.fault() != Fault::Local;
                 let situation = Situation { idempotency, sent, models_left, remaining };
-                decide(&policy, &mut history, &failure, said, situation, roll)
+                decide(&policy, &mut history, &failure, advice, situation, roll)
             };
             let goes_on = |decision| matches!(decision, Decision::Again { .. });
             let short = Some(Duration::from_millis(remaining));

@@ -2,10 +2,13 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{OnOpen, Retry, RetryPolicy};
+use super::{
+    policy::{OnOpen, RetryPolicy},
+    service::Retry,
+};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Sends again what can be answered on another try. See the [module](super) for the table.
+/// Sends a failed request again if another attempt can succeed. The [module](super) has the table.
 ///
 /// All services made from one layer, and its clones, share the policy's budget.
 #[derive(Clone, Debug, Default)]
@@ -15,17 +18,17 @@ pub struct RetryLayer {
 }
 
 impl RetryLayer {
-    /// Retries by this policy. [`RetryLayer::default`] uses the default table.
+    /// Creates a layer with this policy. [`RetryLayer::default`] uses the default table.
     pub fn new(policy: RetryPolicy) -> Self {
         Self { policy: Arc::new(policy) }
     }
 
-    /// A layer that never retries, of the same type: for where it is optional.
+    /// Creates a layer that never retries. It has the same type, for stacks where retries are optional.
     pub fn disabled() -> Self {
         Self::new(RetryPolicy::never())
     }
 
-    /// The policy in force.
+    /// Returns the policy.
     pub fn policy(&self) -> &RetryPolicy {
         &self.policy
     }

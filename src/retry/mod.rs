@@ -1,35 +1,44 @@
-//! Sends again what can be answered on another try.
+//! Sends a failed request again if another attempt can succeed.
 //!
-//! Without this layer a busy minute of the model's is the caller's error, and a loop around the call makes it worse: it
-//! repeats a 400 that never changes, sleeps two seconds where 42 were asked for, hammers a day's quota until midnight, and
+//! Without this layer a minute of overload becomes the caller's error, and a plain loop around the call makes it worse: it
+//! repeats a 400 that never changes, sleeps 2 s where the upstream asked for 42 s, hammers a day's quota until midnight, and
 //! multiplies the load on an upstream that is down.
 //!
-//! This layer has a table. What [`ClassifyLayer`](crate::ClassifyLayer) has read decides the row; the row decides how often
-//! and how soon. A hint of the upstream's is waited for exactly, a backoff has full jitter, no sleep begins that could not
-//! end before the deadline, and a [`RetryBudget`] for each model, shared by all calls, sees to it that an outage is not
-//! answered with a storm. The failed answer is read and dropped while the wait runs, so that its connection is free.
+//! This layer has a table. The failure that [`ClassifyLayer`](crate::ClassifyLayer) has read selects the row, and the row
+//! decides how often and how soon the request is sent again. A hint of the upstream is waited for exactly, a backoff has full
+//! jitter, and no sleep begins that cannot end before the deadline. A [`RetryBudget`] for each model, shared by all calls,
+//! keeps an outage from being answered with a storm. The failed answer is read and dropped during the wait, so that its
+//! connection is free.
 //!
-//! It never sends again once an answer's first content was handed over, never repeats what is the caller's fault or a
-//! verdict on the content, and never sleeps for a budget. Alone, without `ClassifyLayer`, it goes by status and headers.
+//! It never sends a request again after the answer's first content was handed over, never repeats a caller's fault or a
+//! verdict on the content, and never sleeps for a budget. Without `ClassifyLayer`, it goes by status and headers.
+//!
+//! # When to use it
+//!
+//! In every client of the API, outside of the key pool and the limiter, so that each attempt chooses a key and pays quota
+//! again. Turn off the retries of the caller's SDK and of the transport, or the attempts multiply.
+//!
+//! `tower::retry` leaves the policy, the copying of requests and the sleep to its user, knows neither hints nor a deadline,
+//! and drops a failed answer unread, and with it an HTTP/1 connection. tower-http has no such layer.
 //!
 //! # The table
 //!
 //! | outcome | action |
 //! |---|---|
-//! | 429 with a hint of at most 300 s | waits for the longer of backoff and hint, 1 s more where the hint was cut to whole seconds, and up to 0.5 s of jitter; spends no budget |
-//! | 429 of a day's quota, of limit 0, or with a longer hint | goes back: another key or model has to help |
+//! | 429 with a hint of at most 300 s | waits for the longer of backoff and hint, 1 s more if the hint was cut to whole seconds, and up to 0.5 s of jitter; spends no budget |
+//! | 429 of a day's quota, of limit 0, or with a longer hint | the failure goes back, because only another key or model can help |
 //! | 429 without details | backs off from 1 s |
 //! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; all attempts of the call, 3 while another model is left |
-//! | an attempt's time-out | at most two of them |
+//! | an attempt's time-out | 2 attempts |
 //! | 500, 502 | 4 attempts; the same 500 twice marks [`is_content_suspected`](crate::failure::Failure::is_content_suspected) |
 //! | 504, 408, 499, an empty answer | 2 attempts |
-//! | refused before it was sent | once more at once, without counting; then as 503 |
-//! | a layer inside says `Now` or `Queued` | at once |
-//! | the circuit is open, or the limiter refuses | [`OnOpen`]: wait as long as it says (default), or fail; no attempt is counted |
-//! | the caller's fault, verdicts on the content | goes back |
-//! | a call that makes something | only if the upstream never got it, or said 429 or 503 in an error body |
+//! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
+//! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
+//! | the circuit is open, or the limiter refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
+//! | the caller's fault, verdicts on the content | the failure goes back |
+//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body |
 //!
-//! In all at most 8 attempts a call; two are kept for each model that is still to come.
+//! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come.
 //!
 //! ```
 //! use std::{sync::atomic::{AtomicU32, Ordering}, time::Duration};
@@ -41,7 +50,7 @@
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
 //! static ASKED: AtomicU32 = AtomicU32::new(0);
-//! // Overloaded twice, then well again.
+//! // Overloaded twice, then available again.
 //! let upstream = service_fn(|_: Request<Full<bytes::Bytes>>| async {
 //!     let status = if ASKED.fetch_add(1, Ordering::Relaxed) < 2 { 503 } else { 200 };
 //!     Response::builder().status(status).body(Full::<bytes::Bytes>::default())
@@ -55,7 +64,7 @@
 //! # }
 //! ```
 //!
-//! Another table:
+//! A changed table:
 //!
 //! ```
 //! use std::time::Duration;
@@ -79,26 +88,32 @@
 //!
 //! # Errors
 //!
-//! None of its own. When it gives up, the failure of the last attempt goes back: a response as it came, or the error. If a
-//! wait would have passed the deadline, [`Outcome::retry`](crate::Outcome::retry) says how long it would have been.
+//! It has no errors of its own. When it gives up, the last attempt's failure goes back: the unchanged response, or the error.
+//! [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would have passed the deadline,
+//! [`Outcome::retry`](crate::Outcome::retry) is the wait that would have been needed.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the attempt or the wait that is under way. What the budget gave is spent.
+//! Dropping the future drops the attempt or the wait that is under way. A retry that the budget gave stays spent.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's, and the first attempt uses that readiness. Each further one is made ready after its
-//! wait, so that no permit is held while it sleeps, not even one that a layer inside has left unused.
+//! `poll_ready` is the inner service's, and the first attempt uses that readiness. For each further attempt the service is
+//! made ready after the wait, so that no permit is held during the sleep, not even one that a layer inside has left unused.
 //!
 //! # Words read and written
 //!
-//! Reads of [`CallContext`](crate::CallContext) the call, the deadline, the attempts made before and the models left; of
-//! [`Outcome`](crate::Outcome) the failure and what is said of retrying. Writes [`CallContext::attempt`](crate::CallContext::attempt),
-//! [`CallContext::has_failed_before`](crate::CallContext::has_failed_before),
-//! [`CallContext::retried`](crate::CallContext::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
-//! [`Outcome::gave_up`](crate::Outcome::gave_up); adds to the [`Tally`](crate::context::Tally). The body has to be [`Resend`](crate::body::Resend).
+//! Reads from [`CallContext`](crate::CallContext) the call, the deadline, the attempts made before and the models left; from
+//! [`Outcome`](crate::Outcome) the failure and the advice on retrying.
+//!
+//! Writes [`CallContext::attempt`](crate::CallContext::attempt),
+//! whether an earlier attempt has failed,
+//! the reason for the attempt, [`Outcome::attempts`](crate::Outcome::attempts) and
+//! [`Outcome::gave_up`](crate::Outcome::gave_up), and adds to the tally. The request's body has to be
+//! [`Resend`](crate::body::Resend).
 
+mod attempts;
+mod backoff;
 mod budget;
 mod decide;
 mod future;

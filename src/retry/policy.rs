@@ -1,16 +1,16 @@
-//! The table: what may be tried again, how often, and after how long.
+//! The policy: a table of causes and rules, and the limits of a call.
 
 use std::{fmt, time::Duration};
 
 use http::StatusCode;
 
-use super::RetryBudget;
+use super::budget::RetryBudget;
 use crate::failure::{Failure, Fault, Kind};
 
-/// Which failures are tried again, how often and when.
+/// The rules by which failures are retried: which, how often and after how long.
 ///
-/// The default is the table of the [module](super). [`on`](Self::on) changes one row, [`rule`](Self::rule) and `Display`
-/// show what holds.
+/// The default is the table of the [module](super). [`on`](Self::on) changes one row; [`rule`](Self::rule) and `Display` show
+/// the rules in force.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +27,7 @@ use crate::failure::{Failure, Fault, Kind};
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicy {
-    rows: Vec<Row>,
+    rows: Vec<TableRow>,
     pub(super) max_attempts: u32,
     pub(super) max_hint: Duration,
     pub(super) on_open: OnOpen,
@@ -35,66 +35,67 @@ pub struct RetryPolicy {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Row {
+struct TableRow {
     cause: Cause,
     rule: Rule,
-    /// Written by the user, and so obeyed also where the failure by itself would not be tried again.
+    /// Set if the user wrote the row, which then also applies to failures that are not retried by default.
     explicit: bool,
 }
 
-/// What a row of the table is about.
+/// The cause of a failure, which selects a row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// An answer with this status. Shared capacity counts as 503 and a service that was too slow as 504, whatever status
-    /// they came with.
+    /// An answer with this status. Exhausted shared capacity counts as 503, and a service that was too slow as 504, whatever
+    /// their status is.
     Status(StatusCode),
-    /// No connection was made.
+    /// No connection could be made.
     Connect,
     /// The connection broke.
     Reset,
-    /// The clock of one attempt ran out.
+    /// One attempt timed out.
     Timeout,
     /// A 200 without content.
     Empty,
-    /// The upstream certainly never got the request.
+    /// The request certainly never reached the upstream.
     NotSent,
 }
 
-/// How one row is tried again.
+/// The rule of one row: the number of attempts and the backoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Rule {
     attempts: u32,
     base_delay: Duration,
     max_delay: Duration,
-    /// The most attempts while another model can still be tried.
+    /// The most attempts while another model is left.
     attempts_before_fallback: u32,
 }
 
-/// What to do when a layer inside refuses for now: the circuit is open, or the limiter would have to wait too long.
+/// The reaction to a temporary refusal by a layer inside: the circuit is open, or the limiter's wait would be too long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOpen {
-    /// Wait as long as the refusal says, within the deadline. No attempt is counted: nothing was sent.
+    /// Wait as long as the refusal says, within the deadline. No attempt is counted, because nothing was sent. The default.
     #[default]
     Wait,
-    /// Give the refusal back at once.
+    /// Return the refusal at once.
     Fail,
 }
 
 impl RetryPolicy {
-    /// The most attempts of one call, by default, the first included.
+    /// The default of the most attempts of one call, the first included: 8.
     pub const MAX_ATTEMPTS: u32 = 8;
-    /// The longest hint that is waited for: longer ones are a day's quota in disguise. gemini-cli draws the line there too.
+    /// The default of the longest hint that is waited for: 300 s. A longer one is a day's quota in disguise; gemini-cli draws
+    /// the line there too.
     pub const MAX_HINT: Duration = Duration::from_secs(300);
 
-    /// Nothing is tried again.
+    /// Creates a policy that never retries.
     pub fn never() -> Self {
         Self { rows: Vec::new(), max_attempts: 1, max_hint: Duration::ZERO, on_open: OnOpen::Fail, budget: None }
     }
 
-    /// For work that may take its time: up to 60 attempts on 503, at most 8 s apart, within the deadline.
+    /// Creates a policy for work that may take its time: up to 60 attempts on 503, at most 8 s apart, within the deadline.
     pub fn persistent() -> Self {
         let mut policy = Self { max_attempts: 60, ..Self::default() };
         for cause in [Cause::Status(StatusCode::SERVICE_UNAVAILABLE), Cause::Connect, Cause::Reset] {
@@ -105,71 +106,71 @@ impl RetryPolicy {
         policy
     }
 
-    /// Sets one row: how failures of this cause are tried again.
+    /// Sets the rule for failures of this cause.
     ///
-    /// A row that was set is obeyed also where the failure would not be tried again by itself, such as a 404; but never on
-    /// a day's quota, a limit of zero or a verdict on the content, which no repetition changes.
+    /// A rule that was set also applies to failures that are not retried by default, such as a 404; but never to a day's
+    /// quota, a limit of zero or a verdict on the content, which no repetition changes.
     pub fn on(mut self, cause: impl Into<Cause>, rule: Rule) -> Self {
         self.set(cause.into(), rule, true);
         self
     }
 
-    /// The most attempts of one call, the first included, whatever their failures (default 8). Less than 1 counts as 1.
+    /// Sets the most attempts of one call, the first included, over all causes (default 8). Less than 1 counts as 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.max(1);
         self
     }
 
-    /// The base of the backoff of every row that backs off (default 0.5 s, and 1 s for 429).
+    /// Sets the base of the backoff in every row (default 0.5 s, and 1 s for 429).
     pub fn base_delay(mut self, delay: Duration) -> Self {
         self.rows.iter_mut().for_each(|row| row.rule.base_delay = delay);
         self
     }
 
-    /// The most that a backoff grows to, in every row (default 20 s). Hints of the upstream may be longer.
+    /// Sets the longest backoff in every row (default 20 s). Hints of the upstream may be longer.
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.rows.iter_mut().for_each(|row| row.rule.max_delay = delay);
         self
     }
 
-    /// The longest hint of the upstream that is waited for (default 300 s).
+    /// Sets the longest hint of the upstream that is waited for (default 300 s).
     pub fn max_hint(mut self, hint: Duration) -> Self {
         self.max_hint = hint;
         self
     }
 
-    /// What to do when a layer inside refuses for now (default: wait).
+    /// Sets the reaction to a temporary refusal by a layer inside (default: wait).
     pub fn on_open(mut self, on_open: OnOpen) -> Self {
         self.on_open = on_open;
         self
     }
 
-    /// The budget that all calls share (default: one of its own). `None`: retries are limited by their rows alone.
+    /// Sets the budget that all calls share (default: one of its own). `None`: only the rows limit retries.
     pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
         self.budget = budget.into();
         self
     }
 
-    /// The row that holds for a cause; [`Rule::never`] where there is none.
+    /// Returns the rule for a cause; [`Rule::never`] if the table has none.
     pub fn rule(&self, cause: impl Into<Cause>) -> &Rule {
         const NEVER: Rule = Rule::never();
         let cause = cause.into();
         self.rows.iter().find(|row| row.cause == cause).map_or(&NEVER, |row| &row.rule)
     }
 
-    /// Whether the row was set by the user.
+    /// Returns whether the user has set the row.
     pub(super) fn is_explicit(&self, cause: Cause) -> bool {
         self.rows.iter().any(|row| row.cause == cause && row.explicit)
     }
 
-    /// Whether any request is ever sent a second time, so that it has to be kept.
+    /// Returns whether a request can be sent a second time, so that it has to be kept.
     pub(super) fn ever_resends(&self) -> bool {
         self.max_attempts > 1 || self.on_open == OnOpen::Wait
     }
 
     fn set(&mut self, cause: Cause, rule: Rule, explicit: bool) {
         self.rows.retain(|row| row.cause != cause);
-        self.rows.push(Row { cause, rule, explicit });
+        self.rows.push(TableRow { cause, rule, explicit });
     }
 }
 
@@ -190,7 +191,7 @@ impl Default for RetryPolicy {
             (Cause::NotSent, busy),
         ];
         Self {
-            rows: rows.map(|(cause, rule)| Row { cause, rule, explicit: false }).into(),
+            rows: rows.map(|(cause, rule)| TableRow { cause, rule, explicit: false }).into(),
             max_attempts: Self::MAX_ATTEMPTS,
             max_hint: Self::MAX_HINT,
             on_open: OnOpen::Wait,
@@ -202,60 +203,57 @@ impl Default for RetryPolicy {
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "at most {} attempts a call; hints up to {:?} are waited for", self.max_attempts, self.max_hint)?;
-        self.rows.iter().try_for_each(|Row { cause, rule, .. }| writeln!(f, "{cause:>8}: {rule}"))
+        self.rows.iter().try_for_each(|TableRow { cause, rule, .. }| writeln!(f, "{cause:>8}: {rule}"))
     }
 }
 
 impl Rule {
-    /// Not tried again.
+    /// Creates a rule that never retries.
     pub const fn never() -> Self {
         Self::attempts(1)
     }
 
-    /// As often as the call may try at all: [`RetryPolicy::max_attempts`] is the only limit. Backs off as
-    /// [`attempts`](Self::attempts) does.
+    /// Creates a rule whose only limit is [`RetryPolicy::max_attempts`]. It backs off as [`attempts`](Self::attempts) does.
     pub const fn unlimited() -> Self {
         Self::attempts(u32::MAX)
     }
 
-    /// At most that many failures of this cause in one call: with 3, the third goes back. Backs off from 0.5 s, doubling
-    /// up to 20 s, with full jitter.
+    /// Creates a rule that allows `attempts` failures of this cause in one call: with 3, the third goes back. It backs off
+    /// from 0.5 s, doubling up to 20 s, with full jitter.
     pub const fn attempts(attempts: u32) -> Self {
         let (base_delay, max_delay) = (Duration::from_millis(500), Duration::from_secs(20));
         Self { attempts, base_delay, max_delay, attempts_before_fallback: attempts }
     }
 
-    /// The most that the first backoff can be. Zero: at once.
+    /// Sets the longest first backoff. Zero: at once.
     pub const fn base_delay(mut self, delay: Duration) -> Self {
         self.base_delay = delay;
         self
     }
 
-    /// The most that a backoff grows to.
+    /// Sets the longest backoff.
     pub const fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// Fewer attempts while another model can still be tried.
+    /// Allows fewer attempts while another model is left.
     pub const fn before_fallback(mut self, attempts: u32) -> Self {
         self.attempts_before_fallback = attempts;
         self
     }
 
-    /// How many failures of this cause end a call.
-    ///
-    /// [`u32::MAX`]: as many as the call may make.
+    /// Returns the number of failures of this cause that end a call. [`u32::MAX`]: only the call's own limit ends it.
     pub const fn max_attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How many failures of this cause end the tries at one model.
+    /// Returns the number of failures of this cause that end the attempts at the current model.
     pub(super) fn attempts_here(&self, models_left: u32) -> u32 {
         if models_left > 0 { self.attempts.min(self.attempts_before_fallback) } else { self.attempts }
     }
 
-    /// The most that the backoff after the `nth` failure (from 1) can be.
+    /// Returns the longest backoff after the `nth` failure (from 1).
     pub(super) fn ceiling(&self, nth: u32) -> Duration {
         let doublings = nth.saturating_sub(1).min(31);
         self.base_delay.saturating_mul(1 << doublings).min(self.max_delay)
@@ -273,7 +271,7 @@ impl fmt::Display for Rule {
 }
 
 impl Cause {
-    /// The row that a failure belongs to.
+    /// Returns the cause of a failure.
     pub fn of(failure: &Failure) -> Self {
         match failure.kind() {
             Kind::Connect => Self::Connect,

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, RetryPolicy};
+use super::{future::ResponseFuture, policy::RetryPolicy};
 use crate::{body::Resend, context::BoxError, ready::Readied};
 
 /// The service of [`RetryLayer`](super::RetryLayer).

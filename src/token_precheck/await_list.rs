@@ -1,4 +1,4 @@
-//! A request to a model that nobody knows, while the list of models is being fetched.
+//! The future of a request to an unknown model that waits until the list of models has been fetched.
 
 use std::{
     future::Future,
@@ -15,55 +15,55 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{layer::Settings, refusal::polled_again};
+use super::{refusal::polled_again, settings::Settings};
 use crate::{context::BoxError, ready::Readied};
 
 pin_project! {
-    /// Waits for the list, and then until the service is ready again.
-    pub(super) struct Unlisted<S, B> {
-        // Gone when it is over.
+    /// A request that waits for the list, and then for a ready service.
+    pub(super) struct ListFuture<S, B> {
+        // None once the wait is over.
         held: Option<(Readied<S>, Request<B>)>,
         settings: Arc<Settings>,
         #[pin]
-        listed: OwnedNotified,
+        list: OwnedNotified,
         #[pin]
         give_up: Sleep,
         waits: bool,
     }
 }
 
-/// The request, to be checked by what is known now, and a service that is ready for it.
-pub(super) struct Listed<S, B> {
+/// A request that can be checked again, and a service that is ready for it.
+pub(super) struct ListedCall<S, B> {
     pub(super) inner: Readied<S>,
     pub(super) request: Request<B>,
     pub(super) settings: Arc<Settings>,
 }
 
-impl<S: Clone, B> Unlisted<S, B> {
+impl<S: Clone, B> ListFuture<S, B> {
     pub(super) fn new(
         mut inner: Readied<S>,
         request: Request<B>,
         settings: Arc<Settings>,
-        listed: OwnedNotified,
+        list: OwnedNotified,
     ) -> Self {
-        // A wait begins: whatever hangs on the readiness is free for others.
+        // The wait begins: release the readiness, so that other calls can use what it holds.
         inner.release();
         let give_up = sleep_until(settings.give_up(&request));
-        Self { held: Some((inner, request)), settings, listed, give_up, waits: true }
+        Self { held: Some((inner, request)), settings, list, give_up, waits: true }
     }
 }
 
-impl<S, B> Unlisted<S, B>
+impl<S, B> ListFuture<S, B>
 where
     S: Service<Request<B>> + Clone,
     S::Error: Into<BoxError>,
 {
-    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Listed<S, B>, BoxError>> {
+    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<ListedCall<S, B>, BoxError>> {
         let this = self.project();
         let Some((inner, _)) = this.held else { return Poll::Ready(Err(polled_again())) };
         if *this.waits {
-            if this.listed.poll(cx).is_pending() {
-                // Nobody waits for a list for long: without one, the upstream judges.
+            if this.list.poll(cx).is_pending() {
+                // Without a list in time, the upstream judges the model.
                 ready!(this.give_up.poll(cx));
             }
             *this.waits = false;
@@ -71,6 +71,6 @@ where
         let ready = ready!(inner.poll_ready(cx));
         let Some((inner, request)) = this.held.take() else { return Poll::Ready(Err(polled_again())) };
         ready.map_err(Into::into)?;
-        Poll::Ready(Ok(Listed { inner, request, settings: this.settings.clone() }))
+        Poll::Ready(Ok(ListedCall { inner, request, settings: this.settings.clone() }))
     }
 }

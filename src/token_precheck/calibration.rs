@@ -1,38 +1,37 @@
-//! How far the estimates are off, model by model: learned from what the answers say they have cost.
+//! The factors by which estimates are off, one a model, learned from the usage that answers report.
 //!
-//! An estimate is remembered with the cell in which the answer's usage will stand. The cells are looked into when the next
-//! estimate is made, so that nobody has to hold on to a body for it.
+//! An estimate is kept together with the cell that will hold its answer's usage. The cells are read when the next estimate
+//! is made, so that nothing has to follow a body to its end.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::context::Usage;
+use crate::{bounded::ByAge, context::Usage};
 
-/// So many models are calibrated; callers invent models. Past that any one makes room: it is soon learned again.
+/// The most models that are calibrated, because callers can invent names. Past that the oldest is dropped: its factor is
+/// soon learned again.
 const MAX_MODELS: usize = 256;
 
-/// No model has a longer name.
+/// The longest name that is kept, in bytes. No real model has a longer one.
 const MAX_NAME: usize = 128;
 
-/// So many calls are remembered until their answers have ended.
+/// The most calls whose answers are awaited. Past that the oldest is dropped.
 const MAX_PENDING: usize = 64;
 
-/// How much one answer changes the factor.
+/// The weight of one answer in the moving average of the factor.
 const WEIGHT: f64 = 0.1;
 
-/// No estimate is corrected by more than this factor, nor by less than its inverse.
-const MOST: f64 = 4.0;
+/// The largest factor. The smallest is its inverse.
+const MAX_FACTOR: f64 = 4.0;
 
+/// The factors of all models. A cheap handle: clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Calibration(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    factors: HashMap<Box<str>, f64>,
+    factors: ByAge<Box<str>, f64>,
     pending: VecDeque<Pending>,
 }
 
@@ -44,7 +43,7 @@ struct Pending {
 }
 
 impl Calibration {
-    /// The estimate as it has turned out to be for this model.
+    /// Corrects an estimate by the model's factor.
     pub(super) fn correct(&self, model: &str, estimate: u64) -> u64 {
         let mut state = self.0.lock();
         state.harvest();
@@ -52,9 +51,9 @@ impl Calibration {
         (estimate as f64 * factor).round() as u64
     }
 
-    /// Remembers what was estimated, uncorrected, for an answer that has begun.
+    /// Notes the uncorrected estimate of a call whose answer has begun.
     pub(super) fn expect(&self, model: &str, estimate: u64, usage: Usage) {
-        // Small requests are mostly what the upstream adds.
+        // In small requests, the tokens that the upstream adds outweigh the texts.
         if estimate < 100 || model.len() > MAX_NAME {
             return;
         }
@@ -67,19 +66,22 @@ impl Calibration {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self { factors: ByAge::new(MAX_MODELS), pending: VecDeque::new() }
+    }
+}
+
 impl State {
+    /// Learns from the answers that have ended, and drops them.
     fn harvest(&mut self) {
         let Self { factors, pending } = self;
         pending.retain(|Pending { model, estimate, usage }| {
             let Some(tokens) = usage.prompt_tokens() else { return !usage.report().ended };
-            let seen = (tokens as f64 / *estimate as f64).clamp(1.0 / MOST, MOST);
+            let seen = (tokens as f64 / *estimate as f64).clamp(1.0 / MAX_FACTOR, MAX_FACTOR);
             if let Some(factor) = factors.get_mut(model) {
                 *factor += (seen - *factor) * WEIGHT;
             } else {
-                if factors.len() >= MAX_MODELS {
-                    let any = factors.keys().next().cloned();
-                    any.and_then(|any| factors.remove(&any));
-                }
                 factors.insert(model.clone(), seen);
             }
             false
@@ -90,13 +92,10 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::scan::Findings;
 
     fn answered(tokens: u64) -> Usage {
         let usage = Usage::default();
-        let mut found = Findings::default();
-        found.tokens.prompt = Some(tokens);
-        usage.fill(&found);
+        usage.update(|report| report.prompt_tokens = Some(tokens));
         usage
     }
 

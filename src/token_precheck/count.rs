@@ -1,4 +1,4 @@
-//! How many tokens a request has: between two numbers, and as well as can be said.
+//! The number of tokens of a request: proven bounds, exact counts and estimates.
 
 use super::estimate::Estimate;
 use crate::{
@@ -6,21 +6,21 @@ use crate::{
     tokenizer::{Count, TextCounter},
 };
 
-/// Tokens the upstream adds for a turn: who speaks, and where it ends.
+/// The most tokens that the upstream adds for a turn: the role, and the end mark.
 const PER_TURN: u64 = 16;
 
-/// What it adds for tools at most, besides their declarations. Nobody has published it.
+/// The most tokens that the upstream adds for tools, besides their declarations. There is no published number.
 const FOR_TOOLS: u64 = 2_048;
 
-/// What it adds in any case.
+/// The most tokens that the upstream adds to any request.
 const MARGIN: u64 = 64;
 
-/// Hears texts and keeps their lengths.
+/// A sink of texts that sums up their lengths, and the bounds that follow from them.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
     pub(super) bytes: u64,
     pub(super) count: Count,
-    /// Where nobody will count, what they have is estimated as they pass.
+    /// The estimate, made in the same walk if there is no counter.
     pub(super) sample: Option<Sample>,
 }
 
@@ -35,55 +35,55 @@ impl TextSink for Lengths {
     }
 }
 
-/// Hears the first texts and estimates what all of them have.
+/// A sink that estimates the tokens of all texts from the first of them.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
-    heard: usize,
+    sampled: usize,
     estimate: Estimate,
 }
 
 impl Sample {
-    /// So many bytes are enough to judge by.
+    /// The bytes that are enough to estimate the rest by.
     const ENOUGH: usize = 64 * 1024;
 
-    /// What so many bytes of text probably have, if the rest is like the beginning.
-    pub(super) fn of(&self, bytes: u64) -> u64 {
-        let heard = self.heard.max(1) as u128;
-        u64::try_from(u128::from(self.estimate.tokens()) * u128::from(bytes) / heard).unwrap_or(u64::MAX)
+    /// Estimates the tokens of `bytes` bytes of text, of which the sample is the beginning.
+    pub(super) fn scaled_to(&self, bytes: u64) -> u64 {
+        let sampled = self.sampled.max(1) as u128;
+        u64::try_from(u128::from(self.estimate.tokens()) * u128::from(bytes) / sampled).unwrap_or(u64::MAX)
     }
 }
 
 impl TextSink for Sample {
     fn text(&mut self, text: &str) -> bool {
-        let most = text.len().min(Self::ENOUGH - self.heard);
+        let most = text.len().min(Self::ENOUGH - self.sampled);
         let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
         self.estimate.push(&text[..end]);
-        self.heard += end;
-        end == text.len() && self.heard < Self::ENOUGH
+        self.sampled += end;
+        end == text.len() && self.sampled < Self::ENOUGH
     }
 }
 
-/// Hears texts and counts them, until it is decided on which side of a limit they are.
+/// A sink that counts texts until it is decided on which side of a limit they are.
 pub(super) struct Counting {
     counter: Box<dyn TextCounter>,
-    /// Where to stop, and what is not text at most. `None`: all is counted.
+    /// The limit at which to stop, and the most tokens that are not text. `None`: all texts are counted.
     until: Option<(u64, u64)>,
-    /// Bytes of text that have not been heard yet: they are no more tokens than that.
+    /// The bytes of text still to come, which are at most as many tokens.
     left: u64,
 }
 
 impl Counting {
-    /// Counts to the end a request with so many bytes of text.
+    /// Creates a counter that counts all of `bytes` bytes of text.
     pub(super) fn all(counter: Box<dyn TextCounter>, bytes: u64) -> Self {
         Self { counter, until: None, left: bytes }
     }
 
-    /// Counts until it is known whether the texts and so many tokens `besides` fit into the limit.
+    /// Stops the count as soon as it is known whether the texts and `besides` more tokens fit into the limit.
     pub(super) fn until(self, limit: u64, besides: u64) -> Self {
         Self { until: Some((limit, besides)), ..self }
     }
 
-    /// What is known of the whole.
+    /// Returns the bounds of the whole, counted or not.
     pub(super) fn total(&self) -> Count {
         let mut total = self.counter.count();
         total += Count::between(0, self.left);
@@ -101,8 +101,8 @@ impl TextSink for Counting {
     }
 }
 
-/// The most that the upstream adds to the texts: for turns, tools and media. `None` where nobody can say. Cached content is
-/// left out: it has been counted once, when it was made.
+/// Returns the most tokens that the upstream adds to the texts, for turns, tools and media. `None`: some media cannot be
+/// bounded. Cached content is left out, because it was counted when it was made.
 pub(super) fn besides(findings: &RequestFacts) -> Option<u64> {
     if findings.media.uncounted > 0 {
         return None;
@@ -148,12 +148,12 @@ mod tests {
     #[test]
     fn a_sample_of_the_beginning_is_enough() {
         let mut sample = Sample::default();
-        assert_eq!((sample.of(0), sample.of(1000)), (0, 0));
+        assert_eq!((sample.scaled_to(0), sample.scaled_to(1000)), (0, 0));
         assert!(sample.text(&"word ".repeat(1_000)));
-        assert!((1_100..1_300).contains(&sample.of(5_000)), "{}", sample.of(5_000));
+        assert!((1_100..1_300).contains(&sample.scaled_to(5_000)), "{}", sample.scaled_to(5_000));
         // Cut in the middle of a character.
         assert!(!sample.text(&"é".repeat(100_000)));
-        assert_eq!(sample.heard, Sample::ENOUGH);
+        assert_eq!(sample.sampled, Sample::ENOUGH);
     }
 
     #[test]

@@ -1,7 +1,6 @@
-//! What the upstream has counted, by the content: nobody asks twice for the same request.
+//! A cache of the upstream's counts by content, so that the same request is counted upstream only once.
 
 use std::{
-    collections::{HashMap, VecDeque},
     fmt,
     hash::{BuildHasher, RandomState},
     sync::Arc,
@@ -9,56 +8,49 @@ use std::{
 
 use parking_lot::Mutex;
 
-/// So many counts are kept, the oldest go first: 48 bytes each.
-const KEPT: usize = 1_024;
+use crate::bounded::ByAge;
 
-/// A request and the model it is for, as a number that nobody can aim at.
+/// The most counts that are kept, 48 bytes each. The oldest are dropped first.
+const MAX_COUNTS: usize = 1_024;
+
+/// A hash of a model and a request. Its keys are random, so that a caller cannot produce a collision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ContentHash(u64, u64);
 
-#[derive(Clone, Default)]
-pub(super) struct Asked(Arc<Shared>);
+/// The cached counts. A cheap handle: clones share them.
+#[derive(Clone)]
+pub(super) struct CountCache(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     // Two hashes with keys of their own make 128 bits.
     hashers: [RandomState; 2],
-    counts: Mutex<Counts>,
+    counts: Mutex<ByAge<ContentHash, u64>>,
 }
 
-#[derive(Default)]
-struct Counts {
-    tokens: HashMap<ContentHash, u64>,
-    order: VecDeque<ContentHash>,
-}
-
-impl Asked {
+impl CountCache {
     pub(super) fn hash(&self, model: &str, body: &[u8]) -> ContentHash {
         let [one, other] = &self.0.hashers;
         ContentHash(one.hash_one((model, body)), other.hash_one((model, body)))
     }
 
     pub(super) fn get(&self, content: ContentHash) -> Option<u64> {
-        self.0.counts.lock().tokens.get(&content).copied()
+        self.0.counts.lock().get(&content).copied()
     }
 
-    pub(super) fn keep(&self, content: ContentHash, tokens: u64) {
-        let mut counts = self.0.counts.lock();
-        if counts.tokens.insert(content, tokens).is_some() {
-            return;
-        }
-        counts.order.push_back(content);
-        if counts.order.len() > KEPT
-            && let Some(oldest) = counts.order.pop_front()
-        {
-            counts.tokens.remove(&oldest);
-        }
+    pub(super) fn insert(&self, content: ContentHash, tokens: u64) {
+        self.0.counts.lock().insert(content, tokens);
     }
 }
 
-impl fmt::Debug for Asked {
+impl Default for CountCache {
+    fn default() -> Self {
+        Self(Arc::new(Shared { hashers: Default::default(), counts: Mutex::new(ByAge::new(MAX_COUNTS)) }))
+    }
+}
+
+impl fmt::Debug for CountCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked").field("kept", &self.0.counts.lock().tokens.len()).finish()
+        f.debug_struct("CountCache").field("kept", &self.0.counts.lock().len()).finish()
     }
 }
 
@@ -68,17 +60,18 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first() {
-        let asked = Asked::default();
-        let hash = |number: u64| asked.hash("m", &number.to_be_bytes());
-        for number in 0..2 * KEPT as u64 {
-            asked.keep(hash(number), number);
-            asked.keep(hash(number), number + 1);
+        let cache = CountCache::default();
+        let hash = |number: u64| cache.hash("m", &number.to_be_bytes());
+        for number in 0..2 * MAX_COUNTS as u64 {
+            cache.insert(hash(number), number);
+            cache.insert(hash(number), number + 1);
         }
-        assert_eq!((asked.get(hash(KEPT as u64 - 1)), asked.get(hash(KEPT as u64))), (None, Some(KEPT as u64 + 1)));
-        let counts = asked.0.counts.lock();
-        assert_eq!((counts.tokens.len(), counts.order.len()), (KEPT, KEPT));
-        drop(counts);
-        assert_ne!(asked.hash("m", b"x"), asked.hash("n", b"x"));
-        assert_ne!(asked.hash("ma", b"x"), asked.hash("m", b"ax"));
+        assert_eq!(
+            (cache.get(hash(MAX_COUNTS as u64 - 1)), cache.get(hash(MAX_COUNTS as u64))),
+            (None, Some(MAX_COUNTS as u64 + 1))
+        );
+        assert_eq!(cache.0.counts.lock().len(), MAX_COUNTS);
+        assert_ne!(cache.hash("m", b"x"), cache.hash("n", b"x"));
+        assert_ne!(cache.hash("ma", b"x"), cache.hash("m", b"ax"));
     }
 }

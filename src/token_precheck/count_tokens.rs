@@ -1,22 +1,19 @@
-//! The request and the answer of `countTokens`.
+//! The request to `countTokens`, and the count in its answer.
 
 use bytes::Bytes;
 use http::{Method, Request, Uri, header, uri::PathAndQuery};
 use serde::Deserialize;
 
-use super::check::Question;
+use super::question::Question;
 use crate::{
     call::{Call, Surface},
     context,
 };
 
-/// The longest answer that is read: it is a few numbers.
+/// The longest answer that is read, in bytes. An answer is a few numbers.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 
-/// The most pieces that it may come in, empty ones included.
-pub(super) const MAX_FRAMES: u32 = 1_024;
-
-/// The same request to be counted, or `None` where it cannot be written as one.
+/// Builds the `countTokens` request for `request`. `None`: its path names no method that could be replaced.
 pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question) -> Option<Request<B>> {
     let uri = uri(request.uri())?;
     let body = body(question);
@@ -25,7 +22,7 @@ pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question)
     *counts.uri_mut() = uri;
     *counts.version_mut() = request.version();
     *counts.headers_mut() = request.headers().clone();
-    // It is another body, and the caller's patience with an answer is not meant for it.
+    // The body is another one, and the caller's time-out is meant for the answer, not for the count.
     for name in [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::HeaderName::from_static("x-server-timeout")]
     {
         counts.headers_mut().remove(name);
@@ -36,16 +33,17 @@ pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question)
     Some(counts)
 }
 
-/// How many tokens there are, if the answer says so.
+/// Reads the number of tokens from an answer.
 pub(super) fn answer(body: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Answer {
+    struct TotalTokens {
         total_tokens: u64,
     }
-    serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.total_tokens)
+    serde_json::from_slice::<TotalTokens>(body).ok().map(|answer| answer.total_tokens)
 }
 
+/// Replaces the method in the path, and drops the query's `alt`: the answer is never a stream.
 fn uri(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let end = path.rfind(':').or_else(|| path.rfind("%3A")).or_else(|| path.rfind("%3a"))?;
@@ -62,7 +60,8 @@ fn uri(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Vertex takes the request as it is; the Developer API wants it wrapped, or system instruction and tools do not count.
+/// Builds the body. Vertex takes the request unchanged; the Developer API counts the system instruction and the tools only
+/// if the request is wrapped.
 fn body(question: &Question) -> Bytes {
     if question.call.surface() == Surface::Vertex {
         return question.body.clone();

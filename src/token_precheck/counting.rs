@@ -1,5 +1,7 @@
-//! A request that has to be counted before it is known whether it is too long: here, on a blocking thread where it is
-//! large, and by the upstream where nothing here can decide.
+//! The future of a request that has to be counted before it is sent or refused.
+//!
+//! There are two counters: the local one, on a blocking thread where the request is large, and the upstream, for a request
+//! that the local one cannot decide. [`Question`] decides the next step after each count; the future only takes that step.
 
 use std::{
     future::Future,
@@ -8,163 +10,109 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::{
-    runtime::Handle,
-    task::JoinHandle,
-    time::{Sleep, sleep_until},
-};
+use tokio::{runtime::Handle, task::JoinHandle};
 use tower_service::Service;
 
 use super::{
-    check::{Decision, Question},
     count::{Counting, besides},
     count_cache::ContentHash,
-    count_tokens,
-    layer::{AskUpstream, Settings},
-    learn::Watch,
+    learn::Learner,
+    question::{NextStep, Question, counted},
     refusal::{polled_again, refusal},
-    verdict,
+    settings::Settings,
+    upstream_count::UpstreamCount,
 };
 use crate::{body::Resend, context::BoxError, quota::TokenCost, ready::Readied, tokenizer::Count};
 
 pin_project! {
-    /// A request, and how far it has come.
-    pub(super) struct Undecided<S, B, R, F> {
-        // Gone when it has been decided.
+    /// A request that is being counted.
+    pub(super) struct CountFuture<S, B, R, F> {
+        // None once the request was sent or refused.
         held: Option<(Readied<S>, Request<B>)>,
         settings: Arc<Settings>,
         question: Box<Question>,
         #[pin]
-        step: Step<R, F>,
-        #[pin]
-        give_up: Option<Sleep>,
+        state: State<R, F>,
     }
 }
 
 pin_project! {
-    #[project = StepProj]
-    enum Step<R, F> {
-        Begin,
-        Counting { task: JoinHandle<Count> },
-        /// The upstream shall count, as soon as the service is ready.
-        Ask { content: ContentHash },
-        Asking { #[pin] future: F, content: ContentHash },
-        Reading { #[pin] body: R, read: Vec<u8>, frames: u32, content: ContentHash },
-        /// It is sent, and costs that much.
-        Send { cost: TokenCost },
+    #[project = StateProj]
+    enum State<R, F> {
+        Start,
+        CountingLocally { task: JoinHandle<Count> },
+        CountingUpstream { content: ContentHash, #[pin] count: UpstreamCount<R, F> },
+        Sending { cost: TokenCost },
     }
 }
 
-/// A request that may go, and a service that is ready for it.
-pub(super) struct Decided<S, B> {
+/// A counted request, and a service that is ready for it.
+pub(super) struct CountedCall<S, B> {
     pub(super) inner: Readied<S>,
     pub(super) request: Request<B>,
-    pub(super) watch: Watch,
+    pub(super) learner: Learner,
 }
 
-impl<S, B, R, F> Undecided<S, B, R, F> {
+impl<S, B, R, F> CountFuture<S, B, R, F> {
     pub(super) fn new(
         inner: Readied<S>,
         request: Request<B>,
         settings: Arc<Settings>,
         question: Box<Question>,
     ) -> Self {
-        Self { held: Some((inner, request)), settings, question, step: Step::Begin, give_up: None }
+        Self { held: Some((inner, request)), settings, question, state: State::Start }
     }
 }
 
-impl<S, B, R> Undecided<S, B, R, S::Future>
+impl<S, B, R> CountFuture<S, B, R, S::Future>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
     B: Resend<Data = Bytes> + From<Bytes>,
     R: Body,
 {
-    pub(super) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Decided<S, B>, BoxError>> {
+    pub(super) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<CountedCall<S, B>, BoxError>> {
         loop {
             let mut this = self.as_mut().project();
             let Some((inner, request)) = this.held.as_mut() else { return Poll::Ready(Err(polled_again())) };
-            let next = match this.step.as_mut().project() {
-                StepProj::Begin => match count(this.settings, this.question) {
-                    Some(Counted::Here(count)) => self.as_mut().counted(count),
-                    Some(Counted::There(task)) => {
-                        // A wait begins: whatever hangs on the readiness is free for others.
+            let step = match this.state.as_mut().project() {
+                StateProj::Start => match LocalCount::start(this.settings, this.question) {
+                    LocalCount::Done(count) => this.question.after_local_count(this.settings, Some(count)),
+                    LocalCount::Impossible => this.question.after_local_count(this.settings, None),
+                    LocalCount::Running(task) => {
+                        // The wait begins: release the readiness, so that other calls can use what it holds.
                         inner.release();
-                        Ok(Step::Counting { task })
+                        this.state.set(State::CountingLocally { task });
+                        continue;
                     }
-                    None => self.as_mut().undecidable(),
                 },
-                StepProj::Counting { task } => match ready!(Pin::new(task).poll(cx)) {
-                    Ok(count) => self.as_mut().counted(count),
-                    // The counter has panicked, or the runtime is shutting down.
-                    Err(_) => self.as_mut().undecidable(),
-                },
-                StepProj::Ask { content } => {
-                    let content = *content;
-                    match inner.poll_ready(cx) {
-                        Poll::Pending => {
-                            ready!(poll_give_up(this.give_up.as_mut(), cx));
-                            self.as_mut().unanswered()
-                        }
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
-                        Poll::Ready(Ok(())) => match count_tokens::request(request, this.question) {
-                            Some(counts) => Ok(Step::Asking { future: inner.call(counts), content }),
-                            None => self.as_mut().unanswered(),
-                        },
-                    }
+                StateProj::CountingLocally { task } => {
+                    // An error means that the counter panicked, or that the runtime is shutting down.
+                    let count = ready!(Pin::new(task).poll(cx)).ok();
+                    this.question.after_local_count(this.settings, count)
                 }
-                StepProj::Asking { future, content } => match future.poll(cx) {
-                    Poll::Ready(Ok(response)) if response.status().is_success() => {
-                        Ok(Step::Reading { body: response.into_body(), read: Vec::new(), frames: 0, content: *content })
+                StateProj::CountingUpstream { content, count } => {
+                    let tokens = ready!(count.poll(cx, inner, request, this.question))?;
+                    if let Some(tokens) = tokens {
+                        this.settings.counts.insert(*content, tokens);
                     }
-                    Poll::Ready(_) => self.as_mut().unanswered(),
-                    Poll::Pending => {
-                        ready!(poll_give_up(this.give_up.as_mut(), cx));
-                        self.as_mut().unanswered()
-                    }
-                },
-                StepProj::Reading { body, read, frames, content } => match body.poll_frame(cx) {
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let Ok(data) = frame.into_data() {
-                            let room = count_tokens::MAX_ANSWER + 1 - read.len();
-                            read.put(data.take(room));
-                        }
-                        *frames += 1;
-                        if read.len() <= count_tokens::MAX_ANSWER && *frames <= count_tokens::MAX_FRAMES {
-                            continue;
-                        }
-                        self.as_mut().unanswered()
-                    }
-                    Poll::Ready(None) => match count_tokens::answer(read) {
-                        Some(tokens) => {
-                            this.settings.asked.keep(*content, tokens);
-                            self.as_mut().answered(tokens)
-                        }
-                        None => self.as_mut().unanswered(),
-                    },
-                    Poll::Ready(Some(Err(_))) => self.as_mut().unanswered(),
-                    Poll::Pending => {
-                        ready!(poll_give_up(this.give_up.as_mut(), cx));
-                        self.as_mut().unanswered()
-                    }
-                },
-                StepProj::Send { cost } => {
-                    if let Err(error) = ready!(inner.poll_ready(cx)) {
-                        return Poll::Ready(Err(error.into()));
-                    }
-                    let watch = this.question.publish(this.settings, request, *cost);
-                    let Some((inner, request)) = this.held.take() else { return Poll::Ready(Err(polled_again())) };
-                    return Poll::Ready(Ok(Decided { inner, request, watch }));
+                    this.question.after_upstream_count(this.settings, tokens)
+                }
+                StateProj::Sending { cost } => {
+                    ready!(inner.poll_ready(cx)).map_err(Into::into)?;
+                    let learner = this.question.publish(this.settings, request, *cost);
+                    let held = this.held.take().ok_or_else(polled_again);
+                    return Poll::Ready(held.map(|(inner, request)| CountedCall { inner, request, learner }));
                 }
             };
-            match next {
-                Ok(step) => self.as_mut().project().step.set(step),
+            match enter(step, this.settings, this.question, request) {
+                Ok(state) => this.state.set(state),
                 Err(error) => {
-                    *self.as_mut().project().held = None;
+                    *this.held = None;
                     return Poll::Ready(Err(error));
                 }
             }
@@ -172,93 +120,60 @@ where
     }
 }
 
-type Next<R, F> = Result<Step<R, F>, BoxError>;
-
-impl<S, B, R, F> Undecided<S, B, R, F> {
-    /// The texts are counted here.
-    fn counted(mut self: Pin<&mut Self>, count: Count) -> Next<R, F> {
-        let this = self.as_mut().project();
-        this.question.count = count;
-        let always = this.settings.ask == AskUpstream::Always && this.question.can_be_asked();
-        match this.question.decide(this.settings) {
-            Decision::Fits(cost) if !always => Ok(Step::Send { cost }),
-            Decision::TooLong(failure) => Err(refusal(failure)),
-            Decision::Fits(_) | Decision::Unknown => self.undecidable(),
-        }
-    }
-
-    /// Nothing here decides it.
-    fn undecidable(mut self: Pin<&mut Self>) -> Next<R, F> {
-        let mut this = self.as_mut().project();
-        let question = this.question;
-        if this.settings.ask == AskUpstream::Never || !question.can_be_asked() {
-            return self.unanswered();
-        }
-        let content = this.settings.asked.hash(&question.model, &question.body);
-        if let Some(tokens) = this.settings.asked.get(content) {
-            return self.answered(tokens);
-        }
-        let Some((_, request)) = this.held else { return Err(polled_again()) };
-        let give_up = this.settings.give_up(request);
-        this.give_up.set(Some(sleep_until(give_up)));
-        Ok(Step::Ask { content })
-    }
-
-    /// The upstream has counted it.
-    fn answered(self: Pin<&mut Self>, tokens: u64) -> Next<R, F> {
-        let this = self.project();
-        match this.question.limit {
-            Some(limit) if tokens > limit => {
-                let failure = verdict::too_long(&this.question.model, tokens, limit, "as countTokens says");
-                Err(refusal(failure))
+/// Returns the state that a step leads to, or the refusal.
+fn enter<B, R, F>(
+    step: NextStep,
+    settings: &Settings,
+    question: &Question,
+    request: &Request<B>,
+) -> Result<State<R, F>, BoxError> {
+    match step {
+        NextStep::Send(cost) => Ok(State::Sending { cost }),
+        NextStep::Refuse(failure) => Err(refusal(failure)),
+        NextStep::CountUpstream => {
+            let content = settings.counts.hash(&question.model, &question.body);
+            match settings.counts.get(content) {
+                Some(tokens) => {
+                    let step = question.after_upstream_count(settings, Some(tokens));
+                    enter(step, settings, question, request)
+                }
+                None => {
+                    let count = UpstreamCount::new(settings.give_up(request));
+                    Ok(State::CountingUpstream { content, count })
+                }
             }
-            _ => Ok(Step::Send { cost: TokenCost::at_least(tokens) }),
         }
     }
+}
 
-    /// Nobody can say.
-    fn unanswered(self: Pin<&mut Self>) -> Next<R, F> {
-        let this = self.project();
-        match this.question.limit {
-            Some(limit)
-                if this.settings.fail_closed && matches!(this.question.decide(this.settings), Decision::Unknown) =>
-            {
-                Err(refusal(verdict::cannot_be_counted(&this.question.model, limit)))
+/// The local count, as far as it has come when it was started.
+enum LocalCount {
+    Done(Count),
+    /// A blocking thread counts, so that no other call waits for it.
+    Running(JoinHandle<Count>),
+    /// There is no counter.
+    Impossible,
+}
+
+impl LocalCount {
+    /// Counts on a blocking thread, or inline where there is no tokio runtime.
+    fn start(settings: &Settings, question: &Question) -> Self {
+        let Some(counter) = settings.counter.clone() else { return Self::Impossible };
+        if question.count.is_exact() {
+            return Self::Done(question.count);
+        }
+        let (body, model, bounds) = (question.body.clone(), question.model.clone(), question.count);
+        let (bytes, limit, besides) = (question.bytes, question.limit, besides(&question.findings));
+        let count = move || {
+            let mut counting = Counting::all(counter.counter(&model), bytes);
+            if let (Some(limit), Some(besides)) = (limit, besides) {
+                counting = counting.until(limit, besides);
             }
-            _ => Ok(Step::Send { cost: this.question.cost(this.settings) }),
+            counted(&body, counting, bounds)
+        };
+        match Handle::try_current() {
+            Ok(runtime) => Self::Running(runtime.spawn_blocking(count)),
+            Err(_) => Self::Done(count()),
         }
-    }
-}
-
-enum Counted {
-    Here(Count),
-    There(JoinHandle<Count>),
-}
-
-/// Counts here, if there is anybody to count: on a blocking thread, so that nobody else's call waits for it.
-fn count(settings: &Settings, question: &Question) -> Option<Counted> {
-    let counter = settings.counter.clone()?;
-    if question.count.is_exact() {
-        return Some(Counted::Here(question.count));
-    }
-    let (body, model, bounds) = (question.body.clone(), question.model.clone(), question.count);
-    let (bytes, limit, besides) = (question.bytes, question.limit, besides(&question.findings));
-    let count = move || {
-        let mut counting = Counting::all(counter.counter(&model), bytes);
-        if let (Some(limit), Some(besides)) = (limit, besides) {
-            counting = counting.until(limit, besides);
-        }
-        super::check::counted(&body, counting, bounds)
-    };
-    Some(match Handle::try_current() {
-        Ok(runtime) => Counted::There(runtime.spawn_blocking(count)),
-        Err(_) => Counted::Here(count()),
-    })
-}
-
-fn poll_give_up(give_up: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
-    match give_up.as_pin_mut() {
-        Some(sleep) => sleep.poll(cx),
-        None => Poll::Pending,
     }
 }

@@ -1,7 +1,7 @@
-//! Tokens guessed from characters, without a vocabulary.
+//! An estimate of tokens from characters, without a vocabulary.
 //!
-//! A word of Latin letters is a token, give or take; a digit is one; runs of spaces and newlines are one or two; other
-//! scripts have their own rate a character. The weights were fitted to the exact counts of 2,500 documents (13 MB: prose in
+//! A word of Latin letters is about one token, a digit is one, a run of spaces or newlines is one or two, and each other
+//! script has a rate of its own a character. The weights were fitted to the exact counts of 2,500 documents (13 MB: prose in
 //! 90 languages, code, markup, data):
 //!
 //! | | 1 % | 5 % | median | 95 % | 99 % | worst |
@@ -9,8 +9,9 @@
 //! | this estimate | −16 % | −12 % | 0 % | +13 % | +17 % | −65 %, +36 % |
 //! | bytes / 4 | −60 % | −47 % | −25 % | +2 % | +18 % | −75 %, +40 % |
 //!
-//! It is off by 5 % in the median. What is no document (keys, base64, random letters) is undercounted by up to two thirds.
-//! An estimate proves nothing: tokens are never more than a text's bytes, and never fewer than a 31st of its characters.
+//! It is off by 5 % in the median. A text that is not a document (keys, base64, random letters) is undercounted by up to two
+//! thirds. An estimate proves nothing; proven are only that a text has no more tokens than bytes, and no fewer than a 31st of
+//! its characters.
 //!
 //! ```
 //! use tower_gemini::token_precheck::estimate::Estimate;
@@ -20,15 +21,14 @@
 //! assert_eq!(estimate.tokens(), 6); // There are 5.
 //! ```
 
-/// Adds up the tokens of texts, as guessed. Reads more than 1 GB/s of ASCII, and half of that of
-/// other scripts.
+/// A sum of the estimated tokens of texts. It reads more than 1 GB/s of ASCII, and half of that of other scripts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Estimate {
     hundredths: u64,
 }
 
 impl Estimate {
-    /// Of no text yet.
+    /// Creates an estimate of no text.
     pub const fn new() -> Self {
         Self { hundredths: 0 }
     }
@@ -42,8 +42,8 @@ impl Estimate {
         if let [first, second, ..] = *bytes {
             self.hundredths += u64::from(of_ascii([0, first, second]));
         }
-        // The same bytes, and the two before each: that is all that an ASCII character's cost depends on, so that the compiler
-        // can make wide instructions of it.
+        // An ASCII character's cost depends only on it and the two bytes before it, so that the compiler can use wide
+        // instructions.
         let mut at = 2;
         while let Some(block) = bytes.get(at - 2..at + BLOCK) {
             self.hundredths += of_block(block);
@@ -56,22 +56,23 @@ impl Estimate {
         }
     }
 
-    /// How many tokens there may be, rounded up.
+    /// Returns the estimated number of tokens, rounded up.
     pub const fn tokens(&self) -> u64 {
         self.hundredths.div_ceil(100)
     }
 }
 
-/// So many bytes are read at once.
+/// The bytes that are read at a time.
 const BLOCK: usize = 64;
 
-/// What all but the first two of these bytes cost.
+/// Returns the cost of all but the first two of these bytes.
 #[inline(always)]
 fn of_block(bytes: &[u8]) -> u64 {
     bytes.windows(3).map(|near| u64::from(of_ascii([near[0], near[1], near[2]]))).sum()
 }
 
-/// What the last of three bytes costs if it is an ASCII character, in hundredths of a token. Before a text stand zeros.
+/// Returns the cost of the last of three bytes if it is an ASCII character, in hundredths of a token. A text is preceded by
+/// zeros.
 #[inline(always)]
 fn of_ascii([before_last, last, byte]: [u8; 3]) -> u8 {
     let repeats = byte == last;
@@ -87,7 +88,7 @@ fn of_ascii([before_last, last, byte]: [u8; 3]) -> u8 {
     }
 }
 
-/// What any other character costs.
+/// Returns the cost of any other character, in hundredths of a token.
 fn of_other(character: char) -> u16 {
     match character {
         // Latin with accents, which break words.
@@ -96,7 +97,7 @@ fn of_other(character: char) -> u16 {
         ..'\u{530}' => 51,
         // Armenian, Hebrew, Arabic.
         ..'\u{900}' => 58,
-        // India's.
+        // The scripts of India.
         ..'\u{e00}' => 51,
         // Thai to Burmese.
         ..'\u{10a0}' => 45,
@@ -138,7 +139,7 @@ mod tests {
         assert_eq!(estimate.tokens(), 12);
     }
 
-    /// Character by character, with what came before it.
+    /// The plain model: character by character, with the character before it.
     fn plain(text: &str) -> u64 {
         let (mut before, mut repeats) = ('\0', 0);
         let mut hundredths = 0;
@@ -173,7 +174,7 @@ mod tests {
 
         let own = include_str!("../../tests/tokenizer/own.txt");
         let count = Tokenizer::gemma4().count(own).exact().unwrap();
-        // Each line by itself is off by more, all of them by less.
+        // A single line is off by more, all lines together by less.
         assert!((count * 80 / 100..count * 120 / 100).contains(&tokens(own)), "{} for {count}", tokens(own));
     }
 }

@@ -12,10 +12,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    await_list::{Listed, Unlisted},
+    await_list::{ListFuture, ListedCall},
     check::{Checked, check},
-    counting::{Decided, Undecided},
-    learn::Watch,
+    counting::{CountFuture, CountedCall},
+    learn::Learner,
     refusal::{polled_again, refusal},
 };
 use crate::{body::Resend, context::BoxError, failure::Failure};
@@ -31,25 +31,25 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, B, R, F> {
-        Calling { #[pin] future: F, watch: Option<Watch> },
-        // In boxes: most calls are decided at once, and are smaller for it.
-        Unlisted { unlisted: Pin<Box<Unlisted<S, B>>> },
-        Undecided { undecided: Pin<Box<Undecided<S, B, R, F>>> },
+        Calling { #[pin] future: F, learner: Option<Learner> },
+        // In boxes, because most calls are decided at once, and their futures are smaller for it.
+        AwaitingList { list: Pin<Box<ListFuture<S, B>>> },
+        Counting { count: Pin<Box<CountFuture<S, B, R, F>>> },
         Refused { failure: Option<Failure> },
     }
 }
 
 impl<S, B, R, F> ResponseFuture<S, B, R, F> {
-    pub(super) fn calling(future: F, watch: Option<Watch>) -> Self {
-        Self { state: State::Calling { future, watch } }
+    pub(super) fn calling(future: F, learner: Option<Learner>) -> Self {
+        Self { state: State::Calling { future, learner } }
     }
 
-    pub(super) fn unlisted(unlisted: Unlisted<S, B>) -> Self {
-        Self { state: State::Unlisted { unlisted: Box::pin(unlisted) } }
+    pub(super) fn awaiting_list(list: ListFuture<S, B>) -> Self {
+        Self { state: State::AwaitingList { list: Box::pin(list) } }
     }
 
-    pub(super) fn undecided(undecided: Undecided<S, B, R, F>) -> Self {
-        Self { state: State::Undecided { undecided: Box::pin(undecided) } }
+    pub(super) fn counting(count: CountFuture<S, B, R, F>) -> Self {
+        Self { state: State::Counting { count: Box::pin(count) } }
     }
 
     pub(super) fn refused(failure: Failure) -> Self {
@@ -59,11 +59,11 @@ impl<S, B, R, F> ResponseFuture<S, B, R, F> {
 
 impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the request, which has keys in it.
+        // The request is left out, because it has keys in it.
         let state = match &self.state {
             State::Calling { .. } => "calling",
-            State::Unlisted { .. } => "unlisted",
-            State::Undecided { .. } => "undecided",
+            State::AwaitingList { .. } => "awaiting a list of models",
+            State::Counting { .. } => "counting",
             State::Refused { .. } => "refused",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
@@ -83,30 +83,30 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProj::Unlisted { unlisted } => {
-                    let Listed { mut inner, mut request, settings } = ready!(unlisted.as_mut().poll(cx))?;
+                StateProj::AwaitingList { list } => {
+                    let ListedCall { mut inner, mut request, settings } = ready!(list.as_mut().poll(cx))?;
                     match check(&settings, &mut request, false) {
-                        Checked::Passes(watch) => {
+                        Checked::Send(learner) => {
                             let future = inner.call(request);
-                            state.set(State::Calling { future, watch });
+                            state.set(State::Calling { future, learner });
                         }
-                        Checked::Undecided(question) => {
-                            let undecided = Undecided::new(inner, request, settings, question);
-                            state.set(State::Undecided { undecided: Box::pin(undecided) });
+                        Checked::Count(question) => {
+                            let count = CountFuture::new(inner, request, settings, question);
+                            state.set(State::Counting { count: Box::pin(count) });
                         }
-                        Checked::Refused(failure) => return Poll::Ready(Err(refusal(failure))),
-                        Checked::Unlisted(_) => return Poll::Ready(Err(polled_again())),
+                        Checked::Refuse(failure) => return Poll::Ready(Err(refusal(failure))),
+                        Checked::AwaitList(_) => return Poll::Ready(Err(polled_again())),
                     }
                 }
-                StateProj::Undecided { undecided } => {
-                    let Decided { mut inner, request, watch } = ready!(undecided.as_mut().poll(cx))?;
+                StateProj::Counting { count } => {
+                    let CountedCall { mut inner, request, learner } = ready!(count.as_mut().poll(cx))?;
                     let future = inner.call(request);
-                    state.set(State::Calling { future, watch: Some(watch) });
+                    state.set(State::Calling { future, learner: Some(learner) });
                 }
-                StateProj::Calling { future, watch } => {
+                StateProj::Calling { future, learner } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    if let Some(watch) = watch.take() {
-                        watch.learn(&result);
+                    if let Some(learner) = learner.take() {
+                        learner.learn(&result);
                     }
                     return Poll::Ready(result);
                 }

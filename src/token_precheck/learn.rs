@@ -1,39 +1,39 @@
-//! What an answer teaches: how far the estimate was off, and the limit that is really served.
+//! Learning from answers: the factor by which estimates are off, and the input limit that the upstream really applies.
 
 use std::sync::Arc;
 
 use http::Response;
 
-use super::layer::Settings;
+use super::settings::Settings;
 use crate::{
     context::{BoxError, Outcome},
     failure::{Failure, Kind},
 };
 
-/// How the upstream begins when it names a limit. Other refusals repeat what the caller wrote (names of fields, MIME types),
-/// and what one caller writes must not become the limit of all.
+/// The beginnings of the upstream's refusals that name a limit. Other refusals repeat text of the caller's (names of fields,
+/// MIME types), and one caller's text must not become the limit of all.
 const NAMES_A_LIMIT: [&str; 2] = ["the input token count", "unable to submit request because the input token count"];
 
-/// A call under way.
+/// A call whose answer is awaited.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Learner {
     settings: Arc<Settings>,
     model: Arc<str>,
     estimate: Option<u64>,
 }
 
-impl Watch {
+impl Learner {
     pub(super) fn new(settings: Arc<Settings>, model: Arc<str>, estimate: Option<u64>) -> Self {
         Self { settings, model, estimate }
     }
 
-    /// It has come back.
+    /// Learns from the call's result.
     pub(super) fn learn<R>(self, result: &Result<Response<R>, BoxError>) {
         match result {
             Ok(response) => {
-                let Some(said) = response.extensions().get::<Outcome>() else { return };
-                match (said.failure(), said.usage()) {
-                    (Some(failure), _) => self.refused(failure),
+                let Some(outcome) = response.extensions().get::<Outcome>() else { return };
+                match (outcome.failure(), outcome.usage()) {
+                    (Some(failure), _) => self.learn_limit(failure),
                     (None, Some(usage)) => {
                         if let Some(estimate) = self.estimate {
                             self.settings.calibration.expect(&self.model, estimate, usage.clone());
@@ -44,14 +44,14 @@ impl Watch {
             }
             Err(error) => {
                 if let Some(failure) = Outcome::of_error(error).failure() {
-                    self.refused(failure);
+                    self.learn_limit(failure);
                 }
             }
         }
     }
 
-    fn refused(&self, failure: &Failure) {
-        // A refusal of this crate's own teaches nothing.
+    fn learn_limit(&self, failure: &Failure) {
+        // A failure without an upstream status is a refusal of this crate, which teaches nothing.
         if failure.kind() == Kind::ContextTooLong
             && failure.status().is_some()
             && names_a_limit(failure.message())

@@ -1,16 +1,16 @@
-//! How a request is refused.
+//! The errors of this room.
 
 use crate::{
-    context::{BoxError, Error},
+    context::{self, BoxError, Error},
     failure::Failure,
 };
 
-/// Nothing was sent, whoever's fault it is.
+/// Wraps a failure of a request that was not sent.
 pub(super) fn refusal(failure: Failure) -> BoxError {
     Error::refusal(super::NAME, failure).map_outcome(|outcome| outcome.with_sent(false)).into()
 }
 
-/// A future was polled after it had been ready: a mistake of whoever polls.
+/// Returns the error of a future that was polled again after it had been ready.
 pub(super) fn polled_again() -> BoxError {
-    "the token check's future was polled after it had been ready".into()
+    context::polled_again(super::NAME)
 }

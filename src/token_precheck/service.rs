@@ -10,10 +10,10 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
-    await_list::Unlisted,
+    await_list::ListFuture,
     check::{self, Checked},
-    counting::Undecided,
-    layer::Settings,
+    counting::CountFuture,
+    settings::Settings,
 };
 use crate::{body::Resend, context::BoxError, ready::Readied};
 
@@ -44,15 +44,15 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let Some(settings) = &self.settings else { return ResponseFuture::calling(self.inner.call(request), None) };
         match check::check(settings, &mut request, true) {
-            Checked::Passes(watch) => ResponseFuture::calling(self.inner.call(request), watch),
-            Checked::Refused(failure) => ResponseFuture::refused(failure),
-            Checked::Undecided(question) => {
+            Checked::Send(learner) => ResponseFuture::calling(self.inner.call(request), learner),
+            Checked::Refuse(failure) => ResponseFuture::refused(failure),
+            Checked::Count(question) => {
                 let (inner, settings) = (Readied::take(&mut self.inner), settings.clone());
-                ResponseFuture::undecided(Undecided::new(inner, request, settings, question))
+                ResponseFuture::counting(CountFuture::new(inner, request, settings, question))
             }
-            Checked::Unlisted(listed) => {
+            Checked::AwaitList(list) => {
                 let (inner, settings) = (Readied::take(&mut self.inner), settings.clone());
-                ResponseFuture::unlisted(Unlisted::new(inner, request, settings, listed))
+                ResponseFuture::awaiting_list(ListFuture::new(inner, request, settings, list))
             }
         }
     }

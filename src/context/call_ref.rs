@@ -1,0 +1,119 @@
+use std::{borrow::Cow, sync::Arc};
+
+use http::Request;
+
+use super::CallContext;
+use crate::call::{Call, Operation, Shape};
+
+/// A call, as its request shows it: from the [`CallContext`] where a room outside has read the call, else from the URI.
+///
+/// It borrows from the request, and allocates only where the URI escapes the model's name or puts a collection before it.
+#[derive(Clone, Debug)]
+pub(crate) struct CallRef<'a> {
+    shape: Shape,
+    model: Option<Cow<'a, str>>,
+    known: Option<&'a Call>,
+}
+
+impl<'a> CallRef<'a> {
+    /// Reads the call that a request makes.
+    pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
+        match Self::known_of(request) {
+            Some(call) => Self { shape: call.shape(), model: call.model().map(Cow::Borrowed), known: Some(call) },
+            None => {
+                let (shape, model) = Call::borrowed(request.method(), request.uri());
+                Self { shape, model, known: None }
+            }
+        }
+    }
+
+    /// Returns the call that a room outside has read from URI and body, without looking at the URI.
+    #[inline]
+    pub(crate) fn known_of<B>(request: &'a Request<B>) -> Option<&'a Call> {
+        CallContext::of(request).and_then(CallContext::call)
+    }
+
+    /// Returns the plain facts of the call.
+    pub(crate) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Returns the operation.
+    pub(crate) fn operation(&self) -> Operation {
+        self.shape.operation
+    }
+
+    /// Returns whether the call spends the quota that is counted a model.
+    pub(crate) fn pays_quota(&self) -> bool {
+        self.shape.pays_quota()
+    }
+
+    /// Returns the model's name.
+    pub(crate) fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// Returns whether a room outside has read the call, its body included, so that there is nothing more to be found.
+    pub(crate) fn is_known(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// Returns the model's name, shared. `last`, the name that the call before had, is used again where it is the same.
+    pub(crate) fn shared_model(&self, last: Option<Arc<str>>) -> Option<Arc<str>> {
+        match self.known {
+            Some(call) => call.shared_model(),
+            None => {
+                let model = self.model()?;
+                Some(last.filter(|last| **last == *model).unwrap_or_else(|| model.into()))
+            }
+        }
+    }
+
+    /// Returns the call itself.
+    pub(crate) fn to_call(&self) -> Call {
+        self.known.cloned().unwrap_or_else(|| Call::from_parts(self.shape, self.model().map(Arc::from)))
+    }
+
+    /// Returns the call itself, with what only the body says where no room outside has read it.
+    pub(crate) fn to_call_with(&self, body: &[u8]) -> Call {
+        if self.is_known() { self.to_call() } else { self.to_call().read_body(body) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHAT: &str = "/v1beta/openai/chat/completions";
+
+    #[test]
+    fn the_context_is_believed_before_the_uri() {
+        let mut request = Request::post("/v1beta/models/tuned%2d1:generateContent").body(()).unwrap();
+        let call = CallRef::of(&request);
+        assert_eq!((call.model(), call.is_known(), call.pays_quota()), (Some("tuned-1"), false, true));
+        assert_eq!(call.to_call(), Call::new(request.method(), request.uri()));
+
+        let known = Call::new(request.method(), &CHAT.parse().unwrap()).with_model("m");
+        CallContext::update(request.extensions_mut(), |context| context.set_call(known.clone()));
+        let call = CallRef::of(&request);
+        assert_eq!((call.model(), call.is_known(), call.shape()), (Some("m"), true, known.shape()));
+        assert_eq!(call.to_call_with(br#"{"model": "other"}"#), known);
+    }
+
+    #[test]
+    fn a_body_is_read_where_nobody_has() {
+        let request = Request::post(CHAT).body(()).unwrap();
+        let call = CallRef::of(&request);
+        assert_eq!((call.model(), call.operation()), (None, Operation::GenerateContent));
+        assert_eq!(call.to_call_with(br#"{"model": "other"}"#).model(), Some("other"));
+    }
+
+    #[test]
+    fn a_name_is_shared_with_the_call_before() {
+        let request = Request::post("/v1beta/models/m:generateContent").body(()).unwrap();
+        let call = CallRef::of(&request);
+        let last = call.shared_model(None).unwrap();
+        assert!(Arc::ptr_eq(&last, &call.shared_model(Some(last.clone())).unwrap()));
+        assert_eq!(call.shared_model(Some("n".into())).as_deref(), Some("m"));
+    }
+}

@@ -1,0 +1,177 @@
+//! The attempts of one call: what is known between them, and what becomes of each one's result.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use tokio::time::Instant;
+
+use super::{
+    decide::{Decision, History, Situation, decide},
+    policy::RetryPolicy,
+};
+use crate::{
+    body::{Resend, clone_request},
+    context::{BoxError, CallContext, CallRef, Deadline, Error, GaveUp, Outcome, RetryAdvice},
+    failure::Failure,
+};
+
+/// A call under way. Not `Debug`: its request has keys in it.
+pub(super) struct Attempts<B> {
+    policy: Arc<RetryPolicy>,
+    /// The request as it came, for the next attempt. `None`: it cannot be sent again.
+    request: Option<Request<B>>,
+    history: History,
+    deadline: Option<Deadline>,
+    models_left: u32,
+}
+
+/// The consequence of an attempt's result.
+pub(super) enum Consequence<B, R> {
+    /// The call is over.
+    Done(Result<Response<R>, BoxError>),
+    /// The request is sent again after `wait`. `failed`: the body of the failed answer, where there was one.
+    Again { wait: Duration, request: Request<B>, failed: Option<R> },
+}
+
+/// The end of a failed call.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ending {
+    /// Why there is no further attempt. `None`: no attempt could change the result.
+    reason: Option<GaveUp>,
+    /// The wait that a further attempt would have needed, where the deadline comes before its end.
+    needed: Option<Duration>,
+}
+
+impl<B: Resend> Attempts<B> {
+    /// Begins a call and its first attempt, which it numbers in the request.
+    pub(super) fn begin(policy: Arc<RetryPolicy>, request: &mut Request<B>) -> Self {
+        let (deadline, models_left, before) = match CallContext::of(request) {
+            Some(context) => (context.deadline(), context.models_left(), context.attempt()),
+            None => (None, 0, 0),
+        };
+        let mut history = History::new(before);
+        history.attempt_begins();
+        if let Some(context) = request.extensions_mut().get_mut::<CallContext>() {
+            context.set_attempt(history.attempts());
+        }
+        let kept = if policy.ever_resends() { clone_request(request) } else { None };
+        Self { policy, request: kept, history, deadline, models_left }
+    }
+
+    /// Begins a further attempt: writes into the request what the attempts before have shown.
+    pub(super) fn begin_again(&mut self, request: &mut Request<B>) {
+        self.history.attempt_begins();
+        let history = &self.history;
+        let retried = history.retried(Instant::now());
+        CallContext::update(request.extensions_mut(), |context| {
+            context.set_attempt(history.attempts());
+            context.set_failed_before(history.upstream_has_failed());
+            context.set_tried(history.tried());
+            if let Some(retried) = retried {
+                if let Some(tally) = context.tally() {
+                    tally.add(|report| report.backed_off += retried.waited);
+                }
+                context.set_retried(retried);
+            }
+        });
+    }
+
+    /// Returns what follows from an attempt's result.
+    pub(super) fn follow<R>(&mut self, result: Result<Response<R>, BoxError>) -> Consequence<B, R> {
+        let outcome = Outcome::of(&result);
+        let Some(mut failure) = outcome.failure().cloned() else {
+            self.pay_back();
+            return Consequence::Done(finished(result, &self.history, None));
+        };
+        self.history.suspect_content(&mut failure);
+        if let Some(tried) = outcome.tried() {
+            self.history.note_tried(tried);
+        }
+        match self.next(&failure, &outcome) {
+            Ok((wait, request)) => {
+                self.history.note_failed(failure.kind(), Instant::now());
+                Consequence::Again { wait, request, failed: result.ok().map(Response::into_body) }
+            }
+            Err(ending) => Consequence::Done(finished(result, &self.history, Some((failure, ending)))),
+        }
+    }
+
+    /// Returns the next attempt's request and the wait before it, or why there is none.
+    fn next(&mut self, failure: &Failure, outcome: &Outcome) -> Result<(Duration, Request<B>), Ending> {
+        let Self { policy, request, history, deadline, models_left } = self;
+        let request = request.as_ref().ok_or(Ending::default())?;
+        let situation = Situation {
+            idempotency: CallRef::of(request).shape().idempotency,
+            sent: outcome.was_sent(),
+            models_left: *models_left,
+            remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),
+        };
+        match decide(policy, history, failure, outcome.retry(), situation, fastrand::f64()) {
+            Decision::GiveUp(reason) => Err(Ending { reason, needed: None }),
+            Decision::TooLate(wait) => Err(Ending { reason: Some(GaveUp::Wait), needed: Some(wait) }),
+            Decision::Again { wait, spends_budget } => {
+                let again = clone_request(request).ok_or(Ending::default())?;
+                let may =
+                    !spends_budget || policy.budget.as_ref().is_none_or(|budget| budget.try_take(&model_of(request)));
+                may.then_some((wait, again)).ok_or(Ending { reason: Some(GaveUp::Budget), needed: None })
+            }
+        }
+    }
+
+    /// Gives one retry back to the budget after a success.
+    fn pay_back(&self) {
+        if let (Some(request), Some(budget)) = (&self.request, &self.policy.budget)
+            && budget.is_in_use()
+        {
+            budget.deposit(&model_of(request));
+        }
+    }
+
+    /// Returns the result of a call whose service never became ready for its next attempt.
+    pub(super) fn unready<R>(&self, error: BoxError) -> Result<Response<R>, BoxError> {
+        finished(Err(error), &self.history, None)
+    }
+}
+
+impl<B> Attempts<B> {
+    pub(super) fn history(&self) -> &History {
+        &self.history
+    }
+}
+
+/// Writes into the result how many attempts it took, and why there is no further one.
+fn finished<R>(
+    result: Result<Response<R>, BoxError>,
+    history: &History,
+    failure: Option<(Failure, Ending)>,
+) -> Result<Response<R>, BoxError> {
+    let attempts = history.attempts();
+    let gave_up = failure.as_ref().is_some_and(|(_, ending)| ending.reason.is_some());
+    let write = |outcome: Outcome| {
+        let outcome = outcome.with_attempts(attempts);
+        let Some((failure, Ending { reason, needed })) = failure else { return outcome };
+        let mut outcome = outcome.with_failure(failure);
+        if let Some(reason) = reason {
+            outcome = outcome.with_gave_up(reason);
+        }
+        match needed {
+            Some(needed) => outcome.with_retry(RetryAdvice::After(needed)),
+            None => outcome,
+        }
+    };
+    match result {
+        Ok(mut response) => {
+            // A first answer that no other layer has marked stays unmarked, which costs nothing.
+            if gave_up || !history.is_first() || response.extensions().get::<Outcome>().is_some() {
+                Outcome::update(&mut response, write);
+            }
+            Ok(response)
+        }
+        Err(error) => Err(Error::map(error, super::NAME, write)),
+    }
+}
+
+/// Returns the model's name, or an empty one where the call has none: all such calls share one budget.
+fn model_of<B>(request: &Request<B>) -> Arc<str> {
+    CallRef::of(request).shared_model(None).unwrap_or_default()
+}
