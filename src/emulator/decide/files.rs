@@ -13,7 +13,7 @@ use crate::emulator::{
         errors::ApiError,
         files::{self, CommonMembers, ResourceJson, upload_started, upload_status},
         files_call::{Collection, FilesCall},
-        page::Page,
+        page::PageRequest,
     },
 };
 
@@ -115,7 +115,7 @@ fn carry_out(
     }
 }
 
-fn list(storage: &Storage, collection: Collection, page: Page, project: &str, now: Duration) -> FilesResult {
+fn list(storage: &Storage, collection: Collection, page: PageRequest, project: &str, now: Duration) -> FilesResult {
     let mut all = storage.list(collection, project, now).skip(page.from);
     let resources = all.by_ref().take(page.size).cloned().collect();
     let next = all.next().is_some().then(|| page.from + page.size);

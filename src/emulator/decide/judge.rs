@@ -6,6 +6,7 @@ use http::request::Parts;
 
 use super::exchange::{ApiCaller, Exchange};
 use crate::{
+    body::Extent,
     call::{Call, Operation, Surface},
     emulator::{
         script::{plan::ResponsePlan, rules::Stage},
@@ -22,11 +23,17 @@ use crate::{
     quota::{Limits, Scope},
 };
 
-/// Decides the response to a request. `body` is the request's body, read to its end or just past the limit.
-pub(crate) fn judge(guard: &VisitGuard, head: &Parts, body: &[u8], linger: Option<Duration>) -> ResponsePlan {
+/// Decides the response to a request. `body` is the request's body, or its beginning if it is larger than the limit.
+pub(crate) fn judge(
+    guard: &VisitGuard,
+    head: &Parts,
+    body: &[u8],
+    extent: Extent,
+    linger: Option<Duration>,
+) -> ResponsePlan {
     let call = Call::new(&head.method, &head.uri).read_body(body);
     let exchange = Exchange { guard, shared: guard.shared(), head, call: &call, linger };
-    let decided = exchange.decide(body);
+    let decided = exchange.decide(body, extent);
     decided.unwrap_or_else(|error| exchange.refuse(&error, Duration::ZERO))
 }
 
@@ -34,8 +41,8 @@ pub(crate) fn judge(guard: &VisitGuard, head: &Parts, body: &[u8], linger: Optio
 const MINIMUM_DEADLINE: u64 = 10;
 
 impl Exchange<'_> {
-    fn decide(&self, body: &[u8]) -> Result<ResponsePlan, ApiError> {
-        let request = self.parse(body);
+    fn decide(&self, body: &[u8], extent: Extent) -> Result<ResponsePlan, ApiError> {
+        let request = self.parse(body, extent);
         let parsed = request.as_ref().and_then(|request| request.as_ref().ok());
         let text = parsed.map_or("", ApiRequest::text);
         let credential = RequestCredential::of(&self.head.headers, self.head.uri.query());
@@ -66,11 +73,10 @@ impl Exchange<'_> {
     }
 
     /// Parses the request. `None` is a path that the emulator does not serve.
-    fn parse(&self, body: &[u8]) -> Option<Result<ApiRequest, ApiError>> {
-        let limit = self.shared.settings.body_limit;
-        match body.len() > limit {
-            true => Some(Err(ApiError::payload_too_large(limit))),
-            false => ApiRequest::read(self.call, self.head, body),
+    fn parse(&self, body: &[u8], extent: Extent) -> Option<Result<ApiRequest, ApiError>> {
+        match extent {
+            Extent::Beginning => Some(Err(ApiError::payload_too_large(self.shared.settings.body_limit))),
+            Extent::Whole => ApiRequest::read(self.call, self.head, body),
         }
     }
 

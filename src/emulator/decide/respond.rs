@@ -20,7 +20,7 @@ use crate::{
             json::pretty,
             lists::{self, EmbeddingShape},
             openai,
-            page::{Page, page_token},
+            page::{PageRequest, page_token},
             prompt::Prompt,
             request::ApiRequest,
         },
@@ -60,7 +60,7 @@ impl Exchange<'_> {
     }
 
     /// Writes a page of the list of models; the OpenAI-compatible surface has all on one.
-    fn list_models(&self, page: Page) -> Bytes {
+    fn list_models(&self, page: PageRequest) -> Bytes {
         let models = &self.shared.settings.models;
         let from = page.from.min(models.len());
         let until = (from + page.size).min(models.len());

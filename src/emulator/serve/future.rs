@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{Response, Version, request::Parts};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     BoxError,
+    body::CappedRead,
     emulator::{
         decide::judge::judge,
         script::plan::ResponsePlan,
@@ -43,7 +44,7 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<B> {
-        Collecting { #[pin] body: B, collected: BytesMut, head: Parts },
+        Reading { #[pin] body: B, read: CappedRead, head: Parts },
         Waiting { #[pin] sleep: Option<Sleep>, plan: Option<ResponsePlan>, version: Version },
         Done,
     }
@@ -56,8 +57,8 @@ const LINGER: Duration = Duration::from_millis(10);
 
 impl<B> ResponseFuture<B> {
     pub(super) fn new(head: Parts, body: B, guard: VisitGuard, peer: Option<Peer>) -> Self {
-        let collected = BytesMut::new();
-        Self { state: State::Collecting { body, collected, head }, guard: Some(guard), peer }
+        let read = CappedRead::new(guard.shared().settings.body_limit);
+        Self { state: State::Reading { body, read, head }, guard: Some(guard), peer }
     }
 }
 
@@ -72,14 +73,16 @@ where
         let mut this = self.project();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProjection::Collecting { body, collected, head } => {
+                StateProjection::Reading { body, read, head } => {
                     let Some(guard) = this.guard.as_mut() else { return Poll::Pending };
-                    let limit = guard.shared().settings.body_limit;
-                    if let Err(error) = ready!(poll_collect(body, collected, limit, cx)) {
-                        this.state.set(State::Done);
-                        return Poll::Ready(Err(error));
-                    }
-                    let plan = judge(guard, head, collected, this.peer.as_ref().map(|_| LINGER));
+                    let extent = match ready!(read.poll(cx, body)) {
+                        Ok(extent) => extent,
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    };
+                    let plan = judge(guard, head, read.bytes(), extent, this.peer.as_ref().map(|_| LINGER));
                     let after = plan.after();
                     let sleep = (!after.is_zero()).then(|| sleep(after));
                     State::Waiting { sleep, plan: Some(plan), version: head.version }
@@ -138,29 +141,4 @@ fn carry_out(
             Err(reset().into())
         }
     }
-}
-
-/// Reads the request's body to its end, or just past the limit.
-fn poll_collect<B>(
-    mut body: Pin<&mut B>,
-    collected: &mut BytesMut,
-    limit: usize,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), BoxError>>
-where
-    B: Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    while collected.len() <= limit {
-        match ready!(body.as_mut().poll_frame(cx)) {
-            None => break,
-            Some(Err(error)) => return Poll::Ready(Err(error.into())),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    collected.extend_from_slice(&data);
-                }
-            }
-        }
-    }
-    Poll::Ready(Ok(()))
 }

@@ -15,6 +15,7 @@ use super::{
     storage::Storage,
 };
 use crate::{
+    bounded::make_room,
     emulator::script::rules::Script,
     quota::{Limits, Scope, until_pacific_midnight},
 };
@@ -107,15 +108,11 @@ impl Shared {
 // === impl State ===
 
 impl State {
+    /// Returns the scope's meter, and makes room for a new one.
     fn meter(&mut self, scope: Scope, now: Duration, new: impl FnOnce() -> QuotaMeter) -> &mut QuotaMeter {
-        let meters = &mut self.meters;
-        if meters.len() >= SCOPES && !meters.contains_key(&scope) {
-            meters.retain(|_, meter| !meter.is_idle(now));
-            let oldest = meters.iter().min_by_key(|(_, meter)| meter.last_spent()).map(|(scope, _)| scope.clone());
-            if let Some(oldest) = oldest.filter(|_| meters.len() >= SCOPES) {
-                meters.remove(&oldest);
-            }
+        if !self.meters.contains_key(&scope) {
+            make_room(&mut self.meters, SCOPES, |meter| !meter.is_idle(now), QuotaMeter::last_spent);
         }
-        meters.entry(scope).or_insert_with(new)
+        self.meters.entry(scope).or_insert_with(new)
     }
 }

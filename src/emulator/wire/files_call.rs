@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, request::Parts};
 use serde_json::Value;
 
-use super::{cut::cut, errors::ApiError, json::member, page::Page, path::around_version, prompt::Prompt};
+use super::{cut::cut, errors::ApiError, json::member, page::PageRequest, path::around_version, prompt::Prompt};
 use crate::call::Surface;
 
 /// A call on files, uploads or cached contents.
@@ -16,7 +16,7 @@ pub(crate) enum FilesCall {
     QueryUpload { upload: String },
     CancelUpload { upload: String },
     CreateCache(NewCache),
-    List { collection: Collection, page: Page },
+    List { collection: Collection, page: PageRequest },
     Get { name: String },
     Delete { name: String },
 }
@@ -72,7 +72,7 @@ impl FilesCall {
                 NewCache::read(body).map(Self::CreateCache)
             }
             (&Method::GET, _, None) if !is_upload => {
-                let page = Page::of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE);
+                let page = PageRequest::of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE);
                 page.map(|page| Self::List { collection, page })
             }
             (&Method::GET, _, Some(name)) => Ok(Self::Get { name }),

@@ -68,7 +68,7 @@ pub(crate) fn embeddings(request: &EmbeddingRequest, shape: EmbeddingShape, seed
 }
 
 pub(crate) fn model_page(models: Vec<ListedModel>, next_page_token: Option<String>) -> Bytes {
-    with_line_end(pretty(&ModelPage { models, next_page_token }))
+    with_line_end(pretty(&ListedModels { models, next_page_token }))
 }
 
 pub(crate) fn one_model(model: &ListedModel) -> Bytes {
@@ -134,7 +134,7 @@ struct Statistics {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ModelPage {
+struct ListedModels {
     models: Vec<ListedModel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_page_token: Option<String>,

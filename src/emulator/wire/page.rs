@@ -4,14 +4,14 @@ use super::errors::ApiError;
 
 /// The part of a list that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Page {
+pub(crate) struct PageRequest {
     /// The largest number of entries.
     pub(crate) size: usize,
     /// The index of the first entry.
     pub(crate) from: usize,
 }
 
-impl Page {
+impl PageRequest {
     /// Parses `pageSize` and `pageToken`. A size of 0 or none is `default_size`; larger ones are cut to `largest`.
     pub(crate) fn of(query: Option<&str>, default_size: usize, largest: usize) -> Result<Self, ApiError> {
         let parameter = |name: &str| {
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_list_is_paged() {
-        let list = |query| Page::of(query, 50, 1_000).ok().map(|page| (page.size, page.from));
+        let list = |query| PageRequest::of(query, 50, 1_000).ok().map(|page| (page.size, page.from));
         assert_eq!(list(None), Some((50, 0)));
         assert_eq!(list(Some("pageSize=5000&pageToken=from-7")), Some((1000, 7)));
         assert_eq!(list(Some("pageSize=two")), None);

@@ -7,7 +7,7 @@ use super::{
     embedding::EmbeddingRequest,
     errors::ApiError,
     files_call::{FilesCall, NewCache},
-    page::Page,
+    page::PageRequest,
     prompt::Prompt,
 };
 use crate::call::{Call, Operation, Surface};
@@ -18,7 +18,7 @@ pub(crate) enum ApiRequest {
     Generate(Prompt),
     Count(Prompt),
     Embed(EmbeddingRequest),
-    ListModels(Page),
+    ListModels(PageRequest),
     GetModel,
     Files(FilesCall),
 }
@@ -43,7 +43,7 @@ impl ApiRequest {
         };
         let json = || json_object(body);
         Some(match call.operation() {
-            ListModels => Page::of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE).map(Self::ListModels),
+            ListModels => PageRequest::of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE).map(Self::ListModels),
             GetModel => Ok(Self::GetModel),
             GenerateContent if open_ai => json().and_then(|body| Prompt::from_messages(&body)).map(Self::Generate),
             GenerateContent => json().and_then(|body| Prompt::for_generating(&body, surface)).map(Self::Generate),
