@@ -53,8 +53,8 @@ impl Emulator {
     /// let refused = emulator.count(|visit| visit.status == Some(http::StatusCode::SERVICE_UNAVAILABLE));
     /// # assert_eq!(refused, 0);
     /// ```
-    pub fn count(&self, is_so: impl FnMut(&Visit) -> bool) -> usize {
-        self.journal().iter().map(is_so).filter(|is_so| *is_so).count()
+    pub fn count(&self, mut condition: impl FnMut(&Visit) -> bool) -> usize {
+        self.journal().iter().filter(|visit| condition(visit)).count()
     }
 
     /// Returns the number of requests that have arrived and not ended.
@@ -81,10 +81,10 @@ impl Emulator {
     /// emulator.wait_for(|journal| journal.iter().all(|visit| !visit.is_in_flight())).await;
     /// # }
     /// ```
-    pub async fn wait_for(&self, mut is_so: impl FnMut(&[Visit]) -> bool) {
+    pub async fn wait_for(&self, mut condition: impl FnMut(&[Visit]) -> bool) {
         loop {
             let changed = self.changed();
-            if is_so(&self.journal()) {
+            if condition(&self.journal()) {
                 return;
             }
             changed.await;
