@@ -15,7 +15,8 @@ use crate::{
 
 /// A classifier for tower-http that tells what is a failure, and whose fault it is.
 ///
-/// It takes the verdict of the layers inside, where there are any, and else judges by status and headers. A 200 that turned out empty or blocked is a failure as well.
+/// It takes the verdict of the layers inside, where there are any, and else judges by status and headers. A 200
+/// that turned out empty or blocked is a failure as well.
 ///
 /// ```
 /// use tower::{Service, ServiceBuilder};
