@@ -1,8 +1,8 @@
-//! The inside of the crate, as far as the targets in `tests/fuzz` have to see it. It exists under `cfg(fuzzing)` only, and is
-//! not part of the API.
+//! The inside of the crate, as far as the targets in `tests/fuzz` have to see it. It exists under `cfg(fuzzing)` only,
+//! and is not part of the API.
 //!
-//! Each function takes its input in pieces, and gives back something to compare: however the pieces were cut, it has to be
-//! the same.
+//! Each function takes its input in pieces, and gives back something to compare: however the pieces were cut, it has to
+//! be the same.
 
 #![allow(missing_docs, reason = "it is shown to the fuzz targets only")]
 

@@ -1,9 +1,9 @@
 //! The readiness that a room holds between `poll_ready` and `call`.
 //!
 //! `poll_ready` makes one service ready, and `call` has to use that very one: it may hold a permit. A room that waits
-//! before it calls (it collects a body, it sleeps) must neither keep the permit while it waits, which starves others, nor
-//! call a service that is not ready, which may panic. [`Readied`] keeps the two apart: it takes the ready service out of the
-//! room, gives the readiness up when a wait begins, and regains it before the call.
+//! before it calls (it collects a body, it sleeps) must neither keep the permit while it waits, which starves others,
+//! nor call a service that is not ready, which may panic. [`Readied`] keeps the two apart: it takes the ready service
+//! out of the room, gives the readiness up when a wait begins, and regains it before the call.
 
 use std::task::{Context, Poll};
 
@@ -31,8 +31,8 @@ impl<S: Clone> Readied<S> {
         }
     }
 
-    /// Gives up what a call has left of the readiness: a room inside that refuses a call leaves the readiness of its own inner
-    /// service unused, and that has to be free for others while this room waits.
+    /// Gives up what a call has left of the readiness: a room inside that refuses a call leaves the readiness of its
+    /// own inner service unused, and that has to be free for others while this room waits.
     pub(crate) fn renew(&mut self) {
         self.ready = false;
         self.service = self.service.clone();

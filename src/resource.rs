@@ -1,8 +1,9 @@
 //! Resources that belong to one project: files, cached contents, tuned models, uploads under way.
 //!
-//! Another project's key gets 403 or 404 for them, so that a call which names one has to go to the project that made it, and
-//! to no other. The name stands in the path, in the query of an upload, or in a few members of the JSON body, which are
-//! looked for at memory speed: their names cannot stand in a JSON string without a backslash before the quotes.
+//! Another project's key gets 403 or 404 for them, so that a call which names one has to go to the project that made
+//! it, and to no other. The name stands in the path, in the query of an upload, or in a few members of the JSON body,
+//! which are looked for at memory speed: their names cannot stand in a JSON string without a backslash before the
+//! quotes.
 
 use http::Uri;
 use memchr::{memchr, memchr_iter};
@@ -56,8 +57,8 @@ impl Resource {
         None
     }
 
-    /// Reads a resource's own name, as bodies and answers have it: `files/abc`, `projects/p/locations/l/cachedContents/x`, or the
-    /// whole URL of one of the API's files.
+    /// Reads a resource's own name, as bodies and answers have it: `files/abc`,
+    /// `projects/p/locations/l/cachedContents/x`, or the whole URL of one of the API's files.
     pub(crate) fn in_name(name: &str) -> Option<Self> {
         if name.contains("://") {
             return Self::in_path(name.split(['?', '#']).next()?);
@@ -114,7 +115,8 @@ const MEMBERS: [Member; 7] = [
 ];
 
 impl Member {
-    /// Reads the value behind the member's name: a string, or the first of a list of strings. Any other value is skipped.
+    /// Reads the value behind the member's name: a string, or the first of a list of strings. Any other value is
+    /// skipped.
     fn resource(&self, rest: &[u8]) -> Option<Resource> {
         let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;

@@ -1,7 +1,7 @@
 //! A body with a guard that lives to its end.
 //!
-//! Whatever a call holds while its answer streams (a reservation, a stream of a connection) is given back when the body has
-//! ended, failed or been dropped, whichever comes first.
+//! Whatever a call holds while its answer streams (a reservation, a stream of a connection) is given back when the body
+//! has ended, failed or been dropped, whichever comes first.
 
 use std::{
     fmt,

@@ -1,5 +1,5 @@
-//! Bodies that the rooms share: one whose beginning was read and put back, a request body that can be sent twice, one with
-//! a guard that lives to its end, and a read into memory with a cap.
+//! Bodies that the rooms share: one whose beginning was read and put back, a request body that can be sent twice, one
+//! with a guard that lives to its end, and a read into memory with a cap.
 
 #[allow(dead_code, reason = "the rooms take it up one by one")]
 mod capped;

@@ -1,7 +1,8 @@
 //! A body whose beginning was read and put back.
 //!
-//! A layer that looks at a body before it hands it on (for an error's text, an answer's first content, or to keep a request
-//! that turned out too large) gives the pieces back as they came, one frame each, and the rest streams on behind them.
+//! A layer that looks at a body before it hands it on (for an error's text, an answer's first content, or to keep a
+//! request that turned out too large) gives the pieces back as they came, one frame each, and the rest streams on
+//! behind them.
 
 use std::{
     collections::VecDeque,

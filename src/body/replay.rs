@@ -1,7 +1,8 @@
 //! A request body that can be sent more than once.
 //!
-//! [`Resend`] is the trait that a layer asks of a body before it sends a request again. Bodies in memory have it by nature.
-//! [`ReplayBody`], which `ReplayLayer` makes of any other body, has it if the body fitted into the layer's caps.
+//! [`Resend`] is the trait that a layer asks of a body before it sends a request again. Bodies in memory have it by
+//! nature. [`ReplayBody`], which `ReplayLayer` makes of any other body, has it if the body fitted into the layer's
+//! caps.
 
 use std::{
     fmt,
@@ -24,8 +25,8 @@ use crate::{
 
 /// A body that may be sent again.
 ///
-/// Bodies in memory implement it: [`Full`], [`Empty`], `String`, and [`Either`] of two of them. A streaming body does not;
-/// `ReplayLayer` turns it into one that does.
+/// Bodies in memory implement it: [`Full`], [`Empty`], `String`, and [`Either`] of two of them. A streaming body does
+/// not; `ReplayLayer` turns it into one that does.
 #[diagnostic::on_unimplemented(
     message = "the request body `{Self}` cannot be sent twice",
     label = "this body streams: once sent, it is gone",
