@@ -18,7 +18,7 @@ use super::{
 use crate::{
     body::{Prefix, PrefixedBody},
     call::Shape,
-    context::{BoxError, Error, Outcome, Usage},
+    context::{BoxError, Error, Outcome, Usage, polled_again},
     failure::Failure,
 };
 
@@ -40,7 +40,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F, R> {
         Calling { #[pin] future: F },
-        Reading { reading: Option<Box<HeldResponse<R>>> },
+        Reading { held: Option<Box<HeldResponse<R>>> },
     }
 }
 
@@ -83,46 +83,54 @@ where
                         Ok(response) => response,
                         Err(error) => return Poll::Ready(Err(classified(error.into(), this.settings.enabled))),
                     };
-                    let (parts, body) = response.into_parts();
-                    if !this.settings.enabled {
-                        return Poll::Ready(Ok(unwatched(parts, PrefixedBody::untouched(body))));
+                    match judge_head(response, *this.shape, *this.settings) {
+                        Head::Done(response) => return Poll::Ready(Ok(response)),
+                        Head::Held(held) => this.state.set(State::Reading { held: Some(held) }),
                     }
-                    let failed = parts.status.is_client_error() || parts.status.is_server_error();
-                    let watch = match failed {
-                        true => None,
-                        false => Watch::new(*this.shape, &parts.headers).filter(|_| parts.status.is_success()),
-                    };
-                    if !failed {
-                        let Some(watch) = watch else {
-                            let mut response = unwatched(parts, PrefixedBody::untouched(body));
-                            Outcome::update(&mut response, |outcome| outcome);
-                            return Poll::Ready(Ok(response));
-                        };
-                        if !this.settings.hold_answers {
-                            return Poll::Ready(Ok(watched(parts, PrefixedBody::untouched(body), watch.into(), false)));
-                        }
-                        let reading =
-                            HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) };
-                        this.state.set(State::Reading { reading: Some(reading.into()) });
-                        continue;
-                    }
-                    if is_encoded(&parts.headers) {
-                        let failure = Failure::from_status(parts.status, &parts.headers);
-                        let mut response = unwatched(parts, PrefixedBody::untouched(body));
-                        Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
-                        return Poll::Ready(Ok(response));
-                    }
-                    let reading = HeldResponse { parts, prefix: Prefix::default(), body, watch: None };
-                    this.state.set(State::Reading { reading: Some(reading.into()) });
                 }
-                StateProj::Reading { reading } => {
-                    let done = ready!(reading.as_mut().expect("polled after completion").poll_read(cx));
-                    let reading = *reading.take().expect("just polled");
-                    return Poll::Ready(reading.finish(done));
+                StateProj::Reading { held } => {
+                    let Some(reading) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    let end = ready!(reading.poll_read(cx));
+                    let held = *held.take().expect("just polled");
+                    return Poll::Ready(held.finish(end));
                 }
             }
         }
     }
+}
+
+/// The verdict on a response's head.
+enum Head<R> {
+    /// The head decides, and the body is passed on.
+    Done(Response<ClassifyBody<R>>),
+    /// The body has to be read.
+    Held(Box<HeldResponse<R>>),
+}
+
+/// Judges a response by its head.
+fn judge_head<R>(response: Response<R>, shape: Shape, settings: Settings) -> Head<R> {
+    let (parts, body) = response.into_parts();
+    if !settings.enabled {
+        return Head::Done(unwatched(parts, PrefixedBody::untouched(body)));
+    }
+    if parts.status.is_client_error() || parts.status.is_server_error() {
+        if is_encoded(&parts.headers) {
+            let failure = Failure::from_status(parts.status, &parts.headers);
+            let mut response = unwatched(parts, PrefixedBody::untouched(body));
+            Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
+            return Head::Done(response);
+        }
+        return Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: None }.into());
+    }
+    let Some(watch) = Watch::new(shape, &parts.headers).filter(|_| parts.status.is_success()) else {
+        let mut response = unwatched(parts, PrefixedBody::untouched(body));
+        Outcome::update(&mut response, |outcome| outcome);
+        return Head::Done(response);
+    };
+    if !settings.hold_answers {
+        return Head::Done(watched(parts, PrefixedBody::untouched(body), watch.into(), false));
+    }
+    Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) }.into())
 }
 
 /// The reason why reading stopped.
@@ -185,6 +193,7 @@ where
     }
 }
 
+/// Wraps a transport error in an [`Error`] that says what it means.
 fn classified(error: BoxError, enabled: bool) -> BoxError {
     if !enabled || Error::find(&*error).is_some() {
         return error;

@@ -6,7 +6,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{body::ClassifyBody, future::ResponseFuture, settings::Settings};
-use crate::{context, context::BoxError};
+use crate::context::{BoxError, CallRef};
 
 /// The service of [`ClassifyLayer`](super::ClassifyLayer).
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let shape = context::CallContext::shape(&request);
+        let shape = CallRef::of(&request).shape();
         if self.settings.enabled {
             // Errors, events and usage cannot be read in an encoded body.
             request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -11,7 +11,7 @@ use super::{InFlight, ResponseBody};
 use crate::{body::GuardedBody, context::BoxError};
 
 pin_project! {
-    /// The response of a [`Client`], once its head is there.
+    /// The future of [`Client`](super::Client).
     #[must_use = "futures do nothing unless polled"]
     #[derive(Debug)]
     pub struct ResponseFuture {
@@ -43,7 +43,7 @@ impl Future for ResponseFuture {
     type Output = Result<Response<ResponseBody>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // A future polled after its end has nothing more to say, and says it by never waking.
+        // A future that is polled after its end stays pending.
         match self.project().state.project() {
             StateProj::Refused { error } => error.take().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
             StateProj::Sent { response, in_flight } => {

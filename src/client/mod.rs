@@ -1,17 +1,22 @@
 //! A hyper client with TLS and HTTP/2, ready to be wrapped (feature `client`).
 //!
-//! What goes wrong without it: hyper-util's client sends a request again on its own when a pooled connection turns out
-//! to be dead, so that attempts are miscounted; it waits for a connection without end; and it opens **one** HTTP/2
-//! connection a host, so that the 101st call in flight queues unseen behind the upstream's limit of 100 streams, while
-//! its time-out runs.
+//! Without it, hyper-util's client sends a request again on its own when a pooled connection turns out to be dead, so
+//! that attempts are miscounted. It waits for a connection without end. And it opens **one** HTTP/2 connection a host,
+//! so that the 101st call in flight queues unseen behind the upstream's limit of 100 streams, while its time-out runs.
 //!
-//! What it does about it: hidden retries are off, connecting has a limit, a dead connection is found by pings, and a call
-//! goes to the first connection with fewer than [`STREAMS`] calls in flight, so that another one is opened before any call
-//! has to queue. Every request goes to one base URL (Google's Developer API, Vertex AI or a test server), whatever
-//! host the request itself was sent to: a relay hands over what it got.
+//! This client turns hidden retries off, limits the time to connect, finds dead connections by pings, and gives a call
+//! to the first connection with fewer than [`STREAMS`] calls in flight, so that another one is opened before any call
+//! has to queue. Every request goes to one base URL (Google's Developer API, Vertex AI or a test server), whatever host
+//! the request was sent to, so that a relay can hand requests over as they came.
 //!
-//! What it never does: it resends nothing, follows no redirect, adds no credentials, decodes nothing and reads no proxy
-//! settings from the environment.
+//! It never resends a request, follows a redirect, adds credentials, decodes a body, or reads proxy settings from the
+//! environment.
+//!
+//! # When to use it
+//!
+//! Use it as the innermost service of a stack, unless the program has an HTTP client already: any service of `http`
+//! requests fits. hyper-util's client differs as said above. reqwest has one type of body of its own, and redirects,
+//! cookies, decompression and proxies, which this client leaves out.
 //!
 //! # Example
 //!
@@ -35,7 +40,7 @@
 //! # }
 //! ```
 //!
-//! An upstream that cannot be reached, and what the error says:
+//! The error of an upstream that cannot be reached:
 //!
 //! ```
 //! use bytes::Bytes;
@@ -58,21 +63,21 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is always ready: which connection serves a call is decided in `call`, and no call waits for another one
-//! unless more than 100 for each of [`connections`](ClientBuilder::connections) are in flight.
+//! `poll_ready` is always ready, because `call` chooses the connection. A call waits for others only where more than
+//! 100 calls are in flight for each of [`connections`](ClientBuilder::connections).
 //!
 //! # Errors
 //!
-//! What hyper-util reports, as [`legacy::Error`], with hyper's, h2's, rustls's and the
-//! operating system's own errors in its `source()` chain. Running out of the connect time-out is such an error whose
-//! `is_connect()` holds, with a [`std::io::Error`] of kind [`TimedOut`](std::io::ErrorKind::TimedOut) below it. A pooled
-//! connection that was closed under a call is an error too: sending it again is
-//! the retry layer's decision, because only that one can count.
+//! Calls fail with hyper-util's [`legacy::Error`](hyper_util::client::legacy::Error), with the errors of hyper, h2,
+//! rustls and the operating system in its `source()` chain. When the connect time-out runs out, `is_connect()` holds,
+//! and a [`std::io::Error`] of kind [`TimedOut`](std::io::ErrorKind::TimedOut) is below it. A pooled connection that
+//! was closed under a call is an error too: only the retry layer can count attempts, so it decides whether to send
+//! again.
 //!
 //! # Cancellation
 //!
-//! A dropped call resets its HTTP/2 stream, or closes its HTTP/1.1 connection, and frees its place; a connection that was
-//! being made for it is finished for others. The same goes for a dropped response body.
+//! A dropped call resets its HTTP/2 stream, or closes its HTTP/1.1 connection, and no longer counts as in flight. A
+//! connection that was being made for it is finished for other calls. The same holds for a dropped response body.
 
 mod base_url;
 mod builder;
@@ -87,15 +92,15 @@ use hyper::body::Incoming;
 pub use self::{builder::ClientBuilder, future::ResponseFuture, in_flight::InFlight, service::Client};
 use crate::body::GuardedBody;
 
-/// Where the Developer API is served.
+/// The base URL of the Developer API.
 pub const DEVELOPER_API: &str = "https://generativelanguage.googleapis.com";
 
-/// How many calls may be in flight on one connection before another one is used, by default: 80.
+/// The default number of calls in flight on one connection before another one is used: 80.
 ///
 /// Google's front ends allow 100 concurrent streams a connection, which is also the least that RFC 9113 (section 6.5.2)
-/// recommends and what hyper assumes until told. A fifth is left free, because a stream that was reset still counts at
-/// the server until the server has heard of it.
+/// recommends and the number that hyper assumes until told. A fifth is left free, because the server counts a stream
+/// that was reset until it learns of the reset.
 pub const STREAMS: usize = 80;
 
-/// A response body as hyper gives it, which holds its call's place on the connection until it ends or is dropped.
+/// The body of a response: hyper's, whose call counts as in flight until the body ends or is dropped.
 pub type ResponseBody = GuardedBody<Incoming, InFlight>;

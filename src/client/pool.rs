@@ -12,15 +12,15 @@ use hyper_util::client::legacy;
 
 use super::{InFlight, connector::Connector};
 
-/// The connections to one upstream, each in a pool of hyper-util's.
+/// The connections to one upstream.
 pub(super) struct ConnectionPool<B> {
-    /// The number of calls in flight on one connection from which on another one is used.
+    /// The number of calls in flight on one connection at which the next one is used.
     streams: usize,
     first: Connection<B>,
     more: Box<[Connection<B>]>,
 }
 
-/// One of hyper-util's clients, and so one HTTP/2 connection, with the number of calls in flight on it.
+/// One of hyper-util's clients, which has one HTTP/2 connection, and the number of calls in flight on it.
 pub(super) struct Connection<B> {
     client: legacy::Client<Connector, B>,
     in_flight: Arc<AtomicUsize>,
@@ -43,11 +43,12 @@ impl<B> ConnectionPool<B> {
         iter::once(&self.first).chain(&self.more)
     }
 
-    /// The first connection with room, so that a quiet hour needs only one; when all are full, the least loaded one.
-    pub(super) fn place(&self) -> (&Connection<B>, InFlight) {
+    /// Chooses the first connection with room, so that few calls need only one; where all are full, the least loaded
+    /// one.
+    pub(super) fn choose(&self) -> (&Connection<B>, InFlight) {
         let with_room =
-            |connection| Connection::place(connection, self.streams).map(|in_flight| (connection, in_flight));
-        self.connections().find_map(with_room).unwrap_or_else(|| {
+            self.connections().find_map(|connection| Some((connection, connection.try_take(self.streams)?)));
+        with_room.unwrap_or_else(|| {
             let least = self.connections().min_by_key(|connection| connection.load()).unwrap_or(&self.first);
             (least, InFlight::new(&least.in_flight))
         })
@@ -59,7 +60,7 @@ impl<B> Connection<B> {
         &self.client
     }
 
-    fn place(&self, streams: usize) -> Option<InFlight> {
+    fn try_take(&self, streams: usize) -> Option<InFlight> {
         InFlight::below(streams, &self.in_flight)
     }
 

@@ -10,9 +10,9 @@ use tower_service::Service;
 use super::{ClientBuilder, DEVELOPER_API, ResponseBody, ResponseFuture, base_url::BaseUrl, pool::ConnectionPool};
 use crate::context::BoxError;
 
-/// A hyper client for one upstream; [its module](self) says what it does and why.
+/// A hyper client for one upstream. The [module's documentation](super) says what it does and why.
 ///
-/// `B` is the request body. Clones are cheap and share all connections.
+/// `B` is the request's body. Clones are cheap and share all connections.
 pub struct Client<B> {
     shared: Arc<Shared<B>>,
 }
@@ -23,13 +23,12 @@ pub(super) struct Shared<B> {
 }
 
 impl Client<()> {
-    /// Starts from the Developer API's address and the defaults given at each knob.
+    /// Starts a client of the Developer API. Each setting names its default.
     pub fn builder() -> ClientBuilder {
         ClientBuilder::new(DEVELOPER_API.to_owned())
     }
 
-    /// Starts from Vertex AI's address for a location: a region (`europe-west4`), a multi-region (`us`, `eu`) or
-    /// `global`.
+    /// Starts a client of Vertex AI in a location: a region (`europe-west4`), a multi-region (`us`, `eu`) or `global`.
     ///
     /// ```
     /// # use tower_gemini::client::Client;
@@ -52,13 +51,13 @@ impl<B> Client<B> {
         Self { shared: Arc::new(Shared { base, pool }) }
     }
 
-    /// Where requests go: scheme, authority and path prefix, without a slash at the end.
+    /// Returns the base URL: scheme, authority and path prefix, without a slash at the end.
     #[must_use]
     pub fn base_url(&self) -> &str {
         self.shared.base.as_str()
     }
 
-    /// Calls in flight now: sent, and their response bodies neither read to the end nor dropped.
+    /// Returns the number of calls in flight: sent, with a response body that was neither read to its end nor dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.pool.in_flight()
@@ -86,11 +85,11 @@ where
                 return ResponseFuture::refused(error.into());
             }
         }
-        // Of the connection that the request came in on; hyper writes what fits the one that it goes out on.
+        // Both belong to the connection on which the request came in. Hyper sets those of the outgoing one.
         request.headers_mut().remove(HOST);
         *request.version_mut() = Version::HTTP_11;
 
-        let (connection, in_flight) = self.shared.pool.place();
+        let (connection, in_flight) = self.shared.pool.choose();
         ResponseFuture::sent(connection.client().request(request), in_flight)
     }
 }

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{ErrorResponseBody, ResponseFuture};
 use crate::{
-    context::{BoxError, CallContext},
+    context::{BoxError, CallRef},
     redact::Secrets,
 };
 
@@ -44,7 +44,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shape = CallContext::shape(&request);
+        let shape = CallRef::of(&request).shape();
         match self.unready.take() {
             Some(error) => ResponseFuture::failed(error, shape, self.secrets.clone()),
             None => ResponseFuture::new(self.inner.call(request), shape, self.secrets.clone()),

@@ -1,8 +1,8 @@
-//! The verdict on a body, before it becomes a failure.
+//! The verdict on a body, from which a failure is made.
 
 use super::{Kind, Quota, kind::Help};
 
-/// What a body comes to.
+/// The verdict on a body.
 pub(super) struct Ruling {
     pub(super) kind: Kind,
     pub(super) help: Help,
@@ -11,7 +11,7 @@ pub(super) struct Ruling {
 }
 
 impl Ruling {
-    /// What follows from the kind alone.
+    /// Makes the verdict that follows from the kind alone.
     pub(super) fn of(kind: Kind) -> Self {
         Self { kind, help: kind.facts().help, quota: None, ignore_hint: false }
     }

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::{KeyPoolBody, NAME, body::Learning, feedback::Reaction, service::Assigned};
 use crate::{
-    context::{BoxError, Error, Outcome},
+    context::{BoxError, Error, Outcome, polled_again},
     resource::Resource,
 };
 
@@ -80,10 +80,7 @@ where
                     None => result.map(|response| response.map(KeyPoolBody::plain)),
                 })
             }
-            StateProj::Refused { error } => {
-                let again = || "the key pool's future was polled after it had been ready".into();
-                Poll::Ready(Err(error.take().unwrap_or_else(again)))
-            }
+            StateProj::Refused { error } => Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(NAME)))),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{DisabledReason, KeyState};
-use crate::failure::Kind;
+use crate::{bounded::make_room, failure::Kind};
 
 /// The number of refusals in a row that disables a key: good keys get some now and then.
 pub(super) const STRIKES: u32 = 3;
@@ -245,7 +245,8 @@ impl Marks {
     /// Takes note that the upstream has refused for want of quota. An earlier refusal that lasts longer stays.
     pub(super) fn block(&mut self, model: &Arc<str>, block: Block, now: Instant) {
         if !self.models.contains_key(model) {
-            self.make_room(now);
+            // Marks that have ended go first, or else the one that ends first.
+            make_room(&mut self.models, MAX_MODELS, |mark| mark.until > now, |mark| mark.until);
         }
         let fresh = Mark { until: now, exhausted: false, step: Duration::ZERO };
         let mark = self.models.entry(model.clone()).or_insert(fresh);
@@ -270,21 +271,6 @@ impl Marks {
     pub(super) fn succeeded(&mut self, model: &str, now: Instant) {
         if self.models.get(model).is_some_and(|mark| mark.until <= now) {
             self.models.remove(model);
-        }
-    }
-
-    /// Forgets marks that have ended, or else the one that ends first.
-    fn make_room(&mut self, now: Instant) {
-        if self.models.len() < MAX_MODELS {
-            return;
-        }
-        self.models.retain(|_, mark| mark.until > now);
-        while self.models.len() >= MAX_MODELS {
-            let Some(soonest) = self.models.iter().min_by_key(|(_, mark)| mark.until).map(|(model, _)| model.clone())
-            else {
-                return;
-            };
-            self.models.remove(&soonest);
         }
     }
 }

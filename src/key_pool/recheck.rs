@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::ACCEPT_ENCODING};
 use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 
@@ -22,6 +21,7 @@ use super::{
     registry::PooledKey,
 };
 use crate::{
+    body::CappedRead,
     call::Surface,
     context::{BoxError, Outcome},
     failure::{Failure, Fault},
@@ -125,16 +125,9 @@ where
 }
 
 /// Reads the beginning of a body.
-async fn read<R: Body>(body: R) -> BytesMut {
-    let (mut body, mut read) = (pin!(body), BytesMut::new());
-    while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(data) = frame.into_data() {
-            let fits = data.remaining().min(MAX_READ - read.len());
-            read.put(data.take(fits));
-        }
-        if read.len() == MAX_READ {
-            break;
-        }
-    }
-    read
+async fn read<R: Body>(body: R) -> Bytes {
+    let (mut body, mut read) = (pin!(body), CappedRead::new(MAX_READ));
+    // A body that fails is judged by its beginning, too.
+    let _ = poll_fn(|cx| read.poll(cx, body.as_mut())).await;
+    read.into_bytes()
 }

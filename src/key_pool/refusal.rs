@@ -24,11 +24,11 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// Returns the error for a call that no key can take.
 pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
     let blocked = blocked_keys(&shared.registry.lock(), query);
-    let verdict = decide(&blocked);
-    let message = message(query, &blocked, verdict);
-    let failure = match verdict {
-        Verdict::Exhausted { soonest } => Failure::local(Kind::KeysExhausted, message).with_hint(soonest),
-        Verdict::Disabled => Failure::local(Kind::KeysDisabled, message),
+    let shortage = decide(&blocked);
+    let message = message(query, &blocked, shortage);
+    let failure = match shortage {
+        Shortage::Exhausted { soonest } => Failure::local(Kind::KeysExhausted, message).with_hint(soonest),
+        Shortage::Disabled => Failure::local(Kind::KeysDisabled, message),
     };
     Error::refusal(NAME, failure).into()
 }
@@ -51,9 +51,9 @@ enum Obstacle {
     OnTrial,
 }
 
-/// The kind of the refusal.
+/// The lack of keys that the call meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Shortage {
     /// A key is back after `soonest`.
     Exhausted { soonest: Duration },
     /// No key comes back by itself.
@@ -74,22 +74,22 @@ fn blocked_keys(registry: &Registry, query: &Query<'_>) -> Vec<BlockedKey> {
 }
 
 /// Decides whether it is worth waiting, and for how long.
-fn decide(blocked: &[BlockedKey]) -> Verdict {
+fn decide(blocked: &[BlockedKey]) -> Shortage {
     let soonest = blocked.iter().filter_map(|blocked| blocked.obstacle.ends_in()).min();
-    soonest.map_or(Verdict::Disabled, |soonest| Verdict::Exhausted { soonest })
+    soonest.map_or(Shortage::Disabled, |soonest| Shortage::Exhausted { soonest })
 }
 
 /// Writes what the caller reads: the first [`MAX_NAMED`] keys with their obstacles, and what to do.
-fn message(query: &Query<'_>, blocked: &[BlockedKey], verdict: Verdict) -> String {
+fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage) -> String {
     let keys = blocked.len();
     let model = if query.model.is_empty() { "this call" } else { query.model };
     let mut text = format!("none of {keys} keys can take {model}");
     if let Some(project) = query.pinned {
         let _ = write!(text, " in project {project}, which it is bound to");
     }
-    let _ = match verdict {
-        Verdict::Exhausted { soonest } => write!(text, " within {soonest:.1?}"),
-        Verdict::Disabled => write!(text, ": all are disabled"),
+    let _ = match shortage {
+        Shortage::Exhausted { soonest } => write!(text, " within {soonest:.1?}"),
+        Shortage::Disabled => write!(text, ": all are disabled"),
     };
     for blocked in blocked.iter().take(MAX_NAMED) {
         let _ = write!(text, "; {blocked}");
@@ -97,9 +97,9 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], verdict: Verdict) -> Strin
     if keys > MAX_NAMED {
         let _ = write!(text, "; and {} more", keys - MAX_NAMED);
     }
-    text.push_str(match verdict {
-        Verdict::Exhausted { .. } => "; wait, add a key of another project, or ask another model",
-        Verdict::Disabled => "; replace them, or enable them again",
+    text.push_str(match shortage {
+        Shortage::Exhausted { .. } => "; wait, add a key of another project, or ask another model",
+        Shortage::Disabled => "; replace them, or enable them again",
     });
     text
 }
@@ -189,14 +189,14 @@ mod tests {
         let exhausted = Obstacle::State(KeyState::Exhausted { left: secs(9) });
         let disabled = Obstacle::State(KeyState::Disabled { reason: DisabledReason::ByHand, since: Duration::ZERO });
         let all = [exhausted, disabled, Obstacle::OnTrial];
-        assert_eq!(obstacles(&query(now, &[], None)), (all.to_vec(), Verdict::Exhausted { soonest: TRIAL }));
-        let bound = (vec![exhausted, disabled], Verdict::Exhausted { soonest: secs(9) });
+        assert_eq!(obstacles(&query(now, &[], None)), (all.to_vec(), Shortage::Exhausted { soonest: TRIAL }));
+        let bound = (vec![exhausted, disabled], Shortage::Exhausted { soonest: secs(9) });
         assert_eq!(obstacles(&query(now, &[], Some("p1"))), bound);
         let tried = [Tried::Key(registry.projects[0].keys[0].key.shown.clone())];
-        let none = (vec![Obstacle::Refused, disabled], Verdict::Disabled);
+        let none = (vec![Obstacle::Refused, disabled], Shortage::Disabled);
         assert_eq!(obstacles(&query(now, &tried, Some("p1"))), none);
         let free = Query { pays: false, ..query(now, &[], Some("p1")) };
-        assert_eq!(obstacles(&free), (vec![Obstacle::OnTrial, disabled], Verdict::Exhausted { soonest: TRIAL }));
+        assert_eq!(obstacles(&free), (vec![Obstacle::OnTrial, disabled], Shortage::Exhausted { soonest: TRIAL }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -46,7 +46,7 @@ pub(super) struct Tested(pub(super) Arc<PooledKey>);
 #[derive(Debug)]
 pub(super) struct ProjectRef {
     pub(super) name: Arc<str>,
-    /// True if a success would change its state: most would not, and need no lock.
+    /// True if a success would change its state or that of a key: most would not, and need no lock.
     awaits_success: AtomicBool,
 }
 
@@ -155,7 +155,7 @@ impl KeyEntry {
 }
 
 impl ProjectRef {
-    /// Returns whether a success would change the state of the project or of a key of its.
+    /// Returns whether a success would change the state of the project or of one of its keys.
     pub(super) fn awaits_success(&self) -> bool {
         self.awaits_success.load(Ordering::Relaxed)
     }

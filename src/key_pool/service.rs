@@ -1,6 +1,7 @@
 use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::{
     body::Resend,
-    call::{Call, Operation, Shape},
-    context::{self, BoxError, Choice, Tried},
+    call::{Operation, Shape},
+    context::{BoxError, CallContext, CallRef, Choice, Tried},
     quota::{Scope, TokenCost},
 };
 
@@ -133,7 +134,7 @@ where
         };
         strip(request);
         request.headers_mut().insert(name, value);
-        context::CallContext::update(request.extensions_mut(), |context| {
+        CallContext::update(request.extensions_mut(), |context| {
             context.set_project(key.project.name.clone());
             context.set_may_move(may_move);
             context.set_choice(choice);
@@ -147,19 +148,12 @@ fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) 
 where
     B: Resend<Data = Bytes>,
 {
-    let context = context::CallContext::of(request);
-    let (shape, model) = match context.and_then(context::CallContext::call) {
-        Some(call) => (call.shape(), call.shared_model()),
-        None => {
-            let (shape, model) = Call::borrowed(request.method(), request.uri());
-            let known = last.take().filter(|last| model.as_deref() == Some(&**last));
-            (shape, known.or_else(|| model.map(Arc::from)))
-        }
-    };
+    let call = CallRef::of(request);
+    let (shape, model) = (call.shape(), call.shared_model(last.take()));
     *last = model.clone();
     let model = model.unwrap_or_default();
-    let tokens =
-        context.and_then(context::CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
+    let context = CallContext::of(request);
+    let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let pinned = required_project(shared, request, shape, &model);
     let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
@@ -206,9 +200,9 @@ fn least_wait(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<A
 
 impl Shared {
     /// Returns how long a call would wait for its turn in a project.
-    pub(super) fn wait(&self, project: &ProjectRef, facts: &CallFacts) -> std::time::Duration {
+    pub(super) fn wait(&self, project: &ProjectRef, facts: &CallFacts) -> Duration {
         let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
-            return std::time::Duration::ZERO;
+            return Duration::ZERO;
         };
         headroom.headroom(&Scope::new(project.name.clone(), facts.model.clone()), facts.tokens)
     }

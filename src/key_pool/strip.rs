@@ -4,9 +4,9 @@
 //! no business in another project's logs. So everything that could be a credential is removed before one of the pool's keys is
 //! added.
 
-use std::borrow::Cow;
-
 use http::{HeaderMap, Request, Uri, uri::PathAndQuery};
+
+use crate::call::percent_decoded;
 
 /// The query parameters that Google's front ends take credentials from (`$httpHeaders` can hold any header), and those that
 /// clients of other services put theirs into.
@@ -63,26 +63,7 @@ fn without_credentials(uri: &Uri) -> Option<Uri> {
 
 fn is_credential(pair: &str) -> bool {
     let name = percent_decoded(pair.split('=').next().unwrap_or_default());
-    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-}
-
-fn percent_decoded(text: &str) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text.as_bytes()).is_none() {
-        return Cow::Borrowed(text.as_bytes());
-    }
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped = match (first, after) {
-            (b'%', [high, low, after @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, after)),
-            _ => None,
-        };
-        let (byte, after) = escaped.unwrap_or((*first, after));
-        decoded.push(byte);
-        rest = after;
-    }
-    Cow::Owned(decoded)
+    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]

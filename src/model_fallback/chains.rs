@@ -14,14 +14,12 @@ use super::{
 use crate::{
     body::{Resend, in_memory},
     call::{Call, Operation},
-    context::{CallContext, ConfigError},
+    clock::FAR,
+    context::{CallRef, ConfigError},
     describe::Describe,
     failure::Failure,
     sync::Mutex,
 };
-
-/// A year: practically for ever, and still within what the clock can count to.
-const FAR: Duration = Duration::from_secs(86_400 * 365);
 
 /// The chains of models and their state, for any number of [`ModelFallbackLayer`](super::ModelFallbackLayer)s.
 ///
@@ -86,18 +84,15 @@ impl FallbackChains {
 
     /// Finds the chain of a call. `None`: the call does not generate content, or its model has no chain.
     pub(super) fn of_call<B: Resend<Data = Bytes>>(&self, request: &Request<B>) -> Option<&Arc<Chain>> {
-        if let Some(call) = CallContext::of(request).and_then(CallContext::call) {
-            return self.of(call.operation(), call.model()?);
+        let call = CallRef::of(request);
+        if let Some(model) = call.model() {
+            return self.of(call.operation(), model);
         }
-        let (shape, model) = Call::borrowed(request.method(), request.uri());
-        match model {
-            Some(model) => self.of(shape.operation, &model),
-            None if shape.operation == Operation::GenerateContent => {
-                let call = Call::new(request.method(), request.uri()).read_body(&in_memory(request.body())?);
-                self.of(call.operation(), call.model()?)
-            }
-            None => None,
+        if call.is_known() || call.operation() != Operation::GenerateContent {
+            return None;
         }
+        let call = call.to_call_with(&in_memory(request.body())?);
+        self.of(call.operation(), call.model()?)
     }
 
     fn of(&self, operation: Operation, model: &str) -> Option<&Arc<Chain>> {

@@ -251,7 +251,7 @@ mod tests {
 
     /// A second implementation of the rules, without episodes: each call remembers the changes of the chain since it began.
     #[derive(Default)]
-    struct Plain {
+    struct PlainChain {
         at: usize,
         until: u64,
         /// The call that probes, and the time at which it began.
@@ -266,7 +266,7 @@ mod tests {
         fn it_is_as_the_plain_model(events in events()) {
             let began = Instant::now();
             let at = |secs| began + Duration::from_secs(secs);
-            let (mut sticky, mut plain, mut now, mut starts) = (Sticky::new(DURATION), Plain::default(), 0, Vec::new());
+            let (mut sticky, mut plain, mut now, mut starts) = (Sticky::new(DURATION), PlainChain::default(), 0, Vec::new());
             for event in events {
                 match event {
                     ChainEvent::Passes(secs) => now += secs,

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{Resend, clone_request, in_memory},
     call::Call,
-    context::{BoxError, CallContext, Error, MODEL_HEADER, Outcome},
+    context::{BoxError, CallContext, CallRef, Error, MODEL_HEADER, Outcome, polled_again},
     failure::{Failure, Fault},
     resource::Resource,
 };
@@ -140,7 +140,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// Returns the failure that goes back when no model is left.
     pub(super) fn failed(&mut self) -> Result<Response<R>, BoxError> {
         self.lease = None;
-        let Some(KeptFailure { at, result, .. }) = self.kept.take() else { return Err(polled_again()) };
+        let Some(KeptFailure { at, result, .. }) = self.kept.take() else { return Err(polled_again(NAME)) };
         let (name, header) = (self.chain.model(at).name.clone(), self.chain.model(at).header.clone());
         let (attempts, sent) = (self.attempts, self.sent);
         let moved = !self.before.is_empty();
@@ -233,10 +233,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     fn request_to(&self, at: usize) -> Option<Request<B>> {
         let original = self.request.as_ref()?;
         let body = in_memory(original.body())?;
-        let call = match CallContext::of(original).and_then(CallContext::call) {
-            Some(call) => call.clone(),
-            None => Call::new(original.method(), original.uri()).read_body(&body),
-        };
+        let call = CallRef::of(original).to_call_with(&body);
         let name = &self.chain.model(at).name;
         let mut request = clone_request(original)?;
         if at != 0 {
@@ -281,9 +278,4 @@ fn is_pinned<B>(request: &Request<B>, body: &[u8]) -> bool {
     encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
         || Resource::in_uri(request.uri()).is_some()
         || Resource::in_body(body).next().is_some()
-}
-
-/// Returns the error for a future that is polled after it was ready: a mistake of its caller.
-fn polled_again() -> BoxError {
-    "the fallback's future was polled after it had been ready".into()
 }

@@ -35,7 +35,7 @@ pub(super) fn would_wait(
 ) -> BoxError {
     let (allowed, cure) = match allowed {
         Allowed::Deadline(remaining) => (remaining, "its deadline comes before; allow it more time"),
-        Allowed::MaxWait(allowed) if needed > LONG => (allowed, "ask another model"),
+        Allowed::MaxWait(allowed) if needed > LONG => (allowed, "use another model"),
         Allowed::MaxWait(allowed) if queue.read(now, |account, _| keeps_pace(account, now)) => {
             (allowed, "raise max_wait or the pacing's burst")
         }
@@ -89,7 +89,7 @@ pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
 pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
     let message = format!(
         "the request has {tokens} input tokens or more, and the quota is {limit} {} for {scope}: it would never be \
-         admitted; shorten it, or ask another model or project",
+         admitted; shorten it, or use another model or project",
         Dimension::InputTokensPerMinute,
     );
     Error::refusal(NAME, Failure::local(Kind::LargerThanQuota, message)).into()
@@ -98,7 +98,7 @@ pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
 /// A call that would have to wait for a model whose circuit is open. Another project of the same model does not help.
 pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
     let message =
-        format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or ask another model");
+        format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or use another model");
     Error::refusal(NAME, Failure::local(Kind::CircuitOpen, message).with_hint(closed)).into()
 }
 

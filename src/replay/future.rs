@@ -19,8 +19,7 @@ use super::{
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
     call::{Call, Operation, Shape},
-    context,
-    context::{BoxError, Error, Outcome},
+    context::{BoxError, CallContext, Error, Outcome, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
 };
@@ -96,8 +95,8 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Collecting { collecting } => {
-                    let polled = collecting.as_mut().expect("polled after completion").poll_collect(cx);
-                    let Poll::Ready(collected) = polled else {
+                    let Some(held) = collecting else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    let Poll::Ready(collected) = held.poll_collect(cx) else {
                         // A slow upload must not hold a permit that another call could use.
                         this.inner.release();
                         return Poll::Pending;
@@ -109,7 +108,7 @@ where
                 }
                 StateProj::Sending { request } => {
                     ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
-                    let request = request.take().expect("sent once");
+                    let Some(request) = request.take() else { return Poll::Ready(Err(polled_again(super::NAME))) };
                     let future = this.inner.call(request);
                     this.state.set(State::Calling { future });
                 }
@@ -168,7 +167,7 @@ where
                 ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap)
             }
         };
-        context::CallContext::update(&mut parts.extensions, |context| context.set_call(call));
+        CallContext::update(&mut parts.extensions, |context| context.set_call(call));
         Ok(Request::from_parts(parts, body))
     }
 }

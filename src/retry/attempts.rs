@@ -11,8 +11,7 @@ use super::{
 };
 use crate::{
     body::{Resend, clone_request},
-    call::Call,
-    context::{BoxError, CallContext, Deadline, Error, GaveUp, Outcome, RetryAdvice},
+    context::{BoxError, CallContext, CallRef, Deadline, Error, GaveUp, Outcome, RetryAdvice},
     failure::Failure,
 };
 
@@ -102,7 +101,7 @@ impl<B: Resend> Attempts<B> {
         let Self { policy, request, history, deadline, models_left } = self;
         let request = request.as_ref().ok_or(Ending::default())?;
         let situation = Situation {
-            idempotency: CallContext::shape(request).idempotency,
+            idempotency: CallRef::of(request).shape().idempotency,
             sent: outcome.was_sent(),
             models_left: *models_left,
             remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),
@@ -174,6 +173,5 @@ fn finished<R>(
 
 /// Returns the model's name, or an empty one where the call has none: all such calls share one budget.
 fn model_of<B>(request: &Request<B>) -> Arc<str> {
-    let known = CallContext::of(request).and_then(CallContext::call).and_then(Call::shared_model);
-    known.or_else(|| Call::new(request.method(), request.uri()).shared_model()).unwrap_or_default()
+    CallRef::of(request).shared_model(None).unwrap_or_default()
 }

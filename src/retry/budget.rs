@@ -5,6 +5,7 @@
 //! sleeps for a token. The buckets themselves are pure: they are told the time.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
     fmt,
     sync::{
@@ -16,6 +17,8 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::bounded::make_room;
 
 /// The retries that all calls to one model may make together. A cheap handle: all clones share one budget.
 ///
@@ -41,8 +44,8 @@ struct Shared {
     buckets: Mutex<HashMap<Box<str>, Bucket>>,
 }
 
-/// The most models with a bucket of their own. Past that the fullest bucket is dropped, because it loses least: a new one
-/// starts full.
+/// The most models with a bucket of their own. Past that the full buckets are dropped, or the fullest if none is full: it
+/// loses least, because a new one starts full.
 const MAX_MODELS: usize = 256;
 
 impl RetryBudget {
@@ -61,9 +64,13 @@ impl RetryBudget {
         let mut buckets = self.shared.buckets.lock();
         self.shared.in_use.store(true, Ordering::Release);
         if !buckets.contains_key(model) {
-            if buckets.len() >= MAX_MODELS {
-                evict(&mut buckets, self.shared.capacity, now);
-            }
+            let left = |bucket: &Bucket| bucket.level(self.shared.capacity, now).tokens;
+            make_room(
+                &mut buckets,
+                MAX_MODELS,
+                |bucket| left(bucket) < self.shared.capacity,
+                |bucket| Reverse(left(bucket)),
+            );
             buckets.insert(model.into(), Bucket::full(self.shared.capacity, now));
         }
         buckets.get_mut(model).is_some_and(|bucket| bucket.try_take(self.shared.capacity, now))
@@ -106,17 +113,6 @@ impl Default for RetryBudget {
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryBudget").field("capacity", &self.shared.capacity).finish_non_exhaustive()
-    }
-}
-
-/// Drops the full buckets, or the fullest if none is full.
-fn evict(buckets: &mut HashMap<Box<str>, Bucket>, capacity: u32, now: Instant) {
-    buckets.retain(|_, bucket| bucket.level(capacity, now).tokens < capacity);
-    if buckets.len() >= MAX_MODELS {
-        let fullest = buckets.iter().max_by_key(|(_, bucket)| bucket.level(capacity, now).tokens);
-        if let Some(model) = fullest.map(|(model, _)| model.clone()) {
-            buckets.remove(&model);
-        }
     }
 }
 

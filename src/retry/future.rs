@@ -16,7 +16,11 @@ use super::{
     backoff::Backoff,
     policy::RetryPolicy,
 };
-use crate::{body::Resend, context::BoxError, ready::Readied};
+use crate::{
+    body::Resend,
+    context::{BoxError, polled_again},
+    ready::Readied,
+};
 
 pin_project! {
     /// The future of [`Retry`](super::Retry).
@@ -88,7 +92,9 @@ where
                     if let Err(error) = ready!(this.inner.poll_ready(cx)) {
                         return Poll::Ready(this.attempts.unready(error.into()));
                     }
-                    let mut request = request.take().expect("taken once, in the transition out of this state");
+                    let Some(mut request) = request.take() else {
+                        return Poll::Ready(Err(polled_again(super::NAME)));
+                    };
                     this.attempts.begin_again(&mut request);
                     State::Calling { future: this.inner.call(request) }
                 }

@@ -17,14 +17,14 @@ const MAX_TEXT: usize = 128;
 
 /// The way in which a call or an attempt has ended.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ending<'a> {
+pub(super) enum RecordEnd<'a> {
     Ok,
     /// The caller, or a layer outside, does not wait for it any more.
     Cancelled,
     Failed(&'a Failure),
 }
 
-impl<'a> Ending<'a> {
+impl<'a> RecordEnd<'a> {
     /// Returns the value of `outcome`: `ok`, `cancelled`, or the name of the fault.
     pub(super) fn outcome(self) -> &'static str {
         match self {

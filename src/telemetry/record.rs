@@ -10,21 +10,21 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    conventions::{self, Ending},
+    conventions::{self, RecordEnd},
     layer::Level,
     meter::{Meters, RecordMeter},
     spans,
 };
 use crate::{
     call::{Call, Operation},
-    context::{BoxError, CallContext, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
+    context::{BoxError, CallContext, CallRef, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
     failure::Failure,
 };
 
 /// A record under way.
 #[derive(Debug)]
 pub(super) struct Record {
-    facts: CallFacts,
+    facts: RecordFacts,
     span: Span,
     meter: Option<RecordMeter>,
     tally: Tally,
@@ -39,7 +39,7 @@ pub(super) struct Record {
 
 /// The facts of a call or an attempt that are known from the beginning.
 #[derive(Debug)]
-pub(super) struct CallFacts {
+pub(super) struct RecordFacts {
     pub(super) level: Level,
     pub(super) call: Call,
     pub(super) provider: &'static str,
@@ -48,7 +48,7 @@ pub(super) struct CallFacts {
     pub(super) retried: Option<Retried>,
 }
 
-impl CallFacts {
+impl RecordFacts {
     /// Returns whether the operation and the model stand in the body, so that only a layer inside knows them.
     pub(super) fn is_read_inside(&self) -> bool {
         self.level == Level::Call && self.call.speaks_in_body()
@@ -58,10 +58,10 @@ impl CallFacts {
 /// A record at its end.
 #[derive(Debug)]
 pub(super) struct Summary<'a> {
-    pub(super) facts: &'a CallFacts,
+    pub(super) facts: &'a RecordFacts,
     /// The call as the caller made it, from the path or from the body.
     pub(super) call: &'a Call,
-    pub(super) end: Ending<'a>,
+    pub(super) end: RecordEnd<'a>,
     pub(super) outcome: &'a Outcome,
     pub(super) usage: &'a UsageReport,
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span has a clock of its own"))]
@@ -88,8 +88,7 @@ impl Record {
     #[inline(never)]
     fn new<B>(level: Level, span: Span, meter: Option<RecordMeter>, request: &mut Request<B>) -> Box<Self> {
         let context = CallContext::of(request);
-        let known = context.and_then(CallContext::call).cloned();
-        let call = known.unwrap_or_else(|| Call::new(request.method(), request.uri()));
+        let call = CallRef::of(request).to_call();
         let tally = context.and_then(CallContext::tally).cloned();
         let retried = context.and_then(CallContext::retried).filter(|_| level == Level::Attempt);
         let attempt = context.map_or(0, CallContext::attempt);
@@ -110,7 +109,7 @@ impl Record {
         });
         let fallen_from = before.filter(|before| call.model().is_some_and(|model| *model != **before));
         let provider = conventions::provider(&call, request.uri());
-        let facts = CallFacts { level, call, provider, fallen_from, retried };
+        let facts = RecordFacts { level, call, provider, fallen_from, retried };
         spans::describe(&span, &facts, attempt, request);
         if let Some(meter) = &meter {
             meter.begun(&facts);
@@ -132,7 +131,7 @@ impl Record {
         self.head_came();
         self.span.record("http.response.status_code", response.status().as_u16());
         if let Some(failure) = self.outcome.failure().cloned() {
-            self.end(Ending::Failed(&failure));
+            self.end(RecordEnd::Failed(&failure));
             return None;
         }
         let generates = self.facts.call.pays_quota() || self.facts.call.operation() == Operation::CreateInteraction;
@@ -148,7 +147,7 @@ impl Record {
         self.outcome = Outcome::of_error(error);
         self.head_came();
         let failure = self.outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&**error));
-        self.end(Ending::Failed(&failure));
+        self.end(RecordEnd::Failed(&failure));
     }
 
     /// Takes the time of a chunk of the answer's body.
@@ -161,7 +160,7 @@ impl Record {
     /// Ends the record with its body, in which the upstream may have sent an error.
     pub(super) fn ended(mut self: Box<Self>) {
         let failure = self.usage().failure;
-        self.end(failure.as_ref().map_or(Ending::Ok, Ending::Failed));
+        self.end(failure.as_ref().map_or(RecordEnd::Ok, RecordEnd::Failed));
     }
 
     /// Ends the record of a body that broke.
@@ -170,7 +169,7 @@ impl Record {
             Some(error) => error.failure().clone(),
             None => Failure::from_error(&**error).into_after_commit(),
         };
-        self.end(Ending::Failed(&failure));
+        self.end(RecordEnd::Failed(&failure));
     }
 
     fn usage(&self) -> UsageReport {
@@ -192,7 +191,7 @@ impl Record {
         }
     }
 
-    fn end(&mut self, end: Ending<'_>) {
+    fn end(&mut self, end: RecordEnd<'_>) {
         self.has_ended = true;
         let (usage, tally) = (self.usage(), self.tally.report());
         let call = asked(&self.facts, &tally);
@@ -217,7 +216,7 @@ impl Record {
 }
 
 /// Returns the call that was asked for. If only the body says it, a layer inside has read it and put it into the tally.
-fn asked<'a>(facts: &'a CallFacts, tally: &'a TallyReport) -> &'a Call {
+fn asked<'a>(facts: &'a RecordFacts, tally: &'a TallyReport) -> &'a Call {
     let inside = tally.call.as_ref().filter(|_| facts.is_read_inside());
     inside.unwrap_or(&facts.call)
 }
@@ -231,9 +230,9 @@ impl Drop for Record {
         // A caller that stops reading after the finish reason has the whole answer.
         let is_complete = usage.ended || usage.finish_reason.is_some();
         match &usage.failure {
-            Some(failure) => self.end(Ending::Failed(failure)),
-            None if is_complete => self.end(Ending::Ok),
-            None => self.end(Ending::Cancelled),
+            Some(failure) => self.end(RecordEnd::Failed(failure)),
+            None if is_complete => self.end(RecordEnd::Ok),
+            None => self.end(RecordEnd::Cancelled),
         }
     }
 }

@@ -6,7 +6,7 @@ use tracing::{Span, field::Empty};
 use super::{
     conventions::{self, shown},
     layer::Level,
-    record::{CallFacts, Summary},
+    record::{RecordFacts, Summary},
 };
 use crate::call::{Call, Streaming};
 
@@ -71,7 +71,7 @@ pub(super) fn begin(level: Level) -> Span {
 
 /// Records the attributes that are known before the call is made. Of the URI only the host: a path may hold any text, and a
 /// query a key.
-pub(super) fn describe<B>(span: &Span, facts: &CallFacts, attempt: u32, request: &Request<B>) {
+pub(super) fn describe<B>(span: &Span, facts: &RecordFacts, attempt: u32, request: &Request<B>) {
     if span.is_disabled() {
         return;
     }

@@ -11,7 +11,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{TimeoutBody, body::ContentClock, clocks::CallClocks};
 use crate::{
-    context::{BoxError, Error, Outcome},
+    context::{BoxError, Error, Outcome, polled_again},
     failure::Failure,
 };
 
@@ -53,8 +53,10 @@ where
         if let Some(failure) = this.refused.take() {
             return Poll::Ready(Err(Error::refusal(super::NAME, failure).into()));
         }
-        let inner = this.inner.as_mut().as_pin_mut().expect("polled after completion");
-        // The answer is polled first: a clock that ran out meanwhile is no reason to throw it away.
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(Err(polled_again(super::NAME)));
+        };
+        // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
             let clocks = *this.clocks;
             let runs_out = this.sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());

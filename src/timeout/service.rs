@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::{BoxError, CallContext, Deadline},
+    context::{BoxError, CallContext, CallRef, Deadline},
     failure::{Failure, Kind},
 };
 
@@ -51,7 +51,7 @@ where
         if self.clocks.are_all_stopped() {
             return ResponseFuture::new(self.inner.call(request), CallClocks::NONE);
         }
-        let shape = CallContext::shape(&request);
+        let shape = CallRef::of(&request).shape();
         let callers = match callers_timeout(request.headers()) {
             Ok(callers) => callers,
             Err(failure) => return ResponseFuture::refused(failure),

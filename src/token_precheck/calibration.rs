@@ -3,17 +3,14 @@
 //! An estimate is kept together with the cell that will hold its answer's usage. The cells are read when the next estimate
 //! is made, so that nothing has to follow a body to its end.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::context::Usage;
+use crate::{bounded::ByAge, context::Usage};
 
-/// The most models that are calibrated, because callers can invent names. Past that an arbitrary one is dropped: its factor
-/// is soon learned again.
+/// The most models that are calibrated, because callers can invent names. Past that the oldest is dropped: its factor is
+/// soon learned again.
 const MAX_MODELS: usize = 256;
 
 /// The longest name that is kept, in bytes. No real model has a longer one.
@@ -28,12 +25,13 @@ const WEIGHT: f64 = 0.1;
 /// The largest factor. The smallest is its inverse.
 const MAX_FACTOR: f64 = 4.0;
 
+/// The factors of all models. A cheap handle: clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Calibration(Arc<Mutex<State>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    factors: HashMap<Box<str>, f64>,
+    factors: ByAge<Box<str>, f64>,
     pending: VecDeque<Pending>,
 }
 
@@ -68,6 +66,12 @@ impl Calibration {
     }
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self { factors: ByAge::new(MAX_MODELS), pending: VecDeque::new() }
+    }
+}
+
 impl State {
     /// Learns from the answers that have ended, and drops them.
     fn harvest(&mut self) {
@@ -78,10 +82,6 @@ impl State {
             if let Some(factor) = factors.get_mut(model) {
                 *factor += (seen - *factor) * WEIGHT;
             } else {
-                if factors.len() >= MAX_MODELS {
-                    let any = factors.keys().next().cloned();
-                    any.and_then(|any| factors.remove(&any));
-                }
                 factors.insert(model.clone(), seen);
             }
             false

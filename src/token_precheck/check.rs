@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     body::{Resend, in_memory},
-    call::{Call, Operation, Surface},
-    context,
+    call::{Call, Operation, Shape, Surface},
+    context::CallRef,
     failure::Failure,
     models::{Model, ModelVerdict},
     request::scan::{self, Unread},
@@ -33,20 +33,18 @@ pub(super) enum Checked {
     AwaitList(OwnedNotified),
 }
 
-/// Checks a request, and writes its token cost into its [`CallContext`](context::CallContext). `may_wait`: the caller can wait
+/// Checks a request, and writes its token cost into its [`CallContext`](crate::CallContext). `may_wait`: the caller can wait
 /// for a list of models.
 pub(super) fn check<B>(settings: &Arc<Settings>, request: &mut Request<B>, may_wait: bool) -> Checked
 where
     B: Resend<Data = Bytes> + From<Bytes>,
 {
-    let mut call = match context::CallContext::of(request).and_then(context::CallContext::call) {
-        Some(call) => call.clone(),
-        None => Call::new(request.method(), request.uri()),
-    };
-    if !is_checked(&call) || request.headers().contains_key(header::CONTENT_ENCODING) {
+    let call = CallRef::of(request);
+    if !is_checked(call.shape()) || request.headers().contains_key(header::CONTENT_ENCODING) {
         return Checked::Send(None);
     }
     let Some(body) = in_memory(request.body()) else { return Checked::Send(None) };
+    let mut call = call.to_call();
     if call.model().is_none() {
         call = call.read_body(&body);
     }
@@ -122,10 +120,10 @@ fn check_length<B: From<Bytes>>(
 }
 
 /// Returns whether this room understands the call: one that carries contents.
-fn is_checked(call: &Call) -> bool {
-    let is_ours = matches!(call.surface(), Surface::Developer | Surface::Vertex | Surface::OpenAi);
+fn is_checked(call: Shape) -> bool {
+    let is_ours = matches!(call.surface, Surface::Developer | Surface::Vertex | Surface::OpenAi);
     let has_contents = matches!(
-        call.operation(),
+        call.operation,
         Operation::GenerateContent | Operation::EmbedContent | Operation::BatchEmbedContents | Operation::CountTokens
     );
     is_ours && has_contents

@@ -1,13 +1,14 @@
 //! A cache of the upstream's counts by content, so that the same request is counted upstream only once.
 
 use std::{
-    collections::{HashMap, VecDeque},
     fmt,
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
+
+use crate::bounded::ByAge;
 
 /// The most counts that are kept, 48 bytes each. The oldest are dropped first.
 const MAX_COUNTS: usize = 1_024;
@@ -16,20 +17,14 @@ const MAX_COUNTS: usize = 1_024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct ContentHash(u64, u64);
 
-#[derive(Clone, Default)]
+/// The cached counts. A cheap handle: clones share them.
+#[derive(Clone)]
 pub(super) struct CountCache(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     // Two hashes with keys of their own make 128 bits.
     hashers: [RandomState; 2],
-    counts: Mutex<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    tokens: HashMap<ContentHash, u64>,
-    order: VecDeque<ContentHash>,
+    counts: Mutex<ByAge<ContentHash, u64>>,
 }
 
 impl CountCache {
@@ -39,26 +34,23 @@ impl CountCache {
     }
 
     pub(super) fn get(&self, content: ContentHash) -> Option<u64> {
-        self.0.counts.lock().tokens.get(&content).copied()
+        self.0.counts.lock().get(&content).copied()
     }
 
     pub(super) fn insert(&self, content: ContentHash, tokens: u64) {
-        let mut counts = self.0.counts.lock();
-        if counts.tokens.insert(content, tokens).is_some() {
-            return;
-        }
-        counts.order.push_back(content);
-        if counts.order.len() > MAX_COUNTS
-            && let Some(oldest) = counts.order.pop_front()
-        {
-            counts.tokens.remove(&oldest);
-        }
+        self.0.counts.lock().insert(content, tokens);
+    }
+}
+
+impl Default for CountCache {
+    fn default() -> Self {
+        Self(Arc::new(Shared { hashers: Default::default(), counts: Mutex::new(ByAge::new(MAX_COUNTS)) }))
     }
 }
 
 impl fmt::Debug for CountCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CountCache").field("kept", &self.0.counts.lock().tokens.len()).finish()
+        f.debug_struct("CountCache").field("kept", &self.0.counts.lock().len()).finish()
     }
 }
 
@@ -78,9 +70,7 @@ mod tests {
             (cache.get(hash(MAX_COUNTS as u64 - 1)), cache.get(hash(MAX_COUNTS as u64))),
             (None, Some(MAX_COUNTS as u64 + 1))
         );
-        let counts = cache.0.counts.lock();
-        assert_eq!((counts.tokens.len(), counts.order.len()), (MAX_COUNTS, MAX_COUNTS));
-        drop(counts);
+        assert_eq!(cache.0.counts.lock().len(), MAX_COUNTS);
         assert_ne!(cache.hash("m", b"x"), cache.hash("n", b"x"));
         assert_ne!(cache.hash("ma", b"x"), cache.hash("m", b"ax"));
     }

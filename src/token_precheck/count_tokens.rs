@@ -13,9 +13,6 @@ use crate::{
 /// The longest answer that is read, in bytes. An answer is a few numbers.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 
-/// The most frames that an answer may come in, empty ones included.
-pub(super) const MAX_FRAMES: u32 = 1_024;
-
 /// Builds the `countTokens` request for `request`. `None`: its path names no method that could be replaced.
 pub(super) fn request<B: From<Bytes>>(request: &Request<B>, question: &Question) -> Option<Request<B>> {
     let uri = uri(request.uri())?;

@@ -1,7 +1,7 @@
 //! The errors of this room.
 
 use crate::{
-    context::{BoxError, Error},
+    context::{self, BoxError, Error},
     failure::Failure,
 };
 
@@ -10,7 +10,7 @@ pub(super) fn refusal(failure: Failure) -> BoxError {
     Error::refusal(super::NAME, failure).map_outcome(|outcome| outcome.with_sent(false)).into()
 }
 
-/// A future was polled after it had been ready: a mistake of whoever polls.
+/// Returns the error of a future that was polled again after it had been ready.
 pub(super) fn polled_again() -> BoxError {
-    "the token check's future was polled after it had been ready".into()
+    context::polled_again(super::NAME)
 }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -14,7 +14,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use super::{count_tokens, question::Question};
-use crate::{body::Resend, context::BoxError, ready::Readied};
+use crate::{
+    body::{CappedRead, Extent, Resend},
+    context::BoxError,
+    ready::Readied,
+};
 
 pin_project! {
     pub(super) struct UpstreamCount<R, F> {
@@ -30,7 +34,7 @@ pin_project! {
     enum State<R, F> {
         Readying,
         Calling { #[pin] future: F },
-        Reading { #[pin] body: R, read: Vec<u8>, frames: u32 },
+        Reading { #[pin] body: R, read: CappedRead },
     }
 }
 
@@ -89,32 +93,19 @@ impl<R, F> UpstreamCount<R, F> {
                 }
                 StateProj::Calling { future } => match ready!(future.poll(cx)) {
                     Ok(response) if response.status().is_success() => {
-                        State::Reading { body: response.into_body(), read: Vec::new(), frames: 0 }
+                        State::Reading { body: response.into_body(), read: CappedRead::new(count_tokens::MAX_ANSWER) }
                     }
                     _ => return Poll::Ready(Ok(None)),
                 },
-                StateProj::Reading { body, read, frames } => {
-                    let is_whole = ready!(poll_read(body, read, frames, cx));
-                    return Poll::Ready(Ok(is_whole.then(|| count_tokens::answer(read)).flatten()));
+                StateProj::Reading { body, read } => {
+                    let tokens = match ready!(read.poll(cx, body)) {
+                        Ok(Extent::Whole) => count_tokens::answer(read.bytes()),
+                        Ok(Extent::Beginning) | Err(_) => None,
+                    };
+                    return Poll::Ready(Ok(tokens));
                 }
             };
             this.state.set(next);
         }
     }
-}
-
-/// Reads a body to its end. `false`: it broke, or is larger than [`count_tokens::MAX_ANSWER`].
-fn poll_read<R: Body>(mut body: Pin<&mut R>, read: &mut Vec<u8>, frames: &mut u32, cx: &mut Context<'_>) -> Poll<bool> {
-    while let Some(frame) = ready!(body.as_mut().poll_frame(cx)) {
-        let Ok(frame) = frame else { return Poll::Ready(false) };
-        if let Ok(data) = frame.into_data() {
-            let room = count_tokens::MAX_ANSWER + 1 - read.len();
-            read.put(data.take(room));
-        }
-        *frames += 1;
-        if read.len() > count_tokens::MAX_ANSWER || *frames > count_tokens::MAX_FRAMES {
-            return Poll::Ready(false);
-        }
-    }
-    Poll::Ready(true)
 }

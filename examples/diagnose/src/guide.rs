@@ -1,7 +1,7 @@
 //! The troubleshooting guide: what a failure means, and the steps to take, first things first.
 //!
-//! [`Kind::advice`] has the meaning and the first step of every kind. This file adds the further steps, and the cases of a
-//! kind that only the message tells apart.
+//! [`Kind::advice`] has the meaning and the first step of every kind. This file adds the further steps, and the cases
+//! of a kind that only the message tells apart.
 
 use tower_gemini::{
     failure::{Failure, Kind},

@@ -89,8 +89,8 @@ async fn the_settings_of_the_readme_are_accepted() {
     let (settings, _) = settings.split_once("```").unwrap();
     // A variable that is surely set.
     let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:PATH");
-    let (code, layers, remarks) = checked(&settings).await;
-    assert_eq!((code, remarks.as_str()), (Some(0), ""), "{layers}");
+    let (code, _, mistakes) = checked(&settings).await;
+    assert_eq!(code, Some(0), "{mistakes}");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The relay's alert rules and dashboard, held against the metrics that the relay exports: every name in them exists, and the
-//! rules fire in an outage and are quiet on a good day.
+//! The relay's alert rules and dashboard, held against the metrics that the relay exports: every name in them exists,
+//! and the rules fire in an outage and are quiet on a good day.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -162,8 +162,8 @@ async fn scrape(day: &Day) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A series of scrapes. Each counts as a quarter of a minute, however soon it was, so that the test need not wait: `promtool`
-/// judges the rules on a clock of its own.
+/// A series of scrapes. Each counts as a quarter of a minute, however soon it was, so that the test need not wait:
+/// `promtool` judges the rules on a clock of its own.
 #[derive(Default)]
 struct Recorded {
     scrapes: Vec<BTreeMap<String, String>>,

@@ -1,5 +1,5 @@
-//! The relay with many keys, fallback models and files, as a process: the keys and models that are used and those that are not
-//! used again, the answers that a caller sees, and that no key is ever seen.
+//! The relay with many keys, fallback models and files, as a process: the keys and models that are used and those that
+//! are not used again, the answers that a caller sees, and that no key is ever seen.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,4 +1,5 @@
-//! `[limits]` of the relay as a process: right and wrong settings, and the calls that wait and are refused, in their order.
+//! `[limits]` of the relay as a process: right and wrong settings, and the calls that wait and are refused, in their
+//! order.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -330,8 +331,8 @@ async fn without_limits_the_first_refusal_of_the_upstream_is_the_last() {
 const RPM: usize = 30;
 const CALLS: usize = 45;
 
-/// The time that the upstream takes for an answer. It is longer than the limiter's grain of 0.25 s: calls one after the other
-/// have their turns one after the other, too, and far enough apart that nothing on the way can swap them.
+/// The time that the upstream takes for an answer. It is longer than the limiter's grain of 0.25 s: calls one after the
+/// other have their turns one after the other, too, and far enough apart that nothing on the way can swap them.
 const THINKS: Duration = Duration::from_millis(500);
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! `/status`, `/metrics` and the page of the relay as a process: their content on a good day and on a bad one, and the secrets
-//! that they never show.
+//! `/status`, `/metrics` and the page of the relay as a process: their content on a good day and on a bad one, and the
+//! secrets that they never show.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -1,5 +1,5 @@
-//! Many streams at once through the relay: every piece arrives, in its order, and in its own stream; the relay's memory does
-//! not grow; and when the upstream dies, each stream ends with an error that a caller can read.
+//! Many streams at once through the relay: every piece arrives, in its order, and in its own stream; the relay's memory
+//! does not grow; and when the upstream dies, each stream ends with an error that a caller can read.
 //!
 //! The full size is for `.ci/run`; it needs about 4,100 file descriptors a process.
 
@@ -101,15 +101,15 @@ async fn whole_and_flat(load: Load) {
         "{} streams at once, {streamed} KiB in all: {idle} KiB resident at rest, {peaks:?} KiB at most in each wave, {a_stream} KiB a stream",
         load.streams
     );
-    // The allowance covers the allocator's habits and the samples that metrics keep of a call until they are sorted. It is far
-    // less than a wave's pieces, which would stay if any layer kept them.
+    // The allowance covers the allocator's habits and the samples that metrics keep of a call until they are sorted. It
+    // is far less than a wave's pieces, which would stay if any layer kept them.
     let allowed = peaks[0] + load.streams * PADDING * load.pieces[1] / 1_024 / 10 + 2_048;
     assert!(peaks.iter().all(|peak| *peak <= allowed), "it grew from wave to wave: {peaks:?} KiB, {allowed} allowed");
     assert!(a_stream <= MOST_A_STREAM, "{a_stream} KiB a stream");
 }
 
-/// KiB a stream: two connections with their buffers, the state of a call in the layers, and, with few streams, a share of the
-/// program.
+/// KiB a stream: two connections with their buffers, the state of a call in the layers, and, with few streams, a share
+/// of the program.
 const MOST_A_STREAM: usize = 128;
 
 async fn upstream_dies(load: Load) {
@@ -264,8 +264,8 @@ impl Events {
 
 // --- the upstream ---
 
-/// An upstream on a thread of its own that streams numbered pieces. A stream's second piece waits until all streams are open,
-/// so that they are open at once. All connections break when it is dropped.
+/// An upstream on a thread of its own that streams numbered pieces. A stream's second piece waits until all streams are
+/// open, so that they are open at once. All connections break when it is dropped.
 struct Upstream {
     address: SocketAddr,
     runtime: Option<Runtime>,

@@ -193,10 +193,10 @@ fn calls_of_openai() -> [Value; 2] {
     })
 }
 
-/// The calls of both of Google's scripts that reach the upstream: generate, stream, chat (in two turns), a function call in one
-/// piece (and the answer to its result) and in a stream, count tokens, embed, list (on two pages), a file (in two steps, and its
-/// tokens, which only the upstream can count) and the calls about it, a cached content likewise, and the list for a misspelt
-/// model, which is not sent itself.
+/// The calls of both of Google's scripts that reach the upstream: generate, stream, chat (in two turns), a function
+/// call in one piece (and the answer to its result) and in a stream, count tokens, embed, list (on two pages), a file
+/// (in two steps, and its tokens, which only the upstream can count) and the calls about it, a cached content likewise,
+/// and the list for a misspelt model, which is not sent itself.
 fn google_genai() -> Vec<u16> {
     let [generate, stream, chat, tools, count, embed, list] = [OVERLOADED_TWICE; 7];
     let (again, files, caches) = ([200], [200; 7], [200; 3]);
@@ -238,8 +238,8 @@ async fn check(sdk: Sdk, attempts: &[u16]) {
     print!("{said}");
 }
 
-/// A day on which three attempts of ten fail, one of two projects runs out of its minute's quota again and again, and the key
-/// that is used first is bad. The script sees none of it.
+/// A day on which three attempts of ten fail, one of two projects runs out of its minute's quota again and again, and
+/// the key that is used first is bad. The script sees none of it.
 async fn bad_day(sdk: Sdk) {
     let (bad, keys) = ("key-that-is-bad", ["key-of-p1", "key-of-p2"]);
     let mut emulator = Emulator::builder().key(keys[0], "p1").key(keys[1], "p2");

@@ -1,6 +1,6 @@
-//! One breaker in every order in which threads can come to it: small programs for loom, which `tests/loom/run` runs.
+//! Proofs of one breaker in every order in which threads can reach it: small programs for loom, which `tests/loom/run` runs.
 //!
-//! It stays open for no time at all here, so that no clock decides anything: whoever comes after it has opened is a probe.
+//! The breaker stays open for no time at all here, so that no clock decides anything: a call after it has opened is a probe.
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails panics")]
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::{circuit_breaker::Trip, proofs::Proof};
 
 pub(crate) const PROOFS: &[Proof] = &[
-    ("as many probes as are allowed, whoever comes at once", as_many_probes_as_are_allowed),
+    ("as many probes as are allowed, however many calls come at once", as_many_probes_as_are_allowed),
     ("a probe that is dropped gives its place to another", a_dropped_probe_gives_its_place_back),
     ("a success of before it opened closes nothing", a_stale_success_closes_nothing),
     ("a failure of before it closed opens nothing", a_stale_failure_opens_nothing),
@@ -24,7 +24,7 @@ pub(crate) const PROOFS: &[Proof] = &[
 struct SharedBreaker(Arc<Breaker>);
 
 impl SharedBreaker {
-    /// Opens after so many failures in a row, and knows already how long successes take: it is calm.
+    /// Creates a breaker that opens after `failures` failures in a row, and that is calm: it has timed enough successes.
     fn new(failures: u32, probes: u32) -> Self {
         let nothing = Duration::ZERO;
         let trip = Trip::consecutive(failures);
@@ -38,7 +38,7 @@ impl SharedBreaker {
         one
     }
 
-    /// A breaker that waits for its probes.
+    /// Creates a breaker that waits for its probes.
     fn open(probes: u32) -> Self {
         let one = Self::new(1, probes);
         one.fail(one.admit().unwrap());
@@ -65,7 +65,7 @@ impl SharedBreaker {
         is_calm(self.0.calm.0.load(Ordering::Acquire))
     }
 
-    /// What it is in the end; and the word beside the machine says the same as the machine.
+    /// Returns the final state, and checks that the word beside the machine agrees with the machine.
     fn ends(&self) -> State {
         let guarded = self.0.guarded.lock();
         assert_eq!(self.0.calm.0.load(Ordering::Acquire), word(&guarded.machine));

@@ -8,7 +8,7 @@ use super::{
     super::{
         conventions,
         layer::Level,
-        record::{CallFacts, Summary},
+        record::{RecordFacts, Summary},
     },
     models::ModelLabels,
     names,
@@ -66,7 +66,7 @@ impl Drop for RecordMeter {
 }
 
 impl RecordMeter {
-    pub(in crate::telemetry) fn begun(&self, facts: &CallFacts) {
+    pub(in crate::telemetry) fn begun(&self, facts: &RecordFacts) {
         let model = || self.model_asked(&facts.call);
         if let Some(from) = &facts.fallen_from {
             let from = Label::new("tower_gemini.fallback.from", self.models.label(from));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::{
     layer::Level,
-    record::{CallFacts, Summary},
+    record::{RecordFacts, Summary},
 };
 use crate::context::TallyReport;
 
@@ -23,7 +23,7 @@ impl NoMeters {
 }
 
 impl NoMeter {
-    pub(in crate::telemetry) fn begun(&self, _: &CallFacts) {
+    pub(in crate::telemetry) fn begun(&self, _: &RecordFacts) {
         match *self {}
     }
 

@@ -12,8 +12,8 @@ use crate::config::{
 /// nginx's `client_body_timeout` is 60 s.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Twice nginx's `send_timeout`: that one sees each write, this one sees only when a whole piece, which may be a picture,
-/// has been sent.
+/// Twice nginx's `send_timeout`: that one sees each write, this one sees only when a whole piece, which may be a
+/// picture, has been sent.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";
@@ -37,8 +37,8 @@ pub(crate) struct Access {
     pub(crate) unread_timeout: Duration,
 }
 
-/// The digest of a token. Digests are compared, not tokens: the time of a comparison tells at most how much of two digests
-/// agrees, and that says nothing about a token that is not known already.
+/// The digest of a token. Digests are compared, not tokens: the time of a comparison tells at most how much of two
+/// digests agrees, and that says nothing about a token that is not known already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Token([u8; 32]);
 

@@ -50,8 +50,8 @@ impl Keys {
         })
     }
 
-    /// Changes a pool of the keys `before` into one of these. It keeps what it knows of keys that stay as they are, and is
-    /// never without a key. Returns `false`, and leaves the pool as it is, if another pool is needed.
+    /// Changes a pool of the keys `before` into one of these. It keeps what it knows of keys that stay as they are, and
+    /// is never without a key. Returns `false`, and leaves the pool as it is, if another pool is needed.
     pub(crate) fn update(&self, before: &Self, pool: &KeyPool) -> Result<bool, ConfigError> {
         let stays = |key: &&KeySettings| before.keys.contains(key);
         let is_new = |key: &&KeySettings| before.keys.iter().all(|other| other.key != key.key);
@@ -77,7 +77,8 @@ impl Keys {
         self.default_project.as_deref().or_else(|| Some(&*self.keys.first()?.project))
     }
 
-    /// Returns each key in clear with its project: the emulator knows them, and no text that leaves the relay may have them.
+    /// Returns each key in clear with its project: the emulator knows them, and no text that leaves the relay may have
+    /// them.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         self.keys.iter().map(|key| (key.key.as_str(), key.project.as_str()))
     }

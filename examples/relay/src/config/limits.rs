@@ -1,7 +1,7 @@
 //! `[limits]`: the quota of each model, and how a call waits for its turn.
 //!
-//! `[limits.default]` holds for every model; a model's own table says only what differs. A limit that neither of them sets
-//! is unknown until the upstream's first refusal names it.
+//! `[limits.default]` holds for every model; a model's own table says only what differs. A limit that neither of them
+//! sets is unknown until the upstream's first refusal names it.
 
 use std::{num::NonZeroU32, time::Duration};
 

@@ -172,8 +172,8 @@ impl<'a> Section<'a> {
         rest
     }
 
-    /// Returns the tables in this one, where no table belongs, because a name with dots was not quoted: for each the rest
-    /// of that name and its place.
+    /// Returns the tables in this one, where no table belongs, because a name with dots was not quoted: for each the
+    /// rest of that name and its place.
     pub(crate) fn dotted(&self) -> Vec<(String, Place)> {
         fn collect(table: &DeTable<'_>, found: &mut Vec<(String, Place)>, before: &str) {
             for (key, value) in table {
@@ -302,8 +302,8 @@ fn quoted(name: &str) -> String {
     if !name.is_empty() && name.bytes().all(bare) { name.to_owned() } else { format!("{name:?}") }
 }
 
-/// Returns the number of letters that have to be added, removed, changed or swapped with their neighbour to turn one word
-/// into the other (the optimal string alignment distance).
+/// Returns the number of letters that have to be added, removed, changed or swapped with their neighbour to turn one
+/// word into the other (the optimal string alignment distance).
 pub(crate) fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
     let mut rows = vec![(0..=other.len()).collect::<Vec<_>>()];

@@ -50,8 +50,8 @@ enum Caller {
 }
 
 impl Admission {
-    /// Takes these rules. The calls of the admission before are still counted for each caller; in all they are counted only
-    /// if the limits are the same, so that for a while after a change there can be as many old calls as new ones.
+    /// Takes these rules. The calls of the admission before are still counted for each caller; in all they are counted
+    /// only if the limits are the same, so that for a while after a change there can be as many old calls as new ones.
     pub(crate) fn new(rules: Access, before: Option<&Self>) -> Self {
         let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         let callers = before.map(|before| before.callers.clone()).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! A time-out for the body of a request: a caller that sends a head and then next to nothing would hold a place for hours.
+//! A time-out for the body of a request: a caller that sends a head and then next to nothing would hold a place for
+//! hours.
 
 use std::{
     error::Error as StdError,

@@ -1,8 +1,8 @@
 //! The rest of a body that is not wanted, read to its end so that the caller gets the early answer.
 //!
-//! A server that refuses a request before its body is read (413) and closes the connection resets it while the caller still
-//! writes, and the caller reports a broken pipe instead of the answer. So the rest of the body is read and thrown away for
-//! up to 30 s, as nginx's `lingering_close` does it.
+//! A server that refuses a request before its body is read (413) and closes the connection resets it while the caller
+//! still writes, and the caller reports a broken pipe instead of the answer. So the rest of the body is read and thrown
+//! away for up to 30 s, as nginx's `lingering_close` does it.
 
 use std::{
     pin::Pin,

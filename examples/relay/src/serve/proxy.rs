@@ -10,8 +10,8 @@ use http::{
 
 use crate::serve::{linger::linger, live};
 
-/// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper has
-/// answered by now.
+/// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper
+/// has answered by now.
 const OF_ONE_CONNECTION: [HeaderName; 11] = [
     CONNECTION,
     EXPECT,

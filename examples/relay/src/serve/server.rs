@@ -33,8 +33,8 @@ use crate::{
     show,
 };
 
-/// Serves until SIGTERM or Ctrl-C, and then until the calls in flight have ended; a second signal ends at once. SIGHUP reads
-/// the settings again.
+/// Serves until SIGTERM or Ctrl-C, and then until the calls in flight have ended; a second signal ends at once. SIGHUP
+/// reads the settings again.
 pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     // A signal that comes early must not kill, so this is first.
     let termination = Termination::listen()?;

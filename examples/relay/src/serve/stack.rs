@@ -102,8 +102,8 @@ struct Parts {
     failures: Failures,
 }
 
-/// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced without
-/// the other.
+/// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced
+/// without the other.
 #[derive(Clone)]
 struct Wiring {
     limiter: Wired<Limiter>,
@@ -158,8 +158,8 @@ impl Parts {
             _ => settings.keys.builder()?.headroom(wiring.limiter.clone()).build()?,
         };
 
-        // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay on
-        // the page, and those who are inside are counted until they leave.
+        // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
+        // on the page, and those who are inside are counted until they leave.
         let admission = Admission::new(settings.access.clone(), before.map(|before| &before.parts.admission));
         let (telemetry, failures) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),

@@ -1,5 +1,5 @@
-//! A time-out for answers that are not read: such a caller would hold a place, and a connection to the upstream, for as long
-//! as it likes. No layer inside can see it, because their timers run only while the next piece is awaited.
+//! A time-out for answers that are not read: such a caller would hold a place, and a connection to the upstream, for as
+//! long as it likes. No layer inside can see it, because their timers run only while the next piece is awaited.
 
 use std::{
     error::Error as StdError,
@@ -19,8 +19,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// Wraps an answer so that it fails, and drops all that it holds, when its reader has not asked for more of it for `limit`.
-/// Time in which the reader waits for the upstream does not count.
+/// Wraps an answer so that it fails, and drops all that it holds, when its reader has not asked for more of it for
+/// `limit`. Time in which the reader waits for the upstream does not count.
 pub(crate) fn with_read_timeout(body: Body, limit: Duration) -> Body {
     if body.is_end_stream() {
         return body;
@@ -37,8 +37,8 @@ struct Answer {
     unread_since: Option<Instant>,
 }
 
-/// Drops the answer when it has been unread for `limit`. It looks once in `limit`, so that a piece costs no timer: a caller is
-/// given up after `limit` at the earliest and after twice that at the latest.
+/// Drops the answer when it has been unread for `limit`. It looks once in `limit`, so that a piece costs no timer: a
+/// caller is given up after `limit` at the earliest and after twice that at the latest.
 async fn watch(answer: Weak<Mutex<Answer>>, limit: Duration) {
     loop {
         let Some(shared) = answer.upgrade() else { return };

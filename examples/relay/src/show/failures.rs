@@ -28,8 +28,8 @@ pub(crate) const KEPT: usize = 100;
 /// The length, in bytes, at which texts are cut.
 const LONGEST: usize = 600;
 
-/// A ring of failures, and the layer that fills it. It belongs right inside `ErrorResponseLayer`: there a failure is still an
-/// error, and every layer that could do something about it has done so.
+/// A ring of failures, and the layer that fills it. It belongs right inside `ErrorResponseLayer`: there a failure is
+/// still an error, and every layer that could do something about it has done so.
 #[derive(Clone)]
 pub(crate) struct Failures(Arc<Ring>);
 
@@ -125,8 +125,8 @@ impl Failures {
     }
 }
 
-/// Returns the message to show. An API that refuses a request may quote the part that it did not understand, and that is the
-/// caller's alone.
+/// Returns the message to show. An API that refuses a request may quote the part that it did not understand, and that
+/// is the caller's alone.
 fn message<'a>(failure: &'a Failure, outcome: &Outcome) -> &'a str {
     let quotes_nothing = matches!(
         failure.kind(),

@@ -1,7 +1,7 @@
 //! The metrics of all layers, as Prometheus reads them.
 //!
-//! Names are those of `telemetry`'s table with `_` for the dots, `_seconds` where it is a time, and `_total` where it is a
-//! counter. `alerts.yml` and `dashboard.json` of the relay are made for them.
+//! Names are those of `telemetry`'s table with `_` for the dots, `_seconds` where it is a time, and `_total` where it
+//! is a counter. `alerts.yml` and `dashboard.json` of the relay are made for them.
 
 use std::time::Duration;
 

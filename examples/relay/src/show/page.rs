@@ -15,7 +15,8 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 pub(crate) const SAFE: [(HeaderName, &str); 3] =
     [(CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff"), (REFERRER_POLICY, "no-referrer")];
 
-/// Returns the page's content security policy: it runs its own script and no other, whatever the name of a model has in it.
+/// Returns the page's content security policy: it runs its own script and no other, whatever the name of a model has in
+/// it.
 pub(crate) fn policy() -> String {
     let mut policy = "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         .to_owned();

@@ -1,8 +1,8 @@
 //! The three pages, and how they read the current state from the handles.
 //!
-//! `/status` is JSON: first the problems and what to do about them, then the state of each model, key and chain, then the
-//! last failures that callers have seen. `/` shows the same as a page for people, `/metrics` is for Prometheus. Keys are
-//! shown by name and fingerprint; nothing of a prompt is shown.
+//! `/status` is JSON: first the problems and what to do about them, then the state of each model, key and chain, then
+//! the last failures that callers have seen. `/` shows the same as a page for people, `/metrics` is for Prometheus.
+//! Keys are shown by name and fingerprint; nothing of a prompt is shown.
 //!
 //! None of them asks for a credential, and they tell names of models, projects and keys: do not let the public see them.
 
@@ -43,7 +43,8 @@ pub(crate) struct Shown {
     pub(crate) failures: Failures,
 }
 
-/// Serves the three pages. `shown` returns the handles of the moment; `gauges` must know the names that metrics may have.
+/// Serves the three pages. `shown` returns the handles of the moment; `gauges` must know the names that metrics may
+/// have.
 pub(crate) fn router<F>(gauges: Gauges, shown: F) -> Result<Router, tower::BoxError>
 where
     F: Fn() -> Shown + Clone + Send + Sync + 'static,

@@ -29,8 +29,8 @@ impl ModelView {
         self.breaker.is_some_and(|state| down.contains(&state))
     }
 
-    /// Returns how urgent it is that a person looks at the model: 1000 for one that is down, 200 for one that is blocked,
-    /// and up to 100 more for the share of its quota that is used.
+    /// Returns how urgent it is that a person looks at the model: 1000 for one that is down, 200 for one that is
+    /// blocked, and up to 100 more for the share of its quota that is used.
     pub(crate) fn trouble(&self) -> u64 {
         let limits = self.limits.iter().map(|limit| {
             let fullest = limit.dimensions.iter().filter_map(DimensionView::percent).max().unwrap_or(0);

@@ -84,8 +84,8 @@ impl Day {
         timeout(PATIENCE, answer).await.expect("no answer")
     }
 
-    /// Makes the day bad: a key leaks, one model is down, an answer breaks off, the API quotes a prompt, and a caller attacks the
-    /// page.
+    /// Makes the day bad: a key leaks, one model is down, an answer breaks off, the API quotes a prompt, and a caller
+    /// attacks the page.
     pub(crate) async fn turns_bad(&self) {
         let quote = format!("{SECRET_PROMPT}, with {} and {CALLERS_KEY}", KEYS[0]);
         let says = |code: u16, status: &str, message: &str| {

@@ -149,8 +149,8 @@ async fn to_end(mut output: impl AsyncRead + Unpin) -> Vec<u8> {
     all
 }
 
-/// Starts a relay with settings that it must refuse. Returns its exit code and standard error, with `relay.toml` as the file's
-/// name.
+/// Starts a relay with settings that it must refuse. Returns its exit code and standard error, with `relay.toml` as the
+/// file's name.
 pub(crate) async fn refused(settings: &str) -> (Option<i32>, String) {
     let config = Config::new(settings);
     let output = command(&config.0).output();
@@ -159,7 +159,8 @@ pub(crate) async fn refused(settings: &str) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).unwrap().replace(&config.0.display().to_string(), "relay.toml"))
 }
 
-/// Starts a relay that ends by itself, with these variables in its environment. Returns its exit code and standard error.
+/// Starts a relay that ends by itself, with these variables in its environment. Returns its exit code and standard
+/// error.
 pub(crate) async fn ended_with(settings: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let config = Config::new(&listening(settings));
     let output = command(&config.0).envs(variables.iter().copied()).output();
