@@ -311,7 +311,7 @@ mod tests {
 
     use super::*;
 
-    struct Tested {
+    struct TestEntry {
         model: String,
         second: String,
         number: usize,
@@ -320,7 +320,7 @@ mod tests {
         heir_of: Option<usize>,
     }
 
-    impl Scoped for Tested {
+    impl Scoped for TestEntry {
         fn names(&self) -> (&str, &str) {
             (&self.model, &self.second)
         }
@@ -332,8 +332,8 @@ mod tests {
 
     const OVERFLOW: usize = usize::MAX;
 
-    fn entry(model: &str, second: &str, number: usize, heir_of: Option<usize>) -> Tested {
-        Tested { model: model.into(), second: second.into(), number, forgettable: AtomicBool::new(false), heir_of }
+    fn entry(model: &str, second: &str, number: usize, heir_of: Option<usize>) -> TestEntry {
+        TestEntry { model: model.into(), second: second.into(), number, forgettable: AtomicBool::new(false), heir_of }
     }
 
     /// A scope of the plain model.
@@ -377,7 +377,7 @@ mod tests {
             if has_models {
                 map = map.with_models();
             }
-            let (mut plain, mut held, mut now): (Vec<PlainScope>, HashMap<usize, Arc<Tested>>, _) = Default::default();
+            let (mut plain, mut held, mut now): (Vec<PlainScope>, HashMap<usize, Arc<TestEntry>>, _) = Default::default();
             let (mut swept, mut has_overflowed, mut made) = (None, false, 0);
             let began = Instant::now();
             for action in actions {
@@ -429,7 +429,7 @@ mod tests {
                                 }
                             }
                         };
-                        let make = |heir_of: Option<&Tested>| entry(&model, &second, made, heir_of.map(|from| from.number));
+                        let make = |heir_of: Option<&TestEntry>| entry(&model, &second, made, heir_of.map(|from| from.number));
                         let found = map.find_or_insert((&model, &second), named, began + now, make);
                         prop_assert_eq!(found.number, expected.0);
                         if is_new && found.number != OVERFLOW {

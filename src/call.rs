@@ -157,7 +157,6 @@ impl Call {
         (parsed.shape, parsed.model)
     }
 
-    #[allow(dead_code, reason = "the rooms take it up one by one")]
     /// Puts a call together from what [`borrowed`](Self::borrowed) has read.
     pub(crate) fn from_parts(shape: Shape, model: Option<Arc<str>>) -> Self {
         Self { shape, model }

@@ -164,7 +164,6 @@ impl StdError for Error {
 
 /// Returns the error of a room's future that was polled again after it had been ready, which only a mistake in the
 /// program can do.
-#[allow(dead_code, reason = "the rooms take it up one by one")]
 pub(crate) fn polled_again(layer: &'static str) -> BoxError {
     format!("the future of the layer `{layer}` was polled after it had been ready").into()
 }

@@ -4,7 +4,6 @@
 //! or inside an [`Error`]. Layers say nothing else to each other, so that each of them also works alone. A room that
 //! finds no `CallContext` reads the request itself, and adds one only when it has something to say.
 
-#[allow(dead_code, reason = "the rooms take it up one by one")]
 mod call_ref;
 mod error;
 mod outcome;
@@ -16,10 +15,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, HeaderName, Request};
 use tokio::time::Instant;
 
-#[allow(unused_imports, reason = "the rooms take it up one by one")]
-pub(crate) use self::error::polled_again;
 pub(crate) use self::{
     call_ref::CallRef,
+    error::polled_again,
     tally::{Queueing, Tally, TallyReport},
 };
 pub use self::{
@@ -27,12 +25,7 @@ pub use self::{
     outcome::{GaveUp, Outcome, RetryAdvice},
     usage::{Usage, UsageReport},
 };
-use crate::{
-    call::{Call, Shape},
-    clock::FAR,
-    failure::Kind,
-    quota::TokenCost,
-};
+use crate::{call::Call, clock::FAR, failure::Kind, quota::TokenCost};
 
 /// The header of an answer that names the model it is of, where a call has several to go to.
 pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-model");
@@ -206,11 +199,6 @@ impl CallContext {
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, project, tally, .. } = std::mem::take(self);
         *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, tally, ..Self::default() };
-    }
-
-    /// Returns the plain facts of a call, from the context or from the request itself.
-    pub(crate) fn shape<B>(request: &Request<B>) -> Shape {
-        CallRef::of(request).shape()
     }
 }
 

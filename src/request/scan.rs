@@ -409,14 +409,14 @@ pub(crate) mod fuzzing {
     pub fn request(
         body: &[u8],
     ) -> Result<(Vec<String>, bool, Option<(i64, Range<usize>)>), Option<(String, usize, usize)>> {
-        struct Texts(Vec<String>);
-        impl TextSink for Texts {
+        struct TextList(Vec<String>);
+        impl TextSink for TextList {
             fn text(&mut self, text: &str) -> bool {
                 self.0.push(text.to_owned());
                 true
             }
         }
-        let mut texts = Texts(Vec::new());
+        let mut texts = TextList(Vec::new());
         match scan(body, &mut texts) {
             Ok(RequestFacts { contents, max_output, .. }) => {
                 let limit = max_output.map(|MaxOutput { tokens, at }| (tokens, at));
