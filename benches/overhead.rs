@@ -1,25 +1,25 @@
-//! What one call costs in each room, beside tower's and tower-resilience's counterparts.
+//! Measures what one call costs in each layer, beside tower's and tower-resilience's counterparts.
 //!
 //! # How it measures
 //!
-//! The upstream is a service that is always ready and answers at once from memory, so that what is left is the layer. One
-//! measured call is: `poll_ready`, `call`, the future polled to its end, the answer's body read frame by frame to its end,
-//! everything dropped. The request is made outside of the clock, anew for each call and from fresh strings, as a client or
-//! a server makes it: a POST with three headers and 2 KiB of JSON in a `Full<Bytes>`. The answer has six headers and 2 KiB
-//! of JSON, or 20 server-sent events. No runtime turns: all that is polled is ready at the first poll, except where the
-//! table says that a timer ran.
+//! The upstream is a service that is always ready and answers at once from memory, so that the rest of a call's time is the
+//! layer's. One measured call is: `poll_ready`, `call`, the future polled to its end, the answer's body read frame by frame
+//! to its end, everything dropped. The request is made outside of the clock, anew for each call and from fresh strings, as a
+//! client or a server makes it: a POST with three headers and 2 KiB of JSON in a `Full<Bytes>`. The answer has six headers
+//! and 2 KiB of JSON, or 20 server-sent events. No runtime is driven: all futures are ready at the first poll, except in
+//! rows that name a timer.
 //!
-//! Criterion measures one service after the other, and prints what it says. The table at the end does not come from that:
-//! on a machine that is not ours alone, two rows are comparable only when they were measured at the same time. So the
-//! services of a group take turns, half a millisecond each, and a row is the median of its turns. "over bare" is the row
-//! less the bare service's row of its group: the price of the layer. Allocations are counted on one warm call, by a
-//! counting allocator that stays in place while the clock runs, for everybody.
+//! Criterion measures one service after the other, and prints its own results. The table at the end is measured separately:
+//! on a machine with other load, two rows are comparable only if they were measured at the same time. So the services of a
+//! group take turns, half a millisecond each, and a row is the median of its turns. "over bare" is the row minus the row of
+//! the group's bare service: the price of the layer. Allocations are counted on one warm call, by a counting allocator that
+//! stays in place while the clock runs, for all services alike.
 //!
 //! The last group is the scan that `ClassifyLayer` does while an answer passes: its throughput is that of the whole call,
-//! bytes of the answer over time.
+//! in bytes of the answer over time.
 //!
-//! `cargo bench -p benches` runs it all; `cargo bench -p benches -- unary` one group; `cargo bench -p benches -- --test` each once. The table comes at the
-//! end, whatever was run.
+//! `cargo bench -p benches` runs all groups, `cargo bench -p benches -- unary` one of them, and
+//! `cargo bench -p benches -- --test` each once. The table comes at the end of each of these.
 
 use std::{
     convert::Infallible,
@@ -86,9 +86,9 @@ fn main() {
     println!("{}", table(&bench.rows));
 }
 
-// === what is measured ===
+// === the groups ===
 
-/// One answer in one piece.
+/// Measures an answer in one piece.
 fn unary(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let mut group = bench.group("unary", &upstream);
@@ -110,7 +110,7 @@ fn unary(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// A limiter that always has room, in three dimensions; theirs counts one.
+/// Measures a limiter that always has room, in three dimensions; the peer's counts one.
 fn limiting(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let mut group = bench.group("rate limits", &upstream);
@@ -124,7 +124,7 @@ fn limiting(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// A pool of good keys: one, and one of each of five projects, between which the limiter's word decides.
+/// Measures a pool of good keys: of one, and of one for each of five projects, between which the limiter's headroom decides.
 fn pooling(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let mut group = bench.group("key pools", &upstream);
@@ -149,7 +149,7 @@ fn keys(projects: usize) -> KeyPoolBuilder {
     (0..projects).fold(KeyPool::builder(), |pool, nth| pool.key(key(nth)))
 }
 
-/// A pool whose keys have all been answered.
+/// Makes a pool whose keys have all been used with success.
 fn proven(pool: KeyPoolBuilder, upstream: &Upstream) -> KeyPool {
     let pool = pool.build().expect("good keys");
     let mut service = KeyPoolLayer::new(pool.clone()).layer(upstream.clone());
@@ -157,7 +157,7 @@ fn proven(pool: KeyPoolBuilder, upstream: &Upstream) -> KeyPool {
     pool
 }
 
-/// A breaker that is closed, over an upstream that is well; alone, and on two threads that share it.
+/// Measures a breaker that is closed, over an upstream that answers: on one thread, and on two threads that share it.
 fn breaking(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let mut group = bench.group("circuit breakers", &upstream);
@@ -187,7 +187,7 @@ fn breaking(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// A first choice that answers: for models without a chain and with one.
+/// Measures a first choice that answers, for models without a chain and with one.
 fn falling_back(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let mut group = bench.group("fallbacks", &upstream);
@@ -204,7 +204,7 @@ fn falling_back(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// CircuitBreakers that have seen enough successes to be calm.
+/// Makes circuit breakers that have seen enough successes to be stable.
 fn breakers(upstream: &Upstream, trip: Trip) -> CircuitBreakers {
     let breakers = CircuitBreakers::builder().trip(trip).build().expect("good settings");
     let mut service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream.clone());
@@ -214,7 +214,7 @@ fn breakers(upstream: &Upstream, trip: Trip) -> CircuitBreakers {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// More than any run asks for.
+/// A limit that no run reaches.
 const ROOM: u64 = 1 << 40;
 
 fn limiter() -> Limiter {
@@ -222,7 +222,7 @@ fn limiter() -> Limiter {
     Limiter::builder().limits(limits).build()
 }
 
-/// A fresh clone for each call, as axum's routers make one.
+/// A service that is cloned for each call, as axum's routers do.
 struct Cloned<S>(S);
 
 impl<S: Service<Sent> + Clone> Service<Sent> for Cloned<S> {
@@ -239,20 +239,20 @@ impl<S: Service<Sent> + Clone> Service<Sent> for Cloned<S> {
     }
 }
 
-/// A 503 first, the answer then, and no delay between the two.
+/// Measures a 503 that is followed by the answer, without a delay between the two.
 fn failing(bench: &mut Bench<'_>) {
     let upstream = Upstream::failing();
     let mut group = bench.group("503, then 200", &upstream);
     group.call("bare, twice", Twice(upstream.clone()));
     group.call("tower::retry", tower::retry::RetryLayer::new(ThreeTries(3)).layer(upstream.clone()));
-    // A delay of zero is a timer all the same, and so at least one tick of it.
+    // Even a delay of zero is a timer, which takes at least one tick.
     group.call("tower_resilience::retry (a timer ran)", other_retry().layer(upstream.clone()));
     group.call("RetryLayer", at_once().layer(upstream.clone()));
     group.call("all five rooms", stack(upstream));
     group.measure();
 }
 
-/// 20 server-sent events, a frame each.
+/// Measures 20 server-sent events, each in a frame of its own.
 fn events(bench: &mut Bench<'_>) {
     let upstream = Upstream::events(20, 40);
     let mut group = bench.group("20 events", &upstream);
@@ -264,12 +264,12 @@ fn events(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// Spans and metrics of a call and its one attempt, where nobody listens and where somebody does.
+/// Measures spans and metrics of a call and its one attempt, without and with a subscriber and a recorder.
 fn telemetry(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary();
     let classified = || ClassifyLayer::new().layer(upstream.clone());
     let recorded = || TelemetryLayer::call().layer(TelemetryLayer::attempt().layer(classified()));
-    // First: once a program has had a subscriber, the question whether there is one costs more.
+    // First, because asking for a subscriber costs more once a program has had one.
     let mut group = bench.group("telemetry, nobody listens", &upstream);
     group.call("bare: ClassifyLayer", classified());
     group.call("TelemetryLayer::disabled", TelemetryLayer::disabled().layer(classified()));
@@ -294,7 +294,7 @@ fn prometheus() -> PrometheusRecorder {
     PrometheusBuilder::new().build_recorder()
 }
 
-/// Runs something while they listen, and lets the recorder tidy up, outside of the clock.
+/// Makes a runner of calls with that subscriber and recorder, which lets the recorder tidy up outside of the clock.
 fn heard_by(spans: Option<Dispatch>, metrics: Option<PrometheusRecorder>) -> impl Fn(&mut dyn FnMut()) {
     move |run| {
         let spans = spans.clone().unwrap_or_else(Dispatch::none);
@@ -308,7 +308,7 @@ fn heard_by(spans: Option<Dispatch>, metrics: Option<PrometheusRecorder>) -> imp
     }
 }
 
-/// The scan of answers of several kinds.
+/// Measures the scan of answers of several kinds.
 fn scan(bench: &mut Bench<'_>) {
     for (name, upstream) in [
         ("unary, 1 MiB of prose", Upstream::text(&prose(1 << 20))),
@@ -368,7 +368,7 @@ impl<R, E> Policy<Sent, Response<R>, E> for ThreeTries {
     }
 }
 
-/// What a caller does who sends again by hand.
+/// The loop of a caller who sends again by hand.
 #[derive(Clone)]
 struct Twice(Upstream);
 
@@ -391,7 +391,7 @@ impl Service<Sent> for Twice {
 
 type Sent = Request<Full<Bytes>>;
 
-/// Answers at once. Where it is to fail, every other call is answered with a 503.
+/// A service that answers at once. One that is to fail answers every other call with a 503.
 #[derive(Clone)]
 struct Upstream {
     frames: Arc<[Bytes]>,
@@ -414,12 +414,12 @@ impl Upstream {
         Self { failing: Some(Arc::default()), ..Self::unary() }
     }
 
-    /// A unary answer with this text, in the frames of 16 KiB that HTTP/2 makes.
+    /// Makes an upstream with a unary answer of this text, in the frames of 16 KiB that HTTP/2 makes.
     fn text(text: &str) -> Self {
         Self::of(Self::UNARY, "application/json; charset=UTF-8", Self::cut(answer(text, 400)))
     }
 
-    /// Short parts, indented as the API does it: mostly white space.
+    /// Makes an upstream with an answer of short parts, indented as the API does it: mostly white space.
     fn pretty(len: usize) -> Self {
         let part = "          {\n            \"text\": \"Sixteen letters.\"\n          }";
         let parts = vec![part; len / part.len()].join(",\n");
@@ -430,7 +430,7 @@ impl Upstream {
         Self::of(Self::UNARY, "application/json; charset=UTF-8", Self::cut(text))
     }
 
-    /// That many events of that many tokens.
+    /// Makes an upstream with a stream of `events` events of `tokens` tokens each.
     fn events(events: usize, tokens: usize) -> Self {
         let text = prose(tokens * 4);
         let event = |nth: usize| {
@@ -450,7 +450,7 @@ impl Upstream {
         (0..whole.len()).step_by(16_384).map(|at| whole.slice(at..whole.len().min(at + 16_384))).collect()
     }
 
-    /// The same with frames of its own, so that two threads do not meet in their counters.
+    /// Makes a copy with frames of its own, so that two threads do not share their reference counters.
     fn apart(&self) -> Self {
         let frames = self.frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect();
         Self { frames, ..self.clone() }
@@ -460,7 +460,7 @@ impl Upstream {
         self.frames.iter().map(Bytes::len).sum()
     }
 
-    /// A request as it is fresh from a client: nothing shared, nothing static.
+    /// Makes a request as it comes fresh from a client: nothing in it is shared or static.
     fn request(&self) -> Sent {
         Request::post(self.uri)
             .header(header::CONTENT_TYPE, value("application/json"))
@@ -480,7 +480,7 @@ fn value(text: &str) -> HeaderValue {
     text.parse().expect("a good value")
 }
 
-/// An answer with this text.
+/// Makes an answer with this text.
 fn answer(text: &str, tokens: usize) -> String {
     format!(
         r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}],"role":"model"}},"finishReason":"STOP","index":0,"safetyRatings":[{{"category":"HARM_CATEGORY_HATE_SPEECH","probability":"NEGLIGIBLE"}}]}}],"usageMetadata":{{"promptTokenCount":512,"candidatesTokenCount":{tokens},"totalTokenCount":{},"promptTokensDetails":[{{"modality":"TEXT","tokenCount":512}}]}},"modelVersion":"gemini-2.5-flash","responseId":"nXuqaMnTIOqHnsEPgsqF8AU"}}"#,
@@ -488,13 +488,13 @@ fn answer(text: &str, tokens: usize) -> String {
     )
 }
 
-/// Text with a line end now and then.
+/// Makes text with a line end now and then.
 fn prose(len: usize) -> String {
     const LINE: &str = r"Every failure is somebody's fault, and each layer acts on one fault only; the layer next to the transport reads a failure once.\n";
     LINE.repeat(len.div_ceil(LINE.len()))
 }
 
-/// Text full of escapes.
+/// Makes text full of escapes.
 fn code(len: usize) -> String {
     const LINE: &str = r#"    fn name(&self) -> &str {\n        println!(\"{}\", \u003cSelf\u003e::NAME);\n"#;
     LINE.repeat(len.div_ceil(LINE.len()))
@@ -577,12 +577,12 @@ impl Body for Frames {
     }
 }
 
-// === how it is measured ===
+// === the measurement ===
 
-/// How often each service of a group has its turn.
+/// The number of turns of each service in a group.
 const TURNS: usize = 60;
 
-/// How long a turn is.
+/// The length of a turn.
 const TURN: Duration = Duration::from_micros(500);
 
 struct Bench<'a> {
@@ -611,7 +611,7 @@ struct Group<'a, 'b> {
 struct Case<'a> {
     name: &'static str,
     allocations: u64,
-    /// Makes that many calls and says how long they took.
+    /// Makes the given number of calls and returns the time that they took.
     run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
@@ -630,7 +630,7 @@ impl<'b> Group<'_, 'b> {
         self.call_within(name, service, |run| run());
     }
 
-    /// The same, all of it run by `around`.
+    /// Adds a service whose calls are all run by `around`.
     fn call_within<S, R>(&mut self, name: &'static str, mut service: S, around: impl Fn(&mut dyn FnMut()) + 'b)
     where
         S: Service<Sent, Response = Response<R>> + 'b,
@@ -666,7 +666,8 @@ impl<'b> Group<'_, 'b> {
         self.cases.push(Case { name, allocations, run: Box::new(run) });
     }
 
-    /// The same on so many threads at once, each with a service of its own; a call's time is that which a thread sees.
+    /// Adds a service that is called on several threads at once, each with a service of its own; a call's time is the one that
+    /// its thread sees.
     fn threads<S, R>(&mut self, name: &'static str, threads: usize, service: impl Fn() -> S)
     where
         S: Service<Sent, Response = Response<R>> + Send + 'b,
@@ -718,7 +719,7 @@ impl<'b> Group<'_, 'b> {
     }
 }
 
-/// Makes that many calls while the other threads make theirs.
+/// Makes calls while the other threads make theirs.
 fn on_a_thread<S, R>(service: &mut S, upstream: &Upstream, barrier: &Barrier, calls: u64) -> Duration
 where
     S: Service<Sent, Response = Response<R>>,
@@ -737,7 +738,7 @@ where
     elapsed
 }
 
-/// Polls until it is done: nothing here waits for anything but a lock of another thread's.
+/// Polls a future to its end: nothing here waits, except for a lock that another thread holds.
 fn spin(future: impl Future<Output = ()>) {
     let mut future = pin!(future);
     while future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -745,7 +746,7 @@ fn spin(future: impl Future<Output = ()>) {
     }
 }
 
-/// The median of each, in nanoseconds a call.
+/// Returns the median of each case, in nanoseconds a call.
 fn take_turns(cases: &mut [Case<'_>], turns: usize) -> Vec<f64> {
     let calls: Vec<_> = cases
         .iter_mut()

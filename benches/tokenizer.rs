@@ -1,8 +1,8 @@
-//! What counting tokens costs: on this crate's own texts, on texts made to be slow, and for a whole request.
+//! Measures the cost of counting tokens: on this crate's own texts, on texts made to be slow, and for a whole request.
 //!
-//! `cargo bench -p benches --bench tokenizer` runs it all, with `-- --test` each once. Memory and the time of the first count are
-//! printed at the beginning, as they can be measured only once. The counter beside other implementations, and on documents
-//! of many kinds: `tests/tokenizer/README.md`.
+//! `cargo bench -p benches --bench tokenizer` runs it all, with `-- --test` each once. Memory and the time of the first
+//! count are printed at the beginning, as they can be measured only once. `tests/tokenizer/README.md` compares the
+//! counter with other implementations, on documents of many kinds.
 
 use std::{hint::black_box, time::Duration};
 
@@ -22,7 +22,7 @@ const CODE: &str = concat!(
     include_str!("../src/failure/mod.rs"),
 );
 const LANGUAGES: &str = include_str!("../tests/tokenizer/own.txt");
-/// Half of it made by chance: as bad as a text gets that was not made to be slow.
+/// Half of it is random: the worst text that was not made to be slow.
 const NOISE: &str = include_str!("../tests/tokenizer/fixtures.jsonl");
 
 const MEGABYTE: usize = 1 << 20;
@@ -42,7 +42,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// What the first count costs, and what is kept after it.
+/// Prints the cost of the first count, and the memory that is kept after it.
 fn first() {
     let start = tokio::time::Instant::now();
     let memory = allocation_counter::measure(|| {
@@ -75,7 +75,7 @@ fn corpora(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A megabyte each. The random ones are new for each count, so that nothing is remembered.
+/// Counts texts of a megabyte each. The random ones are new for each count, so that the memo does not help.
 fn adversaries(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("adversaries");
     group.sample_size(10).throughput(Throughput::Bytes(MEGABYTE as u64));
@@ -131,7 +131,8 @@ fn requests(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A whole call through `TokenPrecheckLayer` to a service that answers at once: the check of the body is nearly all of it.
+/// Runs a whole call through `TokenPrecheckLayer` to a service that answers at once: the check of the body is nearly
+/// all of it.
 fn checks(criterion: &mut Criterion) {
     let text = |text: &str, bytes: usize| {
         let text = text.repeat(bytes.div_ceil(text.len()));

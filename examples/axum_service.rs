@@ -1,7 +1,7 @@
-//! The layers in an axum server, whose callers see answers and Google-shaped errors only.
+//! Shows the layers in an axum server, whose callers see only answers and errors in Google's shape.
 //!
 //! `cargo run --example axum_service` serves on loopback, with an emulator as its upstream that is overloaded twice, sends
-//! itself one request, and ends. The example `relay` is the same for real use.
+//! itself one request, and ends. The program `relay` is the same for real use.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), BoxError> {
     let gemini = ServiceBuilder::new()
         .layer(ErrorResponseLayer::new()) // axum takes no errors
         .layer(TimeoutLayer::total(Duration::from_secs(60)))
-        .layer(ReplayLayer::new()) // axum's bodies stream, and could be sent once only
+        .layer(ReplayLayer::new()) // axum's bodies stream, and could be sent only once
         .layer(RetryLayer::default())
         .layer(TimeoutLayer::attempt(Duration::from_secs(30)))
         .layer(ClassifyLayer::new())

@@ -1,4 +1,4 @@
-//! The layers around a hyper client, against an upstream that is overloaded twice.
+//! Shows four layers around a hyper client, with an upstream that is overloaded twice.
 //!
 //! `cargo run --example hyper_client` needs no network: the upstream is an emulator in this process.
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), BoxError> {
     let emulator = Emulator::builder().trouble(When::first(2), Trouble::overloaded()).build();
     let upstream = emulator.serve().await?;
 
-    // Without `base_url`, Google itself. `Full<Bytes>` can be sent again as it is; other bodies need `ReplayLayer`.
+    // Without `base_url`, the client calls Google. `Full<Bytes>` can be sent again as it is; other bodies need `ReplayLayer`.
     let client: Client<Full<Bytes>> = Client::builder().base_url(upstream.uri()).build()?;
     let mut gemini = ServiceBuilder::new()
         .layer(TimeoutLayer::total(Duration::from_secs(60)))

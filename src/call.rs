@@ -1,13 +1,13 @@
-//! What a request is: surface, model, operation, how it streams, and whether it may be sent twice.
+//! Reads what a request is: surface, model, operation, streaming, and whether it may be sent twice.
 //!
 //! Everything that a layer decides before the answer comes depends on this, and nearly all of it stands in the URI. Only
 //! where the URI cannot say (the OpenAI-compatible surface and Interactions keep the model in the JSON body) does
-//! [`Call::read_body`] look further. A URI that is none of the API's is no error: it is a [`Surface::Other`] call, which
-//! passes through.
+//! [`Call::read_body`] look further. A URI that is not one of the API's is not an error: it makes a [`Surface::Other`] call,
+//! which passes through.
 //!
 //! ```
 //! use http::{Method, Uri};
-//! use tower_gemini::call::{Call, Operation, Idempotency, Streaming, Surface};
+//! use tower_gemini::call::{Call, Idempotency, Operation, Streaming, Surface};
 //!
 //! let uri = Uri::from_static("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse");
 //! let call = Call::new(&Method::POST, &uri);
@@ -39,7 +39,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Reads what the method and the URI say. Never fails: what is not understood is [`Surface::Other`].
+    /// Reads what the method and the URI say. It never fails: a URI that is not understood makes a [`Surface::Other`] call.
     ///
     /// A path may carry a prefix before its version segment, as behind a relay: `/gemini/v1beta/models/…`.
     pub fn new(method: &Method, uri: &Uri) -> Self {
@@ -49,8 +49,8 @@ impl Call {
 
     /// Reads from the JSON body what the URI cannot say: the model, and whether the answer streams.
     ///
-    /// Only the OpenAI-compatible surface and Interactions are read; for every other call the body is not touched. A body
-    /// that is no JSON leaves the call as it was: judging it is the upstream's business.
+    /// It reads only bodies of the OpenAI-compatible surface and of Interactions; for every other call the body is not touched.
+    /// A body that is not JSON leaves the call as it was: judging it is the upstream's business.
     #[must_use]
     pub fn read_body(mut self, body: &[u8]) -> Self {
         if !self.speaks_in_body() {
@@ -67,54 +67,54 @@ impl Call {
         self
     }
 
-    /// The dialect that the caller speaks.
+    /// Returns the dialect that the caller speaks.
     pub fn surface(&self) -> Surface {
         self.shape.surface
     }
 
-    /// What is asked for.
+    /// Returns the operation that the call asks for.
     pub fn operation(&self) -> Operation {
         self.shape.operation
     }
 
-    /// How the answer comes.
+    /// Returns the form in which the answer comes.
     pub fn streaming(&self) -> Streaming {
         self.shape.streaming
     }
 
-    /// Whether the same request may be sent again.
+    /// Returns whether the same request may be sent again.
     pub fn idempotency(&self) -> Idempotency {
         self.shape.idempotency
     }
 
-    /// The model's bare name (`gemini-2.5-pro`), or `tunedModels/…` and `endpoints/…` with their collection.
+    /// Returns the model's bare name (`gemini-2.5-pro`); tuned models and endpoints keep their collection (`tunedModels/…`).
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// The model's name, shared.
-    pub fn shared_model(&self) -> Option<Arc<str>> {
+    /// Returns the model's name, shared.
+    pub(crate) fn shared_model(&self) -> Option<Arc<str>> {
         self.model.clone()
     }
 
-    /// The same call to another model.
+    /// Turns the call to another model.
     #[must_use]
     pub fn with_model(mut self, model: impl Into<Arc<str>>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// Whether the model (and the wish to stream) stands in the JSON body, so that [`Call::read_body`] has to be asked.
+    /// Returns whether the model, and the wish to stream, stand in the JSON body, so that [`Call::read_body`] is needed.
     pub fn speaks_in_body(&self) -> bool {
         self.shape.speaks_in_body()
     }
 
-    /// Whether the call spends the quota that is counted a model: only what generates or embeds does.
-    pub fn pays_quota(&self) -> bool {
+    /// Returns whether the call spends the quota that is counted for each model: only generating and embedding does.
+    pub(crate) fn pays_quota(&self) -> bool {
         self.shape.operation.pays_quota()
     }
 
-    /// The same URI for another model, or `None` when the URI does not name one or the name could not stand in a path.
+    /// Rewrites a URI for another model. `None`: the URI does not name a model, or the name could not stand in a path.
     pub fn uri_with_model(uri: &Uri, model: &str) -> Option<Uri> {
         if model.is_empty() || !model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._@".contains(&b)) {
             return None;
@@ -135,7 +135,7 @@ impl Call {
         Uri::from_parts(parts).ok()
     }
 
-    /// The same JSON body for another model, every other byte untouched; `None` when the body does not name one.
+    /// Rewrites a JSON body for another model, every other byte untouched. `None`: the body does not name a model.
     ///
     /// A collection in front of the name (`models/…`, `google/…`) is kept.
     pub fn body_with_model(body: &[u8], model: &str) -> Option<Bytes> {
@@ -148,23 +148,25 @@ impl Call {
         Some([before, new.as_bytes(), after].concat().into())
     }
 
-    /// What the method and the URI say, the model's name borrowed where it can be: no allocation.
+    /// Reads what the method and the URI say. It borrows the model's name where it can, and then allocates nothing.
     pub(crate) fn borrowed<'a>(method: &Method, uri: &'a Uri) -> (Shape, Option<Cow<'a, str>>) {
         let parsed = Parsed::new(method, uri);
         (parsed.shape, parsed.model)
     }
 
     #[allow(dead_code, reason = "the rooms take it up one by one")]
+    /// Puts a call together from what [`borrowed`](Self::borrowed) has read.
     pub(crate) fn from_parts(shape: Shape, model: Option<Arc<str>>) -> Self {
         Self { shape, model }
     }
 
+    /// Returns the plain facts of the call.
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
 }
 
-/// The dialect that the caller speaks; errors go back in the same one.
+/// The dialect that a caller speaks. Errors go back in the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Surface {
@@ -176,11 +178,11 @@ pub enum Surface {
     OpenAi,
     /// `…/interactions`.
     Interactions,
-    /// None of the API's: it passes through.
+    /// A URI that is not one of the API's. Such a call passes through.
     Other,
 }
 
-/// What is asked for.
+/// The operation that a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -227,7 +229,7 @@ impl Operation {
     }
 }
 
-/// How the answer comes.
+/// The form in which an answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Streaming {
@@ -239,21 +241,22 @@ pub enum Streaming {
     Array,
 }
 
-/// Whether the same request may be sent again.
+/// The rule for sending the same request again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Idempotency {
-    /// It only reads, or computes the same again for nothing.
+    /// It may always be repeated: it only reads, or computes the same again free of charge.
     Safe,
     /// It may be repeated until its first content has been handed over, but is billed again.
     Billed,
-    /// It makes something. Only when the upstream never got it, or said 429 or 503 in an error body, may it be repeated.
+    /// It creates or changes something. It may be repeated only when the upstream never got it, or answered 429 or 503 in an
+    /// error body.
     Unsafe,
 }
 
 // === impl Shape ===
 
-/// The part of a call that is plain data: what rooms keep while they wait.
+/// The part of a call that is plain data, which rooms keep while they wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) surface: Surface,
@@ -263,7 +266,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// What a request is, without the model's name: no allocation.
+    /// Reads what a request is, without the model's name.
     pub(crate) fn new(method: &Method, uri: &Uri) -> Self {
         Parsed::new(method, uri).shape
     }
@@ -280,12 +283,12 @@ impl Shape {
 
 // === impl Parsed ===
 
-/// A path taken apart, borrowed.
+/// A path that has been taken apart, borrowed.
 #[derive(Debug, PartialEq)]
 struct Parsed<'a> {
     shape: Shape,
     model: Option<Cow<'a, str>>,
-    /// Where `models/{model}` stands in the path.
+    /// The place of `models/{model}` in the path.
     model_span: Option<Range<usize>>,
 }
 
@@ -294,8 +297,8 @@ impl<'a> Parsed<'a> {
         Self::plain(uri).unwrap_or_else(|| Self::any(method, uri))
     }
 
-    /// The paths that nearly all calls have, `/v1beta/models/{model}:{method}`, at a fifth of the price. `None` says only
-    /// that one has to look closer.
+    /// Reads the paths that nearly all calls have, `/v1beta/models/{model}:{method}`, at a fifth of the price. `None` means
+    /// only that the path needs a closer look.
     fn plain(uri: &'a Uri) -> Option<Self> {
         let path = uri.path();
         let start = ["/v1beta/models/", "/v1/models/"].into_iter().find(|start| path.starts_with(start))?.len();
@@ -314,6 +317,7 @@ impl<'a> Parsed<'a> {
         Some(Self { shape, model: Some(Cow::Borrowed(&tail[..colon])), model_span })
     }
 
+    /// Reads any path.
     fn any(method: &Method, uri: &'a Uri) -> Self {
         let reads = method == Method::GET || method == Method::HEAD || method == Method::OPTIONS;
         let path = uri.path();
@@ -344,7 +348,7 @@ impl<'a> Parsed<'a> {
         Self::named(reads, surface, uri, after_version)
     }
 
-    /// `…/models/{model}:{method}`, `…/tunedModels/…`, `…/endpoints/…`, and everything that names no model.
+    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/endpoints/…`, and everything that names no model.
     fn named(reads: bool, surface: Surface, uri: &'a Uri, from: usize) -> Self {
         let path = uri.path();
         let Some((collection, name_start)) = ["models/", "tunedModels/", "endpoints/"]
@@ -364,7 +368,7 @@ impl<'a> Parsed<'a> {
         let colon = || cut(tail, b':').or_else(|| tail.split_once("%3A")).or_else(|| tail.split_once("%3a"));
         let (name, action) = colon().map_or((tail, None), |(name, action)| (name, Some(action)));
         let span = name_start - collection.len()..name_start + name.len();
-        // `models/{model}/operations/…` and the like: something of the model's, not a call to it.
+        // `models/{model}/operations/…` and the like name something that belongs to the model, and are no call to it.
         let (bare, nested) = cut(name, b'/').map_or((name, false), |(bare, _)| (bare, true));
         let action = action.map(|action| action.trim_end_matches('/'));
         let operation = match action {
@@ -374,7 +378,7 @@ impl<'a> Parsed<'a> {
             Some("countTokens") => Operation::CountTokens,
             Some("computeTokens") => Operation::ComputeTokens,
             Some("predict") => Operation::Predict,
-            // A POST that only asks how far a long-running prediction is.
+            // This POST only asks how far a long-running prediction is.
             Some("fetchPredictOperation") => Operation::Read,
             Some(_) => Operation::Write,
             None if !reads => Operation::Write,
@@ -395,7 +399,7 @@ impl<'a> Parsed<'a> {
         Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
     }
 
-    /// The OpenAI-compatible paths: the model stands in the body, except where a GET names it.
+    /// Reads the OpenAI-compatible paths, where the model stands in the body unless a GET names it.
     fn open_ai(reads: bool, path: &'a str) -> Self {
         let path = path.trim_end_matches('/');
         let operation = match (reads, path) {
@@ -420,7 +424,7 @@ impl<'a> Parsed<'a> {
     }
 }
 
-/// The head of a JSON body: each member as it stands there, everything else skipped.
+/// The members of a JSON body that matter, each as it stands there; all others are skipped.
 #[derive(Deserialize)]
 struct BodyHead<'a> {
     #[serde(borrow, default)]
@@ -431,13 +435,13 @@ struct BodyHead<'a> {
 
 impl<'a> BodyHead<'a> {
     fn of(body: &'a [u8]) -> Option<Self> {
-        // Serde would take a list for the members in their order.
+        // serde would read a list as the members in their order.
         body.trim_ascii_start().first().filter(|byte| **byte == b'{')?;
         serde_json::from_slice(body).ok()
     }
 }
 
-/// Where the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`) begins, and where what follows it begins.
+/// Finds the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`), and returns its place and that of what follows it.
 fn version(path: &str) -> Option<(usize, usize)> {
     let mut start = 0;
     loop {
@@ -450,6 +454,7 @@ fn version(path: &str) -> Option<(usize, usize)> {
     }
 }
 
+/// Returns whether a path segment is a version.
 pub(crate) fn is_version(segment: &str) -> bool {
     let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
     let Some(rest) = segment.strip_prefix('v') else { return false };
@@ -459,12 +464,12 @@ pub(crate) fn is_version(segment: &str) -> bool {
     (1..=2).contains(&major) && digits(suffix) == suffix.len()
 }
 
-/// What follows the first segment of that name.
+/// Returns what follows the first segment of that name.
 fn after<'a>(path: &'a str, segment: &str) -> Option<&'a str> {
     position_after(path, segment).map(|at| &path[at..])
 }
 
-/// Where the text after `segment` (written with its slash) begins, if a segment of the path is just that.
+/// Finds a segment, written with its slash, and returns the place behind it.
 fn position_after(path: &str, segment: &str) -> Option<usize> {
     let mut from = 0;
     loop {
@@ -476,18 +481,19 @@ fn position_after(path: &str, segment: &str) -> Option<usize> {
     }
 }
 
-/// The text before and after the first such byte, which is ASCII.
+/// Cuts a text at the first such byte, which has to be ASCII.
 fn cut(text: &str, byte: u8) -> Option<(&str, &str)> {
     memchr(byte, text.as_bytes()).map(|at| (&text[..at], &text[at + 1..]))
 }
 
+/// Returns whether the query asks for server-sent events.
 fn asks_for_sse(query: Option<&str>) -> bool {
     query.is_some_and(|query| {
         query.split('&').any(|pair| pair == "alt=sse" || pair == "%24alt=sse" || pair == "$alt=sse")
     })
 }
 
-/// `models/gemini-2.5-pro`, `google/gemini-2.5-pro` and the full resource name all mean the bare name.
+/// Returns the bare name, which `models/gemini-2.5-pro`, `google/gemini-2.5-pro` and the full resource name all mean.
 fn bare_model(name: &str) -> &str {
     match name.rsplit_once('/') {
         Some((collection, _)) if collection.ends_with("tunedModels") || collection.ends_with("endpoints") => name,

@@ -1,7 +1,7 @@
-//! The clock: `tokio::time`, so that a paused one drives every layer; wall time in this one place.
+//! The crate's clock: `tokio::time`, so that a paused one drives every layer. Wall time is read in this one place.
 //!
 //! Waits are measured with [`tokio::time::Instant`], which a test can pause and advance. Wall time is needed for two
-//! things only: an HTTP date in `Retry-After`, and midnight Pacific. Whoever needs it asks [`wall`], once, and turns the
+//! things only: an HTTP date in `Retry-After`, and midnight Pacific. Code that needs it calls [`wall`] once, and turns the
 //! answer into a duration at once.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use governor::nanos::Nanos;
 use tokio::time::Instant;
 
-/// The wall clock, for what the upstream expresses in calendar time.
+/// Returns the wall time, for what the upstream expresses in calendar time.
 ///
 /// ```
 /// let now = tower_gemini::clock::wall();
@@ -23,14 +23,14 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// As good as for ever, and still a time that the clock can count to: 30 years, which tokio's own timers take for "never".
+/// A duration as good as for ever that the clock can still count to: 30 years, which tokio's own timers take for "never".
 pub(crate) const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
-/// tokio's clock, as governor wants one.
+/// tokio's clock, with the interface that governor asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PacingClock;
 
-/// A moment of tokio's clock, as governor counts with it.
+/// An instant of tokio's clock, with which governor can count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(pub(crate) Instant);
 

@@ -1,7 +1,7 @@
 //! Tower layers that make calls to Google's Gemini API succeed on a bad day.
 //!
 //! **Every failure is somebody's fault, and each layer acts on one fault only.** [`ClassifyLayer`], next to the transport,
-//! reads a failure once; every other layer reads its verdict and nothing else. Without it a layer goes by status and
+//! reads a failure once; every other layer reads its verdict and nothing else. Without it a layer judges by status and
 //! headers, so that each layer also works alone.
 //!
 //! ```
@@ -35,29 +35,51 @@
 //!
 //! # The house
 //!
-//! The ground floor is what every layer speaks: [`call`] (what a request is), [`status`] (what an error body says),
-//! [`failure`] (whose fault it is and what helps), [`error`], [`context`] (the two words), [`quota`], [`clock`], [`observe`]
-//! (how things stand with a handle), [`body`].
+//! **The ground floor** is what every layer speaks. It imports nothing above it.
 //!
-//! The rooms are the layers, each with the same plan: [`error_response`], [`timeout`], [`replay`],
-//! [`model_fallback`], [`token_precheck`], [`retry`], [`key_pool`], [`rate_limit`], [`circuit_breaker`],
-//! [`classify`], [`telemetry`].
-//! Each module begins with what goes wrong without its layer, what it does about it, and what it never does.
+//! | module | contents |
+//! |---|---|
+//! | [`call`] | what a request is: surface, model, operation, idempotency |
+//! | [`status`] | what an error body says |
+//! | [`failure`] | whose fault a failure is, and what helps |
+//! | [`context`] | the two words that layers talk in, and the error |
+//! | [`quota`] | limits, scopes, the price of a request, midnight Pacific |
+//! | [`body`] | bodies that are kept, put back or guarded |
+//! | [`models`], [`tokenizer`] | what each model takes, and how many tokens a text has |
+//! | [`observe`], [`clock`] | the numbers of a handle, and the time |
 //!
-//! The roof is [`stack`]: all of them in the right order, by one builder.
+//! Private modules beside them scan requests (`request`) and answers (`answer`), find what belongs to one project
+//! (`resource`), keep keys out of texts (`redact`), and hold the maps that strangers' names cannot grow (`bounded`).
 //!
-//! Around them stand `client`, a hyper client ready to be wrapped, and `emulator`, a Gemini that misbehaves on request, each
-//! behind the feature of its name.
+//! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in: [`error_response`],
+//! [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`], [`key_pool`], [`rate_limit`],
+//! [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its layer, what the layer does about
+//! it, and what it never does.
+//!
+//! **The roof** is [`stack`]: all layers in the right order, by one builder.
+//!
+//! # Features
+//!
+//! The layers need none of them, and none changes what another part does.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `client` | `client`: a hyper client with TLS, ready to be wrapped |
+//! | `emulator` | `emulator`: a Gemini that misbehaves on request, for tests and demonstrations |
+//! | `metrics` | counters and histograms of [`telemetry`], through the `metrics` facade |
+//! | `tokenizer` | an exact local count in [`tokenizer`] |
+//! | `trace` | `trace`: a classifier for tower-http's `TraceLayer` |
 //!
 //! # Two words
 //!
 //! Layers talk in two words and know nothing else of each other. [`CallContext`] goes in with the request, as one extension;
-//! [`Outcome`] comes out, as one extension of the response or inside an [`Error`]. What a layer says, any program can read.
+//! [`Outcome`] comes out, as one extension of the response or inside an [`Error`]. Any program can read both.
 //!
 //! # Guides
 //!
-//! [`docs::ordering`]: the order of the layers, and why. [`docs::errors`]: whose fault, and what helps.
-//! [`docs::streaming`]: when an answer is committed.
+//! - [`docs::ordering`]: the order of the layers, and the reasons for it.
+//! - [`docs::errors`]: whose fault each error is, and what helps.
+//! - [`docs::streaming`]: when an answer is committed.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]

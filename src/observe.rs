@@ -1,8 +1,8 @@
-//! How things stand with a handle, in numbers.
+//! The current state of a handle, in numbers.
 //!
-//! Layers say what becomes of each call. What no call says (how full a quota is, which breaker is open) stands in the
-//! handles, and is asked for from time to time: by [`telemetry::Gauges`](crate::telemetry), or by any program. A handle of
-//! your own that is [`Observe`] is reported with the others.
+//! Layers report what becomes of each call. What no call tells (how full a quota is, which breaker is open) stands in the
+//! handles, and is read from time to time: by [`telemetry::Gauges`](crate::telemetry), or by any program. A handle of your
+//! own that implements [`Observe`] is reported with the others.
 //!
 //! ```
 //! use tower_gemini::{observe::{Observe, Value}, quota::{Limits, Scope}, rate_limit::Limiter};
@@ -17,23 +17,23 @@
 //! assert_eq!(open, 0.0);
 //! ```
 
-/// A handle that can say how things stand.
+/// A handle that reports its current state.
 pub trait Observe {
-    /// Says how things stand now, reading by reading.
+    /// Reports the current state, reading by reading.
     fn observe(&self, say: &mut dyn FnMut(Reading<'_>));
 }
 
-/// One number.
+/// One number of a handle's state.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reading<'a> {
-    /// What is measured, as metrics call it.
+    /// The metric's name.
     pub name: &'static str,
     /// The number.
     pub value: Value,
-    /// The model that it is about; empty where it is about none. Metrics know only so many models by name, and add the
-    /// others up.
+    /// The model that the number is about; empty where it is about none. Metrics know a bounded number of models by name,
+    /// and add up the others.
     pub model: &'a str,
-    /// What else it is about: names and values.
+    /// More labels: names and values.
     pub labels: &'a [(&'static str, &'a str)],
 }
 
@@ -41,8 +41,8 @@ pub struct Reading<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Value {
-    /// So much at the moment.
+    /// A level that rises and falls.
     Gauge(f64),
-    /// So often so far.
+    /// A count that only grows.
     Counter(u64),
 }

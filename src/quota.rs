@@ -1,4 +1,4 @@
-//! Quota in the API's own terms: what is counted, for whom, and when a day of it ends.
+//! Quota in the API's own terms: what is counted, for which project and model, and when a day ends.
 //!
 //! Limits are per project and per model: keys of one project share them. A day ends at midnight Pacific, with daylight
 //! saving.
@@ -12,7 +12,7 @@ use std::{
 use http_body::Body;
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
-/// How much a project may ask of a model. What is not set is not limited.
+/// The limits of a project for a model. What is not set is not limited.
 ///
 /// ```
 /// use tower_gemini::quota::{Dimension, Limits};
@@ -30,30 +30,30 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// No limit at all.
+    /// Creates limits that limit nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Requests in any 60 seconds. 0 means never.
+    /// Limits the requests in any 60 seconds. 0 allows none.
     pub fn requests_per_minute(mut self, limit: u64) -> Self {
         self.requests_per_minute = Some(limit);
         self
     }
 
-    /// Input tokens in any 60 seconds. 0 means never.
+    /// Limits the input tokens in any 60 seconds. 0 allows none.
     pub fn input_tokens_per_minute(mut self, limit: u64) -> Self {
         self.input_tokens_per_minute = Some(limit);
         self
     }
 
-    /// Requests until midnight Pacific. 0 means never.
+    /// Limits the requests until midnight Pacific. 0 allows none.
     pub fn requests_per_day(mut self, limit: u64) -> Self {
         self.requests_per_day = Some(limit);
         self
     }
 
-    /// The limit of one dimension.
+    /// Returns the limit of one dimension.
     pub fn get(&self, dimension: Dimension) -> Option<u64> {
         match dimension {
             Dimension::RequestsPerMinute => self.requests_per_minute,
@@ -63,7 +63,7 @@ impl Limits {
     }
 }
 
-/// What is counted.
+/// A dimension in which quota is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dimension {
@@ -76,7 +76,7 @@ pub enum Dimension {
 }
 
 impl Dimension {
-    /// The name in logs, metrics and messages.
+    /// Returns the name in logs, metrics and messages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -103,67 +103,68 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// How many input tokens a request costs, and how sure that is.
+/// The number of input tokens of a request, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TokenCost {
-    /// Input tokens.
+    /// The input tokens.
     pub tokens: u64,
-    /// Whether they have been counted or guessed.
+    /// How sure the number is.
     pub certainty: Certainty,
 }
 
 impl TokenCost {
-    /// A guess: it may be too high or too low.
+    /// Returns a guess, which may be too high or too low.
     pub const fn estimate(tokens: u64) -> Self {
         Self { tokens, certainty: Certainty::Estimate }
     }
 
-    /// Proven: it costs so much or more.
+    /// Returns a number that was counted, or proven to be no more than the real one.
     pub const fn at_least(tokens: u64) -> Self {
         Self { tokens, certainty: Certainty::AtLeast }
     }
 }
 
-/// Bytes of a request's body to a token, where nobody has counted: natural text has 0.33 tokens a byte in the median.
+/// The bytes of a request's body for each token, where nothing has counted them: natural text has 0.33 tokens a byte in the
+/// median.
 const BYTES_PER_TOKEN: u64 = 3;
 
 impl TokenCost {
-    /// What a request with that body costs, of which nobody has said it.
+    /// Estimates the cost of a request from its body's size, for calls that nobody counted.
     pub(crate) fn of(body: &impl Body) -> Self {
         let hint = body.size_hint();
         Self::estimate(hint.upper().unwrap_or(hint.lower()) / BYTES_PER_TOKEN)
     }
 }
 
-/// How sure a [`TokenCost`] is.
+/// The certainty of a [`TokenCost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Certainty {
     /// A guess.
     Estimate,
-    /// Counted, or proven to be no less.
+    /// It was counted, or the real number is proven to be no less.
     AtLeast,
 }
 
-/// Somebody who knows that a scope is closed, whatever its quota: the circuit breaker.
+/// A source of closed scopes, whatever their quota: the circuit breaker.
 ///
-/// The limiter asks before it lets anybody queue, so that nobody waits for quota that cannot be used.
+/// The limiter asks it before it queues a call, so that no call waits for quota that it cannot use.
 pub trait Gate: fmt::Debug + Send + Sync {
-    /// How long the scope stays closed at least; `None` where it is open.
+    /// Returns the least time for which the scope stays closed. `None`: calls may pass.
     fn closed_for(&self, scope: &Scope) -> Option<Duration>;
 }
 
-/// Somebody who knows how long a turn takes: the limiter.
+/// A source of waiting times: the limiter.
 ///
-/// The key pool asks before it chooses a project, so that a call goes where it waits least.
+/// The key pool asks it before it chooses a project, so that a call goes where it waits least.
 pub trait Headroom: fmt::Debug + Send + Sync {
-    /// How long a request of so many input tokens would wait for its turn in that scope, the queue included. Zero: it would
-    /// go at once.
+    /// Returns the time for which a request of `tokens` input tokens would wait for its turn in that scope, the queue
+    /// included. Zero: it would go at once.
     fn headroom(&self, scope: &Scope, tokens: u64) -> Duration;
 }
 
-/// For whom it is counted: a project and a model. Two keys of one project are one scope.
+/// The scope in which quota is counted: a project and a model. Two keys of one project are one scope.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     project: Arc<str>,
@@ -171,17 +172,17 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The scope of a project and a model.
+    /// Creates the scope of a project and a model.
     pub fn new(project: impl Into<Arc<str>>, model: impl Into<Arc<str>>) -> Self {
         Self { project: project.into(), model: model.into() }
     }
 
-    /// The project that pays.
+    /// Returns the project that pays.
     pub fn project(&self) -> &str {
         &self.project
     }
 
-    /// The model that is asked.
+    /// Returns the model that is called.
     pub fn model(&self) -> &str {
         &self.model
     }
@@ -193,10 +194,10 @@ impl fmt::Display for Scope {
     }
 }
 
-/// How long a day's quota still lasts: the time from `now` until the next midnight Pacific.
+/// Returns the time from `now` until the next midnight Pacific, when a day's quota is renewed.
 ///
-/// Between 1 second and 25 hours: the day on which daylight saving ends is an hour longer. A time outside the calendar
-/// (years before -9999 or after 9999) counts as the beginning of an ordinary day, 24 hours.
+/// It is at most 25 hours: the day on which daylight saving ends is an hour longer. A time outside the calendar (years
+/// before -9999 or after 9999) counts as the beginning of an ordinary day of 24 hours.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -215,7 +216,7 @@ fn midnight_after(now: SystemTime) -> Option<Duration> {
     Duration::try_from(now.duration_until(&midnight)).ok()
 }
 
-/// The rule in force since 2007 as POSIX writes it, so that no time zone database is needed.
+/// Returns the rule in force since 2007 as POSIX writes it, so that no time zone database is needed.
 fn pacific() -> Option<TimeZone> {
     TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()
 }

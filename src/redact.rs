@@ -1,30 +1,31 @@
-//! Keys in text that is not ours.
+//! Removes API keys from text that comes from others.
 //!
-//! Upstream error bodies echo the caller's API key, up to three times in one body: in the message, in the metadata, in
-//! the localized message. Relays add the whole URL, `?key=` included. A rule by field would miss the next place, so that
-//! this is a scan of the bytes for what a key looks like, whatever surrounds it.
+//! Upstream error bodies echo the caller's API key, up to three times in one body: in the message, in the metadata, and
+//! in the localized message. Relays add the whole URL, `?key=` included. A rule by field would miss the next place, so
+//! this module scans the bytes for everything that looks like a key, whatever surrounds it.
 //!
-//! Two uses: [`redact`] for text that goes into messages and logs, and [`Masker`] for a body that passes in chunks, which
-//! keeps the length, so that `Content-Length` stays true.
+//! [`redact`] is for text that goes into messages and logs. [`Masker`] is for a body that passes in chunks; it keeps
+//! the length, so that `Content-Length` stays true.
 
 use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
 
-/// What stands in a message where a key was.
+/// The text that replaces a key.
 const REDACTED: &str = "[redacted]";
 
-/// One way that a credential looks.
+/// The shape of one type of credential.
 struct Pattern {
     prefix: &'static [u8],
-    /// Fewer characters than this after the prefix are no key.
+    /// The least characters after the prefix that make a key.
     min: usize,
-    /// At most so many characters after the prefix belong to it.
+    /// The most characters after the prefix that belong to a key.
     max: usize,
+    /// True where dots belong to a key.
     dots: bool,
 }
 
-/// API keys of Google Cloud are `AIza` and 35 characters. The minimum is lower, so that a key that was cut, by a proxy
-/// or by the end of a body, does not leak its better part. `AQ.` are the auth keys that AI Studio issues now, `ya29.`
-/// OAuth access tokens; both have no fixed length.
+/// The known shapes. API keys of Google Cloud are `AIza` and 35 characters; the minimum is lower, so that a key that
+/// was cut by a proxy or by the end of a body does not leak most of itself. `AQ.` begins the auth keys that AI Studio
+/// issues now, and `ya29.` OAuth access tokens; neither has a fixed length.
 static PATTERNS: [Pattern; 3] = [
     Pattern { prefix: b"AIza", min: 20, max: 35, dots: false },
     Pattern { prefix: b"AQ.", min: 20, max: usize::MAX, dots: true },
@@ -36,22 +37,23 @@ impl Pattern {
         byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (self.dots && byte == b'.')
     }
 
-    /// How many of the first bytes belong to the tail of a key.
+    /// Returns how many of the first bytes belong to the tail of a key.
     fn tail(&self, bytes: &[u8]) -> usize {
         bytes.iter().take(self.max).take_while(|byte| self.takes(**byte)).count()
     }
 }
 
-/// What begins at a place.
-enum Found {
+/// The result of looking for a key at one place.
+enum KeyMatch {
     Nothing,
-    /// A key; its tail may go on for longer than was looked at.
+    /// A key, whose tail may be longer than what was looked at.
     Key(&'static Pattern),
-    /// The bytes end before it can be told.
+    /// Undecided, because the bytes end too early.
     Open,
 }
 
-fn at(bytes: &[u8]) -> Found {
+/// Looks for a key at the beginning of `bytes`.
+fn at(bytes: &[u8]) -> KeyMatch {
     for pattern in &PATTERNS {
         let (prefix, min) = (pattern.prefix, pattern.min);
         let known = prefix.len().min(bytes.len());
@@ -61,17 +63,17 @@ fn at(bytes: &[u8]) -> Found {
         let tail = &bytes[known..];
         let window = &tail[..tail.len().min(min)];
         if window.iter().all(|byte| pattern.takes(*byte)) {
-            return if window.len() == min { Found::Key(pattern) } else { Found::Open };
+            return if window.len() == min { KeyMatch::Key(pattern) } else { KeyMatch::Open };
         }
     }
-    Found::Nothing
+    KeyMatch::Nothing
 }
 
-/// The first key at or after `from`.
+/// Returns the range of the first key at or after `from`.
 fn next_key(bytes: &[u8], mut from: usize) -> Option<Range<usize>> {
     while let Some(skip) = memchr::memchr2(b'A', b'y', &bytes[from..]) {
         let start = from + skip;
-        if let Found::Key(pattern) = at(&bytes[start..]) {
+        if let KeyMatch::Key(pattern) = at(&bytes[start..]) {
             let tail = start + pattern.prefix.len();
             return Some(start..tail + pattern.tail(&bytes[tail..]));
         }
@@ -80,7 +82,7 @@ fn next_key(bytes: &[u8], mut from: usize) -> Option<Range<usize>> {
     None
 }
 
-/// The text with every key replaced. Borrowed where there was none.
+/// Replaces every key in the text. The text is borrowed where it has none.
 pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     let Some(mut key) = next_key(text.as_bytes(), 0) else {
         return Cow::Borrowed(text);
@@ -101,22 +103,22 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     Cow::Owned(clean)
 }
 
-/// Overwrites keys with `*` in a body that comes in chunks. A key may be cut anywhere, and what comes out is the same as
-/// if it had come whole.
+/// A masker that overwrites keys with `*` in a body that comes in chunks. Wherever a key is cut, the output is the same
+/// as if it had come whole.
 ///
-/// Holds back at most [`Masker::MOST_HELD`] bytes: the start of what may yet turn out to be a key.
+/// It holds back at most [`Masker::MOST_HELD`] bytes: the beginning of a possible key.
 #[derive(Debug, Default)]
 pub(crate) struct Masker {
     held: Vec<u8>,
-    /// Inside a key: by which characters it goes on, and how many more belong to it.
+    /// Inside a key: the index of its pattern, and how many more characters may belong to it.
     run: Option<(usize, usize)>,
 }
 
 impl Masker {
-    /// The longest prefix and all but one of the characters that make it a key.
+    /// The longest prefix, and all but one of the characters that make it a key.
     pub(crate) const MOST_HELD: usize = 5 + 19;
 
-    /// Takes a chunk, and appends to `out` what is certain by now.
+    /// Takes a chunk, and appends the bytes that are decided to `out`.
     pub(crate) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         let joined;
         let mut bytes = if self.held.is_empty() {
@@ -137,17 +139,17 @@ impl Masker {
             let (before, rest) = bytes.split_at(skip);
             out.extend_from_slice(before);
             match at(rest) {
-                Found::Open => {
+                KeyMatch::Open => {
                     self.held.extend_from_slice(rest);
                     return;
                 }
-                Found::Key(pattern) => {
+                KeyMatch::Key(pattern) => {
                     let index = PATTERNS.iter().position(|p| p.prefix == pattern.prefix).unwrap_or_default();
                     let (prefix, tail) = rest.split_at(pattern.prefix.len());
                     out.resize(out.len() + prefix.len(), b'*');
                     bytes = self.go_on(index, pattern.max, tail, out);
                 }
-                Found::Nothing => {
+                KeyMatch::Nothing => {
                     out.push(rest[0]);
                     bytes = &rest[1..];
                 }
@@ -155,18 +157,18 @@ impl Masker {
         }
     }
 
-    /// How many bytes are held back.
+    /// Returns how many bytes are held back.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// The body has ended: what was held back is no key.
+    /// Ends the body: the bytes that were held back are not a key.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.held);
         self.run = None;
     }
 
-    /// Masks the rest of a key, and gives back what follows it.
+    /// Masks the rest of a key, and returns the bytes after it.
     fn go_on<'a>(&mut self, index: usize, left: usize, bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
         let masked = PATTERNS[index].tail(&bytes[..bytes.len().min(left)]);
         out.resize(out.len() + masked, b'*');
@@ -177,14 +179,15 @@ impl Masker {
     }
 }
 
-/// Credentials of no known shape, each as it is: a server's own, which callers must not see.
+/// A server's own credentials, which callers must not see. They have no known shape, so each is kept as it is.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(Option<Arc<[Box<[u8]>]>>);
 
-/// A shorter secret would be found in every text.
+/// The least bytes of a secret. A shorter one would be found in every text.
 const SHORTEST_SECRET: usize = 8;
 
 impl Secrets {
+    /// Adds a secret, unless it is shorter than 8 bytes.
     pub(crate) fn with(self, secret: &[u8]) -> Self {
         if secret.len() < SHORTEST_SECRET {
             return self;
@@ -193,7 +196,7 @@ impl Secrets {
         Self(Some(known.chain([secret.into()]).collect()))
     }
 
-    /// Overwrites each secret with `*`, and keys of a known shape too. `None`: there was none.
+    /// Overwrites each secret and each key of a known shape with `*`. Returns `None` where there was none.
     pub(crate) fn mask(&self, text: &[u8]) -> Option<Vec<u8>> {
         let mut masked = Vec::with_capacity(text.len());
         let mut masker = SecretMasker::new(self.clone());
@@ -213,9 +216,9 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// A [`Masker`] that knows secrets of no known shape as well.
+/// A [`Masker`] that masks [`Secrets`] as well.
 ///
-/// Holds back what may yet turn out to be one of them: less than the longest.
+/// It also holds back the beginning of a possible secret: fewer bytes than the longest has.
 #[derive(Debug, Default)]
 pub(crate) struct SecretMasker {
     secrets: Secrets,
@@ -228,7 +231,7 @@ impl SecretMasker {
         Self { secrets, ..Self::default() }
     }
 
-    /// Takes a chunk, and appends to `out` what is certain by now.
+    /// Takes a chunk, and appends the bytes that are decided to `out`.
     pub(crate) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
         if self.secrets.0.is_none() {
             return self.shapes.push(chunk, out);
@@ -242,7 +245,7 @@ impl SecretMasker {
                 from = end;
             }
         }
-        // The end of it may be the beginning of a secret.
+        // The last bytes may be the beginning of a secret.
         let may_begin = |tail: &[u8]| self.secrets.iter().any(|secret| secret.starts_with(tail));
         let longest = self.secrets.iter().map(<[u8]>::len).max().unwrap_or_default();
         let earliest = self.held.len().saturating_sub(longest);
@@ -252,12 +255,12 @@ impl SecretMasker {
         self.held = rest;
     }
 
-    /// How many bytes are held back.
+    /// Returns how many bytes are held back.
     pub(crate) fn held(&self) -> usize {
         self.held.len() + self.shapes.held()
     }
 
-    /// The body has ended: what was held back is no secret.
+    /// Ends the body: the bytes that were held back are not a secret.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         self.shapes.push(&std::mem::take(&mut self.held), out);
         self.shapes.finish(out);
@@ -272,7 +275,7 @@ mod tests {
 
     const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
 
-    /// What the masker has to do, for a body that came whole: overwrites every key with `*`. True where there was one.
+    /// Overwrites every key with `*` in a body that came whole, as the masker has to. Returns whether there was one.
     fn mask(bytes: &mut [u8]) -> bool {
         let mut from = 0;
         let mut any = false;

@@ -1,7 +1,7 @@
-//! The verdict, for tower-http's [`TraceLayer`](tower_http::trace::TraceLayer).
+//! A classifier for tower-http's [`TraceLayer`](tower_http::trace::TraceLayer), which gives it this crate's verdicts.
 //!
 //! `TraceLayer`'s own classifier knows 5xx from the rest, so that a log of a Gemini client is silent about every 429 and
-//! every dead key. [`GeminiClassifier`] gives it this crate's verdict in place of that.
+//! every dead key. [`GeminiClassifier`] takes its place.
 
 use std::{any::Any, error::Error as StdError, fmt};
 
@@ -13,10 +13,9 @@ use crate::{
     failure::Failure,
 };
 
-/// A classifier for tower-http: what is a failure, and whose.
+/// A classifier for tower-http that tells what is a failure, and whose fault it is.
 ///
-/// It takes the verdict of the layers inside, where there are some, and judges by status and headers where there are
-/// none. A 200 that turned out empty or blocked is a failure as well.
+/// It takes the verdict of the layers inside, where there are any, and else judges by status and headers. A 200 that turned out empty or blocked is a failure as well.
 ///
 /// ```
 /// use tower::{Service, ServiceBuilder};
@@ -30,7 +29,7 @@ use crate::{
 /// # check(service);
 /// ```
 ///
-/// With words of your own:
+/// With a log line of your own:
 ///
 /// ```
 /// use tower_gemini::{failure::Failure, trace::GeminiClassifier};

@@ -1,4 +1,4 @@
-//! The client against servers on loopback: connections, errors, and what goes over the wire.
+//! Tests of the client against servers on loopback: connections, errors, and the bytes on the wire.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,7 +29,7 @@ use tower_gemini::client::{Client, ClientBuilder, STREAMS};
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
-/// Long enough for a loaded machine; a passing test never waits for it.
+/// A limit that is long enough for a loaded machine. A passing test never waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A loopback server that lets 100 streams in a connection, as Google does, and counts its connections.
@@ -106,7 +106,7 @@ async fn an_upstream_that_takes_fewer_streams_gets_more_connections() {
 
 #[tokio::test]
 async fn past_the_last_connections_limit_the_least_loaded_one_is_used() {
-    // Two connections hold 160 calls by the threshold, and the next 40 fairly.
+    // Two connections hold 160 calls up to the threshold, and share the next 40 evenly.
     let connections = meet(200, 200, |builder| builder.http2_prior_knowledge().connections(2)).await;
     assert_eq!(connections, Some(2));
 }
@@ -161,7 +161,7 @@ async fn a_body_read_to_its_end_is_no_longer_in_flight() {
     }
 }
 
-/// Answers with what arrived: version, authority, path and Host.
+/// Answers with the version, authority, path and Host of the request.
 async fn echo(request: Request<Incoming>) -> Answer {
     let host = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap());
     let host = host.collect::<Vec<_>>().join(",");
@@ -198,7 +198,7 @@ async fn a_base_urls_path_goes_before_the_requests_own() {
     assert_eq!(answer, format!("HTTP/1.1 /gemini/v1/models [{address}]"));
 }
 
-/// The first error of type `T` in a chain.
+/// Returns the first error of type `T` in a chain.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + Send + Sync + 'static)) -> Option<&'a T> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -245,7 +245,7 @@ async fn over_tls_http_2_is_offered_first() {
     call.abort();
 }
 
-/// The upstream's machine has gone, and nobody says so.
+/// The upstream's machine has gone without closing the connection.
 #[tokio::test]
 async fn a_dead_connection_is_found_by_pings() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -254,7 +254,7 @@ async fn a_dead_connection_is_found_by_pings() {
         let (stream, _) = listener.accept().await.unwrap();
         let mut connection = h2::server::handshake(stream).await.unwrap();
         let request = connection.accept().await;
-        std::future::pending::<()>().await; // and nobody drives the connection any more
+        std::future::pending::<()>().await; // and nothing drives the connection any more
         drop((connection, request));
     });
     let builder = client_of(address).http2_prior_knowledge();
@@ -283,7 +283,7 @@ async fn a_reset_stream_keeps_h2s_reason() {
     assert_eq!(find::<h2::Error>(&*error).unwrap().reason(), Some(h2::Reason::REFUSED_STREAM));
 }
 
-/// On one thread, so that the client cannot see the close before it sends: the race that hidden retries paper over.
+/// Runs on one thread, so that the client cannot see the close before it sends: the race that hidden retries conceal.
 #[tokio::test(flavor = "current_thread")]
 async fn a_pooled_connection_that_was_closed_surfaces_as_an_error_and_is_not_retried() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -324,8 +324,8 @@ async fn a_pooled_connection_that_was_closed_surfaces_as_an_error_and_is_not_ret
 #[test]
 fn what_cannot_work_is_refused_when_it_is_built() {
     let built = |builder: ClientBuilder| builder.build::<Full<Bytes>>().map(|_| ()).unwrap_err().to_string();
-    assert!(built(Client::builder().base_url("generativelanguage")).contains("no base URL"));
-    assert!(built(Client::vertex("not a region")).contains("no base URL"));
+    assert!(built(Client::builder().base_url("generativelanguage")).contains("not a base URL"));
+    assert!(built(Client::vertex("not a region")).contains("not a base URL"));
     assert!(built(Client::builder().connections(0)).contains("from 1 to 1024"));
     assert!(built(Client::builder().connections(usize::MAX)).contains("from 1 to 1024"));
     assert!(built(Client::builder().streams(0)).contains("at least 1"));

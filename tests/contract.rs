@@ -1,4 +1,4 @@
-//! The laws of DESIGN.md, held by every room they bind.
+//! The ten laws of CONTRIBUTING.md, held by every room that they bind.
 //!
 //! A room is one entry in `rooms!` below: its name, the body that it sends inward, and a layer. Each test names the law
 //! that it holds. Time is paused throughout.
@@ -77,13 +77,13 @@ rooms! {
     model_fallback_disabled: Full<Bytes> => ModelFallbackLayer::disabled();
 }
 
-/// A key of each of these projects.
+/// Makes a pool with a key of each of these projects.
 fn keys(projects: &[&str]) -> KeyPool {
     let key = |(nth, project): (usize, &&str)| Key::new(ApiKey::new(format!("{KEY}{nth}")).unwrap()).project(*project);
     projects.iter().enumerate().map(key).fold(KeyPool::builder(), |pool, key| pool.key(key)).build().unwrap()
 }
 
-/// Somebody listens, to spans and metrics, from here on and in all tests.
+/// Installs a subscriber and a recorder, from here on and for all tests.
 fn heard(layer: TelemetryLayer) -> TelemetryLayer {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
@@ -93,20 +93,20 @@ fn heard(layer: TelemetryLayer) -> TelemetryLayer {
     layer
 }
 
-/// Room for all that a test asks, and this many at once; the others wait for each other, for 60 ms.
+/// Makes a limiter with quota for all calls of a test, and for this many at once; the others wait for 60 ms.
 fn paced(burst: u32) -> Limiter {
     let limits = Limits::new().requests_per_minute(1_000).input_tokens_per_minute(100_000).requests_per_day(10_000);
     let burst = std::num::NonZeroU32::new(burst).unwrap();
     Limiter::builder().limits(limits).pacing(Pacing::Smooth { burst }).build()
 }
 
-/// One that counts each call, and never has enough of them.
+/// Makes circuit breakers that count each call, and never have enough of them to open.
 fn counting() -> CircuitBreakers {
     let trip = Trip::failure_rate(1.0, Window::Calls(1_000)).minimum_requests(1_000);
     CircuitBreakers::builder().one_for_all().trip(trip).build().unwrap()
 }
 
-/// One that has opened and lets probes in, as many as come.
+/// Makes circuit breakers that have opened and admit all calls as probes.
 fn probing() -> CircuitBreakers {
     let breakers = CircuitBreakers::builder().one_for_all().trip(Trip::consecutive(1)).half_open_max_requests(1_000);
     let breakers = breakers.open_duration(Duration::ZERO).max_open_duration(Duration::ZERO).build().unwrap();
@@ -115,7 +115,7 @@ fn probing() -> CircuitBreakers {
     breakers
 }
 
-/// Each call that fails is asked of another model.
+/// Makes chains by which each call that fails is asked of another model.
 fn chains() -> FallbackChains {
     FallbackChains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap()
 }

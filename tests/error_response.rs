@@ -1,4 +1,4 @@
-//! `ErrorResponseLayer`: every failure as Google would have said it, and the last words of a stream that breaks.
+//! `ErrorResponseLayer`: failures in Google's shape, and the last words of a stream that breaks.
 
 mod support;
 
@@ -38,7 +38,7 @@ fn refusal(kind: Kind) -> Error {
     Error::refusal("room", Failure::local(kind, "what happened, and what to do"))
 }
 
-/// The detail of that type.
+/// Returns the detail of that type.
 fn detail<'a>(error: &'a Value, name: &str) -> &'a Value {
     let details = error["details"].as_array().expect("details");
     let named = |detail: &&Value| detail["@type"] == format!("type.googleapis.com/google.rpc.{name}");
@@ -73,7 +73,7 @@ async fn each_failure_has_its_status_and_its_name() {
         assert_eq!(info["reason"], kind.as_str().to_ascii_uppercase());
         assert_eq!(info["metadata"]["layer"], "room");
         assert_eq!(info["metadata"]["fault"], kind.fault().as_str());
-        // The words come out with a rendered answer too.
+        // The outcome comes out with a rendered answer too.
         assert_eq!(parts.extensions.get::<Outcome>().unwrap().failure().unwrap().kind(), kind);
     }
 }
@@ -94,7 +94,7 @@ async fn the_envelope_is_that_of_the_callers_surface() {
     assert!(body["error"]["message"].is_string() && body["error"].get("status").is_none());
     let (_, object) = refused("/elsewhere", refusal(Kind::CircuitOpen)).await;
     assert_eq!(object["error"]["code"], 503);
-    // What a room inside has read of the body counts.
+    // The call that a layer inside has read from the body counts.
     let mut request = post("/somewhere/else");
     let call = Call::new(&http::Method::POST, &CHAT.parse().unwrap());
     CallContext::update(request.extensions_mut(), |context| context.set_call(call));
@@ -116,14 +116,14 @@ async fn when_to_come_again_is_said_twice() {
         let (parts, body) = refused(GENERATE, Error::refusal("room", failure)).await;
         assert_eq!(parts.headers[RETRY_AFTER], header);
         assert_eq!(detail(&body["error"], "RetryInfo")["retryDelay"], delay);
-        // As SDKs and this crate itself would read it.
+        // SDKs and this crate itself would read it like this.
         let read = Failure::from_response(parts.status, &HeaderMap::new(), body.to_string().as_bytes());
         assert_eq!(read.hint().map(|hint| hint.delay()), Some(wait), "{delay}");
     }
     let (parts, body) = refused(GENERATE, refusal(Kind::CircuitOpen)).await;
     assert!(!parts.headers.contains_key(RETRY_AFTER));
     assert_eq!(detail(&body["error"], "RetryInfo"), &Value::Null);
-    // What retrying would have needed is more exact than the failure's own hint.
+    // The wait that a retry would have needed is more exact than the failure's own hint.
     let error = refusal(Kind::CircuitOpen).map_outcome(|outcome| outcome.with_retry(RetryAdvice::After(secs(42))));
     let (parts, _) = refused(GENERATE, error).await;
     assert_eq!(parts.headers[RETRY_AFTER], "42");
@@ -167,7 +167,7 @@ async fn the_layer_that_refused_is_named_through_middleware_that_wraps_errors() 
     let (parts, body) = refused(GENERATE, Wrapped(refusal(Kind::CircuitOpen).into())).await;
     assert_eq!(parts.status, 503);
     assert_eq!(detail(&body["error"], "ErrorInfo")["metadata"]["layer"], "room");
-    // Also when a room in between has something to add.
+    // The same holds if a layer in between has something to add.
     let inner = tower::service_fn(|_: Request<Full<Bytes>>| async {
         Err::<Response<AnyBody>, _>(Wrapped(refusal(Kind::InvalidRequest).into()))
     });
@@ -250,7 +250,7 @@ async fn the_wait_that_the_deadline_had_no_room_for_is_said_to_the_caller() {
     CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(10))));
     let response = service.oneshot(request).await.unwrap();
     let after: u64 = response.headers()[RETRY_AFTER].to_str().unwrap().parse().unwrap();
-    // The second that may have been cut off and the jitter included.
+    // The wait includes the second that may have been cut off, and the jitter.
     assert!((50..=52).contains(&after), "{after}");
     assert_eq!(read(response.into_body()).await, quota);
 }
@@ -269,7 +269,7 @@ async fn keys_in_an_error_are_masked_wherever_it_is_cut() {
             let mut body = responded(post(GENERATE), Ok(answer)).await.into_body();
             let mut came = Vec::new();
             loop {
-                // What is still to come is known at any time.
+                // The number of bytes still to come is known at any time.
                 assert_eq!(body.size_hint().exact(), Some((text.len() - came.len()) as u64), "by {size}");
                 let Some(frame) = body.frame().await else { break };
                 came.extend_from_slice(&frame.unwrap().into_data().unwrap());
@@ -289,7 +289,7 @@ async fn keys_in_an_error_are_masked_wherever_it_is_cut() {
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.trailers(), Some(&trailers));
     assert_eq!(body.to_bytes(), "ends in AIza");
-    // An answer is the caller's own affair.
+    // A good answer is not searched for keys.
     let response = responded(post(GENERATE), Ok(json(200, KEY))).await;
     assert_eq!(read(response.into_body()).await, KEY);
 }
@@ -304,7 +304,7 @@ async fn the_servers_own_secret_is_masked_wherever_a_failure_repeats_it() {
         let answer = parking_lot::Mutex::new(Some(answer));
         layer.layer(Upstream::at_once(move |_| Ok(answer.lock().take().unwrap()))).oneshot(post(STREAM))
     };
-    // In the text, cut anywhere, and in a header.
+    // The key is in the text, cut anywhere, and in a header.
     for size in 1..40 {
         let (feed, body) = fed();
         let text = format!("the key {SECRET} was {SECRET}");
@@ -316,18 +316,18 @@ async fn the_servers_own_secret_is_masked_wherever_a_failure_repeats_it() {
         assert_eq!(response.headers()["x-echo"], format!("key={hidden}"));
         assert_eq!(read(response.into_body()).await, format!("the key {hidden} was {hidden}"), "by {size}");
     }
-    // In a failure that came as a 200, before its first content.
+    // The key is in a failure that came as a 200, before its first content.
     let event = format!("data: {{\"error\":{{\"code\":400,\"message\":\"key {SECRET}\"}}}}\n\n");
     let mut failed = sse(full(event.clone()));
     let failure = Failure::from_event(event.as_bytes());
     failed.extensions_mut().insert(Outcome::default().with_failure(failure));
     let response = answer(failed).await.unwrap();
     assert_eq!(read(response.into_body()).await, event.replace(SECRET, &hidden));
-    // In what another's error says of it.
+    // The key is in the error of a transport.
     let upstream = Upstream::at_once(|_| Err(format!("cannot reach http://host/?key={SECRET}").into()));
     let response = layer.layer(upstream).oneshot(post(GENERATE)).await.unwrap();
     assert!(!String::from_utf8_lossy(&read(response.into_body()).await).contains(SECRET));
-    // An answer is the caller's own affair.
+    // A good answer is not searched for keys.
     let response = answer(json(200, SECRET)).await.unwrap();
     assert_eq!(read(response.into_body()).await, SECRET);
 }
@@ -341,7 +341,7 @@ async fn what_came_before_a_break_can_be_sent_before_it_is_seen() {
     let mut body = task::spawn(body);
     let poll = |body: &mut task::Spawn<ErrorResponseBody<AnyBody>>| body.enter(|cx, body| Body::poll_frame(body, cx));
     assert_ready!(poll(&mut body)).unwrap().unwrap();
-    // A server flushes where nothing is ready, and is woken at once.
+    // A server flushes when nothing is ready, and is woken at once.
     assert_pending!(poll(&mut body));
     assert!(body.is_woken());
     assert!(assert_ready!(poll(&mut body)).unwrap().is_err());
@@ -368,7 +368,7 @@ macro_rules! stack {
     };
 }
 
-/// What a client reads of a stream that goes wrong.
+/// Reads a stream that breaks, as a client does: its text, and its error.
 async fn heard(uri: &str, content_type: &'static str, body: AnyBody) -> (String, Option<BoxError>) {
     let body = parking_lot::Mutex::new(Some(body));
     let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, body.lock().take().unwrap())));
@@ -378,7 +378,7 @@ async fn heard(uri: &str, content_type: &'static str, body: AnyBody) -> (String,
     (String::from_utf8(data.concat()).unwrap(), error)
 }
 
-/// The last event of a stream, and what came before it.
+/// Returns the text of a stream after the part that the upstream sent.
 fn last_words<'a>(text: &'a str, sent: &str) -> &'a str {
     text.strip_prefix(sent).unwrap_or_else(|| panic!("changed: {text}"))
 }
@@ -393,7 +393,7 @@ async fn a_stream_that_breaks_ends_in_an_error_event() {
             let (text, error) = heard(STREAM, "text/event-stream", body).await;
             assert!(error.is_none(), "a reset would look like the caller's own network");
             let words = last_words(&text, sent);
-            // What was cut in the middle does not run into it.
+            // An event that was cut in the middle does not run into it.
             let words = if between { words } else { words.strip_prefix("\n\n").expect("an end to what was cut") };
             let data = words.strip_prefix("data: ").and_then(|words| words.strip_suffix("\n\n")).expect("one event");
             let error: Value = serde_json::from_str(data).unwrap();
@@ -441,12 +441,12 @@ async fn an_array_that_breaks_between_elements_ends_as_an_array() {
         let list: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert_eq!((list.len(), &list[1]["error"]["code"]), (2, &503.into()));
     }
-    // In the middle of one there is nothing to be said.
+    // In the middle of an element, nothing can be added.
     let half = r#"[{"candidates":[{"content":{"parts":[{"text":"a"#;
     let (text, error) = heard(ARRAY, "application/json", broken([half])).await;
     assert_eq!(text, half);
     assert_eq!(find(&error.unwrap()).failure().kind(), Kind::Reset);
-    // Nor in an answer in one piece.
+    // Nor can it in an answer in one piece.
     let (text, error) = heard(GENERATE, "application/json", broken([half])).await;
     assert_eq!(text, half);
     assert!(error.is_some());
@@ -473,7 +473,7 @@ async fn a_stream_that_ends_well_ends_as_it_came() {
     let (text, error) = heard(ARRAY, "application/json", chunks([&array])).await;
     assert_eq!(text, array);
     assert!(error.is_none());
-    // And nothing is said where the upstream has said it.
+    // Nothing is added after an error that the upstream itself has sent.
     let told = event("a") + &format!("data: {BUSY}\n\n");
     let (text, error) = heard(STREAM, "text/event-stream", chunks([&told])).await;
     assert_eq!(text, told);

@@ -1,4 +1,4 @@
-//! All layers by one builder: what each preset comes to, what is refused and warned of, and that the parts know each other.
+//! `GeminiLayer`: the stacks of the presets, refusals and warnings of the builder, and the wiring of the layers.
 
 mod support;
 
@@ -149,7 +149,7 @@ fn what_may_surprise_is_warned_of() {
     assert!(tokens.contains("gemini-2.5-pro has 250000") && tokens.contains("1048576"), "{tokens}");
     assert!(keys.contains("2 keys are of project p1"), "{keys}");
 
-    // What holds for every model holds for those of a chain.
+    // The limits of every model hold for the models of a chain.
     let small = Limits::new().input_tokens_per_minute(250_000);
     let gemini = GeminiLayer::relay().limits(small).fallback("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap();
     let [flash, pro] = gemini.warnings() else { panic!("{:?}", gemini.warnings()) };
@@ -202,7 +202,7 @@ async fn all_services_of_a_layer_share_its_state() {
     assert!(tower_gemini::Error::find(&*error).unwrap().is_rate_limited(), "{error}");
 }
 
-/// A program that names the type.
+/// A program that names the type of its service.
 struct Program {
     gemini: Gemini<Emulator>,
 }

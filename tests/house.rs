@@ -44,6 +44,12 @@ fn the_house_stands() {
     assert_breach(&breaches(&library), &["src/retry/future.rs", "a room imports no room"]);
 }
 
+#[test]
+fn the_relay_has_no_circle() {
+    let found = breaches(&sources("examples/relay/src"));
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
 // === what it catches ===
 
 fn house(files: &[(&str, &str)]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `KeyPoolLayer` over the emulator, on a paused clock: which key a call gets, and what takes one out.
+//! `KeyPoolLayer` over the emulator, on a paused clock: the choice of a key, and the failures that take one out.
 
 mod support;
 
@@ -113,7 +113,7 @@ fn is_disabled(pool: &KeyPool, name: &str) -> bool {
     matches!(report(pool, name).state, KeyState::Disabled { .. })
 }
 
-/// How often a key was asked with.
+/// Counts the calls that were made with a key.
 fn asked(emulator: &Emulator, name: &str) -> usize {
     let shown = Emulator::fingerprint(&secret(name));
     emulator.count(|visit: &Visit| visit.key.as_deref() == Some(&*shown))
@@ -272,7 +272,7 @@ async fn calls_go_where_they_wait_least() {
     let pool = builder(&keys).headroom(limiter.clone()).build().unwrap();
     let service = stack(&pool, &limiter, emulator.clone());
     let begun = Instant::now();
-    // All at once: twelve find room, twelve wait for a minute, nobody is refused, and nobody waits for two.
+    // All at once: twelve find room, twelve wait for a minute, none is refused, and none waits for two.
     let answers = join_all((0..24).map(|_| service.clone().oneshot(post(GENERATE)))).await;
     assert!(answers.iter().all(ok));
     assert!((secs(60)..secs(62)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
@@ -367,7 +367,7 @@ async fn a_quota_that_says_nothing_cools_for_longer_each_time() {
     let pool = pool(&[("a", "p1")]);
     let service = alone(&pool, upstream.clone());
     for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
-        // Those that are refused together are one event.
+        // Calls that are refused together are one event.
         join_all((0..3).map(|_| service.clone().oneshot(post(GENERATE)))).await;
         let refused = service.clone().oneshot(post(GENERATE)).await;
         assert_eq!(kind(&refused), Some(Kind::KeysExhausted));
@@ -410,13 +410,13 @@ async fn the_soonest_project_is_waited_for_when_all_are_out() {
     let service = stack(&pool(&keys), &Limiter::new(), emulator.clone());
     let begun = Instant::now();
     assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
-    // Whichever was asked first: 10 s and a little, not 50.
+    // Whichever project was asked first: 10 s and a little, not 50.
     assert!((secs(10)..secs(13)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert!(ok(&service.oneshot(post(GENERATE)).await));
     assert_eq!(emulator.journal().len(), 4);
 }
 
-/// Says how long calls wait in each project.
+/// The wait of calls in each project.
 #[derive(Debug)]
 struct Waits([u64; 2]);
 
@@ -426,7 +426,7 @@ impl Headroom for Waits {
     }
 }
 
-/// What is said of a failure in p1, where a call would wait for so long in p2.
+/// Returns the outcome of a failure in p1 when a call would wait for `wait` seconds in p2.
 async fn said(
     wait: u64,
     tried: &[Tried],
@@ -452,14 +452,14 @@ async fn a_call_moves_where_it_waits_less_than_here() {
     for (wait, expected) in [(0, Some(RetryAdvice::Now)), (20, Some(RetryAdvice::Queued)), (40, None)] {
         let outcome = said(wait, &[], quota).await;
         assert_eq!((outcome.retry(), outcome.tried()), (expected, p1.as_ref()), "{wait}");
-        // A refusal of the limiter's that is left as it is would come back here at once.
+        // A refusal of the limiter that is left as it is would come back here at once.
         let expected = expected.unwrap_or(RetryAdvice::After(secs(30)));
         let tried = p1.as_ref().filter(|_| wait < 30);
         let outcome = said(wait, &[], limited).await;
         assert_eq!((outcome.retry(), outcome.tried()), (Some(expected), tried), "{wait}");
         assert!(!outcome.was_sent());
     }
-    // Nobody else is left: not before there is room again, where it comes first.
+    // No other project is left: not before there is room again, in the project where that comes first.
     let p2 = [Tried::Project("p2".into())];
     assert_eq!(said(20, &p2, quota).await.retry(), None);
     assert_eq!(said(20, &p2, limited).await.retry(), Some(RetryAdvice::After(secs(20))));
@@ -503,7 +503,7 @@ async fn whoever_the_limiter_refuses_moves_and_never_spins() {
     let limits = Limits::new().requests_per_minute(2);
     let limiter = Limiter::builder().limits(limits).reject().build();
     let emulator = upstream(&keys).limits(limits).build();
-    // A pool that does not know the limiter chooses by chance, and is refused.
+    // A pool that does not know the limiter chooses at random, and is refused.
     let service = stack(&pool(&keys), &limiter, emulator.clone());
     let begun = Instant::now();
     for _ in 0..4 {
@@ -514,7 +514,7 @@ async fn whoever_the_limiter_refuses_moves_and_never_spins() {
     assert!((secs(60)..secs(62)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert_eq!(emulator.journal().len(), 5);
 
-    // The pool's own word, seen from outside: at once elsewhere, and after that not before there is room.
+    // The pool's own advice, seen from outside: at once elsewhere, and after that not before there is room.
     let both = builder(&keys).headroom(limiter.clone()).build().unwrap();
     let inner = RateLimitLayer::new(limiter).layer(emulator);
     let service = KeyPoolLayer::new(both).layer(inner);
@@ -649,7 +649,7 @@ async fn after_a_refusal_one_call_at_a_time_tries_a_key() {
     let second = service.clone().oneshot(post(GENERATE)).await;
     assert_eq!(kind(&second), Some(Kind::KeysExhausted));
     assert_eq!(Outcome::of(&second).retry_after(), Some(secs(1)));
-    // Whoever gives up gives the test back.
+    // A call that gives up gives the trial back.
     drop(first);
     gate.add_permits(1);
     assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
@@ -698,7 +698,7 @@ async fn nobody_takes_a_key_out_by_asking_for_what_is_not_his() {
     }
     assert!(pool.snapshot().iter().all(|report| report.strikes == 0 && report.state == KeyState::Active));
 
-    // A model for those who pay is no reason either: the project is not asked for that one again.
+    // A model for paying projects only is not a reason either: the project is not asked for that model again.
     let upstream = Upstream::at_once(|nth| {
         if nth > 0 {
             Ok(hello())
@@ -945,13 +945,13 @@ async fn what_nobody_knows_goes_to_the_default_project() {
         }
     }
     assert_eq!(keys_of(&upstream), vec!["c"; 40]);
-    // What names nothing goes anywhere.
+    // A call that names no resource goes anywhere.
     for _ in 0..40 {
         service.clone().oneshot(post(GENERATE)).await.unwrap();
     }
     assert!(keys_of(&upstream)[40..].iter().any(|key| key != "c"));
 
-    // Where the default project cannot, files are made elsewhere; listings are not looked for elsewhere.
+    // If the default project has no usable key, files are created elsewhere; listings are not requested elsewhere.
     pool.disable(&fingerprint("c"));
     assert!(ok(&service.clone().oneshot(post("/upload/v1beta/files")).await));
     assert_ne!(keys_of(&upstream).pop().unwrap(), "c");
@@ -961,7 +961,7 @@ async fn what_nobody_knows_goes_to_the_default_project() {
 #[tokio::test(start_paused = true)]
 async fn a_bound_call_moves_to_a_sibling_key_and_to_no_other_project() {
     let keys = [("bad", "p1"), ("good", "p1"), ("b", "p2")];
-    // The emulator has no such stores, and does not mind.
+    // The emulator has no such stores, and accepts any name.
     let store = r#"[{"fileSearch":{"fileSearchStoreNames":["fileSearchStores/x"]}}]"#;
     let bound = || post_body(GENERATE, format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":{store}}}"#));
     let emulator =
@@ -1000,7 +1000,7 @@ async fn an_answer_is_untouched_while_it_is_read() {
     assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(large.len() as u64));
     assert_eq!(read(response.into_body()).await, large);
 
-    // Nobody is obliged to ask for the end of what says that it has ended.
+    // A caller need not poll for the end of a body that reports its end.
     let upstream = storing();
     let service = alone(&builder(&FIVE).spread_creations(true).build().unwrap(), upstream.clone());
     for _ in 0..10 {
@@ -1021,7 +1021,7 @@ async fn disabled_keys_are_looked_at_again_and_return() {
     let pool = pool(&[("a", "p1"), ("b", "p2"), ("bad", "p3")]);
     let service = stack(&pool, &Limiter::new(), emulator.clone());
     let recheck = tokio::spawn(pool.recheck::<_, Full<Bytes>, _>(emulator.clone()));
-    // It sleeps, and nobody is disabled yet.
+    // It sleeps, and no key is disabled yet.
     settle().await;
     for _ in 0..60 {
         assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
@@ -1040,7 +1040,7 @@ async fn disabled_keys_are_looked_at_again_and_return() {
     assert_eq!(times[times.len() - 1] - times[times.len() - 2], 6 * 3_600);
     recheck.abort();
 
-    // A leaked key is looked at after five minutes; what goes wrong otherwise says nothing; then it is good again.
+    // A leaked key is checked after five minutes; a check that goes wrong otherwise tells nothing; then it is good again.
     let looking = When::always().path("/v1beta/models").operation(tower_gemini::call::Operation::ListModels);
     let emulator = upstream(&good)
         .trouble(When::first(1).key(&secret("a")), Trouble::leaked_key())
@@ -1080,7 +1080,7 @@ async fn alone_it_goes_by_the_status() {
     let outcome = support::outcome(&response);
     assert_eq!((outcome.retry(), outcome.failure().unwrap().fault()), (Some(RetryAdvice::Now), Fault::Quota));
     assert_eq!(pool.snapshot().iter().filter(|report| report.models.len() == 1).count(), 1);
-    // A success without words stays without.
+    // A success without an outcome stays without.
     let response = service.oneshot(post(STREAM)).await.unwrap();
     assert!(response.extensions().get::<Outcome>().is_none());
     let _ = full("");

@@ -1,4 +1,4 @@
-//! What the key pool says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
+//! The log events of the key pool. A process of its own: `tracing` asks only once who listens to an event, and a test in
 //! another thread that comes first answers for all.
 
 #[path = "support/events.rs"]
@@ -44,7 +44,7 @@ async fn a_key_that_goes_and_returns_is_an_event_and_the_key_is_in_none() {
     let events = events.lines();
     assert_eq!(events.len(), 3, "{events:?}");
     for (event, words) in
-        events.iter().zip([["WARN", "reason=key_leaked"], ["INFO", "serves again"], ["WARN", "reason=by hand"]])
+        events.iter().zip([["WARN", "reason=key_leaked"], ["INFO", "key re-enabled"], ["WARN", "reason=by hand"]])
     {
         assert!(event.contains(&shown) && words.iter().all(|word| event.contains(word)), "{event}");
         assert!(!event.contains("AIza"), "{event}");

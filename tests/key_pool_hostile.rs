@@ -121,7 +121,7 @@ async fn a_proxy_that_wants_a_password_takes_no_key_out() {
     nothing_is_marked(GENERATE, || status(401)).await;
 }
 
-/// With one project nobody looks into bodies for what they name; models may be somebody's own, too.
+/// With one project bodies are not searched for names of resources; a model may be a resource of others, too.
 #[tokio::test(start_paused = true)]
 async fn what_the_key_may_not_do_takes_it_not_out() {
     let denied = || error(403, "PERMISSION_DENIED", "The caller does not have permission", "");
@@ -136,7 +136,7 @@ async fn what_the_key_may_not_do_takes_it_not_out() {
     assert!(all_serve(&pool), "{:?}", pool.snapshot());
 }
 
-/// It says nothing of the key: whoever looks again looks as soon.
+/// A refusal by a proxy tells nothing about the key: the next check is due as soon.
 #[tokio::test(start_paused = true)]
 async fn a_proxy_that_wants_a_password_keeps_no_key_out() {
     let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys").unwrap())).build().unwrap();
@@ -151,7 +151,7 @@ async fn a_proxy_that_wants_a_password_keeps_no_key_out() {
     assert!(all_serve(&pool), "{:?}", pool.snapshot());
 }
 
-/// The address of the API's description answers anybody, and says nothing of a key.
+/// The path of the API's description answers without a key, and so tells nothing about one.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_needs_no_key_proves_none() {
     let pool = pool();
@@ -166,7 +166,7 @@ async fn an_answer_that_needs_no_key_proves_none() {
     assert!(pool.snapshot().iter().all(|report| report.proven));
 }
 
-/// "In 0 s" is no time to wait: a project that says so rests as one that says nothing.
+/// "In 0 s" is not a time to wait: such a refusal cools as one that does not say how long it lasts.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_names_no_time_at_all_still_cools() {
     let pool = pool();
@@ -185,7 +185,7 @@ async fn a_refusal_that_names_no_time_at_all_still_cools() {
     assert!(matches!(cooling.state, KeyState::Cooling { left } if left == secs(1)), "{cooling:?}");
 }
 
-/// The call that puts a key to the test may hang, or stand in a queue: the key is not out for as long as that.
+/// A call that tests a key may hang, or stand in a queue: the key is not out for as long as that.
 #[tokio::test(start_paused = true)]
 async fn a_test_that_hangs_does_not_keep_a_key_out() {
     let key = Key::new(ApiKey::new("AIza-nobodys").unwrap());
@@ -208,7 +208,7 @@ async fn a_test_that_hangs_does_not_keep_a_key_out() {
     tokio::time::advance(millis(1)).await;
     let mut other = tokio_test::task::spawn(alone(&hanging).oneshot(post(GENERATE)));
     assert!(other.poll().is_pending());
-    // Whoever is late gives back no test but his own.
+    // A call that is late gives back only its own trial.
     drop(test);
     assert!(alone(&well).oneshot(post(GENERATE)).await.is_err(), "one at a time still");
     drop(other);

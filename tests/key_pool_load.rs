@@ -1,8 +1,8 @@
-//! Five projects under Poisson loads, on a paused clock: how long calls wait behind the pool, beside taking strict turns
-//! (round robin), beside chance, and beside the best that anybody could do, one queue for 50 requests a minute.
+//! Five projects under Poisson loads, on a paused clock: the waits of calls behind the pool, compared with strict turns (round
+//! robin), with a random choice, and with the best possible, one queue for 50 requests a minute.
 //!
 //! While all projects are alike and nothing goes wrong, strict turns are as good as the best; where one project has more
-//! than another they are not. Chance is what many programs without a common counter do.
+//! than another they are not. A random choice is what many programs without a common counter do.
 //!
 //! `cargo test --test key_pool_load -- --nocapture` prints the table.
 
@@ -35,10 +35,10 @@ const EVEN: Rooms = [10; PROJECTS];
 const UNEVEN: Rooms = [5, 5, 10, 10, 20];
 const REQUESTS: usize = 50;
 
-/// What the limiter keeps a charge for at most, so that no request meets the next minute's.
+/// The longest time for which the limiter keeps a charge, so that no request meets the next minute's.
 const CHARGE: f64 = 60.5;
 
-/// When calls come, in seconds.
+/// The arrival times of calls, in seconds.
 fn poisson(rng: &mut fastrand::Rng, per_minute: f64, minutes: f64) -> Vec<f64> {
     let mut at = 0.0;
     std::iter::from_fn(|| {
@@ -48,7 +48,7 @@ fn poisson(rng: &mut fastrand::Rng, per_minute: f64, minutes: f64) -> Vec<f64> {
     .collect()
 }
 
-/// One queue for all, first come, first served, with all the projects' requests in any window of so many seconds.
+/// One queue for all, first come, first served, with all the projects' requests in any window of that many seconds.
 fn optimum(arrivals: &[f64], window: f64) -> Vec<f64> {
     let mut starts = VecDeque::<f64>::new();
     let wait = |&arrival: &f64| {
@@ -82,7 +82,7 @@ fn upstream(rooms: Rooms) -> Emulator {
     (0..PROJECTS).fold(Emulator::builder().journal_capacity(1), with).build()
 }
 
-/// How long each call waits, and how many are refused.
+/// Measures the wait of each call, and counts the refused ones.
 async fn waits<S, R>(service: S, arrivals: &[f64], request: impl Fn(usize) -> Request<Full<Bytes>>) -> (Vec<f64>, usize)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = BoxError> + Clone,
@@ -109,7 +109,7 @@ async fn pooled(rooms: Rooms, arrivals: &[f64]) -> (Vec<f64>, usize) {
     waits(service, arrivals, |_| post(GENERATE)).await
 }
 
-/// Behind the limiter alone, each call at the project that is said.
+/// Sends each call to the given project, behind the limiter alone.
 async fn told(rooms: Rooms, arrivals: &[f64], project: impl Fn(usize) -> usize) -> (Vec<f64>, usize) {
     let service = RateLimitLayer::new(limiter(rooms)).layer(upstream(rooms));
     let request = |nth: usize| {
@@ -122,7 +122,7 @@ async fn told(rooms: Rooms, arrivals: &[f64], project: impl Fn(usize) -> usize) 
     waits(service, arrivals, request).await
 }
 
-/// The median, the 99th percentile and the most.
+/// The median, the 99th percentile and the maximum.
 fn quantiles(mut waits: Vec<f64>) -> [f64; 3] {
     waits.sort_by(f64::total_cmp);
     [waits[waits.len() / 2], waits[waits.len() * 99 / 100], waits[waits.len() - 1]]
@@ -132,7 +132,7 @@ fn shown([median, p99, most]: [f64; 3]) -> String {
     format!("{median:6.2} {p99:6.2} {most:6.2}")
 }
 
-/// One load on the three of them. The waits of the pool's calls, of those by turns, and of the best.
+/// Puts one load on all three. Returns the waits of the pool's calls, of those in turns, and of the best possible.
 async fn compared(rooms: Rooms, load: f64, minutes: f64, seed: u64) -> [[f64; 3]; 3] {
     let arrivals = poisson(&mut fastrand::Rng::with_seed(seed), load, minutes);
     let best = quantiles(optimum(&arrivals, 60.0));

@@ -1,4 +1,4 @@
-//! The room alone, over an upstream that does as it is told.
+//! The layer alone, over an upstream that does as it is told.
 
 mod support;
 
@@ -23,7 +23,7 @@ use tower_gemini::{
     call::Operation,
     context::Deadline,
     failure::{Failure, Kind, TimeoutKind},
-    model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallback, ModelUsed, Reason},
+    model_fallback::{FallbackChains, FallbackChainsBuilder, FallbackReason, ModelFallback, ModelUsed},
 };
 
 const PRO: &str = "gemini-2.5-pro";
@@ -99,7 +99,7 @@ impl Models {
         seen.iter().map(model_of).collect()
     }
 
-    /// What is asked from now on is new.
+    /// Returns the models that were asked since the last time, and marks the place.
     async fn seen(&self) -> Vec<String> {
         let asked = self.asked();
         self.upstream.clone().oneshot(post("/seen")).await.unwrap();
@@ -225,19 +225,19 @@ async fn a_first_failure_that_is_an_error_goes_back_as_one() {
 #[tokio::test(start_paused = true)]
 async fn each_reason_moves_a_call_unless_it_is_off() {
     let reasons = [
-        (Reason::Model, Kind::Overloaded, true),
-        (Reason::Model, Kind::Capacity, true),
-        (Reason::Service, Kind::ServerError, true),
-        (Reason::Service, Kind::EmptyResponse, true),
-        (Reason::Timeout, Kind::Timeout(TimeoutKind::Attempt), true),
-        (Reason::Timeout, Kind::Timeout(TimeoutKind::FirstContent), true),
-        (Reason::CircuitOpen, Kind::CircuitOpen, true),
-        (Reason::QuotaDay, Kind::QuotaDay, true),
-        (Reason::QuotaZero, Kind::QuotaZero, true),
-        (Reason::KeysExhausted, Kind::KeysExhausted, true),
-        (Reason::QuotaMinute, Kind::QuotaMinute, false),
-        (Reason::RateLimited, Kind::RateLimited, false),
-        (Reason::ModelNotFound, Kind::ModelNotFound, false),
+        (FallbackReason::Model, Kind::Overloaded, true),
+        (FallbackReason::Model, Kind::Capacity, true),
+        (FallbackReason::Service, Kind::ServerError, true),
+        (FallbackReason::Service, Kind::EmptyResponse, true),
+        (FallbackReason::Timeout, Kind::Timeout(TimeoutKind::Attempt), true),
+        (FallbackReason::Timeout, Kind::Timeout(TimeoutKind::FirstContent), true),
+        (FallbackReason::CircuitOpen, Kind::CircuitOpen, true),
+        (FallbackReason::QuotaDay, Kind::QuotaDay, true),
+        (FallbackReason::QuotaZero, Kind::QuotaZero, true),
+        (FallbackReason::KeysExhausted, Kind::KeysExhausted, true),
+        (FallbackReason::QuotaMinute, Kind::QuotaMinute, false),
+        (FallbackReason::RateLimited, Kind::RateLimited, false),
+        (FallbackReason::ModelNotFound, Kind::ModelNotFound, false),
     ];
     for (reason, kind, by_default) in reasons {
         for (settings, moves) in
@@ -372,12 +372,12 @@ async fn too_long_a_context_goes_to_larger_models_only_and_sticks_nowhere() {
     assert_eq!(said(&call(&service).await), "gemini-4-carbon");
     assert_eq!(models.seen().await, [PRO, "gemini-4-argon", FLASH, "gemini-4-carbon"]);
 
-    // Another trouble does not go there.
+    // Another failure does not lead there.
     models.fails(PRO, Kind::Overloaded).fails(FLASH, Kind::Overloaded);
     assert_eq!(said(&call(&service).await), LITE);
     assert_eq!(models.seen().await, [PRO, FLASH, LITE]);
 
-    // From where the chain stays, too, and each model is asked once.
+    // The same while the chain stays with a fallback; and each model is asked once.
     models.fails(PRO, Kind::ContextTooLong).answers(FLASH);
     models.fails(LITE, Kind::Overloaded);
     assert_eq!(said(&call(&service).await), FLASH);
@@ -470,7 +470,7 @@ async fn what_names_a_resource_stays_with_its_model_and_has_all_attempts_there()
     assert_eq!(said(&service.clone().oneshot(post_body(GENERATE, movable)).await), FLASH);
     assert_eq!(models.seen().await, [FLASH]);
 
-    // What cannot be read may name one.
+    // A body that cannot be read may name a resource.
     for (encoding, model) in [("gzip", PRO), ("identity", FLASH)] {
         let mut request = post(GENERATE);
         request.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding));
@@ -539,7 +539,7 @@ async fn the_model_in_a_body_is_rewritten_and_the_length_with_it() {
         let call = asked[1].context.clone().unwrap().call().unwrap().clone();
         assert_eq!((call.model(), call.streaming()), (Some(FLASH), tower_gemini::call::Streaming::Sse));
 
-        // Where the chain stays, the first request is rewritten, and back to the first choice it is as it came.
+        // While the chain stays with a fallback, the first request is rewritten, and the first choice gets it as it came.
         models.fails(FLASH, Kind::Overloaded).fails(LITE, Kind::Overloaded).answers(PRO);
         assert_eq!(said(&service.clone().oneshot(post_body(CHAT, body)).await), PRO);
         let asked = models.upstream.asked();
@@ -571,7 +571,7 @@ async fn what_the_next_model_rejects_makes_it_skipped_or_is_stripped() {
         assert_eq!(models.seen().await, ["gemini-3-pro-preview", to]);
         assert_eq!(&asked[1].body[..], body_there.as_bytes());
         assert_eq!(asked[1].headers[header::CONTENT_LENGTH], body_there.len().to_string());
-        // It is so where the chain stays, too; and a plain request goes to whom it went to.
+        // The same while the chain stays with a fallback; and a plain request goes to that fallback.
         assert_eq!(said(&service.clone().oneshot(again).await), to);
         assert_eq!(models.seen().await, [to]);
         assert_eq!(current(&chains), to);
@@ -589,7 +589,7 @@ async fn if_every_next_model_would_reject_it_the_failure_goes_back() {
     assert_eq!(outcome(&answer.unwrap()).attempts(), 0, "it was not moved: nobody has counted");
     assert_eq!(models.seen().await, [PRO]);
 
-    // And where the chain stays there, the first choice is asked, with all attempts.
+    // While the chain stays with that model, the first choice is asked, with all attempts.
     assert_eq!(said(&call(&service).await), "gemini-3-flash-preview");
     models.seen().await;
     assert_eq!(said(&service.clone().oneshot(post_body(GENERATE, body)).await), PRO);
@@ -616,7 +616,7 @@ async fn it_stays_on_the_fallback_for_30_s_and_then_one_call_probes() {
     let contexts = models.upstream.asked();
     assert_eq!(contexts[3].context.as_ref().unwrap().models_left(), 2, "the first choice comes last");
 
-    // One probe, whoever comes meanwhile.
+    // One probe, however many calls come meanwhile.
     advance(secs(1)).await;
     models.is(PRO, Mood::Hangs);
     let mut probe = tokio_test::task::spawn(call(&service));
@@ -626,7 +626,7 @@ async fn it_stays_on_the_fallback_for_30_s_and_then_one_call_probes() {
     }
     assert_eq!(models.seen().await[0], PRO);
 
-    // It is dropped, and the next one takes its place, at once; what fails renews the 30 s.
+    // The probe is dropped, and the next call takes its place at once; a failure renews the 30 s.
     drop(probe);
     assert_eq!(models.upstream.in_flight(), 0);
     models.fails(PRO, Kind::Overloaded);
@@ -675,7 +675,7 @@ async fn while_it_stays_a_fallback_that_is_down_finds_a_first_choice_that_is_bac
     assert_eq!(models.seen().await, [LITE, PRO]);
     assert_eq!(current(&chains), PRO);
 
-    // All are down: the caller hears of the one that it asked for.
+    // All are down: the caller gets the failure of the model that it asked for.
     stuck(&models, &{
         models.answers(FLASH);
         service.clone()
@@ -691,11 +691,11 @@ async fn while_it_stays_a_fallback_that_is_down_finds_a_first_choice_that_is_bac
 #[tokio::test(start_paused = true)]
 async fn while_it_stays_the_callers_own_mistake_is_judged_by_the_first_choice() {
     for (kind, asked) in [
-        // It may be the fallback's own opinion.
+        // The failure may be the fallback's own.
         (Kind::InvalidRequest, vec![FLASH, PRO]),
         (Kind::QuotaMinute, vec![FLASH, PRO]),
         (Kind::ContextTooLong, vec![FLASH, LITE, PRO]),
-        // It is not.
+        // The failure is not the fallback's own.
         (Kind::PermissionDenied, vec![FLASH]),
         (Kind::Connect, vec![FLASH]),
     ] {
@@ -751,7 +751,7 @@ async fn a_probe_while_all_are_down_renews_the_30_s_as_well() {
 async fn of_the_models_that_nobody_asked_for_the_first_failure_goes_back() {
     for (first, second, expected) in [
         (Kind::Overloaded, Kind::PermissionDenied, FLASH),
-        // One that does not take the request tells less.
+        // The failure of a model that does not take the request tells less.
         (Kind::ContextTooLong, Kind::PermissionDenied, LITE),
     ] {
         let models = Models::new();
@@ -866,7 +866,7 @@ async fn a_permit_that_a_refusal_has_left_unused_is_free_while_the_next_model_is
     #[derive(Clone)]
     struct Refusing<S>(S);
 
-    /// Shut once it was called.
+    /// A gate that is shut once it was called.
     #[derive(Clone)]
     struct Gate<S>(S, Arc<AtomicBool>);
 
@@ -929,7 +929,7 @@ fn settings_that_could_never_work_are_refused() {
         let error = builder.build().unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
-    // One model may be in several, and two may stand in for each other.
+    // One model may be in several chains, and two models may stand in for each other.
     let chains =
         FallbackChains::builder().chain(PRO, [FLASH]).chain(FLASH, [PRO]).larger(PRO, [FLASH]).build().unwrap();
     assert_eq!(chains.snapshot().len(), 2);

@@ -1,4 +1,4 @@
-//! What the fallback says to the log. A process of its own: `tracing` asks only once who listens to an event, and a test in
+//! The log events of the fallback. A process of its own: `tracing` asks only once who listens to an event, and a test in
 //! another thread that comes first answers for all.
 
 #[path = "support/events.rs"]
@@ -42,7 +42,7 @@ async fn a_move_staying_and_going_back_are_events() {
             .body(Full::from(r#"{"contents":[{"parts":[{"functionCall":{"name":"whispered"}}]}]}"#))
             .unwrap()
     };
-    // It moves and stays, stays there, and comes back after a probe.
+    // The chain moves, stays there, and comes back after a probe.
     service.call(call()).await.unwrap();
     service.call(call()).await.unwrap();
     is_down.store(false, SeqCst);
@@ -52,9 +52,15 @@ async fn a_move_staying_and_going_back_are_events() {
 
     let expected: [&[&str]; 4] = [
         &["DEBUG", "to=\"gemini-3-flash\"", "what=\"a function call without thoughtSignature\""],
-        &["INFO", "from=\"gemini-2.5-pro\"", "to=\"gemini-2.5-flash\"", "attempts=1", "message=a call moves"],
-        &["WARN", "to=\"gemini-2.5-flash\"", "message=calls go to another model"],
-        &["INFO", "message=calls go to the model that they ask for again"],
+        &[
+            "INFO",
+            "from=\"gemini-2.5-pro\"",
+            "to=\"gemini-2.5-flash\"",
+            "attempts=1",
+            "message=falling back to another model",
+        ],
+        &["WARN", "to=\"gemini-2.5-flash\"", "message=fallback began: calls go to another model first"],
+        &["INFO", "message=fallback ended: calls go to the model that they ask for"],
     ];
     let events = events.lines();
     assert_eq!(events.len(), expected.len(), "{events:#?}");

@@ -1,4 +1,4 @@
-//! Any faults, attempt by attempt: what is true of every call, whatever happens to it.
+//! Any faults, attempt by attempt: the rules that hold for every call, whatever happens to it.
 
 mod support;
 
@@ -30,7 +30,7 @@ const PRO: &str = "gemini-2.5-pro";
 const FLASH: &str = "gemini-2.5-flash";
 const LITE: &str = "gemini-2.5-flash-lite";
 
-/// An upstream whose models fail as they are told, attempt by attempt, and notes who was asked.
+/// An upstream whose models fail as they are told, attempt by attempt, and that notes which model was asked.
 #[derive(Clone)]
 struct Faults {
     script: Arc<Mutex<Vec<Fate>>>,
@@ -194,7 +194,8 @@ async fn any_faults(calls: Vec<(Vec<Fate>, u64)>, models: usize) -> Result<(), T
                 Fate::Fails(kind) | Fate::Refuses(kind) => kind,
                 _ => Kind::Overloaded,
             };
-            // Of those that nobody asked for, one that has failed tells more than one that does not take the request.
+            // Of the models that the caller did not ask for, one that has failed tells more than one that does not take the
+            // request.
             prop_assert!(failure == Some(expected) || of != 0, "{failure:?} of {fates:?} at {visited:?}");
         }
         if let (Ok(response), true) = (&result, answered || of == 0) {

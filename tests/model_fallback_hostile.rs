@@ -25,7 +25,7 @@ fn is_pro(asked: &Asked) -> bool {
     asked.uri.path().contains(PRO)
 }
 
-/// An upstream whose first choice fails so, and whose other model answers.
+/// An upstream whose first choice fails with that kind, and whose other model answers.
 fn fails(kind: Kind) -> Upstream {
     Upstream::new(move |_, asked| {
         let failure = Failure::local(kind, "no");
@@ -42,7 +42,7 @@ async fn ask(chains: &FallbackChains, upstream: &Upstream) -> Response<AnyBody> 
     ModelFallbackLayer::new(chains.clone()).layer(upstream.clone()).oneshot(post(GENERATE)).await.unwrap()
 }
 
-/// A prompt that takes long to think about, or a time that the caller has set itself, is one caller's own.
+/// A prompt that takes long to think about, or a deadline that the caller has set, is one caller's own.
 #[tokio::test(start_paused = true)]
 async fn one_slow_request_moves_nobody_else() {
     for kind in [
@@ -57,17 +57,17 @@ async fn one_slow_request_moves_nobody_else() {
     }
 }
 
-/// What the limiter refuses to a large request it may let through to a small one; to ask it costs nothing.
+/// The limiter may refuse a large request and admit a small one; to ask it costs nothing.
 #[tokio::test(start_paused = true)]
 async fn one_large_request_moves_nobody_else() {
-    use tower_gemini::model_fallback::Reason;
-    let chains = FallbackChains::builder().chain(PRO, [FLASH]).on(Reason::RateLimited, true).build().unwrap();
+    use tower_gemini::model_fallback::FallbackReason;
+    let chains = FallbackChains::builder().chain(PRO, [FLASH]).on(FallbackReason::RateLimited, true).build().unwrap();
     let upstream = fails(Kind::RateLimited);
     assert_eq!(ask(&chains, &upstream).await.headers()["x-gemini-model"], FLASH);
     assert_eq!(chains.snapshot()[0].current(), PRO);
 }
 
-/// Whoever probes may take long, or never end: after another while somebody else probes.
+/// A probe may take long, or never end: after another sticky duration another call probes.
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_hangs_does_not_keep_all_away() {
     let chains = chains();
@@ -88,7 +88,7 @@ async fn a_probe_that_hangs_does_not_keep_all_away() {
     assert_eq!(chains.snapshot()[0].current(), PRO);
 }
 
-/// Both settings of thinking, side by side: both go, with the commas that they leave, and what is left is JSON.
+/// Both settings of thinking, side by side: both are cut out, with their commas, and the rest is JSON.
 #[tokio::test(start_paused = true)]
 async fn what_is_left_of_a_request_is_json() {
     let chains = FallbackChains::builder().chain("gemini-3-flash", ["gemini-2.5-pro"]).strip(true).build().unwrap();
@@ -110,7 +110,7 @@ async fn what_is_left_of_a_request_is_json() {
         let sent = upstream.asked().pop().unwrap().body;
         let left: serde_json::Value = serde_json::from_slice(&sent).unwrap_or_else(|error| panic!("{body}: {error}"));
         assert_eq!(left["generationConfig"]["thinkingConfig"], serde_json::json!({"includeThoughts": true, "x": 1}));
-        // Nobody starts elsewhere the next time.
+        // The next call begins with the first choice.
         advance(FallbackChains::STICKY).await;
     }
 }

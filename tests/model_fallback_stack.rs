@@ -1,4 +1,4 @@
-//! The room in its place: over retries, breakers and the classification of an emulated Gemini that has troubles.
+//! The layer in its place: over retries, circuit breakers and the classification of an emulated Gemini that has troubles.
 
 mod support;
 
@@ -27,7 +27,7 @@ const LITE: &str = "gemini-2.5-flash-lite";
 
 type Stack = BoxCloneService<Request<Full<Bytes>>, Response<AnyBody>, BoxError>;
 
-/// All rooms that a call meets here, in their order.
+/// All layers that a call passes here, in their order.
 fn stack(emulator: &Emulator, chains: &FallbackChains) -> Stack {
     let breakers = CircuitBreakers::builder().trip(Trip::consecutive(6)).build().unwrap();
     let service = ServiceBuilder::new()
@@ -66,7 +66,7 @@ fn said(response: &Response<AnyBody>) -> &str {
     response.headers()["x-gemini-model"].to_str().unwrap()
 }
 
-/// How often each model was asked.
+/// Counts the calls to each model.
 fn visits(emulator: &Emulator) -> [usize; 3] {
     [PRO, FLASH, LITE].map(|name| emulator.count(|visit| visit.model.as_deref() == Some(name)))
 }
@@ -98,7 +98,7 @@ async fn while_pro_is_overloaded_flash_answers_and_pro_is_left_alone_until_it_is
     }
     assert_eq!(visits(&emulator)[0], 3, "nobody has asked it since");
 
-    // One probe at a time, which is a call with all its attempts, and nobody else.
+    // One probe at a time, which is one call with all its attempts.
     advance(secs(2)).await;
     let responses = join_all((0..10).map(|_| ask(&stack, GENERATE))).await;
     assert!(responses.iter().all(|response| response.status() == OK && said(response) == FLASH));
@@ -121,7 +121,7 @@ async fn while_all_are_down_a_call_has_no_more_attempts_than_without_a_chain() {
         fastrand::seed(2);
         let emulator = down(&[PRO, FLASH, LITE]).build();
         let chains = chains(FallbackChains::builder().chain(PRO, models.iter().copied()));
-        // Without breakers, which would spare even these.
+        // Without circuit breakers, which would spare even these.
         let service = ServiceBuilder::new()
             .layer(ModelFallbackLayer::new(chains.clone()))
             .layer(RetryLayer::default())
@@ -142,7 +142,7 @@ async fn while_all_are_down_a_call_has_no_more_attempts_than_without_a_chain() {
 async fn an_open_breaker_moves_a_call_at_once() {
     fastrand::seed(3);
     let emulator = down(&[PRO]).build();
-    // It stays nowhere: each call finds out for itself.
+    // The chain never moves: each call finds out for itself.
     let stack = stack(&emulator, &chains(FallbackChains::builder().chain(PRO, [FLASH]).sticky(secs(0))));
     for _ in 0..6 {
         assert_eq!(said(&ask(&stack, GENERATE).await), FLASH);
@@ -375,7 +375,7 @@ async fn wherever_a_call_is_dropped_nothing_is_left_and_the_next_one_may_probe()
         assert_eq!(emulator.in_flight(), 0, "dropped after {polls} polls");
     }
     assert!(done, "it never came to its end");
-    // Away by now; whoever comes after the while is the probe, dropped ones notwithstanding.
+    // The chain has moved by now; the next call after the sticky duration is the probe, dropped ones notwithstanding.
     let emulator = Emulator::builder().first_token(millis(10)).build();
     let stack = stack(&emulator, &chains);
     assert_eq!(chains.snapshot()[0].current(), FLASH);
@@ -389,7 +389,7 @@ async fn wherever_a_call_is_dropped_nothing_is_left_and_the_next_one_may_probe()
     assert_eq!(said(&ask(&stack, GENERATE).await), PRO);
 }
 
-/// Polls that often, and then gives up.
+/// Polls a future `polls` times, and then gives up.
 async fn give_up_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = polls;

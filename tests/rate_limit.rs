@@ -586,9 +586,9 @@ async fn whoever_gives_up_leaves_at_once_even_if_its_future_is_kept() {
     assert_eq!(find(&error).retry_after(), Some(Duration::from_millis(48_500)));
     assert_eq!(
         find(&error).failure().message(),
-        "waited 62.0s for its turn in vain, 48.5s more are needed: 0 of 1 requests a minute are used, the upstream has \
-         refused for another 48.5s, 2 calls wait for project default, model gemini-2.5-pro; raise max_wait, allow it \
-         more time, or add a project"
+        "waited 62.0s in the queue, 48.5s more are needed: 0 of 1 requests a minute are used, the upstream has refused for \
+         another 48.5s, 2 calls wait for project default, model gemini-2.5-pro; raise max_wait, allow the call more \
+         time, or add a project"
     );
     assert_eq!(limiter.snapshot()[0].waiting, 1, "its future lives, its place does not");
     second.await.unwrap().unwrap();

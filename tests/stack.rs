@@ -1,4 +1,4 @@
-//! The rooms in their order: over the emulator under a paused clock, and over real sockets from end to end.
+//! The layers in their order: over the emulator under a paused clock, and over real sockets from end to end.
 
 mod support;
 
@@ -28,10 +28,10 @@ use tower_gemini::{
     emulator::{Emulator, End, Trouble, When},
 };
 
-/// A trouble anew for each case.
+/// Makes a trouble anew for each case.
 type Makes = fn() -> Trouble;
 
-/// The order of DESIGN.md, as far as its rooms are built.
+/// Stacks the layers in the order of `docs::ordering`.
 macro_rules! gemini {
     ($upstream:expr) => {
         ServiceBuilder::new()
@@ -55,9 +55,9 @@ fn keyed(uri: &str) -> Request<Full<Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn against_30_percent_503s_all_of_40_requests_are_answered() {
-    // Under one call in fifteen thousand is struck eight times in a row; none under these seeds.
+    // Fewer than one call in fifteen thousand fails eight times in a row, and none under these seeds.
     for seed in 0..10 {
-        // All chance comes from this seed, the jitter of the backoffs included.
+        // All random numbers come from this seed, the jitter of the backoffs included.
         fastrand::seed(seed);
         let emulator = Emulator::builder().seed(seed).trouble(When::probability(0.3), Trouble::overloaded()).build();
         let service = gemini!(emulator.clone());
@@ -92,7 +92,7 @@ async fn no_attempt_is_made_after_the_commit() {
         let text = String::from_utf8(data.concat()).unwrap();
         assert!(error.is_none(), "{name}: {error:?}");
         assert!(text.starts_with("data: {\"candidates\""), "{name}: {text}");
-        // Whoever says it, the caller hears that something went wrong.
+        // The caller learns of the error, from the upstream or from a layer.
         assert!(text.contains("\"error\""), "{name}: {text}");
         assert_eq!(emulator.journal().len(), 1, "{name}");
     }
@@ -222,7 +222,7 @@ async fn the_total_bounds_all_attempts_together() {
         .service(emulator.clone());
     let began = Instant::now();
     let response = service.oneshot(keyed(GENERATE)).await.unwrap();
-    // Not a time-out: what the upstream said, as soon as no further wait would fit.
+    // The caller gets the upstream's answer and not a time-out, as soon as no further wait would fit.
     assert_eq!(response.status(), 503);
     assert!(began.elapsed() < secs(20));
     assert!(response.headers().contains_key("retry-after"));
@@ -276,7 +276,7 @@ async fn a_caller_who_leaves_leaves_nothing_upstream() {
 
 // === over real sockets ===
 
-/// Long enough for a loaded machine; a passing test never waits for it.
+/// A time that is long enough for a loaded machine; a passing test never waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A loopback upstream that hands each of its streams to the test.
@@ -301,7 +301,7 @@ async fn upstream() -> (SocketAddr, mpsc::UnboundedReceiver<Feed>) {
     (address, feeds)
 }
 
-/// The rooms as a server in front of it.
+/// Starts a server with the layers in front of an upstream.
 async fn relay(upstream: SocketAddr, http2: bool) -> SocketAddr {
     let mut client = Client::builder().base_url(format!("http://{upstream}"));
     if http2 {
@@ -334,7 +334,7 @@ async fn each_chunk_arrives_before_the_next_is_sent() {
         let client = caller(relay(address, http2).await, http2).await;
         let call = tokio::spawn(client.oneshot(keyed(STREAM)));
         let feed = timeout(PATIENCE, feeds.recv()).await.unwrap().unwrap();
-        // The headers wait for the first content, and for nothing more.
+        // The headers wait only for the first content.
         feed.data(event("0"));
         let response = timeout(PATIENCE, call).await.expect("the headers").unwrap().unwrap();
         let mut body = response.into_body();
@@ -345,13 +345,13 @@ async fn each_chunk_arrives_before_the_next_is_sent() {
             if nth > 0 {
                 feed.data(sent.clone());
             }
-            // The next one is sent only when this one has come, whole and by itself.
+            // The next chunk is sent only after this one has come, whole and alone.
             let frame = timeout(PATIENCE, body.frame()).await.expect("the chunk").unwrap().unwrap();
             assert_eq!(frame.into_data().unwrap(), sent, "chunk {nth}");
             late.push(began.elapsed());
         }
-        // Nothing delays them by rule: no timer, no full buffer, no delayed acknowledgement. A busy machine may delay
-        // some of them.
+        // Nothing delays them systematically: no timer, no full buffer, no delayed acknowledgement. A busy machine may
+        // delay some of them.
         late.sort_unstable();
         assert!(late[late.len() / 4] < millis(5), "a quarter took {:?} or more", late[late.len() / 4]);
         feed.data(last_event("end"));
@@ -404,7 +404,7 @@ async fn a_stream_that_breaks_upstream_ends_well_formed_for_the_caller() {
 
 #[tokio::test]
 async fn an_upstream_that_cannot_be_reached_is_a_503_that_says_so() {
-    // A port that nobody listens on any more.
+    // A port on which no server listens any more.
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client: Client<_> = Client::builder().base_url(format!("http://{gone}")).build().unwrap();
     let service = ServiceBuilder::new()

@@ -1,6 +1,6 @@
-//! Random bad days through all rooms: whatever the upstream does, every call ends in an answer or in one typed error, no
-//! call is sent more often than its budget allows, and each key is marked for what the upstream has said of it and for
-//! nothing else.
+//! Random bad days through all layers: for all behaviour of the upstream, every call ends in an answer or in one typed error,
+//! no call is sent more often than its budget allows, and each key is marked for the upstream's answers to it and for nothing
+//! else.
 
 mod support;
 
@@ -28,7 +28,7 @@ use tower_gemini::{
 
 const MODELS: [&str; 3] = ["gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite"];
 
-/// Two siblings, and two projects of one key each.
+/// The keys with their projects: two of one project, and one for each of two others.
 const KEYS: [(&str, &str); 4] = [
     ("AIzaSyA-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "p1"),
     ("AIzaSyB-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb", "p1"),
@@ -38,7 +38,7 @@ const KEYS: [(&str, &str); 4] = [
 
 const HINT: Duration = Duration::from_secs(7);
 
-/// What the upstream does with a visit.
+/// The upstream's reaction to a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Answer,
@@ -70,7 +70,7 @@ fn fates() -> impl Strategy<Value = Fate> {
     ]
 }
 
-/// What the upstream saw.
+/// A visit as the upstream saw it.
 #[derive(Clone, Debug)]
 struct Visit {
     call: usize,
@@ -128,7 +128,7 @@ async fn suffer(fate: Fate) -> Answer {
     })
 }
 
-/// An upstream that writes down who came, and does with each what is next on the list.
+/// Makes an upstream that writes down its visits, and reacts to each with the next fate of the list.
 fn upstream(
     fates: Vec<Fate>,
     visits: Arc<Mutex<Vec<Visit>>>,
@@ -148,7 +148,7 @@ fn upstream(
     })
 }
 
-/// What a key should have been marked with, by what the upstream said of it.
+/// The marks that a key should have, by the upstream's answers to it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Expected {
     strikes: u32,
@@ -158,7 +158,7 @@ struct Expected {
 #[derive(Debug, Default)]
 struct Truth {
     keys: [Expected; KEYS.len()],
-    /// By project and model: not before.
+    /// The time before which a project and model may not be asked.
     closed: HashMap<(&'static str, usize), Instant>,
     midnight: Option<Instant>,
 }
@@ -208,7 +208,7 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
         .layer(ClassifyLayer::new())
         .service(upstream(fates, visits.clone()));
 
-    // What lasts until midnight ends there also in a test that runs at night.
+    // A block until midnight ends at midnight also in a test that runs at night.
     let midnight = Instant::now() + until_pacific_midnight(tower_gemini::clock::wall()) - Duration::from_secs(1);
     let mut truth = Truth { midnight: Some(midnight), ..Truth::default() };
     let (mut call, mut heard) = (0, 0);
@@ -216,7 +216,7 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
         let calls = (0..batch).map(|_| {
             let mut request = post(&format!("/v1beta/models/{}:generateContent", MODELS[call % 2]));
             request.headers_mut().insert("x-call", call.into());
-            // The caller's own credentials go nowhere.
+            // The caller's own credentials are not passed on.
             request.headers_mut().insert("authorization", "Bearer the-callers-own".parse().unwrap());
             call += 1;
             let service = service.clone();
@@ -230,7 +230,7 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
             let mut models: Vec<_> = of_call.iter().map(|visit| visit.model).collect();
             models.dedup();
             assert!((1..models.len()).all(|at| !models[..at].contains(&models[at])), "back to a model: {of_call:#?}");
-            // What the model that was asked for calls malformed is so; another one may lack what the asked one has.
+            // The verdict of the model that was asked for is final; a fallback model may lack a feature that it has.
             let asked = call % 2;
             let malformed = of_call.iter().position(|visit| visit.fate == Fate::Malformed && visit.model == asked);
             assert!(malformed.is_none_or(|at| at + 1 == of_call.len()), "sent again: {of_call:#?}");
@@ -246,7 +246,7 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
                 continue;
             }
             let failure = outcome.failure().expect("a failed call has a failure");
-            // The total clock stands outside of whoever counts, and drops what is under way.
+            // The total clock stands outside of the layer that counts attempts, and drops the call under way.
             let is_cut_off = failure.kind() == Kind::Timeout(TimeoutKind::Total);
             assert!(is_cut_off || outcome.attempts() == attempts, "{outcome:?} {of_call:#?}");
         }

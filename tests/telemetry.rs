@@ -1,5 +1,5 @@
-//! What the telemetry room says of calls that go well, that fail, and that are given up: over the emulator, under a paused
-//! clock.
+//! `TelemetryLayer`: its spans and metrics of calls that succeed, that fail, and that are given up, over the emulator and
+//! under a paused clock.
 
 mod support;
 mod telemetry {

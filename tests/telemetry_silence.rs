@@ -1,4 +1,5 @@
-//! Where nobody listens. In a program of its own: whether a span is wanted is decided for all threads together.
+//! `TelemetryLayer` without a subscriber and a recorder. In a program of its own, because tracing decides for all threads
+//! together whether a span is wanted.
 
 use std::{convert::Infallible, future::Ready, task::Poll};
 
@@ -9,7 +10,7 @@ use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service};
 use tower_gemini::{CallContext, TelemetryLayer};
 
-/// Answers at once, and checks that nothing was added.
+/// A service that answers at once, and asserts that nothing was added to the request.
 #[derive(Clone)]
 struct Upstream;
 
@@ -35,7 +36,7 @@ fn request() -> Request<Full<Bytes>> {
 #[test]
 fn where_nobody_listens_nothing_is_said_added_or_allocated() {
     let mut service = TelemetryLayer::call().layer(TelemetryLayer::attempt().layer(Upstream));
-    // Once to be warm: a callsite is registered when it is first met.
+    // The first call is for warmth: a callsite is registered when it is first met.
     service.call(request()).now_or_never().unwrap().unwrap();
 
     let (request, mut result) = (request(), None);

@@ -1,4 +1,4 @@
-//! `TimeoutLayer`: four clocks, each of which says its name, and `X-Server-Timeout`.
+//! `TimeoutLayer`: its four clocks, each of which is named in its error, and `X-Server-Timeout`.
 
 mod support;
 
@@ -19,10 +19,10 @@ use tower_gemini::{
     timeout::TimeoutBody,
 };
 
-/// A timer inside makes it stay where it is.
+/// A body behind a pin: the timer in it makes it immovable.
 type Timed = std::pin::Pin<Box<TimeoutBody<AnyBody>>>;
 
-/// Clocks that are all different.
+/// Makes clocks that are all different.
 fn attempt() -> TimeoutLayer {
     TimeoutLayer::attempt(secs(20)).first_content(secs(30)).idle(secs(5))
 }
@@ -37,7 +37,7 @@ async fn timed(
     (result, began.elapsed())
 }
 
-/// That time and at most a tenth more.
+/// Asserts that a time is the expected one, or at most a tenth longer.
 fn on_time(took: Duration, limit: Duration) {
     assert!(took >= limit && took <= limit.mul_f64(1.1), "took {took:?} of {limit:?}");
 }
@@ -46,7 +46,7 @@ fn assert_clock(error: &BoxError, clock: TimeoutKind, limit: &str) {
     let error = find(error);
     assert_eq!((error.timeout_kind(), error.layer()), (Some(clock), "timeout"));
     assert_eq!(error.failure().code(), 504);
-    // It says which clock it was, and how long it had been set.
+    // The message names the clock and the time that it was set to.
     let message = error.failure().message();
     assert!(message.contains(clock.as_str()) && message.contains(limit), "{message}");
 }
@@ -76,7 +76,7 @@ async fn the_inner_future_is_dropped_the_moment_its_clock_runs_out() {
     tokio::time::advance(millis(11)).await;
     assert!(call.is_woken());
     let result = assert_ready!(call.poll());
-    // The caller still holds the future, and the upstream is gone.
+    // The caller still holds the future, but the upstream's was dropped.
     assert_eq!(upstream.in_flight(), 0);
     assert!(result.is_err());
     drop(call);
@@ -103,7 +103,7 @@ async fn a_stream_has_the_first_contents_clock_and_the_total_its_own() {
         assert!(!find(&error).never_sent());
         assert_eq!(upstream.in_flight(), 0);
     }
-    // The default of a stream's clock is not the attempt's.
+    // A stream's clock has a default of its own, not the attempt's.
     let (result, took) = timed(TimeoutLayer::attempt(secs(1)), &Upstream::hangs(), post(STREAM)).await;
     on_time(took, TimeoutLayer::FIRST_CONTENT);
     assert_clock(&result.unwrap_err(), TimeoutKind::FirstContent, "180s");
@@ -118,7 +118,7 @@ async fn the_answer_that_is_there_wins_over_the_clock() {
         });
         assert!(timed(attempt(), &upstream, post(GENERATE)).await.0.is_ok(), "{late:?}");
     }
-    // Also when both are noticed late.
+    // The same holds if both are noticed late.
     let (feed, body) = fed();
     let mut body = task::spawn(read_next(body_of(attempt(), GENERATE, any(body)).await));
     assert_pending!(body.poll());
@@ -145,7 +145,7 @@ async fn a_stalled_stream_ends_with_the_idle_clock_and_its_body_is_let_go_then()
     for nth in 0..4 {
         feed.data(event("a"));
         body.frame().await.unwrap().unwrap();
-        // Longer in all than any clock, but never idle for so long.
+        // The answer takes longer in all than any clock, but is never idle for as long as the idle clock.
         if nth < 3 {
             let began = Instant::now();
             let feed = feed.clone();
@@ -162,7 +162,7 @@ async fn a_stalled_stream_ends_with_the_idle_clock_and_its_body_is_let_go_then()
     on_time(began.elapsed(), secs(5));
     assert_clock(&error, TimeoutKind::Idle, "5s");
     assert!(find(&error).failure().is_after_commit());
-    // Still held by the caller, and gone.
+    // The caller still holds the body, but the upstream's was dropped.
     assert!(!feed.is_live());
     assert!(body.is_end_stream() && body.frame().await.is_none());
 }
@@ -188,7 +188,7 @@ async fn a_slow_reader_is_not_silence() {
     tokio::time::advance(secs(1000)).await;
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "two");
     tokio::time::advance(secs(1000)).await;
-    // The clock starts when somebody waits, not before.
+    // The clock starts when a reader waits, not before.
     let began = Instant::now();
     assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
     on_time(began.elapsed(), secs(5));
@@ -197,7 +197,7 @@ async fn a_slow_reader_is_not_silence() {
 
 #[tokio::test(start_paused = true)]
 async fn without_classify_the_first_bytes_are_the_first_content() {
-    // Headers after 10 s; the clock goes on.
+    // The headers come after 10 s, and the clock goes on.
     let (feed, body) = fed();
     let body = parking_lot::Mutex::new(Some(body));
     let upstream = Upstream::new(move |_, _| {
@@ -214,13 +214,13 @@ async fn without_classify_the_first_bytes_are_the_first_content() {
     on_time(began.elapsed(), secs(30));
     assert_clock(&error, TimeoutKind::FirstContent, "30s");
     assert!(!feed.is_live());
-    // Headers at once: it begins when somebody waits.
+    // The headers come at once: the clock begins when a reader waits.
     let (_feed, body) = fed();
     let mut body = body_of(attempt(), STREAM, any(body)).await;
     let began = Instant::now();
     assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::FirstContent, "30s");
     on_time(began.elapsed(), secs(30));
-    // After the first bytes, the other clock.
+    // After the first bytes, the idle clock runs.
     let (feed, body) = fed();
     feed.data("x");
     let mut body = body_of(attempt(), STREAM, any(body)).await;
@@ -237,7 +237,7 @@ async fn the_total_holds_up_to_the_first_bytes_of_a_stream_too() {
     on_time(began.elapsed(), secs(40));
     assert_clock(&error, TimeoutKind::Total, "40s");
     assert!(!feed.is_live());
-    // And not beyond.
+    // It runs no longer than that.
     let (feed, body) = fed();
     feed.data("x");
     let mut body = body_of(TimeoutLayer::total(secs(40)), STREAM, any(body)).await;
@@ -251,7 +251,7 @@ async fn the_total_holds_up_to_the_first_bytes_of_a_stream_too() {
 #[tokio::test(start_paused = true)]
 async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begun() {
     let layers = |hold| ServiceBuilder::new().layer(attempt()).layer(ClassifyLayer::new().hold_answers(hold));
-    // Pings for ever, and not a word.
+    // The upstream sends pings for ever, and no content.
     let upstream = || {
         Upstream::new(|_, _| async {
             let (feed, body) = fed();
@@ -269,7 +269,7 @@ async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begu
     on_time(began.elapsed(), secs(30));
     assert_clock(&error, TimeoutKind::FirstContent, "30s");
 
-    // Held, committed, and then silent: the idle clock.
+    // The answer is held, committed, and then silent: the idle clock runs out.
     let (feed, body) = fed();
     feed.data(event("a"));
     let answer = parking_lot::Mutex::new(Some(any(body)));
@@ -279,7 +279,7 @@ async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begu
     body.frame().await.unwrap().unwrap();
     assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
 
-    // Not held, and silent from the beginning: thinking takes its time, and that is no idleness.
+    // The answer is not held, and silent from the beginning: a model that thinks is not idle.
     let (_feed, body) = fed();
     let answer = parking_lot::Mutex::new(Some(any(body)));
     let thinking = Upstream::at_once(move |_| Ok(sse(answer.lock().take().unwrap())));
@@ -381,7 +381,7 @@ async fn the_least_of_all_deadlines_goes_inward() {
     assert_eq!(deadline_inside(total(), Some("300"), None).await, Some(secs(100)));
     assert_eq!(deadline_inside(total(), Some("30"), Some(secs(7))).await, Some(secs(7)));
     assert_eq!(deadline_inside(total(), None, Some(secs(700))).await, Some(secs(100)));
-    // An attempt's clock is no deadline.
+    // An attempt's clock sets no deadline.
     assert_eq!(deadline_inside(attempt(), None, None).await, None);
 }
 
@@ -403,7 +403,7 @@ async fn an_earlier_deadline_from_outside_does_not_make_a_false_time_out() {
     let upstream = Upstream::hangs();
     let began = Instant::now();
     let error = layers.service(upstream.clone()).oneshot(post(GENERATE)).await.unwrap_err();
-    // The second attempt has 20 s of its own, of which 5 were left: it is the total that ran out.
+    // The second attempt has 20 s of its own, and 5 of the total were left: the total clock ran out.
     assert_clock(&error, TimeoutKind::Total, "25s");
     assert_eq!((began.elapsed().as_secs(), upstream.calls(), upstream.in_flight()), (25, 2, 0));
 }
@@ -428,13 +428,13 @@ async fn the_upstream_is_told_how_long_an_attempt_may_take() {
     assert_eq!(told(GENERATE).await.as_deref(), Some("20"));
     assert_eq!(told("/v1/publishers/google/models/m:generateContent").await.as_deref(), Some("20"));
     assert_eq!(told("/v1beta/models/m:countTokens").await.as_deref(), Some("20"));
-    // Streams may take longer than that in all; other surfaces do not know it.
+    // Streams may take longer than that in all, and other surfaces do not know the header.
     for uri in [STREAM, ARRAY, CHAT, INTERACTIONS, "/elsewhere"] {
         assert_eq!(told(uri).await, None, "{uri}");
     }
     let get = Request::builder().method(Method::GET).uri("/v1beta/models").body(Full::default()).unwrap();
     assert_eq!(told_upstream(attempt(), get).await, None);
-    // Whole seconds, rounded up, and never under the 10 that the API demands.
+    // The header has whole seconds, rounded up, and never fewer than the 10 that the API demands.
     assert_eq!(told_upstream(TimeoutLayer::attempt(millis(12_001)), post(GENERATE)).await.as_deref(), Some("13"));
     assert_eq!(told_upstream(TimeoutLayer::attempt(secs(3)), post(GENERATE)).await.as_deref(), Some("10"));
     assert_eq!(told_upstream(TimeoutLayer::total(secs(50)), post(GENERATE)).await, None);
@@ -446,7 +446,7 @@ async fn what_the_caller_asked_for_goes_upstream_as_he_asked() {
         assert_eq!(told_upstream(layer(), asking(GENERATE, "30")).await.as_deref(), Some("30"));
         assert_eq!(told_upstream(layer(), asking(STREAM, "600")).await.as_deref(), Some("600"));
         assert_eq!(told_upstream(layer(), asking(GENERATE, " 30 ")).await.as_deref().map(str::trim), Some("30"));
-        // Under ten it would be refused: "Minimum allowed deadline is 10s".
+        // A value under 10 would be refused: "Minimum allowed deadline is 10s".
         assert_eq!(told_upstream(layer(), asking(GENERATE, "4")).await.as_deref(), Some("10"));
         assert_eq!(told_upstream(layer(), asking(CHAT, "4")).await.as_deref(), Some("10"));
     }

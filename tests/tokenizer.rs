@@ -1,4 +1,5 @@
-//! The token counter against counts of Google's and Hugging Face's tokenizers, and its promises of time and memory.
+//! Tests of the token counter against counts of Google's and Hugging Face's tokenizers, and of its bounds of time and
+//! memory.
 //!
 //! `tests/tokenizer/README.md` says where the counts come from, and how to compare more.
 
@@ -83,7 +84,7 @@ fn a_limit_ends_the_count() {
     let text = "word ".repeat(10_000);
     let count = Tokenizer::gemma4().count_until(&text, 100);
     assert_eq!((count.at_least, count.at_most, count.exact()), (101, u64::MAX, None));
-    // At the limit it is not over.
+    // A count at the limit is not over it.
     let exact = Tokenizer::gemma4().count(&text).exact().unwrap();
     assert_eq!(Tokenizer::gemma4().count_until(&text, exact).exact(), Some(exact));
     assert_eq!(Tokenizer::gemma4().count_until(&text, exact - 1).exact(), None);
@@ -91,7 +92,7 @@ fn a_limit_ends_the_count() {
     let mut counter = Tokenizer::gemma4().counter().limit(100);
     counter.push(&text);
     assert!(counter.is_stopped());
-    // What comes after is not even looked at.
+    // Later texts are not looked at.
     counter.push(&text);
     assert_eq!(counter.count().at_least, 101);
 }
@@ -102,7 +103,7 @@ fn a_stretch_without_a_cut_is_bounded_not_merged() {
     assert_eq!(Tokenizer::gemma4().count(&longest).exact(), Some(128));
     let count = Tokenizer::gemma4().count(&"a".repeat(1_000_000));
     assert_eq!((count.at_least, count.at_most), (62_500, 1_000_000));
-    // Nor are many shorter ones; but those of 32 always.
+    // Many shorter ones are not merged either, but those of 32 always are.
     let mut counter = Tokenizer::gemma4().counter();
     let line = format!("{}1", "a".repeat(64));
     let lines = (Counter::ALLOWANCE / 64) as u64;
@@ -127,7 +128,7 @@ fn many_count_at_once() {
     });
 }
 
-/// A coarse net for what is quadratic: that takes minutes. The benchmark has the real times.
+/// A coarse check against quadratic time, which would take minutes. The benchmark has the real times.
 #[test]
 fn no_megabyte_takes_long() {
     let letters = |size: usize, cut: usize| -> String {

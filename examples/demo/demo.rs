@@ -1,4 +1,4 @@
-//! A bad day at Gemini's, with and without the layers.
+//! Shows a bad day at Gemini's, with and without the layers.
 //!
 //! `cargo run --release --example demo` starts the emulator on a loopback port with a seeded bad day (a storm of 503s,
 //! quotas, resets, hangs, empty answers, streams that break) and sends the same few hundred prompts twice: through a bare
@@ -23,10 +23,10 @@ use tower_gemini::{
     emulator::{Emulator, Trouble, When},
 };
 
-/// Prompts that are sent each way.
+/// The number of prompts that are sent each way.
 const PROMPTS: usize = 300;
 
-/// Calls in flight at a time: a busy little service.
+/// The number of calls in flight at a time: a small service that is busy.
 const CONCURRENCY: usize = 24;
 
 const HELP: &str = "\
@@ -44,7 +44,7 @@ struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the arguments. `None`: somebody asks for help.
+    /// Reads the arguments. `None` means that help is asked for.
     fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut arguments = Self { live: false, model: "gemini-2.5-flash".into(), seed: 7 };
         while let Some(argument) = given.next() {
@@ -70,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
     if arguments.live { live(&arguments.model).await } else { compare(&arguments).await }
 }
 
-/// The same prompts both ways, each on a day that is as bad.
+/// Sends the same prompts both ways, each on an equally bad day.
 async fn compare(arguments: &Arguments) -> Result<(), BoxError> {
     println!("{PROMPTS} prompts to {} on a bad day, half of them streamed, {CONCURRENCY} at a time\n", arguments.model);
     let mut columns = Vec::new();
@@ -98,7 +98,7 @@ async fn compare(arguments: &Arguments) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A day's troubles, compressed into seconds. The same seed gives the same day.
+/// Makes a bad day: its troubles, compressed into seconds. The same seed gives the same day.
 fn bad_day(seed: u64) -> Emulator {
     let second = Duration::from_secs;
     Emulator::builder()
@@ -121,7 +121,7 @@ fn bad_day(seed: u64) -> Emulator {
         .build()
 }
 
-/// The clocks of one attempt, for a service that answers in milliseconds; the defaults suit the real one.
+/// Makes the clocks of one attempt, for a service that answers in milliseconds; the defaults suit the real one.
 fn impatient() -> TimeoutLayer {
     TimeoutLayer::attempt(Duration::from_secs(2)).first_content(Duration::from_secs(2)).idle(Duration::from_secs(2))
 }
@@ -130,7 +130,7 @@ fn impatient_only<S>(client: S) -> tower_gemini::timeout::Timeout<S> {
     ServiceBuilder::new().layer(impatient()).service(client)
 }
 
-/// The default table with shorter pauses and a larger budget, because minutes of trouble come in seconds here.
+/// Makes the default table with shorter pauses and a larger budget, because minutes of trouble come in seconds here.
 fn patient() -> RetryPolicy {
     RetryPolicy::default()
         .base_delay(Duration::from_millis(200))
@@ -138,7 +138,7 @@ fn patient() -> RetryPolicy {
         .budget(RetryBudget::new(1_000))
 }
 
-/// What came of the prompts that were sent one way.
+/// The results of the prompts that were sent one way.
 #[derive(Default)]
 struct Tally {
     answered: usize,
@@ -185,7 +185,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Every second prompt asks for a stream; one in a hundred has content that breaks the model.
+/// Makes the prompt of that number: every second asks for a stream, one in a hundred has content that breaks the model.
 fn prompt(model: &str, number: usize) -> Request<Full<Bytes>> {
     let text = if number % 100 == 42 { "a poison pill" } else { "Say hello to the world." };
     let method = if number.is_multiple_of(2) { "generateContent" } else { "streamGenerateContent?alt=sse" };
@@ -207,7 +207,7 @@ fn request(model: &str, method: &str, text: &str, key: &str) -> Request<Full<Byt
     request
 }
 
-/// One call to its end. What a person would call an answer: text, and a reason why it ended.
+/// Makes one call to its end. An answer is what a person would call one: text, and a reason why it ended.
 async fn ask<S, R>(service: S, request: Request<Full<Bytes>>) -> Result<(), String>
 where
     S: Service<Request<Full<Bytes>>, Response = http::Response<R>, Error = BoxError>,
@@ -264,7 +264,7 @@ fn print_table(columns: &[(&str, Tally, usize)]) {
     println!("words is never sent again: it ends in an error that says so.");
 }
 
-/// Three prompts to the real service.
+/// Sends three prompts to the real service.
 async fn live(model: &str) -> Result<(), BoxError> {
     let key = std::env::var("GEMINI_API_KEY").map_err(|_| "--live needs GEMINI_API_KEY in the environment")?;
     let service = ServiceBuilder::new()

@@ -3,5 +3,9 @@
 //! Both are pushed: they take the bytes of a body as they pass, cut anywhere, and neither copy nor delay them. They know the
 //! syntax and the names of the members that matter, and leave it to `classify` to judge what they found.
 
+mod findings;
+mod members;
 pub(crate) mod scan;
 pub(crate) mod sse;
+
+pub(crate) use self::findings::Findings;

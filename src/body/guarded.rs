@@ -30,7 +30,7 @@ impl<B: Body, G> GuardedBody<B, G> {
 
     /// The same type without a guard: for where there is nothing to hold.
     #[inline]
-    pub fn unguarded(body: B) -> Self {
+    pub(crate) fn unguarded(body: B) -> Self {
         Self { body, guard: None }
     }
 }

@@ -1,10 +1,14 @@
 //! One breaker, shared by all calls of its scope.
 //!
-//! On an ordinary day nobody takes its lock: one word beside the machine says in which generation it is and whether it is
-//! calm, so that everybody may pass and a success would change nothing.
+//! A breaker whose upstream is healthy is calm: every call may pass, and a success would change nothing. One atomic word
+//! beside the machine holds the machine's generation and whether it is calm, so that calls through a calm breaker take no
+//! lock.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +16,8 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     State, Target, Transition,
-    machine::{Admission, Admitted, Change, Machine, Rules},
+    breakers::FailureFilter,
+    machine::{Admission, Admitted, Machine, Rules, StateChange},
     observe::Entered,
     refusal,
 };
@@ -21,67 +26,80 @@ use crate::{
     sync::{AtomicU64, Mutex},
 };
 
-/// What all breakers of one handle share.
-#[derive(Debug)]
+/// The settings and the channel that all breakers of one handle share.
 pub(super) struct Common {
     pub(super) rules: Rules,
+    /// The failures that count, where the program has its own rule.
+    pub(super) counts: Option<FailureFilter>,
     pub(super) transitions: broadcast::Sender<Transition>,
-    /// How many are open: as long as none is, nobody need look.
+    /// The number of open breakers: while it is zero, the gate need not look for one.
     pub(super) open: AtomicUsize,
 }
 
-#[derive(Debug)]
+/// A state machine behind a lock, and the word by which most calls need not take the lock.
 pub(super) struct Breaker {
     calm: Calm,
     guarded: Mutex<Guarded>,
     scope: Target,
+    common: Arc<Common>,
 }
 
-/// Read by every call and written only when something happens: alone in its cache line.
-#[derive(Debug)]
+/// The machine's generation, shifted left by one, and whether it is calm. Every call reads it, and only a change of the
+/// machine writes it, so it has a cache line of its own.
 #[repr(align(128))]
 struct Calm(AtomicU64);
 
-#[derive(Debug)]
 struct Guarded {
     machine: Machine,
-    /// Most breakers have none: they have never opened.
+    /// The history, once there is one: most breakers never open.
     past: Option<Box<Past>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Past {
-    /// What whoever is not let in gets to hear. Made when it opens, so that saying it costs nothing.
+    /// The failure that refused calls get, made when the breaker opens, so that a refusal formats nothing.
     refusal: Option<Failure>,
-    /// How often it has come to each state.
+    /// The number of times that it has entered each state.
     entered: Entered,
 }
 
 impl Breaker {
-    pub(super) fn new(scope: Target, rules: Rules) -> Self {
-        let machine = Machine::new(rules);
-        Self { calm: Calm(AtomicU64::new(word(&machine))), guarded: Mutex::new(Guarded { machine, past: None }), scope }
+    pub(super) fn new(scope: Target, common: Arc<Common>) -> Self {
+        let machine = Machine::new(common.rules);
+        let calm = Calm(AtomicU64::new(word(&machine)));
+        Self { calm, guarded: Mutex::new(Guarded { machine, past: None }), scope, common }
     }
 
     pub(super) fn scope(&self) -> &Target {
         &self.scope
     }
 
-    /// Lets a call in, or says why not and how long it had better wait. `timed`: it is one of those whose time is taken
-    /// while all is well.
+    /// Returns whether a failure is a sign of the upstream's health.
+    pub(super) fn counts(&self, failure: &Failure) -> bool {
+        match &self.common.counts {
+            Some(FailureFilter(counts)) => counts(failure),
+            None => failure.counts_against_upstream(),
+        }
+    }
+
+    /// Admits a call. `timed`: the call is one of the sample that is timed while the breaker is calm.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, with the time to wait as its hint.
     #[inline]
-    pub(super) fn admit(&self, common: &Common, timed: bool) -> Result<Admission, Failure> {
+    pub(super) fn admit(&self, timed: bool) -> Result<Admission, Failure> {
         let word = self.calm.0.load(Ordering::Acquire);
         if is_calm(word) {
             return Ok(Admission { generation: word >> 1, began: timed.then(Instant::now), kind: Admitted::Unseen });
         }
-        self.admit_watchfully(common)
+        self.admit_by_machine()
     }
 
     #[cold]
-    fn admit_watchfully(&self, common: &Common) -> Result<Admission, Failure> {
+    fn admit_by_machine(&self) -> Result<Admission, Failure> {
         let (now, roll) = (Instant::now(), fastrand::f64());
-        self.change(common, |guarded| {
+        self.change(|guarded| {
             let wait = match guarded.machine.admit(now, roll) {
                 Ok(admission) => return Ok(admission),
                 Err(wait) => wait,
@@ -92,52 +110,59 @@ impl Breaker {
         })
     }
 
+    /// Records a success.
     #[inline]
-    pub(super) fn succeed(&self, common: &Common, admission: Admission) {
-        // Where it is calm by now, whatever the call began in, it has nothing to say but how long it took.
+    pub(super) fn succeed(&self, admission: Admission) {
+        // The call may have begun before the breaker was calm: what counts is that it is calm now, so that only the time
+        // of a timed call is news.
         let calm = is_calm(self.calm.0.load(Ordering::Acquire));
         if !calm || admission.kind != Admitted::Unseen || admission.began.is_some() {
-            self.succeed_watchfully(common, admission);
+            self.succeed_by_machine(admission);
         }
     }
 
     #[cold]
-    fn succeed_watchfully(&self, common: &Common, admission: Admission) {
+    fn succeed_by_machine(&self, admission: Admission) {
         let now = Instant::now();
-        self.change(common, |guarded| guarded.machine.succeed(admission, now));
+        self.change(|guarded| guarded.machine.succeed(admission, now));
     }
 
-    pub(super) fn fail(&self, common: &Common, admission: Admission, repeated: bool, hint: Option<Duration>) {
+    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`: the
+    /// wait that the upstream asks for.
+    pub(super) fn fail(&self, admission: Admission, repeated: bool, hint: Option<Duration>) {
         let (now, roll) = (Instant::now(), fastrand::f64());
-        self.change(common, |guarded| guarded.machine.fail(admission, repeated, hint, now, roll));
+        self.change(|guarded| guarded.machine.fail(admission, repeated, hint, now, roll));
     }
 
+    /// Releases a call whose outcome says nothing of the upstream.
     #[inline]
-    pub(super) fn release(&self, common: &Common, admission: Admission) {
+    pub(super) fn release(&self, admission: Admission) {
         if admission.kind != Admitted::Unseen {
             let now = Instant::now();
-            self.change(common, |guarded| guarded.machine.release(admission, now));
+            self.change(|guarded| guarded.machine.release(admission, now));
         }
     }
 
-    pub(super) fn force(&self, common: &Common, open: bool) {
-        self.change(common, |guarded| guarded.machine.force(open));
+    /// Holds it open, or closed, until it is reset.
+    pub(super) fn force(&self, open: bool) {
+        self.change(|guarded| guarded.machine.force(open));
     }
 
-    pub(super) fn reset(&self, common: &Common) {
-        self.change(common, |guarded| guarded.machine.reset());
+    pub(super) fn reset(&self) {
+        self.change(|guarded| guarded.machine.reset());
     }
 
     pub(super) fn state(&self, now: Instant) -> State {
         self.guarded.lock().machine.state(now)
     }
 
-    /// Its state, and how often it has come to each.
+    /// Returns its state, and how often it has entered each.
     pub(super) fn history(&self, now: Instant) -> (State, Entered) {
         let guarded = self.guarded.lock();
         (guarded.machine.state(now), guarded.past.as_ref().map(|past| past.entered).unwrap_or_default())
     }
 
+    /// Returns the least time for which it still admits no call; `None` where it admits some.
     pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
         self.guarded.lock().machine.closed_for(now)
     }
@@ -146,8 +171,8 @@ impl Breaker {
         self.guarded.lock().machine.is_forgettable(now)
     }
 
-    /// Everything that may change the machine goes through here: the word follows it, and whoever watches is told.
-    fn change<T>(&self, common: &Common, change: impl FnOnce(&mut Guarded) -> T) -> T {
+    /// Changes the machine. All changes go through here, so that the word follows the machine and subscribers are told.
+    fn change<T>(&self, change: impl FnOnce(&mut Guarded) -> T) -> T {
         let mut guarded = self.guarded.lock();
         let result = change(&mut guarded);
         let changed = guarded.machine.take_change();
@@ -162,16 +187,16 @@ impl Breaker {
                 State::HalfOpen | State::Ramping => {}
             }
             match (is_shut(changed.from), is_shut(changed.to)) {
-                (false, true) => drop(common.open.fetch_add(1, Ordering::AcqRel)),
-                (true, false) => drop(common.open.fetch_sub(1, Ordering::AcqRel)),
+                (false, true) => drop(self.common.open.fetch_add(1, Ordering::AcqRel)),
+                (true, false) => drop(self.common.open.fetch_sub(1, Ordering::AcqRel)),
                 _ => {}
             }
         }
         self.calm.0.store(word(&guarded.machine), Ordering::Release);
         drop(guarded);
-        // Outside of the lock: whoever listens may ask back.
+        // Outside of the lock: a subscriber may call the breaker.
         if let Some(changed) = changed {
-            announce(&self.scope, changed, &common.transitions);
+            announce(&self.scope, changed, &self.common.transitions);
         }
         result
     }
@@ -186,21 +211,22 @@ fn is_calm(word: u64) -> bool {
     word & 1 == 1
 }
 
-/// Whether the gate has to be asked about it.
+/// Returns whether a breaker in this state closes the gate.
 fn is_shut(state: State) -> bool {
     matches!(state, State::Open | State::ForcedOpen)
 }
 
-fn announce(scope: &Target, change: Change, transitions: &broadcast::Sender<Transition>) {
-    let Change { from, to, reason, open_for } = change;
+/// Logs a change of state, and sends it to the subscribers.
+fn announce(scope: &Target, change: StateChange, transitions: &broadcast::Sender<Transition>) {
+    let StateChange { from, to, reason, open_for } = change;
     let transition = Transition { scope: scope.clone(), from, to, reason, open_for };
     let (model, endpoint) = (scope.model(), scope.endpoint());
     if is_shut(to) {
-        tracing::warn!(model, endpoint, %from, %to, %reason, open_for_ms = open_for.map(|time| time.as_millis() as u64), "circuit");
+        tracing::warn!(model, endpoint, %from, %to, %reason, open_for_ms = open_for.map(|time| time.as_millis() as u64), "circuit breaker changed state");
     } else {
-        tracing::info!(model, endpoint, %from, %to, %reason, "circuit");
+        tracing::info!(model, endpoint, %from, %to, %reason, "circuit breaker changed state");
     }
-    // Nobody may be listening.
+    // An error means that there are no subscribers.
     let _ = transitions.send(transition);
 }
 

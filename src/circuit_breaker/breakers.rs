@@ -17,6 +17,7 @@ use tokio::{sync::broadcast, time::Instant};
 use super::{
     State, Target, Transitions, Trip,
     breaker::{Breaker, Common},
+    lookup::RecentBreakers,
     machine::Rules,
     observe::Entered,
 };
@@ -59,9 +60,9 @@ pub struct CircuitBreakers {
 }
 
 struct Shared {
-    common: Common,
+    common: Arc<Common>,
     scoping: Scoping,
-    counts: Option<Counts>,
+    recent: RecentBreakers,
     map: RwLock<Map>,
     overflow: Arc<Breaker>,
     swept: Mutex<Option<Instant>>,
@@ -82,9 +83,9 @@ pub(super) enum Scoping {
     By(Arc<dyn Fn(&Parts) -> Target + Send + Sync>),
 }
 
-/// Which failures count.
+/// The failures that count, by a function of the program's.
 #[derive(Clone)]
-struct Counts(Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
+pub(super) struct FailureFilter(pub(super) Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
 
 impl CircuitBreakers {
     /// CircuitBreakers with the default settings.
@@ -136,13 +137,13 @@ impl CircuitBreakers {
     /// Refusals name the longest opening as their wait, for nobody knows better. The scope gets a breaker of its own, however
     /// many there are.
     pub fn force_open(&self, scope: &Target) {
-        self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, true);
+        self.find_or_make(scope.model(), scope.endpoint(), true).force(true);
     }
 
     /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them. The scope gets a breaker of its own, however
     /// many there are.
     pub fn force_closed(&self, scope: &Target) {
-        self.find_or_make(scope.model(), scope.endpoint(), true).force(&self.shared.common, false);
+        self.find_or_make(scope.model(), scope.endpoint(), true).force(false);
     }
 
     /// Closes the scope's breaker, the shared one where it has none of its own, and forgets what made it open, without a
@@ -150,34 +151,26 @@ impl CircuitBreakers {
     /// [`force_closed`](Self::force_closed).
     pub fn reset(&self, scope: &Target) {
         if let Some(breaker) = self.find(scope) {
-            breaker.reset(&self.shared.common);
+            breaker.reset();
         }
     }
 
     fn of(settings: CircuitBreakersBuilder) -> Self {
         let CircuitBreakersBuilder { rules, scoping, counts } = settings;
         let (transitions, _) = broadcast::channel(Transitions::KEPT);
-        let common = Common { rules, transitions, open: AtomicUsize::new(0) };
-        let overflow = Arc::new(Breaker::new(Target::new("others", "others"), rules));
-        let (map, swept) = Default::default();
-        Self { shared: Arc::new(Shared { common, scoping, counts, map, overflow, swept }) }
-    }
-
-    #[inline]
-    pub(super) fn common(&self) -> &Common {
-        &self.shared.common
+        let common = Arc::new(Common { rules, counts, transitions, open: AtomicUsize::new(0) });
+        let overflow = Arc::new(Breaker::new(Target::new("others", "others"), common.clone()));
+        let (map, swept, recent) = Default::default();
+        Self { shared: Arc::new(Shared { common, scoping, recent, map, overflow, swept }) }
     }
 
     pub(super) fn scoping(&self) -> &Scoping {
         &self.shared.scoping
     }
 
-    /// Whether a failure is a sign of the upstream's health.
-    pub(super) fn counts(&self, failure: &Failure) -> bool {
-        match &self.shared.counts {
-            Some(Counts(counts)) => counts(failure),
-            None => failure.counts_against_upstream(),
-        }
+    #[inline]
+    pub(super) fn recent(&self) -> &RecentBreakers {
+        &self.shared.recent
     }
 
     /// The breaker that a call of the scope would meet; none where it would get a new one.
@@ -216,7 +209,7 @@ impl CircuitBreakers {
         if map.len >= MAX_SCOPES && !self.make_room(&mut map) && !is_named {
             return shared.overflow.clone();
         }
-        let breaker = Arc::new(Breaker::new(Target::new(model, endpoint), shared.common.rules));
+        let breaker = Arc::new(Breaker::new(Target::new(model, endpoint), shared.common.clone()));
         let breakers = map.models.entry(model.into()).or_default();
         let at = place_of(breakers, endpoint).unwrap_or_else(|at| at);
         breakers.insert(at, breaker.clone());
@@ -322,7 +315,7 @@ impl fmt::Debug for CircuitBreakers {
 pub struct CircuitBreakersBuilder {
     rules: Rules,
     scoping: Scoping,
-    counts: Option<Counts>,
+    counts: Option<FailureFilter>,
 }
 
 impl CircuitBreakersBuilder {
@@ -366,7 +359,7 @@ impl CircuitBreakersBuilder {
     /// [`RetryLayer`](crate::RetryLayer) says of an attempt whether an earlier one of the same call has failed; it goes by
     /// the default. Failures that only this function counts, count once an attempt.
     pub fn counts(mut self, counts: impl Fn(&Failure) -> bool + Send + Sync + 'static) -> Self {
-        self.counts = Some(Counts(Arc::new(counts)));
+        self.counts = Some(FailureFilter(Arc::new(counts)));
         self
     }
 

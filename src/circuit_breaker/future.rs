@@ -71,12 +71,12 @@ where
     }
 }
 
-/// Says what became of the call: answered, failed, or nothing that says anything of the upstream.
+/// Reports the outcome of a call to its breaker: a success, a failure that counts, or neither.
 fn report<R>(permit: Permit, result: &Result<Response<R>, BoxError>) {
     let read;
     let failure = match result {
         Ok(response) => match response.extensions().get::<Outcome>() {
-            Some(said) => said.failure(),
+            Some(outcome) => outcome.failure(),
             None if !(response.status().is_client_error() || response.status().is_server_error()) => None,
             None => {
                 read = Outcome::of_response(response);
@@ -90,7 +90,7 @@ fn report<R>(permit: Permit, result: &Result<Response<R>, BoxError>) {
     };
     match failure {
         None => permit.succeed(),
-        Some(failure) if permit.breakers().counts(failure) => {
+        Some(failure) if permit.counts(failure) => {
             permit.fail(failure.hint().map(|hint| hint.sufficient()));
         }
         Some(_) => drop(permit),

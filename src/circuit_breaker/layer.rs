@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::{CircuitBreaker, CircuitBreakers};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Keeps calls from an upstream that is down. See the [module](super) for when it opens and closes.
+/// Stops calls to an upstream that is down. See the [module](super) for when it opens and closes.
 ///
 /// The default has breakers of its own, with the default settings.
 #[derive(Clone, Debug)]
@@ -15,17 +15,17 @@ pub struct CircuitBreakerLayer {
 }
 
 impl CircuitBreakerLayer {
-    /// Lets calls in as these breakers allow. All layers and services of one handle share what it knows.
+    /// Creates a layer that admits calls as these breakers allow. All layers and services of one handle share its state.
     pub fn new(breakers: CircuitBreakers) -> Self {
         Self { breakers: Some(breakers) }
     }
 
-    /// A layer that lets everything in and watches nothing, of the same type: for where it is optional.
+    /// Creates a layer that admits everything and counts nothing: of the same type, for stacks in which it is optional.
     pub fn disabled() -> Self {
         Self { breakers: None }
     }
 
-    /// The handle.
+    /// Returns the handle; `None` for a [disabled](Self::disabled) layer.
     pub fn breakers(&self) -> Option<&CircuitBreakers> {
         self.breakers.as_ref()
     }

@@ -1,8 +1,9 @@
-//! Where a call belongs: its breaker, and how the next call is known to belong there too.
+//! The breaker of a request: from a short list of recent requests, or by reading the request.
 
 use std::{borrow::Cow, sync::Arc};
 
 use http::{Method, Request, Uri};
+use parking_lot::RwLock;
 
 use super::{CircuitBreakers, breaker::Breaker, breakers::Scoping};
 use crate::{
@@ -10,95 +11,121 @@ use crate::{
     context::CallContext,
 };
 
-/// A breaker, and the request that led to it.
+/// Recent requests and their breakers.
 ///
-/// Most callers ask for the same again, and to compare two paths costs less than to read one. Each clone of a service has a
-/// cached of its own, so that two threads that share a breaker do not write to the same counter with every call.
-#[derive(Debug)]
-pub(super) struct CachedBreaker {
-    pub(super) breakers: CircuitBreakers,
-    pub(super) breaker: Arc<Breaker>,
-    led_by: LedBy,
+/// Most callers repeat a request, and to compare two paths costs less than to read one. In a run of the benchmark's cases on
+/// a busy machine with two cores, a call took 184 ns longer than without the layer, and 341 ns without this list; 186 and
+/// 324 ns where each call has a fresh clone of the service, 190 and 342 ns on two threads. A second list for each clone, which
+/// shares no counter with other threads, saved 35 ns more where a clone is used again and nothing elsewhere, and is left out.
+#[derive(Default)]
+pub(super) struct RecentBreakers(RwLock<Vec<CachedBreaker>>);
+
+/// A breaker, and the requests that are known to belong to it.
+struct CachedBreaker {
+    requests: SameRequests,
+    breaker: Arc<Breaker>,
 }
 
-#[derive(Clone, Debug)]
-enum LedBy {
-    /// Method, path and authority.
-    Uri(Method, Box<str>, Box<str>),
-    /// The model, as a room outside has read it, and the authority.
-    Call(Box<str>, Box<str>),
-    /// Whatever is asked.
-    Anything,
-    /// Each request is looked at: only the user's function knows, or the authority has credentials in it, or there was no
-    /// room for a breaker of its own, and there may be by now.
-    Unknown,
+/// The requests that have the same breaker as one that has been read.
+enum SameRequests {
+    /// Those with this method, path and authority, whose call nobody has read.
+    ByUri(Method, Box<str>, Box<str>),
+    /// Those whose call has been read by a layer outside, by model and authority.
+    ByCall(Box<str>, Box<str>),
+    /// All of them: one breaker for every call.
+    All,
 }
 
-impl CachedBreaker {
-    pub(super) fn of<B>(breakers: &CircuitBreakers, request: Request<B>) -> (Self, Request<B>) {
-        let (uri, authority) = (request.uri(), authority(request.uri()));
-        let endpoint = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let (led_by, breaker) = match (breakers.scoping(), call_of(&request)) {
-            (Scoping::One, _) => (LedBy::Anything, breakers.breaker("", "")),
-            (Scoping::By(scope), _) => {
-                let (parts, body) = request.into_parts();
-                let scope = scope(&parts);
-                let breaker = breakers.breaker(scope.model(), scope.endpoint());
-                let cached = Self { breakers: breakers.clone(), breaker, led_by: LedBy::Unknown };
-                return (cached, Request::from_parts(parts, body));
-            }
-            (Scoping::ModelAndEndpoint, Some(call)) => {
-                let model = capacity_of(call.shape(), call.model());
-                (LedBy::Call(model.into(), authority.into()), breakers.breaker(model, endpoint))
-            }
-            (Scoping::ModelAndEndpoint, None) => {
-                let (shape, model): (_, Option<Cow<'_, str>>) = Call::borrowed(request.method(), uri);
-                let breaker = breakers.breaker(capacity_of(shape, model.as_deref()), endpoint);
-                (LedBy::Uri(request.method().clone(), uri.path().into(), authority.into()), breaker)
-            }
-        };
-        let must_look = endpoint.len() < authority.len() || breakers.is_shared(&breaker);
-        let led_by = if must_look { LedBy::Unknown } else { led_by };
-        (Self { breakers: breakers.clone(), breaker, led_by }, request)
+impl CircuitBreakers {
+    /// Returns the breaker that decides on a request, and the request.
+    #[inline]
+    pub(super) fn breaker_of<B>(&self, request: Request<B>) -> (Arc<Breaker>, Request<B>) {
+        if let Some(breaker) = self.recent().find(&request) {
+            return (breaker, request);
+        }
+        self.read_breaker_of(request)
     }
 
-    /// Whether this request belongs here as well. Where only the user's function knows, it does not.
-    pub(super) fn takes<B>(&self, request: &Request<B>) -> bool {
-        match (&self.led_by, call_of(request)) {
-            (LedBy::Uri(method, path, at), None) => {
+    fn read_breaker_of<B>(&self, request: Request<B>) -> (Arc<Breaker>, Request<B>) {
+        let authority = authority(request.uri());
+        let endpoint = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let (requests, breaker) = match (self.scoping(), call_of(&request)) {
+            (Scoping::By(scope), _) => {
+                // Only the program's function knows the scope, so that each request is read.
+                let (parts, body) = request.into_parts();
+                let scope = scope(&parts);
+                return (self.breaker(scope.model(), scope.endpoint()), Request::from_parts(parts, body));
+            }
+            (Scoping::One, _) => (SameRequests::All, self.breaker("", "")),
+            (Scoping::ModelAndEndpoint, Some(call)) => {
+                let model = capacity_of(call.shape(), call.model());
+                (SameRequests::ByCall(model.into(), authority.into()), self.breaker(model, endpoint))
+            }
+            (Scoping::ModelAndEndpoint, None) => {
+                let (shape, model): (_, Option<Cow<'_, str>>) = Call::borrowed(request.method(), request.uri());
+                let breaker = self.breaker(capacity_of(shape, model.as_deref()), endpoint);
+                let (method, path) = (request.method().clone(), request.uri().path().into());
+                (SameRequests::ByUri(method, path, authority.into()), breaker)
+            }
+        };
+        // Credentials in an authority are not kept. The shared breaker is that of its requests only while there is no room
+        // for one of their own.
+        let has_credentials = endpoint.len() < authority.len();
+        if !has_credentials && !self.is_shared(&breaker) {
+            self.recent().insert(CachedBreaker { requests, breaker: breaker.clone() });
+        }
+        (breaker, request)
+    }
+}
+
+impl RecentBreakers {
+    const KEPT: usize = 16;
+
+    #[inline]
+    fn find<B>(&self, request: &Request<B>) -> Option<Arc<Breaker>> {
+        let cached = self.0.read();
+        cached.iter().find(|cached| cached.requests.include(request)).map(|cached| cached.breaker.clone())
+    }
+
+    /// Adds an entry, in place of the oldest where there are too many.
+    fn insert(&self, entry: CachedBreaker) {
+        let mut cached = self.0.write();
+        if cached.len() >= Self::KEPT {
+            cached.remove(0);
+        }
+        cached.push(entry);
+    }
+}
+
+impl SameRequests {
+    #[inline]
+    fn include<B>(&self, request: &Request<B>) -> bool {
+        match (self, call_of(request)) {
+            (Self::ByUri(method, path, at), None) => {
                 **path == *request.uri().path() && **at == *authority(request.uri()) && method == request.method()
             }
-            (LedBy::Call(model, at), Some(call)) => {
+            (Self::ByCall(model, at), Some(call)) => {
                 **model == *capacity_of(call.shape(), call.model()) && **at == *authority(request.uri())
             }
-            (LedBy::Anything, _) => true,
+            (Self::All, _) => true,
             _ => false,
         }
     }
-
-    /// Whether other requests can be told to belong here.
-    pub(super) fn is_known_by_its_requests(&self) -> bool {
-        !matches!(self.led_by, LedBy::Unknown)
-    }
-
-    /// The same cached, for another clone of the service.
-    pub(super) fn another(&self) -> Self {
-        Self { breakers: self.breakers.clone(), breaker: self.breaker.clone(), led_by: self.led_by.clone() }
-    }
 }
 
+/// Returns the call as a layer outside has read it.
 fn call_of<B>(request: &Request<B>) -> Option<&Call> {
     CallContext::of(request).and_then(CallContext::call)
 }
 
-/// The model whose capacity decides on the call; none where none does. A model without capacity still counts tokens, and so
-/// an answer to that must not close its breaker.
+/// Returns the model whose capacity decides on the call, or an empty name. A model without capacity still counts tokens, so
+/// that an answer to that must not close its breaker.
 fn capacity_of(shape: Shape, model: Option<&str>) -> &str {
     let generates = shape.pays_quota() || shape.operation == Operation::CreateInteraction;
     model.filter(|_| generates).unwrap_or_default()
 }
 
-/// Host and port, and what may stand before them.
+/// Returns host and port, with any credentials before them.
 #[inline]
 fn authority(uri: &Uri) -> &str {
     uri.authority().map_or("", |authority| authority.as_str())

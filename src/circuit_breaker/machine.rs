@@ -1,9 +1,9 @@
-//! One breaker's state: closed, open, half-open, and closed again by and by. Pure: it is told the time and a number by
-//! chance, and answers with what to do.
+//! The state machine of one breaker: closed, open, half-open, and gradually closed again. Pure: the caller passes the time
+//! and a random number, and the machine decides.
 //!
-//! Whoever is let in gets an [`Admission`] stamped with the machine's generation, which changes whenever it opens, asks for
-//! probes or closes. What comes back with an older stamp changes nothing: an answer to a question of before the outage says
-//! nothing of now.
+//! An admitted call gets an [`Admission`] with the machine's generation, which changes whenever the machine opens, asks for
+//! probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage says
+//! nothing of the present.
 
 use std::time::Duration;
 
@@ -11,25 +11,25 @@ use tokio::time::Instant;
 
 use super::{
     Reason, State,
-    trip::{Evidence, Tracker, Trip, View, may_still_answer},
+    trip::{Evidence, Tracker, Traffic, Trip, may_still_answer},
 };
 
-/// After a probe has succeeded, for so many seconds, each second lets in twice as many as the one before.
+/// The length of the ramp after a probe has succeeded, in seconds. Each second admits twice as many calls as the one before.
 const RAMP_SECONDS: u32 = 10;
 
-/// Whoever comes while the probes are out, or while the ramp is full, comes again after this long or up to twice as long.
+/// The wait of a call that is refused while the probes are out or the ramp is full; up to twice as long, at random.
 const SOON: Duration = Duration::from_millis(500);
 
-/// A failure that is older than this is not worth the memory.
+/// The age from which a failure no longer keeps a breaker from being forgotten.
 const MEMORY: Duration = Duration::from_secs(600);
 
-/// Hints of the upstream's are believed up to here, as `RetryPolicy::MAX_HINT` has it.
+/// The longest hint of the upstream that is obeyed, the same as `RetryPolicy::MAX_HINT`.
 const MAX_HINT: Duration = Duration::from_secs(300);
 
-/// Spreads those who wait for the same moment.
+/// The time over which callers that wait for the end of the same opening are spread.
 const SPREAD: Duration = Duration::from_millis(200);
 
-/// What holds for one breaker.
+/// The settings of a breaker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) trip: Trip,
@@ -39,28 +39,29 @@ pub(super) struct Rules {
     pub(super) lease: Duration,
 }
 
-/// Whoever was let in, and when that was.
+/// The stamp of an admitted call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admission {
     pub(super) generation: u64,
-    /// Known for some only: reading the clock costs more than all the rest.
+    /// The time of admission, taken for some calls only: reading the clock costs more than all the rest.
     pub(super) began: Option<Instant>,
     pub(super) kind: Admitted,
 }
 
+/// The way in which a call was admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admitted {
-    /// While all was well: nothing is known of it.
+    /// Admitted while the breaker was calm: the machine does not know of it.
     Unseen,
-    /// One of those that are under way.
+    /// Counted as pending.
     Seen,
-    /// A probe, by the number of its lease.
+    /// Admitted as a probe, by the number of its lease.
     Probe(u64),
 }
 
-/// A change of state, for those who watch.
+/// A change of state, to be logged and sent to the subscribers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Change {
+pub(super) struct StateChange {
     pub(super) from: State,
     pub(super) to: State,
     pub(super) reason: Reason,
@@ -71,24 +72,24 @@ pub(super) struct Change {
 pub(super) struct Machine {
     rules: Rules,
     generation: u64,
-    phase: Phase,
+    phase: BreakerPhase,
     tracker: Tracker,
     latencies: Latencies,
-    /// Calls of this generation that were seen to go in and not yet to come out.
+    /// The number of counted calls of this generation in flight.
     pending: u32,
-    /// How often it has opened since it was last well.
+    /// The number of openings since the last complete recovery.
     openings: u32,
-    /// Requests in a second when it opened.
+    /// The requests a second when it opened.
     rate: f64,
-    /// The upstream has asked for quiet until then.
+    /// The time until which the upstream has asked not to be called.
     not_before: Option<Instant>,
     last_failure: Option<Instant>,
     leases: u64,
-    change: Option<Change>,
+    change: Option<StateChange>,
 }
 
 #[derive(Clone, Debug)]
-enum Phase {
+enum BreakerPhase {
     Closed,
     Ramp(Ramp),
     Open { until: Instant },
@@ -107,7 +108,7 @@ struct Ramp {
 
 #[derive(Clone, Debug, Default)]
 struct Probes {
-    /// Number and end of each probe that is out.
+    /// The lease's number and end of each probe in flight.
     out: Vec<(u64, Instant)>,
     failed: u32,
 }
@@ -117,7 +118,7 @@ impl Machine {
         Self {
             rules,
             generation: 0,
-            phase: Phase::Closed,
+            phase: BreakerPhase::Closed,
             tracker: Tracker::new(rules.trip),
             latencies: Latencies::default(),
             pending: 0,
@@ -130,22 +131,26 @@ impl Machine {
         }
     }
 
-    // === in ===
+    // === admission ===
 
-    /// Lets a call in, or says how long it had better wait.
+    /// Admits a call.
+    ///
+    /// # Errors
+    ///
+    /// The time after which the caller should try again.
     pub(super) fn admit(&mut self, now: Instant, roll: f64) -> Result<Admission, Duration> {
         self.end_ramp(now);
-        if let Phase::Open { until } = self.phase {
+        if let BreakerPhase::Open { until } = self.phase {
             if now < until {
                 return Err(until - now + SPREAD.mul_f64(roll));
             }
-            self.enter(Phase::HalfOpen(Probes::default()), Reason::TimeForProbes);
+            self.enter(BreakerPhase::HalfOpen(Probes::default()), Reason::TimeForProbes);
         }
         let soon = SOON + SOON.mul_f64(roll);
         let kind = match &mut self.phase {
-            Phase::Forced { open: true } => return Err(self.rules.max_open),
-            Phase::Forced { open: false } => Admitted::Unseen,
-            Phase::HalfOpen(probes) => {
+            BreakerPhase::Forced { open: true } => return Err(self.rules.max_open),
+            BreakerPhase::Forced { open: false } => Admitted::Unseen,
+            BreakerPhase::HalfOpen(probes) => {
                 probes.out.retain(|(_, end)| now < *end);
                 if probes.out.len() as u64 + u64::from(probes.failed) >= u64::from(self.rules.probes) {
                     return Err(soon);
@@ -155,15 +160,16 @@ impl Machine {
                 probes.out.push((self.leases, now + self.rules.lease.max(p95.saturating_mul(4))));
                 Admitted::Probe(self.leases)
             }
-            Phase::Ramp(ramp) => {
-                // As many as callers wanted when it opened, and no fewer than the probes, which were let in at once.
+            BreakerPhase::Ramp(ramp) => {
+                // The first second admits as many as there were callers when it opened, and no fewer than the probes, which were
+                // admitted at once.
                 let first = self.rate.max(f64::from(self.rules.probes));
                 if !ramp.take(now, first) {
                     return Err(soon);
                 }
                 Admitted::Seen
             }
-            Phase::Closed | Phase::Open { .. } => Admitted::Seen,
+            BreakerPhase::Closed | BreakerPhase::Open { .. } => Admitted::Seen,
         };
         if kind == Admitted::Seen {
             self.pending = self.pending.saturating_add(1);
@@ -171,11 +177,11 @@ impl Machine {
         Ok(Admission { generation: self.generation, began: Some(now), kind })
     }
 
-    // === out ===
+    // === outcomes ===
 
-    /// It was answered.
+    /// Records a success.
     pub(super) fn succeed(&mut self, admission: Admission, now: Instant) {
-        if !self.returns(admission, now, true) {
+        if !self.take_back(admission, now, true) {
             return;
         }
         if let Some(began) = admission.began {
@@ -183,19 +189,19 @@ impl Machine {
         }
         self.not_before = None;
         match &mut self.phase {
-            Phase::Closed => self.tracker.succeeded(admission.began, now),
-            Phase::Ramp(ramp) => {
+            BreakerPhase::Closed => self.tracker.succeeded(admission.began, now),
+            BreakerPhase::Ramp(ramp) => {
                 ramp.succeeded = true;
                 self.tracker.succeeded(admission.began, now);
                 self.end_ramp(now);
             }
-            Phase::HalfOpen(_) => self.enter(Phase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded),
-            Phase::Open { .. } | Phase::Forced { .. } => {}
+            BreakerPhase::HalfOpen(_) => self.enter(BreakerPhase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded),
+            BreakerPhase::Open { .. } | BreakerPhase::Forced { .. } => {}
         }
     }
 
-    /// It failed in a way that counts. `repeated`: an earlier attempt of the same request has, too. `hint`: the wait that
-    /// the upstream has asked for.
+    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`: the wait
+    /// that the upstream asks for.
     pub(super) fn fail(
         &mut self,
         admission: Admission,
@@ -204,39 +210,40 @@ impl Machine {
         now: Instant,
         roll: f64,
     ) {
-        if !self.returns(admission, now, false) {
+        if !self.take_back(admission, now, false) {
             return;
         }
         if let Some(hint) = hint {
             self.not_before = self.not_before.max(Some(now + hint.min(MAX_HINT)));
         }
         match &mut self.phase {
-            Phase::Closed | Phase::Ramp(_) => {
+            BreakerPhase::Closed | BreakerPhase::Ramp(_) => {
                 self.tracker.failed(now, repeated);
                 self.last_failure = Some(now);
                 if let Some(reason) = self.verdict(now) {
                     self.open(now, roll, reason);
                 }
             }
-            Phase::HalfOpen(probes) => {
+            BreakerPhase::HalfOpen(probes) => {
                 probes.failed += 1;
                 if probes.failed >= self.rules.probes {
                     let failed = probes.failed;
                     self.open(now, roll, Reason::ProbesFailed { failed });
                 }
             }
-            Phase::Open { .. } | Phase::Forced { .. } => {}
+            BreakerPhase::Open { .. } | BreakerPhase::Forced { .. } => {}
         }
     }
 
-    /// It came to nothing that says anything: it was dropped, it panicked, or it was somebody else's fault.
+    /// Releases a call whose outcome says nothing of the upstream: it was dropped, it panicked, or it failed by the fault of
+    /// another.
     pub(super) fn release(&mut self, admission: Admission, now: Instant) {
-        self.returns(admission, now, false);
+        self.take_back(admission, now, false);
     }
 
-    /// Whether what comes back may still change anything. A probe's answer does, however late it is: or nothing would ever
-    /// close the breaker of a model whose answers take longer than a lease.
-    fn returns(&mut self, admission: Admission, now: Instant, is_answer: bool) -> bool {
+    /// Takes a call back, and returns whether its outcome may still change anything. A probe's answer may, however late it is:
+    /// otherwise the breaker of a model whose answers take longer than a lease would never close.
+    fn take_back(&mut self, admission: Admission, now: Instant, is_answer: bool) -> bool {
         if admission.generation != self.generation {
             return false;
         }
@@ -246,7 +253,7 @@ impl Machine {
                 self.pending = self.pending.saturating_sub(1);
                 true
             }
-            (Admitted::Probe(number), Phase::HalfOpen(probes)) => {
+            (Admitted::Probe(number), BreakerPhase::HalfOpen(probes)) => {
                 let at = probes.out.iter().position(|(probe, _)| *probe == number);
                 let place = at.map(|at| probes.out.swap_remove(at));
                 is_answer || place.is_some_and(|(_, end)| now < end)
@@ -255,25 +262,25 @@ impl Machine {
         }
     }
 
-    /// Why it has to open, if what has failed is enough for that.
+    /// Returns the reason to open, if enough has failed.
     fn verdict(&mut self, now: Instant) -> Option<Reason> {
         let trip = self.rules.trip;
-        if let Phase::Ramp(ramp) = &mut self.phase {
+        if let BreakerPhase::Ramp(ramp) = &mut self.phase {
             ramp.failed = ramp.failed.saturating_add(1);
-            // The probe was luck: it takes as many failures as ever, but nobody waits until they have lasted.
+            // The probe's success was luck: it takes as many failures as ever, but they need not have lasted for any time.
             let enough = ramp.failed >= trip.requests_needed() && !may_still_answer(self.pending, ramp.failed);
             if enough && !ramp.succeeded {
                 let after = now.saturating_duration_since(ramp.since);
                 return Some(Reason::Relapsed { failed: ramp.failed, after });
             }
         }
-        let view = View { p95: self.latencies.p95(), pending: self.pending };
+        let view = Traffic { p95: self.latencies.p95(), pending: self.pending };
         let Evidence { failed, requests, over } = self.tracker.verdict(trip, now, view)?;
         self.rate = f64::from(requests) / over.as_secs_f64().max(1.0);
         Some(Reason::Tripped { failed, requests, over })
     }
 
-    // === what moves it ===
+    // === transitions ===
 
     fn open(&mut self, now: Instant, roll: f64, reason: Reason) {
         let Rules { open, max_open, .. } = self.rules;
@@ -282,92 +289,92 @@ impl Machine {
         let wait = (ceiling / 2 + (ceiling / 2).mul_f64(roll)).max(open);
         let until = self.not_before.map_or(now + wait, |quiet| quiet.max(now + wait));
         self.openings = self.openings.saturating_add(1);
-        self.enter(Phase::Open { until }, reason);
+        self.enter(BreakerPhase::Open { until }, reason);
         if let Some(change) = &mut self.change {
             change.open_for = Some(until - now);
         }
     }
 
-    /// Closes it for good once its time has passed. What is under way stays of interest.
+    /// Ends the ramp once its time is over. The generation stays the same: the calls in flight still count.
     fn end_ramp(&mut self, now: Instant) {
-        if matches!(&self.phase, Phase::Ramp(ramp) if ramp.is_over(now)) {
-            self.phase = Phase::Closed;
+        if matches!(&self.phase, BreakerPhase::Ramp(ramp) if ramp.is_over(now)) {
+            self.phase = BreakerPhase::Closed;
             self.openings = 0;
             let (from, to) = (State::Ramping, State::Closed);
-            self.change = Some(Change { from, to, reason: Reason::Recovered, open_for: None });
+            self.change = Some(StateChange { from, to, reason: Reason::Recovered, open_for: None });
         }
     }
 
-    /// Whatever is under way now belongs to the past.
-    fn enter(&mut self, phase: Phase, reason: Reason) {
+    /// Enters a phase with a new generation: the outcomes of the calls in flight no longer count.
+    fn enter(&mut self, phase: BreakerPhase, reason: Reason) {
         let from = self.phase.state();
         self.phase = phase;
         self.generation += 1;
         self.pending = 0;
         self.tracker = Tracker::new(self.rules.trip);
         let to = self.phase.state();
-        self.change = (from != to).then_some(Change { from, to, reason, open_for: None });
+        self.change = (from != to).then_some(StateChange { from, to, reason, open_for: None });
     }
 
     pub(super) fn force(&mut self, open: bool) {
-        self.enter(Phase::Forced { open }, Reason::Forced);
+        self.enter(BreakerPhase::Forced { open }, Reason::Forced);
     }
 
-    /// As new; only how long successes take stays known.
+    /// Makes it as new, apart from the times that successes take.
     pub(super) fn reset(&mut self) {
         self.openings = 0;
         self.rate = 0.0;
         self.not_before = None;
-        self.enter(Phase::Closed, Reason::Reset);
+        self.enter(BreakerPhase::Closed, Reason::Reset);
     }
 
-    // === what is seen of it ===
+    // === inspection ===
 
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Whether everybody may pass and a success would change nothing, so that nobody need ask.
+    /// Returns whether every call may pass and a success would change nothing, so that calls need not take the lock.
     pub(super) fn is_calm(&self) -> bool {
         match self.phase {
-            Phase::Closed => self.tracker.is_blank() && self.latencies.are_enough(),
-            Phase::Forced { open } => !open,
+            BreakerPhase::Closed => self.tracker.is_blank() && self.latencies.are_enough(),
+            BreakerPhase::Forced { open } => !open,
             _ => false,
         }
     }
 
-    /// Whether next to nothing would be lost by forgetting it.
+    /// Returns whether forgetting it loses nothing of importance.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         let is_old = |at: Instant| now.saturating_duration_since(at) >= MEMORY;
         let remembers = !self.tracker.is_blank() && !self.last_failure.is_none_or(is_old);
         self.state(now) == State::Closed && self.pending == 0 && !remembers
     }
 
-    /// As a call would find it.
+    /// Returns the state as a call would find it at `now`.
     pub(super) fn state(&self, now: Instant) -> State {
         match &self.phase {
-            Phase::Open { until } if now >= *until => State::HalfOpen,
-            Phase::Ramp(ramp) if ramp.is_over(now) => State::Closed,
+            BreakerPhase::Open { until } if now >= *until => State::HalfOpen,
+            BreakerPhase::Ramp(ramp) if ramp.is_over(now) => State::Closed,
             phase => phase.state(),
         }
     }
 
-    /// How long nobody is let in, at least.
+    /// Returns the least time for which no call is admitted; `None` where some are.
     pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
         match self.phase {
-            Phase::Open { until } => until.checked_duration_since(now).filter(|left| !left.is_zero()),
-            Phase::Forced { open: true } => Some(self.rules.max_open),
+            BreakerPhase::Open { until } => until.checked_duration_since(now).filter(|left| !left.is_zero()),
+            BreakerPhase::Forced { open: true } => Some(self.rules.max_open),
             _ => None,
         }
     }
 
-    /// What has changed since this was last asked.
-    pub(super) fn take_change(&mut self) -> Option<Change> {
+    /// Takes the change of state since the last call of this function.
+    pub(super) fn take_change(&mut self) -> Option<StateChange> {
         self.change.take()
     }
 }
 
-impl Phase {
+impl BreakerPhase {
     fn state(&self) -> State {
         match self {
             Self::Closed => State::Closed,
@@ -389,7 +396,7 @@ impl Ramp {
         now.saturating_duration_since(self.since).as_secs() >= u64::from(RAMP_SECONDS)
     }
 
-    /// Takes one of this second's places, of which the first second has `first`.
+    /// Takes one of the current second's places, of which the first second has `first`.
     fn take(&mut self, now: Instant, first: f64) -> bool {
         let second = now.saturating_duration_since(self.since).as_secs().min(u64::from(RAMP_SECONDS)) as u32;
         if self.second != second {
@@ -401,7 +408,7 @@ impl Ramp {
     }
 }
 
-/// How long the last successes took: a sample of them.
+/// The times that recent successes took: a sample.
 #[derive(Clone, Debug)]
 struct Latencies {
     millis: [u32; Self::KEPT],
@@ -411,7 +418,7 @@ struct Latencies {
 
 impl Latencies {
     const KEPT: usize = 64;
-    /// Until so many are known, each success is timed.
+    /// The size of the sample up to which each success is timed.
     const ENOUGH: usize = 16;
 
     fn add(&mut self, latency: Duration) {

@@ -1,4 +1,4 @@
-//! How things stand with all breakers of a handle.
+//! The current states of all breakers of a handle, as metrics.
 
 use super::{CircuitBreakers, State};
 use crate::observe::{Observe, Reading, Value};
@@ -9,19 +9,19 @@ impl State {
         [Self::Closed, Self::Open, Self::HalfOpen, Self::Ramping, Self::ForcedOpen, Self::ForcedClosed];
 }
 
-/// How often a breaker has come to each state, by the state's number.
+/// The number of times that a breaker has entered each state, by the state's number.
 pub(super) type Entered = [u32; State::ALL.len()];
 
 impl Observe for CircuitBreakers {
-    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+    fn observe(&self, record: &mut dyn FnMut(Reading<'_>)) {
         for (scope, state, entered) in self.histories() {
             for each in State::ALL {
                 let labels = [("server.address", scope.endpoint()), ("state", each.as_str())];
-                let mut say = |name, value| say(Reading { name, value, model: scope.model(), labels: &labels });
-                say("tower_gemini.breaker.state", Value::Gauge(f64::from(u8::from(state == each))));
+                let mut record = |name, value| record(Reading { name, value, model: scope.model(), labels: &labels });
+                record("tower_gemini.breaker.state", Value::Gauge(f64::from(u8::from(state == each))));
                 let times = entered[each as usize];
                 if times > 0 {
-                    say("tower_gemini.breaker.transitions", Value::Counter(times.into()));
+                    record("tower_gemini.breaker.transitions", Value::Counter(times.into()));
                 }
             }
         }

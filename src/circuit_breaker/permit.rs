@@ -1,45 +1,48 @@
-//! A call that was let in, until it is known what became of it.
+//! The permit of a call that was let in, until its outcome is known.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{CircuitBreakers, lookup::CachedBreaker, machine::Admission};
+use super::{breaker::Breaker, machine::Admission};
+use crate::failure::Failure;
 
-/// Dropped without a word, it says nothing: a caller went away, or a future panicked. A probe gives its cached back then.
+/// A call that was let in. Dropped without an outcome, because the caller went away or a future panicked, it is released: it
+/// counts neither as a success nor as a failure, and a probe's slot becomes free.
 pub(super) struct Permit {
-    cached: Arc<CachedBreaker>,
+    breaker: Arc<Breaker>,
     admission: Admission,
     repeated: bool,
-    is_used: bool,
+    has_outcome: bool,
 }
 
 impl Permit {
     /// `repeated`: an earlier attempt of the same request has failed already, in a way that counts.
     #[inline]
-    pub(super) fn new(cached: Arc<CachedBreaker>, admission: Admission, repeated: bool) -> Self {
-        Self { cached, admission, repeated, is_used: false }
+    pub(super) fn new(breaker: Arc<Breaker>, admission: Admission, repeated: bool) -> Self {
+        Self { breaker, admission, repeated, has_outcome: false }
     }
 
-    pub(super) fn breakers(&self) -> &CircuitBreakers {
-        &self.cached.breakers
+    /// Returns whether a failure is a sign of the upstream's health.
+    pub(super) fn counts(&self, failure: &Failure) -> bool {
+        self.breaker.counts(failure)
     }
 
     #[inline]
     pub(super) fn succeed(mut self) {
-        self.is_used = true;
-        self.cached.breaker.succeed(self.cached.breakers.common(), self.admission);
+        self.has_outcome = true;
+        self.breaker.succeed(self.admission);
     }
 
     pub(super) fn fail(mut self, hint: Option<Duration>) {
-        self.is_used = true;
-        self.cached.breaker.fail(self.cached.breakers.common(), self.admission, self.repeated, hint);
+        self.has_outcome = true;
+        self.breaker.fail(self.admission, self.repeated, hint);
     }
 }
 
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        if !self.is_used {
-            self.cached.breaker.release(self.cached.breakers.common(), self.admission);
+        if !self.has_outcome {
+            self.breaker.release(self.admission);
         }
     }
 }

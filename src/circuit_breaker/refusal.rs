@@ -1,4 +1,4 @@
-//! What the breaker says when it refuses: why it is open, in numbers, and what to do.
+//! The errors of the breaker. Each says why it is open, in numbers, and what to do.
 
 use super::{NAME, Reason, Target};
 use crate::{
@@ -6,24 +6,24 @@ use crate::{
     failure::{Failure, Kind},
 };
 
-/// It has opened by itself.
+/// The refusal of a breaker that has opened by itself.
 pub(super) fn open(scope: &Target, reason: Reason) -> Failure {
-    let message = format!("the circuit is open, nothing was sent: {reason}, {scope}; wait, or ask another model");
+    let message = format!("the circuit is open, nothing was sent: {reason}, {scope}; wait, or use another model");
     Failure::local(Kind::CircuitOpen, message)
 }
 
-/// Somebody has opened it.
+/// The refusal of a breaker that the program holds open.
 pub(super) fn forced(scope: &Target) -> Failure {
-    let message = format!("the circuit is held open until it is reset, nothing was sent: {scope}; ask another model");
+    let message = format!("the circuit is held open until it is reset, nothing was sent: {scope}; use another model");
     Failure::local(Kind::CircuitOpen, message)
 }
 
-/// The one allocation of a refusal.
+/// Boxes a failure as the layer's error: the one allocation of a refusal.
 pub(super) fn error(failure: Failure) -> BoxError {
     Error::refusal(NAME, failure).into()
 }
 
-/// A future was polled after it had been ready: a mistake of whoever polls.
+/// A future that was polled after it had been ready: a mistake of the caller.
 pub(super) fn polled_again() -> BoxError {
     "the circuit breaker's future was polled after it had been ready".into()
 }

@@ -1,14 +1,14 @@
-//! What is said of a breaker: its scope, its state, and why that has changed.
+//! The public types that describe a breaker: its scope, its state, and the reason of a change.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
-/// What one breaker is for: a model, at an endpoint.
+/// The scope of one breaker: a model at an endpoint.
 ///
-/// The model's name is the bare one, `gemini-2.5-flash`. It is empty for calls that no model's capacity decides on: those
-/// that count tokens, list, read or upload. The endpoint is the request's host, and its port where it names one; empty where
-/// the request's URI has none, as in a server.
+/// The model's name is the bare one, `gemini-2.5-flash`. It is empty for calls that do not depend on a model's capacity: those
+/// that count tokens, list, read or upload. The endpoint is the request's host, with its port where it names one; it is empty
+/// where the request's URI has no host, as in a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     model: Arc<str>,
@@ -16,17 +16,17 @@ pub struct Target {
 }
 
 impl Target {
-    /// The scope of a model at an endpoint.
+    /// Creates the scope of a model at an endpoint.
     pub fn new(model: impl Into<Arc<str>>, endpoint: impl Into<Arc<str>>) -> Self {
         Self { model: model.into(), endpoint: endpoint.into() }
     }
 
-    /// The model that is asked.
+    /// Returns the model's name.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Where it is asked.
+    /// Returns the host, and the port where there is one.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -43,26 +43,26 @@ impl fmt::Display for Target {
     }
 }
 
-/// Whether a breaker lets calls in.
+/// The state of a breaker: which calls it admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum State {
-    /// All of them.
+    /// All calls are admitted.
     Closed,
-    /// None, until its time is over.
+    /// No call is admitted until the open time is over.
     Open,
-    /// A few probes.
+    /// A few calls are admitted, as probes.
     HalfOpen,
-    /// More each second: a probe has succeeded.
+    /// A probe has succeeded, and each second admits twice as many calls as the one before.
     Ramping,
-    /// None, until it is reset.
+    /// No call is admitted until the breaker is reset.
     ForcedOpen,
-    /// All of them, whatever becomes of them, until it is reset.
+    /// All calls are admitted, whatever their outcome, until the breaker is reset.
     ForcedClosed,
 }
 
 impl State {
-    /// The name in logs and metrics: `closed`, `open`, `half_open`, `ramping`, `forced_open`, `forced_closed`.
+    /// Returns the name in logs and metrics: `closed`, `open`, `half_open`, `ramping`, `forced_open`, `forced_closed`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,43 +82,43 @@ impl fmt::Display for State {
     }
 }
 
-/// Why a breaker has changed its state, in numbers.
+/// The reason for a change of state, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// So many of so many requests failed in so much time.
+    /// Enough of the requests failed.
     #[non_exhaustive]
     Tripped {
-        /// Requests that failed.
+        /// The number of requests that failed.
         failed: u32,
-        /// Requests that were answered or failed.
+        /// The number of requests that were answered or failed.
         requests: u32,
-        /// In so much time.
+        /// The time in which they did.
         over: Duration,
     },
-    /// It had been open for long enough.
+    /// The open time was over.
     TimeForProbes,
     /// A probe was answered.
     ProbeSucceeded,
     /// All probes failed.
     #[non_exhaustive]
     ProbesFailed {
-        /// How many there were.
+        /// The number of probes.
         failed: u32,
     },
-    /// After a probe was answered, nothing else was.
+    /// A probe was answered, and nothing after it.
     #[non_exhaustive]
     Relapsed {
-        /// Attempts that failed since.
+        /// The number of attempts that failed since.
         failed: u32,
-        /// How long after.
+        /// The time since the probe was answered.
         after: Duration,
     },
-    /// The ramp has come to its end.
+    /// The ramp was completed.
     Recovered,
-    /// Somebody said so.
+    /// The program forced it open or closed.
     Forced,
-    /// Somebody reset it.
+    /// The program reset it.
     Reset,
 }
 
@@ -141,19 +141,19 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A breaker has changed its state.
+/// A change of a breaker's state.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Transition {
-    /// Which breaker.
+    /// The breaker's scope.
     pub scope: Target,
-    /// What it was.
+    /// The state before.
     pub from: State,
-    /// What it is.
+    /// The state after.
     pub to: State,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// How long it stays open, where it has opened by itself.
+    /// The time for which it stays open, where it has opened by itself.
     pub open_for: Option<Duration>,
 }
 
@@ -163,17 +163,18 @@ impl fmt::Display for Transition {
     }
 }
 
-/// The transitions of all breakers of one handle, as they come. From [`CircuitBreakers::subscribe`](super::CircuitBreakers::subscribe).
+/// A stream of the transitions of all breakers of one handle, from
+/// [`CircuitBreakers::subscribe`](super::CircuitBreakers::subscribe).
 #[derive(Debug)]
 pub struct Transitions(pub(super) broadcast::Receiver<Transition>);
 
 impl Transitions {
-    /// How many wait for a slow listener. Of more than that, the oldest are lost.
+    /// The number of transitions that are kept for a slow subscriber. Beyond that the oldest are lost.
     pub const KEPT: usize = 64;
 
-    /// The next transition; `None` once the handle and all that was made from it are gone.
+    /// Waits for the next transition; `None` once the handle and everything made from it are gone.
     ///
-    /// Nothing is lost by dropping the future.
+    /// Dropping the future loses no transition.
     pub async fn next(&mut self) -> Option<Transition> {
         loop {
             match self.0.recv().await {

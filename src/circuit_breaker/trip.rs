@@ -1,4 +1,4 @@
-//! When a closed breaker opens: the modes, and what each remembers. Pure: it is told the time.
+//! The modes by which a closed breaker opens, and the memory of each. Pure: the caller passes the time.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use crate::context::ConfigError;
 
-/// When a closed breaker opens.
+/// The rule by which a closed breaker opens.
 ///
-/// Only failures that count are seen here, each request once, however often it was sent again.
+/// It sees only failures that count, and each request once, however often it was sent again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,78 +22,79 @@ use crate::context::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Trip {
-    /// Nothing has succeeded for some time although enough was tried: an outage, whatever the rate of failures is on an
-    /// ordinary day. The default.
+    /// Opens when nothing has succeeded for some time although enough was tried: an outage, whatever the rate of failures is
+    /// on an ordinary day. The default.
     ///
-    /// Opens with a failure when so many requests have failed, the first of them `at_least` ago, and twice the time in
-    /// which 95 % of successes come; and nothing that was sent after that first one has succeeded. What was sent before it
-    /// says nothing of now. Calls that are still under way get the benefit of the doubt: for a minute it does not open
-    /// while they are more than a quarter of the attempts that have failed. After a minute without a failure it begins
-    /// anew.
+    /// A failure opens it when `minimum_requests` requests have failed, the first of them at least `at_least` ago and at
+    /// least twice the 95th percentile of the time that successes take, and nothing that was sent after that first failure
+    /// has succeeded. Calls sent before it do not count. Calls that are in flight get the benefit of the doubt: for a minute
+    /// it does not open while they are more than a quarter of the attempts that have failed. After a minute without a
+    /// failure the count begins anew.
     #[non_exhaustive]
     Silence {
-        /// How many requests must have failed (default 10).
+        /// The number of requests that must have failed (default 10).
         minimum_requests: u32,
-        /// How long nothing must have succeeded at least (default 10 s).
+        /// The least time without a success (default 10 s).
         at_least: Duration,
     },
-    /// Too large a part of a sliding window has failed.
+    /// Opens when too large a part of a sliding window has failed.
     ///
-    /// A model that sheds half of its load answers the other half, and to be refused those is worse than to try twice:
-    /// choose a high threshold.
+    /// A model that sheds half of its load answers the other half, and losing those answers is worse than trying twice: choose
+    /// a high threshold.
     #[non_exhaustive]
     FailureRate {
-        /// The part of the requests in the window that has to fail, from 0 to 1.
+        /// The part of the requests in the window that must fail, from 0 to 1.
         threshold: f64,
-        /// How far back it looks.
+        /// The length of the window.
         window: Window,
-        /// Fewer requests in the window say nothing (default 10).
+        /// The least number of requests in the window (default 10); with fewer it does not open.
         minimum_requests: u32,
     },
-    /// So many requests have failed in a row, with no success between.
+    /// Opens when enough requests have failed in a row, with no success between.
     #[non_exhaustive]
     Consecutive {
-        /// How many.
+        /// The number of failures.
         failures: u32,
     },
 }
 
-/// How far a [`Trip::FailureRate`] looks back. It slides with each call: what is older counts no more.
+/// The window of a [`Trip::FailureRate`]. It slides with each call: older requests no longer count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Window {
-    /// The last so many requests, from 1 to 10,000.
+    /// The last `n` requests, from 1 to 10,000.
     Calls(u32),
-    /// The requests of so much time, at least 10 ms. It slides in steps of a tenth.
+    /// The requests of the last period, at least 10 ms. It slides in steps of a tenth.
     Time(Duration),
 }
 
-/// The longest window by calls, for its memory's sake.
+/// The longest window by calls, which bounds its memory.
 const MAX_CALLS: u32 = 10_000;
 
-/// The steps in which a window by time slides.
+/// The number of steps of a window by time.
 const STEPS: u32 = 10;
 
-/// So long calls under way can hold a breaker back, and so long a failure is remembered without another.
+/// The time for which calls in flight can hold a breaker back, and after which a failure without another is forgotten.
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Trip {
-    /// [`Trip::Silence`] with its defaults: 10 requests and 10 s.
+    /// Returns [`Trip::Silence`] with its defaults: 10 requests and 10 s.
     pub const fn silence() -> Self {
         Self::Silence { minimum_requests: 10, at_least: Duration::from_secs(10) }
     }
 
-    /// [`Trip::FailureRate`]; the threshold is a part from 0 to 1, and what is outside counts as the nearest of them.
+    /// Returns [`Trip::FailureRate`] with a threshold from 0 to 1; a value outside is clamped.
     pub const fn failure_rate(threshold: f64, window: Window) -> Self {
         Self::FailureRate { threshold: threshold.clamp(0.0, 1.0), window, minimum_requests: 10 }
     }
 
-    /// [`Trip::Consecutive`]. 0 counts as 1.
+    /// Returns [`Trip::Consecutive`]. 0 counts as 1.
     pub const fn consecutive(failures: u32) -> Self {
         Self::Consecutive { failures: if failures == 0 { 1 } else { failures } }
     }
 
-    /// Fewer requests than that say nothing. 0 counts as 1. [`Trip::Consecutive`] has this number already.
+    /// Sets the least number of requests for [`Trip::Silence`] and [`Trip::FailureRate`]. 0 counts as 1. [`Trip::Consecutive`]
+    /// has its own number and is not changed.
     pub const fn minimum_requests(mut self, requests: u32) -> Self {
         let requests = if requests == 0 { 1 } else { requests };
         match &mut self {
@@ -105,7 +106,7 @@ impl Trip {
         self
     }
 
-    /// How long nothing must have succeeded at least, for [`Trip::Silence`]; the other modes have no such time.
+    /// Sets the least time without a success for [`Trip::Silence`]; the other modes have no such time and are not changed.
     pub const fn at_least(mut self, silence: Duration) -> Self {
         if let Self::Silence { at_least, .. } = &mut self {
             *at_least = silence;
@@ -113,11 +114,11 @@ impl Trip {
         self
     }
 
-    /// Says of what could never open why not.
+    /// Checks that it can open at all.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let Self::FailureRate { threshold, window, minimum_requests } = *self else { return Ok(()) };
         if !(0.0..=1.0).contains(&threshold) {
-            return Err(ConfigError::new(format!("threshold is {threshold}; it is a part, from 0 to 1")));
+            return Err(ConfigError::new(format!("threshold is {threshold}; set a number from 0 to 1")));
         }
         match window {
             Window::Calls(calls) if minimum_requests > calls.clamp(1, MAX_CALLS) => {
@@ -128,13 +129,13 @@ impl Trip {
                 )))
             }
             Window::Time(Duration::ZERO) => {
-                Err(ConfigError::new("the window is no time at all: the breaker would never open; 10 s or more"))
+                Err(ConfigError::new("the window is 0 s: the breaker would never open; set 10 s or more"))
             }
             Window::Calls(_) | Window::Time(_) => Ok(()),
         }
     }
 
-    /// How many failures have to come before anything is concluded from them.
+    /// Returns the number of failures below which it never opens.
     pub(super) fn requests_needed(&self) -> u32 {
         match *self {
             Self::Silence { minimum_requests, .. } | Self::FailureRate { minimum_requests, .. } => minimum_requests,
@@ -149,16 +150,16 @@ impl Default for Trip {
     }
 }
 
-/// What a breaker knows besides what its mode remembers.
+/// The traffic of a breaker, apart from what its mode remembers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
-    /// In which time 95 % of successes come, where any has been timed.
+pub(super) struct Traffic {
+    /// The 95th percentile of the time that successes take, once one has been timed.
     pub(super) p95: Option<Duration>,
-    /// Calls that are under way.
+    /// The number of calls in flight.
     pub(super) pending: u32,
 }
 
-/// The numbers by which it opened.
+/// The numbers by which a breaker opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Evidence {
     pub(super) failed: u32,
@@ -166,7 +167,7 @@ pub(super) struct Evidence {
     pub(super) over: Duration,
 }
 
-/// What a mode remembers while the breaker is closed.
+/// The memory of a mode while the breaker is closed.
 #[derive(Clone, Debug)]
 pub(super) enum Tracker {
     Silence(Silence),
@@ -188,7 +189,7 @@ impl Tracker {
         }
     }
 
-    /// Whether a success would change nothing.
+    /// Returns whether a success would change nothing.
     pub(super) fn is_blank(&self) -> bool {
         match self {
             Self::Silence(silence) => silence.first.is_none(),
@@ -197,7 +198,7 @@ impl Tracker {
         }
     }
 
-    /// A success, of a call that began then. Unknown: it began while all was well.
+    /// Records a success of a call that began at `began`; `None`: it began while the breaker was calm.
     pub(super) fn succeeded(&mut self, began: Option<Instant>, now: Instant) {
         match self {
             Self::Silence(silence) => {
@@ -211,7 +212,7 @@ impl Tracker {
         }
     }
 
-    /// A failure that counts. `repeated`: of a request of which an earlier attempt has failed already.
+    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already.
     pub(super) fn failed(&mut self, now: Instant, repeated: bool) {
         match self {
             Self::Silence(silence) => {
@@ -244,8 +245,8 @@ impl Tracker {
         *failed += u32::from(fails);
     }
 
-    /// Whether it has to open, and why.
-    pub(super) fn verdict(&mut self, trip: Trip, now: Instant, view: View) -> Option<Evidence> {
+    /// Returns the evidence by which the breaker has to open, if there is enough.
+    pub(super) fn verdict(&mut self, trip: Trip, now: Instant, view: Traffic) -> Option<Evidence> {
         match (self, trip) {
             (Self::Silence(silence), Trip::Silence { minimum_requests, at_least }) => {
                 let over = now.saturating_duration_since(silence.first?);
@@ -273,8 +274,8 @@ impl Tracker {
     }
 }
 
-/// Whether so many calls under way are too many to conclude anything from so many failures: failures come fast, answers
-/// take their time.
+/// Returns whether too many calls are in flight to conclude anything from the failures: failures come fast, answers take
+/// longer.
 pub(super) fn may_still_answer(pending: u32, failed: u32) -> bool {
     pending > failed / 4
 }
@@ -283,7 +284,7 @@ fn exceeds(requests: u32, failed: u32, threshold: f64, minimum_requests: u32) ->
     requests >= minimum_requests && failed > 0 && f64::from(failed) >= threshold * f64::from(requests)
 }
 
-/// What has failed, and nothing that came later has succeeded.
+/// The failures since the last success.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Silence {
     first: Option<Instant>,
@@ -292,13 +293,13 @@ pub(super) struct Silence {
     attempts: u32,
 }
 
-/// A window by time: a ring of its steps.
+/// A window by time: a ring of steps, each with its requests and failures.
 #[derive(Clone, Debug)]
 pub(super) struct Steps {
     step: Duration,
     ring: [(u32, u32); STEPS as usize],
     began: Option<Instant>,
-    /// The number of the step that was last written.
+    /// The number of the step that was written last.
     last: u64,
 }
 
@@ -308,8 +309,8 @@ impl Steps {
         Self { step, ring: [(0, 0); STEPS as usize], began: None, last: 0 }
     }
 
-    /// Forgets what has left the window.
-    fn turn(&mut self, now: Instant) {
+    /// Clears the steps that have left the window.
+    fn advance(&mut self, now: Instant) {
         let began = *self.began.get_or_insert(now);
         let number = (now.saturating_duration_since(began).as_nanos() / self.step.as_nanos()) as u64;
         let passed = number.saturating_sub(self.last).min(u64::from(STEPS));
@@ -320,13 +321,13 @@ impl Steps {
     }
 
     fn add(&mut self, now: Instant, failed: u32) {
-        self.turn(now);
+        self.advance(now);
         let step = &mut self.ring[(self.last % u64::from(STEPS)) as usize];
         *step = (step.0.saturating_add(1), step.1.saturating_add(failed));
     }
 
     fn sum(&mut self, now: Instant) -> (u32, u32) {
-        self.turn(now);
+        self.advance(now);
         let add = |sum: (u32, u32), step: &(u32, u32)| (sum.0.saturating_add(step.0), sum.1.saturating_add(step.1));
         self.ring.iter().fold((0, 0), add)
     }
@@ -343,13 +344,13 @@ mod tests {
 
     use super::*;
 
-    const VIEW: View = View { p95: Some(Duration::from_secs(1)), pending: 0 };
+    const VIEW: Traffic = Traffic { p95: Some(Duration::from_secs(1)), pending: 0 };
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
     }
 
-    /// tokio's clock needs no runtime; it is only read.
+    /// Reads tokio's clock, which needs no runtime for that.
     fn start() -> Instant {
         Instant::now()
     }
@@ -358,7 +359,7 @@ mod tests {
     fn silence_needs_enough_requests_and_enough_time_since_the_first_failure() {
         let (trip, now) = (Trip::silence(), start());
         let mut tracker = Tracker::new(trip);
-        // An idle hour before the first failure counts for nothing.
+        // An idle hour before the first failure does not count.
         let now = now + secs(3600);
         for _ in 0..50 {
             tracker.failed(now, false);
@@ -384,7 +385,7 @@ mod tests {
         let (trip, now) = (Trip::silence(), start());
         let mut tracker = Tracker::new(trip);
         (0..20).for_each(|_| tracker.failed(now, false));
-        let slow = View { p95: Some(secs(30)), pending: 0 };
+        let slow = Traffic { p95: Some(secs(30)), pending: 0 };
         assert_eq!(tracker.verdict(trip, now + Duration::from_millis(59_999), slow), None);
         assert!(tracker.verdict(trip, now + secs(60), slow).is_some());
     }
@@ -394,7 +395,7 @@ mod tests {
         let (trip, now) = (Trip::silence(), start());
         let mut tracker = Tracker::new(trip);
         (0..20).for_each(|_| tracker.failed(now, false));
-        let view = |pending| View { pending, ..VIEW };
+        let view = |pending| Traffic { pending, ..VIEW };
         assert!(tracker.verdict(trip, now + secs(10), view(5)).is_some());
         assert_eq!(tracker.verdict(trip, now + secs(59), view(6)), None);
         assert!(tracker.verdict(trip, now + secs(60), view(6)).is_some());
@@ -437,7 +438,7 @@ mod tests {
     }
 
     proptest! {
-        /// The plain model: all outcomes, counted anew each time.
+        /// The plain model counts all outcomes anew each time.
         #[test]
         fn a_window_by_calls_is_its_plain_model(
             outcomes in proptest::collection::vec(any::<bool>(), 0..200), longest in 1u32..30, minimum in 1u32..30, threshold in 0.0f64..1.0,
@@ -453,7 +454,7 @@ mod tests {
             }
         }
 
-        /// The plain model: what is younger than nine tenths of the window counts, what is older than all of it does not.
+        /// In the plain model an outcome younger than nine tenths of the window counts, and one older than the window does not.
         #[test]
         fn a_window_by_time_is_its_plain_model(steps in proptest::collection::vec((0u64..4_000, any::<bool>()), 0..200)) {
             let begun = start();

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 
 use super::watch::{Watch, cut_stream};
 use crate::{
-    answer::scan::Findings,
+    answer::Findings,
     body::PrefixedBody,
     context::{BoxError, Error, Usage, UsageReport},
     failure::Failure,

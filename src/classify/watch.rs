@@ -125,7 +125,7 @@ impl Watch {
         Some(Failure::from_event(object.to_string().as_bytes()).into_after_commit())
     }
 
-    pub(super) fn findings(&self) -> &crate::answer::scan::Findings {
+    pub(super) fn findings(&self) -> &crate::answer::Findings {
         &self.scanner.found
     }
 }

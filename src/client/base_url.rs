@@ -1,4 +1,4 @@
-//! Where requests go: scheme, authority, and a path to put before every request's own.
+//! The base URL: scheme, authority, and a path that is put in front of every request's own.
 
 use std::str::FromStr;
 
@@ -9,11 +9,12 @@ use http::{
 
 use crate::context::ConfigError;
 
+/// A checked base URL.
 #[derive(Clone, Debug)]
 pub(super) struct BaseUrl {
     scheme: Scheme,
     authority: Authority,
-    /// Without the slash at its end, so that a request's path follows; mostly empty.
+    /// The path without the slash at its end, so that a request's path can follow; mostly empty.
     prefix: Box<str>,
     text: Box<str>,
 }
@@ -23,13 +24,14 @@ impl BaseUrl {
         &self.text
     }
 
-    /// The request's address at this base.
+    /// Returns the request's address at this base.
     pub(super) fn resolve(&self, uri: &Uri) -> Result<Uri, http::Error> {
         if uri.scheme() == Some(&self.scheme) && uri.authority() == Some(&self.authority) {
             return Ok(uri.clone());
         }
         let path = match uri.path_and_query() {
-            Some(path) if path != "*" => path.clone(), // `OPTIONS *` is about a server, and this is not the last one
+            // `OPTIONS *` is about the server itself, which is not the upstream.
+            Some(path) if path != "*" => path.clone(),
             _ => PathAndQuery::from_static("/"),
         };
         let path = if self.prefix.is_empty() { path } else { format!("{}{path}", self.prefix).parse()? };
@@ -43,7 +45,7 @@ impl FromStr for BaseUrl {
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let refuse = |why: &str| {
             let right = "it is https:// or http://, a host, and perhaps a port and a path";
-            ConfigError::new(format!("{text:?} is no base URL: {why}; {right}"))
+            ConfigError::new(format!("{text:?} is not a base URL: {why}; {right}"))
         };
         let uri: Uri = text.parse().map_err(|error: http::uri::InvalidUri| refuse(&error.to_string()))?;
         if uri.query().is_some() || text.contains('#') {
@@ -52,7 +54,7 @@ impl FromStr for BaseUrl {
         let parts = uri.into_parts();
         let scheme = match parts.scheme {
             Some(scheme) if scheme == Scheme::HTTPS || scheme == Scheme::HTTP => scheme,
-            Some(scheme) => return Err(refuse(&format!("{scheme} is not spoken here"))),
+            Some(scheme) => return Err(refuse(&format!("{scheme} is not supported"))),
             None => return Err(refuse("the scheme is missing")),
         };
         let Some(authority) = parts.authority.filter(|authority| !authority.host().is_empty()) else {
@@ -116,12 +118,12 @@ mod tests {
         for (text, why) in [
             ("", "empty"),
             ("generativelanguage.googleapis.com", "scheme is missing"),
-            ("ftp://gemini.test", "ftp is not spoken"),
-            ("https://", "no base URL"),
+            ("ftp://gemini.test", "ftp is not supported"),
+            ("https://", "not a base URL"),
             ("https://user:secret@gemini.test", "credentials"),
             ("https://gemini.test/?key=AIza", "lost"),
             ("https://gemini.test/#part", "lost"),
-            ("https://a region-aiplatform.googleapis.com", "no base URL"),
+            ("https://a region-aiplatform.googleapis.com", "not a base URL"),
         ] {
             let error = text.parse::<BaseUrl>().unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("https:// or http://"), "{text:?}: {error}");

@@ -1,4 +1,5 @@
-//! Makes connections: TCP without delay, TLS with Mozilla's roots, HTTP/2 where the upstream has it, all within a limit.
+//! Makes connections: TCP without delay, TLS with Mozilla's roots, HTTP/2 where the upstream has it, all within a time
+//! limit.
 
 use std::{
     io,
@@ -17,12 +18,13 @@ use crate::context::{BoxError, ConfigError};
 
 pub(super) type Connector = Limited<HttpsConnector<HttpConnector>>;
 
+/// Makes a connector, which gives up after `limit`.
 pub(super) fn new(limit: Duration, tcp_keep_alive: Option<Duration>) -> Result<Connector, ConfigError> {
     let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false); // TLS is the outer one's business
+    tcp.enforce_http(false); // the outer connector adds TLS
     tcp.set_nodelay(true); // a small request goes out at once
     tcp.set_keepalive(tcp_keep_alive);
-    // The provider is named: the process-wide default is none, and panics, once another crate turns on a second provider.
+    // The provider is named, because the process-wide default panics once another crate turns on a second provider.
     let tls = ClientConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new(format!("TLS cannot be set up: {error}")))?
@@ -32,7 +34,7 @@ pub(super) fn new(limit: Duration, tcp_keep_alive: Option<Duration>) -> Result<C
     Ok(Limited { connector: connector.wrap_connector(tcp), limit })
 }
 
-/// A connector that gives up after a while, all of its steps together; on tokio's clock.
+/// A connector with one time limit for all of its steps, on tokio's clock.
 #[derive(Clone, Debug)]
 pub(super) struct Limited<C> {
     connector: C,
@@ -80,7 +82,7 @@ mod tests {
 
     use super::*;
 
-    /// A network that answers nothing.
+    /// A network that never answers.
     #[derive(Clone)]
     struct Void;
 

@@ -1,7 +1,7 @@
-//! The error that a layer gives back: opaque outside, an [`Outcome`] inside.
+//! The error that a layer fails with: opaque outside, an [`Outcome`] inside.
 //!
 //! A room fails with an [`Error`] and never with a made-up response; `ErrorResponseLayer` turns it into one at the edge.
-//! Because a tower service's error is boxed on its way out, [`Error::find`] finds it again, however often it was wrapped.
+//! A tower service's error is boxed on its way out; [`Error::find`] finds it again, however often it was wrapped.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 /// Any error, as tower's own middleware boxes it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Why a call has no response: a refusal by a layer, a clock that ran out, or a transport that failed.
+/// The reason why a call has no response: a refusal by a layer, a time-out, or a transport that failed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,13 +35,13 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure that a layer found by itself: it refused, or its clock ran out. `layer` is the room's name.
+    /// Creates the error of a layer that refused a call, or whose time ran out. `layer` is the room's name.
     pub fn refusal(layer: &'static str, failure: Failure) -> Self {
         let outcome = Outcome::default().with_failure(failure.clone());
         Self { outcome, failure, layer, source: None }
     }
 
-    /// A failure that another error caused, which stays readable as the source.
+    /// Creates the error of a failure that another error caused, which stays readable as the source.
     pub fn caused(layer: &'static str, failure: Failure, source: impl Into<BoxError>) -> Self {
         Self { source: Some(source.into()), ..Self::refusal(layer, failure) }
     }
@@ -58,12 +58,13 @@ impl Error {
         None
     }
 
-    /// Says more of a call that failed with any error; one that is not this crate's is wrapped in the name of `layer`.
+    /// Changes the outcome of a call that failed with any error. One that is not this crate's is wrapped in the name of
+    /// `layer`.
     pub(crate) fn map(error: BoxError, layer: &'static str, change: impl FnOnce(Outcome) -> Outcome) -> BoxError {
         match error.downcast::<Self>() {
             Ok(error) => error.map_outcome(change).into(),
             Err(error) => {
-                // Inside a stranger's error: whose it was stays known.
+                // Where one of this crate's is inside a foreign error, its layer stays known.
                 let layer = Self::find(&*error).map_or(layer, Self::layer);
                 let outcome = change(Outcome::of_error(&error));
                 let failure = outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&*error));
@@ -72,17 +73,17 @@ impl Error {
         }
     }
 
-    /// What went wrong and whose fault it is.
+    /// Returns what went wrong and whose fault it is.
     pub fn failure(&self) -> &Failure {
         &self.failure
     }
 
-    /// Everything that the layers said of the call.
+    /// Returns everything that the layers have said about the call.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// The same error with more said of the call.
+    /// Changes what is said about the call.
     #[must_use]
     pub fn map_outcome(mut self, change: impl FnOnce(Outcome) -> Outcome) -> Self {
         self.outcome = change(self.outcome);
@@ -92,12 +93,12 @@ impl Error {
         self
     }
 
-    /// The room that gave it back: `timeout`, `classify`, …
+    /// Returns the name of the room that failed: `timeout`, `classify`, …
     pub fn layer(&self) -> &'static str {
         self.layer
     }
 
-    /// Whose fault it is.
+    /// Returns whose fault it is.
     pub fn fault(&self) -> Fault {
         self.failure.fault()
     }
@@ -115,22 +116,22 @@ impl Error {
         }
     }
 
-    /// The circuit is open.
+    /// Returns whether a circuit breaker refused the call.
     pub fn is_circuit_open(&self) -> bool {
         self.failure.kind() == Kind::CircuitOpen
     }
 
-    /// The local limiter refused.
+    /// Returns whether the local rate limiter refused the call.
     pub fn is_rate_limited(&self) -> bool {
         self.failure.kind() == Kind::RateLimited
     }
 
-    /// The upstream certainly never got the request.
+    /// Returns whether the upstream certainly never got the request.
     pub fn never_sent(&self) -> bool {
         self.fault() == Fault::Local && !self.outcome.was_sent() || self.failure.never_sent()
     }
 
-    /// How long to wait before it makes sense to try again.
+    /// Returns the time after which it makes sense to try again.
     pub fn retry_after(&self) -> Option<Duration> {
         self.outcome.retry_after()
     }
@@ -142,7 +143,7 @@ impl fmt::Debug for Error {
         let mut shown = f.debug_struct("Error");
         shown.field("layer", layer).field("outcome", outcome);
         if let Some(source) = source {
-            // Others put whole URLs into their errors, keys included.
+            // Other crates put whole URLs into their errors, keys included.
             shown.field("source", &format_args!("{}", redact(&format!("{source:?}"))));
         }
         shown.finish()
@@ -168,7 +169,7 @@ pub(crate) fn polled_again(layer: &'static str) -> BoxError {
     format!("the future of the layer `{layer}` was polled after it had been ready").into()
 }
 
-/// Settings that contradict each other, or that could never work.
+/// The error of settings that contradict each other, or that could never work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     message: Box<str>,

@@ -1,7 +1,7 @@
 //! The two words that layers talk in.
 //!
 //! [`CallContext`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response, or
-//! inside an [`Error`](crate::Error). Nothing else is said between layers, so that each of them also works alone. A room
+//! inside an [`Error`]. Layers say nothing else to each other, so that each of them also works alone. A room
 //! that finds no `CallContext` reads the request itself, and adds one only when it has something to say.
 
 #[allow(dead_code, reason = "the rooms take it up one by one")]
@@ -18,11 +18,13 @@ use tokio::time::Instant;
 
 #[allow(unused_imports, reason = "the rooms take it up one by one")]
 pub(crate) use self::error::polled_again;
-pub(crate) use self::{call_ref::CallRef, tally::Queueing};
+pub(crate) use self::{
+    call_ref::CallRef,
+    tally::{Queueing, Tally, TallyReport},
+};
 pub use self::{
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
-    tally::{Tally, TallyReport},
     usage::{Usage, UsageReport},
 };
 use crate::{
@@ -32,10 +34,10 @@ use crate::{
     quota::TokenCost,
 };
 
-/// Says in an answer which model it is of, where a call has several to go to.
+/// The header of an answer that names the model it is of, where a call has several to go to.
 pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-model");
 
-/// What goes in with the request.
+/// The word that goes in with the request: what the call is, and what the layers outside have decided about it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -65,27 +67,27 @@ pub struct CallContext {
 }
 
 impl CallContext {
-    /// The context that came with a request, if any room has had something to say.
+    /// Returns the context that came with a request, if any room has had something to say.
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
 
-    /// Says something: changes the context, and makes one where there is none.
+    /// Changes the context, and makes one where there is none.
     pub fn update(extensions: &mut Extensions, change: impl FnOnce(&mut Self)) {
         change(extensions.get_or_insert_default());
     }
 
-    /// What the call is, as `ReplayLayer` read it from URI and body.
+    /// Returns the call, as `ReplayLayer` has read it from URI and body.
     pub fn call(&self) -> Option<&Call> {
         self.call.as_ref()
     }
 
-    /// Says what the call is.
+    /// Sets the call.
     pub fn set_call(&mut self, call: Call) {
         self.call = Some(call);
     }
 
-    /// When the whole call has to be over.
+    /// Returns the instant at which the whole call has to be over.
     pub fn deadline(&self) -> Option<Deadline> {
         self.deadline
     }
@@ -95,128 +97,130 @@ impl CallContext {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 
-    /// Which attempt this is. The first is 1; 0 means that nobody counts.
+    /// Returns the number of this attempt. The first is 1; 0 means that no layer counts.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Says which attempt this is.
+    /// Sets the number of this attempt.
     pub fn set_attempt(&mut self, attempt: u32) {
         self.attempt = attempt;
     }
 
-    /// Whether an earlier attempt of this call, at this model, has failed in a way that counts against the upstream. A breaker
-    /// counts a call once, however often it is sent.
+    /// Returns whether an earlier attempt of this call, at this model, has failed in a way that counts against the upstream.
+    /// A breaker counts a call once, however often it is sent.
     #[inline]
-    pub fn has_failed_before(&self) -> bool {
+    pub(crate) fn has_failed_before(&self) -> bool {
         self.failed_before
     }
 
-    /// Says that an earlier attempt has failed in a way that counts against the upstream.
-    pub fn set_failed_before(&mut self, failed: bool) {
+    /// Sets whether an earlier attempt has failed in a way that counts against the upstream.
+    pub(crate) fn set_failed_before(&mut self, failed: bool) {
         self.failed_before = failed;
     }
 
-    /// How many other models may still be tried if this one fails. While there are some, fewer attempts are spent here.
+    /// Returns how many other models may still be tried if this one fails. While there are any, fewer attempts are spent on
+    /// this one.
     pub fn models_left(&self) -> u32 {
         self.models_left
     }
 
-    /// Says how many other models may still be tried.
+    /// Sets how many other models may still be tried.
     pub fn set_models_left(&mut self, models: u32) {
         self.models_left = models;
     }
 
-    /// The project whose quota pays, as the key pool has chosen it.
+    /// Returns the project whose quota pays, as the key pool has chosen it.
     pub fn project(&self) -> Option<&Arc<str>> {
         self.project.as_ref()
     }
 
-    /// Says whose quota pays.
+    /// Sets the project whose quota pays.
     pub fn set_project(&mut self, project: impl Into<Arc<str>>) {
         self.project = Some(project.into());
     }
 
-    /// Whether another project could take the call, so that nobody has to wait for this one.
+    /// Returns whether another project could take the call, so that it need not wait for this one.
     pub fn may_move(&self) -> bool {
         self.may_move
     }
 
-    /// Says whether another project could take the call.
+    /// Sets whether another project could take the call.
     pub fn set_may_move(&mut self, may_move: bool) {
         self.may_move = may_move;
     }
 
-    /// How many input tokens the request costs, where somebody has counted or estimated them.
+    /// Returns the number of input tokens of the request, where a layer has counted or estimated them.
     pub fn token_cost(&self) -> Option<TokenCost> {
         self.token_cost
     }
 
-    /// Says how many input tokens the request costs.
+    /// Sets the number of input tokens of the request.
     pub fn set_token_cost(&mut self, cost: TokenCost) {
         self.token_cost = Some(cost);
     }
 
-    /// What earlier attempts at this model have found to be of no use for this call, the oldest first.
+    /// Returns the keys and projects that earlier attempts at this model have found to be of no use for this call, the
+    /// oldest first.
     pub fn tried(&self) -> &[Tried] {
         &self.tried
     }
 
-    /// Says what earlier attempts have found to be of no use.
+    /// Sets the keys and projects that earlier attempts have found to be of no use.
     pub fn set_tried(&mut self, tried: impl Into<Vec<Tried>>) {
         self.tried = tried.into();
     }
 
-    /// Whether what was chosen for the call is still good. Whoever has had it wait asks before it goes on.
-    pub fn choice_is_good(&self) -> bool {
+    /// Returns whether what was chosen for the call is still good. A layer that has had the call wait asks before it goes on.
+    pub(crate) fn choice_is_good(&self) -> bool {
         self.choice.as_ref().is_none_or(|choice| choice.is_good())
     }
 
-    /// Says who knows whether what was chosen is still good.
-    pub fn set_choice(&mut self, choice: Arc<dyn Choice>) {
+    /// Sets what was chosen for the call.
+    pub(crate) fn set_choice(&mut self, choice: Arc<dyn Choice>) {
         self.choice = Some(choice);
     }
 
-    /// Why this is not the first attempt: what the one before has failed of, and the wait since.
-    pub fn retried(&self) -> Option<Retried> {
+    /// Returns why this attempt is made, if it is not the first.
+    pub(crate) fn retried(&self) -> Option<Retried> {
         self.retried
     }
 
-    /// Says why this is not the first attempt.
-    pub fn set_retried(&mut self, retried: Retried) {
+    /// Sets why this attempt is made.
+    pub(crate) fn set_retried(&mut self, retried: Retried) {
         self.retried = Some(retried);
     }
 
-    /// Where the attempts of this call are added up, if anybody wants to know.
-    pub fn tally(&self) -> Option<&Tally> {
+    /// Returns the cell in which the attempts of this call are added up, if a layer wants to know.
+    pub(crate) fn tally(&self) -> Option<&Tally> {
         self.tally.as_ref()
     }
 
-    /// Says where to add up the attempts of this call.
-    pub fn set_tally(&mut self, tally: Tally) {
+    /// Sets the cell in which the attempts of this call are added up.
+    pub(crate) fn set_tally(&mut self, tally: Tally) {
         self.tally = Some(tally);
     }
 
-    /// The call goes to another model: what was said of the one before is forgotten, its attempts are not.
+    /// Turns to another model: what was said about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, project, tally, .. } = std::mem::take(self);
         *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, tally, ..Self::default() };
     }
 
-    /// The plain facts of a call, from the context or from the request itself.
+    /// Returns the plain facts of a call, from the context or from the request itself.
     pub(crate) fn shape<B>(request: &Request<B>) -> Shape {
         CallRef::of(request).shape()
     }
 }
 
-/// Something that was chosen for a call, and may turn out bad while the call waits: a key, which another call may find to be
+/// Something that was chosen for a call and may turn out bad while the call waits: a key, which another call may find to be
 /// revoked.
-pub trait Choice: fmt::Debug + Send + Sync {
-    /// Whether it may still be used.
+pub(crate) trait Choice: fmt::Debug + Send + Sync {
+    /// Returns whether it may still be used.
     fn is_good(&self) -> bool;
 }
 
-/// What an attempt has used up for the rest of its call, unless a wait has cured it.
+/// A key or project that an attempt has used up for the rest of its call, unless a wait has cured it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tried {
@@ -226,37 +230,37 @@ pub enum Tried {
     Project(Arc<str>),
 }
 
-/// Why an attempt is made that is not the first.
+/// The reason for an attempt that is not the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retried {
-    /// What the attempt before has failed of.
-    pub after: Kind,
-    /// How long ago that was, when this attempt began.
-    pub waited: Duration,
+pub(crate) struct Retried {
+    /// The kind of failure of the attempt before.
+    pub(crate) after: Kind,
+    /// The time between that failure and the beginning of this attempt.
+    pub(crate) waited: Duration,
 }
 
-/// The moment at which a call has to be over.
+/// The instant at which a call has to be over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline at that instant.
+    /// Returns the deadline at that instant.
     pub fn at(instant: Instant) -> Self {
         Self(instant)
     }
 
-    /// The deadline that far from now; as good as never where the clock cannot count so far.
+    /// Returns the deadline `duration` from now; where the clock cannot count so far, one in 30 years.
     pub fn after(duration: Duration) -> Self {
         let now = Instant::now();
         Self(now.checked_add(duration).unwrap_or(now + FAR))
     }
 
-    /// The instant itself.
+    /// Returns the instant itself.
     pub fn instant(self) -> Instant {
         self.0
     }
 
-    /// What is left at `now`: zero once it has passed.
+    /// Returns the time that is left at `now`: zero once the deadline has passed.
     pub fn remaining(self, now: Instant) -> Duration {
         self.0.saturating_duration_since(now)
     }

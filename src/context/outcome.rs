@@ -8,7 +8,7 @@ use crate::{
     failure::{Failure, Fault},
 };
 
-/// What comes out with the response and with the error.
+/// The word that comes out with the response and with the error: what has become of the call.
 ///
 /// ```
 /// use tower_gemini::{Outcome, failure::Fault};
@@ -35,7 +35,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// The outcome of a call: as the layers inside said it, else read from the status and headers or from the error.
+    /// Returns the outcome of a call: as the layers inside have said it, else read from the status and the headers, or from
+    /// the error.
     pub fn of<R>(result: &Result<Response<R>, BoxError>) -> Self {
         match result {
             Ok(response) => Self::of_response(response),
@@ -60,7 +61,7 @@ impl Outcome {
         }
     }
 
-    /// Adds to what a response already says, and keeps it in the response.
+    /// Changes the outcome that a response carries, and makes one where there is none.
     pub(crate) fn update<R>(response: &mut Response<R>, change: impl FnOnce(Self) -> Self) {
         match response.extensions_mut().get_mut::<Self>() {
             Some(said) => *said = change(std::mem::take(said)),
@@ -71,12 +72,12 @@ impl Outcome {
         }
     }
 
-    /// What went wrong, if anything did. A 200 can be a failure too: an empty answer, a verdict on the content.
+    /// Returns the failure, if there was one. A 200 can be a failure too: an empty answer, a verdict on the content.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
 
-    /// The same with this failure. It counts as sent, unless the failure proves that it was not.
+    /// Sets the failure. The request counts as sent, unless the failure proves that it was not.
     #[must_use]
     pub fn with_failure(mut self, failure: Failure) -> Self {
         self.sent |= failure.fault() != Fault::Local && !failure.never_sent();
@@ -84,31 +85,32 @@ impl Outcome {
         self
     }
 
-    /// How to retry, where a layer knows better than the failure does. `None`: unsaid.
+    /// Returns how to retry, where a layer knows better than the failure does. `None`: no layer has said so.
     pub fn retry(&self) -> Option<RetryAdvice> {
         self.retry
     }
 
-    /// The same with this said of retrying.
+    /// Sets how to retry.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryAdvice) -> Self {
         self.retry = Some(retry);
         self
     }
 
-    /// Why a failure that another attempt might have cured was not tried again. `None`: none could have, or nobody retries.
+    /// Returns why a failure that another attempt might have cured was not tried again. `None`: no attempt could have cured it,
+    /// or no layer retries.
     pub fn gave_up(&self) -> Option<GaveUp> {
         self.gave_up
     }
 
-    /// The same, with the reason for which it was not tried again.
+    /// Sets the reason for which the call was not tried again.
     #[must_use]
-    pub fn with_gave_up(mut self, reason: GaveUp) -> Self {
+    pub(crate) fn with_gave_up(mut self, reason: GaveUp) -> Self {
         self.gave_up = Some(reason);
         self
     }
 
-    /// When it makes sense to come again: as a layer says, else as the failure's hint says.
+    /// Returns the time after which it makes sense to try again: as a layer has said, else as the failure's hint says.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.retry {
             Some(RetryAdvice::After(wait)) => Some(wait),
@@ -116,77 +118,77 @@ impl Outcome {
         }
     }
 
-    /// Whether anything was sent to the upstream.
+    /// Returns whether anything was sent to the upstream.
     pub fn was_sent(&self) -> bool {
         self.sent
     }
 
-    /// The same, said to have been sent or not.
+    /// Sets whether anything was sent to the upstream.
     #[must_use]
     pub fn with_sent(mut self, sent: bool) -> Self {
         self.sent = sent;
         self
     }
 
-    /// Whether the request's body was too large to keep, so that it streamed on and nothing could be sent again.
+    /// Returns whether the request's body was too large to keep, so that it streamed on and could not be sent again.
     pub fn request_was_streamed(&self) -> bool {
         self.streamed_request
     }
 
-    /// The same, said to have had a request body that was not kept.
+    /// Marks the request's body as one that was not kept.
     #[must_use]
-    pub fn with_streamed_request(mut self) -> Self {
+    pub(crate) fn with_streamed_request(mut self) -> Self {
         self.streamed_request = true;
         self
     }
 
-    /// Whether a layer inside has held the answer to its first content, so that only silence is left to be feared.
-    pub fn is_committed(&self) -> bool {
+    /// Returns whether a layer inside has held the answer to its first content, so that only silence is left to be feared.
+    pub(crate) fn is_committed(&self) -> bool {
         self.committed
     }
 
-    /// The same, said to have been held to its first content.
+    /// Marks the answer as one that was held to its first content.
     #[must_use]
-    pub fn with_committed(mut self) -> Self {
+    pub(crate) fn with_committed(mut self) -> Self {
         self.committed = true;
         self
     }
 
-    /// How many attempts were made at the upstream. 0: nobody counted.
+    /// Returns the number of attempts that were made at the upstream. 0 means that no layer counts.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// The same with that many attempts.
+    /// Sets the number of attempts.
     #[must_use]
-    pub fn with_attempts(mut self, attempts: u32) -> Self {
+    pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// The model that was asked, where a layer knows it.
+    /// Returns the model that was asked, where a layer knows it.
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// The same with the model that was asked.
+    /// Sets the model that was asked.
     #[must_use]
     pub fn with_model(mut self, model: impl Into<Arc<str>>) -> Self {
         self.model = Some(model.into());
         self
     }
 
-    /// The fingerprint of the key that was used last, where a layer has chosen one. Never the key.
+    /// Returns the fingerprint of the key that was used last, where a layer has chosen one. Never the key.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 
-    /// The project of that key.
+    /// Returns the project of that key.
     pub fn project(&self) -> Option<&str> {
         self.project.as_deref()
     }
 
-    /// The same with the key that was used, by its fingerprint, and its project.
+    /// Sets the key that was used, by its fingerprint, and its project.
     #[must_use]
     pub fn with_key(mut self, fingerprint: impl Into<Arc<str>>, project: impl Into<Arc<str>>) -> Self {
         self.key = Some(fingerprint.into());
@@ -194,46 +196,47 @@ impl Outcome {
         self
     }
 
-    /// What this attempt has used up for the rest of the call.
+    /// Returns the key or project that this attempt has used up for the rest of the call.
     pub fn tried(&self) -> Option<&Tried> {
         self.tried.as_ref()
     }
 
-    /// The same, said to have used that up. The next attempt hears of it in its [`CallContext`](crate::CallContext).
+    /// Sets the key or project that this attempt has used up. The next attempt finds it in its
+    /// [`CallContext`](crate::CallContext).
     #[must_use]
-    pub fn with_tried(mut self, tried: Tried) -> Self {
+    pub(crate) fn with_tried(mut self, tried: Tried) -> Self {
         self.tried = Some(tried);
         self
     }
 
-    /// What the answer costs and how it ends, known once its body has passed.
+    /// Returns the cell in which token counts and the end of the answer are reported, once its body has passed.
     pub fn usage(&self) -> Option<&Usage> {
         self.usage.as_ref()
     }
 
-    /// The same with the cell in which usage is reported.
+    /// Sets the cell in which usage is reported.
     #[must_use]
-    pub fn with_usage(mut self, usage: Usage) -> Self {
+    pub(crate) fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
     }
 }
 
-/// How to retry. Only `RetryLayer` reads it, and it sleeps on `After` alone.
+/// A layer's advice on retrying. Only `RetryLayer` reads it, and it sleeps on `After` alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAdvice {
-    /// At once: another key or project can take it now.
+    /// Try again at once: another key or project can take the call now.
     Now,
-    /// At once: a queue will hold it.
+    /// Try again at once: a queue will hold the call.
     Queued,
-    /// Not before that much time has passed.
+    /// Try again when this time has passed, and not before.
     After(Duration),
-    /// Not at all.
+    /// Do not try again.
     Never,
 }
 
-/// Why there was no further attempt.
+/// The reason why there was no further attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GaveUp {
@@ -246,7 +249,7 @@ pub enum GaveUp {
 }
 
 impl GaveUp {
-    /// The name in logs and metrics: `attempts`, `budget`, `wait`.
+    /// Returns the name in logs and metrics: `attempts`, `budget`, `wait`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -7,14 +7,14 @@ use crate::call::Call;
 
 /// A cell in which the layers inside add up what the attempts of one call have cost.
 ///
-/// It travels with the [`CallContext`](crate::CallContext) from attempt to attempt and from model to model; all clones are the same
-/// cell. `TelemetryLayer` makes one when somebody listens; where there is none, nobody counts.
+/// It travels with the [`CallContext`](crate::CallContext) from attempt to attempt and from model to model; all clones are
+/// the same cell. `TelemetryLayer` makes one when there is a subscriber or a recorder; without a cell no layer counts.
 #[derive(Clone, Debug, Default)]
-pub struct Tally(Arc<Mutex<TallyReport>>);
+pub(crate) struct Tally(Arc<Mutex<TallyReport>>);
 
 impl Tally {
-    /// What is known now.
-    pub fn report(&self) -> TallyReport {
+    /// Returns what is known now.
+    pub(crate) fn report(&self) -> TallyReport {
         self.0.lock().clone()
     }
 
@@ -23,31 +23,30 @@ impl Tally {
         change(&mut self.0.lock());
     }
 
-    /// A wait in a queue begins: it is added up when the guard goes, however the wait ends.
+    /// Begins a wait in a queue. It is added up when the guard is dropped, however the wait ends.
     pub(crate) fn queueing(&self, since: Instant) -> Queueing {
         Queueing { tally: self.clone(), since }
     }
 }
 
-/// What a [`Tally`] holds.
+/// The contents of a [`Tally`].
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct TallyReport {
-    /// Attempts, those that a layer further inside has refused included.
-    pub attempts: u32,
+pub(crate) struct TallyReport {
+    /// The number of attempts, those included that a layer further inside has refused.
+    pub(crate) attempts: u32,
     /// The time from the beginning of each attempt to its answer's head, waits in queues left out.
-    pub upstream: Duration,
-    /// The time in queues.
-    pub queued: Duration,
+    pub(crate) upstream: Duration,
+    /// The time spent in queues.
+    pub(crate) queued: Duration,
     /// The time between a failed attempt and the next.
-    pub backed_off: Duration,
-    /// What the first attempt has asked for.
-    pub call: Option<Call>,
-    /// The model that the last attempt has asked.
-    pub model: Option<Arc<str>>,
+    pub(crate) backed_off: Duration,
+    /// The call, as the first attempt made it.
+    pub(crate) call: Option<Call>,
+    /// The model of the last attempt.
+    pub(crate) model: Option<Arc<str>>,
 }
 
-/// A wait in a queue.
+/// A guard that adds up a wait in a queue when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Queueing {
     tally: Tally,

@@ -6,17 +6,18 @@ use crate::failure::Failure;
 
 /// A cell that fills while the answer's body passes: token counts, the model that answered, how it ended.
 ///
-/// All clones are the same cell. Read it when the body has ended, or earlier for what is known so far.
+/// All clones are the same cell. Read it when the body has ended, or earlier for what is known up to then. It is filled by
+/// `ClassifyLayer`, which watches the body.
 #[derive(Clone, Debug, Default)]
 pub struct Usage(Arc<Mutex<UsageReport>>);
 
 impl Usage {
-    /// What is known now.
+    /// Returns what is known now.
     pub fn report(&self) -> UsageReport {
         self.0.lock().clone()
     }
 
-    /// The input tokens, as far as the upstream has said.
+    /// Returns the number of input tokens, if the upstream has said it.
     pub(crate) fn prompt_tokens(&self) -> Option<u64> {
         self.0.lock().prompt_tokens
     }
@@ -26,39 +27,41 @@ impl Usage {
         change(&mut self.0.lock());
     }
 
+    /// Sets the failure, unless there is one already.
     pub(crate) fn fail(&self, failure: Failure) {
         self.0.lock().failure.get_or_insert(failure);
     }
 
+    /// Says that the body has passed to its end.
     pub(crate) fn end(&self) {
         self.0.lock().ended = true;
     }
 }
 
-/// What a [`Usage`] cell holds. What the upstream did not say is `None`.
+/// The contents of a [`Usage`] cell. What the upstream did not say is `None`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct UsageReport {
-    /// Input tokens, tools and cached content included.
+    /// The input tokens, tools and cached content included.
     pub prompt_tokens: Option<u64>,
-    /// Output tokens, without thoughts on Gemini's own surfaces.
+    /// The output tokens; on Gemini's own surfaces without thoughts.
     pub candidates_tokens: Option<u64>,
-    /// Tokens spent on thinking.
+    /// The tokens spent on thinking.
     pub thoughts_tokens: Option<u64>,
     /// The part of the input that came from a cache.
     pub cached_tokens: Option<u64>,
-    /// Input tokens of tool results.
+    /// The input tokens of tool results.
     pub tool_use_prompt_tokens: Option<u64>,
-    /// All of it.
+    /// The sum of all tokens.
     pub total_tokens: Option<u64>,
     /// The model that really answered; it may differ from the one asked for.
     pub model_version: Option<Box<str>>,
-    /// Why the answer ended.
+    /// The reason why the answer ended: `STOP`, `MAX_TOKENS`, …
     pub finish_reason: Option<Box<str>>,
-    /// Why the prompt was refused.
+    /// The reason why the prompt was refused: `SAFETY`, …
     pub block_reason: Option<Box<str>>,
-    /// What went wrong after the answer had been handed over: nothing was sent again.
+    /// The failure that was found after the answer had been handed over, so that nothing was sent again.
     pub failure: Option<Failure>,
-    /// Whether the body has passed to its end. `false` after a drop: the counts may be short.
+    /// Set once the body has passed to its end. After a drop it stays `false`, and the counts may be too low.
     pub ended: bool,
 }

@@ -1,4 +1,4 @@
-//! Long guides: text that compiles.
+//! The guides: longer texts, whose examples compile.
 
 #[doc = include_str!("ordering.md")]
 pub mod ordering {}

@@ -24,20 +24,19 @@ use crate::{
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 pin_project! {
-    /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that was written here, or the upstream's
-    /// bytes.
+    /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that this layer wrote, or the upstream's bytes.
     ///
-    /// A stream of the upstream's that breaks ends in an error event of the surface's own shape. An error's text has API
-    /// keys overwritten, byte for byte, so that its length stays.
+    /// An upstream's stream that breaks ends in an error event of the surface's own shape. In the text of an error, API keys
+    /// are overwritten byte for byte, so that its length stays the same.
     pub struct ErrorResponseBody<R> {
         #[pin]
-        kind: Kind<R>,
+        source: BodySource<R>,
     }
 }
 
 pin_project! {
-    #[project = KindProj]
-    enum Kind<R> {
+    #[project = SourceProj]
+    enum BodySource<R> {
         Rendered { #[pin] body: Full<Bytes> },
         Upstream {
             #[pin]
@@ -51,24 +50,26 @@ pin_project! {
     }
 }
 
-/// What is watched of the upstream's bytes while they pass.
+/// The watch over the upstream's bytes while they pass.
 enum Follow {
     Nothing,
-    /// Where an event ends, so that one more can follow.
+    /// Finds the ends of events, so that one more can follow.
     Events(Box<Splitter>),
-    /// Where an element ends, so that one more can follow.
+    /// Finds the ends of an array's elements, so that one more can follow.
     Elements(Box<Scanner>),
-    /// An error's text, in which keys may be repeated.
+    /// Overwrites keys, which the text of an error may repeat.
     Secrets(Box<SecretMasker>),
 }
 
 impl<R> ErrorResponseBody<R> {
+    /// Makes the body of an error that this layer wrote.
     pub(super) fn rendered(body: Bytes) -> Self {
-        Self { kind: Kind::Rendered { body: Full::new(body) } }
+        Self { source: BodySource::Rendered { body: Full::new(body) } }
     }
 }
 
 impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
+    /// Makes the body of an upstream's good answer.
     pub(super) fn upstream(body: R, shape: Shape, parts: &Parts) -> Self {
         let is_sse = || {
             let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
@@ -87,17 +88,27 @@ impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
         Self::following(body, shape, follow)
     }
 
-    /// The text of a failure, in which keys may be repeated.
+    /// Makes the body of an upstream's failure, whose text may repeat keys.
     pub(super) fn failed(body: R, shape: Shape, secrets: Secrets) -> Self {
         Self::following(body, shape, Follow::Secrets(Box::new(SecretMasker::new(secrets))))
     }
 
     fn following(body: R, shape: Shape, follow: Follow) -> Self {
-        Self { kind: Kind::Upstream { body, follow, surface: shape.surface, broken: None, last: None, ended: false } }
+        Self {
+            source: BodySource::Upstream {
+                body,
+                follow,
+                surface: shape.surface,
+                broken: None,
+                last: None,
+                ended: false,
+            },
+        }
     }
 }
 
 impl Follow {
+    /// Takes the bytes that pass, and returns those to pass on.
     fn data(&mut self, data: Bytes) -> Bytes {
         match self {
             Self::Nothing => {}
@@ -112,7 +123,7 @@ impl Follow {
         data
     }
 
-    /// What is still owed at the end.
+    /// Returns the bytes that are held back, once the body has ended.
     fn end(&mut self) -> Option<Bytes> {
         match self {
             Self::Secrets(masker) => {
@@ -124,12 +135,12 @@ impl Follow {
         }
     }
 
-    /// The error as the stream's last words, where it can take them.
+    /// Writes the error as the stream's last words, if the stream can take them.
     fn last_words(&self, error: &BoxError, surface: Surface) -> Option<Bytes> {
         match self {
             Self::Events(splitter) => {
                 let event = render::event(error, surface);
-                // What was cut in the middle must not run into it.
+                // An event that was cut in the middle must not run into it.
                 Some(if splitter.is_between_events() { event } else { format!("\n\n{event}") }.into())
             }
             Self::Elements(scanner) => {
@@ -142,6 +153,7 @@ impl Follow {
     }
 }
 
+/// A listener that takes nothing: only the ends of events matter.
 struct Unheard;
 
 impl Listener for Unheard {
@@ -165,9 +177,9 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, follow, surface, broken, last, ended) = match self.project().kind.project() {
-            KindProj::Rendered { body } => return body.poll_frame(cx).map_err(|never| match never {}),
-            KindProj::Upstream { body, follow, surface, broken, last, ended } => {
+        let (body, follow, surface, broken, last, ended) = match self.project().source.project() {
+            SourceProj::Rendered { body } => return body.poll_frame(cx).map_err(|never| match never {}),
+            SourceProj::Upstream { body, follow, surface, broken, last, ended } => {
                 (body, follow, *surface, broken, last, ended)
             }
         };
@@ -181,7 +193,7 @@ where
             Some(Ok(frame)) if frame.is_data() => Some(Ok(frame.map_data(|data| follow.data(data)))),
             Some(Ok(trailers)) => {
                 *ended = true;
-                // What is owed is data, and goes before them.
+                // The bytes held back are data, and go before trailers.
                 match follow.end() {
                     Some(rest) => {
                         *last = Some(trailers.into());
@@ -195,7 +207,7 @@ where
                 let error = error.into();
                 match follow.last_words(&error, surface) {
                     Some(words) => Some(Ok(Frame::data(words))),
-                    // A server that meets the error in the same breath as the bytes before it throws them away unsent.
+                    // A server that meets the error in the same poll as the bytes before it drops them unsent.
                     None => {
                         *broken = Some(error);
                         cx.waker().wake_by_ref();
@@ -212,18 +224,20 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Rendered { body } => body.is_end_stream(),
-            Kind::Upstream { body, follow: Follow::Nothing, broken: None, ended, .. } => *ended || body.is_end_stream(),
-            // Something may be owed at the end.
-            Kind::Upstream { ended, last, broken, .. } => *ended && last.is_none() && broken.is_none(),
+        match &self.source {
+            BodySource::Rendered { body } => body.is_end_stream(),
+            BodySource::Upstream { body, follow: Follow::Nothing, broken: None, ended, .. } => {
+                *ended || body.is_end_stream()
+            }
+            // Bytes may be held back until the end.
+            BodySource::Upstream { ended, last, broken, .. } => *ended && last.is_none() && broken.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Rendered { body } => body.size_hint(),
-            Kind::Upstream { body, follow: Follow::Secrets(masker), .. } => {
+        match &self.source {
+            BodySource::Rendered { body } => body.size_hint(),
+            BodySource::Upstream { body, follow: Follow::Secrets(masker), .. } => {
                 let (inner, held) = (body.size_hint(), masker.held() as u64);
                 let mut hint = SizeHint::new();
                 if let Some(upper) = inner.upper() {
@@ -232,7 +246,7 @@ where
                 hint.set_lower(inner.lower().saturating_add(held));
                 hint
             }
-            Kind::Upstream { body, .. } => body.size_hint(),
+            BodySource::Upstream { body, .. } => body.size_hint(),
         }
     }
 }

@@ -58,14 +58,14 @@ where
         Poll::Ready(Ok(match result {
             Ok(response) => passed_on(response, *this.shape, this.secrets),
             Err(error) => render::response(&error, *this.shape).map(|body| {
-                // Others put whole addresses into their errors.
+                // Transports put whole addresses into their errors.
                 ErrorResponseBody::rendered(this.secrets.mask(&body).map_or(body, Bytes::from))
             }),
         }))
     }
 }
 
-/// The upstream's own answer: its bytes, and when to come again if it failed.
+/// Passes the upstream's own answer on; if it failed, with `Retry-After` and without keys.
 fn passed_on<R: Body<Data = Bytes>>(
     mut response: Response<R>,
     shape: Shape,
@@ -73,8 +73,8 @@ fn passed_on<R: Body<Data = Bytes>>(
 ) -> Response<ErrorResponseBody<R>> {
     let status = response.status();
     // An answer that failed before its first content is a failure too, whatever its status.
-    let said = || response.extensions().get::<Outcome>().is_some_and(|outcome| outcome.failure().is_some());
-    let failed = status.is_client_error() || status.is_server_error() || said();
+    let is_judged_failed = || response.extensions().get::<Outcome>().is_some_and(|outcome| outcome.failure().is_some());
+    let failed = status.is_client_error() || status.is_server_error() || is_judged_failed();
     if failed {
         if !status.is_success()
             && !response.headers().contains_key(RETRY_AFTER)

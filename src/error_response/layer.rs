@@ -3,9 +3,9 @@ use tower_layer::Layer;
 use super::ErrorResponse;
 use crate::redact::Secrets;
 
-/// Turns an error into the answer that Google would have given. See the [module](super) for its shape.
+/// A layer that turns an error into the answer that Google would have given. See the [module](super) for its shape.
 ///
-/// For servers only, outside of everything else: the service it makes cannot fail, as axum wants it.
+/// It is for servers only, outside of all other layers: its service cannot fail, as axum wants it.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ErrorResponseLayer {
@@ -13,15 +13,16 @@ pub struct ErrorResponseLayer {
 }
 
 impl ErrorResponseLayer {
-    /// Answers in the envelope of the caller's surface.
+    /// Makes a layer that answers in the envelope of the caller's surface.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A credential of the server's own, such as the key that it sends upstream: wherever an upstream's failure repeats
-    /// it, in a header or in the text, it is overwritten with asterisks.
+    /// Adds a credential of the server's own, such as the key that it sends upstream: in the headers and the text of an
+    /// upstream's failure it is overwritten with asterisks.
     ///
-    /// Keys of Google's shapes (`AIza…`, `AQ.…`, `ya29.…`) are known without; fewer than 8 characters are no secret.
+    /// Keys of Google's shapes (`AIza…`, `AQ.…`, `ya29.…`) are known without it. A secret of fewer than 8 characters is
+    /// ignored.
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.secrets = self.secrets.with(secret.as_ref());
         self

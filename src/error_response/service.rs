@@ -10,13 +10,16 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ErrorResponseBody, ResponseFuture};
-use crate::{context, context::BoxError, redact::Secrets};
+use crate::{
+    context::{BoxError, CallRef},
+    redact::Secrets,
+};
 
 /// The service of [`ErrorResponseLayer`](super::ErrorResponseLayer).
 pub struct ErrorResponse<S> {
     pub(super) inner: S,
     pub(super) secrets: Secrets,
-    /// Why the inner service is not ready, and will not be: the answer to the next call.
+    /// The error with which the inner service failed to become ready: the answer to the next call.
     pub(super) unready: Option<BoxError>,
 }
 
@@ -41,7 +44,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shape = context::CallContext::shape(&request);
+        let shape = CallRef::of(&request).shape();
         match self.unready.take() {
             Some(error) => ResponseFuture::failed(error, shape, self.secrets.clone()),
             None => ResponseFuture::new(self.inner.call(request), shape, self.secrets.clone()),

@@ -1,7 +1,7 @@
 //! The troubleshooting guide: the meaning of each kind of failure, and the remedy, in one sentence each.
 //!
-//! Programs print these sentences beside a failure, and `docs/errors.md` has them as a table. They stand in one place, so
-//! that a kind means the same wherever a person reads of it.
+//! Programs print these sentences beside a failure, and `docs/errors.md` has them as a table. They stand in one place,
+//! so that a kind is explained in the same words everywhere.
 
 use super::{Kind, TimeoutKind};
 
@@ -17,13 +17,13 @@ use super::{Kind, TimeoutKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Advice {
-    /// What it means, as one sentence.
+    /// The meaning, as one sentence.
     pub meaning: &'static str,
-    /// What to do about it, as one sentence. Where there is nothing to do, it says so.
+    /// The remedy, as one sentence. Where there is nothing to do, it says so.
     pub remedy: &'static str,
 }
 
-/// Makes the table, and the list of all kinds from it. A kind without a line does not compile.
+/// Makes the table, and from it the list of all kinds. A kind that has no entry does not compile.
 macro_rules! guide {
     ($($kind:ident $(($clock:ident))?: $meaning:literal, $remedy:literal;)*) => {
         impl Kind {
@@ -151,7 +151,7 @@ guide! {
         "Retry with backoff; if it lasts, look at the API's status page.";
     DeadlineExceeded:
         "The service took too long and gave up.",
-        "Make the request smaller, lower its thinking budget, or stream the answer.";
+        "Ask for less: a shorter prompt, less output, a lower thinking budget; or stream the answer.";
     Cancelled:
         "The service cancelled the call.",
         "Retry with backoff; the API ended the call itself.";
@@ -248,12 +248,23 @@ mod tests {
         assert_eq!(faults.len(), 7, "{faults:?}");
     }
 
+    /// Makes a link of an address, as Markdown wants it.
+    fn with_link(word: &str) -> String {
+        let address = word.trim_end_matches('.');
+        if address.starts_with("https://") {
+            word.replacen(address, &format!("<{address}>"), 1)
+        } else {
+            word.to_owned()
+        }
+    }
+
     #[test]
     fn the_table_in_the_guide_is_this_one() {
         let guide = include_str!("../docs/errors.md");
         for kind in Kind::ALL {
             let Advice { meaning, remedy } = kind.advice();
             let row = format!("| `{kind}` | {} | {meaning} | {remedy} |\n", kind.status_code().as_u16());
+            let row = row.split(' ').map(with_link).collect::<Vec<_>>().join(" ");
             assert!(guide.contains(&row), "docs/errors.md lacks this row:\n{row}");
         }
         let rows = guide.lines().filter(|line| line.starts_with("| `") && line.ends_with(". |")).count();

@@ -1,8 +1,8 @@
-//! From what was said to whose fault it is.
+//! The verdict on a response: from its status, headers and body to a failure.
 //!
-//! The body's own code leads, then its status name, then the status that came over the wire: a relay answers 500 with a
-//! 429 inside, and the inner one is right. Within a status the reason leads, then the words, then what the status means
-//! by itself.
+//! The body's own code goes first, then its status name, then the status that came over the wire: a relay answers 500
+//! with a 429 inside, and the inner one is right. Within a status the reason goes first, then the words, then the usual
+//! meaning of the status.
 
 use std::{
     sync::Arc,
@@ -11,61 +11,49 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
-use super::{Details, Failure, Fault, Flags, Hint, Kind, Quota, kind::Help, quota, tokens, wording};
+use super::{
+    Details, Failure, Fault, Flags, Hint, Kind, Quota, exhausted, quota::SOON, ruling::Ruling, tokens, wording,
+};
 use crate::status::{Envelope, Status, canonical_code};
 
-/// Longer hints are cut to this. A week is the longest period of any quota that was seen (Code Assist's: 161 hours were
-/// left of one); what is longer is a mistake or an attack.
+/// The longest hint; longer ones are cut to it. A week is the longest period of any quota that was seen (Code Assist's:
+/// 161 hours were left of one), so that a longer hint is a mistake or an attack.
 pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
 
-/// Gemini's largest contexts are a million tokens, give or take how a refusal counts. One that names a smaller limit is
-/// this model's own.
+/// The size of Gemini's largest contexts, give or take how a refusal counts. A refusal that names a smaller limit is
+/// about this model's own.
 const LARGEST_CONTEXT: u64 = 1_000_000;
 
-/// What a body comes to.
-pub(super) struct Ruling {
-    pub(super) kind: Kind,
-    pub(super) help: Help,
-    pub(super) quota: Option<Quota>,
-    pub(super) ignore_hint: bool,
-}
-
-impl Ruling {
-    /// What follows from the kind alone.
-    pub(super) fn of(kind: Kind) -> Self {
-        Self { kind, help: kind.facts().help, quota: None, ignore_hint: false }
-    }
-}
-
-/// A response whose body is known. `wire` is `None` for an error inside a stream, whose 200 says nothing.
+/// Judges a response whose body is known. `wire` is `None` for an error inside a stream, whose 200 means nothing.
 pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    let said = Status::parse(body);
-    let code = code_of(wire, &said);
-    let lower = said.message().to_ascii_lowercase();
-    // "Please try again in 30 seconds" stands on every page of Google's front ends: it is said to people, and knows nothing.
-    let said_so = said.retry_delay().filter(|_| said.envelope() != Envelope::Html);
-    let asked = said_so.or_else(|| retry_after(headers, now));
-    let ruling = rule(code, &said, &lower, asked.map(|hint| hint.delay()));
+    let error = Status::parse(body);
+    let code = code_of(wire, &error);
+    let lower = error.message().to_ascii_lowercase();
+    // "Please try again in 30 seconds" stands on every page of Google's front ends, whatever went wrong: it is not a
+    // hint.
+    let believable = error.retry_delay().filter(|_| error.envelope() != Envelope::Html);
+    let asked = believable.or_else(|| retry_after(headers, now));
+    let ruling = rule(code, &error, &lower, asked.map(|hint| hint.delay()));
 
     let mut failure = Failure::of_kind(ruling.kind, ruling.help);
     failure.status = wire.or_else(|| StatusCode::from_u16(code).ok());
-    failure.google_status = said.status().and_then(canonical_name);
+    failure.google_status = error.status().and_then(canonical_name);
     failure.hint = asked.filter(|_| !ruling.ignore_hint).map(clamped);
-    failure.message = match said.message() {
+    failure.message = match error.message() {
         "" => status_text(failure.status).into(),
         message => message.into(),
     };
-    let mut details = Details { quota: ruling.quota, reason: said.reason().map(Into::into), ..Details::default() };
+    let mut details = Details { quota: ruling.quota, reason: error.reason().map(Into::into), ..Details::default() };
     if ruling.kind == Kind::ContextTooLong {
         details.tokens = tokens::read(&lower);
         failure.help.other_model = details.tokens.limit.is_some_and(|limit| limit < LARGEST_CONTEXT);
     }
     failure.details = Some(Arc::new(details));
-    failure.flags = Flags { error_body: said.is_google(), ..Flags::default() };
+    failure.flags = Flags { error_body: error.is_google(), ..Flags::default() };
     failure
 }
 
-/// A response of whose body nothing is known.
+/// Judges a response whose body is not known.
 pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Failure {
     let kind = without_words(status.as_u16());
     let mut failure = Failure::of_kind(kind, kind.facts().help);
@@ -73,20 +61,20 @@ pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -
     failure.hint = retry_after(headers, now).map(clamped);
     failure.message = status_text(Some(status)).into();
     if kind.fault() == Fault::Quota {
-        failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= quota::SOON);
+        failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= SOON);
         failure.details = Some(Arc::new(Details { quota: Some(Quota::default()), ..Details::default() }));
     }
     failure
 }
 
-/// `Retry-After`: seconds, or a date.
+/// Reads `Retry-After`: seconds, or a date.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Hint> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Hint::exact(Duration::from_secs(seconds)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    // A date that has passed: now.
+    // A date in the past means now.
     Some(Hint::truncated(date.duration_since(now).unwrap_or_default()))
 }
 
@@ -98,16 +86,16 @@ fn status_text(status: Option<StatusCode>) -> String {
     status.map(|status| format!("{status}, without an explanation")).unwrap_or_default()
 }
 
-/// The code to judge by.
-fn code_of(wire: Option<StatusCode>, said: &Status) -> u16 {
+/// Returns the code to judge by.
+fn code_of(wire: Option<StatusCode>, error: &Status) -> u16 {
     let wire = wire.map(|status| status.as_u16());
-    let named = said.status().and_then(canonical_code);
-    // A code in a body that is no error object ("code": 404 of a framework) is no better than the wire's.
-    let own = said.code().or(named).filter(|_| said.is_google() || wire.is_none_or(|code| code < 400));
-    own.or(wire.filter(|code| *code >= 300)).or_else(|| said.status().and_then(string_code)).or(wire).unwrap_or(500)
+    let named = error.status().and_then(canonical_code);
+    // A code in a body that is not an error object ("code": 404 of a framework) is not better than the wire's.
+    let own = error.code().or(named).filter(|_| error.is_google() || wire.is_none_or(|code| code < 400));
+    own.or(wire.filter(|code| *code >= 300)).or_else(|| error.status().and_then(string_code)).or(wire).unwrap_or(500)
 }
 
-/// The Interactions API's string codes, and those of OpenAI's shape. Google's names in lower case count too.
+/// Translates the string codes of the Interactions API and of OpenAI's shape, and Google's names in lower case.
 fn string_code(name: &str) -> Option<u16> {
     canonical_code(&name.to_ascii_uppercase()).or(match name {
         "invalid_request" | "invalid_request_error" | "parameter_unknown" | "context_length_exceeded" => Some(400),
@@ -124,43 +112,43 @@ fn string_code(name: &str) -> Option<u16> {
     })
 }
 
-fn rule(code: u16, said: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
+fn rule(code: u16, error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
     if wording::blocked(lower) {
         return Ruling::of(Kind::IpBlocked);
     }
     match code {
-        429 => quota::judge(said, lower, wait),
-        400..=498 if is_quota_in_disguise(said, lower) => quota::judge(said, lower, wait),
-        400..=498 => client(code, said, lower),
-        499..=599 => service(code, said, lower),
+        429 => exhausted::judge(error, lower, wait),
+        400..=498 if is_quota_in_disguise(error, lower) => exhausted::judge(error, lower, wait),
+        400..=498 => client(code, error, lower),
+        499..=599 => service(code, error, lower),
         _ => Ruling::of(by_code(code)),
     }
 }
 
-/// Google's older services refuse quota with a 403.
-fn is_quota_in_disguise(said: &Status, lower: &str) -> bool {
-    !said.violations().is_empty()
+/// Returns whether a 4xx is about quota: Google's older services refuse it with a 403.
+fn is_quota_in_disguise(error: &Status, lower: &str) -> bool {
+    !error.violations().is_empty()
         || lower.starts_with("quota exceeded")
-        || said.legacy_reason().is_some_and(|reason| reason.ends_with("LimitExceeded") || reason == "quotaExceeded")
+        || error.legacy_reason().is_some_and(|reason| reason.ends_with("LimitExceeded") || reason == "quotaExceeded")
 }
 
 // === 4xx ===
 
-fn client(code: u16, said: &Status, lower: &str) -> Ruling {
-    // A page that names a model in its address knows no models all the same.
-    if code == 404 && said.envelope() == Envelope::Html {
+fn client(code: u16, error: &Status, lower: &str) -> Ruling {
+    // A page of HTML may name a model, because the address does, but its server does not know models.
+    if code == 404 && error.envelope() == Envelope::Html {
         return Ruling::of(Kind::PathNotFound);
     }
-    let by_name = || said.reason().or(said.legacy_reason()).or(said.status()).and_then(by_reason);
+    let by_name = || error.reason().or(error.legacy_reason()).or(error.status()).and_then(by_reason);
     if let Some(kind) = by_name().or_else(|| wording::client(code, lower)) {
         return Ruling::of(kind);
     }
-    let kind = match (code, said.envelope()) {
-        // The API's own answers are JSON: a page was sent by something before it, which knows no keys and no models.
+    let kind = match (code, error.envelope()) {
+        // The API answers in JSON. A page comes from a server in front of it, which does not know keys or models.
         (403, Envelope::Html) => Kind::IpBlocked,
-        (404, _) if names_no_route(said, lower) => Kind::PathNotFound,
+        (404, _) if names_no_route(error, lower) => Kind::PathNotFound,
         (404, Envelope::Interactions) => Kind::ResourceNotAccessible,
-        (409, _) if said.status() == Some("ABORTED") => Kind::ServerError,
+        (409, _) if error.status() == Some("ABORTED") => Kind::ServerError,
         _ => by_code(code),
     };
     let mut ruling = Ruling::of(kind);
@@ -168,17 +156,17 @@ fn client(code: u16, said: &Status, lower: &str) -> Ruling {
     ruling
 }
 
-/// A 404 that is about the path: a wrong base URL, a misspelt method. Google says "Method not found.", routers say their
-/// own.
-fn names_no_route(said: &Status, lower: &str) -> bool {
+/// Returns whether a 404 is about the path: a wrong base URL, or a misspelt method. Google says "Method not found.";
+/// routers have words of their own.
+fn names_no_route(error: &Status, lower: &str) -> bool {
     let phrases =
         ["method not found", "page not found", "cannot post", "cannot get", "no route", "not found on this server"];
-    // A router that only says "Not Found" does not know what a model is.
-    let bare = !said.is_google() && !lower.is_empty() && !lower.contains("model");
+    // A router that says no more than "Not Found" does not know models.
+    let bare = !error.is_google() && !lower.is_empty() && !lower.contains("model");
     bare || phrases.iter().any(|phrase| lower.contains(phrase))
 }
 
-/// `ErrorInfo.reason`, `errors[].reason`, or a string code, where it says more than the status.
+/// Translates `ErrorInfo.reason`, `errors[].reason` or a string code, where it says more than the status.
 fn by_reason(reason: &str) -> Option<Kind> {
     Some(match reason {
         "API_KEY_INVALID" | "API_KEY_NOT_FOUND" | "API_KEY_EXPIRED" | "keyInvalid" | "keyExpired"
@@ -202,17 +190,17 @@ fn by_reason(reason: &str) -> Option<Kind> {
 
 // === 5xx ===
 
-fn service(code: u16, said: &Status, lower: &str) -> Ruling {
-    // The documents' own example of a 500 is "Your input context is too long."
+fn service(code: u16, error: &Status, lower: &str) -> Ruling {
+    // The example of a 500 in Google's documentation is "Your input context is too long."
     let kind = if let Some(kind) = wording::too_long(lower) {
         kind
-    } else if said.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
+    } else if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         Kind::Capacity
     } else if let Some(kind) = wording::capacity(lower) {
         kind
-    } else if code == 503 && said.message().is_empty() {
+    } else if code == 503 && error.message().is_empty() {
         without_words(code)
-    } else if code != 499 && (said.status() == Some("DEADLINE_EXCEEDED") || wording::deadline(lower)) {
+    } else if code != 499 && (error.status() == Some("DEADLINE_EXCEEDED") || wording::deadline(lower)) {
         Kind::DeadlineExceeded
     } else {
         by_code(code)
@@ -220,17 +208,17 @@ fn service(code: u16, said: &Status, lower: &str) -> Ruling {
     Ruling::of(kind)
 }
 
-/// What a status most often means, where nothing else was said.
+/// Returns the most frequent meaning of a status that came without a body.
 fn without_words(code: u16) -> Kind {
     if code == 503 { Kind::Overloaded } else { by_code(code) }
 }
 
-/// What a status means by itself.
+/// Returns the meaning of a status by itself.
 fn by_code(code: u16) -> Kind {
     match code {
         // Neither an error nor an answer.
         0..=299 => Kind::EmptyResponse,
-        // The API redirects nobody: the base URL is wrong.
+        // The API does not redirect: the base URL is wrong.
         300..=399 | 405 => Kind::PathNotFound,
         401 => Kind::AuthUnauthenticated,
         402 => Kind::BillingRequired,
@@ -252,7 +240,7 @@ fn by_code(code: u16) -> Kind {
 
 // === answers ===
 
-/// The canonical name, as one that lives for ever.
+/// Returns the canonical name with a static lifetime.
 fn canonical_name(status: &str) -> Option<&'static str> {
     const NAMES: [&str; 16] = [
         "INVALID_ARGUMENT",
@@ -275,7 +263,7 @@ fn canonical_name(status: &str) -> Option<&'static str> {
     NAMES.into_iter().find(|name| *name == status)
 }
 
-/// The canonical name that a status is answered with.
+/// Returns the canonical name to answer a status with.
 pub(super) fn name_of_code(code: u16) -> &'static str {
     match code {
         401 => "UNAUTHENTICATED",
@@ -295,7 +283,7 @@ pub(super) fn name_of_code(code: u16) -> &'static str {
     }
 }
 
-/// What a finish reason or block reason makes of a 200, if anything.
+/// Judges a 200 by its finish reason and block reason. `None` for a good answer.
 pub(super) fn answer(finish: Option<&str>, block: Option<&str>, has_content: bool) -> Option<(Kind, String)> {
     if let Some(reason) = block.filter(|reason| *reason != "BLOCK_REASON_UNSPECIFIED") {
         return Some((Kind::ContentBlocked, format!("the prompt was blocked: {reason}")));

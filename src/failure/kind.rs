@@ -1,37 +1,38 @@
 //! The names of what can go wrong.
 //!
 //! [`Fault`] is coarse, because each layer acts on one fault only. [`Kind`] is fine, because a person who reads a log
-//! wants to know which of nine ways a key can be wrong this one is. What follows from a kind when nothing else is known
-//! (its fault, who else may do better, the status to answer with) stands in one table here, so that a new kind is one
-//! line and no layer ever matches on kinds to find out what to do.
+//! wants to know which of the nine ways in which a key can be wrong this one is. One table here has what follows from a
+//! kind when nothing else is known: its fault, whether another key or model may help, and the status to answer with. So
+//! a new kind is one line, and no layer matches on kinds to find out what to do.
 
 use std::fmt;
 
 use http::StatusCode;
 
-/// Whose fault a failure is. Every layer acts on one of these and leaves the others alone.
+/// The party at fault. Every layer acts on one of these and leaves the others alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
     /// The request itself: malformed, too long, a model that does not exist, blocked content. Sending it again changes
     /// nothing.
     Caller,
-    /// The credential or its project: invalid, leaked, suspended, restricted, without billing.
+    /// The credential or its project: invalid, leaked, suspended, restricted, or without billing.
     Key,
-    /// The project's quota: a minute's, a day's, or none at all.
+    /// The project's quota: a minute's or a day's is used up, or the limit is 0.
     Quota,
-    /// The model has no capacity left, for anybody.
+    /// The model, which has no capacity left for any project.
     Model,
-    /// The service failed: 500, 502, 504, answers without content.
+    /// The service: 500, 502, 504, answers without content.
     Service,
-    /// The way there failed: connect, reset, a clock of an attempt.
+    /// The network: no connection, a reset, or the time-out of an attempt.
     Transport,
-    /// A layer of this crate refused. Never counted against the upstream.
+    /// A layer of this crate, which refused the call. Never counted against the upstream.
     Local,
 }
 
 impl Fault {
-    /// The name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`, `local`.
+    /// Returns the name in logs, metrics and answers: `caller`, `key`, `quota`, `model`, `service`, `transport`,
+    /// `local`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,7 +53,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Which clock ran out.
+/// The clock that ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimeoutKind {
@@ -67,7 +68,7 @@ pub enum TimeoutKind {
 }
 
 impl TimeoutKind {
-    /// The name in logs, metrics and answers: `total`, `attempt`, `first_content`, `idle`.
+    /// Returns the name in logs, metrics and answers: `total`, `attempt`, `first_content`, `idle`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -85,45 +86,47 @@ impl fmt::Display for TimeoutKind {
     }
 }
 
-/// What happened, by its finer name.
+/// The kind of a failure.
+///
+/// [`advice`](Self::advice) says what each kind means and what to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
     // --- caller ---
-    /// 400 and its kin: malformed, a wrong field, a feature that the model lacks.
+    /// A malformed request (400 and its like): a wrong field, a feature that the model lacks.
     InvalidRequest,
     /// More input tokens than the model takes.
     ContextTooLong,
-    /// More bytes than the API, or a proxy before it, takes.
+    /// More bytes than the API, or a proxy in front of it, takes.
     PayloadTooLarge,
     /// A verdict on the content: safety, recitation, blocklist, prohibited content.
     ContentBlocked,
     /// No such model, or not for this method.
     ModelNotFound,
-    /// The path is none of the API's: a wrong base URL or a misspelt method.
+    /// A path that is not one of the API's: a wrong base URL or a misspelt method.
     PathNotFound,
     /// A file or cached content that belongs to another project, or is gone.
     ResourceNotAccessible,
-    /// The API does not serve the caller's country.
+    /// The caller's country, which the API does not serve.
     LocationUnsupported,
-    /// The caller's network address is blocked, whatever the key.
+    /// The caller's network address, which is blocked whatever the key.
     IpBlocked,
     /// Two credentials in one request.
     AuthConflict,
-    /// The method is not implemented, or not enabled for this model.
+    /// A method that is not implemented, or not enabled for this model.
     Unimplemented,
-    /// The request contradicts what exists already (409).
+    /// A conflict with what exists already (409).
     Conflict,
-    /// A 200 without content, because `maxOutputTokens` was spent before the first word: thinking counts.
+    /// A 200 without content, because thinking used up `maxOutputTokens` before the first word.
     OutputLimit,
-    /// More input tokens than the whole minute's quota: waiting would never help.
+    /// More input tokens than the whole minute's quota, so that no waiting helps.
     LargerThanQuota,
     // --- key ---
     /// The key is wrong or has expired.
     AuthKeyInvalid,
     /// No credential, or one of the wrong type.
     AuthUnauthenticated,
-    /// The credential is good and may not do this.
+    /// The credential is valid, but may not do this.
     PermissionDenied,
     /// The key is restricted to other APIs, sites, apps or addresses.
     KeyRestricted,
@@ -131,38 +134,38 @@ pub enum Kind {
     KeyLeaked,
     /// The key or its project is suspended.
     KeySuspended,
-    /// The account is banned, or has to be verified first.
+    /// The account is banned, or must be verified first.
     AccountBanned,
-    /// The project that pays does not exist, or is another one.
+    /// The project that is billed does not exist, or is another one.
     ConsumerInvalid,
     /// The API is not enabled in the key's project.
     ServiceDisabled,
-    /// Billing is off, prepaid credits are used up, or the spending cap is reached.
+    /// Billing is off, the prepaid credits are used up, or the spending cap is reached.
     BillingRequired,
     // --- quota ---
-    /// Requests a minute.
+    /// The quota of requests a minute.
     QuotaMinute,
-    /// Input tokens a minute.
+    /// The quota of input tokens a minute.
     QuotaTokensMinute,
-    /// A day's quota (or a longer period's), of requests or tokens.
+    /// The quota of a day or a longer period, in requests or tokens.
     QuotaDay,
-    /// The limit is zero: this project never gets this model.
+    /// A limit of zero: this project never gets this model.
     QuotaZero,
-    /// A quota, but the answer does not say which.
+    /// A quota that the answer does not name.
     QuotaUnknown,
     // --- model ---
     /// The model is overloaded.
     Overloaded,
-    /// The shared capacity is used up: a 429 or 503 that is nobody's own quota.
+    /// The shared capacity is used up: a 429 or 503 that is not about the project's own quota.
     Capacity,
     // --- service ---
-    /// 500: transient, unless it comes twice for the same request.
+    /// A 500. It is transient, unless it comes twice for the same request.
     ServerError,
-    /// A front end or proxy got nothing usable from behind it.
+    /// A front end or proxy got nothing usable from the server behind it.
     BadGateway,
-    /// 503 that does not speak of the model.
+    /// A 503 that does not mention the model.
     Unavailable,
-    /// The service took too long and said so itself.
+    /// The service took too long, by its own account.
     DeadlineExceeded,
     /// The service cancelled the call (499).
     Cancelled,
@@ -177,7 +180,7 @@ pub enum Kind {
     NotSent,
     /// The connection broke while the request or answer was on it.
     Reset,
-    /// A clock ran out. The total clock is this crate's own, and its fault is [`Fault::Local`].
+    /// A time-out. The fault of the total one is [`Fault::Local`], because it is this crate's own limit.
     Timeout(TimeoutKind),
     /// A stream that ended without a finish reason.
     StreamCut,
@@ -186,31 +189,31 @@ pub enum Kind {
     // --- local ---
     /// The circuit breaker is open.
     CircuitOpen,
-    /// The local limiter would have to wait too long.
+    /// The call would have to queue for longer than the rate limiter allows.
     RateLimited,
-    /// All keys that could take the call are out of quota, or have to be tried one at a time.
+    /// All keys that could take the call are out of quota, or on trial with one call at a time.
     KeysExhausted,
     /// All keys that could take the call are disabled.
     KeysDisabled,
-    /// The request body is over a local cap.
+    /// The request body is larger than a local cap.
     BodyTooLarge,
-    /// The request cannot be sent as it is: a bad header, no URI.
+    /// The request cannot be sent as it is, for example for a bad header or a missing URI.
     BadRequest,
     /// The caller's own request body failed while it was read.
     RequestBody,
 }
 
-/// What follows from a kind when nothing else is known.
+/// The consequences of a kind when nothing else is known.
 pub(super) struct Facts {
     pub(super) name: &'static str,
     pub(super) fault: Fault,
-    /// May the same key, a key of another project, another model help?
+    /// The alternatives that may help: the same key, a key of another project, another model.
     pub(super) help: Help,
-    /// What to answer with where no status came over the wire.
+    /// The status to answer with where none came over the wire.
     pub(super) code: u16,
 }
 
-/// Who may still help.
+/// The alternatives that may still succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Help {
     pub(super) same_key: bool,
@@ -219,7 +222,7 @@ pub(super) struct Help {
 }
 
 impl Help {
-    pub(super) const NOBODY: Self = Self::new(false, false, false);
+    pub(super) const NONE: Self = Self::new(false, false, false);
 
     pub(super) const fn new(same_key: bool, other_key: bool, other_model: bool) -> Self {
         Self { same_key, other_key, other_model }
@@ -227,37 +230,37 @@ impl Help {
 }
 
 impl Kind {
-    /// The name in logs, metrics and answers, in snake case.
+    /// Returns the name in logs, metrics and answers, in snake case, such as `quota_day`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.facts().name
     }
 
-    /// Whose fault a failure of this kind is.
+    /// Returns the party at fault.
     #[must_use]
     pub const fn fault(self) -> Fault {
         self.facts().fault
     }
 
-    /// Whether a layer refused for now only: nothing was sent, and time helps.
+    /// Returns whether a layer refused the call only for now: nothing was sent, and waiting helps.
     pub(crate) const fn is_refused_for_now(self) -> bool {
         matches!(self, Self::CircuitOpen | Self::RateLimited | Self::KeysExhausted)
     }
 
-    /// The status to answer with where none came over the wire.
+    /// Returns the status to answer with where none came over the wire.
     #[must_use]
     pub fn status_code(self) -> StatusCode {
         StatusCode::from_u16(self.facts().code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The one table.
+    /// Looks the kind up in the table.
     pub(super) const fn facts(self) -> Facts {
         use Fault::*;
         const fn row(name: &'static str, fault: Fault, help: [bool; 3], code: u16) -> Facts {
             Facts { name, fault, help: Help::new(help[0], help[1], help[2]), code }
         }
         // Same key, key of another project, another model.
-        const NOBODY: [bool; 3] = [false, false, false];
+        const NONE: [bool; 3] = [false, false, false];
         const OTHER_KEY: [bool; 3] = [false, true, false];
         const OTHER_MODEL: [bool; 3] = [false, false, true];
         const ELSEWHERE: [bool; 3] = [false, true, true];
@@ -265,19 +268,19 @@ impl Kind {
         const TIME_OR_MODEL: [bool; 3] = [true, false, true];
         const TIME: [bool; 3] = [true, false, false];
         match self {
-            Self::InvalidRequest => row("invalid_request", Caller, NOBODY, 400),
-            Self::ContextTooLong => row("context_too_long", Caller, NOBODY, 400),
+            Self::InvalidRequest => row("invalid_request", Caller, NONE, 400),
+            Self::ContextTooLong => row("context_too_long", Caller, NONE, 400),
             Self::LargerThanQuota => row("larger_than_quota", Caller, ELSEWHERE, 400),
-            Self::PayloadTooLarge => row("payload_too_large", Caller, NOBODY, 413),
+            Self::PayloadTooLarge => row("payload_too_large", Caller, NONE, 413),
             Self::ContentBlocked => row("content_blocked", Caller, OTHER_MODEL, 400),
             Self::ModelNotFound => row("model_not_found", Caller, OTHER_MODEL, 404),
-            Self::PathNotFound => row("path_not_found", Caller, NOBODY, 404),
+            Self::PathNotFound => row("path_not_found", Caller, NONE, 404),
             Self::ResourceNotAccessible => row("resource_not_accessible", Caller, OTHER_KEY, 403),
-            Self::LocationUnsupported => row("location_unsupported", Caller, NOBODY, 400),
-            Self::IpBlocked => row("ip_blocked", Caller, NOBODY, 403),
-            Self::AuthConflict => row("auth_conflict", Caller, NOBODY, 400),
+            Self::LocationUnsupported => row("location_unsupported", Caller, NONE, 400),
+            Self::IpBlocked => row("ip_blocked", Caller, NONE, 403),
+            Self::AuthConflict => row("auth_conflict", Caller, NONE, 400),
             Self::Unimplemented => row("unimplemented", Caller, OTHER_MODEL, 501),
-            Self::Conflict => row("conflict", Caller, NOBODY, 409),
+            Self::Conflict => row("conflict", Caller, NONE, 409),
             Self::OutputLimit => row("output_limit", Caller, OTHER_MODEL, 400),
             Self::AuthKeyInvalid => row("auth_key_invalid", Key, OTHER_KEY, 400),
             Self::AuthUnauthenticated => row("auth_unauthenticated", Key, OTHER_KEY, 401),
@@ -306,7 +309,7 @@ impl Kind {
             Self::Connect => row("connect", Transport, TIME, 503),
             Self::NotSent => row("not_sent", Transport, TIME, 503),
             Self::Reset => row("reset", Transport, TIME, 503),
-            Self::Timeout(TimeoutKind::Total) => row("total_deadline", Local, NOBODY, 504),
+            Self::Timeout(TimeoutKind::Total) => row("total_deadline", Local, NONE, 504),
             Self::Timeout(TimeoutKind::Attempt) => row("attempt_timeout", Transport, TIME_OR_MODEL, 504),
             Self::Timeout(TimeoutKind::FirstContent) => row("first_content_timeout", Transport, TIME_OR_MODEL, 504),
             Self::Timeout(TimeoutKind::Idle) => row("idle_timeout", Transport, TIME_OR_MODEL, 504),
@@ -315,10 +318,10 @@ impl Kind {
             Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),
             Self::RateLimited => row("rate_limited", Local, ELSEWHERE, 429),
             Self::KeysExhausted => row("keys_exhausted", Local, TIME_OR_MODEL, 429),
-            Self::KeysDisabled => row("keys_disabled", Local, NOBODY, 403),
-            Self::BodyTooLarge => row("body_too_large", Local, NOBODY, 413),
-            Self::BadRequest => row("bad_request", Local, NOBODY, 400),
-            Self::RequestBody => row("request_body", Local, NOBODY, 400),
+            Self::KeysDisabled => row("keys_disabled", Local, NONE, 403),
+            Self::BodyTooLarge => row("body_too_large", Local, NONE, 413),
+            Self::BadRequest => row("bad_request", Local, NONE, 400),
+            Self::RequestBody => row("request_body", Local, NONE, 400),
         }
     }
 }

@@ -1,26 +1,33 @@
-//! Whose fault a failure is, and what may help.
+//! Failures: the party at fault, and what may help.
 //!
-//! The same status means a dozen things: a 429 is a minute's quota that comes back in 26 seconds, a day's that comes back
-//! at midnight Pacific, a quota of zero that never does, a bill, or a model that is full for everybody. Who reads only the
-//! status waits when waiting is useless, gives up when a second would do, takes good keys out for a model's fault, and
-//! opens a circuit on callers' mistakes. And if each layer reads by itself, each reads differently.
+//! One status has a dozen meanings: a 429 is a minute's quota that comes back in 26 seconds, a day's that comes back at
+//! midnight Pacific, a quota of zero that never does, an unpaid bill, or a model that is full for everybody. A client
+//! that reads only the status waits when waiting is useless, gives up when a second would do, disables good keys for a
+//! model's fault, and opens a circuit breaker on callers' mistakes. And if each layer reads by itself, each reads
+//! differently.
 //!
 //! So a failure is judged once, here, and [`Failure`] is all that any layer looks at. It answers four questions:
 //!
 //! 1. Whose [`Fault`] is it? Each layer acts on one fault only.
 //! 2. What may help: the same request later, another project's key, another model?
-//! 3. How long is the wait that was asked for ([`Hint`]), where it can be believed?
+//! 3. How long is the wait that the upstream asked for ([`Hint`]), where it can be believed?
 //! 4. Is it a sign of the upstream's health?
 //!
-//! The files: `kind` names things and has the table of what follows from a name; `judge` finds the kind of a response,
-//! with `quota` for the hardest status, `wording` for what only an English sentence says, and `tokens` for the numbers in
-//! one; `transport` reads the errors of hyper and h2; `trace` hands the verdict to tower-http. What the body said was read
-//! by [`Status`](crate::status::Status) before.
+//! It changes nothing: it sends, waits and retries nothing, and it forgets each failure once it is judged.
+//!
+//! # Files
+//!
+//! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
+//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an
+//! English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
+//! was read by [`Status`](crate::status::Status) before.
 
 mod advice;
+mod exhausted;
 mod judge;
 mod kind;
 mod quota;
+mod ruling;
 mod tokens;
 mod transport;
 mod wording;
@@ -38,9 +45,9 @@ use self::{kind::Help, tokens::TokenNumbers};
 use crate::clock;
 pub use crate::status::Hint;
 
-/// One failure, judged once: whose fault it is, and what may help.
+/// One failure, judged once: the party at fault, and what may help.
 ///
-/// Cheap to clone: its texts are shared. Everything in it is redacted; it can be logged.
+/// It is cheap to clone, because its texts are shared. Everything in it is redacted, so that it can be logged.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
@@ -49,7 +56,8 @@ pub use crate::status::Hint;
 ///     quota::Dimension,
 /// };
 ///
-/// let body = br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current quota.",
+/// let body = br#"{"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "You exceeded your current
+/// quota.",
 ///     "details": [{"violations": [{
 ///         "quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier",
 ///         "quotaDimensions": {"model": "gemini-2.5-flash"},
@@ -78,7 +86,7 @@ pub struct Failure {
     flags: Flags,
 }
 
-/// What only some failures have, apart from the rest, so that a result with a failure in it stays small.
+/// The parts that only some failures have, kept apart so that a `Result` with a failure in it stays small.
 #[derive(Debug, Default)]
 struct Details {
     quota: Option<Quota>,
@@ -94,34 +102,36 @@ struct Flags {
 }
 
 impl Failure {
-    // === where failures come from ===
+    // === constructors ===
 
-    /// Judges a response that is no success. A code in the body leads, because relays answer 500 with a 429 inside.
+    /// Judges a response that is not a success.
     ///
-    /// The wait is the body's, or else `Retry-After`'s (seconds, or a date).
+    /// A code in the body goes before the status, because relays answer 500 with a 429 inside. The wait is taken from
+    /// the body, or else from `Retry-After` (seconds, or a date).
     pub fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
         judge::response(Some(status), headers, body, clock::wall())
     }
 
-    /// Judges a response by its status and headers, where nothing of the body is known.
+    /// Judges a response by its status and headers, where the body is not known.
     pub fn from_status(status: StatusCode, headers: &HeaderMap) -> Self {
         judge::status(status, headers, clock::wall())
     }
 
-    /// Judges an error that came inside a 200 stream, before anything of the stream was forwarded, by its own code: the
-    /// bytes of the error, of its event, or of the stream so far. After the commit, add
-    /// [`into_after_commit`](Self::into_after_commit).
+    /// Judges an error inside a 200 stream by the error's own code.
+    ///
+    /// `error` is the error, its event, or the stream so far. It is judged as if nothing of the stream had been
+    /// forwarded; after the commit, add [`into_after_commit`](Self::into_after_commit).
     pub fn from_event(error: &[u8]) -> Self {
         judge::response(None, &HeaderMap::new(), error, clock::wall())
     }
 
-    /// Judges an error of the transport: hyper's, hyper-util's, h2's, `std::io`'s, or tokio's `Elapsed`, anywhere in its
-    /// chain of sources. An [`Error`](crate::Error) in the chain has been judged already: find it first.
+    /// Judges a transport error: one of hyper, hyper-util, h2 or `std::io`, or tokio's `Elapsed`, anywhere in the chain
+    /// of sources. An [`Error`](crate::Error) in the chain has been judged already: look for it first.
     pub fn from_error(error: &(dyn StdError + 'static)) -> Self {
         let kind = transport::kind(error);
         let mut message = error.to_string();
         let mut link = error.source();
-        // The outermost says what was being done, the innermost why it failed.
+        // The outermost error says which step failed, the innermost one why.
         for _ in 0..8 {
             let Some(error) = link else { break };
             let cause = error.to_string();
@@ -134,14 +144,14 @@ impl Failure {
         Self::local(kind, message)
     }
 
-    /// Judges a 200 by what it holds: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
-    /// content came. `None` for an answer that is fine.
+    /// Judges a 200 by its content: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
+    /// content came. Returns `None` for a good answer.
     pub fn from_answer(finish_reason: Option<&str>, block_reason: Option<&str>, has_content: bool) -> Option<Self> {
         let (kind, message) = judge::answer(finish_reason, block_reason, has_content)?;
         Some(Self { status: Some(StatusCode::OK), ..Self::local(kind, message) })
     }
 
-    /// A refusal by a layer of this crate; the fault follows from the kind. The message is redacted.
+    /// Makes a refusal by a layer of this crate. The fault follows from the kind, and the message is redacted.
     pub fn local(kind: Kind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         let mut failure = Self::of_kind(kind, kind.facts().help);
@@ -149,7 +159,7 @@ impl Failure {
         failure
     }
 
-    /// A clock that ran out after `limit`. The total clock is this crate's own; the others blame the transport.
+    /// Makes a time-out after `limit`. The total one is this crate's own; the others blame the transport.
     pub fn timeout(clock: TimeoutKind, limit: Duration) -> Self {
         let waited_for = match clock {
             TimeoutKind::Total => "an answer, queueing and retries included",
@@ -173,16 +183,16 @@ impl Failure {
         }
     }
 
-    // === what is added later ===
+    // === additions ===
 
-    /// The same, with the wait that would help. Exact, unlike some of the upstream's.
+    /// Adds the wait that would help. It is exact, unlike some of the upstream's.
     #[must_use]
     pub fn with_hint(mut self, delay: Duration) -> Self {
         self.hint = Some(Hint::exact(delay));
         self
     }
 
-    /// The same, with the numbers of tokens that it is about.
+    /// Adds the number of input tokens and the limit that they exceed.
     #[must_use]
     pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
         let tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
@@ -190,76 +200,80 @@ impl Failure {
         self
     }
 
-    /// The same failure after bytes of the answer were forwarded: nothing may be sent again, so that nothing helps.
+    /// Marks a failure that came after bytes of the answer were forwarded: nothing may be sent again, so that nothing
+    /// helps.
     #[must_use]
     pub fn into_after_commit(mut self) -> Self {
         self.flags.after_commit = true;
-        self.help = Help::NOBODY;
+        self.help = Help::NONE;
         self
     }
 
-    /// Says that the same 500 came twice for the same request: probably it is the request's content.
+    /// Marks that the same 500 came twice for the same request, so that the request's content is the likely cause.
     pub fn mark_content_suspected(&mut self) {
         self.flags.content_suspected = true;
     }
 
-    // === what it says ===
+    // === queries ===
 
-    /// Whose fault it is.
+    /// Returns the party at fault.
     pub fn fault(&self) -> Fault {
         self.kind.fault()
     }
 
-    /// What happened, by its finer name.
+    /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The status as it came over the wire, for an event the one that it names, or the one that a local refusal maps to.
+    /// Returns the status that came over the wire; of an event the one that it names, and of a local refusal the one
+    /// that its kind maps to.
     pub fn status(&self) -> Option<StatusCode> {
         self.status.or_else(|| (self.fault() == Fault::Local).then(|| self.kind.status_code()))
     }
 
-    /// The status to answer with: the upstream's where it is an error, else what the kind maps to (time-outs 504, no
-    /// connection 503, empty answers 502).
+    /// Returns the status to answer with: the upstream's where it is an error, else the one that the kind maps to
+    /// (time-outs 504, no connection 503, empty answers 502).
     pub fn code(&self) -> StatusCode {
         self.status.filter(|status| status.as_u16() >= 400).unwrap_or_else(|| self.kind.status_code())
     }
 
-    /// The canonical `google.rpc` name to answer with, such as `UNAVAILABLE`: the upstream's, or the one of
+    /// Returns the canonical `google.rpc` name to answer with, such as `UNAVAILABLE`: the upstream's, or the one of
     /// [`code`](Self::code).
     pub fn google_status(&self) -> &'static str {
         self.google_status.unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
     }
 
-    /// How long to wait, at most a week. `None` where nothing was said, and where what was said has to be ignored: a day's
-    /// quota comes back at midnight Pacific, a quota of zero never.
+    /// Returns how long to wait, at most a week.
+    ///
+    /// `None` where the upstream asked for no wait, and where its wait has to be ignored: a day's quota comes back at
+    /// midnight Pacific, a quota of zero never.
     pub fn hint(&self) -> Option<Hint> {
         self.hint
     }
 
-    /// Which quota it was, where it was one.
+    /// Returns the quota that was used up, if it was one.
     pub fn quota(&self) -> Option<&Quota> {
         self.details.as_ref()?.quota.as_ref()
     }
 
-    /// True where the same bytes with the same key have a real chance within minutes.
+    /// Returns whether the same bytes with the same key have a real chance within minutes.
     pub fn same_key_may_help(&self) -> bool {
         self.help.same_key
     }
 
-    /// True where a key of another project has a chance. Keys of one project share their quota.
+    /// Returns whether a key of another project has a chance. Keys of one project share their quota.
     pub fn other_key_may_help(&self) -> bool {
         self.help.other_key
     }
 
-    /// True where another model of the same project has a chance.
+    /// Returns whether another model of the same project has a chance.
     pub fn other_model_may_help(&self) -> bool {
         self.help.other_model
     }
 
-    /// True for signs of the upstream's health only: faults of the model, the transport and the service, but for empty
-    /// answers. Never for callers, keys, quotas and local refusals.
+    /// Returns whether the failure is a sign of the upstream's health: true for faults of the model, the transport and
+    /// the service, except for empty answers; false for callers, keys, quotas and local refusals.
     pub fn counts_against_upstream(&self) -> bool {
         match self.fault() {
             Fault::Model | Fault::Transport => true,
@@ -268,48 +282,49 @@ impl Failure {
         }
     }
 
-    /// What the upstream said, redacted, at most 2 KiB; or what a layer of this crate has to say.
+    /// Returns the upstream's message, redacted, at most 2 KiB; or the message of the layer that refused the call.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// `ErrorInfo.reason`, such as `API_KEY_INVALID`.
+    /// Returns `ErrorInfo.reason`, such as `API_KEY_INVALID`.
     pub fn reason(&self) -> Option<&str> {
         self.details.as_ref()?.reason.as_deref()
     }
 
-    /// The most input tokens that the model takes, where a refusal names it. It can be lower than the published limit.
+    /// Returns the most input tokens that the model takes, where a refusal names it. It can be lower than the published
+    /// limit.
     pub fn token_limit(&self) -> Option<u64> {
         self.details.as_ref()?.tokens.limit
     }
 
-    /// How many input tokens the request had, where a refusal names it.
+    /// Returns the number of input tokens in the request, where a refusal names it.
     pub fn token_count(&self) -> Option<u64> {
         self.details.as_ref()?.tokens.count
     }
 
-    /// True where it is proven that the upstream did not get the request, so that even a call that must not run twice can
-    /// be sent again.
+    /// Returns whether it is proven that the upstream did not get the request, so that even a call that must not run
+    /// twice can be sent again.
     pub fn never_sent(&self) -> bool {
         matches!(self.kind, Kind::Connect | Kind::NotSent)
     }
 
-    /// True where the upstream said so in an error body of its own: it read the request and refused it.
+    /// Returns whether the upstream sent an error body of its own: it read the request and refused it.
     pub fn has_error_body(&self) -> bool {
         self.flags.error_body
     }
 
-    /// True where the same 500 came twice for the same request: probably it is the request's content.
+    /// Returns whether the same 500 came twice for the same request, so that the request's content is the likely cause.
     pub fn is_content_suspected(&self) -> bool {
         self.flags.content_suspected
     }
 
-    /// True where bytes of the answer had been forwarded before it failed.
+    /// Returns whether bytes of the answer had been forwarded before it failed.
     pub fn is_after_commit(&self) -> bool {
         self.flags.after_commit
     }
 
-    /// True where both say the same in the same words: how "the same 500 twice" is told.
+    /// Returns whether both have the same kind, status and message, which is how "the same 500 twice" is recognised.
     pub fn same_as(&self, other: &Self) -> bool {
         self.kind == other.kind && self.status == other.status && self.message == other.message
     }

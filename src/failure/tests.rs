@@ -324,7 +324,7 @@ fn every_known_refusal_for_quota_is_judged() {
         (code_assist("Individual quota reached.", "QUOTA_EXHAUSTED", ""), "quota_day nYY - day"),
         (code_assist("Your quota will reset after 58s.", "QUOTA_EXHAUSTED", ""), "quota_day YYY 58 day"),
         (code_assist("Your quota will reset after 5h1m.", "RATE_LIMIT_EXCEEDED", ""), "quota_day nYY 18060 day"),
-        // Absurd: cut to a week.
+        // An absurd wait is cut to a week.
         (code_assist("Resets in 999999999h.", "QUOTA_EXHAUSTED", ""), "quota_day nYY 604800 day"),
     ] {
         assert_eq!(verdict(&judged(429, &body)), format!("quota {expected} -"), "{body}");
@@ -397,7 +397,7 @@ fn the_code_inside_leads() {
         serde_json::json!({"error": {"message": inner, "code": 500, "status": "Internal Server Error"}}).to_string();
     let failure = judged(500, &outer);
     assert_eq!(failure.kind(), Kind::QuotaMinute);
-    // What came over the wire stays what came over the wire.
+    // The status that came over the wire is kept.
     assert_eq!(failure.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
     assert_eq!(failure.google_status(), "RESOURCE_EXHAUSTED");
     // A 500 that is about the input is the caller's.
@@ -428,7 +428,7 @@ fn retry_after_is_honoured_in_both_forms() {
     for rubbish in ["", "soon", "-5", "1.5", "Sun, 99 Nov 1994 08:50:07 GMT"] {
         assert_eq!(with(rubbish, ""), None, "{rubbish}");
     }
-    // The body knows better, and a day's quota better still.
+    // The body goes before the header, and a day's quota before both.
     assert_eq!(with("7", &google(429, "Please retry in 2.5s.", "")), Some(Hint::exact(Duration::from_millis(2_500))));
     assert_eq!(with("7", &google(429, "", &quota(&[("XPerDay", "5")]))), None);
 }
@@ -604,7 +604,7 @@ proptest! {
     ], 0..8)) {
         let failure = judged(status, &google(status, &words.join(" "), ""));
         prop_assert!(failure.hint().is_none_or(|hint| hint.delay() <= judge::LONGEST_HINT));
-        // Nobody waits for a caller's mistake.
+        // A caller's mistake has no wait.
         prop_assert!(failure.fault() != Fault::Caller || !failure.same_key_may_help());
     }
 }

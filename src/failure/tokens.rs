@@ -1,9 +1,9 @@
-//! The numbers in "The input token count (314175) exceeds the maximum number of tokens allowed (131072)."
+//! Reads the numbers in "The input token count (314175) exceeds the maximum number of tokens allowed (131072)."
 //!
-//! They are worth reading: the limit that is really served can be lower than the published one, and this refusal is the
-//! only place that says so. Several wordings are known; the limit stands in brackets, bare at the end, or before the count.
+//! The limit that the upstream really serves can be lower than the published one, and this refusal is the only place
+//! that names it. Several wordings are known; the limit stands in brackets, bare at the end, or before the count.
 
-/// What stands before the limit, most telling first.
+/// The words before the limit, most telling first.
 const BEFORE_LIMIT: [&str; 10] = [
     "tokens allowed",
     "supports up to",
@@ -17,17 +17,17 @@ const BEFORE_LIMIT: [&str; 10] = [
     "maximum",
 ];
 
-/// How far behind such words the number may be.
+/// The most bytes between such words and the number.
 const NEAR: usize = 32;
 
-/// How many tokens there were, and how many are allowed.
+/// The number of tokens in the request, and the number allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TokenNumbers {
     pub(super) count: Option<u64>,
     pub(super) limit: Option<u64>,
 }
 
-/// Reads them from a message in lower case.
+/// Reads the numbers from a message in lower case.
 pub(super) fn read(lower: &str) -> TokenNumbers {
     let numbers: Vec<(usize, u64)> = numbers(lower).take(16).collect();
     let after = |words: &str| {
@@ -37,7 +37,7 @@ pub(super) fn read(lower: &str) -> TokenNumbers {
     let named = BEFORE_LIMIT.iter().find_map(|words| after(words));
     let values = || numbers.iter().map(|(_, value)| *value);
     match named {
-        // A request that was refused had more than the limit.
+        // A refused request had more tokens than the limit.
         Some(limit) => TokenNumbers { limit: Some(limit), count: values().filter(|value| *value > limit).max() },
         None => match numbers.as_slice() {
             [(_, one), (_, other)] => TokenNumbers { count: Some(*one.max(other)), limit: Some(*one.min(other)) },
@@ -47,7 +47,7 @@ pub(super) fn read(lower: &str) -> TokenNumbers {
     }
 }
 
-/// Whole numbers of two digits or more that are not part of a name, with the place where each begins; "1,048,576" is one.
+/// Finds whole numbers of two digits or more that are not part of a name, with the offset of each; "1,048,576" is one.
 fn numbers(text: &str) -> impl Iterator<Item = (usize, u64)> {
     let bytes = text.as_bytes();
     let mut at = 0;

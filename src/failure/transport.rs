@@ -1,19 +1,20 @@
-//! What a transport error means: above all, whether the upstream can have got the request.
+//! Judges transport errors: above all, whether the upstream can have got the request.
 //!
-//! That one bit decides whether a call that must not run twice may be sent again. It is `true` only where the protocol
-//! proves it: no connection was made; the server refused the stream (RFC 9113, 8.7); the server's GOAWAY excluded it (h2
-//! reports a remote GOAWAY to those streams only that are above the last one the server will look at); or hyper gives the
-//! request back because the pooled connection had closed before it was written. Everything else may have arrived.
+//! That one bit decides whether a call that must not run twice may be sent again. A request counts as not sent only
+//! where the protocol proves it: no connection was made; the server refused the stream (RFC 9113, 8.7); the server's
+//! GOAWAY excluded it (h2 reports a remote GOAWAY only to the streams above the last one that the server will process);
+//! or hyper gives the request back because the pooled connection had closed before it was written. Everything else may
+//! have arrived.
 
 use std::{error::Error as StdError, io};
 
 use super::{Kind, TimeoutKind};
 
-/// The kind that the chain of sources shows. The most telling link wins, wherever it is.
+/// Returns the kind that the chain of sources shows. The most telling link wins, wherever it is.
 pub(super) fn kind(error: &(dyn StdError + 'static)) -> Kind {
     let mut found = None;
     let mut link = Some(error);
-    // Longer chains do not occur, but could be made to be circular.
+    // Longer chains do not occur, but a chain could be circular.
     for _ in 0..32 {
         let Some(error) = link else { break };
         if let Some(kind) = of_link(error) {
@@ -24,7 +25,7 @@ pub(super) fn kind(error: &(dyn StdError + 'static)) -> Kind {
     found.unwrap_or(Kind::Transport)
 }
 
-/// `io::Error::other(e).source()` skips `e` itself, and `e` is what is telling.
+/// Returns the source. `io::Error::other(e).source()` skips `e` itself, although `e` tells the most.
 fn source<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     carried.map(|carried| carried as &(dyn StdError + 'static)).or_else(|| error.source())
@@ -53,7 +54,7 @@ fn of_hyper(error: &hyper::Error) -> Option<Kind> {
     if error.is_canceled() {
         Some(Kind::NotSent)
     } else if error.is_user() {
-        // Most often the request's own body failed: whose it is, the upstream has nothing to do with it.
+        // Most often the request's own body failed, which is not the upstream's doing.
         Some(Kind::RequestBody)
     } else if error.is_incomplete_message() || error.is_closed() || error.is_body_write_aborted() || error.is_timeout()
     {
@@ -87,7 +88,7 @@ fn of_io(error: &io::Error) -> Option<Kind> {
     }
 }
 
-/// A proof that nothing was sent stands whatever else went wrong; the vague kinds give way.
+/// Returns the more telling kind: a proof that nothing was sent goes first, the vague kinds last.
 fn more_telling(known: Kind, new: Kind) -> Kind {
     let rank = |kind: Kind| match kind {
         Kind::Connect => 5,
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(of(elapsed.unwrap_err()), Kind::Timeout(TimeoutKind::Attempt));
     }
 
-    /// What a client gets from a server that answers its one request so.
+    /// Returns the error of a client whose one request is answered by `answer`.
     async fn h2_answer(answer: impl FnOnce(h2::server::SendResponse<bytes::Bytes>) + Send + 'static) -> h2::Error {
         let (client, server) = tokio::io::duplex(64 * 1024);
         tokio::spawn(async move {

@@ -1,16 +1,16 @@
-//! What the words of an error mean, where its code and reason do not say.
+//! The wordings of errors, for those whose code and reason do not say what they mean.
 //!
-//! A quarter of all real errors carry no `details`: their meaning is in one English sentence. The sentences are few,
-//! they are old, and each has a core that has not changed in years. So they are data here, most telling first, and a
-//! sentence that is not known leaves the judgement to the status.
+//! A quarter of all real errors carry no `details`: their meaning is in one English sentence. The sentences are few and
+//! old, and each has a core that has not changed in years. So they are data here, most telling first, and an unknown
+//! sentence leaves the verdict to the status.
 
 use super::{Fault, Kind};
 
-/// A kind, and the ways to say it; of one way, all parts have to be there. In lower case.
-type Rule = (Kind, &'static [&'static [&'static str]]);
+/// A kind, and its wordings in lower case. All parts of a wording have to be in the message.
+type Phrases = (Kind, &'static [&'static [&'static str]]);
 
-/// What any 4xx but a 429 may say.
-static CLIENT: &[Rule] = &[
+/// The wordings of any 4xx but a 429.
+static CLIENT: &[Phrases] = &[
     (Kind::AuthConflict, &[&["multiple authentication credentials"], &["both api key and", "access token"]]),
     (Kind::KeyLeaked, &[&["reported as leaked"], &["key", "has been leaked"]]),
     (
@@ -160,9 +160,9 @@ static CLIENT: &[Rule] = &[
     ),
 ];
 
-/// What a 400, 404 or their kin say of the model or the content. Not a 403, which names models and policies without
-/// meaning them.
-static MODEL_OR_CONTENT: &[Rule] = &[
+/// The wordings about the model or the content, for a 400, a 404 and their like. They do not hold for a 403, which
+/// mentions models and policies without being about them.
+static MODEL_OR_CONTENT: &[Phrases] = &[
     (
         Kind::ContentBlocked,
         &[
@@ -207,8 +207,8 @@ static MODEL_OR_CONTENT: &[Rule] = &[
     ),
 ];
 
-/// What the input's length makes any status but a 429 say; a 500 too.
-static TOO_LONG: &[Rule] = &[(
+/// The wordings about the input's length, for any status but a 429; a 500 has them too.
+static TOO_LONG: &[Phrases] = &[(
     Kind::ContextTooLong,
     &[
         &["token count", "exceed"],
@@ -225,8 +225,8 @@ static TOO_LONG: &[Rule] = &[(
     ],
 )];
 
-/// What an anti-abuse page says. It is bound to the network address, so that neither key nor model helps.
-static BLOCKED: &[Rule] = &[(
+/// The wordings of an anti-abuse page. It is about the network address, so that neither key nor model helps.
+static BLOCKED: &[Phrases] = &[(
     Kind::IpBlocked,
     &[
         &["automated queries"],
@@ -238,8 +238,8 @@ static BLOCKED: &[Rule] = &[(
     ],
 )];
 
-/// What a 429 or 5xx says when the shared capacity is used up, or the model overloaded.
-static CAPACITY: &[Rule] = &[
+/// The wordings of a 429 or 5xx for a model that is overloaded, or shared capacity that is used up.
+static CAPACITY: &[Phrases] = &[
     (
         Kind::Overloaded,
         &[
@@ -264,7 +264,7 @@ static CAPACITY: &[Rule] = &[
     ),
 ];
 
-/// A 400 that is about this model: another one may take the same request.
+/// The wordings of a 400 that is about this model, so that another one may take the same request.
 static MODEL_BOUND: &[&[&str]] = &[
     &["thought_signature"],
     &["thought signature"],
@@ -273,7 +273,7 @@ static MODEL_BOUND: &[&[&str]] = &[
     &["model only supports"],
 ];
 
-/// Ways to say that something is missing; with a mention of the model they are about the model.
+/// The wordings of a missing feature. Together with a mention of the model they are about the model.
 static LACKING: [&str; 7] = [
     "not supported",
     "not enabled",
@@ -284,11 +284,11 @@ static LACKING: [&str; 7] = [
     "do not support",
 ];
 
-/// Ways to mention the model. The word alone is also a role: "Please use a valid role: user, model."
+/// The mentions of the model. The word alone is also a role: "Please use a valid role: user, model."
 static MODEL_MENTIONS: [&str; 7] =
     ["this model", "the model", "models/", "current model", "for model", "by model", "requested model"];
 
-fn first(rules: &[Rule], lower: &str) -> Option<Kind> {
+fn first(rules: &[Phrases], lower: &str) -> Option<Kind> {
     rules.iter().find(|(_, ways)| any(ways, lower)).map(|(kind, _)| *kind)
 }
 
@@ -296,23 +296,23 @@ fn any(ways: &[&[&str]], lower: &str) -> bool {
     ways.iter().any(|parts| parts.iter().all(|part| lower.contains(part)))
 }
 
-/// What a message says itself. What comes after a colon or a quote may be the request's own words, repeated: who asks for a
-/// MIME type "API key not valid" must not be believed.
+/// Returns the part of a message that is the upstream's own. After a colon or a quote it may repeat the request's
+/// words: a caller who asks for the MIME type "API key not valid" must not be believed.
 fn own_words(lower: &str) -> &str {
     lower.split([':', '"', '`', '/']).next().unwrap_or_default().split(" '").next().unwrap_or_default()
 }
 
-/// The kind that a client error's words name. `lower` is in lower case, here and below.
+/// Returns the kind that the words of a 4xx name. `lower` is the message in lower case, here and below.
 pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
     let own = match code {
         400 => own_words(lower),
-        // Said before anybody has read the request.
+        // Written before the request was read.
         401..=403 => lower,
-        // A 404 begins with the name that was asked for.
+        // A 404 begins with the name in the request.
         _ => "",
     };
-    let said = |kind: Kind| if kind.fault() == Fault::Key { own } else { lower };
-    let in_order = CLIENT.iter().find(|(kind, ways)| any(ways, said(*kind))).map(|(kind, _)| *kind);
+    let part = |kind: Kind| if kind.fault() == Fault::Key { own } else { lower };
+    let in_order = CLIENT.iter().find(|(kind, ways)| any(ways, part(*kind))).map(|(kind, _)| *kind);
     let in_order = in_order.or_else(|| too_long(lower));
     match in_order {
         Some(kind) => Some(kind),
@@ -321,39 +321,40 @@ pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
     }
 }
 
-/// Whether the words are about money, whatever the status.
+/// Returns whether the words are about billing, whatever the status.
 pub(super) fn billing(lower: &str) -> bool {
     CLIENT.iter().any(|(kind, ways)| *kind == Kind::BillingRequired && any(ways, lower))
 }
 
-/// Whether the words are about the input's length.
+/// Returns [`Kind::ContextTooLong`] where the words are about the input's length.
 pub(super) fn too_long(lower: &str) -> Option<Kind> {
     // `maxOutputTokens` has a limit of its own.
     if lower.contains("output token") || lower.contains("outputtoken") { None } else { first(TOO_LONG, lower) }
 }
 
-/// Whether the words come from an anti-abuse page.
+/// Returns whether the words come from an anti-abuse page.
 pub(super) fn blocked(lower: &str) -> bool {
     first(BLOCKED, lower).is_some()
 }
 
-/// Whether the words are about the model's or the shared capacity.
+/// Returns the kind where the words are about the model's or the shared capacity.
 pub(super) fn capacity(lower: &str) -> Option<Kind> {
     first(CAPACITY, lower)
 }
 
-/// Whether the words are about the service's own deadline.
+/// Returns whether the words are about the service's own deadline.
 pub(super) fn deadline(lower: &str) -> bool {
     any(&[&["deadline expired"], &["deadline exceeded"], &["deadline_exceeded"], &["timed out"], &["timeout"]], lower)
 }
 
-/// Whether a 400 is about this model, so that another one may take the same request.
+/// Returns whether a 400 is about this model, so that another one may take the same request.
 pub(super) fn model_bound(lower: &str) -> bool {
     let has = |phrases: &[&str]| phrases.iter().any(|phrase| lower.contains(phrase));
     any(MODEL_BOUND, lower) || (has(&LACKING) && (has(&MODEL_MENTIONS) || names_model(lower)))
 }
 
-/// Whether the text names a model: `gemini-2.5-pro`, `Gemini 2.5 Pro Requests`, `gemini_2_5_pro_requests`, `models/x`.
+/// Returns whether the text names a model: `gemini-2.5-pro`, `Gemini 2.5 Pro Requests`, `gemini_2_5_pro_requests`,
+/// `models/x`.
 pub(super) fn names_model(lower: &str) -> bool {
     let families = ["gemini", "gemma", "imagen", "veo", "claude"];
     lower.contains("models/")

@@ -1,4 +1,4 @@
-//! Where a call has to go: to the project that made what it names.
+//! The project that a call has to go to: the one that owns the resources it names.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -12,11 +12,11 @@ use crate::{
     resource::Resource,
 };
 
-/// The most names of one call that are looked up: who writes down more has not made them.
+/// The most names of one call that are looked up: a caller who writes down more has not created them all.
 const MAX_NAMED: usize = 4_096;
 
-/// The project that a call has to go to; `None`: any.
-pub(super) fn place<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
+/// Returns the project that a call has to go to. `None`: any.
+pub(super) fn required_project<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
 where
     B: Resend<Data = Bytes>,
 {
@@ -29,13 +29,13 @@ where
     }
     let creates = *request.method() == Method::POST;
     let project = default_project(shared)?;
-    // A listing elsewhere would be another list; what is made elsewhere is found again.
+    // A listing elsewhere would be another list; a resource that is created elsewhere is found again.
     let elsewhere = creates && (shared.spread_creations || !serves(shared, &project));
     (!elsewhere).then_some(project)
 }
 
-/// The project of what the call names: the one that is known to have made the first of it that is known, or else the
-/// default one.
+/// Returns the project of the resources that the call names: the owner of the first one with a known owner, or else the
+/// default project.
 fn named<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
 where
     B: Resend<Data = Bytes>,
@@ -50,21 +50,23 @@ where
     owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Resource::in_body(body))))
 }
 
+/// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is named.
 fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Option<Arc<str>> {
     let mut named = named.into_iter().take(MAX_NAMED).peekable();
     named.peek()?;
-    // The lock is not held while a body is read on: it may be long.
+    // The lock is not held while the body is searched on: it may be long.
     let known = named.find_map(|resource| shared.owners.lock().of(&resource).cloned());
     known.filter(|project| shared.registry.lock().project_named(project).is_some()).or_else(|| default_project(shared))
 }
 
-/// The default project: the one that was said, as long as a key is of it, or else the first.
+/// Returns the default project: the configured one, as long as it has a key, or else the first.
 fn default_project(shared: &Shared) -> Option<Arc<str>> {
     let registry = shared.registry.lock();
-    let said = shared.default_project.as_ref().and_then(|project| registry.project_named(project));
-    said.or_else(|| registry.projects.first()).map(|project| project.home.name.clone())
+    let configured = shared.default_project.as_ref().and_then(|project| registry.project_named(project));
+    configured.or_else(|| registry.projects.first()).map(|project| project.handle.name.clone())
 }
 
+/// Returns whether a project has a key that is not disabled.
 fn serves(shared: &Shared, project: &str) -> bool {
     let registry = shared.registry.lock();
     registry
@@ -72,7 +74,7 @@ fn serves(shared: &Shared, project: &str) -> bool {
         .is_some_and(|project| project.keys.iter().any(|entry| entry.health.disabled.is_none()))
 }
 
-/// Something is put into a collection of a project's, or the collection is listed.
+/// Returns whether the call creates something in a collection of the project, or lists the collection.
 fn is_collection<B>(request: &Request<B>, shape: Shape) -> bool {
     if shape.operation == Operation::Upload {
         return true;

@@ -1,4 +1,4 @@
-//! The secret: it shows a fingerprint, and goes into headers only.
+//! An API key: shows a fingerprint, and goes into headers only.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use crate::{call::Surface, context::ConfigError};
 
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 
-/// An API key. It is overwritten in memory when its last user is gone, and `Debug` shows the fingerprint only.
+/// An API key. It is overwritten in memory when its last clone and the last request that carries it are dropped, and
+/// `Debug` shows the fingerprint only.
 ///
 /// ```
 /// use tower_gemini::key_pool::ApiKey;
@@ -24,26 +25,26 @@ const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
 #[derive(Clone)]
 pub struct ApiKey {
     fingerprint: Fingerprint,
-    /// Both as a request takes them, so that it takes a reference and no copy.
+    /// Both header values, ready-made, so that a request takes a reference and no copy.
     plain: HeaderValue,
     bearer: HeaderValue,
 }
 
 impl ApiKey {
-    /// Takes a key as it is; nothing is trimmed. A text that is given away (a `String`) is overwritten too; of one that is
-    /// borrowed the caller keeps the original.
+    /// Takes a key as it is; nothing is trimmed. An owned text (a `String`) is overwritten too; of a borrowed one the caller
+    /// keeps the original.
     ///
     /// # Errors
     ///
-    /// It is empty, or has anything but visible ASCII in it: whitespace and line ends come from files, and no header takes
-    /// them. The error does not show the key.
+    /// Fails if the key is empty, or has anything but visible ASCII in it: whitespace and line ends come from files, and no
+    /// header takes them. The error does not show the key.
     pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
         let text = Zeroizing::new(text.into().into_bytes());
         if text.is_empty() {
             return Err(ConfigError::new("the API key is empty"));
         }
         if let Some(at) = text.iter().position(|byte| !byte.is_ascii_graphic()) {
-            let what = if text[at].is_ascii_whitespace() { "whitespace" } else { "a byte that is no visible ASCII" };
+            let what = if text[at].is_ascii_whitespace() { "whitespace" } else { "a byte that is not visible ASCII" };
             let (at, of) = (at + 1, text.len());
             return Err(ConfigError::new(format!("the API key has {what} in it, at byte {at} of {of}: cut it out")));
         }
@@ -54,12 +55,12 @@ impl ApiKey {
         Ok(Self { fingerprint, plain: header(text)?, bearer: header(bearer)? })
     }
 
-    /// What may be shown of it.
+    /// Returns the part of the key that may be shown.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// As a request of that surface takes it.
+    /// Returns the header that signs a request of that surface.
     pub(super) fn header(&self, surface: Surface) -> (HeaderName, HeaderValue) {
         match surface {
             Surface::OpenAi => (AUTHORIZATION, self.bearer.clone()),
@@ -70,7 +71,7 @@ impl ApiKey {
 
 fn header(secret: Zeroizing<Vec<u8>>) -> Result<HeaderValue, ConfigError> {
     let value = HeaderValue::from_maybe_shared(Bytes::from_owner(secret));
-    let mut value = value.map_err(|_| ConfigError::new("the API key is nothing that a header takes"))?;
+    let mut value = value.map_err(|_| ConfigError::new("the API key cannot stand in a header"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -81,7 +82,7 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// What is shown instead of a secret: the first 8 hexadecimal digits of its SHA-256.
+/// The part of a secret that may be shown: the first 8 hexadecimal digits of its SHA-256.
 ///
 /// ```
 /// use tower_gemini::key_pool::Fingerprint;
@@ -92,7 +93,7 @@ impl fmt::Debug for ApiKey {
 pub struct Fingerprint([u8; 4]);
 
 impl Fingerprint {
-    /// The fingerprint of a secret, or of whatever tells a source of tokens from others.
+    /// Computes the fingerprint of a secret, or of a text that tells a source of tokens from others.
     pub fn of(secret: impl AsRef<[u8]>) -> Self {
         let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(secret.as_ref()).into();
         Self([a, b, c, d])

@@ -1,4 +1,4 @@
-//! The answer as it passes; where it names something that was made, the name is learnt.
+//! The response body: passes the answer on, and learns the names of the resources that it reports as created.
 
 use std::{
     fmt,
@@ -15,15 +15,15 @@ use serde_json::Value;
 use super::pool::Shared;
 use crate::resource::Resource;
 
-/// So much of an answer is kept to be read: what is made is described in a few lines.
+/// The most bytes of an answer that are kept to be read: a resource that is created is described in a few lines.
 const MAX_READ: usize = 64 * 1024;
 
-/// The most names that are learnt from one answer.
+/// The most names that are learned from one answer.
 const MAX_NAMES: usize = 64;
 
 pin_project! {
-    /// The response body of [`KeyPoolService`](super::KeyPoolService): untouched. Of an answer that names something new, up to 64 KiB are
-    /// copied as they pass, so that later calls that name it go to the same project.
+    /// The response body of [`KeyPoolService`](super::KeyPoolService): the inner one, untouched. Of an answer that may name
+    /// a new resource, up to 64 KiB are copied as they pass, so that later calls that name it go to the same project.
     pub struct KeyPoolBody<R> {
         #[pin]
         body: R,
@@ -31,12 +31,12 @@ pin_project! {
     }
 }
 
-/// What has passed of an answer that names something new.
+/// The part that has passed of an answer that may name a new resource.
 pub(super) struct Learning {
     shared: Arc<Shared>,
     project: Arc<str>,
     read: Vec<u8>,
-    /// It comes event by event: the first that names something is enough.
+    /// True if the answer is a stream of events, of which the first one that names a resource is enough.
     events: bool,
 }
 
@@ -75,7 +75,7 @@ impl<R: Body> Body for KeyPoolBody<R> {
         };
         if !goes_on {
             *this.learning = None;
-        // Nobody is obliged to poll once more for the `None`.
+        // A caller need not poll once more for the `None`.
         } else if (frame.is_none() || this.body.is_end_stream())
             && let Some(mut learning) = this.learning.take()
         {
@@ -100,7 +100,7 @@ impl Learning {
         Self { shared, project, read: Vec::new(), events }
     }
 
-    /// Takes a copy. False: there is nothing more to be learnt.
+    /// Copies data as it passes. Returns whether there may be more to learn.
     fn take(&mut self, data: &impl Buf) -> bool {
         let chunk = data.chunk();
         if chunk.len() < data.remaining() || self.read.len() + chunk.len() > MAX_READ {
@@ -110,6 +110,7 @@ impl Learning {
         !(self.events && self.read_events())
     }
 
+    /// Reads the rest.
     fn end(&mut self) {
         if self.events {
             self.read.push(b'\n');
@@ -119,7 +120,7 @@ impl Learning {
         }
     }
 
-    /// Reads the events that are whole, and forgets them. True: one of them named something.
+    /// Reads the complete events, and drops them. Returns whether one of them named a resource.
     fn read_events(&mut self) -> bool {
         let Some(end) = memchr::memrchr(b'\n', &self.read) else { return false };
         let mut lines = self.read[..end].split(|byte| *byte == b'\n');
@@ -131,6 +132,7 @@ impl Learning {
         found
     }
 
+    /// Remembers the project as the owner of the resources in an answer. Returns whether there were any.
     fn learn(&self, answer: &Value) -> bool {
         let mut names = names(answer).take(MAX_NAMES).peekable();
         let found = names.peek().is_some();
@@ -140,7 +142,8 @@ impl Learning {
     }
 }
 
-/// What an answer says was made: a file, a cached content, a model, an operation and what came of it, an interaction.
+/// Finds the resources that an answer reports as created: a file, a cached content, a model, an operation and its result, an
+/// interaction.
 fn names(answer: &Value) -> impl Iterator<Item = Resource> {
     const NAMES: [&str; 6] = ["/name", "/file/name", "/metadata/tunedModel", "/response/name", "/batch/name", "/id"];
     let videos = answer.pointer("/response/generateVideoResponse/generatedSamples").and_then(Value::as_array);
@@ -153,7 +156,7 @@ fn names(answer: &Value) -> impl Iterator<Item = Resource> {
         .chain(answer.get("interaction").and_then(bare_id))
 }
 
-/// An id without its collection, which the answer names beside it.
+/// Reads an id without its collection, which the answer names beside it.
 fn bare_id(answer: &Value) -> Option<Resource> {
     let id = answer.get("id")?.as_str().filter(|id| !id.contains('/'))?;
     let collection = match answer.get("object").and_then(Value::as_str) {

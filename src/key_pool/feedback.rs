@@ -1,4 +1,4 @@
-//! What follows from how an attempt went: for its key, for its project, and for the rest of the call.
+//! The consequences of an attempt: for its key, for its project, and for the rest of the call.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
     DisabledReason,
     health::{Block, Health},
     key::Signer,
-    pool::warn_disabled,
+    pool::log_disabled,
     registry::ProjectRef,
     service::Assigned,
 };
@@ -21,37 +21,37 @@ use crate::{
     quota::until_pacific_midnight,
 };
 
-/// What a project may not do without billing is asked of it again after so long.
+/// The time for which a project without billing is not asked for a model that needs it.
 const UNBILLED: Duration = Duration::from_secs(3_600);
 
-/// What the pool says of a failure.
+/// The advice that the pool adds to a failure.
 #[derive(Debug, Default)]
 pub(super) struct Reaction {
     pub(super) tried: Option<Tried>,
     pub(super) retry: Option<RetryAdvice>,
 }
 
-/// What a refusal says of a key.
+/// The part that a refusal is blamed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Blame {
-    /// Of the key nothing: what was asked for is not for it.
+    /// The request: it asks for something that the key is not for. It says nothing about the key.
     Request,
-    /// It may be wrong: several in a row disable it.
+    /// The key, perhaps: several such refusals in a row disable it.
     Strike,
-    /// It is of no use any more.
+    /// The key, which is of no use any more.
     Key,
-    /// Nor are those of the same project, for this call.
+    /// The key, and for this call the other keys of its project.
     Project,
-    /// The project may not use this model without billing; its others it may.
+    /// The project, which may not use this model without billing; it may use others.
     Model,
 }
 
 impl Assigned {
-    /// An answer has come.
+    /// Takes note of an answer.
     #[inline]
     pub(super) fn succeeded(&self) {
-        // What is none of the API's may answer without a look at the key.
-        if self.slot.home.is_noted() && self.facts.shape.surface != Surface::Other {
+        // A path outside of the API may be answered without a check of the key.
+        if self.key.project.awaits_success() && self.facts.shape.surface != Surface::Other {
             self.note_success();
         }
     }
@@ -59,25 +59,25 @@ impl Assigned {
     #[inline(never)]
     fn note_success(&self) {
         let mut registry = self.shared.registry.lock();
-        if let Some(entry) = registry.entry(&self.slot) {
+        if let Some(entry) = registry.entry(&self.key) {
             entry.change(Health::succeeded);
         }
-        if let Some(project) = registry.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.key.project) {
             if self.facts.shape.pays_quota() {
                 project.marks.succeeded(&self.facts.model, Instant::now());
             }
-            project.note();
+            project.publish();
         }
     }
 
-    /// It has failed.
+    /// Takes note of a failure. Returns the advice to add to it.
     #[inline(never)]
     pub(super) fn react(&self, outcome: &Outcome) -> Reaction {
         let Some(failure) = outcome.failure() else { return Reaction::default() };
         match failure.fault() {
             Fault::Key => self.key_refused(failure),
             Fault::Quota => self.quota_refused(failure),
-            Fault::Local if failure.kind() == Kind::RateLimited && !outcome.was_sent() => self.limited(failure),
+            Fault::Local if failure.kind() == Kind::RateLimited && !outcome.was_sent() => self.limiter_refused(failure),
             _ => Reaction::default(),
         }
     }
@@ -94,10 +94,10 @@ impl Assigned {
             return Reaction::default();
         }
         let tried = match blame {
-            Blame::Project | Blame::Model => Tried::Project(self.slot.home.name.clone()),
-            _ => Tried::Key(self.slot.shown.clone()),
+            Blame::Project | Blame::Model => Tried::Project(self.key.project.name.clone()),
+            _ => Tried::Key(self.key.shown.clone()),
         };
-        self.turn_away(tried, Duration::MAX)
+        self.redirect(tried, Duration::MAX)
     }
 
     fn quota_refused(&self, failure: &Failure) -> Reaction {
@@ -107,12 +107,12 @@ impl Assigned {
         }
         let day = matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero);
         let needed = hint.filter(|_| !day).unwrap_or(Duration::MAX);
-        self.turn_away(Tried::Project(self.slot.home.name.clone()), needed)
+        self.redirect(Tried::Project(self.key.project.name.clone()), needed)
     }
 
-    /// Where else the call can go, after a refusal for which it would have to wait for `needed` here.
-    fn turn_away(&self, tried: Tried, needed: Duration) -> Reaction {
-        // Other keys of the one project may serve; its quota is the same for all.
+    /// Advises the call to go to another key or project, if it waits less than `needed` there.
+    fn redirect(&self, tried: Tried, needed: Duration) -> Reaction {
+        // Another key of the same project may serve, but all share its quota.
         if self.facts.pinned.is_some() && matches!(tried, Tried::Project(_)) {
             return Reaction::default();
         }
@@ -120,69 +120,70 @@ impl Assigned {
         Reaction { tried: Some(tried), retry }
     }
 
-    /// The limiter inside would have it wait too long, or has sent it away.
-    fn limited(&self, failure: &Failure) -> Reaction {
+    /// Advises a call that the limiter inside has refused.
+    fn limiter_refused(&self, failure: &Failure) -> Reaction {
         if self.facts.pinned.is_some() {
             return Reaction::default();
         }
         let needed = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
-        let tried = Tried::Project(self.slot.home.name.clone());
+        let tried = Tried::Project(self.key.project.name.clone());
         if let Some(retry) = self.untried(&tried).and_then(|elsewhere| elsewhere.retry(needed)) {
             return Reaction { tried: Some(tried), retry: Some(retry) };
         }
-        // Never at once: it would come back here. Others that were tried may have got better, if somebody knows.
-        let others = self.elsewhere(&self.facts.tried).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.home));
+        // Never at once: it would come back here. Projects that were tried may have recovered, if the limiter can tell.
+        let others =
+            self.elsewhere(&self.facts.tried).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.project));
         let least = others.map(|elsewhere| elsewhere.wait).min().filter(|_| self.shared.headroom.is_some());
         Reaction { tried: None, retry: Some(RetryAdvice::After(least.map_or(needed, |least| least.min(needed)))) }
     }
 
-    /// Where it would wait least, of the projects that have not been tried, and of those that have and are back at a known
-    /// time.
+    /// Finds the least wait among the projects that have not been tried, and those that have and return at a known time.
     fn untried(&self, also_tried: &Tried) -> Option<Elsewhere> {
         let tried: Vec<Tried> = self.facts.tried.iter().chain([also_tried]).cloned().collect();
         let others = self.elsewhere(&tried).into_iter().filter(|elsewhere| !elsewhere.is_tried || elsewhere.cools);
         others.min_by_key(|elsewhere| elsewhere.wait)
     }
 
-    /// How long it would wait in each project that has a key for it.
+    /// Lists the projects that have a key for the call, each with its wait.
     fn elsewhere(&self, tried: &[Tried]) -> Vec<Elsewhere> {
-        let ask = self.facts.ask(tried, &[]);
-        let everybody = self.shared.registry.lock().everybody(&ask, ask.now, fastrand::usize(..));
-        let everybody = everybody.into_iter().map(|candidate| Elsewhere {
-            wait: self.shared.wait(&candidate.home, &self.facts).max(candidate.cooling),
+        let query = self.facts.query(tried, &[]);
+        let candidates = self.shared.registry.lock().all_candidates(&query, query.now, fastrand::usize(..));
+        let elsewhere = candidates.into_iter().map(|candidate| Elsewhere {
+            wait: self.shared.wait(&candidate.project, &self.facts).max(candidate.cooling),
             cools: !candidate.cooling.is_zero(),
             is_tried: candidate.rank.is_tried(),
-            home: candidate.home,
+            project: candidate.project,
         });
-        everybody.collect()
+        elsewhere.collect()
     }
 
-    fn is_here(&self, home: &Arc<ProjectRef>) -> bool {
-        Arc::ptr_eq(home, &self.slot.home)
+    fn is_here(&self, project: &Arc<ProjectRef>) -> bool {
+        Arc::ptr_eq(project, &self.key.project)
     }
 
     fn strike(&self, kind: Kind, at_once: bool, now: Instant) {
         let mut registry = self.shared.registry.lock();
-        let Some(entry) = registry.entry(&self.slot) else { return };
+        let Some(entry) = registry.entry(&self.key) else { return };
         let is_disabled = entry.change(|health| health.refused(kind, at_once, now));
-        if let Some(project) = registry.project(&self.slot.home) {
-            project.note();
+        if let Some(project) = registry.project(&self.key.project) {
+            project.publish();
         }
         drop(registry);
         if is_disabled {
-            warn_disabled(&self.slot, DisabledReason::Refused(kind));
+            log_disabled(&self.key, DisabledReason::Refused(kind));
             self.shared.disabled.notify_one();
         }
     }
 
     fn block(&self, block: Block, now: Instant) {
         let mut registry = self.shared.registry.lock();
-        if let Some(project) = registry.project(&self.slot.home) {
+        if let Some(project) = registry.project(&self.key.project) {
             project.marks.block(&self.facts.model, block, now);
-            project.note();
+            project.publish();
         }
     }
 
+    /// Decides what a refusal is blamed on.
     fn blame(&self, failure: &Failure) -> Blame {
         match failure.kind() {
             Kind::AuthKeyInvalid => Blame::Strike,
@@ -190,9 +191,9 @@ impl Assigned {
             // A key may be good for some methods only, and some methods are only for those who pay.
             Kind::KeyRestricted | Kind::BillingRequired if !self.facts.shape.pays_quota() => Blame::Request,
             Kind::KeyRestricted => Blame::Key,
-            // There the caller names the project in the path, and it is that one which is refused.
+            // On Vertex AI the caller names the project in the path, and that one is refused.
             _ if self.facts.shape.surface == Surface::Vertex && !self.is_token_refused(failure) => Blame::Request,
-            // "Only accessible to billed users": whoever asks for such a model must not take the key from the others.
+            // "Only accessible to billed users": a caller who asks for such a model must not take the key from the others.
             Kind::BillingRequired if failure.code() == StatusCode::BAD_REQUEST && self.facts.shape.pays_quota() => {
                 Blame::Model
             }
@@ -201,23 +202,23 @@ impl Assigned {
             | Kind::ConsumerInvalid
             | Kind::AccountBanned
             | Kind::KeySuspended => Blame::Project,
-            // A caller must not be able to take keys out by asking for what is not his.
+            // A caller must not be able to take keys out by asking for resources of others.
             _ if self.facts.pinned.is_some() || !self.is_common() => Blame::Request,
-            // Nor by naming a model or, in a body that nobody has looked into, a resource that is somebody else's. What Google
-            // says of a key itself has kinds of its own.
+            // Nor by naming a model or, in a body that was not searched, a resource of others. Google's refusals of a key
+            // itself have kinds of their own.
             Kind::PermissionDenied => Blame::Request,
-            // Nor a proxy on the way: it knows no keys.
+            // A proxy on the way must not, either: it knows no keys.
             _ if !failure.has_error_body() => Blame::Request,
             _ => Blame::Strike,
         }
     }
 
-    /// Whether it is the token itself that is no good: an API key is no token, and may be one where none is taken.
+    /// Returns whether the token itself is refused. An API key is not a token, and may be refused where only tokens are taken.
     fn is_token_refused(&self, failure: &Failure) -> bool {
-        failure.kind() == Kind::AuthUnauthenticated && matches!(self.slot.signer, Signer::Other(_))
+        failure.kind() == Kind::AuthUnauthenticated && matches!(self.key.signer, Signer::Other(_))
     }
 
-    /// Whether any good key may do what was asked for.
+    /// Returns whether any good key may make this call.
     fn is_common(&self) -> bool {
         use Operation::{ComputeTokens, CountTokens, GetModel, ListModels};
         let operation = self.facts.shape.operation;
@@ -225,17 +226,17 @@ impl Assigned {
     }
 }
 
-/// A project, and how long the call would wait there.
+/// A project, and the time for which the call would wait there.
 struct Elsewhere {
-    home: Arc<ProjectRef>,
+    project: Arc<ProjectRef>,
     wait: Duration,
-    /// It is out of quota until then.
+    /// True if it is out of quota for that time.
     cools: bool,
     is_tried: bool,
 }
 
 impl Elsewhere {
-    /// How to go there, if that is sooner than here.
+    /// Returns the advice to go there, if that is sooner than `needed`.
     fn retry(&self, needed: Duration) -> Option<RetryAdvice> {
         match self.wait {
             Duration::ZERO => Some(RetryAdvice::Now),
@@ -246,13 +247,14 @@ impl Elsewhere {
     }
 }
 
+/// Returns the time for which a refusal of this kind is believed.
 fn block(kind: Kind, hint: Option<Duration>) -> Block {
     match kind {
         Kind::QuotaDay | Kind::QuotaZero => {
             let midnight = until_pacific_midnight(clock::wall());
             Block::Exhausted(hint.map_or(midnight, |hint| hint.max(midnight)))
         }
-        // "In 0 s" says nothing: it would be asked again at once.
+        // "In 0 s" says nothing: the project would be asked again at once.
         _ => hint.filter(|hint| !hint.is_zero()).map_or(Block::Unsaid, Block::Cooling),
     }
 }

@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::{KeyPoolBody, NAME, body::Learning, feedback::Reaction, service::Assigned};
 use crate::{
-    context::{BoxError, Error, Outcome},
+    context::{BoxError, Error, Outcome, polled_again},
     resource::Resource,
 };
 
@@ -36,7 +36,7 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) fn plain(future: F) -> Self {
+    pub(super) fn direct(future: F) -> Self {
         Self { state: State::Calling { future, assigned: None } }
     }
 
@@ -54,7 +54,7 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("ResponseFuture");
         match &self.state {
-            State::Calling { assigned: Some(assigned), .. } => shown.field("key", &assigned.slot.fingerprint),
+            State::Calling { assigned: Some(assigned), .. } => shown.field("key", &assigned.key.fingerprint),
             State::Calling { assigned: None, .. } => shown.field("key", &"none"),
             State::Refused { .. } => shown.field("refused", &true),
         };
@@ -80,29 +80,26 @@ where
                     None => result.map(|response| response.map(KeyPoolBody::plain)),
                 })
             }
-            StateProj::Refused { error } => {
-                let again = || "the key pool's future was polled after it had been ready".into();
-                Poll::Ready(Err(error.take().unwrap_or_else(again)))
-            }
+            StateProj::Refused { error } => Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(NAME)))),
         }
     }
 }
 
-/// What the answer says of the key, and what the pool says of the answer.
+/// Records the result for the key, and adds the pool's part to the outcome.
 fn answered<R: Body>(
     result: Result<Response<R>, BoxError>,
     assigned: Assigned,
 ) -> Result<Response<KeyPoolBody<R>>, BoxError> {
     match result {
         Ok(mut response) => {
-            let said = response.extensions().get::<Outcome>();
-            let is_well = said.map_or(response.status().as_u16() < 400, |said| said.failure().is_none());
-            if is_well {
-                let is_said = said.is_some();
+            let outcome = response.extensions().get::<Outcome>();
+            let is_success = outcome.map_or(response.status().as_u16() < 400, |outcome| outcome.failure().is_none());
+            if is_success {
+                let has_outcome = outcome.is_some();
                 if response.status().is_success() {
                     assigned.succeeded();
                 }
-                if is_said {
+                if has_outcome {
                     Outcome::update(&mut response, |outcome| signed(outcome, &assigned));
                 }
             } else {
@@ -118,12 +115,13 @@ fn answered<R: Body>(
     }
 }
 
-/// Says whose key it was.
+/// Adds the key and its project to an outcome.
 fn signed(outcome: Outcome, assigned: &Assigned) -> Outcome {
-    outcome.with_key(assigned.slot.shown.clone(), assigned.slot.home.name.clone())
+    outcome.with_key(assigned.key.shown.clone(), assigned.key.project.name.clone())
 }
 
 impl Reaction {
+    /// Adds the advice to an outcome.
     fn add_to(self, mut outcome: Outcome) -> Outcome {
         if let Some(tried) = self.tried {
             outcome = outcome.with_tried(tried);
@@ -135,12 +133,12 @@ impl Reaction {
     }
 }
 
-/// The answer as it goes out: what it names is learnt on the way.
+/// Wraps the body of an answer that may name a new resource.
 fn learning<R: Body>(response: Response<R>, assigned: Assigned) -> Response<KeyPoolBody<R>> {
     if !assigned.facts.learns || !response.status().is_success() {
         return response.map(KeyPoolBody::plain);
     }
-    let project = &assigned.slot.home.name;
+    let project = &assigned.key.project.name;
     let headers = response.headers();
     let address = headers.get("x-goog-upload-url").or_else(|| headers.get(LOCATION));
     let address = address.and_then(|address| address.to_str().ok()?.parse::<Uri>().ok());

@@ -1,52 +1,55 @@
-//! What is known of a key and of its project's quota. Pure: it is told the time.
+//! The state of a key, and the quota of a project that is used up. Pure: it is told the time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::DisabledReason;
-use crate::failure::Kind;
+use super::{DisabledReason, KeyState};
+use crate::{bounded::make_room, failure::Kind};
 
-/// So many refusals in a row disable a key: good ones get them now and then.
+/// The number of refusals in a row that disables a key: good keys get some now and then.
 pub(super) const STRIKES: u32 = 3;
 
-/// A call that puts a key to the test is waited for so long: it may hang, or stand in a queue.
+/// The longest time for which a call that tests a key is waited for: it may hang, or stand in a queue.
 const LONGEST_TRIAL: Duration = Duration::from_secs(30);
 
-/// A disabled key is looked at again after so long …
+/// The time after which a disabled key is first checked.
 const FIRST_CHECK: Duration = Duration::from_secs(60);
 
-/// … where Google has taken it out, after so long …
+/// The same for a key that Google has taken out of service.
 const FIRST_CHECK_WHEN_BANNED: Duration = Duration::from_secs(300);
 
-/// … each time after twice as long, up to this.
+/// The longest time between two checks: it doubles each time, up to this.
 const LAST_CHECK: Duration = Duration::from_secs(6 * 3_600);
 
-/// A refusal that does not say for how long cools for so long …
+/// The cooling time after a first refusal that does not say how long it lasts.
 const FIRST_COOLING: Duration = Duration::from_secs(1);
 
-/// … each time for twice as long, up to this.
+/// The longest cooling time after such refusals: it doubles each time, up to this.
 const LAST_COOLING: Duration = Duration::from_secs(60);
 
 /// The most models of a project that are remembered to be out of quota. Only refusals add to them.
 pub(super) const MAX_MODELS: usize = 1_024;
 
-/// How a key stands.
+/// The state of a key.
 #[derive(Debug, Default)]
 pub(super) struct Health {
+    /// The refusals in a row.
     pub(super) strikes: u32,
-    /// An answer has come with it.
+    /// True once an answer has come with the key.
     pub(super) proven: bool,
-    /// A call is under way that puts it to the test: which, and since when.
+    /// The call under way that tests the key, and since when.
     on_trial: Option<(TrialId, Instant)>,
+    /// The number of trials so far.
     trials: u64,
     pub(super) disabled: Option<Disabled>,
 }
 
-/// Which test of a key it is: one that took too long ends no other.
+/// The number of a trial: one that took too long does not end the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TrialId(u64);
 
+/// The state of a key that is disabled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Disabled {
     pub(super) reason: DisabledReason,
@@ -54,28 +57,36 @@ pub(super) struct Disabled {
     check: Option<Check>,
 }
 
-/// When it is looked at again.
+/// The next check of a disabled key.
 #[derive(Clone, Copy, Debug)]
 struct Check {
     at: Instant,
     interval: Duration,
 }
 
-/// Whether a call may use a key.
+/// The use that a call may make of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
-    /// Like any other.
+    /// The call may use the key.
     Free,
-    /// As the one call that puts it to the test.
+    /// The call may use the key, and tests it for the others.
     OnTrial,
-    /// It is being put to the test; where nothing else is left it may be shared.
+    /// Another call tests the key; the call may share it if nothing else is left.
     Shared,
-    /// It is being put to the test after a refusal.
+    /// Another call tests the key after a refusal.
     Busy,
     Disabled,
 }
 
+impl Disabled {
+    /// Returns the state in the form that reports show.
+    pub(super) fn state(&self, now: Instant) -> KeyState {
+        KeyState::Disabled { reason: self.reason, since: now.saturating_duration_since(self.since) }
+    }
+}
+
 impl Health {
+    /// Returns the use that a call may make of the key.
     pub(super) fn usable(&self, now: Instant) -> Use {
         let is_on_trial =
             || self.on_trial.is_some_and(|(_, since)| now.saturating_duration_since(since) < LONGEST_TRIAL);
@@ -88,11 +99,12 @@ impl Health {
         }
     }
 
-    /// Whether a success would tell anything new.
+    /// Returns whether a success would change nothing.
     pub(super) fn is_settled(&self) -> bool {
         self.proven && self.strikes == 0
     }
 
+    /// Begins a trial.
     pub(super) fn begin_trial(&mut self, now: Instant) -> TrialId {
         self.trials += 1;
         let id = TrialId(self.trials);
@@ -100,18 +112,20 @@ impl Health {
         id
     }
 
+    /// Ends a trial, if it is still the current one.
     pub(super) fn end_trial(&mut self, id: TrialId) {
         if self.on_trial.is_some_and(|(trial, _)| trial == id) {
             self.on_trial = None;
         }
     }
 
+    /// Takes note that an answer has come with the key.
     pub(super) fn succeeded(&mut self) {
         self.proven = true;
         self.strikes = 0;
     }
 
-    /// The upstream has refused the key. True: it is disabled by that.
+    /// Takes note that the upstream has refused the key. Returns whether the key is disabled by that.
     pub(super) fn refused(&mut self, kind: Kind, at_once: bool, now: Instant) -> bool {
         if self.disabled.is_some() {
             return false;
@@ -127,70 +141,82 @@ impl Health {
         true
     }
 
+    /// Disables the key until it is enabled: it is not checked.
     pub(super) fn disable_by_hand(&mut self, now: Instant) {
         self.disabled = Some(Disabled { reason: DisabledReason::ByHand, since: now, check: None });
     }
 
-    /// It serves again, and begins anew.
+    /// Enables the key, and forgets its past.
     pub(super) fn enable(&mut self) {
         self.disabled = None;
         self.strikes = 0;
         self.proven = false;
     }
 
-    /// When it is to be looked at again, if ever.
+    /// Returns the time of its next check, if it is to be checked.
     pub(super) fn check_at(&self) -> Option<Instant> {
         Some(self.disabled?.check?.at)
     }
 
-    /// It was looked at. True: it serves again.
-    pub(super) fn checked(&mut self, found: Found, now: Instant) -> bool {
+    /// Takes note of a check. Returns whether the key is enabled by that.
+    pub(super) fn checked(&mut self, result: CheckResult, now: Instant) -> bool {
         let Some(check) = self.disabled.as_mut().and_then(|disabled| disabled.check.as_mut()) else { return false };
-        match found {
-            Found::Good => {
+        match result {
+            CheckResult::Good => {
                 self.enable();
                 self.succeeded();
                 return true;
             }
-            Found::Refused => check.interval = (check.interval * 2).min(LAST_CHECK),
-            Found::Unclear => {}
+            CheckResult::Refused => check.interval = (check.interval * 2).min(LAST_CHECK),
+            CheckResult::Unclear => {}
         }
         check.at = now + check.interval;
         false
     }
 }
 
-/// What a look at a disabled key has shown.
+/// The result of a check of a disabled key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum CheckResult {
+    /// The upstream has answered.
     Good,
+    /// The upstream has refused the key.
     Refused,
-    /// Something else went wrong: it says nothing of the key.
+    /// Something else went wrong, which says nothing about the key.
     Unclear,
 }
 
-/// What a project has no quota for.
+/// The models that a project has no quota for.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     models: HashMap<Arc<str>, Mark>,
 }
 
+/// The state of a model that is, or was, out of quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) until: Instant,
-    /// A day's quota, or one that is zero.
+    /// True if the quota is a day's, or zero.
     pub(super) exhausted: bool,
-    /// For how long the last refusal that said nothing has cooled.
+    /// The cooling time after the last refusal that did not say how long it lasts.
     step: Duration,
 }
 
-/// For how long a refusal is to be believed.
+/// The time for which a refusal is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Block {
     Cooling(Duration),
-    /// It does not say for how long.
+    /// The refusal does not say how long it lasts.
     Unsaid,
     Exhausted(Duration),
+}
+
+impl Mark {
+    /// Returns the state in the form that reports show.
+    pub(super) fn state(&self, now: Instant) -> KeyState {
+        let left = self.until.saturating_duration_since(now);
+        if self.exhausted { KeyState::Exhausted { left } } else { KeyState::Cooling { left } }
+    }
 }
 
 impl Marks {
@@ -198,22 +224,29 @@ impl Marks {
         self.models.is_empty()
     }
 
+    /// Iterates over the models that are out of quota.
     pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, Mark)> {
         self.models.iter().filter(move |(_, mark)| mark.until > now).map(|(model, mark)| (model, *mark))
     }
 
-    /// For how long a model is out of quota; zero: it is not.
-    pub(super) fn left(&self, model: &str, now: Instant) -> Duration {
+    /// Returns the mark of a model that is out of quota.
+    pub(super) fn get(&self, model: &str, now: Instant) -> Option<Mark> {
         if self.models.is_empty() {
-            return Duration::ZERO;
+            return None;
         }
-        self.models.get(model).map_or(Duration::ZERO, |mark| mark.until.saturating_duration_since(now))
+        self.models.get(model).copied().filter(|mark| mark.until > now)
     }
 
-    /// The upstream has refused for want of quota. What was said before and lasts longer stays.
+    /// Returns the time for which a model is out of quota; zero: it is not.
+    pub(super) fn left(&self, model: &str, now: Instant) -> Duration {
+        self.get(model, now).map_or(Duration::ZERO, |mark| mark.until - now)
+    }
+
+    /// Takes note that the upstream has refused for want of quota. An earlier refusal that lasts longer stays.
     pub(super) fn block(&mut self, model: &Arc<str>, block: Block, now: Instant) {
         if !self.models.contains_key(model) {
-            self.make_room(now);
+            // Marks that have ended go first, or else the one that ends first.
+            make_room(&mut self.models, MAX_MODELS, |mark| mark.until > now, |mark| mark.until);
         }
         let fresh = Mark { until: now, exhausted: false, step: Duration::ZERO };
         let mark = self.models.entry(model.clone()).or_insert(fresh);
@@ -234,25 +267,10 @@ impl Marks {
         }
     }
 
-    /// An answer has come: what has cooled is forgotten.
+    /// Takes note of an answer: forgets a mark that has ended.
     pub(super) fn succeeded(&mut self, model: &str, now: Instant) {
         if self.models.get(model).is_some_and(|mark| mark.until <= now) {
             self.models.remove(model);
-        }
-    }
-
-    /// Forgets what has cooled, or else what ends first.
-    fn make_room(&mut self, now: Instant) {
-        if self.models.len() < MAX_MODELS {
-            return;
-        }
-        self.models.retain(|_, mark| mark.until > now);
-        while self.models.len() >= MAX_MODELS {
-            let Some(soonest) = self.models.iter().min_by_key(|(_, mark)| mark.until).map(|(model, _)| model.clone())
-            else {
-                return;
-            };
-            self.models.remove(&soonest);
         }
     }
 }

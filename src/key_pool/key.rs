@@ -1,4 +1,4 @@
-//! A key as it is configured: what signs, whose quota it uses, how much of the load it takes.
+//! The configuration of a key: its secret, the project whose quota it uses, and its share of the load.
 
 use std::{fmt, num::NonZeroU32, sync::Arc};
 
@@ -7,19 +7,19 @@ use http::{HeaderName, HeaderValue};
 use super::{ApiKey, Fingerprint};
 use crate::call::Surface;
 
-/// The project of keys of which none is said. It is the limiter's default, too.
+/// The project of keys for which none was set. It is the limiter's default, too.
 pub(super) const DEFAULT_PROJECT: &str = "default";
 
-/// Anything else that can sign a request: a source of OAuth tokens, as Vertex AI wants them.
+/// A source of credentials other than API keys: of OAuth tokens, for example, which Vertex AI takes.
 ///
-/// It is asked in the middle of a call and has to answer at once: fetch tokens elsewhere, and hand over the one at hand.
+/// It is called in the middle of a call and must not block: fetch tokens elsewhere, and return the current one.
 ///
 /// ```
 /// use std::sync::RwLock;
 /// use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 /// use tower_gemini::{call::Surface, key_pool::{Credential, Fingerprint, Key, KeyPool}};
 ///
-/// /// A token that somebody else keeps fresh.
+/// /// A token that another task keeps fresh.
 /// struct Token(RwLock<Option<HeaderValue>>);
 ///
 /// impl std::fmt::Debug for Token {
@@ -47,14 +47,15 @@ pub(super) const DEFAULT_PROJECT: &str = "default";
 /// # Ok::<_, tower_gemini::ConfigError>(())
 /// ```
 pub trait Credential: fmt::Debug + Send + Sync {
-    /// What may be shown of it, and tells it from the pool's other keys. Always the same.
+    /// Returns the part that may be shown, which tells it from the pool's other keys. Must always be the same.
     fn fingerprint(&self) -> Fingerprint;
 
-    /// The one header that signs a request of that surface. `None`: it has none just now, and the key is passed over.
+    /// Returns the header that signs a request of that surface. `None`: there is currently none, and the pool takes another
+    /// key.
     fn header(&self, surface: Surface) -> Option<(HeaderName, HeaderValue)>;
 }
 
-/// What signs: the common kind needs no virtual call.
+/// The signing part of a key: the common kind needs no virtual call.
 #[derive(Clone, Debug)]
 pub(super) enum Signer {
     ApiKey(ApiKey),
@@ -66,7 +67,7 @@ impl Signer {
         match self {
             Self::ApiKey(key) => Some(key.header(surface)),
             Self::Other(credential) => credential.header(surface).map(|(name, mut value)| {
-                // Whoever has written the source may have forgotten it.
+                // The author of the source may have forgotten it.
                 value.set_sensitive(true);
                 (name, value)
             }),
@@ -94,13 +95,13 @@ pub struct Key {
 }
 
 impl Key {
-    /// An API key of the project `default`, of weight 1.
+    /// Makes a key from an API key, of the project `default` and of weight 1.
     pub fn new(key: ApiKey) -> Self {
         let fingerprint = key.fingerprint();
         Self::of(Signer::ApiKey(key), fingerprint)
     }
 
-    /// Anything that can sign, of the project `default`, of weight 1.
+    /// Makes a key from a source of credentials, of the project `default` and of weight 1.
     pub fn from_credential(credential: impl Credential + 'static) -> Self {
         let fingerprint = credential.fingerprint();
         Self::of(Signer::Other(Arc::new(credential)), fingerprint)
@@ -110,20 +111,21 @@ impl Key {
         Self { signer, fingerprint, project: DEFAULT_PROJECT.into(), weight: NonZeroU32::MIN, name: None }
     }
 
-    /// The project whose quota it uses: keys of one project share it. The name is yours; Google's is a good one.
+    /// Sets the project whose quota the key uses: keys of one project share it. Any name will do; Google's is a good one.
     /// Default: `default`.
     pub fn project(mut self, project: impl Into<Arc<str>>) -> Self {
         self.project = project.into();
         self
     }
 
-    /// How much of the load it takes, beside keys of other weights, where none has to wait. Default: 1.
+    /// Sets the share of the load that the key takes, relative to the weights of other keys, where no call has to wait.
+    /// Default: 1.
     pub fn weight(mut self, weight: NonZeroU32) -> Self {
         self.weight = weight;
         self
     }
 
-    /// What it is called in reports and messages, beside its fingerprint. Default: nothing.
+    /// Sets the name that reports and messages show beside the fingerprint. Default: none.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = Some(name.into());
         self

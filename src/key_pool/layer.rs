@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::{KeyPool, KeyPoolService};
 use crate::describe::Describe;
 
-/// Signs each call with a key of the pool's. See the [module](super) for which one, and what takes a key out.
+/// Signs each call with a key of a pool. The [module](super) says which key, and what takes a key out.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct KeyPoolLayer {
@@ -13,18 +13,18 @@ pub struct KeyPoolLayer {
 }
 
 impl KeyPoolLayer {
-    /// Signs with the keys of this pool. All layers and services of one pool share what it knows.
+    /// Makes a layer that signs with the keys of this pool. All layers and services of one pool share its state.
     pub fn new(pool: KeyPool) -> Self {
         Self { pool: Some(pool) }
     }
 
-    /// A layer that leaves each call as it is, the caller's credentials included, of the same type: for where it is
-    /// optional.
+    /// Makes a layer of the same type that passes each call on as it is, the caller's credentials included: for where a
+    /// pool is optional.
     pub fn disabled() -> Self {
         Self { pool: None }
     }
 
-    /// The handle.
+    /// Returns the handle of the pool. `None`: the layer is disabled.
     pub fn pool(&self) -> Option<&KeyPool> {
         self.pool.as_ref()
     }

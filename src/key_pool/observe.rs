@@ -1,4 +1,4 @@
-//! How things stand with the keys of a pool.
+//! Metrics of the current state of a pool's keys.
 
 use super::{KeyPool, KeyState};
 use crate::observe::{Observe, Reading, Value};
@@ -7,7 +7,7 @@ impl KeyState {
     /// The names of all states.
     const NAMES: [&'static str; 4] = ["active", "cooling", "exhausted", "disabled"];
 
-    /// The name in logs and metrics: `active`, `cooling`, `exhausted`, `disabled`.
+    /// Returns the name in logs and metrics: `active`, `cooling`, `exhausted`, `disabled`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -23,14 +23,14 @@ impl Observe for KeyPool {
     fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
         for report in self.snapshot() {
             let key = report.fingerprint.to_string();
-            let whose = [("tower_gemini.key", key.as_str()), ("tower_gemini.project", &*report.project)];
+            let owner = [("tower_gemini.key", key.as_str()), ("tower_gemini.project", &*report.project)];
             let mut say = |name, value, labels: &[_]| say(Reading { name, value, model: "", labels });
             for state in KeyState::NAMES {
-                let is_so = f64::from(u8::from(state == report.state.as_str()));
-                let labels = [whose[0], whose[1], ("state", state)];
-                say("tower_gemini.key.state", Value::Gauge(is_so), &labels);
+                let is_current = f64::from(u8::from(state == report.state.as_str()));
+                let labels = [owner[0], owner[1], ("state", state)];
+                say("tower_gemini.key.state", Value::Gauge(is_current), &labels);
             }
-            say("tower_gemini.key.uses", Value::Counter(report.uses), &whose);
+            say("tower_gemini.key.uses", Value::Counter(report.uses), &owner);
         }
     }
 }

@@ -1,39 +1,32 @@
-//! Which project made what: learnt from the answers, bounded.
+//! The owners of resources: learned from the answers, bounded.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::sync::Arc;
 
-use crate::resource::Resource;
+use crate::{bounded::ByAge, resource::Resource};
 
 /// The most names that are remembered; the oldest are forgotten first.
 pub(super) const MAX_NAMES: usize = 16_384;
 
-#[derive(Default)]
-pub(super) struct Owners {
-    projects: HashMap<Resource, Arc<str>>,
-    /// In the order in which they were learnt.
-    order: VecDeque<Resource>,
+/// The project that created each resource.
+pub(super) struct Owners(ByAge<Resource, Arc<str>>);
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self(ByAge::new(MAX_NAMES))
+    }
 }
 
 impl Owners {
+    /// Returns the project that has created a resource, if it is remembered.
     pub(super) fn of(&self, resource: &Resource) -> Option<&Arc<str>> {
-        self.projects.get(resource)
+        self.0.get(resource)
     }
 
-    /// A project has made it. Who made it first is not forgotten for another.
+    /// Remembers the project that has created a resource. The first one stays.
     pub(super) fn learn(&mut self, resource: Resource, project: &Arc<str>) {
-        if self.projects.contains_key(&resource) {
-            return;
+        if self.of(&resource).is_none() {
+            self.0.insert(resource, project.clone());
         }
-        if self.order.len() >= MAX_NAMES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.projects.remove(&oldest);
-        }
-        self.order.push_back(resource.clone());
-        self.projects.insert(resource, project.clone());
     }
 }
 
@@ -46,7 +39,7 @@ mod tests {
         let (mut owners, project) = (Owners::default(), Arc::from("p1"));
         let name = |nth: usize| Resource::in_name(&format!("files/{nth}")).unwrap();
         (0..MAX_NAMES + 10).for_each(|nth| owners.learn(name(nth), &project));
-        assert_eq!((owners.order.len(), owners.projects.len()), (MAX_NAMES, MAX_NAMES));
+        assert_eq!(owners.0.len(), MAX_NAMES);
         assert!(owners.of(&name(9)).is_none() && owners.of(&name(10)).is_some());
         owners.learn(name(10), &Arc::from("p2"));
         assert_eq!(owners.of(&name(10)), Some(&project));

@@ -1,4 +1,4 @@
-//! The handle: all keys, and what is known of them. It outlives the layers made from it.
+//! The handle of the pool: all keys and their state. It outlives the layers made from it.
 
 use std::{
     fmt,
@@ -13,16 +13,16 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    DisabledReason, Fingerprint, Key, KeyReport, KeyState, ModelReport,
+    DisabledReason, Fingerprint, Key, KeyModelReport, KeyReport, KeyState,
     health::Health,
     owners::Owners,
     registry::{KeyEntry, PooledKey, Project, Registry},
 };
 use crate::{context::ConfigError, describe::Describe, quota::Headroom};
 
-/// Keys of any number of projects: the state of any number of [`KeyPoolLayer`](super::KeyPoolLayer)s.
+/// The keys of any number of projects and their state, for any number of [`KeyPoolLayer`](super::KeyPoolLayer)s.
 ///
-/// A cheap handle: all clones are the same pool.
+/// A cheap handle: all clones share one pool.
 ///
 /// ```
 /// use tower_gemini::key_pool::{ApiKey, Key, KeyPool, KeyState};
@@ -49,23 +49,23 @@ pub(super) struct Shared {
     pub(super) default_project: Option<Arc<str>>,
     pub(super) spread_creations: bool,
     pub(super) registry: Mutex<Registry>,
-    /// How many projects there are.
+    /// The number of projects.
     pub(super) projects: AtomicUsize,
     pub(super) owners: Mutex<Owners>,
-    /// A key was disabled: recheck has something new to look at.
+    /// Wakes `recheck` when a key was disabled.
     pub(super) disabled: Notify,
 }
 
 impl KeyPool {
-    /// Refusals of a key in a row that disable it: 3. Good keys are refused now and then.
+    /// The number of refusals in a row that disables a key: 3. Good keys are refused now and then.
     pub const STRIKES: u32 = super::health::STRIKES;
 
-    /// A pool of keys that are told one by one.
+    /// Returns a builder without keys.
     pub fn builder() -> KeyPoolBuilder {
         KeyPoolBuilder::default()
     }
 
-    /// How each key stands, in the order in which projects and keys were added. A moment's picture.
+    /// Returns the current state of each key, in the order in which projects and keys were added.
     pub fn snapshot(&self) -> Vec<KeyReport> {
         let now = Instant::now();
         let registry = self.shared.registry.lock();
@@ -76,36 +76,36 @@ impl KeyPool {
             .collect()
     }
 
-    /// Takes a key out of service until it is [enabled](Self::enable): no call uses it, and nobody looks whether it is good.
-    /// Calls under way end as they would have. False: there is no such key.
+    /// Disables a key until it is [enabled](Self::enable): no call uses it, and [`recheck`](Self::recheck) does not check it.
+    /// Calls under way end as they would have. Returns whether the key is in the pool.
     pub fn disable(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let Some((project, at)) = registry.find(*fingerprint) else { return false };
         project.keys[at].change(|health| health.disable_by_hand(Instant::now()));
-        let slot = project.keys[at].slot.clone();
+        let key = project.keys[at].key.clone();
         drop(registry);
-        warn_disabled(&slot, DisabledReason::ByHand);
+        log_disabled(&key, DisabledReason::ByHand);
         true
     }
 
-    /// Takes a key into service again, whoever has disabled it; what was held against it is forgotten. False: there is no
-    /// such key.
+    /// Enables a key again, for whatever reason it was disabled, and forgets its refusals. Returns whether the key is in the
+    /// pool.
     pub fn enable(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let Some((project, at)) = registry.find(*fingerprint) else { return false };
         project.keys[at].change(Health::enable);
-        project.note();
-        let slot = project.keys[at].slot.clone();
+        project.publish();
+        let key = project.keys[at].key.clone();
         drop(registry);
-        tell_enabled(&slot);
+        log_enabled(&key);
         true
     }
 
-    /// Adds a key to those that serve.
+    /// Adds a key.
     ///
     /// # Errors
     ///
-    /// The pool has it already.
+    /// Fails if the key is in the pool already.
     pub fn add(&self, key: Key) -> Result<(), ConfigError> {
         let mut registry = self.shared.registry.lock();
         add(&mut registry, key)?;
@@ -113,8 +113,8 @@ impl KeyPool {
         Ok(())
     }
 
-    /// Takes a key out for good. Calls under way end as they would have. A pool may be left without any: then it refuses
-    /// what it is asked. False: there is no such key.
+    /// Removes a key. Calls under way end as they would have. A pool may be left without keys: then it refuses every call.
+    /// Returns whether the key was in the pool.
     pub fn remove(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let was_there = registry.remove(*fingerprint);
@@ -125,29 +125,26 @@ impl KeyPool {
 
 fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
     if let Some((project, _)) = registry.find(key.fingerprint) {
-        let (key, project) = (key.fingerprint, &project.home.name);
+        let (key, project) = (key.fingerprint, &project.handle.name);
         return Err(ConfigError::new(format!("the key {key} is in the pool already, in project {project}")));
     }
     registry.add(key);
     Ok(())
 }
 
+/// Reports the state of a key.
 fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
-    let mut models: Vec<ModelReport> = project
+    let mut models: Vec<KeyModelReport> = project
         .marks
         .iter(now)
-        .map(|(model, mark)| {
-            let left = mark.until - now;
-            let state = if mark.exhausted { KeyState::Exhausted { left } } else { KeyState::Cooling { left } };
-            ModelReport { model: model.clone(), state }
-        })
+        .map(|(model, mark)| KeyModelReport { model: model.clone(), state: mark.state(now) })
         .collect();
     models.sort_by(|one, other| one.model.cmp(&other.model));
     KeyReport {
-        fingerprint: entry.slot.fingerprint,
-        name: entry.slot.name.clone(),
-        project: project.home.name.clone(),
-        weight: entry.slot.weight,
+        fingerprint: entry.key.fingerprint,
+        name: entry.key.name.clone(),
+        project: project.handle.name.clone(),
+        weight: entry.key.weight,
         state: state(entry, &models, now),
         models,
         strikes: entry.health.strikes,
@@ -156,10 +153,10 @@ fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
     }
 }
 
-/// The worst that can be said of it.
-fn state(entry: &KeyEntry, models: &[ModelReport], now: Instant) -> KeyState {
+/// Returns the worst state that applies to a key.
+fn state(entry: &KeyEntry, models: &[KeyModelReport], now: Instant) -> KeyState {
     if let Some(disabled) = entry.health.disabled {
-        return KeyState::Disabled { reason: disabled.reason, since: now.saturating_duration_since(disabled.since) };
+        return disabled.state(now);
     }
     let rank = |state: &KeyState| match state {
         KeyState::Cooling { left } => (1, *left),
@@ -169,14 +166,14 @@ fn state(entry: &KeyEntry, models: &[ModelReport], now: Instant) -> KeyState {
     models.iter().map(|report| report.state).max_by_key(rank).unwrap_or(KeyState::Active)
 }
 
-pub(super) fn warn_disabled(slot: &PooledKey, reason: DisabledReason) {
-    let (key, name, project) = (&*slot.shown, slot.name.as_deref().unwrap_or_default(), &*slot.home.name);
-    tracing::warn!(key, name, project, %reason, "a key is disabled");
+pub(super) fn log_disabled(key: &PooledKey, reason: DisabledReason) {
+    let (key, name, project) = (&*key.shown, key.name.as_deref().unwrap_or_default(), &*key.project.name);
+    tracing::warn!(key, name, project, %reason, "key disabled");
 }
 
-pub(super) fn tell_enabled(slot: &PooledKey) {
-    let (key, name, project) = (&*slot.shown, slot.name.as_deref().unwrap_or_default(), &*slot.home.name);
-    tracing::info!(key, name, project, "a key serves again");
+pub(super) fn log_enabled(key: &PooledKey) {
+    let (key, name, project) = (&*key.shown, key.name.as_deref().unwrap_or_default(), &*key.project.name);
+    tracing::info!(key, name, project, "key re-enabled");
 }
 
 impl Describe for KeyPool {
@@ -198,7 +195,7 @@ impl fmt::Debug for KeyPool {
     }
 }
 
-/// Builds a [`KeyPool`].
+/// A builder of a [`KeyPool`].
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct KeyPoolBuilder {
@@ -209,12 +206,12 @@ pub struct KeyPoolBuilder {
 }
 
 impl KeyPoolBuilder {
-    /// Whether there is no key in it.
+    /// Returns whether there is no key in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Each key's project.
+    /// Returns the project of each key.
     pub(crate) fn projects(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|key| &*key.project)
     }
@@ -225,38 +222,39 @@ impl KeyPoolBuilder {
         self
     }
 
-    /// Who knows how long a call would wait in a project: the [`Limiter`](crate::rate_limit::Limiter) inside, as a clone of
-    /// it. Without, a project is chosen by chance and weight among those that the upstream has not refused.
+    /// Sets the source that tells how long a call would wait in a project: a clone of the
+    /// [`Limiter`](crate::rate_limit::Limiter) inside. Default: none; a project is chosen at random, by weight, among those
+    /// that the upstream has not refused.
     pub fn headroom(mut self, headroom: impl Headroom + 'static) -> Self {
         self.headroom = Some(Arc::new(headroom));
         self
     }
 
-    /// The project for whatever belongs to one project and nobody knows to which, and in which files and the like are
-    /// made. Default: the first key's.
+    /// Sets the project for calls that name a resource of an unknown project, and for calls that create files and other
+    /// resources. Default: the first key's.
     pub fn default_project(mut self, project: impl Into<Arc<str>>) -> Self {
         self.default_project = Some(project.into());
         self
     }
 
-    /// Whether files, cached contents and the like are made in the project that has the most room, and not in the default
-    /// one. Then two files of one prompt may be in two projects, and no key can read both. Default: false.
+    /// Sets whether files, cached contents and other resources are created in the project with the least wait, and not in
+    /// the default one. Then two files of one prompt may be in two projects, and no key can read both. Default: false.
     pub fn spread_creations(mut self, spread: bool) -> Self {
         self.spread_creations = spread;
         self
     }
 
-    /// The pool.
+    /// Builds the pool.
     ///
     /// # Errors
     ///
-    /// There is no key, a key is there twice, or no key is of the default project.
+    /// Fails if there is no key, if a key is there twice, or if no key is of the default project.
     pub fn build(self) -> Result<KeyPool, ConfigError> {
         let Self { keys, headroom, default_project, spread_creations } = self;
         let mut registry = Registry::default();
         keys.into_iter().try_for_each(|key| add(&mut registry, key))?;
         if registry.projects.is_empty() {
-            return Err(ConfigError::new("a key pool without a key can serve nobody: add one"));
+            return Err(ConfigError::new("a key pool without a key can serve no call: add one"));
         }
         if let Some(project) = default_project.as_ref().filter(|project| registry.project_named(project).is_none()) {
             return Err(ConfigError::new(format!("no key is of the default project {project}")));

@@ -1,8 +1,15 @@
-//! What the pool says when nobody is left: how each key stands, when the first is back, and what to do.
+//! The error for a call that no key can take: the state of each key, when the first one is back, and what to do.
+//!
+//! [`blocked_keys`] copies what is needed while the lock is held; [`decide`] and [`message`] are functions of the copy.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
-use super::{KeyState, NAME, health::Use, pool::Shared, registry::Query};
+use super::{
+    KeyState, NAME,
+    health::{Mark, Use},
+    pool::Shared,
+    registry::{KeyEntry, PooledKey, Query, Registry},
+};
 use crate::{
     context::{BoxError, Error},
     failure::{Failure, Kind},
@@ -11,59 +18,224 @@ use crate::{
 /// The most keys that a message names.
 const MAX_NAMED: usize = 8;
 
-/// A key that is only being put to the test is free again after so long, as a guess.
+/// A guess of how long a call tests a key, after which the next call can have it.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// No key can take a call.
-pub(super) fn nothing_left(shared: &Shared, ask: &Query<'_>) -> BoxError {
-    let now = ask.now;
-    let (mut states, mut keys, mut soonest) = (String::new(), 0, None::<Duration>);
-    let registry = shared.registry.lock();
-    let may = |name: &str| ask.pinned.is_none_or(|pinned| *pinned == *name);
-    for project in registry.projects.iter().filter(|project| may(&project.home.name)) {
-        let mark = project.marks.iter(now).find(|(model, _)| ask.pays && ***model == *ask.model).map(|(_, mark)| mark);
-        for entry in &project.keys {
-            let (state, back) = match (ask.usable(entry), entry.health.disabled, mark) {
-                (_, Some(disabled), _) => {
-                    let since = now.saturating_duration_since(disabled.since);
-                    (KeyState::Disabled { reason: disabled.reason, since }.to_string(), None)
-                }
-                (Use::Disabled, None, _) => ("refused in this call".to_owned(), None),
-                (_, None, Some(mark)) => {
-                    let left = mark.until - now;
-                    let state = if mark.exhausted { KeyState::Exhausted { left } } else { KeyState::Cooling { left } };
-                    (state.to_string(), Some(left))
-                }
-                (_, None, None) => ("tried by one call at a time".to_owned(), Some(TRIAL)),
-            };
-            soonest = [soonest, back].into_iter().flatten().min();
-            keys += 1;
-            if keys <= MAX_NAMED {
-                let name = entry.slot.name.as_deref().map(|name| format!("{name} ")).unwrap_or_default();
-                let _ = write!(states, "; {name}{} of {}: {state}", entry.slot.shown, project.home.name);
-            }
-        }
-    }
-    drop(registry);
-    if keys > MAX_NAMED {
-        let _ = write!(states, "; and {} more", keys - MAX_NAMED);
-    }
-    let model = if ask.model.is_empty() { "this call" } else { ask.model };
-    let place = ask.pinned.map(|project| format!(" in project {project}, which it is bound to")).unwrap_or_default();
-    let failure = match soonest {
-        Some(soonest) => {
-            let message = format!(
-                "none of {keys} keys can take {model}{place} within {soonest:.1?}{states}; wait, add a key of another \
-                 project, or ask another model"
-            );
-            Failure::local(Kind::KeysExhausted, message).with_hint(soonest)
-        }
-        None => {
-            let message = format!(
-                "none of {keys} keys can take {model}{place}: all are disabled{states}; replace them, or enable them again"
-            );
-            Failure::local(Kind::KeysDisabled, message)
-        }
+/// Returns the error for a call that no key can take.
+pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
+    let blocked = blocked_keys(&shared.registry.lock(), query);
+    let shortage = decide(&blocked);
+    let message = message(query, &blocked, shortage);
+    let failure = match shortage {
+        Shortage::Exhausted { soonest } => Failure::local(Kind::KeysExhausted, message).with_hint(soonest),
+        Shortage::Disabled => Failure::local(Kind::KeysDisabled, message),
     };
     Error::refusal(NAME, failure).into()
+}
+
+/// A key that cannot take the call.
+#[derive(Debug)]
+struct BlockedKey {
+    key: Arc<PooledKey>,
+    obstacle: Obstacle,
+}
+
+/// The reason that a key cannot take the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Obstacle {
+    /// The key is disabled, or its project is out of quota for the model.
+    State(KeyState),
+    /// An attempt of this call was refused with the key.
+    Refused,
+    /// Another call is testing the key, or the key has currently nothing to sign with.
+    OnTrial,
+}
+
+/// The lack of keys that the call meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shortage {
+    /// A key is back after `soonest`.
+    Exhausted { soonest: Duration },
+    /// No key comes back by itself.
+    Disabled,
+}
+
+/// Copies the keys that the call could have had, each with its obstacle.
+fn blocked_keys(registry: &Registry, query: &Query<'_>) -> Vec<BlockedKey> {
+    let projects = registry.projects.iter().filter(|project| query.allows(&project.handle));
+    let keys = projects.flat_map(|project| {
+        let mark = query.pays.then(|| project.marks.get(query.model, query.now)).flatten();
+        project
+            .keys
+            .iter()
+            .map(move |entry| BlockedKey { key: entry.key.clone(), obstacle: Obstacle::of(entry, query, mark) })
+    });
+    keys.collect()
+}
+
+/// Decides whether it is worth waiting, and for how long.
+fn decide(blocked: &[BlockedKey]) -> Shortage {
+    let soonest = blocked.iter().filter_map(|blocked| blocked.obstacle.ends_in()).min();
+    soonest.map_or(Shortage::Disabled, |soonest| Shortage::Exhausted { soonest })
+}
+
+/// Writes what the caller reads: the first [`MAX_NAMED`] keys with their obstacles, and what to do.
+fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage) -> String {
+    let keys = blocked.len();
+    let model = if query.model.is_empty() { "this call" } else { query.model };
+    let mut text = format!("none of {keys} keys can take {model}");
+    if let Some(project) = query.pinned {
+        let _ = write!(text, " in project {project}, which it is bound to");
+    }
+    let _ = match shortage {
+        Shortage::Exhausted { soonest } => write!(text, " within {soonest:.1?}"),
+        Shortage::Disabled => write!(text, ": all are disabled"),
+    };
+    for blocked in blocked.iter().take(MAX_NAMED) {
+        let _ = write!(text, "; {blocked}");
+    }
+    if keys > MAX_NAMED {
+        let _ = write!(text, "; and {} more", keys - MAX_NAMED);
+    }
+    text.push_str(match shortage {
+        Shortage::Exhausted { .. } => "; wait, add a key of another project, or ask another model",
+        Shortage::Disabled => "; replace them, or enable them again",
+    });
+    text
+}
+
+impl Obstacle {
+    /// Finds the obstacle of a key, given its project's mark for the call's model.
+    fn of(entry: &KeyEntry, query: &Query<'_>, mark: Option<Mark>) -> Self {
+        match (query.usable(entry), &entry.health.disabled, mark) {
+            (_, Some(disabled), _) => Self::State(disabled.state(query.now)),
+            (Use::Disabled, None, _) => Self::Refused,
+            (_, None, Some(mark)) => Self::State(mark.state(query.now)),
+            (_, None, None) => Self::OnTrial,
+        }
+    }
+
+    /// Returns after how long the obstacle is gone. `None`: it does not go by itself, or not within this call.
+    fn ends_in(self) -> Option<Duration> {
+        match self {
+            Self::State(KeyState::Cooling { left } | KeyState::Exhausted { left }) => Some(left),
+            Self::State(_) | Self::Refused => None,
+            Self::OnTrial => Some(TRIAL),
+        }
+    }
+}
+
+impl fmt::Display for BlockedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.key.name {
+            write!(f, "{name} ")?;
+        }
+        write!(f, "{} of {}: {}", self.key.shown, self.key.project.name, self.obstacle)
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(state) => fmt::Display::fmt(state, f),
+            Self::Refused => f.write_str("refused in this call"),
+            Self::OnTrial => f.write_str("tried by one call at a time"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{
+        context::Tried,
+        key_pool::{ApiKey, DisabledReason, Key, health::Block},
+    };
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn key(nth: usize, project: &str) -> Key {
+        Key::new(ApiKey::new(format!("AIza-{nth}")).unwrap()).project(project)
+    }
+
+    fn query<'a>(now: Instant, tried: &'a [Tried], pinned: Option<&'a str>) -> Query<'a> {
+        Query { now, model: "gemini-2.5-pro", pays: true, pinned, tried, passed_over: &[] }
+    }
+
+    /// Two keys of `p1`, which is out of quota: one of them disabled; and one of `p2`, on trial.
+    fn registry(now: Instant) -> Registry {
+        let mut registry = Registry::default();
+        registry.add(key(0, "p1").name("first"));
+        registry.add(key(1, "p1"));
+        registry.add(key(2, "p2"));
+        registry.projects[0].marks.block(&"gemini-2.5-pro".into(), Block::Exhausted(secs(9)), now);
+        registry.projects[0].keys[1].health.disable_by_hand(now);
+        registry.projects[1].keys[0].health.begin_trial(now);
+        registry
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_key_has_one_obstacle_and_the_first_to_end_is_the_hint() {
+        let now = Instant::now();
+        let registry = registry(now);
+        let obstacles = |query: &Query<'_>| {
+            let blocked = blocked_keys(&registry, query);
+            (blocked.iter().map(|blocked| blocked.obstacle).collect::<Vec<_>>(), decide(&blocked))
+        };
+        let exhausted = Obstacle::State(KeyState::Exhausted { left: secs(9) });
+        let disabled = Obstacle::State(KeyState::Disabled { reason: DisabledReason::ByHand, since: Duration::ZERO });
+        let all = [exhausted, disabled, Obstacle::OnTrial];
+        assert_eq!(obstacles(&query(now, &[], None)), (all.to_vec(), Shortage::Exhausted { soonest: TRIAL }));
+        let bound = (vec![exhausted, disabled], Shortage::Exhausted { soonest: secs(9) });
+        assert_eq!(obstacles(&query(now, &[], Some("p1"))), bound);
+        let tried = [Tried::Key(registry.projects[0].keys[0].key.shown.clone())];
+        let none = (vec![Obstacle::Refused, disabled], Shortage::Disabled);
+        assert_eq!(obstacles(&query(now, &tried, Some("p1"))), none);
+        let free = Query { pays: false, ..query(now, &[], Some("p1")) };
+        assert_eq!(obstacles(&free), (vec![Obstacle::OnTrial, disabled], Shortage::Exhausted { soonest: TRIAL }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_message_says_how_each_key_stands_and_what_to_do() {
+        let now = Instant::now();
+        let registry = registry(now);
+        let text = |query: &Query<'_>| {
+            let blocked = blocked_keys(&registry, query);
+            message(query, &blocked, decide(&blocked))
+        };
+        let shown: Vec<_> = registry.entries().map(|entry| entry.key.shown.clone()).collect();
+        assert_eq!(
+            text(&query(now, &[], None)),
+            format!(
+                "none of 3 keys can take gemini-2.5-pro within 1.0s; first {} of p1: exhausted for another 9 s; {} of p1: \
+                 disabled for 0 s: by hand; {} of p2: tried by one call at a time; wait, add a key of another project, or \
+                 ask another model",
+                shown[0], shown[1], shown[2]
+            )
+        );
+        let tried = [Tried::Key(shown[0].clone())];
+        assert_eq!(
+            text(&Query { model: "", ..query(now, &tried, Some("p1")) }),
+            format!(
+                "none of 2 keys can take this call in project p1, which it is bound to: all are disabled; first {} of p1: \
+                 refused in this call; {} of p1: disabled for 0 s: by hand; replace them, or enable them again",
+                shown[0], shown[1]
+            )
+        );
+    }
+
+    #[test]
+    fn a_message_names_no_more_than_eight_keys() {
+        let mut registry = Registry::default();
+        (0..10).for_each(|nth| registry.add(key(nth, "p")));
+        let query = query(Instant::now(), &[], None);
+        let blocked = blocked_keys(&registry, &query);
+        let text = message(&query, &blocked, decide(&blocked));
+        assert_eq!(text.matches(" of p: ").count(), MAX_NAMED);
+        assert!(text.contains("; and 2 more; "), "{text}");
+    }
 }

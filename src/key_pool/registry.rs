@@ -1,4 +1,4 @@
-//! All keys by project, and which of them a call may use. Pure: it is told the time, and asks nobody.
+//! All keys, by project, and the choice among those that a call may use. Pure: it is told the time, and does no I/O.
 
 use std::{
     num::NonZeroU32,
@@ -18,99 +18,106 @@ use super::{
 };
 use crate::context::{Choice, Tried};
 
-/// The most projects that are asked how long a call would wait there.
-pub(super) const MAX_ASKED: usize = 64;
+/// The most projects of which the wait is looked up for one call.
+pub(super) const MAX_CANDIDATES: usize = 64;
 
-/// What a key of weight 1 advances with each call.
+/// The number of turns by which a key of weight 1 advances with each call.
 const STRIDE: u64 = 1 << 20;
 
-/// A key as calls hold it.
+/// A key, as calls hold it.
 #[derive(Debug)]
 pub(super) struct PooledKey {
     pub(super) signer: Signer,
     pub(super) fingerprint: Fingerprint,
-    /// The same as text, shared by all who say it.
+    /// The fingerprint as text, shared by all outcomes that carry it.
     pub(super) shown: Arc<str>,
     pub(super) name: Option<Arc<str>>,
     pub(super) weight: NonZeroU32,
-    pub(super) home: Arc<ProjectRef>,
-    /// What a call that has waited has to know of its [`Health`].
+    pub(super) project: Arc<ProjectRef>,
+    /// The part of its [`Health`] that a call that has waited needs, without the lock.
     standing: AtomicU8,
 }
 
-/// A key as the one call holds it that puts it to the test.
+/// A key, as the one call holds it that tests it.
 #[derive(Debug)]
 pub(super) struct Tested(pub(super) Arc<PooledKey>);
 
-/// A project as calls hold it.
+/// A project, as calls hold it.
 #[derive(Debug)]
 pub(super) struct ProjectRef {
     pub(super) name: Arc<str>,
-    /// A success would tell something new: most do not, and take no lock.
-    noted: AtomicBool,
+    /// True if a success would change its state or that of a key: most would not, and need no lock.
+    awaits_success: AtomicBool,
 }
 
+/// A key with its state.
 #[derive(Debug)]
 pub(super) struct KeyEntry {
-    pub(super) slot: Arc<PooledKey>,
+    pub(super) key: Arc<PooledKey>,
     pub(super) health: Health,
+    /// The number of calls that were sent with the key.
     pub(super) uses: u64,
-    /// Grows with each call, the slower the heavier the key: the lowest is next.
+    /// The turn of its next call. It grows with each call, and more slowly with a larger weight: the lowest is next.
     turn: u64,
 }
 
+/// A project with its state and its keys.
 #[derive(Debug)]
 pub(super) struct Project {
-    pub(super) home: Arc<ProjectRef>,
+    pub(super) handle: Arc<ProjectRef>,
     pub(super) marks: Marks,
     pub(super) keys: Vec<KeyEntry>,
-    /// The last key's turn: whoever comes, or comes back, begins here.
+    /// The turn of the key that was used last: a key that is added, or that returns, begins here.
     turn: u64,
 }
 
+/// All projects of a pool.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     pub(super) projects: Vec<Project>,
 }
 
-/// What a call asks of the pool.
+/// The needs of a call that looks for a key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Query<'a> {
     pub(super) now: Instant,
     pub(super) model: &'a str,
+    /// True if the call counts against a quota.
     pub(super) pays: bool,
+    /// The one project that the call may go to.
     pub(super) pinned: Option<&'a str>,
+    /// The keys and projects that were of no use to earlier attempts.
     pub(super) tried: &'a [Tried],
-    /// Keys that have nothing to sign with just now.
+    /// The keys that currently have nothing to sign with.
     pub(super) passed_over: &'a [Arc<str>],
 }
 
-/// What speaks against a project, the least first.
+/// The reasons against a project, in ascending order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// An attempt of this call has found it to be of no use.
+    /// An attempt of this call has found the project to be of no use.
     tried: bool,
-    /// Each of its keys is being put to the test.
+    /// Each of its keys is being tested by another call.
     shared: bool,
 }
 
 /// A project that can take a call.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate {
-    pub(super) home: Arc<ProjectRef>,
+pub(super) struct ProjectCandidate {
+    pub(super) project: Arc<ProjectRef>,
     pub(super) rank: Rank,
-    /// For how long it is out of quota.
+    /// The time for which it is out of quota.
     pub(super) cooling: Duration,
 }
 
-/// Two candidates by chance and weight, among those that nothing speaks against.
+/// Two candidates, drawn at random by weight, among those of the lowest [`Rank`].
 #[derive(Debug, Default)]
 pub(super) struct Draw {
     pub(super) first: Option<Arc<ProjectRef>>,
     pub(super) second: Option<Arc<ProjectRef>>,
-    /// How many candidates there are, whatever speaks against them.
+    /// The number of candidates of any rank.
     pub(super) candidates: usize,
-    /// How many of them have not been tried.
+    /// The number of those that have not been tried.
     pub(super) untried: usize,
 }
 
@@ -120,7 +127,7 @@ impl PooledKey {
     const OUT: u8 = 2;
 }
 
-/// A refusal in the meantime, and it is for one call at a time to find out more.
+/// A call that waited is not sent with a key that was refused meanwhile: one call at a time tests that key.
 impl Choice for PooledKey {
     fn is_good(&self) -> bool {
         self.standing.load(Ordering::Relaxed) == Self::TRUSTED
@@ -134,7 +141,7 @@ impl Choice for Tested {
 }
 
 impl KeyEntry {
-    /// Changes what is known of a key, and lets calls know that wait with it.
+    /// Changes the health of a key, and publishes the result to calls that wait with it.
     pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Health) -> T) -> T {
         let changed = change(&mut self.health);
         let standing = match &self.health {
@@ -142,33 +149,39 @@ impl KeyEntry {
             Health { strikes: 0, .. } => PooledKey::TRUSTED,
             Health { .. } => PooledKey::SUSPECTED,
         };
-        self.slot.standing.store(standing, Ordering::Relaxed);
+        self.key.standing.store(standing, Ordering::Relaxed);
         changed
     }
 }
 
 impl ProjectRef {
-    /// Whether a success would tell anything new.
-    pub(super) fn is_noted(&self) -> bool {
-        self.noted.load(Ordering::Relaxed)
+    /// Returns whether a success would change the state of the project or of one of its keys.
+    pub(super) fn awaits_success(&self) -> bool {
+        self.awaits_success.load(Ordering::Relaxed)
     }
 }
 
 impl Query<'_> {
-    fn has_tried_key(&self, slot: &PooledKey) -> bool {
-        self.tried.iter().any(|tried| matches!(tried, Tried::Key(key) if *key == slot.shown))
+    /// Returns whether the call may go to that project.
+    pub(super) fn allows(&self, project: &ProjectRef) -> bool {
+        self.pinned.is_none_or(|pinned| *project.name == *pinned)
     }
 
-    fn has_tried_project(&self, home: &ProjectRef) -> bool {
+    fn has_tried_key(&self, key: &PooledKey) -> bool {
+        self.tried.iter().any(|tried| matches!(tried, Tried::Key(shown) if *shown == key.shown))
+    }
+
+    fn has_tried_project(&self, project: &ProjectRef) -> bool {
         self.pinned.is_none()
-            && self.tried.iter().any(|tried| matches!(tried, Tried::Project(project) if *project == home.name))
+            && self.tried.iter().any(|tried| matches!(tried, Tried::Project(name) if *name == project.name))
     }
 
+    /// Returns the use that the call may make of a key.
     pub(super) fn usable(&self, entry: &KeyEntry) -> Use {
         match entry.health.usable(self.now) {
             Use::Disabled => Use::Disabled,
-            _ if self.has_tried_key(&entry.slot) => Use::Disabled,
-            _ if self.passed_over.iter().any(|key| *key == entry.slot.shown) => Use::Busy,
+            _ if self.has_tried_key(&entry.key) => Use::Disabled,
+            _ if self.passed_over.iter().any(|key| *key == entry.key.shown) => Use::Busy,
             other => other,
         }
     }
@@ -176,62 +189,62 @@ impl Query<'_> {
 
 impl Project {
     fn new(name: &Arc<str>) -> Self {
-        let home = Arc::new(ProjectRef { name: name.clone(), noted: AtomicBool::new(true) });
-        Self { home, marks: Marks::default(), keys: Vec::new(), turn: 0 }
+        let handle = Arc::new(ProjectRef { name: name.clone(), awaits_success: AtomicBool::new(true) });
+        Self { handle, marks: Marks::default(), keys: Vec::new(), turn: 0 }
     }
 
-    /// The best that a call can have of its keys, and their weight; `None`: nothing.
-    fn best(&self, ask: &Query<'_>) -> Option<(Use, u32)> {
+    /// Returns the best use that a call can make of its keys, and the weight of the usable ones. `None`: none is usable.
+    fn best(&self, query: &Query<'_>) -> Option<(Use, u32)> {
         let (mut best, mut weight) = (Use::Busy, 0u32);
         for entry in &self.keys {
-            match ask.usable(entry) {
+            match query.usable(entry) {
                 Use::Free | Use::OnTrial => best = Use::Free,
                 Use::Shared if best == Use::Busy => best = Use::Shared,
                 Use::Shared => {}
                 Use::Busy | Use::Disabled => continue,
             }
-            weight = weight.saturating_add(entry.slot.weight.get());
+            weight = weight.saturating_add(entry.key.weight.get());
         }
         (best != Use::Busy).then_some((best, weight))
     }
 
-    /// What a success would tell, once more.
-    pub(super) fn note(&self) {
+    /// Publishes whether a success would change anything. To be called after each change of its marks or keys.
+    pub(super) fn publish(&self) {
         let settled = self.marks.is_empty() && self.keys.iter().all(|entry| entry.health.is_settled());
-        self.home.noted.store(!settled, Ordering::Relaxed);
+        self.handle.awaits_success.store(!settled, Ordering::Relaxed);
     }
 }
 
 impl Registry {
+    /// Adds a key, and its project if that is new.
     pub(super) fn add(&mut self, key: Key) {
-        let at = self.projects.iter().position(|project| project.home.name == key.project).unwrap_or_else(|| {
+        let at = self.projects.iter().position(|project| project.handle.name == key.project).unwrap_or_else(|| {
             self.projects.push(Project::new(&key.project));
             self.projects.len() - 1
         });
         let project = &mut self.projects[at];
         let Key { signer, fingerprint, weight, name, .. } = key;
-        let (shown, home) = (fingerprint.to_string().into(), project.home.clone());
-        let slot = Arc::new(PooledKey {
+        let key = Arc::new(PooledKey {
             signer,
             fingerprint,
-            shown,
+            shown: fingerprint.to_string().into(),
             name,
             weight,
-            home,
+            project: project.handle.clone(),
             standing: AtomicU8::new(PooledKey::TRUSTED),
         });
-        project.keys.push(KeyEntry { slot, health: Health::default(), uses: 0, turn: 0 });
-        project.note();
+        project.keys.push(KeyEntry { key, health: Health::default(), uses: 0, turn: 0 });
+        project.publish();
     }
 
-    /// Takes a key out; a project goes with its last one.
+    /// Removes a key, and with its last key the project. Returns whether the key was there.
     pub(super) fn remove(&mut self, fingerprint: Fingerprint) -> bool {
         let Some(at) = self.projects.iter().position(|project| project.has(fingerprint)) else { return false };
         let project = &mut self.projects[at];
         project.keys.retain(|entry| {
-            let stays = entry.slot.fingerprint != fingerprint;
+            let stays = entry.key.fingerprint != fingerprint;
             if !stays {
-                entry.slot.standing.store(PooledKey::OUT, Ordering::Relaxed);
+                entry.key.standing.store(PooledKey::OUT, Ordering::Relaxed);
             }
             stays
         });
@@ -241,54 +254,57 @@ impl Registry {
         true
     }
 
+    /// Iterates over all keys.
     pub(super) fn entries(&self) -> impl Iterator<Item = &KeyEntry> {
         self.projects.iter().flat_map(|project| &project.keys)
     }
 
+    /// Finds a project by its name.
     pub(super) fn project_named(&self, name: &str) -> Option<&Project> {
-        self.projects.iter().find(|project| *project.home.name == *name)
+        self.projects.iter().find(|project| *project.handle.name == *name)
     }
 
-    /// Of that fingerprint: its project, and its place there.
+    /// Finds the key of that fingerprint: its project, and its index there.
     pub(super) fn find(&mut self, fingerprint: Fingerprint) -> Option<(&mut Project, usize)> {
         self.projects.iter_mut().find_map(|project| {
-            let at = project.keys.iter().position(|entry| entry.slot.fingerprint == fingerprint)?;
+            let at = project.keys.iter().position(|entry| entry.key.fingerprint == fingerprint)?;
             Some((project, at))
         })
     }
 
-    /// The project that a call holds, if it is still there.
-    pub(super) fn project(&mut self, home: &Arc<ProjectRef>) -> Option<&mut Project> {
-        self.projects.iter_mut().find(|project| Arc::ptr_eq(&project.home, home))
+    /// Finds the project that a call holds, if it is still there.
+    pub(super) fn project(&mut self, handle: &Arc<ProjectRef>) -> Option<&mut Project> {
+        self.projects.iter_mut().find(|project| Arc::ptr_eq(&project.handle, handle))
     }
 
-    /// The key that a call holds, if it is still there.
-    pub(super) fn entry(&mut self, slot: &Arc<PooledKey>) -> Option<&mut KeyEntry> {
-        self.project(&slot.home)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.slot, slot))
+    /// Finds the key that a call holds, if it is still there.
+    pub(super) fn entry(&mut self, key: &Arc<PooledKey>) -> Option<&mut KeyEntry> {
+        self.project(&key.project)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.key, key))
     }
 
-    /// What is known of each project that has a key for the call, out of quota or not.
+    /// Iterates over the projects that have a key for the call, out of quota or not, each with the time for which it is, and
+    /// the weight of its usable keys.
     fn candidates<'a>(
         &'a self,
-        ask: &'a Query<'_>,
+        query: &'a Query<'_>,
         now: Instant,
     ) -> impl Iterator<Item = (&'a Project, Rank, Duration, u32)> {
-        let may = |project: &&Project| ask.pinned.is_none_or(|pinned| *project.home.name == *pinned);
-        self.projects.iter().filter(may).filter_map(move |project| {
-            let (best, weight) = project.best(ask)?;
-            let rank = Rank { tried: ask.has_tried_project(&project.home), shared: best == Use::Shared };
-            let cooling = if ask.pays { project.marks.left(ask.model, now) } else { Duration::ZERO };
+        self.projects.iter().filter(|project| query.allows(&project.handle)).filter_map(move |project| {
+            let (best, weight) = project.best(query)?;
+            let rank = Rank { tried: query.has_tried_project(&project.handle), shared: best == Use::Shared };
+            let cooling = if query.pays { project.marks.left(query.model, now) } else { Duration::ZERO };
             Some((project, rank, cooling, weight))
         })
     }
 
-    /// Two projects that can take the call now, by chance and weight.
-    pub(super) fn draw(&self, ask: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
+    /// Draws two projects that can take the call now, at random by weight.
+    pub(super) fn draw(&self, query: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
         let mut draw = Draw::default();
         let mut rank = Rank { tried: true, shared: true };
         let (mut first, mut second) = (f64::INFINITY, f64::INFINITY);
-        let alone = self.projects.len() == 1 || ask.pinned.is_some();
-        for (project, its_rank, _, weight) in self.candidates(ask, now).filter(|(_, _, cooling, _)| cooling.is_zero()) {
+        let alone = self.projects.len() == 1 || query.pinned.is_some();
+        for (project, its_rank, _, weight) in self.candidates(query, now).filter(|(_, _, cooling, _)| cooling.is_zero())
+        {
             draw.candidates += 1;
             draw.untried += usize::from(!its_rank.tried);
             if its_rank > rank {
@@ -298,59 +314,60 @@ impl Registry {
                 (rank, first, second) = (its_rank, f64::INFINITY, f64::INFINITY);
                 (draw.first, draw.second) = (None, None);
             }
-            // The least of exponential variates, each with its weight as the rate: chance in proportion to the weight.
+            // The least of exponential variates, each with the weight as its rate, is each project's in proportion to its
+            // weight.
             let arrival = if alone { 0.0 } else { -(1.0 - roll()).ln() / f64::from(weight) };
             if arrival < first {
                 (second, draw.second) = (first, draw.first.take());
-                (first, draw.first) = (arrival, Some(project.home.clone()));
+                (first, draw.first) = (arrival, Some(project.handle.clone()));
             } else if arrival < second {
-                (second, draw.second) = (arrival, Some(project.home.clone()));
+                (second, draw.second) = (arrival, Some(project.handle.clone()));
             }
         }
         draw
     }
 
-    /// Everybody who has a key for the call, from a random place on, at most so many.
-    pub(super) fn everybody(&self, ask: &Query<'_>, now: Instant, start: usize) -> Vec<Candidate> {
-        let mut all: Vec<Candidate> = self
-            .candidates(ask, now)
-            .map(|(project, rank, cooling, _)| Candidate { home: project.home.clone(), rank, cooling })
+    /// Lists the projects that have a key for the call, beginning with number `start` and at most [`MAX_CANDIDATES`].
+    pub(super) fn all_candidates(&self, query: &Query<'_>, now: Instant, start: usize) -> Vec<ProjectCandidate> {
+        let mut all: Vec<ProjectCandidate> = self
+            .candidates(query, now)
+            .map(|(project, rank, cooling, _)| ProjectCandidate { project: project.handle.clone(), rank, cooling })
             .collect();
         if !all.is_empty() {
             let start = start % all.len();
             all.rotate_left(start);
         }
-        all.truncate(MAX_ASKED);
+        all.truncate(MAX_CANDIDATES);
         all
     }
 
-    /// The next key of a project for the call, and whether it is put to the test by it.
+    /// Takes the next key of a project for the call, and begins a trial if the call is to test it.
     pub(super) fn take(
         &mut self,
-        home: &Arc<ProjectRef>,
-        ask: &Query<'_>,
+        project: &Arc<ProjectRef>,
+        query: &Query<'_>,
     ) -> Option<(Arc<PooledKey>, Option<TrialId>)> {
-        let project = self.project(home)?;
+        let project = self.project(project)?;
         let from = project.turn;
         let rank = |usable| match usable {
             Use::Free | Use::OnTrial => Some(0),
             Use::Shared => Some(1),
             Use::Busy | Use::Disabled => None,
         };
-        let next = project.keys.iter_mut().filter_map(|entry| Some((rank(ask.usable(entry))?, entry)));
+        let next = project.keys.iter_mut().filter_map(|entry| Some((rank(query.usable(entry))?, entry)));
         let (_, entry) = next.min_by_key(|(rank, entry)| (*rank, entry.turn.max(from)))?;
         project.turn = entry.turn.max(from);
-        entry.turn = project.turn + STRIDE / u64::from(entry.slot.weight.get()).min(STRIDE);
+        entry.turn = project.turn + STRIDE / u64::from(entry.key.weight.get()).min(STRIDE);
         entry.uses += 1;
-        let is_tested = entry.health.usable(ask.now) == Use::OnTrial;
-        let trial = is_tested.then(|| entry.health.begin_trial(ask.now));
-        Some((entry.slot.clone(), trial))
+        let is_tested = entry.health.usable(query.now) == Use::OnTrial;
+        let trial = is_tested.then(|| entry.health.begin_trial(query.now));
+        Some((entry.key.clone(), trial))
     }
 }
 
 impl Project {
     fn has(&self, fingerprint: Fingerprint) -> bool {
-        self.keys.iter().any(|entry| entry.slot.fingerprint == fingerprint)
+        self.keys.iter().any(|entry| entry.key.fingerprint == fingerprint)
     }
 }
 

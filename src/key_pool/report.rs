@@ -1,65 +1,65 @@
-//! What the pool tells of its keys.
+//! The reports of a pool on its keys.
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::Fingerprint;
 use crate::failure::Kind;
 
-/// One key, as it stands at the moment of asking. Times are what is left, or what has passed.
+/// The state of one key at the time of the report. Times are those left, or those passed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyReport {
-    /// What may be shown of the key.
+    /// The part of the key that may be shown.
     pub fingerprint: Fingerprint,
-    /// What it was called.
+    /// The name that it was given.
     pub name: Option<Arc<str>>,
-    /// Whose quota it uses.
+    /// The project whose quota it uses.
     pub project: Arc<str>,
-    /// How much of the load it takes.
+    /// Its share of the load, relative to other keys.
     pub weight: NonZeroU32,
-    /// How it stands. Out of quota means so for at least one model: see `models`.
+    /// Its state. Out of quota means for at least one model: see `models`.
     pub state: KeyState,
-    /// The models that its project has no quota for just now.
-    pub models: Vec<ModelReport>,
-    /// Refusals of the key in a row, since the last answer. It is disabled at 3.
+    /// The models that its project currently has no quota for.
+    pub models: Vec<KeyModelReport>,
+    /// The refusals of the key in a row, since the last answer. At 3 the key is disabled.
     pub strikes: u32,
-    /// Whether an answer has ever come with it.
+    /// True once an answer has come with the key since it was added or enabled.
     pub proven: bool,
-    /// How many calls have been sent with it.
+    /// The number of calls that were sent with it.
     pub uses: u64,
 }
 
 /// A model that a project has no quota for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct ModelReport {
+pub struct KeyModelReport {
     /// The model's name.
     pub model: Arc<str>,
     /// [`Cooling`](KeyState::Cooling) or [`Exhausted`](KeyState::Exhausted).
     pub state: KeyState,
 }
 
-/// How a key stands.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It serves.
+    /// The key serves calls.
     Active,
-    /// The upstream has refused for a minute's quota, or without saying which.
+    /// The upstream has refused a call for a minute's quota, or for one that it did not name.
     Cooling {
-        /// Until it may be asked again.
+        /// The time until the project is asked again.
         left: Duration,
     },
-    /// The day's quota is used up, or there is none.
+    /// The day's quota is used up, or is zero.
     Exhausted {
-        /// Until midnight Pacific, or longer where the upstream says so.
+        /// The time until midnight Pacific, or longer where the upstream says so.
         left: Duration,
     },
-    /// It serves nobody.
+    /// The key serves no calls.
     Disabled {
-        /// Why.
+        /// The reason.
         reason: DisabledReason,
-        /// For how long it has been so.
+        /// The time that has passed since then.
         since: Duration,
     },
 }
@@ -76,13 +76,13 @@ impl fmt::Display for KeyState {
     }
 }
 
-/// Why a key is disabled.
+/// The reason for which a key is disabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DisabledReason {
-    /// Somebody has said so. Nobody looks whether it is good again.
+    /// [`KeyPool::disable`](super::KeyPool::disable) was called. The key is not checked again.
     ByHand,
-    /// The upstream has refused it, in that way.
+    /// The upstream has refused the key, with a failure of this kind.
     Refused(Kind),
 }
 

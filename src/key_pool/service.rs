@@ -1,6 +1,7 @@
 use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,17 +12,17 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
-    affinity::place,
+    affinity::required_project,
     health::TrialId,
     pool::Shared,
     refusal,
-    registry::{Candidate, PooledKey, ProjectRef, Query, Tested},
+    registry::{PooledKey, ProjectCandidate, ProjectRef, Query, Tested},
     strip::strip,
 };
 use crate::{
     body::Resend,
-    call::{Call, Operation, Shape},
-    context::{self, BoxError, Choice, Tried},
+    call::{Operation, Shape},
+    context::{BoxError, CallContext, CallRef, Choice, Tried},
     quota::{Scope, TokenCost},
 };
 
@@ -30,7 +31,7 @@ use crate::{
 pub struct KeyPoolService<S> {
     inner: S,
     pool: Option<KeyPool>,
-    /// The last call's model: most callers ask for the same again.
+    /// The model of the last call: most callers ask for the same one again.
     model: Option<Arc<str>>,
 }
 
@@ -58,58 +59,59 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(pool) = &self.pool else { return ResponseFuture::plain(self.inner.call(request)) };
+        let Some(pool) = &self.pool else { return ResponseFuture::direct(self.inner.call(request)) };
         match assign(&pool.shared, &mut self.model, &mut request) {
-            // At once, so that what was chosen is booked before anybody else chooses.
+            // At once, so that the limiter reserves the turn before another call chooses.
             Ok(assigned) => ResponseFuture::calling(self.inner.call(request), assigned),
             Err(refusal) => ResponseFuture::refused(refusal),
         }
     }
 }
 
-/// A call and its key.
+/// A call with the key that it was given.
 pub(super) struct Assigned {
     pub(super) shared: Arc<Shared>,
-    pub(super) slot: Arc<PooledKey>,
-    pub(super) facts: Facts,
+    pub(super) key: Arc<PooledKey>,
+    pub(super) facts: CallFacts,
     _trial: Option<Trial>,
 }
 
-/// What a call is, as far as its key depends on it.
-pub(super) struct Facts {
+/// The properties of a call that its key depends on.
+pub(super) struct CallFacts {
     pub(super) shape: Shape,
     pub(super) model: Arc<str>,
     pub(super) tokens: u64,
-    /// The one project that it has to go to.
+    /// The one project that the call has to go to.
     pub(super) pinned: Option<Arc<str>>,
     pub(super) tried: Vec<Tried>,
-    /// Its answer may name something that belongs to the project.
+    /// True if its answer may name a resource that belongs to the project.
     pub(super) learns: bool,
 }
 
-/// A key is put to the test by one call at a time. Dropped, it gives the test back.
+/// The right to test a key, which one call at a time has. It is given back when it is dropped.
 struct Trial {
     shared: Arc<Shared>,
-    slot: Arc<PooledKey>,
+    key: Arc<PooledKey>,
     id: TrialId,
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        if let Some(entry) = self.shared.registry.lock().entry(&self.slot) {
+        if let Some(entry) = self.shared.registry.lock().entry(&self.key) {
             entry.health.end_trial(self.id);
         }
     }
 }
 
-impl Facts {
-    pub(super) fn ask<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
+impl CallFacts {
+    /// Returns the call's query to the registry.
+    pub(super) fn query<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
         let pinned = self.pinned.as_deref();
         Query { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
     }
 }
 
-/// Chooses a key, and signs with it.
+/// Chooses a key for a request, and signs it.
 fn assign<B>(shared: &Arc<Shared>, last: &mut Option<Arc<str>>, request: &mut Request<B>) -> Result<Assigned, BoxError>
 where
     B: Resend<Data = Bytes>,
@@ -117,96 +119,91 @@ where
     let facts = facts(shared, last, request);
     let mut passed_over = Vec::new();
     loop {
-        let ask = facts.ask(&facts.tried, &passed_over);
-        let Some(Chosen { slot, trial, may_move }) = choose(shared, &facts, &ask) else {
-            return Err(refusal::nothing_left(shared, &ask));
+        let query = facts.query(&facts.tried, &passed_over);
+        let Some(Chosen { key, trial, may_move }) = choose(shared, &facts, &query) else {
+            return Err(refusal::nothing_left(shared, &query));
         };
-        // A stranger's code: no lock is held.
-        let Some((name, value)) = slot.signer.header(facts.shape.surface) else {
-            passed_over.push(slot.shown.clone());
+        // This may be foreign code: no lock is held.
+        let Some((name, value)) = key.signer.header(facts.shape.surface) else {
+            passed_over.push(key.shown.clone());
             continue;
         };
         let choice: Arc<dyn Choice> = match &trial {
-            Some(_) => Arc::new(Tested(slot.clone())),
-            None => slot.clone(),
+            Some(_) => Arc::new(Tested(key.clone())),
+            None => key.clone(),
         };
         strip(request);
         request.headers_mut().insert(name, value);
-        context::CallContext::update(request.extensions_mut(), |context| {
-            context.set_project(slot.home.name.clone());
+        CallContext::update(request.extensions_mut(), |context| {
+            context.set_project(key.project.name.clone());
             context.set_may_move(may_move);
             context.set_choice(choice);
         });
-        return Ok(Assigned { shared: shared.clone(), slot, facts, _trial: trial });
+        return Ok(Assigned { shared: shared.clone(), key, facts, _trial: trial });
     }
 }
 
-fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> Facts
+/// Reads a call's properties from its context, or else from the request.
+fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> CallFacts
 where
     B: Resend<Data = Bytes>,
 {
-    let context = context::CallContext::of(request);
-    let (shape, model) = match context.and_then(context::CallContext::call) {
-        Some(call) => (call.shape(), call.shared_model()),
-        None => {
-            let (shape, model) = Call::borrowed(request.method(), request.uri());
-            let known = last.take().filter(|last| model.as_deref() == Some(&**last));
-            (shape, known.or_else(|| model.map(Arc::from)))
-        }
-    };
+    let call = CallRef::of(request);
+    let (shape, model) = (call.shape(), call.shared_model(last.take()));
     *last = model.clone();
     let model = model.unwrap_or_default();
-    let tokens =
-        context.and_then(context::CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
+    let context = CallContext::of(request);
+    let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
-    let pinned = place(shared, request, shape, &model);
+    let pinned = required_project(shared, request, shape, &model);
     let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
     let finishes = || shape.operation == Operation::Read && request.uri().path().contains("/operations/");
     let learns = (makes || finishes()) && shared.projects.load(Ordering::Relaxed) > 1;
-    Facts { shape, model, tokens, pinned, tried, learns }
+    CallFacts { shape, model, tokens, pinned, tried, learns }
 }
 
+/// The key that was chosen for a call.
 struct Chosen {
-    slot: Arc<PooledKey>,
+    key: Arc<PooledKey>,
     trial: Option<Trial>,
-    /// Another project could take it.
+    /// True if another project could take the call.
     may_move: bool,
 }
 
-/// The project that has the call wait least, and its next key; `None`: there is none.
-fn choose(shared: &Arc<Shared>, facts: &Facts, ask: &Query<'_>) -> Option<Chosen> {
-    // Whoever loses the key to another call between choosing and taking chooses again.
+/// Chooses the project in which the call waits least, and its next key. `None`: there is none.
+fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<Chosen> {
+    // A call that loses the key to another one between choosing and taking it chooses again.
     for _ in 0..8 {
-        let draw = shared.registry.lock().draw(ask, ask.now, fastrand::f64);
+        let draw = shared.registry.lock().draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
-        let waits = |home: &ProjectRef| shared.wait(home, facts);
-        let home = match second {
-            _ if draw.candidates <= 1 || !ask.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
+        let waits = |project: &ProjectRef| shared.wait(project, facts);
+        let project = match second {
+            _ if draw.candidates <= 1 || !query.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
             Some(second) if waits(&second).is_zero() => second,
-            _ => least(shared, facts, ask).unwrap_or(first),
+            _ => least_wait(shared, facts, query).unwrap_or(first),
         };
-        if let Some((slot, on_trial)) = shared.registry.lock().take(&home, ask) {
-            let trial = on_trial.map(|id| Trial { shared: shared.clone(), slot: slot.clone(), id });
-            return Some(Chosen { slot, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
+        if let Some((key, on_trial)) = shared.registry.lock().take(&project, query) {
+            let trial = on_trial.map(|id| Trial { shared: shared.clone(), key: key.clone(), id });
+            return Some(Chosen { key, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
         }
     }
     None
 }
 
-/// Everybody is asked; the least wait wins, and of two that are the same the one that less speaks against.
-fn least(shared: &Shared, facts: &Facts, ask: &Query<'_>) -> Option<Arc<ProjectRef>> {
-    let everybody = shared.registry.lock().everybody(ask, ask.now, fastrand::usize(..));
-    let free = everybody.into_iter().filter(|candidate| candidate.cooling.is_zero());
-    let asked = free.map(|Candidate { home, rank, .. }| ((shared.wait(&home, facts), rank), home));
-    asked.min_by_key(|(wait, _)| *wait).map(|(_, home)| home)
+/// Finds the project with the least wait, and of equals the one of the lower rank.
+fn least_wait(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<Arc<ProjectRef>> {
+    let candidates = shared.registry.lock().all_candidates(query, query.now, fastrand::usize(..));
+    let free = candidates.into_iter().filter(|candidate| candidate.cooling.is_zero());
+    let waits = free.map(|ProjectCandidate { project, rank, .. }| ((shared.wait(&project, facts), rank), project));
+    waits.min_by_key(|(wait, _)| *wait).map(|(_, project)| project)
 }
 
 impl Shared {
-    /// How long a call would wait for its turn in a project.
-    pub(super) fn wait(&self, home: &ProjectRef, facts: &Facts) -> std::time::Duration {
+    /// Returns how long a call would wait for its turn in a project.
+    pub(super) fn wait(&self, project: &ProjectRef, facts: &CallFacts) -> Duration {
         let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
-            return std::time::Duration::ZERO;
+            return Duration::ZERO;
         };
-        headroom.headroom(&Scope::new(home.name.clone(), facts.model.clone()), facts.tokens)
+        headroom.headroom(&Scope::new(project.name.clone(), facts.model.clone()), facts.tokens)
     }
 }

@@ -1,18 +1,19 @@
-//! The caller's own credentials go.
+//! The removal of the caller's own credentials.
 //!
 //! Google refuses a request with two credentials ("Multiple authentication credentials received"), and a caller's key has
-//! no business in another project's logs. So everything that could be one goes, before one of the pool's comes.
-
-use std::borrow::Cow;
+//! no business in another project's logs. So everything that could be a credential is removed before one of the pool's keys is
+//! added.
 
 use http::{HeaderMap, Request, Uri, uri::PathAndQuery};
 
-/// Query parameters that Google's front ends take credentials from (`$httpHeaders` can hold any header), and those that
+use crate::call::percent_decoded;
+
+/// The query parameters that Google's front ends take credentials from (`$httpHeaders` can hold any header), and those that
 /// clients of other services put theirs into.
 const PARAMETERS: [&str; 9] =
     ["key", "$key", "api_key", "apikey", "api-key", "access_token", "bearer_token", "oauth_token", "$httpHeaders"];
 
-/// Headers that carry a credential, or the address of a page, whose query may.
+/// The headers that carry a credential, or the address of a page whose query may carry one.
 const HEADERS: [&str; 11] = [
     "authorization",
     "proxy-authorization",
@@ -27,7 +28,7 @@ const HEADERS: [&str; 11] = [
     "api-key",
 ];
 
-/// Takes out of a request whatever could be a credential.
+/// Removes from a request everything that could be a credential.
 pub(super) fn strip<B>(request: &mut Request<B>) {
     strip_headers(request.headers_mut());
     if let Some(uri) = without_credentials(request.uri()) {
@@ -41,7 +42,7 @@ fn strip_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// The address without credentials in its query; `None` if there are none.
+/// Returns the URI without the credentials in its query. `None`: there are none.
 fn without_credentials(uri: &Uri) -> Option<Uri> {
     let query = uri.query()?;
     if !query.split('&').any(is_credential) {
@@ -53,7 +54,7 @@ fn without_credentials(uri: &Uri) -> Option<Uri> {
         text.push(if nth == 0 { '?' } else { '&' });
         text.push_str(pair);
     }
-    // Part of what was valid is valid; if it ever were not, nothing is better than a key.
+    // A part of a valid path and query is valid; if it ever were not, an empty path is better than a leaked key.
     let path = PathAndQuery::try_from(text).unwrap_or_else(|_| PathAndQuery::from_static("/"));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(path);
@@ -62,26 +63,7 @@ fn without_credentials(uri: &Uri) -> Option<Uri> {
 
 fn is_credential(pair: &str) -> bool {
     let name = percent_decoded(pair.split('=').next().unwrap_or_default());
-    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-}
-
-fn percent_decoded(text: &str) -> Cow<'_, [u8]> {
-    if memchr::memchr(b'%', text.as_bytes()).is_none() {
-        return Cow::Borrowed(text.as_bytes());
-    }
-    let hex = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped = match (first, after) {
-            (b'%', [high, low, after @ ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| (high << 4 | low, after)),
-            _ => None,
-        };
-        let (byte, after) = escaped.unwrap_or((*first, after));
-        decoded.push(byte);
-        rest = after;
-    }
-    Cow::Owned(decoded)
+    PARAMETERS.iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -111,7 +93,7 @@ mod tests {
         }
     }
 
-    /// A name as somebody may write it who wants it to be overlooked.
+    /// A name in the spelling of a caller who wants it to be overlooked.
     fn spelt(name: &'static str) -> impl Strategy<Value = String> {
         proptest::collection::vec(0..4u8, name.len()).prop_map(move |how| {
             let spell = |(byte, how): (u8, u8)| match how {
@@ -142,7 +124,7 @@ mod tests {
             request.headers_mut().insert("x-own", "kept".parse().unwrap());
             strip(&mut request);
             prop_assert_eq!(request.headers().len(), 1);
-            // By a decoder of its own.
+            // Decoded in another way than above.
             let decoded = |pair: &str| {
                 let name = pair.split('=').next().unwrap_or_default();
                 let mut text = name.to_ascii_lowercase();

@@ -1,4 +1,5 @@
-//! The handle: which model comes after which, and where each chain stands. It outlives the layers made from it.
+//! The handle of the fallback chains: the order of the models, and the current model of each chain. It outlives the layers
+//! made from it.
 
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -7,33 +8,31 @@ use http::{HeaderValue, Request, Uri};
 use tokio::time::Instant;
 
 use super::{
-    reason::{Reason, Reasons},
-    sticky::{Answered, Change, Probe, Start, Sticky},
+    reason::{FallbackReason, Reasons},
+    sticky::{Answered, ChainChange, Probe, Start, Sticky},
 };
 use crate::{
     body::{Resend, in_memory},
     call::{Call, Operation},
-    context::{CallContext, ConfigError},
+    clock::FAR,
+    context::{CallRef, ConfigError},
     describe::Describe,
     failure::Failure,
     sync::Mutex,
 };
 
-/// As good as for ever, and still a time that the clock can count to.
-const FAR: Duration = Duration::from_secs(86_400 * 365);
-
-/// Which model comes after which: the state of any number of [`ModelFallbackLayer`](super::ModelFallbackLayer)s.
+/// The chains of models and their state, for any number of [`ModelFallbackLayer`](super::ModelFallbackLayer)s.
 ///
-/// A cheap handle: all clones are the same chains, and stay on the same models.
+/// A cheap handle: all clones share the same chains, and their current models.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_gemini::model_fallback::{FallbackChains, Reason};
+/// use tower_gemini::model_fallback::{FallbackChains, FallbackReason};
 ///
 /// let chains = FallbackChains::builder()
 ///     .chain("gemini-2.5-pro", ["gemini-2.5-flash", "gemini-2.5-flash-lite"])
 ///     .larger("gemma-3-27b-it", ["gemini-2.5-flash"])
-///     .on(Reason::ModelNotFound, true)
+///     .on(FallbackReason::ModelNotFound, true)
 ///     .sticky(Duration::from_secs(60))
 ///     .build()?;
 /// assert_eq!(chains.snapshot()[0].current(), "gemini-2.5-pro");
@@ -47,55 +46,53 @@ pub struct FallbackChains {
 struct Shared {
     reasons: Reasons,
     strip: bool,
-    /// In the order in which they were given.
+    /// The chains, in the order in which they were added.
     chains: Vec<Arc<Chain>>,
+    /// The index of each requested model's chain.
     by_model: HashMap<Arc<str>, usize>,
 }
 
-/// The models of one that can be asked for.
+/// The models that a call to one model may go to.
 pub(super) struct Chain {
-    /// The one that is asked for, those that follow it, and then those that take more.
-    models: Vec<Model>,
-    /// Where the larger ones begin.
+    /// The model that is asked for, those that follow it, and then those that take more input.
+    models: Vec<ChainLink>,
+    /// The index of the first one that takes more.
     larger: usize,
     sticky: Mutex<Sticky>,
 }
 
-/// A model's name, and the same for a header.
-pub(super) struct Model {
+/// A model of a chain: its name, as text and as a header's value.
+pub(super) struct ChainLink {
     pub(super) name: Arc<str>,
     pub(super) header: HeaderValue,
 }
 
 impl FallbackChains {
-    /// How long a chain stays on a fallback by default.
+    /// The default time for which a chain stays with a fallback: 30 s.
     pub const STICKY: Duration = Duration::from_secs(30);
 
-    /// FallbackChains of your own: there are no others.
+    /// Returns a builder without chains: there are no default ones.
     pub fn builder() -> FallbackChainsBuilder {
         FallbackChainsBuilder::default()
     }
 
-    /// Where each chain stands, in the order in which they were given.
+    /// Returns the current state of each chain, in the order in which they were added.
     pub fn snapshot(&self) -> Vec<ChainReport> {
         let now = Instant::now();
         self.shared.chains.iter().map(|chain| chain.report(now)).collect()
     }
 
-    /// The chain of a call, if it asks a model that has one to generate.
+    /// Finds the chain of a call. `None`: the call does not generate content, or its model has no chain.
     pub(super) fn of_call<B: Resend<Data = Bytes>>(&self, request: &Request<B>) -> Option<&Arc<Chain>> {
-        if let Some(call) = CallContext::of(request).and_then(CallContext::call) {
-            return self.of(call.operation(), call.model()?);
+        let call = CallRef::of(request);
+        if let Some(model) = call.model() {
+            return self.of(call.operation(), model);
         }
-        let (shape, model) = Call::borrowed(request.method(), request.uri());
-        match model {
-            Some(model) => self.of(shape.operation, &model),
-            None if shape.operation == Operation::GenerateContent => {
-                let call = Call::new(request.method(), request.uri()).read_body(&in_memory(request.body())?);
-                self.of(call.operation(), call.model()?)
-            }
-            None => None,
+        if call.is_known() || call.operation() != Operation::GenerateContent {
+            return None;
         }
+        let call = call.to_call_with(&in_memory(request.body())?);
+        self.of(call.operation(), call.model()?)
     }
 
     fn of(&self, operation: Operation, model: &str) -> Option<&Arc<Chain>> {
@@ -136,28 +133,28 @@ impl fmt::Debug for FallbackChains {
 }
 
 impl Chain {
-    /// A model by its number: 0 is the one that is asked for.
-    pub(super) fn model(&self, at: usize) -> &Model {
+    /// Returns a model by its number: 0 is the one that is asked for.
+    pub(super) fn model(&self, at: usize) -> &ChainLink {
         &self.models[at]
     }
 
-    /// The numbers of the model that is asked for and of those that follow it.
+    /// Returns the numbers of the model that is asked for and of those that follow it.
     pub(super) fn all(&self) -> Range<usize> {
         0..self.larger
     }
 
-    /// The numbers of those that take more.
+    /// Returns the numbers of the models that take more input.
     pub(super) fn larger(&self) -> Range<usize> {
         self.larger..self.models.len()
     }
 
-    /// A call begins: where, and whether it is the one that probes the first choice.
+    /// Begins a call. Returns its first model, and a lease if the call probes the first choice.
     pub(super) fn start(self: &Arc<Self>) -> (Start, Option<Lease>) {
         let start = self.sticky.lock().start(Instant::now);
         (start, start.probe.map(|probe| Lease { chain: self.clone(), probe }))
     }
 
-    /// A call was answered.
+    /// Takes note that a model has answered a call, and logs the change that follows; `why` is the failure behind it.
     pub(super) fn answered(&self, start: Start, answered: Answered, why: Option<&Failure>) {
         if !self.all().contains(&answered.by) {
             return;
@@ -165,11 +162,13 @@ impl Chain {
         let change = self.sticky.lock().answered(Instant::now(), start, answered);
         let model = &*self.models[0].name;
         match change {
-            Change::Nothing => {}
-            Change::Home => tracing::info!(model, "calls go to the model that they ask for again"),
-            Change::Away(at) => {
+            ChainChange::None => {}
+            ChainChange::BackToFirst => {
+                tracing::info!(model, "fallback ended: calls go to the model that they ask for")
+            }
+            ChainChange::MovedTo(at) => {
                 let (to, reason) = (&*self.models[at].name, why.map(|why| why.kind().as_str()));
-                tracing::warn!(model, to, reason, "calls go to another model");
+                tracing::warn!(model, to, reason, "fallback began: calls go to another model first");
             }
         }
     }
@@ -184,14 +183,14 @@ impl Chain {
     }
 }
 
-/// What the one call that probes the first choice holds. Dropped, the next call may be one.
+/// The right to probe the first choice, held by one call. When it is dropped, the next call may probe.
 pub(super) struct Lease {
     chain: Arc<Chain>,
     probe: Probe,
 }
 
 impl Lease {
-    /// The first choice is failing still, for everybody.
+    /// Reports that the first choice still fails for everybody.
     pub(super) fn failed(self) {
         self.chain.sticky.lock().probe_failed(Instant::now(), self.probe);
     }
@@ -203,7 +202,7 @@ impl Drop for Lease {
     }
 }
 
-/// Where a chain stands.
+/// The current state of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainReport {
     model: Arc<str>,
@@ -212,23 +211,23 @@ pub struct ChainReport {
 }
 
 impl ChainReport {
-    /// The model that is asked for.
+    /// Returns the name of the model that is asked for.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// The model that its calls go to first.
+    /// Returns the name of the model that its calls go to first.
     pub fn current(&self) -> &str {
         &self.current
     }
 
-    /// For how long they have not gone to the one that is asked for. `None` where they do.
+    /// Returns for how long calls have gone to another model first. `None`: they go to the one that is asked for.
     pub fn away_for(&self) -> Option<Duration> {
         self.away_for
     }
 }
 
-/// Settings of [`FallbackChains`].
+/// A builder of [`FallbackChains`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct FallbackChainsBuilder {
@@ -247,59 +246,60 @@ impl Default for FallbackChainsBuilder {
 }
 
 impl FallbackChainsBuilder {
-    /// Each model in it, by name.
+    /// Returns the name of each model in it.
     pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
         let chains = self.chains.iter().chain(&self.larger);
         chains.flat_map(|(model, next)| next.iter().chain([model])).map(String::as_str)
     }
 
-    /// Whether there is no chain in it.
+    /// Returns whether there is no chain in it.
     pub(crate) fn is_empty(&self) -> bool {
         self.chains.is_empty() && self.larger.is_empty()
     }
 
-    /// Calls to `model` move to the `next` ones, in that order. Bare names: `gemini-2.5-pro`.
+    /// Adds a chain: calls to `model` fall back to the `next` models, in that order. Names are bare: `gemini-2.5-pro`.
     pub fn chain(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.chains.push((model.into(), next.into_iter().map(Into::into).collect()));
         self
     }
 
-    /// Calls to `model` whose context is too long for it, and no others, move to the `next` ones, in that order.
+    /// Adds larger models: calls to `model` whose context is too long for it, and no others, go to the `next` models, in that
+    /// order.
     pub fn larger(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.larger.push((model.into(), next.into_iter().map(Into::into).collect()));
         self
     }
 
-    /// Whether a reason moves calls. Default: as in the table at [`Reason`].
-    pub fn on(mut self, reason: Reason, moves: bool) -> Self {
+    /// Sets whether calls fall back for this reason. Default: the table at [`FallbackReason`].
+    pub fn on(mut self, reason: FallbackReason, moves: bool) -> Self {
         self.reasons.set(reason, moves);
         self
     }
 
-    /// How long calls stay on the fallback before one of them probes the first choice. Zero: each call begins with the
-    /// first choice. Default: [`STICKY`](FallbackChains::STICKY), 30 s.
+    /// Sets the time for which calls stay with the fallback before one of them probes the first choice. Zero: each call
+    /// begins with the first choice. Default: [`STICKY`](FallbackChains::STICKY), 30 s.
     pub fn sticky(mut self, duration: Duration) -> Self {
         self.sticky = duration;
         self
     }
 
-    /// Whether what the next model rejects is taken out of the request, so that it can be asked. Default: it is not, and
-    /// such a model is skipped. The table is at the [module](super).
+    /// Sets whether the parts of a request that the next model rejects are cut out, so that it can be asked. The table is
+    /// at the [module](super#what-is-not-moved). Default: false, and such a model is skipped.
     pub fn strip(mut self, strip: bool) -> Self {
         self.strip = strip;
         self
     }
 
-    /// The chains.
+    /// Builds the chains.
     ///
     /// # Errors
     ///
-    /// For a chain without a next model, a model that is twice in one, a second chain of the same model, and a name that
-    /// cannot stand in a path.
+    /// Fails for a chain without a next model, a model that is twice in one chain, a second chain of the same model, and a
+    /// name that cannot stand in a path.
     pub fn build(self) -> Result<FallbackChains, ConfigError> {
         let Self { chains, larger, reasons, sticky, strip } = self;
         let sticky = sticky.min(FAR);
-        let mut built: Vec<(Vec<Model>, usize)> = Vec::new();
+        let mut built: Vec<(Vec<ChainLink>, usize)> = Vec::new();
         let mut by_model = HashMap::new();
         for (model, next) in &chains {
             let names = checked("chain", model, next)?;
@@ -330,13 +330,13 @@ impl FallbackChainsBuilder {
     }
 }
 
-/// The names of one list, the one that is asked for first.
-fn checked(list: &str, model: &str, next: &[String]) -> Result<Vec<Model>, ConfigError> {
+/// Checks the names of one list, the model that is asked for first.
+fn checked(list: &str, model: &str, next: &[String]) -> Result<Vec<ChainLink>, ConfigError> {
     let refused = |what: &str| Err(ConfigError::new(format!("{list} of {model:?}: {what}")));
     if next.is_empty() {
         return refused("it names no next model");
     }
-    let mut models: Vec<Model> = Vec::with_capacity(next.len() + 1);
+    let mut models: Vec<ChainLink> = Vec::with_capacity(next.len() + 1);
     for name in std::iter::once(model).chain(next.iter().map(String::as_str)) {
         let plain = Call::uri_with_model(&Uri::from_static("/v1/models/m:generateContent"), name).is_some();
         let Some(header) = HeaderValue::from_str(name).ok().filter(|_| plain) else {
@@ -345,7 +345,7 @@ fn checked(list: &str, model: &str, next: &[String]) -> Result<Vec<Model>, Confi
         if models.iter().any(|known| &*known.name == name) {
             return refused(&format!("{name} is in it twice"));
         }
-        models.push(Model { name: name.into(), header });
+        models.push(ChainLink { name: name.into(), header });
     }
     Ok(models)
 }

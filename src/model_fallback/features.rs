@@ -1,8 +1,8 @@
-//! What one model takes and the next one rejects.
+//! The parts of a request that one model takes and the next one rejects.
 //!
-//! The table is at the [module](super); it is [`Rejected::between`] here.
+//! The table is at the [module](super); in code it is [`Rejected::between`].
 
-use super::members::{Cuts, Members};
+use super::members::{Cuts, ObjectMembers};
 
 /// A model's generation, major and minor: 2.5, 3.0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,7 +19,7 @@ impl Generation {
     }
 }
 
-/// What has to be looked for in a request that goes from one model to another.
+/// The parts to look for in a request that goes from one model to another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rejected {
     signatures: bool,
@@ -28,19 +28,19 @@ pub(super) struct Rejected {
     unsigned_calls: bool,
 }
 
-/// What becomes of the request.
+/// The way in which the next model can be asked.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// The next model takes it as it is.
+    /// The next model takes the request as it is.
     AsItIs,
-    /// The next model takes it without these parts.
+    /// The next model takes the request without these parts.
     Without(Cuts),
-    /// The next model rejects it, because of this.
+    /// The next model rejects the request, because of this part.
     Rejected(&'static str),
 }
 
 impl Rejected {
-    /// What `next` rejects of a request that was made for `asked`.
+    /// Returns the parts that `next` rejects of a request that was made for `asked`.
     pub(super) fn between(asked: &str, next: &str) -> Self {
         let Some(to) = Generation::of(next) else { return Self::default() };
         let from = Generation::of(asked);
@@ -48,17 +48,17 @@ impl Rejected {
             signatures: from.is_some_and(|from| from != to),
             levels: to < Generation::HAS_LEVELS,
             zero_budgets: to >= Generation::THINKS && next.split('-').any(|word| word == "pro"),
-            // Within a generation, what one takes the other takes too.
+            // Models of one generation take the same.
             unsigned_calls: to >= Generation::HAS_LEVELS && from != Some(to),
         }
     }
 
-    /// Looks for it in a request's JSON body, in Gemini's dialect or in OpenAI's. A body that is no JSON has nothing in it.
+    /// Looks for these parts in a request's JSON body, in Gemini's dialect or in OpenAI's. A body that is not JSON has none.
     pub(super) fn find(self, body: &[u8], strip: bool) -> Fit {
         if self == Self::default() {
             return Fit::AsItIs;
         }
-        let Some(members) = Members::of_body(body) else { return Fit::AsItIs };
+        let Some(members) = ObjectMembers::of_body(body) else { return Fit::AsItIs };
         let mut search = Search { rejected: self, cuts: Cuts::of(body), first: None, unsigned_call: false };
         search.request(&members);
         if search.unsigned_call {
@@ -67,26 +67,27 @@ impl Rejected {
         match search.first {
             None => Fit::AsItIs,
             Some(_) if strip => Fit::Without(search.cuts),
-            Some(what) => Fit::Rejected(what),
+            Some(part) => Fit::Rejected(part),
         }
     }
 }
 
-/// A walk through a body.
+/// A search through a body.
 struct Search {
     rejected: Rejected,
     cuts: Cuts,
+    /// The first part found that can be cut out.
     first: Option<&'static str>,
     unsigned_call: bool,
 }
 
 impl Search {
-    fn request(&mut self, body: &Members<'_>) {
+    fn request(&mut self, body: &ObjectMembers<'_>) {
         for content in body.elements(&["contents"]) {
             self.content(content);
         }
         for message in body.elements(&["messages"]) {
-            self.message(&Members::of(message));
+            self.message(&ObjectMembers::of(message));
         }
         let config = body.inner(&["generationConfig", "generation_config"]);
         self.thinking(&config.inner(&["thinkingConfig", "thinking_config"]));
@@ -98,37 +99,37 @@ impl Search {
         }
     }
 
-    /// One turn in Gemini's dialect. Of calls side by side the first one is signed.
+    /// Searches one turn in Gemini's dialect. Of parallel calls the first one is signed.
     fn content(&mut self, content: &str) {
         let mut calls = 0;
-        for part in Members::of(content).elements(&["parts"]) {
-            let part = Members::of(part);
+        for part in ObjectMembers::of(content).elements(&["parts"]) {
+            let part = ObjectMembers::of(part);
             let is_call = part.value(&["functionCall", "function_call"]).is_some();
             calls += usize::from(is_call);
-            self.signed(&part, is_call && calls == 1);
+            self.signature(&part, is_call && calls == 1);
         }
     }
 
-    /// One turn in OpenAI's dialect.
-    fn message(&mut self, message: &Members<'_>) {
-        self.signed(&message.inner(&["extra_content"]).inner(&["google"]), false);
+    /// Searches one turn in OpenAI's dialect.
+    fn message(&mut self, message: &ObjectMembers<'_>) {
+        self.signature(&message.inner(&["extra_content"]).inner(&["google"]), false);
         for (nth, call) in message.elements(&["tool_calls"]).into_iter().enumerate() {
-            self.signed(&Members::of(call).inner(&["extra_content"]).inner(&["google"]), nth == 0);
+            self.signature(&ObjectMembers::of(call).inner(&["extra_content"]).inner(&["google"]), nth == 0);
         }
     }
 
-    /// Where a signature may stand, or has to.
-    fn signed(&mut self, members: &Members<'_>, has_to: bool) {
+    /// Searches an object that may have a signature, or has to (`is_required`).
+    fn signature(&mut self, members: &ObjectMembers<'_>, is_required: bool) {
         const NAMES: [&str; 2] = ["thoughtSignature", "thought_signature"];
         let is_foreign = self.rejected.signatures;
         if is_foreign {
             self.reject(members, "a thoughtSignature of another generation", |name, _| NAMES.contains(&name));
         }
         let stays = !is_foreign && members.value(&NAMES).is_some();
-        self.unsigned_call |= self.rejected.unsigned_calls && has_to && !stays;
+        self.unsigned_call |= self.rejected.unsigned_calls && is_required && !stays;
     }
 
-    fn thinking(&mut self, config: &Members<'_>) {
+    fn thinking(&mut self, config: &ObjectMembers<'_>) {
         let Rejected { levels, zero_budgets, .. } = self.rejected;
         let is_level = |name: &str| levels && matches!(name, "thinkingLevel" | "thinking_level");
         let is_none = |name: &str, value: &str| {
@@ -136,14 +137,14 @@ impl Search {
             is_budget && matches!(value, "0" | "\"0\"")
         };
         let has_level = config.iter().any(|(name, _)| is_level(name));
-        let what = if has_level { "thinkingLevel" } else { "thinkingBudget 0" };
-        // At once: cuts of one object that do not know of each other leave a comma.
-        self.reject(config, what, |name, value| is_level(name) || is_none(name, value));
+        let part = if has_level { "thinkingLevel" } else { "thinkingBudget 0" };
+        // In one go: two separate cuts of one object would leave a comma behind.
+        self.reject(config, part, |name, value| is_level(name) || is_none(name, value));
     }
 
-    fn reject(&mut self, members: &Members<'_>, what: &'static str, is_cut: impl Fn(&str, &str) -> bool) {
+    fn reject(&mut self, members: &ObjectMembers<'_>, part: &'static str, is_cut: impl Fn(&str, &str) -> bool) {
         if self.cuts.cut(members, is_cut) {
-            self.first.get_or_insert(what);
+            self.first.get_or_insert(part);
         }
     }
 }
@@ -202,15 +203,15 @@ mod tests {
         const EFFORT: &str = r#"{"reasoning_effort":"none","model":"m","extra_body":{"google":{"thinking_config":{"thinking_level":"low"}}}}"#;
         let signature = "a thoughtSignature of another generation";
         let call = "a function call without thoughtSignature";
-        // Asked, next, body; what becomes of it, and what if it may be stripped.
-        type Row = (
+        // The model asked for, the next one, and the body; the result, and the result if the body may be stripped.
+        type FeatureRow = (
             &'static str,
             &'static str,
             &'static str,
             Result<&'static str, &'static str>,
             Result<&'static str, &'static str>,
         );
-        let rows: [Row; 21] = [
+        let rows: [FeatureRow; 21] = [
             (ASKED, "gemini-2.5-flash", SIGNED, Ok(SIGNED), Ok(SIGNED)),
             (ASKED, "gemini-2.0-flash", SIGNED, Err(signature), Ok(UNSIGNED_LEFT)),
             (ASKED, "gemini-3-flash-preview", SIGNED, Err(call), Err(call)),

@@ -11,7 +11,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::walk::{Next, Walk};
+use super::walk::{Continuation, Walk};
 use crate::{body::Resend, context::BoxError, ready::Readied};
 
 pin_project! {
@@ -20,7 +20,7 @@ pin_project! {
         #[pin]
         state: State<B, F>,
         // In a box: most calls have no chain, and are smaller for it.
-        way: Option<Box<Way<S, B, R>>>,
+        onward: Option<Box<Onward<S, B, R>>>,
     }
 }
 
@@ -32,16 +32,16 @@ pin_project! {
     }
 }
 
-/// What a call with a chain needs for its next model.
-struct Way<S, B, R> {
+/// The means by which a call with a chain goes to its next model.
+struct Onward<S, B, R> {
     inner: Readied<S>,
     walk: Walk<B, R>,
 }
 
 impl<S, B, R, F> ResponseFuture<S, B, R, F> {
-    /// A call that has no chain.
-    pub(super) fn straight(future: F) -> Self {
-        Self { state: State::Calling { future }, way: None }
+    /// Calls without a chain.
+    pub(super) fn direct(future: F) -> Self {
+        Self { state: State::Calling { future }, onward: None }
     }
 }
 
@@ -49,16 +49,17 @@ impl<S, B, R> ResponseFuture<S, B, R, S::Future>
 where
     S: Service<Request<B>> + Clone,
 {
+    /// Calls the first model of a chain.
     pub(super) fn walking(mut inner: Readied<S>, walk: Walk<B, R>, first: Request<B>) -> Self {
         let state = State::Calling { future: inner.call(first) };
-        Self { state, way: Some(Box::new(Way { inner, walk })) }
+        Self { state, onward: Some(Box::new(Onward { inner, walk })) }
     }
 }
 
 impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the request, which has keys in it.
-        f.debug_struct("ResponseFuture").field("has_chain", &self.way.is_some()).finish_non_exhaustive()
+        // The request is left out: it has keys in it.
+        f.debug_struct("ResponseFuture").field("has_chain", &self.onward.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -77,11 +78,11 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let Some(Way { inner, walk }) = this.way.as_deref_mut() else { return Poll::Ready(result) };
+                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else { return Poll::Ready(result) };
                     match walk.next(result) {
-                        Next::Over(result) => return Poll::Ready(result),
-                        Next::Ask(request) => {
-                            // A layer inside that has refused has left what hangs on the readiness unused.
+                        Continuation::Done(result) => return Poll::Ready(result),
+                        Continuation::Send(request) => {
+                            // A layer inside that has refused has not used its readiness, nor what it holds for it.
                             inner.renew();
                             // The attempt that failed is dropped here, before the next one is made.
                             this.state.set(State::Readying { next: Some(request) });
@@ -89,7 +90,7 @@ where
                     }
                 }
                 StateProj::Readying { next } => {
-                    let Some(Way { inner, walk }) = this.way.as_deref_mut() else { return Poll::Pending };
+                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else { return Poll::Pending };
                     if ready!(inner.poll_ready(cx)).is_err() {
                         return Poll::Ready(walk.failed());
                     }

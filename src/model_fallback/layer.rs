@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::{FallbackChains, ModelFallback};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Asks another model where one has failed. See the [module](super) for when and which.
+/// Falls back to another model where one has failed. The [module](super) says when, and to which.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ModelFallbackLayer {
@@ -13,17 +13,17 @@ pub struct ModelFallbackLayer {
 }
 
 impl ModelFallbackLayer {
-    /// Moves along these chains. All layers and services of one handle share what it knows.
+    /// Makes a layer that falls back along these chains. All layers and services of one handle share its state.
     pub fn new(chains: FallbackChains) -> Self {
         Self { chains: Some(chains) }
     }
 
-    /// A layer that moves nothing, of the same type: for where it is optional.
+    /// Makes a layer of the same type that passes each call on as it is: for where falling back is optional.
     pub fn disabled() -> Self {
         Self { chains: None }
     }
 
-    /// The handle. `None` where it is disabled.
+    /// Returns the handle of the chains. `None`: the layer is disabled.
     pub fn chains(&self) -> Option<&FallbackChains> {
         self.chains.as_ref()
     }

@@ -1,4 +1,4 @@
-//! A JSON object as it stands in a body: its members, and how to cut some of them out without touching another byte.
+//! A JSON object as it stands in a body: reads its members, and cuts some of them out without touching another byte.
 
 use std::{borrow::Cow, fmt, ops::Range};
 
@@ -8,23 +8,23 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// The members of an object, in their order. What is no object has none.
+/// The members of an object, in their order. Any other value has none.
 #[derive(Default)]
-pub(super) struct Members<'a> {
-    /// From the opening brace to the closing one.
+pub(super) struct ObjectMembers<'a> {
+    /// The object, from the opening brace to the closing one.
     text: &'a str,
     members: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
-impl<'a> Members<'a> {
-    /// Those of a whole body. `None`: it is no JSON object in UTF-8.
+impl<'a> ObjectMembers<'a> {
+    /// Reads the members of a whole body. `None`: the body is not a JSON object in UTF-8.
     pub(super) fn of_body(body: &'a [u8]) -> Option<Self> {
         let raw: &RawValue = serde_json::from_slice(body).ok()?;
         let members = Self::of(raw.get());
         (!members.text.is_empty()).then_some(members)
     }
 
-    /// Those of a value.
+    /// Reads the members of a value.
     pub(super) fn of(value: &'a str) -> Self {
         if !value.starts_with('{') {
             return Self::default();
@@ -36,32 +36,32 @@ impl<'a> Members<'a> {
         self.members.iter().map(|(name, value)| (&**name, value.get()))
     }
 
-    /// The value of the first member that has one of these names.
+    /// Returns the value of the first member that has one of these names.
     pub(super) fn value(&self, names: &[&str]) -> Option<&'a str> {
         self.iter().find(|(name, _)| names.contains(name)).map(|(_, value)| value)
     }
 
-    /// The members of that member.
+    /// Reads the members of the member of that name.
     pub(super) fn inner(&self, names: &[&str]) -> Self {
         self.value(names).map_or_else(Self::default, Self::of)
     }
 
-    /// The elements of that member.
+    /// Returns the elements of the member of that name.
     pub(super) fn elements(&self, names: &[&str]) -> Vec<&'a str> {
         self.value(names).map_or_else(Vec::new, elements)
     }
 }
 
-/// The elements of an array. What is no array has none.
+/// Returns the elements of an array. Any other value has none.
 fn elements(value: &str) -> Vec<&str> {
     let raw: Vec<&RawValue> = serde_json::from_str(value).unwrap_or_default();
     raw.into_iter().map(RawValue::get).collect()
 }
 
-/// Members that are cut out of a body.
+/// The members to cut out of a body.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cuts {
-    /// Where the body begins in memory: its members are slices of it.
+    /// The address of the body in memory: its members are slices of it.
     body: usize,
     ranges: Vec<Range<usize>>,
 }
@@ -71,9 +71,9 @@ impl Cuts {
         Self { body: body.as_ptr() as usize, ranges: Vec::new() }
     }
 
-    /// Cuts members out of one object, with the commas that it needs no more. Says whether there were any. To be asked once
-    /// for each object.
-    pub(super) fn cut(&mut self, members: &Members<'_>, is_cut: impl Fn(&str, &str) -> bool) -> bool {
+    /// Cuts members out of one object, with the commas that it no longer needs. Returns whether there were any. Must be
+    /// called once for each object.
+    pub(super) fn cut(&mut self, members: &ObjectMembers<'_>, is_cut: impl Fn(&str, &str) -> bool) -> bool {
         let start = (members.text.as_ptr() as usize).saturating_sub(self.body);
         let (cuts_before, mut from, mut kept) = (self.ranges.len(), start + 1, false);
         for (name, value) in members.iter() {
@@ -92,7 +92,7 @@ impl Cuts {
         self.ranges.len() > cuts_before
     }
 
-    /// The body without them, every other byte as it was.
+    /// Returns the body without the members, every other byte as it was.
     pub(super) fn apply(mut self, body: &[u8]) -> Vec<u8> {
         self.ranges.sort_by_key(|range| range.start);
         let (mut left, mut from) = (Vec::with_capacity(body.len()), 0);
@@ -105,7 +105,7 @@ impl Cuts {
     }
 }
 
-/// The members, read.
+/// The members, as they are read.
 struct Read<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 /// A name, borrowed where nothing in it is escaped.
@@ -114,9 +114,9 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Read<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
+        struct ObjectVisitor;
 
-        impl<'de> Visitor<'de> for Object {
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +132,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Read<'a> {
             }
         }
 
-        deserializer.deserialize_map(Object).map(Read)
+        deserializer.deserialize_map(ObjectVisitor).map(Read)
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
 
     fn without(body: &str, cut: &[&str]) -> String {
         let mut cuts = Cuts::of(body.as_bytes());
-        cuts.cut(&Members::of_body(body.as_bytes()).unwrap(), |name, _| cut.contains(&name));
+        cuts.cut(&ObjectMembers::of_body(body.as_bytes()).unwrap(), |name, _| cut.contains(&name));
         String::from_utf8(cuts.apply(body.as_bytes())).unwrap()
     }
 
@@ -164,9 +164,9 @@ mod tests {
     #[test]
     fn what_is_no_object_has_no_members() {
         for body in ["", "[1]", "\"a\"", "{", "{}x", "null", "{\"a\":1}}"] {
-            assert!(Members::of_body(body.as_bytes()).is_none(), "{body}");
+            assert!(ObjectMembers::of_body(body.as_bytes()).is_none(), "{body}");
         }
-        assert!(Members::of_body(b"\xff{}").is_none());
+        assert!(ObjectMembers::of_body(b"\xff{}").is_none());
         assert!(elements("{}").is_empty() && elements("1").is_empty());
         assert_eq!(elements("[1, {\"a\": [2]}]"), ["1", "{\"a\": [2]}"]);
     }

@@ -1,33 +1,39 @@
-//! Asks another model where one has failed for everybody.
+//! Fallback to another model: asks the next one of a chain where a model has failed for everybody.
 //!
 //! Without this layer a model that is overloaded for an hour is an hour's outage, while its smaller sister, which would
-//! have done, has nothing to do; a day's quota that is used up at noon is an outage until midnight. A loop around the call
-//! that tries one model after another makes other mistakes: it repeats a 400 at every model, takes a file or a cached
-//! content to one that cannot use it, asks the one that is down before each answer of the one that is not, and spends the
-//! retries of three calls on one.
+//! have done, is idle; a day's quota that is used up at noon is an outage until midnight. A loop around the call that tries
+//! one model after another makes other mistakes: it repeats a 400 at every model, takes a file or a cached content to a
+//! model that cannot use it, asks the model that is down before each answer of the one that is not, and spends the retries
+//! of three calls on one.
 //!
 //! This layer has a chain of models for a model that is asked for. When retries have not helped and the failure is the
 //! model's and not the request's, the same request goes to the next model: its path or its JSON body names that one, and
-//! nothing else in it is changed. The attempts of all models together stay within those of one call, because each of them is
-//! told what was spent before and how many are to come. Whoever has answered is named in a header, `x-gemini-model`. After
-//! that, calls begin with the fallback for 30 s; then one call, and one at a time, probes the first choice again.
+//! nothing else in it is changed. The attempts at all models together stay within those of one call, because each attempt
+//! is told what was spent before and how many models are to come. A header, `x-gemini-model`, names the model that has
+//! answered. After that, calls begin with the fallback for 30 s; then one call at a time probes the first choice again.
 //!
-//! It never moves a call for what the caller did wrong or the content is, for a key or a connection, which the next model
-//! shares, and never once an answer has begun to be handed over. It never moves what embeds, counts or makes something, nor
-//! a request that names a file or a cached content; never alters a request to fit, unless it is told to; and it never makes
-//! up an answer: if nobody has one, the failure of the model that was asked for goes back.
+//! It never falls back for a mistake of the caller or a verdict on the content, nor for a key or a connection, which the
+//! next model shares, and never once an answer has begun to be handed over. It never moves calls that embed, count or create
+//! something, nor a request that names a file or a cached content; never alters a request to fit, unless it is told to; and
+//! it never makes up an answer: if no model has one, the failure of the model that was asked for goes back.
+//!
+//! # When to use it
+//!
+//! Use it where an answer of another model is better than none: the caller can see in `x-gemini-model` which one it was.
+//! Place it outside [`RetryLayer`](crate::RetryLayer), which deals with what passes in seconds. Neither tower nor tower-http
+//! has such a layer; axum's `fallback` is something else, a route for paths that no other route matches.
 //!
 //! # When
 //!
-//! The table is at [`Reason`]; each row can be switched by [`FallbackChainsBuilder::on`]. Apart from it:
+//! The table is at [`FallbackReason`]; each row can be switched by [`FallbackChainsBuilder::on`]. Apart from it:
 //!
 //! | what has happened | what becomes of the call |
 //! |---|---|
 //! | the context is too long for the model that was asked for | it goes along [`larger`](FallbackChainsBuilder::larger), if there are any |
-//! | a layer inside does not let it out to a next model: too long, not listed | that model is skipped |
+//! | a layer inside refuses to send it to a next model: too long, not listed | that model is skipped |
 //! | a next model calls it too long, or does not exist | that model is skipped |
-//! | a next model calls the request wrong | the one that was asked for is asked, if it was not yet; else the first failure goes back |
-//! | an answer without content, for what it would say (`SAFETY`) | an answer: it goes back |
+//! | a next model calls the request wrong | the model that was asked for is asked, if it was not yet; else the first failure goes back |
+//! | an answer without content, because of its content (`SAFETY`) | this is an answer: it goes back |
 //! | the deadline has passed | the first failure goes back |
 //!
 //! ```
@@ -60,17 +66,17 @@
 //! assert_eq!(response.headers()["x-gemini-model"], "gemini-2.5-flash");
 //! assert!(response.extensions().get::<ModelUsed>().unwrap().is_other());
 //!
-//! // Who comes next begins there.
+//! // The next call begins there.
 //! assert_eq!(chains.snapshot()[0].current(), "gemini-2.5-flash");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! FallbackChains of your own taste:
+//! Chains with other settings:
 //!
 //! ```
 //! use std::time::Duration;
-//! use tower_gemini::{ModelFallbackLayer, model_fallback::{FallbackChains, Reason}};
+//! use tower_gemini::{ModelFallbackLayer, model_fallback::{FallbackChains, FallbackReason}};
 //!
 //! let chains = FallbackChains::builder()
 //!     .chain("gemini-3-pro-preview", ["gemini-2.5-pro", "gemini-2.5-flash"])
@@ -78,9 +84,9 @@
 //!     .strip(true)
 //!     // What is too long for the small one, and nothing else, goes to the large one.
 //!     .larger("gemma-3-27b-it", ["gemini-2.5-flash"])
-//!     // Rather another model than a minute's wait, and rather an error than an answer to half a question.
-//!     .on(Reason::QuotaMinute, true)
-//!     .on(Reason::Timeout, false)
+//!     // Another model rather than a minute's wait; an error rather than another model after a time-out.
+//!     .on(FallbackReason::QuotaMinute, true)
+//!     .on(FallbackReason::Timeout, false)
 //!     .sticky(Duration::from_secs(120))
 //!     .build()?;
 //! let layer = ModelFallbackLayer::new(chains);
@@ -90,10 +96,11 @@
 //!
 //! # What is not moved
 //!
-//! A request that names a file, a cached content or another resource of a project's, in its address or its JSON body, and
-//! one whose body is encoded, so that nobody can see what it names. Those have all attempts at their own model.
+//! A request that names a file, a cached content or another resource of a project, in its URI or its JSON body, and one
+//! whose body is encoded, so that its names cannot be read. Those have all attempts at their own model.
 //!
-//! Models differ in what they take. Before a call moves, and only then, its body is read for what the next model rejects:
+//! Models differ in what they take. Before a call falls back, and only then, its body is searched for parts that the next
+//! model rejects:
 //!
 //! | in the request | is rejected by | can be stripped |
 //! |---|---|---|
@@ -102,43 +109,44 @@
 //! | `thinkingBudget: 0`, `reasoning_effort: "none"` | Pro models from 2.5 on, which cannot stop thinking | yes |
 //! | a function call without `thoughtSignature`, the first of its turn | generations from 3 on | no |
 //!
-//! Such a model is skipped; with [`strip`](FallbackChainsBuilder::strip) the member is cut out of the JSON, and every other byte stays
-//! as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; against a model whose name does
-//! not say it (`gemini-flash-latest`, `gemma-3-27b-it`) nothing is held. Both dialects are read, Gemini's and OpenAI's, in
-//! camelCase and in snake_case.
+//! Such a model is skipped; with [`strip`](FallbackChainsBuilder::strip) the member is cut out of the JSON, and every other
+//! byte stays as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; a model whose name
+//! does not contain it (`gemini-flash-latest`, `gemma-3-27b-it`) is taken to accept everything. Both dialects are read,
+//! Gemini's and OpenAI's, in camelCase and in snake_case.
 //!
 //! # Staying
 //!
-//! When the first choice has failed for everybody and another model has answered, the chain stays with that one: for
-//! [`sticky`](FallbackChainsBuilder::sticky), counted from the last time that the first choice is known to have failed. A fallback
-//! that fails as well moves the chain on; after the last one come those before it, the first choice too, so that a call finds
-//! whoever is back. An answer of the first choice brings all calls back to it. Nobody stays anywhere for what may be one
-//! request's own: too long a context, an empty answer, the same 500 twice, a time that ran out (504 and 499 included), a
-//! turn at the local limiter that would come too late. If it is everybody's, the breaker opens, and that counts. A probe
-//! that has not ended after another [`sticky`](FallbackChainsBuilder::sticky) is not waited for: the next call is one, too.
+//! When the first choice has failed for everybody and another model has answered, the chain stays with that model: for
+//! [`sticky`](FallbackChainsBuilder::sticky), counted from the last time that the first choice is known to have failed. A
+//! fallback that fails as well moves the chain on; after the last model come those before it, the first choice too, so that a
+//! call finds any model that is back. An answer of the first choice brings all calls back to it. The chain does not move for
+//! a failure that may be one request's own: a context that is too long, an empty answer, the same 500 twice, a time-out (504
+//! and 499 included), a turn at the local limiter that would come too late. If such a failure is everybody's, the circuit
+//! breaker opens, and that counts. A probe that has not ended after another [`sticky`](FallbackChainsBuilder::sticky) is not
+//! waited for: the next call probes, too.
 //!
 //! # Defaults
 //!
-//! No chains: none can be guessed. [`FallbackChains::STICKY`], 30 s: longer than an open breaker (10 s), shorter than the minutes
-//! that an overload lasts. The reasons as in the table at [`Reason`]. Nothing is stripped.
+//! No chains: none can be guessed. [`FallbackChains::STICKY`], 30 s: longer than a circuit breaker stays open (10 s), shorter
+//! than the minutes that an overload lasts. The reasons as in the table at [`FallbackReason`]. Nothing is stripped.
 //!
 //! # Costs
 //!
 //! In the benchmark (`cargo bench -p benches --bench overhead -- fallbacks`, two runs) a call without a chain takes
-//! 45 to 56 ns longer and allocates nothing; one with a chain 1.1 µs and 16 allocations, of which a copy of the request, kept for
-//! the next model, is the most. `RetryLayer`, which keeps one too, has 0.36 µs and 7 in the same run. A body is looked
-//! through once for names of what belongs to a project, and read only when a call moves.
+//! 45 to 56 ns longer and allocates nothing; one with a chain 1.1 µs and 16 allocations, most of them for a copy of the
+//! request, kept for the next model. `RetryLayer`, which keeps one too, has 0.36 µs and 7 in the same run. A body is
+//! searched once for names of resources that belong to a project, and read only when a call falls back.
 //!
 //! A chain of more models than [`RetryPolicy::max_attempts`](crate::RetryPolicy::max_attempts) allows attempts makes one
 //! attempt at each.
 //!
 //! # Errors
 //!
-//! None of its own. If nobody answers, the failure of the model that was asked for goes back, a response as it came or the
-//! error, with the attempts of all; if that one was not asked (the chain stays elsewhere, and the failure was the key's or the
-//! connection's), it is that of the first that has failed. A failed response that may go back is kept while other
-//! models are asked. Behind [`ClassifyLayer`](crate::ClassifyLayer) its body has been read already, and holds no connection
-//! unless it is longer than 64 KiB; without it, the connection waits.
+//! None of its own. If no model answers, the failure of the model that was asked for goes back, a response as it came or the
+//! error, with the attempts at all models; if that model was not asked (the chain stays elsewhere, and the failure was the
+//! key's or the connection's), it is the first failure. A failed response that may go back is kept while other models are
+//! asked. Behind [`ClassifyLayer`](crate::ClassifyLayer) its body has been read already, and holds no connection unless it is
+//! longer than 64 KiB; without that layer, the connection waits.
 //!
 //! # Cancellation
 //!
@@ -146,19 +154,21 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's, and the first model is asked with that readiness. Before each further one the attempt
-//! that failed is dropped, and the service is made ready again; no permit is held in between.
+//! `poll_ready` is the inner service's, and the first model is asked with that readiness. Before each further model the
+//! attempt that failed is dropped, and the service is made ready again; no permit is held in between.
 //!
 //! # Words read and written
 //!
-//! Reads of [`CallContext`](crate::CallContext) the call, the deadline and the attempts made before; of [`Outcome`](crate::Outcome)
-//! the failure, what was sent and the attempts. Writes [`CallContext::models_left`](crate::CallContext::models_left); for another
-//! model it says the call and the attempts anew, and forgets what was said of the model before. Writes
-//! [`Outcome::model`](crate::Outcome::model), [`Outcome::attempts`](crate::Outcome::attempts), the header `x-gemini-model`
-//! and [`ModelUsed`]. The body has to be [`Resend`](crate::body::Resend), and to be made of `Bytes`: `ReplayBody` and
-//! `Full<Bytes>` are. Calls without a chain, and those whose body streams, are passed on as they are.
+//! Reads from [`CallContext`](crate::CallContext) the call, the deadline and the attempts made before; from
+//! [`Outcome`](crate::Outcome) the failure, whether anything was sent, and the attempts. Writes
+//! [`CallContext::models_left`](crate::CallContext::models_left); for another model it writes the call and the attempts anew,
+//! and removes what was written for the model before. Writes [`Outcome::model`](crate::Outcome::model),
+//! [`Outcome::attempts`](crate::Outcome::attempts), the header `x-gemini-model` and [`ModelUsed`]. The body has to implement
+//! [`Resend`](crate::body::Resend), and to be made of `Bytes`: `ReplayBody` and `Full<Bytes>` are. Calls without a chain, and
+//! calls whose body streams, are passed on as they are.
 
 mod chains;
+mod destination;
 mod features;
 mod future;
 mod kept;
@@ -167,7 +177,6 @@ mod members;
 mod reason;
 mod route;
 mod service;
-mod step;
 mod sticky;
 mod used;
 mod walk;
@@ -176,7 +185,7 @@ pub use self::{
     chains::{ChainReport, FallbackChains, FallbackChainsBuilder},
     future::ResponseFuture,
     layer::ModelFallbackLayer,
-    reason::Reason,
+    reason::FallbackReason,
     service::ModelFallback,
     used::ModelUsed,
 };

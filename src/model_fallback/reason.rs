@@ -1,62 +1,63 @@
-//! Which failures move a call to the next model.
+//! The failures for which a call falls back to the next model.
 
 use std::{fmt, time::Duration};
 
 use crate::failure::{Failure, Fault, Kind, TimeoutKind};
 
-/// Nobody waits longer than that for a quota, so that it is as good as a day's.
+/// The longest time that a caller waits for a quota; one that takes longer is treated as a day's.
 const LONG: Duration = Duration::from_secs(300);
 
-/// Why a call is moved to the next model. Each can be switched by [`FallbackChainsBuilder::on`](super::FallbackChainsBuilder::on).
+/// The reason for which a call falls back to the next model. [`FallbackChainsBuilder::on`](super::FallbackChainsBuilder::on)
+/// switches each on and off.
 ///
 /// | reason | what has happened | by default |
 /// |---|---|---|
 /// | `Model` | the model is overloaded or its shared capacity is used up, and retries did not help | on |
 /// | `Service` | 500, 502, 504, 499 or an empty answer, and retries did not help | on |
-/// | `Timeout` | the clock of an attempt or of the first content ran out | on |
-/// | `CircuitOpen` | the breaker refuses the model | on |
-/// | `QuotaDay` | the day's quota of the model is used up, or any for more than 5 minutes, as the limiter may know | on |
+/// | `Timeout` | the attempt's time-out or the one for the first content has passed | on |
+/// | `CircuitOpen` | the circuit breaker refuses calls to the model | on |
+/// | `QuotaDay` | the day's quota of the model is used up, or another quota for more than 5 minutes, of which the limiter may know | on |
 /// | `QuotaZero` | the project has no quota for the model at all | on |
 /// | `KeysExhausted` | no key has quota left for the model | on |
-/// | `QuotaMinute` | a minute's quota, or one that is not named: `RetryLayer` waits for it | off |
-/// | `RateLimited` | the local limiter would have to wait too long: `RetryLayer` comes again | off |
+/// | `QuotaMinute` | a minute's quota is used up, or an unnamed one: `RetryLayer` waits for it | off |
+/// | `RateLimited` | the local limiter would have to make the call wait too long: `RetryLayer` retries | off |
 /// | `ModelNotFound` | there is no such model, or not for this method: a mistake that should be seen | off |
 ///
-/// Other failures never move a call: another model is behind the same connection, takes the same key, and reads the same
-/// request. Too long a context moves it along [`larger`](super::FallbackChainsBuilder::larger) models only.
+/// A call never falls back for other failures: another model is behind the same connection, takes the same key, and reads the
+/// same request. A context that is too long leads to [`larger`](super::FallbackChainsBuilder::larger) models only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reason {
-    /// The model has no capacity left, for anybody.
+pub enum FallbackReason {
+    /// The model has no capacity left, for any caller.
     Model,
-    /// The service failed: 500, 502, 504, 499, an answer without content.
+    /// The service has failed: 500, 502, 504, 499, an answer without content.
     Service,
     /// An attempt, or the wait for the first content, took too long.
     Timeout,
-    /// The circuit is open.
+    /// The circuit of the model is open.
     CircuitOpen,
     /// The day's quota is used up, or another one for more than 5 minutes.
     QuotaDay,
-    /// The quota is zero.
+    /// The project's quota for the model is zero.
     QuotaZero,
     /// No key has quota left.
     KeysExhausted,
-    /// A minute's quota is used up, of requests or of tokens, or one that is not named.
+    /// A minute's quota is used up, of requests or of tokens, or one that the upstream does not name.
     QuotaMinute,
-    /// The local limiter refuses.
+    /// The local limiter refuses the call.
     RateLimited,
     /// There is no such model.
     ModelNotFound,
 }
 
-impl Reason {
-    /// Whether it moves a call unless it is switched off.
+impl FallbackReason {
+    /// Returns whether calls fall back for this reason unless it is switched off.
     #[must_use]
     pub const fn is_on_by_default(self) -> bool {
         !matches!(self, Self::QuotaMinute | Self::RateLimited | Self::ModelNotFound)
     }
 
-    /// The reason that a failure is, if it can be one.
+    /// Returns the reason that a failure amounts to, if any.
     pub(super) fn of(failure: &Failure) -> Option<Self> {
         let is_long = failure.hint().is_some_and(|hint| hint.delay() > LONG);
         match (failure.kind(), failure.fault()) {
@@ -80,7 +81,7 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for FallbackReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => "model",
@@ -97,26 +98,26 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Which reasons are on.
+/// The reasons that are switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reasons(u16);
 
 impl Reasons {
-    pub(super) fn set(&mut self, reason: Reason, moves: bool) {
+    pub(super) fn set(&mut self, reason: FallbackReason, moves: bool) {
         match moves {
             true => self.0 |= reason.bit(),
             false => self.0 &= !reason.bit(),
         }
     }
 
-    pub(super) fn has(self, reason: Reason) -> bool {
+    pub(super) fn has(self, reason: FallbackReason) -> bool {
         self.0 & reason.bit() != 0
     }
 }
 
 impl Default for Reasons {
     fn default() -> Self {
-        use Reason::*;
+        use FallbackReason::*;
         let mut on = Self(0);
         for reason in [Model, Service, Timeout, CircuitOpen, QuotaDay, QuotaZero, KeysExhausted] {
             on.set(reason, true);

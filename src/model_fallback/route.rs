@@ -2,37 +2,38 @@
 
 use std::{iter::Chain, ops::Range};
 
-/// Numbers of a chain's models, each once.
+/// The numbers of a chain's models, each once.
 #[derive(Clone, Debug)]
 pub(super) struct Route(Chain<Range<usize>, Range<usize>>);
 
 impl Route {
-    /// All of them, from that one on. What is before it comes last: when the others are down, it may be back.
+    /// Makes a route over `all`, from `at` on. Models before `at` come last: when the others are down, these may be back.
     pub(super) fn from(at: usize, all: Range<usize>) -> Self {
         Self((at..all.end).chain(all.start..at))
     }
 
-    /// Those only.
+    /// Makes a route over these models only.
     pub(super) fn only(models: Range<usize>) -> Self {
         Self(models.chain(0..0))
     }
 
-    /// None.
+    /// Makes a route without models.
     pub(super) fn nowhere() -> Self {
         Self::only(0..0)
     }
 
-    /// Only the model that was asked for, if it is still to come.
+    /// Makes a route to the model that was asked for, if that is still to come.
     pub(super) fn asked(&self) -> Self {
         let is_left = self.0.clone().any(|at| at == 0);
         Self::only(0..usize::from(is_left))
     }
 
-    /// How many there are.
+    /// Returns the number of models that are left.
     pub(super) fn left(&self) -> u32 {
         u32::try_from(self.0.size_hint().0).unwrap_or(u32::MAX)
     }
 
+    /// Takes the next model.
     pub(super) fn next(&mut self) -> Option<usize> {
         self.0.next()
     }

@@ -38,9 +38,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let chain = self.chains.as_ref().and_then(|chains| Some((chains, chains.of_call(&request)?)));
-        let Some((chains, chain)) = chain else { return ResponseFuture::straight(self.inner.call(request)) };
-        // A body that streams cannot be sent to anybody else.
-        let Some(body) = in_memory(request.body()) else { return ResponseFuture::straight(self.inner.call(request)) };
+        let Some((chains, chain)) = chain else { return ResponseFuture::direct(self.inner.call(request)) };
+        // A body that streams cannot be sent to a second model.
+        let Some(body) = in_memory(request.body()) else { return ResponseFuture::direct(self.inner.call(request)) };
         let (walk, first) = Walk::begin(chains, chain, request, &body);
         drop(body);
         ResponseFuture::walking(Readied::take(&mut self.inner), walk, first)

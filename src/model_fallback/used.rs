@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
-/// Which model was asked for, and which one the answer is of: an extension of each response to a call that has a chain.
+/// The model that was asked for, and the model that the answer is of: an extension of each response to a call that has a
+/// chain.
 ///
-/// The header `x-gemini-model` says the second to those who are not in this program.
+/// Outside of this program, the header `x-gemini-model` names the second one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelUsed {
     asked: Arc<str>,
@@ -14,17 +15,17 @@ impl ModelUsed {
         Self { asked, used }
     }
 
-    /// The model that the caller asked for.
+    /// Returns the name of the model that the caller asked for.
     pub fn asked(&self) -> &str {
         &self.asked
     }
 
-    /// The model that the answer, or the failure, is of.
+    /// Returns the name of the model that the answer, or the failure, is of.
     pub fn used(&self) -> &str {
         &self.used
     }
 
-    /// Whether that is another model than the one that was asked for.
+    /// Returns whether the answer is of another model than the one that was asked for.
     pub fn is_other(&self) -> bool {
         self.asked != self.used
     }

@@ -12,52 +12,54 @@ use tokio::time::Instant;
 use super::{
     FallbackChains, ModelUsed, NAME,
     chains::{Chain, Lease},
+    destination::{Destination, destination, is_for_everybody},
     features::{Fit, Rejected},
-    kept::{Kept, Worth, keep},
+    kept::{KeptFailure, Worth, keep},
     route::Route,
-    step::{Step, is_for_everybody, step},
     sticky::{Answered, Start},
 };
 use crate::{
     body::{Resend, clone_request, in_memory},
     call::Call,
-    context::{BoxError, CallContext, Error, MODEL_HEADER, Outcome},
+    context::{BoxError, CallContext, CallRef, Error, MODEL_HEADER, Outcome, polled_again},
     failure::{Failure, Fault},
     resource::Resource,
 };
 
-/// What is known of a call while it is under way.
+/// The state of a call while it is under way.
 pub(super) struct Walk<B, R> {
     chains: FallbackChains,
     chain: Arc<Chain>,
-    /// As it came. None: it goes nowhere else.
+    /// The request as it came. `None`: it goes to no other model.
     request: Option<Request<B>>,
     /// The models that it may still go to.
     route: Route,
-    /// The model that it is at, and those that it was at before.
+    /// The model that it is at.
     at: usize,
+    /// The models that it was at before.
     before: Vec<usize>,
     attempts: u32,
     sent: bool,
-    kept: Option<Kept<R>>,
-    /// None: it stays with its model, whatever the chain does.
+    kept: Option<KeptFailure<R>>,
+    /// The state of the chain when the call began. `None`: the call stays with its model, whatever the chain does.
     start: Option<Start>,
     lease: Option<Lease>,
-    /// Why the model that it began with has failed for everybody, and whether the first choice has.
+    /// The failure for everybody of the model that the call began with.
     start_failed: Option<Failure>,
+    /// True once the first choice has failed for everybody.
     first_failed: bool,
 }
 
-/// What comes after an attempt.
-pub(super) enum Next<B, R> {
+/// The course of a call after an attempt.
+pub(super) enum Continuation<B, R> {
     /// The call has ended.
-    Over(Result<Response<R>, BoxError>),
-    /// Another model is asked.
-    Ask(Request<B>),
+    Done(Result<Response<R>, BoxError>),
+    /// The request for another model.
+    Send(Request<B>),
 }
 
 impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
-    /// A call begins: what is sent first.
+    /// Begins a call. Returns the request to send first.
     pub(super) fn begin(
         chains: &FallbackChains,
         chain: &Arc<Chain>,
@@ -101,75 +103,63 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         (walk, first)
     }
 
-    /// A model has answered, or failed.
-    pub(super) fn next(&mut self, result: Result<Response<R>, BoxError>) -> Next<B, R> {
+    /// Takes the result of an attempt. Returns the answer or the last failure, or the request for the next model.
+    pub(super) fn next(&mut self, result: Result<Response<R>, BoxError>) -> Continuation<B, R> {
         let outcome = Outcome::of(&result);
         let (failure, response) = match (outcome.failure(), result) {
-            (None, Ok(response)) => return Next::Over(Ok(self.answered(response, &outcome))),
+            (None, Ok(response)) => return Continuation::Done(Ok(self.answered(response, &outcome))),
             // A verdict on the content is an answer too.
             (Some(failure), Ok(response)) if failure.fault() == Fault::Caller && response.status().is_success() => {
-                return Next::Over(Ok(self.answered(response, &outcome)));
+                return Continuation::Done(Ok(self.answered(response, &outcome)));
             }
             (Some(failure), result) => (failure, result),
-            (None, Err(error)) => return Next::Over(Err(error)),
+            (None, Err(error)) => return Continuation::Done(Err(error)),
         };
         self.count(&outcome);
         self.note(failure);
         let is_asked = self.at == 0;
-        let step = step(self.chains.reasons(), failure, outcome.was_sent(), is_asked);
+        let destination = destination(self.chains.reasons(), failure, outcome.was_sent(), is_asked);
         let worth = match failure.fault() {
             _ if is_asked => Worth::Asked,
-            Fault::Caller => Worth::NotForIt,
+            Fault::Caller => Worth::Unsuited,
             _ => Worth::Other,
         };
         keep(&mut self.kept, self.at, response, worth);
-        match step {
-            Step::Back => self.route = Route::nowhere(),
-            Step::Next => {}
-            Step::Larger => self.route = Route::only(self.chain.larger()),
-            Step::Asked => self.route = self.route.asked(),
+        match destination {
+            Destination::Back => self.route = Route::nowhere(),
+            Destination::Next => {}
+            Destination::Larger => self.route = Route::only(self.chain.larger()),
+            Destination::Requested => self.route = self.route.asked(),
         }
         let from = self.at;
-        match self.next_request() {
-            Some(request) => {
-                let name = |at| &*self.chain.model(at).name;
-                let (reason, attempts) = (failure.kind().as_str(), self.attempts);
-                tracing::info!(
-                    model = name(0),
-                    from = name(from),
-                    to = name(self.at),
-                    reason,
-                    attempts,
-                    "a call moves"
-                );
-                Next::Ask(request)
-            }
-            None => Next::Over(self.failed()),
-        }
+        let Some(request) = self.next_request() else { return Continuation::Done(self.failed()) };
+        self.log_fallback(from, failure);
+        Continuation::Send(request)
     }
 
-    /// What goes back if nobody can be asked any more.
+    /// Returns the failure that goes back when no model is left.
     pub(super) fn failed(&mut self) -> Result<Response<R>, BoxError> {
         self.lease = None;
-        let Some(Kept { at, result, .. }) = self.kept.take() else { return Err(polled_again()) };
+        let Some(KeptFailure { at, result, .. }) = self.kept.take() else { return Err(polled_again(NAME)) };
         let (name, header) = (self.chain.model(at).name.clone(), self.chain.model(at).header.clone());
         let (attempts, sent) = (self.attempts, self.sent);
         let moved = !self.before.is_empty();
-        let say = |outcome: Outcome| {
+        let update = |outcome: Outcome| {
             let outcome = outcome.with_model(name.clone());
             if moved { outcome.with_attempts(attempts).with_sent(sent) } else { outcome }
         };
         match result {
             Ok(mut response) => {
-                Outcome::update(&mut response, say);
+                Outcome::update(&mut response, update);
                 response.headers_mut().insert(MODEL_HEADER, header);
                 response.extensions_mut().insert(ModelUsed::new(self.chain.model(0).name.clone(), name));
                 Ok(response)
             }
-            Err(error) => Err(Error::map(error, NAME, say)),
+            Err(error) => Err(Error::map(error, NAME, update)),
         }
     }
 
+    /// Tells the chain of an answer, and names the model in the response.
     fn answered(&mut self, mut response: Response<R>, outcome: &Outcome) -> Response<R> {
         self.count(outcome);
         if let Some(start) = self.start {
@@ -192,7 +182,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         response
     }
 
-    /// Counts the attempts: as a layer inside says, or one a model.
+    /// Counts the attempts: the number that a layer inside reports, or else one for each model.
     fn count(&mut self, outcome: &Outcome) {
         self.sent |= outcome.was_sent();
         self.attempts = match outcome.attempts() {
@@ -201,7 +191,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         };
     }
 
-    /// Notes what a failure says of the model, for other calls.
+    /// Notes a failure that other calls to the model would have as well.
     fn note(&mut self, failure: &Failure) {
         let Some(start) = self.start.filter(|_| is_for_everybody(failure)) else { return };
         if self.at == start.at {
@@ -215,7 +205,14 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         }
     }
 
-    /// The request to the next model that takes it, in time.
+    fn log_fallback(&self, from: usize, failure: &Failure) {
+        let name = |at| &*self.chain.model(at).name;
+        let (model, from, to) = (name(0), name(from), name(self.at));
+        let (reason, attempts) = (failure.kind().as_str(), self.attempts);
+        tracing::info!(model, from, to, reason, attempts, "falling back to another model");
+    }
+
+    /// Makes the request for the next model that takes it. `None`: no model is left, or the deadline has passed.
     fn next_request(&mut self) -> Option<Request<B>> {
         let deadline = CallContext::of(self.request.as_ref()?).and_then(CallContext::deadline);
         if deadline.is_some_and(|deadline| deadline.remaining(Instant::now()).is_zero()) {
@@ -232,14 +229,11 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         None
     }
 
-    /// The request to another model, and back to the one that was asked for. None: it does not take it.
+    /// Makes the request for a model of the chain. `None`: that model does not take it.
     fn request_to(&self, at: usize) -> Option<Request<B>> {
         let original = self.request.as_ref()?;
         let body = in_memory(original.body())?;
-        let call = match CallContext::of(original).and_then(CallContext::call) {
-            Some(call) => call.clone(),
-            None => Call::new(original.method(), original.uri()).read_body(&body),
-        };
+        let call = CallRef::of(original).to_call_with(&body);
         let name = &self.chain.model(at).name;
         let mut request = clone_request(original)?;
         if at != 0 {
@@ -250,13 +244,15 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         Some(request)
     }
 
+    /// Rewrites a request for the model of that name: its path or its body, and its length. `None`: that model would
+    /// reject it.
     fn rewrite(&self, request: &mut Request<B>, name: &str, body: Bytes, call: &Call) -> Option<()> {
         let asked = &self.chain.model(0).name;
         let stripped = match Rejected::between(asked, name).find(&body, self.chains.strips()) {
             Fit::AsItIs => None,
             Fit::Without(cuts) => Some(Bytes::from(cuts.apply(&body))),
             Fit::Rejected(what) => {
-                tracing::debug!(model = &**asked, to = name, what, "a model is skipped: it would reject the request");
+                tracing::debug!(model = &**asked, to = name, what, "skipping a model that would reject the request");
                 return None;
             }
         };
@@ -276,15 +272,10 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     }
 }
 
-/// Whether the request can be answered by its own model only, or cannot be read.
+/// Returns whether only its own model can answer the request, or the request cannot be read.
 fn is_pinned<B>(request: &Request<B>, body: &[u8]) -> bool {
     let encoding = request.headers().get(CONTENT_ENCODING);
     encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
         || Resource::in_uri(request.uri()).is_some()
         || Resource::in_body(body).next().is_some()
-}
-
-/// A future was polled after it had been ready: a mistake of whoever polls.
-fn polled_again() -> BoxError {
-    "the fallback's future was polled after it had been ready".into()
 }

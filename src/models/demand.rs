@@ -1,4 +1,4 @@
-//! A list that is fetched when somebody needs it: for a name that nobody knows, and not before.
+//! Fetches the list on demand: when a call names a model that is not known, and not before.
 
 use std::{
     convert::Infallible,
@@ -25,16 +25,16 @@ use super::{
 };
 use crate::context::BoxError;
 
-/// Who needs a list, and who fetches it.
+/// The meeting point of the calls that need a list and the futures that fetch it.
 #[derive(Debug, Default)]
 pub(super) struct Demand {
     wanted: Notify,
     answered: Arc<Notify>,
-    /// How many stand ready to fetch it.
+    /// The number of futures that stand ready to fetch it.
     attending: AtomicUsize,
 }
 
-/// Somebody stands ready to fetch the list, for as long as this lives.
+/// A guard: a future stands ready to fetch the list for as long as this lives.
 struct Attending<'a>(&'a Demand);
 
 impl<'a> Attending<'a> {
@@ -47,22 +47,24 @@ impl<'a> Attending<'a> {
 impl Drop for Attending<'_> {
     fn drop(&mut self) {
         self.0.attending.fetch_sub(1, Ordering::AcqRel);
-        // Whoever waits has waited for nothing, and need not wait longer.
+        // No list will come, so the calls that wait for it go on.
         self.0.answered.notify_waiters();
     }
 }
 
 impl ModelTable {
-    /// Refreshes whenever a call asks for a name that the table does not know and the list is not fresh; that call waits for
-    /// the list, up to [`ask_timeout`](crate::TokenPrecheckLayer::ask_timeout). An upstream whose callers make no mistakes is
-    /// never asked. After a failure nobody waits and nothing is asked for 30 s, then 1 min, 2 min, … up to an hour.
+    /// Refreshes whenever a call names a model that the table does not know while the list is not fresh.
     ///
-    /// Spawn it, this one or [`refresh_every`](Self::refresh_every): the crate spawns nothing itself. What fails stands in the
-    /// [snapshot](Self::snapshot).
+    /// That call waits for the list, up to [`ask_timeout`](crate::TokenPrecheckLayer::ask_timeout). An upstream whose
+    /// callers make no mistakes is never asked. After a failure no call waits and nothing is asked for 30 s, then 1
+    /// min, 2 min, … up to an hour.
+    ///
+    /// Spawn this future or [`refresh_every`](Self::refresh_every): the crate spawns nothing itself. The
+    /// [snapshot](Self::snapshot) has the last error.
     ///
     /// # Cancellation
     ///
-    /// Drop it at any time; the table keeps what it has, and whoever waits goes on.
+    /// It can be dropped at any time: the table keeps its list, and the calls that wait go on.
     pub fn refresh_on_demand<S, B, R>(&self, service: S) -> impl Future<Output = Infallible> + use<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
@@ -78,12 +80,12 @@ impl ModelTable {
             loop {
                 let attending = Attending::new(demand);
                 demand.wanted.notified().await;
-                // Several may have wanted the list that has come meanwhile.
+                // Several calls may have wanted the list that has come meanwhile.
                 if table.is_fresh() {
                     continue;
                 }
                 let refreshed = table.refresh(service.clone()).await;
-                // After a failure, nobody attends while it sleeps.
+                // After a failure no call waits while this sleeps.
                 drop(attending);
                 match refreshed {
                     Ok(_) => retry = FIRST_RETRY,
@@ -96,8 +98,10 @@ impl ModelTable {
         }
     }
 
-    /// A list is needed to judge a name: what to wait for, if somebody stands ready to fetch it, the one at hand is not fresh,
-    /// and a fresh one could say anything.
+    /// Asks for a list to judge `name` by, and returns the notification to wait for.
+    ///
+    /// Returns `None` where no future stands ready to fetch it, the list in force is fresh, or no list could judge the
+    /// name.
     pub(crate) fn want_list(&self, name: &str) -> Option<OwnedNotified> {
         let demand = &self.shared.demand;
         let attended = || demand.attending.load(Ordering::Acquire) > 0;
@@ -105,7 +109,7 @@ impl ModelTable {
         if !is_any_use || !attended() || self.is_fresh() {
             return None;
         }
-        // Before it is asked for, so that no answer is missed, and seen again: the last may just have gone.
+        // Made before asking, so that no answer is missed. Then checked again, as the last future may just have gone.
         let answered = demand.answered.clone().notified_owned();
         if !attended() {
             return None;

@@ -1,72 +1,63 @@
-//! Input limits that the upstream itself has named, in refusals. Pure: it is told the time.
+//! Input limits that the upstream itself has named in refusals. A pure state machine, which is told the time.
 //!
-//! The limit that is really served can be lower than the published one, and changes without notice. A refusal that names
-//! it is the newest word on it, so that it holds whatever was learnt before, lower or higher; and it is forgotten after a
-//! while, because nobody says when a limit has been raised.
+//! The limit that is really served can be lower than the published one, and changes without notice. The newest refusal
+//! that names it holds, whether the limit learnt before was lower or higher. And it is forgotten after a while, because
+//! the upstream does not say when it raises a limit.
 
 use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 
 use super::nearest::MAX_NAME;
+use crate::bounded::make_room;
 
-/// The most names of which something is remembered. Past that, what was heard longest ago makes room.
+/// The most names whose limit is remembered. Past that, the oldest makes room.
 pub(super) const MAX_LEARNED: usize = 1_024;
 
-/// Lower numbers are misread ones: the least limit of any listed model is 480 (Imagen's).
+/// The least number that can be a limit: the least of any listed model is 480 (Imagen's), so a lower one was misread.
 pub(super) const MIN_LIMIT: u64 = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Learned {
-    limits: HashMap<Box<str>, Heard>,
+    limits: HashMap<Box<str>, LearnedLimit>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Heard {
+struct LearnedLimit {
     limit: u64,
     at: Instant,
 }
 
 impl Learned {
-    /// Remembers a limit; `false`: it cannot be one.
+    /// Remembers a limit. Returns `false` where the number cannot be one.
     pub(super) fn learn(&mut self, name: &str, limit: u64, now: Instant, lasts: Duration) -> bool {
         if name.is_empty() || name.len() > MAX_NAME || limit < MIN_LIMIT {
             return false;
         }
-        let heard = Heard { limit, at: now };
+        let learned = LearnedLimit { limit, at: now };
         if let Some(known) = self.limits.get_mut(name) {
-            *known = heard;
+            *known = learned;
             return true;
         }
-        if self.limits.len() >= MAX_LEARNED {
-            self.make_room(now, lasts);
-        }
-        self.limits.insert(name.into(), heard);
+        make_room(&mut self.limits, MAX_LEARNED, |learned| learned.holds(now, lasts), |learned| learned.at);
+        self.limits.insert(name.into(), learned);
         true
     }
 
-    /// What was learnt of this model, as long as it holds. Asks for the time only where there is anything.
+    /// Returns the limit learnt for this model, as long as it holds. It calls `now` only where there is one.
     pub(super) fn get(&self, name: &str, now: impl FnOnce() -> Instant, lasts: Duration) -> Option<u64> {
-        let heard = self.limits.get(name)?;
-        heard.holds(now(), lasts).then_some(heard.limit)
+        let learned = self.limits.get(name)?;
+        learned.holds(now(), lasts).then_some(learned.limit)
     }
 
-    /// All that holds.
+    /// Returns all limits that hold.
     pub(super) fn iter(&self, now: Instant, lasts: Duration) -> impl Iterator<Item = (&str, u64)> {
-        let holding = self.limits.iter().filter(move |(_, heard)| heard.holds(now, lasts));
-        holding.map(|(name, heard)| (&**name, heard.limit))
-    }
-
-    fn make_room(&mut self, now: Instant, lasts: Duration) {
-        self.limits.retain(|_, heard| heard.holds(now, lasts));
-        if self.limits.len() >= MAX_LEARNED {
-            let oldest = self.limits.iter().min_by_key(|(_, heard)| heard.at).map(|(name, _)| name.clone());
-            oldest.and_then(|name| self.limits.remove(&name));
-        }
+        let holding = self.limits.iter().filter(move |(_, learned)| learned.holds(now, lasts));
+        holding.map(|(name, learned)| (&**name, learned.limit))
     }
 }
 
-impl Heard {
+impl LearnedLimit {
     fn holds(self, now: Instant, lasts: Duration) -> bool {
         now.saturating_duration_since(self.at) < lasts
     }
@@ -99,11 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_memory_forgets_what_it_heard_first() {
+    fn a_full_memory_forgets_what_it_learned_first() {
         let (mut learned, now) = (Learned::default(), Instant::now());
         for at in 0..MAX_LEARNED as u64 + 10 {
             learned.learn(&format!("m{at}"), 4_096, now + Duration::from_secs(at), DAY);
-            // Heard again and again, so never the oldest.
+            // Learnt again each time, so never the oldest.
             learned.learn("m0", 8_192, now + Duration::from_secs(at), DAY);
         }
         assert_eq!(learned.limits.len(), MAX_LEARNED);

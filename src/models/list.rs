@@ -1,7 +1,7 @@
 //! Reads one page of `GET …/models`.
 //!
-//! Members that are missing or of another type than expected are unknown, an entry without a readable name is left out; but
-//! what leaves it open whether the list is whole makes the page unreadable.
+//! A member that is missing or of another type than expected is unknown, and an entry without a readable name is left
+//! out. But where it is open whether the list is whole, the page cannot be read.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,26 +13,26 @@ use serde_json::value::RawValue;
 
 use super::{Methods, Model, Source, nearest::MAX_NAME, seed};
 
-/// The most models of one list. Google lists fewer than a hundred.
+/// The most models on one list. Google lists fewer than a hundred.
 pub(super) const MAX_MODELS: usize = 2_048;
 
-/// The longest token of a next page that is sent back.
+/// The longest `nextPageToken` that is sent back, in bytes.
 const MAX_TOKEN: usize = 2_048;
 
-/// What a page says.
+/// The content of a page.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) models: Vec<Model>,
     pub(super) next: Option<String>,
 }
 
-/// Reads a page, or says why it cannot be one.
+/// Reads a page, or returns why it is not one.
 pub(super) fn page(body: &[u8]) -> Result<Page, String> {
-    // Serde would take a list for the members in their order.
+    // Serde would read an array as the members in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err("it is no JSON object".into());
+        return Err("it is not a JSON object".into());
     }
-    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let members: ModelPage<'_> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if members.error.is_some() {
         return Err("it is an error".into());
     }
@@ -45,7 +45,7 @@ pub(super) fn page(body: &[u8]) -> Result<Page, String> {
 }
 
 fn model(entry: &RawValue) -> Option<Model> {
-    let entry: Entry<'_> = Some(entry.get()).filter(|json| json.starts_with('{')).and_then(read)?;
+    let entry: ListEntry<'_> = Some(entry.get()).filter(|json| json.starts_with('{')).and_then(read)?;
     let name = entry.name.and_then(|name| read::<Cow<'_, str>>(name.get()))?;
     let model = Model::new(name).with_source(Source::Listed);
     if model.name().is_empty() || model.name().len() > MAX_NAME {
@@ -62,7 +62,7 @@ fn model(entry: &RawValue) -> Option<Model> {
     Some(if seed::shares_limit(model.name()) { model.with_shared_limit() } else { model })
 }
 
-/// A count, as a number or, as protobuf writes long ones, in a string. Zero is no limit but a missing one.
+/// Reads a limit: a number, or a number in a string, as protobuf writes long ones. Zero means that there is none.
 fn tokens(value: &RawValue) -> Option<u64> {
     value.get().trim_matches('"').parse().ok().filter(|tokens| *tokens > 0)
 }
@@ -73,7 +73,7 @@ fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Members<'a> {
+struct ModelPage<'a> {
     #[serde(borrow, default)]
     models: Entries<'a>,
     #[serde(borrow, default)]
@@ -84,7 +84,7 @@ struct Members<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry<'a> {
+struct ListEntry<'a> {
     #[serde(borrow, default)]
     name: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -95,19 +95,20 @@ struct Entry<'a> {
     supported_generation_methods: Option<&'a RawValue>,
 }
 
-/// A list of anything, which stops being read when it has too many elements.
+/// A list of JSON values, which is refused once it has more than [`MAX_MODELS`] elements.
 #[derive(Default)]
 struct Entries<'a>(Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Counted)
+        deserializer.deserialize_seq(CappedList)
     }
 }
 
-struct Counted;
+/// The visitor that reads [`Entries`].
+struct CappedList;
 
-impl<'de> Visitor<'de> for Counted {
+impl<'de> Visitor<'de> for CappedList {
     type Value = Entries<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,10 +169,10 @@ mod tests {
     #[test]
     fn a_page_that_may_not_be_all_of_it_is_none() {
         for (body, why) in [
-            ("", "no JSON object"),
-            ("[]", "no JSON object"),
-            ("[[], null]", "no JSON object"),
-            ("<html>", "no JSON object"),
+            ("", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            ("[[], null]", "not a JSON object"),
+            ("<html>", "not a JSON object"),
             (r#"{"models": [{"name": "a"}"#, "EOF"),
             (r#"{"models": {"name": "a"}}"#, "expected a list of models"),
             (r#"{"models": [], "nextPageToken": 7}"#, "invalid type"),

@@ -1,8 +1,8 @@
-//! The handle: which models there are, what they take, and what they can be asked for.
+//! The table of models: their names, their limits, and their methods.
 //!
-//! A name that is in no list is *unknown*, not wrong: models appear every few weeks, and some are served that no list
-//! names. Only a list that was read from the upstream lately says that there is no such model, and only of a name that
-//! looks like a typing error in one of its own.
+//! A name that is in no list is *unknown*, not wrong: models appear every few weeks, and the upstream serves some that
+//! no list names. A name is refused only by a list that was read from the upstream lately, and only if it looks like a
+//! typing error in one of the names on it.
 
 mod demand;
 mod learned;
@@ -34,17 +34,17 @@ pub use self::{
 };
 use crate::call::Operation;
 
-/// The most models that are set by hand.
+/// The most models that can be set by hand.
 const MAX_SET: usize = 1_024;
 
-/// Which models there are, and how much they take: a table that begins with what was known when this crate was built, is
-/// replaced by the upstream's own list, and learns lower limits from refusals.
+/// The table of models and their limits. It begins with the list that this crate was built with, is replaced by the
+/// upstream's own list, and learns lower limits from refusals.
 ///
-/// A cheap handle: all clones are the same table. Reading takes no lock for longer than a look into a map.
+/// It is a cheap handle: all clones are the same table. Reading holds a lock for one look into a map.
 ///
-/// Names are bare (`gemini-2.5-flash`) or behind `models/`, and are compared to the byte: neither an alias nor a version
-/// suffix is resolved, because its limits may be others. The upstream's list is that of its own surface, and of the key
-/// that asked: do not judge calls to Vertex by the Developer API's list.
+/// Names are bare (`gemini-2.5-flash`) or behind `models/`, and are compared byte by byte: neither aliases nor version
+/// suffixes are resolved, because their limits may differ. The upstream's list holds for its own surface and for the
+/// key that asked: do not judge calls to Vertex by the Developer API's list.
 ///
 /// ```
 /// use tower_gemini::{call::Operation, models::{Model, ModelTable, ModelVerdict, Source}};
@@ -57,7 +57,7 @@ const MAX_SET: usize = 1_024;
 /// table.learn_input_limit("gemini-2.5-pro", 131_072);
 /// assert_eq!(table.effective_input_limit("gemini-2.5-pro").unwrap().tokens, 131_072);
 ///
-/// // As long as no list was read, a name that is not known may well be right.
+/// // Until a list was read, an unknown name may well be right.
 /// assert!(matches!(table.verdict("gemini-2.5-flsh", Operation::GenerateContent), ModelVerdict::Unknown));
 /// table.insert(Model::new("my-model").with_input_limit(8_192));
 /// assert!(matches!(table.verdict("my-model", Operation::GenerateContent), ModelVerdict::Known(_)));
@@ -88,7 +88,7 @@ const MAX_SET: usize = 1_024;
 ///     other => panic!("{other:?}"),
 /// }
 ///
-/// // And again every six hours, for as long as the program runs.
+/// // Refreshes every six hours, for as long as the program runs.
 /// tokio::spawn(table.refresh_every(upstream, ModelTable::REFRESH_EVERY));
 /// # Ok(())
 /// # }
@@ -104,17 +104,17 @@ struct Shared {
     demand: Demand,
 }
 
-type Names = HashMap<Arc<str>, Arc<Model>>;
+type ModelNames = HashMap<Arc<str>, Arc<Model>>;
 
 struct State {
-    /// Replaced as a whole, so that whoever looks for near names does so without the lock.
-    names: Arc<Names>,
-    /// How many of them were set by hand.
+    /// Replaced as a whole, so that near names are looked for without the lock.
+    names: Arc<ModelNames>,
+    /// The number of them that were set by hand.
     set: usize,
-    /// When the upstream was asked for the list in force.
+    /// The time at which the upstream was asked for the list in force.
     listed_at: Option<Instant>,
     learned: Learned,
-    /// Refreshes that failed since the last good one, and why the last did.
+    /// The number of refreshes that failed since the last good one, and the error of the last.
     failures: u32,
     last_failure: Option<Box<str>>,
 }
@@ -123,35 +123,37 @@ impl ModelTable {
     /// The month of the built-in list.
     pub const SEED_DATE: &str = seed::DATE;
 
-    /// How long a list from the upstream is fresh by default: 24 h.
+    /// The time for which a list from the upstream is fresh by default: 24 h.
     pub const FRESH_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-    /// How long a learnt limit holds by default: 24 h. Nobody says when a limit is raised, so that it is tried daily.
+    /// The time for which a learnt limit holds by default: 24 h. The upstream does not say when it raises a limit, so
+    /// the old one is tried again daily.
     pub const LEARNED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-    /// How often to [keep fresh](Self::refresh_every): 6 h, so that three refreshes may fail before the list is stale.
+    /// A good period for [`refresh_every`](Self::refresh_every): 6 h, so that three refreshes may fail before the list
+    /// is stale.
     pub const REFRESH_EVERY: Duration = Duration::from_secs(6 * 3_600);
 
-    /// The built-in list, with the default settings.
+    /// Makes a table of the built-in list, with the default settings.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// The built-in list, with settings of your own.
+    /// Starts a table of the built-in list, with settings of your own.
     pub fn builder() -> ModelTableBuilder {
         ModelTableBuilder::default()
     }
 
-    /// The model of just that name, from the newest list, however old that is.
+    /// Returns the model of exactly that name from the newest list, however old the list is.
     pub fn lookup(&self, name: &str) -> Option<Arc<Model>> {
         self.shared.state.read().get(name).cloned()
     }
 
-    /// What can be said of asking this model for this.
+    /// Judges a call of `operation` to this model.
     ///
-    /// Refuses ([`Missing`](ModelVerdict::Missing), [`MethodUnsupported`](ModelVerdict::MethodUnsupported)) only by a fresh
-    /// list or by what was set by hand. Costs as much as [`lookup`](Self::lookup) where the name is known, and else a look
-    /// at each known name. Nothing is remembered of a name that was asked for.
+    /// It refuses ([`Missing`](ModelVerdict::Missing), [`MethodUnsupported`](ModelVerdict::MethodUnsupported)) only by
+    /// a fresh list or by a model that was set by hand. It costs as much as [`lookup`](Self::lookup) where the name is
+    /// known, and else a look at each known name. The name is not remembered.
     pub fn verdict(&self, name: &str, operation: Operation) -> ModelVerdict {
         let state = self.shared.state.read();
         if let Some(model) = state.get(name).cloned() {
@@ -175,17 +177,19 @@ impl ModelTable {
         if nearest.is_empty() { ModelVerdict::Unknown } else { ModelVerdict::Missing { nearest } }
     }
 
-    /// The most input tokens that the upstream takes of this model: the listed limit, or a lower one that it has named in a
-    /// refusal. `None`: not known.
+    /// Returns the most input tokens that the upstream takes for this model: the listed limit, or a lower one that it
+    /// has named in a refusal. `None` where neither is known.
     pub fn effective_input_limit(&self, name: &str) -> Option<Limit> {
         self.shared.state.read().limit(bare(name), self.shared.settings.learned_for)
     }
 
     /// Remembers a limit that the upstream has named in a refusal, for as long as
-    /// [`learned_for`](ModelTableBuilder::learned_for) says; what was learnt before of this model is forgotten.
+    /// [`learned_for`](ModelTableBuilder::learned_for) says. It replaces the limit that was learnt before for this
+    /// model.
     ///
-    /// It only ever lowers: one above the listed limit changes nothing. `false`: it cannot be a limit (under 256 tokens), or
-    /// the name cannot be one (over 128 bytes). Of 1,024 names something is remembered, the oldest is forgotten first.
+    /// A learnt limit above the listed one has no effect. Returns `false` where the number cannot be a limit (under 256
+    /// tokens), or the name cannot be a model's (empty, or over 128 bytes). Limits of 1,024 names are remembered; past
+    /// that, the oldest is forgotten.
     pub fn learn_input_limit(&self, name: &str, tokens: u64) -> bool {
         let now = Instant::now();
         self.shared.state.write().learned.learn(bare(name), tokens, now, self.shared.settings.learned_for)
@@ -193,7 +197,7 @@ impl ModelTable {
 
     /// Sets a model by hand. It goes before a listed one of the same name, and no refresh changes it.
     ///
-    /// `false`: the name is empty or over 128 bytes, or 1,024 models have been set already.
+    /// Returns `false` where the name is empty or over 128 bytes, or 1,024 models have been set already.
     pub fn insert(&self, model: Model) -> bool {
         let name = model.shared_name();
         if name.is_empty() || name.len() > MAX_NAME {
@@ -210,7 +214,7 @@ impl ModelTable {
         true
     }
 
-    /// Whether the list came from the upstream, and lately enough to refuse by it.
+    /// Returns whether the list came from the upstream, and lately enough to refuse names by it.
     pub fn is_fresh(&self) -> bool {
         self.is_fresh_in(&self.shared.state.read())
     }
@@ -220,9 +224,9 @@ impl ModelTable {
         state.listed_at.is_some_and(|at| Instant::now().saturating_duration_since(at) < fresh_for)
     }
 
-    /// Puts a list in the place of the one before, in one step, unless that was asked for later.
+    /// Replaces the list in one step, unless the one in force was asked for later.
     fn publish(&self, models: Vec<Model>, asked_at: Instant) {
-        let mut names: Names = models.into_iter().map(|model| (model.shared_name(), Arc::new(model))).collect();
+        let mut names: ModelNames = models.into_iter().map(|model| (model.shared_name(), Arc::new(model))).collect();
         let mut state = self.shared.state.write();
         if state.listed_at.is_some_and(|at| at > asked_at) {
             return;
@@ -232,7 +236,7 @@ impl ModelTable {
         let before = std::mem::replace(&mut state.names, Arc::new(names));
         (state.listed_at, state.failures, state.last_failure) = (Some(asked_at), 0, None);
         drop(state);
-        // Outside of the lock: it may be the last of it.
+        // Freed outside of the lock, as this may be the last handle of the old list.
         drop(before);
     }
 }
@@ -250,39 +254,39 @@ impl fmt::Debug for ModelTable {
     }
 }
 
-/// What a [`ModelTable`] says of a name and an operation.
+/// The verdict of a [`ModelTable`] on a name and an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ModelVerdict {
-    /// There is such a model, and nothing speaks against asking.
+    /// There is such a model, and it is not known to refuse the operation.
     Known(Arc<Model>),
-    /// Nobody knows: the upstream should judge.
+    /// The name is not known, so the upstream should judge.
     Unknown,
     /// A fresh list has no such model, and the name looks like a typing error in one that it has.
     Missing {
-        /// What was probably meant: one to three names, equally near, in alphabetical order.
+        /// The names that were probably meant: one to three, equally near, in alphabetical order.
         nearest: Vec<Arc<str>>,
     },
-    /// There is such a model, but it does not do this.
+    /// There is such a model, but it does not have the method.
     MethodUnsupported {
         /// The model.
         model: Arc<Model>,
-        /// What it does.
+        /// The methods that it has.
         supported: Methods,
     },
 }
 
-/// How many input tokens a model takes, and who says so.
+/// The input limit of a model, and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Limit {
-    /// Input tokens; of a model that [shares its limit](Model::shares_limit), input and output together.
+    /// The most input tokens; of a model that [shares its limit](Model::shares_limit), of input and output together.
     pub tokens: u64,
-    /// Who says so.
+    /// The source of the limit.
     pub source: Source,
 }
 
-/// Settings of a [`ModelTable`].
+/// The settings of a [`ModelTable`].
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ModelTableBuilder {
@@ -292,26 +296,27 @@ pub struct ModelTableBuilder {
 }
 
 impl ModelTableBuilder {
-    /// How long a list is fresh, counted from when it was asked for. Default: [24 h](ModelTable::FRESH_FOR). Zero: never,
-    /// so that no list refuses anything.
+    /// Sets for how long a list is fresh, from the time at which it was asked for. Default:
+    /// [24 h](ModelTable::FRESH_FOR). With zero no list is fresh, so that none refuses anything.
     pub fn fresh_for(mut self, time: Duration) -> Self {
         self.fresh_for = time;
         self
     }
 
-    /// How long a learnt limit holds. Default: [24 h](ModelTable::LEARNED_FOR). Zero: nothing is learnt.
+    /// Sets for how long a learnt limit holds. Default: [24 h](ModelTable::LEARNED_FOR). With zero nothing is learnt.
     pub fn learned_for(mut self, time: Duration) -> Self {
         self.learned_for = time;
         self
     }
 
-    /// Where the upstream's list is, perhaps behind a prefix: `/relay/v1beta/models`. Default: `/v1beta/models`.
+    /// Sets the path of the upstream's list, with a prefix if need be: `/relay/v1beta/models`. Default:
+    /// `/v1beta/models`.
     pub fn list_path(mut self, path: PathAndQuery) -> Self {
         self.list_path = path;
         self
     }
 
-    /// The table, with the built-in list in it.
+    /// Builds the table, with the built-in list in it.
     pub fn build(self) -> ModelTable {
         let names = seed::models().map(|model| (model.shared_name(), model)).collect();
         let state = State {
@@ -341,7 +346,7 @@ impl Default for ModelTableBuilder {
 impl State {
     fn get(&self, name: &str) -> Option<&Arc<Model>> {
         let name = bare(name);
-        // A longer one is not worth its hash.
+        // A longer name is not worth its hash.
         (name.len() <= MAX_NAME).then(|| self.names.get(name)).flatten()
     }
 
@@ -350,7 +355,7 @@ impl State {
             self.get(name).and_then(|model| Some(Limit { tokens: model.input_limit()?, source: model.source() }));
         let learned =
             self.learned.get(name, Instant::now, learned_for).map(|tokens| Limit { tokens, source: Source::Learned });
-        // On a tie it is the listed one.
+        // On a tie the listed one wins.
         listed.into_iter().chain(learned).min_by_key(|limit| limit.tokens)
     }
 }

@@ -1,10 +1,10 @@
-//! One model: its name, its limits, and what it can be asked for.
+//! One model: its name, its limits, and its methods.
 
 use std::{fmt, sync::Arc};
 
 use crate::call::Operation;
 
-/// What is known of a model. What is `None` is not known, which is never a reason to refuse anything.
+/// A model, as far as it is known. `None` means not known, and is never a reason to refuse anything.
 ///
 /// ```
 /// use tower_gemini::{call::Operation, models::{Methods, Model}};
@@ -26,83 +26,85 @@ pub struct Model {
     source: Source,
 }
 
-/// Who says so.
+/// The source of what is known of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {
-    /// The list that this crate was built with, which is as old as [`ModelTable::SEED_DATE`](super::ModelTable::SEED_DATE).
+    /// The list that this crate was built with, of [`ModelTable::SEED_DATE`](super::ModelTable::SEED_DATE).
     Seed,
-    /// The upstream's list, when it was last read to its end.
+    /// The upstream's list, as it was last read to its end.
     Listed,
-    /// Set by hand.
+    /// The program, which [set it](super::ModelTable::insert) by hand.
     Set,
-    /// The upstream's own refusal of a request.
+    /// A refusal of the upstream.
     Learned,
 }
 
 impl Model {
-    /// A model of which only the name is known: bare (`gemini-2.5-pro`), or behind `models/`, which is left out.
+    /// Makes a model of which only the name is known: bare (`gemini-2.5-pro`), or behind `models/`, which is left out.
     pub fn new(name: impl AsRef<str>) -> Self {
         let name = bare(name.as_ref()).into();
         Self { name, input_limit: None, output_limit: None, shares_limit: false, methods: None, source: Source::Set }
     }
 
-    /// The same, taking at most that many input tokens.
+    /// Sets the most input tokens.
     #[must_use]
     pub fn with_input_limit(mut self, tokens: u64) -> Self {
         self.input_limit = Some(tokens);
         self
     }
 
-    /// The same, giving at most that many output tokens.
+    /// Sets the most output tokens.
     #[must_use]
     pub fn with_output_limit(mut self, tokens: u64) -> Self {
         self.output_limit = Some(tokens);
         self
     }
 
-    /// The same, with one budget for input and output: the input limit is what both may have together.
+    /// Makes the input limit one budget for input and output together.
     #[must_use]
     pub fn with_shared_limit(mut self) -> Self {
         self.shares_limit = true;
         self
     }
 
-    /// The same, to be asked for these methods.
+    /// Sets the methods.
     #[must_use]
     pub fn with_methods(mut self, methods: Methods) -> Self {
         self.methods = Some(methods);
         self
     }
 
-    /// The bare name: `gemini-2.5-pro`.
+    /// Returns the bare name: `gemini-2.5-pro`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The most input tokens of one request, as listed. What the upstream really takes may be less:
+    /// Returns the most input tokens of one request, as listed. The upstream may really take fewer:
     /// [`effective_input_limit`](super::ModelTable::effective_input_limit).
     pub fn input_limit(&self) -> Option<u64> {
         self.input_limit
     }
 
-    /// The most output tokens of one answer.
+    /// Returns the most output tokens of one answer, as listed.
     pub fn output_limit(&self) -> Option<u64> {
         self.output_limit
     }
 
-    /// Whether the input limit holds for input and output together, so that `maxOutputTokens` is a total budget. The
-    /// upstream's list does not say so: it is known for the models of the built-in list and for those set by hand.
+    /// Returns whether the input limit holds for input and output together, so that `maxOutputTokens` is a total
+    /// budget.
+    ///
+    /// The upstream's list does not say so: it is known for the models of the built-in list and for those set by hand.
     pub fn shares_limit(&self) -> bool {
         self.shares_limit
     }
 
-    /// What it can be asked for, as listed.
+    /// Returns the methods, as listed.
     pub fn methods(&self) -> Option<Methods> {
         self.methods
     }
 
-    /// Who says all this: [`Source::Set`] of a model made with [`Model::new`], never [`Source::Learned`].
+    /// Returns the source: [`Source::Set`] for a model made with [`Model::new`], and never [`Source::Learned`].
     pub fn source(&self) -> Source {
         self.source
     }
@@ -116,10 +118,10 @@ impl Model {
         self.name.clone()
     }
 
-    /// Whether the upstream certainly refuses this operation for this model.
+    /// Returns the methods that the model has, if the upstream certainly refuses this operation for it.
     ///
-    /// Only generating and embedding are judged. Google's lists leave out more than they name: `batchEmbedContents` goes
-    /// with `embedContent`, `countTokens` is served where it is not listed, and `predict` stands for several things.
+    /// Only generating and embedding are judged. Google's lists leave out more than they name: `batchEmbedContents`
+    /// goes with `embedContent`, `countTokens` is served where it is not listed, and `predict` has several meanings.
     pub(super) fn refuses(&self, operation: Operation) -> Option<Methods> {
         let methods = self.methods.filter(|methods| !methods.is_empty())?;
         let serves = match operation {
@@ -133,18 +135,18 @@ impl Model {
     }
 }
 
-/// The name without `models/` before it.
+/// Returns the name without `models/` before it.
 pub(super) fn bare(name: &str) -> &str {
     name.strip_prefix("models/").unwrap_or(name)
 }
 
 /// A small set of methods, by the names of `supportedGenerationMethods`.
 ///
-/// Which methods this crate has no name for is not kept, only that there are some.
+/// Of the methods whose names this crate does not know, it keeps only that there are some.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Methods(u16);
 
-/// The names that are kept apart, each a bit. The last bit stands for all others.
+/// The known names, a bit each. The last bit stands for all others.
 const NAMES: [&str; 14] = [
     "generateContent",
     "countTokens",
@@ -165,12 +167,13 @@ const NAMES: [&str; 14] = [
 const OTHERS: u16 = 1 << 15;
 
 impl Methods {
-    /// The set of these names. `streamGenerateContent` is `generateContent`: Google lists only the latter.
+    /// Makes a set of these names. `streamGenerateContent` is taken for `generateContent`: Google lists only the
+    /// latter.
     pub fn of<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().fold(0, |bits, name| bits | bit(name)))
     }
 
-    /// Whether it has the method behind an operation. Never for operations that are not asked of a model.
+    /// Returns whether the set has the method of an operation. False for operations that have no model.
     pub fn contains(self, operation: Operation) -> bool {
         let name = match operation {
             Operation::GenerateContent => "generateContent",
@@ -184,17 +187,17 @@ impl Methods {
         self.0 & bit(name) != 0
     }
 
-    /// Whether there are methods in it for which this crate has no name.
+    /// Returns whether the set has methods whose names this crate does not know.
     pub fn has_others(self) -> bool {
         self.0 & OTHERS != 0
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The names in it, those without one left out.
+    /// Returns the known names in the set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES.into_iter().filter(move |name| self.0 & bit(name) != 0)
     }

@@ -1,32 +1,34 @@
-//! Is an unknown name a typing error, and what was meant?
+//! Decides whether an unknown name is a typing error, and finds the name that was meant.
 //!
-//! New models appear every few weeks, mostly as another number in an old name, and some are served that no list names. To
-//! refuse one of those would be far worse than to forward a name that the upstream then answers with 404. So a name counts
-//! as a typing error only when it cannot well be anything else:
+//! New models appear every few weeks, mostly as another number in an old name, and the upstream serves some that no
+//! list names. To refuse one of those would be far worse than to forward a name that the upstream then answers with
+//! 404. So a name counts as a typing error only where it is very unlikely to be anything else:
 //!
-//! - it is at most two typing errors away from a known name that has the same digits in the same order: `gemini-2.5-flsh`,
-//!   `gemni-2.5-pr`, `gemini-25-flash`;
-//! - it is not too short for them: one error needs a name of four characters (`aqb` is no misspelt `aqa`), two need eight in
-//!   the words that differ (`gemini-4-argon` is no misspelt `gemini-4-carbon`);
-//! - it does not have the letters of a known name, and the digits of none that has them (`gemini-3.9-flash`,
+//! - it is at most two typing errors away from a known name that has the same digits in the same order:
+//!   `gemini-2.5-flsh`, `gemni-2.5-pr`, `gemini-25-flash`;
+//! - it is long enough for them: one error needs a name of four characters (`aqb` is not a misspelt `aqa`), two need
+//!   eight in the words that differ (`gemini-4-argon` is not a misspelt `gemini-4-carbon`);
+//! - it does not have the letters of known names with digits that none of them has (`gemini-3.9-flash`,
 //!   `gemini-2.0-flash-002`): that is another version;
-//! - it is not a near name with something behind it after a `-`, `@`, `.` or `:` (`gemini-2.5-flash-x`): that is a version
-//!   suffix, as `gemini-2.5-flash@001` on Vertex;
-//! - it is not a known name in other case: whether the upstream minds is not known;
+//! - it is not a near name with something behind it after a `-`, `@`, `.` or `:` (`gemini-2.5-flash-x`): that is a
+//!   version suffix, as `gemini-2.5-flash@001` on Vertex;
+//! - it is not a known name in another case: it is not known whether the upstream accepts that;
 //! - it has no `/` in it: tuned models and endpoints are in no list.
 
 use std::sync::Arc;
 
-/// Longer names are not judged: no model has such a name, and a caller could make every question expensive.
+/// The longest name that is judged, in bytes. No model has a longer one, and judging long names would let a caller make
+/// every call expensive.
 pub(super) const MAX_NAME: usize = 128;
 
-/// The most names that are offered.
+/// The most names that are suggested.
 const MAX_OFFERED: usize = 3;
 
-/// More typing errors than that are no typing error: 97 % of those with two still have one right answer.
+/// The most typing errors in one name. Of names with two, 97 % still have one right answer.
 const MAX_DISTANCE: u8 = 2;
 
-/// The known names that were meant, nearest ones only, in alphabetical order. Empty: it may well be the name of a model.
+/// Returns the known names that were probably meant, the nearest only, in alphabetical order. Empty where `name` may
+/// well be the name of a model.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>) -> Vec<Arc<str>> {
     if !is_judged(name) {
         return Vec::new();
@@ -64,17 +66,17 @@ pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a Arc<str>>)
     found
 }
 
-/// Whether any list says anything of such a name.
+/// Returns whether a list can judge such a name.
 pub(super) fn is_judged(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && !name.contains('/')
 }
 
-/// `name` is `other` with something behind it that a version could be.
+/// Returns whether `name` is `other` with a possible version suffix.
 fn has_suffix(name: &str, other: &str) -> bool {
     name.strip_prefix(other).is_some_and(|rest| rest.starts_with(['-', '@', '.', ':']))
 }
 
-/// How long those words of `other` are that do not begin or end `name` too.
+/// Returns the length of `other` without the words at both ends that it shares with `name`.
 fn differing(mut name: &str, mut other: &str) -> usize {
     while let (Some((a, name_rest)), Some((b, other_rest))) = (name.split_once('-'), other.split_once('-'))
         && a == b
@@ -97,11 +99,11 @@ fn letters(name: &str) -> impl Iterator<Item = u8> {
     name.bytes().filter(u8::is_ascii_alphabetic)
 }
 
-/// Each row of the table is a band of so many cells: further from the diagonal every path costs too much.
+/// The cells in each row of the table. Further from the diagonal every path costs too much.
 const BAND: usize = 2 * MAX_DISTANCE as usize + 1;
 
-/// How many bytes were left out, added, mistaken, or changed with their neighbour (optimal string alignment). `None`: more
-/// than [`MAX_DISTANCE`]. Takes time in proportion to the shorter text, and no memory.
+/// Counts the bytes that were left out, added, mistaken, or swapped with their neighbour (optimal string alignment).
+/// Returns `None` for more than [`MAX_DISTANCE`]. It takes time in proportion to the shorter text, and no memory.
 fn distance(a: &[u8], b: &[u8]) -> Option<u8> {
     const K: usize = MAX_DISTANCE as usize;
     const FAR: u8 = MAX_DISTANCE + 1;
@@ -131,7 +133,7 @@ fn distance(a: &[u8], b: &[u8]) -> Option<u8> {
             }
             row[at] = cost.min(FAR);
         }
-        // Nothing cheap in two rows: a change of neighbours steps over one.
+        // Two rows without a cheap cell end it: one is not enough, because a swap steps over a row.
         if i > 0 && row.iter().chain(&last).all(|cost| *cost >= FAR) {
             return None;
         }

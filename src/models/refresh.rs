@@ -1,7 +1,7 @@
-//! Asks the upstream for its list of models.
+//! Fetches the upstream's list of models.
 //!
-//! A list counts only when it was read to its end: half of one would make the other half's names look wrong. Everything is
-//! bounded, because the answer is a stranger's.
+//! A list counts only when it was read to its end: half of one would make the other half's names look wrong. Everything
+//! is bounded, because the answer is not trusted.
 
 use std::{
     convert::Infallible,
@@ -12,10 +12,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header, uri::PathAndQuery};
 use http_body::Body;
-use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
@@ -23,7 +22,11 @@ use super::{
     Model, ModelTable,
     list::{self, MAX_MODELS},
 };
-use crate::{context::BoxError, redact::redact};
+use crate::{
+    body::{CappedRead, Extent},
+    context::BoxError,
+    redact::redact,
+};
 
 /// The most pages of one list. Google puts all its models on one.
 const MAX_PAGES: usize = 32;
@@ -31,30 +34,30 @@ const MAX_PAGES: usize = 32;
 /// The most bytes of one list, all pages together.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// The most that one refresh may take, all pages together.
+/// The longest that one refresh may take, all pages together.
 const MAX_TIME: Duration = Duration::from_secs(60);
 
-/// How soon a failed refresh is tried again: this, doubled with each failure in a row …
+/// The delay before a failed refresh is tried again. It doubles with each failure in a row …
 pub(super) const FIRST_RETRY: Duration = Duration::from_secs(30);
 
-/// … up to this.
+/// … up to this delay.
 pub(super) const LAST_RETRY: Duration = Duration::from_secs(3_600);
 
 impl ModelTable {
-    /// Asks the upstream for its list (`GET /v1beta/models?pageSize=1000`, page by page), and puts it in the place of the
-    /// one before: all at once, and only if all of it was good. Gives back how many models there are on it.
+    /// Asks the upstream for its list (`GET /v1beta/models?pageSize=1000`, page by page), and replaces the one before:
+    /// in one step, and only if the whole list was good. Returns the number of models on it.
     ///
-    /// The service adds what the upstream wants: the credentials, and the host. The list is fresh from the moment of
-    /// asking. What was [set by hand](Self::insert) and what was [learnt](Self::learn_input_limit) stays.
+    /// The service adds the credentials and the host. The list is fresh from the time of asking. Models that were
+    /// [set by hand](Self::insert) and limits that were [learnt](Self::learn_input_limit) stay.
     ///
     /// # Errors
     ///
-    /// The service fails, or answers anything but 200 and a list of models: at least one, at most 2,048, on at most 32
-    /// pages of 4 MiB together, within 60 s. The table stays as it was.
+    /// Fails where the service fails, or answers anything but 200 and a list of models: at least one, at most 2,048, on
+    /// at most 32 pages of 4 MiB together, within 60 s. The table stays as it was.
     ///
     /// # Cancellation
     ///
-    /// Dropped before its end, it has changed nothing.
+    /// A future that is dropped before its end has changed nothing.
     pub fn refresh<S, B, R>(&self, service: S) -> impl Future<Output = Result<usize, RefreshError>> + use<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>>,
@@ -67,7 +70,7 @@ impl ModelTable {
         async move {
             let asked_at = Instant::now();
             let fetched = timeout(MAX_TIME, fetch(service, &table.shared.settings.list_path)).await;
-            match fetched.unwrap_or(Err(RefreshError::of(Kind::TooSlow))) {
+            match fetched.unwrap_or(Err(RefreshError::of(RefreshFault::TooSlow))) {
                 Ok(models) => {
                     let count = models.len();
                     table.publish(models, asked_at);
@@ -83,15 +86,16 @@ impl ModelTable {
         }
     }
 
-    /// Refreshes for ever: at once, then `every` so often (at least 30 s; [6 h](Self::REFRESH_EVERY) is a good choice), and
-    /// after a failure in 30 s, 1 min, 2 min, … up to an hour, but no later than `every`.
+    /// Refreshes at once, and then again after each `every` (at least 30 s; [6 h](Self::REFRESH_EVERY) is a good
+    /// choice).
     ///
-    /// Spawn it: the crate spawns nothing itself. What fails stands in the [snapshot](Self::snapshot).
+    /// After a failure it tries again in 30 s, 1 min, 2 min, … up to an hour, but no later than after `every`. Spawn
+    /// the future: the crate spawns nothing itself. The [snapshot](Self::snapshot) has the last error.
     ///
     /// # Cancellation
     ///
-    /// Drop it at any time; the table keeps what it has. It holds the table, and no readiness of the service's, while it
-    /// sleeps.
+    /// It can be dropped at any time: the table keeps its list. While it sleeps, it holds the table, but no readiness
+    /// of the service.
     pub fn refresh_every<S, B, R>(&self, service: S, every: Duration) -> impl Future<Output = Infallible> + use<S, B, R>
     where
         S: Service<Request<B>, Response = Response<R>> + Clone,
@@ -134,21 +138,21 @@ where
         poll_fn(|cx| service.poll_ready(cx)).await.map_err(RefreshError::upstream)?;
         let response = service.call(request).await.map_err(RefreshError::upstream)?;
         if response.status() != StatusCode::OK {
-            return Err(RefreshError::of(Kind::Status(response.status())));
+            return Err(RefreshError::of(RefreshFault::Status(response.status())));
         }
         let body = read(response.into_body(), &mut left).await?;
-        let page = list::page(&body).map_err(|why| RefreshError::of(Kind::Unreadable(redact(&why).into())))?;
+        let page = list::page(&body).map_err(|why| RefreshError::of(RefreshFault::Unreadable(redact(&why).into())))?;
         models.extend(page.models);
         if models.len() > MAX_MODELS {
-            return Err(RefreshError::of(Kind::TooManyModels));
+            return Err(RefreshError::of(RefreshFault::TooManyModels));
         }
         match page.next {
             Some(next) => token = Some(next),
-            None if models.is_empty() => return Err(RefreshError::of(Kind::Empty)),
+            None if models.is_empty() => return Err(RefreshError::of(RefreshFault::Empty)),
             None => return Ok(models),
         }
     }
-    Err(RefreshError::of(Kind::TooManyPages))
+    Err(RefreshError::of(RefreshFault::TooManyPages))
 }
 
 fn request<B: Default>(path: &PathAndQuery, token: Option<&str>) -> Result<Request<B>, RefreshError> {
@@ -162,43 +166,40 @@ fn request<B: Default>(path: &PathAndQuery, token: Option<&str>) -> Result<Reque
             }
         }
     }
-    // What is compressed could not be read.
+    // A compressed answer could not be read.
     let identity = (header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let request = Request::get(uri).header(identity.0, identity.1).body(B::default());
     request.map_err(RefreshError::upstream)
 }
 
-/// The whole body, if it is no longer than what is left.
+/// Reads the whole body, if it has at most `left` bytes, and takes them off.
 async fn read<R>(body: R, left: &mut usize) -> Result<Bytes, RefreshError>
 where
     R: Body,
     R::Error: Into<BoxError>,
 {
-    let too_large = || RefreshError::of(Kind::TooLarge);
+    let too_large = || RefreshError::of(RefreshFault::TooLarge);
     if body.size_hint().lower() > *left as u64 {
         return Err(too_large());
     }
-    let (mut body, mut collected) = (pin!(body), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        let data = frame.map_err(RefreshError::upstream)?.into_data().ok();
-        // What is empty counts too, or there might be no end of it.
-        let length = data.as_ref().map_or(0, Buf::remaining).max(1);
-        *left = left.checked_sub(length).ok_or_else(too_large)?;
-        if let Some(data) = data {
-            collected.put(data);
+    let (mut body, mut read) = (pin!(body), CappedRead::new(*left));
+    match poll_fn(|cx| read.poll(cx, body.as_mut())).await.map_err(RefreshError::upstream)? {
+        Extent::Whole => {
+            *left = read.left();
+            Ok(read.into_bytes())
         }
+        Extent::Beginning => Err(too_large()),
     }
-    Ok(collected.freeze())
 }
 
-/// Why a [refresh](ModelTable::refresh) has changed nothing.
+/// The error of a [refresh](ModelTable::refresh), which has changed nothing.
 pub struct RefreshError {
-    kind: Kind,
+    kind: RefreshFault,
     source: Option<BoxError>,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum RefreshFault {
     Upstream,
     Status(StatusCode),
     Unreadable(Box<str>),
@@ -212,23 +213,23 @@ enum Kind {
 // === impl RefreshError ===
 
 impl RefreshError {
-    fn of(kind: Kind) -> Self {
+    fn of(kind: RefreshFault) -> Self {
         Self { kind, source: None }
     }
 
     fn upstream(error: impl Into<BoxError>) -> Self {
-        Self { kind: Kind::Upstream, source: Some(error.into()) }
+        Self { kind: RefreshFault::Upstream, source: Some(error.into()) }
     }
 
-    /// The status of an answer that was no list.
+    /// Returns the status of an answer that was not a list.
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
-            Kind::Status(status) => Some(status),
+            RefreshFault::Status(status) => Some(status),
             _ => None,
         }
     }
 
-    /// It and what caused it, in one line.
+    /// Returns the error and its source in one line.
     fn chain(&self) -> String {
         self.source.as_ref().map_or_else(|| self.to_string(), |source| format!("{self}: {source}"))
     }
@@ -237,21 +238,21 @@ impl RefreshError {
 impl fmt::Display for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Upstream => f.write_str("the list of models could not be asked for"),
-            Kind::Status(status) => write!(f, "the list of models was answered with {status}"),
-            Kind::Unreadable(why) => write!(f, "the list of models cannot be read: {why}"),
-            Kind::Empty => f.write_str("there is no model on the list of models"),
-            Kind::TooLarge => write!(f, "the list of models has more than {MAX_BYTES} bytes"),
-            Kind::TooManyModels => write!(f, "the list of models has more than {MAX_MODELS} models"),
-            Kind::TooManyPages => write!(f, "the list of models has more than {MAX_PAGES} pages"),
-            Kind::TooSlow => write!(f, "the list of models took more than {} s", MAX_TIME.as_secs()),
+            RefreshFault::Upstream => f.write_str("the list of models could not be fetched"),
+            RefreshFault::Status(status) => write!(f, "the list of models was answered with {status}"),
+            RefreshFault::Unreadable(why) => write!(f, "the list of models cannot be read: {why}"),
+            RefreshFault::Empty => f.write_str("there is no model on the list of models"),
+            RefreshFault::TooLarge => write!(f, "the list of models has more than {MAX_BYTES} bytes"),
+            RefreshFault::TooManyModels => write!(f, "the list of models has more than {MAX_MODELS} models"),
+            RefreshFault::TooManyPages => write!(f, "the list of models has more than {MAX_PAGES} pages"),
+            RefreshFault::TooSlow => write!(f, "the list of models took more than {} s", MAX_TIME.as_secs()),
         }
     }
 }
 
 impl fmt::Debug for RefreshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Others put whole URLs into their errors, keys included.
+        // Other crates put whole URLs into their errors, keys included.
         let source = self.source.as_ref().map(|source| redact(&format!("{source:?}")).into_owned());
         f.debug_struct("RefreshError").field("kind", &self.kind).field("source", &source).finish()
     }

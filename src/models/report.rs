@@ -1,4 +1,4 @@
-//! What the table looks like at a moment, for a status page.
+//! A snapshot of the table, for a status page.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,21 +6,22 @@ use tokio::time::Instant;
 
 use super::{Limit, Model, ModelTable};
 
-/// What a [`ModelTable`] knows at a moment.
+/// A snapshot of a [`ModelTable`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelTableReport {
-    /// All known models, by name.
+    /// All known models, sorted by name.
     pub models: Vec<ModelReport>,
-    /// The limits that were learnt from refusals and still hold, by name, in tokens; the names need not be known ones.
+    /// The limits that were learnt from refusals and still hold, in tokens, sorted by name. The models need not be
+    /// known.
     pub learned: Vec<(Box<str>, u64)>,
-    /// How long ago the upstream was asked for the list. `None`: it is still the built-in one.
+    /// The time since the upstream was asked for the list. `None` where it is still the built-in one.
     pub age: Option<Duration>,
-    /// Whether names can be refused by it.
+    /// True where names can be refused by the list.
     pub is_fresh: bool,
-    /// How many refreshes have failed since the last good one.
+    /// The number of refreshes that have failed since the last good one.
     pub failures: u32,
-    /// Why the last one did.
+    /// The error of the last one, redacted.
     pub last_failure: Option<Box<str>>,
 }
 
@@ -28,14 +29,14 @@ pub struct ModelTableReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelReport {
-    /// What is known of it.
+    /// The model.
     pub model: Arc<Model>,
-    /// Its input limit in force.
+    /// The input limit in force.
     pub input_limit: Option<Limit>,
 }
 
 impl ModelTable {
-    /// What it knows at the moment.
+    /// Takes a snapshot for a status page.
     pub fn snapshot(&self) -> ModelTableReport {
         let (now, lasts) = (Instant::now(), self.shared.settings.learned_for);
         let state = self.shared.state.read();

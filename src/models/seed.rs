@@ -1,4 +1,4 @@
-//! The models that were known when this crate was written.
+//! The models that were known when this crate was built.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ pub(super) const DATE: &str = "2026-10";
 
 const MILLION: u64 = 1_048_576;
 
-/// Input and output tokens, from Google's model pages. Left out is what could not be confirmed there.
+/// The models with their input and output limits in tokens, from Google's model pages. `None` where the page does not
+/// confirm one.
 const LIMITS: [(&str, Option<u64>, Option<u64>); 20] = [
     ("gemini-3.8-flash", Some(MILLION), Some(65_536)),
     ("gemini-3.7-flash", Some(MILLION), Some(65_536)),
@@ -33,7 +34,7 @@ const LIMITS: [(&str, Option<u64>, Option<u64>); 20] = [
     ("gemini-embedding-001", Some(2_048), None),
 ];
 
-/// Those whose input limit is a budget for input and output together. No list of the upstream's says so.
+/// The models whose input limit is a budget for input and output together. The upstream's list does not say so.
 const SHARED: [&str; 2] = ["gemini-4-argon", "gemini-4-carbon"];
 
 pub(super) fn shares_limit(name: &str) -> bool {

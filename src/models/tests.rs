@@ -27,7 +27,7 @@ const GENERATE: Operation = Operation::GenerateContent;
 
 type Upstream = BoxCloneService<Request<String>, Response<Full<Bytes>>, BoxError>;
 
-/// An upstream that answers one page after the other, the last one again and again, and what it was asked for.
+/// An upstream that answers one page after the other and repeats the last one, and a log of the requests.
 fn upstream(pages: Vec<(u16, String)>) -> (Upstream, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = asked.clone();
@@ -130,7 +130,7 @@ async fn only_generating_and_embedding_are_judged_and_only_freshly() {
     }
     advance(24 * HOUR).await;
     assert_eq!(refused("gemini-embedding-001", GENERATE), None);
-    // What somebody has set needs no freshness; what he has not said is not held against the model.
+    // A model set by hand needs no freshness, and limits that were not set refuse nothing.
     table.insert(Model::new("gemini-embedding-001").with_methods(Methods::of(["embedContent", "newMethod"])));
     assert_eq!(refused("gemini-embedding-001", GENERATE).as_deref(), Some("embedContent, others"));
     table.insert(Model::new("gemini-embedding-001").with_methods(Methods::of([])));
@@ -169,12 +169,12 @@ async fn what_is_not_wholly_good_changes_nothing() {
         (vec![good(), (204, "{}".into())], "204"),
         (vec![good(), broken("{\"models\": [")], "cannot be read"),
         (vec![good(), broken(r#"{"error": {"code": 429}}"#)], "it is an error"),
-        (vec![good(), broken("<html>AIzaSyA-0123456789012345678901234567890</html>")], "no JSON object"),
+        (vec![good(), broken("<html>AIzaSyA-0123456789012345678901234567890</html>")], "not a JSON object"),
         (vec![broken("{}")], "no model"),
         (vec![good()], "more than 32 pages"),
         (vec![broken(&format!("{{{}}}", " ".repeat(4 << 20)))], "more than 4194304 bytes"),
         (vec![page(&many, "2"), page(&many, "3"), page(&many, "")], "more than 2048 models"),
-        // Neither page is too large, but both are.
+        // Neither page is too large, but both together are.
         (vec![broken(&format!(r#"{{"nextPageToken": "2"{}}}"#, " ".repeat(3 << 20)))], "more than 4194304 bytes"),
     ] {
         let failures = table.snapshot().failures;
@@ -201,7 +201,7 @@ async fn a_service_that_fails_is_an_error_without_its_key() {
     let error = table.refresh(failing).await.unwrap_err();
     assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("no way")));
     let report = table.snapshot().last_failure.unwrap();
-    assert!(report.contains("could not be asked for: no way to"), "{report}");
+    assert!(report.contains("could not be fetched: no way to"), "{report}");
     assert!(!report.contains("0123456789") && !format!("{error:?}").contains("0123456789"));
 }
 
@@ -213,7 +213,7 @@ async fn a_refresh_ends_whatever_the_upstream_does() {
     assert!(table.refresh(silent).await.unwrap_err().to_string().contains("60 s"));
     assert_eq!(begin.elapsed(), Duration::from_secs(60));
 
-    // Frames without end, empty ones or trailers, that are always there at once.
+    // An endless body of empty frames or trailers, which are always ready.
     for trailers in [false, true] {
         let endless = service_fn(move |_: Request<String>| {
             let frame = move || match trailers {
@@ -274,7 +274,7 @@ async fn it_is_kept_fresh_for_ever() {
     assert_eq!(waits, [21_600, 30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 21_600, 21_600, 30]);
     assert_eq!(table.snapshot().failures, 0);
 
-    // After one good refresh the waits begin anew; none is longer than the interval, none shorter than 30 s.
+    // After a good refresh the delays begin anew; none is longer than the interval or shorter than 30 s.
     times.lock().clear();
     down.store(3, Ordering::Relaxed);
     let upkeep = tokio::spawn(table.refresh_every(service, Duration::from_secs(1)));
@@ -293,7 +293,7 @@ async fn no_readiness_is_held_between_refreshes() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let mut mine = limited.clone();
     assert!(mine.ready().now_or_never().is_some(), "the permit is free");
-    // While it is not, a refresh gives up after a minute, and does not stay in the queue.
+    // While it is not ready, a refresh gives up after a minute, and leaves the queue.
     tokio::time::sleep(6 * HOUR + Duration::from_secs(70)).await;
     assert_eq!(table.snapshot().failures, 1);
     drop(mine);
@@ -402,7 +402,7 @@ fn methods_are_a_set_of_names() {
 }
 
 proptest! {
-    /// Whatever else is on the list, and however near it is.
+    /// It holds for any other names on the list, however near.
     #[test]
     fn a_listed_name_is_never_missing(names in proptest::collection::vec("[ab1.-]{1,8}", 1..20)) {
         let table = ModelTable::new();
@@ -413,7 +413,7 @@ proptest! {
         }
     }
 
-    /// Nor is one with other digits, or with a suffix.
+    /// The same holds for one with other digits, or with a suffix.
     #[test]
     fn another_version_is_never_missing(version in 0u32..1_000, suffix in "[-@][a-z0-9-]{0,8}") {
         let table = ModelTable::new();

@@ -1,5 +1,5 @@
-//! What one scope has used, may use, and why it may not use more: all dimensions in one place, so that they are taken
-//! together or not at all. Pure: it is told the time.
+//! The account of one scope: usage, limits and blocks. All dimensions are in one place, so that a request takes all of
+//! them or none. Pure: the caller passes the time.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,57 +9,58 @@ use super::{
     Amount,
     bound::Bound,
     pacing::Pacer,
-    window::{Position, WINDOW, Window},
+    window::{EntryNumber, SlidingWindow, WINDOW},
 };
 use crate::quota::{Dimension, Limits, until_pacific_midnight};
 
-/// The dimensions, in the order in which they are kept.
+/// The dimensions, in the order of the arrays that hold a value for each.
 pub(super) const DIMENSIONS: [Dimension; 3] =
     [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay];
 
-/// Everything that is known of one scope.
+/// Usage, limits, block and pace of one scope.
 #[derive(Debug)]
 pub(super) struct Account {
     limits: [Bound; 3],
-    window: Window,
+    window: SlidingWindow,
     day: Day,
     blocked: Option<Instant>,
     pacer: Option<Pacer>,
-    /// What was used before is not known here, so that for the first minute a refusal tells nothing of others' use.
+    /// The time at which counting began. Earlier usage is unknown, so a refusal in the first minute is no evidence that
+    /// others use the quota.
     began: Instant,
 }
 
-/// Requests since midnight Pacific.
+/// The requests since midnight Pacific.
 #[derive(Clone, Copy, Debug)]
 struct Day {
     used: u64,
-    /// Those of them that are not sent yet: at midnight they move on to the next day.
+    /// The part of `used` that is not sent yet: at midnight it moves on to the next day.
     held: u64,
     ends: Instant,
-    /// Counts the days.
+    /// The number of the day, so that a charge of an earlier day is recognised.
     number: u32,
 }
 
-/// Wall time and the clock's time at one moment, so that wall time is read once.
+/// Wall time and the clock's time at one moment: wall time is read once, and derived from the clock after that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Calendar {
     pub(super) wall: SystemTime,
     pub(super) at: Instant,
 }
 
-/// What was taken, to be corrected or given back.
+/// The amount that a call has taken, to be corrected or refunded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Charge {
-    /// Where it is charged; `None` while it is only set aside.
-    position: Option<Position>,
+    /// The window's entry that holds the charge; `None` while the amount is only held.
+    entry: Option<EntryNumber>,
     amount: Amount,
     day: u32,
 }
 
 impl Charge {
-    /// Whether it is charged, and not only set aside.
+    /// Returns whether the amount is charged, and not only held.
     pub(super) fn is_sent(&self) -> bool {
-        self.position.is_some()
+        self.entry.is_some()
     }
 }
 
@@ -74,67 +75,75 @@ impl Account {
     pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: Calendar, now: Instant) -> Self {
         let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
         let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now), number: 0 };
-        Self { limits, window: Window::default(), day, blocked: None, pacer, began: now }
+        Self { limits, window: SlidingWindow::default(), day, blocked: None, pacer, began: now }
     }
 
-    /// The same account, but for what another has used and what blocks it: for a scope that was counted there so far.
-    pub(super) fn after(self, other: &Self) -> Self {
+    /// Continues this account with another's usage and block: for a scope whose calls were counted there so far.
+    pub(super) fn continuing(self, other: &Self) -> Self {
         let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ..other.day };
-        Self { window: other.window.in_brief(), day, blocked: other.blocked, ..self }
+        Self { window: other.window.compacted(), day, blocked: other.blocked, ..self }
     }
 
-    /// Takes all of it, or nothing and says when to ask again. It is sent at once.
+    /// Takes the whole amount for a call that is sent at once.
+    ///
+    /// # Errors
+    ///
+    /// The time at which to try again; nothing is taken.
     #[inline]
     pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Charge, Instant> {
         let amount = self.reserve(now, amount, calendar)?;
-        let position = Some(self.window.charge(now, amount));
-        Ok(Charge { position, amount, day: self.day.number })
+        let entry = Some(self.window.charge(now, amount));
+        Ok(Charge { entry, amount, day: self.day.number })
     }
 
-    /// Takes all of it, or nothing and says when to ask again. It counts from now on, for a minute from [`Self::send`].
+    /// Holds the whole amount for a call that is sent later. It counts from now on, and for a minute from [`Self::send`].
+    ///
+    /// # Errors
+    ///
+    /// The time at which to try again; nothing is held.
     pub(super) fn hold(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Charge, Instant> {
         let amount = self.reserve(now, amount, calendar)?;
         self.window.hold(amount);
         self.day.held += amount.requests;
-        Ok(Charge { position: None, amount, day: self.day.number })
+        Ok(Charge { entry: None, amount, day: self.day.number })
     }
 
-    /// What was set aside is sent now.
+    /// Charges a held amount, because its call is sent now.
     pub(super) fn send(&mut self, now: Instant, charge: Charge, calendar: Calendar) -> Charge {
-        if charge.position.is_some() {
+        if charge.entry.is_some() {
             return charge;
         }
         self.catch_up(now, calendar);
         self.window.release(charge.amount);
         self.day.held = self.day.held.saturating_sub(charge.amount.requests);
-        Charge { position: Some(self.window.charge(now, charge.amount)), day: self.day.number, ..charge }
+        Charge { entry: Some(self.window.charge(now, charge.amount)), day: self.day.number, ..charge }
     }
 
-    /// Corrects what was sent: `tokens` is what it really cost. Says whether that makes room.
+    /// Corrects a sent charge to the `tokens` that the call really cost. Returns whether that makes room.
     pub(super) fn settle(&mut self, charge: Charge, tokens: u64) -> bool {
-        let Some(position) = charge.position else { return false };
+        let Some(entry) = charge.entry else { return false };
         let after = Amount { tokens, ..charge.amount };
-        self.window.correct(position, charge.amount, after);
+        self.window.correct(entry, charge.amount, after);
         tokens < charge.amount.tokens
     }
 
-    /// Gives back what was taken: it never reached the upstream, or does not count there.
+    /// Refunds an amount that never reached the upstream or does not count there.
     pub(super) fn refund(&mut self, charge: Charge) {
         let requests = charge.amount.requests;
-        match charge.position {
-            Some(position) => self.window.correct(position, charge.amount, Amount::default()),
+        match charge.entry {
+            Some(entry) => self.window.correct(entry, charge.amount, Amount::default()),
             None => {
                 self.window.release(charge.amount);
                 self.day.held = self.day.held.saturating_sub(requests);
             }
         }
-        // What was only set aside has moved on with the days.
-        if charge.position.is_none() || charge.day == self.day.number {
+        // A held amount has moved on with the days.
+        if charge.entry.is_none() || charge.day == self.day.number {
             self.day.used = self.day.used.saturating_sub(requests);
         }
     }
 
-    /// When the scope could have taken all of `ahead` and then `amount`, at the earliest.
+    /// Returns the earliest time at which the scope could have taken all of `ahead` and then `amount`.
     pub(super) fn turn_at(&mut self, now: Instant, ahead: Amount, amount: Amount, calendar: Calendar) -> Instant {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
@@ -147,12 +156,13 @@ impl Account {
         at.max(day).max(even)
     }
 
-    /// Nobody gets anything before then.
+    /// Blocks the scope until then; an earlier block never shortens a later one.
     pub(super) fn block(&mut self, until: Instant) {
         self.blocked = Some(self.blocked.map_or(until, |blocked| blocked.max(until)));
     }
 
-    /// The upstream has refused for this dimension, and may have named its limit. What it refused is given back before.
+    /// Learns from a refusal of the upstream in this dimension, which may have named its limit. The refused charge must
+    /// have been refunded before.
     pub(super) fn refused(&mut self, now: Instant, dimension: Dimension, named: Option<u64>) {
         self.window.expire(now);
         let used = self.used(dimension);
@@ -166,18 +176,18 @@ impl Account {
         }
     }
 
-    /// The limit in force, or none.
+    /// Returns the limit in force, if there is one.
     #[inline]
     pub(super) fn limit(&self, dimension: Dimension, now: Instant) -> Option<u64> {
         self.limits[index(dimension)].in_force(now)
     }
 
-    /// The limit when nobody else uses the quota.
+    /// Returns the limit that holds while nobody else uses the quota.
     pub(super) fn full_limit(&self, dimension: Dimension) -> Option<u64> {
         self.limits[index(dimension)].full()
     }
 
-    /// What counts of a dimension at the moment.
+    /// Returns the amount that currently counts in a dimension.
     pub(super) fn used(&self, dimension: Dimension) -> u64 {
         match dimension {
             Dimension::RequestsPerMinute => self.window.used().requests,
@@ -186,7 +196,7 @@ impl Account {
         }
     }
 
-    /// How long one request goes after the other, where there is a pace.
+    /// Returns the time between two requests, where a pace is set.
     pub(super) fn interval(&self, now: Instant) -> Option<Duration> {
         self.pacer.as_ref()?.interval(self.requests_limit(now))
     }
@@ -203,12 +213,12 @@ impl Account {
         self.day.ends
     }
 
-    /// What a request of this amount adds to the queue: no more than it will be charged.
+    /// Returns what a request of this amount adds to the queue: at most what it will be charged.
     pub(super) fn clamped(&self, amount: Amount, now: Instant) -> Amount {
         amount.min(self.minute_limit(now))
     }
 
-    /// Whether there is nothing to remember: forgetting it now changes no decision.
+    /// Returns whether forgetting the account now changes no decision.
     pub(super) fn is_forgettable(&mut self, now: Instant, calendar: Calendar) -> bool {
         self.catch_up(now, calendar);
         let counts_days = self.limits[2].full().is_some() && self.day.used > 0;
@@ -216,7 +226,7 @@ impl Account {
         self.window.is_empty() && self.blocked.is_none() && !counts_days && !knows
     }
 
-    /// Forgets what no longer counts.
+    /// Drops expired charges, a past day and a past block.
     #[inline]
     pub(super) fn catch_up(&mut self, now: Instant, calendar: Calendar) {
         self.window.expire(now);
@@ -234,13 +244,13 @@ impl Account {
         self.day = Day { used: held, held, ends: calendar.midnight_after(now), number: number.wrapping_add(1) };
     }
 
-    /// Checks all dimensions, then the pace, so that no turn of the pace is lost on what does not fit. Counts the day;
-    /// the window is the caller's to charge.
+    /// Checks all dimensions and then the pace, so that a request that does not fit uses up no turn of the pace. Counts
+    /// the request in the day; the caller charges the window.
     #[inline]
     fn reserve(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Amount, Instant> {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
-        // An estimate over the limit counts as the limit, so that it passes once the window is empty.
+        // An estimate above the limit is charged as the limit, so that the request passes once the window is empty.
         let charged = amount.min(limit);
         if !self.is_open(now, amount, limit) || !self.window.fits(charged, limit) {
             return Err(self.reserve_at(now, amount, limit));
@@ -256,23 +266,23 @@ impl Account {
         Ok(charged)
     }
 
-    /// When to ask again for what is refused now.
+    /// Returns when to try again after a refusal now.
     #[cold]
     fn reserve_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
         self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit))
     }
 
-    /// Whether anything is admitted at all, whatever the window holds.
+    /// Returns whether anything is admitted at all, whatever the window holds.
     #[inline]
     fn is_open(&self, now: Instant, amount: Amount, limit: Amount) -> bool {
         self.blocked.is_none() && limit.requests > 0 && limit.tokens > 0 && !self.day_is_full(now, amount)
     }
 
-    /// Until when nothing is admitted, whatever the window holds.
+    /// Returns the time until which nothing is admitted, whatever the window holds.
     fn closed_until(&self, now: Instant, amount: Amount) -> Instant {
         let blocked = self.blocked.unwrap_or(now).max(now);
         let limit = self.minute_limit(now);
-        // A limit of zero never opens: the day's end is when somebody may have changed it.
+        // A limit of zero never opens; the day's end is the next time at which it may have been changed.
         let until_midnight = limit.requests == 0 || limit.tokens == 0 || self.day_is_full(now, amount);
         if until_midnight { blocked.max(self.day.ends) } else { blocked }
     }
@@ -326,7 +336,7 @@ mod tests {
             ("2026-11-01T07:00:00Z", 25),
             ("2026-11-02T08:00:00Z", 24),
         ] {
-            // The limiter was made a week before: wall time is read once, and the clock goes on from there.
+            // The limiter was made a week earlier: wall time is read once and derived from the clock after that.
             let week = Duration::from_secs(7 * 24 * 3600);
             let made = Instant::now();
             let now = made + week;
@@ -338,7 +348,7 @@ mod tests {
             }
             let last = now + day - Duration::from_nanos(1);
             assert_eq!(account.take(last, ONE, calendar), Err(now + day), "{midnight}");
-            // A quota of zero, too.
+            // A quota of zero lasts as long.
             account.block(account.midnight());
             assert_eq!(account.take(last, ONE, calendar), Err(now + day));
             account.take(now + day, ONE, calendar).unwrap();
@@ -356,7 +366,7 @@ mod tests {
         let dropped = account.hold(now, ONE, calendar).unwrap();
         let tomorrow = now + Duration::from_secs(1);
         account.take(tomorrow, ONE, calendar).unwrap();
-        // Those that are set aside will be sent today.
+        // The held ones will be sent today.
         assert_eq!(account.used(Dimension::RequestsPerDay), 3);
         account.refund(sent);
         assert_eq!(account.used(Dimension::RequestsPerDay), 3);
@@ -443,10 +453,10 @@ mod tests {
         let mut others = Account::new(limits, None, calendar, now);
         others.take(now, ONE, calendar).unwrap();
         others.hold(now, ONE, calendar).unwrap();
-        let mut own = Account::new(limits, None, calendar, now).after(&others);
+        let mut own = Account::new(limits, None, calendar, now).continuing(&others);
         assert_eq!((own.used(Dimension::RequestsPerMinute), own.used(Dimension::RequestsPerDay)), (1, 1));
         others.block(now + Duration::from_secs(5));
-        own = own.after(&others);
+        own = own.continuing(&others);
         assert_eq!(own.take(now, ONE, calendar), Err(now + Duration::from_secs(5)));
         assert!(!own.is_forgettable(now + Duration::from_secs(60), calendar));
         assert!(own.is_forgettable(now + WINDOW, calendar));

@@ -1,9 +1,9 @@
 //! The limit of one dimension: as configured, as a 429 has named it, and lower for a while where others use the same quota.
 //!
-//! A 429 below the limit says that somebody else uses the rest. The limit in force then falls to what counted at that
-//! moment, less a little; stays there; and grows back along a cubic curve: slowly where it failed, faster beyond, as
-//! TCP's CUBIC does. If it fails again soon, the use by others is a steady one, and each try waits twice as long. Pure: it
-//! is told the time.
+//! A 429 below the limit means that another program uses the rest. The limit in force then falls to the usage at that
+//! moment, less 5 %; stays there; and grows back along a cubic curve as TCP's CUBIC does: slowly near the point where it
+//! failed, faster beyond. If it fails again soon, the use by others is a steady one, and each further attempt to grow
+//! waits twice as long. Pure: the caller passes the time.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use tokio::time::Instant;
 
 use super::window::WINDOW;
 
-/// A lowered limit is what counted when the upstream refused, less this part.
+/// The part by which a lowered limit is below the usage at which the upstream refused.
 const LESS: f64 = 0.05;
 
-/// So long a lowered limit stays as it is at first; and for as long again it grows back to where it failed.
+/// The time that a lowered limit stays as it is at first. It takes as long again to grow back to where it failed.
 const HOLD: Duration = Duration::from_secs(60);
 
-/// Each further refusal doubles it, up to here.
+/// The longest hold. Each further refusal doubles the hold up to here.
 const MAX_HOLD: Duration = Duration::from_secs(16 * 60);
 
 /// The limit of one dimension.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Bound {
     configured: Option<u64>,
-    /// As a 429 has named it.
+    /// The limit that a 429 has named.
     learned: Option<u64>,
-    /// The limit when nobody else uses the quota: a configured one wins over a higher one that was learned.
+    /// The limit while nobody else uses the quota: the lower of the configured and the learned one.
     full: Option<u64>,
     lowered: Option<Lowered>,
 }
 
-/// Somebody else uses the same quota.
+/// A limit that is lowered because another program uses the same quota.
 #[derive(Clone, Copy, Debug)]
 struct Lowered {
-    /// What counted when the upstream refused.
+    /// The usage at which the upstream refused.
     failed_at: u64,
     at: Instant,
     hold: Duration,
@@ -45,13 +45,13 @@ impl Bound {
         Self { configured, full: configured, ..Self::default() }
     }
 
-    /// The limit when nobody else uses the quota.
+    /// Returns the limit that holds while nobody else uses the quota.
     #[inline]
     pub(super) fn full(&self) -> Option<u64> {
         self.full
     }
 
-    /// The limit that holds now.
+    /// Returns the limit that holds at `now`.
     #[inline]
     pub(super) fn in_force(&self, now: Instant) -> Option<u64> {
         let full = self.full?;
@@ -65,18 +65,18 @@ impl Bound {
         self.learned
     }
 
-    /// Whether refusals have taught anything.
+    /// Returns whether refusals have taught anything.
     pub(super) fn knows_anything(&self) -> bool {
         self.learned.is_some() || self.lowered.is_some()
     }
 
-    /// The upstream has named the limit.
+    /// Takes over the limit that the upstream has named.
     pub(super) fn learn(&mut self, named: u64) {
         self.learned = Some(named);
         self.full = Some(self.configured.map_or(named, |configured| configured.min(named)));
     }
 
-    /// The upstream has refused while `used` counted, what it refused not included.
+    /// Lowers the limit after a refusal at a usage of `used`, the refused request not included.
     pub(super) fn refused(&mut self, now: Instant, used: u64) {
         if self.full().is_none_or(|full| used >= full) {
             return;
@@ -84,7 +84,7 @@ impl Bound {
         let failed_at = used.max(1);
         self.lowered = Some(match self.lowered {
             None => Lowered { failed_at, at: now, hold: HOLD },
-            // Calls that were under way together are refused together.
+            // Calls that were in flight together are refused together: one event.
             Some(last) if now < last.at + WINDOW => {
                 Lowered { failed_at: failed_at.min(last.failed_at), at: now, hold: last.hold }
             }
@@ -136,10 +136,10 @@ mod tests {
         assert_eq!(bound.in_force(now + secs(61)), Some(57));
         assert_eq!(bound.in_force(now + secs(121)), Some(60));
         bound.refused(now + secs(121), 60);
-        // Two minutes now, and two until it is back where it failed.
+        // It is held for two minutes now, and needs two more to be back where it failed.
         assert_eq!(bound.in_force(now + secs(241)), Some(57));
         assert_eq!(bound.in_force(now + secs(361)), Some(60));
-        // Long after that it is another matter.
+        // A refusal long after that is a new event.
         bound.refused(now + secs(121 + 480), 50);
         assert_eq!(bound.in_force(now + secs(121 + 480 + 120)), Some(50));
     }

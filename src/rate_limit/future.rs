@@ -13,10 +13,10 @@ use tower_service::Service;
 
 use super::{
     RateLimitBody,
-    queue::{Refusal, Until},
+    queue::{Until, UpstreamRefusal},
     refusal,
     reservation::Reservation,
-    waiting::{Called, Waiting},
+    waiting::{ReadyCall, Waiting},
 };
 use crate::{
     body::GuardedBody,
@@ -37,8 +37,8 @@ pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
         Calling { #[pin] future: F, reservation: Option<Reservation> },
-        // In a box: most calls never wait, and are smaller for it.
-        Waiting { turn: Pin<Box<Waiting<S, B>>> },
+        // Boxed: most calls never wait, and their future is smaller for it.
+        Waiting { waiting: Pin<Box<Waiting<S, B>>> },
         Refused { error: Option<BoxError> },
     }
 }
@@ -49,8 +49,8 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         Self { state: State::Calling { future, reservation } }
     }
 
-    pub(super) fn waiting(turn: Waiting<S, B>) -> Self {
-        Self { state: State::Waiting { turn: Box::pin(turn) } }
+    pub(super) fn waiting(waiting: Waiting<S, B>) -> Self {
+        Self { state: State::Waiting { waiting: Box::pin(waiting) } }
     }
 
     pub(super) fn refused(error: BoxError) -> Self {
@@ -60,7 +60,7 @@ impl<S, B, F> ResponseFuture<S, B, F> {
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the request, which has keys in it.
+        // The request is left out: it has keys in it.
         let state = match &self.state {
             State::Calling { .. } => "calling",
             State::Waiting { .. } => "waiting",
@@ -88,7 +88,7 @@ where
                 (Err(error), reservation) => Err(failed(error.into(), reservation)),
             });
         }
-        ready!(self.as_mut().poll_turn(cx))?;
+        ready!(self.as_mut().poll_waiting(cx))?;
         self.poll(cx)
     }
 }
@@ -98,13 +98,13 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
 {
-    /// Waits for the turn, and calls.
+    /// Waits for admission, then calls the inner service.
     #[inline(never)]
-    fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+    fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut state = self.project().state;
-        let Called { mut inner, request, reservation, place } = match state.as_mut().project() {
+        let ReadyCall { mut inner, request, reservation, place } = match state.as_mut().project() {
             StateProj::Calling { .. } => return Poll::Ready(Ok(())),
-            StateProj::Waiting { turn } => ready!(turn.as_mut().poll(cx))?,
+            StateProj::Waiting { waiting } => ready!(waiting.as_mut().poll(cx))?,
             StateProj::Refused { error } => {
                 return Poll::Ready(Err(error.take().unwrap_or_else(refusal::polled_again)));
             }
@@ -116,25 +116,25 @@ where
     }
 }
 
-/// The answer as it goes back, with the reservation corrected by what it says.
+/// Returns the response with the guard that settles the reservation, or settles it at once where the response is a failure.
 #[inline]
 fn answered<R: Body>(response: Response<R>, reservation: Reservation) -> Response<RateLimitBody<R>> {
     if response.extensions().is_empty() && response.status().is_success() {
-        // It stays charged as it is: nobody has counted what it costs.
+        // The charge stays as reserved: no layer inside has counted the real cost.
         return response.map(GuardedBody::unguarded);
     }
-    let said = response.extensions().get::<Outcome>();
-    let failure = match said {
+    let outcome = response.extensions().get::<Outcome>();
+    let failure = match outcome {
         Some(outcome) => outcome.failure().cloned(),
         None => Outcome::of_response(&response).failure().cloned(),
     };
-    let settlement = match (failure, said.and_then(Outcome::usage)) {
+    let settlement = match (failure, outcome.and_then(Outcome::usage)) {
         (Some(failure), _) if failure.fault() == Fault::Quota => {
             let now = Instant::now();
-            reservation.refused(now, read(&failure, now));
+            reservation.refused(now, upstream_refusal(&failure, now));
             None
         }
-        // Nothing is charged to what does not exist.
+        // The upstream charges nothing for a model that does not exist.
         (Some(failure), _) if failure.kind() == Kind::ModelNotFound => {
             reservation.refund();
             None
@@ -148,7 +148,7 @@ fn answered<R: Body>(response: Response<R>, reservation: Reservation) -> Respons
     })
 }
 
-/// What was not sent is given back.
+/// Refunds the reservation of a call that failed before it was sent.
 fn failed(error: BoxError, reservation: Option<Reservation>) -> BoxError {
     if let Some(reservation) = reservation
         && !Outcome::of_error(&error).was_sent()
@@ -158,19 +158,19 @@ fn failed(error: BoxError, reservation: Option<Reservation>) -> BoxError {
     error
 }
 
-/// What a refusal of the upstream's says to the limiter.
-fn read(failure: &Failure, now: Instant) -> Refusal {
+/// Reads what the limiter has to know of a refusal by the upstream.
+fn upstream_refusal(failure: &Failure, now: Instant) -> UpstreamRefusal {
     let quota = failure.quota();
     let until = match (failure.kind(), failure.hint()) {
         (Kind::QuotaDay, Some(hint)) => Until::At(now + hint.delay()),
         (Kind::QuotaDay | Kind::QuotaZero, _) => Until::Midnight,
         (_, Some(hint)) => Until::At(now + hint.sufficient()),
-        (_, None) => Until::Unsaid,
+        (_, None) => Until::Unknown,
     };
     let counts_requests = quota.and_then(|quota| quota.id()).is_none_or(|id| id.contains("Requests"));
     let dimension = match quota.and_then(|quota| quota.dimension()) {
         Some(Dimension::RequestsPerDay) if !counts_requests => None,
         dimension => dimension,
     };
-    Refusal { until, dimension, named: quota.and_then(|quota| quota.limit()) }
+    UpstreamRefusal { until, dimension, named: quota.and_then(|quota| quota.limit()) }
 }

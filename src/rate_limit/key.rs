@@ -1,4 +1,4 @@
-//! Scopes as keys of a map that is asked with borrowed names, so that looking one up allocates nothing.
+//! Scopes as keys of a map that is looked up by borrowed names, so that a lookup allocates nothing.
 
 use std::{
     borrow::Borrow,
@@ -7,17 +7,17 @@ use std::{
 
 use crate::quota::Scope;
 
-/// A scope in a map.
+/// A scope as the key of a map.
 #[derive(Clone, Debug)]
-pub(super) struct Key(pub(super) Scope);
+pub(super) struct ScopeKey(pub(super) Scope);
 
-/// Whatever names a scope.
+/// Anything that names a scope: a scope, a key, or a pair of borrowed names.
 pub(super) trait Named {
-    /// The project and the model.
+    /// Returns the project and the model.
     fn names(&self) -> (&str, &str);
 }
 
-impl Named for Key {
+impl Named for ScopeKey {
     fn names(&self) -> (&str, &str) {
         self.0.names()
     }
@@ -35,7 +35,7 @@ impl Named for (&str, &str) {
     }
 }
 
-impl<'a> Borrow<dyn Named + 'a> for Key {
+impl<'a> Borrow<dyn Named + 'a> for ScopeKey {
     fn borrow(&self) -> &(dyn Named + 'a) {
         self
     }
@@ -55,16 +55,16 @@ impl PartialEq for dyn Named + '_ {
 
 impl Eq for dyn Named + '_ {}
 
-impl Hash for Key {
+impl Hash for ScopeKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.names().hash(state);
     }
 }
 
-impl PartialEq for Key {
+impl PartialEq for ScopeKey {
     fn eq(&self, other: &Self) -> bool {
         self.names() == other.names()
     }
 }
 
-impl Eq for Key {}
+impl Eq for ScopeKey {}

@@ -13,17 +13,17 @@ pub struct RateLimitLayer {
 }
 
 impl RateLimitLayer {
-    /// Admits calls as this limiter allows. All layers and services of one limiter share what it knows.
+    /// Creates a layer that admits calls as this limiter allows. All layers and services of one limiter share its state.
     pub fn new(limiter: Limiter) -> Self {
         Self { limiter: Some(limiter) }
     }
 
-    /// A layer that admits everything, of the same type: for where it is optional.
+    /// Creates a layer that admits everything and counts nothing: of the same type, for stacks in which it is optional.
     pub fn disabled() -> Self {
         Self { limiter: None }
     }
 
-    /// The handle.
+    /// Returns the handle; `None` for a [disabled](Self::disabled) layer.
     pub fn limiter(&self) -> Option<&Limiter> {
         self.limiter.as_ref()
     }

@@ -1,4 +1,4 @@
-//! The handle: all scopes, what they are allowed, and what they have used. It outlives the layers made from it.
+//! The handle: all scopes with their limits and usage. It outlives the layers made from it.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     Amount, Pacing,
     account::{Account, Calendar, DIMENSIONS},
-    key::{Key, Named},
+    key::{Named, ScopeKey},
     pacing::Pacer,
     queue::ScopeQueue,
 };
@@ -24,20 +24,21 @@ use crate::{
     sync::Mutex,
 };
 
-/// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one account, but for
-/// those that the settings name.
+/// The most scopes with an account of their own. Beyond that, and while none can be forgotten, new ones share one account,
+/// except those that the settings name.
 const MAX_SCOPES: usize = 16_384;
 
-/// Longer names, project and model together, have no account of their own: nobody's are, and callers invent models.
+/// The longest names, project and model together, that get an account of their own: no real name is longer, and callers
+/// invent models.
 const MAX_NAME: usize = 512;
 
-/// The scopes are spread over so many maps, each with a lock of its own.
+/// The number of maps over which the scopes are spread, each with a lock of its own.
 const SHARDS: usize = 16;
 
-/// A full map is looked through for what can be forgotten at most this often.
+/// The shortest time between two searches of a full map for scopes to forget.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Who may use how much, and what has been used: the state of any number of [`RateLimitLayer`](super::RateLimitLayer)s.
+/// The limits and the usage of all scopes: the state of any number of [`RateLimitLayer`](super::RateLimitLayer)s.
 ///
 /// A cheap handle: all clones are the same limiter.
 ///
@@ -51,7 +52,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 ///     .max_wait(Duration::from_secs(30))
 ///     .build();
 /// assert_eq!(limiter.headroom(&Scope::new("p1", "gemini-2.5-pro"), 1_000), Duration::ZERO);
-/// assert!(limiter.snapshot().is_empty(), "nobody has been asked for anything");
+/// assert!(limiter.snapshot().is_empty(), "no call has been made");
 /// ```
 #[derive(Clone)]
 pub struct Limiter {
@@ -68,25 +69,25 @@ struct Shared {
 
 #[derive(Default)]
 struct Shard {
-    queues: HashMap<Key, Arc<ScopeQueue>>,
-    /// Whether any scope that belongs here has ever been counted with the others.
+    queues: HashMap<ScopeKey, Arc<ScopeQueue>>,
+    /// Set once any scope that belongs here has been counted in the shared account.
     overflowed: bool,
     swept: Option<Instant>,
 }
 
 impl Limiter {
-    /// A limiter without limits: it learns them from the upstream's refusals.
+    /// Creates a limiter without limits: it learns them from the upstream's refusals.
     pub fn new() -> Self {
         Self::builder().build()
     }
 
-    /// A limiter with limits of your own.
+    /// Returns a builder for a limiter with limits of your own.
     pub fn builder() -> LimiterBuilder {
         LimiterBuilder::default()
     }
 
-    /// How long a request of so many input tokens would wait for its turn in this scope, the queue included. Zero: it
-    /// would go at once. Nothing is taken.
+    /// Returns how long a request of `tokens` input tokens would currently wait in this scope, the queue included; zero where
+    /// it would go at once. Nothing is reserved.
     pub fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
         let now = Instant::now();
         let amount = Amount { requests: 1, tokens };
@@ -98,7 +99,7 @@ impl Limiter {
         match known {
             Some(queue) => queue.headroom(now, amount),
             None if is_full || is_no_name => self.shared.overflow.headroom(now, amount),
-            // Nobody has asked for it yet: what its limits say.
+            // The scope has not been used yet: its limits alone decide.
             None => {
                 let mut account = self.shared.settings.account(scope, self.shared.calendar, now);
                 let at = account.turn_at(now, Amount::default(), amount, self.shared.calendar);
@@ -107,8 +108,8 @@ impl Limiter {
         }
     }
 
-    /// What each scope has used, may use, and is blocked for. A moment's picture, scope by scope. Those past the number
-    /// that is kept apart are one, of the project and the model `others`.
+    /// Returns a report on each scope's usage, limits and block, each read at its own moment. The scopes that share an account
+    /// are reported as one, of the project and the model `others`.
     pub fn snapshot(&self) -> Vec<ScopeReport> {
         let now = Instant::now();
         let queues = self.shared.shards.iter().flat_map(|shard| {
@@ -133,7 +134,7 @@ impl Limiter {
         queues.map(report).collect()
     }
 
-    /// The longest that a call of this model's waits.
+    /// Returns the longest wait that a call of this model is allowed.
     pub(super) fn max_wait(&self, model: &str) -> Duration {
         let settings = &self.shared.settings;
         *settings.max_wait_by_model.get(model).unwrap_or(&settings.max_wait)
@@ -147,7 +148,7 @@ impl Limiter {
         self.shared.settings.gate.as_deref()
     }
 
-    /// Where the calls of a scope are admitted.
+    /// Returns the queue that admits the calls of a scope.
     pub(super) fn queue(&self, project: &str, model: &str, now: Instant) -> Arc<ScopeQueue> {
         let (named, shared) = ((project, model), &*self.shared);
         if project.len() + model.len() > MAX_NAME {
@@ -165,23 +166,23 @@ impl Limiter {
         }
         let mut account = shared.settings.account(&scope, shared.calendar, now);
         if shard.overflowed && !is_named {
-            // It may have been counted there so far.
-            account = shared.overflow.heir(now, account);
+            // Its calls may have been counted there so far.
+            account = shared.overflow.continue_in(now, account);
         }
         let queue = Arc::new(ScopeQueue::new(scope.clone(), account, shared.calendar));
-        shard.queues.insert(Key(scope), queue.clone());
+        shard.queues.insert(ScopeKey(scope), queue.clone());
         queue
     }
 
     fn shard(&self, named: &dyn Named) -> &Mutex<Shard> {
         let hash = self.shared.hasher.hash_one(named);
-        // The map within uses the low bits of another hash; any will do here.
+        // The map inside has a hasher of its own, so that any bits of this hash will do.
         &self.shared.shards[(hash as usize) % SHARDS]
     }
 }
 
 impl Shard {
-    /// Forgets scopes of which there is nothing to remember and that nobody holds.
+    /// Forgets the scopes without a state worth keeping that no call or service holds. Returns whether there is room now.
     fn make_room(&mut self, now: Instant) -> bool {
         if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
             return false;
@@ -203,10 +204,10 @@ impl Describe for Limiter {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let settings = &self.shared.settings;
         let mut any = false;
-        for (whose, limits) in settings.all_limits() {
+        for (name, limits) in settings.all_limits() {
             for dimension in DIMENSIONS {
                 let Some(limit) = limits.get(dimension) else { continue };
-                write!(f, "{}{limit} {dimension} for {whose}", if any { ", " } else { "" })?;
+                write!(f, "{}{limit} {dimension} for {name}", if any { ", " } else { "" })?;
                 any = true;
             }
         }
@@ -245,73 +246,74 @@ pub struct LimiterBuilder {
 }
 
 impl LimiterBuilder {
-    /// What holds for every scope that has no limits of its own. Default: none.
+    /// Sets the limits of every scope that has none of its own. Default: none.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// What holds for a model, in every project that has no limits of its own.
+    /// Sets the limits of a model, in every project that has none of its own.
     pub fn limits_for(mut self, model: impl Into<Box<str>>, limits: Limits) -> Self {
         self.by_model.insert(model.into(), limits);
         self
     }
 
-    /// What holds in a project, for every model.
+    /// Sets the limits of every model in a project.
     pub fn limits_in(mut self, project: impl Into<Box<str>>, limits: Limits) -> Self {
         self.by_project.insert(project.into(), limits);
         self
     }
 
-    /// What holds for one model in one project, whatever else is set.
+    /// Sets the limits of one model in one project, whatever else is set.
     pub fn limits_of(mut self, scope: Scope, limits: Limits) -> Self {
         self.by_scope.insert(scope, limits);
         self
     }
 
-    /// How the requests of a minute are spread over it. Default: [`Pacing::Burst`].
+    /// Sets how the requests of a minute are spread over it. Default: [`Pacing::Burst`].
     pub fn pacing(mut self, pacing: Pacing) -> Self {
         self.pacing = pacing;
         self
     }
 
-    /// The same for one model, in every project.
+    /// Sets the pacing of one model, in every project.
     pub fn pacing_for(mut self, model: impl Into<Box<str>>, pacing: Pacing) -> Self {
         self.pacing_by_model.insert(model.into(), pacing);
         self
     }
 
-    /// The longest that a call waits for its turn; one that would have to wait longer is refused at once. Default: 60 s,
-    /// one turn of the window.
+    /// Sets the longest time that a call waits in the queue; one that would have to wait longer is refused at once. Default:
+    /// 60 s, one turn of the window.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// The same for one model, in every project.
+    /// Sets the longest wait for one model, in every project.
     pub fn max_wait_for(mut self, model: impl Into<Box<str>>, wait: Duration) -> Self {
         self.max_wait_by_model.insert(model.into(), wait);
         self
     }
 
-    /// Nobody waits: what does not fit is refused at once.
+    /// Refuses at once whatever does not fit: a longest wait of zero.
     pub fn reject(self) -> Self {
         self.max_wait(Duration::ZERO)
     }
 
-    /// The project of calls whose [`CallContext`](crate::CallContext) names none. Default: `default`.
+    /// Sets the project of calls whose [`CallContext`](crate::CallContext) names none. Default: `default`.
     pub fn project(mut self, project: impl Into<Arc<str>>) -> Self {
         self.project = project.into();
         self
     }
 
-    /// Who is asked before anybody is let into a queue.
+    /// Sets the gate that is asked before a call is queued: usually the
+    /// [`CircuitBreakers`](crate::circuit_breaker::CircuitBreakers). Default: none.
     pub fn gate(mut self, gate: impl Gate + 'static) -> Self {
         self.gate = Some(Arc::new(gate));
         self
     }
 
-    /// The limiter. Reads wall time, once, for midnight Pacific.
+    /// Creates the limiter. Reads wall time once, for midnight Pacific.
     pub fn build(self) -> Limiter {
         let now = Instant::now();
         let calendar = Calendar { wall: clock::wall(), at: now };
@@ -322,7 +324,7 @@ impl LimiterBuilder {
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
     }
 
-    /// All limits that were set, and for whom, in an order that does not change.
+    /// Returns all limits that were set, each with a name for its scopes, in a stable order.
     pub(crate) fn all_limits(&self) -> Vec<(String, Limits)> {
         let models = self.by_model.iter().map(|(model, limits)| (format!("model {model}"), *limits));
         let projects = self.by_project.iter().map(|(project, limits)| (format!("project {project}"), *limits));
@@ -333,30 +335,30 @@ impl LimiterBuilder {
         named
     }
 
-    /// The models that have limits of their own.
+    /// Returns the models that have limits of their own.
     pub(crate) fn limits_by_model(&self) -> impl Iterator<Item = (&str, &Limits)> {
         self.by_model.iter().map(|(model, limits)| (&**model, limits))
     }
 
-    /// What holds for a model where its project has no limits of its own.
+    /// Returns the limits of a model where its project has none of its own.
     pub(crate) fn limits_of_model(&self, model: &str) -> &Limits {
         self.by_model.get(model).unwrap_or(&self.limits)
     }
 
-    /// The longest that any call waits.
+    /// Returns the longest wait that any call is allowed.
     pub(crate) fn longest_wait(&self) -> Duration {
         self.max_wait_by_model.values().copied().fold(self.max_wait, Duration::max)
     }
 
-    /// Whether the program has named the scope or its model: such a one is never counted with the others, so that no
-    /// invention of a caller's lifts its limits. There are no more of them than the program knows.
+    /// Returns whether the settings name the scope or its model. Such a scope never shares the overflow account, so that
+    /// invented models cannot lift its limits; their number is bounded by the settings.
     fn names(&self, scope: &Scope) -> bool {
         self.by_scope.contains_key(scope)
             || self.by_model.contains_key(scope.model())
             || self.pacing_by_model.contains_key(scope.model())
     }
 
-    /// What holds for those that share one account, whatever their projects: in each dimension the least.
+    /// Returns the limits of the shared account, whose scopes may be of any project: the least in each dimension.
     fn strictest(&self) -> Limits {
         let all = || self.by_project.values().chain([&self.limits]);
         let least = |dimension| all().filter_map(|limits| limits.get(dimension)).min();
@@ -367,6 +369,7 @@ impl LimiterBuilder {
         day.map_or(limits, |day| limits.requests_per_day(day))
     }
 
+    /// Creates the account of a scope, with the most specific limits and pacing.
     fn account(&self, scope: &Scope, calendar: Calendar, now: Instant) -> Account {
         let limits = self
             .by_scope
@@ -396,30 +399,30 @@ impl Default for LimiterBuilder {
     }
 }
 
-/// What one scope looks like at a moment.
+/// The state of one scope at a moment, from [`Limiter::snapshot`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ScopeReport {
     /// The project and the model.
     pub scope: Scope,
-    /// Requests a minute, input tokens a minute, requests a day.
+    /// Requests a minute, input tokens a minute and requests a day, in this order.
     pub dimensions: [DimensionReport; 3],
-    /// How much longer the upstream has blocked it.
+    /// The time until the upstream's block ends, where there is one.
     pub blocked_for: Option<Duration>,
-    /// How many calls wait.
+    /// The number of calls in the queue.
     pub waiting: usize,
 }
 
-/// One dimension of a scope at a moment.
+/// The state of one dimension of a scope at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DimensionReport {
-    /// What is counted.
+    /// The dimension.
     pub dimension: Dimension,
-    /// What counts at the moment.
+    /// The usage that currently counts.
     pub used: u64,
-    /// The limit in force, if there is one: the configured or learned one, lowered while others use the same quota.
+    /// The limit in force, if there is one: the configured or the learned one, lowered while others use the same quota.
     pub limit: Option<u64>,
-    /// The limit that the upstream has named.
+    /// The limit that the upstream has named in a 429, if it has.
     pub learned: Option<u64>,
 }

@@ -1,14 +1,14 @@
-//! How things stand with a limiter.
+//! The current state of a limiter, as metrics.
 
 use super::Limiter;
 use crate::observe::{Observe, Reading, Value};
 
 impl Observe for Limiter {
-    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+    fn observe(&self, record: &mut dyn FnMut(Reading<'_>)) {
         for report in self.snapshot() {
             let (project, model) = (report.scope.project(), report.scope.model());
             let mut gauge = |name, value, labels: &[(&'static str, &str)]| {
-                say(Reading { name, value: Value::Gauge(value), model, labels });
+                record(Reading { name, value: Value::Gauge(value), model, labels });
             };
             for dimension in &report.dimensions {
                 let labels = [("tower_gemini.project", project), ("dimension", dimension.dimension.as_str())];

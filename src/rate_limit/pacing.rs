@@ -16,13 +16,13 @@ use crate::clock::{Moment, PacingClock};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pacing {
-    /// As soon as there is room: the whole minute's quota may go at once (default).
+    /// Each request goes as soon as there is room: the whole minute's quota may go at once (default).
     #[default]
     Burst,
-    /// This many at once, and then at the even rate that the limit allows. Timers have ticks of a millisecond: from about
-    /// 1,000 requests a minute on, let a few go at once, so that no tick is lost.
+    /// A burst goes at once, and then one request after the other at the even rate that the limit allows. Timers tick once
+    /// a millisecond: from about 1,000 requests a minute on, allow a burst of a few, so that no tick is lost.
     Smooth {
-        /// At least 1. More than the limit is the limit.
+        /// The number of requests that go at once, from 1 up to the limit; more counts as the limit.
         burst: NonZeroU32,
     },
 }
@@ -34,14 +34,15 @@ pub(super) struct Pacer {
     pace: Option<Pace>,
 }
 
-/// The pace for one limit.
+/// The pace at one limit.
 #[derive(Debug)]
 struct Pace {
     limit: u64,
     interval: Duration,
     burst: NonZeroU32,
     gcra: Box<Gcra>,
-    /// When all that went would have gone evenly: governor's own state, which it does not show.
+    /// The time at which all admitted requests would have gone at an even rate: governor's own state, which it does not
+    /// expose.
     even: Instant,
 }
 
@@ -55,7 +56,7 @@ impl Pacer {
         }
     }
 
-    /// Takes one request's turn, or says when it comes.
+    /// Takes one request's turn and returns `now`, or returns the later time at which the turn comes.
     pub(super) fn take(&mut self, now: Instant, limit: Option<u64>) -> Instant {
         let Some(limit) = limit.filter(|limit| *limit > 0) else { return now };
         if self.pace.as_ref().is_none_or(|pace| pace.limit != limit) {
@@ -64,12 +65,12 @@ impl Pacer {
         self.pace.as_mut().map_or(now, |pace| pace.take(now))
     }
 
-    /// How long one request goes after the other once the burst is used, where there is a limit.
+    /// Returns the time between two requests once the burst is used, where there is a limit.
     pub(super) fn interval(&self, limit: Option<u64>) -> Option<Duration> {
         limit.filter(|limit| *limit > 0).map(interval)
     }
 
-    /// When so many more requests will have gone.
+    /// Returns the time at which `requests` more will have gone.
     pub(super) fn gone_at(&self, now: Instant, requests: u64, limit: Option<u64>) -> Instant {
         let Some(limit) = limit.filter(|limit| *limit > 0) else { return now };
         let (interval, burst) = (interval(limit), u64::from(at_most(self.burst, limit).get()));
@@ -81,7 +82,8 @@ impl Pacer {
 }
 
 impl Pace {
-    /// A pace for this limit. What is ahead of the even pace stays ahead.
+    /// Creates a pace for this limit. A lead over the even rate at the limit `before` carries over, so that a new limit
+    /// gives no new burst.
     fn new(now: Instant, limit: u64, burst: NonZeroU32, before: Option<&Self>) -> Option<Self> {
         let (interval, burst) = (interval(limit), at_most(burst, limit));
         let quota = Quota::with_period(interval)?.allow_burst(burst);

@@ -1,8 +1,9 @@
-//! Where the calls of one scope are admitted: an account, and the queue in front of it.
+//! The queue of one scope, and the account that it guards.
 //!
-//! First come, first served, whatever their size. Only the first in the queue knows a time at which to ask again; whoever
-//! leaves wakes the next. So a waiter is looked at when it comes, when its turn comes, and not in between. One that is
-//! admitted leaves when it has been handed on, so that those behind it are not handed on before it.
+//! Calls are admitted in the order of their arrival, whatever their size. Only the first waiter knows a time at which to try
+//! again, and a waiter that leaves wakes the next. So a waiter is polled when it arrives, when its turn comes, and not in
+//! between. A waiter that has its grant stays first until its call is with the inner service, so that no later call
+//! overtakes it.
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
@@ -28,49 +29,50 @@ pub(super) struct ScopeQueue {
 #[derive(Debug)]
 struct State {
     account: Account,
-    /// By number, in the order of arrival.
+    /// The waiters by number, in the order of arrival.
     waiting: BTreeMap<u64, Waiter>,
     next: u64,
-    /// What all who wait will cost.
+    /// The amount that all waiters together will be charged.
     ahead: Amount,
 }
 
-/// Someone in the queue.
+/// A waiter in the queue.
 #[derive(Debug)]
 struct Waiter {
     amount: Amount,
-    /// Its part of what is ahead of those behind it.
+    /// Its part of the queue's `ahead`; zero once it has its grant.
     counted: Amount,
     may_move: bool,
-    /// The upstream has blocked the scope for so long, and another project can take the call.
+    /// The end of the upstream's block, once the waiter has been told to go to another project.
     sent_away: Option<Instant>,
     waker: Option<Waker>,
 }
 
-/// A place in the queue.
+/// The identity of a waiter in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaiterId(u64);
 
-/// What a call is told when it comes.
+/// The decision on a call that arrives.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum QueueAdmission {
+    /// It goes at once; the amount is charged.
     Taken(Charge),
-    /// It would have to wait until then, or longer.
+    /// It has to wait until that time at least.
     Later(Instant),
-    /// It is proven to be larger than the limit, which is this.
+    /// It is proven to be larger than this limit of input tokens a minute.
     TooLarge(u64),
 }
 
-/// What a waiter is told when it asks.
+/// The decision on a waiter that is polled.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// Set aside until it is sent. It stays first until it leaves: whoever is next must not be sent before it.
+    /// Its amount is held until it is sent. The waiter stays first until it leaves: the next must not be sent before it.
     Taken(Charge),
-    /// Its turn, but not before then.
+    /// It is first, and can be admitted at that time at the earliest.
     At(Instant),
-    /// Somebody else's turn.
+    /// Another waiter is first.
     NotYet,
-    /// Nothing to wait for here before then; elsewhere there is.
+    /// The scope is blocked until then, and another project can take the call.
     SentAway(Instant),
 }
 
@@ -84,26 +86,26 @@ impl ScopeQueue {
         &self.scope
     }
 
-    /// Takes all dimensions at once, if nobody waits and there is room.
-    pub(super) fn admit(&self, now: Instant, cost: TokenCost) -> Admission {
+    /// Takes the cost in all dimensions at once, if no call waits and there is room.
+    pub(super) fn admit(&self, now: Instant, cost: TokenCost) -> QueueAdmission {
         let amount = Amount { requests: 1, tokens: cost.tokens };
         let mut state = self.state.lock();
         if cost.certainty == Certainty::AtLeast
             && let Some(limit) = state.account.full_limit(Dimension::InputTokensPerMinute)
             && cost.tokens > limit
         {
-            return Admission::TooLarge(limit);
+            return QueueAdmission::TooLarge(limit);
         }
         if state.waiting.is_empty()
             && let Ok(charge) = state.account.take(now, amount, self.calendar)
         {
-            return Admission::Taken(charge);
+            return QueueAdmission::Taken(charge);
         }
         let ahead = state.ahead;
-        Admission::Later(state.account.turn_at(now, ahead, amount, self.calendar))
+        QueueAdmission::Later(state.account.turn_at(now, ahead, amount, self.calendar))
     }
 
-    /// Joins the queue at its end.
+    /// Adds a waiter at the end of the queue.
     pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool) -> WaiterId {
         let mut state = self.state.lock();
         let id = state.next;
@@ -114,8 +116,8 @@ impl ScopeQueue {
         WaiterId(id)
     }
 
-    /// Asks whether it is this one's turn, and has it woken when it may be.
-    pub(super) fn turn(&self, id: WaiterId, now: Instant, waker: &Waker) -> Grant {
+    /// Tries to admit a waiter. Where that fails, `waker` is woken when it may succeed, but for the time in [`Grant::At`].
+    pub(super) fn poll_grant(&self, id: WaiterId, now: Instant, waker: &Waker) -> Grant {
         let mut state = self.state.lock();
         let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
         let Some(waiter) = state.waiting.get_mut(&id.0) else { return Grant::NotYet };
@@ -135,43 +137,43 @@ impl ScopeQueue {
         match state.account.hold(now, amount, self.calendar) {
             Err(at) => Grant::At(at),
             Ok(charge) => {
-                state.taken(id);
+                state.mark_granted(id);
                 Grant::Taken(charge)
             }
         }
     }
 
-    /// What was set aside is sent now.
+    /// Charges a held amount, because its call is sent now.
     pub(super) fn send(&self, now: Instant, charge: Charge) -> Charge {
         self.state.lock().account.send(now, charge, self.calendar)
     }
 
-    /// Leaves the queue, wherever in it.
+    /// Takes a waiter out of the queue, and wakes the next if it was first.
     pub(super) fn leave(&self, waiter: WaiterId) {
         let next = self.state.lock().remove(waiter);
         wake(next);
     }
 
-    /// What was sent has really cost so many tokens.
+    /// Corrects a sent charge to the `tokens` that the call really cost.
     pub(super) fn settle(&self, charge: Charge, tokens: u64) {
         let mut state = self.state.lock();
-        let first = if state.account.settle(charge, tokens) { state.first() } else { None };
+        let first = if state.account.settle(charge, tokens) { state.take_first_waker() } else { None };
         drop(state);
         wake(first);
     }
 
-    /// What was taken was never used.
+    /// Refunds an amount that was never used.
     pub(super) fn refund(&self, charge: Charge) {
         let mut state = self.state.lock();
         state.account.refund(charge);
-        let first = state.first();
+        let first = state.take_first_waker();
         drop(state);
         wake(first);
     }
 
-    /// The upstream has refused what was taken, and does not count it. Nobody gets anything before `until`, and who can go
-    /// elsewhere goes.
-    pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: Refusal) {
+    /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the scope
+    /// until the time that it names. Waiters that another project can take are sent away.
+    pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: UpstreamRefusal) {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
         state.account.refund(charge);
@@ -179,7 +181,7 @@ impl ScopeQueue {
             state.account.refused(now, dimension, refusal.named);
         }
         let until = match refusal.until {
-            Until::Unsaid => now,
+            Until::Unknown => now,
             Until::At(at) => at,
             Until::Midnight => state.account.midnight(),
         };
@@ -191,79 +193,81 @@ impl ScopeQueue {
                 wakers.extend(waiter.waker.take());
             }
         }
-        // The first one's time has changed.
-        wakers.extend(state.first());
+        // The time of the first waiter has changed.
+        wakers.extend(state.take_first_waker());
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// How long a call of this amount would wait, the queue included.
+    /// Returns how long a call of this amount would wait, the queue included.
     pub(super) fn headroom(&self, now: Instant, amount: Amount) -> Duration {
         let mut state = self.state.lock();
         let ahead = state.ahead;
         state.account.turn_at(now, ahead, amount, self.calendar).saturating_duration_since(now)
     }
 
-    /// Reads the account, up to date, and how many wait.
+    /// Reads the account, brought up to date, and the number of waiters.
     pub(super) fn read<T>(&self, now: Instant, read: impl FnOnce(&Account, usize) -> T) -> T {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
         read(&state.account, state.waiting.len())
     }
 
-    /// An account that goes on where this one stands, or as it is where there is nothing to go on from.
-    pub(super) fn heir(&self, now: Instant, account: Account) -> Account {
+    /// Continues this queue's usage in a new account; returns that unchanged where there is no usage to continue.
+    pub(super) fn continue_in(&self, now: Instant, account: Account) -> Account {
         let mut state = self.state.lock();
-        if state.account.is_forgettable(now, self.calendar) { account } else { account.after(&state.account) }
+        if state.account.is_forgettable(now, self.calendar) { account } else { account.continuing(&state.account) }
     }
 
-    /// Whether forgetting this scope would change nothing.
+    /// Returns whether forgetting this scope changes no decision.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.waiting.is_empty() && state.account.is_forgettable(now, self.calendar)
     }
 }
 
-/// What a refusal by the upstream says.
+/// A refusal by the upstream, as far as the account needs it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Refusal {
+pub(super) struct UpstreamRefusal {
     pub(super) until: Until,
+    /// The exhausted dimension, where the refusal names one.
     pub(super) dimension: Option<Dimension>,
-    /// The limit, where it is named.
+    /// The limit, where the refusal names one.
     pub(super) named: Option<u64>,
 }
 
-/// How long a scope is blocked.
+/// The end of a block.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Until {
-    Unsaid,
+    /// Not named: the scope is not blocked.
+    Unknown,
     At(Instant),
     Midnight,
 }
 
 impl State {
-    /// Takes one out of the queue. Gives back whom to wake: the new first, if the first has left.
+    /// Takes a waiter out of the queue. Returns the waker of the new first waiter, if the first has left.
     fn remove(&mut self, id: WaiterId) -> Option<Waker> {
         let was_first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
         let left = self.waiting.remove(&id.0)?;
         self.ahead = self.ahead.minus(left.counted);
-        if was_first { self.first() } else { None }
+        if was_first { self.take_first_waker() } else { None }
     }
 
-    /// It has what it waited for: it is ahead of nobody's account any more, and need not be woken.
-    fn taken(&mut self, id: WaiterId) {
+    /// Marks a waiter as granted: its amount is in the account now and no longer ahead of others, and it need not be woken.
+    fn mark_granted(&mut self, id: WaiterId) {
         if let Some(waiter) = self.waiting.get_mut(&id.0) {
             self.ahead = self.ahead.minus(std::mem::take(&mut waiter.counted));
             waiter.waker = None;
         }
     }
 
-    fn first(&mut self) -> Option<Waker> {
+    fn take_first_waker(&mut self) -> Option<Waker> {
         self.waiting.first_entry().and_then(|mut first| first.get_mut().waker.take())
     }
 }
 
-/// Outside of the lock: a waker may run anything.
+/// Wakes outside of the lock, because a waker may run any code.
 fn wake(waker: Option<Waker>) {
     if let Some(waker) = waker {
         waker.wake();

@@ -1,4 +1,4 @@
-//! What the limiter says when it refuses: what happened, what it was measured against, and what to do.
+//! The errors of the limiter. Each says what happened, what it was measured against, and what to do.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -15,17 +15,17 @@ use crate::{
     quota::{Dimension, Scope},
 };
 
-/// A wait that no setting makes worthwhile.
+/// The longest wait for which a message advises a higher `max_wait`.
 const LONG: Duration = Duration::from_secs(300);
 
-/// It may wait for so long, and why not longer.
+/// The longest wait that a call is allowed, by what sets it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Allowed {
     MaxWait(Duration),
     Deadline(Duration),
 }
 
-/// It would have to wait for longer than it may.
+/// A call that would have to wait for longer than it is allowed.
 pub(super) fn would_wait(
     queue: &ScopeQueue,
     now: Instant,
@@ -35,7 +35,7 @@ pub(super) fn would_wait(
 ) -> BoxError {
     let (allowed, cure) = match allowed {
         Allowed::Deadline(remaining) => (remaining, "its deadline comes before; allow it more time"),
-        Allowed::MaxWait(allowed) if needed > LONG => (allowed, "ask another model"),
+        Allowed::MaxWait(allowed) if needed > LONG => (allowed, "use another model"),
         Allowed::MaxWait(allowed) if queue.read(now, |account, _| keeps_pace(account, now)) => {
             (allowed, "raise max_wait or the pacing's burst")
         }
@@ -49,8 +49,8 @@ pub(super) fn would_wait(
     limited(message, needed, may_move)
 }
 
-/// It has waited for as long as it may, and still would have to.
-pub(super) fn waited_in_vain(
+/// A call that has waited for as long as it is allowed, and has not been admitted.
+pub(super) fn wait_exhausted(
     queue: &ScopeQueue,
     now: Instant,
     waited: Duration,
@@ -59,15 +59,15 @@ pub(super) fn waited_in_vain(
 ) -> BoxError {
     let needed = at.map_or_else(|| queue.headroom(now, super::Amount { requests: 1, tokens: 0 }), |at| at - now);
     let message = format!(
-        "waited {waited:.1?} for its turn in vain, {needed:.1?} more are needed: {} for {}; raise max_wait, allow it \
-         more time, or add a project",
+        "waited {waited:.1?} in the queue, {needed:.1?} more are needed: {} for {}; raise max_wait, allow the call more time, \
+         or add a project",
         queue.read(now, |account, waiting| describe(account, waiting, now)),
         queue.scope(),
     );
     limited(message, needed, may_move)
 }
 
-/// It waited, and then the upstream refused somebody else.
+/// A waiter whose scope the upstream has blocked meanwhile, and that another project can take.
 pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
     let message = format!(
         "the upstream has refused for another {until:.1?}: {}; another project may take the call at once",
@@ -76,31 +76,33 @@ pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
     limited(message, until, true)
 }
 
-/// Its turn has come, and the key that was chosen for it has turned out bad meanwhile.
+/// A waiter whose turn has come, but whose key has been taken out meanwhile.
 pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
-    let message =
-        format!("the key that was chosen for it was taken out while it waited: {}; another may take it", queue.scope());
+    let message = format!(
+        "the key chosen for the call was taken out while it waited: {}; another key may take it",
+        queue.scope()
+    );
     limited(message, Duration::ZERO, true)
 }
 
-/// It is proven to be larger than a whole minute's quota. Going elsewhere is the caller's decision.
+/// A request that is proven to be larger than a whole minute's quota. Another model or project is the caller's decision.
 pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
     let message = format!(
         "the request has {tokens} input tokens or more, and the quota is {limit} {} for {scope}: it would never be \
-         admitted; shorten it, or ask another model or project",
+         admitted; shorten it, or use another model or project",
         Dimension::InputTokensPerMinute,
     );
     Error::refusal(NAME, Failure::local(Kind::LargerThanQuota, message)).into()
 }
 
-/// Its turn may come, but nobody is let through there. Another project of the same model is no way around it.
+/// A call that would have to wait for a model whose circuit is open. Another project of the same model does not help.
 pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
     let message =
-        format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or ask another model");
+        format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or use another model");
     Error::refusal(NAME, Failure::local(Kind::CircuitOpen, message).with_hint(closed)).into()
 }
 
-/// A future was polled after it had been ready: a mistake of whoever polls.
+/// A future that was polled after it had been ready: a mistake of the caller.
 pub(super) fn polled_again() -> BoxError {
     "the rate limiter's future was polled after it had been ready".into()
 }
@@ -110,7 +112,7 @@ fn limited(message: String, needed: Duration, may_move: bool) -> BoxError {
     if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)).into() } else { error.into() }
 }
 
-/// A scope's state in words.
+/// Describes a scope's state in words.
 fn describe(account: &Account, waiting: usize, now: Instant) -> String {
     let mut text = String::new();
     for dimension in DIMENSIONS {
@@ -128,7 +130,7 @@ fn describe(account: &Account, waiting: usize, now: Instant) -> String {
     text
 }
 
-/// Whether there is room for more, and only the pace has it wait.
+/// Returns whether every dimension has room, so that only the pace makes a call wait.
 fn keeps_pace(account: &Account, now: Instant) -> bool {
     let has_room =
         |dimension: Dimension| account.limit(dimension, now).is_none_or(|limit| account.used(dimension) < limit);

@@ -1,4 +1,4 @@
-//! What a call has taken, and what becomes of it.
+//! The amount that a call has taken, until it is settled or refunded.
 
 use std::sync::Arc;
 
@@ -6,11 +6,12 @@ use tokio::time::Instant;
 
 use super::{
     account::Charge,
-    queue::{Refusal, ScopeQueue},
+    queue::{ScopeQueue, UpstreamRefusal},
 };
 use crate::context::Usage;
 
-/// What one attempt has taken of its scope. Dropped before it is sent, it is given back; dropped after, it stays.
+/// The amount that one attempt has taken of its scope. Dropped before the call is sent, it is refunded; dropped after that,
+/// it stays charged.
 #[derive(Debug)]
 pub(super) struct Reservation {
     queue: Arc<ScopeQueue>,
@@ -18,30 +19,30 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// Taken: set aside, or sent in the same step.
+    /// Takes charge of an amount that is held, or charged in the same step.
     pub(super) fn new(queue: Arc<ScopeQueue>, charge: Charge) -> Self {
         Self { queue, charge }
     }
 
-    /// It goes out now: the upstream's minute counts from here.
+    /// Charges the amount, because the call is sent now: its minute begins.
     pub(super) fn send(&mut self, now: Instant) {
         self.charge = self.queue.send(now, self.charge);
     }
 
-    /// The upstream did not get it.
+    /// Refunds the amount: the upstream did not receive the call.
     pub(super) fn refund(self) {
-        // What was only set aside goes back when this is dropped.
+        // A held amount is refunded when this is dropped.
         if self.charge.is_sent() {
             self.queue.refund(self.charge);
         }
     }
 
-    /// The upstream has refused it.
-    pub(super) fn refused(self, now: Instant, refusal: Refusal) {
+    /// Refunds the amount of a call that the upstream has refused, and tells the scope.
+    pub(super) fn refused(self, now: Instant, refusal: UpstreamRefusal) {
         self.queue.refused(now, self.charge, refusal);
     }
 
-    /// Waits for what it has really cost.
+    /// Keeps the amount until the answer's usage says the real cost.
     pub(super) fn settle_by(self, usage: Usage) -> Settlement {
         Settlement { reservation: self, usage }
     }
@@ -55,7 +56,7 @@ impl Drop for Reservation {
     }
 }
 
-/// Corrects a reservation when the answer's body ends or is dropped: the guard of the response's body.
+/// The guard of a response's body that corrects the call's reservation to the real cost when the body ends or is dropped.
 #[derive(Debug)]
 pub struct Settlement {
     reservation: Reservation,

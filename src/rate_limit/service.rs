@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use super::{
     Amount, Limiter, RateLimitBody, ResponseFuture,
-    queue::{Admission, ScopeQueue},
+    queue::{QueueAdmission, ScopeQueue},
     refusal::{self, Allowed},
     reservation::Reservation,
     waiting::{Wait, Waiting},
@@ -29,7 +29,7 @@ use crate::{
 pub struct RateLimit<S> {
     pub(super) inner: S,
     pub(super) limiter: Option<Limiter>,
-    /// Where the last call was admitted: most callers ask for the same scope again.
+    /// The queue of the last call's scope: most callers call the same scope again.
     pub(super) last: Option<Arc<ScopeQueue>>,
 }
 
@@ -53,27 +53,30 @@ where
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let Some(limiter) = &self.limiter else { return ResponseFuture::calling(self.inner.call(request), None) };
-        match ask(limiter, &mut self.last, &request) {
-            Answer::Free => ResponseFuture::calling(self.inner.call(request), None),
-            Answer::Taken(reservation) => ResponseFuture::calling(self.inner.call(request), Some(reservation)),
-            Answer::Wait(queue, wait) => {
+        match decide(limiter, &mut self.last, &request) {
+            Disposition::Free => ResponseFuture::calling(self.inner.call(request), None),
+            Disposition::Taken(reservation) => ResponseFuture::calling(self.inner.call(request), Some(reservation)),
+            Disposition::Wait(queue, wait) => {
                 ResponseFuture::waiting(Waiting::new(Readied::take(&mut self.inner), request, queue, wait))
             }
-            Answer::Refused(error) => ResponseFuture::refused(error),
+            Disposition::Refused(error) => ResponseFuture::refused(error),
         }
     }
 }
 
-/// What becomes of a call.
-enum Answer {
-    /// It pays nothing.
+/// The decision on a call.
+enum Disposition {
+    /// It goes at once and pays nothing.
     Free,
+    /// It goes at once, with its reservation.
     Taken(Reservation),
+    /// It waits in that queue.
     Wait(Arc<ScopeQueue>, Wait),
     Refused(BoxError),
 }
 
-fn ask<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, request: &Request<B>) -> Answer {
+/// Decides on a call: reserves its cost, queues it, or refuses it.
+fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, request: &Request<B>) -> Disposition {
     let context = context::CallContext::of(request);
     let read;
     let (pays, model) = match context.and_then(context::CallContext::call) {
@@ -84,28 +87,28 @@ fn ask<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, request: 
         }
     };
     if !pays {
-        return Answer::Free;
+        return Disposition::Free;
     }
     let now = Instant::now();
     let project = context.and_then(context::CallContext::project).unwrap_or(limiter.default_project());
     let scope = (&**project, model.unwrap_or_default());
-    let queue = queue(limiter, last, scope, now);
+    let queue = queue_of(limiter, last, scope, now);
     let cost = context.and_then(context::CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
     let at = match queue.admit(now, cost) {
-        Admission::Taken(charge) => return Answer::Taken(Reservation::new(queue.clone(), charge)),
-        Admission::TooLarge(limit) => {
-            return Answer::Refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
+        QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
+        QueueAdmission::TooLarge(limit) => {
+            return Disposition::Refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
         }
-        Admission::Later(at) => at,
+        QueueAdmission::Later(at) => at,
     };
-    match wait(limiter, request, scope, queue, cost, now, at) {
-        Ok(wait) => Answer::Wait(queue.clone(), wait),
-        Err(refusal) => Answer::Refused(refusal),
+    match join(limiter, request, scope, queue, cost, now, at) {
+        Ok(wait) => Disposition::Wait(queue.clone(), wait),
+        Err(refusal) => Disposition::Refused(refusal),
     }
 }
 
-/// How a call that has to wait until `at`, at least, may wait; or why it may not.
-fn wait<B>(
+/// Queues a call that cannot be admitted before `at`, unless the gate is closed or the wait is longer than it is allowed.
+fn join<B>(
     limiter: &Limiter,
     request: &Request<B>,
     scope: (&str, &str),
@@ -125,7 +128,7 @@ fn wait<B>(
     let remaining = context.and_then(context::CallContext::deadline).map(|deadline| deadline.remaining(now));
     let needed = at.saturating_duration_since(now);
     let max_wait = limiter.max_wait(queue.scope().model());
-    // The limiter's own margin is not held against the caller: a max_wait of a minute is a turn of the window.
+    // The limiter's own margin is not held against the caller: a max_wait of 60 s is a whole turn of the window.
     let allowed = if max_wait.is_zero() { max_wait } else { max_wait.saturating_add(MARGIN) };
     if let Some(remaining) = remaining.filter(|remaining| needed >= *remaining && *remaining <= allowed) {
         return Err(refusal::would_wait(queue, now, needed, Allowed::Deadline(remaining), may_move));
@@ -139,8 +142,8 @@ fn wait<B>(
     Ok(Wait { waiter, since: now, give_up, may_move })
 }
 
-/// The queue for a project and a model, most of the time the same as the last one's.
-fn queue<'a>(
+/// Returns the queue of a project and a model, which is mostly that of the last call.
+fn queue_of<'a>(
     limiter: &Limiter,
     last: &'a mut Option<Arc<ScopeQueue>>,
     (project, model): (&str, &str),

@@ -1,4 +1,4 @@
-//! A call's wait: its place in the queue, its turn, and the readiness that it regains before it goes.
+//! The wait of a call: its place in the queue, its grant, and the readiness that it regains before it goes.
 
 use std::{
     pin::Pin,
@@ -21,7 +21,7 @@ use crate::{
     ready::Readied,
 };
 
-/// How long a call may wait, and its place in the queue.
+/// A call's waiter, since when it waits, and when it gives up.
 #[derive(Debug)]
 pub(super) struct Wait {
     pub(super) waiter: WaiterId,
@@ -32,12 +32,12 @@ pub(super) struct Wait {
 
 pin_project! {
     #[project = WaitingProj]
-    /// A call that waits.
+    /// A call that waits for admission and then for the inner service.
     pub(super) struct Waiting<S, B> {
         #[pin]
         sleep: Option<Sleep>,
         queued: Option<Queued<S, B>>,
-        // What has been set aside for it, once its turn has come.
+        // The amount held for the call, once it has its grant.
         reservation: Option<Reservation>,
     }
 }
@@ -47,11 +47,11 @@ struct Queued<S, B> {
     request: Request<B>,
     place: QueuePlace,
     wait: Wait,
-    // Adds up the wait, for whoever wants to know.
+    // Adds the wait to the call's tally when it is dropped.
     _queueing: Option<Queueing>,
 }
 
-/// A place in a queue, left at the latest when it is dropped, which wakes the next.
+/// A place in a queue. Dropping it leaves the queue and wakes the next waiter.
 pub(super) struct QueuePlace {
     queue: Arc<ScopeQueue>,
     waiter: Option<WaiterId>,
@@ -71,18 +71,19 @@ impl Drop for QueuePlace {
     }
 }
 
-/// A call whose turn has come, and a service that is ready for it.
-pub(super) struct Called<S, B> {
+/// An admitted call, and a service that is ready for it.
+pub(super) struct ReadyCall<S, B> {
     pub(super) inner: Readied<S>,
     pub(super) request: Request<B>,
     pub(super) reservation: Reservation,
-    /// To be left when the service has been called, and no sooner: the next one is handed on after this one.
+    /// The place in the queue, to be left once the service has been called and no sooner, so that the next call follows
+    /// this one.
     pub(super) place: QueuePlace,
 }
 
 impl<S: Clone, B> Waiting<S, B> {
     pub(super) fn new(mut inner: Readied<S>, request: Request<B>, queue: Arc<ScopeQueue>, wait: Wait) -> Self {
-        // A wait begins: whatever hangs on the readiness is free for others.
+        // The wait begins: what the readiness reserved is free for other calls.
         inner.release();
         let place = QueuePlace { queue, waiter: Some(wait.waiter) };
         let _queueing = CallContext::of(&request).and_then(CallContext::tally).map(|tally| tally.queueing(wait.since));
@@ -95,11 +96,11 @@ where
     S: Service<Request<B>> + Clone,
     S::Error: Into<BoxError>,
 {
-    /// Waits for the turn, then for the service. Once it has said anything, whoever asks again is told so.
-    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Called<S, B>, BoxError>> {
+    /// Waits for admission, then for the service. Polled after it was ready, it returns an error.
+    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
         let mut this = self.project();
         let result = ready!(this.poll_called(cx));
-        // Whatever is decided, nothing of a wait outlives it: who is done must not stand in a queue.
+        // Nothing of a wait outlives its result: a call that is done must not stand in a queue.
         this.sleep.set(None);
         *this.queued = None;
         *this.reservation = None;
@@ -112,13 +113,13 @@ where
     S: Service<Request<B>> + Clone,
     S::Error: Into<BoxError>,
 {
-    fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<Called<S, B>, BoxError>> {
+    fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
         let Some(queued) = self.queued else { return Poll::Ready(Err(refusal::polled_again())) };
         while self.reservation.is_none() {
             let Wait { waiter, give_up, may_move, since } = queued.wait;
             let now = Instant::now();
             let queue = &queued.place.queue;
-            let at = match queue.turn(waiter, now, cx.waker()) {
+            let at = match queue.poll_grant(waiter, now, cx.waker()) {
                 queue::Grant::Taken(charge) => {
                     *self.reservation = Some(Reservation::new(queue.clone(), charge));
                     break;
@@ -128,7 +129,7 @@ where
                 queue::Grant::NotYet => None,
             };
             if now >= give_up {
-                return Poll::Ready(Err(refusal::waited_in_vain(queue, now, now - since, at, may_move)));
+                return Poll::Ready(Err(refusal::wait_exhausted(queue, now, now - since, at, may_move)));
             }
             let until = at.map_or(give_up, |at| at.min(give_up));
             match self.sleep.as_mut().as_pin_mut() {
@@ -140,12 +141,12 @@ where
             ready!(timer.poll(cx));
         }
         let Poll::Ready(ready) = queued.inner.poll_ready(cx) else {
-            // Nobody behind it waits for an inner service that is not ready for this one.
+            // The waiters behind this call do not wait for an inner service that is not ready for it.
             queued.place.leave();
             return Poll::Pending;
         };
         ready.map_err(Into::into)?;
-        if CallContext::of(&queued.request).is_some_and(|said| !said.choice_is_good()) {
+        if CallContext::of(&queued.request).is_some_and(|context| !context.choice_is_good()) {
             return Poll::Ready(Err(refusal::choice_lost(&queued.place.queue)));
         }
         let (Some(Queued { inner, request, place, .. }), Some(mut reservation)) =
@@ -154,6 +155,6 @@ where
             return Poll::Ready(Err(refusal::polled_again()));
         };
         reservation.send(Instant::now());
-        Poll::Ready(Ok(Called { inner, request, reservation, place }))
+        Poll::Ready(Ok(ReadyCall { inner, request, reservation, place }))
     }
 }

@@ -1,8 +1,8 @@
-//! What was charged in the last minute, exactly.
+//! A sliding window over the charges of the last minute.
 //!
-//! A sliding window: every charge counts for a whole minute from its own moment, so that no minute, wherever it begins,
-//! holds more than the limit. Charges close together share an entry, which counts from the *latest* of them: that errs to
-//! the safe side, by at most [`GRAIN`], and bounds the memory. Pure: it is told the time.
+//! Every charge counts for a whole minute from its own time, so that no minute, wherever it begins, holds more than the
+//! limit. Charges close together share an entry, which counts from the *latest* of them: that errs to the safe side, by at
+//! most [`GRAIN`], and bounds the memory. Pure: the caller passes the time.
 
 use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
@@ -10,51 +10,53 @@ use tokio::time::Instant;
 
 use super::Amount;
 
-/// How long a charge counts: the API's minute, and [`SLACK`].
+/// The time for which a charge counts: the API's minute, and [`SLACK`].
 pub(super) const WINDOW: Duration = Duration::from_secs(60).saturating_add(SLACK);
 
-/// A request that waits on the way (a connection is made, a packet is sent again) arrives later than it was booked, the
-/// next one may not. This much of a difference cannot put one too many into a minute of the upstream's.
+/// The tolerance for requests that are delayed on the way. One that waits for a connection or a resent packet arrives later
+/// than it was charged, and the next one may not: this much of a difference cannot put one too many into a minute of the
+/// upstream's.
 pub(super) const SLACK: Duration = Duration::from_millis(250);
 
-/// Charges that began within this time share an entry: at most 242 entries of 48 bytes, 12 KiB, however many requests there
-/// are. Costs at most 0.4 % of the limit.
+/// The time within which charges share an entry: at most 242 entries of 48 bytes, 12 KiB, however many requests there are.
+/// Costs at most 0.4 % of the limit.
 pub(super) const GRAIN: Duration = Duration::from_millis(250);
 
-/// What the two together add to a wait for a whole turn of the window.
+/// The time that [`SLACK`] and [`GRAIN`] together add to a wait for a whole window.
 pub(super) const MARGIN: Duration = SLACK.saturating_add(GRAIN);
 
-/// An empty window gives back the memory of more entries than these.
+/// The number of entries whose memory an empty window keeps, and that a compacted one has at most.
 const KEPT: usize = 8;
 
-/// The charges that count.
+/// The charges that currently count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Window {
-    entries: VecDeque<Entry>,
-    /// Before then, nothing that counts now will have ended; `None` where nothing counts.
+pub(super) struct SlidingWindow {
+    entries: VecDeque<ChargeEntry>,
+    /// The time before which no current charge expires; `None` without charges.
     quiet_until: Option<Instant>,
-    /// How many entries have been dropped at the front, so that an entry's number never changes.
+    /// The number of entries dropped at the front, so that an entry's number never changes.
     dropped: u64,
     used: Amount,
-    /// What was promised and is not sent yet: it counts, and no time ends it.
+    /// The amount held for calls that are not sent yet: it counts, and does not expire.
     held: Amount,
 }
 
+/// Charges that were made close together.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
-    /// From then on, a charge makes an entry of its own.
+struct ChargeEntry {
+    /// The time from which a new charge makes a new entry.
     closes: Instant,
-    /// The latest charge.
+    /// The time of the latest charge.
     at: Instant,
     amount: Amount,
 }
 
-/// Finds a charge again: the number of its entry, counted from 1.
+/// The number of an entry, counted from 1 since the window was made, by which a charge is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position(NonZeroU64);
+pub(super) struct EntryNumber(NonZeroU64);
 
-impl Window {
-    /// Forgets what no longer counts.
+impl SlidingWindow {
+    /// Drops the charges that no longer count.
     #[inline]
     pub(super) fn expire(&mut self, now: Instant) {
         if self.quiet_until.is_some_and(|until| until <= now) {
@@ -79,30 +81,30 @@ impl Window {
         }
     }
 
-    /// What counts at the moment.
+    /// Returns the amount that currently counts.
     #[inline]
     pub(super) fn used(&self) -> Amount {
         self.used.plus(self.held)
     }
 
-    /// Whether nothing counts any more.
+    /// Returns whether nothing counts any more.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.held == Amount::default()
     }
 
-    /// Sets something aside until it is released, and charged when it is sent.
+    /// Holds an amount until it is [released](Self::release).
     pub(super) fn hold(&mut self, amount: Amount) {
         self.held = self.held.plus(amount);
     }
 
-    /// What was set aside is set aside no longer.
+    /// Releases a held amount: its call is charged now, or has been dropped.
     pub(super) fn release(&mut self, amount: Amount) {
         self.held = self.held.minus(amount);
     }
 
-    /// The same charges in a few entries, without what is only set aside: a small copy, that counts no charge for less
-    /// long, and of which nobody will release anything.
-    pub(super) fn in_brief(&self) -> Self {
+    /// Returns a copy of the charges in at most [`KEPT`] entries, without the held amount, which nobody would release
+    /// there. No charge counts for a shorter time in the copy.
+    pub(super) fn compacted(&self) -> Self {
         let merged = self.entries.len().div_ceil(KEPT).max(1);
         let mut brief = Self { quiet_until: self.quiet_until, ..Self::default() };
         for (nth, entry) in self.entries.iter().enumerate() {
@@ -117,9 +119,9 @@ impl Window {
         brief
     }
 
-    /// Adds a charge. Whether it fits is the caller's question.
+    /// Adds a charge. The caller has checked that it fits.
     #[inline]
-    pub(super) fn charge(&mut self, now: Instant, amount: Amount) -> Position {
+    pub(super) fn charge(&mut self, now: Instant, amount: Amount) -> EntryNumber {
         self.used = self.used.plus(amount);
         match self.entries.back_mut() {
             Some(last) if now < last.closes => {
@@ -128,27 +130,28 @@ impl Window {
             }
             _ => {
                 self.quiet_until.get_or_insert(now + WINDOW);
-                self.entries.push_back(Entry { closes: now + GRAIN, at: now, amount });
+                self.entries.push_back(ChargeEntry { closes: now + GRAIN, at: now, amount });
             }
         }
-        Position(NonZeroU64::MIN.saturating_add(self.dropped + self.entries.len() as u64 - 1))
+        EntryNumber(NonZeroU64::MIN.saturating_add(self.dropped + self.entries.len() as u64 - 1))
     }
 
-    /// Corrects a charge that still counts: `before` was reserved, `after` is right.
-    pub(super) fn correct(&mut self, position: Position, before: Amount, after: Amount) {
-        let Some(at) = position.0.get().checked_sub(self.dropped + 1) else { return };
+    /// Corrects a charge from `before`, which was reserved, to `after`, unless it has expired.
+    pub(super) fn correct(&mut self, number: EntryNumber, before: Amount, after: Amount) {
+        let Some(at) = number.0.get().checked_sub(self.dropped + 1) else { return };
         let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else { return };
         entry.amount = entry.amount.minus(before).plus(after);
         self.used = self.used.minus(before).plus(after);
     }
 
-    /// Whether `amount` fits under `limit`, of which it is no more than all.
+    /// Returns whether `amount`, which is within `limit`, fits under it now.
     #[inline]
     pub(super) fn fits(&self, amount: Amount, limit: Amount) -> bool {
         self.used().plus(amount).is_within(limit)
     }
 
-    /// When `amount` will fit under `limit`, if nothing else is charged. An amount over the limit counts as the limit.
+    /// Returns when `amount` will fit under `limit`, if nothing else is charged. An amount over the limit counts as the
+    /// limit.
     pub(super) fn fits_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
         let fits = |used: Amount| used.plus(amount.min(limit)).is_within(limit);
         let mut used = self.used();
@@ -164,22 +167,24 @@ impl Window {
         now + WINDOW
     }
 
-    /// When `amount` will have been admitted at the earliest, if nothing is before `start`: whatever is charged comes back
-    /// after a window, and so does whatever is charged then. For amounts larger than the limit, such as a whole queue's.
+    /// Returns the earliest time at which all of `amount` will have been admitted, if nothing is admitted before `start`.
+    /// Every charge comes back after a window, and so do those that follow it: for amounts above the limit, such as a whole
+    /// queue's.
     pub(super) fn admitted_at(&self, start: Instant, amount: Amount, limit: Amount) -> Instant {
-        let requests = self.turn(start, amount.requests, limit.requests, |amount| amount.requests);
-        let tokens = self.turn(start, amount.tokens, limit.tokens, |amount| amount.tokens);
+        let requests = self.admitted_in_one(start, amount.requests, limit.requests, |amount| amount.requests);
+        let tokens = self.admitted_in_one(start, amount.tokens, limit.tokens, |amount| amount.tokens);
         requests.max(tokens)
     }
 
-    fn turn(&self, now: Instant, amount: u64, limit: u64, of: impl Fn(Amount) -> u64) -> Instant {
-        // By then these have come back.
+    /// The same for one dimension.
+    fn admitted_in_one(&self, now: Instant, amount: u64, limit: u64, of: impl Fn(Amount) -> u64) -> Instant {
+        // These entries have expired by then.
         let gone = self.entries.iter().take_while(|entry| entry.at + WINDOW <= now).count();
         let counting = self.entries.iter().skip(gone);
         let used = counting.clone().fold(of(self.held), |used, entry| used.saturating_add(of(entry.amount)));
         let free = limit.saturating_sub(used);
         let Some(short) = amount.checked_sub(free).filter(|short| *short > 0) else { return now };
-        // All that is used now, and all that is free now, comes free once a window.
+        // The used part and the free part of the limit both become free once a window.
         let cycle = limit.max(1);
         let (cycles, mut rest) = ((short - 1) / cycle, (short - 1) % cycle + 1);
         let later = WINDOW.saturating_mul(u32::try_from(cycles).unwrap_or(u32::MAX));
@@ -201,18 +206,18 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum WindowStep {
         Wait(u64),
         Ask(u64, u64),
         Correct(usize, u64),
     }
 
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
+    fn steps() -> impl Strategy<Value = Vec<WindowStep>> {
         let step = prop_oneof![
-            3 => (0u64..9_000).prop_map(Step::Wait),
-            1 => (0u64..90_000).prop_map(Step::Wait),
-            8 => (1u64..3, 0u64..60).prop_map(|(requests, tokens)| Step::Ask(requests, tokens)),
-            2 => (0usize..50, 0u64..80).prop_map(|(which, tokens)| Step::Correct(which, tokens)),
+            3 => (0u64..9_000).prop_map(WindowStep::Wait),
+            1 => (0u64..90_000).prop_map(WindowStep::Wait),
+            8 => (1u64..3, 0u64..60).prop_map(|(requests, tokens)| WindowStep::Ask(requests, tokens)),
+            2 => (0usize..50, 0u64..80).prop_map(|(which, tokens)| WindowStep::Correct(which, tokens)),
         ];
         proptest::collection::vec(step, 1..150)
     }
@@ -222,18 +227,18 @@ mod tests {
     }
 
     proptest! {
-        /// The plain model is the list of all charges ever.
+        /// The plain model is the list of all charges that were ever made.
         #[test]
         fn no_minute_holds_more_than_the_limit_and_none_is_wasted(steps in steps(), requests in 1u64..12, tokens in 60u64..200) {
             paused(async {
                 let limit = Amount { requests, tokens };
                 let mut now = Instant::now();
-                let mut window = Window::default();
-                let mut all: Vec<(Instant, Amount, Position)> = Vec::new();
+                let mut window = SlidingWindow::default();
+                let mut all: Vec<(Instant, Amount, EntryNumber)> = Vec::new();
                 for step in steps {
                     match step {
-                        Step::Wait(ms) => now += Duration::from_millis(ms),
-                        Step::Ask(requests, tokens) => {
+                        WindowStep::Wait(ms) => now += Duration::from_millis(ms),
+                        WindowStep::Ask(requests, tokens) => {
                             let amount = Amount { requests, tokens }.min(limit);
                             window.expire(now);
                             let at = window.fits_at(now, amount, limit);
@@ -244,22 +249,22 @@ mod tests {
                                 assert!(counting(Duration::from_secs(60)).plus(amount).is_within(limit));
                                 all.push((now, amount, window.charge(now, amount)));
                             } else {
-                                // Refused only if it would not have fitted, but for what the grain costs.
+                                // It is refused only if it does not fit, apart from the grain's cost.
                                 assert!(!counting(WINDOW + GRAIN).plus(amount).is_within(limit));
-                                // And at that moment, it does.
+                                // At the time that was named, it fits.
                                 window.expire(at);
                                 assert_eq!(window.fits_at(at, amount, limit), at);
                                 now = at;
                             }
                         }
-                        Step::Correct(which, tokens) => {
+                        WindowStep::Correct(which, tokens) => {
                             let Some(which) = which.checked_rem(all.len().max(1)).filter(|_| !all.is_empty()) else { continue };
-                            let (at, before, position) = all[which];
+                            let (at, before, number) = all[which];
                             // Only down, so that the limit still holds afterwards.
                             let after = Amount { requests: before.requests, tokens: before.tokens.min(tokens) };
                             window.expire(now);
-                            window.correct(position, before, after);
-                            all[which] = (at, after, position);
+                            window.correct(number, before, after);
+                            all[which] = (at, after, number);
                         }
                     }
                 }
@@ -273,7 +278,7 @@ mod tests {
         fn memory_is_bounded_whatever_comes(gaps in proptest::collection::vec(0u64..400, 0..3_000)) {
             paused(async {
                 let mut now = Instant::now();
-                let mut window = Window::default();
+                let mut window = SlidingWindow::default();
                 for gap in gaps {
                     now += Duration::from_millis(gap);
                     window.expire(now);
@@ -285,14 +290,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn in_brief_it_counts_the_same_and_no_charge_for_less_long() {
+    async fn compacted_it_counts_the_same_and_no_charge_for_less_long() {
         let one = Amount { requests: 1, tokens: 3 };
         for charges in [0, 1, 7, 8, 9, 100, 242] {
             let begun = Instant::now();
-            let mut window = Window::default();
+            let mut window = SlidingWindow::default();
             window.hold(one);
             (0..charges).for_each(|nth| _ = window.charge(begun + GRAIN * nth, one));
-            let mut brief = window.in_brief();
+            let mut brief = window.compacted();
             assert!(brief.entries.len() <= KEPT && brief.held == Amount::default());
             window.release(one);
             for nth in 0..=charges {
@@ -311,7 +316,7 @@ mod tests {
         let now = Instant::now();
         let limit = Amount { requests: 10, tokens: u64::MAX };
         let of = |requests| Amount { requests, tokens: 0 };
-        let mut window = Window::default();
+        let mut window = SlidingWindow::default();
         assert_eq!(window.admitted_at(now, of(10), limit), now);
         assert_eq!(window.admitted_at(now, of(11), limit), now + WINDOW);
         assert_eq!(window.admitted_at(now, of(30), limit), now + WINDOW * 2);

@@ -107,9 +107,9 @@
 //! [`Outcome`](crate::Outcome) the failure and the advice on retrying.
 //!
 //! Writes [`CallContext::attempt`](crate::CallContext::attempt),
-//! [`CallContext::has_failed_before`](crate::CallContext::has_failed_before),
-//! [`CallContext::retried`](crate::CallContext::retried), [`Outcome::attempts`](crate::Outcome::attempts) and
-//! [`Outcome::gave_up`](crate::Outcome::gave_up), and adds to the [`Tally`](crate::context::Tally). The request's body has to be
+//! whether an earlier attempt has failed,
+//! the reason for the attempt, [`Outcome::attempts`](crate::Outcome::attempts) and
+//! [`Outcome::gave_up`](crate::Outcome::gave_up), and adds to the tally. The request's body has to be
 //! [`Resend`](crate::body::Resend).
 
 mod attempts;

@@ -1,13 +1,13 @@
-//! What cannot work, and what may surprise: found when the stack is built, not when the first call hangs.
+//! The checks of a stack's settings: mistakes are found when it is built, not when the first call hangs. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{GeminiBuilder, builder::Part};
+use super::settings::{Settings, Wired};
 use crate::{context::ConfigError, quota::Dimension, rate_limit::LimiterBuilder};
 
-/// Refuses what could never work.
-pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
-    let clocks = builder.clocks;
+/// Refuses settings that could never work.
+pub(super) fn refuse(settings: &Settings) -> Result<(), ConfigError> {
+    let clocks = settings.clocks;
     let inner = [("attempt", clocks.attempt), ("first_content", clocks.first_content), ("idle", clocks.idle)];
     for (name, limit) in inner.into_iter().chain([("total", clocks.total)]) {
         if limit.is_some_and(|limit| limit.is_zero()) {
@@ -27,14 +27,14 @@ pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
             return Err(ConfigError::new(message));
         }
     }
-    if let Part::Settings(limiter) = &builder.limiter {
+    if let Wired::Settings(limiter) = &settings.limiter {
         for (whose, limits) in limiter.all_limits() {
             for dimension in [Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute, Dimension::RequestsPerDay]
             {
                 if limits.get(dimension) == Some(0) {
                     let message = format!(
-                        "the limit for {whose} is 0 {dimension}: no call would ever go; leave it out, and it is learned \
-                         from the upstream's refusals"
+                        "the limit for {whose} is 0 {dimension}: no call would ever be sent; leave it out, and it is \
+                         learned from the upstream's refusals"
                     );
                     return Err(ConfigError::new(message));
                 }
@@ -44,19 +44,19 @@ pub(super) fn refuse(builder: &GeminiBuilder) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// What is not wrong, but may surprise.
-pub(super) fn warn(builder: &GeminiBuilder) -> Vec<String> {
+/// Collects the warnings: settings that are possible, but may surprise.
+pub(super) fn warn(settings: &Settings) -> Vec<String> {
     let mut warnings = Vec::new();
-    if let Part::Settings(limiter) = &builder.limiter {
-        if let Some(total) = builder.clocks.total.filter(|total| limiter.longest_wait() > *total) {
+    if let Wired::Settings(limiter) = &settings.limiter {
+        if let Some(total) = settings.clocks.total.filter(|total| limiter.longest_wait() > *total) {
             warnings.push(format!(
-                "max_wait is {:?}, but no call waits longer than the total clock, {total:?}",
+                "max_wait is {:?}, but no call waits longer than the total clock, {total:?}; make max_wait shorter or total longer",
                 limiter.longest_wait()
             ));
         }
-        warn_of_small_minutes(builder, limiter, &mut warnings);
+        warn_of_small_minutes(settings, limiter, &mut warnings);
     }
-    if let Part::Settings(keys) = &builder.keys {
+    if let Wired::Settings(keys) = &settings.keys {
         let mut of_project: HashMap<&str, usize> = HashMap::new();
         for project in keys.projects() {
             *of_project.entry(project).or_default() += 1;
@@ -65,21 +65,22 @@ pub(super) fn warn(builder: &GeminiBuilder) -> Vec<String> {
         shared.sort_unstable();
         for (project, keys) in shared {
             warnings.push(format!(
-                "{keys} keys are of project {project}: they share one quota, and help only where one of them is refused"
+                "{keys} keys are of project {project}: they share one quota, so that more of them help only when one is refused; \
+                 add keys of other projects for more quota"
             ));
         }
     }
     warnings
 }
 
-/// Where a minute's tokens are fewer than one request may have.
-fn warn_of_small_minutes(builder: &GeminiBuilder, limiter: &LimiterBuilder, warnings: &mut Vec<String>) {
-    let Some(models) = builder.precheck.models() else { return };
-    let chained = match &builder.fallback {
-        Part::Settings(chains) => chains.models().collect(),
-        Part::Layer(_) => Vec::new(),
+/// Warns of limits whose tokens a minute are fewer than one request may have.
+fn warn_of_small_minutes(settings: &Settings, limiter: &LimiterBuilder, warnings: &mut Vec<String>) {
+    let Some(models) = settings.precheck.models() else { return };
+    let chained = match &settings.fallback {
+        Wired::Settings(chains) => chains.models().collect(),
+        Wired::Layer(_) => Vec::new(),
     };
-    // Of all that are named, each with what holds for it.
+    // Every model that the settings name, each with the limit that holds for it.
     let named: BTreeSet<&str> = limiter.limits_by_model().map(|(model, _)| model).chain(chained).collect();
     for model in named {
         let tokens = limiter.limits_of_model(model).get(Dimension::InputTokensPerMinute);

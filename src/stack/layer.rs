@@ -2,107 +2,66 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{Gemini, GeminiBuilder};
+use super::{Gemini, layers::Layers};
 use crate::{
-    circuit_breaker::{CircuitBreakerLayer, CircuitBreakers},
-    classify::ClassifyLayer,
-    key_pool::{KeyPool, KeyPoolLayer},
-    model_fallback::{FallbackChains, ModelFallbackLayer},
-    models::ModelTable,
-    rate_limit::{Limiter, RateLimitLayer},
-    replay::ReplayLayer,
-    retry::RetryLayer,
-    telemetry::TelemetryLayer,
-    timeout::TimeoutLayer,
-    token_precheck::TokenPrecheckLayer,
+    circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains, models::ModelTable,
+    rate_limit::Limiter,
 };
 
-/// All layers in their order. See the [module](super) for what each preset means.
+/// A layer that is all layers in their order. See the [module](super) for the numbers of each preset.
 ///
 /// All services made from one layer, and from its clones, share all state.
 #[derive(Clone)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct GeminiLayer {
-    parts: Arc<Parts>,
+    layers: Arc<Layers>,
     warnings: Arc<[String]>,
 }
 
-/// The layers, outermost first.
-#[derive(Clone, Debug)]
-pub(super) struct Parts {
-    pub(super) total: TimeoutLayer,
-    pub(super) replay: ReplayLayer,
-    pub(super) fallback: ModelFallbackLayer,
-    pub(super) precheck: TokenPrecheckLayer,
-    pub(super) retry: RetryLayer,
-    pub(super) keys: KeyPoolLayer,
-    pub(super) limiter: RateLimitLayer,
-    pub(super) breaker: CircuitBreakerLayer,
-    pub(super) attempt: TimeoutLayer,
-    pub(super) classify: ClassifyLayer,
-    /// Of calls, outside of all; of attempts, inside of the retries.
-    pub(super) telemetry: [TelemetryLayer; 2],
-}
-
 impl GeminiLayer {
-    /// For a program in front of which a person waits. See the [module](super) for the numbers of the presets.
-    pub fn interactive() -> GeminiBuilder {
-        GeminiBuilder::interactive()
+    pub(super) fn new(layers: Layers, warnings: Vec<String>) -> Self {
+        Self { layers: Arc::new(layers), warnings: warnings.into() }
     }
 
-    /// For work that may take its time.
-    pub fn batch() -> GeminiBuilder {
-        GeminiBuilder::batch()
-    }
-
-    /// For a server that answers others: every layer with its own defaults.
-    pub fn relay() -> GeminiBuilder {
-        GeminiBuilder::relay()
-    }
-
-    pub(super) fn new(parts: Parts, warnings: Vec<String>) -> Self {
-        Self { parts: Arc::new(parts), warnings: warnings.into() }
-    }
-
-    /// What is not wrong, but may surprise.
+    /// Returns the settings that are possible, but may surprise: a sentence for each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The order that came of it, outermost first, with its numbers: a line a layer.
+    /// Describes the stack, outermost layer first: a line for each, with its numbers.
     pub fn describe(&self) -> impl fmt::Display + '_ {
-        super::describe::Described(&self.parts)
+        &*self.layers
     }
 
-    /// The limiter, if there is one.
+    /// Returns the limiter, unless it is left out.
     pub fn limiter(&self) -> Option<&Limiter> {
-        self.parts.limiter.limiter()
+        self.layers.limiter.limiter()
     }
 
-    /// The circuit breakers, if there are any.
+    /// Returns the circuit breakers, unless they are left out.
     pub fn breakers(&self) -> Option<&CircuitBreakers> {
-        self.parts.breaker.breakers()
+        self.layers.breaker.breakers()
     }
 
-    /// The keys, if there are any.
+    /// Returns the key pool, if keys are set.
     pub fn keys(&self) -> Option<&KeyPool> {
-        self.parts.keys.pool()
+        self.layers.keys.pool()
     }
 
-    /// The models that the check knows, if there is a check.
+    /// Returns the models that the pre-check knows, unless it is left out.
     pub fn models(&self) -> Option<&ModelTable> {
-        self.parts.precheck.models()
+        self.layers.precheck.models()
     }
 
-    /// The chains of models, if there are any.
+    /// Returns the fallback chains, if any are set.
     pub fn chains(&self) -> Option<&FallbackChains> {
-        self.parts.fallback.chains()
+        self.layers.fallback.chains()
     }
 }
 
 impl fmt::Debug for GeminiLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GeminiLayer").field("parts", &self.parts).finish_non_exhaustive()
+        f.debug_struct("GeminiLayer").field("layers", &self.layers).finish_non_exhaustive()
     }
 }
 
@@ -110,18 +69,18 @@ impl<S> Layer<S> for GeminiLayer {
     type Service = Gemini<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let parts = &*self.parts;
-        let inner = parts.classify.layer(inner);
-        let inner = parts.attempt.layer(inner);
-        let inner = parts.breaker.layer(inner);
-        let inner = parts.limiter.layer(inner);
-        let inner = parts.keys.layer(inner);
-        let [call, attempt] = &parts.telemetry;
+        let layers = &*self.layers;
+        let inner = layers.classify.layer(inner);
+        let inner = layers.attempt.layer(inner);
+        let inner = layers.breaker.layer(inner);
+        let inner = layers.limiter.layer(inner);
+        let inner = layers.keys.layer(inner);
+        let [call, attempt] = &layers.telemetry;
         let inner = attempt.layer(inner);
-        let inner = parts.retry.layer(inner);
-        let inner = parts.precheck.layer(inner);
-        let inner = parts.fallback.layer(inner);
-        let inner = parts.replay.layer(inner);
-        Gemini { inner: call.layer(parts.total.layer(inner)) }
+        let inner = layers.retry.layer(inner);
+        let inner = layers.precheck.layer(inner);
+        let inner = layers.fallback.layer(inner);
+        let inner = layers.replay.layer(inner);
+        Gemini { inner: call.layer(layers.total.layer(inner)) }
     }
 }

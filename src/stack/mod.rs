@@ -1,20 +1,20 @@
-//! All layers in the right order, by one builder.
+//! All layers in the right order, made by one builder.
 //!
 //! Eleven layers have some forty million orders, and nearly all of them are wrong in a way that shows only on a bad day: an
 //! attempt's clock outside of the retries, a limiter that queues calls for a model whose circuit is open, a key chosen
-//! before anybody knows which model will be asked. And some of them have to know each other: the key pool asks the limiter
-//! where a call would wait least, and the limiter asks the breakers before it lets anybody queue.
+//! before the model is known. And some layers have to know each other: the key pool asks the limiter in which project a call
+//! would wait least, and the limiter asks the circuit breakers before it lets a call queue.
 //!
 //! [`GeminiLayer`] is the order of [the guide](crate::docs::ordering), made and wired by a [builder](GeminiBuilder) that
-//! starts from one of three presets. Each part can be replaced, or left out by its `disabled()` layer, and
-//! [`describe`](GeminiLayer::describe) prints what came of it. What could never work is refused when it is built; what may
-//! surprise stands in [`warnings`](GeminiLayer::warnings).
+//! starts from one of three presets. Each layer can be replaced, or left out by its `disabled()` layer, and
+//! [`describe`](GeminiLayer::describe) prints the stack with its numbers. Settings that could never work are refused when
+//! the stack is built; settings that may surprise stand in [`warnings`](GeminiLayer::warnings).
 //!
 //! It spawns nothing, hides nothing and adds no behaviour of its own: each part is the layer that could be stacked by hand,
-//! and each handle can be had. A server adds [`ErrorResponseLayer`](crate::ErrorResponseLayer) outside, because axum and
+//! and has its handle for you. A server adds [`ErrorResponseLayer`](crate::ErrorResponseLayer) outside, because axum and
 //! SDK clients want a response where others want an error.
 //!
-//! # A program that asks
+//! # A client
 //!
 //! ```
 //! use http::Request;
@@ -32,7 +32,7 @@
 //!     .build()?;
 //! println!("{}", gemini.describe());
 //!
-//! // Pro is down for everybody. Any service over HTTP can stand here.
+//! // Pro is down for every caller. Any service over HTTP can take this place.
 //! let upstream = Emulator::builder()
 //!     .key("a-key-of-yours", "p1")
 //!     .trouble(When::always().model("gemini-2.5-pro"), Trouble::overloaded())
@@ -62,29 +62,35 @@
 //! # }
 //! ```
 //!
+//! # When to use it
+//!
+//! In programs that want all of it, or most: this is the one place in which the layers' order and their wiring are kept right.
+//! For one or two layers, stack them by hand with tower's `ServiceBuilder`; nothing here is needed for that.
+//!
 //! # Presets
 //!
 //! | | `interactive()` | `batch()` | `relay()` |
 //! |---|---|---|---|
-//! | for | a person who waits | work that may take its time | a server that answers others |
+//! | meant for | a person who waits | work that may take its time | a server that answers others |
 //! | total clock | 60 s | 1 h | 285 s |
-//! | an attempt, unary | 45 s | 180 s | 180 s |
-//! | first content of a stream | 30 s | 180 s | 180 s |
-//! | silence between two events | 30 s | 60 s | 60 s |
-//! | attempts, backoff up to | 5, 5 s | 60 on 503 at most 8 s apart, 8 on 429 | 8, 20 s |
-//! | in line for quota | 10 s | 1 h | 60 s |
+//! | clock of a unary attempt | 45 s | 180 s | 180 s |
+//! | clock until a stream's first content | 30 s | 180 s | 180 s |
+//! | longest silence between two events | 30 s | 60 s | 60 s |
+//! | attempts | 5 | 60 on 503, 8 on 429 | 8 |
+//! | longest backoff | 5 s | 8 s on 503 | 20 s |
+//! | longest wait for quota | 10 s | 1 h | 60 s |
 //!
-//! Everything else is each layer's default. There is no fallback, no limit and no key until one is set: limits are learned
-//! from the upstream's refusals, and without a key the caller's own goes on.
+//! All other settings are the layers' own defaults. There is no fallback, no limit and no key until one is set: limits are
+//! learned from the upstream's refusals, and without a key the caller's own goes on.
 //!
 //! # Errors
 //!
-//! Those of its parts: [`Error`](crate::Error) says which one refused. [`build`](GeminiBuilder::build) refuses a clock or a
-//! limit of zero, an attempt that may take longer than the whole call, and what a part refuses of its settings.
+//! The errors of its layers: [`Error`](crate::Error) names the one that refused. [`build`](GeminiBuilder::build) refuses a
+//! clock or a limit of zero, an attempt that may take longer than the whole call, and settings that a layer itself refuses.
 //!
 //! # Cancellation
 //!
-//! Dropping a call drops all that its parts hold for it: places in line, leases, reservations.
+//! Dropping a call drops all that its layers hold for it: places in queues, leases, reservations of quota.
 //!
 //! # Readiness
 //!
@@ -92,19 +98,21 @@
 //!
 //! # Words read and written
 //!
-//! Those of its parts. On each answer whose call was more than plain, [`Outcome`](crate::Outcome) says the attempts, the
-//! key's fingerprint and the model.
+//! The words of its layers. With an answer, [`Outcome`](crate::Outcome) has the attempts, the key's fingerprint and the model,
+//! where a layer has set them.
 //!
 //! # The type
 //!
 //! [`Gemini<S>`](Gemini) can be named, is `Clone` and, with its inner service, `Send`; its answers have a
-//! [`GeminiBody`]. Where the type is in the way, `tower::ServiceExt::boxed_clone` forgets it for one allocation a call.
+//! [`GeminiBody`]. A program that does not want to name the type boxes it with `tower::ServiceExt::boxed_clone`, for one
+//! allocation a call.
 
 mod builder;
 mod check;
-mod describe;
 mod layer;
+mod layers;
 mod service;
+mod settings;
 
 pub use self::{
     builder::GeminiBuilder,

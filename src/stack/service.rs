@@ -23,14 +23,14 @@ use crate::{
 /// The service of [`GeminiLayer`](super::GeminiLayer).
 #[derive(Clone, Debug)]
 pub struct Gemini<S> {
-    pub(super) inner: Call<S>,
+    pub(super) inner: CallStack<S>,
 }
 
-/// What happens once a call.
-type Call<S> = Telemetry<Timeout<Replay<ModelFallback<TokenPrecheck<Retry<Attempt<S>>>>>>>;
+/// The layers that act once a call.
+type CallStack<S> = Telemetry<Timeout<Replay<ModelFallback<TokenPrecheck<Retry<AttemptStack<S>>>>>>>;
 
-/// What happens once an attempt.
-type Attempt<S> = Telemetry<KeyPoolService<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>>;
+/// The layers that act once an attempt.
+type AttemptStack<S> = Telemetry<KeyPoolService<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>>;
 
 /// The body of an answer through a [`GeminiLayer`](super::GeminiLayer).
 pub type GeminiBody<R> = TelemetryBody<TimeoutBody<AttemptBody<R>>>;
@@ -48,7 +48,7 @@ where
 {
     type Response = Response<GeminiBody<R>>;
     type Error = BoxError;
-    type Future = <Call<S> as Service<Request<B>>>::Future;
+    type Future = <CallStack<S> as Service<Request<B>>>::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)

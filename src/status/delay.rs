@@ -1,14 +1,14 @@
-//! How long to wait, in all the ways that upstreams write it.
+//! Reads the wait that an upstream asks for, in all the ways in which upstreams write it.
 //!
-//! Three places of one body may say it. The message has it to the nanosecond ("Please retry in 42.921954507s."),
-//! Code Assist's metadata too (`quotaResetDelay`), while the Developer API cuts `RetryInfo.retryDelay` to whole seconds. So
-//! that a value with a fraction wins over one without, and the message wins among equals.
+//! Three places of one body may have it. The message has it to the nanosecond ("Please retry in 42.921954507s."), and
+//! so has Code Assist's metadata (`quotaResetDelay`), while the Developer API cuts `RetryInfo.retryDelay` to whole
+//! seconds. So a value with a fraction wins over one without, and the message wins among equals.
 
 use std::time::Duration;
 
 use super::json::Json;
 
-/// How long to wait, as the upstream asked for it.
+/// The wait that an upstream asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint {
     delay: Duration,
@@ -16,54 +16,54 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// A wait of exactly `delay`.
+    /// Makes a wait of exactly `delay`.
     #[must_use]
     pub const fn exact(delay: Duration) -> Self {
         Self { delay, exact: true }
     }
 
-    /// A wait that was cut to whole seconds, so that up to one more second may be needed.
+    /// Makes a wait that was cut to whole seconds, so that up to one more second may be needed.
     #[must_use]
     pub const fn truncated(delay: Duration) -> Self {
         Self { delay, exact: false }
     }
 
-    /// The wait.
+    /// Returns the wait as the upstream wrote it.
     #[must_use]
     pub const fn delay(&self) -> Duration {
         self.delay
     }
 
-    /// A wait that is certainly long enough: a second more where the value was cut to whole ones.
+    /// Returns a wait that is certainly long enough: one second more where the value was cut to whole seconds.
     #[must_use]
     pub const fn sufficient(&self) -> Duration {
         let cut = if self.exact { Duration::ZERO } else { Duration::from_secs(1) };
         self.delay.saturating_add(cut)
     }
 
-    /// False where the value was cut to whole seconds, so that up to one more second may be needed.
+    /// Returns whether the value is exact: false where it was cut to whole seconds.
     #[must_use]
     pub const fn is_exact(&self) -> bool {
         self.exact
     }
 }
 
-/// A wait, and whether anything was cut off it.
+/// Makes a hint; `exact` is false where the delay was cut to whole seconds.
 fn hint(delay: Duration, exact: bool) -> Hint {
     if exact { Hint::exact(delay) } else { Hint::truncated(delay) }
 }
 
-/// The best of the three.
+/// Returns the most exact of the three.
 pub(super) fn best(message: Option<Hint>, reset: Option<Hint>, retry_info: Option<Hint>) -> Option<Hint> {
-    let said = [message, reset, retry_info];
-    said.into_iter().flatten().find(Hint::is_exact).or_else(|| said.into_iter().flatten().next())
+    let hints = [message, reset, retry_info];
+    hints.into_iter().flatten().find(Hint::is_exact).or_else(|| hints.into_iter().flatten().next())
 }
 
-/// A protobuf Duration in JSON (`"37s"`), in Go's form (`"1h2m3.5s"`, `"138.127757ms"`), a number of seconds, or
-/// `{"seconds": 37, "nanos": 5}`.
+/// Reads a protobuf Duration in JSON (`"37s"`), one in Go's form (`"1h2m3.5s"`, `"138.127757ms"`), a number of seconds,
+/// or `{"seconds": 37, "nanos": 5}`.
 pub(super) fn from_json(value: &Json) -> Option<Hint> {
     match value {
-        // Digits alone are what is left of "37s" where a body was cut, so that a text needs its unit.
+        // A text needs its unit: digits alone may be a longer number that was cut.
         Json::Text(text) => {
             let (delay, exact, length) = leading(text)?;
             (length == text.len()).then(|| hint(delay, exact))
@@ -84,7 +84,7 @@ pub(super) fn from_json(value: &Json) -> Option<Hint> {
     }
 }
 
-/// What stands before a wait, in lower case.
+/// The words before a wait, in lower case.
 const LEADS: [&str; 11] = [
     "retry in",
     "retry after",
@@ -99,10 +99,10 @@ const LEADS: [&str; 11] = [
     "retry-after:",
 ];
 
-/// The wait that a message asks for. `lower` is the message in lower case.
+/// Reads the wait that a message asks for. `lower` is the message in lower case.
 pub(super) fn from_message(lower: &str) -> Option<Hint> {
     LEADS.iter().find_map(|lead| {
-        // The first mention that is followed by a number: "try again in a moment" is none.
+        // The first mention that is followed by a number, unlike "try again in a moment".
         memchr::memmem::find_iter(lower.as_bytes(), lead).find_map(|at| {
             let rest = lower.get(at + lead.len()..)?;
             let rest = rest.trim_start_matches([' ', '\u{a0}', ':', '~', '*', '`', '"']);
@@ -113,8 +113,8 @@ pub(super) fn from_message(lower: &str) -> Option<Hint> {
     })
 }
 
-/// A duration of one or more numbers with units at the start of `text`: the duration, whether it has parts below the
-/// second, and its length.
+/// Reads a duration of one or more numbers with units at the start of `text`. Returns the duration, whether it has
+/// parts below the second, and its length in bytes.
 fn leading(text: &str) -> Option<(Duration, bool, usize)> {
     let mut total = Duration::ZERO;
     let mut exact = false;
@@ -143,7 +143,7 @@ fn leading(text: &str) -> Option<(Duration, bool, usize)> {
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds of a unit.
+/// Returns the nanoseconds of a unit.
 fn unit(word: &str) -> Option<u64> {
     Some(match word {
         "ns" => 1,
@@ -157,10 +157,10 @@ fn unit(word: &str) -> Option<u64> {
     })
 }
 
-/// Digits, and perhaps a fraction.
+/// A decimal number, with or without a fraction.
 struct Number {
     whole: u64,
-    /// Billionths.
+    /// The fraction, in billionths.
     fraction: u64,
     has_fraction: bool,
     length: usize,
@@ -173,7 +173,7 @@ impl Number {
         if whole_digits == 0 {
             return None;
         }
-        // Too many digits for any number are more than any cap.
+        // A number with too many digits is over any cap.
         let whole = text[..whole_digits].parse().unwrap_or(u64::MAX);
         let fraction_digits = text[whole_digits..].strip_prefix('.').map_or(0, digits);
         if fraction_digits == 0 {
@@ -185,13 +185,13 @@ impl Number {
         Some(Self { whole, fraction, has_fraction: true, length: start + fraction_digits })
     }
 
-    /// So many of a unit of `nanos` nanoseconds.
+    /// Returns the duration of this many units of `nanos` nanoseconds.
     fn times(&self, nanos: u64) -> Duration {
         let whole = u128::from(self.whole) * u128::from(nanos);
         let fraction = u128::from(self.fraction) * u128::from(nanos) / 1_000_000_000;
         let total = whole + fraction;
         let seconds = u64::try_from(total / 1_000_000_000).unwrap_or(u64::MAX);
-        // A remainder of a division by a billion fits.
+        // The remainder of a division by a billion fits.
         Duration::new(seconds, (total % 1_000_000_000) as u32)
     }
 }

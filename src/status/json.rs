@@ -1,44 +1,44 @@
-//! JSON as it arrives, not as it should be.
+//! A lenient reader of JSON, for bodies that are not well formed.
 //!
-//! An error body may be cut anywhere, nested absurdly, quoted in Python's way by a relay, or followed by rubbish. A strict
-//! parser says "no" to all of these, and the one number that mattered is lost. This reader takes what is there: it never
-//! fails, looks at each byte once, keeps no more than [`MOST_VALUES`] values and [`MOST_DEPTH`] levels, and remembers
-//! which objects were closed, because a member that is absent from a cut object says nothing.
+//! An error body may be cut anywhere, nested absurdly, quoted in Python's way by a relay, or followed by rubbish. A
+//! strict parser refuses all of these, and the one number that mattered is lost. This reader takes what is there: it
+//! never fails, looks at each byte once, and keeps at most [`MOST_VALUES`] values and [`MOST_DEPTH`] levels. It
+//! remembers which objects were closed, because in a cut object an absent member means nothing.
 
-/// Deeper containers are skipped. Real error bodies have seven levels.
+/// The most levels; deeper containers are skipped. Real error bodies have seven.
 const MOST_DEPTH: usize = 24;
 
-/// What comes after is not read. Real error bodies have some hundred values.
+/// The most values; the rest of the text is not read. Real error bodies have some hundred.
 const MOST_VALUES: usize = 8 * 1024;
 
-/// One value.
+/// A JSON value.
 #[derive(Debug)]
 pub(super) enum Json {
-    /// `null`, and everything that was skipped or cannot be understood.
+    /// `null`, and everything that was skipped or could not be read.
     Null,
     Bool,
-    /// As it was written.
+    /// A number, as it was written.
     Number(String),
     Text(String),
     Array(Vec<Json>),
-    Object(Object),
+    Object(JsonObject),
 }
 
-/// An object, its members in their order.
+/// A JSON object, with its members in their order.
 #[derive(Debug)]
-pub(super) struct Object {
+pub(super) struct JsonObject {
     members: Vec<(String, Json)>,
     closed: bool,
 }
 
-impl Object {
-    /// The last member of that name that is not null.
+impl JsonObject {
+    /// Returns the last member of that name that is not null.
     pub(super) fn get(&self, name: &str) -> Option<&Json> {
         let found = |(key, value): &&(String, Json)| key == name && !matches!(value, Json::Null);
         self.members.iter().rev().find(found).map(|(_, value)| value)
     }
 
-    /// The last of these members that is there, by the order of `names`.
+    /// Returns the member of the first of these `names` that the object has.
     pub(super) fn any(&self, names: &[&str]) -> Option<&Json> {
         names.iter().find_map(|name| self.get(name))
     }
@@ -47,19 +47,19 @@ impl Object {
         self.members.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// True where its closing brace was seen, so that an absent member is really absent.
+    /// Returns whether the closing brace was seen, so that an absent member is really absent.
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 }
 
 impl Json {
-    /// Reads the value that begins with the first byte of `text`. Everything after its end is ignored.
+    /// Reads the value that begins with the first byte of `text`, and ignores everything after its end.
     pub(super) fn read(text: &str) -> Self {
         Reader { text, at: 0, values: 0 }.read()
     }
 
-    pub(super) fn as_object(&self) -> Option<&Object> {
+    pub(super) fn as_object(&self) -> Option<&JsonObject> {
         if let Self::Object(object) = self { Some(object) } else { None }
     }
 
@@ -67,7 +67,7 @@ impl Json {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The elements of an array; anything else is one element.
+    /// Returns the elements of an array; any other value is one element.
     pub(super) fn elements(&self) -> &[Self] {
         match self {
             Self::Array(elements) => elements,
@@ -75,7 +75,7 @@ impl Json {
         }
     }
 
-    /// A number, or a text that is one.
+    /// Returns the number, of a number or of a text that is one.
     pub(super) fn as_u64(&self) -> Option<u64> {
         let (Self::Number(text) | Self::Text(text)) = self else {
             return None;
@@ -83,13 +83,13 @@ impl Json {
         let text = text.trim();
         text.parse().ok().or_else(|| {
             let float: f64 = text.parse().ok()?;
-            // Saturates, and NaN becomes 0: both are as good as nothing.
+            // The cast saturates, which is harmless here.
             (float.is_finite() && float >= 0.0).then_some(float as u64)
         })
     }
 }
 
-/// A container that is not closed yet.
+/// A container that has not been closed yet.
 enum Open {
     Array(Vec<Json>),
     Object { members: Vec<(String, Json)>, key: Option<String> },
@@ -101,7 +101,7 @@ impl Open {
             Self::Array(elements) => Json::Array(elements),
             Self::Object { mut members, key } => {
                 members.extend(key.map(|key| (key, Json::Null)));
-                Json::Object(Object { members, closed })
+                Json::Object(JsonObject { members, closed })
             }
         }
     }
@@ -112,7 +112,7 @@ impl Open {
             Self::Object { members, key } => match (key.take(), value) {
                 (Some(key), value) => members.push((key, value)),
                 (None, Json::Text(text)) => *key = Some(text),
-                // A value without a name: nobody could ask for it.
+                // A value without a name cannot be looked up.
                 (None, _) => {}
             },
         }
@@ -147,7 +147,7 @@ impl Reader<'_> {
                 }
                 Some(close @ (b'}' | b']')) => {
                     self.at += 1;
-                    // A bracket that closes nothing is rubbish; one that closes an outer container ends the inner ones.
+                    // A bracket that closes nothing is ignored; one that closes an outer container ends the inner ones.
                     let fits = |open: &Open| matches!(open, Open::Object { .. }) == (close == b'}');
                     let Some(index) = stack.iter().rposition(fits) else {
                         continue;
@@ -186,7 +186,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A number or a literal; `None` for a word that means nothing.
+    /// Reads a number or a literal. Returns `None` for any other word.
     fn word(&mut self) -> Option<Json> {
         let rest = &self.text[self.at..];
         let in_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.' | b'_');
@@ -194,7 +194,7 @@ impl Reader<'_> {
         let word = &rest[..length];
         self.at += length;
         if self.at == self.text.len() {
-            // Where the text was cut, "4" may have been 429.
+            // The text was cut here: "4" may have been 429.
             return None;
         }
         match word {
@@ -205,7 +205,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A string, its escapes undone. What was cut is as long as it got.
+    /// Reads a string and undoes its escapes. A string that was cut ends with the text.
     fn string(&mut self, quote: u8) -> String {
         let mut decoded = String::new();
         self.at += 1;
@@ -237,7 +237,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The four digits after `\u`, and those of a second half.
+    /// Reads the four digits after `\u`, and those of the second surrogate.
     fn unicode(&mut self) -> char {
         let Some(first) = self.four_digits() else {
             return char::REPLACEMENT_CHARACTER;
@@ -261,7 +261,7 @@ impl Reader<'_> {
         Some(value)
     }
 
-    /// Passes over a container without keeping anything, and without a stack.
+    /// Skips a container without keeping anything, and without a stack.
     fn skip_container(&mut self) {
         let mut depth = 0usize;
         while let Some(byte) = self.text.as_bytes().get(self.at).copied() {
@@ -294,7 +294,7 @@ impl Reader<'_> {
     }
 }
 
-/// Closes what the end of the text left open.
+/// Closes the containers that the end of the text left open.
 fn fold(mut stack: Vec<Open>) -> Json {
     let Some(top) = stack.pop() else {
         return Json::Null;

@@ -1,15 +1,15 @@
-//! What an error body said, read once.
+//! Error bodies: one reader for all the shapes in which they come.
 //!
-//! One API answers errors in five envelopes, and what stands between it and us adds its own: an object, an array of one
-//! object, an object with a string for a code, an event of a stream, a page of HTML; relays put one of these into the
-//! `message` of another, and cut the result. Whoever reads such a body with a strict type for one shape gets nothing from
-//! all the others, and treats a day's quota as a network fault.
+//! The API wraps its errors in five envelopes, and the proxies in front of it add their own: an object, an array of one
+//! object, an object with a string for a code, an event of a stream, a page of HTML. Relays put one of these into the
+//! `message` of another, and cut the result. A client that reads such a body with a strict type for one shape gets
+//! nothing from the others, and takes a day's quota for a network fault.
 //!
-//! So there is one reader, and it is total: [`Status::parse`] takes any bytes and gives what it found. It reads at most
-//! [`MOST_READ`] bytes, each a bounded number of times, and keeps a bounded amount. It judges nothing: what an error means
-//! is [`Failure`](crate::failure::Failure)'s business.
+//! So there is one reader, and it is total: [`Status::parse`] takes any bytes and returns what it found. It reads at
+//! most [`MOST_READ`] bytes, each a bounded number of times, and keeps a bounded amount.
 //!
-//! Everything textual that leaves this module has been redacted and capped, because error bodies echo API keys.
+//! It judges nothing: the meaning of an error is the business of [`Failure`](crate::failure::Failure). And no text
+//! leaves this module before it was redacted and capped, because error bodies echo API keys.
 
 mod delay;
 mod json;
@@ -19,14 +19,15 @@ mod read;
 pub use self::delay::Hint;
 pub(crate) use self::read::canonical_code;
 
-/// No more of a body is read. Google's longest (a line for each of some hundred wrong fields) stay below it.
+/// The most bytes of a body that are read. Google's longest (a line for each of some hundred wrong fields) stay below
+/// it.
 pub const MOST_READ: usize = 64 * 1024;
 
-/// What an error body said. Everything in it is redacted and capped.
+/// The content of an error body. Everything in it is redacted and capped.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     envelope: Envelope,
-    /// An error object was found, not only text.
+    /// True where an error object was found, not only text.
     found: bool,
     code: Option<u16>,
     status: Option<String>,
@@ -42,11 +43,11 @@ pub struct Status {
     message_limit: MessageLimit,
 }
 
-/// The shape that a body came in.
+/// The shape of an error body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Envelope {
-    /// `{"error": {…}}`, and what relays make of it.
+    /// `{"error": {…}}`, and the variants that relays make of it.
     Object,
     /// `[{"error": {…}}]`: streams without `alt=sse`, the OpenAI-compatible surface.
     Array,
@@ -58,7 +59,7 @@ pub enum Envelope {
     Text,
     /// A page of a front end or proxy.
     Html,
-    /// Nothing.
+    /// An empty body.
     #[default]
     Empty,
 }
@@ -72,17 +73,17 @@ pub struct Violation {
     value: Option<u64>,
 }
 
-/// What the message itself says of limits: "…, limit: 20, model: gemini-2.5-flash".
+/// The limits in a message: "…, limit: 20, model: gemini-2.5-flash".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MessageLimit {
-    /// One of them is 0.
+    /// True where one of them is 0.
     pub(crate) zero: bool,
     /// The first that is not 0.
     pub(crate) value: Option<u64>,
 }
 
 impl Status {
-    /// Reads a body. Never fails: what was not found is absent.
+    /// Reads a body. It never fails: a member that was not found is absent.
     ///
     /// ```
     /// use std::time::Duration;
@@ -112,73 +113,77 @@ impl Status {
         Self::read(body)
     }
 
-    /// The shape that the body came in.
+    /// Returns the shape of the body.
     #[must_use]
     pub fn envelope(&self) -> Envelope {
         self.envelope
     }
 
-    /// True where an error object was really found: one with a code, a message or a status.
+    /// Returns whether an error object was found: one with a code, a message or a status.
     #[must_use]
     pub fn is_google(&self) -> bool {
         self.found
     }
 
-    /// The numeric code of the body, as an HTTP status. A `google.rpc` code (8 for RESOURCE_EXHAUSTED) is translated.
+    /// Returns the numeric code of the body as an HTTP status. A `google.rpc` code (8 for RESOURCE_EXHAUSTED) is
+    /// translated.
     #[must_use]
     pub fn code(&self) -> Option<u16> {
         self.code
     }
 
-    /// `RESOURCE_EXHAUSTED` and its kin, or the string code of the Interactions API, such as `invalid_request`.
+    /// Returns the canonical name, such as `RESOURCE_EXHAUSTED`, or the string code of the Interactions API, such as
+    /// `invalid_request`.
     #[must_use]
     pub fn status(&self) -> Option<&str> {
         self.status.as_deref()
     }
 
-    /// The message, redacted, at most 2 KiB. Of a page: its title and visible text. Empty where there was none.
+    /// Returns the message, redacted, at most 2 KiB; of a page, its title and visible text. Empty where there was none.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// `ErrorInfo.reason`, such as `API_KEY_INVALID`.
+    /// Returns `ErrorInfo.reason`, such as `API_KEY_INVALID`.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
-    /// `ErrorInfo.domain`, such as `googleapis.com`. It may be missing even where there is a reason.
+    /// Returns `ErrorInfo.domain`, such as `googleapis.com`. It may be missing even where there is a reason.
     #[must_use]
     pub fn domain(&self) -> Option<&str> {
         self.domain.as_deref()
     }
 
-    /// The model that the details name, by its resolved name.
+    /// Returns the model that the details name, by its resolved name.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.violations.iter().find_map(|violation| violation.model()).or(self.model.as_deref())
     }
 
-    /// The quotas that were violated, at most 16 of them.
+    /// Returns the quotas that were violated, at most 16 of them.
     #[must_use]
     pub fn violations(&self) -> &[Violation] {
         &self.violations
     }
 
-    /// How long to wait, as the body says it in the message, in `quotaResetDelay` or in RetryInfo: the most exact of
-    /// them. Unclamped, and unjudged: a day's quota says "5s" too.
+    /// Returns the wait that the body asks for in the message, in `quotaResetDelay` or in RetryInfo: the most exact of
+    /// them.
+    ///
+    /// It is neither capped nor judged: a day's quota says "5s" too.
     #[must_use]
     pub fn retry_delay(&self) -> Option<Hint> {
         delay::best(self.message_delay, self.reset_delay, self.retry_info)
     }
 
-    /// `error.errors[].reason` of Google's older envelope, such as `accessNotConfigured`.
+    /// Returns `error.errors[].reason` of Google's older envelope, such as `accessNotConfigured`.
     pub(crate) fn legacy_reason(&self) -> Option<&str> {
         self.legacy_reason.as_deref()
     }
 
-    /// What the message itself says of limits.
+    /// Returns the limits in the message.
     pub(crate) fn message_limit(&self) -> MessageLimit {
         self.message_limit
     }
@@ -187,26 +192,26 @@ impl Status {
 // === impl Violation ===
 
 impl Violation {
-    /// `quotaMetric`, such as `generativelanguage.googleapis.com/generate_content_free_tier_requests`.
+    /// Returns `quotaMetric`, such as `generativelanguage.googleapis.com/generate_content_free_tier_requests`.
     #[must_use]
     pub fn quota_metric(&self) -> Option<&str> {
         self.metric.as_deref()
     }
 
-    /// `quotaId`, such as `GenerateRequestsPerDayPerProjectPerModel-FreeTier`.
+    /// Returns `quotaId`, such as `GenerateRequestsPerDayPerProjectPerModel-FreeTier`.
     #[must_use]
     pub fn quota_id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// `quotaDimensions.model`: the resolved name, not the alias that was sent.
+    /// Returns `quotaDimensions.model`: the resolved name, not the alias that was sent.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// `quotaValue`. Google leaves out a zero, so that an absent value is `Some(0)`; `None` where it is no number, or
-    /// where the body was cut before it.
+    /// Returns `quotaValue`. Google leaves out a zero, so that an absent value is `Some(0)`; `None` where the value is
+    /// not a number, or where the body was cut before it.
     #[must_use]
     pub fn value(&self) -> Option<u64> {
         self.value

@@ -1,8 +1,8 @@
-//! Pages of HTML, which front ends and proxies send where nobody speaks JSON any more.
+//! Reads pages of HTML, which front ends and proxies send instead of JSON.
 //!
-//! All that is wanted is what a person would read: the title and the first sentences. Tags, scripts and styles go.
+//! It keeps what a person would read, the title and the first sentences, and drops tags, scripts and styles.
 
-/// True for a page, or the beginning of one.
+/// Returns whether the text is a page, or the beginning of one.
 pub(super) fn is_html(text: &str) -> bool {
     let start = text.as_bytes();
     let start = String::from_utf8_lossy(&start[..start.len().min(512)]).to_ascii_lowercase();
@@ -14,7 +14,7 @@ pub(super) fn is_html(text: &str) -> bool {
         || start.contains("<!doctype html")
 }
 
-/// The title and what is visible, white space collapsed, no longer than `most` bytes or a little more.
+/// Returns the title and the visible text with white space collapsed, in about `most` bytes.
 pub(super) fn visible_text(page: &str, most: usize) -> String {
     let mut text = String::new();
     let mut rest = page;
@@ -25,7 +25,7 @@ pub(super) fn visible_text(page: &str, most: usize) -> String {
         };
         push_words(&mut text, &rest[..open]);
         let tag = &rest[open..];
-        // What these hold is not for reading. One that never ends holds the rest of the page.
+        // The content of these is not for reading. One that never ends holds the rest of the page.
         let end = if has_name(tag, "script") {
             tag.find("</script").map(|at| at + 1)
         } else if has_name(tag, "style") {

@@ -1,28 +1,28 @@
-//! How a body is read: from the envelope inwards, each layer of wrapping once.
+//! Reads a body from the envelope inwards, each layer of wrapping once.
 
 use std::borrow::Cow;
 
 use super::{
     Envelope, MOST_READ, MessageLimit, Status, Violation, delay,
-    json::{Json, Object},
+    json::{Json, JsonObject},
     page,
 };
 use crate::redact::redact;
 
-/// No more of a message is kept.
+/// The most bytes of a message that are kept.
 pub(super) const MOST_MESSAGE: usize = 2 * 1024;
 
-/// No more of a name is kept: a status, a reason, the id of a quota, a model.
+/// The most bytes of a name that are kept: a status, a reason, the id of a quota, a model.
 pub(super) const MOST_NAME: usize = 256;
 
-/// No more violations are kept. Google sends up to four.
+/// The most violations that are kept. Google sends up to four.
 pub(super) const MOST_VIOLATIONS: usize = 16;
 
-/// How often a body may be wrapped in another one's message. Two have been seen.
+/// The most times that a body is unwrapped from another one's message. Two have been seen.
 pub(super) const MOST_WRAPPED: usize = 3;
 
 impl Status {
-    /// [`Status::parse`].
+    /// Implements [`Status::parse`].
     pub(super) fn read(body: &[u8]) -> Self {
         let text = String::from_utf8_lossy(&body[..body.len().min(MOST_READ)]);
         let text = text.trim_start_matches('\u{feff}').trim();
@@ -58,29 +58,29 @@ impl Status {
         if string_code { Envelope::Interactions } else { Envelope::Object }
     }
 
-    /// Takes what a body's value says. True where there was an object to read.
+    /// Takes the value of a body. Returns whether there was an object to read.
     fn absorb(&mut self, value: &Json) -> bool {
         let Some(first) = value.elements().iter().find_map(Json::as_object) else {
             return false;
         };
         if !self.absorb_errors(value, MOST_WRAPPED) {
-            // Frameworks and gateways: no error object, but something that says what is wrong.
+            // Frameworks and gateways send no error object, but a message under another name.
             self.absorb_bare(first, MOST_WRAPPED);
         }
         true
     }
 
-    /// Takes the error that a value holds; the innermost one says it best. Where there is none, nothing is taken.
+    /// Takes the error in a value, if there is one; the innermost error goes before the outer ones.
     fn absorb_errors(&mut self, value: &Json, wrapped: usize) -> bool {
         let mut any = false;
-        // Of an array, the error need not be the first element.
+        // In an array, the error need not be the first element.
         for object in value.elements().iter().filter_map(Json::as_object) {
             any |= self.absorb_object(object, wrapped);
         }
         any
     }
 
-    fn absorb_object(&mut self, object: &Object, wrapped: usize) -> bool {
+    fn absorb_object(&mut self, object: &JsonObject, wrapped: usize) -> bool {
         match object.get("error") {
             Some(Json::Object(error)) => {
                 self.absorb_error(error, wrapped);
@@ -96,7 +96,7 @@ impl Status {
                 true
             }
             Some(nested @ Json::Array(_)) => self.absorb_errors(nested, wrapped),
-            // The error itself, without its envelope: an operation's error, or a relay's choice.
+            // The error itself without its envelope, as in a long-running operation or from a relay.
             None if object.get("status").and_then(Json::as_text).and_then(canonical_code).is_some() => {
                 self.absorb_error(object, wrapped);
                 self.found = true;
@@ -106,11 +106,12 @@ impl Status {
         }
     }
 
-    /// `{"message": …}`, `{"detail": …}`, `{"errors": [{"message": …}]}` and their kin: no error object of the API's.
-    fn absorb_bare(&mut self, object: &Object, wrapped: usize) {
+    /// Takes `{"message": …}`, `{"detail": …}`, `{"errors": [{"message": …}]}` and their like, which are not the API's
+    /// own.
+    fn absorb_bare(&mut self, object: &JsonObject, wrapped: usize) {
         self.absorb_code(object);
-        let said = object.any(&["message", "msg", "detail", "errors", "error_description", "title"]);
-        match said {
+        let message = object.any(&["message", "msg", "detail", "errors", "error_description", "title"]);
+        match message {
             Some(Json::Text(text)) => self.absorb_message(text, wrapped),
             Some(list @ Json::Array(_)) => {
                 for element in list.elements() {
@@ -126,8 +127,8 @@ impl Status {
         }
     }
 
-    /// The inside of `error`.
-    fn absorb_error(&mut self, error: &Object, wrapped: usize) {
+    /// Takes the members of `error`.
+    fn absorb_error(&mut self, error: &JsonObject, wrapped: usize) {
         self.absorb_code(error);
         if let Some(status) = error.get("status").and_then(Json::as_text) {
             self.status = Some(status.to_owned());
@@ -143,7 +144,8 @@ impl Status {
                     self.legacy_reason = value.elements().iter().find_map(reason).or(self.legacy_reason.take());
                 }
                 "message" | "status" | "code" => {}
-                // `error.error`, `error.upstreamResponse`, `error.metadata.raw`: whatever a relay calls the original.
+                // `error.error`, `error.upstreamResponse`, `error.metadata.raw`: a relay's names for the original
+                // error.
                 _ => match value {
                     Json::Object(inner) if inner.get("error").is_some() => {
                         self.absorb_object(inner, wrapped);
@@ -161,15 +163,16 @@ impl Status {
         self.absorb_hints(error);
     }
 
-    /// Google's own verdict on what the request says, which repeats it: an error object in there is the caller's.
+    /// Returns whether the error is Google's verdict on the request. Its message repeats the request, so that an error
+    /// object inside the message is the caller's own text.
     fn is_about_the_request(&self) -> bool {
         let status = self.status.as_deref();
         matches!(self.code, Some(400 | 404))
             && matches!(status, Some("INVALID_ARGUMENT" | "NOT_FOUND" | "OUT_OF_RANGE"))
     }
 
-    /// A number, a number in quotes, a `google.rpc` code, or a name.
-    fn absorb_code(&mut self, object: &Object) {
+    /// Takes the code: a number, a number in quotes, a `google.rpc` code, or a name.
+    fn absorb_code(&mut self, object: &JsonObject) {
         let names = ["code", "status_code", "statusCode", "http_code", "status"];
         let code = |name| object.get(name).and_then(Json::as_u64).and_then(http_code);
         self.code = names.into_iter().find_map(code).or(self.code);
@@ -180,7 +183,7 @@ impl Status {
         }
     }
 
-    /// The message, and the error that may be inside it.
+    /// Takes the message, and the error that may be inside it.
     fn absorb_message(&mut self, message: &str, wrapped: usize) {
         self.message.clear();
         if wrapped == 0 || !self.absorb_embedded(message, wrapped - 1) || self.message.is_empty() {
@@ -188,9 +191,9 @@ impl Status {
         }
     }
 
-    /// An error somewhere inside a text: "got status: UNAVAILABLE. {"error": …}", "429 … {'error': …}".
+    /// Takes an error inside a text: "got status: UNAVAILABLE. {"error": …}", "429 … {'error': …}".
     fn absorb_embedded(&mut self, text: &str, wrapped: usize) -> bool {
-        // Each try reads the rest of the text at most once; an error that follows four brackets is not looked for.
+        // Each try reads the rest of the text at most once, and only the first four brackets are tried.
         let starts = memchr::memchr2_iter(b'{', b'[', text.as_bytes()).take(4);
         for start in starts {
             let inside = text[start..].trim_start_matches(['{', '[', ' ', '\n', '\r', '\t']);
@@ -203,7 +206,7 @@ impl Status {
         false
     }
 
-    /// Events, and a raw tail that follows them without framing.
+    /// Takes the error in a stream of events, or in a raw tail that follows them without framing.
     fn absorb_events(&mut self, text: &str) {
         let mut data = String::new();
         let mut raw = false;
@@ -232,13 +235,13 @@ impl Status {
         self.absorb_data(&data);
     }
 
-    /// True where the data of an event was an error.
+    /// Takes the data of an event. Returns whether it was an error.
     fn absorb_data(&mut self, data: &str) -> bool {
         self.absorb_errors(&Json::read(data.trim()), MOST_WRAPPED)
     }
 
-    /// `details`: an array in any order, or one object, or JSON in a string. What a detail is follows from its members'
-    /// names, because `@type` may be missing or mistaken.
+    /// Takes `details`: an array in any order, or one object, or JSON in a string. The type of a detail follows from
+    /// the names of its members, because `@type` may be missing or wrong.
     fn absorb_details(&mut self, details: &Json) {
         if let Json::Text(text) = details {
             if text.trim_start().starts_with(['[', '{']) {
@@ -272,7 +275,8 @@ impl Status {
         }
     }
 
-    fn absorb_metadata(&mut self, metadata: &Object) {
+    /// Takes `ErrorInfo.metadata`.
+    fn absorb_metadata(&mut self, metadata: &JsonObject) {
         self.absorb_hints(metadata);
         if let Some(model) = metadata.get("model").and_then(Json::as_text) {
             self.model = Some(model.to_owned());
@@ -285,14 +289,14 @@ impl Status {
         }
     }
 
-    /// Waits, by the names that they have in details, in metadata, and loose in what relays make of an error.
-    fn absorb_hints(&mut self, object: &Object) {
+    /// Takes the waits, by their names in details, in metadata, and in the errors that relays make.
+    fn absorb_hints(&mut self, object: &JsonObject) {
         let read = |names: &[&str]| object.any(names).and_then(delay::from_json);
         self.retry_info = read(&["retryDelay", "retry_delay"]).or(self.retry_info);
         self.reset_delay = read(&["quotaResetDelay", "quota_reset_delay"]).or(self.reset_delay);
     }
 
-    /// Reads what the message says while it is whole, then redacts and caps every text.
+    /// Reads the numbers in the message while it is whole, then redacts and caps every text.
     fn finish(mut self) -> Self {
         let lower = self.message.to_ascii_lowercase();
         self.message_delay = delay::from_message(&lower);
@@ -308,18 +312,18 @@ impl Status {
 }
 
 impl Violation {
-    fn read(violation: &Object) -> Option<Self> {
+    fn read(violation: &JsonObject) -> Option<Self> {
         let text = |names: &[&str]| Some(violation.any(names)?.as_text()?.to_owned());
         let dimensions = violation.any(&["quotaDimensions", "quota_dimensions"]).and_then(Json::as_object);
         let id = text(&["quotaId", "quota_id"]);
         let metric = text(&["quotaMetric", "quota_metric"]);
         if id.is_none() && metric.is_none() {
-            // The older `{"subject", "description"}` names no quota.
+            // The older form `{"subject", "description"}` does not name the quota.
             return None;
         }
         let value = match violation.any(&["quotaValue", "quota_value"]) {
             Some(value) => value.as_u64(),
-            // Protobuf leaves out a zero; a body that was cut leaves out anything.
+            // Protobuf leaves out a zero, but in a cut body any member may be missing.
             None => (violation.is_closed() && id.is_some()).then_some(0),
         };
         let model = dimensions.and_then(|dimensions| Some(dimensions.get("model")?.as_text()?.to_owned()));
@@ -332,7 +336,7 @@ impl MessageLimit {
         let mut limit = Self::default();
         for at in memchr::memmem::find_iter(lower.as_bytes(), "limit: ") {
             let digits = lower[at + "limit: ".len()..].bytes().take_while(u8::is_ascii_digit);
-            // A number too long to be a limit saturates.
+            // A number that is too long saturates.
             let mut number = None;
             for digit in digits {
                 number = Some(number.unwrap_or(0u64).saturating_mul(10).saturating_add(u64::from(digit - b'0')));
@@ -349,7 +353,7 @@ impl MessageLimit {
 
 // === helpers ===
 
-/// Redacted, then cut on a character boundary.
+/// Redacts a text, then cuts it on a character boundary.
 fn clean(text: &str, most: usize) -> String {
     let text: Cow<'_, str> = redact(text.trim());
     // `str::floor_char_boundary` is younger than this crate's oldest compiler.
@@ -357,7 +361,7 @@ fn clean(text: &str, most: usize) -> String {
     text[..end].to_owned()
 }
 
-/// An HTTP error status, or the HTTP status of a `google.rpc` code.
+/// Translates a code to an HTTP error status; a `google.rpc` code to the one that it maps to.
 fn http_code(code: u64) -> Option<u16> {
     Some(match code {
         400..=599 => u16::try_from(code).ok()?,
@@ -376,7 +380,7 @@ fn http_code(code: u64) -> Option<u16> {
     })
 }
 
-/// A name of `google.rpc.Code`, as an HTTP status.
+/// Translates a name of `google.rpc.Code` to an HTTP status.
 pub(crate) fn canonical_code(status: &str) -> Option<u16> {
     Some(match status {
         "INVALID_ARGUMENT" | "FAILED_PRECONDITION" | "OUT_OF_RANGE" => 400,
@@ -394,7 +398,7 @@ pub(crate) fn canonical_code(status: &str) -> Option<u16> {
     })
 }
 
-/// One word that could be a code, not a sentence.
+/// Returns whether the text is one word that could be a code, not a sentence.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }

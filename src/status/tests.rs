@@ -187,7 +187,7 @@ fn an_absent_value_is_zero_only_where_the_violation_was_closed() {
     assert_eq!(parse(whole).violations()[0].value(), Some(0));
     let cut = r#"{"error": {"details": [{"violations": [{"quotaId": "PerDay""#;
     assert_eq!(parse(cut).violations()[0].value(), None);
-    // The oldest shape names no quota.
+    // The oldest shape does not name the quota.
     assert!(
         parse(r#"{"error": {"details": [{"violations": [{"subject": "x", "description": "y"}]}]}}"#)
             .violations()
@@ -276,7 +276,7 @@ fn a_cut_body_never_says_anything_else_than_the_whole() {
         for violation in cut.violations().iter().take(1) {
             assert!(violation.value().is_none_or(|value| value == 20 || value == 2), "{end}");
         }
-        // What has been read once is never lost again.
+        // A longer prefix never loses what a shorter one gave.
         let facts =
             [cut.code().is_some(), cut.retry_delay().is_some(), !cut.violations().is_empty(), cut.reason().is_some()];
         let count = facts.iter().filter(|fact| **fact).count();

@@ -11,7 +11,7 @@ use super::record::Record;
 use crate::context::BoxError;
 
 pin_project! {
-    /// The response body of [`Telemetry`](super::Telemetry): as it came; its record ends with it.
+    /// The response body of [`Telemetry`](super::Telemetry): the inner one, whose end ends the record.
     pub struct TelemetryBody<R> {
         #[pin]
         body: R,
@@ -19,7 +19,7 @@ pin_project! {
     }
 }
 
-type Polled<R> = Poll<Option<Result<Frame<<R as Body>::Data>, BoxError>>>;
+type FramePoll<R> = Poll<Option<Result<Frame<<R as Body>::Data>, BoxError>>>;
 
 impl<R> TelemetryBody<R> {
     #[inline]
@@ -50,9 +50,9 @@ where
     R: Body,
     R::Error: Into<BoxError>,
 {
-    /// Apart, so that a body that nobody follows costs what a bare one does.
+    /// Polls a body that has a record. Not inlined, so that a body without one costs as much as a bare body.
     #[inline(never)]
-    fn poll_recorded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<R> {
+    fn poll_recorded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<R> {
         let mut this = self.project();
         let entered = this.record.as_ref().map(|record| record.span().enter());
         let frame = ready!(this.body.as_mut().poll_frame(cx)).map(|frame| frame.map_err(Into::into));
@@ -62,7 +62,7 @@ where
                 if let Some(record) = this.record.as_mut().filter(|_| frame.is_data()) {
                     record.chunk();
                 }
-                // Nobody is obliged to poll once more for the `None`.
+                // A reader need not poll once more for the `None`.
                 if this.body.is_end_stream()
                     && let Some(record) = this.record.take()
                 {
@@ -93,7 +93,7 @@ where
     type Error = BoxError;
 
     #[inline]
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<R> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<R> {
         if self.record.is_some() {
             return self.poll_recorded(cx);
         }

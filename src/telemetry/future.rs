@@ -17,8 +17,8 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         future: F,
-        // Behind the future: when both are dropped, what the layers inside still have to say has been said. In a box: most
-        // programs listen to nothing, and are faster for it.
+        // After the future: when both are dropped, the layers inside have said the last they had to say. In a box: most
+        // programs have no recorder and no subscriber, and a small future is faster.
         record: Option<Box<Record>>,
     }
 }

@@ -4,13 +4,13 @@ use metrics::{Key, Label, SharedString};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use super::meter::Models;
+use super::meter::ModelLabels;
 use crate::observe::{Observe, Reading, Value};
 
-/// The shortest time from one report to the next.
+/// The shortest time from one report to the next: a report takes each scope's lock for a moment.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// How things stand with handles, reported as metrics. From [`TelemetryLayer::gauges`](super::TelemetryLayer::gauges).
+/// The current state of handles, reported as metrics. Made by [`TelemetryLayer::gauges`](super::TelemetryLayer::gauges).
 ///
 /// A cheap handle: all clones are the same gauges.
 ///
@@ -24,38 +24,38 @@ const LEAST: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 #[must_use]
 pub struct Gauges {
-    models: Models,
+    models: ModelLabels,
     watched: Vec<Arc<dyn Observe + Send + Sync>>,
-    said: Arc<Mutex<Said>>,
+    last: Arc<Mutex<LastReport>>,
 }
 
-/// What was reported last.
+/// The report before this one.
 #[derive(Default)]
-struct Said {
-    /// What is gone since has to be set to zero: a gauge keeps its last value.
+struct LastReport {
+    /// The gauges' values. One that is gone since has to be set to zero: a gauge keeps its last value.
     gauges: HashMap<Key, f64>,
-    /// What handles had counted, each model by its own name: a number that is smaller now is that of a new handle.
+    /// The counts of the handles, each model by its own name: a count that has become smaller is a new handle's.
     read: HashMap<Key, u64>,
-    /// What all handles that there ever were have counted. It never falls, as a counter must not.
+    /// The counts of all handles that there ever were. They never fall, as a counter must not.
     counted: HashMap<Key, u64>,
 }
 
 impl Gauges {
-    pub(super) fn new(models: Models) -> Self {
-        Self { models, watched: Vec::new(), said: Arc::default() }
+    pub(super) fn new(models: ModelLabels) -> Self {
+        Self { models, watched: Vec::new(), last: Arc::default() }
     }
 
-    /// Reports of this handle as well.
+    /// Adds a handle to report of.
     pub fn watch(mut self, handle: impl Observe + Send + Sync + 'static) -> Self {
         self.watched.push(Arc::new(handle));
         self
     }
 
-    /// Reports how things stand now. What is not confirmed as a model is added up as `other`.
+    /// Reports the current state of all handles. Models that no good answer has confirmed are added up as `other`.
     pub fn report(&self) {
-        // Held throughout: of two reports at once, the older reading would look like a new handle's.
-        let mut said = self.said.lock();
-        let Said { gauges: before, read: read_before, counted } = &mut *said;
+        // Locked throughout: of two reports at once, the older reading would look like a new handle's.
+        let mut last = self.last.lock();
+        let LastReport { gauges: gauges_before, read: read_before, counted } = &mut *last;
         let mut gauges = HashMap::new();
         let mut read: HashMap<Key, (u64, Key)> = HashMap::new();
         for handle in &self.watched {
@@ -70,14 +70,14 @@ impl Gauges {
                 }
             });
         }
-        for gone in before.keys().filter(|key| !gauges.contains_key(*key)) {
+        for gone in gauges_before.keys().filter(|key| !gauges.contains_key(*key)) {
             set(gone, 0.0);
         }
         gauges.iter().for_each(|(key, value)| set(key, *value));
-        *before = gauges;
+        *gauges_before = gauges;
         for (own, (value, key)) in &read {
-            let last = read_before.get(own).copied().unwrap_or(0);
-            *counted.entry(key.clone()).or_insert(0) += value.checked_sub(last).unwrap_or(*value);
+            let before = read_before.get(own).copied().unwrap_or(0);
+            *counted.entry(key.clone()).or_insert(0) += value.checked_sub(before).unwrap_or(*value);
         }
         *read_before = read.into_iter().map(|(own, (value, _))| (own, value)).collect();
         for (key, value) in counted {
@@ -85,13 +85,13 @@ impl Gauges {
         }
     }
 
-    /// Reports for ever: now, and then `every` so often, but at least a second apart. 10 s is a good choice.
+    /// Reports for ever: at once, and then after each `every`, or each second if that is longer. 10 s is a good choice.
     ///
-    /// Spawn it: the crate spawns nothing itself.
+    /// Spawn it: the crate spawns no tasks itself.
     ///
     /// # Cancellation
     ///
-    /// What was reported last stays as it is.
+    /// Dropping the future ends the reports; the metrics keep their last values.
     pub async fn report_every(self, every: Duration) -> Infallible {
         loop {
             self.report();

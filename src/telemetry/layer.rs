@@ -5,9 +5,9 @@ use tower_layer::Layer;
 use super::{Telemetry, meter::Meters};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Says what calls and attempts come to, in spans and metrics. See the [module](super) for their names.
+/// A layer that records calls or attempts as spans and metrics. See the [module](super) for their names.
 ///
-/// All services made from one layer, and its clones, share the models' names that its metrics know.
+/// All services made from one layer, and from its clones, know the same models by name in their metrics.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct TelemetryLayer {
@@ -15,33 +15,35 @@ pub struct TelemetryLayer {
     meters: Meters,
 }
 
-/// What one record is about.
+/// The subject of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
-    /// What the caller sees.
+    /// A call, as its caller sees it.
     Call,
-    /// What the upstream is asked, each time.
+    /// One attempt at the upstream.
     Attempt,
 }
 
 impl TelemetryLayer {
-    /// One span for each call. It belongs outside of everything but [`ErrorResponseLayer`](crate::ErrorResponseLayer), so
-    /// that it sees what the caller sees.
+    /// Makes a layer that records each call. It belongs outside of everything but
+    /// [`ErrorResponseLayer`](crate::ErrorResponseLayer), so that it sees what the caller sees.
     pub fn call() -> Self {
         Self { level: Some(Level::Call), meters: Meters::default() }
     }
 
-    /// One span for each attempt. It belongs inside of whatever retries, outside of whatever chooses a key or waits.
+    /// Makes a layer that records each attempt. It belongs inside of [`RetryLayer`](crate::RetryLayer), and outside of the
+    /// layers that choose a key or wait for quota.
     pub fn attempt() -> Self {
         Self { level: Some(Level::Attempt), meters: Meters::default() }
     }
 
-    /// A layer that says nothing, of the same type: for where it is optional.
+    /// Makes a layer that records nothing, of the same type: for stacks in which it is optional.
     pub fn disabled() -> Self {
         Self { level: None, meters: Meters::default() }
     }
 
-    /// How things stand with handles, to be reported from time to time. Its metrics know the models that this layer's do.
+    /// Makes gauges, which report the current state of handles from time to time. They know the same models by name as this
+    /// layer.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn gauges(&self) -> super::Gauges {
@@ -52,8 +54,8 @@ impl TelemetryLayer {
 impl Describe for TelemetryLayer {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.level {
-            Some(Level::Call) => "says what a call comes to",
-            Some(Level::Attempt) => "says what an attempt comes to",
+            Some(Level::Call) => "records calls",
+            Some(Level::Attempt) => "records attempts",
             None => LEFT_OUT,
         })
     }

@@ -1,7 +1,7 @@
-//! One call, or one attempt, from its beginning to the end of its answer's body.
+//! The record of one call or one attempt, from its beginning to the end of its answer's body.
 //!
-//! It exists only while somebody listens, and gathers what is said on the way. It ends once: when its owner says how, or,
-//! dropped before that, as cancelled.
+//! It exists only where a subscriber or a recorder is installed, and gathers what becomes known on the way. It ends once: as
+//! its owner says, or, when it is dropped before that, as cancelled.
 
 use std::time::Duration;
 
@@ -10,25 +10,26 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
+    conventions::{self, RecordEnd},
     layer::Level,
-    meter::{Meter, Meters},
+    meter::{Meters, RecordMeter},
     spans,
-    words::{self, End},
 };
 use crate::{
     call::{Call, Operation},
-    context::{BoxError, CallContext, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
+    context::{BoxError, CallContext, CallRef, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
     failure::Failure,
 };
 
+/// A record under way.
 #[derive(Debug)]
 pub(super) struct Record {
-    facts: Facts,
+    facts: RecordFacts,
     span: Span,
-    meter: Option<Meter>,
+    meter: Option<RecordMeter>,
     tally: Tally,
     began: Instant,
-    /// Time in queues before this began.
+    /// The call's time in queues before this record began.
     queued_before: Duration,
     first_chunk: Option<Instant>,
     last_chunk: Option<Instant>,
@@ -36,44 +37,44 @@ pub(super) struct Record {
     has_ended: bool,
 }
 
-/// What is known from the beginning.
+/// The facts of a call or an attempt that are known from the beginning.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(super) struct RecordFacts {
     pub(super) level: Level,
     pub(super) call: Call,
     pub(super) provider: &'static str,
-    /// What the attempt before has asked for, where that is another model.
+    /// The model that the attempt before has asked, if it is another one.
     pub(super) fallen_from: Option<std::sync::Arc<str>>,
     pub(super) retried: Option<Retried>,
 }
 
-impl Facts {
-    /// Whether only a layer inside knows what is asked, and whom: it stands in the body.
+impl RecordFacts {
+    /// Returns whether the operation and the model stand in the body, so that only a layer inside knows them.
     pub(super) fn is_read_inside(&self) -> bool {
         self.level == Level::Call && self.call.speaks_in_body()
     }
 }
 
-/// What is known in the end.
+/// A record at its end.
 #[derive(Debug)]
 pub(super) struct Summary<'a> {
-    pub(super) facts: &'a Facts,
-    /// The call as it was asked for, read by whoever could read it.
+    pub(super) facts: &'a RecordFacts,
+    /// The call as the caller made it, from the path or from the body.
     pub(super) call: &'a Call,
-    pub(super) end: End<'a>,
+    pub(super) end: RecordEnd<'a>,
     pub(super) outcome: &'a Outcome,
     pub(super) usage: &'a UsageReport,
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span has a clock of its own"))]
     pub(super) duration: Duration,
-    /// Of a stream: from the beginning to its first chunk, and from that to its last.
+    /// The times of a stream: from the beginning to its first chunk, and from that to its last.
     pub(super) streamed: Option<(Duration, Duration)>,
-    /// Time in queues since this began.
+    /// The time in queues since the record began.
     pub(super) queued: Duration,
     pub(super) tally: &'a TallyReport,
 }
 
 impl Record {
-    /// Begins a record, if anybody listens.
+    /// Begins a record, if there is a subscriber or a recorder for it.
     #[inline]
     pub(super) fn begin<B>(level: Level, meters: &Meters, request: &mut Request<B>) -> Option<Box<Self>> {
         let span = spans::begin(level);
@@ -81,14 +82,13 @@ impl Record {
         if span.is_disabled() && meter.is_none() {
             return None;
         }
-        Some(Self::listened_to(level, span, meter, request))
+        Some(Self::new(level, span, meter, request))
     }
 
     #[inline(never)]
-    fn listened_to<B>(level: Level, span: Span, meter: Option<Meter>, request: &mut Request<B>) -> Box<Self> {
+    fn new<B>(level: Level, span: Span, meter: Option<RecordMeter>, request: &mut Request<B>) -> Box<Self> {
         let context = CallContext::of(request);
-        let known = context.and_then(CallContext::call).cloned();
-        let call = known.unwrap_or_else(|| Call::new(request.method(), request.uri()));
+        let call = CallRef::of(request).to_call();
         let tally = context.and_then(CallContext::tally).cloned();
         let retried = context.and_then(CallContext::retried).filter(|_| level == Level::Attempt);
         let attempt = context.map_or(0, CallContext::attempt);
@@ -108,8 +108,8 @@ impl Record {
             }
         });
         let fallen_from = before.filter(|before| call.model().is_some_and(|model| *model != **before));
-        let provider = words::provider(&call, request.uri());
-        let facts = Facts { level, call, provider, fallen_from, retried };
+        let provider = conventions::provider(&call, request.uri());
+        let facts = RecordFacts { level, call, provider, fallen_from, retried };
         spans::describe(&span, &facts, attempt, request);
         if let Some(meter) = &meter {
             meter.begun(&facts);
@@ -125,13 +125,13 @@ impl Record {
         &self.span
     }
 
-    /// The head of an answer has come. Gives itself back where there is more to come: a good answer's body.
+    /// Takes the head of an answer. Returns the record if it goes on with the answer's body, which a failure's does not.
     pub(super) fn answered<R>(mut self: Box<Self>, response: &Response<R>) -> Option<Box<Self>> {
         self.outcome = Outcome::of_response(response);
         self.head_came();
         self.span.record("http.response.status_code", response.status().as_u16());
         if let Some(failure) = self.outcome.failure().cloned() {
-            self.end(End::Failed(&failure));
+            self.end(RecordEnd::Failed(&failure));
             return None;
         }
         let generates = self.facts.call.pays_quota() || self.facts.call.operation() == Operation::CreateInteraction;
@@ -142,34 +142,34 @@ impl Record {
         Some(self)
     }
 
-    /// There is no answer.
+    /// Ends the record of a call that had an error in place of an answer.
     pub(super) fn failed(mut self: Box<Self>, error: &BoxError) {
         self.outcome = Outcome::of_error(error);
         self.head_came();
         let failure = self.outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&**error));
-        self.end(End::Failed(&failure));
+        self.end(RecordEnd::Failed(&failure));
     }
 
-    /// A chunk of the answer's body.
+    /// Takes the time of a chunk of the answer's body.
     pub(super) fn chunk(&mut self) {
         let now = Instant::now();
         self.first_chunk.get_or_insert(now);
         self.last_chunk = Some(now);
     }
 
-    /// The body has come to its end, which may be an error that the upstream has sent in it.
+    /// Ends the record with its body, in which the upstream may have sent an error.
     pub(super) fn ended(mut self: Box<Self>) {
         let failure = self.usage().failure;
-        self.end(failure.as_ref().map_or(End::Ok, End::Failed));
+        self.end(failure.as_ref().map_or(RecordEnd::Ok, RecordEnd::Failed));
     }
 
-    /// The body has broken.
+    /// Ends the record of a body that broke.
     pub(super) fn broke(mut self: Box<Self>, error: &BoxError) {
         let failure = match Error::find(&**error) {
             Some(error) => error.failure().clone(),
             None => Failure::from_error(&**error).into_after_commit(),
         };
-        self.end(End::Failed(&failure));
+        self.end(RecordEnd::Failed(&failure));
     }
 
     fn usage(&self) -> UsageReport {
@@ -191,7 +191,7 @@ impl Record {
         }
     }
 
-    fn end(&mut self, end: End<'_>) {
+    fn end(&mut self, end: RecordEnd<'_>) {
         self.has_ended = true;
         let (usage, tally) = (self.usage(), self.tally.report());
         let call = asked(&self.facts, &tally);
@@ -215,8 +215,8 @@ impl Record {
     }
 }
 
-/// What was asked for: where only the body says it, the layer that has read the body stands inside of the call's.
-fn asked<'a>(facts: &'a Facts, tally: &'a TallyReport) -> &'a Call {
+/// Returns the call that was asked for. If only the body says it, a layer inside has read it and put it into the tally.
+fn asked<'a>(facts: &'a RecordFacts, tally: &'a TallyReport) -> &'a Call {
     let inside = tally.call.as_ref().filter(|_| facts.is_read_inside());
     inside.unwrap_or(&facts.call)
 }
@@ -227,12 +227,12 @@ impl Drop for Record {
             return;
         }
         let usage = self.usage();
-        // Whoever stops reading after the last word has all of it.
+        // A caller that stops reading after the finish reason has the whole answer.
         let is_complete = usage.ended || usage.finish_reason.is_some();
         match &usage.failure {
-            Some(failure) => self.end(End::Failed(failure)),
-            None if is_complete => self.end(End::Ok),
-            None => self.end(End::Cancelled),
+            Some(failure) => self.end(RecordEnd::Failed(failure)),
+            None if is_complete => self.end(RecordEnd::Ok),
+            None => self.end(RecordEnd::Cancelled),
         }
     }
 }

@@ -1,16 +1,16 @@
-//! The two spans, and what stands in them.
+//! The two spans and their attributes.
 
 use http::Request;
 use tracing::{Span, field::Empty};
 
 use super::{
+    conventions::{self, shown},
     layer::Level,
-    record::{Facts, Summary},
-    words::{self, shown},
+    record::{RecordFacts, Summary},
 };
 use crate::call::{Call, Streaming};
 
-/// A new span, or none where nobody listens.
+/// Begins a span; a disabled one if there is no subscriber for it.
 #[inline]
 pub(super) fn begin(level: Level) -> Span {
     match level {
@@ -69,8 +69,9 @@ pub(super) fn begin(level: Level) -> Span {
     }
 }
 
-/// What is known before the call is made. Of the URI, only the host: a path may hold anything, and a query a key.
-pub(super) fn describe<B>(span: &Span, facts: &Facts, attempt: u32, request: &Request<B>) {
+/// Records the attributes that are known before the call is made. Of the URI only the host: a path may hold any text, and a
+/// query a key.
+pub(super) fn describe<B>(span: &Span, facts: &RecordFacts, attempt: u32, request: &Request<B>) {
     if span.is_disabled() {
         return;
     }
@@ -99,9 +100,9 @@ pub(super) fn describe<B>(span: &Span, facts: &Facts, attempt: u32, request: &Re
     }
 }
 
-/// What is asked, and whom. Once: an exporter may keep what is said twice twice.
+/// Records the operation and the model. Only once a span: an exporter may keep an attribute that is recorded twice twice.
 fn name(span: &Span, level: Level, call: &Call) {
-    let operation = words::operation(call);
+    let operation = conventions::operation(call);
     let model = call.model().map(shown);
     let verb = if level == Level::Call { operation } else { "attempt" };
     match &model {
@@ -115,7 +116,7 @@ fn name(span: &Span, level: Level, call: &Call) {
     }
 }
 
-/// What is known in the end.
+/// Records the attributes that are known at the end.
 pub(super) fn end(span: &Span, summary: &Summary<'_>) {
     if span.is_disabled() {
         return;
@@ -129,7 +130,7 @@ pub(super) fn end(span: &Span, summary: &Summary<'_>) {
     let answered = usage.model_version.as_deref().or(outcome.model());
     span.record("gen_ai.response.model", answered.map(shown).as_deref());
     if let Some(reason) = usage.finish_reason.as_deref().or(usage.block_reason.as_deref()) {
-        // A list, as the conventions want it; a field of a span has no lists.
+        // The conventions want a list; a field of a span cannot be one, so that the list is written as text.
         span.record("gen_ai.response.finish_reasons", format!("[{:?}]", shown(reason)));
     }
     if !queued.is_zero() {
@@ -141,8 +142,8 @@ pub(super) fn end(span: &Span, summary: &Summary<'_>) {
                 name(span, facts.level, call);
             }
             span.record("gen_ai.response.time_to_first_chunk", streamed.map(|(first, _)| first.as_secs_f64()));
-            span.record("gen_ai.usage.input_tokens", words::input_tokens(usage));
-            span.record("gen_ai.usage.output_tokens", words::output_tokens(usage));
+            span.record("gen_ai.usage.input_tokens", conventions::input_tokens(usage));
+            span.record("gen_ai.usage.output_tokens", conventions::output_tokens(usage));
             span.record("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens);
             span.record("gen_ai.usage.reasoning.output_tokens", usage.thoughts_tokens);
             let attempts = if outcome.attempts() > 0 { outcome.attempts() } else { tally.attempts };

@@ -16,35 +16,35 @@ use crate::{
 };
 
 pin_project! {
-    /// The response body of [`Timeout`](super::Timeout): ends with an error when it has been silent for too long.
+    /// The response body of [`Timeout`](super::Timeout): it ends with an error once the upstream was silent for too long.
     ///
-    /// Only waiting for the upstream counts. A reader that takes its time does not.
+    /// Only time in which a reader waits for the upstream counts; the time that the reader itself takes does not.
     pub struct TimeoutBody<R> {
-        // Dropped as soon as the clock has run out, so that the connection closes then.
+        // Dropped as soon as the clock has run out, so that the connection closes at that moment.
         #[pin]
         body: Option<R>,
-        // Armed once, and not reset for each frame: when it fires, it is set on to where it belongs by now.
+        // Armed once, and not reset for each frame: when it fires too early, it is moved on to the present deadline.
         #[pin]
         sleep: Option<Sleep>,
         idle: Option<Duration>,
-        // The clock that still runs for the first content.
-        first: Option<First>,
-        // When the present silence has lasted too long.
+        // The clock that runs until the first content.
+        first: Option<ContentClock>,
+        // The time at which the present silence has lasted too long.
         deadline: Option<Instant>,
     }
 }
 
 /// A clock that runs until the first content.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct First {
-    pub(super) clock: TimeoutKind,
+pub(super) struct ContentClock {
+    pub(super) kind: TimeoutKind,
     pub(super) limit: Duration,
-    /// When it runs out, where it runs already.
+    /// The time at which it runs out, if its timer runs already.
     pub(super) runs_out: Option<Instant>,
 }
 
 impl<R> TimeoutBody<R> {
-    pub(super) fn new(body: R, first: Option<First>, idle: Option<Duration>) -> Self {
+    pub(super) fn new(body: R, first: Option<ContentClock>, idle: Option<Duration>) -> Self {
         Self { body: Some(body), sleep: None, idle, first, deadline: None }
     }
 }
@@ -71,8 +71,8 @@ where
             *this.deadline = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let (clock, limit, runs_out) = match (*this.first, *this.idle) {
-            (Some(First { clock, limit, runs_out }), _) => (clock, limit, runs_out),
+        let (kind, limit, runs_out) = match (*this.first, *this.idle) {
+            (Some(ContentClock { kind, limit, runs_out }), _) => (kind, limit, runs_out),
             (None, Some(limit)) => (TimeoutKind::Idle, limit, None),
             (None, None) => return Poll::Pending,
         };
@@ -82,14 +82,14 @@ where
             this.sleep.set(Some(sleep_until(deadline)));
         }
         let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
-        // Later than need be is not possible: a deadline only ever moves on, but for the one of the first content.
+        // A deadline only moves on, except once: from the first content's clock to an idle clock that is shorter.
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
                 this.body.set(None);
-                let failure = Failure::timeout(clock, limit).into_after_commit();
+                let failure = Failure::timeout(kind, limit).into_after_commit();
                 return Poll::Ready(Some(Err(Error::refusal(super::NAME, failure).into())));
             }
             sleep.as_mut().reset(deadline);

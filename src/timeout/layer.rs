@@ -2,30 +2,14 @@ use std::{fmt, time::Duration};
 
 use tower_layer::Layer;
 
-use super::Timeout;
+use super::{Timeout, clocks::Clocks};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Ends what hangs. See the [module](super) for the four clocks.
+/// A layer that ends calls, attempts and answers that hang. See the [module](super) for the four clocks.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct TimeoutLayer {
     clocks: Clocks,
-}
-
-/// The clocks that are set; the others never run out.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Clocks {
-    pub(super) total: Option<Duration>,
-    pub(super) attempt: Option<Duration>,
-    pub(super) first_content: Option<Duration>,
-    pub(super) idle: Option<Duration>,
-}
-
-impl Clocks {
-    pub(super) fn are_all_stopped(&self) -> bool {
-        let Self { total, attempt, first_content, idle } = self;
-        [total, attempt, first_content, idle].iter().all(|clock| clock.is_none())
-    }
 }
 
 impl TimeoutLayer {
@@ -38,31 +22,40 @@ impl TimeoutLayer {
     /// The idle clock's default: no healthy stream pauses for a minute between two events.
     pub const IDLE: Duration = Duration::from_secs(60);
 
-    /// The clock of the whole call, up to its answer's first content: queueing, retries and other models included. It
-    /// belongs outside of whatever retries, and sets the [`Deadline`](crate::context::Deadline) for everything inside.
+    /// Makes a layer with the total clock: it limits the whole call up to its answer's first content, queueing, retries and
+    /// other models included.
+    ///
+    /// It belongs outside of [`RetryLayer`](crate::RetryLayer), and sets the [`Deadline`](crate::context::Deadline) for
+    /// everything inside.
     pub fn total(limit: Duration) -> Self {
-        Self { clocks: Clocks { total: Some(limit), ..Clocks::default() } }
+        Self::with_clocks(Clocks { total: Some(limit), ..Clocks::default() })
     }
 
-    /// The clocks of one attempt: `limit` for a unary answer, and the defaults [`FIRST_CONTENT`](Self::FIRST_CONTENT) and
-    /// [`IDLE`](Self::IDLE) for a stream. It belongs inside of whatever retries.
+    /// Makes a layer with the clocks of one attempt: `limit` for a unary answer, and the defaults
+    /// [`FIRST_CONTENT`](Self::FIRST_CONTENT) and [`IDLE`](Self::IDLE) for a stream.
+    ///
+    /// It belongs inside of [`RetryLayer`](crate::RetryLayer).
     pub fn attempt(limit: Duration) -> Self {
         let (first_content, idle) = (Some(Self::FIRST_CONTENT), Some(Self::IDLE));
-        Self { clocks: Clocks { total: None, attempt: Some(limit), first_content, idle } }
+        Self::with_clocks(Clocks { total: None, attempt: Some(limit), first_content, idle })
     }
 
-    /// A layer without any clock, of the same type: for where it is optional.
+    /// Makes a layer without any clock, of the same type: for stacks in which it is optional.
     pub fn disabled() -> Self {
-        Self { clocks: Clocks::default() }
+        Self::with_clocks(Clocks::default())
     }
 
-    /// How long a stream may take to its first content.
+    pub(crate) fn with_clocks(clocks: Clocks) -> Self {
+        Self { clocks }
+    }
+
+    /// Sets the longest time from the beginning of a stream's attempt to its first content.
     pub fn first_content(mut self, limit: Duration) -> Self {
         self.clocks.first_content = Some(limit);
         self
     }
 
-    /// How long an answer that has begun may be silent.
+    /// Sets the longest silence in an answer that has begun.
     pub fn idle(mut self, limit: Duration) -> Self {
         self.clocks.idle = Some(limit);
         self

@@ -1,17 +1,17 @@
-//! Ends what hangs, and says which clock ran out.
+//! Time-outs: ends calls, attempts and answers that hang, and says which clock ran out.
 //!
 //! Without this layer a call waits as long as the upstream likes. One clock for everything does not help: a model that
 //! thinks may need two minutes to its first word, while a minute of silence in the middle of an answer means that nothing
 //! more will come; and a clock around the retries cannot end a single attempt that hangs.
 //!
-//! This layer has four clocks. `total` holds for the whole call up to the first content of its answer, queueing and retries
-//! included, and is handed inward as the deadline. `attempt` holds for one try at a unary answer, `first_content` for one
-//! try at a stream, `idle` for the silence in an answer that has begun. Whatever runs out, the inner call or body is dropped
-//! at that moment, which closes its connection, and the error says which clock it was and how long it had been set. The same
-//! layer is stacked twice: [`total`](TimeoutLayer::total) outside, [`attempt`](TimeoutLayer::attempt) inside of what retries.
+//! This layer has four clocks. `total` limits the whole call up to the first content of its answer, queueing and retries
+//! included, and is handed inward as the deadline. `attempt` limits one attempt at a unary answer, `first_content` one
+//! attempt at a stream, and `idle` the silence in an answer that has begun. When a clock runs out, the inner call or body is
+//! dropped at that moment, which closes its connection, and the error names the clock and the time that it was set to. The
+//! layer is stacked twice: [`total`](TimeoutLayer::total) outside of the retries, [`attempt`](TimeoutLayer::attempt) inside.
 //!
-//! It never makes a timer before something is pending, never throws an answer away that is there when the clock runs out,
-//! never shortens an attempt because the total is nearly over, and does not count a slow reader as silence.
+//! It never makes a timer before something is pending, never throws away an answer that is there when the clock runs out,
+//! never shortens an attempt because the total is nearly over, and never counts a slow reader as silence.
 //!
 //! ```
 //! use std::time::Duration;
@@ -34,7 +34,7 @@
 //! # }
 //! ```
 //!
-//! Both places, and a stream's clocks for a fast model:
+//! The two places of the layer, and a stream's clocks for a fast model:
 //!
 //! ```
 //! use std::time::Duration;
@@ -52,6 +52,13 @@
 //! # let _ = layers;
 //! ```
 //!
+//! # When to use it
+//!
+//! In every stack: it is the only layer that ends a call that hangs. tower's `Timeout` has one clock, which stops at the
+//! response's head, and an error that says no more than that it has elapsed. tower-http's `TimeoutLayer` answers with a
+//! status in place of an error, which a layer outside takes for the upstream's answer, and its `ResponseBodyTimeoutLayer`
+//! does not tell a model that still thinks from a stream that has died.
+//!
 //! # Defaults
 //!
 //! | clock | default | why |
@@ -59,17 +66,17 @@
 //! | total | [285 s](TimeoutLayer::TOTAL) | many clients give up on headers at 300 s |
 //! | attempt | [180 s](TimeoutLayer::ATTEMPT) | a unary answer's headers come at its end |
 //! | first content | [180 s](TimeoutLayer::FIRST_CONTENT) | thinking is slow; 30 s suits Flash |
-//! | idle | [60 s](TimeoutLayer::IDLE) | no healthy stream pauses for so long |
+//! | idle | [60 s](TimeoutLayer::IDLE) | no healthy stream pauses for a minute |
 //!
-//! The time to connect belongs to the client. A limit of zero ends whatever is not there at once. Without
-//! [`ClassifyLayer`](crate::ClassifyLayer) inside, which holds a stream to its first content, the first bytes of a body count
-//! as its content.
+//! The time to connect belongs to the client. A limit of zero ends everything that is not ready at the first poll. Without
+//! [`ClassifyLayer`](crate::ClassifyLayer) inside, which holds a stream until its first content, the first bytes of a body
+//! count as its content.
 //!
 //! # Errors
 //!
-//! [`Kind::Timeout`](crate::failure::Kind::Timeout) with the clock; the total clock's is nobody's fault but the call's own
-//! ([`Fault::Local`](crate::failure::Fault::Local)). An `X-Server-Timeout` that is no number is
-//! [`Kind::BadRequest`](crate::failure::Kind::BadRequest).
+//! A clock that runs out is [`Kind::Timeout`](crate::failure::Kind::Timeout) with the clock's name; the total clock's is never
+//! the upstream's fault ([`Fault::Local`](crate::failure::Fault::Local)). An `X-Server-Timeout` that is not a whole number of
+//! seconds is [`Kind::BadRequest`](crate::failure::Kind::BadRequest).
 //!
 //! # Cancellation
 //!
@@ -77,22 +84,24 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's, and no clock runs meanwhile. The call is passed on at once.
+//! `poll_ready` is the inner service's, and no clock runs in it. The call is passed on at once.
 //!
 //! # Words read and written
 //!
-//! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and of the outcome whether a
-//! layer inside has held the answer. The total clock writes [`CallContext::deadline`](crate::CallContext::deadline), the least of
-//! its own, the caller's and one that is there already. The attempt's clock sets `X-Server-Timeout` upstream: the caller's
-//! own, else its own on unary calls. Either raises a caller's value under the 10 s that the API demands to 10; the clock here
-//! runs as the caller set it.
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and from the outcome
+//! whether a layer inside has held the answer. The total clock writes [`CallContext::deadline`](crate::CallContext::deadline):
+//! the earliest of its own, the caller's and one that is set already. The attempt's clock sets `X-Server-Timeout` upstream: to
+//! the caller's own, else to its own time on unary calls. Either raises a caller's value under the 10 s that the API demands
+//! to 10; the clock here runs for the time that the caller set.
 
 mod body;
+mod clocks;
 mod future;
 mod layer;
 mod service;
 
+pub(crate) use self::clocks::Clocks;
 pub use self::{body::TimeoutBody, future::ResponseFuture, layer::TimeoutLayer, service::Timeout};
 
-/// The room's name in errors.
+/// The name of this layer in errors.
 const NAME: &str = "timeout";

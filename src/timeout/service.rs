@@ -7,17 +7,20 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, TimeoutBody, future::Limits, layer::Clocks};
+use super::{
+    ResponseFuture, TimeoutBody,
+    clocks::{CallClocks, Clocks},
+};
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::{self, BoxError, Deadline},
-    failure::{Failure, Kind, TimeoutKind},
+    context::{BoxError, CallContext, CallRef, Deadline},
+    failure::{Failure, Kind},
 };
 
-/// What the API calls the caller's own deadline: whole seconds, and 400 for anything under 10.
+/// The header in which the API takes a caller's own deadline: whole seconds. Less than 10 is a 400.
 const SERVER_TIMEOUT: HeaderName = HeaderName::from_static("x-server-timeout");
 
-/// "Minimum allowed deadline is 10s."
+/// The least value that the API takes: "Minimum allowed deadline is 10s."
 const MIN_SERVER_TIMEOUT: u64 = 10;
 
 /// The service of [`TimeoutLayer`](super::TimeoutLayer).
@@ -46,37 +49,28 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.clocks.are_all_stopped() {
-            return ResponseFuture::new(self.inner.call(request), Limits::NONE);
+            return ResponseFuture::new(self.inner.call(request), CallClocks::NONE);
         }
-        let shape = context::CallContext::shape(&request);
+        let shape = CallRef::of(&request).shape();
         let callers = match callers_timeout(request.headers()) {
             Ok(callers) => callers,
             Err(failure) => return ResponseFuture::refused(failure),
         };
         let streams = shape.streaming != Streaming::No;
-        let mut limits = Limits {
-            clock: if streams { TimeoutKind::FirstContent } else { TimeoutKind::Attempt },
-            limit: if streams { self.clocks.first_content } else { self.clocks.attempt },
-            streams,
-            idle: self.clocks.idle,
-        };
-        if let Some(total) = self.clocks.total {
-            let total = callers.map_or(total, |callers| callers.min(total));
+        let total = self.clocks.total.map(|total| callers.map_or(total, |callers| callers.min(total)));
+        if let Some(total) = total {
             let deadline = Deadline::after(total);
-            context::CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
-            if limits.limit.is_none_or(|limit| total <= limit) {
-                (limits.clock, limits.limit) = (TimeoutKind::Total, Some(total));
-            }
+            CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
         }
         tell_upstream(&mut request, shape, callers, self.clocks.attempt);
-        ResponseFuture::new(self.inner.call(request), limits)
+        ResponseFuture::new(self.inner.call(request), self.clocks.for_call(streams, total))
     }
 }
 
-/// The caller's own `X-Server-Timeout`.
+/// Reads the caller's own `X-Server-Timeout`.
 fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     let Some(value) = headers.get(SERVER_TIMEOUT) else { return Ok(None) };
-    // Digits only: Rust would take a sign as well.
+    // Digits only: Rust's parser would take a sign as well.
     let digits = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = value.to_str().ok().map(str::trim).filter(digits).and_then(|text| text.parse().ok());
     match seconds.filter(|seconds| *seconds > 0) {
@@ -88,7 +82,7 @@ fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     }
 }
 
-/// Sets `X-Server-Timeout`: the caller's own, else the attempt's clock on unary calls; never under 10.
+/// Sets `X-Server-Timeout` to the caller's own, else to the attempt's clock on unary calls; to at least 10 s.
 fn tell_upstream<B>(request: &mut Request<B>, shape: Shape, callers: Option<Duration>, attempt: Option<Duration>) {
     let ours = || {
         let unary = shape.streaming == Streaming::No && request.method() == Method::POST;

@@ -1,11 +1,11 @@
-//! What a counter of tokens is asked, and what it answers.
+//! The traits of a counter of tokens, and the count that it returns.
 
 use std::fmt;
 
 /// Counts the tokens of requests, exactly or within bounds.
 ///
-/// It is asked only where bytes alone decide nothing. What is over 64 KiB of text in all is counted on tokio's blocking
-/// threads.
+/// It is used only where the number of bytes alone decides nothing. Requests with more than 64 KiB of text in all are
+/// counted on tokio's blocking threads.
 ///
 /// ```
 /// use tower_gemini::{TokenPrecheckLayer, tokenizer::{Count, CountTokens, TextCounter}};
@@ -36,16 +36,16 @@ use std::fmt;
 /// # drop(layer);
 /// ```
 pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
-    /// A counter for one request to this model.
+    /// Makes a counter for one request to this model.
     fn counter(&self, model: &str) -> Box<dyn TextCounter>;
 }
 
 /// Counts the texts of one request: contents, function calls, declarations, schemas, the system instruction.
 pub trait TextCounter {
-    /// One more text, which is counted by itself, without a beginning-of-text token.
+    /// Adds a text, which is counted by itself, without a beginning-of-text token.
     fn push(&mut self, text: &str);
 
-    /// The tokens of all texts so far.
+    /// Returns the tokens of all texts so far.
     fn count(&self) -> Count;
 }
 
@@ -53,24 +53,24 @@ pub trait TextCounter {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Count {
-    /// There are no fewer: proven.
+    /// The proven lower bound.
     pub at_least: u64,
-    /// There are no more: proven.
+    /// The proven upper bound.
     pub at_most: u64,
 }
 
 impl Count {
-    /// Counted.
+    /// Makes an exact count.
     pub const fn exactly(tokens: u64) -> Self {
         Self { at_least: tokens, at_most: tokens }
     }
 
-    /// No fewer and no more than that.
+    /// Makes a count that is known within bounds, both included.
     pub const fn between(at_least: u64, at_most: u64) -> Self {
         Self { at_least, at_most }
     }
 
-    /// The number, if nothing is left open.
+    /// Returns the number, if it is exact.
     pub const fn exact(self) -> Option<u64> {
         if self.is_exact() { Some(self.at_least) } else { None }
     }
@@ -80,13 +80,13 @@ impl Count {
         *self += Self::exactly(tokens);
     }
 
-    /// Whether nothing is left open.
+    /// Returns whether both bounds are the same.
     pub const fn is_exact(self) -> bool {
         self.at_least == self.at_most
     }
 
-    /// What is proven by a text's length alone, for the vocabulary of Gemini and Gemma: no piece of it is longer than 48
-    /// bytes or 31 characters, and none is shorter than a byte.
+    /// Returns the bounds that follow from a text's length alone, for the vocabulary of Gemini and Gemma: none of its
+    /// pieces is longer than 48 bytes or 31 characters, and none is shorter than a byte.
     pub fn by_length(text: &str) -> Self {
         Self { at_least: (text.len() as u64).div_ceil(48), at_most: text.len() as u64 }
     }

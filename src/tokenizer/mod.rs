@@ -1,15 +1,16 @@
-//! Counts a text's tokens as Google's models do, exactly and without asking.
+//! A token counter: counts the tokens of a text as Google's models do, exactly and without a call.
 //!
-//! Without this, nobody knows what a request costs before it is sent: four bytes a token undercounts by a fifth in the
+//! Without it, the cost of a request is not known before it is sent: four bytes a token undercounts by a fifth in the
 //! median and by two thirds at worst, and `countTokens` is another call, with a quota and a latency of its own.
 //!
-//! Gemini's texts are cut into pieces of Gemma's vocabulary of 262,144, the same in Gemma 3 and Gemma 4 but for the special
-//! ones. The counter has that vocabulary as a list of merges (1.2 MB in the program), cuts a text where no piece reaches
-//! across, remembers what the words in between came to, and merges only those that it has not seen. It reads mixed text at
-//! about 100 MB/s on one core, where SentencePiece reads 1.6 and the next fastest 14; it uses 7 MB, and starts in 10 to 20 ms.
+//! Gemini's texts are cut into pieces of Gemma's vocabulary of 262,144, the same in Gemma 3 and Gemma 4 except for the
+//! special ones. The counter has that vocabulary as a list of merges (1.2 MB in the program). It cuts a text where no
+//! piece can reach across, remembers the counts of the words in between, and merges only those that it has not seen. It
+//! reads mixed text at about 100 MB/s on one core, where SentencePiece reads 1.6 and the next fastest 14; it uses 7 MB,
+//! and starts in 10 to 20 ms.
 //!
-//! It never guesses: where counting would cost too much it says between which numbers the count lies, proven. And it never
-//! counts what is not text: media, cached content, and the few tokens that the upstream adds for each turn.
+//! It never guesses: where counting would cost too much, it returns proven bounds of the count. And it counts text
+//! only: no media, no cached content, and not the few tokens that the upstream adds for each turn.
 //!
 //! ```
 //! use tower_gemini::tokenizer::{Exactness, Tokenizer};
@@ -17,11 +18,11 @@
 //! let (tokenizer, exactness) = Tokenizer::for_model("gemini-2.5-flash");
 //! assert_eq!(exactness, Exactness::Exact);
 //! assert_eq!(tokenizer.count("What is your name?").exact(), Some(5));
-//! // Whatever is longer than the limit need not be read to its end.
+//! // A text with more tokens than the limit is not read to its end.
 //! assert!(tokenizer.count_until(&"word ".repeat(1_000_000), 100).at_least > 100);
 //! ```
 //!
-//! A whole request, of which every text is counted by itself:
+//! A whole request, whose texts are counted one by one:
 //!
 //! ```
 //! use tower_gemini::tokenizer::Tokenizer;
@@ -33,27 +34,28 @@
 //!
 //! # Bounds
 //!
-//! Words are short: in 13 MB of documents in many languages, the longest stretch without a cut had 150 characters, and those
-//! of more than 32 made up a third of a percent. An attacker's are as long as the body. So a stretch of more than
-//! [`Counter::LONGEST_STRETCH`] characters is not merged, nor are stretches of more than 32 once a counter has merged
-//! [`Counter::ALLOWANCE`] characters of such. They count as at least a sixteenth of their characters, which is the longest
-//! piece, and at most as many as they have. A megabyte took 2 to 31 ms in the benchmark, whatever was in it; random words of
-//! 32 letters took the longest. A [limit](Counter::limit) ends the count of a larger body as soon as it is passed.
+//! Words are short: in 13 MB of documents in many languages, the longest stretch without a cut had 150 characters, and
+//! those of more than 32 made up a third of a percent. An attacker's are as long as the body. So a stretch of more than
+//! [`Counter::LONGEST_STRETCH`] characters is not merged, and neither are stretches of more than 32 once a counter has
+//! merged [`Counter::ALLOWANCE`] characters of such stretches. They count as at least a sixteenth of their characters,
+//! because the longest piece has 16, and as at most all of them. A megabyte took 2 to 31 ms in the benchmark, whatever
+//! its content; random words of 32 letters took the longest. A [limit](Counter::limit) ends the count as soon as it is
+//! passed.
 //!
 //! # Special pieces
 //!
-//! Gemma 3 takes 76 tags and marks for one token where they are written out in a text, such as `<table>`, `</li>` and
-//! `<start_of_turn>`; so does this counter for Gemma 3. For Gemma 4 it takes the 24 special tokens of its published
-//! tokenizer so, such as `<|turn>` and `<bos>`.
+//! Gemma 3 takes 76 tags and marks for one token each where they are written out in a text, such as `<table>`, `</li>`
+//! and `<start_of_turn>`, and so does this counter. For Gemma 4 it does the same with the 24 special tokens of the
+//! published tokenizer, such as `<|turn>` and `<bos>`.
 //!
-//! # Where it comes from
+//! # Source
 //!
-//! The vocabulary is Google's, of `google/gemma-4-12B-it`, under Apache-2.0; see the file NOTICE. `tests/tokenizer` makes the
-//! packed form, and compares the counts with Google's own local tokenizer and with Hugging Face's.
+//! The vocabulary is Google's, of `google/gemma-4-12B-it`, under Apache-2.0; see the file NOTICE. `tests/tokenizer`
+//! makes the packed form, and compares the counts with Google's own local tokenizer and with Hugging Face's.
 //!
 //! # Without the feature
 //!
-//! [`CountTokens`] and [`TextCounter`] are the seam that a counter of your own fits, and [`Count`] is what it answers. They need
+//! [`CountTokens`] and [`TextCounter`] are the traits for a counter of your own, and [`Count`] is its result. They need
 //! no feature; the vocabulary needs `tokenizer`.
 
 mod count;
@@ -65,7 +67,7 @@ pub use self::count::{Count, CountTokens, TextCounter};
 #[cfg_attr(docsrs, doc(cfg(feature = "tokenizer")))]
 pub use self::gemma::{Counter, Exactness, Tokenizer};
 
-/// Returns the counter in force where nobody names one: none without the feature `tokenizer`.
+/// Returns the default counter: none without the feature `tokenizer`.
 pub(crate) fn default_counter() -> Option<std::sync::Arc<dyn CountTokens>> {
     #[cfg(feature = "tokenizer")]
     return Some(std::sync::Arc::new(gemma::ByModel));

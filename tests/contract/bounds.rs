@@ -1,5 +1,5 @@
-//! Law 10: what an upstream can make big has a cap. What a caller can, room by room: `tests/replay.rs`, and the budget's
-//! own tests.
+//! Law 10: memory that an upstream can fill has a cap. Memory that a caller can fill is tested room by room, in
+//! `tests/replay.rs` for example.
 
 use std::{
     pin::Pin,
@@ -20,12 +20,12 @@ use crate::{
     support::{ARRAY, CHAT, GENERATE, STREAM, Upstream, any, post, typed},
 };
 
-/// What may be held of an answer, by law 6.
+/// The most bytes of an answer that may be held, by law 6.
 const HELD: usize = 64 * 1024;
 
 const CHUNK: usize = 100;
 
-/// A body without an end, that counts what is taken of it.
+/// A body without an end, which counts the bytes that are taken of it.
 struct Endless {
     taken: Arc<AtomicUsize>,
     chunk: &'static [u8],

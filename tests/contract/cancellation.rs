@@ -1,4 +1,4 @@
-//! Law 5: whoever is dropped leaves nothing behind.
+//! Law 5: a dropped future leaves nothing behind.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pin_project! {
-    /// Polls a future that many times, and then gives it up.
+    /// A future that polls another one for a number of times, and then gives it up.
     struct Polled<F> {
         #[pin]
         future: F,
@@ -49,7 +49,7 @@ pub(crate) async fn law_5_dropped_at_any_poll_leaves_nothing<B: Inward>(room: im
         let permits = Arc::new(Semaphore::new(1));
         let (feed, body) = fed();
         let (feeding, body) = (feed.clone(), parking_lot::Mutex::new(Some(body)));
-        // Busy at first; then the headers, some time later an event without content, and then the content.
+        // The upstream is busy at first. Then come the headers, some time later an event without content, and the content.
         let upstream = Upstream::new(move |nth, _| {
             let body = (nth > 0).then(|| body.lock().take()).flatten();
             let feeding = feeding.clone();
@@ -82,7 +82,7 @@ pub(crate) async fn law_5_dropped_at_any_poll_leaves_nothing<B: Inward>(room: im
         assert!(!feed.is_live() || upstream.calls() < 2, "dropped after {polls} polls");
         assert_eq!(Arc::strong_count(&token), 1, "dropped after {polls} polls");
         assert_eq!(permits.available_permits(), 1, "dropped after {polls} polls");
-        // Whoever comes next is served.
+        // The next caller is served.
         let response = service.oneshot(post(STREAM)).await;
         assert!(response.is_ok_and(|response| response.status() == OK || response.status() == 503));
         settle().await;

@@ -1,4 +1,4 @@
-//! Law 4: tokio's clock and no other.
+//! Law 4: all times are those of tokio's clock.
 
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
@@ -16,11 +16,11 @@ pub(crate) async fn law_4_a_paused_clock_drives_it<B: Inward>(room: impl Room<B>
     let began = Instant::now();
     let response = room.wrap(upstream).oneshot(post(GENERATE)).await.unwrap();
     assert_eq!(read(response.into_body()).await, HELLO);
-    // Not a millisecond of its own.
+    // The room adds not a millisecond.
     assert_eq!(began.elapsed(), secs(100));
 }
 
-/// Where nothing is pending, no timer is made: it would panic here.
+/// Asserts that no timer is made while nothing is pending: it would panic without a runtime.
 pub(crate) fn without_a_runtime<B: Inward>(room: impl Room<B>) {
     assert!(tokio::runtime::Handle::try_current().is_err());
     let upstream = Upstream::at_once(|nth| match nth {

@@ -1,4 +1,4 @@
-//! Law 8: what is encoded all the same passes, judged by its status.
+//! Law 8: an answer that is encoded all the same passes, judged by its status.
 
 use http::{HeaderValue, header::CONTENT_ENCODING};
 use tower::ServiceExt;
@@ -9,7 +9,7 @@ use crate::{
     support::{GENERATE, OK, STREAM, Upstream, json, post, read},
 };
 
-/// The beginning of something gzipped, with bytes that would be telling if they were text.
+/// The beginning of a gzip stream, with bytes that would have a meaning if they were text.
 const GZIPPED: &[u8] =
     b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03{\"error\":{\"code\":429,\"status\":\"RESOURCE_EXHAUSTED\"}}\xff";
 

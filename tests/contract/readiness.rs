@@ -19,7 +19,7 @@ use crate::{
     support::{Answer, AnyBody, GENERATE, OK, Strict, Upstream, busy, hello, millis, post, secs},
 };
 
-/// A service whose readiness is what the test says.
+/// A service whose readiness the test sets.
 #[derive(Clone)]
 struct Gate {
     open: Arc<AtomicUsize>,
@@ -56,7 +56,7 @@ pub(crate) async fn law_2_readiness_is_the_inner_services<B: Inward>(room: impl 
     assert!(poll().is_pending());
     assert!(poll().is_pending());
     gate.open.store(OPEN, Ordering::SeqCst);
-    // At once: it waits for nothing of its own.
+    // It is ready at once: a room waits for nothing of its own.
     assert!(matches!(poll(), Poll::Ready(Ok(()))));
     assert_eq!(gate.polled.load(Ordering::SeqCst), 3);
 }
@@ -64,7 +64,7 @@ pub(crate) async fn law_2_readiness_is_the_inner_services<B: Inward>(room: impl 
 pub(crate) async fn law_2_unreadiness_goes_out_as_an_error<B: Inward>(room: impl Room<B>) {
     let gate = Gate { open: Arc::new(GONE.into()), polled: Arc::default() };
     let result = async { room.wrap(gate).ready().await?.call(post(GENERATE)).await }.await;
-    // The edge is ready, to answer with it.
+    // `ErrorResponse` is ready, and answers with the error.
     let failure = failure(&result).unwrap();
     assert!(failure.message().contains("the gate is gone"), "{failure}");
     if let Ok(response) = result {
@@ -72,7 +72,7 @@ pub(crate) async fn law_2_unreadiness_goes_out_as_an_error<B: Inward>(room: impl
     }
 }
 
-/// Two busy answers for each call; whoever does not retry sees the first.
+/// Makes an upstream with two busy answers for each call; a room that does not retry passes the first one on.
 fn busy_at_first() -> Upstream {
     Upstream::at_once(|nth| Ok(if nth < 2 { busy() } else { hello() }))
 }
@@ -83,7 +83,7 @@ pub(crate) async fn law_2_calls_the_service_that_is_ready<B: Inward>(room: impl 
     for _ in 0..4 {
         let response = service.ready().await.unwrap().call(post(GENERATE)).await.unwrap();
         drop(response);
-        // A clone is as good as the original, and as unready.
+        // A clone is a service of its own, and is not ready.
         service = service.clone();
     }
     assert!(upstream.calls() >= 4);
@@ -112,7 +112,7 @@ pub(crate) async fn law_2_one_permit_is_enough_for_all<B: Inward>(room: impl Roo
     assert!(upstream.calls() >= 30);
     assert_eq!(most.load(Ordering::SeqCst), 1);
     assert_eq!(upstream.in_flight(), 0);
-    // The permit is back.
+    // The permit was given back.
     assert!(service.oneshot(post(GENERATE)).await.is_ok());
 }
 
@@ -130,7 +130,7 @@ pub(crate) async fn law_2_holds_no_permit_while_it_waits<B: Inward>(room: impl R
     let limited = ServiceBuilder::new().layer(ConcurrencyLimitLayer::new(1)).service(upstream.clone());
     let service = room.wrap(limited);
     let mut waiting = tokio_test::task::spawn(service.clone().oneshot(post(GENERATE)));
-    // Answered with 503, waiting for 100 s, or answered by another model, in its first polls.
+    // The first poll ends in a 503, in a wait of 100 s, or in the answer of another model.
     let answered = matches!(waiting.poll(), Poll::Ready(Ok(response)) if response.status() == OK);
     assert_eq!(upstream.calls(), 1 + usize::from(answered));
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! A room as the contract sees it: something that wraps any service.
+//! The contract's view of a room: it wraps any service.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -9,10 +9,10 @@ use tower_gemini::{BoxError, Outcome, failure::Failure};
 
 use crate::support::AnyBody;
 
-/// What goes into a room, once it stands.
+/// The service of a room, with its types erased.
 pub(crate) type Outer = BoxCloneService<Request<Full<Bytes>>, Response<AnyBody>, BoxError>;
 
-/// `B` is the body that the room sends inward.
+/// A room. `B` is the body that it sends inward.
 pub(crate) trait Room<B>: Copy + Send + Sync + 'static {
     fn wrap<S>(self, inner: S) -> Outer
     where
@@ -26,12 +26,12 @@ pub(crate) trait Inward: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'sta
 
 impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static> Inward for B {}
 
-/// How a call failed: the edge answers errors, the other rooms give them back.
+/// Returns the failure of a call: `ErrorResponse` answers with it, the other rooms return it as an error.
 pub(crate) fn failure(result: &Result<Response<AnyBody>, BoxError>) -> Option<Failure> {
     Outcome::of(result).failure().cloned()
 }
 
-/// Each room gets a module with all laws in it.
+/// Makes a module for each room, with a test for each law.
 macro_rules! rooms {
     ($($name:ident: $inward:ty => $layer:expr;)*) => { $(
         mod $name {

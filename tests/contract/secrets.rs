@@ -1,4 +1,4 @@
-//! Law 9: no key, and nobody's body, in what is printed.
+//! Law 9: nothing that is printed shows a key or a body.
 
 use std::fmt::Debug;
 
@@ -47,7 +47,7 @@ where
     assert_silent(&call);
 }
 
-/// A body of a stranger's that shows what is in it.
+/// A foreign body whose `Debug` shows its bytes.
 #[tokio::test(start_paused = true)]
 async fn law_9_no_body_of_ours_shows_what_is_in_it() {
     type Body = Full<Bytes>;
@@ -65,7 +65,7 @@ async fn law_9_no_body_of_ours_shows_what_is_in_it() {
     bodies.iter().for_each(assert_silent);
     assert_silent(&GuardedBody::new(whisper().unwrap().into_body(), ()));
 
-    // Kept, and streamed on.
+    // The body is kept, and it is streamed on.
     for layer in [ReplayLayer::new(), ReplayLayer::new().max_body(4)] {
         let inner = tower::service_fn(|request: Request<ReplayBody<Body>>| async move {
             assert_silent(request.body());
@@ -76,7 +76,7 @@ async fn law_9_no_body_of_ours_shows_what_is_in_it() {
 }
 
 pub(crate) async fn displayed<B: Inward>(room: impl Room<B>) {
-    // A transport's error that names the URL, as some do.
+    // The error of a transport names the URL, as some do.
     let inner = tower::service_fn(|_: Request<B>| async {
         let error = format!("error sending request for url (https://host/v1beta/models/m:generateContent?key={KEY})");
         Err::<Response<AnyBody>, BoxError>(error.into())
@@ -90,7 +90,7 @@ pub(crate) async fn displayed<B: Inward>(room: impl Room<B>) {
         assert!(shown.contains("error sending request"), "{shown}");
     }
 
-    // An upstream's error that echoes it.
+    // The upstream's error repeats the key.
     let upstream = Upstream::at_once(|_| {
         let message = format!("Permission denied: Consumer 'api_key:{KEY}' has been suspended.");
         let body = format!(r#"{{"error":{{"code":403,"message":"{message}","status":"PERMISSION_DENIED"}}}}"#);

@@ -1,4 +1,4 @@
-//! Law 1: shape.
+//! Law 1: the shape of a room.
 
 use std::{
     fmt::Debug,
@@ -48,7 +48,7 @@ where
     S::Future: Debug,
     Plain: Service<Request<Inward>>,
 {
-    // The name of the room, and nothing that a reader could not use.
+    // `Debug` shows the inner service too.
     assert!(format!("{service:?}").contains("Plain"), "{service:?}");
 }
 
@@ -97,7 +97,7 @@ pub(crate) async fn law_1_hands_the_answer_on<B: Inward>(room: impl Room<B>) {
     let response = room.wrap(upstream.clone()).oneshot(post(GENERATE)).await.unwrap();
     assert_eq!((response.status(), response.version()), (http::StatusCode::OK, http::Version::HTTP_2));
     assert_eq!(response.headers()["x-upstreams-own"], "kept");
-    // Nothing is added but the name of the model, by the one who knows it.
+    // Nothing is added but the name of the model, by the room that knows it.
     let added = usize::from(response.headers().contains_key("x-gemini-model"));
     assert_eq!(response.headers().len(), 2 + added, "{:?}", response.headers());
     assert_eq!(response.extensions().get(), Some(&Upstreams(7)));
@@ -118,7 +118,7 @@ pub(crate) async fn law_1_takes_an_io_error<B: Inward>(room: impl Room<B>) {
 }
 
 pub(crate) async fn law_1_takes_an_error_that_is_none_of_std<B: Inward>(room: impl Room<B>) {
-    /// No `std::error::Error`, but it can become one.
+    /// An error that is not a `std::error::Error`, but can become one.
     struct Odd;
 
     impl From<Odd> for BoxError {

@@ -1,4 +1,4 @@
-//! Law 6: the first content commits, and from there on bytes pass as they come.
+//! Law 6: the first content commits an attempt, and after it bytes pass as they come.
 
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body, SizeHint};
@@ -47,7 +47,7 @@ pub(crate) async fn law_6_chunks_pass_one_by_one_and_untouched<B: Inward>(room: 
         let (feed, body) = fed();
         let upstream = answers_with(any(body), content_type);
         let mut call = task::spawn(room.wrap(upstream).oneshot(post(uri)));
-        // Only the first content hands the answer over, and it needs no more than that.
+        // The first content hands the answer over, no earlier and no later.
         feed.data(sent[0].clone());
         let mut body = assert_ready!(call.poll()).unwrap().into_body();
         for (nth, chunk) in sent.iter().enumerate() {
@@ -84,7 +84,7 @@ pub(crate) async fn law_6_size_hints_and_trailers_stay<B: Inward>(room: impl Roo
             });
             let response = room.wrap(upstream).oneshot(post(GENERATE)).await.unwrap();
             let now = response.body().size_hint();
-            // However much of it was read while it was held. What has been read to its end may be known better.
+            // An exact size stays exact, however much was read while the answer was held; an inexact one may become exact.
             assert_eq!(now.exact().or(hint.exact()), now.exact(), "{now:?} of {hint:?}");
             assert!((hint.lower()..=size).contains(&now.lower()), "{now:?} of {hint:?}");
             assert!(hint.upper().is_none() || now.upper().is_some_and(|upper| upper >= size), "{now:?} of {hint:?}");
@@ -96,7 +96,7 @@ pub(crate) async fn law_6_size_hints_and_trailers_stay<B: Inward>(room: impl Roo
 }
 
 pub(crate) async fn law_6_an_empty_body_is_known_to_be_empty<B: Inward>(room: impl Room<B>) {
-    // Else a server would write a chunked body for a 204, or for an error without a word.
+    // Otherwise a server would write a chunked body for a 204, or for an error without text.
     for status in [204, 304, 200, 404] {
         let upstream = Upstream::at_once(move |_| {
             Ok(Response::builder().status(status).body(any(Full::<bytes::Bytes>::default())).unwrap())
@@ -125,7 +125,7 @@ pub(crate) async fn law_6_sends_nothing_again_after_the_commit<B: Inward>(room: 
         assert!(!data.is_empty());
         assert_eq!(upstream.calls(), 1, "{uri}");
     }
-    // An error that comes later is forwarded word for word.
+    // An error that comes later is passed on word for word.
     let whole = [event("one"), error.to_owned()].concat();
     let answer = whole.clone();
     let upstream = Upstream::at_once(move |_| Ok(sse(crate::support::chunks([answer.as_bytes()]))));

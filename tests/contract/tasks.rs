@@ -1,4 +1,4 @@
-//! Law 3: no tasks, nothing that stays.
+//! Law 3: a room spawns no task and leaks nothing.
 
 use std::{sync::Arc, task::Poll};
 
@@ -51,7 +51,7 @@ pub(crate) async fn law_3_leaks_nothing<B: Inward>(room: impl Room<B>) {
         request.extensions_mut().insert(in_request.clone());
         let response = service.clone().oneshot(request).await.unwrap();
         if response.status() == 200 {
-            // Handed over, and not read: everything but the body has been let go.
+            // The answer was handed over and not read: everything but the body was dropped.
             assert_eq!(Arc::strong_count(&in_request), 1);
             assert!(feed.is_live());
             drop(response);

@@ -1,4 +1,4 @@
-//! What a room says to `tracing`, kept.
+//! A subscriber that keeps the events of a room.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use tracing::{
     span::{Attributes, Id, Record},
 };
 
-/// Keeps each event of a room as one line: its level, and each field.
+/// The events of a room, each as one line: its level, and each field.
 #[derive(Clone)]
 pub(crate) struct Events {
     room: &'static str,
@@ -17,12 +17,12 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// Those of the room of that name.
+    /// Makes a subscriber for the room of that name.
     pub(crate) fn of(room: &'static str) -> Self {
         Self { room, lines: Arc::default() }
     }
 
-    /// What has been said so far.
+    /// Returns the events so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().clone()
     }

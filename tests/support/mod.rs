@@ -1,5 +1,5 @@
-//! What the tests share: an upstream that does as it is told, bodies that are fed by hand, and services that notice how
-//! they are treated.
+//! Shared parts of the tests: an upstream that behaves as a test says, bodies that are fed by hand, and a service that is
+//! strict about its readiness.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
@@ -46,7 +46,7 @@ pub(crate) const EMPTY: &str = r#"{"candidates":[{"content":{},"finishReason":"S
 pub(crate) const BUSY: &str =
     r#"{"error":{"code":503,"message":"The model is overloaded. Please try again later.","status":"UNAVAILABLE"}}"#;
 
-/// A key of the shape that Google's have; it is nobody's.
+/// A key of the shape that Google's have; it is not a real one.
 pub(crate) const KEY: &str = "AIzaSyA-0123456789_abcdefghijklmnopqrst";
 
 pub(crate) fn post(uri: &str) -> Request<Full<Bytes>> {
@@ -89,30 +89,30 @@ pub(crate) fn busy() -> Response<AnyBody> {
     json(503, BUSY)
 }
 
-/// A bare status, as a proxy gives it.
+/// Makes an answer that is a bare status, as a proxy gives it.
 pub(crate) fn status(status: u16) -> Response<AnyBody> {
     Response::builder().status(status).body(full("")).unwrap()
 }
 
-/// An answer of which `ClassifyLayer` has said that.
+/// Adds to an answer the failure that `ClassifyLayer` would have found.
 pub(crate) fn judged(mut response: Response<AnyBody>, failure: Failure) -> Response<AnyBody> {
     response.extensions_mut().insert(Outcome::default().with_failure(failure));
     response
 }
 
-/// One event of a stream, with content.
+/// Makes an event of a stream, with content.
 pub(crate) fn event(text: &str) -> String {
     format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}}}}]}}\r\n\r\n")
 }
 
-/// The last event of a stream.
+/// Makes the last event of a stream.
 pub(crate) fn last_event(text: &str) -> String {
     format!(
         "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}]}},\"finishReason\":\"STOP\"}}]}}\r\n\r\n"
     )
 }
 
-/// Everything that is in a body, in one piece.
+/// Reads a whole body, in one piece.
 pub(crate) async fn read<B>(body: B) -> Bytes
 where
     B: Body<Data = Bytes>,
@@ -121,7 +121,7 @@ where
     body.map_err(Into::into).collect().await.expect("a body that ends well").to_bytes()
 }
 
-/// The frames of a body up to its end, or to the error that ended it.
+/// Reads the frames of a body up to its end, or to the error that ended it.
 pub(crate) async fn frames<B>(body: B) -> (Vec<Bytes>, Option<BoxError>)
 where
     B: Body<Data = Bytes>,
@@ -142,12 +142,12 @@ pub(crate) fn outcome<R>(response: &Response<R>) -> Outcome {
     response.extensions().get::<Outcome>().cloned().expect("an outcome")
 }
 
-/// This crate's error within another.
+/// Finds this crate's error within another.
 pub(crate) fn find(error: &BoxError) -> &Error {
     Error::find(&**error).unwrap_or_else(|| panic!("not one of this crate's errors: {error:?}"))
 }
 
-/// The error of that type, anywhere in the chain of sources.
+/// Finds the error of that type, anywhere in the chain of sources.
 pub(crate) fn source<E: StdError + 'static>(error: &BoxError) -> Option<&E> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(&**error);
     while let Some(error) = next {
@@ -167,7 +167,7 @@ pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Lets everything run that can run without time passing.
+/// Lets all tasks run that can run without time passing.
 pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
@@ -176,7 +176,7 @@ pub(crate) async fn settle() {
 
 // === an upstream ===
 
-/// What an upstream was asked.
+/// A request as the upstream saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) at: Instant,
@@ -188,7 +188,7 @@ pub(crate) struct Asked {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// A service that reads the request and answers as it was told, call by call. All clones are the same upstream.
+/// A service that reads the request and answers as the test says, call by call. All clones are the same upstream.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     answering: Arc<Answering>,
@@ -197,7 +197,7 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// Answers the `n`th call (from 0) by asking `answer`.
+    /// Makes an upstream that answers the `n`th call (from 0) by `answer`.
     pub(crate) fn new<F, Fut>(answer: F) -> Self
     where
         F: Fn(usize, Asked) -> Fut + Send + Sync + 'static,
@@ -207,17 +207,17 @@ impl Upstream {
         Self { answering, asked: Arc::default(), in_flight: Arc::default() }
     }
 
-    /// Answers the `n`th call at once.
+    /// Makes an upstream that answers the `n`th call at once.
     pub(crate) fn at_once(answer: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Self {
         Self::new(move |nth, _| std::future::ready(answer(nth)))
     }
 
-    /// Fails that many times, then says hello.
+    /// Makes an upstream that fails `times` times, then says hello.
     pub(crate) fn fails(times: usize, failed: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
         Self::at_once(move |nth| if nth < times { failed() } else { Ok(hello()) })
     }
 
-    /// Never answers.
+    /// Makes an upstream that never answers.
     pub(crate) fn hangs() -> Self {
         Self::new(|_, _| std::future::pending())
     }
@@ -230,12 +230,12 @@ impl Upstream {
         self.asked.lock().len()
     }
 
-    /// Calls whose future has neither ended nor been dropped.
+    /// Counts the calls whose future has neither ended nor been dropped.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// The times between one call and the next.
+    /// Returns the times between one call and the next.
     pub(crate) fn waits(&self) -> Vec<Duration> {
         self.asked.lock().windows(2).map(|two| two[1].at - two[0].at).collect()
     }
@@ -281,7 +281,7 @@ where
     }
 }
 
-/// Counts itself while it lives.
+/// A guard that is counted while it lives.
 #[derive(Debug)]
 pub(crate) struct Counted(Arc<AtomicUsize>);
 
@@ -300,7 +300,8 @@ impl Drop for Counted {
 
 // === a service that is strict about readiness ===
 
-/// Panics when it is called without having been made ready, and takes a few polls to get there. Clones are not ready.
+/// A service that panics when it is called without having been made ready, and takes a few polls to become so. Clones are not
+/// ready.
 #[derive(Debug)]
 pub(crate) struct Strict<S> {
     pub(crate) inner: S,
@@ -310,7 +311,7 @@ pub(crate) struct Strict<S> {
 }
 
 impl<S> Strict<S> {
-    /// Ready at the poll after so many.
+    /// Makes a service that is pending for `pending` polls before it is ready.
     pub(crate) fn new(inner: S, pending: usize) -> Self {
         Self { inner, ready: false, left: pending, pending }
     }
@@ -359,7 +360,7 @@ pub(crate) struct Feed {
 
 /// A body whose frames come one by one, when the test wants it. It ends when its feed is dropped.
 ///
-/// Its size hint is what the test says, less what has passed.
+/// Its size hint is the one that the test sets, minus the bytes that have passed.
 #[derive(Debug)]
 pub(crate) struct FedBody {
     frames: mpsc::UnboundedReceiver<Result<Frame<Bytes>, BoxError>>,
@@ -387,12 +388,12 @@ impl Feed {
         let _ = self.sender.send(Err(error.into()));
     }
 
-    /// Resolves when the body is held by nobody any more.
+    /// Resolves once the body was dropped.
     pub(crate) async fn closed(&self) {
         self.sender.closed().await;
     }
 
-    /// Whether the body is still held by anybody.
+    /// Returns whether the body has not been dropped.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::SeqCst) > 0
     }
@@ -429,7 +430,7 @@ impl Body for FedBody {
     }
 }
 
-/// Frames that are all there already, and what comes at the end.
+/// Makes a body whose frames are all there already.
 pub(crate) fn chunks<T: AsRef<[u8]>>(chunks: impl IntoIterator<Item = T>) -> AnyBody {
     let (feed, body) = fed();
     for chunk in chunks {
@@ -438,7 +439,7 @@ pub(crate) fn chunks<T: AsRef<[u8]>>(chunks: impl IntoIterator<Item = T>) -> Any
     any(body)
 }
 
-/// Frames, and then the connection breaks.
+/// Makes a body with these frames, after which the connection breaks.
 pub(crate) fn broken<T: AsRef<[u8]>>(chunks: impl IntoIterator<Item = T>) -> AnyBody {
     let (feed, body) = fed();
     for chunk in chunks {

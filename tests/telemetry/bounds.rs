@@ -1,4 +1,4 @@
-//! Law 10: a caller can not grow the memory of whoever keeps the metrics.
+//! Law 10: a caller cannot grow the memory of a recorder.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::support::*;
 
-/// All values of a model's label.
+/// Returns all values of a model's label.
 fn models(metrics: &Metrics) -> BTreeSet<String> {
     let values = metrics.take();
     let labels = values.keys().flat_map(|key| key.trim_end_matches('}').split(['{', ',']));
@@ -21,7 +21,7 @@ fn models(metrics: &Metrics) -> BTreeSet<String> {
 #[tokio::test(start_paused = true)]
 async fn law_10_ten_thousand_invented_models_are_one_label() {
     let metrics = Metrics::listen();
-    // The upstream knows none of them.
+    // The upstream knows none of these models.
     let upstream = emulator().build();
     let (call, attempt) = (TelemetryLayer::call(), TelemetryLayer::attempt());
     let service = call.layer(attempt.layer(upstream));
@@ -31,7 +31,7 @@ async fn law_10_ten_thousand_invented_models_are_one_label() {
         assert_eq!(response.status(), 404);
     }
     assert_eq!(models(&metrics), BTreeSet::from(["other".to_owned()]));
-    // Who exists is known by name, after as before.
+    // A model that exists is still known by name after them.
     read(service.oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
     assert_eq!(models(&metrics), BTreeSet::from(["gemini-2.5-pro".to_owned(), "other".to_owned()]));
 }
@@ -55,7 +55,7 @@ async fn law_10_nor_do_versions_that_an_upstream_invents() {
     for _ in 0..1_000 {
         read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
     }
-    // One that breaks off has confirmed nothing.
+    // A stream that breaks confirms nothing.
     let upstream = Upstream::at_once(|nth| {
         let event = event("a").replace("]}\r", &format!("],\"modelVersion\":\"cut-{nth}\"}}\r"));
         Ok(sse(chunks([event])))

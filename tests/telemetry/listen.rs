@@ -1,4 +1,4 @@
-//! Who listens: to spans, and to metrics.
+//! The subscriber of spans and the recorder of metrics that the tests install.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// A span as it was seen.
+/// A span as the subscriber saw it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) name: &'static str,
@@ -33,7 +33,7 @@ pub(crate) struct Seen {
     pub(crate) id: u64,
     pub(crate) fields: BTreeMap<&'static str, String>,
     pub(crate) has_closed: bool,
-    /// Events within it.
+    /// The events within it.
     pub(crate) events: Vec<String>,
 }
 
@@ -47,8 +47,8 @@ impl Seen {
     }
 }
 
-/// Lets tracing meet the room's callsites, once: a thread without a subscriber that meets one for the first time, while
-/// another listens alone, would decide for both that nobody does.
+/// Lets tracing meet the layer's callsites, once: a thread without a subscriber that meets one for the first time would decide
+/// for a thread with one that there is none.
 fn meet_callsites() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -60,12 +60,12 @@ fn meet_callsites() {
     });
 }
 
-/// All spans since it was made, on this thread, in the order in which they began.
+/// All spans of this thread since the subscriber was made, in the order in which they began.
 #[derive(Clone, Default)]
 pub(crate) struct Spans(Arc<Mutex<Vec<Seen>>>);
 
 impl Spans {
-    /// Listens until the guard goes.
+    /// Installs a subscriber until the guard is dropped.
     pub(crate) fn listen() -> (Self, DefaultGuard) {
         meet_callsites();
         let spans = Self::default();
@@ -81,7 +81,7 @@ impl Spans {
         self.all().into_iter().filter(|span| span.name == name).collect()
     }
 
-    /// The one call.
+    /// Returns the span of the only call.
     pub(crate) fn call(&self) -> Seen {
         let calls = self.named("gemini.call");
         assert_eq!(calls.len(), 1, "{calls:#?}");
@@ -129,7 +129,7 @@ struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
 impl Fields<'_> {
     fn say(&mut self, field: &Field, value: String) {
         let before = self.0.insert(field.name(), value);
-        // An exporter may keep both.
+        // An exporter may keep both values.
         assert_eq!(before, None, "{} was said before", field.name());
     }
 }
@@ -144,10 +144,10 @@ impl Visit for Fields<'_> {
     }
 }
 
-/// A metric with its labels, as `name{label=value,…}`, labels in the order of their names; and its values.
+/// The values of each metric with its labels, as `name{label=value,…}` with the labels in the order of their names.
 pub(crate) type Values = BTreeMap<String, Vec<f64>>;
 
-/// A recorder of this thread's.
+/// A recorder for this thread.
 pub(crate) struct Metrics {
     snapshotter: Snapshotter,
     _guard: metrics::LocalRecorderGuard<'static>,
@@ -158,12 +158,12 @@ impl Metrics {
         meet_callsites();
         let recorder = DebuggingRecorder::new();
         let snapshotter = recorder.snapshotter();
-        // A test's worth of memory.
+        // The leak is of one recorder a test.
         let recorder = Box::leak(Box::new(recorder));
         Self { snapshotter, _guard: metrics::set_default_local_recorder(recorder) }
     }
 
-    /// What has come since the last time. A gauge's value is what it is now.
+    /// Takes the values since the last call; of a gauge, its present one.
     pub(crate) fn take(&self) -> Values {
         let snapshot = self.snapshotter.snapshot().into_vec();
         let values = snapshot.into_iter().map(|(key, _, _, value)| {
@@ -180,7 +180,7 @@ impl Metrics {
         values.collect()
     }
 
-    /// Units and descriptions, by name.
+    /// Returns units and descriptions by name.
     pub(crate) fn described(&self) -> BTreeMap<String, (Option<metrics::Unit>, Option<String>)> {
         let described = self.snapshotter.snapshot().into_vec().into_iter();
         described
@@ -189,7 +189,7 @@ impl Metrics {
     }
 }
 
-/// The values of the only metric of that name and with those labels.
+/// Returns the values of the only metric of that name and with those labels.
 pub(crate) fn only<'a>(values: &'a Values, key: &str) -> &'a [f64] {
     values.get(key).unwrap_or_else(|| panic!("no {key} in {values:#?}"))
 }

@@ -1,4 +1,4 @@
-//! What the metrics come to.
+//! The metrics of calls, attempts and handles.
 
 use std::sync::{
     Arc,
@@ -45,7 +45,7 @@ async fn a_good_call_is_counted_and_timed() {
         assert!(tokens.len() == 1 && tokens[0] > 0.0, "{tokens:?}");
     }
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
-    // Nothing else, and nothing of a stream's.
+    // No other metric is recorded, and none of streams.
     assert_eq!(values.len(), 9, "{values:#?}");
 }
 
@@ -54,7 +54,7 @@ async fn calls_and_attempts_under_way_are_counted_until_their_bodies_end() {
     let metrics = Metrics::listen();
     let active = || {
         let values = metrics.take();
-        // Reading it sets it to zero.
+        // Taking it sets it to zero.
         ["calls", "attempts"].map(|what| only(&values, &format!("tower_gemini.{what}.active{{}}"))[0])
     };
     let response = stack!(emulator().build()).oneshot(ask(GENERATE)).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_retry_is_counted_with_its_cause_and_its_wait() {
     let metrics = Metrics::listen();
     let upstream = emulator().trouble(When::first(1), Trouble::overloaded().hint(secs(7))).build();
     let service = stack!(upstream);
-    // Known from here on.
+    // The model is known from here on.
     read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
     let values = metrics.take();
     let retry = "error.type=overloaded,gen_ai.request.model=other";
@@ -94,7 +94,7 @@ async fn a_retry_is_counted_with_its_cause_and_its_wait() {
     let fault = "error.type=overloaded,fault=model,gen_ai.request.model=other";
     assert_eq!(only(&values, &format!("tower_gemini.faults{{at=attempt,{fault}}}")), [1.0]);
     assert!(!values.keys().any(|key| key.contains("at=call")), "the caller has seen none");
-    // The wait is nobody's overhead.
+    // The wait does not count as overhead.
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
 }
 
@@ -160,7 +160,7 @@ async fn what_is_spent_between_the_layers_is_overhead() {
         .layer(TelemetryLayer::attempt())
         .layer(RateLimitLayer::new(limiter))
         .service(emulator().before_headers(secs(2)).build());
-    // The second waits for its turn as well, which is told apart.
+    // The second call waits for quota as well, which is recorded separately.
     for _ in 0..2 {
         read(service.clone().oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
     }
@@ -185,7 +185,7 @@ async fn a_fallback_is_counted_with_both_models() {
         let fallback = "gen_ai.request.model=flash,tower_gemini.fallback.from=pro";
         assert_eq!(only(&values, &format!("tower_gemini.fallbacks{{{fallback}}}")), [1.0]);
         assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=pro,outcome=model}"), [2.0]);
-        // Nobody has read the body of the last one.
+        // The body of the last attempt was not read.
         assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=flash,outcome=cancelled}"), [1.0]);
     }
 }
@@ -208,7 +208,7 @@ async fn gauges_say_how_full_a_quota_is_and_which_breaker_is_open() {
         let response = service.clone().oneshot(ask(GENERATE)).await.unwrap();
         let _ = frames(response.into_body()).await;
     }
-    // Nobody has confirmed these two: they are added up.
+    // No answer has confirmed these two models: their values are added up.
     for model in ["invented-1", "invented-2"] {
         breakers.force_open(&Target::new(model, "generativelanguage.googleapis.com"));
     }
@@ -235,7 +235,7 @@ async fn gauges_say_how_full_a_quota_is_and_which_breaker_is_open() {
     assert_eq!(only(&values, &format!("tower_gemini.breaker.transitions{{{opened}}}")), [1.0]);
 }
 
-/// A handle whose readings are what the test says.
+/// A handle whose readings the test sets.
 #[derive(Clone, Default)]
 struct Stage(std::sync::Arc<parking_lot::Mutex<Vec<&'static str>>>);
 
@@ -260,7 +260,7 @@ async fn a_gauge_of_what_is_gone_is_zero() {
         (stage("gemini-2.5-pro"), stage("other"))
     };
     *stage.0.lock() = vec!["gemini-2.5-pro", "a", "b"];
-    // By the future that a program spawns: now, and every ten seconds.
+    // The future that a program spawns reports at once, and then every ten seconds.
     let mut keep = tokio_test::task::spawn(telemetry.gauges().watch(stage.clone()).report_every(secs(10)));
     assert!(keep.poll().is_pending());
     assert_eq!(seen(), (Some(1.0), Some(2.0)));
@@ -268,7 +268,7 @@ async fn a_gauge_of_what_is_gone_is_zero() {
     tokio::time::advance(millis(9_990)).await;
     assert!(keep.poll().is_pending());
     assert_eq!(seen(), (Some(0.0), Some(0.0)), "read, and not said again");
-    // What a recorder that is read without being emptied still has.
+    // A recorder that is read without being emptied still has this value.
     metrics::gauge!("stage", "gen_ai.request.model" => "gemini-2.5-pro").set(1.0);
     tokio::time::advance(millis(20)).await;
     assert!(keep.poll().is_pending());
@@ -284,11 +284,11 @@ async fn what_is_no_generation_confirms_no_model() {
     service.oneshot(Request::get("/v1beta/models").body(Full::<Bytes>::default()).unwrap()).await.unwrap();
     let values = metrics.take();
     assert!(values.keys().any(|key| key.contains("gen_ai.operation.name=count_tokens") && key.contains("model=other")));
-    // Where a call has no model, there is no name for it.
+    // A call without a model has an empty label.
     assert!(values.keys().any(|key| key.contains("=list_models") && key.contains("gen_ai.request.model=,")));
 }
 
-/// A handle that has counted so far, and may be another one the next time.
+/// A handle with a counter, in place of which the test may put another handle.
 #[derive(Clone, Default)]
 struct Replaced(Arc<AtomicU64>);
 

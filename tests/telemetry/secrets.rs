@@ -1,4 +1,4 @@
-//! Law 9: no key and nobody's words, in whatever is recorded.
+//! Law 9: no key, and no text of a prompt or an answer, in spans and metrics.
 
 use http::Request;
 use http_body_util::Full;
@@ -19,7 +19,7 @@ use crate::support::*;
 
 const WHISPER: &str = "whispered-in-confidence";
 
-/// With the key where one can be put, and in some places where none belongs. Two credentials would be refused at once.
+/// Makes a request with the key in a place for keys and in some that are none. Two credentials would be refused at once.
 fn secret(uri: &str, in_query: bool) -> Request<Full<bytes::Bytes>> {
     let body = format!(r#"{{"contents":[{{"parts":[{{"text":"{WHISPER} {KEY}"}}]}}]}}"#);
     let uri = format!("https://user:{KEY}@generativelanguage.googleapis.com:8443{uri}");
@@ -61,7 +61,7 @@ async fn law_9_no_span_and_no_metric_shows_a_key_or_a_word() {
             }
         }
     }
-    // A good answer by a model of that name, whose version and finish are the key too.
+    // A good answer comes from a model whose name, version and finish reason are the key.
     let answer = format!(
         r#"{{"candidates":[{{"content":{{"parts":[{{"text":"a"}}]}},"finishReason":"{KEY}"}}],"modelVersion":"{KEY}"}}"#
     );
@@ -73,7 +73,7 @@ async fn law_9_no_span_and_no_metric_shows_a_key_or_a_word() {
         .layer(ClassifyLayer::new())
         .service(upstream);
     read(service.oneshot(secret(&uris[2], true)).await.unwrap().into_body()).await;
-    // A transport's error that names the URL.
+    // The error of a transport names the URL.
     let upstream = tower::service_fn(|_: Request<Full<bytes::Bytes>>| async {
         Err::<http::Response<AnyBody>, BoxError>(
             format!("error sending request for url (https://host/?key={KEY})").into(),
@@ -86,7 +86,7 @@ async fn law_9_no_span_and_no_metric_shows_a_key_or_a_word() {
         .await
         .unwrap_err();
 
-    // A host, as far as a request has one.
+    // The host of the request is the key.
     let service = TelemetryLayer::attempt().layer(Upstream::at_once(|_| Ok(hello())));
     service.oneshot(post(&format!("https://{KEY}.example.com/v1beta/models"))).await.unwrap();
 

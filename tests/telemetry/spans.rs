@@ -1,4 +1,4 @@
-//! The two spans.
+//! The spans of calls and attempts.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tower_gemini::{
 use super::listen::Spans;
 use crate::support::*;
 
-/// The order of DESIGN.md, as far as it matters here.
+/// Stacks the layers in the order of `docs::ordering`, as far as these tests need them.
 macro_rules! stack {
     ($upstream:expr) => {
         stack!($upstream, RetryPolicy::default(), Limiter::new())
@@ -94,7 +94,7 @@ async fn a_good_call_has_a_span_and_its_attempt_another() {
     ] {
         assert_eq!(attempt.get(field), Some(value), "{field} in {attempt:#?}");
     }
-    // Tokens are the call's: whoever adds up spans counts them once.
+    // Tokens are on the call's span only, so that a sum over spans counts them once.
     for field in ["gen_ai.operation.name", "gen_ai.usage.input_tokens", "http.request.resend_count", "error.type"] {
         assert_eq!(attempt.get(field), None, "{field}");
     }
@@ -166,7 +166,7 @@ async fn a_time_out_names_its_clock() {
     assert_eq!(call.get("tower_gemini.retry.gave_up"), Some("attempts"));
     assert_eq!(call.get("http.response.status_code"), None);
 
-    // The total clock blames nobody, and the attempt under it is given up.
+    // The total clock's time-out is local, and the attempt under way is given up.
     let (spans, _guard) = Spans::listen();
     let service = ServiceBuilder::new()
         .layer(TelemetryLayer::call())
@@ -183,7 +183,7 @@ async fn a_time_out_names_its_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_said_as_it_is() {
-    // The upstream's.
+    // A refusal by the upstream.
     let (spans, _guard) = Spans::listen();
     let blocked = emulator().trouble(When::always(), Trouble::prompt_blocked("SAFETY")).build();
     read(stack!(blocked).oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
@@ -193,7 +193,7 @@ async fn a_refusal_is_said_as_it_is() {
     assert_eq!(call.get("tower_gemini.retry.gave_up"), None, "nothing could have helped");
     assert_eq!(spans.attempts().len(), 1);
 
-    // A layer's: nothing is sent.
+    // A refusal by a layer: nothing is sent.
     let (spans, _guard) = Spans::listen();
     let breakers = CircuitBreakers::new();
     breakers.force_open(&Target::new("gemini-2.5-pro", "generativelanguage.googleapis.com"));
@@ -218,7 +218,7 @@ async fn an_empty_budget_says_so() {
     assert_eq!(response.status(), 503);
     drop(response);
     assert_eq!(spans.call().get("tower_gemini.retry.gave_up"), Some("budget"));
-    // What is busy is no fault of the caller's who drops the answer.
+    // A call that failed has failed, although the caller drops its answer.
     assert_eq!(spans.call().get("tower_gemini.outcome"), Some("model"));
 }
 
@@ -242,7 +242,7 @@ async fn a_wait_that_would_be_too_long_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_dropped_is_cancelled() {
-    // Before there is an answer.
+    // The call is dropped before its answer.
     let (spans, _guard) = Spans::listen();
     let upstream = emulator().first_token(secs(3)).between_chunks(secs(1)).chunks(5).build();
     let call = stack!(upstream.clone()).oneshot(ask(STREAM));
@@ -254,7 +254,7 @@ async fn a_call_that_is_dropped_is_cancelled() {
         assert_eq!(span.get("otel.status_code"), None);
     }
 
-    // In the middle of it.
+    // The answer is dropped in the middle.
     let (spans, _guard) = Spans::listen();
     let mut body = any(stack!(upstream.clone()).oneshot(ask(STREAM)).await.unwrap().into_body());
     body.frame().await.unwrap().unwrap();
@@ -266,7 +266,7 @@ async fn a_call_that_is_dropped_is_cancelled() {
     }
     assert_eq!(spans.call().number("gen_ai.response.time_to_first_chunk"), 3.0);
 
-    // After its last word: by a reader who does not wait for the end.
+    // The answer is dropped after its finish reason, by a reader that does not wait for the end.
     let (spans, _guard) = Spans::listen();
     let (feed, body) = fed();
     feed.data(event("a"));
@@ -318,7 +318,7 @@ async fn a_wait_in_the_queue_is_its_attempts() {
     assert!((60.0..61.0).contains(&waited), "{waited}");
     assert_eq!(spans.named("gemini.call")[1].number("tower_gemini.queue.wait"), waited);
 
-    // Given up while it waits.
+    // The call is given up while it waits.
     let (spans, _guard) = Spans::listen();
     let call = tokio::time::timeout(secs(5), service.oneshot(ask(GENERATE))).await;
     assert!(call.is_err());
@@ -365,7 +365,7 @@ async fn an_attempt_at_another_model_says_which_was_asked_before() {
         assert_eq!(of_attempts("tower_gemini.fallback.from"), [None, None, Some("pro".to_owned())]);
         let models = ["pro", "pro", "flash"].map(|model| Some(model.to_owned()));
         assert_eq!(of_attempts("gen_ai.request.model"), models);
-        // What was asked for at first is what was asked for: by the path, or by the body.
+        // The call's span names the model that was asked for first, by the path or by the body.
         let first = if uri == GENERATE { "gemini-2.5-pro" } else { "pro" };
         assert_eq!(spans.call().get("otel.name"), Some(&*format!("{operation} {first}")));
     }
@@ -377,7 +377,7 @@ async fn a_body_that_is_known_to_have_ended_has_ended() {
     let service = TelemetryLayer::call().layer(Upstream::at_once(|_| Ok(hello())));
     let mut body = service.oneshot(ask(GENERATE)).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
-    // Nobody polls once more for the `None`.
+    // The reader does not poll once more for the `None`.
     assert!(spans.call().has_closed);
     drop(body);
     assert_eq!(spans.call().get("tower_gemini.outcome"), Some("ok"));

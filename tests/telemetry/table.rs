@@ -1,4 +1,4 @@
-//! The table in the room's documentation is what is emitted, no more and no less.
+//! The tables in the documentation of `telemetry` list exactly the metrics and attributes that are emitted.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::support::*;
 
-/// The rows of a table under a heading of the room's documentation: cells without their backticks.
+/// Reads the rows of the table under a heading of the documentation: cells without their backticks.
 fn rows(heading: &str) -> Vec<Vec<String>> {
     let docs = include_str!("../../src/telemetry/mod.rs");
     let lines = docs.lines().map(|line| line.trim_start_matches("//!").trim());
@@ -29,9 +29,9 @@ fn rows(heading: &str) -> Vec<Vec<String>> {
     rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()).collect()
 }
 
-/// Calls of every kind, until each metric has been met.
+/// Makes calls of every kind, until each metric has been recorded.
 async fn a_busy_day(layer: &TelemetryLayer) -> Limiter {
-    // Streams, retries, waits in the queue, and what is not tried again.
+    // Streams, retries, waits in the queue, and failures that are not tried again.
     let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(1)).max_wait(secs(90)).build();
     let upstream = emulator().trouble(When::nth(2), Trouble::overloaded().hint(secs(1))).build();
     let service = stack!(upstream, RetryPolicy::default(), limiter.clone());
@@ -53,7 +53,7 @@ async fn a_busy_day(layer: &TelemetryLayer) -> Limiter {
     limiter
 }
 
-/// By name, the names of all labels.
+/// Collects the names of all labels of each metric.
 fn labels(values: &Values) -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::<String, BTreeSet<String>>::new();
     for key in values.keys() {
@@ -88,10 +88,10 @@ async fn each_metric_is_described_with_the_unit_of_the_table() {
     let described = metrics.described();
     for row in rows("# Metrics") {
         let (unit, text) = described[&row[0]].clone();
-        let (kept_as, in_table) = row[1].split_once(", ").unwrap_or((&row[1], "count"));
+        let (instrument, in_table) = row[1].split_once(", ").unwrap_or((&row[1], "count"));
         let unit = unit.unwrap_or_else(|| panic!("{} is not described", row[0]));
         assert_eq!(in_table, if unit == metrics::Unit::Seconds { "s" } else { "count" }, "{}", row[0]);
-        assert!(["counter", "gauge", "histogram"].contains(&kept_as), "{row:?}");
+        assert!(["counter", "gauge", "histogram"].contains(&instrument), "{row:?}");
         assert!(text.is_some_and(|text| text.ends_with('.')), "{row:?}");
     }
 }
@@ -100,7 +100,7 @@ async fn each_metric_is_described_with_the_unit_of_the_table() {
 async fn the_table_of_attributes_is_what_is_recorded() {
     let (spans, _guard) = Spans::listen();
     a_busy_day(&TelemetryLayer::call()).await;
-    // What only some calls have.
+    // Attributes that only some calls have.
     let thinking = stack!(emulator().thinking().trouble(When::nth(2), Trouble::cut(2)).build());
     for _ in 0..2 {
         let _ = frames(thinking.clone().oneshot(ask(STREAM)).await.unwrap().into_body()).await;

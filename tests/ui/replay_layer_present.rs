@@ -1,4 +1,4 @@
-//! The same with `ReplayLayer`, and without it over a body in memory.
+//! The same stack with `ReplayLayer`, and without it over a body in memory: both compile.
 
 use axum::{Router, body::Body};
 use bytes::Bytes;

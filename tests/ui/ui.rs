@@ -1,8 +1,8 @@
-//! What does not compile says what to do.
+//! Stacks that do not compile say what to do.
 //!
 //! After a change of the compiler's wording: `TRYBUILD=overwrite cargo test -p ui`, and read what it says.
 
-/// The counterpart that compiles. It is compiled here and not by trybuild, which can then check and need not build.
+/// The counterpart that compiles. It is compiled here and not by trybuild, which then has to check only, and not to build.
 #[allow(dead_code, reason = "it is there to be compiled")]
 mod replay_layer_present;
 

@@ -1,4 +1,4 @@
-//! What a 200 is worth: an answer, an empty one, a verdict on the content, or an error that came too late.
+//! Judges a 200: a good answer, an empty one, a verdict on the content, or an error that came too late.
 
 use serde_json::Value;
 use tower_gemini::{
@@ -6,7 +6,7 @@ use tower_gemini::{
     status::Status,
 };
 
-/// The failure in a body that came with a 200. `None` for a good answer.
+/// Finds the failure in a body that came with a 200. Returns `None` for a good answer.
 ///
 /// An error in such a body came after parts of it had been forwarded, so that nothing can be sent again.
 pub(crate) fn failure_in(body: &[u8]) -> Option<Failure> {
@@ -16,7 +16,7 @@ pub(crate) fn failure_in(body: &[u8]) -> Option<Failure> {
     if let Some(error) = values.iter().find(|value| is_error(value)) {
         return Some(Failure::from_event(error.to_string().as_bytes()).into_after_commit());
     }
-    // A raw tail, cut or malformed: the crate's reader makes the best of it.
+    // A raw tail may be cut or malformed, so the crate's lenient reader gets it.
     if !rest.is_empty() && Status::parse(rest.as_bytes()).is_google() {
         return Some(Failure::from_event(rest.as_bytes()).into_after_commit());
     }
@@ -33,7 +33,7 @@ pub(crate) fn failure_in(body: &[u8]) -> Option<Failure> {
     Failure::from_answer(seen.finish.as_deref(), seen.block.as_deref(), seen.content)
 }
 
-/// What the chunks of an answer have shown.
+/// The findings in the chunks of an answer.
 #[derive(Default)]
 struct Seen {
     content: bool,
@@ -41,7 +41,7 @@ struct Seen {
     block: Option<String>,
     /// `[DONE]`, the end of a stream in OpenAI's shape.
     done: bool,
-    /// No generated answer: a list of models, a count of tokens, an embedding. Emptiness means nothing there.
+    /// Not a generated answer: a list of models, a count of tokens, an embedding, which may be empty.
     something_else: bool,
 }
 
@@ -65,7 +65,7 @@ impl Seen {
     }
 }
 
-/// Whether a content has a part that says something, in either shape.
+/// Returns whether a content, in either shape, has a part that is not empty.
 fn has_content(content: &Value) -> bool {
     let says = |value: &Value| match value {
         Value::Null => false,
@@ -88,7 +88,7 @@ fn is_event_stream(text: &str) -> bool {
     ["data:", "event:", "id:", ":"].iter().any(|field| text.starts_with(field))
 }
 
-/// The values of a body, whatever its framing, and what could not be read.
+/// Reads the values of a body, whatever its framing, and returns them with the rest that could not be read.
 fn values(text: &str) -> (Vec<Value>, String) {
     let mut values = Vec::new();
     let mut rest = String::new();
@@ -113,7 +113,7 @@ fn values(text: &str) -> (Vec<Value>, String) {
     } else {
         rest = text.to_owned();
     }
-    // One value or several, one after the other; an array's elements are chunks, and an array may be cut.
+    // There may be several values, one after the other. An array's elements are chunks, and an array may be cut.
     let mut left = rest.as_str();
     loop {
         left = left.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '[' | ',' | ']'));

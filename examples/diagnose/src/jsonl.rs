@@ -1,4 +1,4 @@
-//! Many responses, one a line.
+//! Judges many responses, one a line.
 
 use std::{
     io::{self, BufRead, Write},
@@ -15,7 +15,7 @@ use tower_gemini::{
 
 use crate::answer;
 
-/// A verdict for each line, in its place. A line that cannot be read gets an error in its place, and the exit code 1.
+/// Writes a verdict for each line. A line that cannot be read gets an error instead, and the exit code is 1.
 pub(crate) fn run(mut lines: impl BufRead, mut out: impl Write) -> io::Result<ExitCode> {
     let mut all_read = true;
     let mut line = Vec::new();
@@ -27,7 +27,7 @@ pub(crate) fn run(mut lines: impl BufRead, mut out: impl Write) -> io::Result<Ex
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let case = read(&line).map_err(|error| (Value::Null, format!("no JSON: {error}")));
+        let case = read(&line).map_err(|error| (Value::Null, format!("not JSON: {error}")));
         match case.and_then(verdict) {
             Ok(verdict) => writeln!(out, "{verdict}")?,
             Err((id, problem)) => {
@@ -41,7 +41,7 @@ pub(crate) fn run(mut lines: impl BufRead, mut out: impl Write) -> io::Result<Ex
     Ok(if all_read { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One line's JSON. Some writers begin with a byte order mark, or write bytes that are no text as lone surrogates.
+/// Reads a line's JSON. Some writers begin with a byte order mark, or write bytes that are not text as lone surrogates.
 fn read(line: &[u8]) -> Result<Value, serde_json::Error> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     serde_json::from_slice(line).or_else(|error| match String::from_utf8_lossy(line) {
@@ -52,7 +52,7 @@ fn read(line: &[u8]) -> Result<Value, serde_json::Error> {
     })
 }
 
-/// Each `\\ud800` to `\\udfff` that has no partner becomes the replacement character.
+/// Replaces each `\\ud800` to `\\udfff` that has no partner by the replacement character.
 fn without_lone_surrogates(json: &str) -> String {
     let unit = |text: &str| u16::from_str_radix(text.strip_prefix("\\u")?.get(..4)?, 16).ok();
     let (mut whole, mut rest) = (String::with_capacity(json.len()), json);
@@ -63,7 +63,7 @@ fn without_lone_surrogates(json: &str) -> String {
         let (text, len) = match unit(rest) {
             Some(0xd800..0xdc00) if paired => (&rest[..12], 12),
             Some(0xd800..0xe000) => ("\\ufffd", 6),
-            // Any other escape is two characters long, or ends in hexadecimal digits that mean nothing here.
+            // Any other escape is two characters long, or ends in hexadecimal digits, which are plain characters here.
             _ => {
                 let len = rest.char_indices().nth(2).map_or(rest.len(), |(len, _)| len);
                 (&rest[..len], len)
@@ -75,7 +75,7 @@ fn without_lone_surrogates(json: &str) -> String {
     whole + rest
 }
 
-/// The line to write, or the id and what is wrong with the line that was read.
+/// Returns the line to write, or the id and the problem of the line that was read.
 fn verdict(case: Value) -> Result<String, (Value, String)> {
     let id = case["id"].clone();
     if !case.is_object() {
@@ -92,14 +92,14 @@ fn verdict(case: Value) -> Result<String, (Value, String)> {
     let failure = match status {
         Some(status) if status.is_success() => answer::failure_in(body.as_bytes()),
         Some(status) => Some(Failure::from_response(status, &headers, body.as_bytes())),
-        // No response: the transport failed, unless a body says otherwise.
+        // Without a response the transport failed, unless a body says otherwise.
         None if Status::parse(body.as_bytes()).is_google() => Some(Failure::from_event(body.as_bytes())),
         None => Some(Failure::local(Kind::Transport, body)),
     };
     Ok(format_verdict(&id, failure.as_ref()))
 }
 
-/// By hand, so that the members keep their order.
+/// Formats a verdict by hand, so that the members keep their order.
 fn format_verdict(id: &Value, failure: Option<&Failure>) -> String {
     let name = |name: Option<&str>| Value::from(name);
     let is = |answer: fn(&Failure) -> bool| failure.is_some_and(answer);
@@ -123,7 +123,7 @@ fn format_verdict(id: &Value, failure: Option<&Failure>) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// A number, or a text that begins with one; null and 0 for no response at all.
+/// Reads a status: a number, or a text that begins with one. Null and 0 mean that there was no response.
 fn status(value: &Value) -> Result<Option<StatusCode>, String> {
     let number = match value {
         Value::Null => return Ok(None),
@@ -133,14 +133,14 @@ fn status(value: &Value) -> Result<Option<StatusCode>, String> {
     };
     match number {
         Some(0.0) => Some(None),
-        // A status has three digits: what is cut or saturated here is refused by `from_u16`.
+        // A status has three digits: `from_u16` refuses a number that the cast cut or saturated.
         Some(number) if number.fract() == 0.0 => StatusCode::from_u16(number as u16).map(Some).ok(),
         _ => None,
     }
     .ok_or_else(|| format!("http_status is {value}, not a number from 100 to 999"))
 }
 
-/// null, an object of texts or of arrays of texts, or a list of pairs.
+/// Reads headers: null, an object of texts or of arrays of texts, or a list of pairs.
 fn headers(value: &Value) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     match value {
@@ -162,7 +162,7 @@ fn headers(value: &Value) -> Result<HeaderMap, String> {
     Ok(headers)
 }
 
-/// A header that HTTP would not carry says nothing, and is left out.
+/// Adds a header. One that HTTP could not carry is left out.
 fn add(headers: &mut HeaderMap, name: &str, values: &Value) {
     let Ok(name) = name.trim().parse::<HeaderName>() else { return };
     for value in values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice) {

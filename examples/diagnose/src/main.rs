@@ -1,13 +1,15 @@
-//! The troubleshooting guide as a program: what a response means, whose fault it is, what to do, how long to wait.
+//! Shows the crate's judgement of errors: the troubleshooting guide as a program. It says what a response means, whose
+//! fault it is, what to do, and how long to wait.
 //!
 //! ```text
 //! curl -s -w '%{http_code}' … | diagnose --status 429 --header 'Retry-After: 7' < body
 //! diagnose --jsonl < responses.jsonl
 //! ```
 //!
-//! Everything that it knows is the crate's public API: `Failure` judges, and this program only finds the words.
+//! It uses the crate's public API only: `Failure` judges, and `Kind::advice` has the words.
 
 mod answer;
+mod guide;
 mod jsonl;
 mod words;
 
@@ -20,7 +22,7 @@ use clap::{CommandFactory, Parser};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tower_gemini::failure::Failure;
 
-/// Says in words what a response of the Gemini API means: what happened, whose fault it is, what to do, how long to wait.
+/// Explains a response of the Gemini API: what it means, whose fault it is, what to do, and how long to wait.
 ///
 /// The body is read from standard input.
 #[derive(Parser)]
@@ -42,7 +44,7 @@ struct Arguments {
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
 
-    /// The model that was asked for, to say which one to try instead
+    /// The model that was asked, to say which one to try instead
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
 
@@ -61,8 +63,8 @@ fn status(text: &str) -> Result<StatusCode, String> {
 
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or("a header has a colon: 'Retry-After: 7'")?;
-    let name = name.trim().parse().map_err(|_| format!("{:?} is no header name", name.trim()))?;
-    let value = value.trim().parse().map_err(|_| format!("{:?} is no header value", value.trim()))?;
+    let name = name.trim().parse().map_err(|_| format!("{:?} is not a header name", name.trim()))?;
+    let value = value.trim().parse().map_err(|_| format!("{:?} is not a header value", value.trim()))?;
     Ok((name, value))
 }
 
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        // Whoever reads has seen enough.
+        // The reader has closed the pipe.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("diagnose: {error}");

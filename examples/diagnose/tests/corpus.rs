@@ -1,8 +1,8 @@
-//! The crate's judgement against real error responses.
+//! Tests of the crate's judgement against real error responses.
 //!
-//! `TOWER_GEMINI_CORPUS=path/to/errors.jsonl cargo test -p diagnose --test corpus -- --nocapture` reads a file of real responses with
-//! the expected verdicts, one JSON object a line, and prints every field that differs. Without the variable it does nothing:
-//! the crate's own fixtures stand beside the judge, in `src/failure/tests.rs`.
+//! `TOWER_GEMINI_CORPUS=path/to/errors.jsonl cargo test -p diagnose --test corpus -- --nocapture` reads a file of real
+//! responses with the expected verdicts, one JSON object a line, and prints every field that differs. Without the
+//! variable it does nothing: the crate's own fixtures stand beside the judge, in `src/failure/tests.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tower_gemini::{failure::Failure, quota::Dimension};
 
-/// Of each field, at least so many of a hundred have to be right in responses that were not written for this crate.
+/// The least percentage of right values of each field, in responses that were not written for this crate.
 const ENOUGH: usize = 95;
 
 const FIELDS: [&str; 7] = [
@@ -72,7 +72,7 @@ impl Score {
     }
 }
 
-/// Numbers may differ by a hundredth: the file rounds them.
+/// Compares two values. Numbers may differ by a hundredth, because the file rounds them.
 fn matches(expected: &Value, found: &Value) -> bool {
     match (expected.as_f64(), found.as_f64()) {
         (Some(expected), Some(found)) => (expected - found).abs() <= 0.01,

@@ -1,4 +1,4 @@
-//! `diagnose`, as a program.
+//! Tests of the program `diagnose`.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -154,7 +154,7 @@ fn bad_arguments_are_refused_with_a_reason() {
         (&["--status", "9"][..], "100 to 999"),
         (&["--status", "teapot"], "100 to 999"),
         (&["--status", "429", "--header", "no colon"], "has a colon"),
-        (&["--status", "429", "--header", "bad name: x"], "no header name"),
+        (&["--status", "429", "--header", "bad name: x"], "not a header name"),
         (&["--jsonl", "--status", "429"], "cannot be used with"),
         (&["--model", "x"], "--status"),
         (&["--unknown"], "--unknown"),

@@ -1,7 +1,7 @@
-//! Spans over OTLP: from the layers through OpenTelemetry to a collector.
+//! Shows the spans of calls and attempts, exported by OTLP: from the layers through OpenTelemetry to a collector.
 //!
-//! `cargo run -p otlp` starts a collector on loopback that prints what it gets, makes one call whose first attempt
-//! finds the model overloaded, and ends. For a collector of your own, give its address:
+//! `cargo run -p otlp` starts a collector on loopback that prints the spans that it gets, makes one call whose first attempt
+//! finds the model overloaded, and ends. For a collector of your own, set its address:
 //! `OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run -p otlp`.
 
 use std::time::Duration;
@@ -67,12 +67,12 @@ async fn main() -> Result<(), BoxError> {
     // The spans end with the body.
     Box::pin(response.into_body()).collect().await?;
 
-    // It waits for the export, and must not hold up the runtime that does it.
+    // Waits for the export, on a thread of its own: the export needs the runtime's.
     tokio::task::spawn_blocking(move || provider.shutdown()).await??;
     Ok(())
 }
 
-/// OTLP's requests through a client of this crate. The exporter's thread has no runtime: it borrows the program's.
+/// The exporter's HTTP client: one of this crate's. The exporter's thread has no runtime and borrows the program's.
 #[derive(Clone)]
 struct Exporting {
     client: Client<Full<Bytes>>,
@@ -97,7 +97,7 @@ impl HttpClient for Exporting {
     }
 }
 
-/// A collector that prints the spans that it gets. Its address.
+/// Starts a collector that prints the spans that it gets, and returns its address.
 async fn collector() -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -116,9 +116,9 @@ async fn collect(body: Bytes) -> StatusCode {
         let place = if span.parent_span_id.is_empty() { "" } else { "  " };
         println!("{place}{} ({took:.1?})", span.name);
         for attribute in span.attributes {
-            // Where in the source it was made, and by which thread: of no interest here.
-            let is_said = ["gen_ai.", "tower_gemini.", "error.", "http.", "server."];
-            if is_said.iter().any(|start| attribute.key.starts_with(start)) {
+            // The line of source and the thread that made the span are left out.
+            let is_shown = ["gen_ai.", "tower_gemini.", "error.", "http.", "server."];
+            if is_shown.iter().any(|start| attribute.key.starts_with(start)) {
                 println!("{place}  {} = {}", attribute.key, shown(attribute.value));
             }
         }

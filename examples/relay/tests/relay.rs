@@ -1,4 +1,4 @@
-//! The relay, from outside: its settings, what it does to requests and answers, and how it ends.
+//! The relay as a process: its settings, its changes to requests and answers, and its end.
 
 #![cfg(unix)] // it is told to end by a signal
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -24,13 +24,13 @@ use tower_gemini::{
     emulator::{Emulator, End, Trouble, When},
 };
 
-use relay_process::{PATIENCE, Relay, refused, refused_at};
+use relay_process::{PATIENCE, Relay, checked, refused, refused_at};
 
 const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 const PROMPT: &str = r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#;
 
-/// Settings for an upstream, with a key of the relay's own and no time wasted between attempts.
+/// Returns settings for an upstream, with a key of the relay's own and next to no delay between attempts.
 fn settings(upstream: &str) -> String {
     format!("upstream = {upstream:?}\n[[keys]]\nkey = \"key-of-the-relay\"\n[retry]\nbase_delay = \"1ms\"\n")
 }
@@ -83,6 +83,17 @@ async fn the_documented_settings_are_accepted() {
 }
 
 #[tokio::test]
+async fn the_settings_of_the_readme_are_accepted() {
+    let (_, settings) = include_str!("../README.md").split_once("## Settings").unwrap();
+    let (_, settings) = settings.split_once("```toml\n").unwrap();
+    let (settings, _) = settings.split_once("```").unwrap();
+    // A variable that is surely set.
+    let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:PATH");
+    let (code, _, mistakes) = checked(&settings).await;
+    assert_eq!(code, Some(0), "{mistakes}");
+}
+
+#[tokio::test]
 async fn with_the_emulator_nothing_else_is_needed() {
     let relay = Relay::start("upstream = \"emulator\"").await;
     let (status, answer) = post(&relay, GENERATE, PROMPT).await;
@@ -97,7 +108,7 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("\n[retry]\nmax_atempts = 8", "3:1", &["[retry]", "did you mean max_attempts?", "persistent, base_delay"]),
         ("total = \"5s\"", "1:1", &["belongs in [timeout]"]),
         ("[retry]\nupstream = \"emulator\"", "2:1", &["belongs above all sections"]),
-        ("[zzz]", "1:2", &["no setting of the top level", "keys, fallback, retry, timeout"]),
+        ("[zzz]", "1:2", &["not a setting of the top level", "keys, fallback, retry, timeout"]),
         ("[[keys]]\nkey = \"k\"\nheavy = 3", "3:1", &["[[keys]]", "name, key, project"]),
         // Types.
         ("listen = 8787", "1:10", &["is a whole number", "127.0.0.1:8787"]),
@@ -108,11 +119,11 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("[retry]\npersistent = \"yes\"", "2:14", &["true or false"]),
         ("[retry]\non_open = true", "2:11", &["\"wait\"", "\"fail\""]),
         // Values.
-        ("listen = \"localhost\"", "1:10", &["no address", "127.0.0.1:8787"]),
+        ("listen = \"localhost\"", "1:10", &["not an address", "127.0.0.1:8787"]),
         ("upstream = \"generativelanguage.googleapis.com\"", "1:12", &["scheme is missing", "https://", "emulator"]),
         ("upstream = \"ftp://gemini\"", "1:12", &["ftp is not spoken"]),
-        ("max_body = \"32MB5\"", "1:12", &["no unit", "32MiB"]),
-        ("max_body = \"-1\"", "1:12", &["no size", "32MiB"]),
+        ("max_body = \"32MB5\"", "1:12", &["not a unit", "32MiB"]),
+        ("max_body = \"-1\"", "1:12", &["not a size", "32MiB"]),
         ("max_body = 0", "1:12", &["no request would fit"]),
         ("max_body = \"99999999999GiB\"", "1:12", &["more than memory can hold"]),
         ("[retry]\nmax_attempts = 0", "2:16", &["is 0", "from 1"]),
@@ -125,7 +136,7 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         ("[timeout]\nidle = \"0s\"", "2:8", &["no time at all"]),
         ("[timeout]\nidle = 0", "2:8", &["is 0", "\"500ms\""]),
         ("[timeout]\nidle = \"-5s\"", "2:8", &["negative"]),
-        ("[timeout]\nidle = \"5 parsecs\"", "2:8", &["no duration", "\"500ms\""]),
+        ("[timeout]\nidle = \"5 parsecs\"", "2:8", &["not a duration", "\"500ms\""]),
         ("[timeout]\nidle = 00:01:00", "2:8", &["a date or time", "\"500ms\""]),
         (
             "[timeout]\ntotal = \"60s\"\nattempt = \"61s\"",
@@ -166,9 +177,9 @@ async fn an_address_in_use_is_a_failure_that_says_so() {
     assert!(said.contains(&format!("cannot listen on {address}")), "{said}");
 }
 
-// --- what goes up, and what comes down ---
+// --- requests and answers on their way ---
 
-/// An upstream that writes down what arrives, and answers with `answer`.
+/// Starts an upstream that records every request, and answers with `answer`.
 async fn recorder<A>(answer: impl Fn() -> A + Clone + Send + Sync + 'static) -> (SocketAddr, Arc<Mutex<Vec<Received>>>)
 where
     A: IntoResponse + 'static,

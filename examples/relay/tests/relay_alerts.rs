@@ -1,5 +1,5 @@
-//! The relay's alert rules and dashboard, held against what the relay exports: every name in them is there, and the
-//! rules fire in an outage and are quiet on a good day.
+//! The relay's alert rules and dashboard, held against the metrics that the relay exports: every name in them exists,
+//! and the rules fire in an outage and are quiet on a good day.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -25,7 +25,7 @@ const STREAM: &str = "gemini-2.5-flash:streamGenerateContent?alt=sse";
 const LITE: &str = "gemini-2.5-flash-lite:generateContent";
 const PRO: &str = "gemini-2.5-pro:generateContent";
 
-/// Retries, waits in line, and a day's quota that is soon used up.
+/// Settings with retries, waits in the queue, and a day's quota that is soon used up.
 const SETTINGS: &str = "
 [retry]
 max_attempts = 2
@@ -83,7 +83,7 @@ fn dashboard() -> Value {
     serde_json::from_str(include_str!("../dashboard.json")).unwrap()
 }
 
-/// What the dashboard's panels show: expressions and legends.
+/// Returns the expressions and legends of the dashboard's panels.
 fn shown() -> impl Iterator<Item = (String, String)> {
     let targets = dashboard()["panels"].as_array().unwrap().clone().into_iter();
     let targets = targets.flat_map(|panel| panel["targets"].as_array().unwrap().clone());
@@ -115,7 +115,7 @@ async fn in_an_outage_the_rules_fire_and_on_a_good_day_they_are_quiet() {
     let outage = ["GeminiCallersSeeErrors", "GeminiKeyDisabled", "GeminiModelDown", "GeminiQuotaNearlyUsed"];
     assert_eq!(recorded.alerts("outage", FIRING), outage);
     for expr in shown().map(|(expr, _)| expr) {
-        // As Grafana would.
+        // Grafana replaces these.
         let expr = expr.replace("$__rate_interval", "5m").replace("$instance", ".*");
         let got = recorded.evaluate("panel", &expr);
         assert!(got.contains(char::is_numeric), "{expr} shows nothing: {got}");
@@ -132,7 +132,7 @@ async fn in_an_outage_the_rules_fire_and_on_a_good_day_they_are_quiet() {
 
 const FIRING: &str = "ALERTS{alertstate=\"firing\"}";
 
-/// Answers, one of them at the second attempt, and a caller's mistake.
+/// Makes calls that are answered, one of them at the second attempt, and one that is a caller's mistake.
 async fn good_calls(day: &Day) {
     let visits = day.emulator.journal().len() as u64;
     day.emulator.trouble(When::nth(visits + 1), Trouble::overloaded());
@@ -145,11 +145,11 @@ async fn good_calls(day: &Day) {
 async fn bad_calls(day: &Day) {
     day.ask(PRO, "hello").await;
     day.ask(STREAM, "hello").await;
-    // At once, so that some wait.
+    // All at once, so that some wait.
     tokio::join!(day.ask(FLASH, "a"), day.ask(FLASH, "b"), day.ask(FLASH, "c"));
 }
 
-/// By series, its value. Each has a label `instance`, as Prometheus would give it.
+/// Returns the value of each series, with a label `instance` as Prometheus gives it.
 async fn scrape(day: &Day) -> BTreeMap<String, String> {
     let text = day.get("/metrics").await.into_body();
     let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -162,8 +162,8 @@ async fn scrape(day: &Day) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// One scrape after another. What took a moment counts as a quarter of a minute each, so that nobody has to wait: the rules
-/// are judged by `promtool`, on a clock of its own.
+/// A series of scrapes. Each counts as a quarter of a minute, however soon it was, so that the test need not wait:
+/// `promtool` judges the rules on a clock of its own.
 #[derive(Default)]
 struct Recorded {
     scrapes: Vec<BTreeMap<String, String>>,
@@ -174,7 +174,7 @@ impl Recorded {
         self.scrapes.push(scrape);
     }
 
-    /// The names of the alerts that there are at the end.
+    /// Returns the names of the alerts that fire at the end.
     fn alerts(&self, name: &str, which: &str) -> Vec<String> {
         let got = self.evaluate(name, &format!("max by (alertname) ({which})"));
         let mut names: Vec<_> =
@@ -183,7 +183,7 @@ impl Recorded {
         names
     }
 
-    /// What promtool says that an expression is at the end.
+    /// Returns the value that promtool has for an expression at the end.
     fn evaluate(&self, name: &str, expr: &str) -> String {
         let all: BTreeSet<&String> = self.scrapes.iter().flat_map(BTreeMap::keys).collect();
         let series: Vec<Value> = all
@@ -198,7 +198,7 @@ impl Recorded {
         let query = json!({
             "expr": expr,
             "eval_time": format!("{}s", (self.scrapes.len() - 1) * 15),
-            // It is never so, and what it is instead is what promtool says.
+            // This expectation never holds, and promtool prints the real value.
             "exp_samples": [{"labels": "{alertname=\"none\"}", "value": 7}],
         });
         let test = json!({

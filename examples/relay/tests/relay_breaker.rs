@@ -1,4 +1,4 @@
-//! The relay's `[breaker]`, from outside: what is accepted and refused, and an outage through it.
+//! `[breaker]` of the relay as a process: right and wrong settings, and an outage.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -31,7 +31,7 @@ async fn pair(settings: &str) -> (Emulator, Server, Relay) {
     (emulator, server, Relay::start(&settings).await)
 }
 
-/// One call, and how long it took.
+/// Makes one call, and returns its answer and the time that it took.
 async fn ask(client: &Client<Full<Bytes>>) -> (StatusCode, HeaderMap, Value, Duration) {
     let begun = Instant::now();
     let request = Request::post(FLASH).body(Full::from(PROMPT)).unwrap();
@@ -80,7 +80,7 @@ async fn in_an_outage_callers_hear_of_it_at_once_and_the_upstream_is_left_alone(
     outage("", Duration::from_secs(10), Duration::from_secs(10)).await;
 }
 
-/// Everything fails until the breaker opens, and for `lasts` after that.
+/// Runs an outage in which every call fails until the breaker opens, and for `lasts` after that.
 async fn outage(settings: &str, lasts: Duration, max_open: Duration) {
     let retry = "[retry]\non_open = \"fail\"\nmax_attempts = 2\nbase_delay = \"10ms\"\n";
     let (emulator, _server, relay) = pair(&format!("{settings}{retry}")).await;
@@ -117,7 +117,7 @@ async fn outage(settings: &str, lasts: Duration, max_open: Duration) {
     emulator.clear_troubles();
     let healed = Instant::now();
     while ask(&client).await.0 != StatusCode::OK {
-        // The probe, and a loaded machine.
+        // 3 s for the probe, on a loaded machine.
         assert!(healed.elapsed() < max_open + Duration::from_secs(3), "it never closes");
         sleep(Duration::from_millis(20)).await;
     }

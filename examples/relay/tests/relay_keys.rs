@@ -1,5 +1,5 @@
-//! The relay with many keys, with fallback models and with files, from outside: who is asked, who is not asked
-//! again, what a caller sees, and that no key is ever seen.
+//! The relay with many keys, fallback models and files, as a process: the keys and models that are used and those that
+//! are not used again, the answers that a caller sees, and that no key is ever seen.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -27,7 +27,7 @@ const FLASH: &str = "gemini-2.5-flash";
 const PRO: &str = "gemini-2.5-pro";
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Two keys of one project, of which chance nearly always takes one first, and one of another.
+/// Two keys of one project, one of which is nearly always chosen first at random, and one key of another project.
 const KEYS: &str = r#"
     [[keys]]
     name = "a"
@@ -48,7 +48,7 @@ const KEYS: &str = r#"
     max_delay = "5ms"
 "#;
 
-/// An emulator that knows the keys, and a relay in front of it with these settings.
+/// Starts an emulator that knows the keys, and a relay in front of it with these settings.
 async fn pair(emulator: EmulatorBuilder, settings: &str) -> (Emulator, Server, Relay) {
     let emulator = emulator.key("key-a-of-p1", "p1").key("key-b-of-p1", "p1").key("key-c-of-p2", "p2").build();
     let server = emulator.serve().await.unwrap();
@@ -90,7 +90,7 @@ async fn ask(relay: &Relay, model: &str, text: &str) -> Answer {
     send(relay, request.body(Full::from(body.to_string())).unwrap()).await
 }
 
-/// Asks one after another, and expects answers.
+/// Makes calls one after the other, all of which must be answered.
 async fn answers(relay: &Relay, model: &str, times: usize) {
     for _ in 0..times {
         let answer = ask(relay, model, "hello").await;
@@ -172,7 +172,7 @@ async fn a_wrong_key_or_fallback_is_refused_with_its_line_and_what_would_be_righ
         ("[fallback]\n\"a-1\" = [\"b-1\"]\n\"a-1\" = [\"c-1\"]".to_owned(), "3:1", &["duplicate key"]),
         ("[fallback]\n\"models/a-1\" = [\"b-1\"]".to_owned(), "2:1", &["without what stands before it: \"a-1\""]),
         ("[fallback]\n\"a-1\" = [\"tunedModels/t\"]".to_owned(), "2:10", &["one project's own"]),
-        ("[fallback]\n\"a-1\" = [\"b 1\"]".to_owned(), "2:10", &["no model's name"]),
+        ("[fallback]\n\"a-1\" = [\"b 1\"]".to_owned(), "2:10", &["not a model's name"]),
         ("[fallback]\nstikcy = \"30s\"".to_owned(), "2:1", &["did you mean sticky?"]),
         ("[fallback]\nsticky = 30".to_owned(), "2:10", &["without a unit"]),
         ("[fallback]\nstrip = \"no\"".to_owned(), "2:9", &["true or false"]),
@@ -188,7 +188,7 @@ async fn a_wrong_key_or_fallback_is_refused_with_its_line_and_what_would_be_righ
 
 #[tokio::test]
 async fn a_minutes_quota_of_one_project_is_answered_by_another_at_once() {
-    // Whoever waited for it would not be back before the test gives up.
+    // A call that waited for it would outlast the test.
     let trouble =
         |emulator: EmulatorBuilder| emulator.trouble(When::always().project("p1"), Trouble::minute_quota(MINUTE));
     let (emulator, _server, relay) = pair(trouble(Emulator::builder()), KEYS).await;
@@ -203,7 +203,7 @@ async fn a_minutes_quota_of_one_project_is_answered_by_another_at_once() {
     assert!(!asked(&emulator.journal(), "p1", PRO).is_empty());
 }
 
-/// A day's quota as it was seen: with a hint of nothing at all.
+/// The refusal for a day's quota as it was seen: its hint is 0 s.
 fn day_quota() -> Trouble {
     let quota = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
     let body = json!({ "error": {
@@ -233,7 +233,7 @@ async fn a_days_quota_and_none_at_all_are_never_asked_for_again_and_other_models
         let others = asked(&journal, "p1", PRO);
         assert!(!others.is_empty() && others.iter().all(|visit| visit.status == Some(StatusCode::OK)), "{others:#?}");
 
-        // Once nobody has any left, nobody is asked.
+        // Once no project has any left, no call is sent.
         emulator.trouble(When::always().model(FLASH), trouble());
         ask(&relay, FLASH, "the last").await;
         let before = emulator.journal().len();
@@ -326,14 +326,14 @@ async fn where_pro_is_overloaded_for_everybody_flash_answers_and_says_so() {
     let pro = generated(&emulator, PRO);
     assert!((1..=3).contains(&pro), "{pro} attempts, with another model to go to");
 
-    // It stays there: the next calls do not even try.
+    // Calls stay with that model: the next ones do not even try the first.
     for _ in 0..3 {
         let answer = ask(&relay, PRO, "hello").await;
         assert_eq!((answer.status, answer.header("x-gemini-model")), (200, Some(FLASH)));
     }
     assert_eq!((generated(&emulator, PRO), generated(&emulator, FLASH)), (pro, 4));
 
-    // In the other dialects, too.
+    // The other dialects fall back, too.
     let chat = json!({ "model": PRO, "messages": [{ "role": "user", "content": "hello" }] }).to_string();
     let answer = send(&relay, Request::post("/v1beta/openai/chat/completions").body(Full::from(chat)).unwrap()).await;
     assert_eq!((answer.status, answer.header("x-gemini-model")), (200, Some(FLASH)));
@@ -343,7 +343,7 @@ async fn where_pro_is_overloaded_for_everybody_flash_answers_and_says_so() {
     assert_eq!((answer.status, answer.header("x-gemini-model")), (200, Some(FLASH)));
     assert!(answer.body.starts_with(b"data: "));
 
-    // What has no fallback has no such header, and what was not moved names its own model.
+    // A model without a fallback has no such header, and a call that stayed names its own model.
     assert_eq!(ask(&relay, FLASH, "hello").await.header("x-gemini-model"), None);
 }
 
@@ -375,7 +375,7 @@ async fn a_days_quota_of_all_projects_moves_the_call_to_the_next_model() {
 
 // --- files ---
 
-/// What an SDK does: asks where to send a file, and sends it there, in two pieces.
+/// Uploads a file as an SDK does: asks for the address, and sends the file there in two pieces.
 async fn upload(relay: &Relay, text: &str) -> Value {
     let start = Request::post("/upload/v1beta/files")
         .header("x-goog-upload-protocol", "resumable")
@@ -441,7 +441,7 @@ async fn files_of_one_prompt_are_together_and_what_names_them_goes_to_their_proj
         assert!(journal.iter().all(|visit| visit.status == Some(StatusCode::OK)), "{journal:#?}");
         let projects: BTreeSet<_> = journal.iter().filter_map(|visit| visit.project.as_deref()).collect();
         assert_eq!(projects, BTreeSet::from([home]), "all of it has to do with files");
-        // Everything else is still everybody's.
+        // Every project takes all other calls.
         answers(&relay, FLASH, 30).await;
         assert!(emulator.journal().iter().any(|visit| visit.project.as_deref() != Some(home)));
     }
@@ -461,7 +461,7 @@ async fn a_file_that_the_relay_has_not_seen_made_is_looked_for_in_the_default_pr
     }
     let journal = emulator.journal();
     assert!(journal[before..].iter().all(|visit| visit.project.as_deref() == Some("p2")), "{journal:#?}");
-    // Somebody else's is a caller's own affair: asked once, and no key suffers.
+    // A file of another owner is the caller's fault: one attempt, and no key suffers.
     let before = journal.len();
     let generate = Request::post(format!("/v1beta/models/{PRO}:countTokens"));
     let nobodys =
@@ -485,7 +485,7 @@ async fn limits_are_each_projects_own_and_nobody_waits_while_another_has_room() 
     answers(&relay, FLASH, 4).await;
     let journal = emulator.journal();
     assert_eq!((asked(&journal, "p1", FLASH).len(), asked(&journal, "p2", FLASH).len()), (2, 2));
-    // Whoever has no minute to wait is told how long it would be.
+    // A caller that cannot wait for a minute is told how long the wait would be.
     let body = json!({ "contents": [{ "parts": [{ "text": "in a hurry" }] }] }).to_string();
     let request = Request::post(format!("/v1beta/models/{FLASH}:generateContent")).header("x-server-timeout", "10");
     let answer = send(&relay, request.body(Full::from(body)).unwrap()).await;

@@ -1,4 +1,4 @@
-//! The relay's `[limits]`, from outside: what is accepted and refused, who waits, who is sent back, and in which
+//! `[limits]` of the relay as a process: right and wrong settings, and the calls that wait and are refused, in their
 //! order.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
@@ -32,7 +32,7 @@ const PRO: &str = "/v1beta/models/gemini-2.5-pro:generateContent";
 const COUNT: &str = "/v1beta/models/gemini-2.5-flash:countTokens";
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// An emulator that knows the relay's key, and a relay in front of it with these settings besides.
+/// Starts an emulator that knows the relay's key, and a relay in front of it with these settings besides.
 async fn pair(emulator: EmulatorBuilder, settings: &str) -> (Emulator, Server, Relay) {
     let emulator = emulator.key("key-of-the-relay", "p1").build();
     let server = emulator.serve().await.unwrap();
@@ -51,7 +51,7 @@ fn prompt(path: &str, text: &str) -> Request<Full<Bytes>> {
     Request::post(path).body(Full::from(body.to_string())).unwrap()
 }
 
-/// A call that has 10 seconds, and so never waits for a minute's quota.
+/// Returns a call with a deadline of 10 s, which never waits for a minute's quota.
 fn impatient(path: &str) -> Request<Full<Bytes>> {
     let mut request = prompt(path, "in a hurry");
     request.headers_mut().insert("x-server-timeout", 10.into());
@@ -71,7 +71,7 @@ async fn status(relay: &Relay, request: Request<Full<Bytes>>) -> StatusCode {
     send(client(relay), request).await.status()
 }
 
-/// What is said of a call that is refused for its quota, here and not upstream.
+/// Returns the message for a call that the relay, and not the upstream, refuses for its quota.
 async fn refusal(relay: &Relay, request: Request<Full<Bytes>>) -> String {
     refusal_of("rate_limit", relay, request).await
 }
@@ -135,7 +135,7 @@ async fn a_wrong_limit_is_refused_with_its_line_and_what_would_be_right() {
             "1:9",
             &["without what stands before", "[limits.\"gemini-2.5-pro\"]"],
         ),
-        ("[limits.\"Gemini 2.5 Pro\"]\nrpm = 5", "1:9", &["no model's name", "\"gemini-2.5-flash\""]),
+        ("[limits.\"Gemini 2.5 Pro\"]\nrpm = 5", "1:9", &["not a model's name", "\"gemini-2.5-flash\""]),
         // Types.
         ("limits = 30", "1:10", &["a section, [limits]"]),
         ("[limits]\ndefault = 30", "2:11", &["default is a whole number here; it is a section, [limits.default]"]),
@@ -158,9 +158,9 @@ async fn a_wrong_limit_is_refused_with_its_line_and_what_would_be_right() {
             &["needs pacing = \"smooth\""],
         ),
         ("[limits.default]\nmax_wait = 60", "2:12", &["without a unit", "\"60s\""]),
-        ("[limits.default]\nmax_wait = 0", "2:12", &["without a unit", "\"0s\" if nobody is to wait"]),
+        ("[limits.default]\nmax_wait = 0", "2:12", &["without a unit", "\"0s\" if no call is to wait"]),
         ("[limits.default]\nmax_wait = \"-1s\"", "2:12", &["negative"]),
-        ("[limits.default]\nmax_wait = \"soon\"", "2:12", &["no duration", "\"20s\""]),
+        ("[limits.default]\nmax_wait = \"soon\"", "2:12", &["not a duration", "\"20s\""]),
         // Syntax.
         ("[limits.default]\n[limits.default]", "2:9", &["duplicate key"]),
     ] {
@@ -188,7 +188,7 @@ async fn all_wrong_limits_are_shown_at_once() {
     );
 }
 
-// --- who is sent back ---
+// --- refusals ---
 
 #[tokio::test]
 async fn what_does_not_fit_and_may_not_wait_is_429_in_googles_shape_with_the_wait_it_needs() {
@@ -253,7 +253,7 @@ async fn who_is_refused_waits_outside_and_comes_again_where_on_open_says_so() {
     for _ in 0..2 {
         assert_eq!(status(&relay, prompt(FLASH, "hello")).await, StatusCode::OK);
     }
-    // Sixty a minute, one by one. The relay may have begun its count before this clock, never after.
+    // 60 a minute, one after the other. The relay may have begun to count before this clock, never after it.
     assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(emulator.journal().len(), 2);
 }
@@ -303,7 +303,7 @@ async fn tokens_are_counted_too() {
     assert_eq!(status(&relay, prompt(FLASH, &long)).await, StatusCode::OK);
     let message = refusal(&relay, prompt(FLASH, &long)).await;
     assert!(message.contains("875 of 1000 input tokens a minute"), "{message}");
-    // What is counted to be larger than a whole minute's quota would never be admitted.
+    // A call that is larger than a whole minute's quota would never be admitted.
     let response = send(client(&relay), prompt(FLASH, &"word ".repeat(1_200))).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let answer = json_of(response).await.to_string();
@@ -319,20 +319,20 @@ async fn without_limits_the_first_refusal_of_the_upstream_is_the_last() {
         assert_eq!(status(&relay, impatient(FLASH)).await, expected);
     }
     assert_eq!(emulator.journal().len(), 3);
-    // The limiter has learned the limit, but the pool comes first: it has nobody left who could be asked.
+    // The limiter has learned the limit, but the pool comes first: it has no key left.
     let message = refusal_of("key_pool", &relay, impatient(FLASH)).await;
     assert!(message.contains("gemini-2.5-flash") && message.contains("of p1: cooling for another"), "{message}");
     assert_eq!(status(&relay, impatient(PRO)).await, StatusCode::OK, "another model");
     assert_eq!(emulator.journal().len(), 4, "the refused one was not sent");
 }
 
-// --- who waits, and in which order ---
+// --- waits, and their order ---
 
 const RPM: usize = 30;
 const CALLS: usize = 45;
 
-/// How long the upstream thinks. Longer than the limiter's grain of 0.25 s: calls one after the other have their turns one
-/// after the other, too, and far enough apart that nothing on the way can swap them.
+/// The time that the upstream takes for an answer. It is longer than the limiter's grain of 0.25 s: calls one after the
+/// other have their turns one after the other, too, and far enough apart that nothing on the way can swap them.
 const THINKS: Duration = Duration::from_millis(500);
 
 #[tokio::test]
@@ -341,20 +341,20 @@ async fn of_45_calls_at_30_a_minute_all_are_answered_in_order_of_arrival_and_no_
     let upstream = Emulator::builder().limits(Limits::new().requests_per_minute(RPM as u64)).before_headers(THINKS);
     let settings = format!("[limits.default]\nrpm = {RPM}\nmax_wait = \"60s\"\n");
     let (emulator, _server, relay) = pair(upstream, &settings).await;
-    // The connections are there before it counts. Counting tokens is free.
+    // Opens the connections before the test counts. Counting tokens is free.
     answered((0..CALLS).map(|_| start(&relay, COUNT, 0)).collect()).await;
 
-    // Two models, so that it takes one minute, not two.
+    // Two models at once, so that the test takes one minute, not two.
     tokio::join!(all_at_once(&emulator, &relay), one_by_one(&emulator, &relay));
 }
 
-/// 30 go, and 15 a minute later.
+/// Makes 45 calls: 30 go at once, and 15 a minute later.
 async fn all_at_once(emulator: &Emulator, relay: &Relay) {
     answered((0..CALLS).map(|number| start(relay, FLASH, number)).collect()).await;
     seen(emulator, "gemini-2.5-flash");
 }
 
-/// Whose turn comes when is known here: each call arrives after the one before, and so do the turns of those that wait.
+/// Makes calls whose turns come in a known order: each call arrives after the one before.
 async fn one_by_one(emulator: &Emulator, relay: &Relay) {
     const APART: usize = CALLS - RPM;
     for number in 0..APART {
@@ -364,7 +364,7 @@ async fn one_by_one(emulator: &Emulator, relay: &Relay) {
     let mut waiting = Vec::new();
     for number in RPM..CALLS {
         waiting.push(start(relay, PRO, number));
-        // Who is in a hurry is told how many wait: so this one has arrived before the next one is sent.
+        // A refusal says how many calls wait: so this one has arrived before the next one is sent.
         let queued = format!(" {} calls wait", waiting.len());
         let arrived = async { while !refusal(relay, impatient(PRO)).await.contains(&queued) {} };
         timeout(PATIENCE, arrived).await.expect("a call was not queued");
@@ -389,7 +389,7 @@ async fn answered(calls: Vec<Answer>) {
     }
 }
 
-/// What the upstream has seen of a model: nothing twice, nothing refused, and no more than 30 in any minute.
+/// Checks the calls that the upstream has seen for a model: none twice, none refused, and at most 30 in any minute.
 fn seen(emulator: &Emulator, model: &str) -> Vec<Visit> {
     let mut visits = emulator.journal();
     visits.retain(|visit| visit.operation == Operation::GenerateContent && visit.model.as_deref() == Some(model));

@@ -1,4 +1,4 @@
-//! The relay as those run it who look after it: what they ask it, whom it lets in, how it changes and how it ends.
+//! The relay as its operators see it: health, admission, reloads, and the end.
 
 #![cfg(unix)] // it is told what to do by signals
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -33,7 +33,8 @@ const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 const PROMPT: &str = r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#;
 
-/// Settings for an upstream, with these at the top level, a key of the relay's own and no time wasted between attempts.
+/// Returns settings for an upstream, with `top` at the top level, a key of the relay's own and next to no delay between
+/// attempts.
 fn settings(upstream: &str, top: &str) -> String {
     let rest = "[[keys]]\nkey = \"key-of-the-relay\"\n[retry]\nbase_delay = \"1ms\"\nmax_delay = \"5ms\"\n";
     format!("upstream = {upstream:?}\n{top}\n{rest}")
@@ -70,7 +71,7 @@ fn prompt(path: &str) -> Request<Full<Bytes>> {
     Request::post(path).body(Full::from(PROMPT)).unwrap()
 }
 
-/// A prompt of a caller that has this token.
+/// Returns a prompt of a caller that has this token.
 fn prompt_of(token: &str) -> Request<Full<Bytes>> {
     let mut request = prompt(GENERATE);
     request.headers_mut().insert("x-goog-api-key", token.parse().unwrap());
@@ -82,7 +83,7 @@ async fn get(relay: &Relay, path: &str) -> (u16, String) {
     (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
 }
 
-/// An upstream that answers when it is let.
+/// An upstream that answers once its gate is open.
 struct Gated {
     address: SocketAddr,
     arrived: watch::Receiver<usize>,
@@ -220,7 +221,7 @@ async fn a_lame_duck_says_that_it_is_not_ready_and_serves_all_the_same() {
     relay.ended().await;
 }
 
-// --- who comes in ---
+// --- admission ---
 
 #[tokio::test]
 async fn a_token_is_taken_wherever_sdks_put_keys_and_nothing_goes_without() {
@@ -252,7 +253,7 @@ async fn a_token_is_taken_wherever_sdks_put_keys_and_nothing_goes_without() {
     let answer = send(&relay, prompt(GENERATE)).await.json();
     assert_eq!((&answer["error"]["code"], &answer["error"]["status"]), (&json!(401), &json!("UNAUTHENTICATED")));
     assert!(answer["error"]["message"].as_str().unwrap().contains("none came with the request"), "{answer}");
-    // As Google does it on that surface: a list.
+    // On that surface, Google's errors are in a list.
     let answer = send(&relay, prompt("/v1beta/openai/chat/completions")).await;
     assert_eq!((answer.status, &answer.json()[0]["error"]["code"]), (401, &json!(401)));
 }
@@ -306,7 +307,7 @@ async fn a_full_relay_lets_some_wait_and_sends_the_rest_away() {
     let inside = call();
     let (inside, outside) = tokio::join!(inside, async {
         gated.arrived(1).await;
-        // One of them waits, which one nobody knows.
+        // One of them waits, and it is not known which.
         let (refused, waiting) = match futures_util::future::select(call(), call()).await {
             futures_util::future::Either::Left(both) | futures_util::future::Either::Right(both) => both,
         };
@@ -326,7 +327,7 @@ async fn what_the_door_refuses_is_not_shown_as_a_fault_of_the_upstreams() {
     let top = "client_tokens = [\"one\"]\nmax_concurrent_per_caller = 1";
     let relay = Relay::start(&settings(&gated.uri(), top)).await;
     let status = async || serde_json::from_str::<Value>(&get(&relay, "/status").await.1).unwrap();
-    // Strangers could fill the list, and drive out what matters.
+    // Strangers could fill the list, and drive out the failures that matter.
     assert_eq!(send(&relay, prompt(GENERATE)).await.status, 401);
     let seen = status().await;
     assert_eq!((&seen["wrong"], &seen["failures"]), (&json!([]), &json!([])));
@@ -348,7 +349,7 @@ async fn what_the_door_refuses_is_not_shown_as_a_fault_of_the_upstreams() {
     assert_eq!(seen["wrong"][0]["level"], "note", "{seen}");
 }
 
-/// Less than what hyper would wait by itself.
+/// A time that is shorter than hyper's own time-out.
 const SOON: Duration = Duration::from_secs(15);
 
 #[tokio::test]
@@ -408,7 +409,7 @@ async fn an_answer_that_nobody_reads_leaves_its_place() {
     );
     caller.write_all(format!("{head}{PROMPT}").as_bytes()).await.unwrap();
     caller.readable().await.unwrap();
-    // Its place is taken, for now; and then free, though it has not gone.
+    // The caller's place is taken for now, and free later, though the caller has not gone.
     assert_eq!(send(&relay, prompt(GENERATE)).await.status, 429);
     let freed = async {
         while send(&relay, prompt(GENERATE)).await.status != 200 {
@@ -416,7 +417,7 @@ async fn an_answer_that_nobody_reads_leaves_its_place() {
         }
     };
     timeout(SOON, freed).await.expect("it keeps its place");
-    // What it reads now does not end as if it were all.
+    // The answer does not end as if it were complete.
     let mut rest = Vec::new();
     let _ = timeout(SOON, caller.read_to_end(&mut rest)).await.expect("it has no end");
     let last = String::from_utf8_lossy(&rest[rest.len() - 1_000..]);
@@ -457,7 +458,7 @@ async fn a_call_is_one_line_that_has_no_secret() {
     let log = relay.said().await;
     let calls: Vec<_> = log.lines().filter(|line| line.contains("relay::call")).collect();
     assert_eq!(calls.len(), 4, "{log}");
-    // Whatever somebody writes where a model's name belongs.
+    // The place of a model's name can have anything in it.
     assert!(!log.contains(misplaced) && calls.iter().all(|line| line.len() < 1_000), "{log}");
     assert!(calls[0].contains("status=401") && calls[1].contains("status=200"), "{log}");
     let key = Fingerprint::of("key-of-the-relay").to_string();
@@ -467,7 +468,7 @@ async fn a_call_is_one_line_that_has_no_secret() {
     }
 }
 
-// --- other settings ---
+// --- reloads ---
 
 #[tokio::test]
 async fn wrong_settings_are_complained_of_and_the_old_ones_stay() {
@@ -486,7 +487,7 @@ async fn wrong_settings_are_complained_of_and_the_old_ones_stay() {
         assert_eq!(send(&relay, prompt_of("new")).await.status, 401);
     }
     let said = relay.reload(&right.replace("old", "new")).await;
-    assert!(said.contains("hold from now on"), "{said}");
+    assert!(said.contains("hold for new calls from now on"), "{said}");
     assert_eq!(send(&relay, prompt_of("old")).await.status, 401);
     assert_eq!(send(&relay, prompt_of("new")).await.status, 200);
 }
@@ -515,7 +516,7 @@ async fn what_was_learned_stays_and_keys_come_and_go() {
     answers(20).await;
     assert_eq!(asked_with(&emulator, "key-a"), 1, "the day's quota of p1 is used up");
 
-    // Sections that have nothing to do with keys; and those that ask each other.
+    // Sections without keys, two of which have handles that ask each other.
     for changed in
         ["[breaker]\nmode = \"consecutive\"\n", "[limits.default]\nrpm = 5000\n", "[timeout]\nidle = \"20s\"\n"]
     {
@@ -531,7 +532,7 @@ async fn what_was_learned_stays_and_keys_come_and_go() {
     assert!(asked_with(&emulator, "key-c") >= 19);
     assert_eq!(asked_with(&emulator, "key-a"), 1);
 
-    // A key that is gone is asked for nothing; the one that changed its place is asked again.
+    // A key that was removed is not used; one that changed its project is tried again.
     emulator.clear_troubles();
     let asked = asked_with(&emulator, "key-c");
     relay.reload(&format!("{}{rest}", first.replace("p2", "p9").replace(rest, ""))).await;
@@ -574,7 +575,7 @@ async fn counts_and_circuits_stay_where_their_own_section_does() {
     }
     assert_eq!(emulator.journal().len(), asked, "nothing was forgotten");
 
-    // Other circuits, and the same limits; then the other way round.
+    // First other breakers with the same limits, then the other way round.
     relay.reload(&format!("{start}{limits}[breaker]\nenabled = false\n")).await;
     assert_eq!((calls(GENERATE, 1).await, calls(&pro, 1).await), (vec![429], vec![503]));
     assert_eq!(emulator.journal().len(), asked + 1, "there is no circuit any more");
@@ -666,7 +667,7 @@ async fn no_call_is_lost_while_settings_change() {
     let (calls, ()) = tokio::join!(join_all(callers), async {
         for variant in variants.iter().cycle().skip(1).take(24) {
             let said = relay.reload(variant).await;
-            assert!(said.contains("hold from now on"), "{said}");
+            assert!(said.contains("hold for new calls from now on"), "{said}");
         }
         done.send_replace(true);
     });
@@ -688,7 +689,7 @@ async fn no_call_is_lost_when_it_ends_under_load() {
             let (mut whole, mut broken) = (0, 0);
             loop {
                 let path = if number % 2 == 0 { GENERATE } else { STREAM };
-                // No connection, or none that would take it: it has not been accepted.
+                // Without a connection, the call has not been accepted.
                 let response = timeout(PATIENCE, client.clone().oneshot(prompt(path))).await.expect("no answer");
                 let Ok(response) = response else { return (whole, broken) };
                 match read(response).await {

@@ -1,4 +1,4 @@
-//! The relay's `[precheck]`, from outside: what is refused before it is sent, and what passes.
+//! `[precheck]` of the relay as a process: the calls that are refused before they are sent, and those that pass.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -37,7 +37,7 @@ async fn ask(relay: &Relay, model: &str, body: impl Into<Bytes>) -> (StatusCode,
     (head.status, serde_json::from_slice(&body).unwrap_or_else(|_| panic!("no JSON: {body:?}")))
 }
 
-/// A prompt of so many bytes of prose, which has a token for every five of them, about.
+/// Returns a prompt of this many bytes of prose, which has about one token for every five of them.
 fn prose(bytes: usize) -> String {
     let line = "Every failure is somebody's fault, and each layer acts on one fault only. ";
     format!(r#"{{"contents":[{{"parts":[{{"text":"{}"}}]}}]}}"#, line.repeat(bytes / line.len()))
@@ -62,7 +62,7 @@ async fn a_misspelt_model_is_404_with_the_right_name_and_the_upstream_is_not_cal
     assert!(message.contains("gemini-2.5-flsh") && message.contains("Did you mean gemini-2.5-flash?"), "{message}");
     assert_eq!(generated(&emulator), 0);
     assert_eq!(ask(&relay, "gemini-2.5-flash", prose(100)).await.0, StatusCode::OK);
-    // The list was asked for once.
+    // The list was fetched once.
     assert_eq!(emulator.journal().len(), 2);
 }
 
@@ -90,7 +90,7 @@ async fn what_is_too_long_is_400_with_both_numbers_and_what_fits_passes() {
     let message = says(&answer, "INVALID_ARGUMENT");
     assert!(message.starts_with("The input token count (") && message.contains("allowed (1048576)"), "{message}");
     assert_eq!(generated(&emulator), 0);
-    // A model's own limit, which only the list says: asked for when nobody knows the name.
+    // A model's own limit is in the list alone, which is fetched for a name that the relay does not know.
     let (status, answer) = ask(&relay, "small", prose(100_000)).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(says(&answer, "INVALID_ARGUMENT").contains("allowed (10000)"), "{answer}");

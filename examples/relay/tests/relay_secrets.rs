@@ -1,4 +1,4 @@
-//! The relay with an upstream that repeats the key in everything it says: nothing that comes out has it.
+//! The relay with an upstream that repeats the key in all of its answers: nothing that leaves the relay has it.
 
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -24,11 +24,11 @@ use tower_gemini::client::Client;
 
 use relay_process::{PATIENCE, Relay};
 
-/// One of Google's shape, one of its newer one, and one that only the relay knows to be a key.
+/// A key of Google's older shape, one of its newer shape, and one that only the relay knows to be a key.
 const KEYS: [&str; 3] =
     ["AIzaSyD-made-up-0123456789abcdefghijklm", "AQ.Ab8RN6made-up.0123456789-abcdefghij", "key-of-nobody-else"];
 
-/// What a caller brings, which has no business anywhere else.
+/// The caller's own key, which must not go anywhere else.
 const OF_THE_CALLER: &str = "AIzaSyD-callers-0123456789abcdefghijklm";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +112,7 @@ impl Says {
             ("www-authenticate", format!("Bearer realm=\"{key}\"")),
             ("x-debug", format!("key={key}")),
         ];
-        // In pieces that cut keys in two.
+        // The pieces cut keys in two.
         let pieces: Vec<_> =
             body.as_bytes().chunks(13).map(|piece| Ok::<_, Infallible>(Bytes::copy_from_slice(piece))).collect();
         (StatusCode::from_u16(status).unwrap(), headers, Body::from_stream(stream::iter(pieces))).into_response()
@@ -129,7 +129,7 @@ async fn upstream(says: Says) -> SocketAddr {
             header("x-goog-api-key").or_else(|| header("authorization").map(|bearer| bearer.replace("Bearer ", "")));
         let key = key.expect("a request without a key");
         assert!(!key.contains(OF_THE_CALLER));
-        // Only where events are asked for, or an error is no error.
+        // An error in a stream is one only where the call wants events.
         let streams = head.uri.query() == Some("alt=sse");
         let body = body.collect().await.unwrap().to_bytes();
         let streams = streams || String::from_utf8_lossy(&body).contains(r#""stream":true"#);
@@ -198,7 +198,7 @@ async fn keeps_secrets(says: Says) {
     }
 }
 
-/// Headers as they are: `Debug` hides what is marked as sensitive.
+/// Writes headers in full: `Debug` hides those that are marked as sensitive.
 fn raw(headers: &http::HeaderMap) -> Vec<String> {
     headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect()
 }

@@ -1,7 +1,7 @@
-//! Many streams at once through the relay example: every piece arrives, in its order, and in its own stream; the relay's
-//! memory does not grow; and when the upstream dies under all of them, each ends with an error that a caller can read.
+//! Many streams at once through the relay: every piece arrives, in its order, and in its own stream; the relay's memory
+//! does not grow; and when the upstream dies, each stream ends with an error that a caller can read.
 //!
-//! The full size is for `.ci/run`; it needs some 4,100 file descriptors a process.
+//! The full size is for `.ci/run`; it needs about 4,100 file descriptors a process.
 
 #![cfg(target_os = "linux")] // where memory is read from /proc
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -34,17 +34,17 @@ use relay_process::{PATIENCE, Relay};
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 const UNARY: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 
-/// What each piece carries besides its number: were they kept, the memory would show it.
+/// The text of each piece besides its number: if a layer kept pieces, the memory would show it.
 const PADDING: usize = 1_024;
 
-/// How many streams, and how fast.
+/// The number of streams, and their pace.
 #[derive(Clone, Copy)]
 struct Load {
     streams: usize,
-    /// Over how long they begin, so that no listener's queue overflows.
+    /// The time over which they begin, so that no listener's queue overflows.
     ramp: Duration,
     between_pieces: Duration,
-    /// Of each stream, in each of the waves. The first wave warms up.
+    /// The number of pieces of each stream, in each of the waves. The first wave warms up.
     pieces: [usize; 3],
 }
 
@@ -62,7 +62,7 @@ const FULL: Load = Load {
     pieces: [10, 40, 40],
 };
 
-// --- what holds ---
+// --- the tests ---
 
 #[tokio::test]
 async fn two_hundred_streams_arrive_whole_and_the_relay_does_not_grow() {
@@ -101,14 +101,15 @@ async fn whole_and_flat(load: Load) {
         "{} streams at once, {streamed} KiB in all: {idle} KiB resident at rest, {peaks:?} KiB at most in each wave, {a_stream} KiB a stream",
         load.streams
     );
-    // Room for the allocator's habits, and for what metrics keep of a call until they are sorted: far less than a wave's
-    // pieces, which would stay if any layer kept them.
+    // The allowance covers the allocator's habits and the samples that metrics keep of a call until they are sorted. It
+    // is far less than a wave's pieces, which would stay if any layer kept them.
     let allowed = peaks[0] + load.streams * PADDING * load.pieces[1] / 1_024 / 10 + 2_048;
     assert!(peaks.iter().all(|peak| *peak <= allowed), "it grew from wave to wave: {peaks:?} KiB, {allowed} allowed");
     assert!(a_stream <= MOST_A_STREAM, "{a_stream} KiB a stream");
 }
 
-/// KiB. Two connections with their buffers, what the layers know of a call, and, with few streams, a share of the program.
+/// KiB a stream: two connections with their buffers, the state of a call in the layers, and, with few streams, a share
+/// of the program.
 const MOST_A_STREAM: usize = 128;
 
 async fn upstream_dies(load: Load) {
@@ -150,7 +151,7 @@ async fn upstream_dies(load: Load) {
     }
     println!("{} streams ended with an error event, the last one {longest:?} after the upstream", load.streams);
 
-    // It says what is wrong for as long as the upstream is gone, and answers as soon as it is back.
+    // The relay answers with errors while the upstream is gone, and with content as soon as it is back.
     assert_eq!(ask(&client).await, StatusCode::SERVICE_UNAVAILABLE);
     let _again = Upstream::start(load, Some(address)).await;
     let answered = async {
@@ -162,7 +163,7 @@ async fn upstream_dies(load: Load) {
     wave(&relay, &client, load, 3).await;
 }
 
-/// Opens all streams, reads each to its end, and says what memory the relay had meanwhile, at most, in KiB.
+/// Opens all streams, reads each to its end, and returns the most memory that the relay had meanwhile, in KiB.
 async fn wave(relay: &Relay, client: &Client<Full<Bytes>>, load: Load, pieces: usize) -> usize {
     let begin = Instant::now();
     let streams = (0..load.streams).map(|stream| {
@@ -197,7 +198,7 @@ async fn relay(upstream: &Upstream) -> Relay {
     Relay::start(&format!("{upstream}[retry]\nmax_attempts = 2\nbase_delay = \"5ms\"\non_open = \"fail\"\n")).await
 }
 
-/// The relay's memory, in KiB.
+/// Returns the relay's memory in KiB.
 fn resident(relay: &Relay) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -222,14 +223,14 @@ fn prompt(stream: usize, pieces: usize) -> String {
     json!({ "contents": [{ "parts": [{ "text": format!("{stream} {pieces}") }] }] }).to_string()
 }
 
-/// The stream and the piece that an event says it is.
+/// Returns the numbers of the stream and of the piece that an event carries.
 fn number(event: &Value) -> (usize, usize) {
     let text = event["candidates"][0]["content"]["parts"][0]["text"].as_str().unwrap_or_else(|| panic!("{event}"));
     let mut words = text.split(' ').map(|word| word.parse().unwrap());
     (words.next().unwrap(), words.next().unwrap())
 }
 
-/// One stream's events.
+/// The events of one stream.
 struct Events {
     body: ResponseBody,
     unread: Vec<u8>,
@@ -243,7 +244,7 @@ impl Events {
         Self { body: response.into_body(), unread: Vec::new() }
     }
 
-    /// The next one, or the end. A connection that breaks is neither.
+    /// Returns the next event, or `None` at the end. A connection that breaks fails the test.
     async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.unread.windows(2).position(|two| two == b"\n\n" || two == b"\n\r") {
@@ -263,8 +264,8 @@ impl Events {
 
 // --- the upstream ---
 
-/// Streams pieces that say which they are, on a thread of its own; a stream's second piece waits until all streams are open,
-/// so that they are open at once. All its connections break when it is dropped.
+/// An upstream on a thread of its own that streams numbered pieces. A stream's second piece waits until all streams are
+/// open, so that they are open at once. All connections break when it is dropped.
 struct Upstream {
     address: SocketAddr,
     runtime: Option<Runtime>,

@@ -1,8 +1,8 @@
 //! Unmodified SDKs through the relay: on a day on which the upstream answers 503 twice before each answer, where the
 //! attempts are counted, and on a bad one, where everything goes wrong at once.
 //!
-//! `.ci/sdk-setup` installs them under `target/sdk`, where they are found. `TOWER_GEMINI_PYTHON`, `TOWER_GEMINI_LANGCHAIN`
-//! (a Python too), `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
+//! `.ci/sdk-setup` installs the SDKs under `target/sdk`, where the tests look for them. `TOWER_GEMINI_PYTHON`,
+//! `TOWER_GEMINI_LANGCHAIN` (a Python too), `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,10 +27,10 @@ use relay_process::{PATIENCE, Relay};
 
 const OVERLOADED_TWICE: [u16; 3] = [503, 503, 200];
 
-/// What a misspelt model costs: the relay asks for the list, and refuses the call itself.
+/// The attempts for a misspelt model: the relay fetches the list, and refuses the call itself.
 const LIST: [u16; 1] = [200];
 
-/// In Python, a call and a stream of the SDK's asynchronous half, which has an HTTP client of its own.
+/// The attempts of the SDK's asynchronous half in Python, which has an HTTP client of its own: a call and a stream.
 const ASYNC: [u16; 2] = [200; 2];
 
 // --- two failures before each answer ---
@@ -59,7 +59,7 @@ async fn openai_for_python_sees_answers_only() {
 #[tokio::test]
 #[ignore = "needs the SDKs, which .ci/run installs"]
 async fn langchain_for_python_sees_answers_only() {
-    // Nothing in it lists models, but a misspelt one has the relay ask.
+    // The script does not list models, but for a misspelt one the relay does.
     let [generate, stream, chat, count, tools, embed, list] = [OVERLOADED_TWICE; 7];
     let again = [200];
     let attempts = [&generate[..], &stream, &chat, &again, &count, &tools, &again, &again, &embed, &list, &ASYNC];
@@ -92,16 +92,16 @@ async fn langchain_for_python_has_a_good_day_on_a_bad_one() {
     bad_day(Sdk::langchain_for_python()).await;
 }
 
-/// Where `.ci/sdk-setup` puts things: `target/sdk`, seen from a test in `target/debug/deps`.
+/// Returns the folder of `.ci/sdk-setup`: `target/sdk`, seen from a test in `target/debug/deps`.
 fn installed(path: &str) -> PathBuf {
     env::current_exe().unwrap().ancestors().nth(3).unwrap().join("sdk").join(path)
 }
 
-/// A script, and the interpreter that finds the SDK in it.
+/// A script, and the interpreter that runs it.
 struct Sdk {
     interpreter: Command,
     script: &'static str,
-    /// What calls a function, in one piece and as an event.
+    /// The answers that call a function, in one piece and as an event.
     calls: [Value; 2],
 }
 
@@ -128,7 +128,7 @@ impl Sdk {
         Self { interpreter, script: "langchain_gemini.py", calls: calls_of_gemini() }
     }
 
-    /// An emulator that calls a function once in one piece and once in a stream, where nothing else is wrong.
+    /// Returns an emulator that calls a function once in one piece and once in a stream, and has no other trouble.
     fn answered_by(&self, emulator: EmulatorBuilder) -> Emulator {
         let [whole, event] = &self.calls;
         let answer = |content_type: &str, body: String| {
@@ -141,12 +141,12 @@ impl Sdk {
             .build()
     }
 
-    /// Runs it to its end, which has to be a good one. What it said.
+    /// Runs the script, which must succeed, and returns its output.
     async fn run(mut self, relay: &Relay) -> String {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(self.script);
         let process = &mut self.interpreter;
         process.arg(&script).arg(relay.uri()).stdin(Stdio::null()).kill_on_drop(true);
-        // Loopback is never behind a proxy, no key but the script's own is looked for, and nobody is told about the calls.
+        // Loopback is never behind a proxy, the only key is the script's own, and no telemetry of the calls is sent.
         process.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").env("LANGSMITH_TRACING", "false");
         process.env_remove("GEMINI_API_KEY").env_remove("GOOGLE_API_KEY").env_remove("OPENAI_API_KEY");
         process.env_remove("LANGCHAIN_TRACING_V2").env_remove("GOOGLE_GENAI_USE_VERTEXAI");
@@ -193,10 +193,10 @@ fn calls_of_openai() -> [Value; 2] {
     })
 }
 
-/// What both of Google's scripts get from the upstream: generate, stream, chat (in two turns), a function call in one piece
-/// (with what comes of it) and in a stream, count tokens, embed, list (on two pages), a file (in two steps, and its tokens,
-/// which only the upstream can count) with what is done to it, a cached content likewise, and the list for a misspelt
-/// model, which is not sent.
+/// The calls of both of Google's scripts that reach the upstream: generate, stream, chat (in two turns), a function
+/// call in one piece (and the answer to its result) and in a stream, count tokens, embed, list (on two pages), a file
+/// (in two steps, and its tokens, which only the upstream can count) and the calls about it, a cached content likewise,
+/// and the list for a misspelt model, which is not sent itself.
 fn google_genai() -> Vec<u16> {
     let [generate, stream, chat, tools, count, embed, list] = [OVERLOADED_TWICE; 7];
     let (again, files, caches) = ([200], [200; 7], [200; 3]);
@@ -204,11 +204,11 @@ fn google_genai() -> Vec<u16> {
     [&calls[..], &files, &caches, &LIST].concat()
 }
 
-/// What the emulator is asked for that is no prompt, as a trouble has to name it.
+/// The calls to the emulator that are not prompts, as a trouble has to name them.
 const OTHERS: [Operation; 4] =
     [Operation::CountTokens, Operation::EmbedContent, Operation::BatchEmbedContents, Operation::ListModels];
 
-/// Runs a script against a relay, and holds what reached the upstream against `attempts`.
+/// Runs a script against a relay, and compares the calls that reached the upstream with `attempts`.
 async fn check(sdk: Sdk, attempts: &[u16]) {
     let mut emulator = Emulator::builder().key("key-of-the-relay", "p1");
     for prompt in ["please generate", "please stream", "please chat", "how is the weather?"] {
@@ -238,12 +238,12 @@ async fn check(sdk: Sdk, attempts: &[u16]) {
     print!("{said}");
 }
 
-/// Three attempts of ten fail, one of two projects runs out of its minute again and again, and the key that is taken first
-/// is no good. The script sees none of it.
+/// A day on which three attempts of ten fail, one of two projects runs out of its minute's quota again and again, and
+/// the key that is used first is bad. The script sees none of it.
 async fn bad_day(sdk: Sdk) {
     let (bad, keys) = ("key-that-is-bad", ["key-of-p1", "key-of-p2"]);
     let mut emulator = Emulator::builder().key(keys[0], "p1").key(keys[1], "p2");
-    // Waited for only by what is bound to the project, as a file is.
+    // Only calls that are bound to the project wait for it, as those about a file are.
     let spent = Trouble::minute_quota(Duration::from_secs(2));
     for when in [When::first(1), When::every(4)] {
         emulator = emulator.trouble(when.project("p1"), spent.clone());
@@ -251,7 +251,7 @@ async fn bad_day(sdk: Sdk) {
     for when in [When::first(2), When::probability(0.3)] {
         emulator = emulator.trouble(when, Trouble::overloaded());
     }
-    // Not what makes a file or a cached content, which nobody may send twice.
+    // Calls that make a file or a cached content are left out: they may not be sent twice.
     for operation in OTHERS.into_iter().chain([Operation::Read]) {
         emulator = emulator.trouble(When::probability(0.3).operation(operation), Trouble::high_demand());
     }
@@ -287,7 +287,7 @@ async fn bad_day(sdk: Sdk) {
     .await;
     let said = sdk.run(&relay).await;
 
-    // It was a bad day, and neither key went to waste.
+    // The day was bad, and both keys were used.
     let journal = emulator.journal();
     let seen = |status: StatusCode| journal.iter().filter(|visit| visit.status == Some(status)).count();
     let [overloaded, spent] = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].map(seen);

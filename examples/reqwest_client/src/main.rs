@@ -1,4 +1,4 @@
-//! The layers around reqwest, for programs that have a client of it already.
+//! Shows all layers around reqwest, for programs that have a client of it already.
 //!
 //! `cargo run -p reqwest_client` needs no network: the upstream is an emulator in this process.
 //!
@@ -16,10 +16,10 @@ use tower_gemini::{
     key_pool::{ApiKey, Key},
 };
 
-/// What is sent: the caller's body, as `ReplayLayer` keeps it.
+/// The body that is sent: the caller's, as `ReplayLayer` keeps it.
 type Sent = ReplayBody<Full<Bytes>>;
 
-/// reqwest as the layers want it. Its requests need whole addresses, where others set a base URL.
+/// Adapts a client of reqwest to the layers. Its requests need whole addresses, for which `base` is put before each path.
 fn adapted(
     client: reqwest::Client,
     base: String,
@@ -49,7 +49,7 @@ async fn main() -> Result<(), BoxError> {
         .fallback("gemini-2.5-pro", ["gemini-2.5-flash"])
         .build()?;
     println!("{}", gemini.describe());
-    // reqwest's own retries off, or attempts are miscounted.
+    // reqwest's own retries are turned off, or attempts would be miscounted.
     let client = reqwest::Client::builder().retry(reqwest::retry::never()).no_proxy().build()?;
     let service = gemini.layer(adapted(client, upstream.uri()));
 

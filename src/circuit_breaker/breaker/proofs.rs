@@ -1,6 +1,6 @@
-//! One breaker in every order in which threads can come to it: small programs for loom, which `tests/loom/run` runs.
+//! Proofs of one breaker in every order in which threads can reach it: small programs for loom, which `tests/loom/run` runs.
 //!
-//! It stays open for no time at all here, so that no clock decides anything: whoever comes after it has opened is a probe.
+//! The breaker stays open for no time at all here, so that no clock decides anything: a call after it has opened is a probe.
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails panics")]
 
@@ -12,7 +12,7 @@ use super::*;
 use crate::{circuit_breaker::Trip, proofs::Proof};
 
 pub(crate) const PROOFS: &[Proof] = &[
-    ("as many probes as are allowed, whoever comes at once", as_many_probes_as_are_allowed),
+    ("as many probes as are allowed, however many calls come at once", as_many_probes_as_are_allowed),
     ("a probe that is dropped gives its place to another", a_dropped_probe_gives_its_place_back),
     ("a success of before it opened closes nothing", a_stale_success_closes_nothing),
     ("a failure of before it closed opens nothing", a_stale_failure_opens_nothing),
@@ -21,23 +21,24 @@ pub(crate) const PROOFS: &[Proof] = &[
 ];
 
 #[derive(Clone)]
-struct One(Arc<(Breaker, Common)>);
+struct SharedBreaker(Arc<Breaker>);
 
-impl One {
-    /// Opens after so many failures in a row, and knows already how long successes take: it is calm.
+impl SharedBreaker {
+    /// Creates a breaker that opens after `failures` failures in a row, and that is calm: it has timed enough successes.
     fn new(failures: u32, probes: u32) -> Self {
         let nothing = Duration::ZERO;
         let trip = Trip::consecutive(failures);
         let rules = Rules { trip, open: nothing, max_open: nothing, probes, lease: Duration::from_secs(3_600) };
-        let common = Common { rules, transitions: broadcast::channel(1).0, open: AtomicUsize::new(0) };
-        let one = Self(Arc::new((Breaker::new(Target::new("m", ""), rules), common)));
+        let (transitions, open) = (broadcast::channel(1).0, AtomicUsize::new(0));
+        let common = Arc::new(Common { rules, counts: None, transitions, open });
+        let one = Self(Arc::new(Breaker::new(Target::new("m", ""), common)));
         while !one.is_calm() {
             one.succeed(one.admit().unwrap());
         }
         one
     }
 
-    /// One that waits for its probes.
+    /// Creates a breaker that waits for its probes.
     fn open(probes: u32) -> Self {
         let one = Self::new(1, probes);
         one.fail(one.admit().unwrap());
@@ -45,29 +46,29 @@ impl One {
     }
 
     fn admit(&self) -> Option<Admission> {
-        self.0.0.admit(&self.0.1, false).ok()
+        self.0.admit(false).ok()
     }
 
     fn succeed(&self, admission: Admission) {
-        self.0.0.succeed(&self.0.1, admission);
+        self.0.succeed(admission);
     }
 
     fn fail(&self, admission: Admission) {
-        self.0.0.fail(&self.0.1, admission, false, None);
+        self.0.fail(admission, false, None);
     }
 
     fn release(&self, admission: Admission) {
-        self.0.0.release(&self.0.1, admission);
+        self.0.release(admission);
     }
 
     fn is_calm(&self) -> bool {
-        is_calm(self.0.0.calm.0.load(Ordering::Acquire))
+        is_calm(self.0.calm.0.load(Ordering::Acquire))
     }
 
-    /// What it is in the end; and the word beside the machine says the same as the machine.
+    /// Returns the final state, and checks that the word beside the machine agrees with the machine.
     fn ends(&self) -> State {
-        let guarded = self.0.0.guarded.lock();
-        assert_eq!(self.0.0.calm.0.load(Ordering::Acquire), word(&guarded.machine));
+        let guarded = self.0.guarded.lock();
+        assert_eq!(self.0.calm.0.load(Ordering::Acquire), word(&guarded.machine));
         guarded.machine.state(Instant::now())
     }
 }
@@ -78,7 +79,7 @@ fn check(program: impl Fn() + Sync + Send + 'static) {
 
 fn as_many_probes_as_are_allowed() {
     check(|| {
-        let one = One::open(2);
+        let one = SharedBreaker::open(2);
         let threads: Vec<_> = (0..2)
             .map(|_| {
                 spawn({
@@ -95,7 +96,7 @@ fn as_many_probes_as_are_allowed() {
 
 fn a_dropped_probe_gives_its_place_back() {
     check(|| {
-        let one = One::open(1);
+        let one = SharedBreaker::open(1);
         let threads: Vec<_> = (0..2)
             .map(|_| {
                 let one = one.clone();
@@ -113,7 +114,7 @@ fn a_dropped_probe_gives_its_place_back() {
 
 fn a_stale_success_closes_nothing() {
     check(|| {
-        let one = One::new(1, 1);
+        let one = SharedBreaker::new(1, 1);
         let (old, failing) = (one.admit().unwrap(), one.admit().unwrap());
         let other = spawn({
             let one = one.clone();
@@ -129,7 +130,7 @@ fn a_stale_success_closes_nothing() {
 
 fn a_stale_failure_opens_nothing() {
     check(|| {
-        let one = One::new(1, 1);
+        let one = SharedBreaker::new(1, 1);
         let (old, failing) = (one.admit().unwrap(), one.admit().unwrap());
         one.fail(failing);
         let probe = one.admit().unwrap();
@@ -145,7 +146,7 @@ fn a_stale_failure_opens_nothing() {
 
 fn a_success_after_a_failure_is_heard() {
     check(|| {
-        let one = One::new(2, 1);
+        let one = SharedBreaker::new(2, 1);
         let other = spawn({
             let one = one.clone();
             move || one.succeed(one.admit().unwrap())
@@ -160,7 +161,7 @@ fn a_success_after_a_failure_is_heard() {
 
 fn nobody_passes_as_on_a_calm_day() {
     check(|| {
-        let one = One::new(1, 1);
+        let one = SharedBreaker::new(1, 1);
         let failing = one.admit().unwrap();
         let other = spawn({
             let one = one.clone();

@@ -329,7 +329,7 @@ fn it_fills_again_by_and_by_and_is_well_after_ten_seconds() {
     }
     assert_eq!(bench.state(), State::Closed);
     assert!((0..10_000).all(|_| bench.admit().is_some()));
-    let Some(Change { from: State::Ramping, to: State::Closed, reason: Reason::Recovered, .. }) =
+    let Some(StateChange { from: State::Ramping, to: State::Closed, reason: Reason::Recovered, .. }) =
         bench.machine.take_change()
     else {
         panic!("nobody was told")
@@ -470,7 +470,7 @@ fn it_may_be_forgotten_only_when_there_is_nothing_to_remember() {
 // === the whole machine and a plain model of it ===
 
 #[derive(Clone, Debug)]
-enum Step {
+enum MachineStep {
     Wait(u64),
     Admit,
     /// Which of those that were let in, ever, and what becomes of it.
@@ -479,13 +479,13 @@ enum Step {
     Release(prop::sample::Index),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<MachineStep>> {
     let step = prop_oneof![
-        2 => (0u64..4_000).prop_map(Step::Wait),
-        6 => Just(Step::Admit),
-        1 => any::<prop::sample::Index>().prop_map(Step::Succeed),
-        4 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, repeated)| Step::Fail(which, repeated)),
-        1 => any::<prop::sample::Index>().prop_map(Step::Release),
+        2 => (0u64..4_000).prop_map(MachineStep::Wait),
+        6 => Just(MachineStep::Admit),
+        1 => any::<prop::sample::Index>().prop_map(MachineStep::Succeed),
+        4 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, repeated)| MachineStep::Fail(which, repeated)),
+        1 => any::<prop::sample::Index>().prop_map(MachineStep::Release),
     ];
     proptest::collection::vec(step, 0..300)
 }
@@ -498,7 +498,7 @@ struct Model {
     is: State,
     lasts: u64,
     openings: u32,
-    calls: Vec<Called>,
+    calls: Vec<SimulatedCall>,
     /// What has come back since the present state began, in order: a success, or a failure and whether it was a repeated one.
     came: Vec<Result<(), bool>>,
     first_failure: u64,
@@ -507,7 +507,7 @@ struct Model {
     took: Vec<u64>,
 }
 
-struct Called {
+struct SimulatedCall {
     /// The state that it was let in by, by its beginning and name.
     of: (u64, State, usize),
     at: u64,
@@ -528,7 +528,7 @@ impl Model {
     }
 
     fn out(&self, number: usize) -> usize {
-        let live = |call: &&Called| call.of.2 == number && !call.done && self.now - call.at < call.lease;
+        let live = |call: &&SimulatedCall| call.of.2 == number && !call.done && self.now - call.at < call.lease;
         self.calls.iter().filter(live).count()
     }
 
@@ -560,7 +560,7 @@ impl Model {
             State::HalfOpen => self.out(*number) + self.fails() < 2,
             State::Ramping => {
                 let second = |at: u64| (at - self.since) / 1000;
-                let same = |call: &&Called| call.of.2 == *number && second(call.at) == second(self.now);
+                let same = |call: &&SimulatedCall| call.of.2 == *number && second(call.at) == second(self.now);
                 let already = self.calls.iter().filter(same).count();
                 (already as f64) < self.rate.max(2.0) * f64::from(1 << second(self.now))
             }
@@ -583,30 +583,30 @@ proptest! {
         for step in steps {
             let now = begun + Duration::from_millis(model.now);
             match step {
-                Step::Wait(ms) => model.now += ms,
-                Step::Admit => {
+                MachineStep::Wait(ms) => model.now += ms,
+                MachineStep::Admit => {
                     let expected = model.admits(&mut number);
                     let got = machine.admit(now, 0.5);
                     prop_assert_eq!(got.is_ok(), expected);
                     if let Ok(got) = got {
                         admitted.push(got);
                         let (of, lease) = ((model.since, model.is, number), model.lease());
-                        model.calls.push(Called { of, at: model.now, lease, done: false });
+                        model.calls.push(SimulatedCall { of, at: model.now, lease, done: false });
                     }
                 }
-                Step::Succeed(which) | Step::Fail(which, _) | Step::Release(which) if !admitted.is_empty() => {
+                MachineStep::Succeed(which) | MachineStep::Fail(which, _) | MachineStep::Release(which) if !admitted.is_empty() => {
                     let at = which.index(admitted.len());
                     // A call ends once; the machine's callers see to that.
                     if model.calls[at].done {
                         continue;
                     }
                     match step {
-                        Step::Succeed(_) => machine.succeed(admitted[at], now),
-                        Step::Fail(_, repeated) => machine.fail(admitted[at], repeated, None, now, 0.5),
+                        MachineStep::Succeed(_) => machine.succeed(admitted[at], now),
+                        MachineStep::Fail(_, repeated) => machine.fail(admitted[at], repeated, None, now, 0.5),
                         _ => machine.release(admitted[at], now),
                     }
                     let call = &mut model.calls[at];
-                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease && !matches!(step, Step::Succeed(_));
+                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease && !matches!(step, MachineStep::Succeed(_));
                     let took = model.now - call.at;
                     let counts = !expired && call.of.2 == number;
                     call.done = true;
@@ -614,7 +614,7 @@ proptest! {
                         continue;
                     }
                     match step {
-                        Step::Succeed(_) => {
+                        MachineStep::Succeed(_) => {
                             model.came.push(Ok(()));
                             model.took.push(took);
                             if model.is == State::HalfOpen {
@@ -624,7 +624,7 @@ proptest! {
                                 model.ends_ramp();
                             }
                         }
-                        Step::Fail(_, repeated) => {
+                        MachineStep::Fail(_, repeated) => {
                             let row = |model: &Model| {
                                 let row = model.came.iter().rev().take_while(|came| came.is_err());
                                 row.filter(|came| **came == Err(false)).count()

@@ -6,10 +6,10 @@ fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What can happen to a key.
+/// An event in the life of a key.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// A call comes: it may use the key, or not.
+    /// A call asks for the key.
     Call,
     Success,
     Strike,
@@ -17,7 +17,7 @@ enum Event {
     Dropped,
     DisableByHand,
     Enable,
-    Look(Found),
+    Look(CheckResult),
     Wait(u64),
 }
 
@@ -30,19 +30,19 @@ fn events() -> impl Strategy<Value = Event> {
         2 => Just(Event::Dropped),
         1 => Just(Event::DisableByHand),
         1 => Just(Event::Enable),
-        3 => prop_oneof![Just(Found::Good), Just(Found::Refused), Just(Found::Unclear)].prop_map(Event::Look),
+        3 => prop_oneof![Just(CheckResult::Good), Just(CheckResult::Refused), Just(CheckResult::Unclear)].prop_map(Event::Look),
         2 => (1u64..100_000).prop_map(Event::Wait),
         2 => (1u64..40).prop_map(Event::Wait),
     ]
 }
 
-/// The same in plain words.
+/// A second implementation, in plain words.
 #[derive(Default)]
 struct Model {
     in_a_row: u32,
     answered: bool,
     out: Option<Out>,
-    /// Calls under way, and of each that tests: which test, and since when.
+    /// The calls under way, each with its trial and the time at which that began.
     under_way: Vec<Option<(TrialId, Instant)>>,
 }
 
@@ -96,7 +96,7 @@ proptest! {
                                 prop_assert_eq!(is_disabled, goes);
                                 model.out = goes.then_some(Out::Until { at: now + every, every });
                             } else {
-                                prop_assert!(!is_disabled, "it is said once");
+                                prop_assert!(!is_disabled, "it is reported once");
                             }
                         }
                         _ => {}
@@ -120,9 +120,9 @@ proptest! {
                     };
                     prop_assert_eq!(health.check_at(), due);
                     let returns = health.checked(found, now);
-                    prop_assert_eq!(returns, due.is_some() && found == Found::Good);
+                    prop_assert_eq!(returns, due.is_some() && found == CheckResult::Good);
                     if let Some(Out::Until { at, every }) = &mut model.out {
-                        if found == Found::Refused {
+                        if found == CheckResult::Refused {
                             *every = (*every * 2).min(secs(21_600));
                         }
                         *at = now + *every;
@@ -136,9 +136,9 @@ proptest! {
         }
     }
 
-    /// Against a list of all that was ever said of a model, read anew each time.
+    /// Compares with the latest end of all refusals so far.
     #[test]
-    fn a_project_rests_for_as_long_as_the_longest_word_that_still_holds(
+    fn a_project_rests_for_as_long_as_the_longest_refusal_that_still_holds(
         steps in proptest::collection::vec((0usize..3, 0u64..90, 0u64..5), 1..100),
     ) {
         let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
@@ -191,7 +191,7 @@ fn models_without_quota_are_bounded_and_the_soonest_to_return_goes_first() {
     marks.block(&name(5_000), Block::Exhausted(secs(9_000)), now);
     assert_eq!(marks.iter(now).count(), MAX_MODELS);
     assert_eq!((marks.left(&name(0), now), marks.left(&name(1), now)), (Duration::ZERO, secs(101)));
-    // What has cooled goes before what has not.
+    // Marks that have ended are forgotten before those that have not.
     let later = now + secs(150);
     marks.block(&name(6_000), Block::Cooling(secs(1)), later);
     assert!(marks.models.len() <= MAX_MODELS - 49);

@@ -11,10 +11,10 @@ fn key(nth: usize, project: usize) -> Key {
 }
 
 #[derive(Clone, Debug)]
-struct Plan {
-    /// The project of each key, and what happened to it: nothing, an answer, a strike, disabled, one that is on trial.
+struct Scenario {
+    /// The project of each key, and the key's past: nothing, an answer, a strike, disabled, on trial, a strike and on trial.
     keys: Vec<(usize, u8)>,
-    /// Whether each project is out of quota.
+    /// The projects that are out of quota.
     cooling: [bool; 4],
     tried_projects: Vec<usize>,
     tried_keys: Vec<usize>,
@@ -23,13 +23,13 @@ struct Plan {
     pays: bool,
 }
 
-fn plans() -> impl Strategy<Value = Plan> {
+fn scenarios() -> impl Strategy<Value = Scenario> {
     let nths = |most: usize| proptest::collection::vec(0..most, 0..3);
     let keys = proptest::collection::vec((0usize..4, 0u8..6), 0..10);
     let cooling = proptest::array::uniform4(proptest::bool::weighted(0.3));
     let pinned = proptest::option::weighted(0.2, 0usize..4);
     (keys, cooling, nths(4), nths(10), nths(10), pinned, any::<bool>()).prop_map(
-        |(keys, cooling, tried_projects, tried_keys, passed_over, pinned, pays)| Plan {
+        |(keys, cooling, tried_projects, tried_keys, passed_over, pinned, pays)| Scenario {
             keys,
             cooling,
             tried_projects,
@@ -43,11 +43,11 @@ fn plans() -> impl Strategy<Value = Plan> {
 
 proptest! {
     #[test]
-    fn what_is_drawn_and_taken_may_be(plan in plans(), seed in any::<u64>()) {
+    fn what_is_drawn_and_taken_may_be(scenario in scenarios(), seed in any::<u64>()) {
         let now = Instant::now();
         let model: Arc<str> = "m".into();
         let mut registry = Registry::default();
-        for (nth, (project, state)) in plan.keys.iter().enumerate() {
+        for (nth, (project, state)) in scenario.keys.iter().enumerate() {
             registry.add(key(nth, *project));
             let fingerprint = key(nth, 0).fingerprint;
             let (project, at) = registry.find(fingerprint).unwrap();
@@ -65,54 +65,54 @@ proptest! {
             }
         }
         for project in &mut registry.projects {
-            if (0..4).any(|nth| plan.cooling[nth] && *project.home.name == *format!("p{nth}")) {
+            if (0..4).any(|nth| scenario.cooling[nth] && *project.handle.name == *format!("p{nth}")) {
                 project.marks.block(&model, Block::Cooling(Duration::from_secs(9)), now);
             }
         }
         let shown = |nth: &usize| -> Arc<str> { key(*nth, 0).fingerprint.to_string().into() };
-        let projects = plan.tried_projects.iter().map(|nth| Tried::Project(format!("p{nth}").into()));
-        let tried: Vec<Tried> = plan.tried_keys.iter().map(|nth| Tried::Key(shown(nth))).chain(projects).collect();
-        let passed_over: Vec<Arc<str>> = plan.passed_over.iter().map(shown).collect();
-        let pinned = plan.pinned.map(|nth| format!("p{nth}"));
-        let ask = Query { now, model: "m", pays: plan.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
+        let projects = scenario.tried_projects.iter().map(|nth| Tried::Project(format!("p{nth}").into()));
+        let tried: Vec<Tried> = scenario.tried_keys.iter().map(|nth| Tried::Key(shown(nth))).chain(projects).collect();
+        let passed_over: Vec<Arc<str>> = scenario.passed_over.iter().map(shown).collect();
+        let pinned = scenario.pinned.map(|nth| format!("p{nth}"));
+        let query = Query { now, model: "m", pays: scenario.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
 
-        // In plain words: which keys may be used, as the one that tests or not (0), or only where nothing else is (1).
-        let may = |nth: usize| match plan.keys[nth].1 {
-            _ if plan.tried_keys.contains(&nth) || plan.passed_over.contains(&nth) => None,
+        // The same in plain words: a key may be used, as a trial or not (0), or only if nothing else is left (1).
+        let may = |nth: usize| match scenario.keys[nth].1 {
+            _ if scenario.tried_keys.contains(&nth) || scenario.passed_over.contains(&nth) => None,
             0..=2 => Some(0),
             4 => Some(1),
             _ => None,
         };
         let rank = |project: usize| {
-            let keys = (0..plan.keys.len()).filter(|nth| plan.keys[*nth].0 == project);
+            let keys = (0..scenario.keys.len()).filter(|nth| scenario.keys[*nth].0 == project);
             let best = keys.filter_map(may).min()?;
-            let open = plan.pinned.is_none_or(|pinned| pinned == project) && !(plan.pays && plan.cooling[project]);
-            let is_tried = plan.pinned.is_none() && plan.tried_projects.contains(&project);
+            let open = scenario.pinned.is_none_or(|pinned| pinned == project) && !(scenario.pays && scenario.cooling[project]);
+            let is_tried = scenario.pinned.is_none() && scenario.tried_projects.contains(&project);
             open.then_some((is_tried, best))
         };
         let ranks: Vec<_> = (0..4).filter_map(|project| Some((rank(project)?, project))).collect();
         let best = ranks.iter().map(|(rank, _)| *rank).min();
 
         let mut rng = fastrand::Rng::with_seed(seed);
-        let draw = registry.draw(&ask, now, || rng.f64());
+        let draw = registry.draw(&query, now, || rng.f64());
         prop_assert_eq!(draw.candidates, ranks.len());
         prop_assert_eq!(draw.untried, ranks.iter().filter(|((is_tried, _), _)| !is_tried).count());
         prop_assert_eq!(draw.first.is_some(), best.is_some());
         let among = ranks.iter().filter(|(rank, _)| Some(*rank) == best).count();
         prop_assert_eq!(draw.second.is_some(), among > 1);
-        for home in [&draw.first, &draw.second].into_iter().flatten() {
-            let project: usize = home.name[1..].parse().unwrap();
+        for project in [&draw.first, &draw.second].into_iter().flatten() {
+            let project: usize = project.name[1..].parse().unwrap();
             prop_assert_eq!(rank(project), best);
         }
         if let (Some(first), Some(second)) = (&draw.first, &draw.second) {
             prop_assert!(!Arc::ptr_eq(first, second));
         }
         if let Some(first) = &draw.first {
-            let (slot, on_trial) = registry.take(first, &ask).unwrap();
-            let nth = (0..plan.keys.len()).find(|nth| *shown(nth) == *slot.shown).unwrap();
+            let (key, on_trial) = registry.take(first, &query).unwrap();
+            let nth = (0..scenario.keys.len()).find(|nth| *shown(nth) == *key.shown).unwrap();
             prop_assert_eq!(may(nth), best.map(|(_, best)| best));
-            prop_assert_eq!(&slot.home.name, &first.name);
-            prop_assert_eq!(on_trial.is_some(), matches!(plan.keys[nth].1, 0 | 2));
+            prop_assert_eq!(&key.project.name, &first.name);
+            prop_assert_eq!(on_trial.is_some(), matches!(scenario.keys[nth].1, 0 | 2));
         }
     }
 }

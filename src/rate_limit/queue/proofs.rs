@@ -56,7 +56,7 @@ fn tokens(limit: u64) -> Limits {
 
 fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
     match queue.admit(now, TokenCost::estimate(tokens)) {
-        Admission::Taken(charge) => charge,
+        QueueAdmission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
 }
@@ -71,13 +71,13 @@ impl Wake for Bell {
 }
 
 /// One in the queue: a future and its task.
-struct Caller {
+struct QueuedCaller {
     queue: Arc<ScopeQueue>,
     waiter: WaiterId,
     bell: Arc<Bell>,
 }
 
-impl Caller {
+impl QueuedCaller {
     fn join(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool) -> Self {
         let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move);
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
@@ -85,7 +85,7 @@ impl Caller {
 
     /// One look.
     fn poll(&self, now: Instant) -> Grant {
-        self.queue.turn(self.waiter, now, &Waker::from(self.bell.clone()))
+        self.queue.poll_grant(self.waiter, now, &Waker::from(self.bell.clone()))
     }
 
     /// Looks, sleeps until it is woken, and looks again, until it is told something that `ends` the wait.
@@ -142,8 +142,8 @@ fn no_minute_holds_more_than_the_limit() {
 /// A whole call, with a timer. Gives back when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
     let caller = match queue.admit(now, TokenCost::estimate(0)) {
-        Admission::Taken(_) => return now,
-        _ => Caller::join(queue, now, 0, false),
+        QueueAdmission::Taken(_) => return now,
+        _ => QueuedCaller::join(queue, now, 0, false),
     };
     loop {
         match caller.wait(now, |turn| *turn != Grant::NotYet) {
@@ -163,7 +163,7 @@ fn what_is_set_aside_counts() {
     check(None, |now| {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
-        let (first, second) = (Caller::join(&queue, now, 0, false), Caller::join(&queue, now, 0, false));
+        let (first, second) = (QueuedCaller::join(&queue, now, 0, false), QueuedCaller::join(&queue, now, 0, false));
         let has_left = Arc::<AtomicBool>::default();
         let leaves = has_left.clone();
         // The inner service is not ready for it: it leaves before it is sent.
@@ -191,15 +191,15 @@ fn what_is_refunded_goes_to_the_next_one_at_a_time() {
             let queue = queue.clone();
             move || {
                 let (charge, caller) = match queue.admit(now, TokenCost::estimate(0)) {
-                    Admission::Taken(charge) => (charge, None),
+                    QueueAdmission::Taken(charge) => (charge, None),
                     _ => {
-                        let caller = Caller::join(&queue, now, 0, false);
+                        let caller = QueuedCaller::join(&queue, now, 0, false);
                         (caller.turn(now), Some(caller))
                     }
                 };
                 assert_eq!(under_way.fetch_add(1, SeqCst), 0, "one too many");
                 let charge = if caller.is_some() { queue.send(now, charge) } else { charge };
-                caller.into_iter().for_each(Caller::leave);
+                caller.into_iter().for_each(QueuedCaller::leave);
                 under_way.fetch_sub(1, SeqCst);
                 queue.refund(charge);
             }
@@ -216,7 +216,7 @@ fn whoever_leaves_the_queue_wakes_the_next() {
     check(None, |now| {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
-        let (first, second) = (Caller::join(&queue, now, 0, false), Caller::join(&queue, now, 0, false));
+        let (first, second) = (QueuedCaller::join(&queue, now, 0, false), QueuedCaller::join(&queue, now, 0, false));
         assert_eq!((first.poll(now), second.poll(now)), (Grant::At(now + WINDOW), Grant::NotYet));
         let gives_up = spawn(move || first.leave());
         let waits = spawn(move || {
@@ -236,7 +236,7 @@ fn settling_lets_all_go_that_fit_in_order() {
         let charge = take(&queue, now, 100);
         let went = Arc::<AtomicUsize>::default();
         let waiting = [0, 1].map(|nth| {
-            let (caller, went) = (Caller::join(&queue, now, 50, false), went.clone());
+            let (caller, went) = (QueuedCaller::join(&queue, now, 50, false), went.clone());
             spawn(move || {
                 let charge = caller.turn(now);
                 caller.queue.send(now, charge);
@@ -256,14 +256,14 @@ fn a_refusal_sends_away() {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
         let until = now + Duration::from_secs(20);
-        let (first, second) = (Caller::join(&queue, now, 0, true), Caller::join(&queue, now, 0, false));
+        let (first, second) = (QueuedCaller::join(&queue, now, 0, true), QueuedCaller::join(&queue, now, 0, false));
         let moves = spawn(move || {
             assert_eq!(first.wait(now, |turn| matches!(turn, Grant::SentAway(_))), Grant::SentAway(until));
             first.leave();
         });
         // Its timer is for the time that it is told here.
         let stays = spawn(move || drop(second.wait(now, |turn| *turn == Grant::At(until))));
-        queue.refused(now, charge, Refusal { until: Until::At(until), dimension: None, named: None });
+        queue.refused(now, charge, UpstreamRefusal { until: Until::At(until), dimension: None, named: None });
         moves.join().unwrap();
         stays.join().unwrap();
         assert_eq!(queue.state.lock().waiting.len(), 1);
@@ -275,7 +275,7 @@ fn a_refusal_gives_its_place_to_the_next() {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
         let waiting = [true, false].map(|may_move| {
-            let caller = Caller::join(&queue, now, 0, may_move);
+            let caller = QueuedCaller::join(&queue, now, 0, may_move);
             spawn(move || {
                 let charge = caller.turn(now);
                 let queue = caller.queue.clone();
@@ -283,7 +283,7 @@ fn a_refusal_gives_its_place_to_the_next() {
                 queue.refund(charge);
             })
         });
-        queue.refused(now, charge, Refusal { until: Until::Unsaid, dimension: None, named: None });
+        queue.refused(now, charge, UpstreamRefusal { until: Until::Unknown, dimension: None, named: None });
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
         is_at_rest(&queue);
     });
@@ -293,7 +293,7 @@ fn dropped_between_its_turn_and_its_call() {
     check(None, |now| {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
-        let (first, second) = (Caller::join(&queue, now, 0, false), Caller::join(&queue, now, 0, false));
+        let (first, second) = (QueuedCaller::join(&queue, now, 0, false), QueuedCaller::join(&queue, now, 0, false));
         let dropped = spawn(move || {
             let (queue, charge) = (first.queue.clone(), first.turn(now));
             first.leave();
@@ -315,7 +315,7 @@ fn a_newcomer_passes_nobody() {
         let queue = queue(now, tokens(2));
         let charge = take(&queue, now, 2);
         let went = Arc::<AtomicUsize>::default();
-        let (caller, goes_first) = (Caller::join(&queue, now, 1, false), went.clone());
+        let (caller, goes_first) = (QueuedCaller::join(&queue, now, 1, false), went.clone());
         let waits = spawn(move || {
             caller.turn(now);
             assert_eq!(goes_first.fetch_add(1, SeqCst), 0, "it was passed");
@@ -325,14 +325,14 @@ fn a_newcomer_passes_nobody() {
             let queue = queue.clone();
             move || {
                 let caller = match queue.admit(now, TokenCost::estimate(1)) {
-                    Admission::Taken(_) => None,
-                    _ => Some(Caller::join(&queue, now, 1, false)),
+                    QueueAdmission::Taken(_) => None,
+                    _ => Some(QueuedCaller::join(&queue, now, 1, false)),
                 };
                 if let Some(caller) = &caller {
                     caller.turn(now);
                 }
                 assert_eq!(went.fetch_add(1, SeqCst), 1, "it passed");
-                caller.into_iter().for_each(Caller::leave);
+                caller.into_iter().for_each(QueuedCaller::leave);
             }
         });
         queue.refund(charge);
@@ -348,7 +348,7 @@ fn who_asks_together_shares_one_desk() {
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
                 let queue = limiter.queue("p", "m", now);
-                let went = matches!(queue.admit(now, TokenCost::estimate(0)), Admission::Taken(_));
+                let went = matches!(queue.admit(now, TokenCost::estimate(0)), QueueAdmission::Taken(_));
                 (queue, went)
             }
         };

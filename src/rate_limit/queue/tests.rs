@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[derive(Clone, Debug)]
-enum Step {
+enum QueueStep {
     Wait(u64),
     Come {
         tokens: u64,
@@ -39,19 +39,19 @@ enum Step {
     },
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
     let named = prop_oneof![3 => Just(None), 1 => (1u64..9).prop_map(Some)];
     let step = prop_oneof![
-        5 => (0u64..9_000).prop_map(Step::Wait),
-        2 => (0u64..90_000).prop_map(Step::Wait),
-        1 => (0u64..40_000_000).prop_map(Step::Wait),
-        14 => (0u64..120, any::<bool>()).prop_map(|(tokens, may_move)| Step::Come { tokens, may_move }),
-        6 => (0usize..9).prop_map(Step::Send),
-        2 => (0usize..9).prop_map(Step::Drop),
-        3 => (0usize..40).prop_map(Step::Leave),
-        3 => (0usize..40, 0u64..150).prop_map(|(which, tokens)| Step::Settle(which, tokens)),
-        2 => (0usize..40).prop_map(Step::Refund),
-        1 => (0usize..40, 0u64..70, named).prop_map(|(which, secs, named)| Step::Refuse { which, secs, named }),
+        5 => (0u64..9_000).prop_map(QueueStep::Wait),
+        2 => (0u64..90_000).prop_map(QueueStep::Wait),
+        1 => (0u64..40_000_000).prop_map(QueueStep::Wait),
+        14 => (0u64..120, any::<bool>()).prop_map(|(tokens, may_move)| QueueStep::Come { tokens, may_move }),
+        6 => (0usize..9).prop_map(QueueStep::Send),
+        2 => (0usize..9).prop_map(QueueStep::Drop),
+        3 => (0usize..40).prop_map(QueueStep::Leave),
+        3 => (0usize..40, 0u64..150).prop_map(|(which, tokens)| QueueStep::Settle(which, tokens)),
+        2 => (0usize..40).prop_map(QueueStep::Refund),
+        1 => (0usize..40, 0u64..70, named).prop_map(|(which, secs, named)| QueueStep::Refuse { which, secs, named }),
     ];
     proptest::collection::vec(step, 1..200)
 }
@@ -78,7 +78,7 @@ impl Wake for Flag {
 }
 
 /// One in the queue, and the executor's view of it: polled when it was woken or when its timer rings, and not otherwise.
-struct Waiting {
+struct SimulatedWaiter {
     waiter: WaiterId,
     tokens: u64,
     may_move: bool,
@@ -103,7 +103,7 @@ struct Charged {
 struct Model {
     queue: ScopeQueue,
     now: Instant,
-    waiters: Vec<Waiting>,
+    waiters: Vec<SimulatedWaiter>,
     charged: Vec<Charged>,
     blocked: Option<Instant>,
     last_admitted: Option<u64>,
@@ -171,15 +171,15 @@ impl Model {
     fn come(&mut self, tokens: u64, may_move: bool) {
         self.came += 1;
         match self.queue.admit(self.now, TokenCost::estimate(tokens)) {
-            Admission::Taken(charge) => {
+            QueueAdmission::Taken(charge) => {
                 assert!(self.waiters.is_empty(), "it passed those who wait");
                 self.admitted(charge, tokens, true);
             }
-            Admission::Later(at) => {
+            QueueAdmission::Later(at) => {
                 assert!(!self.waiters.is_empty() || !self.fits(tokens, WINDOW + GRAIN), "there was room");
                 assert!(at > self.now || !self.waiters.is_empty());
                 let waiter = self.queue.join(self.now, Amount { requests: 1, tokens }, may_move);
-                self.waiters.push(Waiting {
+                self.waiters.push(SimulatedWaiter {
                     waiter,
                     tokens,
                     may_move,
@@ -188,7 +188,7 @@ impl Model {
                     looked_at: self.now,
                 });
             }
-            Admission::TooLarge(_) => unreachable!("an estimate"),
+            QueueAdmission::TooLarge(_) => unreachable!("an estimate"),
         }
     }
 
@@ -227,7 +227,7 @@ impl Model {
         waiting.looked_at = self.now;
         waiting.flag.woken.store(false, Ordering::SeqCst);
         let waker = Waker::from(waiting.flag.clone());
-        match self.queue.turn(waiting.waiter, self.now, &waker) {
+        match self.queue.poll_grant(waiting.waiter, self.now, &waker) {
             Grant::Taken(charge) => {
                 assert_eq!(at, 0, "first come, first served");
                 let waiting = self.waiters.remove(0);
@@ -271,48 +271,51 @@ impl Model {
         some.get(nth.checked_rem(some.len())?).copied()
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: QueueStep) {
         match step {
-            Step::Wait(ms) => self.wait(ms),
-            Step::Come { tokens, may_move } => self.come(tokens, may_move),
-            Step::Leave(nth) => {
+            QueueStep::Wait(ms) => self.wait(ms),
+            QueueStep::Come { tokens, may_move } => self.come(tokens, may_move),
+            QueueStep::Leave(nth) => {
                 if let Some(at) = nth.checked_rem(self.waiters.len()) {
                     let left = self.waiters.remove(at);
                     self.queue.leave(left.waiter);
                 }
             }
-            Step::Send(nth) => {
+            QueueStep::Send(nth) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_none()) {
                     let charged = &mut self.charged[at];
                     charged.charge = self.queue.send(self.now, charged.charge);
                     (charged.sent, charged.day) = (Some(self.now), self.day_ends);
                 }
             }
-            Step::Drop(nth) => {
+            QueueStep::Drop(nth) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_none()) {
                     let dropped = self.charged.remove(at);
                     self.queue.refund(dropped.charge);
                 }
             }
-            Step::Settle(nth, tokens) => {
+            QueueStep::Settle(nth, tokens) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_some() && charged.open) {
                     let charged = &mut self.charged[at];
                     self.queue.settle(charged.charge, tokens);
                     (charged.tokens, charged.open) = (tokens, false);
                 }
             }
-            Step::Refund(nth) => {
+            QueueStep::Refund(nth) => {
                 if let Some(at) = self.pick(nth, |charged| charged.sent.is_some() && charged.open) {
                     let refunded = self.charged.remove(at);
                     self.queue.refund(refunded.charge);
                 }
             }
-            Step::Refuse { which, secs, named } => {
+            QueueStep::Refuse { which, secs, named } => {
                 if let Some(at) = self.pick(which, |charged| charged.sent.is_some() && charged.open) {
                     let refused = self.charged.remove(at);
                     let until = self.now + Duration::from_secs(secs);
-                    let refusal =
-                        Refusal { until: Until::At(until), dimension: Some(Dimension::RequestsPerMinute), named };
+                    let refusal = UpstreamRefusal {
+                        until: Until::At(until),
+                        dimension: Some(Dimension::RequestsPerMinute),
+                        named,
+                    };
                     self.queue.refused(self.now, refused.charge, refusal);
                     self.blocked = Some(self.blocked.map_or(until, |blocked| blocked.max(until)));
                 }
@@ -384,17 +387,17 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
             match queue.admit(now, TokenCost::estimate(cost)) {
-                Admission::Taken(_) => {}
-                Admission::Later(at) => {
+                QueueAdmission::Taken(_) => {}
+                QueueAdmission::Later(at) => {
                     promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false), at))
                 }
-                Admission::TooLarge(_) => unreachable!(),
+                QueueAdmission::TooLarge(_) => unreachable!(),
             }
         }
         assert_eq!(promised.len(), 43);
         for (waiter, promise) in promised {
             let charge = loop {
-                match queue.turn(waiter, now, Waker::noop()) {
+                match queue.poll_grant(waiter, now, Waker::noop()) {
                     Grant::Taken(charge) => break charge,
                     Grant::At(at) => now = at,
                     turn => panic!("{turn:?}"),
@@ -411,11 +414,11 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
     let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let Admission::Taken(charge) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
+    let QueueAdmission::Taken(charge) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
     let until = Until::At(now + Duration::from_secs(40));
-    queue.refused(now, charge, Refusal { until, dimension: None, named: None });
+    queue.refused(now, charge, UpstreamRefusal { until, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let Admission::Later(at) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
+        let QueueAdmission::Later(at) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
         queue.join(now, Amount { requests: 1, tokens: 0 }, false);
     }
@@ -426,9 +429,9 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(queue.admit(now, huge), Admission::Taken(_)));
+    assert!(matches!(queue.admit(now, huge), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(queue.admit(now, huge), Admission::Later(now + WINDOW * turns));
+        assert_eq!(queue.admit(now, huge), QueueAdmission::Later(now + WINDOW * turns));
         queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false);
     }
 }
@@ -440,16 +443,16 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
     let waiter = queue.join(begun, amount, false);
-    let Grant::Taken(held) = queue.turn(waiter, begun, Waker::noop()) else { panic!() };
+    let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(queue.admit(later, cost), Admission::Taken(_)));
-    assert!(matches!(queue.admit(later, cost), Admission::Later(_)));
+    assert!(matches!(queue.admit(later, cost), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(later, cost), QueueAdmission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
     let sent = queue.send(sent_at, held);
     assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(queue.admit(later + WINDOW, cost), Admission::Taken(_)));
-    assert_eq!(queue.admit(later + WINDOW, cost), Admission::Later(sent_at + WINDOW));
+    assert!(matches!(queue.admit(later + WINDOW, cost), QueueAdmission::Taken(_)));
+    assert_eq!(queue.admit(later + WINDOW, cost), QueueAdmission::Later(sent_at + WINDOW));
 }
 
 /// Ten thousand wait, half of them leave at random, and the others go in order: a handful of looks for each.
@@ -482,12 +485,12 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
         let first = &model.waiters[0];
         let (waiter, flag) = (first.waiter, first.flag.clone());
         model.polls += 1;
-        match model.queue.turn(waiter, model.now, &Waker::from(flag)) {
+        match model.queue.poll_grant(waiter, model.now, &Waker::from(flag)) {
             Grant::Taken(charge) => {
                 model.queue.send(model.now, charge);
                 model.waiters.remove(0);
                 went += 1;
-                let woken = |waiting: &Waiting| waiting.flag.woken.load(Ordering::SeqCst);
+                let woken = |waiting: &SimulatedWaiter| waiting.flag.woken.load(Ordering::SeqCst);
                 assert!(!model.waiters.first().is_some_and(woken), "before this one is handed on");
                 model.queue.leave(waiter);
                 // The next one, and nobody else, was woken.
@@ -526,7 +529,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
         let waiter = match queue.admit(*now, TokenCost::estimate(1)) {
-            Admission::Taken(charge) => return send(rng, *now, charge),
+            QueueAdmission::Taken(charge) => return send(rng, *now, charge),
             _ => queue.join(*now, amount, false),
         };
         drop(now);
@@ -540,7 +543,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
                 std::thread::yield_now();
             }
             let now = clock.read();
-            match queue.turn(waiter, *now, &waker) {
+            match queue.poll_grant(waiter, *now, &waker) {
                 Grant::Taken(charge) => {
                     send(rng, *now, charge);
                     return queue.leave(waiter);

@@ -1,4 +1,4 @@
-//! What goes to the `metrics` facade, where the feature is on.
+//! The metrics of a record, through the `metrics` facade; without the feature, none.
 
 #[cfg(feature = "metrics")]
 mod models;
@@ -10,10 +10,10 @@ mod recorded;
 mod silent;
 
 #[cfg(not(feature = "metrics"))]
-pub(super) use self::silent::{Meter, Meters};
+pub(super) use self::silent::{NoMeter as RecordMeter, NoMeters as Meters};
 #[cfg(feature = "metrics")]
 pub(super) use self::{
-    models::Models,
-    names::{METRICS, Type},
-    recorded::{Meter, Meters},
+    models::ModelLabels,
+    names::{Instrument, METRICS},
+    recorded::{Meters, RecordMeter},
 };

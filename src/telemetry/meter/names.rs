@@ -1,4 +1,4 @@
-//! The names of all metrics. What they mean stands in the table of the room's documentation.
+//! The names, kinds and units of all metrics. The table in the documentation of `telemetry` says what they mean.
 
 use metrics::Unit;
 
@@ -19,53 +19,53 @@ pub(super) const QUEUE_WAIT: &str = "tower_gemini.queue.wait";
 pub(super) const FALLBACKS: &str = "tower_gemini.fallbacks";
 pub(super) const OVERHEAD: &str = "tower_gemini.overhead";
 
-/// How a metric is kept.
+/// The instrument of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::telemetry) enum Type {
+pub(in crate::telemetry) enum Instrument {
     Counter,
     Gauge,
     Histogram,
 }
 
-/// A metric as an exporter hears of it.
+/// A metric as it is described to an exporter.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::telemetry) struct Metric {
     pub(in crate::telemetry) name: &'static str,
-    pub(in crate::telemetry) kept_as: Type,
+    pub(in crate::telemetry) instrument: Instrument,
     pub(in crate::telemetry) unit: Unit,
     pub(in crate::telemetry) meaning: &'static str,
 }
 
-const fn row(name: &'static str, kept_as: Type, unit: Unit, meaning: &'static str) -> Metric {
-    Metric { name, kept_as, unit, meaning }
+const fn row(name: &'static str, instrument: Instrument, unit: Unit, meaning: &'static str) -> Metric {
+    Metric { name, instrument, unit, meaning }
 }
 
-/// All of them; those of handles, which the rooms name themselves, last.
+/// All metrics. The last eight are those of handles, whose modules name them.
 pub(in crate::telemetry) const METRICS: [Metric; 24] = {
-    use Type::*;
+    use Instrument::*;
     use Unit::*;
     [
         row(CALL_DURATION, Histogram, Seconds, "Time of a call, to the end of its answer."),
         row(TOKENS, Histogram, Count, "Input and output tokens of a call."),
         row(FIRST_CHUNK, Histogram, Seconds, "Time of a streaming call to the first chunk of its answer."),
         row(PER_TOKEN, Histogram, Seconds, "Time of a stream's output token after the first."),
-        row(CALLS, Counter, Count, "Calls that have ended, and whose fault it was."),
+        row(CALLS, Counter, Count, "Calls that have ended, by outcome."),
         row(CALLS_ACTIVE, Gauge, Count, "Calls under way."),
-        row(ATTEMPTS, Counter, Count, "Attempts that have ended, and whose fault it was."),
+        row(ATTEMPTS, Counter, Count, "Attempts that have ended, by outcome."),
         row(ATTEMPTS_ACTIVE, Gauge, Count, "Attempts under way."),
         row(ATTEMPT_DURATION, Histogram, Seconds, "Time of an attempt, to the end of its answer."),
         row(FAULTS, Counter, Count, "Failures by kind."),
         row(RETRIES, Counter, Count, "Attempts that follow a failed one."),
-        row(RETRIES_REFUSED, Counter, Count, "Calls that failed because nothing more was tried."),
+        row(RETRIES_REFUSED, Counter, Count, "Calls that failed although another attempt might have helped."),
         row(RETRY_WAIT, Histogram, Seconds, "Time between a failed attempt and the next."),
-        row(QUEUE_WAIT, Histogram, Seconds, "Time that an attempt has waited for its turn."),
-        row(FALLBACKS, Counter, Count, "Attempts that ask another model than the one before."),
-        row(OVERHEAD, Histogram, Seconds, "Time of a call that neither the upstream nor a wait has taken."),
-        row("tower_gemini.limit.used", Gauge, Count, "What counts against a limit at the moment."),
+        row(QUEUE_WAIT, Histogram, Seconds, "Time that an attempt waited in the queue for quota."),
+        row(FALLBACKS, Counter, Count, "Attempts at another model than the attempt before."),
+        row(OVERHEAD, Histogram, Seconds, "Time of a call that neither the upstream nor a wait took."),
+        row("tower_gemini.limit.used", Gauge, Count, "Requests or tokens that currently count against a limit."),
         row("tower_gemini.limit.max", Gauge, Count, "The limit in force."),
         row("tower_gemini.limit.blocked", Gauge, Count, "Scopes that the upstream has blocked."),
-        row("tower_gemini.limit.waiting", Gauge, Count, "Calls that wait for their turn."),
-        row("tower_gemini.breaker.state", Gauge, Count, "CircuitBreakers in a state."),
+        row("tower_gemini.limit.waiting", Gauge, Count, "Calls in the queue for quota."),
+        row("tower_gemini.breaker.state", Gauge, Count, "Circuit breakers in a state."),
         row("tower_gemini.breaker.transitions", Counter, Count, "Changes of a breaker's state."),
         row("tower_gemini.key.state", Gauge, Count, "Keys in a state."),
         row("tower_gemini.key.uses", Counter, Count, "Calls sent with a key."),

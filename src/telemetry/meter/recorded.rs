@@ -1,4 +1,4 @@
-//! Metrics with the feature: what each record comes to.
+//! The metrics of a record, with the feature `metrics`.
 
 use std::{cell::Cell, time::Duration};
 
@@ -6,34 +6,35 @@ use metrics::{Gauge, IntoF64, Label, SharedString};
 
 use super::{
     super::{
+        conventions,
         layer::Level,
-        record::{Facts, Summary},
-        words,
+        record::{RecordFacts, Summary},
     },
-    models::Models,
+    models::ModelLabels,
     names,
 };
 use crate::{call::Call, context::TallyReport};
 
-/// Makes a meter for each record.
+/// The source of a meter for each record.
 #[derive(Clone, Debug, Default)]
-pub(in crate::telemetry) struct Meters(Models);
+pub(in crate::telemetry) struct Meters(ModelLabels);
 
-/// One record's metrics.
+/// The meter of one record.
 #[derive(Debug)]
-pub(in crate::telemetry) struct Meter {
-    models: Models,
-    /// What is under way, this one included until it is dropped.
+pub(in crate::telemetry) struct RecordMeter {
+    models: ModelLabels,
+    /// The number of calls or attempts under way, this one included until it is dropped.
     active: Gauge,
 }
 
-/// A one that notices whether anybody takes it. A gauge that does nothing does not ask for a value, and there is no other
-/// way to find out that no recorder is installed, but to make labels for nobody.
-struct One<'a> {
+/// The number 1, which notices whether it is taken: a gauge without a recorder never asks for its value.
+///
+/// There is no other way to find out that no recorder is installed, except to make labels in vain.
+struct RecorderProbe<'a> {
     taken: &'a Cell<bool>,
 }
 
-impl IntoF64 for One<'_> {
+impl IntoF64 for RecorderProbe<'_> {
     fn into_f64(self) -> f64 {
         self.taken.set(true);
         1.0
@@ -41,32 +42,32 @@ impl IntoF64 for One<'_> {
 }
 
 impl Meters {
-    pub(in crate::telemetry) fn models(&self) -> &Models {
+    pub(in crate::telemetry) fn models(&self) -> &ModelLabels {
         &self.0
     }
 
-    /// A meter, if there is a recorder.
+    /// Begins a meter, if there is a recorder.
     #[inline]
-    pub(in crate::telemetry) fn begin(&self, level: Level) -> Option<Meter> {
+    pub(in crate::telemetry) fn begin(&self, level: Level) -> Option<RecordMeter> {
         let active = match level {
             Level::Call => metrics::gauge!(names::CALLS_ACTIVE),
             Level::Attempt => metrics::gauge!(names::ATTEMPTS_ACTIVE),
         };
         let taken = Cell::new(false);
-        active.increment(One { taken: &taken });
-        taken.get().then(|| Meter { models: self.0.clone(), active })
+        active.increment(RecorderProbe { taken: &taken });
+        taken.get().then(|| RecordMeter { models: self.0.clone(), active })
     }
 }
 
-impl Drop for Meter {
+impl Drop for RecordMeter {
     fn drop(&mut self) {
         self.active.decrement(1.0);
     }
 }
 
-impl Meter {
-    pub(in crate::telemetry) fn begun(&self, facts: &Facts) {
-        let model = || self.asked(&facts.call);
+impl RecordMeter {
+    pub(in crate::telemetry) fn begun(&self, facts: &RecordFacts) {
+        let model = || self.model_asked(&facts.call);
         if let Some(from) = &facts.fallen_from {
             let from = Label::new("tower_gemini.fallback.from", self.models.label(from));
             metrics::counter!(names::FALLBACKS, vec![from, model()]).increment(1);
@@ -78,14 +79,15 @@ impl Meter {
         }
     }
 
-    /// A good answer has come from that model.
+    /// Notes that a good answer has come from `model`.
     pub(in crate::telemetry) fn confirm(&self, model: Option<&str>) {
         if let Some(model) = model {
             self.models.confirm(model);
         }
     }
 
-    /// The head of a call's answer has come, or an error in its place: what was not spent upstream or waiting was spent here.
+    /// Records the overhead once the head of a call's answer has come, or an error in its place: the time that was spent
+    /// neither upstream nor waiting was spent here.
     pub(in crate::telemetry) fn head_came(&self, elapsed: Duration, tally: &TallyReport) {
         if tally.attempts > 0 {
             let elsewhere = tally.upstream + tally.queued + tally.backed_off;
@@ -102,13 +104,13 @@ impl Meter {
 
     fn call_ended(&self, summary: &Summary<'_>) {
         let Summary { call, end, outcome, usage, duration, streamed, .. } = summary;
-        let operation = fixed("gen_ai.operation.name", words::operation(call));
-        let mut labels = vec![operation, fixed("gen_ai.provider.name", summary.facts.provider), self.asked(call)];
+        let operation = fixed("gen_ai.operation.name", conventions::operation(call));
+        let mut labels = vec![operation, fixed("gen_ai.provider.name", summary.facts.provider), self.model_asked(call)];
         let counted = [labels.clone(), vec![fixed("outcome", end.outcome())]].concat();
         metrics::counter!(names::CALLS, counted).increment(1);
         self.faults("call", summary);
         if let Some(reason) = outcome.gave_up() {
-            let labels = vec![fixed("reason", reason.as_str()), self.asked(call)];
+            let labels = vec![fixed("reason", reason.as_str()), self.model_asked(call)];
             metrics::counter!(names::RETRIES_REFUSED, labels).increment(1);
         }
 
@@ -121,13 +123,15 @@ impl Meter {
         if let Some((first, _)) = streamed {
             metrics::histogram!(names::FIRST_CHUNK, labels.clone()).record(*first);
         }
-        for (kind, tokens) in [("input", words::input_tokens(usage)), ("output", words::output_tokens(usage))] {
+        for (kind, tokens) in
+            [("input", conventions::input_tokens(usage)), ("output", conventions::output_tokens(usage))]
+        {
             if let Some(tokens) = tokens {
                 let labels = [labels.clone(), vec![fixed("gen_ai.token.type", kind)]].concat();
                 metrics::histogram!(names::TOKENS, labels).record(tokens as f64);
             }
         }
-        if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, words::output_tokens(usage))
+        if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, conventions::output_tokens(usage))
             && end.error_type().is_none()
         {
             let each = rest.as_secs_f64() / (tokens - 1) as f64;
@@ -139,26 +143,30 @@ impl Meter {
 
     fn attempt_ended(&self, summary: &Summary<'_>) {
         let Summary { call, end, duration, queued, .. } = summary;
-        let labels = vec![fixed("outcome", end.outcome()), self.asked(call)];
+        let labels = vec![fixed("outcome", end.outcome()), self.model_asked(call)];
         metrics::counter!(names::ATTEMPTS, labels.clone()).increment(1);
         metrics::histogram!(names::ATTEMPT_DURATION, labels).record(*duration);
         self.faults("attempt", summary);
         if !queued.is_zero() {
-            metrics::histogram!(names::QUEUE_WAIT, vec![self.asked(call)]).record(*queued);
+            metrics::histogram!(names::QUEUE_WAIT, vec![self.model_asked(call)]).record(*queued);
         }
     }
 
     fn faults(&self, at: &'static str, summary: &Summary<'_>) {
         if let Some(failure) = summary.end.failure() {
             let fault = fixed("fault", failure.fault().as_str());
-            let labels =
-                vec![fixed("at", at), fault, fixed("error.type", failure.kind().as_str()), self.asked(summary.call)];
+            let labels = vec![
+                fixed("at", at),
+                fault,
+                fixed("error.type", failure.kind().as_str()),
+                self.model_asked(summary.call),
+            ];
             metrics::counter!(names::FAULTS, labels).increment(1);
         }
     }
 
-    /// The model that was asked; none where the call has none.
-    fn asked(&self, call: &Call) -> Label {
+    /// Returns the label of the model that was asked; an empty one for a call without a model.
+    fn model_asked(&self, call: &Call) -> Label {
         let model = call.model().map_or(SharedString::const_str(""), |model| self.models.label(model));
         Label::new("gen_ai.request.model", model)
     }

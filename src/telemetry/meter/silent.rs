@@ -1,28 +1,29 @@
-//! Metrics without the feature: nobody listens.
+//! The metrics without the feature: none.
 
 use std::time::Duration;
 
 use super::super::{
     layer::Level,
-    record::{Facts, Summary},
+    record::{RecordFacts, Summary},
 };
 use crate::context::TallyReport;
 
+/// In place of `Meters`: makes no meter.
 #[derive(Clone, Debug, Default)]
-pub(in crate::telemetry) struct Meters(());
+pub(in crate::telemetry) struct NoMeters(());
 
-/// There is none.
+/// In place of `RecordMeter`: it has no value.
 #[derive(Debug)]
-pub(in crate::telemetry) enum Meter {}
+pub(in crate::telemetry) enum NoMeter {}
 
-impl Meters {
-    pub(in crate::telemetry) fn begin(&self, _: Level) -> Option<Meter> {
+impl NoMeters {
+    pub(in crate::telemetry) fn begin(&self, _: Level) -> Option<NoMeter> {
         None
     }
 }
 
-impl Meter {
-    pub(in crate::telemetry) fn begun(&self, _: &Facts) {
+impl NoMeter {
+    pub(in crate::telemetry) fn begun(&self, _: &RecordFacts) {
         match *self {}
     }
 

@@ -1,4 +1,4 @@
-//! From texts to their stretches, and from the stretches' counts to the texts'.
+//! Cuts texts into stretches, and adds up the stretches' counts.
 
 use std::{fmt, ops::ControlFlow};
 
@@ -20,7 +20,7 @@ const RUN: u64 = 31;
 
 /// Counts the tokens of texts, one after the other, and adds them up.
 ///
-/// What it has learnt of words goes to the next counter when it is dropped.
+/// When it is dropped, its memo of words goes to the next counter.
 pub struct Counter {
     scan: Scan,
     limit: u64,
@@ -31,7 +31,7 @@ impl Counter {
     /// The longest stretch without a cut that is merged: 1,024 characters. The longest seen in a document was 150.
     pub const LONGEST_STRETCH: usize = Merger::MOST;
 
-    /// How many characters are merged in stretches of more than 32: 262,144. Documents have so many in 80 MB.
+    /// The most characters that are merged in stretches of more than 32: 262,144. Documents have that many in 80 MB.
     pub const ALLOWANCE: usize = 1 << 18;
 
     pub(super) fn new(special: Special) -> Self {
@@ -48,19 +48,19 @@ impl Counter {
         self
     }
 
-    /// Counts a text. Nothing is counted once the limit is passed.
+    /// Counts a text, unless the limit is passed.
     pub fn push(&mut self, text: &str) {
         if !self.stopped {
             self.stopped = self.scan.text(text, self.limit).is_break();
         }
     }
 
-    /// Whether there are more tokens than the limit, so that what follows is not counted.
+    /// Returns whether there are more tokens than the limit, so that further texts are not counted.
     pub fn is_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// How many tokens there have been so far.
+    /// Returns the number of tokens so far.
     pub fn count(&self) -> Count {
         match self.stopped {
             true => Count { at_most: u64::MAX, ..self.scan.count },
@@ -101,14 +101,14 @@ impl Drop for Counter {
     }
 }
 
-/// What counters leave for the next ones.
+/// The scratch memory that dropped counters leave for the next ones.
 static SPARE: Mutex<Vec<Scratch>> = Mutex::new(Vec::new());
 
-/// How many leave something, at 0.8 MB each. More count at once only on as many cores.
+/// The most that is left, at 0.8 MB each. More counters run at once only on as many cores.
 const MOST_SPARE: usize = 4;
 
-/// What is kept between texts: the memory of words, and room to merge in. The default has no memory: it stands in for what
-/// has been given away.
+/// The memory that is kept between texts: the memo of words, and the buffers of the merger. The default is empty, and
+/// takes the place of scratch memory that was given away.
 #[derive(Debug, Default)]
 struct Scratch {
     memo: Memo,
@@ -121,26 +121,26 @@ impl Scratch {
     }
 }
 
-/// Cuts a text where no piece reaches across, and adds up what the stretches in between are merged into.
+/// The scan of a text, which is cut where no piece reaches across. It adds up the counts of the stretches in between.
 struct Scan {
     vocabulary: &'static Vocabulary,
     special: Special,
     scratch: Scratch,
     count: Count,
-    /// What is left of [`Counter::ALLOWANCE`].
+    /// The rest of [`Counter::ALLOWANCE`].
     allowance: usize,
 }
 
-/// What an ASCII character calls for.
+/// The class of a byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
-    /// A cut before it, or none.
+    /// Needs only a look for a cut in front of it.
     Plain,
     /// May have no piece.
     Control,
     /// May be a run.
     Space,
-    /// Is a run, if only of one.
+    /// Is a run, at least of one.
     Break,
     /// May open a special piece.
     Bracket,
@@ -166,7 +166,7 @@ const CLASSES: [Class; 256] = {
 };
 
 impl Scan {
-    /// Adds a text's tokens. Breaks off once there are more than `limit`.
+    /// Adds a text's tokens. It breaks off once there are more than `limit`.
     fn text(&mut self, text: &str, limit: u64) -> ControlFlow<()> {
         let bytes = text.as_bytes();
         // The stretch that is open, and its last character.
@@ -225,7 +225,7 @@ impl Scan {
                             }
                         }
                     } else if self.vocabulary.character(code) == NONE {
-                        // Spelt in bytes, a piece each.
+                        // A character without a piece is spelt in bytes, a piece each.
                         self.stretch(text, start, at);
                         self.count.add(length as u64);
                         at += length;
@@ -259,7 +259,7 @@ impl Scan {
         }
     }
 
-    /// How many spaces stand here, in how many bytes. SentencePiece's sign for a space is one.
+    /// Counts the spaces at `from`, and their bytes. SentencePiece's sign for a space is one.
     #[inline]
     fn spaces(&self, bytes: &[u8], from: usize) -> (u64, usize) {
         let (mut count, mut at) = (0, from);
@@ -273,8 +273,8 @@ impl Scan {
         }
     }
 
-    /// Several spaces in a row: as many whole pieces of them as there are; a single one left over opens the next stretch.
-    /// Gives the places where to go on and where that stretch begins.
+    /// Adds several spaces in a row: as many whole pieces of them as fit, while a single one left over opens the next
+    /// stretch. Returns the offset at which to go on, and the one at which that stretch begins.
     fn run(&mut self, bytes: &[u8], at: usize, (count, length): (u64, usize)) -> (usize, usize) {
         let end = at + length;
         self.count.add(count / RUN);
@@ -288,12 +288,12 @@ impl Scan {
         }
     }
 
-    /// A stretch on its own.
+    /// Adds the count of a stretch.
     #[inline]
     fn stretch(&mut self, text: &str, start: usize, end: usize) {
         let length = end - start;
         if length < 2 {
-            // Nothing, or one ASCII character.
+            // Empty, or one ASCII character.
             self.count.add(length as u64);
             return;
         }
@@ -302,7 +302,7 @@ impl Scan {
         };
         match self.scratch.memo.get(key) {
             Some(count) => self.count.add(count),
-            // At most 31 characters: never only bounded.
+            // At most 31 characters, so that the count is always exact.
             None => {
                 let before = self.count.at_most;
                 self.merge(text.get(start..end).unwrap_or_default());
@@ -317,7 +317,7 @@ impl Scan {
             let count = stretch.chars().count();
             let long = count > Merger::SHORT;
             if long && (count > Merger::MOST || count > self.allowance) {
-                // Each character has a piece, and no piece has more than so many characters.
+                // Each character has a piece, and no piece has more than `LONGEST` characters.
                 self.count.at_least += (count as u64).div_ceil(LONGEST);
                 self.count.at_most += count as u64;
                 return;

@@ -1,8 +1,8 @@
-//! Counts of stretches seen before: words come again.
+//! A memo of the counts of stretches, because words recur.
 //!
-//! Two tables of a fixed size, for stretches of up to 15 and of up to 31 bytes. A place holds the bytes themselves, so that
-//! an answer is never another stretch's, and the newer stretch takes the place of the older one. Nobody can make it grow,
-//! and who makes it forget costs the next text a few merges.
+//! It has two tables of a fixed size, for stretches of up to 15 and of up to 31 bytes. A slot holds the bytes
+//! themselves, so that a count is never another stretch's, and a newer stretch replaces the older one. An attacker
+//! cannot make it grow, and one who makes it forget costs the next text a few merges.
 
 /// The longest stretch that is remembered, in bytes.
 const LONGEST: usize = 31;
@@ -10,25 +10,25 @@ const LONGEST: usize = 31;
 const SHORT_BITS: u32 = 15;
 const LONG_BITS: u32 = 13;
 
-/// 512 KiB and 256 KiB. The default has no places, and is not to be asked.
+/// The tables, of 512 KiB and 256 KiB. The default has no slots, and must not be used.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     short: Box<[Short]>,
     long: Box<[Long]>,
 }
 
-/// A stretch of up to 15 bytes, nought behind it; in the last byte its count. No stretch of several characters contains a
-/// nought, so that its length need not be said.
+/// A stretch of up to 15 bytes padded with zeros, with its count in the last byte. No stretch of several characters
+/// contains a zero, so that its length is not needed.
 type Short = [u64; 2];
-/// The same with up to 31 bytes.
+/// A stretch of up to 31 bytes, in the same form.
 type Long = [u64; 4];
 
-/// Where the count stands in the last word.
+/// The bits of the count in the last word.
 const COUNT: u64 = 0xff << 56;
 
-/// A stretch that can be looked up.
+/// The key of a stretch.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Key {
+pub(super) enum MemoKey {
     Short(Short),
     Long(Long),
 }
@@ -38,16 +38,17 @@ impl Memo {
         Self { short: vec![[0; 2]; 1 << SHORT_BITS].into(), long: vec![[0; 4]; 1 << LONG_BITS].into() }
     }
 
-    /// `bytes[..length]` as a key, if it is not too long to be remembered. What stands behind it makes the copy cheap.
+    /// Makes a key of `bytes[..length]`, if it is not too long to be remembered. The bytes after it only make the copy
+    /// cheap.
     #[inline]
-    pub(super) fn key(bytes: &[u8], length: usize) -> Option<Key> {
+    pub(super) fn key(bytes: &[u8], length: usize) -> Option<MemoKey> {
         if length < 16 {
             let whole: u128 = match bytes.first_chunk::<16>() {
                 Some(chunk) => u128::from_le_bytes(*chunk),
                 None => u128::from_le_bytes(padded(bytes)),
             };
             let key = whole & ((1u128 << (8 * length)) - 1);
-            return Some(Key::Short([key as u64, (key >> 64) as u64]));
+            return Some(MemoKey::Short([key as u64, (key >> 64) as u64]));
         }
         let long = bytes.get(..length).filter(|_| length <= LONGEST)?;
         let words = padded::<32>(long);
@@ -55,31 +56,31 @@ impl Memo {
         for (word, bytes) in key.iter_mut().zip(words.chunks_exact(8)) {
             *word = bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
         }
-        Some(Key::Long(key))
+        Some(MemoKey::Long(key))
     }
 
     #[inline]
-    pub(super) fn get(&self, key: Key) -> Option<u64> {
+    pub(super) fn get(&self, key: MemoKey) -> Option<u64> {
         let (same, last) = match key {
-            Key::Short(key) => {
-                let found = self.short[short_place(key)];
+            MemoKey::Short(key) => {
+                let found = self.short[short_slot(key)];
                 (found[0] == key[0] && found[1] & !COUNT == key[1], found[1])
             }
-            Key::Long(key) => {
-                let found = self.long[long_place(key)];
+            MemoKey::Long(key) => {
+                let found = self.long[long_slot(key)];
                 (found[..3] == key[..3] && found[3] & !COUNT == key[3], found[3])
             }
         };
-        // An empty place has no count.
+        // An empty slot has no count.
         (same && last & COUNT != 0).then_some(last >> 56)
     }
 
-    /// Remembers a count, which is never nought and never more than the bytes.
+    /// Remembers a count, which is never zero and never more than the bytes.
     #[inline]
-    pub(super) fn insert(&mut self, key: Key, count: u64) {
+    pub(super) fn insert(&mut self, key: MemoKey, count: u64) {
         match key {
-            Key::Short(key) => self.short[short_place(key)] = [key[0], key[1] | count << 56],
-            Key::Long(key) => self.long[long_place(key)] = [key[0], key[1], key[2], key[3] | count << 56],
+            MemoKey::Short(key) => self.short[short_slot(key)] = [key[0], key[1] | count << 56],
+            MemoKey::Long(key) => self.long[long_slot(key)] = [key[0], key[1], key[2], key[3] | count << 56],
         }
     }
 }
@@ -93,13 +94,13 @@ fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 #[inline]
-fn short_place(key: Short) -> usize {
+fn short_slot(key: Short) -> usize {
     let mixed = (key[0].wrapping_mul(ODD) ^ key[1]).wrapping_mul(ODD);
     (mixed >> (64 - SHORT_BITS)) as usize & ((1 << SHORT_BITS) - 1)
 }
 
 #[inline]
-fn long_place(key: Long) -> usize {
+fn long_slot(key: Long) -> usize {
     let mixed = key.iter().fold(0u64, |mixed, &word| (mixed.rotate_left(29) ^ word).wrapping_mul(ODD));
     (mixed >> (64 - LONG_BITS)) as usize & ((1 << LONG_BITS) - 1)
 }
@@ -111,7 +112,7 @@ mod tests {
     #[test]
     fn no_stretch_is_taken_for_another() {
         let mut memo = Memo::new();
-        // More of them than there are places; they differ in the middle, at the beginning, at the end, or in length.
+        // More stretches than slots, which differ in the middle, at the beginning, at the end, or in length.
         for i in 1..50_000 {
             let digits = format!("{i:08}");
             for stretch in [

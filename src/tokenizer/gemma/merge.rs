@@ -1,19 +1,19 @@
-//! How many pieces a stretch of characters is merged into.
+//! Merges a stretch of characters, and counts the pieces that are left.
 //!
-//! Of all neighbours that merge, those of the lowest rank do, the leftmost first, until none are left. Up to [`Merger::SHORT`]
-//! characters, the lowest is looked for anew each time, and what is merged moves up. Beyond that what is merged leaves a gap,
-//! and the lowest of each [`BLOCK`] is kept.
+//! Of all neighbours that can merge, those of the lowest rank do, the leftmost first, until none are left. Up to
+//! [`Merger::SHORT`] characters, the lowest is searched anew each time, and the pieces behind a merge move up. For
+//! longer stretches a merge leaves a gap, and the lowest rank of each [`BLOCK`] is kept.
 
 use super::vocabulary::{NONE, Piece, Vocabulary};
 
-/// Candidates that share a minimum.
+/// The number of candidates that share a minimum.
 const BLOCK: usize = 32;
 
-/// Merges, and keeps its memory for the next time.
+/// A merger, which keeps its buffers for the next stretch.
 #[derive(Debug, Default)]
 pub(super) struct Merger {
     pieces: Vec<Piece>,
-    /// What each piece and the next one merge into; its number is its rank.
+    /// The piece that each piece and the next one merge into; its number is its rank.
     merged: Vec<Piece>,
     lowest: Vec<Piece>,
     before: Vec<u16>,
@@ -21,13 +21,13 @@ pub(super) struct Merger {
 }
 
 impl Merger {
-    /// Up to how many characters what is merged moves up; and what is never too costly.
+    /// The most characters of a short stretch, in which pieces move up. Merging one is never too costly.
     pub(super) const SHORT: usize = 32;
 
-    /// How many characters can be merged at once. What it costs for each character grows with this.
+    /// The most characters that can be merged at once. The cost of each character grows with this.
     pub(super) const MOST: usize = 1024;
 
-    /// How many pieces the characters are merged into. Each of them has to have a piece.
+    /// Returns the number of pieces into which the characters are merged. Each character must have a piece.
     pub(super) fn merge(&mut self, vocabulary: &Vocabulary, characters: impl Iterator<Item = char>) -> u64 {
         self.pieces.clear();
         self.merged.clear();
@@ -110,7 +110,7 @@ fn lowest(pieces: &[Piece]) -> Piece {
     pieces.iter().fold(NONE, |lowest, &piece| lowest.min(piece))
 }
 
-/// Where the lowest is first, and which it is.
+/// Returns the lowest piece and its first position.
 #[inline]
 fn first_lowest(pieces: &[Piece]) -> Option<(usize, Piece)> {
     let (mut at, mut lowest) = (0, NONE);

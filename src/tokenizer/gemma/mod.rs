@@ -15,27 +15,28 @@ use self::special::Special;
 use super::{Count, CountTokens, TextCounter};
 use crate::request::scan::{self, Unread};
 
-/// A vocabulary to count with. A copy costs nothing; what it needs is made at the first count, in 10 to 20 ms, and shared.
+/// A tokenizer's vocabulary. A copy costs nothing: the tables are made at the first count, in 10 to 20 ms, and shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tokenizer {
     special: Special,
 }
 
 impl Tokenizer {
-    /// Gemma 3's: for Gemini 2.0 to `gemini-3-flash-preview`.
+    /// Returns Gemma 3's vocabulary: for Gemini 2.0 to `gemini-3-flash-preview`.
     pub const fn gemma3() -> Self {
         Self { special: Special::Gemma3 }
     }
 
-    /// Gemma 4's: for `gemini-3.1-pro-preview`, `gemini-3.1-flash-lite`, `gemini-3.5-flash`, and presumably what came after.
+    /// Returns Gemma 4's vocabulary: for `gemini-3.1-pro-preview`, `gemini-3.1-flash-lite`, `gemini-3.5-flash`, and
+    /// presumably for later models.
     pub const fn gemma4() -> Self {
         Self { special: Special::Gemma4 }
     }
 
-    /// The vocabulary of a model, with or without `models/` before its name, and whether Google says so.
+    /// Returns the vocabulary of a model, and whether Google's SDK confirms it. The name may have `models/` in front.
     ///
-    /// Models that Google's SDK does not count, among them all new ones, are counted as their kin are; the newest kin for
-    /// those that have none.
+    /// A model that Google's SDK does not know, such as every new one, has the vocabulary of its family, or else the
+    /// newest.
     pub fn for_model(model: &str) -> (Self, Exactness) {
         model::for_model(model)
     }
@@ -52,13 +53,14 @@ impl Tokenizer {
         counter.count()
     }
 
-    /// Counts several texts, each by itself.
+    /// Makes a counter of several texts, each counted by itself.
     pub fn counter(self) -> Counter {
         Counter::new(self.special)
     }
 
-    /// Counts the texts of a request's body, each by itself: of `generateContent` and its kin, and of `countTokens` in both
-    /// its forms. Media and what the upstream adds for each turn are not in it. `None`: it is no JSON.
+    /// Counts the texts of a request's body, each by itself: of `generateContent` and its like, and of `countTokens` in
+    /// both its forms. Media, and the tokens that the upstream adds for each turn, are not counted. Returns `None` for
+    /// a body that is not JSON.
     pub fn count_request(self, body: &[u8]) -> Option<Count> {
         let mut counter = self.counter();
         match scan::scan(body, &mut counter) {
@@ -67,16 +69,17 @@ impl Tokenizer {
         }
     }
 
-    /// Makes what the first count would otherwise have to make. For programs that would rather wait at their start.
+    /// Makes the tables now rather than at the first count, for programs that prefer to wait at their start.
     pub fn prepare() {
         vocabulary::vocabulary();
     }
 }
 
-/// Counts each model's requests by its own vocabulary: what [`TokenPrecheckLayer`](crate::TokenPrecheckLayer) counts with.
+/// The counter of [`TokenPrecheckLayer`](crate::TokenPrecheckLayer), which counts each model's requests by its own
+/// vocabulary.
 ///
-/// Where nobody has said which vocabulary a model has, the count may be off by what the known ones differ by: 9 % where a
-/// text is full of tags.
+/// The count of a model whose vocabulary is only presumed may be off by the difference between the known vocabularies:
+/// 9 % where a text is full of tags.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ByModel;
 

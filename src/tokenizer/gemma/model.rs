@@ -1,17 +1,17 @@
-//! Which vocabulary a model has.
+//! The vocabulary of each model.
 
 use super::Tokenizer;
 
-/// What a count by a model's vocabulary is worth.
+/// The reliability of a count by a model's vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Exactness {
-    /// Google's SDK counts this model's tokens so.
+    /// Google's SDK counts this model's tokens by this vocabulary.
     Exact,
-    /// Nobody has said which vocabulary the model has; its kin have this one.
+    /// The vocabulary is presumed, because it is that of the model's family.
     Estimate,
 }
 
-/// Models that Google's SDK counts with Gemma 3's vocabulary.
+/// The models that Google's SDK counts with Gemma 3's vocabulary.
 const GEMMA3: [&str; 8] = [
     "gemini-2.0-flash",
     "gemini-2.0-flash-lite",
@@ -23,7 +23,7 @@ const GEMMA3: [&str; 8] = [
     "gemini-3-flash-preview",
 ];
 
-/// Models that it counts with Gemma 4's.
+/// The models that Google's SDK counts with Gemma 4's vocabulary.
 const GEMMA4: [&str; 3] = ["gemini-3.1-pro-preview", "gemini-3.1-flash-lite", "gemini-3.5-flash"];
 
 pub(super) fn for_model(model: &str) -> (Tokenizer, Exactness) {
@@ -39,7 +39,8 @@ pub(super) fn for_model(model: &str) -> (Tokenizer, Exactness) {
     }
 }
 
-/// The model itself, or a numbered, dated or preview version of it: `-001`, `-preview-06-05`, `-exp-03-25`.
+/// Returns whether `name` is the known model, or a numbered, dated or preview version of it: `-001`, `-preview-06-05`,
+/// `-exp-03-25`.
 fn is_version(name: &str, known: &str) -> bool {
     name.strip_prefix(known).is_some_and(|rest| {
         let mut words = rest.split('-');

@@ -1,20 +1,20 @@
-//! Pieces that are written out in a text and taken whole, before anything is merged.
+//! Special pieces: those that are written out in a text and taken whole, before anything is merged.
 
-/// Which of them a vocabulary takes whole.
+/// The special pieces of a vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Special {
     /// Tags of HTML, marks of turns and images, and the unused ones.
     Gemma3,
-    /// Marks of turns, tools and media. No tags.
+    /// Marks of turns, tools and media, but no tags.
     Gemma4,
 }
 
-/// The longest of them, in bytes.
+/// The longest special piece, in bytes.
 const LONGEST: usize = 16;
 
 impl Special {
-    /// The length of what `bytes` begins with, if it is one of them. All but one stand in angle
-    /// brackets, and none has another bracket inside.
+    /// Returns the length of the special piece that `bytes` begins with, if any. All but one are in angle brackets, and
+    /// none has another bracket inside.
     #[inline]
     pub(super) fn length(self, bytes: &[u8]) -> Option<usize> {
         match bytes.first()? {
@@ -22,7 +22,7 @@ impl Special {
             b'[' if self == Special::Gemma3 => return bytes.starts_with(MULTIMODAL).then_some(MULTIMODAL.len()),
             _ => return None,
         }
-        // Most of what follows a `<` ends the search here.
+        // Most texts after a `<` end the search here.
         if bytes.get(1).is_some_and(|byte| matches!(byte, b' ' | b'=' | b'<' | b'0'..=b'9')) {
             return None;
         }
@@ -31,7 +31,7 @@ impl Special {
         self.has(&window[1..end]).then_some(end + 1)
     }
 
-    /// Whether it is one of them, without its brackets.
+    /// Returns whether `name` is a special piece without its brackets.
     fn has(self, name: &[u8]) -> bool {
         let Ok(name) = std::str::from_utf8(name) else { return false };
         match self {
@@ -43,14 +43,14 @@ impl Special {
 
 const MULTIMODAL: &[u8] = b"[multimodal]";
 
-/// `unused0` to `unused6241`, without leading noughts.
+/// Returns whether the name is one of `unused0` to `unused6241`, without leading zeros.
 fn is_unused(name: &str) -> bool {
     let Some(number) = name.strip_prefix("unused") else { return false };
     let digits = number.bytes().all(|byte| byte.is_ascii_digit()) && (number == "0" || !number.starts_with('0'));
     digits && number.parse::<u32>().is_ok_and(|number| number <= 6241)
 }
 
-/// Sorted.
+/// Gemma 3's special pieces without their brackets, sorted.
 #[rustfmt::skip]
 pub(super) const GEMMA3: [&str; 75] = [
     "/a", "/b", "/bbox", "/blockquote", "/body", "/caption", "/code", "/div", "/em", "/footer", "/h1", "/h2", "/h3",
@@ -61,7 +61,7 @@ pub(super) const GEMMA3: [&str; 75] = [
     "tbody", "td", "tfoot", "th", "thead", "tr", "u", "ul",
 ];
 
-/// Sorted.
+/// Gemma 4's special pieces without their brackets, sorted.
 #[rustfmt::skip]
 pub(super) const GEMMA4: [&str; 24] = [
     "audio|", "bos", "channel|", "eos", "image|", "mask", "pad", "tool_call|", "tool_response|", "tool|", "turn|",

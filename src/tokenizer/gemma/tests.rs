@@ -8,8 +8,8 @@ use super::{
     vocabulary::{NONE, Piece, SPACE_SIGN, halves_for_tests, vocabulary},
 };
 
-/// The counter, said plainly: no cuts, no memory, no pairs. Pieces are strings; neighbours merge if together they are a
-/// piece, the lowest rank first, the leftmost of the same; what is taken whole is taken before.
+/// The plain model of the counter, without cuts, memo or pairs. Pieces are strings; neighbours merge if together they
+/// are a piece, the lowest rank first, then the leftmost. Special pieces are taken before.
 struct Model {
     ranks: HashMap<String, usize>,
     characters: HashMap<char, ()>,
@@ -128,7 +128,7 @@ proptest! {
 }
 
 proptest! {
-    // The plain model takes its time over these.
+    // The plain model is slow on these.
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]

@@ -1,27 +1,27 @@
-//! What the counter knows of Gemma's vocabulary: which characters have a piece, which two pieces merge into which, and
-//! which two characters never stand together inside a piece.
+//! The tables of Gemma's vocabulary: the pieces of characters, the merges of two pieces, and the pairs of characters
+//! that never stand together inside a piece.
 //!
-//! Pieces are numbered for this purpose: first the characters, then what is merged, in the order of merging. So a piece's
-//! number is its rank, and of two merges the one with the lower number comes first.
+//! Pieces are numbered for this purpose: first the characters, then the merged pieces, in the order of merging. So a
+//! piece's number is its rank, and of two merges the one with the lower number comes first.
 
 use std::sync::LazyLock;
 
-/// Made by `tests/tokenizer`; see there for what is in it.
+/// The packed vocabulary, made by `tests/tokenizer`, which describes its format.
 static PACKED: &[u8] = include_bytes!("gemma.bin");
 
-/// SentencePiece's sign for a space. A text that contains it is read as if it contained spaces.
+/// SentencePiece's sign for a space. A text that contains it is read as if it had spaces there.
 pub(super) const SPACE_SIGN: char = '\u{2581}';
 
-/// The longest piece that is no run of spaces, tabs or newlines, in characters.
+/// The longest piece that is not a run of spaces, tabs or newlines, in characters.
 pub(super) const LONGEST: u64 = 16;
 
-/// A piece, by its rank.
+/// A piece, as its rank.
 pub(super) type Piece = u32;
 
-/// No piece.
+/// The absence of a piece.
 pub(super) const NONE: Piece = u32::MAX;
 
-/// The same for Gemma 3 and Gemma 4. About 5 MB, made once.
+/// Returns the vocabulary, which is the same for Gemma 3 and Gemma 4. It takes about 5 MB, and is made once.
 pub(super) fn vocabulary() -> &'static Vocabulary {
     static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| Vocabulary::unpack(PACKED));
     &VOCABULARY
@@ -31,9 +31,9 @@ pub(super) fn vocabulary() -> &'static Vocabulary {
 pub(super) struct Vocabulary {
     characters: Characters,
     pairs: Pairs,
-    /// A bit for each two ASCII characters that stand together in a piece.
+    /// A bit for each pair of ASCII characters that stand together in a piece.
     joined_ascii: [u128; 128],
-    /// What two ASCII characters merge into.
+    /// The pieces into which pairs of ASCII characters merge.
     merged_ascii: Box<[Piece]>,
     joined: Joined,
 }
@@ -62,7 +62,7 @@ impl Vocabulary {
         }
         vocabulary.characters.same(u32::from(SPACE_SIGN), u32::from(' '));
 
-        // The character at an end of a piece: of its half, and of that one's half, down to a character.
+        // Finds the character at an end of a piece: it is the one at that end of its half, down to a single character.
         let end = |mut piece: Piece, half: fn((Piece, Piece)) -> Piece| loop {
             match piece.checked_sub(characters).map(|at| at as usize * 5) {
                 Some(at) => piece = half(halves(rest.get(at..at + 5)?)),
@@ -91,19 +91,19 @@ impl Vocabulary {
         self.joined.insert(before, after);
     }
 
-    /// The piece of a character; [`NONE`] for one that is spelt in bytes.
+    /// Returns the piece of a character, or [`NONE`] for one that is spelt in bytes.
     #[inline]
     pub(super) fn character(&self, code: u32) -> Piece {
         self.characters.get(code)
     }
 
-    /// What two pieces merge into, or [`NONE`].
+    /// Returns the piece into which two pieces merge, or [`NONE`].
     #[inline]
     pub(super) fn merged(&self, left: Piece, right: Piece) -> Piece {
         self.pairs.get(left, right)
     }
 
-    /// What two characters merge into, or [`NONE`]; the same as asking for their pieces.
+    /// Returns the piece into which two characters merge, or [`NONE`]. It is the same as for their pieces, but faster.
     #[inline]
     pub(super) fn merged_characters(&self, before: u32, after: u32, left: Piece, right: Piece) -> Piece {
         if before < 0x80 && after < 0x80 {
@@ -113,26 +113,27 @@ impl Vocabulary {
         }
     }
 
-    /// Whether any piece has these two ASCII characters side by side.
+    /// Returns whether any piece has these two ASCII characters side by side.
     #[inline]
     pub(super) fn joins_ascii(&self, before: u8, after: u8) -> bool {
         self.joined_ascii[usize::from(before & 0x7f)] >> (after & 0x7f) & 1 != 0
     }
 
-    /// Whether some piece may have these two characters side by side. Seldom says so of two that none has.
+    /// Returns whether some piece may have these two characters side by side. It is rarely true of a pair that none
+    /// has.
     #[inline]
     pub(super) fn may_join(&self, before: u32, after: u32) -> bool {
         self.joined.may_contain(before, after)
     }
 }
 
-/// The two halves of a piece, in 36 of 40 bits.
+/// Unpacks the two halves of a piece, from 36 of 40 bits.
 fn halves(pair: &[u8]) -> (Piece, Piece) {
     let pair = u64::from(number(pair, 0)) | u64::from(pair[4]) << 32;
     ((pair & 0x3_ffff) as Piece, (pair >> 18) as Piece)
 }
 
-/// All of them, in the order of merging.
+/// Returns the halves of all pieces, in the order of merging.
 #[cfg(test)]
 pub(super) fn halves_for_tests() -> Vec<(Piece, Piece)> {
     let characters = (0..number(PACKED, 0)).fold(&PACKED[4..], |rest, _| distance(rest).1);
@@ -143,14 +144,14 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-/// Seven bits a byte, the low ones first; all but the last byte are marked.
+/// Reads a number of seven bits a byte, the low ones first; all but the last byte are marked.
 fn distance(bytes: &[u8]) -> (u32, &[u8]) {
     let length = bytes.iter().take_while(|&&byte| byte >= 0x80).count() + 1;
     let (number, rest) = bytes.split_at(length.min(bytes.len()));
     (number.iter().rev().fold(0, |value, &byte| value << 7 | u32::from(byte & 0x7f)), rest)
 }
 
-/// Character to piece, by pages of 128 code points; the first page is the empty one.
+/// The pieces of characters, in pages of 128 code points. The first page is empty.
 #[derive(Debug)]
 struct Characters {
     pages: Box<[u16]>,
@@ -188,11 +189,13 @@ impl Characters {
     }
 }
 
-/// Two pieces to one. Open addressing at less than half full: both and their result in 54 bits, nought for nothing.
+/// The merges: a hash table with open addressing, less than half full. A slot has both pieces and their result in 54
+/// bits, or zero.
 #[derive(Debug)]
 struct Pairs {
     slots: Box<[u64]>,
-    /// A bit for each pair by another cut of its hash: most questions end here, in a cache that the slots have no room in.
+    /// A bit for each pair by another part of its hash. Most look-ups end here, in a cache that is too small for the
+    /// slots.
     filter: Box<[u64]>,
 }
 
@@ -252,7 +255,7 @@ impl Pairs {
     }
 }
 
-/// A set of pairs of characters, in one hashed bit each: 3 % of the bits are set, and as many wrong answers are "perhaps".
+/// A set of pairs of characters, in one hashed bit each. As 3 % of the bits are set, 3 % of the absent pairs are found.
 #[derive(Debug)]
 struct Joined {
     bits: Box<[u64]>,

@@ -1,4 +1,4 @@
-//! A relay before an emulator, and the calls of a good day and of a bad one.
+//! A relay in front of an emulator, and the calls of a good day and of a bad one.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
@@ -14,12 +14,12 @@ use tower_gemini::{
 
 use crate::relay_process::{PATIENCE, Relay};
 
-/// Of no shape that anybody knows as a key's.
+/// A key without the known shape of one.
 pub(crate) const KEYS: [&str; 2] = ["first-key-of-the-relay", "second-key-of-the-relay"];
 pub(crate) const CALLERS_KEY: &str = "a-callers-own-key";
 pub(crate) const SECRET_PROMPT: &str = "what nobody else may read";
 
-/// One attempt a call, so that what happens is what is seen; a breaker that opens soon, and stays so.
+/// Settings with one attempt a call, so that callers see each failure, and a breaker that opens soon and stays open.
 const SETTINGS: &str = "
 [retry]
 max_attempts = 1
@@ -42,7 +42,7 @@ impl Day {
         Self::begin_with(&format!("{SETTINGS}{more}")).await
     }
 
-    /// The same, with other settings than `SETTINGS`.
+    /// Begins a day with these settings in place of `SETTINGS`.
     pub(crate) async fn begin_with(settings: &str) -> Self {
         let emulator = Emulator::builder().key(KEYS[0], "p1").key(KEYS[1], "p2").build();
         let server = emulator.serve().await.unwrap();
@@ -54,7 +54,7 @@ impl Day {
         Self { emulator, relay, client, _server: server }
     }
 
-    /// A GET of one of the relay's own pages.
+    /// Gets one of the relay's own pages.
     pub(crate) async fn get(&self, path: &str) -> Response<String> {
         self.send(Request::get(path).body(Full::default()).unwrap()).await.unwrap()
     }
@@ -84,7 +84,8 @@ impl Day {
         timeout(PATIENCE, answer).await.expect("no answer")
     }
 
-    /// A key leaks, one model is down, an answer breaks off, the API quotes what it got, and a caller is up to no good.
+    /// Makes the day bad: a key leaks, one model is down, an answer breaks off, the API quotes a prompt, and a caller
+    /// attacks the page.
     pub(crate) async fn turns_bad(&self) {
         let quote = format!("{SECRET_PROMPT}, with {} and {CALLERS_KEY}", KEYS[0]);
         let says = |code: u16, status: &str, message: &str| {
@@ -118,5 +119,5 @@ impl Day {
     }
 }
 
-/// `<img src=x onerror=document.title='owned'>`, as a model's name.
+/// The name of a model that is `<img src=x onerror=document.title='owned'>`.
 pub(crate) const EVIL: &str = "%3Cimg%20src%3Dx%20onerror%3Ddocument.title%3D%27owned%27%3E";

@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-/// Long enough for a loaded machine; a passing test never waits for it.
+/// A time that is long enough for a loaded machine; a passing test never waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running relay, killed when dropped.
@@ -26,43 +26,43 @@ pub(crate) struct Relay {
     process: Child,
     address: SocketAddr,
     config: Config,
-    /// What it has logged so far, if that is listened to.
+    /// Its log so far, if it is captured.
     log: watch::Receiver<String>,
-    /// What it writes on standard output, and on standard error if that is listened to.
+    /// Readers of its standard output, and of standard error if that is captured.
     said: Vec<JoinHandle<Vec<u8>>>,
 }
 
 impl Relay {
-    /// Starts it with these settings, on any port, and waits until it is ready.
+    /// Starts a relay with these settings, on any port, and waits until it is ready.
     pub(crate) async fn start(settings: &str) -> Self {
         Self::run(settings, |command| command).await
     }
 
-    /// The same, with everything logged that can be, and kept for [`said`](Self::said).
+    /// Starts a relay that logs at level `trace`, and captures its log for [`said`](Self::said).
     pub(crate) async fn start_talkative(settings: &str) -> Self {
         Self::run(settings, |command| command.env("RUST_LOG", "trace").stderr(Stdio::piped())).await
     }
 
-    /// The same, with what is logged for everybody, and with these variables in its environment.
+    /// Starts a relay with these variables in its environment, and captures its log, at level `info`.
     pub(crate) async fn start_logging(settings: &str, variables: &[(&str, &str)]) -> Self {
         let variables = variables.iter().copied();
         Self::run(settings, |command| command.env("RUST_LOG", "info").envs(variables).stderr(Stdio::piped())).await
     }
 
-    /// Gives it other settings, and waits until it has taken or refused them. What it said of them.
+    /// Changes the settings, waits until the relay has taken or refused them, and returns what it logged of them.
     pub(crate) async fn reload(&self, settings: &str) -> String {
         self.reload_file(&listening(settings)).await
     }
 
-    /// The same with another file as a whole.
+    /// Changes the whole file, as [`reload`](Self::reload) does with the settings after `listen`.
     pub(crate) async fn reload_file(&self, file: &str) -> String {
         let before = self.log.borrow().len();
         std::fs::write(&self.config.0, file).unwrap();
         self.signal("-HUP").await;
-        self.logged_after(before, "settings were read again").await
+        self.logged_after(before, "reloaded: they ").await
     }
 
-    /// Waits until it has logged these words. All that it has logged by then.
+    /// Waits until the relay has logged these words, and returns its log so far.
     pub(crate) async fn logged(&self, words: &str) -> String {
         self.logged_after(0, words).await
     }
@@ -88,7 +88,7 @@ impl Relay {
         Self { process, address, config, log, said }
     }
 
-    /// Ends it. Everything that it wrote, but for its address.
+    /// Ends the relay, and returns everything that it wrote, without its address.
     pub(crate) async fn said(mut self) -> String {
         self.terminate().await;
         self.ended().await;
@@ -107,7 +107,7 @@ impl Relay {
         format!("http://{}", self.address)
     }
 
-    /// The process's.
+    /// Returns the id of the process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id().expect("the relay has ended already")
     }
@@ -127,12 +127,12 @@ impl Relay {
     }
 }
 
-/// Settings for any port.
+/// Returns settings that listen on any port.
 fn listening(settings: &str) -> String {
     format!("listen = \"127.0.0.1:0\"\n{settings}")
 }
 
-/// Line by line, for those who wait for one.
+/// Reads an output line by line, for those who wait for one.
 async fn follow(output: impl AsyncRead + Unpin, log: watch::Sender<String>) -> Vec<u8> {
     let (mut output, mut all, mut line) = (BufReader::new(output), Vec::new(), Vec::new());
     while output.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
@@ -144,12 +144,13 @@ async fn follow(output: impl AsyncRead + Unpin, log: watch::Sender<String>) -> V
 
 async fn to_end(mut output: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut all = Vec::new();
-    // What was read before an error is all there is.
+    // After an error, there is nothing more to read.
     let _ = output.read_to_end(&mut all).await;
     all
 }
 
-/// What the relay says of settings that it should refuse: exit code and standard error, with `relay.toml` as their name.
+/// Starts a relay with settings that it must refuse. Returns its exit code and standard error, with `relay.toml` as the
+/// file's name.
 pub(crate) async fn refused(settings: &str) -> (Option<i32>, String) {
     let config = Config::new(settings);
     let output = command(&config.0).output();
@@ -158,7 +159,8 @@ pub(crate) async fn refused(settings: &str) -> (Option<i32>, String) {
     (status.code(), String::from_utf8(stderr).unwrap().replace(&config.0.display().to_string(), "relay.toml"))
 }
 
-/// How it ends by itself with these variables in its environment: exit code and standard error.
+/// Starts a relay that ends by itself, with these variables in its environment. Returns its exit code and standard
+/// error.
 pub(crate) async fn ended_with(settings: &str, variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let config = Config::new(&listening(settings));
     let output = command(&config.0).envs(variables.iter().copied()).output();
@@ -166,7 +168,7 @@ pub(crate) async fn ended_with(settings: &str, variables: &[(&str, &str)]) -> (O
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
-/// What `--check` says of settings: exit code, standard output and standard error.
+/// Runs `--check` on settings. Returns its exit code, standard output and standard error.
 pub(crate) async fn checked(settings: &str) -> (Option<i32>, String, String) {
     let config = Config::new(settings);
     let output = command(&config.0).arg("--check").output();
@@ -181,7 +183,7 @@ fn command(config: &Path) -> Command {
     command
 }
 
-/// A settings file, gone when dropped.
+/// A settings file, removed when dropped.
 struct Config(PathBuf);
 
 impl Config {
@@ -200,7 +202,7 @@ impl Drop for Config {
     }
 }
 
-/// Starts it with wrong settings, and looks for these words in what it says of this place in them.
+/// Starts a relay with wrong settings, and checks that its mistake at this place has these words.
 pub(crate) async fn refused_at(settings: &str, place: &str, says: &[&str]) {
     let (code, said) = refused(settings).await;
     assert_eq!(code, Some(2), "{settings}: {said}");

@@ -1,5 +1,5 @@
-//! Reads JSON, one value a line: a text, or the object of a request. Prints for each between which numbers its tokens lie,
-//! Gemma 3's and Gemma 4's.
+//! Reads JSON, one value a line: a text, or the object of a request. Prints the bounds of each one's tokens, by Gemma 3's and
+//! by Gemma 4's vocabulary.
 
 use std::io::{BufRead, BufWriter, Write, stdin, stdout};
 

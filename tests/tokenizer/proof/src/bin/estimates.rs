@@ -1,4 +1,4 @@
-//! How far the estimate is from the count, on documents that `compare.py --save` has saved.
+//! Measures the error of the estimate against the count, on documents that `compare.py --save` has saved.
 
 use tower_gemini::{token_precheck::estimate::Estimate, tokenizer::Tokenizer};
 

@@ -5,13 +5,13 @@
 //! cargo run --release --bin pack -- --check <file>  # compares
 //! ```
 //!
-//! What goes in: the characters that have a piece of their own, and for each longer piece the two pieces that it is merged
-//! from last, in the order of merging. What stays out: the special pieces, the bytes, and the runs of spaces, tabs and
+//! The file has the characters that have a piece of their own, and for each longer piece the two pieces from which it is
+//! merged last, in the order of merging. It leaves out the special pieces, the bytes, and the runs of spaces, tabs and
 //! newlines, which the counter knows by rule.
 //!
 //! A piece can be cut in two at several places, and the vocabulary lists each cut at which both halves are pieces. Only one
-//! of them ever happens. Nothing that is merged before the piece reaches over its ends, or the piece could not come about;
-//! so its inside is merged as if it stood alone, and the last merge is always that one.
+//! of them ever happens. No earlier merge reaches over the ends of the piece, or the piece could not arise; so its inside is
+//! merged as if it stood alone, and the last merge is always the same.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -46,7 +46,7 @@ fn pack() -> Vec<u8> {
     let order = merges(splintr_vocab_gemma4::GEMMA4_MERGES_PACKED);
     let merged: Vec<&str> = order.iter().map(|&id| pieces[id]).filter(|piece| !is_run(piece)).collect();
 
-    // A character has a piece of its own, or nothing could be made of it.
+    // A character has a piece of its own, or no merge could begin with it.
     let is_character = |piece: &&&str| piece.chars().count() == 1 && !is_run(piece);
     let characters: BTreeSet<char> = pieces.iter().filter(is_character).flat_map(|piece| piece.chars()).collect();
     assert!(merged.iter().flat_map(|piece| piece.chars()).all(|character| characters.contains(&character)));
@@ -63,7 +63,7 @@ fn pack() -> Vec<u8> {
 
     let mut packed = Vec::new();
     packed.extend((characters.len() as u32).to_le_bytes());
-    // Each character by its distance from the one before: seven bits a byte, the low ones first, the last without a mark.
+    // Each character is its distance from the one before: seven bits a byte, the low ones first, the last without a mark.
     let mut last = 0;
     for character in characters {
         let mut step = character as u32 - std::mem::replace(&mut last, character as u32);
@@ -73,14 +73,14 @@ fn pack() -> Vec<u8> {
         }
         packed.push(step as u8);
     }
-    // Each pair in 36 of 40 bits.
+    // Each pair takes 36 of 40 bits.
     for (left, right) in pairs {
         packed.extend(&(u64::from(left) | u64::from(right) << 18).to_le_bytes()[..5]);
     }
     packed
 }
 
-/// What the piece is merged from last; nothing if something else becomes of its characters.
+/// Returns the two pieces from which the piece is merged last, or `None` if its characters merge into others.
 fn halves<'a>(piece: &'a str, ranks: &HashMap<&str, usize>) -> Option<(&'a str, &'a str)> {
     let mut bounds: Vec<usize> = piece.char_indices().map(|(at, _)| at).chain([piece.len()]).collect();
     loop {
@@ -101,7 +101,7 @@ fn is_run(piece: &str) -> bool {
         && (piece.len() > 3 || first != Some('▁'))
 }
 
-/// `magic`, how many, and for each its id, its length and its bytes.
+/// Reads `magic`, the number of pieces, and for each its id, its length and its bytes.
 fn vocabulary(packed: &'static [u8]) -> Vec<&'static str> {
     let mut rest = &packed[8..];
     let count = u32::from_le_bytes(rest[..4].try_into().expect("four bytes"));
@@ -117,7 +117,7 @@ fn vocabulary(packed: &'static [u8]) -> Vec<&'static str> {
         .collect()
 }
 
-/// `magic`, how many, and for each its id and where it is cut.
+/// Reads `magic`, the number of merges, and for each its id and the place of its cut.
 fn merges(packed: &[u8]) -> Vec<usize> {
     let mut rest = &packed[8..];
     let count = u32::from_le_bytes(rest[..4].try_into().expect("four bytes"));

@@ -1,4 +1,4 @@
-//! The counter beside other implementations of the same vocabularies, in one run on one core.
+//! Compares the counter with other implementations of the same vocabularies, in one run on one core.
 //!
 //! `README.md` above this directory says how to run it.
 
@@ -18,7 +18,7 @@ fn main() {
     let texts: Vec<String> = lines
         .lines()
         .map(|line| serde_json::from_str::<(String, String)>(line).expect("a kind and a text").1)
-        // Some of the others are slow.
+        // Some of the implementations are slow.
         .step_by(6)
         .collect();
     println!("{} documents, {} bytes", texts.len(), texts.iter().map(String::len).sum::<usize>());
@@ -45,7 +45,7 @@ fn exact(tokenizer: Tokenizer, text: &str) -> u64 {
     tokenizer.count(text).exact().expect("documents are counted exactly")
 }
 
-/// Counts everything three times; the time is the least.
+/// Counts everything three times, and takes the least time.
 fn row(name: &str, texts: &[String], expected: Option<&[u64]>, count: impl Fn(&str) -> u64) -> Vec<u64> {
     let (mut counts, mut best) = (Vec::new(), Duration::MAX);
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! How fast the counter is on documents of each kind that `compare.py --save` has saved, and how much memory it takes.
+//! Measures the counter's speed and memory on documents of each kind that `compare.py --save` has saved.
 
 #![allow(clippy::disallowed_methods, reason = "a stopwatch is no clock that a test would pause")]
 
@@ -53,7 +53,7 @@ fn row(name: &str, texts: &[String], count: impl Fn(&str) -> u64) {
     println!("{name:16} {bytes:9} bytes {:7.1} MB/s", bytes as f64 / best.as_secs_f64() / 1e6);
 }
 
-/// In KiB, where /proc says so.
+/// Returns the memory in KiB, where /proc has it.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,0 +1,99 @@
+//! Top-level settings of access: which callers may call, how many calls at a time, and how slow a caller may be.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::config::{
+    toml::{Section, Value},
+    values::{duration, secret},
+};
+
+/// nginx's `client_body_timeout` is 60 s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Twice nginx's `send_timeout`: that one sees each write, this one sees only when a whole piece, which may be a
+/// picture, has been sent.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";
+
+/// The rules for callers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Access {
+    /// The tokens that open the relay. If there are none, it is open to everybody.
+    pub(crate) tokens: Vec<Token>,
+    /// The most calls that one caller may have under way.
+    pub(crate) per_caller: Option<usize>,
+    /// The most calls that all callers together may have under way.
+    pub(crate) total: Option<usize>,
+    /// The most calls beyond `total` that wait.
+    pub(crate) queued: usize,
+    /// The longest time that a call waits in the queue.
+    pub(crate) max_wait: Duration,
+    /// The longest time between two pieces of a request's body.
+    pub(crate) body_timeout: Duration,
+    /// The longest time for which a caller may read nothing of an answer that has more.
+    pub(crate) unread_timeout: Duration,
+}
+
+/// The digest of a token. Digests are compared, not tokens: the time of a comparison tells at most how much of two
+/// digests agrees, and that says nothing about a token that is not known already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Token([u8; 32]);
+
+impl Token {
+    pub(crate) fn of(token: impl AsRef<[u8]>) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+impl Access {
+    /// Reads the rules from the top level of the file. `total_timeout` is the longest time that a call may take at all.
+    pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration) -> Self {
+        let tokens = tokens(file);
+        let per_caller = file.get("max_concurrent_per_caller", calls);
+        let total = file.get("max_concurrent", calls);
+        let queued = file.get_placed("max_queued", calls_or_zero);
+        if let (Some((_, place)), None) = (&queued, total) {
+            file.mistake(place.clone(), "max_queued: no call waits where max_concurrent is not set; set it, too");
+        }
+        Self {
+            tokens,
+            per_caller,
+            total,
+            queued: queued.map(|(queued, _)| queued).or(total).unwrap_or(0),
+            max_wait: total_timeout,
+            body_timeout: file.get("body_timeout", duration).unwrap_or(BODY_TIMEOUT),
+            unread_timeout: file.get("unread_timeout", duration).unwrap_or(UNREAD_TIMEOUT),
+        }
+    }
+}
+
+fn tokens(file: &mut Section<'_>) -> Vec<Token> {
+    let Some((list, place)) = file.get_placed("client_tokens", |value| value.texts(TOKENS)) else { return Vec::new() };
+    if list.is_empty() {
+        file.mistake(place, "client_tokens: is empty, and so nobody could call; take the line out to let everybody in");
+    }
+    let mut tokens = Vec::new();
+    for (token, place) in list {
+        match token.and_then(|token| secret("token", &token)) {
+            Ok(token) => tokens.push(Token::of(token)),
+            Err(mistake) => file.mistake(place, format!("client_tokens: {mistake}")),
+        }
+    }
+    tokens
+}
+
+fn calls(value: &Value<'_>) -> Result<usize, String> {
+    match calls_or_zero(value)? {
+        0 => Err("is 0, and so no call would ever go; it is a whole number from 1, like 100".to_owned()),
+        calls => Ok(calls),
+    }
+}
+
+fn calls_or_zero(value: &Value<'_>) -> Result<usize, String> {
+    const RIGHT: &str = "a whole number of calls, like 100";
+    let number = value.integer(RIGHT)?;
+    usize::try_from(number).map_err(|_| format!("is {number}; it is {RIGHT}"))
+}

@@ -1,0 +1,94 @@
+//! `[fallback]`: the models that answer in place of one that fails for everybody.
+//!
+//! ```toml
+//! [fallback]
+//! "gemini-2.5-pro" = ["gemini-2.5-flash", "gemini-2.5-flash-lite"]
+//! sticky = "30s"
+//! strip = false
+//! [fallback.larger]                   # only for a context that is too long
+//! "gemma-3-27b-it" = ["gemini-2.5-flash"]
+//! ```
+
+use tower_gemini::model_fallback::{FallbackChains, ModelFallbackLayer};
+
+use crate::config::{
+    toml::{Entry, Section},
+    values::{ModelName, boolean, duration_or_zero},
+};
+
+pub(crate) const NAMES: &[&str] = &["\"gemini-2.5-pro\" or any other model", "sticky", "strip", "larger"];
+pub(crate) const LARGER_NAMES: &[&str] = &["\"gemini-2.5-pro\" or any other model"];
+
+/// Reads `[fallback]`.
+pub(crate) fn read(mut section: Section<'_>) -> ModelFallbackLayer {
+    let sticky = section.get("sticky", duration_or_zero).unwrap_or(FallbackChains::STICKY);
+    let strip = section.get("strip", boolean).unwrap_or(false);
+    let larger = section.subsection("larger", "fallback.larger");
+    let mut chains = FallbackChains::builder().sticky(sticky).strip(strip);
+    for (model, next) in lists(section) {
+        chains = chains.chain(model, next);
+    }
+    for (model, next) in larger.map_or_else(Vec::new, lists) {
+        chains = chains.larger(model, next);
+    }
+    // Every mistake that could stop them has been reported with its place.
+    chains.build().map_or_else(|_| ModelFallbackLayer::disabled(), ModelFallbackLayer::new)
+}
+
+/// Reads every `"model" = ["next", "the one after"]`.
+fn lists(mut section: Section<'_>) -> Vec<(String, Vec<String>)> {
+    let entries = section.rest();
+    entries.into_iter().filter_map(|entry| list(&section, entry)).collect()
+}
+
+fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(String, Vec<String>)> {
+    const RIGHT: &str = "a list of models, like [\"gemini-2.5-flash\"]";
+    let Entry { name, named_at, value } = entry;
+    let is_setting = !name.contains(['-', '.']); // every model's name has one of them
+    if let Some(rest) = value.dotted().filter(|_| !is_setting) {
+        section.mistake(named_at, format!("a name with dots needs quotes: \"{name}.{rest}\""));
+        return None;
+    }
+    let checked = check(&name);
+    let next = match value.texts(RIGHT) {
+        Ok(next) => next,
+        Err(_) if is_setting => {
+            section.mistake(named_at, section.unknown(&name));
+            return None;
+        }
+        Err(mistake) => {
+            section.mistake(value.place(), format!("{name}: {mistake}"));
+            return None;
+        }
+    };
+    if let Err(mistake) = &checked {
+        section.mistake(named_at, mistake);
+    }
+    if next.is_empty() {
+        section.mistake(value.place(), format!("{name}: is empty; it is {RIGHT}, or take the line out"));
+    }
+    let mut models = Vec::<String>::new();
+    for (next, place) in next {
+        let mistake = match next.and_then(|next| check(&next).map(|()| next)) {
+            Ok(next) if next == name => format!("{next:?} is the model itself: a chain never comes back to it"),
+            Ok(next) if models.contains(&next) => format!("{next:?} is in the list twice"),
+            Ok(next) => {
+                models.push(next);
+                continue;
+            }
+            Err(mistake) => mistake,
+        };
+        section.mistake(place, format!("{name}: {mistake}"));
+    }
+    (checked.is_ok() && !models.is_empty()).then_some((name, models))
+}
+
+/// Checks that a name can be a model's in a chain.
+fn check(name: &str) -> Result<(), String> {
+    match ModelName::of(name) {
+        ModelName::Bare => Ok(()),
+        ModelName::OfProject => Err(format!("{name:?} is one project's own, and no call is moved from it or to it")),
+        ModelName::Prefixed(bare) => Err(format!("{name:?}: a model is named without what stands before it: {bare:?}")),
+        ModelName::Malformed => Err(format!("{name:?} is not a model's name; it is one like \"gemini-2.5-flash\"")),
+    }
+}

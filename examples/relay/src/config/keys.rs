@@ -1,0 +1,176 @@
+//! `[[keys]]` and `default_project`: the relay's keys, and the project whose quota each uses.
+
+use std::num::NonZeroU32;
+
+use tower_gemini::{
+    ConfigError,
+    key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyPoolBuilder},
+};
+
+use crate::config::{
+    diagnostics::Place,
+    toml::{Section, Value},
+    values::{secret, text},
+};
+
+pub(crate) const NAMES: &[&str] = &["name", "key", "project", "weight"];
+
+/// The project of keys that name none.
+const PROJECT: &str = "default";
+
+/// The keys, before they are a pool's.
+pub(crate) struct Keys {
+    keys: Vec<KeySettings>,
+    /// The project of files and cached contents of which nothing is known. `None`: the first key's.
+    default_project: Option<String>,
+}
+
+#[derive(PartialEq)]
+struct KeySettings {
+    name: Option<String>,
+    key: String,
+    project: String,
+    weight: NonZeroU32,
+}
+
+impl Keys {
+    /// Returns the only key that the embedded emulator knows when no other is given.
+    fn demo() -> Self {
+        let (key, project) = ("demo-key".to_owned(), "demo".to_owned());
+        Self { keys: vec![KeySettings { name: None, key, project, weight: NonZeroU32::MIN }], default_project: None }
+    }
+
+    /// Begins a pool of these keys.
+    pub(crate) fn builder(&self) -> Result<KeyPoolBuilder, ConfigError> {
+        let keys = self.keys.iter().map(KeySettings::key).collect::<Result<Vec<_>, _>>()?;
+        let pool = keys.into_iter().fold(KeyPool::builder(), KeyPoolBuilder::key);
+        Ok(match self.default_project() {
+            Some(project) => pool.default_project(project),
+            None => pool,
+        })
+    }
+
+    /// Changes a pool of the keys `before` into one of these. It keeps what it knows of keys that stay as they are, and
+    /// is never without a key. Returns `false`, and leaves the pool as it is, if another pool is needed.
+    pub(crate) fn update(&self, before: &Self, pool: &KeyPool) -> Result<bool, ConfigError> {
+        let stays = |key: &&KeySettings| before.keys.contains(key);
+        let is_new = |key: &&KeySettings| before.keys.iter().all(|other| other.key != key.key);
+        if self.default_project() != before.default_project()
+            || !self.keys.iter().any(|key| stays(&key) || is_new(&key))
+        {
+            return Ok(false);
+        }
+        for key in self.keys.iter().filter(is_new) {
+            pool.add(key.key()?)?;
+        }
+        for key in before.keys.iter().filter(|key| !self.keys.contains(key)) {
+            pool.remove(&Fingerprint::of(&key.key));
+        }
+        // Keys with another project, weight or name than before.
+        for key in self.keys.iter().filter(|key| !stays(key) && !is_new(key)) {
+            pool.add(key.key()?)?;
+        }
+        Ok(true)
+    }
+
+    fn default_project(&self) -> Option<&str> {
+        self.default_project.as_deref().or_else(|| Some(&*self.keys.first()?.project))
+    }
+
+    /// Returns each key in clear with its project: the emulator knows them, and no text that leaves the relay may have
+    /// them.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.iter().map(|key| (key.key.as_str(), key.project.as_str()))
+    }
+}
+
+/// Reads `default_project` and every `[[keys]]`. There may be none of them if they are `optional`.
+pub(crate) fn read(file: &mut Section<'_>, optional: bool) -> Keys {
+    let default_project = file.get_placed("default_project", text);
+    let sections = file.sections("keys");
+    let given = sections.len();
+    let mut keys = Vec::<KeySettings>::new();
+    let mut without_project = 0;
+    for section in sections {
+        if let Some((key, has_project)) = KeySettings::read(section, &keys) {
+            keys.push(key);
+            without_project += usize::from(!has_project);
+        }
+    }
+    if without_project > 1 {
+        file.remark(format!(
+            "{without_project} keys have no project, and are taken to share the quota of one; give each the project it \
+             belongs to"
+        ));
+    }
+    if let Some((project, place)) = &default_project {
+        check_default_project(file, project, place, &keys);
+    }
+    if given == 0 && !optional {
+        file.mistake(
+            file.place(),
+            "there is no [[keys]], and this upstream needs one: add a line `[[keys]]` and below it \
+             `key = \"env:GEMINI_API_KEY\"`, or set upstream = \"emulator\"",
+        );
+    }
+    if given == 0 { Keys::demo() } else { Keys { keys, default_project: default_project.map(|(project, _)| project) } }
+}
+
+fn check_default_project(file: &Section<'_>, project: &str, place: &Place, keys: &[KeySettings]) {
+    if keys.iter().any(|key| key.project == project) {
+        return;
+    }
+    let mut known: Vec<_> = keys.iter().map(|key| format!("{:?}", key.project)).collect();
+    known.dedup();
+    let known = if known.is_empty() { "none has one".to_owned() } else { format!("there is {}", known.join(", ")) };
+    file.mistake(place.clone(), format!("default_project: no key belongs to {project:?}; {known}"));
+}
+
+impl KeySettings {
+    fn key(&self) -> Result<Key, ConfigError> {
+        let Self { name, key, project, weight } = self;
+        let key = Key::new(ApiKey::new(key.as_str())?).project(project.as_str()).weight(*weight);
+        Ok(match name {
+            Some(name) => key.name(name.as_str()),
+            None => key,
+        })
+    }
+
+    /// Reads one `[[keys]]`. Returns also whether it names its project.
+    fn read(mut section: Section<'_>, others: &[Self]) -> Option<(Self, bool)> {
+        let name = section.get_placed("name", text);
+        let project = section.get("project", text);
+        let weight = section.get("weight", weight).unwrap_or(NonZeroU32::MIN);
+        let key = section.require_placed("key", "key = \"env:GEMINI_API_KEY\", or the key itself", key);
+        if let Some((name, place)) = &name
+            && others.iter().any(|other| other.name.as_ref() == Some(name))
+        {
+            let mistake = format!("name: another key is called {name:?}; messages about one would fit both");
+            section.mistake(place.clone(), mistake);
+        }
+        let same = key.as_ref().and_then(|(key, _)| others.iter().position(|other| other.key == *key));
+        if let (Some((_, place)), Some(at)) = (&key, same) {
+            let number = at + 1;
+            let called = others[at].name.as_ref().map(|name| format!(" ({name:?})")).unwrap_or_default();
+            let mistake =
+                format!("key: is the same as that of [[keys]] number {number}{called}; a key twice has no more quota");
+            section.mistake(place.clone(), mistake);
+        }
+        section.finish();
+
+        let (key, _) = key.filter(|_| same.is_none())?;
+        let (has_project, name) = (project.is_some(), name.map(|(name, _)| name));
+        Some((Self { name, key, project: project.unwrap_or_else(|| PROJECT.to_owned()), weight }, has_project))
+    }
+}
+
+fn key(value: &Value<'_>) -> Result<String, String> {
+    secret("key", value.text("the key itself, or \"env:\" and the name of a variable that holds it")?)
+}
+
+fn weight(value: &Value<'_>) -> Result<NonZeroU32, String> {
+    const RIGHT: &str = "how much of the load the key takes beside others: a whole number from 1, like 2";
+    let number = value.integer(RIGHT)?;
+    let weight = u32::try_from(number).ok().and_then(NonZeroU32::new);
+    weight.ok_or_else(|| format!("is {number}; it is {RIGHT}"))
+}

@@ -1,0 +1,29 @@
+//! The settings: a file for each section, the readers of values, and the place from which they come.
+//!
+//! `source` reads the file, `settings` reads all sections of it, `plan` proves that they fit together. Nothing here
+//! serves calls or knows those who do.
+
+mod access;
+mod breaker;
+mod diagnostics;
+mod fallback;
+mod keys;
+mod limits;
+mod plan;
+mod precheck;
+mod retry;
+mod server;
+mod settings;
+mod source;
+mod timeout;
+mod toml;
+mod upstream;
+mod values;
+
+pub(crate) use self::{
+    access::{Access, Token},
+    plan::{Plan, breaker_layer, builder},
+    settings::{Overrides, Settings, Topic},
+    source::Source,
+    upstream::Upstream,
+};

@@ -1,0 +1,51 @@
+//! Settings that fit together, and the layers that they describe.
+
+use tower_gemini::{
+    ConfigError,
+    circuit_breaker::{CircuitBreakerLayer, CircuitBreakers},
+    models::ModelTable,
+    replay::{Oversize, ReplayLayer},
+    stack::{GeminiBuilder, GeminiLayer},
+};
+
+use crate::config::settings::Settings;
+
+/// Settings, and the layers that come of them alone: a proof that they fit together.
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) layers: GeminiLayer,
+}
+
+impl Plan {
+    pub(crate) fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let layers = builder(&settings)
+            .fallback_layer(settings.fallback.clone())
+            .precheck(settings.precheck.layer(ModelTable::new()))
+            .retry(settings.retry.clone())
+            .breaker(breaker_layer(settings.breaker.clone()))
+            .limiter(settings.limits.clone())
+            .keys(settings.keys.builder()?)
+            .build()?;
+        Ok(Self { settings, layers })
+    }
+
+    /// Returns everything that is not wrong but may surprise.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = &String> {
+        self.settings.remarks.iter().chain(self.layers.warnings())
+    }
+}
+
+/// Begins the layers with those settings under which nothing is learned.
+pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
+    let timeout = &settings.timeout;
+    GeminiLayer::relay()
+        .total(timeout.total)
+        .attempt(timeout.attempt)
+        .first_content(timeout.first_event)
+        .idle(timeout.idle)
+        .replay(ReplayLayer::new().max_body(settings.max_body).oversize(Oversize::Refuse))
+}
+
+pub(crate) fn breaker_layer(breakers: Option<CircuitBreakers>) -> CircuitBreakerLayer {
+    breakers.map_or_else(CircuitBreakerLayer::disabled, CircuitBreakerLayer::new)
+}

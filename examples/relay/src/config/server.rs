@@ -1,0 +1,51 @@
+//! Top-level settings of the server: its address, and the times that it gives.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use crate::config::{
+    toml::{Section, Value},
+    values::{duration, duration_or_zero},
+};
+
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
+
+/// nginx's `client_header_timeout` is 60 s, hyper's own is 30 s.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Kubernetes waits 30 s before it kills.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// The server's settings.
+#[derive(Clone, Copy)]
+pub(crate) struct Server {
+    /// The address on which it listens.
+    pub(crate) listen: SocketAddr,
+    /// The time in which the head of a request must arrive.
+    pub(crate) header_timeout: Duration,
+    /// The time for which it goes on accepting connections after it was told to end.
+    pub(crate) lame_duck: Duration,
+    /// The time that calls in flight may take after that.
+    pub(crate) drain: Duration,
+}
+
+impl Server {
+    /// Reads the settings from the top level of the file.
+    pub(crate) fn read(file: &mut Section<'_>) -> Self {
+        Self {
+            listen: file.get("listen", address).unwrap_or(LISTEN),
+            header_timeout: file.get("header_timeout", duration).unwrap_or(HEADER_TIMEOUT),
+            lame_duck: file.get("lame_duck", duration_or_zero).unwrap_or_default(),
+            drain: file.get("drain", duration_or_zero).unwrap_or(DRAIN),
+        }
+    }
+}
+
+fn address(value: &Value<'_>) -> Result<SocketAddr, String> {
+    const RIGHT: &str =
+        "an IP address and a port, like \"127.0.0.1:8787\" or \"[::1]:8787\"; port 0 takes any free one";
+    let text = value.text(RIGHT)?;
+    text.parse().map_err(|_| format!("{text:?} is not an address to listen on; it is {RIGHT}"))
+}

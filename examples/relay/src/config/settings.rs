@@ -1,0 +1,173 @@
+//! All settings of the relay.
+//!
+//! Every mistake is found before anything is started, and all of them are reported at once, each with its line and with
+//! what would be right. Reading parses: a URL has become a client, a table of retries a policy.
+
+use std::{net::SocketAddr, time::Duration};
+
+use toml::Table;
+use tower_gemini::{
+    circuit_breaker::CircuitBreakers,
+    model_fallback::ModelFallbackLayer,
+    rate_limit::{Limiter, LimiterBuilder},
+    replay::ReplayLayer,
+    retry::RetryPolicy,
+};
+
+use crate::config::{
+    access::Access,
+    breaker,
+    diagnostics::Diagnostics,
+    fallback,
+    keys::{self, Keys},
+    limits,
+    precheck::{self, Precheck},
+    retry,
+    server::Server,
+    timeout::{self, Timeouts},
+    toml::{KnownNames, Section},
+    upstream::{Upstream, upstream},
+    values::size,
+};
+
+/// All settings, as the relay uses them.
+pub(crate) struct Settings {
+    pub(crate) server: Server,
+    pub(crate) access: Access,
+    pub(crate) upstream: Upstream,
+    /// The most bytes that a request's body may have.
+    pub(crate) max_body: usize,
+    pub(crate) keys: Keys,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) timeout: Timeouts,
+    pub(crate) limits: LimiterBuilder,
+    /// The breakers, unless they are disabled.
+    pub(crate) breaker: Option<CircuitBreakers>,
+    pub(crate) precheck: Precheck,
+    pub(crate) fallback: ModelFallbackLayer,
+    /// Settings that are not wrong but may surprise.
+    pub(crate) remarks: Vec<String>,
+    /// The file as it was read, to compare it with the next one.
+    file: Table,
+}
+
+/// Settings of the command line or the environment, which hold in place of the file's.
+#[derive(Clone, Default)]
+pub(crate) struct Overrides {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) upstream: Option<Upstream>,
+}
+
+/// A part of the settings under which the relay learns something. A reload asks of each whether it has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Topic {
+    Upstream,
+    Keys,
+    Limits,
+    Breaker,
+    Precheck,
+    Fallback,
+}
+
+impl Topic {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Keys => "keys",
+            Self::Limits => "limits",
+            Self::Breaker => "breaker",
+            Self::Precheck => "precheck",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
+const NAMES: KnownNames = &[
+    (
+        "",
+        &[
+            "listen",
+            "upstream",
+            "max_body",
+            "default_project",
+            "client_tokens",
+            "max_concurrent_per_caller",
+            "max_concurrent",
+            "max_queued",
+            "header_timeout",
+            "body_timeout",
+            "unread_timeout",
+            "lame_duck",
+            "drain",
+            "keys",
+            "fallback",
+            "retry",
+            "timeout",
+            "limits",
+            "breaker",
+            "precheck",
+        ],
+    ),
+    ("keys", keys::NAMES),
+    ("fallback", fallback::NAMES),
+    ("fallback.larger", fallback::LARGER_NAMES),
+    ("retry", retry::NAMES),
+    ("timeout", timeout::NAMES),
+    ("precheck", precheck::NAMES),
+    ("breaker", breaker::NAMES),
+    ("limits", limits::NAMES),
+    ("limits.default", limits::TABLE_NAMES),
+];
+
+impl Settings {
+    /// Reads the text of a file.
+    pub(crate) fn parse(text: &str, overrides: &Overrides) -> Result<Self, Diagnostics> {
+        let diagnostics = Diagnostics::default();
+        let Some(mut file) = Section::file(text, NAMES, &diagnostics) else { return Err(diagnostics) };
+
+        let mut server = Server::read(&mut file);
+        server.listen = overrides.listen.unwrap_or(server.listen);
+        let upstream = file.get("upstream", upstream);
+        let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
+        let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);
+        let keys = keys::read(&mut file, upstream.is_emulator());
+        let retry = file.section("retry").map(retry::read).unwrap_or_default();
+        let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
+        let access = Access::read(&mut file, timeout.total);
+        let limits = read_limits(&mut file, timeout.total);
+        let breaker = file.section("breaker").map_or_else(|| Some(CircuitBreakers::new()), breaker::read);
+        let precheck = file.section("precheck").map(precheck::read).unwrap_or_default();
+        let fallback = file.section("fallback").map_or_else(ModelFallbackLayer::disabled, fallback::read);
+        file.finish();
+
+        let remarks = diagnostics.into_remarks()?;
+        let file = text.parse().unwrap_or_default(); // it has been parsed already
+        Ok(Self {
+            server,
+            access,
+            upstream,
+            max_body,
+            keys,
+            retry,
+            timeout,
+            limits,
+            breaker,
+            precheck,
+            fallback,
+            remarks,
+            file,
+        })
+    }
+
+    /// Returns whether both files say the same of a topic.
+    pub(crate) fn agree_on(&self, topic: Topic, other: &Self) -> bool {
+        self.file.get(topic.name()) == other.file.get(topic.name())
+    }
+}
+
+fn read_limits(file: &mut Section<'_>, total_timeout: Duration) -> LimiterBuilder {
+    match file.section("limits") {
+        Some(section) => limits::read(section, total_timeout),
+        None => Limiter::builder(),
+    }
+}

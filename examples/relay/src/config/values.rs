@@ -1,0 +1,164 @@
+//! Readers of single values. The error of each says what is wrong, and what would be right.
+
+use std::{env, fmt, str::FromStr, time::Duration};
+
+use crate::config::toml::Value;
+
+pub(crate) fn text(value: &Value<'_>) -> Result<String, String> {
+    match value.text("a text, like \"a\"")? {
+        "" => Err("is empty; it is a text, like \"a\"".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+pub(crate) fn boolean(value: &Value<'_>) -> Result<bool, String> {
+    value.boolean("true or false, without quotes")
+}
+
+/// Reads one of several words, each of which has a meaning.
+pub(crate) fn one_of<T: Copy>(value: &Value<'_>, words: &[(&str, T)]) -> Result<T, String> {
+    let right: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+    let right = right.join(", ");
+    let text = value.text(&right)?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| format!("is {text:?}; it is one of {right}"))
+}
+
+// === times ===
+
+/// Reads a time that is not zero.
+pub(crate) fn duration(value: &Value<'_>) -> Result<Duration, String> {
+    match duration_or_zero(value)? {
+        Duration::ZERO => Err(format!(
+            "{:?} is no time at all, and would end or repeat everything at once; take the line out for the default",
+            value.text("")?
+        )),
+        duration => Ok(duration),
+    }
+}
+
+/// Reads a time that may be zero.
+pub(crate) fn duration_or_zero(value: &Value<'_>) -> Result<Duration, String> {
+    const RIGHT: &str = "a text with units, like \"500ms\", \"20s\" or \"4m 45s\"";
+    if let Ok(number) = value.integer("") {
+        return Err(match number {
+            1.. => format!("is a number without a unit; write \"{number}s\" for seconds, or \"{number}ms\""),
+            _ => format!("is {number}; it is {RIGHT}"),
+        });
+    }
+    let text = value.text(RIGHT)?;
+    if text.trim_start().starts_with('-') {
+        return Err(format!("{text:?} is negative; it is {RIGHT}"));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{text:?} is not a duration ({error}); it is {RIGHT}"))
+}
+
+// === sizes ===
+
+/// Reads a number of bytes that is not zero.
+pub(crate) fn size(value: &Value<'_>) -> Result<usize, String> {
+    let Size(bytes) = match value.integer("") {
+        Ok(number) => number.to_string().parse()?,
+        Err(_) => value.text(Size::RIGHT)?.parse()?,
+    };
+    Ok(bytes)
+}
+
+/// A number of bytes, as people write it.
+struct Size(usize);
+
+impl Size {
+    const RIGHT: &str = "a number with a unit, like \"32MiB\", \"512KiB\" or \"10MB\"";
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |why: &dyn fmt::Display| format!("{text:?} is not a size: {why}; it is {}", Self::RIGHT);
+        let trimmed = text.trim();
+        let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = trimmed.split_at(digits);
+        let number: usize = number.parse().map_err(|error| wrong(&error))?;
+        let unit = match unit.trim().to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "kb" => 1_000,
+            "mb" => 1_000_000,
+            "gb" => 1_000_000_000,
+            "kib" => 1 << 10,
+            "mib" => 1 << 20,
+            "gib" => 1 << 30,
+            unit => return Err(wrong(&format_args!("{unit:?} is not a unit"))),
+        };
+        match number.checked_mul(unit) {
+            Some(0) => Err(wrong(&"no request would fit")),
+            Some(bytes) => Ok(Self(bytes)),
+            None => Err(wrong(&"it is more than memory can hold")),
+        }
+    }
+}
+
+// === secrets ===
+
+/// Reads a key or a token (`noun`): `text` itself, or `env:` and the variable that holds it. The error never shows it.
+pub(crate) fn secret(noun: &str, text: &str) -> Result<String, String> {
+    let (secret, subject) = match text.strip_prefix("env:") {
+        None => (text.to_owned(), format!("the {noun}")),
+        Some(name) => match env::var(name) {
+            Ok(secret) => (secret, format!("the {noun} in the environment variable {name}")),
+            Err(env::VarError::NotPresent) => {
+                return Err(format!(
+                    "the environment variable {name} is not set: `export {name}=…`, or write the {noun} itself"
+                ));
+            }
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(format!("the environment variable {name} holds something that is not text"));
+            }
+        },
+    };
+    let secret = secret.trim();
+    if secret.is_empty() {
+        return Err(format!("{subject} is empty"));
+    }
+    if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{subject} has blanks or characters in it that no {noun} has: {noun}s are letters, digits, - _ and ."
+        ));
+    }
+    Ok(secret.to_owned())
+}
+
+// === names of models ===
+
+/// The form of a model's name. Which models exist, only the upstream knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ModelName<'a> {
+    /// `gemini-2.5-flash`
+    Bare,
+    /// `tunedModels/…` or `…/endpoints/…`: a model of one project.
+    OfProject,
+    /// `models/gemini-2.5-flash`: a bare name after a prefix.
+    Prefixed(&'a str),
+    Malformed,
+}
+
+impl<'a> ModelName<'a> {
+    pub(crate) fn of(name: &'a str) -> Self {
+        let well_formed = |name: &str, more: &[u8]| {
+            let right = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte) || more.contains(&byte);
+            !name.is_empty() && name.bytes().all(right)
+        };
+        match name.rsplit_once('/') {
+            Some((collection, _)) if collection.ends_with("tunedModels") || collection.ends_with("endpoints") => {
+                if well_formed(name, b"/") {
+                    Self::OfProject
+                } else {
+                    Self::Malformed
+                }
+            }
+            Some((_, bare)) if well_formed(bare, b"") => Self::Prefixed(bare),
+            None if well_formed(name, b"") => Self::Bare,
+            _ => Self::Malformed,
+        }
+    }
+}

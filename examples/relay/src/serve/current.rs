@@ -1,0 +1,72 @@
+//! The stack in force, and its replacement at a reload.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use parking_lot::RwLock;
+use tower_gemini::BoxError;
+
+use crate::{
+    config::{Plan, Source},
+    serve::stack::Stack,
+};
+
+/// The stack in force, and the source of the next one.
+pub(crate) struct Current {
+    source: Source,
+    /// The address on which the relay listens to its end.
+    listen: SocketAddr,
+    stack: RwLock<Arc<Stack>>,
+}
+
+impl Current {
+    pub(crate) fn new(source: Source, plan: Plan) -> Result<Self, BoxError> {
+        let listen = plan.settings.server.listen;
+        let stack = Stack::new(plan, None)?;
+        describe(&stack);
+        Ok(Self { source, listen, stack: RwLock::new(Arc::new(stack)) })
+    }
+
+    /// Returns the stack for a call that begins now. Calls under way keep theirs.
+    pub(crate) fn stack(&self) -> Arc<Stack> {
+        self.stack.read().clone()
+    }
+
+    /// Reads the settings again. If they are wrong, it logs their mistakes and keeps the old ones.
+    pub(crate) fn reload(&self) {
+        match self.next() {
+            Ok(stack) => {
+                describe(&stack);
+                *self.stack.write() = Arc::new(stack);
+                tracing::info!("settings reloaded: they hold for new calls from now on");
+            }
+            Err(mistakes) => {
+                for mistake in mistakes.lines() {
+                    tracing::error!("{mistake}");
+                }
+                tracing::error!(
+                    "settings not reloaded: they are wrong, and the old ones stay; correct them and send SIGHUP"
+                );
+            }
+        }
+    }
+
+    /// Builds the stack that the settings want by now.
+    fn next(&self) -> Result<Stack, String> {
+        let plan = self.source.read()?;
+        let (old, new) = (self.listen, plan.settings.server.listen);
+        if new != old {
+            tracing::warn!("listen cannot change while the relay runs: it stays {old}; {new} needs a restart");
+        }
+        Stack::new(plan, Some(&self.stack())).map_err(|error| error.to_string())
+    }
+}
+
+/// Logs the layers that came of the settings.
+fn describe(stack: &Stack) {
+    for remark in stack.remarks() {
+        tracing::warn!("{remark}");
+    }
+    for line in stack.gemini.describe().to_string().lines() {
+        tracing::info!("{line}");
+    }
+}

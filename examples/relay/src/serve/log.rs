@@ -1,0 +1,114 @@
+//! The log: one line a call on standard error, for people or for machines.
+
+use std::{env, io};
+
+use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use clap::ValueEnum;
+use http::StatusCode;
+use tokio::time::Instant;
+use tower_gemini::{
+    Outcome,
+    call::Call,
+    context::Usage,
+    failure::{Failure, Kind},
+};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+use crate::serve::held::{AtEnd, HoldingBody};
+
+/// The form of the log.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// A line of text, for people.
+    #[default]
+    Pretty,
+    /// A line of JSON, for machines.
+    Json,
+}
+
+/// Starts the log. Fails if `RUST_LOG` cannot be read.
+pub(crate) fn start(format: Format) -> Result<(), String> {
+    let wanted = env::var("RUST_LOG").unwrap_or_default();
+    let wanted = if wanted.trim().is_empty() { "info" } else { &wanted };
+    let filter: EnvFilter = wanted.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let log = tracing_subscriber::registry().with(filter);
+    match format {
+        // Spans are for collectors of traces; a line is complete without them.
+        Format::Json => {
+            log.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init()
+        }
+        Format::Pretty => log.with(lines.with_ansi(false).compact()).init(),
+    }
+    Ok(())
+}
+
+/// Logs a call and its outcome, once its answer has ended.
+pub(crate) async fn line(request: Request, next: Next) -> Response {
+    let mut line = Line {
+        call: Call::new(request.method(), request.uri()),
+        began: Instant::now(),
+        status: None,
+        outcome: Outcome::default(),
+        ended: false,
+    };
+    let response = next.run(request).await;
+    line.status = Some(response.status());
+    if let Some(outcome) = response.extensions().get::<Outcome>() {
+        line.outcome = outcome.clone();
+    }
+    response.map(|body| Body::new(HoldingBody::new(body, line)))
+}
+
+/// The most characters of a name that are logged: no model's name is longer.
+const LONGEST: usize = 128;
+
+/// Cleans a model's name, which the caller wrote: it may be a key in the wrong place, or as long as a path.
+fn shown(model: &str) -> String {
+    // A failure of the library has no key in its message.
+    let model = Failure::local(Kind::BadRequest, model).message().to_owned();
+    match model.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &model[..end]),
+        None => model,
+    }
+}
+
+/// The line of a call. It has neither path nor query, which may hold anything.
+struct Line {
+    call: Call,
+    began: Instant,
+    /// The status, unless the caller went away before there was one.
+    status: Option<StatusCode>,
+    outcome: Outcome,
+    ended: bool,
+}
+
+impl AtEnd for Line {
+    fn ended(&mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { call, began, status, outcome, ended } = self;
+        let usage = outcome.usage().map(Usage::report).unwrap_or_default();
+        let failure = outcome.failure().or(usage.failure.as_ref());
+        tracing::info!(
+            target: "relay::call",
+            operation = ?call.operation(),
+            model = call.model().map(shown),
+            answered = usage.model_version.as_deref().or(outcome.model()).map(shown),
+            status = status.map(|status| status.as_u16()),
+            ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            attempts = outcome.attempts(),
+            key = outcome.key(),
+            project = outcome.project(),
+            tokens_in = usage.prompt_tokens,
+            tokens_out = usage.candidates_tokens,
+            failure = failure.map(|failure| failure.kind().to_string()),
+            gone = !*ended, // the caller left before the end
+            "call"
+        );
+    }
+}

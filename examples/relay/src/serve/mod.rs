@@ -1,0 +1,23 @@
+//! Serving: the listener, the way of a call through the relay, and the stack of layers in force.
+//!
+//! A request comes in by `server`, is logged by `log`, cleaned by `proxy`, let in by `admission`, and goes through the
+//! `stack` that `current` holds at that moment.
+
+mod admission;
+mod body_timeout;
+mod current;
+mod held;
+mod linger;
+mod live;
+pub(crate) mod log;
+mod peer;
+mod proxy;
+mod reload;
+mod server;
+mod signals;
+mod stack;
+mod transport;
+mod unread;
+mod wired;
+
+pub(crate) use self::server::run;

@@ -1,0 +1,88 @@
+//! The duties of any proxy: to keep the headers of one connection to that connection, and to stay between both sides.
+
+use axum::{extract::Request, middleware::Next, response::Response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri,
+    header::{
+        CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
+};
+
+use crate::serve::{linger::linger, live};
+
+/// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper
+/// has answered by now.
+const OF_ONE_CONNECTION: [HeaderName; 11] = [
+    CONNECTION,
+    EXPECT,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+];
+
+/// The headers that have the absolute addresses at which an upload goes on and its progress can be read.
+const OF_AN_UPLOAD: [HeaderName; 2] =
+    [HeaderName::from_static("x-goog-upload-url"), HeaderName::from_static("x-goog-upload-control-url")];
+
+/// Strips the headers of one connection both ways, and leads uploads back through the relay.
+pub(crate) async fn pass(request: Request, next: Next) -> Response {
+    let mut request = linger(request);
+    live::mark(&mut request);
+    strip(request.headers_mut());
+    let relay = OwnAddress::of(&request);
+    let mut response = next.run(request).await;
+    strip(response.headers_mut());
+    for name in &OF_AN_UPLOAD {
+        if let Some(url) = response.headers().get(name).map(|url| relay.in_place_of(url)) {
+            match url {
+                Some(url) => response.headers_mut().insert(name, url),
+                // An address that cannot be read may lead anywhere.
+                None => response.headers_mut().remove(name),
+            };
+        }
+    }
+    response
+}
+
+fn strip(headers: &mut HeaderMap) {
+    let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    for name in named.collect::<Vec<_>>().iter().chain(&OF_ONE_CONNECTION) {
+        headers.remove(name);
+    }
+}
+
+/// The relay's own address, as its caller knows it.
+struct OwnAddress {
+    scheme: &'static str,
+    authority: Option<String>,
+}
+
+impl OwnAddress {
+    fn of(request: &Request) -> Self {
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
+        let encrypted = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        Self { scheme: if encrypted { "https" } else { "http" }, authority: authority.map(str::to_owned) }
+    }
+
+    /// Replaces the upstream's address in a URL, which would lead the caller, and the caller's key, past the relay; and
+    /// removes the relay's key, which the upstream may repeat there.
+    fn in_place_of(&self, url: &HeaderValue) -> Option<HeaderValue> {
+        let uri: Uri = url.to_str().ok()?.parse().ok()?;
+        let is_key = |pair: &&str| pair.starts_with("key=") || pair.starts_with("access_token=");
+        let query: Vec<_> =
+            uri.query().into_iter().flat_map(|query| query.split('&')).filter(|pair| !is_key(pair)).collect();
+        let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), query.join("&")) };
+        match &self.authority {
+            Some(authority) => format!("{}://{authority}{path}", self.scheme).parse().ok(),
+            None => path.parse().ok(),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The place where the layers go, and where handles outlive them.
+
+use std::{convert::Infallible, fmt};
+
+use axum::Router;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use tokio::task::JoinSet;
+use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn, service_fn};
+use tower_gemini::{
+    ConfigError,
+    body::ReplayBody,
+    circuit_breaker::CircuitBreakers,
+    classify::ClassifyLayer,
+    error_response::ErrorResponseLayer,
+    key_pool::{KeyPool, KeyPoolLayer},
+    model_fallback::ModelFallbackLayer,
+    rate_limit::{Limiter, RateLimitLayer},
+    retry::{RetryBudget, RetryLayer, RetryPolicy},
+    stack::{Gemini, GeminiLayer},
+    telemetry::TelemetryLayer,
+    timeout::TimeoutLayer,
+    token_precheck::TokenPrecheckLayer,
+};
+
+use crate::{
+    config::{Plan, Settings, breaker_layer, builder},
+    serve::{
+        admission::{self, Admission},
+        reload::Part,
+        transport::{Transport, transport},
+        wired::Wired,
+    },
+    show::{Failures, Shown},
+};
+
+/// The relay's layers around its transport, as its settings want them.
+pub(crate) struct Stack {
+    pub(crate) settings: Settings,
+    /// The layers, and through them all handles.
+    pub(crate) gemini: GeminiLayer,
+    pub(crate) service: Router,
+    remarks: Vec<String>,
+    parts: Parts,
+    /// Ended when the stack is dropped; calls under way go on.
+    _upkeep: JoinSet<Infallible>,
+}
+
+impl Stack {
+    /// Builds the layers around the transport. Of the stack `before`, all parts go on whose settings are the same.
+    pub(crate) fn new(plan: Plan, before: Option<&Self>) -> Result<Self, BoxError> {
+        let parts = Parts::new(&plan, before)?;
+        let remarks = plan.remarks().cloned().collect();
+        let settings = plan.settings;
+        let gemini = parts.gemini(&settings)?;
+        // Nothing can fail any more.
+        parts.wire();
+        parts.failures.hide(settings.keys.secrets().map(|(key, _)| key));
+        let service = parts.service(&settings, &gemini);
+        let upkeep = upkeep(&gemini, parts.transport.clone());
+        Ok(Self { settings, gemini, service, remarks, parts, _upkeep: upkeep })
+    }
+
+    /// Returns the handles that are shown.
+    pub(crate) fn shown(&self) -> Shown {
+        Shown { gemini: self.gemini.clone(), failures: self.parts.failures.clone() }
+    }
+
+    /// Returns the layer that sees each call.
+    pub(crate) fn telemetry(&self) -> &TelemetryLayer {
+        &self.parts.telemetry
+    }
+
+    /// Returns everything that is not wrong but may surprise.
+    pub(crate) fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("gemini", &self.gemini).finish_non_exhaustive()
+    }
+}
+
+// === the parts ===
+
+/// The handles and layers that have a state.
+struct Parts {
+    transport: Transport,
+    admission: Admission,
+    precheck: TokenPrecheckLayer,
+    fallback: ModelFallbackLayer,
+    budget: RetryBudget,
+    pool: KeyPool,
+    limiter: Limiter,
+    breakers: Option<CircuitBreakers>,
+    wiring: Wiring,
+    /// It knows the names of models that metrics may have.
+    telemetry: TelemetryLayer,
+    failures: Failures,
+}
+
+/// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced
+/// without the other.
+#[derive(Clone)]
+struct Wiring {
+    limiter: Wired<Limiter>,
+    breakers: Wired<Option<CircuitBreakers>>,
+}
+
+impl Parts {
+    /// Takes each part from the stack before, if [it goes on](Part::goes_on), or makes it anew.
+    fn new(plan: &Plan, before: Option<&Stack>) -> Result<Self, BoxError> {
+        let settings = &plan.settings;
+        let kept = |part: Part| {
+            let before = before.filter(|before| part.goes_on(&before.settings, settings))?;
+            Some(&before.parts)
+        };
+
+        let transport = match kept(Part::Transport) {
+            Some(parts) => parts.transport.clone(),
+            None => transport(settings)?,
+        };
+        let precheck = match kept(Part::Precheck) {
+            Some(parts) => parts.precheck.clone(),
+            None => {
+                let known = before.filter(|before| Part::Models.goes_on(&before.settings, settings));
+                let models = known.and_then(|before| before.gemini.models().cloned());
+                settings.precheck.layer(models.unwrap_or_default())
+            }
+        };
+        let fallback = kept(Part::Fallback).map_or(&settings.fallback, |parts| &parts.fallback).clone();
+        let budget = kept(Part::Budget).map(|parts| parts.budget.clone()).unwrap_or_default();
+        let breakers = match kept(Part::Breakers) {
+            Some(parts) => parts.breakers.clone(),
+            None => plan.layers.breakers().cloned(),
+        };
+        let wired_breakers = match kept(Part::Wiring) {
+            Some(parts) => parts.wiring.breakers.clone(),
+            None => Wired::new(breakers.clone()),
+        };
+        let limiter = match kept(Part::Limiter) {
+            Some(parts) => parts.limiter.clone(),
+            None => settings.limits.clone().gate(wired_breakers.clone()).build(),
+        };
+        let wired_limiter = match kept(Part::Wiring) {
+            Some(parts) => parts.wiring.limiter.clone(),
+            None => Wired::new(limiter.clone()),
+        };
+        let wiring = Wiring { limiter: wired_limiter, breakers: wired_breakers };
+        let former_pool = before.filter(|before| Part::Keys.goes_on(&before.settings, settings));
+        let pool = match former_pool {
+            Some(before) if settings.keys.update(&before.settings.keys, &before.parts.pool)? => {
+                before.parts.pool.clone()
+            }
+            _ => settings.keys.builder()?.headroom(wiring.limiter.clone()).build()?,
+        };
+
+        // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
+        // on the page, and those who are inside are counted until they leave.
+        let admission = Admission::new(settings.access.clone(), before.map(|before| &before.parts.admission));
+        let (telemetry, failures) = match before {
+            Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
+            None => (TelemetryLayer::call(), Failures::new(admission::NAME)),
+        };
+        Ok(Self {
+            transport,
+            admission,
+            precheck,
+            fallback,
+            budget,
+            pool,
+            limiter,
+            breakers,
+            wiring,
+            telemetry,
+            failures,
+        })
+    }
+
+    /// Builds the layers between admission and transport.
+    fn gemini(&self, settings: &Settings) -> Result<GeminiLayer, ConfigError> {
+        builder(settings)
+            .telemetry(self.telemetry.clone(), TelemetryLayer::attempt())
+            .fallback_layer(self.fallback.clone())
+            .precheck(self.precheck.clone())
+            .retry(settings.retry.clone().budget(self.budget.clone()))
+            .breaker(breaker_layer(self.breakers.clone()))
+            .rate_limit(RateLimitLayer::new(self.limiter.clone()))
+            .key_pool(KeyPoolLayer::new(self.pool.clone()))
+            .build()
+    }
+
+    /// Puts these limits and breakers in force, for former stacks as well.
+    fn wire(&self) {
+        self.wiring.breakers.set(self.breakers.clone());
+        self.wiring.limiter.set(self.limiter.clone());
+    }
+
+    /// Stacks all layers, outermost first, around the transport.
+    fn service(&self, settings: &Settings, gemini: &GeminiLayer) -> Router {
+        let errors = settings.keys.secrets().fold(ErrorResponseLayer::new(), |layer, (key, _)| layer.secret(key));
+        let admission = self.admission.clone();
+        let service = ServiceBuilder::new()
+            .layer(errors)
+            // Inside of it, a failure is still an error and not a response.
+            .layer(self.failures.clone())
+            .layer(layer_fn(move |inner: Gemini<Transport>| {
+                let admission = admission.clone();
+                service_fn(move |request| admission.clone().pass(request, inner.clone()))
+            }))
+            .layer(gemini.clone())
+            .service(self.transport.clone());
+        Router::new().fallback_service(service)
+    }
+}
+
+// === upkeep ===
+
+/// Spawns the relay's own calls. They pass no queue and no breaker: they pay no quota, and they may find out that the
+/// upstream is well again.
+fn upkeep(gemini: &GeminiLayer, transport: Transport) -> JoinSet<Infallible> {
+    let mut tasks = JoinSet::new();
+    let own = transport.map_request(|request: Request<Empty<Bytes>>| request.map(|_| ReplayBody::from(Bytes::new())));
+    let Some(pool) = gemini.keys() else { return tasks };
+    // Keys that were refused are tried again now and then.
+    let recheck = pool.recheck(ServiceBuilder::new().layer(ClassifyLayer::new()).service(own.clone()));
+    tasks.spawn(recheck);
+    if let Some(models) = gemini.models() {
+        let lists = ServiceBuilder::new()
+            // No call waits for a list longer than that.
+            .layer(TimeoutLayer::total(TokenPrecheckLayer::ASK_TIMEOUT))
+            .layer(RetryLayer::new(RetryPolicy::default().max_attempts(3)))
+            .layer(KeyPoolLayer::new(pool.clone()))
+            .layer(ClassifyLayer::new())
+            .service(own);
+        // The list is fetched only when a caller names a model that the table has not.
+        tasks.spawn(models.refresh_on_demand(lists));
+    }
+    tasks
+}

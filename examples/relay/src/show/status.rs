@@ -1,0 +1,151 @@
+//! The three pages, and how they read the current state from the handles.
+//!
+//! `/status` is JSON: first the problems and what to do about them, then the state of each model, key and chain, then
+//! the last failures that callers have seen. `/` shows the same as a page for people, `/metrics` is for Prometheus.
+//! Keys are shown by name and fingerprint; nothing of a prompt is shown.
+//!
+//! None of them asks for a credential, and they tell names of models, projects and keys: do not let the public see them.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use axum::{Json, Router, response::Html, routing::get};
+use http::{
+    StatusCode,
+    header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE},
+};
+use serde::Serialize;
+use tokio::time::Instant;
+use tower_gemini::{
+    circuit_breaker::{CircuitBreakers, State},
+    clock,
+    key_pool::KeyPool,
+    observe::{Observe, Reading},
+    rate_limit::Limiter,
+    stack::GeminiLayer,
+    telemetry::Gauges,
+};
+
+use crate::show::{
+    failures::Failures,
+    metrics::{self, Exporter},
+    page,
+    problems::{Problem, problems},
+    view::{ChainView, FailureView, KeyView, LimitView, ModelView, seconds},
+};
+
+/// The most models that are shown; those in trouble come first. Callers can invent names.
+const MODELS: usize = 100;
+
+/// The handles of the stack in force.
+#[derive(Clone)]
+pub(crate) struct Shown {
+    pub(crate) gemini: GeminiLayer,
+    pub(crate) failures: Failures,
+}
+
+/// Serves the three pages. `shown` returns the handles of the moment; `gauges` must know the names that metrics may
+/// have.
+pub(crate) fn router<F>(gauges: Gauges, shown: F) -> Result<Router, tower::BoxError>
+where
+    F: Fn() -> Shown + Clone + Send + Sync + 'static,
+{
+    let exporter = Exporter::install(gauges.watch(CurrentHandles(shown.clone())))?;
+    let started = Instant::now();
+    let policy = page::policy();
+    let html = async move || ([(CONTENT_SECURITY_POLICY, policy)], page::SAFE, Html(page::PAGE));
+    let status = async move || (page::SAFE, Json(shown().status(started)));
+    let metrics = async move || ([(CONTENT_TYPE, metrics::CONTENT)], page::SAFE, exporter.render());
+    Ok(Router::new()
+        .route("/", get(html))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        // Browsers ask for it by themselves, and the API has none.
+        .route("/favicon.ico", get(async || StatusCode::NO_CONTENT)))
+}
+
+/// The handles that are in force at the moment of a scrape.
+struct CurrentHandles<F>(F);
+
+impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
+    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+        let gemini = (self.0)().gemini;
+        let handles = [
+            gemini.limiter().map(|limiter| limiter as &dyn Observe),
+            gemini.breakers().map(|breakers| breakers as &dyn Observe),
+            gemini.keys().map(|keys| keys as &dyn Observe),
+        ];
+        handles.into_iter().flatten().for_each(|handle| handle.observe(say));
+    }
+}
+
+/// The content of `/status`.
+#[derive(Serialize)]
+struct Status {
+    #[serde(rename = "wrong")]
+    problems: Vec<Problem>,
+    time: String,
+    running_for_s: f64,
+    models: Vec<ModelView>,
+    models_left_out: usize,
+    keys: Vec<KeyView>,
+    chains: Vec<ChainView>,
+    failures: Vec<FailureView>,
+}
+
+impl Shown {
+    fn status(&self, started: Instant) -> Status {
+        let now = Instant::now();
+        let mut models = self.models();
+        let chains = self.gemini.chains().map(|chains| chains.snapshot()).unwrap_or_default();
+        let chains: Vec<_> = chains.iter().map(ChainView::of).collect();
+        let keys: Vec<_> =
+            self.gemini.keys().map(KeyPool::snapshot).unwrap_or_default().iter().map(KeyView::of).collect();
+        let failures: Vec<_> = self.failures.latest().iter().map(|record| FailureView::of(record, now)).collect();
+        let problems = problems(&models, &keys, &chains, &failures);
+        let models_left_out = models.len().saturating_sub(MODELS);
+        models.truncate(MODELS);
+        Status {
+            problems,
+            time: humantime::format_rfc3339_seconds(clock::wall()).to_string(),
+            running_for_s: seconds(now - started),
+            models,
+            models_left_out,
+            keys,
+            chains,
+            failures,
+        }
+    }
+
+    /// Returns the models that are in use or in trouble, the latter first.
+    fn models(&self) -> Vec<ModelView> {
+        let mut models = BTreeMap::<String, ModelView>::new();
+        let named = |name: &str| {
+            // Lists and counts have breakers, too.
+            let model = if name.is_empty() { "(calls to no model)".to_owned() } else { self.failures.clean(name) };
+            ModelView { model, breaker: None, limits: Vec::new() }
+        };
+        for (target, state) in self.gemini.breakers().into_iter().flat_map(CircuitBreakers::snapshot) {
+            if state != State::Closed {
+                // Of several endpoints, the worst state is shown.
+                let model = models.entry(target.model().to_owned()).or_insert_with(|| named(target.model()));
+                if !model.is_down() {
+                    model.breaker = Some(state.as_str());
+                }
+            }
+        }
+        for report in self.gemini.limiter().map(Limiter::snapshot).unwrap_or_default() {
+            let used = report.dimensions.iter().any(|dimension| dimension.used > 0);
+            // A name without any use may be a caller's invention.
+            if used || report.blocked_for.is_some() || report.waiting > 0 {
+                let name = report.scope.model();
+                models.entry(name.to_owned()).or_insert_with(|| named(name)).limits.push(LimitView::of(&report));
+            }
+        }
+        let mut models: Vec<_> = models.into_values().collect();
+        if self.gemini.breakers().is_some() {
+            models.iter_mut().for_each(|model| model.breaker = model.breaker.or(Some(State::Closed.as_str())));
+        }
+        models.sort_by_cached_key(|model| (Reverse(model.trouble()), model.model.clone()));
+        models
+    }
+}

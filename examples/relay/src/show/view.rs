@@ -1,0 +1,211 @@
+//! The data of `/status`, as JSON has them.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::Serialize;
+use tokio::time::Instant;
+use tower_gemini::{
+    circuit_breaker::State,
+    key_pool::{DisabledReason, KeyReport, KeyState},
+    model_fallback::ChainReport,
+    rate_limit::{DimensionReport, ScopeReport},
+};
+
+use crate::show::{advice::FailureAdvice, failures::FailureRecord};
+
+/// A model that is in use or in trouble.
+#[derive(Serialize)]
+pub(crate) struct ModelView {
+    pub(crate) model: String,
+    /// The breaker's state, if there are breakers.
+    pub(crate) breaker: Option<&'static str>,
+    pub(crate) limits: Vec<LimitView>,
+}
+
+impl ModelView {
+    /// Returns whether calls to the model are refused for now.
+    pub(crate) fn is_down(&self) -> bool {
+        let down = [State::Open, State::HalfOpen, State::ForcedOpen].map(State::as_str);
+        self.breaker.is_some_and(|state| down.contains(&state))
+    }
+
+    /// Returns how urgent it is that a person looks at the model: 1000 for one that is down, 200 for one that is
+    /// blocked, and up to 100 more for the share of its quota that is used.
+    pub(crate) fn trouble(&self) -> u64 {
+        let limits = self.limits.iter().map(|limit| {
+            let fullest = limit.dimensions.iter().filter_map(DimensionView::percent).max().unwrap_or(0);
+            fullest.min(100) + if limit.blocked_for_s.is_some() { 200 } else { 0 }
+        });
+        limits.max().unwrap_or(0) + if self.is_down() { 1_000 } else { 0 }
+    }
+}
+
+/// The quota of a model in a project.
+#[derive(Serialize)]
+pub(crate) struct LimitView {
+    pub(crate) project: String,
+    pub(crate) blocked_for_s: Option<f64>,
+    /// The number of calls that wait for their turn.
+    pub(crate) waiting: usize,
+    pub(crate) dimensions: Vec<DimensionView>,
+}
+
+impl LimitView {
+    pub(crate) fn of(report: &ScopeReport) -> Self {
+        let dimension = |report: &DimensionReport| DimensionView {
+            of: report.dimension.as_str(),
+            used: report.used,
+            max: report.limit,
+        };
+        Self {
+            project: report.scope.project().to_owned(),
+            blocked_for_s: report.blocked_for.map(seconds),
+            waiting: report.waiting,
+            dimensions: report.dimensions.iter().map(dimension).collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct DimensionView {
+    /// "requests a minute" and the like.
+    pub(crate) of: &'static str,
+    pub(crate) used: u64,
+    pub(crate) max: Option<u64>,
+}
+
+impl DimensionView {
+    pub(crate) fn percent(&self) -> Option<u64> {
+        let max = self.max.filter(|max| *max > 0)?;
+        Some(self.used.saturating_mul(100) / max)
+    }
+}
+
+/// A key, by name and fingerprint.
+#[derive(Serialize)]
+pub(crate) struct KeyView {
+    pub(crate) fingerprint: String,
+    pub(crate) name: Option<String>,
+    pub(crate) project: String,
+    pub(crate) state: &'static str,
+    /// The reason why it is disabled.
+    pub(crate) reason: Option<String>,
+    /// The time until all that is cooling or exhausted is back.
+    pub(crate) back_in_s: Option<f64>,
+    pub(crate) disabled_for_s: Option<f64>,
+    pub(crate) what_to_do: Option<&'static str>,
+    /// The models for which its project currently has no quota.
+    pub(crate) models: Vec<OutOfQuota>,
+    pub(crate) calls: u64,
+}
+
+impl KeyView {
+    pub(crate) fn of(report: &KeyReport) -> Self {
+        let disabled = match report.state {
+            KeyState::Disabled { reason, since } => Some((reason, since)),
+            _ => None,
+        };
+        let out = report.models.iter().map(|report| OutOfQuota {
+            model: report.model.to_string(),
+            state: report.state.as_str(),
+            back_in_s: back_in(report.state),
+        });
+        Self {
+            fingerprint: report.fingerprint.to_string(),
+            name: report.name.as_deref().map(str::to_owned),
+            project: report.project.to_string(),
+            state: report.state.as_str(),
+            reason: disabled.map(|(reason, _)| reason.to_string()),
+            back_in_s: back_in(report.state),
+            disabled_for_s: disabled.map(|(_, since)| seconds(since)),
+            what_to_do: disabled.map(|(reason, _)| match reason {
+                DisabledReason::Refused(kind) => kind.advice().remedy,
+                _ => "Enable the key when it is to serve again: it was disabled by hand.",
+            }),
+            models: out.collect(),
+            calls: report.uses,
+        }
+    }
+
+    /// Returns the key's name as people know it.
+    pub(crate) fn label(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name} ({})", self.fingerprint),
+            None => self.fingerprint.clone(),
+        }
+    }
+}
+
+/// A model for which a key's project has no quota.
+#[derive(Serialize)]
+pub(crate) struct OutOfQuota {
+    pub(crate) model: String,
+    pub(crate) state: &'static str,
+    pub(crate) back_in_s: Option<f64>,
+}
+
+/// A chain of fallback models.
+#[derive(Serialize)]
+pub(crate) struct ChainView {
+    pub(crate) model: String,
+    /// The model that answers currently.
+    pub(crate) current: String,
+    pub(crate) away_for_s: Option<f64>,
+}
+
+impl ChainView {
+    pub(crate) fn of(report: &ChainReport) -> Self {
+        Self {
+            model: report.model().to_owned(),
+            current: report.current().to_owned(),
+            away_for_s: report.away_for().map(seconds),
+        }
+    }
+}
+
+/// A failure that a caller has seen.
+#[derive(Serialize)]
+pub(crate) struct FailureView {
+    pub(crate) time: String,
+    pub(crate) ago_s: f64,
+    pub(crate) model: String,
+    pub(crate) fault: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) code: u16,
+    pub(crate) message: String,
+    pub(crate) attempts: u32,
+    pub(crate) key: Option<String>,
+    pub(crate) in_the_answer: bool,
+    pub(crate) what_to_do: Cow<'static, str>,
+}
+
+impl FailureView {
+    pub(crate) fn of(record: &FailureRecord, now: Instant) -> Self {
+        let FailureAdvice { kind, fault, what_to_do } = FailureAdvice::of(record);
+        Self {
+            time: humantime::format_rfc3339_seconds(record.time).to_string(),
+            ago_s: seconds(now.saturating_duration_since(record.at)),
+            model: record.model.clone(),
+            fault,
+            kind,
+            code: record.code,
+            message: record.message.clone(),
+            attempts: record.attempts,
+            key: record.key.clone(),
+            in_the_answer: record.in_the_answer,
+            what_to_do,
+        }
+    }
+}
+
+fn back_in(state: KeyState) -> Option<f64> {
+    match state {
+        KeyState::Cooling { left } | KeyState::Exhausted { left } => Some(seconds(left)),
+        _ => None,
+    }
+}
+
+/// Rounds to tenths of a second: a person needs no more.
+pub(crate) fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
+}
