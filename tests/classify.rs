@@ -1,4 +1,4 @@
-//! `ClassifyLayer`: what it reads, when it hands an answer over, and that it changes nothing.
+//! `ClassifyLayer`: what it reads, when it hands an answer over, and that it changes no byte.
 
 mod support;
 
@@ -112,7 +112,7 @@ async fn a_transport_error_says_what_it_means_and_stays_readable() {
     let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
     let error = classified(post(GENERATE), Err(refused.into())).await.unwrap_err();
     assert!(find(&error).never_sent());
-    // What a layer inside has judged is not judged again.
+    // An error that a layer inside has judged is not judged again.
     let inner: BoxError =
         Error::refusal("inner", tower_gemini::failure::Failure::local(Kind::CircuitOpen, "open")).into();
     let error = classified(post(GENERATE), Err(inner)).await.unwrap_err();
@@ -153,7 +153,7 @@ async fn disabled_it_says_and_changes_nothing() {
 
 // === before the commit ===
 
-/// Answers that have failed though they say 200: where, and what they are.
+/// Answers of status 200 that have failed: the path, the content type, the body, and the failure.
 fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
     let error_event = format!("data: {BUSY}\r\n\r\n");
     let raw = "{\n  \"error\": {\n    \"code\": 503,\n    \"message\": \"The model is overloaded.\",\n    \"status\": \"UNAVAILABLE\"\n  }\n}\n";
@@ -201,7 +201,7 @@ async fn an_answer_that_fails_before_its_content_is_a_failure_and_keeps_its_byte
             assert_eq!(kind(&response), Some(expected), "{text:?} by {size}");
             let (data, error) = frames(response.into_body()).await;
             assert_eq!(data, sent, "{text:?}");
-            // It has failed already: that it ends early is no news.
+            // It has failed already: its early end is not another failure.
             assert!(error.is_none(), "{error:?} for {text:?}");
         }
     }
@@ -302,7 +302,7 @@ async fn no_more_than_64_kib_are_held_for_a_first_content() {
     let response = assert_ready!(call.poll()).unwrap();
     assert_eq!(kind(&response), None);
     drop(feed);
-    // It was not seen to begin, but it is seen to be cut.
+    // No content was seen in the held part, but the cut is found.
     let (data, error) = frames(response.into_body()).await;
     assert_eq!((data.len(), data[0].len()), (64, 1024));
     assert_eq!(find(&error.unwrap()).failure().kind(), Kind::StreamCut);
@@ -331,7 +331,7 @@ async fn held_back_or_not_is_a_setting() {
     assert_eq!(kind(&response), None);
     let usage = usage(&response);
     assert_eq!(read(response.into_body()).await, format!("data: {BUSY}\r\n\r\n"));
-    // Nobody held it, but it is reported.
+    // It was not held, but it is reported.
     assert!(usage.report().failure.is_some_and(|failure| failure.fault() == Fault::Model));
 }
 
@@ -529,10 +529,10 @@ proptest! {
         let body = parking_lot::Mutex::new(Some(body));
         let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, body.lock().take().unwrap())));
         let service = ClassifyLayer::new().hold_answers(hold).layer(upstream);
-        // Everything is there: nothing may wait for anything.
+        // The whole body is there: nothing may be pending.
         let mut call = task::spawn(service.oneshot(post(uri)));
         match assert_ready!(call.poll()) {
-            // Held, and broken before it began.
+            // It was held, and broke before its first content.
             Err(error) => prop_assert!(breaks && hold, "{error}"),
             Ok(response) => {
                 let (data, error) = assert_ready!(task::spawn(frames(response.into_body())).poll());

@@ -1,4 +1,4 @@
-//! `ReplayLayer`: what is kept, what streams on, and what it says.
+//! `ReplayLayer`: the bodies that it keeps, those that stream on, and the words that it writes.
 
 mod support;
 
@@ -17,7 +17,7 @@ use tower_gemini::{
     replay::Oversize,
 };
 
-/// What came in, without being read by anybody else.
+/// The request that the inner service got.
 #[derive(Debug)]
 struct Seen {
     resendable: bool,
@@ -29,7 +29,7 @@ struct Seen {
     context: Option<CallContext>,
 }
 
-/// Sends a body through the layer and shows what arrives.
+/// Sends a body through the layer, and returns what arrives.
 async fn through<B>(layer: &ReplayLayer, request: Request<B>) -> (Result<Response<AnyBody>, BoxError>, Option<Seen>)
 where
     B: Body<Data = Bytes> + Unpin + Send + 'static,
@@ -67,7 +67,7 @@ fn stream(sent: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Request<AnyBody> 
     post(GENERATE).map(|_| chunks(sent))
 }
 
-// === what is kept ===
+// === bodies that are kept ===
 
 #[tokio::test(start_paused = true)]
 async fn up_to_the_cap_a_body_is_kept_and_over_it_streams_byte_for_byte() {
@@ -108,7 +108,7 @@ async fn a_size_hint_is_not_believed_when_it_is_low_and_is_when_it_is_high() {
         let seen = seen.unwrap();
         assert_eq!((seen.resendable, seen.frames.concat().len()), (kept, bytes), "{hint:?}");
     }
-    // Whoever announces too much is not waited for: the inner service hears of it at once.
+    // A body that announces too much is not collected: the inner service is called at once.
     let (feed, body) = fed();
     let body = any(body.with_hint(SizeHint::with_exact(11)));
     let upstream = tower::service_fn(|request: Request<ReplayBody<AnyBody>>| async move {
@@ -140,7 +140,7 @@ async fn trailers_are_kept_and_sent_again() {
             assert!(!seen.ended);
         }
     }
-    // And each time anew.
+    // And again for each copy.
     let upstream = Upstream::fails(2, || Ok(busy()));
     let service =
         ServiceBuilder::new().layer(ReplayLayer::new()).layer(RetryLayer::default()).service(upstream.clone());
@@ -225,7 +225,7 @@ async fn a_body_that_breaks_is_the_callers_and_nothing_is_sent() {
     assert!(source::<std::io::Error>(&error).is_some());
     assert_eq!(upstream.calls(), 0);
 
-    // Past the cap it is on its way already: the upstream's transport finds out.
+    // Past the cap the request is on its way already: the upstream's transport gets the error.
     let (_, seen) = through(&ReplayLayer::new().max_body(4), post(GENERATE).map(|_| broken(["12345"]))).await;
     let seen = seen.unwrap();
     assert_eq!(seen.frames, ["12345"]);
@@ -241,7 +241,7 @@ async fn what_finds_no_memory_is_still_refused_past_its_own_cap() {
     let (_, seen) = through(&layer, stream(["1234", "5678", "9"])).await;
     let error = seen.unwrap().error.unwrap();
     assert_eq!(find(&error).failure().kind(), Kind::BodyTooLarge);
-    // Where more is welcome, more comes.
+    // Without a refusal the whole body comes.
     let (_, seen) = through(&ReplayLayer::new().max_body(8).max_total(2), stream(["1234", "5678", "9"])).await;
     assert!(seen.unwrap().error.is_none());
 }
@@ -267,7 +267,7 @@ async fn all_bodies_together_have_a_cap_too() {
         std::future::ready(Ok::<_, BoxError>(hello()))
     });
     let layer = ReplayLayer::new().max_total(100);
-    // Clones of the layer, and all its services, share the account.
+    // Clones of the layer, and all its services, share the cap.
     let (one, two) = (layer.layer(inner.clone()), layer.clone().layer(inner));
     assert!(keep(one.clone(), 60).await);
     assert!(keep(two.clone(), 40).await);
@@ -276,7 +276,7 @@ async fn all_bodies_together_have_a_cap_too() {
     held.lock().remove(0);
     assert!(!keep(one.clone(), 61).await);
     assert!(keep(one.clone(), 60).await);
-    // What is cloned is one body.
+    // All clones of a body count once.
     {
         use tower_gemini::body::Resend;
         let request = held.lock().remove(0);
@@ -336,7 +336,7 @@ async fn what_streams_on_gives_its_room_back_as_soon_as_it_is_sent() {
     streaming.frame().await.unwrap().unwrap();
     streaming.frame().await.unwrap().unwrap();
     assert!(fits().await, "and are gone");
-    // It goes on all the while.
+    // It makes progress meanwhile.
     feed.data("the rest");
     assert_eq!(streaming.frame().await.unwrap().unwrap().into_data().unwrap(), "the rest");
 }
@@ -379,7 +379,7 @@ async fn a_slow_upload_holds_no_permit() {
     assert_eq!(upstream.calls(), 4);
 }
 
-// === what the call is ===
+// === the call ===
 
 #[tokio::test(start_paused = true)]
 async fn it_says_what_the_call_is() {
@@ -392,7 +392,7 @@ async fn it_says_what_the_call_is() {
     let chat = call(CHAT, r#"{"model":"gemini-2.5-flash","stream":true}"#).await;
     assert_eq!((chat.model(), chat.streaming()), (Some("gemini-2.5-flash"), Streaming::Sse));
     assert_eq!(call("/anything", "").await.idempotency(), Idempotency::Unsafe);
-    // Malformed JSON is the upstream's to judge.
+    // Malformed JSON is left to the upstream.
     assert_eq!(call(CHAT, "{\"model\":").await.model(), None);
 
     let request = Request::builder().method(Method::GET).uri("/v1beta/models").body(full("")).unwrap();

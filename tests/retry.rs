@@ -18,7 +18,7 @@ use tower_gemini::{
     retry::{Cause, OnOpen, Rule},
 };
 
-/// One call, and what became of it.
+/// Makes one call and returns its result.
 struct Called {
     result: Result<Response<AnyBody>, BoxError>,
     upstream: Upstream,
@@ -47,17 +47,17 @@ async fn call(upstream: Upstream) -> Called {
     call_with(RetryPolicy::default(), upstream, post(GENERATE)).await
 }
 
-/// Always the same failure, as `ClassifyLayer` would have said it.
+/// An upstream with always the same failure, marked as `ClassifyLayer` would.
 fn always(failure: Failure) -> Upstream {
     Upstream::at_once(move |_| refused_with(failure.clone(), None))
 }
 
-/// The same failure that many times, then hello.
+/// An upstream that fails `times` times, then answers.
 fn at_first(times: usize, failure: Failure) -> Upstream {
     Upstream::fails(times, move || refused_with(failure.clone(), None))
 }
 
-/// A failure as a response where it came as one, else as an error.
+/// Returns a failure as a response if it came as one, else as an error.
 fn refused_with(failure: Failure, retry: Option<RetryAdvice>) -> Answer {
     let say = |outcome: Outcome| match retry {
         Some(retry) => outcome.with_retry(retry),
@@ -135,7 +135,7 @@ async fn each_row_allows_as_many_attempts_as_it_says() {
         let called = call(always(kind(what))).await;
         assert_eq!(called.upstream.calls(), attempts, "{what}");
         assert_eq!(called.kind(), what);
-        // The last allowed failure is one too many; one fewer, and it is answered.
+        // The last allowed failure ends the call; with one fewer, it is answered.
         if attempts > 1 {
             let called = call(at_first(attempts - 1, kind(what))).await;
             assert_eq!((called.upstream.calls(), called.status()), (attempts, 200), "{what}");
@@ -175,7 +175,7 @@ async fn alone_it_goes_by_the_status() {
 
 #[tokio::test(start_paused = true)]
 async fn backoffs_double_under_full_jitter() {
-    // Many calls: no wait over its ceiling, and the ceilings are reached, near enough.
+    // Many calls: no wait is over its ceiling, and the ceilings are nearly reached.
     for (what, base) in [(Kind::Overloaded, 500), (Kind::Reset, 500), (Kind::QuotaUnknown, 1000)] {
         let mut longest = [Duration::ZERO; 7];
         let mut shortest = [secs(100); 7];
@@ -188,7 +188,7 @@ async fn backoffs_double_under_full_jitter() {
         }
         for nth in 0..7 {
             let ceiling = millis(base << nth).min(secs(20));
-            // Timers are a millisecond coarse.
+            // Timers have a resolution of one millisecond.
             assert!(longest[nth] <= ceiling + millis(1), "wait {nth} of {what}: {:?} over {ceiling:?}", longest[nth]);
             assert!(longest[nth] > ceiling.mul_f64(0.9), "wait {nth} of {what}: {:?} of {ceiling:?}", longest[nth]);
             assert!(shortest[nth] < ceiling.mul_f64(0.1), "wait {nth} of {what}: no jitter");
@@ -204,7 +204,7 @@ async fn a_hint_is_waited_for_and_not_much_longer() {
         let wait = called.upstream.waits()[0];
         assert!((secs(2)..=millis(2501)).contains(&wait), "{wait:?}");
     }
-    // Its header does as well.
+    // The same with a header.
     let upstream = Upstream::fails(1, || {
         let mut response = status(429);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
@@ -231,7 +231,7 @@ async fn a_second_that_was_cut_off_a_hint_is_waited_for_too() {
         upstream.waits()[0]
     };
     for _ in 0..20 {
-        // "2s" may have been 2.9; the issue asks for no less than 2 s and no more than 4.
+        // "2s" may have been 2.9; the wait has to be from 2 to 4 s.
         let cut = wait(said("Quota exceeded.", "2s")).await;
         assert!((secs(3)..=millis(3501)).contains(&cut), "{cut:?}");
         let exact = wait(said("Quota exceeded. Please retry in 2.25s.", "2s")).await;
@@ -276,7 +276,7 @@ async fn in_all_there_are_no_more_attempts_than_the_policy_allows() {
     let kinds = [Kind::Overloaded, Kind::ServerError, Kind::EmptyResponse, Kind::QuotaUnknown, Kind::Reset];
     let upstream = Upstream::at_once(move |nth| refused_with(kind(kinds[nth % kinds.len()]), None));
     let called = call(upstream).await;
-    // The second empty answer, its row's last, comes seventh.
+    // The second empty answer, the last that its row allows, is the seventh attempt.
     assert_eq!((called.upstream.calls(), called.kind()), (8, Kind::EmptyResponse));
     for attempts in [0, 1, 2, 5] {
         let policy = RetryPolicy::default().max_attempts(attempts);
@@ -290,22 +290,22 @@ async fn in_all_there_are_no_more_attempts_than_the_policy_allows() {
 async fn the_same_500_twice_is_suspected_of_its_content() {
     let called = call(always(kind(Kind::ServerError))).await;
     assert!(called.outcome().failure().unwrap().is_content_suspected());
-    // As an answer by itself, too.
+    // The same without a layer that classifies.
     let called = call(Upstream::at_once(|_| Ok(status(500)))).await;
     assert!(called.outcome().failure().unwrap().is_content_suspected());
-    // Other words, another failure, another status, or only once: no suspicion.
+    // Another message, another failure, another status, or only one 500: no suspicion.
     let words = Upstream::at_once(|nth| refused_with(Failure::local(Kind::ServerError, format!("number {nth}")), None));
     assert!(!call(words).await.outcome().failure().unwrap().is_content_suspected());
     let once = call_with(RetryPolicy::never(), always(kind(Kind::ServerError)), post(GENERATE)).await;
     assert!(!once.outcome().failure().unwrap().is_content_suspected());
     assert!(!call(always(kind(Kind::BadGateway))).await.outcome().failure().unwrap().is_content_suspected());
-    // With something else in between, it is still the same 500 twice.
+    // With another failure in between, it is still the same 500 twice.
     let between = Upstream::at_once(|nth| match nth {
         1 => refused_with(kind(Kind::BadGateway), None),
         _ => refused_with(kind(Kind::ServerError), None),
     });
     assert!(call(between).await.outcome().failure().unwrap().is_content_suspected());
-    // Answered in the end: nothing is wrong.
+    // Answered in the end: no suspicion.
     let called = call(at_first(3, kind(Kind::ServerError))).await;
     assert!(called.outcome().failure().is_none());
 }
@@ -314,7 +314,7 @@ async fn the_same_500_twice_is_suspected_of_its_content() {
 async fn what_was_never_sent_is_sent_once_more_at_once_and_for_nothing() {
     let called = call(at_first(1, kind(Kind::NotSent))).await;
     assert_eq!((called.upstream.waits(), called.outcome().attempts()), (vec![Duration::ZERO], 1));
-    // A second time it counts.
+    // The second such attempt is counted.
     let called = call_with(no_budget(), always(kind(Kind::NotSent)), post(GENERATE)).await;
     assert_eq!((called.upstream.calls(), called.outcome().attempts()), (9, 8));
     assert_eq!(called.upstream.waits()[0], Duration::ZERO);
@@ -329,7 +329,7 @@ async fn what_was_never_sent_is_sent_once_more_at_once_and_for_nothing() {
     assert_eq!(called.status(), 200);
 }
 
-// === what layers inside say ===
+// === the advice of layers inside ===
 
 fn says(times: usize, failure: Failure, retry: RetryAdvice) -> Upstream {
     Upstream::fails(times, move || refused_with(failure.clone(), Some(retry)))
@@ -344,7 +344,7 @@ async fn now_and_queued_are_at_once_and_spend_no_budget() {
             assert_eq!(called.upstream.waits(), [Duration::ZERO; 3], "{retry:?} {what}");
             assert_eq!(called.status(), 200);
         }
-        // Not for ever.
+        // But not for ever.
         let called = call(says(1000, kind(Kind::QuotaDay), retry)).await;
         assert_eq!(called.upstream.calls(), 8);
         let called = call(says(1000, kind(Kind::RateLimited), retry)).await;
@@ -357,12 +357,12 @@ async fn after_and_never_are_obeyed() {
     let called = call(says(1, kind(Kind::Overloaded), RetryAdvice::After(secs(30)))).await;
     let wait = called.upstream.waits()[0];
     assert!((secs(30)..=secs(30) + millis(1)).contains(&wait), "{wait:?}");
-    // Whoever says so knows better than the table, but not for ever.
+    // The advice overrides the table, but not for ever.
     for what in [Kind::QuotaDay, Kind::AuthKeyInvalid] {
         let policy = RetryPolicy::default().budget(RetryBudget::new(0));
         let called = call_with(policy, says(2, kind(what), RetryAdvice::After(secs(200))), post(GENERATE)).await;
         assert_eq!((called.status(), called.upstream.waits()), (200, vec![secs(200); 2]), "{what}");
-        // Until midnight is the caller's to wait.
+        // A wait until midnight is left to the caller.
         let called = call(says(1, kind(what), RetryAdvice::After(secs(40_000)))).await;
         assert_eq!(called.upstream.calls(), 1);
         assert_eq!(called.outcome().retry(), Some(RetryAdvice::After(secs(40_000))));
@@ -388,16 +388,16 @@ async fn a_refusal_inside_is_waited_for_and_no_attempt_is_counted() {
         assert_eq!(called.status(), 200, "{what}");
         assert_eq!(called.outcome().attempts(), 1);
         assert!(called.upstream.waits().iter().all(|wait| (secs(3)..=millis(3001)).contains(wait)));
-        // Nobody says for how long: it goes back, and nothing was attempted.
+        // A refusal without a time: it goes back, and no attempt is counted.
         let called = call(always(kind(what))).await;
         assert_eq!((called.upstream.calls(), called.kind()), (1, what));
         assert_eq!(called.outcome().attempts(), 0, "{what}: nothing was sent");
         assert!(find(&called.result.unwrap_err()).never_sent());
-        // Whoever allows one attempt has not had it yet.
+        // A single allowed attempt has not been made yet.
         let policy = RetryPolicy::default().max_attempts(1);
         let called = call_with(policy, at_first(3, kind(what).with_hint(secs(3))), post(GENERATE)).await;
         assert_eq!((called.status(), called.upstream.calls()), (200, 4));
-        // Not at all, if so wished.
+        // Not at all, if the policy says so.
         let policy = RetryPolicy::default().on_open(OnOpen::Fail);
         let called = call_with(policy, always(kind(what).with_hint(secs(3))), post(GENERATE)).await;
         assert_eq!((called.upstream.calls(), called.outcome().attempts()), (1, 0));
@@ -413,7 +413,7 @@ async fn refusals_do_not_make_it_spin_or_wait_for_ever() {
     assert!(called.upstream.calls() <= 28_600, "{}", called.upstream.calls());
     let waited = called.outcome();
     assert!(matches!(waited.retry(), Some(RetryAdvice::After(_))), "{waited:?}");
-    // With a deadline, it is the deadline.
+    // With a deadline, the deadline bounds the wait.
     let began = Instant::now();
     let called =
         call_with(RetryPolicy::default(), always(kind(Kind::CircuitOpen).with_hint(secs(4))), within(secs(10))).await;
@@ -460,7 +460,7 @@ async fn the_wait_that_would_have_been_needed_is_said_without_classify_too() {
     assert!(matches!(find(&error).outcome().retry(), Some(RetryAdvice::After(_))));
 }
 
-// === what may be sent twice ===
+// === calls that may be sent twice ===
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_makes_something_is_sent_again_only_if_it_was_turned_away() {
@@ -503,7 +503,7 @@ async fn every_attempt_is_the_same_request() {
     for (nth, asked) in asked.iter().enumerate() {
         assert_eq!(asked.uri, "/v1beta/models/m:generateContent?x=1");
         assert_eq!((&asked.headers["x-own"], &asked.body[..]), (&HeaderValue::from_static("kept"), PROMPT.as_bytes()));
-        // The first attempt of a lone room carries no word: it has nothing to say.
+        // The first attempt of a room alone carries no `CallContext`, because there is nothing to write into it.
         let attempt = asked.context.as_ref().map(CallContext::attempt);
         assert_eq!(attempt, if nth == 0 { None } else { Some(nth as u32 + 1) });
     }
@@ -529,7 +529,7 @@ async fn after_the_commit_nothing_is_sent_again() {
     assert_eq!(data, [event("a")]);
     assert!(error.is_some());
     assert_eq!(upstream.calls(), 1);
-    // Before it, it is: the client never sees the first two.
+    // Before the commit it is retried: the client never sees the first two answers.
     let upstream = Upstream::at_once(|nth| match nth {
         0 => Ok(sse(broken([": ping\n\n"]))),
         1 => Ok(sse(chunks([format!("data: {BUSY}\n\n")]))),
@@ -564,7 +564,7 @@ async fn the_failed_answer_is_read_and_let_go_before_the_wait_is_over() {
     live.fail(reset());
     assert_pending!(call.poll());
     assert!(!live.is_live(), "read to its end, while the wait runs");
-    // One that never ends goes when the wait does.
+    // A body that never ends is dropped when the wait ends.
     assert!(hung.is_live());
     let response = call.await.unwrap();
     assert_eq!((response.status(), upstream.calls()), (OK, 3));
@@ -597,7 +597,7 @@ async fn a_row_can_be_set() {
         .on(StatusCode::INTERNAL_SERVER_ERROR, Rule::never())
         .on(Cause::Empty, Rule::attempts(5).base_delay(millis(10)).max_delay(millis(10)))
         .on(Cause::Timeout, Rule::never())
-        // These are beyond help, whatever anybody says.
+        // Among the failures of these rows are some that no repetition changes, and that no row retries.
         .on(StatusCode::TOO_MANY_REQUESTS, Rule::attempts(6))
         .on(StatusCode::BAD_REQUEST, Rule::attempts(4))
         .on(StatusCode::GATEWAY_TIMEOUT, Rule::attempts(3))
@@ -615,7 +615,7 @@ async fn a_row_can_be_set() {
     assert_eq!(calls(Kind::QuotaZero).await.calls(), 1);
     assert_eq!(calls(Kind::InvalidRequest).await.calls(), 4);
     assert_eq!(calls(Kind::ContentBlocked).await.calls(), 1);
-    // What a layer here refused will be refused again.
+    // A layer that has refused will refuse again.
     assert_eq!(calls(Kind::Timeout(TimeoutKind::Total)).await.calls(), 1);
     assert_eq!(calls(Kind::BodyTooLarge).await.calls(), 1);
     assert_eq!(calls(Kind::RequestBody).await.calls(), 1);
@@ -630,7 +630,7 @@ async fn the_persistent_policy_persists() {
     assert!(began.elapsed() > secs(120));
     let called = call_with(RetryPolicy::persistent(), always(kind(Kind::Overloaded)), post(GENERATE)).await;
     assert_eq!((called.status(), called.upstream.calls()), (503, 60));
-    // Within the deadline, and on nothing else.
+    // Within the deadline, and only on these causes.
     let called = call_with(RetryPolicy::persistent(), always(kind(Kind::Overloaded)), within(secs(60))).await;
     assert!(called.upstream.calls() < 40, "{}", called.upstream.calls());
     let called = call_with(RetryPolicy::persistent(), always(kind(Kind::ServerError)), post(GENERATE)).await;
@@ -694,7 +694,7 @@ async fn an_empty_budget_gives_the_upstreams_error_back_at_once() {
     // Another model has its own.
     let response = one.clone().oneshot(post("/v1beta/models/gemini-2.5-flash:generateContent")).await.unwrap();
     assert_eq!((response.status().as_u16(), upstream.calls()), (503, 9));
-    // One a second comes back.
+    // One retry a second grows back.
     tokio::time::advance(secs(2)).await;
     one.oneshot(post(GENERATE)).await.unwrap();
     assert_eq!(upstream.calls(), 12);
@@ -743,7 +743,7 @@ async fn a_storm_against_a_dead_upstream_is_bounded() {
     assert!(upstream.calls() >= 600, "{}", upstream.calls());
 }
 
-// === nothing for nothing ===
+// === no cost without a retry ===
 
 #[tokio::test(start_paused = true)]
 async fn a_first_answer_goes_as_it_came() {

@@ -1,4 +1,4 @@
-//! `TokenPrecheckLayer` over the emulator: what is refused, what passes, and what is asked.
+//! `TokenPrecheckLayer` over the emulator: the requests that it refuses, passes on, and lets the upstream count.
 
 mod support;
 
@@ -27,7 +27,7 @@ use crate::support::{CHAT, GENERATE, STREAM, post_body, secs};
 
 const EMBED: &str = "/v1beta/models/gemini-embedding-001:embedContent";
 
-/// A request with a text of so many bytes.
+/// Builds a request with a text of `bytes` bytes.
 fn text(uri: &str, bytes: usize) -> Request<Full<Bytes>> {
     keyed(post_body(uri, format!(r#"{{"contents":[{{"parts":[{{"text":"{}"}}]}}]}}"#, "abc ".repeat(bytes / 4))))
 }
@@ -41,7 +41,7 @@ fn body(uri: &str, body: &str) -> Request<Full<Bytes>> {
     keyed(post_body(uri, body.to_owned()))
 }
 
-/// Counts a token for every four bytes, as the emulator does.
+/// A counter of one token for every four bytes, as the emulator counts.
 #[derive(Debug)]
 struct Quarters;
 
@@ -63,7 +63,7 @@ impl TextCounter for Quarter {
     }
 }
 
-/// A layer that counts by bytes alone, whatever features are on.
+/// Creates a layer that knows lengths only, whatever features are on.
 fn by_bytes(models: ModelTable) -> TokenPrecheckLayer {
     #[derive(Debug)]
     struct Bytes;
@@ -84,7 +84,7 @@ fn by_bytes(models: ModelTable) -> TokenPrecheckLayer {
     TokenPrecheckLayer::new(models).counter(Bytes)
 }
 
-/// A list from the emulator itself.
+/// Fetches the emulator's own list.
 async fn listed(emulator: &Emulator) -> ModelTable {
     let models = ModelTable::new();
     let service = ServiceBuilder::new().map_request(keyed).service(emulator.clone());
@@ -119,17 +119,17 @@ async fn what_is_no_json_is_refused_with_its_place() {
         (Kind::InvalidRequest, Fault::Caller, StatusCode::BAD_REQUEST)
     );
     assert!(failure.message().contains("at line 2, column 15"), "{}", failure.message());
-    // Nobody says that it is JSON: the upstream judges.
+    // Not declared as JSON: the upstream judges it.
     let mut unsaid = body(GENERATE, "nonsense");
     unsaid.headers_mut().insert(CONTENT_TYPE, "text/plain".parse().unwrap());
     let response = layer.layer(emulator.clone()).oneshot(unsaid).await.unwrap();
     assert_eq!((response.status(), emulator.journal().len()), (StatusCode::BAD_REQUEST, 1));
-    // What is encoded is nobody's to read here.
+    // An encoded body is not read.
     let mut encoded = body(GENERATE, "nonsense");
     encoded.headers_mut().insert("content-encoding", "gzip".parse().unwrap());
     layer.layer(emulator.clone()).oneshot(encoded).await.unwrap();
     assert_eq!(emulator.journal().len(), 2);
-    // Google's reader takes more than JSON, and a body may be in another encoding.
+    // Google's parser takes more than JSON, and a body may be in another encoding.
     let (upstream, sent) = recorder(hello);
     let lenient = body(GENERATE, "{'contents': [{'parts': [{'text': 'x'},],},],}");
     layer.layer(upstream.clone()).oneshot(lenient).await.unwrap();
@@ -195,7 +195,7 @@ async fn a_misspelt_model_is_refused_by_a_fresh_list_only() {
     assert_eq!((failure.kind(), failure.code()), (Kind::ModelNotFound, StatusCode::NOT_FOUND));
     assert!(failure.message().contains("models/gemini-2.5-flsh is not found"), "{}", failure.message());
     assert!(failure.message().contains("Did you mean gemini-2.5-flash?"), "{}", failure.message());
-    // Where the model stands in the body.
+    // The model stands in the body.
     let chat = body(CHAT, r#"{"model":"gemini-2.5-prp","messages":[{"role":"user","content":"x"}]}"#);
     assert!(refused(&fresh, &emulator, chat).await.message().contains("gemini-2.5-pro"));
     let failure = refused(&fresh, &emulator, text("/v1beta/models/gemini-embedding-001:generateContent", 40)).await;
@@ -210,7 +210,7 @@ async fn a_misspelt_model_is_refused_by_a_fresh_list_only() {
     let chat = r#"{"model":"google/gemini-2.5-prp","messages":[{"role":"user","content":"x"}]}"#;
     fresh.layer(upstream).oneshot(body(openapi, chat)).await.unwrap();
     assert_eq!(sent.lock().len(), 1);
-    // A name that is near to none is the upstream's to judge.
+    // A name that is near to none is left to the upstream.
     fresh.layer(emulator.clone()).oneshot(text("/v1beta/models/brand-new:generateContent", 40)).await.unwrap();
 }
 
@@ -237,14 +237,14 @@ async fn a_list_is_fetched_on_demand_and_the_call_waits_for_it() {
         assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::ModelNotFound);
     }
     assert_eq!((begun.elapsed(), lists_asked(&emulator), emulator.journal().len()), (secs(1), 1, sent + 1));
-    // Fresh: nobody waits, whatever is asked for.
+    // The list is fresh: no call waits, whatever its model.
     refused(&layer, &emulator, misspelt()).await;
     let begun = Instant::now();
     layer.layer(emulator.clone()).oneshot(text("/v1beta/models/brand-new:generateContent", 40)).await.unwrap();
     assert_eq!((begun.elapsed(), lists_asked(&emulator)), (secs(0), 1));
     upkeep.abort();
 
-    // A name that no list judges is not waited for.
+    // A call whose name no list can judge does not wait.
     let models = ModelTable::new();
     let upkeep = tokio::spawn(models.refresh_on_demand(lists.clone()));
     let never = ModelTable::builder().fresh_for(Duration::ZERO).build();
@@ -270,7 +270,7 @@ async fn a_list_is_fetched_on_demand_and_the_call_waits_for_it() {
     upkeep.abort();
     useless.abort();
 
-    // A list that does not come is waited for as long as is set; one that fails is not waited for again, for 30 s.
+    // A call waits for a list that does not come until its time-out; after a list that failed, no call waits for 30 s.
     for (trouble, waits) in [(Trouble::hang(), 5), (Trouble::overloaded(), 0)] {
         let emulator = Emulator::builder()
             .default_models()
@@ -287,7 +287,7 @@ async fn a_list_is_fetched_on_demand_and_the_call_waits_for_it() {
             assert_eq!((response.status(), begun.elapsed()), (StatusCode::NOT_FOUND, secs(wait)));
             assert_eq!(lists_asked(&emulator), lists);
         }
-        // Nobody fetches it any more: nobody waits.
+        // No fetch is under way any more: no call waits.
         upkeep.abort();
         assert!(upkeep.await.is_err());
         let begun = Instant::now();
@@ -301,7 +301,7 @@ async fn what_is_too_long_is_refused_with_both_numbers() {
     let emulator =
         Emulator::builder().default_models().model(EmulatedModel::new("small").input_token_limit(1_000)).build();
     let layer = by_bytes(listed(&emulator).await);
-    // 50 MB are more than 1,048,576 tokens, whatever they are.
+    // 50 MB are more than 1,048,576 tokens, whatever the text is.
     let failure = refused(&layer, &emulator, text(GENERATE, 51_000_000)).await;
     assert_eq!((failure.kind(), failure.token_limit()), (Kind::ContextTooLong, Some(1_048_576)));
     assert!(failure.token_count().unwrap() > 1_048_576);
@@ -310,11 +310,11 @@ async fn what_is_too_long_is_refused_with_both_numbers() {
         "{}",
         failure.message()
     );
-    // One byte is never more than a token: nobody counts.
+    // One byte is never more than a token: nothing is counted.
     passes(&layer, &emulator, text("/v1beta/models/small:generateContent", 800)).await;
     assert_eq!(emulator.count(asked), 0);
 
-    // Counted here, at once and on another thread.
+    // Counted locally: inline, and on another thread.
     let layer = TokenPrecheckLayer::new(listed(&emulator).await).counter(Quarters);
     let failure = refused(&layer, &emulator, text("/v1beta/models/small:generateContent", 4_400)).await;
     assert_eq!((failure.token_count(), failure.token_limit()), (Some(1_100), Some(1_000)));
@@ -334,7 +334,7 @@ async fn what_nothing_here_decides_the_upstream_counts_once() {
     let journal = emulator.journal();
     let question = journal.iter().find(|visit| asked(visit)).unwrap();
     assert_eq!(question.path, "/v1beta/models/small:countTokens");
-    // The same again is known.
+    // The same request again is in the cache.
     passes(&layer, &emulator, text(uri, 3_000)).await;
     assert_eq!(emulator.count(asked), 1);
     let error = layer.layer(emulator.clone()).oneshot(text(uri, 5_000)).await.map(drop).unwrap_err();
@@ -343,16 +343,16 @@ async fn what_nothing_here_decides_the_upstream_counts_once() {
         (failure.kind(), failure.token_count(), failure.token_limit()),
         (Kind::ContextTooLong, Some(1_250), Some(1_000))
     );
-    assert!(failure.message().contains("as countTokens says"), "{}", failure.message());
+    assert!(failure.message().contains("counted by countTokens"), "{}", failure.message());
     assert_eq!((emulator.count(asked), emulator.count(|visit| !asked(visit))), (2, 3), "a list, two answers");
 
-    // Nobody is asked: it is sent, or not.
+    // The upstream is not asked: the request is sent, or refused.
     let never = by_bytes(models.clone()).ask_upstream(AskUpstream::Never);
     let response = never.layer(emulator.clone()).oneshot(text(uri, 5_000)).await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     let failure = refused(&never.fail_closed(), &emulator, text(uri, 3_000)).await;
     assert_eq!(failure.kind(), Kind::ContextTooLong);
-    // Always.
+    // The upstream always counts.
     let always = by_bytes(models).ask_upstream(AskUpstream::Always);
     passes(&always, &emulator, text(uri, 40)).await;
     assert_eq!(emulator.count(asked), 3);
@@ -374,7 +374,7 @@ async fn an_upstream_that_cannot_count_holds_nobody_up() {
         let error =
             by_bytes(models.clone()).fail_closed().layer(emulator.clone()).oneshot(text(uri, 3_000)).await.unwrap_err();
         assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::ContextTooLong);
-        // Nobody waits past the deadline, nor longer than is set.
+        // No call waits past the deadline, nor past the time-out.
         let mut request = text(uri, 3_000);
         CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(2))));
         let begun = Instant::now();
@@ -383,7 +383,7 @@ async fn an_upstream_that_cannot_count_holds_nobody_up() {
     }
 }
 
-/// It is always ready, so that no time-out is ever looked at.
+/// A body that is always ready, so that the time-out is never polled.
 #[tokio::test(start_paused = true)]
 async fn a_count_that_never_ends_is_given_up() {
     let upstream = service_fn(|request: Request<Full<Bytes>>| async move {
@@ -421,16 +421,16 @@ async fn media_that_cannot_be_counted_is_asked_for_only_near_the_limit() {
     assert_eq!(emulator.count(asked), 0);
     passes(&layer, &emulator, inline("application/pdf", 8_000_000)).await;
     assert_eq!(emulator.count(asked), 1);
-    // A file by its name may be anything.
+    // A file that is only named may have any length.
     let file = r#"{"contents":[{"parts":[{"fileData":{"mimeType":"video/mp4","fileUri":"files/1"}}]}]}"#;
     let _ = layer.layer(emulator.clone()).oneshot(body(GENERATE, file)).await.unwrap();
     assert_eq!(emulator.count(asked), 2);
 }
 
-/// Cost, body and length of each request.
+/// The cost, body and length of each request.
 type Sent = Arc<Mutex<Vec<(Option<TokenCost>, String, Option<String>)>>>;
 
-/// An upstream that keeps what it was sent, and answers what it is told.
+/// An upstream that keeps the requests that it gets, and gives the answer that it is told.
 fn recorder(
     answer: impl Fn() -> Response<Full<Bytes>> + Clone + Send + 'static,
 ) -> (
@@ -491,7 +491,7 @@ async fn the_output_limit_is_warned_of_clamped_or_refused() {
             assert_eq!(length, Some(body.len().to_string()));
         }
     }
-    // One budget for input and output says nothing of the output alone.
+    // One limit for input and output together says nothing of the output alone.
     models.insert(Model::new("m").with_output_limit(65_536).with_shared_limit());
     let (upstream, _) = recorder(hello);
     TokenPrecheckLayer::new(models)
@@ -556,7 +556,7 @@ async fn what_is_no_text_teaches_nothing_of_texts() {
         let cost = sent.lock().pop().unwrap().0.unwrap();
         assert!(cost.certainty == Certainty::Estimate && cost.tokens < 2_000, "{besides}: {cost:?}");
     }
-    // No more than its bytes, whatever was learned.
+    // The cost is at most the number of bytes, whatever the factor is.
     layer.layer(upstream).oneshot(text(GENERATE, 4_000)).await.unwrap();
     assert_eq!(sent.lock().pop().unwrap().0.unwrap().tokens, 4_000);
 }
@@ -681,7 +681,7 @@ async fn one_permit_is_enough_for_the_list_the_questions_and_the_calls() {
     });
     let (ok, missing) = (StatusCode::OK, StatusCode::NOT_FOUND);
     assert_eq!(statuses.collect::<Vec<_>>(), [ok, missing, ok, missing]);
-    // A call that is dropped at any moment leaves the permit behind.
+    // A call that is dropped at any moment returns its permit.
     for waits in [0, 500, 1_500, 2_500] {
         let call = layer.layer(permit.clone()).oneshot(text(uris[0], 3_100 + waits * 4));
         let _ = tokio::time::timeout(Duration::from_millis(waits as u64), call).await;

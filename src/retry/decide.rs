@@ -359,7 +359,7 @@ mod tests {
                     }
                     break;
                 };
-                // Nobody may say otherwise.
+                // No advice and no row may override these.
                 prop_assert!(advice != Some(RetryAdvice::Never));
                 prop_assert!(policy.max_attempts > 1 || refused);
                 prop_assert!(policy.ever_resends());

@@ -133,12 +133,12 @@ mod tests {
     fn counting_stops_as_soon_as_it_is_decided() {
         // 10 texts of 100 bytes and 50 tokens.
         let texts = vec!["é".repeat(50); 10];
-        for (limit, besides, heard, at_least) in
+        for (limit, besides, counted, at_least) in
             [(30, 0, 1, 50), (120, 0, 3, 150), (950, 0, 1, 50), (950, 100, 3, 150), (500, 1, 10, 500)]
         {
             let mut counting = Counting::all(Box::<Chars>::default(), 1000).until(limit, besides);
             let went_on = texts.iter().take_while(|text| counting.text(text)).count();
-            assert_eq!(((went_on + 1).min(10), counting.total().at_least), (heard, at_least), "{limit} {besides}");
+            assert_eq!(((went_on + 1).min(10), counting.total().at_least), (counted, at_least), "{limit} {besides}");
         }
         let mut counting = Counting::all(Box::<Chars>::default(), 1000);
         assert!(texts.iter().all(|text| counting.text(text)));

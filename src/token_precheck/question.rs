@@ -80,7 +80,7 @@ impl Question {
     pub(super) fn after_upstream_count(&self, settings: &Settings, tokens: Option<u64>) -> NextStep {
         match (tokens, self.limit) {
             (Some(tokens), Some(limit)) if tokens > limit => {
-                NextStep::Refuse(verdict::too_long(&self.model, tokens, limit, "as countTokens says"))
+                NextStep::Refuse(verdict::too_long(&self.model, tokens, limit, "counted by countTokens"))
             }
             (Some(tokens), _) => NextStep::Send(TokenCost::at_least(tokens)),
             (None, Some(limit)) if settings.fail_closed && matches!(self.fit(settings), Fit::Unknown) => {
@@ -106,7 +106,7 @@ impl Question {
     /// Returns the refusal if the lower bound is above the limit.
     pub(super) fn too_long(&self) -> Option<Failure> {
         let limit = self.limit.filter(|limit| self.count.at_least > *limit)?;
-        let how = if self.count.is_exact() { "counted here" } else { "at least so many" };
+        let how = if self.count.is_exact() { "counted locally" } else { "a lower bound" };
         Some(verdict::too_long(&self.model, self.count.at_least, limit, how))
     }
 
@@ -168,7 +168,7 @@ impl Question {
 
 /// Walks a body for a counter, and returns the count narrowed by the bounds that are `known` already.
 pub(super) fn counted(body: &[u8], mut counting: Counting, known: Count) -> Count {
-    // The body was read once without an error, so that the only way to stop early is a counter that has heard enough.
+    // The body was read once without an error, so that only a counter that needs no more text stops the walk.
     let _ = scan::scan(body, &mut counting);
     let counted = counting.total();
     let both = Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most));

@@ -83,8 +83,8 @@ pub(super) fn too_long(model: &str, count: u64, limit: u64, how: &str) -> Failur
 /// Builds the refusal of a request that may be too long and that nothing could count.
 pub(super) fn cannot_be_counted(model: &str, limit: u64) -> Failure {
     let message = format!(
-        "It could not be counted whether the input fits into the {limit} tokens that {model} takes, and what cannot be \
-         counted is not sent here."
+        "The input could not be counted, so that it is unknown whether it fits into the {limit} tokens that {model} takes, \
+         and such requests are refused here. Shorten the input, or leave out media that cannot be counted."
     );
     Failure::local(Kind::ContextTooLong, message)
 }
