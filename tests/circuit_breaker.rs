@@ -1,4 +1,4 @@
-//! `CircuitBreakerLayer` on a paused clock: alone, and where it stands in a stack.
+//! Tests of `CircuitBreakerLayer` on a paused clock: alone, and in its place in a stack.
 
 mod support;
 
@@ -39,7 +39,7 @@ use crate::support::{
 const COUNT: &str = "/v1beta/models/gemini-2.5-pro:countTokens";
 const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 
-/// How the upstream is at the moment.
+/// The current behaviour of the upstream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
     Well,
@@ -49,7 +49,7 @@ enum Mood {
     Status(u16),
 }
 
-/// An upstream that can be told how to be.
+/// An upstream whose behaviour can be set.
 #[derive(Clone)]
 struct Moody {
     mood: Arc<Mutex<Mood>>,
@@ -86,7 +86,7 @@ impl Moody {
 
 type Breaking = CircuitBreaker<Upstream>;
 
-/// Opens with the second failure in a row, for 2 to 4 s at first.
+/// Builds breakers that open with the second failure in a row, for 2 to 4 s at first.
 fn quick() -> CircuitBreakersBuilder {
     CircuitBreakers::builder().trip(Trip::consecutive(2))
 }
@@ -109,7 +109,7 @@ async fn is_refused(service: &Breaking, uri: &str) -> bool {
     call(service, uri).await.is_err_and(|error| find(&error).is_circuit_open())
 }
 
-/// Opens it, and lets its time pass.
+/// Opens the breaker, and lets its open time pass.
 async fn half_open(moody: &Moody, service: &Breaking) {
     moody.is(Mood::Busy);
     while !is_refused(service, GENERATE).await {}
@@ -135,7 +135,7 @@ async fn an_open_breaker_refuses_at_once_says_why_and_for_how_long_and_sends_not
     let text = error.to_string();
     assert!(text.contains("2 of 2 requests failed") && text.contains("model gemini-2.5-pro"), "{text}");
     assert_eq!((moody.calls(), begun.elapsed(), breakers.state(&pro())), (2, secs(0), State::Open));
-    // Whoever waits that long is let in.
+    // A caller that waits that long is admitted.
     advance(wait).await;
     assert_eq!(call(&service, GENERATE).await.unwrap().status(), 503);
 }
@@ -156,7 +156,7 @@ async fn after_ten_thousand_successes_an_outage_opens_it_in_ten_seconds() {
     assert!(moody.calls() <= 10_011);
 }
 
-/// Of many calls a few are timed, and so it knows when answers take longer than they did at first.
+/// A few of many calls are timed, so that the breaker notices when answers take longer than they did at first.
 #[tokio::test(start_paused = true)]
 async fn silence_is_twice_as_long_as_the_last_answers_took() {
     let fails = Arc::new(Mutex::new(false));
@@ -176,7 +176,7 @@ async fn silence_is_twice_as_long_as_the_last_answers_took() {
     *fails.lock() = true;
     for (waits, state) in [(0, State::Closed), (19, State::Closed), (1, State::Open)] {
         advance(secs(waits)).await;
-        // Each takes 20 s; the first ones' failures are the beginning of the silence.
+        // Each call takes 20 s; the failures of the first ones begin the silence.
         join_all((0..16).map(|_| service.call(post(GENERATE)))).await;
         assert_eq!(breakers.state(&pro()), state, "{waits}");
     }
@@ -211,7 +211,7 @@ async fn only_what_speaks_of_the_upstream_counts() {
         assert!(timeout(secs(1), call(&service, GENERATE)).await.is_err());
     }
     assert_eq!(breakers.state(&pro()), State::Closed);
-    // Nor does any of it break a row of failures.
+    // None of these outcomes breaks a row of failures.
     for mood in [Mood::Busy, Mood::Status(400), Mood::Status(429), Mood::Status(500)] {
         moody.is(mood);
         call(&service, GENERATE).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_failed_transport_counts() {
 async fn stale_answers_neither_close_it_nor_open_it_again() {
     let upstream = Upstream::new(|nth, _| async move {
         match nth {
-            // Two slow ones of before the outage.
+            // Two slow calls began before the outage.
             0 => sleep(secs(15)).await,
             1 => sleep(secs(16)).await,
             _ => {}
@@ -390,7 +390,7 @@ async fn a_model_that_thinks_for_longer_than_a_lease_comes_back_as_well() {
     }
 }
 
-/// Counts, and never answers.
+/// A service that counts its calls, and never answers.
 #[derive(Clone, Default)]
 struct Counting(Arc<AtomicUsize>);
 
@@ -431,7 +431,7 @@ fn exactly_as_many_probes_as_are_allowed_however_many_come_at_once() {
                         for call in &mut calls {
                             let _ = call.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                         }
-                        // Nobody gives anything back before all have asked.
+                        // No thread ends its call before all have made theirs.
                         barrier.wait();
                     });
                 }
@@ -449,7 +449,7 @@ async fn a_stream_succeeds_at_its_commit_and_what_fails_before_it_counts() {
         let overloaded = r#"data: {"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}"#;
         Ok(sse(match nth {
             0 | 1 => chunks([format!("{overloaded}\n\n")]),
-            // After the commit it is too late to say anything.
+            // An outcome after the commit no longer counts.
             _ => chunks([event("a"), format!("{overloaded}\n\n")]),
         }))
     });
@@ -495,7 +495,7 @@ async fn whoever_wants_to_wait_waits_within_the_deadline_and_no_attempt_is_count
     };
     let error = stack(OnOpen::Fail).oneshot(post(GENERATE)).await.unwrap_err();
     assert!(find(&error).is_circuit_open());
-    // Two attempts of it fail as probes; the third may not be.
+    // Two of its attempts fail as probes; the third must not be one.
     let begun = Instant::now();
     let error = stack(OnOpen::Wait).oneshot(post(GENERATE)).await;
     assert_eq!(error.unwrap().status(), 503);
@@ -691,7 +691,7 @@ async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
     moody.is(Mood::Status(404));
     for number in 0..10_000 {
         service.call(post(&uri(&format!("invented-{number}")))).await.unwrap();
-        // Long names are nobody's.
+        // Long names have no breaker of their own.
         service.call(post(&uri(&"x".repeat(1_000 + number % 10)))).await.unwrap();
         if number % 1_000 == 0 {
             advance(secs(1)).await;
@@ -701,7 +701,7 @@ async fn scopes_are_bounded_and_neither_open_nor_forced_ones_are_forgotten() {
     for (name, state) in [("down", State::Open), ("forced", State::ForcedOpen), ("held", State::ForcedClosed)] {
         let found = breakers.snapshot().into_iter().find(|(scope, _)| scope.model() == name);
         let found = found.map(|(_, state)| state);
-        // Open, or ready for its probes.
+        // It is open, or ready for its probes.
         assert!(found == Some(state) || name == "down" && found == Some(State::HalfOpen), "{name}: {found:?}");
     }
 }
@@ -710,7 +710,7 @@ fn model(name: &str) -> (Target, String) {
     (Target::new(name, ""), format!("/v1beta/models/{name}:generateContent"))
 }
 
-/// So many breakers that none has room, and of which none can be forgotten for ten minutes.
+/// Fills the map with breakers of which none can be forgotten for ten minutes.
 async fn fill(moody: &Moody, service: &Breaking) {
     moody.is(Mood::Busy);
     for number in 0..4096 {

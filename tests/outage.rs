@@ -1,5 +1,5 @@
-//! An outage, in virtual time: Poisson arrivals, an upstream that is down for three minutes or sheds a part of its load, and
-//! what comes of it behind a deadline, retries and a breaker. Seeded throughout, jitter included.
+//! A simulated outage in virtual time: Poisson arrivals, an upstream that is down for three minutes or sheds a part of its load,
+//! and the results behind a deadline, retries and a breaker. Everything is seeded, jitter included.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -23,16 +23,16 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// What happens.
+/// The scenario of a run.
 #[derive(Clone, Copy, Debug)]
 struct Story {
     seed: u64,
     arrivals: usize,
-    /// Arrivals in a second.
+    /// The arrivals a second.
     rate: f64,
-    /// How long an answer takes. A 503 takes 0.2 s.
+    /// The time that an answer takes. A 503 takes 0.2 s.
     service: Duration,
-    /// The part of the calls that is turned away on an ordinary day.
+    /// The part of the calls that is turned away outside of the outage.
     shed: f64,
     outage: Option<(Duration, Duration)>,
 }
@@ -40,38 +40,38 @@ struct Story {
 const ORDINARY: Story =
     Story { seed: 1, arrivals: 1800, rate: 1.0, service: secs(5), shed: 0.0, outage: Some((secs(600), secs(180))) };
 
-/// Who calls.
+/// The caller's retry policy.
 #[derive(Clone, Copy, Debug)]
 enum Caller {
     Ours,
-    /// google-genai's own: 5 attempts, 1 s doubling to at most 60 s, and up to 1 s by chance.
+    /// google-genai's own policy: 5 attempts, 1 s doubling to at most 60 s, and up to 1 s at random.
     GoogleGenai,
 }
 
-/// What came of it.
+/// The results of a run.
 #[derive(Debug)]
 struct Outcome {
     goodput: f64,
     optimum: f64,
-    /// Attempts that failed while the upstream was down.
+    /// The attempts that failed while the upstream was down.
     wasted: usize,
     openings: usize,
-    /// From the end of the outage to the beginning and the end of the first call that was answered.
+    /// The times from the end of the outage to the beginning and the end of the first call that was answered.
     recovery: (Duration, Duration),
-    /// Attempts in the first second after the outage, and in the first second after the breaker had closed.
+    /// The attempts in the first second after the outage, and in the first second after the breaker had closed.
     herd: (usize, usize),
 }
 
 #[derive(Default)]
 struct Log {
-    /// When each attempt came, and whether it was answered.
+    /// The time of each attempt, and whether it was answered.
     attempts: Vec<(Duration, bool)>,
     answered: usize,
     openings: usize,
     closed: Option<Duration>,
 }
 
-/// One story, from its beginning to its end, in a few seconds.
+/// Runs one scenario from its beginning to its end, in a few seconds.
 fn tell(story: Story, caller: Caller) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     fastrand::seed(story.seed);
@@ -171,7 +171,7 @@ async fn run(story: Story, caller: Caller) -> Outcome {
     }
 }
 
-/// 15 % of what google-genai's own policy wastes in the same outage: 944 in the mean of many seeds.
+/// The allowed waste: 15 % of what google-genai's own policy wastes in the same outage, which is 944 in the mean of many seeds.
 const WASTE: usize = 141;
 
 #[test]
@@ -206,14 +206,14 @@ fn a_model_that_sheds_up_to_half_of_its_load_is_not_down() {
                 let story = Story { seed, shed, rate, service: secs(service), outage: None, ..ORDINARY };
                 let outcome = tell(story, Caller::Ours);
                 assert_eq!(outcome.openings, 0, "{story:?}: {outcome:?}");
-                // Where hundreds are under way before the first is answered, it is the budget of the retries that runs dry.
+                // With hundreds of calls in flight before the first is answered, the budget of the retries runs dry instead.
                 assert!(rate > 1.0 || outcome.goodput >= 0.99, "{story:?}: {outcome:?}");
             }
         }
     }
 }
 
-/// What waits for the recovery is worth so many seconds of arrivals: the last opening, a probe's answer, and the ramp.
+/// The seconds of arrivals that wait for the recovery: the last opening, a probe's answer, and the ramp.
 #[test]
 fn it_is_the_same_with_few_callers_many_or_slow_answers() {
     for seed in 1..=3 {
@@ -222,7 +222,7 @@ fn it_is_the_same_with_few_callers_many_or_slow_answers() {
             let story = Story { seed, rate, service: secs(service), arrivals, ..ORDINARY };
             let outcome = tell(story, Caller::Ours);
             let lost = (outcome.optimum - outcome.goodput) * arrivals as f64 / rate;
-            // Until ten callers have come, nobody waits, and all attempts are spent.
+            // Until ten callers have come, none waits, and all attempts are spent.
             let unnoticed = (10.0 / rate - 10.0).min(60.0);
             assert!(lost <= 20.0 + service as f64 * 1.5 + unnoticed.max(0.0), "{lost} s: {story:?}: {outcome:?}");
             assert!(outcome.recovery.0 <= secs(11), "{story:?}: {outcome:?}");

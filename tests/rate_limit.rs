@@ -1,4 +1,4 @@
-//! `RateLimitLayer` over the emulator, on a paused clock: alone, and where it stands in a stack.
+//! Tests of `RateLimitLayer` over the emulator, on a paused clock: alone, and in its place in a stack.
 
 mod support;
 
@@ -46,7 +46,7 @@ fn patient(limits: Limits) -> LimiterBuilder {
     Limiter::builder().limits(limits).max_wait(secs(3600))
 }
 
-/// A prompt of about so many tokens, by the emulator's estimate.
+/// Returns a prompt of about `tokens` tokens, by the emulator's estimate.
 fn prompt(uri: &str, tokens: usize) -> Request<Full<Bytes>> {
     let text = "abc ".repeat(tokens);
     let mut request = post_body(uri, format!(r#"{{"contents":[{{"parts":[{{"text":"{text}"}}]}}]}}"#));
@@ -59,7 +59,7 @@ fn with(mut request: Request<Full<Bytes>>, change: impl FnOnce(&mut CallContext)
     request
 }
 
-/// What stands around the limiter in a real stack.
+/// Stacks the layers that are around the limiter in a real stack.
 fn stack(
     limiter: &Limiter,
     emulator: &Emulator,
@@ -78,7 +78,7 @@ fn stack(
         .service(emulator.clone())
 }
 
-/// What Google says when a quota is used up.
+/// Returns Google's answer when a quota is used up.
 fn quota(id: &str, message: &str) -> Failure {
     let violations = format!(r#"[{{"quotaId":"{id}","quotaValue":"2"}}]"#);
     let body = format!(
@@ -102,7 +102,7 @@ fn refused(emulator: &Emulator) -> usize {
     emulator.count(|visit| visit.status == Some(StatusCode::TOO_MANY_REQUESTS))
 }
 
-/// The most requests and tokens that arrived in any 60 s.
+/// Returns the most requests and tokens that arrived in any 60 s.
 fn most_in_a_minute(emulator: &Emulator) -> (usize, u64) {
     let visits = emulator.journal();
     let minutes = (0..visits.len()).map(|from| {
@@ -113,7 +113,7 @@ fn most_in_a_minute(emulator: &Emulator) -> (usize, u64) {
     minutes.fold((0, 0), |most: (usize, u64), minute| (most.0.max(minute.0), most.1.max(minute.1)))
 }
 
-/// Runs the jobs at once and says how long they took.
+/// Runs the jobs at once and returns how long they took.
 async fn race(
     limiter: &Limiter,
     emulator: &Emulator,
@@ -143,7 +143,7 @@ async fn three_hundred_jobs_at_sixty_a_minute_take_the_optimum() {
 
 #[tokio::test(start_paused = true)]
 async fn jobs_bound_by_tokens_take_the_optimum() {
-    // 10 jobs of 1,000 tokens a minute: five minutes' worth.
+    // At 10 jobs of 1,000 tokens a minute, these take five minutes.
     let emulator = slow(Emulator::builder().limits(tokens_per_minute(10_000)));
     let limiter = patient(tokens_per_minute(10_000)).build();
     let jobs =
@@ -158,7 +158,7 @@ async fn mixed_sizes_go_in_order_and_take_the_optimum() {
     let limits = per_minute(30).input_tokens_per_minute(20_000);
     let emulator = slow(Emulator::builder().limits(limits));
     let limiter = patient(limits).build();
-    // 12 small ones and one large one together are a minute's tokens.
+    // 12 small calls and one large one together are a minute's tokens.
     let sizes = (0..65).map(|nth| if nth % 13 == 12 { 14_000 } else { 500 });
     let job =
         |size: usize| with(prompt(GENERATE, size), |context| context.set_token_cost(TokenCost::estimate(size as u64)));
@@ -174,7 +174,7 @@ async fn mixed_sizes_go_in_order_and_take_the_optimum() {
 async fn fixed_windows_are_kept_to_as_well() {
     let emulator = slow(Emulator::builder().limits(per_minute(60)).window(QuotaWindow::Fixed));
     let limiter = patient(per_minute(60)).build();
-    // In the middle of the upstream's minute.
+    // The calls begin in the middle of the upstream's minute.
     advance(secs(30)).await;
     let took = race(&limiter, &emulator, (0..300).map(|_| prompt(GENERATE, 10))).await;
     assert_eq!(refused(&emulator), 0);
@@ -199,7 +199,7 @@ async fn alone_it_reads_the_status_and_the_headers() {
 
 // === feedback ===
 
-/// Asks again and again, for an hour, with so many workers.
+/// Calls continuously for an hour, with `workers` workers.
 async fn an_hour(limiter: &Limiter, emulator: &Emulator, workers: usize) {
     let end = Instant::now() + secs(3600);
     let service = stack(limiter, emulator);
@@ -212,7 +212,7 @@ async fn an_hour(limiter: &Limiter, emulator: &Emulator, workers: usize) {
     join_all((0..workers).map(|_| worker())).await;
 }
 
-/// Which part of the limiters' own visits was refused after `from`, and how many visits of anybody's were answered.
+/// Returns the part of the limiters' own calls that was refused after `from`, and the number of all answered calls.
 fn share_refused(emulator: &Emulator, from: Duration) -> (f64, usize) {
     let was_refused = |visit: &&Visit| visit.status == Some(StatusCode::TOO_MANY_REQUESTS);
     let visits: Vec<_> = emulator.journal().into_iter().filter(|visit| visit.at >= from).collect();
@@ -229,7 +229,7 @@ async fn two_limiters_on_one_project_learn_to_share_it() {
         let two = [patient(configured).build(), patient(configured).build()];
         let hour = two.iter().map(|limiter| an_hour(limiter, &emulator, 40));
         join_all(hour).await;
-        // A minute to see the minute, and the moment at its end when both come back.
+        // A minute passes until the usage is known, and the moment at its end when both come back.
         let (share, served) = share_refused(&emulator, secs(65));
         assert!(share < 0.01, "{share}");
         assert!(served > 3_000, "{served} of 3,600");
@@ -271,11 +271,11 @@ async fn a_limit_is_learned_from_one_refusal_and_shown() {
         (Dimension::RequestsPerMinute, Some(10), Some(10))
     );
     assert_eq!((tokens.limit, tokens.learned, day.limit, day.used), (None, None, None, 11));
-    // From here on nobody is refused.
+    // From here on no call is refused.
     let took = race(&limiter, &emulator, (0..40).map(|_| prompt(GENERATE, 10))).await;
     assert_eq!((refused(&emulator), most_in_a_minute(&emulator).0), (1, 11));
     assert!(took < secs(5 * 61), "{took:?}");
-    // The tokens, by one that is too large for what is left.
+    // The tokens are learned from a call that is too large for the rest.
     advance(secs(120)).await;
     let jobs = [4_000, 4_000].map(|size| prompt(GENERATE, size));
     join_all(jobs.map(|job| whole(service.clone(), job))).await;
@@ -288,7 +288,7 @@ async fn a_configured_limit_wins_over_a_learned_higher_one_and_loses_to_a_lower_
         let emulator = Emulator::builder().limits(per_minute(10)).build();
         let limiter = Limiter::builder().limits(per_minute(configured)).build();
         let service = RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(emulator.clone()));
-        // Somebody else has used it all.
+        // Another program has used all of it.
         for _ in 0..10 {
             emulator.clone().oneshot(prompt(GENERATE, 1)).await.unwrap();
         }
@@ -310,7 +310,7 @@ async fn a_refusal_blocks_everybody_until_its_hint_and_not_longer() {
     }
     assert_eq!(refused(&emulator), 1);
     let blocked = limiter.snapshot()[0].blocked_for.unwrap();
-    // The first comes back at 60 s; a hint of whole seconds may have been cut to them.
+    // The first charge comes back at 60 s; a hint of whole seconds may have been rounded down.
     assert_eq!(blocked, secs(41));
     let scope = Scope::new("default", "gemini-2.5-pro");
     assert!(limiter.headroom(&scope, 1) >= blocked);
@@ -331,7 +331,7 @@ async fn a_days_quota_and_a_limit_of_zero_block_until_midnight() {
         assert_eq!(response.status(), 429);
         let until = tower_gemini::quota::until_pacific_midnight(tower_gemini::clock::wall());
         let blocked = limiter.snapshot()[0].blocked_for.unwrap();
-        // Wall time goes on while the test runs; and the day may end just now.
+        // Wall time goes on while the test runs, and the day may end at this moment.
         assert!(blocked.abs_diff(until) < secs(60) || until < secs(60), "{blocked:?}, {until:?}");
         let error = service.clone().oneshot(prompt(GENERATE, 1)).await.err().unwrap();
         assert!(find(&error).is_rate_limited());
@@ -341,8 +341,8 @@ async fn a_days_quota_and_a_limit_of_zero_block_until_midnight() {
     }
 }
 
-/// Where a hint for a day's quota is believed, as Code Assist's is, it goes before the calendar; and a day's tokens are no
-/// requests.
+/// A hint for a day's quota that is believed, such as Code Assist's, has precedence over the calendar; and a day's tokens do not
+/// count as requests.
 #[tokio::test(start_paused = true)]
 async fn a_days_quota_blocks_until_its_hint_and_teaches_its_own_dimension_only() {
     for (id, learned) in [("GenerateRequestsPerDay", Some(2)), ("GenerateContentInputTokensPerDay", None)] {
@@ -406,7 +406,7 @@ async fn those_who_may_move_are_sent_away_with_now_and_the_others_wait() {
     assert_eq!(limiter.snapshot()[0].waiting, 0);
 }
 
-// === who pays, and what ===
+// === charges ===
 
 #[tokio::test(start_paused = true)]
 async fn only_calls_that_generate_or_embed_pay() {
@@ -552,7 +552,7 @@ async fn a_deadline_refuses_at_once_what_could_not_end_before_it() {
             }
             poll => {
                 assert!(fits && poll.is_pending());
-                // Stays in line for the next round.
+                // It stays in the queue for the next round.
                 tokio::spawn(call.into_inner());
             }
         }
@@ -575,7 +575,7 @@ async fn whoever_gives_up_leaves_at_once_even_if_its_future_is_kept() {
     let begun = Instant::now();
     let refused = tokio::spawn(service.clone().oneshot(post(GENERATE)));
     settle().await;
-    // The first in line could have gone in time, had the upstream not refused.
+    // The first waiter could have gone in time, had the upstream not refused.
     let deadline = Deadline::at(begun + secs(62));
     let request = with(post(GENERATE), |context| context.tighten_deadline(deadline));
     let mut first = Box::pin(service.clone().oneshot(request));
@@ -657,7 +657,7 @@ async fn the_gate_is_asked_before_anybody_queues_and_not_where_nobody_has_to() {
     let error = service.clone().oneshot(request()).await.unwrap_err();
     assert!(find(&error).is_circuit_open());
     assert_eq!(find(&error).retry_after(), Some(secs(7)));
-    // Another project has the same circuit: it must not be tried at once.
+    // Another project has the same circuit, and must not be tried at once.
     assert_eq!(find(&error).outcome().retry(), None);
     assert_eq!((gate.0.load(Ordering::SeqCst), limiter.snapshot()[0].waiting), (1, 0));
 }
@@ -668,7 +668,7 @@ async fn a_proven_cost_over_the_limit_is_the_callers_fault_and_an_estimate_is_cl
     let upstream = Upstream::at_once(|_| Ok(hello()));
     let service = RateLimitLayer::new(limiter.clone()).layer(upstream.clone());
     let of = |cost| with(post(GENERATE), |context| context.set_token_cost(cost));
-    // Nobody has used anything: it would seem to fit.
+    // Nothing has been used, so that the call would seem to fit.
     let error = service.clone().oneshot(of(TokenCost::at_least(1_001))).await.unwrap_err();
     assert_eq!((find(&error).fault(), find(&error).failure().kind()), (Fault::Caller, Kind::LargerThanQuota));
     assert!(find(&error).failure().message().contains("1001 input tokens or more, and the quota is 1000"), "{error}");
@@ -696,7 +696,7 @@ async fn a_smooth_pace_is_even_after_its_burst() {
     let even = Duration::from_millis(1_000)..Duration::from_millis(1_010);
     let waits = upstream.waits();
     assert!(waits[2..].iter().filter(|wait| even.contains(wait)).count() >= 110, "{waits:?}");
-    // The window counts the burst, too, and then has the next ones wait; whoever has waited may go in a burst again.
+    // The window counts the burst, too, and makes the next calls wait; after the wait they may go in a burst again.
     assert!(waits.windows(3).all(|three| three.iter().sum::<Duration>() >= Duration::from_millis(1_000)), "{waits:?}");
 }
 
@@ -748,7 +748,7 @@ async fn invented_models_are_bounded_and_cost_nobody_a_charge_or_a_block() {
         Ok(if nth == 0 { support::judged(json(429, "{}"), day.clone()) } else { hello() })
     });
     let service = RateLimitLayer::new(limiter.clone()).layer(upstream.clone());
-    // Blocked until midnight.
+    // It is blocked until midnight.
     service.clone().oneshot(post(GENERATE)).await.unwrap();
     assert!(service.clone().oneshot(post(GENERATE)).await.is_err());
     let invented = |nth: usize| service.clone().oneshot(post(&format!("/v1beta/models/m{nth}:generateContent")));
@@ -760,11 +760,11 @@ async fn invented_models_are_bounded_and_cost_nobody_a_charge_or_a_block() {
     assert!((16_000..=16_385).contains(&admitted), "those past the bound share one account: {admitted}");
     assert!(invented(0).await.is_ok() && invented(0).await.is_err(), "what counts is remembered");
     assert!(service.clone().oneshot(post(GENERATE)).await.is_err(), "and so is a block");
-    // A name that is no name at all has no account of its own.
+    // A name that is too long to be real has no account of its own.
     let before = limiter.snapshot().len();
     let _ = service.clone().oneshot(post(&format!("/v1beta/models/{}:generateContent", "x".repeat(600)))).await;
     assert_eq!(limiter.snapshot().len(), before);
-    // A minute later they make room.
+    // A minute later the others make room.
     advance(secs(61)).await;
     for nth in 50_000..52_000 {
         assert!(invented(nth).await.is_ok());
@@ -808,7 +808,7 @@ async fn ten_thousand_calls_wait_without_being_polled() {
     waiting(ALL - 100 - cancelled).await;
     let done = join_all(tasks).await.into_iter().filter(|done| matches!(done, Ok(true))).count() as u64;
     assert_eq!((done, upstream.calls() as u64), (ALL - cancelled, ALL - cancelled));
-    // When it comes, when it is first, and when its time has come.
+    // A waiter is polled when it arrives, when it is first, and when its time has come.
     assert!(polls.load(Ordering::Relaxed) <= 3 * ALL, "{polls:?}");
     let asked = upstream.asked();
     for some in asked.windows(101) {

@@ -1,4 +1,4 @@
-//! What a caller or an upstream could do to the limiter.
+//! Tests of the limiter against hostile callers and upstreams.
 
 mod support;
 
@@ -53,7 +53,7 @@ async fn waiting_for_ever_is_no_panic() {
     assert!(begun.elapsed() < secs(122));
 }
 
-/// The names of callers fill the map; a limit of the program's own holds all the same.
+/// Invented names fill the map; a configured limit holds all the same.
 #[tokio::test(start_paused = true)]
 async fn invented_models_do_not_lift_a_configured_limit() {
     let scope = Scope::new("default", "gemini-2.5-flash");
@@ -73,7 +73,7 @@ async fn invented_models_do_not_lift_a_configured_limit() {
     }
 }
 
-/// What the key pool is told is what a call would find.
+/// The headroom that the key pool sees is what a call would find.
 #[tokio::test(start_paused = true)]
 async fn the_headroom_of_a_name_without_an_account_is_the_shared_ones() {
     let limiter = Limiter::builder().limits(per_minute(1)).reject().build();

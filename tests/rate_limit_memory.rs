@@ -1,4 +1,4 @@
-//! Law 10: what the limiter remembers of its scopes has a bound, and callers that invent models do not move it.
+//! Law 10: the limiter's memory of its scopes has a bound, and callers that invent models do not move it.
 
 mod support;
 
@@ -15,16 +15,16 @@ use crate::support::{post, secs};
 
 const SCOPES: usize = 10_000;
 
-/// What the room's documentation says of an idle scope, in bytes.
+/// The bound for an idle scope, in bytes.
 const IDLE: u64 = 1_024;
 
-/// And of one with charges in each quarter of a second of a minute.
+/// The bound for a scope with charges in each quarter of a second of a minute.
 const BUSY: u64 = IDLE + 12 * 1_024;
 
-/// One that is made when others had to share an account goes on from what counts there.
+/// The bound for a scope that is made after the shared account was used, and that continues its usage.
 const HEIR: u64 = IDLE + 512;
 
-/// Calls that come and end at once, each of another model.
+/// Makes calls that end at once, each of another model.
 fn ask<S>(service: &mut S, models: impl Iterator<Item = usize>)
 where
     S: Service<Request<Full<Bytes>>, Error = BoxError>,
@@ -50,7 +50,7 @@ fn service(
     RateLimitLayer::new(limiter.clone()).layer(service_fn(answer))
 }
 
-/// Bytes that live afterwards and did not before.
+/// Returns the bytes that live afterwards and did not before.
 fn grown(work: impl FnOnce()) -> i64 {
     allocation_counter::measure(work).bytes_current
 }
@@ -70,7 +70,7 @@ async fn ten_thousand_scopes_are_as_large_as_the_documentation_says() {
     advance(secs(61)).await;
     live += grown(|| drop(limiter.snapshot()));
     let idle = bytes_each(live, SCOPES);
-    // Some of them, so that the test is quick: a scope does not know of the others.
+    // Some of them will do, so that the test is quick: scopes are independent.
     let (busy_ones, before) = (SCOPES / 10, live);
     let begun = Instant::now();
     while begun.elapsed() < secs(61) {
@@ -83,7 +83,7 @@ async fn ten_thousand_scopes_are_as_large_as_the_documentation_says() {
     let idle_again = bytes_each(live, SCOPES);
     println!("bytes a scope: {with_a_charge} after a call, {idle} idle, {busy} busy, {idle_again} idle again");
     assert!(with_a_charge <= IDLE && idle <= IDLE && idle_again <= idle && busy <= BUSY, "{busy}");
-    // All that can be remembered at all.
+    // The window holds as many entries as it can.
     assert!(busy > 12 * 1_024, "it was not busy");
 }
 

@@ -1,4 +1,4 @@
-//! What the limiter says when it refuses, where the pace is what a call waits for.
+//! Tests of the limiter's messages where the pace makes a call wait.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! First come, first served, as the inner service sees it: its `call`s come in the order in which the limiter's came.
+//! Tests of the order of calls as the inner service sees it: they come in the order in which they came to the limiter.
 
 mod support;
 
@@ -32,7 +32,7 @@ use tower_gemini::{
 
 use crate::support::{GENERATE, post, secs, settle};
 
-/// Its place among all that came.
+/// The call's place among all that came.
 #[derive(Clone, Copy, Debug)]
 struct Nth(usize);
 
@@ -47,7 +47,7 @@ fn costing(tokens: u64, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes
     request
 }
 
-/// In which order its calls came.
+/// The order in which the calls came.
 #[derive(Clone, Debug, Default)]
 struct Seen(Arc<Mutex<Vec<usize>>>);
 
@@ -72,7 +72,7 @@ fn per_minute(requests: u64) -> RateLimitLayer {
     RateLimitLayer::new(Limiter::builder().limits(limits).max_wait(secs(100_000)).build())
 }
 
-/// All come at once, one after the other, and are polled in another order than they came.
+/// Makes all calls at once, one after the other, and polls them in another order.
 async fn come_together<S>(service: &S, all: usize)
 where
     S: Service<Request<Full<Bytes>>, Error = BoxError, Future: Send + 'static, Response: Send + 'static> + Clone,
@@ -114,7 +114,7 @@ async fn over_a_service_that_is_ready_for_one_at_a_time_they_still_do() {
         }
     }));
     let service = per_minute(30).layer(inner);
-    // The readiness is free for others once a wait begins; those that go at once would hold it.
+    // The readiness is free for other calls once a wait begins; calls that go at once would hold it.
     let mut first = Vec::new();
     for at in 0..30 {
         first.push(service.clone().oneshot(nth(at)));
@@ -125,7 +125,7 @@ async fn over_a_service_that_is_ready_for_one_at_a_time_they_still_do() {
     seen.is_in_order(90);
 }
 
-/// On real threads: the first call uses all of the quota and is given back, and so all others may go at the same moment.
+/// Runs on real threads: the first call uses all of the quota and is refunded, so that all others may go at the same moment.
 #[test]
 fn on_many_threads_they_still_do() {
     const ALL: usize = 500;
@@ -161,7 +161,7 @@ fn on_many_threads_they_still_do() {
     }
 }
 
-/// A service that is ready, but for whoever asks first once it is told so: never for that one.
+/// A service that is ready, except for the clone that polls first after it was told so: never for that one.
 #[derive(Clone, Debug, Default)]
 struct Moody {
     sulks: Arc<AtomicBool>,
@@ -197,10 +197,10 @@ async fn one_for_which_the_inner_service_is_never_ready_holds_up_nobody() {
     inner.sulks.store(true, Ordering::SeqCst);
     let seen = |expected: &[usize]| assert_eq!(*inner.seen.0.lock(), expected);
     seen(&[0, 1, 2]);
-    // The fourth has its turn, and its part of the quota, and cannot go.
+    // The fourth call has its turn and its part of the quota, and cannot go.
     sleep(secs(61)).await;
     seen(&[0, 1, 2, 4, 5]);
-    // It gives up: what it held is the next one's, at once.
+    // It gives up, and its held amount goes to the next call at once.
     tasks[3].abort();
     settle().await;
     seen(&[0, 1, 2, 4, 5, 6]);

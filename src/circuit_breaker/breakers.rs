@@ -1,7 +1,6 @@
-//! The handle: all breakers, by scope. It outlives the layers made from it.
+//! The handle: all breakers by scope. It outlives the layers made from it.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -11,7 +10,7 @@ use std::{
 };
 
 use http::request::Parts;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::{sync::broadcast, time::Instant};
 
 use super::{
@@ -21,24 +20,22 @@ use super::{
     machine::Rules,
     observe::Entered,
 };
-use crate::{context::ConfigError, describe::Describe, failure::Failure, quota};
+use crate::{
+    bounded::{ByScope, Scoped},
+    clock::FAR,
+    context::ConfigError,
+    describe::Describe,
+    failure::Failure,
+    quota,
+};
 
-/// The most scopes that are kept apart. Past that, and as long as none can be forgotten, new ones share one breaker.
+/// The most scopes with a breaker of their own. Beyond that, and while none can be forgotten, new ones share one breaker.
 const MAX_SCOPES: usize = 4096;
 
-/// Longer names, model and endpoint together, have no breaker of their own: nobody's are, and callers invent models.
-const MAX_NAME: usize = 512;
-
-/// As good as for ever, and still a time that the clock can count to.
-const FAR: Duration = Duration::from_secs(86_400 * 365);
-
-/// A full map is looked through for what can be forgotten at most this often.
-const SWEEP: Duration = Duration::from_secs(1);
-
-/// All breakers: the state of any number of [`CircuitBreakerLayer`](super::CircuitBreakerLayer)s.
+/// The breakers of all scopes: the state of any number of [`CircuitBreakerLayer`](super::CircuitBreakerLayer)s.
 ///
 /// A cheap handle: all clones are the same breakers. It is also the [`Gate`](quota::Gate) that a
-/// [`Limiter`](crate::rate_limit::Limiter) asks before it lets anybody queue.
+/// [`Limiter`](crate::rate_limit::Limiter) asks before it queues a call.
 ///
 /// ```
 /// use tower_gemini::{circuit_breaker::{CircuitBreakers, Target, State}, rate_limit::Limiter};
@@ -63,19 +60,12 @@ struct Shared {
     common: Arc<Common>,
     scoping: Scoping,
     recent: RecentBreakers,
-    map: RwLock<Map>,
+    scopes: RwLock<ByScope<Breaker>>,
+    /// The breaker that scopes share while there is no room.
     overflow: Arc<Breaker>,
-    swept: Mutex<Option<Instant>>,
 }
 
-#[derive(Default)]
-struct Map {
-    /// A model's breakers, in the order of their endpoints: most have one, but a program's own scopes may be many.
-    models: HashMap<Box<str>, Vec<Arc<Breaker>>>,
-    len: usize,
-}
-
-/// Which breaker a call belongs to.
+/// The rule by which a call gets its scope.
 #[derive(Clone)]
 pub(super) enum Scoping {
     ModelAndEndpoint,
@@ -88,37 +78,37 @@ pub(super) enum Scoping {
 pub(super) struct FailureFilter(pub(super) Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
 
 impl CircuitBreakers {
-    /// CircuitBreakers with the default settings.
+    /// Creates breakers with the default settings.
     pub fn new() -> Self {
         Self::of(CircuitBreakersBuilder::default())
     }
 
-    /// CircuitBreakers with settings of your own.
+    /// Returns a builder for breakers with settings of your own.
     pub fn builder() -> CircuitBreakersBuilder {
         CircuitBreakersBuilder::default()
     }
 
-    /// The state of a scope's breaker, as a call would find it now. One that has never been asked for is closed, as long as
-    /// there is room for it; past that it is the shared one's.
+    /// Returns the state of a scope's breaker, as a call would find it now. A scope that has never been called is closed while
+    /// there is room for a breaker of its own, and else in the state of the shared one.
     ///
-    /// With [`one_for_all`](CircuitBreakersBuilder::one_for_all) every scope has the same.
+    /// With [`one_for_all`](CircuitBreakersBuilder::one_for_all) every scope has the same state.
     pub fn state(&self, scope: &Target) -> State {
         self.find(scope).map_or(State::Closed, |breaker| breaker.state(Instant::now()))
     }
 
-    /// All scopes that have been asked for and are not forgotten, and their states. A moment's picture, scope by scope.
-    /// Those past the number that is kept apart are one, of the model and the endpoint `others`, shown unless it is closed.
+    /// Returns all scopes that have been called and are not forgotten, with their states, each read at its own moment. The
+    /// scopes that share a breaker are one, of the model and the endpoint `others`, which is left out while it is closed.
     pub fn snapshot(&self) -> Vec<(Target, State)> {
-        let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
+        let breakers: Vec<_> = self.shared.scopes.read().iter().cloned().collect();
         let now = Instant::now();
-        let seen = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
-        let others = Some(seen(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
-        breakers.iter().map(seen).chain(others).collect()
+        let state_of = |breaker: &Arc<Breaker>| (breaker.scope().clone(), breaker.state(now));
+        let others = Some(state_of(&self.shared.overflow)).filter(|(_, state)| *state != State::Closed);
+        breakers.iter().map(state_of).chain(others).collect()
     }
 
-    /// The same as the [snapshot](Self::snapshot), and how often each has come to each state.
+    /// Returns all scopes, the shared one included, with their states and how often each has entered each state.
     pub(super) fn histories(&self) -> Vec<(Target, State, Entered)> {
-        let breakers: Vec<_> = self.shared.map.read().models.values().flatten().cloned().collect();
+        let breakers: Vec<_> = self.shared.scopes.read().iter().cloned().collect();
         let now = Instant::now();
         let all = breakers.iter().chain([&self.shared.overflow]).map(|breaker| {
             let (state, entered) = breaker.history(now);
@@ -127,28 +117,27 @@ impl CircuitBreakers {
         all.collect()
     }
 
-    /// What happens from now on, in all scopes.
+    /// Subscribes to the transitions of all scopes from now on.
     pub fn subscribe(&self) -> Transitions {
         Transitions(self.shared.common.transitions.subscribe())
     }
 
-    /// Lets nobody in until [`reset`](Self::reset). What is under way is not disturbed.
+    /// Holds the scope's breaker open, so that no call is admitted, until [`reset`](Self::reset). Calls in flight go on.
     ///
-    /// Refusals name the longest opening as their wait, for nobody knows better. The scope gets a breaker of its own, however
-    /// many there are.
+    /// Refusals name the longest opening as their wait, because the real one is unknown. The scope gets a breaker of its own,
+    /// however many there are.
     pub fn force_open(&self, scope: &Target) {
-        self.find_or_make(scope.model(), scope.endpoint(), true).force(true);
+        self.find_or_insert(scope.model(), scope.endpoint(), true).force(true);
     }
 
-    /// Lets everybody in until [`reset`](Self::reset), whatever becomes of them. The scope gets a breaker of its own, however
-    /// many there are.
+    /// Holds the scope's breaker closed, so that all calls are admitted whatever their outcome, until [`reset`](Self::reset).
+    /// The scope gets a breaker of its own, however many there are.
     pub fn force_closed(&self, scope: &Target) {
-        self.find_or_make(scope.model(), scope.endpoint(), true).force(false);
+        self.find_or_insert(scope.model(), scope.endpoint(), true).force(false);
     }
 
-    /// Closes the scope's breaker, the shared one where it has none of its own, and forgets what made it open, without a
-    /// ramp. Undoes [`force_open`](Self::force_open) and
-    /// [`force_closed`](Self::force_closed).
+    /// Closes the scope's breaker without a ramp, or the shared one where it has none of its own, and forgets why it opened.
+    /// Undoes [`force_open`](Self::force_open) and [`force_closed`](Self::force_closed).
     pub fn reset(&self, scope: &Target) {
         if let Some(breaker) = self.find(scope) {
             breaker.reset();
@@ -160,8 +149,8 @@ impl CircuitBreakers {
         let (transitions, _) = broadcast::channel(Transitions::KEPT);
         let common = Arc::new(Common { rules, counts, transitions, open: AtomicUsize::new(0) });
         let overflow = Arc::new(Breaker::new(Target::new("others", "others"), common.clone()));
-        let (map, swept, recent) = Default::default();
-        Self { shared: Arc::new(Shared { common, scoping, recent, map, overflow, swept }) }
+        let scopes = RwLock::new(ByScope::new(MAX_SCOPES, overflow.clone()).with_models());
+        Self { shared: Arc::new(Shared { common, scoping, recent: Default::default(), scopes, overflow }) }
     }
 
     pub(super) fn scoping(&self) -> &Scoping {
@@ -173,101 +162,64 @@ impl CircuitBreakers {
         &self.shared.recent
     }
 
-    /// The breaker that a call of the scope would meet; none where it would get a new one.
+    /// Returns the breaker that a call of the scope would meet; `None` where it would get a new one.
     fn find(&self, scope: &Target) -> Option<Arc<Breaker>> {
         let (model, endpoint) = self.names(scope.model(), scope.endpoint());
-        let map = self.shared.map.read();
-        let is_shared = map.len >= MAX_SCOPES || is_too_long(model, endpoint);
-        map.find(model, endpoint).or_else(|| is_shared.then(|| self.shared.overflow.clone()))
+        self.shared.scopes.read().find(model, endpoint).cloned()
     }
 
-    /// The breaker of a scope; a new one where there is none.
+    /// Returns the breaker of a call's scope; a new one where there is none and there is room, else the shared one.
     pub(super) fn breaker(&self, model: &str, endpoint: &str) -> Arc<Breaker> {
-        self.find_or_make(model, endpoint, false)
+        self.find_or_insert(model, endpoint, false)
     }
 
-    /// Whether it is the one of those that have none of their own: for as long as there is no room.
+    /// Returns whether the breaker is the one that scopes share while there is no room.
     pub(super) fn is_shared(&self, breaker: &Arc<Breaker>) -> bool {
         Arc::ptr_eq(breaker, &self.shared.overflow)
     }
 
-    /// `is_named`: by the program, and so no invention of a caller's. It has one of its own in any case.
-    fn find_or_make(&self, model: &str, endpoint: &str, is_named: bool) -> Arc<Breaker> {
+    /// `is_named`: the program names the scope, which is no invention of a caller's, and gets a breaker of its own in any
+    /// case.
+    fn find_or_insert(&self, model: &str, endpoint: &str, is_named: bool) -> Arc<Breaker> {
         let shared = &*self.shared;
         let (model, endpoint) = self.names(model, endpoint);
-        if let Some(breaker) = shared.map.read().find(model, endpoint) {
-            return breaker;
+        if let Some(breaker) = shared.scopes.read().get(model, endpoint) {
+            return breaker.clone();
         }
-        if is_too_long(model, endpoint) && !is_named {
-            return shared.overflow.clone();
-        }
-        let mut map = shared.map.write();
-        // Somebody else may have been faster.
-        if let Some(breaker) = map.find(model, endpoint) {
-            return breaker;
-        }
-        if map.len >= MAX_SCOPES && !self.make_room(&mut map) && !is_named {
-            return shared.overflow.clone();
-        }
-        let breaker = Arc::new(Breaker::new(Target::new(model, endpoint), shared.common.clone()));
-        let breakers = map.models.entry(model.into()).or_default();
-        let at = place_of(breakers, endpoint).unwrap_or_else(|at| at);
-        breakers.insert(at, breaker.clone());
-        map.len += 1;
-        breaker
+        let new = |_: Option<&Breaker>| Breaker::new(Target::new(model, endpoint), shared.common.clone());
+        shared.scopes.write().find_or_insert((model, endpoint), is_named, Instant::now(), new)
     }
 
-    /// The names by which a scope's breaker is kept.
+    /// Returns the names by which a scope's breaker is kept.
     fn names<'a>(&self, model: &'a str, endpoint: &'a str) -> (&'a str, &'a str) {
         if let Scoping::One = self.shared.scoping { ("", "") } else { (model, endpoint) }
     }
+}
 
-    /// Forgets breakers of which there is nothing to remember and that nobody holds.
-    fn make_room(&self, map: &mut Map) -> bool {
-        let (now, mut swept) = (Instant::now(), self.shared.swept.lock());
-        if swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
-            return false;
-        }
-        *swept = Some(now);
-        map.models.retain(|_, breakers| {
-            breakers.retain(|breaker| Arc::strong_count(breaker) > 1 || !breaker.is_forgettable(now));
-            !breakers.is_empty()
-        });
-        map.len = map.models.values().map(Vec::len).sum();
-        map.len < MAX_SCOPES
+impl Scoped for Breaker {
+    fn names(&self) -> (&str, &str) {
+        (self.scope().model(), self.scope().endpoint())
     }
-}
 
-impl Map {
-    fn find(&self, model: &str, endpoint: &str) -> Option<Arc<Breaker>> {
-        let breakers = self.models.get(model)?;
-        place_of(breakers, endpoint).ok().map(|at| breakers[at].clone())
+    fn is_forgettable(&self, now: Instant) -> bool {
+        self.is_forgettable(now)
     }
-}
-
-/// Where the breaker of an endpoint is, or would have to be.
-fn place_of(breakers: &[Arc<Breaker>], endpoint: &str) -> Result<usize, usize> {
-    breakers.binary_search_by(|breaker| breaker.scope().endpoint().cmp(endpoint))
-}
-
-fn is_too_long(model: &str, endpoint: &str) -> bool {
-    model.len() + endpoint.len() > MAX_NAME
 }
 
 impl quota::Gate for CircuitBreakers {
-    /// The limiter's scopes are of projects, and these are of endpoints: a model is closed where all its endpoints are that
-    /// have been asked, and for as long as the first of them stays so.
+    /// Returns how long a model is closed. The limiter's scopes are of projects, and these are of endpoints: a model is closed
+    /// where all its endpoints that have been called are, and until the first of them opens the way again.
     fn closed_for(&self, scope: &quota::Scope) -> Option<Duration> {
         if self.shared.common.open.load(Ordering::Acquire) == 0 {
             return None;
         }
         let now = Instant::now();
-        let map = self.shared.map.read();
+        let scopes = self.shared.scopes.read();
         let (model, _) = self.names(scope.model(), "");
-        let Some(breakers) = map.models.get(model) else {
-            let is_shared = map.len >= MAX_SCOPES || is_too_long(model, "");
-            return is_shared.then(|| self.shared.overflow.closed_for(now)).flatten();
-        };
+        let breakers = scopes.of_model(model);
+        if breakers.is_empty() {
+            return scopes.find(model, "").and_then(|shared| shared.closed_for(now));
+        }
         let mut least: Option<Duration> = None;
         for breaker in breakers {
             let closed = breaker.closed_for(now)?;
@@ -302,14 +254,14 @@ impl Default for CircuitBreakers {
 
 impl fmt::Debug for CircuitBreakers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { common, map, .. } = &*self.shared;
+        let Shared { common, scopes, .. } = &*self.shared;
         let open = common.open.load(Ordering::Relaxed);
-        let (rules, scopes) = (common.rules, map.read().len);
+        let (rules, scopes) = (common.rules, scopes.read().len());
         f.debug_struct("CircuitBreakers").field("rules", &rules).field("scopes", &scopes).field("open", &open).finish()
     }
 }
 
-/// Settings of [`CircuitBreakers`].
+/// The settings of [`CircuitBreakers`].
 #[derive(Clone)]
 #[must_use]
 pub struct CircuitBreakersBuilder {
@@ -319,76 +271,77 @@ pub struct CircuitBreakersBuilder {
 }
 
 impl CircuitBreakersBuilder {
-    /// When a closed breaker opens. Default: [`Trip::Silence`].
+    /// Sets the rule by which a closed breaker opens. Default: [`Trip::Silence`].
     pub fn trip(mut self, trip: Trip) -> Self {
         self.rules.trip = trip;
         self
     }
 
-    /// How long a breaker stays open at least (default 2 s): the first time up to twice as long, by chance, and each
-    /// further time up to twice as long as before.
+    /// Sets the shortest time that a breaker stays open (default 2 s). The first opening lasts up to twice as long, at random,
+    /// and the bound doubles with each further opening.
     pub fn open_duration(mut self, least: Duration) -> Self {
         self.rules.open = least;
         self
     }
 
-    /// How long a breaker stays open at most (default 10 s), unless the upstream asks for more. Each opening that is
-    /// bounded by it lasts between half of it and all of it, by chance.
+    /// Sets the longest time that a breaker stays open (default 10 s), unless the upstream asks for more. An opening that it
+    /// bounds lasts between half of it and all of it, at random.
     pub fn max_open_duration(mut self, most: Duration) -> Self {
         self.rules.max_open = most;
         self
     }
 
-    /// How many probes are let in at once when its time is over (default 2), and how many have to fail until it opens
-    /// again. One success closes it.
+    /// Sets the number of probes that are admitted at once when the open time is over (default 2). It opens again when as many
+    /// have failed; one success closes it.
     pub fn half_open_max_requests(mut self, probes: u32) -> Self {
         self.rules.probes = probes;
         self
     }
 
-    /// How long a probe may take (default 60 s, and four times the time in which 95 % of successes come if that is longer).
-    /// Then another may go in its place, and if it fails, that says nothing any more; if it is answered all the same, and
-    /// the breaker still waits for an answer, that closes it.
+    /// Sets the time that a probe may take (default 60 s): this, or four times the 95th percentile of the time that successes
+    /// take, whichever is longer. After that another probe may go in its place, and its failure no longer counts; its answer
+    /// still closes the breaker while that waits for one.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.rules.lease = lease;
         self
     }
 
-    /// Which failures count. Default: [`Failure::counts_against_upstream`].
+    /// Sets the function that decides which failures count. Default: [`Failure::counts_against_upstream`].
     ///
-    /// [`RetryLayer`](crate::RetryLayer) says of an attempt whether an earlier one of the same call has failed; it goes by
-    /// the default. Failures that only this function counts, count once an attempt.
+    /// [`RetryLayer`](crate::RetryLayer) marks an attempt of which an earlier one has failed, and goes by the default for that.
+    /// So a failure that only this function counts is counted once an attempt, and not once a request.
     pub fn counts(mut self, counts: impl Fn(&Failure) -> bool + Send + Sync + 'static) -> Self {
         self.counts = Some(FailureFilter(Arc::new(counts)));
         self
     }
 
-    /// One breaker for every call. Default: one for each model at each endpoint.
+    /// Uses one breaker for every call. Default: one for each model at each endpoint.
     pub fn one_for_all(mut self) -> Self {
         self.scoping = Scoping::One;
         self
     }
 
-    /// The breaker that this function names. It is asked for each call. A [`Limiter`](crate::rate_limit::Limiter) asks by
-    /// the model's name, and so finds only scopes that carry it.
+    /// Sets the function that names the scope of a call. It runs for each call. A [`Limiter`](crate::rate_limit::Limiter) looks
+    /// a gate up by the model's name, and so finds only scopes that have it as their model.
     pub fn scope_by(mut self, scope: impl Fn(&Parts) -> Target + Send + Sync + 'static) -> Self {
         self.scoping = Scoping::By(Arc::new(scope));
         self
     }
 
-    /// The breakers.
+    /// Creates the breakers.
     ///
     /// # Errors
     ///
-    /// No probes at all, a lease of zero, or a longest opening that is shorter than the shortest: it could never close. A
-    /// [`Trip::FailureRate`] whose window is no time, or holds fewer calls than its `minimum_requests`, or whose threshold
-    /// is no number from 0 to 1: it could never open.
+    /// - Zero probes, or a lease of zero: it could never close, or admit any number of probes at once.
+    /// - A longest opening that is shorter than the shortest.
+    /// - A [`Trip::FailureRate`] whose window is 0 s or holds fewer calls than its `minimum_requests`, or whose threshold is not a
+    ///   number from 0 to 1: it could never open.
     pub fn build(mut self) -> Result<CircuitBreakers, ConfigError> {
         let Rules { trip, open, max_open, probes, lease } = self.rules;
         trip.check()?;
         if probes == 0 {
             return Err(ConfigError::new(
-                "half_open_max_requests is 0: a breaker that has opened would never close; 1 or more",
+                "half_open_max_requests is 0: a breaker that has opened would never close; set 1 or more",
             ));
         }
         if lease.is_zero() {

@@ -8,9 +8,9 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::{permit::Permit, refusal};
+use super::{NAME, permit::Permit, refusal};
 use crate::{
-    context::{BoxError, Outcome},
+    context::{BoxError, Outcome, polled_again},
     failure::Failure,
 };
 
@@ -58,7 +58,7 @@ where
         let this = self.project();
         match this.state.project() {
             StateProj::Refused { failure } => {
-                Poll::Ready(Err(failure.take().map_or_else(refusal::polled_again, refusal::error)))
+                Poll::Ready(Err(failure.take().map_or_else(|| polled_again(NAME), refusal::error)))
             }
             StateProj::Calling { future } => {
                 let result = ready!(future.poll(cx)).map_err(Into::into);

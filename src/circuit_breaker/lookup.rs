@@ -1,22 +1,22 @@
 //! The breaker of a request: from a short list of recent requests, or by reading the request.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use http::{Method, Request, Uri};
 use parking_lot::RwLock;
 
 use super::{CircuitBreakers, breaker::Breaker, breakers::Scoping};
 use crate::{
-    call::{Call, Operation, Shape},
-    context::CallContext,
+    call::{Operation, Shape},
+    context::CallRef,
 };
 
 /// Recent requests and their breakers.
 ///
-/// Most callers repeat a request, and to compare two paths costs less than to read one. In a run of the benchmark's cases on
-/// a busy machine with two cores, a call took 184 ns longer than without the layer, and 341 ns without this list; 186 and
-/// 324 ns where each call has a fresh clone of the service, 190 and 342 ns on two threads. A second list for each clone, which
-/// shares no counter with other threads, saved 35 ns more where a clone is used again and nothing elsewhere, and is left out.
+/// Most callers repeat a request, and comparing two paths costs less than reading one. On a busy machine with two cores the
+/// layer added 99 to 124 ns to a call with this list, and 178 to 212 ns without it, whether a service is used again or cloned
+/// for each call, on one thread or two. A second entry in each clone, which shares no counter with other threads, saved 8 to
+/// 12 ns more where a clone is used again, and is left out.
 #[derive(Default)]
 pub(super) struct RecentBreakers(RwLock<Vec<CachedBreaker>>);
 
@@ -28,7 +28,7 @@ struct CachedBreaker {
 
 /// The requests that have the same breaker as one that has been read.
 enum SameRequests {
-    /// Those with this method, path and authority, whose call nobody has read.
+    /// Those with this method, path and authority, whose call no layer outside has read.
     ByUri(Method, Box<str>, Box<str>),
     /// Those whose call has been read by a layer outside, by model and authority.
     ByCall(Box<str>, Box<str>),
@@ -49,23 +49,23 @@ impl CircuitBreakers {
     fn read_breaker_of<B>(&self, request: Request<B>) -> (Arc<Breaker>, Request<B>) {
         let authority = authority(request.uri());
         let endpoint = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let (requests, breaker) = match (self.scoping(), call_of(&request)) {
-            (Scoping::By(scope), _) => {
+        let (requests, breaker) = match self.scoping() {
+            Scoping::By(scope) => {
                 // Only the program's function knows the scope, so that each request is read.
                 let (parts, body) = request.into_parts();
                 let scope = scope(&parts);
                 return (self.breaker(scope.model(), scope.endpoint()), Request::from_parts(parts, body));
             }
-            (Scoping::One, _) => (SameRequests::All, self.breaker("", "")),
-            (Scoping::ModelAndEndpoint, Some(call)) => {
+            Scoping::One => (SameRequests::All, self.breaker("", "")),
+            Scoping::ModelAndEndpoint => {
+                let call = CallRef::of(&request);
                 let model = capacity_of(call.shape(), call.model());
-                (SameRequests::ByCall(model.into(), authority.into()), self.breaker(model, endpoint))
-            }
-            (Scoping::ModelAndEndpoint, None) => {
-                let (shape, model): (_, Option<Cow<'_, str>>) = Call::borrowed(request.method(), request.uri());
-                let breaker = self.breaker(capacity_of(shape, model.as_deref()), endpoint);
-                let (method, path) = (request.method().clone(), request.uri().path().into());
-                (SameRequests::ByUri(method, path, authority.into()), breaker)
+                let requests = if call.is_known() {
+                    SameRequests::ByCall(model.into(), authority.into())
+                } else {
+                    SameRequests::ByUri(request.method().clone(), request.uri().path().into(), authority.into())
+                };
+                (requests, self.breaker(model, endpoint))
             }
         };
         // Credentials in an authority are not kept. The shared breaker is that of its requests only while there is no room
@@ -100,7 +100,7 @@ impl RecentBreakers {
 impl SameRequests {
     #[inline]
     fn include<B>(&self, request: &Request<B>) -> bool {
-        match (self, call_of(request)) {
+        match (self, CallRef::known_of(request)) {
             (Self::ByUri(method, path, at), None) => {
                 **path == *request.uri().path() && **at == *authority(request.uri()) && method == request.method()
             }
@@ -111,11 +111,6 @@ impl SameRequests {
             _ => false,
         }
     }
-}
-
-/// Returns the call as a layer outside has read it.
-fn call_of<B>(request: &Request<B>) -> Option<&Call> {
-    CallContext::of(request).and_then(CallContext::call)
 }
 
 /// Returns the model whose capacity decides on the call, or an empty name. A model without capacity still counts tokens, so

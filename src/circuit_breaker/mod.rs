@@ -1,21 +1,21 @@
-//! An upstream that is down is left alone, except for a look now and then whether it still is.
+//! A circuit breaker: stops calling an upstream that is down, and probes it until it recovers.
 //!
-//! Without this layer an outage is answered with more calls than an ordinary day: each one is tried again, each try waits
-//! for its failure, and when the upstream comes back, all that has piled up falls on it at once. The breakers at hand do
-//! not help. One that counts failures in a row opens on an ordinary day of a model that sheds half of its load, and throws
-//! the other half away with it; one whose window never slides sees no outage after a long time without one; one that takes
-//! a late answer of before the outage for a sign of life, or waits for ever for a probe that hangs or was dropped, does
-//! harm just when it is needed.
+//! Without this layer an outage gets more calls than an ordinary day: each call is tried again, each attempt waits for its
+//! failure, and when the upstream recovers, everything that has piled up reaches it at once. The common breakers do not
+//! help. One that counts failures in a row opens on an ordinary day of a model that sheds half of its load, and loses the
+//! other half with it. One whose window never slides sees no outage after a long time without one. One that takes a late
+//! answer from before the outage for a sign of life, or waits forever for a probe that hangs or was dropped, does harm
+//! when it is needed most.
 //!
-//! This layer has a breaker for each model at each endpoint. It opens when nothing succeeds any more ([`Trip::Silence`]):
-//! not by a rate, which says little of a model that is short of capacity every day. Open, it refuses at once and says how
-//! long; whoever wants to wait has a [`RetryLayer`](crate::RetryLayer) outside. When its time is over, exactly
-//! [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) probes go out. One answer closes it, and then calls
-//! are let in by and by, twice as many each second. If all probes fail it stays open for longer.
+//! This layer has a breaker for each model at each endpoint. It opens when nothing succeeds any more ([`Trip::Silence`]), and
+//! not by a rate, which says little of a model that is short of capacity every day. While open it refuses at once and says
+//! how long; a [`RetryLayer`](crate::RetryLayer) outside waits for those callers that want to wait. When the open time is
+//! over, exactly [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) probes go out. One answer closes
+//! it, and then calls are admitted gradually, twice as many each second. If all probes fail, it stays open for longer.
 //!
-//! It never counts what is the caller's, the key's or the quota's fault, a caller who goes away, or a refusal of a layer
-//! here; never counts a request twice because it was sent twice; never sleeps; and never takes an outcome of before its
-//! last change for news.
+//! It never counts failures by the fault of the caller, the key or the quota, a caller that goes away, or a refusal by
+//! another of these layers; never counts a request twice because it was sent twice; never sleeps; and never lets an outcome
+//! from before its last change of state count.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -33,7 +33,7 @@
 //! for _ in 0..3 {
 //!     assert_eq!(service.clone().oneshot(request()?).await?.status(), 503);
 //! }
-//! // Nothing more is sent.
+//! // Further calls are refused and not sent.
 //! let error = service.clone().oneshot(request()?).await.unwrap_err();
 //! let error = Error::find(&*error).unwrap();
 //! assert!(error.is_circuit_open() && error.never_sent());
@@ -43,7 +43,7 @@
 //! # }
 //! ```
 //!
-//! With those who wait for it to close, a limiter that lets nobody queue before it, and somebody who watches:
+//! Together with a layer that waits until it closes, a limiter that queues no call while it is open, and a subscriber:
 //!
 //! ```
 //! use tower::ServiceBuilder;
@@ -74,65 +74,76 @@
 //! # check(service); drop(watch);
 //! ```
 //!
-//! # What is one breaker
+//! # When to use it
 //!
-//! A model at an endpoint, by default; what no model's capacity decides on (counting tokens, lists, files) has a breaker of
-//! its endpoint's, because a model without capacity still counts tokens. [`one_for_all`](CircuitBreakersBuilder::one_for_all) and
-//! [`scope_by`](CircuitBreakersBuilder::scope_by) cut it otherwise. On the OpenAI-compatible surface the model stands in the body,
-//! and is known only behind a [`ReplayLayer`](crate::ReplayLayer).
+//! Wherever calls are retried or many callers share an upstream: so in nearly every server, next to a
+//! [`RetryLayer`](crate::RetryLayer), which must be outside of it. With a [`ModelFallbackLayer`](crate::ModelFallbackLayer)
+//! outside, calls go to another model while it is open. A program that makes one call at a time gains little from it.
 //!
-//! # What says what
+//! tower and tower-http have no circuit breaker. tower's `load_shed` refuses calls while the inner service is not ready, which
+//! says nothing of an upstream that accepts calls and fails them.
 //!
-//! | outcome | says |
+//! # Scopes
+//!
+//! By default a breaker's scope is a model at an endpoint. Calls that do not depend on a model's capacity (counting tokens,
+//! lists, files) have one breaker for each endpoint, because a model without capacity still counts tokens.
+//! [`one_for_all`](CircuitBreakersBuilder::one_for_all) and [`scope_by`](CircuitBreakersBuilder::scope_by) change the scopes. On
+//! the OpenAI-compatible surface the model is in the body, and is known only behind a [`ReplayLayer`](crate::ReplayLayer).
+//!
+//! # Outcomes
+//!
+//! | outcome | counts as |
 //! |---|---|
-//! | an answer; a stream's first content, where [`ClassifyLayer`](crate::ClassifyLayer) is inside | well |
-//! | a failure that [counts](crate::failure::Failure::counts_against_upstream): overloaded, 5xx, transport, an attempt's time-out | failed |
-//! | the same, of a request of which an earlier attempt has failed so | nothing new, but for a probe |
-//! | 4xx, a day's or a minute's quota, blocked content, an empty answer | nothing: something answers, but is the model able to? |
-//! | the caller's drop, the total deadline, a refusal of a layer inside | nothing |
-//! | anything of a call that was let in before it last opened, asked for probes, or closed | nothing |
+//! | an answer; a stream's first content, where [`ClassifyLayer`](crate::ClassifyLayer) is inside | a success |
+//! | a failure that [counts](crate::failure::Failure::counts_against_upstream): overloaded, 5xx, transport, an attempt's time-out | a failure |
+//! | the same, of a request of which an earlier attempt has failed in this way | nothing, except for a probe: a failure |
+//! | 4xx, a day's or a minute's quota, blocked content, an empty answer | nothing: the upstream answers, but that does not prove that the model has capacity |
+//! | a call dropped by the caller, the total deadline, a refusal by a layer inside | nothing |
+//! | any outcome of a call that was admitted before it last opened, asked for probes, or closed | nothing |
 //!
 //! # Defaults
 //!
-//! | what | value | why |
+//! | setting | value | why |
 //! |---|---|---|
 //! | [`trip`](CircuitBreakersBuilder::trip) | [`Trip::silence`]: 10 requests, 10 s, twice the p95 of successes | a model that answers every other call is worth calling |
 //! | [`open_duration`](CircuitBreakersBuilder::open_duration) | 2 s, the first time up to 4 s | most overloads are short |
-//! | [`max_open_duration`](CircuitBreakersBuilder::max_open_duration) | 10 s, by chance from 5 s | what a recovery may go unnoticed |
-//! | the upstream's hint | obeyed up to 300 s | it knows better |
-//! | [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) | 2 | one can be unlucky |
-//! | [`probe_lease`](CircuitBreakersBuilder::probe_lease) | 60 s, or four times the p95 of successes | slow answers are answers |
-//! | ramp | 10 s: in its first second as many as there were callers when it opened, twice as many each second | drains a queue of two minutes in six seconds or seven |
-//! | scopes kept apart | 4096, names up to 512 bytes | past that, and as long as none can be forgotten, new ones share one breaker |
+//! | [`max_open_duration`](CircuitBreakersBuilder::max_open_duration) | 10 s, at random from 5 s | the longest time that a recovery goes unnoticed |
+//! | the upstream's hint | obeyed up to 300 s | the upstream knows better |
+//! | [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) | 2 | a single one can be unlucky |
+//! | [`probe_lease`](CircuitBreakersBuilder::probe_lease) | 60 s, or four times the p95 of successes | slow answers are answers, too |
+//! | ramp | 10 s: its first second admits as many calls as came in a second when it opened, each further second twice as many | drains a queue of two minutes in six or seven seconds |
+//! | scopes with a breaker of their own | 4096, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one breaker |
 //!
 //! In a simulation of half an hour at one call a second, with three minutes of outage and a deadline of two minutes, the
-//! calls of google-genai's own policy failed 860 times in the outage, over 39 seeds in the mean, and those behind this layer
-//! and `RetryLayer` 99 times; of the calls that could be answered in time 99.2 % were, and the first second after the
-//! recovery saw at most two. At up to half of the calls turned away it did not open in a thousand such half hours.
+//! calls under google-genai's own policy failed 860 times in the outage, in the mean of 39 seeds, and those behind this layer
+//! and `RetryLayer` 99 times. Of the calls that could be answered in time 99.2 % were, and the first second after the
+//! recovery saw at most two calls. While the upstream turned away up to half of the calls, the breaker did not open in a
+//! thousand such half hours.
 //!
 //! # Costs
 //!
-//! A call through a closed breaker allocates nothing and takes no lock of the breaker's; one in 32 is timed. A clone of the
-//! service that is called more than once writes to nothing that other threads read. After a failure, and until the next
-//! success, each call takes the lock, twice. A scope takes 1.2 kB; with a window by calls, up to 24 bytes more for each
-//! of them. Where [`scope_by`](CircuitBreakersBuilder::scope_by) names the scope, each call pays for the name, an allocation and a
-//! look into the map.
+//! A call through a closed breaker allocates nothing and does not take the breaker's lock; one call in 32 is timed. The breakers
+//! of the last 16 different requests are found without reading the path. After a failure, and until the next success, each
+//! call takes the lock twice. A scope takes 1.2 kB; a window by calls takes up to 24 bytes more for each call. Where
+//! [`scope_by`](CircuitBreakersBuilder::scope_by) names the scope, each call pays for the name, an allocation and a lookup in
+//! the map.
 //!
-//! In the benchmark (`cargo bench -p benches --bench overhead -- "circuit breakers"`, on a busy machine with two cores) a call takes 27
-//! to 54 ns longer, 80 to 85 ns where each call has a fresh clone, and 125 to 150 ns by a failure rate; tower-resilience's
-//! breaker, which is one for everybody, 250 to 270 ns and three allocations in the same runs. Two threads that share a
-//! scope do not slow each other down.
+//! On a busy machine with two cores, in turns with a service without layers, a call takes 86 to 135 ns longer, whether a
+//! service is used again or cloned for each call, on one thread or two; and 216 to 294 ns by a failure rate.
+//! tower-resilience's breaker, which is one for all scopes, took 391 to 497 ns and three allocations in the same runs
+//! (`cargo bench -p benches --bench overhead -- "circuit breakers"` compares them). Without the list of recent
+//! requests each call would take 69 to 96 ns longer.
 //!
 //! # Errors
 //!
-//! [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen), for which [`Error::is_circuit_open`](crate::Error::is_circuit_open)
-//! asks, with the wait as the hint and the reason in numbers. The inner service is not called, nothing was sent, and a limiter
-//! outside takes its charge back. A refusal allocates once.
+//! [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen), for which
+//! [`Error::is_circuit_open`](crate::Error::is_circuit_open) checks, with the wait as the hint and the reason in numbers. The
+//! inner service is not called, nothing was sent, and a limiter outside refunds its charge. A refusal allocates once.
 //!
 //! # Cancellation
 //!
-//! A dropped call says nothing; a dropped probe gives its cached back at once, as does one that panics. One that hangs gives
-//! it back after its lease; only an answer to it counts then, and only while the breaker still waits for one.
+//! A dropped call counts as nothing. A dropped probe frees its slot at once, as does one that panics. A probe that hangs frees
+//! its slot after its lease; after that only its answer counts, and only while the breaker still waits for one.
 //!
 //! # Readiness
 //!
@@ -140,9 +151,9 @@
 //!
 //! # Words read and written
 //!
-//! Reads of [`CallContext`](crate::CallContext) the call and whether it has failed before; of [`Outcome`](crate::Outcome) the
-//! failure and its hint. Writes none but in its own refusals. Each transition is a `tracing` event: a warning when a breaker
-//! opens, else an information.
+//! Reads from [`CallContext`](crate::CallContext) the call and whether it has failed before; from [`Outcome`](crate::Outcome) the
+//! failure and its hint. Writes an outcome only into its own refusals. Each transition is a `tracing` event, `circuit breaker
+//! changed state`: at the level of warnings when a breaker opens, else of information.
 
 mod breaker;
 mod breakers;

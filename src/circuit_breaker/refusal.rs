@@ -22,8 +22,3 @@ pub(super) fn forced(scope: &Target) -> Failure {
 pub(super) fn error(failure: Failure) -> BoxError {
     Error::refusal(NAME, failure).into()
 }
-
-/// A future that was polled after it had been ready: a mistake of the caller.
-pub(super) fn polled_again() -> BoxError {
-    "the circuit breaker's future was polled after it had been ready".into()
-}

@@ -12,15 +12,14 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    RateLimitBody,
+    NAME, RateLimitBody,
     queue::{Until, UpstreamRefusal},
-    refusal,
     reservation::Reservation,
     waiting::{ReadyCall, Waiting},
 };
 use crate::{
     body::GuardedBody,
-    context::{BoxError, Outcome},
+    context::{BoxError, Outcome, polled_again},
     failure::{Failure, Fault, Kind},
     quota::Dimension,
 };
@@ -106,7 +105,7 @@ where
             StateProj::Calling { .. } => return Poll::Ready(Ok(())),
             StateProj::Waiting { waiting } => ready!(waiting.as_mut().poll(cx))?,
             StateProj::Refused { error } => {
-                return Poll::Ready(Err(error.take().unwrap_or_else(refusal::polled_again)));
+                return Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(NAME))));
             }
         };
         let future = inner.call(request);

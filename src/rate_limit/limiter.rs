@@ -1,6 +1,7 @@
 //! The handle: all scopes with their limits and usage. It outlives the layers made from it.
 
 use std::{
+    array,
     collections::HashMap,
     fmt,
     hash::{BuildHasher, RandomState},
@@ -13,11 +14,11 @@ use tokio::time::Instant;
 use super::{
     Amount, Pacing,
     account::{Account, Calendar, DIMENSIONS},
-    key::{Named, ScopeKey},
     pacing::Pacer,
     queue::ScopeQueue,
 };
 use crate::{
+    bounded::{ByScope, Scoped},
     clock,
     describe::Describe,
     quota::{Dimension, Gate, Headroom, Limits, Scope},
@@ -28,15 +29,8 @@ use crate::{
 /// except those that the settings name.
 const MAX_SCOPES: usize = 16_384;
 
-/// The longest names, project and model together, that get an account of their own: no real name is longer, and callers
-/// invent models.
-const MAX_NAME: usize = 512;
-
 /// The number of maps over which the scopes are spread, each with a lock of its own.
 const SHARDS: usize = 16;
-
-/// The shortest time between two searches of a full map for scopes to forget.
-const SWEEP: Duration = Duration::from_secs(1);
 
 /// The limits and the usage of all scopes: the state of any number of [`RateLimitLayer`](super::RateLimitLayer)s.
 ///
@@ -63,16 +57,10 @@ struct Shared {
     settings: LimiterBuilder,
     calendar: Calendar,
     hasher: RandomState,
-    shards: [Mutex<Shard>; SHARDS],
+    /// The queues of all scopes, spread over several maps.
+    shards: [Mutex<ByScope<ScopeQueue>>; SHARDS],
+    /// The queue that scopes share while there is no room.
     overflow: Arc<ScopeQueue>,
-}
-
-#[derive(Default)]
-struct Shard {
-    queues: HashMap<ScopeKey, Arc<ScopeQueue>>,
-    /// Set once any scope that belongs here has been counted in the shared account.
-    overflowed: bool,
-    swept: Option<Instant>,
 }
 
 impl Limiter {
@@ -91,18 +79,16 @@ impl Limiter {
     pub fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
         let now = Instant::now();
         let amount = Amount { requests: 1, tokens };
-        let shard = self.shard(scope).lock();
-        let known = shard.queues.get(scope as &dyn Named).cloned();
-        let is_full = shard.queues.len() >= MAX_SCOPES / SHARDS && !self.shared.settings.names(scope);
+        let (settings, calendar) = (&self.shared.settings, self.shared.calendar);
+        let (model, project) = (scope.model(), scope.project());
+        let shard = self.shard(model, project).lock();
+        let queue = if settings.names(scope) { shard.get(model, project) } else { shard.find(model, project) }.cloned();
         drop(shard);
-        let is_no_name = scope.project().len() + scope.model().len() > MAX_NAME;
-        match known {
+        match queue {
             Some(queue) => queue.headroom(now, amount),
-            None if is_full || is_no_name => self.shared.overflow.headroom(now, amount),
             // The scope has not been used yet: its limits alone decide.
             None => {
-                let mut account = self.shared.settings.account(scope, self.shared.calendar, now);
-                let at = account.turn_at(now, Amount::default(), amount, self.shared.calendar);
+                let at = settings.account(scope, calendar, now).turn_at(now, Amount::default(), amount, calendar);
                 at.saturating_duration_since(now)
             }
         }
@@ -114,7 +100,7 @@ impl Limiter {
         let now = Instant::now();
         let queues = self.shared.shards.iter().flat_map(|shard| {
             let shard = shard.lock();
-            shard.queues.values().map(|queue| (queue.scope().clone(), queue.clone())).collect::<Vec<_>>()
+            shard.iter().map(|queue| (queue.scope().clone(), queue.clone())).collect::<Vec<_>>()
         });
         let overflow = Some(&self.shared.overflow).filter(|overflow| !overflow.is_forgettable(now));
         let queues = queues.chain(overflow.map(|overflow| (overflow.scope().clone(), overflow.clone())));
@@ -150,47 +136,38 @@ impl Limiter {
 
     /// Returns the queue that admits the calls of a scope.
     pub(super) fn queue(&self, project: &str, model: &str, now: Instant) -> Arc<ScopeQueue> {
-        let (named, shared) = ((project, model), &*self.shared);
-        if project.len() + model.len() > MAX_NAME {
-            return shared.overflow.clone();
-        }
-        let mut shard = self.shard(&named).lock();
-        if let Some(queue) = shard.queues.get(&named as &dyn Named) {
+        let shared = &*self.shared;
+        let mut shard = self.shard(model, project).lock();
+        if let Some(queue) = shard.get(model, project) {
             return queue.clone();
         }
         let scope = Scope::new(project, model);
         let is_named = shared.settings.names(&scope);
-        if shard.queues.len() >= MAX_SCOPES / SHARDS && !shard.make_room(now) && !is_named {
-            shard.overflowed = true;
-            return shared.overflow.clone();
-        }
-        let mut account = shared.settings.account(&scope, shared.calendar, now);
-        if shard.overflowed && !is_named {
-            // Its calls may have been counted there so far.
-            account = shared.overflow.continue_in(now, account);
-        }
-        let queue = Arc::new(ScopeQueue::new(scope.clone(), account, shared.calendar));
-        shard.queues.insert(ScopeKey(scope), queue.clone());
-        queue
+        shard.find_or_insert((model, project), is_named, now, |overflow| {
+            let account = shared.settings.account(&scope, shared.calendar, now);
+            // The calls of a scope may have been counted in the overflow queue so far.
+            let account = match overflow {
+                Some(overflow) => overflow.continue_in(now, account),
+                None => account,
+            };
+            ScopeQueue::new(scope, account, shared.calendar)
+        })
     }
 
-    fn shard(&self, named: &dyn Named) -> &Mutex<Shard> {
-        let hash = self.shared.hasher.hash_one(named);
+    fn shard(&self, model: &str, project: &str) -> &Mutex<ByScope<ScopeQueue>> {
+        let hash = self.shared.hasher.hash_one((model, project));
         // The map inside has a hasher of its own, so that any bits of this hash will do.
         &self.shared.shards[(hash as usize) % SHARDS]
     }
 }
 
-impl Shard {
-    /// Forgets the scopes without a state worth keeping that no call or service holds. Returns whether there is room now.
-    fn make_room(&mut self, now: Instant) -> bool {
-        if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
-            return false;
-        }
-        self.swept = Some(now);
-        let before = self.queues.len();
-        self.queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !queue.is_forgettable(now));
-        self.queues.len() < before
+impl Scoped for ScopeQueue {
+    fn names(&self) -> (&str, &str) {
+        (self.scope().model(), self.scope().project())
+    }
+
+    fn is_forgettable(&self, now: Instant) -> bool {
+        self.is_forgettable(now)
     }
 }
 
@@ -224,7 +201,7 @@ impl Default for Limiter {
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scopes: usize = self.shared.shards.iter().map(|shard| shard.lock().queues.len()).sum();
+        let scopes: usize = self.shared.shards.iter().map(|shard| shard.lock().len()).sum();
         f.debug_struct("Limiter").field("settings", &self.shared.settings).field("scopes", &scopes).finish()
     }
 }
@@ -320,7 +297,8 @@ impl LimiterBuilder {
         let scope = Scope::new("others", "others");
         let account = Account::new(self.strictest(), Pacer::new(self.pacing), calendar, now);
         let overflow = Arc::new(ScopeQueue::new(scope, account, calendar));
-        let (hasher, shards) = (RandomState::new(), Default::default());
+        let shards = array::from_fn(|_| Mutex::new(ByScope::new(MAX_SCOPES / SHARDS, overflow.clone())));
+        let hasher = RandomState::new();
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::window::WINDOW;
 use crate::clock::{Moment, PacingClock};
 
-/// How the requests of a minute are spread over it.
+/// The way in which the requests of a minute are spread over it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pacing {

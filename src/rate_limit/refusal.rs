@@ -102,11 +102,6 @@ pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
     Error::refusal(NAME, Failure::local(Kind::CircuitOpen, message).with_hint(closed)).into()
 }
 
-/// A future that was polled after it had been ready: a mistake of the caller.
-pub(super) fn polled_again() -> BoxError {
-    "the rate limiter's future was polled after it had been ready".into()
-}
-
 fn limited(message: String, needed: Duration, may_move: bool) -> BoxError {
     let error = Error::refusal(NAME, Failure::local(Kind::RateLimited, message).with_hint(needed));
     if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)).into() } else { error.into() }

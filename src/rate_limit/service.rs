@@ -17,9 +17,7 @@ use super::{
     window::MARGIN,
 };
 use crate::{
-    call::Call,
-    context,
-    context::BoxError,
+    context::{BoxError, CallContext, CallRef, Deadline},
     quota::{Scope, TokenCost},
     ready::Readied,
 };
@@ -77,23 +75,16 @@ enum Disposition {
 
 /// Decides on a call: reserves its cost, queues it, or refuses it.
 fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, request: &Request<B>) -> Disposition {
-    let context = context::CallContext::of(request);
-    let read;
-    let (pays, model) = match context.and_then(context::CallContext::call) {
-        Some(call) => (call.pays_quota(), call.model()),
-        None => {
-            read = Call::borrowed(request.method(), request.uri());
-            (read.0.pays_quota(), read.1.as_deref())
-        }
-    };
-    if !pays {
+    let call = CallRef::of(request);
+    if !call.pays_quota() {
         return Disposition::Free;
     }
+    let context = CallContext::of(request);
     let now = Instant::now();
-    let project = context.and_then(context::CallContext::project).unwrap_or(limiter.default_project());
-    let scope = (&**project, model.unwrap_or_default());
+    let project = context.and_then(CallContext::project).unwrap_or(limiter.default_project());
+    let scope = (&**project, call.model().unwrap_or_default());
     let queue = queue_of(limiter, last, scope, now);
-    let cost = context.and_then(context::CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
+    let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
     let at = match queue.admit(now, cost) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
         QueueAdmission::TooLarge(limit) => {
@@ -123,9 +114,9 @@ fn join<B>(
             return Err(refusal::gate_closed(&scope, closed));
         }
     }
-    let context = context::CallContext::of(request);
-    let may_move = context.is_some_and(context::CallContext::may_move);
-    let remaining = context.and_then(context::CallContext::deadline).map(|deadline| deadline.remaining(now));
+    let context = CallContext::of(request);
+    let may_move = context.is_some_and(CallContext::may_move);
+    let remaining = context.and_then(CallContext::deadline).map(|deadline| deadline.remaining(now));
     let needed = at.saturating_duration_since(now);
     let max_wait = limiter.max_wait(queue.scope().model());
     // The limiter's own margin is not held against the caller: a max_wait of 60 s is a whole turn of the window.
@@ -137,7 +128,7 @@ fn join<B>(
         return Err(refusal::would_wait(queue, now, needed, Allowed::MaxWait(max_wait), may_move));
     }
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
-    let give_up = context::Deadline::after(allowed).instant();
+    let give_up = Deadline::after(allowed).instant();
     let waiter = queue.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move);
     Ok(Wait { waiter, since: now, give_up, may_move })
 }

@@ -12,12 +12,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use super::{
+    NAME,
     queue::{self, ScopeQueue, WaiterId},
     refusal,
     reservation::Reservation,
 };
 use crate::{
-    context::{BoxError, CallContext, Queueing},
+    context::{BoxError, CallContext, Queueing, polled_again},
     ready::Readied,
 };
 
@@ -114,7 +115,7 @@ where
     S::Error: Into<BoxError>,
 {
     fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
-        let Some(queued) = self.queued else { return Poll::Ready(Err(refusal::polled_again())) };
+        let Some(queued) = self.queued else { return Poll::Ready(Err(polled_again(NAME))) };
         while self.reservation.is_none() {
             let Wait { waiter, give_up, may_move, since } = queued.wait;
             let now = Instant::now();
@@ -152,7 +153,7 @@ where
         let (Some(Queued { inner, request, place, .. }), Some(mut reservation)) =
             (self.queued.take(), self.reservation.take())
         else {
-            return Poll::Ready(Err(refusal::polled_again()));
+            return Poll::Ready(Err(polled_again(NAME)));
         };
         reservation.send(Instant::now());
         Poll::Ready(Ok(ReadyCall { inner, request, reservation, place }))

@@ -11,7 +11,7 @@ const RULES: Rules = Rules {
     lease: Duration::from_secs(60),
 };
 
-/// A machine, and its time.
+/// A machine and its clock.
 struct Bench {
     machine: Machine,
     now: Instant,
@@ -22,12 +22,12 @@ impl Bench {
         Self { machine: Machine::new(rules), now: Instant::now() }
     }
 
-    /// One that has opened; for 3 s.
+    /// Creates a machine that has opened, for 3 s.
     fn open(rules: Rules) -> Self {
         let mut bench = Self::new(rules);
         (0..rules.trip.requests_needed()).for_each(|_| bench.fails());
         if bench.state() == State::Closed {
-            // Silence has to last.
+            // The silence has to last.
             bench.wait(10);
             bench.fails();
         }
@@ -35,7 +35,7 @@ impl Bench {
         bench
     }
 
-    /// One that waits for its probes.
+    /// Creates a machine that waits for its probes.
     fn half_open(rules: Rules) -> Self {
         let mut bench = Self::open(rules);
         bench.wait(3);
@@ -92,7 +92,7 @@ fn an_outage_after_ten_thousand_successes_opens_it_within_ten_seconds_in_each_mo
         }
         bench.wait(60);
         let mut secs = 0;
-        // Ten calls a second, as before.
+        // Ten calls come in a second, as before.
         while bench.state() == State::Closed {
             assert!(secs <= within, "{trip:?}");
             (0..10).for_each(|_| bench.fails());
@@ -169,7 +169,7 @@ fn a_probe_that_says_nothing_gives_its_place_back() {
         assert_eq!(bench.admit(), None);
         bench.release(one);
         bench.release(other);
-        // Twice is once.
+        // The second release changes nothing.
         bench.release(other);
     }
     assert_eq!(bench.state(), State::HalfOpen);
@@ -209,7 +209,7 @@ fn answers_that_take_longer_than_a_lease_close_it_too() {
         bench.succeed(slow);
         assert_eq!(bench.state(), State::Ramping);
     }
-    // Unless it has opened again since.
+    // It does not, if the breaker has opened again since.
     let mut bench = Bench::half_open(RULES);
     let slow = bench.admit().unwrap();
     bench.wait(100);
@@ -473,7 +473,7 @@ fn it_may_be_forgotten_only_when_there_is_nothing_to_remember() {
 enum MachineStep {
     Wait(u64),
     Admit,
-    /// Which of those that were let in, ever, and what becomes of it.
+    /// The number of an admitted call, and its outcome.
     Succeed(prop::sample::Index),
     Fail(prop::sample::Index, bool),
     Release(prop::sample::Index),
@@ -490,25 +490,25 @@ fn steps() -> impl Strategy<Value = Vec<MachineStep>> {
     proptest::collection::vec(step, 0..300)
 }
 
-/// The plain model: milliseconds, the list of all calls, and everything else counted anew from it.
+/// The plain model: a clock in milliseconds, the list of all calls, and everything else counted anew from it.
 struct Model {
     now: u64,
-    /// When the present state began, and what it is.
+    /// The present state, and when it began.
     since: u64,
     is: State,
     lasts: u64,
     openings: u32,
     calls: Vec<SimulatedCall>,
-    /// What has come back since the present state began, in order: a success, or a failure and whether it was a repeated one.
+    /// The outcomes since the present state began, in order: a success, or a failure and whether it was a repeated one.
     came: Vec<Result<(), bool>>,
     first_failure: u64,
     rate: f64,
-    /// How long each success took.
+    /// The times that the successes took.
     took: Vec<u64>,
 }
 
 struct SimulatedCall {
-    /// The state that it was let in by, by its beginning and name.
+    /// The state that admitted it, by its beginning and name.
     of: (u64, State, usize),
     at: u64,
     lease: u64,
@@ -596,7 +596,7 @@ proptest! {
                 }
                 MachineStep::Succeed(which) | MachineStep::Fail(which, _) | MachineStep::Release(which) if !admitted.is_empty() => {
                     let at = which.index(admitted.len());
-                    // A call ends once; the machine's callers see to that.
+                    // A call ends once; the machine's callers ensure that.
                     if model.calls[at].done {
                         continue;
                     }

@@ -1,7 +1,7 @@
-//! The queue in every order in which threads can come to it: small programs for loom, which `tests/loom/run` runs.
+//! Proofs of the queue in every order in which threads can reach it: small programs for loom, which `tests/loom/run` runs.
 //!
-//! Nobody has a timer here but where it says so: whoever can be admitted has to be woken. A wake-up that is lost leaves
-//! all threads asleep, which loom reports as a deadlock.
+//! A waiter has a timer here only where a comment says so: a waiter that can be admitted has to be woken. A lost wake-up
+//! leaves all threads asleep, which loom reports as a deadlock.
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails panics")]
 
@@ -21,20 +21,20 @@ use crate::{proofs::Proof, quota::Limits, rate_limit::window::WINDOW};
 
 pub(crate) const PROOFS: &[Proof] = &[
     ("no minute holds more than the limit", no_minute_holds_more_than_the_limit),
-    ("what is set aside counts, wherever it waits", what_is_set_aside_counts),
-    ("what is refunded goes to the next, one at a time", what_is_refunded_goes_to_the_next_one_at_a_time),
-    ("whoever leaves the queue wakes the next", whoever_leaves_the_queue_wakes_the_next),
+    ("a held amount counts, wherever its call waits", a_held_amount_counts),
+    ("a refund goes to the next, one at a time", a_refund_goes_to_the_next_one_at_a_time),
+    ("a waiter that leaves the queue wakes the next", a_waiter_that_leaves_wakes_the_next),
     ("settling lets all go that fit, in order", settling_lets_all_go_that_fit_in_order),
     ("a refusal sends away, and the first of the others knows its time", a_refusal_sends_away),
     ("a refusal gives its place to the next", a_refusal_gives_its_place_to_the_next),
     ("dropped between its turn and its call, it passes both on", dropped_between_its_turn_and_its_call),
     ("a newcomer passes nobody, and is not forgotten", a_newcomer_passes_nobody),
-    ("who asks together for a new scope shares one queue", who_asks_together_shares_one_desk),
+    ("calls that come together for a new scope share one queue", calls_that_come_together_share_one_queue),
 ];
 
-/// All orders, or those with so many preemptions: three threads with many steps have too many orders.
+/// Checks all orders, or those with at most `preemptions` preemptions: three threads with many steps have too many orders.
 fn check(preemptions: Option<usize>, program: impl Fn(Instant) + Sync + Send + 'static) {
-    // Time is told, so that it stands still.
+    // The caller passes the time, so that it stands still.
     let now = Instant::now();
     let mut builder = Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(preemptions);
@@ -61,7 +61,7 @@ fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
     }
 }
 
-/// What wakes a thread.
+/// A waker that wakes a thread.
 struct Bell(Notify);
 
 impl Wake for Bell {
@@ -70,7 +70,7 @@ impl Wake for Bell {
     }
 }
 
-/// One in the queue: a future and its task.
+/// A waiter in the queue: a future and its task.
 struct QueuedCaller {
     queue: Arc<ScopeQueue>,
     waiter: WaiterId,
@@ -83,12 +83,12 @@ impl QueuedCaller {
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 
-    /// One look.
+    /// Polls once.
     fn poll(&self, now: Instant) -> Grant {
         self.queue.poll_grant(self.waiter, now, &Waker::from(self.bell.clone()))
     }
 
-    /// Looks, sleeps until it is woken, and looks again, until it is told something that `ends` the wait.
+    /// Polls, sleeps until it is woken and polls again, until a grant `ends` the wait.
     fn wait(&self, now: Instant, ends: impl Fn(&Grant) -> bool) -> Grant {
         loop {
             let turn = self.poll(now);
@@ -99,7 +99,7 @@ impl QueuedCaller {
         }
     }
 
-    /// Until it is its turn.
+    /// Waits for its turn.
     fn turn(&self, now: Instant) -> Charge {
         match self.wait(now, |turn| matches!(turn, Grant::Taken(_))) {
             Grant::Taken(charge) => charge,
@@ -112,7 +112,7 @@ impl QueuedCaller {
     }
 }
 
-/// Nobody waits, and nothing is reckoned with that is not there.
+/// Checks that no call waits, and that no amount counts that is not charged.
 fn is_at_rest(queue: &ScopeQueue) {
     let state = queue.state.lock();
     assert!(state.waiting.is_empty() && state.ahead == Amount::default());
@@ -139,7 +139,7 @@ fn no_minute_holds_more_than_the_limit() {
     });
 }
 
-/// A whole call, with a timer. Gives back when it was sent.
+/// Makes a whole call, with a timer, and returns when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
     let caller = match queue.admit(now, TokenCost::estimate(0)) {
         QueueAdmission::Taken(_) => return now,
@@ -152,21 +152,21 @@ fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
                 caller.leave();
                 return now;
             }
-            // Its timer rings.
+            // Its timer fires.
             Grant::At(at) => now = at,
             turn => panic!("{turn:?}"),
         }
     }
 }
 
-fn what_is_set_aside_counts() {
+fn a_held_amount_counts() {
     check(None, |now| {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
         let (first, second) = (QueuedCaller::join(&queue, now, 0, false), QueuedCaller::join(&queue, now, 0, false));
         let has_left = Arc::<AtomicBool>::default();
         let leaves = has_left.clone();
-        // The inner service is not ready for it: it leaves before it is sent.
+        // The inner service is not ready for it, so that it leaves before it is sent.
         let is_not_ready = spawn(move || {
             let (queue, charge) = (first.queue.clone(), first.turn(now));
             leaves.store(true, SeqCst);
@@ -183,7 +183,7 @@ fn what_is_set_aside_counts() {
     });
 }
 
-fn what_is_refunded_goes_to_the_next_one_at_a_time() {
+fn a_refund_goes_to_the_next_one_at_a_time() {
     check(Some(4), |now| {
         let queue = queue(now, requests(1));
         let under_way = Arc::<AtomicUsize>::default();
@@ -212,7 +212,7 @@ fn what_is_refunded_goes_to_the_next_one_at_a_time() {
     });
 }
 
-fn whoever_leaves_the_queue_wakes_the_next() {
+fn a_waiter_that_leaves_wakes_the_next() {
     check(None, |now| {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
@@ -261,7 +261,7 @@ fn a_refusal_sends_away() {
             assert_eq!(first.wait(now, |turn| matches!(turn, Grant::SentAway(_))), Grant::SentAway(until));
             first.leave();
         });
-        // Its timer is for the time that it is told here.
+        // Its timer is set to the time in the grant.
         let stays = spawn(move || drop(second.wait(now, |turn| *turn == Grant::At(until))));
         queue.refused(now, charge, UpstreamRefusal { until: Until::At(until), dimension: None, named: None });
         moves.join().unwrap();
@@ -342,7 +342,7 @@ fn a_newcomer_passes_nobody() {
     });
 }
 
-fn who_asks_together_shares_one_desk() {
+fn calls_that_come_together_share_one_queue() {
     check(None, |now| {
         let limiter = crate::rate_limit::Limiter::builder().limits(requests(1)).build();
         let ask = |limiter: crate::rate_limit::Limiter| {

@@ -1,4 +1,4 @@
-//! The queue against a plain model, and under threads.
+//! Tests of the queue against a plain model, and under threads.
 
 use std::{
     sync::{
@@ -24,13 +24,13 @@ enum QueueStep {
         tokens: u64,
         may_move: bool,
     },
-    /// One that was admitted from the queue is sent.
+    /// A call that was admitted from the queue is sent.
     Send(usize),
-    /// One that was admitted from the queue is dropped instead.
+    /// A call that was admitted from the queue is dropped instead.
     Drop(usize),
     Leave(usize),
     Settle(usize, u64),
-    /// One that was sent did not get there.
+    /// A call that was sent did not arrive.
     Refund(usize),
     Refuse {
         which: usize,
@@ -77,7 +77,7 @@ impl Wake for Flag {
     }
 }
 
-/// One in the queue, and the executor's view of it: polled when it was woken or when its timer rings, and not otherwise.
+/// A waiter in the queue with its simulated task: it is polled when it was woken or when its timer fires, and not otherwise.
 struct SimulatedWaiter {
     waiter: WaiterId,
     tokens: u64,
@@ -87,19 +87,19 @@ struct SimulatedWaiter {
     looked_at: Instant,
 }
 
-/// One that counts.
+/// A call whose amount counts.
 #[derive(Clone, Copy, Debug)]
 struct Charged {
     charge: Charge,
-    /// `None` while it is set aside.
+    /// The time at which it was sent; `None` while its amount is held.
     sent: Option<Instant>,
-    /// Admitted from the queue, or at the moment that it was sent.
+    /// The end of the day in which it was admitted from the queue or sent.
     day: Instant,
     tokens: u64,
     open: bool,
 }
 
-/// The plain model: everything that ever was, counted again each time.
+/// The plain model: a list of all calls there ever were, counted again each time.
 struct Model {
     queue: ScopeQueue,
     now: Instant,
@@ -135,7 +135,7 @@ impl Model {
         self.queue.read(self.now, |account, _| account.limit(dimension, at)).unwrap_or(u64::MAX)
     }
 
-    /// Requests and tokens of the last so long, what is set aside included.
+    /// Returns the requests and tokens of the last `since`, held amounts included.
     fn counting(&self, since: Duration) -> (u64, u64) {
         let counts = self.charged.iter().filter(|charged| charged.sent.is_none_or(|at| at + since > self.now));
         counts.fold((0, 0), |(requests, tokens), charged| (requests + 1, tokens + charged.tokens))
@@ -150,7 +150,8 @@ impl Model {
         self.fits_under(self.now, tokens, since)
     }
 
-    /// Under the limits as they were `at` a moment: a lowered limit grows back, and that wakes nobody.
+    /// Returns whether a call fits under the limits as they were `at` a time: a lowered limit grows back, and that wakes no
+    /// waiter.
     fn fits_under(&self, at: Instant, tokens: u64, since: Duration) -> bool {
         let (requests, used) = self.counting(since);
         let rpm = self.limit(Dimension::RequestsPerMinute, at);
@@ -192,7 +193,7 @@ impl Model {
         }
     }
 
-    /// Polls whoever was woken, or whose time has come, until nobody is left.
+    /// Polls all waiters that were woken or whose time has come, until none is left.
     fn run(&mut self) {
         loop {
             let now = self.now;
@@ -202,7 +203,7 @@ impl Model {
             let Some(at) = due else { break };
             self.poll(at);
         }
-        // Who is first knows a time, or it would wait for ever; and waits for a reason.
+        // The first waiter has a timer, or it would wait forever; and it waits for a reason.
         if let Some(first) = self.waiters.first() {
             assert!(first.timer.is_some_and(|timer| timer > self.now), "nobody will wake the first");
             let room = self.fits_under(first.looked_at, first.tokens, WINDOW + GRAIN);
@@ -234,7 +235,7 @@ impl Model {
                 assert!(self.last_admitted < Some(waiting.waiter.0));
                 self.last_admitted = Some(waiting.waiter.0);
                 self.admitted(charge, waiting.tokens, false);
-                // Handed on.
+                // It is passed to the inner service.
                 self.queue.leave(waiting.waiter);
             }
             Grant::At(when) => {
@@ -265,7 +266,7 @@ impl Model {
         }
     }
 
-    /// The `nth` of those that are so.
+    /// Returns the `nth` of those that are so.
     fn pick(&self, nth: usize, is_so: impl Fn(&Charged) -> bool) -> Option<usize> {
         let some: Vec<usize> = (0..self.charged.len()).filter(|at| is_so(&self.charged[*at])).collect();
         some.get(nth.checked_rem(some.len())?).copied()
@@ -344,11 +345,11 @@ proptest! {
         for step in steps {
             model.step(step);
         }
-        // Looked at when it came, when its turn came, at each change, and the first one once a minute while what is set
-        // aside keeps it from knowing its time: not in between.
+        // A waiter is polled when it arrives, when its turn comes and at each change, and the first one once a minute while held
+        // amounts keep it from knowing its time: not in between.
         let minutes = (model.now - begun).as_secs() as usize / 60;
         prop_assert!(model.polls <= 3 * model.came + 2 * steps_made + minutes, "{} polls", model.polls);
-        // Nobody stays, once all that was taken is sent.
+        // No waiter stays once all admitted calls are sent.
         while let Some(at) = model.pick(0, |charged| charged.sent.is_none()) {
             let held = model.charged.remove(at);
             model.queue.refund(held.charge);
@@ -455,7 +456,7 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     assert_eq!(queue.admit(later + WINDOW, cost), QueueAdmission::Later(sent_at + WINDOW));
 }
 
-/// Ten thousand wait, half of them leave at random, and the others go in order: a handful of looks for each.
+/// Ten thousand calls wait, half of them leave at random, and the others go in order, with a handful of polls each.
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     const ALL: usize = 10_000;
@@ -481,7 +482,7 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     assert_eq!((counted, waiting), (Amount { requests: 5_000, tokens: 50_000 }, 5_000));
     let mut went = 0;
     while !model.waiters.is_empty() {
-        // What is admitted is sent at once.
+        // An admitted call is sent at once.
         let first = &model.waiters[0];
         let (waiter, flag) = (first.waiter, first.flag.clone());
         model.polls += 1;
@@ -493,7 +494,7 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
                 let woken = |waiting: &SimulatedWaiter| waiting.flag.woken.load(Ordering::SeqCst);
                 assert!(!model.waiters.first().is_some_and(woken), "before this one is handed on");
                 model.queue.leave(waiter);
-                // The next one, and nobody else, was woken.
+                // The next waiter was woken, and no other.
                 assert!(model.waiters.first().is_none_or(|next| next.flag.woken.swap(false, Ordering::SeqCst)));
             }
             Grant::At(at) => model.now = at,
@@ -508,8 +509,8 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     assert!(size_of::<Waiter>() <= 80, "{}", size_of::<Waiter>());
 }
 
-/// Real threads, and a clock that they push on when none of them is between looking at it and sending: no more than the
-/// limit in any minute, and nobody is left behind.
+/// Runs real threads with a clock that they advance when none of them is between reading it and sending: no minute holds more
+/// than the limit, and no waiter is left behind.
 #[test]
 fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     const LIMIT: usize = 50;
@@ -579,6 +580,6 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
 
 #[test]
 fn a_scope_is_as_large_as_the_documentation_says() {
-    // With its keys in the map, two counters each, and the first entries: a few hundred bytes more.
+    // Its names with two counters each, its place in the map and the first entries are a few hundred bytes more.
     assert!(size_of::<ScopeQueue>() <= 608, "{}", size_of::<ScopeQueue>());
 }
