@@ -27,12 +27,7 @@ pub use self::{
     outcome::{GaveUp, Outcome, RetryAdvice},
     usage::{Usage, UsageReport},
 };
-use crate::{
-    call::{Call, Shape},
-    clock::FAR,
-    failure::Kind,
-    quota::TokenCost,
-};
+use crate::{call::Call, clock::FAR, failure::Kind, quota::TokenCost};
 
 /// The header of an answer that names the model it is of, where a call has several to go to.
 pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-model");
@@ -205,11 +200,6 @@ impl CallContext {
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, project, tally, .. } = std::mem::take(self);
         *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, tally, ..Self::default() };
-    }
-
-    /// Returns the plain facts of a call, from the context or from the request itself.
-    pub(crate) fn shape<B>(request: &Request<B>) -> Shape {
-        CallRef::of(request).shape()
     }
 }
 
