@@ -1,11 +1,11 @@
-//! Maps with a bound, for what is remembered of names that strangers choose.
+//! Maps with a bound, for state that is kept by names which callers and upstreams choose.
 //!
-//! Callers invent models, and upstreams invent names; a map that grows with either is a way to run a program out of memory.
-//! There are three ways to stay within a bound, by what is lost when something has to go:
+//! Callers invent models, and upstreams invent names; a map that grows with either can run a program out of memory.
+//! There are three ways to stay within a bound, by what is lost when an entry has to go:
 //!
 //! - [`ByAge`] forgets the oldest entry. For caches: what is forgotten is found out again.
-//! - [`ByScope`] forgets only what nobody would miss, and otherwise counts new scopes together in one overflow entry. For
-//!   state that must not be lost: a limit or an open circuit that is forgotten is lifted.
+//! - [`ByScope`] forgets only entries that would not be missed, and otherwise counts new scopes together in one
+//!   overflow entry. For state that must not be lost: a limit or an open circuit that is forgotten is lifted.
 //! - [`make_room`] forgets what no longer matters, else the entry that is worth least.
 //!
 //! All of them are told the time, and have no lock: the rooms lock and shard as their traffic needs.
@@ -23,8 +23,8 @@ use tokio::time::Instant;
 
 // === by age ===
 
-/// A map of at most `most` entries, of which the oldest goes first. An entry is as old as its key: a new value for a known
-/// key makes it no younger.
+/// A map of at most `most` entries, of which the oldest goes first. An entry is as old as its key: a new value for a
+/// known key makes it no younger.
 #[derive(Clone, Debug)]
 pub(crate) struct ByAge<K, V> {
     values: HashMap<K, V>,
@@ -91,10 +91,10 @@ pub(crate) trait Scoped {
 
 /// Shared entries by the two names of their scope: the model, and the endpoint or the project.
 ///
-/// It keeps at most `most` scopes apart. A full map is swept of what nobody holds and nobody would miss; where that frees
-/// nothing, new scopes share the overflow entry, until there is room again. A scope that the program itself has named (in
-/// its settings, or by an operator's order) gets an entry of its own in any case, so that no invention of a caller's can
-/// take its place; there are no more of them than the program knows.
+/// It keeps at most `most` scopes apart. A full map is swept of entries that no call holds and that would not be
+/// missed; where that frees nothing, new scopes share the overflow entry, until there is room again. A scope that the
+/// program itself has named (in its settings, or by an operator's order) gets an entry of its own in any case, so that
+/// no invention of a caller's can take its place; there are no more of them than the program knows.
 pub(crate) struct ByScope<V> {
     scopes: HashSet<Slot<V>>,
     /// The entries of each model, where the room asks for them.
@@ -105,10 +105,11 @@ pub(crate) struct ByScope<V> {
     swept: Option<Instant>,
 }
 
-/// A longer scope, both names together, gets no entry of its own: no real one is so long, and callers invent models.
+/// A longer scope, both names together, gets no entry of its own: no real one is longer, and callers invent models.
 const MAX_NAME: usize = 512;
 
-/// The least time between two sweeps of a full map, so that a caller who invents models does not pay for a sweep with each.
+/// The least time between two sweeps of a full map, so that a caller who invents models does not pay for a sweep with
+/// each.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl<V: Scoped> ByScope<V> {
@@ -124,7 +125,7 @@ impl<V: Scoped> ByScope<V> {
 
     /// Returns the scope's own entry.
     pub(crate) fn get(&self, model: &str, second: &str) -> Option<&Arc<V>> {
-        self.scopes.get(&(model, second) as &dyn Names).map(|slot| &slot.0)
+        self.scopes.get(&(model, second) as &dyn ScopeNames).map(|slot| &slot.0)
     }
 
     /// Returns all entries of a model, in no order: none, unless the map was made [`with_models`](Self::with_models).
@@ -132,8 +133,8 @@ impl<V: Scoped> ByScope<V> {
         self.by_model.as_ref().and_then(|models| models.get(model)).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns the entry that a scope would meet that the program has not named: its own, or the overflow entry. `None`: it
-    /// would get a new one.
+    /// Returns the entry that a scope would meet that the program has not named: its own, or the overflow entry.
+    /// `None`: it would get a new one.
     pub(crate) fn find(&self, model: &str, second: &str) -> Option<&Arc<V>> {
         let shares = self.scopes.len() >= self.most || is_too_long(model, second);
         self.get(model, second).or_else(|| shares.then_some(&self.overflow))
@@ -141,8 +142,8 @@ impl<V: Scoped> ByScope<V> {
 
     /// Returns the scope's entry; a new one where there is none and there is room, else the overflow entry.
     ///
-    /// `make` gets the overflow entry where the scope may have been counted there so far, so that the new one can go on from
-    /// it. The names of what it makes must be the scope's.
+    /// `make` gets the overflow entry where the scope may have been counted there so far, so that the new one can go on
+    /// from it. The names of what it makes must be the scope's.
     pub(crate) fn find_or_insert(
         &mut self,
         (model, second): (&str, &str),
@@ -185,13 +186,13 @@ impl<V: Scoped> ByScope<V> {
         self.scopes.len()
     }
 
-    /// Forgets what nobody holds and nobody would miss, and returns whether there is room now.
+    /// Forgets the entries that no call holds and that would not be missed, and returns whether there is room now.
     fn make_room(&mut self, now: Instant) -> bool {
         if self.swept.is_some_and(|swept| now.saturating_duration_since(swept) < SWEEP) {
             return false;
         }
         self.swept = Some(now);
-        // What the map itself holds: one, or one in each index.
+        // The map itself holds one, or one in each index.
         let own = 1 + usize::from(self.by_model.is_some());
         let stays = |entry: &Arc<V>| Arc::strong_count(entry) > own || !entry.is_forgettable(now);
         if let Some(models) = &mut self.by_model {
@@ -199,7 +200,7 @@ impl<V: Scoped> ByScope<V> {
                 entries.retain(|entry| {
                     let stays = stays(entry);
                     if !stays {
-                        self.scopes.remove(&entry.names() as &dyn Names);
+                        self.scopes.remove(&entry.names() as &dyn ScopeNames);
                     }
                     stays
                 });
@@ -219,42 +220,42 @@ fn is_too_long(model: &str, second: &str) -> bool {
 /// An entry in the set. It is found by borrowed names, so that looking one up allocates nothing.
 struct Slot<V>(Arc<V>);
 
-/// Whatever has the two names of a scope.
-trait Names {
+/// A value that has the two names of a scope.
+trait ScopeNames {
     fn names(&self) -> (&str, &str);
 }
 
-impl Names for (&str, &str) {
+impl ScopeNames for (&str, &str) {
     fn names(&self) -> (&str, &str) {
         *self
     }
 }
 
-impl<V: Scoped> Names for Slot<V> {
+impl<V: Scoped> ScopeNames for Slot<V> {
     fn names(&self) -> (&str, &str) {
         self.0.names()
     }
 }
 
-impl<'a, V: Scoped + 'a> Borrow<dyn Names + 'a> for Slot<V> {
-    fn borrow(&self) -> &(dyn Names + 'a) {
+impl<'a, V: Scoped + 'a> Borrow<dyn ScopeNames + 'a> for Slot<V> {
+    fn borrow(&self) -> &(dyn ScopeNames + 'a) {
         self
     }
 }
 
-impl Hash for dyn Names + '_ {
+impl Hash for dyn ScopeNames + '_ {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.names().hash(state);
     }
 }
 
-impl PartialEq for dyn Names + '_ {
+impl PartialEq for dyn ScopeNames + '_ {
     fn eq(&self, other: &Self) -> bool {
         self.names() == other.names()
     }
 }
 
-impl Eq for dyn Names + '_ {}
+impl Eq for dyn ScopeNames + '_ {}
 
 impl<V: Scoped> Hash for Slot<V> {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -278,8 +279,8 @@ impl<V> fmt::Debug for ByScope<V> {
 
 // === by worth ===
 
-/// Makes room for one more entry in a map of at most `most`: forgets what no longer matters, and where that is nothing, the
-/// entry that is worth least.
+/// Makes room for one more entry in a map of at most `most`: forgets what no longer matters, and where that is nothing,
+/// the entry that is worth least.
 ///
 /// A full map is looked through at each call, so that it suits small bounds only.
 pub(crate) fn make_room<K, V, W>(
@@ -310,7 +311,7 @@ mod tests {
 
     use super::*;
 
-    struct Entry {
+    struct TestEntry {
         model: String,
         second: String,
         number: usize,
@@ -319,7 +320,7 @@ mod tests {
         heir_of: Option<usize>,
     }
 
-    impl Scoped for Entry {
+    impl Scoped for TestEntry {
         fn names(&self) -> (&str, &str) {
             (&self.model, &self.second)
         }
@@ -331,12 +332,12 @@ mod tests {
 
     const OVERFLOW: usize = usize::MAX;
 
-    fn entry(model: &str, second: &str, number: usize, heir_of: Option<usize>) -> Entry {
-        Entry { model: model.into(), second: second.into(), number, forgettable: AtomicBool::new(false), heir_of }
+    fn entry(model: &str, second: &str, number: usize, heir_of: Option<usize>) -> TestEntry {
+        TestEntry { model: model.into(), second: second.into(), number, forgettable: AtomicBool::new(false), heir_of }
     }
 
     /// A scope of the plain model.
-    struct Plain {
+    struct PlainScope {
         names: (String, String),
         number: usize,
         forgettable: bool,
@@ -376,7 +377,7 @@ mod tests {
             if has_models {
                 map = map.with_models();
             }
-            let (mut plain, mut held, mut now): (Vec<Plain>, HashMap<usize, Arc<Entry>>, _) = Default::default();
+            let (mut plain, mut held, mut now): (Vec<PlainScope>, HashMap<usize, Arc<TestEntry>>, _) = Default::default();
             let (mut swept, mut has_overflowed, mut made) = (None, false, 0);
             let began = Instant::now();
             for action in actions {
@@ -423,12 +424,12 @@ mod tests {
                                 } else {
                                     made += 1;
                                     let names = (model.clone(), second.clone());
-                                    plain.push(Plain { names, number: made, forgettable: false, held: false });
+                                    plain.push(PlainScope { names, number: made, forgettable: false, held: false });
                                     (made, (has_overflowed && !named).then_some(OVERFLOW))
                                 }
                             }
                         };
-                        let make = |heir_of: Option<&Entry>| entry(&model, &second, made, heir_of.map(|from| from.number));
+                        let make = |heir_of: Option<&TestEntry>| entry(&model, &second, made, heir_of.map(|from| from.number));
                         let found = map.find_or_insert((&model, &second), named, began + now, make);
                         prop_assert_eq!(found.number, expected.0);
                         if is_new && found.number != OVERFLOW {

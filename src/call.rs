@@ -1,9 +1,9 @@
 //! Reads what a request is: surface, model, operation, streaming, and whether it may be sent twice.
 //!
-//! Everything that a layer decides before the answer comes depends on this, and nearly all of it stands in the URI. Only
-//! where the URI cannot say (the OpenAI-compatible surface and Interactions keep the model in the JSON body) does
-//! [`Call::read_body`] look further. A URI that is not one of the API's is not an error: it makes a [`Surface::Other`] call,
-//! which passes through.
+//! Everything that a layer decides before the answer comes depends on this, and nearly all of it stands in the URI.
+//! Only where the URI cannot say (the OpenAI-compatible surface and Interactions keep the model in the JSON body) does
+//! [`Call::read_body`] look further. A URI that is not one of the API's is not an error: it makes a [`Surface::Other`]
+//! call, which passes through.
 //!
 //! ```
 //! use http::{Method, Uri};
@@ -39,7 +39,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Reads what the method and the URI say. It never fails: a URI that is not understood makes a [`Surface::Other`] call.
+    /// Reads what the method and the URI say. It never fails: a URI that is not understood makes a [`Surface::Other`]
+    /// call.
     ///
     /// A path may carry a prefix before its version segment, as behind a relay: `/gemini/v1beta/models/…`.
     pub fn new(method: &Method, uri: &Uri) -> Self {
@@ -49,8 +50,8 @@ impl Call {
 
     /// Reads from the JSON body what the URI cannot say: the model, and whether the answer streams.
     ///
-    /// It reads only bodies of the OpenAI-compatible surface and of Interactions; for every other call the body is not touched.
-    /// A body that is not JSON leaves the call as it was: judging it is the upstream's business.
+    /// It reads only bodies of the OpenAI-compatible surface and of Interactions; for every other call the body is not
+    /// touched. A body that is not JSON leaves the call as it was: judging it is the upstream's business.
     #[must_use]
     pub fn read_body(mut self, body: &[u8]) -> Self {
         if !self.speaks_in_body() {
@@ -87,7 +88,8 @@ impl Call {
         self.shape.idempotency
     }
 
-    /// Returns the model's bare name (`gemini-2.5-pro`); tuned models and endpoints keep their collection (`tunedModels/…`).
+    /// Returns the model's bare name (`gemini-2.5-pro`); tuned models and endpoints keep their collection
+    /// (`tunedModels/…`).
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
@@ -104,7 +106,8 @@ impl Call {
         self
     }
 
-    /// Returns whether the model, and the wish to stream, stand in the JSON body, so that [`Call::read_body`] is needed.
+    /// Returns whether the model, and the wish to stream, stand in the JSON body, so that [`Call::read_body`] is
+    /// needed.
     pub fn speaks_in_body(&self) -> bool {
         self.shape.speaks_in_body()
     }
@@ -154,7 +157,6 @@ impl Call {
         (parsed.shape, parsed.model)
     }
 
-    #[allow(dead_code, reason = "the rooms take it up one by one")]
     /// Puts a call together from what [`borrowed`](Self::borrowed) has read.
     pub(crate) fn from_parts(shape: Shape, model: Option<Arc<str>>) -> Self {
         Self { shape, model }
@@ -249,8 +251,8 @@ pub enum Idempotency {
     Safe,
     /// It may be repeated until its first content has been handed over, but is billed again.
     Billed,
-    /// It creates or changes something. It may be repeated only when the upstream never got it, or answered 429 or 503 in an
-    /// error body.
+    /// It creates or changes something. It may be repeated only when the upstream never got it, or answered 429 or 503
+    /// in an error body.
     Unsafe,
 }
 
@@ -297,8 +299,8 @@ impl<'a> Parsed<'a> {
         Self::plain(uri).unwrap_or_else(|| Self::any(method, uri))
     }
 
-    /// Reads the paths that nearly all calls have, `/v1beta/models/{model}:{method}`, at a fifth of the price. `None` means
-    /// only that the path needs a closer look.
+    /// Reads the paths that nearly all calls have, `/v1beta/models/{model}:{method}`, at a fifth of the price. `None`
+    /// means only that the path needs a closer look.
     fn plain(uri: &'a Uri) -> Option<Self> {
         let path = uri.path();
         let start = ["/v1beta/models/", "/v1/models/"].into_iter().find(|start| path.starts_with(start))?.len();
@@ -502,8 +504,8 @@ fn bare_model(name: &str) -> &str {
     }
 }
 
-/// Decodes `%xx`, where `xx` are two hexadecimal digits (RFC 3986, section 2.1). Anything else stays as it is, and so does a
-/// text that would not be UTF-8.
+/// Decodes `%xx`, where `xx` are two hexadecimal digits (RFC 3986, section 2.1). Anything else stays as it is, and so
+/// does a text that would not be UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Cow<'_, str> {
     if memchr(b'%', text.as_bytes()).is_none() {
         return Cow::Borrowed(text);

@@ -1,8 +1,8 @@
 //! The crate's clock: `tokio::time`, so that a paused one drives every layer. Wall time is read in this one place.
 //!
 //! Waits are measured with [`tokio::time::Instant`], which a test can pause and advance. Wall time is needed for two
-//! things only: an HTTP date in `Retry-After`, and midnight Pacific. Code that needs it calls [`wall`] once, and turns the
-//! answer into a duration at once.
+//! things only: an HTTP date in `Retry-After`, and midnight Pacific. Code that needs it calls [`wall`] once, and turns
+//! the answer into a duration at once.
 
 use std::{
     ops::Add,
@@ -23,7 +23,8 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// A duration as good as for ever that the clock can still count to: 30 years, which tokio's own timers take for "never".
+/// A duration as good as for ever that the clock can still count to: 30 years, which tokio's own timers take for
+/// "never".
 pub(crate) const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 /// tokio's clock, with the interface that governor asks for.

@@ -1,9 +1,10 @@
-//! What the targets in `tests/fuzz` have to see of the inside. Exists under `cfg(fuzzing)` only, and is no part of the API.
+//! The inside of the crate, as far as the targets in `tests/fuzz` have to see it. It exists under `cfg(fuzzing)` only,
+//! and is not part of the API.
 //!
-//! Each function takes its input in pieces, and gives back something to compare: however the pieces were cut, it has to be
-//! the same.
+//! Each function takes its input in pieces, and gives back something to compare: however the pieces were cut, it has to
+//! be the same.
 
-#![allow(missing_docs, reason = "nobody sees it")]
+#![allow(missing_docs, reason = "it is shown to the fuzz targets only")]
 
 use crate::{
     answer::{
@@ -15,7 +16,7 @@ use crate::{
 
 pub use crate::{classify::fuzzing::watch, request::fuzzing::request};
 
-/// What the scan of an answer finds.
+/// Returns the findings of the scan of an answer, as text.
 pub fn scan(pieces: &[&[u8]]) -> String {
     let mut scanner = Scanner::new();
     pieces.iter().for_each(|piece| scanner.push(piece));
@@ -38,16 +39,16 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
     )
 }
 
-/// What a splitter hears.
+/// The events and lines that a splitter finds.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Split {
     pub events: Vec<Vec<u8>>,
     pub open: Vec<u8>,
     pub raw: Vec<u8>,
     pub is_between_events: bool,
 }
 
-impl Listener for Heard {
+impl Listener for Split {
     fn data(&mut self, piece: &[u8]) {
         self.open.extend_from_slice(piece);
     }
@@ -61,14 +62,14 @@ impl Listener for Heard {
     }
 }
 
-/// The events of a stream.
-pub fn split(pieces: &[&[u8]]) -> Heard {
-    let (mut splitter, mut heard) = (Splitter::new(), Heard::default());
-    pieces.iter().for_each(|piece| splitter.push(piece, &mut heard));
-    Heard { is_between_events: splitter.is_between_events(), ..heard }
+/// Returns the events of a stream.
+pub fn split(pieces: &[&[u8]]) -> Split {
+    let (mut splitter, mut found) = (Splitter::new(), Split::default());
+    pieces.iter().for_each(|piece| splitter.push(piece, &mut found));
+    Split { is_between_events: splitter.is_between_events(), ..found }
 }
 
-/// A body with its keys overwritten.
+/// Returns a body with its keys overwritten.
 pub fn mask(pieces: &[&[u8]]) -> Vec<u8> {
     let (mut masker, mut out) = (Masker::default(), Vec::new());
     pieces.iter().for_each(|piece| masker.push(piece, &mut out));

@@ -1,8 +1,8 @@
 //! Tower layers that make calls to Google's Gemini API succeed on a bad day.
 //!
-//! **Every failure is somebody's fault, and each layer acts on one fault only.** [`ClassifyLayer`], next to the transport,
-//! reads a failure once; every other layer reads its verdict and nothing else. Without it a layer judges by status and
-//! headers, so that each layer also works alone.
+//! **Every failure is somebody's fault, and each layer acts on one fault only.** [`ClassifyLayer`], next to the
+//! transport, reads a failure once; every other layer reads its verdict and nothing else. Without it a layer judges by
+//! status and headers, so that each layer also works alone.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -51,10 +51,10 @@
 //! Private modules beside them scan requests (`request`) and answers (`answer`), find what belongs to one project
 //! (`resource`), keep keys out of texts (`redact`), and hold the maps that strangers' names cannot grow (`bounded`).
 //!
-//! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in: [`error_response`],
-//! [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`], [`key_pool`], [`rate_limit`],
-//! [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its layer, what the layer does about
-//! it, and what it never does.
+//! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in:
+//! [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`],
+//! [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
+//! layer, what the layer does about it, and what it never does.
 //!
 //! **The roof** is [`stack`]: all layers in the right order, by one builder.
 //!
@@ -72,8 +72,9 @@
 //!
 //! # Two words
 //!
-//! Layers talk in two words and know nothing else of each other. [`CallContext`] goes in with the request, as one extension;
-//! [`Outcome`] comes out, as one extension of the response or inside an [`Error`]. Any program can read both.
+//! Layers talk in two words and know nothing else of each other. [`CallContext`] goes in with the request, as one
+//! extension; [`Outcome`] comes out, as one extension of the response or inside an [`Error`]. Any program can read
+//! both.
 //!
 //! # Guides
 //!

@@ -1,20 +1,20 @@
-//! What every room has and nobody wants to read eleven times.
+//! Code that every room has, and that need not be read eleven times.
 
-/// `get_ref`, `get_mut` and `into_inner`, for a service whose inner service is its field `inner`.
+/// Implements `get_ref`, `get_mut` and `into_inner` for a service whose inner service is its field `inner`.
 macro_rules! accessors {
     ($service:ident) => {
         impl<S> $service<S> {
-            /// The inner service.
+            /// Returns a reference to the inner service.
             pub fn get_ref(&self) -> &S {
                 &self.inner
             }
 
-            /// The inner service, to be changed.
+            /// Returns a mutable reference to the inner service.
             pub fn get_mut(&mut self) -> &mut S {
                 &mut self.inner
             }
 
-            /// The inner service, without this one.
+            /// Returns the inner service, without this one.
             pub fn into_inner(self) -> S {
                 self.inner
             }

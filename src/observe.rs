@@ -1,8 +1,8 @@
 //! The current state of a handle, in numbers.
 //!
-//! Layers report what becomes of each call. What no call tells (how full a quota is, which breaker is open) stands in the
-//! handles, and is read from time to time: by [`telemetry::Gauges`](crate::telemetry), or by any program. A handle of your
-//! own that implements [`Observe`] is reported with the others.
+//! Layers report what becomes of each call. What no call tells (how full a quota is, which breaker is open) stands in
+//! the handles, and is read from time to time: by [`telemetry::Gauges`](crate::telemetry), or by any program. A handle
+//! of your own that implements [`Observe`] is reported with the others.
 //!
 //! ```
 //! use tower_gemini::{observe::{Observe, Value}, quota::{Limits, Scope}, rate_limit::Limiter};
@@ -30,8 +30,8 @@ pub struct Reading<'a> {
     pub name: &'static str,
     /// The number.
     pub value: Value,
-    /// The model that the number is about; empty where it is about none. Metrics know a bounded number of models by name,
-    /// and add up the others.
+    /// The model that the number is about; empty where it is about none. Metrics know a bounded number of models by
+    /// name, and add up the others.
     pub model: &'a str,
     /// More labels: names and values.
     pub labels: &'a [(&'static str, &'a str)],

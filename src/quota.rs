@@ -109,7 +109,7 @@ impl fmt::Display for Dimension {
 pub struct TokenCost {
     /// The input tokens.
     pub tokens: u64,
-    /// How sure the number is.
+    /// The certainty of the number.
     pub certainty: Certainty,
 }
 
@@ -125,8 +125,8 @@ impl TokenCost {
     }
 }
 
-/// The bytes of a request's body for each token, where nothing has counted them: natural text has 0.33 tokens a byte in the
-/// median.
+/// The bytes of a request's body for each token, where nothing has counted them: natural text has 0.33 tokens a byte in
+/// the median.
 const BYTES_PER_TOKEN: u64 = 3;
 
 impl TokenCost {

@@ -1,15 +1,16 @@
-//! What belongs to one project: files, cached contents, tuned models, uploads under way.
+//! Resources that belong to one project: files, cached contents, tuned models, uploads under way.
 //!
-//! Another project's key gets 403 or 404 for it, so that a call which names one has to go to the project that made it, and
-//! nowhere else. The name stands in the path, in the query of an upload, or in a few members of the JSON body, which are
-//! looked for at memory speed: their names cannot stand in a JSON string without a backslash before the quotes.
+//! Another project's key gets 403 or 404 for them, so that a call which names one has to go to the project that made
+//! it, and to no other. The name stands in the path, in the query of an upload, or in a few members of the JSON body,
+//! which are looked for at memory speed: their names cannot stand in a JSON string without a backslash before the
+//! quotes.
 
 use http::Uri;
 use memchr::{memchr, memchr_iter};
 
 use crate::call::is_version;
 
-/// Collections whose members belong to the project that made them.
+/// The collections whose members belong to the project that made them.
 const COLLECTIONS: [&str; 9] = [
     "files",
     "cachedContents",
@@ -22,10 +23,10 @@ const COLLECTIONS: [&str; 9] = [
     "generatedFiles",
 ];
 
-/// Longer names are not kept apart: Google's have at most some dozens of characters, and callers invent them.
+/// The longest name that is kept: Google's have at most some dozens of characters, and callers invent longer ones.
 const MAX_NAME: usize = 512;
 
-/// The name of something that belongs to one project: `files/abc`, `cachedContents/x`, `upload_id/…`.
+/// The name of a resource of one project: `files/abc`, `cachedContents/x`, `upload_id/…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Resource(Box<str>);
 
@@ -36,14 +37,14 @@ impl Resource {
         (!id.is_empty() && id.len() <= MAX_NAME).then(|| Self(format!("{collection}/{id}").into()))
     }
 
-    /// Whether a path leads to a whole collection: what is made there, or listed, belongs to a project.
+    /// Returns whether a path leads to a whole collection: what is created or listed there belongs to a project.
     pub(crate) fn is_collection(path: &str) -> bool {
         let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
         // An interaction costs a model's quota like any other call, and is found again by its id.
         last != "interactions" && COLLECTIONS.contains(&last)
     }
 
-    /// The first that a path names: `…/files/abc:download`, `models/m/operations/o`.
+    /// Finds the first resource that a path names: `…/files/abc:download`, `models/m/operations/o`.
     pub(crate) fn in_path(path: &str) -> Option<Self> {
         let mut segments = path.split('/').skip_while(|segment| !is_version(segment)).skip(1).peekable();
         while let Some(segment) = segments.next() {
@@ -56,8 +57,8 @@ impl Resource {
         None
     }
 
-    /// A resource's own name, as bodies and answers have it: `files/abc`, `projects/p/locations/l/cachedContents/x`, or the
-    /// whole address of a file of the API's.
+    /// Reads a resource's own name, as bodies and answers have it: `files/abc`,
+    /// `projects/p/locations/l/cachedContents/x`, or the whole URL of one of the API's files.
     pub(crate) fn in_name(name: &str) -> Option<Self> {
         if name.contains("://") {
             return Self::in_path(name.split(['?', '#']).next()?);
@@ -72,34 +73,34 @@ impl Resource {
         None
     }
 
-    /// An upload under way, by the `upload_id` in its address.
+    /// Finds an upload under way, by the `upload_id` in its query.
     pub(crate) fn in_query(query: &str) -> Option<Self> {
         let id = query.split('&').find_map(|pair| pair.strip_prefix("upload_id="))?;
         Self::new("upload_id", id)
     }
 
-    /// What a request's address names.
+    /// Finds the resource that a request's URI names.
     pub(crate) fn in_uri(uri: &Uri) -> Option<Self> {
         uri.query().and_then(Self::in_query).or_else(|| Self::in_path(uri.path()))
     }
 
-    /// What a JSON body names, in its order.
+    /// Finds the resources that a JSON body names, in its order.
     pub(crate) fn in_body(body: &[u8]) -> impl Iterator<Item = Self> {
-        // One pass, from quote to quote: the large parts of large bodies, media and prose, have next to none.
+        // One pass, from quote to quote: the large parts of large bodies, media and prose, have hardly any.
         memchr_iter(b'"', body).filter_map(|at| {
             let rest = &body[at + 1..];
-            // Most strings are told by their first letter.
+            // The first letter rules out most strings.
             matches!(rest.first(), Some(b'f' | b'c' | b'p')).then_some(())?;
             MEMBERS.iter().find_map(|member| member.resource(rest.strip_prefix(member.name)?))
         })
     }
 }
 
-/// A member of a JSON body that names something.
+/// A member of a JSON body that names a resource.
 struct Member {
-    /// With the quotes that end it.
+    /// The name, with the quotes that end it.
     name: &'static [u8],
-    /// What the value is an id of, where it is no full name.
+    /// The collection in which the value is an id, where it is not a full name.
     collection: Option<&'static str>,
 }
 
@@ -114,8 +115,8 @@ const MEMBERS: [Member; 7] = [
 ];
 
 impl Member {
-    /// What is named by what follows the member's name: a string, or the first of a list of strings. What is neither is
-    /// passed over.
+    /// Reads the value behind the member's name: a string, or the first of a list of strings. Any other value is
+    /// skipped.
     fn resource(&self, rest: &[u8]) -> Option<Resource> {
         let rest = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
         let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;

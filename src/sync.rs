@@ -1,9 +1,9 @@
-//! The lock and the counter that hand-written shared state is built on, and that loom can take the place of.
+//! The lock and the counter that hand-written shared state is built on, which loom can replace.
 //!
 //! loom runs a small program in every order in which its threads can be scheduled, and so proves what a test under load
-//! only makes likely. It has to see each lock for that: whatever is proven with it takes its `Mutex` and its atomics
-//! from here.
-//! `tests/loom/run` runs the proofs. The cfg is not called `loom`, because tokio reacts to that name.
+//! only makes likely. It has to see each lock for that, so that state that is proven with it takes its `Mutex` and its
+//! atomics from here. `tests/loom/run` runs the proofs. The cfg is not called `loom`, because tokio reacts to that
+//! name.
 
 #[cfg(gemini_loom)]
 pub(crate) use loom::sync::atomic::AtomicU64;

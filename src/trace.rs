@@ -1,7 +1,7 @@
 //! A classifier for tower-http's [`TraceLayer`](tower_http::trace::TraceLayer), which gives it this crate's verdicts.
 //!
-//! `TraceLayer`'s own classifier knows 5xx from the rest, so that a log of a Gemini client is silent about every 429 and
-//! every dead key. [`GeminiClassifier`] takes its place.
+//! `TraceLayer`'s own classifier knows 5xx from the rest, so that a log of a Gemini client is silent about every 429
+//! and every dead key. [`GeminiClassifier`] takes its place.
 
 use std::{any::Any, error::Error as StdError, fmt};
 
@@ -15,7 +15,8 @@ use crate::{
 
 /// A classifier for tower-http that tells what is a failure, and whose fault it is.
 ///
-/// It takes the verdict of the layers inside, where there are any, and else judges by status and headers. A 200 that turned out empty or blocked is a failure as well.
+/// It takes the verdict of the layers inside, where there are any, and else judges by status and headers. A 200
+/// that turned out empty or blocked is a failure as well.
 ///
 /// ```
 /// use tower::{Service, ServiceBuilder};

@@ -18,7 +18,9 @@ use tokio::time::{Instant, timeout};
 use tower::{BoxError, ServiceExt};
 use tower_gemini::{
     call::Operation,
-    emulator::{Capacity, Emulator, EmulatorBody, EmulatorBuilder, End, Model, Reply, Trouble, When, Window},
+    emulator::{
+        Capacity, EmulatedModel, Emulator, EmulatorBody, EmulatorBuilder, End, QuotaWindow, Reply, Trouble, When,
+    },
     quota::Limits,
 };
 
@@ -73,7 +75,7 @@ async fn status(emulator: &Emulator) -> u16 {
     ask(emulator, post(GENERATE, prompt("hello"))).await.0.as_u16()
 }
 
-/// The frames of a body until it ends, fails, or has nothing more within an hour.
+/// Reads the frames of a body until it ends, fails, or sends nothing for an hour.
 async fn frames(response: Response<EmulatorBody>) -> (Vec<String>, Stop) {
     let mut body = response.into_body();
     let mut frames = Vec::new();
@@ -298,7 +300,7 @@ mod answers {
 
     #[tokio::test]
     async fn an_alias_answers_as_what_it_resolves_to() {
-        let model = Model::new("gemini-flash-latest").resolves_to("gemini-3.8-flash");
+        let model = EmulatedModel::new("gemini-flash-latest").resolves_to("gemini-3.8-flash");
         let emulator = Emulator::builder().model(model).limits(Limits::new().requests_per_minute(1)).build();
         let uri = "/v1beta/models/gemini-flash-latest:generateContent";
         let (_, answer) = ask_json(&emulator, post(uri, prompt("hello"))).await;
@@ -324,7 +326,8 @@ mod refusals {
 
     #[tokio::test]
     async fn wrong_requests_are_refused_in_googles_words() {
-        let emulator = Emulator::builder().default_models().model(Model::new("small").input_token_limit(10)).build();
+        let emulator =
+            Emulator::builder().default_models().model(EmulatedModel::new("small").input_token_limit(10)).build();
         let long = post("/v1beta/models/small:generateContent", prompt(&"x".repeat(44)));
         let short = {
             let mut request = post(GENERATE, prompt("hello"));
@@ -436,7 +439,7 @@ mod refusals {
                 {"@type": "type.googleapis.com/google.rpc.LocalizedMessage", "locale": "en-US", "message": message},
             ]}})
         );
-        // An array where the surface wants one.
+        // The surface has an array around the error.
         let (_, body) = ask_json(&emulator, post(ARRAY, prompt("hello"))).await;
         assert_eq!(body[0]["error"]["code"], 400);
         let (_, body) = ask_json(&emulator, bearer(Method::POST, CHAT, chat("hello", true))).await;
@@ -474,7 +477,7 @@ mod quotas {
         assert_eq!(code, 429);
         let model = "gemini-2.5-flash";
         let metric = "generativelanguage.googleapis.com/generate_content_free_tier_requests";
-        // Timers tick in milliseconds: the clock may stand a little past what was asked for.
+        // Timers tick in milliseconds, so that the clock may be a little past the exact time.
         let message = body["error"]["message"].as_str().unwrap();
         let hint = message.rsplit("Please retry in ").next().unwrap();
         assert!(hint.starts_with("42.92") && hint.ends_with("s."), "{hint}");
@@ -506,7 +509,7 @@ mod quotas {
                 {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "42s"},
             ])
         );
-        // The whole seconds of RetryInfo are not enough; the message's are. And what was refused has cost nothing.
+        // The whole seconds of RetryInfo are too short, and the wait in the message is exact. The refused request cost nothing.
         tokio::time::advance(secs(42)).await;
         assert_eq!(status(&emulator).await, 429);
         tokio::time::advance(Duration::from_millis(922)).await;
@@ -516,7 +519,7 @@ mod quotas {
     #[tokio::test(start_paused = true)]
     async fn a_fixed_window_gives_everything_back_at_once() {
         let limits = Limits::new().requests_per_minute(2);
-        let emulator = Emulator::builder().limits(limits).window(Window::Fixed).build();
+        let emulator = Emulator::builder().limits(limits).window(QuotaWindow::Fixed).build();
         tokio::time::advance(secs(50)).await;
         assert_eq!([status(&emulator).await, status(&emulator).await, status(&emulator).await], [200, 200, 429]);
         tokio::time::advance(secs(10)).await;
@@ -771,7 +774,7 @@ mod troubles {
             let (_, body) = ask(&emulator, post(CHAT, chat("hello", true))).await;
             assert!(body.contains("data: {\"error\":") && !body.contains("[DONE]"));
 
-            // What was not to be streamed has it as its status.
+            // An answer in one piece has the error as its status.
             assert_ne!(ask(&emulator, post(GENERATE, prompt("hello"))).await.0, 200);
         }
     }
@@ -840,7 +843,7 @@ mod troubles {
         assert_eq!((pings, pieces.len()), (2 + 3, 2 + 3 + 3));
         assert_eq!(emulator.journal()[0].trouble, Some("slow_first_token"));
 
-        // A stall with comments is still one: the body never ends.
+        // A stall with comments is still a stall: the body never ends.
         let emulator = troubled(When::always(), Trouble::stall(1).pings(secs(20)));
         let mut body = send(&emulator, post(STREAM, prompt("hello"))).await.unwrap().into_body();
         for _ in 0..100 {
@@ -1112,7 +1115,7 @@ mod socket {
         assert_eq!(emulator.count(|visit| visit.end == Some(End::DroppedInBody) && visit.chunks == 1), 2);
     }
 
-    /// What a plain socket reads until it ends.
+    /// Reads a plain socket to its end.
     async fn raw(addr: SocketAddr, path: &str) -> (String, std::io::Result<()>) {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let body = prompt("hello");

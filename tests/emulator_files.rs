@@ -1,4 +1,4 @@
-//! The emulator's files and cached contents: Google's shapes, and whose they are.
+//! The emulator's files and cached contents: Google's shapes, and the projects that they belong to.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may panic as its tests do")]
 
@@ -22,7 +22,7 @@ const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const COUNT: &str = "/v1beta/models/gemini-2.5-flash:countTokens";
 const CHAT: &str = "/v1beta/openai/chat/completions";
 
-/// Keys of two projects, two of the first.
+/// Makes an emulator with two keys of one project, and one of another.
 fn emulator() -> Emulator {
     Emulator::builder().key("one", "p1").key("another", "p1").key("two", "p2").build()
 }
@@ -72,7 +72,7 @@ async fn start(emulator: &Emulator, key: &str, size: u64, file: Value) -> Answer
     send(emulator, request.body(Full::from(json!({ "file": file }).to_string())).unwrap()).await
 }
 
-/// What an SDK sends where the upload goes on: no key.
+/// Continues an upload as an SDK does: without a key.
 async fn piece(emulator: &Emulator, url: &str, command: &str, offset: usize, bytes: &str) -> Answer {
     let request =
         Request::post(url).header("x-goog-upload-command", command).header("x-goog-upload-offset", offset.to_string());

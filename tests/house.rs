@@ -1,8 +1,8 @@
 //! Holds the floors of the crate: who may import whom, read from the sources themselves.
 //!
-//! The ground floor imports nothing above it, no room imports another room or the roof, and there is no circle between the
-//! folders of the ground floor, between those of the emulator, or between the files of the relay. Rust allows all of that
-//! within one crate, and a reviewer overlooks it; a circle that has come in is hard to get out again.
+//! The ground floor imports nothing above it, no room imports another room or the roof, and there is no circle between
+//! the folders of the ground floor, between those of the emulator, or between the files of the relay. Rust allows all
+//! of that within one crate, and a reviewer overlooks it; a circle that has come in is hard to get out again.
 
 mod house {
     pub(crate) mod floors;
@@ -13,8 +13,8 @@ use std::{fs, path::Path};
 
 use crate::house::floors::breaches;
 
-/// All sources below a folder of this package, with their paths. None where there is no such folder: a published crate has no
-/// relay.
+/// Reads all sources below a folder of this package. There are none where there is no such folder: a published crate
+/// has no relay.
 fn sources(folder: &str) -> Vec<(String, String)> {
     fn walk(folder: &Path, name: &str, found: &mut Vec<(String, String)>) {
         let Ok(entries) = fs::read_dir(folder) else { return };
@@ -57,7 +57,7 @@ fn house(files: &[(&str, &str)]) -> Vec<String> {
     breaches(&files)
 }
 
-/// That there is just one breach, which says all of this.
+/// Asserts that there is just one breach, which says all of this.
 #[track_caller]
 fn assert_breach(found: &[String], says: &[&str]) {
     let [breach] = found else { panic!("{found:?}") };

@@ -15,7 +15,7 @@ use tower_gemini::{
     BoxError, CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, ModelFallbackLayer, Outcome, RateLimitLayer,
     ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer, TokenPrecheckLayer,
     circuit_breaker::{CircuitBreakers, Target, Trip},
-    emulator::{Emulator, EmulatorBuilder, Model, Trouble, When},
+    emulator::{EmulatedModel, Emulator, EmulatorBuilder, Trouble, When},
     model_fallback::{FallbackChains, FallbackChainsBuilder},
     models::{self, ModelTable},
     rate_limit::Limiter,
@@ -231,8 +231,8 @@ async fn a_model_that_hangs_is_left_after_its_time() {
 async fn too_long_a_context_goes_to_a_larger_model() {
     for by in ["the pre-check", "the upstream"] {
         let emulator = Emulator::builder()
-            .model(Model::new("gemma-3-27b-it").input_token_limit(1_000))
-            .model(Model::new(PRO).input_token_limit(1_000_000))
+            .model(EmulatedModel::new("gemma-3-27b-it").input_token_limit(1_000))
+            .model(EmulatedModel::new(PRO).input_token_limit(1_000_000))
             .build();
         let models = ModelTable::new();
         if by == "the pre-check" {

@@ -20,7 +20,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, RateLimitLayer, RetryLayer,
     context::{Deadline, RetryAdvice},
-    emulator::{Emulator, EmulatorBuilder, Trouble, Visit, When, Window},
+    emulator::{Emulator, EmulatorBuilder, QuotaWindow, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     quota::{Dimension, Gate, Limits, Scope, TokenCost},
     rate_limit::{Limiter, LimiterBuilder, Pacing},
@@ -172,7 +172,7 @@ async fn mixed_sizes_go_in_order_and_take_the_optimum() {
 
 #[tokio::test(start_paused = true)]
 async fn fixed_windows_are_kept_to_as_well() {
-    let emulator = slow(Emulator::builder().limits(per_minute(60)).window(Window::Fixed));
+    let emulator = slow(Emulator::builder().limits(per_minute(60)).window(QuotaWindow::Fixed));
     let limiter = patient(per_minute(60)).build();
     // In the middle of the upstream's minute.
     advance(secs(30)).await;

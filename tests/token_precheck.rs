@@ -15,7 +15,7 @@ use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, ReplayLayer, TokenPrecheckLayer,
     call::Operation,
     context::Deadline,
-    emulator::{Emulator, Model as EmulatedModel, Trouble, Visit, When},
+    emulator::{EmulatedModel, Emulator, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     models::{Model, ModelTable},
     quota::{Certainty, TokenCost},

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// What an answer has shown so far.
+/// The findings so far.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     /// Set once a part or a delta has something in it, thoughts included.

@@ -1,8 +1,8 @@
-//! One scan of an answer for everybody: has it content, how did it end, what did it cost, is it an error.
+//! The scan of an answer, one for all layers: its content, its end, its token counts, its error.
 //!
-//! The answer passes in pieces that may be cut anywhere, and must not be copied or delayed. So this is a push scanner: it
-//! takes bytes as they come, remembers where in the JSON it stands, skips what nobody asks for at the speed of `memchr`,
-//! and keeps only short scalars. It is lenient: what is no JSON makes it stop looking, never fail.
+//! The answer passes in pieces that may be cut anywhere, and must not be copied or delayed. So this is a push scanner:
+//! it takes bytes as they come, remembers where in the JSON it stands, skips what is not looked for at the speed of
+//! `memchr`, and keeps only short scalars. It is lenient: at what is not JSON it stops looking, and never fails.
 
 use memchr::memchr2;
 
@@ -26,16 +26,17 @@ pub(crate) struct Scanner {
     state: State,
     path: [Node; MAX_PATH],
     path_len: usize,
-    /// Open containers inside the part that is skipped.
+    /// The number of open containers inside the part that is skipped.
     skipped: u32,
     key: [u8; MAX_KEY],
-    /// Over [`MAX_KEY`]: a name that nobody looks for.
+    /// The length of the name; more than [`MAX_KEY`] for one that is not looked for.
     key_len: usize,
     text: Vec<u8>,
     wanted: Wanted,
     pub(crate) found: Findings,
 }
 
+/// The place in the JSON syntax, by what comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// A value, or the end of an array.
@@ -54,7 +55,7 @@ enum State {
     Skip,
     SkipString,
     SkipStringEscape,
-    /// Not JSON: nothing more is looked for until the next reset.
+    /// The text is not JSON: nothing more is looked for until the next reset.
     Broken,
 }
 
@@ -80,13 +81,14 @@ impl Scanner {
         self.skipped = 0;
     }
 
-    /// Whether the scan stands between whole values: at the top, or between the elements of the top's array.
+    /// Returns whether the scan stands between whole values: at the top, or between the elements of the top's array.
     pub(crate) fn is_between_values(&self) -> bool {
         let at_the_top = self.path_len == 1 || (self.path_len == 2 && self.here() == Node::List);
         at_the_top && matches!(self.state, State::Value | State::After)
     }
 
-    /// Whether another element of the top's array would need a comma first; `None` where none can stand.
+    /// Returns whether another element of the top's array would need a comma before it; `None` where no element can
+    /// stand.
     pub(crate) fn needs_comma(&self) -> Option<bool> {
         let in_list = self.path_len == 2 && self.here() == Node::List;
         match self.state {
@@ -96,7 +98,7 @@ impl Scanner {
         }
     }
 
-    /// Whether a value has been begun and not ended.
+    /// Returns whether a value has begun and not ended.
     pub(crate) fn is_open(&self) -> bool {
         self.state != State::Broken && (self.path_len > 1 || !matches!(self.state, State::Value | State::After))
     }
@@ -132,7 +134,7 @@ impl Scanner {
         rest
     }
 
-    /// One byte between strings and scalars, and no space. `false`: it has to be looked at again.
+    /// Takes one byte between strings and scalars that is not a space. `false`: the byte has to be looked at again.
     fn step(&mut self, byte: u8) -> bool {
         match (self.state, byte) {
             (State::Key, b'"') => {
@@ -149,7 +151,7 @@ impl Scanner {
             (State::After, b',') => self.state = if self.here().is_array() { State::Value } else { State::Key },
             (State::Value | State::After, b']') if self.here().is_array() => self.close(),
             (State::Key | State::After, b'}') if !self.here().is_array() && self.path_len > 1 => self.close(),
-            // One value after another, as in a raw tail after events.
+            // One value follows another, as in a raw tail after events.
             (State::After, _) if self.path_len == 1 => {
                 self.state = State::Value;
                 return false;
@@ -159,7 +161,7 @@ impl Scanner {
         true
     }
 
-    /// A string or scalar begins.
+    /// Begins a string or scalar.
     fn begin(&mut self, state: State) {
         self.wanted = self.here().wanted(self.key_name());
         self.text.clear();
@@ -238,7 +240,7 @@ impl Scanner {
         }
         match bytes.get(at) {
             Some(b'"') => self.state = State::Colon,
-            // No name that is looked for has an escape.
+            // No name that is looked for contains an escape.
             Some(_) => {
                 self.key_len = MAX_KEY + 1;
                 self.state = State::InKeyEscape;
@@ -249,7 +251,7 @@ impl Scanner {
     }
 
     fn string<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        // Content is only noticed.
+        // Content is noticed, and not kept.
         if self.wanted == Wanted::Content && bytes.first() != Some(&b'"') {
             self.found.content_seen();
             self.wanted = Wanted::Nothing;
@@ -296,7 +298,7 @@ impl Scanner {
         }
     }
 
-    /// Takes what is wanted with its last piece, which mostly is all of it.
+    /// Takes a wanted text with its last piece, which is mostly all of it.
     fn take(&mut self, last: &[u8], take: impl FnOnce(&mut Findings, Wanted, &[u8])) {
         let wanted = std::mem::replace(&mut self.wanted, Wanted::Nothing);
         if self.text.is_empty() {
@@ -317,7 +319,7 @@ impl Scanner {
     }
 }
 
-/// Where the bytes ended, if not a string in them.
+/// The place at which the bytes ended within a string.
 enum Cut {
     Inside,
     InEscape,
@@ -332,7 +334,7 @@ impl Cut {
     }
 }
 
-/// How long the rest of a string is, with its quote.
+/// Returns the length of the rest of a string, with its closing quote.
 fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
     let mut from = 0;
     while let Some(rest) = bytes.get(from..) {

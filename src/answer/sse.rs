@@ -1,36 +1,38 @@
-//! Splits server-sent events as they pass, without copying them.
+//! A splitter of server-sent events, which takes them as they pass and does not copy them.
 //!
-//! The stream is cut anywhere: in a field's name, between CR and LF. [`Splitter::push`] hands on the payload of `data:`
-//! lines piece by piece and says when an event is whole. What is neither a field nor a comment is handed on as raw text:
-//! when something breaks, Gemini ends a stream with a bare multi-line JSON object, and that is an error to be read.
+//! The stream may be cut anywhere: in a field's name, between CR and LF. [`Splitter::push`] hands on the payload of
+//! `data:` lines piece by piece and tells when an event is whole. A line that is neither a field nor a comment is
+//! handed on as raw text: when something breaks, Gemini ends a stream with a bare JSON object over several lines, and
+//! that is an error to be read.
 
-/// Who listens to a [`Splitter`].
+/// The receiver of what a [`Splitter`] finds.
 pub(crate) trait Listener {
-    /// A piece of an event's data. Several `data:` lines of one event are joined by a line feed.
+    /// Takes a piece of an event's data. Several `data:` lines of one event are joined by a line feed.
     fn data(&mut self, piece: &[u8]);
-    /// A piece of a line that is no field at all, its line feed included.
+    /// Takes a piece of a line that is not a field, its line feed included.
     fn raw(&mut self, piece: &[u8]);
-    /// A blank line: the event is whole.
+    /// Ends an event, at its blank line.
     fn dispatch(&mut self);
 }
 
 /// The longest field name that means something, with its colon.
 const MAX_NAME: usize = 6;
 
-/// Finds the events in a stream of bytes.
+/// A splitter of one stream.
 #[derive(Debug)]
 pub(crate) struct Splitter {
     state: State,
     name: [u8; MAX_NAME],
     name_len: usize,
-    /// The last byte was a CR, so that a LF now belongs to the same line end.
+    /// Set after a CR, so that a LF belongs to the same line end.
     after_cr: bool,
-    /// The event has had a data line already.
+    /// Set once the event has had a data line.
     has_data: bool,
-    /// Nothing has come yet: a byte order mark may.
+    /// Set until the first byte, where a byte order mark may stand.
     at_start: bool,
 }
 
+/// The place within a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// At the beginning of a line, or in a field's name.
@@ -39,7 +41,7 @@ enum State {
     DataStart,
     Data,
     Raw,
-    /// A comment, or a field that nobody needs.
+    /// A comment, or a field that is not needed.
     Skip,
 }
 
@@ -49,7 +51,7 @@ impl Splitter {
         Self { state: State::Name, name, name_len: 0, after_cr: false, has_data: false, at_start: true }
     }
 
-    /// Whether the stream stands between events: no line is begun, and no event waits for its blank line.
+    /// Returns whether the stream stands between events: no line has begun, and no event waits for its blank line.
     pub(crate) fn is_between_events(&self) -> bool {
         self.state == State::Name && self.name_len == 0 && !self.has_data
     }
@@ -62,7 +64,7 @@ impl Splitter {
                 continue;
             }
             bytes = match self.state {
-                // As nearly every line begins, in one step where it came in one piece.
+                // Nearly every line begins like this; it is taken in one step where it came in one piece.
                 State::Name if self.name_len == 0 && bytes.starts_with(b"data: ") => {
                     self.at_start = false;
                     self.data_line(listener);
@@ -82,7 +84,7 @@ impl Splitter {
         }
     }
 
-    /// The rest of a line whose kind is known.
+    /// Takes the rest of a line whose kind is known.
     fn line<'b>(&mut self, bytes: &'b [u8], listener: &mut impl Listener) -> &'b [u8] {
         let end = memchr::memchr2(b'\n', b'\r', bytes);
         let (piece, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
@@ -99,7 +101,7 @@ impl Splitter {
         rest
     }
 
-    /// A byte at the beginning of a line.
+    /// Takes a byte at the beginning of a line.
     fn name(&mut self, byte: u8, listener: &mut impl Listener) {
         match byte {
             b'\n' | b'\r' => {
@@ -151,6 +153,7 @@ impl Splitter {
         }
     }
 
+    /// Begins a data line.
     fn data_line(&mut self, listener: &mut impl Listener) {
         if std::mem::replace(&mut self.has_data, true) {
             listener.data(b"\n");
@@ -170,13 +173,13 @@ mod tests {
     use super::*;
 
     #[derive(Default, Debug, PartialEq)]
-    struct Heard {
+    struct Recorded {
         events: Vec<String>,
         open: Vec<u8>,
         raw: Vec<u8>,
     }
 
-    impl Listener for Heard {
+    impl Listener for Recorded {
         fn data(&mut self, piece: &[u8]) {
             self.open.extend_from_slice(piece);
         }
@@ -190,12 +193,12 @@ mod tests {
         }
     }
 
-    fn split<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Heard {
-        let (mut splitter, mut heard) = (Splitter::new(), Heard::default());
+    fn split<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Recorded {
+        let (mut splitter, mut found) = (Splitter::new(), Recorded::default());
         for piece in pieces {
-            splitter.push(piece, &mut heard);
+            splitter.push(piece, &mut found);
         }
-        heard
+        found
     }
 
     #[test]
@@ -207,24 +210,24 @@ mod tests {
 
     #[test]
     fn lines_join_and_comments_and_other_fields_do_not_count() {
-        let heard = split([&b": ping\nid: 7\nevent: error\nretry: 5\ndata: a\ndata\ndata:  b\n\n:x\n\n"[..]]);
-        assert_eq!(heard.events, ["a\n\n b"]);
-        assert_eq!(heard.raw, b"");
+        let found = split([&b": ping\nid: 7\nevent: error\nretry: 5\ndata: a\ndata\ndata:  b\n\n:x\n\n"[..]]);
+        assert_eq!(found.events, ["a\n\n b"]);
+        assert_eq!(found.raw, b"");
     }
 
     #[test]
     fn a_bare_json_tail_is_raw() {
         let tail = b"{\n  \"error\": {\n    \"code\": 503\n  }\n}\n";
-        let heard = split([&b"data: a\n\n"[..], tail]);
-        assert_eq!(heard.events, ["a"]);
-        assert_eq!(heard.raw, tail);
+        let found = split([&b"data: a\n\n"[..], tail]);
+        assert_eq!(found.events, ["a"]);
+        assert_eq!(found.raw, tail);
     }
 
     #[test]
     fn it_knows_when_it_stands_between_events() {
         let between = |text: &[u8]| {
             let mut splitter = Splitter::new();
-            splitter.push(text, &mut Heard::default());
+            splitter.push(text, &mut Recorded::default());
             splitter.is_between_events()
         };
         assert!(between(b"") && between(b"data: a\n\n") && between(b": ping\n"));

@@ -1,6 +1,7 @@
-//! A body that is read into memory, up to a cap.
+//! A read of a body into memory, up to a cap.
 //!
-//! For the few answers that a layer asks for itself: they are a stranger's, and so may be of any length, or without end.
+//! It serves the few answers that a layer asks for itself: they are untrusted, and may be of any length, or without
+//! end.
 
 use std::{
     fmt,
@@ -11,13 +12,13 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 
-/// What has been read of a body, at most a cap's worth of bytes.
+/// A read of a body into memory, with a cap on its bytes.
 pub(crate) struct CappedRead {
     read: BytesMut,
     left: usize,
 }
 
-/// How reading a body has ended.
+/// The extent to which a body has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// All of it has been read.

@@ -1,6 +1,6 @@
 //! A body with a guard that lives to its end.
 //!
-//! What a call holds while its answer streams (a place in a queue, a stream of a connection) is given back when the body
+//! Whatever a call holds while its answer streams (a reservation, a stream of a connection) is given back when the body
 //! has ended, failed or been dropped, whichever comes first.
 
 use std::{
@@ -22,13 +22,13 @@ pin_project! {
 }
 
 impl<B: Body, G> GuardedBody<B, G> {
-    /// Gives the body a guard to hold. A body that has ended already drops it at once.
+    /// Wraps a body with a guard. A body that has ended already drops it at once.
     pub fn new(body: B, guard: G) -> Self {
         let guard = (!body.is_end_stream()).then_some(guard);
         Self { body, guard }
     }
 
-    /// The same type without a guard: for where there is nothing to hold.
+    /// Wraps a body without a guard, where there is nothing to hold.
     #[inline]
     pub(crate) fn unguarded(body: B) -> Self {
         Self { body, guard: None }
@@ -41,15 +41,15 @@ impl<B, G> fmt::Debug for GuardedBody<B, G> {
     }
 }
 
-type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+type PolledFrame<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
 
 impl<B: Body, G> GuardedBody<B, G> {
-    /// Apart, so that a body without a guard costs what a bare one does.
+    /// Polls a body that has a guard. It stands apart, so that a body without one costs what a bare one does.
     #[inline(never)]
-    fn poll_guarded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B> {
+    fn poll_guarded(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<B> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        // Nobody is obliged to poll once more for the `None`.
+        // The caller is not obliged to poll once more for the `None`.
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
             *this.guard = None;
         }
@@ -62,7 +62,7 @@ impl<B: Body, G> Body for GuardedBody<B, G> {
     type Error = B::Error;
 
     #[inline]
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled<B> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<B> {
         if self.guard.is_none() {
             return self.project().body.poll_frame(cx);
         }

@@ -1,13 +1,11 @@
-//! Bodies that the rooms share: a beginning that was read and put back, a request that can be sent twice, and a guard that
-//! lives to the end; and a read that has a cap.
+//! Bodies that the rooms share: one whose beginning was read and put back, a request body that can be sent twice, one
+//! with a guard that lives to its end, and a read into memory with a cap.
 
-#[allow(dead_code, reason = "the rooms take it up one by one")]
 mod capped;
 mod guarded;
 mod prefixed;
 mod replay;
 
-#[allow(unused_imports, reason = "the rooms take it up one by one")]
 pub(crate) use capped::{CappedRead, Extent};
 pub(crate) use {
     prefixed::Prefix,

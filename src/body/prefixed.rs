@@ -1,7 +1,8 @@
 //! A body whose beginning was read and put back.
 //!
-//! Whoever has to look at a body before it is handed on (an error's text, an answer's first content, a request that turned
-//! out too large to keep) gives the pieces back as they came, one frame each, and the rest streams on behind them.
+//! A layer that looks at a body before it hands it on (for an error's text, an answer's first content, or to keep a
+//! request that turned out too large) gives the pieces back as they came, one frame each, and the rest streams on
+//! behind them.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The frames that were read, then the rest of the body.
+    /// A body that gives the frames that were read before, then the rest.
     pub struct PrefixedBody<B> {
         prefix: Prefix,
         #[pin]
@@ -24,35 +25,35 @@ pin_project! {
     }
 }
 
-/// What was read of a body so far.
+/// The part of a body that has been read so far.
 #[derive(Default)]
 pub(crate) struct Prefix {
-    frames: Frames,
-    /// Behind the frames: the small ones that were joined, where that was asked for.
+    frames: FrameQueue,
+    /// The small frames behind the others that were joined, where that was asked for.
     joined: Vec<u8>,
     len: usize,
     trailers: Option<Box<HeaderMap>>,
-    /// The body has ended: the rest is not asked again.
+    /// Set once the body has ended, so that the rest is not polled again.
     ended: bool,
 }
 
-/// A queue that needs no memory of its own for the one frame that most bodies are.
+/// A queue of frames that needs no memory of its own for the one frame that most bodies have.
 #[derive(Default)]
-struct Frames {
+struct FrameQueue {
     first: Option<Bytes>,
     more: VecDeque<Bytes>,
 }
 
-/// A frame below this size may be joined to its neighbours.
+/// The size below which a frame may be joined to its neighbours.
 const SMALL: usize = 512;
 
-/// Joined frames are about this large.
+/// The approximate size of joined frames.
 const JOINED: usize = 4096;
 
 impl Prefix {
     /// Reads the next bytes of the body into the prefix. `Ready(Ok(None))`: the body has ended.
     ///
-    /// Frames without a byte are not kept: nothing would bound them.
+    /// Frames without a byte are not kept, because nothing would bound their number.
     pub(crate) fn poll_read<B>(
         &mut self,
         cx: &mut Context<'_>,
@@ -100,12 +101,12 @@ impl Prefix {
         }
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// All that was read, in one piece; nothing is copied where it came in one.
+    /// Returns all that was read in one piece. Nothing is copied where it came in one.
     pub(crate) fn to_bytes(&self) -> Bytes {
         if let Some(only) = self.only_frame() {
             return only.clone();
@@ -116,7 +117,7 @@ impl Prefix {
         whole.into()
     }
 
-    /// All that was read, given away.
+    /// Gives away all that was read, and the trailers.
     pub(crate) fn into_parts(mut self) -> (Bytes, Option<HeaderMap>) {
         let bytes = match self.only_frame() {
             Some(_) => self.frames.pop_first().unwrap_or_default(),
@@ -130,7 +131,7 @@ impl Prefix {
     }
 }
 
-impl Frames {
+impl FrameQueue {
     fn is_empty(&self) -> bool {
         self.first.is_none()
     }
@@ -160,17 +161,18 @@ impl Frames {
 }
 
 impl<B> PrefixedBody<B> {
+    /// Puts the prefix back before the rest.
     pub(crate) fn new(mut prefix: Prefix, rest: B) -> Self {
         prefix.end_joined();
         Self { prefix, rest }
     }
 
-    /// A body of which nothing was read.
+    /// Wraps a body of which nothing was read.
     pub(crate) fn untouched(rest: B) -> Self {
         Self::new(Prefix::default(), rest)
     }
 
-    /// Whether the next frame comes from what was read before.
+    /// Returns whether the next frame comes from what was read before.
     pub(crate) fn is_in_prefix(&self) -> bool {
         !self.prefix.frames.is_empty()
     }

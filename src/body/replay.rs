@@ -1,7 +1,8 @@
 //! A request body that can be sent more than once.
 //!
-//! [`Resend`] is what a layer asks of a body before it sends a request again. Bodies that sit in memory have it by nature.
-//! [`ReplayBody`], which `ReplayLayer` makes of any other body, has it as long as the body fitted into the layer's caps.
+//! [`Resend`] is the trait that a layer asks of a body before it sends a request again. Bodies in memory have it by
+//! nature. [`ReplayBody`], which `ReplayLayer` makes of any other body, has it if the body fitted into the layer's
+//! caps.
 
 use std::{
     fmt,
@@ -19,13 +20,13 @@ use pin_project_lite::pin_project;
 use super::prefixed::PrefixedBody;
 use crate::{
     context::{BoxError, Error},
-    failure::{Failure, Kind as FailureKind},
+    failure::{Failure, Kind},
 };
 
 /// A body that may be sent again.
 ///
-/// In-memory bodies are: [`Full`], [`Empty`], `String`, `Bytes`-like ones, and [`Either`] of two of them. A streaming body
-/// is not; `ReplayLayer` makes it so.
+/// Bodies in memory implement it: [`Full`], [`Empty`], `String`, and [`Either`] of two of them. A streaming body does
+/// not; `ReplayLayer` turns it into one that does.
 #[diagnostic::on_unimplemented(
     message = "the request body `{Self}` cannot be sent twice",
     label = "this body streams: once sent, it is gone",
@@ -33,7 +34,7 @@ use crate::{
     note = "bodies in memory, such as `http_body_util::Full<bytes::Bytes>`, need no `ReplayLayer`"
 )]
 pub trait Resend: Body + Sized {
-    /// The same body from its beginning, or `None` when it can be sent only once.
+    /// Returns the same body from its beginning, or `None` when it can be sent only once.
     fn try_clone(&self) -> Option<Self>;
 }
 
@@ -70,7 +71,7 @@ where
     }
 }
 
-/// The same request once more, if its body allows it.
+/// Returns the same request once more, if its body allows it.
 pub(crate) fn clone_request<B: Resend>(request: &Request<B>) -> Option<Request<B>> {
     let mut clone = Request::new(request.body().try_clone()?);
     clone.method_mut().clone_from(request.method());
@@ -81,7 +82,7 @@ pub(crate) fn clone_request<B: Resend>(request: &Request<B>) -> Option<Request<B
     Some(clone)
 }
 
-/// The whole body, if it is in memory.
+/// Returns the whole body, if it is in memory.
 pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
     let mut body = pin!(body.try_clone()?);
     let mut context = Context::from_waker(Waker::noop());
@@ -110,86 +111,89 @@ pin_project! {
     /// A request body after `ReplayLayer`: kept in memory and resendable, or past the caps and streaming.
     pub struct ReplayBody<B> {
         #[pin]
-        kind: Kind<B>,
+        state: State<B>,
     }
 }
 
 pin_project! {
-    #[project = KindProj]
-    enum Kind<B> {
-        Kept { kept: Kept, next: Next },
-        Streaming { #[pin] body: PrefixedBody<B>, memory: Option<Memory>, cap: Option<Cap> },
+    #[project = StateProj]
+    enum State<B> {
+        Kept { kept: KeptBody, next: NextFrame },
+        Streaming { #[pin] body: PrefixedBody<B>, memory: Option<HeldMemory>, cap: Option<Cap> },
     }
 }
 
-/// A place in the layer's total, held as long as the bytes are.
-type Memory = Arc<dyn Send + Sync>;
+/// A share of the layer's total, held as long as the bytes are.
+type HeldMemory = Arc<dyn Send + Sync>;
 
-/// How many bytes are taken in all, and how many may still come.
+/// A cap on the bytes of a streaming body.
 #[derive(Clone, Copy)]
 struct Cap {
     of: usize,
+    /// The bytes that may still come.
     left: usize,
 }
 
-/// The refusal of a request whose body is over the cap.
+/// Returns the refusal of a request whose body is larger than the cap.
 pub(crate) fn too_large(cap: usize) -> Error {
     let message = format!("the request's body is larger than {cap} bytes, the most that is taken here");
-    Error::refusal("replay", Failure::local(FailureKind::BodyTooLarge, message))
+    Error::refusal("replay", Failure::local(Kind::BodyTooLarge, message))
 }
 
 /// A body in memory, shared by all its clones.
 #[derive(Clone)]
-struct Kept {
+struct KeptBody {
     bytes: Bytes,
     trailers: Option<Arc<HeaderMap>>,
-    _memory: Memory,
+    _memory: HeldMemory,
 }
 
+/// The frame that a kept body gives next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum NextFrame {
     Data,
     Trailers,
     Nothing,
 }
 
 impl<B> ReplayBody<B> {
-    pub(crate) fn kept(bytes: Bytes, trailers: Option<HeaderMap>, memory: Memory) -> Self {
-        let kept = Kept { bytes, trailers: trailers.map(Arc::new), _memory: memory };
-        Self { kind: Kind::Kept { next: kept.first(), kept } }
+    /// Creates a body that is kept in memory.
+    pub(crate) fn kept(bytes: Bytes, trailers: Option<HeaderMap>, memory: HeldMemory) -> Self {
+        let kept = KeptBody { bytes, trailers: trailers.map(Arc::new), _memory: memory };
+        Self { state: State::Kept { next: kept.first(), kept } }
     }
 
-    /// A body that is not kept. With a `cap`, more than that many bytes are an error.
-    pub(crate) fn streaming(body: PrefixedBody<B>, memory: Memory, cap: Option<usize>) -> Self {
+    /// Creates a body that is not kept. With a `cap`, more bytes than that are an error.
+    pub(crate) fn streaming(body: PrefixedBody<B>, memory: HeldMemory, cap: Option<usize>) -> Self {
         let cap = cap.map(|cap| Cap { of: cap, left: cap });
-        Self { kind: Kind::Streaming { body, memory: Some(memory), cap } }
+        Self { state: State::Streaming { body, memory: Some(memory), cap } }
     }
 
-    /// Whether the body may be sent again.
+    /// Returns whether the body may be sent again.
     pub fn is_resendable(&self) -> bool {
         self.bytes().is_some()
     }
 
-    /// The whole body in one piece, unless it streams.
+    /// Returns the whole body in one piece, unless it streams.
     pub fn bytes(&self) -> Option<&Bytes> {
-        match &self.kind {
-            Kind::Kept { kept, .. } => Some(&kept.bytes),
-            Kind::Streaming { .. } => None,
+        match &self.state {
+            State::Kept { kept, .. } => Some(&kept.bytes),
+            State::Streaming { .. } => None,
         }
     }
 }
 
-impl Kept {
-    fn first(&self) -> Next {
+impl KeptBody {
+    fn first(&self) -> NextFrame {
         match (self.bytes.is_empty(), &self.trailers) {
-            (false, _) => Next::Data,
-            (true, Some(_)) => Next::Trailers,
-            (true, None) => Next::Nothing,
+            (false, _) => NextFrame::Data,
+            (true, Some(_)) => NextFrame::Trailers,
+            (true, None) => NextFrame::Nothing,
         }
     }
 }
 
-/// A body that was written here, and is held by nobody's account.
+/// Creates a body that counts against no layer's total: one that a layer wrote itself.
 impl<B> From<Bytes> for ReplayBody<B> {
     fn from(bytes: Bytes) -> Self {
         Self::kept(bytes, None, Arc::new(()))
@@ -208,9 +212,9 @@ where
     B::Error: Into<BoxError>,
 {
     fn try_clone(&self) -> Option<Self> {
-        match &self.kind {
-            Kind::Kept { kept, .. } => Some(Self { kind: Kind::Kept { kept: kept.clone(), next: kept.first() } }),
-            Kind::Streaming { .. } => None,
+        match &self.state {
+            State::Kept { kept, .. } => Some(Self { state: State::Kept { kept: kept.clone(), next: kept.first() } }),
+            State::Streaming { .. } => None,
         }
     }
 }
@@ -224,20 +228,20 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project().kind.project() {
-            KindProj::Kept { kept, next } => {
+        match self.project().state.project() {
+            StateProj::Kept { kept, next } => {
                 let frame = match *next {
-                    Next::Data => Some(Frame::data(kept.bytes.clone())),
-                    Next::Trailers => kept.trailers.as_deref().cloned().map(Frame::trailers),
-                    Next::Nothing => None,
+                    NextFrame::Data => Some(Frame::data(kept.bytes.clone())),
+                    NextFrame::Trailers => kept.trailers.as_deref().cloned().map(Frame::trailers),
+                    NextFrame::Nothing => None,
                 };
                 *next = match (*next, &kept.trailers) {
-                    (Next::Data, Some(_)) => Next::Trailers,
-                    _ => Next::Nothing,
+                    (NextFrame::Data, Some(_)) => NextFrame::Trailers,
+                    _ => NextFrame::Nothing,
                 };
                 Poll::Ready(frame.map(Ok))
             }
-            KindProj::Streaming { mut body, memory, cap } => {
+            StateProj::Streaming { mut body, memory, cap } => {
                 let frame = body.as_mut().poll_frame(cx);
                 if !body.is_in_prefix() {
                     *memory = None;
@@ -255,17 +259,17 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Kept { next, .. } => *next == Next::Nothing,
-            Kind::Streaming { body, .. } => body.is_end_stream(),
+        match &self.state {
+            State::Kept { next, .. } => *next == NextFrame::Nothing,
+            State::Streaming { body, .. } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Kept { kept, next: Next::Data } => SizeHint::with_exact(kept.bytes.len() as u64),
-            Kind::Kept { .. } => SizeHint::with_exact(0),
-            Kind::Streaming { body, .. } => body.size_hint(),
+        match &self.state {
+            State::Kept { kept, next: NextFrame::Data } => SizeHint::with_exact(kept.bytes.len() as u64),
+            State::Kept { .. } => SizeHint::with_exact(0),
+            State::Streaming { body, .. } => body.size_hint(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The error that a layer fails with: opaque outside, an [`Outcome`] inside.
 //!
-//! A room fails with an [`Error`] and never with a made-up response; `ErrorResponseLayer` turns it into one at the edge.
-//! A tower service's error is boxed on its way out; [`Error::find`] finds it again, however often it was wrapped.
+//! A room fails with an [`Error`] and never with a made-up response; `ErrorResponseLayer` turns it into one at the
+//! edge. A tower service's error is boxed on its way out; [`Error::find`] finds it again, however often it was wrapped.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -64,7 +64,7 @@ impl Error {
         match error.downcast::<Self>() {
             Ok(error) => error.map_outcome(change).into(),
             Err(error) => {
-                // Where one of this crate's is inside a foreign error, its layer stays known.
+                // An error of this crate's inside a foreign one keeps its layer.
                 let layer = Self::find(&*error).map_or(layer, Self::layer);
                 let outcome = change(Outcome::of_error(&error));
                 let failure = outcome.failure().cloned().unwrap_or_else(|| Failure::from_error(&*error));
@@ -162,9 +162,8 @@ impl StdError for Error {
     }
 }
 
-/// Returns the error of a room's future that was polled again after it had been ready, which only a mistake in the program
-/// can do.
-#[allow(dead_code, reason = "the rooms take it up one by one")]
+/// Returns the error of a room's future that was polled again after it had been ready, which only a mistake in the
+/// program can do.
 pub(crate) fn polled_again(layer: &'static str) -> BoxError {
     format!("the future of the layer `{layer}` was polled after it had been ready").into()
 }

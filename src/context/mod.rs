@@ -1,10 +1,9 @@
 //! The two words that layers talk in.
 //!
-//! [`CallContext`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response, or
-//! inside an [`Error`]. Layers say nothing else to each other, so that each of them also works alone. A room
-//! that finds no `CallContext` reads the request itself, and adds one only when it has something to say.
+//! [`CallContext`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response,
+//! or inside an [`Error`]. Layers say nothing else to each other, so that each of them also works alone. A room that
+//! finds no `CallContext` reads the request itself, and adds one only when it has something to say.
 
-#[allow(dead_code, reason = "the rooms take it up one by one")]
 mod call_ref;
 mod error;
 mod outcome;
@@ -16,10 +15,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, HeaderName, Request};
 use tokio::time::Instant;
 
-#[allow(unused_imports, reason = "the rooms take it up one by one")]
-pub(crate) use self::error::polled_again;
 pub(crate) use self::{
     call_ref::CallRef,
+    error::polled_again,
     tally::{Queueing, Tally, TallyReport},
 };
 pub use self::{
@@ -102,8 +100,8 @@ impl CallContext {
         self.attempt = attempt;
     }
 
-    /// Returns whether an earlier attempt of this call, at this model, has failed in a way that counts against the upstream.
-    /// A breaker counts a call once, however often it is sent.
+    /// Returns whether an earlier attempt of this call, at this model, has failed in a way that counts against the
+    /// upstream. A breaker counts a call once, however often it is sent.
     #[inline]
     pub(crate) fn has_failed_before(&self) -> bool {
         self.failed_before
@@ -114,8 +112,8 @@ impl CallContext {
         self.failed_before = failed;
     }
 
-    /// Returns how many other models may still be tried if this one fails. While there are any, fewer attempts are spent on
-    /// this one.
+    /// Returns how many other models may still be tried if this one fails. While there are any, fewer attempts are
+    /// spent on this one.
     pub fn models_left(&self) -> u32 {
         self.models_left
     }
@@ -166,7 +164,8 @@ impl CallContext {
         self.tried = tried.into();
     }
 
-    /// Returns whether what was chosen for the call is still good. A layer that has had the call wait asks before it goes on.
+    /// Returns whether what was chosen for the call is still good. A layer that has had the call wait asks before it
+    /// goes on.
     pub(crate) fn choice_is_good(&self) -> bool {
         self.choice.as_ref().is_none_or(|choice| choice.is_good())
     }
@@ -203,8 +202,8 @@ impl CallContext {
     }
 }
 
-/// Something that was chosen for a call and may turn out bad while the call waits: a key, which another call may find to be
-/// revoked.
+/// Something that was chosen for a call and may turn out bad while the call waits: a key, which another call may find
+/// to be revoked.
 pub(crate) trait Choice: fmt::Debug + Send + Sync {
     /// Returns whether it may still be used.
     fn is_good(&self) -> bool;

@@ -35,8 +35,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of a call: as the layers inside have said it, else read from the status and the headers, or from
-    /// the error.
+    /// Returns the outcome of a call: as the layers inside have said it, else read from the status and the headers, or
+    /// from the error.
     pub fn of<R>(result: &Result<Response<R>, BoxError>) -> Self {
         match result {
             Ok(response) => Self::of_response(response),
@@ -97,8 +97,8 @@ impl Outcome {
         self
     }
 
-    /// Returns why a failure that another attempt might have cured was not tried again. `None`: no attempt could have cured it,
-    /// or no layer retries.
+    /// Returns why a failure that another attempt might have cured was not tried again. `None`: no attempt could have
+    /// cured it, or no layer retries.
     pub fn gave_up(&self) -> Option<GaveUp> {
         self.gave_up
     }
@@ -142,7 +142,8 @@ impl Outcome {
         self
     }
 
-    /// Returns whether a layer inside has held the answer to its first content, so that only silence is left to be feared.
+    /// Returns whether a layer inside has held the answer to its first content, so that only silence is left to be
+    /// feared.
     pub(crate) fn is_committed(&self) -> bool {
         self.committed
     }

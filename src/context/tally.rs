@@ -7,8 +7,9 @@ use crate::call::Call;
 
 /// A cell in which the layers inside add up what the attempts of one call have cost.
 ///
-/// It travels with the [`CallContext`](crate::CallContext) from attempt to attempt and from model to model; all clones are
-/// the same cell. `TelemetryLayer` makes one when there is a subscriber or a recorder; without a cell no layer counts.
+/// It travels with the [`CallContext`](crate::CallContext) from attempt to attempt and from model to model; all clones
+/// are the same cell. `TelemetryLayer` makes one when there is a subscriber or a recorder; without a cell no layer
+/// counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally(Arc<Mutex<TallyReport>>);
 

@@ -6,8 +6,8 @@ use crate::failure::Failure;
 
 /// A cell that fills while the answer's body passes: token counts, the model that answered, how it ended.
 ///
-/// All clones are the same cell. Read it when the body has ended, or earlier for what is known up to then. It is filled by
-/// `ClassifyLayer`, which watches the body.
+/// All clones are the same cell. Read it when the body has ended, or earlier for what is known up to then. It is filled
+/// by `ClassifyLayer`, which watches the body.
 #[derive(Clone, Debug, Default)]
 pub struct Usage(Arc<Mutex<UsageReport>>);
 

@@ -370,7 +370,7 @@ async fn misspelt_names_leave_nothing_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn the_emulators_list_is_read_page_by_page() {
-    let models = (0..1_500).map(|at| emulator::Model::new(format!("gemini-m{at}")));
+    let models = (0..1_500).map(|at| emulator::EmulatedModel::new(format!("gemini-m{at}")));
     let builder = Emulator::builder()
         .trouble(When::first(1).operation(Operation::ListModels), Trouble::overloaded())
         .default_models();

@@ -1,21 +1,21 @@
-//! What is certainly no JSON.
+//! A lenient reader, which tells what is certainly not JSON.
 //!
-//! Google's own reader is more lenient than JSON is: it takes a comma behind the last element, strings in single quotes, keys
-//! without quotes, line breaks and unknown escapes in strings, and numbers in hexadecimal. Whatever it might take is the
-//! upstream's to judge. What is left is what people do get wrong: a body that was cut off, a bracket too many or too few, a
-//! comma or a colon that is missing, something that never was JSON.
+//! Google's own reader is more lenient than JSON is: it takes a comma behind the last element, strings in single
+//! quotes, keys without quotes, line breaks and unknown escapes in strings, and numbers in hexadecimal. Whatever it
+//! might take is left for the upstream to judge. What remains are common mistakes: a body that was cut off, a bracket
+//! too many or too few, a missing comma or colon, something that never was JSON.
 
 use serde_json::error::Category;
 
 use super::scan::Unread;
 
-/// What is nested deeper than this is not followed.
+/// The deepest nesting that is followed.
 const DEEPEST: usize = 1_000;
 
-/// Why a body could not be read.
+/// Returns the reason why a body could not be read.
 pub(super) fn unread(body: &[u8], error: &serde_json::Error) -> Unread {
     let message = error.to_string();
-    // serde_json has no name for it.
+    // serde_json has no category for it.
     if message.starts_with("recursion limit exceeded") {
         return Unread::TooDeep;
     }
@@ -31,14 +31,14 @@ pub(super) fn unread(body: &[u8], error: &serde_json::Error) -> Unread {
     Unread::Malformed { message, line: error.line(), column: error.column() }
 }
 
-/// A reader that takes whatever Google's might.
+/// A reader that takes whatever Google's reader might.
 struct Lenient<'a> {
     rest: &'a [u8],
 }
 
-/// What may come next.
+/// The token that may come next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+enum Expected {
     Value,
     /// A key, or the end of the object.
     Key,
@@ -48,58 +48,59 @@ enum Next {
 }
 
 impl Lenient<'_> {
+    /// Returns whether Google's reader might take the text.
     fn might_take(mut self) -> bool {
         if let Some(rest) = self.rest.strip_prefix(b"\xef\xbb\xbf") {
             self.rest = rest;
         }
-        // What is open, by its closing bracket.
+        // The closing brackets of what is open.
         let mut open: Vec<u8> = Vec::new();
-        let mut next = Next::Value;
+        let mut next = Expected::Value;
         loop {
             let space = self.rest.iter().take_while(|byte| byte.is_ascii_whitespace() || **byte == 0x0b).count();
             self.skip(space);
             let Some(byte) = self.rest.first().copied() else {
-                return open.is_empty() && next == Next::Comma;
+                return open.is_empty() && next == Expected::Comma;
             };
-            // A comment.
+            // It may be a comment.
             if byte == b'/' {
                 return true;
             }
             next = match (next, byte) {
-                (Next::Value, b'{' | b'[') => {
+                (Expected::Value, b'{' | b'[') => {
                     if open.len() >= DEEPEST {
                         return true;
                     }
                     self.skip(1);
                     open.push(if byte == b'{' { b'}' } else { b']' });
-                    if byte == b'{' { Next::Key } else { Next::Value }
+                    if byte == b'{' { Expected::Key } else { Expected::Value }
                 }
-                (Next::Value, b'"' | b'\'') if self.skip_text(byte) => Next::Comma,
-                (Next::Value, b'0'..=b'9' | b'-' | b'+' | b'.') => {
+                (Expected::Value, b'"' | b'\'') if self.skip_text(byte) => Expected::Comma,
+                (Expected::Value, b'0'..=b'9' | b'-' | b'+' | b'.') => {
                     self.skip_word();
-                    Next::Comma
+                    Expected::Comma
                 }
-                (Next::Value, b't' | b'f' | b'n' | b'N' | b'I') if self.skip_literal() => Next::Comma,
-                // Nothing where a value should be: between commas, behind a colon, in an empty list.
-                (Next::Value, b',' | b']') if open.last() == Some(&b']') => Next::Comma,
-                (Next::Value, b',' | b'}') if open.last() == Some(&b'}') => Next::Comma,
-                (Next::Key, b'"' | b'\'') if self.skip_text(byte) => Next::Colon,
-                (Next::Key, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | b'0'..=b'9') => {
+                (Expected::Value, b't' | b'f' | b'n' | b'N' | b'I') if self.skip_literal() => Expected::Comma,
+                // A value is missing: between commas, behind a colon, in an empty list.
+                (Expected::Value, b',' | b']') if open.last() == Some(&b']') => Expected::Comma,
+                (Expected::Value, b',' | b'}') if open.last() == Some(&b'}') => Expected::Comma,
+                (Expected::Key, b'"' | b'\'') if self.skip_text(byte) => Expected::Colon,
+                (Expected::Key, b'a'..=b'z' | b'A'..=b'Z' | b'_' | b'$' | b'0'..=b'9') => {
                     self.skip_word();
-                    Next::Colon
+                    Expected::Colon
                 }
-                (Next::Key, b'}') => Next::Comma,
-                (Next::Colon, b':') => {
+                (Expected::Key, b'}') => Expected::Comma,
+                (Expected::Colon, b':') => {
                     self.skip(1);
-                    Next::Value
+                    Expected::Value
                 }
-                (Next::Comma, b',') if !open.is_empty() => {
+                (Expected::Comma, b',') if !open.is_empty() => {
                     self.skip(1);
-                    if open.last() == Some(&b'}') { Next::Key } else { Next::Value }
+                    if open.last() == Some(&b'}') { Expected::Key } else { Expected::Value }
                 }
-                (Next::Comma, b'}' | b']') if open.pop() == Some(byte) => {
+                (Expected::Comma, b'}' | b']') if open.pop() == Some(byte) => {
                     self.skip(1);
-                    Next::Comma
+                    Expected::Comma
                 }
                 _ => return false,
             };
@@ -110,7 +111,7 @@ impl Lenient<'_> {
         self.rest = &self.rest[bytes..];
     }
 
-    /// A string up to its closing quote, if it has one.
+    /// Skips a string to its closing quote, and returns whether it has one.
     fn skip_text(&mut self, quote: u8) -> bool {
         let mut at = 1;
         while let Some(byte) = self.rest.get(at) {
@@ -127,7 +128,7 @@ impl Lenient<'_> {
         false
     }
 
-    /// A number in whatever notation, or a name.
+    /// Skips a number in any notation, or a name.
     fn skip_word(&mut self) {
         let is_inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._$".contains(byte);
         let length = self.rest.iter().take_while(|byte| is_inside(byte)).count();

@@ -1,30 +1,33 @@
-//! What images, sound and films cost, by the API's published table, as far as it can be seen from their first bytes.
+//! The token costs of images, sound and films, by the API's published table, as far as their first bytes tell.
 //!
-//! An image costs 258 tokens; a large one is cut into tiles of 258 each, at most sixteen of them. A second of sound costs
-//! 32, a page of a PDF 258, a second of film 263. An image's size stands in its first bytes; how long a film is, or how many
-//! pages a PDF has, cannot be seen without reading it: those are guessed from their bytes, generously where it is asked how
-//! much they are at most. What is only named, by a URL or as a file, cannot be counted here.
+//! An image costs 258 tokens; a large one is cut into tiles of 258 each, at most sixteen of them. A second of sound
+//! costs 32, a page of a PDF 258, a second of film 263. An image's size stands in its first bytes; the length of a
+//! film, or the number of pages of a PDF, cannot be seen without reading it: both are guessed from the number of bytes,
+//! generously where an upper bound is asked for. Media that are only named, by a URL or as a file, cannot be counted
+//! here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
+/// The tokens of a tile.
 const TILE: u64 = 258;
 
-/// The most that one image costs: sixteen tiles and an overview, or the highest media resolution of the third generation.
+/// The most tokens of one image: sixteen tiles and an overview, or the highest media resolution of the third
+/// generation.
 const MOST_FOR_AN_IMAGE: u64 = 17 * TILE;
 
-/// So much of an image's base64 is decoded to find its size: a JPEG may have 64 KiB of camera data first.
+/// The bytes of an image's base64 that are decoded to find its size: a JPEG may begin with 64 KiB of camera data.
 const HEAD: usize = 96 * 1024;
 
-/// Everything in a request that is no text.
+/// Everything in a request that is not text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Media {
-    /// What it costs, as well as can be said.
+    /// The best estimate of its tokens.
     pub(crate) estimate: u64,
-    /// The most that can be counted costs.
+    /// The upper bound of the tokens of what can be counted.
     pub(crate) at_most: u64,
-    /// How many of them cannot be counted here.
+    /// The number of media that cannot be counted here.
     pub(crate) uncounted: u32,
-    /// The one that is being read: its type may come before or after its data.
+    /// The medium that is being read: its type may come before or after its data.
     current: Blob,
 }
 
@@ -35,42 +38,44 @@ struct Blob {
     image: Option<u64>,
 }
 
-/// What a MIME type says.
+/// The kind of medium that a MIME type names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Medium {
     Image,
     Audio,
     Video,
     Document,
-    /// Text as a file: its tokens are its text's.
+    /// Text as a file, which costs what its text costs.
     Text,
 }
 
 impl Media {
-    /// A blob begins.
+    /// Begins a blob.
     pub(crate) fn begin(&mut self) {
         self.current = Blob::default();
     }
 
+    /// Takes the blob's type.
     pub(crate) fn mime_type(&mut self, name: &str) {
         self.current.medium = medium(name);
     }
 
-    /// The blob itself, in base64.
+    /// Takes the blob itself, in base64.
     pub(crate) fn data(&mut self, base64: &[u8]) {
         self.current.bytes = base64.len() as u64 / 4 * 3;
         self.current.image = tokens_of_image(base64);
     }
 
-    /// The blob ends.
+    /// Ends the blob.
     pub(crate) fn end(&mut self) {
         let Blob { medium, bytes, image } = std::mem::take(&mut self.current);
         match (medium, image) {
             (Some(Medium::Image) | None, Some(tokens)) => self.add(tokens, Some(MOST_FOR_AN_IMAGE)),
             (Some(Medium::Image), None) => self.add(TILE, (bytes > 0).then_some(MOST_FOR_AN_IMAGE)),
-            // 16 kB a second is compressed sound of good quality; less than 1 kB a second is not heard of.
+            // 16 kB a second is compressed sound of good quality; less than 1 kB a second is unheard of.
             (Some(Medium::Audio), _) if bytes > 0 => self.add(bytes / 500, Some(bytes / 25)),
-            // At most: a film of 26 kB a second, pages of 1 kB each. Smaller ones are rare, and the upstream judges them.
+            // The upper bound is a film of 26 kB a second, and pages of 1 kB each. Smaller ones are rare, and left to
+            // the upstream.
             (Some(Medium::Video), _) if bytes > 0 => {
                 self.add((bytes / 475).max(TILE), Some((bytes / 100).max(4 * TILE)))
             }
@@ -82,7 +87,7 @@ impl Media {
         }
     }
 
-    /// An image by its URL: `data:image/png;base64,…`, or somewhere else.
+    /// Takes an image by its URL: `data:image/png;base64,…`, or a place elsewhere.
     pub(crate) fn image_url(&mut self, url: &str) {
         self.begin();
         self.current.medium = Some(Medium::Image);
@@ -113,7 +118,7 @@ fn medium(mime_type: &str) -> Option<Medium> {
     }
 }
 
-/// What an image costs, if the first bytes say how large it is.
+/// Returns the tokens of an image, if the first bytes tell its size.
 fn tokens_of_image(base64: &[u8]) -> Option<u64> {
     let head = &base64[..base64.len().min(HEAD)];
     let head = &head[..head.len() / 4 * 4];
@@ -123,7 +128,8 @@ fn tokens_of_image(base64: &[u8]) -> Option<u64> {
     Some(tiles(size.width as u64, size.height as u64) * TILE)
 }
 
-/// Small images are one tile; larger ones are cut into squares of two thirds of the shorter side, 256 to 768 pixels.
+/// Returns the number of tiles of an image. A small one is one tile; larger ones are cut into squares of two thirds of
+/// the shorter side, 256 to 768 pixels.
 fn tiles(width: u64, height: u64) -> u64 {
     if width <= 384 && height <= 384 {
         return 1;

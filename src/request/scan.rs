@@ -1,9 +1,10 @@
-//! One pass over a request's body: which texts count, what media it holds, and what the room has to judge.
+//! One pass over a request's body, which finds the texts that count, the media, and what a check has to judge.
 //!
 //! Nothing of the body is copied and no tree is built: a visitor walks the JSON and knows at each moment at which
-//! [`Position`] it stands. Which texts count is the rule of Google's own local tokenizer: contents (texts, function calls and
-//! responses), the declarations of functions, the response schema and the system instruction. A dictionary gives its keys
-//! and its values; of a schema, format, description, enum, required, items, properties and example count.
+//! [`Position`] it stands. The texts that count are those of Google's own local tokenizer: contents (texts, function
+//! calls and responses), the declarations of functions, the response schema and the system instruction. A dictionary
+//! gives its keys and its values; of a schema, format, description, enum, required, items, properties and example
+//! count.
 
 use std::{fmt, ops::Range};
 
@@ -15,64 +16,65 @@ use serde_json::value::RawValue;
 
 use super::{malformed::unread, media::Media};
 
-/// Whoever hears the texts that count, in the order of the body.
+/// A receiver of the texts that count, in the order of the body.
 pub(crate) trait TextSink {
-    /// One text. `false`: enough is known, nothing more need be read.
+    /// Takes one text. `false`: enough is known, and nothing more need be read.
     fn text(&mut self, text: &str) -> bool;
 }
 
-/// What the body holds besides its texts.
+/// The contents of a body besides its texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestFacts {
     pub(crate) contents: Contents,
     pub(crate) media: Media,
     pub(crate) max_output: Option<MaxOutput>,
-    /// Cached content counts as input, and stands elsewhere.
+    /// Set where the body names cached content, which counts as input and stands elsewhere.
     pub(crate) has_cached_content: bool,
-    /// Functions, searches and the like: the upstream adds tokens for them that nobody has published.
+    /// Set where the body has functions, searches and the like: the upstream adds tokens for them by an unpublished
+    /// rule.
     pub(crate) has_tools: bool,
-    /// A `model` beside the contents.
+    /// Set where a `model` stands beside the contents.
     pub(crate) names_model: bool,
-    /// Contents or messages: the upstream adds a few tokens for each.
+    /// The number of contents or messages: the upstream adds a few tokens for each.
     pub(crate) turns: u64,
 }
 
-/// Whether there is anything to answer.
+/// The presence of anything to answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contents {
-    /// No such field.
+    /// There is no such field.
     #[default]
     Missing,
-    /// A field with nothing in it.
+    /// The field is empty.
     Empty,
     Present,
 }
 
-/// How many output tokens are asked for.
+/// The number of output tokens that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MaxOutput {
     pub(crate) tokens: i64,
-    /// Where in the body the number stands.
+    /// The place of the number in the body.
     pub(crate) at: Range<usize>,
 }
 
-/// Why a body could not be read.
+/// The reason why a body could not be read.
 #[derive(Debug)]
 pub(crate) enum Unread {
-    /// It is certainly no JSON: what is wrong, and where.
+    /// It is certainly not JSON. The message says what is wrong at that line and column.
     Malformed { message: String, line: usize, column: usize },
-    /// It is no JSON by the book; the upstream may take it.
+    /// It is not JSON by the standard; the upstream may take it.
     Odd,
-    /// The listener has heard enough.
+    /// The sink has taken enough.
     Enough,
-    /// It is nested too deep to be read here; the upstream may take it.
+    /// It is nested too deeply to be read here; the upstream may take it.
     TooDeep,
 }
 
-/// Walks a body, and tells the listener what counts.
-pub(crate) fn scan(body: &[u8], listener: &mut dyn TextSink) -> Result<RequestFacts, Unread> {
+/// Walks a body, and gives the sink the texts that count.
+pub(crate) fn scan(body: &[u8], sink: &mut dyn TextSink) -> Result<RequestFacts, Unread> {
     let begins = body.as_ptr() as usize;
-    let mut walk = Walk { findings: RequestFacts::default(), listener, enough: false, begins };
+    let mut walk = BodyWalk { findings: RequestFacts::default(), sink, enough: false, begins };
     let mut json = serde_json::Deserializer::from_slice(body);
     let walked = At { walk: &mut walk, place: Position::Request }.deserialize(&mut json).and_then(|()| json.end());
     match walked {
@@ -82,19 +84,19 @@ pub(crate) fn scan(body: &[u8], listener: &mut dyn TextSink) -> Result<RequestFa
     }
 }
 
-struct Walk<'l> {
+struct BodyWalk<'l> {
     findings: RequestFacts,
-    listener: &'l mut dyn TextSink,
+    sink: &'l mut dyn TextSink,
     enough: bool,
-    /// The address of the body, to know where in it something stands.
+    /// The address of the body, from which places in it are counted.
     begins: usize,
 }
 
-/// The key behind which serde_json hides a number, in programs that turn on its `arbitrary_precision`.
+/// The key behind which serde_json hides a number, in programs that turn on its feature `arbitrary_precision`.
 const NUMBER: &str = "$serde_json::private::Number";
 
-impl Walk<'_> {
-    /// Something stands here that the upstream may take for content.
+impl BodyWalk<'_> {
+    /// Notes that something stands at this place that the upstream may take for content.
     fn is_content(&mut self, place: Position) {
         if matches!(place, Position::Contents | Position::Content | Position::Parts | Position::Part) {
             self.findings.contents = Contents::Present;
@@ -102,7 +104,7 @@ impl Walk<'_> {
     }
 
     fn text<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
-        if self.listener.text(text) {
+        if self.sink.text(text) {
             return Ok(());
         }
         self.enough = true;
@@ -119,7 +121,7 @@ impl Walk<'_> {
     }
 }
 
-/// Where in a request a value stands.
+/// The place of a value in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
     /// The whole body, or a request in a wrapper around it.
@@ -157,13 +159,13 @@ enum Position {
     Dictionary,
     /// A text that counts, or a list of such texts.
     Text,
-    /// Who speaks: of itself, that says nothing.
+    /// The name or role of the speaker, which by itself says nothing.
     Speaker,
     Ignored,
 }
 
 impl Position {
-    /// Where the value of a key stands. Names come in camel case and in snake case.
+    /// Returns the place of a key's value. Names come in camel case and in snake case.
     fn of(self, key: &str) -> Self {
         match (self, key) {
             (Self::Request, "contents" | "messages" | "content" | "input" | "prompt" | "instances") => Self::Contents,
@@ -217,7 +219,7 @@ impl Position {
         }
     }
 
-    /// Where an element of a list stands.
+    /// Returns the place of an element of a list.
     fn element(self) -> Self {
         match self {
             Self::Requests => Self::Request,
@@ -231,7 +233,7 @@ impl Position {
         }
     }
 
-    /// Whether a string that stands here counts.
+    /// Returns whether a string at this place counts.
     fn is_text(self) -> bool {
         matches!(
             self,
@@ -239,7 +241,7 @@ impl Position {
         )
     }
 
-    /// Whether the keys count too.
+    /// Returns whether the keys at this place count too.
     fn counts_keys(self) -> bool {
         matches!(self, Self::Dictionary | Self::Properties)
     }
@@ -247,7 +249,7 @@ impl Position {
 
 /// A value at its place.
 struct At<'w, 'l> {
-    walk: &'w mut Walk<'l>,
+    walk: &'w mut BodyWalk<'l>,
     place: Position,
 }
 
@@ -256,9 +258,9 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.place {
-            // Nobody looks at it: it is skipped at the reader's own pace.
+            // It is not looked at, and is skipped at the reader's own pace.
             Position::Ignored | Position::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
-            // Base64 is ASCII: nobody need check that it is UTF-8.
+            // Base64 is ASCII, and need not be checked for UTF-8.
             Position::BlobData => deserializer.deserialize_bytes(self),
             Position::MaxOutput => {
                 self.walk.max_output(<&RawValue>::deserialize(deserializer)?.get());
@@ -279,25 +281,25 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { walk, place } = self;
         match place {
-            // Content that is not in a list is one all the same.
+            // Content that is not in a list counts as one.
             Position::Content | Position::Contents | Position::System => walk.findings.turns += 1,
             Position::Tool | Position::Tools => walk.findings.has_tools = true,
             Position::Blob => walk.findings.media.begin(),
             _ => {}
         }
-        while let Some(next) = map.next_key_seed(Key { walk, place })? {
+        while let Some(next) = map.next_key_seed(MemberName { walk, place })? {
             walk.findings.names_model |= next == Position::Model;
             if place == Position::Request && next == Position::Contents {
                 walk.findings.contents = walk.findings.contents.max(Contents::Empty);
             }
-            // Of a kind that is not known here, perhaps.
+            // It may be content of a kind that is not known here.
             if !matches!(next, Position::Parts | Position::Speaker) {
                 walk.is_content(place);
             }
             let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
             if next == Position::System {
-                // What the system says is nothing to answer.
+                // A system instruction is nothing to answer.
                 walk.findings.contents = contents;
             }
         }
@@ -310,7 +312,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let place = self.place.element();
         while seq.next_element_seed(At { walk: self.walk, place })?.is_some() {
-            // Any part is one, and a list in place of a content holds the numbers of tokens.
+            // Any part is content, and a list in place of a content holds the numbers of tokens.
             if matches!(self.place, Position::Parts | Position::Content) {
                 self.walk.findings.contents = Contents::Present;
             }
@@ -366,13 +368,13 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     }
 }
 
-/// A key, which says where its value stands and may count itself.
-struct Key<'w, 'l> {
-    walk: &'w mut Walk<'l>,
+/// A key, which tells the place of its value, and may count itself.
+struct MemberName<'w, 'l> {
+    walk: &'w mut BodyWalk<'l>,
     place: Position,
 }
 
-impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
+impl<'de> DeserializeSeed<'de> for MemberName<'_, '_> {
     type Value = Position;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Position, D::Error> {
@@ -380,7 +382,7 @@ impl<'de> DeserializeSeed<'de> for Key<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Key<'_, '_> {
+impl<'de> Visitor<'de> for MemberName<'_, '_> {
     type Value = Position;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -403,22 +405,22 @@ impl<'de> Visitor<'de> for Key<'_, '_> {
 pub(crate) mod fuzzing {
     use super::*;
 
-    /// What a body holds: its texts, whether there are contents, and where the output limit stands.
+    /// Returns what a body holds: its texts, whether there are contents, and the place of the output limit.
     pub fn request(
         body: &[u8],
     ) -> Result<(Vec<String>, bool, Option<(i64, Range<usize>)>), Option<(String, usize, usize)>> {
-        struct Heard(Vec<String>);
-        impl TextSink for Heard {
+        struct TextList(Vec<String>);
+        impl TextSink for TextList {
             fn text(&mut self, text: &str) -> bool {
                 self.0.push(text.to_owned());
                 true
             }
         }
-        let mut heard = Heard(Vec::new());
-        match scan(body, &mut heard) {
+        let mut texts = TextList(Vec::new());
+        match scan(body, &mut texts) {
             Ok(RequestFacts { contents, max_output, .. }) => {
                 let limit = max_output.map(|MaxOutput { tokens, at }| (tokens, at));
-                Ok((heard.0, contents == Contents::Present, limit))
+                Ok((texts.0, contents == Contents::Present, limit))
             }
             Err(Unread::Malformed { message, line, column }) => Err(Some((message, line, column))),
             Err(_) => Err(None),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::imports::{Import, Module, imports, module_of};
 
-/// What every room speaks.
+/// The modules that every room speaks.
 const GROUND: [&str; 20] = [
     "answer",
     "body",
@@ -43,10 +43,10 @@ const ROOMS: [&str; 11] = [
     "token_precheck",
 ];
 
-/// What puts the rooms together, or stands beside them.
+/// The modules that put the rooms together, or stand beside them.
 const ROOF: [&str; 3] = ["client", "emulator", "stack"];
 
-/// Guides, and what fuzz targets and proofs have to see of the inside. Nobody imports them.
+/// Guides, and the inside as fuzz targets and proofs have to see it. No module imports them.
 const OUTSIDE: [&str; 3] = ["docs", "fuzzing", "proofs"];
 
 /// The folders of the emulator.
@@ -55,7 +55,8 @@ const EMULATOR: [&str; 5] = ["decide", "script", "serve", "state", "wire"];
 const LIBRARY: &str = "src/";
 const RELAY: &str = "examples/relay/src/";
 
-/// Each breach of the floors, in words: none where the house stands. `files` are paths within the package, and their text.
+/// Describes each breach of the floors; none where the house stands. `files` are paths within the package, and their
+/// text.
 pub(crate) fn breaches(files: &[(String, String)]) -> Vec<String> {
     let below = |folder: &'static str| -> Vec<(&str, &str)> {
         files.iter().filter_map(|(path, text)| Some((path.strip_prefix(folder)?, text.as_str()))).collect()
@@ -77,7 +78,7 @@ pub(crate) fn breaches(files: &[(String, String)]) -> Vec<String> {
     found
 }
 
-/// Modules of which nobody has said on which floor they stand.
+/// Finds modules that stand on no floor.
 fn homeless(files: &[(&str, &str)]) -> Vec<String> {
     let units: BTreeSet<String> = files.iter().filter_map(|(path, _)| module_of(path).into_iter().next()).collect();
     let floors = [&GROUND[..], &ROOMS, &ROOF, &OUTSIDE].concat();
@@ -85,7 +86,7 @@ fn homeless(files: &[(&str, &str)]) -> Vec<String> {
     homeless.map(|unit| format!("`{unit}` stands on no floor: add it to one in tests/house/floors.rs")).collect()
 }
 
-/// What is wrong with an import, if anything is.
+/// Returns the rule that an import breaks, if it breaks one.
 fn breach(import: &Import<'_>) -> Option<String> {
     let (from, to) = (import.from.first()?.as_str(), import.to.first()?.as_str());
     let is_room = ROOMS.contains(&from);
@@ -104,7 +105,7 @@ fn breach(import: &Import<'_>) -> Option<String> {
     Some(format!("{rule}: {LIBRARY}{file} imports `{written}`, and so `{from}` depends on `{to}`"))
 }
 
-/// The first circle between units, with one import for each of its steps.
+/// Finds a circle between units, with one import for each of its steps.
 fn circle(
     place: &str,
     folder: &str,
@@ -127,7 +128,7 @@ fn circle(
     Some(format!("a circle {place}:{}", whys.collect::<String>()))
 }
 
-/// The units of a circle that can be reached from a unit, in their order.
+/// Finds a circle that can be reached from a unit, and returns its units in their order.
 fn way_back<'a>(
     unit: &'a String,
     steps: &'a BTreeMap<String, BTreeMap<String, String>>,

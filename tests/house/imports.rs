@@ -1,4 +1,5 @@
-//! Reads the imports of Rust sources: `use` trees, and paths from `crate::`, `self::` and `super::` that stand in the code.
+//! Reads the imports of Rust sources: `use` trees, and paths from `crate::`, `self::` and `super::` that stand in the
+//! code.
 //!
 //! Comments and literals are left out, and so is what only a test, a fuzz target or a proof has.
 
@@ -15,7 +16,8 @@ pub(crate) struct Import<'a> {
     pub(crate) to: Module,
 }
 
-/// All that the files of a crate import of one another. `files` are paths below the crate's source folder and their text.
+/// Finds all that the files of a crate import from one another. `files` are paths below the crate's source folder and
+/// their text.
 pub(crate) fn imports<'a>(files: &[(&'a str, &'a str)]) -> Vec<Import<'a>> {
     let read: Vec<(&str, Module, Read)> = files
         .iter()
@@ -48,7 +50,7 @@ pub(crate) fn imports<'a>(files: &[(&'a str, &'a str)]) -> Vec<Import<'a>> {
     found
 }
 
-/// The module of a file: `key_pool/mod.rs` and `key_pool.rs` are the same.
+/// Returns the module of a file: `key_pool/mod.rs` and `key_pool.rs` are the same.
 pub(crate) fn module_of(path: &str) -> Module {
     let path = path.trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -60,12 +62,12 @@ pub(crate) fn module_of(path: &str) -> Module {
 #[derive(Default)]
 struct Modules {
     known: HashSet<Module>,
-    /// What `use` brings into a module, by its name there.
+    /// The paths that `use` brings into a module, by their names there.
     names: HashMap<(Module, String), Vec<String>>,
 }
 
 impl Modules {
-    /// The module in which a path ends; none where it leads out of the crate.
+    /// Finds the module in which a path ends; `None` where it leads out of the crate.
     fn resolve(&self, within: &Module, segments: &[String], depth: usize) -> Option<Module> {
         let mut at = within.clone();
         let mut rest = segments;
@@ -92,7 +94,7 @@ impl Modules {
                 continue;
             }
             at.pop();
-            // A name that another `use` has brought here; a name of itself ends nowhere.
+            // Another `use` may have brought the name here; one that names itself leads nowhere.
             let Some(target) = self.names.get(&(at.clone(), segment.clone())).filter(|_| depth < 16) else { break };
             if target.as_slice() == segments {
                 break;
@@ -105,20 +107,20 @@ impl Modules {
 
 // === reading ===
 
-/// What one file has.
+/// The imports and modules of one file.
 #[derive(Default)]
 struct Read {
     paths: Vec<Path>,
-    /// Modules within the file.
+    /// The modules within the file.
     inline: Vec<Module>,
-    /// Modules that only tests have.
+    /// The modules that only tests have.
     for_tests: Vec<Module>,
 }
 
 struct Path {
     within: Module,
     segments: Vec<String>,
-    /// As what a `use` brings it in.
+    /// The name by which a `use` brings it in.
     name: Option<String>,
 }
 
@@ -181,7 +183,7 @@ impl Reader {
         self.read
     }
 
-    /// The names of a path, from where it begins to behind its end.
+    /// Reads a path outside of `use`, to behind its end.
     fn path(&mut self) -> Vec<String> {
         let mut segments = vec![self.token(0).to_owned()];
         self.at += 1;
@@ -192,7 +194,7 @@ impl Reader {
         segments
     }
 
-    /// A `use` tree, from its first token to its last.
+    /// Reads a `use` tree, from its first token to its last.
     fn use_tree(&mut self, before: Vec<String>) {
         if self.token(0) == "::" {
             self.at += 1;
@@ -227,7 +229,8 @@ impl Reader {
         self.read.paths.push(Path { within: self.module.clone(), segments, name });
     }
 
-    /// An attribute, to behind its end. Whether what it stands before is in no build but those of tests.
+    /// Reads an attribute, to behind its end. Returns whether the item behind it exists only in tests, fuzz targets or
+    /// proofs.
     fn attribute(&mut self) -> bool {
         let from = self.at;
         self.at += 1;
@@ -237,7 +240,7 @@ impl Reader {
         words[2] == "cfg" && ["test", "fuzzing", "gemini_loom"].into_iter().any(has) && !has("not") && !has("any")
     }
 
-    /// The item behind an attribute. A field, an arm or a statement is no item, and is read like all code.
+    /// Skips the item behind an attribute. A field, an arm or a statement is not an item, and is read like all code.
     fn skip_item(&mut self) {
         while self.token(0) == "#" {
             self.attribute();
@@ -273,7 +276,7 @@ impl Reader {
         }
     }
 
-    /// From an opening bracket to behind the one that closes it.
+    /// Skips from an opening bracket to behind the one that closes it.
     fn skip_group(&mut self) {
         let mut open = 0;
         while self.at < self.tokens.len() {
@@ -294,7 +297,7 @@ fn is_name(token: &str) -> bool {
     token.starts_with(|first: char| first == '_' || first.is_alphabetic())
 }
 
-/// Names, `::`, and single characters; no comments, no literals, no lifetimes.
+/// Splits a source into names, `::` and single characters, without comments, literals and lifetimes.
 fn tokens(text: &str) -> Vec<String> {
     let text: Vec<char> = text.chars().collect();
     let at = |place: usize| text.get(place).copied().unwrap_or('\0');

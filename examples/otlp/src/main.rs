@@ -117,8 +117,8 @@ async fn collect(body: Bytes) -> StatusCode {
         println!("{place}{} ({took:.1?})", span.name);
         for attribute in span.attributes {
             // The line of source and the thread that made the span are left out.
-            let is_shown = ["gen_ai.", "tower_gemini.", "error.", "http.", "server."];
-            if is_shown.iter().any(|start| attribute.key.starts_with(start)) {
+            let prefixes = ["gen_ai.", "tower_gemini.", "error.", "http.", "server."];
+            if prefixes.iter().any(|start| attribute.key.starts_with(start)) {
                 println!("{place}  {} = {}", attribute.key, shown(attribute.value));
             }
         }

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use tower_gemini::{
     call::Operation,
     client::Client,
-    emulator::{Emulator, EmulatorBuilder, Model, Server, Trouble, Visit, When},
+    emulator::{EmulatedModel, Emulator, EmulatorBuilder, Server, Trouble, Visit, When},
 };
 
 use relay_process::{PATIENCE, Relay, refused_at};
@@ -551,7 +551,7 @@ async fn it_stays_on_a_fallback_for_as_long_as_it_is_told() {
 
 #[tokio::test]
 async fn what_is_too_long_for_one_model_goes_to_a_larger_one() {
-    let small = Model::new("small-1").input_token_limit(1_000);
+    let small = EmulatedModel::new("small-1").input_token_limit(1_000);
     let emulator = Emulator::builder().default_models().model(small);
     let (emulator, _server, relay) =
         pair(emulator, &format!("{KEYS}[fallback.larger]\n\"small-1\" = [{FLASH:?}]\n")).await;
@@ -572,7 +572,7 @@ async fn what_the_next_model_rejects_is_taken_out_where_it_is_told_so() {
     .to_string();
     for (strip, status) in [(false, 503), (true, 200)] {
         let overloaded = Emulator::builder().trouble(When::always().model(NEWER), Trouble::overloaded());
-        let models = overloaded.default_models().model(Model::new(NEWER));
+        let models = overloaded.default_models().model(EmulatedModel::new(NEWER));
         let fallback = format!("[fallback]\n{NEWER:?} = [{FLASH:?}]\nstrip = {strip}\n");
         let (emulator, _server, relay) = pair(models, &format!("{KEYS}{fallback}")).await;
         let request = Request::post(format!("/v1beta/models/{NEWER}:generateContent"));

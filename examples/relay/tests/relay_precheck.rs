@@ -14,13 +14,13 @@ use tower::ServiceExt;
 use tower_gemini::{
     call::Operation,
     client::Client,
-    emulator::{Emulator, Model, Server},
+    emulator::{EmulatedModel, Emulator, Server},
 };
 
 use relay_process::{PATIENCE, Relay, refused_at};
 
 async fn pair(settings: &str) -> (Emulator, Server, Relay) {
-    let small = Model::new("small").input_token_limit(10_000);
+    let small = EmulatedModel::new("small").input_token_limit(10_000);
     let emulator = Emulator::builder().key("key-of-the-relay", "p1").default_models().model(small).build();
     let server = emulator.serve().await.unwrap();
     let upstream = server.uri();

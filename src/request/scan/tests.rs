@@ -1,4 +1,4 @@
-//! What a walk over a request finds.
+//! Tests of the walk over a request.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::*;
 
 #[derive(Default)]
-struct Heard(Vec<String>);
+struct Texts(Vec<String>);
 
-impl TextSink for Heard {
+impl TextSink for Texts {
     fn text(&mut self, text: &str) -> bool {
         self.0.push(text.to_owned());
         self.0.len() < 100
@@ -16,9 +16,9 @@ impl TextSink for Heard {
 }
 
 fn scanned(body: &str) -> (RequestFacts, Vec<String>) {
-    let mut heard = Heard::default();
-    let findings = scan(body.as_bytes(), &mut heard).unwrap();
-    (findings, heard.0)
+    let mut texts = Texts::default();
+    let findings = scan(body.as_bytes(), &mut texts).unwrap();
+    (findings, texts.0)
 }
 
 fn output(findings: &RequestFacts) -> Option<i64> {
@@ -46,7 +46,7 @@ fn where_the_output_limit_stands() {
 }
 
 #[test]
-fn the_texts_of_a_request_are_heard_and_nothing_else() {
+fn the_texts_of_a_request_are_found_and_nothing_else() {
     let schema = json!({"type": "OBJECT", "title": "no", "description": "d", "required": ["r"], "nullable": true,
         "properties": {"p": {"type": "STRING", "format": "f", "enum": ["e1", "e2"]}, "q": {"items": {"description": "i"}}},
         "example": {"k": "v"}});
@@ -61,8 +61,8 @@ fn the_texts_of_a_request_are_heard_and_nothing_else() {
         "systemInstruction": {"parts": [{"text": "sys"}]},
         "safetySettings": [{"category": "no"}],
     });
-    let (findings, heard) = scanned(&camel.to_string());
-    let mut sorted = heard.clone();
+    let (findings, texts) = scanned(&camel.to_string());
+    let mut sorted = texts.clone();
     sorted.sort_unstable();
     let mut expected = [
         "one", "two é\n", "call", "a", "b", "c", "d", "n", "resp", "x", "y", "z", "fn", "desc", "d", "r", "p", "f",
@@ -76,15 +76,15 @@ fn the_texts_of_a_request_are_heard_and_nothing_else() {
     // In snake case, in the wrapper of countTokens, and in a batch of embeddings.
     let snake = json!({"generate_content_request": {"model": "no", "system_instruction": {"parts": [{"text": "s"}]},
         "generation_config": {"max_output_tokens": "7"}, "contents": [{"parts": [{"function_call": {"name": "n"}}]}]}});
-    let (findings, mut heard) = scanned(&snake.to_string());
-    heard.sort_unstable();
-    assert_eq!((heard, output(&findings)), (vec!["n".into(), "s".into()], Some(7)));
+    let (findings, mut texts) = scanned(&snake.to_string());
+    texts.sort_unstable();
+    assert_eq!((texts, output(&findings)), (vec!["n".into(), "s".into()], Some(7)));
     let batch = json!({"requests": [{"model": "no", "content": {"parts": [{"text": "a"}]}}, {"content": {"parts": [{"text": "b"}]}}]});
     assert_eq!(scanned(&batch.to_string()).1, ["a", "b"]);
 }
 
 #[test]
-fn what_googles_own_counter_counts_is_heard_and_what_it_does_not_is_not() {
+fn what_googles_own_counter_counts_is_found_and_what_it_does_not_is_not() {
     let request = r#"{
         "model": "no", "labels": {"no": "no"}, "safetySettings": [{"category": "no"}], "toolConfig": {"mode": "no"},
         "contents": [
@@ -113,7 +113,7 @@ fn what_googles_own_counter_counts_is_heard_and_what_it_does_not_is_not() {
     let bare = r#"{"contents": {"parts": {"text": "a"}}, "tools": {"functionDeclarations": {"name": "b"}}}"#;
     assert_eq!(scanned(bare).1, ["a", "b"]);
     for end in 0..request.trim_end().len() {
-        assert!(scan(request.as_bytes().get(..end).unwrap(), &mut Heard::default()).is_err(), "{end}");
+        assert!(scan(request.as_bytes().get(..end).unwrap(), &mut Texts::default()).is_err(), "{end}");
     }
 }
 
@@ -124,9 +124,9 @@ fn the_compatible_surface_is_read_too() {
         {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "https://x/y"}}]},
         {"role": "assistant", "content": null, "tool_calls": [{"id": "no", "function": {"name": "f", "arguments": "{}"}}]},
     ], "tools": [{"type": "function", "function": {"name": "g", "description": "d", "parameters": {"properties": {"p": {}}}}}]});
-    let (findings, mut heard) = scanned(&body.to_string());
-    heard.sort_unstable();
-    assert_eq!(heard, ["d", "f", "g", "hi", "p", "sys", "{}"]);
+    let (findings, mut texts) = scanned(&body.to_string());
+    texts.sort_unstable();
+    assert_eq!(texts, ["d", "f", "g", "hi", "p", "sys", "{}"]);
     assert_eq!((findings.turns, findings.media.uncounted, output(&findings)), (3, 1, Some(5)));
     assert_eq!(scanned(&json!({"input": ["a", "b"]}).to_string()).1, ["a", "b"]);
     assert_eq!(scanned(&json!({"input": "a"}).to_string()).1, ["a"]);
@@ -149,7 +149,7 @@ fn whether_there_is_anything_to_answer() {
         (r#"{"messages":[{"role":"user","content":"x"}]}"#, Contents::Present),
         (r#"{"input":"x"}"#, Contents::Present),
         (r#"{"content":{"parts":[{"inlineData":{"data":"AA=="}}]}}"#, Contents::Present),
-        // What nobody here knows may be content.
+        // An unknown member may be content.
         (r#"{"contents":{"parts":{"newKind":{}}}}"#, Contents::Present),
         (r#"{"contents":[{"newParts":[]}]}"#, Contents::Present),
         (r#"{"instances":[{"prompt":"x"}]}"#, Contents::Present),
@@ -194,7 +194,7 @@ fn what_only_googles_reader_takes_is_odd_and_what_nobody_takes_is_malformed() {
         "// comment\n{}",
         "{\"contents\":[{\"parts\":[{\"inlineData\":{\"data\":null}}]}]}",
     ] {
-        let read = scan(odd.as_bytes(), &mut Heard::default());
+        let read = scan(odd.as_bytes(), &mut Texts::default());
         assert!(matches!(read, Err(Unread::Odd)), "{odd:?}: {read:?}");
     }
     for malformed in [
@@ -218,29 +218,29 @@ fn what_only_googles_reader_takes_is_odd_and_what_nobody_takes_is_malformed() {
         "<html></html>",
         "model=x&prompt=y",
     ] {
-        let read = scan(malformed.as_bytes(), &mut Heard::default());
+        let read = scan(malformed.as_bytes(), &mut Texts::default());
         assert!(matches!(read, Err(Unread::Malformed { .. })), "{malformed:?}: {read:?}");
     }
-    assert!(scan(b"{\"a\":\"\xff\"}", &mut Heard::default()).is_ok(), "skipped");
-    assert!(matches!(scan(b"{\"contents\":\"\xff\"}", &mut Heard::default()), Err(Unread::Odd)));
+    assert!(scan(b"{\"a\":\"\xff\"}", &mut Texts::default()).is_ok(), "skipped");
+    assert!(matches!(scan(b"{\"contents\":\"\xff\"}", &mut Texts::default()), Err(Unread::Odd)));
 }
 
 #[test]
 fn what_is_wrong_is_said_with_its_place() {
     let broken = "{\n  \"contents\": [\n    {\"parts\": [}\n  ]\n}";
-    let Err(Unread::Malformed { line: 3, column, message }) = scan(broken.as_bytes(), &mut Heard::default()) else {
+    let Err(Unread::Malformed { line: 3, column, message }) = scan(broken.as_bytes(), &mut Texts::default()) else {
         panic!()
     };
     assert!(column >= 15 && message.contains("expected") && !message.contains("line"), "{column} {message}");
-    assert!(matches!(scan(b"{} x", &mut Heard::default()), Err(Unread::Malformed { line: 1, column: 4, .. })));
+    assert!(matches!(scan(b"{} x", &mut Texts::default()), Err(Unread::Malformed { line: 1, column: 4, .. })));
     let deep = format!("{{\"contents\":{}{}}}", "[".repeat(300), "]".repeat(300));
-    let read = scan(deep.as_bytes(), &mut Heard::default());
+    let read = scan(deep.as_bytes(), &mut Texts::default());
     assert!(matches!(read, Ok(_) | Err(Unread::TooDeep)), "{read:?}");
     let many = format!("{{\"contents\":[{{\"parts\":[{}]}}]}}", vec![r#"{"text":"x"}"#; 200].join(","));
-    assert!(matches!(scan(many.as_bytes(), &mut Heard::default()), Err(Unread::Enough)));
+    assert!(matches!(scan(many.as_bytes(), &mut Texts::default()), Err(Unread::Enough)));
 }
 
-/// What a tree of the body says, place by place: slow, and easy to read.
+/// Reads a tree of the body, place by place: slow, and easy to follow.
 mod plain {
     use serde_json::Value;
 
@@ -257,44 +257,44 @@ mod plain {
     }
 
     pub(super) fn texts(request: &Value) -> Vec<String> {
-        let mut heard = Vec::new();
+        let mut texts = Vec::new();
         for contents in members(request, &["contents"]) {
-            each(contents).for_each(|content| said(content, &mut heard));
+            each(contents).for_each(|content| said(content, &mut texts));
         }
-        members(request, &["systemInstruction"]).for_each(|content| said(content, &mut heard));
-        heard.sort_unstable();
-        heard
+        members(request, &["systemInstruction"]).for_each(|content| said(content, &mut texts));
+        texts.sort_unstable();
+        texts
     }
 
-    fn said(content: &Value, heard: &mut Vec<String>) {
-        heard.extend(content.as_str().map(str::to_owned));
-        members(content, &["text"]).for_each(|text| strings(text, heard));
+    fn said(content: &Value, texts: &mut Vec<String>) {
+        texts.extend(content.as_str().map(str::to_owned));
+        members(content, &["text"]).for_each(|text| strings(text, texts));
         for part in members(content, &["parts"]).flat_map(each) {
-            heard.extend(part.as_str().map(str::to_owned));
-            members(part, &["text"]).for_each(|text| strings(text, heard));
+            texts.extend(part.as_str().map(str::to_owned));
+            members(part, &["text"]).for_each(|text| strings(text, texts));
             for call in members(part, &["functionCall", "function_call"]) {
-                members(call, &["name"]).for_each(|name| strings(name, heard));
-                members(call, &["args"]).for_each(|args| dictionary(args, heard));
+                members(call, &["name"]).for_each(|name| strings(name, texts));
+                members(call, &["args"]).for_each(|args| dictionary(args, texts));
             }
         }
     }
 
     /// A text, or texts in lists.
-    fn strings(value: &Value, heard: &mut Vec<String>) {
-        heard.extend(value.as_str().map(str::to_owned));
-        value.as_array().into_iter().flatten().for_each(|value| strings(value, heard));
+    fn strings(value: &Value, texts: &mut Vec<String>) {
+        texts.extend(value.as_str().map(str::to_owned));
+        value.as_array().into_iter().flatten().for_each(|value| strings(value, texts));
     }
 
-    fn dictionary(value: &Value, heard: &mut Vec<String>) {
-        heard.extend(value.as_str().map(str::to_owned));
-        value.as_array().into_iter().flatten().for_each(|value| dictionary(value, heard));
+    fn dictionary(value: &Value, texts: &mut Vec<String>) {
+        texts.extend(value.as_str().map(str::to_owned));
+        value.as_array().into_iter().flatten().for_each(|value| dictionary(value, texts));
         for (key, value) in value.as_object().into_iter().flatten() {
-            heard.push(key.clone());
-            dictionary(value, heard);
+            texts.push(key.clone());
+            dictionary(value, texts);
         }
     }
 
-    /// Whether it is certain that nobody says anything.
+    /// Returns whether it is certain that there is nothing to answer.
     pub(super) fn is_empty(contents: &Value) -> bool {
         let nothing = |parts: &Value| match parts {
             Value::Null | Value::Bool(_) => true,
@@ -342,9 +342,9 @@ proptest! {
     #[test]
     fn a_walk_finds_what_a_tree_shows(contents in values(), system in values()) {
         let request = json!({"contents": contents, "systemInstruction": system});
-        let (findings, mut heard) = scanned(&request.to_string());
-        heard.sort_unstable();
-        prop_assert_eq!(heard, plain::texts(&request));
+        let (findings, mut texts) = scanned(&request.to_string());
+        texts.sort_unstable();
+        prop_assert_eq!(texts, plain::texts(&request));
         let expected = if plain::is_empty(&contents) { Contents::Empty } else { Contents::Present };
         prop_assert_eq!(findings.contents, expected, "{}", contents);
     }

@@ -1,5 +1,5 @@
-//! An answer in pieces: splitter, scanner, the watch over both, and the masker. However the bytes are cut, what is found
-//! is what is found in one piece.
+//! Reads an answer in pieces, with the splitter, the scanner, the watch over both, and the masker. However the bytes
+//! are cut, they find the same as in one piece.
 //!
 //! The input is an answer's bytes. The cuts follow from a hash of it, so that the seeds are plain text.
 
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(found(&cut), whole, "cut into {:?}", cut.iter().map(|piece| piece.len()).collect::<Vec<_>>());
 });
 
-/// A few pieces, cut by chance; some of them empty.
+/// Cuts the bytes into a few pieces at random; some of them are empty.
 fn pieces(mut bytes: &[u8]) -> Vec<&[u8]> {
     let mut hash = bytes
         .iter()

@@ -1,4 +1,4 @@
-//! What a request is, and the same request for another model.
+//! Reads what a request is, and rewrites it for another model.
 //!
 //! The input is a URI in the first line, a model's name in the second, and a JSON body in the rest.
 
@@ -53,7 +53,7 @@ fn rewritten_body(model: &str, body: &[u8]) {
     let Some(other) = Call::body_with_model(body, model) else { return };
     let Head { model: new } = serde_json::from_slice(&other).expect("an object that names a model");
     assert!(new.ends_with(model), "{new} does not name {model}");
-    // Another member is another answer: all but the name stays.
+    // A change of any other member would change the answer: all but the name stays.
     let before = body.iter().zip(&other).take_while(|(a, b)| a == b).count();
     let after = body.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
     let name = |text: &str| serde_json::to_string(text).expect("a string").len();

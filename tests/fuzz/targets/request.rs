@@ -1,4 +1,4 @@
-//! A request's body: what is refused is no JSON, and what is found stands in it.
+//! Reads a request's body: what is refused is not JSON, and what is found stands in it.
 //!
 //! The input is the body.
 
@@ -23,7 +23,7 @@ fuzz_target!(|body: &[u8]| {
         }
         Err(None) => {}
         Ok((texts, has_contents, limit)) => {
-            // What is skipped, and base64, is read less closely.
+            // Skipped values and base64 are read less closely.
             if !is_json {
                 return;
             }
@@ -38,7 +38,7 @@ fuzz_target!(|body: &[u8]| {
     }
 });
 
-/// All keys and strings, those of a key that comes twice included.
+/// A collector of all keys and strings, those of a key that comes twice included.
 struct Strings<'s>(&'s mut Vec<String>);
 
 impl<'de> DeserializeSeed<'de> for Strings<'_> {

@@ -1,4 +1,4 @@
-//! An error body of any kind: read, judged, and what is said of it bounded and without keys.
+//! Reads and judges an error body of any kind: what is reported of it is bounded, and has no keys in it.
 //!
 //! The input is the body. Each is judged under every status that matters.
 
@@ -13,7 +13,7 @@ use tower_gemini::{
 
 const CODES: [u16; 12] = [400, 401, 403, 404, 408, 413, 429, 499, 500, 502, 503, 504];
 
-/// What the documentation of `Status::message` promises.
+/// The longest message, as the documentation of `Status::message` promises.
 const MOST: usize = 2048;
 
 fuzz_target!(|body: &[u8]| {
@@ -26,7 +26,7 @@ fuzz_target!(|body: &[u8]| {
     assert!(status.code().is_none_or(|code| (100..1000).contains(&code)), "{:?} is no status", status.code());
     let _ = (status.envelope(), status.is_google(), status.retry_delay());
 
-    // The beginning of the body is as good a header as any.
+    // The beginning of the body serves as a header.
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_bytes(&body[..body.len().min(40)]) {
         headers.insert(RETRY_AFTER, value);
@@ -53,7 +53,7 @@ fn judged(failure: &Failure) {
     }
 }
 
-/// Nothing that looks like a whole API key is left.
+/// Asserts that nothing is left that looks like a whole API key.
 fn no_key(text: &str) {
     let is_key = |at: usize| {
         let tail =

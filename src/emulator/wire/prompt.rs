@@ -1,0 +1,186 @@
+//! The prompt of a request: its text, and everything else in it that an answer depends on.
+
+use serde_json::Value;
+
+use super::{
+    cut::cut,
+    errors::ApiError,
+    json::{elements, elements_of, member},
+};
+use crate::call::Surface;
+
+/// A prompt that is to be answered, or counted.
+#[derive(Debug, Default)]
+pub(crate) struct Prompt {
+    /// All texts of the prompt, one a line.
+    pub(crate) text: String,
+    /// The byte of `text` at which the last turn begins.
+    last_turn: usize,
+    pub(crate) tokens: u64,
+    /// The names of the API's own files and cached contents in the prompt, such as `files/abc`.
+    pub(crate) resources: Vec<String>,
+    pub(crate) wants_thoughts: bool,
+    pub(crate) wants_usage: bool,
+}
+
+/// The emulator's estimate: a token for every four bytes of each text, rounded up.
+const BYTES_PER_TOKEN: usize = 4;
+/// The price of anything that is not text: Google's for an image.
+const TOKENS_OF_MEDIA: u64 = 258;
+
+// === impl Prompt ===
+
+impl Prompt {
+    /// Returns the text of the last turn.
+    pub(crate) fn last_turn(&self) -> &str {
+        self.text[self.last_turn..].trim_end_matches('\n')
+    }
+
+    /// Parses a request to generate; an empty one is refused in Google's words.
+    pub(crate) fn for_generating(body: &Value, surface: Surface) -> Result<Self, ApiError> {
+        let contents = elements_of(body, "contents", "contents");
+        if contents.is_empty() {
+            return Err(no_contents(surface, "GenerateContentRequest"));
+        }
+        for (at, content) in contents.iter().enumerate() {
+            let path = format!("* GenerateContentRequest.contents[{at}]");
+            let parts = elements_of(content, "parts", "parts");
+            if parts.is_empty() {
+                let what = format!("{path}.parts: contents.parts must not be empty.\n");
+                return Err(ApiError::invalid_argument(what));
+            }
+            if let Some(part) = parts.iter().position(|part| !has_data(part)) {
+                let what =
+                    format!("{path}.parts[{part}].data: required oneof field 'data' must have one initialized field\n");
+                return Err(ApiError::invalid_argument(what));
+            }
+        }
+        Ok(Self::of(body))
+    }
+
+    /// Parses a request to count: `{contents}` or `{generateContentRequest}`.
+    pub(crate) fn for_counting(body: &Value, surface: Surface) -> Result<Self, ApiError> {
+        let request = member(body, "generateContentRequest", "generate_content_request").unwrap_or(body);
+        match elements_of(request, "contents", "contents").is_empty() {
+            true => Err(no_contents(surface, "CountTokensRequest")),
+            false => Ok(Self::of(request)),
+        }
+    }
+
+    /// Reads a request's prompt, without checking it.
+    pub(crate) fn of(request: &Value) -> Self {
+        let mut prompt = Self::default();
+        prompt.add_resource(member(request, "cachedContent", "cached_content"));
+        if let Some(instruction) = member(request, "systemInstruction", "system_instruction") {
+            prompt.add_content(instruction);
+        }
+        for tool in elements_of(request, "tools", "tools") {
+            prompt.tokens += tokens_of(&tool.to_string());
+        }
+        for content in elements_of(request, "contents", "contents") {
+            prompt.last_turn = prompt.text.len();
+            prompt.add_content(content);
+        }
+        let config = member(request, "generationConfig", "generation_config");
+        let thinking = config.and_then(|config| member(config, "thinkingConfig", "thinking_config"));
+        prompt.wants_thoughts = thinking
+            .and_then(|thinking| member(thinking, "includeThoughts", "include_thoughts"))
+            .is_some_and(|wanted| *wanted == Value::Bool(true));
+        prompt
+    }
+
+    /// Parses OpenAI's `messages`.
+    pub(crate) fn from_messages(body: &Value) -> Result<Self, ApiError> {
+        let messages = elements_of(body, "messages", "messages");
+        if messages.is_empty() {
+            return Err(no_contents(Surface::OpenAi, "GenerateContentRequest"));
+        }
+        let mut prompt = Self::default();
+        for message in messages {
+            prompt.last_turn = prompt.text.len();
+            match message.get("content") {
+                Some(Value::String(text)) => prompt.add_text(text),
+                Some(parts) => elements(parts).iter().for_each(|part| prompt.add_part(part)),
+                None => {}
+            }
+        }
+        let options = body.get("stream_options").and_then(|options| options.get("include_usage"));
+        prompt.wants_usage = options == Some(&Value::Bool(true));
+        let google = body.get("extra_body").unwrap_or(body).get("google");
+        prompt.add_resource(google.and_then(|google| member(google, "cachedContent", "cached_content")));
+        Ok(prompt)
+    }
+
+    /// Reads the text of one content.
+    pub(crate) fn text_of(content: &Value) -> String {
+        let mut prompt = Self::default();
+        prompt.add_content(content);
+        prompt.text.trim_end_matches('\n').to_owned()
+    }
+
+    fn add_content(&mut self, content: &Value) {
+        match content {
+            Value::String(text) => self.add_text(text),
+            _ => elements_of(content, "parts", "parts").iter().for_each(|part| self.add_part(part)),
+        }
+    }
+
+    fn add_part(&mut self, part: &Value) {
+        match part.get("text") {
+            Some(Value::String(text)) => self.add_text(text),
+            _ => match ["functionCall", "functionResponse", "function_call", "function_response"]
+                .into_iter()
+                .find_map(|name| part.get(name))
+            {
+                Some(function) => self.tokens += tokens_of(&function.to_string()),
+                None => {
+                    self.tokens += TOKENS_OF_MEDIA;
+                    let file = member(part, "fileData", "file_data");
+                    self.add_resource(file.and_then(|file| member(file, "fileUri", "file_uri")));
+                }
+            },
+        }
+    }
+
+    /// Adds a resource by its name, or by its address: the part behind the API's version. Addresses elsewhere are not the
+    /// API's own.
+    fn add_resource(&mut self, name: Option<&Value>) {
+        let Some(name) = name.and_then(Value::as_str) else { return };
+        let is_here = ["files/", "cachedContents/"].iter().any(|collection| name.starts_with(collection));
+        let at = ["/v1beta/files/", "/v1/files/", "/v1alpha/files/"].into_iter().find_map(|files| name.find(files));
+        let resource = match at {
+            _ if is_here => name,
+            Some(at) => name[at..].splitn(3, '/').nth(2).unwrap_or_default(),
+            None => return,
+        };
+        self.resources.push(cut(resource, 512));
+    }
+
+    fn add_text(&mut self, text: &str) {
+        self.tokens += tokens_of(text);
+        self.text.push_str(text);
+        self.text.push('\n');
+    }
+}
+
+fn no_contents(surface: Surface, message: &str) -> ApiError {
+    match surface {
+        Surface::Vertex => ApiError::invalid_argument(
+            "Unable to submit request because at least one contents field is required. Learn more: \
+             https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/gemini",
+        ),
+        _ => ApiError::invalid_argument(format!("* {message}.contents: contents is not specified\n")),
+    }
+}
+
+/// Returns whether a part has data, besides members that only describe it.
+fn has_data(part: &Value) -> bool {
+    const DESCRIPTIONS: [&str; 6] =
+        ["thought", "thoughtSignature", "thought_signature", "videoMetadata", "video_metadata", "partMetadata"];
+    part.as_object().is_some_and(|part| part.keys().any(|name| !DESCRIPTIONS.contains(&name.as_str())))
+}
+
+/// Estimates a text's tokens.
+pub(crate) fn tokens_of(text: &str) -> u64 {
+    text.len().div_ceil(BYTES_PER_TOKEN) as u64
+}

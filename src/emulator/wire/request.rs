@@ -1,0 +1,189 @@
+//! Requests of the API, parsed from their method, path, headers and body, as far as an answer depends on them.
+
+use http::request::Parts;
+use serde_json::Value;
+
+use super::{
+    embedding::EmbeddingRequest,
+    errors::ApiError,
+    files_call::{FilesCall, NewCache},
+    page::PageRequest,
+    prompt::Prompt,
+};
+use crate::call::{Call, Operation, Surface};
+
+/// A request of the API.
+#[derive(Debug)]
+pub(crate) enum ApiRequest {
+    Generate(Prompt),
+    Count(Prompt),
+    Embed(EmbeddingRequest),
+    ListModels(PageRequest),
+    GetModel,
+    Files(FilesCall),
+}
+
+/// Google's limits: pages of 50 models, of 1,000 at most.
+const PAGE_SIZE: usize = 50;
+const MAX_PAGE_SIZE: usize = 1_000;
+
+// === impl ApiRequest ===
+
+impl ApiRequest {
+    /// Parses a request. `None` is a path that the emulator does not serve.
+    pub(crate) fn read(call: &Call, head: &Parts, body: &[u8]) -> Option<Result<Self, ApiError>> {
+        use Operation::{
+            BatchEmbedContents, CountTokens, EmbedContent, GenerateContent, GetModel, ListModels, Predict,
+        };
+        let surface = call.surface();
+        let open_ai = match surface {
+            Surface::OpenAi => true,
+            Surface::Developer | Surface::Vertex => false,
+            _ => return None,
+        };
+        let json = || json_object(body);
+        Some(match call.operation() {
+            ListModels => PageRequest::of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE).map(Self::ListModels),
+            GetModel => Ok(Self::GetModel),
+            GenerateContent if open_ai => json().and_then(|body| Prompt::from_messages(&body)).map(Self::Generate),
+            GenerateContent => json().and_then(|body| Prompt::for_generating(&body, surface)).map(Self::Generate),
+            CountTokens => json().and_then(|body| Prompt::for_counting(&body, surface)).map(Self::Count),
+            EmbedContent if open_ai => json().and_then(|body| EmbeddingRequest::from_input(&body)).map(Self::Embed),
+            EmbedContent | BatchEmbedContents => {
+                json().and_then(|body| EmbeddingRequest::from_contents(&body)).map(Self::Embed)
+            }
+            Predict if surface == Surface::Vertex => {
+                json().and_then(|body| EmbeddingRequest::from_instances(&body)).map(Self::Embed)
+            }
+            _ => return FilesCall::read(surface, head, body).map(|call| call.map(Self::Files)),
+        })
+    }
+
+    /// Returns the request's input tokens.
+    pub(crate) fn tokens(&self) -> u64 {
+        match self {
+            Self::Generate(prompt) | Self::Count(prompt) => prompt.tokens,
+            Self::Embed(embedding) => embedding.tokens,
+            Self::Files(FilesCall::CreateCache(NewCache { tokens, .. })) => *tokens,
+            Self::ListModels(_) | Self::GetModel | Self::Files(_) => 0,
+        }
+    }
+
+    /// Returns the input tokens that the model has to take at once: of a batch, those of the longest text.
+    pub(crate) fn tokens_at_once(&self) -> u64 {
+        match self {
+            Self::Embed(embedding) => embedding.largest(),
+            _ => self.tokens(),
+        }
+    }
+
+    /// Returns the text that [`When::prompt`](crate::emulator::When::prompt) searches.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Generate(prompt) | Self::Count(prompt) => &prompt.text,
+            Self::Embed(embedding) => embedding.texts.first().map_or("", String::as_str),
+            Self::ListModels(_) | Self::GetModel | Self::Files(_) => "",
+        }
+    }
+
+    /// Returns the names of the files and cached contents in the prompt.
+    pub(crate) fn resources(&self) -> &[String] {
+        match self {
+            Self::Generate(prompt) | Self::Count(prompt) => &prompt.resources,
+            _ => &[],
+        }
+    }
+}
+
+fn json_object(body: &[u8]) -> Result<Value, ApiError> {
+    match serde_json::from_slice(body) {
+        Ok(object @ Value::Object(_)) => Ok(object),
+        Ok(_) => Err(ApiError::invalid_argument(
+            "Invalid JSON payload received. Unknown name \"\": Root element must be a message.",
+        )),
+        Err(error) => Err(malformed(body, &error)),
+    }
+}
+
+fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
+    let before: usize = body.split_inclusive(|byte| *byte == b'\n').take(error.line() - 1).map(<[u8]>::len).sum();
+    ApiError::malformed_json(body, before + error.column().saturating_sub(1), error.is_eof())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn head(uri: http::Uri) -> Parts {
+        http::Request::post(uri).body(()).unwrap().into_parts().0
+    }
+
+    fn read(uri: &str, body: &str) -> Result<ApiRequest, String> {
+        let uri = uri.parse::<http::Uri>().unwrap();
+        let call = Call::new(&Method::POST, &uri).read_body(body.as_bytes());
+        ApiRequest::read(&call, &head(uri), body.as_bytes()).unwrap().map_err(|error| error.line())
+    }
+
+    #[test]
+    fn a_prompt_is_read_in_both_spellings() {
+        let body = r#"{"system_instruction": {"parts": {"text": "be brief"}},
+            "contents": [{"parts": [{"text": "one"}]}, {"role": "user", "parts": [{"text": "two"}, {"inlineData": {}}]}],
+            "generationConfig": {"thinkingConfig": {"includeThoughts": true}}}"#;
+        let ApiRequest::Generate(prompt) = read("/v1beta/models/m:generateContent", body).unwrap() else { panic!() };
+        assert_eq!(prompt.text, "be brief\none\ntwo\n");
+        assert_eq!(prompt.last_turn(), "two");
+        assert_eq!(prompt.tokens, 2 + 1 + 1 + 258);
+        assert!(prompt.wants_thoughts);
+    }
+
+    #[test]
+    fn what_is_empty_is_refused_in_googles_words() {
+        let generate = "/v1beta/models/m:generateContent";
+        for (body, words) in [
+            ("{}", "* GenerateContentRequest.contents: contents is not specified\\n"),
+            (r#"{"contents": []}"#, "* GenerateContentRequest.contents: contents is not specified\\n"),
+            (r#"{"contents": [{"parts": []}]}"#, "contents[0].parts: contents.parts must not be empty.\\n"),
+            (
+                r#"{"contents": [{"parts": [{"text": "a"}, {"thought": true}]}]}"#,
+                "contents[0].parts[1].data: required oneof field 'data' must have one initialized field\\n",
+            ),
+            ("{", "Invalid JSON payload received. Unexpected end of string."),
+            ("[]", "Root element must be a message."),
+        ] {
+            let error = read(generate, body).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(
+            read("/v1/publishers/google/models/m:generateContent", "{}").unwrap_err().contains("at least one contents")
+        );
+    }
+
+    #[test]
+    fn counting_takes_the_whole_request_too() {
+        let uri = "/v1beta/models/m:countTokens";
+        let plain = read(uri, r#"{"contents": {"parts": {"text": "12345678"}}}"#).unwrap();
+        assert_eq!(plain.tokens(), 2);
+        let whole = r#"{"generateContentRequest": {"contents": [{"parts": [{"text": "12345678"}]}],
+            "systemInstruction": {"parts": [{"text": "1234"}]}}}"#;
+        assert_eq!(read(uri, whole).unwrap().tokens(), 3);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let uri = "/v1beta/models/m:generateContent".parse::<http::Uri>().unwrap();
+            let _ = ApiRequest::read(&Call::new(&Method::POST, &uri), &head(uri), &body);
+        }
+
+        #[test]
+        fn no_json_panics(keys in proptest::collection::vec("contents|parts|text|role|messages|content|requests", 1..6)) {
+            let body = keys.iter().rev().fold("1".to_owned(), |inner, key| format!("{{\"{key}\": [{inner}, null]}}"));
+            for path in ["/v1/models/m:generateContent", "/v1/models/m:batchEmbedContents", "/v1/openai/chat/completions"] {
+                let uri = path.parse::<http::Uri>().unwrap();
+                let _ = ApiRequest::read(&Call::new(&Method::POST, &uri), &head(uri), body.as_bytes());
+            }
+        }
+    }
+}
