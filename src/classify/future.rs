@@ -100,6 +100,7 @@ where
 }
 
 /// The verdict on a response's head.
+#[allow(clippy::large_enum_variant, reason = "taken apart at once, and a box would cost each answer an allocation")]
 enum Head<R> {
     /// The head decides, and the body is passed on.
     Done(Response<ClassifyBody<R>>),

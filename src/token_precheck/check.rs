@@ -9,7 +9,7 @@ use tokio::sync::futures::OwnedNotified;
 use super::{
     count::{Lengths, Sample},
     learn::Learner,
-    question::{Fit, Question},
+    question::{LimitCheck, Question},
     settings::{Settings, UnknownModel},
     verdict::{self, OutputCheck},
 };
@@ -110,12 +110,12 @@ fn check_length<B: From<Bytes>>(
     if question.too_long().is_none() {
         question.count_inline(settings);
     }
-    match question.fit(settings) {
-        Fit::TooLong(failure) => Checked::Refuse(failure),
-        Fit::Fits(cost) if !question.is_always_counted_upstream(settings) => {
+    match question.check_limit(settings) {
+        LimitCheck::TooLong(failure) => Checked::Refuse(failure),
+        LimitCheck::Fits(cost) if !question.is_always_counted_upstream(settings) => {
             Checked::Send(Some(question.publish(settings, request, cost)))
         }
-        Fit::Fits(_) | Fit::Unknown => Checked::Count(Box::new(question)),
+        LimitCheck::Fits(_) | LimitCheck::Unknown => Checked::Count(Box::new(question)),
     }
 }
 

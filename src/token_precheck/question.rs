@@ -44,7 +44,7 @@ pub(super) struct Question {
 }
 
 /// The result of comparing what is known of a request with the model's limit.
-pub(super) enum Fit {
+pub(super) enum LimitCheck {
     Fits(TokenCost),
     TooLong(Failure),
     Unknown,
@@ -63,10 +63,10 @@ impl Question {
     pub(super) fn after_local_count(&mut self, settings: &Settings, count: Option<Count>) -> NextStep {
         if let Some(count) = count {
             self.count = count;
-            match self.fit(settings) {
-                Fit::Fits(cost) if !self.is_always_counted_upstream(settings) => return NextStep::Send(cost),
-                Fit::TooLong(failure) => return NextStep::Refuse(failure),
-                Fit::Fits(_) | Fit::Unknown => {}
+            match self.check_limit(settings) {
+                LimitCheck::Fits(cost) if !self.is_always_counted_upstream(settings) => return NextStep::Send(cost),
+                LimitCheck::TooLong(failure) => return NextStep::Refuse(failure),
+                LimitCheck::Fits(_) | LimitCheck::Unknown => {}
             }
         }
         if settings.ask != AskUpstream::Never && self.upstream_can_count() {
@@ -83,7 +83,9 @@ impl Question {
                 NextStep::Refuse(verdict::too_long(&self.model, tokens, limit, "counted by countTokens"))
             }
             (Some(tokens), _) => NextStep::Send(TokenCost::at_least(tokens)),
-            (None, Some(limit)) if settings.fail_closed && matches!(self.fit(settings), Fit::Unknown) => {
+            (None, Some(limit))
+                if settings.fail_closed && matches!(self.check_limit(settings), LimitCheck::Unknown) =>
+            {
                 NextStep::Refuse(verdict::cannot_be_counted(&self.model, limit))
             }
             (None, _) => NextStep::Send(self.cost(settings)),
@@ -91,16 +93,16 @@ impl Question {
     }
 
     /// Returns whether the request fits into the model's limit, as far as its bounds prove it.
-    pub(super) fn fit(&self, settings: &Settings) -> Fit {
+    pub(super) fn check_limit(&self, settings: &Settings) -> LimitCheck {
         if let Some(failure) = self.too_long() {
-            return Fit::TooLong(failure);
+            return LimitCheck::TooLong(failure);
         }
         let besides = count::besides(&self.findings);
         let fits = |limit| besides.is_some_and(|besides| self.count.at_most.saturating_add(besides) <= limit);
         if !self.limit.is_none_or(fits) {
-            return Fit::Unknown;
+            return LimitCheck::Unknown;
         }
-        Fit::Fits(self.cost(settings))
+        LimitCheck::Fits(self.cost(settings))
     }
 
     /// Returns the refusal if the lower bound is above the limit.
