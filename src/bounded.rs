@@ -171,11 +171,6 @@ impl<V: Scoped> ByScope<V> {
         entry
     }
 
-    /// Returns whether this is the entry of the scopes that have none of their own.
-    pub(crate) fn is_overflow(&self, entry: &Arc<V>) -> bool {
-        Arc::ptr_eq(entry, &self.overflow)
-    }
-
     /// Returns all entries but the overflow entry, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<V>> {
         self.scopes.iter().map(|slot| &slot.0)
@@ -435,7 +430,6 @@ mod tests {
                         if is_new && found.number != OVERFLOW {
                             prop_assert_eq!(found.heir_of, expected.1);
                         }
-                        prop_assert_eq!(map.is_overflow(&found), expected.0 == OVERFLOW);
                     }
                 }
                 let mut kept: Vec<usize> = map.iter().map(|entry| entry.number).collect();

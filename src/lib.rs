@@ -87,7 +87,6 @@
 
 mod answer;
 pub mod body;
-#[allow(dead_code, reason = "the rooms take them up one by one")]
 mod bounded;
 pub mod call;
 pub mod circuit_breaker;

@@ -45,7 +45,6 @@ impl<'a> CallRef<'a> {
     }
 
     /// Returns whether the call spends the quota that is counted a model.
-    #[allow(dead_code, reason = "the rooms take it up one by one")]
     pub(crate) fn pays_quota(&self) -> bool {
         self.shape.pays_quota()
     }
