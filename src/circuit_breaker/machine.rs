@@ -5,10 +5,13 @@
 //! probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage says
 //! nothing of the present.
 
+mod latencies;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::latencies::Latencies;
 use super::{
     Reason, State,
     trip::{Evidence, Tracker, Traffic, Trip, may_still_answer},
@@ -405,44 +408,6 @@ impl Ramp {
         let has_room = (self.admitted as f64) < first * f64::from(1 << second);
         self.admitted += u64::from(has_room);
         has_room
-    }
-}
-
-/// The times that recent successes took: a sample.
-#[derive(Clone, Debug)]
-struct Latencies {
-    millis: [u32; Self::KEPT],
-    known: usize,
-    next: usize,
-}
-
-impl Latencies {
-    const KEPT: usize = 64;
-    /// The size of the sample up to which each success is timed.
-    const ENOUGH: usize = 16;
-
-    fn add(&mut self, latency: Duration) {
-        self.millis[self.next] = latency.as_millis().try_into().unwrap_or(u32::MAX);
-        self.known = self.known.max(self.next + 1);
-        self.next = (self.next + 1) % Self::KEPT;
-    }
-
-    fn are_enough(&self) -> bool {
-        self.known >= Self::ENOUGH
-    }
-
-    fn p95(&self) -> Option<Duration> {
-        let mut sorted = self.millis;
-        let sorted = &mut sorted[..self.known];
-        sorted.sort_unstable();
-        let at = (self.known * 95).div_ceil(100).checked_sub(1)?;
-        Some(Duration::from_millis(sorted[at].into()))
-    }
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self { millis: [0; Self::KEPT], known: 0, next: 0 }
     }
 }
 

@@ -1,0 +1,44 @@
+//! A sample of the times that successes take, and its 95th percentile.
+
+use std::time::Duration;
+
+/// The times that recent successes took: a sample.
+#[derive(Clone, Debug)]
+pub(super) struct Latencies {
+    millis: [u32; Self::KEPT],
+    known: usize,
+    next: usize,
+}
+
+impl Latencies {
+    const KEPT: usize = 64;
+    /// The size of the sample up to which each success is timed.
+    const ENOUGH: usize = 16;
+
+    /// Adds a success to the sample, in place of the oldest.
+    pub(super) fn add(&mut self, latency: Duration) {
+        self.millis[self.next] = latency.as_millis().try_into().unwrap_or(u32::MAX);
+        self.known = self.known.max(self.next + 1);
+        self.next = (self.next + 1) % Self::KEPT;
+    }
+
+    /// Returns whether the sample is large enough to time only some of the successes.
+    pub(super) fn are_enough(&self) -> bool {
+        self.known >= Self::ENOUGH
+    }
+
+    /// Returns the 95th percentile, once any success is in the sample.
+    pub(super) fn p95(&self) -> Option<Duration> {
+        let mut sorted = self.millis;
+        let sorted = &mut sorted[..self.known];
+        sorted.sort_unstable();
+        let at = (self.known * 95).div_ceil(100).checked_sub(1)?;
+        Some(Duration::from_millis(sorted[at].into()))
+    }
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self { millis: [0; Self::KEPT], known: 0, next: 0 }
+    }
+}
