@@ -121,7 +121,7 @@ async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
         // Values.
         ("listen = \"localhost\"", "1:10", &["not an address", "127.0.0.1:8787"]),
         ("upstream = \"generativelanguage.googleapis.com\"", "1:12", &["scheme is missing", "https://", "emulator"]),
-        ("upstream = \"ftp://gemini\"", "1:12", &["ftp is not spoken"]),
+        ("upstream = \"ftp://gemini\"", "1:12", &["ftp is not supported"]),
         ("max_body = \"32MB5\"", "1:12", &["not a unit", "32MiB"]),
         ("max_body = \"-1\"", "1:12", &["not a size", "32MiB"]),
         ("max_body = 0", "1:12", &["no request would fit"]),
