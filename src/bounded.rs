@@ -3,7 +3,7 @@
 //! Callers invent models, and upstreams invent names; a map that grows with either can run a program out of memory.
 //! There are three ways to stay within a bound, by what is lost when an entry has to go:
 //!
-//! - [`ByAge`] forgets the oldest entry. For caches: what is forgotten is found out again.
+//! - [`ByAge`] forgets the oldest entry. For caches: what is forgotten is computed again.
 //! - [`ByScope`] forgets only entries that would not be missed, and otherwise counts new scopes together in one
 //!   overflow entry. For state that must not be lost: a limit or an open circuit that is forgotten is lifted.
 //! - [`make_room`] forgets what no longer matters, else the entry that is worth least.
@@ -94,7 +94,7 @@ pub(crate) trait Scoped {
 /// It keeps at most `most` scopes apart. A full map is swept of entries that no call holds and that would not be
 /// missed; where that frees nothing, new scopes share the overflow entry, until there is room again. A scope that the
 /// program itself has named (in its settings, or by an operator's order) gets an entry of its own in any case, so that
-/// no invention of a caller's can take its place; there are no more of them than the program knows.
+/// no name invented by a caller can take its place; there are no more of them than the program knows.
 pub(crate) struct ByScope<V> {
     scopes: HashSet<Slot<V>>,
     /// The entries of each model, where the room asks for them.
@@ -118,7 +118,7 @@ impl<V: Scoped> ByScope<V> {
         Self { scopes: HashSet::new(), by_model: None, most, overflow, has_overflowed: false, swept: None }
     }
 
-    /// Also keeps the entries of each model together, for [`of_model`](Self::of_model).
+    /// Keeps the entries of each model together, too, for [`of_model`](Self::of_model).
     pub(crate) fn with_models(self) -> Self {
         Self { by_model: Some(HashMap::new()), ..self }
     }
@@ -126,6 +126,11 @@ impl<V: Scoped> ByScope<V> {
     /// Returns the scope's own entry.
     pub(crate) fn get(&self, model: &str, second: &str) -> Option<&Arc<V>> {
         self.scopes.get(&(model, second) as &dyn ScopeNames).map(|slot| &slot.0)
+    }
+
+    /// Returns the overflow entry for a scope whose names are too long to be kept for it.
+    pub(crate) fn shared_if_long(&self, model: &str, second: &str) -> Option<&Arc<V>> {
+        is_too_long(model, second).then_some(&self.overflow)
     }
 
     /// Returns all entries of a model, in no order: none, unless the map was made [`with_models`](Self::with_models).

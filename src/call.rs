@@ -87,7 +87,7 @@ impl Call {
         self.shape.streaming
     }
 
-    /// Returns whether the same request may be sent again.
+    /// Returns the rule for sending the same request again.
     pub fn idempotency(&self) -> Idempotency {
         self.shape.idempotency
     }
@@ -239,11 +239,11 @@ impl Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Streaming {
-    /// In one piece.
+    /// An answer in one piece.
     No,
-    /// As server-sent events.
+    /// An answer as server-sent events.
     Sse,
-    /// As one JSON array, element by element: `streamGenerateContent` without `alt=sse`.
+    /// An answer as one JSON array, element by element: `streamGenerateContent` without `alt=sse`.
     Array,
 }
 

@@ -23,7 +23,7 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// A duration as good as for ever that the clock can still count to: 30 years, which tokio's own timers take for
+/// A practically infinite duration that the clock can still count to: 30 years, which tokio's own timers take for
 /// "never".
 pub(crate) const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
 

@@ -13,7 +13,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
-//! // A Gemini that is overloaded twice, then well again. Any service over HTTP can stand here.
+//! // A Gemini that is overloaded twice, then recovered. Any service over HTTP can stand here.
 //! let upstream = Emulator::builder().trouble(When::first(2), Trouble::overloaded()).build();
 //!
 //! let gemini = ServiceBuilder::new()
@@ -49,25 +49,26 @@
 //! | [`observe`], [`clock`] | the numbers of a handle, and the time |
 //!
 //! Private modules beside them scan requests (`request`) and answers (`answer`), find what belongs to one project
-//! (`resource`), keep keys out of texts (`redact`), and hold the maps that strangers' names cannot grow (`bounded`).
+//! (`resource`), keep keys out of texts (`redact`), and hold the maps that names invented by callers cannot grow (`bounded`).
 //!
 //! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in:
 //! [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`],
 //! [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
 //! layer, what the layer does about it, and what it never does.
 //!
-//! **The roof** is [`stack`]: all layers in the right order, by one builder.
+//! **The roof** is [`stack`]: all layers but [`error_response`], which a server adds outside, in the right order, by one
+//! builder.
 //!
 //! # Features
 //!
-//! The layers need none of them, and none changes what another part does.
+//! The layers need none of them, and each only adds.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `client` | `client`: a hyper client with TLS, ready to be wrapped |
 //! | `emulator` | `emulator`: a Gemini that misbehaves on request, for tests and demonstrations |
 //! | `metrics` | counters and histograms of [`telemetry`], through the `metrics` facade |
-//! | `tokenizer` | an exact local count in [`tokenizer`] |
+//! | `tokenizer` | an exact local count in [`tokenizer`], and in [`token_precheck`] unless it is given another counter |
 //! | `trace` | `trace`: a classifier for tower-http's `TraceLayer` |
 //!
 //! # Two words

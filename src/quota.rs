@@ -114,12 +114,12 @@ pub struct TokenCost {
 }
 
 impl TokenCost {
-    /// Returns a guess, which may be too high or too low.
+    /// Creates an estimate, which may be too high or too low.
     pub const fn estimate(tokens: u64) -> Self {
         Self { tokens, certainty: Certainty::Estimate }
     }
 
-    /// Returns a number that was counted, or proven to be no more than the real one.
+    /// Creates a proven lower bound: a number that was counted, or is no more than the real one.
     pub const fn at_least(tokens: u64) -> Self {
         Self { tokens, certainty: Certainty::AtLeast }
     }
@@ -130,7 +130,7 @@ impl TokenCost {
 const BYTES_PER_TOKEN: u64 = 3;
 
 impl TokenCost {
-    /// Estimates the cost of a request from its body's size, for calls that nobody counted.
+    /// Estimates the cost of a request from its body's size, for calls without a count.
     pub(crate) fn of(body: &impl Body) -> Self {
         let hint = body.size_hint();
         Self::estimate(hint.upper().unwrap_or(hint.lower()) / BYTES_PER_TOKEN)
@@ -143,7 +143,7 @@ impl TokenCost {
 pub enum Certainty {
     /// A guess.
     Estimate,
-    /// It was counted, or the real number is proven to be no less.
+    /// A number that was counted, or is proven to be no more than the real one.
     AtLeast,
 }
 

@@ -87,8 +87,13 @@ impl ClassifyResponse for GeminiClassifier {
             None
         };
         match known {
-            Some(error) => Error::find(error).map_or_else(|| Failure::from_error(error), |said| said.failure().clone()),
-            None => Failure::local(crate::failure::Kind::Transport, "the service failed"),
+            Some(error) => {
+                Error::find(error).map_or_else(|| Failure::from_error(error), |known| known.failure().clone())
+            }
+            None => Failure::local(
+                crate::failure::Kind::Transport,
+                "the service failed with an error of an unknown type; box it as a BoxError to have it read",
+            ),
         }
     }
 }

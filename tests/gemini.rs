@@ -91,6 +91,21 @@ fn what_was_set_is_described_and_secrets_are_not() {
 }
 
 #[test]
+fn an_attempts_clock_brings_those_of_streams_with_it() {
+    let clocks = |builder: GeminiBuilder| builder.build().unwrap().describe().to_string();
+    let of_streams = |described: &str| {
+        let attempt = described.lines().find(|line| line.contains("attempt 7s")).unwrap();
+        assert!(!attempt.contains("total"), "{attempt}");
+        attempt.split_once("attempt 7s, ").unwrap().1.to_owned()
+    };
+    let limit = Duration::from_secs(7);
+    let described = clocks(GeminiLayer::relay().without_clocks().attempt(limit));
+    assert_eq!(of_streams(&described), "first content 180s, idle 60s");
+    let described = clocks(GeminiLayer::relay().without_clocks().attempt(limit).idle(Duration::from_secs(3)));
+    assert_eq!(of_streams(&described), "first content 180s, idle 3s");
+}
+
+#[test]
 fn every_part_can_be_left_out() {
     let gemini = GeminiLayer::relay()
         .without_clocks()

@@ -88,7 +88,7 @@ async fn compare(arguments: &Arguments) -> Result<(), BoxError> {
                 .service(client);
             send_all(arguments, service).await
         } else {
-            // Even a bare client needs some time-out, or the hangs would hold it for ever.
+            // Even a bare client needs some time-out, or the hangs would never end.
             send_all(arguments, impatient_only(client)).await
         };
         columns.push((name, tally, emulator.journal().len()));

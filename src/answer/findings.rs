@@ -19,7 +19,7 @@ pub(crate) struct Findings {
     pub(crate) tokens: Tokens,
     /// An `error` member at the top, which makes the answer a failure.
     pub(crate) error: Option<ErrorFound>,
-    /// The number of changes, so that a reader sees at a glance whether there is news.
+    /// The number of changes, so that a reader sees in one comparison whether anything changed.
     pub(crate) version: u32,
 }
 
@@ -77,7 +77,7 @@ impl Findings {
     /// Takes the inside of a string.
     pub(super) fn take_string(&mut self, wanted: Wanted, text: &[u8]) {
         let text = unescaped(text);
-        let is_news = match wanted {
+        let changed = match wanted {
             Wanted::FinishReason => set(&mut self.finish_reason, &text),
             Wanted::BlockReason => set(&mut self.block_reason, &text),
             Wanted::ModelVersion => set(&mut self.model_version, &text),
@@ -96,13 +96,13 @@ impl Findings {
             }
             Wanted::Nothing | Wanted::Content => false,
         };
-        self.version += u32::from(is_news);
+        self.version += u32::from(changed);
     }
 
     /// Takes a number, or a word like `null`.
     pub(super) fn take_scalar(&mut self, wanted: Wanted, text: &[u8]) {
         let number = || std::str::from_utf8(text).ok()?.parse().ok();
-        let is_news = match wanted {
+        let changed = match wanted {
             Wanted::Count(kind) => self.tokens.set(kind, number()),
             Wanted::ErrorCode => {
                 self.error.get_or_insert_default().code = number();
@@ -110,7 +110,7 @@ impl Findings {
             }
             _ => false,
         };
-        self.version += u32::from(is_news);
+        self.version += u32::from(changed);
     }
 
     /// Notices content.
@@ -138,7 +138,7 @@ impl Findings {
 }
 
 impl Tokens {
-    /// Sets a count, and returns whether that is news.
+    /// Sets a count, and returns whether it changed.
     fn set(&mut self, kind: TokenKind, value: Option<u64>) -> bool {
         let place = match kind {
             TokenKind::Prompt => &mut self.prompt,
@@ -152,13 +152,13 @@ impl Tokens {
     }
 }
 
-/// Keeps a text that is not there already, and returns whether that is news: every event of a stream repeats its model.
+/// Keeps a text that is not there already, and returns whether it changed: every event of a stream repeats its model.
 fn set(place: &mut Option<Box<str>>, text: &str) -> bool {
-    let is_news = place.as_deref() != Some(text);
-    if is_news {
+    let changed = place.as_deref() != Some(text);
+    if changed {
         *place = Some(text.into());
     }
-    is_news
+    changed
 }
 
 /// Decodes the inside of a string. One that was cut in the middle of an escape stays as it stood.

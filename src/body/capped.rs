@@ -16,7 +16,11 @@ use http_body::Body;
 pub(crate) struct CappedRead {
     read: BytesMut,
     left: usize,
+    frames_left: usize,
 }
+
+/// The least bytes of a frame, on average, before a body of many frames is given up; a thousand small ones are free.
+const FRAME: usize = 64;
 
 /// The extent to which a body has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,26 +34,28 @@ pub(crate) enum Extent {
 impl CappedRead {
     /// Reads at most `cap` bytes.
     pub(crate) fn new(cap: usize) -> Self {
-        Self { read: BytesMut::new(), left: cap }
+        Self { read: BytesMut::new(), left: cap, frames_left: 1_024 + cap / FRAME }
     }
 
     /// Reads on until the body has ended, has more than the cap, or fails. What was read before it failed is kept.
     ///
-    /// A frame without a byte counts as one byte, or there might be no end of them.
+    /// The number of frames has a cap, too, or there might be no end of empty ones. Trailers come once, and are not
+    /// counted.
     pub(crate) fn poll<B: Body>(
         &mut self,
         cx: &mut Context<'_>,
         mut body: Pin<&mut B>,
     ) -> Poll<Result<Extent, B::Error>> {
         while let Some(frame) = ready!(body.as_mut().poll_frame(cx)?) {
+            // Trailers have no bytes that are kept.
             let data = frame.into_data().ok();
             let length = data.as_ref().map_or(0, Buf::remaining);
             if let Some(data) = data {
                 self.read.put(data.take(self.left));
             }
-            match self.left.checked_sub(length.max(1)) {
-                Some(left) => self.left = left,
-                None => {
+            match (self.left.checked_sub(length), self.frames_left.checked_sub(1)) {
+                (Some(left), Some(frames_left)) => (self.left, self.frames_left) = (left, frames_left),
+                _ => {
                     self.left = 0;
                     return Poll::Ready(Ok(Extent::Beginning));
                 }
@@ -105,6 +111,7 @@ mod tests {
     fn read(cap: usize, pieces: &[&'static str]) -> (Result<Extent, &'static str>, Bytes, usize) {
         let frame = |piece: &&'static str| match *piece {
             "error" => Err("broken"),
+            "trailers" => Ok(Frame::trailers(http::HeaderMap::new())),
             piece => Ok(Frame::data(Bytes::from_static(piece.as_bytes()))),
         };
         let (mut body, mut read) = (pin!(Pieces(pieces.iter().map(frame).collect())), CappedRead::new(cap));
@@ -120,6 +127,7 @@ mod tests {
         assert_eq!(read(9, &[]), (Ok(Extent::Whole), Bytes::new(), 9));
         assert_eq!(read(9, &["one", "two"]), (Ok(Extent::Whole), "onetwo".into(), 3));
         assert_eq!(read(6, &["one", "two"]), (Ok(Extent::Whole), "onetwo".into(), 0));
+        assert_eq!(read(6, &["one", "two", "trailers"]), (Ok(Extent::Whole), "onetwo".into(), 0));
         assert_eq!(read(5, &["one", "two", "three"]), (Ok(Extent::Beginning), "onetw".into(), 0));
         assert_eq!(read(9, &["one", "error", "two"]), (Err("broken"), "one".into(), 6));
     }

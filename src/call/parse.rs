@@ -93,7 +93,7 @@ impl<'a> Parsed<'a> {
         let colon = || cut(tail, b':').or_else(|| tail.split_once("%3A")).or_else(|| tail.split_once("%3a"));
         let (name, action) = colon().map_or((tail, None), |(name, action)| (name, Some(action)));
         let span = name_start - collection.len()..name_start + name.len();
-        // `models/{model}/operations/…` and the like name something that belongs to the model, and are no call to it.
+        // `models/{model}/operations/…` and the like name something that belongs to the model, and do not call it.
         let (bare, nested) = cut(name, b'/').map_or((name, false), |(bare, _)| (bare, true));
         let action = action.map(|action| action.trim_end_matches('/'));
         let operation = match action {

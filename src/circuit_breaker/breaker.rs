@@ -1,8 +1,8 @@
 //! One breaker, shared by all calls of its scope.
 //!
-//! A breaker whose upstream is healthy is calm: every call may pass, and a success would change nothing. One atomic word
-//! beside the machine holds the machine's generation and whether it is calm, so that calls through a calm breaker take no
-//! lock.
+//! A breaker is *calm* while every call may pass and a success would change nothing: its upstream is healthy. One
+//! atomic word beside the machine holds the machine's generation and whether it is calm, so that calls through a calm
+//! breaker take no lock.
 
 use std::{
     sync::{
@@ -16,7 +16,6 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     State, Target, Transition,
-    breakers::FailureFilter,
     machine::{Admission, Admitted, Machine, Rules, StateChange},
     observe::Entered,
     refusal,
@@ -35,6 +34,10 @@ pub(super) struct Common {
     /// The number of open breakers: while it is zero, the gate need not look for one.
     pub(super) open: AtomicUsize,
 }
+
+/// The failures that count, by a function of the program's.
+#[derive(Clone)]
+pub(super) struct FailureFilter(pub(super) Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
 
 /// A state machine behind a lock, and the word by which most calls need not take the lock.
 pub(super) struct Breaker {
@@ -113,8 +116,8 @@ impl Breaker {
     /// Records a success.
     #[inline]
     pub(super) fn succeed(&self, admission: Admission) {
-        // The call may have begun before the breaker was calm: what counts is that it is calm now, so that only the time
-        // of a timed call is news.
+        // The call may have begun before the breaker was calm: what counts is that it is calm now, so that only the
+        // time of a timed call changes anything.
         let calm = is_calm(self.calm.0.load(Ordering::Acquire));
         if !calm || admission.kind != Admitted::Unseen || admission.began.is_some() {
             self.succeed_by_machine(admission);
@@ -127,8 +130,8 @@ impl Breaker {
         self.change(|guarded| guarded.machine.succeed(admission, now));
     }
 
-    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`: the
-    /// wait that the upstream asks for.
+    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`:
+    /// the wait that the upstream asks for.
     pub(super) fn fail(&self, admission: Admission, repeated: bool, hint: Option<Duration>) {
         let (now, roll) = (Instant::now(), fastrand::f64());
         self.change(|guarded| guarded.machine.fail(admission, repeated, hint, now, roll));

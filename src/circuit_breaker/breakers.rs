@@ -15,7 +15,7 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     State, Target, Transitions, Trip,
-    breaker::{Breaker, Common},
+    breaker::{Breaker, Common, FailureFilter},
     lookup::RecentBreakers,
     machine::Rules,
     observe::Entered,
@@ -29,7 +29,8 @@ use crate::{
     quota,
 };
 
-/// The most scopes with a breaker of their own. Beyond that, and while none can be forgotten, new ones share one breaker.
+/// The most scopes with a breaker of their own. Beyond that, and while none can be forgotten, new ones share one
+/// breaker.
 const MAX_SCOPES: usize = 4096;
 
 /// The breakers of all scopes: the state of any number of [`CircuitBreakerLayer`](super::CircuitBreakerLayer)s.
@@ -73,10 +74,6 @@ pub(super) enum Scoping {
     By(Arc<dyn Fn(&Parts) -> Target + Send + Sync>),
 }
 
-/// The failures that count, by a function of the program's.
-#[derive(Clone)]
-pub(super) struct FailureFilter(pub(super) Arc<dyn Fn(&Failure) -> bool + Send + Sync>);
-
 impl CircuitBreakers {
     /// Creates breakers with the default settings.
     pub fn new() -> Self {
@@ -88,16 +85,17 @@ impl CircuitBreakers {
         CircuitBreakersBuilder::default()
     }
 
-    /// Returns the state of a scope's breaker, as a call would find it now. A scope that has never been called is closed while
-    /// there is room for a breaker of its own, and else in the state of the shared one.
+    /// Returns the state of a scope's breaker, as a call would find it now. A scope that has never been called is
+    /// closed while there is room for a breaker of its own, and else in the state of the shared one.
     ///
     /// With [`one_for_all`](CircuitBreakersBuilder::one_for_all) every scope has the same state.
     pub fn state(&self, scope: &Target) -> State {
         self.find(scope).map_or(State::Closed, |breaker| breaker.state(Instant::now()))
     }
 
-    /// Returns all scopes that have been called and are not forgotten, with their states, each read at its own moment. The
-    /// scopes that share a breaker are one, of the model and the endpoint `others`, which is left out while it is closed.
+    /// Returns all scopes that have been called and are not forgotten, with their states, each read at its own moment.
+    /// The scopes that share a breaker are one, of the model and the endpoint `others`, which is left out while it is
+    /// closed.
     pub fn snapshot(&self) -> Vec<(Target, State)> {
         let breakers: Vec<_> = self.shared.scopes.read().iter().cloned().collect();
         let now = Instant::now();
@@ -122,22 +120,23 @@ impl CircuitBreakers {
         Transitions(self.shared.common.transitions.subscribe())
     }
 
-    /// Holds the scope's breaker open, so that no call is admitted, until [`reset`](Self::reset). Calls in flight go on.
+    /// Holds the scope's breaker open, so that no call is admitted, until [`reset`](Self::reset). Calls in flight go
+    /// on.
     ///
-    /// Refusals name the longest opening as their wait, because the real one is unknown. The scope gets a breaker of its own,
-    /// however many there are.
+    /// Refusals name the longest opening as their wait, because the real one is unknown. The scope gets a breaker of
+    /// its own, however many there are.
     pub fn force_open(&self, scope: &Target) {
         self.find_or_insert(scope.model(), scope.endpoint(), true).force(true);
     }
 
-    /// Holds the scope's breaker closed, so that all calls are admitted whatever their outcome, until [`reset`](Self::reset).
-    /// The scope gets a breaker of its own, however many there are.
+    /// Holds the scope's breaker closed, so that all calls are admitted whatever their outcome, until
+    /// [`reset`](Self::reset). The scope gets a breaker of its own, however many there are.
     pub fn force_closed(&self, scope: &Target) {
         self.find_or_insert(scope.model(), scope.endpoint(), true).force(false);
     }
 
-    /// Closes the scope's breaker without a ramp, or the shared one where it has none of its own, and forgets why it opened.
-    /// Undoes [`force_open`](Self::force_open) and [`force_closed`](Self::force_closed).
+    /// Closes the scope's breaker without a ramp, or the shared one where it has none of its own, and forgets why it
+    /// opened. Undoes [`force_open`](Self::force_open) and [`force_closed`](Self::force_closed).
     pub fn reset(&self, scope: &Target) {
         if let Some(breaker) = self.find(scope) {
             breaker.reset();
@@ -178,14 +177,17 @@ impl CircuitBreakers {
         Arc::ptr_eq(breaker, &self.shared.overflow)
     }
 
-    /// `is_named`: the program names the scope, which is no invention of a caller's, and gets a breaker of its own in any
-    /// case.
+    /// Finds the scope's breaker, or inserts one. `is_named`: the program names the scope, which a caller cannot
+    /// invent, and which gets a breaker of its own in any case.
     fn find_or_insert(&self, model: &str, endpoint: &str, is_named: bool) -> Arc<Breaker> {
         let shared = &*self.shared;
         let (model, endpoint) = self.names(model, endpoint);
-        if let Some(breaker) = shared.scopes.read().get(model, endpoint) {
+        let scopes = shared.scopes.read();
+        let long = || scopes.shared_if_long(model, endpoint).filter(|_| !is_named);
+        if let Some(breaker) = scopes.get(model, endpoint).or_else(long) {
             return breaker.clone();
         }
+        drop(scopes);
         let new = |_: Option<&Breaker>| Breaker::new(Target::new(model, endpoint), shared.common.clone());
         shared.scopes.write().find_or_insert((model, endpoint), is_named, Instant::now(), new)
     }
@@ -207,8 +209,8 @@ impl Scoped for Breaker {
 }
 
 impl quota::Gate for CircuitBreakers {
-    /// Returns how long a model is closed. The limiter's scopes are of projects, and these are of endpoints: a model is closed
-    /// where all its endpoints that have been called are, and until the first of them opens the way again.
+    /// Returns how long a model is closed. The limiter's scopes are of projects, and these are of endpoints: a model is
+    /// closed where all its endpoints that have been called are, and until the first of them opens the way again.
     fn closed_for(&self, scope: &quota::Scope) -> Option<Duration> {
         if self.shared.common.open.load(Ordering::Acquire) == 0 {
             return None;
@@ -277,30 +279,30 @@ impl CircuitBreakersBuilder {
         self
     }
 
-    /// Sets the shortest time that a breaker stays open (default 2 s). The first opening lasts up to twice as long, at random,
-    /// and the bound doubles with each further opening.
+    /// Sets the shortest time that a breaker stays open (default 2 s). The first opening lasts up to twice as long, at
+    /// random, and the bound doubles with each further opening.
     pub fn open_duration(mut self, least: Duration) -> Self {
         self.rules.open = least;
         self
     }
 
-    /// Sets the longest time that a breaker stays open (default 10 s), unless the upstream asks for more. An opening that it
-    /// bounds lasts between half of it and all of it, at random.
+    /// Sets the longest time that a breaker stays open (default 10 s), unless the upstream asks for more. An opening
+    /// that it bounds lasts between half of it and all of it, at random.
     pub fn max_open_duration(mut self, most: Duration) -> Self {
         self.rules.max_open = most;
         self
     }
 
-    /// Sets the number of probes that are admitted at once when the open time is over (default 2). It opens again when as many
-    /// have failed; one success closes it.
+    /// Sets the number of probes that are admitted at once when the open time is over (default 2). It opens again when
+    /// as many have failed; one success closes it.
     pub fn half_open_max_requests(mut self, probes: u32) -> Self {
         self.rules.probes = probes;
         self
     }
 
-    /// Sets the time that a probe may take (default 60 s): this, or four times the 95th percentile of the time that successes
-    /// take, whichever is longer. After that another probe may go in its place, and its failure no longer counts; its answer
-    /// still closes the breaker while that waits for one.
+    /// Sets the time that a probe may take (default 60 s): this, or four times the 95th percentile of the time that
+    /// successes take, whichever is longer. After that another probe may go in its place, and its failure no longer
+    /// counts; its answer still closes the breaker while that waits for one.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.rules.lease = lease;
         self
@@ -308,8 +310,8 @@ impl CircuitBreakersBuilder {
 
     /// Sets the function that decides which failures count. Default: [`Failure::counts_against_upstream`].
     ///
-    /// [`RetryLayer`](crate::RetryLayer) marks an attempt of which an earlier one has failed, and goes by the default for that.
-    /// So a failure that only this function counts is counted once an attempt, and not once a request.
+    /// [`RetryLayer`](crate::RetryLayer) marks an attempt of which an earlier one has failed, and goes by the default
+    /// for that. So a failure that only this function counts is counted once an attempt, and not once a request.
     pub fn counts(mut self, counts: impl Fn(&Failure) -> bool + Send + Sync + 'static) -> Self {
         self.counts = Some(FailureFilter(Arc::new(counts)));
         self
@@ -321,8 +323,9 @@ impl CircuitBreakersBuilder {
         self
     }
 
-    /// Sets the function that names the scope of a call. It runs for each call. A [`Limiter`](crate::rate_limit::Limiter) looks
-    /// a gate up by the model's name, and so finds only scopes that have it as their model.
+    /// Sets the function that names the scope of a call. It runs for each call. A
+    /// [`Limiter`](crate::rate_limit::Limiter) looks a gate up by the model's name, and so finds only scopes that have
+    /// it as their model.
     pub fn scope_by(mut self, scope: impl Fn(&Parts) -> Target + Send + Sync + 'static) -> Self {
         self.scoping = Scoping::By(Arc::new(scope));
         self
@@ -334,8 +337,8 @@ impl CircuitBreakersBuilder {
     ///
     /// - Zero probes, or a lease of zero: it could never close, or admit any number of probes at once.
     /// - A longest opening that is shorter than the shortest.
-    /// - A [`Trip::FailureRate`] whose window is 0 s or holds fewer calls than its `minimum_requests`, or whose threshold is not a
-    ///   number from 0 to 1: it could never open.
+    /// - A [`Trip::FailureRate`] whose window is 0 s or holds fewer calls than its `minimum_requests`, or whose
+    ///   threshold is not a number from 0 to 1: it could never open.
     pub fn build(mut self) -> Result<CircuitBreakers, ConfigError> {
         let Rules { trip, open, max_open, probes, lease } = self.rules;
         trip.check()?;

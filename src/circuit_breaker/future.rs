@@ -1,3 +1,5 @@
+//! The future of a call: reports the call's outcome to the breaker.
+
 use std::{
     fmt,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer, which holds a handle of the breakers.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -5,7 +7,7 @@ use tower_layer::Layer;
 use super::{CircuitBreaker, CircuitBreakers};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Stops calls to an upstream that is down. See the [module](super) for when it opens and closes.
+/// A layer that stops calls to an upstream that is down. See the [module](super) for when it opens and closes.
 ///
 /// The default has breakers of its own, with the default settings.
 #[derive(Clone, Debug)]
@@ -15,7 +17,8 @@ pub struct CircuitBreakerLayer {
 }
 
 impl CircuitBreakerLayer {
-    /// Creates a layer that admits calls as these breakers allow. All layers and services of one handle share its state.
+    /// Creates a layer that admits calls as these breakers allow. All layers and services of one handle share its
+    /// state.
     pub fn new(breakers: CircuitBreakers) -> Self {
         Self { breakers: Some(breakers) }
     }

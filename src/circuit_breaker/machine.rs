@@ -1,9 +1,9 @@
-//! The state machine of one breaker: closed, open, half-open, and gradually closed again. Pure: the caller passes the time
-//! and a random number, and the machine decides.
+//! The state machine of one breaker: closed, open, half-open, and gradually closed again. Pure: the caller passes the
+//! time and a random number, and the machine decides.
 //!
-//! An admitted call gets an [`Admission`] with the machine's generation, which changes whenever the machine opens, asks for
-//! probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage says
-//! nothing of the present.
+//! An admitted call gets an [`Admission`] with the machine's generation, which changes whenever the machine opens, asks
+//! for probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage
+//! says nothing of the present.
 
 mod latencies;
 
@@ -17,7 +17,8 @@ use super::{
     trip::{Evidence, Tracker, Traffic, Trip, may_still_answer},
 };
 
-/// The length of the ramp after a probe has succeeded, in seconds. Each second admits twice as many calls as the one before.
+/// The length of the ramp after a probe has succeeded, in seconds. Each second admits twice as many calls as the one
+/// before.
 const RAMP_SECONDS: u32 = 10;
 
 /// The wait of a call that is refused while the probes are out or the ramp is full; up to twice as long, at random.
@@ -164,8 +165,8 @@ impl Machine {
                 Admitted::Probe(self.leases)
             }
             BreakerPhase::Ramp(ramp) => {
-                // The first second admits as many as there were callers when it opened, and no fewer than the probes, which were
-                // admitted at once.
+                // The first second admits as many as there were callers when it opened, and no fewer than the probes,
+                // which were admitted at once.
                 let first = self.rate.max(f64::from(self.rules.probes));
                 if !ramp.take(now, first) {
                     return Err(soon);
@@ -203,8 +204,8 @@ impl Machine {
         }
     }
 
-    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`: the wait
-    /// that the upstream asks for.
+    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`:
+    /// the wait that the upstream asks for.
     pub(super) fn fail(
         &mut self,
         admission: Admission,
@@ -238,14 +239,14 @@ impl Machine {
         }
     }
 
-    /// Releases a call whose outcome says nothing of the upstream: it was dropped, it panicked, or it failed by the fault of
-    /// another.
+    /// Releases a call whose outcome says nothing of the upstream: it was dropped, it panicked, or it failed by the
+    /// fault of another.
     pub(super) fn release(&mut self, admission: Admission, now: Instant) {
         self.take_back(admission, now, false);
     }
 
-    /// Takes a call back, and returns whether its outcome may still change anything. A probe's answer may, however late it is:
-    /// otherwise the breaker of a model whose answers take longer than a lease would never close.
+    /// Takes a call back, and returns whether its outcome may still change anything. A probe's answer may, however late
+    /// it is: otherwise the breaker of a model whose answers take longer than a lease would never close.
     fn take_back(&mut self, admission: Admission, now: Instant, is_answer: bool) -> bool {
         if admission.generation != self.generation {
             return false;
@@ -270,7 +271,8 @@ impl Machine {
         let trip = self.rules.trip;
         if let BreakerPhase::Ramp(ramp) = &mut self.phase {
             ramp.failed = ramp.failed.saturating_add(1);
-            // The probe's success was luck: it takes as many failures as ever, but they need not have lasted for any time.
+            // The probe's success was luck: it takes as many failures as ever, but they need not have lasted for any
+            // time.
             let enough = ramp.failed >= trip.requests_needed() && !may_still_answer(self.pending, ramp.failed);
             if enough && !ramp.succeeded {
                 let after = now.saturating_duration_since(ramp.since);

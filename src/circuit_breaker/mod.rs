@@ -1,21 +1,32 @@
 //! A circuit breaker: stops calling an upstream that is down, and probes it until it recovers.
 //!
-//! Without this layer an outage gets more calls than an ordinary day: each call is tried again, each attempt waits for its
-//! failure, and when the upstream recovers, everything that has piled up reaches it at once. The common breakers do not
-//! help. One that counts failures in a row opens on an ordinary day of a model that sheds half of its load, and loses the
-//! other half with it. One whose window never slides sees no outage after a long time without one. One that takes a late
-//! answer from before the outage for a sign of life, or waits forever for a probe that hangs or was dropped, does harm
-//! when it is needed most.
+//! Without this layer an outage gets more calls than an ordinary day: each call is tried again, each attempt waits for
+//! its failure, and when the upstream recovers, everything that has piled up reaches it at once. The common breakers do
+//! not help. One that counts failures in a row opens on an ordinary day of a model that sheds half of its load, and
+//! loses the other half with it. One whose window never slides sees no outage after a long time without one. One that
+//! takes a late answer from before the outage for a sign of life, or waits forever for a probe that hangs or was
+//! dropped, does harm when it is needed most.
 //!
-//! This layer has a breaker for each model at each endpoint. It opens when nothing succeeds any more ([`Trip::Silence`]), and
-//! not by a rate, which says little of a model that is short of capacity every day. While open it refuses at once and says
-//! how long; a [`RetryLayer`](crate::RetryLayer) outside waits for those callers that want to wait. When the open time is
-//! over, exactly [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) probes go out. One answer closes
-//! it, and then calls are admitted gradually, twice as many each second. If all probes fail, it stays open for longer.
+//! This layer has a breaker for each model at each endpoint. It opens when nothing succeeds any more
+//! ([`Trip::Silence`]), and not by a rate, which says little of a model that is short of capacity every day. While open
+//! it refuses at once and says how long; a [`RetryLayer`](crate::RetryLayer) outside waits for those callers that want
+//! to wait. When the open time is over, exactly
+//! [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) probes go out. One answer closes it, and
+//! then calls are admitted gradually, twice as many each second. If all probes fail, it stays open for longer.
 //!
 //! It never counts failures by the fault of the caller, the key or the quota, a caller that goes away, or a refusal by
-//! another of these layers; never counts a request twice because it was sent twice; never sleeps; and never lets an outcome
-//! from before its last change of state count.
+//! another of these layers; never counts a request twice because it was sent twice; never sleeps; and never lets an
+//! outcome from before its last change of state count.
+//!
+//! # When to use it
+//!
+//! Wherever calls are retried or many callers share an upstream: so in nearly every server, next to a
+//! [`RetryLayer`](crate::RetryLayer), which must be outside of it. With a
+//! [`ModelFallbackLayer`](crate::ModelFallbackLayer) outside, calls go to another model while it is open. A program
+//! that makes one call at a time gains little from it.
+//!
+//! tower and tower-http have no circuit breaker. tower's `load_shed` refuses calls while the inner service is not
+//! ready, which says nothing of an upstream that accepts calls and fails them.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -74,21 +85,13 @@
 //! # check(service); drop(watch);
 //! ```
 //!
-//! # When to use it
-//!
-//! Wherever calls are retried or many callers share an upstream: so in nearly every server, next to a
-//! [`RetryLayer`](crate::RetryLayer), which must be outside of it. With a [`ModelFallbackLayer`](crate::ModelFallbackLayer)
-//! outside, calls go to another model while it is open. A program that makes one call at a time gains little from it.
-//!
-//! tower and tower-http have no circuit breaker. tower's `load_shed` refuses calls while the inner service is not ready, which
-//! says nothing of an upstream that accepts calls and fails them.
-//!
 //! # Scopes
 //!
-//! By default a breaker's scope is a model at an endpoint. Calls that do not depend on a model's capacity (counting tokens,
-//! lists, files) have one breaker for each endpoint, because a model without capacity still counts tokens.
-//! [`one_for_all`](CircuitBreakersBuilder::one_for_all) and [`scope_by`](CircuitBreakersBuilder::scope_by) change the scopes. On
-//! the OpenAI-compatible surface the model is in the body, and is known only behind a [`ReplayLayer`](crate::ReplayLayer).
+//! By default a breaker's scope is a model at an endpoint. Calls that do not depend on a model's capacity (counting
+//! tokens, lists, files) have one breaker for each endpoint, because a model without capacity still counts tokens.
+//! [`one_for_all`](CircuitBreakersBuilder::one_for_all) and [`scope_by`](CircuitBreakersBuilder::scope_by) change the
+//! scopes. On the OpenAI-compatible surface the model is in the body, and is known only behind a
+//! [`ReplayLayer`](crate::ReplayLayer).
 //!
 //! # Outcomes
 //!
@@ -114,36 +117,38 @@
 //! | ramp | 10 s: its first second admits as many calls as came in a second when it opened, each further second twice as many | drains a queue of two minutes in six or seven seconds |
 //! | scopes with a breaker of their own | 4096, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one breaker |
 //!
-//! In a simulation of half an hour at one call a second, with three minutes of outage and a deadline of two minutes, the
-//! calls under google-genai's own policy failed 860 times in the outage, in the mean of 39 seeds, and those behind this layer
-//! and `RetryLayer` 99 times. Of the calls that could be answered in time 99.2 % were, and the first second after the
-//! recovery saw at most two calls. While the upstream turned away up to half of the calls, the breaker did not open in a
-//! thousand such half hours.
+//! In a simulation of half an hour at one call a second, with three minutes of outage and a deadline of two minutes,
+//! the calls under google-genai's own policy failed 860 times in the outage, in the mean of 39 seeds, and those behind
+//! this layer and `RetryLayer` 99 times. Of the calls that could be answered in time 99.2 % were, and the first second
+//! after the recovery saw at most two calls. While the upstream turned away up to half of the calls, the breaker did
+//! not open in a thousand such half hours.
 //!
 //! # Costs
 //!
-//! A call through a closed breaker allocates nothing and does not take the breaker's lock; one call in 32 is timed. The breakers
-//! of the last 16 different requests are found without reading the path. After a failure, and until the next success, each
-//! call takes the lock twice. A scope takes 1.2 kB; a window by calls takes up to 24 bytes more for each call. Where
-//! [`scope_by`](CircuitBreakersBuilder::scope_by) names the scope, each call pays for the name, an allocation and a lookup in
-//! the map.
+//! A call through a closed breaker allocates nothing and does not take the breaker's lock; one call in 32 is timed. The
+//! breakers of the last 16 different requests are found without reading the path. After a failure, and until the next
+//! success, each call takes the lock twice. A scope takes 1.2 kB; a window by calls takes up to 24 bytes more for each
+//! call. Where [`scope_by`](CircuitBreakersBuilder::scope_by) names the scope, each call pays for the name, an
+//! allocation and a lookup in the map.
 //!
-//! On a busy machine with two cores, in turns with a service without layers, a call takes 86 to 135 ns longer, whether a
-//! service is used again or cloned for each call, on one thread or two; and 216 to 294 ns by a failure rate.
+//! On a busy machine with two cores, in turns with a service without layers, a call takes 86 to 135 ns longer, whether
+//! a service is used again or cloned for each call, on one thread or two; and 216 to 294 ns by a failure rate.
 //! tower-resilience's breaker, which is one for all scopes, took 391 to 497 ns and three allocations in the same runs
-//! (`cargo bench -p benches --bench overhead -- "circuit breakers"` compares them). Without the list of recent
-//! requests each call would take 69 to 96 ns longer.
+//! (`cargo bench -p benches --bench overhead -- "circuit breakers"` compares them). Without the list of recent requests
+//! each call would take 69 to 96 ns longer.
 //!
 //! # Errors
 //!
 //! [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen), for which
-//! [`Error::is_circuit_open`](crate::Error::is_circuit_open) checks, with the wait as the hint and the reason in numbers. The
-//! inner service is not called, nothing was sent, and a limiter outside refunds its charge. A refusal allocates once.
+//! [`Error::is_circuit_open`](crate::Error::is_circuit_open) checks, with the wait as the hint and the reason in
+//! numbers. The inner service is not called, nothing was sent, and a limiter outside refunds its charge. A refusal
+//! allocates once.
 //!
 //! # Cancellation
 //!
-//! A dropped call counts as nothing. A dropped probe frees its slot at once, as does one that panics. A probe that hangs frees
-//! its slot after its lease; after that only its answer counts, and only while the breaker still waits for one.
+//! A dropped call counts as nothing. A dropped probe frees its slot at once, as does one that panics. A probe that
+//! hangs frees its slot after its lease; after that only its answer counts, and only while the breaker still waits for
+//! one.
 //!
 //! # Readiness
 //!
@@ -151,9 +156,10 @@
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call and whether it has failed before; from [`Outcome`](crate::Outcome) the
-//! failure and its hint. Writes an outcome only into its own refusals. Each transition is a `tracing` event, `circuit breaker
-//! changed state`: at the level of warnings when a breaker opens, else of information.
+//! Reads from [`CallContext`](crate::CallContext) the call and whether it has failed before; from
+//! [`Outcome`](crate::Outcome) the failure and its hint. Writes an outcome only into its own refusals. Each transition
+//! is a `tracing` event, `circuit breaker changed state`: at the level of warnings when a breaker opens, else of
+//! information.
 
 mod breaker;
 mod breakers;

@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{breaker::Breaker, machine::Admission};
 use crate::failure::Failure;
 
-/// A call that was let in. Dropped without an outcome, because the caller went away or a future panicked, it is released: it
-/// counts neither as a success nor as a failure, and a probe's slot becomes free.
+/// A call that was let in. Dropped without an outcome, because the caller went away or a future panicked, it is
+/// released: it counts neither as a success nor as a failure, and a probe's slot becomes free.
 pub(super) struct Permit {
     breaker: Arc<Breaker>,
     admission: Admission,
@@ -15,7 +15,7 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// `repeated`: an earlier attempt of the same request has failed already, in a way that counts.
+    /// Creates the permit. `repeated`: an earlier attempt of the same request has failed already, in a way that counts.
     #[inline]
     pub(super) fn new(breaker: Arc<Breaker>, admission: Admission, repeated: bool) -> Self {
         Self { breaker, admission, repeated, has_outcome: false }

@@ -6,13 +6,13 @@ use crate::{
     failure::{Failure, Kind},
 };
 
-/// The refusal of a breaker that has opened by itself.
+/// Returns the refusal of a call by a breaker that has opened by itself.
 pub(super) fn open(scope: &Target, reason: Reason) -> Failure {
     let message = format!("the circuit is open, nothing was sent: {reason}, {scope}; wait, or use another model");
     Failure::local(Kind::CircuitOpen, message)
 }
 
-/// The refusal of a breaker that the program holds open.
+/// Returns the refusal of a call by a breaker that the program holds open.
 pub(super) fn forced(scope: &Target) -> Failure {
     let message = format!("the circuit is held open until it is reset, nothing was sent: {scope}; use another model");
     Failure::local(Kind::CircuitOpen, message)

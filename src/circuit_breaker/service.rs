@@ -1,3 +1,5 @@
+//! The service: asks the breaker of a call for a permit.
+
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -11,8 +13,8 @@ use crate::context::{BoxError, CallContext};
 pub struct CircuitBreaker<S> {
     inner: S,
     breakers: Option<CircuitBreakers>,
-    /// The number of calls so far, which chooses those that are timed. A clone begins at random, or clones that make one call
-    /// each would time all of them or none.
+    /// The number of calls so far, which chooses those that are timed. A clone begins at random, or clones that make
+    /// one call each would time all of them or none.
     calls: u32,
 }
 

@@ -22,14 +22,14 @@ use crate::context::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Trip {
-    /// Opens when nothing has succeeded for some time although enough was tried: an outage, whatever the rate of failures is
-    /// on an ordinary day. The default.
+    /// A rule that opens when nothing has succeeded for some time although enough was tried: an outage, whatever the
+    /// rate of failures is on an ordinary day. The default.
     ///
-    /// A failure opens it when `minimum_requests` requests have failed, the first of them at least `at_least` ago and at
-    /// least twice the 95th percentile of the time that successes take, and nothing that was sent after that first failure
-    /// has succeeded. Calls sent before it do not count. Calls that are in flight get the benefit of the doubt: for a minute
-    /// it does not open while they are more than a quarter of the attempts that have failed. After a minute without a
-    /// failure the count begins anew.
+    /// A failure opens it when `minimum_requests` requests have failed, the first of them at least `at_least` ago and
+    /// at least twice the 95th percentile of the time that successes take, and nothing that was sent after that first
+    /// failure has succeeded. Calls sent before it do not count. Calls that are in flight get the benefit of the doubt:
+    /// for a minute it does not open while they are more than a quarter of the attempts that have failed. After a
+    /// minute without a failure the count begins anew.
     #[non_exhaustive]
     Silence {
         /// The number of requests that must have failed (default 10).
@@ -37,10 +37,10 @@ pub enum Trip {
         /// The least time without a success (default 10 s).
         at_least: Duration,
     },
-    /// Opens when too large a part of a sliding window has failed.
+    /// A rule that opens when too large a part of a sliding window has failed.
     ///
-    /// A model that sheds half of its load answers the other half, and losing those answers is worse than trying twice: choose
-    /// a high threshold.
+    /// A model that sheds half of its load answers the other half, and losing those answers is worse than trying twice:
+    /// choose a high threshold.
     #[non_exhaustive]
     FailureRate {
         /// The part of the requests in the window that must fail, from 0 to 1.
@@ -50,7 +50,7 @@ pub enum Trip {
         /// The least number of requests in the window (default 10); with fewer it does not open.
         minimum_requests: u32,
     },
-    /// Opens when enough requests have failed in a row, with no success between.
+    /// A rule that opens when enough requests have failed in a row, with no success between.
     #[non_exhaustive]
     Consecutive {
         /// The number of failures.
@@ -93,8 +93,8 @@ impl Trip {
         Self::Consecutive { failures: if failures == 0 { 1 } else { failures } }
     }
 
-    /// Sets the least number of requests for [`Trip::Silence`] and [`Trip::FailureRate`]. 0 counts as 1. [`Trip::Consecutive`]
-    /// has its own number and is not changed.
+    /// Sets the least number of requests for [`Trip::Silence`] and [`Trip::FailureRate`]. 0 counts as 1.
+    /// [`Trip::Consecutive`] has its own number and is not changed.
     pub const fn minimum_requests(mut self, requests: u32) -> Self {
         let requests = if requests == 0 { 1 } else { requests };
         match &mut self {
@@ -106,7 +106,8 @@ impl Trip {
         self
     }
 
-    /// Sets the least time without a success for [`Trip::Silence`]; the other modes have no such time and are not changed.
+    /// Sets the least time without a success for [`Trip::Silence`]; the other modes have no such time and are not
+    /// changed.
     pub const fn at_least(mut self, silence: Duration) -> Self {
         if let Self::Silence { at_least, .. } = &mut self {
             *at_least = silence;
@@ -274,8 +275,8 @@ impl Tracker {
     }
 }
 
-/// Returns whether too many calls are in flight to conclude anything from the failures: failures come fast, answers take
-/// longer.
+/// Returns whether too many calls are in flight to conclude anything from the failures: failures come fast, answers
+/// take longer.
 pub(super) fn may_still_answer(pending: u32, failed: u32) -> bool {
     pending > failed / 4
 }
@@ -454,7 +455,8 @@ mod tests {
             }
         }
 
-        /// In the plain model an outcome younger than nine tenths of the window counts, and one older than the window does not.
+        /// In the plain model an outcome younger than nine tenths of the window counts, and one older than the window
+        /// does not.
         #[test]
         fn a_window_by_time_is_its_plain_model(steps in proptest::collection::vec((0u64..4_000, any::<bool>()), 0..200)) {
             let begun = start();

@@ -1,3 +1,5 @@
+//! The future of a call: judges the head of the answer, and holds the answer until its first content.
+
 use std::{
     fmt,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer and its settings.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -5,7 +7,7 @@ use tower_layer::Layer;
 use super::{service::Classify, settings::Settings};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Reads each failure once, for every layer outside. The [module](super) says what it reads and writes.
+/// A layer that reads each failure once, for every layer outside. The [module](super) says what it reads and writes.
 ///
 /// It belongs next to the transport, inside of all other layers.
 #[derive(Clone, Debug)]
@@ -25,8 +27,8 @@ impl ClassifyLayer {
         Self { settings: Settings { enabled: false, hold_answers: false } }
     }
 
-    /// Sets whether a 200 is held until its first content (default: yes). If not, an error inside a 200, or an empty answer,
-    /// is passed on and cannot be retried.
+    /// Sets whether a 200 is held until its first content (default: yes). If not, an error inside a 200, or an empty
+    /// answer, is passed on and cannot be retried.
     pub fn hold_answers(mut self, hold: bool) -> Self {
         self.settings.hold_answers = hold;
         self

@@ -1,25 +1,27 @@
 //! Reads each failure once, for every layer outside.
 //!
-//! Without this layer each layer would have to guess from the status alone. A 429 may be a minute's quota, a day's, a limit
-//! of zero, or other callers' traffic on shared capacity; a 400 may be a bad key; a 200 may be an error that comes as the
-//! first event of a stream, or an answer without a word in it. The cause stands in the body, and a body can be read only once.
+//! Without this layer each layer would have to guess from the status alone. A 429 may be a minute's quota, a day's, a
+//! limit of zero, or other callers' traffic on shared capacity; a 400 may be a bad key; a 200 may be an error that
+//! comes as the first event of a stream, or an answer without a word in it. The cause stands in the body, and a body
+//! can be read only once.
 //!
-//! This layer sits next to the transport and reads the body. Of an error it reads up to 64 KiB, and passes them on byte for
-//! byte. A generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end or an
-//! answer without parts can still be retried. The first content commits the answer: from there on its bytes go through
-//! untouched, while token counts, model version and finish reason are noted as they pass. A transport error is wrapped in an
-//! [`Error`] with its meaning.
+//! This layer sits next to the transport and reads the body. Of an error it reads up to 64 KiB, and passes them on byte
+//! for byte. A generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end
+//! or an answer without parts can still be retried. The first content commits the answer: from there on its bytes go
+//! through untouched, while token counts, model version and finish reason are noted as they pass. A transport error is
+//! wrapped in an [`Error`] with its meaning.
 //!
-//! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer stays a
-//! response. An answer that is compressed all the same, or that is neither JSON nor an event stream, it judges by its status.
+//! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer
+//! stays a response. An answer that is compressed all the same, or that is neither JSON nor an event stream, it judges
+//! by its status.
 //!
 //! # When to use it
 //!
-//! Next to the transport, inside of all other layers of this crate. They work without it, but then know only statuses and
-//! headers.
+//! Next to the transport, inside of all other layers of this crate. They work without it, but then know only statuses
+//! and headers.
 //!
-//! tower-http's `classify` module decides for `TraceLayer` whether a response is a failure, by its status or its gRPC code.
-//! It reads no body and holds no answer.
+//! tower-http's `classify` module decides for `TraceLayer` whether a response is a failure, by its status or its gRPC
+//! code. It reads no body and holds no answer.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -86,9 +88,9 @@
 //!
 //! # Errors
 //!
-//! An inner error becomes an [`Error`] with the inner one as its source; one that is an `Error` already is passed on. A body
-//! that breaks before the commit is such an error too. After the commit it is the body's error, marked so that no layer
-//! sends the request again; so is the end of a stream that had no finish reason.
+//! An inner error becomes an [`Error`] with the inner one as its source; one that is an `Error` already is passed on. A
+//! body that breaks before the commit is such an error too. After the commit it is the body's error, marked so that no
+//! layer sends the request again; so is the end of a stream that had no finish reason.
 //!
 //! # Cancellation
 //!
@@ -101,9 +103,9 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`CallContext::call`](crate::CallContext::call), else the URI. Writes into [`Outcome`](crate::Outcome) the failure,
-//! that the request was sent, and the [`Usage`](crate::context::Usage) cell of a generated answer. Sets the header
-//! `Accept-Encoding: identity`.
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI. Writes into [`Outcome`](crate::Outcome) the
+//! failure, that the request was sent, and the [`Usage`](crate::context::Usage) cell of a generated answer. Sets the
+//! header `Accept-Encoding: identity`.
 //!
 //! [`Error`]: crate::Error
 

@@ -1,3 +1,5 @@
+//! The service: reads the shape of a call, and passes it on.
+
 use std::task::{Context, Poll};
 
 use bytes::Bytes;

@@ -1,7 +1,8 @@
 //! The policy of the room: when an answer commits, and the verdict on an answer that ends before.
 //!
-//! An attempt can fail until its first content has been seen. Until then the answer is held, because an error event, a bare
-//! JSON tail or an end without content may still come. [`Watch`] is told the bytes as they come, and keeps none of them.
+//! An attempt can fail until its first content has been seen. Until then the answer is held, because an error event, a
+//! bare JSON tail or an end without content may still come. [`Watch`] is told the bytes as they come, and keeps none of
+//! them.
 
 use http::{
     HeaderMap, HeaderName,
@@ -38,7 +39,8 @@ pub(super) enum Verdict {
 }
 
 impl Watch {
-    /// Creates a watch for this call's answer. `None`: the answer is not a generated one that can be read, and is not held.
+    /// Creates a watch for this call's answer. `None`: the answer is not a generated one that can be read, and is not
+    /// held.
     pub(super) fn new(shape: Shape, headers: &HeaderMap) -> Option<Self> {
         if !matches!(shape.operation, Operation::GenerateContent | Operation::CreateInteraction) {
             return None;

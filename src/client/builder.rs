@@ -1,3 +1,5 @@
+//! The builder of a client.
+
 use std::time::Duration;
 
 use hyper_util::{
@@ -108,8 +110,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets for how long an unused connection stays open; `None` for as long as the upstream leaves it open. Default:
-    /// 90 s, as in hyper-util and Go.
+    /// Sets the time for which an unused connection stays open; `None` for as long as the upstream leaves it open.
+    /// Default: 90 s, as in hyper-util and Go.
     pub fn pool_idle_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.pool_idle_timeout = limit.into();
         self

@@ -1,3 +1,5 @@
+//! The future of a request.
+
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},

@@ -15,8 +15,8 @@
 //! # When to use it
 //!
 //! Use it as the innermost service of a stack, unless the program has an HTTP client already: any service of `http`
-//! requests fits. hyper-util's client differs as said above. reqwest has one type of body of its own, and redirects,
-//! cookies, decompression and proxies, which this client leaves out.
+//! requests fits. hyper-util's client differs as described above. reqwest has one type of body of its own, and
+//! redirects, cookies, decompression and proxies, which this client leaves out.
 //!
 //! # Example
 //!

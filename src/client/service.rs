@@ -1,3 +1,5 @@
+//! The client, a service that sends requests to one base URL.
+
 use std::{
     fmt,
     sync::Arc,

@@ -1,3 +1,5 @@
+//! A request's call, borrowed from its context or else read from its URI.
+
 use std::{borrow::Cow, sync::Arc};
 
 use http::Request;
@@ -19,7 +21,12 @@ pub(crate) struct CallRef<'a> {
 impl<'a> CallRef<'a> {
     /// Reads the call that a request makes.
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
-        match Self::known_of(request) {
+        Self::with(CallContext::of(request), request)
+    }
+
+    /// Reads the call of a request whose context has been looked up already.
+    pub(crate) fn with<B>(context: Option<&'a CallContext>, request: &'a Request<B>) -> Self {
+        match context.and_then(CallContext::call) {
             Some(call) => Self { shape: call.shape(), model: call.model().map(Cow::Borrowed), known: Some(call) },
             None => {
                 let (shape, model) = Call::borrowed(request.method(), request.uri());

@@ -73,17 +73,17 @@ impl Error {
         }
     }
 
-    /// Returns what went wrong and whose fault it is.
+    /// Returns the failure.
     pub fn failure(&self) -> &Failure {
         &self.failure
     }
 
-    /// Returns everything that the layers have said about the call.
+    /// Returns the outcome of the call.
     pub fn outcome(&self) -> &Outcome {
         &self.outcome
     }
 
-    /// Changes what is said about the call.
+    /// Changes the outcome.
     #[must_use]
     pub fn map_outcome(mut self, change: impl FnOnce(Outcome) -> Outcome) -> Self {
         self.outcome = change(self.outcome);
@@ -98,7 +98,7 @@ impl Error {
         self.layer
     }
 
-    /// Returns whose fault it is.
+    /// Returns the party at fault.
     pub fn fault(&self) -> Fault {
         self.failure.fault()
     }
@@ -108,7 +108,7 @@ impl Error {
         self.timeout_kind().is_some()
     }
 
-    /// Returns which clock ran out, if one did.
+    /// Returns the clock that ran out, if one did.
     pub fn timeout_kind(&self) -> Option<TimeoutKind> {
         match self.failure.kind() {
             Kind::Timeout(kind) => Some(kind),

@@ -1,8 +1,8 @@
 //! The two words that layers talk in.
 //!
 //! [`CallContext`] goes in with the request, as one extension. [`Outcome`] comes out: as one extension of the response,
-//! or inside an [`Error`]. Layers say nothing else to each other, so that each of them also works alone. A room that
-//! finds no `CallContext` reads the request itself, and adds one only when it has something to say.
+//! or inside an [`Error`]. Layers exchange nothing else, so that each of them also works alone. A room that finds no
+//! `CallContext` reads the request itself, and adds one only to write something into it.
 
 mod call_ref;
 mod error;
@@ -60,7 +60,7 @@ pub struct CallContext {
 }
 
 impl CallContext {
-    /// Returns the context that came with a request, if any room has had something to say.
+    /// Returns the context that came with a request, if any room has added one.
     pub fn of<B>(request: &Request<B>) -> Option<&Self> {
         request.extensions().get()
     }
@@ -195,7 +195,7 @@ impl CallContext {
         self.tally = Some(tally);
     }
 
-    /// Turns to another model: what was said about the one before is forgotten, its attempts are not.
+    /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, project, tally, .. } = std::mem::take(self);
         *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, tally, ..Self::default() };

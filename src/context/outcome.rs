@@ -1,3 +1,5 @@
+//! The outcome of a call, and the advice on retrying.
+
 use std::{sync::Arc, time::Duration};
 
 use http::Response;
@@ -13,7 +15,7 @@ use crate::{
 /// ```
 /// use tower_gemini::{Outcome, failure::Fault};
 ///
-/// // No layer has said anything: the status speaks.
+/// // No layer has written an outcome: it is read from the status.
 /// let response = http::Response::builder().status(503).body(()).unwrap();
 /// let outcome = Outcome::of(&Ok(response));
 /// assert_eq!(outcome.failure().map(|failure| failure.fault()), Some(Fault::Model));
@@ -35,8 +37,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Returns the outcome of a call: as the layers inside have said it, else read from the status and the headers, or
-    /// from the error.
+    /// Returns the outcome of a call: the one that the layers inside wrote, else one made from the status and the
+    /// headers, or from the error.
     pub fn of<R>(result: &Result<Response<R>, BoxError>) -> Self {
         match result {
             Ok(response) => Self::of_response(response),
@@ -45,8 +47,8 @@ impl Outcome {
     }
 
     pub(crate) fn of_response<R>(response: &Response<R>) -> Self {
-        if let Some(said) = response.extensions().get::<Self>() {
-            return said.clone();
+        if let Some(known) = response.extensions().get::<Self>() {
+            return known.clone();
         }
         let status = response.status();
         let failure = (status.is_client_error() || status.is_server_error())
@@ -56,7 +58,7 @@ impl Outcome {
 
     pub(crate) fn of_error(error: &BoxError) -> Self {
         match Error::find(&**error) {
-            Some(said) => said.outcome().clone(),
+            Some(known) => known.outcome().clone(),
             None => Self::default().with_failure(Failure::from_error(&**error)),
         }
     }
@@ -64,7 +66,7 @@ impl Outcome {
     /// Changes the outcome that a response carries, and makes one where there is none.
     pub(crate) fn update<R>(response: &mut Response<R>, change: impl FnOnce(Self) -> Self) {
         match response.extensions_mut().get_mut::<Self>() {
-            Some(said) => *said = change(std::mem::take(said)),
+            Some(known) => *known = change(std::mem::take(known)),
             None => {
                 let outcome = change(Self::of_response(response));
                 response.extensions_mut().insert(outcome);
@@ -85,20 +87,20 @@ impl Outcome {
         self
     }
 
-    /// Returns how to retry, where a layer knows better than the failure does. `None`: no layer has said so.
+    /// Returns the advice on retrying, where a layer gives one. `None`: the failure alone decides.
     pub fn retry(&self) -> Option<RetryAdvice> {
         self.retry
     }
 
-    /// Sets how to retry.
+    /// Sets the advice on retrying.
     #[must_use]
     pub fn with_retry(mut self, retry: RetryAdvice) -> Self {
         self.retry = Some(retry);
         self
     }
 
-    /// Returns why a failure that another attempt might have cured was not tried again. `None`: no attempt could have
-    /// cured it, or no layer retries.
+    /// Returns the reason why a curable failure was not retried. `None`: no attempt could have cured it, or no layer
+    /// retries.
     pub fn gave_up(&self) -> Option<GaveUp> {
         self.gave_up
     }
@@ -110,7 +112,7 @@ impl Outcome {
         self
     }
 
-    /// Returns the time after which it makes sense to try again: as a layer has said, else as the failure's hint says.
+    /// Returns the time after which a retry makes sense: the layer's advice, else the failure's hint.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.retry {
             Some(RetryAdvice::After(wait)) => Some(wait),
@@ -227,13 +229,13 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryAdvice {
-    /// Try again at once: another key or project can take the call now.
+    /// A retry at once: another key or project can take the call now.
     Now,
-    /// Try again at once: a queue will hold the call.
+    /// A retry at once: a queue will hold the call.
     Queued,
-    /// Try again when this time has passed, and not before.
+    /// A retry after this time, not before.
     After(Duration),
-    /// Do not try again.
+    /// No retry.
     Never,
 }
 

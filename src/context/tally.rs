@@ -1,3 +1,5 @@
+//! The cell in which the attempts of a call are added up.
+
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;

@@ -1,3 +1,5 @@
+//! The cell that fills while an answer's body passes.
+
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,12 +14,12 @@ use crate::failure::Failure;
 pub struct Usage(Arc<Mutex<UsageReport>>);
 
 impl Usage {
-    /// Returns what is known now.
+    /// Returns the counts so far.
     pub fn report(&self) -> UsageReport {
         self.0.lock().clone()
     }
 
-    /// Returns the number of input tokens, if the upstream has said it.
+    /// Returns the number of input tokens, if the upstream has reported it.
     pub(crate) fn prompt_tokens(&self) -> Option<u64> {
         self.0.lock().prompt_tokens
     }
@@ -32,13 +34,13 @@ impl Usage {
         self.0.lock().failure.get_or_insert(failure);
     }
 
-    /// Says that the body has passed to its end.
+    /// Marks that the body has passed to its end.
     pub(crate) fn end(&self) {
         self.0.lock().ended = true;
     }
 }
 
-/// The contents of a [`Usage`] cell. What the upstream did not say is `None`.
+/// The contents of a [`Usage`] cell. A count that the upstream did not report is `None`.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct UsageReport {
@@ -62,6 +64,6 @@ pub struct UsageReport {
     pub block_reason: Option<Box<str>>,
     /// The failure that was found after the answer had been handed over, so that nothing was sent again.
     pub failure: Option<Failure>,
-    /// Set once the body has passed to its end. After a drop it stays `false`, and the counts may be too low.
+    /// The flag for a body that has passed to its end. After a drop it stays `false`, and the counts may be too low.
     pub ended: bool,
 }

@@ -1,26 +1,28 @@
-//! A Gemini that misbehaves on request: it tests your own stack against a bad day before that day comes.
+//! A Gemini that misbehaves on request: it tests your own stack against failures before they occur in production.
 //!
-//! The real service fails in ways that a mock does not have: a 503 for a minute and a half, a 429 whose RetryInfo is cut to
-//! whole seconds, an error inside a 200 stream, an answer without parts, a stream that simply stops. A program that was
-//! tested with good answers only meets these in production, where they cannot be repeated.
+//! The real service fails in ways that a mock does not have: a 503 for a minute and a half, a 429 whose RetryInfo is
+//! cut to whole seconds, an error inside a 200 stream, an answer without parts, a stream that simply stops. A program
+//! that was tested with good answers only meets these in production, where they cannot be repeated.
 //!
 //! [`Emulator`] answers like Gemini, on every surface that this crate's layers speak, and goes wrong as a script says:
-//! [`When`] chooses the requests, and [`Trouble`] is what happens to them. It is a [`tower::Service`](tower_service::Service)
-//! in process, where a paused clock makes an hour pass at once, and a loopback [`Server`] for real clients and SDKs. It
-//! counts quotas for each project and model, and keeps a [journal](Emulator::journal) of each request, its answer and its
-//! end. Under one [seed](EmulatorBuilder::seed), the same requests get the same responses.
+//! [`When`] chooses the requests, and [`Trouble`] is what happens to them. It is a
+//! [`tower::Service`](tower_service::Service) in process, where a paused clock makes an hour pass at once, and a
+//! loopback [`Server`] for real clients and SDKs. It counts quotas for each project and model, and keeps a
+//! [journal](Emulator::journal) of each request, its answer and its end. Under one [seed](EmulatorBuilder::seed), the
+//! same requests get the same responses.
 //!
-//! It never reaches the network beyond its own socket, never keeps a key or a body, and never compresses. It has no model:
-//! answers are an echo, a fixed text, or random words. It serves generating (streamed and not), counting, embedding, the
-//! lists of models, files (resumable uploads) and cached contents. Batches, tuning, Interactions and the Live API are 404,
-//! unless a [`Trouble::response`] at a [path](When::path) stands in for them. It does not check for JSON members that Google
-//! does not know, and of `X-Server-Timeout` it checks only the minimum.
+//! It never reaches the network beyond its own socket, never keeps a key or a body, and never compresses. It has no
+//! model: answers are an echo, a fixed text, or random words. It serves generating (streamed and not), counting,
+//! embedding, the lists of models, files (resumable uploads) and cached contents. Batches, tuning, Interactions and the
+//! Live API are 404, unless a [`Trouble::response`] at a [path](When::path) stands in for them. It does not check for
+//! JSON members that Google does not know, and of `X-Server-Timeout` it checks only the minimum.
 //!
 //! # When to use it
 //!
-//! Use it in tests of a stack, of a client or of an SDK's settings, and in demos and load tests without a key. A mock of
-//! one response, such as tower's `service_fn` or `tower-test`, is enough for a test that needs one known response. Neither
-//! replaces a test against the real API: the emulator repeats the behaviour that was observed, and nothing newer.
+//! Use it in tests of a stack, of a client or of an SDK's settings, and in demos and load tests without a key. A mock
+//! of one response, such as tower's `service_fn` or `tower-test`, is enough for a test that needs one known response.
+//! Neither replaces a test against the real API: the emulator repeats the behaviour that was observed, and nothing
+//! newer.
 //!
 //! # In process
 //!
@@ -111,27 +113,30 @@
 //! script, so that a request that is refused anyway does not use up a trouble.
 //!
 //! - Minutes are counted in a sliding window or in fixed ones ([`QuotaWindow`]). A day ends at midnight Pacific, by the
-//!   [wall clock at the start](EmulatorBuilder::wall_clock) and tokio's clock since. Quota is counted for each project and
-//!   for the model that the requested name resolves to. Counting tokens and listing models is free.
-//! - A 429 for quota costs no quota. A 400 for too many tokens, a 503 and every later failure cost what an answer costs.
-//! - A request larger than a whole minute's tokens is told to come back in a second, each time. The hint of a day's quota
+//!   [wall clock at the start](EmulatorBuilder::wall_clock) and tokio's clock since. Quota is counted for each project
+//!   and for the model that the requested name resolves to. Counting tokens and listing models is free.
+//! - A 429 for quota costs no quota. A 400 for too many tokens, a 503 and every later failure cost what an answer
+//!   costs.
+//! - A request larger than a whole minute's tokens is given a hint of one second, each time. The hint of a day's quota
 //!   is of no use.
-//! - A text is estimated at a token for every four bytes, rounded up; an image, or anything else that is not text, at 258.
+//! - A text is estimated at a token for every four bytes, rounded up; an image, or anything else that is not text, at
+//!   258.
 //! - A file or cached content belongs to the project of the key that made it. To another project's key it is a 403, the
-//!   same as one that never existed, also where a prompt names it. An upload continues at an absolute address on the host
-//!   that the request named, without a key, or with one of the same project. A file lives for two days, a project has
-//!   20 GiB of them, and a cached content lives for its `ttl` or an hour. Only names and sizes are kept, of the latest
-//!   4,096.
+//!   same as one that never existed, also where a prompt names it. An upload continues at an absolute address on the
+//!   host that the request named, without a key, or with one of the same project. A file lives for two days, a project
+//!   has 20 GiB of them, and a cached content lives for its `ttl` or an hour. Only names and sizes are kept, of the
+//!   latest 4,096.
 //!
 //! # Cancellation
 //!
-//! Dropping the future, or the body, stands for a peer that hangs up. Nothing remains but the journal's note.
+//! Dropping the future, or the body, stands for a peer that closes the connection. Nothing remains but the journal's
+//! note.
 //!
 //! # Errors
 //!
-//! The service fails only where the script says reset, with an [`io::Error`](std::io::Error) of the kind `ConnectionReset`
-//! from the future or from the body; or with the request body's own error. On a socket, the TCP connection is reset; on
-//! HTTP/2, the stream.
+//! The service fails only where the script says reset, with an [`io::Error`](std::io::Error) of the kind
+//! `ConnectionReset` from the future or from the body; or with the request body's own error. On a socket, the TCP
+//! connection is reset; on HTTP/2, the stream.
 
 // The folders, lowest first: `wire`, `script`, `state`, `decide`, `serve`. Each uses only those before it.
 mod decide;

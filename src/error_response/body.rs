@@ -1,3 +1,5 @@
+//! The body of an answer: ends a stream that breaks in an error that an SDK can read.
+
 use std::{
     fmt,
     pin::Pin,
@@ -24,10 +26,11 @@ use crate::{
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 pin_project! {
-    /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that this layer wrote, or the upstream's bytes.
+    /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that this layer wrote, or the upstream's
+    /// bytes.
     ///
-    /// An upstream's stream that breaks ends in an error event of the surface's own shape. In the text of an error, API keys
-    /// are overwritten byte for byte, so that its length stays the same.
+    /// An upstream's stream that breaks ends in an error event of the surface's own shape. In the text of an error, API
+    /// keys are overwritten byte for byte, so that its length stays the same.
     pub struct ErrorResponseBody<R> {
         #[pin]
         source: BodySource<R>,

@@ -1,3 +1,5 @@
+//! The future of a call: turns an error into an answer.
+
 use std::{
     convert::Infallible,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer, which knows the secrets of the server.
+
 use tower_layer::Layer;
 
 use super::ErrorResponse;

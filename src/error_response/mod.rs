@@ -1,17 +1,23 @@
 //! Error responses: turns an error into the answer that Google would have given.
 //!
 //! Without this layer a server has nothing to say when a layer refuses or the transport fails: axum and hyper want a
-//! response, and an SDK at the other end wants one that it can read. A stream that breaks would reach the SDK as a reset
-//! connection, which looks like a fault of its own network.
+//! response, and an SDK at the other end wants one that it can read. A stream that breaks would reach the SDK as a
+//! reset connection, which looks like a fault of its own network.
 //!
-//! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one where a
-//! list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a `RetryInfo`
-//! detail say when to try again; an `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the
-//! number of attempts. A stream that breaks after it has begun ends in an error event, or in one more element of its list.
-//! API keys in the text of an upstream's error are overwritten with asterisks, length for length: they are the server's, not
-//! the caller's.
+//! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one
+//! where a list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a
+//! `RetryInfo` detail say when to try again; an `ErrorInfo` detail of the domain `tower-gemini` names the layer, the
+//! clock, the fault and the number of attempts. A stream that breaks after it has begun ends in an error event, or in
+//! one more element of its list. API keys in the text of an upstream's error are overwritten with asterisks, length for
+//! length: they are the server's, not the caller's.
 //!
 //! It never changes an upstream's answer otherwise, except for a `Retry-After` that only the body had.
+//!
+//! # When to use it
+//!
+//! In servers, outside of all other layers. It is the wrong layer for a client, which wants errors as errors. axum's
+//! `HandleErrorLayer` turns an error into a response by a function of yours; it knows neither the caller's surface nor
+//! what a stream that breaks after its head should end in. tower-http has no such layer.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -55,21 +61,16 @@
 //! # let _ = app;
 //! ```
 //!
-//! # When to use it
-//!
-//! In servers, outside of all other layers. It is the wrong layer for a client, which wants errors as errors. axum's
-//! `HandleErrorLayer` turns an error into a response by a function of yours; it knows neither the caller's surface nor what a
-//! stream that breaks after its head should end in. tower-http has no such layer.
-//!
 //! # Defaults
 //!
-//! Nothing has to be set. The status is the upstream's own if there was one; else 400 for a request that cannot be sent, 413
-//! for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for time-outs.
+//! Nothing has to be set. The status is the upstream's own if there was one; else 400 for a request that cannot be
+//! sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for
+//! time-outs.
 //!
 //! # Errors
 //!
-//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer that can take no more
-//! words fails: a unary answer that breaks in the middle.
+//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer that can take no
+//! more words fails: a unary answer that breaks in the middle.
 //!
 //! # Cancellation
 //!
@@ -81,8 +82,8 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`CallContext::call`](crate::CallContext::call), else the URI, and the [`Outcome`](crate::Outcome) in the response or the
-//! error. The answer to an error has the error's outcome.
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI, and the [`Outcome`](crate::Outcome) in the
+//! response or the error. The answer to an error has the error's outcome.
 
 mod body;
 mod future;

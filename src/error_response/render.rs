@@ -1,4 +1,5 @@
-//! The rendering of an error in Google's shape: status, headers and body, in the envelope of the caller's surface. Pure.
+//! The rendering of an error in Google's shape: status, headers and body, in the envelope of the caller's surface.
+//! Pure.
 
 use std::time::Duration;
 

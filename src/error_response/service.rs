@@ -1,3 +1,5 @@
+//! The service, which cannot fail.
+
 use std::{
     convert::Infallible,
     fmt,

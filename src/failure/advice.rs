@@ -30,7 +30,7 @@ macro_rules! guide {
             /// All kinds, in the order of their faults.
             pub const ALL: &'static [Self] = &[$(Self::$kind $((TimeoutKind::$clock))?),*];
 
-            /// Returns what the kind means and what to do about it.
+            /// Returns the meaning of the kind and its remedy.
             #[must_use]
             pub const fn advice(self) -> Advice {
                 match self {
@@ -99,7 +99,7 @@ guide! {
         "The API key is restricted to other APIs, sites, apps or addresses.",
         "Lift the restriction under Credentials in the Cloud console, or use a key without it.";
     KeyLeaked:
-        "The API key was found in public, and is blocked for ever.",
+        "The API key was found in public, and is blocked permanently.",
         "Revoke the key, make a new one, and take the old one out of the repository or page that shows it.";
     KeySuspended:
         "The key or its project is suspended.",
@@ -134,7 +134,7 @@ guide! {
         "Nothing, if it passes; else look at https://aistudio.google.com/usage for which limit it is.";
     // --- model ---
     Overloaded:
-        "The model is overloaded, for everybody.",
+        "The model is overloaded for all callers.",
         "Retry with backoff and jitter, or let another model answer meanwhile; another key does not help.";
     Capacity:
         "The shared capacity of the model is used up: this is not your quota.",

@@ -1,9 +1,9 @@
 //! The verdict on a 429: which quota it is about, and what follows.
 //!
 //! A 429 is the hardest answer to read. It stands for a minute's quota, a day's quota, a quota of zero, an unpaid bill,
-//! and a model that is full for everybody; and the wait that it suggests is right for the first only, because a day's
-//! quota says "retry in 5s" as well. The evidence, most telling first: the `quotaId`s, the words of the message, the
-//! reason, and last the wait itself.
+//! and a model that is at capacity for all callers; and the wait that it suggests is right for the first only, because
+//! a day's quota says "retry in 5s" as well. The evidence, most telling first: the `quotaId`s, the words of the
+//! message, the reason, and last the wait itself.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Failures: the party at fault, and what may help.
 //!
 //! One status has a dozen meanings: a 429 is a minute's quota that comes back in 26 seconds, a day's that comes back at
-//! midnight Pacific, a quota of zero that never does, an unpaid bill, or a model that is full for everybody. A client
-//! that reads only the status waits when waiting is useless, gives up when a second would do, disables good keys for a
-//! model's fault, and opens a circuit breaker on callers' mistakes. And if each layer reads by itself, each reads
+//! midnight Pacific, a quota of zero that never does, an unpaid bill, or a model that is at capacity for all callers. A
+//! client that reads only the status waits when waiting is useless, gives up when a second would do, disables good keys
+//! for a model's fault, and opens a circuit breaker on callers' mistakes. And if each layer reads by itself, each reads
 //! differently.
 //!
 //! So a failure is judged once, here, and [`Failure`] is all that any layer looks at. It answers four questions:
@@ -244,7 +244,7 @@ impl Failure {
         self.google_status.unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
     }
 
-    /// Returns how long to wait, at most a week.
+    /// Returns the hint: the wait to observe, at most a week.
     ///
     /// `None` where the upstream asked for no wait, and where its wait has to be ignored: a day's quota comes back at
     /// midnight Pacific, a quota of zero never.
@@ -324,7 +324,8 @@ impl Failure {
         self.flags.after_commit
     }
 
-    /// Returns whether both have the same kind, status and message, which is how "the same 500 twice" is recognised.
+    /// Returns whether both failures have the same kind, status and message, which is how "the same 500 twice" is
+    /// recognised.
     pub fn same_as(&self, other: &Self) -> bool {
         self.kind == other.kind && self.status == other.status && self.message == other.message
     }

@@ -1,3 +1,5 @@
+//! Tests of the judgement of statuses, bodies and errors.
+
 use std::{io, time::SystemTime};
 
 use proptest::prelude::*;
@@ -405,7 +407,7 @@ fn the_code_inside_leads() {
 }
 
 #[test]
-fn token_numbers_are_learnt_from_the_refusal() {
+fn token_numbers_are_learned_from_the_refusal() {
     let body = google(400, "The input token count (314175) exceeds the maximum number of tokens allowed (131072).", "");
     let failure = judged(400, &body);
     assert_eq!((failure.token_count(), failure.token_limit()), (Some(314_175), Some(131_072)));

@@ -50,7 +50,8 @@ where
     owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Resource::in_body(body))))
 }
 
-/// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is named.
+/// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is
+/// named.
 fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Option<Arc<str>> {
     let mut named = named.into_iter().take(MAX_NAMED).peekable();
     named.peek()?;

@@ -31,17 +31,17 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// Takes a key as it is; nothing is trimmed. An owned text (a `String`) is overwritten too; of a borrowed one the caller
-    /// keeps the original.
+    /// Takes a key as it is; nothing is trimmed. An owned text (a `String`) is overwritten too; of a borrowed one the
+    /// caller keeps the original.
     ///
     /// # Errors
     ///
-    /// Fails if the key is empty, or has anything but visible ASCII in it: whitespace and line ends come from files, and no
-    /// header takes them. The error does not show the key.
+    /// Fails if the key is empty, or has anything but visible ASCII in it: whitespace and line ends come from files,
+    /// and no header takes them. The error does not show the key.
     pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
         let text = Zeroizing::new(text.into().into_bytes());
         if text.is_empty() {
-            return Err(ConfigError::new("the API key is empty"));
+            return Err(ConfigError::new("the API key is empty: check the variable or the file that it is read from"));
         }
         if let Some(at) = text.iter().position(|byte| !byte.is_ascii_graphic()) {
             let what = if text[at].is_ascii_whitespace() { "whitespace" } else { "a byte that is not visible ASCII" };

@@ -22,8 +22,9 @@ const MAX_READ: usize = 64 * 1024;
 const MAX_NAMES: usize = 64;
 
 pin_project! {
-    /// The response body of [`KeyPoolService`](super::KeyPoolService): the inner one, untouched. Of an answer that may name
-    /// a new resource, up to 64 KiB are copied as they pass, so that later calls that name it go to the same project.
+    /// The response body of [`KeyPoolService`](super::KeyPoolService): the inner one, untouched. Of an answer that may
+    /// name a new resource, up to 64 KiB are copied as they pass, so that later calls that name it go to the same
+    /// project.
     pub struct KeyPoolBody<R> {
         #[pin]
         body: R,
@@ -142,8 +143,8 @@ impl Learning {
     }
 }
 
-/// Finds the resources that an answer reports as created: a file, a cached content, a model, an operation and its result, an
-/// interaction.
+/// Finds the resources that an answer reports as created: a file, a cached content, a model, an operation and its
+/// result, an interaction.
 fn names(answer: &Value) -> impl Iterator<Item = Resource> {
     const NAMES: [&str; 6] = ["/name", "/file/name", "/metadata/tunedModel", "/response/name", "/batch/name", "/id"];
     let videos = answer.pointer("/response/generateVideoResponse/generatedSamples").and_then(Value::as_array);

@@ -137,7 +137,8 @@ impl Assigned {
         Reaction { tried: None, retry: Some(RetryAdvice::After(least.map_or(needed, |least| least.min(needed)))) }
     }
 
-    /// Finds the least wait among the projects that have not been tried, and those that have and return at a known time.
+    /// Finds the least wait among the projects that have not been tried, and those that have and return at a known
+    /// time.
     fn untried(&self, also_tried: &Tried) -> Option<Elsewhere> {
         let tried: Vec<Tried> = self.facts.tried.iter().chain([also_tried]).cloned().collect();
         let others = self.elsewhere(&tried).into_iter().filter(|elsewhere| !elsewhere.is_tried || elsewhere.cools);
@@ -193,7 +194,8 @@ impl Assigned {
             Kind::KeyRestricted => Blame::Key,
             // On Vertex AI the caller names the project in the path, and that one is refused.
             _ if self.facts.shape.surface == Surface::Vertex && !self.is_token_refused(failure) => Blame::Request,
-            // "Only accessible to billed users": a caller who asks for such a model must not take the key from the others.
+            // "Only accessible to billed users": a caller who asks for such a model must not take the key from the
+            // others.
             Kind::BillingRequired if failure.code() == StatusCode::BAD_REQUEST && self.facts.shape.pays_quota() => {
                 Blame::Model
             }
@@ -204,8 +206,8 @@ impl Assigned {
             | Kind::KeySuspended => Blame::Project,
             // A caller must not be able to take keys out by asking for resources of others.
             _ if self.facts.pinned.is_some() || !self.is_common() => Blame::Request,
-            // Nor by naming a model or, in a body that was not searched, a resource of others. Google's refusals of a key
-            // itself have kinds of their own.
+            // Nor by naming a model or, in a body that was not searched, a resource of others. Google's refusals of a
+            // key itself have kinds of their own.
             Kind::PermissionDenied => Blame::Request,
             // A proxy on the way must not, either: it knows no keys.
             _ if !failure.has_error_body() => Blame::Request,
@@ -213,7 +215,8 @@ impl Assigned {
         }
     }
 
-    /// Returns whether the token itself is refused. An API key is not a token, and may be refused where only tokens are taken.
+    /// Returns whether the token itself is refused. An API key is not a token, and may be refused where only tokens are
+    /// taken.
     fn is_token_refused(&self, failure: &Failure) -> bool {
         failure.kind() == Kind::AuthUnauthenticated && matches!(self.key.signer, Signer::Other(_))
     }

@@ -1,3 +1,5 @@
+//! The future of a call: reports the upstream's answer to the pool.
+
 use std::{
     fmt,
     future::Future,

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{DisabledReason, KeyState};
 use crate::{bounded::make_room, failure::Kind};
 
-/// The number of refusals in a row that disables a key: good keys get some now and then.
+/// The number of refusals in a row that disables a key: good keys get some occasionally.
 pub(super) const STRIKES: u32 = 3;
 
 /// The longest time for which a call that tests a key is waited for: it may hang, or stand in a queue.

@@ -50,8 +50,8 @@ pub trait Credential: fmt::Debug + Send + Sync {
     /// Returns the part that may be shown, which tells it from the pool's other keys. Must always be the same.
     fn fingerprint(&self) -> Fingerprint;
 
-    /// Returns the header that signs a request of that surface. `None`: there is currently none, and the pool takes another
-    /// key.
+    /// Returns the header that signs a request of that surface. `None`: there is currently none, and the pool takes
+    /// another key.
     fn header(&self, surface: Surface) -> Option<(HeaderName, HeaderValue)>;
 }
 
@@ -111,8 +111,8 @@ impl Key {
         Self { signer, fingerprint, project: DEFAULT_PROJECT.into(), weight: NonZeroU32::MIN, name: None }
     }
 
-    /// Sets the project whose quota the key uses: keys of one project share it. Any name will do; Google's is a good one.
-    /// Default: `default`.
+    /// Sets the project whose quota the key uses: keys of one project share it. Any name will do; Google's is a good
+    /// one. Default: `default`.
     pub fn project(mut self, project: impl Into<Arc<str>>) -> Self {
         self.project = project.into();
         self

@@ -1,3 +1,5 @@
+//! The layer, which holds a handle of the pool.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -5,7 +7,7 @@ use tower_layer::Layer;
 use super::{KeyPool, KeyPoolService};
 use crate::describe::Describe;
 
-/// Signs each call with a key of a pool. The [module](super) says which key, and what takes a key out.
+/// A layer that signs each call with a key of a pool. The [module](super) says which key, and what takes a key out.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct KeyPoolLayer {

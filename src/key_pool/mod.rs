@@ -1,27 +1,28 @@
 //! A pool of API keys of many projects, used as one key that does not run out.
 //!
-//! Without this layer a program with several keys takes them in turns, and each key's bad day is everybody's: a project
-//! without quota refuses every fifth call, a revoked key fails each call that draws it, two keys of one project are taken for
-//! twice the quota, and a prompt that names a file is sent to a project that has never seen it. Behind a relay the caller's
-//! own key travels beside yours, and Google refuses a request with two.
+//! Without this layer a program with several keys takes them in turns, and one failing key fails other callers' calls:
+//! a project without quota refuses every fifth call, a revoked key fails each call that draws it, two keys of one
+//! project are taken for twice the quota, and a prompt that names a file is sent to a project that has never seen it.
+//! Behind a relay the caller's own key travels beside yours, and Google refuses a request with two.
 //!
-//! This layer removes everything that could be a credential from a request and signs it with a key of its own. Keys belong
-//! to projects; a call goes to the project in which it would wait least, the queue of the
-//! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, until the hint or
-//! until midnight Pacific; a refusal of the key takes that key out; and the call is advised to go elsewhere at once, which
-//! [`RetryLayer`](crate::RetryLayer) outside does. The resources that a project has created (files, cached contents, uploads
-//! under way, operations, interactions) are remembered, and a call that names one goes there. Disabled keys are checked by
-//! [`KeyPool::recheck`], and return.
+//! This layer removes everything that could be a credential from a request and signs it with a key of its own. Keys
+//! belong to projects; a call goes to the project in which it would wait least, the queue of the
+//! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, until the hint
+//! or until midnight Pacific; a refusal of the key takes that key out; and the call is advised to go elsewhere at once,
+//! which [`RetryLayer`](crate::RetryLayer) outside does. The resources that a project has created (files, cached
+//! contents, uploads under way, operations, interactions) are remembered, and a call that names one goes there.
+//! Disabled keys are checked by [`KeyPool::recheck`], and return.
 //!
-//! It never lets a caller take keys out: faults of the caller, the model, the service and the connection mark nothing, nor
-//! does a refusal of a resource that only its own project may touch. It never sends a resource of one project to another,
-//! never tries a disabled key with a caller's call, never waits, and never shows a key.
+//! It never lets a caller take keys out: faults of the caller, the model, the service and the connection mark nothing,
+//! nor does a refusal of a resource that only its own project may touch. It never sends a resource of one project to
+//! another, never tries a disabled key with a caller's call, never waits, and never shows a key.
 //!
 //! # When to use it
 //!
-//! Use it where there is more than one key, or where callers must not see or bring their own, as in a relay. Place it inside
-//! [`RetryLayer`](crate::RetryLayer) and outside [`RateLimitLayer`](crate::RateLimitLayer). tower's `balance` and `steer`
-//! choose one of many services; this layer has one service, and chooses the credential that a request carries.
+//! Use it where there is more than one key, or where callers must not see or bring their own, as in a relay. Place it
+//! inside [`RetryLayer`](crate::RetryLayer) and outside [`RateLimitLayer`](crate::RateLimitLayer). tower's `balance`
+//! and `steer` choose one of many services; this layer has one service, and chooses the credential that a request
+//! carries.
 //!
 //! ```
 //! use http::{Request, StatusCode};
@@ -96,16 +97,17 @@
 //!
 //! # Which key
 //!
-//! Of the projects that have a key for the call and quota for its model, two are drawn at random, by weight, and the one in
-//! which the call would wait less is taken; if it would have to wait in both, up to 64 projects are compared. In that project
-//! keys take turns, by weight. Calls that pay no quota (counting, lists) go by weight alone. A key that has not been answered
-//! yet, or was refused since, is tested: one call at a time uses it, as long as another key can take the rest. A call that
-//! takes more than 30 s for that is not waited for.
+//! Of the projects that have a key for the call and quota for its model, two are drawn at random, by weight, and the
+//! one in which the call would wait less is taken; if it would have to wait in both, up to 64 projects are compared. In
+//! that project keys take turns, by weight. Calls that pay no quota (counting, lists) go by weight alone. A key that
+//! has not been answered yet, or was refused since, is tested: one call at a time uses it, as long as another key can
+//! take the rest. A call that takes more than 30 s for that is not waited for.
 //!
-//! In a test, five projects of 10 requests a minute under a Poisson load of 40 to 50 a minute had calls wait as behind one
-//! queue for all, but for the margin that the limiter keeps: 0.25 s at 40 a minute, and no 429. A project drawn at random
-//! had the 99th percentile wait 34 to 84 s there, in place of 3 to 12 s. Strict turns do as well while projects are alike;
-//! with 5, 5, 10, 10 and 20 a minute they had it wait five minutes and more, and the pool's calls waited no longer than before.
+//! In a test, five projects of 10 requests a minute under a Poisson load of 40 to 50 a minute had calls wait as behind
+//! one queue for all, but for the margin that the limiter keeps: 0.25 s at 40 a minute, and no 429. A project drawn at
+//! random had the 99th percentile wait 34 to 84 s there, in place of 3 to 12 s. Strict turns do as well while projects
+//! are alike; with 5, 5, 10, 10 and 20 a minute they had it wait five minutes and more, and the pool's calls waited no
+//! longer than before.
 //!
 //! # What takes a key out
 //!
@@ -123,17 +125,17 @@
 //!
 //! # Where a call is bound to
 //!
-//! A call that names a resource of a project, in its path or in its JSON body, goes to the project that created it, if this
-//! pool has seen that, and otherwise to the [default project](KeyPoolBuilder::default_project). Files, cached contents and
-//! other resources are created and listed there as well, unless [creations are spread](KeyPoolBuilder::spread_creations).
-//! Such a call is sent to no other project; another key of the same project may serve it. With a single project bodies are
-//! not searched.
+//! A call that names a resource of a project, in its path or in its JSON body, goes to the project that created it, if
+//! this pool has seen that, and otherwise to the [default project](KeyPoolBuilder::default_project). Files, cached
+//! contents and other resources are created and listed there as well, unless
+//! [creations are spread](KeyPoolBuilder::spread_creations). Such a call is sent to no other project; another key of
+//! the same project may serve it. With a single project bodies are not searched.
 //!
 //! # Defaults
 //!
 //! | what | value | why |
 //! |---|---|---|
-//! | strikes | 3 in a row | good keys get API_KEY_INVALID now and then |
+//! | strikes | 3 in a row | good keys get API_KEY_INVALID occasionally |
 //! | checks of a disabled key | after 1 min (5 min if leaked, suspended or banned), doubling to 6 h | a setting or a bill may be a minute's work |
 //! | models out of quota, for each project | 1,024, the soonest to return forgotten first | only refusals add to them |
 //! | names of resources that are remembered | 16,384, the oldest forgotten first | callers invent names; only created resources are remembered |
@@ -141,18 +143,18 @@
 //!
 //! # Costs
 //!
-//! In the benchmark (`cargo bench -p benches --bench overhead -- "key pools"`, two runs with little else running) one key adds
-//! three allocations to a call, all for the [`CallContext`](crate::CallContext), and 0.6 to 1.1 µs; five projects add four and
-//! 0.8 to 1.3 µs, the fourth to share a body that is searched for names, and five and 1.0 to 1.5 µs where a limiter is asked.
-//! A call that brings a context allocates nothing behind one key. A call takes the pool's lock twice, and once more where its
-//! success changes a state.
+//! In the benchmark (`cargo bench -p benches --bench overhead -- "key pools"`, two runs with little else running) one
+//! key adds three allocations to a call, all for the [`CallContext`](crate::CallContext), and 0.6 to 1.1 µs; five
+//! projects add four and 0.8 to 1.3 µs, the fourth to share a body that is searched for names, and five and 1.0 to
+//! 1.5 µs where a limiter is asked. A call that brings a context allocates nothing behind one key. A call takes the
+//! pool's lock twice, and once more where its success changes a state.
 //!
 //! # Errors
 //!
-//! [`Kind::KeysExhausted`](crate::failure::Kind::KeysExhausted) when all keys that could take the call are out of quota or
-//! being tested, with the time until the first one is back as the hint, and
-//! [`Kind::KeysDisabled`](crate::failure::Kind::KeysDisabled) when all are disabled. The message gives the state of each of
-//! up to 8 keys. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one.
+//! [`Kind::KeysExhausted`](crate::failure::Kind::KeysExhausted) when all keys that could take the call are out of quota
+//! or being tested, with the time until the first one is back as the hint, and
+//! [`Kind::KeysDisabled`](crate::failure::Kind::KeysDisabled) when all are disabled. The message gives the state of
+//! each of up to 8 keys. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one.
 //!
 //! # Cancellation
 //!
@@ -160,20 +162,20 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's. A key is chosen in `call`, and the inner service called at once, so that the limiter
-//! reserves the turn before another call chooses.
+//! `poll_ready` is the inner service's. A key is chosen in `call`, and the inner service called at once, so that the
+//! limiter reserves the turn before another call chooses.
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call, the token cost, and what was tried; without the call it reads the
-//! URI, and knows no model on the OpenAI-compatible surface. Writes the project, whether another project could take the call,
-//! and a choice that tells whether the key is still good: a call that waited in the limiter's queue
-//! is not sent with a key that was refused meanwhile.
+//! Reads from [`CallContext`](crate::CallContext) the call, the token cost, and what was tried; without the call it
+//! reads the URI, and knows no model on the OpenAI-compatible surface. Writes the project, whether another project
+//! could take the call, and a choice that tells whether the key is still good: a call that waited in the limiter's
+//! queue is not sent with a key that was refused meanwhile.
 //!
-//! Reads from [`Outcome`](crate::Outcome) the failure. Writes the key and project to each failure, and to each answer that has
-//! an outcome; to failures of keys and quota also what was tried, and [`RetryAdvice`](crate::context::RetryAdvice): `Now` where
-//! another key or project takes the call without a wait, `Queued` or `After` where it waits less than this failure asks for.
-//! It replaces the advice of the limiter inside.
+//! Reads from [`Outcome`](crate::Outcome) the failure. Writes the key and project to each failure, and to each answer
+//! that has an outcome; to failures of keys and quota also what was tried, and
+//! [`RetryAdvice`](crate::context::RetryAdvice): `Now` where another key or project takes the call without a wait,
+//! `Queued` or `After` where it waits less than this failure asks for. It replaces the advice of the limiter inside.
 
 mod affinity;
 mod api_key;

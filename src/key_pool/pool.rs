@@ -57,7 +57,7 @@ pub(super) struct Shared {
 }
 
 impl KeyPool {
-    /// The number of refusals in a row that disables a key: 3. Good keys are refused now and then.
+    /// The number of refusals in a row that disables a key: 3. Good keys are refused occasionally.
     pub const STRIKES: u32 = super::health::STRIKES;
 
     /// Returns a builder without keys.
@@ -76,8 +76,8 @@ impl KeyPool {
             .collect()
     }
 
-    /// Disables a key until it is [enabled](Self::enable): no call uses it, and [`recheck`](Self::recheck) does not check it.
-    /// Calls under way end as they would have. Returns whether the key is in the pool.
+    /// Disables a key until it is [enabled](Self::enable): no call uses it, and [`recheck`](Self::recheck) does not
+    /// check it. Calls under way end as they would have. Returns whether the key is in the pool.
     pub fn disable(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let Some((project, at)) = registry.find(*fingerprint) else { return false };
@@ -88,8 +88,8 @@ impl KeyPool {
         true
     }
 
-    /// Enables a key again, for whatever reason it was disabled, and forgets its refusals. Returns whether the key is in the
-    /// pool.
+    /// Enables a key again, for whatever reason it was disabled, and forgets its refusals. Returns whether the key is
+    /// in the pool.
     pub fn enable(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let Some((project, at)) = registry.find(*fingerprint) else { return false };
@@ -101,7 +101,7 @@ impl KeyPool {
         true
     }
 
-    /// Adds a key.
+    /// Adds a key to its project.
     ///
     /// # Errors
     ///
@@ -113,8 +113,8 @@ impl KeyPool {
         Ok(())
     }
 
-    /// Removes a key. Calls under way end as they would have. A pool may be left without keys: then it refuses every call.
-    /// Returns whether the key was in the pool.
+    /// Removes a key. Calls under way end as they would have. A pool may be left without keys: then it refuses every
+    /// call. Returns whether the key was in the pool.
     pub fn remove(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let was_there = registry.remove(*fingerprint);
@@ -126,7 +126,9 @@ impl KeyPool {
 fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
     if let Some((project, _)) = registry.find(key.fingerprint) {
         let (key, project) = (key.fingerprint, &project.handle.name);
-        return Err(ConfigError::new(format!("the key {key} is in the pool already, in project {project}")));
+        return Err(ConfigError::new(format!(
+            "the key {key} is in the pool already, in project {project}: add each key once"
+        )));
     }
     registry.add(key);
     Ok(())
@@ -216,15 +218,15 @@ impl KeyPoolBuilder {
         self.keys.iter().map(|key| &*key.project)
     }
 
-    /// Adds a key.
+    /// Adds a key to its project.
     pub fn key(mut self, key: Key) -> Self {
         self.keys.push(key);
         self
     }
 
     /// Sets the source that tells how long a call would wait in a project: a clone of the
-    /// [`Limiter`](crate::rate_limit::Limiter) inside. Default: none; a project is chosen at random, by weight, among those
-    /// that the upstream has not refused.
+    /// [`Limiter`](crate::rate_limit::Limiter) inside. Default: none; a project is chosen at random, by weight, among
+    /// those that the upstream has not refused.
     pub fn headroom(mut self, headroom: impl Headroom + 'static) -> Self {
         self.headroom = Some(Arc::new(headroom));
         self
@@ -237,8 +239,9 @@ impl KeyPoolBuilder {
         self
     }
 
-    /// Sets whether files, cached contents and other resources are created in the project with the least wait, and not in
-    /// the default one. Then two files of one prompt may be in two projects, and no key can read both. Default: false.
+    /// Sets whether files, cached contents and other resources are created in the project with the least wait, and not
+    /// in the default one. Then two files of one prompt may be in two projects, and no key can read both. Default:
+    /// false.
     pub fn spread_creations(mut self, spread: bool) -> Self {
         self.spread_creations = spread;
         self
@@ -257,7 +260,9 @@ impl KeyPoolBuilder {
             return Err(ConfigError::new("a key pool without a key can serve no call: add one"));
         }
         if let Some(project) = default_project.as_ref().filter(|project| registry.project_named(project).is_none()) {
-            return Err(ConfigError::new(format!("no key is of the default project {project}")));
+            return Err(ConfigError::new(format!(
+                "no key is of the default project {project}: add one, or name a project that has a key"
+            )));
         }
         let shared = Shared {
             headroom,

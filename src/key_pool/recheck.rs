@@ -37,12 +37,13 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 const MAX_READ: usize = 64 * 1024;
 
 impl KeyPool {
-    /// Checks disabled keys for ever: each is tried with `GET /v1beta/models?pageSize=1`, first after a minute (5 min where
-    /// it was leaked, suspended or banned), then after twice the time before, up to 6 h. A key that is answered is enabled.
-    /// A key that was disabled by hand is not checked; and a caller's call never tries a disabled key.
+    /// Checks disabled keys until the future is dropped: each is tried with `GET /v1beta/models?pageSize=1`, first
+    /// after a minute (5 min where it was leaked, suspended or banned), then after twice the time before, up to 6 h. A
+    /// key that is answered is enabled. A key that was disabled by hand is not checked; and a caller's call never tries
+    /// a disabled key.
     ///
-    /// Spawn the future: the crate spawns nothing itself. The service is the transport, or the part of the stack below this
-    /// layer; it adds the host, and no credentials. The future sleeps until the next check is due.
+    /// Spawn the future: the crate spawns nothing itself. The service is the transport, or the part of the stack below
+    /// this layer; it adds the host, and no credentials. The future sleeps until the next check is due.
     ///
     /// # Cancellation
     ///

@@ -115,7 +115,7 @@ impl Obstacle {
         }
     }
 
-    /// Returns after how long the obstacle is gone. `None`: it does not go by itself, or not within this call.
+    /// Returns the time until the obstacle ends. `None`: it does not end by itself, or not within this call.
     fn ends_in(self) -> Option<Duration> {
         match self {
             Self::State(KeyState::Cooling { left } | KeyState::Exhausted { left }) => Some(left),

@@ -193,7 +193,8 @@ impl Project {
         Self { handle, marks: Marks::default(), keys: Vec::new(), turn: 0 }
     }
 
-    /// Returns the best use that a call can make of its keys, and the weight of the usable ones. `None`: none is usable.
+    /// Returns the best use that a call can make of its keys, and the weight of the usable ones. `None`: none is
+    /// usable.
     fn best(&self, query: &Query<'_>) -> Option<(Use, u32)> {
         let (mut best, mut weight) = (Use::Busy, 0u32);
         for entry in &self.keys {
@@ -282,8 +283,8 @@ impl Registry {
         self.project(&key.project)?.keys.iter_mut().find(|entry| Arc::ptr_eq(&entry.key, key))
     }
 
-    /// Iterates over the projects that have a key for the call, out of quota or not, each with the time for which it is, and
-    /// the weight of its usable keys.
+    /// Iterates over the projects that have a key for the call, out of quota or not, each with the time for which it
+    /// is, and the weight of its usable keys.
     fn candidates<'a>(
         &'a self,
         query: &'a Query<'_>,
@@ -314,8 +315,8 @@ impl Registry {
                 (rank, first, second) = (its_rank, f64::INFINITY, f64::INFINITY);
                 (draw.first, draw.second) = (None, None);
             }
-            // The least of exponential variates, each with the weight as its rate, is each project's in proportion to its
-            // weight.
+            // The least of exponential variates, each with the weight as its rate, is each project's in proportion to
+            // its weight.
             let arrival = if alone { 0.0 } else { -(1.0 - roll()).ln() / f64::from(weight) };
             if arrival < first {
                 (second, draw.second) = (first, draw.first.take());

@@ -23,7 +23,7 @@ pub struct KeyReport {
     pub models: Vec<KeyModelReport>,
     /// The refusals of the key in a row, since the last answer. At 3 the key is disabled.
     pub strikes: u32,
-    /// True once an answer has come with the key since it was added or enabled.
+    /// A flag: an answer has come with the key since it was added or enabled.
     pub proven: bool,
     /// The number of calls that were sent with it.
     pub uses: u64,

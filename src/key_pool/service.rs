@@ -1,3 +1,5 @@
+//! The service: assigns a key to a call, and signs it.
+
 use std::{
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
@@ -148,11 +150,11 @@ fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) 
 where
     B: Resend<Data = Bytes>,
 {
-    let call = CallRef::of(request);
+    let context = CallContext::of(request);
+    let call = CallRef::with(context, request);
     let (shape, model) = (call.shape(), call.shared_model(last.take()));
     *last = model.clone();
     let model = model.unwrap_or_default();
-    let context = CallContext::of(request);
     let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let pinned = required_project(shared, request, shape, &model);

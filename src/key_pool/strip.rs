@@ -1,15 +1,15 @@
 //! The removal of the caller's own credentials.
 //!
-//! Google refuses a request with two credentials ("Multiple authentication credentials received"), and a caller's key has
-//! no business in another project's logs. So everything that could be a credential is removed before one of the pool's keys is
-//! added.
+//! Google refuses a request with two credentials ("Multiple authentication credentials received"), and a caller's key
+//! has no business in another project's logs. So everything that could be a credential is removed before one of the
+//! pool's keys is added.
 
 use http::{HeaderMap, Request, Uri, uri::PathAndQuery};
 
 use crate::call::percent_decoded;
 
-/// The query parameters that Google's front ends take credentials from (`$httpHeaders` can hold any header), and those that
-/// clients of other services put theirs into.
+/// The query parameters that Google's front ends take credentials from (`$httpHeaders` can hold any header), and those
+/// that clients of other services put theirs into.
 const PARAMETERS: [&str; 9] =
     ["key", "$key", "api_key", "apikey", "api-key", "access_token", "bearer_token", "oauth_token", "$httpHeaders"];
 

@@ -1,5 +1,5 @@
-//! The handle of the fallback chains: the order of the models, and the current model of each chain. It outlives the layers
-//! made from it.
+//! The handle of the fallback chains: the order of the models, and the current model of each chain. It outlives the
+//! layers made from it.
 
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc, time::Duration};
 
@@ -190,7 +190,7 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    /// Reports that the first choice still fails for everybody.
+    /// Reports that the first choice still fails for all callers.
     pub(super) fn failed(self) {
         self.chain.sticky.lock().probe_failed(Instant::now(), self.probe);
     }
@@ -221,7 +221,7 @@ impl ChainReport {
         &self.current
     }
 
-    /// Returns for how long calls have gone to another model first. `None`: they go to the one that is asked for.
+    /// Returns the time since calls left the first choice. `None`: they go to the model that is asked for.
     pub fn away_for(&self) -> Option<Duration> {
         self.away_for
     }
@@ -263,8 +263,8 @@ impl FallbackChainsBuilder {
         self
     }
 
-    /// Adds larger models: calls to `model` whose context is too long for it, and no others, go to the `next` models, in that
-    /// order.
+    /// Adds larger models: calls to `model` whose context is too long for it, and no others, go to the `next` models,
+    /// in that order.
     pub fn larger(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.larger.push((model.into(), next.into_iter().map(Into::into).collect()));
         self
@@ -283,8 +283,8 @@ impl FallbackChainsBuilder {
         self
     }
 
-    /// Sets whether the parts of a request that the next model rejects are cut out, so that it can be asked. The table is
-    /// at the [module](super#what-is-not-moved). Default: false, and such a model is skipped.
+    /// Sets whether the parts of a request that the next model rejects are cut out, so that it can be asked. The table
+    /// is at the [module](super#what-is-not-moved). Default: false, and such a model is skipped.
     pub fn strip(mut self, strip: bool) -> Self {
         self.strip = strip;
         self
@@ -294,8 +294,8 @@ impl FallbackChainsBuilder {
     ///
     /// # Errors
     ///
-    /// Fails for a chain without a next model, a model that is twice in one chain, a second chain of the same model, and a
-    /// name that cannot stand in a path.
+    /// Fails for a chain without a next model, a model that is twice in one chain, a second chain of the same model,
+    /// and a name that cannot stand in a path.
     pub fn build(self) -> Result<FallbackChains, ConfigError> {
         let Self { chains, larger, reasons, sticky, strip } = self;
         let sticky = sticky.min(FAR);

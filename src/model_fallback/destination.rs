@@ -1,7 +1,7 @@
 //! The model that a call goes to after a failure.
 //!
-//! A failure of the model that was asked for goes back to the caller, unless it is a reason to fall back. Of another model,
-//! which the caller did not ask for, only an answer counts: its refusals say nothing about the request.
+//! A failure of the model that was asked for goes back to the caller, unless it is a reason to fall back. Of another
+//! model, which the caller did not ask for, only an answer counts: its refusals say nothing about the request.
 
 use super::reason::{FallbackReason, Reasons};
 use crate::failure::{Failure, Fault, Kind};
@@ -44,9 +44,9 @@ pub(super) fn destination(reasons: Reasons, failure: &Failure, sent: bool, is_as
 /// Returns whether other calls to the model would fail as well, so that they need not try.
 ///
 /// An empty answer, the same 500 twice, a time-out (callers choose how much there is to think about, and may send a
-/// deadline of their own) or a turn that comes too late may be due to the request. If it is not, the circuit breaker opens,
-/// and that counts.
-pub(super) fn is_for_everybody(failure: &Failure) -> bool {
+/// deadline of their own) or a turn that comes too late may be due to the request. If it is not, the circuit breaker
+/// opens, and that counts.
+pub(super) fn is_for_all_callers(failure: &Failure) -> bool {
     match FallbackReason::of(failure) {
         None | Some(FallbackReason::Timeout | FallbackReason::RateLimited) => false,
         Some(FallbackReason::Service) => {
@@ -69,8 +69,8 @@ mod tests {
     #[test]
     fn the_table() {
         use Destination::*;
-        // The kind; the destination after the model that was asked for, and after another one, sent and not sent; and whether
-        // everybody's calls fail.
+        // The kind; the destination after the model that was asked for, and after another one, sent and not sent; and
+        // whether all callers' calls fail.
         let rows = [
             (Kind::Overloaded, Next, Next, Next, true),
             (Kind::Capacity, Next, Next, Next, true),
@@ -114,13 +114,13 @@ mod tests {
             (Kind::BadRequest, Back, Back, Back, false),
             (Kind::RequestBody, Back, Back, Back, false),
         ];
-        for (kind, asked, sent, not_sent, everybody) in rows {
+        for (kind, asked, sent, not_sent, all_callers) in rows {
             let failure = Failure::local(kind, "no");
             let reasons = Reasons::default();
             let destinations = [(true, true), (true, false), (false, true), (false, false)];
             let destinations = destinations.map(|(is_asked, sent)| destination(reasons, &failure, sent, is_asked));
             assert_eq!(destinations, [asked, asked, sent, not_sent], "{kind}");
-            assert_eq!(is_for_everybody(&failure), everybody, "{kind}");
+            assert_eq!(is_for_all_callers(&failure), all_callers, "{kind}");
             let late = failure.into_after_commit();
             assert_eq!(destination(reasons, &late, true, true), Back, "{kind}");
             assert_eq!(destination(reasons, &late, true, false), Back, "{kind}");
@@ -174,8 +174,8 @@ mod tests {
     #[test]
     fn a_500_that_may_be_the_requests_own_is_for_nobody_else() {
         let mut failure = Failure::from_status(StatusCode::INTERNAL_SERVER_ERROR, &HeaderMap::new());
-        assert!(is_for_everybody(&failure));
+        assert!(is_for_all_callers(&failure));
         failure.mark_content_suspected();
-        assert!(!is_for_everybody(&failure));
+        assert!(!is_for_all_callers(&failure));
     }
 }

@@ -53,7 +53,8 @@ impl Rejected {
         }
     }
 
-    /// Looks for these parts in a request's JSON body, in Gemini's dialect or in OpenAI's. A body that is not JSON has none.
+    /// Looks for these parts in a request's JSON body, in Gemini's dialect or in OpenAI's. A body that is not JSON has
+    /// none.
     pub(super) fn find(self, body: &[u8], strip: bool) -> Fit {
         if self == Self::default() {
             return Fit::AsItIs;

@@ -1,3 +1,5 @@
+//! The future of a call: sends the request to one model after the other, as the walk decides.
+
 use std::{
     fmt,
     future::Future,

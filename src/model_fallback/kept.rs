@@ -4,7 +4,8 @@ use http::Response;
 
 use crate::context::BoxError;
 
-/// A failure as it came, and the number of its model. Its body, where it has one, is an error that has been read already.
+/// A failure as it came, and the number of its model. Its body, where it has one, is an error that has been read
+/// already.
 pub(super) struct KeptFailure<R> {
     pub(super) at: usize,
     pub(super) result: Result<Response<R>, BoxError>,

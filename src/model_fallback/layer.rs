@@ -1,3 +1,5 @@
+//! The layer, which holds a handle of the chains.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -5,7 +7,7 @@ use tower_layer::Layer;
 use super::{FallbackChains, ModelFallback};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Falls back to another model where one has failed. The [module](super) says when, and to which.
+/// A layer that falls back to another model where one has failed. The [module](super) says when, and to which.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ModelFallbackLayer {

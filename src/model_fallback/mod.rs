@@ -1,40 +1,29 @@
-//! Fallback to another model: asks the next one of a chain where a model has failed for everybody.
+//! Fallback to another model: asks the next one of a chain where a model has failed for all callers.
 //!
 //! Without this layer a model that is overloaded for an hour is an hour's outage, while its smaller sister, which would
-//! have done, is idle; a day's quota that is used up at noon is an outage until midnight. A loop around the call that tries
-//! one model after another makes other mistakes: it repeats a 400 at every model, takes a file or a cached content to a
-//! model that cannot use it, asks the model that is down before each answer of the one that is not, and spends the retries
-//! of three calls on one.
+//! have done, is idle; a day's quota that is used up at noon is an outage until midnight. A loop around the call that
+//! tries one model after another makes other mistakes: it repeats a 400 at every model, takes a file or a cached
+//! content to a model that cannot use it, asks the model that is down before each answer of the one that is not, and
+//! spends the retries of three calls on one.
 //!
 //! This layer has a chain of models for a model that is asked for. When retries have not helped and the failure is the
-//! model's and not the request's, the same request goes to the next model: its path or its JSON body names that one, and
-//! nothing else in it is changed. The attempts at all models together stay within those of one call, because each attempt
-//! is told what was spent before and how many models are to come. A header, `x-gemini-model`, names the model that has
-//! answered. After that, calls begin with the fallback for 30 s; then one call at a time probes the first choice again.
+//! model's and not the request's, the same request goes to the next model: its path or its JSON body names that one,
+//! and nothing else in it is changed. The attempts at all models together stay within those of one call, because each
+//! attempt is told what was spent before and how many models are to come. A header, `x-gemini-model`, names the model
+//! that has answered. After that, calls begin with the fallback for 30 s; then one call at a time probes the first
+//! choice again.
 //!
-//! It never falls back for a mistake of the caller or a verdict on the content, nor for a key or a connection, which the
-//! next model shares, and never once an answer has begun to be handed over. It never moves calls that embed, count or create
-//! something, nor a request that names a file or a cached content; never alters a request to fit, unless it is told to; and
-//! it never makes up an answer: if no model has one, the failure of the model that was asked for goes back.
+//! It never falls back for a mistake of the caller or a verdict on the content, nor for a key or a connection, which
+//! the next model shares, and never once an answer has begun to be handed over. It never moves calls that embed, count
+//! or create something, nor a request that names a file or a cached content; never alters a request to fit, unless it
+//! is told to; and it never makes up an answer: if no model has one, the failure of the model that was asked for goes
+//! back.
 //!
 //! # When to use it
 //!
-//! Use it where an answer of another model is better than none: the caller can see in `x-gemini-model` which one it was.
-//! Place it outside [`RetryLayer`](crate::RetryLayer), which deals with what passes in seconds. Neither tower nor tower-http
-//! has such a layer; axum's `fallback` is something else, a route for paths that no other route matches.
-//!
-//! # When
-//!
-//! The table is at [`FallbackReason`]; each row can be switched by [`FallbackChainsBuilder::on`]. Apart from it:
-//!
-//! | what has happened | what becomes of the call |
-//! |---|---|
-//! | the context is too long for the model that was asked for | it goes along [`larger`](FallbackChainsBuilder::larger), if there are any |
-//! | a layer inside refuses to send it to a next model: too long, not listed | that model is skipped |
-//! | a next model calls it too long, or does not exist | that model is skipped |
-//! | a next model calls the request wrong | the model that was asked for is asked, if it was not yet; else the first failure goes back |
-//! | an answer without content, because of its content (`SAFETY`) | this is an answer: it goes back |
-//! | the deadline has passed | the first failure goes back |
+//! Use it where an answer of another model is better than none: the caller can see in `x-gemini-model` which one it
+//! was. Place it outside [`RetryLayer`](crate::RetryLayer), which deals with what passes in seconds. Neither tower nor
+//! tower-http has such a layer; axum's `fallback` is something else, a route for paths that no other route matches.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -94,13 +83,26 @@
 //! # Ok::<_, tower_gemini::ConfigError>(())
 //! ```
 //!
+//! # When it falls back
+//!
+//! The table is at [`FallbackReason`]; each row can be switched by [`FallbackChainsBuilder::on`]. Apart from it:
+//!
+//! | what has happened | what becomes of the call |
+//! |---|---|
+//! | the context is too long for the model that was asked for | it goes along [`larger`](FallbackChainsBuilder::larger), if there are any |
+//! | a layer inside refuses to send it to a next model: too long, not listed | that model is skipped |
+//! | a next model calls it too long, or does not exist | that model is skipped |
+//! | a next model calls the request wrong | the model that was asked for is asked, if it was not yet; else the first failure goes back |
+//! | an answer without content, because of its content (`SAFETY`) | this is an answer: it goes back |
+//! | the deadline has passed | the first failure goes back |
+//!
 //! # What is not moved
 //!
 //! A request that names a file, a cached content or another resource of a project, in its URI or its JSON body, and one
 //! whose body is encoded, so that its names cannot be read. Those have all attempts at their own model.
 //!
-//! Models differ in what they take. Before a call falls back, and only then, its body is searched for parts that the next
-//! model rejects:
+//! Models differ in what they take. Before a call falls back, and only then, its body is searched for parts that the
+//! next model rejects:
 //!
 //! | in the request | is rejected by | can be stripped |
 //! |---|---|---|
@@ -109,26 +111,27 @@
 //! | `thinkingBudget: 0`, `reasoning_effort: "none"` | Pro models from 2.5 on, which cannot stop thinking | yes |
 //! | a function call without `thoughtSignature`, the first of its turn | generations from 3 on | no |
 //!
-//! Such a model is skipped; with [`strip`](FallbackChainsBuilder::strip) the member is cut out of the JSON, and every other
-//! byte stays as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; a model whose name
-//! does not contain it (`gemini-flash-latest`, `gemma-3-27b-it`) is taken to accept everything. Both dialects are read,
-//! Gemini's and OpenAI's, in camelCase and in snake_case.
+//! Such a model is skipped; with [`strip`](FallbackChainsBuilder::strip) the member is cut out of the JSON, and every
+//! other byte stays as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; a model
+//! whose name does not contain it (`gemini-flash-latest`, `gemma-3-27b-it`) is taken to accept everything. Both
+//! dialects are read, Gemini's and OpenAI's, in camelCase and in snake_case.
 //!
 //! # Staying
 //!
-//! When the first choice has failed for everybody and another model has answered, the chain stays with that model: for
-//! [`sticky`](FallbackChainsBuilder::sticky), counted from the last time that the first choice is known to have failed. A
-//! fallback that fails as well moves the chain on; after the last model come those before it, the first choice too, so that a
-//! call finds any model that is back. An answer of the first choice brings all calls back to it. The chain does not move for
-//! a failure that may be one request's own: a context that is too long, an empty answer, the same 500 twice, a time-out (504
-//! and 499 included), a turn at the local limiter that would come too late. If such a failure is everybody's, the circuit
-//! breaker opens, and that counts. A probe that has not ended after another [`sticky`](FallbackChainsBuilder::sticky) is not
-//! waited for: the next call probes, too.
+//! When the first choice has failed for all callers and another model has answered, the chain stays with that model:
+//! for [`sticky`](FallbackChainsBuilder::sticky), counted from the last time that the first choice is known to have
+//! failed. A fallback that fails as well moves the chain on; after the last model come those before it, the first
+//! choice too, so that a call finds any model that is back. An answer of the first choice brings all calls back to it.
+//! The chain does not move for a failure that may be one request's own: a context that is too long, an empty answer,
+//! the same 500 twice, a time-out (504 and 499 included), a turn at the local limiter that would come too late. If such
+//! a failure concerns all callers, the circuit breaker opens, and that counts. A probe that has not ended after another
+//! [`sticky`](FallbackChainsBuilder::sticky) is not waited for: the next call probes, too.
 //!
 //! # Defaults
 //!
-//! No chains: none can be guessed. [`FallbackChains::STICKY`], 30 s: longer than a circuit breaker stays open (10 s), shorter
-//! than the minutes that an overload lasts. The reasons as in the table at [`FallbackReason`]. Nothing is stripped.
+//! No chains: none can be guessed. [`FallbackChains::STICKY`], 30 s: longer than a circuit breaker stays open (10 s),
+//! shorter than the minutes that an overload lasts. The reasons as in the table at [`FallbackReason`]. Nothing is
+//! stripped.
 //!
 //! # Costs
 //!
@@ -137,20 +140,21 @@
 //! request, kept for the next model. `RetryLayer`, which keeps one too, has 0.36 µs and 7 in the same run. A body is
 //! searched once for names of resources that belong to a project, and read only when a call falls back.
 //!
-//! A chain of more models than [`RetryPolicy::max_attempts`](crate::RetryPolicy::max_attempts) allows attempts makes one
-//! attempt at each.
+//! A chain of more models than [`RetryPolicy::max_attempts`](crate::RetryPolicy::max_attempts) allows attempts makes
+//! one attempt at each.
 //!
 //! # Errors
 //!
-//! None of its own. If no model answers, the failure of the model that was asked for goes back, a response as it came or the
-//! error, with the attempts at all models; if that model was not asked (the chain stays elsewhere, and the failure was the
-//! key's or the connection's), it is the first failure. A failed response that may go back is kept while other models are
-//! asked. Behind [`ClassifyLayer`](crate::ClassifyLayer) its body has been read already, and holds no connection unless it is
-//! longer than 64 KiB; without that layer, the connection waits.
+//! None of its own. If no model answers, the failure of the model that was asked for goes back, a response as it came
+//! or the error, with the attempts at all models; if that model was not asked (the chain stays elsewhere, and the
+//! failure was the key's or the connection's), it is the first failure. A failed response that may go back is kept
+//! while other models are asked. Behind [`ClassifyLayer`](crate::ClassifyLayer) its body has been read already, and
+//! holds no connection unless it is longer than 64 KiB; without that layer, the connection waits.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the attempt that is under way and the failure that is kept. A probe is handed to the next call.
+//! Dropping the future drops the attempt that is under way and the failure that is kept. A probe is handed to the next
+//! call.
 //!
 //! # Readiness
 //!
@@ -161,11 +165,11 @@
 //!
 //! Reads from [`CallContext`](crate::CallContext) the call, the deadline and the attempts made before; from
 //! [`Outcome`](crate::Outcome) the failure, whether anything was sent, and the attempts. Writes
-//! [`CallContext::models_left`](crate::CallContext::models_left); for another model it writes the call and the attempts anew,
-//! and removes what was written for the model before. Writes [`Outcome::model`](crate::Outcome::model),
-//! [`Outcome::attempts`](crate::Outcome::attempts), the header `x-gemini-model` and [`ModelUsed`]. The body has to implement
-//! [`Resend`](crate::body::Resend), and to be made of `Bytes`: `ReplayBody` and `Full<Bytes>` are. Calls without a chain, and
-//! calls whose body streams, are passed on as they are.
+//! [`CallContext::models_left`](crate::CallContext::models_left); for another model it writes the call and the attempts
+//! anew, and removes what was written for the model before. Writes [`Outcome::model`](crate::Outcome::model),
+//! [`Outcome::attempts`](crate::Outcome::attempts), the header `x-gemini-model` and [`ModelUsed`]. The body has to
+//! implement [`Resend`](crate::body::Resend), and to be made of `Bytes`: `ReplayBody` and `Full<Bytes>` are. Calls
+//! without a chain, and calls whose body streams, are passed on as they are.
 
 mod chains;
 mod destination;

@@ -7,8 +7,8 @@ use crate::failure::{Failure, Fault, Kind, TimeoutKind};
 /// The longest time that a caller waits for a quota; one that takes longer is treated as a day's.
 const LONG: Duration = Duration::from_secs(300);
 
-/// The reason for which a call falls back to the next model. [`FallbackChainsBuilder::on`](super::FallbackChainsBuilder::on)
-/// switches each on and off.
+/// The reason for which a call falls back to the next model.
+/// [`FallbackChainsBuilder::on`](super::FallbackChainsBuilder::on) switches each on and off.
 ///
 /// | reason | what has happened | by default |
 /// |---|---|---|
@@ -23,8 +23,9 @@ const LONG: Duration = Duration::from_secs(300);
 /// | `RateLimited` | the local limiter would have to make the call wait too long: `RetryLayer` retries | off |
 /// | `ModelNotFound` | there is no such model, or not for this method: a mistake that should be seen | off |
 ///
-/// A call never falls back for other failures: another model is behind the same connection, takes the same key, and reads the
-/// same request. A context that is too long leads to [`larger`](super::FallbackChainsBuilder::larger) models only.
+/// A call never falls back for other failures: another model is behind the same connection, takes the same key, and
+/// reads the same request. A context that is too long leads to [`larger`](super::FallbackChainsBuilder::larger) models
+/// only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FallbackReason {

@@ -7,7 +7,8 @@ use std::{iter::Chain, ops::Range};
 pub(super) struct Route(Chain<Range<usize>, Range<usize>>);
 
 impl Route {
-    /// Makes a route over `all`, from `at` on. Models before `at` come last: when the others are down, these may be back.
+    /// Makes a route over `all`, from `at` on. Models before `at` come last: when the others are down, these may be
+    /// back.
     pub(super) fn from(at: usize, all: Range<usize>) -> Self {
         Self((at..all.end).chain(all.start..at))
     }

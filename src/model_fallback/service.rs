@@ -1,3 +1,5 @@
+//! The service: begins the walk of a call along its chain.
+
 use std::task::{Context, Poll};
 
 use bytes::Bytes;

@@ -1,10 +1,10 @@
 //! The model that a chain's calls begin with.
 //!
-//! A chain's calls begin with the first choice, the model that they ask for, which is number 0. When the first choice has
-//! failed for everybody and another model has answered, the chain moves: calls begin with that other model, so that not
-//! each of them pays for finding out. After [`Sticky::duration`] one call at a time probes the first choice. A success
-//! of the first choice brings all calls back to it; a failure renews the duration; a probe that has no outcome is handed
-//! back. A probe that has not ended after another duration is not waited for.
+//! A chain's calls begin with the first choice, the model that they ask for, which is number 0. When the first choice
+//! has failed for all callers and another model has answered, the chain moves: calls begin with that other model, so
+//! that not each of them pays for finding out. After [`Sticky::duration`] one call at a time probes the first choice. A
+//! success of the first choice brings all calls back to it; a failure renews the duration; a probe that has no outcome
+//! is handed back. A probe that has not ended after another duration is not waited for.
 //!
 //! The result of a call counts only for the state in which the call began: an answer that was under way when the chain
 //! moved does not bring it back.
@@ -55,9 +55,9 @@ pub(super) struct Probe(u64);
 pub(super) struct Answered {
     /// The number of the model that has answered.
     pub(super) by: usize,
-    /// True if the model that the call began with had failed for everybody.
+    /// A flag: the model that the call began with had failed for all callers.
     pub(super) start_failed: bool,
-    /// True if the first choice had failed for everybody.
+    /// A flag: the first choice had failed for all callers.
     pub(super) first_failed: bool,
 }
 
@@ -100,15 +100,15 @@ impl Sticky {
         Start { at: 0, probe: Some(probe), chain_at, episode }
     }
 
-    /// Ends a probe that has found the first choice still failing for everybody.
+    /// Ends a probe that has found the first choice still failing for all callers.
     pub(super) fn probe_failed(&mut self, now: Instant, probe: Probe) {
         if self.hand_back(probe) {
             self.until = now.checked_add(self.duration);
         }
     }
 
-    /// Ends a probe that had no outcome or whose call was dropped: the next call may probe. Returns whether the probe was
-    /// still out.
+    /// Ends a probe that had no outcome or whose call was dropped: the next call may probe. Returns whether the probe
+    /// was still out.
     pub(super) fn hand_back(&mut self, probe: Probe) -> bool {
         let was_out = self.probing.is_some_and(|(out, _)| out == probe);
         if was_out {
@@ -249,15 +249,16 @@ mod tests {
         prop::collection::vec(event, 0..60)
     }
 
-    /// A second implementation of the rules, without episodes: each call remembers the changes of the chain since it began.
+    /// A second implementation of the rules, without episodes: each call remembers the changes of the chain since it
+    /// began.
     #[derive(Default)]
     struct PlainChain {
         at: usize,
         until: u64,
         /// The call that probes, and the time at which it began.
         probing: Option<(usize, u64)>,
-        /// The calls that have not ended: whether the chain has left its first choice since they began, and its model at
-        /// that time.
+        /// The calls that have not ended: whether the chain has left its first choice since they began, and its model
+        /// at that time.
         calls: Vec<Option<(bool, usize)>>,
     }
 

@@ -1,7 +1,9 @@
+//! The note on an answer: the model that was asked for, and the one that answered.
+
 use std::sync::Arc;
 
-/// The model that was asked for, and the model that the answer is of: an extension of each response to a call that has a
-/// chain.
+/// The model that was asked for, and the model that the answer is of: an extension of each response to a call that has
+/// a chain.
 ///
 /// Outside of this program, the header `x-gemini-model` names the second one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     FallbackChains, ModelUsed, NAME,
     chains::{Chain, Lease},
-    destination::{Destination, destination, is_for_everybody},
+    destination::{Destination, destination, is_for_all_callers},
     features::{Fit, Rejected},
     kept::{KeptFailure, Worth, keep},
     route::Route,
@@ -44,9 +44,9 @@ pub(super) struct Walk<B, R> {
     /// The state of the chain when the call began. `None`: the call stays with its model, whatever the chain does.
     start: Option<Start>,
     lease: Option<Lease>,
-    /// The failure for everybody of the model that the call began with.
+    /// The failure, for all callers, of the model that the call began with.
     start_failed: Option<Failure>,
-    /// True once the first choice has failed for everybody.
+    /// A flag: the first choice has failed for all callers.
     first_failed: bool,
 }
 
@@ -193,7 +193,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
 
     /// Notes a failure that other calls to the model would have as well.
     fn note(&mut self, failure: &Failure) {
-        let Some(start) = self.start.filter(|_| is_for_everybody(failure)) else { return };
+        let Some(start) = self.start.filter(|_| is_for_all_callers(failure)) else { return };
         if self.at == start.at {
             self.start_failed = Some(failure.clone());
         }

@@ -1,8 +1,8 @@
 //! Input limits that the upstream itself has named in refusals. A pure state machine, which is told the time.
 //!
 //! The limit that is really served can be lower than the published one, and changes without notice. The newest refusal
-//! that names it holds, whether the limit learnt before was lower or higher. And it is forgotten after a while, because
-//! the upstream does not say when it raises a limit.
+//! that names it holds, whether the limit learned before was lower or higher. And it is forgotten after `learned_for`,
+//! because the upstream does not say when it raises a limit.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -44,7 +44,7 @@ impl Learned {
         true
     }
 
-    /// Returns the limit learnt for this model, as long as it holds. It calls `now` only where there is one.
+    /// Returns the limit learned for this model, as long as it holds. It calls `now` only where there is one.
     pub(super) fn get(&self, name: &str, now: impl FnOnce() -> Instant, lasts: Duration) -> Option<u64> {
         let learned = self.limits.get(name)?;
         learned.holds(now(), lasts).then_some(learned.limit)

@@ -1,8 +1,8 @@
 //! The table of models: their names, their limits, and their methods.
 //!
 //! A name that is in no list is *unknown*, not wrong: models appear every few weeks, and the upstream serves some that
-//! no list names. A name is refused only by a list that was read from the upstream lately, and only if it looks like a
-//! typing error in one of the names on it.
+//! no list names. A name is refused only by a list that was read from the upstream within
+//! [`fresh_for`](ModelTableBuilder::fresh_for), and only if it looks like a typing error in one of the names on it.
 
 mod demand;
 mod learned;
@@ -126,7 +126,7 @@ impl ModelTable {
     /// The time for which a list from the upstream is fresh by default: 24 h.
     pub const FRESH_FOR: Duration = Duration::from_secs(24 * 3_600);
 
-    /// The time for which a learnt limit holds by default: 24 h. The upstream does not say when it raises a limit, so
+    /// The time for which a learned limit holds by default: 24 h. The upstream does not say when it raises a limit, so
     /// the old one is tried again daily.
     pub const LEARNED_FOR: Duration = Duration::from_secs(24 * 3_600);
 
@@ -184,12 +184,12 @@ impl ModelTable {
     }
 
     /// Remembers a limit that the upstream has named in a refusal, for as long as
-    /// [`learned_for`](ModelTableBuilder::learned_for) says. It replaces the limit that was learnt before for this
+    /// [`learned_for`](ModelTableBuilder::learned_for) says. It replaces the limit that was learned before for this
     /// model.
     ///
-    /// A learnt limit above the listed one has no effect. Returns `false` where the number cannot be a limit (under 256
-    /// tokens), or the name cannot be a model's (empty, or over 128 bytes). Limits of 1,024 names are remembered; past
-    /// that, the oldest is forgotten.
+    /// A learned limit above the listed one has no effect. Returns `false` where the number cannot be a limit (under
+    /// 256 tokens), or the name cannot be a model's (empty, or over 128 bytes). Limits of 1,024 names are remembered;
+    /// past that, the oldest is forgotten.
     pub fn learn_input_limit(&self, name: &str, tokens: u64) -> bool {
         let now = Instant::now();
         self.shared.state.write().learned.learn(bare(name), tokens, now, self.shared.settings.learned_for)
@@ -214,7 +214,8 @@ impl ModelTable {
         true
     }
 
-    /// Returns whether the list came from the upstream, and lately enough to refuse names by it.
+    /// Returns whether the list came from the upstream within [`fresh_for`](ModelTableBuilder::fresh_for), so that
+    /// names can be refused by it.
     pub fn is_fresh(&self) -> bool {
         self.is_fresh_in(&self.shared.state.read())
     }
@@ -296,14 +297,15 @@ pub struct ModelTableBuilder {
 }
 
 impl ModelTableBuilder {
-    /// Sets for how long a list is fresh, from the time at which it was asked for. Default:
+    /// Sets the time for which a list is fresh, from the time at which it was asked for. Default:
     /// [24 h](ModelTable::FRESH_FOR). With zero no list is fresh, so that none refuses anything.
     pub fn fresh_for(mut self, time: Duration) -> Self {
         self.fresh_for = time;
         self
     }
 
-    /// Sets for how long a learnt limit holds. Default: [24 h](ModelTable::LEARNED_FOR). With zero nothing is learnt.
+    /// Sets the time for which a learned limit holds. Default: [24 h](ModelTable::LEARNED_FOR). With zero nothing is
+    /// learned.
     pub fn learned_for(mut self, time: Duration) -> Self {
         self.learned_for = time;
         self

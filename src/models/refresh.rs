@@ -48,7 +48,7 @@ impl ModelTable {
     /// in one step, and only if the whole list was good. Returns the number of models on it.
     ///
     /// The service adds the credentials and the host. The list is fresh from the time of asking. Models that were
-    /// [set by hand](Self::insert) and limits that were [learnt](Self::learn_input_limit) stay.
+    /// [set by hand](Self::insert) and limits that were [learned](Self::learn_input_limit) stay.
     ///
     /// # Errors
     ///

@@ -12,12 +12,12 @@ use super::{Limit, Model, ModelTable};
 pub struct ModelTableReport {
     /// All known models, sorted by name.
     pub models: Vec<ModelReport>,
-    /// The limits that were learnt from refusals and still hold, in tokens, sorted by name. The models need not be
+    /// The limits that were learned from refusals and still hold, in tokens, sorted by name. The models need not be
     /// known.
     pub learned: Vec<(Box<str>, u64)>,
     /// The time since the upstream was asked for the list. `None` where it is still the built-in one.
     pub age: Option<Duration>,
-    /// True where names can be refused by the list.
+    /// A flag: names can be refused by the list.
     pub is_fresh: bool,
     /// The number of refreshes that have failed since the last good one.
     pub failures: u32,

@@ -1,3 +1,5 @@
+//! Tests of the model table.
+
 use std::{
     convert::Infallible,
     io,
@@ -304,7 +306,7 @@ async fn no_readiness_is_held_between_refreshes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_learnt_limit_lowers_for_a_day_and_never_raises() {
+async fn a_learned_limit_lowers_for_a_day_and_never_raises() {
     let table = ModelTable::new();
     let limit = |name: &str| table.effective_input_limit(name).map(|limit| (limit.tokens, limit.source));
     let listed = Some((1_048_576, Source::Seed));

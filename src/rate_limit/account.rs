@@ -25,7 +25,7 @@ pub(super) struct Account {
     day: Day,
     blocked: Option<Instant>,
     pacer: Option<Pacer>,
-    /// The time at which counting began. Earlier usage is unknown, so a refusal in the first minute is no evidence that
+    /// The time at which counting began. Earlier usage is unknown, so a refusal in the first minute does not prove that
     /// others use the quota.
     began: Instant,
 }
@@ -96,7 +96,8 @@ impl Account {
         Ok(Charge { entry, amount, day: self.day.number })
     }
 
-    /// Holds the whole amount for a call that is sent later. It counts from now on, and for a minute from [`Self::send`].
+    /// Holds the whole amount for a call that is sent later. It counts from now on, and for a minute from
+    /// [`Self::send`].
     ///
     /// # Errors
     ///
@@ -182,7 +183,7 @@ impl Account {
         self.limits[index(dimension)].in_force(now)
     }
 
-    /// Returns the limit that holds while nobody else uses the quota.
+    /// Returns the limit that holds while no other program uses the quota.
     pub(super) fn full_limit(&self, dimension: Dimension) -> Option<u64> {
         self.limits[index(dimension)].full()
     }

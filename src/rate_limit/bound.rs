@@ -1,9 +1,10 @@
-//! The limit of one dimension: as configured, as a 429 has named it, and lower for a while where others use the same quota.
+//! The limit of one dimension: as configured, as a 429 has named it, and lowered for a minute or longer, then growing,
+//! where others use the same quota.
 //!
 //! A 429 below the limit means that another program uses the rest. The limit in force then falls to the usage at that
-//! moment, less 5 %; stays there; and grows back along a cubic curve as TCP's CUBIC does: slowly near the point where it
-//! failed, faster beyond. If it fails again soon, the use by others is a steady one, and each further attempt to grow
-//! waits twice as long. Pure: the caller passes the time.
+//! moment, less 5 %; stays there; and grows back along a cubic curve as TCP's CUBIC does: slowly near the point where
+//! it failed, faster beyond. If it fails again soon, the use by others is a steady one, and each further attempt to
+//! grow waits twice as long. Pure: the caller passes the time.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ pub(super) struct Bound {
     configured: Option<u64>,
     /// The limit that a 429 has named.
     learned: Option<u64>,
-    /// The limit while nobody else uses the quota: the lower of the configured and the learned one.
+    /// The limit while no other program uses the quota: the lower of the configured and the learned one.
     full: Option<u64>,
     lowered: Option<Lowered>,
 }
@@ -45,7 +46,7 @@ impl Bound {
         Self { configured, full: configured, ..Self::default() }
     }
 
-    /// Returns the limit that holds while nobody else uses the quota.
+    /// Returns the limit that holds while no other program uses the quota.
     #[inline]
     pub(super) fn full(&self) -> Option<u64> {
         self.full

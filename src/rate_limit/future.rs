@@ -1,3 +1,5 @@
+//! The future of a call: waits in the queue, sends the call, and reports the answer to the limiter.
+
 use std::{
     fmt,
     future::Future,
@@ -115,7 +117,8 @@ where
     }
 }
 
-/// Returns the response with the guard that settles the reservation, or settles it at once where the response is a failure.
+/// Returns the response with the guard that settles the reservation, or settles it at once where the response is a
+/// failure.
 #[inline]
 fn answered<R: Body>(response: Response<R>, reservation: Reservation) -> Response<RateLimitBody<R>> {
     if response.extensions().is_empty() && response.status().is_success() {

@@ -1,3 +1,5 @@
+//! The layer, which holds a handle of the limiter.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -5,7 +7,7 @@ use tower_layer::Layer;
 use super::{Limiter, RateLimit};
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Keeps calls within the upstream's quota. See the [module](super) for what it counts and when it waits.
+/// A layer that keeps calls within the upstream's quota. See the [module](super) for what it counts and when it waits.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct RateLimitLayer {
@@ -13,7 +15,8 @@ pub struct RateLimitLayer {
 }
 
 impl RateLimitLayer {
-    /// Creates a layer that admits calls as this limiter allows. All layers and services of one limiter share its state.
+    /// Creates a layer that admits calls as this limiter allows. All layers and services of one limiter share its
+    /// state.
     pub fn new(limiter: Limiter) -> Self {
         Self { limiter: Some(limiter) }
     }

@@ -25,8 +25,8 @@ use crate::{
     sync::Mutex,
 };
 
-/// The most scopes with an account of their own. Beyond that, and while none can be forgotten, new ones share one account,
-/// except those that the settings name.
+/// The most scopes with an account of their own. Beyond that, and while none can be forgotten, new ones share one
+/// account, except those that the settings name.
 const MAX_SCOPES: usize = 16_384;
 
 /// The number of maps over which the scopes are spread, each with a lock of its own.
@@ -74,8 +74,8 @@ impl Limiter {
         LimiterBuilder::default()
     }
 
-    /// Returns how long a request of `tokens` input tokens would currently wait in this scope, the queue included; zero where
-    /// it would go at once. Nothing is reserved.
+    /// Returns the time that a request of `tokens` input tokens would currently wait in this scope, the queue included;
+    /// zero where it would go at once. Nothing is reserved.
     pub fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
         let now = Instant::now();
         let amount = Amount { requests: 1, tokens };
@@ -94,8 +94,8 @@ impl Limiter {
         }
     }
 
-    /// Returns a report on each scope's usage, limits and block, each read at its own moment. The scopes that share an account
-    /// are reported as one, of the project and the model `others`.
+    /// Returns a report on each scope's usage, limits and block, each read at its own moment. The scopes that share an
+    /// account are reported as one, of the project and the model `others`.
     pub fn snapshot(&self) -> Vec<ScopeReport> {
         let now = Instant::now();
         let queues = self.shared.shards.iter().flat_map(|shard| {
@@ -138,7 +138,7 @@ impl Limiter {
     pub(super) fn queue(&self, project: &str, model: &str, now: Instant) -> Arc<ScopeQueue> {
         let shared = &*self.shared;
         let mut shard = self.shard(model, project).lock();
-        if let Some(queue) = shard.get(model, project) {
+        if let Some(queue) = shard.get(model, project).or_else(|| shard.shared_if_long(model, project)) {
             return queue.clone();
         }
         let scope = Scope::new(project, model);
@@ -247,7 +247,7 @@ impl LimiterBuilder {
         self
     }
 
-    /// Sets how the requests of a minute are spread over it. Default: [`Pacing::Burst`].
+    /// Sets the pacing: the way in which a minute's requests are spread. Default: [`Pacing::Burst`].
     pub fn pacing(mut self, pacing: Pacing) -> Self {
         self.pacing = pacing;
         self
@@ -259,8 +259,8 @@ impl LimiterBuilder {
         self
     }
 
-    /// Sets the longest time that a call waits in the queue; one that would have to wait longer is refused at once. Default:
-    /// 60 s, one turn of the window.
+    /// Sets the longest time that a call waits in the queue; one that would have to wait longer is refused at once.
+    /// Default: 60 s, one turn of the window.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
@@ -328,8 +328,8 @@ impl LimiterBuilder {
         self.max_wait_by_model.values().copied().fold(self.max_wait, Duration::max)
     }
 
-    /// Returns whether the settings name the scope or its model. Such a scope never shares the overflow account, so that
-    /// invented models cannot lift its limits; their number is bounded by the settings.
+    /// Returns whether the settings name the scope or its model. Such a scope never shares the overflow account, so
+    /// that invented models cannot lift its limits; their number is bounded by the settings.
     fn names(&self, scope: &Scope) -> bool {
         self.by_scope.contains_key(scope)
             || self.by_model.contains_key(scope.model())

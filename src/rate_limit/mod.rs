@@ -1,21 +1,31 @@
 //! A rate limiter that uses all of the quota and never exceeds it.
 //!
-//! Without this layer a program finds out about its quota by being refused: each 429 costs a round trip and a wait that is
-//! longer than necessary, and programs that wait for the same hint come back together and are refused together. A plain
+//! Without this layer a program learns its quota from refusals: each 429 costs a round trip and a wait that is longer
+//! than necessary, and programs that wait for the same hint come back together and are refused together. A plain
 //! limiter does not help: one that counts by the clock's minute lets twice the quota through across its edge, one that
 //! paces evenly leaves half of it unused after every pause, and none of them counts tokens, knows that the keys of one
 //! project share a quota, or reads the 429 that names the real quota.
 //!
-//! This layer counts requests and input tokens in a sliding window of a minute, and requests until midnight Pacific, for
-//! each project and model. A call that fits goes at once; a call that does not waits in a queue, first come, first served,
-//! and is woken when its turn comes; a call that would have to wait too long is refused at once, with the wait that it would
-//! have needed. Tokens are reserved before the call and settled by the usage in the answer; the reservation of a call that
-//! was never sent is refunded. A 429 blocks its scope for all calls until the time that it names, and teaches the limit
-//! where none is configured, or a lower one while other programs use the same quota.
+//! This layer counts requests and input tokens in a sliding window of a minute, and requests until midnight Pacific,
+//! for each project and model. A call that fits goes at once; a call that does not waits in a queue, first come, first
+//! served, and is woken when its turn comes; a call that would have to wait too long is refused at once, with the wait
+//! that it would have needed. Tokens are reserved before the call and settled by the usage in the answer; the
+//! reservation of a call that was never sent is refunded. A 429 blocks its scope for all calls until the time that it
+//! names, and teaches the limit where none is configured, or a lower one while other programs use the same quota.
 //!
-//! It never lets more than the limit into any 60 seconds, never lets a small call overtake a large one, never charges calls
-//! that only count tokens or list models, and never waits past a deadline. It cannot see the usage of other programs: it
-//! learns of that from the refusals.
+//! It never lets more than the limit into any 60 seconds, never lets a small call overtake a large one, never charges
+//! calls that only count tokens or list models, and never waits past a deadline. It cannot see the usage of other
+//! programs: it learns of that from the refusals.
+//!
+//! # When to use it
+//!
+//! Wherever more than a handful of calls a minute go to one project, and in every server. Behind a
+//! [`KeyPoolLayer`](crate::KeyPoolLayer) it also tells the pool which project has room. A program whose calls never
+//! come near its quota can leave it out.
+//!
+//! tower's `RateLimitLayer` lets a fixed number of requests through in each period, and holds all others back in
+//! `poll_ready`; it is not `Clone`, has one limit for all requests, does not count tokens, has no longest wait and
+//! learns nothing. This layer decides in `call`, where it can read which project and model a request is for.
 //!
 //! ```
 //! use std::time::Duration;
@@ -67,25 +77,14 @@
 //! # }
 //! ```
 //!
-//! # When to use it
-//!
-//! Wherever more than a handful of calls a minute go to one project, and in every server. Behind a
-//! [`KeyPoolLayer`](crate::KeyPoolLayer) it also tells the pool which project has room. A program whose calls never come near
-//! its quota can leave it out.
-//!
-//! tower's `RateLimitLayer` lets a fixed number of requests through in each period, and holds all others back in
-//! `poll_ready`; it is not `Clone`, has one limit for all requests, does not count tokens, has no longest wait and learns
-//! nothing. This layer decides in `call`, where it can read which project and model a request is for.
-//!
 //! # Sharing a quota
 //!
-//! A 429 at a usage below the limit means that other programs use the rest. The limit in force then falls to the usage at
-//! that moment, less 5 %; stays there for a minute; and grows back along a cubic curve, slowly near the point where it
-//! failed. If it fails again soon, the use by others is a steady one, and each further attempt to grow waits twice as long,
-//! up to 16 minutes. Calls that are refused together are one event. In a scope's first minute a refusal lowers nothing,
-//! because the usage before it is unknown.
-//! In a test, two limiters at full load on one project of 60 requests a minute used 96 % of it in an hour, and 0.2 % of
-//! their calls were refused after the first minute.
+//! A 429 at a usage below the limit means that other programs use the rest. The limit in force then falls to the usage
+//! at that moment, less 5 %; stays there for a minute; and grows back along a cubic curve, slowly near the point where
+//! it failed. If it fails again soon, the use by others is a steady one, and each further attempt to grow waits twice
+//! as long, up to 16 minutes. Calls that are refused together are one event. In a scope's first minute a refusal lowers
+//! nothing, because the usage before it is unknown. In a test, two limiters at full load on one project of 60 requests
+//! a minute used 96 % of it in an hour, and 0.2 % of their calls were refused after the first minute.
 //!
 //! # Defaults
 //!
@@ -101,51 +100,52 @@
 //!
 //! # Costs
 //!
-//! A call that finds room allocates nothing and takes one lock twice, for one decision each: when it goes and when its body
-//! has ended. An idle scope is 608 bytes, its names, its place in a map and its first charges. A scope with charges in each
-//! quarter of a second of a minute is at most 12 KiB more: 10,000 scopes took 886 bytes each when idle and 12.7 KiB each
-//! when busy, and a million invented models 24 MB in all. A waiter is at most 80 bytes in the queue, besides its own future.
-//! It is polled when it arrives, when it is first and when its time has come: 10,000 waiters of which half leave at random
-//! took fewer than three polls each.
+//! A call that finds room allocates nothing and takes one lock twice, for one decision each: when it goes and when its
+//! body has ended. An idle scope is 608 bytes, its names, its place in a map and its first charges. A scope with
+//! charges in each quarter of a second of a minute is at most 12 KiB more: 10,000 scopes took 886 bytes each when idle
+//! and 12.7 KiB each when busy, and a million invented models 24 MB in all. A waiter is at most 80 bytes in the queue,
+//! besides its own future. It is polled when it arrives, when it is first and when its time has come: 10,000 waiters of
+//! which half leave at random took fewer than three polls each.
 //!
-//! In the benchmark (`cargo bench -p benches --bench overhead -- "rate limits"`, on a shared machine with two cores) the happy path
-//! adds 0.11 to 0.15 µs to a call in three dimensions; tower-resilience's limiter, which counts one dimension for everybody,
-//! adds 0.15 to 0.2 µs and two allocations in the same runs. Of this layer's time, reading the clock takes 24 ns, the lock and
-//! the reference count 21 ns, and reading the path 11 ns; behind a [`ReplayLayer`](crate::ReplayLayer) the path has been read.
+//! In the benchmark (`cargo bench -p benches --bench overhead -- "rate limits"`, on a shared machine with two cores)
+//! the happy path adds 0.11 to 0.15 µs to a call in three dimensions; tower-resilience's limiter, which counts one
+//! dimension for all callers, adds 0.15 to 0.2 µs and two allocations in the same runs. Of this layer's time, reading
+//! the clock takes 24 ns, the lock and the reference count 21 ns, and reading the path 11 ns; behind a
+//! [`ReplayLayer`](crate::ReplayLayer) the path has been read.
 //!
 //! # Errors
 //!
-//! - [`Kind::RateLimited`](crate::failure::Kind::RateLimited): the call would have to wait too long, or has waited as long as
-//!   it may. The wait that it needs is the hint.
-//! - [`Kind::LargerThanQuota`](crate::failure::Kind::LargerThanQuota), the caller's fault: the request is proven to be larger
-//!   than a whole minute's tokens.
+//! - [`Kind::RateLimited`](crate::failure::Kind::RateLimited): the call would have to wait too long, or has waited as
+//!   long as it may. The wait that it needs is the hint.
+//! - [`Kind::LargerThanQuota`](crate::failure::Kind::LargerThanQuota), the caller's fault: the request is proven to be
+//!   larger than a whole minute's tokens.
 //! - [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen): the call would have to wait, and the
-//!   [`Gate`](crate::quota::Gate) is closed. Calls that are in the queue when it closes get this error from the layer inside,
-//!   in their turn.
+//!   [`Gate`](crate::quota::Gate) is closed. Calls that are in the queue when it closes get this error from the layer
+//!   inside, in their turn.
 //!
 //! In all three cases nothing was sent. Only the first can carry the advice to try again at once.
 //!
 //! # Cancellation
 //!
 //! A waiter that is dropped leaves the queue at once and wakes the next. The reservation of a call that was not sent is
-//! refunded; a call that was sent stays charged. A call is in the queue from `call` on: a future that is first in the queue
-//! and is not polled holds up those behind it, as with tokio's semaphore.
+//! refunded; a call that was sent stays charged. A call is in the queue from `call` on: a future that is first in the
+//! queue and is not polled holds up those behind it, as with tokio's semaphore.
 //!
 //! # Readiness
 //!
 //! `poll_ready` is the inner service's. A call that has to wait gives its readiness up and regains it after the wait.
 //!
-//! Queued calls reach the inner service in the order in which they arrived here, on several threads as well: the next waiter
-//! is woken once the call before it is with the inner service. Where the inner service is not ready for the first, the next
-//! is woken all the same, so that no call waits for another's readiness; from there on the order is the inner service's, and
-//! `ConcurrencyLimit` keeps it.
+//! Queued calls reach the inner service in the order in which they arrived here, on several threads as well: the next
+//! waiter is woken once the call before it is with the inner service. Where the inner service is not ready for the
+//! first, the next is woken all the same, so that no call waits for another's readiness; from there on the order is the
+//! inner service's, and `ConcurrencyLimit` keeps it.
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call, the project, the token cost, the deadline, and whether it may move to
-//! another project; from [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage. Writes
-//! [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that may move, and adds the time in the
-//! queue to the tally.
+//! Reads from [`CallContext`](crate::CallContext) the call, the project, the token cost, the deadline, and whether it
+//! may move to another project; from [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage.
+//! Writes [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that may move, and adds the
+//! time in the queue to the tally.
 
 mod account;
 mod bound;

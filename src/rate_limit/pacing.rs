@@ -19,8 +19,8 @@ pub enum Pacing {
     /// Each request goes as soon as there is room: the whole minute's quota may go at once (default).
     #[default]
     Burst,
-    /// A burst goes at once, and then one request after the other at the even rate that the limit allows. Timers tick once
-    /// a millisecond: from about 1,000 requests a minute on, allow a burst of a few, so that no tick is lost.
+    /// A burst goes at once, and then one request after the other at the even rate that the limit allows. Timers tick
+    /// once a millisecond: from about 1,000 requests a minute on, allow a burst of a few, so that no tick is lost.
     Smooth {
         /// The number of requests that go at once, from 1 up to the limit; more counts as the limit.
         burst: NonZeroU32,

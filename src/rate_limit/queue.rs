@@ -1,9 +1,9 @@
 //! The queue of one scope, and the account that it guards.
 //!
-//! Calls are admitted in the order of their arrival, whatever their size. Only the first waiter knows a time at which to try
-//! again, and a waiter that leaves wakes the next. So a waiter is polled when it arrives, when its turn comes, and not in
-//! between. A waiter that has its grant stays first until its call is with the inner service, so that no later call
-//! overtakes it.
+//! Calls are admitted in the order of their arrival, whatever their size. Only the first waiter knows a time at which
+//! to try again, and a waiter that leaves wakes the next. So a waiter is polled when it arrives, when its turn comes,
+//! and not in between. A waiter that has its grant stays first until its call is with the inner service, so that no
+//! later call overtakes it.
 
 use std::{collections::BTreeMap, task::Waker, time::Duration};
 
@@ -66,7 +66,8 @@ pub(super) enum QueueAdmission {
 /// The decision on a waiter that is polled.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// Its amount is held until it is sent. The waiter stays first until it leaves: the next must not be sent before it.
+    /// Its amount is held until it is sent. The waiter stays first until it leaves: the next must not be sent before
+    /// it.
     Taken(Charge),
     /// It is first, and can be admitted at that time at the earliest.
     At(Instant),
@@ -116,7 +117,8 @@ impl ScopeQueue {
         WaiterId(id)
     }
 
-    /// Tries to admit a waiter. Where that fails, `waker` is woken when it may succeed, but for the time in [`Grant::At`].
+    /// Tries to admit a waiter. Where that fails, `waker` is woken when it may succeed, but for the time in
+    /// [`Grant::At`].
     pub(super) fn poll_grant(&self, id: WaiterId, now: Instant, waker: &Waker) -> Grant {
         let mut state = self.state.lock();
         let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
@@ -171,8 +173,8 @@ impl ScopeQueue {
         wake(first);
     }
 
-    /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the scope
-    /// until the time that it names. Waiters that another project can take are sent away.
+    /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the
+    /// scope until the time that it names. Waiters that another project can take are sent away.
     pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: UpstreamRefusal) {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
@@ -254,7 +256,8 @@ impl State {
         if was_first { self.take_first_waker() } else { None }
     }
 
-    /// Marks a waiter as granted: its amount is in the account now and no longer ahead of others, and it need not be woken.
+    /// Marks a waiter as granted: its amount is in the account now and no longer ahead of others, and it need not be
+    /// woken.
     fn mark_granted(&mut self, id: WaiterId) {
         if let Some(waiter) = self.waiting.get_mut(&id.0) {
             self.ahead = self.ahead.minus(std::mem::take(&mut waiter.counted));

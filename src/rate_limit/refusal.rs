@@ -25,7 +25,7 @@ pub(super) enum Allowed {
     Deadline(Duration),
 }
 
-/// A call that would have to wait for longer than it is allowed.
+/// Returns the refusal of a call that would have to wait for longer than it is allowed.
 pub(super) fn would_wait(
     queue: &ScopeQueue,
     now: Instant,
@@ -49,7 +49,7 @@ pub(super) fn would_wait(
     limited(message, needed, may_move)
 }
 
-/// A call that has waited for as long as it is allowed, and has not been admitted.
+/// Returns the refusal of a call that has waited for as long as it is allowed, and has not been admitted.
 pub(super) fn wait_exhausted(
     queue: &ScopeQueue,
     now: Instant,
@@ -67,7 +67,8 @@ pub(super) fn wait_exhausted(
     limited(message, needed, may_move)
 }
 
-/// A waiter whose scope the upstream has blocked meanwhile, and that another project can take.
+/// Returns the refusal of a waiting call whose scope the upstream has blocked meanwhile, and that another project can
+/// take.
 pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
     let message = format!(
         "the upstream has refused for another {until:.1?}: {}; another project may take the call at once",
@@ -76,7 +77,7 @@ pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
     limited(message, until, true)
 }
 
-/// A waiter whose turn has come, but whose key has been taken out meanwhile.
+/// Returns the refusal of a waiting call whose turn has come, but whose key has been taken out meanwhile.
 pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
     let message = format!(
         "the key chosen for the call was taken out while it waited: {}; another key may take it",
@@ -85,7 +86,8 @@ pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
     limited(message, Duration::ZERO, true)
 }
 
-/// A request that is proven to be larger than a whole minute's quota. Another model or project is the caller's decision.
+/// Returns the refusal of a request that is proven to be larger than a whole minute's quota. Another model or project
+/// is the caller's decision.
 pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
     let message = format!(
         "the request has {tokens} input tokens or more, and the quota is {limit} {} for {scope}: it would never be \
@@ -95,7 +97,8 @@ pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
     Error::refusal(NAME, Failure::local(Kind::LargerThanQuota, message)).into()
 }
 
-/// A call that would have to wait for a model whose circuit is open. Another project of the same model does not help.
+/// Returns the refusal of a call that would have to wait for a model whose circuit is open. Another project of the same
+/// model does not help.
 pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
     let message =
         format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or use another model");

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::context::Usage;
 
-/// The amount that one attempt has taken of its scope. Dropped before the call is sent, it is refunded; dropped after that,
-/// it stays charged.
+/// The amount that one attempt has taken of its scope. Dropped before the call is sent, it is refunded; dropped after
+/// that, it stays charged.
 #[derive(Debug)]
 pub(super) struct Reservation {
     queue: Arc<ScopeQueue>,
@@ -56,7 +56,8 @@ impl Drop for Reservation {
     }
 }
 
-/// The guard of a response's body that corrects the call's reservation to the real cost when the body ends or is dropped.
+/// The guard of a response's body that corrects the call's reservation to the real cost when the body ends or is
+/// dropped.
 #[derive(Debug)]
 pub struct Settlement {
     reservation: Reservation,

@@ -1,3 +1,5 @@
+//! The service: decides whether a call goes at once, waits or is refused.
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
@@ -75,11 +77,11 @@ enum Disposition {
 
 /// Decides on a call: reserves its cost, queues it, or refuses it.
 fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, request: &Request<B>) -> Disposition {
-    let call = CallRef::of(request);
+    let context = CallContext::of(request);
+    let call = CallRef::with(context, request);
     if !call.pays_quota() {
         return Disposition::Free;
     }
-    let context = CallContext::of(request);
     let now = Instant::now();
     let project = context.and_then(CallContext::project).unwrap_or(limiter.default_project());
     let scope = (&**project, call.model().unwrap_or_default());
@@ -98,7 +100,8 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     }
 }
 
-/// Queues a call that cannot be admitted before `at`, unless the gate is closed or the wait is longer than it is allowed.
+/// Queues a call that cannot be admitted before `at`, unless the gate is closed or the wait is longer than it is
+/// allowed.
 fn join<B>(
     limiter: &Limiter,
     request: &Request<B>,

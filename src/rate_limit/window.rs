@@ -1,8 +1,8 @@
 //! A sliding window over the charges of the last minute.
 //!
 //! Every charge counts for a whole minute from its own time, so that no minute, wherever it begins, holds more than the
-//! limit. Charges close together share an entry, which counts from the *latest* of them: that errs to the safe side, by at
-//! most [`GRAIN`], and bounds the memory. Pure: the caller passes the time.
+//! limit. Charges close together share an entry, which counts from the *latest* of them: that errs to the safe side, by
+//! at most [`GRAIN`], and bounds the memory. Pure: the caller passes the time.
 
 use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
@@ -13,13 +13,13 @@ use super::Amount;
 /// The time for which a charge counts: the API's minute, and [`SLACK`].
 pub(super) const WINDOW: Duration = Duration::from_secs(60).saturating_add(SLACK);
 
-/// The tolerance for requests that are delayed on the way. One that waits for a connection or a resent packet arrives later
-/// than it was charged, and the next one may not: this much of a difference cannot put one too many into a minute of the
-/// upstream's.
+/// The tolerance for requests that are delayed on the way. One that waits for a connection or a resent packet arrives
+/// later than it was charged, and the next one may not: this much of a difference cannot put one too many into a minute
+/// of the upstream's.
 pub(super) const SLACK: Duration = Duration::from_millis(250);
 
-/// The time within which charges share an entry: at most 242 entries of 48 bytes, 12 KiB, however many requests there are.
-/// Costs at most 0.4 % of the limit.
+/// The time within which charges share an entry: at most 242 entries of 48 bytes, 12 KiB, however many requests there
+/// are. Costs at most 0.4 % of the limit.
 pub(super) const GRAIN: Duration = Duration::from_millis(250);
 
 /// The time that [`SLACK`] and [`GRAIN`] together add to a wait for a whole window.
@@ -102,7 +102,7 @@ impl SlidingWindow {
         self.held = self.held.minus(amount);
     }
 
-    /// Returns a copy of the charges in at most [`KEPT`] entries, without the held amount, which nobody would release
+    /// Returns a copy of the charges in at most [`KEPT`] entries, without the held amount, which no call would release
     /// there. No charge counts for a shorter time in the copy.
     pub(super) fn compacted(&self) -> Self {
         let merged = self.entries.len().div_ceil(KEPT).max(1);
@@ -167,16 +167,16 @@ impl SlidingWindow {
         now + WINDOW
     }
 
-    /// Returns the earliest time at which all of `amount` will have been admitted, if nothing is admitted before `start`.
-    /// Every charge comes back after a window, and so do those that follow it: for amounts above the limit, such as a whole
-    /// queue's.
+    /// Returns the earliest time at which all of `amount` will have been admitted, if nothing is admitted before
+    /// `start`. Every charge comes back after a window, and so do those that follow it: for amounts above the limit,
+    /// such as a whole queue's.
     pub(super) fn admitted_at(&self, start: Instant, amount: Amount, limit: Amount) -> Instant {
         let requests = self.admitted_in_one(start, amount.requests, limit.requests, |amount| amount.requests);
         let tokens = self.admitted_in_one(start, amount.tokens, limit.tokens, |amount| amount.tokens);
         requests.max(tokens)
     }
 
-    /// The same for one dimension.
+    /// Returns the time for one dimension.
     fn admitted_in_one(&self, now: Instant, amount: u64, limit: u64, of: impl Fn(Amount) -> u64) -> Instant {
         // These entries have expired by then.
         let gone = self.entries.iter().take_while(|entry| entry.at + WINDOW <= now).count();

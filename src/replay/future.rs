@@ -1,3 +1,5 @@
+//! The future of a call: collects the request's body, and sends the request.
+
 use std::{
     fmt,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer and its settings.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -9,7 +11,7 @@ use super::{
 };
 use crate::describe::Describe;
 
-/// Makes request bodies resendable, up to its caps. The [module](super) says what becomes of larger ones.
+/// A layer that makes request bodies resendable, up to its caps. The [module](super) says what becomes of larger ones.
 ///
 /// Clones, and all services made from one layer, share the cap for all bodies.
 #[derive(Clone, Debug)]
@@ -36,8 +38,8 @@ impl ReplayLayer {
         self
     }
 
-    /// Sets the cap of all bodies that are kept at the same time, in bytes. Default: [`MAX_TOTAL`](Self::MAX_TOTAL). A body
-    /// that finds no room streams on; it is never refused for that.
+    /// Sets the cap of all bodies that are kept at the same time, in bytes. Default: [`MAX_TOTAL`](Self::MAX_TOTAL). A
+    /// body that finds no room streams on; it is never refused for that.
     ///
     /// The layer no longer shares its cap with its earlier clones: call this before cloning.
     pub fn max_total(mut self, bytes: usize) -> Self {

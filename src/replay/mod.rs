@@ -1,21 +1,23 @@
 //! Keeps a request's body, so that the request can be sent again, and reads from it which model the call is for.
 //!
-//! Without this layer a server cannot retry, because the body that its caller streams in is gone once it has been sent. And
-//! on the OpenAI-compatible surface the model stands in that body, so that no layer would know which model a call is for.
+//! Without this layer a server cannot retry, because the body that its caller streams in is consumed once sent. And on
+//! the OpenAI-compatible surface the model stands in that body, so that no layer would know which model a call is for.
 //!
 //! This layer collects the body, up to a cap for each body and a cap for all together, and passes it on as a
-//! [`ReplayBody`](crate::body::ReplayBody), whose copies all share the same bytes. A larger body is not kept: it streams on
-//! unchanged, and the outcome says that the request could not have been sent again; or it is refused, if you choose so.
+//! [`ReplayBody`](crate::body::ReplayBody), whose copies all share the same bytes. A larger body is not kept: it
+//! streams on unchanged, and the outcome says that the request could not have been sent again; or it is refused, if you
+//! choose so.
 //!
-//! It never reads an answer, and never reads further into a body than to the model's name; malformed JSON goes on to the
-//! upstream, which judges it. It is the only layer that changes the type of the request's body.
+//! It never reads an answer, and never reads further into a body than to the model's name; malformed JSON goes on to
+//! the upstream, which judges it. It is the only layer that changes the type of the request's body.
 //!
 //! # When to use it
 //!
-//! In every server, outside of all layers that retry or need the model's name. A client whose bodies are `Full<Bytes>` needs it only on the OpenAI-compatible surface, for the model.
+//! In every server, outside of all layers that retry or need the model's name. A client whose bodies are `Full<Bytes>`
+//! needs it only on the OpenAI-compatible surface, for the model.
 //!
-//! tower and tower-http have no such layer: `tower::retry` leaves the copying of requests to its policy, and tower-http's
-//! `RequestBodyLimit` bounds a body without keeping it.
+//! tower and tower-http have no such layer: `tower::retry` leaves the copying of requests to its policy, and
+//! tower-http's `RequestBodyLimit` bounds a body without keeping it.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -43,8 +45,8 @@
 //! # }
 //! ```
 //!
-//! A server that refuses larger bodies, with an error that [`ErrorResponseLayer`](crate::ErrorResponseLayer) turns into a
-//! 413:
+//! A server that refuses larger bodies, with an error that [`ErrorResponseLayer`](crate::ErrorResponseLayer) turns into
+//! a 413:
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};
@@ -74,14 +76,14 @@
 //! | [`max_total`](ReplayLayer::max_total) | 512 MiB | 16 of the largest bodies, or thousands of ordinary ones |
 //! | [`oversize`](ReplayLayer::oversize) | [`Oversize::Stream`] | an upload may be large |
 //!
-//! Bytes are counted as they arrive, whatever `Content-Length` says. A body that announces more than the cap is not collected
-//! at all.
+//! Bytes are counted as they arrive, whatever `Content-Length` says. A body that announces more than the cap is not
+//! collected at all.
 //!
 //! # Errors
 //!
-//! [`Kind::RequestBody`](crate::failure::Kind::RequestBody) when the caller's body breaks off, with its error as the source;
-//! [`Kind::BodyTooLarge`](crate::failure::Kind::BodyTooLarge) with [`Oversize::Refuse`], except for uploads. Neither was
-//! sent. A body that finds no room under the cap for all is never refused for that: it streams on, and with
+//! [`Kind::RequestBody`](crate::failure::Kind::RequestBody) when the caller's body breaks off, with its error as the
+//! source; [`Kind::BodyTooLarge`](crate::failure::Kind::BodyTooLarge) with [`Oversize::Refuse`], except for uploads.
+//! Neither was sent. A body that finds no room under the cap for all is never refused for that: it streams on, and with
 //! [`Oversize::Refuse`] it fails where it passes its own cap.
 //!
 //! # Cancellation
@@ -90,8 +92,8 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's. While a body is being collected the readiness is released, so that a slow upload holds
-//! no permit of the inner service; the service is made ready again before the call.
+//! `poll_ready` is the inner service's. While a body is being collected the readiness is released, so that a slow
+//! upload holds no permit of the inner service; the service is made ready again before the call.
 //!
 //! # Words read and written
 //!

@@ -1,3 +1,5 @@
+//! The service: readiness, and the call.
+
 use std::task::{Context, Poll};
 
 use bytes::Bytes;

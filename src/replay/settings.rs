@@ -17,7 +17,7 @@ pub enum Oversize {
     /// The body streams on to the upstream, which judges it. The request cannot be sent again. The default.
     #[default]
     Stream,
-    /// The body is refused with an error that names the cap, answered with 413. An upload (`/upload/…`) streams on all the
-    /// same.
+    /// The body is refused with an error that names the cap, answered with 413. An upload (`/upload/…`) streams on all
+    /// the same.
     Refuse,
 }

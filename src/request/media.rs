@@ -1,10 +1,10 @@
-//! The token costs of images, sound and films, by the API's published table, as far as their first bytes tell.
+//! The token costs of images, audio and video, by the API's published table, as far as their first bytes tell.
 //!
-//! An image costs 258 tokens; a large one is cut into tiles of 258 each, at most sixteen of them. A second of sound
-//! costs 32, a page of a PDF 258, a second of film 263. An image's size stands in its first bytes; the length of a
-//! film, or the number of pages of a PDF, cannot be seen without reading it: both are guessed from the number of bytes,
-//! generously where an upper bound is asked for. Media that are only named, by a URL or as a file, cannot be counted
-//! here.
+//! An image costs 258 tokens; a large one is cut into tiles of 258 each, at most sixteen of them. A second of audio
+//! costs 32, a page of a PDF 258, a second of video 263. An image's size stands in its first bytes; the length of a
+//! video, or the number of pages of a PDF, cannot be seen without reading it: both are guessed from the number of
+//! bytes, generously where an upper bound is asked for. Media that are only named, by a URL or as a file, cannot be
+//! counted here.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
@@ -72,9 +72,9 @@ impl Media {
         match (medium, image) {
             (Some(Medium::Image) | None, Some(tokens)) => self.add(tokens, Some(MOST_FOR_AN_IMAGE)),
             (Some(Medium::Image), None) => self.add(TILE, (bytes > 0).then_some(MOST_FOR_AN_IMAGE)),
-            // 16 kB a second is compressed sound of good quality; less than 1 kB a second is unheard of.
+            // 16 kB a second is compressed audio of good quality; less than 1 kB a second is unheard of.
             (Some(Medium::Audio), _) if bytes > 0 => self.add(bytes / 500, Some(bytes / 25)),
-            // The upper bound is a film of 26 kB a second, and pages of 1 kB each. Smaller ones are rare, and left to
+            // The upper bound is a video of 26 kB a second, and pages of 1 kB each. Smaller ones are rare, and left to
             // the upstream.
             (Some(Medium::Video), _) if bytes > 0 => {
                 self.add((bytes / 475).max(TILE), Some((bytes / 100).max(4 * TILE)))

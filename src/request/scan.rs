@@ -97,7 +97,7 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 impl BodyWalk<'_> {
     /// Notes that something stands at this place that the upstream may take for content.
-    fn is_content(&mut self, place: Position) {
+    fn note_content(&mut self, place: Position) {
         if matches!(place, Position::Contents | Position::Content | Position::Parts | Position::Part) {
             self.findings.contents = Contents::Present;
         }
@@ -294,7 +294,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             }
             // It may be content of a kind that is not known here.
             if !matches!(next, Position::Parts | Position::Speaker) {
-                walk.is_content(place);
+                walk.note_content(place);
             }
             let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
@@ -328,7 +328,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             Position::Cached => walk.findings.has_cached_content |= !text.is_empty(),
             _ if place.is_text() => {
                 if !text.is_empty() || place != Position::Contents {
-                    walk.is_content(place);
+                    walk.note_content(place);
                 }
                 walk.text(text)?;
             }
@@ -345,17 +345,17 @@ impl<'de> Visitor<'de> for At<'_, '_> {
     }
 
     fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<(), E> {
-        self.walk.is_content(self.place);
+        self.walk.note_content(self.place);
         Ok(())
     }
 
     fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<(), E> {
-        self.walk.is_content(self.place);
+        self.walk.note_content(self.place);
         Ok(())
     }
 
     fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<(), E> {
-        self.walk.is_content(self.place);
+        self.walk.note_content(self.place);
         Ok(())
     }
 
@@ -391,7 +391,7 @@ impl<'de> Visitor<'de> for MemberName<'_, '_> {
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Position, E> {
         if key == NUMBER {
-            self.walk.is_content(self.place);
+            self.walk.note_content(self.place);
             return Ok(Position::Ignored);
         }
         if self.place.counts_keys() {

@@ -33,7 +33,7 @@ impl<R> Backoff<R> {
 }
 
 impl<R: Body> Backoff<R> {
-    /// Is ready when the time has passed, however far the answer has been read.
+    /// Waits until the time has passed, however far the answer has been read.
     pub(super) fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.as_mut().drain(cx);
         if let Some(sleep) = self.project().sleep.as_pin_mut() {

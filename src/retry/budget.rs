@@ -1,8 +1,8 @@
 //! The retry budget: it keeps retries from making an outage worse.
 //!
-//! It has one token bucket a model, shared by all clones. A retry takes a token, a success gives one back, and one a second
-//! grows back. When a model is down for all calls, its bucket becomes empty, and failures go straight back; no call ever
-//! sleeps for a token. The buckets themselves are pure: they are told the time.
+//! It has one token bucket a model, shared by all clones. A retry takes a token, a success gives one back, and one a
+//! second grows back. When a model is down for all calls, its bucket becomes empty, and failures go straight back; no
+//! call ever sleeps for a token. The buckets themselves are pure: they are told the time.
 
 use std::{
     cmp::Reverse,
@@ -44,8 +44,8 @@ struct Shared {
     buckets: Mutex<HashMap<Box<str>, Bucket>>,
 }
 
-/// The most models with a bucket of their own. Past that the full buckets are dropped, or the fullest if none is full: it
-/// loses least, because a new one starts full.
+/// The most models with a bucket of their own. Past that the full buckets are dropped, or the fullest if none is full:
+/// it loses least, because a new one starts full.
 const MAX_MODELS: usize = 256;
 
 impl RetryBudget {

@@ -1,4 +1,5 @@
-//! The decision after a failure: whether to send the request again, and after how long. Pure: it is told all that it needs.
+//! The decision after a failure: whether to send the request again, and after how long. Pure: it is told all that it
+//! needs.
 
 use std::time::Duration;
 
@@ -162,7 +163,7 @@ pub(super) fn decide(
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     let nth = history.count(cause);
-    // A layer that has refused for good will refuse again.
+    // A layer that has refused permanently will refuse again.
     let hopeless = failure.fault() == Fault::Local
         || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
     let curable = advice.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
@@ -207,7 +208,7 @@ fn refused(
     situation: Situation,
 ) -> Decision {
     history.uncount_attempt();
-    // A layer that has refused for good will refuse again; and another model's circuit may be closed.
+    // A layer that has refused permanently will refuse again; and another model's circuit may be closed.
     let elsewhere = failure.kind() == Kind::CircuitOpen && situation.models_left > 0;
     if !failure.kind().is_refused_for_now() || elsewhere {
         return Decision::GiveUp(None);

@@ -1,3 +1,5 @@
+//! The future of a call: its attempts, and the waits between them.
+
 use std::{
     fmt,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer, which holds a policy.
+
 use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
@@ -8,7 +10,7 @@ use super::{
 };
 use crate::describe::{Describe, LEFT_OUT};
 
-/// Sends a failed request again if another attempt can succeed. The [module](super) has the table.
+/// A layer that sends a failed request again if another attempt can succeed. The [module](super) has the table.
 ///
 /// All services made from one layer, and its clones, share the policy's budget.
 #[derive(Clone, Debug, Default)]

@@ -1,44 +1,25 @@
 //! Sends a failed request again if another attempt can succeed.
 //!
-//! Without this layer a minute of overload becomes the caller's error, and a plain loop around the call makes it worse: it
-//! repeats a 400 that never changes, sleeps 2 s where the upstream asked for 42 s, hammers a day's quota until midnight, and
-//! multiplies the load on an upstream that is down.
+//! Without this layer a minute of overload becomes the caller's error, and a plain loop around the call makes it worse:
+//! it repeats a 400 that never changes, sleeps 2 s where the upstream asked for 42 s, hammers a day's quota until
+//! midnight, and multiplies the load on an upstream that is down.
 //!
-//! This layer has a table. The failure that [`ClassifyLayer`](crate::ClassifyLayer) has read selects the row, and the row
-//! decides how often and how soon the request is sent again. A hint of the upstream is waited for exactly, a backoff has full
-//! jitter, and no sleep begins that cannot end before the deadline. A [`RetryBudget`] for each model, shared by all calls,
-//! keeps an outage from being answered with a storm. The failed answer is read and dropped during the wait, so that its
-//! connection is free.
+//! This layer has a table. The failure that [`ClassifyLayer`](crate::ClassifyLayer) has read selects the row, and the
+//! row decides how often and how soon the request is sent again. A hint of the upstream is waited for exactly, a
+//! backoff has full jitter, and no sleep begins that cannot end before the deadline. A [`RetryBudget`] for each model,
+//! shared by all calls, keeps an outage from being answered with a storm. The failed answer is read and dropped during
+//! the wait, so that its connection is free.
 //!
 //! It never sends a request again after the answer's first content was handed over, never repeats a caller's fault or a
 //! verdict on the content, and never sleeps for a budget. Without `ClassifyLayer`, it goes by status and headers.
 //!
 //! # When to use it
 //!
-//! In every client of the API, outside of the key pool and the limiter, so that each attempt chooses a key and pays quota
-//! again. Turn off the retries of the caller's SDK and of the transport, or the attempts multiply.
+//! In every client of the API, outside of the key pool and the limiter, so that each attempt chooses a key and pays
+//! quota again. Turn off the retries of the caller's SDK and of the transport, or the attempts multiply.
 //!
-//! `tower::retry` leaves the policy, the copying of requests and the sleep to its user, knows neither hints nor a deadline,
-//! and drops a failed answer unread, and with it an HTTP/1 connection. tower-http has no such layer.
-//!
-//! # The table
-//!
-//! | outcome | action |
-//! |---|---|
-//! | 429 with a hint of at most 300 s | waits for the longer of backoff and hint, 1 s more if the hint was cut to whole seconds, and up to 0.5 s of jitter; spends no budget |
-//! | 429 of a day's quota, of limit 0, or with a longer hint | the failure goes back, because only another key or model can help |
-//! | 429 without details | backs off from 1 s |
-//! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; all attempts of the call, 3 while another model is left |
-//! | an attempt's time-out | 2 attempts |
-//! | 500, 502 | 4 attempts; the same 500 twice marks [`is_content_suspected`](crate::failure::Failure::is_content_suspected) |
-//! | 504, 408, 499, an empty answer | 2 attempts |
-//! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
-//! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
-//! | the circuit is open, or the limiter refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
-//! | the caller's fault, verdicts on the content | the failure goes back |
-//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body |
-//!
-//! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come.
+//! `tower::retry` leaves the policy, the copying of requests and the sleep to its user, knows neither hints nor a
+//! deadline, and drops a failed answer unread, and with it an HTTP/1 connection. tower-http has no such layer.
 //!
 //! ```
 //! use std::{sync::atomic::{AtomicU32, Ordering}, time::Duration};
@@ -81,15 +62,34 @@
 //! assert_eq!(layer.policy().rule(StatusCode::INTERNAL_SERVER_ERROR).max_attempts(), 2);
 //! ```
 //!
+//! # The table
+//!
+//! | outcome | action |
+//! |---|---|
+//! | 429 with a hint of at most 300 s | waits for the longer of backoff and hint, 1 s more if the hint was cut to whole seconds, and up to 0.5 s of jitter; spends no budget |
+//! | 429 of a day's quota, of limit 0, or with a longer hint | the failure goes back, because only another key or model can help |
+//! | 429 without details | backs off from 1 s |
+//! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; all attempts of the call, 3 while another model is left |
+//! | an attempt's time-out | 2 attempts |
+//! | 500, 502 | 4 attempts; the same 500 twice marks [`is_content_suspected`](crate::failure::Failure::is_content_suspected) |
+//! | 504, 408, 499, an empty answer | 2 attempts |
+//! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
+//! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
+//! | the circuit is open, or the limiter refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
+//! | the caller's fault, verdicts on the content | the failure goes back |
+//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body |
+//!
+//! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come.
+//!
 //! # Defaults
 //!
-//! The table, [`RetryPolicy::MAX_ATTEMPTS`], [`RetryPolicy::MAX_HINT`] and [`RetryBudget::CAPACITY`]. Google's own advice is
-//! 1, 2, 4, 8 s with jitter for 429, 408 and 5xx; its SDKs make 5 attempts when asked to, gemini-cli 10.
+//! The table, [`RetryPolicy::MAX_ATTEMPTS`], [`RetryPolicy::MAX_HINT`] and [`RetryBudget::CAPACITY`]. Google's own
+//! advice is 1, 2, 4, 8 s with jitter for 429, 408 and 5xx; its SDKs make 5 attempts when asked to, gemini-cli 10.
 //!
 //! # Errors
 //!
-//! It has no errors of its own. When it gives up, the last attempt's failure goes back: the unchanged response, or the error.
-//! [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would have passed the deadline,
+//! It has no errors of its own. When it gives up, the last attempt's failure goes back: the unchanged response, or the
+//! error. [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would have passed the deadline,
 //! [`Outcome::retry`](crate::Outcome::retry) is the wait that would have been needed.
 //!
 //! # Cancellation
@@ -98,13 +98,14 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's, and the first attempt uses that readiness. For each further attempt the service is
-//! made ready after the wait, so that no permit is held during the sleep, not even one that a layer inside has left unused.
+//! `poll_ready` is the inner service's, and the first attempt uses that readiness. For each further attempt the service
+//! is made ready after the wait, so that no permit is held during the sleep, not even one that a layer inside has left
+//! unused.
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call, the deadline, the attempts made before and the models left; from
-//! [`Outcome`](crate::Outcome) the failure and the advice on retrying.
+//! Reads from [`CallContext`](crate::CallContext) the call, the deadline, the attempts made before and the models left;
+//! from [`Outcome`](crate::Outcome) the failure and the advice on retrying.
 //!
 //! Writes [`CallContext::attempt`](crate::CallContext::attempt),
 //! whether an earlier attempt has failed,

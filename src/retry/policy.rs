@@ -9,8 +9,8 @@ use crate::failure::{Failure, Fault, Kind};
 
 /// The rules by which failures are retried: which, how often and after how long.
 ///
-/// The default is the table of the [module](super). [`on`](Self::on) changes one row; [`rule`](Self::rule) and `Display` show
-/// the rules in force.
+/// The default is the table of the [module](super). [`on`](Self::on) changes one row; [`rule`](Self::rule) and
+/// `Display` show the rules in force.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,8 +46,8 @@ struct TableRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// An answer with this status. Exhausted shared capacity counts as 503, and a service that was too slow as 504, whatever
-    /// their status is.
+    /// An answer with this status. Exhausted shared capacity counts as 503, and a service that was too slow as 504,
+    /// whatever their status is.
     Status(StatusCode),
     /// No connection could be made.
     Connect,
@@ -76,18 +76,19 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOpen {
-    /// Wait as long as the refusal says, within the deadline. No attempt is counted, because nothing was sent. The default.
+    /// A wait as long as the refusal says, within the deadline. No attempt is counted, because nothing was sent. The
+    /// default.
     #[default]
     Wait,
-    /// Return the refusal at once.
+    /// The refusal, returned at once.
     Fail,
 }
 
 impl RetryPolicy {
     /// The default of the most attempts of one call, the first included: 8.
     pub const MAX_ATTEMPTS: u32 = 8;
-    /// The default of the longest hint that is waited for: 300 s. A longer one is a day's quota in disguise; gemini-cli draws
-    /// the line there too.
+    /// The default of the longest hint that is waited for: 300 s. A longer one stands for a longer period's quota;
+    /// gemini-cli draws the line there too.
     pub const MAX_HINT: Duration = Duration::from_secs(300);
 
     /// Creates a policy that never retries.
@@ -95,7 +96,8 @@ impl RetryPolicy {
         Self { rows: Vec::new(), max_attempts: 1, max_hint: Duration::ZERO, on_open: OnOpen::Fail, budget: None }
     }
 
-    /// Creates a policy for work that may take its time: up to 60 attempts on 503, at most 8 s apart, within the deadline.
+    /// Creates a policy for work that may take its time: up to 60 attempts on 503, at most 8 s apart, within the
+    /// deadline.
     pub fn persistent() -> Self {
         let mut policy = Self { max_attempts: 60, ..Self::default() };
         for cause in [Cause::Status(StatusCode::SERVICE_UNAVAILABLE), Cause::Connect, Cause::Reset] {
@@ -108,8 +110,8 @@ impl RetryPolicy {
 
     /// Sets the rule for failures of this cause.
     ///
-    /// A rule that was set also applies to failures that are not retried by default, such as a 404; but never to a day's
-    /// quota, a limit of zero or a verdict on the content, which no repetition changes.
+    /// A rule that was set also applies to failures that are not retried by default, such as a 404; but never to a
+    /// day's quota, a limit of zero or a verdict on the content, which no repetition changes.
     pub fn on(mut self, cause: impl Into<Cause>, rule: Rule) -> Self {
         self.set(cause.into(), rule, true);
         self
@@ -213,13 +215,14 @@ impl Rule {
         Self::attempts(1)
     }
 
-    /// Creates a rule whose only limit is [`RetryPolicy::max_attempts`]. It backs off as [`attempts`](Self::attempts) does.
+    /// Creates a rule whose only limit is [`RetryPolicy::max_attempts`]. It backs off as [`attempts`](Self::attempts)
+    /// does.
     pub const fn unlimited() -> Self {
         Self::attempts(u32::MAX)
     }
 
-    /// Creates a rule that allows `attempts` failures of this cause in one call: with 3, the third goes back. It backs off
-    /// from 0.5 s, doubling up to 20 s, with full jitter.
+    /// Creates a rule that allows `attempts` failures of this cause in one call: with 3, the third goes back. It backs
+    /// off from 0.5 s, doubling up to 20 s, with full jitter.
     pub const fn attempts(attempts: u32) -> Self {
         let (base_delay, max_delay) = (Duration::from_millis(500), Duration::from_secs(20));
         Self { attempts, base_delay, max_delay, attempts_before_fallback: attempts }

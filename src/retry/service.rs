@@ -1,3 +1,5 @@
+//! The service: readiness, and the call.
+
 use std::{
     sync::Arc,
     task::{Context, Poll},

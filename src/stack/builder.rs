@@ -1,3 +1,5 @@
+//! The builder of the stack.
+
 use std::time::Duration;
 
 use super::{
@@ -86,7 +88,8 @@ impl GeminiBuilder {
         self
     }
 
-    /// Sets the limits of every project and model that has none of its own. Default: those that the upstream's refusals name.
+    /// Sets the limits of every project and model that has none of its own. Default: those that the upstream's refusals
+    /// name.
     pub fn limits(self, limits: Limits) -> Self {
         self.with_limiter(|limiter| limiter.limits(limits))
     }
@@ -164,8 +167,8 @@ impl GeminiBuilder {
         self
     }
 
-    /// Replaces the layer of the limiter, with a limiter that other stacks share and that has a gate of its own; or leaves
-    /// it out.
+    /// Replaces the layer of the limiter, with a limiter that other stacks share and that has a gate of its own; or
+    /// leaves it out.
     pub fn rate_limit(mut self, layer: RateLimitLayer) -> Self {
         self.settings.limiter = Wired::Layer(layer);
         self
@@ -193,8 +196,8 @@ impl GeminiBuilder {
     ///
     /// # Errors
     ///
-    /// Settings that cannot work: a clock or a limit of zero, an attempt that may take longer than the whole call, and all
-    /// that the layers themselves refuse (a key twice, a model twice in a chain).
+    /// Settings that cannot work: a clock or a limit of zero, an attempt that may take longer than the whole call, and
+    /// all that the layers themselves refuse (a key twice, a model twice in a chain).
     pub fn build(self) -> Result<GeminiLayer, ConfigError> {
         check::refuse(&self.settings)?;
         let warnings = check::warn(&self.settings);
@@ -221,7 +224,7 @@ impl GeminiBuilder {
             Wired::Settings(settings) => ModelFallbackLayer::new(settings.build()?),
         };
         let total = clocks.total.map_or_else(TimeoutLayer::disabled, TimeoutLayer::total);
-        let attempt = TimeoutLayer::with_clocks(clocks.of_an_attempt());
+        let attempt = TimeoutLayer::of_an_attempt(clocks);
         Ok(GeminiLayer::new(
             Layers { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry },
             warnings,

@@ -1,3 +1,5 @@
+//! The layer, and the handles of the layers in it.
+
 use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
@@ -8,7 +10,8 @@ use crate::{
     rate_limit::Limiter,
 };
 
-/// A layer that is all layers in their order. See the [module](super) for the numbers of each preset.
+/// A layer that is all layers but [`ErrorResponseLayer`](crate::ErrorResponseLayer), in their order. See the
+/// [module](super) for the numbers of each preset.
 ///
 /// All services made from one layer, and from its clones, share all state.
 #[derive(Clone)]

@@ -1,18 +1,19 @@
 //! All layers in the right order, made by one builder.
 //!
-//! Eleven layers have some forty million orders, and nearly all of them are wrong in a way that shows only on a bad day: an
-//! attempt's clock outside of the retries, a limiter that queues calls for a model whose circuit is open, a key chosen
-//! before the model is known. And some layers have to know each other: the key pool asks the limiter in which project a call
-//! would wait least, and the limiter asks the circuit breakers before it lets a call queue.
+//! Eleven layers have some forty million orders, and nearly all of them are wrong in a way that shows only on a bad
+//! day: an attempt's clock outside of the retries, a limiter that queues calls for a model whose circuit is open, a key
+//! chosen before the model is known. And some layers have to know each other: the key pool asks the limiter in which
+//! project a call would wait least, and the limiter asks the circuit breakers before it lets a call queue.
 //!
-//! [`GeminiLayer`] is the order of [the guide](crate::docs::ordering), made and wired by a [builder](GeminiBuilder) that
-//! starts from one of three presets. Each layer can be replaced, or left out by its `disabled()` layer, and
-//! [`describe`](GeminiLayer::describe) prints the stack with its numbers. Settings that could never work are refused when
-//! the stack is built; settings that may surprise stand in [`warnings`](GeminiLayer::warnings).
+//! [`GeminiLayer`] is the order of [the guide](crate::docs::ordering), made and wired by a [builder](GeminiBuilder)
+//! that starts from one of three presets. Each layer can be replaced, and all but the replay layer can be left out, by
+//! their `disabled()` layer; [`describe`](GeminiLayer::describe) prints the stack with its numbers. Settings that could
+//! never work are refused when the stack is built; settings that may surprise stand in
+//! [`warnings`](GeminiLayer::warnings).
 //!
-//! It spawns nothing, hides nothing and adds no behaviour of its own: each part is the layer that could be stacked by hand,
-//! and has its handle for you. A server adds [`ErrorResponseLayer`](crate::ErrorResponseLayer) outside, because axum and
-//! SDK clients want a response where others want an error.
+//! It spawns nothing, hides nothing and adds no behaviour of its own: each part is the layer that could be stacked by
+//! hand, and has its handle for you. A server adds [`ErrorResponseLayer`](crate::ErrorResponseLayer) outside, because
+//! axum and SDK clients want a response where others want an error.
 //!
 //! # A client
 //!
@@ -64,8 +65,8 @@
 //!
 //! # When to use it
 //!
-//! In programs that want all of it, or most: this is the one place in which the layers' order and their wiring are kept right.
-//! For one or two layers, stack them by hand with tower's `ServiceBuilder`; nothing here is needed for that.
+//! In programs that want all of it, or most: this is the one place in which the layers' order and their wiring are kept
+//! right. For one or two layers, stack them by hand with tower's `ServiceBuilder`; nothing here is needed for that.
 //!
 //! # Presets
 //!
@@ -80,13 +81,14 @@
 //! | longest backoff | 5 s | 8 s on 503 | 20 s |
 //! | longest wait for quota | 10 s | 1 h | 60 s |
 //!
-//! All other settings are the layers' own defaults. There is no fallback, no limit and no key until one is set: limits are
-//! learned from the upstream's refusals, and without a key the caller's own goes on.
+//! All other settings are the layers' own defaults. There is no fallback, no limit and no key until one is set: limits
+//! are learned from the upstream's refusals, and without a key the caller's own goes on.
 //!
 //! # Errors
 //!
-//! The errors of its layers: [`Error`](crate::Error) names the one that refused. [`build`](GeminiBuilder::build) refuses a
-//! clock or a limit of zero, an attempt that may take longer than the whole call, and settings that a layer itself refuses.
+//! The errors of its layers: [`Error`](crate::Error) names the one that refused. [`build`](GeminiBuilder::build)
+//! refuses a clock or a limit of zero, an attempt that may take longer than the whole call, and settings that a layer
+//! itself refuses.
 //!
 //! # Cancellation
 //!
@@ -98,14 +100,14 @@
 //!
 //! # Words read and written
 //!
-//! The words of its layers. With an answer, [`Outcome`](crate::Outcome) has the attempts, the key's fingerprint and the model,
-//! where a layer has set them.
+//! The words of its layers. With an answer, [`Outcome`](crate::Outcome) has the attempts, the key's fingerprint and the
+//! model, where a layer has set them.
 //!
 //! # The type
 //!
 //! [`Gemini<S>`](Gemini) can be named, is `Clone` and, with its inner service, `Send`; its answers have a
-//! [`GeminiBody`]. A program that does not want to name the type boxes it with `tower::ServiceExt::boxed_clone`, for one
-//! allocation a call.
+//! [`GeminiBody`]. A program that does not want to name the type boxes it with `tower::ServiceExt::boxed_clone`, for
+//! one allocation a call.
 
 mod builder;
 mod check;

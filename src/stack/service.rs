@@ -1,3 +1,5 @@
+//! The service, and the type that its layers make together.
+
 use std::task::{Context, Poll};
 
 use bytes::Bytes;

@@ -48,8 +48,8 @@ impl<B, L> Wired<B, L> {
 }
 
 impl Settings {
-    /// A person waits: 60 s in all, 45 s for an attempt, 30 s until the first words of a stream and between them, five
-    /// attempts, and at most 10 s in the queue for quota.
+    /// Returns the settings for a person who waits: 60 s in all, 45 s for an attempt, 30 s until the first words of a
+    /// stream and between them, five attempts, and at most 10 s in the queue for quota.
     pub(super) fn interactive() -> Self {
         let retry = RetryPolicy::default().max_attempts(5).max_delay(Duration::from_secs(5));
         Self {
@@ -60,7 +60,8 @@ impl Settings {
         }
     }
 
-    /// Nobody waits: an hour in all, the attempts of [`RetryPolicy::persistent`], and up to an hour in the queue for quota.
+    /// Returns the settings for work without a reader: an hour in all, the attempts of [`RetryPolicy::persistent`], and
+    /// up to an hour in the queue for quota.
     pub(super) fn batch() -> Self {
         const HOUR: u64 = 60 * 60;
         Self {
@@ -71,7 +72,7 @@ impl Settings {
         }
     }
 
-    /// Every layer has its own defaults.
+    /// Returns each layer's defaults.
     pub(super) fn relay() -> Self {
         Self {
             clocks: Clocks {

@@ -1,3 +1,5 @@
+//! Tests of the parser of error envelopes.
+
 use std::time::Duration;
 
 use proptest::prelude::*;

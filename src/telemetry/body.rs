@@ -1,3 +1,5 @@
+//! The body of an answer: ends the record when the body ends or is dropped.
+
 use std::{
     fmt,
     pin::Pin,

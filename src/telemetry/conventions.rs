@@ -1,5 +1,5 @@
-//! The values of attributes and labels, in the terms of OpenTelemetry's conventions for generative AI where these have one.
-//! Pure.
+//! The values of attributes and labels, in the terms of OpenTelemetry's conventions for generative AI where these have
+//! one. Pure.
 
 use std::borrow::Cow;
 
@@ -34,8 +34,8 @@ impl<'a> RecordEnd<'a> {
         }
     }
 
-    /// Returns the value of `error.type`: the failure's kind. A 499 of the service is `cancelled`, so that the caller's own
-    /// cancellation has another name.
+    /// Returns the value of `error.type`: the failure's kind. A 499 of the service is `cancelled`, so that the caller's
+    /// own cancellation has another name.
     pub(super) fn error_type(self) -> Option<&'static str> {
         match self {
             Self::Ok => None,
@@ -83,8 +83,8 @@ pub(super) fn input_tokens(usage: &UsageReport) -> Option<u64> {
     usage.prompt_tokens.map(|prompt| prompt.saturating_add(usage.tool_use_prompt_tokens.unwrap_or(0)))
 }
 
-/// Counts all output tokens, thoughts included, because they are billed. Gemini's own surfaces count thoughts separately and
-/// the OpenAI-compatible one does not; the total is right for both.
+/// Counts all output tokens, thoughts included, because they are billed. Gemini's own surfaces count thoughts
+/// separately and the OpenAI-compatible one does not; the total is right for both.
 pub(super) fn output_tokens(usage: &UsageReport) -> Option<u64> {
     let by_total = input_tokens(usage).zip(usage.total_tokens).and_then(|(input, total)| total.checked_sub(input));
     let by_parts = || match (usage.candidates_tokens, usage.thoughts_tokens) {

@@ -1,3 +1,5 @@
+//! The future of a call: runs within the span of its record.
+
 use std::{
     fmt,
     future::Future,
@@ -17,7 +19,7 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         future: F,
-        // After the future: when both are dropped, the layers inside have said the last they had to say. In a box: most
+        // After the future: when both are dropped, the layers inside have written all that they write. In a box: most
         // programs have no recorder and no subscriber, and a small future is faster.
         record: Option<Box<Record>>,
     }

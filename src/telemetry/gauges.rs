@@ -1,3 +1,5 @@
+//! The gauges of handles, whose state no call shows.
+
 use std::{collections::HashMap, convert::Infallible, fmt, sync::Arc, time::Duration};
 
 use metrics::{Key, Label, SharedString};
@@ -10,7 +12,8 @@ use crate::observe::{Observe, Reading, Value};
 /// The shortest time from one report to the next: a report takes each scope's lock for a moment.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// The current state of handles, reported as metrics. Made by [`TelemetryLayer::gauges`](super::TelemetryLayer::gauges).
+/// The current state of handles, reported as metrics. Made by
+/// [`TelemetryLayer::gauges`](super::TelemetryLayer::gauges).
 ///
 /// A cheap handle: all clones are the same gauges.
 ///
@@ -45,7 +48,7 @@ impl Gauges {
         Self { models, watched: Vec::new(), last: Arc::default() }
     }
 
-    /// Adds a handle to report of.
+    /// Adds a handle whose state is reported.
     pub fn watch(mut self, handle: impl Observe + Send + Sync + 'static) -> Self {
         self.watched.push(Arc::new(handle));
         self
@@ -85,7 +88,8 @@ impl Gauges {
         }
     }
 
-    /// Reports for ever: at once, and then after each `every`, or each second if that is longer. 10 s is a good choice.
+    /// Reports until the future is dropped: at once, and then after each `every`, or each second if that is longer.
+    /// 10 s is a good choice.
     ///
     /// Spawn it: the crate spawns no tasks itself.
     ///

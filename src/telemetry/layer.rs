@@ -1,3 +1,5 @@
+//! The layer, which records calls or attempts.
+
 use std::fmt;
 
 use tower_layer::Layer;
@@ -31,8 +33,8 @@ impl TelemetryLayer {
         Self { level: Some(Level::Call), meters: Meters::default() }
     }
 
-    /// Makes a layer that records each attempt. It belongs inside of [`RetryLayer`](crate::RetryLayer), and outside of the
-    /// layers that choose a key or wait for quota.
+    /// Makes a layer that records each attempt. It belongs inside of [`RetryLayer`](crate::RetryLayer), and outside of
+    /// the layers that choose a key or wait for quota.
     pub fn attempt() -> Self {
         Self { level: Some(Level::Attempt), meters: Meters::default() }
     }
@@ -42,8 +44,8 @@ impl TelemetryLayer {
         Self { level: None, meters: Meters::default() }
     }
 
-    /// Makes gauges, which report the current state of handles from time to time. They know the same models by name as this
-    /// layer.
+    /// Makes gauges, which report the current state of handles from time to time. They know the same models by name as
+    /// this layer.
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn gauges(&self) -> super::Gauges {

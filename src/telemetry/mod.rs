@@ -1,17 +1,25 @@
 //! Telemetry: records calls and attempts as spans and metrics.
 //!
-//! Without this layer a program sees that calls are slow or fail, and not why. The answer came after nine seconds: was it
-//! the model, the queue for its quota, or the wait after two busy answers? Each layer logs by itself at best, a generic
-//! tracing layer knows a status and a path, and the path may hold a key.
+//! Without this layer a program sees that calls are slow or fail, and not why. The answer came after nine seconds: was
+//! it the model, the queue for its quota, or the wait after two busy answers? Each layer logs by itself at most, a
+//! generic tracing layer knows a status and a path, and the path may hold a key.
 //!
-//! This layer reads what the other layers say of a call and hands it on: to `tracing` as one span for the call and one for
-//! each attempt, to the `metrics` facade (feature `metrics`) as counters and histograms, in the terms of OpenTelemetry's
-//! conventions for generative AI where these have one. From there it goes to the subscriber and the recorder that the program
-//! has installed: an OTLP exporter, Prometheus, a log. A record begins with the call and ends with its answer's body, so that
-//! a stream is timed to its last event, and a stream that breaks after its first content is seen.
+//! This layer reads what the other layers write about a call and hands it on: to `tracing` as one span for the call and
+//! one for each attempt, to the `metrics` facade (feature `metrics`) as counters and histograms, in the terms of
+//! OpenTelemetry's conventions for generative AI where these have one. From there it goes to the subscriber and the
+//! recorder that the program has installed: an OTLP exporter, Prometheus, a log. A record begins with the call and ends
+//! with its answer's body, so that a stream is timed to its last event, and a stream that breaks after its first
+//! content is seen.
 //!
-//! It never changes a call or an answer, never waits, never shows a key, a path, or text of a prompt or an answer, and never
-//! makes a label of a name that a caller can invent. Without a subscriber and a recorder it does nothing.
+//! It never changes a call or an answer, never waits, never shows a key, a path, or text of a prompt or an answer, and
+//! never makes a label of a name that a caller can invent. Without a subscriber and a recorder it does nothing.
+//!
+//! # When to use it
+//!
+//! In every program that someone operates; without a subscriber and a recorder it costs 30 to 80 ns a layer (see
+//! [Costs](#costs)). tower-http's `TraceLayer` records one span a request, with a status and what your own callbacks
+//! add; it sees neither attempts nor tokens, and takes a 200 that carries an error for a success. Programs that keep it
+//! give it this crate's [`GeminiClassifier`](crate::trace::GeminiClassifier) (feature `trace`).
 //!
 //! ```
 //! use http::{Request, Response};
@@ -63,18 +71,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! # When to use it
-//!
-//! In every program that someone operates; without a subscriber and a recorder it costs next to nothing (see
-//! [Costs](#costs)). tower-http's `TraceLayer` records one span a request, with a status and what your own callbacks add; it
-//! sees neither attempts nor tokens, and takes a 200 that carries an error for a success. Programs that keep it give it this
-//! crate's [`GeminiClassifier`](crate::trace::GeminiClassifier) (feature `trace`).
-//!
 //! # Spans
 //!
 //! The spans are `gemini.call` and `gemini.attempt`, at the level INFO and with the target `tower_gemini::telemetry`.
-//! Attributes that are not known are left out. Times are in seconds. Text of the caller's or the upstream's (a model, a finish
-//! reason, a host) is redacted and cut to 128 bytes.
+//! Attributes that are not known are left out. Times are in seconds. Text of the caller's or the upstream's (a model, a
+//! finish reason, a host) is redacted and cut to 128 bytes.
 //!
 //! | attribute | call | attempt | meaning |
 //! |---|---|---|---|
@@ -112,9 +113,9 @@
 //!
 //! # Metrics
 //!
-//! `gen_ai.request.model` and `gen_ai.response.model` are `other` until a good answer has confirmed that there is such a
-//! model, and for all models after the first 64; they are empty for a call without a model. `outcome` and `error.type` are as
-//! in spans.
+//! `gen_ai.request.model` and `gen_ai.response.model` are `other` until a good answer has confirmed that there is such
+//! a model, and for all models after the first 64; they are empty for a call without a model. `outcome` and
+//! `error.type` are as in spans.
 //!
 //! | metric | instrument, unit | labels | meaning |
 //! |---|---|---|---|
@@ -143,28 +144,28 @@
 //! | `tower_gemini.key.state` | gauge | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model`, `state` | 1 for the key's [`KeyState`](crate::key_pool::KeyState), 0 for the others: `active`, `cooling`, `exhausted`, `disabled` |
 //! | `tower_gemini.key.uses` | counter | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model` | calls sent with the key |
 //!
-//! The metrics of limits, breakers and keys come from [`Gauges`]. Values of models whose label is `other` are added up; a state
-//! of a key that holds for all models has an empty model. A gauge that is gone is reported as zero once. A handle of your own
-//! joins them if it is [`Observe`](crate::observe::Observe).
+//! The metrics of limits, breakers and keys come from [`Gauges`]. Values of models whose label is `other` are added up;
+//! a state of a key that holds for all models has an empty model. A gauge that is gone is reported as zero once. A
+//! handle of your own joins them if it is [`Observe`](crate::observe::Observe).
 //!
-//! The conventions' `gen_ai.client.operation.time_per_output_chunk` is left out: a frame of a body is neither an event nor a
-//! token, and a record for each frame would cost more than all others together.
+//! The conventions' `gen_ai.client.operation.time_per_output_chunk` is left out: a frame of a body is neither an event
+//! nor a token, and a record for each frame would cost more than all others together.
 //!
 //! # Defaults
 //!
 //! | setting | value | why |
 //! |---|---|---|
-//! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is kept for ever |
+//! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is permanent |
 //! | foreign text in a span | 128 bytes | a name, not a message |
 //! | shortest period of [`Gauges::report_every`] | 1 s | a report takes each scope's lock for a moment |
 //!
 //! # Costs
 //!
-//! Without a subscriber and a recorder, with the feature `metrics` on, a layer takes 30 to 80 ns and allocates nothing. In the
-//! benchmark (`cargo bench -p benches --bench overhead -- telemetry`, three runs on a busy machine with two cores) the call's
-//! and the attempt's layer together take 116 to 155 ns, around an answer in one piece that `ClassifyLayer` reads. The layer
-//! learns from the gauge of calls under way whether there is a recorder: one that ignores that gauge
-//! (`tower_gemini.calls.active`, `tower_gemini.attempts.active`) gets no metrics at all.
+//! Without a subscriber and a recorder, with the feature `metrics` on, a layer takes 30 to 80 ns and allocates nothing.
+//! In the benchmark (`cargo bench -p benches --bench overhead -- telemetry`, three runs on a busy machine with two
+//! cores) the call's and the attempt's layer together take 116 to 155 ns, around an answer in one piece that
+//! `ClassifyLayer` reads. The layer learns from the gauge of calls under way whether there is a recorder: one that
+//! ignores that gauge (`tower_gemini.calls.active`, `tower_gemini.attempts.active`) gets no metrics at all.
 //!
 //! With a subscriber or a recorder, a call with one attempt costs in the same benchmark:
 //!
@@ -183,23 +184,24 @@
 //!
 //! # Cancellation
 //!
-//! A call that is dropped, before its answer or in the middle of it, is recorded as `cancelled`, with all that was known by
-//! then; so is an attempt that a layer outside gave up, for example because the total deadline has passed. A stream that is
-//! dropped after its finish reason is `ok`: its answer was whole. A call that failed before it was dropped has failed.
+//! A call that is dropped, before its answer or in the middle of it, is recorded as `cancelled`, with all that was
+//! known by then; so is an attempt that a layer outside gave up, for example because the total deadline has passed. A
+//! stream that is dropped after its finish reason is `ok`: its answer was whole. A call that failed before it was
+//! dropped has failed.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's. The call is passed on at once, within its span; no lock is held while anything is
-//! polled.
+//! `poll_ready` is the inner service's. The call is passed on at once, within its span; no lock is held while anything
+//! is polled.
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call, the attempt's number and
-//! the reason for it; from [`Outcome`](crate::Outcome) the failure, attempts, model, key,
-//! project, usage and [the reason for giving up](crate::Outcome::gave_up). With a subscriber or a recorder it puts a
-//! tally into a `CallContext` that has none; the attempts, `RetryLayer` and `RateLimitLayer` add to
-//! it. Without [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason; without `call()`
-//! outside, attempts know nothing of each other, and there are no fallbacks; without `attempt()` inside there is no overhead,
+//! Reads from [`CallContext`](crate::CallContext) the call, the attempt's number and the reason for it; from
+//! [`Outcome`](crate::Outcome) the failure, attempts, model, key, project, usage and
+//! [the reason for giving up](crate::Outcome::gave_up). With a subscriber or a recorder it puts a tally into a
+//! `CallContext` that has none; the attempts, `RetryLayer` and `RateLimitLayer` add to it. Without
+//! [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason; without `call()` outside,
+//! attempts know nothing of each other, and there are no fallbacks; without `attempt()` inside there is no overhead,
 //! and the model of an OpenAI-compatible call, which stands in the body, is not known.
 
 mod body;
@@ -218,8 +220,8 @@ mod spans;
 pub use self::gauges::Gauges;
 pub use self::{body::TelemetryBody, future::ResponseFuture, layer::TelemetryLayer, service::Telemetry};
 
-/// Describes all metrics of the table to the recorder, with units and meanings, for exporters that show them. Call it once,
-/// after the recorder is installed.
+/// Describes all metrics of the table to the recorder, with units and meanings, for exporters that show them. Call it
+/// once, after the recorder is installed.
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub fn describe() {

@@ -1,7 +1,7 @@
 //! The record of one call or one attempt, from its beginning to the end of its answer's body.
 //!
-//! It exists only where a subscriber or a recorder is installed, and gathers what becomes known on the way. It ends once: as
-//! its owner says, or, when it is dropped before that, as cancelled.
+//! It exists only where a subscriber or a recorder is installed, and gathers what becomes known on the way. It ends
+//! once: as its owner says, or, when it is dropped before that, as cancelled.
 
 use std::time::Duration;
 
@@ -125,7 +125,8 @@ impl Record {
         &self.span
     }
 
-    /// Takes the head of an answer. Returns the record if it goes on with the answer's body, which a failure's does not.
+    /// Takes the head of an answer. Returns the record if it goes on with the answer's body, which a failure's does
+    /// not.
     pub(super) fn answered<R>(mut self: Box<Self>, response: &Response<R>) -> Option<Box<Self>> {
         self.outcome = Outcome::of_response(response);
         self.head_came();

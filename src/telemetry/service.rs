@@ -1,3 +1,5 @@
+//! The service: begins the record of a call.
+
 use std::task::{Context, Poll};
 
 use http::{Request, Response};

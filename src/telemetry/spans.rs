@@ -69,8 +69,8 @@ pub(super) fn begin(level: Level) -> Span {
     }
 }
 
-/// Records the attributes that are known before the call is made. Of the URI only the host: a path may hold any text, and a
-/// query a key.
+/// Records the attributes that are known before the call is made. Of the URI only the host: a path may hold any text,
+/// and a query a key.
 pub(super) fn describe<B>(span: &Span, facts: &RecordFacts, attempt: u32, request: &Request<B>) {
     if span.is_disabled() {
         return;
@@ -100,7 +100,8 @@ pub(super) fn describe<B>(span: &Span, facts: &RecordFacts, attempt: u32, reques
     }
 }
 
-/// Records the operation and the model. Only once a span: an exporter may keep an attribute that is recorded twice twice.
+/// Records the operation and the model. Only once a span: an exporter may keep an attribute that is recorded twice
+/// twice.
 fn name(span: &Span, level: Level, call: &Call) {
     let operation = conventions::operation(call);
     let model = call.model().map(shown);

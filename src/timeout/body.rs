@@ -1,3 +1,5 @@
+//! The body of an answer: ends when the clock of its first content or of its silence runs out.
+
 use std::{
     fmt,
     future::Future,
@@ -16,7 +18,8 @@ use crate::{
 };
 
 pin_project! {
-    /// The response body of [`Timeout`](super::Timeout): it ends with an error once the upstream was silent for too long.
+    /// The response body of [`Timeout`](super::Timeout): it ends with an error once the upstream was silent for too
+    /// long.
     ///
     /// Only time in which a reader waits for the upstream counts; the time that the reader itself takes does not.
     pub struct TimeoutBody<R> {

@@ -20,13 +20,8 @@ impl Clocks {
         [total, attempt, first_content, idle].iter().all(|clock| clock.is_none())
     }
 
-    /// Returns the clocks of an attempt: all but the total one.
-    pub(crate) fn of_an_attempt(self) -> Self {
-        Self { total: None, ..self }
-    }
-
-    /// Chooses the clocks that run for a call whose answer streams, or is unary. `total` is the total clock, no longer than
-    /// the caller's own deadline.
+    /// Chooses the clocks that run for a call whose answer streams, or is unary. `total` is the total clock, no longer
+    /// than the caller's own deadline.
     pub(super) fn for_call(self, streams: bool, total: Option<Duration>) -> CallClocks {
         let (kind, limit) = match streams {
             true => (TimeoutKind::FirstContent, self.first_content),
@@ -79,6 +74,5 @@ mod tests {
         let none = Clocks::default();
         assert!(none.are_all_stopped() && none.for_call(true, None).limit.is_none());
         assert_eq!(none.for_call(true, secs(4)).limit, secs(4));
-        assert!(!clocks.of_an_attempt().are_all_stopped() && clocks.of_an_attempt().total.is_none());
     }
 }

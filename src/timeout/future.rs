@@ -1,3 +1,5 @@
+//! The future of a call: ends when a clock runs out.
+
 use std::{
     future::Future,
     pin::Pin,

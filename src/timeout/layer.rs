@@ -1,3 +1,5 @@
+//! The layer and its clocks.
+
 use std::{fmt, time::Duration};
 
 use tower_layer::Layer;
@@ -13,7 +15,8 @@ pub struct TimeoutLayer {
 }
 
 impl TimeoutLayer {
-    /// The total clock's default: many clients give up on headers at 300 s, and should see an error that explains itself.
+    /// The total clock's default: many clients give up on headers at 300 s, and should see an error that explains
+    /// itself.
     pub const TOTAL: Duration = Duration::from_secs(285);
     /// The attempt clock's default, for unary answers: their headers come at the end, and thinking is slow.
     pub const ATTEMPT: Duration = Duration::from_secs(180);
@@ -22,8 +25,8 @@ impl TimeoutLayer {
     /// The idle clock's default: no healthy stream pauses for a minute between two events.
     pub const IDLE: Duration = Duration::from_secs(60);
 
-    /// Makes a layer with the total clock: it limits the whole call up to its answer's first content, queueing, retries and
-    /// other models included.
+    /// Makes a layer with the total clock: it limits the whole call up to its answer's first content, queueing, retries
+    /// and other models included.
     ///
     /// It belongs outside of [`RetryLayer`](crate::RetryLayer), and sets the [`Deadline`](crate::context::Deadline) for
     /// everything inside.
@@ -45,7 +48,14 @@ impl TimeoutLayer {
         Self::with_clocks(Clocks::default())
     }
 
-    pub(crate) fn with_clocks(clocks: Clocks) -> Self {
+    /// Makes the layer of an attempt's clocks. Where its unary clock is set, a stream has at least the default clocks.
+    pub(crate) fn of_an_attempt(clocks: Clocks) -> Self {
+        let default = clocks.attempt.map_or_else(Self::disabled, Self::attempt).clocks;
+        let (first_content, idle) = (clocks.first_content.or(default.first_content), clocks.idle.or(default.idle));
+        Self::with_clocks(Clocks { first_content, idle, ..default })
+    }
+
+    fn with_clocks(clocks: Clocks) -> Self {
         Self { clocks }
     }
 

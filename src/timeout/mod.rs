@@ -1,17 +1,25 @@
 //! Time-outs: ends calls, attempts and answers that hang, and says which clock ran out.
 //!
 //! Without this layer a call waits as long as the upstream likes. One clock for everything does not help: a model that
-//! thinks may need two minutes to its first word, while a minute of silence in the middle of an answer means that nothing
-//! more will come; and a clock around the retries cannot end a single attempt that hangs.
+//! thinks may need two minutes to its first word, while a minute of silence in the middle of an answer means that
+//! nothing more will come; and a clock around the retries cannot end a single attempt that hangs.
 //!
-//! This layer has four clocks. `total` limits the whole call up to the first content of its answer, queueing and retries
-//! included, and is handed inward as the deadline. `attempt` limits one attempt at a unary answer, `first_content` one
-//! attempt at a stream, and `idle` the silence in an answer that has begun. When a clock runs out, the inner call or body is
-//! dropped at that moment, which closes its connection, and the error names the clock and the time that it was set to. The
-//! layer is stacked twice: [`total`](TimeoutLayer::total) outside of the retries, [`attempt`](TimeoutLayer::attempt) inside.
+//! This layer has four clocks. `total` limits the whole call up to the first content of its answer, queueing and
+//! retries included, and is handed inward as the deadline. `attempt` limits one attempt at a unary answer,
+//! `first_content` one attempt at a stream, and `idle` the silence in an answer that has begun. When a clock runs out,
+//! the inner call or body is dropped at that moment, which closes its connection, and the error names the clock and the
+//! time that it was set to. The layer is stacked twice: [`total`](TimeoutLayer::total) outside of the retries,
+//! [`attempt`](TimeoutLayer::attempt) inside.
 //!
-//! It never makes a timer before something is pending, never throws away an answer that is there when the clock runs out,
-//! never shortens an attempt because the total is nearly over, and never counts a slow reader as silence.
+//! It never makes a timer before something is pending, never throws away an answer that is there when the clock runs
+//! out, never shortens an attempt because the total is nearly over, and never counts a slow reader as silence.
+//!
+//! # When to use it
+//!
+//! In every stack: it is the only layer that ends a call that hangs. tower's `Timeout` has one clock, which stops at
+//! the response's head, and an error that says no more than that it has elapsed. tower-http's `TimeoutLayer` answers
+//! with a status in place of an error, which a layer outside takes for the upstream's answer, and its
+//! `ResponseBodyTimeoutLayer` does not tell a model that still thinks from a stream that has died.
 //!
 //! ```
 //! use std::time::Duration;
@@ -52,13 +60,6 @@
 //! # let _ = layers;
 //! ```
 //!
-//! # When to use it
-//!
-//! In every stack: it is the only layer that ends a call that hangs. tower's `Timeout` has one clock, which stops at the
-//! response's head, and an error that says no more than that it has elapsed. tower-http's `TimeoutLayer` answers with a
-//! status in place of an error, which a layer outside takes for the upstream's answer, and its `ResponseBodyTimeoutLayer`
-//! does not tell a model that still thinks from a stream that has died.
-//!
 //! # Defaults
 //!
 //! | clock | default | why |
@@ -68,15 +69,15 @@
 //! | first content | [180 s](TimeoutLayer::FIRST_CONTENT) | thinking is slow; 30 s suits Flash |
 //! | idle | [60 s](TimeoutLayer::IDLE) | no healthy stream pauses for a minute |
 //!
-//! The time to connect belongs to the client. A limit of zero ends everything that is not ready at the first poll. Without
-//! [`ClassifyLayer`](crate::ClassifyLayer) inside, which holds a stream until its first content, the first bytes of a body
-//! count as its content.
+//! The time to connect belongs to the client. A limit of zero ends everything that is not ready at the first poll.
+//! Without [`ClassifyLayer`](crate::ClassifyLayer) inside, which holds a stream until its first content, the first
+//! bytes of a body count as its content.
 //!
 //! # Errors
 //!
-//! A clock that runs out is [`Kind::Timeout`](crate::failure::Kind::Timeout) with the clock's name; the total clock's is never
-//! the upstream's fault ([`Fault::Local`](crate::failure::Fault::Local)). An `X-Server-Timeout` that is not a whole number of
-//! seconds is [`Kind::BadRequest`](crate::failure::Kind::BadRequest).
+//! A clock that runs out is [`Kind::Timeout`](crate::failure::Kind::Timeout) with the clock's name; the total clock's
+//! is never the upstream's fault ([`Fault::Local`](crate::failure::Fault::Local)). An `X-Server-Timeout` that is not a
+//! whole number of seconds is [`Kind::BadRequest`](crate::failure::Kind::BadRequest).
 //!
 //! # Cancellation
 //!
@@ -88,11 +89,12 @@
 //!
 //! # Words read and written
 //!
-//! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and from the outcome
-//! whether a layer inside has held the answer. The total clock writes [`CallContext::deadline`](crate::CallContext::deadline):
-//! the earliest of its own, the caller's and one that is set already. The attempt's clock sets `X-Server-Timeout` upstream: to
-//! the caller's own, else to its own time on unary calls. Either raises a caller's value under the 10 s that the API demands
-//! to 10; the clock here runs for the time that the caller set.
+//! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and from the
+//! outcome whether a layer inside has held the answer. The total clock writes
+//! [`CallContext::deadline`](crate::CallContext::deadline): the earliest of its own, the caller's and one that is set
+//! already. The attempt's clock sets `X-Server-Timeout` upstream: to the caller's own, else to its own time on unary
+//! calls. Either raises a caller's value under the 10 s that the API demands to 10; the clock here runs for the time
+//! that the caller set.
 
 mod body;
 mod clocks;
@@ -103,5 +105,5 @@ mod service;
 pub(crate) use self::clocks::Clocks;
 pub use self::{body::TimeoutBody, future::ResponseFuture, layer::TimeoutLayer, service::Timeout};
 
-/// The name of this layer in errors.
+/// The room's name in errors.
 const NAME: &str = "timeout";

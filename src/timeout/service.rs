@@ -1,3 +1,5 @@
+//! The service: starts the clocks of a call, and sets `X-Server-Timeout`.
+
 use std::{
     task::{Context, Poll},
     time::Duration,

@@ -1,7 +1,7 @@
 //! The factors by which estimates are off, one a model, learned from the usage that answers report.
 //!
-//! An estimate is kept together with the cell that will hold its answer's usage. The cells are read when the next estimate
-//! is made, so that nothing has to follow a body to its end.
+//! An estimate is kept together with the cell that will hold its answer's usage. The cells are read when the next
+//! estimate is made, so that nothing has to follow a body to its end.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::{bounded::ByAge, context::Usage};
 
-/// The most models that are calibrated, because callers can invent names. Past that the oldest is dropped: its factor is
-/// soon learned again.
+/// The most models that are calibrated, because callers can invent names. Past that the oldest is dropped: its factor
+/// is soon learned again.
 const MAX_MODELS: usize = 256;
 
 /// The longest name that is kept, in bytes. No real model has a longer one.

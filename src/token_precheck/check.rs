@@ -33,8 +33,8 @@ pub(super) enum Checked {
     AwaitList(OwnedNotified),
 }
 
-/// Checks a request, and writes its token cost into its [`CallContext`](crate::CallContext). `may_wait`: the caller can wait
-/// for a list of models.
+/// Checks a request, and writes its token cost into its [`CallContext`](crate::CallContext). `may_wait`: the caller can
+/// wait for a list of models.
 pub(super) fn check<B>(settings: &Arc<Settings>, request: &mut Request<B>, may_wait: bool) -> Checked
 where
     B: Resend<Data = Bytes> + From<Bytes>,

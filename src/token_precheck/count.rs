@@ -101,8 +101,8 @@ impl TextSink for Counting {
     }
 }
 
-/// Returns the most tokens that the upstream adds to the texts, for turns, tools and media. `None`: some media cannot be
-/// bounded. Cached content is left out, because it was counted when it was made.
+/// Returns the most tokens that the upstream adds to the texts, for turns, tools and media. `None`: some media cannot
+/// be bounded. Cached content is left out, because it was counted when it was made.
 pub(super) fn besides(findings: &RequestFacts) -> Option<u64> {
     if findings.media.uncounted > 0 {
         return None;

@@ -60,8 +60,8 @@ fn uri(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Builds the body. Vertex takes the request unchanged; the Developer API counts the system instruction and the tools only
-/// if the request is wrapped.
+/// Builds the body. Vertex takes the request unchanged; the Developer API counts the system instruction and the tools
+/// only if the request is wrapped.
 fn body(question: &Question) -> Bytes {
     if question.call.surface() == Surface::Vertex {
         return question.body.clone();

@@ -1,7 +1,8 @@
 //! The future of a request that has to be counted before it is sent or refused.
 //!
-//! There are two counters: the local one, on a blocking thread where the request is large, and the upstream, for a request
-//! that the local one cannot decide. [`Question`] decides the next step after each count; the future only takes that step.
+//! There are two counters: the local one, on a blocking thread where the request is large, and the upstream, for a
+//! request that the local one cannot decide. [`Question`] decides the next step after each count; the future only takes
+//! that step.
 
 use std::{
     future::Future,

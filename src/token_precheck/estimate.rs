@@ -1,17 +1,17 @@
 //! An estimate of tokens from characters, without a vocabulary.
 //!
-//! A word of Latin letters is about one token, a digit is one, a run of spaces or newlines is one or two, and each other
-//! script has a rate of its own a character. The weights were fitted to the exact counts of 2,500 documents (13 MB: prose in
-//! 90 languages, code, markup, data):
+//! A word of Latin letters is about one token, a digit is one, a run of spaces or newlines is one or two, and each
+//! other script has a rate of its own a character. The weights were fitted to the exact counts of 2,500 documents (13
+//! MB: prose in 90 languages, code, markup, data):
 //!
 //! | | 1 % | 5 % | median | 95 % | 99 % | worst |
 //! |---|---|---|---|---|---|---|
 //! | this estimate | −16 % | −12 % | 0 % | +13 % | +17 % | −65 %, +36 % |
 //! | bytes / 4 | −60 % | −47 % | −25 % | +2 % | +18 % | −75 %, +40 % |
 //!
-//! It is off by 5 % in the median. A text that is not a document (keys, base64, random letters) is undercounted by up to two
-//! thirds. An estimate proves nothing; proven are only that a text has no more tokens than bytes, and no fewer than a 31st of
-//! its characters.
+//! It is off by 5 % in the median. A text that is not a document (keys, base64, random letters) is undercounted by up
+//! to two thirds. An estimate proves nothing; proven are only that a text has no more tokens than bytes, and no fewer
+//! than a 31st of its characters.
 //!
 //! ```
 //! use tower_gemini::token_precheck::estimate::Estimate;
@@ -71,8 +71,8 @@ fn of_block(bytes: &[u8]) -> u64 {
     bytes.windows(3).map(|near| u64::from(of_ascii([near[0], near[1], near[2]]))).sum()
 }
 
-/// Returns the cost of the last of three bytes if it is an ASCII character, in hundredths of a token. A text is preceded by
-/// zeros.
+/// Returns the cost of the last of three bytes if it is an ASCII character, in hundredths of a token. A text is
+/// preceded by zeros.
 #[inline(always)]
 fn of_ascii([before_last, last, byte]: [u8; 3]) -> u8 {
     let repeats = byte == last;

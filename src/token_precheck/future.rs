@@ -1,3 +1,5 @@
+//! The future of a call: awaits the list of models and the count, where the check needs them, and then the answer.
+
 use std::{
     fmt,
     future::Future,

@@ -1,3 +1,5 @@
+//! The layer and its settings.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
@@ -12,7 +14,8 @@ use crate::{
     tokenizer::CountTokens,
 };
 
-/// Refuses a request that the upstream would answer with 400, before it is sent. The [module](super) lists the checks.
+/// A layer that refuses a request before it is sent, if the upstream would answer it with 400. The [module](super)
+/// lists the checks.
 ///
 /// Clones, and all services made from one layer, share the model table, the calibration and the cached counts.
 #[derive(Clone, Debug)]
@@ -45,12 +48,13 @@ impl TokenPrecheckLayer {
         self.with(|settings| settings.max_output = policy)
     }
 
-    /// Sets when the upstream is asked to count. Default: [`AskUpstream::NearLimit`].
+    /// Sets the cases in which the upstream is asked to count. Default: [`AskUpstream::NearLimit`].
     pub fn ask_upstream(self, ask: AskUpstream) -> Self {
         self.with(|settings| settings.ask = ask)
     }
 
-    /// Sets the time to wait for the upstream's count, never past the deadline. Default: [`ASK_TIMEOUT`](Self::ASK_TIMEOUT).
+    /// Sets the time to wait for the upstream's count, never past the deadline. Default:
+    /// [`ASK_TIMEOUT`](Self::ASK_TIMEOUT).
     pub fn ask_timeout(self, timeout: Duration) -> Self {
         self.with(|settings| settings.ask_timeout = timeout)
     }

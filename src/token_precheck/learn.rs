@@ -10,8 +10,8 @@ use crate::{
     failure::{Failure, Kind},
 };
 
-/// The beginnings of the upstream's refusals that name a limit. Other refusals repeat text of the caller's (names of fields,
-/// MIME types), and one caller's text must not become the limit of all.
+/// The beginnings of the upstream's refusals that name a limit. Other refusals repeat text of the caller's (names of
+/// fields, MIME types), and one caller's text must not become the limit of all.
 const NAMES_A_LIMIT: [&str; 2] = ["the input token count", "unable to submit request because the input token count"];
 
 /// A call whose answer is awaited.

@@ -1,31 +1,26 @@
 //! Refuses a request that the upstream would answer with 400, before it is sent.
 //!
-//! Without this layer a request that is too long, that was cut off half-way, or that misspells its model waits in the queue,
-//! spends quota (the API charges for the requests that it refuses as too long), and comes back with a message that fits every
-//! mistake. A local count with another vendor's vocabulary, or by characters, is off by a quarter in the median.
+//! Without this layer a request that is too long, that was cut off half-way, or that misspells its model waits in the
+//! queue, spends quota (the API charges for the requests that it refuses as too long), and comes back with a message
+//! that fits every mistake. A local count with another vendor's vocabulary, or by characters, is off by a quarter in
+//! the median.
 //!
-//! This layer reads the body once, without a copy and without a tree, and refuses what the upstream would refuse: broken
-//! JSON, with line and column; contents that are missing or empty; a model that is not in a fresh list while one of nearly
-//! that name is; a method that the model does not have; more input tokens than the model takes, with both numbers. It labels
-//! every other request with its token cost, for the limiter.
+//! This layer reads the body once, without a copy and without a tree, and refuses what the upstream would refuse:
+//! broken JSON, with line and column; contents that are missing or empty; a model that is not in a fresh list while one
+//! of nearly that name is; a method that the model does not have; more input tokens than the model takes, with both
+//! numbers. It labels every other request with its token cost, for the limiter.
 //!
-//! It never refuses on an estimate, never judges what it does not know (other paths, other encodings, bodies that are not
-//! declared as JSON in UTF-8, what only Google's own parser takes for JSON, models that no fresh list covers), never checks
-//! a model's output, and never reads a body that is not in memory: put [`ReplayLayer`](crate::ReplayLayer) outside.
+//! It never refuses on an estimate, never judges what it does not know (other paths, other encodings, bodies that are
+//! not declared as JSON in UTF-8, what only Google's own parser takes for JSON, models that no fresh list covers),
+//! never checks a model's output, and never reads a body that is not in memory: put [`ReplayLayer`](crate::ReplayLayer)
+//! outside.
 //!
 //! # When to use it
 //!
-//! In front of a limiter, because a refused request spends neither quota nor a place in the queue, and wherever people write
-//! the requests, because its messages name the mistake. The limiter also needs it to charge input tokens before an answer
-//! says what they were. Neither tower nor tower-http has such a layer; tower-http's `RequestBodyLimit` bounds bytes, not
-//! tokens.
-//!
-//! # How tokens are counted
-//!
-//! It decides in brackets. The number of bytes nearly always decides alone: a text never has more tokens than bytes.
-//! Otherwise the texts are counted, exactly if the feature `tokenizer` is on, and only until the limit is decided. The
-//! upstream counts (`countTokens`, which costs no quota of generating) what is too near to the limit, and media that cannot be
-//! counted locally.
+//! In front of a limiter, because a refused request spends neither quota nor a place in the queue, and wherever people
+//! write the requests, because its messages name the mistake. The limiter also needs it to charge input tokens before
+//! an answer says what they were. Neither tower nor tower-http has such a layer; tower-http's `RequestBodyLimit` bounds
+//! bytes, not tokens.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -82,10 +77,17 @@
 //! # }
 //! ```
 //!
+//! # How tokens are counted
+//!
+//! It decides in brackets. The number of bytes nearly always decides alone: a text never has more tokens than bytes.
+//! Otherwise the texts are counted, exactly if the feature `tokenizer` is on, and only until the limit is decided. The
+//! upstream counts (`countTokens`, which costs no quota of generating) what is too near to the limit, and media that
+//! cannot be counted locally.
+//!
 //! # Checks
 //!
-//! It checks calls that generate, embed or count, on the Developer, Vertex and OpenAI-compatible surfaces, in camel case and
-//! in snake case.
+//! It checks calls that generate, embed or count, on the Developer, Vertex and OpenAI-compatible surfaces, in camel
+//! case and in snake case.
 //!
 //! | | refused when | as |
 //! |---|---|---|
@@ -96,8 +98,8 @@
 //! | input | it has more tokens than the model takes, by the list or by an earlier refusal of the upstream | 400, with count and limit |
 //! | `maxOutputTokens` | it is out of range: warns, clamps or refuses ([`MaxOutputPolicy`]) | 400 |
 //!
-//! Google's own parser takes more than JSON: a comma behind the last element, single quotes, keys without quotes, line breaks
-//! in strings. Such a body is sent unchecked and unchanged.
+//! Google's own parser takes more than JSON: a comma behind the last element, single quotes, keys without quotes, line
+//! breaks in strings. Such a body is sent unchecked and unchanged.
 //!
 //! # Defaults
 //!
@@ -111,33 +113,35 @@
 //!
 //! # Costs
 //!
-//! In the benchmark (`cargo bench -p benches --bench tokenizer -- checks`, on a shared machine with two cores) a request of 1 KB takes
-//! 1.9 µs, 0.8 of them for walking it and the rest for estimating, and 4.4 µs if it is counted exactly. Larger requests
-//! are read at 0.7 to 2.8 GB/s, images at 45 GB/s, because base64 is not read beyond its first bytes.
+//! In the benchmark (`cargo bench -p benches --bench tokenizer -- checks`, on a shared machine with two cores) a
+//! request of 1 KB takes 1.9 µs, 0.8 of them for walking it and the rest for estimating, and 4.4 µs if it is counted
+//! exactly. Larger requests are read at 0.7 to 2.8 GB/s, images at 45 GB/s, because base64 is not read beyond its first
+//! bytes.
 //!
 //! It keeps of a request only its hash and its count, and those only if the upstream counted it: at most 1,024 of them.
 //!
 //! # Errors
 //!
-//! It fails with an [`Error`](crate::Error) whose failure is the caller's fault: [`InvalidRequest`](crate::failure::Kind::InvalidRequest),
-//! [`ModelNotFound`](crate::failure::Kind::ModelNotFound), [`ContextTooLong`](crate::failure::Kind::ContextTooLong). Nothing
-//! was sent. [`ErrorResponseLayer`](crate::ErrorResponseLayer) turns it into an answer in Google's shape.
+//! It fails with an [`Error`](crate::Error) whose failure is the caller's fault:
+//! [`InvalidRequest`](crate::failure::Kind::InvalidRequest), [`ModelNotFound`](crate::failure::Kind::ModelNotFound),
+//! [`ContextTooLong`](crate::failure::Kind::ContextTooLong). Nothing was sent.
+//! [`ErrorResponseLayer`](crate::ErrorResponseLayer) turns it into an answer in Google's shape.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the upstream's count that is under way. A count on a blocking thread runs to its end, which the
-//! body's length bounds.
+//! Dropping the future drops the upstream's count that is under way. A count on a blocking thread runs to its end,
+//! which the body's length bounds.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's. A `countTokens` call uses that readiness up, and the request itself waits for the
-//! next. While a blocking thread counts, the readiness is released.
+//! `poll_ready` is the inner service's. A `countTokens` call uses that readiness up, and the request itself waits for
+//! the next. While a blocking thread counts, the readiness is released.
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call and the deadline, which a `countTokens` call never passes; from
-//! [`Outcome`](crate::Outcome) the usage, which calibrates the estimates of each model, and the limits that the upstream names
-//! in refusals. Writes the token cost into `CallContext`.
+//! Reads from [`CallContext`](crate::CallContext) the call and the deadline, which a `countTokens` call never passes;
+//! from [`Outcome`](crate::Outcome) the usage, which calibrates the estimates of each model, and the limits that the
+//! upstream names in refusals. Writes the token cost into `CallContext`.
 
 mod await_list;
 mod calibration;
@@ -164,5 +168,5 @@ pub use self::{
     settings::{AskUpstream, MaxOutputPolicy, UnknownModel},
 };
 
-/// The room's name, in errors and logs.
+/// The room's name in errors.
 const NAME: &str = "token_precheck";

@@ -159,8 +159,8 @@ impl Question {
     /// Writes the cost into the call's context, and returns the learner of the call's answer.
     pub(super) fn publish<B>(&self, settings: &Arc<Settings>, request: &mut Request<B>, cost: TokenCost) -> Learner {
         context::CallContext::update(request.extensions_mut(), |context| context.set_token_cost(cost));
-        // A counted request teaches nothing of estimates, and the upstream's total says nothing of the texts where it also
-        // includes media or cached content.
+        // A counted request teaches nothing of estimates, and the upstream's total says nothing of the texts where it
+        // also includes media or cached content.
         let is_text = self.findings.media == Media::default() && !self.findings.has_cached_content;
         let is_estimated = cost.certainty == Certainty::Estimate && !self.count.is_exact();
         let estimate = (is_text && is_estimated).then(|| self.estimate());

@@ -1,3 +1,5 @@
+//! The service: checks a call before it is sent.
+
 use std::{
     sync::Arc,
     task::{Context, Poll},

@@ -43,8 +43,8 @@ pub enum UnknownModel {
 pub enum MaxOutputPolicy {
     /// The number is not checked.
     Off,
-    /// The number is sent unchanged, and a warning is logged (`tracing`). The default, because not every surface refuses
-    /// such a number.
+    /// The number is sent unchanged, and a warning is logged (`tracing`). The default, because not every surface
+    /// refuses such a number.
     #[default]
     Warn,
     /// The nearest number that the model takes is sent instead. Needs a body in memory, as every check does.
@@ -53,17 +53,17 @@ pub enum MaxOutputPolicy {
     Refuse,
 }
 
-/// When the upstream is asked to count a request (`countTokens`: it costs a round trip, but no quota of generating).
+/// The cases in which the upstream counts a request (`countTokens`: it costs a round trip, but no quota of generating).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AskUpstream {
-    /// Never. A request that cannot be decided locally is forwarded, or refused if the layer fails closed.
+    /// No case. A request that cannot be decided locally is forwarded, or refused if the layer fails closed.
     Never,
-    /// Only when it cannot be decided locally: the count is too near to the limit, or the request has media that cannot
-    /// be counted locally. The default.
+    /// The cases that cannot be decided locally: the count is too near to the limit, or the request has media that
+    /// cannot be counted locally. The default.
     #[default]
     NearLimit,
-    /// For every call that generates. Choose it if the exact cost is worth a round trip to you.
+    /// Every call that generates. Choose it if the exact cost is worth a round trip to you.
     Always,
 }
 

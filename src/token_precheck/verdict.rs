@@ -26,7 +26,8 @@ pub(super) fn malformed(message: &str, line: usize, column: usize) -> Failure {
 
 /// Returns the refusal of a request without contents, if its operation needs some.
 pub(super) fn contents(findings: &RequestFacts, call: &Call) -> Option<Failure> {
-    // Cached content is content, an empty request can be counted (0 tokens), and an empty batch may have an empty answer.
+    // Cached content is content, an empty request can be counted (0 tokens), and an empty batch may have an empty
+    // answer.
     let may_be_empty = findings.has_cached_content
         || call.operation() == Operation::CountTokens
         || (call.operation() == Operation::BatchEmbedContents && findings.contents == Contents::Missing);

@@ -2,15 +2,14 @@
 
 use std::fmt;
 
-/// Counts the tokens of requests, exactly or within bounds.
+/// A counter of the tokens of requests, exact or within bounds.
 ///
 /// It is used only where the number of bytes alone decides nothing. Requests with more than 64 KiB of text in all are
 /// counted on tokio's blocking threads.
 ///
 /// ```
 /// use tower_gemini::{TokenPrecheckLayer, tokenizer::{Count, CountTokens, TextCounter}};
-///
-/// /// Counts words, which is no way to count tokens.
+/// /// A counter of words, which does not count tokens.
 /// #[derive(Debug)]
 /// struct Words;
 ///
@@ -40,7 +39,7 @@ pub trait CountTokens: fmt::Debug + Send + Sync + 'static {
     fn counter(&self, model: &str) -> Box<dyn TextCounter>;
 }
 
-/// Counts the texts of one request: contents, function calls, declarations, schemas, the system instruction.
+/// A counter of the texts of one request: contents, function calls, declarations, schemas, the system instruction.
 pub trait TextCounter {
     /// Adds a text, which is counted by itself, without a beginning-of-text token.
     fn push(&mut self, text: &str);

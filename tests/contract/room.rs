@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
-use tower::{Service, util::BoxCloneService};
+use tower::{Service, ServiceExt, util::BoxCloneService};
 use tower_gemini::{BoxError, Outcome, failure::Failure};
 
 use crate::support::AnyBody;
@@ -19,6 +19,31 @@ pub(crate) trait Room<B>: Copy + Send + Sync + 'static {
         S: Service<Request<B>, Response = Response<AnyBody>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send + 'static;
+}
+
+/// An inner service, with its types erased.
+pub(crate) type Inner<B> = BoxCloneService<Request<B>, Response<AnyBody>, BoxError>;
+
+/// A room that wraps an erased service, so that a law is compiled once for all rooms, and a room once for all laws.
+pub(crate) struct ErasedRoom<B>(pub(crate) fn(Inner<B>) -> Outer);
+
+impl<B> Clone for ErasedRoom<B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for ErasedRoom<B> {}
+
+impl<B: 'static> Room<B> for ErasedRoom<B> {
+    fn wrap<S>(self, inner: S) -> Outer
+    where
+        S: Service<Request<B>, Response = Response<AnyBody>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+    {
+        (self.0)(Inner::new(inner.map_err(Into::into)))
+    }
 }
 
 /// A body that a room may send inward.
@@ -58,10 +83,11 @@ macro_rules! rooms {
                 }
             }
 
+            const ERASED: contract::room::ErasedRoom<$inward> =
+                contract::room::ErasedRoom(|inner| contract::room::Room::wrap(Room, inner));
+
             contract::room::law!(law_1_hands_the_request_on, shape);
             contract::room::law!(law_1_hands_the_answer_on, shape);
-            contract::room::law!(law_1_takes_an_io_error, shape);
-            contract::room::law!(law_1_takes_an_error_that_is_none_of_std, shape);
             contract::room::law!(law_1_passes_a_redirect_and_an_upgrade_on, shape);
             contract::room::law!(law_2_readiness_is_the_inner_services, readiness);
             contract::room::law!(law_2_unreadiness_goes_out_as_an_error, readiness);
@@ -82,6 +108,12 @@ macro_rules! rooms {
             contract::room::law!(law_8_what_is_encoded_passes_untouched, encoding);
             contract::room::law!(law_10_no_more_is_read_ahead_than_may_be_held, bounds);
 
+            #[tokio::test(start_paused = true)]
+            async fn law_1_takes_any_error() {
+                contract::shape::law_1_takes_an_io_error(Room).await;
+                contract::shape::law_1_takes_an_error_that_is_none_of_std(Room).await;
+            }
+
             #[test]
             fn law_1_has_the_shape_of_a_room() {
                 let layer = contract::shape::a_layer($layer);
@@ -100,7 +132,7 @@ macro_rules! rooms {
 
             #[test]
             fn law_4_needs_no_timer_unless_something_is_pending() {
-                contract::clock::without_a_runtime(Room);
+                contract::clock::without_a_runtime(ERASED);
             }
 
             #[tokio::test(start_paused = true)]
@@ -110,7 +142,7 @@ macro_rules! rooms {
 
             #[tokio::test(start_paused = true)]
             async fn law_9_no_error_shows_a_key() {
-                contract::secrets::displayed(Room).await;
+                contract::secrets::displayed(ERASED).await;
             }
         }
     )* };
@@ -120,7 +152,7 @@ macro_rules! law {
     ($law:ident, $module:ident) => {
         #[tokio::test(start_paused = true)]
         async fn $law() {
-            contract::$module::$law(Room).await;
+            contract::$module::$law(ERASED).await;
         }
     };
 }

@@ -98,7 +98,7 @@ static FURTHER: &[(Kind, &[&str])] = &[
     (Kind::ContentBlocked, &["For RECITATION, ask for less literal text or raise the temperature."]),
     (
         Kind::ModelNotFound,
-        &["Models are retired: an old name answers 404 for ever. Preview models exist in /v1beta only."],
+        &["Models are retired: an old name answers 404 from then on. Preview models exist in /v1beta only."],
     ),
     (Kind::PathNotFound, &["The base URL of the Developer API is https://generativelanguage.googleapis.com."]),
     (Kind::ResourceNotAccessible, &["No other project can see it. Cached contents live until their ttl."]),
@@ -115,7 +115,7 @@ static FURTHER: &[(Kind, &[&str])] = &[
         Kind::AuthKeyInvalid,
         &[
             "Make a new key if it has expired or was deleted.",
-            "Good keys get this answer now and then: take a key out only after several in a row.",
+            "Good keys get this answer occasionally: take a key out only after several in a row.",
         ],
     ),
     (

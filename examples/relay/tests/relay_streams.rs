@@ -35,7 +35,7 @@ const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=
 const UNARY: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 
 /// The text of each piece besides its number: if a layer kept pieces, the memory would show it.
-const PADDING: usize = 1_024;
+const PADDING: usize = 4 * 1_024;
 
 /// The number of streams, and their pace.
 #[derive(Clone, Copy)]
@@ -101,9 +101,10 @@ async fn whole_and_flat(load: Load) {
         "{} streams at once, {streamed} KiB in all: {idle} KiB resident at rest, {peaks:?} KiB at most in each wave, {a_stream} KiB a stream",
         load.streams
     );
-    // The allowance covers the allocator's habits and the samples that metrics keep of a call until they are sorted. It
-    // is far less than a wave's pieces, which would stay if any layer kept them.
-    let allowed = peaks[0] + load.streams * PADDING * load.pieces[1] / 1_024 / 10 + 2_048;
+    // The allowance covers the allocator's habits, the samples that metrics keep of a call until they are sorted, and the
+    // buffers that fill where a busy machine reads late. It is a quarter of a wave's pieces, all of which would stay if any
+    // layer kept them.
+    let allowed = peaks[0] + load.streams * PADDING * load.pieces[1] / 1_024 / 4 + 2_048;
     assert!(peaks.iter().all(|peak| *peak <= allowed), "it grew from wave to wave: {peaks:?} KiB, {allowed} allowed");
     assert!(a_stream <= MOST_A_STREAM, "{a_stream} KiB a stream");
 }

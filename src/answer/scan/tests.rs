@@ -1,3 +1,5 @@
+//! Tests of the scanner of answers.
+
 use super::{super::findings::Tokens, *};
 
 fn scan(text: &str) -> Scanner {

@@ -1,6 +1,8 @@
-//! Proofs of one breaker in every order in which threads can reach it: small programs for loom, which `tests/loom/run` runs.
+//! Proofs of one breaker in every order in which threads can reach it: small programs for loom, which `tests/loom/run`
+//! runs.
 //!
-//! The breaker stays open for no time at all here, so that no clock decides anything: a call after it has opened is a probe.
+//! The breaker stays open for no time at all here, so that no clock decides anything: a call after it has opened is a
+//! probe.
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails panics")]
 
@@ -16,15 +18,16 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("a probe that is dropped gives its place to another", a_dropped_probe_gives_its_place_back),
     ("a success of before it opened closes nothing", a_stale_success_closes_nothing),
     ("a failure of before it closed opens nothing", a_stale_failure_opens_nothing),
-    ("a success after a failure is heard, whatever the others do", a_success_after_a_failure_is_heard),
-    ("once it has opened nobody passes as on a calm day", nobody_passes_as_on_a_calm_day),
+    ("a success after a failure is counted, whatever the others do", a_success_after_a_failure_is_counted),
+    ("once it has opened no call passes unseen", once_it_has_opened_no_call_passes_unseen),
 ];
 
 #[derive(Clone)]
 struct SharedBreaker(Arc<Breaker>);
 
 impl SharedBreaker {
-    /// Creates a breaker that opens after `failures` failures in a row, and that is calm: it has timed enough successes.
+    /// Creates a breaker that opens after `failures` failures in a row, and that is calm: it has timed enough
+    /// successes.
     fn new(failures: u32, probes: u32) -> Self {
         let nothing = Duration::ZERO;
         let trip = Trip::consecutive(failures);
@@ -144,7 +147,7 @@ fn a_stale_failure_opens_nothing() {
     });
 }
 
-fn a_success_after_a_failure_is_heard() {
+fn a_success_after_a_failure_is_counted() {
     check(|| {
         let one = SharedBreaker::new(2, 1);
         let other = spawn({
@@ -159,7 +162,7 @@ fn a_success_after_a_failure_is_heard() {
     });
 }
 
-fn nobody_passes_as_on_a_calm_day() {
+fn once_it_has_opened_no_call_passes_unseen() {
     check(|| {
         let one = SharedBreaker::new(1, 1);
         let failing = one.admit().unwrap();

@@ -153,7 +153,8 @@ impl Exchange<'_> {
         missing.map_or(Ok(()), |name| Err(ApiError::not_yours(name)))
     }
 
-    /// Spends the request's quota, and then checks its length: as observed, a request that is too long costs quota, too.
+    /// Spends the request's quota, and then checks its length: as observed, a request that is too long costs quota,
+    /// too.
     fn charge(&self, request: &ApiRequest, caller: &ApiCaller<'_>, model: &EmulatedModel) -> Result<(), ApiError> {
         self.spend_quota(caller, model, request.tokens())?;
         let at_once = request.tokens_at_once();

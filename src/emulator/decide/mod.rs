@@ -1,4 +1,5 @@
-//! The decisions about a request: Google's checks in Google's order, the trouble that strikes, and the planned response.
+//! The decisions about a request: Google's checks in Google's order, the trouble that strikes, and the planned
+//! response.
 
 mod authenticate;
 mod exchange;

@@ -1,4 +1,4 @@
-//! The answer to a request that passed the checks, spoilt by the trouble that struck it.
+//! The answer to a request that passed the checks, altered by the trouble that struck it.
 
 use std::time::Duration;
 

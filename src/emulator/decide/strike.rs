@@ -1,4 +1,4 @@
-//! The trouble that strikes a request, and the response if there is no answer for it to spoil.
+//! The trouble that strikes a request, and the response if there is no answer for it to alter.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Exchange<'_> {
         Some(struck)
     }
 
-    /// Plans the response of a trouble that leaves no answer; `None` if the trouble needs an answer to spoil.
+    /// Plans the response of a trouble that leaves no answer; `None` if the trouble needs an answer to alter.
     pub(super) fn unanswered(
         &self,
         trouble: &Trouble,

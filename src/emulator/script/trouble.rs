@@ -9,11 +9,11 @@ use crate::emulator::wire::answer::EmptyAnswer;
 
 /// A trouble: the thing that goes wrong with a request. A [`When`](crate::emulator::When) chooses the requests.
 ///
-/// Every kind can be slowed ([`delayed`](Self::delayed)), cut into small pieces ([`paced`](Self::paced)) or interspersed
-/// with comments ([`pings`](Self::pings)). An API error can be moved into a 200 stream ([`in_stream`](Self::in_stream),
-/// [`as_raw_tail`](Self::as_raw_tail)). A number of chunks is capped so that the last chunk, the one with the
-/// finishReason, is never sent. A trouble of streams breaks an answer in one piece after half of it, or with 0 chunks
-/// before any of it.
+/// Every kind can be slowed ([`delayed`](Self::delayed)), cut into small pieces ([`paced`](Self::paced)) or
+/// interspersed with comments ([`pings`](Self::pings)). An API error can be moved into a 200 stream
+/// ([`in_stream`](Self::in_stream), [`as_raw_tail`](Self::as_raw_tail)). A number of chunks is capped so that the last
+/// chunk, the one with the finishReason, is never sent. A trouble of streams breaks an answer in one piece after half
+/// of it, or with 0 chunks before any of it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -100,7 +100,8 @@ const BAD_GATEWAY_PAGE: &str = "<!DOCTYPE html>\n<html lang=en>\n  <meta charset
 // === impl Trouble ===
 
 impl Trouble {
-    /// Answers the request. In a script it lets one request through; in front of other troubles it shields from them.
+    /// Returns the absence of a trouble: the request is answered. In a script it lets one request through; in front of
+    /// other troubles it shields from them.
     pub fn none() -> Self {
         Self::new(TroubleKind::None)
     }
@@ -127,8 +128,8 @@ impl Trouble {
         Self::error(ScriptedError::DeadlineExceeded)
     }
 
-    /// Returns a 429: the requests of this minute are spent. The message has the exact wait, RetryInfo its whole seconds.
-    /// The limit named is the configured one, or 10.
+    /// Returns a 429: the requests of this minute are spent. The message has the exact wait, RetryInfo its whole
+    /// seconds. The limit named is the configured one, or 10.
     pub fn minute_quota(retry_in: Duration) -> Self {
         Self::error(ScriptedError::MinuteQuota(retry_in))
     }
@@ -138,8 +139,8 @@ impl Trouble {
         Self::error(ScriptedError::TokenQuota(retry_in))
     }
 
-    /// Returns a 429: the requests of this day are spent. Like Google's, its hint of a few seconds is of no use. The limit
-    /// named is the configured one, or 500.
+    /// Returns a 429: the requests of this day are spent. Like Google's, its hint of a few seconds is of no use. The
+    /// limit named is the configured one, or 500.
     pub fn day_quota() -> Self {
         Self::error(ScriptedError::DayQuota)
     }
@@ -208,39 +209,39 @@ impl Trouble {
 
     // --- the connection ---
 
-    /// Takes the request, and never sends anything.
+    /// Returns a trouble that takes the request and never sends anything.
     pub fn hang() -> Self {
         Self::new(TroubleKind::Hang)
     }
 
-    /// Resets the connection before the headers.
+    /// Returns a trouble that resets the connection before the headers.
     pub fn reset() -> Self {
         Self::new(TroubleKind::Reset)
     }
 
-    /// Sends `chunks` chunks and then nothing more, and keeps the connection open.
+    /// Returns a trouble that sends `chunks` chunks, then nothing, and keeps the connection open.
     pub fn stall(chunks: usize) -> Self {
         Self::new(TroubleKind::Break { after: chunks, how: StreamBreak::Stall })
     }
 
-    /// Sends `chunks` chunks, and then resets the connection.
+    /// Returns a trouble that sends `chunks` chunks and resets the connection.
     pub fn reset_after(chunks: usize) -> Self {
         Self::new(TroubleKind::Break { after: chunks, how: StreamBreak::Reset })
     }
 
-    /// Sends `chunks` chunks, and then ends the stream cleanly, without a finishReason.
+    /// Returns a trouble that sends `chunks` chunks and ends the stream without a finishReason.
     pub fn cut(chunks: usize) -> Self {
         Self::new(TroubleKind::Break { after: chunks, how: StreamBreak::Cut })
     }
 
     // --- the time ---
 
-    /// Delays the whole answer, headers included.
+    /// Returns a trouble that delays the whole answer, headers included.
     pub fn slow(delay: Duration) -> Self {
         Self::none().delayed(delay)
     }
 
-    /// Sends the headers at once, and delays the first chunk.
+    /// Returns a trouble that sends the headers at once and delays the first chunk.
     pub fn slow_first_token(delay: Duration) -> Self {
         Self::new(TroubleKind::SlowFirstToken(delay))
     }
@@ -289,8 +290,8 @@ impl Trouble {
         self
     }
 
-    /// Moves the API error into a 200 stream, as an event after `chunks` chunks. Only an API error moves. A request for an
-    /// answer in one piece gets the error as its status.
+    /// Moves the API error into a 200 stream, as an event after `chunks` chunks. Only an API error moves. A request for
+    /// an answer in one piece gets the error as its status.
     pub fn in_stream(self, chunks: usize) -> Self {
         self.placed(ErrorPlace::Event { after: chunks })
     }

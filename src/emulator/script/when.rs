@@ -9,9 +9,9 @@ use crate::{call::Operation, emulator::wire::credentials::KeyHash};
 /// A trigger counts the requests that reach it: those that meet its restrictions and that no earlier trouble struck. So
 /// `first(2)` followed by `first(1)` of another trouble strikes two requests, then one, and then none.
 ///
-/// Without [`path`](Self::path), only requests that would otherwise be answered count: a request that is refused for its
-/// form, its model or its quota does not use up a trouble. Without [`operation`](Self::operation), only calls on a model
-/// count: generating, embedding and counting.
+/// Without [`path`](Self::path), only requests that would otherwise be answered count: a request that is refused for
+/// its form, its model or its quota does not use up a trouble. Without [`operation`](Self::operation), only calls on a
+/// model count: generating, embedding and counting.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,8 +52,8 @@ pub(crate) enum Trigger {
 
 /// The load that the upstream takes before it begins to refuse.
 ///
-/// Up to the capacity, no request is struck. Above it, a request is struck with a probability of `1 - capacity / load`, so
-/// that about the capacity gets through. Refused requests are load, too: retries without a backoff keep the load up.
+/// Up to the capacity, no request is struck. Above it, a request is struck with a probability of `1 - capacity / load`,
+/// so that about the capacity gets through. Refused requests are load, too: retries without a backoff keep the load up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     pub(crate) measure: Measure,
@@ -85,42 +85,43 @@ pub(crate) struct ScriptFacts<'a> {
 // === impl When ===
 
 impl When {
-    /// Strikes every request.
+    /// Creates a trigger that strikes every request.
     pub fn always() -> Self {
         Self::new(Trigger::Always)
     }
 
-    /// Strikes the first `requests` requests.
+    /// Creates a trigger that strikes the first `requests` requests.
     pub fn first(requests: u64) -> Self {
         Self::new(Trigger::Span { skip: 0, take: requests })
     }
 
-    /// Strikes one request, counted from 1; 0 strikes none.
+    /// Creates a trigger that strikes one request, counted from 1; 0 strikes none.
     pub fn nth(request: u64) -> Self {
         Self::new(Trigger::Span { skip: request.saturating_sub(1), take: u64::from(request > 0) })
     }
 
-    /// Strikes all requests but the first `requests`.
+    /// Creates a trigger that strikes all requests but the first `requests`.
     pub fn after(requests: u64) -> Self {
         Self::new(Trigger::Span { skip: requests, take: u64::MAX })
     }
 
-    /// Strikes every `requests`th request: 3 strikes the third, the sixth and the ninth; 0 strikes none.
+    /// Creates a trigger that strikes every `requests`th request: 3 strikes the third, the sixth and the ninth; 0
+    /// strikes none.
     pub fn every(requests: u64) -> Self {
         Self::new(Trigger::Every(requests))
     }
 
-    /// Strikes at random, by the emulator's seed: never with a probability of 0, always with 1.
+    /// Creates a trigger that strikes at random, by the emulator's seed: never with a probability of 0, always with 1.
     pub fn probability(probability: f64) -> Self {
         Self::new(Trigger::Probability(probability))
     }
 
-    /// Strikes requests whose prompt contains that text.
+    /// Creates a trigger that strikes requests whose prompt contains that text.
     pub fn prompt_contains(text: impl Into<String>) -> Self {
         Self::always().prompt(text)
     }
 
-    /// Strikes at random, with a probability that grows with the load above a capacity.
+    /// Creates a trigger that strikes at random, with a probability that grows with the load above a capacity.
     pub fn overload(capacity: Capacity) -> Self {
         Self::new(Trigger::Overload(capacity))
     }
@@ -173,8 +174,8 @@ impl When {
         self
     }
 
-    /// Restricts to paths that contain that text, and strikes before any other check: also at paths that the emulator does
-    /// not know, requests without a key, and bodies that are not JSON.
+    /// Restricts to paths that contain that text, and strikes before any other check: also at paths that the emulator
+    /// does not know, requests without a key, and bodies that are not JSON.
     pub fn path(mut self, text: impl Into<String>) -> Self {
         self.path = Some(text.into());
         self
@@ -227,12 +228,12 @@ fn calls_a_model(operation: Operation) -> bool {
 // === impl Capacity ===
 
 impl Capacity {
-    /// Takes `requests` requests at once.
+    /// Creates the capacity of `requests` requests at once.
     pub fn in_flight(requests: u32) -> Self {
         Self { measure: Measure::InFlight, limit: requests }
     }
 
-    /// Takes `requests` requests within the last second.
+    /// Creates the capacity of `requests` requests a second: those within the last second count.
     pub fn per_second(requests: u32) -> Self {
         Self { measure: Measure::PerSecond, limit: requests }
     }

@@ -24,7 +24,8 @@ use crate::{
 /// The response body of [`Emulator`](crate::emulator::Emulator).
 ///
 /// It fails only where the script says reset within the answer, with an [`io::Error`](std::io::Error) of the kind
-/// `ConnectionReset`. Dropping it before its end stands for a peer that hangs up, and is noted in the journal.
+/// `ConnectionReset`. Dropping it before its end stands for a peer that closes the connection, and is noted in the
+/// journal.
 pub struct EmulatorBody {
     steps: VecDeque<BodyStep>,
     /// Boxed, so that the body is `Unpin`, as hyper's is.

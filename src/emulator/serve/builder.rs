@@ -78,21 +78,21 @@ impl EmulatorBuilder {
 
     // --- keys and models ---
 
-    /// Adds a valid key and its project, whose quota it spends. Keys of one project share its quota. Default: without any,
-    /// every key is valid.
+    /// Adds a valid key and its project, whose quota it spends. Keys of one project share its quota. Default: without
+    /// any, every key is valid.
     pub fn key(mut self, key: &str, project: &str) -> Self {
         self.settings.keys.insert(key, project);
         self
     }
 
-    /// Also answers requests without a credential, which Google refuses.
+    /// Admits requests without a credential, which Google refuses.
     pub fn keyless(mut self) -> Self {
         self.settings.keyless = true;
         self
     }
 
-    /// Adds a model. Default: without any, the models that Google had in 2026, which are 2.5 Pro, Flash and Flash-Lite, some
-    /// of 3, their `-latest` names, and `gemini-embedding-001`.
+    /// Adds a model. Default: without any, the models that Google had in 2026, which are 2.5 Pro, Flash and Flash-Lite,
+    /// some of 3, their `-latest` names, and `gemini-embedding-001`.
     pub fn model(mut self, model: EmulatedModel) -> Self {
         self.settings.models.retain(|known| known.name != model.name);
         self.settings.models.push(model);
@@ -169,8 +169,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sets the time from the headers to the first piece of a generated answer. Default: 0. A stream's headers do not wait
-    /// for it; the headers of an answer in one piece do, and for the time between the pieces, too.
+    /// Sets the time from the headers to the first piece of a generated answer. Default: 0. A stream's headers do not
+    /// wait for it; the headers of an answer in one piece do, and for the time between the pieces, too.
     pub fn first_token(mut self, time: Duration) -> Self {
         self.settings.first_token = time;
         self
@@ -184,8 +184,8 @@ impl EmulatorBuilder {
 
     // --- troubles ---
 
-    /// Sets the seed of all random decisions. Default: 0. Under one seed, the same requests in the same order get the same
-    /// responses.
+    /// Sets the seed of all random decisions. Default: 0. Under one seed, the same requests in the same order get the
+    /// same responses.
     pub fn seed(mut self, seed: u64) -> Self {
         self.settings.seed = seed;
         self

@@ -30,8 +30,9 @@ use crate::{
 pin_project! {
     /// The response future of [`Emulator`](crate::emulator::Emulator).
     ///
-    /// Dropping it stands for a peer that hangs up, and is noted in the journal. It fails only when the script says reset
-    /// (with an [`io::Error`](std::io::Error) of the kind `ConnectionReset`), or with the request body's own error.
+    /// Dropping it stands for a peer that closes the connection, and is noted in the journal. It fails only when the
+    /// script says reset (with an [`io::Error`](std::io::Error) of the kind `ConnectionReset`), or with the request
+    /// body's own error.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<B> {
         #[pin]

@@ -21,8 +21,8 @@ pub struct Emulator {
 impl Emulator {
     // --- the script, at run time ---
 
-    /// Adds a trouble behind the present ones. Its trigger counts from now on; its times count from the emulator's start
-    /// ([`elapsed`](Self::elapsed)).
+    /// Adds a trouble behind the present ones. Its trigger counts from now on; its times count from the emulator's
+    /// start ([`elapsed`](Self::elapsed)).
     pub fn trouble(&self, when: When, trouble: Trouble) {
         self.shared.state.lock().script.push(when, trouble);
     }

@@ -48,8 +48,8 @@ const STREAMS: u32 = 100;
 impl Emulator {
     /// Starts a server on a free port of 127.0.0.1.
     ///
-    /// A socket needs a running clock: a paused one moves on whenever all tasks wait for the network. In process, a paused
-    /// clock is fine.
+    /// A socket needs a running clock: a paused one moves on whenever all tasks wait for the network. In process, a
+    /// paused clock is fine.
     ///
     /// # Errors
     ///
@@ -83,8 +83,8 @@ impl Server {
         format!("http://{}", self.addr)
     }
 
-    /// Stops accepting connections, and waits until the last request in flight has ended. A request that hangs never ends:
-    /// put a time limit around this future, or drop the server.
+    /// Stops accepting connections, and waits until the last request in flight has ended. A request that hangs never
+    /// ends: put a time limit around this future, or drop the server.
     pub async fn shutdown(mut self) {
         if let Some(stop) = self.stop.take() {
             // An error means that the server has stopped already.
@@ -112,7 +112,7 @@ async fn run(emulator: Emulator, listener: TcpListener, mut stopped: oneshot::Re
         let (stream, slot) = tokio::select! {
             (accepted, slot) = accepted => match accepted {
                 Ok((stream, _)) => (stream, slot),
-                // Out of file descriptors, or a peer that hung up early: both pass.
+                // Out of file descriptors, or a peer that closed the connection early: both pass.
                 Err(_) => {
                     sleep(Duration::from_millis(10)).await;
                     continue;
@@ -133,7 +133,7 @@ async fn run(emulator: Emulator, listener: TcpListener, mut stopped: oneshot::Re
             builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS);
             let service = service_fn(move |request| emulator.visit(request, Some(peer.clone())));
             let serving = builder.serve_connection(io, service);
-            // Errors are the script's resets and peers that hung up. The journal has both.
+            // Errors are the script's resets and peers that closed the connection. The journal has both.
             let _ = watcher.watch(serving.into_owned()).await;
             drop(slot);
         });

@@ -9,8 +9,8 @@ use crate::{
     emulator::wire::cut::cut,
 };
 
-/// A request in the journal, with its answer. It holds the key's fingerprint, never the key; and the body's size with the
-/// first [`PROMPT_START`](Self::PROMPT_START) characters of the prompt, never the body.
+/// A request in the journal, with its answer. It holds the key's fingerprint, never the key; and the body's size with
+/// the first [`PROMPT_START`](Self::PROMPT_START) characters of the prompt, never the body.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Visit {
@@ -26,8 +26,8 @@ pub struct Visit {
     pub method: Method,
     /// The path, without the query, cut to 512 bytes.
     pub path: String,
-    /// The headers `accept`, `accept-encoding`, `content-length`, `content-type`, `host`, `user-agent`, `x-goog-api-client`
-    /// and `x-server-timeout`, as they came. Credentials are never among them.
+    /// The headers `accept`, `accept-encoding`, `content-length`, `content-type`, `host`, `user-agent`,
+    /// `x-goog-api-client` and `x-server-timeout`, as they came. Credentials are never among them.
     pub headers: HeaderMap,
     /// The surface of the API that was called.
     pub surface: Surface,
@@ -69,11 +69,11 @@ pub struct Visit {
 pub enum End {
     /// The last byte of the answer was sent.
     Finished,
-    /// The peer hung up, or dropped the call, before the headers were sent.
+    /// The peer closed the connection, or dropped the call, before the headers were sent.
     DroppedBeforeHeaders,
-    /// The peer hung up, or dropped the body, before the body's end.
+    /// The peer closed the connection, or dropped the body, before the body's end.
     DroppedInBody,
-    /// The emulator reset the connection, as its script said.
+    /// The emulator reset the connection, as its script demands.
     Reset,
 }
 

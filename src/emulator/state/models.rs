@@ -14,7 +14,8 @@ use crate::emulator::wire::lists::{ListedModel, Sampling};
 #[must_use]
 pub struct EmulatedModel {
     pub(crate) name: String,
-    /// The model whose version answers carry and whose quota is spent: the same name, or what an alias stands for.
+    /// The model whose version answers carry and whose quota is spent: the same name, or the model that an alias
+    /// resolves to.
     pub(crate) resolved: String,
     pub(crate) input_token_limit: u64,
     pub(crate) output_token_limit: u64,

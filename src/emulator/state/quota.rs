@@ -136,8 +136,8 @@ impl QuotaMeter {
         }
     }
 
-    /// Returns the time until enough quota has come back. For a day's quota and a limit of 0 it is the rest of the minute,
-    /// which is as useless as Google's hint.
+    /// Returns the time until enough quota has come back. For a day's quota and a limit of 0 it is the rest of the
+    /// minute, which is as useless as Google's hint.
     fn hint(&self, dimension: Dimension, limit: u64, used: u64, need: u64, now: Duration) -> Duration {
         if dimension == Dimension::RequestsPerDay || limit == 0 {
             return MINUTE - Duration::from_nanos((now.as_nanos() % MINUTE.as_nanos()) as u64);

@@ -21,7 +21,8 @@ pub(crate) struct EmbeddingRequest {
 
 /// The length of `gemini-embedding-001`'s vectors.
 const DIMENSIONS: usize = 3_072;
-/// Google's limits are 100 texts a batch, 250 on Vertex, and 2,048 on the OpenAI-compatible surface; this is the largest.
+/// Google's limits are 100 texts a batch, 250 on Vertex, and 2,048 on the OpenAI-compatible surface; this is the
+/// largest.
 const MAX_TEXTS: usize = 2_048;
 
 // === impl EmbeddingRequest ===

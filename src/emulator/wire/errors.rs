@@ -133,8 +133,8 @@ impl ApiError {
         )
     }
 
-    /// Returns the error for a file or cached content that belongs to another project, is gone, or never existed: Google
-    /// does not tell these apart.
+    /// Returns the error for a file or cached content that belongs to another project, is gone, or never existed:
+    /// Google does not tell these apart.
     pub(crate) fn not_yours(name: &str) -> Self {
         let message = match name.strip_prefix("files/") {
             Some(id) => format!("You do not have permission to access the File {id} or it may not exist."),

@@ -1,4 +1,5 @@
-//! JSON as Google reads it (names in camelCase or snake_case, one element in place of an array) and as Google writes it.
+//! JSON as Google reads it (names in camelCase or snake_case, one element in place of an array) and as Google writes
+//! it.
 
 use bytes::Bytes;
 use serde::Serialize;

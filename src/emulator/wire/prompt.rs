@@ -142,8 +142,8 @@ impl Prompt {
         }
     }
 
-    /// Adds a resource by its name, or by its address: the part behind the API's version. Addresses elsewhere are not the
-    /// API's own.
+    /// Adds a resource by its name, or by its address: the part behind the API's version. Addresses elsewhere are not
+    /// the API's own.
     fn add_resource(&mut self, name: Option<&Value>) {
         let Some(name) = name.and_then(Value::as_str) else { return };
         let is_here = ["files/", "cachedContents/"].iter().any(|collection| name.starts_with(collection));

@@ -1,3 +1,5 @@
+//! Tests of the health of keys.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of the registry.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -12,7 +14,8 @@ fn key(nth: usize, project: usize) -> Key {
 
 #[derive(Clone, Debug)]
 struct Scenario {
-    /// The project of each key, and the key's past: nothing, an answer, a strike, disabled, on trial, a strike and on trial.
+    /// The project of each key, and the key's past: nothing, an answer, a strike, disabled, on trial, a strike and on
+    /// trial.
     keys: Vec<(usize, u8)>,
     /// The projects that are out of quota.
     cooling: [bool; 4],

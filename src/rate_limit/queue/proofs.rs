@@ -1,7 +1,8 @@
-//! Proofs of the queue in every order in which threads can reach it: small programs for loom, which `tests/loom/run` runs.
+//! Proofs of the queue in every order in which threads can reach it: small programs for loom, which `tests/loom/run`
+//! runs.
 //!
-//! A waiter has a timer here only where a comment says so: a waiter that can be admitted has to be woken. A lost wake-up
-//! leaves all threads asleep, which loom reports as a deadlock.
+//! A waiter has a timer here only where a comment says so: a waiter that can be admitted has to be woken. A lost
+//! wake-up leaves all threads asleep, which loom reports as a deadlock.
 
 #![allow(clippy::unwrap_used, reason = "a proof that fails panics")]
 
@@ -28,11 +29,12 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("a refusal sends away, and the first of the others knows its time", a_refusal_sends_away),
     ("a refusal gives its place to the next", a_refusal_gives_its_place_to_the_next),
     ("dropped between its turn and its call, it passes both on", dropped_between_its_turn_and_its_call),
-    ("a newcomer passes nobody, and is not forgotten", a_newcomer_passes_nobody),
+    ("a newcomer overtakes no waiter, and is not forgotten", a_newcomer_overtakes_no_waiter),
     ("calls that come together for a new scope share one queue", calls_that_come_together_share_one_queue),
 ];
 
-/// Checks all orders, or those with at most `preemptions` preemptions: three threads with many steps have too many orders.
+/// Checks all orders, or those with at most `preemptions` preemptions: three threads with many steps have too many
+/// orders.
 fn check(preemptions: Option<usize>, program: impl Fn(Instant) + Sync + Send + 'static) {
     // The caller passes the time, so that it stands still.
     let now = Instant::now();
@@ -310,7 +312,7 @@ fn dropped_between_its_turn_and_its_call() {
     });
 }
 
-fn a_newcomer_passes_nobody() {
+fn a_newcomer_overtakes_no_waiter() {
     check(None, |now| {
         let queue = queue(now, tokens(2));
         let charge = take(&queue, now, 2);

@@ -77,7 +77,8 @@ impl Wake for Flag {
     }
 }
 
-/// A waiter in the queue with its simulated task: it is polled when it was woken or when its timer fires, and not otherwise.
+/// A waiter in the queue with its simulated task: it is polled when it was woken or when its timer fires, and not
+/// otherwise.
 struct SimulatedWaiter {
     waiter: WaiterId,
     tokens: u64,
@@ -150,8 +151,8 @@ impl Model {
         self.fits_under(self.now, tokens, since)
     }
 
-    /// Returns whether a call fits under the limits as they were `at` a time: a lowered limit grows back, and that wakes no
-    /// waiter.
+    /// Returns whether a call fits under the limits as they were `at` a time: a lowered limit grows back, and that
+    /// wakes no waiter.
     fn fits_under(&self, at: Instant, tokens: u64, since: Duration) -> bool {
         let (requests, used) = self.counting(since);
         let rpm = self.limit(Dimension::RequestsPerMinute, at);
@@ -345,8 +346,8 @@ proptest! {
         for step in steps {
             model.step(step);
         }
-        // A waiter is polled when it arrives, when its turn comes and at each change, and the first one once a minute while held
-        // amounts keep it from knowing its time: not in between.
+        // A waiter is polled when it arrives, when its turn comes and at each change, and the first one once a minute
+        // while held amounts keep it from knowing its time: not in between.
         let minutes = (model.now - begun).as_secs() as usize / 60;
         prop_assert!(model.polls <= 3 * model.came + 2 * steps_made + minutes, "{} polls", model.polls);
         // No waiter stays once all admitted calls are sent.
@@ -509,8 +510,8 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     assert!(size_of::<Waiter>() <= 80, "{}", size_of::<Waiter>());
 }
 
-/// Runs real threads with a clock that they advance when none of them is between reading it and sending: no minute holds more
-/// than the limit, and no waiter is left behind.
+/// Runs real threads with a clock that they advance when none of them is between reading it and sending: no minute
+/// holds more than the limit, and no waiter is left behind.
 #[test]
 fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     const LIMIT: usize = 50;

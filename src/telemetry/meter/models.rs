@@ -1,8 +1,8 @@
 //! The models that metrics know by name.
 //!
-//! A label is for ever: an exporter keeps each combination that it has ever seen. A caller can invent a model's name with
-//! each call, so that a name becomes a label only once a good answer has confirmed that there is such a model, and only for
-//! the first [`MAX_MODELS`] of them.
+//! A label is permanent: an exporter keeps each combination that it has ever seen. A caller can invent a model's name
+//! with each call, so that a name becomes a label only once a good answer has confirmed that there is such a model, and
+//! only for the first [`MAX_MODELS`] of them.
 
 use std::{collections::HashSet, sync::Arc};
 

@@ -86,8 +86,8 @@ impl RecordMeter {
         }
     }
 
-    /// Records the overhead once the head of a call's answer has come, or an error in its place: the time that was spent
-    /// neither upstream nor waiting was spent here.
+    /// Records the overhead once the head of a call's answer has come, or an error in its place: the time that was
+    /// spent neither upstream nor waiting was spent here.
     pub(in crate::telemetry) fn head_came(&self, elapsed: Duration, tally: &TallyReport) {
         if tally.attempts > 0 {
             let elsewhere = tally.upstream + tally.queued + tally.backed_off;

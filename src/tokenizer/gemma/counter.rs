@@ -18,7 +18,7 @@ use crate::{
 /// The longest run of one whitespace character that is one piece.
 const RUN: u64 = 31;
 
-/// Counts the tokens of texts, one after the other, and adds them up.
+/// A counter that adds up the tokens of texts, one after the other.
 ///
 /// When it is dropped, its memo of words goes to the next counter.
 pub struct Counter {

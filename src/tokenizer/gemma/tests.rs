@@ -1,3 +1,5 @@
+//! Tests of the exact counter.
+
 use std::{collections::HashMap, sync::LazyLock};
 
 use proptest::prelude::*;

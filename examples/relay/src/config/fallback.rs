@@ -1,4 +1,4 @@
-//! `[fallback]`: the models that answer in place of one that fails for everybody.
+//! `[fallback]`: the models that answer in place of one that is down for all callers.
 //!
 //! ```toml
 //! [fallback]

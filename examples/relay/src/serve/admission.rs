@@ -189,7 +189,7 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
     keys.chain(bearers).map(<[u8]>::to_vec).chain(pairs.map(decoded)).collect()
 }
 
-/// Decodes the percent escapes of a query's value.
+/// Decodes the percent escapes of a query's value, as bytes: a token need not be text.
 fn decoded(text: &str) -> Vec<u8> {
     let hex = |byte: &u8| char::from(*byte).to_digit(16);
     let mut decoded = Vec::with_capacity(text.len());

@@ -93,7 +93,7 @@ async fn accept(
                 let header_timeout = current.stack().settings.server.header_timeout;
                 tokio::spawn(connection(stream, peer, app.clone(), header_timeout, graceful));
             }
-            // Too few file descriptors, or a peer that has gone again: neither lasts for ever.
+            // Too few file descriptors, or a peer that has left: neither lasts.
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
                 sleep(Duration::from_millis(10)).await;

@@ -51,12 +51,13 @@ impl Stack {
     /// Builds the layers around the transport. Of the stack `before`, all parts go on whose settings are the same.
     pub(crate) fn new(plan: Plan, before: Option<&Self>) -> Result<Self, BoxError> {
         let parts = Parts::new(&plan, before)?;
+        // The pool may have new keys from here on, and no failure that is shown may name one.
+        parts.failures.hide(plan.settings.keys.secrets().map(|(key, _)| key));
         let remarks = plan.remarks().cloned().collect();
         let settings = plan.settings;
         let gemini = parts.gemini(&settings)?;
         // Nothing can fail any more.
         parts.wire();
-        parts.failures.hide(settings.keys.secrets().map(|(key, _)| key));
         let service = parts.service(&settings, &gemini);
         let upkeep = upkeep(&gemini, parts.transport.clone());
         Ok(Self { settings, gemini, service, remarks, parts, _upkeep: upkeep })
@@ -220,12 +221,12 @@ impl Parts {
 // === upkeep ===
 
 /// Spawns the relay's own calls. They pass no queue and no breaker: they pay no quota, and they may find out that the
-/// upstream is well again.
+/// upstream has recovered.
 fn upkeep(gemini: &GeminiLayer, transport: Transport) -> JoinSet<Infallible> {
     let mut tasks = JoinSet::new();
     let own = transport.map_request(|request: Request<Empty<Bytes>>| request.map(|_| ReplayBody::from(Bytes::new())));
     let Some(pool) = gemini.keys() else { return tasks };
-    // Keys that were refused are tried again now and then.
+    // Keys that were refused are tried again after a while, then less and less often.
     let recheck = pool.recheck(ServiceBuilder::new().layer(ClassifyLayer::new()).service(own.clone()));
     tasks.spawn(recheck);
     if let Some(models) = gemini.models() {

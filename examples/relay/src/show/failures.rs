@@ -81,7 +81,7 @@ impl Failures {
         self.0.records.lock().iter().rev().cloned().collect()
     }
 
-    /// Cleans a text, whoever wrote it, so that it may be shown: it has no key in it, and is not too long.
+    /// Cleans a text from any source, so that it may be shown: it has no key in it, and is not too long.
     pub(crate) fn clean(&self, text: &str) -> String {
         // A failure of the library has nothing in its message that looks like a key of Google's.
         let text = Failure::local(Kind::BadRequest, text).message().to_owned();

@@ -24,7 +24,7 @@ const OVERHEAD: &[f64] = &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5,
 const TOKENS: &[f64] =
     &[1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0];
 
-/// The time after which the exporter sorts its samples if nobody scrapes. Until then it keeps each number.
+/// The time after which the exporter sorts its samples without a scrape. Until then it keeps each number.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The exporter that is scraped.
