@@ -39,8 +39,8 @@ impl CappedRead {
 
     /// Reads on until the body has ended, has more than the cap, or fails. What was read before it failed is kept.
     ///
-    /// The number of frames has a cap, too, or there might be no end of empty ones. Trailers come once, and are not
-    /// counted.
+    /// The number of frames has a cap, too, or there might be no end of empty ones. A frame of trailers is one of them, and
+    /// has no bytes.
     pub(crate) fn poll<B: Body>(
         &mut self,
         cx: &mut Context<'_>,

@@ -82,7 +82,8 @@ impl Limiter {
         let (settings, calendar) = (&self.shared.settings, self.shared.calendar);
         let (model, project) = (scope.model(), scope.project());
         let shard = self.shard(model, project).lock();
-        let queue = if settings.names(scope) { shard.get(model, project) } else { shard.find(model, project) }.cloned();
+        let own = || shard.get(model, project).or_else(|| shard.shared_if_long(model, project));
+        let queue = if settings.names(scope) { own() } else { shard.find(model, project) }.cloned();
         drop(shard);
         match queue {
             Some(queue) => queue.headroom(now, amount),
