@@ -547,7 +547,7 @@ async fn a_refusal_spends_no_quota_and_nobody_queues_before_an_open_breaker() {
     for _ in 0..10 {
         assert!(find(&service.clone().oneshot(post(GENERATE)).await.unwrap_err()).is_circuit_open());
     }
-    assert_eq!(limiter.headroom(&scope, 1), secs(0));
+    assert_eq!(limiter.headroom(&scope, 1, 1), secs(0));
     breakers.reset(&pro());
     for _ in 0..3 {
         service.clone().oneshot(post(GENERATE)).await.unwrap();

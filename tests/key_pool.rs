@@ -421,7 +421,7 @@ async fn the_soonest_project_is_waited_for_when_all_are_out() {
 struct Waits([u64; 2]);
 
 impl Headroom for Waits {
-    fn headroom(&self, scope: &Scope, _: u64) -> Duration {
+    fn headroom(&self, scope: &Scope, _: u32, _: u64) -> Duration {
         secs(self.0[usize::from(scope.project() == "p2")])
     }
 }

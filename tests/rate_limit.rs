@@ -313,9 +313,9 @@ async fn a_refusal_blocks_everybody_until_its_hint_and_not_longer() {
     // The first charge comes back at 60 s; a hint of whole seconds may have been rounded down.
     assert_eq!(blocked, secs(41));
     let scope = Scope::new("default", "gemini-2.5-pro");
-    assert!(limiter.headroom(&scope, 1) >= blocked);
-    assert_eq!(limiter.headroom(&Scope::new("default", "gemini-2.5-flash"), 1), Duration::ZERO);
-    assert_eq!(limiter.headroom(&Scope::new("other", "gemini-2.5-pro"), 1), Duration::ZERO);
+    assert!(limiter.headroom(&scope, 1, 1) >= blocked);
+    assert_eq!(limiter.headroom(&Scope::new("default", "gemini-2.5-flash"), 1, 1), Duration::ZERO);
+    assert_eq!(limiter.headroom(&Scope::new("other", "gemini-2.5-pro"), 1, 1), Duration::ZERO);
     let response = service.clone().oneshot(prompt(GENERATE, 1)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!((secs(61)..secs(62)).contains(&emulator.elapsed()), "{:?}", emulator.elapsed());
@@ -688,7 +688,7 @@ async fn a_smooth_pace_is_even_after_its_burst() {
     let service = RateLimitLayer::new(limiter.clone()).layer(upstream.clone());
     join_all((0..3).map(|_| service.clone().oneshot(post(GENERATE)))).await;
     let scope = Scope::new("default", "gemini-2.5-pro");
-    let headroom = limiter.headroom(&scope, 0);
+    let headroom = limiter.headroom(&scope, 1, 0);
     assert!((Duration::from_millis(1_000)..Duration::from_millis(1_010)).contains(&headroom), "{headroom:?}");
     let begun = Instant::now();
     join_all((0..120).map(|_| service.clone().oneshot(post(GENERATE)))).await;

@@ -177,6 +177,7 @@ mod features;
 mod future;
 mod kept;
 mod layer;
+mod link;
 mod members;
 mod reason;
 mod route;
@@ -189,6 +190,7 @@ pub use self::{
     chains::{ChainReport, FallbackChains, FallbackChainsBuilder},
     future::ResponseFuture,
     layer::ModelFallbackLayer,
+    link::FallbackModel,
     reason::FallbackReason,
     service::ModelFallback,
     used::ModelUsed,

@@ -5,12 +5,12 @@ use std::{fmt::Write as _, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    NAME,
+    Amount, NAME,
     account::{Account, DIMENSIONS},
     queue::ScopeQueue,
 };
 use crate::{
-    context::{BoxError, Error, RetryAdvice},
+    context::{BoxError, Error, GaveUp, RetryAdvice},
     failure::{Failure, Kind},
     quota::{Dimension, Scope},
 };
@@ -46,7 +46,7 @@ pub(super) fn would_wait(
         queue.read(now, |account, waiting| describe(account, waiting, now)),
         queue.scope(),
     );
-    limited(message, needed, may_move)
+    limited(message, needed, may_move, true)
 }
 
 /// Returns the refusal of a call that has waited for as long as it is allowed, and has not been admitted.
@@ -57,14 +57,14 @@ pub(super) fn wait_exhausted(
     at: Option<Instant>,
     may_move: bool,
 ) -> BoxError {
-    let needed = at.map_or_else(|| queue.headroom(now, super::Amount { requests: 1, tokens: 0 }), |at| at - now);
+    let needed = at.map_or_else(|| queue.headroom(now, Amount { requests: 1, tokens: 0 }), |at| at - now);
     let message = format!(
         "waited {waited:.1?} in the queue, {needed:.1?} more are needed: {} for {}; raise max_wait, allow the call more time, \
          or add a project",
         queue.read(now, |account, waiting| describe(account, waiting, now)),
         queue.scope(),
     );
-    limited(message, needed, may_move)
+    limited(message, needed, may_move, true)
 }
 
 /// Returns the refusal of a waiting call whose scope the upstream has blocked meanwhile, and that another project can
@@ -74,7 +74,7 @@ pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
         "the upstream has refused for another {until:.1?}: {}; another project may take the call at once",
         queue.scope()
     );
-    limited(message, until, true)
+    limited(message, until, true, false)
 }
 
 /// Returns the refusal of a waiting call whose turn has come, but whose key has been taken out meanwhile.
@@ -83,16 +83,20 @@ pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
         "the key chosen for the call was taken out while it waited: {}; another key may take it",
         queue.scope()
     );
-    limited(message, Duration::ZERO, true)
+    limited(message, Duration::ZERO, true, false)
 }
 
-/// Returns the refusal of a request that is proven to be larger than a whole minute's quota. Another model or project
-/// is the caller's decision.
-pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
+/// Returns the refusal of a request that is proven to be larger than a whole minute's or day's quota. Another model or
+/// project is the caller's decision.
+pub(super) fn too_large(scope: &Scope, amount: Amount, dimension: Dimension, limit: u64) -> BoxError {
+    let Amount { requests, tokens } = amount;
+    let (has, cure) = match dimension {
+        Dimension::InputTokensPerMinute => (format!("request has {tokens} input tokens or more"), "shorten it"),
+        _ => (format!("batch has {requests} items, which are charged as a request each"), "split the batch"),
+    };
     let message = format!(
-        "the request has {tokens} input tokens or more, and the quota is {limit} {} for {scope}: it would never be \
-         admitted; shorten it, or use another model or project",
-        Dimension::InputTokensPerMinute,
+        "the {has}, and the quota is {limit} {dimension} for {scope}: it would never be admitted; {cure}, or use another \
+         model or project",
     );
     Error::refusal(NAME, Failure::local(Kind::LargerThanQuota, message)).into()
 }
@@ -105,9 +109,18 @@ pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
     Error::refusal(NAME, Failure::local(Kind::CircuitOpen, message).with_hint(closed)).into()
 }
 
-fn limited(message: String, needed: Duration, may_move: bool) -> BoxError {
+/// Makes the refusal. `is_final`: the call may not wait as long as it would have to, here or in a layer outside.
+fn limited(message: String, needed: Duration, may_move: bool, is_final: bool) -> BoxError {
     let error = Error::refusal(NAME, Failure::local(Kind::RateLimited, message).with_hint(needed));
-    if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)).into() } else { error.into() }
+    let advised = error.map_outcome(|outcome| {
+        let outcome = if is_final { outcome.with_gave_up(GaveUp::Wait) } else { outcome };
+        match (may_move, is_final) {
+            (true, _) => outcome.with_retry(RetryAdvice::Now),
+            (false, true) => outcome.with_retry(RetryAdvice::Never),
+            (false, false) => outcome,
+        }
+    });
+    advised.into()
 }
 
 /// Describes a scope's state in words.

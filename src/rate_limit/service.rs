@@ -87,14 +87,16 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let scope = (&**project, call.quota_name().unwrap_or_default());
     let queue = queue_of(limiter, last, scope, now);
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
-    let at = match queue.admit(now, cost) {
+    let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
+    let at = match queue.admit(now, call.shape().requests, cost) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
-        QueueAdmission::TooLarge(limit) => {
-            return Disposition::Refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
+        QueueAdmission::TooLarge(dimension, limit) => {
+            let scope = Scope::new(scope.0, scope.1);
+            return Disposition::Refused(refusal::too_large(&scope, amount, dimension, limit));
         }
         QueueAdmission::Later(at) => at,
     };
-    match join(limiter, request, scope, queue, cost, now, at) {
+    match join(limiter, request, &call, queue, amount, now, at) {
         Ok(wait) => Disposition::Wait(queue.clone(), wait),
         Err(refusal) => Disposition::Refused(refusal),
     }
@@ -105,14 +107,17 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
 fn join<B>(
     limiter: &Limiter,
     request: &Request<B>,
-    scope: (&str, &str),
+    call: &CallRef<'_>,
     queue: &ScopeQueue,
-    cost: TokenCost,
+    amount: Amount,
     now: Instant,
     at: Instant,
 ) -> Result<Wait, BoxError> {
     if let Some(gate) = limiter.gate() {
-        let scope = Scope::new(scope.0, scope.1);
+        // All tiers of a model share its quota, and each has a capacity of its own.
+        let model = call.capacity_name().unwrap_or_default();
+        let project = CallContext::of(request).and_then(CallContext::project).unwrap_or(limiter.default_project());
+        let scope = Scope::new(project.clone(), &*model);
         if let Some(closed) = gate.closed_for(&scope) {
             return Err(refusal::gate_closed(&scope, closed));
         }
@@ -132,7 +137,7 @@ fn join<B>(
     }
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
     let give_up = Deadline::after(allowed).instant();
-    let waiter = queue.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move);
+    let waiter = queue.join(now, amount, may_move);
     Ok(Wait { waiter, since: now, give_up, may_move })
 }
 

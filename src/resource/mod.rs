@@ -47,6 +47,11 @@ impl Resource {
         (!id.is_empty() && id.len() <= MAX_NAME).then(|| Self(format!("{collection}/{id}").into()))
     }
 
+    /// Returns the collection that it is in.
+    pub(crate) fn collection(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(collection, _)| collection)
+    }
+
     /// Returns whether a path leads to a whole collection: what is created or listed there belongs to a project.
     pub(crate) fn is_collection(path: &str) -> bool {
         let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();

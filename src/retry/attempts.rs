@@ -1,6 +1,6 @@
 //! The attempts of one call: what is known between them, and what becomes of each one's result.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::time::Instant;
@@ -171,7 +171,12 @@ fn finished<R>(
     }
 }
 
-/// Returns the model's name, or an empty one where the call has none: all such calls share one budget.
+/// Returns the model's name, with the tier where it is not the standard one: a tier that is full must not spend the
+/// retries of another. Or an empty name where the call has none: all such calls share one budget.
 fn model_of<B>(request: &Request<B>) -> Arc<str> {
-    CallRef::of(request).shared_quota_name(None).unwrap_or_default()
+    let call = CallRef::of(request);
+    match call.capacity_name() {
+        Some(Cow::Owned(name)) => name.into(),
+        _ => call.shared_quota_name(None).unwrap_or_default(),
+    }
 }

@@ -57,7 +57,7 @@ fn tokens(limit: u64) -> Limits {
 }
 
 fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
-    match queue.admit(now, TokenCost::estimate(tokens)) {
+    match queue.admit(now, 1, TokenCost::estimate(tokens)) {
         QueueAdmission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
@@ -143,7 +143,7 @@ fn no_minute_holds_more_than_the_limit() {
 
 /// Makes a whole call, with a timer, and returns when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
-    let caller = match queue.admit(now, TokenCost::estimate(0)) {
+    let caller = match queue.admit(now, 1, TokenCost::estimate(0)) {
         QueueAdmission::Taken(_) => return now,
         _ => QueuedCaller::join(queue, now, 0, false),
     };
@@ -192,7 +192,7 @@ fn a_refund_goes_to_the_next_one_at_a_time() {
         let call = {
             let queue = queue.clone();
             move || {
-                let (charge, caller) = match queue.admit(now, TokenCost::estimate(0)) {
+                let (charge, caller) = match queue.admit(now, 1, TokenCost::estimate(0)) {
                     QueueAdmission::Taken(charge) => (charge, None),
                     _ => {
                         let caller = QueuedCaller::join(&queue, now, 0, false);
@@ -326,7 +326,7 @@ fn a_newcomer_overtakes_no_waiter() {
         let comes = spawn({
             let queue = queue.clone();
             move || {
-                let caller = match queue.admit(now, TokenCost::estimate(1)) {
+                let caller = match queue.admit(now, 1, TokenCost::estimate(1)) {
                     QueueAdmission::Taken(_) => None,
                     _ => Some(QueuedCaller::join(&queue, now, 1, false)),
                 };
@@ -350,7 +350,7 @@ fn calls_that_come_together_share_one_queue() {
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
                 let queue = limiter.queue("p", "m", now);
-                let went = matches!(queue.admit(now, TokenCost::estimate(0)), QueueAdmission::Taken(_));
+                let went = matches!(queue.admit(now, 1, TokenCost::estimate(0)), QueueAdmission::Taken(_));
                 (queue, went)
             }
         };
@@ -358,6 +358,6 @@ fn calls_that_come_together_share_one_queue() {
         let (queue, went) = ask(limiter.clone())();
         let (same, other_went) = other.join().unwrap();
         assert!(Arc::ptr_eq(&queue, &same) && went != other_went);
-        assert!(limiter.headroom(queue.scope(), 0) > Duration::ZERO);
+        assert!(limiter.headroom(queue.scope(), 1, 0) > Duration::ZERO);
     });
 }

@@ -172,7 +172,7 @@ impl Model {
 
     fn come(&mut self, tokens: u64, may_move: bool) {
         self.came += 1;
-        match self.queue.admit(self.now, TokenCost::estimate(tokens)) {
+        match self.queue.admit(self.now, 1, TokenCost::estimate(tokens)) {
             QueueAdmission::Taken(charge) => {
                 assert!(self.waiters.is_empty(), "it passed those who wait");
                 self.admitted(charge, tokens, true);
@@ -388,7 +388,7 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         let mut promised = Vec::new();
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
-            match queue.admit(now, TokenCost::estimate(cost)) {
+            match queue.admit(now, 1, TokenCost::estimate(cost)) {
                 QueueAdmission::Taken(_) => {}
                 QueueAdmission::Later(at) => {
                     promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false), at))
@@ -416,11 +416,11 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
     let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let QueueAdmission::Taken(charge) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
+    let QueueAdmission::Taken(charge) = queue.admit(now, 1, TokenCost::estimate(0)) else { panic!() };
     let until = Until::At(now + Duration::from_secs(40));
     queue.refused(now, charge, UpstreamRefusal { until, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let QueueAdmission::Later(at) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
+        let QueueAdmission::Later(at) = queue.admit(now, 1, TokenCost::estimate(0)) else { panic!() };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
         queue.join(now, Amount { requests: 1, tokens: 0 }, false);
     }
@@ -431,9 +431,9 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(queue.admit(now, huge), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, 1, huge), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(queue.admit(now, huge), QueueAdmission::Later(now + WINDOW * turns));
+        assert_eq!(queue.admit(now, 1, huge), QueueAdmission::Later(now + WINDOW * turns));
         queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false);
     }
 }
@@ -448,13 +448,13 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(queue.admit(later, cost), QueueAdmission::Taken(_)));
-    assert!(matches!(queue.admit(later, cost), QueueAdmission::Later(_)));
+    assert!(matches!(queue.admit(later, 1, cost), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(later, 1, cost), QueueAdmission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
     let sent = queue.send(sent_at, held);
     assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(queue.admit(later + WINDOW, cost), QueueAdmission::Taken(_)));
-    assert_eq!(queue.admit(later + WINDOW, cost), QueueAdmission::Later(sent_at + WINDOW));
+    assert!(matches!(queue.admit(later + WINDOW, 1, cost), QueueAdmission::Taken(_)));
+    assert_eq!(queue.admit(later + WINDOW, 1, cost), QueueAdmission::Later(sent_at + WINDOW));
 }
 
 /// Ten thousand calls wait, half of them leave at random, and the others go in order, with a handful of polls each.
@@ -530,7 +530,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     };
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
-        let waiter = match queue.admit(*now, TokenCost::estimate(1)) {
+        let waiter = match queue.admit(*now, 1, TokenCost::estimate(1)) {
             QueueAdmission::Taken(charge) => return send(rng, *now, charge),
             _ => queue.join(*now, amount, false),
         };
