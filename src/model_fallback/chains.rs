@@ -8,7 +8,7 @@ use http::Request;
 use tokio::time::Instant;
 
 use super::{
-    link::{ChainLink, FallbackModel},
+    link::{ChainLink, ChainsOfModel, FallbackModel},
     reason::{FallbackReason, Reasons},
     sticky::{Answered, ChainChange, Probe, Start, Sticky},
 };
@@ -51,38 +51,6 @@ struct Shared {
     chains: Vec<Arc<Chain>>,
     /// The chains of each requested model.
     by_model: HashMap<Arc<str>, ChainsOfModel>,
-}
-
-/// The numbers of the chains of one model that is asked for.
-#[derive(Default)]
-struct ChainsOfModel {
-    /// The chain of calls of the tiers that have none of their own.
-    any: Option<usize>,
-    /// The chains of single tiers.
-    by_tier: Vec<(ServiceTier, usize)>,
-}
-
-impl ChainsOfModel {
-    fn of_tier(&self, tier: ServiceTier) -> Option<usize> {
-        let own = self.by_tier.iter().find(|(of, _)| *of == tier);
-        own.map(|(_, at)| *at).or(self.any)
-    }
-
-    /// Finds or sets the number of the chain of this tier, or of all tiers.
-    fn entry(&mut self, tier: Option<ServiceTier>, new: usize) -> (usize, bool) {
-        let known = match tier {
-            None => self.any,
-            Some(tier) => self.by_tier.iter().find(|(of, _)| *of == tier).map(|(_, at)| *at),
-        };
-        if let Some(at) = known {
-            return (at, true);
-        }
-        match tier {
-            None => self.any = Some(new),
-            Some(tier) => self.by_tier.push((tier, new)),
-        }
-        (new, false)
-    }
 }
 
 /// The models that a call to one model may go to.

@@ -1,4 +1,4 @@
-//! A model of a chain, and the service tier that it is asked in.
+//! A model of a chain, the service tier that it is asked in, and the chains of a model by tier.
 
 use std::{fmt, sync::Arc};
 
@@ -112,5 +112,38 @@ impl fmt::Display for ChainLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
         self.tier.map_or(Ok(()), |tier| write!(f, "@{tier}"))
+    }
+}
+
+/// The numbers of the chains of one model that is asked for.
+#[derive(Default)]
+pub(super) struct ChainsOfModel {
+    /// The chain of calls of the tiers that have none of their own.
+    any: Option<usize>,
+    /// The chains of single tiers.
+    by_tier: Vec<(ServiceTier, usize)>,
+}
+
+impl ChainsOfModel {
+    /// Returns the number of the chain of a call of this tier.
+    pub(super) fn of_tier(&self, tier: ServiceTier) -> Option<usize> {
+        let own = self.by_tier.iter().find(|(of, _)| *of == tier);
+        own.map(|(_, at)| *at).or(self.any)
+    }
+
+    /// Returns the number of the chain of this tier, or of all tiers, and whether it was known. It is `new` if it was not.
+    pub(super) fn entry(&mut self, tier: Option<ServiceTier>, new: usize) -> (usize, bool) {
+        let known = match tier {
+            None => self.any,
+            Some(tier) => self.by_tier.iter().find(|(of, _)| *of == tier).map(|(_, at)| *at),
+        };
+        if let Some(at) = known {
+            return (at, true);
+        }
+        match tier {
+            None => self.any = Some(new),
+            Some(tier) => self.by_tier.push((tier, new)),
+        }
+        (new, false)
     }
 }

@@ -44,7 +44,7 @@ struct Pace {
     /// The time at which all admitted requests would have gone at an even rate: governor's own state, which it does not
     /// expose.
     even: Instant,
-    /// Set where a batch was larger than the burst, so that governor's state is behind.
+    /// Set from a batch that was larger than the burst until the even rate has caught up: governor's state is behind.
     owes: bool,
 }
 
@@ -120,8 +120,8 @@ impl Pace {
             // It is never more than the burst.
             Ok(Ok(())) | Err(_) => {
                 let all = self.interval.saturating_mul(u32::try_from(requests).unwrap_or(u32::MAX));
+                self.owes = requests > turns.get().into() || self.owes && self.even > now;
                 self.even = self.even.max(now) + all;
-                self.owes = requests > turns.get().into();
                 now
             }
         }

@@ -136,10 +136,13 @@ enum Position {
     Part,
     FunctionCall,
     FunctionResponse,
+    /// What a function has returned in an interaction: a text, a dictionary, or a list of contents.
+    StepResult,
     /// A blob in base64, or a reference to one: `inlineData`, `fileData`, `input_audio`.
     Blob,
     BlobType,
     BlobData,
+    BlobUri,
     /// An image by its URL, which may hold it.
     ImageUrl,
     Tools,
@@ -172,11 +175,19 @@ impl Position {
             (Self::Request, "generateContentRequest" | "generate_content_request") => Self::Request,
             (Self::Request, "requests") => Self::Requests,
             (Self::Request, "model") => Self::Model,
-            (Self::Request, "systemInstruction" | "system_instruction") => Self::System,
+            (Self::Request, "systemInstruction" | "system_instruction" | "instructions") => Self::System,
             (Self::Request, "tools") => Self::Tools,
             (Self::Request, "generationConfig" | "generation_config") => Self::Generation,
-            (Self::Request, "max_tokens" | "max_completion_tokens") => Self::MaxOutput,
-            (Self::Request, "cachedContent" | "cached_content") => Self::Cached,
+            (Self::Request, "max_tokens" | "max_completion_tokens" | "max_output_tokens") => Self::MaxOutput,
+            // What is gone on from counts as input as well.
+            (
+                Self::Request,
+                "cachedContent"
+                | "cached_content"
+                | "previous_interaction_id"
+                | "previousInteractionId"
+                | "previous_response_id",
+            ) => Self::Cached,
 
             (Self::Contents | Self::Content | Self::System, "parts" | "content") => Self::Parts,
             (Self::Contents | Self::Content, "tool_calls") => Self::ToolCalls,
@@ -188,6 +199,12 @@ impl Position {
                 Self::Blob
             }
             (Self::Parts | Self::Part, "image_url") => Self::ImageUrl,
+            // The steps and contents of an interaction, and the items of OpenAI's responses, have no objects within.
+            (place, "arguments") if place.may_be_step() => Self::Dictionary,
+            (place, "result" | "output") if place.may_be_step() => Self::StepResult,
+            (place, "mime_type") if place.may_be_step() => Self::BlobType,
+            (place, "data") if place.may_be_step() => Self::BlobData,
+            (place, "uri") if place.may_be_step() => Self::BlobUri,
 
             (Self::FunctionCall | Self::FunctionResponse | Self::Declarations | Self::Declaration, "name") => {
                 Self::Text
@@ -202,6 +219,8 @@ impl Position {
 
             (Self::Tools | Self::Tool, "functionDeclarations" | "function_declarations") => Self::Declarations,
             (Self::Tools | Self::Tool, "function") => Self::Declaration,
+            (Self::Tools | Self::Tool, "name" | "description") => Self::Text,
+            (Self::Tools | Self::Tool, "parameters") => Self::Schema,
             (Self::Declarations | Self::Declaration, "description") => Self::Text,
             (Self::Declarations | Self::Declaration, "parameters" | "response") => Self::Schema,
 
@@ -214,9 +233,14 @@ impl Position {
             (Self::Generation, "maxOutputTokens" | "max_output_tokens") => Self::MaxOutput,
             (Self::Generation, "responseSchema" | "response_schema") => Self::Schema,
 
-            (Self::Dictionary, _) => Self::Dictionary,
+            (Self::Dictionary | Self::StepResult, _) => Self::Dictionary,
             _ => Self::Ignored,
         }
+    }
+
+    /// Returns whether a step or a content of an interaction may stand here.
+    fn may_be_step(self) -> bool {
+        matches!(self, Self::Contents | Self::Content | Self::Parts | Self::Part)
     }
 
     /// Returns the place of an element of a list.
@@ -224,7 +248,7 @@ impl Position {
         match self {
             Self::Requests => Self::Request,
             Self::Contents => Self::Content,
-            Self::Parts => Self::Part,
+            Self::Parts | Self::StepResult => Self::Part,
             Self::Tools => Self::Tool,
             Self::Declarations => Self::Declaration,
             Self::ToolCalls => Self::ToolCall,
@@ -237,13 +261,20 @@ impl Position {
     fn is_text(self) -> bool {
         matches!(
             self,
-            Self::Text | Self::Dictionary | Self::Contents | Self::Content | Self::System | Self::Parts | Self::Part
+            Self::Text
+                | Self::Dictionary
+                | Self::StepResult
+                | Self::Contents
+                | Self::Content
+                | Self::System
+                | Self::Parts
+                | Self::Part
         )
     }
 
     /// Returns whether the keys at this place count too.
     fn counts_keys(self) -> bool {
-        matches!(self, Self::Dictionary | Self::Properties)
+        matches!(self, Self::Dictionary | Self::StepResult | Self::Properties)
     }
 }
 
@@ -259,7 +290,9 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.place {
             // It is not looked at, and is skipped at the reader's own pace.
-            Position::Ignored | Position::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            Position::Ignored | Position::Speaker | Position::BlobUri => {
+                deserializer.deserialize_ignored_any(IgnoredAny).map(drop)
+            }
             // Base64 is ASCII, and need not be checked for UTF-8.
             Position::BlobData => deserializer.deserialize_bytes(self),
             Position::MaxOutput => {
@@ -284,8 +317,11 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             // Content that is not in a list counts as one.
             Position::Content | Position::Contents | Position::System => walk.findings.turns += 1,
             Position::Tool | Position::Tools => walk.findings.has_tools = true,
-            Position::Blob => walk.findings.media.begin(),
             _ => {}
+        }
+        let mut is_blob = place == Position::Blob;
+        if is_blob {
+            walk.findings.media.begin();
         }
         while let Some(next) = map.next_key_seed(MemberName { walk, place })? {
             walk.findings.names_model |= next == Position::Model;
@@ -296,6 +332,11 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             if !matches!(next, Position::Parts | Position::Speaker) {
                 walk.note_content(place);
             }
+            // A content of an interaction is the blob itself.
+            if !is_blob && matches!(next, Position::BlobType | Position::BlobData | Position::BlobUri) {
+                is_blob = true;
+                walk.findings.media.begin();
+            }
             let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
             if next == Position::System {
@@ -303,7 +344,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
                 walk.findings.contents = contents;
             }
         }
-        if place == Position::Blob {
+        if is_blob {
             walk.findings.media.end();
         }
         Ok(())
