@@ -993,3 +993,45 @@ fn a_scope_is_small() {
     let each = counted.bytes_current / SCOPES as i64;
     assert!(each < 1_250, "{each} bytes");
 }
+
+// === tiers ===
+
+#[tokio::test(start_paused = true)]
+async fn each_tier_of_a_model_has_a_breaker_of_its_own() {
+    let breakers = quick().build().unwrap();
+    let upstream = Upstream::new(|_, asked| async move {
+        let is_flex = String::from_utf8_lossy(&asked.body).contains("flex");
+        Ok(if is_flex { busy() } else { hello() })
+    });
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream.clone());
+    let ask = |uri: &'static str, tier: &str| {
+        let body = format!(r#"{{"model":"gemini-2.5-pro","contents":[],"service_tier":"{tier}"}}"#);
+        service.clone().oneshot(post_body(uri, body))
+    };
+    let of = |tier: &str| Target::new(format!("gemini-2.5-pro{tier}"), "");
+    while breakers.state(&of("@flex")) == State::Closed {
+        let _ = ask(GENERATE, "flex").await;
+        // The two are told apart although the path and the model are the same.
+        for tier in ["standard", "priority"] {
+            assert!(ask(GENERATE, tier).await.is_ok());
+        }
+    }
+    let calls = upstream.calls();
+    for uri in [GENERATE, STREAM, CHAT, "/v1beta/interactions"] {
+        let error = ask(uri, "flex").await.unwrap_err();
+        assert!(find(&error).is_circuit_open() && find(&error).failure().message().contains("gemini-2.5-pro@flex"));
+    }
+    assert_eq!(upstream.calls(), calls);
+    for tier in ["", "@priority"] {
+        assert_eq!(breakers.state(&of(tier)), State::Closed);
+    }
+    assert!(ask(COUNT, "flex").await.is_ok(), "what asks for no capacity has no tier");
+    let gate = |name: &str| breakers.closed_for(&tower_gemini::quota::Scope::new("p", name));
+    assert!(gate("gemini-2.5-pro@flex").is_some() && gate("gemini-2.5-pro").is_none());
+    let mut names: Vec<_> = breakers.snapshot().iter().map(|(scope, _)| scope.model().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["", "gemini-2.5-pro", "gemini-2.5-pro@flex", "gemini-2.5-pro@priority"]);
+}
