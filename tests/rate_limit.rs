@@ -19,7 +19,7 @@ use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, RateLimitLayer, RetryLayer,
-    context::{Deadline, RetryAdvice},
+    context::{Deadline, GaveUp, RetryAdvice},
     emulator::{Emulator, EmulatorBuilder, QuotaWindow, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     quota::{Dimension, Gate, Limits, Scope, TokenCost},
@@ -527,7 +527,7 @@ async fn a_minute_of_max_wait_is_a_turn_of_the_window_and_more_is_refused_at_onc
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 4);
     let error = find(results[4].as_ref().unwrap_err());
     assert_eq!(error.retry_after(), Some(Duration::from_millis(120_500)));
-    assert_eq!(error.outcome().retry(), None);
+    assert_eq!((error.outcome().retry(), error.outcome().gave_up()), (None, Some(GaveUp::Wait)));
     assert_eq!(
         error.failure().message(),
         "waited 0 s of 120.5s needed, 60.0s are allowed: 2 of 2 requests a minute are used, 2 calls wait for project \

@@ -77,9 +77,7 @@ impl Assigned {
         match failure.fault() {
             Fault::Key => self.key_refused(failure),
             Fault::Quota => self.quota_refused(failure),
-            Fault::Local if failure.kind() == Kind::RateLimited && !outcome.was_sent() => {
-                self.limiter_refused(failure, outcome.gave_up().is_some())
-            }
+            Fault::Local if failure.kind() == Kind::RateLimited && !outcome.was_sent() => self.limiter_refused(failure),
             _ => Reaction::default(),
         }
     }
@@ -122,20 +120,15 @@ impl Assigned {
         Reaction { tried: Some(tried), retry }
     }
 
-    /// Advises a call that the limiter inside has refused. `is_final`: it may not wait as long as it would have to, here
-    /// or in a layer outside.
-    fn limiter_refused(&self, failure: &Failure, is_final: bool) -> Reaction {
+    /// Advises a call that the limiter inside has refused.
+    fn limiter_refused(&self, failure: &Failure) -> Reaction {
         if self.facts.pinned.is_some() {
             return Reaction::default();
         }
         let needed = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
         let tried = Tried::Project(self.key.project.name.clone());
-        let elsewhere = self.untried(&tried).and_then(|elsewhere| elsewhere.retry(needed));
-        if let Some(retry) = elsewhere.filter(|retry| !is_final || !matches!(retry, RetryAdvice::After(_))) {
+        if let Some(retry) = self.untried(&tried).and_then(|elsewhere| elsewhere.retry(needed)) {
             return Reaction { tried: Some(tried), retry: Some(retry) };
-        }
-        if is_final {
-            return Reaction { tried: None, retry: Some(RetryAdvice::Never) };
         }
         // Never at once: it would come back here. Projects that were tried may have recovered, if the limiter can tell.
         let others =

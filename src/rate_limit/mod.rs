@@ -125,8 +125,8 @@
 //!   inside, in their turn.
 //!
 //! In all three cases nothing was sent. Only the first can carry the advice to try again at once, where another project
-//! can take the call; else it carries the advice not to try again, because `max_wait` is the longest wait of a call, be it
-//! here or in a [`RetryLayer`](crate::RetryLayer) outside.
+//! may take the call. `max_wait` is the longest wait of a call, be it here or in a [`RetryLayer`](crate::RetryLayer)
+//! outside, which does not wait for a call that was refused for it.
 //!
 //! # Cancellation
 //!
@@ -148,8 +148,8 @@
 //! Reads from [`CallContext`](crate::CallContext) the call, the project, the token cost, the deadline, and whether it
 //! may move to another project; from [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage.
 //! Writes [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that may move, and
-//! [`RetryAdvice::Never`](crate::context::RetryAdvice::Never) and [`GaveUp::Wait`](crate::context::GaveUp::Wait) into that
-//! of one that would have to wait for longer than it may; adds the time in the queue to the tally.
+//! [`GaveUp::Wait`](crate::context::GaveUp::Wait) into that of one that would have to wait for longer than it may; adds
+//! the time in the queue to the tally.
 
 mod account;
 mod bound;

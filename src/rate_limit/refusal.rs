@@ -33,6 +33,8 @@ pub(super) fn would_wait(
     allowed: Allowed,
     may_move: bool,
 ) -> BoxError {
+    // Before a deadline nobody waits outside, either.
+    let is_final = matches!(allowed, Allowed::MaxWait(_));
     let (allowed, cure) = match allowed {
         Allowed::Deadline(remaining) => (remaining, "its deadline comes before; allow it more time"),
         Allowed::MaxWait(allowed) if needed > LONG => (allowed, "use another model"),
@@ -46,7 +48,7 @@ pub(super) fn would_wait(
         queue.read(now, |account, waiting| describe(account, waiting, now)),
         queue.scope(),
     );
-    limited(message, needed, may_move, true)
+    limited(message, needed, may_move, is_final)
 }
 
 /// Returns the refusal of a call that has waited for as long as it is allowed, and has not been admitted.
@@ -114,11 +116,7 @@ fn limited(message: String, needed: Duration, may_move: bool, is_final: bool) ->
     let error = Error::refusal(NAME, Failure::local(Kind::RateLimited, message).with_hint(needed));
     let advised = error.map_outcome(|outcome| {
         let outcome = if is_final { outcome.with_gave_up(GaveUp::Wait) } else { outcome };
-        match (may_move, is_final) {
-            (true, _) => outcome.with_retry(RetryAdvice::Now),
-            (false, true) => outcome.with_retry(RetryAdvice::Never),
-            (false, false) => outcome,
-        }
+        if may_move { outcome.with_retry(RetryAdvice::Now) } else { outcome }
     });
     advised.into()
 }

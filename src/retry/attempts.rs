@@ -106,7 +106,7 @@ impl<B: Resend> Attempts<B> {
             models_left: *models_left,
             remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),
         };
-        match decide(policy, history, failure, outcome.retry(), situation, fastrand::f64()) {
+        match decide(policy, history, failure, advice_on(outcome), situation, fastrand::f64()) {
             Decision::GiveUp(reason) => Err(Ending { reason, needed: None }),
             Decision::TooLate(wait) => Err(Ending { reason: Some(GaveUp::Wait), needed: Some(wait) }),
             Decision::Again { wait, spends_budget } => {
@@ -168,6 +168,18 @@ fn finished<R>(
             Ok(response)
         }
         Err(error) => Err(Error::map(error, super::NAME, write)),
+    }
+}
+
+/// Returns the advice on retrying. A call that a layer inside has refused because it may not wait as long as it would
+/// have to, does not wait here either: it can only go elsewhere at once.
+fn advice_on(outcome: &Outcome) -> Option<RetryAdvice> {
+    let advice = outcome.retry();
+    let may_wait = outcome.was_sent() || outcome.gave_up() != Some(GaveUp::Wait);
+    match advice {
+        Some(RetryAdvice::Now | RetryAdvice::Queued) => advice,
+        _ if may_wait => advice,
+        _ => Some(RetryAdvice::Never),
     }
 }
 

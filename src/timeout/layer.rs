@@ -96,14 +96,14 @@ impl TimeoutLayer {
 
 impl Describe for TimeoutLayer {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Clocks { total, attempt, first_content, idle, .. } = self.clocks;
-        let flex = self.clocks.total(true, None).or_else(|| self.clocks.attempt(false, true));
+        let Clocks { total, attempt, first_content, idle, flex } = self.clocks;
+        let for_flex = if total.is_some() { flex.total } else { flex.first_byte };
         let clocks = [
             ("total", total),
             ("attempt", attempt),
             ("first content", first_content),
             ("idle", idle),
-            ("for flex", flex),
+            ("for flex", for_flex.filter(|_| !self.clocks.are_all_stopped())),
         ];
         let mut any = false;
         for (name, limit) in clocks {
