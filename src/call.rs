@@ -68,7 +68,7 @@ impl Call {
         if self.shape.model_in_body {
             if let Some(name) = head.name() {
                 self.shape.agent = head.is_to_agent();
-                self.name = Some(name.into());
+                self.name = Some(name);
             }
             if head.streams() {
                 self.shape.streaming = Streaming::Sse;
@@ -599,7 +599,6 @@ mod tests {
             (r#"{"tools":[{"google_search":{"a":1},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleMaps":{}}]}"#, true),
             (r#"{"tools":[{"googleSearchRetrieval":{}}]}"#, true),
-            (r#"{"tools":[{"enterpriseWebSearch":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[{"name":"google_search"}]}]}"#, false),
             (r#"{"contents":[{"text":"googleSearch"}]}"#, false),
             (r#"{"tools":[{"urlContext":{}}]}"#, false),
