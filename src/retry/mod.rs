@@ -75,7 +75,8 @@
 //! | 504, 408, 499, an empty answer | 2 attempts |
 //! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
 //! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
-//! | the circuit is open, or the limiter refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
+//! | the circuit is open, or no key has quota left | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
+//! | the limiter refuses a call that may not wait so long | the refusal goes back, unless another project takes the call at once; no attempt is counted |
 //! | the caller's fault, verdicts on the content | the failure goes back |
 //! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body |
 //!
