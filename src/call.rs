@@ -334,6 +334,12 @@ impl ServiceTier {
         }
     }
 
+    /// Splits a name into the model and the tier behind an `@`. What stands there and is no tier belongs to the name.
+    pub(crate) fn split(name: &str) -> (&str, Option<Self>) {
+        let tiered = name.rsplit_once('@').and_then(|(model, tier)| Some((model, Self::from_name(tier)?)));
+        tiered.map_or((name, None), |(model, tier)| (model, Some(tier)))
+    }
+
     /// Returns whether calls of this tier may be kept waiting upstream, for a lower price.
     pub(crate) const fn may_wait(self) -> bool {
         matches!(self, Self::Flex | Self::Deferred)

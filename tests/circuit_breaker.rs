@@ -1035,3 +1035,23 @@ async fn each_tier_of_a_model_has_a_breaker_of_its_own() {
     names.sort();
     assert_eq!(names, ["", "gemini-2.5-pro", "gemini-2.5-pro@flex", "gemini-2.5-pro@priority"]);
 }
+
+#[test]
+fn metrics_have_the_model_and_the_tier_apart() {
+    use tower_gemini::observe::Observe;
+    let breakers = CircuitBreakers::new();
+    for name in ["gemini-2.5-pro", "gemini-2.5-pro@flex", "gemini-pro@001"] {
+        breakers.force_open(&Target::new(name, "host"));
+    }
+    let mut open = Vec::new();
+    breakers.observe(&mut |reading| {
+        let label = |name: &str| reading.labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value);
+        let is_state = reading.name == "tower_gemini.breaker.state" && label("state") == Some("forced_open");
+        if is_state && label("server.address") == Some("host") {
+            open.push((reading.model.to_owned(), label("tier").map(str::to_owned)));
+        }
+    });
+    open.sort();
+    let right = [("gemini-2.5-pro", None), ("gemini-2.5-pro", Some("flex")), ("gemini-pro@001", None)];
+    assert_eq!(open, right.map(|(model, tier)| (model.to_owned(), tier.map(str::to_owned))));
+}

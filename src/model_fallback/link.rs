@@ -51,11 +51,8 @@ impl FallbackModel {
 /// Reads `model` or `model@tier`. What stands behind an `@` and is no tier belongs to the name.
 impl From<&str> for FallbackModel {
     fn from(text: &str) -> Self {
-        let tiered = text.rsplit_once('@').and_then(|(name, tier)| Some((name, ServiceTier::from_name(tier)?)));
-        match tiered {
-            Some((name, tier)) => Self::new(name).service_tier(tier),
-            None => Self::new(text),
-        }
+        let (name, tier) = ServiceTier::split(text);
+        Self { name: name.to_owned(), tier }
     }
 }
 
