@@ -964,7 +964,7 @@ async fn a_chain_can_name_a_tier_and_others_keep_the_callers() {
     for (tier, expected) in [
         ("flex", &["gemini-2.5-pro priority", "gemini-2.5-flash flex", "gemini-2.5-flash-lite standard"][..]),
         ("standard", &["gemini-2.5-pro priority", "gemini-2.5-flash standard", "gemini-2.5-flash-lite standard"]),
-        // What it has asked already is not asked again.
+        // The same model in the same tier is not asked again.
         ("priority", &["gemini-2.5-flash priority", "gemini-2.5-flash-lite standard"]),
     ] {
         let models = fail();
@@ -1040,7 +1040,7 @@ async fn a_chain_may_be_for_the_calls_of_one_tier() {
     assert_eq!(models.seen().await, [PRO, PRO]);
     let _ = service.clone().oneshot(in_tier("priority")).await;
     assert_eq!(models.seen().await, [PRO, FLASH]);
-    // Where only one tier has a chain, the others have none.
+    // A chain of one tier is none for the others.
     let (service, _) = over(&models, FallbackChains::builder().chain("gemini-2.5-pro@flex", [FLASH]));
     let _ = service.clone().oneshot(post(GENERATE)).await;
     assert_eq!(models.seen().await, [PRO]);

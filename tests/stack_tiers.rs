@@ -380,7 +380,7 @@ async fn whoever_would_wait_longer_than_max_wait_is_told_so_at_once() {
         assert!(find(&error).is_rate_limited() && took < secs(1), "{took:?}");
         assert_eq!(find(&error).retry_after().unwrap().as_secs(), 60, "it says when to come back");
         assert_eq!(upstream.calls(), fit);
-        // Who is told a wait within the limit waits.
+        // A wait within the limit is waited for.
         sleep(secs(59)).await;
         let (result, took) = ask(&service, GENERATE, PROMPT).await;
         assert!(result.is_ok() && took <= millis(1_500), "{took:?}");

@@ -367,7 +367,7 @@ fn checked(list: &str, model: &FallbackModel, next: &[FallbackModel]) -> Result<
             let name = named.name();
             return refused(&format!("{name:?} cannot be a model's bare name, such as gemini-2.5-flash"));
         };
-        // Where the chain is for calls of one tier, a name without a tier means that one.
+        // In a chain for calls of one tier, a name without a tier means that one.
         let tier = |link: &ChainLink| link.tier.or(model.tier());
         if links.iter().any(|known| known.name == link.name && tier(known) == tier(&link)) {
             return refused(&format!("{named} is in it twice"));

@@ -128,7 +128,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         };
         keep(&mut self.kept, self.at, response, worth);
         match destination {
-            // Whether it was made is not known, and it would be made twice.
+            // It may have been made already, and would be made twice.
             _ if !made_nothing(self.shape, failure, outcome.was_sent()) => self.route = Route::nowhere(),
             Destination::Back => self.route = Route::nowhere(),
             Destination::Next => {}

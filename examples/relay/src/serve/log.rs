@@ -94,7 +94,7 @@ impl Drop for Line {
         let Self { call, began, status, outcome, ended } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
-        // What only the body says is known where the call has got past the relay's door.
+        // The call as its body says, unless it was turned away before that was read.
         let call = outcome.call().unwrap_or(call);
         let tier = Some(call.service_tier()).filter(|tier| *tier != ServiceTier::Standard);
         tracing::info!(
