@@ -1093,3 +1093,14 @@ async fn an_argument_of_a_function_is_no_resource() {
     models.fails(PRO, Kind::Overloaded);
     assert_eq!(said(&service.clone().oneshot(post_body(GENERATE, body)).await), FLASH);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_falls_back_by_its_body() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded);
+    let body = r#"{"model":"models/gemini-2.5-pro","input":"x","questions":{"q":{"type":"noul","instructions":"y"}}}"#;
+    let answer = service.clone().oneshot(post_body("/v1/decisions", body)).await;
+    assert_eq!((said(&answer), models.asked()), (FLASH, vec![PRO.to_owned(), FLASH.to_owned()]));
+    assert_eq!(models.upstream.asked()[1].body, body.replace(PRO, FLASH));
+}

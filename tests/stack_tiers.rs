@@ -13,12 +13,14 @@ use support::*;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, GeminiLayer,
+    BoxError, CallContext, CircuitBreakerLayer, GeminiLayer,
     circuit_breaker::{State, Target},
+    context::GaveUp,
     failure::{Kind, TimeoutKind},
     key_pool::{ApiKey, Key},
     quota::Limits,
     rate_limit::Limiter,
+    retry::{RetryBudget, RetryPolicy},
     stack::{Gemini, GeminiBuilder},
 };
 
@@ -224,6 +226,30 @@ async fn priority_cures_a_503_where_the_chain_says_so() {
     assert_eq!(last.body, r#"{"service_tier":"priority","contents":[{"parts":[{"text":"hi"}]}]}"#);
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_flex_spends_no_retries_of_others() {
+    fastrand::seed(3);
+    let upstream = Upstream::new(|nth, asked| async move {
+        // A standard call fails once.
+        let fails = is_flex(&asked) || nth % 2 == 0;
+        Ok(if fails { busy() } else { hello() })
+    });
+    let policy = RetryPolicy::default().budget(RetryBudget::new(2));
+    let (service, _) = over(GeminiLayer::relay().retry(policy).breaker(CircuitBreakerLayer::disabled()), &upstream);
+    let reason = |response: &Response<()>| outcome(response).gave_up();
+    let mut spent = false;
+    while !spent {
+        let response = ask(&service, GENERATE, tier("flex")).await.0.unwrap();
+        spent = reason(&response) == Some(GaveUp::Budget);
+    }
+    if upstream.calls() % 2 == 1 {
+        ask(&service, GENERATE, tier("flex")).await.0.unwrap();
+    }
+    let calls = upstream.calls();
+    let response = ask(&service, GENERATE, PROMPT).await.0.unwrap();
+    assert_eq!((response.status(), upstream.calls() - calls), (StatusCode::OK, 2));
+}
+
 // === interactions ===
 
 #[tokio::test(start_paused = true)]
@@ -338,6 +364,21 @@ async fn a_batch_is_charged_its_items() {
         assert!(failure.message().contains(part), "{}", failure.message());
     }
     assert_eq!(upstream.calls(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_the_upstream_has_named_holds_for_batches_as_well() {
+    let refusal = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Please retry in 3s.","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"EmbedContentRequestsPerMinutePerProjectPerModel","quotaValue":"50"}]}]}}"#;
+    let upstream =
+        Upstream::at_once(move |nth| Ok(if nth == 0 { json(429, refusal) } else { json(200, r#"{"embeddings":[]}"#) }));
+    let (service, _) = over(GeminiLayer::relay(), &upstream);
+    let (result, took) = ask(&service, EMBED, batch(40)).await;
+    assert!(result.is_ok() && (secs(3)..secs(5)).contains(&took), "{took:?}");
+    let (result, took) = ask(&service, EMBED, batch(20)).await;
+    assert!(result.is_ok() && took > secs(55), "{took:?}");
+    let error = ask(&service, EMBED, batch(51)).await.0.unwrap_err();
+    assert!(find(&error).failure().message().contains("51 items"), "{error}");
+    assert!(find(&error).failure().message().contains("50 requests a minute"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
