@@ -144,10 +144,15 @@ pub(super) fn provider(call: &Call, uri: &Uri) -> &'static str {
     match call.surface() {
         _ if is_vertex => "gcp.vertex_ai",
         Surface::Vertex => "gcp.vertex_ai",
-        Surface::OpenAi if uri.path().contains("/openapi/") => "gcp.vertex_ai",
+        Surface::OpenAi | Surface::Interactions if is_path_of_vertex(uri.path()) => "gcp.vertex_ai",
         Surface::Developer | Surface::OpenAi | Surface::Interactions => "gcp.gemini",
         Surface::Other => "gcp.gen_ai",
     }
+}
+
+/// Returns whether a path of a dialect that both hosts speak is Vertex AI's: only there it names a location.
+fn is_path_of_vertex(path: &str) -> bool {
+    ["/openapi/", "/locations/", "/publishers/"].iter().any(|part| path.contains(part))
 }
 
 /// Returns the label of a service tier: the one that served, else the one that was asked for. Of the tiers that an

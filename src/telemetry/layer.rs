@@ -81,6 +81,9 @@ impl TelemetryLayer {
 impl Describe for TelemetryLayer {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.level {
+            Some(Level::Call) if self.shared.conventions == Conventions::V1_41 => {
+                "records calls, by OpenTelemetry's names of 1.41"
+            }
             Some(Level::Call) => "records calls",
             Some(Level::Attempt) => "records attempts",
             None => LEFT_OUT,

@@ -240,7 +240,7 @@
 //! |---|---|---|
 //! | conventions | v0.1.0 | the first release of their own repository |
 //! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is permanent |
-//! | interactions that are remembered | 4,096, ids up to 256 bytes | about 1 MB at most; the API's ids have about 90 bytes |
+//! | interactions that are remembered | 4,096, ids up to 256 bytes | about 2 MB at most; the API's ids have about 90 bytes |
 //! | foreign text in a span | 128 bytes | a name, not a message |
 //! | shortest period of [`Gauges::report_every`] | 1 s | a report takes each scope's lock for a moment |
 //!

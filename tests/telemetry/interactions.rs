@@ -195,6 +195,21 @@ async fn an_interaction_names_its_conversation_and_the_one_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn law_9_an_id_or_an_agent_that_is_a_key_is_not_shown() {
+    let request = interaction(
+        r#"{"agent":"AIzaSyA-0123456789_abcdefghijklmnopqrst","input":"a","previous_interaction_id":"AIzaSyA-0123456789_abcdefghijklmnopqrst"}"#,
+    );
+    let fetch = get(&format!("/v1beta/interactions/{KEY}"));
+    let metrics = Metrics::listen();
+    let calls = converse(&["AIzaSyA-0123456789_abcdefghijklmnopqrst"; 2], &[request, fetch]).await;
+    for field in ["gen_ai.response.id", "gen_ai.request.previous_response.id", "gen_ai.conversation.id"] {
+        assert_eq!(calls[0].get(field), Some("[redacted]"), "{field}");
+    }
+    let shown = format!("{calls:?} {:?}", metrics.take());
+    assert!(shown.contains("invoke_agent") && !shown.contains("AIza"), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_is_invoked_by_its_name() {
     let metrics = Metrics::listen();
     let request = interaction(r#"{"agent":"deep-research-preview","input":"a","background":true}"#);

@@ -481,6 +481,7 @@ async fn vertex_is_another_provider() {
         ("/v1beta/models/gemini-embedding-001:embedContent", "gcp.gemini", "embeddings"),
         ("/v1beta/models/gemini-2.5-pro:countTokens", "gcp.gemini", "count_tokens"),
         ("/v1beta/interactions", "gcp.gemini", "generate_content"),
+        ("/v1beta1/projects/p/locations/global/interactions", "gcp.vertex_ai", "generate_content"),
         ("/somewhere/else", "gcp.gen_ai", "write"),
     ] {
         let (spans, _guard) = Spans::listen();
