@@ -156,11 +156,10 @@
 //! | `tower_gemini.retry.gave_up` | yes | no | yes | the reason for which no further attempt was made: `attempts`, `budget`, `wait` |
 //! | `tower_gemini.fallback.from` | no | yes | yes | the model that the attempt before has asked, if it was another one |
 //!
-//! By v0.1.0 a call that fails has an event within its span: `gen_ai.client.inference.exception` (for embeddings,
-//! `gen_ai.client.embeddings.exception`), at the level WARN and with the target `tower_gemini::telemetry::exception`.
-//! Its `exception.type` is the failure's kind, and its `exception.message` the [meaning](crate::failure::Kind::advice)
-//! of that kind, not the upstream's words, which may repeat the prompt. A subscriber that prints events prints it, too; a
-//! filter can leave out the target.
+//! By v0.1.0 a call for an answer that fails has an event within its span, `gen_ai.client.inference.exception`, at the
+//! level WARN and with the target `tower_gemini::telemetry::exception`. Its `exception.type` is the failure's kind, and
+//! its `exception.message` the [meaning](crate::failure::Kind::advice) of that kind, not the upstream's words, which may
+//! repeat the prompt. A subscriber that prints events prints it, too; a filter can leave out the target.
 //!
 //! A layer inside logs within the attempt's span: a circuit breaker that opens, for example.
 //!

@@ -201,8 +201,9 @@ fn end_of_call(span: &Span, summary: &Summary<'_>) {
         span.record("tower_gemini.retry.wait", tally.backed_off.as_secs_f64());
     }
     span.record("tower_gemini.retry.gave_up", outcome.gave_up().map(crate::context::GaveUp::as_str));
-    if let Some(failure) = end.failure().filter(|_| facts.conventions == Conventions::V0_1) {
-        span.in_scope(|| exception(&facts.activity, failure));
+    let has_event = facts.conventions == Conventions::V0_1 && facts.activity == Activity::Inference;
+    if let Some(failure) = end.failure().filter(|_| has_event) {
+        span.in_scope(|| exception(failure));
     }
 }
 
@@ -234,23 +235,13 @@ fn finish_reason<'a>(summary: &'a Summary<'_>) -> Option<&'a str> {
     reason.or(is_missed.then_some("error"))
 }
 
-/// Reports a failed call as the conventions' event. The upstream's own words are left out: they may repeat the prompt.
-fn exception(activity: &Activity, failure: &Failure) {
-    /// Makes the event of that name. It has no `message`: an exporter would take that for its name.
-    macro_rules! event {
-        ($name:literal) => {
-            tracing::event!(
-                name: $name,
-                target: "tower_gemini::telemetry::exception",
-                tracing::Level::WARN,
-                { exception.message = failure.kind().advice().meaning, "exception.type" = failure.kind().as_str() }
-            )
-        };
-    }
-    match activity {
-        Activity::Inference => event!("gen_ai.client.inference.exception"),
-        Activity::Embeddings => event!("gen_ai.client.embeddings.exception"),
-        // The conventions have no event for these. The span has the kind.
-        Activity::Fetch { .. } | Activity::Other => {}
-    }
+/// Reports a failed call as the conventions' event. The upstream's own words are left out: they may repeat the prompt. It
+/// has no `message`, which an exporter would take for its name.
+fn exception(failure: &Failure) {
+    tracing::event!(
+        name: "gen_ai.client.inference.exception",
+        target: "tower_gemini::telemetry::exception",
+        tracing::Level::WARN,
+        { exception.message = failure.kind().advice().meaning, "exception.type" = failure.kind().as_str() }
+    );
 }

@@ -163,8 +163,8 @@ async fn a_failed_call_has_an_event_that_repeats_nothing_of_the_upstreams_words(
     let secret = "whispered-in-confidence";
     for (conventions, uri, events) in [
         (Conventions::V0_1, GENERATE, 1),
-        (Conventions::V0_1, "/v1beta/models/m:embedContent", 1),
-        // The conventions have no event for it.
+        // The event is one of inference.
+        (Conventions::V0_1, "/v1beta/models/m:embedContent", 0),
         (Conventions::V0_1, "/v1beta/models/m:countTokens", 0),
         (Conventions::V1_41, GENERATE, 0),
     ] {
