@@ -10,7 +10,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{AGENTS, Idempotency, Operation, ServiceTier, Shape, parse::bare_model};
+use super::{AGENTS, Idempotency, Operation, RequestDetails, ServiceTier, Shape, parse::bare_model};
 
 /// Names of members that make a body worth reading where the URI has said the rest.
 const MARKS: [&[u8]; 6] =
@@ -26,6 +26,13 @@ pub(super) fn is_worth_reading(shape: Shape, body: &[u8]) -> bool {
 
 fn is_mark(rest: &[u8]) -> bool {
     matches!(rest.first(), Some(b's' | b'g')) && MARKS.iter().any(|mark| rest.starts_with(mark))
+}
+
+/// Returns whether a body that the URI has said the rest of may have [`RequestDetails`]: a level of reasoning.
+pub(super) fn may_have_details(shape: Shape, body: &[u8]) -> bool {
+    let names: [&[u8]; 2] = [b"thinkingLevel\"", b"thinking_level\""];
+    let is_level = |at: usize| names.iter().any(|name| body[at + 1..].starts_with(name));
+    shape.pays_quota() && memchr_iter(b'"', body).any(is_level)
 }
 
 /// The members of a JSON body that matter, each as it stands there; all others are skipped.
@@ -49,6 +56,19 @@ pub(super) struct BodyHead<'a> {
     tools: Option<&'a RawValue>,
     #[serde(borrow, default)]
     requests: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    conversation: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    generation_config: Option<&'a RawValue>,
+    /// The other spelling. As an alias it would make a body with both unreadable.
+    #[serde(borrow, default, rename = "generationConfig")]
+    generation_config_camel: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning_effort: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    reasoning: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    extra_body: Option<&'a RawValue>,
 }
 
 impl<'a> BodyHead<'a> {
@@ -102,6 +122,28 @@ impl<'a> BodyHead<'a> {
         tools.is_some_and(|tools| tools.iter().any(Tool::grounds))
     }
 
+    /// Returns the facts that only a record of the call names.
+    pub(super) fn details(&self) -> RequestDetails {
+        RequestDetails {
+            previous_response: owned(self.previous_interaction_id),
+            conversation: owned(self.conversation).or_else(|| owned(Settings::of(self.conversation)?.id)),
+            reasoning_level: self.reasoning_level(),
+        }
+    }
+
+    /// Returns the level of reasoning, as each dialect spells it. A budget of tokens is not a level.
+    fn reasoning_level(&self) -> Option<Box<str>> {
+        let google = || {
+            let google = Settings::of(Settings::of(self.extra_body)?.google)?;
+            Settings::of(google.thinking_config)?.thinking_level
+        };
+        let config = Settings::of(self.generation_config.or(self.generation_config_camel));
+        let nested = || Settings::of(config.as_ref()?.thinking_config)?.thinking_level;
+        let level = config.as_ref().and_then(|config| config.thinking_level).or_else(nested);
+        let effort = || self.reasoning_effort.or_else(|| Settings::of(self.reasoning)?.effort);
+        owned(level.or_else(effort).or_else(google))
+    }
+
     /// Returns the number of items of a batch, at least 1.
     pub(super) fn requests(&self) -> u32 {
         let items = self.requests.and_then(|raw| serde_json::from_str::<Length>(raw.get()).ok());
@@ -115,6 +157,32 @@ fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
 
 fn is(raw: Option<&RawValue>, value: &str) -> bool {
     raw.is_some_and(|raw| raw.get() == value)
+}
+
+/// The text of a member that is not empty.
+fn owned(raw: Option<&RawValue>) -> Option<Box<str>> {
+    text(raw).filter(|text| !text.is_empty()).map(Into::into)
+}
+
+/// An object with settings of a request, as far as a record names them.
+#[derive(Deserialize)]
+struct Settings<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    effort: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    google: Option<&'a RawValue>,
+    #[serde(borrow, default, alias = "thinkingConfig")]
+    thinking_config: Option<&'a RawValue>,
+    #[serde(borrow, default, alias = "thinkingLevel")]
+    thinking_level: Option<&'a RawValue>,
+}
+
+impl<'a> Settings<'a> {
+    fn of(raw: Option<&'a RawValue>) -> Option<Self> {
+        serde_json::from_str(raw.filter(|raw| raw.get().starts_with('{'))?.get()).ok()
+    }
 }
 
 /// A tool, as far as it may ground the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
