@@ -624,6 +624,9 @@ mod tests {
             br#"{"messages":[{"role":"user","content":"stream"}],"model":"models/gemini-2.5-pro","stream":true}"#;
         let call = post("/v1beta/openai/chat/completions").read_body(body);
         assert_eq!((call.model(), call.streaming()), (Some("gemini-2.5-pro"), Streaming::Sse));
+        // Nobody reads the limits of the first model away by naming a second one.
+        let call = post("/v1beta/openai/chat/completions").read_body(br#"{"model":"a","model":"b"}"#);
+        assert_eq!(call.model(), Some("b"));
         let call = post("/v1beta/openai/chat/completions").read_body(b"{\"model\": ");
         assert_eq!((call.model(), call.streaming()), (None, Streaming::No));
         let call = post("/v1beta/models/m:generateContent").read_body(body);
@@ -674,6 +677,7 @@ mod tests {
             (r#"{"service_tier":"SERVICE_TIER_PRIORITY"}"#, ServiceTier::Priority),
             (r#"{"serviceTier":"Deferred"}"#, ServiceTier::Deferred),
             (r#"{"serviceTier":"galactic"}"#, ServiceTier::Standard),
+            (r#"{"serviceTier":"priority","service_tier":"flex","tools":[]}"#, ServiceTier::Flex),
             (r#"{"serviceTier":7}"#, ServiceTier::Standard),
             (r#"{"contents":[{"serviceTier":"flex"}]}"#, ServiceTier::Standard),
             (r#"{"contents":[]}"#, ServiceTier::Standard),
@@ -684,6 +688,7 @@ mod tests {
             (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
             (r#"{"tools":[{"google_search":{"a":1},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleMaps":{}}]}"#, true),
+            (r#"{"tools":[],"tools":[{"googleMaps":{},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleSearchRetrieval":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[{"name":"google_search"}]}]}"#, false),
             (r#"{"contents":[{"text":"googleSearch"}]}"#, false),

@@ -1,12 +1,12 @@
 //! Reads the few members of a JSON body that say what the call is, and rewrites two of them.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use memchr::memchr_iter;
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -35,47 +35,54 @@ pub(super) fn may_have_details(shape: Shape, body: &[u8]) -> bool {
     shape.pays_quota() && memchr_iter(b'"', body).any(is_level)
 }
 
-/// The members of a JSON body that matter, each as it stands there; all others are skipped.
-#[derive(Deserialize)]
+/// The members of a JSON body that matter, each as it stands there; all others are skipped. Of a member that is there
+/// twice, in one spelling or in both, the last one counts.
+#[derive(Default)]
 pub(super) struct BodyHead<'a> {
-    #[serde(borrow, default)]
     model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     agent: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     stream: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     background: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     store: Option<&'a RawValue>,
-    #[serde(borrow, default, alias = "previousInteractionId", alias = "previous_response_id")]
     previous_interaction_id: Option<&'a RawValue>,
-    #[serde(borrow, default, alias = "serviceTier")]
     service_tier: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     tools: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     requests: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     conversation: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     generation_config: Option<&'a RawValue>,
-    /// The other spelling. As an alias it would make a body with both unreadable.
-    #[serde(borrow, default, rename = "generationConfig")]
-    generation_config_camel: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     reasoning_effort: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     reasoning: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     extra_body: Option<&'a RawValue>,
 }
 
 impl<'a> BodyHead<'a> {
     pub(super) fn of(body: &'a [u8]) -> Option<Self> {
-        // serde would read a list as the members in their order.
-        body.trim_ascii_start().first().filter(|byte| **byte == b'{')?;
-        serde_json::from_slice(body).ok()
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let head = reader.deserialize_map(Members).ok()?;
+        reader.end().ok().map(|()| head)
+    }
+
+    /// Returns the place of a member.
+    fn place(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
+        Some(match name {
+            "model" => &mut self.model,
+            "agent" => &mut self.agent,
+            "stream" => &mut self.stream,
+            "background" => &mut self.background,
+            "store" => &mut self.store,
+            "previous_interaction_id" | "previousInteractionId" | "previous_response_id" => {
+                &mut self.previous_interaction_id
+            }
+            "service_tier" | "serviceTier" => &mut self.service_tier,
+            "tools" => &mut self.tools,
+            "requests" => &mut self.requests,
+            "conversation" => &mut self.conversation,
+            "generation_config" | "generationConfig" => &mut self.generation_config,
+            "reasoning_effort" => &mut self.reasoning_effort,
+            "reasoning" => &mut self.reasoning,
+            "extra_body" => &mut self.extra_body,
+            _ => return None,
+        })
     }
 
     /// Returns the name under which quota is counted: the bare model, or `agents/{agent}`.
@@ -118,8 +125,8 @@ impl<'a> BodyHead<'a> {
 
     /// Returns whether one of the tools is Google's search or maps.
     pub(super) fn is_grounded(&self) -> bool {
-        let tools = self.tools.and_then(|raw| serde_json::from_str::<Vec<Tool<'_>>>(raw.get()).ok());
-        tools.is_some_and(|tools| tools.iter().any(Tool::grounds))
+        let tools = self.tools.and_then(|raw| serde_json::from_str::<Vec<Tool>>(raw.get()).ok());
+        tools.is_some_and(|tools| tools.iter().any(|tool| tool.grounds))
     }
 
     /// Returns the facts that only a record of the call names.
@@ -137,7 +144,7 @@ impl<'a> BodyHead<'a> {
             let google = Settings::of(Settings::of(self.extra_body)?.google)?;
             Settings::of(google.thinking_config)?.thinking_level
         };
-        let config = Settings::of(self.generation_config.or(self.generation_config_camel));
+        let config = Settings::of(self.generation_config);
         let nested = || Settings::of(config.as_ref()?.thinking_config)?.thinking_level;
         let level = config.as_ref().and_then(|config| config.thinking_level).or_else(nested);
         let effort = || self.reasoning_effort.or_else(|| Settings::of(self.reasoning)?.effort);
@@ -185,24 +192,68 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// A tool, as far as it may ground the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
-#[derive(Deserialize)]
-struct Tool<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(default, alias = "googleSearch")]
-    google_search: Option<IgnoredAny>,
-    #[serde(default, alias = "googleSearchRetrieval")]
-    google_search_retrieval: Option<IgnoredAny>,
-    #[serde(default, alias = "googleMaps")]
-    google_maps: Option<IgnoredAny>,
+/// The visitor of an object's members.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = BodyHead<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut head = BodyHead::default();
+        while let Some(Name(name)) = map.next_key()? {
+            match head.place(&name) {
+                Some(place) => *place = Some(map.next_value()?),
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(head)
+    }
 }
 
-impl Tool<'_> {
-    fn grounds(&self) -> bool {
-        let named = [&self.google_search, &self.google_search_retrieval, &self.google_maps];
-        let kind = self.kind.map(RawValue::get);
-        named.into_iter().any(Option::is_some) || matches!(kind, Some(r#""google_search""# | r#""google_maps""#))
+/// The name of a member.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A tool, by whether it grounds the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
+struct Tool {
+    grounds: bool,
+}
+
+impl<'de> Deserialize<'de> for Tool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ToolVisitor;
+
+        impl<'de> Visitor<'de> for ToolVisitor {
+            type Value = Tool;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tool")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tool, A::Error> {
+                let mut grounds = false;
+                while let Some(Name(name)) = map.next_key()? {
+                    let value: &RawValue = map.next_value()?;
+                    grounds |= match &*name {
+                        "googleSearch"
+                        | "google_search"
+                        | "googleSearchRetrieval"
+                        | "google_search_retrieval"
+                        | "googleMaps"
+                        | "google_maps" => true,
+                        "type" => matches!(value.get(), r#""google_search""# | r#""google_maps""#),
+                        _ => false,
+                    };
+                }
+                Ok(Tool { grounds })
+            }
+        }
+
+        deserializer.deserialize_map(ToolVisitor)
     }
 }
 
@@ -216,7 +267,7 @@ impl<'de> Deserialize<'de> for Length {
         impl<'de> Visitor<'de> for Items {
             type Value = u32;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
 
