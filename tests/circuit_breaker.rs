@@ -1048,7 +1048,7 @@ fn metrics_have_the_model_and_the_tier_apart() {
         let label = |name: &str| reading.labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value);
         let is_state = reading.name == "tower_gemini.breaker.state" && label("state") == Some("forced_open");
         if is_state && label("server.address") == Some("host") {
-            open.push((reading.model.to_owned(), label("tier").map(str::to_owned)));
+            open.push((reading.model.to_owned(), label("tower_gemini.service_tier").map(str::to_owned)));
         }
     });
     open.sort();

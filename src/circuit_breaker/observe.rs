@@ -24,7 +24,7 @@ impl Observe for CircuitBreakers {
                 let labels = [
                     ("server.address", scope.endpoint()),
                     ("state", each.as_str()),
-                    ("tier", tier.map_or("", ServiceTier::as_str)),
+                    ("tower_gemini.service_tier", tier.map_or("", ServiceTier::as_str)),
                 ];
                 let labels = &labels[..2 + usize::from(tier.is_some())];
                 let mut record = |name, value| record(Reading { name, value, model, labels });

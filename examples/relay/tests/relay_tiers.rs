@@ -45,10 +45,13 @@ impl Upstream {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let (delay, status) = answer(&path, &body);
-                noted.lock().unwrap().push((path, body));
+                noted.lock().unwrap().push((path, body.clone()));
                 tokio::time::sleep(delay).await;
                 let content = json!({"parts": [{"text": "hello"}], "role": "model"});
-                let answer = json!({"candidates": [{"content": content, "finishReason": "STOP"}]});
+                // Priority over its limit is served as standard.
+                let served = if tier(&body) == "flex" { "flex" } else { "standard" };
+                let usage = json!({"promptTokenCount": 1, "serviceTier": served});
+                let answer = json!({"candidates": [{"content": content, "finishReason": "STOP"}], "usageMetadata": usage});
                 let busy = json!({"error": {"code": status.as_u16(), "message": "The model is overloaded.", "status": "UNAVAILABLE"}});
                 (status, Json(if status.is_success() { answer } else { busy })).into_response()
             }
@@ -178,15 +181,19 @@ async fn the_log_names_what_only_the_body_says() {
     let relay = Relay::start_logging(&upstream.settings(""), &[("RELAY_LOG_FORMAT", "json")]).await;
     ask(&relay, PRO, &prompt("flex")).await;
     ask(&relay, PRO, &prompt("standard")).await;
+    ask(&relay, PRO, &prompt("priority")).await;
     ask(&relay, "/v1beta/interactions", r#"{"model":"gemini-3.8-flash","input":"hi","service_tier":"priority"}"#).await;
     ask(&relay, "/v1beta/interactions", r#"{"agent":"deep-research","input":"hi"}"#).await;
     let log = relay.said().await;
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let calls: Vec<_> = lines.filter(|line| line["target"] == "relay::call").collect();
     let said: Vec<_> = calls.iter().map(|call| (call["model"].as_str().unwrap(), call["tier"].as_str())).collect();
+    let served: Vec<_> = calls.iter().take(3).map(|call| call["served_tier"].as_str()).collect();
+    assert_eq!(served, [Some("flex"), Some("standard"), Some("standard")], "{log}");
     let right = [
         ("gemini-2.5-pro", Some("flex")),
         ("gemini-2.5-pro", None),
+        ("gemini-2.5-pro", Some("priority")),
         ("gemini-3.8-flash", Some("priority")),
         ("agents/deep-research", None),
     ];

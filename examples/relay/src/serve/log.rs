@@ -30,7 +30,10 @@ pub(crate) enum Format {
 pub(crate) fn start(format: Format) -> Result<(), String> {
     let wanted = env::var("RUST_LOG").unwrap_or_default();
     let wanted = if wanted.trim().is_empty() { "info" } else { &wanted };
-    let filter: EnvFilter = wanted.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
+    // The event of a failed call is for collectors of traces; here, the call's own line says it.
+    let wanted_here = format!("tower_gemini::telemetry::exception=off,{wanted}");
+    let filter: EnvFilter =
+        wanted_here.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
     let lines = fmt::layer().with_writer(io::stderr);
     let log = tracing_subscriber::registry().with(filter);
     match format {
@@ -102,6 +105,7 @@ impl Drop for Line {
             operation = ?call.operation(),
             model = call.quota_name().map(shown),
             tier = tier.map(ServiceTier::as_str),
+            served_tier = usage.service_tier.as_deref().map(shown),
             answered = usage.model_version.as_deref().or(outcome.model()).map(shown),
             status = status.map(|status| status.as_u16()),
             ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
