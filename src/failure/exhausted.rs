@@ -22,8 +22,8 @@ use crate::{
 ///
 /// `wait` is the one that the body asks for, or else the header.
 pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
-    if wording::billing(lower) || error.status().is_some_and(wording::billing) {
-        return Ruling::of(Kind::BillingRequired);
+    if let Some(kind) = money(error, lower) {
+        return Ruling::of(kind);
     }
     if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         return Ruling::of(Kind::Capacity);
@@ -68,6 +68,19 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
     // quotas by the reason only, and its wait is true.
     let ignore_hint = matches!(period, Period::Zero | Period::Day);
     Ruling { kind, help, quota: Some(quota), ignore_hint }
+}
+
+/// Returns the kind of a refusal that is about money, and so about the project with all of its models.
+fn money(error: &Status, lower: &str) -> Option<Kind> {
+    let names = || error.violations().iter().flat_map(|violation| [violation.quota_id(), violation.quota_metric()]);
+    let mut counted = names().flatten().map(str::to_ascii_lowercase);
+    match counted.find(|name| wording::counts_money(name)) {
+        Some(name) if name.contains("month") => Some(Kind::BillingRequired),
+        Some(_) => wording::money(lower).or(Some(Kind::QuotaSpend)),
+        // A quota of requests or tokens is named, whatever else the message mentions.
+        None if !error.violations().is_empty() || error.reason() == Some("QUOTA_EXHAUSTED") => None,
+        None => wording::money(lower).or_else(|| wording::money(error.status()?)),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -47,6 +47,12 @@ static CLIENT: &[Phrases] = &[
             &["prepaid credits"],
             &["spending cap"],
             &["spend cap"],
+            &["monthly spend"],
+            &["monthly budget"],
+            &["credits", "depleted"],
+            &["credits", "exhausted"],
+            &["out of credit"],
+            &["credit balance"],
             &["payment required"],
             &["insufficient", "credits"],
             &["insufficient balance"],
@@ -185,7 +191,6 @@ static MODEL_OR_CONTENT: &[Phrases] = &[
             &["is not found for api version"],
             &["publisher model"],
             &["unexpected model name format"],
-            &["no longer available to new users"],
             &["model not found"],
             &["model_not_found"],
             &["models/", "not found"],
@@ -206,6 +211,85 @@ static MODEL_OR_CONTENT: &[Phrases] = &[
         ],
     ),
 ];
+
+/// The wordings of a 404 that says that this project may not have the model, where others may.
+static CLOSED: &[&[&str]] = &[
+    &["available to new"],
+    &["available for new"],
+    &["closed to new"],
+    &["closed for new"],
+    &["deprecated for new"],
+    &["retired for new"],
+    &["not open to new"],
+    &["available", "to new"],
+    &["not available", "your project"],
+    &["not available", "this project"],
+    &["not available", "for your account"],
+    &["not available", "your tier"],
+    &["not available", "your plan"],
+    &["not available", "free tier"],
+    &["no longer available", "your project"],
+    &["not enabled for your project"],
+    &["not enabled for this project"],
+];
+
+/// The wordings of a 429 about money spent within some minutes: it comes back by itself.
+static SPEND: &[&[&str]] = &[
+    &["spend limit"],
+    &["spending limit"],
+    &["spend-based"],
+    &["spend based"],
+    &["spend rate"],
+    &["spending rate"],
+    &["rate of spend"],
+    &["limit of spend"],
+    &["limit on spend"],
+    &["spend quota"],
+    &["spending quota"],
+    &["spend", "rolling"],
+    &["spend", "minute"],
+    &["spend", "exceed"],
+    &["budget", "exceed"],
+    &["budget", "exhausted"],
+    &["budget", "reached"],
+    &["budget", "minute"],
+];
+
+/// The wordings of a 429 about money that does not come back by itself, besides those of any status.
+static UNPAID: &[&[&str]] = &[
+    &["credits", "used up"],
+    &["credits", "run out"],
+    &["credits", "ran out"],
+    &["credits left"],
+    &["not enough credit"],
+    &["insufficient credit"],
+    &["prepay"],
+    &["pre-pay"],
+    &["unpaid"],
+    &["overdue"],
+    &["past due"],
+    &["outstanding balance"],
+    &["payment method"],
+    &["payment failed"],
+    &["billing cap"],
+    &["billing limit"],
+    &["billing hard limit"],
+    &["billing quota"],
+    &["billing is"],
+    &["billing not"],
+    &["billing has"],
+];
+
+/// The wordings of a refusal for quota, where a relay answers it with a status of its own.
+static EXHAUSTED: &[&[&str]] = &[
+    &["resource_exhausted"],
+    &["429", "too many requests"],
+    &["exceeded your current quota"],
+    &["quota exceeded for"],
+];
+
+/// The wordings of a conflict that ends by itself.
+static PASSING: &[&[&str]] = &[&["try again"], &["retry"], &["concurrent"], &["still in progress"]];
 
 /// The wordings about the input's length, for any status but a 429; a 500 has them too.
 static TOO_LONG: &[Phrases] = &[(
@@ -322,8 +406,49 @@ pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
 }
 
 /// Returns whether the words are about billing, whatever the status.
-pub(super) fn billing(lower: &str) -> bool {
+fn billing(lower: &str) -> bool {
     CLIENT.iter().any(|(kind, ways)| *kind == Kind::BillingRequired && any(ways, lower))
+}
+
+/// Returns the kind where the words of a 429 are about money: [`Kind::QuotaSpend`] where it comes back within minutes,
+/// else [`Kind::BillingRequired`].
+pub(super) fn money(lower: &str) -> Option<Kind> {
+    // An address is no word: the ordinary refusal may link to the page of spending.
+    let words = lower.split_ascii_whitespace().filter(|word| !word.contains("://"));
+    let lower = &*words.collect::<Vec<_>>().join(" ");
+    let long = ["month", "spending cap", "spend cap", "lifetime", "annual"].iter().any(|word| lower.contains(word));
+    let rolling = any(&[&["10 minutes"], &["10-minute"], &["ten minutes"], &["rolling"]], lower);
+    if any(SPEND, lower) && (rolling || !long && !billing(lower)) {
+        return Some(Kind::QuotaSpend);
+    }
+    let unpaid = billing(lower) || any(UNPAID, lower) || any(SPEND, lower);
+    unpaid.then_some(Kind::BillingRequired)
+}
+
+/// Returns whether a quota's id or metric, in lower case, counts money.
+pub(super) fn counts_money(id: &str) -> bool {
+    ["spend", "billing", "budget", "usd", "dollar"].iter().any(|word| id.contains(word))
+}
+
+/// Returns whether a 404 is about this project's access to the model.
+pub(super) fn closed(lower: &str) -> bool {
+    let about_a_model = lower.contains("model") || names_model(lower);
+    about_a_model && any(CLOSED, lower) && !lower.contains("api version")
+}
+
+/// Returns whether the words are about quota, whatever the status.
+pub(super) fn exhausted(lower: &str) -> bool {
+    any(EXHAUSTED, lower)
+}
+
+/// Returns whether the words are a refusal of the key, where a relay answers it with a status of its own.
+pub(super) fn names_bad_key(lower: &str) -> bool {
+    any(&[&["api key not valid"], &["api_key_invalid"], &["api key expired"]], lower)
+}
+
+/// Returns whether a conflict ends by itself.
+pub(super) fn passing(lower: &str) -> bool {
+    any(PASSING, lower)
 }
 
 /// Returns [`Kind::ContextTooLong`] where the words are about the input's length.
@@ -377,6 +502,9 @@ mod tests {
                 assert_eq!(*part, part.to_lowercase());
             }
         }
+        for part in [CLOSED, SPEND, UNPAID, EXHAUSTED, PASSING].into_iter().flatten().flat_map(|parts| parts.iter()) {
+            assert_eq!(*part, part.to_lowercase());
+        }
     }
 
     #[test]
@@ -391,7 +519,54 @@ mod tests {
 
     #[test]
     fn the_ordinary_quota_text_is_not_about_money() {
-        assert!(!billing("you exceeded your current quota, please check your plan and billing details."));
-        assert!(billing("your prepayment credits are depleted."));
+        let ordinary = "you exceeded your current quota, please check your plan and billing details.";
+        assert_eq!(money(ordinary), None);
+        assert_eq!(money(&format!("{ordinary} limit: 20 requests per minute, please retry in 26s.")), None);
+    }
+
+    #[test]
+    fn money_that_comes_back_is_told_from_money_that_does_not() {
+        for text in [
+            "your prepayment credits are depleted.",
+            "your project has exceeded its monthly spending cap.",
+            "your project has exceeded its monthly spend limit.",
+            "you have run out of credits.",
+            "the monthly budget of this project is exhausted.",
+            "your billing account has an overdue payment.",
+        ] {
+            assert_eq!(money(text), Some(Kind::BillingRequired), "{text}");
+        }
+        for text in [
+            "your project has reached its spend limit for tier 1 ($10 in any 10 minutes).",
+            "spend-based rate limit exceeded.",
+            "you exceeded the spending limit of your project.",
+            "the budget for this window was exceeded.",
+            "the rolling spend of your project is over its monthly tier's limit.",
+        ] {
+            assert_eq!(money(text), Some(Kind::QuotaSpend), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_closed_for_some_is_told_from_one_that_is_gone() {
+        for text in [
+            "this model models/gemini-2.5-flash is no longer available to new users. please update your code.",
+            "gemini-2.5-pro is not available to new customers.",
+            "this model is deprecated for new projects.",
+            "models/gemini-2.5-pro is not available for your project.",
+            "this model is not available on the free tier.",
+            "the model is not available in your tier",
+        ] {
+            assert!(closed(text), "{text}");
+        }
+        for text in [
+            "models/gemini-pro is not found for api version v1beta, or is not supported for generatecontent.",
+            "this model is no longer available.",
+            "model models/gemini-1.0-pro has been shut down.",
+            "publisher model `x` was not found or your project does not have access to it.",
+            "requested entity was not found.",
+        ] {
+            assert!(!closed(text), "{text}");
+        }
     }
 }
