@@ -165,7 +165,10 @@ pub(super) fn decide(
     let nth = history.count(cause);
     // A layer that has refused permanently will refuse again.
     let hopeless = failure.fault() == Fault::Local
-        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
+        || matches!(
+            failure.kind(),
+            Kind::QuotaDay | Kind::QuotaZero | Kind::QuotaGrounding | Kind::ModelClosed | Kind::ContentBlocked
+        );
     let curable = advice.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
@@ -217,6 +220,10 @@ fn refused(
     if matches!(advice, Some(RetryAdvice::Now | RetryAdvice::Queued)) && history.refusals < policy.max_attempts {
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
+    // The hint is the time at which one call may look; the quota itself will hardly be back by then.
+    if failure.is_lasting() {
+        return Decision::GiveUp(Some(GaveUp::Wait));
+    }
     let hint = match advice {
         Some(RetryAdvice::Never) => None,
         Some(RetryAdvice::After(wait)) => Some(wait),
@@ -242,6 +249,8 @@ fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision
 /// Returns whether this kind of call can be sent again without doing something twice.
 fn may_resend(failure: &Failure, idempotency: Idempotency) -> bool {
     let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    // A refusal of the key or for quota came before anything was made.
+    let turned_away = turned_away || matches!(failure.fault(), Fault::Key | Fault::Quota);
     match idempotency {
         Idempotency::Safe | Idempotency::Billed => true,
         Idempotency::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
@@ -255,7 +264,7 @@ mod tests {
     use super::*;
     use crate::{failure::TimeoutKind, retry::Rule};
 
-    const KINDS: [Kind; 29] = [
+    const KINDS: [Kind; 31] = [
         Kind::KeysExhausted,
         Kind::KeysDisabled,
         Kind::Overloaded,
@@ -271,6 +280,8 @@ mod tests {
         Kind::QuotaUnknown,
         Kind::QuotaDay,
         Kind::QuotaZero,
+        Kind::ModelClosed,
+        Kind::BillingRequired,
         Kind::Connect,
         Kind::NotSent,
         Kind::Reset,
@@ -367,7 +378,8 @@ mod tests {
                 // No sleep that cannot end in time.
                 prop_assert!(wait.is_zero() || remaining.is_none_or(|remaining| wait < remaining), "{wait:?}");
                 // Never twice what must not happen twice.
-                let turned_away = failure.has_error_body() && matches!(failure.code().as_u16(), 429 | 503);
+                let before = matches!(failure.fault(), Fault::Key | Fault::Quota);
+                let turned_away = failure.has_error_body() && (before || matches!(failure.code().as_u16(), 429 | 503));
                 prop_assert!(idempotency != Idempotency::Unsafe || failure.never_sent() || turned_away || refused);
                 if refused {
                     prop_assert!(failure.kind().is_refused_for_now());
