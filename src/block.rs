@@ -92,6 +92,11 @@ impl Claim {
         })
     }
 
+    /// Makes the claim of a day's quota whose end is not named.
+    pub(crate) fn day() -> Self {
+        Self::long(Lasts::UntilMidnight, DOUBTED)
+    }
+
     fn short(hint: Option<Duration>, look: Duration) -> Self {
         let Some(hint) = hint else {
             return Self { lasts: Lasts::Unsaid, look: UNSAID.0, longest: UNSAID.1, is_long: false };

@@ -94,7 +94,7 @@ where
                     let Some(reading) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
                     let end = ready!(reading.poll_read(cx));
                     let held = *held.take().expect("just polled");
-                    return Poll::Ready(held.finish(end));
+                    return Poll::Ready(held.finish(end, *this.shape));
                 }
             }
         }
@@ -163,11 +163,12 @@ where
         }
     }
 
-    fn finish(self, end: ReadEnd) -> Result<Response<ClassifyBody<R>>, BoxError> {
+    fn finish(self, end: ReadEnd, shape: Shape) -> Result<Response<ClassifyBody<R>>, BoxError> {
         let Self { mut parts, prefix, body, watch } = self;
         let Some(watch) = watch else {
             // The status is known, however much of the body could be read, and the body is passed on unchanged.
             let failure = Failure::from_response(parts.status, &parts.headers, &prefix.to_bytes());
+            let failure = if shape.grounded { failure.of_grounded_call() } else { failure };
             drop_bad_retry_after(&mut parts.headers);
             let body = match end {
                 ReadEnd::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),

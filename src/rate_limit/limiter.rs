@@ -89,7 +89,8 @@ impl Limiter {
             Some(queue) => queue.headroom(now, amount),
             // The scope has not been used yet: its limits alone decide.
             None => {
-                let at = settings.account(scope, calendar, now).turn_at(now, Amount::default(), amount, calendar);
+                let at =
+                    settings.account(scope, calendar, now).turn_at(now, Amount::default(), amount, false, calendar);
                 at.saturating_duration_since(now)
             }
         }

@@ -148,6 +148,7 @@
 //! time in the queue to the tally.
 
 mod account;
+mod blocks;
 mod bound;
 mod future;
 mod layer;
