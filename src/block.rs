@@ -110,11 +110,6 @@ impl Claim {
         Self { lasts, look, longest: RARE, is_long: true }
     }
 
-    /// Makes the claim that holds for `time`, and is not looked at before.
-    pub(crate) fn lasting(time: Duration) -> Self {
-        Self { lasts: Lasts::For(time), look: time, longest: time, is_long: true }
-    }
-
     /// Makes it a claim that our own count agrees with, so that a look would be in vain.
     pub(crate) fn confirmed(self) -> Self {
         Self { look: self.look.max(RARE.min(self.longest)), ..self }
@@ -155,10 +150,24 @@ pub(crate) enum Passage {
     Closed(Instant),
 }
 
+impl Passage {
+    /// Returns what is left of a passage where another block decides as well: the strictest counts.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Closed(one), Self::Closed(other)) => Self::Closed(one.max(other)),
+            (closed @ Self::Closed(_), _) | (_, closed @ Self::Closed(_)) => closed,
+            (Self::Free, Self::Free) => Self::Free,
+            _ => Self::Look,
+        }
+    }
+}
+
 impl Block {
     /// Begins a block. `midnight` is the next one in California.
     pub(crate) fn new(claim: Claim, now: Instant, midnight: Instant) -> Self {
-        let mut block = Self { ends: now, look_at: now, step: Duration::ZERO, is_long: false, look: None, looks: 0 };
+        // A look at an earlier block of the same scope must not be taken for one at this.
+        let looks = fastrand::u32(..);
+        let mut block = Self { ends: now, look_at: now, step: Duration::ZERO, is_long: false, look: None, looks };
         block.renew(claim, now, midnight);
         block
     }

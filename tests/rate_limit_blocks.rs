@@ -8,12 +8,7 @@ use futures_util::future::join_all;
 use http::Response;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_gemini::{
-    ClassifyLayer, RateLimitLayer, ReplayLayer,
-    failure::{Failure, Kind},
-    quota::Limits,
-    rate_limit::Limiter,
-};
+use tower_gemini::{ClassifyLayer, RateLimitLayer, ReplayLayer, failure::Kind, quota::Limits, rate_limit::Limiter};
 
 use crate::support::{AnyBody, GENERATE, Upstream, find, hello, json, post, secs};
 

@@ -185,6 +185,7 @@ mod future;
 mod health;
 mod key;
 mod layer;
+mod marks;
 mod observe;
 mod owners;
 mod pool;

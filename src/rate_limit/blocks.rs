@@ -48,13 +48,7 @@ impl Blocks {
 
     /// Decides on a call: the strictest block that applies to it counts.
     pub(super) fn passage(&self, now: Instant, grounded: bool) -> Passage {
-        let passages = self.of(grounded).map(|block| block.passage(now));
-        passages.fold(Passage::Free, |one, other| match (one, other) {
-            (Passage::Closed(one), Passage::Closed(other)) => Passage::Closed(one.max(other)),
-            (closed @ Passage::Closed(_), _) | (_, closed @ Passage::Closed(_)) => closed,
-            (Passage::Free, Passage::Free) => Passage::Free,
-            _ => Passage::Look,
-        })
+        self.of(grounded).fold(Passage::Free, |passage, block| passage.and(block.passage(now)))
     }
 
     /// Returns the time until which a call cannot hope to pass, if there is one.
