@@ -50,6 +50,8 @@ pub(super) struct History {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     pub(super) idempotency: Idempotency,
+    /// Set if any error answer shows that nothing was made.
+    pub(super) repeatable_on_error: bool,
     /// Set if the request was sent.
     pub(super) sent: bool,
     pub(super) models_left: u32,
@@ -154,7 +156,7 @@ pub(super) fn decide(
     if failure.fault() == Fault::Local && !situation.sent {
         return refused(policy, history, failure, advice, situation);
     }
-    if advice == Some(RetryAdvice::Never) || !may_resend(failure, situation.idempotency) {
+    if advice == Some(RetryAdvice::Never) || !may_resend(failure, situation) {
         return Decision::GiveUp(None);
     }
     let cause = Cause::of(failure);
@@ -247,11 +249,12 @@ fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision
 }
 
 /// Returns whether this kind of call can be sent again without doing something twice.
-fn may_resend(failure: &Failure, idempotency: Idempotency) -> bool {
-    let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+fn may_resend(failure: &Failure, situation: Situation) -> bool {
     // A refusal of the key or for quota came before anything was made.
-    let turned_away = turned_away || matches!(failure.fault(), Fault::Key | Fault::Quota);
-    match idempotency {
+    let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        || matches!(failure.fault(), Fault::Key | Fault::Quota)
+        || situation.repeatable_on_error;
+    match situation.idempotency {
         Idempotency::Safe | Idempotency::Billed => true,
         Idempotency::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
     }
@@ -345,6 +348,7 @@ mod tests {
             policy in policies(),
             failures in proptest::collection::vec((failures(), advice(), 0.0f64..1.0), 1..80),
             idempotency in idempotencies(),
+            repeatable_on_error in any::<bool>(),
             models_left in 0u32..5,
             before in 0u32..6,
             deadline in proptest::option::of(0u64..400_000),
@@ -357,7 +361,7 @@ mod tests {
             for (failure, advice, roll) in failures {
                 let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
                 let refused = failure.fault() == Fault::Local;
-                let situation = Situation { idempotency, sent: !refused, models_left, remaining };
+                let situation = Situation { idempotency, repeatable_on_error, sent: !refused, models_left, remaining };
                 let free = failure.kind() == Kind::NotSent && !history.free_used;
                 sent += u32::from(!refused);
                 let decision = decide(&policy, &mut history, &failure, advice, situation, roll);
@@ -379,6 +383,7 @@ mod tests {
                 prop_assert!(wait.is_zero() || remaining.is_none_or(|remaining| wait < remaining), "{wait:?}");
                 // Never twice what must not happen twice.
                 let before = matches!(failure.fault(), Fault::Key | Fault::Quota);
+                let before = before || repeatable_on_error;
                 let turned_away = failure.has_error_body() && (before || matches!(failure.code().as_u16(), 429 | 503));
                 prop_assert!(idempotency != Idempotency::Unsafe || failure.never_sent() || turned_away || refused);
                 if refused {
@@ -435,7 +440,7 @@ mod tests {
                 let mut history = History::new(0);
                 history.attempt_begins();
                 let sent = failure.fault() != Fault::Local;
-                let situation = Situation { idempotency, sent, models_left, remaining };
+                let situation = Situation { idempotency, repeatable_on_error: false, sent, models_left, remaining };
                 decide(&policy, &mut history, &failure, advice, situation, roll)
             };
             let goes_on = |decision| matches!(decision, Decision::Again { .. });

@@ -77,7 +77,7 @@
 //! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
 //! | the circuit is open, or the limiter refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
 //! | the caller's fault, verdicts on the content | the failure goes back |
-//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body, or refused the key or for quota in one |
+//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body, or refused the key or for quota in one; an interaction that runs in the foreground and continues no other also after any other passing failure that came with an error body |
 //!
 //! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come.
 //!
