@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::{
-    Kind, Quota,
+    Kind, Quota, money,
     quota::SOON,
     ruling::Ruling,
     wording::{self, names_model},
@@ -22,7 +22,7 @@ use crate::{
 ///
 /// `wait` is the one that the body asks for, or else the header.
 pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
-    if let Some(kind) = money(error, lower) {
+    if let Some(kind) = about_money(error, lower) {
         return Ruling::of(kind);
     }
     if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
@@ -71,15 +71,15 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
 }
 
 /// Returns the kind of a refusal that is about money, and so about the project with all of its models.
-fn money(error: &Status, lower: &str) -> Option<Kind> {
+fn about_money(error: &Status, lower: &str) -> Option<Kind> {
     let names = || error.violations().iter().flat_map(|violation| [violation.quota_id(), violation.quota_metric()]);
     let mut counted = names().flatten().map(str::to_ascii_lowercase);
-    match counted.find(|name| wording::counts_money(name)) {
+    match counted.find(|name| money::counts_money(name)) {
         Some(name) if name.contains("month") => Some(Kind::BillingRequired),
-        Some(_) => wording::money(lower).or(Some(Kind::QuotaSpend)),
+        Some(_) => money::of(lower).or(Some(Kind::QuotaSpend)),
         // A quota of requests or tokens is named, whatever else the message mentions.
         None if !error.violations().is_empty() || error.reason() == Some("QUOTA_EXHAUSTED") => None,
-        None => wording::money(lower).or_else(|| wording::money(error.status()?)),
+        None => money::of(lower).or_else(|| money::of(error.status()?)),
     }
 }
 

@@ -18,14 +18,15 @@
 //! # Files
 //!
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
-//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an
-//! English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
+//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for
+//! what only an English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
 //! was read by [`Status`](crate::status::Status) before.
 
 mod advice;
 mod exhausted;
 mod judge;
 mod kind;
+mod money;
 mod quota;
 mod ruling;
 mod tokens;

@@ -233,53 +233,6 @@ static CLOSED: &[&[&str]] = &[
     &["not enabled for this project"],
 ];
 
-/// The wordings of a 429 about money spent within some minutes: it comes back by itself.
-static SPEND: &[&[&str]] = &[
-    &["spend limit"],
-    &["spending limit"],
-    &["spend-based"],
-    &["spend based"],
-    &["spend rate"],
-    &["spending rate"],
-    &["rate of spend"],
-    &["limit of spend"],
-    &["limit on spend"],
-    &["spend quota"],
-    &["spending quota"],
-    &["spend", "rolling"],
-    &["spend", "minute"],
-    &["spend", "exceed"],
-    &["budget", "exceed"],
-    &["budget", "exhausted"],
-    &["budget", "reached"],
-    &["budget", "minute"],
-];
-
-/// The wordings of a 429 about money that does not come back by itself, besides those of any status.
-static UNPAID: &[&[&str]] = &[
-    &["credits", "used up"],
-    &["credits", "run out"],
-    &["credits", "ran out"],
-    &["credits left"],
-    &["not enough credit"],
-    &["insufficient credit"],
-    &["prepay"],
-    &["pre-pay"],
-    &["unpaid"],
-    &["overdue"],
-    &["past due"],
-    &["outstanding balance"],
-    &["payment method"],
-    &["payment failed"],
-    &["billing cap"],
-    &["billing limit"],
-    &["billing hard limit"],
-    &["billing quota"],
-    &["billing is"],
-    &["billing not"],
-    &["billing has"],
-];
-
 /// The wordings of a refusal for quota, where a relay answers it with a status of its own.
 static EXHAUSTED: &[&[&str]] = &[
     &["resource_exhausted"],
@@ -376,7 +329,7 @@ fn first(rules: &[Phrases], lower: &str) -> Option<Kind> {
     rules.iter().find(|(_, ways)| any(ways, lower)).map(|(kind, _)| *kind)
 }
 
-fn any(ways: &[&[&str]], lower: &str) -> bool {
+pub(super) fn any(ways: &[&[&str]], lower: &str) -> bool {
     ways.iter().any(|parts| parts.iter().all(|part| lower.contains(part)))
 }
 
@@ -406,28 +359,8 @@ pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
 }
 
 /// Returns whether the words are about billing, whatever the status.
-fn billing(lower: &str) -> bool {
+pub(super) fn billing(lower: &str) -> bool {
     CLIENT.iter().any(|(kind, ways)| *kind == Kind::BillingRequired && any(ways, lower))
-}
-
-/// Returns the kind where the words of a 429 are about money: [`Kind::QuotaSpend`] where it comes back within minutes,
-/// else [`Kind::BillingRequired`].
-pub(super) fn money(lower: &str) -> Option<Kind> {
-    // An address is no word: the ordinary refusal may link to the page of spending.
-    let words = lower.split_ascii_whitespace().filter(|word| !word.contains("://"));
-    let lower = &*words.collect::<Vec<_>>().join(" ");
-    let long = ["month", "spending cap", "spend cap", "lifetime", "annual"].iter().any(|word| lower.contains(word));
-    let rolling = any(&[&["10 minutes"], &["10-minute"], &["ten minutes"], &["rolling"]], lower);
-    if any(SPEND, lower) && (rolling || !long && !billing(lower)) {
-        return Some(Kind::QuotaSpend);
-    }
-    let unpaid = billing(lower) || any(UNPAID, lower) || any(SPEND, lower);
-    unpaid.then_some(Kind::BillingRequired)
-}
-
-/// Returns whether a quota's id or metric, in lower case, counts money.
-pub(super) fn counts_money(id: &str) -> bool {
-    ["spend", "billing", "budget", "usd", "dollar"].iter().any(|word| id.contains(word))
 }
 
 /// Returns whether a 404 is about this project's access to the model.
@@ -502,7 +435,7 @@ mod tests {
                 assert_eq!(*part, part.to_lowercase());
             }
         }
-        for part in [CLOSED, SPEND, UNPAID, EXHAUSTED, PASSING].into_iter().flatten().flat_map(|parts| parts.iter()) {
+        for part in [CLOSED, EXHAUSTED, PASSING].into_iter().flatten().flat_map(|parts| parts.iter()) {
             assert_eq!(*part, part.to_lowercase());
         }
     }
@@ -514,36 +447,6 @@ mod tests {
         }
         for text in ["gemini", "gemini api requests", "the model", "generate content api requests per minute", ""] {
             assert!(!names_model(text), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_ordinary_quota_text_is_not_about_money() {
-        let ordinary = "you exceeded your current quota, please check your plan and billing details.";
-        assert_eq!(money(ordinary), None);
-        assert_eq!(money(&format!("{ordinary} limit: 20 requests per minute, please retry in 26s.")), None);
-    }
-
-    #[test]
-    fn money_that_comes_back_is_told_from_money_that_does_not() {
-        for text in [
-            "your prepayment credits are depleted.",
-            "your project has exceeded its monthly spending cap.",
-            "your project has exceeded its monthly spend limit.",
-            "you have run out of credits.",
-            "the monthly budget of this project is exhausted.",
-            "your billing account has an overdue payment.",
-        ] {
-            assert_eq!(money(text), Some(Kind::BillingRequired), "{text}");
-        }
-        for text in [
-            "your project has reached its spend limit for tier 1 ($10 in any 10 minutes).",
-            "spend-based rate limit exceeded.",
-            "you exceeded the spending limit of your project.",
-            "the budget for this window was exceeded.",
-            "the rolling spend of your project is over its monthly tier's limit.",
-        ] {
-            assert_eq!(money(text), Some(Kind::QuotaSpend), "{text}");
         }
     }
 

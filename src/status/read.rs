@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Envelope, MOST_READ, MessageLimit, Status, Violation, delay,
-    json::{Json, JsonObject},
+    json::{Json, JsonObject, unescaped},
     page,
 };
 use crate::redact::redact;
@@ -372,28 +372,6 @@ impl MessageLimit {
 }
 
 // === helpers ===
-
-/// Undoes one level of escapes.
-fn unescaped(text: &str) -> String {
-    let (mut plain, mut escaped) = (String::with_capacity(text.len()), false);
-    for char in text.chars() {
-        match char {
-            '\\' if !escaped => escaped = true,
-            // The inner escapes are the reader's.
-            '"' | '\\' if escaped => {
-                plain.push(char);
-                escaped = false;
-            }
-            _ => {
-                if std::mem::take(&mut escaped) {
-                    plain.push('\\');
-                }
-                plain.push(char);
-            }
-        }
-    }
-    plain
-}
 
 /// Redacts a text, then cuts it on a character boundary.
 fn clean(text: &str, most: usize) -> String {
