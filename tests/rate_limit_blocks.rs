@@ -128,6 +128,19 @@ async fn a_look_that_is_dropped_or_shows_nothing_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operator_lifts_the_blocks_of_a_project() {
+    let upstream = Upstream::at_once(|nth| Ok(if nth == 0 { exhausted(DAY, 0, "5s") } else { hello() }));
+    let limiter = Limiter::new();
+    let service = RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(upstream.clone()));
+    service.clone().oneshot(post(GENERATE)).await.unwrap();
+    limiter.lift("another");
+    let error = service.clone().oneshot(post(GENERATE)).await.err().unwrap();
+    assert!(find(&error).retry_after().is_some_and(|wait| wait <= secs(3_600)), "{error}");
+    limiter.lift("default");
+    assert_eq!(service.oneshot(post(GENERATE)).await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_waits_for_a_block_that_lasts() {
     let upstream = Upstream::new(|nth, _| async move {
         sleep(secs(1)).await;

@@ -207,6 +207,12 @@ impl Account {
         matches!((used, named), (Some(used), Some(named)) if used >= named / 2)
     }
 
+    /// Forgets the blocks, and the day's limit that refusals have taught.
+    pub(super) fn lift(&mut self) {
+        self.blocks = None;
+        self.limits[2].forget();
+    }
+
     /// Returns the block that no call waits for.
     pub(super) fn shut(&self, now: Instant, grounded: bool) -> Option<Shut> {
         self.blocks.as_ref()?.shut(now, grounded)

@@ -96,6 +96,16 @@ impl Limiter {
         }
     }
 
+    /// Forgets what refusals have said of the quota of a project, for all of its models: for an operator who knows that it
+    /// is good again, because a tier was granted or a quota reset. Waiting calls go at once, as far as the limits allow.
+    pub fn lift(&self, project: &str) {
+        for shard in &self.shared.shards {
+            let queues: Vec<_> =
+                shard.lock().iter().filter(|queue| queue.scope().project() == project).cloned().collect();
+            queues.iter().for_each(|queue| queue.lift());
+        }
+    }
+
     /// Returns a report on each scope's usage, limits and block, each read at its own moment. The scopes that share an
     /// account are reported as one, of the project and the model `others`.
     pub fn snapshot(&self) -> Vec<ScopeReport> {

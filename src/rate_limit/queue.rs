@@ -240,6 +240,15 @@ impl ScopeQueue {
         wake(first);
     }
 
+    /// Forgets the upstream's blocks.
+    pub(super) fn lift(&self) {
+        let mut state = self.state.lock();
+        state.account.lift();
+        let first = state.take_first_waker();
+        drop(state);
+        wake(first);
+    }
+
     /// Returns how long a call of this amount would wait, the queue included.
     pub(super) fn headroom(&self, now: Instant, amount: Amount) -> Duration {
         let mut state = self.state.lock();
