@@ -81,6 +81,7 @@ impl Claim {
             kind if kind.is_minutes() => Self::short(hint, MINUTES),
             Kind::QuotaUnknown => Self::short(hint, UNNAMED),
             Kind::QuotaDay => Self::long(hint.map_or(Lasts::UntilMidnight, Lasts::For), DOUBTED),
+            Kind::QuotaGrounding if failure.same_key_may_help() => Self::short(hint, MINUTES),
             Kind::QuotaGrounding => Self::long(Lasts::UntilMidnight, DOUBTED),
             Kind::QuotaZero | Kind::ModelClosed => Self::long(Lasts::UntilMidnight, RARE),
             Kind::QuotaSpend => {

@@ -58,6 +58,8 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
     };
 
     let mut help = kind.facts().help;
+    // The help is that of the period, for the calls that search.
+    let kind = if counts_searches(error) { Kind::QuotaGrounding } else { kind };
     match period {
         // A minute's quota that all models are known to share blocks the other models as well.
         Period::Minute | Period::TokensMinute => help.other_model = per_model || !names.are_telling(),
@@ -81,6 +83,20 @@ fn about_money(error: &Status, lower: &str) -> Option<Kind> {
         None if !error.violations().is_empty() || error.reason() == Some("QUOTA_EXHAUSTED") => None,
         None => money::of(lower).or_else(|| money::of(error.status()?)),
     }
+}
+
+/// Returns whether the refusal is about the quota of calls that search the web or maps, and of nothing else.
+fn counts_searches(error: &Status) -> bool {
+    let is_search = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["grounding", "googlesearch", "google_search", "googlemaps", "google_maps"]
+            .iter()
+            .any(|word| name.contains(word))
+    };
+    let mut violations = error.violations().iter();
+    !error.violations().is_empty()
+        && violations
+            .all(|violation| [violation.quota_id(), violation.quota_metric()].into_iter().flatten().any(is_search))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

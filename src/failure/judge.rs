@@ -287,7 +287,10 @@ fn service(code: u16, error: &Status, lower: &str, wait: Option<Duration>) -> Ru
         return exhausted::judge(error, lower, wait);
     }
     // The example of a 500 in Google's documentation is "Your input context is too long."
-    let kind = if matches!(code, 500 | 502) && wording::names_bad_key(lower) {
+    let overloaded = ["overloaded", "overloaded_error", "model_overloaded", "engine_overloaded", "capacity_exceeded"];
+    let kind = if error.status().is_some_and(|name| overloaded.contains(&name)) {
+        Kind::Overloaded
+    } else if matches!(code, 500 | 502) && wording::names_bad_key(lower) {
         Kind::AuthKeyInvalid
     } else if let Some(kind) = wording::too_long(lower) {
         kind

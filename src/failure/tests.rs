@@ -437,7 +437,8 @@ fn every_known_sign_of_the_upstreams_health_is_judged() {
         (502, String::new(), "service bad_gateway"),
         (520, page("520: Web server is returning an unknown error"), "service bad_gateway"),
         (499, g(499, "The operation was cancelled."), "service cancelled"),
-        (500, r#"{"error": {"code": "overloaded", "message": "busy"}}"#.to_owned(), "service unavailable"),
+        (500, r#"{"error": {"code": "overloaded", "message": "busy"}}"#.to_owned(), "model overloaded"),
+        (503, r#"{"error": {"code": "service_unavailable", "message": "busy"}}"#.to_owned(), "service unavailable"),
         (400, r#"{"error": {"code": "deadline_exceeded", "message": "slow"}}"#.to_owned(), "service deadline_exceeded"),
         (409, g(409, "The operation was aborted."), "service server_error"),
         (409, r#"{"error": {"code": "conflict", "message": "Please try again."}}"#.to_owned(), "service server_error"),
@@ -470,6 +471,9 @@ fn a_grounded_call_that_is_refused_without_a_word_about_quota_has_met_the_ground
     let bare = judged(429, &google(429, YOU_EXCEEDED, help));
     assert_eq!(verdict(&bare), "quota quota_unknown YYY - - -");
     assert_eq!(verdict(&bare.of_grounded_call()), "quota quota_grounding nYY - - -");
+    // Where the quota is named, it says so itself.
+    let named = |id: &str| judged(429, &google(429, YOU_EXCEEDED, &quota(&[(id, "0")])));
+    assert_eq!(verdict(&named("SearchGroundingRequestsPerDayPerProject-FreeTier")), "quota quota_grounding nYY - - -");
     let rpm = quota(&[("GenerateRequestsPerMinutePerProjectPerModel", "5")]);
     for body in [
         google(429, YOU_EXCEEDED, &format!("{help}, {rpm}")),

@@ -272,6 +272,9 @@ static BLOCKED: &[Phrases] = &[(
         &["you have been blocked"],
         &["attention required!"],
         &["access denied", "error 10"],
+        &["error code: 1006"],
+        &["error code: 1010"],
+        &["error code: 1020"],
     ],
 )];
 

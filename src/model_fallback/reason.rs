@@ -66,7 +66,7 @@ impl FallbackReason {
             (Kind::CircuitOpen, _) => Some(Self::CircuitOpen),
             (Kind::QuotaDay, _) => Some(Self::QuotaDay),
             (Kind::QuotaZero | Kind::ModelClosed, _) => Some(Self::QuotaZero),
-            (Kind::QuotaGrounding, _) => Some(Self::QuotaDay),
+            (Kind::QuotaGrounding, _) if !failure.same_key_may_help() => Some(Self::QuotaDay),
             // All models of the project wait.
             (Kind::QuotaSpend, _) => None,
             (Kind::RateLimited, _) | (_, Fault::Quota) if is_long => Some(Self::QuotaDay),

@@ -167,10 +167,7 @@ pub(super) fn decide(
     let nth = history.count(cause);
     // A layer that has refused permanently will refuse again.
     let hopeless = failure.fault() == Fault::Local
-        || matches!(
-            failure.kind(),
-            Kind::QuotaDay | Kind::QuotaZero | Kind::QuotaGrounding | Kind::ModelClosed | Kind::ContentBlocked
-        );
+        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ModelClosed | Kind::ContentBlocked);
     let curable = advice.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {

@@ -208,7 +208,7 @@ impl Status {
         // Each try reads the rest of the text at most once, and only the first four brackets are tried.
         let starts = memchr::memchr2_iter(b'{', b'[', text.as_bytes()).take(4);
         for start in starts {
-            let inside = text[start..].trim_start_matches(['{', '[', ' ', '\n', '\r', '\t']);
+            let inside = inside_of(&text[start..]);
             // A string inside of a string, as relays print it.
             if inside.starts_with("\\\"") && wrapped > 0 {
                 return self.absorb_embedded(&unescaped(&text[start..]), wrapped - 1);
@@ -372,6 +372,19 @@ impl MessageLimit {
 }
 
 // === helpers ===
+
+/// Returns the text behind its opening brackets and white space, which Python writes as escapes in the text of bytes.
+fn inside_of(text: &str) -> &str {
+    let mut inside = text;
+    loop {
+        let shorter = inside.trim_start_matches(['{', '[', ' ', '\n', '\r', '\t']);
+        let shorter = ["\\n", "\\r", "\\t"].iter().find_map(|escape| shorter.strip_prefix(escape)).unwrap_or(shorter);
+        if shorter.len() == inside.len() {
+            return inside;
+        }
+        inside = shorter;
+    }
+}
 
 /// Redacts a text, then cuts it on a character boundary.
 fn clean(text: &str, most: usize) -> String {
