@@ -87,13 +87,15 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let scope = (&**project, call.quota_name().unwrap_or_default());
     let queue = queue_of(limiter, last, scope, now);
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
+    let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
-    let at = match queue.admit(now, call.shape().requests, cost) {
+    let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
         QueueAdmission::TooLarge(dimension, limit) => {
             let scope = Scope::new(scope.0, scope.1);
             return Disposition::Refused(refusal::too_large(&scope, amount, dimension, limit));
         }
+        QueueAdmission::Shut(shut) => return Disposition::Refused(refusal::blocked(queue, now, shut, may_move())),
         QueueAdmission::Later(at) => at,
     };
     match join(limiter, request, &call, queue, amount, now, at) {
@@ -137,7 +139,7 @@ fn join<B>(
     }
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
     let give_up = Deadline::after(allowed).instant();
-    let waiter = queue.join(now, amount, may_move);
+    let waiter = queue.join(now, amount, may_move, call.shape().grounded);
     Ok(Wait { waiter, since: now, give_up, may_move })
 }
 

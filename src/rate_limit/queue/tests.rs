@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    failure::{Failure, Kind},
     quota::{Limits, until_pacific_midnight},
     rate_limit::window::{GRAIN, WINDOW},
 };
@@ -38,6 +39,12 @@ enum QueueStep {
         secs: u64,
         named: Option<u64>,
     },
+}
+
+/// Makes the claim of a minute's quota; `None` of one that is back at once.
+fn minute(secs: u64) -> Option<Claim> {
+    let failure = Failure::local(Kind::QuotaMinute, "").with_hint(Duration::from_secs(secs));
+    Claim::of(&failure).filter(|claim| claim.is_said())
 }
 
 fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
@@ -186,7 +193,7 @@ impl Model {
     fn come(&mut self, requests: u64, tokens: u64, may_move: bool) {
         self.came += 1;
         let amount = Amount { requests, tokens };
-        match self.queue.admit(self.now, requests as u32, TokenCost::estimate(tokens)) {
+        match self.queue.admit(self.now, requests as u32, TokenCost::estimate(tokens), false) {
             QueueAdmission::Taken(charge) => {
                 assert!(self.waiters.is_empty(), "it passed those who wait");
                 self.admitted(charge, amount, true);
@@ -194,7 +201,7 @@ impl Model {
             QueueAdmission::Later(at) => {
                 assert!(!self.waiters.is_empty() || !self.fits(amount, WINDOW + GRAIN), "there was room");
                 assert!(at > self.now || !self.waiters.is_empty());
-                let waiter = self.queue.join(self.now, amount, may_move);
+                let waiter = self.queue.join(self.now, amount, may_move, false);
                 self.waiters.push(SimulatedWaiter {
                     waiter,
                     requests,
@@ -205,6 +212,7 @@ impl Model {
                     looked_at: self.now,
                 });
             }
+            QueueAdmission::Shut(_) => unreachable!("a minute's"),
             // The tokens are an estimate, which proves nothing.
             QueueAdmission::TooLarge(dimension, limit) => {
                 assert!(requests > 1 && requests > limit && dimension != Dimension::InputTokensPerMinute);
@@ -333,7 +341,8 @@ impl Model {
                     let refused = self.charged.remove(at);
                     let until = self.now + Duration::from_secs(secs);
                     let refusal = UpstreamRefusal {
-                        until: Until::At(until),
+                        claim: minute(secs),
+                        grounded: false,
                         dimension: Some(Dimension::RequestsPerMinute),
                         named,
                     };
@@ -407,12 +416,12 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         let mut promised = Vec::new();
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
-            match queue.admit(now, 1, TokenCost::estimate(cost)) {
+            match queue.admit(now, 1, TokenCost::estimate(cost), false) {
                 QueueAdmission::Taken(_) => {}
                 QueueAdmission::Later(at) => {
-                    promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false), at))
+                    promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false, false), at))
                 }
-                QueueAdmission::TooLarge(..) => unreachable!(),
+                QueueAdmission::Shut(_) | QueueAdmission::TooLarge(..) => unreachable!(),
             }
         }
         assert_eq!(promised.len(), 43);
@@ -435,13 +444,12 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
     let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let QueueAdmission::Taken(charge) = queue.admit(now, 1, TokenCost::estimate(0)) else { panic!() };
-    let until = Until::At(now + Duration::from_secs(40));
-    queue.refused(now, charge, UpstreamRefusal { until, dimension: None, named: None });
+    let QueueAdmission::Taken(charge) = queue.admit(now, 1, TokenCost::estimate(0), false) else { panic!() };
+    queue.refused(now, charge, UpstreamRefusal { claim: minute(40), grounded: false, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let QueueAdmission::Later(at) = queue.admit(now, 1, TokenCost::estimate(0)) else { panic!() };
+        let QueueAdmission::Later(at) = queue.admit(now, 1, TokenCost::estimate(0), false) else { panic!() };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
-        queue.join(now, Amount { requests: 1, tokens: 0 }, false);
+        queue.join(now, Amount { requests: 1, tokens: 0 }, false, false);
     }
 }
 
@@ -450,10 +458,10 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(queue.admit(now, 1, huge), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, 1, huge, false), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(queue.admit(now, 1, huge), QueueAdmission::Later(now + WINDOW * turns));
-        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false);
+        assert_eq!(queue.admit(now, 1, huge, false), QueueAdmission::Later(now + WINDOW * turns));
+        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false);
     }
 }
 
@@ -463,17 +471,17 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let begun = Instant::now();
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
-    let waiter = queue.join(begun, amount, false);
+    let waiter = queue.join(begun, amount, false, false);
     let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(queue.admit(later, 1, cost), QueueAdmission::Taken(_)));
-    assert!(matches!(queue.admit(later, 1, cost), QueueAdmission::Later(_)));
+    assert!(matches!(queue.admit(later, 1, cost, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(later, 1, cost, false), QueueAdmission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
     let sent = queue.send(sent_at, held);
     assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(queue.admit(later + WINDOW, 1, cost), QueueAdmission::Taken(_)));
-    assert_eq!(queue.admit(later + WINDOW, 1, cost), QueueAdmission::Later(sent_at + WINDOW));
+    assert!(matches!(queue.admit(later + WINDOW, 1, cost, false), QueueAdmission::Taken(_)));
+    assert_eq!(queue.admit(later + WINDOW, 1, cost, false), QueueAdmission::Later(sent_at + WINDOW));
 }
 
 /// Ten thousand calls wait, half of them leave at random, and the others go in order, with a handful of polls each.
@@ -549,9 +557,9 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     };
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
-        let waiter = match queue.admit(*now, 1, TokenCost::estimate(1)) {
+        let waiter = match queue.admit(*now, 1, TokenCost::estimate(1), false) {
             QueueAdmission::Taken(charge) => return send(rng, *now, charge),
-            _ => queue.join(*now, amount, false),
+            _ => queue.join(*now, amount, false, false),
         };
         drop(now);
         if rng.u8(..4) == 0 {
@@ -608,23 +616,23 @@ fn a_scope_is_as_large_as_the_documentation_says() {
 async fn a_batch_larger_than_a_whole_limit_is_told_so_and_a_smaller_one_waits() {
     let queue = queue(Limits::new().requests_per_minute(100).requests_per_day(120));
     let (now, none) = (Instant::now(), TokenCost::estimate(0));
-    assert_eq!(queue.admit(now, 101, none), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
-    assert_eq!(queue.admit(now, u32::MAX, none), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
-    let QueueAdmission::Taken(charge) = queue.admit(now, 60, none) else { panic!() };
-    assert_eq!(queue.admit(now, 41, none), QueueAdmission::Later(now + WINDOW));
+    assert_eq!(queue.admit(now, 101, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
+    assert_eq!(queue.admit(now, u32::MAX, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
+    let QueueAdmission::Taken(charge) = queue.admit(now, 60, none, false) else { panic!() };
+    assert_eq!(queue.admit(now, 41, none, false), QueueAdmission::Later(now + WINDOW));
     assert_eq!(queue.headroom(now, Amount { requests: 40, tokens: 0 }), Duration::ZERO);
     // It is refunded as a whole.
     queue.refund(charge);
-    assert!(matches!(queue.admit(now, 100, none), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, 100, none, false), QueueAdmission::Taken(_)));
     // The day has room for twenty more, and no minute has room for more than it has.
-    let QueueAdmission::Later(at) = queue.admit(now + WINDOW, 21, none) else { panic!() };
+    let QueueAdmission::Later(at) = queue.admit(now + WINDOW, 21, none, false) else { panic!() };
     assert!(at > now + Duration::from_secs(3_600), "{:?}", at - now);
-    assert!(matches!(queue.admit(now + WINDOW, 20, none), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now + WINDOW, 20, none, false), QueueAdmission::Taken(_)));
 
     let day = ScopeQueue::new(
         Scope::new("p", "m"),
         Account::new(Limits::new().requests_per_day(50), None, queue.calendar, now),
         queue.calendar,
     );
-    assert_eq!(day.admit(now, 51, none), QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50));
+    assert_eq!(day.admit(now, 51, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50));
 }
