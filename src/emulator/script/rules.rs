@@ -151,6 +151,8 @@ mod tests {
             project: Some("p"),
             key: None,
             prompt,
+            tier: "standard",
+            is_grounded: false,
             in_flight: 1,
         }
     }
@@ -193,6 +195,9 @@ mod tests {
             (When::always().operation(Operation::CountTokens), ["fine"; 4]),
             (When::always().from(Duration::from_secs(1)), ["fine"; 4]),
             (When::always().until(Duration::ZERO), ["fine"; 4]),
+            (When::always().tier("flex"), ["fine"; 4]),
+            (When::always().tier("standard").grounded(false), ["internal"; 4]),
+            (When::always().grounded(true), ["fine"; 4]),
         ] {
             let mut script = Script::default();
             script.push(when.clone(), Trouble::internal());

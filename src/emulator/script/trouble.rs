@@ -36,13 +36,22 @@ pub struct Trouble {
 #[derive(Clone, Debug)]
 pub(crate) enum TroubleKind {
     None,
-    Error { error: ScriptedError, hint: Option<Duration>, place: ErrorPlace },
+    Error {
+        error: ScriptedError,
+        hint: Option<Duration>,
+        place: ErrorPlace,
+    },
     Response(Arc<CannedResponse>),
     Hang,
     Reset,
     SlowFirstToken(Duration),
-    Break { after: usize, how: StreamBreak },
+    Break {
+        after: usize,
+        how: StreamBreak,
+    },
     Empty(EmptyAnswer),
+    /// The answer comes from the standard tier, whichever was asked for.
+    Downgraded,
 }
 
 /// An error of the API that a script asks for.
@@ -63,6 +72,11 @@ pub(crate) enum ScriptedError {
     SuspendedKey,
     LeakedKey,
     ServiceDisabled,
+    GroundingQuota,
+    SpendLimit,
+    SpendingCap,
+    ModelClosed,
+    Prohibited,
 }
 
 /// The place of an API error: the response's status, or a 200 stream after some chunks.
@@ -160,6 +174,34 @@ impl Trouble {
         Self::error(ScriptedError::VertexCapacity)
     }
 
+    /// Returns a 429 whose only detail is Help, as grounded calls get it on the free tier:
+    /// [`When::grounded`](crate::emulator::When::grounded) chooses these.
+    pub fn grounding_quota() -> Self {
+        Self::error(ScriptedError::GroundingQuota)
+    }
+
+    /// Returns a 429 for the money that a project may spend in ten minutes. It is the project's, for all models.
+    pub fn spend_limit() -> Self {
+        Self::error(ScriptedError::SpendLimit)
+    }
+
+    /// Returns a 429, "Your project has exceeded its monthly spending cap. …"
+    pub fn spending_cap() -> Self {
+        Self::error(ScriptedError::SpendingCap)
+    }
+
+    /// Returns a 404, "This model … is no longer available to new users. …", before any quota is spent. Restrict it to
+    /// a [project](crate::emulator::When::project) and a [model](crate::emulator::When::model).
+    pub fn model_closed() -> Self {
+        Self::error(ScriptedError::ModelClosed)
+    }
+
+    /// Returns a 400 of the content filter, as interactions have it: with the code `prohibited_content`. Google's has
+    /// been seen in a stream as a bare line of JSON: [`as_raw_tail`](Self::as_raw_tail).
+    pub fn prohibited() -> Self {
+        Self::error(ScriptedError::Prohibited)
+    }
+
     /// Returns a 400 API_KEY_INVALID, "API key not valid. …"
     pub fn invalid_key() -> Self {
         Self::error(ScriptedError::InvalidKey)
@@ -197,7 +239,30 @@ impl Trouble {
         Self::new(TroubleKind::Empty(EmptyAnswer::MalformedFunctionCall))
     }
 
-    /// Returns a 200 with no content and that finishReason: SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII.
+    /// Returns a 200 with thoughts alone, and MALFORMED_FUNCTION_CALL; in a stream, the thought comes first.
+    pub fn thoughts_only() -> Self {
+        Self::new(TroubleKind::Empty(EmptyAnswer::ThoughtsOnly))
+    }
+
+    /// Returns a 200 without parts, with CONTINUATION and a `continuationToken`; an interaction that requires a
+    /// continuation. A request with that token, of the same project, gets the answer.
+    pub fn continuation() -> Self {
+        Self::new(TroubleKind::Empty(EmptyAnswer::Continuation(String::new())))
+    }
+
+    /// Returns an interaction with status `failed`; elsewhere, a STOP without a part.
+    pub fn failed() -> Self {
+        Self::unfinished("failed")
+    }
+
+    /// Returns an interaction without an answer and with that status, such as `incomplete` or `budget_exceeded`;
+    /// elsewhere, a STOP without a part.
+    pub fn unfinished(status: impl Into<String>) -> Self {
+        Self::new(TroubleKind::Empty(EmptyAnswer::Unfinished(status.into())))
+    }
+
+    /// Returns a 200 with no content and that finishReason: SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII,
+    /// ESCALATION, MODEL_ARMOR, PUP_LIMITED_DISABLED. An interaction has failed with `prohibited_content`.
     pub fn blocked(finish_reason: impl Into<String>) -> Self {
         Self::new(TroubleKind::Empty(EmptyAnswer::Blocked(finish_reason.into())))
     }
@@ -244,6 +309,11 @@ impl Trouble {
     /// Returns a trouble that sends the headers at once and delays the first chunk.
     pub fn slow_first_token(delay: Duration) -> Self {
         Self::new(TroubleKind::SlowFirstToken(delay))
+    }
+
+    /// Returns a trouble that serves the request from the standard tier, whichever it asked for, and says so.
+    pub fn downgraded() -> Self {
+        Self::new(TroubleKind::Downgraded)
     }
 
     // --- the front end, and anything else ---
@@ -296,8 +366,9 @@ impl Trouble {
         self.placed(ErrorPlace::Event { after: chunks })
     }
 
-    /// Moves the API error into a 200 stream, as raw JSON of several lines without `data:` after `chunks` chunks. Only
-    /// events have `data:`, so that an array stream gets the same as with [`in_stream`](Self::in_stream).
+    /// Moves the API error into a 200 stream, as raw JSON of several lines without `data:` after `chunks` chunks; of an
+    /// interaction, as JSON on one line. Only events have `data:`, so that an array stream gets the same as with
+    /// [`in_stream`](Self::in_stream).
     pub fn as_raw_tail(self, chunks: usize) -> Self {
         self.placed(ErrorPlace::RawTail { after: chunks })
     }
@@ -331,16 +402,21 @@ impl Trouble {
             TroubleKind::Break { how: StreamBreak::Cut, .. } => "cut",
             TroubleKind::Empty(EmptyAnswer::NoParts) => "empty",
             TroubleKind::Empty(EmptyAnswer::MalformedFunctionCall) => "malformed_function_call",
+            TroubleKind::Empty(EmptyAnswer::ThoughtsOnly) => "thoughts_only",
+            TroubleKind::Empty(EmptyAnswer::Continuation(_)) => "continuation",
+            TroubleKind::Empty(EmptyAnswer::Unfinished(status)) if status == "failed" => "failed",
+            TroubleKind::Empty(EmptyAnswer::Unfinished(_)) => "unfinished",
+            TroubleKind::Downgraded => "downgraded",
             TroubleKind::Empty(EmptyAnswer::Blocked(_)) => "blocked",
             TroubleKind::Empty(EmptyAnswer::PromptBlocked(_)) => "prompt_blocked",
         }
     }
 
-    /// Returns whether the trouble is an error of the key, which comes before any quota is spent.
+    /// Returns whether the trouble is an error of the key or of its project, which comes before any quota is spent.
     pub(crate) fn is_about_the_key(&self) -> bool {
-        use ScriptedError::{ExpiredKey, InvalidKey, LeakedKey, ServiceDisabled, SuspendedKey};
+        use ScriptedError::{ExpiredKey, InvalidKey, LeakedKey, ModelClosed, ServiceDisabled, SuspendedKey};
         let TroubleKind::Error { error, place: ErrorPlace::Status, .. } = &self.kind else { return false };
-        matches!(error, InvalidKey | ExpiredKey | SuspendedKey | LeakedKey | ServiceDisabled)
+        matches!(error, InvalidKey | ExpiredKey | SuspendedKey | LeakedKey | ServiceDisabled | ModelClosed)
     }
 
     fn new(kind: TroubleKind) -> Self {
@@ -381,6 +457,11 @@ impl ScriptedError {
             Self::SuspendedKey => "suspended_key",
             Self::LeakedKey => "leaked_key",
             Self::ServiceDisabled => "service_disabled",
+            Self::GroundingQuota => "grounding_quota",
+            Self::SpendLimit => "spend_limit",
+            Self::SpendingCap => "spending_cap",
+            Self::ModelClosed => "model_closed",
+            Self::Prohibited => "prohibited",
         }
     }
 }
