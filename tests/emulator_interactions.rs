@@ -296,7 +296,8 @@ async fn decisions_answer_their_questions() {
     let answers = &json["answers"];
     assert!((0.5..=1.0).contains(&answers["is it so"]["confidence"].as_f64().unwrap()));
     assert!(["a", "b"].contains(&answers["which"]["choice"].as_str().unwrap()));
-    let sum: f64 = answers["how much"]["probabilities"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
+    let sum: f64 =
+        answers["how much"]["probabilities"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
     assert!((sum - 1.0).abs() < 1e-9);
     assert_eq!(answers["how much"]["legend"]["1"], "some");
     assert_eq!(emulator.journal()[0].model.as_deref(), Some("gemini-3.8-flash"));
@@ -374,7 +375,8 @@ async fn an_interaction_can_end_without_an_answer() {
         emulator.trouble(When::first(2), trouble.clone());
         let answer = create(&emulator, "one", asking("hi")).await;
         assert_eq!((answer.status, &answer.json()["status"]), (200, &json!(status)));
-        let outputs = answer.json()["steps"].as_array().unwrap().iter().filter(|step| step["type"] == "model_output").count();
+        let outputs =
+            answer.json()["steps"].as_array().unwrap().iter().filter(|step| step["type"] == "model_output").count();
         assert_eq!((outputs, trouble.name()), (0, name));
         let events = create(&emulator, "one", with(asking("hi"), json!({ "stream": true }))).await.events();
         assert_eq!(events.last().unwrap()["interaction"]["status"], status);
@@ -392,12 +394,16 @@ async fn an_answer_that_requires_a_continuation_is_gone_on_with_in_its_project()
     assert_eq!(first["status"], "requires_continuation");
     let token = first["continuation_token"].clone();
     // As the SDK goes on: without the input, behind the interaction that the token is of.
-    let next = json!({ "model": "gemini-3.8-flash", "previous_interaction_id": first["id"], "continuation_token": token });
+    let next =
+        json!({ "model": "gemini-3.8-flash", "previous_interaction_id": first["id"], "continuation_token": token });
     assert_eq!(create(&emulator, "two", next.clone()).await.status, 404);
     let alone = json!({ "model": "gemini-3.8-flash", "continuation_token": token });
     assert_eq!(create(&emulator, "two", alone).await.refusal(), (403, "permission_denied".to_owned()));
     let rest = create(&emulator, "one", next).await.json();
-    assert_eq!((&rest["status"], &rest["steps"][0]["content"][0]["text"]), (&json!("completed"), &json!("You said: tell me")));
+    assert_eq!(
+        (&rest["status"], &rest["steps"][0]["content"][0]["text"]),
+        (&json!("completed"), &json!("You said: tell me"))
+    );
 
     emulator.trouble(When::first(1), Trouble::continuation());
     let prompt = json!({ "contents": [{ "parts": [{ "text": "tell me" }] }] });
