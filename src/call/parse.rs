@@ -5,7 +5,7 @@ use std::{borrow::Cow, ops::Range};
 use http::{Method, Uri};
 use memchr::{memchr, memchr3};
 
-use super::{Operation, Shape, Streaming, Surface};
+use super::{Idempotency, Operation, Shape, Streaming, Surface, verbs};
 
 /// A path that has been taken apart, borrowed.
 #[derive(Debug, PartialEq)]
@@ -37,7 +37,7 @@ impl<'a> Parsed<'a> {
             "countTokens" => (Operation::CountTokens, Streaming::No),
             _ => return None,
         };
-        let shape = Shape { surface: Surface::Developer, operation, streaming, idempotency: operation.idempotency() };
+        let shape = Shape { streaming, ..Shape::of(Surface::Developer, operation) };
         let model_span = Some(start - "models/".len()..start + colon);
         Some(Self { shape, model: Some(Cow::Borrowed(&tail[..colon])), model_span })
     }
@@ -50,103 +50,259 @@ impl<'a> Parsed<'a> {
             return Self::unnamed(Surface::Other, if reads { Operation::Read } else { Operation::Write });
         };
         let rest = &path[after_version..];
-        let segments = || rest.split('/').filter(|segment| !segment.is_empty());
-
-        if let Some(openai) = after(rest, "openai/").or_else(|| after(rest, "openapi/")) {
-            return Self::open_ai(reads, openai);
+        let home = Home::of(rest);
+        let resource = &rest[home.len..];
+        if let Some(open_ai) = open_ai_path(&home, resource) {
+            return Self::open_ai(reads, open_ai);
         }
-        if segments().next() == Some("interactions") {
-            let operation = match reads {
-                true => Operation::Read,
-                false if segments().nth(1).is_none() => Operation::CreateInteraction,
-                false => Operation::Write,
-            };
-            return Self::unnamed(Surface::Interactions, operation);
+        if let Some(interaction) = interaction(resource) {
+            return Self::interactions(reads, interaction, uri.query());
         }
-        let surface = match segments().next() {
-            Some("projects" | "publishers" | "locations") => Surface::Vertex,
-            _ => Surface::Developer,
+        let surface = match home.len {
+            0 => surface(path[version_start..after_version].trim_end_matches('/'), rest),
+            _ => Surface::Vertex,
         };
         if path[..version_start].ends_with("/upload/") {
             return Self::unnamed(surface, if reads { Operation::Read } else { Operation::Upload });
         }
-        Self::named(reads, surface, uri, after_version)
+        if !reads && resource.trim_end_matches('/') == "decisions" {
+            let mut decision = Self::unnamed(surface, Operation::GenerateContent);
+            decision.shape.model_in_body = true;
+            return decision;
+        }
+        let is_googles = surface != Surface::Vertex || home.publisher.is_some();
+        match MODELS.iter().find_map(|collection| Some((*collection, position_after(resource, collection)?))) {
+            Some((collection, at)) => {
+                let place = after_version + home.len + at - collection.len();
+                Self::named(reads, surface, uri, place, collection, is_googles)
+            }
+            None => {
+                let lists = reads && resource.trim_end_matches('/').rsplit('/').next() == Some("models");
+                // A Vertex project's own models are no models of Google's.
+                if lists && is_googles {
+                    return Self::unnamed(surface, Operation::ListModels);
+                }
+                Self { shape: unnamed_shape(reads, surface, path, verb_of(rest)), model: None, model_span: None }
+            }
+        }
     }
 
-    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/endpoints/…`, and everything that names no model.
-    fn named(reads: bool, surface: Surface, uri: &'a Uri, from: usize) -> Self {
+    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/dynamic/…`, `…/endpoints/…`. `place` is that of the
+    /// collection in the path.
+    fn named(
+        reads: bool,
+        surface: Surface,
+        uri: &'a Uri,
+        place: usize,
+        collection: &'static str,
+        is_googles: bool,
+    ) -> Self {
         let path = uri.path();
-        let Some((collection, name_start)) = ["models/", "tunedModels/", "endpoints/"]
-            .into_iter()
-            .find_map(|collection| Some((collection, from + position_after(&path[from..], collection)?)))
-        else {
-            let lists = reads && path[from..].trim_end_matches('/').rsplit('/').next() == Some("models");
-            let operation = match reads {
-                _ if lists => Operation::ListModels,
-                true => Operation::Read,
-                false => Operation::Write,
-            };
-            return Self::unnamed(surface, operation);
-        };
+        let name_start = place + collection.len();
         let tail = &path[name_start..];
         // Some clients escape the colon.
         let colon = || cut(tail, b':').or_else(|| tail.split_once("%3A")).or_else(|| tail.split_once("%3a"));
         let (name, action) = colon().map_or((tail, None), |(name, action)| (name, Some(action)));
-        let span = name_start - collection.len()..name_start + name.len();
         // `models/{model}/operations/…` and the like name something that belongs to the model, and do not call it.
-        let (bare, nested) = cut(name, b'/').map_or((name, false), |(bare, _)| (bare, true));
+        let (bare, nested) = cut(name, b'/').map_or((name, None), |(bare, nested)| (bare, Some(nested)));
         let action = action.map(|action| action.trim_end_matches('/'));
-        let operation = match action {
-            Some("generateContent" | "streamGenerateContent") => Operation::GenerateContent,
-            Some("embedContent") => Operation::EmbedContent,
-            Some("batchEmbedContents") => Operation::BatchEmbedContents,
-            Some("countTokens") => Operation::CountTokens,
-            Some("computeTokens") => Operation::ComputeTokens,
-            Some("predict") => Operation::Predict,
-            // This POST only asks how far a long-running prediction is.
-            Some("fetchPredictOperation") => Operation::Read,
-            Some(_) => Operation::Write,
-            None if !reads => Operation::Write,
-            None if nested => Operation::Read,
-            None => Operation::GetModel,
+        let computes = action.filter(|_| nested.is_none()).and_then(verbs::computes);
+        let invoked = || !reads && nested.is_some_and(is_invoked);
+        let is_model = || nested.is_none() && action.is_none() && collection != "endpoints/";
+        let mut shape = match computes {
+            Some(operation) => Shape::of(surface, operation),
+            None if invoked() => Shape::of(surface, Operation::Predict),
+            None if reads && is_googles && is_model() => Shape::of(surface, Operation::GetModel),
+            None => unnamed_shape(reads, surface, path, action),
         };
-        let streaming = match action {
-            Some("streamGenerateContent") if asks_for_sse(uri.query()) => Streaming::Sse,
-            Some("streamGenerateContent") => Streaming::Array,
-            _ => Streaming::No,
+        shape.streaming = match action.map_or(Streaming::No, verbs::streaming) {
+            Streaming::Array if asks_for_sse(uri.query()) => Streaming::Sse,
+            streaming => streaming,
         };
         let model = match collection {
             "models/" => percent_decoded(bare),
-            _ => Cow::Owned(format!("{collection}{}", percent_decoded(bare))),
+            _ => Cow::Owned([collection, &percent_decoded(bare)].concat()),
         };
-        let shape = Shape { surface, operation, streaming, idempotency: operation.idempotency() };
-        let model_span = (!nested && !bare.is_empty()).then_some(span);
+        let calls = nested.is_none_or(|nested| nested.starts_with("invoke"));
+        let model_span = (calls && !bare.is_empty()).then_some(place..name_start + bare.len());
         Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
     }
 
-    /// Reads the OpenAI-compatible paths, where the model stands in the body unless a GET names it.
-    fn open_ai(reads: bool, path: &'a str) -> Self {
+    /// Reads Interactions: `interactions`, and what follows it.
+    fn interactions(reads: bool, path: &str, query: Option<&str>) -> Self {
+        let (path, verb) = cut(path, b':').map_or((path, None), |(path, verb)| (path, Some(verb)));
+        let creates = path.trim_matches('/').is_empty() && matches!(verb, None | Some("create" | "createStream"));
+        let operation = match reads {
+            true => Operation::Read,
+            false if creates => Operation::CreateInteraction,
+            false => Operation::Write,
+        };
+        let mut parsed = Self::unnamed(Surface::Interactions, operation);
+        parsed.shape.model_in_body = operation == Operation::CreateInteraction;
+        let asks = |query: &str| query.split('&').any(|pair| pair == "stream=true");
+        if verb == Some("createStream") || (reads && query.is_some_and(asks)) {
+            parsed.shape.streaming = Streaming::Sse;
+        }
+        parsed
+    }
+
+    /// Reads the OpenAI-compatible paths, where the model stands in the body unless a GET, or an endpoint, names it.
+    fn open_ai(reads: bool, OpenAiPath { path, endpoint, keeps }: OpenAiPath<'a>) -> Self {
         let path = path.trim_end_matches('/');
         let operation = match (reads, path) {
-            (false, "chat/completions" | "completions") => Operation::GenerateContent,
+            (false, "chat/completions" | "completions" | "responses" | "responses/compact") => {
+                Operation::GenerateContent
+            }
+            (false, "responses/input_tokens") => Operation::CountTokens,
             (false, "embeddings") => Operation::EmbedContent,
-            (false, "images/generations") => Operation::Predict,
+            (false, "images/generations" | "images/edits" | "images/variations") => Operation::Predict,
             (true, "models") => Operation::ListModels,
             (true, path) if path.starts_with("models/") => Operation::GetModel,
             (true, _) => Operation::Read,
             (false, _) => Operation::Write,
         };
         let model = match operation {
-            Operation::GetModel => path.strip_prefix("models/").map(percent_decoded),
-            _ => None,
+            Operation::GetModel => path.strip_prefix("models/").map(|name| match percent_decoded(name) {
+                Cow::Borrowed(name) => Cow::Borrowed(bare_model(name)),
+                Cow::Owned(name) => Cow::Owned(bare_model(&name).to_owned()),
+            }),
+            _ => endpoint.map(|id| Cow::Owned(format!("endpoints/{}", percent_decoded(id)))),
         };
-        Self { model, ..Self::unnamed(Surface::OpenAi, operation) }
+        let mut parsed = Self { model, ..Self::unnamed(Surface::OpenAi, operation) };
+        parsed.shape.model_in_body = !reads;
+        if keeps && path == "responses" && !reads {
+            parsed.shape.idempotency = Idempotency::Unsafe;
+        }
+        parsed
     }
 
     fn unnamed(surface: Surface, operation: Operation) -> Self {
-        let shape = Shape { surface, operation, streaming: Streaming::No, idempotency: operation.idempotency() };
-        Self { shape, model: None, model_span: None }
+        Self { shape: Shape::of(surface, operation), model: None, model_span: None }
     }
+}
+
+/// Reads a request that does not compute with a model, by its verb.
+fn unnamed_shape(reads: bool, surface: Surface, path: &str, verb: Option<&str>) -> Shape {
+    match (reads, verb) {
+        (false, Some(verb)) => verbs::posted(surface, path, verb),
+        (false, None) => Shape::of(surface, Operation::Write),
+        (true, Some(verb)) if verbs::changes(verb) => Shape::of(surface, Operation::Write),
+        (true, _) => Shape::of(surface, Operation::Read),
+    }
+}
+
+/// Returns the verb at the end of a path.
+fn verb_of(path: &str) -> Option<&str> {
+    let last = path.trim_end_matches('/').rsplit('/').next()?;
+    cut(last, b':').map(|(_, verb)| verb)
+}
+
+/// Returns whether a path below a model or an endpoint calls it: `invoke/{path}`, `deployedModels/{id}/invoke/{path}`.
+fn is_invoked(nested: &str) -> bool {
+    let mut segments = nested.split('/');
+    match segments.next() {
+        Some("invoke") => true,
+        Some("deployedModels") => segments.nth(1) == Some("invoke"),
+        _ => false,
+    }
+}
+
+/// The part of a path that OpenAI's API has.
+struct OpenAiPath<'a> {
+    path: &'a str,
+    /// The endpoint whose model answers, where the body names none.
+    endpoint: Option<&'a str>,
+    /// Set if responses are kept unless the body says otherwise.
+    keeps: bool,
+}
+
+/// Finds the part of a path that OpenAI's API has: `openai/…`, `endpoints/openapi/…`,
+/// `endpoints/{id}/chat/completions`, `publishers/{publisher}/v1/responses`.
+fn open_ai_path<'a>(home: &Home<'_>, resource: &'a str) -> Option<OpenAiPath<'a>> {
+    let (first, rest) = cut(resource, b'/')?;
+    match first {
+        "openai" => Some(OpenAiPath { path: rest, endpoint: None, keeps: true }),
+        "endpoints" => match cut(rest, b'/')? {
+            ("openapi", path) => Some(OpenAiPath { path, endpoint: None, keeps: false }),
+            (id, path) => {
+                let path = path.trim_end_matches('/');
+                let known = matches!(path, "chat/completions" | "completions" | "embeddings" | "responses");
+                known.then_some(OpenAiPath { path, endpoint: Some(id), keeps: false })
+            }
+        },
+        "v1" if home.publisher.is_some() && rest.split('/').next() == Some("responses") => {
+            Some(OpenAiPath { path: rest, endpoint: None, keeps: false })
+        }
+        "models" | "files" | "tunedModels" => None,
+        // Behind other segments, as some gateways write it.
+        _ => after(rest, "openai/").map(|path| OpenAiPath { path, endpoint: None, keeps: true }),
+    }
+}
+
+/// Returns what follows `interactions`, with which a path begins.
+fn interaction(path: &str) -> Option<&str> {
+    let behind = path.strip_prefix("interactionsHttp").or_else(|| path.strip_prefix("interactions"))?;
+    matches!(behind.as_bytes().first(), None | Some(b'/' | b':')).then_some(behind)
+}
+
+/// The collections whose members are called as models are.
+const MODELS: [&str; 4] = ["models/", "tunedModels/", "dynamic/", "endpoints/"];
+
+/// The beginning of a path of Vertex AI: `projects/{project}/locations/{location}/publishers/{publisher}/`, of which
+/// each part may be missing.
+struct Home<'a> {
+    len: usize,
+    publisher: Option<&'a str>,
+}
+
+impl<'a> Home<'a> {
+    fn of(rest: &'a str) -> Self {
+        let mut home = Self { len: 0, publisher: None };
+        if !rest.starts_with(['p', 'l']) {
+            return home;
+        }
+        for part in ["projects/", "locations/", "publishers/"] {
+            let Some(name) = rest[home.len..].strip_prefix(part) else { continue };
+            let end = memchr(b'/', name.as_bytes()).unwrap_or(name.len());
+            if part == "publishers/" {
+                home.publisher = Some(&name[..end]);
+            }
+            // A verb on a location is no part of it: `locations/{location}:evaluateInstances`.
+            home.len += part.len() + end + usize::from(end < name.len());
+        }
+        home
+    }
+}
+
+/// Decides whose API a path is that has no [`Home`]: the Developer API's, or Vertex AI's, whose express mode leaves out
+/// project and location.
+///
+/// Both have `models`, `agents` and `operations`. Of a version that both have, Vertex AI has everything that the
+/// Developer API has not.
+fn surface(version: &str, rest: &str) -> Surface {
+    if !matches!(version, "v1" | "v1beta1") {
+        return Surface::Developer;
+    }
+    let first_end = rest.bytes().position(|byte| matches!(byte, b'/' | b':')).unwrap_or(rest.len());
+    let nested = || rest.split('/').nth(2);
+    let waits = || rest.ends_with(":wait");
+    let is_vertex = match &rest[..first_end] {
+        "models" | "agents" => {
+            waits() || nested() == Some("evaluations") || (version == "v1beta1" && nested() == Some("operations"))
+        }
+        "operations" => waits() || version == "v1beta1",
+        "auth_tokens" | "batches" | "cachedContents" | "corpora" | "credentials" | "decisions" | "dynamic"
+        | "environments" | "fileSearchStores" | "files" | "generatedFiles" | "media" | "permissions" | "ragStores"
+        | "triggers" | "tunedModels" | "voices" | "webhooks" => false,
+        // Of other makers' APIs, which relays are asked for as well.
+        "audio" | "chat" | "completions" | "embeddings" | "images" | "messages" | "moderations" | "responses"
+        | "videos" => false,
+        // In `v1beta1` it is always below a project.
+        "batchPredictionJobs" => version == "v1",
+        "" => rest.starts_with(':'),
+        _ => true,
+    };
+    if is_vertex { Surface::Vertex } else { Surface::Developer }
 }
 
 /// Finds the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`), and returns its place and that of what follows it.
@@ -155,8 +311,14 @@ fn version(path: &str) -> Option<(usize, usize)> {
     loop {
         let rest = path.get(start..)?;
         let end = memchr(b'/', rest.as_bytes());
-        if is_version(end.map_or(rest, |end| &rest[..end])) {
-            return Some((start, end.map_or(path.len(), |end| start + end + 1)));
+        let segment = end.map_or(rest, |end| &rest[..end]);
+        if segment.starts_with('v') {
+            // `/v1:evaluateInstances`
+            let (name, verb) = cut(segment, b':').map_or((segment, false), |(name, _)| (name, true));
+            if is_version(name) {
+                let behind = if verb { start + name.len() } else { end.map_or(path.len(), |end| start + end + 1) };
+                return Some((start, behind));
+            }
         }
         start += end? + 1;
     }
