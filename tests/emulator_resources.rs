@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, advance};
 use tower::ServiceExt;
 use tower_gemini::{
+    call::ServiceTier,
     emulator::{Emulator, EmulatorBuilder, Trouble, When},
     quota::Limits,
 };
@@ -342,7 +343,8 @@ async fn a_tier_is_read_and_named_in_the_answer() {
     assert_eq!((answer.tier(), &answer.json()["service_tier"]), (Some("deferred"), &json!("deferred")));
     assert_eq!(post(&emulator, "one", GENERATE, prompt("hi", json!({ "serviceTier": "gold" }))).await.status, 400);
     let tiers: Vec<_> = emulator.journal().iter().map(|visit| visit.tier).collect();
-    assert_eq!(tiers, [None, Some("flex"), Some("flex"), Some("priority"), Some("deferred"), None]);
+    let [flex, priority, deferred] = [ServiceTier::Flex, ServiceTier::Priority, ServiceTier::Deferred].map(Some);
+    assert_eq!(tiers, [None, flex, flex, priority, deferred, None]);
 
     let vertex = "/v1/projects/p/locations/l/publishers/google/models/gemini-3.8-flash:generateContent";
     let request = Request::post(vertex).header("authorization", "Bearer one");
@@ -354,9 +356,9 @@ async fn a_tier_is_read_and_named_in_the_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_script_strikes_one_tier_alone() {
     let emulator = builder().build();
-    emulator.trouble(When::first(1).tier("flex"), Trouble::overloaded());
-    emulator.trouble(When::first(1).tier("flex"), Trouble::slow(Duration::from_secs(200)));
-    emulator.trouble(When::always().tier("priority"), Trouble::downgraded());
+    emulator.trouble(When::first(1).tier(ServiceTier::Flex), Trouble::overloaded());
+    emulator.trouble(When::first(1).tier(ServiceTier::Flex), Trouble::slow(Duration::from_secs(200)));
+    emulator.trouble(When::always().tier(ServiceTier::Priority), Trouble::downgraded());
     let on = |tier: &str| prompt("hi", json!({ "serviceTier": tier }));
     assert_eq!(post(&emulator, "one", GENERATE, prompt("hi", json!({}))).await.status, 200);
     assert_eq!(post(&emulator, "one", GENERATE, on("standard")).await.status, 200);

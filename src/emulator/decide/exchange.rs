@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 
 use crate::{
-    call::{Call, Operation, Streaming, Surface},
+    call::{Call, Operation, ServiceTier, Streaming, Surface},
     emulator::{
         script::{
             plan::{BodyPlan, EVENTS, JSON, ResponsePlan},
@@ -17,7 +17,6 @@ use crate::{
             errors::{ApiError, ErrorEnvelope},
             path::is_on_vertex,
             quota_names::QuotaNames,
-            tier::EmulatedTier,
         },
     },
 };
@@ -35,7 +34,7 @@ pub(super) struct Exchange<'a> {
     /// The model that is called, or the agent, as `agents/NAME`.
     pub(super) called: Option<&'a str>,
     /// The tier of service that the request asks for.
-    pub(super) tier: Option<EmulatedTier>,
+    pub(super) tier: Option<ServiceTier>,
     pub(super) is_grounded: bool,
     /// The pause before a reset in which earlier bytes are sent; `None` in process.
     pub(super) linger: Option<Duration>,

@@ -21,7 +21,6 @@ use crate::{
             request::ApiRequest,
             resource_call::ResourceCall,
             resource_path::ResourcePath,
-            tier::EmulatedTier,
         },
     },
     quota::{Limits, Scope},
@@ -120,7 +119,7 @@ impl Exchange<'_> {
             visit.surface = self.call.surface();
             visit.streaming = self.streaming;
             visit.model = self.called.map(|model| cut(model, 128));
-            visit.tier = self.tier.map(EmulatedTier::name);
+            visit.tier = self.tier;
             visit.body_bytes = body;
             visit.prompt = prompt;
             visit.input_tokens = tokens;

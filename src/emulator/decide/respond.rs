@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::exchange::{ApiCaller, Exchange};
 use crate::{
-    call::{Operation, Streaming, Surface},
+    call::{Operation, ServiceTier, Streaming, Surface},
     emulator::{
         script::{
             plan::{BodyPlan, EVENTS, JSON, ResponsePlan},
@@ -25,7 +25,6 @@ use crate::{
             page::{PageRequest, page_token},
             prompt::{CONTINUATIONS, Prompt},
             request::ApiRequest,
-            tier::EmulatedTier,
         },
     },
 };
@@ -133,7 +132,7 @@ impl Exchange<'_> {
         }
         match trouble.map(|trouble| &trouble.kind) {
             Some(TroubleKind::Empty(empty)) => answer.empty = Some(empty.clone()),
-            Some(TroubleKind::Downgraded) => answer.tier = Some(EmulatedTier::Standard),
+            Some(TroubleKind::Downgraded) => answer.tier = Some(ServiceTier::Standard),
             _ => {}
         }
         answer
@@ -187,7 +186,7 @@ impl Exchange<'_> {
     pub(super) fn streamed(
         &self,
         mut stream: AnswerFrames,
-        tier: Option<EmulatedTier>,
+        tier: Option<ServiceTier>,
         caller: &ApiCaller<'_>,
         model: Option<&EmulatedModel>,
         trouble: Option<&Trouble>,
@@ -243,8 +242,8 @@ fn bare_line(error: &ApiError) -> Bytes {
 }
 
 /// Returns the header that names the tier of service, for a request that named one.
-fn tier_header(tier: Option<EmulatedTier>) -> HeaderMap {
-    let header = tier.map(|tier| (TIER, HeaderValue::from_static(tier.name())));
+fn tier_header(tier: Option<ServiceTier>) -> HeaderMap {
+    let header = tier.map(|tier| (TIER, HeaderValue::from_static(tier.as_str())));
     header.into_iter().collect()
 }
 

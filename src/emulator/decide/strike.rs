@@ -38,7 +38,7 @@ impl Exchange<'_> {
             project: caller.map(|caller| &*caller.project),
             key: credential.secret().map(KeyHash::of),
             prompt: text,
-            tier: self.tier.unwrap_or_default().name(),
+            tier: self.tier.unwrap_or_default(),
             is_grounded: self.is_grounded,
             in_flight: state.journal.in_flight(),
         };

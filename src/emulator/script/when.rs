@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{call::Operation, emulator::wire::credentials::KeyHash};
+use crate::{
+    call::{Operation, ServiceTier},
+    emulator::wire::credentials::KeyHash,
+};
 
 /// The requests that a [`Trouble`](crate::emulator::Trouble) strikes: a trigger, and restrictions.
 ///
@@ -35,7 +38,7 @@ pub struct When {
     streaming: Option<bool>,
     prompt: Option<String>,
     path: Option<String>,
-    tier: Option<String>,
+    tier: Option<ServiceTier>,
     grounded: Option<bool>,
 }
 
@@ -81,7 +84,7 @@ pub(crate) struct ScriptFacts<'a> {
     pub(crate) key: Option<KeyHash>,
     pub(crate) prompt: &'a str,
     /// The tier of service that was asked for.
-    pub(crate) tier: &'a str,
+    pub(crate) tier: ServiceTier,
     /// The model may search, or look at maps.
     pub(crate) is_grounded: bool,
     /// The number of requests in flight, this one included.
@@ -187,10 +190,9 @@ impl When {
         self
     }
 
-    /// Restricts to requests for one tier of service: `standard` (also where none is named), `flex`, `priority` or
-    /// `deferred`.
-    pub fn tier(mut self, name: impl Into<String>) -> Self {
-        self.tier = Some(name.into());
+    /// Restricts to requests for one tier of service. A request that names none asks for the standard.
+    pub fn tier(mut self, tier: ServiceTier) -> Self {
+        self.tier = Some(tier);
         self
     }
 
@@ -238,7 +240,7 @@ impl When {
             && self.project.as_deref().is_none_or(|project| facts.project == Some(project))
             && self.path.as_deref().is_none_or(|path| facts.path.contains(path))
             && self.prompt.as_deref().is_none_or(|text| facts.prompt.contains(text))
-            && self.tier.as_deref().is_none_or(|tier| facts.tier == tier)
+            && self.tier.is_none_or(|tier| facts.tier == tier)
             && self.grounded.is_none_or(|grounded| grounded == facts.is_grounded)
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use http::{HeaderMap, Method, StatusCode, Version, header, request::Parts};
 
 use crate::{
-    call::{Call, Operation, Streaming, Surface},
+    call::{Call, Operation, ServiceTier, Streaming, Surface},
     emulator::wire::cut::cut,
 };
 
@@ -38,7 +38,7 @@ pub struct Visit {
     /// The model that was requested, cut to 128 bytes; or the agent, as `agents/NAME`.
     pub model: Option<String>,
     /// The tier of service that was asked for, if the request named one.
-    pub tier: Option<&'static str>,
+    pub tier: Option<ServiceTier>,
     /// The key's project, once the key was accepted.
     pub project: Option<String>,
     /// The key's fingerprint, as [`Emulator::fingerprint`](crate::emulator::Emulator::fingerprint) returns it.

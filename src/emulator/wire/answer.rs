@@ -2,11 +2,8 @@
 
 use bytes::Bytes;
 
-use super::{
-    prompt::{Prompt, tokens_of},
-    tier::EmulatedTier,
-};
-use crate::emulator::seeded::seeded;
+use super::prompt::{Prompt, tokens_of};
+use crate::{call::ServiceTier, emulator::seeded::seeded};
 
 /// An answer to one prompt.
 #[derive(Clone, Debug)]
@@ -28,7 +25,7 @@ pub(crate) struct GeneratedAnswer {
     pub(crate) created: u64,
     pub(crate) wants_usage: bool,
     /// The tier of service that served the request, if the request named one.
-    pub(crate) tier: Option<EmulatedTier>,
+    pub(crate) tier: Option<ServiceTier>,
     /// The answer is Vertex's, which names the type of traffic.
     pub(crate) is_on_vertex: bool,
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::{
     answer::{AnswerFrames, EmptyAnswer, GeneratedAnswer, THOUGHT},
     json::{line, pretty, with_line_end},
-    tier::EmulatedTier,
+    tier::traffic_type,
 };
-use crate::call::Streaming;
+use crate::call::{ServiceTier, Streaming};
 
 /// Writes an answer in one piece.
 pub(crate) fn response(answer: &GeneratedAnswer) -> Bytes {
@@ -207,8 +207,8 @@ impl UsageMetadata {
             total_token_count: answer.prompt_tokens + answered + answer.thought_tokens,
             prompt_tokens_details: [ModalityTokens::of_text(answer.prompt_tokens)],
             thoughts_token_count: (answer.thought_tokens > 0).then_some(answer.thought_tokens),
-            service_tier: answer.tier.filter(|_| !answer.is_on_vertex).map(EmulatedTier::name),
-            traffic_type: answer.tier.filter(|_| answer.is_on_vertex).map(EmulatedTier::traffic_type),
+            service_tier: answer.tier.filter(|_| !answer.is_on_vertex).map(ServiceTier::as_str),
+            traffic_type: answer.tier.filter(|_| answer.is_on_vertex).map(traffic_type),
         }
     }
 }

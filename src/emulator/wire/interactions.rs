@@ -131,7 +131,7 @@ impl InteractionView<'_> {
             Called::Agent(agent) => json["agent"] = agent.as_str().into(),
         }
         if let Some(tier) = self.answer.tier {
-            json["service_tier"] = tier.name().into();
+            json["service_tier"] = tier.as_str().into();
         }
         json
     }

@@ -7,8 +7,8 @@ use super::{
     answer::{AnswerFrames, EmptyAnswer, GeneratedAnswer},
     embedding::EmbeddingRequest,
     json::line,
-    tier::EmulatedTier,
 };
+use crate::call::ServiceTier;
 
 /// Writes an answer in one piece.
 pub(crate) fn completion(answer: &GeneratedAnswer) -> Bytes {
@@ -176,7 +176,7 @@ struct ModelEntry {
 impl<'a> ChatCompletion<'a> {
     fn new(answer: &'a GeneratedAnswer, object: &'static str, choice: ChatChoice, usage: Option<ChatUsage>) -> Self {
         let GeneratedAnswer { created, id, model, .. } = answer;
-        let service_tier = answer.tier.map(EmulatedTier::name);
+        let service_tier = answer.tier.map(ServiceTier::as_str);
         Self { choices: [choice], created: *created, id, model, object, service_tier, usage }
     }
 }

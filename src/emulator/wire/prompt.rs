@@ -8,10 +8,10 @@ use super::{
     json::{elements, elements_of, member},
     resource_call::qualified,
     resource_path::resource_in,
-    tier::EmulatedTier,
+    tier::tier_of,
     upload_call::NAME,
 };
-use crate::call::Surface;
+use crate::call::{ServiceTier, Surface};
 
 /// A prompt that is to be answered, or counted.
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ pub(crate) struct Prompt {
     /// The names of the project's things in the prompt, such as `files/abc`.
     pub(crate) resources: Vec<String>,
     /// The tier of service that the request asks for.
-    pub(crate) tier: Option<EmulatedTier>,
+    pub(crate) tier: Option<ServiceTier>,
     /// The model may search, or look at maps.
     pub(crate) is_grounded: bool,
     pub(crate) wants_thoughts: bool,
@@ -65,7 +65,7 @@ impl Prompt {
                 return Err(ApiError::invalid_argument(what));
             }
         }
-        Ok(Self { tier: EmulatedTier::of(body)?, ..Self::of(body) })
+        Ok(Self { tier: tier_of(body)?, ..Self::of(body) })
     }
 
     /// Parses a request to count: `{contents}` or `{generateContentRequest}`.
@@ -116,7 +116,7 @@ impl Prompt {
         }
         let options = body.get("stream_options").and_then(|options| options.get("include_usage"));
         prompt.wants_usage = options == Some(&Value::Bool(true));
-        prompt.tier = EmulatedTier::of(body)?;
+        prompt.tier = tier_of(body)?;
         let google = body.get("extra_body").unwrap_or(body).get("google");
         prompt.add_resource(google.and_then(|google| member(google, "cachedContent", "cached_content")));
         Ok(prompt)
@@ -124,7 +124,7 @@ impl Prompt {
 
     /// Parses a request for an interaction. Its input is a text, a content, or a list of contents, turns or steps.
     pub(crate) fn for_interaction(body: &Value) -> Result<Self, ApiError> {
-        let mut prompt = Self { tier: EmulatedTier::of(body)?, ..Self::default() };
+        let mut prompt = Self { tier: tier_of(body)?, ..Self::default() };
         prompt.add_resource(member(body, "cachedContent", "cached_content"));
         for (camel, snake, collection) in [
             ("previousInteractionId", "previous_interaction_id", "interactions"),

@@ -11,9 +11,8 @@ use super::{
     page::PageRequest,
     prompt::Prompt,
     resource_call::{NewCache, ResourceCall},
-    tier::EmulatedTier,
 };
-use crate::call::{Call, Operation, Surface};
+use crate::call::{Call, Operation, ServiceTier, Surface};
 
 /// A request of the API.
 #[derive(Debug)]
@@ -122,7 +121,7 @@ impl ApiRequest {
     }
 
     /// Returns the tier of service that the request asks for.
-    pub(crate) fn tier(&self) -> Option<EmulatedTier> {
+    pub(crate) fn tier(&self) -> Option<ServiceTier> {
         self.prompt().and_then(|prompt| prompt.tier)
     }
 

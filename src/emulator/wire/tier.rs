@@ -3,55 +3,30 @@
 use serde_json::Value;
 
 use super::{errors::ApiError, json::member};
+use crate::call::ServiceTier;
 
-/// The tier of service that a request asks for, or that served it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum EmulatedTier {
-    #[default]
-    Standard,
-    Flex,
-    Priority,
-    Deferred,
+/// Reads `serviceTier` or `service_tier`. `None`: the request names none, and gets the standard.
+pub(super) fn tier_of(body: &Value) -> Result<Option<ServiceTier>, ApiError> {
+    let Some(named) = member(body, "serviceTier", "service_tier") else { return Ok(None) };
+    let name = named.as_str().unwrap_or_default();
+    // OpenAI's names for the standard are `auto` and `default`.
+    let standard = ["unspecified", "service_tier_unspecified", "auto", "default"];
+    if standard.iter().any(|standard| name.eq_ignore_ascii_case(standard)) {
+        return Ok(Some(ServiceTier::Standard));
+    }
+    ServiceTier::from_name(name).map(Some).ok_or_else(|| {
+        let what = format!("Invalid value at 'service_tier' (type.googleapis.com/ServiceTier), {named}");
+        ApiError::invalid_argument(what)
+    })
 }
 
-// === impl EmulatedTier ===
-
-impl EmulatedTier {
-    /// Reads `serviceTier` or `service_tier`. `None`: the request names none, and gets the standard.
-    pub(crate) fn of(body: &Value) -> Result<Option<Self>, ApiError> {
-        let Some(named) = member(body, "serviceTier", "service_tier") else { return Ok(None) };
-        let name = named.as_str().unwrap_or_default().to_ascii_lowercase();
-        Ok(Some(match name.trim_start_matches("service_tier_") {
-            // OpenAI's names for the standard are `auto` and `default`.
-            "standard" | "unspecified" | "auto" | "default" => Self::Standard,
-            "flex" => Self::Flex,
-            "priority" => Self::Priority,
-            "deferred" => Self::Deferred,
-            _ => {
-                let what = format!("Invalid value at 'service_tier' (type.googleapis.com/ServiceTier), {named}");
-                return Err(ApiError::invalid_argument(what));
-            }
-        }))
-    }
-
-    /// Returns the tier's name, as requests and answers have it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Standard => "standard",
-            Self::Flex => "flex",
-            Self::Priority => "priority",
-            Self::Deferred => "deferred",
-        }
-    }
-
-    /// Returns Vertex's name for the traffic of the tier.
-    pub(crate) fn traffic_type(self) -> &'static str {
-        match self {
-            Self::Standard => "ON_DEMAND",
-            Self::Flex => "ON_DEMAND_FLEX",
-            Self::Priority => "ON_DEMAND_PRIORITY",
-            Self::Deferred => "ON_DEMAND_OFFPEAK",
-        }
+/// Returns Vertex's name for the traffic of a tier.
+pub(super) fn traffic_type(tier: ServiceTier) -> &'static str {
+    match tier {
+        ServiceTier::Standard => "ON_DEMAND",
+        ServiceTier::Flex => "ON_DEMAND_FLEX",
+        ServiceTier::Priority => "ON_DEMAND_PRIORITY",
+        ServiceTier::Deferred => "ON_DEMAND_OFFPEAK",
     }
 }
 
@@ -66,13 +41,13 @@ mod tests {
         for (body, tier) in [
             (json!({}), None),
             (json!({"serviceTier": null}), None),
-            (json!({"serviceTier": "flex"}), Some(EmulatedTier::Flex)),
-            (json!({"service_tier": "PRIORITY"}), Some(EmulatedTier::Priority)),
-            (json!({"service_tier": "auto"}), Some(EmulatedTier::Standard)),
-            (json!({"serviceTier": "SERVICE_TIER_DEFERRED"}), Some(EmulatedTier::Deferred)),
+            (json!({"serviceTier": "flex"}), Some(ServiceTier::Flex)),
+            (json!({"service_tier": "PRIORITY"}), Some(ServiceTier::Priority)),
+            (json!({"service_tier": "auto"}), Some(ServiceTier::Standard)),
+            (json!({"serviceTier": "SERVICE_TIER_DEFERRED"}), Some(ServiceTier::Deferred)),
         ] {
-            assert_eq!(EmulatedTier::of(&body).unwrap(), tier, "{body}");
+            assert_eq!(tier_of(&body).unwrap(), tier, "{body}");
         }
-        assert!(EmulatedTier::of(&json!({"serviceTier": "gold"})).is_err());
+        assert!(tier_of(&json!({"serviceTier": "gold"})).is_err());
     }
 }
