@@ -64,22 +64,29 @@ impl Exchange<'_> {
     }
 
     fn resource_answer(&self, result: ResourceResult, caller: &ApiCaller<'_>) -> Result<(HeaderMap, Bytes), ApiError> {
-        let json = |resource| self.resource_json(resource, false);
+        let shape = |resource| self.resource_json(resource, false);
         let plain = HeaderMap::new();
         Ok(match result {
             ResourceResult::UploadStarted { upload } => (upload_started(self.head, &upload), Bytes::new()),
             ResourceResult::UploadActive { received } => (upload_status("active", received), Bytes::new()),
             ResourceResult::UploadCancelled => (upload_status("cancelled", 0), Bytes::new()),
             ResourceResult::Uploaded { file, last_piece } => {
-                (upload_status("final", last_piece), resources::uploaded(json(file)))
+                let body = match file.name.split_once("/documents/") {
+                    Some((store, id)) => {
+                        let response = json!({ "parent": store, "documentName": file.name });
+                        resources::one(&ResourceJson::operation(format!("{store}/operations/{id}"), response))
+                    }
+                    None => resources::uploaded(shape(file)),
+                };
+                (upload_status("final", last_piece), body)
             }
             ResourceResult::Made(resource) => (plain, resources::one(&self.resource_json(resource, true))),
-            ResourceResult::One(resource) => (plain, resources::one(&json(resource))),
+            ResourceResult::One(resource) => (plain, resources::one(&shape(resource))),
             ResourceResult::Registered(files) => {
-                (plain, resources::registered(&files.into_iter().map(json).collect::<Vec<_>>()))
+                (plain, resources::registered(&files.into_iter().map(shape).collect::<Vec<_>>()))
             }
             ResourceResult::List { collection, within, resources, next } => {
-                let all: Vec<_> = resources.into_iter().map(json).collect();
+                let all: Vec<_> = resources.into_iter().map(shape).collect();
                 (plain, resources::page(collection, within.as_deref(), &all, next))
             }
             ResourceResult::Download(file) => return self.download(&file, caller),
