@@ -521,6 +521,10 @@ mod tests {
         assert_eq!(post("/v1/models/m:streamGenerateContent").streaming(), Streaming::Array);
         assert_eq!(post("/v1/models/m:streamGenerateContent?key=k&alt=sse").streaming(), Streaming::Sse);
         assert_eq!(post("/v1/models/m:generateContent?alt=sse").streaming(), Streaming::No);
+        assert_eq!(get("/v1/interactions/i:stream").streaming(), Streaming::Sse);
+        assert_eq!(get("/v1/interactions/i?stream=true").streaming(), Streaming::Sse);
+        assert_eq!(post("/v1/projects/p/locations/l/interactions:createStream").streaming(), Streaming::Sse);
+        assert_eq!(post("/v1/reasoningEngines/e:streamQuery?alt=sse").streaming(), Streaming::Sse);
     }
 
     #[test]

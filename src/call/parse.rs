@@ -82,7 +82,8 @@ impl<'a> Parsed<'a> {
                 if lists && is_googles {
                     return Self::unnamed(surface, Operation::ListModels);
                 }
-                Self { shape: unnamed_shape(reads, surface, path, verb_of(rest)), model: None, model_span: None }
+                let shape = asked_for(unnamed_shape(reads, surface, path, verb_of(rest)), uri.query());
+                Self { shape, model: None, model_span: None }
             }
         }
     }
@@ -115,10 +116,8 @@ impl<'a> Parsed<'a> {
             None if reads && is_googles && is_model() => Shape::of(surface, Operation::GetModel),
             None => unnamed_shape(reads, surface, path, action),
         };
-        shape.streaming = match action.map_or(Streaming::No, verbs::streaming) {
-            Streaming::Array if asks_for_sse(uri.query()) => Streaming::Sse,
-            streaming => streaming,
-        };
+        shape.streaming = action.map_or(Streaming::No, verbs::streaming);
+        let shape = asked_for(shape, uri.query());
         let model = match collection {
             "models/" => percent_decoded(bare),
             _ => Cow::Owned([collection, &percent_decoded(bare)].concat()),
@@ -140,7 +139,7 @@ impl<'a> Parsed<'a> {
         let mut parsed = Self::unnamed(Surface::Interactions, operation);
         parsed.shape.model_in_body = operation == Operation::CreateInteraction;
         let asks = |query: &str| query.split('&').any(|pair| pair == "stream=true");
-        if verb == Some("createStream") || (reads && query.is_some_and(asks)) {
+        if matches!(verb, Some("createStream" | "stream")) || (reads && query.is_some_and(asks)) {
             parsed.shape.streaming = Streaming::Sse;
         }
         parsed
@@ -187,7 +186,16 @@ fn unnamed_shape(reads: bool, surface: Surface, path: &str, verb: Option<&str>) 
         (false, Some(verb)) => verbs::posted(surface, path, verb),
         (false, None) => Shape::of(surface, Operation::Write),
         (true, Some(verb)) if verbs::changes(verb) => Shape::of(surface, Operation::Write),
-        (true, _) => Shape::of(surface, Operation::Read),
+        (true, Some(verb)) => Shape { streaming: verbs::streaming(verb), ..Shape::of(surface, Operation::Read) },
+        (true, None) => Shape::of(surface, Operation::Read),
+    }
+}
+
+/// Turns a stream of JSON into one of events, where the query asks for that.
+fn asked_for(shape: Shape, query: Option<&str>) -> Shape {
+    match shape.streaming {
+        Streaming::Array if asks_for_sse(query) => Shape { streaming: Streaming::Sse, ..shape },
+        _ => shape,
     }
 }
 
