@@ -10,7 +10,8 @@ use crate::{
     emulator::{
         script::{
             plan::{BodyPlan, EVENTS, JSON, ResponsePlan},
-            trouble::{Trouble, TroubleKind},
+            trouble::Trouble,
+            trouble_kind::TroubleKind,
         },
         state::{shared::Shared, visit_guard::VisitGuard},
         wire::{

@@ -299,7 +299,7 @@ fn create_batch(
         }
     };
     let batch = StoredBatch { new: new.clone(), requests, ready, cancelled: false, results };
-    storage.make("batches", Some(id), project, ResourceKind::Batch(batch), now, FOR_EVER).map_err(api_error)
+    storage.make("batches", Some(id), project, ResourceKind::Batch(Box::new(batch)), now, FOR_EVER).map_err(api_error)
 }
 
 /// Keeps an operation below the thing that it works on, and answers with it.

@@ -11,7 +11,8 @@ use crate::{
     emulator::{
         script::{
             plan::{BodyPlan, EVENTS, JSON, ResponsePlan},
-            trouble::{ErrorPlace, Trouble, TroubleKind},
+            trouble::Trouble,
+            trouble_kind::{ErrorPlace, TroubleKind},
         },
         state::{models::EmulatedModel, stored::ResourceKind},
         wire::{

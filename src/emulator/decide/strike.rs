@@ -9,7 +9,8 @@ use crate::{
         script::{
             plan::{BodyPlan, ResponsePlan},
             rules::Stage,
-            trouble::{ErrorPlace, ScriptedError, Trouble, TroubleKind},
+            trouble::Trouble,
+            trouble_kind::{ErrorPlace, ScriptedError, TroubleKind},
             when::ScriptFacts,
         },
         state::{keyring::DEFAULT_PROJECT, models::EmulatedModel, shared::State},

@@ -32,7 +32,7 @@ pub(crate) enum ResourceKind {
         model: String,
         tokens: u64,
     },
-    Batch(StoredBatch),
+    Batch(Box<StoredBatch>),
     Interaction(Box<StoredInteraction>),
     /// A token to go on with an answer that was not finished, and the text of its prompt.
     Continuation {

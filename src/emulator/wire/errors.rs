@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
+    error_details::{Detail, FieldViolation, Link, QuotaDimensions, QuotaViolation},
     interactions,
     json::{line, pretty},
     path::DEVELOPER_SERVICE as SERVICE,
@@ -431,76 +432,6 @@ fn exact(wait: Duration) -> String {
 #[derive(Serialize)]
 struct Enveloped<'a> {
     error: &'a ApiError,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "@type", rename_all_fields = "camelCase")]
-enum Detail {
-    #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
-    ErrorInfo {
-        reason: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        domain: Option<&'static str>,
-        #[serde(serialize_with = "as_map")]
-        metadata: Vec<(&'static str, String)>,
-    },
-    #[serde(rename = "type.googleapis.com/google.rpc.LocalizedMessage")]
-    LocalizedMessage { locale: &'static str, message: String },
-    #[serde(rename = "type.googleapis.com/google.rpc.QuotaFailure")]
-    QuotaFailure { violations: Vec<QuotaViolation> },
-    #[serde(rename = "type.googleapis.com/google.rpc.Help")]
-    Help { links: Vec<Link> },
-    #[serde(rename = "type.googleapis.com/google.rpc.RetryInfo")]
-    RetryInfo { retry_delay: String },
-    #[serde(rename = "type.googleapis.com/google.rpc.BadRequest")]
-    BadRequest { field_violations: Vec<FieldViolation> },
-}
-
-impl Detail {
-    fn error_info(reason: &'static str, domain: Option<&'static str>, metadata: Vec<(&'static str, String)>) -> Self {
-        Self::ErrorInfo { reason, domain, metadata }
-    }
-
-    fn localized(message: &str) -> Self {
-        Self::LocalizedMessage { locale: "en-US", message: message.into() }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct QuotaViolation {
-    quota_metric: String,
-    quota_id: String,
-    quota_dimensions: QuotaDimensions,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    quota_value: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct QuotaDimensions {
-    location: &'static str,
-    model: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Link {
-    description: &'static str,
-    url: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct FieldViolation {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
-    description: String,
-}
-
-fn as_map<S: Serializer>(pairs: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(pairs.len()))?;
-    for (name, value) in pairs {
-        map.serialize_entry(name, value)?;
-    }
-    map.end()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub(super) mod credentials;
 pub(super) mod cut;
 pub(super) mod decisions;
 pub(super) mod embedding;
+mod error_details;
 pub(super) mod errors;
 pub(super) mod gemini;
 pub(super) mod interaction_call;
