@@ -164,6 +164,40 @@ async fn a_batch_of_a_file_has_a_file_of_results_and_both_are_the_projects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn openais_batches_and_videos_are_a_projects_too() {
+    let emulator = builder().background_time(Duration::from_secs(60)).build();
+    let open_ai = async |key: &str, method: Method, path: &str, body: Value| {
+        let uri = format!("/v1beta/openai/{path}");
+        let request = Request::builder().method(method).uri(uri).header("authorization", format!("Bearer {key}"));
+        send(&emulator, request.body(Full::from(body.to_string())).unwrap()).await
+    };
+    let file = upload(&emulator, "one", "/upload/v1/files", "{}\n{}\n").await;
+    let new = json!({ "input_file_id": file["name"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
+    assert_eq!(open_ai("two", Method::POST, "batches", new.clone()).await.status, 404);
+    assert_eq!(open_ai("one", Method::POST, "batches", json!({})).await.status, 400);
+    let made = open_ai("one", Method::POST, "batches", new).await.json();
+    assert_eq!((&made["object"], &made["status"]), (&json!("batch"), &json!("validating")));
+    let id = made["id"].as_str().unwrap();
+    for form in [format!("batches/{id}"), format!("batches/batches%2F{id}")] {
+        let got = open_ai("another", Method::GET, &form, json!({})).await.json();
+        assert_eq!((&got["id"], &got["status"]), (&made["id"], &json!("in_progress")));
+        assert_eq!(open_ai("two", Method::GET, &form, json!({})).await.status, 404);
+    }
+    advance(Duration::from_secs(60)).await;
+    let done = open_ai("one", Method::GET, &format!("batches/{id}"), json!({})).await.json();
+    let output = format!("files/{}/content", done["output_file_id"].as_str().unwrap());
+    assert_eq!(open_ai("one", Method::GET, &output, json!({})).await.body.split(|byte| *byte == b'\n').count(), 3);
+    assert_eq!(open_ai("two", Method::GET, &output, json!({})).await.status, 403);
+    assert_eq!(open_ai("one", Method::GET, "batches", json!({})).await.json()["data"][0]["id"], made["id"]);
+
+    let video = open_ai("one", Method::POST, "videos", json!({ "model": "veo-3", "prompt": "x" })).await.json();
+    let path = format!("videos/{}", video["id"].as_str().unwrap());
+    assert_eq!(open_ai("one", Method::GET, &path, json!({})).await.json(), video);
+    assert_eq!(open_ai("two", Method::GET, &path, json!({})).await.status, 404);
+    assert_eq!(open_ai("one", Method::DELETE, &path, json!({})).await.json()["deleted"], true);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_batch_of_embeddings_has_vectors() {
     let emulator = builder().build();
     let uri = "/v1/models/gemini-embedding-001:asyncBatchEmbedContent";

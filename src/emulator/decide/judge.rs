@@ -143,7 +143,8 @@ impl Exchange<'_> {
             ApiRequest::Resource(ResourceCall::CreateCache(cache)) => {
                 self.find_model_for(&cache.model, "createCachedContent").map(Some)
             }
-            ApiRequest::Resource(ResourceCall::CreateBatch(batch)) => {
+            // The models of an OpenAI batch stand in its file.
+            ApiRequest::Resource(ResourceCall::CreateBatch(batch)) if !batch.model.is_empty() => {
                 let method = if batch.embeds { "asyncBatchEmbedContent" } else { "batchGenerateContent" };
                 self.find_model_for(&batch.model, method).map(Some)
             }

@@ -7,25 +7,30 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::exchange::{ApiCaller, Exchange};
-use crate::emulator::{
-    script::{plan::ResponsePlan, trouble::Trouble},
-    state::{
-        storage::{Storage, StorageError, UploadProgress},
-        stored::{FileSource, ResourceKind, StoredBatch, StoredResource},
-    },
-    wire::{
-        answer::GeneratedAnswer,
-        batch_call::{BatchInput, BatchItem, NewBatch},
-        batches::{self, BatchResults, BatchState, BatchView},
-        embedding::vector_of,
-        errors::ApiError,
-        gemini,
-        page::PageRequest,
-        prompt::Prompt,
-        resource_call::{NewResource, ResourceCall},
-        resource_path::Collection,
-        resources::{self, CommonMembers, ResourceJson, timestamp, upload_started, upload_status},
-        upload_call::UploadCall,
+use crate::{
+    call::Surface,
+    emulator::{
+        script::{plan::ResponsePlan, trouble::Trouble},
+        state::{
+            storage::{Storage, StorageError, UploadProgress},
+            stored::{FileSource, ResourceKind, StoredBatch, StoredResource},
+        },
+        wire::{
+            answer::GeneratedAnswer,
+            batch_call::{BatchInput, BatchItem, NewBatch},
+            batches::{self, BatchResults, BatchState, BatchView},
+            embedding::vector_of,
+            errors::ApiError,
+            gemini,
+            json::line,
+            openai_resources,
+            page::PageRequest,
+            prompt::Prompt,
+            resource_call::{NewResource, ResourceCall},
+            resource_path::Collection,
+            resources::{self, CommonMembers, ResourceJson, timestamp, upload_started, upload_status},
+            upload_call::UploadCall,
+        },
     },
 };
 
@@ -64,6 +69,10 @@ impl Exchange<'_> {
     }
 
     fn resource_answer(&self, result: ResourceResult, caller: &ApiCaller<'_>) -> Result<(HeaderMap, Bytes), ApiError> {
+        let result = match self.open_ai_answer(result) {
+            Ok(answer) => return Ok((HeaderMap::new(), answer)),
+            Err(result) => result,
+        };
         let shape = |resource| self.resource_json(resource, false);
         let plain = HeaderMap::new();
         Ok(match result {
@@ -112,16 +121,54 @@ impl Exchange<'_> {
         }
     }
 
+    /// Answers in OpenAI's shapes on that surface; elsewhere, gives the result back.
+    fn open_ai_answer(&self, result: ResourceResult) -> Result<Bytes, ResourceResult> {
+        if self.call.surface() != Surface::OpenAi {
+            return Err(result);
+        }
+        let body = match result {
+            ResourceResult::Made(resource) => self.open_ai_json(resource, true),
+            ResourceResult::One(resource) => self.open_ai_json(resource, false),
+            ResourceResult::List { resources, next, .. } => {
+                let all: Vec<_> = resources.into_iter().map(|each| self.open_ai_json(each, false)).collect();
+                openai_resources::list(&all, next.is_some())
+            }
+            ResourceResult::Done => openai_resources::deleted(self.head.uri.path().trim_end_matches("/cancel")),
+            other => return Err(other),
+        };
+        Ok(line(&body).into())
+    }
+
+    fn open_ai_json(&self, resource: StoredResource, made: bool) -> Value {
+        let StoredResource { name, display_name, made: at, kind, .. } = resource;
+        let wall = self.shared.wall(at);
+        match kind {
+            ResourceKind::Batch(batch) => {
+                let state = self.state_of(&batch, made);
+                let results = batch.results.as_deref().filter(|_| state == BatchState::Succeeded);
+                openai_resources::batch(&name, &batch.new, state, results, wall)
+            }
+            ResourceKind::File { size, .. } => openai_resources::file(&name, display_name.as_deref(), size.bytes, wall),
+            ResourceKind::Plain(members) => openai_resources::plain(&name, Collection::Videos, members, wall),
+            _ => Value::Null,
+        }
+    }
+
     // --- batches ---
+
+    /// Returns a batch's state; one that was `made` right now has not begun.
+    fn state_of(&self, batch: &StoredBatch, made: bool) -> BatchState {
+        match batch.cancelled {
+            true => BatchState::Cancelled,
+            false if made => BatchState::Pending,
+            false if self.shared.elapsed() < batch.ready => BatchState::Running,
+            false => BatchState::Succeeded,
+        }
+    }
 
     fn batch_json(&self, name: &str, batch: &StoredBatch, created: Duration, made: bool) -> Value {
         let now = self.shared.elapsed();
-        let state = match batch.cancelled {
-            true => BatchState::Cancelled,
-            false if made => BatchState::Pending,
-            false if now < batch.ready => BatchState::Running,
-            false => BatchState::Succeeded,
-        };
+        let state = self.state_of(batch, made);
         let results = || match (&batch.results, &batch.new.input) {
             (Some(file), _) => BatchResults::File(file.clone()),
             (None, BatchInput::Inline(items)) => {

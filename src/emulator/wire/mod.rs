@@ -16,6 +16,7 @@ pub(super) mod interactions;
 pub(super) mod json;
 pub(super) mod lists;
 pub(super) mod openai;
+pub(super) mod openai_resources;
 pub(super) mod page;
 pub(super) mod path;
 pub(super) mod prompt;

@@ -11,6 +11,7 @@ use super::{
     cut::cut,
     errors::ApiError,
     json::{elements_of, json_object, member},
+    openai_resources,
     page::PageRequest,
     path::is_on_vertex,
     prompt::Prompt,
@@ -100,7 +101,10 @@ impl ResourceCall {
     /// Parses a call. `None` is a path that belongs to none of these calls.
     pub(crate) fn read(call: &Call, head: &Parts, body: &[u8]) -> Option<Result<Self, ApiError>> {
         let path = head.uri.path();
-        if is_on_vertex(path) || call.surface() == Surface::OpenAi {
+        if call.surface() == Surface::OpenAi {
+            return openai_resources::read(head, body);
+        }
+        if is_on_vertex(path) {
             return None;
         }
         if let Some((_, method)) = path.rsplit_once(':').filter(|_| head.method == Method::POST)
@@ -143,7 +147,7 @@ impl ResourceCall {
             }
             (&Method::POST, None, None) => match collection {
                 Collection::CachedContents => NewCache::read(body).map(Self::CreateCache),
-                Collection::Files | Collection::Batches | Collection::Operations => return None,
+                Collection::Files | Collection::Batches | Collection::Operations | Collection::Videos => return None,
                 _ => NewResource::read(collection, None, body).map(Self::Create),
             },
             (&Method::POST, Some(name), None) if within.is_some() => {

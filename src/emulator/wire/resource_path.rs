@@ -17,6 +17,8 @@ pub(crate) enum Collection {
     Triggers,
     Voices,
     Webhooks,
+    /// Videos of the OpenAI-compatible surface.
+    Videos,
     /// Operations that take long, which stand below the thing that they work on: `models/veo/operations/o`.
     Operations,
 }
@@ -39,7 +41,7 @@ pub(crate) struct ResourcePath<'a> {
 // === impl Collection ===
 
 impl Collection {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Files,
         Self::CachedContents,
         Self::Batches,
@@ -52,6 +54,7 @@ impl Collection {
         Self::Triggers,
         Self::Voices,
         Self::Webhooks,
+        Self::Videos,
         Self::Operations,
     ];
 
@@ -69,6 +72,7 @@ impl Collection {
             Self::Triggers => "triggers",
             Self::Voices => "voices",
             Self::Webhooks => "webhooks",
+            Self::Videos => "videos",
             Self::Operations => "operations",
         }
     }
