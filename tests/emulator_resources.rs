@@ -175,6 +175,10 @@ async fn openais_batches_and_videos_are_a_projects_too() {
     let new = json!({ "input_file_id": file["name"], "endpoint": "/v1/chat/completions", "completion_window": "24h" });
     assert_eq!(open_ai("two", Method::POST, "batches", new.clone()).await.status, 404);
     assert_eq!(open_ai("one", Method::POST, "batches", json!({})).await.status, 400);
+    let cancelled = open_ai("one", Method::POST, "batches", new.clone()).await.json();
+    let cancel = format!("batches/{}/cancel", cancelled["id"].as_str().unwrap());
+    assert_eq!(open_ai("two", Method::POST, &cancel, json!({})).await.status, 404);
+    assert_eq!(open_ai("one", Method::POST, &cancel, json!({})).await.json()["status"], "cancelled");
     let made = open_ai("one", Method::POST, "batches", new).await.json();
     assert_eq!((&made["object"], &made["status"]), (&json!("batch"), &json!("validating")));
     let id = made["id"].as_str().unwrap();

@@ -45,6 +45,7 @@ enum ResourceResult {
     Registered(Vec<StoredResource>),
     List { collection: Collection, within: Option<String>, resources: Vec<StoredResource>, next: Option<usize> },
     Download(StoredResource),
+    Cancelled(StoredResource),
     Done,
 }
 
@@ -69,10 +70,9 @@ impl Exchange<'_> {
     }
 
     fn resource_answer(&self, result: ResourceResult, caller: &ApiCaller<'_>) -> Result<(HeaderMap, Bytes), ApiError> {
-        let result = match self.open_ai_answer(result) {
-            Ok(answer) => return Ok((HeaderMap::new(), answer)),
-            Err(result) => result,
-        };
+        if self.call.surface() == Surface::OpenAi && !matches!(result, ResourceResult::Download(_)) {
+            return Ok((HeaderMap::new(), self.open_ai_answer(result)));
+        }
         let shape = |resource| self.resource_json(resource, false);
         let plain = HeaderMap::new();
         Ok(match result {
@@ -99,7 +99,7 @@ impl Exchange<'_> {
                 (plain, resources::page(collection, within.as_deref(), &all, next))
             }
             ResourceResult::Download(file) => return self.download(&file, caller),
-            ResourceResult::Done => (plain, resources::deleted()),
+            ResourceResult::Cancelled(_) | ResourceResult::Done => (plain, resources::deleted()),
         })
     }
 
@@ -121,22 +121,18 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers in OpenAI's shapes on that surface; elsewhere, gives the result back.
-    fn open_ai_answer(&self, result: ResourceResult) -> Result<Bytes, ResourceResult> {
-        if self.call.surface() != Surface::OpenAi {
-            return Err(result);
-        }
+    /// Answers in OpenAI's shapes.
+    fn open_ai_answer(&self, result: ResourceResult) -> Bytes {
         let body = match result {
             ResourceResult::Made(resource) => self.open_ai_json(resource, true),
-            ResourceResult::One(resource) => self.open_ai_json(resource, false),
+            ResourceResult::One(resource) | ResourceResult::Cancelled(resource) => self.open_ai_json(resource, false),
             ResourceResult::List { resources, next, .. } => {
                 let all: Vec<_> = resources.into_iter().map(|each| self.open_ai_json(each, false)).collect();
                 openai_resources::list(&all, next.is_some())
             }
-            ResourceResult::Done => openai_resources::deleted(self.head.uri.path().trim_end_matches("/cancel")),
-            other => return Err(other),
+            _ => openai_resources::deleted(self.head.uri.path()),
         };
-        Ok(line(&body).into())
+        line(&body).into()
     }
 
     fn open_ai_json(&self, resource: StoredResource, made: bool) -> Value {
@@ -288,7 +284,7 @@ fn carry_out(
             let ResourceKind::Batch(batch) = &mut own.kind else { return Err(ApiError::not_found()) };
             // A batch that has ended stays as it is.
             batch.cancelled |= now < batch.ready;
-            Ok(ResourceResult::Done)
+            Ok(ResourceResult::Cancelled(own.clone()))
         }
     }
 }
