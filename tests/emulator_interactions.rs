@@ -47,6 +47,7 @@ impl Answer {
                 assert_eq!(data, "[DONE]");
                 continue;
             }
+            assert!(data.ends_with(&format!(r#","event_type":"{kind}"}}"#)), "as Google does, at the end: {data}");
             let data: Value = serde_json::from_str(data).unwrap();
             assert_eq!(data["event_type"], kind);
             events.push(data);

@@ -1,6 +1,6 @@
 //! Calls on interactions: made, read, continued, cancelled, deleted.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -164,8 +164,12 @@ impl Exchange<'_> {
         write(&view)
     }
 
+    /// Writes two times as interactions have them: in whole seconds.
     fn times(&self, made: Duration, changed: Duration) -> [String; 2] {
-        [made, changed].map(|time| timestamp(self.shared.wall(time)))
+        [made, changed].map(|time| {
+            let since = self.shared.wall(time).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()))
+        })
     }
 }
 

@@ -76,12 +76,15 @@ pub(crate) fn error(error: &ApiError) -> Bytes {
 
 /// Writes an error as an event.
 pub(crate) fn error_event(error: &ApiError) -> Bytes {
-    event(&json!({ "error": error.coded(), "event_type": "error" }))
+    event(&mut json!({ "error": error.coded(), "event_type": "error" }))
 }
 
-/// Writes an event: a line with its type, and one with its data.
-fn event(data: &Value) -> Bytes {
-    format!("event: {}\ndata: {}\n\n", data["event_type"].as_str().unwrap_or_default(), line(data)).into()
+/// Writes an event: a line with its type, and one with its data, whose last member is the type again.
+fn event(data: &mut Value) -> Bytes {
+    let kind = data.as_object_mut().and_then(|data| data.remove("event_type")).unwrap_or_default();
+    let (name, rest) = (kind.as_str().unwrap_or_default(), line(data));
+    let members = rest.strip_suffix('}').unwrap_or(&rest);
+    format!("event: {name}\ndata: {members},\"event_type\":{kind}}}\n\n").into()
 }
 
 // === impl InteractionView ===

@@ -203,12 +203,46 @@ mod tests {
         }
 
         #[test]
-        fn no_json_panics(keys in proptest::collection::vec("contents|parts|text|role|messages|content|requests", 1..6)) {
+        fn no_json_panics(
+            keys in proptest::collection::vec(
+                "contents|parts|text|role|messages|content|requests|input|uri|model|agent|questions|criteria|batch|\
+                 inputConfig|fileName|tools|input_file_id",
+                1..7,
+            ),
+        ) {
             let body = keys.iter().rev().fold("1".to_owned(), |inner, key| format!("{{\"{key}\": [{inner}, null]}}"));
-            for path in ["/v1/models/m:generateContent", "/v1/models/m:batchEmbedContents", "/v1/openai/chat/completions"] {
+            let flat = keys.iter().map(|key| format!("\"{key}\": {{\"{key}\": \"a\"}}")).collect::<Vec<_>>().join(",");
+            for path in [
+                "/v1/models/m:generateContent",
+                "/v1/models/m:batchEmbedContents",
+                "/v1/models/m:batchGenerateContent",
+                "/v1/openai/chat/completions",
+                "/v1/openai/batches",
+                "/v1/interactions",
+                "/v1/decisions",
+                "/v1/agents",
+                "/v1/fileSearchStores/s:importFile",
+            ] {
                 let uri = path.parse::<http::Uri>().unwrap();
-                let _ = ApiRequest::read(&Call::new(&Method::POST, &uri), &head(uri), body.as_bytes());
+                for body in [&body, &format!("{{{flat}}}")] {
+                    let _ = ApiRequest::read(&Call::new(&Method::POST, &uri), &head(uri.clone()), body.as_bytes());
+                }
             }
+        }
+
+        #[test]
+        fn no_path_panics(
+            segments in proptest::collection::vec(
+                "v1|upload|openai|projects|locations|interactions|interactionsHttp|files|batches|environments|x|:|%2F||\
+                 :cancel|files:download",
+                0..8,
+            ),
+            get: bool,
+        ) {
+            let uri = format!("/{}", segments.join("/")).parse::<http::Uri>().unwrap();
+            let mut head = head(uri.clone());
+            head.method = if get { Method::GET } else { Method::POST };
+            let _ = ApiRequest::read(&Call::new(&head.method, &uri), &head, b"{}");
         }
     }
 }
