@@ -177,7 +177,8 @@ impl Sdk {
         Self { interpreter, script: "pydantic_ai_gemini.py", calls: calls_of_gemini() }
     }
 
-    /// Returns an emulator that calls a function once in one piece and once in a stream, and has no other trouble.
+    /// Returns an emulator that calls a function once in one piece and once in a stream, and answers an interaction in
+    /// two parts; it has no other trouble.
     fn answered_by(&self, emulator: EmulatorBuilder) -> Emulator {
         let [whole, event] = &self.calls;
         let answer = |content_type: &str, body: String| {
@@ -185,6 +186,8 @@ impl Sdk {
         };
         let asked = |streaming| When::first(1).prompt("how is the weather?").streaming(streaming);
         emulator
+            // The SDK goes on by itself, without the prompt, at the project that has the beginning.
+            .trouble(When::always().prompt("tell it in parts"), Trouble::continuation())
             .trouble(asked(false), answer("application/json; charset=UTF-8", whole.to_string()))
             .trouble(asked(true), answer("text/event-stream", format!("data: {event}\r\n\r\n")))
             .build()
@@ -246,14 +249,14 @@ fn calls_of_openai() -> [Value; 2] {
 /// The calls of both of Google's scripts that reach the upstream: generate, stream, chat (in two turns), a function
 /// call in one piece (and the answer to its result) and in a stream, count tokens, embed, list (on two pages), a file
 /// (in two steps, and its tokens, which only the upstream can count) and the calls about it, a cached content likewise,
-/// interactions (made, read, continued, deleted, and continued in vain; and a stream), batches (one of its own requests:
+/// interactions (made, read, continued, deleted, and continued in vain; a stream; and one in two parts), batches (one of its own requests:
 /// made and read; one of a file: its upload, made, read, and its results; all listed, both deleted), and the list for a
 /// misspelt model, which is not sent itself.
 fn google_genai() -> Vec<u16> {
     let [generate, stream, chat, tools, count, embed, list, interact, stream_interaction] = [OVERLOADED_TWICE; 9];
     let (again, files, caches) = ([200], [200; 7], [200; 3]);
     let calls = [&generate[..], &stream, &chat, &again, &tools, &again, &again, &count, &embed, &list, &again].concat();
-    let interactions = [&interact[..], &[200, 200, 200, 404], &stream_interaction].concat();
+    let interactions = [&interact[..], &[200, 200, 200, 404], &stream_interaction, &[200, 200]].concat();
     let batches = [200; 10];
     [&calls[..], &files, &caches, &interactions, &batches, &LIST].concat()
 }

@@ -140,6 +140,12 @@ const checks = {
     assert.equal(total_input_tokens + total_output_tokens, total_tokens);
   },
 
+  async continued_interaction() {
+    const answer = await client.interactions.create({ model, input: 'tell it in parts' });
+    assert.deepEqual([answer.status, answer.output_text], ['completed', 'You said: tell it in parts']);
+    assert.equal(answer.continuation_ids.length, 2);
+  },
+
   async batches() {
     const src = [{ contents: [createUserContent('one by one')] }];
     const inline = await client.batches.create({ model, src, config: { displayName: 'inline' } });

@@ -132,6 +132,12 @@ def stream_interaction():
     equal("tokens", usage.total_input_tokens + usage.total_output_tokens, usage.total_tokens)
 
 
+def continued_interaction():
+    answer = client.interactions.create(model=MODEL, input="tell it in parts")
+    equal("answer", (answer.status, answer.output_text), ("completed", "You said: tell it in parts"))
+    equal("parts", len(answer.continuation_ids), 2)
+
+
 def batches():
     inline = client.batches.create(model=MODEL, src=[{"contents": "one by one"}], config={"display_name": "inline"})
     equal("begin", inline.state, types.JobState.JOB_STATE_PENDING)
@@ -181,6 +187,7 @@ CHECKS = (
     caches,
     interactions,
     stream_interaction,
+    continued_interaction,
     batches,
     wrong_model,
     asynchronous,
