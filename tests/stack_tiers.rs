@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
     BoxError, CallContext, CircuitBreakerLayer, GeminiLayer,
+    call::ServiceTier,
     circuit_breaker::{State, Target},
     context::GaveUp,
+    emulator::{Emulator, Trouble, When},
     failure::{Kind, TimeoutKind},
     key_pool::{ApiKey, Key},
     quota::Limits,
@@ -425,5 +427,46 @@ async fn whoever_would_wait_longer_than_max_wait_is_told_so_at_once() {
         sleep(secs(59)).await;
         let (result, took) = ask(&service, GENERATE, PROMPT).await;
         assert!(result.is_ok() && took <= millis(1_500), "{took:?}");
+    }
+}
+
+// === over the emulator, which counts for itself ===
+
+#[tokio::test(start_paused = true)]
+async fn batches_interactions_and_calls_of_all_tiers_meet_no_refusal_of_quota() {
+    fastrand::seed(11);
+    let limits = Limits::new().requests_per_minute(30);
+    let emulator = Emulator::builder()
+        .key("a-key", "p1")
+        .limits(limits)
+        .trouble(When::always().tier(ServiceTier::Flex), Trouble::overloaded())
+        .build();
+    let key = Key::new(ApiKey::new("a-key").unwrap()).project("p1");
+    let limiter = Limiter::builder().limits(limits).max_wait(secs(3_600));
+    let layer = GeminiLayer::batch().key(key).limiter(limiter).retry(RetryPolicy::never()).build().unwrap();
+    let service = layer.layer(emulator.clone());
+    let calls = (0..60).map(|nth| {
+        let request = match nth % 4 {
+            0 => post_body(EMBED, batch(fastrand::usize(1..12))),
+            1 => post_body(INTERACTIONS, INTERACTION),
+            2 => post_body(GENERATE, tier("priority")),
+            _ => post_body(GENERATE, PROMPT),
+        };
+        let service = service.clone();
+        async move {
+            let response = service.oneshot(request).await.unwrap();
+            let status = response.status();
+            read(response.into_body()).await;
+            status
+        }
+    });
+    assert!(join_all(calls).await.into_iter().all(|status| status == StatusCode::OK));
+    assert_eq!(emulator.count(|visit| visit.status == Some(StatusCode::TOO_MANY_REQUESTS)), 0);
+    assert_eq!(emulator.count(|visit| visit.tier.is_some()), 15);
+
+    // Flex is full, and nobody else.
+    for (name, status) in [("flex", StatusCode::SERVICE_UNAVAILABLE), ("priority", StatusCode::OK)] {
+        let response = service.clone().oneshot(post_body(GENERATE, tier(name))).await.unwrap();
+        assert_eq!(response.status(), status, "{name}");
     }
 }
