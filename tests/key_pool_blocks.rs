@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, ClassifyLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer,
+    emulator::{Emulator, Trouble, When},
     failure::{Failure, Kind},
     key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyState},
     rate_limit::Limiter,
@@ -296,6 +297,57 @@ async fn a_day_that_was_a_mistake_is_over_within_a_minute() {
         assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
     }
     assert_eq!(state(&pool, "a"), KeyState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minute_elsewhere_is_waited_for_and_a_day_here_is_not() {
+    // Whichever project is asked first.
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let upstream = Upstream::new(move |_, asked| {
+            let minute = key_of(&asked) == "b" && first.swap(false, std::sync::atomic::Ordering::Relaxed);
+            let answer = match key_of(&asked) {
+                "a" => exhausted(DAY, 250, "5s"),
+                _ if minute => exhausted(MINUTE, 10, "90s"),
+                _ => hello(),
+            };
+            std::future::ready(Ok(answer))
+        });
+        let service = stack(&pool(&["a", "b"]), &upstream);
+        let begun = Instant::now();
+        assert!(ok(&service.clone().oneshot(post(GENERATE)).await), "{seed}");
+        // At `b`, and not at midnight; nor does it look at `a` again, which has refused it.
+        let waited = begun.elapsed();
+        assert!(waited.is_zero() || (secs(90)..secs(93)).contains(&waited), "{waited:?}");
+        assert!(asked(&upstream, "b") <= 2 && asked(&upstream, "a") <= 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_emulators_troubles_rest_what_they_concern() {
+    let searches = post_body(GENERATE, GROUNDED);
+    for (trouble, kind, request, rests) in [
+        (Trouble::model_closed(), Kind::ModelClosed, post(FLASH), [true, false, false]),
+        (Trouble::grounding_quota(), Kind::QuotaGrounding, searches, [false, false, false]),
+        (Trouble::spend_limit(), Kind::QuotaSpend, post(FLASH), [true, true, true]),
+        (Trouble::spending_cap(), Kind::BillingRequired, post(FLASH), [true, true, true]),
+        (Trouble::day_quota(), Kind::QuotaDay, post(FLASH), [true, false, false]),
+    ] {
+        let emulator = Emulator::builder().key("AIza-nobodys-a", "a").trouble(When::first(1), trouble).build();
+        let service = ServiceBuilder::new()
+            .layer(ReplayLayer::default())
+            .layer(KeyPoolLayer::new(pool(&["a"])))
+            .layer(ClassifyLayer::new())
+            .service(emulator.clone());
+        let refused = service.clone().oneshot(request).await;
+        assert_eq!(Outcome::of(&refused).failure().map(Failure::kind), Some(kind));
+        for (uri, rests) in [FLASH, GENERATE, CACHES].into_iter().zip(rests) {
+            let before = emulator.journal().len();
+            let _ = service.clone().oneshot(post(uri)).await;
+            assert_eq!(emulator.journal().len() == before, rests, "{kind}: {uri}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

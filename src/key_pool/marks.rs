@@ -134,6 +134,13 @@ impl Marks {
         until.map_or(Duration::ZERO, |until| until - now)
     }
 
+    /// The same for a call that was refused here before: it has looked at what lasts for hours, and does not look again.
+    pub(super) fn left_after_refusal(&self, needs: Needs<'_>, now: Instant) -> Duration {
+        let lasting = self.of(needs).filter(|block| block.is_long() && block.passage(now) != Passage::Free);
+        let lasting = lasting.map(|block| block.ends() - now).max().unwrap_or_default();
+        self.left(needs, now).max(lasting)
+    }
+
     /// Returns the block that holds a call up for longest.
     pub(super) fn obstruction(&self, needs: Needs<'_>, now: Instant) -> Option<Obstruction> {
         let closed = self.of(needs).filter_map(|block| match block.passage(now) {

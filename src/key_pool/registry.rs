@@ -295,7 +295,10 @@ impl Registry {
         self.projects.iter().filter(|project| query.allows(&project.handle)).filter_map(move |project| {
             let (best, weight) = project.best(query)?;
             let rank = Rank { tried: query.has_tried_project(&project.handle), shared: best == Use::Shared };
-            let cooling = project.marks.left(query.needs, now);
+            let cooling = match rank.tried {
+                true => project.marks.left_after_refusal(query.needs, now),
+                false => project.marks.left(query.needs, now),
+            };
             Some((project, rank, cooling, weight))
         })
     }
