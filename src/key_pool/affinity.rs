@@ -5,23 +5,41 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use http::{Method, Request};
 
-use super::pool::Shared;
+use tokio::time::Instant;
+
+use super::{marks::Needs, pool::Shared, registry::KeyEntry};
 use crate::{
     body::{Resend, in_memory},
     call::{Operation, Shape},
+    context::Tried,
     resource::Resource,
 };
 
 /// The most names of one call that are looked up: a caller who writes down more has not created them all.
 const MAX_NAMED: usize = 4_096;
 
-/// Returns the project that a call has to go to. `None`: any.
-pub(super) fn required_project<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
+/// The project that a call has to go to.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) project: Arc<str>,
+    /// True if the call makes something there only to have it with the others: it may be made elsewhere for a good
+    /// reason.
+    pub(super) may_leave: bool,
+}
+
+/// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts.
+pub(super) fn required_project<B>(
+    shared: &Shared,
+    request: &Request<B>,
+    shape: Shape,
+    model: &str,
+    tried: &[Tried],
+) -> Option<Place>
 where
     B: Resend<Data = Bytes>,
 {
     if let Some(project) = named(shared, request, shape, model) {
-        return Some(project);
+        return Some(Place { project, may_leave: false });
     }
     let collection = model.is_empty() && is_collection(request, shape);
     if !collection {
@@ -30,8 +48,8 @@ where
     let creates = *request.method() == Method::POST;
     let project = default_project(shared)?;
     // A listing elsewhere would be another list; a resource that is created elsewhere is found again.
-    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project));
-    (!elsewhere).then_some(project)
+    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project, Needs::of(shape, model), tried));
+    (!elsewhere).then_some(Place { project, may_leave: creates })
 }
 
 /// Returns the project of the resources that the call names: the owner of the first one with a known owner, or else the
@@ -67,12 +85,22 @@ fn default_project(shared: &Shared) -> Option<Arc<str>> {
     configured.or_else(|| registry.projects.first()).map(|project| project.handle.name.clone())
 }
 
-/// Returns whether a project has a key that is not disabled.
-fn serves(shared: &Shared, project: &str) -> bool {
+/// Returns whether a project can take a call: it is not blocked, and has a key that is neither disabled nor tried.
+fn serves(shared: &Shared, project: &str, needs: Needs<'_>, tried: &[Tried]) -> bool {
+    let now = Instant::now();
     let registry = shared.registry.lock();
-    registry
-        .project_named(project)
-        .is_some_and(|project| project.keys.iter().any(|entry| entry.health.disabled.is_none()))
+    registry.project_named(project).is_some_and(|project| {
+        let name = &project.handle.name;
+        let has_tried = |entry: &KeyEntry| {
+            tried.iter().any(|tried| match tried {
+                Tried::Key(shown) => *shown == entry.key.shown,
+                Tried::Project(project) => project == name,
+            })
+        };
+        let mut keys = project.keys.iter();
+        project.marks.left(needs, now).is_zero()
+            && keys.any(|entry| entry.health.disabled.is_none() && !has_tried(entry))
+    })
 }
 
 /// Returns whether the call creates something in a collection of the project, or lists the collection.
