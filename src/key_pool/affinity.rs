@@ -8,30 +8,72 @@ use http::{Method, Request};
 use super::pool::Shared;
 use crate::{
     body::{Resend, in_memory},
-    call::{Operation, Shape},
-    resource::Resource,
+    call::{Idempotency, Operation, Shape, Surface},
+    resource::{Mention, Mentions, Resource},
 };
 
 /// The most names of one call that are looked up: a caller who writes down more has not created them all.
 const MAX_NAMED: usize = 4_096;
 
-/// Returns the project that a call has to go to. `None`: any.
-pub(super) fn required_project<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
+/// The project of a call, where it is not all the same.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Affinity {
+    /// The one project that can answer the call.
+    pub(super) pinned: Option<Arc<str>>,
+    /// The project in which the call should make something, so that the things of one prompt are together. Where it is
+    /// not to be had, another one will do: what is made there is found again.
+    pub(super) preferred: Option<Arc<str>>,
+}
+
+/// The part of an answer that the pool reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teaches {
+    Nothing,
+    /// The tokens with which it may go on.
+    Tokens,
+    /// The names of resources, of which those that the answer is about were made by the call, or shown.
+    Names {
+        made: bool,
+        collection: Option<&'static str>,
+    },
+}
+
+/// Decides which project a call has to go to.
+pub(super) fn affinity<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Affinity
 where
     B: Resend<Data = Bytes>,
 {
     if let Some(project) = named(shared, request, shape, model) {
-        return Some(project);
+        return Affinity { pinned: Some(project), preferred: None };
     }
-    let collection = model.is_empty() && is_collection(request, shape);
-    if !collection {
-        return None;
+    if !model.is_empty() || !is_collection(request, shape) {
+        return Affinity::default();
     }
-    let creates = *request.method() == Method::POST;
-    let project = default_project(shared)?;
-    // A listing elsewhere would be another list; a resource that is created elsewhere is found again.
-    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project));
-    (!elsewhere).then_some(project)
+    match *request.method() == Method::POST {
+        true if shared.spread_creations => Affinity::default(),
+        true => Affinity { pinned: None, preferred: default_project(shared) },
+        // A listing elsewhere would be another list.
+        false => Affinity { pinned: default_project(shared), preferred: None },
+    }
+}
+
+/// Decides what there is to learn from the answer to a call.
+pub(super) fn teaches<B>(shared: &Shared, request: &Request<B>, shape: Shape, affinity: &Affinity) -> Teaches {
+    if shared.projects.load(Ordering::Relaxed) <= 1 {
+        return Teaches::Nothing;
+    }
+    let names = |made| Teaches::Names { made, collection: Resource::asked_collection(request.uri().path()) };
+    let makes = *request.method() == Method::POST || *request.method() == Method::PUT;
+    match shape.operation {
+        Operation::Upload | Operation::Write => names(makes),
+        Operation::CreateInteraction => Teaches::Names { made: true, collection: Some("interactions") },
+        // A response of the OpenAI-compatible surface that is kept.
+        Operation::GenerateContent if shape.idempotency == Idempotency::Unsafe => names(true),
+        Operation::GenerateContent if shape.surface != Surface::OpenAi => Teaches::Tokens,
+        // The results of batches and operations, and what was made before this program began.
+        Operation::Read if affinity.pinned.is_some() => names(false),
+        _ => Teaches::Nothing,
+    }
 }
 
 /// Returns the project of the resources that the call names: the owner of the first one with a known owner, or else the
@@ -42,22 +84,26 @@ where
 {
     let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
     let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
-    let reads = matches!(shape.operation, Operation::Read | Operation::ListModels | Operation::GetModel);
-    if reads || shared.projects.load(Ordering::Relaxed) <= 1 {
+    let in_uri = in_uri.map(|resource| Mention { resource, is_certain: true });
+    if *request.method() == Method::GET || shared.projects.load(Ordering::Relaxed) <= 1 {
         return owner_of(shared, in_uri);
     }
     let body = in_memory(request.body());
-    owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Resource::in_body(body))))
+    owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Mentions::new(body))))
 }
 
 /// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is
-/// named.
-fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Option<Arc<str>> {
-    let mut named = named.into_iter().take(MAX_NAMED).peekable();
-    named.peek()?;
-    // The lock is not held while the body is searched on: it may be long.
-    let known = named.find_map(|resource| shared.owners.lock().of(&resource).cloned());
-    known.filter(|project| shared.registry.lock().project_named(project).is_some()).or_else(|| default_project(shared))
+/// named, or only what may be anybody's.
+fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Mention>) -> Option<Arc<str>> {
+    let mut is_certain = false;
+    let known = named.into_iter().take(MAX_NAMED).find_map(|mention| {
+        is_certain |= mention.is_certain;
+        // The lock is not held while the body is searched on: it may be long.
+        shared.owners.lock().of(&mention.resource).cloned()
+    });
+    known
+        .filter(|project| shared.registry.lock().project_named(project).is_some())
+        .or_else(|| if is_certain { default_project(shared) } else { None })
 }
 
 /// Returns the default project: the configured one, as long as it has a key, or else the first.
@@ -65,14 +111,6 @@ fn default_project(shared: &Shared) -> Option<Arc<str>> {
     let registry = shared.registry.lock();
     let configured = shared.default_project.as_ref().and_then(|project| registry.project_named(project));
     configured.or_else(|| registry.projects.first()).map(|project| project.handle.name.clone())
-}
-
-/// Returns whether a project has a key that is not disabled.
-fn serves(shared: &Shared, project: &str) -> bool {
-    let registry = shared.registry.lock();
-    registry
-        .project_named(project)
-        .is_some_and(|project| project.keys.iter().any(|entry| entry.health.disabled.is_none()))
 }
 
 /// Returns whether the call creates something in a collection of the project, or lists the collection.

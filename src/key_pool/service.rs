@@ -1,7 +1,7 @@
 //! The service: assigns a key to a call, and signs it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
-    affinity::required_project,
+    affinity::{Affinity, Teaches, affinity, teaches},
     health::TrialId,
     pool::Shared,
     refusal,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     body::Resend,
-    call::{Operation, Shape},
+    call::Shape,
     context::{BoxError, CallContext, CallRef, Choice, Tried},
     quota::{Scope, TokenCost},
 };
@@ -85,9 +85,10 @@ pub(super) struct CallFacts {
     pub(super) tokens: u64,
     /// The one project that the call has to go to.
     pub(super) pinned: Option<Arc<str>>,
+    /// The project that the call goes to as long as that takes it.
+    preferred: Option<Arc<str>>,
     pub(super) tried: Vec<Tried>,
-    /// True if its answer may name a resource that belongs to the project.
-    pub(super) learns: bool,
+    pub(super) teaches: Teaches,
 }
 
 /// The right to test a key, which one call at a time has. It is given back when it is dropped.
@@ -111,6 +112,13 @@ impl CallFacts {
         let pinned = self.pinned.as_deref();
         Query { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
     }
+
+    /// Narrows the query to the preferred project, unless an earlier attempt has found it to be of no use.
+    fn at_home<'a>(&'a self, query: &Query<'a>) -> Option<Query<'a>> {
+        let home = self.preferred.as_deref()?;
+        let is_tried = self.tried.iter().any(|tried| matches!(tried, Tried::Project(name) if **name == *home));
+        (!is_tried).then_some(Query { pinned: Some(home), ..*query })
+    }
 }
 
 /// Chooses a key for a request, and signs it.
@@ -122,7 +130,8 @@ where
     let mut passed_over = Vec::new();
     loop {
         let query = facts.query(&facts.tried, &passed_over);
-        let Some(Chosen { key, trial, may_move }) = choose(shared, &facts, &query) else {
+        let chosen = facts.at_home(&query).and_then(|query| choose(shared, &facts, &query));
+        let Some(Chosen { key, trial, may_move }) = chosen.or_else(|| choose(shared, &facts, &query)) else {
             return Err(refusal::nothing_left(shared, &query));
         };
         // This may be foreign code: no lock is held.
@@ -157,11 +166,10 @@ where
     let model = model.unwrap_or_default();
     let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
-    let pinned = required_project(shared, request, shape, &model);
-    let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
-    let finishes = || shape.operation == Operation::Read && request.uri().path().contains("/operations/");
-    let learns = (makes || finishes()) && shared.projects.load(Ordering::Relaxed) > 1;
-    CallFacts { shape, model, tokens, pinned, tried, learns }
+    let affinity = affinity(shared, request, shape, &model);
+    let teaches = teaches(shared, request, shape, &affinity);
+    let Affinity { pinned, preferred } = affinity;
+    CallFacts { shape, model, tokens, pinned, preferred, tried, teaches }
 }
 
 /// The key that was chosen for a call.
