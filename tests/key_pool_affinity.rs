@@ -719,6 +719,25 @@ async fn what_the_default_project_shows_is_its_own_but_for_what_google_has_made_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_made_is_known_from_the_beginning_of_a_long_answer() {
+    let answer = |id: &str| {
+        let picture = "A".repeat(300_000);
+        format!(r#"{{"id":"{id}","object":"interaction","steps":[{{"type":"image","data":"{picture}"}}]}}"#)
+    };
+    let things = Things::default();
+    let service = service(&spread("p1"), two_projects(things.clone()));
+    for _ in 0..20 {
+        let id = new_id();
+        let whole = (("POST", INTERACTION, r#"{"model":"m"}"#), &*answer(&id));
+        create(&service, &things, &whole, &id).await;
+        for _ in 0..3 {
+            let used = request(("POST", INTERACTION, r#"{"previous_interaction_id":"{id}"}"#), &id);
+            assert_eq!(service.clone().oneshot(used).await.unwrap().status(), StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_is_made_again_elsewhere_is_asked_there() {
     let things = Things::default();
     let upstream = two_projects(things.clone());

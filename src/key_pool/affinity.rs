@@ -115,8 +115,11 @@ fn default_project(shared: &Shared) -> Option<Arc<str>> {
 
 /// Returns whether the call creates something in a collection of the project, or lists the collection.
 fn is_collection<B>(request: &Request<B>, shape: Shape) -> bool {
-    if shape.operation == Operation::Upload {
-        return true;
+    let path = request.uri().path();
+    match shape.operation {
+        Operation::Upload => true,
+        Operation::Write => Resource::is_collection(path),
+        Operation::Read => Resource::collection_in_path(path).is_some(),
+        _ => false,
     }
-    matches!(shape.operation, Operation::Read | Operation::Write) && Resource::is_collection(request.uri().path())
 }

@@ -1,5 +1,6 @@
 //! The resources that an answer describes: those that the call has made, and those that it shows.
 
+use memchr::memchr2;
 use serde_json::{Map, Value};
 
 use crate::resource::{Resource, naming};
@@ -31,6 +32,44 @@ pub(super) fn described(answer: &Value, collection: Option<&'static str>) -> Vec
         _ => {}
     }
     all
+}
+
+/// Reads the beginning of an answer, up to the last member that is whole. `None`: there is none.
+pub(super) fn beginning(text: &[u8]) -> Option<Value> {
+    let (comma, _) = last_comma(text);
+    let mut whole = text[..comma?].to_vec();
+    let (_, open) = last_comma(&whole);
+    whole.extend(open.iter().rev());
+    serde_json::from_slice(&whole).ok()
+}
+
+/// Finds the last comma between two values, and the brackets that close what is open at the end.
+fn last_comma(text: &[u8]) -> (Option<usize>, Vec<u8>) {
+    let (mut comma, mut open, mut at) = (None, Vec::new(), 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => {
+                at += 1;
+                while let Some(found) = text.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+                    at += found;
+                    if text[at] == b'"' {
+                        break;
+                    }
+                    at += 2;
+                }
+                if text.get(at).is_none() {
+                    break;
+                }
+            }
+            b',' => comma = Some(at),
+            b'{' => open.push(b'}'),
+            b'[' => open.push(b']'),
+            b'}' | b']' => drop(open.pop()),
+            _ => {}
+        }
+        at += 1;
+    }
+    (comma, open)
 }
 
 /// The place of an object in an answer.
@@ -134,6 +173,8 @@ fn of_object(kind: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// Returns the names in an answer; what it only mentions has a question mark.
@@ -230,11 +271,33 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_too_long_is_read_as_far_as_it_is_there() {
+        let answer = json!({ "id": "v1_x", "a": [{ "type": "im\"ag,e\\\\" }, 1.5, null, { "b": { "c": "d" }, "e": [] }], "z": "last" });
+        let text = answer.to_string();
+        let mut read = 0;
+        for end in 0..=text.len() {
+            let Some(begun) = beginning(&text.as_bytes()[..end]) else { continue };
+            read += 1;
+            let begun_id = begun.get("id").or(begun.get("a")).cloned();
+            assert!(begun_id.is_some() && begun.to_string().len() < text.len(), "{begun}");
+        }
+        assert!(read > text.len() / 2, "{read}");
+        let image = format!(r#"{{"id":"v1_x","outputs":[{{"type":"image","data":"{}"#, "A".repeat(9_000));
+        let expected = json!({ "id": "v1_x", "outputs": [{ "type": "image" }] });
+        assert_eq!(beginning(image.as_bytes()), Some(expected));
+        let files = br#"{"files":[{"name":"files/a"},{"name":"files/b"},{"name":"fi"#;
+        let expected = json!({ "files": [{ "name": "files/a" }, { "name": "files/b" }] });
+        assert_eq!(beginning(files), Some(expected));
+        for nothing in ["", "{", "[", r#"{"id":"v1"#, r#"{"a":"b,c"#, "}],"] {
+            assert_eq!(beginning(nothing.as_bytes()), None, "{nothing}");
+        }
+    }
+
+    #[test]
     fn an_answer_teaches_no_more_than_some_hundred_names() {
-        let files: Vec<_> = (0..500).map(|nth| serde_json::json!({ "name": format!("files/{nth}") })).collect();
-        assert_eq!(described(&serde_json::json!({ "files": files }), Some("files")).len(), MAX_NAMES);
-        let deep = (0..100)
-            .fold(serde_json::json!({ "uri": "https://h/v1/files/x" }), |inner, _| serde_json::json!({ "a": inner }));
+        let files: Vec<_> = (0..500).map(|nth| json!({ "name": format!("files/{nth}") })).collect();
+        assert_eq!(described(&json!({ "files": files }), Some("files")).len(), MAX_NAMES);
+        let deep = (0..100).fold(json!({ "uri": "https://h/v1/files/x" }), |inner, _| json!({ "a": inner }));
         assert_eq!(described(&deep, None), []);
     }
 }

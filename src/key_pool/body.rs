@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use serde_json::Value;
 
 use super::{
-    answer_names::{Described, described},
+    answer_names::{Described, beginning, described},
     pool::Shared,
 };
 use crate::resource::TokenFinder;
@@ -167,13 +167,24 @@ impl NameLesson {
 
     /// Copies data as it passes. Returns whether there may be more to learn.
     fn push(&mut self, bytes: &[u8]) -> bool {
-        let Some(left) = self.left.checked_sub(bytes.len()) else { return false };
-        self.left = left;
-        self.read.extend_from_slice(bytes);
+        let fits = bytes.len().min(self.left);
+        self.left -= fits;
+        self.read.extend_from_slice(&bytes[..fits]);
         if self.events {
             self.read_events();
         }
-        true
+        if fits < bytes.len() {
+            self.cut();
+        }
+        fits == bytes.len()
+    }
+
+    /// Reads what there is of an answer that is too long: a picture may follow behind the name.
+    fn cut(&self) {
+        let text = if self.events { self.read.strip_prefix(b"data:") } else { Some(&*self.read) };
+        if let Some(begun) = text.filter(|_| !self.found).and_then(beginning) {
+            self.learn(&begun);
+        }
     }
 
     /// Reads the rest.
