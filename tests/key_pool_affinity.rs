@@ -137,6 +137,18 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        what: "a registered file that keeps its address",
+        made: &[(
+            ("POST", "/v1/files:register", r#"{"uris":["gs://bucket/{id}.pdf"]}"#),
+            r#"{"files":[{"name":"files/{id}","uri":"gs://bucket/{id}.pdf","source":"REGISTERED"}]}"#,
+        )],
+        uses: &[
+            ("GET", "/v1/files/{id}", ""),
+            ("POST", GENERATE, r#"{"contents":[{"parts":[{"fileData":{"fileUri":"gs://bucket/{id}.pdf"}}]}]}"#),
+            ("POST", INTERACTION, r#"{"model":"m","input":[{"type":"document","uri":"gs://bucket/{id}.pdf"}]}"#),
+        ],
+    },
+    Row {
         what: "a cached content",
         made: &[(
             ("POST", "/v1beta/cachedContents", r#"{"model":"models/m"}"#),
@@ -373,9 +385,13 @@ const ROWS: &[Row] = &[
     },
     Row {
         what: "a trigger",
-        made: &[(("POST", "/v1/triggers", "{}"), r#"{"id":"{id}","object":"trigger"}"#)],
+        made: &[
+            (("POST", "/v1/triggers", "{}"), r#"{"id":"{id}","object":"trigger"}"#),
+            (("POST", "/v1/triggers/{id}/executions", "{}"), r#"{"id":"e{id}","interaction_id":"v1_{id}"}"#),
+        ],
         uses: &[
             ("GET", "/v1/triggers/{id}", ""),
+            ("GET", "/v1beta/interactions/v1_{id}", ""),
             ("POST", "/v1/triggers/{id}/executions", "{}"),
             ("PATCH", "/v1beta/triggers/{id}", "{}"),
         ],
@@ -675,6 +691,7 @@ async fn a_name_that_no_project_has_made_binds_a_call_only_where_it_can_be_nothi
         r#"{"model":"m","environment":{"type":"remote"}}"#,
         r#"{"model":"m","voice":"Kore","voiceName":"Puck"}"#,
         r#"{"model":"m","continuationToken":"nobodys"}"#,
+        r#"{"model":"m","input":[{"type":"document","uri":"gs://bucket/anybodys.pdf"}]}"#,
         r#"{"model":"m","tools":[{"args":{"fileName":"src/files/main.rs","path":"files/main.rs","file_id":"7"}}]}"#,
         r#"{"model":"m","input":"previous_interaction_id: \"v1_x\", \"fileUri\":\"files/x\""}"#,
     ] {

@@ -142,13 +142,16 @@ fn named(member: &str, value: &str, own: Option<&str>) -> Option<Resource> {
     let is_bare = !value.contains('/');
     match member {
         "id" | "name" if is_bare => Resource::new(own?, value),
+        "id" | "name" | "responsesFile" | "responses_file" | "downloadUri" | "download_uri" => Resource::in_name(value),
         "output_file_id" | "outputFileId" | "error_file_id" | "errorFileId" if is_bare => Resource::new("files", value),
-        "environment_id" | "environmentId" if is_bare => Resource::new("environments", value),
-        "id" | "name" | "responsesFile" | "responses_file" | "output_file_id" | "outputFileId" | "error_file_id"
-        | "errorFileId" | "downloadUri" | "download_uri" | "videoUri" | "video_uri" => Resource::in_name(value),
-        _ => Some(naming(member.as_bytes())?.read(value)?)
-            .filter(|mention| mention.is_certain)
-            .map(|found| found.resource),
+        "output_file_id" | "outputFileId" | "error_file_id" | "errorFileId" => Resource::in_name(value),
+        _ => {
+            let mention = naming(member.as_bytes())?.read(value)?;
+            let is_id = is_bare && (member.ends_with("_id") || member.ends_with("Id"));
+            // A file that was registered.
+            let is_object = own == Some("files") && mention.resource.is_object();
+            (mention.is_certain || is_id || is_object).then_some(mention.resource)
+        }
     }
 }
 
@@ -236,6 +239,12 @@ mod tests {
             ),
             (Some("agents"), r#"{"id": "mine", "base_agent": "deep-research"}"#, &["agents/mine"]),
             (Some("voices"), r#"{"name": "voices/v"}"#, &["voices/v"]),
+            (
+                None,
+                r#"{"interaction_id": "v1_x", "agent_id": "a", "voice": "Kore", "uri": "gs://b/c"}"#,
+                &["interactions/v1_x?"],
+            ),
+            (Some("files"), r#"{"files": [{"name": "files/a", "uri": "gs://b/c"}]}"#, &["files/a", "gs/b/c?"]),
             (
                 Some("environments"),
                 r#"{"environments": [{"id": "e1"}, {"id": "e2"}]}"#,

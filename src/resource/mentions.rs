@@ -31,7 +31,7 @@ pub(crate) struct Mentions<'a> {
 pub(crate) struct Naming {
     /// The collection in which the value is an id, where it is not a full name.
     pub(crate) collection: Option<&'static str>,
-    /// True if such an id is certainly one.
+    /// True if such an id is certainly one; where no ids are taken, if a full name is.
     pub(crate) is_certain: bool,
 }
 
@@ -67,6 +67,8 @@ pub(crate) fn naming(member: &[u8]) -> Option<Naming> {
         // A prompt's media, an item of an interaction's input, the video that another one extends.
         b"fileUri" | b"file_uri" | b"uri" => (None, true),
         b"cachedContent" | b"cached_content" => (Some("cachedContents"), true),
+        b"url" | b"imageUrl" | b"image_url" | b"fileUrl" | b"file_url" | b"videoUrl" | b"video_url" | b"imageUri"
+        | b"image_uri" | b"videoUri" | b"video_uri" | b"gcsUri" | b"gcs_uri" => (None, false),
         // The input of a batch, and a file that is imported.
         b"fileName" | b"file_name" => (None, true),
         b"inputFileId" | b"input_file_id" => (Some("files"), true),
@@ -106,7 +108,8 @@ impl Naming {
             }
             _ => {
                 let resource = Resource::in_name(value)?;
-                let is_certain = !resource.may_be_public();
+                let is_known_place = self.is_certain || self.collection.is_some();
+                let is_certain = is_known_place && !resource.may_be_public() && !resource.is_object();
                 (resource, is_certain)
             }
         };

@@ -42,6 +42,9 @@ const UPLOADS: &str = "upload_id";
 /// Answers that go on, which are named by a hash of their token.
 const CONTINUATIONS: &str = "continuation";
 
+/// Objects in Cloud Storage, which are everybody's that may read them, unless a project has registered them.
+const OBJECTS: &str = "gs";
+
 /// The longest name that is kept: Google's have at most some hundreds of characters, and callers invent longer ones.
 const MAX_NAME: usize = 512;
 
@@ -109,8 +112,12 @@ impl Resource {
     /// `src/files/main.rs`, names nothing.
     pub(crate) fn in_name(name: &str) -> Option<Self> {
         if let Some((scheme, rest)) = name.split_once("://") {
-            let is_http = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
-            return if is_http { Self::in_path(rest.split(['?', '#']).next()?) } else { None };
+            return match &*scheme.to_ascii_lowercase() {
+                "https" | "http" => Self::in_path(rest.split(['?', '#']).next()?),
+                // A project may have registered it as a file of its own.
+                "gs" => (rest.len() <= MAX_NAME).then(|| Self(format!("{OBJECTS}/{rest}").into())),
+                _ => None,
+            };
         }
         let mut segments = name.strip_prefix('/').unwrap_or(name).split('/').peekable();
         segments.next_if(|segment| is_version(segment));
@@ -140,6 +147,11 @@ impl Resource {
     /// Finds the resources that a JSON body names for certain, in its order.
     pub(crate) fn in_body(body: &[u8]) -> impl Iterator<Item = Self> {
         Mentions::new(body).filter(|mention| mention.is_certain).map(|mention| mention.resource)
+    }
+
+    /// Returns whether it is an object in Cloud Storage.
+    pub(crate) fn is_object(&self) -> bool {
+        self.is_in(OBJECTS)
     }
 
     /// Returns whether Google has public ones beside those of the projects, under names that look the same.

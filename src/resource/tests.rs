@@ -62,6 +62,8 @@ fn each_member_of_a_body_names_a_resource_in_both_spellings() {
     for (members, value, expected) in [
         (["fileUri", "file_uri"], uri, "files/a"),
         (["uri", "uri"], uri, "files/a"),
+        (["url", "image_url"], uri, "files/a?"),
+        (["fileUri", "gcs_uri"], "gs://bucket/v1/files/a", "gs/bucket/v1/files/a?"),
         (["fileName", "file_name"], "files/a", "files/a"),
         (["fileName", "file_name"], uri, "files/a"),
         (["inputFileId", "input_file_id"], "abc", "files/abc"),
@@ -127,8 +129,7 @@ fn all_names_of_a_body_are_found_in_their_order() {
 fn what_is_nobodys_or_only_text_names_nothing() {
     for body in [
         r#"{"fileUri": "https://www.youtube.com/watch?v=files/abc"}"#,
-        r#"{"fileUri": "gs://bucket/files.pdf"}"#,
-        r#"{"fileUri": "gs://bucket/v1/files/a"}"#,
+        r#"{"fileUri": "s3://bucket/v1/files/a", "url": "https://h/files/a"}"#,
         r#"{"text": "{\"fileUri\": \"files/abc\", \"cachedContent\": \"cachedContents/x\"}"}"#,
         r#"{"args": {"fileName": "src/files/main.rs", "path": "docs/files/x", "uri": "a/b"}}"#,
         r#"{"fileName": "report.pdf", "model": "models/gemini-2.5-pro"}"#,
