@@ -197,7 +197,7 @@ const ROWS: &[Row] = &[
         what: "a batch and its results",
         made: &[
             (
-                (("POST", BATCH, r#"{"batch":{"displayName":"j"}}"#)),
+                ("POST", BATCH, r#"{"batch":{"displayName":"j"}}"#),
                 r#"{"name":"batches/{id}","metadata":{"name":"batches/{id}"}}"#,
             ),
             (
@@ -488,7 +488,7 @@ const ROWS: &[Row] = &[
     Row {
         what: "an answer that goes on",
         made: &[(
-            (("POST", GENERATE, "{}")),
+            ("POST", GENERATE, "{}"),
             r#"{"candidates":[{"content":{"role":"model"},"finishReason":"CONTINUATION","continuationToken":"t{id}=\u003d\/"}]}"#,
         )],
         uses: &[

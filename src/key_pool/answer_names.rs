@@ -264,7 +264,8 @@ mod tests {
         ] {
             let (mut found, mut expected) =
                 (names(text, asked), expected.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-            (found.sort(), expected.sort());
+            found.sort();
+            expected.sort();
             assert_eq!(found, expected, "{text}");
         }
         for nothing in [
