@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, Request, Response, Uri, header::LOCATION};
 use tokio::time::Instant;
 use tower_gemini::call::{Call, Operation};
 
@@ -73,7 +73,7 @@ impl Uploads {
 
 /// Finds the `upload_id` of the address that an answer hands out.
 fn handed_out(headers: &HeaderMap) -> Option<Token> {
-    let address = headers.get("x-goog-upload-url")?;
+    let address = headers.get("x-goog-upload-url").or_else(|| headers.get(LOCATION))?;
     upload_id(&address.to_str().ok()?.parse().ok()?)
 }
 
