@@ -217,7 +217,13 @@ const ROWS: &[Row] = &[
     Row {
         what: "a batch of embeddings",
         made: &[(("POST", EMBEDDINGS, r#"{"batch":{}}"#), r#"{"name":"batches/{id}"}"#)],
-        uses: &[("GET", "/v1beta/batches/{id}", ""), ("DELETE", "/v1beta/batches/{id}", "")],
+        uses: &[
+            ("GET", "/v1beta/batches/{id}", ""),
+            ("DELETE", "/v1beta/batches/{id}", ""),
+            // Nobody has asked for the batch.
+            ("GET", "/download/v1beta/files/batch-{id}:download?alt=media", ""),
+            ("POST", BATCH, r#"{"batch":{"inputConfig":{"fileName":"files/batch-{id}"}}}"#),
+        ],
     },
     Row {
         what: "an operation and its video",

@@ -26,7 +26,8 @@ impl Owners {
     /// Returns the project that has created a resource, if it is remembered.
     pub(super) fn of(&self, resource: &Resource) -> Option<&Arc<str>> {
         let of_its_sort = if resource.is_passing() { &self.passing } else { &self.lasting };
-        of_its_sort.get(resource)
+        // Nobody has to ask for a batch before its results: a webhook may have told their name.
+        of_its_sort.get(resource).or_else(|| self.lasting.get(&resource.batch_of_results()?))
     }
 
     /// Remembers the project that has just created a resource. An earlier one of that name is gone: callers choose the

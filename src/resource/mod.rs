@@ -149,6 +149,11 @@ impl Resource {
         Mentions::new(body).filter(|mention| mention.is_certain).map(|mention| mention.resource)
     }
 
+    /// Returns the batch whose results a file has: `batches/b` of `files/batch-b`.
+    pub(crate) fn batch_of_results(&self) -> Option<Self> {
+        Self::new("batches", self.0.strip_prefix("files/batch-")?)
+    }
+
     /// Returns whether it is an object in Cloud Storage.
     pub(crate) fn is_object(&self) -> bool {
         self.is_in(OBJECTS)

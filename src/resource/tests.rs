@@ -144,6 +144,13 @@ fn what_is_nobodys_or_only_text_names_nothing() {
 }
 
 #[test]
+fn results_tell_their_batch() {
+    let batch = |name: &str| Resource::in_name(name).unwrap().batch_of_results().map(|batch| batch.0.to_string());
+    assert_eq!(batch("files/batch-b1"), Some("batches/b1".to_owned()));
+    assert_eq!([batch("files/batch-"), batch("files/b1"), batch("batches/b1")], [None, None, None]);
+}
+
+#[test]
 fn a_long_name_is_none() {
     let long = "x".repeat(600);
     assert_eq!(Resource::in_name(&format!("files/{long}")), None);
