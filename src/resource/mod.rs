@@ -60,6 +60,11 @@ impl Resource {
         (!id.is_empty() && id.len() <= MAX_NAME).then(|| Self(format!("{collection}/{id}").into()))
     }
 
+    /// Returns the collection that it is in.
+    pub(crate) fn collection(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(collection, _)| collection)
+    }
+
     /// Names an answer that goes on.
     fn continuation(hash: u64) -> Self {
         Self(format!("{CONTINUATIONS}/{hash:016x}").into())
@@ -156,21 +161,17 @@ impl Resource {
 
     /// Returns whether it is an object in Cloud Storage.
     pub(crate) fn is_object(&self) -> bool {
-        self.is_in(OBJECTS)
+        self.collection() == OBJECTS
     }
 
     /// Returns whether Google has public ones beside those of the projects, under names that look the same.
     pub(crate) fn may_be_public(&self) -> bool {
-        self.is_in("agents") || self.is_in("voices")
+        matches!(self.collection(), "agents" | "voices")
     }
 
     /// Returns whether it is one of many that come with ordinary calls, and is soon of no use any more.
     pub(crate) fn is_passing(&self) -> bool {
-        ["interactions", "responses", UPLOADS, CONTINUATIONS].iter().any(|collection| self.is_in(collection))
-    }
-
-    fn is_in(&self, collection: &str) -> bool {
-        self.0.strip_prefix(collection).is_some_and(|rest| rest.starts_with('/'))
+        matches!(self.collection(), "interactions" | "responses" | UPLOADS | CONTINUATIONS)
     }
 }
 
