@@ -18,14 +18,15 @@
 //! # Files
 //!
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
-//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an
-//! English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
+//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for
+//! what only an English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
 //! was read by [`Status`](crate::status::Status) before.
 
 mod advice;
 mod exhausted;
 mod judge;
 mod kind;
+mod money;
 mod quota;
 mod ruling;
 mod tokens;
@@ -36,6 +37,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
+pub(crate) use self::judge::drop_bad_retry_after;
 pub use self::{
     advice::Advice,
     kind::{Fault, Kind, TimeoutKind},
@@ -99,6 +101,12 @@ struct Flags {
     error_body: bool,
     content_suspected: bool,
     after_commit: bool,
+    /// A refusal for quota that names no quota at all.
+    unnamed: bool,
+    /// A local refusal that lasts longer than anybody waits, whatever the hint: that is the time of the next look.
+    lasting: bool,
+    /// A local refusal of grounded calls only.
+    grounded: bool,
 }
 
 impl Failure {
@@ -197,6 +205,32 @@ impl Failure {
     pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
         let tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
         self.details = Some(Arc::new(Details { tokens, ..Details::default() }));
+        self
+    }
+
+    /// Names the grounding quota in a refusal that names none. The call must have asked for a search of the web or maps:
+    /// only such calls are refused so while the model still answers others.
+    #[must_use]
+    pub(crate) fn of_grounded_call(mut self) -> Self {
+        if self.flags.unnamed {
+            self.kind = Kind::QuotaGrounding;
+            self.help = self.kind.facts().help;
+        }
+        self
+    }
+
+    /// Marks a local refusal that lasts longer than anybody waits, so that the hint is only the time at which one call
+    /// may look.
+    #[must_use]
+    pub(crate) fn into_lasting(mut self) -> Self {
+        self.flags.lasting = true;
+        self
+    }
+
+    /// Marks a local refusal that is about grounded calls only.
+    #[must_use]
+    pub(crate) fn into_grounded(mut self) -> Self {
+        self.flags.grounded = true;
         self
     }
 
@@ -317,6 +351,17 @@ impl Failure {
     /// Returns whether the same 500 came twice for the same request, so that the request's content is the likely cause.
     pub fn is_content_suspected(&self) -> bool {
         self.flags.content_suspected
+    }
+
+    /// Returns whether only calls that search the web or maps fail so.
+    pub(crate) fn is_of_grounded_calls(&self) -> bool {
+        self.kind == Kind::QuotaGrounding || self.flags.grounded
+    }
+
+    /// Returns whether a layer refused the call for longer than anybody waits. Its hint is the time at which one call may
+    /// look whether it still holds.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.flags.lasting
     }
 
     /// Returns whether bytes of the answer had been forwarded before it failed.

@@ -4,26 +4,18 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use http::{Method, Request};
+use tokio::time::Instant;
 
-use super::pool::Shared;
+use super::{marks::Needs, pool::Shared, registry::KeyEntry};
 use crate::{
     body::{Resend, in_memory},
     call::{Idempotency, Operation, Shape, Surface},
+    context::Tried,
     resource::{Mention, Mentions, Resource},
 };
 
 /// The most names of one call that are looked up: a caller who writes down more has not created them all.
 const MAX_NAMED: usize = 4_096;
-
-/// The project of a call, where it is not all the same.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Affinity {
-    /// The one project that can answer the call.
-    pub(super) pinned: Option<Arc<str>>,
-    /// The project in which the call should make something, so that the things of one prompt are together. Where it is
-    /// not to be had, another one will do: what is made there is found again.
-    pub(super) preferred: Option<Arc<str>>,
-}
 
 /// The part of an answer that the pool reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,27 +30,41 @@ pub(super) enum Teaches {
     },
 }
 
-/// Decides which project a call has to go to.
-pub(super) fn affinity<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Affinity
+/// The project that a call has to go to.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) project: Arc<str>,
+    /// True if the call makes something there only to have it with the others: it may be made elsewhere for a good
+    /// reason.
+    pub(super) may_leave: bool,
+}
+
+/// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts.
+pub(super) fn required_project<B>(
+    shared: &Shared,
+    request: &Request<B>,
+    shape: Shape,
+    model: &str,
+    tried: &[Tried],
+) -> Option<Place>
 where
     B: Resend<Data = Bytes>,
 {
     if let Some(project) = named(shared, request, shape, model) {
-        return Affinity { pinned: Some(project), preferred: None };
+        return Some(Place { project, may_leave: false });
     }
     if !model.is_empty() || !is_collection(request, shape) {
-        return Affinity::default();
+        return None;
     }
-    match *request.method() == Method::POST {
-        true if shared.spread_creations => Affinity::default(),
-        true => Affinity { pinned: None, preferred: default_project(shared) },
-        // A listing elsewhere would be another list.
-        false => Affinity { pinned: default_project(shared), preferred: None },
-    }
+    let creates = *request.method() == Method::POST;
+    let project = default_project(shared)?;
+    // A listing elsewhere would be another list; a resource that is created elsewhere is found again.
+    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project, Needs::of(shape, model), tried));
+    (!elsewhere).then_some(Place { project, may_leave: creates })
 }
 
 /// Decides what there is to learn from the answer to a call.
-pub(super) fn teaches<B>(shared: &Shared, request: &Request<B>, shape: Shape, affinity: &Affinity) -> Teaches {
+pub(super) fn teaches<B>(shared: &Shared, request: &Request<B>, shape: Shape, place: Option<&Place>) -> Teaches {
     if shared.projects.load(Ordering::Relaxed) <= 1 {
         return Teaches::Nothing;
     }
@@ -71,7 +77,7 @@ pub(super) fn teaches<B>(shared: &Shared, request: &Request<B>, shape: Shape, af
         Operation::GenerateContent if shape.idempotency == Idempotency::Unsafe => names(true),
         Operation::GenerateContent if shape.surface != Surface::OpenAi => Teaches::Tokens,
         // The results of batches and operations, and what was made before this program began.
-        Operation::Read if affinity.pinned.is_some() => names(false),
+        Operation::Read if place.is_some() => names(false),
         _ => Teaches::Nothing,
     }
 }
@@ -111,6 +117,24 @@ fn default_project(shared: &Shared) -> Option<Arc<str>> {
     let registry = shared.registry.lock();
     let configured = shared.default_project.as_ref().and_then(|project| registry.project_named(project));
     configured.or_else(|| registry.projects.first()).map(|project| project.handle.name.clone())
+}
+
+/// Returns whether a project can take a call: it is not blocked, and has a key that is neither disabled nor tried.
+fn serves(shared: &Shared, project: &str, needs: Needs<'_>, tried: &[Tried]) -> bool {
+    let now = Instant::now();
+    let registry = shared.registry.lock();
+    registry.project_named(project).is_some_and(|project| {
+        let name = &project.handle.name;
+        let has_tried = |entry: &KeyEntry| {
+            tried.iter().any(|tried| match tried {
+                Tried::Key(shown) => *shown == entry.key.shown,
+                Tried::Project(project) => project == name,
+            })
+        };
+        let mut keys = project.keys.iter();
+        project.marks.left(needs, now).is_zero()
+            && keys.any(|entry| entry.health.disabled.is_none() && !has_tried(entry))
+    })
 }
 
 /// Returns whether the call creates something in a collection of the project, or lists the collection.

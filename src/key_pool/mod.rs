@@ -7,8 +7,8 @@
 //!
 //! This layer removes everything that could be a credential from a request and signs it with a key of its own. Keys
 //! belong to projects; a call goes to the project in which it would wait least, the queue of the
-//! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, until the hint
-//! or until midnight Pacific; a refusal of the key takes that key out; and the call is advised to go elsewhere at once,
+//! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, as long as the
+//! refusal can be believed; a refusal of the key takes that key out; and the call is advised to go elsewhere at once,
 //! which [`RetryLayer`](crate::RetryLayer) outside does. The resources that a project has created (files, cached
 //! contents, batches, interactions, agents, …) are remembered, and a call that names one goes there.
 //! Disabled keys are checked by [`KeyPool::recheck`], and return.
@@ -113,15 +113,23 @@
 //!
 //! | failure | consequence |
 //! |---|---|
-//! | a minute's quota | its project rests for this model until the hint |
+//! | a minute's quota | its project rests for this model until the hint; after two minutes one call looks |
 //! | a quota that is not named | its project rests for this model for 1 s, doubled each time up to 60 s, until an answer comes |
-//! | a day's quota, or a quota of zero | its project rests for this model until midnight Pacific, or the hint where that is later |
+//! | a day's quota | its project rests for this model until midnight Pacific, or until the hint, but for a day at most; one call looks after a minute, then after twice the time before, up to an hour |
+//! | a quota of zero; a 404 that says that the model is closed for this project | the same, and one call looks each hour |
+//! | the quota of grounded calls | the same as a day's, for calls that search the web or maps only |
+//! | spending over some minutes | its project rests for all that costs money; one call looks after the hint, or 10 minutes |
+//! | 429 or 402 for want of money: credits used up, a monthly cap, billing off | the same; one call looks each hour, or after the hint where that is sooner |
 //! | API_KEY_INVALID; Google's own 401 to a call that any good key may make | a strike: after 3 in a row the key is disabled |
 //! | leaked; restricted, where content is generated or embedded | the key is disabled at once |
-//! | suspended, banned, the API switched off, no such project, no billing for a call that generates or embeds | the key is disabled at once, and this call goes to another project |
-//! | 400 that asks for billing | its project rests for this model, for an hour: some models are for paying projects only |
+//! | suspended, banned, the API switched off, no such project, 403 for want of billing to a call that generates or embeds | the key is disabled at once, and this call goes to another project |
+//! | 400 that asks for billing | its project rests for this model, and one call looks each hour: some models are for paying projects only |
 //! | on Vertex AI, where the path names a project: anything but a key that is invalid or leaked, or a token that is refused | none |
 //! | anything else | none |
+//!
+//! A project rests, and its keys stay good: a refusal for quota is a belief, and quotas come back before their time. A
+//! call that looks is an ordinary call of a caller; while it is under way, for 30 s at most, the others stay out. Its
+//! success ends the rest for all of them, and so does [`KeyPool::lift`].
 //!
 //! # Where a call is bound to
 //!
@@ -147,8 +155,8 @@
 //! functions, or a token binds it only if its owner is known: Google has public agents and voices.
 //!
 //! Files, cached contents and other resources are created in the default project as well, and listed there, unless
-//! [creations are spread](KeyPoolBuilder::spread_creations). Where the default project refuses a creation for its key or
-//! its quota, nothing was made, and another project may make it; it is found there.
+//! [creations are spread](KeyPoolBuilder::spread_creations). What is to be created goes elsewhere where the default
+//! project has no key left that was not refused, or no money: nothing was made then. It is found there.
 //!
 //! # Defaults
 //!
@@ -171,13 +179,14 @@
 //! # Errors
 //!
 //! [`Kind::KeysExhausted`](crate::failure::Kind::KeysExhausted) when all keys that could take the call are out of quota
-//! or being tested, with the time until the first one is back as the hint, and
+//! or being tested, with the time until the first one is back, or may be looked at, as the hint, and
 //! [`Kind::KeysDisabled`](crate::failure::Kind::KeysDisabled) when all are disabled. The message gives the state of
-//! each of up to 8 keys. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one.
+//! each of up to 8 keys. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one, unless it
+//! is back tomorrow.
 //!
 //! # Cancellation
 //!
-//! A call that is dropped marks nothing, and lets the next call test the key that it tested.
+//! A call that is dropped marks nothing, and lets the next call test the key that it tested, and look where it looked.
 //!
 //! # Readiness
 //!
@@ -205,6 +214,7 @@ mod future;
 mod health;
 mod key;
 mod layer;
+mod marks;
 mod observe;
 mod owners;
 mod pool;
