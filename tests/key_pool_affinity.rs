@@ -36,7 +36,8 @@ type Sent = (&'static str, &'static str, &'static str);
 /// Something that belongs to the project that has made it.
 struct Row {
     what: &'static str,
-    /// The calls that make it, and their answers. An answer may begin with `upload: ` and a URL, or be a stream.
+    /// The calls that make it, and their answers. An answer may begin with `upload: ` and a URL, or be a stream; `{pad}`
+    /// stands for many events.
     made: &'static [(Sent, &'static str)],
     uses: &'static [Sent],
 }
@@ -503,6 +504,28 @@ const ROWS: &[Row] = &[
         ],
     },
     Row {
+        what: "an interaction that goes on",
+        made: &[(
+            ("POST", INTERACTION, r#"{"model":"m","input":"x","store":false}"#),
+            r#"{"id":"v1_{id}","status":"requires_continuation","continuation_token":"i{id}\u003d"}"#,
+        )],
+        uses: &[
+            ("POST", INTERACTION, r#"{"model":"m","continuation_token":"i{id}="}"#),
+            ("POST", VERTEX, r#"{"model":"m","continuationToken":"i{id}="}"#),
+        ],
+    },
+    Row {
+        what: "an interaction that streams and goes on",
+        made: &[(
+            ("POST", INTERACTION, r#"{"model":"m","stream":true}"#),
+            "data: {\"event_type\":\"interaction.created\",\"interaction\":{\"id\":\"v1_{id}\"}}\n\n{pad}data: {\"event_type\":\"interaction.completed\",\"interaction\":{\"continuation_token\":\"j{id}\"}}\n\n",
+        )],
+        uses: &[
+            ("POST", INTERACTION, r#"{"model":"m","continuation_token":"j{id}"}"#),
+            ("POST", INTERACTION, r#"{"model":"m","previous_interaction_id":"v1_{id}"}"#),
+        ],
+    },
+    Row {
         what: "a stream that goes on",
         made: &[(
             ("POST", support::STREAM, "{}"),
@@ -618,7 +641,9 @@ fn request((method, uri, body): Sent, id: &str) -> Request<Full<Bytes>> {
 
 /// Makes the thing, or a part of it.
 async fn create(service: &impl Calls, things: &Things, (sent, answer): &(Sent, &str), id: &str) {
-    things.lock().answer = Some(answer.replace("{id}", id));
+    let delta = "data: {\"event_type\":\"step.delta\",\"delta\":{\"text\":\"and so on, and so on, and so on\"}}\n\n";
+    let answer = answer.replace("{pad}", &delta.repeat(2_000)).replace("{id}", id);
+    things.lock().answer = Some(answer);
     let response = service.clone().oneshot(request(*sent, id)).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{sent:?} in {:?}", things.lock().owners.get(id));
     read(response.into_body()).await;

@@ -32,31 +32,27 @@ pin_project! {
     pub struct KeyPoolBody<R> {
         #[pin]
         body: R,
-        lesson: Lesson,
+        lesson: Option<Lesson>,
     }
 }
 
 /// The part of an answer from which the pool learns.
-pub(super) enum Lesson {
-    /// There is nothing to learn.
-    Over,
-    /// The tokens with which a generated answer goes on.
-    Tokens(TokenLesson),
-    /// The resources that the answer describes.
-    Names(Box<NameLesson>),
+pub(super) struct Lesson {
+    teacher: Teacher,
+    /// A search for the tokens with which the answer goes on. It copies nothing.
+    tokens: TokenFinder,
+    /// Set as long as there may be names of resources to learn.
+    names: Option<Box<NameLesson>>,
 }
 
-/// A search for tokens, which copies nothing.
-pub(super) struct TokenLesson {
+/// The project that answers, and the pool that learns from it.
+struct Teacher {
     shared: Arc<Shared>,
     project: Arc<str>,
-    finder: TokenFinder,
 }
 
 /// The part that has passed of an answer that may name a new resource.
 pub(super) struct NameLesson {
-    shared: Arc<Shared>,
-    project: Arc<str>,
     /// The collection that was asked.
     collection: Option<&'static str>,
     /// True if the call has made what the answer is about.
@@ -73,18 +69,17 @@ pub(super) struct NameLesson {
 impl<R> KeyPoolBody<R> {
     #[inline]
     pub(super) fn plain(body: R) -> Self {
-        Self { body, lesson: Lesson::Over }
+        Self { body, lesson: None }
     }
 
     pub(super) fn learning(body: R, lesson: Lesson) -> Self {
-        Self { body, lesson }
+        Self { body, lesson: Some(lesson) }
     }
 }
 
 impl<R> fmt::Debug for KeyPoolBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_learning = !matches!(self.lesson, Lesson::Over);
-        f.debug_struct("KeyPoolBody").field("learning", &is_learning).finish_non_exhaustive()
+        f.debug_struct("KeyPoolBody").field("learning", &self.lesson.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -96,11 +91,19 @@ impl<R: Body> Body for KeyPoolBody<R> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        if !matches!(this.lesson, Lesson::Over) {
-            this.lesson.take(frame.as_ref().map(|frame| frame.as_ref().ok().map(Frame::data_ref)));
+        if let Some(lesson) = this.lesson {
+            let goes_on = match &frame {
+                Some(Ok(frame)) => frame.data_ref().is_none_or(|data| lesson.take(data)),
+                Some(Err(_)) => false,
+                None => true,
+            };
             // A caller need not poll once more for the `None`.
-            if frame.is_some() && this.body.is_end_stream() {
-                this.lesson.take(None::<Option<Option<&R::Data>>>);
+            let is_over = frame.is_none() || this.body.is_end_stream();
+            if goes_on && is_over {
+                lesson.end();
+            }
+            if !goes_on || is_over {
+                *this.lesson = None;
             }
         }
         Poll::Ready(frame)
@@ -118,45 +121,42 @@ impl<R: Body> Body for KeyPoolBody<R> {
 // === impl Lesson ===
 
 impl Lesson {
-    pub(super) fn tokens(shared: Arc<Shared>, project: Arc<str>) -> Self {
-        Self::Tokens(TokenLesson { shared, project, finder: TokenFinder::new() })
+    /// Learns the tokens of an answer.
+    pub(super) fn new(shared: Arc<Shared>, project: Arc<str>) -> Self {
+        Self { teacher: Teacher { shared, project }, tokens: TokenFinder::new(), names: None }
     }
 
-    /// Takes what has passed: the end, an error, a frame without data, or data.
+    /// Learns the resources that it describes, too.
+    pub(super) fn with_names(self, names: NameLesson) -> Self {
+        Self { names: Some(Box::new(names)), ..self }
+    }
+
+    /// Takes data as it passes. Returns whether there may be more to learn.
     #[inline(never)]
-    fn take(&mut self, frame: Option<Option<Option<&impl Buf>>>) {
-        let goes_on = match (frame, &mut *self) {
-            (_, Self::Over) | (Some(None), _) => false,
-            (None, Self::Names(lesson)) => {
-                lesson.end();
-                false
-            }
-            (None, Self::Tokens(_)) => false,
-            (Some(Some(None)), _) => true,
-            // Nobody copies what is in several parts; no known transport hands it out.
-            (Some(Some(Some(data))), _) if data.chunk().len() < data.remaining() => false,
-            (Some(Some(Some(data))), Self::Names(lesson)) => lesson.push(data.chunk()),
-            (Some(Some(Some(data))), Self::Tokens(lesson)) => {
-                lesson.push(data.chunk());
-                true
-            }
-        };
-        if !goes_on {
-            *self = Self::Over;
+    fn take(&mut self, data: &impl Buf) -> bool {
+        let (Self { teacher, tokens, names }, bytes) = (self, data.chunk());
+        // Nobody copies what is in several parts; no known transport hands it out.
+        if bytes.len() < data.remaining() {
+            return false;
+        }
+        tokens.push(bytes, |token| teacher.shared.owners.lock().made(token, &teacher.project));
+        if names.as_mut().is_some_and(|names| !names.push(bytes, teacher)) {
+            *names = None;
+        }
+        true
+    }
+
+    /// Reads the rest.
+    fn end(&mut self) {
+        if let Some(mut names) = self.names.take() {
+            names.end(&self.teacher);
         }
     }
 }
 
-impl TokenLesson {
-    fn push(&mut self, bytes: &[u8]) {
-        let Self { shared, project, finder } = self;
-        finder.push(bytes, |token| shared.owners.lock().made(token, project));
-    }
-}
-
 impl NameLesson {
-    pub(super) fn new(shared: Arc<Shared>, project: Arc<str>, collection: Option<&'static str>, made: bool) -> Self {
-        Self { shared, project, collection, made, events: false, found: false, read: Vec::new(), left: MAX_READ }
+    pub(super) fn new(collection: Option<&'static str>, made: bool) -> Self {
+        Self { collection, made, events: false, found: false, read: Vec::new(), left: MAX_READ }
     }
 
     /// Reads the answer as a stream of events.
@@ -166,39 +166,39 @@ impl NameLesson {
     }
 
     /// Copies data as it passes. Returns whether there may be more to learn.
-    fn push(&mut self, bytes: &[u8]) -> bool {
+    fn push(&mut self, bytes: &[u8], teacher: &Teacher) -> bool {
         let fits = bytes.len().min(self.left);
         self.left -= fits;
         self.read.extend_from_slice(&bytes[..fits]);
         if self.events {
-            self.read_events();
+            self.read_events(teacher);
         }
         if fits < bytes.len() {
-            self.cut();
+            self.cut(teacher);
         }
         fits == bytes.len()
     }
 
     /// Reads what there is of an answer that is too long: a picture may follow behind the name.
-    fn cut(&self) {
+    fn cut(&self, teacher: &Teacher) {
         let text = if self.events { self.read.strip_prefix(b"data:") } else { Some(&*self.read) };
         if let Some(begun) = text.filter(|_| !self.found).and_then(beginning) {
-            self.learn(&begun);
+            self.learn(&begun, teacher);
         }
     }
 
     /// Reads the rest.
-    fn end(&mut self) {
+    fn end(&mut self, teacher: &Teacher) {
         if self.events {
             self.read.push(b'\n');
-            self.read_events();
+            self.read_events(teacher);
         } else if let Ok(answer) = serde_json::from_slice(&self.read) {
-            self.learn(&answer);
+            self.learn(&answer, teacher);
         }
     }
 
     /// Reads the complete events, and drops them.
-    fn read_events(&mut self) {
+    fn read_events(&mut self, teacher: &Teacher) {
         let Some(end) = memchr::memrchr(b'\n', &self.read) else { return };
         let mut found = self.found;
         for line in self.read[..end].split(|byte| *byte == b'\n') {
@@ -207,7 +207,7 @@ impl NameLesson {
             if (!found || MARKS.iter().any(|mark| mark.find(data).is_some()))
                 && let Ok(event) = serde_json::from_slice(data)
             {
-                found |= self.learn(&event);
+                found |= self.learn(&event, teacher);
             }
         }
         self.found = found;
@@ -215,17 +215,17 @@ impl NameLesson {
     }
 
     /// Remembers the project as the owner of the resources in an answer. Returns whether the answer is about one.
-    fn learn(&self, answer: &Value) -> bool {
+    fn learn(&self, answer: &Value, teacher: &Teacher) -> bool {
         let all = described(answer, self.collection);
         let is_about_one = all.iter().any(|found| found.is_subject);
         let makes_public = self.made && matches!(self.collection, Some("agents" | "voices"));
-        let mut owners = self.shared.owners.lock();
+        let mut owners = teacher.shared.owners.lock();
         for Described { resource, is_subject } in all {
             match is_subject {
                 // Lists have Google's own agents and voices as well.
                 _ if resource.may_be_public() && !makes_public => {}
-                true if self.made => owners.made(resource, &self.project),
-                _ => owners.seen(resource, &self.project),
+                true if self.made => owners.made(resource, &teacher.project),
+                _ => owners.seen(resource, &teacher.project),
             }
         }
         is_about_one

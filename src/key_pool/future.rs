@@ -148,7 +148,7 @@ fn learning<R: Body>(response: Response<R>, assigned: Assigned) -> Response<KeyP
         Teaches::Nothing => response.map(KeyPoolBody::plain),
         _ if !response.status().is_success() => response.map(KeyPoolBody::plain),
         Teaches::Tokens => {
-            let lesson = Lesson::tokens(assigned.shared.clone(), assigned.key.project.name.clone());
+            let lesson = Lesson::new(assigned.shared.clone(), assigned.key.project.name.clone());
             response.map(|body| KeyPoolBody::learning(body, lesson))
         }
         Teaches::Names { made, collection } => learning_names(response, &assigned, made, collection),
@@ -174,6 +174,7 @@ fn learning_names<R: Body>(
     if !events && content_type.is_some_and(|content_type| !content_type.contains("json")) {
         return response.map(KeyPoolBody::plain);
     }
-    let lesson = NameLesson::new(assigned.shared.clone(), project.clone(), collection, made).with_events(events);
-    response.map(|body| KeyPoolBody::learning(body, Lesson::Names(Box::new(lesson))))
+    let names = NameLesson::new(collection, made).with_events(events);
+    let lesson = Lesson::new(assigned.shared.clone(), project.clone()).with_names(names);
+    response.map(|body| KeyPoolBody::learning(body, lesson))
 }
