@@ -183,6 +183,7 @@ where
             ReadEnd::Ended | ReadEnd::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
             ReadEnd::Full | ReadEnd::Decided(_) => None,
         };
+        let failure = if shape.grounded { failure.map(Failure::of_grounded_call) } else { failure };
         let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
         Outcome::update(&mut response, |outcome| match failure {
             Some(failure) => outcome.with_failure(failure).with_committed(),

@@ -278,7 +278,8 @@ impl Failure {
         self.google_status.unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
     }
 
-    /// Returns the hint: the wait to observe, at most a week.
+    /// Returns the hint: the wait to observe, at most a week; of a minute's quota and of a model at capacity at most two
+    /// minutes.
     ///
     /// `None` where the upstream asked for no wait, and where its wait has to be ignored: a day's quota comes back at
     /// midnight Pacific, a quota of zero never.
