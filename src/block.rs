@@ -185,7 +185,8 @@ impl Block {
                 let mut other = Self { step: Duration::ZERO, ..*self };
                 other.renew(claim, now, midnight);
                 if other.ends > self.ends {
-                    (self.ends, self.is_long, self.step) = (other.ends, other.is_long, other.step);
+                    (self.ends, self.step) = (other.ends, other.step);
+                    self.is_long |= other.is_long;
                     self.look_at = self.look_at.max(other.look_at);
                 }
             }

@@ -299,6 +299,26 @@ async fn a_day_that_was_a_mistake_is_over_within_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_minute_elsewhere_is_waited_for_and_a_day_here_is_not() {
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let upstream = Upstream::new(move |_, asked| {
+        let minute = key_of(&asked) == "b" && first.swap(false, std::sync::atomic::Ordering::Relaxed);
+        let answer = match key_of(&asked) {
+            "a" => exhausted(DAY, 250, "5s"),
+            _ if minute => exhausted(MINUTE, 10, "90s"),
+            _ => hello(),
+        };
+        std::future::ready(Ok(answer))
+    });
+    let service = stack(&pool(&["a", "b"]), &upstream);
+    let begun = Instant::now();
+    assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
+    // At `b`, and not at midnight, nor when `a` is looked at.
+    assert!((secs(90)..secs(93)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert!(asked(&upstream, "b") == 2 && asked(&upstream, "a") <= 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_call_looks_while_the_others_stay_out() {
     let upstream = Upstream::new(|nth, _| async move {
         sleep(secs(1)).await;

@@ -134,7 +134,9 @@ impl Assigned {
         if self.facts.pinned.is_some() {
             return Reaction::default();
         }
-        let needed = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
+        // The hint of a refusal that lasts is the time of the next look, which is not this call's.
+        let hint = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
+        let needed = if failure.is_lasting() { Duration::MAX } else { hint };
         let tried = Tried::Project(self.key.project.name.clone());
         if let Some(retry) = self.untried(&tried, false).and_then(|elsewhere| elsewhere.retry(needed)) {
             return Reaction { tried: Some(tried), retry: Some(retry) };
@@ -143,7 +145,9 @@ impl Assigned {
         let others =
             self.elsewhere(&self.facts.tried, false).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.project));
         let least = others.map(|elsewhere| elsewhere.wait).min().filter(|_| self.shared.headroom.is_some());
-        Reaction { tried: None, retry: Some(RetryAdvice::After(least.map_or(needed, |least| least.min(needed)))) }
+        let wait = least.map_or(needed, |least| least.min(needed));
+        let retry = if wait == Duration::MAX { RetryAdvice::Never } else { RetryAdvice::After(wait) };
+        Reaction { tried: None, retry: Some(retry) }
     }
 
     /// Finds the least wait among the projects that have not been tried, and those that have and return at a known

@@ -204,7 +204,7 @@ impl Account {
     /// left of it cannot be much.
     pub(super) fn agrees(&self, dimension: Option<Dimension>, named: Option<u64>) -> bool {
         let used = dimension.map(|dimension| self.used(dimension));
-        matches!((used, named), (Some(used), Some(named)) if used >= named / 2)
+        matches!((used, named), (Some(used), Some(named)) if used.saturating_mul(2) >= named)
     }
 
     /// Forgets the blocks, and the day's limit that refusals have taught.

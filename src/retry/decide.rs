@@ -220,7 +220,7 @@ fn refused(
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
     // The hint is the time at which one call may look; the quota itself will hardly be back by then.
-    if failure.is_lasting() {
+    if failure.is_lasting() && !matches!(advice, Some(RetryAdvice::After(_))) {
         return Decision::GiveUp(Some(GaveUp::Wait));
     }
     let hint = match advice {
