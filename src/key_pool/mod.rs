@@ -10,7 +10,7 @@
 //! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, as long as the
 //! refusal can be believed; a refusal of the key takes that key out; and the call is advised to go elsewhere at once,
 //! which [`RetryLayer`](crate::RetryLayer) outside does. The resources that a project has created (files, cached
-//! contents, uploads under way, operations, interactions) are remembered, and a call that names one goes there.
+//! contents, batches, interactions, agents, …) are remembered, and a call that names one goes there.
 //! Disabled keys are checked by [`KeyPool::recheck`], and return.
 //!
 //! It never lets a caller take keys out: faults of the caller, the model, the service and the connection mark nothing,
@@ -133,12 +133,30 @@
 //!
 //! # Where a call is bound to
 //!
-//! A call that names a resource of a project, in its path or in its JSON body, goes to the project that created it, if
-//! this pool has seen that, and otherwise to the [default project](KeyPoolBuilder::default_project). Files, cached
-//! contents and other resources are created and listed there as well, unless
-//! [creations are spread](KeyPoolBuilder::spread_creations). Such a call is sent to no other project; another key of
-//! the same project may serve it. What is to be created goes elsewhere where the default project has no key left that
-//! was not refused, or no money. With a single project bodies are not searched.
+//! A call that names a resource of a project goes to the project that created it, if this pool has seen that. The name
+//! may stand in the path, in the query of an upload, or in the JSON body: as the value of one of the API's members, in
+//! both of their spellings, as an id, a full name or a URL; a full name also anywhere else. Such a call is sent to no
+//! other project; another key of the same project may serve it. With a single project bodies are not searched.
+//!
+//! | resources | named in a body by |
+//! |---|---|
+//! | files, uploads under way, generated files | `fileUri`, `uri`, `fileName`, `input_file_id`, `file_id` |
+//! | cached contents | `cachedContent` |
+//! | tuned models | `model` |
+//! | file search stores, corpora, RAG stores | `fileSearchStoreNames`, `corpus`, `rag_store` |
+//! | batches, operations | `batch_id`, `operationName` |
+//! | interactions, responses, videos | `previous_interaction_id`, `previous_response_id`, `video` |
+//! | agents, environments, credentials, triggers, voices, webhooks | `agent`, `environment`, `credential`, `trigger`, `voice`, `webhook` |
+//! | answers that go on in another call | `continuationToken` |
+//!
+//! Names are learned from the answers: to calls that create something, to lists, and to calls that name a resource, such
+//! as the one that asks for the results of a batch. If nobody has seen who created it, the call goes to the
+//! [default project](KeyPoolBuilder::default_project); but an agent, a voice, an id that may be one of the caller's own
+//! functions, or a token binds it only if its owner is known: Google has public agents and voices.
+//!
+//! Files, cached contents and other resources are created in the default project as well, and listed there, unless
+//! [creations are spread](KeyPoolBuilder::spread_creations). What is to be created goes elsewhere where the default
+//! project has no key left that was not refused, or no money: nothing was made then. It is found there.
 //!
 //! # Defaults
 //!
@@ -147,8 +165,8 @@
 //! | strikes | 3 in a row | good keys get API_KEY_INVALID occasionally |
 //! | checks of a disabled key | after 1 min (5 min if leaked, suspended or banned), doubling to 6 h | a setting or a bill may be a minute's work |
 //! | models out of quota, for each project | 1,024, the soonest to return forgotten first | only refusals add to them |
-//! | names of resources that are remembered | 16,384, the oldest forgotten first | callers invent names; only created resources are remembered |
-//! | bytes of an answer to a call that creates something | 64 KiB are copied as they pass | such an answer is a few lines |
+//! | names of resources that are remembered | 16,384, and as many of interactions, responses, uploads and tokens; the oldest forgotten first | callers invent names; only what an answer describes is remembered |
+//! | bytes of an answer that may describe a resource | 64 KiB are copied as they pass | such an answer is a few lines; a generated one is only searched for a token |
 //!
 //! # Costs
 //!
@@ -188,6 +206,7 @@
 //! `Queued` or `After` where it waits less than this failure asks for. It replaces the advice of the limiter inside.
 
 mod affinity;
+mod answer_names;
 mod api_key;
 mod body;
 mod feedback;

@@ -1,7 +1,7 @@
 //! The service: assigns a key to a call, and signs it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
-    affinity::required_project,
+    affinity::{Teaches, required_project, teaches},
     health::TrialId,
     marks::{Needs, ProjectLooks},
     pool::Shared,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     body::Resend,
-    call::{Operation, Shape},
+    call::Shape,
     context::{BoxError, CallContext, CallRef, Choice, Tried},
     quota::{Scope, TokenCost},
 };
@@ -90,8 +90,7 @@ pub(super) struct CallFacts {
     /// True if it goes there only to be with others of its kind, so that it can go elsewhere for a good reason.
     pub(super) may_leave: bool,
     pub(super) tried: Vec<Tried>,
-    /// True if its answer may name a resource that belongs to the project.
-    pub(super) learns: bool,
+    pub(super) teaches: Teaches,
 }
 
 /// The right to test a key, which one call at a time has. It is given back when it is dropped.
@@ -183,12 +182,10 @@ where
     let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let place = required_project(shared, request, shape, &model, &tried);
+    let teaches = teaches(shared, request, shape, place.as_ref());
     let may_leave = place.as_ref().is_some_and(|place| place.may_leave);
     let pinned = place.map(|place| place.project);
-    let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
-    let finishes = || shape.operation == Operation::Read && request.uri().path().contains("/operations/");
-    let learns = (makes || finishes()) && shared.projects.load(Ordering::Relaxed) > 1;
-    CallFacts { shape, model, tokens, pinned, may_leave, tried, learns }
+    CallFacts { shape, model, tokens, pinned, may_leave, tried, teaches }
 }
 
 /// The key that was chosen for a call.

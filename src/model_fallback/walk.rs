@@ -1,13 +1,12 @@
 //! One call on its way along a chain.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
-use memchr::memmem::Finder;
 use tokio::time::Instant;
 
 use super::{
@@ -25,7 +24,7 @@ use crate::{
     call::{Call, Idempotency, Shape},
     context::{BoxError, CallContext, CallRef, Error, MODEL_HEADER, Outcome, polled_again},
     failure::{Failure, Fault, Kind},
-    resource::Resource,
+    resource::{Mentions, Resource},
 };
 
 /// The state of a call while it is under way.
@@ -307,42 +306,6 @@ fn is_pinned<B>(request: &Request<B>, body: &[u8]) -> bool {
     let encoding = request.headers().get(CONTENT_ENCODING);
     encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
         || Resource::in_uri(request.uri()).is_some()
-        || Resource::in_body(body).any(|resource| !AT_EVERY_MODEL.contains(&resource.collection()))
-        || continues(body)
-}
-
-/// The collections whose members do not bind a call to its model.
-const AT_EVERY_MODEL: [&str; 3] = ["agents", "environments", "voices"];
-
-/// Returns whether the body goes on from an answer that its model has broken off: `continuationToken`, in both
-/// spellings.
-fn continues(body: &[u8]) -> bool {
-    static NAME: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"continuation"));
-    NAME.find_iter(body).any(|at| {
-        let rest = &body[at + NAME.needle().len()..];
-        let value = rest.strip_prefix(b"Token\"").or_else(|| rest.strip_prefix(b"_token\""));
-        let value = value.and_then(|rest| rest.trim_ascii_start().strip_prefix(b":")).map(<[u8]>::trim_ascii_start);
-        value.is_some_and(|value| value.starts_with(b"\"") && !value.starts_with(b"\"\""))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_to_continue_with_is_found_and_talk_of_one_is_not() {
-        for (body, expected) in [
-            (r#"{"contents":[],"continuationToken":"abc"}"#, true),
-            (r#"{"continuation_token" : "abc"}"#, true),
-            (r#"{"continuationToken":""}"#, false),
-            (r#"{"continuation_token":null}"#, false),
-            (r#"{"text":"\"continuationToken\":\"abc\""}"#, false),
-            (r#"{"text":"continuation_token"}"#, false),
-            (r#"{"continuation":"abc","continuationTokens":"a"}"#, false),
-            ("\"continuationToken\"", false),
-        ] {
-            assert_eq!(continues(body.as_bytes()), expected, "{body}");
-        }
-    }
+        // The answer that it goes on from is its model's own.
+        || Mentions::new(body).any(|mention| mention.is_certain || mention.resource.is_continuation())
 }

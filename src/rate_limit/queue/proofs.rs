@@ -325,7 +325,7 @@ fn one_call_looks_for_the_others() {
         });
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         assert_eq!(looks.load(SeqCst), 1);
-        assert!(matches!(queue.admit(later, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
+        assert!(matches!(queue.admit(later, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
     });
 }
 
