@@ -48,8 +48,8 @@ fn check(name: &str, reads: impl Fn(Value) -> bool, expected: (usize, bool, bool
     assert!(reads(answer(text.clone(), "STOP")));
     let failed: Vec<_> = REASONS.iter().filter(|reason| !reads(answer(text.clone(), reason))).collect();
     let signature = reads(answer(json!([{"thoughtSignature": "eA=="}]), "STOP"));
-    let usage = json!({"promptTokenCount": 1, "totalTokenCount": 1});
-    let blocked = reads(json!({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": usage, "modelVersion": "m", "responseId": "r"}));
+    let (usage, feedback) = (json!({"promptTokenCount": 1, "totalTokenCount": 1}), json!({"blockReason": "PROHIBITED_CONTENT"}));
+    let blocked = reads(json!({"promptFeedback": feedback, "usageMetadata": usage, "modelVersion": "m", "responseId": "r"}));
     println!("{name}: fails on {} reasons {failed:?}; reads a signature alone: {signature}, a blocked prompt: {blocked}", failed.len());
     assert_eq!((failed.len(), signature, blocked), expected);
 }
