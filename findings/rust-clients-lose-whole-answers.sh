@@ -28,6 +28,7 @@ serde_json = "1"
 debug = 0
 EOF
 cat > src/main.rs <<'EOF'
+#![allow(deprecated)] // gemini-rust steers towards Interactions; this is the answer of generateContent.
 use serde_json::{from_value, json, Value};
 
 const REASONS: [&str; 24] = [
