@@ -23,7 +23,7 @@ pub(crate) use self::{
 pub use self::{
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
-    usage::{Usage, UsageReport},
+    usage::{ByModality, Usage, UsageReport},
 };
 use crate::{call::Call, clock::FAR, failure::Kind, quota::TokenCost};
 

@@ -24,8 +24,8 @@ impl Usage {
         self.0.lock().prompt_tokens
     }
 
-    /// Changes what is known.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut UsageReport)) {
+    /// Changes what is known. `ClassifyLayer` does it; a layer that reads answers in its place may, too.
+    pub fn update(&self, change: impl FnOnce(&mut UsageReport)) {
         change(&mut self.0.lock());
     }
 
@@ -56,6 +56,16 @@ pub struct UsageReport {
     pub tool_use_prompt_tokens: Option<u64>,
     /// The sum of all tokens.
     pub total_tokens: Option<u64>,
+    /// The input tokens, tools and cached content included, by modality.
+    pub input_by_modality: ByModality,
+    /// The output tokens by modality.
+    pub output_by_modality: ByModality,
+    /// The part of the input that came from a cache, by modality.
+    pub cached_by_modality: ByModality,
+    /// The service tier that served: `standard`, `flex`, `priority`, …, as the upstream spells it.
+    pub service_tier: Option<Box<str>>,
+    /// The id that the upstream gave the answer: `responseId`, or `id` of an interaction or a chat completion.
+    pub response_id: Option<Box<str>>,
     /// The model that really answered; it may differ from the one asked for.
     pub model_version: Option<Box<str>>,
     /// The reason why the answer ended: `STOP`, `MAX_TOKENS`, …
@@ -66,4 +76,20 @@ pub struct UsageReport {
     pub failure: Option<Failure>,
     /// The flag for a body that has passed to its end. After a drop it stays `false`, and the counts may be too low.
     pub ended: bool,
+}
+
+/// Token counts by modality. One that the upstream did not report is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ByModality {
+    /// The tokens of text.
+    pub text: Option<u64>,
+    /// The tokens of images.
+    pub image: Option<u64>,
+    /// The tokens of audio.
+    pub audio: Option<u64>,
+    /// The tokens of video.
+    pub video: Option<u64>,
+    /// The tokens of documents.
+    pub document: Option<u64>,
 }
