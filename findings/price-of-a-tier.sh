@@ -11,7 +11,7 @@
 set -euo pipefail
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT; cd "$dir"
 python3 -m venv lite && lite/bin/pip install -q --disable-pip-version-check litellm==1.110.2
-python3 -m venv pyd && pyd/bin/pip install -q --disable-pip-version-check 'pydantic-ai-slim[google]==2.68.0' genai-prices==0.2.3
+python3 -m venv pyd && pyd/bin/pip install -q --disable-pip-version-check 'pydantic-ai-slim[google]==2.68.0' google-genai==2.34.0 genai-prices==0.2.3
 cat > server.py <<'EOF'
 import http.server, json, threading
 served = {}

@@ -5,13 +5,13 @@
 # Is: MODEL_ARMOR, a verdict on content, is "stop" in litellm, "content_filter" in pydantic-ai, "other" in ai. ESCALATION is
 #   "content_filter", None, "other". MALFORMED_RESPONSE, PUP_LIMITED_DISABLED and any word that does not exist yet are "stop" in litellm, a good
 #   end. CONTINUATION (go on with the token that came along) is "length" in all three, as if maxOutputTokens were too small.
-# Version: litellm 1.110.2, pydantic-ai-slim 2.68.0, ai 7.0.173 with @ai-sdk/google 4.0.121.
+# Version: litellm 1.110.2, pydantic-ai-slim 2.68.0 with google-genai 2.34.0, ai 7.0.173 with @ai-sdk/google 4.0.121.
 # Matters: callers behind litellm do not learn that an answer was blocked or broken; a log beside the relay's then shows a success where
 #   this crate says "content" or "empty". A caller that reacts to "length" by raising maxOutputTokens pays for CONTINUATION twice.
 set -euo pipefail
 dir=$(mktemp -d); server=; trap 'kill $server 2>/dev/null || true; rm -rf "$dir"' EXIT; cd "$dir"
 python3 -m venv lite && lite/bin/pip install -q --disable-pip-version-check litellm==1.110.2
-python3 -m venv pyd && pyd/bin/pip install -q --disable-pip-version-check 'pydantic-ai-slim[google]==2.68.0' google-genai==3.6.1
+python3 -m venv pyd && pyd/bin/pip install -q --disable-pip-version-check 'pydantic-ai-slim[google]==2.68.0' google-genai==2.34.0
 npm init -y >/dev/null && npm install --no-audit --no-fund --loglevel=error --ignore-scripts ai@7.0.173 @ai-sdk/google@4.0.121 >/dev/null
 cat > server.py <<'EOF'
 import http.server, json
@@ -76,7 +76,7 @@ litellm NOT_INVENTED_YET stop
 pydantic-ai STOP stop
 pydantic-ai MODEL_ARMOR content_filter
 pydantic-ai ESCALATION None
-pydantic-ai MALFORMED_RESPONSE error
+pydantic-ai MALFORMED_RESPONSE None
 pydantic-ai PUP_LIMITED_DISABLED None
 pydantic-ai CONTINUATION length
 pydantic-ai NOT_INVENTED_YET None
