@@ -3,11 +3,11 @@
 #
 # Guess: a POST that stores something and may start paid work in the background is sent once, as generateContent is; with
 #   retryOptions {attempts: 1} certainly so; and nothing is sent again where the first may have arrived.
-# Is: on a 503 and on a 409 both send five within 6 to 12 s (generateContent: one), without any idempotency key. Where the server has
+# Is: on a 503 and on a 409 both send five within 6 to 12 s (generateContent: one). Where the server has
 #   read the request and closes the connection, Python sends it once, JavaScript five times. attempts 1 stops Python,
 #   but not JavaScript.
 # Version: google-genai 3.6.1, @google/genai 3.3.0.
-# Matters: a relay that drops a connection to say "broken" gets up to five interactions for one, each stored, each billed, each running
+# Matters: a relay that drops a connection to say "broken" may make five interactions for one, all stored, all billed, all running
 #   if it is in the background. Answer with a status that is not retried; never break off before the head of an answer.
 set -euo pipefail
 dir=$(mktemp -d); server=; trap 'kill $server 2>/dev/null || true; rm -rf "$dir"' EXIT; cd "$dir"
