@@ -1,9 +1,9 @@
 //! Reads what a request is: surface, model, operation, streaming, and whether it may be sent twice.
 //!
 //! Everything that a layer decides before the answer comes depends on this, and nearly all of it stands in the URI.
-//! Only where the URI cannot say (the OpenAI-compatible surface and Interactions keep the model in the JSON body) does
-//! [`Call::read_body`] look further. A URI that is not one of the API's is not an error: it makes a [`Surface::Other`]
-//! call, which passes through.
+//! [`Call::read_body`] reads the rest: the model where the JSON body names it (the OpenAI-compatible surface,
+//! Interactions, Decisions), the service tier, grounding, and the number of requests that a batch of embeddings is
+//! charged. A URI that is not one of the API's is not an error: it makes a [`Surface::Other`] call, which passes through.
 //!
 //! ```
 //! use http::{Method, Uri};
@@ -21,17 +21,17 @@
 //! assert_eq!(flash, "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse");
 //! ```
 
+mod body;
 mod parse;
+mod verbs;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Uri, uri::PathAndQuery};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use self::parse::{Parsed, bare_model};
 pub(crate) use self::parse::{is_version, percent_decoded};
+use self::{body::BodyHead, parse::Parsed};
 
 /// A request, as far as a layer has to understand it.
 ///
@@ -39,7 +39,8 @@ pub(crate) use self::parse::{is_version, percent_decoded};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     shape: Shape,
-    model: Option<Arc<str>>,
+    /// The model, or `agents/{agent}` where [`Shape::agent`] says so.
+    name: Option<Arc<str>>,
 }
 
 impl Call {
@@ -49,25 +50,37 @@ impl Call {
     /// A path may carry a prefix before its version segment, as behind a relay: `/gemini/v1beta/models/…`.
     pub fn new(method: &Method, uri: &Uri) -> Self {
         let parsed = Parsed::new(method, uri);
-        Self { shape: parsed.shape, model: parsed.model.map(Into::into) }
+        Self { shape: parsed.shape, name: parsed.model.map(Into::into) }
     }
 
-    /// Reads from the JSON body what the URI cannot say: the model, and whether the answer streams.
+    /// Reads from the JSON body what the URI cannot say.
     ///
-    /// It reads only bodies of the OpenAI-compatible surface and of Interactions; for every other call the body is not
-    /// touched. A body that is not JSON leaves the call as it was: judging it is the upstream's business.
+    /// Of a call that spends a model's quota these are its service tier, whether it is grounded, and the number of
+    /// requests that it is charged; of one whose URI names no model (see [`speaks_in_body`](Self::speaks_in_body)) also
+    /// the model or agent, whether the answer streams, and whether the request may be sent again. Every other body is
+    /// not touched. A body that is not JSON leaves the call as it was: judging it is the upstream's business.
     #[must_use]
     pub fn read_body(mut self, body: &[u8]) -> Self {
-        if !self.speaks_in_body() {
+        if !body::is_worth_reading(self.shape, body) {
             return self;
         }
-        if let Some(head) = BodyHead::of(body) {
-            if let Some(model) = head.model.and_then(|raw| serde_json::from_str::<Cow<'_, str>>(raw.get()).ok()) {
-                self.model = Some(bare_model(&model).into());
+        let Some(head) = BodyHead::of(body) else { return self };
+        if self.shape.model_in_body {
+            if let Some(name) = head.name() {
+                self.shape.agent = head.is_to_agent();
+                self.name = Some(name.into());
             }
-            if head.stream.is_some_and(|raw| raw.get() == "true") {
+            if head.streams() {
                 self.shape.streaming = Streaming::Sse;
             }
+            head.resend(&mut self.shape);
+        }
+        if self.shape.pays_quota() {
+            self.shape.tier = head.service_tier();
+            self.shape.grounded = head.is_grounded();
+        }
+        if self.shape.operation == Operation::BatchEmbedContents {
+            self.shape.requests = head.requests();
         }
         self
     }
@@ -95,25 +108,66 @@ impl Call {
     /// Returns the model's bare name (`gemini-2.5-pro`); tuned models and endpoints keep their collection
     /// (`tunedModels/…`).
     pub fn model(&self) -> Option<&str> {
-        self.model.as_deref()
+        self.name.as_deref().filter(|_| !self.shape.agent)
     }
 
-    /// Returns the model's name, shared.
-    pub(crate) fn shared_model(&self) -> Option<Arc<str>> {
-        self.model.clone()
+    /// Returns the agent's name, where an interaction asks for an agent in place of a model.
+    pub fn agent(&self) -> Option<&str> {
+        self.name.as_deref().filter(|_| self.shape.agent).map(|name| name.strip_prefix(AGENTS).unwrap_or(name))
+    }
+
+    /// Returns the name under which quota is counted: the model, or `agents/{agent}`.
+    pub fn quota_name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Returns the name under which quota is counted, shared.
+    pub(crate) fn shared_quota_name(&self) -> Option<Arc<str>> {
+        self.name.clone()
+    }
+
+    /// Returns the service tier that the call asks for.
+    pub fn service_tier(&self) -> ServiceTier {
+        self.shape.tier
+    }
+
+    /// Returns the number of requests that the call is charged: the items of a `batchEmbedContents`, else 1.
+    pub fn requests(&self) -> u32 {
+        self.shape.requests
+    }
+
+    /// Returns whether the call asks for grounding with Google's search or maps, which has a quota of its own.
+    pub fn is_grounded(&self) -> bool {
+        self.shape.grounded
+    }
+
+    /// Returns whether an error answer shows that nothing was made, so that the request may be sent again after it
+    /// although the call is [`Unsafe`](Idempotency::Unsafe).
+    ///
+    /// It is so for an interaction that runs while its caller waits: it is kept only with its answer. One that runs in
+    /// the background, continues another one, or is told to be stored, changes something before.
+    pub fn may_repeat_after_error(&self) -> bool {
+        self.shape.repeatable_on_error
     }
 
     /// Turns the call to another model.
     #[must_use]
     pub fn with_model(mut self, model: impl Into<Arc<str>>) -> Self {
-        self.model = Some(model.into());
+        (self.name, self.shape.agent) = (Some(model.into()), false);
+        self
+    }
+
+    /// Turns the call to another service tier.
+    #[must_use]
+    pub fn with_service_tier(mut self, tier: ServiceTier) -> Self {
+        self.shape.tier = tier;
         self
     }
 
     /// Returns whether the model, and the wish to stream, stand in the JSON body, so that [`Call::read_body`] is
     /// needed.
     pub fn speaks_in_body(&self) -> bool {
-        self.shape.speaks_in_body()
+        self.shape.model_in_body
     }
 
     /// Returns whether the call spends the quota that is counted for each model: only generating and embedding does.
@@ -128,9 +182,13 @@ impl Call {
         }
         let span = Parsed::new(&Method::POST, uri).model_span?;
         let (path, query) = (uri.path(), uri.query());
-        let mut text = String::with_capacity(path.len() + model.len() + query.map_or(0, str::len) + 9);
+        // An endpoint stands where Vertex's models have their publisher.
+        let collection =
+            if path[span.clone()].starts_with("endpoints/") { "publishers/google/models/" } else { "models/" };
+        let mut text =
+            String::with_capacity(path.len() + collection.len() + model.len() + query.map_or(0, str::len) + 1);
         text.push_str(&path[..span.start]);
-        text.push_str("models/");
+        text.push_str(collection);
         text.push_str(model);
         text.push_str(&path[span.end..]);
         if let Some(query) = query {
@@ -146,13 +204,12 @@ impl Call {
     ///
     /// A collection in front of the name (`models/…`, `google/…`) is kept.
     pub fn body_with_model(body: &[u8], model: &str) -> Option<Bytes> {
-        let raw = BodyHead::of(body)?.model?.get();
-        let old = serde_json::from_str::<Cow<'_, str>>(raw).ok()?;
-        let collection = &old[..old.len() - bare_model(&old).len()];
-        let new = serde_json::to_string(&format!("{collection}{model}")).ok()?;
-        let start = (raw.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
-        let (before, after) = (body.get(..start)?, body.get(start + raw.len()..)?);
-        Some([before, new.as_bytes(), after].concat().into())
+        body::with_model(body, model)
+    }
+
+    /// Rewrites a JSON body for another service tier, every other byte untouched. `None`: the body is no JSON object.
+    pub fn body_with_service_tier(body: &[u8], tier: ServiceTier) -> Option<Bytes> {
+        body::with_service_tier(body, tier)
     }
 
     /// Reads what the method and the URI say. It borrows the model's name where it can, and then allocates nothing.
@@ -162,8 +219,8 @@ impl Call {
     }
 
     /// Puts a call together from what [`borrowed`](Self::borrowed) has read.
-    pub(crate) fn from_parts(shape: Shape, model: Option<Arc<str>>) -> Self {
-        Self { shape, model }
+    pub(crate) fn from_parts(shape: Shape, name: Option<Arc<str>>) -> Self {
+        Self { shape, name }
     }
 
     /// Returns the plain facts of the call.
@@ -171,6 +228,9 @@ impl Call {
         self.shape
     }
 }
+
+/// The collection before an agent's name in [`Call::quota_name`].
+const AGENTS: &str = "agents/";
 
 /// The dialect that a caller speaks. Errors go back in the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,7 +242,7 @@ pub enum Surface {
     Vertex,
     /// The OpenAI-compatible paths, `…/openai/chat/completions` and its neighbours.
     OpenAi,
-    /// `…/interactions`.
+    /// `…/interactions`, on the Developer API and on Vertex AI.
     Interactions,
     /// A URI that is not one of the API's. Such a call passes through.
     Other,
@@ -192,27 +252,27 @@ pub enum Surface {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// `generateContent`, `streamGenerateContent`, `chat/completions`.
+    /// `generateContent`, `streamGenerateContent`, `decisions`, `chat/completions`, `responses`.
     GenerateContent,
     /// `embedContent`, `embeddings`.
     EmbedContent,
     /// `batchEmbedContents`.
     BatchEmbedContents,
-    /// `predict`, `images/generations`.
+    /// `predict` and its raw and streaming forms, `invoke`, `images/generations`.
     Predict,
     /// `countTokens`.
     CountTokens,
     /// `computeTokens`.
     ComputeTokens,
-    /// `GET …/models`.
+    /// `GET …/models`, except a Vertex project's own.
     ListModels,
-    /// `GET …/models/{model}`.
+    /// `GET …/models/{model}`, except a Vertex project's own.
     GetModel,
     /// `POST …/interactions`.
     CreateInteraction,
     /// `POST /upload/…`.
     Upload,
-    /// Any other request that only reads.
+    /// Any other request that only reads, POSTs that search or look up included.
     Read,
     /// Any other request that may change something: batches, tuning, cached contents, long-running predictions.
     Write,
@@ -220,7 +280,8 @@ pub enum Operation {
 
 impl Operation {
     fn pays_quota(self) -> bool {
-        matches!(self, Self::GenerateContent | Self::EmbedContent | Self::BatchEmbedContents | Self::Predict)
+        use Operation::{BatchEmbedContents, CreateInteraction, EmbedContent, GenerateContent, Predict};
+        matches!(self, GenerateContent | EmbedContent | BatchEmbedContents | Predict | CreateInteraction)
     }
 
     fn idempotency(self) -> Idempotency {
@@ -235,6 +296,51 @@ impl Operation {
     }
 }
 
+/// The service tier that a call asks for: a price, and a place in the upstream's queue.
+///
+/// Each tier has a capacity of its own: flex being full says nothing of standard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ServiceTier {
+    /// The tier of a call that names none.
+    #[default]
+    Standard,
+    /// Half the price, for calls that may wait: the first byte may take 15 minutes.
+    Flex,
+    /// A higher price for a place before the others.
+    Priority,
+    /// An interaction that is answered when there is room.
+    Deferred,
+}
+
+impl ServiceTier {
+    /// Reads a tier by its name, as requests and answers write it: `flex`, `SERVICE_TIER_FLEX`. `None`: no known tier.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let known = [Self::Standard, Self::Flex, Self::Priority, Self::Deferred];
+        let bare = name.len().checked_sub(13).and_then(|_| name.split_at_checked(13));
+        let bare =
+            bare.filter(|(prefix, _)| prefix.eq_ignore_ascii_case("service_tier_")).map_or(name, |(_, bare)| bare);
+        known.into_iter().find(|tier| bare.eq_ignore_ascii_case(tier.as_str()))
+    }
+
+    /// Returns the name in requests, logs, metrics and settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+            Self::Deferred => "deferred",
+        }
+    }
+}
+
+impl fmt::Display for ServiceTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// The form in which an answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -243,7 +349,8 @@ pub enum Streaming {
     No,
     /// An answer as server-sent events.
     Sse,
-    /// An answer as one JSON array, element by element: `streamGenerateContent` without `alt=sse`.
+    /// An answer as one JSON array, element by element: `streamGenerateContent` without `alt=sse`, and Vertex's
+    /// streams of JSON.
     Array,
 }
 
@@ -269,6 +376,17 @@ pub(crate) struct Shape {
     pub(crate) operation: Operation,
     pub(crate) streaming: Streaming,
     pub(crate) idempotency: Idempotency,
+    pub(crate) tier: ServiceTier,
+    /// The number of requests that the call is charged.
+    pub(crate) requests: u32,
+    /// Set if the model, and the wish to stream, stand in the JSON body.
+    pub(crate) model_in_body: bool,
+    /// Set if the call asks for an agent in place of a model.
+    pub(crate) agent: bool,
+    /// Set if the call asks for grounding with search or maps.
+    pub(crate) grounded: bool,
+    /// Set if an error answer shows that nothing was made.
+    pub(crate) repeatable_on_error: bool,
 }
 
 impl Shape {
@@ -277,30 +395,24 @@ impl Shape {
         Parsed::new(method, uri).shape
     }
 
+    /// Creates the shape of an operation, whose answer comes in one piece.
+    fn of(surface: Surface, operation: Operation) -> Self {
+        Self {
+            surface,
+            operation,
+            streaming: Streaming::No,
+            idempotency: operation.idempotency(),
+            tier: ServiceTier::Standard,
+            requests: 1,
+            model_in_body: false,
+            agent: false,
+            grounded: false,
+            repeatable_on_error: false,
+        }
+    }
+
     pub(crate) fn pays_quota(self) -> bool {
         self.operation.pays_quota()
-    }
-
-    fn speaks_in_body(self) -> bool {
-        let writes = !matches!(self.operation, Operation::Read | Operation::ListModels | Operation::GetModel);
-        writes && matches!(self.surface, Surface::OpenAi | Surface::Interactions)
-    }
-}
-
-/// The members of a JSON body that matter, each as it stands there; all others are skipped.
-#[derive(Deserialize)]
-struct BodyHead<'a> {
-    #[serde(borrow, default)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    stream: Option<&'a RawValue>,
-}
-
-impl<'a> BodyHead<'a> {
-    fn of(body: &'a [u8]) -> Option<Self> {
-        // serde would read a list as the members in their order.
-        body.trim_ascii_start().first().filter(|byte| **byte == b'{')?;
-        serde_json::from_slice(body).ok()
     }
 }
 
@@ -430,6 +542,85 @@ mod tests {
         assert_eq!((call.model(), call.streaming()), (None, Streaming::No));
         let call = post("/v1beta/models/m:generateContent").read_body(body);
         assert_eq!((call.model(), call.streaming()), (Some("m"), Streaming::No));
+    }
+
+    #[test]
+    fn an_interaction_is_read_from_its_body() {
+        let read = |body: &str| post("/v1/interactions").read_body(body.as_bytes());
+        let plain = read(r#"{"model": "gemini-2.5-flash", "input": "hi", "service_tier": "flex"}"#);
+        assert_eq!((plain.model(), plain.agent(), plain.quota_name()), (Some("gemini-2.5-flash"), None, plain.model()));
+        assert_eq!((plain.service_tier(), plain.requests()), (ServiceTier::Flex, 1));
+        let agent = read(r#"{"agent": "deep-research", "input": "hi"}"#);
+        assert_eq!((agent.model(), agent.agent()), (None, Some("deep-research")));
+        assert_eq!(agent.quota_name(), Some("agents/deep-research"));
+        assert_eq!(agent.with_model("m").quota_name(), Some("m"));
+    }
+
+    #[test]
+    fn an_interaction_that_is_kept_nowhere_is_only_billed() {
+        use Idempotency::{Billed, Unsafe};
+        for (body, expected) in [
+            (r#"{"model":"m"}"#, (Unsafe, true)),
+            (r#"{"model":"m","store":null}"#, (Unsafe, true)),
+            (r#"{"model":"m","store":false}"#, (Billed, false)),
+            (r#"{"model":"m","store":true}"#, (Unsafe, false)),
+            (r#"{"model":"m","store":false,"background":true}"#, (Unsafe, false)),
+            (r#"{"model":"m","store":false,"previous_interaction_id":"i"}"#, (Unsafe, false)),
+            (r#"{"model":"m","previousInteractionId":"i"}"#, (Unsafe, false)),
+            (r#"{"agent":"a"}"#, (Unsafe, false)),
+            ("no JSON", (Unsafe, false)),
+        ] {
+            for path in ["/v1/interactions", "/v1beta/openai/responses"] {
+                let call = post(path).read_body(body.as_bytes());
+                assert_eq!((call.idempotency(), call.may_repeat_after_error()), expected, "{path} {body}");
+            }
+        }
+        // They are kept on the Developer API alone.
+        let response = post("/v1/projects/p/locations/l/endpoints/openapi/responses").read_body(br#"{"model":"m"}"#);
+        assert_eq!((response.idempotency(), response.may_repeat_after_error()), (Billed, false));
+    }
+
+    #[test]
+    fn tier_grounding_and_items_are_read_in_both_spellings() {
+        let generate = |body: &str| post("/v1beta/models/m:generateContent").read_body(body.as_bytes());
+        for (body, tier) in [
+            (r#"{"contents":[],"serviceTier":"flex"}"#, ServiceTier::Flex),
+            (r#"{"service_tier":"SERVICE_TIER_PRIORITY"}"#, ServiceTier::Priority),
+            (r#"{"serviceTier":"Deferred"}"#, ServiceTier::Deferred),
+            (r#"{"serviceTier":"galactic"}"#, ServiceTier::Standard),
+            (r#"{"serviceTier":7}"#, ServiceTier::Standard),
+            (r#"{"contents":[{"serviceTier":"flex"}]}"#, ServiceTier::Standard),
+            (r#"{"contents":[]}"#, ServiceTier::Standard),
+        ] {
+            assert_eq!(generate(body).service_tier(), tier, "{body}");
+        }
+        for (body, grounded) in [
+            (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
+            (r#"{"tools":[{"google_search":{"a":1},"google_maps":{}}]}"#, true),
+            (r#"{"tools":[{"googleMaps":{}}]}"#, true),
+            (r#"{"tools":[{"googleSearchRetrieval":{}}]}"#, true),
+            (r#"{"tools":[{"enterpriseWebSearch":{}}]}"#, true),
+            (r#"{"tools":[{"functionDeclarations":[{"name":"google_search"}]}]}"#, false),
+            (r#"{"contents":[{"text":"googleSearch"}]}"#, false),
+            (r#"{"tools":[{"urlContext":{}}]}"#, false),
+        ] {
+            assert_eq!(generate(body).is_grounded(), grounded, "{body}");
+        }
+        let interaction = br#"{"model":"m","tools":[{"type":"google_search"}]}"#;
+        assert!(post("/v1/interactions").read_body(interaction).is_grounded());
+
+        let batch = |body: &str| post("/v1/models/e:batchEmbedContents").read_body(body.as_bytes()).requests();
+        assert_eq!([batch(r#"{"requests":[{},{"a":[1,2]},{}]}"#), batch(r#"{"requests":[]}"#), batch("[")], [3, 1, 1]);
+    }
+
+    #[test]
+    fn a_tier_is_written_and_nothing_else() {
+        let write = |body: &str, tier| Call::body_with_service_tier(body.as_bytes(), tier);
+        let priority = ServiceTier::Priority;
+        assert_eq!(write(r#" {"a": 1e400}"#, priority).unwrap(), r#" {"service_tier":"priority","a": 1e400}"#);
+        assert_eq!(write(r#"{ "serviceTier" : "flex" }"#, priority).unwrap(), r#"{ "serviceTier" : "priority" }"#);
+        assert_eq!(write("{ }", priority).unwrap(), r#"{"service_tier":"priority" }"#);
+        assert_eq!((write("[1]", priority), write("", priority)), (None, None));
     }
 
     #[test]

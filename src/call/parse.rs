@@ -5,7 +5,7 @@ use std::{borrow::Cow, ops::Range};
 use http::{Method, Uri};
 use memchr::{memchr, memchr3};
 
-use super::{Operation, Shape, Streaming, Surface};
+use super::{Idempotency, Operation, Shape, Streaming, Surface, verbs};
 
 /// A path that has been taken apart, borrowed.
 #[derive(Debug, PartialEq)]
@@ -37,7 +37,7 @@ impl<'a> Parsed<'a> {
             "countTokens" => (Operation::CountTokens, Streaming::No),
             _ => return None,
         };
-        let shape = Shape { surface: Surface::Developer, operation, streaming, idempotency: operation.idempotency() };
+        let shape = Shape { streaming, ..Shape::of(Surface::Developer, operation) };
         let model_span = Some(start - "models/".len()..start + colon);
         Some(Self { shape, model: Some(Cow::Borrowed(&tail[..colon])), model_span })
     }
@@ -50,103 +50,252 @@ impl<'a> Parsed<'a> {
             return Self::unnamed(Surface::Other, if reads { Operation::Read } else { Operation::Write });
         };
         let rest = &path[after_version..];
-        let segments = || rest.split('/').filter(|segment| !segment.is_empty());
-
-        if let Some(openai) = after(rest, "openai/").or_else(|| after(rest, "openapi/")) {
-            return Self::open_ai(reads, openai);
+        if let Some(open_ai) = open_ai_path(rest) {
+            return Self::open_ai(reads, open_ai);
         }
-        if segments().next() == Some("interactions") {
-            let operation = match reads {
-                true => Operation::Read,
-                false if segments().nth(1).is_none() => Operation::CreateInteraction,
-                false => Operation::Write,
-            };
-            return Self::unnamed(Surface::Interactions, operation);
+        // Vertex has the location before it.
+        let resource = location(rest).map_or(rest, |(_, behind)| behind);
+        if let Some(interaction) = interaction(resource) {
+            return Self::interactions(reads, interaction, uri.query());
         }
-        let surface = match segments().next() {
-            Some("projects" | "publishers" | "locations") => Surface::Vertex,
-            _ => Surface::Developer,
-        };
+        let surface = surface(&path[version_start..after_version], rest);
         if path[..version_start].ends_with("/upload/") {
             return Self::unnamed(surface, if reads { Operation::Read } else { Operation::Upload });
+        }
+        if !reads && rest.trim_end_matches('/') == "decisions" {
+            let mut decision = Self::unnamed(surface, Operation::GenerateContent);
+            decision.shape.model_in_body = true;
+            return decision;
         }
         Self::named(reads, surface, uri, after_version)
     }
 
-    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/endpoints/…`, and everything that names no model.
+    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/dynamic/…`, `…/endpoints/…`, and everything that names
+    /// no model.
     fn named(reads: bool, surface: Surface, uri: &'a Uri, from: usize) -> Self {
         let path = uri.path();
-        let Some((collection, name_start)) = ["models/", "tunedModels/", "endpoints/"]
+        let Some((collection, name_start)) = ["models/", "tunedModels/", "dynamic/", "endpoints/"]
             .into_iter()
             .find_map(|collection| Some((collection, from + position_after(&path[from..], collection)?)))
         else {
             let lists = reads && path[from..].trim_end_matches('/').rsplit('/').next() == Some("models");
-            let operation = match reads {
-                _ if lists => Operation::ListModels,
-                true => Operation::Read,
-                false => Operation::Write,
-            };
-            return Self::unnamed(surface, operation);
+            // A Vertex project's own models are no models of Google's.
+            if lists && (surface != Surface::Vertex || path[from..].starts_with("publishers/")) {
+                return Self::unnamed(surface, Operation::ListModels);
+            }
+            let shape = unnamed_shape(reads, surface, path, verb_of(&path[from..]));
+            return Self { shape, model: None, model_span: None };
         };
         let tail = &path[name_start..];
         // Some clients escape the colon.
         let colon = || cut(tail, b':').or_else(|| tail.split_once("%3A")).or_else(|| tail.split_once("%3a"));
         let (name, action) = colon().map_or((tail, None), |(name, action)| (name, Some(action)));
-        let span = name_start - collection.len()..name_start + name.len();
         // `models/{model}/operations/…` and the like name something that belongs to the model, and do not call it.
-        let (bare, nested) = cut(name, b'/').map_or((name, false), |(bare, _)| (bare, true));
+        let (bare, nested) = cut(name, b'/').map_or((name, None), |(bare, nested)| (bare, Some(nested)));
         let action = action.map(|action| action.trim_end_matches('/'));
-        let operation = match action {
-            Some("generateContent" | "streamGenerateContent") => Operation::GenerateContent,
-            Some("embedContent") => Operation::EmbedContent,
-            Some("batchEmbedContents") => Operation::BatchEmbedContents,
-            Some("countTokens") => Operation::CountTokens,
-            Some("computeTokens") => Operation::ComputeTokens,
-            Some("predict") => Operation::Predict,
-            // This POST only asks how far a long-running prediction is.
-            Some("fetchPredictOperation") => Operation::Read,
-            Some(_) => Operation::Write,
-            None if !reads => Operation::Write,
-            None if nested => Operation::Read,
-            None => Operation::GetModel,
+        let invoked = !reads && nested.is_some_and(is_invoked);
+        let computes = action.filter(|_| nested.is_none()).and_then(verbs::computes);
+        let owns = surface != Surface::Vertex || path[from..].contains("publishers/");
+        let mut shape = match computes {
+            Some(operation) => Shape::of(surface, operation),
+            None if invoked => Shape::of(surface, Operation::Predict),
+            None if reads && owns && nested.is_none() && action.is_none() && collection != "endpoints/" => {
+                Shape::of(surface, Operation::GetModel)
+            }
+            None => unnamed_shape(reads, surface, path, action),
         };
-        let streaming = match action {
-            Some("streamGenerateContent") if asks_for_sse(uri.query()) => Streaming::Sse,
-            Some("streamGenerateContent") => Streaming::Array,
-            _ => Streaming::No,
+        let streaming = action.map_or(Streaming::No, verbs::streaming);
+        shape.streaming = match streaming {
+            Streaming::Array if asks_for_sse(uri.query()) => Streaming::Sse,
+            streaming => streaming,
         };
         let model = match collection {
             "models/" => percent_decoded(bare),
             _ => Cow::Owned(format!("{collection}{}", percent_decoded(bare))),
         };
-        let shape = Shape { surface, operation, streaming, idempotency: operation.idempotency() };
-        let model_span = (!nested && !bare.is_empty()).then_some(span);
+        let span = name_start - collection.len()..name_start + bare.len();
+        let calls = nested.is_none() || nested.is_some_and(|nested| nested.starts_with("invoke"));
+        let model_span = (calls && !bare.is_empty()).then_some(span);
         Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
     }
 
-    /// Reads the OpenAI-compatible paths, where the model stands in the body unless a GET names it.
-    fn open_ai(reads: bool, path: &'a str) -> Self {
+    /// Reads Interactions: `interactions`, and what follows it.
+    fn interactions(reads: bool, path: &str, query: Option<&str>) -> Self {
+        let (path, verb) = cut(path, b':').map_or((path, None), |(path, verb)| (path, Some(verb)));
+        let creates = path.trim_matches('/').is_empty() && matches!(verb, None | Some("create" | "createStream"));
+        let operation = match reads {
+            true => Operation::Read,
+            false if creates => Operation::CreateInteraction,
+            false => Operation::Write,
+        };
+        let mut parsed = Self::unnamed(Surface::Interactions, operation);
+        parsed.shape.model_in_body = operation == Operation::CreateInteraction;
+        let asks = |query: &str| query.split('&').any(|pair| pair == "stream=true");
+        if verb == Some("createStream") || (reads && query.is_some_and(asks)) {
+            parsed.shape.streaming = Streaming::Sse;
+        }
+        parsed
+    }
+
+    /// Reads the OpenAI-compatible paths, where the model stands in the body unless a GET, or an endpoint, names it.
+    fn open_ai(reads: bool, OpenAiPath { path, endpoint, keeps }: OpenAiPath<'a>) -> Self {
         let path = path.trim_end_matches('/');
         let operation = match (reads, path) {
-            (false, "chat/completions" | "completions") => Operation::GenerateContent,
+            (false, "chat/completions" | "completions" | "responses" | "responses/compact") => {
+                Operation::GenerateContent
+            }
+            (false, "responses/input_tokens") => Operation::CountTokens,
             (false, "embeddings") => Operation::EmbedContent,
-            (false, "images/generations") => Operation::Predict,
+            (false, "images/generations" | "images/edits" | "images/variations") => Operation::Predict,
             (true, "models") => Operation::ListModels,
             (true, path) if path.starts_with("models/") => Operation::GetModel,
             (true, _) => Operation::Read,
             (false, _) => Operation::Write,
         };
         let model = match operation {
-            Operation::GetModel => path.strip_prefix("models/").map(percent_decoded),
-            _ => None,
+            Operation::GetModel => path.strip_prefix("models/").map(|name| match percent_decoded(name) {
+                Cow::Borrowed(name) => Cow::Borrowed(bare_model(name)),
+                Cow::Owned(name) => Cow::Owned(bare_model(&name).to_owned()),
+            }),
+            _ => endpoint.map(|id| Cow::Owned(format!("endpoints/{}", percent_decoded(id)))),
         };
-        Self { model, ..Self::unnamed(Surface::OpenAi, operation) }
+        let mut parsed = Self { model, ..Self::unnamed(Surface::OpenAi, operation) };
+        parsed.shape.model_in_body = !reads;
+        if keeps && path == "responses" && !reads {
+            parsed.shape.idempotency = Idempotency::Unsafe;
+        }
+        parsed
     }
 
     fn unnamed(surface: Surface, operation: Operation) -> Self {
-        let shape = Shape { surface, operation, streaming: Streaming::No, idempotency: operation.idempotency() };
-        Self { shape, model: None, model_span: None }
+        Self { shape: Shape::of(surface, operation), model: None, model_span: None }
     }
+}
+
+/// Reads a request that does not compute with a model, by its verb.
+fn unnamed_shape(reads: bool, surface: Surface, path: &str, verb: Option<&str>) -> Shape {
+    match (reads, verb) {
+        (false, Some(verb)) => verbs::posted(surface, path, verb),
+        (false, None) => Shape::of(surface, Operation::Write),
+        (true, Some(verb)) if verbs::changes(verb) => Shape::of(surface, Operation::Write),
+        (true, _) => Shape::of(surface, Operation::Read),
+    }
+}
+
+/// Returns the verb at the end of a path.
+fn verb_of(path: &str) -> Option<&str> {
+    let last = path.trim_end_matches('/').rsplit('/').next()?;
+    cut(last, b':').map(|(_, verb)| verb)
+}
+
+/// Returns whether a path below a model or an endpoint calls it: `invoke/{path}`, `deployedModels/{id}/invoke/{path}`.
+fn is_invoked(nested: &str) -> bool {
+    let mut segments = nested.split('/');
+    match segments.next() {
+        Some("invoke") => true,
+        Some("deployedModels") => segments.nth(1) == Some("invoke"),
+        _ => false,
+    }
+}
+
+/// The part of a path that OpenAI's API has.
+struct OpenAiPath<'a> {
+    path: &'a str,
+    /// The endpoint whose model answers, where the body names none.
+    endpoint: Option<&'a str>,
+    /// Set if responses are kept unless the body says otherwise.
+    keeps: bool,
+}
+
+/// Finds the part of a path that OpenAI's API has: `openai/…`, `endpoints/{id}/chat/completions`,
+/// `publishers/{publisher}/v1/responses`.
+fn open_ai_path(rest: &str) -> Option<OpenAiPath<'_>> {
+    if let Some(path) = after(rest, "openai/") {
+        return Some(OpenAiPath { path, endpoint: None, keeps: true });
+    }
+    if let Some(path) = after(rest, "openapi/") {
+        return Some(OpenAiPath { path, endpoint: None, keeps: false });
+    }
+    if let Some((id, path)) = after(rest, "endpoints/").and_then(|path| cut(path, b'/'))
+        && matches!(path.trim_end_matches('/'), "chat/completions" | "completions" | "embeddings" | "responses")
+    {
+        return Some(OpenAiPath { path, endpoint: Some(id), keeps: false });
+    }
+    let (_, path) = after(rest, "publishers/").and_then(|path| cut(path, b'/'))?;
+    let path = path.strip_prefix("v1/").filter(|path| path.split('/').next() == Some("responses"))?;
+    Some(OpenAiPath { path, endpoint: None, keeps: false })
+}
+
+/// Returns what follows `interactions`, with which a path begins.
+fn interaction(path: &str) -> Option<&str> {
+    let behind = path.strip_prefix("interactionsHttp").or_else(|| path.strip_prefix("interactions"))?;
+    matches!(behind.as_bytes().first(), None | Some(b'/' | b':')).then_some(behind)
+}
+
+/// Cuts a path of Vertex AI behind its location: `projects/{project}/locations/{location}/`.
+fn location(path: &str) -> Option<(&str, &str)> {
+    let at = position_after(path, "locations/")?;
+    let end = at + memchr(b'/', &path.as_bytes()[at..])? + 1;
+    Some((&path[..end], &path[end..]))
+}
+
+/// Decides whose API a path is: the Developer API's, or Vertex AI's, whose express mode leaves out project and location.
+///
+/// Both have `models`, `agents` and `operations`. Of a version that both have, Vertex AI has everything that the
+/// Developer API has not.
+fn surface(version: &str, rest: &str) -> Surface {
+    const DEVELOPER: [&str; 21] = [
+        "agents",
+        "auth_tokens",
+        "batches",
+        "cachedContents",
+        "corpora",
+        "credentials",
+        "decisions",
+        "dynamic",
+        "environments",
+        "fileSearchStores",
+        "files",
+        "generatedFiles",
+        "media",
+        "models",
+        "operations",
+        "permissions",
+        "ragStores",
+        "triggers",
+        "tunedModels",
+        "voices",
+        "webhooks",
+    ];
+    /// Of other makers' APIs, which relays are asked for as well.
+    const OTHERS: [&str; 9] =
+        ["audio", "chat", "completions", "embeddings", "images", "messages", "moderations", "responses", "videos"];
+    let version = version.trim_end_matches(['/', ':']);
+    let mut segments = rest.split('/').filter(|segment| !segment.is_empty());
+    let Some(first) = segments.next() else { return Surface::Developer };
+    let (first, verb) = cut(first, b':').map_or((first, None), |(first, verb)| (first, Some(verb)));
+    let shared = matches!(version, "v1" | "v1beta1");
+    if matches!(first, "projects" | "publishers" | "locations") {
+        return Surface::Vertex;
+    }
+    if !shared || OTHERS.contains(&first) {
+        return Surface::Developer;
+    }
+    if !DEVELOPER.contains(&first) {
+        // In `v1beta1` it is always below a project.
+        let developer = first == "batchPredictionJobs" && version == "v1beta1";
+        return if developer { Surface::Developer } else { Surface::Vertex };
+    }
+    let waits = rest.ends_with(":wait");
+    let vertex = match first {
+        "models" | "agents" => {
+            let nested = segments.nth(1);
+            waits || nested == Some("evaluations") || (version == "v1beta1" && nested == Some("operations"))
+        }
+        "operations" => waits || version == "v1beta1",
+        _ => false,
+    };
+    if vertex && verb.is_none() { Surface::Vertex } else { Surface::Developer }
 }
 
 /// Finds the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`), and returns its place and that of what follows it.
@@ -155,7 +304,12 @@ fn version(path: &str) -> Option<(usize, usize)> {
     loop {
         let rest = path.get(start..)?;
         let end = memchr(b'/', rest.as_bytes());
-        if is_version(end.map_or(rest, |end| &rest[..end])) {
+        let segment = end.map_or(rest, |end| &rest[..end]);
+        // `/v1:evaluateInstances`
+        if let Some((before, _)) = cut(segment, b':').filter(|(before, _)| is_version(before)) {
+            return Some((start, start + before.len()));
+        }
+        if is_version(segment) {
             return Some((start, end.map_or(path.len(), |end| start + end + 1)));
         }
         start += end? + 1;

@@ -6,10 +6,7 @@ use http::{Method, Request, Uri};
 use parking_lot::RwLock;
 
 use super::{CircuitBreakers, breaker::Breaker, breakers::Scoping};
-use crate::{
-    call::{Operation, Shape},
-    context::CallRef,
-};
+use crate::{call::Shape, context::CallRef};
 
 /// Recent requests and their breakers.
 ///
@@ -60,7 +57,7 @@ impl CircuitBreakers {
             Scoping::One => (SameRequests::All, self.breaker("", "")),
             Scoping::ModelAndEndpoint => {
                 let call = CallRef::of(&request);
-                let model = capacity_of(call.shape(), call.model());
+                let model = capacity_of(call.shape(), call.quota_name());
                 let requests = if call.is_known() {
                     SameRequests::ByCall(model.into(), authority.into())
                 } else {
@@ -111,7 +108,7 @@ impl SameRequests {
                 **path == *request.uri().path() && **at == *authority(request.uri()) && method == request.method()
             }
             (Self::ByCall(model, at), Some(call)) => {
-                **model == *capacity_of(call.shape(), call.model()) && **at == *authority(request.uri())
+                **model == *capacity_of(call.shape(), call.quota_name()) && **at == *authority(request.uri())
             }
             (Self::All, _) => true,
             _ => false,
@@ -122,8 +119,7 @@ impl SameRequests {
 /// Returns the model whose capacity decides on the call, or an empty name. A model without capacity still counts
 /// tokens, so that an answer to that must not close its breaker.
 fn capacity_of(shape: Shape, model: Option<&str>) -> &str {
-    let generates = shape.pays_quota() || shape.operation == Operation::CreateInteraction;
-    model.filter(|_| generates).unwrap_or_default()
+    model.filter(|_| shape.pays_quota()).unwrap_or_default()
 }
 
 /// Returns host and port, with any credentials before them.

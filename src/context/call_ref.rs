@@ -14,7 +14,7 @@ use crate::call::{Call, Operation, Shape};
 #[derive(Clone, Debug)]
 pub(crate) struct CallRef<'a> {
     shape: Shape,
-    model: Option<Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
     known: Option<&'a Call>,
 }
 
@@ -27,10 +27,10 @@ impl<'a> CallRef<'a> {
     /// Reads the call of a request whose context has been looked up already.
     pub(crate) fn with<B>(context: Option<&'a CallContext>, request: &'a Request<B>) -> Self {
         match context.and_then(CallContext::call) {
-            Some(call) => Self { shape: call.shape(), model: call.model().map(Cow::Borrowed), known: Some(call) },
+            Some(call) => Self { shape: call.shape(), name: call.quota_name().map(Cow::Borrowed), known: Some(call) },
             None => {
-                let (shape, model) = Call::borrowed(request.method(), request.uri());
-                Self { shape, model, known: None }
+                let (shape, name) = Call::borrowed(request.method(), request.uri());
+                Self { shape, name, known: None }
             }
         }
     }
@@ -56,9 +56,14 @@ impl<'a> CallRef<'a> {
         self.shape.pays_quota()
     }
 
-    /// Returns the model's name.
+    /// Returns the model's name. `None` for an interaction with an agent.
     pub(crate) fn model(&self) -> Option<&str> {
-        self.model.as_deref()
+        self.name.as_deref().filter(|_| !self.shape.agent)
+    }
+
+    /// Returns the name under which quota is counted: the model, or `agents/{agent}`.
+    pub(crate) fn quota_name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Returns whether a room outside has read the call, its body included, so that there is nothing more to be found.
@@ -66,20 +71,21 @@ impl<'a> CallRef<'a> {
         self.known.is_some()
     }
 
-    /// Returns the model's name, shared. `last`, the name that the call before had, is used again where it is the same.
-    pub(crate) fn shared_model(&self, last: Option<Arc<str>>) -> Option<Arc<str>> {
+    /// Returns the name under which quota is counted, shared. `last`, the name that the call before had, is used again
+    /// where it is the same.
+    pub(crate) fn shared_quota_name(&self, last: Option<Arc<str>>) -> Option<Arc<str>> {
         match self.known {
-            Some(call) => call.shared_model(),
+            Some(call) => call.shared_quota_name(),
             None => {
-                let model = self.model()?;
-                Some(last.filter(|last| **last == *model).unwrap_or_else(|| model.into()))
+                let name = self.quota_name()?;
+                Some(last.filter(|last| **last == *name).unwrap_or_else(|| name.into()))
             }
         }
     }
 
     /// Returns the call itself.
     pub(crate) fn to_call(&self) -> Call {
-        self.known.cloned().unwrap_or_else(|| Call::from_parts(self.shape, self.model().map(Arc::from)))
+        self.known.cloned().unwrap_or_else(|| Call::from_parts(self.shape, self.quota_name().map(Arc::from)))
     }
 
     /// Returns the call itself, with what only the body says where no room outside has read it.
@@ -120,8 +126,8 @@ mod tests {
     fn a_name_is_shared_with_the_call_before() {
         let request = Request::post("/v1beta/models/m:generateContent").body(()).unwrap();
         let call = CallRef::of(&request);
-        let last = call.shared_model(None).unwrap();
-        assert!(Arc::ptr_eq(&last, &call.shared_model(Some(last.clone())).unwrap()));
-        assert_eq!(call.shared_model(Some("n".into())).as_deref(), Some("m"));
+        let last = call.shared_quota_name(None).unwrap();
+        assert!(Arc::ptr_eq(&last, &call.shared_quota_name(Some(last.clone())).unwrap()));
+        assert_eq!(call.shared_quota_name(Some("n".into())).as_deref(), Some("m"));
     }
 }

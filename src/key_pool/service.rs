@@ -152,7 +152,7 @@ where
 {
     let context = CallContext::of(request);
     let call = CallRef::with(context, request);
-    let (shape, model) = (call.shape(), call.shared_model(last.take()));
+    let (shape, model) = (call.shape(), call.shared_quota_name(last.take()));
     *last = model.clone();
     let model = model.unwrap_or_default();
     let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;

@@ -84,7 +84,7 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     }
     let now = Instant::now();
     let project = context.and_then(CallContext::project).unwrap_or(limiter.default_project());
-    let scope = (&**project, call.model().unwrap_or_default());
+    let scope = (&**project, call.quota_name().unwrap_or_default());
     let queue = queue_of(limiter, last, scope, now);
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
     let at = match queue.admit(now, cost) {

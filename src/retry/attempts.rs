@@ -173,5 +173,5 @@ fn finished<R>(
 
 /// Returns the model's name, or an empty one where the call has none: all such calls share one budget.
 fn model_of<B>(request: &Request<B>) -> Arc<str> {
-    CallRef::of(request).shared_model(None).unwrap_or_default()
+    CallRef::of(request).shared_quota_name(None).unwrap_or_default()
 }

@@ -16,7 +16,7 @@ use super::{
     spans,
 };
 use crate::{
-    call::{Call, Operation},
+    call::Call,
     context::{BoxError, CallContext, CallRef, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
     failure::Failure,
 };
@@ -103,7 +103,7 @@ impl Record {
             queued_before = report.queued;
             if level == Level::Attempt {
                 report.attempts = report.attempts.saturating_add(1);
-                before = std::mem::replace(&mut report.model, call.shared_model());
+                before = std::mem::replace(&mut report.model, call.shared_quota_name());
                 report.call.get_or_insert_with(|| call.clone());
             }
         });
@@ -135,7 +135,7 @@ impl Record {
             self.end(RecordEnd::Failed(&failure));
             return None;
         }
-        let generates = self.facts.call.pays_quota() || self.facts.call.operation() == Operation::CreateInteraction;
+        let generates = self.facts.call.pays_quota();
         if let Some(meter) = self.meter.as_ref().filter(|_| generates && response.status().is_success()) {
             let tally = self.tally.report();
             meter.confirm(asked(&self.facts, &tally).model());

@@ -61,7 +61,7 @@ where
     if claims_json && let Some(failure) = verdict::contents(&findings, &call) {
         return Checked::Refuse(failure);
     }
-    let Some(name) = call.shared_model() else { return Checked::Send(None) };
+    let Some(name) = call.shared_quota_name().filter(|_| call.agent().is_none()) else { return Checked::Send(None) };
     let on_vertex = is_vertex(&call, request.uri());
     let model = match known_model(settings, &call, &name, on_vertex) {
         Ok(model) => model,

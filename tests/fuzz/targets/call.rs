@@ -6,7 +6,7 @@
 
 use http::{Method, Uri};
 use libfuzzer_sys::fuzz_target;
-use tower_gemini::call::Call;
+use tower_gemini::call::{Call, Idempotency, ServiceTier};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut lines = bytes.splitn(3, |byte| *byte == b'\n');
@@ -17,18 +17,22 @@ fuzz_target!(|bytes: &[u8]| {
         path(&uri, model, body);
     }
     rewritten_body(model, body);
+    rewritten_tier(body);
 });
 
 fn path(uri: &Uri, model: &str, body: &[u8]) {
     for method in [Method::POST, Method::GET] {
         let call = Call::new(&method, uri);
         let read = call.clone().read_body(body);
-        assert_eq!(
-            (read.surface(), read.operation(), read.idempotency()),
-            (call.surface(), call.operation(), call.idempotency())
-        );
+        assert_eq!((read.surface(), read.operation()), (call.surface(), call.operation()));
+        assert!(read.requests() >= 1);
+        let stored_nowhere = (call.idempotency(), read.idempotency()) == (Idempotency::Unsafe, Idempotency::Billed);
+        assert!(read.idempotency() == call.idempotency() || (call.speaks_in_body() && stored_nowhere), "{uri}");
+        assert!(!read.may_repeat_after_error() || read.idempotency() == Idempotency::Unsafe, "{uri}");
+        assert!(read.model().is_none() || read.agent().is_none(), "{uri}");
         if !call.speaks_in_body() {
-            assert_eq!(read, call, "only where the URI cannot say is the body asked");
+            let named = (read.model(), read.streaming(), read.idempotency());
+            assert_eq!(named, (call.model(), call.streaming(), call.idempotency()), "the body is not asked for it");
         }
 
         let Some(other) = Call::uri_with_model(uri, model) else { continue };
@@ -58,4 +62,14 @@ fn rewritten_body(model: &str, body: &[u8]) {
     let after = body.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
     let name = |text: &str| serde_json::to_string(text).expect("a string").len();
     assert!(before + after + name(&new) >= other.len(), "more than the name has changed");
+}
+
+fn rewritten_tier(body: &[u8]) {
+    for tier in [ServiceTier::Standard, ServiceTier::Flex, ServiceTier::Priority] {
+        let Some(other) = Call::body_with_service_tier(body, tier) else { continue };
+        let uri = Uri::from_static("/v1/interactions");
+        let read = Call::new(&Method::POST, &uri).read_body(&other);
+        assert_eq!(read.service_tier(), tier);
+        assert_eq!(Call::body_with_service_tier(&other, tier), Some(other), "twice is once");
+    }
 }

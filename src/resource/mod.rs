@@ -11,16 +11,26 @@ use memchr::{memchr, memchr_iter};
 use crate::call::is_version;
 
 /// The collections whose members belong to the project that made them.
-const COLLECTIONS: [&str; 9] = [
-    "files",
-    "cachedContents",
-    "tunedModels",
-    "fileSearchStores",
-    "corpora",
+const COLLECTIONS: [&str; 19] = [
+    "agents",
     "batches",
-    "operations",
-    "interactions",
+    "cachedContents",
+    "corpora",
+    "credentials",
+    "environments",
+    "fileSearchStores",
+    "files",
     "generatedFiles",
+    "interactions",
+    "operations",
+    "ragStores",
+    "responses",
+    "triggers",
+    "tunedModels",
+    "upload_id",
+    "videos",
+    "voices",
+    "webhooks",
 ];
 
 /// The longest name that is kept: Google's have at most some dozens of characters, and callers invent longer ones.
@@ -40,8 +50,13 @@ impl Resource {
     /// Returns whether a path leads to a whole collection: what is created or listed there belongs to a project.
     pub(crate) fn is_collection(path: &str) -> bool {
         let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        // An interaction costs a model's quota like any other call, and is found again by its id.
-        last != "interactions" && COLLECTIONS.contains(&last)
+        let (name, verb) = last.split_once(':').map_or((last, None), |(name, verb)| (name, Some(verb)));
+        // An interaction costs a model's quota like any other call, and is found again by its id. A collection below a
+        // resource belongs where that resource is.
+        !matches!(name, "interactions" | "responses")
+            && matches!(verb, None | Some("create" | "register"))
+            && COLLECTIONS.contains(&name)
+            && Self::in_path(path).is_none()
     }
 
     /// Finds the first resource that a path names: `…/files/abc:download`, `models/m/operations/o`.
@@ -90,7 +105,7 @@ impl Resource {
         memchr_iter(b'"', body).filter_map(|at| {
             let rest = &body[at + 1..];
             // The first letter rules out most strings.
-            matches!(rest.first(), Some(b'f' | b'c' | b'p')).then_some(())?;
+            matches!(rest.first(), Some(b'a' | b'c' | b'e' | b'f' | b'i' | b'p' | b'u' | b'v')).then_some(())?;
             MEMBERS.iter().find_map(|member| member.resource(rest.strip_prefix(member.name)?))
         })
     }
@@ -104,14 +119,31 @@ struct Member {
     collection: Option<&'static str>,
 }
 
-const MEMBERS: [Member; 7] = [
+const MEMBERS: [Member; 22] = [
     Member { name: b"fileUri\"", collection: None },
     Member { name: b"file_uri\"", collection: None },
+    // An item of an interaction's input; the video that another one extends.
+    Member { name: b"uri\"", collection: None },
     Member { name: b"cachedContent\"", collection: None },
     Member { name: b"cached_content\"", collection: None },
     Member { name: b"fileSearchStoreNames\"", collection: None },
     Member { name: b"file_search_store_names\"", collection: None },
+    // The input of a batch, and a file that is imported.
+    Member { name: b"fileName\"", collection: None },
+    Member { name: b"file_name\"", collection: None },
+    Member { name: b"inputFileId\"", collection: Some("files") },
+    Member { name: b"input_file_id\"", collection: Some("files") },
+    Member { name: b"file_id\"", collection: Some("files") },
+    Member { name: b"previousInteractionId\"", collection: Some("interactions") },
     Member { name: b"previous_interaction_id\"", collection: Some("interactions") },
+    Member { name: b"previousResponseId\"", collection: Some("responses") },
+    Member { name: b"previous_response_id\"", collection: Some("responses") },
+    Member { name: b"agent\"", collection: Some("agents") },
+    Member { name: b"environment\"", collection: Some("environments") },
+    Member { name: b"environment_id\"", collection: Some("environments") },
+    Member { name: b"voice\"", collection: None },
+    Member { name: b"corpus\"", collection: None },
+    Member { name: b"ragStore\"", collection: None },
 ];
 
 impl Member {
@@ -122,10 +154,10 @@ impl Member {
         let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;
         let value = std::str::from_utf8(&rest[..memchr(b'"', rest)?]).ok()?;
         match self.collection {
-            Some(collection) => Resource::new(collection, value),
+            Some(collection) if !value.contains('/') => Resource::new(collection, value),
             // A slash may be escaped.
-            None if value.contains('\\') => Resource::in_name(&value.replace("\\/", "/")),
-            None => Resource::in_name(value),
+            _ if value.contains('\\') => Resource::in_name(&value.replace("\\/", "/")),
+            _ => Resource::in_name(value),
         }
     }
 }
@@ -193,3 +225,6 @@ mod tests {
         assert_eq!(Resource::in_name(&format!("files/{}", "x".repeat(600))), None);
     }
 }
+
+#[cfg(test)]
+mod surface;
