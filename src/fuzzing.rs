@@ -26,13 +26,19 @@ pub fn scan(pieces: &[&[u8]]) -> String {
 pub(crate) fn shown(scanner: &Scanner) -> String {
     let found = &scanner.found;
     format!(
-        "content: {}, finish: {:?}, block: {:?}, model: {:?}, {:?}, {:?}, open: {}, between: {}, comma: {:?}",
+        "content: {}, answer: {}, names: {:?}, completed: {}, foreign: {}, finish: {:?}, block: {:?}, model: {:?}, {:?}, \
+         {:?}, {:?}, open: {}, between: {}, comma: {:?}",
         found.content,
+        found.answer,
+        [&found.response_id, &found.previous_interaction_id, &found.service_tier, &found.status],
+        found.completed,
+        found.is_foreign(),
         found.finish_reason,
         found.block_reason,
         found.model_version,
         found.tokens,
         found.error,
+        found.fault,
         scanner.is_open(),
         scanner.is_between_values(),
         scanner.needs_comma(),

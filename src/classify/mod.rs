@@ -110,6 +110,7 @@
 //! [`Error`]: crate::Error
 
 mod body;
+mod events;
 mod future;
 mod layer;
 mod service;

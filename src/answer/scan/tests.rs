@@ -1,6 +1,6 @@
 //! Tests of the scanner of answers.
 
-use super::{super::findings::Tokens, *};
+use super::{super::tokens::Tokens, *};
 
 fn scan(text: &str) -> Scanner {
     let mut scanner = Scanner::new();
