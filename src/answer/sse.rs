@@ -185,12 +185,16 @@ mod tests {
 
     #[derive(Default, Debug, PartialEq)]
     struct Recorded {
+        names: Vec<u8>,
         events: Vec<String>,
         open: Vec<u8>,
         raw: Vec<u8>,
     }
 
     impl Listener for Recorded {
+        fn name(&mut self, piece: &[u8]) {
+            self.names.extend_from_slice(piece);
+        }
         fn data(&mut self, piece: &[u8]) {
             self.open.extend_from_slice(piece);
         }
@@ -223,6 +227,7 @@ mod tests {
     fn lines_join_and_comments_and_other_fields_do_not_count() {
         let found = split([&b": ping\nid: 7\nevent: error\nretry: 5\ndata: a\ndata\ndata:  b\n\n:x\n\n"[..]]);
         assert_eq!(found.events, ["a\n\n b"]);
+        assert_eq!(found.names, b"error");
         assert_eq!(found.raw, b"");
     }
 

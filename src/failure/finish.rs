@@ -65,3 +65,62 @@ fn is_unset(reason: &str) -> bool {
 fn bare(reason: &str) -> &str {
     reason.rsplit_once(':').map_or(reason, |(_, own)| own).trim()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(finish: &str, has_content: bool) -> Option<Kind> {
+        judge(Some(finish), None, has_content).map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn each_reason_has_its_meaning() {
+        use Kind::{
+            AccountLimited, ContentBlocked, EmptyMalformedFunctionCall, EmptyResponse, InvalidRequest, OutputLimit,
+        };
+        for (finish, empty, with_content) in [
+            ("STOP", Some(EmptyResponse), None),
+            ("OTHER", Some(EmptyResponse), None),
+            ("FINISH_REASON_UNSPECIFIED", Some(EmptyResponse), None),
+            ("MALFORMED_RESPONSE", Some(EmptyResponse), None),
+            ("NO_IMAGE", Some(EmptyResponse), None),
+            ("MALFORMED_FUNCTION_CALL", Some(EmptyMalformedFunctionCall), None),
+            ("function_call_filter: MALFORMED_FUNCTION_CALL", Some(EmptyMalformedFunctionCall), None),
+            ("function_call_filter:UNEXPECTED_TOOL_CALL", Some(EmptyMalformedFunctionCall), None),
+            ("CONTINUATION", None, None),
+            ("ESCALATION", Some(ContentBlocked), Some(ContentBlocked)),
+            ("MODEL_ARMOR", Some(ContentBlocked), Some(ContentBlocked)),
+            ("content_filter: PROHIBITED_CONTENT", Some(ContentBlocked), Some(ContentBlocked)),
+            ("content_filter", Some(ContentBlocked), Some(ContentBlocked)),
+            ("PUP_LIMITED_DISABLED", Some(AccountLimited), None),
+            ("TOO_MANY_TOOL_CALLS", Some(InvalidRequest), None),
+            ("MISSING_THOUGHT_SIGNATURE", Some(InvalidRequest), None),
+            ("MAX_TOKENS", Some(OutputLimit), None),
+            ("length", Some(OutputLimit), None),
+        ] {
+            assert_eq!((kind(finish, false), kind(finish, true)), (empty, with_content), "{finish}");
+        }
+    }
+
+    #[test]
+    fn every_block_reason_is_a_verdict_but_the_unset_one() {
+        for reason in
+            ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "MODEL_ARMOR", "JAILBREAK", "safety"]
+        {
+            let (kind, message) = judge(None, Some(reason), false).unwrap();
+            assert_eq!((kind, message.contains(reason)), (Kind::ContentBlocked, true));
+        }
+        for unset in ["BLOCKED_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "block_reason_unspecified"] {
+            assert_eq!(judge(Some("STOP"), Some(unset), true), None);
+            assert_eq!(judge(Some("STOP"), Some(unset), false).unwrap().0, Kind::EmptyResponse);
+        }
+    }
+
+    #[test]
+    fn a_limited_account_leaves_the_call_to_another_one() {
+        let failure = crate::failure::Failure::from_answer(Some("PUP_LIMITED_DISABLED"), None, false).unwrap();
+        assert!(!failure.same_key_may_help() && failure.other_key_may_help() && !failure.other_model_may_help());
+        assert!(!failure.counts_against_upstream());
+    }
+}
