@@ -68,7 +68,7 @@ impl Call {
         if self.shape.model_in_body {
             if let Some(name) = head.name() {
                 self.shape.agent = head.is_to_agent();
-                self.name = Some(name.into());
+                self.name = Some(name);
             }
             if head.streams() {
                 self.shape.streaming = Streaming::Sse;
@@ -524,6 +524,10 @@ mod tests {
         assert_eq!(post("/v1/models/m:streamGenerateContent").streaming(), Streaming::Array);
         assert_eq!(post("/v1/models/m:streamGenerateContent?key=k&alt=sse").streaming(), Streaming::Sse);
         assert_eq!(post("/v1/models/m:generateContent?alt=sse").streaming(), Streaming::No);
+        assert_eq!(get("/v1/interactions/i:stream").streaming(), Streaming::Sse);
+        assert_eq!(get("/v1/interactions/i?stream=true").streaming(), Streaming::Sse);
+        assert_eq!(post("/v1/projects/p/locations/l/interactions:createStream").streaming(), Streaming::Sse);
+        assert_eq!(post("/v1/reasoningEngines/e:streamQuery?alt=sse").streaming(), Streaming::Sse);
     }
 
     #[test]
@@ -602,7 +606,6 @@ mod tests {
             (r#"{"tools":[{"google_search":{"a":1},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleMaps":{}}]}"#, true),
             (r#"{"tools":[{"googleSearchRetrieval":{}}]}"#, true),
-            (r#"{"tools":[{"enterpriseWebSearch":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[{"name":"google_search"}]}]}"#, false),
             (r#"{"contents":[{"text":"googleSearch"}]}"#, false),
             (r#"{"tools":[{"urlContext":{}}]}"#, false),

@@ -50,42 +50,56 @@ impl<'a> Parsed<'a> {
             return Self::unnamed(Surface::Other, if reads { Operation::Read } else { Operation::Write });
         };
         let rest = &path[after_version..];
-        if let Some(open_ai) = open_ai_path(rest) {
+        let home = Home::of(rest);
+        let resource = &rest[home.len..];
+        if let Some(open_ai) = open_ai_path(&home, resource) {
             return Self::open_ai(reads, open_ai);
         }
-        // Vertex has the location before it.
-        let resource = location(rest).map_or(rest, |(_, behind)| behind);
         if let Some(interaction) = interaction(resource) {
             return Self::interactions(reads, interaction, uri.query());
         }
-        let surface = surface(&path[version_start..after_version], rest);
+        let surface = match home.len {
+            0 => surface(path[version_start..after_version].trim_end_matches('/'), rest),
+            _ => Surface::Vertex,
+        };
         if path[..version_start].ends_with("/upload/") {
             return Self::unnamed(surface, if reads { Operation::Read } else { Operation::Upload });
         }
-        if !reads && rest.trim_end_matches('/') == "decisions" {
+        if !reads && resource.trim_end_matches('/') == "decisions" {
             let mut decision = Self::unnamed(surface, Operation::GenerateContent);
             decision.shape.model_in_body = true;
             return decision;
         }
-        Self::named(reads, surface, uri, after_version)
+        let is_googles = surface != Surface::Vertex || home.publisher.is_some();
+        match MODELS.iter().find_map(|collection| Some((*collection, position_after(resource, collection)?))) {
+            Some((collection, at)) => {
+                let place = after_version + home.len + at - collection.len();
+                Self::named(reads, surface, uri, place, collection, is_googles)
+            }
+            None => {
+                let lists = reads && resource.trim_end_matches('/').rsplit('/').next() == Some("models");
+                // A Vertex project's own models are no models of Google's.
+                if lists && is_googles {
+                    return Self::unnamed(surface, Operation::ListModels);
+                }
+                let shape = asked_for(unnamed_shape(reads, surface, path, verb_of(rest)), uri.query());
+                Self { shape, model: None, model_span: None }
+            }
+        }
     }
 
-    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/dynamic/…`, `…/endpoints/…`, and everything that names
-    /// no model.
-    fn named(reads: bool, surface: Surface, uri: &'a Uri, from: usize) -> Self {
+    /// Reads `…/models/{model}:{method}`, `…/tunedModels/…`, `…/dynamic/…`, `…/endpoints/…`. `place` is that of the
+    /// collection in the path.
+    fn named(
+        reads: bool,
+        surface: Surface,
+        uri: &'a Uri,
+        place: usize,
+        collection: &'static str,
+        is_googles: bool,
+    ) -> Self {
         let path = uri.path();
-        let Some((collection, name_start)) = ["models/", "tunedModels/", "dynamic/", "endpoints/"]
-            .into_iter()
-            .find_map(|collection| Some((collection, from + position_after(&path[from..], collection)?)))
-        else {
-            let lists = reads && path[from..].trim_end_matches('/').rsplit('/').next() == Some("models");
-            // A Vertex project's own models are no models of Google's.
-            if lists && (surface != Surface::Vertex || path[from..].starts_with("publishers/")) {
-                return Self::unnamed(surface, Operation::ListModels);
-            }
-            let shape = unnamed_shape(reads, surface, path, verb_of(&path[from..]));
-            return Self { shape, model: None, model_span: None };
-        };
+        let name_start = place + collection.len();
         let tail = &path[name_start..];
         // Some clients escape the colon.
         let colon = || cut(tail, b':').or_else(|| tail.split_once("%3A")).or_else(|| tail.split_once("%3a"));
@@ -93,29 +107,23 @@ impl<'a> Parsed<'a> {
         // `models/{model}/operations/…` and the like name something that belongs to the model, and do not call it.
         let (bare, nested) = cut(name, b'/').map_or((name, None), |(bare, nested)| (bare, Some(nested)));
         let action = action.map(|action| action.trim_end_matches('/'));
-        let invoked = !reads && nested.is_some_and(is_invoked);
         let computes = action.filter(|_| nested.is_none()).and_then(verbs::computes);
-        let owns = surface != Surface::Vertex || path[from..].contains("publishers/");
+        let invoked = || !reads && nested.is_some_and(is_invoked);
+        let is_model = || nested.is_none() && action.is_none() && collection != "endpoints/";
         let mut shape = match computes {
             Some(operation) => Shape::of(surface, operation),
-            None if invoked => Shape::of(surface, Operation::Predict),
-            None if reads && owns && nested.is_none() && action.is_none() && collection != "endpoints/" => {
-                Shape::of(surface, Operation::GetModel)
-            }
+            None if invoked() => Shape::of(surface, Operation::Predict),
+            None if reads && is_googles && is_model() => Shape::of(surface, Operation::GetModel),
             None => unnamed_shape(reads, surface, path, action),
         };
-        let streaming = action.map_or(Streaming::No, verbs::streaming);
-        shape.streaming = match streaming {
-            Streaming::Array if asks_for_sse(uri.query()) => Streaming::Sse,
-            streaming => streaming,
-        };
+        shape.streaming = action.map_or(Streaming::No, verbs::streaming);
+        let shape = asked_for(shape, uri.query());
         let model = match collection {
             "models/" => percent_decoded(bare),
-            _ => Cow::Owned(format!("{collection}{}", percent_decoded(bare))),
+            _ => Cow::Owned([collection, &percent_decoded(bare)].concat()),
         };
-        let span = name_start - collection.len()..name_start + bare.len();
-        let calls = nested.is_none() || nested.is_some_and(|nested| nested.starts_with("invoke"));
-        let model_span = (calls && !bare.is_empty()).then_some(span);
+        let calls = nested.is_none_or(|nested| nested.starts_with("invoke"));
+        let model_span = (calls && !bare.is_empty()).then_some(place..name_start + bare.len());
         Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
     }
 
@@ -131,7 +139,7 @@ impl<'a> Parsed<'a> {
         let mut parsed = Self::unnamed(Surface::Interactions, operation);
         parsed.shape.model_in_body = operation == Operation::CreateInteraction;
         let asks = |query: &str| query.split('&').any(|pair| pair == "stream=true");
-        if verb == Some("createStream") || (reads && query.is_some_and(asks)) {
+        if matches!(verb, Some("createStream" | "stream")) || (reads && query.is_some_and(asks)) {
             parsed.shape.streaming = Streaming::Sse;
         }
         parsed
@@ -178,7 +186,16 @@ fn unnamed_shape(reads: bool, surface: Surface, path: &str, verb: Option<&str>) 
         (false, Some(verb)) => verbs::posted(surface, path, verb),
         (false, None) => Shape::of(surface, Operation::Write),
         (true, Some(verb)) if verbs::changes(verb) => Shape::of(surface, Operation::Write),
-        (true, _) => Shape::of(surface, Operation::Read),
+        (true, Some(verb)) => Shape { streaming: verbs::streaming(verb), ..Shape::of(surface, Operation::Read) },
+        (true, None) => Shape::of(surface, Operation::Read),
+    }
+}
+
+/// Turns a stream of JSON into one of events, where the query asks for that.
+fn asked_for(shape: Shape, query: Option<&str>) -> Shape {
+    match shape.streaming {
+        Streaming::Array if asks_for_sse(query) => Shape { streaming: Streaming::Sse, ..shape },
+        _ => shape,
     }
 }
 
@@ -207,23 +224,27 @@ struct OpenAiPath<'a> {
     keeps: bool,
 }
 
-/// Finds the part of a path that OpenAI's API has: `openai/…`, `endpoints/{id}/chat/completions`,
-/// `publishers/{publisher}/v1/responses`.
-fn open_ai_path(rest: &str) -> Option<OpenAiPath<'_>> {
-    if let Some(path) = after(rest, "openai/") {
-        return Some(OpenAiPath { path, endpoint: None, keeps: true });
+/// Finds the part of a path that OpenAI's API has: `openai/…`, `endpoints/openapi/…`,
+/// `endpoints/{id}/chat/completions`, `publishers/{publisher}/v1/responses`.
+fn open_ai_path<'a>(home: &Home<'_>, resource: &'a str) -> Option<OpenAiPath<'a>> {
+    let (first, rest) = cut(resource, b'/')?;
+    match first {
+        "openai" => Some(OpenAiPath { path: rest, endpoint: None, keeps: true }),
+        "endpoints" => match cut(rest, b'/')? {
+            ("openapi", path) => Some(OpenAiPath { path, endpoint: None, keeps: false }),
+            (id, path) => {
+                let path = path.trim_end_matches('/');
+                let known = matches!(path, "chat/completions" | "completions" | "embeddings" | "responses");
+                known.then_some(OpenAiPath { path, endpoint: Some(id), keeps: false })
+            }
+        },
+        "v1" if home.publisher.is_some() && rest.split('/').next() == Some("responses") => {
+            Some(OpenAiPath { path: rest, endpoint: None, keeps: false })
+        }
+        "models" | "files" | "tunedModels" => None,
+        // Behind other segments, as some gateways write it.
+        _ => after(rest, "openai/").map(|path| OpenAiPath { path, endpoint: None, keeps: true }),
     }
-    if let Some(path) = after(rest, "openapi/") {
-        return Some(OpenAiPath { path, endpoint: None, keeps: false });
-    }
-    if let Some((id, path)) = after(rest, "endpoints/").and_then(|path| cut(path, b'/'))
-        && matches!(path.trim_end_matches('/'), "chat/completions" | "completions" | "embeddings" | "responses")
-    {
-        return Some(OpenAiPath { path, endpoint: Some(id), keeps: false });
-    }
-    let (_, path) = after(rest, "publishers/").and_then(|path| cut(path, b'/'))?;
-    let path = path.strip_prefix("v1/").filter(|path| path.split('/').next() == Some("responses"))?;
-    Some(OpenAiPath { path, endpoint: None, keeps: false })
 }
 
 /// Returns what follows `interactions`, with which a path begins.
@@ -232,70 +253,64 @@ fn interaction(path: &str) -> Option<&str> {
     matches!(behind.as_bytes().first(), None | Some(b'/' | b':')).then_some(behind)
 }
 
-/// Cuts a path of Vertex AI behind its location: `projects/{project}/locations/{location}/`.
-fn location(path: &str) -> Option<(&str, &str)> {
-    let at = position_after(path, "locations/")?;
-    let end = at + memchr(b'/', &path.as_bytes()[at..])? + 1;
-    Some((&path[..end], &path[end..]))
+/// The collections whose members are called as models are.
+const MODELS: [&str; 4] = ["models/", "tunedModels/", "dynamic/", "endpoints/"];
+
+/// The beginning of a path of Vertex AI: `projects/{project}/locations/{location}/publishers/{publisher}/`, of which
+/// each part may be missing.
+struct Home<'a> {
+    len: usize,
+    publisher: Option<&'a str>,
 }
 
-/// Decides whose API a path is: the Developer API's, or Vertex AI's, whose express mode leaves out project and location.
+impl<'a> Home<'a> {
+    fn of(rest: &'a str) -> Self {
+        let mut home = Self { len: 0, publisher: None };
+        if !rest.starts_with(['p', 'l']) {
+            return home;
+        }
+        for part in ["projects/", "locations/", "publishers/"] {
+            let Some(name) = rest[home.len..].strip_prefix(part) else { continue };
+            let end = memchr(b'/', name.as_bytes()).unwrap_or(name.len());
+            if part == "publishers/" {
+                home.publisher = Some(&name[..end]);
+            }
+            // A verb on a location is no part of it: `locations/{location}:evaluateInstances`.
+            home.len += part.len() + end + usize::from(end < name.len());
+        }
+        home
+    }
+}
+
+/// Decides whose API a path is that has no [`Home`]: the Developer API's, or Vertex AI's, whose express mode leaves out
+/// project and location.
 ///
 /// Both have `models`, `agents` and `operations`. Of a version that both have, Vertex AI has everything that the
 /// Developer API has not.
 fn surface(version: &str, rest: &str) -> Surface {
-    const DEVELOPER: [&str; 21] = [
-        "agents",
-        "auth_tokens",
-        "batches",
-        "cachedContents",
-        "corpora",
-        "credentials",
-        "decisions",
-        "dynamic",
-        "environments",
-        "fileSearchStores",
-        "files",
-        "generatedFiles",
-        "media",
-        "models",
-        "operations",
-        "permissions",
-        "ragStores",
-        "triggers",
-        "tunedModels",
-        "voices",
-        "webhooks",
-    ];
-    /// Of other makers' APIs, which relays are asked for as well.
-    const OTHERS: [&str; 9] =
-        ["audio", "chat", "completions", "embeddings", "images", "messages", "moderations", "responses", "videos"];
-    let version = version.trim_end_matches(['/', ':']);
-    let mut segments = rest.split('/').filter(|segment| !segment.is_empty());
-    let Some(first) = segments.next() else { return Surface::Developer };
-    let (first, verb) = cut(first, b':').map_or((first, None), |(first, verb)| (first, Some(verb)));
-    let shared = matches!(version, "v1" | "v1beta1");
-    if matches!(first, "projects" | "publishers" | "locations") {
-        return Surface::Vertex;
-    }
-    if !shared || OTHERS.contains(&first) {
+    if !matches!(version, "v1" | "v1beta1") {
         return Surface::Developer;
     }
-    if !DEVELOPER.contains(&first) {
-        // In `v1beta1` it is always below a project.
-        let developer = first == "batchPredictionJobs" && version == "v1beta1";
-        return if developer { Surface::Developer } else { Surface::Vertex };
-    }
-    let waits = rest.ends_with(":wait");
-    let vertex = match first {
+    let first_end = rest.bytes().position(|byte| matches!(byte, b'/' | b':')).unwrap_or(rest.len());
+    let nested = || rest.split('/').nth(2);
+    let waits = || rest.ends_with(":wait");
+    let is_vertex = match &rest[..first_end] {
         "models" | "agents" => {
-            let nested = segments.nth(1);
-            waits || nested == Some("evaluations") || (version == "v1beta1" && nested == Some("operations"))
+            waits() || nested() == Some("evaluations") || (version == "v1beta1" && nested() == Some("operations"))
         }
-        "operations" => waits || version == "v1beta1",
-        _ => false,
+        "operations" => waits() || version == "v1beta1",
+        "auth_tokens" | "batches" | "cachedContents" | "corpora" | "credentials" | "decisions" | "dynamic"
+        | "environments" | "fileSearchStores" | "files" | "generatedFiles" | "media" | "permissions" | "ragStores"
+        | "triggers" | "tunedModels" | "voices" | "webhooks" => false,
+        // Of other makers' APIs, which relays are asked for as well.
+        "audio" | "chat" | "completions" | "embeddings" | "images" | "messages" | "moderations" | "responses"
+        | "videos" => false,
+        // In `v1beta1` it is always below a project.
+        "batchPredictionJobs" => version == "v1",
+        "" => rest.starts_with(':'),
+        _ => true,
     };
-    if vertex && verb.is_none() { Surface::Vertex } else { Surface::Developer }
+    if is_vertex { Surface::Vertex } else { Surface::Developer }
 }
 
 /// Finds the version segment (`v1`, `v1beta`, `v1beta1`, `v1alpha`), and returns its place and that of what follows it.
@@ -305,12 +320,13 @@ fn version(path: &str) -> Option<(usize, usize)> {
         let rest = path.get(start..)?;
         let end = memchr(b'/', rest.as_bytes());
         let segment = end.map_or(rest, |end| &rest[..end]);
-        // `/v1:evaluateInstances`
-        if let Some((before, _)) = cut(segment, b':').filter(|(before, _)| is_version(before)) {
-            return Some((start, start + before.len()));
-        }
-        if is_version(segment) {
-            return Some((start, end.map_or(path.len(), |end| start + end + 1)));
+        if segment.starts_with('v') {
+            // `/v1:evaluateInstances`
+            let (name, verb) = cut(segment, b':').map_or((segment, false), |(name, _)| (name, true));
+            if is_version(name) {
+                let behind = if verb { start + name.len() } else { end.map_or(path.len(), |end| start + end + 1) };
+                return Some((start, behind));
+            }
         }
         start += end? + 1;
     }

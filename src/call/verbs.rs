@@ -78,11 +78,16 @@ fn only_reads(verb: &str) -> bool {
         "view",
         "wait",
     ];
-    // Its answer is kept, and may end the trial.
-    verb != "checkTrialEarlyStoppingState"
-        && WORDS.iter().any(|word| {
-            verb.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_lowercase()))
-        })
+    match verb {
+        // Its answer is kept, and may end the trial.
+        "checkTrialEarlyStoppingState" => return false,
+        // It answers with the values, where other exports write them somewhere.
+        "exportTensorboardTimeSeries" => return true,
+        _ => {}
+    }
+    WORDS.iter().any(|word| {
+        verb.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_lowercase()))
+    })
 }
 
 /// Returns whether a GET changes something all the same: `datasetVersions/{version}:restore`.
@@ -95,7 +100,7 @@ pub(super) fn changes(verb: &str) -> bool {
 /// Returns whether a verb computes with a model of the service's own choice, is billed, and keeps nothing.
 fn is_billed(path: &str, verb: &str) -> bool {
     match verb {
-        "augmentPrompt" | "corroborateContent" | "explain" | "generateSyntheticData" => true,
+        "augmentPrompt" | "corroborateContent" | "explain" | "generateSyntheticData" | "generateUserScenarios" => true,
         // Without a location there is nobody to bill.
         "evaluateInstances" | "generateInstanceRubrics" => has_segment(path, "locations"),
         _ => false,
