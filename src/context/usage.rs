@@ -19,14 +19,14 @@ impl Usage {
         self.0.lock().clone()
     }
 
-    /// Returns the number of tokens in the prompt, if the upstream has reported it.
-    pub(crate) fn prompt_tokens(&self) -> Option<u64> {
-        self.0.lock().prompt_tokens
-    }
-
     /// Returns the number of all input tokens, if the upstream has reported it.
     pub(crate) fn input_tokens(&self) -> Option<u64> {
         self.0.lock().input_tokens()
+    }
+
+    /// Returns the number of tokens in the prompt, if the upstream has reported it.
+    pub(crate) fn prompt_tokens(&self) -> Option<u64> {
+        self.0.lock().prompt_tokens
     }
 
     /// Changes what is known.

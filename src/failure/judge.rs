@@ -100,18 +100,43 @@ fn string_code(name: &str) -> Option<u16> {
     canonical_code(&name.to_ascii_uppercase()).or(match name {
         "invalid_request"
         | "invalid_request_error"
+        | "bad_request"
         | "parameter_unknown"
         | "context_length_exceeded"
-        | "prohibited_content" => Some(400),
-        "authentication" | "authentication_error" | "invalid_api_key" => Some(401),
-        "payment_required" => Some(402),
-        "permission_error" => Some(403),
-        "model_not_found" => Some(404),
-        "request_too_large" => Some(413),
-        "rate_limit_exceeded" | "rate_limit_error" | "quota_exceeded" | "insufficient_quota" => Some(429),
-        "internal_error" | "api_error" | "server_error" => Some(500),
-        "overloaded" | "overloaded_error" | "service_unavailable" => Some(503),
-        "timeout" | "gateway_timeout" => Some(504),
+        | "prohibited_content"
+        | "content_blocked"
+        | "content_filter"
+        | "content_policy_violation" => Some(400),
+        "authentication" | "authentication_error" | "authentication_failed" | "unauthorized" | "invalid_api_key" => {
+            Some(401)
+        }
+        "payment_required" | "billing_required" | "billing_not_active" | "insufficient_funds" => Some(402),
+        "permission_error" | "permission" | "forbidden" | "access_denied" => Some(403),
+        "model_not_found" | "not_found_error" | "resource_not_found" => Some(404),
+        "request_timeout" => Some(408),
+        "conflict" => Some(409),
+        "request_too_large" | "payload_too_large" => Some(413),
+        "range_not_satisfiable" => Some(416),
+        "rate_limit"
+        | "rate_limited"
+        | "rate_limit_exceeded"
+        | "rate_limit_error"
+        | "too_many_requests"
+        | "quota_exceeded"
+        | "spend_limit_exceeded"
+        | "insufficient_quota"
+        | "insufficient_user_quota" => Some(429),
+        "client_closed_request" | "canceled" => Some(499),
+        "internal_error" | "internal_server_error" | "api_error" | "server_error" => Some(500),
+        "not_implemented" | "unsupported" => Some(501),
+        "bad_gateway" => Some(502),
+        "overloaded"
+        | "overloaded_error"
+        | "model_overloaded"
+        | "engine_overloaded"
+        | "service_unavailable"
+        | "capacity_exceeded" => Some(503),
+        "timeout" | "timeout_error" | "gateway_timeout" => Some(504),
         _ => None,
     })
 }
@@ -184,7 +209,15 @@ fn by_reason(reason: &str) -> Option<Kind> {
         "UNSUPPORTED_LOCATION" | "LOCATION_POLICY_VIOLATED" => Kind::LocationUnsupported,
         "ipRefererBlocked" => Kind::KeyRestricted,
         "context_length_exceeded" => Kind::ContextTooLong,
-        "content_policy_violation" | "content_filter" | "prohibited_content" => Kind::ContentBlocked,
+        "content_policy_violation"
+        | "content_filter"
+        | "content_blocked"
+        | "prohibited_content"
+        | "blocklist"
+        | "safety"
+        | "recitation"
+        | "spii"
+        | "image_safety" => Kind::ContentBlocked,
         "model_not_found" => Kind::ModelNotFound,
         // API_KEY_SERVICE_BLOCKED, API_KEY_HTTP_REFERRER_BLOCKED, …
         _ if reason.starts_with("API_KEY_") && reason.ends_with("_BLOCKED") => Kind::KeyRestricted,
