@@ -652,16 +652,23 @@ async fn usage_of_an_interaction_is_known_by_its_own_names() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_again_is_not_counted_again() {
-    let text = said_by_an_interaction() + &completed("completed");
-    let mut request = post("/v1beta/interactions/v1_i?stream=true");
-    *request.method_mut() = http::Method::GET;
-    let response = classified(request, Ok(sse(chunks([text])))).await.unwrap();
-    let usage = usage(&response);
-    read(response.into_body()).await;
-    let report = usage.report();
-    assert_eq!((report.prompt_tokens, report.total_tokens, report.input_by_modality.text), (None, None, None));
-    assert_eq!((report.finish_reason.as_deref(), report.ended), (Some("completed"), true));
+async fn an_interaction_that_is_read_again_is_followed_and_its_failure_is_no_failure_to_read_it() {
+    let unary = r#"{"id":"v1_i","status":"failed","usage":{"total_input_tokens":9,"total_tokens":19}}"#.to_owned();
+    for (content_type, text) in
+        [("text/event-stream", said_by_an_interaction() + &completed("failed")), ("application/json", unary)]
+    {
+        let mut request = post("/v1beta/interactions/v1_i?stream=true");
+        *request.method_mut() = http::Method::GET;
+        let response = classified(request, Ok(typed(200, content_type, chunks([text.clone()])))).await.unwrap();
+        assert_eq!(kind(&response), None);
+        let usage = usage(&response);
+        assert_eq!(read(response.into_body()).await, text);
+        // The tokens are those of the call that made it.
+        let report = usage.report();
+        assert_eq!((report.prompt_tokens, report.total_tokens), (Some(9), Some(19)));
+        assert_eq!((report.finish_reason.as_deref(), report.ended), (Some("failed"), true));
+        assert!(report.failure.is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]

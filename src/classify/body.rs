@@ -104,19 +104,17 @@ impl Watching {
 /// Copies what the scan has found so far. Names that have not changed are not allocated again.
 fn fill(report: &mut UsageReport, watch: &Watch) {
     let found = watch.findings();
-    if watch.is_paid() {
-        let tokens = &found.tokens;
-        report.prompt_tokens = tokens.prompt;
-        report.initial_prompt_tokens = tokens.initial;
-        report.candidates_tokens = tokens.candidates;
-        report.thoughts_tokens = tokens.thoughts;
-        report.cached_tokens = tokens.cached;
-        report.tool_use_prompt_tokens = tokens.tool_use_prompt;
-        report.total_tokens = tokens.total;
-        report.input_by_modality = by_modality(tokens.of(TokenSide::Input));
-        report.output_by_modality = by_modality(tokens.of(TokenSide::Output));
-        report.cached_by_modality = by_modality(tokens.of(TokenSide::Cached));
-    }
+    let tokens = &found.tokens;
+    report.prompt_tokens = tokens.prompt;
+    report.initial_prompt_tokens = tokens.initial;
+    report.candidates_tokens = tokens.candidates;
+    report.thoughts_tokens = tokens.thoughts;
+    report.cached_tokens = tokens.cached;
+    report.tool_use_prompt_tokens = tokens.tool_use_prompt;
+    report.total_tokens = tokens.total;
+    report.input_by_modality = by_modality(tokens.of(TokenSide::Input));
+    report.output_by_modality = by_modality(tokens.of(TokenSide::Output));
+    report.cached_by_modality = by_modality(tokens.of(TokenSide::Cached));
     let names = [
         (&mut report.service_tier, &found.service_tier),
         (&mut report.response_id, &found.response_id),

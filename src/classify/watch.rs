@@ -35,8 +35,8 @@ const TIER_HEADER: HeaderName = HeaderName::from_static("x-gemini-service-tier")
 pub(super) struct Watch {
     surface: Surface,
     duty: Duty,
-    /// Set unless the answer only repeats something that another call has paid.
-    is_paid: bool,
+    /// Set if the answer only repeats something that another call has made.
+    is_read: bool,
     streams: bool,
     /// Set if the length of the answer was known before its first byte.
     has_length: bool,
@@ -95,8 +95,7 @@ impl Watch {
             GenerateContent | CreateInteraction if shape.background => Duty::Follow,
             GenerateContent | CreateInteraction => Duty::Judge,
             Predict if is_sse => Duty::Judge,
-            Read if is_sse => Duty::Follow,
-            Read => return None,
+            Read => Duty::Follow,
             _ => Duty::Count,
         };
         let mut scanner = Scanner::new();
@@ -105,11 +104,12 @@ impl Watch {
             scanner.found.service_tier = Some(tier.into());
             scanner.found.version += 1;
         }
-        let streams = is_sse || shape.streaming != Streaming::No;
+        // There are no arrays of an interaction's events.
+        let streams = is_sse || shape.streaming != Streaming::No && shape.surface != Surface::Interactions;
         let events = is_sse.then(|| Events::new(shape.surface == Surface::Interactions));
-        let is_paid = shape.operation != Read;
+        let is_read = shape.operation == Read;
         let has_length = size.exact().is_some() || headers.contains_key(CONTENT_LENGTH);
-        Some(Self { surface: shape.surface, duty, is_paid, streams, has_length, scanner, events })
+        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, events })
     }
 
     /// Returns whether the answer is held until its first content.
@@ -190,9 +190,9 @@ impl Watch {
     pub(super) fn late_failure(&self) -> Option<Failure> {
         let failure = match &self.scanner.found.error {
             Some(error) => error.whole.then(|| said(error))?,
-            None if self.is_paid => self.interaction_failure()?,
             // A failed interaction that is read again is not a failure to read it.
-            None => return None,
+            None if self.is_read => return None,
+            None => self.interaction_failure()?,
         };
         Some(failure.into_after_commit())
     }
@@ -209,12 +209,6 @@ impl Watch {
         let found = &self.scanner.found;
         let is_last = self.is_interaction() && (found.completed || !self.streams);
         if is_last { &found.status } else { &found.finish_reason }
-    }
-
-    /// Returns whether this call has spent the tokens of the answer. Those of an interaction that is read again were
-    /// counted when it was made.
-    pub(super) fn is_paid(&self) -> bool {
-        self.is_paid
     }
 
     pub(super) fn findings(&self) -> &Findings {

@@ -313,15 +313,18 @@ fn an_answer_that_says_that_it_streams_is_read_as_a_stream() {
 fn an_interaction_that_exists_already_is_followed_and_not_held() {
     const GET: &str = "/v1beta/interactions/v1_i?stream=true";
     let mut watch = watched(Method::GET, GET, "text/event-stream", false).unwrap();
-    assert!(!watch.holds() && !watch.is_paid());
+    assert!(!watch.holds());
     watch.push((created() + &delta()).as_bytes());
     assert!(watch.is_cut());
     watch.push(completed("failed").as_bytes());
     assert!(!watch.is_cut() && watch.late_failure().is_none(), "it could be read");
-    assert!(watched(Method::GET, GET, "application/json", false).is_none(), "nothing is judged in one piece");
+    let mut watch = watched(Method::GET, "/v1beta/interactions/v1_i", "application/json", false).unwrap();
+    watch.push(br#"{"id":"v1_i","status":"failed","usage":{"total_tokens":3}}"#);
+    assert!(!watch.holds() && !watch.is_cut() && watch.late_failure().is_none());
+    assert_eq!((watch.finish_reason().as_deref(), watch.findings().tokens.total), (Some("failed"), Some(3)));
 
     let mut watch = watched(Method::POST, "/v1beta/interactions", "text/event-stream", true).unwrap();
-    assert!(!watch.holds() && watch.is_paid());
+    assert!(!watch.holds());
     watch.push((created() + &completed("failed")).as_bytes());
     assert_eq!(watch.late_failure().unwrap().kind(), Kind::ServerError);
 }
