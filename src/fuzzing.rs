@@ -48,6 +48,7 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
 /// The events and lines that a splitter finds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Split {
+    pub names: Vec<u8>,
     pub events: Vec<Vec<u8>>,
     pub open: Vec<u8>,
     pub raw: Vec<u8>,
@@ -55,6 +56,10 @@ pub struct Split {
 }
 
 impl Listener for Split {
+    fn name(&mut self, piece: &[u8]) {
+        self.names.extend_from_slice(piece);
+    }
+
     fn data(&mut self, piece: &[u8]) {
         self.open.extend_from_slice(piece);
     }
@@ -73,6 +78,11 @@ pub fn split(pieces: &[&[u8]]) -> Split {
     let (mut splitter, mut found) = (Splitter::new(), Split::default());
     pieces.iter().for_each(|piece| splitter.push(piece, &mut found));
     Split { is_between_events: splitter.is_between_events(), ..found }
+}
+
+/// Returns the stream of an interaction with its bare errors framed.
+pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
+    crate::error_response::fuzzing::frame(pieces)
 }
 
 /// Returns a body with its keys overwritten.

@@ -151,7 +151,7 @@ impl Watch {
             None => Verdict::Undecided,
         };
         // What is found has to be read to its end first.
-        if self.scanner.is_between_values() { decided } else { Verdict::Undecided }
+        if self.is_read_to_its_end() { decided } else { Verdict::Undecided }
     }
 
     /// Returns the failure of an answer that ended before its commit. `held` is all of the answer.
@@ -179,7 +179,7 @@ impl Watch {
         }
         let done = self.events.as_ref().is_some_and(Events::is_done);
         match self.streams {
-            true if self.is_interaction() => !found.completed && !done,
+            true if self.is_interaction() => !done && (!found.completed || self.scanner.is_open()),
             true if self.is_foreign() => false,
             true => found.finish_reason.is_none() && found.block_reason.is_none() && !done,
             false => self.scanner.is_open(),
@@ -223,6 +223,11 @@ impl Watch {
         !self.is_interaction() && self.scanner.found.is_foreign()
     }
 
+    /// Returns whether all that has been found has also been read to its end.
+    fn is_read_to_its_end(&self) -> bool {
+        self.scanner.is_between_values() || !self.scanner.is_open()
+    }
+
     fn empty_failure(&self) -> Option<Failure> {
         let found = &self.scanner.found;
         if self.is_foreign() {
@@ -235,7 +240,7 @@ impl Watch {
     /// also one that is not complete, waits for a tool, goes on in the background, or has spent its budget.
     fn interaction_failure(&self) -> Option<Failure> {
         let found = &self.scanner.found;
-        if !self.is_interaction() || !self.scanner.is_between_values() {
+        if !self.is_interaction() || !self.is_read_to_its_end() {
             return None;
         }
         match (found.status.as_deref()?, &found.fault) {

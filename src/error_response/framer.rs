@@ -151,15 +151,25 @@ impl Depth {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing {
+    use super::*;
+
+    /// Passes a stream on that came in these pieces.
+    pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut framer = Framer::new(Secrets::default());
+        let mut out: Vec<u8> = pieces.iter().flat_map(|piece| framer.push(Bytes::copy_from_slice(piece))).collect();
+        out.extend(framer.finish().into_iter().flatten());
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn framed(pieces: &[&[u8]]) -> String {
-        let mut framer = Framer::new(Secrets::default());
-        let mut out: Vec<u8> = pieces.iter().flat_map(|piece| framer.push(Bytes::copy_from_slice(piece))).collect();
-        out.extend(framer.finish().into_iter().flatten());
-        String::from_utf8(out).unwrap()
+        String::from_utf8(fuzzing::frame(pieces)).unwrap()
     }
 
     const CREATED: &str = "event: interaction.created\ndata: {\"event_type\":\"interaction.created\"}\n\n";

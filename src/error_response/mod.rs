@@ -93,4 +93,6 @@ mod layer;
 mod render;
 mod service;
 
+#[cfg(fuzzing)]
+pub(crate) use self::framer::fuzzing;
 pub use self::{body::ErrorResponseBody, future::ResponseFuture, layer::ErrorResponseLayer, service::ErrorResponse};

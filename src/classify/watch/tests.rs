@@ -206,6 +206,10 @@ fn the_stream_of_an_interaction_is_whole_with_its_last_event_only() {
     ] {
         assert!(!interaction(&(said_all.clone() + &end)).is_cut(), "{end}");
     }
+    // Its last event has to be whole, too.
+    for end in completed("completed").trim_end().match_indices(|_: char| true).map(|(at, _)| at) {
+        assert!(interaction(&(said_all.clone() + &completed("completed")[..end])).is_cut(), "{end}");
+    }
     // Before its first content, the end alone says nothing of the call: it is told when the answer is handed over.
     let opened = interaction(&created());
     assert!(opened.judge_end(created().as_bytes()).is_none() && opened.is_cut());
@@ -250,9 +254,13 @@ fn an_interaction_that_fails_in_its_stream_is_noted_or_held() {
     let held = interaction(&text);
     assert_eq!(held.verdict(), Verdict::Failed);
     assert_eq!(held.judge_end(text.as_bytes()).unwrap().kind(), Kind::ServerError);
-    let late = interaction(&(created() + &delta() + &completed("failed")));
-    let failure = late.late_failure().unwrap();
-    assert_eq!((failure.kind(), failure.is_after_commit(), late.is_cut()), (Kind::ServerError, true, false));
+    for end in ["", "event: done\ndata: [DONE]\n\n"] {
+        let late = interaction(&(created() + &delta() + &completed("failed") + end));
+        let failure = late.late_failure().unwrap();
+        assert_eq!((failure.kind(), failure.is_after_commit(), late.is_cut()), (Kind::ServerError, true, false));
+        let text = created() + &completed("failed") + end;
+        assert_eq!(interaction(&text).judge_end(text.as_bytes()).unwrap().kind(), Kind::ServerError);
+    }
     assert_eq!(interaction(&(created() + &completed("completed"))).verdict(), Verdict::Commit);
 }
 
