@@ -156,7 +156,7 @@ pub(crate) mod fuzzing {
     use super::*;
 
     /// Passes a stream on that came in these pieces.
-    pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
+    pub(crate) fn frame(pieces: &[&[u8]]) -> Vec<u8> {
         let mut framer = Framer::new(Secrets::default());
         let mut out: Vec<u8> = pieces.iter().flat_map(|piece| framer.push(Bytes::copy_from_slice(piece))).collect();
         out.extend(framer.finish().into_iter().flatten());
