@@ -104,10 +104,8 @@ impl Drop for Line {
             attempts = outcome.attempts(),
             key = outcome.key(),
             project = outcome.project(),
-            tokens_in = usage.input_tokens(),
+            tokens_in = usage.prompt_tokens,
             tokens_out = usage.candidates_tokens,
-            thoughts = usage.thoughts_tokens,
-            tier = usage.service_tier.as_deref(),
             failure = failure.map(|failure| failure.kind().to_string()),
             gone = !*ended, // the caller left before the end
             "call"
