@@ -18,7 +18,7 @@
 //! | a limit of 0; a model closed for the project | until midnight Pacific | 1 h |
 //! | the grounding quota, for grounded calls only | until midnight Pacific | 1 min, doubling to 1 h |
 //! | spending within some minutes | 25 h | as long as it says, 10 min at most |
-//! | no billing, no credits, a monthly cap | 25 h | as long as it says, 1 h at most |
+//! | no billing, no credits, a monthly cap, a limited account | 25 h | as long as it says, 1 h at most |
 //!
 //! Pure: it is told the time.
 
@@ -88,7 +88,7 @@ impl Claim {
                 let look = within(ROLLING);
                 Self { lasts: Lasts::For(LONGEST), look, longest: ROLLING, is_long: false }
             }
-            Kind::BillingRequired => Self::long(Lasts::For(LONGEST), within(RARE)),
+            Kind::BillingRequired | Kind::AccountLimited => Self::long(Lasts::For(LONGEST), within(RARE)),
             _ => return None,
         })
     }

@@ -432,6 +432,8 @@ pub(crate) struct Shape {
     pub(crate) grounded: bool,
     /// Set if an error answer shows that nothing was made.
     pub(crate) repeatable_on_error: bool,
+    /// Set if the answer only says that the work has begun: it goes on without its caller.
+    pub(crate) background: bool,
 }
 
 impl Shape {
@@ -453,6 +455,7 @@ impl Shape {
             agent: false,
             grounded: false,
             repeatable_on_error: false,
+            background: false,
         }
     }
 

@@ -26,13 +26,19 @@ pub fn scan(pieces: &[&[u8]]) -> String {
 pub(crate) fn shown(scanner: &Scanner) -> String {
     let found = &scanner.found;
     format!(
-        "content: {}, finish: {:?}, block: {:?}, model: {:?}, {:?}, {:?}, open: {}, between: {}, comma: {:?}",
+        "content: {}, answer: {}, names: {:?}, completed: {}, foreign: {}, finish: {:?}, block: {:?}, model: {:?}, {:?}, \
+         {:?}, {:?}, open: {}, between: {}, comma: {:?}",
         found.content,
+        found.answer,
+        [&found.response_id, &found.previous_interaction_id, &found.service_tier, &found.status],
+        found.completed,
+        found.is_foreign(),
         found.finish_reason,
         found.block_reason,
         found.model_version,
         found.tokens,
         found.error,
+        found.fault,
         scanner.is_open(),
         scanner.is_between_values(),
         scanner.needs_comma(),
@@ -42,6 +48,7 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
 /// The events and lines that a splitter finds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Split {
+    pub names: Vec<u8>,
     pub events: Vec<Vec<u8>>,
     pub open: Vec<u8>,
     pub raw: Vec<u8>,
@@ -49,6 +56,10 @@ pub struct Split {
 }
 
 impl Listener for Split {
+    fn name(&mut self, piece: &[u8]) {
+        self.names.extend_from_slice(piece);
+    }
+
     fn data(&mut self, piece: &[u8]) {
         self.open.extend_from_slice(piece);
     }
@@ -67,6 +78,11 @@ pub fn split(pieces: &[&[u8]]) -> Split {
     let (mut splitter, mut found) = (Splitter::new(), Split::default());
     pieces.iter().for_each(|piece| splitter.push(piece, &mut found));
     Split { is_between_events: splitter.is_between_events(), ..found }
+}
+
+/// Returns the stream of an interaction with its bare errors framed.
+pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
+    crate::error_response::fuzzing::frame(pieces)
 }
 
 /// Returns a body with its keys overwritten.

@@ -14,9 +14,10 @@ use http_body_util::{BodyExt, Full};
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use support::*;
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, Error,
+    BoxError, ClassifyLayer, Error, ReplayLayer, RetryLayer,
+    call::ServiceTier,
     classify::ClassifyBody,
     context::Usage,
     failure::{Fault, Kind},
@@ -234,7 +235,78 @@ fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
             r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#.into(),
             Kind::QuotaMinute,
         ),
+        // Thoughts are no answer, nor is a signature.
+        (GENERATE, "application/json", THOUGHTS.into(), Kind::EmptyMalformedFunctionCall),
+        (GENERATE, "application/json", THOUGHTS.replace("MALFORMED_FUNCTION_CALL", "STOP"), Kind::EmptyResponse),
+        (GENERATE, "application/json", THOUGHTS.replace("MALFORMED_FUNCTION_CALL", "MAX_TOKENS"), Kind::OutputLimit),
+        stream(format!("data: {SIGNED}\r\n\r\n"), Kind::EmptyMalformedFunctionCall),
+        (
+            CHAT,
+            "application/json",
+            r#"{"choices":[{"message":{"content":null,"reasoning_content":"hm"},"finish_reason":"function_call_filter: MALFORMED_FUNCTION_CALL"}]}"#.into(),
+            Kind::EmptyMalformedFunctionCall,
+        ),
+        (GENERATE, "application/json", finished("ESCALATION"), Kind::ContentBlocked),
+        (GENERATE, "application/json", finished("MODEL_ARMOR"), Kind::ContentBlocked),
+        (GENERATE, "application/json", finished("PUP_LIMITED_DISABLED"), Kind::AccountLimited),
+        (GENERATE, "application/json", finished("TOO_MANY_TOOL_CALLS"), Kind::InvalidRequest),
+        (GENERATE, "application/json", finished("MISSING_THOUGHT_SIGNATURE"), Kind::InvalidRequest),
+        (GENERATE, "application/json", finished("MALFORMED_RESPONSE"), Kind::EmptyResponse),
+        (
+            GENERATE,
+            "application/json",
+            r#"{"promptFeedback":{"blockReason":"BLOCKED_REASON_UNSPECIFIED"}}"#.into(),
+            Kind::EmptyResponse,
+        ),
+        (GENERATE, "application/json", r#"{"promptFeedback":{"blockReason":"JAILBREAK"}}"#.into(), Kind::ContentBlocked),
+        (INTERACTIONS, "application/json", r#"{"id":"v1_i","status":"failed"}"#.into(), Kind::ServerError),
+        (INTERACTIONS, "application/json", r#"{"id":"v1_i","status":"cancelled"}"#.into(), Kind::Cancelled),
+        (
+            INTERACTIONS,
+            "application/json",
+            r#"{"status":"failed","errors":[{"code":"prohibited_content","message":"no"}],"steps":[]}"#.into(),
+            Kind::ContentBlocked,
+        ),
+        (INTERACTIONS, "text/event-stream", created() + &completed("failed"), Kind::ServerError),
+        (INTERACTIONS, "text/event-stream", created() + FILTERED + "\n", Kind::ContentBlocked),
     ]
+}
+
+const RAW: &str = "/v1/projects/p/locations/l/publishers/google/models/m:streamRawPredict";
+
+/// A thought, and then a call that cannot be used.
+const THOUGHTS: &str = r#"{"candidates":[{"content":{"role":"model","parts":[{"text":"hm","thought":true}]},"finishReason":"MALFORMED_FUNCTION_CALL"}]}"#;
+
+/// The last chunk of a stream that has only thought.
+const SIGNED: &str =
+    r#"{"candidates":[{"content":{"parts":[{"thoughtSignature":"x"}]},"finishReason":"MALFORMED_FUNCTION_CALL"}]}"#;
+
+/// An error that Google's content filter writes without a frame.
+const FILTERED: &str = r#"{"error":{"code":"prohibited_content","message":"The prompt was blocked."}}"#;
+
+fn finished(reason: &str) -> String {
+    format!(r#"{{"candidates":[{{"finishReason":"{reason}"}}]}}"#)
+}
+
+fn created() -> String {
+    let event = |name: &str, members: &str| format!("event: {name}\ndata: {{{members},\"event_type\":\"{name}\"}}\n\n");
+    event("interaction.created", r#""interaction":{"id":"v1_i","status":"in_progress","model":"gemini-3.8-flash"}"#)
+        + &event("interaction.status_update", r#""interaction_id":"v1_i","status":"in_progress""#)
+}
+
+fn said_by_an_interaction() -> String {
+    created()
+        + "event: step.start\ndata: {\"index\":0,\"step\":{\"type\":\"model_output\"},\"event_type\":\"step.start\"}\n\n"
+        + "event: step.delta\ndata: {\"index\":0,\"delta\":{\"text\":\"hi\",\"type\":\"text\"},\"event_type\":\"step.delta\"}\n\n"
+}
+
+fn completed(status: &str) -> String {
+    format!(
+        "event: interaction.completed\ndata: {{\"interaction\":{{\"id\":\"v1_i\",\"status\":\"{status}\",\"model\":\"gemini-3.8-flash\",\"service_tier\":\"flex\",\
+         \"usage\":{{\"total_input_tokens\":9,\"initial_input_tokens\":4,\"total_output_tokens\":2,\"total_thought_tokens\":3,\"total_cached_tokens\":1,\
+         \"total_tool_use_tokens\":5,\"total_tokens\":19,\"input_tokens_by_modality\":[{{\"modality\":\"text\",\"tokens\":9}}]}}}},\
+         \"event_type\":\"interaction.completed\"}}\n\n"
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -300,7 +372,8 @@ async fn the_first_content_hands_the_answer_over_at_once() {
             vec!["data: {\"candidates\":[{\"content\":{\"parts\":[{\"thought\":true,\"text\":\"", "h"],
         ),
         (ARRAY, "application/json", vec!["[", "{\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{"]),
-        (GENERATE, "application/json", vec!["{\"candidates\": [{\"content\": {\"parts\": [{\"text\"", ": \"h"]),
+        // In one piece, it may be a thought until its part has ended.
+        (GENERATE, "application/json", vec!["{\"candidates\": [{\"content\": {\"parts\": [{\"text\"", ": \"h", "\"}"]),
         (
             CHAT,
             "text/event-stream",
@@ -310,7 +383,16 @@ async fn the_first_content_hands_the_answer_over_at_once() {
             ],
         ),
         (CHAT, "text/event-stream", vec!["data: {\"choices\":[{\"delta\":{", "\"tool_calls\":[{"]),
-        (INTERACTIONS, "text/event-stream", vec!["event: interaction.start\ndata: {\"id\"", ":1}\n\n"]),
+        (
+            INTERACTIONS,
+            "text/event-stream",
+            vec![
+                "event: interaction.created\ndata: {\"interaction\":{\"id\":\"v1_i\",\"status\":\"in_progress\"}}\n\n",
+                "data: {\"event_type\":\"interaction.status_update\",\"status\":\"in_progress\"}\n\n",
+                "event: step.start\ndata: {\"index\":0,\"event_type\":\"step.start\"}\n\nevent: step",
+                ".delta\ndata: {",
+            ],
+        ),
     ];
     for (uri, content_type, sent) in cases {
         let (feed, body) = fed();
@@ -469,6 +551,11 @@ async fn a_cut_answer_ends_in_an_error() {
         (ARRAY, "application/json", "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a\"}]}}]}".into()),
         (GENERATE, "application/json", HELLO[..HELLO.len() - 1].into()),
         (CHAT, "text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".into()),
+        (INTERACTIONS, "text/event-stream", said_by_an_interaction()),
+        // Nothing but that it began: it exists all the same, and is not asked for again.
+        (INTERACTIONS, "text/event-stream", created()),
+        (RAW, "text/event-stream", event("a")),
+        ("/v1beta/models/m:generateContent", "text/event-stream", event("a")),
     ];
     for (uri, content_type, text) in cut {
         let response = answered(uri, typed(200, content_type, chunks([text.as_bytes()]))).await;
@@ -497,7 +584,20 @@ async fn a_finished_answer_is_not_cut() {
             "data: {\"choices\":[{\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\n".into(),
         ),
         (CHAT, "text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n".into()),
-        (INTERACTIONS, "text/event-stream", "data: {\"event_type\":\"content.delta\"}\n\n".into()),
+        (INTERACTIONS, "text/event-stream", said_by_an_interaction() + &completed("completed")),
+        (INTERACTIONS, "text/event-stream", said_by_an_interaction() + "event: done\ndata: [DONE]\n\n"),
+        (
+            INTERACTIONS,
+            "text/event-stream",
+            "data: {\"event_type\":\"content.delta\"}\n\ndata: {\"event_type\":\"interaction.complete\"}\n\n".into(),
+        ),
+        (INTERACTIONS, "application/json", "{\"id\":\"v1_i\",\"status\":\"in_progress\"}".into()),
+        (
+            GENERATE,
+            "application/json",
+            "{\"candidates\":[{\"finishReason\":\"CONTINUATION\",\"continuationToken\":\"t\"}]}".into(),
+        ),
+        (RAW, "text/event-stream", "event: message_start\ndata: {\"type\":\"message_start\"}\n\n".into()),
         (GENERATE, "text/plain", "what a proxy says".into()),
         ("/v1beta/models/m:countTokens", "application/json", "{\"totalTokens\":".into()),
     ];
@@ -523,12 +623,145 @@ async fn the_end_is_known_with_the_last_frame() {
     assert_eq!(body.size_hint().exact(), Some(0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_only_thought_is_noted_as_failed_at_its_end() {
+    let thought = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hm\",\"thought\":true}]}}]}\n\n";
+    let text = format!("{thought}data: {SIGNED}\n\n");
+    for size in [1, 50, 4096] {
+        let response = answered(STREAM, sse(chunks(text.as_bytes().chunks(size)))).await;
+        assert_eq!(kind(&response), None, "the thought was handed over");
+        let usage = usage(&response);
+        let (data, error) = frames(response.into_body()).await;
+        assert!(data.concat() == text.as_bytes() && error.is_none());
+        let failure = usage.report().failure.expect("noted");
+        assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::EmptyMalformedFunctionCall, true));
+        assert!(!failure.same_key_may_help());
+    }
+    // One that goes on after its thoughts, or may be continued, is a good answer.
+    for end in [last_event("b"), format!("data: {}\n\n", finished("CONTINUATION"))] {
+        let response = answered(STREAM, sse(chunks([format!("{thought}{end}")]))).await;
+        let usage = usage(&response);
+        read(response.into_body()).await;
+        assert!(usage.report().failure.is_none(), "{end}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thought_without_an_answer_is_asked_for_again_once_more() {
+    for uri in [GENERATE, CHAT] {
+        let upstream = Upstream::at_once(move |nth| match (nth, uri) {
+            (0, CHAT) => Ok(json(
+                200,
+                r#"{"choices":[{"message":{"reasoning_content":"hm"},"finish_reason":"function_call_filter: MALFORMED_FUNCTION_CALL"}]}"#,
+            )),
+            (0, _) => Ok(json(200, THOUGHTS)),
+            _ => Ok(hello()),
+        });
+        let service = ServiceBuilder::new()
+            .layer(ReplayLayer::new())
+            .layer(RetryLayer::default())
+            .layer(ClassifyLayer::new())
+            .service(upstream.clone());
+        let response = service.oneshot(post(uri)).await.unwrap();
+        assert_eq!((kind(&response), upstream.calls()), (None, 2));
+        assert_eq!(read(response.into_body()).await, HELLO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_of_an_interaction_is_known_by_its_own_names() {
+    let unary = r#"{"id":"v1_i","status":"completed","model":"gemini-3.8-flash","previous_interaction_id":"v1_h","service_tier":"flex",
+        "steps":[{"type":"model_output","content":[{"type":"text","text":"hi"}]}],
+        "usage":{"total_input_tokens":9,"initial_input_tokens":4,"total_output_tokens":2,"total_thought_tokens":3,"total_cached_tokens":1,
+        "total_tool_use_tokens":5,"total_tokens":19,"input_tokens_by_modality":[{"modality":"text","tokens":9}]}}"#;
+    let streamed = said_by_an_interaction() + &completed("completed");
+    for (content_type, text) in [("application/json", unary.to_owned()), ("text/event-stream", streamed)] {
+        let response = answered(INTERACTIONS, typed(200, content_type, chunks([text]))).await;
+        let usage = usage(&response);
+        read(response.into_body()).await;
+        let report = usage.report();
+        assert_eq!(
+            (report.prompt_tokens, report.initial_prompt_tokens, report.input_tokens()),
+            (Some(9), Some(4), Some(14))
+        );
+        assert_eq!((report.candidates_tokens, report.thoughts_tokens), (Some(2), Some(3)));
+        assert_eq!((report.cached_tokens, report.tool_use_prompt_tokens), (Some(1), Some(5)));
+        assert_eq!((report.total_tokens, report.input_by_modality.text), (Some(19), Some(9)));
+        assert_eq!((report.response_id.as_deref(), report.served_tier()), (Some("v1_i"), Some(ServiceTier::Flex)));
+        assert_eq!(report.model_version.as_deref(), Some("gemini-3.8-flash"));
+        assert_eq!(report.finish_reason.as_deref(), Some("completed"));
+        let previous = (content_type == "application/json").then_some("v1_h");
+        assert_eq!(report.previous_interaction_id.as_deref(), previous);
+        assert!(report.ended && report.failure.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interaction_that_is_read_again_is_followed_and_its_failure_is_no_failure_to_read_it() {
+    let unary = r#"{"id":"v1_i","status":"failed","usage":{"total_input_tokens":9,"total_tokens":19}}"#.to_owned();
+    for (content_type, text) in
+        [("text/event-stream", said_by_an_interaction() + &completed("failed")), ("application/json", unary)]
+    {
+        let mut request = post("/v1beta/interactions/v1_i?stream=true");
+        *request.method_mut() = http::Method::GET;
+        let response = classified(request, Ok(typed(200, content_type, chunks([text.clone()])))).await.unwrap();
+        assert_eq!(kind(&response), None);
+        let usage = usage(&response);
+        assert_eq!(read(response.into_body()).await, text);
+        // The tokens are those of the call that made it.
+        let report = usage.report();
+        assert_eq!((report.prompt_tokens, report.total_tokens), (Some(9), Some(19)));
+        assert_eq!((report.finish_reason.as_deref(), report.ended), (Some("failed"), true));
+        assert!(report.failure.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interaction_in_the_background_is_handed_over_as_it_begins() {
+    let (feed, body) = fed();
+    let body = parking_lot::Mutex::new(Some(body));
+    let upstream = Upstream::at_once(move |_| Ok(sse(any(body.lock().take().unwrap()))));
+    // The body says so, and the layer that keeps it has read it.
+    let service = ServiceBuilder::new().layer(ReplayLayer::new()).layer(ClassifyLayer::new()).service(upstream);
+    let request = post_body(INTERACTIONS, r#"{"agent":"deep-research","input":"x","background":true,"stream":true}"#);
+    let response = assert_ready!(task::spawn(service.oneshot(request)).poll()).unwrap();
+    feed.data(created());
+    let mut body = response.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), created());
+    drop(feed);
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(find(&error).failure().kind(), Kind::StreamCut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_of_embeddings_is_read_while_they_pass() {
+    let text = r#"{"embeddings":[{"values":[0.1,-2e-3]}],"usageMetadata":{"promptTokenCount":40,"responseTokenCount":1,
+        "promptTokensDetails":[{"modality":"TEXT","tokenCount":30},{"modality":"IMAGE","tokenCount":10}]}}"#;
+    let mut answer = json(200, text);
+    answer.headers_mut().insert("x-gemini-service-tier", HeaderValue::from_static("priority"));
+    let response = answered("/v1beta/models/gemini-embedding-001:batchEmbedContents", answer).await;
+    assert_eq!(kind(&response), None);
+    let usage = usage(&response);
+    assert_eq!(usage.report().served_tier(), Some(ServiceTier::Priority));
+    assert_eq!(read(response.into_body()).await, text);
+    let report = usage.report();
+    assert_eq!((report.prompt_tokens, report.candidates_tokens), (Some(40), Some(1)));
+    assert_eq!((report.input_by_modality.text, report.input_by_modality.image), (Some(30), Some(10)));
+    // An empty answer to them is not one that could be asked for again.
+    let response = answered("/v1beta/models/m:embedContent", json(200, "{}")).await;
+    assert_eq!(kind(&response), None);
+}
+
 // === any transcript, cut anywhere ===
 
 fn transcripts() -> impl Strategy<Value = Vec<u8>> {
     let line = prop_oneof![
         4 => "[a-zé\u{1F600}]{0,12}".prop_map(|text| event(&text)),
         2 => "[a-z]{0,12}".prop_map(|text| last_event(&text)),
+        1 => Just(format!("data: {SIGNED}\n\n")),
+        1 => Just(said_by_an_interaction()),
+        1 => "(completed|failed|cancelled)".prop_map(|status| completed(&status)),
+        1 => Just(format!("{FILTERED}\n")),
         1 => Just(format!("data: {BUSY}\n\n")),
         1 => Just(format!("data: {EMPTY}\n\n")),
         1 => Just(BUSY.replace(',', ",\n  ")),
@@ -581,9 +814,79 @@ proptest! {
             Err(error) => prop_assert!(breaks && hold, "{error}"),
             Ok(response) => {
                 let (data, error) = assert_ready!(task::spawn(frames(response.into_body())).poll());
-                prop_assert_eq!(data, sent);
+                prop_assert_eq!(data, sent, "no byte is changed, and no frame");
                 prop_assert!(error.is_some() || !breaks);
             }
         }
+    }
+}
+
+// === over the emulator ===
+
+#[tokio::test(start_paused = true)]
+async fn the_emulators_interactions_are_whole_and_their_cost_is_known() {
+    let emulator = tower_gemini::emulator::Emulator::builder().build();
+    for (body, streams) in [
+        (r#"{"model":"gemini-2.5-pro","input":"hi"}"#, false),
+        (r#"{"model":"gemini-2.5-pro","input":"hi","stream":true}"#, true),
+    ] {
+        let service = ServiceBuilder::new()
+            .layer(tower_gemini::ErrorResponseLayer::new())
+            .layer(ReplayLayer::new())
+            .layer(ClassifyLayer::new())
+            .service(emulator.clone());
+        let mut request = post_body(INTERACTIONS, body);
+        request.headers_mut().insert("x-goog-api-key", HeaderValue::from_static("test-key"));
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(kind(&response), None);
+        let usage = usage(&response);
+        let text = read(response.into_body()).await;
+        assert_eq!(text.starts_with(b"event: interaction.created"), streams);
+        let report = usage.report();
+        assert!(report.ended && report.failure.is_none(), "{report:?}");
+        assert!(report.prompt_tokens.is_some() && report.response_id.is_some(), "{report:?}");
+        assert_eq!(report.finish_reason.as_deref(), Some("completed"), "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
+    use tower_gemini::emulator::{Emulator, Trouble, When};
+    // One that is told to be stored is made, whatever becomes of it.
+    const INTERACTION: &str = r#"{"model":"gemini-2.5-pro","input":"hi","store":true}"#;
+    const STREAMED: &str = r#"{"model":"gemini-2.5-pro","input":"hi","stream":true}"#;
+    type Case = (&'static str, &'static str, fn() -> Trouble, usize, Option<Kind>, Option<Kind>);
+    // The path and body, the trouble, the attempts, the failure at the head, and the one that is noted.
+    let cases: [Case; 8] = [
+        (GENERATE, PROMPT, Trouble::thoughts_only, 2, None, None),
+        (STREAM, PROMPT, Trouble::thoughts_only, 1, None, Some(Kind::EmptyMalformedFunctionCall)),
+        (GENERATE, PROMPT, Trouble::continuation, 1, None, None),
+        (GENERATE, PROMPT, || Trouble::blocked("ESCALATION"), 1, Some(Kind::ContentBlocked), None),
+        (INTERACTIONS, INTERACTION, Trouble::failed, 1, Some(Kind::ServerError), None),
+        (INTERACTIONS, INTERACTION, || Trouble::unfinished("incomplete"), 1, None, None),
+        (INTERACTIONS, STREAMED, || Trouble::prohibited().as_raw_tail(0), 1, Some(Kind::ContentBlocked), None),
+        (INTERACTIONS, STREAMED, || Trouble::cut(1), 1, None, Some(Kind::StreamCut)),
+    ];
+    for (nth, (uri, body, trouble, attempts, at_head, noted)) in cases.into_iter().enumerate() {
+        let emulator = Emulator::builder().trouble(When::first(1), trouble()).build();
+        let service = ServiceBuilder::new()
+            .layer(tower_gemini::ErrorResponseLayer::new())
+            .layer(ReplayLayer::new())
+            .layer(RetryLayer::default())
+            .layer(ClassifyLayer::new())
+            .service(emulator.clone());
+        let mut request = post_body(uri, body);
+        request.headers_mut().insert("x-goog-api-key", HeaderValue::from_static("test-key"));
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(kind(&response), at_head, "case {nth}");
+        let usage = outcome(&response).usage().cloned();
+        let (data, _) = frames(response.into_body()).await;
+        let text = String::from_utf8(data.concat()).unwrap();
+        assert_eq!(emulator.journal().len(), attempts, "case {nth}: {text}");
+        let failure = usage.and_then(|usage| usage.report().failure);
+        assert_eq!(failure.map(|failure| failure.kind()), noted, "case {nth}: {text}");
+        // On the stream of an interaction, whatever went wrong is an event.
+        let is_told = text.contains("event: error\ndata: {\"error\":{\"code\":");
+        assert_eq!(is_told, body == STREAMED, "case {nth}: {text}");
     }
 }

@@ -437,12 +437,75 @@ async fn each_surface_has_its_own_last_words() {
     let (text, _) = heard(CHAT, "text/event-stream", broken([delta])).await;
     assert!(last_words(&text, delta).starts_with("data: {\"error\":{"), "{text}");
 
-    let started = "event: interaction.start\ndata: {\"id\":\"1\"}\n\n";
+    let started = "event: step.delta\ndata: {\"index\":0,\"event_type\":\"step.delta\"}\n\n";
     let (text, _) = heard(INTERACTIONS, "text/event-stream", broken([started])).await;
     let words = last_words(&text, started);
     let data = words.strip_prefix("event: error\ndata: ").unwrap_or_else(|| panic!("{words}")).trim();
     let error: Value = serde_json::from_str(data).unwrap();
     assert_eq!((&error["event_type"], &error["error"]["code"]), (&"error".into(), &"unavailable".into()));
+}
+
+/// Google's content filter ends the stream of an interaction with a bare line, which SDKs drop.
+const FILTERED: &str = r#"{"error":{"code":"prohibited_content","message":"The prompt was blocked."}}"#;
+const CREATED: &str =
+    "event: interaction.created\ndata: {\"interaction\":{\"id\":\"v1_i\"},\"event_type\":\"interaction.created\"}\n\n";
+const DELTA: &str =
+    "event: step.delta\ndata: {\"index\":0,\"delta\":{\"text\":\"a\"},\"event_type\":\"step.delta\"}\n\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_bare_error_of_an_interaction_gets_the_frame_that_sdks_read() {
+    let framed = "event: error\ndata: {\"error\":{\"code\":\"prohibited_content\",\"message\":\"The prompt was blocked.\"},\"event_type\":\"error\"}\n\n";
+    for before in [CREATED.to_owned(), format!("{CREATED}{DELTA}"), String::new()] {
+        for size in [1, 30, 4096] {
+            let text = format!("{before}{FILTERED}\n");
+            let (text, error) = heard(INTERACTIONS, "text/event-stream", chunks(text.as_bytes().chunks(size))).await;
+            assert!(error.is_none(), "{error:?}: it has said what was wrong");
+            assert_eq!(text, format!("{before}{framed}\n"), "by {size}");
+        }
+    }
+    // Elsewhere it stays as it came: Gemini's own SDKs read it.
+    let bare = BUSY.replace(',', ",\n");
+    let (text, _) = heard(STREAM, "text/event-stream", chunks([format!("{}{bare}\n", event("a"))])).await;
+    assert_eq!(text, format!("{}{bare}\n", event("a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_makes_the_answer_longer_than_its_head_said() {
+    let text = format!("{CREATED}{FILTERED}\n");
+    let length = text.len();
+    let upstream = Upstream::at_once(move |_| {
+        let mut answer = sse(full(text.clone()));
+        answer.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
+        Ok(answer)
+    });
+    let response = stack!(upstream).oneshot(post(INTERACTIONS)).await.unwrap();
+    assert!(!response.headers().contains_key(http::header::CONTENT_LENGTH));
+    assert_eq!(http_body::Body::size_hint(response.body()).exact(), None);
+    assert!(read(response.into_body()).await.len() > length);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_gets_a_frame_shows_no_key() {
+    let bare = FILTERED.replace("The prompt", &format!("The prompt of {KEY}"));
+    for before in ["", DELTA] {
+        let (text, _) = heard(INTERACTIONS, "text/event-stream", chunks([format!("{before}{bare}\n")])).await;
+        assert!(!text.contains(KEY) && text.contains("The prompt of ***"), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interaction_that_is_cut_is_told() {
+    for sent in [CREATED.to_owned(), format!("{CREATED}{DELTA}")] {
+        let (text, _) = heard(INTERACTIONS, "text/event-stream", chunks([&sent])).await;
+        let data = last_words(&text, &sent).strip_prefix("event: error\ndata: ").unwrap_or_else(|| panic!("{text}"));
+        let error: Value = serde_json::from_str(data.trim()).unwrap();
+        assert_eq!(error["event_type"], "error");
+        assert!(error["error"]["message"].as_str().unwrap().contains("interaction.completed"), "{error}");
+    }
+    // The half of a bare line, and then what happened to it.
+    let (text, _) = heard(INTERACTIONS, "text/event-stream", broken([DELTA, &FILTERED[..30]])).await;
+    let words = last_words(&text, &format!("{DELTA}{}", &FILTERED[..30]));
+    assert!(words.starts_with("\n\nevent: error\ndata: {"), "{words}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -462,6 +525,7 @@ async fn an_array_that_breaks_between_elements_ends_as_an_array() {
     assert_eq!(text, half);
     assert_eq!(find(&error.unwrap()).failure().kind(), Kind::Reset);
     // Nor can it in an answer in one piece.
+    let half = r#"{"candidates":[{"content":{"parts":[{"text":"a"},{"text":"b"#;
     let (text, error) = heard(GENERATE, "application/json", broken([half])).await;
     assert_eq!(text, half);
     assert!(error.is_some());

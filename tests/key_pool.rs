@@ -607,6 +607,7 @@ async fn a_refused_key_is_tried_or_else_its_whole_project() {
         (Kind::KeyRestricted, false),
         (Kind::KeySuspended, true),
         (Kind::AccountBanned, true),
+        (Kind::AccountLimited, true),
         (Kind::ConsumerInvalid, true),
         (Kind::ServiceDisabled, true),
         (Kind::BillingRequired, true),
@@ -849,7 +850,8 @@ fn storing() -> Upstream {
                     make(format!("v1_i{nth}z"));
                     let first =
                         format!("event: interaction.start\ndata: {{\"interaction\":{{\"id\":\"v1_i{nth}z\"}}}}\n\n");
-                    sse(support::chunks([&first[..30], &first[30..], "data: {\"id\": \"other\"}\n\n"]))
+                    let last = "data: {\"event_type\": \"interaction.completed\"}\n\n";
+                    sse(support::chunks([&first[..30], &first[30..], "data: {\"id\": \"other\"}\n\n", last]))
                 }
                 INTERACTIONS => {
                     make(format!("v1_i{nth}z"));
@@ -1091,4 +1093,23 @@ async fn alone_it_goes_by_the_status() {
     let response = service.oneshot(post(STREAM)).await.unwrap();
     assert!(response.extensions().get::<Outcome>().is_none());
     let _ = full("");
+}
+
+/// `PUP_LIMITED_DISABLED` comes as a finish reason, with a 200.
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_limited_leaves_its_model_to_another_project() {
+    let upstream = Upstream::new(|_, asked| async move {
+        Ok(match key_of(&asked).as_str() {
+            "a" => json(200, r#"{"candidates":[{"finishReason":"PUP_LIMITED_DISABLED"}]}"#),
+            _ => hello(),
+        })
+    });
+    let pool = pool(&[("a", "p1"), ("b", "p2")]);
+    let service = stack(&pool, &Limiter::builder().build(), upstream.clone());
+    for _ in 0..8 {
+        let response = service.clone().oneshot(post(GENERATE)).await.unwrap();
+        assert_eq!(read(response.into_body()).await, support::HELLO);
+    }
+    let a = keys_of(&upstream).into_iter().filter(|key| *key == "a").count();
+    assert_eq!((a, is_disabled(&pool, "a")), (1, false), "the account may serve others");
 }

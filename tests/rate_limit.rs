@@ -817,3 +817,42 @@ async fn ten_thousand_calls_wait_without_being_polled() {
         assert!(some[100].at - some[0].at >= secs(60));
     }
 }
+
+/// The input of an interaction is what its answer says by its own names, and the results of tools are input too.
+#[tokio::test(start_paused = true)]
+async fn an_interaction_and_an_embedding_are_settled_by_their_usage() {
+    const INTERACTIONS: &str = "/v1beta/interactions";
+    const EMBED: &str = "/v1beta/models/gemini-2.5-pro:embedContent";
+    let usage =
+        r#""usage":{"total_input_tokens":70,"total_tool_use_tokens":7,"total_output_tokens":5,"total_tokens":82}"#;
+    let unary = format!(r#"{{"id":"v1_i","status":"completed",{usage},"steps":[]}}"#);
+    let stream = format!(
+        "data: {{\"event_type\":\"step.delta\"}}\n\ndata: {{\"event_type\":\"interaction.completed\",\"interaction\":{{\"id\":\"v1_i\",{usage}}}}}\n\n"
+    );
+    let tools = HELLO.replace("\"promptTokenCount\":2", "\"promptTokenCount\":70,\"toolUsePromptTokenCount\":7");
+    let embedding = r#"{"embedding":{"values":[0.5]},"usageMetadata":{"promptTokenCount":77,"responseTokenCount":1}}"#;
+    for (uri, content_type, answer) in [
+        (INTERACTIONS, "application/json", unary),
+        (INTERACTIONS, "text/event-stream", stream),
+        (GENERATE, "application/json", tools),
+        (EMBED, "application/json", embedding.to_owned()),
+    ] {
+        let limiter = Limiter::builder().limits(tokens_per_minute(10_000)).build();
+        let body = answer.clone();
+        let upstream = Upstream::at_once(move |_| Ok(support::typed(200, content_type, support::full(body.clone()))));
+        let service = ServiceBuilder::new()
+            .layer(RateLimitLayer::new(limiter.clone()))
+            .layer(ClassifyLayer::new())
+            .service(upstream);
+        // The estimate is a third of the bytes.
+        let request = post_body(uri, format!(r#"{{"model":"gemini-2.5-pro","input":"{}"}}"#, "x".repeat(2_961)));
+        let request = with(request, |context| {
+            let call = tower_gemini::call::Call::new(&http::Method::POST, &uri.parse().unwrap());
+            context.set_call(call.with_model("gemini-2.5-pro"));
+        });
+        let response = service.oneshot(request).await.unwrap();
+        assert!(used_tokens(&limiter) >= 990, "{uri}");
+        assert_eq!(read(response.into_body()).await, answer);
+        assert_eq!(used_tokens(&limiter), 77, "{uri}, {content_type}");
+    }
+}

@@ -4,34 +4,54 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
+use super::tokens::{CountList, Modality, TokenKind, TokenSide, Tokens};
+
 /// The findings so far.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     /// Set once a part or a delta has something in it, thoughts included.
     pub(crate) content: bool,
+    /// Set once a part or a delta with something in it that is not a thought has been read to its end.
+    pub(crate) answer: bool,
     /// The reason why a candidate ended.
     pub(crate) finish_reason: Option<Box<str>>,
     /// The verdict on the prompt.
     pub(crate) block_reason: Option<Box<str>>,
     /// The model that answered.
     pub(crate) model_version: Option<Box<str>>,
+    /// The id of the answer, or of the interaction.
+    pub(crate) response_id: Option<Box<str>>,
+    /// The id of the interaction that this one continues.
+    pub(crate) previous_interaction_id: Option<Box<str>>,
+    /// The service tier that served, in the upstream's words.
+    pub(crate) service_tier: Option<Box<str>>,
+    /// The status of an interaction.
+    pub(crate) status: Option<Box<str>>,
+    /// Set once an interaction's stream has said that it is complete.
+    pub(crate) completed: bool,
     /// The latest counts.
     pub(crate) tokens: Tokens,
     /// An `error` member at the top, which makes the answer a failure.
     pub(crate) error: Option<ErrorFound>,
+    /// The first of the `errors` that are recorded on an interaction. They explain a status of `failed`.
+    pub(crate) fault: Option<ErrorFound>,
     /// The number of changes, so that a reader sees in one comparison whether anything changed.
     pub(crate) version: u32,
+    /// Set once the answer has shown a member that only answers of Gemini's or OpenAI's shape have.
+    pub(super) native: bool,
+    /// Set once the answer has shown a member that no such answer has.
+    pub(super) strange: bool,
+    /// The part or delta that is being read.
+    piece: Piece,
+    /// The list of counts by modality that is being read.
+    pub(super) listed: CountList,
 }
 
-/// Token counts as the upstream gives them, in either dialect. The last ones count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tokens {
-    pub(crate) prompt: Option<u64>,
-    pub(crate) candidates: Option<u64>,
-    pub(crate) thoughts: Option<u64>,
-    pub(crate) cached: Option<u64>,
-    pub(crate) tool_use_prompt: Option<u64>,
-    pub(crate) total: Option<u64>,
+/// The facts of the part or delta that is being read.
+#[derive(Clone, Copy, Debug, Default)]
+struct Piece {
+    has_content: bool,
+    is_thought: bool,
 }
 
 /// An error object in the answer.
@@ -50,30 +70,57 @@ pub(super) enum Wanted {
     Nothing,
     /// Content, if it is not empty.
     Content,
+    /// A thought in a member of its own, if it is not empty.
+    Reasoning,
+    /// The mark of a part that is a thought.
+    Thought,
     FinishReason,
     BlockReason,
     ModelVersion,
+    ResponseId,
+    PreviousInteractionId,
+    ServiceTier,
+    Status,
+    /// The name of an interaction's event.
+    EventType,
     Count(TokenKind),
-    ErrorCode,
-    ErrorStatus,
-    /// The error's message; `alone` where it is all of the error: `"error": "…"`.
-    ErrorMessage {
-        alone: bool,
-    },
+    /// The count of one modality, in a member of its own.
+    CountOf(TokenSide, Modality),
+    /// The modality of an element in a list of counts.
+    Modality,
+    /// The count of an element in a list of counts.
+    ModalityCount,
+    ErrorCode(ErrorPlace),
+    ErrorStatus(ErrorPlace),
+    ErrorMessage(ErrorPlace),
+    /// The message that is all of an error: `"error": "…"`.
+    BareError,
 }
 
-/// One of the [`Tokens`].
+/// The place of an error object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenKind {
-    Prompt,
-    Candidates,
-    Thoughts,
-    Cached,
-    ToolUsePrompt,
-    Total,
+pub(super) enum ErrorPlace {
+    /// The member `error`.
+    Member,
+    /// An element of the list `errors`.
+    List,
+}
+
+impl Wanted {
+    /// Returns whether the text itself is not needed.
+    #[inline]
+    pub(super) fn is_not_kept(self) -> bool {
+        matches!(self, Self::Nothing | Self::Content | Self::Reasoning)
+    }
 }
 
 impl Findings {
+    /// Returns whether the answer is of a shape that is not known here, so that nothing can be said of its content: what
+    /// `rawPredict` or a decision returns.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.strange && !self.native
+    }
+
     /// Takes the inside of a string.
     pub(super) fn take_string(&mut self, wanted: Wanted, text: &[u8]) {
         let text = unescaped(text);
@@ -81,20 +128,31 @@ impl Findings {
             Wanted::FinishReason => set(&mut self.finish_reason, &text),
             Wanted::BlockReason => set(&mut self.block_reason, &text),
             Wanted::ModelVersion => set(&mut self.model_version, &text),
+            Wanted::ResponseId => set(&mut self.response_id, &text),
+            Wanted::PreviousInteractionId => set(&mut self.previous_interaction_id, &text),
+            Wanted::ServiceTier => set(&mut self.service_tier, &text),
+            Wanted::Status => set(&mut self.status, &text),
+            Wanted::EventType => return self.event_named(text.as_bytes()),
             Wanted::Count(kind) => self.tokens.set(kind, text.parse().ok()),
-            Wanted::ErrorCode => {
-                let error = self.error.get_or_insert_default();
+            Wanted::CountOf(side, modality) => self.tokens.set_of(side, modality, text.parse().ok()),
+            Wanted::Modality => return self.listed.name(&text),
+            Wanted::ModalityCount => return self.listed.count(text.parse().ok()),
+            Wanted::ErrorCode(place) => {
+                let error = self.error_at(place);
                 error.code = text.parse().ok();
                 error.code.is_some() || set(&mut error.status, &text)
             }
-            Wanted::ErrorStatus => set(&mut self.error.get_or_insert_default().status, &text),
-            Wanted::ErrorMessage { alone } => {
-                let error = self.error.get_or_insert_default();
-                error.whole |= alone;
-                error.message = Some(text.into());
+            Wanted::ErrorStatus(place) => set(&mut self.error_at(place).status, &text),
+            Wanted::ErrorMessage(place) => {
+                self.error_at(place).message = Some(text.into());
                 true
             }
-            Wanted::Nothing | Wanted::Content => false,
+            Wanted::BareError => {
+                *self.error_at(ErrorPlace::Member) =
+                    ErrorFound { message: Some(text.into()), whole: true, ..ErrorFound::default() };
+                true
+            }
+            Wanted::Nothing | Wanted::Content | Wanted::Reasoning | Wanted::Thought => false,
         };
         self.version += u32::from(changed);
     }
@@ -104,8 +162,14 @@ impl Findings {
         let number = || std::str::from_utf8(text).ok()?.parse().ok();
         let changed = match wanted {
             Wanted::Count(kind) => self.tokens.set(kind, number()),
-            Wanted::ErrorCode => {
-                self.error.get_or_insert_default().code = number();
+            Wanted::CountOf(side, modality) => self.tokens.set_of(side, modality, number()),
+            Wanted::ModalityCount => return self.listed.count(number()),
+            Wanted::Thought => {
+                self.piece.is_thought |= text == b"true";
+                false
+            }
+            Wanted::ErrorCode(place) => {
+                self.error_at(place).code = number();
                 true
             }
             _ => false,
@@ -113,42 +177,89 @@ impl Findings {
         self.version += u32::from(changed);
     }
 
-    /// Notices content.
+    fn error_at(&mut self, place: ErrorPlace) -> &mut ErrorFound {
+        let error = match place {
+            ErrorPlace::Member => &mut self.error,
+            ErrorPlace::List => &mut self.fault,
+        };
+        error.get_or_insert_default()
+    }
+
+    /// Notices content in the part that is being read.
     #[inline]
     pub(super) fn content_seen(&mut self) {
+        self.piece.has_content = true;
+        self.commit_seen();
+    }
+
+    /// Notices content, be it a thought.
+    #[inline]
+    pub(super) fn commit_seen(&mut self) {
         if !self.content {
             self.content = true;
             self.version += 1;
         }
     }
 
-    /// Notices that an error object begins.
-    pub(super) fn error_begins(&mut self) {
-        self.error.get_or_insert_default();
+    /// Notices content that is no thought.
+    pub(super) fn answer_seen(&mut self) {
+        self.commit_seen();
+        self.version += u32::from(!std::mem::replace(&mut self.answer, true));
+    }
+
+    /// Notices that a part or a delta begins.
+    pub(super) fn piece_begins(&mut self) {
+        self.piece = Piece::default();
+    }
+
+    /// Notices that a part or a delta has been read to its end.
+    pub(super) fn piece_ends(&mut self) {
+        let piece = std::mem::take(&mut self.piece);
+        if piece.has_content && !piece.is_thought {
+            self.answer_seen();
+        }
+    }
+
+    /// Takes the name of an interaction's event.
+    pub(crate) fn event_named(&mut self, name: &[u8]) {
+        match name {
+            b"interaction.completed" | b"interaction.complete" | b"interaction.cancelled" | b"interaction.failed" => {
+                self.version += u32::from(!std::mem::replace(&mut self.completed, true));
+            }
+            // They say that something begins or how it goes on, and are no part of it.
+            b"interaction.created"
+            | b"interaction.start"
+            | b"interaction.status_update"
+            | b"step.start"
+            | b"content.start"
+            | b"error"
+            | b"ping"
+            | b"done" => {}
+            // `step.delta`, `content.delta`, the ends of these, and events that are not known yet.
+            _ => self.commit_seen(),
+        }
+    }
+
+    /// Notices that an error object begins. Returns whether it is of use: of a list, only the first one is.
+    pub(super) fn error_begins(&mut self, place: ErrorPlace) -> bool {
+        if place == ErrorPlace::List && self.fault.is_some() {
+            return false;
+        }
+        self.error_at(place);
         self.version += 1;
+        true
     }
 
     /// Notices that the error object has been read to its end.
-    pub(super) fn error_ends(&mut self) {
-        if let Some(error) = &mut self.error {
-            error.whole = true;
-            self.version += 1;
-        }
+    pub(super) fn error_ends(&mut self, place: ErrorPlace) {
+        self.error_at(place).whole = true;
+        self.version += 1;
     }
-}
 
-impl Tokens {
-    /// Sets a count, and returns whether it changed.
-    fn set(&mut self, kind: TokenKind, value: Option<u64>) -> bool {
-        let place = match kind {
-            TokenKind::Prompt => &mut self.prompt,
-            TokenKind::Candidates => &mut self.candidates,
-            TokenKind::Thoughts => &mut self.thoughts,
-            TokenKind::Cached => &mut self.cached,
-            TokenKind::ToolUsePrompt => &mut self.tool_use_prompt,
-            TokenKind::Total => &mut self.total,
-        };
-        std::mem::replace(place, value) != value
+    /// Notices that a list of counts by modality has been read to its end.
+    pub(super) fn list_ends(&mut self, side: TokenSide) {
+        let counts = std::mem::take(&mut self.listed).counts();
+        self.version += u32::from(self.tokens.set_all(side, counts));
     }
 }
 

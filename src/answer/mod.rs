@@ -7,5 +7,9 @@ mod findings;
 mod members;
 pub(crate) mod scan;
 pub(crate) mod sse;
+mod tokens;
 
-pub(crate) use self::findings::Findings;
+pub(crate) use self::{
+    findings::{ErrorFound, Findings},
+    tokens::{Modalities, TokenSide},
+};

@@ -8,7 +8,8 @@ use memchr::memchr2;
 
 use super::{
     findings::{Findings, Wanted},
-    members::Node,
+    members::{Node, is_known, is_native},
+    tokens::CountList,
 };
 
 /// The most of a string that is kept, in bytes: names are short, and an error's message is cut in reports anyway.
@@ -17,8 +18,8 @@ const MAX_TEXT: usize = 512;
 /// The longest member name that is looked for, with room to spare.
 const MAX_KEY: usize = 28;
 
-/// The deepest path that is followed: list, answer, candidates, candidate, content, parts, part.
-const MAX_PATH: usize = 8;
+/// The deepest path that is followed: top, list, answer, answer (wrapped), candidates, candidate, content, parts, part.
+const MAX_PATH: usize = 10;
 
 /// A scanner of one JSON value after another.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub(crate) struct Scanner {
     key_len: usize,
     text: Vec<u8>,
     wanted: Wanted,
+    /// Set at the beginning of a list that is content unless it is empty.
+    awaits_element: bool,
     pub(crate) found: Findings,
 }
 
@@ -70,6 +73,7 @@ impl Scanner {
             key_len: 0,
             text: Vec::new(),
             wanted: Wanted::Nothing,
+            awaits_element: false,
             found: Findings::default(),
         }
     }
@@ -79,6 +83,7 @@ impl Scanner {
         self.state = State::Value;
         self.path_len = 1;
         self.skipped = 0;
+        self.awaits_element = false;
     }
 
     /// Returns whether the scan stands between whole values: at the top, or between the elements of the top's array.
@@ -163,7 +168,11 @@ impl Scanner {
 
     /// Begins a string or scalar.
     fn begin(&mut self, state: State) {
-        self.wanted = self.here().wanted(self.key_name());
+        let (here, name) = (self.here(), self.key_name());
+        let wanted = here.wanted(name);
+        let is_strange = here == Node::Answer && wanted == Wanted::Nothing && !is_known(name);
+        self.wanted = wanted;
+        self.found.strange |= is_strange;
         self.text.clear();
         self.state = state;
     }
@@ -171,12 +180,21 @@ impl Scanner {
     fn open(&mut self, opener: u8) {
         let is_array = opener == b'[';
         let (here, name) = (self.here(), self.key_name());
-        let child = here.child(name, is_array);
-        if here.is_content(name) {
-            self.found.content_seen();
+        let is_content = here.is_content(name);
+        let mut child = here.child(name, is_array);
+        if here == Node::Answer {
+            let (is_native, is_known) = (is_native(name), child.is_some() || is_known(name));
+            self.found.native |= is_native;
+            self.found.strange |= !is_known;
         }
-        if child == Some(Node::Error) {
-            self.found.error_begins();
+        match child {
+            _ if is_content && is_array => self.awaits_element = true,
+            _ if is_content && here.is_piece() => self.found.content_seen(),
+            _ if is_content => self.found.answer_seen(),
+            Some(Node::Error(place)) => child = child.filter(|_| self.found.error_begins(place)),
+            Some(Node::Counts(_)) => self.found.listed = CountList::default(),
+            Some(piece) if piece.is_piece() => self.found.piece_begins(),
+            _ => {}
         }
         match child {
             Some(node) if self.path_len < MAX_PATH => {
@@ -192,8 +210,12 @@ impl Scanner {
     }
 
     fn close(&mut self) {
-        if self.here() == Node::Error {
-            self.found.error_ends();
+        match self.here() {
+            Node::Error(place) => self.found.error_ends(place),
+            Node::Counts(side) => self.found.list_ends(side),
+            Node::CountOf(_) => self.found.listed.element_ends(),
+            piece if piece.is_piece() => self.found.piece_ends(),
+            _ => {}
         }
         self.path_len -= 1;
         self.state = State::After;
@@ -201,6 +223,13 @@ impl Scanner {
 
     fn skip<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let mut at = 0;
+        if self.awaits_element {
+            let Some(first) = bytes.iter().find(|byte| !is_space(**byte)) else { return &[] };
+            self.awaits_element = false;
+            if *first != b']' {
+                self.found.content_seen();
+            }
+        }
         while let Some(&byte) = bytes.get(at) {
             at += 1;
             match byte {
@@ -252,11 +281,15 @@ impl Scanner {
 
     fn string<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         // Content is noticed, and not kept.
-        if self.wanted == Wanted::Content && bytes.first() != Some(&b'"') {
-            self.found.content_seen();
-            self.wanted = Wanted::Nothing;
+        if bytes.first() != Some(&b'"') {
+            match self.wanted {
+                Wanted::Content => self.found.content_seen(),
+                Wanted::Reasoning => self.found.commit_seen(),
+                _ => {}
+            }
         }
-        if matches!(self.wanted, Wanted::Nothing | Wanted::Content) {
+        if self.wanted.is_not_kept() {
+            self.wanted = Wanted::Nothing;
             return match end_of_string(bytes) {
                 Ok(len) => self.now(State::After, &bytes[len..]),
                 Err(cut) => self.now(cut.pick(State::InString, State::InStringEscape), &[]),
@@ -292,7 +325,7 @@ impl Scanner {
 
     /// Keeps a piece of what is wanted, until the rest has come.
     fn keep(&mut self, piece: &[u8]) {
-        if !matches!(self.wanted, Wanted::Nothing | Wanted::Content) {
+        if !self.wanted.is_not_kept() {
             let room = MAX_TEXT.saturating_sub(self.text.len()).min(piece.len());
             self.text.extend_from_slice(&piece[..room]);
         }
@@ -348,9 +381,12 @@ fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
 }
 
 fn after_space(bytes: &[u8]) -> &[u8] {
-    let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
-    let end = bytes.iter().position(|byte| !space(byte)).unwrap_or(bytes.len());
+    let end = bytes.iter().position(|byte| !is_space(*byte)).unwrap_or(bytes.len());
     &bytes[end..]
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 #[cfg(test)]

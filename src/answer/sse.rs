@@ -7,6 +7,8 @@
 
 /// The receiver of what a [`Splitter`] finds.
 pub(crate) trait Listener {
+    /// Takes a piece of an event's name. An event may have none.
+    fn name(&mut self, _piece: &[u8]) {}
     /// Takes a piece of an event's data. Several `data:` lines of one event are joined by a line feed.
     fn data(&mut self, piece: &[u8]);
     /// Takes a piece of a line that is not a field, its line feed included.
@@ -40,6 +42,9 @@ enum State {
     /// After `data:`, where one space is skipped.
     DataStart,
     Data,
+    /// After `event:`, where one space is skipped.
+    EventStart,
+    Event,
     Raw,
     /// A comment, or a field that is not needed.
     Skip,
@@ -79,7 +84,11 @@ impl Splitter {
                     self.state = State::Data;
                     if byte == b' ' { rest } else { bytes }
                 }
-                State::Data | State::Raw | State::Skip => self.line(bytes, listener),
+                State::EventStart => {
+                    self.state = State::Event;
+                    if byte == b' ' { rest } else { bytes }
+                }
+                State::Data | State::Event | State::Raw | State::Skip => self.line(bytes, listener),
             };
         }
     }
@@ -90,6 +99,7 @@ impl Splitter {
         let (piece, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
         match self.state {
             State::Data => listener.data(piece),
+            State::Event if !piece.is_empty() => listener.name(piece),
             State::Raw => listener.raw(piece),
             _ => {}
         }
@@ -126,7 +136,8 @@ impl Splitter {
                     self.data_line(listener);
                     self.state = State::DataStart;
                 }
-                b"" | b"event" | b"id" | b"retry" => self.state = State::Skip,
+                b"event" => self.state = State::EventStart,
+                b"" | b"id" | b"retry" => self.state = State::Skip,
                 raw => {
                     listener.raw(raw);
                     listener.raw(b":");
@@ -174,12 +185,16 @@ mod tests {
 
     #[derive(Default, Debug, PartialEq)]
     struct Recorded {
+        names: Vec<u8>,
         events: Vec<String>,
         open: Vec<u8>,
         raw: Vec<u8>,
     }
 
     impl Listener for Recorded {
+        fn name(&mut self, piece: &[u8]) {
+            self.names.extend_from_slice(piece);
+        }
         fn data(&mut self, piece: &[u8]) {
             self.open.extend_from_slice(piece);
         }
@@ -212,6 +227,7 @@ mod tests {
     fn lines_join_and_comments_and_other_fields_do_not_count() {
         let found = split([&b": ping\nid: 7\nevent: error\nretry: 5\ndata: a\ndata\ndata:  b\n\n:x\n\n"[..]]);
         assert_eq!(found.events, ["a\n\n b"]);
+        assert_eq!(found.names, b"error");
         assert_eq!(found.raw, b"");
     }
 

@@ -106,9 +106,10 @@ impl<'a> BodyHead<'a> {
     /// or a response of the OpenAI-compatible surface.
     pub(super) fn resend(&self, shape: &mut Shape) {
         let kept = shape.idempotency == Idempotency::Unsafe && shape.pays_quota();
+        shape.background = kept && is(self.background, "true");
         // Each of these changes something before an answer is there.
         let continues = self.previous_interaction_id.is_some_and(|id| id.get() != "null");
-        if !kept || is(self.background, "true") || continues || self.is_to_agent() {
+        if !kept || shape.background || continues || self.is_to_agent() {
             return;
         }
         match self.store.map(RawValue::get) {

@@ -12,9 +12,9 @@ use pin_project_lite::pin_project;
 
 use super::watch::{Watch, cut_stream};
 use crate::{
-    answer::Findings,
+    answer::{Modalities, TokenSide},
     body::PrefixedBody,
-    context::{BoxError, Error, Usage, UsageReport},
+    context::{BoxError, ByModality, Error, Usage, UsageReport},
     failure::Failure,
 };
 
@@ -28,6 +28,8 @@ pin_project! {
         watching: Option<Watching>,
         // The error that stopped the reading of the beginning, or that was found at the end.
         pending: Option<BoxError>,
+        // Set if an error may follow a last byte that is known already, so that the length must not be.
+        open_ended: bool,
         done: bool,
     }
 }
@@ -44,7 +46,7 @@ struct Watching {
 impl<R> ClassifyBody<R> {
     /// Creates a body that is passed on unwatched.
     pub(super) fn plain(body: PrefixedBody<R>) -> Self {
-        Self { body, watching: None, pending: None, done: false }
+        Self { body, watching: None, pending: None, open_ended: false, done: false }
     }
 
     /// Creates a body whose beginning was read up to an error.
@@ -58,6 +60,12 @@ impl<R> ClassifyBody<R> {
         watching.report();
         Self { watching: Some(watching), ..Self::plain(body) }
     }
+
+    /// Leaves the length of the body open: it was not known before the body was read.
+    pub(super) fn open_ended(mut self, open_ended: bool) -> Self {
+        self.open_ended = open_ended;
+        self
+    }
 }
 
 impl Watching {
@@ -66,7 +74,7 @@ impl Watching {
         let found = self.watch.findings();
         if found.version != self.version {
             self.version = found.version;
-            self.usage.update(|report| fill(report, found));
+            self.usage.update(|report| fill(report, &self.watch));
             if let Some(failure) = self.watch.late_failure().filter(|_| !self.failed) {
                 self.usage.fail(failure);
             }
@@ -77,26 +85,42 @@ impl Watching {
     fn end(&mut self) -> Option<BoxError> {
         self.report();
         self.usage.end();
-        if self.failed || !self.watch.is_cut() {
+        if self.failed {
             return None;
         }
-        let failure = cut_stream();
+        if !self.watch.is_cut() {
+            // It cannot be asked for again, but it is noted.
+            if let Some(failure) = self.watch.late_failure().or_else(|| self.watch.empty_at_end()) {
+                self.usage.fail(failure);
+            }
+            return None;
+        }
+        let failure = cut_stream(&self.watch);
         self.usage.fail(failure.clone());
         Some(Error::refusal(super::NAME, failure).into())
     }
 }
 
 /// Copies what the scan has found so far. Names that have not changed are not allocated again.
-fn fill(report: &mut UsageReport, found: &Findings) {
-    report.prompt_tokens = found.tokens.prompt;
-    report.candidates_tokens = found.tokens.candidates;
-    report.thoughts_tokens = found.tokens.thoughts;
-    report.cached_tokens = found.tokens.cached;
-    report.tool_use_prompt_tokens = found.tokens.tool_use_prompt;
-    report.total_tokens = found.tokens.total;
+fn fill(report: &mut UsageReport, watch: &Watch) {
+    let found = watch.findings();
+    let tokens = &found.tokens;
+    report.prompt_tokens = tokens.prompt;
+    report.initial_prompt_tokens = tokens.initial;
+    report.candidates_tokens = tokens.candidates;
+    report.thoughts_tokens = tokens.thoughts;
+    report.cached_tokens = tokens.cached;
+    report.tool_use_prompt_tokens = tokens.tool_use_prompt;
+    report.total_tokens = tokens.total;
+    report.input_by_modality = by_modality(tokens.of(TokenSide::Input));
+    report.output_by_modality = by_modality(tokens.of(TokenSide::Output));
+    report.cached_by_modality = by_modality(tokens.of(TokenSide::Cached));
     let names = [
+        (&mut report.service_tier, &found.service_tier),
+        (&mut report.response_id, &found.response_id),
+        (&mut report.previous_interaction_id, &found.previous_interaction_id),
         (&mut report.model_version, &found.model_version),
-        (&mut report.finish_reason, &found.finish_reason),
+        (&mut report.finish_reason, watch.finish_reason()),
         (&mut report.block_reason, &found.block_reason),
     ];
     for (known, found) in names {
@@ -104,6 +128,11 @@ fn fill(report: &mut UsageReport, found: &Findings) {
             known.clone_from(found);
         }
     }
+}
+
+fn by_modality(counts: &Modalities) -> ByModality {
+    let [text, image, audio, video, document] = *counts;
+    ByModality { text, image, audio, video, document }
 }
 
 impl<R> Body for ClassifyBody<R>
@@ -169,7 +198,14 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.body.size_hint() {
+            hint if self.open_ended && !self.done => {
+                let mut open = SizeHint::new();
+                open.set_lower(hint.lower());
+                open
+            }
+            hint => hint,
+        }
     }
 }
 

@@ -111,7 +111,7 @@ enum Head<R> {
 }
 
 /// Judges a response by its head.
-fn judge_head<R>(response: Response<R>, shape: Shape, settings: Settings) -> Head<R> {
+fn judge_head<R: Body>(response: Response<R>, shape: Shape, settings: Settings) -> Head<R> {
     let (parts, body) = response.into_parts();
     if !settings.enabled {
         return Head::Done(unwatched(parts, PrefixedBody::untouched(body)));
@@ -119,12 +119,13 @@ fn judge_head<R>(response: Response<R>, shape: Shape, settings: Settings) -> Hea
     if parts.status.is_client_error() || parts.status.is_server_error() {
         return Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: None }.into());
     }
-    let Some(watch) = Watch::new(shape, &parts.headers).filter(|_| parts.status.is_success()) else {
+    let watch = parts.status.is_success().then(|| Watch::new(shape, &parts.headers, &body.size_hint())).flatten();
+    let Some(watch) = watch else {
         let mut response = unwatched(parts, PrefixedBody::untouched(body));
         Outcome::update(&mut response, |outcome| outcome);
         return Head::Done(response);
     };
-    if !settings.hold_answers {
+    if !settings.hold_answers || !watch.holds() {
         return Head::Done(watched(parts, PrefixedBody::untouched(body), watch.into(), false));
     }
     Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) }.into())
@@ -208,7 +209,10 @@ fn unwatched<R>(parts: Parts, body: PrefixedBody<R>) -> Response<ClassifyBody<R>
 
 fn watched<R>(parts: Parts, body: PrefixedBody<R>, watch: Box<Watch>, failed: bool) -> Response<ClassifyBody<R>> {
     let usage = Usage::default();
-    let mut response = Response::from_parts(parts, ClassifyBody::watched(body, watch, usage.clone(), failed));
+    // The error that ends a stream that was cut comes after its last byte.
+    let open_ended = !failed && watch.is_open_ended();
+    let body = ClassifyBody::watched(body, watch, usage.clone(), failed).open_ended(open_ended);
+    let mut response = Response::from_parts(parts, body);
     Outcome::update(&mut response, |outcome| outcome.with_usage(usage));
     response
 }

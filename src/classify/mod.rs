@@ -8,8 +8,9 @@
 //! This layer sits next to the transport and reads the body. Of an error it reads up to 64 KiB, and passes them on byte
 //! for byte. A generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end
 //! or an answer without parts can still be retried. The first content commits the answer: from there on its bytes go
-//! through untouched, while token counts, model version and finish reason are noted as they pass. A transport error is
-//! wrapped in an [`Error`] with its meaning.
+//! through untouched, while token counts, model version, tier and finish reason are noted as they pass. A stream that
+//! ends before it had finished ends in an error; one that only thought is noted as failed. Of embeddings, predictions and
+//! interactions that are read again only the cost is read. A transport error is wrapped in an [`Error`] with its meaning.
 //!
 //! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer
 //! stays a response. An error that a proxy has compressed all the same (gzip, deflate, brotli) is read, and passed on as
@@ -91,7 +92,8 @@
 //!
 //! An inner error becomes an [`Error`] with the inner one as its source; one that is an `Error` already is passed on. A
 //! body that breaks before the commit is such an error too. After the commit it is the body's error, marked so that no
-//! layer sends the request again; so is the end of a stream that had no finish reason.
+//! layer sends the request again; so is the end of a stream that had no finish reason, or of an interaction without
+//! `interaction.completed`.
 //!
 //! # Cancellation
 //!
@@ -111,6 +113,7 @@
 //! [`Error`]: crate::Error
 
 mod body;
+mod events;
 mod future;
 mod layer;
 mod service;

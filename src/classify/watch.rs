@@ -3,28 +3,56 @@
 //! An attempt can fail until its first content has been seen. Until then the answer is held, because an error event, a
 //! bare JSON tail or an end without content may still come. [`Watch`] is told the bytes as they come, and keeps none of
 //! them.
+//!
+//! | answer | held until | whole |
+//! |---|---|---|
+//! | a stream | its first content, thoughts included | with a finish reason, a block reason, or `[DONE]` |
+//! | in one piece | its first part that is more than a thought | where its JSON ends |
+//! | the stream of an interaction | the first event that says more than that it begins | with `interaction.completed`, or `[DONE]` |
+//! | an interaction in one piece | its end, because its status may say that it failed | where its JSON ends |
+//! | an interaction in the background, or one that is read again | not at all: it exists already | as above |
+//! | an embedding, a prediction | not at all: only its cost is read | not judged |
+//! | of a shape that is not known here | not at all, once that is seen | not judged |
 
 use http::{
     HeaderMap, HeaderName,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
+use http_body::SizeHint;
 
+use super::events::Events;
 use crate::{
-    answer::{
-        scan::Scanner,
-        sse::{Listener, Splitter},
-    },
+    answer::{ErrorFound, Findings, scan::Scanner},
     call::{Operation, Shape, Streaming, Surface},
     failure::{Failure, Kind},
 };
+
+/// The header that names the service tier that served.
+const TIER_HEADER: HeaderName = HeaderName::from_static("x-gemini-service-tier");
 
 /// A watch over one answer, from its first byte to its end.
 #[derive(Debug)]
 pub(super) struct Watch {
     surface: Surface,
+    duty: Duty,
+    /// Set if the answer only repeats something that another call has made.
+    is_read: bool,
     streams: bool,
+    /// Set if the length of the answer was known before its first byte.
+    has_length: bool,
     scanner: Scanner,
     events: Option<Events>,
+}
+
+/// The purpose of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Duty {
+    /// The answer was generated for this call: it is held, and its end is judged.
+    Judge,
+    /// The answer tells of something that goes on without this call: it is not held, but its end is judged.
+    Follow,
+    /// The answer is not generated: only its cost is read.
+    Count,
 }
 
 /// The verdict on a held answer.
@@ -39,13 +67,16 @@ pub(super) enum Verdict {
 }
 
 impl Watch {
-    /// Creates a watch for this call's answer. `None`: the answer is not a generated one that can be read, and is not
-    /// held.
-    pub(super) fn new(shape: Shape, headers: &HeaderMap) -> Option<Self> {
-        if !matches!(shape.operation, Operation::GenerateContent | Operation::CreateInteraction) {
-            return None;
-        }
-        if is_encoded(headers) {
+    /// Creates a watch for this call's answer. `None`: nothing is read of the answer.
+    ///
+    /// An answer that says that it is a stream of events is read as one, whatever the URI said.
+    pub(super) fn new(shape: Shape, headers: &HeaderMap, size: &SizeHint) -> Option<Self> {
+        use Operation::{BatchEmbedContents, CreateInteraction, EmbedContent, GenerateContent, Predict, Read};
+        let has_a_cost = match shape.operation {
+            GenerateContent | CreateInteraction | EmbedContent | BatchEmbedContents | Predict => true,
+            operation => operation == Read && shape.surface == Surface::Interactions,
+        };
+        if !has_a_cost || is_encoded(headers) {
             return None;
         }
         let content_type = text(headers, CONTENT_TYPE).trim_start();
@@ -57,12 +88,35 @@ impl Watch {
             _ if is("application/json") => false,
             _ => return None,
         };
-        Some(Self {
-            surface: shape.surface,
-            streams: is_sse || shape.streaming != Streaming::No,
-            scanner: Scanner::new(),
-            events: is_sse.then(Events::default),
-        })
+        let duty = match shape.operation {
+            GenerateContent | CreateInteraction if shape.background => Duty::Follow,
+            GenerateContent | CreateInteraction => Duty::Judge,
+            Predict if is_sse => Duty::Judge,
+            Read => Duty::Follow,
+            _ => Duty::Count,
+        };
+        let mut scanner = Scanner::new();
+        let tier = text(headers, TIER_HEADER);
+        if !tier.is_empty() {
+            scanner.found.service_tier = Some(tier.into());
+            scanner.found.version += 1;
+        }
+        // There are no arrays of an interaction's events.
+        let streams = is_sse || shape.streaming != Streaming::No && shape.surface != Surface::Interactions;
+        let events = is_sse.then(|| Events::new(shape.surface == Surface::Interactions));
+        let is_read = shape.operation == Read;
+        let has_length = size.exact().is_some() || headers.contains_key(CONTENT_LENGTH);
+        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, events })
+    }
+
+    /// Returns whether the answer is held until its first content.
+    pub(super) fn holds(&self) -> bool {
+        self.duty == Duty::Judge
+    }
+
+    /// Returns whether the answer has room for words of this side behind its last byte.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.streams && self.duty != Duty::Count && !self.has_length
     }
 
     /// Takes the next bytes.
@@ -76,29 +130,39 @@ impl Watch {
     /// Returns the verdict on an answer that has not ended.
     pub(super) fn verdict(&self) -> Verdict {
         let found = &self.scanner.found;
-        if found.content {
-            Verdict::Commit
-        } else if found.error.is_some() {
-            // The error has to be read to its end first.
-            if self.scanner.is_between_values() { Verdict::Failed } else { Verdict::Undecided }
-        } else if self.surface == Surface::Interactions && self.events.as_ref().is_some_and(|events| events.seen > 0) {
-            // An interaction exists once it is accepted, so that any event but an error is content.
-            Verdict::Commit
-        } else {
-            Verdict::Undecided
+        let commits = match self.is_interaction() {
+            true => self.streams && found.content,
+            // In one piece, a thought may be followed by nothing else, and can be asked for again.
+            false => found.answer || self.streams && found.content,
+        };
+        if commits {
+            return Verdict::Commit;
         }
+        let decided = match &found.error {
+            Some(_) => Verdict::Failed,
+            None if self.is_interaction() && self.streams && found.completed => match self.interaction_failure() {
+                Some(_) => Verdict::Failed,
+                None => Verdict::Commit,
+            },
+            None if self.is_foreign() => Verdict::Commit,
+            None => Verdict::Undecided,
+        };
+        // What is found has to be read to its end first.
+        if self.is_read_to_its_end() { decided } else { Verdict::Undecided }
     }
 
     /// Returns the failure of an answer that ended before its commit. `held` is all of the answer.
     pub(super) fn judge_end(&self, held: &[u8]) -> Option<Failure> {
-        let found = &self.scanner.found;
-        if found.error.is_some() {
+        if self.scanner.found.error.is_some() {
             return Some(Failure::from_event(held));
         }
-        if self.surface == Surface::Interactions {
-            return None;
+        if self.is_interaction() {
+            return self.interaction_failure();
         }
-        Failure::from_answer(found.finish_reason.as_deref(), found.block_reason.as_deref(), found.content)
+        if !self.streams && self.scanner.is_open() {
+            return Some(cut("the answer ended in the middle of its JSON"));
+        }
+        self.empty_failure()
     }
 
     /// Returns whether an answer that was handed over ended before it had finished.
@@ -107,29 +171,93 @@ impl Watch {
         if let Some(error) = &found.error {
             return !error.whole;
         }
-        if self.surface == Surface::Interactions {
+        if self.duty == Duty::Count {
             return false;
         }
-        let finished = found.finish_reason.is_some() || found.block_reason.is_some();
-        let done = self.events.as_ref().is_some_and(|events| events.done == DoneMark::TEXT.len());
+        let done = self.events.as_ref().is_some_and(Events::is_done);
         match self.streams {
-            true => !finished && !done,
+            true if self.is_interaction() => !done && (!found.completed || self.scanner.is_open()),
+            true if self.is_foreign() => false,
+            true => found.finish_reason.is_none() && found.block_reason.is_none() && !done,
             false => self.scanner.is_open(),
         }
     }
 
     /// Returns the failure that the upstream reports in an answer that was handed over already.
     pub(super) fn late_failure(&self) -> Option<Failure> {
-        let error = self.scanner.found.error.as_ref().filter(|error| error.whole)?;
-        // The error is rebuilt from the three members that were kept, so that one parser judges all errors.
-        let object =
-            serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });
-        Some(Failure::from_event(object.to_string().as_bytes()).into_after_commit())
+        let failure = match &self.scanner.found.error {
+            Some(error) => error.whole.then(|| said(error))?,
+            // A failed interaction that is read again is not a failure to read it.
+            None if self.is_read => return None,
+            None => self.interaction_failure()?,
+        };
+        Some(failure.into_after_commit())
     }
 
-    pub(super) fn findings(&self) -> &crate::answer::Findings {
+    /// Returns the failure of an answer that was handed over and has ended without being one: it had thoughts only.
+    pub(super) fn empty_at_end(&self) -> Option<Failure> {
+        let is_judged = self.duty == Duty::Judge && !self.is_interaction() && !self.scanner.found.answer;
+        is_judged.then(|| self.empty_failure())?.map(Failure::into_after_commit)
+    }
+
+    /// Returns the reason for which the answer ended. An interaction has a status, which is the reason once nothing
+    /// follows it.
+    pub(super) fn finish_reason(&self) -> &Option<Box<str>> {
+        let found = &self.scanner.found;
+        let is_last = self.is_interaction() && (found.completed || !self.streams);
+        if is_last { &found.status } else { &found.finish_reason }
+    }
+
+    pub(super) fn findings(&self) -> &Findings {
         &self.scanner.found
     }
+
+    fn is_interaction(&self) -> bool {
+        self.surface == Surface::Interactions
+    }
+
+    fn is_foreign(&self) -> bool {
+        !self.is_interaction() && self.scanner.found.is_foreign()
+    }
+
+    /// Returns whether all that has been found has also been read to its end.
+    fn is_read_to_its_end(&self) -> bool {
+        self.scanner.is_between_values() || !self.scanner.is_open()
+    }
+
+    fn empty_failure(&self) -> Option<Failure> {
+        let found = &self.scanner.found;
+        if self.is_foreign() {
+            return None;
+        }
+        Failure::from_answer(found.finish_reason.as_deref(), found.block_reason.as_deref(), found.answer)
+    }
+
+    /// Returns the failure of an interaction whose status says that it came to nothing. All other statuses are answers:
+    /// also one that is not complete, waits for a tool, goes on in the background, or has spent its budget.
+    fn interaction_failure(&self) -> Option<Failure> {
+        let found = &self.scanner.found;
+        if !self.is_interaction() || !self.is_read_to_its_end() {
+            return None;
+        }
+        match (found.status.as_deref()?, &found.fault) {
+            ("failed", Some(fault)) if fault.code.is_some() || fault.status.is_some() => Some(said(fault)),
+            ("failed", fault) => {
+                let words = fault.as_ref().and_then(|fault| fault.message.as_deref());
+                let message = format!("the interaction failed: {}", words.unwrap_or("its answer says no more"));
+                Some(Failure::local(Kind::ServerError, message))
+            }
+            ("cancelled", _) => Some(Failure::local(Kind::Cancelled, "the interaction was cancelled")),
+            _ => None,
+        }
+    }
+}
+
+/// Judges an error whose members were kept. It is rebuilt from them, so that one parser judges all errors.
+fn said(error: &ErrorFound) -> Failure {
+    let object =
+        serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });
+    Failure::from_event(object.to_string().as_bytes())
 }
 
 /// Returns whether an answer is compressed all the same, so that only its status can be read.
@@ -142,91 +270,14 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// Returns the failure of a stream that ended without a finish reason.
-pub(super) fn cut_stream() -> Failure {
-    Failure::local(Kind::StreamCut, "the stream ended without a finishReason: the answer is not complete")
-        .into_after_commit()
+/// Returns the failure of a stream that ended before it had finished.
+pub(super) fn cut_stream(watch: &Watch) -> Failure {
+    let awaited = if watch.is_interaction() { "interaction.completed" } else { "a finishReason" };
+    cut(&format!("the stream ended without {awaited}: the answer is not complete")).into_after_commit()
 }
 
-/// The server-sent events of an answer, on their way to the scanner.
-#[derive(Debug)]
-struct Events {
-    splitter: Splitter,
-    /// Set once data of the current event has been scanned.
-    begun: bool,
-    /// Set while raw text outside of events is scanned.
-    in_raw: bool,
-    /// The number of events with data so far.
-    seen: u32,
-    /// The number of bytes of `[DONE]` that have been seen.
-    done: usize,
-}
-
-impl Default for Events {
-    fn default() -> Self {
-        Self { splitter: Splitter::new(), begun: false, in_raw: false, seen: 0, done: 0 }
-    }
-}
-
-impl Events {
-    fn push(&mut self, bytes: &[u8], scanner: &mut Scanner) {
-        let Self { splitter, begun, in_raw, seen, done } = self;
-        splitter.push(bytes, &mut Scanning { scanner, begun, in_raw, seen, done: DoneMark(done) });
-    }
-}
-
-struct Scanning<'a> {
-    scanner: &'a mut Scanner,
-    begun: &'a mut bool,
-    in_raw: &'a mut bool,
-    seen: &'a mut u32,
-    done: DoneMark<'a>,
-}
-
-impl Listener for Scanning<'_> {
-    fn data(&mut self, piece: &[u8]) {
-        if !std::mem::replace(self.begun, true) {
-            *self.in_raw = false;
-            self.scanner.reset();
-            self.done.restart();
-        }
-        self.done.push(piece);
-        self.scanner.push(piece);
-    }
-
-    fn raw(&mut self, piece: &[u8]) {
-        if !std::mem::replace(self.in_raw, true) {
-            self.scanner.reset();
-        }
-        self.scanner.push(piece);
-    }
-
-    fn dispatch(&mut self) {
-        if std::mem::take(self.begun) {
-            *self.seen = self.seen.saturating_add(1);
-        }
-    }
-}
-
-/// A search for OpenAI's end mark, an event whose data is `[DONE]`.
-struct DoneMark<'a>(&'a mut usize);
-
-impl DoneMark<'_> {
-    const TEXT: &'static [u8] = b"[DONE]";
-    /// The progress in an event with other data.
-    const OTHER: usize = usize::MAX;
-
-    fn restart(&mut self) {
-        if *self.0 != Self::TEXT.len() {
-            *self.0 = 0;
-        }
-    }
-
-    fn push(&mut self, piece: &[u8]) {
-        let Some(awaited) = Self::TEXT.get(*self.0..) else { return };
-        let matching = awaited.iter().zip(piece).take_while(|(a, b)| a == b).count();
-        *self.0 = if matching == piece.len().min(awaited.len()) { *self.0 + matching } else { Self::OTHER };
-    }
+fn cut(message: &str) -> Failure {
+    Failure::local(Kind::StreamCut, message)
 }
 
 #[cfg(fuzzing)]
@@ -236,7 +287,9 @@ pub(crate) mod fuzzing {
     /// Shows all that a watch returns at the end of an answer that came in these pieces.
     pub fn watch(uri: &http::Uri, content_type: http::HeaderValue, pieces: &[&[u8]]) -> String {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
-        let Some(mut watch) = Watch::new(Shape::new(&http::Method::POST, uri), &headers) else { return String::new() };
+        let Some(mut watch) = Watch::new(Shape::new(&http::Method::POST, uri), &headers, &SizeHint::new()) else {
+            return String::new();
+        };
         pieces.iter().for_each(|piece| watch.push(piece));
         let failure = watch.judge_end(&pieces.concat());
         format!(
@@ -250,89 +303,4 @@ pub(crate) mod fuzzing {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::{HeaderValue, Method};
-
-    use super::*;
-    use crate::failure::Fault;
-
-    fn watch(uri: &'static str, content_type: &'static str, text: &str) -> Watch {
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        let shape = Shape::new(&Method::POST, &http::Uri::from_static(uri));
-        let mut watch = Watch::new(shape, &headers).unwrap();
-        // Byte by byte, the hardest way to cut it.
-        text.as_bytes().chunks(1).for_each(|byte| watch.push(byte));
-        watch
-    }
-
-    fn sse(text: &str) -> Watch {
-        watch("/v1beta/models/m:streamGenerateContent?alt=sse", "text/event-stream", text)
-    }
-
-    fn array(text: &str) -> Watch {
-        watch("/v1beta/models/m:streamGenerateContent", "application/json; charset=UTF-8", text)
-    }
-
-    const HELLO: &str = r#"{"candidates":[{"content":{"parts":[{"text":"hello"}]}}]}"#;
-    const STOP: &str = r#"{"candidates":[{"content":{"parts":[{"text":""}]},"finishReason":"STOP"}]}"#;
-    const BUSY: &str = r#"{"error":{"code":503,"message":"The model is overloaded.","status":"UNAVAILABLE"}}"#;
-
-    #[test]
-    fn the_first_content_commits_and_nothing_before_it() {
-        assert_eq!(sse(": hi\n\ndata: {\"usageMetadata\":{}}\n\n").verdict(), Verdict::Undecided);
-        assert_eq!(sse(&format!("data: {HELLO}")).verdict(), Verdict::Commit);
-        assert_eq!(array("[").verdict(), Verdict::Undecided);
-        assert_eq!(array(&format!("[{HELLO}")).verdict(), Verdict::Commit);
-    }
-
-    #[test]
-    fn an_error_before_the_content_is_read_to_its_end() {
-        for watch in [sse(&format!("data: {BUSY}\n\n")), sse(&format!("{BUSY}\n")), array(&format!("[{BUSY}"))] {
-            assert_eq!(watch.verdict(), Verdict::Failed);
-            let failure = watch.judge_end(BUSY.as_bytes()).unwrap();
-            assert_eq!(failure.fault(), Fault::Model);
-        }
-        assert_eq!(sse(r#"data: {"error":{"code":503,"#).verdict(), Verdict::Undecided);
-    }
-
-    #[test]
-    fn an_end_without_content_is_judged_by_its_reason() {
-        let fault = |text: &str| sse(text).judge_end(text.as_bytes()).map(|failure| failure.fault());
-        assert_eq!(fault(""), Some(Fault::Service));
-        assert_eq!(fault(&format!("data: {STOP}\n\n")), Some(Fault::Service));
-        assert_eq!(fault("data: {\"promptFeedback\":{\"blockReason\":\"SAFETY\"}}\n\n"), Some(Fault::Caller));
-    }
-
-    #[test]
-    fn a_stream_is_cut_unless_it_says_that_it_has_ended() {
-        assert!(sse(&format!("data: {HELLO}\n\n")).is_cut());
-        assert!(!sse(&format!("data: {HELLO}\n\ndata: {STOP}\n\n")).is_cut());
-        assert!(array(&format!("[{HELLO}")).is_cut());
-        assert!(!array(&format!("[{HELLO},{STOP}]")).is_cut());
-        let openai = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
-        let of = |text: &str| watch("/v1beta/openai/chat/completions", "text/event-stream", text);
-        assert!(of(openai).is_cut());
-        assert!(!of(&format!("{openai}data: [DONE]\n\n")).is_cut());
-        assert!(of(&format!("{openai}data: not [DONE]\n\n")).is_cut());
-    }
-
-    #[test]
-    fn an_error_after_the_content_is_reported_and_is_no_cut() {
-        let watch = sse(&format!("data: {HELLO}\n\ndata: {BUSY}\n\n"));
-        let failure = watch.late_failure().unwrap();
-        assert_eq!((failure.fault(), failure.same_key_may_help()), (Fault::Model, false));
-        assert!(!watch.is_cut());
-    }
-
-    #[test]
-    fn what_does_not_generate_is_not_watched() {
-        let none = |uri: &'static str, content_type: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-            Watch::new(Shape::new(&Method::POST, &http::Uri::from_static(uri)), &headers).is_none()
-        };
-        assert!(none("/v1beta/models/m:countTokens", "application/json"));
-        assert!(none("/v1beta/models/m:generateContent", "text/html"));
-    }
-}
+mod tests;

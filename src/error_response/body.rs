@@ -7,12 +7,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{header::CONTENT_TYPE, response::Parts};
+use http::{
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    response::Parts,
+};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-use super::render;
+use super::{framer::Framer, render};
 use crate::{
     answer::{
         scan::Scanner,
@@ -62,6 +65,9 @@ enum Follow {
     Elements(Box<Scanner>),
     /// Overwrites keys, which the text of an error may repeat.
     Secrets(Box<SecretMasker>),
+    /// Frames what the stream of an interaction says without a frame, and finds the ends of events. Of a failure, keys
+    /// are overwritten first.
+    Interaction(Box<Framer>, Option<Box<SecretMasker>>),
 }
 
 impl<R> ErrorResponseBody<R> {
@@ -73,13 +79,14 @@ impl<R> ErrorResponseBody<R> {
 
 impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     /// Makes the body of an upstream's good answer.
-    pub(super) fn upstream(body: R, shape: Shape, parts: &Parts) -> Self {
-        let is_sse = || {
-            let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
-            essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
-        };
+    pub(super) fn upstream(body: R, shape: Shape, parts: &mut Parts, secrets: &Secrets) -> Self {
+        let is_sse = || is_event_stream(parts);
         // A body of a known length has no room for another event.
-        let follow = if body.size_hint().exact().is_some() {
+        let follow = if is_interaction_stream(shape, parts) {
+            // A line that gets a frame gets longer.
+            parts.headers.remove(CONTENT_LENGTH);
+            Follow::Interaction(Framer::new(secrets.clone()).into(), None)
+        } else if body.size_hint().exact().is_some() {
             Follow::Nothing
         } else if is_sse() {
             Follow::Events(Splitter::new().into())
@@ -92,8 +99,15 @@ impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     }
 
     /// Makes the body of an upstream's failure, whose text may repeat keys.
-    pub(super) fn failed(body: R, shape: Shape, secrets: Secrets) -> Self {
-        Self::following(body, shape, Follow::Secrets(Box::new(SecretMasker::new(secrets))))
+    pub(super) fn failed(body: R, shape: Shape, parts: &mut Parts, secrets: Secrets) -> Self {
+        let masker = Box::new(SecretMasker::new(secrets));
+        let follow = if parts.status.is_success() && is_interaction_stream(shape, parts) {
+            parts.headers.remove(CONTENT_LENGTH);
+            Follow::Interaction(Framer::new(Secrets::default()).into(), Some(masker))
+        } else {
+            Follow::Secrets(masker)
+        };
+        Self::following(body, shape, follow)
     }
 
     fn following(body: R, shape: Shape, follow: Follow) -> Self {
@@ -110,6 +124,15 @@ impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     }
 }
 
+fn is_event_stream(parts: &Parts) -> bool {
+    let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+fn is_interaction_stream(shape: Shape, parts: &Parts) -> bool {
+    shape.surface == Surface::Interactions && is_event_stream(parts)
+}
+
 impl Follow {
     /// Takes the bytes that pass, and returns those to pass on.
     fn data(&mut self, data: Bytes) -> Bytes {
@@ -117,11 +140,9 @@ impl Follow {
             Self::Nothing => {}
             Self::Events(splitter) => splitter.push(&data, &mut Unheard),
             Self::Elements(scanner) => scanner.push(&data),
-            Self::Secrets(masker) => {
-                let mut masked = Vec::with_capacity(data.len() + Masker::MOST_HELD);
-                masker.push(&data, &mut masked);
-                return masked.into();
-            }
+            Self::Secrets(masker) => return masked(masker, &data),
+            Self::Interaction(framer, None) => return framer.push(data),
+            Self::Interaction(framer, Some(masker)) => return framer.push(masked(masker, &data)),
         }
         data
     }
@@ -134,17 +155,34 @@ impl Follow {
                 masker.finish(&mut rest);
                 (!rest.is_empty()).then(|| rest.into())
             }
+            Self::Interaction(framer, masker) => {
+                let mut rest = Vec::new();
+                if let Some(masker) = masker {
+                    masker.finish(&mut rest);
+                }
+                let rest = framer.push(rest.into());
+                match framer.finish() {
+                    Some(held) => Some([rest, held].concat().into()),
+                    None => (!rest.is_empty()).then_some(rest),
+                }
+            }
             _ => None,
         }
     }
 
     /// Writes the error as the stream's last words, if the stream can take them.
-    fn last_words(&self, error: &BoxError, surface: Surface) -> Option<Bytes> {
+    fn last_words(&mut self, error: &BoxError, surface: Surface) -> Option<Bytes> {
+        // An event that was cut in the middle must not run into it.
+        let apart = |is_between_events| if is_between_events { "" } else { "\n\n" };
         match self {
             Self::Events(splitter) => {
-                let event = render::event(error, surface);
-                // An event that was cut in the middle must not run into it.
-                Some(if splitter.is_between_events() { event } else { format!("\n\n{event}") }.into())
+                Some(format!("{}{}", apart(splitter.is_between_events()), render::event(error, surface)).into())
+            }
+            Self::Interaction(..) => {
+                let rest = self.end().unwrap_or_default();
+                let Self::Interaction(framer, _) = self else { return None };
+                let event = format!("{}{}", apart(framer.is_between_events()), render::event(error, surface));
+                Some([&rest, event.as_bytes()].concat().into())
             }
             Self::Elements(scanner) => {
                 let comma = scanner.needs_comma()?;
@@ -156,8 +194,14 @@ impl Follow {
     }
 }
 
+fn masked(masker: &mut SecretMasker, data: &[u8]) -> Bytes {
+    let mut masked = Vec::with_capacity(data.len() + Masker::MOST_HELD);
+    masker.push(data, &mut masked);
+    masked.into()
+}
+
 /// A listener that takes nothing: only the ends of events matter.
-struct Unheard;
+pub(super) struct Unheard;
 
 impl Listener for Unheard {
     fn data(&mut self, _: &[u8]) {}
@@ -180,7 +224,7 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (body, follow, surface, broken, last, ended) = match self.project().source.project() {
+        let (mut body, follow, surface, broken, last, ended) = match self.project().source.project() {
             SourceProj::Rendered { body } => return body.poll_frame(cx).map_err(|never| match never {}),
             SourceProj::Upstream { body, follow, surface, broken, last, ended } => {
                 (body, follow, *surface, broken, last, ended)
@@ -192,8 +236,20 @@ where
         if *ended {
             return Poll::Ready(last.take().map(|last| Ok(*last)));
         }
-        let frame = match ready!(body.poll_frame(cx)) {
-            Some(Ok(frame)) if frame.is_data() => Some(Ok(frame.map_data(|data| follow.data(data)))),
+        let polled = loop {
+            match ready!(body.as_mut().poll_frame(cx)).transpose() {
+                Ok(Some(frame)) if frame.is_data() => {
+                    let frame = frame.map_data(|data| follow.data(data));
+                    // All of it may be held back.
+                    let is_held = frame.data_ref().is_some_and(Bytes::is_empty);
+                    if !(is_held && matches!(follow, Follow::Interaction(..))) {
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+                polled => break polled.transpose(),
+            }
+        };
+        let frame = match polled {
             Some(Ok(trailers)) => {
                 *ended = true;
                 // The bytes held back are data, and go before trailers.
@@ -240,6 +296,8 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             BodySource::Rendered { body } => body.size_hint(),
+            // Nobody knows yet what will get a frame.
+            BodySource::Upstream { follow: Follow::Interaction(..), .. } => SizeHint::new(),
             BodySource::Upstream { body, follow: Follow::Secrets(masker), .. } => {
                 let (inner, held) = (body.size_hint(), masker.held() as u64);
                 let mut hint = SizeHint::new();

@@ -94,10 +94,10 @@ fn passed_on<R: Body<Data = Bytes>>(
             }
         }
     }
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let body = match failed {
-        true => ErrorResponseBody::failed(body, shape, secrets.clone()),
-        false => ErrorResponseBody::upstream(body, shape, &parts),
+        true => ErrorResponseBody::failed(body, shape, &mut parts, secrets.clone()),
+        false => ErrorResponseBody::upstream(body, shape, &mut parts, secrets),
     };
     Response::from_parts(parts, body)
 }

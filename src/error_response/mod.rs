@@ -11,7 +11,8 @@
 //! one more element of its list. API keys in the text of an upstream's error are overwritten with asterisks, length for
 //! length: they are the server's, not the caller's.
 //!
-//! It never changes an upstream's answer otherwise, except for a `Retry-After` that only the body had.
+//! An error that the stream of an interaction says without a frame, as Google's content filter does, gets one: SDKs drop
+//! a bare line. It never changes an upstream's answer otherwise, except for a `Retry-After` that only the body had.
 //!
 //! # When to use it
 //!
@@ -86,9 +87,12 @@
 //! response or the error. The answer to an error has the error's outcome.
 
 mod body;
+mod framer;
 mod future;
 mod layer;
 mod render;
 mod service;
 
+#[cfg(fuzzing)]
+pub(crate) use self::framer::fuzzing;
 pub use self::{body::ErrorResponseBody, future::ResponseFuture, layer::ErrorResponseLayer, service::ErrorResponse};

@@ -107,6 +107,9 @@ guide! {
     AccountBanned:
         "The account is banned, or has to be verified first.",
         "Take the account's keys out, and read Google's mail to the project's owner.";
+    AccountLimited:
+        "The account is limited or disabled, because its earlier calls broke the prohibited use policy.",
+        "Use a key of another account meanwhile, and read Google's mail about the policy.";
     ConsumerInvalid:
         "The project that the key belongs to, or that is billed, does not exist.",
         "Check the project's id, and x-goog-user-project where it is sent.";

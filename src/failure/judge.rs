@@ -338,7 +338,7 @@ fn by_code(code: u16) -> Kind {
     }
 }
 
-// === answers ===
+// === names ===
 
 /// Returns the canonical name with a static lifetime.
 fn canonical_name(status: &str) -> Option<&'static str> {
@@ -380,41 +380,5 @@ pub(super) fn name_of_code(code: u16) -> &'static str {
         502 | 503 => "UNAVAILABLE",
         505.. => "INTERNAL",
         _ => "INVALID_ARGUMENT",
-    }
-}
-
-/// Judges a 200 by its finish reason and block reason. `None` for a good answer.
-pub(super) fn answer(finish: Option<&str>, block: Option<&str>, has_content: bool) -> Option<(Kind, String)> {
-    if let Some(reason) = block.filter(|reason| *reason != "BLOCK_REASON_UNSPECIFIED") {
-        return Some((Kind::ContentBlocked, format!("the prompt was blocked: {reason}")));
-    }
-    let verdict =
-        |kind, text: &str| Some((kind, format!("the answer {text}: {}", finish.unwrap_or("no finishReason"))));
-    match finish {
-        Some(
-            "SAFETY"
-            | "RECITATION"
-            | "BLOCKLIST"
-            | "PROHIBITED_CONTENT"
-            | "SPII"
-            | "LANGUAGE"
-            | "MODEL_ARMOR"
-            | "IMAGE_SAFETY"
-            | "IMAGE_PROHIBITED_CONTENT"
-            | "IMAGE_RECITATION"
-            | "content_filter",
-        ) => verdict(Kind::ContentBlocked, "was stopped for its content"),
-        _ if has_content => None,
-        Some("MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" | "MALFORMED_RESPONSE") => {
-            verdict(Kind::EmptyMalformedFunctionCall, "has no content, only a call that cannot be used")
-        }
-        Some("MAX_TOKENS" | "length") => verdict(
-            Kind::OutputLimit,
-            "has no content: maxOutputTokens was spent, thinking included, before its first word",
-        ),
-        Some("MISSING_THOUGHT_SIGNATURE") => {
-            verdict(Kind::InvalidRequest, "has no content: the request lacks a thought signature")
-        }
-        _ => verdict(Kind::EmptyResponse, "has no content"),
     }
 }

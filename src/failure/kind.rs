@@ -136,6 +136,8 @@ pub enum Kind {
     KeySuspended,
     /// The account is banned, or must be verified first.
     AccountBanned,
+    /// The account is limited, because its earlier calls broke the prohibited use policy.
+    AccountLimited,
     /// The project that is billed does not exist, or is another one.
     ConsumerInvalid,
     /// The API is not enabled in the key's project.
@@ -301,6 +303,7 @@ impl Kind {
             Self::KeyLeaked => row("key_leaked", Key, OTHER_KEY, 403),
             Self::KeySuspended => row("key_suspended", Key, OTHER_KEY, 403),
             Self::AccountBanned => row("account_banned", Key, OTHER_KEY, 403),
+            Self::AccountLimited => row("account_limited", Key, OTHER_KEY, 403),
             Self::ConsumerInvalid => row("consumer_invalid", Key, OTHER_KEY, 403),
             Self::ServiceDisabled => row("service_disabled", Key, OTHER_KEY, 403),
             Self::BillingRequired => row("billing_required", Key, OTHER_KEY, 402),

@@ -18,12 +18,13 @@
 //! # Files
 //!
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
-//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for
-//! what only an English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
-//! was read by [`Status`](crate::status::Status) before.
+//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for what
+//! only an English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content,
+//! `transport` reads the errors of hyper and h2. The body was read by [`Status`](crate::status::Status) before.
 
 mod advice;
 mod exhausted;
+mod finish;
 mod judge;
 mod kind;
 mod money;
@@ -153,9 +154,9 @@ impl Failure {
     }
 
     /// Judges a 200 by its content: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
-    /// content came. Returns `None` for a good answer.
+    /// content came that is more than a thought. Returns `None` for a good answer.
     pub fn from_answer(finish_reason: Option<&str>, block_reason: Option<&str>, has_content: bool) -> Option<Self> {
-        let (kind, message) = judge::answer(finish_reason, block_reason, has_content)?;
+        let (kind, message) = finish::judge(finish_reason, block_reason, has_content)?;
         Some(Self { status: Some(StatusCode::OK), ..Self::local(kind, message) })
     }
 

@@ -41,7 +41,7 @@ enum Blame {
     Key,
     /// The key, and for this call the other keys of its project.
     Project,
-    /// The project, which may not use this model without billing; it may use others.
+    /// The project, which may not use this model without billing, or not any more; it may use others.
     Model,
     /// The project, which has no money left, for whatever model: its keys are good.
     Money,
@@ -222,6 +222,8 @@ impl Assigned {
             Kind::BillingRequired if failure.code() == StatusCode::BAD_REQUEST && self.facts.shape.pays_quota() => {
                 Blame::Model
             }
+            // Other models, and calls that do not generate, may be left to the account.
+            Kind::AccountLimited => Blame::Model,
             Kind::ServiceDisabled
             | Kind::BillingRequired
             | Kind::ConsumerInvalid

@@ -79,7 +79,7 @@ pub struct Settlement {
 
 impl Drop for Settlement {
     fn drop(&mut self) {
-        if let Some(tokens) = self.usage.prompt_tokens() {
+        if let Some(tokens) = self.usage.input_tokens() {
             self.reservation.queue.settle(self.reservation.charge, tokens);
         }
     }

@@ -42,11 +42,15 @@ async fn a_good_call_is_counted_and_timed() {
     let attempt = "gen_ai.request.model=gemini-2.5-pro,outcome=ok";
     assert_eq!(only(&values, &format!("tower_gemini.attempts{{{attempt}}}")), [1.0]);
     assert_eq!(only(&values, &format!("tower_gemini.attempt.duration{{{attempt}}}")), [2.0]);
-    for (kind, tokens) in
-        [("input", 1.0..), ("output", 1.0..), ("cache_read.input", 0.0..), ("reasoning.output", 0.0..)]
-    {
+    // The emulator gives its input by modality, as Gemini does.
+    for (kind, modality, tokens) in [
+        ("input", "text", 1.0..),
+        ("output", "unknown", 1.0..),
+        ("cache_read.input", "unknown", 0.0..),
+        ("reasoning.output", "unknown", 0.0..),
+    ] {
         let name = format!("gen_ai.client.inference.usage.{kind}_tokens");
-        let counted = only(&values, &format!("{name}{{{answered},gen_ai.token.modality=unknown,{TIER}}}"));
+        let counted = only(&values, &format!("{name}{{{answered},gen_ai.token.modality={modality},{TIER}}}"));
         assert!(counted.len() == 1 && tokens.contains(&counted[0]), "{kind}: {counted:?}");
     }
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);

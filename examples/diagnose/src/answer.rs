@@ -22,6 +22,9 @@ pub(crate) fn failure_in(body: &[u8]) -> Option<Failure> {
     }
 
     let seen = values.iter().fold(Seen::default(), Seen::and);
+    if seen.interaction {
+        return seen.interaction_failure(is_event_stream(text) || !rest.is_empty());
+    }
     if seen.something_else {
         return None;
     }
@@ -41,6 +44,13 @@ struct Seen {
     block: Option<String>,
     /// `[DONE]`, the end of a stream in OpenAI's shape.
     done: bool,
+    /// An interaction, or events of one.
+    interaction: bool,
+    /// The end of an interaction's stream.
+    completed: bool,
+    /// The last status of an interaction, and what is on record of its faults.
+    status: Option<String>,
+    faults: Option<Value>,
     /// Not a generated answer: a list of models, a count of tokens, an embedding, which may be empty.
     something_else: bool,
 }
@@ -56,6 +66,12 @@ impl Seen {
         }
         self.block = text(&chunk["promptFeedback"]["blockReason"]).or(self.block);
         self.done |= chunk == "[DONE]";
+        let event = chunk["event_type"].as_str();
+        let interaction = if chunk["interaction"].is_object() { &chunk["interaction"] } else { chunk };
+        self.interaction |= event.is_some() || chunk["object"] == "interaction" || chunk["steps"].is_array();
+        self.completed |= matches!(event, Some("interaction.completed" | "interaction.complete"));
+        self.status = text(&interaction["status"]).or(self.status);
+        self.faults = interaction["errors"].get(0).cloned().or(self.faults);
         let generated =
             ["candidates", "choices", "promptFeedback", "usageMetadata", "usage", "modelVersion", "responseId"];
         let members = chunk.as_object().into_iter().flatten();
@@ -65,7 +81,28 @@ impl Seen {
     }
 }
 
-/// Returns whether a content, in either shape, has a part that is not empty.
+impl Seen {
+    /// Finds the failure of an interaction: by its status, or because its stream has no end.
+    fn interaction_failure(self, is_stream: bool) -> Option<Failure> {
+        match (self.status.as_deref(), self.faults) {
+            (Some("failed"), Some(fault)) => {
+                let event = serde_json::json!({ "error": fault }).to_string();
+                Some(Failure::from_event(event.as_bytes()).into_after_commit())
+            }
+            (Some("failed"), None) => {
+                Some(Failure::local(Kind::ServerError, "the interaction failed, and its answer says no more"))
+            }
+            (Some("cancelled"), _) => Some(Failure::local(Kind::Cancelled, "the interaction was cancelled")),
+            _ if is_stream && !self.completed && !self.done => {
+                let message = "the stream was cut: it ended without interaction.completed";
+                Some(Failure::local(Kind::StreamCut, message).into_after_commit())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Returns whether a content, in either shape, has a part that is not empty and not a thought.
 fn has_content(content: &Value) -> bool {
     let says = |value: &Value| match value {
         Value::Null => false,
@@ -74,10 +111,12 @@ fn has_content(content: &Value) -> bool {
         _ => true,
     };
     let parts = content["parts"].as_array();
-    let in_parts = parts.into_iter().flatten().filter_map(Value::as_object).any(|part| {
+    let says_more = |part: &&serde_json::Map<String, Value>| part.get("thought") != Some(&Value::Bool(true));
+    let in_parts = parts.into_iter().flatten().filter_map(Value::as_object).filter(says_more).any(|part| {
         part.iter().any(|(name, value)| !matches!(name.as_str(), "thought" | "thoughtSignature") && says(value))
     });
-    in_parts || ["content", "tool_calls", "refusal"].iter().any(|name| says(&content[name]))
+    let is_thought = content["extra_content"]["google"]["thought"] == true;
+    in_parts || !is_thought && ["content", "tool_calls", "refusal"].iter().any(|name| says(&content[name]))
 }
 
 fn is_error(value: &Value) -> bool {

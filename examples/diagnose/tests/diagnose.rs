@@ -39,6 +39,43 @@ fn error(code: u16, status: &str, message: &str) -> String {
 }
 
 #[test]
+fn an_answer_without_content_or_end_is_told_from_a_good_one() {
+    let created = "event: interaction.created\ndata: {\"interaction\":{\"id\":\"v1_i\",\"status\":\"in_progress\"},\"event_type\":\"interaction.created\"}\n\n";
+    let delta = "event: step.delta\ndata: {\"index\":0,\"delta\":{\"text\":\"a\"},\"event_type\":\"step.delta\"}\n\n";
+    let completed = |status: &str| {
+        format!(
+            "event: interaction.completed\ndata: {{\"interaction\":{{\"status\":\"{status}\"}},\"event_type\":\"interaction.completed\"}}\n\n"
+        )
+    };
+    let thoughts = |reason: &str| {
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hm","thought":true}}]}},"finishReason":"{reason}"}}]}}"#
+        )
+    };
+    for (body, kind) in [
+        (thoughts("MALFORMED_FUNCTION_CALL"), "empty_malformed_function_call"),
+        (thoughts("STOP"), "empty_response"),
+        (thoughts("CONTINUATION"), ""),
+        (format!("{created}{delta}"), "stream_cut"),
+        (format!("{created}{delta}{}", completed("completed")), ""),
+        (format!("{created}{delta}{}", completed("failed")), "server_error"),
+        (format!("{created}{{\"error\":{{\"code\":\"prohibited_content\",\"message\":\"no\"}}}}\n"), "content_blocked"),
+        (r#"{"id":"v1_i","object":"interaction","status":"completed","steps":[]}"#.to_owned(), ""),
+        (r#"{"id":"v1_i","object":"interaction","status":"in_progress"}"#.to_owned(), ""),
+        (r#"{"id":"v1_i","object":"interaction","status":"cancelled"}"#.to_owned(), "cancelled"),
+        (
+            r#"{"id":"v1_i","status":"failed","steps":[],"errors":[{"code":"rate_limit_exceeded","message":"slow"}]}"#
+                .to_owned(),
+            "quota_minute",
+        ),
+    ] {
+        let line = serde_json::json!({"id": "a", "http_status": 200, "body": body}).to_string();
+        let (verdicts, _) = verdicts(&line);
+        assert_eq!(verdicts[0]["kind"].as_str().unwrap_or_default(), kind, "{body}: {}", verdicts[0]);
+    }
+}
+
+#[test]
 fn each_trouble_of_the_guide_has_its_words() {
     let invalid = |message: &str| error(400, "INVALID_ARGUMENT", message);
     let denied = |message: &str| error(403, "PERMISSION_DENIED", message);

@@ -1,4 +1,4 @@
-//! Reads an answer in pieces, with the splitter, the scanner, the watch over both, and the masker. However the bytes
+//! Reads an answer in pieces, with the splitter, the scanner, the watch over both, the masker, and the framer. However the bytes
 //! are cut, they find the same as in one piece.
 //!
 //! The input is an answer's bytes. The cuts follow from a hash of it, so that the seeds are plain text.
@@ -9,19 +9,22 @@ use http::{HeaderValue, Uri};
 use libfuzzer_sys::fuzz_target;
 use tower_gemini::fuzzing;
 
-const CALLS: [(&str, &str); 5] = [
+const CALLS: [(&str, &str); 8] = [
     ("/v1beta/models/m:generateContent", "application/json"),
     ("/v1beta/models/m:streamGenerateContent", "application/json"),
     ("/v1beta/models/m:streamGenerateContent?alt=sse", "text/event-stream"),
     ("/v1beta/openai/chat/completions", "text/event-stream"),
     ("/v1beta/interactions", "text/event-stream"),
+    ("/v1beta/interactions", "application/json"),
+    ("/v1beta/models/m:batchEmbedContents", "application/json"),
+    ("/v1/projects/p/locations/l/publishers/google/models/m:streamRawPredict", "text/event-stream"),
 ];
 
 fuzz_target!(|bytes: &[u8]| {
     let calls = CALLS.map(|(uri, content_type)| (Uri::from_static(uri), HeaderValue::from_static(content_type)));
     let found = |pieces: &[&[u8]]| {
         let watched = calls.clone().map(|(uri, content_type)| fuzzing::watch(&uri, content_type, pieces));
-        (fuzzing::split(pieces), fuzzing::scan(pieces), watched, fuzzing::mask(pieces))
+        (fuzzing::split(pieces), fuzzing::scan(pieces), watched, fuzzing::mask(pieces), fuzzing::frame(pieces))
     };
     let whole = found(&[bytes]);
     assert_eq!(whole.3.len(), bytes.len(), "masking keeps the length");
