@@ -188,6 +188,8 @@ async fn the_log_names_what_only_the_body_says() {
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let calls: Vec<_> = lines.filter(|line| line["target"] == "relay::call").collect();
     let said: Vec<_> = calls.iter().map(|call| (call["model"].as_str().unwrap(), call["tier"].as_str())).collect();
+    let served: Vec<_> = calls.iter().take(3).map(|call| call["served_tier"].as_str()).collect();
+    assert_eq!(served, [Some("flex"), Some("standard"), Some("standard")], "{log}");
     let right = [
         ("gemini-2.5-pro", Some("flex")),
         ("gemini-2.5-pro", None),
