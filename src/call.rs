@@ -337,13 +337,35 @@ pub enum ServiceTier {
 }
 
 impl ServiceTier {
+    /// All tiers, in the order of their numbers.
+    pub(crate) const ALL: [Self; 4] = [Self::Standard, Self::Flex, Self::Priority, Self::Deferred];
+
     /// Reads a tier by its name, as requests and answers write it: `flex`, `SERVICE_TIER_FLEX`. `None`: no known tier.
     pub fn from_name(name: &str) -> Option<Self> {
-        let known = [Self::Standard, Self::Flex, Self::Priority, Self::Deferred];
         let bare = name.len().checked_sub(13).and_then(|_| name.split_at_checked(13));
         let bare =
             bare.filter(|(prefix, _)| prefix.eq_ignore_ascii_case("service_tier_")).map_or(name, |(_, bare)| bare);
-        known.into_iter().find(|tier| bare.eq_ignore_ascii_case(tier.as_str()))
+        Self::ALL.into_iter().find(|tier| bare.eq_ignore_ascii_case(tier.as_str()))
+    }
+
+    /// Returns the name under which this tier's capacity of a model is known: the model's own for the standard tier,
+    /// else with the tier behind it, `gemini-2.5-pro@flex`.
+    pub(crate) fn of_model(self, model: &str) -> Cow<'_, str> {
+        match self {
+            Self::Standard => Cow::Borrowed(model),
+            tier => Cow::Owned(format!("{model}@{tier}")),
+        }
+    }
+
+    /// Splits a name into the model and the tier behind an `@`. What stands there and is no tier belongs to the name.
+    pub(crate) fn split(name: &str) -> (&str, Option<Self>) {
+        let tiered = name.rsplit_once('@').and_then(|(model, tier)| Some((model, Self::from_name(tier)?)));
+        tiered.map_or((name, None), |(model, tier)| (model, Some(tier)))
+    }
+
+    /// Returns whether calls of this tier may be kept waiting upstream, for a lower price.
+    pub(crate) const fn may_wait(self) -> bool {
+        matches!(self, Self::Flex | Self::Deferred)
     }
 
     /// Returns the name in requests, logs, metrics and settings.

@@ -159,9 +159,9 @@ pub trait Gate: fmt::Debug + Send + Sync {
 ///
 /// The key pool asks it before it chooses a project, so that a call goes where it waits least.
 pub trait Headroom: fmt::Debug + Send + Sync {
-    /// Returns the time for which a request of `tokens` input tokens would wait for its turn in that scope, the queue
-    /// included. Zero: it would go at once.
-    fn headroom(&self, scope: &Scope, tokens: u64) -> Duration;
+    /// Returns the time for which a call that is charged `requests` requests and `tokens` input tokens would wait for its
+    /// turn in that scope, the queue included. Zero: it would go at once.
+    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration;
 }
 
 /// The scope in which quota is counted: a project and a model. Two keys of one project are one scope.

@@ -547,7 +547,7 @@ async fn a_refusal_spends_no_quota_and_nobody_queues_before_an_open_breaker() {
     for _ in 0..10 {
         assert!(find(&service.clone().oneshot(post(GENERATE)).await.unwrap_err()).is_circuit_open());
     }
-    assert_eq!(limiter.headroom(&scope, 1), secs(0));
+    assert_eq!(limiter.headroom(&scope, 1, 1), secs(0));
     breakers.reset(&pro());
     for _ in 0..3 {
         service.clone().oneshot(post(GENERATE)).await.unwrap();
@@ -992,4 +992,66 @@ fn a_scope_is_small() {
     assert_eq!(breakers.snapshot().len(), SCOPES);
     let each = counted.bytes_current / SCOPES as i64;
     assert!(each < 1_250, "{each} bytes");
+}
+
+// === tiers ===
+
+#[tokio::test(start_paused = true)]
+async fn each_tier_of_a_model_has_a_breaker_of_its_own() {
+    let breakers = quick().build().unwrap();
+    let upstream = Upstream::new(|_, asked| async move {
+        let is_flex = String::from_utf8_lossy(&asked.body).contains("flex");
+        Ok(if is_flex { busy() } else { hello() })
+    });
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .service(upstream.clone());
+    let ask = |uri: &'static str, tier: &str| {
+        let body = format!(r#"{{"model":"gemini-2.5-pro","contents":[],"service_tier":"{tier}"}}"#);
+        service.clone().oneshot(post_body(uri, body))
+    };
+    let of = |tier: &str| Target::new(format!("gemini-2.5-pro{tier}"), "");
+    while breakers.state(&of("@flex")) == State::Closed {
+        let _ = ask(GENERATE, "flex").await;
+        // The two are told apart although the path and the model are the same.
+        for tier in ["standard", "priority"] {
+            assert!(ask(GENERATE, tier).await.is_ok());
+        }
+    }
+    let calls = upstream.calls();
+    for uri in [GENERATE, STREAM, CHAT, "/v1beta/interactions"] {
+        let error = ask(uri, "flex").await.unwrap_err();
+        assert!(find(&error).is_circuit_open() && find(&error).failure().message().contains("gemini-2.5-pro@flex"));
+    }
+    assert_eq!(upstream.calls(), calls);
+    for tier in ["", "@priority"] {
+        assert_eq!(breakers.state(&of(tier)), State::Closed);
+    }
+    assert!(ask(COUNT, "flex").await.is_ok(), "what asks for no capacity has no tier");
+    let gate = |name: &str| breakers.closed_for(&tower_gemini::quota::Scope::new("p", name));
+    assert!(gate("gemini-2.5-pro@flex").is_some() && gate("gemini-2.5-pro").is_none());
+    let mut names: Vec<_> = breakers.snapshot().iter().map(|(scope, _)| scope.model().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["", "gemini-2.5-pro", "gemini-2.5-pro@flex", "gemini-2.5-pro@priority"]);
+}
+
+#[test]
+fn metrics_have_the_model_and_the_tier_apart() {
+    use tower_gemini::observe::Observe;
+    let breakers = CircuitBreakers::new();
+    for name in ["gemini-2.5-pro", "gemini-2.5-pro@flex", "gemini-pro@001"] {
+        breakers.force_open(&Target::new(name, "host"));
+    }
+    let mut open = Vec::new();
+    breakers.observe(&mut |reading| {
+        let label = |name: &str| reading.labels.iter().find(|(label, _)| *label == name).map(|(_, value)| *value);
+        let is_state = reading.name == "tower_gemini.breaker.state" && label("state") == Some("forced_open");
+        if is_state && label("server.address") == Some("host") {
+            open.push((reading.model.to_owned(), label("tower_gemini.service_tier").map(str::to_owned)));
+        }
+    });
+    open.sort();
+    let right = [("gemini-2.5-pro", None), ("gemini-2.5-pro", Some("flex")), ("gemini-pro@001", None)];
+    assert_eq!(open, right.map(|(model, tier)| (model.to_owned(), tier.map(str::to_owned))));
 }

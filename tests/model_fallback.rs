@@ -20,10 +20,10 @@ use tokio::{sync::Semaphore, time::advance};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use tower_gemini::{
     BoxError, CallContext, Error, ModelFallbackLayer, Outcome,
-    call::Operation,
+    call::{Operation, ServiceTier},
     context::Deadline,
     failure::{Failure, Kind, TimeoutKind},
-    model_fallback::{FallbackChains, FallbackChainsBuilder, FallbackReason, ModelFallback, ModelUsed},
+    model_fallback::{FallbackChains, FallbackChainsBuilder, FallbackModel, FallbackReason, ModelFallback, ModelUsed},
 };
 
 const PRO: &str = "gemini-2.5-pro";
@@ -420,7 +420,7 @@ async fn what_has_no_chain_passes_as_if_the_layer_were_not_there() {
         "/v1beta/models/gemini-2.0-flash:generateContent",
         "/v1beta/models/gemini-embedding-001:embedContent",
         "/v1beta/tunedModels/gemini-2.5-pro:generateContent",
-        INTERACTIONS,
+        "/v1beta/interactions/i1:cancel",
         "/v1beta/openai/embeddings",
         "/elsewhere",
     ] {
@@ -934,4 +934,173 @@ fn settings_that_could_never_work_are_refused() {
         FallbackChains::builder().chain(PRO, [FLASH]).chain(FLASH, [PRO]).larger(PRO, [FLASH]).build().unwrap();
     assert_eq!(chains.snapshot().len(), 2);
     assert!(FallbackChains::builder().build().unwrap().snapshot().is_empty());
+}
+
+// === tiers ===
+
+const FLEX: &str = r#"{"contents":[{"parts":[{"text":"hi"}]}],"serviceTier":"flex"}"#;
+
+fn in_tier(tier: &str) -> Request<Full<Bytes>> {
+    post_body(GENERATE, FLEX.replace("flex", tier))
+}
+
+/// The model and the tier that each call asked, by the call's context; a call that was not moved has none.
+fn tiers(models: &Models) -> Vec<String> {
+    let asked = models.upstream.asked();
+    let calls = asked.iter().filter_map(|asked| asked.context.as_ref()?.call().cloned());
+    calls.map(|call| format!("{} {}", call.model().unwrap(), call.service_tier())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_can_name_a_tier_and_others_keep_the_callers() {
+    let settings =
+        || FallbackChains::builder().chain(PRO, ["gemini-2.5-pro@priority", FLASH, "gemini-2.5-flash-lite@standard"]);
+    let all = [PRO, FLASH, LITE];
+    let fail = || {
+        let models = Models::new();
+        all.into_iter().for_each(|name| _ = models.fails(name, Kind::Overloaded));
+        models
+    };
+    for (tier, expected) in [
+        ("flex", &["gemini-2.5-pro priority", "gemini-2.5-flash flex", "gemini-2.5-flash-lite standard"][..]),
+        ("standard", &["gemini-2.5-pro priority", "gemini-2.5-flash standard", "gemini-2.5-flash-lite standard"]),
+        // The same model in the same tier is not asked again.
+        ("priority", &["gemini-2.5-flash priority", "gemini-2.5-flash-lite standard"]),
+    ] {
+        let models = fail();
+        let (service, _) = over(&models, settings());
+        let answer = service.clone().oneshot(in_tier(tier)).await;
+        assert_eq!(said(&answer), PRO);
+        assert_eq!(tiers(&models), expected, "{tier}");
+        // The body says the same, and is as it was where nothing has changed.
+        for asked in models.upstream.asked() {
+            let call = asked.context.as_ref().and_then(CallContext::call);
+            let tier = call.map_or(tier, |call| call.service_tier().as_str());
+            assert_eq!(asked.body, FLEX.replace("flex", tier));
+        }
+    }
+
+    let models = Models::new();
+    let (service, _) = over(&models, settings());
+    models.is(PRO, Mood::Fails(Failure::local(Kind::Overloaded, "no")));
+    let answer = call(&service).await.unwrap();
+    assert_eq!(answer.headers()["x-gemini-model"], FLASH);
+    let used = answer.extensions().get::<ModelUsed>().unwrap();
+    assert_eq!((used.used(), used.service_tier(), used.is_other()), (FLASH, ServiceTier::Standard, true));
+    let asked = models.upstream.asked();
+    assert_eq!(asked[1].body, r#"{"service_tier":"priority","contents":[{"parts":[{"text":"hi"}]}]}"#);
+    assert_eq!(asked[2].body, PROMPT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_length_of_a_body_is_that_of_the_tiers() {
+    let models = Models::new();
+    let (service, _) = over(&models, FallbackChains::builder().chain(PRO, ["gemini-2.5-pro@priority"]));
+    models.fails(PRO, Kind::Overloaded);
+    let mut request = post(GENERATE);
+    request.headers_mut().insert(header::CONTENT_LENGTH, PROMPT.len().into());
+    let _ = service.oneshot(request).await;
+    let asked = models.upstream.asked();
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1].headers[header::CONTENT_LENGTH], asked[1].body.len().to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_tier_stays_where_it_is() {
+    let models = Models::new();
+    let (service, chains) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded);
+    for _ in 0..13 {
+        assert_eq!(said(&service.clone().oneshot(in_tier("flex")).await), FLASH);
+    }
+    let report = |chains: &FallbackChains| {
+        let reports = chains.snapshot();
+        reports.iter().map(|report| format!("{} {}", report.model(), report.current())).collect::<Vec<_>>()
+    };
+    assert_eq!(report(&chains), ["gemini-2.5-pro gemini-2.5-pro", "gemini-2.5-pro@flex gemini-2.5-flash@flex"]);
+    models.answers(PRO).seen().await;
+    for request in [post(GENERATE), in_tier("standard"), in_tier("priority")] {
+        assert_eq!(said(&service.clone().oneshot(request).await), PRO);
+    }
+    assert_eq!(said(&service.clone().oneshot(in_tier("flex")).await), FLASH);
+    advance(secs(31)).await;
+    assert_eq!(said(&service.clone().oneshot(in_tier("flex")).await), PRO);
+    assert_eq!(report(&chains), ["gemini-2.5-pro gemini-2.5-pro"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_may_be_for_the_calls_of_one_tier() {
+    let models = Models::new();
+    let flex = FallbackModel::new(PRO).service_tier(ServiceTier::Flex);
+    let standard = FallbackModel::new(PRO).service_tier(ServiceTier::Standard);
+    let (service, chains) = over(&models, FallbackChains::builder().chain(PRO, [FLASH]).chain(flex, [standard]));
+    models.fails(PRO, Kind::Overloaded);
+    let _ = service.clone().oneshot(in_tier("flex")).await;
+    assert_eq!(tiers(&models), ["gemini-2.5-pro standard"]);
+    assert_eq!(models.seen().await, [PRO, PRO]);
+    let _ = service.clone().oneshot(in_tier("priority")).await;
+    assert_eq!(models.seen().await, [PRO, FLASH]);
+    // A chain of one tier is none for the others.
+    let (service, _) = over(&models, FallbackChains::builder().chain("gemini-2.5-pro@flex", [FLASH]));
+    let _ = service.clone().oneshot(post(GENERATE)).await;
+    assert_eq!(models.seen().await, [PRO]);
+    let reports = chains.snapshot();
+    assert!(reports.iter().any(|report| report.model() == "gemini-2.5-pro@flex"), "{reports:?}");
+}
+
+#[test]
+fn a_model_is_twice_in_a_chain_if_its_tier_is_the_same() {
+    for (model, next, right) in [
+        (PRO, &["gemini-2.5-pro@priority", "gemini-2.5-pro@flex"][..], true),
+        (PRO, &[PRO], false),
+        (PRO, &[FLASH, "gemini-2.5-flash@flex"], true),
+        (PRO, &["gemini-2.5-flash@flex", "gemini-2.5-flash@FLEX"], false),
+        ("gemini-2.5-pro@flex", &["gemini-2.5-pro@standard"], true),
+        ("gemini-2.5-pro@flex", &[PRO], false),
+        ("gemini-2.5-pro@flex", &[FLASH, "gemini-2.5-flash@flex"], false),
+    ] {
+        let built = FallbackChains::builder().chain(model, next.iter().copied()).build();
+        assert_eq!(built.is_ok(), right, "{model} {next:?}");
+    }
+    let twice = FallbackChains::builder().chain("gemini-2.5-pro@flex", [FLASH]).chain("gemini-2.5-pro@flex", [LITE]);
+    assert!(twice.build().unwrap_err().to_string().contains("gemini-2.5-pro@flex has two chains"));
+    // A version is no tier.
+    let version = FallbackModel::from("gemini-pro@001");
+    assert_eq!((version.name(), version.tier()), ("gemini-pro@001", None));
+}
+
+// === what goes on ===
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_from_a_broken_answer_stays_at_its_model() {
+    for body in [r#"{"contents":[],"continuationToken":"abc"}"#, r#"{"contents":[],"continuation_token": "abc"}"#] {
+        let models = Models::new();
+        let (service, chains) = over(&models, chains());
+        stuck(&models, &service).await;
+        // It goes where it was made, whatever other calls do.
+        let answer = service.clone().oneshot(post_body(GENERATE, body)).await;
+        assert_eq!((said(&answer), models.asked()), (PRO, vec![PRO.to_owned()]));
+        assert_eq!(current(&chains), FLASH);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_argument_of_a_function_is_no_resource() {
+    let body =
+        r#"{"contents":[{"parts":[{"functionCall":{"name":"f","args":{"agent":"smith","environment":"prod"}}}]}]}"#;
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded);
+    assert_eq!(said(&service.clone().oneshot(post_body(GENERATE, body)).await), FLASH);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_falls_back_by_its_body() {
+    let models = Models::new();
+    let (service, _) = over(&models, chains());
+    models.fails(PRO, Kind::Overloaded);
+    let body = r#"{"model":"models/gemini-2.5-pro","input":"x","questions":{"q":{"type":"noul","instructions":"y"}}}"#;
+    let answer = service.clone().oneshot(post_body("/v1/decisions", body)).await;
+    assert_eq!((said(&answer), models.asked()), (FLASH, vec![PRO.to_owned(), FLASH.to_owned()]));
+    assert_eq!(models.upstream.asked()[1].body, body.replace(PRO, FLASH));
 }

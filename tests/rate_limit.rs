@@ -19,7 +19,7 @@ use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, RateLimitLayer, RetryLayer,
-    context::{Deadline, RetryAdvice},
+    context::{Deadline, GaveUp, RetryAdvice},
     emulator::{Emulator, EmulatorBuilder, QuotaWindow, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     quota::{Dimension, Gate, Limits, Scope, TokenCost},
@@ -313,9 +313,9 @@ async fn a_refusal_blocks_everybody_until_its_hint_and_not_longer() {
     // The first charge comes back at 60 s; a hint of whole seconds may have been rounded down.
     assert_eq!(blocked, secs(41));
     let scope = Scope::new("default", "gemini-2.5-pro");
-    assert!(limiter.headroom(&scope, 1) >= blocked);
-    assert_eq!(limiter.headroom(&Scope::new("default", "gemini-2.5-flash"), 1), Duration::ZERO);
-    assert_eq!(limiter.headroom(&Scope::new("other", "gemini-2.5-pro"), 1), Duration::ZERO);
+    assert!(limiter.headroom(&scope, 1, 1) >= blocked);
+    assert_eq!(limiter.headroom(&Scope::new("default", "gemini-2.5-flash"), 1, 1), Duration::ZERO);
+    assert_eq!(limiter.headroom(&Scope::new("other", "gemini-2.5-pro"), 1, 1), Duration::ZERO);
     let response = service.clone().oneshot(prompt(GENERATE, 1)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!((secs(61)..secs(62)).contains(&emulator.elapsed()), "{:?}", emulator.elapsed());
@@ -529,7 +529,7 @@ async fn a_minute_of_max_wait_is_a_turn_of_the_window_and_more_is_refused_at_onc
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 4);
     let error = find(results[4].as_ref().unwrap_err());
     assert_eq!(error.retry_after(), Some(Duration::from_millis(120_500)));
-    assert_eq!(error.outcome().retry(), None);
+    assert_eq!((error.outcome().retry(), error.outcome().gave_up()), (None, Some(GaveUp::Wait)));
     assert_eq!(
         error.failure().message(),
         "waited 0 s of 120.5s needed, 60.0s are allowed: 2 of 2 requests a minute are used, 2 calls wait for project \
@@ -690,7 +690,7 @@ async fn a_smooth_pace_is_even_after_its_burst() {
     let service = RateLimitLayer::new(limiter.clone()).layer(upstream.clone());
     join_all((0..3).map(|_| service.clone().oneshot(post(GENERATE)))).await;
     let scope = Scope::new("default", "gemini-2.5-pro");
-    let headroom = limiter.headroom(&scope, 0);
+    let headroom = limiter.headroom(&scope, 1, 0);
     assert!((Duration::from_millis(1_000)..Duration::from_millis(1_010)).contains(&headroom), "{headroom:?}");
     let begun = Instant::now();
     join_all((0..120).map(|_| service.clone().oneshot(post(GENERATE)))).await;

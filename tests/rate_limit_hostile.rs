@@ -80,5 +80,5 @@ async fn the_headroom_of_a_name_without_an_account_is_the_shared_ones() {
     let service = RateLimitLayer::new(limiter.clone()).layer(Upstream::at_once(|_| Ok(hello())));
     let long = "x".repeat(600);
     service.oneshot(post(&format!("/v1beta/models/{long}:generateContent"))).await.unwrap();
-    assert!(limiter.headroom(&Scope::new("default", long), 0) > Duration::ZERO);
+    assert!(limiter.headroom(&Scope::new("default", long), 1, 0) > Duration::ZERO);
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, ClassifyLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    BoxError, CallContext, ClassifyLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
     context::Deadline,
     failure::{Fault, Kind, TimeoutKind},
     timeout::TimeoutBody,
@@ -465,4 +465,90 @@ async fn a_timeout_that_is_no_number_is_the_callers_mistake() {
             assert_eq!(upstream.calls(), 0);
         }
     }
+}
+
+// === tiers ===
+
+const FLEX: &str = r#"{"contents":[],"serviceTier":"flex"}"#;
+
+/// Stacks the clocks around the layer that reads the body.
+fn by_tier(
+    upstream: &Upstream,
+) -> impl tower::Service<Request<AnyBody>, Response = Response<impl Body>, Error = BoxError> {
+    ServiceBuilder::new()
+        .layer(TimeoutLayer::total(secs(50)).flex(secs(200)))
+        .layer(ReplayLayer::new())
+        .layer(TimeoutLayer::attempt(secs(20)).first_content(secs(30)).flex(secs(150)))
+        .service(upstream.clone())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tier_that_the_body_names_sets_the_clocks() {
+    let flex = |uri| post_body(uri, FLEX).map(any);
+    for (request, (kind, limit), deadline, told) in [
+        (post(GENERATE).map(any), (TimeoutKind::Attempt, 20), 50, Some("20")),
+        (post(STREAM).map(any), (TimeoutKind::FirstContent, 30), 50, None),
+        (flex(GENERATE), (TimeoutKind::Attempt, 150), 200, Some("150")),
+        (flex(STREAM), (TimeoutKind::FirstContent, 150), 200, None),
+        // It is no call that has a tier.
+        (flex("/v1beta/models/gemini-2.5-pro:countTokens"), (TimeoutKind::Attempt, 20), 50, Some("20")),
+    ] {
+        let (upstream, began) = (Upstream::hangs(), Instant::now());
+        let error = by_tier(&upstream).oneshot(request).await.map(drop).unwrap_err();
+        on_time(began.elapsed(), secs(limit));
+        assert_clock(&error, kind, &format!("{limit}s"));
+        let asked = &upstream.asked()[0];
+        assert_eq!(asked.headers.get("x-server-timeout").map(|value| value.to_str().unwrap()), told);
+        let context = asked.context.as_ref().unwrap();
+        assert_eq!(context.deadline().unwrap().instant() - began, secs(deadline));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_late_names_its_tier_all_the_same() {
+    for (body, total) in [(FLEX, 200), (r#"{"contents":[]}"#, 50)] {
+        let upstream = Upstream::hangs();
+        let service = ServiceBuilder::new()
+            .layer(TimeoutLayer::total(secs(50)).flex(secs(200)))
+            .layer(ReplayLayer::new())
+            .service(upstream.clone());
+        let (feed, streamed) = fed();
+        let began = Instant::now();
+        let call = tokio::spawn(service.oneshot(Request::post(GENERATE).body(any(streamed)).unwrap()));
+        sleep(secs(40)).await;
+        feed.data(body);
+        drop(feed);
+        let error = call.await.unwrap().map(drop).unwrap_err();
+        on_time(began.elapsed(), secs(total));
+        assert_clock(&error, TimeoutKind::Total, &format!("{total}s"));
+    }
+    // One that never comes has the total that holds for all.
+    let upstream = Upstream::hangs();
+    let service = by_tier(&upstream);
+    let (_feed, streamed) = fed();
+    let began = Instant::now();
+    let error = service.oneshot(Request::post(GENERATE).body(any(streamed)).unwrap()).await.map(drop).unwrap_err();
+    on_time(began.elapsed(), secs(50));
+    assert_clock(&error, TimeoutKind::Total, "50s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_for_flex_may_be_shorter_and_an_earlier_deadline_stays() {
+    let layer = || {
+        ServiceBuilder::new()
+            .layer(TimeoutLayer::total(secs(50)).flex(secs(10)))
+            .layer(ReplayLayer::new())
+            .service(Upstream::hangs())
+    };
+    let began = Instant::now();
+    let error = layer().oneshot(post_body(GENERATE, FLEX)).await.map(drop).unwrap_err();
+    on_time(began.elapsed(), secs(10));
+    assert_clock(&error, TimeoutKind::Total, "10s");
+
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let mut request = post_body(GENERATE, FLEX).map(any);
+    let own = Deadline::after(secs(70));
+    CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(own));
+    by_tier(&upstream).oneshot(request).await.map(drop).unwrap();
+    assert_eq!(upstream.asked()[0].context.as_ref().unwrap().deadline(), Some(own));
 }

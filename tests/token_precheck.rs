@@ -23,7 +23,7 @@ use tower_gemini::{
     tokenizer::{Count, CountTokens, TextCounter},
 };
 
-use crate::support::{CHAT, GENERATE, STREAM, post_body, secs};
+use crate::support::{CHAT, GENERATE, INTERACTIONS, STREAM, post_body, secs};
 
 const EMBED: &str = "/v1beta/models/gemini-embedding-001:embedContent";
 
@@ -698,4 +698,88 @@ async fn disabled_it_checks_nothing() {
     let response = TokenPrecheckLayer::disabled().layer(emulator.clone()).oneshot(body(GENERATE, "{")).await.unwrap();
     assert_eq!((response.status(), emulator.journal().len()), (StatusCode::BAD_REQUEST, 1));
     assert!(Duration::ZERO.is_zero() && TokenPrecheckLayer::disabled().models().is_none());
+}
+
+// === interactions, decisions, responses ===
+
+#[tokio::test(start_paused = true)]
+async fn interactions_are_checked_as_other_calls_are() {
+    let emulator = Emulator::new();
+    let models = listed(&emulator).await;
+    models.insert(Model::new("small").with_input_limit(100));
+    let layer = by_bytes(models);
+    let failure = refused(&layer, &emulator, body(INTERACTIONS, r#"{"model":"gemini-2.5-flsh","input":"x"}"#)).await;
+    assert_eq!(failure.kind(), Kind::ModelNotFound);
+    assert!(failure.message().contains("Did you mean gemini-2.5-flash?"), "{}", failure.message());
+    let failure = refused(&layer, &emulator, body(INTERACTIONS, r#"{"model":"gemini-2.5-flash","input":"#)).await;
+    assert!(failure.message().contains("Invalid JSON payload"), "{}", failure.message());
+    let embeds = r#"{"model":"gemini-embedding-001","input":"x"}"#;
+    let failure = refused(&layer, &emulator, body(INTERACTIONS, embeds)).await;
+    assert!(failure.message().contains("is not supported for interactions"), "{}", failure.message());
+
+    let long = "many words ".repeat(1_000);
+    for said in [
+        format!(r#"{{"model":"small","input":"{long}"}}"#),
+        format!(r#"{{"model":"small","input":"x","system_instruction":"{long}"}}"#),
+        format!(
+            r#"{{"model":"small","input":[{{"type":"user_input","content":[{{"type":"text","text":"{long}"}}]}}]}}"#
+        ),
+        format!(r#"{{"model":"small","input":[{{"role":"user","content":"{long}"}}],"stream":true}}"#),
+    ] {
+        let failure = refused(&layer, &emulator, body(INTERACTIONS, &said)).await;
+        assert_eq!((failure.kind(), failure.token_limit()), (Kind::ContextTooLong, Some(100)));
+    }
+    let decision = format!(r#"{{"model":"models/small","input":"{long}","questions":{{}}}}"#);
+    assert_eq!(refused(&layer, &emulator, body("/v1/decisions", &decision)).await.kind(), Kind::ContextTooLong);
+    let response = format!(r#"{{"model":"small","instructions":"{long}","input":"x"}}"#);
+    assert_eq!(
+        refused(&layer, &emulator, body("/v1beta/openai/responses", &response)).await.kind(),
+        Kind::ContextTooLong
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_known_of_interactions_is_sent() {
+    let emulator = Emulator::new();
+    let layer = TokenPrecheckLayer::new(listed(&emulator).await);
+    for (uri, said) in [
+        // An agent is no model, and goes on from nothing that is seen here.
+        (INTERACTIONS, r#"{"agent":"gemini-2.5-flsh","input":"x"}"#),
+        (INTERACTIONS, r#"{"model":"gemini-2.5-flash"}"#),
+        (INTERACTIONS, r#"{"model":"gemini-2.5-flash","input":[]}"#),
+        (INTERACTIONS, r#"{"model":"gemini-2.5-flash","previous_interaction_id":"i"}"#),
+        ("/v1/projects/p/locations/l/interactions", r#"{"model":"gemini-2.5-flsh","input":"x"}"#),
+        ("/v1/decisions", r#"{"model":"models/gemini-2.5-flash","questions":{}}"#),
+        ("/v1beta/openai/responses", r#"{"model":"gemini-2.5-flash","prompt":{"id":"x"}}"#),
+    ] {
+        let (upstream, sent) = recorder(hello);
+        layer.layer(upstream).oneshot(body(uri, said)).await.unwrap();
+        assert_eq!(sent.lock().len(), 1, "{uri} {said}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cost_of_an_interaction_is_that_of_its_texts() {
+    let models = ModelTable::new();
+    let layer = TokenPrecheckLayer::new(models).counter(Quarters).ask_upstream(AskUpstream::Always);
+    let text = "abcd".repeat(50);
+    let image = "A".repeat(4_000);
+    for (uri, said, expected) in [
+        (INTERACTIONS, format!(r#"{{"model":"m","input":"{text}"}}"#), TokenCost::at_least(50)),
+        ("/v1/decisions", format!(r#"{{"model":"m","input":"{text}","questions":{{}}}}"#), TokenCost::at_least(50)),
+        (
+            INTERACTIONS,
+            format!(
+                r#"{{"model":"m","input":[{{"type":"text","text":"{text}"}},{{"type":"image","mime_type":"image/png","data":"{image}"}}]}}"#
+            ),
+            TokenCost::estimate(50 + 258),
+        ),
+    ] {
+        let (upstream, sent) = recorder(hello);
+        layer.layer(upstream).oneshot(body(uri, &said)).await.unwrap();
+        // The upstream counts no interaction, and is not asked to.
+        let sent = sent.lock();
+        assert_eq!(sent.len(), 1, "{uri}");
+        assert_eq!(sent[0].0, Some(expected), "{uri}");
+    }
 }

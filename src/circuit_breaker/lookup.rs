@@ -6,7 +6,10 @@ use http::{Method, Request, Uri};
 use parking_lot::RwLock;
 
 use super::{CircuitBreakers, breaker::Breaker, breakers::Scoping};
-use crate::{call::Shape, context::CallRef};
+use crate::{
+    call::{ServiceTier, Shape},
+    context::CallRef,
+};
 
 /// Recent requests and their breakers.
 ///
@@ -28,8 +31,8 @@ struct CachedBreaker {
 enum SameRequests {
     /// Those with this method, path and authority, whose call no layer outside has read.
     ByUri(Method, Box<str>, Box<str>),
-    /// Those whose call has been read by a layer outside, by model and authority.
-    ByCall(Box<str>, Box<str>),
+    /// Those whose call has been read by a layer outside, by model, tier and authority.
+    ByCall(Box<str>, ServiceTier, Box<str>),
     /// All of them: one breaker for every call.
     All,
 }
@@ -57,13 +60,13 @@ impl CircuitBreakers {
             Scoping::One => (SameRequests::All, self.breaker("", "")),
             Scoping::ModelAndEndpoint => {
                 let call = CallRef::of(&request);
-                let model = capacity_of(call.shape(), call.quota_name());
+                let (model, tier) = capacity_of(call.shape(), call.quota_name());
                 let requests = if call.is_known() {
-                    SameRequests::ByCall(model.into(), authority.into())
+                    SameRequests::ByCall(model.into(), tier, authority.into())
                 } else {
                     SameRequests::ByUri(request.method().clone(), request.uri().path().into(), authority.into())
                 };
-                (requests, self.breaker(model, endpoint))
+                (requests, self.breaker(&tier.of_model(model), endpoint))
             }
         };
         // Credentials in an authority are not kept. The shared breaker is that of its requests only while there is no
@@ -107,8 +110,8 @@ impl SameRequests {
             (Self::ByUri(method, path, at), None) => {
                 **path == *request.uri().path() && **at == *authority(request.uri()) && method == request.method()
             }
-            (Self::ByCall(model, at), Some(call)) => {
-                **model == *capacity_of(call.shape(), call.quota_name()) && **at == *authority(request.uri())
+            (Self::ByCall(model, tier, at), Some(call)) => {
+                (&**model, *tier) == capacity_of(call.shape(), call.quota_name()) && **at == *authority(request.uri())
             }
             (Self::All, _) => true,
             _ => false,
@@ -116,10 +119,10 @@ impl SameRequests {
     }
 }
 
-/// Returns the model whose capacity decides on the call, or an empty name. A model without capacity still counts
-/// tokens, so that an answer to that must not close its breaker.
-fn capacity_of(shape: Shape, model: Option<&str>) -> &str {
-    model.filter(|_| shape.pays_quota()).unwrap_or_default()
+/// Returns the model and the tier whose capacity decides on the call, or an empty name. A model without capacity still
+/// counts tokens, so that an answer to that must not close its breaker.
+fn capacity_of(shape: Shape, model: Option<&str>) -> (&str, ServiceTier) {
+    (model.filter(|_| shape.pays_quota()).unwrap_or_default(), shape.tier)
 }
 
 /// Returns host and port, with any credentials before them.

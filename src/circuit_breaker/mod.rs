@@ -7,7 +7,8 @@
 //! takes a late answer from before the outage for a sign of life, or waits forever for a probe that hangs or was
 //! dropped, does harm when it is needed most.
 //!
-//! This layer has a breaker for each model at each endpoint. It opens when nothing succeeds any more
+//! This layer has a breaker for each model at each endpoint, and another one for each of its service tiers: flex being
+//! full says nothing of standard. It opens when nothing succeeds any more
 //! ([`Trip::Silence`]), and not by a rate, which says little of a model that is short of capacity every day. While open
 //! it refuses at once and says how long; a [`RetryLayer`](crate::RetryLayer) outside waits for those callers that want
 //! to wait. When the open time is over, exactly
@@ -87,11 +88,12 @@
 //!
 //! # Scopes
 //!
-//! By default a breaker's scope is a model at an endpoint. Calls that do not depend on a model's capacity (counting
+//! By default a breaker's scope is a model at an endpoint. A call of another service tier than the standard one has a
+//! scope of its own, `gemini-2.5-pro@flex`. An interaction shares the scope of its model, or has `agents/NAME`. Calls that do not depend on a model's capacity (counting
 //! tokens, lists, files) have one breaker for each endpoint, because a model without capacity still counts tokens.
 //! [`one_for_all`](CircuitBreakersBuilder::one_for_all) and [`scope_by`](CircuitBreakersBuilder::scope_by) change the
-//! scopes. On the OpenAI-compatible surface the model is in the body, and is known only behind a
-//! [`ReplayLayer`](crate::ReplayLayer).
+//! scopes. The tier, and on the OpenAI-compatible surface and of interactions also the model, are in the body, and are
+//! known only behind a [`ReplayLayer`](crate::ReplayLayer).
 //!
 //! # Outcomes
 //!

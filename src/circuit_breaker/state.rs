@@ -6,7 +6,8 @@ use tokio::sync::broadcast;
 
 /// The scope of one breaker: a model at an endpoint.
 ///
-/// The model's name is the bare one, `gemini-2.5-flash`. It is empty for calls that do not depend on a model's
+/// The model's name is the bare one, `gemini-2.5-flash`, with the service tier behind it where that is not the standard
+/// one, `gemini-2.5-flash@flex`. It is empty for calls that do not depend on a model's
 /// capacity: those that count tokens, list, read or upload. The endpoint is the request's host, with its port where it
 /// names one; it is empty where the request's URI has no host, as in a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -66,6 +66,11 @@ impl<'a> CallRef<'a> {
         self.name.as_deref()
     }
 
+    /// Returns the name under which capacity is known: the quota's name, with the tier where it is not the standard one.
+    pub(crate) fn capacity_name(&self) -> Option<Cow<'_, str>> {
+        self.quota_name().map(|name| self.shape.tier.of_model(name))
+    }
+
     /// Returns whether a room outside has read the call, its body included, so that there is nothing more to be found.
     pub(crate) fn is_known(&self) -> bool {
         self.known.is_some()

@@ -10,7 +10,14 @@ mod outcome;
 mod tally;
 mod usage;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Extensions, HeaderName, Request};
 use tokio::time::Instant;
@@ -47,6 +54,7 @@ pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-mo
 pub struct CallContext {
     call: Option<Call>,
     deadline: Option<Deadline>,
+    later: Option<LaterDeadline>,
     attempt: u32,
     failed_before: bool,
     models_left: u32,
@@ -75,8 +83,14 @@ impl CallContext {
         self.call.as_ref()
     }
 
-    /// Sets the call.
+    /// Sets the call. If its service tier may keep it waiting, the deadline of such tiers comes into force.
     pub fn set_call(&mut self, call: Call) {
+        if let Some(later) = self.later.take()
+            && call.service_tier().may_wait()
+        {
+            later.holds.set();
+            self.deadline = Some(later.deadline);
+        }
         self.call = Some(call);
     }
 
@@ -88,6 +102,19 @@ impl CallContext {
     /// Sets a deadline, unless an earlier one is in force.
     pub fn tighten_deadline(&mut self, deadline: Deadline) {
         self.deadline = Some(self.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        if let Some(later) = &mut self.later {
+            later.deadline = later.deadline.min(deadline);
+        }
+    }
+
+    /// Sets a deadline for a call that is not read yet: `standard`, or `later` if it turns out to be of a tier that may
+    /// keep it waiting. Returns the flag that is set then.
+    pub(crate) fn tighten_deadline_by_tier(&mut self, standard: Deadline, later: Deadline) -> TierFlag {
+        let holds = TierFlag::default();
+        let later = self.deadline.map_or(later, |earlier| earlier.min(later));
+        self.tighten_deadline(standard);
+        self.later = Some(LaterDeadline { deadline: later, holds: holds.clone() });
+        holds
     }
 
     /// Returns the number of this attempt. The first is 1; 0 means that no layer counts.
@@ -219,6 +246,32 @@ pub enum Tried {
     Project(Arc<str>),
 }
 
+/// The deadline that takes the place of the other one if the call's tier may keep it waiting.
+#[derive(Clone, Debug)]
+struct LaterDeadline {
+    deadline: Deadline,
+    holds: TierFlag,
+}
+
+/// A flag that is set once a call has turned out to be of a tier that may keep it waiting. All clones are the same.
+///
+/// The clock of the whole call has to start before the body is there that names the tier; through this flag it learns of
+/// it, for one small allocation.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TierFlag(Arc<AtomicBool>);
+
+impl TierFlag {
+    fn set(&self) {
+        // Relaxed, because the flag guards no other memory.
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether it is set.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The reason for an attempt that is not the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retried {
@@ -240,8 +293,12 @@ impl Deadline {
 
     /// Returns the deadline `duration` from now; where the clock cannot count so far, one in 30 years.
     pub fn after(duration: Duration) -> Self {
-        let now = Instant::now();
-        Self(now.checked_add(duration).unwrap_or(now + FAR))
+        Self::counted_from(Instant::now(), duration)
+    }
+
+    /// Returns the deadline `duration` after `began`.
+    pub(crate) fn counted_from(began: Instant, duration: Duration) -> Self {
+        Self(began.checked_add(duration).unwrap_or(began + FAR))
     }
 
     /// Returns the instant itself.

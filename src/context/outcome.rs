@@ -6,6 +6,7 @@ use http::Response;
 
 use super::{Tried, Usage};
 use crate::{
+    call::Call,
     context::{BoxError, Error},
     failure::{Failure, Fault},
 };
@@ -29,6 +30,7 @@ pub struct Outcome {
     streamed_request: bool,
     committed: bool,
     attempts: u32,
+    call: Option<Call>,
     model: Option<Arc<str>>,
     key: Option<Arc<str>>,
     project: Option<Arc<str>>,
@@ -166,6 +168,19 @@ impl Outcome {
     #[must_use]
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
+        self
+    }
+
+    /// Returns the call, as `ReplayLayer` has read it from URI and body: with the model and the service tier that the
+    /// caller named.
+    pub fn call(&self) -> Option<&Call> {
+        self.call.as_ref()
+    }
+
+    /// Sets the call.
+    #[must_use]
+    pub(crate) fn with_call(mut self, call: Call) -> Self {
+        self.call = Some(call);
         self
     }
 

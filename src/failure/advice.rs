@@ -83,8 +83,8 @@ guide! {
         "The answer is empty, because thinking used up maxOutputTokens before the first word.",
         "Raise maxOutputTokens, or lower the thinking budget or level.";
     LargerThanQuota:
-        "The request has more input tokens than the project may send in a whole minute.",
-        "Send less in one call, or ask Google for more input tokens a minute; no waiting helps.";
+        "The request has more input tokens, or its batch more items, than the project may send in a whole minute or day.",
+        "Send less in one call, split the batch, or ask Google for a higher quota; no waiting helps.";
     // --- key ---
     AuthKeyInvalid:
         "The API key is not valid, or has expired.",

@@ -241,6 +241,6 @@ impl Shared {
         let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
             return Duration::ZERO;
         };
-        headroom.headroom(&Scope::new(project.name.clone(), facts.model.clone()), facts.tokens)
+        headroom.headroom(&Scope::new(project.name.clone(), facts.model.clone()), facts.shape.requests, facts.tokens)
     }
 }

@@ -4,16 +4,17 @@
 use std::{collections::HashMap, fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri};
+use http::Request;
 use tokio::time::Instant;
 
 use super::{
+    link::{ChainLink, ChainsOfModel, FallbackModel},
     reason::{FallbackReason, Reasons},
     sticky::{Answered, ChainChange, Probe, Start, Sticky},
 };
 use crate::{
     body::{Resend, in_memory},
-    call::{Call, Operation},
+    call::{Call, Operation, ServiceTier},
     clock::FAR,
     context::{CallRef, ConfigError},
     describe::Describe,
@@ -48,8 +49,8 @@ struct Shared {
     strip: bool,
     /// The chains, in the order in which they were added.
     chains: Vec<Arc<Chain>>,
-    /// The index of each requested model's chain.
-    by_model: HashMap<Arc<str>, usize>,
+    /// The chains of each requested model.
+    by_model: HashMap<Arc<str>, ChainsOfModel>,
 }
 
 /// The models that a call to one model may go to.
@@ -58,13 +59,15 @@ pub(super) struct Chain {
     models: Vec<ChainLink>,
     /// The index of the first one that takes more.
     larger: usize,
-    sticky: Mutex<Sticky>,
+    /// The state for the calls of each tier: a model that is full in one may have room in another.
+    sticky: [Mutex<Sticky>; ServiceTier::ALL.len()],
 }
 
-/// A model of a chain: its name, as text and as a header's value.
-pub(super) struct ChainLink {
-    pub(super) name: Arc<str>,
-    pub(super) header: HeaderValue,
+/// A call that has a chain.
+pub(super) struct ChainedCall {
+    pub(super) chain: Arc<Chain>,
+    pub(super) call: Call,
+    pub(super) body: Bytes,
 }
 
 impl FallbackChains {
@@ -76,28 +79,27 @@ impl FallbackChains {
         FallbackChainsBuilder::default()
     }
 
-    /// Returns the current state of each chain, in the order in which they were added.
+    /// Returns the current state of each chain, in the order in which they were added. Behind a chain follows its state
+    /// for the calls of each other service tier that is away from its first choice.
     pub fn snapshot(&self) -> Vec<ChainReport> {
         let now = Instant::now();
-        self.shared.chains.iter().map(|chain| chain.report(now)).collect()
+        self.shared.chains.iter().flat_map(|chain| chain.reports(now)).collect()
     }
 
-    /// Finds the chain of a call. `None`: the call does not generate content, or its model has no chain.
-    pub(super) fn of_call<B: Resend<Data = Bytes>>(&self, request: &Request<B>) -> Option<&Arc<Chain>> {
+    /// Finds the chain of a call. `None`: the call does not generate content, its model has no chain, or its body
+    /// streams and cannot be sent to a second model.
+    pub(super) fn of_call<B: Resend<Data = Bytes>>(&self, request: &Request<B>) -> Option<ChainedCall> {
         let call = CallRef::of(request);
-        if let Some(model) = call.model() {
-            return self.of(call.operation(), model);
-        }
-        if call.is_known() || call.operation() != Operation::GenerateContent {
+        if !matches!(call.operation(), Operation::GenerateContent | Operation::CreateInteraction) {
             return None;
         }
-        let call = call.to_call_with(&in_memory(request.body())?);
-        self.of(call.operation(), call.model()?)
-    }
-
-    fn of(&self, operation: Operation, model: &str) -> Option<&Arc<Chain>> {
-        let at = self.shared.by_model.get(model).filter(|_| operation == Operation::GenerateContent)?;
-        Some(&self.shared.chains[*at])
+        if (call.model().is_some() || call.is_known()) && !self.shared.by_model.contains_key(call.model()?) {
+            return None;
+        }
+        let body = in_memory(request.body())?;
+        let call = call.to_call_with(&body);
+        let at = self.shared.by_model.get(call.model()?)?.of_tier(call.service_tier())?;
+        Some(ChainedCall { chain: self.shared.chains[at].clone(), call, body })
     }
 
     pub(super) fn reasons(&self) -> Reasons {
@@ -119,7 +121,7 @@ impl Describe for FallbackChains {
                     at if at == chain.larger => ", and where it is too long for it, ",
                     _ => " -> ",
                 };
-                write!(f, "{link}{}", model.name)?;
+                write!(f, "{link}{model}")?;
             }
         }
         Ok(())
@@ -148,57 +150,67 @@ impl Chain {
         self.larger..self.models.len()
     }
 
-    /// Begins a call. Returns its first model, and a lease if the call probes the first choice.
-    pub(super) fn start(self: &Arc<Self>) -> (Start, Option<Lease>) {
-        let start = self.sticky.lock().start(Instant::now);
-        (start, start.probe.map(|probe| Lease { chain: self.clone(), probe }))
+    fn sticky(&self, tier: ServiceTier) -> &Mutex<Sticky> {
+        &self.sticky[tier as usize]
+    }
+
+    /// Begins a call of this tier. Returns its first model, and a lease if the call probes the first choice.
+    pub(super) fn start(self: &Arc<Self>, tier: ServiceTier) -> (Start, Option<Lease>) {
+        let start = self.sticky(tier).lock().start(Instant::now);
+        (start, start.probe.map(|probe| Lease { chain: self.clone(), tier, probe }))
     }
 
     /// Takes note that a model has answered a call, and logs the change that follows; `why` is the failure behind it.
-    pub(super) fn answered(&self, start: Start, answered: Answered, why: Option<&Failure>) {
+    pub(super) fn answered(&self, tier: ServiceTier, start: Start, answered: Answered, why: Option<&Failure>) {
         if !self.all().contains(&answered.by) {
             return;
         }
-        let change = self.sticky.lock().answered(Instant::now(), start, answered);
-        let model = &*self.models[0].name;
+        let change = self.sticky(tier).lock().answered(Instant::now(), start, answered);
+        let model = &*self.models[0].label(tier);
         match change {
             ChainChange::None => {}
             ChainChange::BackToFirst => {
                 tracing::info!(model, "fallback ended: calls go to the model that they ask for")
             }
             ChainChange::MovedTo(at) => {
-                let (to, reason) = (&*self.models[at].name, why.map(|why| why.kind().as_str()));
+                let (to, reason) = (&*self.models[at].label(tier), why.map(|why| why.kind().as_str()));
                 tracing::warn!(model, to, reason, "fallback began: calls go to another model first");
             }
         }
     }
 
-    fn report(&self, now: Instant) -> ChainReport {
-        let (at, since) = self.sticky.lock().state();
-        ChainReport {
-            model: self.models[0].name.clone(),
-            current: self.models[at].name.clone(),
-            away_for: since.map(|since| now.saturating_duration_since(since)),
-        }
+    /// Returns the state for the calls of the chain's own tier, and for those of each other tier that is away.
+    fn reports(&self, now: Instant) -> impl Iterator<Item = ChainReport> {
+        let own = self.models[0].tier.unwrap_or_default();
+        let others = ServiceTier::ALL.into_iter().filter(move |tier| *tier != own);
+        [own].into_iter().chain(others).filter_map(move |tier| {
+            let (at, since) = self.sticky(tier).lock().state();
+            (tier == own || since.is_some()).then(|| ChainReport {
+                model: self.models[0].label(tier),
+                current: self.models[at].label(tier),
+                away_for: since.map(|since| now.saturating_duration_since(since)),
+            })
+        })
     }
 }
 
 /// The right to probe the first choice, held by one call. When it is dropped, the next call may probe.
 pub(super) struct Lease {
     chain: Arc<Chain>,
+    tier: ServiceTier,
     probe: Probe,
 }
 
 impl Lease {
     /// Reports that the first choice still fails for all callers.
     pub(super) fn failed(self) {
-        self.chain.sticky.lock().probe_failed(Instant::now(), self.probe);
+        self.chain.sticky(self.tier).lock().probe_failed(Instant::now(), self.probe);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.chain.sticky.lock().hand_back(self.probe);
+        self.chain.sticky(self.tier).lock().hand_back(self.probe);
     }
 }
 
@@ -211,12 +223,14 @@ pub struct ChainReport {
 }
 
 impl ChainReport {
-    /// Returns the name of the model that is asked for.
+    /// Returns the name of the model that is asked for; behind an `@` the service tier of the calls, if it is not the
+    /// standard one.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// Returns the name of the model that its calls go to first.
+    /// Returns the name of the model that its calls go to first; behind an `@` the service tier in which they do, if it is
+    /// not the standard one.
     pub fn current(&self) -> &str {
         &self.current
     }
@@ -231,8 +245,8 @@ impl ChainReport {
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct FallbackChainsBuilder {
-    chains: Vec<(String, Vec<String>)>,
-    larger: Vec<(String, Vec<String>)>,
+    chains: Vec<(FallbackModel, Vec<FallbackModel>)>,
+    larger: Vec<(FallbackModel, Vec<FallbackModel>)>,
     reasons: Reasons,
     sticky: Duration,
     strip: bool,
@@ -249,7 +263,7 @@ impl FallbackChainsBuilder {
     /// Returns the name of each model in it.
     pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
         let chains = self.chains.iter().chain(&self.larger);
-        chains.flat_map(|(model, next)| next.iter().chain([model])).map(String::as_str)
+        chains.flat_map(|(model, next)| next.iter().chain([model])).map(FallbackModel::name)
     }
 
     /// Returns whether there is no chain in it.
@@ -258,14 +272,25 @@ impl FallbackChainsBuilder {
     }
 
     /// Adds a chain: calls to `model` fall back to the `next` models, in that order. Names are bare: `gemini-2.5-pro`.
-    pub fn chain(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    ///
+    /// A name may have a service tier behind it, `gemini-2.5-pro@priority`: a next model is then asked in that tier, else
+    /// in the call's own; the chain of a `model` with a tier is for calls of that tier, and goes before one without.
+    pub fn chain(
+        mut self,
+        model: impl Into<FallbackModel>,
+        next: impl IntoIterator<Item = impl Into<FallbackModel>>,
+    ) -> Self {
         self.chains.push((model.into(), next.into_iter().map(Into::into).collect()));
         self
     }
 
     /// Adds larger models: calls to `model` whose context is too long for it, and no others, go to the `next` models,
     /// in that order.
-    pub fn larger(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn larger(
+        mut self,
+        model: impl Into<FallbackModel>,
+        next: impl IntoIterator<Item = impl Into<FallbackModel>>,
+    ) -> Self {
         self.larger.push((model.into(), next.into_iter().map(Into::into).collect()));
         self
     }
@@ -294,58 +319,60 @@ impl FallbackChainsBuilder {
     ///
     /// # Errors
     ///
-    /// Fails for a chain without a next model, a model that is twice in one chain, a second chain of the same model,
-    /// and a name that cannot stand in a path.
+    /// Fails for a chain without a next model, a model that is twice in one chain in the same service tier, a second chain
+    /// of the same model and tier, and a name that cannot stand in a path.
     pub fn build(self) -> Result<FallbackChains, ConfigError> {
         let Self { chains, larger, reasons, sticky, strip } = self;
         let sticky = sticky.min(FAR);
         let mut built: Vec<(Vec<ChainLink>, usize)> = Vec::new();
-        let mut by_model = HashMap::new();
+        let mut by_model: HashMap<Arc<str>, ChainsOfModel> = HashMap::new();
         for (model, next) in &chains {
-            let names = checked("chain", model, next)?;
-            if by_model.insert(names[0].name.clone(), built.len()).is_some() {
+            let links = checked("chain", model, next)?;
+            let of_model = by_model.entry(links[0].name.clone()).or_default();
+            if of_model.entry(model.tier(), built.len()).1 {
                 return Err(ConfigError::new(format!("{model} has two chains: write all its models into one")));
             }
-            let end = names.len();
-            built.push((names, end));
+            let end = links.len();
+            built.push((links, end));
         }
         let mut seen = Vec::new();
         for (model, next) in &larger {
-            let names = checked("larger", model, next)?;
+            let links = checked("larger", model, next)?;
             if seen.contains(&model) {
                 return Err(ConfigError::new(format!("{model} has two lists of larger models: write all into one")));
             }
             seen.push(model);
-            match by_model.get(&**model) {
-                Some(at) => built[*at].0.extend(names.into_iter().skip(1)),
-                None => {
-                    by_model.insert(names[0].name.clone(), built.len());
-                    built.push((names, 1));
-                }
+            let of_model = by_model.entry(links[0].name.clone()).or_default();
+            match of_model.entry(model.tier(), built.len()) {
+                (at, true) => built[at].0.extend(links.into_iter().skip(1)),
+                (_, false) => built.push((links, 1)),
             }
         }
-        let chain = |(models, larger)| Arc::new(Chain { models, larger, sticky: Mutex::new(Sticky::new(sticky)) });
+        let sticky = || std::array::from_fn(|_| Mutex::new(Sticky::new(sticky)));
+        let chain = |(models, larger)| Arc::new(Chain { models, larger, sticky: sticky() });
         let chains = built.into_iter().map(chain).collect();
         Ok(FallbackChains { shared: Arc::new(Shared { reasons, strip, chains, by_model }) })
     }
 }
 
 /// Checks the names of one list, the model that is asked for first.
-fn checked(list: &str, model: &str, next: &[String]) -> Result<Vec<ChainLink>, ConfigError> {
-    let refused = |what: &str| Err(ConfigError::new(format!("{list} of {model:?}: {what}")));
+fn checked(list: &str, model: &FallbackModel, next: &[FallbackModel]) -> Result<Vec<ChainLink>, ConfigError> {
+    let refused = |what: &str| Err(ConfigError::new(format!("{list} of {:?}: {what}", model.to_string())));
     if next.is_empty() {
         return refused("it names no next model");
     }
-    let mut models: Vec<ChainLink> = Vec::with_capacity(next.len() + 1);
-    for name in std::iter::once(model).chain(next.iter().map(String::as_str)) {
-        let plain = Call::uri_with_model(&Uri::from_static("/v1/models/m:generateContent"), name).is_some();
-        let Some(header) = HeaderValue::from_str(name).ok().filter(|_| plain) else {
+    let mut links: Vec<ChainLink> = Vec::with_capacity(next.len() + 1);
+    for named in std::iter::once(model).chain(next) {
+        let Some(link) = ChainLink::new(named) else {
+            let name = named.name();
             return refused(&format!("{name:?} cannot be a model's bare name, such as gemini-2.5-flash"));
         };
-        if models.iter().any(|known| &*known.name == name) {
-            return refused(&format!("{name} is in it twice"));
+        // In a chain for calls of one tier, a name without a tier means that one.
+        let tier = |link: &ChainLink| link.tier.or(model.tier());
+        if links.iter().any(|known| known.name == link.name && tier(known) == tier(&link)) {
+            return refused(&format!("{named} is in it twice"));
         }
-        models.push(ChainLink { name: name.into(), header });
+        links.push(link);
     }
-    Ok(models)
+    Ok(links)
 }

@@ -42,8 +42,12 @@ pub(super) enum Fit {
 impl Rejected {
     /// Returns the parts that `next` rejects of a request that was made for `asked`.
     pub(super) fn between(asked: &str, next: &str) -> Self {
-        let Some(to) = Generation::of(next) else { return Self::default() };
         let from = Generation::of(asked);
+        let Some(to) = Generation::of(next) else {
+            // A name like gemini-flash-latest may be of any generation. What is no Gemini, as Gemma, takes no signature.
+            let [from, to] = [asked, next].map(|name| name.starts_with("gemini-"));
+            return Self { signatures: from && !to, ..Self::default() };
+        };
         Self {
             signatures: from.is_some_and(|from| from != to),
             levels: to < Generation::HAS_LEVELS,
@@ -90,6 +94,9 @@ impl Search {
         for message in body.elements(&["messages"]) {
             self.message(&ObjectMembers::of(message));
         }
+        for step in body.elements(&["input"]) {
+            self.step(&ObjectMembers::of(step));
+        }
         let config = body.inner(&["generationConfig", "generation_config"]);
         self.thinking(&config.inner(&["thinkingConfig", "thinking_config"]));
         let extra = body.inner(&["extra_body"]).inner(&["google"]);
@@ -116,6 +123,24 @@ impl Search {
         self.signature(&message.inner(&["extra_content"]).inner(&["google"]), false);
         for (nth, call) in message.elements(&["tool_calls"]).into_iter().enumerate() {
             self.signature(&ObjectMembers::of(call).inner(&["extra_content"]).inner(&["google"]), nth == 0);
+        }
+    }
+
+    /// Searches a step of an interaction's history, or an item of OpenAI's responses. In an interaction the signature of a
+    /// function call stands in the thought before it.
+    fn step(&mut self, step: &ObjectMembers<'_>) {
+        self.step_signature(step);
+        for content in step.elements(&["content", "parts"]) {
+            self.step_signature(&ObjectMembers::of(content));
+        }
+        self.signature(&step.inner(&["extra_content"]).inner(&["google"]), false);
+    }
+
+    fn step_signature(&mut self, members: &ObjectMembers<'_>) {
+        if self.rejected.signatures {
+            let is_signature =
+                |name: &str, _: &str| matches!(name, "signature" | "thoughtSignature" | "thought_signature");
+            self.reject(members, "a thoughtSignature of another generation", is_signature);
         }
     }
 
@@ -212,7 +237,9 @@ mod tests {
             Result<&'static str, &'static str>,
             Result<&'static str, &'static str>,
         );
-        let rows: [FeatureRow; 21] = [
+        const STEPS: &str = r#"{"model":"m","input":[{"type":"thought","signature":"c2ln","summary":[]},{"role":"model","content":[{"type":"text","text":"signature"},{"thought_signature":"c2ln"}]},{"type":"function_call","name":"f","arguments":{"signature":"x"}}]}"#;
+        const STEPS_LEFT: &str = r#"{"model":"m","input":[{"type":"thought","summary":[]},{"role":"model","content":[{"type":"text","text":"signature"},{}]},{"type":"function_call","name":"f","arguments":{"signature":"x"}}]}"#;
+        let rows: [FeatureRow; 27] = [
             (ASKED, "gemini-2.5-flash", SIGNED, Ok(SIGNED), Ok(SIGNED)),
             (ASKED, "gemini-2.0-flash", SIGNED, Err(signature), Ok(UNSIGNED_LEFT)),
             (ASKED, "gemini-3-flash-preview", SIGNED, Err(call), Err(call)),
@@ -240,6 +267,12 @@ mod tests {
                 Ok(r#"{"model":"m","extra_body":{"google":{"thinking_config":{}}}}"#),
             ),
             ("gemini-2.5-flash", "gemini-2.5-pro", "no JSON", Ok("no JSON"), Ok("no JSON")),
+            ("gemini-3-flash-preview", "gemma-3-27b-it", SIGNED, Err(signature), Ok(UNSIGNED_LEFT)),
+            ("gemini-3-flash-preview", "gemma-4-31b-it", THOUGHT, Err(signature), Ok(THOUGHT_LEFT)),
+            ("gemini-flash-latest", "gemma-4-31b-it", CHAT_SIGNED, Err(signature), Ok(CHAT_UNSIGNED)),
+            ("gemma-4-31b-it", "gemma-3-27b-it", SIGNED, Ok(SIGNED), Ok(SIGNED)),
+            ("gemini-3-flash-preview", ASKED, STEPS, Err(signature), Ok(STEPS_LEFT)),
+            ("gemini-2.5-flash", ASKED, STEPS, Ok(STEPS), Ok(STEPS)),
         ];
         for (asked, next, body, plain, stripped) in rows {
             assert_eq!(between(asked, next, body, false), plain.map(String::from), "{asked} {next} {body}");

@@ -15,7 +15,7 @@
 //!
 //! It never falls back for a mistake of the caller or a verdict on the content, nor for a key or a connection, which
 //! the next model shares, and never once an answer has begun to be handed over. It never moves calls that embed, count
-//! or create something, nor a request that names a file or a cached content; never alters a request to fit, unless it
+//! or create a thing other than an interaction, nor a request that names a file or a cached content; never alters a request to fit, unless it
 //! is told to; and it never makes up an answer: if no model has one, the failure of the model that was asked for goes
 //! back.
 //!
@@ -96,9 +96,26 @@
 //! | an answer without content, because of its content (`SAFETY`) | this is an answer: it goes back |
 //! | the deadline has passed | the first failure goes back |
 //!
+//! # Service tiers
+//!
+//! A model that has no room in one service tier may have some in another, so that a chain can name a tier: the links of
+//! `["gemini-2.5-pro@priority", "gemini-2.5-flash"]` are the same model for a higher price, and then another one in the
+//! call's own tier. The body then names the tier, every other byte untouched, and `x-gemini-model` the model alone, because
+//! the upstream itself says which tier it has served (`x-gemini-service-tier`). A chain of `gemini-2.5-pro@flex` is for
+//! calls of that tier. The calls of each tier stay where they are for themselves: flex being full says nothing of standard.
+//! The tier stands in the body, and is known where the body is in memory.
+//!
+//! # Interactions
+//!
+//! An interaction is kept upstream unless it says otherwise, so that it is asked of another model only where nothing came
+//! of it: it was not sent, or an error answer says so. One that runs while its caller waits moves for any error answer with
+//! a body, one that runs in the background only for a 4xx or a 503; none moves after a lost connection or a time-out, except
+//! with `store: false`. One with an agent has no model to fall back from.
+//!
 //! # What is not moved
 //!
-//! A request that names a file, a cached content or another resource of a project, in its URI or its JSON body, and one
+//! A request that names a file, a cached content or another resource of a project, in its URI or its JSON body; one that
+//! goes on from another answer (`previous_interaction_id`, `continuationToken`), which only its own model can; and one
 //! whose body is encoded, so that its names cannot be read. Those have all attempts at their own model.
 //!
 //! Models differ in what they take. Before a call falls back, and only then, its body is searched for parts that the
@@ -106,15 +123,16 @@
 //!
 //! | in the request | is rejected by | can be stripped |
 //! |---|---|---|
-//! | `thoughtSignature` of the generation that was asked for | any other generation | yes |
+//! | `thoughtSignature` of the generation that was asked for, in an interaction's steps `signature` | any other generation; models that are no Gemini, as Gemma | yes |
 //! | `thinkingLevel` | generations before 3, which have `thinkingBudget` | yes |
 //! | `thinkingBudget: 0`, `reasoning_effort: "none"` | Pro models from 2.5 on, which cannot stop thinking | yes |
 //! | a function call without `thoughtSignature`, the first of its turn | generations from 3 on | no |
 //!
 //! Such a model is skipped; with [`strip`](FallbackChainsBuilder::strip) the member is cut out of the JSON, and every
-//! other byte stays as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; a model
-//! whose name does not contain it (`gemini-flash-latest`, `gemma-3-27b-it`) is taken to accept everything. Both
-//! dialects are read, Gemini's and OpenAI's, in camelCase and in snake_case.
+//! other byte stays as it was. The generation is read from the name, `gemini-2.5-flash` or `gemini-4-argon`; a Gemini
+//! whose name does not contain it (`gemini-flash-latest`) is taken to accept everything, and any other model
+//! (`gemma-3-27b-it`) everything but signatures. The dialects of Gemini, OpenAI and Interactions are read, in camelCase and
+//! in snake_case.
 //!
 //! # Staying
 //!
@@ -177,6 +195,7 @@ mod features;
 mod future;
 mod kept;
 mod layer;
+mod link;
 mod members;
 mod reason;
 mod route;
@@ -189,6 +208,7 @@ pub use self::{
     chains::{ChainReport, FallbackChains, FallbackChainsBuilder},
     future::ResponseFuture,
     layer::ModelFallbackLayer,
+    link::FallbackModel,
     reason::FallbackReason,
     service::ModelFallback,
     used::ModelUsed,

@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(300);
 /// | `QuotaZero` | the project has no quota for the model at all, or the model is closed for it | on |
 /// | `KeysExhausted` | no key has quota left for the model | on |
 /// | `QuotaMinute` | a minute's quota is used up, or an unnamed one: `RetryLayer` waits for it | off |
-/// | `RateLimited` | the local limiter would have to make the call wait too long: `RetryLayer` retries | off |
+/// | `RateLimited` | the local limiter would have to make the call wait for longer than it may | off |
 /// | `ModelNotFound` | there is no such model, or not for this method: a mistake that should be seen | off |
 ///
 /// A call never falls back for other failures: another model is behind the same connection, takes the same key, and

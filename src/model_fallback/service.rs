@@ -8,11 +8,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{FallbackChains, ResponseFuture, walk::Walk};
-use crate::{
-    body::{Resend, in_memory},
-    context::BoxError,
-    ready::Readied,
-};
+use crate::{body::Resend, context::BoxError, ready::Readied};
 
 /// The service of [`ModelFallbackLayer`](super::ModelFallbackLayer).
 #[derive(Clone, Debug)]
@@ -39,12 +35,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let chain = self.chains.as_ref().and_then(|chains| Some((chains, chains.of_call(&request)?)));
-        let Some((chains, chain)) = chain else { return ResponseFuture::direct(self.inner.call(request)) };
-        // A body that streams cannot be sent to a second model.
-        let Some(body) = in_memory(request.body()) else { return ResponseFuture::direct(self.inner.call(request)) };
-        let (walk, first) = Walk::begin(chains, chain, request, &body);
-        drop(body);
+        let chained = self.chains.as_ref().and_then(|chains| Some((chains, chains.of_call(&request)?)));
+        let Some((chains, chained)) = chained else { return ResponseFuture::direct(self.inner.call(request)) };
+        let (walk, first) = Walk::begin(chains, chained, request);
         ResponseFuture::walking(Readied::take(&mut self.inner), walk, first)
     }
 }

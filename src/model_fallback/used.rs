@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::call::ServiceTier;
+
 /// The model that was asked for, and the model that the answer is of: an extension of each response to a call that has
 /// a chain.
 ///
@@ -10,11 +12,13 @@ use std::sync::Arc;
 pub struct ModelUsed {
     asked: Arc<str>,
     used: Arc<str>,
+    tiers: [ServiceTier; 2],
 }
 
 impl ModelUsed {
-    pub(super) fn new(asked: Arc<str>, used: Arc<str>) -> Self {
-        Self { asked, used }
+    /// Makes the note from the model and the tier that were asked for, and those that were used.
+    pub(super) fn new((asked, asked_tier): (Arc<str>, ServiceTier), (used, tier): (Arc<str>, ServiceTier)) -> Self {
+        Self { asked, used, tiers: [asked_tier, tier] }
     }
 
     /// Returns the name of the model that the caller asked for.
@@ -27,8 +31,15 @@ impl ModelUsed {
         &self.used
     }
 
-    /// Returns whether the answer is of another model than the one that was asked for.
+    /// Returns the service tier in which that model was asked. The upstream may have served another one, and says so in
+    /// its own header, `x-gemini-service-tier`.
+    pub fn service_tier(&self) -> ServiceTier {
+        self.tiers[1]
+    }
+
+    /// Returns whether the answer is of another model than the one that was asked for, or was asked of it in another
+    /// service tier.
     pub fn is_other(&self) -> bool {
-        self.asked != self.used
+        self.asked != self.used || self.tiers[0] != self.tiers[1]
     }
 }

@@ -4,32 +4,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response,
+    HeaderValue, Request, Response, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
 };
 use tokio::time::Instant;
 
 use super::{
     FallbackChains, ModelUsed, NAME,
-    chains::{Chain, Lease},
+    chains::{Chain, ChainedCall, Lease},
     destination::{Destination, destination, is_for_all_callers},
     features::{Fit, Rejected},
     kept::{KeptFailure, Worth, keep},
+    link::ChainLink,
     route::Route,
     sticky::{Answered, Start},
 };
 use crate::{
     body::{Resend, clone_request, in_memory},
-    call::Call,
+    call::{Call, Idempotency, Shape},
     context::{BoxError, CallContext, CallRef, Error, MODEL_HEADER, Outcome, polled_again},
-    failure::{Failure, Fault},
-    resource::Resource,
+    failure::{Failure, Fault, Kind},
+    resource::{Mentions, Resource},
 };
 
 /// The state of a call while it is under way.
 pub(super) struct Walk<B, R> {
     chains: FallbackChains,
     chain: Arc<Chain>,
+    /// The call, as it came.
+    shape: Shape,
     /// The request as it came. `None`: it goes to no other model.
     request: Option<Request<B>>,
     /// The models that it may still go to.
@@ -60,15 +63,12 @@ pub(super) enum Continuation<B, R> {
 
 impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// Begins a call. Returns the request to send first.
-    pub(super) fn begin(
-        chains: &FallbackChains,
-        chain: &Arc<Chain>,
-        request: Request<B>,
-        body: &[u8],
-    ) -> (Self, Request<B>) {
+    pub(super) fn begin(chains: &FallbackChains, chained: ChainedCall, request: Request<B>) -> (Self, Request<B>) {
+        let ChainedCall { chain, call, body } = chained;
         let mut walk = Self {
             chains: chains.clone(),
-            chain: chain.clone(),
+            chain,
+            shape: call.shape(),
             request: None,
             route: Route::nowhere(),
             at: 0,
@@ -81,13 +81,14 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             start_failed: None,
             first_failed: false,
         };
-        if is_pinned(&request, body) {
+        if is_pinned(&request, &body) {
             return (walk, request);
         }
+        drop(body);
         let Some(copy) = clone_request(&request) else { return (walk, request) };
-        let (start, lease) = chain.start();
+        let (start, lease) = walk.chain.start(walk.shape.tier);
         walk.request = Some(copy);
-        walk.route = Route::from(start.at, chain.all());
+        walk.route = Route::from(start.at, walk.chain.all());
         (walk.start, walk.lease) = (Some(start), lease);
         while let Some(at) = walk.route.next().filter(|at| *at != 0) {
             if let Some(moved) = walk.request_to(at) {
@@ -126,6 +127,8 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         };
         keep(&mut self.kept, self.at, response, worth);
         match destination {
+            // It may have been made already, and would be made twice.
+            _ if !made_nothing(self.shape, failure, outcome.was_sent()) => self.route = Route::nowhere(),
             Destination::Back => self.route = Route::nowhere(),
             Destination::Next => {}
             Destination::Larger => self.route = Route::only(self.chain.larger()),
@@ -142,6 +145,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         self.lease = None;
         let Some(KeptFailure { at, result, .. }) = self.kept.take() else { return Err(polled_again(NAME)) };
         let (name, header) = (self.chain.model(at).name.clone(), self.chain.model(at).header.clone());
+        let used = self.used(at);
         let (attempts, sent) = (self.attempts, self.sent);
         let moved = !self.before.is_empty();
         let update = |outcome: Outcome| {
@@ -152,7 +156,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             Ok(mut response) => {
                 Outcome::update(&mut response, update);
                 response.headers_mut().insert(MODEL_HEADER, header);
-                response.extensions_mut().insert(ModelUsed::new(self.chain.model(0).name.clone(), name));
+                response.extensions_mut().insert(used);
                 Ok(response)
             }
             Err(error) => Err(Error::map(error, NAME, update)),
@@ -165,13 +169,12 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         if let Some(start) = self.start {
             let (start_failed, first_failed) = (self.start_failed.is_some(), self.first_failed);
             let answered = Answered { by: self.at, start_failed, first_failed };
-            self.chain.answered(start, answered, self.start_failed.as_ref());
+            self.chain.answered(self.shape.tier, start, answered, self.start_failed.as_ref());
         }
         self.lease = None;
         let model = self.chain.model(self.at);
         response.headers_mut().insert(MODEL_HEADER, model.header.clone());
-        let used = ModelUsed::new(self.chain.model(0).name.clone(), model.name.clone());
-        response.extensions_mut().insert(used);
+        response.extensions_mut().insert(self.used(self.at));
         if self.at != 0 || !self.before.is_empty() {
             let (moved, attempts) = (!self.before.is_empty(), self.attempts);
             Outcome::update(&mut response, |outcome| {
@@ -180,6 +183,15 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             });
         }
         response
+    }
+
+    /// Returns the note for an answer of that model.
+    fn used(&self, at: usize) -> ModelUsed {
+        let [asked, used] = [0, at].map(|at| {
+            let link = self.chain.model(at);
+            (link.name.clone(), link.for_tier(self.shape.tier).1)
+        });
+        ModelUsed::new(asked, used)
     }
 
     /// Counts the attempts: the number that a layer inside reports, or else one for each model.
@@ -206,8 +218,8 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     }
 
     fn log_fallback(&self, from: usize, failure: &Failure) {
-        let name = |at| &*self.chain.model(at).name;
-        let (model, from, to) = (name(0), name(from), name(self.at));
+        let [model, from, to] = [0, from, self.at].map(|at| self.chain.model(at).label(self.shape.tier));
+        let (model, from, to) = (&*model, &*from, &*to);
         let (reason, attempts) = (failure.kind().as_str(), self.attempts);
         tracing::info!(model, from, to, reason, attempts, "falling back to another model");
     }
@@ -219,8 +231,9 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             return None;
         }
         while let Some(at) = self.route.next() {
-            let name = &self.chain.model(at).name;
-            let is_new = self.before.iter().chain([&self.at]).all(|before| self.chain.model(*before).name != *name);
+            // In the tier of this call, two models of the chain may be the same.
+            let met = |at: usize| self.chain.model(at).for_tier(self.shape.tier);
+            let is_new = self.before.iter().chain([&self.at]).all(|before| met(*before) != met(at));
             if let Some(request) = is_new.then(|| self.request_to(at)).flatten() {
                 self.before.push(std::mem::replace(&mut self.at, at));
                 return Some(request);
@@ -234,21 +247,22 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         let original = self.request.as_ref()?;
         let body = in_memory(original.body())?;
         let call = CallRef::of(original).to_call_with(&body);
-        let name = &self.chain.model(at).name;
+        let link = self.chain.model(at);
         let mut request = clone_request(original)?;
         if at != 0 {
-            self.rewrite(&mut request, name, body, &call)?;
+            self.rewrite(&mut request, link, body, &call)?;
         }
-        let (call, left) = (call.with_model(name.clone()), self.route.left());
+        let tier = link.for_tier(self.shape.tier).1;
+        let (call, left) = (call.with_model(link.name.clone()).with_service_tier(tier), self.route.left());
         CallContext::update(request.extensions_mut(), |context| context.turn_to(call, self.attempts, left));
         Some(request)
     }
 
-    /// Rewrites a request for the model of that name: its path or its body, and its length. `None`: that model would
-    /// reject it.
-    fn rewrite(&self, request: &mut Request<B>, name: &str, body: Bytes, call: &Call) -> Option<()> {
-        let asked = &self.chain.model(0).name;
-        let stripped = match Rejected::between(asked, name).find(&body, self.chains.strips()) {
+    /// Rewrites a request for a model of the chain: its path or its body, its tier, and its length. `None`: that model
+    /// would reject it.
+    fn rewrite(&self, request: &mut Request<B>, link: &ChainLink, body: Bytes, call: &Call) -> Option<()> {
+        let (asked, (name, tier)) = (&self.chain.model(0).name, link.for_tier(self.shape.tier));
+        let mut new = match Rejected::between(asked, name).find(&body, self.chains.strips()) {
             Fit::AsItIs => None,
             Fit::Without(cuts) => Some(Bytes::from(cuts.apply(&body))),
             Fit::Rejected(what) => {
@@ -256,12 +270,14 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
                 return None;
             }
         };
-        let new = if call.speaks_in_body() {
-            Some(Call::body_with_model(stripped.as_ref().unwrap_or(&body), name)?)
+        if call.speaks_in_body() {
+            new = Some(Call::body_with_model(new.as_ref().unwrap_or(&body), name)?);
         } else {
             *request.uri_mut() = Call::uri_with_model(request.uri(), name)?;
-            stripped
-        };
+        }
+        if tier != call.service_tier() {
+            new = Some(Call::body_with_service_tier(new.as_ref().unwrap_or(&body), tier)?);
+        }
         if let Some(new) = new {
             if request.headers().contains_key(CONTENT_LENGTH) {
                 request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(new.len()));
@@ -272,10 +288,24 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     }
 }
 
+/// Returns whether nothing came of a failed call, so that it can be made elsewhere. Only of one that makes something it
+/// is to be doubted, unless it was never sent or an error answer says so.
+fn made_nothing(shape: Shape, failure: &Failure, sent: bool) -> bool {
+    const DOUBTFUL: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::CONFLICT];
+    let code = failure.code();
+    let is_turned_away = code == StatusCode::SERVICE_UNAVAILABLE || code.is_client_error() && !DOUBTFUL.contains(&code);
+    shape.idempotency != Idempotency::Unsafe
+        || !sent
+        || failure.never_sent()
+        || failure.has_error_body()
+            && (shape.repeatable_on_error || is_turned_away && failure.kind() != Kind::Cancelled)
+}
+
 /// Returns whether only its own model can answer the request, or the request cannot be read.
 fn is_pinned<B>(request: &Request<B>, body: &[u8]) -> bool {
     let encoding = request.headers().get(CONTENT_ENCODING);
     encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
         || Resource::in_uri(request.uri()).is_some()
-        || Resource::in_body(body).next().is_some()
+        // The answer that it goes on from is its model's own.
+        || Mentions::new(body).any(|mention| mention.is_certain || mention.resource.is_continuation())
 }

@@ -129,6 +129,8 @@ impl Model {
             Operation::EmbedContent | Operation::BatchEmbedContents => {
                 methods.contains(Operation::EmbedContent) || methods.contains(Operation::BatchEmbedContents)
             }
+            // No list names it: only a model that does nothing but embed and count is certain not to have it.
+            Operation::CreateInteraction => methods.does_more_than_embed(),
             _ => true,
         };
         (!serves).then_some(methods)
@@ -190,6 +192,13 @@ impl Methods {
     /// Returns whether the set has methods whose names this crate does not know.
     pub fn has_others(self) -> bool {
         self.0 & OTHERS != 0
+    }
+
+    /// Returns whether the set has a method that neither embeds nor counts.
+    fn does_more_than_embed(self) -> bool {
+        let embeds = ["embedContent", "batchEmbedContents", "asyncBatchEmbedContent"];
+        let counts = ["countTokens", "countTextTokens", "computeTokens"];
+        self.0 & !Self::of(embeds.into_iter().chain(counts)).0 != 0
     }
 
     /// Returns whether the set is empty.

@@ -189,8 +189,11 @@ impl Account {
         let day = if self.day_is_full(all) { self.day.ends } else { now };
         let start = self.closed_until(now, amount, grounded);
         let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit));
-        let even =
-            self.pacer.as_ref().map_or(now, |pacer| pacer.gone_at(start, all.requests, self.requests_limit(now)));
+        let even = self.pacer.as_ref().map_or(now, |pacer| {
+            let limit = self.requests_limit(now);
+            let turns = ahead.requests.saturating_add(pacer.turns(limit, amount.requests));
+            pacer.gone_at(start, turns, limit)
+        });
         at.max(day).max(even)
     }
 
@@ -335,7 +338,7 @@ impl Account {
         }
         if let Some(pacer) = &mut self.pacer {
             let limit = self.limits[0].in_force(now);
-            let at = pacer.take(now, limit);
+            let at = pacer.take(now, limit, charged.requests);
             if at > now {
                 return Err(at);
             }

@@ -45,7 +45,7 @@ const SHARDS: usize = 16;
 ///     .limits_for("gemini-2.5-pro", Limits::new().requests_per_minute(5))
 ///     .max_wait(Duration::from_secs(30))
 ///     .build();
-/// assert_eq!(limiter.headroom(&Scope::new("p1", "gemini-2.5-pro"), 1_000), Duration::ZERO);
+/// assert_eq!(limiter.headroom(&Scope::new("p1", "gemini-2.5-pro"), 1, 1_000), Duration::ZERO);
 /// assert!(limiter.snapshot().is_empty(), "no call has been made");
 /// ```
 #[derive(Clone)]
@@ -74,11 +74,11 @@ impl Limiter {
         LimiterBuilder::default()
     }
 
-    /// Returns the time that a request of `tokens` input tokens would currently wait in this scope, the queue included;
-    /// zero where it would go at once. Nothing is reserved.
-    pub fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
+    /// Returns the time that a call which is charged `requests` requests and `tokens` input tokens would currently wait in
+    /// this scope, the queue included; zero where it would go at once. Nothing is reserved.
+    pub fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration {
         let now = Instant::now();
-        let amount = Amount { requests: 1, tokens };
+        let amount = Amount { requests: requests.into(), tokens };
         let (settings, calendar) = (&self.shared.settings, self.shared.calendar);
         let (model, project) = (scope.model(), scope.project());
         let shard = self.shard(model, project).lock();
@@ -184,8 +184,8 @@ impl Scoped for ScopeQueue {
 }
 
 impl Headroom for Limiter {
-    fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
-        Self::headroom(self, scope, tokens)
+    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration {
+        Self::headroom(self, scope, requests, tokens)
     }
 }
 

@@ -7,7 +7,8 @@
 //! project share a quota, or reads the 429 that names the real quota.
 //!
 //! This layer counts requests and input tokens in a sliding window of a minute, and requests until midnight Pacific,
-//! for each project and model. A call that fits goes at once; a call that does not waits in a queue, first come, first
+//! for each project and model, whatever the service tier. A batch of embeddings counts a request for each of its items;
+//! an interaction spends the quota of its model, or that of `agents/NAME`. A call that fits goes at once; a call that does not waits in a queue, first come, first
 //! served, and is woken when its turn comes; a call that would have to wait too long is refused at once, with the wait
 //! that it would have needed. Tokens are reserved before the call and settled by the usage in the answer; the
 //! reservation of a call that was never sent is refunded. A 429 blocks its scope for all calls as long as it
@@ -131,12 +132,14 @@
 //! - [`Kind::RateLimited`](crate::failure::Kind::RateLimited): the call would have to wait too long, or has waited as
 //!   long as it may. The wait that it needs is the hint.
 //! - [`Kind::LargerThanQuota`](crate::failure::Kind::LargerThanQuota), the caller's fault: the request is proven to be
-//!   larger than a whole minute's tokens.
+//!   larger than a whole minute's tokens, or its batch has more items than a whole minute's or day's requests.
 //! - [`Kind::CircuitOpen`](crate::failure::Kind::CircuitOpen): the call would have to wait, and the
 //!   [`Gate`](crate::quota::Gate) is closed. Calls that are in the queue when it closes get this error from the layer
 //!   inside, in their turn.
 //!
-//! In all three cases nothing was sent. Only the first can carry the advice to try again at once.
+//! In all three cases nothing was sent. Only the first can carry the advice to try again at once, where another project
+//! may take the call. `max_wait` is the longest wait of a call, be it here or in a [`RetryLayer`](crate::RetryLayer)
+//! outside, which does not wait for a call that was refused for it.
 //!
 //! # Cancellation
 //!
@@ -157,8 +160,9 @@
 //!
 //! Reads from [`CallContext`](crate::CallContext) the call, the project, the token cost, the deadline, and whether it
 //! may move to another project; from [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage.
-//! Writes [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that may move, and adds the
-//! time in the queue to the tally.
+//! Writes [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that may move, and
+//! [`GaveUp::Wait`](crate::context::GaveUp::Wait) into that of one that would have to wait for longer than it may; adds
+//! the time in the queue to the tally.
 
 mod account;
 mod blocks;

@@ -73,8 +73,8 @@ pub(super) enum QueueAdmission {
     Later(Instant),
     /// It is blocked for longer than anybody waits.
     Shut(Shut),
-    /// It is proven to be larger than this limit of input tokens a minute.
-    TooLarge(u64),
+    /// It is proven to be larger than this limit of a whole minute or day.
+    TooLarge(Dimension, u64),
 }
 
 /// The decision on a waiter that is polled.
@@ -102,14 +102,11 @@ impl ScopeQueue {
     }
 
     /// Takes the cost in all dimensions at once, if no call waits and there is room.
-    pub(super) fn admit(&self, now: Instant, cost: TokenCost, grounded: bool) -> QueueAdmission {
-        let amount = Amount { requests: 1, tokens: cost.tokens };
+    pub(super) fn admit(&self, now: Instant, requests: u32, cost: TokenCost, grounded: bool) -> QueueAdmission {
+        let amount = Amount { requests: requests.into(), tokens: cost.tokens };
         let mut state = self.state.lock();
-        if cost.certainty == Certainty::AtLeast
-            && let Some(limit) = state.account.full_limit(Dimension::InputTokensPerMinute)
-            && cost.tokens > limit
-        {
-            return QueueAdmission::TooLarge(limit);
+        if let Some((dimension, limit)) = too_large(&state.account, amount, cost.certainty) {
+            return QueueAdmission::TooLarge(dimension, limit);
         }
         if state.waiting.is_empty()
             && let Ok(charge) = state.account.take(now, amount, grounded, self.calendar)
@@ -310,6 +307,20 @@ impl State {
     fn take_first_waker(&mut self) -> Option<Waker> {
         self.waiting.first_entry().and_then(|mut first| first.get_mut().waker.take())
     }
+}
+
+/// Returns the limit that a call alone exceeds, so that it could never be admitted. A limit that is only lowered for a
+/// while is none.
+#[inline]
+fn too_large(account: &Account, amount: Amount, certainty: Certainty) -> Option<(Dimension, u64)> {
+    let exceeds =
+        |dimension, of| account.full_limit(dimension).filter(|limit| of > *limit).map(|limit| (dimension, limit));
+    let tokens = (certainty == Certainty::AtLeast).then_some(amount.tokens);
+    let batch = Some(amount.requests).filter(|requests| *requests > 1);
+    tokens
+        .and_then(|tokens| exceeds(Dimension::InputTokensPerMinute, tokens))
+        .or_else(|| exceeds(Dimension::RequestsPerMinute, batch?))
+        .or_else(|| exceeds(Dimension::RequestsPerDay, batch?))
 }
 
 /// Wakes outside of the lock, because a waker may run any code.

@@ -5,13 +5,13 @@ use std::{fmt::Write as _, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    NAME,
+    Amount, NAME,
     account::{Account, DIMENSIONS},
     blocks::Shut,
     queue::ScopeQueue,
 };
 use crate::{
-    context::{BoxError, Error, RetryAdvice},
+    context::{BoxError, Error, GaveUp, RetryAdvice},
     failure::{Failure, Kind},
     quota::{Dimension, Scope},
 };
@@ -34,6 +34,8 @@ pub(super) fn would_wait(
     allowed: Allowed,
     may_move: bool,
 ) -> BoxError {
+    // Before a deadline nobody waits outside, either.
+    let is_final = matches!(allowed, Allowed::MaxWait(_));
     let (allowed, cure) = match allowed {
         Allowed::Deadline(remaining) => (remaining, "its deadline comes before; allow it more time"),
         Allowed::MaxWait(allowed) if needed > LONG => (allowed, "use another model"),
@@ -47,7 +49,7 @@ pub(super) fn would_wait(
         queue.read(now, |account, waiting| describe(account, waiting, now)),
         queue.scope(),
     );
-    limited(message, needed, may_move)
+    limited(message, needed, may_move, is_final)
 }
 
 /// Returns the refusal of a call that has waited for as long as it is allowed, and has not been admitted.
@@ -58,14 +60,14 @@ pub(super) fn wait_exhausted(
     at: Option<Instant>,
     may_move: bool,
 ) -> BoxError {
-    let needed = at.map_or_else(|| queue.headroom(now, super::Amount { requests: 1, tokens: 0 }), |at| at - now);
+    let needed = at.map_or_else(|| queue.headroom(now, Amount { requests: 1, tokens: 0 }), |at| at - now);
     let message = format!(
         "waited {waited:.1?} in the queue, {needed:.1?} more are needed: {} for {}; raise max_wait, allow the call more time, \
          or add a project",
         queue.read(now, |account, waiting| describe(account, waiting, now)),
         queue.scope(),
     );
-    limited(message, needed, may_move)
+    limited(message, needed, may_move, true)
 }
 
 /// Returns the refusal of a call whose scope the upstream has blocked: before it has joined the queue, or since.
@@ -87,6 +89,7 @@ pub(super) fn blocked(queue: &ScopeQueue, now: Instant, shut: Shut, may_move: bo
         let failure = if shut.grounded { failure.into_grounded() } else { failure };
         if look < ends { failure.into_lasting() } else { failure }
     })
+    .into()
 }
 
 /// Returns the refusal of a waiting call whose turn has come, but whose key has been taken out meanwhile.
@@ -95,16 +98,20 @@ pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
         "the key chosen for the call was taken out while it waited: {}; another key may take it",
         queue.scope()
     );
-    limited(message, Duration::ZERO, true)
+    limited(message, Duration::ZERO, true, false)
 }
 
-/// Returns the refusal of a request that is proven to be larger than a whole minute's quota. Another model or project
-/// is the caller's decision.
-pub(super) fn too_large(scope: &Scope, tokens: u64, limit: u64) -> BoxError {
+/// Returns the refusal of a request that is proven to be larger than a whole minute's or day's quota. Another model or
+/// project is the caller's decision.
+pub(super) fn too_large(scope: &Scope, amount: Amount, dimension: Dimension, limit: u64) -> BoxError {
+    let Amount { requests, tokens } = amount;
+    let (has, cure) = match dimension {
+        Dimension::InputTokensPerMinute => (format!("request has {tokens} input tokens or more"), "shorten it"),
+        _ => (format!("batch has {requests} items, which are charged as a request each"), "split the batch"),
+    };
     let message = format!(
-        "the request has {tokens} input tokens or more, and the quota is {limit} {} for {scope}: it would never be \
-         admitted; shorten it, or use another model or project",
-        Dimension::InputTokensPerMinute,
+        "the {has}, and the quota is {limit} {dimension} for {scope}: it would never be admitted; {cure}, or use another \
+         model or project",
     );
     Error::refusal(NAME, Failure::local(Kind::LargerThanQuota, message)).into()
 }
@@ -117,13 +124,15 @@ pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
     Error::refusal(NAME, Failure::local(Kind::CircuitOpen, message).with_hint(closed)).into()
 }
 
-fn limited(message: String, needed: Duration, may_move: bool) -> BoxError {
-    refusal(message, needed, may_move, |failure| failure)
+/// Makes the refusal. `is_final`: the call may not wait as long as it would have to, here or in a layer outside.
+fn limited(message: String, needed: Duration, may_move: bool, is_final: bool) -> BoxError {
+    let error = refusal(message, needed, may_move, |failure| failure);
+    if is_final { error.map_outcome(|outcome| outcome.with_gave_up(GaveUp::Wait)).into() } else { error.into() }
 }
 
-fn refusal(message: String, needed: Duration, may_move: bool, mark: impl FnOnce(Failure) -> Failure) -> BoxError {
+fn refusal(message: String, needed: Duration, may_move: bool, mark: impl FnOnce(Failure) -> Failure) -> Error {
     let error = Error::refusal(NAME, mark(Failure::local(Kind::RateLimited, message).with_hint(needed)));
-    if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)).into() } else { error.into() }
+    if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)) } else { error }
 }
 
 /// Describes a scope's state in words.

@@ -88,15 +88,17 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let queue = queue_of(limiter, last, scope, now);
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
     let may_move = || context.is_some_and(CallContext::may_move);
-    let at = match queue.admit(now, cost, call.shape().grounded) {
+    let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
+    let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
-        QueueAdmission::TooLarge(limit) => {
-            return Disposition::Refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
+        QueueAdmission::TooLarge(dimension, limit) => {
+            let scope = Scope::new(scope.0, scope.1);
+            return Disposition::Refused(refusal::too_large(&scope, amount, dimension, limit));
         }
         QueueAdmission::Shut(shut) => return Disposition::Refused(refusal::blocked(queue, now, shut, may_move())),
         QueueAdmission::Later(at) => at,
     };
-    match join(limiter, request, scope, queue, cost, now, at) {
+    match join(limiter, request, &call, queue, amount, now, at) {
         Ok(wait) => Disposition::Wait(queue.clone(), wait),
         Err(refusal) => Disposition::Refused(refusal),
     }
@@ -107,14 +109,17 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
 fn join<B>(
     limiter: &Limiter,
     request: &Request<B>,
-    scope: (&str, &str),
+    call: &CallRef<'_>,
     queue: &ScopeQueue,
-    cost: TokenCost,
+    amount: Amount,
     now: Instant,
     at: Instant,
 ) -> Result<Wait, BoxError> {
     if let Some(gate) = limiter.gate() {
-        let scope = Scope::new(scope.0, scope.1);
+        // All tiers of a model share its quota, and each has a capacity of its own.
+        let model = call.capacity_name().unwrap_or_default();
+        let project = CallContext::of(request).and_then(CallContext::project).unwrap_or(limiter.default_project());
+        let scope = Scope::new(project.clone(), &*model);
         if let Some(closed) = gate.closed_for(&scope) {
             return Err(refusal::gate_closed(&scope, closed));
         }
@@ -134,8 +139,7 @@ fn join<B>(
     }
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
     let give_up = Deadline::after(allowed).instant();
-    let grounded = CallRef::with(context, request).shape().grounded;
-    let waiter = queue.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move, grounded);
+    let waiter = queue.join(now, amount, may_move, call.shape().grounded);
     Ok(Wait { waiter, since: now, give_up, may_move })
 }
 

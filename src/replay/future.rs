@@ -21,7 +21,7 @@ use super::{
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
     call::{Call, Operation, RequestDetails, Shape},
-    context::{BoxError, CallContext, Error, Outcome, polled_again},
+    context::{BoxError, CallContext, CallRef, Error, Outcome, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
 };
@@ -33,6 +33,7 @@ pin_project! {
         state: State<B, F>,
         inner: Readied<S>,
         kept: bool,
+        call: Option<Call>,
     }
 }
 
@@ -72,7 +73,7 @@ impl<S, B, F> ResponseFuture<S, B, F> {
         };
         let lease = settings.memory.lease();
         let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize };
-        Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true }
+        Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true, call: None }
     }
 }
 
@@ -106,6 +107,7 @@ where
                     let collecting = collecting.take().expect("just polled");
                     let request = collecting.finish(collected?)?;
                     *this.kept = request.body().is_resendable();
+                    *this.call = CallRef::known_of(&request).cloned();
                     this.state.set(State::Sending { request: Some(request) });
                 }
                 StateProj::Sending { request } => {
@@ -116,7 +118,11 @@ where
                 }
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    return Poll::Ready(if *this.kept { result } else { streamed(result) });
+                    let result = if *this.kept { result } else { streamed(result) };
+                    return Poll::Ready(match this.call.take() {
+                        Some(call) => named(result, call),
+                        None => result,
+                    });
                 }
             }
         }
@@ -171,6 +177,22 @@ where
         };
         CallContext::update(&mut parts.extensions, |context| context.set_call(call));
         Ok(Request::from_parts(parts, body))
+    }
+}
+
+/// Names the call in the outcome, where there is one.
+fn named<R>(mut result: Result<Response<R>, BoxError>, call: Call) -> Result<Response<R>, BoxError> {
+    match &mut result {
+        Ok(response) => {
+            if let Some(outcome) = response.extensions_mut().get_mut::<Outcome>() {
+                *outcome = std::mem::take(outcome).with_call(call);
+            }
+            result
+        }
+        Err(error) if error.is::<Error>() => {
+            result.map_err(|error| Error::map(error, super::NAME, |outcome| outcome.with_call(call)))
+        }
+        Err(_) => result,
     }
 }
 

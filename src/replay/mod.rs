@@ -8,7 +8,8 @@
 //! streams on unchanged, and the outcome says that the request could not have been sent again; or it is refused, if you
 //! choose so.
 //!
-//! It never reads an answer, and never reads further into a body than to the model's name; malformed JSON goes on to
+//! It never reads an answer, and reads of a body no more than what the call is: model or agent, service tier, streaming,
+//! grounding, the items of a batch; malformed JSON goes on to
 //! the upstream, which judges it. It is the only layer that changes the type of the request's body.
 //!
 //! # When to use it
@@ -97,8 +98,9 @@
 //!
 //! # Words read and written
 //!
-//! Writes [`CallContext::call`](crate::CallContext::call), and
-//! [`Outcome::request_was_streamed`](crate::Outcome::request_was_streamed) if the body was not kept.
+//! Writes [`CallContext::call`](crate::CallContext::call), with which a later deadline may come into force;
+//! [`Outcome::request_was_streamed`](crate::Outcome::request_was_streamed) if the body was not kept; and
+//! [`Outcome::call`](crate::Outcome::call), where a layer inside has written an outcome.
 
 mod future;
 mod layer;

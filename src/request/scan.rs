@@ -6,6 +6,8 @@
 //! gives its keys and its values; of a schema, format, description, enum, required, items, properties and example
 //! count.
 
+mod position;
+
 use std::{fmt, ops::Range};
 
 use serde::{
@@ -14,6 +16,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use self::position::Position;
 use super::{malformed::unread, media::Media};
 
 /// A receiver of the texts that count, in the order of the body.
@@ -121,132 +124,6 @@ impl BodyWalk<'_> {
     }
 }
 
-/// The place of a value in a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Position {
-    /// The whole body, or a request in a wrapper around it.
-    Request,
-    /// `requests` of a batch.
-    Requests,
-    /// A list of contents or messages, or what an embedding is made of.
-    Contents,
-    Content,
-    System,
-    Parts,
-    Part,
-    FunctionCall,
-    FunctionResponse,
-    /// A blob in base64, or a reference to one: `inlineData`, `fileData`, `input_audio`.
-    Blob,
-    BlobType,
-    BlobData,
-    /// An image by its URL, which may hold it.
-    ImageUrl,
-    Tools,
-    Tool,
-    Declarations,
-    Declaration,
-    Schema,
-    Properties,
-    Property,
-    Generation,
-    MaxOutput,
-    ToolCalls,
-    ToolCall,
-    Cached,
-    Model,
-    /// Every key and every string in it counts.
-    Dictionary,
-    /// A text that counts, or a list of such texts.
-    Text,
-    /// The name or role of the speaker, which by itself says nothing.
-    Speaker,
-    Ignored,
-}
-
-impl Position {
-    /// Returns the place of a key's value. Names come in camel case and in snake case.
-    fn of(self, key: &str) -> Self {
-        match (self, key) {
-            (Self::Request, "contents" | "messages" | "content" | "input" | "prompt" | "instances") => Self::Contents,
-            (Self::Request, "generateContentRequest" | "generate_content_request") => Self::Request,
-            (Self::Request, "requests") => Self::Requests,
-            (Self::Request, "model") => Self::Model,
-            (Self::Request, "systemInstruction" | "system_instruction") => Self::System,
-            (Self::Request, "tools") => Self::Tools,
-            (Self::Request, "generationConfig" | "generation_config") => Self::Generation,
-            (Self::Request, "max_tokens" | "max_completion_tokens") => Self::MaxOutput,
-            (Self::Request, "cachedContent" | "cached_content") => Self::Cached,
-
-            (Self::Contents | Self::Content | Self::System, "parts" | "content") => Self::Parts,
-            (Self::Contents | Self::Content, "tool_calls") => Self::ToolCalls,
-            (Self::Contents | Self::Content, "role" | "name") => Self::Speaker,
-            (Self::Parts | Self::Part | Self::Contents | Self::Content | Self::System, "text") => Self::Text,
-            (Self::Parts | Self::Part, "functionCall" | "function_call") => Self::FunctionCall,
-            (Self::Parts | Self::Part, "functionResponse" | "function_response") => Self::FunctionResponse,
-            (Self::Parts | Self::Part, "inlineData" | "inline_data" | "fileData" | "file_data" | "input_audio") => {
-                Self::Blob
-            }
-            (Self::Parts | Self::Part, "image_url") => Self::ImageUrl,
-
-            (Self::FunctionCall | Self::FunctionResponse | Self::Declarations | Self::Declaration, "name") => {
-                Self::Text
-            }
-            (Self::FunctionCall, "args") | (Self::FunctionResponse, "response") => Self::Dictionary,
-            (Self::FunctionCall, "arguments") => Self::Text,
-            (Self::ToolCall, "function") => Self::FunctionCall,
-
-            (Self::Blob, "mimeType" | "mime_type" | "format") => Self::BlobType,
-            (Self::Blob, "data") => Self::BlobData,
-            (Self::ImageUrl, "url") => Self::ImageUrl,
-
-            (Self::Tools | Self::Tool, "functionDeclarations" | "function_declarations") => Self::Declarations,
-            (Self::Tools | Self::Tool, "function") => Self::Declaration,
-            (Self::Declarations | Self::Declaration, "description") => Self::Text,
-            (Self::Declarations | Self::Declaration, "parameters" | "response") => Self::Schema,
-
-            (Self::Schema | Self::Property, "format" | "description" | "enum" | "required") => Self::Text,
-            (Self::Schema | Self::Property, "items") => Self::Schema,
-            (Self::Schema | Self::Property, "properties") => Self::Properties,
-            (Self::Schema | Self::Property, "example") => Self::Dictionary,
-            (Self::Properties, _) => Self::Property,
-
-            (Self::Generation, "maxOutputTokens" | "max_output_tokens") => Self::MaxOutput,
-            (Self::Generation, "responseSchema" | "response_schema") => Self::Schema,
-
-            (Self::Dictionary, _) => Self::Dictionary,
-            _ => Self::Ignored,
-        }
-    }
-
-    /// Returns the place of an element of a list.
-    fn element(self) -> Self {
-        match self {
-            Self::Requests => Self::Request,
-            Self::Contents => Self::Content,
-            Self::Parts => Self::Part,
-            Self::Tools => Self::Tool,
-            Self::Declarations => Self::Declaration,
-            Self::ToolCalls => Self::ToolCall,
-            Self::Dictionary | Self::Text | Self::Schema => self,
-            _ => Self::Ignored,
-        }
-    }
-
-    /// Returns whether a string at this place counts.
-    fn is_text(self) -> bool {
-        matches!(
-            self,
-            Self::Text | Self::Dictionary | Self::Contents | Self::Content | Self::System | Self::Parts | Self::Part
-        )
-    }
-
-    /// Returns whether the keys at this place count too.
-    fn counts_keys(self) -> bool {
-        matches!(self, Self::Dictionary | Self::Properties)
-    }
-}
-
 /// A value at its place.
 struct At<'w, 'l> {
     walk: &'w mut BodyWalk<'l>,
@@ -259,7 +136,9 @@ impl<'de> DeserializeSeed<'de> for At<'_, '_> {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         match self.place {
             // It is not looked at, and is skipped at the reader's own pace.
-            Position::Ignored | Position::Speaker => deserializer.deserialize_ignored_any(IgnoredAny).map(drop),
+            Position::Ignored | Position::Speaker | Position::BlobUri => {
+                deserializer.deserialize_ignored_any(IgnoredAny).map(drop)
+            }
             // Base64 is ASCII, and need not be checked for UTF-8.
             Position::BlobData => deserializer.deserialize_bytes(self),
             Position::MaxOutput => {
@@ -284,8 +163,11 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             // Content that is not in a list counts as one.
             Position::Content | Position::Contents | Position::System => walk.findings.turns += 1,
             Position::Tool | Position::Tools => walk.findings.has_tools = true,
-            Position::Blob => walk.findings.media.begin(),
             _ => {}
+        }
+        let mut is_blob = place == Position::Blob;
+        if is_blob {
+            walk.findings.media.begin();
         }
         while let Some(next) = map.next_key_seed(MemberName { walk, place })? {
             walk.findings.names_model |= next == Position::Model;
@@ -296,6 +178,11 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             if !matches!(next, Position::Parts | Position::Speaker) {
                 walk.note_content(place);
             }
+            // A content of an interaction is the blob itself.
+            if !is_blob && matches!(next, Position::BlobType | Position::BlobData | Position::BlobUri) {
+                is_blob = true;
+                walk.findings.media.begin();
+            }
             let contents = walk.findings.contents;
             map.next_value_seed(At { walk, place: next })?;
             if next == Position::System {
@@ -303,7 +190,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
                 walk.findings.contents = contents;
             }
         }
-        if place == Position::Blob {
+        if is_blob {
             walk.findings.media.end();
         }
         Ok(())

@@ -149,11 +149,6 @@ impl Resource {
         uri.query().and_then(Self::in_query).or_else(|| Self::in_path(uri.path()))
     }
 
-    /// Finds the resources that a JSON body names for certain, in its order.
-    pub(crate) fn in_body(body: &[u8]) -> impl Iterator<Item = Self> {
-        Mentions::new(body).filter(|mention| mention.is_certain).map(|mention| mention.resource)
-    }
-
     /// Returns the batch whose results a file has: `batches/b` of `files/batch-b`.
     pub(crate) fn batch_of_results(&self) -> Option<Self> {
         Self::new("batches", self.0.strip_prefix("files/batch-")?)
@@ -162,6 +157,11 @@ impl Resource {
     /// Returns whether it is an object in Cloud Storage.
     pub(crate) fn is_object(&self) -> bool {
         self.collection() == OBJECTS
+    }
+
+    /// Returns whether it is an answer that goes on.
+    pub(crate) fn is_continuation(&self) -> bool {
+        self.collection() == CONTINUATIONS
     }
 
     /// Returns whether Google has public ones beside those of the projects, under names that look the same.

@@ -160,7 +160,8 @@ fn a_long_name_is_none() {
 #[test]
 fn only_what_is_certain_binds_a_call_of_unknown_owner() {
     let body = br#"{"agent": "a", "voice": "v", "environment": "remote", "x": "files/x", "fileUri": "files/f"}"#;
-    assert_eq!(Resource::in_body(body).map(|resource| resource.0.to_string()).collect::<Vec<_>>(), ["files/f"]);
+    let certain = Mentions::new(body).filter(|mention| mention.is_certain);
+    assert_eq!(certain.map(|mention| mention.resource.0.to_string()).collect::<Vec<_>>(), ["files/f"]);
 }
 
 proptest::proptest! {

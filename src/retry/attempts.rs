@@ -1,6 +1,6 @@
 //! The attempts of one call: what is known between them, and what becomes of each one's result.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::time::Instant;
@@ -108,7 +108,7 @@ impl<B: Resend> Attempts<B> {
             models_left: *models_left,
             remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),
         };
-        match decide(policy, history, failure, outcome.retry(), situation, fastrand::f64()) {
+        match decide(policy, history, failure, advice_on(outcome), situation, fastrand::f64()) {
             Decision::GiveUp(reason) => Err(Ending { reason, needed: None }),
             Decision::TooLate(wait) => Err(Ending { reason: Some(GaveUp::Wait), needed: Some(wait) }),
             Decision::Again { wait, spends_budget } => {
@@ -173,7 +173,24 @@ fn finished<R>(
     }
 }
 
-/// Returns the model's name, or an empty one where the call has none: all such calls share one budget.
+/// Returns the advice on retrying. A call that a layer inside has refused because it may not wait as long as it would
+/// have to, does not wait here either: it can only go elsewhere at once.
+fn advice_on(outcome: &Outcome) -> Option<RetryAdvice> {
+    let advice = outcome.retry();
+    let may_wait = outcome.was_sent() || outcome.gave_up() != Some(GaveUp::Wait);
+    match advice {
+        Some(RetryAdvice::Now | RetryAdvice::Queued) => advice,
+        _ if may_wait => advice,
+        _ => Some(RetryAdvice::Never),
+    }
+}
+
+/// Returns the model's name, with the tier where it is not the standard one: a tier that is full must not spend the
+/// retries of another. Or an empty name where the call has none: all such calls share one budget.
 fn model_of<B>(request: &Request<B>) -> Arc<str> {
-    CallRef::of(request).shared_quota_name(None).unwrap_or_default()
+    let call = CallRef::of(request);
+    match call.capacity_name() {
+        Some(Cow::Owned(name)) => name.into(),
+        _ => call.shared_quota_name(None).unwrap_or_default(),
+    }
 }

@@ -76,6 +76,7 @@
 //! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
 //! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
 //! | the circuit is open, or the limiter or the key pool refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted. For a block of hours it fails: the hint is only the time of the next look |
+//! | the limiter refuses a call that may not wait as long as it would have to | the refusal goes back, unless another project takes the call at once; no attempt is counted |
 //! | the caller's fault, verdicts on the content | the failure goes back |
 //! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body, or refused the key or for quota in one; an interaction that runs in the foreground and continues no other also after any other passing failure that came with an error body |
 //!

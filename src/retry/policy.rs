@@ -72,7 +72,8 @@ pub struct Rule {
     attempts_before_fallback: u32,
 }
 
-/// The reaction to a temporary refusal by a layer inside: the circuit is open, or the limiter's wait would be too long.
+/// The reaction to a temporary refusal by a layer inside: the circuit is open, or no key has quota left. A call that the
+/// limiter refuses for its own longest wait is not made to wait here, either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOpen {

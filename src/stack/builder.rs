@@ -12,7 +12,7 @@ use crate::{
     classify::ClassifyLayer,
     context::ConfigError,
     key_pool::{Key, KeyPool, KeyPoolBuilder, KeyPoolLayer},
-    model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallbackLayer},
+    model_fallback::{FallbackChains, FallbackChainsBuilder, FallbackModel, ModelFallbackLayer},
     quota::Limits,
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
@@ -74,6 +74,20 @@ impl GeminiBuilder {
         self
     }
 
+    /// Sets the clock of the whole call for the flex tier, whose calls may wait. Default:
+    /// [`TimeoutLayer::FLEX_TOTAL`], or [`total`](Self::total) where that is longer.
+    pub fn flex_total(mut self, limit: Duration) -> Self {
+        self.settings.clocks.flex.total = Some(limit);
+        self
+    }
+
+    /// Sets the clock of one attempt for the flex tier, up to a unary answer or a stream's first content. Default:
+    /// [`TimeoutLayer::FLEX_FIRST_BYTE`], or the clock of other calls where that is longer.
+    pub fn flex_first_byte(mut self, limit: Duration) -> Self {
+        self.settings.clocks.flex.first_byte = Some(limit);
+        self
+    }
+
     /// Leaves all clocks out, for stacks in which another layer has them.
     pub fn without_clocks(mut self) -> Self {
         self.settings.clocks = Clocks::default();
@@ -100,7 +114,11 @@ impl GeminiBuilder {
     }
 
     /// Sets the models that are asked, in this order, when `model` has failed.
-    pub fn fallback(mut self, model: impl Into<String>, next: impl IntoIterator<Item = impl Into<String>>) -> Self {
+    pub fn fallback(
+        mut self,
+        model: impl Into<FallbackModel>,
+        next: impl IntoIterator<Item = impl Into<FallbackModel>>,
+    ) -> Self {
         let chains = self.settings.fallback.settings_or(FallbackChains::builder);
         self.settings.fallback = Wired::Settings(chains.chain(model, next));
         self
@@ -111,7 +129,7 @@ impl GeminiBuilder {
         self.retry_layer(RetryLayer::new(policy))
     }
 
-    /// Gives an open circuit or a full queue back to the caller at once, instead of waiting for it.
+    /// Gives an open circuit, or keys that are all used up, back to the caller at once, instead of waiting for it.
     pub fn fail_fast(self) -> Self {
         let policy = self.settings.retry.policy().clone().on_open(OnOpen::Fail);
         self.retry(policy)
@@ -223,7 +241,7 @@ impl GeminiBuilder {
             Wired::Settings(settings) if settings.is_empty() => ModelFallbackLayer::disabled(),
             Wired::Settings(settings) => ModelFallbackLayer::new(settings.build()?),
         };
-        let total = clocks.total.map_or_else(TimeoutLayer::disabled, TimeoutLayer::total);
+        let total = TimeoutLayer::of_the_whole(clocks);
         let attempt = TimeoutLayer::of_an_attempt(clocks);
         Ok(GeminiLayer::new(
             Layers { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry },

@@ -9,7 +9,8 @@ use crate::{context::ConfigError, quota::Dimension, rate_limit::LimiterBuilder};
 pub(super) fn refuse(settings: &Settings) -> Result<(), ConfigError> {
     let clocks = settings.clocks;
     let inner = [("attempt", clocks.attempt), ("first_content", clocks.first_content), ("idle", clocks.idle)];
-    for (name, limit) in inner.into_iter().chain([("total", clocks.total)]) {
+    let flex = [("flex_total", clocks.flex.total), ("flex_first_byte", clocks.flex.first_byte)];
+    for (name, limit) in inner.into_iter().chain([("total", clocks.total)]).chain(flex) {
         if limit.is_some_and(|limit| limit.is_zero()) {
             let message =
                 format!("{name} is 0 s: every call would end before it begins; give it the time of a slow answer");
@@ -26,6 +27,15 @@ pub(super) fn refuse(settings: &Settings) -> Result<(), ConfigError> {
             );
             return Err(ConfigError::new(message));
         }
+    }
+    if let (Some(limit), Some(total)) = (clocks.flex.first_byte, clocks.total(true, None))
+        && limit > total
+    {
+        let message = format!(
+            "flex_first_byte is {limit:?}, longer than the flex tier's total, which is {total:?}; make flex_total longer or \
+             flex_first_byte shorter"
+        );
+        return Err(ConfigError::new(message));
     }
     if let Wired::Settings(limiter) = &settings.limiter {
         for (whose, limits) in limiter.all_limits() {

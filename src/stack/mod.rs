@@ -77,6 +77,8 @@
 //! | clock of a unary attempt | 45 s | 180 s | 180 s |
 //! | clock until a stream's first content | 30 s | 180 s | 180 s |
 //! | longest silence between two events | 30 s | 60 s | 60 s |
+//! | total clock for the flex tier | 16 min | 1 h | 16 min |
+//! | clock until an answer or a first content for the flex tier | 15 min | 15 min | 15 min |
 //! | attempts | 5 | 60 on 503, 8 on 429 | 8 |
 //! | longest backoff | 5 s | 8 s on 503 | 20 s |
 //! | longest wait for quota | 10 s | 1 h | 60 s |

@@ -80,6 +80,7 @@ impl Settings {
                 attempt: Some(TimeoutLayer::ATTEMPT),
                 first_content: Some(TimeoutLayer::FIRST_CONTENT),
                 idle: Some(TimeoutLayer::IDLE),
+                ..Clocks::default()
             },
             replay: ReplayLayer::new(),
             fallback: Wired::Settings(FallbackChains::builder()),
@@ -98,5 +99,5 @@ impl Settings {
 fn clocks(total: u64, attempt: u64, first_content: u64, idle: u64) -> Clocks {
     let [total, attempt, first_content, idle] =
         [total, attempt, first_content, idle].map(|seconds| Some(Duration::from_secs(seconds)));
-    Clocks { total, attempt, first_content, idle }
+    Clocks { total, attempt, first_content, idle, ..Clocks::default() }
 }

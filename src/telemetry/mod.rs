@@ -229,6 +229,8 @@
 //! | `tower_gemini.key.state` | gauge | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model`, `state` | 1 for the key's [`KeyState`](crate::key_pool::KeyState), 0 for the others: `active`, `cooling`, `exhausted`, `disabled` |
 //! | `tower_gemini.key.uses` | counter | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model` | calls sent with the key |
 //!
+//! A breaker of another service tier than the standard one also has `tower_gemini.service_tier`.
+//!
 //! The metrics of limits, breakers and keys come from [`Gauges`]. Values of models whose label is `other` are added up;
 //! a state of a key that holds for all models has an empty model. A gauge that is gone is reported as zero once. A
 //! handle of your own joins them if it is [`Observe`](crate::observe::Observe).

@@ -9,11 +9,15 @@ use std::{
 use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{TimeoutBody, body::ContentClock, clocks::CallClocks};
+use super::{
+    TimeoutBody,
+    body::ContentClock,
+    clocks::{CallClocks, ClocksByTier},
+};
 use crate::{
-    context::{BoxError, Error, Outcome, polled_again},
+    context::{BoxError, Deadline, Error, Outcome, polled_again},
     failure::Failure,
 };
 
@@ -27,18 +31,21 @@ pin_project! {
         // Made when the inner future is first pending: most calls to fast services need no timer.
         #[pin]
         sleep: Option<Sleep>,
-        clocks: CallClocks,
+        // The time at which it was made.
+        began: Option<Instant>,
+        clocks: ClocksByTier,
         refused: Option<Failure>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, clocks: CallClocks) -> Self {
-        Self { inner: Some(inner), sleep: None, clocks, refused: None }
+    pub(super) fn new(inner: F, clocks: ClocksByTier) -> Self {
+        Self { inner: Some(inner), sleep: None, began: None, clocks, refused: None }
     }
 
     pub(super) fn refused(failure: Failure) -> Self {
-        Self { inner: None, sleep: None, clocks: CallClocks::NONE, refused: Some(failure) }
+        let clocks = ClocksByTier::of(CallClocks::NONE);
+        Self { inner: None, sleep: None, began: None, clocks, refused: Some(failure) }
     }
 }
 
@@ -60,8 +67,9 @@ where
         };
         // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
-            let clocks = *this.clocks;
-            let runs_out = this.sleep.as_ref().as_pin_ref().map(|sleep| sleep.deadline());
+            let clocks = this.clocks.now();
+            let runs_out =
+                this.began.zip(clocks.limit).map(|(began, limit)| Deadline::counted_from(began, limit).instant());
             return Poll::Ready(result.map_err(Into::into).map(|response| {
                 let committed = response.extensions().get().is_some_and(Outcome::is_committed);
                 let awaits_content = clocks.streams && !committed;
@@ -73,14 +81,21 @@ where
                 response.map(|body| TimeoutBody::new(body, first, clocks.idle))
             }));
         }
-        let Some(limit) = this.clocks.limit else { return Poll::Pending };
+        let clocks = this.clocks.now();
+        let Some(limit) = clocks.limit else { return Poll::Pending };
+        let began = *this.began.get_or_insert_with(Instant::now);
+        let runs_out = Deadline::counted_from(began, limit).instant();
         if this.sleep.is_none() {
-            this.sleep.set(Some(sleep(limit)));
+            this.sleep.set(Some(sleep_until(runs_out)));
         }
-        let Some(timer) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
+        let Some(mut timer) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
+        // The tier has become known, and with it another time.
+        if timer.deadline() != runs_out {
+            timer.as_mut().reset(runs_out);
+        }
         std::task::ready!(timer.poll(cx));
         this.inner.set(None);
-        let error = Error::refusal(super::NAME, Failure::timeout(this.clocks.kind, limit));
+        let error = Error::refusal(super::NAME, Failure::timeout(clocks.kind, limit));
         // The request may have reached the upstream.
         Poll::Ready(Err(error.map_outcome(|outcome| outcome.with_sent(true)).into()))
     }

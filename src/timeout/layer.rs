@@ -4,7 +4,10 @@ use std::{fmt, time::Duration};
 
 use tower_layer::Layer;
 
-use super::{Timeout, clocks::Clocks};
+use super::{
+    Timeout,
+    clocks::{Clocks, FlexClocks},
+};
 use crate::describe::{Describe, LEFT_OUT};
 
 /// A layer that ends calls, attempts and answers that hang. See the [module](super) for the four clocks.
@@ -22,6 +25,10 @@ impl TimeoutLayer {
     pub const ATTEMPT: Duration = Duration::from_secs(180);
     /// The first-content clock's default, for streams: thinking is slow. 30 s suits Flash.
     pub const FIRST_CONTENT: Duration = Duration::from_secs(180);
+    /// The total clock's default for the flex tier, and a little longer than one attempt of it.
+    pub const FLEX_TOTAL: Duration = Duration::from_secs(16 * 60);
+    /// The default of an attempt's clock for the flex tier: its first byte may take 15 minutes.
+    pub const FLEX_FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
     /// The idle clock's default: no healthy stream pauses for a minute between two events.
     pub const IDLE: Duration = Duration::from_secs(60);
 
@@ -40,7 +47,7 @@ impl TimeoutLayer {
     /// It belongs inside of [`RetryLayer`](crate::RetryLayer).
     pub fn attempt(limit: Duration) -> Self {
         let (first_content, idle) = (Some(Self::FIRST_CONTENT), Some(Self::IDLE));
-        Self::with_clocks(Clocks { total: None, attempt: Some(limit), first_content, idle })
+        Self::with_clocks(Clocks { attempt: Some(limit), first_content, idle, ..Clocks::default() })
     }
 
     /// Makes a layer without any clock, of the same type: for stacks in which it is optional.
@@ -52,7 +59,12 @@ impl TimeoutLayer {
     pub(crate) fn of_an_attempt(clocks: Clocks) -> Self {
         let default = clocks.attempt.map_or_else(Self::disabled, Self::attempt).clocks;
         let (first_content, idle) = (clocks.first_content.or(default.first_content), clocks.idle.or(default.idle));
-        Self::with_clocks(Clocks { first_content, idle, ..default })
+        Self::with_clocks(Clocks { first_content, idle, flex: clocks.flex, ..default })
+    }
+
+    /// Makes the layer of the total clock, with the flex tier's.
+    pub(crate) fn of_the_whole(clocks: Clocks) -> Self {
+        Self::with_clocks(Clocks { total: clocks.total, flex: clocks.flex, ..Clocks::default() })
     }
 
     fn with_clocks(clocks: Clocks) -> Self {
@@ -65,6 +77,16 @@ impl TimeoutLayer {
         self
     }
 
+    /// Sets the time that calls of the flex tier have in place of this layer's clock: the whole call, or one attempt up to
+    /// its answer, or its stream's first content.
+    ///
+    /// Default: [`FLEX_TOTAL`](Self::FLEX_TOTAL) and [`FLEX_FIRST_BYTE`](Self::FLEX_FIRST_BYTE), or the clock of other
+    /// calls where that is longer.
+    pub fn flex(mut self, limit: Duration) -> Self {
+        self.clocks.flex = FlexClocks { total: Some(limit), first_byte: Some(limit) };
+        self
+    }
+
     /// Sets the longest silence in an answer that has begun.
     pub fn idle(mut self, limit: Duration) -> Self {
         self.clocks.idle = Some(limit);
@@ -74,8 +96,15 @@ impl TimeoutLayer {
 
 impl Describe for TimeoutLayer {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Clocks { total, attempt, first_content, idle } = self.clocks;
-        let clocks = [("total", total), ("attempt", attempt), ("first content", first_content), ("idle", idle)];
+        let Clocks { total, attempt, first_content, idle, flex } = self.clocks;
+        let for_flex = if total.is_some() { flex.total } else { flex.first_byte };
+        let clocks = [
+            ("total", total),
+            ("attempt", attempt),
+            ("first content", first_content),
+            ("idle", idle),
+            ("for flex", for_flex.filter(|_| !self.clocks.are_all_stopped())),
+        ];
         let mut any = false;
         for (name, limit) in clocks {
             let Some(limit) = limit else { continue };

@@ -11,6 +11,10 @@
 //! time that it was set to. The layer is stacked twice: [`total`](TimeoutLayer::total) outside of the retries,
 //! [`attempt`](TimeoutLayer::attempt) inside.
 //!
+//! Calls of the flex tier, whose first byte may take a quarter of an hour for half the price, have a total and an
+//! attempt's clock of their own ([`flex`](TimeoutLayer::flex)). The tier stands in the body: the total clock learns of it
+//! from a [`ReplayLayer`](crate::ReplayLayer) inside, which reads the body while the clock runs already.
+//!
 //! It never makes a timer before something is pending, never throws away an answer that is there when the clock runs
 //! out, never shortens an attempt because the total is nearly over, and never counts a slow reader as silence.
 //!
@@ -68,6 +72,8 @@
 //! | attempt | [180 s](TimeoutLayer::ATTEMPT) | a unary answer's headers come at its end |
 //! | first content | [180 s](TimeoutLayer::FIRST_CONTENT) | thinking is slow; 30 s suits Flash |
 //! | idle | [60 s](TimeoutLayer::IDLE) | no healthy stream pauses for a minute |
+//! | total, for flex | [16 min](TimeoutLayer::FLEX_TOTAL), or the total where that is longer | one attempt, and a minute |
+//! | attempt and first content, for flex | [15 min](TimeoutLayer::FLEX_FIRST_BYTE), or the clock where that is longer | the first byte may take that long |
 //!
 //! The time to connect belongs to the client. A limit of zero ends everything that is not ready at the first poll.
 //! Without [`ClassifyLayer`](crate::ClassifyLayer) inside, which holds a stream until its first content, the first
@@ -92,7 +98,8 @@
 //! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and from the
 //! outcome whether a layer inside has held the answer. The total clock writes
 //! [`CallContext::deadline`](crate::CallContext::deadline): the earliest of its own, the caller's and one that is set
-//! already. The attempt's clock sets `X-Server-Timeout` upstream: to the caller's own, else to its own time on unary
+//! already; for calls that may be of the flex tier also a later one, which holds once
+//! [`CallContext::set_call`](crate::CallContext::set_call) names that tier. The attempt's clock sets `X-Server-Timeout` upstream: to the caller's own, else to its own time on unary
 //! calls. Either raises a caller's value under the 10 s that the API demands to 10; the clock here runs for the time
 //! that the caller set.
 

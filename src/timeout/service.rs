@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture, TimeoutBody,
-    clocks::{CallClocks, Clocks},
+    clocks::{CallClocks, Clocks, ClocksByTier},
 };
 use crate::{
     call::{Shape, Streaming, Surface},
@@ -51,21 +51,31 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.clocks.are_all_stopped() {
-            return ResponseFuture::new(self.inner.call(request), CallClocks::NONE);
+            return ResponseFuture::new(self.inner.call(request), ClocksByTier::of(CallClocks::NONE));
         }
-        let shape = CallRef::of(&request).shape();
+        let call = CallRef::of(&request);
+        let (shape, is_known) = (call.shape(), call.is_known());
         let callers = match callers_timeout(request.headers()) {
             Ok(callers) => callers,
             Err(failure) => return ResponseFuture::refused(failure),
         };
-        let streams = shape.streaming != Streaming::No;
-        let total = self.clocks.total.map(|total| callers.map_or(total, |callers| callers.min(total)));
-        if let Some(total) = total {
+        let (streams, may_wait) = (shape.streaming != Streaming::No, shape.tier.may_wait());
+        let mut clocks = ClocksByTier::of(self.clocks.for_call(streams, may_wait, callers));
+        if let Some(total) = self.clocks.total(may_wait, callers) {
+            // The tier stands in the body, which nobody has read yet.
+            let later =
+                self.clocks.total(true, callers).filter(|later| !is_known && shape.pays_quota() && *later != total);
             let deadline = Deadline::after(total);
-            CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+            CallContext::update(request.extensions_mut(), |context| match later {
+                None => context.tighten_deadline(deadline),
+                Some(later) => {
+                    let flag = context.tighten_deadline_by_tier(deadline, Deadline::after(later));
+                    clocks.if_it_may_wait(flag, self.clocks.for_call(streams, true, callers));
+                }
+            });
         }
-        tell_upstream(&mut request, shape, callers, self.clocks.attempt);
-        ResponseFuture::new(self.inner.call(request), self.clocks.for_call(streams, total))
+        tell_upstream(&mut request, shape, callers, self.clocks.attempt(false, may_wait));
+        ResponseFuture::new(self.inner.call(request), clocks)
     }
 }
 

@@ -45,7 +45,7 @@ where
     }
     let Some(body) = in_memory(request.body()) else { return Checked::Send(None) };
     let mut call = call.to_call();
-    if call.model().is_none() {
+    if call.quota_name().is_none() {
         call = call.read_body(&body);
     }
     let claims_json = claims_json(request.headers());
@@ -58,7 +58,8 @@ where
         }
         Err(_) => return Checked::Send(None),
     };
-    if claims_json && let Some(failure) = verdict::contents(&findings, &call) {
+    let says_what_it_needs = claims_json && !has_other_contents(&call, request.uri());
+    if says_what_it_needs && let Some(failure) = verdict::contents(&findings, &call) {
         return Checked::Refuse(failure);
     }
     let Some(name) = call.shared_quota_name().filter(|_| call.agent().is_none()) else { return Checked::Send(None) };
@@ -98,7 +99,7 @@ fn check_length<B: From<Bytes>>(
     mut question: Question,
     model: Option<&Model>,
 ) -> Checked {
-    if question.call.operation() == Operation::GenerateContent {
+    if matches!(question.call.operation(), Operation::GenerateContent | Operation::CreateInteraction) {
         match check_output(settings, request, &question, model) {
             Ok(Some(body)) => question.body = body,
             Ok(None) => {}
@@ -121,18 +122,28 @@ fn check_length<B: From<Bytes>>(
 
 /// Returns whether this room understands the call: one that carries contents.
 fn is_checked(call: Shape) -> bool {
-    let is_ours = matches!(call.surface, Surface::Developer | Surface::Vertex | Surface::OpenAi);
-    let has_contents = matches!(
-        call.operation,
-        Operation::GenerateContent | Operation::EmbedContent | Operation::BatchEmbedContents | Operation::CountTokens
-    );
-    is_ours && has_contents
+    use Operation::{BatchEmbedContents, CountTokens, CreateInteraction, EmbedContent, GenerateContent};
+    let has_contents =
+        matches!(call.operation, GenerateContent | EmbedContent | BatchEmbedContents | CountTokens | CreateInteraction);
+    call.surface != Surface::Other && has_contents
 }
 
-/// Returns whether Vertex serves the call, be it on its compatible surface:
-/// `…/projects/{p}/locations/{l}/endpoints/openapi/…`.
+/// Returns whether the call may do without the contents that others need: an interaction, a decision, and OpenAI's
+/// responses, which may name a prompt that is kept upstream.
+fn has_other_contents(call: &Call, uri: &Uri) -> bool {
+    let is_by_path = |name| uri.path().trim_end_matches('/').ends_with(name);
+    call.surface() == Surface::Interactions || is_by_path("/decisions") || is_by_path("/responses")
+}
+
+/// Returns whether Vertex serves the call, be it on its compatible surface,
+/// `…/projects/{p}/locations/{l}/endpoints/openapi/…`, or as an interaction.
 fn is_vertex(call: &Call, uri: &Uri) -> bool {
-    call.surface() == Surface::Vertex || (call.surface() == Surface::OpenAi && uri.path().contains("/openapi/"))
+    match call.surface() {
+        Surface::Vertex => true,
+        Surface::OpenAi => uri.path().contains("/openapi/"),
+        Surface::Interactions => uri.path().contains("/projects/"),
+        _ => false,
+    }
 }
 
 /// Looks a model up, and refuses one that is misspelt or lacks the method.

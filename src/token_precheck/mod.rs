@@ -10,6 +10,9 @@
 //! of nearly that name is; a method that the model does not have; more input tokens than the model takes, with both
 //! numbers. It labels every other request with its token cost, for the limiter.
 //!
+//! Interactions, decisions and OpenAI's responses are read as other calls are, as far as they are known: their `input`,
+//! its steps and contents, the system instruction and the functions. What they go on from is counted by nobody here.
+//!
 //! It never refuses on an estimate, never judges what it does not know (other paths, other encodings, bodies that are
 //! not declared as JSON in UTF-8, what only Google's own parser takes for JSON, models that no fresh list covers),
 //! never checks a model's output, and never reads a body that is not in memory: put [`ReplayLayer`](crate::ReplayLayer)

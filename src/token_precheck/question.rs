@@ -154,6 +154,7 @@ impl Question {
     fn upstream_can_count(&self) -> bool {
         matches!(self.call.surface(), Surface::Developer | Surface::Vertex)
             && self.call.operation() == Operation::GenerateContent
+            && !self.call.speaks_in_body()
     }
 
     /// Writes the cost into the call's context, and returns the learner of the call's answer.

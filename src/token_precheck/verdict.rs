@@ -65,6 +65,7 @@ pub(super) fn not_supported(model: &str, operation: Operation, supported: &str) 
     let method = match operation {
         Operation::EmbedContent | Operation::BatchEmbedContents => "embedContent",
         Operation::CountTokens => "countTokens",
+        Operation::CreateInteraction => "interactions",
         _ => "generateContent",
     };
     let message = format!("models/{model} is not supported for {method}; it supports {supported}.");

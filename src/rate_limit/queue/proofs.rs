@@ -67,7 +67,7 @@ fn refusal(claim: Option<Claim>) -> UpstreamRefusal {
 }
 
 fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
-    match queue.admit(now, TokenCost::estimate(tokens), false) {
+    match queue.admit(now, 1, TokenCost::estimate(tokens), false) {
         QueueAdmission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
@@ -153,7 +153,7 @@ fn no_minute_holds_more_than_the_limit() {
 
 /// Makes a whole call, with a timer, and returns when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
-    let caller = match queue.admit(now, TokenCost::estimate(0), false) {
+    let caller = match queue.admit(now, 1, TokenCost::estimate(0), false) {
         QueueAdmission::Taken(_) => return now,
         _ => QueuedCaller::join(queue, now, 0, false),
     };
@@ -202,7 +202,7 @@ fn a_refund_goes_to_the_next_one_at_a_time() {
         let call = {
             let queue = queue.clone();
             move || {
-                let (charge, caller) = match queue.admit(now, TokenCost::estimate(0), false) {
+                let (charge, caller) = match queue.admit(now, 1, TokenCost::estimate(0), false) {
                     QueueAdmission::Taken(charge) => (charge, None),
                     _ => {
                         let caller = QueuedCaller::join(&queue, now, 0, false);
@@ -325,7 +325,7 @@ fn one_call_looks_for_the_others() {
         });
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         assert_eq!(looks.load(SeqCst), 1);
-        assert!(matches!(queue.admit(later, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
+        assert!(matches!(queue.admit(later, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
     });
 }
 
@@ -364,7 +364,7 @@ fn a_newcomer_overtakes_no_waiter() {
         let comes = spawn({
             let queue = queue.clone();
             move || {
-                let caller = match queue.admit(now, TokenCost::estimate(1), false) {
+                let caller = match queue.admit(now, 1, TokenCost::estimate(1), false) {
                     QueueAdmission::Taken(_) => None,
                     _ => Some(QueuedCaller::join(&queue, now, 1, false)),
                 };
@@ -388,7 +388,7 @@ fn calls_that_come_together_share_one_queue() {
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
                 let queue = limiter.queue("p", "m", now);
-                let went = matches!(queue.admit(now, TokenCost::estimate(0), false), QueueAdmission::Taken(_));
+                let went = matches!(queue.admit(now, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_));
                 (queue, went)
             }
         };
@@ -396,6 +396,6 @@ fn calls_that_come_together_share_one_queue() {
         let (queue, went) = ask(limiter.clone())();
         let (same, other_went) = other.join().unwrap();
         assert!(Arc::ptr_eq(&queue, &same) && went != other_went);
-        assert!(limiter.headroom(queue.scope(), 0) > Duration::ZERO);
+        assert!(limiter.headroom(queue.scope(), 1, 0) > Duration::ZERO);
     });
 }

@@ -22,6 +22,7 @@ use crate::{
 enum QueueStep {
     Wait(u64),
     Come {
+        requests: u64,
         tokens: u64,
         may_move: bool,
     },
@@ -52,7 +53,8 @@ fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
         5 => (0u64..9_000).prop_map(QueueStep::Wait),
         2 => (0u64..90_000).prop_map(QueueStep::Wait),
         1 => (0u64..40_000_000).prop_map(QueueStep::Wait),
-        14 => (0u64..120, any::<bool>()).prop_map(|(tokens, may_move)| QueueStep::Come { tokens, may_move }),
+        14 => (prop_oneof![3 => Just(1u64), 1 => 2u64..6], 0u64..120, any::<bool>())
+            .prop_map(|(requests, tokens, may_move)| QueueStep::Come { requests, tokens, may_move }),
         6 => (0usize..9).prop_map(QueueStep::Send),
         2 => (0usize..9).prop_map(QueueStep::Drop),
         3 => (0usize..40).prop_map(QueueStep::Leave),
@@ -88,11 +90,18 @@ impl Wake for Flag {
 /// otherwise.
 struct SimulatedWaiter {
     waiter: WaiterId,
+    requests: u64,
     tokens: u64,
     may_move: bool,
     flag: Arc<Flag>,
     timer: Option<Instant>,
     looked_at: Instant,
+}
+
+impl SimulatedWaiter {
+    fn amount(&self) -> Amount {
+        Amount { requests: self.requests, tokens: self.tokens }
+    }
 }
 
 /// A call whose amount counts.
@@ -103,6 +112,7 @@ struct Charged {
     sent: Option<Instant>,
     /// The end of the day in which it was admitted from the queue or sent.
     day: Instant,
+    requests: u64,
     tokens: u64,
     open: bool,
 }
@@ -146,50 +156,55 @@ impl Model {
     /// Returns the requests and tokens of the last `since`, held amounts included.
     fn counting(&self, since: Duration) -> (u64, u64) {
         let counts = self.charged.iter().filter(|charged| charged.sent.is_none_or(|at| at + since > self.now));
-        counts.fold((0, 0), |(requests, tokens), charged| (requests + 1, tokens + charged.tokens))
+        counts.fold((0, 0), |(requests, tokens), charged| (requests + charged.requests, tokens + charged.tokens))
     }
 
     fn today(&self) -> u64 {
         let today = |charged: &&Charged| charged.sent.is_none() || charged.day == self.day_ends;
-        self.charged.iter().filter(today).count() as u64
+        self.charged.iter().filter(today).map(|charged| charged.requests).sum()
     }
 
-    fn fits(&self, tokens: u64, since: Duration) -> bool {
-        self.fits_under(self.now, tokens, since)
+    fn fits(&self, amount: Amount, since: Duration) -> bool {
+        self.fits_under(self.now, amount, since)
     }
 
     /// Returns whether a call fits under the limits as they were `at` a time: a lowered limit grows back, and that
     /// wakes no waiter.
-    fn fits_under(&self, at: Instant, tokens: u64, since: Duration) -> bool {
+    fn fits_under(&self, at: Instant, amount: Amount, since: Duration) -> bool {
+        let Amount { requests: more, tokens } = amount;
         let (requests, used) = self.counting(since);
         let rpm = self.limit(Dimension::RequestsPerMinute, at);
         let tpm = self.limit(Dimension::InputTokensPerMinute, at);
-        requests < rpm
+        requests + more.min(rpm) <= rpm
             && used + tokens.min(tpm) <= tpm
-            && self.today() < self.limit(Dimension::RequestsPerDay, at)
+            && self.today() + more <= self.limit(Dimension::RequestsPerDay, at)
             && self.blocked.is_none_or(|until| until <= self.now)
     }
 
-    fn admitted(&mut self, charge: Charge, tokens: u64, sent: bool) {
-        assert!(self.fits(tokens, Duration::from_secs(60)), "one too many");
+    fn admitted(&mut self, charge: Charge, amount: Amount, sent: bool) {
+        assert!(self.fits(amount, Duration::from_secs(60)), "one too many");
+        let Amount { requests, tokens } = amount;
+        let requests = requests.min(self.limit(Dimension::RequestsPerMinute, self.now));
         let tokens = tokens.min(self.limit(Dimension::InputTokensPerMinute, self.now));
         let sent = sent.then_some(self.now);
-        self.charged.push(Charged { charge, sent, day: self.day_ends, tokens, open: true });
+        self.charged.push(Charged { charge, sent, day: self.day_ends, requests, tokens, open: true });
     }
 
-    fn come(&mut self, tokens: u64, may_move: bool) {
+    fn come(&mut self, requests: u64, tokens: u64, may_move: bool) {
         self.came += 1;
-        match self.queue.admit(self.now, TokenCost::estimate(tokens), false) {
+        let amount = Amount { requests, tokens };
+        match self.queue.admit(self.now, requests as u32, TokenCost::estimate(tokens), false) {
             QueueAdmission::Taken(charge) => {
                 assert!(self.waiters.is_empty(), "it passed those who wait");
-                self.admitted(charge, tokens, true);
+                self.admitted(charge, amount, true);
             }
             QueueAdmission::Later(at) => {
-                assert!(!self.waiters.is_empty() || !self.fits(tokens, WINDOW + GRAIN), "there was room");
+                assert!(!self.waiters.is_empty() || !self.fits(amount, WINDOW + GRAIN), "there was room");
                 assert!(at > self.now || !self.waiters.is_empty());
-                let waiter = self.queue.join(self.now, Amount { requests: 1, tokens }, may_move, false);
+                let waiter = self.queue.join(self.now, amount, may_move, false);
                 self.waiters.push(SimulatedWaiter {
                     waiter,
+                    requests,
                     tokens,
                     may_move,
                     flag: Flag::new(),
@@ -198,7 +213,10 @@ impl Model {
                 });
             }
             QueueAdmission::Shut(_) => unreachable!("a minute's"),
-            QueueAdmission::TooLarge(_) => unreachable!("an estimate"),
+            // The tokens are an estimate, which proves nothing.
+            QueueAdmission::TooLarge(dimension, limit) => {
+                assert!(requests > 1 && requests > limit && dimension != Dimension::InputTokensPerMinute);
+            }
         }
     }
 
@@ -215,7 +233,7 @@ impl Model {
         // The first waiter has a timer, or it would wait forever; and it waits for a reason.
         if let Some(first) = self.waiters.first() {
             assert!(first.timer.is_some_and(|timer| timer > self.now), "nobody will wake the first");
-            let room = self.fits_under(first.looked_at, first.tokens, WINDOW + GRAIN);
+            let room = self.fits_under(first.looked_at, first.amount(), WINDOW + GRAIN);
             assert!(!room, "it waits although there is room");
         }
         let (ahead, waiting) = {
@@ -224,7 +242,8 @@ impl Model {
             assert_eq!(state.ahead, ahead);
             (ahead, state.waiting.keys().copied().collect::<Vec<_>>())
         };
-        assert_eq!(ahead.requests as usize, self.waiters.len());
+        assert!(ahead.requests <= self.waiters.iter().map(|waiting| waiting.requests).sum());
+        assert!(ahead.requests as usize >= self.waiters.len());
         assert_eq!(waiting, self.waiters.iter().map(|waiting| waiting.waiter.0).collect::<Vec<_>>());
         let used = self.queue.read(self.now, |account, _| account.used(Dimension::RequestsPerDay));
         assert_eq!(used, self.today());
@@ -243,7 +262,7 @@ impl Model {
                 let waiting = self.waiters.remove(0);
                 assert!(self.last_admitted < Some(waiting.waiter.0));
                 self.last_admitted = Some(waiting.waiter.0);
-                self.admitted(charge, waiting.tokens, false);
+                self.admitted(charge, waiting.amount(), false);
                 // It is passed to the inner service.
                 self.queue.leave(waiting.waiter);
             }
@@ -284,7 +303,7 @@ impl Model {
     fn step(&mut self, step: QueueStep) {
         match step {
             QueueStep::Wait(ms) => self.wait(ms),
-            QueueStep::Come { tokens, may_move } => self.come(tokens, may_move),
+            QueueStep::Come { requests, tokens, may_move } => self.come(requests, tokens, may_move),
             QueueStep::Leave(nth) => {
                 if let Some(at) = nth.checked_rem(self.waiters.len()) {
                     let left = self.waiters.remove(at);
@@ -397,12 +416,12 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         let mut promised = Vec::new();
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
-            match queue.admit(now, TokenCost::estimate(cost), false) {
+            match queue.admit(now, 1, TokenCost::estimate(cost), false) {
                 QueueAdmission::Taken(_) => {}
                 QueueAdmission::Later(at) => {
                     promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false, false), at))
                 }
-                QueueAdmission::Shut(_) | QueueAdmission::TooLarge(_) => unreachable!(),
+                QueueAdmission::Shut(_) | QueueAdmission::TooLarge(..) => unreachable!(),
             }
         }
         assert_eq!(promised.len(), 43);
@@ -425,10 +444,10 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
     let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let QueueAdmission::Taken(charge) = queue.admit(now, TokenCost::estimate(0), false) else { panic!() };
+    let QueueAdmission::Taken(charge) = queue.admit(now, 1, TokenCost::estimate(0), false) else { panic!() };
     queue.refused(now, charge, UpstreamRefusal { claim: minute(40), grounded: false, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let QueueAdmission::Later(at) = queue.admit(now, TokenCost::estimate(0), false) else { panic!() };
+        let QueueAdmission::Later(at) = queue.admit(now, 1, TokenCost::estimate(0), false) else { panic!() };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
         queue.join(now, Amount { requests: 1, tokens: 0 }, false, false);
     }
@@ -439,9 +458,9 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(queue.admit(now, huge, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, 1, huge, false), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(queue.admit(now, huge, false), QueueAdmission::Later(now + WINDOW * turns));
+        assert_eq!(queue.admit(now, 1, huge, false), QueueAdmission::Later(now + WINDOW * turns));
         queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false);
     }
 }
@@ -456,13 +475,13 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(queue.admit(later, cost, false), QueueAdmission::Taken(_)));
-    assert!(matches!(queue.admit(later, cost, false), QueueAdmission::Later(_)));
+    assert!(matches!(queue.admit(later, 1, cost, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(later, 1, cost, false), QueueAdmission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
     let sent = queue.send(sent_at, held);
     assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(queue.admit(later + WINDOW, cost, false), QueueAdmission::Taken(_)));
-    assert_eq!(queue.admit(later + WINDOW, cost, false), QueueAdmission::Later(sent_at + WINDOW));
+    assert!(matches!(queue.admit(later + WINDOW, 1, cost, false), QueueAdmission::Taken(_)));
+    assert_eq!(queue.admit(later + WINDOW, 1, cost, false), QueueAdmission::Later(sent_at + WINDOW));
 }
 
 /// Ten thousand calls wait, half of them leave at random, and the others go in order, with a handful of polls each.
@@ -471,7 +490,7 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     const ALL: usize = 10_000;
     let mut model = Model::new(Limits::new().requests_per_minute(100));
     for _ in 0..ALL + 100 {
-        model.come(10, false);
+        model.come(1, 10, false);
     }
     assert_eq!(model.waiters.len(), ALL);
     while model.waiters.iter().any(|waiting| waiting.flag.woken.load(Ordering::SeqCst)) {
@@ -538,7 +557,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     };
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
-        let waiter = match queue.admit(*now, TokenCost::estimate(1), false) {
+        let waiter = match queue.admit(*now, 1, TokenCost::estimate(1), false) {
             QueueAdmission::Taken(charge) => return send(rng, *now, charge),
             _ => queue.join(*now, amount, false, false),
         };
@@ -591,4 +610,29 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
 fn a_scope_is_as_large_as_the_documentation_says() {
     // Its names with two counters each, its place in the map and the first entries are a few hundred bytes more.
     assert!(size_of::<ScopeQueue>() <= 608, "{}", size_of::<ScopeQueue>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_larger_than_a_whole_limit_is_told_so_and_a_smaller_one_waits() {
+    let queue = queue(Limits::new().requests_per_minute(100).requests_per_day(120));
+    let (now, none) = (Instant::now(), TokenCost::estimate(0));
+    assert_eq!(queue.admit(now, 101, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
+    assert_eq!(queue.admit(now, u32::MAX, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
+    let QueueAdmission::Taken(charge) = queue.admit(now, 60, none, false) else { panic!() };
+    assert_eq!(queue.admit(now, 41, none, false), QueueAdmission::Later(now + WINDOW));
+    assert_eq!(queue.headroom(now, Amount { requests: 40, tokens: 0 }), Duration::ZERO);
+    // It is refunded as a whole.
+    queue.refund(charge);
+    assert!(matches!(queue.admit(now, 100, none, false), QueueAdmission::Taken(_)));
+    // The day has room for twenty more, and no minute has room for more than it has.
+    let QueueAdmission::Later(at) = queue.admit(now + WINDOW, 21, none, false) else { panic!() };
+    assert!(at > now + Duration::from_secs(3_600), "{:?}", at - now);
+    assert!(matches!(queue.admit(now + WINDOW, 20, none, false), QueueAdmission::Taken(_)));
+
+    let day = ScopeQueue::new(
+        Scope::new("p", "m"),
+        Account::new(Limits::new().requests_per_day(50), None, queue.calendar, now),
+        queue.calendar,
+    );
+    assert_eq!(day.admit(now, 51, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50));
 }

@@ -349,3 +349,48 @@ proptest! {
         prop_assert_eq!(findings.contents, expected, "{}", contents);
     }
 }
+
+#[test]
+fn the_steps_of_an_interaction_are_read() {
+    let steps = json!({
+        "model": "no", "system_instruction": "a", "service_tier": "no",
+        "input": [
+            {"type": "user_input", "content": [{"type": "text", "text": "b"}]},
+            {"type": "thought", "signature": "no", "summary": [{"type": "text", "text": "no"}]},
+            {"type": "function_call", "id": "no", "name": "no", "arguments": {"c": "d"}},
+            {"type": "function_result", "call_id": "no", "result": [{"type": "text", "text": "e"}, {"type": "image", "data": "AAAA", "mime_type": "image/png"}]},
+            {"type": "function_result", "call_id": "no", "result": {"f": ["g", 1]}},
+            {"type": "function_result", "call_id": "no", "result": "h"},
+            {"role": "model", "content": "i"},
+            {"role": "user", "content": [{"type": "text", "text": "j"}, {"type": "video", "uri": "no", "mime_type": "video/mp4"}]},
+        ],
+        "tools": [{"type": "function", "name": "k", "description": "l", "parameters": {"type": "object", "properties": {"m": {"type": "string"}}}},
+            {"type": "google_search", "search_types": ["no"]}],
+        "generation_config": {"max_output_tokens": 9, "stop_sequences": ["no"]},
+    });
+    let (findings, mut texts) = scanned(&steps.to_string());
+    texts.sort_unstable();
+    assert_eq!(texts.concat(), "abcdefghijklm");
+    assert_eq!((findings.contents, findings.has_tools, output(&findings)), (Contents::Present, true, Some(9)));
+    assert_eq!((findings.media.estimate, findings.media.uncounted), (2 * 258, 1), "an image, and a video elsewhere");
+
+    // A text alone, one content alone, contents without steps; and OpenAI's responses.
+    for (body, expected) in [
+        (json!({"input": "a"}), "a"),
+        (json!({"input": {"type": "text", "text": "a"}}), "a"),
+        (json!({"input": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}), "ab"),
+        (
+            json!({"instructions": "a", "input": [{"role": "user", "content": [{"type": "input_text", "text": "b"}]}, {"type": "function_call", "name": "no", "arguments": "c"}, {"type": "function_call_output", "output": "d"}]}),
+            "abcd",
+        ),
+        (json!({"input": "a", "questions": {"no": {"type": "noul", "instructions": "no"}}}), "a"),
+    ] {
+        let (findings, mut texts) = scanned(&body.to_string());
+        texts.sort_unstable();
+        assert_eq!((texts.concat().as_str(), findings.contents), (expected, Contents::Present), "{body}");
+    }
+    assert!(scanned(r#"{"input": "a", "previous_interaction_id": "x"}"#).0.has_cached_content);
+    assert!(!scanned(r#"{"input": "a", "previous_interaction_id": null}"#).0.has_cached_content);
+    let image = scanned(&json!({"input": {"type": "image", "data": "AAAA", "mime_type": "image/png"}}).to_string()).0;
+    assert_eq!((image.contents, image.media.estimate, image.media.uncounted), (Contents::Present, 258, 0));
+}

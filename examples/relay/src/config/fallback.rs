@@ -2,14 +2,18 @@
 //!
 //! ```toml
 //! [fallback]
-//! "gemini-2.5-pro" = ["gemini-2.5-flash", "gemini-2.5-flash-lite"]
+//! "gemini-2.5-pro" = ["gemini-2.5-pro@priority", "gemini-2.5-flash", "gemini-2.5-flash-lite"]
+//! "gemini-2.5-pro@flex" = ["gemini-2.5-pro@standard"]    # for calls of the flex tier
 //! sticky = "30s"
 //! strip = false
 //! [fallback.larger]                   # only for a context that is too long
 //! "gemma-3-27b-it" = ["gemini-2.5-flash"]
 //! ```
 
-use tower_gemini::model_fallback::{FallbackChains, ModelFallbackLayer};
+use tower_gemini::{
+    call::ServiceTier,
+    model_fallback::{FallbackChains, FallbackModel, ModelFallbackLayer},
+};
 
 use crate::config::{
     toml::{Entry, Section},
@@ -36,12 +40,12 @@ pub(crate) fn read(mut section: Section<'_>) -> ModelFallbackLayer {
 }
 
 /// Reads every `"model" = ["next", "the one after"]`.
-fn lists(mut section: Section<'_>) -> Vec<(String, Vec<String>)> {
+fn lists(mut section: Section<'_>) -> Vec<(FallbackModel, Vec<FallbackModel>)> {
     let entries = section.rest();
     entries.into_iter().filter_map(|entry| list(&section, entry)).collect()
 }
 
-fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(String, Vec<String>)> {
+fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(FallbackModel, Vec<FallbackModel>)> {
     const RIGHT: &str = "a list of models, like [\"gemini-2.5-flash\"]";
     let Entry { name, named_at, value } = entry;
     let is_setting = !name.contains(['-', '.']); // every model's name has one of them
@@ -67,11 +71,18 @@ fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(String, Vec<String>)
     if next.is_empty() {
         section.mistake(value.place(), format!("{name}: is empty; it is {RIGHT}, or take the line out"));
     }
-    let mut models = Vec::<String>::new();
+    let asked = FallbackModel::from(&name);
+    // In a chain for calls of one tier, a name without a tier means that one.
+    let met = |model: &FallbackModel| (model.name().to_owned(), model.tier().or(asked.tier()));
+    let mut models = Vec::<FallbackModel>::new();
     for (next, place) in next {
-        let mistake = match next.and_then(|next| check(&next).map(|()| next)) {
-            Ok(next) if next == name => format!("{next:?} is the model itself: a chain never comes back to it"),
-            Ok(next) if models.contains(&next) => format!("{next:?} is in the list twice"),
+        let mistake = match next.and_then(|next| check(&next).map(|()| FallbackModel::from(next))) {
+            Ok(next) if met(&next) == met(&asked) => {
+                format!("\"{next}\" is the model itself: a chain never comes back to it")
+            }
+            Ok(next) if models.iter().any(|known| met(known) == met(&next)) => {
+                format!("\"{next}\" is in the list twice")
+            }
             Ok(next) => {
                 models.push(next);
                 continue;
@@ -80,11 +91,21 @@ fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(String, Vec<String>)
         };
         section.mistake(place, format!("{name}: {mistake}"));
     }
-    (checked.is_ok() && !models.is_empty()).then_some((name, models))
+    (checked.is_ok() && !models.is_empty()).then_some((asked, models))
 }
 
-/// Checks that a name can be a model's in a chain.
+/// Checks that a name, with a tier behind it or without, can be a model's in a chain.
 fn check(name: &str) -> Result<(), String> {
+    if let Some((model, tier)) = name.rsplit_once('@')
+        && ServiceTier::from_name(tier).is_none()
+        // Vertex AI's versions have numbers or one of these names.
+        && !tier.contains(|c: char| c.is_ascii_digit())
+        && !matches!(tier, "default" | "latest")
+    {
+        return Err(format!(
+            "{name:?}: {tier:?} is no service tier; it is \"{model}@flex\", \"{model}@priority\" or \"{model}@standard\""
+        ));
+    }
     match ModelName::of(name) {
         ModelName::Bare => Ok(()),
         ModelName::OfProject => Err(format!("{name:?} is one project's own, and no call is moved from it or to it")),

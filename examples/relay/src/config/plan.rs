@@ -43,6 +43,8 @@ pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
         .attempt(timeout.attempt)
         .first_content(timeout.first_event)
         .idle(timeout.idle)
+        .flex_total(timeout.flex_total)
+        .flex_first_byte(timeout.flex_first_byte)
         .replay(ReplayLayer::new().max_body(settings.max_body).oversize(Oversize::Refuse))
 }
 

@@ -1,4 +1,4 @@
-//! `[timeout]`: the four time-outs of a call.
+//! `[timeout]`: the four time-outs of a call, and two of the flex tier.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tower_gemini::timeout::TimeoutLayer;
 
 use crate::config::{toml::Section, values::duration};
 
-pub(crate) const NAMES: &[&str] = &["total", "attempt", "first_event", "idle"];
+pub(crate) const NAMES: &[&str] = &["total", "attempt", "first_event", "idle", "flex_total", "flex_first_byte"];
 
 /// The time-outs of a call.
 #[derive(Clone, Copy)]
@@ -15,6 +15,8 @@ pub(crate) struct Timeouts {
     pub(crate) attempt: Duration,
     pub(crate) first_event: Duration,
     pub(crate) idle: Duration,
+    pub(crate) flex_total: Duration,
+    pub(crate) flex_first_byte: Duration,
 }
 
 impl Default for Timeouts {
@@ -24,6 +26,8 @@ impl Default for Timeouts {
             attempt: TimeoutLayer::ATTEMPT,
             first_event: TimeoutLayer::FIRST_CONTENT,
             idle: TimeoutLayer::IDLE,
+            flex_total: TimeoutLayer::FLEX_TOTAL,
+            flex_first_byte: TimeoutLayer::FLEX_FIRST_BYTE,
         }
     }
 }
@@ -32,22 +36,31 @@ impl Default for Timeouts {
 pub(crate) fn read(mut section: Section<'_>) -> Timeouts {
     let default = Timeouts::default();
     let total = section.get("total", duration).unwrap_or(default.total);
-    let attempt = within(&mut section, "attempt", default.attempt, total);
+    let attempt = within(&mut section, "attempt", default.attempt, ("total", total));
     // A file that sets the time of an attempt and nothing else means streams as well.
-    let first_event = within(&mut section, "first_event", default.first_event.min(attempt), total);
+    let first_event = within(&mut section, "first_event", default.first_event.min(attempt), ("total", total));
     let idle = section.get("idle", duration).unwrap_or(default.idle);
+    // Nobody who has longer times for other calls means shorter ones for those that may wait.
+    let flex_total = section.get("flex_total", duration).unwrap_or(default.flex_total.max(total));
+    let longest = default.flex_first_byte.max(attempt).max(first_event);
+    let flex_first_byte = within(&mut section, "flex_first_byte", longest, ("flex_total", flex_total));
     section.finish();
-    Timeouts { total, attempt, first_event, idle }
+    Timeouts { total, attempt, first_event, idle, flex_total, flex_first_byte }
 }
 
-/// Reads a time-out that runs within `total`.
-fn within(section: &mut Section<'_>, name: &'static str, default: Duration, total: Duration) -> Duration {
+/// Reads a time-out that runs within a `total` one, which is given with its name.
+fn within(
+    section: &mut Section<'_>,
+    name: &'static str,
+    default: Duration,
+    (total_name, total): (&str, Duration),
+) -> Duration {
     let Some((limit, place)) = section.get_placed(name, duration) else { return default.min(total) };
     if limit > total {
         let [shown, total] = [limit, total].map(humantime::format_duration);
         let mistake = format!(
-            "{name} is {shown}, longer than total, which is {total}: it could never run out; make it shorter, or total \
-             longer"
+            "{name} is {shown}, longer than {total_name}, which is {total}: it could never run out; make it shorter, or \
+             {total_name} longer"
         );
         section.mistake(place, mistake);
     }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tower_gemini::{
     Outcome,
-    call::Call,
+    call::{Call, ServiceTier},
     context::Usage,
     failure::{Failure, Kind},
 };
@@ -97,10 +97,15 @@ impl Drop for Line {
         let Self { call, began, status, outcome, ended } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
+        // The call as its body says, unless it was turned away before that was read.
+        let call = outcome.call().unwrap_or(call);
+        let tier = Some(call.service_tier()).filter(|tier| *tier != ServiceTier::Standard);
         tracing::info!(
             target: "relay::call",
             operation = ?call.operation(),
-            model = call.model().map(shown),
+            model = call.quota_name().map(shown),
+            tier = tier.map(ServiceTier::as_str),
+            served_tier = usage.service_tier.as_deref().map(shown),
             answered = usage.model_version.as_deref().or(outcome.model()).map(shown),
             status = status.map(|status| status.as_u16()),
             ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -36,7 +36,7 @@ impl Gate for Wired<Option<CircuitBreakers>> {
 
 /// A call goes to the project where it waits least.
 impl Headroom for Wired<Limiter> {
-    fn headroom(&self, scope: &Scope, tokens: u64) -> Duration {
-        self.get().headroom(scope, tokens)
+    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration {
+        self.get().headroom(scope, requests, tokens)
     }
 }

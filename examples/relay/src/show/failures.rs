@@ -107,7 +107,7 @@ impl Failures {
         let record = FailureRecord {
             time: clock::wall(),
             at: Instant::now(),
-            model: self.clean(outcome.model().unwrap_or(requested_model)),
+            model: self.clean(outcome.model().or_else(|| outcome.call()?.quota_name()).unwrap_or(requested_model)),
             fault: failure.fault(),
             kind: failure.kind(),
             code: failure.code().as_u16(),
