@@ -338,7 +338,7 @@ const ROWS: &[Row] = &[
         what: "an interaction of Vertex AI that streams",
         made: &[(
             ("POST", "/v1beta1/projects/p/locations/global/interactions:createStream", r#"{"model":"m"}"#),
-            "data: {\"event_type\":\"interaction.created\",\"interaction\":{\"id\":\"v1_{id}\"}}\n\n",
+            "data: {\"event_type\":\"interaction.created\",\"interaction\":{\"id\":\"v1_{id}\"}}\n\ndata: {\"event_type\":\"interaction.completed\"}\n\n",
         )],
         uses: &[
             ("GET", "/v1beta1/projects/p/locations/global/interactions/v1_{id}", ""),
