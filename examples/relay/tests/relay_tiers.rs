@@ -5,15 +5,13 @@
 
 mod relay_process;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::Request as Received, response::IntoResponse};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::timeout};
 use tower::ServiceExt;
@@ -45,7 +43,7 @@ impl Upstream {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let body: Value = serde_json::from_slice(&body).unwrap_or_default();
                 let (delay, status) = answer(&path, &body);
-                noted.lock().unwrap().push((path, body.clone()));
+                noted.lock().push((path, body.clone()));
                 tokio::time::sleep(delay).await;
                 let content = json!({"parts": [{"text": "hello"}], "role": "model"});
                 // Priority over its limit is served as standard.
@@ -66,7 +64,7 @@ impl Upstream {
     }
 
     fn asked(&self) -> Vec<(String, Value)> {
-        self.asked.lock().unwrap().clone()
+        self.asked.lock().clone()
     }
 }
 
@@ -98,7 +96,7 @@ async fn flex_has_times_of_its_own() {
     let relay = Relay::start(&upstream.settings(times)).await;
     assert_eq!(ask(&relay, PRO, &prompt("flex")).await.status(), StatusCode::OK);
     assert_eq!(upstream.asked().len(), 1, "one attempt");
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     assert_eq!(ask(&relay, PRO, &prompt("priority")).await.status(), StatusCode::GATEWAY_TIMEOUT);
     assert!(began.elapsed() < Duration::from_millis(1_500));
 }

@@ -152,7 +152,10 @@ pub(crate) fn resource_in(name: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn parsed(path: &str) -> Option<(&'static str, Option<String>, Option<&str>, Option<&str>, bool)> {
+    /// Collection, name, the collection within, method, and whether the path uploads.
+    type Parts<'a> = (&'static str, Option<String>, Option<&'a str>, Option<&'a str>, bool);
+
+    fn parsed(path: &str) -> Option<Parts<'_>> {
         let path = ResourcePath::parse(path)?;
         Some((path.collection.name(), path.name, path.within, path.method, path.is_upload))
     }
