@@ -102,7 +102,7 @@ impl Claim {
         let Some(hint) = hint else {
             return Self { lasts: Lasts::Unsaid, look: UNSAID.0, longest: UNSAID.1, is_long: false };
         };
-        // What was cut to the longest wait may have been any longer one.
+        // A wait that was cut to the longest one may have been any longer one.
         let lasts = if hint < look { hint } else { LONGEST };
         Self { lasts: Lasts::For(lasts), look, longest: look, is_long: false }
     }

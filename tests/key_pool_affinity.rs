@@ -1,4 +1,4 @@
-//! What belongs to a project is asked of that project: every collection and every member of a body that can name such a
+//! A thing that belongs to a project is asked of that project: every collection and every member of a body that can name such a
 //! thing, over an upstream with two projects that refuses what the other one has made.
 
 mod support;

@@ -201,7 +201,7 @@ async fn a_project_without_money_is_out_for_all_models_and_for_what_is_no_models
         }
     }
     assert_eq!(asked(&upstream, "a"), 1);
-    // What only reads costs nothing.
+    // A call that only reads costs nothing.
     for _ in 0..30 {
         let _ = service.clone().oneshot(Request::get("/v1beta/models").body(Full::default()).unwrap()).await;
     }

@@ -59,7 +59,7 @@ async fn a_day_that_our_own_count_confirms_is_looked_at_each_hour() {
     let limiter = Limiter::builder().reject().build();
     let times = asked_at(limiter.clone(), upstream, 7_230).await;
     assert_eq!(times[..13], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 3_610, 7_210]);
-    // What the look has shown is believed: the limit that the refusal has taught is forgotten.
+    // The look is believed: the limit that the refusal has taught is forgotten.
     assert_eq!(times[13..], (7_211..7_230).collect::<Vec<_>>());
     assert_eq!(limiter.snapshot()[0].dimensions[2].learned, None);
 }

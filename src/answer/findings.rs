@@ -42,14 +42,14 @@ pub(crate) struct Findings {
     /// Set once the answer has shown a member that no such answer has.
     pub(super) strange: bool,
     /// The part or delta that is being read.
-    piece: Piece,
+    piece: PartFacts,
     /// The list of counts by modality that is being read.
     pub(super) listed: CountList,
 }
 
 /// The facts of the part or delta that is being read.
 #[derive(Clone, Copy, Debug, Default)]
-struct Piece {
+struct PartFacts {
     has_content: bool,
     is_thought: bool,
 }
@@ -209,7 +209,7 @@ impl Findings {
 
     /// Notices that a part or a delta begins.
     pub(super) fn piece_begins(&mut self) {
-        self.piece = Piece::default();
+        self.piece = PartFacts::default();
     }
 
     /// Notices that a part or a delta has been read to its end.

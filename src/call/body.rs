@@ -134,7 +134,7 @@ impl<'a> BodyHead<'a> {
     pub(super) fn details(&self) -> RequestDetails {
         RequestDetails {
             previous_response: owned(self.previous_interaction_id),
-            conversation: owned(self.conversation).or_else(|| owned(Settings::of(self.conversation)?.id)),
+            conversation: owned(self.conversation).or_else(|| owned(NestedMembers::of(self.conversation)?.id)),
             reasoning_level: self.reasoning_level(),
         }
     }
@@ -142,13 +142,13 @@ impl<'a> BodyHead<'a> {
     /// Returns the level of reasoning, as each dialect spells it. A budget of tokens is not a level.
     fn reasoning_level(&self) -> Option<Box<str>> {
         let google = || {
-            let google = Settings::of(Settings::of(self.extra_body)?.google)?;
-            Settings::of(google.thinking_config)?.thinking_level
+            let google = NestedMembers::of(NestedMembers::of(self.extra_body)?.google)?;
+            NestedMembers::of(google.thinking_config)?.thinking_level
         };
-        let config = Settings::of(self.generation_config);
-        let nested = || Settings::of(config.as_ref()?.thinking_config)?.thinking_level;
+        let config = NestedMembers::of(self.generation_config);
+        let nested = || NestedMembers::of(config.as_ref()?.thinking_config)?.thinking_level;
         let level = config.as_ref().and_then(|config| config.thinking_level).or_else(nested);
-        let effort = || self.reasoning_effort.or_else(|| Settings::of(self.reasoning)?.effort);
+        let effort = || self.reasoning_effort.or_else(|| NestedMembers::of(self.reasoning)?.effort);
         owned(level.or_else(effort).or_else(google))
     }
 
@@ -174,7 +174,7 @@ fn owned(raw: Option<&RawValue>) -> Option<Box<str>> {
 
 /// An object with settings of a request, as far as a record names them.
 #[derive(Deserialize)]
-struct Settings<'a> {
+struct NestedMembers<'a> {
     #[serde(borrow, default)]
     id: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -187,7 +187,7 @@ struct Settings<'a> {
     thinking_level: Option<&'a RawValue>,
 }
 
-impl<'a> Settings<'a> {
+impl<'a> NestedMembers<'a> {
     fn of(raw: Option<&'a RawValue>) -> Option<Self> {
         serde_json::from_str(raw.filter(|raw| raw.get().starts_with('{'))?.get()).ok()
     }
@@ -205,7 +205,7 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut head = BodyHead::default();
-        while let Some(Name(name)) = map.next_key()? {
+        while let Some(MemberName(name)) = map.next_key()? {
             match head.place(&name) {
                 Some(place) => *place = Some(map.next_value()?),
                 None => _ = map.next_value::<IgnoredAny>()?,
@@ -217,7 +217,7 @@ impl<'de> Visitor<'de> for Members {
 
 /// The name of a member.
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A tool, by whether it grounds the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
 struct Tool {
@@ -237,7 +237,7 @@ impl<'de> Deserialize<'de> for Tool {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tool, A::Error> {
                 let mut grounds = false;
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(MemberName(name)) = map.next_key()? {
                     let value: &RawValue = map.next_value()?;
                     grounds |= match &*name {
                         "googleSearch"

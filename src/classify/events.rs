@@ -12,12 +12,12 @@ const MAX_NAME: usize = 32;
 #[derive(Debug)]
 pub(super) struct Events {
     splitter: Splitter,
-    place: Place,
+    place: EventPlace,
 }
 
 /// The place in the stream.
 #[derive(Debug)]
-struct Place {
+struct EventPlace {
     /// Set if the names of the events mean something: those of interactions do.
     are_named: bool,
     /// The name of the current event, from its `event:` line.
@@ -34,7 +34,7 @@ struct Place {
 impl Events {
     pub(super) fn new(are_named: bool) -> Self {
         let (name, name_len) = ([0; MAX_NAME], 0);
-        let place = Place { are_named, name, name_len, begun: false, in_raw: false, done: 0 };
+        let place = EventPlace { are_named, name, name_len, begun: false, in_raw: false, done: 0 };
         Self { splitter: Splitter::new(), place }
     }
 
@@ -50,7 +50,7 @@ impl Events {
 
 struct Scanning<'a> {
     scanner: &'a mut Scanner,
-    place: &'a mut Place,
+    place: &'a mut EventPlace,
 }
 
 impl Listener for Scanning<'_> {

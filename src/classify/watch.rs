@@ -147,7 +147,7 @@ impl Watch {
             None if self.is_foreign() => Verdict::Commit,
             None => Verdict::Undecided,
         };
-        // What is found has to be read to its end first.
+        // A finding has to be read to its end first.
         if self.is_read_to_its_end() { decided } else { Verdict::Undecided }
     }
 

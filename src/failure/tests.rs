@@ -471,7 +471,7 @@ fn a_grounded_call_that_is_refused_without_a_word_about_quota_has_met_the_ground
     let bare = judged(429, &google(429, YOU_EXCEEDED, help));
     assert_eq!(verdict(&bare), "quota quota_unknown YYY - - -");
     assert_eq!(verdict(&bare.of_grounded_call()), "quota quota_grounding nYY - - -");
-    // Where the quota is named, it says so itself.
+    // A quota that is named says so itself.
     let named = |id: &str| judged(429, &google(429, YOU_EXCEEDED, &quota(&[(id, "0")])));
     assert_eq!(verdict(&named("SearchGroundingRequestsPerDayPerProject-FreeTier")), "quota quota_grounding nYY - - -");
     let rpm = quota(&[("GenerateRequestsPerMinutePerProjectPerModel", "5")]);

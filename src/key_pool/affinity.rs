@@ -32,7 +32,7 @@ pub(super) enum Teaches {
 
 /// The project that a call has to go to.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RequiredProject {
     pub(super) project: Arc<str>,
     /// True if the call makes something there only to have it with the others: it may be made elsewhere for a good
     /// reason.
@@ -46,12 +46,12 @@ pub(super) fn required_project<B>(
     shape: Shape,
     model: &str,
     tried: &[Tried],
-) -> Option<Place>
+) -> Option<RequiredProject>
 where
     B: Resend<Data = Bytes>,
 {
     if let Some(project) = named(shared, request, shape, model) {
-        return Some(Place { project, may_leave: false });
+        return Some(RequiredProject { project, may_leave: false });
     }
     if !model.is_empty() || !is_collection(request, shape) {
         return None;
@@ -60,11 +60,16 @@ where
     let project = default_project(shared)?;
     // A listing elsewhere would be another list; a resource that is created elsewhere is found again.
     let elsewhere = creates && (shared.spread_creations || !serves(shared, &project, Needs::of(shape, model), tried));
-    (!elsewhere).then_some(Place { project, may_leave: creates })
+    (!elsewhere).then_some(RequiredProject { project, may_leave: creates })
 }
 
 /// Decides what there is to learn from the answer to a call.
-pub(super) fn teaches<B>(shared: &Shared, request: &Request<B>, shape: Shape, place: Option<&Place>) -> Teaches {
+pub(super) fn teaches<B>(
+    shared: &Shared,
+    request: &Request<B>,
+    shape: Shape,
+    place: Option<&RequiredProject>,
+) -> Teaches {
     if shared.projects.load(Ordering::Relaxed) <= 1 {
         return Teaches::Nothing;
     }

@@ -24,10 +24,12 @@ pub(super) struct Described {
 pub(super) fn described(answer: &Value, collection: Option<&'static str>) -> Vec<Described> {
     let mut all = Vec::new();
     match answer {
-        Value::Object(members) => walk(members, Place { collection, asked: collection, depth: 0, top: true }, &mut all),
+        Value::Object(members) => {
+            walk(members, AnswerPlace { collection, asked: collection, depth: 0, top: true }, &mut all)
+        }
         // A stream without events is one array.
         Value::Array(items) => items.iter().filter_map(Value::as_object).for_each(|members| {
-            walk(members, Place { collection, asked: collection, depth: 0, top: true }, &mut all);
+            walk(members, AnswerPlace { collection, asked: collection, depth: 0, top: true }, &mut all);
         }),
         _ => {}
     }
@@ -74,7 +76,7 @@ fn last_comma(text: &[u8]) -> (Option<usize>, Vec<u8>) {
 
 /// The place of an object in an answer.
 #[derive(Clone, Copy)]
-struct Place {
+struct AnswerPlace {
     /// The collection of the object's own id.
     collection: Option<&'static str>,
     /// The collection that was asked.
@@ -84,7 +86,7 @@ struct Place {
     top: bool,
 }
 
-fn walk(members: &Map<String, Value>, place: Place, all: &mut Vec<Described>) {
+fn walk(members: &Map<String, Value>, place: AnswerPlace, all: &mut Vec<Described>) {
     if place.depth > MAX_DEPTH {
         return;
     }
@@ -115,12 +117,12 @@ fn walk(members: &Map<String, Value>, place: Place, all: &mut Vec<Described>) {
                 // An interaction's agent is not what was asked for.
                 let is_asked = collection.is_some() && (place.asked.is_none() || collection == place.asked);
                 let is_subject = place.depth == 0 && (is_asked || name == "response");
-                walk(inner, Place { collection, depth: place.depth + 1, top: is_subject, ..place }, all);
+                walk(inner, AnswerPlace { collection, depth: place.depth + 1, top: is_subject, ..place }, all);
             }
             Value::Array(items) => {
                 let is_list = place.depth == 0 && (name == "data" || Some(&**name) == place.asked);
                 let collection = place.asked.filter(|_| is_list);
-                let inside = Place { collection, depth: place.depth + 1, top: is_list, ..place };
+                let inside = AnswerPlace { collection, depth: place.depth + 1, top: is_list, ..place };
                 for item in items {
                     match item {
                         Value::Object(inner) => walk(inner, inside, all),

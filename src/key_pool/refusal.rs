@@ -91,7 +91,7 @@ fn is_about_grounding(registry: &Registry, query: &Query<'_>) -> bool {
 
 /// Decides whether it is worth waiting, and for how long.
 fn decide(blocked: &[BlockedKey]) -> Shortage {
-    // What ends by itself goes before what is only looked at.
+    // An end that comes by itself goes before a look.
     let ends = blocked.iter().filter_map(|blocked| blocked.obstacle.ends_in());
     let soonest = ends.min_by_key(|(soonest, is_lasting)| (*is_lasting, *soonest));
     soonest.map_or(Shortage::Disabled, |(soonest, is_lasting)| Shortage::Exhausted { soonest, is_lasting })

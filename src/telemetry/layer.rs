@@ -21,7 +21,7 @@ pub struct TelemetryLayer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shared {
     pub(super) conventions: Conventions,
-    /// Whether the conventions' opt-in histograms of tokens are recorded.
+    /// Set if the conventions' opt-in histograms of tokens are recorded.
     pub(super) token_histograms: bool,
     pub(super) meters: Meters,
     pub(super) interactions: Interactions,

@@ -47,12 +47,12 @@ pub(super) struct Record {
 pub(super) struct RecordFacts {
     pub(super) level: Level,
     pub(super) conventions: Conventions,
-    /// Whether the opt-in histograms of tokens are recorded.
+    /// Set if the opt-in histograms of tokens are recorded.
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span has no histograms"))]
     pub(super) token_histograms: bool,
     pub(super) call: Call,
     pub(super) activity: Activity,
-    /// Whether the answer is kept by the upstream, so that it can be fetched by its id.
+    /// Set if the answer is kept by the upstream, so that it can be fetched by its id.
     is_kept: bool,
     pub(super) provider: &'static str,
     /// The model that the attempt before has asked, if it is another one.
@@ -74,7 +74,7 @@ pub(super) struct Summary<'a> {
     /// The call as the caller made it, from the path or from the body.
     pub(super) call: &'a Call,
     pub(super) end: RecordEnd<'a>,
-    /// Whether an answer that had begun did not come to its end.
+    /// Set if an answer that had begun did not come to its end.
     pub(super) was_cut: bool,
     /// The service tier that was asked for, where the request's body was read.
     pub(super) tier: Option<ServiceTier>,

@@ -46,7 +46,7 @@ async fn main() -> Result<(), BoxError> {
     let resource = Resource::builder().with_service_name("otlp-example").build();
     let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
     let to_opentelemetry = tracing_opentelemetry::layer().with_tracer(provider.tracer("tower-gemini"));
-    // What the HTTP client says at lower levels would be events of the attempts.
+    // Events of the HTTP client at lower levels would be events of the attempts.
     let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(to_opentelemetry);
     tracing::subscriber::set_global_default(subscriber)?;
 

@@ -12,7 +12,7 @@ use crate::{
         script::{
             plan::{BodyPlan, EVENTS, JSON, ResponsePlan},
             trouble::Trouble,
-            trouble_kind::{ErrorPlace, TroubleKind},
+            trouble_kind::{TroubleKind, TroublePlace},
         },
         state::{models::EmulatedModel, stored::ResourceKind},
         wire::{
@@ -204,7 +204,7 @@ impl Exchange<'_> {
             Some(TroubleKind::Error {
                 error,
                 hint,
-                place: place @ (ErrorPlace::Event { after } | ErrorPlace::RawTail { after }),
+                place: place @ (TroublePlace::Event { after } | TroublePlace::RawTail { after }),
             }) => {
                 let error = self.api_error(error, *hint, Some(caller), model);
                 stream.break_after(*after);
@@ -224,11 +224,11 @@ impl Exchange<'_> {
     }
 
     /// Writes an error as the last frame of a stream.
-    fn error_frame(&self, error: &ApiError, place: ErrorPlace, is_first: bool) -> Bytes {
+    fn error_frame(&self, error: &ApiError, place: TroublePlace, is_first: bool) -> Bytes {
         match (place, self.call.surface(), self.streaming) {
-            (ErrorPlace::RawTail { .. }, ..) if self.is_coded => bare_line(error),
+            (TroublePlace::RawTail { .. }, ..) if self.is_coded => bare_line(error),
             _ if self.is_coded => interactions::error_event(error),
-            (ErrorPlace::RawTail { .. }, _, Streaming::Sse) => error.body(ErrorEnvelope::Object),
+            (TroublePlace::RawTail { .. }, _, Streaming::Sse) => error.body(ErrorEnvelope::Object),
             (_, Surface::OpenAi, _) => openai::event(&error.line()),
             (_, _, Streaming::Array) if is_first => error.body(ErrorEnvelope::Array),
             (_, _, Streaming::Array) => format!(",\r\n{}\n]", pretty(&error.enveloped())).into(),

@@ -10,7 +10,7 @@ use crate::{
             plan::{BodyPlan, ResponsePlan},
             rules::Stage,
             trouble::Trouble,
-            trouble_kind::{ErrorPlace, ScriptedError, TroubleKind},
+            trouble_kind::{ScriptedError, TroubleKind, TroublePlace},
             when::ScriptFacts,
         },
         state::{keyring::DEFAULT_PROJECT, models::EmulatedModel, shared::State},
@@ -69,7 +69,7 @@ impl Exchange<'_> {
                 body: BodyPlan::whole(response.body.clone()).shaped(Some(trouble), false, self.linger),
             }),
             TroubleKind::Error { error, hint, place } => {
-                let is_in_stream = *place != ErrorPlace::Status && self.streaming != Streaming::No;
+                let is_in_stream = *place != TroublePlace::Status && self.streaming != Streaming::No;
                 (!is_in_stream).then(|| self.refuse(&self.api_error(error, *hint, caller, model), after))
             }
             TroubleKind::None

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::trouble_kind::{CannedResponse, ErrorPlace, ScriptedError, StreamBreak, TroubleKind};
+use super::trouble_kind::{CannedResponse, ScriptedError, StreamBreak, TroubleKind, TroublePlace};
 use crate::emulator::wire::answer::EmptyAnswer;
 
 /// A trouble: the thing that goes wrong with a request. A [`When`](crate::emulator::When) chooses the requests.
@@ -294,14 +294,14 @@ impl Trouble {
     /// Moves the API error into a 200 stream, as an event after `chunks` chunks. Only an API error moves. A request for
     /// an answer in one piece gets the error as its status.
     pub fn in_stream(self, chunks: usize) -> Self {
-        self.placed(ErrorPlace::Event { after: chunks })
+        self.placed(TroublePlace::Event { after: chunks })
     }
 
     /// Moves the API error into a 200 stream, as raw JSON of several lines without `data:` after `chunks` chunks; of an
     /// interaction, as JSON on one line. Only events have `data:`, so that an array stream gets the same as with
     /// [`in_stream`](Self::in_stream).
     pub fn as_raw_tail(self, chunks: usize) -> Self {
-        self.placed(ErrorPlace::RawTail { after: chunks })
+        self.placed(TroublePlace::RawTail { after: chunks })
     }
 
     /// Adds a comment (`: ping`) before every event, and one at each interval while the stream waits.
@@ -346,7 +346,7 @@ impl Trouble {
     /// Returns whether the trouble is an error of the key or of its project, which comes before any quota is spent.
     pub(crate) fn is_about_the_key(&self) -> bool {
         use ScriptedError::{ExpiredKey, InvalidKey, LeakedKey, ModelClosed, ServiceDisabled, SuspendedKey};
-        let TroubleKind::Error { error, place: ErrorPlace::Status, .. } = &self.kind else { return false };
+        let TroubleKind::Error { error, place: TroublePlace::Status, .. } = &self.kind else { return false };
         matches!(error, InvalidKey | ExpiredKey | SuspendedKey | LeakedKey | ServiceDisabled | ModelClosed)
     }
 
@@ -355,10 +355,10 @@ impl Trouble {
     }
 
     fn error(error: ScriptedError) -> Self {
-        Self::new(TroubleKind::Error { error, hint: None, place: ErrorPlace::Status })
+        Self::new(TroubleKind::Error { error, hint: None, place: TroublePlace::Status })
     }
 
-    fn placed(mut self, wanted: ErrorPlace) -> Self {
+    fn placed(mut self, wanted: TroublePlace) -> Self {
         if let TroubleKind::Error { place, .. } = &mut self.kind {
             *place = wanted;
         }

@@ -14,7 +14,7 @@ pub(crate) enum TroubleKind {
     Error {
         error: ScriptedError,
         hint: Option<Duration>,
-        place: ErrorPlace,
+        place: TroublePlace,
     },
     Response(Arc<CannedResponse>),
     Hang,
@@ -56,7 +56,7 @@ pub(crate) enum ScriptedError {
 
 /// The place of an API error: the response's status, or a 200 stream after some chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ErrorPlace {
+pub(crate) enum TroublePlace {
     Status,
     Event { after: usize },
     RawTail { after: usize },
