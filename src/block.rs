@@ -84,11 +84,13 @@ impl Claim {
             Kind::QuotaGrounding if failure.same_key_may_help() => Self::short(hint, MINUTES),
             Kind::QuotaGrounding => Self::long(Lasts::UntilMidnight, DOUBTED),
             Kind::QuotaZero | Kind::ModelClosed => Self::long(Lasts::UntilMidnight, RARE),
-            Kind::QuotaSpend => {
+            Kind::QuotaSpend if failure.same_key_may_help() => {
                 let look = within(ROLLING);
                 Self { lasts: Lasts::For(LONGEST), look, longest: ROLLING, is_long: false }
             }
-            Kind::BillingRequired | Kind::AccountLimited => Self::long(Lasts::For(LONGEST), within(RARE)),
+            Kind::QuotaSpend | Kind::BillingRequired | Kind::AccountLimited => {
+                Self::long(Lasts::For(LONGEST), within(RARE))
+            }
             _ => return None,
         })
     }

@@ -668,6 +668,9 @@ mod tests {
         assert_eq!((agent.model(), agent.agent()), (None, Some("deep-research")));
         assert_eq!(agent.quota_name(), Some("agents/deep-research"));
         assert_eq!(agent.with_model("m").quota_name(), Some("m"));
+        // A name is kept in maps and shown.
+        let long = read(&format!(r#"{{"model":"{}"}}"#, "é".repeat(100_000)));
+        assert_eq!(long.model().map(str::len), Some(512));
     }
 
     #[test]
@@ -704,6 +707,8 @@ mod tests {
             (r#"{"serviceTier":"galactic"}"#, ServiceTier::Standard),
             (r#"{"serviceTier":"priority","service_tier":"flex","tools":[]}"#, ServiceTier::Flex),
             (r#"{"serviceTier":7}"#, ServiceTier::Standard),
+            (r#"{"service\u0054ier":"flex"}"#, ServiceTier::Flex),
+            (r#"{"\u0073ervice_tier" : "flex"}"#, ServiceTier::Flex),
             (r#"{"contents":[{"serviceTier":"flex"}]}"#, ServiceTier::Standard),
             (r#"{"contents":[]}"#, ServiceTier::Standard),
         ] {
@@ -713,6 +718,7 @@ mod tests {
             (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
             (r#"{"tools":[{"google_search":{"a":1},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleMaps":{}}]}"#, true),
+            (r#"{"tools":[{"g\u006fogleSearch":{}}]}"#, true),
             (r#"{"tools":[],"tools":[{"googleMaps":{},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleSearchRetrieval":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[{"name":"google_search"}]}]}"#, false),

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -16,6 +16,9 @@ use super::{AGENTS, Idempotency, Operation, RequestDetails, ServiceTier, Shape, 
 const MARKS: [&[u8]; 6] =
     [b"serviceTier\"", b"service_tier\"", b"googleSearch", b"google_search", b"googleMaps\"", b"google_maps\""];
 
+/// The longest name of a model that is kept. Google's have at most some dozens of bytes.
+const MAX_NAME: usize = 512;
+
 /// Returns whether a body may say something that the URI has not. One pass from quote to quote costs a tenth of reading
 /// the body.
 pub(super) fn is_worth_reading(shape: Shape, body: &[u8]) -> bool {
@@ -24,8 +27,21 @@ pub(super) fn is_worth_reading(shape: Shape, body: &[u8]) -> bool {
         || (shape.pays_quota() && memchr_iter(b'"', body).any(|at| is_mark(&body[at + 1..])))
 }
 
+/// Returns whether one of the names follows a quote. A member's name with an escape in it may be any of them.
 fn is_mark(rest: &[u8]) -> bool {
-    matches!(rest.first(), Some(b's' | b'g')) && MARKS.iter().any(|mark| rest.starts_with(mark))
+    match rest.first() {
+        Some(b's' | b'g') if MARKS.iter().any(|mark| rest.starts_with(mark)) => true,
+        Some(b's' | b'g' | b'\\') => is_escaped_name(&rest[..rest.len().min(LONGEST_ESCAPED)]),
+        _ => false,
+    }
+}
+
+/// The longest name in [`MARKS`], each of its letters as an escape, and its colon.
+const LONGEST_ESCAPED: usize = 24 * 6 + 8;
+
+fn is_escaped_name(start: &[u8]) -> bool {
+    let Some(end) = memchr(b'"', start) else { return false };
+    memchr(b'\\', &start[..end]).is_some() && start[end + 1..].trim_ascii_start().starts_with(b":")
 }
 
 /// Returns whether a body that the URI has said the rest of may have [`RequestDetails`]: a level of reasoning.
@@ -85,11 +101,12 @@ impl<'a> BodyHead<'a> {
         })
     }
 
-    /// Returns the name under which quota is counted: the bare model, or `agents/{agent}`.
+    /// Returns the name under which quota is counted: the bare model, or `agents/{agent}`. A longer name than any real
+    /// one is cut: it is kept in maps, and shown.
     pub(super) fn name(&self) -> Option<Arc<str>> {
         match text(self.model) {
-            Some(model) => Some(bare_model(&model).into()),
-            None => Some([AGENTS, bare_model(&text(self.agent)?)].concat().into()),
+            Some(model) => Some(cut(bare_model(&model)).into()),
+            None => Some([AGENTS, cut(bare_model(&text(self.agent)?))].concat().into()),
         }
     }
 
@@ -157,6 +174,12 @@ impl<'a> BodyHead<'a> {
         let items = self.requests.and_then(|raw| serde_json::from_str::<Length>(raw.get()).ok());
         items.map_or(1, |Length(items)| items.max(1))
     }
+}
+
+/// Cuts a name to [`MAX_NAME`] bytes, on a character boundary.
+fn cut(name: &str) -> &str {
+    let end = (0..=MAX_NAME.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    &name[..end]
 }
 
 fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
@@ -300,7 +323,7 @@ pub(super) fn with_service_tier(body: &[u8], tier: ServiceTier) -> Option<Bytes>
     if let Some(raw) = head.service_tier {
         return replaced(body, raw.get(), &format!("\"{tier}\""));
     }
-    let start = memchr::memchr(b'{', body)? + 1;
+    let start = memchr(b'{', body)? + 1;
     let (before, after) = body.split_at(start);
     let comma = if after.trim_ascii_start().starts_with(b"}") { "" } else { "," };
     let member = format!("\"service_tier\":\"{tier}\"{comma}");

@@ -288,6 +288,12 @@ where
             BodySource::Upstream { body, follow: Follow::Nothing, broken: None, ended, .. } => {
                 *ended || body.is_end_stream()
             }
+            // A server that knows the length does not poll for the end.
+            BodySource::Upstream { body, follow: Follow::Secrets(masker), broken: None, last: None, .. }
+                if masker.held() == 0 && body.is_end_stream() =>
+            {
+                true
+            }
             // Bytes may be held back until the end.
             BodySource::Upstream { ended, last, broken, .. } => *ended && last.is_none() && broken.is_none(),
         }

@@ -117,8 +117,8 @@ guide! {
         "The API is not enabled in the key's project.",
         "Enable the API in the key's project, and wait some minutes until that is known everywhere.";
     BillingRequired:
-        "The project cannot pay for this: billing is off, credits are used up, or a spending cap is reached.",
-        "Link a billing account, add credits or raise the cap at https://aistudio.google.com/usage.";
+        "The project cannot pay for this: billing is off, or credits are used up.",
+        "Link a billing account or add credits at https://aistudio.google.com/usage.";
     // --- quota ---
     QuotaMinute:
         "The requests that the project has a minute are used up.",
@@ -136,8 +136,8 @@ guide! {
         "The quota of calls that search the web or maps is used up; plain calls are served.",
         "Leave the search tool out, use a key of another project, or link billing to this one.";
     QuotaSpend:
-        "The project has spent as much as it may within some minutes, on all models together.",
-        "Wait some minutes or use another project's key; ask Google for a higher tier if it happens often.";
+        "The project has spent as much as it may within some minutes or a month, on all models together.",
+        "Wait some minutes, use another project's key, or raise a monthly cap at https://aistudio.google.com/usage.";
     ModelClosed:
         "The model is closed for this project; only projects that used it before still have it.",
         "Use a newer model, or a key of a project that has used this model before; no waiting helps.";

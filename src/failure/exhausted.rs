@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use super::{
-    Kind, Quota, money,
+    Kind, Quota,
+    money::{self, Money},
     quota::SOON,
     ruling::Ruling,
     wording::{self, names_model},
@@ -22,8 +23,8 @@ use crate::{
 ///
 /// `wait` is the one that the body asks for, or else the header.
 pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
-    if let Some(kind) = about_money(error, lower) {
-        return Ruling::of(kind);
+    if let Some(money) = about_money(error, lower) {
+        return money.ruling();
     }
     if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         return Ruling::of(Kind::Capacity);
@@ -72,13 +73,13 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
     Ruling { kind, help, quota: Some(quota), ignore_hint }
 }
 
-/// Returns the kind of a refusal that is about money, and so about the project with all of its models.
-fn about_money(error: &Status, lower: &str) -> Option<Kind> {
+/// Returns the money that a refusal is about, and with it the project with all of its models.
+fn about_money(error: &Status, lower: &str) -> Option<Money> {
     let names = || error.violations().iter().flat_map(|violation| [violation.quota_id(), violation.quota_metric()]);
     let mut counted = names().flatten().map(str::to_ascii_lowercase);
     match counted.find(|name| money::counts_money(name)) {
-        Some(name) if name.contains("month") => Some(Kind::BillingRequired),
-        Some(_) => money::of(lower).or(Some(Kind::QuotaSpend)),
+        Some(name) if name.contains("month") => Some(Money::Cap),
+        Some(_) => money::of(lower).or(Some(Money::Rolling)),
         // A quota of requests or tokens is named, whatever else the message mentions.
         None if !error.violations().is_empty() || error.reason() == Some("QUOTA_EXHAUSTED") => None,
         None => money::of(lower).or_else(|| money::of(error.status()?)),

@@ -132,7 +132,7 @@ fn code_of(wire: Option<StatusCode>, error: &Status) -> u16 {
 
 /// Translates the string codes of the Interactions API and of OpenAI's shape, and Google's names in lower case.
 fn string_code(name: &str) -> Option<u16> {
-    canonical_code(&name.to_ascii_uppercase()).or(match name {
+    canonical_code(&name.to_ascii_uppercase()).or(match &*name.to_ascii_lowercase() {
         "invalid_request"
         | "invalid_request_error"
         | "bad_request"
@@ -141,7 +141,14 @@ fn string_code(name: &str) -> Option<u16> {
         | "prohibited_content"
         | "content_blocked"
         | "content_filter"
-        | "content_policy_violation" => Some(400),
+        | "content_policy_violation"
+        | "safety"
+        | "recitation"
+        | "blocklist"
+        | "spii"
+        | "image_safety"
+        | "model_armor"
+        | "jailbreak" => Some(400),
         "authentication" | "authentication_error" | "authentication_failed" | "unauthorized" | "invalid_api_key" => {
             Some(401)
         }
@@ -204,10 +211,10 @@ fn client(code: u16, error: &Status, lower: &str) -> Ruling {
         return Ruling::of(Kind::PathNotFound);
     }
     // Before the names: OpenAI's shape has `model_not_found` for it.
-    if matches!(code, 404 | 410) && wording::closed(lower) {
+    if (matches!(code, 404 | 410) && wording::closed(lower)) || wording::closed_at_any_code(lower) {
         return Ruling::of(Kind::ModelClosed);
     }
-    let by_name = || error.reason().or(error.legacy_reason()).or(error.status()).and_then(by_reason);
+    let by_name = || error.reason().or(error.legacy_reason()).or(error.status()).and_then(by_any_reason);
     if let Some(kind) = by_name().or_else(|| wording::client(code, lower)) {
         return Ruling::of(kind);
     }
@@ -242,6 +249,11 @@ fn names_no_route(error: &Status, lower: &str) -> bool {
     bare || phrases.iter().any(|phrase| lower.contains(phrase))
 }
 
+/// Translates a reason in whatever case: verdicts on content are written in both.
+fn by_any_reason(reason: &str) -> Option<Kind> {
+    by_reason(reason).or_else(|| by_reason(&reason.to_ascii_lowercase()))
+}
+
 /// Translates `ErrorInfo.reason`, `errors[].reason` or a string code, where it says more than the status.
 fn by_reason(reason: &str) -> Option<Kind> {
     Some(match reason {
@@ -272,7 +284,9 @@ fn by_reason(reason: &str) -> Option<Kind> {
         | "safety"
         | "recitation"
         | "spii"
-        | "image_safety" => Kind::ContentBlocked,
+        | "image_safety"
+        | "model_armor"
+        | "jailbreak" => Kind::ContentBlocked,
         "model_not_found" => Kind::ModelNotFound,
         // API_KEY_SERVICE_BLOCKED, API_KEY_HTTP_REFERRER_BLOCKED, …
         _ if reason.starts_with("API_KEY_") && reason.ends_with("_BLOCKED") => Kind::KeyRestricted,

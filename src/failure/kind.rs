@@ -142,7 +142,7 @@ pub enum Kind {
     ConsumerInvalid,
     /// The API is not enabled in the key's project.
     ServiceDisabled,
-    /// Billing is off, the prepaid credits are used up, or the spending cap is reached.
+    /// Billing is off, or the prepaid credits are used up.
     BillingRequired,
     // --- quota ---
     /// The quota of requests a minute.
@@ -155,7 +155,7 @@ pub enum Kind {
     QuotaZero,
     /// The quota of grounded calls, which search the web or maps. The model itself still answers plain calls.
     QuotaGrounding,
-    /// The project's limit of money over some minutes, for all of its models.
+    /// The project's limit of money over some minutes, or its cap of a month, for all of its models.
     QuotaSpend,
     /// The model is closed for this project; older projects still have it.
     ModelClosed,

@@ -108,6 +108,8 @@ struct Flags {
     lasting: bool,
     /// A local refusal of grounded calls only.
     grounded: bool,
+    /// A failure of a call that one project alone could take.
+    bound: bool,
 }
 
 impl Failure {
@@ -235,6 +237,13 @@ impl Failure {
         self
     }
 
+    /// Marks a failure of a call that one project alone could take: of the quota of others it says nothing.
+    #[must_use]
+    pub(crate) fn into_bound(mut self) -> Self {
+        self.flags.bound = true;
+        self
+    }
+
     /// Marks a failure that came after bytes of the answer were forwarded: nothing may be sent again, so that nothing
     /// helps.
     #[must_use]
@@ -358,6 +367,11 @@ impl Failure {
     /// Returns whether only calls that search the web or maps fail so.
     pub(crate) fn is_of_grounded_calls(&self) -> bool {
         self.kind == Kind::QuotaGrounding || self.flags.grounded
+    }
+
+    /// Returns whether the call was bound to one project, so that other calls may be served by another one.
+    pub(crate) fn is_of_bound_call(&self) -> bool {
+        self.flags.bound
     }
 
     /// Returns whether a layer refused the call for longer than anybody waits. Its hint is the time at which one call may

@@ -5,6 +5,7 @@
 
 use super::{
     Kind,
+    ruling::Ruling,
     wording::{any, billing},
 };
 
@@ -55,19 +56,46 @@ static UNPAID: &[&[&str]] = &[
     &["billing has"],
 ];
 
-/// Returns the kind where the words of a 429 are about money: [`Kind::QuotaSpend`] where it comes back within minutes,
-/// else [`Kind::BillingRequired`].
-pub(super) fn of(lower: &str) -> Option<Kind> {
+/// The money that a 429 is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Money {
+    /// A limit of spending over some minutes: it comes back by itself.
+    Rolling,
+    /// A cap on spending, of a month mostly: it waits for the next one, or for somebody who raises it.
+    Cap,
+    /// A bill or credits: they wait for somebody who pays.
+    Unpaid,
+}
+
+impl Money {
+    /// Makes the verdict.
+    pub(super) fn ruling(self) -> Ruling {
+        match self {
+            Self::Rolling => Ruling::of(Kind::QuotaSpend),
+            Self::Cap => {
+                let mut ruling = Ruling::of(Kind::QuotaSpend);
+                ruling.help.same_key = false;
+                ruling
+            }
+            Self::Unpaid => Ruling::of(Kind::BillingRequired),
+        }
+    }
+}
+
+/// Returns the money that the words of a 429 are about.
+pub(super) fn of(lower: &str) -> Option<Money> {
     // An address is no word: the ordinary refusal may link to the page of spending.
     let words = lower.split_ascii_whitespace().filter(|word| !word.contains("://"));
     let lower = &*words.collect::<Vec<_>>().join(" ");
     let long = ["month", "spending cap", "spend cap", "lifetime", "annual"].iter().any(|word| lower.contains(word));
     let rolling = any(&[&["10 minutes"], &["10-minute"], &["ten minutes"], &["rolling"]], lower);
     if any(SPEND, lower) && (rolling || !long && !billing(lower)) {
-        return Some(Kind::QuotaSpend);
+        return Some(Money::Rolling);
     }
-    let unpaid = billing(lower) || any(UNPAID, lower) || any(SPEND, lower);
-    unpaid.then_some(Kind::BillingRequired)
+    if any(SPEND, lower) || any(&[&["spending cap"], &["spend cap"]], lower) {
+        return Some(Money::Cap);
+    }
+    (billing(lower) || any(UNPAID, lower)).then_some(Money::Unpaid)
 }
 
 /// Returns whether a quota's id or metric, in lower case, counts money.
@@ -97,22 +125,27 @@ mod tests {
     fn money_that_comes_back_is_told_from_money_that_does_not() {
         for text in [
             "your prepayment credits are depleted.",
-            "your project has exceeded its monthly spending cap.",
-            "your project has exceeded its monthly spend limit.",
             "you have run out of credits.",
-            "the monthly budget of this project is exhausted.",
             "your billing account has an overdue payment.",
         ] {
-            assert_eq!(of(text), Some(Kind::BillingRequired), "{text}");
+            assert_eq!(of(text), Some(Money::Unpaid), "{text}");
+        }
+        for text in [
+            "your project has exceeded its monthly spending cap.",
+            "your project has exceeded its monthly spend limit.",
+            "the monthly budget of this project is exhausted.",
+        ] {
+            assert_eq!(of(text), Some(Money::Cap), "{text}");
         }
         for text in [
             "your project has reached its spend limit for tier 1 ($10 in any 10 minutes).",
             "spend-based rate limit exceeded.",
+            "you exceeded your spend-based rate limit. your spending rate has exceeded the allowed limit for your account's billing history and tier.",
             "you exceeded the spending limit of your project.",
             "the budget for this window was exceeded.",
             "the rolling spend of your project is over its monthly tier's limit.",
         ] {
-            assert_eq!(of(text), Some(Kind::QuotaSpend), "{text}");
+            assert_eq!(of(text), Some(Money::Rolling), "{text}");
         }
     }
 }

@@ -212,9 +212,6 @@ fn every_known_fault_of_a_key_is_judged() {
             google(429, "Your prepayment credits are depleted. Please go to AI Studio to manage billing.", ""),
             "billing_required",
         ),
-        (429, google(429, "Your project has exceeded its monthly spending cap.", ""), "billing_required"),
-        (429, google(429, "Your project has exceeded its monthly spend limit.", ""), "billing_required"),
-        (429, google(429, YOU_EXCEEDED, &quota(&[("SpendPerMonthPerProject", "250")])), "billing_required"),
         (400, r#"{"error": {"code": "payment_required", "message": "out of funds"}}"#.to_owned(), "billing_required"),
         (
             500,

@@ -133,6 +133,7 @@ static CLIENT: &[Phrases] = &[
     (
         Kind::ResourceNotAccessible,
         &[
+            &["permission to access the", "or it may not exist"],
             &["access the file"],
             &["access file"],
             &["access the corpus"],
@@ -346,8 +347,8 @@ fn own_words(lower: &str) -> &str {
 pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
     let own = match code {
         400 => own_words(lower),
-        // Written before the request was read.
-        401..=403 => lower,
+        // Written before the request was read, but for the name of a thing that is another project's.
+        401..=403 => lower.split("permission to access the ").next().unwrap_or_default(),
         // A 404 begins with the name in the request.
         _ => "",
     };
@@ -370,6 +371,12 @@ pub(super) fn billing(lower: &str) -> bool {
 pub(super) fn closed(lower: &str) -> bool {
     let about_a_model = lower.contains("model") || names_model(lower);
     about_a_model && any(CLOSED, lower) && !lower.contains("api version")
+}
+
+/// Returns whether the words of a refusal with any code say that this project may not have the model: Vertex AI's, and
+/// those of a rule of the project's organization.
+pub(super) fn closed_at_any_code(lower: &str) -> bool {
+    any(&[&["not allowed to use publisher model"], &["constraints/vertexai.allowedmodels"]], lower)
 }
 
 /// Returns whether the words are about quota, whatever the status.

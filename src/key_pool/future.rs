@@ -125,7 +125,12 @@ fn answered<R: Body>(
 
 /// Adds the key and its project to an outcome.
 fn signed(outcome: Outcome, assigned: &Assigned) -> Outcome {
-    outcome.with_key(assigned.key.shown.clone(), assigned.key.project.name.clone())
+    let bound = outcome.failure().filter(|_| assigned.facts.pinned.is_some()).cloned();
+    let outcome = outcome.with_key(assigned.key.shown.clone(), assigned.key.project.name.clone());
+    match bound {
+        Some(failure) => outcome.with_failure(failure.into_bound()),
+        None => outcome,
+    }
 }
 
 impl Reaction {

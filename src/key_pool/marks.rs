@@ -12,6 +12,9 @@ use crate::{
     call::{Idempotency, Shape},
 };
 
+/// The longest name of a model that is remembered.
+const MAX_NAME: usize = 512;
+
 /// The most models of a project that are remembered to be blocked, of each kind. Only refusals add to them.
 pub(super) const MAX_MODELS: usize = 1_024;
 
@@ -156,6 +159,10 @@ impl Marks {
     pub(super) fn block(&mut self, part: Part, model: &Arc<str>, claim: Claim, now: Instant, midnight: Instant) {
         if let Some(block) = self.get_mut(part, model) {
             return block.refused(claim, now, midnight);
+        }
+        // No real model has such a name, and a path may be long.
+        if model.len() > MAX_NAME {
+            return;
         }
         let block = Block::new(claim, now, midnight);
         if part == Part::Spending {

@@ -38,6 +38,7 @@ pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
         }
         Shortage::Disabled => Failure::local(Kind::KeysDisabled, message),
     };
+    let failure = if query.pinned.is_some() { failure.into_bound() } else { failure };
     Error::refusal(NAME, failure).into()
 }
 

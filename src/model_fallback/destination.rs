@@ -50,6 +50,8 @@ pub(super) fn is_for_all_callers(failure: &Failure) -> bool {
     match FallbackReason::of(failure) {
         // The model still answers plain calls.
         _ if failure.is_of_grounded_calls() => false,
+        // Another project may serve them.
+        _ if failure.is_of_bound_call() && !failure.counts_against_upstream() => false,
         None | Some(FallbackReason::Timeout | FallbackReason::RateLimited) => false,
         Some(FallbackReason::Service) => {
             let in_time = !matches!(failure.kind(), Kind::DeadlineExceeded | Kind::Cancelled);

@@ -157,6 +157,16 @@ impl Account {
         tokens < charge.amount.tokens
     }
 
+    /// Leaves one request of a batch that the upstream has refused as a whole. Returns whether that makes room.
+    pub(super) fn leave_one(&mut self, charge: Charge) -> bool {
+        let Some(entry) = charge.entry.filter(|_| charge.amount.requests > 1) else { return false };
+        self.window.correct(entry, charge.amount, Amount { requests: 1, ..charge.amount });
+        if charge.day == self.day.number {
+            self.day.used = self.day.used.saturating_sub(charge.amount.requests - 1);
+        }
+        true
+    }
+
     /// Refunds an amount that never reached the upstream or does not count there.
     pub(super) fn refund(&mut self, charge: Charge) {
         self.end_looks(charge);

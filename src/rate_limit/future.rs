@@ -147,6 +147,10 @@ fn answered<R: Body>(response: Response<R>, mut reservation: Reservation) -> Res
             reservation.refused(now, upstream_refusal(&failure));
             None
         }
+        (Some(failure), _) if failure.fault() == Fault::Caller => {
+            reservation.leave_one();
+            None
+        }
         (_, Some(usage)) => Some(reservation.settle_by(usage.clone())),
         (_, None) => None,
     };

@@ -183,6 +183,14 @@ impl ScopeQueue {
         wake(first);
     }
 
+    /// Leaves one request of a batch that the upstream has refused as a whole.
+    pub(super) fn leave_one(&self, charge: Charge) {
+        let mut state = self.state.lock();
+        let first = if state.account.leave_one(charge) { state.take_first_waker() } else { None };
+        drop(state);
+        wake(first);
+    }
+
     /// Refunds an amount that was never used.
     pub(super) fn refund(&self, charge: Charge) {
         let mut state = self.state.lock();

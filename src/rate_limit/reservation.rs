@@ -47,6 +47,12 @@ impl Reservation {
         }
     }
 
+    /// Leaves one request of a batch whose caller is to blame for its refusal: nobody may use up the others' quota with a
+    /// batch that is never carried out.
+    pub(super) fn leave_one(self) {
+        self.queue.leave_one(self.charge);
+    }
+
     /// Refunds the amount of a call that the upstream has refused, and tells the scope.
     pub(super) fn refused(mut self, now: Instant, refusal: UpstreamRefusal) {
         self.queue.refused(now, self.charge, refusal);

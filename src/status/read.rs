@@ -100,6 +100,7 @@ impl Status {
                 if self.message.is_empty() {
                     self.absorb_message(text, wrapped);
                 }
+                self.absorb_original(object, wrapped);
                 true
             }
             Some(nested @ Json::Array(_)) => self.absorb_errors(nested, wrapped),
@@ -114,8 +115,25 @@ impl Status {
                 self.absorb_detail(object);
                 true
             }
+            None => self.absorb_original(object, wrapped),
             _ => false,
         }
+    }
+
+    /// Takes the original error from where relays and SDKs put it: `response`, `data.error`, `responseBody` as a text.
+    fn absorb_original(&mut self, object: &JsonObject, wrapped: usize) -> bool {
+        const NAMES: [&str; 8] =
+            ["response", "responseBody", "response_body", "body", "data", "upstream", "raw", "original"];
+        let Some(wrapped) = wrapped.checked_sub(1) else { return false };
+        let mut any = false;
+        for (_, value) in object.members().filter(|(name, _)| NAMES.contains(name)) {
+            any |= match value {
+                Json::Object(inner) => self.absorb_object(inner, wrapped),
+                Json::Text(text) if text.trim_start().starts_with(['{', '[']) => self.absorb_embedded(text, wrapped),
+                _ => false,
+            };
+        }
+        any
     }
 
     /// Takes `{"message": …}`, `{"detail": …}`, `{"errors": [{"message": …}]}` and their like, which are not the API's
@@ -163,6 +181,9 @@ impl Status {
                         self.absorb_object(inner, wrapped);
                     }
                     Json::Object(inner) if name == "error" => self.absorb_error(inner, wrapped),
+                    Json::Text(text) if wrapped > 0 && name.starts_with("response") && !self.is_about_the_request() => {
+                        self.absorb_embedded(text, wrapped - 1);
+                    }
                     Json::Object(inner) if wrapped > 0 => {
                         for raw in inner.members().filter_map(|(_, raw)| raw.as_text()) {
                             self.absorb_embedded(raw, wrapped - 1);
@@ -188,8 +209,7 @@ impl Status {
         let names = ["code", "status_code", "statusCode", "http_code", "status"];
         let code = |name| object.get(name).and_then(Json::as_u64).and_then(http_code);
         self.code = names.into_iter().find_map(code).or(self.code);
-        if let Some(name) = object.get("code").and_then(Json::as_text)
-            && is_name(name)
+        if let Some(name) = object.get("code").and_then(Json::as_text).map(without_address).filter(|name| is_name(name))
         {
             self.status = Some(name.to_owned());
         }
@@ -354,8 +374,10 @@ impl Violation {
 impl MessageLimit {
     fn read(lower: &str) -> Self {
         let mut limit = Self::default();
-        for at in memchr::memmem::find_iter(lower.as_bytes(), "limit: ") {
-            let digits = lower[at + "limit: ".len()..].bytes().take_while(u8::is_ascii_digit);
+        for at in memchr::memmem::find_iter(lower.as_bytes(), "limit") {
+            let rest = &lower[at + "limit".len()..];
+            let Some(rest) = rest.strip_prefix(": ").or_else(|| rest.strip_prefix('=')) else { continue };
+            let digits = rest.bytes().take_while(u8::is_ascii_digit);
             // A number that is too long saturates.
             let mut number = None;
             for digit in digits {
@@ -432,6 +454,11 @@ pub(crate) fn canonical_code(status: &str) -> Option<u16> {
 }
 
 /// Returns whether the text is one word that could be a code, not a sentence.
+/// Returns the name at the end of an address: the Interactions API may write a code as a URI.
+fn without_address(code: &str) -> &str {
+    if code.contains("://") { code.rsplit(['/', '#', ':']).next().unwrap_or(code) } else { code }
+}
+
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }

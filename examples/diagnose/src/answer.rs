@@ -140,6 +140,7 @@ fn values(text: &str) -> (Vec<Value>, String) {
                 None if line.starts_with(['{', '[', '}', ']', ' ', '\t']) => rest += line,
                 None if line.is_empty() && !data.is_empty() => {
                     match serde_json::from_str(data.trim()) {
+                        Ok(Value::Array(list)) => values.extend(list),
                         Ok(value) => values.push(value),
                         Err(_) if data.trim() == "[DONE]" => values.push("[DONE]".into()),
                         Err(_) => rest += &data,

@@ -89,6 +89,8 @@ impl Failures {
         if text.len() > LONGEST {
             text.truncate((0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0));
             text.push('…');
+            // A truncated text keeps the room that it had, and a hundred of them are kept.
+            text.shrink_to_fit();
         }
         text
     }
