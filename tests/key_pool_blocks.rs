@@ -331,7 +331,7 @@ async fn the_emulators_troubles_rest_what_they_concern() {
         (Trouble::model_closed(), Kind::ModelClosed, post(FLASH), [true, false, false]),
         (Trouble::grounding_quota(), Kind::QuotaGrounding, searches, [false, false, false]),
         (Trouble::spend_limit(), Kind::QuotaSpend, post(FLASH), [true, true, true]),
-        (Trouble::spending_cap(), Kind::BillingRequired, post(FLASH), [true, true, true]),
+        (Trouble::spending_cap(), Kind::QuotaSpend, post(FLASH), [true, true, true]),
         (Trouble::day_quota(), Kind::QuotaDay, post(FLASH), [true, false, false]),
     ] {
         let emulator = Emulator::builder().key("AIza-nobodys-a", "a").trouble(When::first(1), trouble).build();

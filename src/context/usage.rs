@@ -97,6 +97,20 @@ impl UsageReport {
         self.prompt_tokens.map(|prompt| prompt.saturating_add(self.tool_use_prompt_tokens.unwrap_or(0)))
     }
 
+    /// Returns the number of all output tokens, thoughts included, because they are billed.
+    ///
+    /// Gemini's own surfaces count thoughts separately and the OpenAI-compatible one does not; the total is right for
+    /// both.
+    #[must_use]
+    pub fn output_tokens(&self) -> Option<u64> {
+        let by_total = self.input_tokens().zip(self.total_tokens).and_then(|(input, total)| total.checked_sub(input));
+        let by_parts = || match (self.candidates_tokens, self.thoughts_tokens) {
+            (None, None) => None,
+            (candidates, thoughts) => Some(candidates.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
+        };
+        by_total.or_else(by_parts)
+    }
+
     /// Returns the service tier that served. `None`: the upstream did not say, or it is none of those that a caller may
     /// ask for, such as Vertex's `ON_DEMAND_OFFPEAK` and `PROVISIONED_THROUGHPUT`.
     #[must_use]

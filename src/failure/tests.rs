@@ -226,6 +226,46 @@ fn every_known_fault_of_a_key_is_judged() {
 }
 
 #[test]
+fn bodies_that_others_have_published_are_judged() {
+    for (status, body, expected) in [
+        (429, google(429, "Your project has exceeded its monthly spending cap.", ""), "quota quota_spend nYn - - -"),
+        (429, google(429, "Your project has exceeded its monthly spend limit.", ""), "quota quota_spend nYn - - -"),
+        (429, google(429, YOU_EXCEEDED, &quota(&[("SpendPerMonthPerProject", "250")])), "quota quota_spend nYn - - -"),
+        (429, google(429, "CachedTokensPerModelFreeTier limit exceeded for model m: limit=0, requested=9", ""), "quota quota_zero nYY - - -"),
+        (200, r#"{"error": {"code": "safety", "message": "blocked"}}"#.to_owned(), "caller content_blocked nnY - - -"),
+        (200, r#"{"error": {"code": "https://ai.google.dev/errors/recitation", "message": "no"}}"#.to_owned(), "caller content_blocked nnY - - -"),
+        (500, r#"{"error": {"code": "SAFETY", "message": "blocked"}}"#.to_owned(), "caller content_blocked nnY - - -"),
+        (
+            400,
+            google(400, "Project `0` is not allowed to use Publisher Model `projects/p/locations/l/publishers/google/models/m`", ""),
+            "quota model_closed nYY - - -",
+        ),
+        (
+            403,
+            r#"{"error": {"code": "permission_denied", "message": "You do not have permission to access the interaction v1_a or it may not exist."}}"#.to_owned(),
+            "caller resource_not_accessible nYn - - -",
+        ),
+        (
+            500,
+            format!(r#"{{"error": "upstream failed", "response": {}}}"#, google(429, YOU_EXCEEDED, &quota(&[("GenerateRequestsPerDayPerProjectPerModel-FreeTier", "250")]))),
+            "quota quota_day nYY - day -",
+        ),
+        (
+            500,
+            format!(r#"{{"success": false, "data": {}}}"#, google(503, "The model is overloaded.", "")),
+            "model overloaded YnY - - breaker",
+        ),
+        (
+            500,
+            format!(r#"{{"statusCode": 503, "responseBody": {}}}"#, serde_json::to_string(&google(503, "The model is overloaded.", "")).unwrap()),
+            "model overloaded YnY - - breaker",
+        ),
+    ] {
+        assert_eq!(verdict(&judged(status, &body)), expected, "{status} {body}");
+    }
+}
+
+#[test]
 fn every_known_refusal_for_quota_is_judged() {
     const RPM: &str = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier";
     const RPD: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";

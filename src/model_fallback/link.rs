@@ -83,8 +83,11 @@ pub(super) struct ChainLink {
 }
 
 impl ChainLink {
-    /// Checks a model's name. `None`: it could not stand in a path.
+    /// Checks a model's name. `None`: it could not stand in a path, or is a tier alone.
     pub(super) fn new(model: &FallbackModel) -> Option<Self> {
+        if model.name.starts_with('@') {
+            return None;
+        }
         Call::uri_with_model(&Uri::from_static("/v1/models/m:generateContent"), &model.name)?;
         let header = HeaderValue::from_str(&model.name).ok()?;
         Some(Self { name: model.name.as_str().into(), tier: model.tier, header })

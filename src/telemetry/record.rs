@@ -285,7 +285,7 @@ impl Record {
         if facts.level == Level::Attempt {
             return (None, None);
         }
-        let has_tokens = usage::input_tokens(usage).or(usage::output_tokens(usage)).is_some();
+        let has_tokens = usage.input_tokens().or(usage.output_tokens()).is_some();
         match (&facts.activity, &usage.response_id) {
             (Activity::Fetch { id }, _) => {
                 let is_whole = has_tokens && !usage::is_under_way(usage);

@@ -8,7 +8,6 @@ use super::{
     conventions::{self, Activity, shown},
     layer::Level,
     record::{RecordFacts, Summary},
-    usage,
 };
 use crate::{
     call::{Call, ServiceTier, Streaming},
@@ -209,8 +208,8 @@ fn end_of_call(span: &Span, summary: &Summary<'_>) {
 
 /// Records the tokens: their counts, and by v0.1.0 the counts of each modality that has an attribute.
 fn tokens(span: &Span, conventions: Conventions, usage: &UsageReport) {
-    span.record("gen_ai.usage.input_tokens", usage::input_tokens(usage));
-    span.record("gen_ai.usage.output_tokens", usage::output_tokens(usage));
+    span.record("gen_ai.usage.input_tokens", usage.input_tokens());
+    span.record("gen_ai.usage.output_tokens", usage.output_tokens());
     span.record("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens);
     span.record("gen_ai.usage.reasoning.output_tokens", usage.thoughts_tokens);
     if conventions == Conventions::V1_41 {

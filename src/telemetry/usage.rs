@@ -4,22 +4,6 @@
 use crate::context::ByModality;
 use crate::context::UsageReport;
 
-/// Counts all input tokens. The results of tools are billed as input too.
-pub(super) fn input_tokens(usage: &UsageReport) -> Option<u64> {
-    usage.prompt_tokens.map(|prompt| prompt.saturating_add(usage.tool_use_prompt_tokens.unwrap_or(0)))
-}
-
-/// Counts all output tokens, thoughts included, because they are billed. Gemini's own surfaces count thoughts
-/// separately and the OpenAI-compatible one does not; the total is right for both.
-pub(super) fn output_tokens(usage: &UsageReport) -> Option<u64> {
-    let by_total = input_tokens(usage).zip(usage.total_tokens).and_then(|(input, total)| total.checked_sub(input));
-    let by_parts = || match (usage.candidates_tokens, usage.thoughts_tokens) {
-        (None, None) => None,
-        (candidates, thoughts) => Some(candidates.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
-    };
-    by_total.or_else(by_parts)
-}
-
 /// Returns whether an answer that was fetched is that of an interaction that goes on, so that its counts may grow.
 pub(super) fn is_under_way(usage: &UsageReport) -> bool {
     matches!(usage.finish_reason.as_deref(), Some("in_progress" | "queued"))
@@ -79,9 +63,9 @@ mod tests {
             (usage(10, None, [None, None], None), 10, None),
             (usage(10, None, [Some(5), None], Some(9)), 10, Some(5)),
         ] {
-            assert_eq!((input_tokens(&usage), output_tokens(&usage)), (Some(input), output), "{usage:?}");
+            assert_eq!((usage.input_tokens(), usage.output_tokens()), (Some(input), output), "{usage:?}");
         }
-        assert_eq!(output_tokens(&UsageReport::default()), None);
+        assert_eq!(UsageReport::default().output_tokens(), None);
     }
 
     #[cfg(feature = "metrics")]

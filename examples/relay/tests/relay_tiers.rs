@@ -152,6 +152,7 @@ async fn wrong_tiers_and_times_are_refused_with_their_place() {
     for (settings, place, says) in [
         ("[fallback]\n\"a-1\" = [\"a-1@prioritty\"]", "2:10", "\"prioritty\" is no service tier"),
         ("[fallback]\n\"a-1@flxe\" = [\"b-1\"]", "2:1", "is no service tier"),
+        ("[fallback]\n\"a-1\" = [\"@flex\", \"b-1\"]", "2:10", "names a tier and no model"),
         ("[fallback]\n\"a-1\" = [\"b-1@flex\", \"b-1@flex\"]", "2:22", "twice"),
         ("[fallback]\n\"a-1@flex\" = [\"a-1\"]", "2:15", "is the model itself"),
         (

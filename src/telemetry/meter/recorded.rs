@@ -149,9 +149,9 @@ impl RecordMeter {
             fixed("gen_ai.provider.name", creator.provider),
             Label::new("gen_ai.request.model", model),
         ];
-        let input = usage::input_tokens(usage).unwrap_or(0);
+        let input = usage.input_tokens().unwrap_or(0);
         metrics::counter!(names::BACKGROUND_INPUT, labels.clone()).increment(input);
-        metrics::counter!(names::BACKGROUND_OUTPUT, labels).increment(usage::output_tokens(usage).unwrap_or(0));
+        metrics::counter!(names::BACKGROUND_OUTPUT, labels).increment(usage.output_tokens().unwrap_or(0));
     }
 
     fn attempt_ended(&self, summary: &Summary<'_>) {
@@ -200,10 +200,9 @@ fn by_v0_1(summary: &Summary<'_>, mut labels: Vec<Label>) {
         Activity::Inference => {
             count_tokens(usage, &labels);
             if facts.token_histograms {
-                for (name, tokens) in [
-                    (names::INPUT_OF_CALL, usage::input_tokens(usage)),
-                    (names::OUTPUT_OF_CALL, usage::output_tokens(usage)),
-                ] {
+                for (name, tokens) in
+                    [(names::INPUT_OF_CALL, usage.input_tokens()), (names::OUTPUT_OF_CALL, usage.output_tokens())]
+                {
                     if let Some(tokens) = tokens {
                         metrics::histogram!(name, labels.clone()).record(tokens as f64);
                     }
@@ -215,7 +214,7 @@ fn by_v0_1(summary: &Summary<'_>, mut labels: Vec<Label>) {
             metrics::histogram!(names::INFERENCE_DURATION, timed(labels)).record(*duration);
         }
         Activity::Embeddings => {
-            if let Some(tokens) = usage::input_tokens(usage) {
+            if let Some(tokens) = usage.input_tokens() {
                 metrics::histogram!(names::EMBEDDINGS_INPUT, labels.clone()).record(tokens as f64);
             }
             metrics::histogram!(names::EMBEDDINGS_DURATION, timed(labels)).record(*duration);
@@ -234,8 +233,8 @@ fn count_tokens(usage: &UsageReport, labels: &[Label]) {
             metrics::counter!(name, with(labels, fixed("gen_ai.token.modality", modality))).increment(tokens);
         }
     };
-    count(names::INPUT_TOKENS, usage::input_tokens(usage), &usage.input_by_modality);
-    count(names::OUTPUT_TOKENS, usage::output_tokens(usage), &usage.output_by_modality);
+    count(names::INPUT_TOKENS, usage.input_tokens(), &usage.input_by_modality);
+    count(names::OUTPUT_TOKENS, usage.output_tokens(), &usage.output_by_modality);
     count(names::CACHED_TOKENS, usage.cached_tokens, &usage.cached_by_modality);
     count(names::REASONING_TOKENS, usage.thoughts_tokens, &ByModality::default());
 }
@@ -246,7 +245,7 @@ fn by_v1_41(summary: &Summary<'_>, mut labels: Vec<Label>) {
     if let Some((first, _)) = streamed {
         metrics::histogram!(names::OLD_FIRST_CHUNK, labels.clone()).record(*first);
     }
-    for (kind, tokens) in [("input", usage::input_tokens(usage)), ("output", usage::output_tokens(usage))] {
+    for (kind, tokens) in [("input", usage.input_tokens()), ("output", usage.output_tokens())] {
         if let Some(tokens) = tokens.filter(|_| facts.activity.pays_tokens()) {
             metrics::histogram!(names::OLD_TOKENS, with(&labels, fixed("gen_ai.token.type", kind)))
                 .record(tokens as f64);
@@ -259,7 +258,7 @@ fn by_v1_41(summary: &Summary<'_>, mut labels: Vec<Label>) {
 /// Records the time of a stream's output tokens after the first.
 fn time_per_token(summary: &Summary<'_>, labels: &[Label]) {
     let Summary { end, usage, streamed, .. } = summary;
-    if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, usage::output_tokens(usage))
+    if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, usage.output_tokens())
         && end.error_type().is_none()
     {
         let each = rest.as_secs_f64() / (tokens - 1) as f64;

@@ -107,6 +107,9 @@ fn check(name: &str) -> Result<(), String> {
         ));
     }
     match ModelName::of(name) {
+        _ if name.starts_with('@') => {
+            Err(format!("{name:?} names a tier and no model; it is \"gemini-2.5-flash{name}\""))
+        }
         ModelName::Bare => Ok(()),
         ModelName::OfProject => Err(format!("{name:?} is one project's own, and no call is moved from it or to it")),
         ModelName::Prefixed(bare) => Err(format!("{name:?}: a model is named without what stands before it: {bare:?}")),

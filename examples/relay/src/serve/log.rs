@@ -8,8 +8,8 @@ use http::StatusCode;
 use tokio::time::Instant;
 use tower_gemini::{
     Outcome,
-    call::{Call, ServiceTier},
-    context::Usage,
+    call::{Call, Operation, ServiceTier},
+    context::{Usage, UsageReport},
     failure::{Failure, Kind},
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -99,6 +99,8 @@ impl Drop for Line {
         let failure = outcome.failure().or(usage.failure.as_ref());
         // The call as its body says, unless it was turned away before that was read.
         let call = outcome.call().unwrap_or(call);
+        // An answer that is fetched again has been paid for before.
+        let paid = Some(&usage).filter(|_| call.operation() != Operation::Read);
         let tier = Some(call.service_tier()).filter(|tier| *tier != ServiceTier::Standard);
         tracing::info!(
             target: "relay::call",
@@ -112,8 +114,9 @@ impl Drop for Line {
             attempts = outcome.attempts(),
             key = outcome.key(),
             project = outcome.project(),
-            tokens_in = usage.prompt_tokens,
-            tokens_out = usage.candidates_tokens,
+            tokens_in = paid.and_then(UsageReport::input_tokens),
+            tokens_out = paid.and_then(UsageReport::output_tokens),
+            tokens_thought = paid.and_then(|usage| usage.thoughts_tokens),
             failure = failure.map(|failure| failure.kind().to_string()),
             gone = !*ended, // the caller left before the end
             "call"
