@@ -94,7 +94,7 @@ fn word(len: usize, bytes: &[u8]) -> (State, &[u8]) {
 /// FNV-1a with 64 bits takes a byte at a time. A caller who makes two tokens of one hash has gained nothing: a token is
 /// checked by the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TokenHash {
+pub(crate) struct TokenHash {
     hash: u64,
     escape: Escape,
 }
@@ -119,7 +119,7 @@ impl Default for TokenHash {
 
 impl TokenHash {
     /// Takes the next bytes of the string. Once it has ended, returns the token's name and the bytes behind the string.
-    pub(super) fn push<'a>(&mut self, mut bytes: &'a [u8]) -> Option<(Resource, &'a [u8])> {
+    pub(crate) fn push<'a>(&mut self, mut bytes: &'a [u8]) -> Option<(Resource, &'a [u8])> {
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.escape {
                 Escape::None => {
