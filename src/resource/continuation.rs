@@ -162,7 +162,15 @@ impl TokenHash {
         None
     }
 
+    /// Adds a byte. The API's type for tokens is bytes, which it writes in base64; an SDK that reads them writes them in
+    /// the other alphabet (Python's does), or without the padding.
     fn add(&mut self, byte: u8) {
+        let byte = match byte {
+            b'+' => b'-',
+            b'/' => b'_',
+            b'=' => return,
+            other => other,
+        };
         self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
 }
@@ -194,6 +202,12 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = answer.as_bytes().chunks(1).collect();
         assert_eq!(found(&bytes), expected);
+    }
+
+    #[test]
+    fn a_token_is_the_same_in_either_alphabet_of_base64() {
+        assert_eq!(token("a+b/cQ=="), token("a-b_cQ"));
+        assert_ne!(token("a+b/cQ"), token("a/b+cQ"));
     }
 
     #[test]
