@@ -19,8 +19,9 @@ use support::*;
 use tokio::{sync::Semaphore, time::advance};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit};
 use tower_gemini::{
-    BoxError, CallContext, Error, ModelFallbackLayer, Outcome,
+    BoxError, CallContext, ClassifyLayer, Error, ModelFallbackLayer, Outcome,
     call::{Operation, ServiceTier},
+    classify::Classify,
     context::Deadline,
     failure::{Failure, Kind, TimeoutKind},
     model_fallback::{FallbackChains, FallbackChainsBuilder, FallbackModel, FallbackReason, ModelFallback, ModelUsed},
@@ -1103,4 +1104,118 @@ async fn a_decision_falls_back_by_its_body() {
     let answer = service.clone().oneshot(post_body("/v1/decisions", body)).await;
     assert_eq!((said(&answer), models.asked()), (FLASH, vec![PRO.to_owned(), FLASH.to_owned()]));
     assert_eq!(models.upstream.asked()[1].body, body.replace(PRO, FLASH));
+}
+
+/// A body that goes on with this token.
+fn going_on(token: &str) -> String {
+    format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"continuationToken":"{token}"}}"#)
+}
+
+/// An interaction that goes on from another.
+fn turn(after: Option<&str>) -> Request<Full<Bytes>> {
+    let after = after.map(|id| format!(r#","previous_interaction_id":"{id}""#)).unwrap_or_default();
+    post_body(INTERACTIONS, format!(r#"{{"model":"{PRO}","input":"hi"{after}}}"#))
+}
+
+type Reading = ModelFallback<Classify<Upstream>>;
+
+/// The layer over one that reads the answers.
+fn reading(models: &Models, chains: &FallbackChains) -> Reading {
+    ModelFallbackLayer::new(chains.clone()).layer(ClassifyLayer::new().layer(models.upstream.clone()))
+}
+
+/// Sends the request, and reads the answer to its end. Returns the model that the header names.
+async fn answering(service: &Reading, request: Request<Full<Bytes>>) -> String {
+    let answer = service.clone().oneshot(request).await.unwrap();
+    let model = answer.headers()["x-gemini-model"].to_str().unwrap().to_owned();
+    read(any(answer.into_body())).await;
+    model
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_goes_on_at_the_model_that_gave_the_token_and_not_at_the_one_that_is_asked_for() {
+    fn halves() -> Response<AnyBody> {
+        json(200, r#"{"candidates":[{"finishReason":"CONTINUATION","continuationToken":"of\u002dflash"}]}"#)
+    }
+    fn more() -> Response<AnyBody> {
+        json(200, r#"{"candidates":[{"finishReason":"CONTINUATION","continuation_token":"more"}]}"#)
+    }
+    fn streamed() -> Response<AnyBody> {
+        sse(full(
+            "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"x\"}]}}]}\n\ndata: {\"candidates\":[{\"finishReason\":\"CONTINUATION\",\"continuationToken\":\"s\"}]}\n\n",
+        ))
+    }
+    let models = Models::new();
+    let chains = chains().build().unwrap();
+    let service = reading(&models, &chains);
+    models.fails(PRO, Kind::Overloaded).is(FLASH, Mood::Answers(halves));
+    assert_eq!(answering(&service, post(GENERATE)).await, FLASH);
+    models.is(FLASH, Mood::Answers(streamed));
+    assert_eq!(answering(&service, post(STREAM)).await, FLASH);
+
+    // Pro is well again, and all calls go to it but those that it could not answer.
+    models.answers(PRO).is(FLASH, Mood::Answers(more));
+    advance(FallbackChains::STICKY).await;
+    assert_eq!(answering(&service, post(GENERATE)).await, PRO);
+    assert_eq!(current(&chains), PRO);
+    models.seen().await;
+    for token in ["of-flash", "s", "of-flash", "more"] {
+        assert_eq!(answering(&service, post_body(GENERATE, going_on(token))).await, FLASH, "{token}");
+        assert_eq!(models.asked(), [FLASH], "{token}");
+        let asked = models.upstream.asked().pop().unwrap();
+        assert_eq!(asked.body, going_on(token), "the body is as it came");
+        assert_eq!(asked.context.unwrap().models_left(), 0);
+        models.seen().await;
+    }
+    assert_eq!(answering(&service, post_body(GENERATE, going_on("unknown"))).await, PRO);
+    assert_eq!(models.seen().await, [PRO]);
+
+    // It goes to no third model, nor to the one that is asked for.
+    models.fails(FLASH, Kind::Overloaded);
+    assert_eq!(answering(&service, post_body(GENERATE, going_on("more"))).await, FLASH);
+    assert_eq!(models.seen().await, [FLASH]);
+    assert_eq!(current(&chains), PRO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interaction_goes_on_at_the_model_that_answered_the_one_before() {
+    fn first() -> Response<AnyBody> {
+        json(200, r#"{"id":"v1_first","object":"interaction","status":"completed","steps":[]}"#)
+    }
+    fn second() -> Response<AnyBody> {
+        json(200, r#"{"id":"v1_second","object":"interaction","status":"completed","steps":[]}"#)
+    }
+    let models = Models::new();
+    let service = reading(&models, &chains().sticky(std::time::Duration::ZERO).build().unwrap());
+    models.fails(PRO, Kind::Overloaded).is(FLASH, Mood::Answers(first));
+    assert_eq!(answering(&service, turn(None)).await, FLASH);
+    models.is(PRO, Mood::Answers(second)).is(FLASH, Mood::Answers(second));
+    models.seen().await;
+    for (after, model) in [("v1_first", FLASH), ("v1_second", FLASH), ("v1_other", PRO)] {
+        assert_eq!(answering(&service, turn(Some(after))).await, model, "{after}");
+        assert_eq!(models.asked(), [model], "{after}");
+        let sent = models.upstream.asked().pop().unwrap().body;
+        assert!(
+            sent == format!(r#"{{"model":"{model}","input":"hi","previous_interaction_id":"{after}"}}"#),
+            "{sent:?}"
+        );
+        models.seen().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_is_not_kept_from_its_model_by_parts_that_the_model_gave_itself() {
+    fn halves() -> Response<AnyBody> {
+        json(200, r#"{"candidates":[{"finishReason":"CONTINUATION","continuationToken":"t"}]}"#)
+    }
+    const NEW: &str = "gemini-3-pro-preview";
+    let models = Models::new();
+    let service = reading(&models, &FallbackChains::builder().chain(NEW, [FLASH]).build().unwrap());
+    models.fails(NEW, Kind::Overloaded).is(FLASH, Mood::Answers(halves));
+    let uri = GENERATE.replace(PRO, NEW);
+    assert_eq!(answering(&service, post(&uri)).await, FLASH);
+    models.answers(NEW);
+    let body =
+        r#"{"contents":[{"role":"model","parts":[{"text":"a","thoughtSignature":"c2ln"}]}],"continuationToken":"t"}"#;
+    assert_eq!(answering(&service, post_body(&uri, body)).await, FLASH);
 }

@@ -404,3 +404,61 @@ async fn give_up_after<F: Future>(polls: usize, future: F) -> Option<F::Output> 
     })
     .await
 }
+
+/// Pro is down for a minute, and the first answer of Flash goes on in another call.
+fn halves() -> Emulator {
+    Emulator::builder()
+        .seed(7)
+        .trouble(When::always().model(PRO).until(secs(60)), Trouble::overloaded())
+        .trouble(When::first(1).model(FLASH), Trouble::continuation())
+        .build()
+}
+
+/// Reads the text behind the first member of that name.
+async fn member(answer: Response<AnyBody>, name: &str) -> String {
+    let answer = String::from_utf8(read(answer.into_body()).await.to_vec()).unwrap();
+    let behind = answer.split(&format!("\"{name}\"")).nth(1).and_then(|behind| behind.split('"').nth(1));
+    behind.unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_goes_on_where_its_token_is_from_though_the_first_choice_is_back() {
+    for uri in [GENERATE, STREAM, ARRAY] {
+        let emulator = halves();
+        let stack = stack(&emulator, &three());
+        let answer = ask(&stack, uri).await;
+        assert_eq!(said(&answer), FLASH, "{uri}");
+        let token = member(answer, "continuationToken").await;
+        advance(secs(120)).await;
+        assert_eq!(said(&ask(&stack, uri).await), PRO, "{uri}");
+
+        let before = visits(&emulator);
+        let body = PROMPT.replacen('{', &format!(r#"{{"continuationToken":"{token}","#), 1);
+        let answer = stack.clone().oneshot(keyed(uri, &body)).await.unwrap();
+        assert_eq!((answer.status(), said(&answer)), (OK, FLASH), "{uri}");
+        assert!(read(answer.into_body()).await.len() > 100, "{uri}");
+        assert_eq!(visits(&emulator), [before[0], before[1] + 1, before[2]], "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interaction_goes_on_where_the_one_before_was_answered() {
+    for stream in [false, true] {
+        let emulator = down(&[]).trouble(When::always().model(PRO).until(secs(60)), Trouble::overloaded()).build();
+        let stack = stack(&emulator, &three());
+        let turn = |more: &str| {
+            let body = format!(r#"{{"model":"{PRO}","input":"hi","stream":{stream}{more}}}"#);
+            stack.clone().oneshot(keyed(INTERACTIONS, &body))
+        };
+        let answer = turn("").await.unwrap();
+        assert_eq!(said(&answer), FLASH);
+        let id = member(answer, "id").await;
+        advance(secs(120)).await;
+        assert_eq!(said(&turn("").await.unwrap()), PRO);
+
+        let before = visits(&emulator);
+        let answer = turn(&format!(r#","previous_interaction_id":"{id}""#)).await.unwrap();
+        assert_eq!((answer.status(), said(&answer)), (OK, FLASH), "{id}");
+        assert_eq!(visits(&emulator), [before[0], before[1] + 1, before[2]]);
+    }
+}

@@ -5,6 +5,10 @@ use std::borrow::Cow;
 use memchr::memchr;
 
 use super::tokens::{CountList, Modality, TokenKind, TokenSide, Tokens};
+use crate::resource::{Resource, TokenHash};
+
+/// The most tokens that are kept of one answer: it has one for each candidate.
+const MAX_CONTINUATIONS: usize = 8;
 
 /// The findings so far.
 #[derive(Debug, Default)]
@@ -23,6 +27,8 @@ pub(crate) struct Findings {
     pub(crate) response_id: Option<Box<str>>,
     /// The id of the interaction that this one continues.
     pub(crate) previous_interaction_id: Option<Box<str>>,
+    /// The tokens with which another call goes on from the answer, as hashes.
+    pub(crate) continuations: Vec<Resource>,
     /// The service tier that served, in the upstream's words.
     pub(crate) service_tier: Option<Box<str>>,
     /// The status of an interaction.
@@ -45,6 +51,8 @@ pub(crate) struct Findings {
     piece: PartFacts,
     /// The list of counts by modality that is being read.
     pub(super) listed: CountList,
+    /// The token that is being read, which may be longer than what is kept of a text.
+    pub(super) token: TokenHash,
 }
 
 /// The facts of the part or delta that is being read.
@@ -79,6 +87,8 @@ pub(super) enum Wanted {
     ModelVersion,
     ResponseId,
     PreviousInteractionId,
+    /// A token with which another call goes on.
+    Continuation,
     ServiceTier,
     Status,
     /// The name of an interaction's event.
@@ -152,7 +162,7 @@ impl Findings {
                     ErrorFound { message: Some(text.into()), whole: true, ..ErrorFound::default() };
                 true
             }
-            Wanted::Nothing | Wanted::Content | Wanted::Reasoning | Wanted::Thought => false,
+            Wanted::Nothing | Wanted::Content | Wanted::Reasoning | Wanted::Thought | Wanted::Continuation => false,
         };
         self.version += u32::from(changed);
     }
@@ -254,6 +264,14 @@ impl Findings {
     pub(super) fn error_ends(&mut self, place: ErrorPlace) {
         self.error_at(place).whole = true;
         self.version += 1;
+    }
+
+    /// Takes a token that has been read to its end.
+    pub(super) fn continued_by(&mut self, token: Resource) {
+        if self.continuations.len() < MAX_CONTINUATIONS && !self.continuations.contains(&token) {
+            self.continuations.push(token);
+            self.version += 1;
+        }
     }
 
     /// Notices that a list of counts by modality has been read to its end.

@@ -105,6 +105,7 @@ impl Node {
             (Self::Answer, b"modelVersion" | b"model") => Wanted::ModelVersion,
             (Self::Answer, b"responseId" | b"id" | b"interaction_id") => Wanted::ResponseId,
             (Self::Answer, b"previous_interaction_id") => Wanted::PreviousInteractionId,
+            (Self::Answer | Self::Candidate, b"continuationToken" | b"continuation_token") => Wanted::Continuation,
             (Self::Answer, b"event_type") => Wanted::EventType,
             (Self::Answer, b"status") => Wanted::Status,
             (Self::Answer, b"service_tier")

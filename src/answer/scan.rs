@@ -11,6 +11,7 @@ use super::{
     members::{Node, is_known, is_native},
     tokens::CountList,
 };
+use crate::resource::TokenHash;
 
 /// The most of a string that is kept, in bytes: names are short, and an error's message is cut in reports anyway.
 const MAX_TEXT: usize = 512;
@@ -173,6 +174,9 @@ impl Scanner {
         let is_strange = here == Node::Answer && wanted == Wanted::Nothing && !is_known(name);
         self.wanted = wanted;
         self.found.strange |= is_strange;
+        if wanted == Wanted::Continuation {
+            self.found.token = TokenHash::default();
+        }
         self.text.clear();
         self.state = state;
     }
@@ -293,6 +297,16 @@ impl Scanner {
             return match end_of_string(bytes) {
                 Ok(len) => self.now(State::After, &bytes[len..]),
                 Err(cut) => self.now(cut.pick(State::InString, State::InStringEscape), &[]),
+            };
+        }
+        if self.wanted == Wanted::Continuation {
+            return match self.found.token.push(bytes) {
+                Some((token, rest)) => {
+                    self.wanted = Wanted::Nothing;
+                    self.found.continued_by(token);
+                    self.now(State::After, rest)
+                }
+                None => &[],
             };
         }
         let at = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());

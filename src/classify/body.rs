@@ -115,6 +115,9 @@ fn fill(report: &mut UsageReport, watch: &Watch) {
     report.input_by_modality = by_modality(tokens.of(TokenSide::Input));
     report.output_by_modality = by_modality(tokens.of(TokenSide::Output));
     report.cached_by_modality = by_modality(tokens.of(TokenSide::Cached));
+    if report.continuations.len() != found.continuations.len() {
+        report.continuations.clone_from(&found.continuations);
+    }
     let names = [
         (&mut report.service_tier, &found.service_tier),
         (&mut report.response_id, &found.response_id),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::{call::ServiceTier, failure::Failure};
+use crate::{call::ServiceTier, failure::Failure, resource::Resource};
 
 /// A cell that fills while the answer's body passes: token counts, the model that answered, how it ended.
 ///
@@ -37,6 +37,20 @@ impl Usage {
     /// Sets the failure, unless there is one already.
     pub(crate) fn fail(&self, failure: Failure) {
         self.0.lock().failure.get_or_insert(failure);
+    }
+
+    /// Returns whether nothing more will be known: the body has passed to its end, or was dropped with its answer.
+    pub(crate) fn is_settled(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 || self.0.lock().ended
+    }
+
+    /// Returns the tokens with which another call goes on from the answer, and its name in a collection, where it is kept
+    /// in one.
+    pub(crate) fn handed_out(&self, collection: Option<&str>) -> Vec<Resource> {
+        let report = self.0.lock();
+        let id = collection.zip(report.response_id.as_deref());
+        let kept = id.and_then(|(collection, id)| Resource::new(collection, id));
+        report.continuations.iter().cloned().chain(kept).collect()
     }
 
     /// Marks that the body has passed to its end.
@@ -76,6 +90,8 @@ pub struct UsageReport {
     pub response_id: Option<Box<str>>,
     /// The id of the interaction that this one continues, where the answer repeats it.
     pub previous_interaction_id: Option<Box<str>>,
+    /// The tokens with which another call goes on from the answer, as hashes.
+    pub(crate) continuations: Vec<Resource>,
     /// The model that really answered; it may differ from the one asked for.
     pub model_version: Option<Box<str>>,
     /// The reason why the answer ended: `STOP`, `MAX_TOKENS`, …; of an interaction its last status: `completed`,

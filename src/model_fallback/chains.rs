@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     link::{ChainLink, ChainsOfModel, FallbackModel},
+    origins::{Origin, Origins},
     reason::{FallbackReason, Reasons},
     sticky::{Answered, ChainChange, Probe, Start, Sticky},
 };
@@ -16,9 +17,10 @@ use crate::{
     body::{Resend, in_memory},
     call::{Call, Operation, ServiceTier},
     clock::FAR,
-    context::{CallRef, ConfigError},
+    context::{CallRef, ConfigError, Usage},
     describe::Describe,
     failure::Failure,
+    resource::Resource,
     sync::Mutex,
 };
 
@@ -51,6 +53,8 @@ struct Shared {
     chains: Vec<Arc<Chain>>,
     /// The chains of each requested model.
     by_model: HashMap<Arc<str>, ChainsOfModel>,
+    /// The models that have answered in the place of others.
+    origins: Mutex<Origins>,
 }
 
 /// The models that a call to one model may go to.
@@ -109,6 +113,17 @@ impl FallbackChains {
     pub(super) fn strips(&self) -> bool {
         self.shared.strip
     }
+
+    /// Remembers the origin of an answer; `collection` is the one that the upstream keeps it in.
+    pub(super) fn answered_elsewhere(&self, usage: Usage, collection: Option<&'static str>, origin: Origin) {
+        self.shared.origins.lock().note(usage, collection, origin);
+    }
+
+    /// Returns the origin of the answer that a call goes on from. `None`: no other model than the one asked for has given
+    /// it, as far as is known.
+    pub(super) fn origin(&self, continued: &Resource) -> Option<Origin> {
+        self.shared.origins.lock().of(continued)
+    }
 }
 
 impl Describe for FallbackChains {
@@ -148,6 +163,13 @@ impl Chain {
     /// Returns the numbers of the models that take more input.
     pub(super) fn larger(&self) -> Range<usize> {
         self.larger..self.models.len()
+    }
+
+    /// Finds the model that an answer is of; first in the tier in which it was asked.
+    pub(super) fn position(&self, tier: ServiceTier, origin: &Origin) -> Option<usize> {
+        let meets = |link: &ChainLink| link.for_tier(tier) == (&*origin.model, origin.tier);
+        let same = self.models.iter().position(meets);
+        same.or_else(|| self.models.iter().position(|link| link.name == origin.model))
     }
 
     fn sticky(&self, tier: ServiceTier) -> &Mutex<Sticky> {
@@ -351,7 +373,8 @@ impl FallbackChainsBuilder {
         let sticky = || std::array::from_fn(|_| Mutex::new(Sticky::new(sticky)));
         let chain = |(models, larger)| Arc::new(Chain { models, larger, sticky: sticky() });
         let chains = built.into_iter().map(chain).collect();
-        Ok(FallbackChains { shared: Arc::new(Shared { reasons, strip, chains, by_model }) })
+        let origins = Mutex::new(Origins::new());
+        Ok(FallbackChains { shared: Arc::new(Shared { reasons, strip, chains, by_model, origins }) })
     }
 }
 

@@ -115,8 +115,10 @@
 //! # What is not moved
 //!
 //! A request that names a file, a cached content or another resource of a project, in its URI or its JSON body; one that
-//! goes on from another answer (`previous_interaction_id`, `continuationToken`), which only its own model can; and one
-//! whose body is encoded, so that its names cannot be read. Those have all attempts at their own model.
+//! goes on from another answer (`previous_interaction_id`, `continuationToken`), which only the model that gave it can; and
+//! one whose body is encoded, so that its names cannot be read. Those have all attempts at one model: the one that is asked
+//! for, or the one of the chain that has given the answer in its place. That is known of the last 4,096 such answers, and
+//! where [`ClassifyLayer`](crate::ClassifyLayer) is inside, which reads them; of a token only a hash is kept.
 //!
 //! Models differ in what they take. Before a call falls back, and only then, its body is searched for parts that the
 //! next model rejects:
@@ -182,7 +184,8 @@
 //! # Words read and written
 //!
 //! Reads from [`CallContext`](crate::CallContext) the call, the deadline and the attempts made before; from
-//! [`Outcome`](crate::Outcome) the failure, whether anything was sent, and the attempts. Writes
+//! [`Outcome`](crate::Outcome) the failure, whether anything was sent, the attempts, and the names in
+//! [`Usage`](crate::context::Usage) by which a call goes on. Writes
 //! [`CallContext::models_left`](crate::CallContext::models_left); for another model it writes the call and the attempts
 //! anew, and removes what was written for the model before. Writes [`Outcome::model`](crate::Outcome::model),
 //! [`Outcome::attempts`](crate::Outcome::attempts), the header `x-gemini-model` and [`ModelUsed`]. The body has to
@@ -197,6 +200,7 @@ mod kept;
 mod layer;
 mod link;
 mod members;
+mod origins;
 mod reason;
 mod route;
 mod service;

@@ -16,15 +16,16 @@ use super::{
     features::{Fit, Rejected},
     kept::{KeptFailure, Worth, keep},
     link::ChainLink,
+    origins::Origin,
     route::Route,
     sticky::{Answered, Start},
 };
 use crate::{
     body::{Resend, clone_request, in_memory},
-    call::{Call, Idempotency, Shape},
+    call::{Call, Idempotency, Operation, Shape, Surface},
     context::{BoxError, CallContext, CallRef, Error, MODEL_HEADER, Outcome, polled_again},
     failure::{Failure, Fault, Kind},
-    resource::{Mentions, Resource},
+    resource::{Mention, Mentions, Resource},
 };
 
 /// The state of a call while it is under way.
@@ -51,6 +52,8 @@ pub(super) struct Walk<B, R> {
     start_failed: Option<Failure>,
     /// A flag: the first choice has failed for all callers.
     first_failed: bool,
+    /// A flag: only one model can answer the call.
+    is_pinned: bool,
 }
 
 /// The course of a call after an attempt.
@@ -80,9 +83,11 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             lease: None,
             start_failed: None,
             first_failed: false,
+            is_pinned: false,
         };
-        if is_pinned(&request, &body) {
-            return (walk, request);
+        if let Some(at) = walk.pin(&request, &body) {
+            drop(body);
+            return walk.begin_pinned(at, request);
         }
         drop(body);
         let Some(copy) = clone_request(&request) else { return (walk, request) };
@@ -102,6 +107,61 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             CallContext::update(first.extensions_mut(), |context| context.set_models_left(left));
         }
         (walk, first)
+    }
+
+    /// Begins a call that only one model can answer.
+    fn begin_pinned(mut self, at: usize, request: Request<B>) -> (Self, Request<B>) {
+        self.is_pinned = true;
+        if at == 0 {
+            return (self, request);
+        }
+        self.request = clone_request(&request);
+        let moved = self.request_to(at);
+        // It goes to no other model.
+        self.request = None;
+        match moved {
+            Some(moved) => (Self { at, ..self }, moved),
+            None => (self, request),
+        }
+    }
+
+    /// Returns the model that alone can answer the request, if there is only one: the one that has given what it goes on
+    /// from, or else the one that is asked for.
+    fn pin(&self, request: &Request<B>, body: &[u8]) -> Option<usize> {
+        let encoding = request.headers().get(CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
+            || Resource::in_uri(request.uri()).is_some()
+        {
+            return Some(0);
+        }
+        let mut pinned = None;
+        for Mention { resource, is_certain } in Mentions::new(body) {
+            if !is_certain && !resource.is_continuation() {
+                continue;
+            }
+            if resource.is_passing()
+                && let Some(origin) = self.chains.origin(&resource)
+                && let Some(at) = self.chain.position(self.shape.tier, &origin)
+            {
+                return Some(at);
+            }
+            pinned = Some(0);
+        }
+        pinned
+    }
+
+    /// Remembers that another model than the one asked for has given an answer, from which a later call may go on.
+    fn note_origin(&self, outcome: &Outcome) {
+        let link = self.chain.model(self.at);
+        if let Some(usage) = outcome.usage().filter(|_| link.name != self.chain.model(0).name) {
+            let collection = match (self.shape.operation, self.shape.surface) {
+                (Operation::CreateInteraction, Surface::OpenAi) => Some("responses"),
+                (Operation::CreateInteraction, _) => Some("interactions"),
+                _ => None,
+            };
+            let origin = Origin { model: link.name.clone(), tier: link.for_tier(self.shape.tier).1 };
+            self.chains.answered_elsewhere(usage.clone(), collection, origin);
+        }
     }
 
     /// Takes the result of an attempt. Returns the answer or the last failure, or the request for the next model.
@@ -172,6 +232,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             self.chain.answered(self.shape.tier, start, answered, self.start_failed.as_ref());
         }
         self.lease = None;
+        self.note_origin(outcome);
         let model = self.chain.model(self.at);
         response.headers_mut().insert(MODEL_HEADER, model.header.clone());
         response.extensions_mut().insert(self.used(self.at));
@@ -265,6 +326,8 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         let mut new = match Rejected::between(asked, name).find(&body, self.chains.strips()) {
             Fit::AsItIs => None,
             Fit::Without(cuts) => Some(Bytes::from(cuts.apply(&body))),
+            // The parts may be those of the answer that it goes on from, and no other model could take them either.
+            Fit::Rejected(_) if self.is_pinned => None,
             Fit::Rejected(what) => {
                 tracing::debug!(model = &**asked, to = name, what, "skipping a model that would reject the request");
                 return None;
@@ -299,13 +362,4 @@ fn made_nothing(shape: Shape, failure: &Failure, sent: bool) -> bool {
         || failure.never_sent()
         || failure.has_error_body()
             && (shape.repeatable_on_error || is_turned_away && failure.kind() != Kind::Cancelled)
-}
-
-/// Returns whether only its own model can answer the request, or the request cannot be read.
-fn is_pinned<B>(request: &Request<B>, body: &[u8]) -> bool {
-    let encoding = request.headers().get(CONTENT_ENCODING);
-    encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-        || Resource::in_uri(request.uri()).is_some()
-        // The answer that it goes on from is its model's own.
-        || Mentions::new(body).any(|mention| mention.is_certain || mention.resource.is_continuation())
 }

@@ -94,7 +94,7 @@ fn word(len: usize, bytes: &[u8]) -> (State, &[u8]) {
 /// FNV-1a with 64 bits takes a byte at a time. A caller who makes two tokens of one hash has gained nothing: a token is
 /// checked by the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TokenHash {
+pub(crate) struct TokenHash {
     hash: u64,
     escape: Escape,
 }
@@ -119,7 +119,7 @@ impl Default for TokenHash {
 
 impl TokenHash {
     /// Takes the next bytes of the string. Once it has ended, returns the token's name and the bytes behind the string.
-    pub(super) fn push<'a>(&mut self, mut bytes: &'a [u8]) -> Option<(Resource, &'a [u8])> {
+    pub(crate) fn push<'a>(&mut self, mut bytes: &'a [u8]) -> Option<(Resource, &'a [u8])> {
         while let Some((&byte, rest)) = bytes.split_first() {
             match self.escape {
                 Escape::None => {
@@ -162,7 +162,15 @@ impl TokenHash {
         None
     }
 
+    /// Adds a byte. The API's type for tokens is bytes, which it writes in base64; an SDK that reads them writes them in
+    /// the other alphabet (Python's does), or without the padding.
     fn add(&mut self, byte: u8) {
+        let byte = match byte {
+            b'+' => b'-',
+            b'/' => b'_',
+            b'=' => return,
+            other => other,
+        };
         self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
 }
@@ -194,6 +202,12 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = answer.as_bytes().chunks(1).collect();
         assert_eq!(found(&bytes), expected);
+    }
+
+    #[test]
+    fn a_token_is_the_same_in_either_alphabet_of_base64() {
+        assert_eq!(token("a+b/cQ=="), token("a-b_cQ"));
+        assert_ne!(token("a+b/cQ"), token("a/b+cQ"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod mentions;
 use http::Uri;
 
 pub(crate) use self::{
-    continuation::TokenFinder,
+    continuation::{TokenFinder, TokenHash},
     mentions::{Mentions, naming},
 };
 use crate::call::{is_version, percent_decoded};

@@ -264,6 +264,26 @@ fn what_is_of_no_known_shape_is_known_to_be_so() {
     assert!(scan(r#"{"answers":{"q":{"type":"score"}}}"#).found.answer, "those of a decision");
 }
 
+#[test]
+fn tokens_with_which_an_answer_goes_on_are_known_by_their_hash_at_any_length() {
+    let long = format!("{}\\u003d\\/", "abc".repeat(1_000));
+    let hash = |token: &str| TokenHash::default().push(format!("{token}\"").as_bytes()).unwrap().0;
+    let answer = format!(
+        r#"{{"candidates":[{{"content":{{"parts":[{{"text":"x","functionCall":{{"args":{{"continuationToken":"no"}}}}}}]}},
+        "finishReason":"CONTINUATION","continuationToken":"{long}"}},{{"continuationToken":"b"}},{{"continuationToken":"b"}}],
+        "continuation_token":"c","continuationToken":null}}"#
+    );
+    let expected = [hash(&format!("{}=/", "abc".repeat(1_000))), hash("b"), hash("c")];
+    for size in [1, 7, 512, answer.len()] {
+        let mut scanner = Scanner::new();
+        answer.as_bytes().chunks(size).for_each(|piece| scanner.push(piece));
+        assert_eq!(scanner.found.continuations, expected, "{size}");
+        assert!(!scanner.is_open() && !scanner.found.is_foreign());
+    }
+    let many: Vec<_> = (0..20).map(|nth| format!(r#"{{"continuationToken":"{nth}"}}"#)).collect();
+    assert_eq!(scan(&format!(r#"{{"candidates":[{}]}}"#, many.join(","))).found.continuations.len(), 8);
+}
+
 proptest::proptest! {
     #[test]
     fn cuts_change_nothing(cuts in proptest::collection::vec(0usize..400, 0..8)) {
