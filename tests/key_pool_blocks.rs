@@ -423,6 +423,13 @@ async fn a_project_that_has_spent_what_it_may_is_reported_as_a_whole() {
     assert_eq!(report.models, []);
     pool.lift(&report.fingerprint);
     assert_eq!(pool.snapshot()[0].spending, None);
+
+    // A limit within ten minutes comes back by itself, for no model before the others.
+    fn limited() -> Response<AnyBody> {
+        error(429, "RESOURCE_EXHAUSTED", "Spend limit of your project exceeded: $10 in any 10 minutes.", "")
+    }
+    let text = refusal(limited, &pool, || post(FLASH)).await;
+    says(&text, &["within 600", "project p1 has spent what it may", "; wait, or add a key"], &["another model"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -123,6 +123,7 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_
     }
     text.push_str(match cure {
         Cure::Wait => "; wait, add a key of another project, or ask another model",
+        Cure::WaitForMoney => "; wait, or add a key of another project",
         Cure::NoSearch => "; ask without search or maps, wait, or add a key of another project",
         Cure::OtherModel => "; ask another model, or add a key of a project that may use this one",
         Cure::Money => "; raise what the project may spend, or add a key of another one",
@@ -135,6 +136,8 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cure {
     Wait,
+    /// The projects may spend again in some minutes, whatever the model.
+    WaitForMoney,
     /// Only the grounding quota is used up.
     NoSearch,
     /// The model is closed for every project that has keys.
@@ -159,6 +162,8 @@ impl Cure {
         let waits = on_trial || blocked.iter().any(|blocked| comes_back(blocked.obstacle));
         if plain_ones_pass {
             Self::NoSearch
+        } else if waits && !on_trial && parts().all(|part| part == Part::Spending) {
+            Self::WaitForMoney
         } else if waits || parts().any(|part| matches!(part, Part::Model | Part::Grounded)) {
             Self::Wait
         } else if parts().all(|part| part == Part::Closed) {
