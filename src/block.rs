@@ -55,6 +55,7 @@ pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// The claim of a refusal, as far as it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
+    kind: Kind,
     lasts: Lasts,
     /// The time until the first look.
     look: Duration,
@@ -77,7 +78,7 @@ impl Claim {
         // "In 0 s" says nothing: the project would be asked again at once.
         let hint = failure.hint().map(|hint| hint.sufficient()).filter(|hint| !hint.is_zero());
         let within = |most: Duration| hint.unwrap_or(most).min(most);
-        Some(match failure.kind() {
+        let claim = match failure.kind() {
             kind if kind.is_minutes() => Self::short(hint, MINUTES),
             Kind::QuotaUnknown => Self::short(hint, UNNAMED),
             Kind::QuotaDay => Self::long(hint.map_or(Lasts::UntilMidnight, Lasts::For), DOUBTED),
@@ -86,13 +87,14 @@ impl Claim {
             Kind::QuotaZero | Kind::ModelClosed => Self::long(Lasts::UntilMidnight, RARE),
             Kind::QuotaSpend if failure.same_key_may_help() => {
                 let look = within(ROLLING);
-                Self { lasts: Lasts::For(LONGEST), look, longest: ROLLING, is_long: false }
+                Self { kind: Kind::QuotaSpend, lasts: Lasts::For(LONGEST), look, longest: ROLLING, is_long: false }
             }
             Kind::QuotaSpend | Kind::BillingRequired | Kind::AccountLimited => {
                 Self::long(Lasts::For(LONGEST), within(RARE))
             }
             _ => return None,
-        })
+        };
+        Some(Self { kind: failure.kind(), ..claim })
     }
 
     /// Makes the claim of a day's quota whose end is not named.
@@ -102,15 +104,16 @@ impl Claim {
 
     fn short(hint: Option<Duration>, look: Duration) -> Self {
         let Some(hint) = hint else {
-            return Self { lasts: Lasts::Unsaid, look: UNSAID.0, longest: UNSAID.1, is_long: false };
+            let (look, longest) = UNSAID;
+            return Self { kind: Kind::QuotaUnknown, lasts: Lasts::Unsaid, look, longest, is_long: false };
         };
         // A wait that was cut to the longest one may have been any longer one.
         let lasts = if hint < look { hint } else { LONGEST };
-        Self { lasts: Lasts::For(lasts), look, longest: look, is_long: false }
+        Self { kind: Kind::QuotaUnknown, lasts: Lasts::For(lasts), look, longest: look, is_long: false }
     }
 
     fn long(lasts: Lasts, look: Duration) -> Self {
-        Self { lasts, look, longest: RARE, is_long: true }
+        Self { kind: Kind::QuotaDay, lasts, look, longest: RARE, is_long: true }
     }
 
     /// Makes it a claim that our own count agrees with, so that a look would be in vain.
@@ -127,6 +130,8 @@ impl Claim {
 /// A block by refusals, from the first of them to the answer that ends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
+    /// The kind of the refusal that it is believed for.
+    kind: Kind,
     /// The time from which every call may pass.
     ends: Instant,
     /// The time from which one call may pass.
@@ -170,7 +175,8 @@ impl Block {
     pub(crate) fn new(claim: Claim, now: Instant, midnight: Instant) -> Self {
         // A look at an earlier block of the same scope must not be taken for one at this.
         let looks = fastrand::u32(..);
-        let mut block = Self { ends: now, look_at: now, step: Duration::ZERO, is_long: false, look: None, looks };
+        let (kind, step) = (claim.kind, Duration::ZERO);
+        let mut block = Self { kind, ends: now, look_at: now, step, is_long: false, look: None, looks };
         block.renew(claim, now, midnight);
         block
     }
@@ -187,7 +193,7 @@ impl Block {
                 let mut other = Self { step: Duration::ZERO, ..*self };
                 other.renew(claim, now, midnight);
                 if other.ends > self.ends {
-                    (self.ends, self.step) = (other.ends, other.step);
+                    (self.kind, self.ends, self.step) = (other.kind, other.ends, other.step);
                     self.is_long |= other.is_long;
                     self.look_at = self.look_at.max(other.look_at);
                 }
@@ -205,7 +211,7 @@ impl Block {
             Lasts::Unsaid => now + self.step,
         };
         self.look_at = (now + self.step).min(self.ends);
-        self.is_long = claim.is_long;
+        (self.kind, self.is_long) = (claim.kind, claim.is_long);
         self.look = None;
     }
 
@@ -237,6 +243,11 @@ impl Block {
     /// Returns the time at which the block has ended for every call.
     pub(crate) fn ends(&self) -> Instant {
         self.ends
+    }
+
+    /// Returns the kind of the refusal that it is believed for.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Returns whether the block lasts longer than anybody waits.

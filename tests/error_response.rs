@@ -13,11 +13,12 @@ use support::*;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, ClassifyLayer, Error, ErrorResponseLayer, Outcome, RetryLayer, TimeoutLayer,
+    BoxError, CallContext, ClassifyLayer, Error, ErrorResponseLayer, KeyPoolLayer, Outcome, RetryLayer, TimeoutLayer,
     call::Call,
     context::{Deadline, RetryAdvice},
     error_response::ErrorResponseBody,
     failure::{Failure, Kind, TimeoutKind},
+    key_pool::{ApiKey, Key, KeyPool},
 };
 
 type Responded = Response<ErrorResponseBody<AnyBody>>;
@@ -571,5 +572,55 @@ async fn no_chunk_waits_for_another() {
         assert_pending!(task::spawn(body.frame()).poll());
         feed.data(text);
         assert_eq!(assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap().into_data().unwrap(), text);
+    }
+}
+
+/// Answers by `status` with a `Retry-After` of 12 s, as a proxy adds it, through the layers that would know better.
+async fn with_a_proxys_wait(status: u16, body: &str, key_pool: bool) -> Option<String> {
+    let body = body.to_owned();
+    let upstream = Upstream::at_once(move |_| {
+        let mut answer = json(status, body.clone());
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("12"));
+        Ok(answer)
+    });
+    let key = Key::new(ApiKey::new("AIza-nobodys").unwrap());
+    let pool = KeyPool::builder().key(key).build().unwrap();
+    let (outer, inner) = (ServiceBuilder::new().layer(ErrorResponseLayer::new()), ClassifyLayer::new().layer(upstream));
+    let (parts, ()) = match key_pool {
+        true => {
+            let answer = outer.layer(KeyPoolLayer::new(pool)).service(inner).oneshot(post(GENERATE)).await.unwrap();
+            answer.map(drop).into_parts()
+        }
+        false => outer.service(inner).oneshot(post(GENERATE)).await.unwrap().map(drop).into_parts(),
+    };
+    assert_eq!(parts.status, status);
+    parts.headers.get(RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxys_seconds_are_not_said_of_a_days_quota() {
+    let quota = |id: &str| {
+        format!(
+            r#"{{"error":{{"code":429,"message":"You exceeded your current quota.","status":"RESOURCE_EXHAUSTED","details":[{{"violations":[{{"quotaId":"{id}","quotaValue":"20"}}]}}]}}}}"#
+        )
+    };
+    let day = quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier");
+    let known = with_a_proxys_wait(429, &day, true).await.expect("the pool knows");
+    assert!(known.parse::<u64>().unwrap() > 12, "{known}");
+    assert_eq!(with_a_proxys_wait(429, &day, false).await, None);
+    // A minute's may well be over by then.
+    let minute = quota("GenerateRequestsPerMinutePerProjectPerModel-FreeTier");
+    for (status, body) in [(429, minute.as_str()), (429, "{}"), (503, "{}")] {
+        assert_eq!(with_a_proxys_wait(status, body, false).await.as_deref(), Some("12"), "{body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_time_to_come_again_is_said_where_none_would_help() {
+    for kind in [Kind::ModelClosed, Kind::BadRequest, Kind::BodyTooLarge, Kind::KeyRestricted] {
+        let failure = Failure::local(kind, "no").with_hint(secs(45_594));
+        let (parts, body) = refused(GENERATE, Error::refusal("room", failure)).await;
+        assert!(parts.status.is_client_error() && !parts.headers.contains_key(RETRY_AFTER), "{kind}");
+        assert_eq!(detail(&body["error"], "RetryInfo"), &Value::Null, "{kind}");
     }
 }

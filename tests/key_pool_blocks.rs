@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, header::RETRY_AFTER};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer,
+    BoxError, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer,
     emulator::{Emulator, Trouble, When},
     failure::{Failure, Kind},
-    key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyState},
+    key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyState, Part},
     rate_limit::Limiter,
 };
 
@@ -369,4 +369,87 @@ async fn one_call_looks_while_the_others_stay_out() {
     }
     join_all((0..9).map(|_| service.clone().oneshot(post(GENERATE)))).await;
     assert_eq!(upstream.calls(), 12);
+}
+
+/// Makes a call that no key can take, and returns the words of the refusal.
+async fn refusal(answer: fn() -> Response<AnyBody>, pool: &KeyPool, call: fn() -> Request<Full<Bytes>>) -> String {
+    let upstream = by_key(move |_, body| if body.contains("plain") { hello() } else { answer() });
+    let service = stack(pool, &upstream);
+    assert!(!ok(&service.clone().oneshot(call()).await));
+    let refused = service.oneshot(call()).await;
+    assert_eq!(kind(&refused), Some(Kind::KeysExhausted));
+    Outcome::of(&refused).failure().unwrap().message().to_owned()
+}
+
+fn says(text: &str, parts: &[&str], never: &[&str]) {
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    assert!(!never.iter().any(|part| text.contains(part)), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_without_searches_is_active_and_the_refusal_names_grounded_calls() {
+    let pool = pool(&["a"]);
+    let text = refusal(grounding_quota, &pool, || post_body(FLASH, GROUNDED)).await;
+    says(&text, &["none of 1 keys can take grounded calls of gemini-2.5-flash", "ask without search"], &[]);
+    let report = pool.snapshot().remove(0);
+    assert_eq!((report.state, report.spending), (KeyState::Active, None));
+    let [of_flash] = &report.models[..] else { panic!("{:?}", report.models) };
+    assert_eq!((of_flash.part, of_flash.reason), (Part::Grounded, Kind::QuotaGrounding));
+    assert!(matches!(of_flash.state, KeyState::Exhausted { .. }) && of_flash.look <= secs(60), "{of_flash:?}");
+    assert_eq!(&*of_flash.model, "gemini-2.5-flash");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_closed_model_says_so_and_advises_nobody_to_wait() {
+    let pool = pool(&["p1"]);
+    let text = refusal(closed, &pool, || post(FLASH)).await;
+    says(&text, &["closed to project p1", "ask another model"], &["wait", "exhausted", "within"]);
+    let report = pool.snapshot().remove(0);
+    assert_eq!((report.models[0].part, report.models[0].reason), (Part::Closed, Kind::ModelClosed));
+    assert_eq!(report.models[0].look, secs(3_600));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_that_has_spent_what_it_may_is_reported_as_a_whole() {
+    fn capped() -> Response<AnyBody> {
+        error(429, "RESOURCE_EXHAUSTED", "Your project has exceeded its monthly spending cap.", "")
+    }
+    let pool = pool(&["p1"]);
+    let text = refusal(capped, &pool, || post(FLASH)).await;
+    says(&text, &["project p1 has spent what it may, asked again in 3600s"], &["wait", "exhausted", "another model"]);
+    let report = pool.snapshot().remove(0);
+    let spending = report.spending.unwrap();
+    assert_eq!((spending.reason, spending.look, spending.state), (Kind::QuotaSpend, secs(3_600), report.state));
+    assert_eq!(report.models, []);
+    pool.lift(&report.fingerprint);
+    assert_eq!(pool.snapshot()[0].spending, None);
+
+    // A limit within ten minutes comes back by itself, for no model before the others.
+    fn limited() -> Response<AnyBody> {
+        error(429, "RESOURCE_EXHAUSTED", "Spend limit of your project exceeded: $10 in any 10 minutes.", "")
+    }
+    let text = refusal(limited, &pool, || post(FLASH)).await;
+    says(&text, &["within 600", "project p1 has spent what it may", "; wait, or add a key"], &["another model"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_model_beside_a_days_quota_is_worth_a_wait() {
+    let upstream = by_key(|key, _| if key == "a" { closed() } else { exhausted(DAY, 250, "5s") });
+    let service = stack(&pool(&["a", "b"]), &upstream);
+    for _ in 0..2 {
+        let _ = service.clone().oneshot(post(FLASH)).await;
+    }
+    let refused = service.oneshot(post(FLASH)).await;
+    let text = Outcome::of(&refused).failure().unwrap().message().to_owned();
+    says(&text, &["closed to project a", "of b: exhausted for another", "; wait, add a key"], &["grounded"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_to_come_again_for_a_closed_model() {
+    let upstream = by_key(|_, _| closed());
+    let service = ServiceBuilder::new().layer(ErrorResponseLayer::new()).service(stack(&pool(&["a"]), &upstream));
+    let refused = service.clone().oneshot(post(FLASH)).await.unwrap();
+    assert_eq!((refused.status(), refused.headers().get(RETRY_AFTER)), (StatusCode::NOT_FOUND, None));
+    let refused = service.oneshot(post(FLASH)).await.unwrap();
+    assert_eq!((refused.status(), upstream.calls()), (StatusCode::TOO_MANY_REQUESTS, 1));
 }

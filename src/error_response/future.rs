@@ -16,7 +16,7 @@ use super::{ErrorResponseBody, render};
 use crate::{
     call::Shape,
     context::{BoxError, Outcome},
-    failure::drop_bad_retry_after,
+    failure::{Kind, drop_bad_retry_after},
     redact::Secrets,
 };
 
@@ -80,11 +80,8 @@ fn passed_on<R: Body<Data = Bytes>>(
     let failed = status.is_client_error() || status.is_server_error() || is_judged_failed();
     if failed {
         drop_bad_retry_after(response.headers_mut());
-        if !status.is_success()
-            && !response.headers().contains_key(RETRY_AFTER)
-            && let Some(wait) = Outcome::of_response(&response).retry_after()
-        {
-            response.headers_mut().insert(RETRY_AFTER, render::whole_seconds(wait));
+        if !status.is_success() {
+            say_when(&mut response);
         }
         for value in response.headers_mut().values_mut() {
             if let Some(masked) =
@@ -100,4 +97,20 @@ fn passed_on<R: Body<Data = Bytes>>(
         false => ErrorResponseBody::upstream(body, shape, &mut parts, secrets),
     };
     Response::from_parts(parts, body)
+}
+
+/// Adds the time to come again, where it is known, and removes one that is not believed.
+fn say_when<R>(response: &mut Response<R>) {
+    let outcome = Outcome::of_response(response);
+    // A day's quota does not come back in the seconds that a proxy, or a minute's quota beside it, asks for.
+    let days = [Kind::QuotaDay, Kind::QuotaZero, Kind::QuotaGrounding];
+    if outcome.failure().is_some_and(|failure| days.contains(&failure.kind()) && failure.hint().is_none()) {
+        response.headers_mut().remove(RETRY_AFTER);
+    }
+    if !response.headers().contains_key(RETRY_AFTER)
+        && render::passes_with_time(response.status())
+        && let Some(wait) = outcome.retry_after()
+    {
+        response.headers_mut().insert(RETRY_AFTER, render::whole_seconds(wait));
+    }
 }

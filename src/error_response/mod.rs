@@ -6,13 +6,15 @@
 //!
 //! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one
 //! where a list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a
-//! `RetryInfo` detail say when to try again; an `ErrorInfo` detail of the domain `tower-gemini` names the layer, the
-//! clock, the fault and the number of attempts. A stream that breaks after it has begun ends in an error event, or in
-//! one more element of its list. API keys in the text of an upstream's error are overwritten with asterisks, length for
-//! length: they are the server's, not the caller's.
+//! `RetryInfo` detail say when to try again, where the status is one that passes with time (408, 429, 5xx); an
+//! `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number of attempts. A
+//! stream that breaks after it has begun ends in an error event, or in one more element of its list. API keys in the
+//! text of an upstream's error are overwritten with asterisks, length for length: they are the server's, not the
+//! caller's.
 //!
-//! An error that the stream of an interaction says without a frame, as Google's content filter does, gets one: SDKs drop
-//! a bare line. It never changes an upstream's answer otherwise, except for a `Retry-After` that only the body had.
+//! An error that the stream of an interaction says without a frame, as Google's content filter does, gets one: SDKs
+//! drop a bare line. It never changes an upstream's answer otherwise, except for `Retry-After`: it is added where it is
+//! known, and one of a few seconds is replaced or removed where a day's quota is used up.
 //!
 //! # When to use it
 //!

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response,
+    HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ pub(super) fn response(error: &BoxError, shape: Shape) -> Response<Bytes> {
     *response.status_mut() = failure.code();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
-    if let Some(wait) = facts.outcome.retry_after() {
+    if let Some(wait) = facts.outcome.retry_after().filter(|_| passes_with_time(failure.code())) {
         headers.insert(RETRY_AFTER, whole_seconds(wait));
     }
     if let Some(model) = facts.outcome.model().and_then(|model| HeaderValue::from_str(model).ok()) {
@@ -56,6 +56,12 @@ pub(super) fn event(error: &BoxError, surface: Surface) -> String {
 pub(super) fn element(error: &BoxError, surface: Surface) -> String {
     let (failure, facts) = read(error);
     object(&failure, &facts, surface).to_string()
+}
+
+/// Returns whether a failure of that status may be over after some time, so that a time to come again may be said. What
+/// the pool remembers of a model that is closed for a project is no reason for its caller to come again.
+pub(super) fn passes_with_time(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
 }
 
 /// Rounds a wait up to the whole seconds of `Retry-After`: too late is better than too early.
@@ -111,7 +117,7 @@ fn object(failure: &Failure, facts: &ErrorFacts, surface: Surface) -> Value {
         "domain": DOMAIN,
         "metadata": metadata,
     })];
-    if let Some(wait) = facts.outcome.retry_after() {
+    if let Some(wait) = facts.outcome.retry_after().filter(|_| passes_with_time(failure.code())) {
         let seconds = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
         let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
         details.push(json!({

@@ -6,10 +6,10 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{
-    DisabledReason,
+    DisabledReason, Part,
     health::Health,
     key::Signer,
-    marks::{Part, ProjectLooks},
+    marks::ProjectLooks,
     pool::log_disabled,
     registry::{ProjectRef, Query},
     service::Assigned,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{KeyModelReport, KeyState};
+use super::{KeyModelReport, KeySpendingReport, KeyState, Part};
 use crate::{
     block::{Block, Claim, Look, Passage},
     bounded::make_room,
@@ -17,23 +17,6 @@ const MAX_NAME: usize = 512;
 
 /// The most models of a project that are remembered to be blocked, of each kind. Only refusals add to them.
 pub(super) const MAX_MODELS: usize = 1_024;
-
-/// The part of a project that a refusal is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// The quota of a model.
-    Model,
-    /// The quota of a model's calls that search the web or maps.
-    Grounded,
-    /// A model that is closed for the project.
-    Closed,
-    /// All that costs money, whatever the model.
-    Spending,
-}
-
-impl Part {
-    const ALL: [Self; 4] = [Self::Model, Self::Grounded, Self::Closed, Self::Spending];
-}
 
 /// The needs of a call that a block may deny.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +62,7 @@ pub(super) struct ProjectLooks([Option<Look>; 4]);
 /// A block, as the error for a call shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Obstruction {
+    pub(super) part: Part,
     pub(super) state: KeyState,
     /// The time until the next look, or until the end.
     pub(super) look: Duration,
@@ -118,12 +102,17 @@ impl Marks {
         }
     }
 
-    /// Iterates over the blocks that concern a call.
-    fn of(&self, needs: Needs<'_>) -> impl Iterator<Item = &Block> {
+    /// Iterates over the blocks that concern a call, each with its part.
+    fn parts_of(&self, needs: Needs<'_>) -> impl Iterator<Item = (Part, &Block)> {
         Part::ALL
             .into_iter()
             .filter(move |part| needs.concern(*part))
-            .filter_map(move |part| self.get(part, needs.model))
+            .filter_map(move |part| Some((part, self.get(part, needs.model)?)))
+    }
+
+    /// Iterates over the blocks that concern a call.
+    fn of(&self, needs: Needs<'_>) -> impl Iterator<Item = &Block> {
+        self.parts_of(needs).map(|(_, block)| block)
     }
 
     /// Decides on a call.
@@ -146,13 +135,13 @@ impl Marks {
 
     /// Returns the block that holds a call up for longest.
     pub(super) fn obstruction(&self, needs: Needs<'_>, now: Instant) -> Option<Obstruction> {
-        let closed = self.of(needs).filter_map(|block| match block.passage(now) {
-            Passage::Closed(at) => Some((block, at)),
+        let closed = self.parts_of(needs).filter_map(|(part, block)| match block.passage(now) {
+            Passage::Closed(at) => Some((part, block, at)),
             Passage::Free | Passage::Look => None,
         });
-        let (block, at) = closed.max_by_key(|(block, at)| (block.is_long(), *at))?;
+        let (part, block, at) = closed.max_by_key(|(_, block, at)| (block.is_long(), *at))?;
         let is_lasting = block.is_long() && at < block.ends();
-        Some(Obstruction { state: state(block, now)?, look: at - now, is_lasting })
+        Some(Obstruction { part, state: state(block, now)?, look: at - now, is_lasting })
     }
 
     /// Takes note that the upstream has refused a call in that part.
@@ -209,21 +198,30 @@ impl Marks {
         *self = Self::default();
     }
 
-    /// Returns the state of the whole project, where all that costs money is blocked.
-    pub(super) fn state(&self, now: Instant) -> Option<KeyState> {
-        state(self.spending.as_ref()?, now)
+    /// Reports the rest of the whole project, where all that costs money is blocked.
+    pub(super) fn spending(&self, now: Instant) -> Option<KeySpendingReport> {
+        let block = self.spending.as_ref()?;
+        Some(KeySpendingReport { state: state(block, now)?, reason: block.kind(), look: look(block, now) })
     }
 
-    /// Reports the models that are blocked, by name: of several blocks of one model the one that lasts longest.
+    /// Reports the models that are blocked, by name: of several blocks of one model the one that lasts longest. A block
+    /// of grounded calls stands for itself, as the others are served.
     pub(super) fn report(&self, now: Instant) -> Vec<KeyModelReport> {
-        let blocks = self.models.iter().flatten();
+        let parts = [Part::Model, Part::Grounded, Part::Closed];
+        let blocks =
+            parts.into_iter().zip(&self.models).flat_map(|(part, models)| models.iter().map(move |of| (part, of)));
         let mut reports: Vec<(KeyModelReport, Instant)> = blocks
-            .filter_map(|(model, block)| {
-                Some((KeyModelReport { model: model.clone(), state: state(block, now)? }, block.ends()))
+            .filter_map(|(part, (model, block))| {
+                let (state, reason, look) = (state(block, now)?, block.kind(), look(block, now));
+                Some((KeyModelReport { model: model.clone(), state, part, reason, look }, block.ends()))
             })
             .collect();
-        reports.sort_by(|(one, ends), (other, other_ends)| one.model.cmp(&other.model).then(other_ends.cmp(ends)));
-        reports.dedup_by(|(other, _), (one, _)| one.model == other.model);
+        let is_grounded = |report: &KeyModelReport| report.part == Part::Grounded;
+        reports.sort_by(|(one, ends), (other, other_ends)| {
+            let by_name = one.model.cmp(&other.model).then(is_grounded(one).cmp(&is_grounded(other)));
+            by_name.then(other_ends.cmp(ends))
+        });
+        reports.dedup_by(|(other, _), (one, _)| one.model == other.model && is_grounded(one) == is_grounded(other));
         reports.into_iter().map(|(report, _)| report).collect()
     }
 }
@@ -235,6 +233,14 @@ fn state(block: &Block, now: Instant) -> Option<KeyState> {
         _ if block.is_long() => Some(KeyState::Exhausted { left: block.ends() - now }),
         Passage::Look => None,
         Passage::Closed(at) => Some(KeyState::Cooling { left: at - now }),
+    }
+}
+
+/// Returns the time until one call may pass.
+fn look(block: &Block, now: Instant) -> Duration {
+    match block.passage(now) {
+        Passage::Closed(at) => at - now,
+        Passage::Free | Passage::Look => Duration::ZERO,
     }
 }
 

@@ -232,7 +232,7 @@ pub use self::{
     key::{Credential, Key},
     layer::KeyPoolLayer,
     pool::{KeyPool, KeyPoolBuilder},
-    report::{DisabledReason, KeyModelReport, KeyReport, KeyState},
+    report::{DisabledReason, KeyModelReport, KeyReport, KeySpendingReport, KeyState, Part},
     service::KeyPoolService,
 };
 

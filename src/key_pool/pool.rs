@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    DisabledReason, Fingerprint, Key, KeyModelReport, KeyReport, KeyState,
+    DisabledReason, Fingerprint, Key, KeyModelReport, KeyReport, KeySpendingReport, KeyState, Part,
     health::Health,
     owners::Owners,
     registry::{KeyEntry, PooledKey, Project, Registry},
@@ -147,13 +147,15 @@ fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
 /// Reports the state of a key.
 fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
     let models = project.marks.report(now);
+    let spending = project.marks.spending(now);
     KeyReport {
         fingerprint: entry.key.fingerprint,
         name: entry.key.name.clone(),
         project: project.handle.name.clone(),
         weight: entry.key.weight,
-        state: state(project, entry, &models, now),
+        state: state(entry, &models, spending.as_ref(), now),
         models,
+        spending,
         strikes: entry.health.strikes,
         proven: entry.health.proven,
         uses: entry.uses,
@@ -161,7 +163,7 @@ fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
 }
 
 /// Returns the worst state that applies to a key.
-fn state(project: &Project, entry: &KeyEntry, models: &[KeyModelReport], now: Instant) -> KeyState {
+fn state(entry: &KeyEntry, models: &[KeyModelReport], spending: Option<&KeySpendingReport>, now: Instant) -> KeyState {
     if let Some(disabled) = entry.health.disabled {
         return disabled.state(now);
     }
@@ -170,8 +172,9 @@ fn state(project: &Project, entry: &KeyEntry, models: &[KeyModelReport], now: In
         KeyState::Exhausted { left } => (2, *left),
         _ => (0, Duration::ZERO),
     };
-    let models = models.iter().map(|report| report.state);
-    models.chain(project.marks.state(now)).max_by_key(rank).unwrap_or(KeyState::Active)
+    // A key without searches serves all other calls.
+    let models = models.iter().filter(|report| report.part != Part::Grounded).map(|report| report.state);
+    models.chain(spending.map(|report| report.state)).max_by_key(rank).unwrap_or(KeyState::Active)
 }
 
 pub(super) fn log_disabled(key: &PooledKey, reason: DisabledReason) {

@@ -5,7 +5,7 @@
 use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use super::{
-    KeyState, NAME,
+    KeyState, NAME, Part,
     health::Use,
     marks::{Needs, Obstruction},
     pool::Shared,
@@ -29,7 +29,7 @@ pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
         (blocked_keys(&registry, query), query.needs.grounded && is_about_grounding(&registry, query))
     };
     let shortage = decide(&blocked);
-    let message = message(query, &blocked, shortage);
+    let message = message(query, &blocked, shortage, plain_ones_pass);
     let failure = match shortage {
         Shortage::Exhausted { soonest, is_lasting } => {
             let failure = Failure::local(Kind::KeysExhausted, message).with_hint(soonest);
@@ -99,14 +99,19 @@ fn decide(blocked: &[BlockedKey]) -> Shortage {
 }
 
 /// Writes what the caller reads: the first [`MAX_NAMED`] keys with their obstacles, and what to do.
-fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage) -> String {
+/// `plain_ones_pass`: a call that is not grounded would find a key.
+fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_ones_pass: bool) -> String {
     let keys = blocked.len();
+    let calls = if plain_ones_pass { "grounded calls of " } else { "" };
     let model = if query.needs.model.is_empty() { "this call" } else { query.needs.model };
-    let mut text = format!("none of {keys} keys can take {model}");
+    let mut text = format!("none of {keys} keys can take {calls}{model}");
     if let Some(project) = query.pinned {
         let _ = write!(text, " in project {project}, which it is bound to");
     }
+    let cure = Cure::of(blocked, shortage, plain_ones_pass);
     let _ = match shortage {
+        // Nobody knows when what is closed opens, or when a bill is paid.
+        Shortage::Exhausted { .. } if matches!(cure, Cure::OtherModel | Cure::Money) => Ok(()),
         Shortage::Exhausted { soonest, .. } => write!(text, " within {soonest:.1?}"),
         Shortage::Disabled => write!(text, ": all are disabled"),
     };
@@ -116,11 +121,57 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage) -> Str
     if keys > MAX_NAMED {
         let _ = write!(text, "; and {} more", keys - MAX_NAMED);
     }
-    text.push_str(match shortage {
-        Shortage::Exhausted { .. } => "; wait, add a key of another project, or ask another model",
-        Shortage::Disabled => "; replace them, or enable them again",
+    text.push_str(match cure {
+        Cure::Wait => "; wait, add a key of another project, or ask another model",
+        Cure::WaitForMoney => "; wait, or add a key of another project",
+        Cure::NoSearch => "; ask without search or maps, wait, or add a key of another project",
+        Cure::OtherModel => "; ask another model, or add a key of a project that may use this one",
+        Cure::Money => "; raise what the project may spend, or add a key of another one",
+        Cure::Keys => "; replace them, or enable them again",
     });
     text
+}
+
+/// The thing to do about a lack of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cure {
+    Wait,
+    /// The projects may spend again in some minutes, whatever the model.
+    WaitForMoney,
+    /// Only the grounding quota is used up.
+    NoSearch,
+    /// The model is closed for every project that has keys.
+    OtherModel,
+    /// Each project has spent what it may, or is closed for the model.
+    Money,
+    /// All keys are disabled.
+    Keys,
+}
+
+impl Cure {
+    fn of(blocked: &[BlockedKey], shortage: Shortage, plain_ones_pass: bool) -> Self {
+        if shortage == Shortage::Disabled {
+            return Self::Keys;
+        }
+        let parts = || blocked.iter().filter_map(|blocked| blocked.obstacle.part());
+        let on_trial = blocked.iter().any(|blocked| blocked.obstacle == Obstacle::OnTrial);
+        // A limit within some minutes comes back by itself.
+        let comes_back = |obstacle: Obstacle| {
+            matches!(obstacle, Obstacle::Blocked(Obstruction { state: KeyState::Cooling { .. }, .. }))
+        };
+        let waits = on_trial || blocked.iter().any(|blocked| comes_back(blocked.obstacle));
+        if plain_ones_pass {
+            Self::NoSearch
+        } else if waits && !on_trial && parts().all(|part| part == Part::Spending) {
+            Self::WaitForMoney
+        } else if waits || parts().any(|part| matches!(part, Part::Model | Part::Grounded)) {
+            Self::Wait
+        } else if parts().all(|part| part == Part::Closed) {
+            Self::OtherModel
+        } else {
+            Self::Money
+        }
+    }
 }
 
 impl Obstacle {
@@ -131,6 +182,14 @@ impl Obstacle {
             (Use::Disabled, None, _) => Self::Refused,
             (_, None, Some(mark)) => Self::Blocked(mark),
             (_, None, None) => Self::OnTrial,
+        }
+    }
+
+    /// Returns the part of the project that is blocked.
+    fn part(self) -> Option<Part> {
+        match self {
+            Self::Blocked(Obstruction { part, .. }) => Some(part),
+            Self::State(_) | Self::Refused | Self::OnTrial => None,
         }
     }
 
@@ -150,7 +209,20 @@ impl fmt::Display for BlockedKey {
         if let Some(name) = &self.key.name {
             write!(f, "{name} ")?;
         }
-        write!(f, "{} of {}: {}", self.key.shown, self.key.project.name, self.obstacle)
+        let project = &self.key.project.name;
+        write!(f, "{} of {project}: ", self.key.shown)?;
+        match self.obstacle {
+            Obstacle::Blocked(Obstruction { part: Part::Closed, look, .. }) => {
+                write!(f, "closed to project {project}, asked again in {look:.0?}")
+            }
+            Obstacle::Blocked(Obstruction { part: Part::Spending, look, .. }) => {
+                write!(f, "project {project} has spent what it may, asked again in {look:.0?}")
+            }
+            Obstacle::Blocked(Obstruction { part: Part::Grounded, .. }) => {
+                write!(f, "grounded calls {}", self.obstacle)
+            }
+            obstacle => fmt::Display::fmt(&obstacle, f),
+        }
     }
 }
 
@@ -158,7 +230,7 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State(state) => fmt::Display::fmt(state, f),
-            Self::Blocked(Obstruction { state, look, is_lasting: true }) => {
+            Self::Blocked(Obstruction { state, look, is_lasting: true, .. }) => {
                 write!(f, "{state}, asked again in {look:.0?}")
             }
             Self::Blocked(Obstruction { state, .. }) => fmt::Display::fmt(state, f),
@@ -176,7 +248,7 @@ mod tests {
     use crate::{
         block::Claim,
         context::Tried,
-        key_pool::{ApiKey, DisabledReason, Key, marks::Part},
+        key_pool::{ApiKey, DisabledReason, Key},
     };
 
     fn secs(seconds: u64) -> Duration {
@@ -214,7 +286,7 @@ mod tests {
             (blocked.iter().map(|blocked| blocked.obstacle).collect::<Vec<_>>(), decide(&blocked))
         };
         let state = KeyState::Exhausted { left: secs(9) };
-        let exhausted = Obstacle::Blocked(Obstruction { state, look: secs(9), is_lasting: false });
+        let exhausted = Obstacle::Blocked(Obstruction { part: Part::Model, state, look: secs(9), is_lasting: false });
         let disabled = Obstacle::State(KeyState::Disabled { reason: DisabledReason::ByHand, since: Duration::ZERO });
         let all = [exhausted, disabled, Obstacle::OnTrial];
         assert_eq!(
@@ -240,7 +312,7 @@ mod tests {
         let registry = registry(now);
         let text = |query: &Query<'_>| {
             let blocked = blocked_keys(&registry, query);
-            message(query, &blocked, decide(&blocked))
+            message(query, &blocked, decide(&blocked), false)
         };
         let shown: Vec<_> = registry.entries().map(|entry| entry.key.shown.clone()).collect();
         assert_eq!(
@@ -272,7 +344,7 @@ mod tests {
         (0..10).for_each(|nth| registry.add(key(nth, "p")));
         let query = query(Instant::now(), &[], None);
         let blocked = blocked_keys(&registry, &query);
-        let text = message(&query, &blocked, decide(&blocked));
+        let text = message(&query, &blocked, decide(&blocked), false);
         assert_eq!(text.matches(" of p: ").count(), MAX_NAMED);
         assert!(text.contains("; and 2 more; "), "{text}");
     }

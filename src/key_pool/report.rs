@@ -17,10 +17,14 @@ pub struct KeyReport {
     pub project: Arc<str>,
     /// Its share of the load, relative to other keys.
     pub weight: NonZeroU32,
-    /// Its state. Out of quota means for at least one model: see `models`.
+    /// Its state. Out of quota means for at least one model: see `models`. A key whose project rests for grounded calls
+    /// only is active: others are served.
     pub state: KeyState,
-    /// The models that its project currently has no quota for.
+    /// The models that its project currently has no quota for, by name; of one model, what concerns all of its calls
+    /// goes before what concerns grounded ones.
     pub models: Vec<KeyModelReport>,
+    /// The rest of its whole project, which has spent what it may: nothing that costs money is sent there.
+    pub spending: Option<KeySpendingReport>,
     /// The refusals of the key in a row, since the last answer. At 3 the key is disabled.
     pub strikes: u32,
     /// A flag: an answer has come with the key since it was added or enabled.
@@ -37,6 +41,53 @@ pub struct KeyModelReport {
     pub model: Arc<str>,
     /// [`Cooling`](KeyState::Cooling) or [`Exhausted`](KeyState::Exhausted).
     pub state: KeyState,
+    /// The part of the project that rests.
+    pub part: Part,
+    /// The kind of the refusal that is believed.
+    pub reason: Kind,
+    /// The time until one call may look whether it still holds; until the end, where that is sooner.
+    pub look: Duration,
+}
+
+/// The rest of a project that has spent what it may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeySpendingReport {
+    /// [`Cooling`](KeyState::Cooling) or [`Exhausted`](KeyState::Exhausted). No upstream says when such a rest ends.
+    pub state: KeyState,
+    /// The kind of the refusal that is believed.
+    pub reason: Kind,
+    /// The time until one call may look whether it still holds.
+    pub look: Duration,
+}
+
+/// The part of a project that a refusal is about, and that rests for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part {
+    /// The quota of a model.
+    Model,
+    /// The quota of a model's calls that search the web or maps. Its other calls are served.
+    Grounded,
+    /// A model that is closed for the project.
+    Closed,
+    /// All that costs money, whatever the model.
+    Spending,
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 4] = [Self::Model, Self::Grounded, Self::Closed, Self::Spending];
+
+    /// Returns the name in reports: `model`, `grounded_calls`, `closed_model`, `spending`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Grounded => "grounded_calls",
+            Self::Closed => "closed_model",
+            Self::Spending => "spending",
+        }
+    }
 }
 
 /// The state of a key.

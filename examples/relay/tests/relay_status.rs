@@ -9,6 +9,7 @@ mod relay_process;
 
 use http::StatusCode;
 use serde_json::Value;
+use tower_gemini::emulator::{Trouble, When};
 
 use relay_day::{CALLERS_KEY, Day, EVIL, KEYS, SECRET_PROMPT};
 
@@ -249,4 +250,41 @@ async fn dom(day: &Day) -> String {
     let _ = std::fs::remove_dir_all(&profile);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Returns the lines of what is wrong, each with its level.
+fn wrong(status: &Value) -> Vec<(&str, &str)> {
+    let lines = status["wrong"].as_array().unwrap().iter();
+    lines.map(|each| (each["level"].as_str().unwrap(), each["what"].as_str().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn what_rests_is_said_by_its_part() {
+    const GROUNDED: &str = r#"{"contents": [{"parts": [{"text": "hi"}]}], "tools": [{"googleSearch": {}}]}"#;
+    for (trouble, level, line, state) in [
+        (Trouble::grounding_quota(), "warn", "No key has quota left for grounded calls of gemini-2.5-flash", "active"),
+        (Trouble::model_closed(), "bad", "gemini-2.5-flash is closed to projects p1, p2.", "exhausted"),
+        (Trouble::spending_cap(), "bad", "Project p1 has spent what it may", "exhausted"),
+    ] {
+        let day = Day::begin_with("[retry]\nmax_attempts = 3\n").await;
+        day.emulator.trouble(When::always(), trouble);
+        for _ in 0..3 {
+            assert_ne!(day.ask_with(FLASH, GROUNDED).await, StatusCode::OK);
+        }
+        let status = day.status().await;
+        let lines = wrong(&status);
+        assert!(lines.iter().any(|(of, what)| *of == level && what.starts_with(line)), "{line}: {status}");
+        let key = &status["keys"][0];
+        assert_eq!(key["state"], state, "{status}");
+        if line.starts_with("Project") {
+            assert_eq!((&key["project_rests"], &key["models"]), (&true.into(), &Value::Array(Vec::new())), "{status}");
+            assert!(key["reason"].is_string() && key["what_to_do"].is_string(), "{status}");
+            assert!(key["back_in_s"].as_f64().unwrap() <= 3_600.0, "{status}");
+        } else {
+            let out = &key["models"][0];
+            assert_eq!(out["model"], "gemini-2.5-flash", "{status}");
+            assert_eq!(out["part"], if state == "active" { "grounded_calls" } else { "closed_model" });
+            assert!(out["asked_again_in_s"].as_f64().unwrap() <= 3_600.0, "{status}");
+        }
+    }
 }

@@ -93,19 +93,37 @@ proptest! {
 }
 
 #[test]
-fn a_report_names_each_model_once_and_what_lasts_longest() {
+fn a_report_names_each_model_once_by_what_lasts_longest_and_grounded_calls_beside_it() {
     let now = Instant::now();
     let midnight = now + secs(50_000);
     let mut marks = Marks::default();
     marks.block(Part::Model, &"m".into(), claim(Kind::QuotaMinute, Some(26)), now, midnight);
     marks.block(Part::Grounded, &"m".into(), claim(Kind::QuotaGrounding, None), now, midnight);
     marks.block(Part::Model, &"a".into(), claim(Kind::QuotaUnknown, None), now, midnight);
-    let states: Vec<_> = marks.report(now).into_iter().map(|report| (report.model.to_string(), report.state)).collect();
-    let cooling = KeyState::Cooling { left: secs(1) };
-    assert_eq!(states, [("a".to_owned(), cooling), ("m".to_owned(), KeyState::Exhausted { left: secs(50_000) })]);
-    assert_eq!(marks.state(now), None);
+    marks.block(Part::Closed, &"c".into(), claim(Kind::ModelClosed, None), now, midnight);
+    marks.block(Part::Model, &"c".into(), claim(Kind::QuotaMinute, Some(26)), now, midnight);
+    let cooling = |seconds| KeyState::Cooling { left: secs(seconds) };
+    let exhausted = KeyState::Exhausted { left: secs(50_000) };
+    let report = |model: &str, part, state, reason, look| KeyModelReport {
+        model: model.into(),
+        state,
+        part,
+        reason,
+        look: secs(look),
+    };
+    assert_eq!(
+        marks.report(now),
+        [
+            report("a", Part::Model, cooling(1), Kind::QuotaUnknown, 1),
+            report("c", Part::Closed, exhausted, Kind::ModelClosed, 3_600),
+            report("m", Part::Model, cooling(26), Kind::QuotaMinute, 26),
+            report("m", Part::Grounded, exhausted, Kind::QuotaGrounding, 60),
+        ]
+    );
+    assert_eq!(marks.spending(now), None);
     marks.block(Part::Spending, &"m".into(), claim(Kind::QuotaSpend, None), now, midnight);
-    assert_eq!(marks.state(now), Some(KeyState::Cooling { left: secs(600) }));
+    let spent = KeySpendingReport { state: cooling(600), reason: Kind::QuotaSpend, look: secs(600) };
+    assert_eq!(marks.spending(now), Some(spent));
     marks.clear();
     assert!(marks.is_empty());
 }

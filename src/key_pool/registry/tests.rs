@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     block::Claim,
     failure::{Failure, Kind},
-    key_pool::{ApiKey, marks::Part},
+    key_pool::{ApiKey, Part},
 };
 
 fn key(nth: usize, project: usize) -> Key {

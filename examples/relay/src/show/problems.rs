@@ -1,6 +1,7 @@
 //! The problems, the worst first, each with what to do about it: the first thing that a page should say on a bad day.
 
 use serde::Serialize;
+use tower_gemini::key_pool::Part;
 
 use crate::show::view::{ChainView, FailureView, KeyView, ModelView};
 
@@ -72,7 +73,7 @@ fn down(model: &ModelView, chains: &[ChainView]) -> Problem {
     }
 }
 
-/// Adds the keys that are disabled, and the models for which no key has quota.
+/// Adds the keys that are disabled, the projects that rest as a whole, and the models for which no key has quota.
 fn of_keys(keys: &[KeyView], all: &mut Vec<Problem>) {
     let disabled: Vec<_> = keys.iter().filter(|key| key.state == "disabled").collect();
     let everything = disabled.len() == keys.len();
@@ -89,19 +90,67 @@ fn of_keys(keys: &[KeyView], all: &mut Vec<Problem>) {
     if everything {
         return;
     }
-    // Models for which every key that serves is out of quota.
-    let serving: Vec<_> = keys.iter().filter(|key| key.state != "disabled").collect();
+    let enabled: Vec<_> = keys.iter().filter(|key| key.state != "disabled").collect();
+    let (spent, serving): (Vec<_>, Vec<_>) = enabled.into_iter().partition(|key| key.project_rests);
+    all.extend(
+        spent.chunk_by(|one, other| one.project == other.project).map(|keys| of_spent(keys[0], serving.is_empty())),
+    );
     let Some(first) = serving.first() else { return };
-    for out in &first.models {
-        let back = serving.iter().map(|key| key.models.iter().find(|each| each.model == out.model));
-        let Some(back) = back.collect::<Option<Vec<_>>>() else { continue };
-        let soonest = back.iter().filter_map(|out| out.back_in_s).fold(f64::INFINITY, f64::min);
-        all.push(Problem {
-            level: Level::Bad,
-            what: format!("No key has quota left for {}; the first is back in {}.", out.model, time(soonest)),
-            what_to_do: "Add a key of another project, or a model under [fallback].".to_owned(),
+    let mut names: Vec<_> = first.models.iter().map(|out| &*out.model).collect();
+    names.dedup();
+    all.extend(names.into_iter().filter_map(|model| out_everywhere(model, &serving)));
+}
+
+/// Describes a project that rests as a whole, by one of its keys.
+fn of_spent(key: &KeyView, is_last: bool) -> Problem {
+    let reason = key.reason.as_deref().unwrap_or_default().replace('_', " ");
+    let look = key.back_in_s.map(|seconds| format!("; it is asked again in {}", time(seconds))).unwrap_or_default();
+    let tail = if is_last { ", and no other serves" } else { "" };
+    Problem {
+        level: if is_last { Level::Bad } else { Level::Warn },
+        what: format!("Project {} has spent what it may ({reason}){tail}{look}.", key.project),
+        what_to_do: key.what_to_do.unwrap_or_default().to_owned(),
+    }
+}
+
+/// Returns the problem with a model, if no key that serves can take all of its calls.
+fn out_everywhere(model: &str, serving: &[&KeyView]) -> Option<Problem> {
+    // What concerns all calls stands before what concerns grounded ones.
+    let outs = serving.iter().map(|key| Some((*key, key.models.iter().find(|out| out.model == model)?)));
+    let outs = outs.collect::<Option<Vec<_>>>()?;
+    let soonest = outs.iter().filter_map(|(_, out)| out.back_in_s).fold(f64::INFINITY, f64::min);
+    if outs.iter().any(|(_, out)| out.part == Part::Grounded) {
+        return Some(Problem {
+            level: Level::Warn,
+            what: format!(
+                "No key has quota left for grounded calls of {model}; the first is back in {}. Others are served.",
+                time(soonest)
+            ),
+            what_to_do: "Ask without search or maps until then, or add a key of another project.".to_owned(),
         });
     }
+    let mut closed: Vec<_> =
+        outs.iter().filter(|(_, out)| out.part == Part::Closed).map(|(key, _)| &*key.project).collect();
+    closed.dedup();
+    let closed = match &closed[..] {
+        [] => String::new(),
+        [project] => format!("closed to project {project}"),
+        projects => format!("closed to projects {}", projects.join(", ")),
+    };
+    if soonest.is_infinite() {
+        return Some(Problem {
+            level: Level::Bad,
+            what: format!("{model} is {closed}."),
+            what_to_do: "Ask another model, or add a key of a project that may use it, or a model under [fallback]."
+                .to_owned(),
+        });
+    }
+    let closed = if closed.is_empty() { closed } else { format!(" ({closed})") };
+    Some(Problem {
+        level: Level::Bad,
+        what: format!("No key has quota left for {model}{closed}; the first is back in {}.", time(soonest)),
+        what_to_do: "Add a key of another project, or a model under [fallback].".to_owned(),
+    })
 }
 
 /// Returns the limit of a model that is used most, if it is nearly used up.
@@ -155,5 +204,96 @@ fn time(seconds: f64) -> String {
         0.0..120.0 => format!("{seconds:.0} s"),
         120.0..7_200.0 => format!("{:.0} min", seconds / 60.0),
         _ => format!("{:.1} h", seconds / 3_600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::show::view::OutOfQuota;
+
+    fn key(project: &str, models: Vec<OutOfQuota>) -> KeyView {
+        KeyView {
+            fingerprint: format!("of-{project}"),
+            name: None,
+            project: project.to_owned(),
+            state: "active",
+            reason: None,
+            project_rests: false,
+            back_in_s: None,
+            disabled_for_s: None,
+            what_to_do: None,
+            models,
+            calls: 1,
+        }
+    }
+
+    fn spent(project: &str) -> KeyView {
+        KeyView {
+            state: "exhausted",
+            reason: Some("billing_required".to_owned()),
+            project_rests: true,
+            back_in_s: Some(3_600.0),
+            what_to_do: Some("Pay."),
+            ..key(project, Vec::new())
+        }
+    }
+
+    fn out(part: Part) -> OutOfQuota {
+        OutOfQuota {
+            model: "flash".to_owned(),
+            part,
+            state: "exhausted",
+            reason: "",
+            back_in_s: Some(40_000.0).filter(|_| part != Part::Closed),
+            asked_again_in_s: 60.0,
+        }
+    }
+
+    fn said(keys: &[KeyView]) -> Vec<(Level, String)> {
+        problems(&[], keys, &[], &[]).into_iter().map(|problem| (problem.level, problem.what)).collect()
+    }
+
+    #[test]
+    fn a_model_out_of_quota_is_said_with_the_part_that_is_out() {
+        let whole = "No key has quota left for flash; the first is back in 11.1 h.";
+        let grounded =
+            "No key has quota left for grounded calls of flash; the first is back in 11.1 h. Others are served.";
+        for (parts, level, what) in [
+            (&[&[Part::Model][..]][..], Level::Bad, whole),
+            (&[&[Part::Grounded]], Level::Warn, grounded),
+            (&[&[Part::Grounded], &[Part::Grounded]], Level::Warn, grounded),
+            (&[&[Part::Model], &[Part::Grounded]], Level::Warn, grounded),
+            (&[&[Part::Model, Part::Grounded]], Level::Bad, whole),
+            (&[&[Part::Closed]], Level::Bad, "flash is closed to project p0."),
+            (&[&[Part::Closed], &[Part::Closed]], Level::Bad, "flash is closed to projects p0, p1."),
+            (
+                &[&[Part::Closed], &[Part::Model]],
+                Level::Bad,
+                "No key has quota left for flash (closed to project p0); the first is back in 11.1 h.",
+            ),
+        ] {
+            let keys = parts
+                .iter()
+                .enumerate()
+                .map(|(nth, parts)| key(&format!("p{nth}"), parts.iter().map(|part| out(*part)).collect()));
+            let mut keys: Vec<_> = keys.collect();
+            assert_eq!(said(&keys), [(level, what.to_owned())]);
+            // A project without money does not serve, and one that has all serves.
+            keys.push(spent("p9"));
+            assert_eq!(said(&keys).len(), 2);
+            keys.push(key("p5", Vec::new()));
+            assert!(!said(&keys).iter().any(|(_, what)| what.contains("flash")), "{parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_project_that_has_spent_what_it_may_is_said_once() {
+        let line = |tail: &str| {
+            format!("Project p1 has spent what it may (billing required){tail}; it is asked again in 60 min.")
+        };
+        let two = [spent("p1"), spent("p1")];
+        assert_eq!(said(&two), [(Level::Bad, line(", and no other serves"))]);
+        assert_eq!(said(&[spent("p1"), key("p2", Vec::new())]), [(Level::Warn, line(""))]);
     }
 }

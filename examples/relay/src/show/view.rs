@@ -2,11 +2,11 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_gemini::{
     circuit_breaker::State,
-    key_pool::{DisabledReason, KeyReport, KeyState},
+    key_pool::{DisabledReason, KeyReport, KeyState, Part},
     model_fallback::ChainReport,
     rate_limit::{DimensionReport, ScopeReport},
 };
@@ -88,9 +88,12 @@ pub(crate) struct KeyView {
     pub(crate) name: Option<String>,
     pub(crate) project: String,
     pub(crate) state: &'static str,
-    /// The reason why it is disabled.
+    /// The reason why it is disabled, or why its whole project rests.
     pub(crate) reason: Option<String>,
-    /// The time until all that is cooling or exhausted is back.
+    /// A flag: its whole project rests, as it has spent what it may.
+    pub(crate) project_rests: bool,
+    /// The time until all that is cooling or exhausted is back; of a project that rests as a whole, until it is asked
+    /// again.
     pub(crate) back_in_s: Option<f64>,
     pub(crate) disabled_for_s: Option<f64>,
     pub(crate) what_to_do: Option<&'static str>,
@@ -107,21 +110,29 @@ impl KeyView {
         };
         let out = report.models.iter().map(|report| OutOfQuota {
             model: report.model.to_string(),
+            part: report.part,
             state: report.state.as_str(),
-            back_in_s: back_in(report.state),
+            reason: report.reason.as_str(),
+            // Nobody knows when a model opens.
+            back_in_s: back_in(report.state).filter(|_| report.part != Part::Closed),
+            asked_again_in_s: seconds(report.look),
+        });
+        let spending = report.spending.as_ref().filter(|_| disabled.is_none());
+        let reason = disabled.map(|(reason, _)| reason.to_string());
+        let remedy = disabled.map(|(reason, _)| match reason {
+            DisabledReason::Refused(kind) => kind.advice().remedy,
+            _ => "Enable the key when it is to serve again: it was disabled by hand.",
         });
         Self {
             fingerprint: report.fingerprint.to_string(),
             name: report.name.as_deref().map(str::to_owned),
             project: report.project.to_string(),
             state: report.state.as_str(),
-            reason: disabled.map(|(reason, _)| reason.to_string()),
-            back_in_s: back_in(report.state),
+            reason: reason.or_else(|| spending.map(|spending| spending.reason.to_string())),
+            project_rests: spending.is_some(),
+            back_in_s: spending.map_or_else(|| back_in(report.state), |spending| Some(seconds(spending.look))),
             disabled_for_s: disabled.map(|(_, since)| seconds(since)),
-            what_to_do: disabled.map(|(reason, _)| match reason {
-                DisabledReason::Refused(kind) => kind.advice().remedy,
-                _ => "Enable the key when it is to serve again: it was disabled by hand.",
-            }),
+            what_to_do: remedy.or_else(|| spending.map(|spending| spending.reason.advice().remedy)),
             models: out.collect(),
             calls: report.uses,
         }
@@ -140,8 +151,21 @@ impl KeyView {
 #[derive(Serialize)]
 pub(crate) struct OutOfQuota {
     pub(crate) model: String,
+    /// The part that rests: `model`, `grounded_calls` or `closed_model`.
+    #[serde(serialize_with = "by_name")]
+    pub(crate) part: Part,
     pub(crate) state: &'static str,
+    /// The kind of the refusal.
+    pub(crate) reason: &'static str,
+    /// The time until it is back, if it comes back by itself.
     pub(crate) back_in_s: Option<f64>,
+    /// The time until one call may look whether the refusal still holds.
+    pub(crate) asked_again_in_s: f64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn by_name<S: Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(part.as_str())
 }
 
 /// A chain of fallback models.

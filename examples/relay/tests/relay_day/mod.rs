@@ -67,10 +67,16 @@ impl Day {
 
     /// Asks a model, and reads its answer to the end, if it has one.
     pub(crate) async fn ask(&self, model_and_method: &str, prompt: &str) -> StatusCode {
+        let body = format!(r#"{{"contents": [{{"parts": [{{"text": "{prompt}"}}]}}]}}"#);
+        self.ask_with(model_and_method, body).await
+    }
+
+    /// Asks a model with that body.
+    pub(crate) async fn ask_with(&self, model_and_method: &str, body: impl Into<Bytes>) -> StatusCode {
         let request = Request::post(format!("/v1beta/models/{model_and_method}"))
             .header("x-goog-api-key", CALLERS_KEY)
             .header("content-type", "application/json")
-            .body(Full::from(format!(r#"{{"contents": [{{"parts": [{{"text": "{prompt}"}}]}}]}}"#)))
+            .body(Full::from(body.into()))
             .unwrap();
         self.send(request).await.map_or(StatusCode::OK, |response| response.status())
     }
