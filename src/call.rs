@@ -759,7 +759,13 @@ mod tests {
             swap("/v1beta/tunedModels/t:generateContent").as_deref(),
             Some("/v1beta/models/other-1.0:generateContent")
         );
+        assert_eq!(
+            swap("/v1/projects/p/locations/l/endpoints/7:generateContent").as_deref(),
+            Some("/v1/projects/p/locations/l/publishers/google/models/other-1.0:generateContent"),
+        );
         assert_eq!(swap("/v1beta/files"), None);
+        // It is looked at, not called.
+        assert_eq!(swap("/v1/projects/p/locations/l/endpoints/7"), None);
         assert_eq!(Call::uri_with_model(&"/v1/models/m:generateContent".parse().unwrap(), "a/b?c"), None);
 
         let body = br#"{ "x": {"model": "inner"}, "model" : "models/m", "y": 1e400 }"#;

@@ -122,7 +122,11 @@ impl<'a> Parsed<'a> {
             "models/" => percent_decoded(bare),
             _ => Cow::Owned([collection, &percent_decoded(bare)].concat()),
         };
-        let calls = nested.is_none_or(|nested| nested.starts_with("invoke"));
+        // An endpoint that is not called is none that another model could stand for.
+        let calls = match nested {
+            Some(nested) => nested.split('/').next() == Some("invoke"),
+            None => computes.is_some() || collection != "endpoints/",
+        };
         let model_span = (calls && !bare.is_empty()).then_some(place..name_start + bare.len());
         Self { shape, model: (!bare.is_empty()).then_some(model), model_span }
     }
@@ -288,10 +292,14 @@ impl<'a> Home<'a> {
 /// Both have `models`, `agents` and `operations`. Of a version that both have, Vertex AI has everything that the
 /// Developer API has not.
 fn surface(version: &str, rest: &str) -> Surface {
+    let first_end = rest.bytes().position(|byte| matches!(byte, b'/' | b':')).unwrap_or(rest.len());
+    // Where a model may stand in an endpoint's place, both are Vertex AI's.
+    if &rest[..first_end] == "endpoints" {
+        return Surface::Vertex;
+    }
     if !matches!(version, "v1" | "v1beta1") {
         return Surface::Developer;
     }
-    let first_end = rest.bytes().position(|byte| matches!(byte, b'/' | b':')).unwrap_or(rest.len());
     let nested = || rest.split('/').nth(2);
     let waits = || rest.ends_with(":wait");
     let is_vertex = match &rest[..first_end] {
