@@ -46,6 +46,16 @@ fn detail<'a>(error: &'a Value, name: &str) -> &'a Value {
     details.iter().find(named).unwrap_or(&Value::Null)
 }
 
+#[tokio::test]
+async fn the_end_of_an_error_is_known_with_its_last_byte() {
+    // A server that knows the length does not poll once more.
+    let body = r#"{"error":{"code":400,"message":"no","status":"INVALID_ARGUMENT"}}"#;
+    let mut body = responded(post(GENERATE), Ok(json(400, body))).await.into_body();
+    assert!(!body.is_end_stream());
+    body.frame().await.unwrap().unwrap();
+    assert!(body.is_end_stream());
+}
+
 // === errors become answers ===
 
 #[tokio::test(start_paused = true)]

@@ -369,6 +369,23 @@ async fn a_batch_is_charged_its_items() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_its_caller_is_to_blame_for_leaves_one_request_charged() {
+    let refusal =
+        r#"{"error":{"code":400,"message":"at most 100 requests can be in one batch","status":"INVALID_ARGUMENT"}}"#;
+    let upstream = Upstream::at_once(move |_| Ok(json(400, refusal)));
+    let limits = Limits::new().requests_per_minute(1_500).requests_per_day(1_500);
+    let (service, layer) = over(GeminiLayer::relay().limits(limits), &upstream);
+    // Otherwise 2 KB would use up everybody's day.
+    let nothing = format!(r#"{{"requests":[{}]}}"#, vec!["0"; 1_000].join(","));
+    for nth in 1..=3 {
+        let (result, took) = ask(&service, EMBED, nothing.clone()).await;
+        assert_eq!((result.unwrap().status(), took), (StatusCode::BAD_REQUEST, secs(0)));
+        let used = layer.limiter().unwrap().snapshot()[0].dimensions.map(|dimension| dimension.used);
+        assert_eq!((used[0], used[2]), (nth, nth));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_limit_that_the_upstream_has_named_holds_for_batches_as_well() {
     let refusal = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"Please retry in 3s.","details":[{"@type":"type.googleapis.com/google.rpc.QuotaFailure","violations":[{"quotaId":"EmbedContentRequestsPerMinutePerProjectPerModel","quotaValue":"50"}]}]}}"#;
     let upstream =

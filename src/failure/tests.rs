@@ -228,6 +228,11 @@ fn every_known_fault_of_a_key_is_judged() {
 #[test]
 fn bodies_that_others_have_published_are_judged() {
     for (status, body, expected) in [
+        (
+            403,
+            google(403, "You do not have permission to access the File insufficient_quota or it may not exist.", ""),
+            "caller resource_not_accessible nYn - - -",
+        ),
         (429, google(429, "Your project has exceeded its monthly spending cap.", ""), "quota quota_spend nYn - - -"),
         (429, google(429, "Your project has exceeded its monthly spend limit.", ""), "quota quota_spend nYn - - -"),
         (429, google(429, YOU_EXCEEDED, &quota(&[("SpendPerMonthPerProject", "250")])), "quota quota_spend nYn - - -"),

@@ -137,6 +137,17 @@ mod tests {
     }
 
     #[test]
+    fn quota_that_a_bound_call_lacks_is_not_lacking_for_all() {
+        for kind in [Kind::QuotaDay, Kind::QuotaZero, Kind::KeysExhausted, Kind::ModelClosed] {
+            let failure = Failure::local(kind, "no");
+            assert!(is_for_all_callers(&failure), "{kind}");
+            assert!(!is_for_all_callers(&failure.into_bound()), "{kind}");
+        }
+        // A model without capacity has none in any project.
+        assert!(is_for_all_callers(&Failure::local(Kind::Overloaded, "no").into_bound()));
+    }
+
+    #[test]
     fn each_reason_can_be_switched() {
         let kinds = [
             (FallbackReason::Model, Kind::Overloaded),

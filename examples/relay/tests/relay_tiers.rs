@@ -48,7 +48,7 @@ impl Upstream {
                 let content = json!({"parts": [{"text": "hello"}], "role": "model"});
                 // Priority over its limit is served as standard.
                 let served = if tier(&body) == "flex" { "flex" } else { "standard" };
-                let usage = json!({"promptTokenCount": 1, "serviceTier": served});
+                let usage = json!({"promptTokenCount": 1, "toolUsePromptTokenCount": 2, "candidatesTokenCount": 3, "thoughtsTokenCount": 4, "serviceTier": served});
                 let answer = json!({"candidates": [{"content": content, "finishReason": "STOP"}], "usageMetadata": usage});
                 let busy = json!({"error": {"code": status.as_u16(), "message": "The model is overloaded.", "status": "UNAVAILABLE"}});
                 (status, Json(if status.is_success() { answer } else { busy })).into_response()
@@ -189,6 +189,9 @@ async fn the_log_names_what_only_the_body_says() {
     let said: Vec<_> = calls.iter().map(|call| (call["model"].as_str().unwrap(), call["tier"].as_str())).collect();
     let served: Vec<_> = calls.iter().take(3).map(|call| call["served_tier"].as_str()).collect();
     assert_eq!(served, [Some("flex"), Some("standard"), Some("standard")], "{log}");
+    // As the metrics count: the results of tools are input, and thoughts are output.
+    let tokens = ["tokens_in", "tokens_out", "tokens_thought"].map(|name| calls[0][name].as_u64());
+    assert_eq!(tokens, [Some(3), Some(7), Some(4)], "{log}");
     let right = [
         ("gemini-2.5-pro", Some("flex")),
         ("gemini-2.5-pro", None),
