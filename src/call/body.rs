@@ -228,7 +228,7 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut head = BodyHead::default();
-        while let Some(MemberName(name)) = map.next_key()? {
+        while let Some(BodyMemberName(name)) = map.next_key()? {
             match head.place(&name) {
                 Some(place) => *place = Some(map.next_value()?),
                 None => _ = map.next_value::<IgnoredAny>()?,
@@ -240,7 +240,7 @@ impl<'de> Visitor<'de> for Members {
 
 /// The name of a member.
 #[derive(Deserialize)]
-struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BodyMemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A tool, by whether it grounds the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
 struct Tool {
@@ -260,7 +260,7 @@ impl<'de> Deserialize<'de> for Tool {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tool, A::Error> {
                 let mut grounds = false;
-                while let Some(MemberName(name)) = map.next_key()? {
+                while let Some(BodyMemberName(name)) = map.next_key()? {
                     let value: &RawValue = map.next_value()?;
                     grounds |= match &*name {
                         "googleSearch"

@@ -293,7 +293,7 @@ impl<'a> Home<'a> {
 /// Developer API has not.
 fn surface(version: &str, rest: &str) -> Surface {
     let first_end = rest.bytes().position(|byte| matches!(byte, b'/' | b':')).unwrap_or(rest.len());
-    // Where a model may stand in an endpoint's place, both are Vertex AI's.
+    // A model may stand in the place of an endpoint, and both are Vertex AI's.
     if &rest[..first_end] == "endpoints" {
         return Surface::Vertex;
     }

@@ -115,7 +115,7 @@ fn of_spent(key: &KeyView, is_last: bool) -> Problem {
 
 /// Returns the problem with a model, if no key that serves can take all of its calls.
 fn out_everywhere(model: &str, serving: &[&KeyView]) -> Option<Problem> {
-    // What concerns all calls stands before what concerns grounded ones.
+    // A line about all calls stands before one about grounded calls.
     let outs = serving.iter().map(|key| Some((*key, key.models.iter().find(|out| out.model == model)?)));
     let outs = outs.collect::<Option<Vec<_>>>()?;
     let soonest = outs.iter().filter_map(|(_, out)| out.back_in_s).fold(f64::INFINITY, f64::min);
