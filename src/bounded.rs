@@ -21,6 +21,19 @@ use std::{
 
 use tokio::time::Instant;
 
+// === names and texts ===
+
+/// The longest name that is kept, of a model, a scope or a resource: Google's have at most some hundreds of bytes, and
+/// callers invent longer ones.
+pub(crate) const MAX_NAME: usize = 512;
+
+/// Returns the first `most` bytes of a text, or less where a character would be cut.
+pub(crate) fn start_of(text: &str, most: usize) -> &str {
+    // `str::floor_char_boundary` is younger than this crate's oldest compiler.
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    &text[..end]
+}
+
 // === by age ===
 
 /// A map of at most `most` entries, of which the oldest goes first. An entry is as old as its key: a new value for a
@@ -104,9 +117,6 @@ pub(crate) struct ByScope<V> {
     has_overflowed: bool,
     swept: Option<Instant>,
 }
-
-/// A longer scope, both names together, gets no entry of its own: no real one is longer, and callers invent models.
-const MAX_NAME: usize = 512;
 
 /// The least time between two sweeps of a full map, so that a caller who invents models does not pay for a sweep with
 /// each.
@@ -366,7 +376,7 @@ mod tests {
     }
 
     proptest! {
-        #[test]
+    #[test]
         fn scopes_are_kept_apart_as_a_plain_list_would(
             most in 1..5usize,
             has_models: bool,
@@ -494,5 +504,11 @@ mod tests {
             let best = best.split_off(best.len().saturating_sub(most - 1));
             prop_assert_eq!(kept, best);
         }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        assert_eq!(start_of("h\u{e9}llo", 2), "h");
+        assert_eq!((start_of("abc", 9), start_of("", 3), start_of("abc", 0)), ("abc", "", ""));
     }
 }

@@ -11,13 +11,11 @@ use serde::{
 use serde_json::value::RawValue;
 
 use super::{AGENTS, Idempotency, Operation, RequestDetails, ServiceTier, Shape, parse::bare_model};
+use crate::bounded::{MAX_NAME, start_of};
 
 /// Names of members that make a body worth reading where the URI has said the rest.
 const MARKS: [&[u8]; 6] =
     [b"serviceTier\"", b"service_tier\"", b"googleSearch", b"google_search", b"googleMaps\"", b"google_maps\""];
-
-/// The longest name of a model that is kept. Google's have at most some dozens of bytes.
-const MAX_NAME: usize = 512;
 
 /// Returns whether a body may say something that the URI has not. One pass from quote to quote costs a tenth of reading
 /// the body.
@@ -105,8 +103,8 @@ impl<'a> BodyHead<'a> {
     /// one is cut: it is kept in maps, and shown.
     pub(super) fn name(&self) -> Option<Arc<str>> {
         match text(self.model) {
-            Some(model) => Some(cut(bare_model(&model)).into()),
-            None => Some([AGENTS, cut(bare_model(&text(self.agent)?))].concat().into()),
+            Some(model) => Some(start_of(bare_model(&model), MAX_NAME).into()),
+            None => Some([AGENTS, start_of(bare_model(&text(self.agent)?), MAX_NAME)].concat().into()),
         }
     }
 
@@ -174,12 +172,6 @@ impl<'a> BodyHead<'a> {
         let items = self.requests.and_then(|raw| serde_json::from_str::<Length>(raw.get()).ok());
         items.map_or(1, |Length(items)| items.max(1))
     }
-}
-
-/// Cuts a name to [`MAX_NAME`] bytes, on a character boundary.
-fn cut(name: &str) -> &str {
-    let end = (0..=MAX_NAME.min(name.len())).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
-    &name[..end]
 }
 
 fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {

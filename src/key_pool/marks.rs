@@ -8,12 +8,9 @@ use tokio::time::Instant;
 use super::{KeyModelReport, KeySpendingReport, KeyState, Part};
 use crate::{
     block::{Block, Claim, Look, Passage},
-    bounded::make_room,
+    bounded::{MAX_NAME, make_room},
     call::{Idempotency, Shape},
 };
-
-/// The longest name of a model that is remembered.
-const MAX_NAME: usize = 512;
 
 /// The most models of a project that are remembered to be blocked, of each kind. Only refusals add to them.
 pub(super) const MAX_MODELS: usize = 1_024;

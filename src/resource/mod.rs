@@ -12,7 +12,10 @@ pub(crate) use self::{
     continuation::{TokenFinder, TokenHash},
     mentions::{Mentions, naming},
 };
-use crate::call::{is_version, percent_decoded};
+use crate::{
+    bounded::MAX_NAME,
+    call::{is_version, percent_decoded},
+};
 
 /// The collections whose members belong to the project that made them.
 const COLLECTIONS: [&str; 18] = [
@@ -44,9 +47,6 @@ const CONTINUATIONS: &str = "continuation";
 
 /// Objects in Cloud Storage, which are everybody's that may read them, unless a project has registered them.
 const OBJECTS: &str = "gs";
-
-/// The longest name that is kept: Google's have at most some hundreds of characters, and callers invent longer ones.
-const MAX_NAME: usize = 512;
 
 /// The name of a resource of one project: `files/abc`, `cachedContents/x`, `upload_id/…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

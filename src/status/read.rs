@@ -7,7 +7,7 @@ use super::{
     json::{Json, JsonObject, unescaped},
     page,
 };
-use crate::redact::redact;
+use crate::{bounded::start_of, redact::redact};
 
 /// The most bytes of a message that are kept.
 pub(super) const MOST_MESSAGE: usize = 2 * 1024;
@@ -411,9 +411,7 @@ fn inside_of(text: &str) -> &str {
 /// Redacts a text, then cuts it on a character boundary.
 fn clean(text: &str, most: usize) -> String {
     let text: Cow<'_, str> = redact(text.trim());
-    // `str::floor_char_boundary` is younger than this crate's oldest compiler.
-    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text[..end].to_owned()
+    start_of(&text, most).to_owned()
 }
 
 /// Translates a code to an HTTP error status; a `google.rpc` code to the one that it maps to.

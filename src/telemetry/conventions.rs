@@ -8,6 +8,7 @@ use http::{Method, Uri};
 #[cfg(feature = "metrics")]
 use crate::call::ServiceTier;
 use crate::{
+    bounded::start_of,
     call::{Call, Operation, Surface, percent_decoded},
     failure::Failure,
     redact::redact,
@@ -174,17 +175,12 @@ pub(super) fn tier(asked: Option<ServiceTier>, served: Option<&str>) -> &'static
 /// Makes a text of the caller's or the upstream's fit to be shown: without keys, and at most [`MAX_TEXT`] bytes long.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     match redact(text) {
-        Cow::Borrowed(text) => Cow::Borrowed(&text[..cut(text)]),
+        Cow::Borrowed(text) => Cow::Borrowed(start_of(text, MAX_TEXT)),
         Cow::Owned(mut text) => {
-            text.truncate(cut(&text));
+            text.truncate(start_of(&text, MAX_TEXT).len());
             Cow::Owned(text)
         }
     }
-}
-
-/// Finds the position at which a text is cut, between two characters.
-fn cut(text: &str) -> usize {
-    (0..=MAX_TEXT.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]

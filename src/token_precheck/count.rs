@@ -2,6 +2,7 @@
 
 use super::estimate::Estimate;
 use crate::{
+    bounded::start_of,
     request::scan::{RequestFacts, TextSink},
     tokenizer::{Count, TextCounter},
 };
@@ -55,11 +56,10 @@ impl Sample {
 
 impl TextSink for Sample {
     fn text(&mut self, text: &str) -> bool {
-        let most = text.len().min(Self::ENOUGH - self.sampled);
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-        self.estimate.push(&text[..end]);
-        self.sampled += end;
-        end == text.len() && self.sampled < Self::ENOUGH
+        let start = start_of(text, Self::ENOUGH - self.sampled);
+        self.estimate.push(start);
+        self.sampled += start.len();
+        start.len() == text.len() && self.sampled < Self::ENOUGH
     }
 }
 
