@@ -649,6 +649,9 @@ mod tests {
             br#"{"messages":[{"role":"user","content":"stream"}],"model":"models/gemini-2.5-pro","stream":true}"#;
         let call = post("/v1beta/openai/chat/completions").read_body(body);
         assert_eq!((call.model(), call.streaming()), (Some("gemini-2.5-pro"), Streaming::Sse));
+        // Nor does a name that is no text hide the model.
+        let call = post("/v1beta/openai/chat/completions").read_body(br#"{"\ud800":1,"model":"b"}"#);
+        assert_eq!(call.model(), Some("b"));
         // Nobody reads the limits of the first model away by naming a second one.
         let call = post("/v1beta/openai/chat/completions").read_body(br#"{"model":"a","model":"b"}"#);
         assert_eq!(call.model(), Some("b"));

@@ -220,7 +220,7 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut head = BodyHead::default();
-        while let Some(BodyMemberName(name)) = map.next_key()? {
+        while let Some(name) = map.next_key::<&RawValue>()?.map(decoded) {
             match head.place(&name) {
                 Some(place) => *place = Some(map.next_value()?),
                 None => _ = map.next_value::<IgnoredAny>()?,
@@ -230,9 +230,14 @@ impl<'de> Visitor<'de> for Members {
     }
 }
 
-/// The name of a member.
-#[derive(Deserialize)]
-struct BodyMemberName<'a>(#[serde(borrow)] Cow<'a, str>);
+/// Decodes the name of a member. One that cannot be decoded is none that matters, and hides none that does.
+fn decoded(name: &RawValue) -> Cow<'_, str> {
+    let quoted = name.get();
+    match quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(plain) if memchr(b'\\', plain.as_bytes()).is_none() => Cow::Borrowed(plain),
+        _ => serde_json::from_str::<String>(quoted).map_or(Cow::Borrowed(""), Cow::Owned),
+    }
+}
 
 /// A tool, by whether it grounds the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
 struct Tool {
@@ -252,7 +257,7 @@ impl<'de> Deserialize<'de> for Tool {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tool, A::Error> {
                 let mut grounds = false;
-                while let Some(BodyMemberName(name)) = map.next_key()? {
+                while let Some(name) = map.next_key::<&RawValue>()?.map(decoded) {
                     let value: &RawValue = map.next_value()?;
                     grounds |= match &*name {
                         "googleSearch"
