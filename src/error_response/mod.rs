@@ -87,8 +87,10 @@
 //! response or the error. The answer to an error has the error's outcome.
 
 mod body;
+mod follow;
 mod framer;
 mod future;
+mod gate;
 mod layer;
 mod render;
 mod service;
