@@ -72,14 +72,11 @@ impl Watch {
     /// An answer that says that it is a stream of events is read as one, whatever the URI said.
     pub(super) fn new(shape: Shape, headers: &HeaderMap, size: &SizeHint) -> Option<Self> {
         use Operation::{BatchEmbedContents, CreateInteraction, EmbedContent, GenerateContent, Predict, Read};
-        let may_say_something = matches!(
-            shape.operation,
-            GenerateContent | CreateInteraction | EmbedContent | BatchEmbedContents | Predict
-        );
-        if !may_say_something && !(shape.operation == Read && shape.surface == Surface::Interactions) {
-            return None;
-        }
-        if is_encoded(headers) {
+        let has_a_cost = match shape.operation {
+            GenerateContent | CreateInteraction | EmbedContent | BatchEmbedContents | Predict => true,
+            operation => operation == Read && shape.surface == Surface::Interactions,
+        };
+        if !has_a_cost || is_encoded(headers) {
             return None;
         }
         let content_type = text(headers, CONTENT_TYPE).trim_start();

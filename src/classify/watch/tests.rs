@@ -375,3 +375,60 @@ fn an_answer_of_no_known_shape_is_never_empty() {
     let decided = r#"{"answers":{"q":{"type":"noul"}},"usage":{"total_input_tokens":2}}"#;
     assert_eq!(watch("/v1beta/decisions", "application/json", decided).verdict(), Verdict::Commit);
 }
+
+// === cut anywhere ===
+
+/// Says all that a watch returns.
+fn all_of(watch: &Watch, held: &[u8]) -> String {
+    let kinds = [watch.late_failure(), watch.judge_end(held), watch.empty_at_end()];
+    let kinds = kinds.map(|failure| failure.map(|failure| failure.kind()));
+    let found = watch.findings();
+    let names = [&found.response_id, &found.service_tier, &found.status, &found.model_version, watch.finish_reason()];
+    format!("{:?} {} {kinds:?} {names:?} {:?}", watch.verdict(), watch.is_cut(), found.tokens)
+}
+
+proptest::proptest! {
+    #[test]
+    fn cuts_change_nothing(
+        picks in proptest::collection::vec(0usize..14, 0..7),
+        cuts in proptest::collection::vec(0usize..1500, 0..6),
+        size in 1usize..9,
+    ) {
+        let lines = [
+            format!("data: {HELLO}\n\n"),
+            format!("data: {STOP}\r\n\r\n"),
+            format!("data: {THOUGHT}\n\n"),
+            format!("data: {MALFORMED}\n\n"),
+            format!("data: {BUSY}\n\n"),
+            BUSY.replace(',', ",\n ") + "\n",
+            created(),
+            delta(),
+            completed("completed"),
+            completed("failed"),
+            "data: [DONE]\n\n".to_owned(),
+            "event: message_start\ndata: {\"type\":\"x\",\"message\":[{}]}\n\n".to_owned(),
+            "data: {\"usage\":{\"input_tokens_by_modality\":[{\"tokens\":1,\"modality\":\"text\"}]},\"errors\":[{\"code\":5}]}\n\n".to_owned(),
+            ": ping\n{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"a".to_owned(),
+        ];
+        let text: String = picks.iter().map(|pick| lines[*pick].as_str()).collect();
+        let bytes = text.as_bytes();
+        let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
+        cuts.sort_unstable();
+        for (uri, content_type) in [
+            ("/v1beta/models/m:generateContent", "application/json"),
+            ("/v1beta/models/m:streamGenerateContent?alt=sse", "text/event-stream"),
+            ("/v1beta/openai/chat/completions", "text/event-stream"),
+            ("/v1beta/interactions", "text/event-stream"),
+            ("/v1beta/interactions", "application/json"),
+        ] {
+            let of = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+                let mut watch = watched(Method::POST, uri, content_type, false).unwrap();
+                pieces.for_each(|piece| watch.push(piece));
+                all_of(&watch, bytes)
+            };
+            let whole = of(&mut [bytes].into_iter());
+            assert_eq!(of(&mut bytes.chunks(size)), whole, "{uri} by {size}: {text}");
+            assert_eq!(of(&mut cuts.windows(2).map(|cut| &bytes[cut[0]..cut[1]])), whole, "{uri} at {cuts:?}: {text}");
+        }
+    }
+}
