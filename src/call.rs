@@ -60,11 +60,22 @@ impl Call {
     /// the model or agent, whether the answer streams, and whether the request may be sent again. Every other body is
     /// not touched. A body that is not JSON leaves the call as it was: judging it is the upstream's business.
     #[must_use]
-    pub fn read_body(mut self, body: &[u8]) -> Self {
-        if !body::is_worth_reading(self.shape, body) {
+    pub fn read_body(self, body: &[u8]) -> Self {
+        self.read_body_with(body, None)
+    }
+
+    /// Reads from the JSON body what the URI cannot say, and in the same pass the details that are asked for.
+    #[must_use]
+    pub(crate) fn read_body_with(mut self, body: &[u8], details: Option<&mut RequestDetails>) -> Self {
+        let is_worth_reading =
+            body::is_worth_reading(self.shape, body) || (details.is_some() && body::may_have_details(self.shape, body));
+        if !is_worth_reading {
             return self;
         }
         let Some(head) = BodyHead::of(body) else { return self };
+        if let Some(details) = details {
+            *details = head.details();
+        }
         if self.shape.model_in_body {
             if let Some(name) = head.name() {
                 self.shape.agent = head.is_to_agent();
@@ -227,6 +238,18 @@ impl Call {
     pub(crate) fn shape(&self) -> Shape {
         self.shape
     }
+}
+
+/// The facts of a request that nothing is decided by, and that a record of the call names. They are read only where
+/// somebody records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestDetails {
+    /// The id of the response or interaction from which this call goes on.
+    pub(crate) previous_response: Option<Box<str>>,
+    /// The conversation that the request names.
+    pub(crate) conversation: Option<Box<str>>,
+    /// The level of reasoning that is asked for: `low`, `high`, …, as the caller spells it.
+    pub(crate) reasoning_level: Option<Box<str>>,
 }
 
 /// The collection before an agent's name in [`Call::quota_name`].
@@ -520,6 +543,65 @@ mod tests {
     }
 
     #[test]
+    fn details_are_read_from_each_dialect() {
+        let details = |previous: Option<&str>, conversation: Option<&str>, level: Option<&str>| RequestDetails {
+            previous_response: previous.map(Into::into),
+            conversation: conversation.map(Into::into),
+            reasoning_level: level.map(Into::into),
+        };
+        let generate = "/v1beta/models/m:generateContent";
+        let chat = "/v1beta/openai/chat/completions";
+        let responses = "/v1/projects/p/locations/l/endpoints/openapi/responses";
+        for (uri, body, expected) in [
+            (
+                generate,
+                r#"{"generationConfig":{"thinkingConfig":{"thinkingLevel":"LOW"}}}"#,
+                details(None, None, Some("LOW")),
+            ),
+            (
+                generate,
+                r#"{"generation_config":{"thinking_config":{"thinking_level":"high"}}}"#,
+                details(None, None, Some("high")),
+            ),
+            (generate, r#"{"generationConfig":{"thinkingConfig":{"thinkingBudget":0}}}"#, details(None, None, None)),
+            (generate, r#"{"contents":[{"parts":[{"text":"thinkingLevel"}]}]}"#, details(None, None, None)),
+            (
+                "/v1beta/interactions",
+                r#"{"model":"m","previous_interaction_id":"v1_a","generation_config":{"thinking_level":"low"}}"#,
+                details(Some("v1_a"), None, Some("low")),
+            ),
+            (
+                "/v1beta/interactions",
+                r#"{"agent":"a","previousInteractionId":"","generation_config":7}"#,
+                details(None, None, None),
+            ),
+            (chat, r#"{"model":"m","reasoning_effort":"minimal"}"#, details(None, None, Some("minimal"))),
+            (
+                chat,
+                r#"{"model":"m","extra_body":{"google":{"thinking_config":{"thinking_level":"low"}}}}"#,
+                details(None, None, Some("low")),
+            ),
+            (
+                responses,
+                r#"{"model":"m","reasoning":{"effort":"high"},"previous_response_id":"r","conversation":{"id":"c"}}"#,
+                details(Some("r"), Some("c"), Some("high")),
+            ),
+            (responses, r#"{"model":"m","conversation":"c"}"#, details(None, Some("c"), None)),
+            (chat, "[]", details(None, None, None)),
+        ] {
+            let mut found = RequestDetails::default();
+            let call = post(uri).read_body_with(body.as_bytes(), Some(&mut found));
+            assert_eq!(found, expected, "{body}");
+            assert_eq!(call, post(uri).read_body(body.as_bytes()), "{body}");
+        }
+        // A body that spends nobody's quota is not read.
+        let mut found = RequestDetails::default();
+        let body = br#"{"generationConfig":{"thinkingConfig":{"thinkingLevel":"LOW"}}}"#;
+        let _ = post("/v1beta/models/m:countTokens").read_body_with(body, Some(&mut found));
+        assert_eq!(found, RequestDetails::default());
+    }
+
+    #[test]
     fn a_stream_is_an_array_unless_it_asks_for_events() {
         assert_eq!(post("/v1/models/m:streamGenerateContent").streaming(), Streaming::Array);
         assert_eq!(post("/v1/models/m:streamGenerateContent?key=k&alt=sse").streaming(), Streaming::Sse);
@@ -545,6 +627,9 @@ mod tests {
             br#"{"messages":[{"role":"user","content":"stream"}],"model":"models/gemini-2.5-pro","stream":true}"#;
         let call = post("/v1beta/openai/chat/completions").read_body(body);
         assert_eq!((call.model(), call.streaming()), (Some("gemini-2.5-pro"), Streaming::Sse));
+        // Nobody reads the limits of the first model away by naming a second one.
+        let call = post("/v1beta/openai/chat/completions").read_body(br#"{"model":"a","model":"b"}"#);
+        assert_eq!(call.model(), Some("b"));
         let call = post("/v1beta/openai/chat/completions").read_body(b"{\"model\": ");
         assert_eq!((call.model(), call.streaming()), (None, Streaming::No));
         let call = post("/v1beta/models/m:generateContent").read_body(body);
@@ -595,6 +680,7 @@ mod tests {
             (r#"{"service_tier":"SERVICE_TIER_PRIORITY"}"#, ServiceTier::Priority),
             (r#"{"serviceTier":"Deferred"}"#, ServiceTier::Deferred),
             (r#"{"serviceTier":"galactic"}"#, ServiceTier::Standard),
+            (r#"{"serviceTier":"priority","service_tier":"flex","tools":[]}"#, ServiceTier::Flex),
             (r#"{"serviceTier":7}"#, ServiceTier::Standard),
             (r#"{"contents":[{"serviceTier":"flex"}]}"#, ServiceTier::Standard),
             (r#"{"contents":[]}"#, ServiceTier::Standard),
@@ -605,6 +691,7 @@ mod tests {
             (r#"{"tools":[{"functionDeclarations":[]},{"googleSearch":{}}]}"#, true),
             (r#"{"tools":[{"google_search":{"a":1},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleMaps":{}}]}"#, true),
+            (r#"{"tools":[],"tools":[{"googleMaps":{},"google_maps":{}}]}"#, true),
             (r#"{"tools":[{"googleSearchRetrieval":{}}]}"#, true),
             (r#"{"tools":[{"functionDeclarations":[{"name":"google_search"}]}]}"#, false),
             (r#"{"contents":[{"text":"googleSearch"}]}"#, false),

@@ -775,3 +775,72 @@ proptest! {
         }
     }
 }
+
+// === over the emulator ===
+
+#[tokio::test(start_paused = true)]
+async fn the_emulators_interactions_are_whole_and_their_cost_is_known() {
+    let emulator = tower_gemini::emulator::Emulator::builder().build();
+    for (body, streams) in [
+        (r#"{"model":"gemini-2.5-pro","input":"hi"}"#, false),
+        (r#"{"model":"gemini-2.5-pro","input":"hi","stream":true}"#, true),
+    ] {
+        let service = ServiceBuilder::new()
+            .layer(tower_gemini::ErrorResponseLayer::new())
+            .layer(ReplayLayer::new())
+            .layer(ClassifyLayer::new())
+            .service(emulator.clone());
+        let mut request = post_body(INTERACTIONS, body);
+        request.headers_mut().insert("x-goog-api-key", HeaderValue::from_static("test-key"));
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(kind(&response), None);
+        let usage = usage(&response);
+        let text = read(response.into_body()).await;
+        assert_eq!(text.starts_with(b"event: interaction.created"), streams);
+        let report = usage.report();
+        assert!(report.ended && report.failure.is_none(), "{report:?}");
+        assert!(report.prompt_tokens.is_some() && report.response_id.is_some(), "{report:?}");
+        assert_eq!(report.finish_reason.as_deref(), Some("completed"), "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
+    use tower_gemini::emulator::{Emulator, Trouble, When};
+    const INTERACTION: &str = r#"{"model":"gemini-2.5-pro","input":"hi"}"#;
+    const STREAMED: &str = r#"{"model":"gemini-2.5-pro","input":"hi","stream":true}"#;
+    type Case = (&'static str, &'static str, fn() -> Trouble, usize, Option<Kind>, Option<Kind>);
+    // The path and body, the trouble, the attempts, the failure at the head, and the one that is noted.
+    let cases: [Case; 8] = [
+        (GENERATE, PROMPT, Trouble::thoughts_only, 2, None, None),
+        (STREAM, PROMPT, Trouble::thoughts_only, 1, None, Some(Kind::EmptyMalformedFunctionCall)),
+        (GENERATE, PROMPT, Trouble::continuation, 1, None, None),
+        (GENERATE, PROMPT, || Trouble::blocked("ESCALATION"), 1, Some(Kind::ContentBlocked), None),
+        (INTERACTIONS, INTERACTION, Trouble::failed, 1, Some(Kind::ServerError), None),
+        (INTERACTIONS, INTERACTION, || Trouble::unfinished("incomplete"), 1, None, None),
+        (INTERACTIONS, STREAMED, || Trouble::prohibited().as_raw_tail(0), 1, Some(Kind::ContentBlocked), None),
+        (INTERACTIONS, STREAMED, || Trouble::cut(1), 1, None, Some(Kind::StreamCut)),
+    ];
+    for (nth, (uri, body, trouble, attempts, at_head, noted)) in cases.into_iter().enumerate() {
+        let emulator = Emulator::builder().trouble(When::first(1), trouble()).build();
+        let service = ServiceBuilder::new()
+            .layer(tower_gemini::ErrorResponseLayer::new())
+            .layer(ReplayLayer::new())
+            .layer(RetryLayer::default())
+            .layer(ClassifyLayer::new())
+            .service(emulator.clone());
+        let mut request = post_body(uri, body);
+        request.headers_mut().insert("x-goog-api-key", HeaderValue::from_static("test-key"));
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(kind(&response), at_head, "case {nth}");
+        let usage = outcome(&response).usage().cloned();
+        let (data, _) = frames(response.into_body()).await;
+        let text = String::from_utf8(data.concat()).unwrap();
+        assert_eq!(emulator.journal().len(), attempts, "case {nth}: {text}");
+        let failure = usage.and_then(|usage| usage.report().failure);
+        assert_eq!(failure.map(|failure| failure.kind()), noted, "case {nth}: {text}");
+        // On the stream of an interaction, whatever went wrong is an event.
+        let is_told = text.contains("event: error\ndata: {\"error\":{\"code\":");
+        assert_eq!(is_told, body == STREAMED, "case {nth}: {text}");
+    }
+}

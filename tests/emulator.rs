@@ -365,9 +365,7 @@ mod refusals {
     #[tokio::test]
     async fn an_unknown_path_is_an_empty_404() {
         let emulator = Emulator::new();
-        for uri in
-            ["/", "/v1beta/corpora", "/v1beta/models/gemini-2.5-flash:predictLongRunning", "/v1beta/interactions"]
-        {
+        for uri in ["/", "/v1beta/corpora", "/v1beta/models/gemini-2.5-flash:tune", "/v1beta/interactions/i/a/b"] {
             assert_eq!(ask(&emulator, post(uri, "{}")).await, (StatusCode::NOT_FOUND, String::new()));
         }
     }

@@ -963,11 +963,15 @@ async fn what_nobody_knows_goes_to_the_default_project() {
 #[tokio::test(start_paused = true)]
 async fn a_bound_call_moves_to_a_sibling_key_and_to_no_other_project() {
     let keys = [("bad", "p1"), ("good", "p1"), ("b", "p2")];
-    // The emulator has no such stores, and accepts any name.
-    let store = r#"[{"fileSearch":{"fileSearchStoreNames":["fileSearchStores/x"]}}]"#;
-    let bound = || post_body(GENERATE, format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":{store}}}"#));
     let emulator =
         upstream(&keys[1..]).trouble(When::first(1).key(&secret("good")), Trouble::minute_quota(secs(20))).build();
+    // The store is p1's, and the pool has not seen it being made.
+    let mut make = post("/v1beta/fileSearchStores");
+    make.headers_mut().insert("x-goog-api-key", secret("good").parse().unwrap());
+    let made = read(emulator.clone().oneshot(make).await.unwrap().into_body()).await;
+    let store = serde_json::from_slice::<serde_json::Value>(&made).unwrap()["name"].clone();
+    let tools = format!(r#"[{{"fileSearch":{{"fileSearchStoreNames":[{store}]}}}}]"#);
+    let bound = || post_body(GENERATE, format!(r#"{{"contents":[{{"parts":[{{"text":"hi"}}]}}],"tools":{tools}}}"#));
     let service = stack(&pool(&keys), &Limiter::new(), emulator.clone());
     let begun = Instant::now();
     let answer = service.clone().oneshot(bound()).await;

@@ -821,7 +821,8 @@ async fn ten_thousand_calls_wait_without_being_polled() {
 async fn an_interaction_and_an_embedding_are_settled_by_their_usage() {
     const INTERACTIONS: &str = "/v1beta/interactions";
     const EMBED: &str = "/v1beta/models/gemini-2.5-pro:embedContent";
-    let usage = r#""usage":{"total_input_tokens":70,"total_tool_use_tokens":7,"total_output_tokens":5,"total_tokens":82}"#;
+    let usage =
+        r#""usage":{"total_input_tokens":70,"total_tool_use_tokens":7,"total_output_tokens":5,"total_tokens":82}"#;
     let unary = format!(r#"{{"id":"v1_i","status":"completed",{usage},"steps":[]}}"#);
     let stream = format!(
         "data: {{\"event_type\":\"step.delta\"}}\n\ndata: {{\"event_type\":\"interaction.completed\",\"interaction\":{{\"id\":\"v1_i\",{usage}}}}}\n\n"

@@ -4,6 +4,8 @@
 mod support;
 mod telemetry {
     pub(crate) mod bounds;
+    pub(crate) mod conventions;
+    pub(crate) mod interactions;
     pub(crate) mod listen;
     pub(crate) mod metrics;
     pub(crate) mod secrets;

@@ -1,16 +1,16 @@
 //! Reads the few members of a JSON body that say what the call is, and rewrites two of them.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
 use memchr::memchr_iter;
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, SeqAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
-use super::{AGENTS, Idempotency, Operation, ServiceTier, Shape, parse::bare_model};
+use super::{AGENTS, Idempotency, Operation, RequestDetails, ServiceTier, Shape, parse::bare_model};
 
 /// Names of members that make a body worth reading where the URI has said the rest.
 const MARKS: [&[u8]; 6] =
@@ -28,34 +28,61 @@ fn is_mark(rest: &[u8]) -> bool {
     matches!(rest.first(), Some(b's' | b'g')) && MARKS.iter().any(|mark| rest.starts_with(mark))
 }
 
-/// The members of a JSON body that matter, each as it stands there; all others are skipped.
-#[derive(Deserialize)]
+/// Returns whether a body that the URI has said the rest of may have [`RequestDetails`]: a level of reasoning.
+pub(super) fn may_have_details(shape: Shape, body: &[u8]) -> bool {
+    let names: [&[u8]; 2] = [b"thinkingLevel\"", b"thinking_level\""];
+    let is_level = |at: usize| names.iter().any(|name| body[at + 1..].starts_with(name));
+    shape.pays_quota() && memchr_iter(b'"', body).any(is_level)
+}
+
+/// The members of a JSON body that matter, each as it stands there; all others are skipped. Of a member that is there
+/// twice, in one spelling or in both, the last one counts.
+#[derive(Default)]
 pub(super) struct BodyHead<'a> {
-    #[serde(borrow, default)]
     model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     agent: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     stream: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     background: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     store: Option<&'a RawValue>,
-    #[serde(borrow, default, alias = "previousInteractionId", alias = "previous_response_id")]
     previous_interaction_id: Option<&'a RawValue>,
-    #[serde(borrow, default, alias = "serviceTier")]
     service_tier: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     tools: Option<&'a RawValue>,
-    #[serde(borrow, default)]
     requests: Option<&'a RawValue>,
+    conversation: Option<&'a RawValue>,
+    generation_config: Option<&'a RawValue>,
+    reasoning_effort: Option<&'a RawValue>,
+    reasoning: Option<&'a RawValue>,
+    extra_body: Option<&'a RawValue>,
 }
 
 impl<'a> BodyHead<'a> {
     pub(super) fn of(body: &'a [u8]) -> Option<Self> {
-        // serde would read a list as the members in their order.
-        body.trim_ascii_start().first().filter(|byte| **byte == b'{')?;
-        serde_json::from_slice(body).ok()
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let head = reader.deserialize_map(Members).ok()?;
+        reader.end().ok().map(|()| head)
+    }
+
+    /// Returns the place of a member.
+    fn place(&mut self, name: &str) -> Option<&mut Option<&'a RawValue>> {
+        Some(match name {
+            "model" => &mut self.model,
+            "agent" => &mut self.agent,
+            "stream" => &mut self.stream,
+            "background" => &mut self.background,
+            "store" => &mut self.store,
+            "previous_interaction_id" | "previousInteractionId" | "previous_response_id" => {
+                &mut self.previous_interaction_id
+            }
+            "service_tier" | "serviceTier" => &mut self.service_tier,
+            "tools" => &mut self.tools,
+            "requests" => &mut self.requests,
+            "conversation" => &mut self.conversation,
+            "generation_config" | "generationConfig" => &mut self.generation_config,
+            "reasoning_effort" => &mut self.reasoning_effort,
+            "reasoning" => &mut self.reasoning,
+            "extra_body" => &mut self.extra_body,
+            _ => return None,
+        })
     }
 
     /// Returns the name under which quota is counted: the bare model, or `agents/{agent}`.
@@ -99,8 +126,30 @@ impl<'a> BodyHead<'a> {
 
     /// Returns whether one of the tools is Google's search or maps.
     pub(super) fn is_grounded(&self) -> bool {
-        let tools = self.tools.and_then(|raw| serde_json::from_str::<Vec<Tool<'_>>>(raw.get()).ok());
-        tools.is_some_and(|tools| tools.iter().any(Tool::grounds))
+        let tools = self.tools.and_then(|raw| serde_json::from_str::<Vec<Tool>>(raw.get()).ok());
+        tools.is_some_and(|tools| tools.iter().any(|tool| tool.grounds))
+    }
+
+    /// Returns the facts that only a record of the call names.
+    pub(super) fn details(&self) -> RequestDetails {
+        RequestDetails {
+            previous_response: owned(self.previous_interaction_id),
+            conversation: owned(self.conversation).or_else(|| owned(Settings::of(self.conversation)?.id)),
+            reasoning_level: self.reasoning_level(),
+        }
+    }
+
+    /// Returns the level of reasoning, as each dialect spells it. A budget of tokens is not a level.
+    fn reasoning_level(&self) -> Option<Box<str>> {
+        let google = || {
+            let google = Settings::of(Settings::of(self.extra_body)?.google)?;
+            Settings::of(google.thinking_config)?.thinking_level
+        };
+        let config = Settings::of(self.generation_config);
+        let nested = || Settings::of(config.as_ref()?.thinking_config)?.thinking_level;
+        let level = config.as_ref().and_then(|config| config.thinking_level).or_else(nested);
+        let effort = || self.reasoning_effort.or_else(|| Settings::of(self.reasoning)?.effort);
+        owned(level.or_else(effort).or_else(google))
     }
 
     /// Returns the number of items of a batch, at least 1.
@@ -118,24 +167,94 @@ fn is(raw: Option<&RawValue>, value: &str) -> bool {
     raw.is_some_and(|raw| raw.get() == value)
 }
 
-/// A tool, as far as it may ground the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
-#[derive(Deserialize)]
-struct Tool<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Option<&'a RawValue>,
-    #[serde(default, alias = "googleSearch")]
-    google_search: Option<IgnoredAny>,
-    #[serde(default, alias = "googleSearchRetrieval")]
-    google_search_retrieval: Option<IgnoredAny>,
-    #[serde(default, alias = "googleMaps")]
-    google_maps: Option<IgnoredAny>,
+/// The text of a member that is not empty.
+fn owned(raw: Option<&RawValue>) -> Option<Box<str>> {
+    text(raw).filter(|text| !text.is_empty()).map(Into::into)
 }
 
-impl Tool<'_> {
-    fn grounds(&self) -> bool {
-        let named = [&self.google_search, &self.google_search_retrieval, &self.google_maps];
-        let kind = self.kind.map(RawValue::get);
-        named.into_iter().any(Option::is_some) || matches!(kind, Some(r#""google_search""# | r#""google_maps""#))
+/// An object with settings of a request, as far as a record names them.
+#[derive(Deserialize)]
+struct Settings<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    effort: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    google: Option<&'a RawValue>,
+    #[serde(borrow, default, alias = "thinkingConfig")]
+    thinking_config: Option<&'a RawValue>,
+    #[serde(borrow, default, alias = "thinkingLevel")]
+    thinking_level: Option<&'a RawValue>,
+}
+
+impl<'a> Settings<'a> {
+    fn of(raw: Option<&'a RawValue>) -> Option<Self> {
+        serde_json::from_str(raw.filter(|raw| raw.get().starts_with('{'))?.get()).ok()
+    }
+}
+
+/// The visitor of an object's members.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = BodyHead<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut head = BodyHead::default();
+        while let Some(Name(name)) = map.next_key()? {
+            match head.place(&name) {
+                Some(place) => *place = Some(map.next_value()?),
+                None => _ = map.next_value::<IgnoredAny>()?,
+            }
+        }
+        Ok(head)
+    }
+}
+
+/// The name of a member.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// A tool, by whether it grounds the answer: `{"googleSearch": {}}`, or `{"type": "google_search"}` in Interactions.
+struct Tool {
+    grounds: bool,
+}
+
+impl<'de> Deserialize<'de> for Tool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ToolVisitor;
+
+        impl<'de> Visitor<'de> for ToolVisitor {
+            type Value = Tool;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tool")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tool, A::Error> {
+                let mut grounds = false;
+                while let Some(Name(name)) = map.next_key()? {
+                    let value: &RawValue = map.next_value()?;
+                    grounds |= match &*name {
+                        "googleSearch"
+                        | "google_search"
+                        | "googleSearchRetrieval"
+                        | "google_search_retrieval"
+                        | "googleMaps"
+                        | "google_maps" => true,
+                        "type" => matches!(value.get(), r#""google_search""# | r#""google_maps""#),
+                        _ => false,
+                    };
+                }
+                Ok(Tool { grounds })
+            }
+        }
+
+        deserializer.deserialize_map(ToolVisitor)
     }
 }
 
@@ -149,7 +268,7 @@ impl<'de> Deserialize<'de> for Length {
         impl<'de> Visitor<'de> for Items {
             type Value = u32;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
 

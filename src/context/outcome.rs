@@ -219,7 +219,7 @@ impl Outcome {
 
     /// Sets the cell in which usage is reported.
     #[must_use]
-    pub(crate) fn with_usage(mut self, usage: Usage) -> Self {
+    pub fn with_usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
     }

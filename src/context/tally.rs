@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::call::Call;
+use crate::call::{Call, RequestDetails};
 
 /// A cell in which the layers inside add up what the attempts of one call have cost.
 ///
@@ -45,6 +45,8 @@ pub(crate) struct TallyReport {
     pub(crate) backed_off: Duration,
     /// The call, as the first attempt made it.
     pub(crate) call: Option<Call>,
+    /// The details of the request.
+    pub(crate) details: RequestDetails,
     /// The model of the last attempt.
     pub(crate) model: Option<Arc<str>>,
 }

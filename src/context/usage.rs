@@ -29,8 +29,8 @@ impl Usage {
         self.0.lock().prompt_tokens
     }
 
-    /// Changes what is known.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut UsageReport)) {
+    /// Changes what is known. `ClassifyLayer` does it; a layer that reads answers in its place may, too.
+    pub fn update(&self, change: impl FnOnce(&mut UsageReport)) {
         change(&mut self.0.lock());
     }
 

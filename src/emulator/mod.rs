@@ -11,11 +11,11 @@
 //! [journal](Emulator::journal) of each request, its answer and its end. Under one [seed](EmulatorBuilder::seed), the
 //! same requests get the same responses.
 //!
-//! It never reaches the network beyond its own socket, never keeps a key or a body, and never compresses. It has no
-//! model: answers are an echo, a fixed text, or random words. It serves generating (streamed and not), counting,
-//! embedding, the lists of models, files (resumable uploads) and cached contents. Batches, tuning, Interactions and the
-//! Live API are 404, unless a [`Trouble::response`] at a [path](When::path) stands in for them. It does not check for
-//! JSON members that Google does not know, and of `X-Server-Timeout` it checks only the minimum.
+//! It never reaches the network beyond its own socket, never keeps a key or an upload, and never compresses. It has no
+//! model: answers are an echo, a fixed text, or random words. It serves generating (streamed and not), interactions,
+//! decisions, counting, embedding, the lists of models, and the [things of a project](#the-things-of-a-project). Tuning
+//! and the Live API are 404, unless a [`Trouble::response`] at a [path](When::path) stands in for them. It does not
+//! check for JSON members that Google does not know, and of `X-Server-Timeout` it checks only the minimum.
 //!
 //! # When to use it
 //!
@@ -94,14 +94,22 @@
 //! | [`minute_quota`](Trouble::minute_quota), [`token_quota`](Trouble::token_quota) | 429 with a hint that is right |
 //! | [`day_quota`](Trouble::day_quota), [`zero_quota`](Trouble::zero_quota) | 429 with a hint that is of no use |
 //! | [`bare_quota`](Trouble::bare_quota), [`vertex_capacity`](Trouble::vertex_capacity) | 429 without details |
+//! | [`grounding_quota`](Trouble::grounding_quota) | 429 whose only detail is Help; [`When::grounded`] chooses its calls |
+//! | [`spend_limit`](Trouble::spend_limit), [`spending_cap`](Trouble::spending_cap) | 429 of the project's money: of ten minutes, of a month |
+//! | [`model_closed`](Trouble::model_closed) | 404 "no longer available to new users" |
 //! | [`invalid_key`](Trouble::invalid_key), [`expired_key`](Trouble::expired_key) | 400 API_KEY_INVALID |
 //! | [`suspended_key`](Trouble::suspended_key), [`leaked_key`](Trouble::leaked_key), [`service_disabled`](Trouble::service_disabled) | 403 |
 //! | [`empty`](Trouble::empty), [`malformed_function_call`](Trouble::malformed_function_call) | 200 without parts |
+//! | [`thoughts_only`](Trouble::thoughts_only) | 200 with thoughts, and then MALFORMED_FUNCTION_CALL |
+//! | [`continuation`](Trouble::continuation) | 200 with CONTINUATION and a token to go on with |
 //! | [`blocked`](Trouble::blocked), [`prompt_blocked`](Trouble::prompt_blocked) | 200 without content, and with the reason |
+//! | [`failed`](Trouble::failed), [`unfinished`](Trouble::unfinished) | an interaction with that status, without an answer |
+//! | [`prohibited`](Trouble::prohibited) | 400 of an interaction's content filter, or its bare line in a stream |
 //! | [`hang`](Trouble::hang), [`stall`](Trouble::stall) | nothing; or some chunks, and then nothing |
 //! | [`reset`](Trouble::reset), [`reset_after`](Trouble::reset_after) | the connection is reset, before the answer or within it |
 //! | [`cut`](Trouble::cut) | the stream ends cleanly without a finishReason |
 //! | [`slow`](Trouble::slow), [`slow_first_token`](Trouble::slow_first_token) | the answer, late: headers included, or from the first chunk on |
+//! | [`downgraded`](Trouble::downgraded) | the answer, from the standard tier: [`When::tier`] chooses its calls |
 //! | [`html_bad_gateway`](Trouble::html_bad_gateway), [`empty_bad_gateway`](Trouble::empty_bad_gateway) | 502 of Google's front end, or of a relay |
 //! | [`response`](Trouble::response) | a response of your own |
 //! | an API error [`in_stream`](Trouble::in_stream) or [`as_raw_tail`](Trouble::as_raw_tail) | 200, some chunks, then the error |
@@ -114,18 +122,37 @@
 //!
 //! - Minutes are counted in a sliding window or in fixed ones ([`QuotaWindow`]). A day ends at midnight Pacific, by the
 //!   [wall clock at the start](EmulatorBuilder::wall_clock) and tokio's clock since. Quota is counted for each project
-//!   and for the model that the requested name resolves to. Counting tokens and listing models is free.
+//!   and for the model that the requested name resolves to, prompts and interactions together; an agent has its own,
+//!   as `agents/NAME`. `batchEmbedContents` costs a request for each of its texts. All else is free.
 //! - A 429 for quota costs no quota. A 400 for too many tokens, a 503 and every later failure cost what an answer
 //!   costs.
 //! - A request larger than a whole minute's tokens is given a hint of one second, each time. The hint of a day's quota
 //!   is of no use.
 //! - A text is estimated at a token for every four bytes, rounded up; an image, or anything else that is not text, at
 //!   258.
-//! - A file or cached content belongs to the project of the key that made it. To another project's key it is a 403, the
-//!   same as one that never existed, also where a prompt names it. An upload continues at an absolute address on the
-//!   host that the request named, without a key, or with one of the same project. A file lives for two days, a project
-//!   has 20 GiB of them, and a cached content lives for its `ttl` or an hour. Only names and sizes are kept, of the
-//!   latest 4,096.
+//! - A request that names a service tier gets it named in `x-gemini-service-tier` and in its usage (on Vertex, as
+//!   `trafficType`). All tiers share the quota.
+//! - Errors of the Interactions API have a code in words (`{"error": {"code": "not_found", …}}`), in an event where a
+//!   stream was requested. Those of the front end, about keys and quotas, have the shape that they have everywhere: so
+//!   a day's quota can be told from a minute's.
+//!
+//! # The things of a project
+//!
+//! Files, cached contents, interactions, batches, file search stores, RAG stores, agents, environments, credentials,
+//! triggers, voices, webhooks, long-running operations and the tokens of a continuation belong to the project of the key
+//! that made them. To another project's key they are a 403 or a 404, the same as what never existed, wherever a path or
+//! a body names them: a prompt's or an interaction's files, cached content, stores, agent and environment,
+//! `previous_interaction_id`, `continuationToken`, a batch's or an import's file, a video to go on with.
+//!
+//! - An upload continues at an absolute address on the host that the request named, without a key, or with one of the
+//!   same project. A file lives for two days, a project has 20 GiB of them, and a cached content lives for its `ttl` or
+//!   an hour.
+//! - An interaction is kept for a day, on the [paid tier](EmulatorBuilder::paid_tier) for 55, unless `store` is false.
+//!   Its stream can be read again from any event on.
+//! - A batch, and an interaction in the background, take the [time](EmulatorBuilder::background_time) that was set.
+//!   A batch whose requests stand in a file has as many results as that file has lines, without having read them.
+//! - Names, sizes, answers, the beginnings of prompts, and small bodies of what is only kept (agents, webhooks, …) are
+//!   remembered, of the latest 4,096 things; an upload's bytes never are.
 //!
 //! # Cancellation
 //!

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
-    call::{Call, Operation, Shape},
+    call::{Call, Operation, RequestDetails, Shape},
     context::{BoxError, CallContext, Error, Outcome, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
@@ -158,7 +158,7 @@ where
         let body = match collected {
             Collected::Kept => {
                 let (bytes, trailers) = prefix.into_parts();
-                call = call.read_body(&bytes);
+                call = read_body(call, &bytes, &parts);
                 ReplayBody::kept(bytes, trailers, Arc::new(lease))
             }
             Collected::TooLarge if oversize == Oversize::Refuse => {
@@ -172,6 +172,15 @@ where
         CallContext::update(&mut parts.extensions, |context| context.set_call(call));
         Ok(Request::from_parts(parts, body))
     }
+}
+
+/// Reads the body, and for a call that is recorded also what only its record names.
+fn read_body(call: Call, body: &[u8], parts: &Parts) -> Call {
+    let Some(tally) = parts.extensions.get().and_then(CallContext::tally) else { return call.read_body(body) };
+    let mut details = RequestDetails::default();
+    let call = call.read_body_with(body, Some(&mut details));
+    tally.add(|report| report.details = details);
+    call
 }
 
 /// Notes in the outcome that the body was not kept.

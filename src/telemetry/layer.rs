@@ -4,7 +4,7 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{Telemetry, meter::Meters};
+use super::{Conventions, Telemetry, interactions::Interactions, meter::Meters};
 use crate::describe::{Describe, LEFT_OUT};
 
 /// A layer that records calls or attempts as spans and metrics. See the [module](super) for their names.
@@ -14,7 +14,17 @@ use crate::describe::{Describe, LEFT_OUT};
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct TelemetryLayer {
     level: Option<Level>,
-    meters: Meters,
+    shared: Shared,
+}
+
+/// The settings of a layer, and what its services share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared {
+    pub(super) conventions: Conventions,
+    /// Whether the conventions' opt-in histograms of tokens are recorded.
+    pub(super) token_histograms: bool,
+    pub(super) meters: Meters,
+    pub(super) interactions: Interactions,
 }
 
 /// The subject of a record.
@@ -30,18 +40,33 @@ impl TelemetryLayer {
     /// Makes a layer that records each call. It belongs outside of everything but
     /// [`ErrorResponseLayer`](crate::ErrorResponseLayer), so that it sees what the caller sees.
     pub fn call() -> Self {
-        Self { level: Some(Level::Call), meters: Meters::default() }
+        Self { level: Some(Level::Call), shared: Shared::default() }
     }
 
     /// Makes a layer that records each attempt. It belongs inside of [`RetryLayer`](crate::RetryLayer), and outside of
     /// the layers that choose a key or wait for quota.
     pub fn attempt() -> Self {
-        Self { level: Some(Level::Attempt), meters: Meters::default() }
+        Self { level: Some(Level::Attempt), shared: Shared::default() }
     }
 
     /// Makes a layer that records nothing, of the same type: for stacks in which it is optional.
     pub fn disabled() -> Self {
-        Self { level: None, meters: Meters::default() }
+        Self { level: None, shared: Shared::default() }
+    }
+
+    /// Sets the conventions whose names are used. It matters to a layer made by [`call`](Self::call) alone: attempts are
+    /// not known to the conventions. Default: [`Conventions::V0_1`].
+    pub fn conventions(mut self, conventions: Conventions) -> Self {
+        self.shared.conventions = conventions;
+        self
+    }
+
+    /// Records two histograms of the tokens of a call as well, which the conventions (v0.1.0) leave to choice:
+    /// `gen_ai.client.inference.operation.input_tokens` and `….output_tokens`. They say how large calls are; sums are
+    /// the counters' business. Default: `false`.
+    pub fn token_histograms(mut self, recorded: bool) -> Self {
+        self.shared.token_histograms = recorded;
+        self
     }
 
     /// Makes gauges, which report the current state of handles from time to time. They know the same models by name as
@@ -49,13 +74,16 @@ impl TelemetryLayer {
     #[cfg(feature = "metrics")]
     #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
     pub fn gauges(&self) -> super::Gauges {
-        super::Gauges::new(self.meters.models().clone())
+        super::Gauges::new(self.shared.meters.models().clone())
     }
 }
 
 impl Describe for TelemetryLayer {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.level {
+            Some(Level::Call) if self.shared.conventions == Conventions::V1_41 => {
+                "records calls, by OpenTelemetry's names of 1.41"
+            }
             Some(Level::Call) => "records calls",
             Some(Level::Attempt) => "records attempts",
             None => LEFT_OUT,
@@ -67,6 +95,6 @@ impl<S> Layer<S> for TelemetryLayer {
     type Service = Telemetry<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Telemetry { inner, level: self.level, meters: self.meters.clone() }
+        Telemetry { inner, level: self.level, shared: self.shared.clone() }
     }
 }

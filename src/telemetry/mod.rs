@@ -6,7 +6,7 @@
 //!
 //! This layer reads what the other layers write about a call and hands it on: to `tracing` as one span for the call and
 //! one for each attempt, to the `metrics` facade (feature `metrics`) as counters and histograms, in the terms of
-//! OpenTelemetry's conventions for generative AI where these have one. From there it goes to the subscriber and the
+//! OpenTelemetry's [conventions](#conventions) for generative AI where these have one. From there it goes to the subscriber and the
 //! recorder that the program has installed: an OTLP exporter, Prometheus, a log. A record begins with the call and ends
 //! with its answer's body, so that a stream is timed to its last event, and a stream that breaks after its first
 //! content is seen.
@@ -59,7 +59,7 @@
 //! use tower_gemini::{TelemetryLayer, circuit_breaker::CircuitBreakers, rate_limit::Limiter, telemetry};
 //!
 //! // Describes the metrics to the recorder that the program has installed.
-//! telemetry::describe();
+//! telemetry::describe(telemetry::Conventions::default());
 //! let (limiter, breakers) = (Limiter::new(), CircuitBreakers::new());
 //! let layer = TelemetryLayer::call();
 //! let gauges = layer.gauges().watch(limiter.clone()).watch(breakers.clone());
@@ -71,43 +71,95 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Conventions
+//!
+//! OpenTelemetry's conventions for generative AI have left the common repository for one of their own. The layer speaks
+//! [v0.1.0](Conventions::V0_1), its first release; [`TelemetryLayer::conventions`] chooses the names of
+//! [1.41](Conventions::V1_41), the last of the common one, for dashboards that were made for them. It is one or the
+//! other: no metric of one has a name of the other. The environment is not read; `OTEL_SEMCONV_STABILITY_OPT_IN` is for
+//! instrumentations that were published with older names. All of v0.1.0 has the status "development", and may change.
+//!
+//! | v0.1.0 | 1.41 | difference |
+//! |---|---|---|
+//! | `gen_ai.client.inference.duration`, `gen_ai.client.embeddings.duration`, `tower_gemini.call.duration` | `gen_ai.client.operation.duration` | the conventions tell answers of models and embeddings apart, and have no name for other calls |
+//! | `gen_ai.client.inference.time_to_first_chunk` | `gen_ai.client.operation.time_to_first_chunk` | |
+//! | `gen_ai.client.inference.usage.input_tokens` and three more counters | `gen_ai.client.token.usage` | counters in place of one histogram, by modality |
+//! | operation `fetch_response` | operation `read` | an answer that is fetched by its id |
+//! | an event for a failed call | none | see [Spans](#spans) |
+//! | `gen_ai.request.stream` of streams only | of all calls | |
+//!
+//! **An answer that is fetched by its id** (`GET interactions/{id}`) spends no tokens, by neither version: none of its
+//! attributes and metrics has the tokens that are in it, or an interaction in the background would be counted with each
+//! poll. The answer that created such an interaction had no tokens yet. They are in `tower_gemini.background.…`: counted
+//! once, with the first poll that has them, under the operation and model that created it. For that, a layer remembers
+//! the last 4,096 interactions; one that was created through another process is not counted in this one.
+//!
+//! **A conversation** has no id in the Interactions API: each interaction names the one before it. `gen_ai.conversation.id`
+//! is the id of the first interaction of the chain that this layer has seen, or that one's predecessor; the one that the
+//! request names, where it names one (`conversation` of `responses`).
+//!
+//! **An agent** in place of a model is `invoke_agent {agent}`. It is asked by the same request as a model, and its times
+//! and tokens are those of inference; in metrics, `gen_ai.request.model` is `agents/{agent}`, the name under which its
+//! quota is counted.
+//!
 //! # Spans
 //!
 //! The spans are `gemini.call` and `gemini.attempt`, at the level INFO and with the target `tower_gemini::telemetry`.
-//! Attributes that are not known are left out. Times are in seconds. Text of the caller's or the upstream's (a model, a
-//! finish reason, a host) is redacted and cut to 128 bytes.
+//! Attributes that are not known are left out. Times are in seconds. Text of the caller's or the upstream's (a model, an
+//! id, a finish reason, a host) is redacted and cut to 128 bytes.
 //!
-//! | attribute | call | attempt | meaning |
-//! |---|---|---|---|
-//! | `otel.name` | yes | yes | `generate_content gemini-2.5-pro`, `attempt gemini-2.5-pro` |
-//! | `otel.kind` | yes | yes | `client` |
-//! | `otel.status_code` | yes | yes | `ERROR` on a failure |
-//! | `gen_ai.operation.name` | yes | no | `generate_content`, `chat` (OpenAI-compatible), `embeddings`; else the API's: `count_tokens`, … |
-//! | `gen_ai.provider.name` | yes | yes | `gcp.gemini`, `gcp.vertex_ai`, or `gcp.gen_ai` for a path that is not one of the API's |
-//! | `gen_ai.request.model` | yes | yes | the model that was asked; for a call, the first one |
-//! | `gen_ai.request.stream` | yes | no | `true` for a streaming call |
-//! | `gen_ai.response.model` | yes | yes | the model that answered, as it calls itself |
-//! | `gen_ai.response.finish_reasons` | yes | yes | `["STOP"]` |
-//! | `gen_ai.response.time_to_first_chunk` | yes | no | the time to a stream's first frame with data; with `ClassifyLayer` inside, to its first content |
-//! | `gen_ai.usage.input_tokens` | yes | no | input tokens, the results of tools included |
-//! | `gen_ai.usage.output_tokens` | yes | no | output tokens, thoughts included |
-//! | `gen_ai.usage.cache_read.input_tokens` | yes | no | input tokens that came from a cache |
-//! | `gen_ai.usage.reasoning.output_tokens` | yes | no | tokens of thoughts |
-//! | `error.type` | yes | yes | the failure's [`Kind`](crate::failure::Kind), or `cancelled_by_caller` |
-//! | `http.request.method` | yes | yes | `POST` |
-//! | `http.request.resend_count` | no | yes | the number of the resend, from 1 |
-//! | `http.response.status_code` | yes | yes | the status of the answer |
-//! | `server.address` | yes | yes | the host in the URI; requests that a server takes have none |
-//! | `server.port` | yes | yes | the host's port |
-//! | `tower_gemini.outcome` | yes | yes | `ok`, `cancelled`, or the [`Fault`](crate::failure::Fault) of the failure |
-//! | `tower_gemini.attempts` | yes | no | the number of attempts, as `RetryLayer` counts them; without it, as `TelemetryLayer::attempt` does |
-//! | `tower_gemini.key` | no | yes | the key's fingerprint |
-//! | `tower_gemini.project` | no | yes | the key's project |
-//! | `tower_gemini.queue.wait` | yes | yes | the time in the queue for quota |
-//! | `tower_gemini.retry.after` | no | yes | the kind of the failure before, which is the reason for this attempt |
-//! | `tower_gemini.retry.wait` | yes | yes | the time from that failure to this attempt; for a call, the sum of these times |
-//! | `tower_gemini.retry.gave_up` | yes | no | the reason for which no further attempt was made: `attempts`, `budget`, `wait` |
-//! | `tower_gemini.fallback.from` | no | yes | the model that the attempt before has asked, if it was another one |
+//! | attribute | call | attempt | by 1.41 | meaning |
+//! |---|---|---|---|---|
+//! | `otel.name` | yes | yes | yes | `generate_content gemini-2.5-pro`, `attempt gemini-2.5-pro` |
+//! | `otel.kind` | yes | yes | yes | `client` |
+//! | `otel.status_code` | yes | yes | yes | `ERROR` on a failure |
+//! | `gen_ai.operation.name` | yes | no | yes | `generate_content` (Interactions, too), `chat` (OpenAI-compatible), `invoke_agent`, `embeddings`, `fetch_response`; else the API's: `count_tokens`, … |
+//! | `gen_ai.provider.name` | yes | yes | yes | `gcp.gemini`, `gcp.vertex_ai`, or `gcp.gen_ai` for a path that is not one of the API's |
+//! | `gen_ai.request.model` | yes | yes | yes | the model that was asked; for a call, the first one |
+//! | `gen_ai.agent.name` | yes | no | yes | the agent that was asked, in place of a model |
+//! | `gen_ai.request.stream` | yes | no | yes | `true` for a streaming call |
+//! | `gen_ai.request.reasoning.level` | yes | no | no | the level of reasoning that was asked for, as the caller spells it: `thinkingLevel`, `thinking_level`, `reasoning_effort`, `reasoning.effort`. A budget of tokens is not a level |
+//! | `gen_ai.request.previous_response.id` | yes | no | no | `previous_interaction_id`, `previous_response_id` |
+//! | `gen_ai.conversation.id` | yes | no | yes | the conversation; see [Conventions](#conventions) |
+//! | `gen_ai.response.id` | yes | no | yes | the answer's id |
+//! | `gen_ai.response.model` | yes | yes | yes | the model that answered, as it calls itself |
+//! | `gen_ai.response.finish_reasons` | yes | yes | yes | `["STOP"]`; by v0.1.0 `["error"]` for an answer that broke off before its reason |
+//! | `gen_ai.response.time_to_first_chunk` | yes | no | yes | the time to a stream's first frame with data; with `ClassifyLayer` inside, to its first content |
+//! | `gen_ai.usage.input_tokens` | yes | no | yes | input tokens, those from a cache and the results of tools included |
+//! | `gen_ai.usage.output_tokens` | yes | no | yes | output tokens, thoughts included |
+//! | `gen_ai.usage.cache_read.input_tokens` | yes | no | yes | input tokens that came from a cache |
+//! | `gen_ai.usage.reasoning.output_tokens` | yes | no | yes | tokens of thoughts |
+//! | `gen_ai.usage.text.input_tokens` | yes | no | no | of the input tokens, those of text. The conventions have no attribute for video and documents |
+//! | `gen_ai.usage.image.input_tokens` | yes | no | no | of images |
+//! | `gen_ai.usage.audio.input_tokens` | yes | no | no | of audio |
+//! | `gen_ai.usage.text.cache_read.input_tokens` | yes | no | no | of the input tokens that came from a cache, those of text |
+//! | `gen_ai.usage.image.cache_read.input_tokens` | yes | no | no | of images |
+//! | `gen_ai.usage.audio.cache_read.input_tokens` | yes | no | no | of audio |
+//! | `gen_ai.usage.text.output_tokens` | yes | no | no | of the output tokens, those of text; the upstream may leave thoughts out |
+//! | `gen_ai.usage.image.output_tokens` | yes | no | no | of images |
+//! | `gen_ai.usage.audio.output_tokens` | yes | no | no | of audio |
+//! | `error.type` | yes | yes | yes | the failure's [`Kind`](crate::failure::Kind), or `cancelled_by_caller` |
+//! | `http.request.method` | yes | yes | yes | `POST` |
+//! | `http.request.resend_count` | no | yes | yes | the number of the resend, from 1 |
+//! | `http.response.status_code` | yes | yes | yes | the status of the answer |
+//! | `server.address` | yes | yes | yes | the host in the URI; requests that a server takes have none |
+//! | `server.port` | yes | yes | yes | the host's port |
+//! | `tower_gemini.request.service_tier` | yes | no | yes | the [service tier](crate::call::ServiceTier) that was asked for |
+//! | `tower_gemini.response.service_tier` | yes | no | yes | the tier that served, as the upstream spells it |
+//! | `tower_gemini.outcome` | yes | yes | yes | `ok`, `cancelled`, or the [`Fault`](crate::failure::Fault) of the failure |
+//! | `tower_gemini.attempts` | yes | no | yes | the number of attempts, as `RetryLayer` counts them; without it, as `TelemetryLayer::attempt` does |
+//! | `tower_gemini.key` | no | yes | yes | the key's fingerprint |
+//! | `tower_gemini.project` | no | yes | yes | the key's project |
+//! | `tower_gemini.queue.wait` | yes | yes | yes | the time in the queue for quota |
+//! | `tower_gemini.retry.after` | no | yes | yes | the kind of the failure before, which is the reason for this attempt |
+//! | `tower_gemini.retry.wait` | yes | yes | yes | the time from that failure to this attempt; for a call, the sum of these times |
+//! | `tower_gemini.retry.gave_up` | yes | no | yes | the reason for which no further attempt was made: `attempts`, `budget`, `wait` |
+//! | `tower_gemini.fallback.from` | no | yes | yes | the model that the attempt before has asked, if it was another one |
+//!
+//! By v0.1.0 a call for an answer that fails has an event within its span, `gen_ai.client.inference.exception`, at the
+//! level WARN and with the target `tower_gemini::telemetry::exception`. Its `exception.type` is the failure's kind, and
+//! its `exception.message` the [meaning](crate::failure::Kind::advice) of that kind, not the upstream's words, which may
+//! repeat the prompt. A subscriber that prints events prints it, too; a filter can leave out the target.
 //!
 //! A layer inside logs within the attempt's span: a circuit breaker that opens, for example.
 //!
@@ -115,13 +167,46 @@
 //!
 //! `gen_ai.request.model` and `gen_ai.response.model` are `other` until a good answer has confirmed that there is such
 //! a model, and for all models after the first 64; they are empty for a call without a model. `outcome` and
-//! `error.type` are as in spans.
+//! `error.type` are as in spans. `tower_gemini.service_tier` is the tier that served, else the one that was asked for:
+//! `standard`, `flex`, `priority`, `deferred`, `provisioned_throughput` or `other`.
+//!
+//! ## By v0.1.0
+//!
+//! | metric | instrument, unit | labels | meaning |
+//! |---|---|---|---|
+//! | `gen_ai.client.inference.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier`, `error.type` | the time of a call for an answer of a model or an agent, to the end of its answer |
+//! | `gen_ai.client.inference.time_to_first_chunk` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier` | the time of a streaming call, to the first chunk of its answer; of streams only |
+//! | `gen_ai.client.inference.usage.input_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier`, `gen_ai.token.modality` | input tokens, those from a cache and the results of tools included |
+//! | `gen_ai.client.inference.usage.output_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier`, `gen_ai.token.modality` | output tokens, thoughts included |
+//! | `gen_ai.client.inference.usage.cache_read.input_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier`, `gen_ai.token.modality` | of the input tokens, those that came from a cache |
+//! | `gen_ai.client.inference.usage.reasoning.output_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier`, `gen_ai.token.modality` | of the output tokens, those of thoughts |
+//! | `gen_ai.client.inference.operation.input_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier` | the input tokens of a call; only where [asked for](TelemetryLayer::token_histograms) |
+//! | `gen_ai.client.inference.operation.output_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier` | the output tokens of a call; only where [asked for](TelemetryLayer::token_histograms) |
+//! | `gen_ai.client.embeddings.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of a call for embeddings |
+//! | `gen_ai.client.embeddings.operation.input_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | the input tokens of a call for embeddings |
+//! | `tower_gemini.call.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of any other call: counting, lists, files, answers that are fetched |
+//!
+//! `gen_ai.token.modality` is `text`, `image`, `audio`, `video`, `document`, or `unknown` for tokens of which the
+//! upstream does not say it: those of thoughts, and all where it gives no details. The parts of a call add up to its
+//! count. A call whose answer has no count adds 0, as the conventions have it. Two metrics of the conventions are left
+//! out. `gen_ai.client.inference.usage.cache_write.input_tokens` would always be 0, which is not true: the API does not
+//! say what it writes to its caches. `gen_ai.client.inference.time_per_output_chunk` would be one record for each frame
+//! of a body, which is neither an event nor a token, and would cost more than all others together.
+//!
+//! ## By 1.41
 //!
 //! | metric | instrument, unit | labels | meaning |
 //! |---|---|---|---|
 //! | `gen_ai.client.operation.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of a call, to the end of its answer |
 //! | `gen_ai.client.operation.time_to_first_chunk` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | the time of a streaming call, to the first chunk of its answer |
 //! | `gen_ai.client.token.usage` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `gen_ai.token.type` | input tokens and output tokens of a call |
+//!
+//! ## Of this crate
+//!
+//! | metric | instrument, unit | labels | meaning |
+//! |---|---|---|---|
+//! | `tower_gemini.background.input_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model` | input tokens of interactions that answered without their tokens, once the first poll has them; the labels are those of the call that created the interaction |
+//! | `tower_gemini.background.output_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model` | their output tokens, thoughts included |
 //! | `tower_gemini.time_per_output_token` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | a stream's time from its first chunk to its last, divided by the output tokens after the first |
 //! | `tower_gemini.calls` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `outcome` | calls that have ended |
 //! | `tower_gemini.calls.active` | gauge | | calls under way |
@@ -148,14 +233,13 @@
 //! a state of a key that holds for all models has an empty model. A gauge that is gone is reported as zero once. A
 //! handle of your own joins them if it is [`Observe`](crate::observe::Observe).
 //!
-//! The conventions' `gen_ai.client.operation.time_per_output_chunk` is left out: a frame of a body is neither an event
-//! nor a token, and a record for each frame would cost more than all others together.
-//!
 //! # Defaults
 //!
 //! | setting | value | why |
 //! |---|---|---|
+//! | conventions | v0.1.0 | the first release of their own repository |
 //! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is permanent |
+//! | interactions that are remembered | 4,096, ids up to 256 bytes | about 2 MB at most; the API's ids have about 90 bytes |
 //! | foreign text in a span | 128 bytes | a name, not a message |
 //! | shortest period of [`Gauges::report_every`] | 1 s | a report takes each scope's lock for a moment |
 //!
@@ -172,9 +256,9 @@
 //! | subscriber or recorder | time | allocations |
 //! |---|---|---|
 //! | a subscriber that keeps no fields | 2.4 to 3.4 µs | 25 |
-//! | tracing-opentelemetry, without an exporter | 9 to 11 µs | 95 |
+//! | tracing-opentelemetry, without an exporter | 9 to 11 µs | 96 |
 //! | metrics-exporter-prometheus | 4.4 to 6 µs | 53 |
-//! | the latter two | 11 to 14 µs | 123 |
+//! | the latter two | 11 to 14 µs | 124 |
 //!
 //! and a reading of the clock for each frame of its answer.
 //!
@@ -199,38 +283,63 @@
 //! Reads from [`CallContext`](crate::CallContext) the call, the attempt's number and the reason for it; from
 //! [`Outcome`](crate::Outcome) the failure, attempts, model, key, project, usage and
 //! [the reason for giving up](crate::Outcome::gave_up). With a subscriber or a recorder it puts a tally into a
-//! `CallContext` that has none; the attempts, `RetryLayer` and `RateLimitLayer` add to it. Without
+//! `CallContext` that has none; the attempts, `ReplayLayer`, `RetryLayer` and `RateLimitLayer` add to it. Without
 //! [`ClassifyLayer`](crate::ClassifyLayer) inside there are no tokens and no finish reason; without `call()` outside,
 //! attempts know nothing of each other, and there are no fallbacks; without `attempt()` inside there is no overhead,
-//! and the model of an OpenAI-compatible call, which stands in the body, is not known.
+//! and the model of an OpenAI-compatible call, which stands in the body, is not known, nor the tier that was asked for;
+//! without [`ReplayLayer`](crate::ReplayLayer) between the two, nothing of what stands in the body is.
 
 mod body;
 mod conventions;
 mod future;
 #[cfg(feature = "metrics")]
 mod gauges;
+mod interactions;
 mod layer;
 mod meter;
 mod record;
 mod service;
 mod spans;
+mod usage;
 
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
 pub use self::gauges::Gauges;
-pub use self::{body::TelemetryBody, future::ResponseFuture, layer::TelemetryLayer, service::Telemetry};
+pub use self::{
+    body::TelemetryBody, conventions::Conventions, future::ResponseFuture, layer::TelemetryLayer, service::Telemetry,
+};
 
-/// Describes all metrics of the table to the recorder, with units and meanings, for exporters that show them. Call it
+/// Describes all metrics of the tables to the recorder, with units and meanings, for exporters that show them. Call it
 /// once, after the recorder is installed.
 #[cfg(feature = "metrics")]
 #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
-pub fn describe() {
-    use self::meter::{Instrument, METRICS};
-    for metric in METRICS {
+pub fn describe(conventions: Conventions) {
+    use self::meter::Instrument;
+    for metric in meter::metrics(conventions) {
         match metric.instrument {
             Instrument::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.meaning),
             Instrument::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.meaning),
-            Instrument::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.meaning),
+            Instrument::Histogram(_) => metrics::describe_histogram!(metric.name, metric.unit, metric.meaning),
         }
     }
+}
+
+/// Returns the histograms of the tables, each with the boundaries of its buckets, for exporters that must be told. Those
+/// of times are in seconds, and those that have names of the conventions are the conventions'.
+///
+/// ```
+/// use tower_gemini::telemetry::{self, Conventions};
+///
+/// let (name, boundaries) = telemetry::histograms(Conventions::V0_1).next().unwrap();
+/// assert_eq!(name, "gen_ai.client.inference.duration");
+/// // 0.01, 0.02, 0.04, …: as the conventions have them, and two more, because a call may take 285 s.
+/// assert_eq!((boundaries[0], boundaries[13], boundaries[15]), (0.01, 81.92, 327.68));
+/// ```
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub fn histograms(conventions: Conventions) -> impl Iterator<Item = (&'static str, &'static [f64])> {
+    meter::metrics(conventions).filter_map(|metric| match metric.instrument {
+        self::meter::Instrument::Histogram(boundaries) => Some((metric.name, boundaries)),
+        _ => None,
+    })
 }

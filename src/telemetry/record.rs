@@ -3,20 +3,22 @@
 //! It exists only where a subscriber or a recorder is installed, and gathers what becomes known on the way. It ends
 //! once: as its owner says, or, when it is dropped before that, as cancelled.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    conventions::{self, RecordEnd},
-    layer::Level,
-    meter::{Meters, RecordMeter},
-    spans,
+    Conventions,
+    conventions::{self, Activity, RecordEnd},
+    interactions::{Creator, Interactions},
+    layer::{Level, Shared},
+    meter::RecordMeter,
+    spans, usage,
 };
 use crate::{
-    call::Call,
+    call::{Call, RequestDetails, ServiceTier},
     context::{BoxError, CallContext, CallRef, Error, Outcome, Retried, Tally, TallyReport, UsageReport},
     failure::Failure,
 };
@@ -27,6 +29,7 @@ pub(super) struct Record {
     facts: RecordFacts,
     span: Span,
     meter: Option<RecordMeter>,
+    interactions: Interactions,
     tally: Tally,
     began: Instant,
     /// The call's time in queues before this record began.
@@ -34,6 +37,8 @@ pub(super) struct Record {
     first_chunk: Option<Instant>,
     last_chunk: Option<Instant>,
     outcome: Outcome,
+    /// Set once the head of a good answer has come.
+    was_answered: bool,
     has_ended: bool,
 }
 
@@ -41,10 +46,17 @@ pub(super) struct Record {
 #[derive(Debug)]
 pub(super) struct RecordFacts {
     pub(super) level: Level,
+    pub(super) conventions: Conventions,
+    /// Whether the opt-in histograms of tokens are recorded.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span has no histograms"))]
+    pub(super) token_histograms: bool,
     pub(super) call: Call,
+    pub(super) activity: Activity,
+    /// Whether the answer is kept by the upstream, so that it can be fetched by its id.
+    is_kept: bool,
     pub(super) provider: &'static str,
     /// The model that the attempt before has asked, if it is another one.
-    pub(super) fallen_from: Option<std::sync::Arc<str>>,
+    pub(super) fallen_from: Option<Arc<str>>,
     pub(super) retried: Option<Retried>,
 }
 
@@ -62,6 +74,15 @@ pub(super) struct Summary<'a> {
     /// The call as the caller made it, from the path or from the body.
     pub(super) call: &'a Call,
     pub(super) end: RecordEnd<'a>,
+    /// Whether an answer that had begun did not come to its end.
+    pub(super) was_cut: bool,
+    /// The service tier that was asked for, where the request's body was read.
+    pub(super) tier: Option<ServiceTier>,
+    /// The conversation of an interaction.
+    pub(super) conversation: Option<Arc<str>>,
+    /// The call whose tokens this answer is the first to have: that of an interaction in the background.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span of the past cannot be changed"))]
+    pub(super) reported: Option<Creator>,
     pub(super) outcome: &'a Outcome,
     pub(super) usage: &'a UsageReport,
     #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "a span has a clock of its own"))]
@@ -76,17 +97,23 @@ pub(super) struct Summary<'a> {
 impl Record {
     /// Begins a record, if there is a subscriber or a recorder for it.
     #[inline]
-    pub(super) fn begin<B>(level: Level, meters: &Meters, request: &mut Request<B>) -> Option<Box<Self>> {
+    pub(super) fn begin<B>(level: Level, shared: &Shared, request: &mut Request<B>) -> Option<Box<Self>> {
         let span = spans::begin(level);
-        let meter = meters.begin(level);
+        let meter = shared.meters.begin(level);
         if span.is_disabled() && meter.is_none() {
             return None;
         }
-        Some(Self::new(level, span, meter, request))
+        Some(Self::new(level, shared, span, meter, request))
     }
 
     #[inline(never)]
-    fn new<B>(level: Level, span: Span, meter: Option<RecordMeter>, request: &mut Request<B>) -> Box<Self> {
+    fn new<B>(
+        level: Level,
+        shared: &Shared,
+        span: Span,
+        meter: Option<RecordMeter>,
+        request: &mut Request<B>,
+    ) -> Box<Self> {
         let context = CallContext::of(request);
         let call = CallRef::of(request).to_call();
         let tally = context.and_then(CallContext::tally).cloned();
@@ -107,17 +134,42 @@ impl Record {
                 report.call.get_or_insert_with(|| call.clone());
             }
         });
-        let fallen_from = before.filter(|before| call.model().is_some_and(|model| *model != **before));
+        let fallen_from = before.filter(|before| call.quota_name().is_some_and(|name| *name != **before));
         let provider = conventions::provider(&call, request.uri());
-        let facts = RecordFacts { level, call, provider, fallen_from, retried };
+        let activity = Activity::of(&call, request.method(), request.uri());
+        let is_kept = conventions::is_kept(&call, request.uri());
+        let Shared { conventions, token_histograms, .. } = *shared;
+        let facts = RecordFacts {
+            level,
+            conventions,
+            token_histograms,
+            call,
+            activity,
+            is_kept,
+            provider,
+            fallen_from,
+            retried,
+        };
         spans::describe(&span, &facts, attempt, request);
         if let Some(meter) = &meter {
             meter.begun(&facts);
         }
         let began = Instant::now();
-        let (first_chunk, last_chunk, outcome, has_ended) = Default::default();
-        let record =
-            Self { facts, span, meter, tally, began, queued_before, first_chunk, last_chunk, outcome, has_ended };
+        let (first_chunk, last_chunk, outcome, was_answered, has_ended) = Default::default();
+        let record = Self {
+            facts,
+            span,
+            meter,
+            interactions: shared.interactions.clone(),
+            tally,
+            began,
+            queued_before,
+            first_chunk,
+            last_chunk,
+            outcome,
+            was_answered,
+            has_ended,
+        };
         record.into()
     }
 
@@ -135,10 +187,11 @@ impl Record {
             self.end(RecordEnd::Failed(&failure));
             return None;
         }
+        self.was_answered = response.status().is_success();
         let generates = self.facts.call.pays_quota();
-        if let Some(meter) = self.meter.as_ref().filter(|_| generates && response.status().is_success()) {
+        if let Some(meter) = self.meter.as_ref().filter(|_| generates && self.was_answered) {
             let tally = self.tally.report();
-            meter.confirm(asked(&self.facts, &tally).model());
+            meter.confirm(asked(&self.facts, &tally).quota_name());
         }
         Some(self)
     }
@@ -198,10 +251,15 @@ impl Record {
         let call = asked(&self.facts, &tally);
         let streams = call.streaming() != crate::call::Streaming::No;
         let chunks = self.first_chunk.zip(self.last_chunk).filter(|_| streams);
+        let (conversation, reported) = self.interaction(call, &usage, &tally.details);
         let summary = Summary {
             facts: &self.facts,
             call,
             end,
+            was_cut: self.was_answered && end.error_type().is_some(),
+            tier: tally.call.as_ref().map(Call::service_tier),
+            conversation,
+            reported,
             outcome: &self.outcome,
             usage: &usage,
             duration: self.began.elapsed(),
@@ -214,6 +272,43 @@ impl Record {
             meter.ended(&summary);
         }
     }
+
+    /// Notes a new interaction, or looks up one that is fetched. Returns its conversation, and the call that has made
+    /// it if this answer is the first to have its tokens.
+    fn interaction(
+        &self,
+        call: &Call,
+        usage: &UsageReport,
+        details: &RequestDetails,
+    ) -> (Option<Arc<str>>, Option<Creator>) {
+        let Self { facts, interactions, .. } = self;
+        if facts.level == Level::Attempt {
+            return (None, None);
+        }
+        let has_tokens = usage::input_tokens(usage).or(usage::output_tokens(usage)).is_some();
+        match (&facts.activity, &usage.response_id) {
+            (Activity::Fetch { id }, _) => {
+                let is_whole = has_tokens && !usage::is_under_way(usage);
+                (interactions.conversation_of(id), is_whole.then(|| interactions.reported(id)).flatten())
+            }
+            (_, Some(id)) if facts.is_kept => {
+                let creator = || Creator {
+                    operation: conventions::operation(call, &facts.activity, facts.conventions),
+                    provider: facts.provider,
+                    model: call.shared_quota_name(),
+                };
+                let previous = details.previous_response.as_deref();
+                let known = interactions.created(id, previous, (!has_tokens).then(creator));
+                (named(details).or(known), None)
+            }
+            _ => (named(details), None),
+        }
+    }
+}
+
+/// Returns the conversation that the request itself names.
+fn named(details: &RequestDetails) -> Option<Arc<str>> {
+    details.conversation.as_deref().map(Into::into)
 }
 
 /// Returns the call that was asked for. If only the body says it, a layer inside has read it and put it into the tally.

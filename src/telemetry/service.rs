@@ -6,7 +6,11 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, TelemetryBody, layer::Level, meter::Meters, record::Record};
+use super::{
+    ResponseFuture, TelemetryBody,
+    layer::{Level, Shared},
+    record::Record,
+};
 use crate::context::BoxError;
 
 /// The service of [`TelemetryLayer`](super::TelemetryLayer).
@@ -14,7 +18,7 @@ use crate::context::BoxError;
 pub struct Telemetry<S> {
     pub(super) inner: S,
     pub(super) level: Option<Level>,
-    pub(super) meters: Meters,
+    pub(super) shared: Shared,
 }
 
 crate::macros::accessors!(Telemetry);
@@ -36,7 +40,7 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let record = self.level.and_then(|level| Record::begin(level, &self.meters, &mut request));
+        let record = self.level.and_then(|level| Record::begin(level, &self.shared, &mut request));
         let Some(record) = record else { return ResponseFuture::new(self.inner.call(request), None) };
         let entered = record.span().enter();
         let future = self.inner.call(request);

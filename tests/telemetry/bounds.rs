@@ -65,6 +65,6 @@ async fn law_10_nor_do_versions_that_an_upstream_invents() {
     let values = metrics.take();
     assert!(values.keys().any(|key| key.contains("error.type=stream_cut") && key.contains("response.model=other")));
     let series = values.keys().filter(|key| !key.contains("error.type"));
-    let series = series.filter(|key| key.starts_with("gen_ai.client.operation.duration")).count();
+    let series = series.filter(|key| key.starts_with("gen_ai.client.inference.duration")).count();
     assert_eq!(series, 64, "one name is the request's, and one is `other`");
 }

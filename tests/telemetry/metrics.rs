@@ -27,6 +27,8 @@ use crate::support::*;
 
 const CALL: &str =
     "gen_ai.operation.name=generate_content,gen_ai.provider.name=gcp.gemini,gen_ai.request.model=gemini-2.5-pro";
+/// The last label of an answer's metrics.
+const TIER: &str = "tower_gemini.service_tier=standard";
 
 #[tokio::test(start_paused = true)]
 async fn a_good_call_is_counted_and_timed() {
@@ -35,18 +37,25 @@ async fn a_good_call_is_counted_and_timed() {
     read(stack!(upstream).oneshot(ask(GENERATE)).await.unwrap().into_body()).await;
     let values = metrics.take();
     let answered = format!("{CALL},gen_ai.response.model=gemini-2.5-pro");
-    assert_eq!(only(&values, &format!("gen_ai.client.operation.duration{{{answered}}}")), [2.0]);
+    assert_eq!(only(&values, &format!("gen_ai.client.inference.duration{{{answered},{TIER}}}")), [2.0]);
     assert_eq!(only(&values, &format!("tower_gemini.calls{{{CALL},outcome=ok}}")), [1.0]);
     let attempt = "gen_ai.request.model=gemini-2.5-pro,outcome=ok";
     assert_eq!(only(&values, &format!("tower_gemini.attempts{{{attempt}}}")), [1.0]);
     assert_eq!(only(&values, &format!("tower_gemini.attempt.duration{{{attempt}}}")), [2.0]);
-    for kind in ["input", "output"] {
-        let tokens = only(&values, &format!("gen_ai.client.token.usage{{{answered},gen_ai.token.type={kind}}}"));
-        assert!(tokens.len() == 1 && tokens[0] > 0.0, "{tokens:?}");
+    // The emulator gives its input by modality, as Gemini does.
+    for (kind, modality, tokens) in [
+        ("input", "text", 1.0..),
+        ("output", "unknown", 1.0..),
+        ("cache_read.input", "unknown", 0.0..),
+        ("reasoning.output", "unknown", 0.0..),
+    ] {
+        let name = format!("gen_ai.client.inference.usage.{kind}_tokens");
+        let counted = only(&values, &format!("{name}{{{answered},gen_ai.token.modality={modality},{TIER}}}"));
+        assert!(counted.len() == 1 && tokens.contains(&counted[0]), "{kind}: {counted:?}");
     }
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
     // No other metric is recorded, and none of streams.
-    assert_eq!(values.len(), 9, "{values:#?}");
+    assert_eq!(values.len(), 11, "{values:#?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -70,9 +79,12 @@ async fn a_stream_is_timed_to_its_first_chunk_and_by_token() {
     read(stack!(upstream).oneshot(ask(STREAM)).await.unwrap().into_body()).await;
     let values = metrics.take();
     let answered = format!("{CALL},gen_ai.response.model=gemini-2.5-pro");
-    assert_eq!(only(&values, &format!("gen_ai.client.operation.time_to_first_chunk{{{answered}}}")), [3.0]);
-    assert_eq!(only(&values, &format!("gen_ai.client.operation.duration{{{answered}}}")), [7.0]);
-    let tokens = only(&values, &format!("gen_ai.client.token.usage{{{answered},gen_ai.token.type=output}}"))[0];
+    assert_eq!(only(&values, &format!("gen_ai.client.inference.time_to_first_chunk{{{answered},{TIER}}}")), [3.0]);
+    assert_eq!(only(&values, &format!("gen_ai.client.inference.duration{{{answered},{TIER}}}")), [7.0]);
+    let tokens = only(
+        &values,
+        &format!("gen_ai.client.inference.usage.output_tokens{{{answered},gen_ai.token.modality=unknown,{TIER}}}"),
+    )[0];
     let each = only(&values, &format!("tower_gemini.time_per_output_token{{{answered}}}"))[0];
     assert!((each * (tokens - 1.0) - 4.0).abs() < 1e-9, "{each} s for each of {tokens}");
 }
@@ -110,7 +122,7 @@ async fn what_was_not_tried_again_is_counted_with_the_reason() {
     assert_eq!(only(&values, &format!("tower_gemini.faults{{at=call,{fault}}}")), [1.0]);
     assert_eq!(only(&values, &format!("tower_gemini.faults{{at=attempt,{fault}}}")), [1.0]);
     let failed = format!("error.type=overloaded,{}", CALL.replace("gemini-2.5-pro", "other"));
-    assert_eq!(only(&values, &format!("gen_ai.client.operation.duration{{{failed}}}")), [0.0]);
+    assert_eq!(only(&values, &format!("gen_ai.client.inference.duration{{{failed},{TIER}}}")), [0.0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -121,7 +133,7 @@ async fn a_dropped_call_is_cancelled_and_its_time_counts() {
     let values = metrics.take();
     let call = CALL.replace("gemini-2.5-pro", "other");
     assert_eq!(only(&values, &format!("tower_gemini.calls{{{call},outcome=cancelled}}")), [1.0]);
-    let timed = format!("gen_ai.client.operation.duration{{error.type=cancelled_by_caller,{call}}}");
+    let timed = format!("gen_ai.client.inference.duration{{error.type=cancelled_by_caller,{call},{TIER}}}");
     assert_eq!(only(&values, &timed), [5.0]);
     assert_eq!(only(&values, "tower_gemini.attempts{gen_ai.request.model=other,outcome=cancelled}"), [1.0]);
     assert!(!values.keys().any(|key| key.contains("faults")), "nobody's fault");
@@ -180,7 +192,7 @@ async fn a_fallback_is_counted_with_both_models() {
     for uri in [GENERATE, CHAT] {
         metrics.take();
         let upstream = Upstream::fails(2, || Ok(busy()));
-        one_after_the_other(layer.layer(upstream), uri, &["pro", "pro", "flash"]).await;
+        one_after_the_other(&TelemetryLayer::call(), layer.layer(upstream), uri, &["pro", "pro", "flash"]).await;
         let values = metrics.take();
         let fallback = "gen_ai.request.model=flash,tower_gemini.fallback.from=pro";
         assert_eq!(only(&values, &format!("tower_gemini.fallbacks{{{fallback}}}")), [1.0]);

@@ -43,10 +43,14 @@ fn an_answer_without_content_or_end_is_told_from_a_good_one() {
     let created = "event: interaction.created\ndata: {\"interaction\":{\"id\":\"v1_i\",\"status\":\"in_progress\"},\"event_type\":\"interaction.created\"}\n\n";
     let delta = "event: step.delta\ndata: {\"index\":0,\"delta\":{\"text\":\"a\"},\"event_type\":\"step.delta\"}\n\n";
     let completed = |status: &str| {
-        format!("event: interaction.completed\ndata: {{\"interaction\":{{\"status\":\"{status}\"}},\"event_type\":\"interaction.completed\"}}\n\n")
+        format!(
+            "event: interaction.completed\ndata: {{\"interaction\":{{\"status\":\"{status}\"}},\"event_type\":\"interaction.completed\"}}\n\n"
+        )
     };
     let thoughts = |reason: &str| {
-        format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hm","thought":true}}]}},"finishReason":"{reason}"}}]}}"#)
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"hm","thought":true}}]}},"finishReason":"{reason}"}}]}}"#
+        )
     };
     for (body, kind) in [
         (thoughts("MALFORMED_FUNCTION_CALL"), "empty_malformed_function_call"),
@@ -60,7 +64,8 @@ fn an_answer_without_content_or_end_is_told_from_a_good_one() {
         (r#"{"id":"v1_i","object":"interaction","status":"in_progress"}"#.to_owned(), ""),
         (r#"{"id":"v1_i","object":"interaction","status":"cancelled"}"#.to_owned(), "cancelled"),
         (
-            r#"{"id":"v1_i","status":"failed","steps":[],"errors":[{"code":"rate_limit_exceeded","message":"slow"}]}"#.to_owned(),
+            r#"{"id":"v1_i","status":"failed","steps":[],"errors":[{"code":"rate_limit_exceeded","message":"slow"}]}"#
+                .to_owned(),
             "quota_minute",
         ),
     ] {

@@ -1,7 +1,8 @@
 //! Shows the spans of calls and attempts, exported by OTLP: from the layers through OpenTelemetry to a collector.
 //!
-//! `cargo run -p otlp` starts a collector on loopback that prints the spans that it gets, makes one call whose first attempt
-//! finds the model overloaded, and ends. For a collector of your own, set its address:
+//! `cargo run -p otlp` starts a collector on loopback that prints the spans that it gets, makes a call whose first attempt
+//! finds the model overloaded and one for a model that does not exist, and ends. The names are those of OpenTelemetry's
+//! conventions for generative AI, v0.1.0. For a collector of your own, set its address:
 //! `OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4318 cargo run -p otlp`.
 
 use std::time::Duration;
@@ -15,7 +16,7 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{AnyValue, any_value::Value},
+    common::v1::{AnyValue, KeyValue, any_value::Value},
 };
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use prost::Message;
@@ -26,7 +27,7 @@ use tower_gemini::{
     client::Client,
     emulator::{Emulator, Trouble, When},
 };
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{filter::LevelFilter, layer::SubscriberExt};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -45,7 +46,9 @@ async fn main() -> Result<(), BoxError> {
     let resource = Resource::builder().with_service_name("otlp-example").build();
     let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
     let to_opentelemetry = tracing_opentelemetry::layer().with_tracer(provider.tracer("tower-gemini"));
-    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(to_opentelemetry))?;
+    // What the HTTP client says at lower levels would be events of the attempts.
+    let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(to_opentelemetry);
+    tracing::subscriber::set_global_default(subscriber)?;
 
     let emulator = Emulator::builder().trouble(When::first(1), Trouble::overloaded()).build();
     let upstream = emulator.serve().await?;
@@ -58,14 +61,18 @@ async fn main() -> Result<(), BoxError> {
         .layer(TimeoutLayer::attempt(Duration::from_secs(30)))
         .layer(ClassifyLayer::new())
         .service(Client::builder().base_url(upstream.uri()).build()?);
-    let request = Request::post("/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
-        .header("x-goog-api-key", "a-key")
-        .header("content-type", "application/json")
-        .body(Full::from(r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#))?;
-    let response = gemini.oneshot(request).await?;
-    println!("the caller sees one {}", response.status());
-    // The spans end with the body.
-    Box::pin(response.into_body()).collect().await?;
+    let thinking = r#"{"thinkingConfig": {"thinkingLevel": "low"}}"#;
+    let body = format!(r#"{{"contents": [{{"parts": [{{"text": "hello"}}]}}], "generationConfig": {thinking}}}"#);
+    for model in ["gemini-2.5-flash", "gemini-2.5-flush"] {
+        let request = Request::post(format!("/v1beta/models/{model}:streamGenerateContent?alt=sse"))
+            .header("x-goog-api-key", "a-key")
+            .header("content-type", "application/json")
+            .body(Full::from(body.clone()))?;
+        let response = gemini.clone().oneshot(request).await?;
+        println!("the caller of {model} sees one {}", response.status());
+        // The spans end with the body.
+        Box::pin(response.into_body()).collect().await?;
+    }
 
     // Waits for the export, on a thread of its own: the export needs the runtime's.
     tokio::task::spawn_blocking(move || provider.shutdown()).await??;
@@ -115,15 +122,24 @@ async fn collect(body: Bytes) -> StatusCode {
         let took = Duration::from_nanos(span.end_time_unix_nano - span.start_time_unix_nano);
         let place = if span.parent_span_id.is_empty() { "" } else { "  " };
         println!("{place}{} ({took:.1?})", span.name);
-        for attribute in span.attributes {
-            // The line of source and the thread that made the span are left out.
-            let prefixes = ["gen_ai.", "tower_gemini.", "error.", "http.", "server."];
-            if prefixes.iter().any(|start| attribute.key.starts_with(start)) {
-                println!("{place}  {} = {}", attribute.key, shown(attribute.value));
-            }
+        print(place, span.attributes);
+        // A call that has failed has an event.
+        for event in span.events {
+            println!("{place}  ! {}", event.name);
+            print(&format!("{place}  "), event.attributes);
         }
     }
     StatusCode::OK
+}
+
+/// Prints attributes, without the line of source and the thread that made the span.
+fn print(place: &str, attributes: Vec<KeyValue>) {
+    let prefixes = ["gen_ai.", "tower_gemini.", "error.", "exception.", "http.", "server."];
+    for attribute in attributes {
+        if prefixes.iter().any(|start| attribute.key.starts_with(start)) {
+            println!("{place}  {} = {}", attribute.key, shown(attribute.value));
+        }
+    }
 }
 
 fn shown(value: Option<AnyValue>) -> String {

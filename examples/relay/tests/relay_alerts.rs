@@ -79,6 +79,25 @@ async fn every_metric_and_label_in_rules_and_dashboard_is_one_that_the_relay_exp
     assert!(metrics.len() > 15, "{metrics:?}");
 }
 
+#[test]
+fn each_panel_of_the_dashboard_has_a_place_of_its_own() {
+    let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
+    for panel in dashboard()["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{}", panel["id"]);
+        let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(x < 24 && taken.insert((x, y)), "{} is over another panel", panel["title"]);
+            }
+        }
+        // An override is of a series that there is: it goes by the legend.
+        for each in panel["fieldConfig"]["overrides"].as_array().unwrap() {
+            let legends = panel["targets"].as_array().unwrap().iter().map(|target| &target["legendFormat"]);
+            assert!(legends.clone().any(|legend| *legend == each["matcher"]["options"]), "{each}");
+        }
+    }
+}
+
 fn dashboard() -> Value {
     serde_json::from_str(include_str!("../dashboard.json")).unwrap()
 }

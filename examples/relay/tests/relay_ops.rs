@@ -492,6 +492,33 @@ async fn wrong_settings_are_complained_of_and_the_old_ones_stay() {
     assert_eq!(send(&relay, prompt_of("new")).await.status, 200);
 }
 
+#[tokio::test]
+async fn the_names_of_metrics_stay_until_a_restart() {
+    let relay = Relay::start_logging("upstream = \"emulator\"\n", &[]).await;
+    let said = relay.reload("upstream = \"emulator\"\n[telemetry]\nconventions = \"1.41\"\n").await;
+    assert!(said.contains("[telemetry] cannot change") && said.contains("needs a restart"), "{said}");
+    assert_eq!(send(&relay, prompt_of("nobody")).await.status, 200);
+    let (_, metrics) = get(&relay, "/metrics").await;
+    assert!(metrics.contains("gen_ai_client_inference_") && !metrics.contains("gen_ai_client_operation_"), "{metrics}");
+    // A wrong name is refused with the right ones.
+    let said = relay.reload("upstream = \"emulator\"\n[telemetry]\nconventions = \"1.42\"\n").await;
+    assert!(said.contains("conventions: ") && said.contains("v0.1.0") && said.contains("1.41"), "{said}");
+}
+
+#[tokio::test]
+async fn a_failed_call_is_one_line_in_the_log_and_an_event_where_it_is_asked_for() {
+    let event = "tower_gemini::telemetry::exception";
+    for (level, expected) in [("info", false), ("info,tower_gemini::telemetry::exception=warn", true)] {
+        let relay = Relay::start_logging("upstream = \"emulator\"\n", &[("RUST_LOG", level)]).await;
+        let (status, _) = get(&relay, "/v1beta/models/nobody-knows-it").await;
+        assert_eq!(status, 404);
+        let nobody = GENERATE.replace("gemini-2.5-flash", "nobody-knows-it");
+        assert_eq!(send(&relay, prompt(&nobody)).await.status, 404);
+        let said = relay.logged("GenerateContent").await;
+        assert_eq!(said.contains(event), expected, "{said}");
+    }
+}
+
 const TWO_KEYS: &str = "[[keys]]\nkey = \"key-a\"\nproject = \"p1\"\nweight = 1000\n\
                         [[keys]]\nkey = \"key-b\"\nproject = \"p2\"\n";
 

@@ -142,7 +142,8 @@ async fn times_are_histograms_and_keys_are_counted() {
     let metrics = response.into_body();
     assert!(!metrics.contains(" summary\n"), "a time without buckets: {metrics}");
     for line in [
-        "# TYPE gen_ai_client_operation_duration_seconds histogram",
+        "# TYPE gen_ai_client_inference_duration_seconds histogram",
+        "# TYPE gen_ai_client_inference_usage_input_tokens_total counter",
         "# TYPE tower_gemini_attempt_duration_seconds histogram",
         "# TYPE tower_gemini_calls_total counter",
     ] {
@@ -153,6 +154,47 @@ async fn times_are_histograms_and_keys_are_counted() {
         lines.filter(|line| line.contains(&format!("state=\"{state}\"")) && line.ends_with(" 1")).count()
     };
     assert_eq!((of_keys("active"), of_keys("disabled")), (2, 0));
+}
+
+/// Returns the boundaries of a histogram's buckets, as `/metrics` writes them.
+fn boundaries(metrics: &str, name: &str) -> Vec<String> {
+    let lines = metrics.lines().filter(|line| line.starts_with(&format!("{name}_bucket{{")));
+    let boundary = |line: &str| Some(line.split_once("le=\"")?.1.split_once('"')?.0.to_owned());
+    lines.filter_map(boundary).take_while(|boundary| boundary != "+Inf").collect()
+}
+
+#[tokio::test]
+async fn names_and_buckets_are_those_of_one_version_of_the_conventions() {
+    const STREAM: &str = "gemini-2.5-flash:streamGenerateContent?alt=sse";
+    let new = ["gen_ai_client_inference_", "gen_ai_token_modality", "tower_gemini_call_duration"];
+    let old = ["gen_ai_client_operation_", "gen_ai_client_token_usage", "gen_ai_token_type"];
+    for (settings, expected, others) in [
+        ("", new, old),
+        ("[telemetry]\nconventions = \"v0.1.0\"\n", new, old),
+        ("[telemetry]\nconventions = \"1.41\"\n", old, new),
+    ] {
+        let day = Day::begin(settings).await;
+        for model in [FLASH, STREAM, "gemini-2.5-flash:countTokens"] {
+            assert_eq!(day.ask(model, "hello").await, StatusCode::OK);
+        }
+        let metrics = day.get("/metrics").await.into_body();
+        for name in expected {
+            assert!(metrics.contains(name), "no {name} with {settings:?}: {metrics}");
+        }
+        for name in others {
+            assert!(!metrics.contains(name), "{name} with {settings:?}: {metrics}");
+        }
+        if expected == new {
+            // 0.01, doubled up to 81.92.
+            let doubled: Vec<_> = (0..14).map(|nth| format!("{}", f64::from(1 << nth) / 100.0)).collect();
+            assert_eq!(boundaries(&metrics, "gen_ai_client_inference_time_to_first_chunk_seconds"), doubled);
+            let of_calls = boundaries(&metrics, "gen_ai_client_inference_duration_seconds");
+            assert_eq!(
+                (&of_calls[..14], &of_calls[14..]),
+                (&doubled[..], &["163.84", "327.68"].map(str::to_owned)[..])
+            );
+        }
+    }
 }
 
 #[tokio::test]

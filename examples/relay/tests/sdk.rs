@@ -2,7 +2,7 @@
 //! attempts are counted, and on a bad one, where everything goes wrong at once.
 //!
 //! `.ci/sdk-setup` installs the SDKs under `target/sdk`, where the tests look for them. `TOWER_GEMINI_PYTHON`,
-//! `TOWER_GEMINI_LANGCHAIN` (a Python too), `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
+//! `TOWER_GEMINI_PYDANTIC_AI` (a Python too), `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,6 +29,9 @@ const OVERLOADED_TWICE: [u16; 3] = [503, 503, 200];
 
 /// The attempts for a misspelt model: the relay fetches the list, and refuses the call itself.
 const LIST: [u16; 1] = [200];
+
+/// The attempts of a script that generates, streams, and misspells a model, for which the relay fetches the list.
+const SMALL: [u16; 9] = [503, 503, 200, 503, 503, 200, 503, 503, 200];
 
 /// The attempts of the SDK's asynchronous half in Python, which has an HTTP client of its own: a call and a stream.
 const ASYNC: [u16; 2] = [200; 2];
@@ -64,6 +67,36 @@ async fn langchain_for_python_sees_answers_only() {
     let again = [200];
     let attempts = [&generate[..], &stream, &chat, &again, &count, &tools, &again, &again, &embed, &list, &ASYNC];
     check(Sdk::langchain_for_python(), &attempts.concat()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn openai_for_javascript_sees_answers_only() {
+    check(Sdk::node("openai.mjs"), &SMALL).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn langchain_for_javascript_sees_answers_only() {
+    check(Sdk::node("langchain.mjs"), &SMALL).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn vercels_ai_sdk_sees_answers_only() {
+    check(Sdk::node("ai.mjs"), &SMALL).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn litellm_sees_answers_only() {
+    check(Sdk::litellm(), &SMALL).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn pydantic_ai_sees_answers_only() {
+    check(Sdk::pydantic_ai(), &SMALL).await;
 }
 
 // --- everything at once ---
@@ -111,11 +144,15 @@ impl Sdk {
     }
 
     fn google_genai_for_javascript() -> Self {
+        Self::node("gemini.mjs")
+    }
+
+    fn node(script: &'static str) -> Self {
         let mut node = Command::new(env::var_os("TOWER_GEMINI_NODE").unwrap_or_else(|| "node".into()));
         if env::var_os("NODE_PATH").is_none() {
             node.env("NODE_PATH", installed("node/node_modules"));
         }
-        Self { interpreter: node, script: "gemini.mjs", calls: calls_of_gemini() }
+        Self { interpreter: node, script, calls: calls_of_gemini() }
     }
 
     fn openai_for_python() -> Self {
@@ -124,11 +161,24 @@ impl Sdk {
     }
 
     fn langchain_for_python() -> Self {
-        let interpreter = python("TOWER_GEMINI_LANGCHAIN", "langchain");
+        let interpreter = python("TOWER_GEMINI_PYTHON", "venv");
         Self { interpreter, script: "langchain_gemini.py", calls: calls_of_gemini() }
     }
 
-    /// Returns an emulator that calls a function once in one piece and once in a stream, and has no other trouble.
+    fn litellm() -> Self {
+        let mut interpreter = python("TOWER_GEMINI_PYTHON", "venv");
+        // It would fetch its table of prices otherwise.
+        interpreter.env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
+        Self { interpreter, script: "litellm_gemini.py", calls: calls_of_gemini() }
+    }
+
+    fn pydantic_ai() -> Self {
+        let interpreter = python("TOWER_GEMINI_PYDANTIC_AI", "pydantic_ai");
+        Self { interpreter, script: "pydantic_ai_gemini.py", calls: calls_of_gemini() }
+    }
+
+    /// Returns an emulator that calls a function once in one piece and once in a stream, and answers an interaction in
+    /// two parts; it has no other trouble.
     fn answered_by(&self, emulator: EmulatorBuilder) -> Emulator {
         let [whole, event] = &self.calls;
         let answer = |content_type: &str, body: String| {
@@ -136,6 +186,8 @@ impl Sdk {
         };
         let asked = |streaming| When::first(1).prompt("how is the weather?").streaming(streaming);
         emulator
+            // The SDK goes on by itself, without the prompt, at the project that has the beginning.
+            .trouble(When::always().prompt("tell it in parts"), Trouble::continuation())
             .trouble(asked(false), answer("application/json; charset=UTF-8", whole.to_string()))
             .trouble(asked(true), answer("text/event-stream", format!("data: {event}\r\n\r\n")))
             .build()
@@ -150,7 +202,8 @@ impl Sdk {
         process.env("NO_PROXY", "127.0.0.1").env("no_proxy", "127.0.0.1").env("LANGSMITH_TRACING", "false");
         process.env_remove("GEMINI_API_KEY").env_remove("GOOGLE_API_KEY").env_remove("OPENAI_API_KEY");
         process.env_remove("LANGCHAIN_TRACING_V2").env_remove("GOOGLE_GENAI_USE_VERTEXAI");
-        let output = timeout(2 * PATIENCE, process.output()).await.expect("the script does not end");
+        // LiteLLM alone takes ten seconds to be imported, on an idle machine.
+        let output = timeout(4 * PATIENCE, process.output()).await.expect("the script does not end");
         let output = output.unwrap_or_else(|error| panic!("{process:?} cannot be run: {error}"));
         let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
         assert!(output.status.success(), "{}{}", said[0], said[1]);
@@ -196,12 +249,16 @@ fn calls_of_openai() -> [Value; 2] {
 /// The calls of both of Google's scripts that reach the upstream: generate, stream, chat (in two turns), a function
 /// call in one piece (and the answer to its result) and in a stream, count tokens, embed, list (on two pages), a file
 /// (in two steps, and its tokens, which only the upstream can count) and the calls about it, a cached content likewise,
-/// and the list for a misspelt model, which is not sent itself.
+/// interactions (made, read, continued, deleted, and continued in vain; a stream; and one in two parts), batches (one of its own requests:
+/// made and read; one of a file: its upload, made, read, and its results; all listed, both deleted), and the list for a
+/// misspelt model, which is not sent itself.
 fn google_genai() -> Vec<u16> {
-    let [generate, stream, chat, tools, count, embed, list] = [OVERLOADED_TWICE; 7];
+    let [generate, stream, chat, tools, count, embed, list, interact, stream_interaction] = [OVERLOADED_TWICE; 9];
     let (again, files, caches) = ([200], [200; 7], [200; 3]);
     let calls = [&generate[..], &stream, &chat, &again, &tools, &again, &again, &count, &embed, &list, &again].concat();
-    [&calls[..], &files, &caches, &LIST].concat()
+    let interactions = [&interact[..], &[200, 200, 200, 404], &stream_interaction, &[200, 200]].concat();
+    let batches = [200; 10];
+    [&calls[..], &files, &caches, &interactions, &batches, &LIST].concat()
 }
 
 /// The calls to the emulator that are not prompts, as a trouble has to name them.
@@ -211,7 +268,10 @@ const OTHERS: [Operation; 4] =
 /// Runs a script against a relay, and compares the calls that reached the upstream with `attempts`.
 async fn check(sdk: Sdk, attempts: &[u16]) {
     let mut emulator = Emulator::builder().key("key-of-the-relay", "p1");
-    for prompt in ["please generate", "please stream", "please chat", "how is the weather?"] {
+    let interactions = ["please interact", "please stream an interaction"];
+    for prompt in
+        ["please generate", "please stream", "please chat", "how is the weather?"].into_iter().chain(interactions)
+    {
         emulator = emulator.trouble(When::first(2).prompt(prompt), Trouble::overloaded());
     }
     for operation in OTHERS {

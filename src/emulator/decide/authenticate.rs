@@ -22,7 +22,7 @@ impl Exchange<'_> {
         request: Option<&ApiRequest>,
         credential: RequestCredential<'a>,
     ) -> Result<ApiCaller<'a>, ApiError> {
-        if let (Some(ApiRequest::Files(call)), RequestCredential::None) = (request, credential) {
+        if let (Some(ApiRequest::Resource(call)), RequestCredential::None) = (request, credential) {
             let uploader = call.continued_upload().and_then(|id| self.shared.state.lock().storage.uploader(id));
             if let Some(project) = uploader {
                 return Ok(ApiCaller { project, key: None });
@@ -34,7 +34,7 @@ impl Exchange<'_> {
     fn authenticate<'a>(&self, credential: RequestCredential<'a>) -> Result<ApiCaller<'a>, ApiError> {
         use RequestCredential::{Bearer, Key, Many, None as NoCredential, Unreadable};
         let settings = &self.shared.settings;
-        let surface = self.call.surface();
+        let surface = self.surface();
         let project = match (surface, credential) {
             (_, Many) => return Err(ApiError::many_credentials()),
             (_, NoCredential) if settings.keyless => Some(DEFAULT_PROJECT.into()),
@@ -60,12 +60,12 @@ impl Exchange<'_> {
     }
 
     fn missing_credential(&self) -> ApiError {
-        let surface = self.call.surface();
+        let surface = self.surface();
         ApiError::missing_credential(service(surface), rpc_method(surface, self.head.uri.path()))
     }
 
     fn unsupported_token(&self) -> ApiError {
-        let surface = self.call.surface();
+        let surface = self.surface();
         ApiError::unsupported_token(service(surface), rpc_method(surface, self.head.uri.path()))
     }
 }

@@ -3,7 +3,8 @@
 
 mod authenticate;
 mod exchange;
-mod files;
+mod interactions;
 pub(super) mod judge;
+mod resources;
 mod respond;
 mod strike;

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use super::exchange::{ApiCaller, Exchange};
 use crate::{
-    call::Streaming,
+    call::{Operation, Streaming},
     emulator::{
         script::{
             plan::{BodyPlan, ResponsePlan},
             rules::Stage,
-            trouble::{ErrorPlace, ScriptedError, Trouble, TroubleKind},
+            trouble::Trouble,
+            trouble_kind::{ErrorPlace, ScriptedError, TroubleKind},
             when::ScriptFacts,
         },
         state::{keyring::DEFAULT_PROJECT, models::EmulatedModel, shared::State},
         wire::{
             credentials::{KeyHash, RequestCredential},
+            decisions::DecisionRequest,
             errors::ApiError,
             quota_names::{ExceededLimit, QuotaNames},
         },
@@ -31,12 +33,14 @@ impl Exchange<'_> {
         let facts = ScriptFacts {
             now,
             path: self.head.uri.path(),
-            operation: self.call.operation(),
-            streaming: self.call.streaming() != Streaming::No,
-            model: self.call.model(),
+            operation: self.operation(),
+            streaming: self.streaming != Streaming::No,
+            model: self.called,
             project: caller.map(|caller| &*caller.project),
             key: credential.secret().map(KeyHash::of),
             prompt: text,
+            tier: self.tier.unwrap_or_default(),
+            is_grounded: self.is_grounded,
             in_flight: state.journal.in_flight(),
         };
         let State { script, rng, .. } = &mut *state;
@@ -65,12 +69,14 @@ impl Exchange<'_> {
                 body: BodyPlan::whole(response.body.clone()).shaped(Some(trouble), false, self.linger),
             }),
             TroubleKind::Error { error, hint, place } => {
-                let is_in_stream = *place != ErrorPlace::Status && self.call.streaming() != Streaming::No;
+                let is_in_stream = *place != ErrorPlace::Status && self.streaming != Streaming::No;
                 (!is_in_stream).then(|| self.refuse(&self.api_error(error, *hint, caller, model), after))
             }
-            TroubleKind::None | TroubleKind::SlowFirstToken(_) | TroubleKind::Break { .. } | TroubleKind::Empty(_) => {
-                None
-            }
+            TroubleKind::None
+            | TroubleKind::SlowFirstToken(_)
+            | TroubleKind::Break { .. }
+            | TroubleKind::Empty(_)
+            | TroubleKind::Downgraded => None,
         }
     }
 
@@ -109,6 +115,11 @@ impl Exchange<'_> {
             }
             ScriptedError::LeakedKey => ApiError::leaked_key(),
             ScriptedError::ServiceDisabled => ApiError::service_disabled(project),
+            ScriptedError::GroundingQuota => ApiError::grounding_quota(),
+            ScriptedError::SpendLimit => ApiError::spend_limit(project),
+            ScriptedError::SpendingCap => ApiError::spending_cap(),
+            ScriptedError::ModelClosed => ApiError::model_closed(self.called.unwrap_or_default()),
+            ScriptedError::Prohibited => ApiError::prohibited(),
         };
         match hint {
             Some(hint) => error.with_retry_info(hint),
@@ -117,18 +128,21 @@ impl Exchange<'_> {
     }
 
     fn configured_limit(&self, dimension: Dimension, project: &str, model: Option<&EmulatedModel>) -> Option<u64> {
-        let model = model.map_or(self.call.model().unwrap_or_default(), |model| &model.name);
+        let model = model.map_or(self.called.unwrap_or_default(), |model| &model.name);
         self.shared.settings.limits(project, model).get(dimension)
     }
 
     /// Returns the quota names of a model, or of a name in the request that is not a model's.
     fn called_quota_names<'a>(&'a self, model: Option<&'a EmulatedModel>) -> QuotaNames<'a> {
-        match model {
-            Some(model) => self.quota_names(model),
-            None => {
-                let model = self.call.model().unwrap_or_default();
-                QuotaNames { model, embeds: false, paid: self.shared.settings.paid }
-            }
+        self.quota_names(model.map_or(self.called.unwrap_or_default(), |model| &model.resolved))
+    }
+
+    /// Returns the operation that a script knows the call by: a decision generates.
+    fn operation(&self) -> Operation {
+        match DecisionRequest::is_at(self.head.uri.path()) {
+            true => Operation::GenerateContent,
+            false if self.creates_interaction => Operation::CreateInteraction,
+            false => self.call.operation(),
         }
     }
 }

@@ -4,4 +4,5 @@ pub(super) mod plan;
 pub(super) mod reply;
 pub(super) mod rules;
 pub(super) mod trouble;
+pub(super) mod trouble_kind;
 pub(super) mod when;

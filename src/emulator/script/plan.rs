@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::trouble::{StreamBreak, Trouble};
+use super::{trouble::Trouble, trouble_kind::StreamBreak};
 use crate::emulator::wire::errors::{ApiError, ErrorEnvelope};
 
 /// The plan of a response.

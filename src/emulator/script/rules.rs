@@ -139,7 +139,10 @@ impl Troubles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{call::Operation, emulator::Capacity};
+    use crate::{
+        call::{Operation, ServiceTier},
+        emulator::Capacity,
+    };
 
     fn facts(prompt: &str) -> ScriptFacts<'_> {
         ScriptFacts {
@@ -151,6 +154,8 @@ mod tests {
             project: Some("p"),
             key: None,
             prompt,
+            tier: ServiceTier::Standard,
+            is_grounded: false,
             in_flight: 1,
         }
     }
@@ -193,6 +198,9 @@ mod tests {
             (When::always().operation(Operation::CountTokens), ["fine"; 4]),
             (When::always().from(Duration::from_secs(1)), ["fine"; 4]),
             (When::always().until(Duration::ZERO), ["fine"; 4]),
+            (When::always().tier(ServiceTier::Flex), ["fine"; 4]),
+            (When::always().tier(ServiceTier::Standard).grounded(false), ["internal"; 4]),
+            (When::always().grounded(true), ["fine"; 4]),
         ] {
             let mut script = Script::default();
             script.push(when.clone(), Trouble::internal());

@@ -1,10 +1,11 @@
 //! The troubles that can strike a request.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::trouble_kind::{CannedResponse, ErrorPlace, ScriptedError, StreamBreak, TroubleKind};
 use crate::emulator::wire::answer::EmptyAnswer;
 
 /// A trouble: the thing that goes wrong with a request. A [`When`](crate::emulator::When) chooses the requests.
@@ -31,62 +32,6 @@ pub struct Trouble {
     pub(crate) delay: Duration,
     pub(crate) pings: Option<Duration>,
     pub(crate) pace: Option<(usize, Duration)>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum TroubleKind {
-    None,
-    Error { error: ScriptedError, hint: Option<Duration>, place: ErrorPlace },
-    Response(Arc<CannedResponse>),
-    Hang,
-    Reset,
-    SlowFirstToken(Duration),
-    Break { after: usize, how: StreamBreak },
-    Empty(EmptyAnswer),
-}
-
-/// An error of the API that a script asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ScriptedError {
-    Overloaded,
-    HighDemand,
-    Internal,
-    DeadlineExceeded,
-    MinuteQuota(Duration),
-    TokenQuota(Duration),
-    DayQuota,
-    ZeroQuota,
-    BareQuota,
-    VertexCapacity,
-    InvalidKey,
-    ExpiredKey,
-    SuspendedKey,
-    LeakedKey,
-    ServiceDisabled,
-}
-
-/// The place of an API error: the response's status, or a 200 stream after some chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ErrorPlace {
-    Status,
-    Event { after: usize },
-    RawTail { after: usize },
-}
-
-/// The way in which an answer breaks off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StreamBreak {
-    Stall,
-    Reset,
-    Cut,
-}
-
-/// A response that the script's author wrote.
-pub(crate) struct CannedResponse {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) name: &'static str,
 }
 
 /// The page that Google's front end shows when the service behind it does not answer.
@@ -160,6 +105,34 @@ impl Trouble {
         Self::error(ScriptedError::VertexCapacity)
     }
 
+    /// Returns a 429 whose only detail is Help, as grounded calls get it on the free tier:
+    /// [`When::grounded`](crate::emulator::When::grounded) chooses these.
+    pub fn grounding_quota() -> Self {
+        Self::error(ScriptedError::GroundingQuota)
+    }
+
+    /// Returns a 429 for the money that a project may spend in ten minutes. It is the project's, for all models.
+    pub fn spend_limit() -> Self {
+        Self::error(ScriptedError::SpendLimit)
+    }
+
+    /// Returns a 429, "Your project has exceeded its monthly spending cap. …"
+    pub fn spending_cap() -> Self {
+        Self::error(ScriptedError::SpendingCap)
+    }
+
+    /// Returns a 404, "This model … is no longer available to new users. …", before any quota is spent. Restrict it to
+    /// a [project](crate::emulator::When::project) and a [model](crate::emulator::When::model).
+    pub fn model_closed() -> Self {
+        Self::error(ScriptedError::ModelClosed)
+    }
+
+    /// Returns a 400 of the content filter, as interactions have it: with the code `prohibited_content`. Google's has
+    /// been seen in a stream as a bare line of JSON: [`as_raw_tail`](Self::as_raw_tail).
+    pub fn prohibited() -> Self {
+        Self::error(ScriptedError::Prohibited)
+    }
+
     /// Returns a 400 API_KEY_INVALID, "API key not valid. …"
     pub fn invalid_key() -> Self {
         Self::error(ScriptedError::InvalidKey)
@@ -197,7 +170,30 @@ impl Trouble {
         Self::new(TroubleKind::Empty(EmptyAnswer::MalformedFunctionCall))
     }
 
-    /// Returns a 200 with no content and that finishReason: SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII.
+    /// Returns a 200 with thoughts alone, and MALFORMED_FUNCTION_CALL; in a stream, the thought comes first.
+    pub fn thoughts_only() -> Self {
+        Self::new(TroubleKind::Empty(EmptyAnswer::ThoughtsOnly))
+    }
+
+    /// Returns a 200 without parts, with CONTINUATION and a `continuationToken`; an interaction that requires a
+    /// continuation. A request with that token, of the same project, gets the answer.
+    pub fn continuation() -> Self {
+        Self::new(TroubleKind::Empty(EmptyAnswer::Continuation(String::new())))
+    }
+
+    /// Returns an interaction with status `failed`; elsewhere, a STOP without a part.
+    pub fn failed() -> Self {
+        Self::unfinished("failed")
+    }
+
+    /// Returns an interaction without an answer and with that status, such as `incomplete` or `budget_exceeded`;
+    /// elsewhere, a STOP without a part.
+    pub fn unfinished(status: impl Into<String>) -> Self {
+        Self::new(TroubleKind::Empty(EmptyAnswer::Unfinished(status.into())))
+    }
+
+    /// Returns a 200 with no content and that finishReason: SAFETY, RECITATION, BLOCKLIST, PROHIBITED_CONTENT, SPII,
+    /// ESCALATION, MODEL_ARMOR, PUP_LIMITED_DISABLED. An interaction has failed with `prohibited_content`.
     pub fn blocked(finish_reason: impl Into<String>) -> Self {
         Self::new(TroubleKind::Empty(EmptyAnswer::Blocked(finish_reason.into())))
     }
@@ -244,6 +240,11 @@ impl Trouble {
     /// Returns a trouble that sends the headers at once and delays the first chunk.
     pub fn slow_first_token(delay: Duration) -> Self {
         Self::new(TroubleKind::SlowFirstToken(delay))
+    }
+
+    /// Returns a trouble that serves the request from the standard tier, whichever it asked for, and says so.
+    pub fn downgraded() -> Self {
+        Self::new(TroubleKind::Downgraded)
     }
 
     // --- the front end, and anything else ---
@@ -296,8 +297,9 @@ impl Trouble {
         self.placed(ErrorPlace::Event { after: chunks })
     }
 
-    /// Moves the API error into a 200 stream, as raw JSON of several lines without `data:` after `chunks` chunks. Only
-    /// events have `data:`, so that an array stream gets the same as with [`in_stream`](Self::in_stream).
+    /// Moves the API error into a 200 stream, as raw JSON of several lines without `data:` after `chunks` chunks; of an
+    /// interaction, as JSON on one line. Only events have `data:`, so that an array stream gets the same as with
+    /// [`in_stream`](Self::in_stream).
     pub fn as_raw_tail(self, chunks: usize) -> Self {
         self.placed(ErrorPlace::RawTail { after: chunks })
     }
@@ -331,16 +333,21 @@ impl Trouble {
             TroubleKind::Break { how: StreamBreak::Cut, .. } => "cut",
             TroubleKind::Empty(EmptyAnswer::NoParts) => "empty",
             TroubleKind::Empty(EmptyAnswer::MalformedFunctionCall) => "malformed_function_call",
+            TroubleKind::Empty(EmptyAnswer::ThoughtsOnly) => "thoughts_only",
+            TroubleKind::Empty(EmptyAnswer::Continuation(_)) => "continuation",
+            TroubleKind::Empty(EmptyAnswer::Unfinished(status)) if status == "failed" => "failed",
+            TroubleKind::Empty(EmptyAnswer::Unfinished(_)) => "unfinished",
+            TroubleKind::Downgraded => "downgraded",
             TroubleKind::Empty(EmptyAnswer::Blocked(_)) => "blocked",
             TroubleKind::Empty(EmptyAnswer::PromptBlocked(_)) => "prompt_blocked",
         }
     }
 
-    /// Returns whether the trouble is an error of the key, which comes before any quota is spent.
+    /// Returns whether the trouble is an error of the key or of its project, which comes before any quota is spent.
     pub(crate) fn is_about_the_key(&self) -> bool {
-        use ScriptedError::{ExpiredKey, InvalidKey, LeakedKey, ServiceDisabled, SuspendedKey};
+        use ScriptedError::{ExpiredKey, InvalidKey, LeakedKey, ModelClosed, ServiceDisabled, SuspendedKey};
         let TroubleKind::Error { error, place: ErrorPlace::Status, .. } = &self.kind else { return false };
-        matches!(error, InvalidKey | ExpiredKey | SuspendedKey | LeakedKey | ServiceDisabled)
+        matches!(error, InvalidKey | ExpiredKey | SuspendedKey | LeakedKey | ServiceDisabled | ModelClosed)
     }
 
     fn new(kind: TroubleKind) -> Self {
@@ -360,34 +367,6 @@ impl Trouble {
 
     fn named_response(status: StatusCode, headers: HeaderMap, body: Bytes, name: &'static str) -> Self {
         Self::new(TroubleKind::Response(Arc::new(CannedResponse { status, headers, body, name })))
-    }
-}
-
-impl ScriptedError {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Overloaded => "overloaded",
-            Self::HighDemand => "high_demand",
-            Self::Internal => "internal",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::MinuteQuota(_) => "minute_quota",
-            Self::TokenQuota(_) => "token_quota",
-            Self::DayQuota => "day_quota",
-            Self::ZeroQuota => "zero_quota",
-            Self::BareQuota => "bare_quota",
-            Self::VertexCapacity => "vertex_capacity",
-            Self::InvalidKey => "invalid_key",
-            Self::ExpiredKey => "expired_key",
-            Self::SuspendedKey => "suspended_key",
-            Self::LeakedKey => "leaked_key",
-            Self::ServiceDisabled => "service_disabled",
-        }
-    }
-}
-
-impl fmt::Debug for CannedResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CannedResponse").field("status", &self.status).field("bytes", &self.body.len()).finish()
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{call::Operation, emulator::wire::credentials::KeyHash};
+use crate::{
+    call::{Operation, ServiceTier},
+    emulator::wire::credentials::KeyHash,
+};
 
 /// The requests that a [`Trouble`](crate::emulator::Trouble) strikes: a trigger, and restrictions.
 ///
@@ -11,7 +14,7 @@ use crate::{call::Operation, emulator::wire::credentials::KeyHash};
 ///
 /// Without [`path`](Self::path), only requests that would otherwise be answered count: a request that is refused for
 /// its form, its model or its quota does not use up a trouble. Without [`operation`](Self::operation), only calls on a
-/// model count: generating, embedding and counting.
+/// model or an agent count: generating, embedding, counting, and making an interaction.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,6 +38,8 @@ pub struct When {
     streaming: Option<bool>,
     prompt: Option<String>,
     path: Option<String>,
+    tier: Option<ServiceTier>,
+    grounded: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,6 +83,10 @@ pub(crate) struct ScriptFacts<'a> {
     pub(crate) project: Option<&'a str>,
     pub(crate) key: Option<KeyHash>,
     pub(crate) prompt: &'a str,
+    /// The tier of service that was asked for.
+    pub(crate) tier: ServiceTier,
+    /// The model may search, or look at maps.
+    pub(crate) is_grounded: bool,
     /// The number of requests in flight, this one included.
     pub(crate) in_flight: usize,
 }
@@ -138,7 +147,7 @@ impl When {
         self
     }
 
-    /// Restricts to one model, by the name in the request.
+    /// Restricts to one model, by the name in the request; or to one agent, as `agents/NAME`.
     pub fn model(mut self, name: impl Into<String>) -> Self {
         self.model = Some(name.into());
         self
@@ -181,6 +190,18 @@ impl When {
         self
     }
 
+    /// Restricts to requests for one tier of service. A request that names none asks for the standard.
+    pub fn tier(mut self, tier: ServiceTier) -> Self {
+        self.tier = Some(tier);
+        self
+    }
+
+    /// Restricts to requests whose tools include Google's search or maps (`true`), or do not (`false`).
+    pub fn grounded(mut self, grounded: bool) -> Self {
+        self.grounded = Some(grounded);
+        self
+    }
+
     fn new(trigger: Trigger) -> Self {
         Self {
             trigger,
@@ -193,6 +214,8 @@ impl When {
             streaming: None,
             prompt: None,
             path: None,
+            tier: None,
+            grounded: None,
         }
     }
 
@@ -217,12 +240,14 @@ impl When {
             && self.project.as_deref().is_none_or(|project| facts.project == Some(project))
             && self.path.as_deref().is_none_or(|path| facts.path.contains(path))
             && self.prompt.as_deref().is_none_or(|text| facts.prompt.contains(text))
+            && self.tier.is_none_or(|tier| facts.tier == tier)
+            && self.grounded.is_none_or(|grounded| grounded == facts.is_grounded)
     }
 }
 
 fn calls_a_model(operation: Operation) -> bool {
-    use Operation::{BatchEmbedContents, CountTokens, EmbedContent, GenerateContent, Predict};
-    matches!(operation, GenerateContent | EmbedContent | BatchEmbedContents | Predict | CountTokens)
+    use Operation::{BatchEmbedContents, CountTokens, CreateInteraction, EmbedContent, GenerateContent, Predict};
+    matches!(operation, GenerateContent | CreateInteraction | EmbedContent | BatchEmbedContents | Predict | CountTokens)
 }
 
 // === impl Capacity ===

@@ -182,6 +182,13 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Sets the time that a batch takes, and an interaction in the background: until then, both are under way. Default:
+    /// 0, with which whoever looks finds them done.
+    pub fn background_time(mut self, time: Duration) -> Self {
+        self.settings.background = time;
+        self
+    }
+
     // --- troubles ---
 
     /// Sets the seed of all random decisions. Default: 0. Under one seed, the same requests in the same order get the

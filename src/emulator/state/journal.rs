@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use http::{HeaderMap, Method, StatusCode, Version, header, request::Parts};
 
 use crate::{
-    call::{Call, Operation, Streaming, Surface},
+    call::{Call, Operation, ServiceTier, Streaming, Surface},
     emulator::wire::cut::cut,
 };
 
@@ -35,8 +35,10 @@ pub struct Visit {
     pub operation: Operation,
     /// The form in which the answer was requested: in one piece, as events, or as an array.
     pub streaming: Streaming,
-    /// The model that was requested, cut to 128 bytes.
+    /// The model that was requested, cut to 128 bytes; or the agent, as `agents/NAME`.
     pub model: Option<String>,
+    /// The tier of service that was asked for, if the request named one.
+    pub tier: Option<ServiceTier>,
     /// The key's project, once the key was accepted.
     pub project: Option<String>,
     /// The key's fingerprint, as [`Emulator::fingerprint`](crate::emulator::Emulator::fingerprint) returns it.
@@ -161,6 +163,7 @@ impl Journal {
             operation: call.operation(),
             streaming: call.streaming(),
             model: call.model().map(|model| cut(model, 128)),
+            tier: None,
             project: None,
             key: None,
             body_bytes: 0,

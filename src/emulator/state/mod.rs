@@ -7,4 +7,5 @@ pub(super) mod quota;
 pub(super) mod settings;
 pub(super) mod shared;
 pub(super) mod storage;
+pub(super) mod stored;
 pub(super) mod visit_guard;

@@ -56,13 +56,15 @@ impl QuotaMeter {
         Self { window, spent: VecDeque::new(), requests: 0, tokens: 0, today: 0, day_ends: Duration::ZERO }
     }
 
-    /// Spends one request and its tokens, or returns the limits that it would exceed. A refused request costs nothing.
+    /// Spends `requests` requests and their tokens, or returns the limits that they would exceed. Refused requests cost
+    /// nothing.
     ///
     /// `next_midnight` is called only when a new day has begun.
     pub(crate) fn take(
         &mut self,
         limits: &Limits,
         now: Duration,
+        requests: u64,
         tokens: u64,
         next_midnight: impl FnOnce() -> Duration,
     ) -> Result<(), QuotaRefusal> {
@@ -72,8 +74,8 @@ impl QuotaMeter {
         for dimension in [Dimension::RequestsPerDay, Dimension::RequestsPerMinute, Dimension::InputTokensPerMinute] {
             let Some(limit) = limits.get(dimension) else { continue };
             let (used, need) = match dimension {
-                Dimension::RequestsPerDay => (self.today, 1),
-                Dimension::RequestsPerMinute => (self.requests, 1),
+                Dimension::RequestsPerDay => (self.today, requests),
+                Dimension::RequestsPerMinute => (self.requests, requests),
                 _ => (self.tokens, tokens),
             };
             if used.saturating_add(need) > limit {
@@ -84,7 +86,7 @@ impl QuotaMeter {
         if !exceeded.is_empty() {
             return Err(QuotaRefusal { exceeded, retry_in });
         }
-        self.spend(limits, now, tokens);
+        self.spend(limits, now, requests, tokens);
         Ok(())
     }
 
@@ -112,9 +114,9 @@ impl QuotaMeter {
         }
     }
 
-    fn spend(&mut self, limits: &Limits, now: Duration, tokens: u64) {
+    fn spend(&mut self, limits: &Limits, now: Duration, requests: u64, tokens: u64) {
         if limits.get(Dimension::RequestsPerDay).is_some() {
-            self.today += 1;
+            self.today += requests;
         }
         let minute_matters = limits.get(Dimension::RequestsPerMinute).is_some()
             || (limits.get(Dimension::InputTokensPerMinute).is_some() && tokens > 0);
@@ -125,14 +127,14 @@ impl QuotaMeter {
             QuotaWindow::Sliding => now,
             QuotaWindow::Fixed => Duration::from_secs(now.as_secs() / MINUTE.as_secs() * MINUTE.as_secs()),
         };
-        self.requests += 1;
+        self.requests += requests;
         self.tokens += tokens;
         match self.spent.back_mut() {
             Some(last) if last.at == at => {
-                last.requests += 1;
+                last.requests += requests;
                 last.tokens += tokens;
             }
-            _ => self.spent.push_back(Spent { at, requests: 1, tokens }),
+            _ => self.spent.push_back(Spent { at, requests, tokens }),
         }
     }
 
@@ -172,7 +174,7 @@ mod tests {
     }
 
     fn take(meter: &mut QuotaMeter, limits: &Limits, now: Duration, tokens: u64) -> Result<(), QuotaRefusal> {
-        meter.take(limits, now, tokens, || now + DAY)
+        meter.take(limits, now, 1, tokens, || now + DAY)
     }
 
     #[test]
@@ -206,6 +208,19 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_spends_a_request_for_each_of_its_texts() {
+        let limits = Limits::new().requests_per_minute(100).requests_per_day(250);
+        let mut meter = QuotaMeter::new(QuotaWindow::Sliding);
+        let mut batch = |at, requests| meter.take(&limits, secs(at), requests, 1, || DAY);
+        assert!(batch(0, 40).is_ok() && batch(1, 40).is_ok());
+        assert_eq!(batch(2, 40).unwrap_err().retry_in, secs(58));
+        assert!(batch(2, 20).is_ok());
+        assert_eq!(batch(100, 101).unwrap_err().retry_in, POISON_HINT, "it never fits");
+        assert!(batch(100, 100).is_ok());
+        assert_eq!(batch(200, 100).unwrap_err().exceeded[0].dimension, Dimension::RequestsPerDay);
+    }
+
+    #[test]
     fn a_limit_of_zero_refuses_always() {
         let limits = Limits::new().requests_per_minute(0).requests_per_day(0);
         let mut meter = QuotaMeter::new(QuotaWindow::Sliding);
@@ -220,9 +235,9 @@ mod tests {
     fn a_day_begins_anew_at_midnight() {
         let limits = Limits::new().requests_per_day(1);
         let mut meter = QuotaMeter::new(QuotaWindow::Sliding);
-        assert!(meter.take(&limits, secs(5), 1, || secs(3600)).is_ok());
-        assert!(meter.take(&limits, secs(3599), 1, || unreachable!()).is_err());
-        assert!(meter.take(&limits, secs(3600), 1, || secs(3600) + DAY).is_ok());
+        assert!(meter.take(&limits, secs(5), 1, 1, || secs(3600)).is_ok());
+        assert!(meter.take(&limits, secs(3599), 1, 1, || unreachable!()).is_err());
+        assert!(meter.take(&limits, secs(3600), 1, 1, || secs(3600) + DAY).is_ok());
         assert!(!meter.is_idle(secs(3700)));
         assert!(meter.is_idle(secs(3600) + DAY));
     }
@@ -259,7 +274,7 @@ mod tests {
                         && rpd.is_none_or(|limit| (today as u64) < limit)
                 };
                 let midnight = || day * (now.as_secs() / 600 + 1) as u32;
-                match meter.take(&limits, now, tokens, midnight) {
+                match meter.take(&limits, now, 1, tokens, midnight) {
                     Ok(()) => {
                         prop_assert!(fits(&accepted, now));
                         accepted.push((now, tokens));

@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     /// The time from the headers to the first piece of a generated answer.
     pub(crate) first_token: Duration,
     pub(crate) between_chunks: Duration,
+    /// The time that batches and interactions in the background take.
+    pub(crate) background: Duration,
     /// The number of pieces in which an answer is streamed.
     pub(crate) chunks: usize,
     pub(crate) reply: Reply,
@@ -67,6 +69,7 @@ impl Default for Settings {
             before_headers: Duration::ZERO,
             first_token: Duration::ZERO,
             between_chunks: Duration::ZERO,
+            background: Duration::ZERO,
             chunks: 3,
             reply: Reply::default(),
             thinking: false,

@@ -95,13 +95,13 @@ impl Shared {
 
     // --- quota ---
 
-    /// Spends one request and its tokens from a scope's quota.
-    pub(crate) fn spend(&self, scope: Scope, limits: &Limits, tokens: u64) -> Result<(), QuotaRefusal> {
+    /// Spends requests and their tokens from a scope's quota.
+    pub(crate) fn spend(&self, scope: Scope, limits: &Limits, requests: u64, tokens: u64) -> Result<(), QuotaRefusal> {
         let now = self.elapsed();
         let next_midnight = || now + until_pacific_midnight(self.wall(now));
         let mut state = self.state.lock();
         let meter = state.meter(scope, now, || QuotaMeter::new(self.settings.window));
-        meter.take(limits, now, tokens, next_midnight)
+        meter.take(limits, now, requests, tokens, next_midnight)
     }
 }
 

@@ -1,6 +1,6 @@
-//! The files, cached contents and unfinished uploads that callers have left with the API. Each belongs to one project.
+//! The things that callers have left with the API, and their unfinished uploads. Each belongs to one project.
 //!
-//! The state is pure: its caller passes the time. It keeps names and sizes, and never a byte of an upload.
+//! The state is pure: its caller passes the time. It keeps names, sizes and answers, and never a byte of an upload.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,28 +8,14 @@ use std::{
     time::Duration,
 };
 
+use super::stored::{FileSource, ResourceKind, StoredResource};
 use crate::emulator::{
     seeded::seeded,
-    wire::files_call::{Collection, NewCache, NewFile},
+    wire::{
+        resource_call::NewCache,
+        upload_call::{NewFile, PieceSize},
+    },
 };
-
-/// A file, or a cached content.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredResource {
-    /// The full name: `files/abc`, `cachedContents/abc`.
-    pub(crate) name: String,
-    pub(crate) project: Arc<str>,
-    pub(crate) display_name: Option<String>,
-    pub(crate) made: Duration,
-    pub(crate) expires: Duration,
-    pub(crate) kind: ResourceKind,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum ResourceKind {
-    File { mime_type: String, bytes: u64 },
-    Cache { model: String, tokens: u64 },
-}
 
 #[derive(Debug)]
 pub(crate) struct Storage {
@@ -44,7 +30,7 @@ pub(crate) struct Storage {
 struct Upload {
     project: Arc<str>,
     file: NewFile,
-    received: u64,
+    received: PieceSize,
 }
 
 /// The progress of an upload.
@@ -75,6 +61,8 @@ const CAPACITY: usize = 4_096;
 const FILE_BYTES: u64 = 2 << 30;
 const PROJECT_BYTES: u64 = 20 << 30;
 const FILE_LIFE: Duration = Duration::from_secs(48 * 3600);
+/// The length of ids that are generated.
+const ID: usize = 24;
 
 // === impl Storage ===
 
@@ -85,31 +73,37 @@ impl Storage {
 
     /// Returns a resource, if it exists and belongs to the project.
     pub(crate) fn get(&self, name: &str, project: &str, now: Duration) -> Option<&StoredResource> {
-        self.resources
-            .iter()
-            .find(|resource| resource.name == name && *resource.project == *project && resource.expires > now)
+        self.resources.iter().find(|resource| resource.name == name && resource.is_of(project, now))
     }
 
-    /// Returns a project's resources in a collection, the youngest first.
-    pub(crate) fn list(
-        &self,
-        collection: Collection,
-        project: &str,
-        now: Duration,
-    ) -> impl Iterator<Item = &StoredResource> {
-        let prefix = format!("{}/", collection.name());
-        let project = project.to_owned();
+    /// Returns a resource whose owner was checked before.
+    pub(crate) fn named(&self, name: &str) -> Option<&StoredResource> {
+        self.resources.iter().find(|resource| resource.name == name)
+    }
+
+    /// Returns a project's resource, to be changed.
+    pub(crate) fn get_mut(&mut self, name: &str, project: &str, now: Duration) -> Option<&mut StoredResource> {
+        self.resources.iter_mut().find(|resource| resource.name == name && resource.is_of(project, now))
+    }
+
+    /// Returns a project's resources in a collection, or in the one within another resource, the youngest first.
+    pub(crate) fn list(&self, collection: &str, project: &str, now: Duration) -> impl Iterator<Item = &StoredResource> {
+        let (prefix, project) = (format!("{collection}/"), project.to_owned());
         let is_one = move |resource: &&StoredResource| {
-            resource.name.starts_with(&prefix) && *resource.project == *project && resource.expires > now
+            let id = resource.name.strip_prefix(&prefix);
+            id.is_some_and(|id| !id.contains('/')) && resource.is_of(&project, now)
         };
         self.resources.iter().rev().filter(is_one)
     }
 
-    /// Deletes a project's resource. Returns whether it existed.
+    /// Deletes a project's resource, and those within it. Returns whether it existed.
     pub(crate) fn delete(&mut self, name: &str, project: &str, now: Duration) -> bool {
         let is_there = self.get(name, project, now).is_some();
         if is_there {
-            self.resources.retain(|resource| resource.name != name);
+            let within = format!("{name}/");
+            self.resources.retain(|resource| {
+                *resource.project != *project || (resource.name != name && !resource.name.starts_with(&within))
+            });
         }
         is_there
     }
@@ -119,7 +113,57 @@ impl Storage {
         let NewCache { model, tokens, display_name, life } = new;
         let name = format!("cachedContents/{}", self.new_id(28));
         let (expires, kind) = (now.saturating_add(life), ResourceKind::Cache { model, tokens });
-        self.keep(StoredResource { name, project, display_name, made: now, expires, kind })
+        self.keep(StoredResource { name, project, display_name, made: now, expires, kind }, now)
+    }
+
+    /// Makes a resource of a kind that nothing but its life limits; without an `id`, one is generated.
+    pub(crate) fn make(
+        &mut self,
+        collection: &str,
+        id: Option<String>,
+        project: &Arc<str>,
+        kind: ResourceKind,
+        now: Duration,
+        life: Duration,
+    ) -> Result<StoredResource, StorageError> {
+        let name = format!("{collection}/{}", id.unwrap_or_else(|| self.new_id(ID)));
+        if self.get(&name, project, now).is_some() {
+            return Err(StorageError::Taken);
+        }
+        let (project, expires) = (project.clone(), now.saturating_add(life));
+        Ok(self.keep(StoredResource { name, project, display_name: None, made: now, expires, kind }, now))
+    }
+
+    /// Keeps the file that a batch or an operation makes at its end, which is at the time `made`.
+    pub(crate) fn keep_results(
+        &mut self,
+        of: &str,
+        mime_type: &str,
+        project: &Arc<str>,
+        lines: u64,
+        now: Duration,
+        made: Duration,
+    ) -> String {
+        let name = format!("files/of-{}", of.rsplit('/').next().unwrap_or_default());
+        let size = PieceSize { bytes: 0, line_ends: lines, ends_in_line: false };
+        let source = FileSource::Results { of: of.to_owned() };
+        let kind = ResourceKind::File { mime_type: mime_type.to_owned(), size, source };
+        let expires = made.saturating_add(FILE_LIFE);
+        let project = project.clone();
+        self.keep(StoredResource { name: name.clone(), project, display_name: None, made, expires, kind }, now);
+        name
+    }
+
+    /// Keeps files that lie in Google Cloud Storage.
+    pub(crate) fn register(&mut self, uris: &[String], project: &Arc<str>, now: Duration) -> Vec<StoredResource> {
+        let register = |uri: &String| {
+            let (name, display_name) = (format!("files/{}", self.new_id(12)), Some(uri.clone()));
+            let mime_type = "application/octet-stream".to_owned();
+            let kind = ResourceKind::File { mime_type, size: PieceSize::default(), source: FileSource::Registered };
+            let (project, expires) = (project.clone(), now.saturating_add(FILE_LIFE));
+            self.keep(StoredResource { name, project, display_name, made: now, expires, kind }, now)
+        };
+        uris.iter().map(register).collect()
     }
 
     // --- uploads ---
@@ -144,7 +188,7 @@ impl Storage {
         }
         let id = format!("AAANRS{}", self.new_id(48));
         self.order.push_back(id.clone());
-        self.uploads.insert(id.clone(), Upload { project, file, received: 0 });
+        self.uploads.insert(id.clone(), Upload { project, file, received: PieceSize::default() });
         Ok(id)
     }
 
@@ -156,7 +200,7 @@ impl Storage {
     /// Returns the bytes that have arrived of an upload.
     pub(crate) fn received(&self, id: &str, project: &str) -> Result<u64, StorageError> {
         let upload = self.uploads.get(id).filter(|upload| *upload.project == *project);
-        upload.map(|upload| upload.received).ok_or(StorageError::Unknown)
+        upload.map(|upload| upload.received.bytes).ok_or(StorageError::Unknown)
     }
 
     /// Takes a piece of an upload, of which only the size counts. The last piece makes the file.
@@ -165,18 +209,18 @@ impl Storage {
         id: &str,
         project: &str,
         offset: Option<u64>,
-        bytes: u64,
+        size: PieceSize,
         is_last: bool,
         now: Duration,
     ) -> Result<UploadProgress, StorageError> {
         let used = self.used(project, now);
         let upload =
             self.uploads.get_mut(id).filter(|upload| *upload.project == *project).ok_or(StorageError::Unknown)?;
-        let received = upload.received;
+        let received = upload.received.bytes;
         if offset.is_some_and(|offset| offset != received) {
             return Err(StorageError::Misplaced { received });
         }
-        let total = received.saturating_add(bytes);
+        let total = received.saturating_add(size.bytes);
         let announced = upload.file.size;
         if announced.is_some_and(|size| total > size || (is_last && total < size)) {
             return Err(StorageError::Misplaced { received });
@@ -184,15 +228,25 @@ impl Storage {
         if total > FILE_BYTES || used.saturating_add(total) > PROJECT_BYTES {
             return Err(StorageError::Full);
         }
-        upload.received = total;
+        upload.received = upload.received.then(size);
         if !is_last {
             return Ok(UploadProgress::Active(total));
         }
         let Some(Upload { project, file, received }) = self.forget(id) else { return Err(StorageError::Unknown) };
-        let name = file.name.unwrap_or_else(|| format!("files/{}", self.new_id(12)));
-        let kind = ResourceKind::File { mime_type: file.mime_type, bytes: received };
+        let name = match file.parent {
+            // A store has documents, and an environment has files of its own.
+            Some(parent) if parent.starts_with("fileSearchStores/") => {
+                format!("{parent}/documents/{}", self.new_id(12))
+            }
+            Some(parent) => format!("{parent}/files/{}", self.new_id(12)),
+            None => file.name.unwrap_or_else(|| format!("files/{}", self.new_id(12))),
+        };
+        let source = FileSource::Uploaded;
+        let kind = ResourceKind::File { mime_type: file.mime_type, size: received, source };
         let (display_name, expires) = (file.display_name, now.saturating_add(FILE_LIFE));
-        Ok(UploadProgress::Final(self.keep(StoredResource { name, project, display_name, made: now, expires, kind })))
+        Ok(UploadProgress::Final(
+            self.keep(StoredResource { name, project, display_name, made: now, expires, kind }, now),
+        ))
     }
 
     /// Removes an upload without making a file.
@@ -207,8 +261,9 @@ impl Storage {
         self.uploads.remove(id)
     }
 
-    fn keep(&mut self, resource: StoredResource) -> StoredResource {
-        self.resources.retain(|known| known.expires > resource.made && known.name != resource.name);
+    fn keep(&mut self, resource: StoredResource, now: Duration) -> StoredResource {
+        self.resources
+            .retain(|known| known.expires > now && (known.name != resource.name || known.project != resource.project));
         if self.resources.len() == CAPACITY {
             self.resources.pop_front();
         }
@@ -217,15 +272,15 @@ impl Storage {
     }
 
     fn used(&self, project: &str, now: Duration) -> u64 {
-        let bytes = |resource: &StoredResource| match resource.kind {
-            ResourceKind::File { bytes, .. } if *resource.project == *project && resource.expires > now => bytes,
+        let bytes = |resource: &StoredResource| match &resource.kind {
+            ResourceKind::File { size, .. } if resource.is_of(project, now) => size.bytes,
             _ => 0,
         };
         self.resources.iter().map(bytes).sum()
     }
 
     /// Returns the next id. Under one seed, the sequence of ids is the same.
-    fn new_id(&mut self, length: usize) -> String {
+    pub(crate) fn new_id(&mut self, length: usize) -> String {
         self.made += 1;
         let mut rng = seeded(self.seed, &format!("thing {}", self.made));
         (0..length).map(|_| rng.alphanumeric().to_ascii_lowercase()).collect()
@@ -240,7 +295,8 @@ mod tests {
 
     fn upload(storage: &mut Storage, project: &str, bytes: u64, now: Duration) -> Result<StoredResource, StorageError> {
         let id = storage.start(NewFile::default(), project.into(), now)?;
-        match storage.receive(&id, project, Some(0), bytes, true, now)? {
+        let size = PieceSize { bytes, ..PieceSize::default() };
+        match storage.receive(&id, project, Some(0), size, true, now)? {
             UploadProgress::Final(file) => Ok(file),
             UploadProgress::Active(_) => panic!("it was the last piece"),
         }
@@ -254,10 +310,7 @@ mod tests {
         assert!(storage.get(&file.name, "p2", NOW).is_none());
         assert!(!storage.delete(&file.name, "p2", NOW));
         assert!(storage.get(&file.name, "p1", FILE_LIFE).is_none());
-        assert_eq!(
-            (storage.list(Collection::Files, "p1", NOW).count(), storage.list(Collection::Files, "p2", NOW).count()),
-            (1, 0)
-        );
+        assert_eq!((storage.list("files", "p1", NOW).count(), storage.list("files", "p2", NOW).count()), (1, 0));
         assert!(storage.delete(&file.name, "p1", NOW));
         assert!(!storage.delete(&file.name, "p1", NOW));
     }
@@ -267,11 +320,13 @@ mod tests {
         let mut storage = Storage::new(0);
         let file = NewFile { size: Some(10), ..NewFile::default() };
         let id = storage.start(file, "p".into(), NOW).unwrap();
-        let mut receive = |offset, bytes, is_last| match storage.receive(&id, "p", Some(offset), bytes, is_last, NOW) {
-            Ok(UploadProgress::Active(received)) => Ok(received),
-            Ok(UploadProgress::Final(_)) => Ok(u64::MAX),
-            Err(refused) => Err(refused),
-        };
+        let size = |bytes| PieceSize { bytes, ..PieceSize::default() };
+        let mut receive =
+            |offset, bytes, is_last| match storage.receive(&id, "p", Some(offset), size(bytes), is_last, NOW) {
+                Ok(UploadProgress::Active(received)) => Ok(received),
+                Ok(UploadProgress::Final(_)) => Ok(u64::MAX),
+                Err(refused) => Err(refused),
+            };
         assert_eq!(receive(0, 4, false), Ok(4));
         assert_eq!(receive(0, 4, false), Err(StorageError::Misplaced { received: 4 }));
         assert_eq!(receive(4, 7, false), Err(StorageError::Misplaced { received: 4 }), "more than was announced");
@@ -285,7 +340,10 @@ mod tests {
         let mut storage = Storage::new(0);
         let id = storage.start(NewFile::default(), "p1".into(), NOW).unwrap();
         assert_eq!(storage.uploader(&id).as_deref(), Some("p1"));
-        assert_eq!(storage.receive(&id, "p2", None, 1, false, NOW).err(), Some(StorageError::Unknown));
+        assert_eq!(
+            storage.receive(&id, "p2", None, PieceSize::of(b"1"), false, NOW).err(),
+            Some(StorageError::Unknown)
+        );
         assert_eq!(storage.cancel(&id, "p2"), Err(StorageError::Unknown));
         assert_eq!(storage.cancel(&id, "p1"), Ok(()));
         assert_eq!(storage.uploader(&id), None);

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::prompt::{Prompt, tokens_of};
-use crate::emulator::seeded::seeded;
+use crate::{call::ServiceTier, emulator::seeded::seeded};
 
 /// An answer to one prompt.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct GeneratedAnswer {
     /// The text, in the pieces that a stream sends.
     pub(crate) pieces: Vec<String>,
@@ -24,6 +24,10 @@ pub(crate) struct GeneratedAnswer {
     /// Seconds since 1970, by the emulator's clock.
     pub(crate) created: u64,
     pub(crate) wants_usage: bool,
+    /// The tier of service that served the request, if the request named one.
+    pub(crate) tier: Option<ServiceTier>,
+    /// The answer is Vertex's, which names the type of traffic.
+    pub(crate) is_on_vertex: bool,
 }
 
 /// An answer with status 200 and without text.
@@ -32,6 +36,12 @@ pub(crate) enum EmptyAnswer {
     /// A STOP without a part.
     NoParts,
     MalformedFunctionCall,
+    /// Thoughts, and then a MALFORMED_FUNCTION_CALL.
+    ThoughtsOnly,
+    /// A CONTINUATION without a part, and the token to go on with.
+    Continuation(String),
+    /// An interaction with that status, such as `failed`; elsewhere a STOP without a part.
+    Unfinished(String),
     /// A candidate without content, with this finishReason.
     Blocked(String),
     /// No candidate, and a promptFeedback with this blockReason.
@@ -46,7 +56,8 @@ pub(crate) struct AnswerFrames {
     pub(crate) finish: usize,
 }
 
-const THOUGHT: &str = "**Thinking about it**\n\nThe emulator pretends to think.\n\n";
+/// The text of the thoughts.
+pub(crate) const THOUGHT: &str = "**Thinking about it**\n\nThe emulator pretends to think.\n\n";
 
 // === impl GeneratedAnswer ===
 
@@ -64,6 +75,8 @@ impl GeneratedAnswer {
             id: String::new(),
             created: 0,
             wants_usage: prompt.wants_usage,
+            tier: prompt.tier,
+            is_on_vertex: false,
         }
     }
 
@@ -75,7 +88,11 @@ impl GeneratedAnswer {
 
     /// Returns the number of events or elements in which the answer is streamed.
     pub(crate) fn streamed_pieces(&self) -> usize {
-        if self.empty.is_some() { 1 } else { self.pieces.len().max(1) }
+        match self.empty {
+            None => self.pieces.len().max(1),
+            Some(EmptyAnswer::ThoughtsOnly) => 2,
+            Some(_) => 1,
+        }
     }
 
     /// Returns the tokens of the first `pieces` pieces.

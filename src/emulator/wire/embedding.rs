@@ -17,6 +17,8 @@ pub(crate) struct EmbeddingRequest {
     /// The vectors are written as base64 of little-endian floats.
     pub(crate) base64: bool,
     pub(crate) tokens: u64,
+    /// The requests of quota that it costs: one for each of `batchEmbedContents`, else one in all.
+    pub(crate) charged: u64,
 }
 
 /// The length of `gemini-embedding-001`'s vectors.
@@ -39,7 +41,10 @@ impl EmbeddingRequest {
             let config = first.get("embedContentConfig").unwrap_or(first);
             member(config, "outputDimensionality", "output_dimensionality")
         });
-        Self::new(texts.collect(), dimensions, false)
+        let is_batch = body.get("requests").is_some();
+        let embedding = Self::new(texts.collect(), dimensions, false)?;
+        let charged = if is_batch { embedding.texts.len() as u64 } else { 1 };
+        Ok(Self { charged, ..embedding })
     }
 
     /// Parses the body of Vertex's `predict`.
@@ -83,8 +88,13 @@ impl EmbeddingRequest {
         }
         let dimensions = dimensions.and_then(Value::as_u64).map_or(DIMENSIONS, |wanted| wanted as usize);
         let tokens = texts.iter().map(|text| tokens_of(text)).sum();
-        Ok(Self { texts, dimensions: dimensions.clamp(1, DIMENSIONS), base64, tokens })
+        Ok(Self { texts, dimensions: dimensions.clamp(1, DIMENSIONS), base64, tokens, charged: 1 })
     }
+}
+
+/// Returns the vector of one text, in the length that a request gets which names none.
+pub(crate) fn vector_of(text: &str, seed: u64) -> Vec<f32> {
+    vector(text, DIMENSIONS, seed)
 }
 
 /// Returns a vector of length 1: the same for the same text and seed.

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::{
+    error_details::{Detail, FieldViolation, Link, QuotaDimensions, QuotaViolation},
+    interactions,
     json::{line, pretty},
     path::DEVELOPER_SERVICE as SERVICE,
+    prompt::CONTINUATIONS,
     quota_names::{ExceededLimit, QuotaNames},
+    resource_path::Collection,
 };
 
 /// An error of the API: a `google.rpc.Status` as the REST surfaces write it.
@@ -20,13 +25,22 @@ pub(crate) struct ApiError {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     details: Vec<Detail>,
+    /// The code that interactions have in place of the number, if it is not that of the status.
+    #[serde(skip)]
+    code_in_words: Option<&'static str>,
+    /// The error comes from the front end, before any service: it has the same shape on all surfaces.
+    #[serde(skip)]
+    of_front_end: bool,
 }
 
-/// The JSON around an error: an object, or an array of one, which array streams and the OpenAI-compatible surface send.
+/// The JSON around an error: an object, or an array of one, which array streams and the OpenAI-compatible surface send;
+/// or the object of the Interactions API, whose code is a word, by itself or in an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorEnvelope {
     Object,
     Array,
+    Coded,
+    CodedEvent,
 }
 
 const RATE_LIMITS: &str = "https://ai.google.dev/gemini-api/docs/rate-limits";
@@ -35,7 +49,8 @@ const RATE_LIMITS: &str = "https://ai.google.dev/gemini-api/docs/rate-limits";
 
 impl ApiError {
     pub(crate) fn new(code: u16, status: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), status, details: Vec::new() }
+        let message = message.into();
+        Self { code, message, status, details: Vec::new(), code_in_words: None, of_front_end: false }
     }
 
     pub(crate) fn invalid_argument(message: impl Into<String>) -> Self {
@@ -54,11 +69,40 @@ impl ApiError {
 
     /// Writes the body of an error response, indented by two spaces as by Google's front end.
     pub(crate) fn body(&self, envelope: ErrorEnvelope) -> Bytes {
-        let object = pretty(&self.enveloped());
+        let object = || pretty(&self.enveloped());
         match envelope {
-            ErrorEnvelope::Object => format!("{object}\n").into(),
-            ErrorEnvelope::Array => format!("[{object}\n]").into(),
+            ErrorEnvelope::Array => format!("[{}\n]", object()).into(),
+            ErrorEnvelope::Coded if !self.of_front_end => interactions::error(self),
+            ErrorEnvelope::CodedEvent if !self.of_front_end => interactions::error_event(self),
+            _ => format!("{}\n", object()).into(),
         }
+    }
+
+    /// Returns whether the front end makes the error, before any service.
+    pub(crate) fn is_of_front_end(&self) -> bool {
+        self.of_front_end
+    }
+
+    /// Returns the error as the Interactions API has it: a code in words, and no details.
+    pub(crate) fn coded(&self) -> Value {
+        let code = self.code_in_words.unwrap_or(match self.status {
+            "INVALID_ARGUMENT" | "FAILED_PRECONDITION" => "invalid_request",
+            "UNAUTHENTICATED" => "unauthenticated",
+            "PERMISSION_DENIED" => "permission_denied",
+            "NOT_FOUND" => "not_found",
+            "ALREADY_EXISTS" => "already_exists",
+            "RESOURCE_EXHAUSTED" => "too_many_requests",
+            "UNAVAILABLE" => "service_unavailable",
+            "DEADLINE_EXCEEDED" => "deadline_exceeded",
+            _ => "internal_error",
+        });
+        json!({ "code": code, "message": self.message })
+    }
+
+    /// Marks the error as one of the front end.
+    fn by_front_end(mut self) -> Self {
+        self.of_front_end = true;
+        self
     }
 
     /// Writes the error on one line, for an event.
@@ -133,20 +177,50 @@ impl ApiError {
         )
     }
 
-    /// Returns the error for a file or cached content that belongs to another project, is gone, or never existed:
-    /// Google does not tell these apart.
+    /// Returns the error for a thing that belongs to another project, is gone, or never existed: Google does not tell
+    /// these apart.
     pub(crate) fn not_yours(name: &str) -> Self {
-        let message = match name.strip_prefix("files/") {
-            Some(id) => format!("You do not have permission to access the File {id} or it may not exist."),
-            None => "CachedContent not found (or permission denied)".to_owned(),
+        let id = name.split('/').nth(1).unwrap_or_default();
+        let message = match Collection::of(name) {
+            Some(Collection::Files) => {
+                format!("You do not have permission to access the File {id} or it may not exist.")
+            }
+            Some(Collection::CachedContents) => "CachedContent not found (or permission denied)".to_owned(),
+            Some(Collection::FileSearchStores) => {
+                format!("You do not have permission to access the FileSearchStore {id} or it may not exist.")
+            }
+            None if name.starts_with(CONTINUATIONS) => {
+                "You do not have permission to access the continuation token or it may not exist.".to_owned()
+            }
+            _ => return Self::not_found(),
         };
         Self::new(403, "PERMISSION_DENIED", message)
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(404, "NOT_FOUND", "Requested entity was not found.")
+    }
+
+    /// Returns the error for a model that is closed for projects that have not used it before.
+    pub(crate) fn model_closed(model: &str) -> Self {
+        let message = format!(
+            "This model models/{model} is no longer available to new users. Please update your code to use a newer model \
+             for the latest features and improvements."
+        );
+        Self::new(404, "NOT_FOUND", message)
+    }
+
+    /// Returns the error of the content filter, which only interactions have as an error.
+    pub(crate) fn prohibited() -> Self {
+        let mut error = Self::invalid_argument(interactions::PROHIBITED);
+        error.code_in_words = Some("prohibited_content");
+        error
     }
 
     // --- credentials ---
 
     pub(crate) fn many_credentials() -> Self {
-        Self::invalid_argument("Multiple authentication credentials received. Please pass only one.")
+        Self::invalid_argument("Multiple authentication credentials received. Please pass only one.").by_front_end()
     }
 
     pub(crate) fn unregistered_caller() -> Self {
@@ -156,6 +230,7 @@ impl ApiError {
             "Method doesn't allow unregistered callers (callers without established identity). Please use API Key or \
              other form of API consumer identity to call this API.",
         )
+        .by_front_end()
     }
 
     pub(crate) fn missing_authorization() -> Self {
@@ -172,7 +247,7 @@ impl ApiError {
         );
         let metadata = vec![("method", method), ("service", service.into())];
         error.details.push(Detail::error_info("CREDENTIALS_MISSING", Some("googleapis.com"), metadata));
-        error
+        error.by_front_end()
     }
 
     pub(crate) fn unsupported_token(service: &'static str, method: String) -> Self {
@@ -185,7 +260,7 @@ impl ApiError {
         );
         let metadata = vec![("method", method), ("service", service.into())];
         error.details.push(Detail::error_info("ACCESS_TOKEN_TYPE_UNSUPPORTED", None, metadata));
-        error
+        error.by_front_end()
     }
 
     pub(crate) fn invalid_key() -> Self {
@@ -201,7 +276,7 @@ impl ApiError {
         let metadata = vec![("service", SERVICE.into())];
         error.details.push(Detail::error_info("API_KEY_INVALID", Some("googleapis.com"), metadata));
         error.details.push(Detail::localized(message));
-        error
+        error.by_front_end()
     }
 
     /// Returns the error for a suspended key. It repeats the key three times, as Google's does.
@@ -215,11 +290,12 @@ impl ApiError {
         let mut error = Self::new(403, "PERMISSION_DENIED", message.as_str());
         error.details.push(Detail::error_info("CONSUMER_SUSPENDED", Some("googleapis.com"), metadata));
         error.details.push(Detail::localized(&message));
-        error
+        error.by_front_end()
     }
 
     pub(crate) fn leaked_key() -> Self {
-        Self::new(403, "PERMISSION_DENIED", "Your API key was reported as leaked. Please use another API key.")
+        let message = "Your API key was reported as leaked. Please use another API key.";
+        Self::new(403, "PERMISSION_DENIED", message).by_front_end()
     }
 
     pub(crate) fn service_disabled(project: &str) -> Self {
@@ -237,7 +313,7 @@ impl ApiError {
         error.details.push(Detail::Help { links });
         let metadata = vec![("consumer", format!("projects/{project}")), ("service", SERVICE.into())];
         error.details.push(Detail::error_info("SERVICE_DISABLED", Some("googleapis.com"), metadata));
-        error
+        error.by_front_end()
     }
 
     // --- quota ---
@@ -266,7 +342,35 @@ impl ApiError {
         let links = vec![Link { description: "Learn more about Gemini API quotas", url: RATE_LIMITS.into() }];
         error.details.push(Detail::QuotaFailure { violations });
         error.details.push(Detail::Help { links });
-        error.with_retry_info(retry_in)
+        error.with_retry_info(retry_in).by_front_end()
+    }
+
+    /// Returns a 429 whose only detail is Help, as calls with search get it on the free tier.
+    pub(crate) fn grounding_quota() -> Self {
+        let message = format!(
+            "You exceeded your current quota, please check your plan and billing details. For more information on \
+             this error, head to: {RATE_LIMITS}. To monitor your current usage, head to: https://ai.dev/rate-limit. "
+        );
+        let mut error = Self::new(429, "RESOURCE_EXHAUSTED", message);
+        let links = vec![Link { description: "Learn more about Gemini API quotas", url: RATE_LIMITS.into() }];
+        error.details.push(Detail::Help { links });
+        error.by_front_end()
+    }
+
+    /// Returns a 429 for the money that a project may spend in ten minutes. No body of it was seen yet.
+    pub(crate) fn spend_limit(project: &str) -> Self {
+        let message = format!(
+            "Project {project} exceeded its spend-based rate limit over the last 10 minutes. For more information on \
+             this error, head to: {RATE_LIMITS}."
+        );
+        Self::new(429, "RESOURCE_EXHAUSTED", message).by_front_end()
+    }
+
+    /// Returns a 429 for the money that a project may spend in a month.
+    pub(crate) fn spending_cap() -> Self {
+        let message = "Your project has exceeded its monthly spending cap. Please go to AI Studio at \
+                       https://ai.studio/spend to manage your project spend cap.";
+        Self::new(429, "RESOURCE_EXHAUSTED", message).by_front_end()
     }
 
     pub(crate) fn bare_quota() -> Self {
@@ -328,76 +432,6 @@ fn exact(wait: Duration) -> String {
 #[derive(Serialize)]
 struct Enveloped<'a> {
     error: &'a ApiError,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "@type", rename_all_fields = "camelCase")]
-enum Detail {
-    #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
-    ErrorInfo {
-        reason: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        domain: Option<&'static str>,
-        #[serde(serialize_with = "as_map")]
-        metadata: Vec<(&'static str, String)>,
-    },
-    #[serde(rename = "type.googleapis.com/google.rpc.LocalizedMessage")]
-    LocalizedMessage { locale: &'static str, message: String },
-    #[serde(rename = "type.googleapis.com/google.rpc.QuotaFailure")]
-    QuotaFailure { violations: Vec<QuotaViolation> },
-    #[serde(rename = "type.googleapis.com/google.rpc.Help")]
-    Help { links: Vec<Link> },
-    #[serde(rename = "type.googleapis.com/google.rpc.RetryInfo")]
-    RetryInfo { retry_delay: String },
-    #[serde(rename = "type.googleapis.com/google.rpc.BadRequest")]
-    BadRequest { field_violations: Vec<FieldViolation> },
-}
-
-impl Detail {
-    fn error_info(reason: &'static str, domain: Option<&'static str>, metadata: Vec<(&'static str, String)>) -> Self {
-        Self::ErrorInfo { reason, domain, metadata }
-    }
-
-    fn localized(message: &str) -> Self {
-        Self::LocalizedMessage { locale: "en-US", message: message.into() }
-    }
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct QuotaViolation {
-    quota_metric: String,
-    quota_id: String,
-    quota_dimensions: QuotaDimensions,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    quota_value: Option<String>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct QuotaDimensions {
-    location: &'static str,
-    model: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Link {
-    description: &'static str,
-    url: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct FieldViolation {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
-    description: String,
-}
-
-fn as_map<S: Serializer>(pairs: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(pairs.len()))?;
-    for (name, value) in pairs {
-        map.serialize_entry(name, value)?;
-    }
-    map.end()
 }
 
 #[cfg(test)]

@@ -5,6 +5,24 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::errors::ApiError;
+
+/// Parses a body that has to be a JSON object.
+pub(crate) fn json_object(body: &[u8]) -> Result<Value, ApiError> {
+    match serde_json::from_slice(body) {
+        Ok(object @ Value::Object(_)) => Ok(object),
+        Ok(_) => Err(ApiError::invalid_argument(
+            "Invalid JSON payload received. Unknown name \"\": Root element must be a message.",
+        )),
+        Err(error) => Err(malformed(body, &error)),
+    }
+}
+
+fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
+    let before: usize = body.split_inclusive(|byte| *byte == b'\n').take(error.line() - 1).map(<[u8]>::len).sum();
+    ApiError::malformed_json(body, before + error.column().saturating_sub(1), error.is_eof())
+}
+
 /// Returns the member of an object under either spelling of its name; a null counts as absent.
 pub(crate) fn member<'a>(value: &'a Value, camel: &str, snake: &str) -> Option<&'a Value> {
     value.get(camel).or_else(|| value.get(snake)).filter(|value| !value.is_null())

@@ -8,6 +8,7 @@ use super::{
     embedding::EmbeddingRequest,
     json::line,
 };
+use crate::call::ServiceTier;
 
 /// Writes an answer in one piece.
 pub(crate) fn completion(answer: &GeneratedAnswer) -> Bytes {
@@ -66,8 +67,11 @@ pub(crate) fn one_model(name: &str) -> Bytes {
 
 fn finish_reason(answer: &GeneratedAnswer) -> Option<&'static str> {
     Some(match &answer.empty {
-        None | Some(EmptyAnswer::NoParts) => "stop",
-        Some(EmptyAnswer::MalformedFunctionCall) => "function_call_filter: MALFORMED_FUNCTION_CALL",
+        None | Some(EmptyAnswer::NoParts | EmptyAnswer::Unfinished(_)) => "stop",
+        Some(EmptyAnswer::Continuation(_)) => "length",
+        Some(EmptyAnswer::MalformedFunctionCall | EmptyAnswer::ThoughtsOnly) => {
+            "function_call_filter: MALFORMED_FUNCTION_CALL"
+        }
         Some(EmptyAnswer::Blocked(_) | EmptyAnswer::PromptBlocked(_)) => "content_filter",
     })
 }
@@ -97,6 +101,8 @@ struct ChatCompletion<'a> {
     id: &'a str,
     model: &'a str,
     object: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<ChatUsage>,
 }
@@ -170,7 +176,8 @@ struct ModelEntry {
 impl<'a> ChatCompletion<'a> {
     fn new(answer: &'a GeneratedAnswer, object: &'static str, choice: ChatChoice, usage: Option<ChatUsage>) -> Self {
         let GeneratedAnswer { created, id, model, .. } = answer;
-        Self { choices: [choice], created: *created, id, model, object, usage }
+        let service_tier = answer.tier.map(ServiceTier::as_str);
+        Self { choices: [choice], created: *created, id, model, object, service_tier, usage }
     }
 }
 

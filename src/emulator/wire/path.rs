@@ -19,6 +19,12 @@ pub(crate) fn around_version(path: &str) -> Option<(&str, &str)> {
     path.split_once(&format!("/{}/", version(path)))
 }
 
+/// Returns whether a path is one of Vertex's.
+pub(crate) fn is_on_vertex(path: &str) -> bool {
+    let first = around_version(path).and_then(|(_, rest)| rest.split('/').next());
+    matches!(first, Some("projects" | "publishers" | "locations"))
+}
+
 /// Returns the segment that follows the segment `name`.
 pub(crate) fn segment_after<'a>(path: &'a str, name: &str) -> Option<&'a str> {
     path.split('/').skip_while(|segment| *segment != name).nth(1).filter(|segment| !segment.is_empty())

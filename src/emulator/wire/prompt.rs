@@ -6,8 +6,12 @@ use super::{
     cut::cut,
     errors::ApiError,
     json::{elements, elements_of, member},
+    resource_call::qualified,
+    resource_path::resource_in,
+    tier::tier_of,
+    upload_call::NAME,
 };
-use crate::call::Surface;
+use crate::call::{ServiceTier, Surface};
 
 /// A prompt that is to be answered, or counted.
 #[derive(Debug, Default)]
@@ -17,8 +21,12 @@ pub(crate) struct Prompt {
     /// The byte of `text` at which the last turn begins.
     last_turn: usize,
     pub(crate) tokens: u64,
-    /// The names of the API's own files and cached contents in the prompt, such as `files/abc`.
+    /// The names of the project's things in the prompt, such as `files/abc`.
     pub(crate) resources: Vec<String>,
+    /// The tier of service that the request asks for.
+    pub(crate) tier: Option<ServiceTier>,
+    /// The model may search, or look at maps.
+    pub(crate) is_grounded: bool,
     pub(crate) wants_thoughts: bool,
     pub(crate) wants_usage: bool,
 }
@@ -27,6 +35,8 @@ pub(crate) struct Prompt {
 const BYTES_PER_TOKEN: usize = 4;
 /// The price of anything that is not text: Google's for an image.
 const TOKENS_OF_MEDIA: u64 = 258;
+/// The name under which tokens to go on with are kept. It is not one of the API's collections.
+pub(crate) const CONTINUATIONS: &str = "continuations";
 
 // === impl Prompt ===
 
@@ -55,7 +65,7 @@ impl Prompt {
                 return Err(ApiError::invalid_argument(what));
             }
         }
-        Ok(Self::of(body))
+        Ok(Self { tier: tier_of(body)?, ..Self::of(body) })
     }
 
     /// Parses a request to count: `{contents}` or `{generateContentRequest}`.
@@ -71,12 +81,12 @@ impl Prompt {
     pub(crate) fn of(request: &Value) -> Self {
         let mut prompt = Self::default();
         prompt.add_resource(member(request, "cachedContent", "cached_content"));
+        let token = member(request, "continuationToken", "continuation_token");
+        prompt.add_qualified(token, CONTINUATIONS);
         if let Some(instruction) = member(request, "systemInstruction", "system_instruction") {
             prompt.add_content(instruction);
         }
-        for tool in elements_of(request, "tools", "tools") {
-            prompt.tokens += tokens_of(&tool.to_string());
-        }
+        prompt.add_tools(request);
         for content in elements_of(request, "contents", "contents") {
             prompt.last_turn = prompt.text.len();
             prompt.add_content(content);
@@ -106,9 +116,40 @@ impl Prompt {
         }
         let options = body.get("stream_options").and_then(|options| options.get("include_usage"));
         prompt.wants_usage = options == Some(&Value::Bool(true));
+        prompt.tier = tier_of(body)?;
         let google = body.get("extra_body").unwrap_or(body).get("google");
         prompt.add_resource(google.and_then(|google| member(google, "cachedContent", "cached_content")));
         Ok(prompt)
+    }
+
+    /// Parses a request for an interaction. Its input is a text, a content, or a list of contents, turns or steps.
+    pub(crate) fn for_interaction(body: &Value) -> Result<Self, ApiError> {
+        let mut prompt = Self { tier: tier_of(body)?, ..Self::default() };
+        prompt.add_resource(member(body, "cachedContent", "cached_content"));
+        for (camel, snake, collection) in [
+            ("previousInteractionId", "previous_interaction_id", "interactions"),
+            ("agent", "agent", "agents"),
+            ("environment", "environment", "environments"),
+            ("continuationToken", "continuation_token", CONTINUATIONS),
+        ] {
+            prompt.add_qualified(member(body, camel, snake), collection);
+        }
+        if let Some(Value::String(instruction)) = member(body, "systemInstruction", "system_instruction") {
+            prompt.add_text(instruction);
+        }
+        prompt.add_tools(body);
+        for input in elements_of(body, "input", "input") {
+            prompt.last_turn = prompt.text.len();
+            prompt.add_input(input);
+        }
+        Ok(prompt)
+    }
+
+    /// Makes a prompt of one text.
+    pub(crate) fn of_text(text: &str) -> Self {
+        let mut prompt = Self::default();
+        prompt.add_text(text);
+        prompt
     }
 
     /// Reads the text of one content.
@@ -142,18 +183,51 @@ impl Prompt {
         }
     }
 
-    /// Adds a resource by its name, or by its address: the part behind the API's version. Addresses elsewhere are not
-    /// the API's own.
+    /// Adds a part of an interaction's input: a text, a content, or a step or turn with contents of its own.
+    fn add_input(&mut self, input: &Value) {
+        let contents = input.get("content").or_else(|| input.get("parts"));
+        match (input, contents) {
+            (Value::String(text), _) => self.add_text(text),
+            (_, Some(Value::String(text))) => self.add_text(text),
+            (_, Some(contents)) => elements(contents).iter().for_each(|content| self.add_input(content)),
+            (_, None) => {
+                self.add_resource(input.get("uri"));
+                self.add_part(input);
+            }
+        }
+    }
+
+    /// Adds the tools: their tokens, the stores that they search, and the search that costs a quota of its own.
+    fn add_tools(&mut self, request: &Value) {
+        const GROUNDING: [&str; 6] = [
+            "googleSearch",
+            "google_search",
+            "googleSearchRetrieval",
+            "google_search_retrieval",
+            "googleMaps",
+            "google_maps",
+        ];
+        for tool in elements_of(request, "tools", "tools") {
+            self.tokens += tokens_of(&tool.to_string());
+            // An interaction names a tool by its type, a prompt by a member.
+            let named = tool.get("type").and_then(Value::as_str);
+            self.is_grounded |= GROUNDING.iter().any(|name| tool.get(name).is_some() || named == Some(name));
+            let search = member(tool, "fileSearch", "file_search").unwrap_or(tool);
+            for store in elements_of(search, "fileSearchStoreNames", "file_search_store_names") {
+                self.add_resource(Some(store));
+            }
+        }
+    }
+
+    /// Adds a resource by its name or address, if it is one of the API's own.
     fn add_resource(&mut self, name: Option<&Value>) {
-        let Some(name) = name.and_then(Value::as_str) else { return };
-        let is_here = ["files/", "cachedContents/"].iter().any(|collection| name.starts_with(collection));
-        let at = ["/v1beta/files/", "/v1/files/", "/v1alpha/files/"].into_iter().find_map(|files| name.find(files));
-        let resource = match at {
-            _ if is_here => name,
-            Some(at) => name[at..].splitn(3, '/').nth(2).unwrap_or_default(),
-            None => return,
-        };
-        self.resources.push(cut(resource, 512));
+        self.resources.extend(name.and_then(Value::as_str).and_then(resource_in));
+    }
+
+    /// Adds a resource by its name or by its id alone.
+    fn add_qualified(&mut self, id: Option<&Value>, collection: &str) {
+        let id = id.and_then(Value::as_str).filter(|id| !id.is_empty());
+        self.resources.extend(id.map(|id| cut(&qualified(id, collection), NAME)));
     }
 
     fn add_text(&mut self, text: &str) {

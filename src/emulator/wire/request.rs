@@ -1,16 +1,18 @@
 //! Requests of the API, parsed from their method, path, headers and body, as far as an answer depends on them.
 
 use http::request::Parts;
-use serde_json::Value;
 
 use super::{
+    decisions::DecisionRequest,
     embedding::EmbeddingRequest,
     errors::ApiError,
-    files_call::{FilesCall, NewCache},
+    interaction_call::{InteractionCall, NewInteraction},
+    json::json_object,
     page::PageRequest,
     prompt::Prompt,
+    resource_call::{NewCache, ResourceCall},
 };
-use crate::call::{Call, Operation, Surface};
+use crate::call::{Call, Operation, ServiceTier, Surface};
 
 /// A request of the API.
 #[derive(Debug)]
@@ -20,7 +22,9 @@ pub(crate) enum ApiRequest {
     Embed(EmbeddingRequest),
     ListModels(PageRequest),
     GetModel,
-    Files(FilesCall),
+    Interaction(InteractionCall),
+    Decide(DecisionRequest),
+    Resource(ResourceCall),
 }
 
 /// Google's limits: pages of 50 models, of 1,000 at most.
@@ -35,12 +39,17 @@ impl ApiRequest {
         use Operation::{
             BatchEmbedContents, CountTokens, EmbedContent, GenerateContent, GetModel, ListModels, Predict,
         };
+        if let Some(interaction) = InteractionCall::read(head, body) {
+            return Some(interaction.map(Self::Interaction));
+        }
+        if let Some(decision) = DecisionRequest::read(head, body) {
+            return Some(decision.map(Self::Decide));
+        }
         let surface = call.surface();
-        let open_ai = match surface {
-            Surface::OpenAi => true,
-            Surface::Developer | Surface::Vertex => false,
-            _ => return None,
-        };
+        let open_ai = surface == Surface::OpenAi;
+        if surface == Surface::Other {
+            return None;
+        }
         let json = || json_object(body);
         Some(match call.operation() {
             ListModels => PageRequest::of(head.uri.query(), PAGE_SIZE, MAX_PAGE_SIZE).map(Self::ListModels),
@@ -55,17 +64,26 @@ impl ApiRequest {
             Predict if surface == Surface::Vertex => {
                 json().and_then(|body| EmbeddingRequest::from_instances(&body)).map(Self::Embed)
             }
-            _ => return FilesCall::read(surface, head, body).map(|call| call.map(Self::Files)),
+            _ => return ResourceCall::read(call, head, body).map(|call| call.map(Self::Resource)),
         })
+    }
+
+    /// Returns the request's prompt, if it has one.
+    pub(crate) fn prompt(&self) -> Option<&Prompt> {
+        match self {
+            Self::Generate(prompt) | Self::Count(prompt) => Some(prompt),
+            Self::Interaction(InteractionCall::Create(new)) => Some(&new.prompt),
+            Self::Decide(decision) => Some(&decision.prompt),
+            _ => None,
+        }
     }
 
     /// Returns the request's input tokens.
     pub(crate) fn tokens(&self) -> u64 {
         match self {
-            Self::Generate(prompt) | Self::Count(prompt) => prompt.tokens,
             Self::Embed(embedding) => embedding.tokens,
-            Self::Files(FilesCall::CreateCache(NewCache { tokens, .. })) => *tokens,
-            Self::ListModels(_) | Self::GetModel | Self::Files(_) => 0,
+            Self::Resource(ResourceCall::CreateCache(NewCache { tokens, .. })) => *tokens,
+            _ => self.prompt().map_or(0, |prompt| prompt.tokens),
         }
     }
 
@@ -77,37 +95,44 @@ impl ApiRequest {
         }
     }
 
+    /// Returns the requests of quota that the request spends; none, if it spends none of a model or agent.
+    pub(crate) fn charge(&self) -> u64 {
+        match self {
+            Self::Embed(embedding) => embedding.charged,
+            Self::Generate(_) | Self::Decide(_) | Self::Interaction(InteractionCall::Create(_)) => 1,
+            _ => 0,
+        }
+    }
+
     /// Returns the text that [`When::prompt`](crate::emulator::When::prompt) searches.
     pub(crate) fn text(&self) -> &str {
         match self {
-            Self::Generate(prompt) | Self::Count(prompt) => &prompt.text,
             Self::Embed(embedding) => embedding.texts.first().map_or("", String::as_str),
-            Self::ListModels(_) | Self::GetModel | Self::Files(_) => "",
+            _ => self.prompt().map_or("", |prompt| &prompt.text),
         }
     }
 
-    /// Returns the names of the files and cached contents in the prompt.
+    /// Returns the names of the project's things that the request's body names.
     pub(crate) fn resources(&self) -> &[String] {
         match self {
-            Self::Generate(prompt) | Self::Count(prompt) => &prompt.resources,
-            _ => &[],
+            Self::Resource(call) => call.resources(),
+            _ => self.prompt().map_or(&[], |prompt| &prompt.resources),
         }
     }
-}
 
-fn json_object(body: &[u8]) -> Result<Value, ApiError> {
-    match serde_json::from_slice(body) {
-        Ok(object @ Value::Object(_)) => Ok(object),
-        Ok(_) => Err(ApiError::invalid_argument(
-            "Invalid JSON payload received. Unknown name \"\": Root element must be a message.",
-        )),
-        Err(error) => Err(malformed(body, &error)),
+    /// Returns the tier of service that the request asks for.
+    pub(crate) fn tier(&self) -> Option<ServiceTier> {
+        self.prompt().and_then(|prompt| prompt.tier)
     }
-}
 
-fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
-    let before: usize = body.split_inclusive(|byte| *byte == b'\n').take(error.line() - 1).map(<[u8]>::len).sum();
-    ApiError::malformed_json(body, before + error.column().saturating_sub(1), error.is_eof())
+    /// Returns the model or agent that the request names where its path cannot.
+    pub(crate) fn called(&self) -> Option<String> {
+        match self {
+            Self::Interaction(InteractionCall::Create(NewInteraction { called, .. })) => Some(called.name()),
+            Self::Decide(decision) => Some(decision.model.clone()),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -178,12 +203,46 @@ mod tests {
         }
 
         #[test]
-        fn no_json_panics(keys in proptest::collection::vec("contents|parts|text|role|messages|content|requests", 1..6)) {
+        fn no_json_panics(
+            keys in proptest::collection::vec(
+                "contents|parts|text|role|messages|content|requests|input|uri|model|agent|questions|criteria|batch|\
+                 inputConfig|fileName|tools|input_file_id",
+                1..7,
+            ),
+        ) {
             let body = keys.iter().rev().fold("1".to_owned(), |inner, key| format!("{{\"{key}\": [{inner}, null]}}"));
-            for path in ["/v1/models/m:generateContent", "/v1/models/m:batchEmbedContents", "/v1/openai/chat/completions"] {
+            let flat = keys.iter().map(|key| format!("\"{key}\": {{\"{key}\": \"a\"}}")).collect::<Vec<_>>().join(",");
+            for path in [
+                "/v1/models/m:generateContent",
+                "/v1/models/m:batchEmbedContents",
+                "/v1/models/m:batchGenerateContent",
+                "/v1/openai/chat/completions",
+                "/v1/openai/batches",
+                "/v1/interactions",
+                "/v1/decisions",
+                "/v1/agents",
+                "/v1/fileSearchStores/s:importFile",
+            ] {
                 let uri = path.parse::<http::Uri>().unwrap();
-                let _ = ApiRequest::read(&Call::new(&Method::POST, &uri), &head(uri), body.as_bytes());
+                for body in [&body, &format!("{{{flat}}}")] {
+                    let _ = ApiRequest::read(&Call::new(&Method::POST, &uri), &head(uri.clone()), body.as_bytes());
+                }
             }
+        }
+
+        #[test]
+        fn no_path_panics(
+            segments in proptest::collection::vec(
+                "v1|upload|openai|projects|locations|interactions|interactionsHttp|files|batches|environments|x|:|%2F||\
+                 :cancel|files:download",
+                0..8,
+            ),
+            get: bool,
+        ) {
+            let uri = format!("/{}", segments.join("/")).parse::<http::Uri>().unwrap();
+            let mut head = head(uri.clone());
+            head.method = if get { Method::GET } else { Method::POST };
+            let _ = ApiRequest::read(&Call::new(&head.method, &uri), &head, b"{}");
         }
     }
 }

@@ -14,6 +14,6 @@ pub(super) use self::silent::{NoMeter as RecordMeter, NoMeters as Meters};
 #[cfg(feature = "metrics")]
 pub(super) use self::{
     models::ModelLabels,
-    names::{Instrument, METRICS},
+    names::{Instrument, metrics},
     recorded::{Meters, RecordMeter},
 };

@@ -6,14 +6,20 @@ use metrics::{Gauge, IntoF64, Label, SharedString};
 
 use super::{
     super::{
-        conventions,
+        Conventions,
+        conventions::{self, Activity},
+        interactions::Creator,
         layer::Level,
         record::{RecordFacts, Summary},
+        usage,
     },
     models::ModelLabels,
     names,
 };
-use crate::{call::Call, context::TallyReport};
+use crate::{
+    call::Call,
+    context::{ByModality, TallyReport, UsageReport},
+};
 
 /// The source of a meter for each record.
 #[derive(Clone, Debug, Default)]
@@ -103,15 +109,21 @@ impl RecordMeter {
     }
 
     fn call_ended(&self, summary: &Summary<'_>) {
-        let Summary { call, end, outcome, usage, duration, streamed, .. } = summary;
-        let operation = fixed("gen_ai.operation.name", conventions::operation(call));
-        let mut labels = vec![operation, fixed("gen_ai.provider.name", summary.facts.provider), self.model_asked(call)];
-        let counted = [labels.clone(), vec![fixed("outcome", end.outcome())]].concat();
-        metrics::counter!(names::CALLS, counted).increment(1);
+        let Summary { facts, call, end, outcome, usage, .. } = summary;
+        let operation = conventions::operation(call, &facts.activity, facts.conventions);
+        let mut labels = vec![
+            fixed("gen_ai.operation.name", operation),
+            fixed("gen_ai.provider.name", facts.provider),
+            self.model_asked(call),
+        ];
+        metrics::counter!(names::CALLS, with(&labels, fixed("outcome", end.outcome()))).increment(1);
         self.faults("call", summary);
         if let Some(reason) = outcome.gave_up() {
             let labels = vec![fixed("reason", reason.as_str()), self.model_asked(call)];
             metrics::counter!(names::RETRIES_REFUSED, labels).increment(1);
+        }
+        if let Some(creator) = &summary.reported {
+            self.background_reported(creator, usage);
         }
 
         if let Some(model) = usage.model_version.as_deref().or(outcome.model()) {
@@ -120,25 +132,26 @@ impl RecordMeter {
             }
             labels.push(Label::new("gen_ai.response.model", self.models.label(model)));
         }
-        if let Some((first, _)) = streamed {
-            metrics::histogram!(names::FIRST_CHUNK, labels.clone()).record(*first);
+        if facts.activity == Activity::Inference {
+            time_per_token(summary, &labels);
         }
-        for (kind, tokens) in
-            [("input", conventions::input_tokens(usage)), ("output", conventions::output_tokens(usage))]
-        {
-            if let Some(tokens) = tokens {
-                let labels = [labels.clone(), vec![fixed("gen_ai.token.type", kind)]].concat();
-                metrics::histogram!(names::TOKENS, labels).record(tokens as f64);
-            }
+        match facts.conventions {
+            Conventions::V0_1 => by_v0_1(summary, labels),
+            Conventions::V1_41 => by_v1_41(summary, labels),
         }
-        if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, conventions::output_tokens(usage))
-            && end.error_type().is_none()
-        {
-            let each = rest.as_secs_f64() / (tokens - 1) as f64;
-            metrics::histogram!(names::PER_TOKEN, labels.clone()).record(each);
-        }
-        labels.extend(end.error_type().map(|kind| fixed("error.type", kind)));
-        metrics::histogram!(names::CALL_DURATION, labels).record(*duration);
+    }
+
+    /// Counts the tokens of an interaction that was made in the background, for the call that made it.
+    fn background_reported(&self, creator: &Creator, usage: &UsageReport) {
+        let model = creator.model.as_deref().map_or(SharedString::const_str(""), |model| self.models.label(model));
+        let labels = vec![
+            fixed("gen_ai.operation.name", creator.operation),
+            fixed("gen_ai.provider.name", creator.provider),
+            Label::new("gen_ai.request.model", model),
+        ];
+        let input = usage::input_tokens(usage).unwrap_or(0);
+        metrics::counter!(names::BACKGROUND_INPUT, labels.clone()).increment(input);
+        metrics::counter!(names::BACKGROUND_OUTPUT, labels).increment(usage::output_tokens(usage).unwrap_or(0));
     }
 
     fn attempt_ended(&self, summary: &Summary<'_>) {
@@ -165,11 +178,101 @@ impl RecordMeter {
         }
     }
 
-    /// Returns the label of the model that was asked; an empty one for a call without a model.
+    /// Returns the label of the model or agent that was asked; an empty one for a call without either.
     fn model_asked(&self, call: &Call) -> Label {
-        let model = call.model().map_or(SharedString::const_str(""), |model| self.models.label(model));
+        let model = call.quota_name().map_or(SharedString::const_str(""), |name| self.models.label(name));
         Label::new("gen_ai.request.model", model)
     }
+}
+
+/// Records times and tokens in the names of v0.1.0.
+fn by_v0_1(summary: &Summary<'_>, mut labels: Vec<Label>) {
+    let Summary { facts, end, usage, duration, streamed, .. } = summary;
+    if facts.activity == Activity::Inference {
+        let tier = conventions::tier(summary.tier, usage.service_tier.as_deref());
+        labels.push(fixed("tower_gemini.service_tier", tier));
+    }
+    let timed = |labels: Vec<Label>| match end.error_type() {
+        Some(kind) => with(&labels, fixed("error.type", kind)),
+        None => labels,
+    };
+    match facts.activity {
+        Activity::Inference => {
+            count_tokens(usage, &labels);
+            if facts.token_histograms {
+                for (name, tokens) in [
+                    (names::INPUT_OF_CALL, usage::input_tokens(usage)),
+                    (names::OUTPUT_OF_CALL, usage::output_tokens(usage)),
+                ] {
+                    if let Some(tokens) = tokens {
+                        metrics::histogram!(name, labels.clone()).record(tokens as f64);
+                    }
+                }
+            }
+            if let Some((first, _)) = streamed {
+                metrics::histogram!(names::INFERENCE_FIRST_CHUNK, labels.clone()).record(*first);
+            }
+            metrics::histogram!(names::INFERENCE_DURATION, timed(labels)).record(*duration);
+        }
+        Activity::Embeddings => {
+            if let Some(tokens) = usage::input_tokens(usage) {
+                metrics::histogram!(names::EMBEDDINGS_INPUT, labels.clone()).record(tokens as f64);
+            }
+            metrics::histogram!(names::EMBEDDINGS_DURATION, timed(labels)).record(*duration);
+        }
+        Activity::Fetch { .. } | Activity::Other => {
+            metrics::histogram!(names::CALL_DURATION, timed(labels)).record(*duration);
+        }
+    }
+}
+
+/// Counts the tokens of a call, or zeros where the answer has no counts: by the conventions each call is counted, so
+/// that a series begins before its first token.
+fn count_tokens(usage: &UsageReport, labels: &[Label]) {
+    let count = |name: &'static str, tokens: Option<u64>, known: &ByModality| {
+        for (modality, tokens) in usage::by_modality(tokens, known) {
+            metrics::counter!(name, with(labels, fixed("gen_ai.token.modality", modality))).increment(tokens);
+        }
+    };
+    count(names::INPUT_TOKENS, usage::input_tokens(usage), &usage.input_by_modality);
+    count(names::OUTPUT_TOKENS, usage::output_tokens(usage), &usage.output_by_modality);
+    count(names::CACHED_TOKENS, usage.cached_tokens, &usage.cached_by_modality);
+    count(names::REASONING_TOKENS, usage.thoughts_tokens, &ByModality::default());
+}
+
+/// Records times and tokens in the names of 1.41.
+fn by_v1_41(summary: &Summary<'_>, mut labels: Vec<Label>) {
+    let Summary { facts, end, usage, duration, streamed, .. } = summary;
+    if let Some((first, _)) = streamed {
+        metrics::histogram!(names::OLD_FIRST_CHUNK, labels.clone()).record(*first);
+    }
+    for (kind, tokens) in [("input", usage::input_tokens(usage)), ("output", usage::output_tokens(usage))] {
+        if let Some(tokens) = tokens.filter(|_| facts.activity.pays_tokens()) {
+            metrics::histogram!(names::OLD_TOKENS, with(&labels, fixed("gen_ai.token.type", kind)))
+                .record(tokens as f64);
+        }
+    }
+    labels.extend(end.error_type().map(|kind| fixed("error.type", kind)));
+    metrics::histogram!(names::OLD_DURATION, labels).record(*duration);
+}
+
+/// Records the time of a stream's output tokens after the first.
+fn time_per_token(summary: &Summary<'_>, labels: &[Label]) {
+    let Summary { end, usage, streamed, .. } = summary;
+    if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, usage::output_tokens(usage))
+        && end.error_type().is_none()
+    {
+        let each = rest.as_secs_f64() / (tokens - 1) as f64;
+        metrics::histogram!(names::PER_TOKEN, labels.to_vec()).record(each);
+    }
+}
+
+/// Returns the labels and one more.
+fn with(labels: &[Label], more: Label) -> Vec<Label> {
+    let mut all = Vec::with_capacity(labels.len() + 1);
+    all.extend_from_slice(labels);
+    all.push(more);
+    all
 }
 
 fn fixed(name: &'static str, value: &'static str) -> Label {

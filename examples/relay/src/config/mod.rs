@@ -15,6 +15,7 @@ mod retry;
 mod server;
 mod settings;
 mod source;
+mod telemetry;
 mod timeout;
 mod toml;
 mod upstream;
@@ -25,5 +26,6 @@ pub(crate) use self::{
     plan::{Plan, breaker_layer, builder},
     settings::{Overrides, Settings, Topic},
     source::Source,
+    telemetry::TelemetrySettings,
     upstream::Upstream,
 };

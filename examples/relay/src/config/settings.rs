@@ -24,6 +24,7 @@ use crate::config::{
     precheck::{self, Precheck},
     retry,
     server::Server,
+    telemetry::{self, TelemetrySettings},
     timeout::{self, Timeouts},
     toml::{KnownNames, Section},
     upstream::{Upstream, upstream},
@@ -45,6 +46,7 @@ pub(crate) struct Settings {
     pub(crate) breaker: Option<CircuitBreakers>,
     pub(crate) precheck: Precheck,
     pub(crate) fallback: ModelFallbackLayer,
+    pub(crate) telemetry: TelemetrySettings,
     /// Settings that are not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
     /// The file as it was read, to compare it with the next one.
@@ -106,6 +108,7 @@ const NAMES: KnownNames = &[
             "limits",
             "breaker",
             "precheck",
+            "telemetry",
         ],
     ),
     ("keys", keys::NAMES),
@@ -114,6 +117,7 @@ const NAMES: KnownNames = &[
     ("retry", retry::NAMES),
     ("timeout", timeout::NAMES),
     ("precheck", precheck::NAMES),
+    ("telemetry", telemetry::NAMES),
     ("breaker", breaker::NAMES),
     ("limits", limits::NAMES),
     ("limits.default", limits::TABLE_NAMES),
@@ -138,6 +142,7 @@ impl Settings {
         let breaker = file.section("breaker").map_or_else(|| Some(CircuitBreakers::new()), breaker::read);
         let precheck = file.section("precheck").map(precheck::read).unwrap_or_default();
         let fallback = file.section("fallback").map_or_else(ModelFallbackLayer::disabled, fallback::read);
+        let telemetry = file.section("telemetry").map(telemetry::read).unwrap_or_default();
         file.finish();
 
         let remarks = diagnostics.into_remarks()?;
@@ -154,6 +159,7 @@ impl Settings {
             breaker,
             precheck,
             fallback,
+            telemetry,
             remarks,
             file,
         })

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 use tower_gemini::BoxError;
 
 use crate::{
-    config::{Plan, Source},
+    config::{Plan, Source, TelemetrySettings},
     serve::stack::Stack,
 };
 
@@ -15,20 +15,27 @@ pub(crate) struct Current {
     source: Source,
     /// The address on which the relay listens to its end.
     listen: SocketAddr,
+    /// The names of metrics, which the exporter keeps.
+    telemetry: TelemetrySettings,
     stack: RwLock<Arc<Stack>>,
 }
 
 impl Current {
     pub(crate) fn new(source: Source, plan: Plan) -> Result<Self, BoxError> {
-        let listen = plan.settings.server.listen;
+        let (listen, telemetry) = (plan.settings.server.listen, plan.settings.telemetry);
         let stack = Stack::new(plan, None)?;
         describe(&stack);
-        Ok(Self { source, listen, stack: RwLock::new(Arc::new(stack)) })
+        Ok(Self { source, listen, telemetry, stack: RwLock::new(Arc::new(stack)) })
     }
 
     /// Returns the stack for a call that begins now. Calls under way keep theirs.
     pub(crate) fn stack(&self) -> Arc<Stack> {
         self.stack.read().clone()
+    }
+
+    /// Returns the settings of telemetry, which hold to the end.
+    pub(crate) fn telemetry(&self) -> TelemetrySettings {
+        self.telemetry
     }
 
     /// Reads the settings again. If they are wrong, it logs their mistakes and keeps the old ones.
@@ -56,6 +63,9 @@ impl Current {
         let (old, new) = (self.listen, plan.settings.server.listen);
         if new != old {
             tracing::warn!("listen cannot change while the relay runs: it stays {old}; {new} needs a restart");
+        }
+        if plan.settings.telemetry != self.telemetry {
+            tracing::warn!("[telemetry] cannot change while the relay runs: it stays as it was; it needs a restart");
         }
         Stack::new(plan, Some(&self.stack())).map_err(|error| error.to_string())
     }

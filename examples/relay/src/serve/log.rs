@@ -30,7 +30,10 @@ pub(crate) enum Format {
 pub(crate) fn start(format: Format) -> Result<(), String> {
     let wanted = env::var("RUST_LOG").unwrap_or_default();
     let wanted = if wanted.trim().is_empty() { "info" } else { &wanted };
-    let filter: EnvFilter = wanted.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
+    // The event of a failed call is for collectors of traces; here, the call's own line says it.
+    let wanted_here = format!("tower_gemini::telemetry::exception=off,{wanted}");
+    let filter: EnvFilter =
+        wanted_here.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
     let lines = fmt::layer().with_writer(io::stderr);
     let log = tracing_subscriber::registry().with(filter);
     match format {

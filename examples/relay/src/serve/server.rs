@@ -106,7 +106,8 @@ async fn accept(
 fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxError> {
     let shown = current.clone();
     let telemetry = current.stack().telemetry().gauges();
-    let pages = show::router(telemetry, move || shown.stack().shown())?;
+    let conventions = current.telemetry().conventions;
+    let pages = show::router(telemetry, conventions, move || shown.stack().shown())?;
     let watched = current.clone();
     let ready = move || {
         let ready = readiness(&watched, termination.has_begun());

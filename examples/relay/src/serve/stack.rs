@@ -164,7 +164,7 @@ impl Parts {
         let admission = Admission::new(settings.access.clone(), before.map(|before| &before.parts.admission));
         let (telemetry, failures) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
-            None => (TelemetryLayer::call(), Failures::new(admission::NAME)),
+            None => (settings.telemetry.layer(), Failures::new(admission::NAME)),
         };
         Ok(Self {
             transport,

@@ -22,7 +22,7 @@ use tower_gemini::{
     observe::{Observe, Reading},
     rate_limit::Limiter,
     stack::GeminiLayer,
-    telemetry::Gauges,
+    telemetry::{Conventions, Gauges},
 };
 
 use crate::show::{
@@ -44,12 +44,12 @@ pub(crate) struct Shown {
 }
 
 /// Serves the three pages. `shown` returns the handles of the moment; `gauges` must know the names that metrics may
-/// have.
-pub(crate) fn router<F>(gauges: Gauges, shown: F) -> Result<Router, tower::BoxError>
+/// have, and `conventions` are those of its layer.
+pub(crate) fn router<F>(gauges: Gauges, conventions: Conventions, shown: F) -> Result<Router, tower::BoxError>
 where
     F: Fn() -> Shown + Clone + Send + Sync + 'static,
 {
-    let exporter = Exporter::install(gauges.watch(CurrentHandles(shown.clone())))?;
+    let exporter = Exporter::install(gauges.watch(CurrentHandles(shown.clone())), conventions)?;
     let started = Instant::now();
     let policy = page::policy();
     let html = async move || ([(CONTENT_SECURITY_POLICY, policy)], page::SAFE, Html(page::PAGE));

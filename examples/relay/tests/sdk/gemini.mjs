@@ -5,12 +5,15 @@
 // Prints a line for each check, and ends with an error at the first wrong answer. tests/sdk.rs counts the attempts.
 
 import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 // `require` looks where NODE_PATH says, which `import` does not.
 const require = createRequire(import.meta.url);
 const genai = require('@google/genai');
-const { ApiError, FinishReason, GoogleGenAI, Type } = genai;
+const { ApiError, FinishReason, GoogleGenAI, JobState, Type } = genai;
 const { createPartFromFunctionResponse, createPartFromUri, createUserContent } = genai;
 
 const model = 'gemini-2.5-flash';
@@ -107,6 +110,65 @@ const checks = {
     const answer = await client.models.generateContent({ model, contents: 'how does it end?', config });
     assert.equal(answer.text, 'You said: how does it end?');
     await client.caches.delete({ name: cached.name });
+  },
+
+  async interactions() {
+    const first = await client.interactions.create({ model, input: 'please interact' });
+    assert.deepEqual([first.status, first.output_text], ['completed', 'You said: please interact']);
+    assert.equal(first.usage.total_input_tokens + first.usage.total_output_tokens, first.usage.total_tokens);
+    assert.equal((await client.interactions.get(first.id)).output_text, first.output_text);
+    const next = { model, input: 'and go on', previous_interaction_id: first.id };
+    const second = await client.interactions.create(next);
+    assert.deepEqual([second.previous_interaction_id, second.output_text], [first.id, 'You said: and go on']);
+    await client.interactions.delete(first.id);
+    await assert.rejects(client.interactions.create(next), (error) => {
+      assert.equal(error.status, 404);
+      assert.match(error.message, /not found/);
+      return true;
+    });
+  },
+
+  async stream_interaction() {
+    const asked = { model, input: 'please stream an interaction', stream: true };
+    const events = await collect(await client.interactions.create(asked));
+    assert.equal(events[0].event_type, 'interaction.created');
+    const deltas = events.filter((event) => event.event_type === 'step.delta').map((event) => event.delta.text);
+    assert.equal(deltas.join(''), 'You said: please stream an interaction');
+    const { event_type, interaction } = events.at(-1);
+    assert.deepEqual([event_type, interaction.status], ['interaction.completed', 'completed']);
+    const { total_input_tokens, total_output_tokens, total_tokens } = interaction.usage;
+    assert.equal(total_input_tokens + total_output_tokens, total_tokens);
+  },
+
+  async continued_interaction() {
+    const answer = await client.interactions.create({ model, input: 'tell it in parts' });
+    assert.deepEqual([answer.status, answer.output_text], ['completed', 'You said: tell it in parts']);
+    assert.equal(answer.continuation_ids.length, 2);
+  },
+
+  async batches() {
+    const src = [{ contents: [createUserContent('one by one')] }];
+    const inline = await client.batches.create({ model, src, config: { displayName: 'inline' } });
+    assert.equal(inline.state, JobState.JOB_STATE_PENDING);
+    const done = await client.batches.get({ name: inline.name });
+    assert.deepEqual([done.name, done.state], [inline.name, JobState.JOB_STATE_SUCCEEDED]);
+    assert.equal(done.dest.inlinedResponses[0].response.candidates[0].content.parts[0].text, 'You said: one by one');
+    const lines = '{"key": "a", "request": {"contents": [{"parts": [{"text": "hi"}]}]}}\n'.repeat(2);
+    const file = new Blob([lines], { type: 'application/jsonl' });
+    const job = await client.batches.create({ model, src: (await client.files.upload({ file })).name });
+    const { fileName } = (await client.batches.get({ name: job.name })).dest;
+    const folder = await mkdtemp(join(tmpdir(), 'results-'));
+    try {
+      const downloadPath = join(folder, 'results.jsonl');
+      await client.files.download({ file: fileName, downloadPath });
+      assert.equal((await readFile(downloadPath, 'utf8')).trim().split('\n').length, 2);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+    // A batch of its own requests may be another project's than the one that lists.
+    assert((await collect(await client.batches.list())).some((each) => each.name === job.name));
+    await client.batches.delete({ name: inline.name });
+    await client.batches.delete({ name: job.name });
   },
 
   async wrong_model() {

@@ -106,6 +106,55 @@ def caches():
     client.caches.delete(name=cached.name)
 
 
+def interactions():
+    first = client.interactions.create(model=MODEL, input="please interact")
+    equal("answer", (first.status, first.output_text), ("completed", "You said: please interact"))
+    equal("tokens", first.usage.total_input_tokens + first.usage.total_output_tokens, first.usage.total_tokens)
+    equal("the same", client.interactions.get(id=first.id).output_text, first.output_text)
+    second = client.interactions.create(model=MODEL, input="and go on", previous_interaction_id=first.id)
+    equal("second turn", (second.previous_interaction_id, second.output_text), (first.id, "You said: and go on"))
+    client.interactions.delete(id=first.id)
+    try:
+        client.interactions.create(model=MODEL, input="and go on", previous_interaction_id=first.id)
+    except Exception as error:  # its class is not public
+        equal(f"whose words {error!r}", (error.status_code, "not_found" in str(error)), (404, True))
+    else:
+        sys.exit("an interaction that is gone was continued")
+
+
+def stream_interaction():
+    events = list(client.interactions.create(model=MODEL, input="please stream an interaction", stream=True))
+    equal("begin", events[0].event_type, "interaction.created")
+    text = "".join(event.delta.text for event in events if event.event_type == "step.delta")
+    equal("text", text, "You said: please stream an interaction")
+    equal("end", (events[-1].event_type, events[-1].interaction.status), ("interaction.completed", "completed"))
+    usage = events[-1].interaction.usage
+    equal("tokens", usage.total_input_tokens + usage.total_output_tokens, usage.total_tokens)
+
+
+def continued_interaction():
+    answer = client.interactions.create(model=MODEL, input="tell it in parts")
+    equal("answer", (answer.status, answer.output_text), ("completed", "You said: tell it in parts"))
+    equal("parts", len(answer.continuation_ids), 2)
+
+
+def batches():
+    inline = client.batches.create(model=MODEL, src=[{"contents": "one by one"}], config={"display_name": "inline"})
+    equal("begin", inline.state, types.JobState.JOB_STATE_PENDING)
+    done = client.batches.get(name=inline.name)
+    equal("end", (done.name, done.state), (inline.name, types.JobState.JOB_STATE_SUCCEEDED))
+    equal("text", done.dest.inlined_responses[0].response.text, "You said: one by one")
+    lines = b'{"key": "a", "request": {"contents": [{"parts": [{"text": "hi"}]}]}}\n' * 2
+    asked = client.files.upload(file=io.BytesIO(lines), config={"mime_type": "application/jsonl"})
+    job = client.batches.create(model=MODEL, src=asked.name)
+    done = client.batches.get(name=job.name)
+    equal("results", len(client.files.download(file=done.dest.file_name).splitlines()), 2)
+    # A batch of its own requests may be another project's than the one that lists.
+    equal("among them", job.name in [each.name for each in client.batches.list()], True)
+    client.batches.delete(name=inline.name)
+    client.batches.delete(name=job.name)
+
+
 def wrong_model():
     try:
         client.models.generate_content(model="gemini-2.5-flsh", contents="please fail")
@@ -125,6 +174,24 @@ def asynchronous():
     equal("texts", asyncio.run(both()), ["You said: and so on", "You said: piece by piece"])
 
 
-for check in (generate, stream, chat, tools, stream_tools, count_tokens, embed, list_models, files, caches, wrong_model, asynchronous):
+CHECKS = (
+    generate,
+    stream,
+    chat,
+    tools,
+    stream_tools,
+    count_tokens,
+    embed,
+    list_models,
+    files,
+    caches,
+    interactions,
+    stream_interaction,
+    continued_interaction,
+    batches,
+    wrong_model,
+    asynchronous,
+)
+for check in CHECKS:
     check()
     print(f"google-genai {genai.__version__}: {check.__name__}")

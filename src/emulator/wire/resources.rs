@@ -1,18 +1,19 @@
-//! The shapes of answers about files, uploads and cached contents.
+//! The shapes of answers about the things of a project, and about uploads.
 
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::{
-    files_call::Collection,
     json::{pretty, with_line_end},
     page::page_token,
+    resource_path::Collection,
 };
 
-/// A file or a cached content, as the API writes it.
+/// A thing of a project, as the API writes it.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum ResourceJson {
@@ -27,6 +28,8 @@ pub(crate) enum ResourceJson {
         update_time: String,
         expiration_time: String,
         uri: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        download_uri: Option<String>,
         state: &'static str,
         source: &'static str,
     },
@@ -40,9 +43,10 @@ pub(crate) enum ResourceJson {
         display_name: String,
         usage_metadata: CachedTokens,
     },
+    Other(Value),
 }
 
-/// The members that files and cached contents have in common.
+/// The members that all things have in common.
 pub(crate) struct CommonMembers {
     pub(crate) name: String,
     pub(crate) display_name: Option<String>,
@@ -63,10 +67,13 @@ const SIZE_RECEIVED: HeaderName = HeaderName::from_static("x-goog-upload-size-re
 // === impl ResourceJson ===
 
 impl ResourceJson {
-    pub(crate) fn file(common: CommonMembers, mime_type: String, bytes: u64) -> Self {
+    /// Shapes a file; `source` is UPLOADED, GENERATED or REGISTERED. Only a generated one can be downloaded.
+    pub(crate) fn file(common: CommonMembers, mime_type: String, bytes: u64, source: &'static str) -> Self {
         let made = timestamp(common.made);
+        let uri = format!("{GOOGLE}/v1beta/{}", common.name);
         Self::File {
-            uri: format!("{GOOGLE}/v1beta/{}", common.name),
+            download_uri: (source == "GENERATED").then(|| download_address(&common.name)),
+            uri,
             name: common.name,
             display_name: common.display_name,
             mime_type,
@@ -75,7 +82,7 @@ impl ResourceJson {
             update_time: made,
             expiration_time: timestamp(common.expires),
             state: "ACTIVE",
-            source: "UPLOADED",
+            source,
         }
     }
 
@@ -93,8 +100,38 @@ impl ResourceJson {
     }
 }
 
+impl ResourceJson {
+    /// Shapes a thing that has the members that its caller named: with an `id` in the collections of the Interactions
+    /// API, and with a `name` in all others.
+    pub(crate) fn plain(common: CommonMembers, collection: Collection, mut members: Map<String, Value>) -> Self {
+        let made = Value::from(timestamp(common.made));
+        let id = common.name.rsplit('/').next().unwrap_or_default().to_owned();
+        let own = match collection {
+            Collection::Credentials | Collection::Triggers | Collection::Webhooks => {
+                json!({ "id": id, "create_time": made, "update_time": made })
+            }
+            _ if collection.has_ids() => json!({ "id": id, "created": made }),
+            _ => json!({ "name": common.name, "createTime": made, "updateTime": made }),
+        };
+        if let Value::Object(own) = own {
+            members.extend(own);
+        }
+        Self::Other(Value::Object(members))
+    }
+
+    /// Shapes an operation that takes long, and has ended.
+    pub(crate) fn operation(name: String, response: Value) -> Self {
+        Self::Other(json!({ "name": name, "done": true, "response": response }))
+    }
+}
+
+/// Returns the address at which a generated file can be downloaded.
+pub(crate) fn download_address(name: &str) -> String {
+    format!("{GOOGLE}/v1beta/{name}:download?alt=media")
+}
+
 /// Writes a time as protobuf's JSON does.
-fn timestamp(time: SystemTime) -> String {
+pub(crate) fn timestamp(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| time.to_string())
 }
 
@@ -109,13 +146,32 @@ pub(crate) fn uploaded(file: ResourceJson) -> Bytes {
     with_line_end(pretty(&Uploaded { file }))
 }
 
-/// Writes a page of a list; `next` is the index of the entry behind it.
-pub(crate) fn page(collection: Collection, resources: Vec<ResourceJson>, next: Option<usize>) -> Bytes {
-    let next_page_token = next.map(page_token);
-    with_line_end(match collection {
-        Collection::Files => pretty(&FilePage { files: resources, next_page_token }),
-        Collection::CachedContents => pretty(&CachePage { cached_contents: resources, next_page_token }),
-    })
+/// Writes the files that were registered.
+pub(crate) fn registered(files: &[ResourceJson]) -> Bytes {
+    with_line_end(pretty(&json!({ "files": files })))
+}
+
+/// Writes a page of a list, whose entries stand in the member `entries`; `next` is the index of the entry behind it.
+pub(crate) fn page(
+    collection: Collection,
+    within: Option<&str>,
+    resources: &[ResourceJson],
+    next: Option<usize>,
+) -> Bytes {
+    let entries = match (collection, within.and_then(|within| within.rsplit('/').next())) {
+        (Collection::Batches, None) => "operations",
+        (Collection::Triggers, Some("executions")) => "trigger_executions",
+        (_, within) => within.unwrap_or(collection.name()),
+    };
+    let token = if collection.has_ids() { "next_page_token" } else { "nextPageToken" };
+    let mut page = Map::new();
+    if !resources.is_empty() {
+        page.insert(entries.to_owned(), json!(resources));
+    }
+    if let Some(next) = next {
+        page.insert(token.to_owned(), page_token(next).into());
+    }
+    with_line_end(pretty(&page))
 }
 
 pub(crate) fn deleted() -> Bytes {
@@ -158,24 +214,6 @@ fn base_address(uri: &Uri, headers: &HeaderMap) -> String {
 #[derive(Serialize)]
 struct Uploaded {
     file: ResourceJson,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct FilePage {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    files: Vec<ResourceJson>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_page_token: Option<String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CachePage {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    cached_contents: Vec<ResourceJson>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next_page_token: Option<String>,
 }
 
 #[derive(Serialize)]
