@@ -19,8 +19,8 @@
 //!
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
 //! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an
-//! English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content, `transport` reads the errors of hyper and h2. The body
-//! was read by [`Status`](crate::status::Status) before.
+//! English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
+//! was read by [`Status`](crate::status::Status) before. A 200 without content is judged in `finish`.
 
 mod advice;
 mod exhausted;
