@@ -807,7 +807,8 @@ async fn the_emulators_interactions_are_whole_and_their_cost_is_known() {
 #[tokio::test(start_paused = true)]
 async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
     use tower_gemini::emulator::{Emulator, Trouble, When};
-    const INTERACTION: &str = r#"{"model":"gemini-2.5-pro","input":"hi"}"#;
+    // One that is told to be stored is made, whatever becomes of it.
+    const INTERACTION: &str = r#"{"model":"gemini-2.5-pro","input":"hi","store":true}"#;
     const STREAMED: &str = r#"{"model":"gemini-2.5-pro","input":"hi","stream":true}"#;
     type Case = (&'static str, &'static str, fn() -> Trouble, usize, Option<Kind>, Option<Kind>);
     // The path and body, the trouble, the attempts, the failure at the head, and the one that is noted.

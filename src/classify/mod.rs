@@ -9,8 +9,8 @@
 //! for byte. A generated answer is held until its first content, so that an error event, a bare JSON tail, an empty end
 //! or an answer without parts can still be retried. The first content commits the answer: from there on its bytes go
 //! through untouched, while token counts, model version, tier and finish reason are noted as they pass. A stream that
-//! ends before it had finished ends in an error; one that only thought is noted as failed. Of embeddings,
-//! predictions and interactions that are read again only the cost is read. A transport error is wrapped in an [`Error`] with its meaning.
+//! ends before it had finished ends in an error; one that only thought is noted as failed. Of embeddings, predictions and
+//! interactions that are read again only the cost is read. A transport error is wrapped in an [`Error`] with its meaning.
 //!
 //! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer
 //! stays a response. An answer that is compressed all the same, or that is neither JSON nor an event stream, it judges
