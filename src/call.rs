@@ -385,8 +385,8 @@ pub enum Idempotency {
     Safe,
     /// It may be repeated until its first content has been handed over, but is billed again.
     Billed,
-    /// It creates or changes something. It may be repeated only when the upstream never got it, or answered 429 or 503
-    /// in an error body.
+    /// It creates or changes something. It may be repeated only when the upstream never got it, or answered in an error
+    /// body with 429 or 503, or with a refusal of the key or for quota.
     Unsafe,
 }
 

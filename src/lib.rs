@@ -87,6 +87,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod answer;
+mod block;
 pub mod body;
 mod bounded;
 pub mod call;

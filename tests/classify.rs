@@ -5,7 +5,10 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header::ACCEPT_ENCODING};
+use http::{
+    HeaderMap, HeaderValue, Request, Response,
+    header::{ACCEPT_ENCODING, CONTENT_ENCODING, RETRY_AFTER},
+};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -52,6 +55,48 @@ async fn an_error_is_read_and_given_back() {
     assert_eq!(failure.hint().unwrap().delay(), Duration::from_millis(2500));
     assert!(outcome(&response).was_sent());
     assert_eq!(read(response.into_body()).await, body);
+}
+
+/// A day's quota, as a proxy compresses it.
+fn gzipped() -> Vec<u8> {
+    use std::io::Write;
+    let body = r#"{"error":{"code":429,"message":"You exceeded your current quota.","status":"RESOURCE_EXHAUSTED","details":[
+        {"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel-FreeTier","quotaValue":"250"}]},{"retryDelay":"5s"}]}}"#;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(body.as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_error_is_read_and_comes_back_as_it_came() {
+    let compressed = gzipped();
+    for chunk in [1, 7, 10_000] {
+        let sent: Vec<Bytes> = compressed.chunks(chunk).map(Bytes::copy_from_slice).collect();
+        let mut answer = typed(429, "application/json", chunks(sent.clone()));
+        answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        let response = answered(GENERATE, answer).await;
+        let failure = outcome(&response).failure().cloned().unwrap();
+        assert_eq!((failure.kind(), failure.has_error_body(), failure.hint()), (Kind::QuotaDay, true, None));
+        assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
+        assert_eq!(frames(response.into_body()).await.0, sent);
+    }
+    // One that cannot be read is judged by its status.
+    let mut answer = typed(503, "application/json", full(compressed.clone()));
+    answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
+    let response = answered(GENERATE, answer).await;
+    let failure = outcome(&response).failure().cloned().unwrap();
+    assert_eq!((failure.kind(), failure.has_error_body()), (Kind::Overloaded, false));
+    assert_eq!(read(response.into_body()).await, compressed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_nobody_can_read_is_not_handed_on() {
+    for (value, stays) in [("soon", false), ("3", true), ("Mon, 21 Oct 2126 07:28:00 GMT", true)] {
+        let mut answer = busy();
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(value));
+        let response = answered(GENERATE, answer).await;
+        assert_eq!(response.headers().contains_key(RETRY_AFTER), stays, "{value}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -233,6 +233,21 @@ async fn an_upstreams_error_stays_as_it_is_and_gets_a_retry_after() {
     let response = responded(post(GENERATE), Ok(own)).await;
     assert_eq!(response.headers()[RETRY_AFTER], "Mon, 21 Oct 2126 07:28:00 GMT");
 
+    // A value that nobody can read is replaced by what is known, or dropped.
+    for (body, expected) in [(quota, Some("3")), ("{}", None)] {
+        let upstream = Upstream::at_once(move |_| {
+            let mut answer = json(429, body);
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("in a while"));
+            Ok(answer)
+        });
+        let layers = ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(ClassifyLayer::new());
+        let answer = layers.service(upstream).oneshot(post(GENERATE)).await.unwrap();
+        assert_eq!(answer.headers().get(RETRY_AFTER).map(|value| value.to_str().unwrap()), expected);
+        let mut answer = json(429, body);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("-5"));
+        assert!(!responded(post(GENERATE), Ok(answer)).await.headers().contains_key(RETRY_AFTER));
+    }
+
     for answer in [hello(), json(400, "{}")] {
         assert!(!responded(post(GENERATE), Ok(answer)).await.headers().contains_key(RETRY_AFTER));
     }

@@ -195,7 +195,7 @@ async fn a_days_quota_and_none_at_all_move_a_call_without_a_wait_and_a_minutes_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_without_quota_is_one_attempt_and_no_failed_call_whatever_the_limiter_remembers() {
+async fn a_day_without_quota_is_an_attempt_and_a_look_and_no_failed_call_whatever_the_limiter_remembers() {
     fastrand::seed(12);
     let emulator = Emulator::builder().trouble(When::always().model(PRO), Trouble::day_quota()).build();
     let service = ServiceBuilder::new()
@@ -211,7 +211,8 @@ async fn a_day_without_quota_is_one_attempt_and_no_failed_call_whatever_the_limi
         assert_eq!(began.elapsed(), secs(0));
         advance(secs(20)).await;
     }
-    assert_eq!(visits(&emulator), [1, 10, 0]);
+    // After a minute one call has looked whether the day is really over.
+    assert_eq!(visits(&emulator), [2, 10, 0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -335,7 +335,9 @@ async fn a_days_quota_and_a_limit_of_zero_block_until_midnight() {
         assert!(blocked.abs_diff(until) < secs(60) || until < secs(60), "{blocked:?}, {until:?}");
         let error = service.clone().oneshot(prompt(GENERATE, 1)).await.err().unwrap();
         assert!(find(&error).is_rate_limited());
-        assert_eq!(find(&error).retry_after(), Some(blocked));
+        // Until then nobody looks: an hour for a limit of zero, a minute for a day that our own count does not confirm.
+        let look = find(&error).retry_after().unwrap();
+        assert!(look <= blocked && look <= secs(3_600), "{look:?}");
         advance(blocked).await;
         assert_eq!(service.clone().oneshot(prompt(GENERATE, 1)).await.unwrap().status(), 200);
     }

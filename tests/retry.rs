@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, ClassifyLayer, Error, Outcome, RetryBudget, RetryLayer, RetryPolicy,
+    BoxError, CallContext, ClassifyLayer, Error, Outcome, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
     context::{Deadline, RetryAdvice},
     failure::{Failure, Fault, Kind, TimeoutKind},
     retry::{Cause, OnOpen, Rule},
@@ -476,6 +476,9 @@ async fn a_call_that_makes_something_is_sent_again_only_if_it_was_turned_away() 
         assert_eq!(calls(Upstream::fails(2, || Ok(busy()))).await, 3, "{uri}: said so itself");
         assert_eq!(calls(Upstream::fails(2, move || Ok(json(429, quota)))).await, 3, "{uri}");
         assert_eq!(calls(Upstream::fails(2, move || Err(refused().into()))).await, 3, "{uri}: never connected");
+        let key =
+            r#"[{"error":{"code":403,"status":"PERMISSION_DENIED","message":"Your API key was reported as leaked."}}]"#;
+        assert_eq!(calls(Upstream::fails(2, move || Ok(json(403, key)))).await, 1, "{uri}: no other key");
         assert_eq!(calls(Upstream::fails(2, || Ok(status(503)))).await, 1, "{uri}: some proxy");
         assert_eq!(calls(Upstream::fails(2, || Ok(json(503, "busy")))).await, 1, "{uri}: some proxy");
         assert_eq!(calls(Upstream::fails(2, || Err(reset().into()))).await, 1, "{uri}: may have arrived");
@@ -490,6 +493,29 @@ async fn a_call_that_makes_something_is_sent_again_only_if_it_was_turned_away() 
     let policy = RetryPolicy::default().on(StatusCode::INTERNAL_SERVER_ERROR, Rule::attempts(5));
     let called = call_with(policy, Upstream::at_once(|_| Ok(status(500))), post(BATCH)).await;
     assert_eq!(called.upstream.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interaction_is_sent_again_after_an_error_that_says_so_and_not_after_silence() {
+    let internal = r#"{"error":{"code":"internal_error","message":"An internal error has occurred."}}"#;
+    let stored = r#"{"model":"m","input":"hi"}"#;
+    let kept = r#"{"model":"m","input":"hi","store":true}"#;
+    let continued = r#"{"model":"m","input":"hi","previous_interaction_id":"x"}"#;
+    let background = r#"{"model":"m","input":"hi","background":true}"#;
+    for (body, calls) in [(stored, 3), (kept, 1), (continued, 1), (background, 1)] {
+        let layers = tower::ServiceBuilder::new()
+            .layer(ReplayLayer::default())
+            .layer(RetryLayer::new(no_budget()))
+            .layer(ClassifyLayer::new());
+        let upstream = Upstream::fails(2, move || Ok(json(500, internal)));
+        let _ = layers.clone().service(upstream.clone()).oneshot(post_body(INTERACTIONS, body)).await;
+        assert_eq!(upstream.calls(), calls, "{body}");
+        for failed in [|| Err(reset().into()), || Ok(status(500))] {
+            let upstream = Upstream::fails(2, failed);
+            let _ = layers.clone().service(upstream.clone()).oneshot(post_body(INTERACTIONS, body)).await;
+            assert_eq!(upstream.calls(), 1, "{body}: it may have been made");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -160,6 +160,8 @@ struct Truth {
     keys: [Expected; KEYS.len()],
     /// The time before which a project and model may not be asked.
     closed: HashMap<(&'static str, usize), Instant>,
+    /// The time from which one call may look whether that is still so.
+    look: HashMap<(&'static str, usize), Instant>,
     midnight: Option<Instant>,
 }
 
@@ -168,16 +170,28 @@ impl Truth {
         let (key, scope) = (&mut self.keys[visit.key], (KEYS[visit.key].1, visit.model));
         assert!(!key.disabled, "{visit:?} with a key that is out");
         let closed = self.closed.get(&scope).filter(|until| visit.at < **until);
-        assert!(closed.is_none(), "{visit:?} although {scope:?} had no quota");
+        let looks = self.look.get(&scope).is_some_and(|look| visit.at >= *look);
+        assert!(closed.is_none() || looks, "{visit:?} although {scope:?} had no quota");
         match visit.fate {
-            Fate::Answer => key.strikes = 0,
+            Fate::Answer => {
+                key.strikes = 0;
+                self.closed.remove(&scope);
+            }
             Fate::BadKey => {
                 key.strikes += 1;
                 key.disabled = key.strikes >= 3;
             }
             Fate::Leaked => key.disabled = true,
-            Fate::Minute => drop(self.closed.insert(scope, visit.at + HINT)),
-            Fate::Day | Fate::Zero => drop(self.closed.insert(scope, self.midnight.unwrap())),
+            Fate::Minute => {
+                self.closed.insert(scope, visit.at + HINT);
+                self.look.remove(&scope);
+            }
+            Fate::Day | Fate::Zero => {
+                self.closed.insert(scope, self.midnight.unwrap());
+                // A day may be a mistake; a limit of zero hardly is.
+                let look = if matches!(visit.fate, Fate::Day) { 60 } else { 3_600 };
+                self.look.insert(scope, visit.at + Duration::from_secs(look));
+            }
             _ => {}
         }
     }

@@ -15,13 +15,13 @@ use pin_project_lite::pin_project;
 use super::{
     body::ClassifyBody,
     settings::Settings,
-    watch::{Verdict, Watch, is_encoded},
+    watch::{Verdict, Watch},
 };
 use crate::{
     body::{Prefix, PrefixedBody},
     call::Shape,
     context::{BoxError, Error, Outcome, Usage, polled_again},
-    failure::Failure,
+    failure::{Failure, drop_bad_retry_after},
 };
 
 /// The most bytes that are read of an error body, and held of an answer before its first content. Real error bodies of
@@ -94,7 +94,7 @@ where
                     let Some(reading) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
                     let end = ready!(reading.poll_read(cx));
                     let held = *held.take().expect("just polled");
-                    return Poll::Ready(held.finish(end));
+                    return Poll::Ready(held.finish(end, *this.shape));
                 }
             }
         }
@@ -117,12 +117,6 @@ fn judge_head<R: Body>(response: Response<R>, shape: Shape, settings: Settings) 
         return Head::Done(unwatched(parts, PrefixedBody::untouched(body)));
     }
     if parts.status.is_client_error() || parts.status.is_server_error() {
-        if is_encoded(&parts.headers) {
-            let failure = Failure::from_status(parts.status, &parts.headers);
-            let mut response = unwatched(parts, PrefixedBody::untouched(body));
-            Outcome::update(&mut response, |_| Outcome::default().with_failure(failure));
-            return Head::Done(response);
-        }
         return Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: None }.into());
     }
     let watch = parts.status.is_success().then(|| Watch::new(shape, &parts.headers, &body.size_hint())).flatten();
@@ -170,11 +164,13 @@ where
         }
     }
 
-    fn finish(self, end: ReadEnd) -> Result<Response<ClassifyBody<R>>, BoxError> {
-        let Self { parts, prefix, body, watch } = self;
+    fn finish(self, end: ReadEnd, shape: Shape) -> Result<Response<ClassifyBody<R>>, BoxError> {
+        let Self { mut parts, prefix, body, watch } = self;
         let Some(watch) = watch else {
             // The status is known, however much of the body could be read, and the body is passed on unchanged.
             let failure = Failure::from_response(parts.status, &parts.headers, &prefix.to_bytes());
+            let failure = if shape.grounded { failure.of_grounded_call() } else { failure };
+            drop_bad_retry_after(&mut parts.headers);
             let body = match end {
                 ReadEnd::Broken(error) => ClassifyBody::broken(PrefixedBody::new(prefix, body), error),
                 _ => ClassifyBody::plain(PrefixedBody::new(prefix, body)),
@@ -188,6 +184,7 @@ where
             ReadEnd::Ended | ReadEnd::Decided(Verdict::Failed) => watch.judge_end(&prefix.to_bytes()),
             ReadEnd::Full | ReadEnd::Decided(_) => None,
         };
+        let failure = if shape.grounded { failure.map(Failure::of_grounded_call) } else { failure };
         let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
         Outcome::update(&mut response, |outcome| match failure {
             Some(failure) => outcome.with_failure(failure).with_committed(),

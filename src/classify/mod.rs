@@ -13,8 +13,8 @@
 //! interactions that are read again only the cost is read. A transport error is wrapped in an [`Error`] with its meaning.
 //!
 //! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer
-//! stays a response. An answer that is compressed all the same, or that is neither JSON nor an event stream, it judges
-//! by its status.
+//! stays a response. An error that a proxy has compressed all the same (gzip, deflate, brotli) is read, and passed on as
+//! it came. Any other answer that is compressed, or that is neither JSON nor an event stream, it judges by its status.
 //!
 //! # When to use it
 //!
@@ -84,6 +84,7 @@
 //! | what | value | why |
 //! |---|---|---|
 //! | the most that is read of an error's body | 64 KiB | one line for each violation of a schema makes tens of KiB; no larger body was seen |
+//! | the most that comes out of a compressed error | 64 KiB | a few bytes may claim to hold gigabytes |
 //! | the most that is held of an answer | 64 KiB | the first part comes long before; a longer answer counts as content |
 //! | [`hold_answers`](ClassifyLayer::hold_answers) | yes | otherwise no failure inside a 200 can be retried |
 //!
@@ -107,7 +108,7 @@
 //!
 //! Reads [`CallContext::call`](crate::CallContext::call), else the URI. Writes into [`Outcome`](crate::Outcome) the
 //! failure, that the request was sent, and the [`Usage`](crate::context::Usage) cell of a generated answer. Sets the
-//! header `Accept-Encoding: identity`.
+//! header `Accept-Encoding: identity`. A `Retry-After` of an error that is neither a number nor a date is dropped.
 //!
 //! [`Error`]: crate::Error
 

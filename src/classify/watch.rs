@@ -260,8 +260,8 @@ fn said(error: &ErrorFound) -> Failure {
     Failure::from_event(object.to_string().as_bytes())
 }
 
-/// Returns whether a body is compressed all the same, so that only its status can be read.
-pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+/// Returns whether an answer is compressed all the same, so that only its status can be read.
+fn is_encoded(headers: &HeaderMap) -> bool {
     let encoding = text(headers, CONTENT_ENCODING).trim();
     !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
 }

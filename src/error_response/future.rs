@@ -16,6 +16,7 @@ use super::{ErrorResponseBody, render};
 use crate::{
     call::Shape,
     context::{BoxError, Outcome},
+    failure::drop_bad_retry_after,
     redact::Secrets,
 };
 
@@ -78,6 +79,7 @@ fn passed_on<R: Body<Data = Bytes>>(
     let is_judged_failed = || response.extensions().get::<Outcome>().is_some_and(|outcome| outcome.failure().is_some());
     let failed = status.is_client_error() || status.is_server_error() || is_judged_failed();
     if failed {
+        drop_bad_retry_after(response.headers_mut());
         if !status.is_success()
             && !response.headers().contains_key(RETRY_AFTER)
             && let Some(wait) = Outcome::of_response(&response).retry_after()

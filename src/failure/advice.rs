@@ -132,6 +132,15 @@ guide! {
     QuotaZero:
         "The project's limit for this model is 0, because the model is not in its tier.",
         "Link billing to the project, or use another model or another project's key; no waiting helps.";
+    QuotaGrounding:
+        "The quota of calls that search the web or maps is used up; plain calls are served.",
+        "Leave the search tool out, use a key of another project, or link billing to this one.";
+    QuotaSpend:
+        "The project has spent as much as it may within some minutes, on all models together.",
+        "Wait some minutes or use another project's key; ask Google for a higher tier if it happens often.";
+    ModelClosed:
+        "The model is closed for this project; only projects that used it before still have it.",
+        "Use a newer model, or a key of a project that has used this model before; no waiting helps.";
     QuotaUnknown:
         "Some quota is used up, and the answer does not say which.",
         "Nothing, if it passes; else look at https://aistudio.google.com/usage for which limit it is.";

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::{
-    Kind, Quota,
+    Kind, Quota, money,
     quota::SOON,
     ruling::Ruling,
     wording::{self, names_model},
@@ -22,8 +22,8 @@ use crate::{
 ///
 /// `wait` is the one that the body asks for, or else the header.
 pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
-    if wording::billing(lower) || error.status().is_some_and(wording::billing) {
-        return Ruling::of(Kind::BillingRequired);
+    if let Some(kind) = about_money(error, lower) {
+        return Ruling::of(kind);
     }
     if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         return Ruling::of(Kind::Capacity);
@@ -58,6 +58,8 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
     };
 
     let mut help = kind.facts().help;
+    // The help is that of the period, for the calls that search.
+    let kind = if counts_searches(error) { Kind::QuotaGrounding } else { kind };
     match period {
         // A minute's quota that all models are known to share blocks the other models as well.
         Period::Minute | Period::TokensMinute => help.other_model = per_model || !names.are_telling(),
@@ -68,6 +70,33 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
     // quotas by the reason only, and its wait is true.
     let ignore_hint = matches!(period, Period::Zero | Period::Day);
     Ruling { kind, help, quota: Some(quota), ignore_hint }
+}
+
+/// Returns the kind of a refusal that is about money, and so about the project with all of its models.
+fn about_money(error: &Status, lower: &str) -> Option<Kind> {
+    let names = || error.violations().iter().flat_map(|violation| [violation.quota_id(), violation.quota_metric()]);
+    let mut counted = names().flatten().map(str::to_ascii_lowercase);
+    match counted.find(|name| money::counts_money(name)) {
+        Some(name) if name.contains("month") => Some(Kind::BillingRequired),
+        Some(_) => money::of(lower).or(Some(Kind::QuotaSpend)),
+        // A quota of requests or tokens is named, whatever else the message mentions.
+        None if !error.violations().is_empty() || error.reason() == Some("QUOTA_EXHAUSTED") => None,
+        None => money::of(lower).or_else(|| money::of(error.status()?)),
+    }
+}
+
+/// Returns whether the refusal is about the quota of calls that search the web or maps, and of nothing else.
+fn counts_searches(error: &Status) -> bool {
+    let is_search = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        ["grounding", "googlesearch", "google_search", "googlemaps", "google_maps"]
+            .iter()
+            .any(|word| name.contains(word))
+    };
+    let mut violations = error.violations().iter();
+    !error.violations().is_empty()
+        && violations
+            .all(|violation| [violation.quota_id(), violation.quota_metric()].into_iter().flatten().any(is_search))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

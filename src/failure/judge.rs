@@ -14,11 +14,18 @@ use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 use super::{
     Details, Failure, Fault, Flags, Hint, Kind, Quota, exhausted, quota::SOON, ruling::Ruling, tokens, wording,
 };
-use crate::status::{Envelope, Status, canonical_code};
+use crate::{
+    clock,
+    status::{Envelope, Status, canonical_code, decode},
+};
 
 /// The longest hint; longer ones are cut to it. A week is the longest period of any quota that was seen (Code Assist's:
 /// 161 hours were left of one), so that a longer hint is a mistake or an attack.
 pub(super) const LONGEST_HINT: Duration = Duration::from_secs(7 * 86_400);
+
+/// The longest hint of a minute's quota, and of a model that is at capacity: a minute's quota is back after one minute,
+/// so that a longer hint is not about it. One call looks after that.
+pub(super) const LONGEST_MINUTE: Duration = Duration::from_secs(120);
 
 /// The size of Gemini's largest contexts, give or take how a refusal counts. A refusal that names a smaller limit is
 /// about this model's own.
@@ -26,7 +33,13 @@ const LARGEST_CONTEXT: u64 = 1_000_000;
 
 /// Judges a response whose body is known. `wire` is `None` for an error inside a stream, whose 200 means nothing.
 pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {
-    let error = Status::parse(body);
+    let body = match (decode::decoded(headers, body), wire) {
+        (Some(body), _) => body,
+        // A body that cannot be read says nothing.
+        (None, Some(wire)) => return status(wire, headers, now),
+        (None, None) => body.into(),
+    };
+    let error = Status::parse(&body);
     let code = code_of(wire, &error);
     let lower = error.message().to_ascii_lowercase();
     // "Please try again in 30 seconds" stands on every page of Google's front ends, whatever went wrong: it is not a
@@ -49,7 +62,14 @@ pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8
         failure.help.other_model = details.tokens.limit.is_some_and(|limit| limit < LARGEST_CONTEXT);
     }
     failure.details = Some(Arc::new(details));
-    failure.flags = Flags { error_body: error.is_google(), ..Flags::default() };
+    if failure.fault() == Fault::Model || failure.kind.is_minutes() {
+        failure.hint =
+            failure.hint.map(|hint| if hint.delay() > LONGEST_MINUTE { Hint::exact(LONGEST_MINUTE) } else { hint });
+    }
+    // The one sign of the grounding quota: Google's ordinary sentence, and none of the details that name a quota.
+    let unnamed = ruling.kind == Kind::QuotaUnknown && failure.hint.is_none();
+    let ordinary = error.has_help() || lower.contains("exceeded your current quota");
+    failure.flags = Flags { error_body: error.is_google(), unnamed: unnamed && ordinary, ..Flags::default() };
     failure
 }
 
@@ -78,6 +98,14 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Hint> {
     Some(Hint::truncated(date.duration_since(now).unwrap_or_default()))
 }
 
+/// Removes a `Retry-After` that is neither a number of seconds nor a date: callers could make nothing of it, or the wrong
+/// thing.
+pub(crate) fn drop_bad_retry_after(headers: &mut HeaderMap) {
+    if headers.contains_key(RETRY_AFTER) && retry_after(headers, clock::wall()).is_none() {
+        headers.remove(RETRY_AFTER);
+    }
+}
+
 fn clamped(hint: Hint) -> Hint {
     if hint.delay() > LONGEST_HINT { Hint::exact(LONGEST_HINT) } else { hint }
 }
@@ -92,7 +120,14 @@ fn code_of(wire: Option<StatusCode>, error: &Status) -> u16 {
     let named = error.status().and_then(canonical_code);
     // A code in a body that is not an error object ("code": 404 of a framework) is not better than the wire's.
     let own = error.code().or(named).filter(|_| error.is_google() || wire.is_none_or(|code| code < 400));
-    own.or(wire.filter(|code| *code >= 300)).or_else(|| error.status().and_then(string_code)).or(wire).unwrap_or(500)
+    let string = || error.status().and_then(string_code);
+    // Relays answer everything with one of these; a name of the error's own says more.
+    let generic = matches!(wire, Some(400 | 500 | 502));
+    own.or_else(|| string().filter(|code| generic && *code != 500 && error.is_google()))
+        .or(wire.filter(|code| *code >= 300))
+        .or_else(string)
+        .or(wire)
+        .unwrap_or(500)
 }
 
 /// Translates the string codes of the Interactions API and of OpenAI's shape, and Google's names in lower case.
@@ -149,7 +184,7 @@ fn rule(code: u16, error: &Status, lower: &str, wait: Option<Duration>) -> Rulin
         429 => exhausted::judge(error, lower, wait),
         400..=498 if is_quota_in_disguise(error, lower) => exhausted::judge(error, lower, wait),
         400..=498 => client(code, error, lower),
-        499..=599 => service(code, error, lower),
+        499..=599 => service(code, error, lower, wait),
         _ => Ruling::of(by_code(code)),
     }
 }
@@ -168,6 +203,10 @@ fn client(code: u16, error: &Status, lower: &str) -> Ruling {
     if code == 404 && error.envelope() == Envelope::Html {
         return Ruling::of(Kind::PathNotFound);
     }
+    // Before the names: OpenAI's shape has `model_not_found` for it.
+    if matches!(code, 404 | 410) && wording::closed(lower) {
+        return Ruling::of(Kind::ModelClosed);
+    }
     let by_name = || error.reason().or(error.legacy_reason()).or(error.status()).and_then(by_reason);
     if let Some(kind) = by_name().or_else(|| wording::client(code, lower)) {
         return Ruling::of(kind);
@@ -176,13 +215,21 @@ fn client(code: u16, error: &Status, lower: &str) -> Ruling {
         // The API answers in JSON. A page comes from a server in front of it, which does not know keys or models.
         (403, Envelope::Html) => Kind::IpBlocked,
         (404, _) if names_no_route(error, lower) => Kind::PathNotFound,
-        (404, Envelope::Interactions) => Kind::ResourceNotAccessible,
-        (409, _) if error.status() == Some("ABORTED") => Kind::ServerError,
+        (404, _) if has_string_code(error) => Kind::ResourceNotAccessible,
+        // Two calls met, or the interaction before this one has not ended.
+        (409, _) if matches!(error.status(), Some("ABORTED" | "aborted")) || wording::passing(lower) => {
+            Kind::ServerError
+        }
         _ => by_code(code),
     };
     let mut ruling = Ruling::of(kind);
     ruling.help.other_model |= kind == Kind::InvalidRequest && wording::model_bound(lower);
     ruling
+}
+
+/// Returns whether the error is of the Interactions API, which has a name in lower case for a code.
+fn has_string_code(error: &Status) -> bool {
+    error.code().is_none() && error.status().is_some_and(|name| name.bytes().any(|byte| byte.is_ascii_lowercase()))
 }
 
 /// Returns whether a 404 is about the path: a wrong base URL, or a misspelt method. Google says "Method not found.";
@@ -205,8 +252,16 @@ fn by_reason(reason: &str) -> Option<Kind> {
         "CONSUMER_SUSPENDED" => Kind::KeySuspended,
         "CONSUMER_INVALID" | "USER_PROJECT_DENIED" => Kind::ConsumerInvalid,
         "ACCOUNT_STATE_INVALID" | "VALIDATION_REQUIRED" | "TOS_VIOLATION" | "accountDisabled" => Kind::AccountBanned,
-        "BILLING_DISABLED" | "insufficient_quota" | "insufficient_user_quota" => Kind::BillingRequired,
-        "UNSUPPORTED_LOCATION" | "LOCATION_POLICY_VIOLATED" => Kind::LocationUnsupported,
+        "BILLING_DISABLED"
+        | "insufficient_quota"
+        | "insufficient_user_quota"
+        | "payment_required"
+        | "billing_required"
+        | "billing_not_active"
+        | "insufficient_funds" => Kind::BillingRequired,
+        "UNSUPPORTED_LOCATION" | "LOCATION_POLICY_VIOLATED" | "unsupported_country_region_territory" => {
+            Kind::LocationUnsupported
+        }
         "ipRefererBlocked" => Kind::KeyRestricted,
         "context_length_exceeded" => Kind::ContextTooLong,
         "content_policy_violation"
@@ -227,9 +282,17 @@ fn by_reason(reason: &str) -> Option<Kind> {
 
 // === 5xx ===
 
-fn service(code: u16, error: &Status, lower: &str) -> Ruling {
+fn service(code: u16, error: &Status, lower: &str, wait: Option<Duration>) -> Ruling {
+    if matches!(code, 500..=503) && (!error.violations().is_empty() || wording::exhausted(lower)) {
+        return exhausted::judge(error, lower, wait);
+    }
     // The example of a 500 in Google's documentation is "Your input context is too long."
-    let kind = if let Some(kind) = wording::too_long(lower) {
+    let overloaded = ["overloaded", "overloaded_error", "model_overloaded", "engine_overloaded", "capacity_exceeded"];
+    let kind = if error.status().is_some_and(|name| overloaded.contains(&name)) {
+        Kind::Overloaded
+    } else if matches!(code, 500 | 502) && wording::names_bad_key(lower) {
+        Kind::AuthKeyInvalid
+    } else if let Some(kind) = wording::too_long(lower) {
         kind
     } else if error.reason() == Some("MODEL_CAPACITY_EXHAUSTED") {
         Kind::Capacity

@@ -153,6 +153,12 @@ pub enum Kind {
     QuotaDay,
     /// A limit of zero: this project never gets this model.
     QuotaZero,
+    /// The quota of grounded calls, which search the web or maps. The model itself still answers plain calls.
+    QuotaGrounding,
+    /// The project's limit of money over some minutes, for all of its models.
+    QuotaSpend,
+    /// The model is closed for this project; older projects still have it.
+    ModelClosed,
     /// A quota that the answer does not name.
     QuotaUnknown,
     // --- model ---
@@ -249,6 +255,11 @@ impl Kind {
         matches!(self, Self::CircuitOpen | Self::RateLimited | Self::KeysExhausted)
     }
 
+    /// Returns whether the kind is a minute's quota.
+    pub(crate) const fn is_minutes(self) -> bool {
+        matches!(self, Self::QuotaMinute | Self::QuotaTokensMinute)
+    }
+
     /// Returns the status to answer with where none came over the wire.
     #[must_use]
     pub fn status_code(self) -> StatusCode {
@@ -268,6 +279,7 @@ impl Kind {
         const ELSEWHERE: [bool; 3] = [false, true, true];
         const ANY: [bool; 3] = [true, true, true];
         const TIME_OR_MODEL: [bool; 3] = [true, false, true];
+        const TIME_OR_KEY: [bool; 3] = [true, true, false];
         const TIME: [bool; 3] = [true, false, false];
         match self {
             Self::InvalidRequest => row("invalid_request", Caller, NONE, 400),
@@ -299,6 +311,9 @@ impl Kind {
             Self::QuotaTokensMinute => row("quota_tokens_minute", Quota, ANY, 429),
             Self::QuotaDay => row("quota_day", Quota, ELSEWHERE, 429),
             Self::QuotaZero => row("quota_zero", Quota, ELSEWHERE, 429),
+            Self::QuotaGrounding => row("quota_grounding", Quota, ELSEWHERE, 429),
+            Self::QuotaSpend => row("quota_spend", Quota, TIME_OR_KEY, 429),
+            Self::ModelClosed => row("model_closed", Quota, ELSEWHERE, 404),
             Self::QuotaUnknown => row("quota_unknown", Quota, ANY, 429),
             Self::Overloaded => row("overloaded", Model, TIME_OR_MODEL, 503),
             Self::Capacity => row("capacity", Model, TIME_OR_MODEL, 503),

@@ -18,15 +18,16 @@
 //! # Files
 //!
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
-//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` for what only an
-//! English sentence says, and `tokens` for the numbers in one. `transport` reads the errors of hyper and h2. The body
-//! was read by [`Status`](crate::status::Status) before. A 200 without content is judged in `finish`.
+//! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for what
+//! only an English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content,
+//! `transport` reads the errors of hyper and h2. The body was read by [`Status`](crate::status::Status) before.
 
 mod advice;
 mod exhausted;
 mod finish;
 mod judge;
 mod kind;
+mod money;
 mod quota;
 mod ruling;
 mod tokens;
@@ -37,6 +38,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
+pub(crate) use self::judge::drop_bad_retry_after;
 pub use self::{
     advice::Advice,
     kind::{Fault, Kind, TimeoutKind},
@@ -100,6 +102,12 @@ struct Flags {
     error_body: bool,
     content_suspected: bool,
     after_commit: bool,
+    /// A refusal for quota that names no quota at all.
+    unnamed: bool,
+    /// A local refusal that lasts longer than anybody waits, whatever the hint: that is the time of the next look.
+    lasting: bool,
+    /// A local refusal of grounded calls only.
+    grounded: bool,
 }
 
 impl Failure {
@@ -201,6 +209,32 @@ impl Failure {
         self
     }
 
+    /// Names the grounding quota in a refusal that names none. The call must have asked for a search of the web or maps:
+    /// only such calls are refused so while the model still answers others.
+    #[must_use]
+    pub(crate) fn of_grounded_call(mut self) -> Self {
+        if self.flags.unnamed {
+            self.kind = Kind::QuotaGrounding;
+            self.help = self.kind.facts().help;
+        }
+        self
+    }
+
+    /// Marks a local refusal that lasts longer than anybody waits, so that the hint is only the time at which one call
+    /// may look.
+    #[must_use]
+    pub(crate) fn into_lasting(mut self) -> Self {
+        self.flags.lasting = true;
+        self
+    }
+
+    /// Marks a local refusal that is about grounded calls only.
+    #[must_use]
+    pub(crate) fn into_grounded(mut self) -> Self {
+        self.flags.grounded = true;
+        self
+    }
+
     /// Marks a failure that came after bytes of the answer were forwarded: nothing may be sent again, so that nothing
     /// helps.
     #[must_use]
@@ -245,7 +279,8 @@ impl Failure {
         self.google_status.unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
     }
 
-    /// Returns the hint: the wait to observe, at most a week.
+    /// Returns the hint: the wait to observe, at most a week; of a minute's quota and of a model at capacity at most two
+    /// minutes.
     ///
     /// `None` where the upstream asked for no wait, and where its wait has to be ignored: a day's quota comes back at
     /// midnight Pacific, a quota of zero never.
@@ -318,6 +353,17 @@ impl Failure {
     /// Returns whether the same 500 came twice for the same request, so that the request's content is the likely cause.
     pub fn is_content_suspected(&self) -> bool {
         self.flags.content_suspected
+    }
+
+    /// Returns whether only calls that search the web or maps fail so.
+    pub(crate) fn is_of_grounded_calls(&self) -> bool {
+        self.kind == Kind::QuotaGrounding || self.flags.grounded
+    }
+
+    /// Returns whether a layer refused the call for longer than anybody waits. Its hint is the time at which one call may
+    /// look whether it still holds.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.flags.lasting
     }
 
     /// Returns whether bytes of the answer had been forwarded before it failed.

@@ -93,6 +93,12 @@ fn every_known_refusal_of_a_caller_is_judged() {
         (429, "<html><body>We're sorry... your computer or network may be sending automated queries.</body></html>".to_owned(), "ip_blocked nnn"),
         (409, google(409, "Requested entity already exists", "").replace("ABORTED", "ALREADY_EXISTS"), "conflict nnn"),
         (416, r#"{"error": {"code": "out_of_range", "message": "page"}}"#.to_owned(), "invalid_request nnn"),
+        (409, r#"{"error": {"code": "conflict", "message": "exists"}}"#.to_owned(), "conflict nnn"),
+        (400, r#"{"error": {"code": "invalid_request", "message": "no such tool"}}"#.to_owned(), "invalid_request nnn"),
+        (400, r#"{"error": {"code": "prohibited_content", "message": "no"}}"#.to_owned(), "content_blocked nnY"),
+        (400, r#"{"error": {"code": "not_found", "message": "no such interaction"}}"#.to_owned(), "resource_not_accessible nYn"),
+        (404, "event: error\ndata: {\"error\":{\"code\":\"not_found\",\"message\":\"gone\"},\"event_type\":\"error\"}\n\n".to_owned(), "resource_not_accessible nYn"),
+        (404, google(404, "This model models/gemini-1.0-pro is no longer available.", ""), "model_not_found nnY"),
         (501, google(501, "Operation is not implemented, or supported, or enabled.", ""), "unimplemented nnY"),
         (422, r#"{"detail": [{"msg": "field required"}]}"#.to_owned(), "invalid_request nnn"),
     ] {
@@ -207,6 +213,16 @@ fn every_known_fault_of_a_key_is_judged() {
             "billing_required",
         ),
         (429, google(429, "Your project has exceeded its monthly spending cap.", ""), "billing_required"),
+        (429, google(429, "Your project has exceeded its monthly spend limit.", ""), "billing_required"),
+        (429, google(429, YOU_EXCEEDED, &quota(&[("SpendPerMonthPerProject", "250")])), "billing_required"),
+        (400, r#"{"error": {"code": "payment_required", "message": "out of funds"}}"#.to_owned(), "billing_required"),
+        (
+            500,
+            r#"{"error": {"message": "API key not valid. Please pass a valid API key."}}"#.to_owned(),
+            "auth_key_invalid",
+        ),
+        (400, r#"{"error": {"code": "authentication", "message": "no"}}"#.to_owned(), "auth_unauthenticated"),
+        (500, r#"{"error": {"code": "permission_denied", "message": "no"}}"#.to_owned(), "permission_denied"),
     ] {
         assert_eq!(verdict(&judged(status, &body)), format!("key {expected} nYn - - -"), "{status} {body}");
     }
@@ -326,10 +342,48 @@ fn every_known_refusal_for_quota_is_judged() {
         (code_assist("Individual quota reached.", "QUOTA_EXHAUSTED", ""), "quota_day nYY - day"),
         (code_assist("Your quota will reset after 58s.", "QUOTA_EXHAUSTED", ""), "quota_day YYY 58 day"),
         (code_assist("Your quota will reset after 5h1m.", "RATE_LIMIT_EXCEEDED", ""), "quota_day nYY 18060 day"),
+        // A minute's quota is back in a minute, whatever it says.
+        (g(YOU_EXCEEDED, both(quota(&[(RPM, "10")]), retry("1000000000s"))), "quota_minute YYY 120 minute"),
+        (g(YOU_EXCEEDED, both(quota(&[(TPM, "10")]), retry("30m"))), "quota_tokens_minute YYY 120 tokens_minute"),
+        (g("You exceeded the spend limit of your project: $10 in 10 minutes.", retry("95s")), "quota_spend YYn 95 -"),
+        (g("Spend-based rate limit exceeded.", String::new()), "quota_spend YYn - -"),
+        (g(YOU_EXCEEDED, quota(&[("SpendPer10MinutesPerProject", "10")])), "quota_spend YYn - -"),
+        // The words of a page that it links to are not its own, and a named quota is what it says.
+        (
+            g(&format!("{YOU_EXCEEDED} See https://ai.studio/spend?over=limit-exceeded"), String::new()),
+            "quota_unknown YYY - -",
+        ),
+        (g("The budget of requests was exceeded.", quota(&[(RPM, "10")])), "quota_minute YYY - minute"),
+        (
+            format!(
+                "[GoogleGenerativeAI Error]: [429 Too Many Requests] {YOU_EXCEEDED} [{}]",
+                both(quota(&[(RPM, "10")]), retry("26s"))
+            ),
+            "quota_minute YYY 26 minute",
+        ),
         // An absurd wait is cut to a week.
         (code_assist("Resets in 999999999h.", "QUOTA_EXHAUSTED", ""), "quota_day nYY 604800 day"),
     ] {
         assert_eq!(verdict(&judged(429, &body)), format!("quota {expected} -"), "{body}");
+    }
+    for (status, body, expected) in [
+        // Relays answer with a status of their own.
+        (500, r#"{"error": {"code": "rate_limit_exceeded", "message": "slow down"}}"#.to_owned(), "quota_minute YYY - minute"),
+        (400, r#"{"error": {"code": "quota_exceeded", "message": "come back tomorrow"}}"#.to_owned(), "quota_day nYY - day"),
+        (500, format!("429 Too Many Requests: {YOU_EXCEEDED}"), "quota_unknown YYY - -"),
+        (502, google(429, YOU_EXCEEDED, &quota(&[(RPD, "250")])), "quota_day nYY - day"),
+        (500, serde_json::to_string(&google(429, YOU_EXCEEDED, &quota(&[(RPD, "250")]))).unwrap(), "quota_day nYY - day"),
+        (
+            500,
+            format!("upstream said: {}", serde_json::to_string(&google(429, YOU_EXCEEDED, &quota(&[(RPD, "250")]))).unwrap()),
+            "quota_day nYY - day",
+        ),
+        // The model is closed for this project only.
+        (404, google(404, "This model models/gemini-2.5-flash is no longer available to new users. Please update your code.", ""), "model_closed nYY - -"),
+        (404, google(404, "models/gemini-2.5-flash is not available to new customers.", ""), "model_closed nYY - -"),
+        (404, r#"[{"error": {"code": "model_not_found", "message": "gemini-2.5-flash is deprecated for new projects."}}]"#.to_owned(), "model_closed nYY - -"),
+    ] {
+        assert_eq!(verdict(&judged(status, &body)), format!("quota {expected} -"), "{status} {body}");
     }
     // Google's older services refuse quota with a 403.
     let older =
@@ -383,6 +437,11 @@ fn every_known_sign_of_the_upstreams_health_is_judged() {
         (502, String::new(), "service bad_gateway"),
         (520, page("520: Web server is returning an unknown error"), "service bad_gateway"),
         (499, g(499, "The operation was cancelled."), "service cancelled"),
+        (500, r#"{"error": {"code": "overloaded", "message": "busy"}}"#.to_owned(), "model overloaded"),
+        (503, r#"{"error": {"code": "service_unavailable", "message": "busy"}}"#.to_owned(), "service unavailable"),
+        (400, r#"{"error": {"code": "deadline_exceeded", "message": "slow"}}"#.to_owned(), "service deadline_exceeded"),
+        (409, g(409, "The operation was aborted."), "service server_error"),
+        (409, r#"{"error": {"code": "conflict", "message": "Please try again."}}"#.to_owned(), "service server_error"),
     ] {
         assert_eq!(verdict(&judged(status, &body)), format!("{expected} YnY - - breaker"), "{status} {body}");
     }
@@ -404,6 +463,63 @@ fn the_code_inside_leads() {
     assert_eq!(failure.google_status(), "RESOURCE_EXHAUSTED");
     // A 500 that is about the input is the caller's.
     assert_eq!(judged(500, &google(500, "Your input context is too long.", "")).kind(), Kind::ContextTooLong);
+}
+
+#[test]
+fn a_grounded_call_that_is_refused_without_a_word_about_quota_has_met_the_grounding_quota() {
+    let help = r#"{"@type": "type.googleapis.com/google.rpc.Help", "links": [{"url": "https://ai.google.dev"}]}"#;
+    let bare = judged(429, &google(429, YOU_EXCEEDED, help));
+    assert_eq!(verdict(&bare), "quota quota_unknown YYY - - -");
+    assert_eq!(verdict(&bare.of_grounded_call()), "quota quota_grounding nYY - - -");
+    // Where the quota is named, it says so itself.
+    let named = |id: &str| judged(429, &google(429, YOU_EXCEEDED, &quota(&[(id, "0")])));
+    assert_eq!(verdict(&named("SearchGroundingRequestsPerDayPerProject-FreeTier")), "quota quota_grounding nYY - - -");
+    let rpm = quota(&[("GenerateRequestsPerMinutePerProjectPerModel", "5")]);
+    for body in [
+        google(429, YOU_EXCEEDED, &format!("{help}, {rpm}")),
+        google(429, YOU_EXCEEDED, &format!("{help}, {}", retry("26s"))),
+        google(429, "Resource has been exhausted (e.g. check quota).", ""),
+        google(503, "The model is overloaded.", help),
+    ] {
+        let failure = judged(429, &body);
+        assert_eq!(failure.clone().of_grounded_call().kind(), failure.kind(), "{body}");
+    }
+}
+
+#[test]
+fn a_compressed_body_is_read_and_one_that_cannot_be_is_judged_by_its_status() {
+    use std::io::Write;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(google(429, YOU_EXCEEDED, &quota(&[("XPerDay", "5")])).as_bytes()).unwrap();
+    let body = gzip.finish().unwrap();
+    let with = |encoding: &'static str| {
+        let headers =
+            [(http::header::CONTENT_ENCODING, http::HeaderValue::from_static(encoding))].into_iter().collect();
+        Failure::from_response(StatusCode::TOO_MANY_REQUESTS, &headers, &body)
+    };
+    assert_eq!(verdict(&with("gzip")), "quota quota_day nYY - day -");
+    assert!(with("gzip").has_error_body());
+    let unread = with("compress");
+    assert_eq!(verdict(&unread), "quota quota_unknown YYY - - -");
+    assert!(!unread.has_error_body() && unread.message().starts_with("429"));
+}
+
+#[test]
+fn a_wait_that_is_neither_seconds_nor_a_date_is_dropped() {
+    for (value, stays) in [
+        ("7", true),
+        (" 7 ", true),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", true),
+        ("soon", false),
+        ("1.5", false),
+        ("-1", false),
+        ("30s", false),
+        ("", false),
+    ] {
+        let mut headers: HeaderMap = [(http::header::RETRY_AFTER, value.parse().unwrap())].into_iter().collect();
+        drop_bad_retry_after(&mut headers);
+        assert_eq!(headers.len(), usize::from(stays), "{value}");
+    }
 }
 
 #[test]

@@ -47,6 +47,12 @@ static CLIENT: &[Phrases] = &[
             &["prepaid credits"],
             &["spending cap"],
             &["spend cap"],
+            &["monthly spend"],
+            &["monthly budget"],
+            &["credits", "depleted"],
+            &["credits", "exhausted"],
+            &["out of credit"],
+            &["credit balance"],
             &["payment required"],
             &["insufficient", "credits"],
             &["insufficient balance"],
@@ -185,7 +191,6 @@ static MODEL_OR_CONTENT: &[Phrases] = &[
             &["is not found for api version"],
             &["publisher model"],
             &["unexpected model name format"],
-            &["no longer available to new users"],
             &["model not found"],
             &["model_not_found"],
             &["models/", "not found"],
@@ -206,6 +211,38 @@ static MODEL_OR_CONTENT: &[Phrases] = &[
         ],
     ),
 ];
+
+/// The wordings of a 404 that says that this project may not have the model, where others may.
+static CLOSED: &[&[&str]] = &[
+    &["available to new"],
+    &["available for new"],
+    &["closed to new"],
+    &["closed for new"],
+    &["deprecated for new"],
+    &["retired for new"],
+    &["not open to new"],
+    &["available", "to new"],
+    &["not available", "your project"],
+    &["not available", "this project"],
+    &["not available", "for your account"],
+    &["not available", "your tier"],
+    &["not available", "your plan"],
+    &["not available", "free tier"],
+    &["no longer available", "your project"],
+    &["not enabled for your project"],
+    &["not enabled for this project"],
+];
+
+/// The wordings of a refusal for quota, where a relay answers it with a status of its own.
+static EXHAUSTED: &[&[&str]] = &[
+    &["resource_exhausted"],
+    &["429", "too many requests"],
+    &["exceeded your current quota"],
+    &["quota exceeded for"],
+];
+
+/// The wordings of a conflict that ends by itself.
+static PASSING: &[&[&str]] = &[&["try again"], &["retry"], &["concurrent"], &["still in progress"]];
 
 /// The wordings about the input's length, for any status but a 429; a 500 has them too.
 static TOO_LONG: &[Phrases] = &[(
@@ -235,6 +272,9 @@ static BLOCKED: &[Phrases] = &[(
         &["you have been blocked"],
         &["attention required!"],
         &["access denied", "error 10"],
+        &["error code: 1006"],
+        &["error code: 1010"],
+        &["error code: 1020"],
     ],
 )];
 
@@ -292,7 +332,7 @@ fn first(rules: &[Phrases], lower: &str) -> Option<Kind> {
     rules.iter().find(|(_, ways)| any(ways, lower)).map(|(kind, _)| *kind)
 }
 
-fn any(ways: &[&[&str]], lower: &str) -> bool {
+pub(super) fn any(ways: &[&[&str]], lower: &str) -> bool {
     ways.iter().any(|parts| parts.iter().all(|part| lower.contains(part)))
 }
 
@@ -324,6 +364,27 @@ pub(super) fn client(code: u16, lower: &str) -> Option<Kind> {
 /// Returns whether the words are about billing, whatever the status.
 pub(super) fn billing(lower: &str) -> bool {
     CLIENT.iter().any(|(kind, ways)| *kind == Kind::BillingRequired && any(ways, lower))
+}
+
+/// Returns whether a 404 is about this project's access to the model.
+pub(super) fn closed(lower: &str) -> bool {
+    let about_a_model = lower.contains("model") || names_model(lower);
+    about_a_model && any(CLOSED, lower) && !lower.contains("api version")
+}
+
+/// Returns whether the words are about quota, whatever the status.
+pub(super) fn exhausted(lower: &str) -> bool {
+    any(EXHAUSTED, lower)
+}
+
+/// Returns whether the words are a refusal of the key, where a relay answers it with a status of its own.
+pub(super) fn names_bad_key(lower: &str) -> bool {
+    any(&[&["api key not valid"], &["api_key_invalid"], &["api key expired"]], lower)
+}
+
+/// Returns whether a conflict ends by itself.
+pub(super) fn passing(lower: &str) -> bool {
+    any(PASSING, lower)
 }
 
 /// Returns [`Kind::ContextTooLong`] where the words are about the input's length.
@@ -377,6 +438,9 @@ mod tests {
                 assert_eq!(*part, part.to_lowercase());
             }
         }
+        for part in [CLOSED, EXHAUSTED, PASSING].into_iter().flatten().flat_map(|parts| parts.iter()) {
+            assert_eq!(*part, part.to_lowercase());
+        }
     }
 
     #[test]
@@ -390,8 +454,25 @@ mod tests {
     }
 
     #[test]
-    fn the_ordinary_quota_text_is_not_about_money() {
-        assert!(!billing("you exceeded your current quota, please check your plan and billing details."));
-        assert!(billing("your prepayment credits are depleted."));
+    fn a_model_that_is_closed_for_some_is_told_from_one_that_is_gone() {
+        for text in [
+            "this model models/gemini-2.5-flash is no longer available to new users. please update your code.",
+            "gemini-2.5-pro is not available to new customers.",
+            "this model is deprecated for new projects.",
+            "models/gemini-2.5-pro is not available for your project.",
+            "this model is not available on the free tier.",
+            "the model is not available in your tier",
+        ] {
+            assert!(closed(text), "{text}");
+        }
+        for text in [
+            "models/gemini-pro is not found for api version v1beta, or is not supported for generatecontent.",
+            "this model is no longer available.",
+            "model models/gemini-1.0-pro has been shut down.",
+            "publisher model `x` was not found or your project does not have access to it.",
+            "requested entity was not found.",
+        ] {
+            assert!(!closed(text), "{text}");
+        }
     }
 }

@@ -4,34 +4,82 @@ use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 use http::{Method, Request};
+use tokio::time::Instant;
 
-use super::pool::Shared;
+use super::{marks::Needs, pool::Shared, registry::KeyEntry};
 use crate::{
     body::{Resend, in_memory},
-    call::{Operation, Shape},
-    resource::Resource,
+    call::{Idempotency, Operation, Shape, Surface},
+    context::Tried,
+    resource::{Mention, Mentions, Resource},
 };
 
 /// The most names of one call that are looked up: a caller who writes down more has not created them all.
 const MAX_NAMED: usize = 4_096;
 
-/// Returns the project that a call has to go to. `None`: any.
-pub(super) fn required_project<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
+/// The part of an answer that the pool reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Teaches {
+    Nothing,
+    /// The tokens with which it may go on.
+    Tokens,
+    /// The names of resources, of which those that the answer is about were made by the call, or shown.
+    Names {
+        made: bool,
+        collection: Option<&'static str>,
+    },
+}
+
+/// The project that a call has to go to.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) project: Arc<str>,
+    /// True if the call makes something there only to have it with the others: it may be made elsewhere for a good
+    /// reason.
+    pub(super) may_leave: bool,
+}
+
+/// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts.
+pub(super) fn required_project<B>(
+    shared: &Shared,
+    request: &Request<B>,
+    shape: Shape,
+    model: &str,
+    tried: &[Tried],
+) -> Option<Place>
 where
     B: Resend<Data = Bytes>,
 {
     if let Some(project) = named(shared, request, shape, model) {
-        return Some(project);
+        return Some(Place { project, may_leave: false });
     }
-    let collection = model.is_empty() && is_collection(request, shape);
-    if !collection {
+    if !model.is_empty() || !is_collection(request, shape) {
         return None;
     }
     let creates = *request.method() == Method::POST;
     let project = default_project(shared)?;
     // A listing elsewhere would be another list; a resource that is created elsewhere is found again.
-    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project));
-    (!elsewhere).then_some(project)
+    let elsewhere = creates && (shared.spread_creations || !serves(shared, &project, Needs::of(shape, model), tried));
+    (!elsewhere).then_some(Place { project, may_leave: creates })
+}
+
+/// Decides what there is to learn from the answer to a call.
+pub(super) fn teaches<B>(shared: &Shared, request: &Request<B>, shape: Shape, place: Option<&Place>) -> Teaches {
+    if shared.projects.load(Ordering::Relaxed) <= 1 {
+        return Teaches::Nothing;
+    }
+    let names = |made| Teaches::Names { made, collection: Resource::asked_collection(request.uri().path()) };
+    let makes = *request.method() == Method::POST || *request.method() == Method::PUT;
+    match shape.operation {
+        Operation::Upload | Operation::Write => names(makes),
+        Operation::CreateInteraction => Teaches::Names { made: true, collection: Some("interactions") },
+        // A response of the OpenAI-compatible surface that is kept.
+        Operation::GenerateContent if shape.idempotency == Idempotency::Unsafe => names(true),
+        Operation::GenerateContent if shape.surface != Surface::OpenAi => Teaches::Tokens,
+        // The results of batches and operations, and what was made before this program began.
+        Operation::Read if place.is_some() => names(false),
+        _ => Teaches::Nothing,
+    }
 }
 
 /// Returns the project of the resources that the call names: the owner of the first one with a known owner, or else the
@@ -42,22 +90,26 @@ where
 {
     let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
     let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
-    let reads = matches!(shape.operation, Operation::Read | Operation::ListModels | Operation::GetModel);
-    if reads || shared.projects.load(Ordering::Relaxed) <= 1 {
+    let in_uri = in_uri.map(|resource| Mention { resource, is_certain: true });
+    if *request.method() == Method::GET || shared.projects.load(Ordering::Relaxed) <= 1 {
         return owner_of(shared, in_uri);
     }
     let body = in_memory(request.body());
-    owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Resource::in_body(body))))
+    owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Mentions::new(body))))
 }
 
 /// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is
-/// named.
-fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Resource>) -> Option<Arc<str>> {
-    let mut named = named.into_iter().take(MAX_NAMED).peekable();
-    named.peek()?;
-    // The lock is not held while the body is searched on: it may be long.
-    let known = named.find_map(|resource| shared.owners.lock().of(&resource).cloned());
-    known.filter(|project| shared.registry.lock().project_named(project).is_some()).or_else(|| default_project(shared))
+/// named, or only what may be anybody's.
+fn owner_of(shared: &Shared, named: impl IntoIterator<Item = Mention>) -> Option<Arc<str>> {
+    let mut is_certain = false;
+    let known = named.into_iter().take(MAX_NAMED).find_map(|mention| {
+        is_certain |= mention.is_certain;
+        // The lock is not held while the body is searched on: it may be long.
+        shared.owners.lock().of(&mention.resource).cloned()
+    });
+    known
+        .filter(|project| shared.registry.lock().project_named(project).is_some())
+        .or_else(|| if is_certain { default_project(shared) } else { None })
 }
 
 /// Returns the default project: the configured one, as long as it has a key, or else the first.
@@ -67,18 +119,31 @@ fn default_project(shared: &Shared) -> Option<Arc<str>> {
     configured.or_else(|| registry.projects.first()).map(|project| project.handle.name.clone())
 }
 
-/// Returns whether a project has a key that is not disabled.
-fn serves(shared: &Shared, project: &str) -> bool {
+/// Returns whether a project can take a call: it is not blocked, and has a key that is neither disabled nor tried.
+fn serves(shared: &Shared, project: &str, needs: Needs<'_>, tried: &[Tried]) -> bool {
+    let now = Instant::now();
     let registry = shared.registry.lock();
-    registry
-        .project_named(project)
-        .is_some_and(|project| project.keys.iter().any(|entry| entry.health.disabled.is_none()))
+    registry.project_named(project).is_some_and(|project| {
+        let name = &project.handle.name;
+        let has_tried = |entry: &KeyEntry| {
+            tried.iter().any(|tried| match tried {
+                Tried::Key(shown) => *shown == entry.key.shown,
+                Tried::Project(project) => project == name,
+            })
+        };
+        let mut keys = project.keys.iter();
+        project.marks.left(needs, now).is_zero()
+            && keys.any(|entry| entry.health.disabled.is_none() && !has_tried(entry))
+    })
 }
 
 /// Returns whether the call creates something in a collection of the project, or lists the collection.
 fn is_collection<B>(request: &Request<B>, shape: Shape) -> bool {
-    if shape.operation == Operation::Upload {
-        return true;
+    let path = request.uri().path();
+    match shape.operation {
+        Operation::Upload => true,
+        Operation::Write => Resource::is_collection(path),
+        Operation::Read => Resource::collection_in_path(path).is_some(),
+        _ => false,
     }
-    matches!(shape.operation, Operation::Read | Operation::Write) && Resource::is_collection(request.uri().path())
 }

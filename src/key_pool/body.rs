@@ -1,25 +1,29 @@
-//! The response body: passes the answer on, and learns the names of the resources that it reports as created.
+//! The response body: passes the answer on, and learns which resources the project has made.
 
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
 };
 
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
+use memchr::memmem::Finder;
 use pin_project_lite::pin_project;
 use serde_json::Value;
 
-use super::pool::Shared;
-use crate::resource::Resource;
+use super::{
+    answer_names::{Described, beginning, described},
+    pool::Shared,
+};
+use crate::resource::TokenFinder;
 
-/// The most bytes of an answer that are kept to be read: a resource that is created is described in a few lines.
+/// The most bytes of an answer that are copied to be read: a resource that is created is described in a few lines.
 const MAX_READ: usize = 64 * 1024;
 
-/// The most names that are learned from one answer.
-const MAX_NAMES: usize = 64;
+/// Parts of events that may name a resource beside the one that the stream is about.
+static MARKS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| ["nvironment", "files/"].map(Finder::new));
 
 pin_project! {
     /// The response body of [`KeyPoolService`](super::KeyPoolService): the inner one, untouched. Of an answer that may
@@ -28,33 +32,54 @@ pin_project! {
     pub struct KeyPoolBody<R> {
         #[pin]
         body: R,
-        learning: Option<Box<Learning>>,
+        lesson: Option<Lesson>,
     }
 }
 
-/// The part that has passed of an answer that may name a new resource.
-pub(super) struct Learning {
+/// The part of an answer from which the pool learns.
+pub(super) struct Lesson {
+    teacher: Teacher,
+    /// A search for the tokens with which the answer goes on. It copies nothing.
+    tokens: TokenFinder,
+    /// Set as long as there may be names of resources to learn.
+    names: Option<Box<NameLesson>>,
+}
+
+/// The project that answers, and the pool that learns from it.
+struct Teacher {
     shared: Arc<Shared>,
     project: Arc<str>,
-    read: Vec<u8>,
-    /// True if the answer is a stream of events, of which the first one that names a resource is enough.
+}
+
+/// The part that has passed of an answer that may name a new resource.
+pub(super) struct NameLesson {
+    /// The collection that was asked.
+    collection: Option<&'static str>,
+    /// True if the call has made what the answer is about.
+    made: bool,
+    /// Set if the answer is a stream of events.
     events: bool,
+    /// True if an event has named what the stream is about.
+    found: bool,
+    read: Vec<u8>,
+    /// The number of bytes that may still be copied.
+    left: usize,
 }
 
 impl<R> KeyPoolBody<R> {
     #[inline]
     pub(super) fn plain(body: R) -> Self {
-        Self { body, learning: None }
+        Self { body, lesson: None }
     }
 
-    pub(super) fn learning(body: R, learning: Learning) -> Self {
-        Self { body, learning: Some(Box::new(learning)) }
+    pub(super) fn learning(body: R, lesson: Lesson) -> Self {
+        Self { body, lesson: Some(lesson) }
     }
 }
 
 impl<R> fmt::Debug for KeyPoolBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyPoolBody").field("learning", &self.learning.is_some()).finish_non_exhaustive()
+        f.debug_struct("KeyPoolBody").field("learning", &self.lesson.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -65,22 +90,21 @@ impl<R: Body> Body for KeyPoolBody<R> {
     #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
         let mut this = self.project();
-        if this.learning.is_none() {
-            return this.body.poll_frame(cx);
-        }
         let frame = ready!(this.body.as_mut().poll_frame(cx));
-        let goes_on = match (&frame, this.learning.as_mut()) {
-            (Some(Ok(frame)), Some(learning)) => frame.data_ref().is_none_or(|data| learning.take(data)),
-            (Some(Err(_)), _) => false,
-            _ => true,
-        };
-        if !goes_on {
-            *this.learning = None;
-        // A caller need not poll once more for the `None`.
-        } else if (frame.is_none() || this.body.is_end_stream())
-            && let Some(mut learning) = this.learning.take()
-        {
-            learning.end();
+        if let Some(lesson) = this.lesson {
+            let goes_on = match &frame {
+                Some(Ok(frame)) => frame.data_ref().is_none_or(|data| lesson.take(data)),
+                Some(Err(_)) => false,
+                None => true,
+            };
+            // A caller need not poll once more for the `None`.
+            let is_over = frame.is_none() || this.body.is_end_stream();
+            if goes_on && is_over {
+                lesson.end();
+            }
+            if !goes_on || is_over {
+                *this.lesson = None;
+            }
         }
         Poll::Ready(frame)
     }
@@ -94,113 +118,116 @@ impl<R: Body> Body for KeyPoolBody<R> {
     }
 }
 
-// === impl Learning ===
+// === impl Lesson ===
 
-impl Learning {
-    pub(super) fn new(shared: Arc<Shared>, project: Arc<str>, events: bool) -> Self {
-        Self { shared, project, read: Vec::new(), events }
+impl Lesson {
+    /// Learns the tokens of an answer.
+    pub(super) fn new(shared: Arc<Shared>, project: Arc<str>) -> Self {
+        Self { teacher: Teacher { shared, project }, tokens: TokenFinder::new(), names: None }
     }
 
-    /// Copies data as it passes. Returns whether there may be more to learn.
+    /// Learns the resources that it describes, too.
+    pub(super) fn with_names(self, names: NameLesson) -> Self {
+        Self { names: Some(Box::new(names)), ..self }
+    }
+
+    /// Takes data as it passes. Returns whether there may be more to learn.
+    #[inline(never)]
     fn take(&mut self, data: &impl Buf) -> bool {
-        let chunk = data.chunk();
-        if chunk.len() < data.remaining() || self.read.len() + chunk.len() > MAX_READ {
+        let (Self { teacher, tokens, names }, bytes) = (self, data.chunk());
+        // Nobody copies what is in several parts; no known transport hands it out.
+        if bytes.len() < data.remaining() {
             return false;
         }
-        self.read.extend_from_slice(chunk);
-        !(self.events && self.read_events())
+        tokens.push(bytes, |token| teacher.shared.owners.lock().made(token, &teacher.project));
+        if names.as_mut().is_some_and(|names| !names.push(bytes, teacher)) {
+            *names = None;
+        }
+        true
     }
 
     /// Reads the rest.
     fn end(&mut self) {
+        if let Some(mut names) = self.names.take() {
+            names.end(&self.teacher);
+        }
+    }
+}
+
+impl NameLesson {
+    pub(super) fn new(collection: Option<&'static str>, made: bool) -> Self {
+        Self { collection, made, events: false, found: false, read: Vec::new(), left: MAX_READ }
+    }
+
+    /// Reads the answer as a stream of events.
+    pub(super) fn with_events(mut self, events: bool) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// Copies data as it passes. Returns whether there may be more to learn.
+    fn push(&mut self, bytes: &[u8], teacher: &Teacher) -> bool {
+        let fits = bytes.len().min(self.left);
+        self.left -= fits;
+        self.read.extend_from_slice(&bytes[..fits]);
+        if self.events {
+            self.read_events(teacher);
+        }
+        if fits < bytes.len() {
+            self.cut(teacher);
+        }
+        fits == bytes.len()
+    }
+
+    /// Reads what there is of an answer that is too long: a picture may follow behind the name.
+    fn cut(&self, teacher: &Teacher) {
+        let text = if self.events { self.read.strip_prefix(b"data:") } else { Some(&*self.read) };
+        if let Some(begun) = text.filter(|_| !self.found).and_then(beginning) {
+            self.learn(&begun, teacher);
+        }
+    }
+
+    /// Reads the rest.
+    fn end(&mut self, teacher: &Teacher) {
         if self.events {
             self.read.push(b'\n');
-            self.read_events();
+            self.read_events(teacher);
         } else if let Ok(answer) = serde_json::from_slice(&self.read) {
-            self.learn(&answer);
+            self.learn(&answer, teacher);
         }
     }
 
-    /// Reads the complete events, and drops them. Returns whether one of them named a resource.
-    fn read_events(&mut self) -> bool {
-        let Some(end) = memchr::memrchr(b'\n', &self.read) else { return false };
-        let mut lines = self.read[..end].split(|byte| *byte == b'\n');
-        let found = lines.any(|line| {
-            let event = line.strip_prefix(b"data:").and_then(|data| serde_json::from_slice(data).ok());
-            event.is_some_and(|event| self.learn(&event))
-        });
+    /// Reads the complete events, and drops them.
+    fn read_events(&mut self, teacher: &Teacher) {
+        let Some(end) = memchr::memrchr(b'\n', &self.read) else { return };
+        let mut found = self.found;
+        for line in self.read[..end].split(|byte| *byte == b'\n') {
+            let Some(data) = line.strip_prefix(b"data:") else { continue };
+            // Once it is known what the stream is about, most events need no second look.
+            if (!found || MARKS.iter().any(|mark| mark.find(data).is_some()))
+                && let Ok(event) = serde_json::from_slice(data)
+            {
+                found |= self.learn(&event, teacher);
+            }
+        }
+        self.found = found;
         self.read.drain(..=end);
-        found
     }
 
-    /// Remembers the project as the owner of the resources in an answer. Returns whether there were any.
-    fn learn(&self, answer: &Value) -> bool {
-        let mut names = names(answer).take(MAX_NAMES).peekable();
-        let found = names.peek().is_some();
-        let mut owners = self.shared.owners.lock();
-        names.for_each(|name| owners.learn(name, &self.project));
-        found
-    }
-}
-
-/// Finds the resources that an answer reports as created: a file, a cached content, a model, an operation and its
-/// result, an interaction.
-fn names(answer: &Value) -> impl Iterator<Item = Resource> {
-    const NAMES: [&str; 6] = ["/name", "/file/name", "/metadata/tunedModel", "/response/name", "/batch/name", "/id"];
-    let videos = answer.pointer("/response/generateVideoResponse/generatedSamples").and_then(Value::as_array);
-    let videos = videos.into_iter().flatten().filter_map(|sample| sample.pointer("/video/uri")?.as_str());
-    let named = NAMES.into_iter().filter_map(|path| answer.pointer(path)?.as_str());
-    named
-        .chain(videos)
-        .filter_map(Resource::in_name)
-        .chain(bare_id(answer))
-        .chain(answer.get("interaction").and_then(bare_id))
-}
-
-/// Reads an id without its collection, which the answer names beside it.
-fn bare_id(answer: &Value) -> Option<Resource> {
-    let id = answer.get("id")?.as_str().filter(|id| !id.contains('/'))?;
-    let collection = match answer.get("object").and_then(Value::as_str) {
-        Some("file") => "files",
-        Some("batch") => "batches",
-        Some("interaction") | None => "interactions",
-        Some(_) => return None,
-    };
-    Resource::in_name(&format!("{collection}/{id}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_answer_says_was_made() {
-        let names = |text: &str| {
-            let answer = serde_json::from_str(text).unwrap();
-            names(&answer).map(|name| format!("{name:?}")).collect::<Vec<_>>()
-        };
-        for (text, expected) in [
-            (r#"{"file": {"name": "files/a", "uri": "https://host/v1beta/files/a"}}"#, "files/a"),
-            (r#"{"name": "cachedContents/c", "model": "models/m"}"#, "cachedContents/c"),
-            (r#"{"name": "models/veo/operations/o"}"#, "operations/o"),
-            (r#"{"name": "batches/b", "metadata": {"name": "batches/b"}}"#, "batches/b"),
-            (r#"{"id": "v1_i", "object": "interaction"}"#, "interactions/v1_i"),
-            (r#"{"event_type": "interaction.start", "interaction": {"id": "v1_i"}}"#, "interactions/v1_i"),
-            (r#"{"id": "file-a", "object": "file"}"#, "files/file-a"),
-            (
-                r#"{"response": {"generateVideoResponse": {"generatedSamples": [{"video":
-                    {"uri": "https://generativelanguage.googleapis.com/v1beta/files/v:download?alt=media"}}]}}}"#,
-                "files/v",
-            ),
-        ] {
-            assert_eq!(names(text), [format!("Resource({expected:?})")], "{text}");
+    /// Remembers the project as the owner of the resources in an answer. Returns whether the answer is about one.
+    fn learn(&self, answer: &Value, teacher: &Teacher) -> bool {
+        let all = described(answer, self.collection);
+        let is_about_one = all.iter().any(|found| found.is_subject);
+        let makes_public = self.made && matches!(self.collection, Some("agents" | "voices"));
+        let mut owners = teacher.shared.owners.lock();
+        for Described { resource, is_subject } in all {
+            match is_subject {
+                // Lists have Google's own agents and voices as well.
+                _ if resource.may_be_public() && !makes_public => {}
+                true if self.made => owners.made(resource, &teacher.project),
+                _ => owners.seen(resource, &teacher.project),
+            }
         }
-        for nothing in
-            ["{}", "[]", "1", r#"{"name": "models/m"}"#, r#"{"id": "chatcmpl-1", "object": "chat.completion"}"#]
-        {
-            assert_eq!(names(nothing), Vec::<String>::new(), "{nothing}");
-        }
-        let tuned = names(r#"{"name": "tunedModels/t/operations/o", "metadata": {"tunedModel": "tunedModels/t"}}"#);
-        assert_eq!(tuned, [r#"Resource("tunedModels/t")"#; 2]);
+        is_about_one
     }
 }

@@ -7,22 +7,21 @@ use tokio::time::Instant;
 
 use super::{
     DisabledReason,
-    health::{Block, Health},
+    health::Health,
     key::Signer,
+    marks::{Part, ProjectLooks},
     pool::log_disabled,
-    registry::ProjectRef,
+    registry::{ProjectRef, Query},
     service::Assigned,
 };
 use crate::{
+    block::Claim,
     call::{Operation, Surface},
     clock,
     context::{Outcome, RetryAdvice, Tried},
     failure::{Failure, Fault, Kind},
     quota::until_pacific_midnight,
 };
-
-/// The time for which a project without billing is not asked for a model that needs it.
-const UNBILLED: Duration = Duration::from_secs(3_600);
 
 /// The advice that the pool adds to a failure.
 #[derive(Debug, Default)]
@@ -44,6 +43,8 @@ enum Blame {
     Project,
     /// The project, which may not use this model without billing, or not any more; it may use others.
     Model,
+    /// The project, which has no money left, for whatever model: its keys are good.
+    Money,
 }
 
 impl Assigned {
@@ -63,9 +64,8 @@ impl Assigned {
             entry.change(Health::succeeded);
         }
         if let Some(project) = registry.project(&self.key.project) {
-            if self.facts.shape.pays_quota() {
-                project.marks.succeeded(&self.facts.model, Instant::now());
-            }
+            let looks = self.looking.as_ref().map_or(ProjectLooks::default(), |looking| looking.looks);
+            project.marks.succeeded(self.facts.needs(), looks, Instant::now());
             project.publish();
         }
     }
@@ -87,36 +87,45 @@ impl Assigned {
         let now = Instant::now();
         match blame {
             Blame::Request => {}
-            Blame::Model => self.block(Block::Exhausted(UNBILLED), now),
+            Blame::Model => self.block(Part::Model, failure, now),
+            Blame::Money => self.block(Part::Spending, failure, now),
             Blame::Strike | Blame::Key | Blame::Project => self.strike(failure.kind(), blame != Blame::Strike, now),
         }
-        if blame == Blame::Request && self.facts.pinned.is_some() {
+        if blame == Blame::Request && self.facts.pinned.is_some() && !self.facts.may_leave {
             return Reaction::default();
         }
         let tried = match blame {
-            Blame::Project | Blame::Model => Tried::Project(self.key.project.name.clone()),
+            Blame::Project | Blame::Model | Blame::Money => Tried::Project(self.key.project.name.clone()),
             _ => Tried::Key(self.key.shown.clone()),
         };
-        self.redirect(tried, Duration::MAX)
+        self.redirect(tried, Duration::MAX, true)
     }
 
     fn quota_refused(&self, failure: &Failure) -> Reaction {
-        let hint = failure.hint().map(|hint| hint.sufficient());
-        if self.facts.shape.pays_quota() {
-            self.block(block(failure.kind(), hint), Instant::now());
+        let part = match failure.kind() {
+            Kind::QuotaSpend => Some(Part::Spending),
+            Kind::ModelClosed => Some(Part::Closed).filter(|_| !self.facts.model.is_empty()),
+            Kind::QuotaGrounding => Some(Part::Grounded).filter(|_| self.facts.shape.pays_quota()),
+            _ => Some(Part::Model).filter(|_| self.facts.shape.pays_quota()),
+        };
+        if let Some(part) = part {
+            self.block(part, failure, Instant::now());
         }
-        let day = matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero);
-        let needed = hint.filter(|_| !day).unwrap_or(Duration::MAX);
-        self.redirect(Tried::Project(self.key.project.name.clone()), needed)
+        let hint = failure.hint().map(|hint| hint.sufficient());
+        let needed = hint.filter(|_| failure.same_key_may_help() && !is_days(failure.kind())).unwrap_or(Duration::MAX);
+        // A resource is made elsewhere where the project has no money, and not for a minute's quota.
+        self.redirect(Tried::Project(self.key.project.name.clone()), needed, part == Some(Part::Spending))
     }
 
-    /// Advises the call to go to another key or project, if it waits less than `needed` there.
-    fn redirect(&self, tried: Tried, needed: Duration) -> Reaction {
+    /// Advises the call to go to another key or project, if it waits less than `needed` there. `leaves`: for this reason
+    /// a call may leave the project in which it would rather be.
+    fn redirect(&self, tried: Tried, needed: Duration, leaves: bool) -> Reaction {
+        let leaves = leaves && self.facts.may_leave;
         // Another key of the same project may serve, but all share its quota.
-        if self.facts.pinned.is_some() && matches!(tried, Tried::Project(_)) {
+        if self.facts.pinned.is_some() && !leaves && matches!(tried, Tried::Project(_)) {
             return Reaction::default();
         }
-        let retry = self.untried(&tried).and_then(|elsewhere| elsewhere.retry(needed));
+        let retry = self.untried(&tried, leaves).and_then(|elsewhere| elsewhere.retry(needed));
         Reaction { tried: Some(tried), retry }
     }
 
@@ -125,29 +134,35 @@ impl Assigned {
         if self.facts.pinned.is_some() {
             return Reaction::default();
         }
-        let needed = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
+        // The hint of a refusal that lasts is the time of the next look, which is not this call's.
+        let hint = failure.hint().map_or(Duration::from_secs(1), |hint| hint.delay());
+        let needed = if failure.is_lasting() { Duration::MAX } else { hint };
         let tried = Tried::Project(self.key.project.name.clone());
-        if let Some(retry) = self.untried(&tried).and_then(|elsewhere| elsewhere.retry(needed)) {
+        if let Some(retry) = self.untried(&tried, false).and_then(|elsewhere| elsewhere.retry(needed)) {
             return Reaction { tried: Some(tried), retry: Some(retry) };
         }
         // Never at once: it would come back here. Projects that were tried may have recovered, if the limiter can tell.
         let others =
-            self.elsewhere(&self.facts.tried).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.project));
+            self.elsewhere(&self.facts.tried, false).into_iter().filter(|elsewhere| !self.is_here(&elsewhere.project));
         let least = others.map(|elsewhere| elsewhere.wait).min().filter(|_| self.shared.headroom.is_some());
-        Reaction { tried: None, retry: Some(RetryAdvice::After(least.map_or(needed, |least| least.min(needed)))) }
+        let wait = least.map_or(needed, |least| least.min(needed));
+        let retry = if wait == Duration::MAX { RetryAdvice::Never } else { RetryAdvice::After(wait) };
+        Reaction { tried: None, retry: Some(retry) }
     }
 
     /// Finds the least wait among the projects that have not been tried, and those that have and return at a known
     /// time.
-    fn untried(&self, also_tried: &Tried) -> Option<Elsewhere> {
+    fn untried(&self, also_tried: &Tried, leaves: bool) -> Option<Elsewhere> {
         let tried: Vec<Tried> = self.facts.tried.iter().chain([also_tried]).cloned().collect();
-        let others = self.elsewhere(&tried).into_iter().filter(|elsewhere| !elsewhere.is_tried || elsewhere.cools);
+        let others =
+            self.elsewhere(&tried, leaves).into_iter().filter(|elsewhere| !elsewhere.is_tried || elsewhere.cools);
         others.min_by_key(|elsewhere| elsewhere.wait)
     }
 
     /// Lists the projects that have a key for the call, each with its wait.
-    fn elsewhere(&self, tried: &[Tried]) -> Vec<Elsewhere> {
+    fn elsewhere(&self, tried: &[Tried], leaves: bool) -> Vec<Elsewhere> {
         let query = self.facts.query(tried, &[]);
+        let query = if leaves { Query { pinned: None, ..query } } else { query };
         let candidates = self.shared.registry.lock().all_candidates(&query, query.now, fastrand::usize(..));
         let elsewhere = candidates.into_iter().map(|candidate| Elsewhere {
             wait: self.shared.wait(&candidate.project, &self.facts).max(candidate.cooling),
@@ -176,10 +191,12 @@ impl Assigned {
         }
     }
 
-    fn block(&self, block: Block, now: Instant) {
+    fn block(&self, part: Part, failure: &Failure, now: Instant) {
+        let Some(claim) = Claim::of(failure) else { return };
+        let midnight = now + until_pacific_midnight(clock::wall());
         let mut registry = self.shared.registry.lock();
         if let Some(project) = registry.project(&self.key.project) {
-            project.marks.block(&self.facts.model, block, now);
+            project.marks.block(part, &self.facts.model, claim, now, midnight);
             project.publish();
         }
     }
@@ -189,6 +206,12 @@ impl Assigned {
         match failure.kind() {
             Kind::AuthKeyInvalid => Blame::Strike,
             Kind::KeyLeaked => Blame::Key,
+            // No money is left: for all models, and also for what is no model's.
+            Kind::BillingRequired
+                if self.facts.shape.surface != Surface::Vertex && matches!(failure.code().as_u16(), 402 | 429) =>
+            {
+                Blame::Money
+            }
             // A key may be good for some methods only, and some methods are only for those who pay.
             Kind::KeyRestricted | Kind::BillingRequired if !self.facts.shape.pays_quota() => Blame::Request,
             Kind::KeyRestricted => Blame::Key,
@@ -252,14 +275,7 @@ impl Elsewhere {
     }
 }
 
-/// Returns the time for which a refusal of this kind is believed.
-fn block(kind: Kind, hint: Option<Duration>) -> Block {
-    match kind {
-        Kind::QuotaDay | Kind::QuotaZero => {
-            let midnight = until_pacific_midnight(clock::wall());
-            Block::Exhausted(hint.map_or(midnight, |hint| hint.max(midnight)))
-        }
-        // "In 0 s" says nothing: the project would be asked again at once.
-        _ => hint.filter(|hint| !hint.is_zero()).map_or(Block::Unsaid, Block::Cooling),
-    }
+/// Returns whether a quota of this kind is not waited for.
+fn is_days(kind: Kind) -> bool {
+    matches!(kind, Kind::QuotaDay | Kind::QuotaZero)
 }

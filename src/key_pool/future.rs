@@ -14,7 +14,13 @@ use http::{
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{KeyPoolBody, NAME, body::Learning, feedback::Reaction, service::Assigned};
+use super::{
+    KeyPoolBody, NAME,
+    affinity::Teaches,
+    body::{Lesson, NameLesson},
+    feedback::Reaction,
+    service::Assigned,
+};
 use crate::{
     context::{BoxError, Error, Outcome, polled_again},
     resource::Resource,
@@ -135,20 +141,40 @@ impl Reaction {
     }
 }
 
-/// Wraps the body of an answer that may name a new resource.
+/// Wraps the body of an answer from which the pool learns.
+#[inline]
 fn learning<R: Body>(response: Response<R>, assigned: Assigned) -> Response<KeyPoolBody<R>> {
-    if !assigned.facts.learns || !response.status().is_success() {
-        return response.map(KeyPoolBody::plain);
+    match assigned.facts.teaches {
+        Teaches::Nothing => response.map(KeyPoolBody::plain),
+        _ if !response.status().is_success() => response.map(KeyPoolBody::plain),
+        Teaches::Tokens => {
+            let lesson = Lesson::new(assigned.shared.clone(), assigned.key.project.name.clone());
+            response.map(|body| KeyPoolBody::learning(body, lesson))
+        }
+        Teaches::Names { made, collection } => learning_names(response, &assigned, made, collection),
     }
+}
+
+fn learning_names<R: Body>(
+    response: Response<R>,
+    assigned: &Assigned,
+    made: bool,
+    collection: Option<&'static str>,
+) -> Response<KeyPoolBody<R>> {
     let project = &assigned.key.project.name;
     let headers = response.headers();
     let address = headers.get("x-goog-upload-url").or_else(|| headers.get(LOCATION));
     let address = address.and_then(|address| address.to_str().ok()?.parse::<Uri>().ok());
     if let Some(upload) = address.as_ref().and_then(|address| Resource::in_query(address.query()?)) {
-        assigned.shared.owners.lock().learn(upload, project);
+        assigned.shared.owners.lock().made(upload, project);
     }
     let content_type = headers.get(CONTENT_TYPE).and_then(|content_type| content_type.to_str().ok());
     let events = content_type.is_some_and(|content_type| content_type.starts_with("text/event-stream"));
-    let learning = Learning::new(assigned.shared.clone(), project.clone(), events);
-    response.map(|body| KeyPoolBody::learning(body, learning))
+    // The content of a file is not read.
+    if !events && content_type.is_some_and(|content_type| !content_type.contains("json")) {
+        return response.map(KeyPoolBody::plain);
+    }
+    let names = NameLesson::new(collection, made).with_events(events);
+    let lesson = Lesson::new(assigned.shared.clone(), project.clone()).with_names(names);
+    response.map(|body| KeyPoolBody::learning(body, lesson))
 }

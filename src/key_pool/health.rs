@@ -1,11 +1,11 @@
-//! The state of a key, and the quota of a project that is used up. Pure: it is told the time.
+//! The state of a key. Pure: it is told the time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{DisabledReason, KeyState};
-use crate::{bounded::make_room, failure::Kind};
+use crate::failure::Kind;
 
 /// The number of refusals in a row that disables a key: good keys get some occasionally.
 pub(super) const STRIKES: u32 = 3;
@@ -21,15 +21,6 @@ const FIRST_CHECK_WHEN_BANNED: Duration = Duration::from_secs(300);
 
 /// The longest time between two checks: it doubles each time, up to this.
 const LAST_CHECK: Duration = Duration::from_secs(6 * 3_600);
-
-/// The cooling time after a first refusal that does not say how long it lasts.
-const FIRST_COOLING: Duration = Duration::from_secs(1);
-
-/// The longest cooling time after such refusals: it doubles each time, up to this.
-const LAST_COOLING: Duration = Duration::from_secs(60);
-
-/// The most models of a project that are remembered to be out of quota. Only refusals add to them.
-pub(super) const MAX_MODELS: usize = 1_024;
 
 /// The state of a key.
 #[derive(Debug, Default)]
@@ -184,95 +175,6 @@ pub(super) enum CheckResult {
     Refused,
     /// Something else went wrong, which says nothing about the key.
     Unclear,
-}
-
-/// The models that a project has no quota for.
-#[derive(Debug, Default)]
-pub(super) struct Marks {
-    models: HashMap<Arc<str>, Mark>,
-}
-
-/// The state of a model that is, or was, out of quota.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) until: Instant,
-    /// True if the quota is a day's, or zero.
-    pub(super) exhausted: bool,
-    /// The cooling time after the last refusal that did not say how long it lasts.
-    step: Duration,
-}
-
-/// The time for which a refusal is believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Block {
-    Cooling(Duration),
-    /// The refusal does not say how long it lasts.
-    Unsaid,
-    Exhausted(Duration),
-}
-
-impl Mark {
-    /// Returns the state in the form that reports show.
-    pub(super) fn state(&self, now: Instant) -> KeyState {
-        let left = self.until.saturating_duration_since(now);
-        if self.exhausted { KeyState::Exhausted { left } } else { KeyState::Cooling { left } }
-    }
-}
-
-impl Marks {
-    pub(super) fn is_empty(&self) -> bool {
-        self.models.is_empty()
-    }
-
-    /// Iterates over the models that are out of quota.
-    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, Mark)> {
-        self.models.iter().filter(move |(_, mark)| mark.until > now).map(|(model, mark)| (model, *mark))
-    }
-
-    /// Returns the mark of a model that is out of quota.
-    pub(super) fn get(&self, model: &str, now: Instant) -> Option<Mark> {
-        if self.models.is_empty() {
-            return None;
-        }
-        self.models.get(model).copied().filter(|mark| mark.until > now)
-    }
-
-    /// Returns the time for which a model is out of quota; zero: it is not.
-    pub(super) fn left(&self, model: &str, now: Instant) -> Duration {
-        self.get(model, now).map_or(Duration::ZERO, |mark| mark.until - now)
-    }
-
-    /// Takes note that the upstream has refused for want of quota. An earlier refusal that lasts longer stays.
-    pub(super) fn block(&mut self, model: &Arc<str>, block: Block, now: Instant) {
-        if !self.models.contains_key(model) {
-            // Marks that have ended go first, or else the one that ends first.
-            make_room(&mut self.models, MAX_MODELS, |mark| mark.until > now, |mark| mark.until);
-        }
-        let fresh = Mark { until: now, exhausted: false, step: Duration::ZERO };
-        let mark = self.models.entry(model.clone()).or_insert(fresh);
-        let (wait, exhausted) = match block {
-            Block::Cooling(wait) => (wait, false),
-            Block::Exhausted(wait) => (wait, true),
-            // Calls that are refused together are one event.
-            Block::Unsaid if mark.until > now => return,
-            Block::Unsaid => {
-                mark.step = if mark.step.is_zero() { FIRST_COOLING } else { (mark.step * 2).min(LAST_COOLING) };
-                (mark.step, false)
-            }
-        };
-        let until = now.checked_add(wait).unwrap_or(mark.until);
-        if until > mark.until || mark.until <= now {
-            mark.until = until;
-            mark.exhausted = exhausted;
-        }
-    }
-
-    /// Takes note of an answer: forgets a mark that has ended.
-    pub(super) fn succeeded(&mut self, model: &str, now: Instant) {
-        if self.models.get(model).is_some_and(|mark| mark.until <= now) {
-            self.models.remove(model);
-        }
-    }
 }
 
 #[cfg(test)]

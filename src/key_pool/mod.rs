@@ -7,10 +7,10 @@
 //!
 //! This layer removes everything that could be a credential from a request and signs it with a key of its own. Keys
 //! belong to projects; a call goes to the project in which it would wait least, the queue of the
-//! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, until the hint
-//! or until midnight Pacific; a refusal of the key takes that key out; and the call is advised to go elsewhere at once,
+//! [`Limiter`](crate::rate_limit::Limiter) inside included. A 429 takes that project out for that model, as long as the
+//! refusal can be believed; a refusal of the key takes that key out; and the call is advised to go elsewhere at once,
 //! which [`RetryLayer`](crate::RetryLayer) outside does. The resources that a project has created (files, cached
-//! contents, uploads under way, operations, interactions) are remembered, and a call that names one goes there.
+//! contents, batches, interactions, agents, …) are remembered, and a call that names one goes there.
 //! Disabled keys are checked by [`KeyPool::recheck`], and return.
 //!
 //! It never lets a caller take keys out: faults of the caller, the model, the service and the connection mark nothing,
@@ -113,23 +113,50 @@
 //!
 //! | failure | consequence |
 //! |---|---|
-//! | a minute's quota | its project rests for this model until the hint |
+//! | a minute's quota | its project rests for this model until the hint; after two minutes one call looks |
 //! | a quota that is not named | its project rests for this model for 1 s, doubled each time up to 60 s, until an answer comes |
-//! | a day's quota, or a quota of zero | its project rests for this model until midnight Pacific, or the hint where that is later |
+//! | a day's quota | its project rests for this model until midnight Pacific, or until the hint, but for a day at most; one call looks after a minute, then after twice the time before, up to an hour |
+//! | a quota of zero; a 404 that says that the model is closed for this project | the same, and one call looks each hour |
+//! | the quota of grounded calls | the same as a day's, for calls that search the web or maps only |
+//! | spending over some minutes | its project rests for all that costs money; one call looks after the hint, or 10 minutes |
+//! | 429 or 402 for want of money: credits used up, a monthly cap, billing off | the same; one call looks each hour, or after the hint where that is sooner |
 //! | API_KEY_INVALID; Google's own 401 to a call that any good key may make | a strike: after 3 in a row the key is disabled |
 //! | leaked; restricted, where content is generated or embedded | the key is disabled at once |
-//! | suspended, banned, the API switched off, no such project, no billing for a call that generates or embeds | the key is disabled at once, and this call goes to another project |
-//! | 400 that asks for billing | its project rests for this model, for an hour: some models are for paying projects only |
+//! | suspended, banned, the API switched off, no such project, 403 for want of billing to a call that generates or embeds | the key is disabled at once, and this call goes to another project |
+//! | 400 that asks for billing | its project rests for this model, and one call looks each hour: some models are for paying projects only |
 //! | on Vertex AI, where the path names a project: anything but a key that is invalid or leaked, or a token that is refused | none |
 //! | anything else | none |
 //!
+//! A project rests, and its keys stay good: a refusal for quota is a belief, and quotas come back before their time. A
+//! call that looks is an ordinary call of a caller; while it is under way, for 30 s at most, the others stay out. Its
+//! success ends the rest for all of them, and so does [`KeyPool::lift`].
+//!
 //! # Where a call is bound to
 //!
-//! A call that names a resource of a project, in its path or in its JSON body, goes to the project that created it, if
-//! this pool has seen that, and otherwise to the [default project](KeyPoolBuilder::default_project). Files, cached
-//! contents and other resources are created and listed there as well, unless
-//! [creations are spread](KeyPoolBuilder::spread_creations). Such a call is sent to no other project; another key of
-//! the same project may serve it. With a single project bodies are not searched.
+//! A call that names a resource of a project goes to the project that created it, if this pool has seen that. The name
+//! may stand in the path, in the query of an upload, or in the JSON body: as the value of one of the API's members, in
+//! both of their spellings, as an id, a full name or a URL; a full name also anywhere else. Such a call is sent to no
+//! other project; another key of the same project may serve it. With a single project bodies are not searched.
+//!
+//! | resources | named in a body by |
+//! |---|---|
+//! | files, uploads under way, generated files | `fileUri`, `uri`, `fileName`, `input_file_id`, `file_id` |
+//! | cached contents | `cachedContent` |
+//! | tuned models | `model` |
+//! | file search stores, corpora, RAG stores | `fileSearchStoreNames`, `corpus`, `rag_store` |
+//! | batches, operations | `batch_id`, `operationName` |
+//! | interactions, responses, videos | `previous_interaction_id`, `previous_response_id`, `video` |
+//! | agents, environments, credentials, triggers, voices, webhooks | `agent`, `environment`, `credential`, `trigger`, `voice`, `webhook` |
+//! | answers that go on in another call | `continuationToken` |
+//!
+//! Names are learned from the answers: to calls that create something, to lists, and to calls that name a resource, such
+//! as the one that asks for the results of a batch. If nobody has seen who created it, the call goes to the
+//! [default project](KeyPoolBuilder::default_project); but an agent, a voice, an id that may be one of the caller's own
+//! functions, or a token binds it only if its owner is known: Google has public agents and voices.
+//!
+//! Files, cached contents and other resources are created in the default project as well, and listed there, unless
+//! [creations are spread](KeyPoolBuilder::spread_creations). What is to be created goes elsewhere where the default
+//! project has no key left that was not refused, or no money: nothing was made then. It is found there.
 //!
 //! # Defaults
 //!
@@ -138,8 +165,8 @@
 //! | strikes | 3 in a row | good keys get API_KEY_INVALID occasionally |
 //! | checks of a disabled key | after 1 min (5 min if leaked, suspended or banned), doubling to 6 h | a setting or a bill may be a minute's work |
 //! | models out of quota, for each project | 1,024, the soonest to return forgotten first | only refusals add to them |
-//! | names of resources that are remembered | 16,384, the oldest forgotten first | callers invent names; only created resources are remembered |
-//! | bytes of an answer to a call that creates something | 64 KiB are copied as they pass | such an answer is a few lines |
+//! | names of resources that are remembered | 16,384, and as many of interactions, responses, uploads and tokens; the oldest forgotten first | callers invent names; only what an answer describes is remembered |
+//! | bytes of an answer that may describe a resource | 64 KiB are copied as they pass | such an answer is a few lines; a generated one is only searched for a token |
 //!
 //! # Costs
 //!
@@ -152,13 +179,14 @@
 //! # Errors
 //!
 //! [`Kind::KeysExhausted`](crate::failure::Kind::KeysExhausted) when all keys that could take the call are out of quota
-//! or being tested, with the time until the first one is back as the hint, and
+//! or being tested, with the time until the first one is back, or may be looked at, as the hint, and
 //! [`Kind::KeysDisabled`](crate::failure::Kind::KeysDisabled) when all are disabled. The message gives the state of
-//! each of up to 8 keys. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one.
+//! each of up to 8 keys. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one, unless it
+//! is back tomorrow.
 //!
 //! # Cancellation
 //!
-//! A call that is dropped marks nothing, and lets the next call test the key that it tested.
+//! A call that is dropped marks nothing, and lets the next call test the key that it tested, and look where it looked.
 //!
 //! # Readiness
 //!
@@ -178,6 +206,7 @@
 //! `Queued` or `After` where it waits less than this failure asks for. It replaces the advice of the limiter inside.
 
 mod affinity;
+mod answer_names;
 mod api_key;
 mod body;
 mod feedback;
@@ -185,6 +214,7 @@ mod future;
 mod health;
 mod key;
 mod layer;
+mod marks;
 mod observe;
 mod owners;
 mod pool;

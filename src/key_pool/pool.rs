@@ -101,6 +101,16 @@ impl KeyPool {
         true
     }
 
+    /// Forgets all that refusals have said of the quota, the models and the money of a key's project: for an operator who
+    /// knows that it is good again, because a tier was granted or a bill was paid. Returns whether the key is in the pool.
+    pub fn lift(&self, fingerprint: &Fingerprint) -> bool {
+        let mut registry = self.shared.registry.lock();
+        let Some((project, _)) = registry.find(*fingerprint) else { return false };
+        project.marks.clear();
+        project.publish();
+        true
+    }
+
     /// Adds a key to its project.
     ///
     /// # Errors
@@ -136,18 +146,13 @@ fn add(registry: &mut Registry, key: Key) -> Result<(), ConfigError> {
 
 /// Reports the state of a key.
 fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
-    let mut models: Vec<KeyModelReport> = project
-        .marks
-        .iter(now)
-        .map(|(model, mark)| KeyModelReport { model: model.clone(), state: mark.state(now) })
-        .collect();
-    models.sort_by(|one, other| one.model.cmp(&other.model));
+    let models = project.marks.report(now);
     KeyReport {
         fingerprint: entry.key.fingerprint,
         name: entry.key.name.clone(),
         project: project.handle.name.clone(),
         weight: entry.key.weight,
-        state: state(entry, &models, now),
+        state: state(project, entry, &models, now),
         models,
         strikes: entry.health.strikes,
         proven: entry.health.proven,
@@ -156,7 +161,7 @@ fn report(project: &Project, entry: &KeyEntry, now: Instant) -> KeyReport {
 }
 
 /// Returns the worst state that applies to a key.
-fn state(entry: &KeyEntry, models: &[KeyModelReport], now: Instant) -> KeyState {
+fn state(project: &Project, entry: &KeyEntry, models: &[KeyModelReport], now: Instant) -> KeyState {
     if let Some(disabled) = entry.health.disabled {
         return disabled.state(now);
     }
@@ -165,7 +170,8 @@ fn state(entry: &KeyEntry, models: &[KeyModelReport], now: Instant) -> KeyState 
         KeyState::Exhausted { left } => (2, *left),
         _ => (0, Duration::ZERO),
     };
-    models.iter().map(|report| report.state).max_by_key(rank).unwrap_or(KeyState::Active)
+    let models = models.iter().map(|report| report.state);
+    models.chain(project.marks.state(now)).max_by_key(rank).unwrap_or(KeyState::Active)
 }
 
 pub(super) fn log_disabled(key: &PooledKey, reason: DisabledReason) {

@@ -6,7 +6,8 @@ use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
 use super::{
     KeyState, NAME,
-    health::{Mark, Use},
+    health::Use,
+    marks::{Needs, Obstruction},
     pool::Shared,
     registry::{KeyEntry, PooledKey, Query, Registry},
 };
@@ -23,11 +24,18 @@ const TRIAL: Duration = Duration::from_secs(1);
 
 /// Returns the error for a call that no key can take.
 pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
-    let blocked = blocked_keys(&shared.registry.lock(), query);
+    let (blocked, plain_ones_pass) = {
+        let registry = shared.registry.lock();
+        (blocked_keys(&registry, query), query.needs.grounded && is_about_grounding(&registry, query))
+    };
     let shortage = decide(&blocked);
     let message = message(query, &blocked, shortage);
     let failure = match shortage {
-        Shortage::Exhausted { soonest } => Failure::local(Kind::KeysExhausted, message).with_hint(soonest),
+        Shortage::Exhausted { soonest, is_lasting } => {
+            let failure = Failure::local(Kind::KeysExhausted, message).with_hint(soonest);
+            let failure = if plain_ones_pass { failure.into_grounded() } else { failure };
+            if is_lasting { failure.into_lasting() } else { failure }
+        }
         Shortage::Disabled => Failure::local(Kind::KeysDisabled, message),
     };
     Error::refusal(NAME, failure).into()
@@ -43,8 +51,10 @@ struct BlockedKey {
 /// The reason that a key cannot take the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Obstacle {
-    /// The key is disabled, or its project is out of quota for the model.
+    /// The key is disabled.
     State(KeyState),
+    /// The project is blocked for the call.
+    Blocked(Obstruction),
     /// An attempt of this call was refused with the key.
     Refused,
     /// Another call is testing the key, or the key has currently nothing to sign with.
@@ -54,8 +64,8 @@ enum Obstacle {
 /// The lack of keys that the call meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shortage {
-    /// A key is back after `soonest`.
-    Exhausted { soonest: Duration },
+    /// A key is back after `soonest`; or, where that `is_lasting`, one call may look then.
+    Exhausted { soonest: Duration, is_lasting: bool },
     /// No key comes back by itself.
     Disabled,
 }
@@ -64,7 +74,7 @@ enum Shortage {
 fn blocked_keys(registry: &Registry, query: &Query<'_>) -> Vec<BlockedKey> {
     let projects = registry.projects.iter().filter(|project| query.allows(&project.handle));
     let keys = projects.flat_map(|project| {
-        let mark = query.pays.then(|| project.marks.get(query.model, query.now)).flatten();
+        let mark = project.marks.obstruction(query.needs, query.now);
         project
             .keys
             .iter()
@@ -73,22 +83,30 @@ fn blocked_keys(registry: &Registry, query: &Query<'_>) -> Vec<BlockedKey> {
     keys.collect()
 }
 
+/// Returns whether a call that searches neither the web nor maps would find a key.
+fn is_about_grounding(registry: &Registry, query: &Query<'_>) -> bool {
+    let plain = Query { needs: Needs { grounded: false, ..query.needs }, ..*query };
+    registry.draw(&plain, plain.now, || 0.0).candidates > 0
+}
+
 /// Decides whether it is worth waiting, and for how long.
 fn decide(blocked: &[BlockedKey]) -> Shortage {
-    let soonest = blocked.iter().filter_map(|blocked| blocked.obstacle.ends_in()).min();
-    soonest.map_or(Shortage::Disabled, |soonest| Shortage::Exhausted { soonest })
+    // What ends by itself goes before what is only looked at.
+    let ends = blocked.iter().filter_map(|blocked| blocked.obstacle.ends_in());
+    let soonest = ends.min_by_key(|(soonest, is_lasting)| (*is_lasting, *soonest));
+    soonest.map_or(Shortage::Disabled, |(soonest, is_lasting)| Shortage::Exhausted { soonest, is_lasting })
 }
 
 /// Writes what the caller reads: the first [`MAX_NAMED`] keys with their obstacles, and what to do.
 fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage) -> String {
     let keys = blocked.len();
-    let model = if query.model.is_empty() { "this call" } else { query.model };
+    let model = if query.needs.model.is_empty() { "this call" } else { query.needs.model };
     let mut text = format!("none of {keys} keys can take {model}");
     if let Some(project) = query.pinned {
         let _ = write!(text, " in project {project}, which it is bound to");
     }
     let _ = match shortage {
-        Shortage::Exhausted { soonest } => write!(text, " within {soonest:.1?}"),
+        Shortage::Exhausted { soonest, .. } => write!(text, " within {soonest:.1?}"),
         Shortage::Disabled => write!(text, ": all are disabled"),
     };
     for blocked in blocked.iter().take(MAX_NAMED) {
@@ -105,22 +123,23 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage) -> Str
 }
 
 impl Obstacle {
-    /// Finds the obstacle of a key, given its project's mark for the call's model.
-    fn of(entry: &KeyEntry, query: &Query<'_>, mark: Option<Mark>) -> Self {
+    /// Finds the obstacle of a key, given the block of its project.
+    fn of(entry: &KeyEntry, query: &Query<'_>, mark: Option<Obstruction>) -> Self {
         match (query.usable(entry), &entry.health.disabled, mark) {
             (_, Some(disabled), _) => Self::State(disabled.state(query.now)),
             (Use::Disabled, None, _) => Self::Refused,
-            (_, None, Some(mark)) => Self::State(mark.state(query.now)),
+            (_, None, Some(mark)) => Self::Blocked(mark),
             (_, None, None) => Self::OnTrial,
         }
     }
 
-    /// Returns the time until the obstacle ends. `None`: it does not end by itself, or not within this call.
-    fn ends_in(self) -> Option<Duration> {
+    /// Returns the time until the obstacle ends, or until one call may look at it, which is the second part. `None`: it
+    /// does not end by itself, or not within this call.
+    fn ends_in(self) -> Option<(Duration, bool)> {
         match self {
-            Self::State(KeyState::Cooling { left } | KeyState::Exhausted { left }) => Some(left),
+            Self::Blocked(Obstruction { look, is_lasting, .. }) => Some((look, is_lasting)),
             Self::State(_) | Self::Refused => None,
-            Self::OnTrial => Some(TRIAL),
+            Self::OnTrial => Some((TRIAL, false)),
         }
     }
 }
@@ -138,6 +157,10 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::State(state) => fmt::Display::fmt(state, f),
+            Self::Blocked(Obstruction { state, look, is_lasting: true }) => {
+                write!(f, "{state}, asked again in {look:.0?}")
+            }
+            Self::Blocked(Obstruction { state, .. }) => fmt::Display::fmt(state, f),
             Self::Refused => f.write_str("refused in this call"),
             Self::OnTrial => f.write_str("tried by one call at a time"),
         }
@@ -150,8 +173,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        block::Claim,
         context::Tried,
-        key_pool::{ApiKey, DisabledReason, Key, health::Block},
+        key_pool::{ApiKey, DisabledReason, Key, marks::Part},
     };
 
     fn secs(seconds: u64) -> Duration {
@@ -163,7 +187,8 @@ mod tests {
     }
 
     fn query<'a>(now: Instant, tried: &'a [Tried], pinned: Option<&'a str>) -> Query<'a> {
-        Query { now, model: "gemini-2.5-pro", pays: true, pinned, tried, passed_over: &[] }
+        let needs = Needs { model: "gemini-2.5-pro", pays: true, grounded: false, spends: true };
+        Query { now, needs, pinned, tried, passed_over: &[] }
     }
 
     /// Two keys of `p1`, which is out of quota: one of them disabled; and one of `p2`, on trial.
@@ -172,7 +197,8 @@ mod tests {
         registry.add(key(0, "p1").name("first"));
         registry.add(key(1, "p1"));
         registry.add(key(2, "p2"));
-        registry.projects[0].marks.block(&"gemini-2.5-pro".into(), Block::Exhausted(secs(9)), now);
+        let claim = Claim::of(&Failure::local(Kind::QuotaDay, "").with_hint(secs(9))).unwrap();
+        registry.projects[0].marks.block(Part::Model, &"gemini-2.5-pro".into(), claim, now, now);
         registry.projects[0].keys[1].health.disable_by_hand(now);
         registry.projects[1].keys[0].health.begin_trial(now);
         registry
@@ -186,17 +212,25 @@ mod tests {
             let blocked = blocked_keys(&registry, query);
             (blocked.iter().map(|blocked| blocked.obstacle).collect::<Vec<_>>(), decide(&blocked))
         };
-        let exhausted = Obstacle::State(KeyState::Exhausted { left: secs(9) });
+        let state = KeyState::Exhausted { left: secs(9) };
+        let exhausted = Obstacle::Blocked(Obstruction { state, look: secs(9), is_lasting: false });
         let disabled = Obstacle::State(KeyState::Disabled { reason: DisabledReason::ByHand, since: Duration::ZERO });
         let all = [exhausted, disabled, Obstacle::OnTrial];
-        assert_eq!(obstacles(&query(now, &[], None)), (all.to_vec(), Shortage::Exhausted { soonest: TRIAL }));
-        let bound = (vec![exhausted, disabled], Shortage::Exhausted { soonest: secs(9) });
+        assert_eq!(
+            obstacles(&query(now, &[], None)),
+            (all.to_vec(), Shortage::Exhausted { soonest: TRIAL, is_lasting: false })
+        );
+        let bound = (vec![exhausted, disabled], Shortage::Exhausted { soonest: secs(9), is_lasting: false });
         assert_eq!(obstacles(&query(now, &[], Some("p1"))), bound);
         let tried = [Tried::Key(registry.projects[0].keys[0].key.shown.clone())];
         let none = (vec![Obstacle::Refused, disabled], Shortage::Disabled);
         assert_eq!(obstacles(&query(now, &tried, Some("p1"))), none);
-        let free = Query { pays: false, ..query(now, &[], Some("p1")) };
-        assert_eq!(obstacles(&free), (vec![Obstacle::OnTrial, disabled], Shortage::Exhausted { soonest: TRIAL }));
+        let free = query(now, &[], Some("p1"));
+        let free = Query { needs: Needs { pays: false, ..free.needs }, ..free };
+        assert_eq!(
+            obstacles(&free),
+            (vec![Obstacle::OnTrial, disabled], Shortage::Exhausted { soonest: TRIAL, is_lasting: false })
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -219,7 +253,10 @@ mod tests {
         );
         let tried = [Tried::Key(shown[0].clone())];
         assert_eq!(
-            text(&Query { model: "", ..query(now, &tried, Some("p1")) }),
+            text(&{
+                let query = query(now, &tried, Some("p1"));
+                Query { needs: Needs { model: "", ..query.needs }, ..query }
+            }),
             format!(
                 "none of 2 keys can take this call in project p1, which it is bound to: all are disabled; first {} of p1: \
                  refused in this call; {} of p1: disabled for 0 s: by hand; replace them, or enable them again",

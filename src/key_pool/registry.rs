@@ -13,10 +13,14 @@ use tokio::time::Instant;
 
 use super::{
     Fingerprint, Key,
-    health::{Health, Marks, TrialId, Use},
+    health::{Health, TrialId, Use},
     key::Signer,
+    marks::{Marks, Needs, ProjectLooks},
 };
-use crate::context::{Choice, Tried};
+use crate::{
+    block::Passage,
+    context::{Choice, Tried},
+};
 
 /// The most projects of which the wait is looked up for one call.
 pub(super) const MAX_CANDIDATES: usize = 64;
@@ -81,9 +85,7 @@ pub(super) struct Registry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Query<'a> {
     pub(super) now: Instant,
-    pub(super) model: &'a str,
-    /// True if the call counts against a quota.
-    pub(super) pays: bool,
+    pub(super) needs: Needs<'a>,
     /// The one project that the call may go to.
     pub(super) pinned: Option<&'a str>,
     /// The keys and projects that were of no use to earlier attempts.
@@ -293,7 +295,10 @@ impl Registry {
         self.projects.iter().filter(|project| query.allows(&project.handle)).filter_map(move |project| {
             let (best, weight) = project.best(query)?;
             let rank = Rank { tried: query.has_tried_project(&project.handle), shared: best == Use::Shared };
-            let cooling = if query.pays { project.marks.left(query.model, now) } else { Duration::ZERO };
+            let cooling = match rank.tried {
+                true => project.marks.left_after_refusal(query.needs, now),
+                false => project.marks.left(query.needs, now),
+            };
             Some((project, rank, cooling, weight))
         })
     }
@@ -342,13 +347,18 @@ impl Registry {
         all
     }
 
-    /// Takes the next key of a project for the call, and begins a trial if the call is to test it.
+    /// Takes the next key of a project for the call. Begins a trial if the call is to test it, and looks at the blocks
+    /// that are due. `None`: another call has taken the key, or looks.
     pub(super) fn take(
         &mut self,
         project: &Arc<ProjectRef>,
         query: &Query<'_>,
-    ) -> Option<(Arc<PooledKey>, Option<TrialId>)> {
+    ) -> Option<(Arc<PooledKey>, Option<TrialId>, ProjectLooks)> {
         let project = self.project(project)?;
+        let passage = project.marks.passage(query.needs, query.now);
+        if matches!(passage, Passage::Closed(_)) {
+            return None;
+        }
         let from = project.turn;
         let rank = |usable| match usable {
             Use::Free | Use::OnTrial => Some(0),
@@ -362,7 +372,12 @@ impl Registry {
         entry.uses += 1;
         let is_tested = entry.health.usable(query.now) == Use::OnTrial;
         let trial = is_tested.then(|| entry.health.begin_trial(query.now));
-        Some((entry.key.clone(), trial))
+        let key = entry.key.clone();
+        let looks = match passage {
+            Passage::Look => project.marks.begin_looks(query.needs, query.now),
+            _ => ProjectLooks::default(),
+        };
+        Some((key, trial, looks))
     }
 }
 

@@ -50,9 +50,10 @@ pub enum KeyState {
         /// The time until the project is asked again.
         left: Duration,
     },
-    /// The day's quota is used up, or is zero.
+    /// The day's quota is used up or zero, the model is closed for the project, or the project cannot pay.
     Exhausted {
-        /// The time until midnight Pacific, or longer where the upstream says so.
+        /// The time until it is believed to be back: until midnight Pacific, or as long as the upstream says. One call may
+        /// look before.
         left: Duration,
     },
     /// The key serves no calls.

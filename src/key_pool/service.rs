@@ -1,7 +1,7 @@
 //! The service: assigns a key to a call, and signs it.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,8 +14,9 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
-    affinity::required_project,
+    affinity::{Teaches, required_project, teaches},
     health::TrialId,
+    marks::{Needs, ProjectLooks},
     pool::Shared,
     refusal,
     registry::{PooledKey, ProjectCandidate, ProjectRef, Query, Tested},
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::{
     body::Resend,
-    call::{Operation, Shape},
+    call::Shape,
     context::{BoxError, CallContext, CallRef, Choice, Tried},
     quota::{Scope, TokenCost},
 };
@@ -75,6 +76,7 @@ pub(super) struct Assigned {
     pub(super) shared: Arc<Shared>,
     pub(super) key: Arc<PooledKey>,
     pub(super) facts: CallFacts,
+    pub(super) looking: Option<Looking>,
     _trial: Option<Trial>,
 }
 
@@ -85,9 +87,10 @@ pub(super) struct CallFacts {
     pub(super) tokens: u64,
     /// The one project that the call has to go to.
     pub(super) pinned: Option<Arc<str>>,
+    /// True if it goes there only to be with others of its kind, so that it can go elsewhere for a good reason.
+    pub(super) may_leave: bool,
     pub(super) tried: Vec<Tried>,
-    /// True if its answer may name a resource that belongs to the project.
-    pub(super) learns: bool,
+    pub(super) teaches: Teaches,
 }
 
 /// The right to test a key, which one call at a time has. It is given back when it is dropped.
@@ -105,11 +108,32 @@ impl Drop for Trial {
     }
 }
 
+/// The looks of a call whether blocks of its project still hold. They end with it, whatever becomes of it.
+pub(super) struct Looking {
+    shared: Arc<Shared>,
+    project: Arc<ProjectRef>,
+    model: Arc<str>,
+    pub(super) looks: ProjectLooks,
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        if let Some(project) = self.shared.registry.lock().project(&self.project) {
+            project.marks.end_looks(&self.model, self.looks);
+        }
+    }
+}
+
 impl CallFacts {
+    /// Returns the call's needs, as far as blocks deny them.
+    pub(super) fn needs(&self) -> Needs<'_> {
+        Needs::of(self.shape, &self.model)
+    }
+
     /// Returns the call's query to the registry.
     pub(super) fn query<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
         let pinned = self.pinned.as_deref();
-        Query { now: Instant::now(), model: &self.model, pays: self.shape.pays_quota(), pinned, tried, passed_over }
+        Query { now: Instant::now(), needs: self.needs(), pinned, tried, passed_over }
     }
 }
 
@@ -122,7 +146,7 @@ where
     let mut passed_over = Vec::new();
     loop {
         let query = facts.query(&facts.tried, &passed_over);
-        let Some(Chosen { key, trial, may_move }) = choose(shared, &facts, &query) else {
+        let Some(Chosen { key, trial, looking, may_move }) = choose(shared, &facts, &query) else {
             return Err(refusal::nothing_left(shared, &query));
         };
         // This may be foreign code: no lock is held.
@@ -141,7 +165,7 @@ where
             context.set_may_move(may_move);
             context.set_choice(choice);
         });
-        return Ok(Assigned { shared: shared.clone(), key, facts, _trial: trial });
+        return Ok(Assigned { shared: shared.clone(), key, facts, looking, _trial: trial });
     }
 }
 
@@ -157,17 +181,18 @@ where
     let model = model.unwrap_or_default();
     let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
-    let pinned = required_project(shared, request, shape, &model);
-    let makes = matches!(shape.operation, Operation::Upload | Operation::Write | Operation::CreateInteraction);
-    let finishes = || shape.operation == Operation::Read && request.uri().path().contains("/operations/");
-    let learns = (makes || finishes()) && shared.projects.load(Ordering::Relaxed) > 1;
-    CallFacts { shape, model, tokens, pinned, tried, learns }
+    let place = required_project(shared, request, shape, &model, &tried);
+    let teaches = teaches(shared, request, shape, place.as_ref());
+    let may_leave = place.as_ref().is_some_and(|place| place.may_leave);
+    let pinned = place.map(|place| place.project);
+    CallFacts { shape, model, tokens, pinned, may_leave, tried, teaches }
 }
 
 /// The key that was chosen for a call.
 struct Chosen {
     key: Arc<PooledKey>,
     trial: Option<Trial>,
+    looking: Option<Looking>,
     /// True if another project could take the call.
     may_move: bool,
 }
@@ -180,13 +205,23 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
         let (first, second) = (draw.first?, draw.second);
         let waits = |project: &ProjectRef| shared.wait(project, facts);
         let project = match second {
-            _ if draw.candidates <= 1 || !query.pays || shared.headroom.is_none() || waits(&first).is_zero() => first,
+            _ if draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none() || waits(&first).is_zero() => {
+                first
+            }
             Some(second) if waits(&second).is_zero() => second,
             _ => least_wait(shared, facts, query).unwrap_or(first),
         };
-        if let Some((key, on_trial)) = shared.registry.lock().take(&project, query) {
+        // The lock is not held by what is dropped after it.
+        let taken = shared.registry.lock().take(&project, query);
+        if let Some((key, on_trial, looks)) = taken {
             let trial = on_trial.map(|id| Trial { shared: shared.clone(), key: key.clone(), id });
-            return Some(Chosen { key, trial, may_move: draw.untried > 1 && facts.pinned.is_none() });
+            let looking = (!looks.is_empty()).then(|| Looking {
+                shared: shared.clone(),
+                project: project.clone(),
+                model: facts.model.clone(),
+                looks,
+            });
+            return Some(Chosen { key, trial, looking, may_move: draw.untried > 1 && facts.pinned.is_none() });
         }
     }
     None

@@ -48,6 +48,8 @@ pub(super) fn destination(reasons: Reasons, failure: &Failure, sent: bool, is_as
 /// opens, and that counts.
 pub(super) fn is_for_all_callers(failure: &Failure) -> bool {
     match FallbackReason::of(failure) {
+        // The model still answers plain calls.
+        _ if failure.is_of_grounded_calls() => false,
         None | Some(FallbackReason::Timeout | FallbackReason::RateLimited) => false,
         Some(FallbackReason::Service) => {
             let in_time = !matches!(failure.kind(), Kind::DeadlineExceeded | Kind::Cancelled);
@@ -86,6 +88,9 @@ mod tests {
             (Kind::CircuitOpen, Next, Next, Next, true),
             (Kind::QuotaDay, Next, Next, Next, true),
             (Kind::QuotaZero, Next, Next, Next, true),
+            (Kind::ModelClosed, Next, Next, Next, true),
+            (Kind::QuotaGrounding, Next, Next, Next, false),
+            (Kind::QuotaSpend, Back, Back, Back, false),
             (Kind::KeysExhausted, Next, Next, Next, true),
             (Kind::QuotaMinute, Back, Requested, Requested, true),
             (Kind::QuotaTokensMinute, Back, Requested, Requested, true),

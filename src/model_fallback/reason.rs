@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_secs(300);
 /// | `Timeout` | the attempt's time-out or the one for the first content has passed | on |
 /// | `CircuitOpen` | the circuit breaker refuses calls to the model | on |
 /// | `QuotaDay` | the day's quota of the model is used up, or another quota for more than 5 minutes, of which the limiter may know | on |
-/// | `QuotaZero` | the project has no quota for the model at all | on |
+/// | `QuotaZero` | the project has no quota for the model at all, or the model is closed for it | on |
 /// | `KeysExhausted` | no key has quota left for the model | on |
 /// | `QuotaMinute` | a minute's quota is used up, or an unnamed one: `RetryLayer` waits for it | off |
 /// | `RateLimited` | the local limiter would have to make the call wait too long: `RetryLayer` retries | off |
@@ -60,12 +60,15 @@ impl FallbackReason {
 
     /// Returns the reason that a failure amounts to, if any.
     pub(super) fn of(failure: &Failure) -> Option<Self> {
-        let is_long = failure.hint().is_some_and(|hint| hint.delay() > LONG);
+        let is_long = failure.is_lasting() || failure.hint().is_some_and(|hint| hint.delay() > LONG);
         match (failure.kind(), failure.fault()) {
             (Kind::Timeout(TimeoutKind::Attempt | TimeoutKind::FirstContent), _) => Some(Self::Timeout),
             (Kind::CircuitOpen, _) => Some(Self::CircuitOpen),
             (Kind::QuotaDay, _) => Some(Self::QuotaDay),
-            (Kind::QuotaZero, _) => Some(Self::QuotaZero),
+            (Kind::QuotaZero | Kind::ModelClosed, _) => Some(Self::QuotaZero),
+            (Kind::QuotaGrounding, _) if !failure.same_key_may_help() => Some(Self::QuotaDay),
+            // All models of the project wait.
+            (Kind::QuotaSpend, _) => None,
             (Kind::RateLimited, _) | (_, Fault::Quota) if is_long => Some(Self::QuotaDay),
             (Kind::KeysExhausted, _) => Some(Self::KeysExhausted),
             (Kind::RateLimited, _) => Some(Self::RateLimited),

@@ -7,11 +7,15 @@ use tokio::time::Instant;
 
 use super::{
     Amount,
+    blocks::{Blocks, Looks, Shut},
     bound::Bound,
     pacing::Pacer,
     window::{EntryNumber, SlidingWindow, WINDOW},
 };
-use crate::quota::{Dimension, Limits, until_pacific_midnight};
+use crate::{
+    block::{Claim, Passage},
+    quota::{Dimension, Limits, until_pacific_midnight},
+};
 
 /// The dimensions, in the order of the arrays that hold a value for each.
 pub(super) const DIMENSIONS: [Dimension; 3] =
@@ -23,7 +27,8 @@ pub(super) struct Account {
     limits: [Bound; 3],
     window: SlidingWindow,
     day: Day,
-    blocked: Option<Instant>,
+    /// The blocks by the upstream, boxed: most scopes have none.
+    blocks: Option<Box<Blocks>>,
     pacer: Option<Pacer>,
     /// The time at which counting began. Earlier usage is unknown, so a refusal in the first minute does not prove that
     /// others use the quota.
@@ -55,12 +60,24 @@ pub(super) struct Charge {
     entry: Option<EntryNumber>,
     amount: Amount,
     day: u32,
+    /// The looks that the call makes for the others.
+    looks: Looks,
 }
 
 impl Charge {
     /// Returns whether the amount is charged, and not only held.
     pub(super) fn is_sent(&self) -> bool {
         self.entry.is_some()
+    }
+
+    /// Returns whether its call looks whether a block still holds.
+    pub(super) fn is_look(&self) -> bool {
+        !self.looks.is_empty()
+    }
+
+    /// Takes the looks out, because they have ended.
+    pub(super) fn without_looks(self) -> Self {
+        Self { looks: Looks::default(), ..self }
     }
 }
 
@@ -75,13 +92,13 @@ impl Account {
     pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: Calendar, now: Instant) -> Self {
         let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
         let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now), number: 0 };
-        Self { limits, window: SlidingWindow::default(), day, blocked: None, pacer, began: now }
+        Self { limits, window: SlidingWindow::default(), day, blocks: None, pacer, began: now }
     }
 
     /// Continues this account with another's usage and block: for a scope whose calls were counted there so far.
     pub(super) fn continuing(self, other: &Self) -> Self {
         let day = Day { used: other.day.used.saturating_sub(other.day.held), held: 0, ..other.day };
-        Self { window: other.window.compacted(), day, blocked: other.blocked, ..self }
+        Self { window: other.window.compacted(), day, blocks: other.blocks.clone(), ..self }
     }
 
     /// Takes the whole amount for a call that is sent at once.
@@ -90,10 +107,16 @@ impl Account {
     ///
     /// The time at which to try again; nothing is taken.
     #[inline]
-    pub(super) fn take(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Charge, Instant> {
-        let amount = self.reserve(now, amount, calendar)?;
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        amount: Amount,
+        grounded: bool,
+        calendar: Calendar,
+    ) -> Result<Charge, Instant> {
+        let (amount, looks) = self.reserve(now, amount, grounded, calendar)?;
         let entry = Some(self.window.charge(now, amount));
-        Ok(Charge { entry, amount, day: self.day.number })
+        Ok(Charge { entry, amount, day: self.day.number, looks })
     }
 
     /// Holds the whole amount for a call that is sent later. It counts from now on, and for a minute from
@@ -102,11 +125,17 @@ impl Account {
     /// # Errors
     ///
     /// The time at which to try again; nothing is held.
-    pub(super) fn hold(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Charge, Instant> {
-        let amount = self.reserve(now, amount, calendar)?;
+    pub(super) fn hold(
+        &mut self,
+        now: Instant,
+        amount: Amount,
+        grounded: bool,
+        calendar: Calendar,
+    ) -> Result<Charge, Instant> {
+        let (amount, looks) = self.reserve(now, amount, grounded, calendar)?;
         self.window.hold(amount);
         self.day.held += amount.requests;
-        Ok(Charge { entry: None, amount, day: self.day.number })
+        Ok(Charge { entry: None, amount, day: self.day.number, looks })
     }
 
     /// Charges a held amount, because its call is sent now.
@@ -130,6 +159,7 @@ impl Account {
 
     /// Refunds an amount that never reached the upstream or does not count there.
     pub(super) fn refund(&mut self, charge: Charge) {
+        self.end_looks(charge);
         let requests = charge.amount.requests;
         match charge.entry {
             Some(entry) => self.window.correct(entry, charge.amount, Amount::default()),
@@ -145,21 +175,65 @@ impl Account {
     }
 
     /// Returns the earliest time at which the scope could have taken all of `ahead` and then `amount`.
-    pub(super) fn turn_at(&mut self, now: Instant, ahead: Amount, amount: Amount, calendar: Calendar) -> Instant {
+    pub(super) fn turn_at(
+        &mut self,
+        now: Instant,
+        ahead: Amount,
+        amount: Amount,
+        grounded: bool,
+        calendar: Calendar,
+    ) -> Instant {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
         let all = ahead.plus(amount.min(limit));
-        let day = if self.day_is_full(now, all) { self.day.ends } else { now };
-        let start = self.closed_until(now, amount);
+        let day = if self.day_is_full(all) { self.day.ends } else { now };
+        let start = self.closed_until(now, amount, grounded);
         let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit));
         let even =
             self.pacer.as_ref().map_or(now, |pacer| pacer.gone_at(start, all.requests, self.requests_limit(now)));
         at.max(day).max(even)
     }
 
-    /// Blocks the scope until then; an earlier block never shortens a later one.
-    pub(super) fn block(&mut self, until: Instant) {
-        self.blocked = Some(self.blocked.map_or(until, |blocked| blocked.max(until)));
+    /// Blocks the scope, or its grounded calls only, as a refusal of the upstream claims.
+    pub(super) fn block(&mut self, claim: Claim, grounded: bool, now: Instant) {
+        let midnight = self.day.ends;
+        self.blocks.get_or_insert_default().refused(claim, grounded, now, midnight);
+    }
+
+    /// Returns whether our own count agrees with a refusal in this dimension, which may have named its limit: what is
+    /// left of it cannot be much.
+    pub(super) fn agrees(&self, dimension: Option<Dimension>, named: Option<u64>) -> bool {
+        let used = dimension.map(|dimension| self.used(dimension));
+        matches!((used, named), (Some(used), Some(named)) if used.saturating_mul(2) >= named)
+    }
+
+    /// Forgets the blocks, and the day's limit that refusals have taught.
+    pub(super) fn lift(&mut self) {
+        self.blocks = None;
+        self.limits[2].forget();
+    }
+
+    /// Returns the block that no call waits for.
+    pub(super) fn shut(&self, now: Instant, grounded: bool) -> Option<Shut> {
+        self.blocks.as_ref()?.shut(now, grounded)
+    }
+
+    /// Ends the looks of a call that have shown nothing.
+    pub(super) fn end_looks(&mut self, charge: Charge) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.end_looks(charge.looks);
+        }
+    }
+
+    /// Ends the blocks that a successful call has looked at, and forgets the day's limit that they have taught. Returns
+    /// whether that makes room.
+    pub(super) fn succeeded(&mut self, charge: Charge) -> bool {
+        let Some(blocks) = &mut self.blocks else { return false };
+        let is_open = blocks.succeeded(charge.looks);
+        if is_open && self.limits[2].full().is_some_and(|full| self.day.used >= full) {
+            self.limits[2].forget();
+        }
+        is_open
     }
 
     /// Learns from a refusal of the upstream in this dimension, which may have named its limit. The refused charge must
@@ -207,11 +281,7 @@ impl Account {
     }
 
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
-        self.blocked.filter(|until| *until > now)
-    }
-
-    pub(super) fn midnight(&self) -> Instant {
-        self.day.ends
+        self.blocks.as_ref()?.closed_until(now, false)
     }
 
     /// Returns what a request of this amount adds to the queue: at most what it will be charged.
@@ -224,7 +294,7 @@ impl Account {
         self.catch_up(now, calendar);
         let counts_days = self.limits[2].full().is_some() && self.day.used > 0;
         let knows = self.limits.iter().any(Bound::knows_anything);
-        self.window.is_empty() && self.blocked.is_none() && !counts_days && !knows
+        self.window.is_empty() && self.blocks.is_none() && !counts_days && !knows
     }
 
     /// Drops expired charges, a past day and a past block.
@@ -234,8 +304,8 @@ impl Account {
         if self.day.ends <= now {
             self.begin_day(now, calendar);
         }
-        if self.blocked.is_some_and(|until| until <= now) {
-            self.blocked = None;
+        if self.blocks.as_mut().is_some_and(|blocks| blocks.expire(now)) {
+            self.blocks = None;
         }
     }
 
@@ -248,13 +318,20 @@ impl Account {
     /// Checks all dimensions and then the pace, so that a request that does not fit uses up no turn of the pace. Counts
     /// the request in the day; the caller charges the window.
     #[inline]
-    fn reserve(&mut self, now: Instant, amount: Amount, calendar: Calendar) -> Result<Amount, Instant> {
+    fn reserve(
+        &mut self,
+        now: Instant,
+        amount: Amount,
+        grounded: bool,
+        calendar: Calendar,
+    ) -> Result<(Amount, Looks), Instant> {
         self.catch_up(now, calendar);
+        self.block_learned_day(now, amount);
         let limit = self.minute_limit(now);
         // An estimate above the limit is charged as the limit, so that the request passes once the window is empty.
         let charged = amount.min(limit);
-        if !self.is_open(now, amount, limit) || !self.window.fits(charged, limit) {
-            return Err(self.reserve_at(now, amount, limit));
+        if !self.is_open(now, amount, grounded, limit) || !self.window.fits(charged, limit) {
+            return Err(self.reserve_at(now, amount, grounded, limit));
         }
         if let Some(pacer) = &mut self.pacer {
             let limit = self.limits[0].in_force(now);
@@ -264,33 +341,60 @@ impl Account {
             }
         }
         self.day.used += charged.requests;
-        Ok(charged)
+        Ok((charged, self.begin_looks(now, grounded)))
+    }
+
+    /// Begins the looks of a call that passes a block.
+    #[inline]
+    fn begin_looks(&mut self, now: Instant, grounded: bool) -> Looks {
+        self.blocks.as_mut().map_or(Looks::default(), |blocks| blocks.begin_looks(now, grounded))
+    }
+
+    /// Blocks the scope once the day's limit is used up that a refusal has taught, as the refusal would that comes next.
+    /// It is no more certain than one: the limit may have been raised since.
+    #[inline]
+    fn block_learned_day(&mut self, now: Instant, amount: Amount) {
+        let day = &self.limits[2];
+        if day.learned().is_some()
+            && day.full().is_some_and(|full| self.day.used.saturating_add(amount.requests) > full)
+        {
+            let is_blocked = self.blocks.as_ref().is_some_and(|blocks| blocks.blocks_all());
+            if !is_blocked && !self.day_is_full(amount) {
+                self.block(Claim::day().confirmed(), false, now);
+            }
+        }
     }
 
     /// Returns when to try again after a refusal now.
     #[cold]
-    fn reserve_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
-        self.closed_until(now, amount).max(self.window.fits_at(now, amount, limit))
+    fn reserve_at(&self, now: Instant, amount: Amount, grounded: bool, limit: Amount) -> Instant {
+        self.closed_until(now, amount, grounded).max(self.window.fits_at(now, amount, limit))
     }
 
     /// Returns whether anything is admitted at all, whatever the window holds.
     #[inline]
-    fn is_open(&self, now: Instant, amount: Amount, limit: Amount) -> bool {
-        self.blocked.is_none() && limit.requests > 0 && limit.tokens > 0 && !self.day_is_full(now, amount)
+    fn is_open(&self, now: Instant, amount: Amount, grounded: bool, limit: Amount) -> bool {
+        let is_blocked = |blocks: &Blocks| matches!(blocks.passage(now, grounded), Passage::Closed(_));
+        !self.blocks.as_deref().is_some_and(is_blocked)
+            && limit.requests > 0
+            && limit.tokens > 0
+            && !self.day_is_full(amount)
     }
 
     /// Returns the time until which nothing is admitted, whatever the window holds.
-    fn closed_until(&self, now: Instant, amount: Amount) -> Instant {
-        let blocked = self.blocked.unwrap_or(now).max(now);
+    fn closed_until(&self, now: Instant, amount: Amount, grounded: bool) -> Instant {
+        let blocked =
+            self.blocks.as_ref().and_then(|blocks| blocks.closed_until(now, grounded)).unwrap_or(now).max(now);
         let limit = self.minute_limit(now);
         // A limit of zero never opens; the day's end is the next time at which it may have been changed.
-        let until_midnight = limit.requests == 0 || limit.tokens == 0 || self.day_is_full(now, amount);
+        let until_midnight = limit.requests == 0 || limit.tokens == 0 || self.day_is_full(amount);
         if until_midnight { blocked.max(self.day.ends) } else { blocked }
     }
 
     #[inline]
-    fn day_is_full(&self, now: Instant, amount: Amount) -> bool {
-        let limit = self.limit(Dimension::RequestsPerDay, now);
+    fn day_is_full(&self, amount: Amount) -> bool {
+        // A limit that was learned is a block.
+        let limit = self.limits[2].configured();
         limit.is_some_and(|limit| self.day.used.saturating_add(amount.requests) > limit)
     }
 
@@ -321,7 +425,10 @@ mod tests {
     use std::num::NonZeroU32;
 
     use super::*;
-    use crate::rate_limit::Pacing;
+    use crate::{
+        failure::{Failure, Kind},
+        rate_limit::Pacing,
+    };
 
     const ONE: Amount = Amount { requests: 1, tokens: 10 };
 
@@ -345,14 +452,14 @@ mod tests {
             let mut account = Account::new(Limits::new().requests_per_day(2), None, calendar, now);
             let day = Duration::from_secs(hours * 3600);
             for at in [now, now + day - Duration::from_secs(1)] {
-                account.take(at, ONE, calendar).unwrap();
+                account.take(at, ONE, false, calendar).unwrap();
             }
             let last = now + day - Duration::from_nanos(1);
-            assert_eq!(account.take(last, ONE, calendar), Err(now + day), "{midnight}");
+            assert_eq!(account.take(last, ONE, false, calendar), Err(now + day), "{midnight}");
             // A quota of zero lasts as long.
-            account.block(account.midnight());
-            assert_eq!(account.take(last, ONE, calendar), Err(now + day));
-            account.take(now + day, ONE, calendar).unwrap();
+            account.block(Claim::of(&Failure::local(Kind::QuotaZero, "")).unwrap(), false, last);
+            assert_eq!(account.take(last, ONE, false, calendar), Err(now + day));
+            account.take(now + day, ONE, false, calendar).unwrap();
             assert_eq!(account.used(Dimension::RequestsPerDay), 1);
         }
     }
@@ -362,11 +469,11 @@ mod tests {
         let now = Instant::now();
         let calendar = calendar("2026-06-01T06:59:59Z", now);
         let mut account = Account::new(Limits::new().requests_per_day(9), None, calendar, now);
-        let sent = account.take(now, ONE, calendar).unwrap();
-        let held = account.hold(now, ONE, calendar).unwrap();
-        let dropped = account.hold(now, ONE, calendar).unwrap();
+        let sent = account.take(now, ONE, false, calendar).unwrap();
+        let held = account.hold(now, ONE, false, calendar).unwrap();
+        let dropped = account.hold(now, ONE, false, calendar).unwrap();
         let tomorrow = now + Duration::from_secs(1);
-        account.take(tomorrow, ONE, calendar).unwrap();
+        account.take(tomorrow, ONE, false, calendar).unwrap();
         // The held ones will be sent today.
         assert_eq!(account.used(Dimension::RequestsPerDay), 3);
         account.refund(sent);
@@ -389,8 +496,8 @@ mod tests {
             Limits::new().requests_per_day(0),
         ] {
             let mut account = Account::new(limits, None, calendar, now);
-            assert_eq!(account.take(now, ONE, calendar), Err(day));
-            assert_eq!(account.turn_at(now, Amount::default(), ONE, calendar), day);
+            assert_eq!(account.take(now, ONE, false, calendar), Err(day));
+            assert_eq!(account.turn_at(now, Amount::default(), ONE, false, calendar), day);
         }
     }
 
@@ -401,18 +508,18 @@ mod tests {
         let pacer = Pacer::new(Pacing::Smooth { burst: NonZeroU32::new(2).unwrap() });
         let limits = Limits::new().requests_per_minute(60).input_tokens_per_minute(15);
         let mut account = Account::new(limits, pacer, calendar, now);
-        let charge = account.take(now, ONE, calendar).unwrap();
+        let charge = account.take(now, ONE, false, calendar).unwrap();
         for _ in 0..10 {
-            assert_eq!(account.take(now, ONE, calendar), Err(now + WINDOW));
+            assert_eq!(account.take(now, ONE, false, calendar), Err(now + WINDOW));
         }
         assert!(account.settle(charge, 5));
         // The burst's second turn is still there, and the third is not.
-        account.take(now, ONE, calendar).unwrap();
+        account.take(now, ONE, false, calendar).unwrap();
         let even = WINDOW / 60;
         let nothing = Amount { requests: 1, tokens: 0 };
-        assert_eq!(account.turn_at(now, Amount::default(), nothing, calendar), now + even);
-        assert_eq!(account.turn_at(now, nothing, nothing, calendar), now + even * 2);
-        assert_eq!(account.take(now, nothing, calendar), Err(now + even));
+        assert_eq!(account.turn_at(now, Amount::default(), nothing, false, calendar), now + even);
+        assert_eq!(account.turn_at(now, nothing, nothing, false, calendar), now + even * 2);
+        assert_eq!(account.take(now, nothing, false, calendar), Err(now + even));
     }
 
     #[tokio::test(start_paused = true)]
@@ -422,11 +529,11 @@ mod tests {
         let pacer = Pacer::new(Pacing::Smooth { burst: NonZeroU32::new(5).unwrap() });
         let mut account = Account::new(Limits::new().requests_per_minute(60), pacer, calendar, now);
         for _ in 0..5 {
-            account.take(now, ONE, calendar).unwrap();
+            account.take(now, ONE, false, calendar).unwrap();
         }
         account.refused(now, Dimension::RequestsPerMinute, Some(30));
         assert_eq!(account.limit(Dimension::RequestsPerMinute, now), Some(30));
-        assert!(account.take(now, ONE, calendar).is_err());
+        assert!(account.take(now, ONE, false, calendar).is_err());
     }
 
     #[tokio::test(start_paused = true)]
@@ -435,12 +542,12 @@ mod tests {
         let calendar = calendar("2026-06-01T07:00:00Z", now);
         let limit = |account: &Account, at| account.limit(Dimension::RequestsPerMinute, at);
         let mut account = Account::new(Limits::new().requests_per_minute(60), None, calendar, now);
-        account.take(now, ONE, calendar).unwrap();
+        account.take(now, ONE, false, calendar).unwrap();
         account.refused(now, Dimension::RequestsPerMinute, Some(60));
         assert_eq!(limit(&account, now), Some(60));
         let later = now + WINDOW;
         for _ in 0..40 {
-            account.take(later, ONE, calendar).unwrap();
+            account.take(later, ONE, false, calendar).unwrap();
         }
         account.refused(later, Dimension::RequestsPerMinute, Some(60));
         assert_eq!(limit(&account, later), Some(38));
@@ -452,13 +559,17 @@ mod tests {
         let calendar = calendar("2026-06-01T07:00:00Z", now);
         let limits = Limits::new().requests_per_minute(3);
         let mut others = Account::new(limits, None, calendar, now);
-        others.take(now, ONE, calendar).unwrap();
-        others.hold(now, ONE, calendar).unwrap();
+        others.take(now, ONE, false, calendar).unwrap();
+        others.hold(now, ONE, false, calendar).unwrap();
         let mut own = Account::new(limits, None, calendar, now).continuing(&others);
         assert_eq!((own.used(Dimension::RequestsPerMinute), own.used(Dimension::RequestsPerDay)), (1, 1));
-        others.block(now + Duration::from_secs(5));
+        others.block(
+            Claim::of(&Failure::local(Kind::QuotaMinute, "").with_hint(Duration::from_secs(5))).unwrap(),
+            false,
+            now,
+        );
         own = own.continuing(&others);
-        assert_eq!(own.take(now, ONE, calendar), Err(now + Duration::from_secs(5)));
+        assert_eq!(own.take(now, ONE, false, calendar), Err(now + Duration::from_secs(5)));
         assert!(!own.is_forgettable(now + Duration::from_secs(60), calendar));
         assert!(own.is_forgettable(now + WINDOW, calendar));
     }

@@ -62,6 +62,16 @@ impl Bound {
         }
     }
 
+    /// Returns the limit that was configured.
+    pub(super) fn configured(&self) -> Option<u64> {
+        self.configured
+    }
+
+    /// Forgets the limit that the upstream has named, because it serves more.
+    pub(super) fn forget(&mut self) {
+        (self.learned, self.full) = (None, self.configured);
+    }
+
     pub(super) fn learned(&self) -> Option<u64> {
         self.learned
     }

@@ -15,11 +15,12 @@ use tower_service::Service;
 
 use super::{
     NAME, RateLimitBody,
-    queue::{Until, UpstreamRefusal},
+    queue::UpstreamRefusal,
     reservation::Reservation,
     waiting::{ReadyCall, Waiting},
 };
 use crate::{
+    block::Claim,
     body::GuardedBody,
     context::{BoxError, Outcome, polled_again},
     failure::{Failure, Fault, Kind},
@@ -120,9 +121,10 @@ where
 /// Returns the response with the guard that settles the reservation, or settles it at once where the response is a
 /// failure.
 #[inline]
-fn answered<R: Body>(response: Response<R>, reservation: Reservation) -> Response<RateLimitBody<R>> {
+fn answered<R: Body>(response: Response<R>, mut reservation: Reservation) -> Response<RateLimitBody<R>> {
     if response.extensions().is_empty() && response.status().is_success() {
         // The charge stays as reserved: no layer inside has counted the real cost.
+        reservation.succeeded();
         return response.map(GuardedBody::unguarded);
     }
     let outcome = response.extensions().get::<Outcome>();
@@ -130,15 +132,19 @@ fn answered<R: Body>(response: Response<R>, reservation: Reservation) -> Respons
         Some(outcome) => outcome.failure().cloned(),
         None => Outcome::of_response(&response).failure().cloned(),
     };
+    if failure.is_none() {
+        reservation.succeeded();
+    }
     let settlement = match (failure, outcome.and_then(Outcome::usage)) {
-        (Some(failure), _) if failure.fault() == Fault::Quota => {
-            let now = Instant::now();
-            reservation.refused(now, upstream_refusal(&failure, now));
+        // The upstream charges nothing for a model that does not exist, or that it keeps from the project: which projects
+        // have a model is not the limiter's to remember.
+        (Some(failure), _) if matches!(failure.kind(), Kind::ModelNotFound | Kind::ModelClosed) => {
+            reservation.refund();
             None
         }
-        // The upstream charges nothing for a model that does not exist.
-        (Some(failure), _) if failure.kind() == Kind::ModelNotFound => {
-            reservation.refund();
+        (Some(failure), _) if failure.fault() == Fault::Quota => {
+            let now = Instant::now();
+            reservation.refused(now, upstream_refusal(&failure));
             None
         }
         (_, Some(usage)) => Some(reservation.settle_by(usage.clone())),
@@ -161,18 +167,18 @@ fn failed(error: BoxError, reservation: Option<Reservation>) -> BoxError {
 }
 
 /// Reads what the limiter has to know of a refusal by the upstream.
-fn upstream_refusal(failure: &Failure, now: Instant) -> UpstreamRefusal {
+fn upstream_refusal(failure: &Failure) -> UpstreamRefusal {
     let quota = failure.quota();
-    let until = match (failure.kind(), failure.hint()) {
-        (Kind::QuotaDay, Some(hint)) => Until::At(now + hint.delay()),
-        (Kind::QuotaDay | Kind::QuotaZero, _) => Until::Midnight,
-        (_, Some(hint)) => Until::At(now + hint.sufficient()),
-        (_, None) => Until::Unknown,
-    };
     let counts_requests = quota.and_then(|quota| quota.id()).is_none_or(|id| id.contains("Requests"));
     let dimension = match quota.and_then(|quota| quota.dimension()) {
         Some(Dimension::RequestsPerDay) if !counts_requests => None,
         dimension => dimension,
     };
-    UpstreamRefusal { until, dimension, named: quota.and_then(|quota| quota.limit()) }
+    UpstreamRefusal {
+        // After a refusal that says nothing, calls back off each by itself.
+        claim: Claim::of(failure).filter(|claim| claim.is_said()),
+        grounded: failure.kind() == Kind::QuotaGrounding,
+        dimension,
+        named: quota.and_then(|quota| quota.limit()),
+    }
 }

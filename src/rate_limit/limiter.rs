@@ -89,9 +89,20 @@ impl Limiter {
             Some(queue) => queue.headroom(now, amount),
             // The scope has not been used yet: its limits alone decide.
             None => {
-                let at = settings.account(scope, calendar, now).turn_at(now, Amount::default(), amount, calendar);
+                let at =
+                    settings.account(scope, calendar, now).turn_at(now, Amount::default(), amount, false, calendar);
                 at.saturating_duration_since(now)
             }
+        }
+    }
+
+    /// Forgets what refusals have said of the quota of a project, for all of its models: for an operator who knows that it
+    /// is good again, because a tier was granted or a quota reset. Waiting calls go at once, as far as the limits allow.
+    pub fn lift(&self, project: &str) {
+        for shard in &self.shared.shards {
+            let queues: Vec<_> =
+                shard.lock().iter().filter(|queue| queue.scope().project() == project).cloned().collect();
+            queues.iter().for_each(|queue| queue.lift());
         }
     }
 

@@ -10,8 +10,8 @@
 //! for each project and model. A call that fits goes at once; a call that does not waits in a queue, first come, first
 //! served, and is woken when its turn comes; a call that would have to wait too long is refused at once, with the wait
 //! that it would have needed. Tokens are reserved before the call and settled by the usage in the answer; the
-//! reservation of a call that was never sent is refunded. A 429 blocks its scope for all calls until the time that it
-//! names, and teaches the limit where none is configured, or a lower one while other programs use the same quota.
+//! reservation of a call that was never sent is refunded. A 429 blocks its scope for all calls as long as it
+//! can be believed, and teaches the limit where none is configured, or a lower one while other programs use the same quota.
 //!
 //! It never lets more than the limit into any 60 seconds, never lets a small call overtake a large one, never charges
 //! calls that only count tokens or list models, and never waits past a deadline. It cannot see the usage of other
@@ -86,6 +86,19 @@
 //! nothing, because the usage before it is unknown. In a test, two limiters at full load on one project of 60 requests
 //! a minute used 96 % of it in an hour, and 0.2 % of their calls were refused after the first minute.
 //!
+//! # How long a refusal is believed
+//!
+//! A minute's quota is believed until its hint, and no longer than two minutes; an unnamed one with a hint for five; a
+//! day's until midnight Pacific, or until the hint and 25 hours at most. After that, one call looks while the others stay
+//! out: its success ends the block, another refusal renews it. A day's quota is looked at before its time as well,
+//! because quotas come back when a tier is granted: after a minute, and then after twice the time before, up to an hour;
+//! from the first each hour where this limiter's own count is half of the limit or more, and for a limit of zero. No call
+//! waits in the queue for a block of hours: it is refused at once, with the time of the next look as the hint.
+//!
+//! A day's limit that was learned and is used up counts as such a block, and is forgotten when a look succeeds. The quota
+//! of calls that search the web or maps has a block of its own: plain calls go on. [`Limiter::lift`] ends all blocks of a
+//! project.
+//!
 //! # Defaults
 //!
 //! | what | value | why |
@@ -148,6 +161,7 @@
 //! time in the queue to the tally.
 
 mod account;
+mod blocks;
 mod bound;
 mod future;
 mod layer;

@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use super::{
     Amount,
     account::{Account, Calendar, Charge},
+    blocks::Shut,
 };
 use crate::{
+    block::Claim,
     quota::{Certainty, Dimension, Scope, TokenCost},
     sync::Mutex,
 };
@@ -43,9 +45,19 @@ struct Waiter {
     /// Its part of the queue's `ahead`; zero once it has its grant.
     counted: Amount,
     may_move: bool,
-    /// The end of the upstream's block, once the waiter has been told to go to another project.
-    sent_away: Option<Instant>,
+    /// True if the call searches the web or maps.
+    grounded: bool,
+    /// True once the upstream has blocked the scope so that the waiter waits in vain.
+    sent_away: bool,
     waker: Option<Waker>,
+}
+
+impl Waiter {
+    /// Returns the block for which the waiter need not wait: another project can take it, or nobody waits for so long.
+    fn shut_out(&self, account: &Account, now: Instant) -> Option<Shut> {
+        let moves = || account.blocked_until(now).filter(|_| self.may_move);
+        account.shut(now, self.grounded).or_else(|| moves().map(|at| Shut { look_at: at, ends: at, grounded: false }))
+    }
 }
 
 /// The identity of a waiter in its queue.
@@ -59,6 +71,8 @@ pub(super) enum QueueAdmission {
     Taken(Charge),
     /// It has to wait until that time at least.
     Later(Instant),
+    /// It is blocked for longer than anybody waits.
+    Shut(Shut),
     /// It is proven to be larger than this limit of input tokens a minute.
     TooLarge(u64),
 }
@@ -73,8 +87,8 @@ pub(super) enum Grant {
     At(Instant),
     /// Another waiter is first.
     NotYet,
-    /// The scope is blocked until then, and another project can take the call.
-    SentAway(Instant),
+    /// The scope is blocked: another project can take the call, or nobody waits for so long.
+    SentAway(Shut),
 }
 
 impl ScopeQueue {
@@ -88,7 +102,7 @@ impl ScopeQueue {
     }
 
     /// Takes the cost in all dimensions at once, if no call waits and there is room.
-    pub(super) fn admit(&self, now: Instant, cost: TokenCost) -> QueueAdmission {
+    pub(super) fn admit(&self, now: Instant, cost: TokenCost, grounded: bool) -> QueueAdmission {
         let amount = Amount { requests: 1, tokens: cost.tokens };
         let mut state = self.state.lock();
         if cost.certainty == Certainty::AtLeast
@@ -98,22 +112,25 @@ impl ScopeQueue {
             return QueueAdmission::TooLarge(limit);
         }
         if state.waiting.is_empty()
-            && let Ok(charge) = state.account.take(now, amount, self.calendar)
+            && let Ok(charge) = state.account.take(now, amount, grounded, self.calendar)
         {
             return QueueAdmission::Taken(charge);
         }
+        if let Some(shut) = state.account.shut(now, grounded) {
+            return QueueAdmission::Shut(shut);
+        }
         let ahead = state.ahead;
-        QueueAdmission::Later(state.account.turn_at(now, ahead, amount, self.calendar))
+        QueueAdmission::Later(state.account.turn_at(now, ahead, amount, grounded, self.calendar))
     }
 
     /// Adds a waiter at the end of the queue.
-    pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool) -> WaiterId {
+    pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool, grounded: bool) -> WaiterId {
         let mut state = self.state.lock();
         let id = state.next;
         state.next += 1;
         let counted = state.account.clamped(amount, now);
         state.ahead = state.ahead.plus(counted);
-        state.waiting.insert(id, Waiter { amount, counted, may_move, sent_away: None, waker: None });
+        state.waiting.insert(id, Waiter { amount, counted, may_move, grounded, sent_away: false, waker: None });
         WaiterId(id)
     }
 
@@ -122,12 +139,17 @@ impl ScopeQueue {
     pub(super) fn poll_grant(&self, id: WaiterId, now: Instant, waker: &Waker) -> Grant {
         let mut state = self.state.lock();
         let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
-        let Some(waiter) = state.waiting.get_mut(&id.0) else { return Grant::NotYet };
-        if let Some(until) = waiter.sent_away {
-            let next = state.remove(id);
-            drop(state);
-            wake(next);
-            return Grant::SentAway(until);
+        let State { account, waiting, .. } = &mut *state;
+        let Some(waiter) = waiting.get_mut(&id.0) else { return Grant::NotYet };
+        if waiter.sent_away {
+            if let Some(shut) = waiter.shut_out(account, now) {
+                let next = state.remove(id);
+                drop(state);
+                wake(next);
+                return Grant::SentAway(shut);
+            }
+            // A look has succeeded meanwhile.
+            waiter.sent_away = false;
         }
         if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             waiter.waker = Some(waker.clone());
@@ -135,8 +157,8 @@ impl ScopeQueue {
         if !is_first {
             return Grant::NotYet;
         }
-        let amount = waiter.amount;
-        match state.account.hold(now, amount, self.calendar) {
+        let (amount, grounded) = (waiter.amount, waiter.grounded);
+        match state.account.hold(now, amount, grounded, self.calendar) {
             Err(at) => Grant::At(at),
             Ok(charge) => {
                 state.mark_granted(id);
@@ -174,7 +196,8 @@ impl ScopeQueue {
     }
 
     /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the
-    /// scope until the time that it names. Waiters that another project can take are sent away.
+    /// scope as it claims. Waiters that another project can take are sent away, and so are all that would wait for longer
+    /// than anybody does.
     pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: UpstreamRefusal) {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
@@ -182,17 +205,16 @@ impl ScopeQueue {
         if let Some(dimension) = refusal.dimension {
             state.account.refused(now, dimension, refusal.named);
         }
-        let until = match refusal.until {
-            Until::Unknown => now,
-            Until::At(at) => at,
-            Until::Midnight => state.account.midnight(),
-        };
         let mut wakers = Vec::new();
-        if until > now {
-            state.account.block(until);
-            for waiter in state.waiting.values_mut().filter(|waiter| waiter.may_move) {
-                waiter.sent_away = Some(until);
-                wakers.extend(waiter.waker.take());
+        if let Some(claim) = refusal.claim {
+            let agrees = state.account.agrees(refusal.dimension, refusal.named);
+            state.account.block(if agrees { claim.confirmed() } else { claim }, refusal.grounded, now);
+            let State { account, waiting, .. } = &mut *state;
+            for waiter in waiting.values_mut() {
+                waiter.sent_away = waiter.shut_out(account, now).is_some();
+                if waiter.sent_away {
+                    wakers.extend(waiter.waker.take());
+                }
             }
         }
         // The time of the first waiter has changed.
@@ -201,11 +223,37 @@ impl ScopeQueue {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    /// Ends the looks of a call that have shown nothing: the next call may look.
+    pub(super) fn end_looks(&self, charge: Charge) {
+        let mut state = self.state.lock();
+        state.account.end_looks(charge);
+        let first = state.take_first_waker();
+        drop(state);
+        wake(first);
+    }
+
+    /// Takes note of the answer to a call that has looked at a block, and ends the block.
+    pub(super) fn succeeded(&self, charge: Charge) {
+        let mut state = self.state.lock();
+        let first = if state.account.succeeded(charge) { state.take_first_waker() } else { None };
+        drop(state);
+        wake(first);
+    }
+
+    /// Forgets the upstream's blocks.
+    pub(super) fn lift(&self) {
+        let mut state = self.state.lock();
+        state.account.lift();
+        let first = state.take_first_waker();
+        drop(state);
+        wake(first);
+    }
+
     /// Returns how long a call of this amount would wait, the queue included.
     pub(super) fn headroom(&self, now: Instant, amount: Amount) -> Duration {
         let mut state = self.state.lock();
         let ahead = state.ahead;
-        state.account.turn_at(now, ahead, amount, self.calendar).saturating_duration_since(now)
+        state.account.turn_at(now, ahead, amount, false, self.calendar).saturating_duration_since(now)
     }
 
     /// Reads the account, brought up to date, and the number of waiters.
@@ -231,20 +279,14 @@ impl ScopeQueue {
 /// A refusal by the upstream, as far as the account needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpstreamRefusal {
-    pub(super) until: Until,
+    /// The claim that it makes; `None`: it does not say how long it lasts, and the scope is not blocked.
+    pub(super) claim: Option<Claim>,
+    /// True if it is about calls that search the web or maps only.
+    pub(super) grounded: bool,
     /// The exhausted dimension, where the refusal names one.
     pub(super) dimension: Option<Dimension>,
     /// The limit, where the refusal names one.
     pub(super) named: Option<u64>,
-}
-
-/// The end of a block.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Until {
-    /// Not named: the scope is not blocked.
-    Unknown,
-    At(Instant),
-    Midnight,
 }
 
 impl State {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     NAME,
     account::{Account, DIMENSIONS},
+    blocks::Shut,
     queue::ScopeQueue,
 };
 use crate::{
@@ -67,14 +68,25 @@ pub(super) fn wait_exhausted(
     limited(message, needed, may_move)
 }
 
-/// Returns the refusal of a waiting call whose scope the upstream has blocked meanwhile, and that another project can
-/// take.
-pub(super) fn sent_away(queue: &ScopeQueue, until: Duration) -> BoxError {
-    let message = format!(
-        "the upstream has refused for another {until:.1?}: {}; another project may take the call at once",
-        queue.scope()
-    );
-    limited(message, until, true)
+/// Returns the refusal of a call whose scope the upstream has blocked: before it has joined the queue, or since.
+pub(super) fn blocked(queue: &ScopeQueue, now: Instant, shut: Shut, may_move: bool) -> BoxError {
+    let (ends, look) = (shut.ends.saturating_duration_since(now), shut.look_at.saturating_duration_since(now));
+    let calls = if shut.grounded { " calls that search the web or maps" } else { "" };
+    let mut message = format!("the upstream has refused{calls} for another {ends:.1?}");
+    if look < ends {
+        let _ = write!(message, ", and is asked again in {look:.1?}");
+    }
+    let _ = write!(message, ": {}; ", queue.scope());
+    message.push_str(match (may_move, shut.grounded) {
+        (true, _) => "another project may take the call at once",
+        (false, true) => "leave the search out, or add a project",
+        (false, false) => "use another model, or add a project",
+    });
+    // One call may look then, and no other waits for that.
+    refusal(message, look, may_move, |failure| {
+        let failure = if shut.grounded { failure.into_grounded() } else { failure };
+        if look < ends { failure.into_lasting() } else { failure }
+    })
 }
 
 /// Returns the refusal of a waiting call whose turn has come, but whose key has been taken out meanwhile.
@@ -106,7 +118,11 @@ pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
 }
 
 fn limited(message: String, needed: Duration, may_move: bool) -> BoxError {
-    let error = Error::refusal(NAME, Failure::local(Kind::RateLimited, message).with_hint(needed));
+    refusal(message, needed, may_move, |failure| failure)
+}
+
+fn refusal(message: String, needed: Duration, may_move: bool, mark: impl FnOnce(Failure) -> Failure) -> BoxError {
+    let error = Error::refusal(NAME, mark(Failure::local(Kind::RateLimited, message).with_hint(needed)));
     if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)).into() } else { error.into() }
 }
 

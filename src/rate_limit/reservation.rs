@@ -11,7 +11,7 @@ use super::{
 use crate::context::Usage;
 
 /// The amount that one attempt has taken of its scope. Dropped before the call is sent, it is refunded; dropped after
-/// that, it stays charged.
+/// that, it stays charged, and a look has shown nothing.
 #[derive(Debug)]
 pub(super) struct Reservation {
     queue: Arc<ScopeQueue>,
@@ -29,17 +29,28 @@ impl Reservation {
         self.charge = self.queue.send(now, self.charge);
     }
 
+    /// Takes note of the answer: it ends the block that the call has looked at.
+    #[inline]
+    pub(super) fn succeeded(&mut self) {
+        if self.charge.is_look() {
+            self.queue.succeeded(self.charge);
+            self.charge = self.charge.without_looks();
+        }
+    }
+
     /// Refunds the amount: the upstream did not receive the call.
-    pub(super) fn refund(self) {
+    pub(super) fn refund(mut self) {
         // A held amount is refunded when this is dropped.
         if self.charge.is_sent() {
             self.queue.refund(self.charge);
+            self.charge = self.charge.without_looks();
         }
     }
 
     /// Refunds the amount of a call that the upstream has refused, and tells the scope.
-    pub(super) fn refused(self, now: Instant, refusal: UpstreamRefusal) {
+    pub(super) fn refused(mut self, now: Instant, refusal: UpstreamRefusal) {
         self.queue.refused(now, self.charge, refusal);
+        self.charge = self.charge.without_looks();
     }
 
     /// Keeps the amount until the answer's usage says the real cost.
@@ -52,6 +63,8 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.charge.is_sent() {
             self.queue.refund(self.charge);
+        } else if self.charge.is_look() {
+            self.queue.end_looks(self.charge);
         }
     }
 }

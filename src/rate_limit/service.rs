@@ -87,11 +87,13 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let scope = (&**project, call.quota_name().unwrap_or_default());
     let queue = queue_of(limiter, last, scope, now);
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
-    let at = match queue.admit(now, cost) {
+    let may_move = || context.is_some_and(CallContext::may_move);
+    let at = match queue.admit(now, cost, call.shape().grounded) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
         QueueAdmission::TooLarge(limit) => {
             return Disposition::Refused(refusal::too_large(&Scope::new(scope.0, scope.1), cost.tokens, limit));
         }
+        QueueAdmission::Shut(shut) => return Disposition::Refused(refusal::blocked(queue, now, shut, may_move())),
         QueueAdmission::Later(at) => at,
     };
     match join(limiter, request, scope, queue, cost, now, at) {
@@ -132,7 +134,8 @@ fn join<B>(
     }
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
     let give_up = Deadline::after(allowed).instant();
-    let waiter = queue.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move);
+    let grounded = CallRef::with(context, request).shape().grounded;
+    let waiter = queue.join(now, Amount { requests: 1, tokens: cost.tokens }, may_move, grounded);
     Ok(Wait { waiter, since: now, give_up, may_move })
 }
 

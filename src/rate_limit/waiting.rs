@@ -125,7 +125,7 @@ where
                     *self.reservation = Some(Reservation::new(queue.clone(), charge));
                     break;
                 }
-                queue::Grant::SentAway(until) => return Poll::Ready(Err(refusal::sent_away(queue, until - now))),
+                queue::Grant::SentAway(shut) => return Poll::Ready(Err(refusal::blocked(queue, now, shut, may_move))),
                 queue::Grant::At(at) => Some(at),
                 queue::Grant::NotYet => None,
             };

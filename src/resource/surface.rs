@@ -3,7 +3,7 @@
 use http::Method;
 use serde::Deserialize;
 
-use super::Resource;
+use super::{Mentions, Resource};
 use crate::call::Call;
 
 #[derive(Deserialize)]
@@ -48,7 +48,7 @@ fn every_request_of_the_apis_is_read_rightly() {
         let mut named = None;
         if let Some(body) = &row.body {
             call = call.read_body(body.as_bytes());
-            named = Resource::in_body(body.as_bytes()).next();
+            named = Mentions::new(body.as_bytes()).next().map(|mention| mention.resource);
         }
         let truth = &row.truth;
         let before = wrong.len();

@@ -100,8 +100,10 @@ impl<B: Resend> Attempts<B> {
     fn next(&mut self, failure: &Failure, outcome: &Outcome) -> Result<(Duration, Request<B>), Ending> {
         let Self { policy, request, history, deadline, models_left } = self;
         let request = request.as_ref().ok_or(Ending::default())?;
+        let shape = CallRef::of(request).shape();
         let situation = Situation {
-            idempotency: CallRef::of(request).shape().idempotency,
+            idempotency: shape.idempotency,
+            repeatable_on_error: shape.repeatable_on_error,
             sent: outcome.was_sent(),
             models_left: *models_left,
             remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),

@@ -50,6 +50,8 @@ pub(super) struct History {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     pub(super) idempotency: Idempotency,
+    /// Set if any error answer shows that nothing was made.
+    pub(super) repeatable_on_error: bool,
     /// Set if the request was sent.
     pub(super) sent: bool,
     pub(super) models_left: u32,
@@ -154,7 +156,7 @@ pub(super) fn decide(
     if failure.fault() == Fault::Local && !situation.sent {
         return refused(policy, history, failure, advice, situation);
     }
-    if advice == Some(RetryAdvice::Never) || !may_resend(failure, situation.idempotency) {
+    if advice == Some(RetryAdvice::Never) || !may_resend(failure, situation) {
         return Decision::GiveUp(None);
     }
     let cause = Cause::of(failure);
@@ -165,7 +167,7 @@ pub(super) fn decide(
     let nth = history.count(cause);
     // A layer that has refused permanently will refuse again.
     let hopeless = failure.fault() == Fault::Local
-        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ContentBlocked);
+        || matches!(failure.kind(), Kind::QuotaDay | Kind::QuotaZero | Kind::ModelClosed | Kind::ContentBlocked);
     let curable = advice.is_some() || !hopeless && (failure.same_key_may_help() || policy.is_explicit(cause));
     let reserved = situation.models_left.saturating_mul(2);
     if history.attempts >= policy.max_attempts.saturating_sub(reserved).max(1) {
@@ -217,6 +219,10 @@ fn refused(
     if matches!(advice, Some(RetryAdvice::Now | RetryAdvice::Queued)) && history.refusals < policy.max_attempts {
         return Decision::Again { wait: Duration::ZERO, spends_budget: false };
     }
+    // The hint is the time at which one call may look; the quota itself will hardly be back by then.
+    if failure.is_lasting() && !matches!(advice, Some(RetryAdvice::After(_))) {
+        return Decision::GiveUp(Some(GaveUp::Wait));
+    }
     let hint = match advice {
         Some(RetryAdvice::Never) => None,
         Some(RetryAdvice::After(wait)) => Some(wait),
@@ -240,9 +246,12 @@ fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision
 }
 
 /// Returns whether this kind of call can be sent again without doing something twice.
-fn may_resend(failure: &Failure, idempotency: Idempotency) -> bool {
-    let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    match idempotency {
+fn may_resend(failure: &Failure, situation: Situation) -> bool {
+    // A refusal of the key or for quota came before anything was made.
+    let turned_away = matches!(failure.code(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        || matches!(failure.fault(), Fault::Key | Fault::Quota)
+        || situation.repeatable_on_error;
+    match situation.idempotency {
         Idempotency::Safe | Idempotency::Billed => true,
         Idempotency::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
     }
@@ -255,7 +264,7 @@ mod tests {
     use super::*;
     use crate::{failure::TimeoutKind, retry::Rule};
 
-    const KINDS: [Kind; 29] = [
+    const KINDS: [Kind; 31] = [
         Kind::KeysExhausted,
         Kind::KeysDisabled,
         Kind::Overloaded,
@@ -271,6 +280,8 @@ mod tests {
         Kind::QuotaUnknown,
         Kind::QuotaDay,
         Kind::QuotaZero,
+        Kind::ModelClosed,
+        Kind::BillingRequired,
         Kind::Connect,
         Kind::NotSent,
         Kind::Reset,
@@ -334,6 +345,7 @@ mod tests {
             policy in policies(),
             failures in proptest::collection::vec((failures(), advice(), 0.0f64..1.0), 1..80),
             idempotency in idempotencies(),
+            repeatable_on_error in any::<bool>(),
             models_left in 0u32..5,
             before in 0u32..6,
             deadline in proptest::option::of(0u64..400_000),
@@ -346,7 +358,7 @@ mod tests {
             for (failure, advice, roll) in failures {
                 let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
                 let refused = failure.fault() == Fault::Local;
-                let situation = Situation { idempotency, sent: !refused, models_left, remaining };
+                let situation = Situation { idempotency, repeatable_on_error, sent: !refused, models_left, remaining };
                 let free = failure.kind() == Kind::NotSent && !history.free_used;
                 sent += u32::from(!refused);
                 let decision = decide(&policy, &mut history, &failure, advice, situation, roll);
@@ -367,7 +379,9 @@ mod tests {
                 // No sleep that cannot end in time.
                 prop_assert!(wait.is_zero() || remaining.is_none_or(|remaining| wait < remaining), "{wait:?}");
                 // Never twice what must not happen twice.
-                let turned_away = failure.has_error_body() && matches!(failure.code().as_u16(), 429 | 503);
+                let before = matches!(failure.fault(), Fault::Key | Fault::Quota);
+                let before = before || repeatable_on_error;
+                let turned_away = failure.has_error_body() && (before || matches!(failure.code().as_u16(), 429 | 503));
                 prop_assert!(idempotency != Idempotency::Unsafe || failure.never_sent() || turned_away || refused);
                 if refused {
                     prop_assert!(failure.kind().is_refused_for_now());
@@ -423,7 +437,7 @@ mod tests {
                 let mut history = History::new(0);
                 history.attempt_begins();
                 let sent = failure.fault() != Fault::Local;
-                let situation = Situation { idempotency, sent, models_left, remaining };
+                let situation = Situation { idempotency, repeatable_on_error: false, sent, models_left, remaining };
                 decide(&policy, &mut history, &failure, advice, situation, roll)
             };
             let goes_on = |decision| matches!(decision, Decision::Again { .. });

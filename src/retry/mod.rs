@@ -67,7 +67,7 @@
 //! | outcome | action |
 //! |---|---|
 //! | 429 with a hint of at most 300 s | waits for the longer of backoff and hint, 1 s more if the hint was cut to whole seconds, and up to 0.5 s of jitter; spends no budget |
-//! | 429 of a day's quota, of limit 0, or with a longer hint | the failure goes back, because only another key or model can help |
+//! | 429 of a day's quota, of limit 0, of grounding, a closed model, or with a longer hint | the failure goes back, because only another key or model can help |
 //! | 429 without details | backs off from 1 s |
 //! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; all attempts of the call, 3 while another model is left |
 //! | an attempt's time-out | 2 attempts |
@@ -75,9 +75,9 @@
 //! | 504, 408, 499, an empty answer | 2 attempts |
 //! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
 //! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
-//! | the circuit is open, or the limiter refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
+//! | the circuit is open, or the limiter or the key pool refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted. For a block of hours it fails: the hint is only the time of the next look |
 //! | the caller's fault, verdicts on the content | the failure goes back |
-//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body |
+//! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body, or refused the key or for quota in one; an interaction that runs in the foreground and continues no other also after any other passing failure that came with an error body |
 //!
 //! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come.
 //!

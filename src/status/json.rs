@@ -294,6 +294,28 @@ impl Reader<'_> {
     }
 }
 
+/// Undoes one level of escapes: of a JSON string that is printed inside of another text.
+pub(super) fn unescaped(text: &str) -> String {
+    let (mut plain, mut escaped) = (String::with_capacity(text.len()), false);
+    for char in text.chars() {
+        match char {
+            '\\' if !escaped => escaped = true,
+            // The inner escapes are the reader's.
+            '"' | '\\' if escaped => {
+                plain.push(char);
+                escaped = false;
+            }
+            _ => {
+                if std::mem::take(&mut escaped) {
+                    plain.push('\\');
+                }
+                plain.push(char);
+            }
+        }
+    }
+    plain
+}
+
 /// Closes the containers that the end of the text left open.
 fn fold(mut stack: Vec<Open>) -> Json {
     let Some(top) = stack.pop() else {

@@ -11,6 +11,7 @@
 //! It judges nothing: the meaning of an error is the business of [`Failure`](crate::failure::Failure). And no text
 //! leaves this module before it was redacted and capped, because error bodies echo API keys.
 
+pub(crate) mod decode;
 mod delay;
 mod json;
 mod page;
@@ -41,6 +42,7 @@ pub struct Status {
     retry_info: Option<Hint>,
     message_delay: Option<Hint>,
     message_limit: MessageLimit,
+    has_help: bool,
 }
 
 /// The shape of an error body.
@@ -181,6 +183,11 @@ impl Status {
     /// Returns `error.errors[].reason` of Google's older envelope, such as `accessNotConfigured`.
     pub(crate) fn legacy_reason(&self) -> Option<&str> {
         self.legacy_reason.as_deref()
+    }
+
+    /// Returns whether one of the details is Help, which has links only.
+    pub(crate) fn has_help(&self) -> bool {
+        self.has_help
     }
 
     /// Returns the limits in the message.

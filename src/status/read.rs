@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{
     Envelope, MOST_READ, MessageLimit, Status, Violation, delay,
-    json::{Json, JsonObject},
+    json::{Json, JsonObject, unescaped},
     page,
 };
 use crate::redact::redact;
@@ -34,6 +34,8 @@ impl Status {
                 status.object_envelope()
             }
             [b'[', ..] if status.absorb(&Json::read(text)) => Envelope::Array,
+            // The whole body as one JSON string.
+            [b'"', ..] if status.absorb_text(text) => Envelope::Text,
             _ if is_event_stream(text) => {
                 status.absorb_events(text);
                 Envelope::Event
@@ -50,6 +52,11 @@ impl Status {
             }
         };
         status.finish()
+    }
+
+    /// Takes an error from a body that is one JSON string. Returns whether there was one.
+    fn absorb_text(&mut self, text: &str) -> bool {
+        Json::read(text).as_text().is_some_and(|inner| self.absorb_embedded(inner, MOST_WRAPPED)) && self.found
     }
 
     fn object_envelope(&self) -> Envelope {
@@ -100,6 +107,11 @@ impl Status {
             None if object.get("status").and_then(Json::as_text).and_then(canonical_code).is_some() => {
                 self.absorb_error(object, wrapped);
                 self.found = true;
+                true
+            }
+            // A detail by itself: SDKs put the list of them into the text of their errors.
+            None if ["violations", "retryDelay", "links"].iter().any(|name| object.get(name).is_some()) => {
+                self.absorb_detail(object);
                 true
             }
             _ => false,
@@ -196,7 +208,11 @@ impl Status {
         // Each try reads the rest of the text at most once, and only the first four brackets are tried.
         let starts = memchr::memchr2_iter(b'{', b'[', text.as_bytes()).take(4);
         for start in starts {
-            let inside = text[start..].trim_start_matches(['{', '[', ' ', '\n', '\r', '\t']);
+            let inside = inside_of(&text[start..]);
+            // A string inside of a string, as relays print it.
+            if inside.starts_with("\\\"") && wrapped > 0 {
+                return self.absorb_embedded(&unescaped(&text[start..]), wrapped - 1);
+            }
             // Prose has brackets too: "contents[0].parts", "[503 ]".
             if !inside.starts_with(['"', '\'']) {
                 continue;
@@ -252,26 +268,30 @@ impl Status {
             }
             return;
         }
-        for detail in details.elements().iter().filter_map(Json::as_object) {
-            if let Some(reason) = detail.get("reason").and_then(Json::as_text) {
-                self.reason = Some(reason.to_owned());
-                self.domain = detail.get("domain").and_then(Json::as_text).map(str::to_owned);
-            }
-            if let Some(violations) = detail.get("violations") {
-                let violations = violations.elements().iter().filter_map(Json::as_object);
-                let room = MOST_VIOLATIONS.saturating_sub(self.violations.len());
-                self.violations.extend(violations.filter_map(Violation::read).take(room));
-            }
-            if let Some(metadata) = detail.get("metadata").and_then(Json::as_object) {
-                self.absorb_metadata(metadata);
-            }
-            self.absorb_hints(detail);
-            if self.message.is_empty() {
-                let fields = detail.any(&["fieldViolations", "field_violations"]).map_or(&[][..], Json::elements);
-                let described = |field: &Json| Some(field.as_object()?.get("description")?.as_text()?.to_owned());
-                let localized = || detail.get("message").and_then(Json::as_text).map(str::to_owned);
-                self.message = fields.iter().find_map(described).or_else(localized).unwrap_or_default();
-            }
+        details.elements().iter().filter_map(Json::as_object).for_each(|detail| self.absorb_detail(detail));
+    }
+
+    /// Takes one detail.
+    fn absorb_detail(&mut self, detail: &JsonObject) {
+        if let Some(reason) = detail.get("reason").and_then(Json::as_text) {
+            self.reason = Some(reason.to_owned());
+            self.domain = detail.get("domain").and_then(Json::as_text).map(str::to_owned);
+        }
+        self.has_help |= detail.get("links").is_some();
+        if let Some(violations) = detail.get("violations") {
+            let violations = violations.elements().iter().filter_map(Json::as_object);
+            let room = MOST_VIOLATIONS.saturating_sub(self.violations.len());
+            self.violations.extend(violations.filter_map(Violation::read).take(room));
+        }
+        if let Some(metadata) = detail.get("metadata").and_then(Json::as_object) {
+            self.absorb_metadata(metadata);
+        }
+        self.absorb_hints(detail);
+        if self.message.is_empty() {
+            let fields = detail.any(&["fieldViolations", "field_violations"]).map_or(&[][..], Json::elements);
+            let described = |field: &Json| Some(field.as_object()?.get("description")?.as_text()?.to_owned());
+            let localized = || detail.get("message").and_then(Json::as_text).map(str::to_owned);
+            self.message = fields.iter().find_map(described).or_else(localized).unwrap_or_default();
         }
     }
 
@@ -352,6 +372,19 @@ impl MessageLimit {
 }
 
 // === helpers ===
+
+/// Returns the text behind its opening brackets and white space, which Python writes as escapes in the text of bytes.
+fn inside_of(text: &str) -> &str {
+    let mut inside = text;
+    loop {
+        let shorter = inside.trim_start_matches(['{', '[', ' ', '\n', '\r', '\t']);
+        let shorter = ["\\n", "\\r", "\\t"].iter().find_map(|escape| shorter.strip_prefix(escape)).unwrap_or(shorter);
+        if shorter.len() == inside.len() {
+            return inside;
+        }
+        inside = shorter;
+    }
+}
 
 /// Redacts a text, then cuts it on a character boundary.
 fn clean(text: &str, most: usize) -> String {

@@ -78,6 +78,7 @@ fn the_same_error_is_read_from_every_envelope() {
         (format!("data: {QUOTA}"), Envelope::Event),
         (format!("got status: 429 Too Many Requests. {QUOTA}"), Envelope::Text),
         (format!("[429 Too Many Requests] {compact}"), Envelope::Text),
+        (format!("VertexAIException - b'{}'", QUOTA.replace('\n', "\\n").replace("\\\\n", "\\n")), Envelope::Text),
         (wrapped, Envelope::Object),
         (twice, Envelope::Object),
         (upstream, Envelope::Object),

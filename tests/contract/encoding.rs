@@ -1,4 +1,4 @@
-//! Law 8: an answer that is encoded all the same passes, judged by its status.
+//! Law 8: an answer that is encoded all the same passes untouched. One that cannot be decoded is judged by its status.
 
 use http::{HeaderValue, header::CONTENT_ENCODING};
 use tower::ServiceExt;

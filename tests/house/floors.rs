@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{Import, Module, imports, module_of};
 
 /// The modules that every room speaks.
-const GROUND: [&str; 20] = [
+const GROUND: [&str; 21] = [
     "answer",
+    "block",
     "body",
     "bounded",
     "call",

@@ -161,6 +161,24 @@ static FURTHER: &[(Kind, &[&str])] = &[
     ),
     (Kind::QuotaZero, &["The model is not in this project's tier, or was shut down."]),
     (
+        Kind::QuotaGrounding,
+        &[
+            "Do not retry it soon: the free tier counts searches by the day.",
+            "A plain call to the same model goes through meanwhile.",
+        ],
+    ),
+    (
+        Kind::QuotaSpend,
+        &["All models of the project wait. It is a sum over ten minutes, so that it comes back gradually."],
+    ),
+    (
+        Kind::ModelClosed,
+        &[
+            "Do not take the key out: its project has the other models.",
+            "GET /v1beta/models lists the models that the project has.",
+        ],
+    ),
+    (
         Kind::QuotaUnknown,
         &["Back off from 1 s, doubling, with jitter; if it lasts for minutes, take it for a day's quota."],
     ),

@@ -285,18 +285,25 @@ async fn unknown_paths_pass_through() {
 async fn an_upload_goes_on_through_the_relay() {
     let session =
         "https://generativelanguage.googleapis.com/upload/v1beta/files?upload_id=42&key=AIza&upload_protocol=resumable";
-    let (upstream, _) =
-        recorder(move || ([("x-goog-upload-url", session), ("x-goog-upload-status", "active")], "")).await;
+    // The older protocol has the address in `Location`.
+    for header in ["x-goog-upload-url", "location"] {
+        let (upstream, _) = recorder(move || ([(header, session), ("x-goog-upload-status", "active")], "")).await;
+        let relay = Relay::start(&settings(&format!("http://{upstream}"))).await;
+        let start = || Request::post("/upload/v1beta/files").header("x-goog-upload-command", "start");
+        let rest = "/upload/v1beta/files?upload_id=42&upload_protocol=resumable";
+
+        let response = send(&relay, start().body(Full::default()).unwrap()).await;
+        assert_eq!(response.headers()[header], format!("{}{rest}", relay.uri()));
+
+        let behind_tls = start().header("x-forwarded-proto", "https");
+        let response = send(&relay, behind_tls.body(Full::default()).unwrap()).await;
+        assert_eq!(response.headers()[header], format!("https://{}{rest}", relay.address()));
+    }
+    // Other addresses are passed on.
+    let (upstream, _) = recorder(|| (StatusCode::FOUND, [("location", "https://elsewhere/x")], "")).await;
     let relay = Relay::start(&settings(&format!("http://{upstream}"))).await;
-    let start = || Request::post("/upload/v1beta/files").header("x-goog-upload-command", "start");
-    let rest = "/upload/v1beta/files?upload_id=42&upload_protocol=resumable";
-
-    let response = send(&relay, start().body(Full::default()).unwrap()).await;
-    assert_eq!(response.headers()["x-goog-upload-url"], format!("{}{rest}", relay.uri()));
-
-    let behind_tls = start().header("x-forwarded-proto", "https");
-    let response = send(&relay, behind_tls.body(Full::default()).unwrap()).await;
-    assert_eq!(response.headers()["x-goog-upload-url"], format!("https://{}{rest}", relay.address()));
+    let response = send(&relay, Request::get("/v1beta/x").body(Full::default()).unwrap()).await;
+    assert_eq!(response.headers()["location"], "https://elsewhere/x");
 }
 
 // --- answers instead of errors, and clear errors ---

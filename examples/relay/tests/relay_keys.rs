@@ -377,11 +377,17 @@ async fn a_days_quota_of_all_projects_moves_the_call_to_the_next_model() {
 
 /// Uploads a file as an SDK does: asks for the address, and sends the file there in two pieces.
 async fn upload(relay: &Relay, text: &str) -> Value {
+    upload_as(relay, text, "").await
+}
+
+/// Uploads a file as google-genai for Python does: only the first request has the caller's token.
+async fn upload_as(relay: &Relay, text: &str, token: &str) -> Value {
     let start = Request::post("/upload/v1beta/files")
         .header("x-goog-upload-protocol", "resumable")
         .header("x-goog-upload-command", "start")
         .header("x-goog-upload-header-content-length", text.len())
         .header("x-goog-upload-header-content-type", "text/plain");
+    let start = if token.is_empty() { start } else { start.header("x-goog-api-key", token) };
     let started = send(relay, start.body(Full::from(r#"{"file": {}}"#)).unwrap()).await;
     assert_eq!(started.status, 200, "{:?}", started.body);
     for header in ["x-goog-upload-url", "x-goog-upload-control-url"] {
@@ -406,6 +412,24 @@ fn naming(files: &[&Value]) -> String {
     let part = |file: &&Value| json!({ "fileData": { "fileUri": file["uri"], "mimeType": file["mimeType"] } });
     let parts: Vec<_> = files.iter().map(part).chain([json!({ "text": "compare them" })]).collect();
     json!({ "contents": [{ "parts": parts }] }).to_string()
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_without_a_token_by_the_address_that_was_handed_out() {
+    let keys = KEYS.replace("weight = 1000", "weight = 1");
+    let settings = format!("client_tokens = [\"one\"]\ndefault_project = \"p2\"\n{keys}");
+    let (emulator, _server, relay) = pair(Emulator::builder(), &settings).await;
+    for _ in 0..6 {
+        let file = upload_as(&relay, "some notes", "one").await;
+        assert_eq!(file["sizeBytes"], "10", "{file}");
+    }
+    assert!(emulator.journal().iter().all(|visit| visit.status == Some(StatusCode::OK)));
+    let before = emulator.journal().len();
+    for uri in ["/upload/v1beta/files?upload_id=invented", "/upload/v1beta/files", "/v1beta/files"] {
+        let answer = send(&relay, Request::post(uri).body(Full::from("x")).unwrap()).await;
+        assert_eq!(answer.status, 401, "{uri}: {:?}", answer.body);
+    }
+    assert_eq!(emulator.journal().len(), before);
 }
 
 #[tokio::test]

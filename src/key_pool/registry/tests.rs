@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    failure::Kind,
-    key_pool::{ApiKey, health::Block},
+    block::Claim,
+    failure::{Failure, Kind},
+    key_pool::{ApiKey, marks::Part},
 };
 
 fn key(nth: usize, project: usize) -> Key {
@@ -69,7 +70,8 @@ proptest! {
         }
         for project in &mut registry.projects {
             if (0..4).any(|nth| scenario.cooling[nth] && *project.handle.name == *format!("p{nth}")) {
-                project.marks.block(&model, Block::Cooling(Duration::from_secs(9)), now);
+                let failure = Failure::local(Kind::QuotaMinute, "").with_hint(Duration::from_secs(9));
+                project.marks.block(Part::Model, &model, Claim::of(&failure).unwrap(), now, now);
             }
         }
         let shown = |nth: &usize| -> Arc<str> { key(*nth, 0).fingerprint.to_string().into() };
@@ -77,7 +79,8 @@ proptest! {
         let tried: Vec<Tried> = scenario.tried_keys.iter().map(|nth| Tried::Key(shown(nth))).chain(projects).collect();
         let passed_over: Vec<Arc<str>> = scenario.passed_over.iter().map(shown).collect();
         let pinned = scenario.pinned.map(|nth| format!("p{nth}"));
-        let query = Query { now, model: "m", pays: scenario.pays, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
+        let needs = Needs { model: "m", pays: scenario.pays, grounded: false, spends: scenario.pays };
+        let query = Query { now, needs, pinned: pinned.as_deref(), tried: &tried, passed_over: &passed_over };
 
         // The same in plain words: a key may be used, as a trial or not (0), or only if nothing else is left (1).
         let may = |nth: usize| match scenario.keys[nth].1 {
@@ -111,7 +114,8 @@ proptest! {
             prop_assert!(!Arc::ptr_eq(first, second));
         }
         if let Some(first) = &draw.first {
-            let (key, on_trial) = registry.take(first, &query).unwrap();
+            let (key, on_trial, looks) = registry.take(first, &query).unwrap();
+            prop_assert!(looks.is_empty());
             let nth = (0..scenario.keys.len()).find(|nth| *shown(nth) == *key.shown).unwrap();
             prop_assert_eq!(may(nth), best.map(|(_, best)| best));
             prop_assert_eq!(&key.project.name, &first.name);

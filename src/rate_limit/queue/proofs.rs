@@ -18,7 +18,12 @@ use std::{
 use loom::{model::Builder, sync::Notify, thread::spawn};
 
 use super::*;
-use crate::{proofs::Proof, quota::Limits, rate_limit::window::WINDOW};
+use crate::{
+    failure::{Failure, Kind},
+    proofs::Proof,
+    quota::Limits,
+    rate_limit::window::WINDOW,
+};
 
 pub(crate) const PROOFS: &[Proof] = &[
     ("no minute holds more than the limit", no_minute_holds_more_than_the_limit),
@@ -28,6 +33,7 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("settling lets all go that fit, in order", settling_lets_all_go_that_fit_in_order),
     ("a refusal sends away, and the first of the others knows its time", a_refusal_sends_away),
     ("a refusal gives its place to the next", a_refusal_gives_its_place_to_the_next),
+    ("one call looks whether a block still holds, and lets the others go", one_call_looks_for_the_others),
     ("dropped between its turn and its call, it passes both on", dropped_between_its_turn_and_its_call),
     ("a newcomer overtakes no waiter, and is not forgotten", a_newcomer_overtakes_no_waiter),
     ("calls that come together for a new scope share one queue", calls_that_come_together_share_one_queue),
@@ -56,8 +62,12 @@ fn tokens(limit: u64) -> Limits {
     Limits::new().input_tokens_per_minute(limit)
 }
 
+fn refusal(claim: Option<Claim>) -> UpstreamRefusal {
+    UpstreamRefusal { claim, grounded: false, dimension: None, named: None }
+}
+
 fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
-    match queue.admit(now, TokenCost::estimate(tokens)) {
+    match queue.admit(now, TokenCost::estimate(tokens), false) {
         QueueAdmission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
@@ -81,7 +91,7 @@ struct QueuedCaller {
 
 impl QueuedCaller {
     fn join(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool) -> Self {
-        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move);
+        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false);
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 
@@ -143,7 +153,7 @@ fn no_minute_holds_more_than_the_limit() {
 
 /// Makes a whole call, with a timer, and returns when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
-    let caller = match queue.admit(now, TokenCost::estimate(0)) {
+    let caller = match queue.admit(now, TokenCost::estimate(0), false) {
         QueueAdmission::Taken(_) => return now,
         _ => QueuedCaller::join(queue, now, 0, false),
     };
@@ -192,7 +202,7 @@ fn a_refund_goes_to_the_next_one_at_a_time() {
         let call = {
             let queue = queue.clone();
             move || {
-                let (charge, caller) = match queue.admit(now, TokenCost::estimate(0)) {
+                let (charge, caller) = match queue.admit(now, TokenCost::estimate(0), false) {
                     QueueAdmission::Taken(charge) => (charge, None),
                     _ => {
                         let caller = QueuedCaller::join(&queue, now, 0, false);
@@ -258,14 +268,16 @@ fn a_refusal_sends_away() {
         let queue = queue(now, requests(1));
         let charge = take(&queue, now, 0);
         let until = now + Duration::from_secs(20);
+        let shut = Shut { look_at: until, ends: until, grounded: false };
         let (first, second) = (QueuedCaller::join(&queue, now, 0, true), QueuedCaller::join(&queue, now, 0, false));
         let moves = spawn(move || {
-            assert_eq!(first.wait(now, |turn| matches!(turn, Grant::SentAway(_))), Grant::SentAway(until));
+            assert_eq!(first.wait(now, |turn| matches!(turn, Grant::SentAway(_))), Grant::SentAway(shut));
             first.leave();
         });
         // Its timer is set to the time in the grant.
         let stays = spawn(move || drop(second.wait(now, |turn| *turn == Grant::At(until))));
-        queue.refused(now, charge, UpstreamRefusal { until: Until::At(until), dimension: None, named: None });
+        let failure = Failure::local(Kind::QuotaMinute, "").with_hint(Duration::from_secs(20));
+        queue.refused(now, charge, refusal(Claim::of(&failure)));
         moves.join().unwrap();
         stays.join().unwrap();
         assert_eq!(queue.state.lock().waiting.len(), 1);
@@ -285,9 +297,35 @@ fn a_refusal_gives_its_place_to_the_next() {
                 queue.refund(charge);
             })
         });
-        queue.refused(now, charge, UpstreamRefusal { until: Until::Unknown, dimension: None, named: None });
+        queue.refused(now, charge, refusal(None));
         waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
         is_at_rest(&queue);
+    });
+}
+
+fn one_call_looks_for_the_others() {
+    check(None, |now| {
+        let queue = queue(now, requests(9));
+        let failure = Failure::local(Kind::QuotaMinute, "").with_hint(Duration::from_secs(9_999));
+        queue.refused(now, take(&queue, now, 0), refusal(Claim::of(&failure)));
+        let later = now + Duration::from_secs(120);
+        let looks = Arc::new(AtomicUsize::new(0));
+        let callers = [(); 2].map(|()| {
+            let (caller, looks) = (QueuedCaller::join(&queue, later, 0, false), looks.clone());
+            spawn(move || {
+                let charge = caller.turn(later);
+                let queue = caller.queue.clone();
+                let charge = queue.send(later, charge);
+                caller.leave();
+                if charge.is_look() {
+                    looks.fetch_add(1, SeqCst);
+                    queue.succeeded(charge);
+                }
+            })
+        });
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(looks.load(SeqCst), 1);
+        assert!(matches!(queue.admit(later, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
     });
 }
 
@@ -326,7 +364,7 @@ fn a_newcomer_overtakes_no_waiter() {
         let comes = spawn({
             let queue = queue.clone();
             move || {
-                let caller = match queue.admit(now, TokenCost::estimate(1)) {
+                let caller = match queue.admit(now, TokenCost::estimate(1), false) {
                     QueueAdmission::Taken(_) => None,
                     _ => Some(QueuedCaller::join(&queue, now, 1, false)),
                 };
@@ -350,7 +388,7 @@ fn calls_that_come_together_share_one_queue() {
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
                 let queue = limiter.queue("p", "m", now);
-                let went = matches!(queue.admit(now, TokenCost::estimate(0)), QueueAdmission::Taken(_));
+                let went = matches!(queue.admit(now, TokenCost::estimate(0), false), QueueAdmission::Taken(_));
                 (queue, went)
             }
         };

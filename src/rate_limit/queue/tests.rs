@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    failure::{Failure, Kind},
     quota::{Limits, until_pacific_midnight},
     rate_limit::window::{GRAIN, WINDOW},
 };
@@ -37,6 +38,12 @@ enum QueueStep {
         secs: u64,
         named: Option<u64>,
     },
+}
+
+/// Makes the claim of a minute's quota; `None` of one that is back at once.
+fn minute(secs: u64) -> Option<Claim> {
+    let failure = Failure::local(Kind::QuotaMinute, "").with_hint(Duration::from_secs(secs));
+    Claim::of(&failure).filter(|claim| claim.is_said())
 }
 
 fn steps() -> impl Strategy<Value = Vec<QueueStep>> {
@@ -172,7 +179,7 @@ impl Model {
 
     fn come(&mut self, tokens: u64, may_move: bool) {
         self.came += 1;
-        match self.queue.admit(self.now, TokenCost::estimate(tokens)) {
+        match self.queue.admit(self.now, TokenCost::estimate(tokens), false) {
             QueueAdmission::Taken(charge) => {
                 assert!(self.waiters.is_empty(), "it passed those who wait");
                 self.admitted(charge, tokens, true);
@@ -180,7 +187,7 @@ impl Model {
             QueueAdmission::Later(at) => {
                 assert!(!self.waiters.is_empty() || !self.fits(tokens, WINDOW + GRAIN), "there was room");
                 assert!(at > self.now || !self.waiters.is_empty());
-                let waiter = self.queue.join(self.now, Amount { requests: 1, tokens }, may_move);
+                let waiter = self.queue.join(self.now, Amount { requests: 1, tokens }, may_move, false);
                 self.waiters.push(SimulatedWaiter {
                     waiter,
                     tokens,
@@ -190,6 +197,7 @@ impl Model {
                     looked_at: self.now,
                 });
             }
+            QueueAdmission::Shut(_) => unreachable!("a minute's"),
             QueueAdmission::TooLarge(_) => unreachable!("an estimate"),
         }
     }
@@ -314,7 +322,8 @@ impl Model {
                     let refused = self.charged.remove(at);
                     let until = self.now + Duration::from_secs(secs);
                     let refusal = UpstreamRefusal {
-                        until: Until::At(until),
+                        claim: minute(secs),
+                        grounded: false,
                         dimension: Some(Dimension::RequestsPerMinute),
                         named,
                     };
@@ -388,12 +397,12 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         let mut promised = Vec::new();
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
-            match queue.admit(now, TokenCost::estimate(cost)) {
+            match queue.admit(now, TokenCost::estimate(cost), false) {
                 QueueAdmission::Taken(_) => {}
                 QueueAdmission::Later(at) => {
-                    promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false), at))
+                    promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false, false), at))
                 }
-                QueueAdmission::TooLarge(_) => unreachable!(),
+                QueueAdmission::Shut(_) | QueueAdmission::TooLarge(_) => unreachable!(),
             }
         }
         assert_eq!(promised.len(), 43);
@@ -416,13 +425,12 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
     let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let QueueAdmission::Taken(charge) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
-    let until = Until::At(now + Duration::from_secs(40));
-    queue.refused(now, charge, UpstreamRefusal { until, dimension: None, named: None });
+    let QueueAdmission::Taken(charge) = queue.admit(now, TokenCost::estimate(0), false) else { panic!() };
+    queue.refused(now, charge, UpstreamRefusal { claim: minute(40), grounded: false, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let QueueAdmission::Later(at) = queue.admit(now, TokenCost::estimate(0)) else { panic!() };
+        let QueueAdmission::Later(at) = queue.admit(now, TokenCost::estimate(0), false) else { panic!() };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
-        queue.join(now, Amount { requests: 1, tokens: 0 }, false);
+        queue.join(now, Amount { requests: 1, tokens: 0 }, false, false);
     }
 }
 
@@ -431,10 +439,10 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(queue.admit(now, huge), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, huge, false), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(queue.admit(now, huge), QueueAdmission::Later(now + WINDOW * turns));
-        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false);
+        assert_eq!(queue.admit(now, huge, false), QueueAdmission::Later(now + WINDOW * turns));
+        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false);
     }
 }
 
@@ -444,17 +452,17 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let begun = Instant::now();
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
-    let waiter = queue.join(begun, amount, false);
+    let waiter = queue.join(begun, amount, false, false);
     let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(queue.admit(later, cost), QueueAdmission::Taken(_)));
-    assert!(matches!(queue.admit(later, cost), QueueAdmission::Later(_)));
+    assert!(matches!(queue.admit(later, cost, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(later, cost, false), QueueAdmission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
     let sent = queue.send(sent_at, held);
     assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(queue.admit(later + WINDOW, cost), QueueAdmission::Taken(_)));
-    assert_eq!(queue.admit(later + WINDOW, cost), QueueAdmission::Later(sent_at + WINDOW));
+    assert!(matches!(queue.admit(later + WINDOW, cost, false), QueueAdmission::Taken(_)));
+    assert_eq!(queue.admit(later + WINDOW, cost, false), QueueAdmission::Later(sent_at + WINDOW));
 }
 
 /// Ten thousand calls wait, half of them leave at random, and the others go in order, with a handful of polls each.
@@ -530,9 +538,9 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     };
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
-        let waiter = match queue.admit(*now, TokenCost::estimate(1)) {
+        let waiter = match queue.admit(*now, TokenCost::estimate(1), false) {
             QueueAdmission::Taken(charge) => return send(rng, *now, charge),
-            _ => queue.join(*now, amount, false),
+            _ => queue.join(*now, amount, false, false),
         };
         drop(now);
         if rng.u8(..4) == 0 {

@@ -4,7 +4,10 @@
 
 #![no_main]
 
-use http::{HeaderMap, HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderMap, HeaderValue, StatusCode,
+    header::{CONTENT_ENCODING, RETRY_AFTER},
+};
 use libfuzzer_sys::fuzz_target;
 use tower_gemini::{
     failure::{Failure, Fault},
@@ -36,6 +39,11 @@ fuzz_target!(|body: &[u8]| {
         judged(&Failure::from_response(code, &headers, body));
     }
     judged(&Failure::from_event(body));
+    // The same bytes as if a proxy had compressed them.
+    for encoding in ["gzip", "deflate", "br"] {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        judged(&Failure::from_response(StatusCode::TOO_MANY_REQUESTS, &headers, body));
+    }
 });
 
 fn judged(failure: &Failure) {

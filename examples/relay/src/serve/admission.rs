@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tower::{BoxError, Service, ServiceExt};
 use tower_gemini::{Error, failure::Failure};
@@ -21,6 +21,7 @@ use crate::{
         live::LiveApi,
         peer::Peer,
         unread::with_read_timeout,
+        uploads::Uploads,
     },
 };
 
@@ -35,6 +36,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Admission {
     rules: Arc<Access>,
     callers: CallsByCaller,
+    uploads: Arc<Mutex<Uploads>>,
     slots: Option<Arc<Semaphore>>,
     queue: Arc<Semaphore>,
 }
@@ -55,11 +57,12 @@ impl Admission {
     pub(crate) fn new(rules: Access, before: Option<&Self>) -> Self {
         let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         let callers = before.map(|before| before.callers.clone()).unwrap_or_default();
+        let uploads = before.map(|before| before.uploads.clone()).unwrap_or_default();
         match before.filter(|before| before.rules.total == rules.total && before.rules.queued == rules.queued) {
-            Some(before) => Self { rules: Arc::new(rules), callers, ..before.clone() },
+            Some(before) => Self { rules: Arc::new(rules), callers, uploads, ..before.clone() },
             None => {
                 let (slots, queue) = (rules.total.map(semaphore), semaphore(rules.queued));
-                Self { rules: Arc::new(rules), callers, slots, queue }
+                Self { rules: Arc::new(rules), callers, uploads, slots, queue }
             }
         }
     }
@@ -71,6 +74,7 @@ impl Admission {
         R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let of_caller = self.enter(&request)?;
+        let caller = of_caller.caller;
         let place = Place { _of_caller: of_caller, _slot: self.slot().await? };
         let request = with_timeout(request, self.rules.body_timeout);
         let response = inner.oneshot(request).await.map_err(|error| match elapsed_limit(&*error) {
@@ -80,6 +84,9 @@ impl Admission {
             }
             None => error,
         })?;
+        if let Caller::Token(token) = caller {
+            self.uploads.lock().hand_out(&response, token, Instant::now());
+        }
         let unread = self.rules.unread_timeout;
         Ok(response.map(|body| with_read_timeout(Body::new(HoldingBody::new(Body::new(body), place)), unread)))
     }
@@ -106,6 +113,12 @@ impl Admission {
         let brought: Vec<_> = credentials(request).into_iter().map(Token::of).collect();
         if let Some(token) = brought.iter().find(|token| self.rules.tokens.contains(token)) {
             return Ok(Caller::Token(*token));
+        }
+        if brought.is_empty()
+            && let Some(token) = self.uploads.lock().caller_of(request, Instant::now())
+            && self.rules.tokens.contains(&token)
+        {
+            return Ok(Caller::Token(token));
         }
         let mistake = if brought.is_empty() { "none came with the request" } else { "the one that came is not known" };
         Err(refusal(

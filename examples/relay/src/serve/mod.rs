@@ -18,6 +18,7 @@ mod signals;
 mod stack;
 mod transport;
 mod unread;
+mod uploads;
 mod wired;
 
 pub(crate) use self::server::run;

@@ -4,7 +4,8 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, EXPECT, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+        UPGRADE,
     },
 };
 
@@ -26,9 +27,10 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// The headers that have the absolute addresses at which an upload goes on and its progress can be read.
-const OF_AN_UPLOAD: [HeaderName; 2] =
-    [HeaderName::from_static("x-goog-upload-url"), HeaderName::from_static("x-goog-upload-control-url")];
+/// The headers that have the absolute addresses at which an upload goes on and its progress can be read. The older
+/// protocol has it in `Location`.
+const OF_AN_UPLOAD: [HeaderName; 3] =
+    [HeaderName::from_static("x-goog-upload-url"), HeaderName::from_static("x-goog-upload-control-url"), LOCATION];
 
 /// Strips the headers of one connection both ways, and leads uploads back through the relay.
 pub(crate) async fn pass(request: Request, next: Next) -> Response {
@@ -39,7 +41,8 @@ pub(crate) async fn pass(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     strip(response.headers_mut());
     for name in &OF_AN_UPLOAD {
-        if let Some(url) = response.headers().get(name).map(|url| relay.in_place_of(url)) {
+        let url = response.headers().get(name).filter(|url| *name != LOCATION || is_of_an_upload(url));
+        if let Some(url) = url.map(|url| relay.in_place_of(url)) {
             match url {
                 Some(url) => response.headers_mut().insert(name, url),
                 // An address that cannot be read may lead anywhere.
@@ -48,6 +51,11 @@ pub(crate) async fn pass(request: Request, next: Next) -> Response {
         }
     }
     response
+}
+
+/// Returns whether an address is that of an upload: others may lead anywhere.
+fn is_of_an_upload(url: &HeaderValue) -> bool {
+    url.to_str().is_ok_and(|url| url.contains("?upload_id=") || url.contains("&upload_id="))
 }
 
 fn strip(headers: &mut HeaderMap) {

@@ -53,7 +53,13 @@ fn setting(kind: Kind) -> Option<&'static str> {
         Kind::ResourceNotAccessible => "default_project",
         Kind::QuotaMinute => "[[keys]], or rpm under [limits]",
         Kind::QuotaTokensMinute => "[[keys]], or tpm under [limits]",
-        Kind::QuotaDay | Kind::QuotaZero | Kind::QuotaUnknown | Kind::KeysExhausted => "[[keys]], or [fallback]",
+        Kind::QuotaDay
+        | Kind::QuotaZero
+        | Kind::QuotaGrounding
+        | Kind::ModelClosed
+        | Kind::QuotaUnknown
+        | Kind::KeysExhausted => "[[keys]], or [fallback]",
+        Kind::QuotaSpend => "[[keys]]",
         Kind::Overloaded | Kind::Capacity | Kind::CircuitOpen => "[fallback]",
         Kind::Connect => "upstream",
         Kind::Timeout(TimeoutKind::Attempt) => "attempt under [timeout]",

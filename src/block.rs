@@ -1,0 +1,267 @@
+//! Blocks: how long a refusal for quota is believed.
+//!
+//! A refusal names an end, and the end is often wrong: a minute's quota says "in 30 min", a day's says "in 5 s", a day's
+//! comes after one call and is gone a minute later, because a tier was granted or a quota reset. Whoever believes it to
+//! the letter parks a project for hours that would serve, and whoever does not asks in vain every five seconds.
+//!
+//! So a block is a belief, and it is looked at again: when a look is due, one call passes while the others stay out. Its
+//! success ends the block, and another refusal doubles the time until the next look. A [`Claim`] is what a refusal
+//! claims, as far as its kind can last:
+//!
+//! | kind | believed | a look after |
+//! |---|---|---|
+//! | a minute's quota | as long as it says | 2 min, and every 2 min |
+//! | unnamed, with a wait | as long as it says | 5 min, and every 5 min |
+//! | unnamed, without one | 1 s, doubling to 1 min | – |
+//! | a day's quota | until midnight Pacific, or as long as it says (25 h at most) | 1 min, doubling to 1 h |
+//! | the same, where our own count agrees | the same | 1 h |
+//! | a limit of 0; a model closed for the project | until midnight Pacific | 1 h |
+//! | the grounding quota, for grounded calls only | until midnight Pacific | 1 min, doubling to 1 h |
+//! | spending within some minutes | 25 h | as long as it says, 10 min at most |
+//! | no billing, no credits, a monthly cap, a limited account | 25 h | as long as it says, 1 h at most |
+//!
+//! Pure: it is told the time.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::failure::{Failure, Kind};
+
+/// The longest time that anything is believed: the longest day has 25 hours.
+const LONGEST: Duration = Duration::from_secs(25 * 3_600);
+
+/// The time between looks at a minute's quota: a minute for the quota, and another one for clocks that differ.
+const MINUTES: Duration = Duration::from_secs(120);
+
+/// The time between looks at a quota that is not named.
+const UNNAMED: Duration = Duration::from_secs(300);
+
+/// The time until the first look at a quota whose refusal may be a mistake.
+const DOUBTED: Duration = Duration::from_secs(60);
+
+/// The longest time between two looks, whatever is claimed.
+const RARE: Duration = Duration::from_secs(3_600);
+
+/// The time over which spending is summed up.
+const ROLLING: Duration = Duration::from_secs(600);
+
+/// The first and the longest block by refusals that say nothing.
+const UNSAID: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The longest time for which a look is waited for: one that is not refused by then is probably being served, or hangs.
+pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
+/// The claim of a refusal, as far as it is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    lasts: Lasts,
+    /// The time until the first look.
+    look: Duration,
+    /// The longest time until a look.
+    longest: Duration,
+    is_long: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lasts {
+    For(Duration),
+    UntilMidnight,
+    /// As long as it is until the look would be due.
+    Unsaid,
+}
+
+impl Claim {
+    /// Reads what a refusal claims. `None`: it is about no quota.
+    pub(crate) fn of(failure: &Failure) -> Option<Self> {
+        // "In 0 s" says nothing: the project would be asked again at once.
+        let hint = failure.hint().map(|hint| hint.sufficient()).filter(|hint| !hint.is_zero());
+        let within = |most: Duration| hint.unwrap_or(most).min(most);
+        Some(match failure.kind() {
+            kind if kind.is_minutes() => Self::short(hint, MINUTES),
+            Kind::QuotaUnknown => Self::short(hint, UNNAMED),
+            Kind::QuotaDay => Self::long(hint.map_or(Lasts::UntilMidnight, Lasts::For), DOUBTED),
+            Kind::QuotaGrounding if failure.same_key_may_help() => Self::short(hint, MINUTES),
+            Kind::QuotaGrounding => Self::long(Lasts::UntilMidnight, DOUBTED),
+            Kind::QuotaZero | Kind::ModelClosed => Self::long(Lasts::UntilMidnight, RARE),
+            Kind::QuotaSpend => {
+                let look = within(ROLLING);
+                Self { lasts: Lasts::For(LONGEST), look, longest: ROLLING, is_long: false }
+            }
+            Kind::BillingRequired | Kind::AccountLimited => Self::long(Lasts::For(LONGEST), within(RARE)),
+            _ => return None,
+        })
+    }
+
+    /// Makes the claim of a day's quota whose end is not named.
+    pub(crate) fn day() -> Self {
+        Self::long(Lasts::UntilMidnight, DOUBTED)
+    }
+
+    fn short(hint: Option<Duration>, look: Duration) -> Self {
+        let Some(hint) = hint else {
+            return Self { lasts: Lasts::Unsaid, look: UNSAID.0, longest: UNSAID.1, is_long: false };
+        };
+        // What was cut to the longest wait may have been any longer one.
+        let lasts = if hint < look { hint } else { LONGEST };
+        Self { lasts: Lasts::For(lasts), look, longest: look, is_long: false }
+    }
+
+    fn long(lasts: Lasts, look: Duration) -> Self {
+        Self { lasts, look, longest: RARE, is_long: true }
+    }
+
+    /// Makes it a claim that our own count agrees with, so that a look would be in vain.
+    pub(crate) fn confirmed(self) -> Self {
+        Self { look: self.look.max(RARE.min(self.longest)), ..self }
+    }
+
+    /// Returns whether the refusal says how long it lasts, or its kind does.
+    pub(crate) fn is_said(self) -> bool {
+        self.lasts != Lasts::Unsaid
+    }
+}
+
+/// A block by refusals, from the first of them to the answer that ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The time from which every call may pass.
+    ends: Instant,
+    /// The time from which one call may pass.
+    look_at: Instant,
+    /// The time that the last refusal has added until the look.
+    step: Duration,
+    is_long: bool,
+    look: Option<(Look, Instant)>,
+    looks: u32,
+}
+
+/// The number of a look: one that took too long does not end the next one, and proves nothing after another refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Look(NonZeroU32);
+
+/// The decision on a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// It may pass, as every other call may.
+    Free,
+    /// It may pass alone, and looks for the others.
+    Look,
+    /// It stays out until then at least: the next look, or the end.
+    Closed(Instant),
+}
+
+impl Passage {
+    /// Returns what is left of a passage where another block decides as well: the strictest counts.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Closed(one), Self::Closed(other)) => Self::Closed(one.max(other)),
+            (closed @ Self::Closed(_), _) | (_, closed @ Self::Closed(_)) => closed,
+            (Self::Free, Self::Free) => Self::Free,
+            _ => Self::Look,
+        }
+    }
+}
+
+impl Block {
+    /// Begins a block. `midnight` is the next one in California.
+    pub(crate) fn new(claim: Claim, now: Instant, midnight: Instant) -> Self {
+        // A look at an earlier block of the same scope must not be taken for one at this.
+        let looks = fastrand::u32(..);
+        let mut block = Self { ends: now, look_at: now, step: Duration::ZERO, is_long: false, look: None, looks };
+        block.renew(claim, now, midnight);
+        block
+    }
+
+    /// Takes note of a further refusal.
+    pub(crate) fn refused(&mut self, claim: Claim, now: Instant, midnight: Instant) {
+        if now >= self.ends + RARE {
+            // A new event, long after the last one.
+            self.step = Duration::ZERO;
+        }
+        match self.passage(now) {
+            // Calls that are refused together are one event, in which the longest claim counts.
+            Passage::Closed(_) if self.look.is_none() => {
+                let mut other = Self { step: Duration::ZERO, ..*self };
+                other.renew(claim, now, midnight);
+                if other.ends > self.ends {
+                    (self.ends, self.step) = (other.ends, other.step);
+                    self.is_long |= other.is_long;
+                    self.look_at = self.look_at.max(other.look_at);
+                }
+            }
+            _ => self.renew(claim, now, midnight),
+        }
+    }
+
+    fn renew(&mut self, claim: Claim, now: Instant, midnight: Instant) {
+        self.step = (self.step * 2).clamp(claim.look, claim.longest.max(claim.look));
+        let far = now + LONGEST;
+        self.ends = match claim.lasts {
+            Lasts::For(time) => now + time.min(LONGEST),
+            Lasts::UntilMidnight => midnight.min(far),
+            Lasts::Unsaid => now + self.step,
+        };
+        self.look_at = (now + self.step).min(self.ends);
+        self.is_long = claim.is_long;
+        self.look = None;
+    }
+
+    /// Decides on a call.
+    #[inline]
+    pub(crate) fn passage(&self, now: Instant) -> Passage {
+        if now >= self.ends {
+            return Passage::Free;
+        }
+        if now < self.look_at {
+            return Passage::Closed(self.look_at);
+        }
+        match self.look {
+            Some((_, since)) if now < since + LONGEST_LOOK => Passage::Closed((since + LONGEST_LOOK).min(self.ends)),
+            _ => Passage::Look,
+        }
+    }
+
+    /// Returns the time from which a call may hope to pass; `None`: it may pass now. A long block is not hoped to end
+    /// with a look.
+    pub(crate) fn closed_until(&self, now: Instant) -> Option<Instant> {
+        match self.passage(now) {
+            Passage::Closed(_) if self.is_long => Some(self.ends),
+            Passage::Closed(at) => Some(at),
+            Passage::Free | Passage::Look => None,
+        }
+    }
+
+    /// Returns the time at which the block has ended for every call.
+    pub(crate) fn ends(&self) -> Instant {
+        self.ends
+    }
+
+    /// Returns whether the block lasts longer than anybody waits.
+    pub(crate) fn is_long(&self) -> bool {
+        self.is_long
+    }
+
+    /// Begins a look. The passage has been [`Look`](Passage::Look).
+    pub(crate) fn begin_look(&mut self, now: Instant) -> Look {
+        self.looks = self.looks.wrapping_add(1);
+        let look = Look(NonZeroU32::MIN.saturating_add(self.looks));
+        self.look = Some((look, now));
+        look
+    }
+
+    /// Ends a look that has shown nothing: the next call looks.
+    pub(crate) fn end_look(&mut self, look: Look) {
+        if self.look.is_some_and(|(under_way, _)| under_way == look) {
+            self.look = None;
+        }
+    }
+
+    /// Returns whether the success of a look ends the block: only that of the current one does.
+    pub(crate) fn ends_with(&self, look: Look) -> bool {
+        self.look.is_some_and(|(under_way, _)| under_way == look)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! The blocks of a project by the upstream's refusals: of a model, of its grounded calls, of a model that the project may
+//! not have, and of all that costs money. Pure: the caller passes the time.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{KeyModelReport, KeyState};
+use crate::{
+    block::{Block, Claim, Look, Passage},
+    bounded::make_room,
+    call::{Idempotency, Shape},
+};
+
+/// The most models of a project that are remembered to be blocked, of each kind. Only refusals add to them.
+pub(super) const MAX_MODELS: usize = 1_024;
+
+/// The part of a project that a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The quota of a model.
+    Model,
+    /// The quota of a model's calls that search the web or maps.
+    Grounded,
+    /// A model that is closed for the project.
+    Closed,
+    /// All that costs money, whatever the model.
+    Spending,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Model, Self::Grounded, Self::Closed, Self::Spending];
+}
+
+/// The needs of a call that a block may deny.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Needs<'a> {
+    pub(super) model: &'a str,
+    /// True if the call counts against a model's quota.
+    pub(super) pays: bool,
+    /// True if it searches the web or maps.
+    pub(super) grounded: bool,
+    /// True if it may cost money: it pays, or it makes something.
+    pub(super) spends: bool,
+}
+
+impl<'a> Needs<'a> {
+    pub(super) fn of(shape: Shape, model: &'a str) -> Self {
+        let pays = shape.pays_quota();
+        Self { model, pays, grounded: shape.grounded, spends: pays || shape.idempotency != Idempotency::Safe }
+    }
+
+    /// Returns whether a block of that part concerns the call.
+    fn concern(&self, part: Part) -> bool {
+        match part {
+            Part::Model => self.pays,
+            Part::Grounded => self.pays && self.grounded,
+            Part::Closed => self.spends && !self.model.is_empty(),
+            Part::Spending => self.spends,
+        }
+    }
+}
+
+/// The blocks of a project.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// The blocks of models, by the parts that have one for each.
+    models: [HashMap<Arc<str>, Block>; 3],
+    spending: Option<Block>,
+}
+
+/// The looks that one call makes, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ProjectLooks([Option<Look>; 4]);
+
+/// A block, as the error for a call shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Obstruction {
+    pub(super) state: KeyState,
+    /// The time until the next look, or until the end.
+    pub(super) look: Duration,
+    /// True if nobody waits for its end, and a look comes before.
+    pub(super) is_lasting: bool,
+}
+
+impl ProjectLooks {
+    pub(super) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl Marks {
+    pub(super) fn is_empty(&self) -> bool {
+        self.spending.is_none() && self.models.iter().all(HashMap::is_empty)
+    }
+
+    fn get(&self, part: Part, model: &str) -> Option<&Block> {
+        match part {
+            Part::Spending => self.spending.as_ref(),
+            _ => self.models[part as usize].get(model),
+        }
+    }
+
+    fn get_mut(&mut self, part: Part, model: &str) -> Option<&mut Block> {
+        match part {
+            Part::Spending => self.spending.as_mut(),
+            _ => self.models[part as usize].get_mut(model),
+        }
+    }
+
+    fn remove(&mut self, part: Part, model: &str) {
+        match part {
+            Part::Spending => self.spending = None,
+            _ => drop(self.models[part as usize].remove(model)),
+        }
+    }
+
+    /// Iterates over the blocks that concern a call.
+    fn of(&self, needs: Needs<'_>) -> impl Iterator<Item = &Block> {
+        Part::ALL
+            .into_iter()
+            .filter(move |part| needs.concern(*part))
+            .filter_map(move |part| self.get(part, needs.model))
+    }
+
+    /// Decides on a call.
+    pub(super) fn passage(&self, needs: Needs<'_>, now: Instant) -> Passage {
+        self.of(needs).fold(Passage::Free, |passage, block| passage.and(block.passage(now)))
+    }
+
+    /// Returns the time for which a call cannot hope to pass; zero: it may pass.
+    pub(super) fn left(&self, needs: Needs<'_>, now: Instant) -> Duration {
+        let until = self.of(needs).filter_map(|block| block.closed_until(now)).max();
+        until.map_or(Duration::ZERO, |until| until - now)
+    }
+
+    /// The same for a call that was refused here before: it has looked at what lasts for hours, and does not look again.
+    pub(super) fn left_after_refusal(&self, needs: Needs<'_>, now: Instant) -> Duration {
+        let lasting = self.of(needs).filter(|block| block.is_long() && block.passage(now) != Passage::Free);
+        let lasting = lasting.map(|block| block.ends() - now).max().unwrap_or_default();
+        self.left(needs, now).max(lasting)
+    }
+
+    /// Returns the block that holds a call up for longest.
+    pub(super) fn obstruction(&self, needs: Needs<'_>, now: Instant) -> Option<Obstruction> {
+        let closed = self.of(needs).filter_map(|block| match block.passage(now) {
+            Passage::Closed(at) => Some((block, at)),
+            Passage::Free | Passage::Look => None,
+        });
+        let (block, at) = closed.max_by_key(|(block, at)| (block.is_long(), *at))?;
+        let is_lasting = block.is_long() && at < block.ends();
+        Some(Obstruction { state: state(block, now)?, look: at - now, is_lasting })
+    }
+
+    /// Takes note that the upstream has refused a call in that part.
+    pub(super) fn block(&mut self, part: Part, model: &Arc<str>, claim: Claim, now: Instant, midnight: Instant) {
+        if let Some(block) = self.get_mut(part, model) {
+            return block.refused(claim, now, midnight);
+        }
+        let block = Block::new(claim, now, midnight);
+        if part == Part::Spending {
+            self.spending = Some(block);
+            return;
+        }
+        let models = &mut self.models[part as usize];
+        // Blocks that have ended go first, or else the one that ends first.
+        make_room(models, MAX_MODELS, |block| block.ends() > now, Block::ends);
+        models.insert(model.clone(), block);
+    }
+
+    /// Begins a look at each block whose look is due. The passage has been [`Look`](Passage::Look).
+    pub(super) fn begin_looks(&mut self, needs: Needs<'_>, now: Instant) -> ProjectLooks {
+        let mut looks = ProjectLooks::default();
+        for part in Part::ALL.into_iter().filter(|part| needs.concern(*part)) {
+            let block = self.get_mut(part, needs.model).filter(|block| block.passage(now) == Passage::Look);
+            looks.0[part as usize] = block.map(|block| block.begin_look(now));
+        }
+        looks
+    }
+
+    /// Ends looks that have shown nothing.
+    pub(super) fn end_looks(&mut self, model: &str, looks: ProjectLooks) {
+        for (part, look) in Part::ALL.into_iter().zip(looks.0) {
+            if let (Some(block), Some(look)) = (self.get_mut(part, model), look) {
+                block.end_look(look);
+            }
+        }
+    }
+
+    /// Takes note of an answer: forgets the blocks that its looks have refuted, and those that have ended.
+    pub(super) fn succeeded(&mut self, needs: Needs<'_>, looks: ProjectLooks, now: Instant) {
+        for (part, look) in Part::ALL.into_iter().zip(looks.0).filter(|(part, _)| needs.concern(*part)) {
+            let refuted = |block: &Block| look.is_some_and(|look| block.ends_with(look)) || block.ends() <= now;
+            if self.get(part, needs.model).is_some_and(refuted) {
+                self.remove(part, needs.model);
+            }
+        }
+    }
+
+    /// Forgets all blocks.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns the state of the whole project, where all that costs money is blocked.
+    pub(super) fn state(&self, now: Instant) -> Option<KeyState> {
+        state(self.spending.as_ref()?, now)
+    }
+
+    /// Reports the models that are blocked, by name: of several blocks of one model the one that lasts longest.
+    pub(super) fn report(&self, now: Instant) -> Vec<KeyModelReport> {
+        let blocks = self.models.iter().flatten();
+        let mut reports: Vec<(KeyModelReport, Instant)> = blocks
+            .filter_map(|(model, block)| {
+                Some((KeyModelReport { model: model.clone(), state: state(block, now)? }, block.ends()))
+            })
+            .collect();
+        reports.sort_by(|(one, ends), (other, other_ends)| one.model.cmp(&other.model).then(other_ends.cmp(ends)));
+        reports.dedup_by(|(other, _), (one, _)| one.model == other.model);
+        reports.into_iter().map(|(report, _)| report).collect()
+    }
+}
+
+/// Returns the state of a block in the form that reports show. `None`: it lets calls pass.
+fn state(block: &Block, now: Instant) -> Option<KeyState> {
+    match block.passage(now) {
+        Passage::Free => None,
+        _ if block.is_long() => Some(KeyState::Exhausted { left: block.ends() - now }),
+        Passage::Look => None,
+        Passage::Closed(at) => Some(KeyState::Cooling { left: at - now }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

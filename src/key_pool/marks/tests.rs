@@ -1,0 +1,132 @@
+//! Tests of a project's blocks.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::failure::{Failure, Kind};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn claim(kind: Kind, hint: Option<u64>) -> Claim {
+    let failure = Failure::local(kind, "");
+    Claim::of(&hint.map_or(failure.clone(), |hint| failure.with_hint(secs(hint)))).unwrap()
+}
+
+const CALLS: [Needs<'static>; 6] = [
+    Needs { model: "a", pays: true, grounded: false, spends: true },
+    Needs { model: "a", pays: true, grounded: true, spends: true },
+    Needs { model: "b", pays: true, grounded: false, spends: true },
+    // A long-running prediction, a cached content, a list.
+    Needs { model: "a", pays: false, grounded: false, spends: true },
+    Needs { model: "", pays: false, grounded: false, spends: true },
+    Needs { model: "a", pays: false, grounded: false, spends: false },
+];
+
+/// Says whether a block of a part, for a model, holds up a call.
+fn holds_up(part: Part, model: &str, needs: Needs<'_>) -> bool {
+    let same = needs.model == model;
+    match part {
+        Part::Model => same && needs.pays,
+        Part::Grounded => same && needs.pays && needs.grounded,
+        Part::Closed => same && needs.spends,
+        Part::Spending => needs.spends,
+    }
+}
+
+proptest! {
+    /// Compares with one block for each part and model, kept in a list.
+    #[test]
+    fn a_call_is_held_up_by_what_concerns_it(
+        steps in proptest::collection::vec((0usize..6, 0usize..4, 0usize..6, 0u64..90), 1..120),
+    ) {
+        let mut now = Instant::now();
+        let mut marks = Marks::default();
+        let mut plain: Vec<(Part, &str, Block)> = Vec::new();
+        for (event, part, call, seconds) in steps {
+            let (part, needs) = (Part::ALL[part], CALLS[call]);
+            let midnight = now + secs(50_000);
+            match event {
+                0 | 1 => now += secs(seconds * if event == 0 { 1 } else { 60 }),
+                2 | 3 if !needs.model.is_empty() => {
+                    let kinds = [(Kind::QuotaMinute, Some(seconds + 1)), (Kind::QuotaDay, None), (Kind::QuotaUnknown, None), (Kind::QuotaZero, None)];
+                    let (kind, hint) = kinds[seconds as usize % 4];
+                    let claim = claim(kind, hint);
+                    marks.block(part, &needs.model.into(), claim, now, midnight);
+                    let name = if part == Part::Spending { "" } else { needs.model };
+                    match plain.iter_mut().find(|(known, model, _)| (*known, *model) == (part, name)) {
+                        Some((.., block)) => block.refused(claim, now, midnight),
+                        None => plain.push((part, name, Block::new(claim, now, midnight))),
+                    }
+                }
+                4 => {
+                    if marks.passage(needs, now) == Passage::Look {
+                        let looks = marks.begin_looks(needs, now);
+                        prop_assert!(!looks.is_empty());
+                        prop_assert!(matches!(marks.passage(needs, now), Passage::Closed(_)), "one at a time");
+                        if seconds % 2 == 0 {
+                            marks.succeeded(needs, looks, now);
+                            plain.retain(|(part, model, block)| !holds_up(*part, model, needs) || matches!(block.passage(now), Passage::Closed(_)));
+                        } else {
+                            marks.end_looks(needs.model, looks);
+                        }
+                    }
+                }
+                _ => {
+                    marks.succeeded(needs, ProjectLooks::default(), now);
+                    plain.retain(|(part, model, block)| !holds_up(*part, model, needs) || block.ends() > now);
+                }
+            }
+            for needs in CALLS {
+                let blocks = || plain.iter().filter(|(part, model, _)| holds_up(*part, model, needs)).map(|(.., block)| block);
+                let left = blocks().filter_map(|block| block.closed_until(now)).max().map_or(Duration::ZERO, |until| until - now);
+                prop_assert_eq!(marks.left(needs, now), left);
+                prop_assert_eq!(marks.obstruction(needs, now).is_some(), !left.is_zero());
+                let passes = marks.passage(needs, now);
+                prop_assert_eq!(matches!(passes, Passage::Closed(_)), !left.is_zero());
+                prop_assert_eq!(passes == Passage::Free, blocks().all(|block| block.passage(now) == Passage::Free));
+            }
+            prop_assert_eq!(marks.is_empty(), plain.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_report_names_each_model_once_and_what_lasts_longest() {
+    let now = Instant::now();
+    let midnight = now + secs(50_000);
+    let mut marks = Marks::default();
+    marks.block(Part::Model, &"m".into(), claim(Kind::QuotaMinute, Some(26)), now, midnight);
+    marks.block(Part::Grounded, &"m".into(), claim(Kind::QuotaGrounding, None), now, midnight);
+    marks.block(Part::Model, &"a".into(), claim(Kind::QuotaUnknown, None), now, midnight);
+    let states: Vec<_> = marks.report(now).into_iter().map(|report| (report.model.to_string(), report.state)).collect();
+    let cooling = KeyState::Cooling { left: secs(1) };
+    assert_eq!(states, [("a".to_owned(), cooling), ("m".to_owned(), KeyState::Exhausted { left: secs(50_000) })]);
+    assert_eq!(marks.state(now), None);
+    marks.block(Part::Spending, &"m".into(), claim(Kind::QuotaSpend, None), now, midnight);
+    assert_eq!(marks.state(now), Some(KeyState::Cooling { left: secs(600) }));
+    marks.clear();
+    assert!(marks.is_empty());
+}
+
+#[test]
+fn models_without_quota_are_bounded_and_the_soonest_to_return_goes_first() {
+    let now = Instant::now();
+    let mut marks = Marks::default();
+    let name = |nth: u64| Arc::<str>::from(format!("m{nth}"));
+    let left = |marks: &Marks, nth: u64, now| {
+        marks.left(Needs { model: &name(nth), pays: true, grounded: false, spends: true }, now)
+    };
+    for nth in 0..MAX_MODELS as u64 {
+        marks.block(Part::Model, &name(nth), claim(Kind::QuotaDay, Some(100 + nth)), now, now);
+    }
+    marks.block(Part::Model, &name(5_000), claim(Kind::QuotaDay, Some(9_000)), now, now);
+    assert_eq!(marks.models[0].len(), MAX_MODELS);
+    assert_eq!((left(&marks, 0, now), left(&marks, 1, now)), (Duration::ZERO, secs(101)));
+    // Blocks that have ended are forgotten before those that have not.
+    let later = now + secs(150);
+    marks.block(Part::Model, &name(6_000), claim(Kind::QuotaMinute, Some(1)), later, later);
+    assert!(marks.models[0].len() <= MAX_MODELS - 49);
+    assert!(marks.models[0].contains_key(&name(5_000)));
+}

@@ -1,0 +1,121 @@
+//! The blocks of one scope by the upstream's refusals: of all its calls, and of those that search the web or maps, which
+//! have a quota of their own. Pure: the caller passes the time.
+
+use tokio::time::Instant;
+
+use crate::block::{Block, Claim, Look, Passage};
+
+/// The blocks of one scope.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Blocks {
+    all: Option<Block>,
+    grounded: Option<Block>,
+}
+
+/// The looks that one call makes, one at each block that it passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Looks {
+    all: Option<Look>,
+    grounded: Option<Look>,
+}
+
+/// A block that no call waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shut {
+    /// The time of the next look.
+    pub(super) look_at: Instant,
+    /// The time at which the block ends by itself.
+    pub(super) ends: Instant,
+    /// True if only calls that search the web or maps are blocked.
+    pub(super) grounded: bool,
+}
+
+impl Looks {
+    pub(super) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl Blocks {
+    /// Takes note of a refusal, of all calls or of grounded ones only.
+    pub(super) fn refused(&mut self, claim: Claim, grounded: bool, now: Instant, midnight: Instant) {
+        let block = if grounded { &mut self.grounded } else { &mut self.all };
+        match block {
+            Some(block) => block.refused(claim, now, midnight),
+            None => *block = Some(Block::new(claim, now, midnight)),
+        }
+    }
+
+    /// Decides on a call: the strictest block that applies to it counts.
+    pub(super) fn passage(&self, now: Instant, grounded: bool) -> Passage {
+        self.of(grounded).fold(Passage::Free, |passage, block| passage.and(block.passage(now)))
+    }
+
+    /// Returns the time until which a call cannot hope to pass, if there is one.
+    pub(super) fn closed_until(&self, now: Instant, grounded: bool) -> Option<Instant> {
+        self.of(grounded).filter_map(|block| block.closed_until(now)).max()
+    }
+
+    /// Returns the block that no call waits for: a long one, or one of grounded calls, which must not stand before plain
+    /// ones in a queue.
+    pub(super) fn shut(&self, now: Instant, grounded: bool) -> Option<Shut> {
+        let shut = |block: &Option<Block>, always: bool, grounded| {
+            let block = block.as_ref().filter(|block| always || block.is_long())?;
+            match block.passage(now) {
+                Passage::Closed(look_at) => Some(Shut { look_at, ends: block.ends(), grounded }),
+                Passage::Free | Passage::Look => None,
+            }
+        };
+        let all = shut(&self.all, false, false);
+        all.or_else(|| shut(&self.grounded, true, true).filter(|_| grounded))
+    }
+
+    /// Begins a look at each block whose look is due. The passage has been [`Look`](Passage::Look).
+    pub(super) fn begin_looks(&mut self, now: Instant, grounded: bool) -> Looks {
+        let look = |block: &mut Option<Block>| {
+            block.as_mut().filter(|block| block.passage(now) == Passage::Look).map(|block| block.begin_look(now))
+        };
+        let all = look(&mut self.all);
+        Looks { all, grounded: if grounded { look(&mut self.grounded) } else { None } }
+    }
+
+    /// Ends looks that have shown nothing.
+    pub(super) fn end_looks(&mut self, looks: Looks) {
+        for (block, look) in [(&mut self.all, looks.all), (&mut self.grounded, looks.grounded)] {
+            if let (Some(block), Some(look)) = (block, look) {
+                block.end_look(look);
+            }
+        }
+    }
+
+    /// Ends the blocks whose look has succeeded. Returns whether there was one.
+    pub(super) fn succeeded(&mut self, looks: Looks) -> bool {
+        let mut any = false;
+        for (block, look) in [(&mut self.all, looks.all), (&mut self.grounded, looks.grounded)] {
+            if let Some(look) = look
+                && block.as_ref().is_some_and(|block| block.ends_with(look))
+            {
+                *block = None;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Forgets the blocks that have ended. Returns whether none is left.
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
+        for block in [&mut self.all, &mut self.grounded] {
+            *block = block.take().filter(|block| now < block.ends());
+        }
+        self.all.is_none() && self.grounded.is_none()
+    }
+
+    /// Returns whether all calls are, or were, blocked.
+    pub(super) fn blocks_all(&self) -> bool {
+        self.all.is_some()
+    }
+
+    fn of(&self, grounded: bool) -> impl Iterator<Item = &Block> {
+        self.all.iter().chain(self.grounded.iter().filter(move |_| grounded))
+    }
+}

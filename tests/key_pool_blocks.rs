@@ -1,0 +1,372 @@
+//! Tests of the blocks of `KeyPoolLayer`: which refusals take a project out, for which calls, and when it is asked again.
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use tokio::time::{Instant, sleep};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_gemini::{
+    BoxError, ClassifyLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer,
+    emulator::{Emulator, Trouble, When},
+    failure::{Failure, Kind},
+    key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyState},
+    rate_limit::Limiter,
+};
+
+use crate::support::{AnyBody, BATCH, GENERATE, INTERACTIONS, Upstream, hello, json, post, post_body, secs};
+
+const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+const CACHES: &str = "/v1beta/cachedContents";
+const VEO: &str = "/v1beta/models/veo-3:predictLongRunning";
+const UPLOAD: &str = "/upload/v1beta/files";
+
+type Answer = Result<Response<AnyBody>, BoxError>;
+
+/// Makes a pool of keys, each the only one of the project of its name.
+fn pool(keys: &[&str]) -> KeyPool {
+    let key = |name: &&str| Key::new(ApiKey::new(format!("AIza-nobodys-{name}")).unwrap()).project(*name).name(*name);
+    keys.iter().fold(KeyPool::builder(), |builder, name| builder.key(key(name))).build().unwrap()
+}
+
+fn stack(
+    pool: &KeyPool,
+    upstream: &Upstream,
+) -> impl Service<Request<Full<Bytes>>, Response = Response<AnyBody>, Error = BoxError, Future: Send> + Clone + Send + 'static
+{
+    ServiceBuilder::new()
+        .map_response(|response: Response<_>| response.map(support::any))
+        .layer(ReplayLayer::default())
+        .layer(RetryLayer::default())
+        .layer(KeyPoolLayer::new(pool.clone()))
+        .layer(RateLimitLayer::new(Limiter::new()))
+        .layer(ClassifyLayer::new())
+        .service(upstream.clone())
+}
+
+/// Makes an upstream that answers each key by `answer`, which is told the key's name and the request's body.
+fn by_key(answer: impl Fn(&str, &str) -> Response<AnyBody> + Send + Sync + Clone + 'static) -> Upstream {
+    Upstream::new(move |_, asked| {
+        let answer = answer.clone();
+        async move {
+            let body = String::from_utf8_lossy(&asked.body).into_owned();
+            Ok(answer(key_of(&asked), &body))
+        }
+    })
+}
+
+fn key_of(asked: &support::Asked) -> &str {
+    asked.headers["x-goog-api-key"].to_str().unwrap().trim_start_matches("AIza-nobodys-")
+}
+
+/// Counts the calls that were made with a key.
+fn asked(upstream: &Upstream, key: &str) -> usize {
+    upstream.asked().iter().filter(|asked| key_of(asked) == key).count()
+}
+
+fn ok(result: &Answer) -> bool {
+    result.as_ref().is_ok_and(|response| response.status() == StatusCode::OK)
+}
+
+fn kind(result: &Answer) -> Option<Kind> {
+    Outcome::of(result).failure().map(Failure::kind)
+}
+
+fn state(pool: &KeyPool, name: &str) -> KeyState {
+    pool.snapshot().into_iter().find(|report| report.name.as_deref() == Some(name)).unwrap().state
+}
+
+fn error(code: u16, status: &str, message: &str, details: &str) -> Response<AnyBody> {
+    json(
+        code,
+        format!(r#"{{"error":{{"code":{code},"message":"{message}","status":"{status}","details":[{details}]}}}}"#),
+    )
+}
+
+fn closed() -> Response<AnyBody> {
+    let message = "This model models/gemini-2.5-flash is no longer available to new users. Please update your code to use a newer model.";
+    error(404, "NOT_FOUND", message, "")
+}
+
+fn exhausted(id: &str, value: u64, delay: &str) -> Response<AnyBody> {
+    let violation =
+        format!(r#"{{"violations":[{{"quotaId":"{id}","quotaValue":"{value}"}}]}},{{"retryDelay":"{delay}"}}"#);
+    error(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.", &violation)
+}
+
+const DAY: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
+const MINUTE: &str = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier";
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_closed_for_a_project_is_asked_of_another_and_remembered() {
+    let upstream = by_key(|key, _| if key == "a" { closed() } else { hello() });
+    let pool = pool(&["a", "b"]);
+    let service = stack(&pool, &upstream);
+    for _ in 0..40 {
+        assert!(ok(&service.clone().oneshot(post(FLASH)).await));
+    }
+    assert_eq!(asked(&upstream, "a"), 1);
+    assert!(matches!(state(&pool, "a"), KeyState::Exhausted { .. }));
+    // Its other models are served, and so are calls that cost nothing.
+    for uri in [GENERATE, "/v1beta/models/gemini-2.5-flash:countTokens"] {
+        let before = asked(&upstream, "a");
+        for _ in 0..40 {
+            let _ = service.clone().oneshot(post(uri)).await;
+        }
+        assert!(asked(&upstream, "a") > before, "{uri}");
+    }
+    // Once an hour somebody looks.
+    let before = asked(&upstream, "a");
+    sleep(secs(3_600)).await;
+    for _ in 0..40 {
+        assert!(ok(&service.clone().oneshot(post(FLASH)).await));
+    }
+    assert_eq!(asked(&upstream, "a"), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_closed_for_every_project_is_the_callers_to_know() {
+    let upstream = by_key(|_, _| closed());
+    let service = stack(&pool(&["a", "b"]), &upstream);
+    let begun = Instant::now();
+    let refused = service.clone().oneshot(post(FLASH)).await;
+    assert_eq!((kind(&refused), upstream.calls()), (Some(Kind::ModelClosed), 2));
+    let refused = service.oneshot(post(FLASH)).await;
+    assert_eq!((kind(&refused), upstream.calls()), (Some(Kind::KeysExhausted), 2));
+    assert_eq!((Outcome::of(&refused).retry_after(), begun.elapsed()), (Some(secs(3_600)), Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_makes_something_goes_to_the_next_key_where_the_first_is_refused() {
+    let info = |reason: &str| {
+        format!(
+            r#"{{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"{reason}","domain":"googleapis.com"}}"#
+        )
+    };
+    let refusals = [
+        (400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", info("API_KEY_INVALID")),
+        (400, "INVALID_ARGUMENT", "API key expired. Please renew the API key.", info("API_KEY_INVALID")),
+        (403, "PERMISSION_DENIED", "Permission denied: Consumer has been suspended.", info("CONSUMER_SUSPENDED")),
+        (403, "PERMISSION_DENIED", "Your API key was reported as leaked. Please use another API key.", String::new()),
+        (401, "UNAUTHENTICATED", "Request had invalid authentication credentials.", String::new()),
+        (403, "PERMISSION_DENIED", "The caller does not have permission", String::new()),
+    ];
+    for (code, status, message, details) in refusals {
+        for as_list in [false, true] {
+            for uri in [VEO, BATCH, INTERACTIONS, CACHES, UPLOAD, GENERATE] {
+                let details = details.clone();
+                let upstream = by_key(move |key, _| {
+                    if key != "a" {
+                        return hello();
+                    }
+                    let object = format!(
+                        r#"{{"error":{{"code":{code},"message":"{message}","status":"{status}","details":[{details}]}}}}"#
+                    );
+                    json(code, if as_list { format!("[{object}]") } else { object })
+                });
+                let pool = pool(&["a", "b"]);
+                let service = stack(&pool, &upstream);
+                for _ in 0..6 {
+                    let answer = service.clone().oneshot(post_body(uri, r#"{"model":"m","input":"hi"}"#)).await;
+                    assert!(ok(&answer), "{uri} {message} {:?}", Outcome::of(&answer));
+                }
+                assert_eq!(asked(&upstream, "b"), 6, "{uri} {message}");
+            }
+        }
+    }
+}
+
+fn cap(message: &'static str) -> Upstream {
+    by_key(move |key, _| if key == "a" { error(429, "RESOURCE_EXHAUSTED", message, "") } else { hello() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_without_money_is_out_for_all_models_and_for_what_is_no_models() {
+    let upstream = cap("Your project has exceeded its monthly spending cap.");
+    let pool = pool(&["a", "b"]);
+    let service = stack(&pool, &upstream);
+    // They are made in the first key's project, where that can be.
+    for _ in 0..6 {
+        assert!(ok(&service.clone().oneshot(post(CACHES)).await));
+    }
+    assert_eq!((asked(&upstream, "a"), asked(&upstream, "b")), (1, 6));
+    assert!(matches!(state(&pool, "a"), KeyState::Exhausted { .. }));
+    for uri in [GENERATE, FLASH, VEO, UPLOAD, INTERACTIONS] {
+        for _ in 0..10 {
+            assert!(ok(&service.clone().oneshot(post(uri)).await), "{uri}");
+        }
+    }
+    assert_eq!(asked(&upstream, "a"), 1);
+    // What only reads costs nothing.
+    for _ in 0..30 {
+        let _ = service.clone().oneshot(Request::get("/v1beta/models").body(Full::default()).unwrap()).await;
+    }
+    let before = asked(&upstream, "a");
+    assert!(before > 1);
+    // An hour later one call looks, and an hour after that another one.
+    for nth in 1..4 {
+        sleep(secs(3_600)).await;
+        join_all((0..20).map(|_| service.clone().oneshot(post(GENERATE)))).await;
+        assert_eq!(asked(&upstream, "a"), before + nth);
+    }
+    // An operator knows better.
+    assert!(pool.lift(&Fingerprint::of("AIza-nobodys-a")));
+    assert_eq!(state(&pool, "a"), KeyState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_spending_over_ten_minutes_comes_back_by_itself() {
+    let upstream = Upstream::at_once(|nth| {
+        let message = "Spend limit of your project exceeded: $10 in any 10 minutes.";
+        Ok(if nth < 2 { error(429, "RESOURCE_EXHAUSTED", message, "") } else { hello() })
+    });
+    let pool = pool(&["a"]);
+    let service = stack(&pool, &upstream);
+    assert!(!ok(&service.clone().oneshot(post(GENERATE)).await));
+    assert_eq!(state(&pool, "a"), KeyState::Cooling { left: secs(600) });
+    for uri in [FLASH, CACHES] {
+        let refused = service.clone().oneshot(post(uri)).await;
+        assert_eq!((kind(&refused), upstream.calls()), (Some(Kind::KeysExhausted), 1), "{uri}");
+    }
+    sleep(secs(601)).await;
+    assert!(!ok(&service.clone().oneshot(post(FLASH)).await));
+    sleep(secs(601)).await;
+    for uri in [FLASH, GENERATE, CACHES] {
+        assert!(ok(&service.clone().oneshot(post(uri)).await), "{uri}");
+    }
+}
+
+const GROUNDED: &str = r#"{"contents":[{"parts":[{"text":"hi"}]}],"tools":[{"google_search":{}}]}"#;
+
+fn grounding_quota() -> Response<AnyBody> {
+    let message = "You exceeded your current quota, please check your plan and billing details.";
+    error(
+        429,
+        "RESOURCE_EXHAUSTED",
+        message,
+        r#"{"@type":"type.googleapis.com/google.rpc.Help","links":[{"url":"https://x.y"}]}"#,
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_project_without_searches_left_serves_plain_calls() {
+    let searches = |body: &str| body.contains("google_search");
+    let upstream = by_key(move |key, body| if key == "a" && searches(body) { grounding_quota() } else { hello() });
+    let pool = pool(&["a", "b"]);
+    let service = stack(&pool, &upstream);
+    let begun = Instant::now();
+    for _ in 0..20 {
+        assert!(ok(&service.clone().oneshot(post_body(GENERATE, GROUNDED)).await));
+    }
+    assert_eq!(asked(&upstream, "a"), 1);
+    for _ in 0..20 {
+        assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
+    }
+    assert!(asked(&upstream, "a") > 1);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+
+    // With one key, the grounded call goes back at once, and plain calls go.
+    let upstream = by_key(move |_, body| if searches(body) { grounding_quota() } else { hello() });
+    let service = stack(&self::pool(&["a"]), &upstream);
+    assert_eq!(kind(&service.clone().oneshot(post_body(GENERATE, GROUNDED)).await), Some(Kind::QuotaGrounding));
+    for _ in 0..5 {
+        assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
+        assert_eq!(kind(&service.clone().oneshot(post_body(GENERATE, GROUNDED)).await), Some(Kind::KeysExhausted));
+    }
+    assert_eq!((upstream.calls(), begun.elapsed()), (6, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_was_a_mistake_is_over_within_a_minute() {
+    let upstream = Upstream::at_once(|nth| Ok(if nth == 1 { exhausted(DAY, 250, "5s") } else { hello() }));
+    let pool = pool(&["a"]);
+    let service = stack(&pool, &upstream);
+    assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
+    assert_eq!(kind(&service.clone().oneshot(post(GENERATE)).await), Some(Kind::QuotaDay));
+    let begun = Instant::now();
+    let refused = service.clone().oneshot(post(GENERATE)).await;
+    // Nobody waits for the look: it may be refused.
+    assert_eq!((kind(&refused), begun.elapsed()), (Some(Kind::KeysExhausted), Duration::ZERO));
+    assert_eq!(Outcome::of(&refused).retry_after(), Some(secs(60)));
+    sleep(secs(60)).await;
+    for _ in 0..5 {
+        assert!(ok(&service.clone().oneshot(post(GENERATE)).await));
+    }
+    assert_eq!(state(&pool, "a"), KeyState::Active);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minute_elsewhere_is_waited_for_and_a_day_here_is_not() {
+    // Whichever project is asked first.
+    for seed in 0..20 {
+        fastrand::seed(seed);
+        let first = std::sync::atomic::AtomicBool::new(true);
+        let upstream = Upstream::new(move |_, asked| {
+            let minute = key_of(&asked) == "b" && first.swap(false, std::sync::atomic::Ordering::Relaxed);
+            let answer = match key_of(&asked) {
+                "a" => exhausted(DAY, 250, "5s"),
+                _ if minute => exhausted(MINUTE, 10, "90s"),
+                _ => hello(),
+            };
+            std::future::ready(Ok(answer))
+        });
+        let service = stack(&pool(&["a", "b"]), &upstream);
+        let begun = Instant::now();
+        assert!(ok(&service.clone().oneshot(post(GENERATE)).await), "{seed}");
+        // At `b`, and not at midnight; nor does it look at `a` again, which has refused it.
+        let waited = begun.elapsed();
+        assert!(waited.is_zero() || (secs(90)..secs(93)).contains(&waited), "{waited:?}");
+        assert!(asked(&upstream, "b") <= 2 && asked(&upstream, "a") <= 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_emulators_troubles_rest_what_they_concern() {
+    let searches = post_body(GENERATE, GROUNDED);
+    for (trouble, kind, request, rests) in [
+        (Trouble::model_closed(), Kind::ModelClosed, post(FLASH), [true, false, false]),
+        (Trouble::grounding_quota(), Kind::QuotaGrounding, searches, [false, false, false]),
+        (Trouble::spend_limit(), Kind::QuotaSpend, post(FLASH), [true, true, true]),
+        (Trouble::spending_cap(), Kind::BillingRequired, post(FLASH), [true, true, true]),
+        (Trouble::day_quota(), Kind::QuotaDay, post(FLASH), [true, false, false]),
+    ] {
+        let emulator = Emulator::builder().key("AIza-nobodys-a", "a").trouble(When::first(1), trouble).build();
+        let service = ServiceBuilder::new()
+            .layer(ReplayLayer::default())
+            .layer(KeyPoolLayer::new(pool(&["a"])))
+            .layer(ClassifyLayer::new())
+            .service(emulator.clone());
+        let refused = service.clone().oneshot(request).await;
+        assert_eq!(Outcome::of(&refused).failure().map(Failure::kind), Some(kind));
+        for (uri, rests) in [FLASH, GENERATE, CACHES].into_iter().zip(rests) {
+            let before = emulator.journal().len();
+            let _ = service.clone().oneshot(post(uri)).await;
+            assert_eq!(emulator.journal().len() == before, rests, "{kind}: {uri}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_looks_while_the_others_stay_out() {
+    let upstream = Upstream::new(|nth, _| async move {
+        sleep(secs(1)).await;
+        Ok(if nth < 2 { exhausted(MINUTE, 10, "1000000000s") } else { hello() })
+    });
+    let pool = pool(&["a"]);
+    let service = ServiceBuilder::new().layer(KeyPoolLayer::new(pool.clone())).layer(ClassifyLayer::new());
+    let service = service.service(upstream.clone());
+    assert!(service.clone().oneshot(post(GENERATE)).await.is_ok());
+    assert_eq!(state(&pool, "a"), KeyState::Cooling { left: secs(120) });
+    for calls in [2, 3] {
+        sleep(secs(120)).await;
+        let results = join_all((0..9).map(|_| service.clone().oneshot(post(GENERATE)))).await;
+        assert_eq!(upstream.calls(), calls);
+        assert_eq!(results.iter().filter(|result| result.is_err()).count(), 8);
+    }
+    join_all((0..9).map(|_| service.clone().oneshot(post(GENERATE)))).await;
+    assert_eq!(upstream.calls(), 12);
+}
