@@ -410,24 +410,51 @@ fn last_words<'a>(text: &'a str, sent: &str) -> &'a str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_breaks_ends_in_an_error_event() {
-    let cut = event("a");
-    let half = cut.clone() + "data: {\"candidates\":[{";
-    for (sent, between) in [(&cut, true), (&half, false)] {
+async fn a_stream_that_breaks_ends_in_an_error_event_and_in_an_error() {
+    let whole = event("a");
+    // The half of an event is dropped: an SDK would take it for one, and fail on its JSON.
+    for half in ["", "data: {\"candidates\":[{", "data: {\"candi", "data: {}\n", "id: 7\n", "dat", "{\n  \"error\": {"]
+    {
         for breaks in [false, true] {
-            let body = if breaks { broken([sent]) } else { chunks([sent]) };
-            let (text, error) = heard(STREAM, "text/event-stream", body).await;
-            assert!(error.is_none(), "a reset would look like the caller's own network");
-            let words = last_words(&text, sent);
-            // An event that was cut in the middle does not run into it.
-            let words = if between { words } else { words.strip_prefix("\n\n").expect("an end to what was cut") };
-            let data = words.strip_prefix("data: ").and_then(|words| words.strip_suffix("\n\n")).expect("one event");
-            let error: Value = serde_json::from_str(data).unwrap();
-            assert_eq!((&error["error"]["code"], &error["error"]["status"]), (&503.into(), &"UNAVAILABLE".into()));
-            let reason = if breaks { "RESET" } else { "STREAM_CUT" };
-            assert_eq!(detail(&error["error"], "ErrorInfo")["reason"], reason);
+            for size in [1, 4096] {
+                let sent = format!("{whole}{half}");
+                let sent = sent.as_bytes().chunks(size);
+                let body = if breaks { broken(sent) } else { chunks(sent) };
+                let (text, error) = heard(STREAM, "text/event-stream", body).await;
+                let words = last_words(&text, &whole);
+                let data =
+                    words.strip_prefix("data: ").and_then(|words| words.strip_suffix("\n\n")).expect("one event");
+                let words: Value = serde_json::from_str(data).unwrap();
+                assert_eq!((&words["error"]["code"], &words["error"]["status"]), (&503.into(), &"UNAVAILABLE".into()));
+                let reason = if breaks { "RESET" } else { "STREAM_CUT" };
+                assert_eq!(detail(&words["error"], "ErrorInfo")["reason"], reason, "{half}");
+                // Whoever does not read the words sees that the answer is not whole.
+                assert_eq!(find(&error.unwrap()).failure().kind().as_str().to_ascii_uppercase(), reason);
+            }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_too_long_to_be_held_passes_as_it_comes_and_is_ended_before_the_words() {
+    let long = format!("data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{}", "x".repeat(100_000));
+    let (text, error) = heard(STREAM, "text/event-stream", broken(long.as_bytes().chunks(10_000))).await;
+    assert!(last_words(&text, &long).starts_with("\n\ndata: {\"error\":{") && error.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_has_time_to_send_the_words_before_the_connection_breaks() {
+    let body = parking_lot::Mutex::new(Some(broken([event("a")])));
+    let upstream = Upstream::at_once(move |_| Ok(sse(body.lock().take().unwrap())));
+    let mut body = Box::pin(stack!(upstream).oneshot(post(STREAM)).await.unwrap().into_body());
+    assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap();
+    let words = task::spawn(body.frame()).await.unwrap().unwrap().into_data().unwrap();
+    assert!(words.starts_with(b"data: {\"error\""));
+    assert!(!http_body::Body::is_end_stream(&*body));
+    assert_pending!(task::spawn(body.frame()).poll());
+    assert!(assert_ready!(task::spawn(body.frame()).poll()).unwrap().is_err());
+    assert!(http_body::Body::is_end_stream(&*body));
+    assert!(assert_ready!(task::spawn(body.frame()).poll()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,7 +462,7 @@ async fn a_stall_names_its_clock_in_the_last_event() {
     let (feed, body) = fed();
     feed.data(event("a"));
     let (text, error) = heard(STREAM, "text/event-stream", any(body)).await;
-    assert!(error.is_none() && !feed.is_live());
+    assert!(error.is_some() && !feed.is_live());
     let data = last_words(&text, &event("a")).trim().strip_prefix("data: ").unwrap();
     let error: Value = serde_json::from_str(data).unwrap();
     assert_eq!((&error["error"]["code"], &error["error"]["status"]), (&504.into(), &"DEADLINE_EXCEEDED".into()));
@@ -513,10 +540,9 @@ async fn an_interaction_that_is_cut_is_told() {
         assert_eq!(error["event_type"], "error");
         assert!(error["error"]["message"].as_str().unwrap().contains("interaction.completed"), "{error}");
     }
-    // The half of a bare line, and then what happened to it.
+    // The half of a bare line is none.
     let (text, _) = heard(INTERACTIONS, "text/event-stream", broken([DELTA, &FILTERED[..30]])).await;
-    let words = last_words(&text, &format!("{DELTA}{}", &FILTERED[..30]));
-    assert!(words.starts_with("\n\nevent: error\ndata: {"), "{words}");
+    assert!(last_words(&text, DELTA).starts_with("event: error\ndata: {"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -571,18 +597,27 @@ async fn a_stream_that_ends_well_ends_as_it_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_chunk_waits_for_another() {
+async fn no_event_waits_for_another() {
     let (feed, body) = fed();
     feed.data(event("a"));
     let body = parking_lot::Mutex::new(Some(any(body)));
     let upstream = Upstream::at_once(move |_| Ok(sse(body.lock().take().unwrap())));
     let mut body = Box::pin(stack!(upstream).oneshot(post(STREAM)).await.unwrap().into_body());
     assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap();
-    for text in ["data: {\"can", "didates\":[]}\r", "\n\r", "\n"] {
+    for text in [event("b"), ": ping\n".to_owned(), event("c") + &event("d"), ": ping\r\n\r\n".to_owned()] {
         assert_pending!(task::spawn(body.frame()).poll());
-        feed.data(text);
+        feed.data(text.clone());
         assert_eq!(assert_ready!(task::spawn(body.frame()).poll()).unwrap().unwrap().into_data().unwrap(), text);
     }
+    // The half of an event waits for its other half.
+    let mut passed = Vec::new();
+    for text in ["data: {\"can", "didates\":[]}\r", "\n\r", "\n"] {
+        feed.data(text);
+        while let std::task::Poll::Ready(frame) = task::spawn(body.frame()).poll() {
+            passed.push(frame.unwrap().unwrap().into_data().unwrap());
+        }
+    }
+    assert_eq!(passed, ["data: {\"can", "didates\":[]}\r", "\n\r", "\n"]);
 }
 
 /// Answers by `status` with a `Retry-After` of 12 s, as a proxy adds it, through the layers that would know better.

@@ -8,8 +8,10 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::body::Unheard;
-use crate::{answer::sse::Splitter, redact::Secrets};
+use crate::{
+    answer::sse::{Listener, Splitter},
+    redact::Secrets,
+};
 
 /// The most bytes of a bare line that are held until it has ended. An error's message is cut at 2 KiB in reports.
 const MOST_HELD: usize = 64 * 1024;
@@ -28,11 +30,6 @@ pub(super) struct Framer {
 impl Framer {
     pub(super) fn new(secrets: Secrets) -> Self {
         Self { splitter: Splitter::new(), secrets, at_line_start: true, held: Vec::new(), json: Depth::default() }
-    }
-
-    /// Returns whether the stream stands between events.
-    pub(super) fn is_between_events(&self) -> bool {
-        self.splitter.is_between_events()
     }
 
     /// Takes the bytes that pass, and returns those to pass on. Without a bare line these are the same, not copied.
@@ -118,6 +115,15 @@ fn error_event(json: &[u8]) -> Option<String> {
     let mut error = objects.into_iter().find(is_error)?;
     error.as_object_mut()?.entry("event_type").or_insert_with(|| "error".into());
     Some(format!("event: error\ndata: {error}\n\n"))
+}
+
+/// A listener that takes nothing: only the ends of events matter.
+struct Unheard;
+
+impl Listener for Unheard {
+    fn data(&mut self, _: &[u8]) {}
+    fn raw(&mut self, _: &[u8]) {}
+    fn dispatch(&mut self) {}
 }
 
 /// The place within a JSON value.

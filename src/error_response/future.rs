@@ -12,12 +12,11 @@ use http::{HeaderValue, Response, header::RETRY_AFTER};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::{ErrorResponseBody, render};
+use super::{ErrorResponseBody, render, settings::Settings};
 use crate::{
     call::Shape,
     context::{BoxError, Outcome},
     failure::{Kind, drop_bad_retry_after},
-    redact::Secrets,
 };
 
 pin_project! {
@@ -28,17 +27,17 @@ pin_project! {
         inner: Option<F>,
         failed: Option<BoxError>,
         shape: Shape,
-        secrets: Secrets,
+        settings: Settings,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, shape: Shape, secrets: Secrets) -> Self {
-        Self { inner: Some(inner), failed: None, shape, secrets }
+    pub(super) fn new(inner: F, shape: Shape, settings: Settings) -> Self {
+        Self { inner: Some(inner), failed: None, shape, settings }
     }
 
-    pub(super) fn failed(error: BoxError, shape: Shape, secrets: Secrets) -> Self {
-        Self { inner: None, failed: Some(error), shape, secrets }
+    pub(super) fn failed(error: BoxError, shape: Shape, settings: Settings) -> Self {
+        Self { inner: None, failed: Some(error), shape, settings }
     }
 }
 
@@ -59,10 +58,10 @@ where
             (None, None) => return Poll::Pending,
         };
         Poll::Ready(Ok(match result {
-            Ok(response) => passed_on(response, *this.shape, this.secrets),
+            Ok(response) => passed_on(response, *this.shape, this.settings),
             Err(error) => render::response(&error, *this.shape).map(|body| {
                 // Transports put whole addresses into their errors.
-                ErrorResponseBody::rendered(this.secrets.mask(&body).map_or(body, Bytes::from))
+                ErrorResponseBody::rendered(this.settings.secrets.mask(&body).map_or(body, Bytes::from))
             }),
         }))
     }
@@ -72,7 +71,7 @@ where
 fn passed_on<R: Body<Data = Bytes>>(
     mut response: Response<R>,
     shape: Shape,
-    secrets: &Secrets,
+    settings: &Settings,
 ) -> Response<ErrorResponseBody<R>> {
     let status = response.status();
     // An answer that failed before its first content is a failure too, whatever its status.
@@ -85,7 +84,7 @@ fn passed_on<R: Body<Data = Bytes>>(
         }
         for value in response.headers_mut().values_mut() {
             if let Some(masked) =
-                secrets.mask(value.as_bytes()).and_then(|masked| HeaderValue::from_bytes(&masked).ok())
+                settings.secrets.mask(value.as_bytes()).and_then(|masked| HeaderValue::from_bytes(&masked).ok())
             {
                 *value = masked;
             }
@@ -93,8 +92,8 @@ fn passed_on<R: Body<Data = Bytes>>(
     }
     let (mut parts, body) = response.into_parts();
     let body = match failed {
-        true => ErrorResponseBody::failed(body, shape, &mut parts, secrets.clone()),
-        false => ErrorResponseBody::upstream(body, shape, &mut parts, secrets),
+        true => ErrorResponseBody::failed(body, shape, &mut parts, settings),
+        false => ErrorResponseBody::upstream(body, shape, &mut parts, settings),
     };
     Response::from_parts(parts, body)
 }

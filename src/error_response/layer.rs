@@ -1,9 +1,8 @@
-//! The layer, which knows the secrets of the server.
+//! The layer, which has the settings.
 
 use tower_layer::Layer;
 
-use super::ErrorResponse;
-use crate::redact::Secrets;
+use super::{ErrorResponse, OpenAiErrors, StreamEnding, settings::Settings};
 
 /// A layer that turns an error into the answer that Google would have given. See the [module](super) for its shape.
 ///
@@ -11,7 +10,7 @@ use crate::redact::Secrets;
 #[derive(Clone, Debug, Default)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct ErrorResponseLayer {
-    secrets: Secrets,
+    settings: Settings,
 }
 
 impl ErrorResponseLayer {
@@ -26,7 +25,19 @@ impl ErrorResponseLayer {
     /// Keys of Google's shapes (`AIza…`, `AQ.…`, `ya29.…`) are known without it. A secret of fewer than 8 characters is
     /// ignored.
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
-        self.secrets = self.secrets.with(secret.as_ref());
+        self.settings.secrets = self.settings.secrets.with(secret.as_ref());
+        self
+    }
+
+    /// Sets the end of a stream that has begun and that breaks. Default: [`StreamEnding::EventThenBreak`].
+    pub fn stream_ending(mut self, ending: StreamEnding) -> Self {
+        self.settings.ending = ending;
+        self
+    }
+
+    /// Sets the shape of errors on the OpenAI-compatible surface. Default: [`OpenAiErrors::Objects`].
+    pub fn openai_errors(mut self, errors: OpenAiErrors) -> Self {
+        self.settings.openai = errors;
         self
     }
 }
@@ -35,6 +46,6 @@ impl<S> Layer<S> for ErrorResponseLayer {
     type Service = ErrorResponse<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ErrorResponse { inner, secrets: self.secrets.clone(), unready: None }
+        ErrorResponse { inner, settings: self.settings.clone(), unready: None }
     }
 }

@@ -8,9 +8,9 @@
 //! where a list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a
 //! `RetryInfo` detail say when to try again, where the status is one that passes with time (408, 429, 5xx); an
 //! `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number of attempts. A
-//! stream that breaks after it has begun ends in an error event, or in one more element of its list. API keys in the
-//! text of an upstream's error are overwritten with asterisks, length for length: they are the server's, not the
-//! caller's.
+//! stream that breaks after it has begun ends in an error event, and then in an error; the half of an event before it is
+//! dropped. A list ends in one more element. API keys in the text of an upstream's error are overwritten with asterisks,
+//! length for length: they are the server's, not the caller's.
 //!
 //! An error that the stream of an interaction says without a frame, as Google's content filter does, gets one: SDKs
 //! drop a bare line. It never changes an upstream's answer otherwise, except for `Retry-After`: it is added where it is
@@ -72,8 +72,8 @@
 //!
 //! # Errors
 //!
-//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer that can take no
-//! more words fails: a unary answer that breaks in the middle.
+//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream of
+//! events after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
 //!
 //! # Cancellation
 //!
@@ -89,12 +89,21 @@
 //! response or the error. The answer to an error has the error's outcome.
 
 mod body;
+mod follow;
 mod framer;
 mod future;
+mod gate;
 mod layer;
 mod render;
 mod service;
+mod settings;
 
 #[cfg(fuzzing)]
 pub(crate) use self::framer::fuzzing;
-pub use self::{body::ErrorResponseBody, future::ResponseFuture, layer::ErrorResponseLayer, service::ErrorResponse};
+pub use self::{
+    body::ErrorResponseBody,
+    future::ResponseFuture,
+    layer::ErrorResponseLayer,
+    service::ErrorResponse,
+    settings::{OpenAiErrors, StreamEnding},
+};

@@ -11,16 +11,13 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ErrorResponseBody, ResponseFuture};
-use crate::{
-    context::{BoxError, CallRef},
-    redact::Secrets,
-};
+use super::{ErrorResponseBody, ResponseFuture, settings::Settings};
+use crate::context::{BoxError, CallRef};
 
 /// The service of [`ErrorResponseLayer`](super::ErrorResponseLayer).
 pub struct ErrorResponse<S> {
     pub(super) inner: S,
-    pub(super) secrets: Secrets,
+    pub(super) settings: Settings,
     /// The error with which the inner service failed to become ready: the answer to the next call.
     pub(super) unready: Option<BoxError>,
 }
@@ -48,15 +45,15 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shape = CallRef::of(&request).shape();
         match self.unready.take() {
-            Some(error) => ResponseFuture::failed(error, shape, self.secrets.clone()),
-            None => ResponseFuture::new(self.inner.call(request), shape, self.secrets.clone()),
+            Some(error) => ResponseFuture::failed(error, shape, self.settings.clone()),
+            None => ResponseFuture::new(self.inner.call(request), shape, self.settings.clone()),
         }
     }
 }
 
 impl<S: Clone> Clone for ErrorResponse<S> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), secrets: self.secrets.clone(), unready: None }
+        Self { inner: self.inner.clone(), settings: self.settings.clone(), unready: None }
     }
 }
 
