@@ -24,6 +24,7 @@ use tower_gemini::{BoxError, key_pool::KeyState};
 use crate::{
     config::{Plan, Source},
     serve::{
+        cors,
         current::Current,
         log,
         peer::Peer,
@@ -113,12 +114,14 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         let ready = readiness(&watched, termination.has_begun());
         async move { ready }
     };
+    let pages_of_others = middleware::from_fn_with_state(current.clone(), cors::pass);
     let current = current.clone();
     let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
     let calls = Router::new()
         .fallback_service(calls)
         .layer(middleware::from_fn(proxy::pass))
-        .layer(middleware::from_fn(log::line));
+        .layer(middleware::from_fn(log::line))
+        .layer(pages_of_others);
     Ok(Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
