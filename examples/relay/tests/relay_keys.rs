@@ -425,7 +425,6 @@ async fn an_upload_goes_on_without_a_token_by_the_address_that_was_handed_out() 
     }
     let journal = emulator.journal();
     assert!(journal.iter().all(|visit| visit.status == Some(StatusCode::OK)));
-    assert!(journal.iter().all(|visit| !visit.path.contains("relay_signature")), "the upstream knows nothing of it");
     for uri in ["/upload/v1beta/files?upload_id=invented", "/upload/v1beta/files", "/v1beta/files"] {
         let answer = send(&relay, Request::post(uri).body(Full::from("x")).unwrap()).await;
         assert_eq!(answer.status, 401, "{uri}: {:?}", answer.body);
@@ -490,7 +489,6 @@ async fn the_address_of_an_upload_opens_that_upload_alone_and_any_relay_with_the
     assert_eq!(end_upload(&other, &first, "").await.status, 200);
     // A part may bring a token of its own.
     assert_eq!(end_upload(&relay, &second, "two").await.status, 200);
-    assert!(emulator.journal()[before..].iter().all(|visit| !visit.path.contains("relay_signature")));
 }
 
 #[tokio::test]
