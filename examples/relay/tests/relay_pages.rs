@@ -175,12 +175,17 @@ async fn a_page_of_an_origin_that_is_not_allowed_gets_nothing_that_it_can_read()
             assert_eq!((answer.status, answer.readable_by()), (refusal, None), "{top} {stranger}");
             assert!(emulator.journal().is_empty(), "it has cost quota");
         }
-        // Programs and servers may send an origin, too; they are held to the token alone.
+        // A browser does not say where a page is from if it does not trust the relay's address. With a token, nobody has to.
         let request =
             Request::post(GENERATE).header("origin", "https://evil.example").header("x-goog-api-key", "token");
         let answer = send(&relay, request, PROMPT).await;
-        assert_eq!((answer.status, answer.readable_by()), (200, None), "{top}");
-        // So is a page behind the same proxy as the relay.
+        let status = if top.contains("tokens") { 200 } else { 403 };
+        assert_eq!((answer.status, answer.readable_by()), (status, None), "{top}");
+        for own in [relay.uri(), relay.uri().replace("http:", "https:")] {
+            let request = Request::post(GENERATE).header("origin", own).header("x-goog-api-key", "token");
+            assert_eq!(send(&relay, request, PROMPT).await.status, 200, "{top}");
+        }
+        // A page behind the same proxy as the relay is of its origin, whatever the relay's own address.
         let request =
             Request::post(GENERATE).header("origin", "https://same.example").header("sec-fetch-site", "same-origin");
         let answer = send(&relay, request.header("x-goog-api-key", "token"), PROMPT).await;
@@ -224,7 +229,8 @@ async fn what_the_upstream_says_of_pages_is_replaced_by_the_relays_own() {
         of_upstream.iter().fold(http::Response::builder(), |answer, (name, value)| answer.header(*name, *value));
     emulator.trouble(When::always(), Trouble::response(answer.status(400).body("{}").unwrap()));
     for (origin, readable_by) in [(PAGE, Some(PAGE)), ("https://evil.example", None)] {
-        let answer = send(&relay, Request::post(GENERATE).header("origin", origin), PROMPT).await;
+        let request = Request::post(GENERATE).header("origin", origin).header("sec-fetch-site", "same-origin");
+        let answer = send(&relay, request, PROMPT).await;
         assert_eq!((answer.status, answer.readable_by()), (400, readable_by));
         assert_eq!(answer.header("access-control-allow-credentials"), None);
         assert_eq!(answer.header("access-control-allow-private-network"), None);

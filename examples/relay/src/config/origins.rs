@@ -10,6 +10,9 @@ const RIGHT: &str = "a list of origins, like [\"https://app.example.com\", \"htt
 const FORM: &str = "a scheme and a host, and a port if it is not the scheme's own, like \"https://app.example.com\" or \
                     \"http://localhost:5173\"";
 
+/// The most characters of an origin that a refusal repeats: the longest name of a host has 253.
+const LONGEST: usize = 280;
+
 /// The origins whose pages may call the relay and read its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origins {
@@ -28,6 +31,12 @@ impl Origins {
             Self::Unset | Self::Any => true,
             Self::Listed(origins) => origins.iter().any(|allowed| allowed.as_bytes() == origin),
         }
+    }
+
+    /// Says that pages of an origin may not call, and where that is decided.
+    pub(crate) fn refusal_of(origin: &[u8]) -> String {
+        let origin: String = String::from_utf8_lossy(origin).chars().take(LONGEST).collect();
+        format!("pages of {origin} may not call this relay: its setting allowed_origins does not name them")
     }
 
     /// Returns whether somebody has decided which pages may call.

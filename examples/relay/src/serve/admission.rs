@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use axum::{body::Body, extract::Request};
 use http::{
     HeaderMap, HeaderValue, Method, Response, StatusCode,
-    header::{AUTHORIZATION, ORIGIN},
+    header::{AUTHORIZATION, HOST, ORIGIN},
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -17,10 +17,9 @@ use tower::{BoxError, Service, ServiceExt};
 use tower_gemini::{Error, clock, failure::Failure};
 
 use crate::{
-    config::{Access, Token},
+    config::{Access, Origins, Token},
     serve::{
         body_timeout::{elapsed_limit, with_timeout},
-        cors,
         held::{AtEnd, HoldingBody},
         live::{self, LiveApi},
         peer::Peer,
@@ -103,7 +102,7 @@ impl Admission {
 
     fn enter(&self, request: &Request, address: Option<&SignedAddress>) -> Result<CallerPlace, BoxError> {
         if let Some(origin) = self.strange_page(request) {
-            let message = cors::refusal_of(origin);
+            let message = Origins::refusal_of(origin.as_bytes());
             return Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message));
         }
         let caller = self.caller(request, address)?;
@@ -113,19 +112,21 @@ impl Admission {
         self.caller_place(caller)
     }
 
-    /// Returns the origin of a page that may not call, where a browser says that a page of another site calls. No
-    /// preflight comes before a call with a body of plain text, and without tokens it would be let in; that its page
-    /// cannot read the answer saves no quota. Programs send no `Sec-Fetch-Site`, and a page behind the same proxy as the
-    /// relay is of the same origin.
+    /// Returns the origin of a page of another site that may not call. No preflight comes before a POST of plain text, and
+    /// without tokens it would be let in; that its page cannot read the answer saves no quota. A page behind the same
+    /// proxy as the relay is of its site.
     fn strange_page<'a>(&self, request: &'a Request) -> Option<&'a HeaderValue> {
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
         if reads || !self.rules.tokens.is_empty() {
             return None;
         }
-        let site = request.headers().get("sec-fetch-site")?;
-        let origin = request.headers().get(ORIGIN)?;
-        (!["same-origin", "none"].iter().any(|same| site == same) && !self.rules.origins.allow(origin.as_bytes()))
-            .then_some(origin)
+        let origin = request.headers().get(ORIGIN).filter(|origin| !self.rules.origins.allow(origin.as_bytes()))?;
+        let is_own = match request.headers().get("sec-fetch-site") {
+            Some(site) => site == "same-origin" || site == "none",
+            // Browsers say it only to addresses that they trust, as those with TLS and loopback.
+            None => is_of(origin, request),
+        };
+        (!is_own).then_some(origin)
     }
 
     /// Identifies the caller, or refuses it. `address` is the signed one at which the request came, if it was.
@@ -215,6 +216,14 @@ impl Drop for CallerPlace {
             }
         }
     }
+}
+
+/// Returns whether an origin is that of the address to which a request was sent.
+fn is_of(origin: &HeaderValue, request: &Request) -> bool {
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let host = request.uri().authority().map(|authority| authority.as_str().as_bytes()).or(host);
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| host.is_some_and(|host| authority.as_bytes().eq_ignore_ascii_case(host)))
 }
 
 /// Returns everything that could be a token, from all places where SDKs put keys.

@@ -2,11 +2,11 @@
 //! answer says whether a page may read it. It belongs outside of everything that answers, early heads included, and of
 //! the log: a preflight is no call.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use axum::{
     Json,
-    extract::{Request, State},
+    extract::Request,
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,7 +22,7 @@ use serde_json::json;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use crate::{config::Origins, serve::current::Current};
+use crate::config::Origins;
 
 /// The time for which a browser keeps the answer to a preflight. A change of the settings holds for it after that.
 const KEPT: Duration = Duration::from_secs(600);
@@ -81,47 +81,36 @@ impl Cors {
             .vary([ORIGIN]);
         Self { origins, layer }
     }
-}
 
-/// Answers preflights, and lets pages of allowed origins read what they get.
-pub(crate) async fn pass(State(current): State<Arc<Current>>, request: Request, next: Next) -> Response {
-    let Cors { origins, layer } = current.stack().cors.clone();
-    if let Some(origin) = preflight(&request).filter(|origin| !origins.allow(origin.as_bytes())) {
-        return refused(origin);
+    /// Answers a preflight, or lets pages of allowed origins read the answer to a call.
+    pub(crate) async fn pass(&self, request: Request, next: Next) -> Response {
+        let Some(origin) = request.headers().get(ORIGIN) else {
+            let mut response = without_headers_of_pages(next.run(request).await);
+            response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+            return response;
+        };
+        let options = request.method() == Method::OPTIONS;
+        match options && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            true if !self.origins.allow(origin.as_bytes()) => return refused(origin),
+            // The layer would take every OPTIONS for a preflight.
+            false if options => return without_headers_of_pages(next.run(request).await),
+            _ => {}
+        }
+        let inner = service_fn(move |request| {
+            let next = next.clone();
+            async move { Ok::<_, Infallible>(without_headers_of_pages(next.run(request).await)) }
+        });
+        let Ok(response) = self.layer.layer(inner).oneshot(request).await;
+        response
     }
-    // The layer would take every OPTIONS for a preflight.
-    if request.method() == Method::OPTIONS && preflight(&request).is_none() {
-        return without_headers_of_pages(next.run(request).await);
-    }
-    let inner = service_fn(move |request| {
-        let next = next.clone();
-        async move { Ok::<_, Infallible>(without_headers_of_pages(next.run(request).await)) }
-    });
-    let Ok(response) = layer.layer(inner).oneshot(request).await;
-    response
-}
-
-/// Returns the origin of the page for which a browser asks, before the call, whether that may be made.
-fn preflight(request: &Request) -> Option<&HeaderValue> {
-    let asks = request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    request.headers().get(ORIGIN).filter(|_| asks)
 }
 
 /// Refuses a preflight. No page can read it, but whoever looks at the browser's network log can.
 fn refused(origin: &HeaderValue) -> Response {
-    let message = refusal_of(origin);
+    let message = Origins::refusal_of(origin.as_bytes());
     tracing::debug!("{message}");
     let error = json!({ "error": { "code": 403, "message": message, "status": "PERMISSION_DENIED" } });
     (StatusCode::FORBIDDEN, [(VARY, "origin")], Json(error)).into_response()
-}
-
-/// Says that pages of an origin may not call, and what lets them.
-pub(crate) fn refusal_of(origin: &HeaderValue) -> String {
-    format!("pages of {} may not call this relay: its setting allowed_origins does not name them", shown(origin))
-}
-
-fn shown(origin: &HeaderValue) -> String {
-    String::from_utf8_lossy(origin.as_bytes()).chars().take(256).collect()
 }
 
 /// Removes what the upstream says about pages, which holds for its own address.

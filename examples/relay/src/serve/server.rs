@@ -24,7 +24,6 @@ use tower_gemini::{BoxError, key_pool::KeyState};
 use crate::{
     config::{Plan, Source},
     serve::{
-        cors,
         current::Current,
         log,
         peer::Peer,
@@ -114,7 +113,11 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         let ready = readiness(&watched, termination.has_begun());
         async move { ready }
     };
-    let pages_of_others = middleware::from_fn_with_state(current.clone(), cors::pass);
+    let rules = current.clone();
+    let pages_of_others = middleware::from_fn(move |request, next| {
+        let stack = rules.stack();
+        async move { stack.cors.pass(request, next).await }
+    });
     let current = current.clone();
     let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
     let calls = Router::new()

@@ -79,6 +79,7 @@ impl SigningKey {
 
     /// Begins the signature of an address. Neither a path nor a query has a line's end in it.
     fn address(&self, path: &str, query: &str, terms: &Terms) -> Hmac<Sha256> {
+        let (path, query) = (canonical(path, b"%/?#"), canonical(query, b"%&=+;#"));
         let signed = mac(&self.0).chain_update(b"address\n").chain_update(path).chain_update(b"\n");
         signed.chain_update(query).chain_update(b"\n").chain_update(terms.to_bytes())
     }
@@ -89,6 +90,31 @@ fn mac(key: &[u8; 32]) -> Hmac<Sha256> {
     let mut block = Key::<Hmac<Sha256>>::default();
     block[..32].copy_from_slice(key);
     Hmac::new(&block)
+}
+
+/// Writes a part of an address in the one form that all clients' forms of it have: some escape a character that others
+/// leave, and turn back the escapes that they find. An escaped delimiter is another thing than the delimiter.
+fn canonical(text: &str, delimiters: &[u8]) -> Vec<u8> {
+    let hex = |byte: &u8| char::from(*byte).to_digit(16);
+    let (mut canonical, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let [first, after @ ..] = rest {
+        rest = after;
+        let escaped = match after {
+            [high, low, ..] if *first == b'%' => {
+                hex(high).zip(hex(low)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok())
+            }
+            _ => None,
+        };
+        match escaped {
+            Some(byte) if byte.is_ascii_graphic() && !delimiters.contains(&byte) => canonical.push(byte),
+            Some(byte) => canonical.extend(format!("%{byte:02X}").into_bytes()),
+            None => canonical.push(*first),
+        }
+        if escaped.is_some() {
+            rest = &rest[2..];
+        }
+    }
+    canonical
 }
 
 /// The terms on which an address admits.
@@ -337,6 +363,36 @@ mod tests {
         }
         let of_other_keys = self::uploads(&["caller", "relay", ""]);
         assert!(of_other_keys.read(&uri.parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn an_address_is_known_in_every_form_that_clients_give_it() {
+        let uploads = uploads(&["a"]);
+        let session = "https://h/upload/v1beta/environments/e/files/a%20b:c~.txt?upload_id=a%2Fb%2bc'%3D%3D&x=%e4";
+        let uri = handed_out(&uploads, session, "caller");
+        for (from, to) in [
+            ("a%20b:c~", "a%20b%3Ac%7E"),
+            ("a%2Fb", "a/b"),
+            ("%2bc", "%2Bc"),
+            ("'", "%27"),
+            ("x=%e4", "x=%E4"),
+            ("upload_id", "upload%5Fid"),
+        ] {
+            let other = uri.replace(from, to);
+            assert!(other != uri && admits(&uploads, &part(&other), "caller", now()), "{other}");
+            // The upstream gets it as the caller has sent it.
+            let as_sent = uploads.read(&other.parse().unwrap()).unwrap().uri.to_string();
+            assert!(as_sent.contains(to) && other.starts_with(&as_sent), "{as_sent}");
+        }
+        for (from, to) in
+            [("a%20b", "a+b"), ("%2bc", "+c"), ("%3D%3D", "=="), ("files/a", "files%2Fa"), ("%e4", "%25e4")]
+        {
+            let other = uri.replace(from, to);
+            assert!(other != uri && uploads.read(&other.parse().unwrap()).is_none(), "{other}");
+        }
+        assert_eq!(canonical("%", b"%"), b"%");
+        assert_eq!(canonical("%4", b"%"), b"%4");
+        assert_eq!(canonical("%zz%41%0a", b"%"), b"%zzA%0A");
     }
 
     #[test]
