@@ -492,6 +492,38 @@ async fn the_address_of_an_upload_opens_that_upload_alone_and_any_relay_with_the
 }
 
 #[tokio::test]
+async fn a_part_without_a_token_counts_as_a_call_of_the_caller_that_began_the_upload() {
+    let settings = format!("client_tokens = [\"one\", \"two\"]\nmax_concurrent_per_caller = 1\n{KEYS}");
+    let (emulator, _server, relay) = pair(Emulator::builder(), &settings).await;
+    emulator.trouble(When::prompt_contains("wait"), Trouble::hang());
+    let [of_one, of_two] = [begin_upload(&relay, "one").await, begin_upload(&relay, "two").await];
+    let waiting = async {
+        let call = Request::post(format!("/v1beta/models/{FLASH}:generateContent")).header("x-goog-api-key", "one");
+        let prompt = r#"{"contents": [{"parts": [{"text": "wait"}]}]}"#;
+        send(&relay, call.body(Full::from(prompt)).unwrap()).await
+    };
+    let parts = async {
+        let arrived = |visits: &[Visit]| visits.iter().any(|visit| visit.operation == Operation::GenerateContent);
+        timeout(PATIENCE, emulator.wait_for(arrived)).await.expect("no call");
+        let refused = end_upload(&relay, &of_one, "").await;
+        assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{:?}", refused.body);
+        assert_eq!(refused.header("x-goog-upload-status"), None, "it may come again");
+        assert_eq!(end_upload(&relay, &of_two, "").await.status, 200);
+    };
+    tokio::select! {
+        answer = waiting => panic!("it was answered: {:?}", answer.body),
+        () = parts => {}
+    }
+    // The caller that waited has gone, and its place is free.
+    let freed = async {
+        while end_upload(&relay, &of_one, "").await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, freed).await.expect("it keeps its place");
+}
+
+#[tokio::test]
 async fn an_upload_under_way_outlives_a_reload_of_keys_but_not_its_callers_token() {
     let emulator = Emulator::builder().key("key-a-of-p1", "p1").key("key-b-of-p1", "p1").build();
     let server = emulator.serve().await.unwrap();
