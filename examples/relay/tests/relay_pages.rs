@@ -258,8 +258,12 @@ async fn an_origin_that_no_browser_would_send_is_a_mistake_with_the_right_one() 
     ] {
         refused_at(&settings(origins), place, &["allowed_origins: ", says]).await;
     }
-    for origins in ["[]", r#"["*"]"#, r#"["https://a.example", "http://localhost:3000"]"#] {
-        let (code, _, said) = checked(&settings(origins)).await;
-        assert_eq!(code, Some(0), "{said}");
+    for (origins, says) in [
+        ("[]", "of no other origin may call"),
+        (r#"["*"]"#, "of every origin may call"),
+        (r#"["https://a.example", "http://localhost:3000"]"#, "of https://a.example, http://localhost:3000 may call"),
+    ] {
+        let (code, said, mistakes) = checked(&settings(origins)).await;
+        assert_eq!((code, said.lines().next()), (Some(0), Some(&*format!("pages           {says}"))), "{mistakes}");
     }
 }

@@ -16,8 +16,8 @@ const LONGEST: usize = 280;
 /// The origins whose pages may call the relay and read its answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origins {
-    /// All of them, because nothing is set and no token is wanted: the API itself lets every page call, too.
-    Unset,
+    /// Nothing is set. Where no token is wanted, these are all of them, as at the API itself, and none where one is.
+    Unset { wants_token: bool },
     /// All of them, as it was set.
     Any,
     /// These, as browsers write them.
@@ -28,7 +28,8 @@ impl Origins {
     /// Returns whether pages of an origin may call.
     pub(crate) fn allow(&self, origin: &[u8]) -> bool {
         match self {
-            Self::Unset | Self::Any => true,
+            Self::Unset { wants_token } => !wants_token,
+            Self::Any => true,
             Self::Listed(origins) => origins.iter().any(|allowed| allowed.as_bytes() == origin),
         }
     }
@@ -41,14 +42,25 @@ impl Origins {
 
     /// Returns whether somebody has decided which pages may call.
     pub(crate) fn are_set(&self) -> bool {
-        !matches!(self, Self::Unset)
+        !matches!(self, Self::Unset { .. })
+    }
+
+    /// Returns a line for people, in the form of those of the layers, if somebody has decided which pages may call.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let origins = match self {
+            Self::Unset { .. } => return None,
+            Self::Any => "every origin".to_owned(),
+            Self::Listed(origins) if origins.is_empty() => "no other origin".to_owned(),
+            Self::Listed(origins) => origins.join(", "),
+        };
+        Some(format!("pages           of {origins} may call"))
     }
 }
 
 /// Reads `allowed_origins`. Without it, pages may call a relay that wants no token: everybody may.
 pub(crate) fn read(file: &mut Section<'_>, wants_token: bool) -> Origins {
     let Some((list, place)) = file.get_placed("allowed_origins", |value| value.texts(RIGHT)) else {
-        return if wants_token { Origins::Listed(Vec::new()) } else { Origins::Unset };
+        return Origins::Unset { wants_token };
     };
     let is_alone = list.len() == 1;
     let mut origins = Vec::new();
@@ -219,7 +231,9 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(listed.allow(origin.as_bytes()), allowed, "{origin}");
-            assert!(Origins::Any.allow(origin.as_bytes()) && Origins::Unset.allow(origin.as_bytes()));
+            assert!(Origins::Any.allow(origin.as_bytes()));
+            assert!(Origins::Unset { wants_token: false }.allow(origin.as_bytes()));
+            assert!(!Origins::Unset { wants_token: true }.allow(origin.as_bytes()));
         }
     }
 }
