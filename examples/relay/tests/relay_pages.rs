@@ -149,6 +149,9 @@ async fn a_page_may_read_answers_and_every_error_with_its_hints() {
             assert!(exposed.split(',').any(|each| each.trim() == name), "{name}: {exposed}");
         }
         assert!(answer.headers.get_all("vary").iter().any(|value| value == "origin"), "{:?}", answer.headers);
+        if status == 401 {
+            answer.says("this relay wants a token of its own");
+        }
         assert!(status != 429 || answer.headers.contains_key("retry-after"), "{:?}", answer.headers);
     }
     // A request without an origin is nobody's page.
