@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-use super::{follow::Follow, settings::Settings};
+use super::{follow::Follow, reading::AnswerBody, settings::Settings};
 use crate::{
     call::{Shape, Surface},
     context::BoxError,
@@ -36,7 +36,7 @@ pin_project! {
         Rendered { #[pin] body: Full<Bytes> },
         Upstream {
             #[pin]
-            body: R,
+            body: AnswerBody<R>,
             follow: Follow,
             surface: Surface,
             breaking: Breaking,
@@ -65,17 +65,17 @@ impl<R> ErrorResponseBody<R> {
 
 impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     /// Makes the body of an upstream's good answer.
-    pub(super) fn upstream(body: R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
+    pub(super) fn upstream(body: AnswerBody<R>, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         let follow = Follow::answer(&body, shape, parts, &settings.secrets);
         Self::following(body, shape, follow)
     }
 
     /// Makes the body of an upstream's failure, whose text may repeat keys.
-    pub(super) fn failed(body: R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
+    pub(super) fn failed(body: AnswerBody<R>, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         Self::following(body, shape, Follow::failure(shape, parts, settings.secrets.clone()))
     }
 
-    fn following(body: R, shape: Shape, follow: Follow) -> Self {
+    fn following(body: AnswerBody<R>, shape: Shape, follow: Follow) -> Self {
         let (breaking, last, ended) = (Breaking::No, None, false);
         Self { source: BodySource::Upstream { body, follow, surface: shape.surface, breaking, last, ended } }
     }

@@ -88,12 +88,17 @@
 //! Reads [`CallContext::call`](crate::CallContext::call), else the URI, and the [`Outcome`](crate::Outcome) in the
 //! response or the error. The answer to an error has the error's outcome.
 
+mod answer;
 mod body;
 mod follow;
 mod framer;
 mod future;
 mod gate;
+mod heard;
+mod hide;
+mod hints;
 mod layer;
+mod reading;
 mod render;
 mod service;
 mod settings;
