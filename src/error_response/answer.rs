@@ -106,10 +106,17 @@ impl UpstreamFailure<'_> {
             return text.and_then(hide::in_text).map_or(Refusal::Unchanged, Refusal::Text);
         }
         let code = self.status.as_u16();
-        let words = start_of(status.message(), MOST_WORDS);
+        // JSON that says nothing is its own text.
+        let says_nothing = is_whole && status.envelope() == Envelope::Text;
+        let words = if says_nothing { "" } else { start_of(status.message(), MOST_WORDS) };
         let message = match words {
             _ if heard.form() == Form::Empty => format!("the upstream answered {code} without a body"),
-            "" => format!("the upstream answered {code} with {}", heard.in_words(false)),
+            "" => {
+                format!(
+                    "the upstream answered {code} with {}",
+                    heard.in_words(false).unwrap_or("JSON that is no error")
+                )
+            }
             words if is_page => format!("the upstream answered {code} with a page: {words}"),
             words => format!("the upstream answered {code} with an error that cannot be read: {words}"),
         };
@@ -130,6 +137,7 @@ impl UpstreamFailure<'_> {
             return None;
         }
         let what = heard.in_words(self.shape.streaming != Streaming::No);
+        let what = what.unwrap_or("an answer without content and without a finishReason");
         Some(self.own(failure, code, &format!("the upstream answered 200 with {what}")))
     }
 

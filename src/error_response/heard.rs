@@ -88,14 +88,15 @@ impl Heard {
         })
     }
 
-    /// Says what came, where it was no error and no answer: for the message of the error in its place.
-    pub(super) fn in_words(&self, streams: bool) -> &'static str {
+    /// Says what came, where it was neither an error nor an answer: for the message of the error in its place. `None`: it
+    /// has members that are neither.
+    pub(super) fn in_words(&self, streams: bool) -> Option<&'static str> {
         let is_bare = |value: &Value| match value {
             Value::Object(members) => members.is_empty(),
             Value::Array(elements) => elements.is_empty(),
             _ => false,
         };
-        match (self.form, &self.values[..]) {
+        Some(match (self.form, &self.values[..]) {
             (Form::Empty, _) if streams => "an empty stream",
             (Form::Empty, _) => "an empty body",
             (Form::Value, [value]) if is_bare(value) => "{}",
@@ -104,8 +105,8 @@ impl Heard {
             (Form::Events, values) if values.iter().all(is_bare) => "a stream of empty events",
             (Form::Pieces, _) => "JSON that is cut off",
             (Form::Text, _) => "text that is no JSON",
-            (Form::Value | Form::List | Form::Events, _) => "an answer without content and without a finishReason",
-        }
+            (Form::Value | Form::List | Form::Events, _) => return None,
+        })
     }
 }
 
@@ -197,14 +198,14 @@ mod tests {
             ("[]", true, "[]"),
             ("[{}]", true, "[{}]"),
             ("data: {}\n\n", true, "a stream of empty events"),
-            ("data: {\"usageMetadata\":{}}\n\n", true, "an answer without content and without a finishReason"),
+            ("data: {\"usageMetadata\":{}}\n\n", true, ""),
             (r#"{"candidates":[{"content":{"par"#, false, "JSON that is cut off"),
-            (r#"{"error":{}}"#, false, "an answer without content and without a finishReason"),
+            (r#"{"error":{}}"#, false, ""),
             ("<html>", false, "text that is no JSON"),
         ] {
             let heard = Heard::new(body.as_bytes());
             assert!(heard.error().is_none() && !heard.has_reason(), "{body}");
-            assert_eq!(heard.in_words(streams), words, "{body}");
+            assert_eq!(heard.in_words(streams).unwrap_or_default(), words, "{body}");
         }
     }
 
