@@ -474,8 +474,10 @@ async fn an_upstreams_retry_after_is_put_into_the_form_that_all_clients_read() {
     ] {
         let mut answer = json(503, r#"{"error":{"code":503,"message":"no","status":"UNAVAILABLE"}}"#);
         answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(said));
+        answer.headers_mut().insert("retry-after-ms", HeaderValue::from_static("5"));
         let (parts, _) = answered(GENERATE, answer).await;
         assert_eq!(header(&parts, "retry-after"), Some(expected), "{said}");
+        assert_eq!(header(&parts, "retry-after-ms"), None, "clients would believe it first");
     }
 }
 

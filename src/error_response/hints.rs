@@ -26,6 +26,9 @@ use crate::{
 /// The header that stops OpenAI's clients, which no standard knows.
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
+/// The header with a wait in milliseconds, which no standard knows either.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
 /// The longest `Retry-After`. OpenAI's Node client and LangChain's take 60 s and ignore more, so that they would come
 /// back at once. `ai` takes less than 60 s: of a longer wait it learns nothing, fails within 6 s, and does not hang for
 /// two minutes that change nothing. The true time is in RetryInfo.
@@ -83,6 +86,8 @@ impl Hints {
     pub(super) fn write(self, headers: &mut HeaderMap) {
         if let Some(wait) = self.again.header() {
             headers.insert(RETRY_AFTER, wait.into());
+            // Clients believe an upstream's milliseconds before anything else.
+            headers.remove(RETRY_AFTER_MS);
         }
         if self.is_final {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
