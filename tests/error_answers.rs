@@ -450,8 +450,9 @@ async fn every_429_503_and_504_says_when_to_come_again() {
             let (parts, said) = answered(GENERATE, json(status, body)).await;
             let after: u64 = header(&parts, "retry-after").expect(body).parse().unwrap();
             assert!((1..=60).contains(&after), "{after}");
-            let message = error_of(&said)["message"].as_str().unwrap().to_owned();
-            assert!(message.to_ascii_lowercase().contains(&format!("try again in {after} s")), "{message}");
+            // Of a quota that nobody knows it is not said in words: LangChain would make seven requests of one.
+            let message = error_of(&said)["message"].as_str().unwrap().to_ascii_lowercase();
+            assert_eq!(message.contains(&format!("try again in {after} s")), status != 429, "{message}");
         }
     }
     for (kind, layer) in [(Kind::Timeout(TimeoutKind::Attempt), "timeout"), (Kind::Connect, "classify")] {
@@ -614,7 +615,10 @@ async fn bad_keys_of_the_server_are_the_operators_trouble_from_the_first_call_on
             for nth in 0..6 {
                 let (parts, said) = call(pooled!(pool.clone(), upstream.clone()), uri).await;
                 assert_eq!(parts.status, 503, "{reason} {uri} {nth}: {said:?}");
-                assert_eq!((header(&parts, "retry-after"), header(&parts, SHOULD_RETRY)), (Some("60"), Some("false")));
+                assert_eq!(
+                    (header(&parts, "retry-after"), header(&parts, SHOULD_RETRY)),
+                    (Some(if uri == INTERACTIONS { "8" } else { "60" }), Some("false"))
+                );
                 let error = error_of(&said);
                 let words = "the server's own credentials are refused upstream; its operator has to act";
                 assert_eq!(error["message"], words);

@@ -80,7 +80,8 @@ async fn each_failure_has_its_status_and_its_name() {
         assert_eq!((error["code"].as_u64(), error["status"].as_str()), (Some(code.into()), Some(name)), "{kind}");
         let message = error["message"].as_str().unwrap();
         let time = message.strip_prefix("what happened, and what to do").unwrap_or_else(|| panic!("{message}"));
-        assert_eq!(time.starts_with("; try again in "), code >= 429, "{kind}: {message}");
+        // Of a quota that nobody knows the time is not said in words.
+        assert_eq!(time.starts_with("; try again in "), code > 429, "{kind}: {message}");
         let info = detail(error, "ErrorInfo");
         assert_eq!(info["domain"], "tower-gemini");
         assert_eq!(info["reason"], kind.as_str().to_ascii_uppercase());

@@ -74,7 +74,7 @@ impl UpstreamFailure<'_> {
     pub(super) fn own_key_refused(&self, failure: Failure) -> Replacement {
         let facts = ErrorFacts::of_answer(failure, self.outcome.clone());
         let status = facts.code();
-        let object = facts.object(self.shape.surface, None, self.hints(status));
+        let object = facts.object(self.shape.surface, None, Some(self.hints(status)));
         let body = render::enveloped(object, self.shape, self.settings).to_string();
         Replacement { status, body, is_json: true }
     }
@@ -146,7 +146,7 @@ impl UpstreamFailure<'_> {
         let hidden = self.hides_projects().then(|| hide::in_text(message)).flatten();
         let message = hidden.as_deref().unwrap_or(message);
         let facts = ErrorFacts::of_answer(failure.clone(), self.outcome.clone());
-        let object = facts.object(self.shape.surface, Some(message), self.hints(code));
+        let object = facts.object(self.shape.surface, Some(message), Some(self.hints(code)));
         render::enveloped(object, self.shape, self.settings)
     }
 
@@ -202,7 +202,7 @@ impl UpstreamFailure<'_> {
     }
 
     fn hints(&self, code: StatusCode) -> Hints {
-        Hints::of(code, self.outcome, self.now)
+        Hints::of(code, self.outcome, self.shape.surface, self.now)
     }
 
     /// Returns whether the project that is named is the server's own: a caller with a key of its own knows its project.

@@ -172,7 +172,7 @@ fn unchanged<R: Body<Data = Bytes>>(
     shape: Shape,
     settings: &Settings,
 ) -> Response<ErrorResponseBody<R>> {
-    hint(&mut parts, outcome);
+    hint(&mut parts, outcome, shape.surface);
     mask(&mut parts.headers, settings);
     let body = ErrorResponseBody::failed(body, shape, &mut parts, settings);
     Response::from_parts(parts, body)
@@ -190,7 +190,7 @@ fn replaced<R: Body<Data = Bytes>>(
         return unchanged(parts, AnswerBody::Unread { body }, &outcome, shape, settings);
     };
     let replacement = upstream_failure(&parts, &outcome, shape, settings).own_key_refused(failure);
-    written(parts, replacement, &outcome, settings)
+    written(parts, replacement, &outcome, shape, settings)
 }
 
 /// Answers a failure of which the body was read.
@@ -207,7 +207,7 @@ where
         }
     };
     match replacement {
-        Some(replacement) => written(reading.into_parts().0, replacement, &outcome, settings),
+        Some(replacement) => written(reading.into_parts().0, replacement, &outcome, shape, settings),
         None => {
             let (parts, body) = reading.into_parts();
             unchanged(parts, body, &outcome, shape, settings)
@@ -227,6 +227,7 @@ fn written<R>(
     mut parts: Parts,
     replacement: Replacement,
     outcome: &Outcome,
+    shape: Shape,
     settings: &Settings,
 ) -> Response<ErrorResponseBody<R>> {
     parts.status = replacement.status;
@@ -236,7 +237,7 @@ fn written<R>(
     if replacement.is_json {
         render::set_type(&mut parts.headers);
     }
-    hint(&mut parts, outcome);
+    hint(&mut parts, outcome, shape.surface);
     mask(&mut parts.headers, settings);
     let body = Bytes::from(replacement.body);
     let body = settings.secrets.mask(&body).map_or(body, Bytes::from);
@@ -244,10 +245,10 @@ fn written<R>(
 }
 
 /// Says in the headers when to come again.
-fn hint(parts: &mut Parts, outcome: &Outcome) {
+fn hint(parts: &mut Parts, outcome: &Outcome, surface: Surface) {
     drop_bad_retry_after(&mut parts.headers);
     if parts.status.is_client_error() || parts.status.is_server_error() {
-        Hints::of(parts.status, outcome, clock::wall()).write(&mut parts.headers);
+        Hints::of(parts.status, outcome, surface, clock::wall()).write(&mut parts.headers);
     }
 }
 

@@ -10,14 +10,16 @@
 //! | openai (Python) | `Retry-After` | up to 120 s; it gives up after a longer one |
 //! | ai | `Retry-After` | below 60 s; otherwise it is back in 2 s, and again in 4 s |
 //! | @langchain/google, @langchain/google-genai | "try again in N s" in the message of a 429 | up to 60 s; without either they give up |
-//! | the same | "will reset at" in the message of a 429 | they give up |
-//! | google-genai | none | it makes 1 request, and 5 of interactions |
+//! | the same | "will reset at" in the message of a 429 | they give up at once |
+//! | google-genai and @google/genai, interactions | `Retry-After` | four times in a row; however long (Python), 8 s at most (JavaScript) |
+//! | the same, all else | none | they make 1 request |
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 
 use crate::{
+    call::Surface,
     context::{Outcome, RetryAdvice},
     failure::{Failure, Fault, Kind, TimeoutKind},
     quota::until_pacific_midnight,
@@ -34,6 +36,10 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 /// two minutes that change nothing. The true time is in RetryInfo.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// The same for an interaction, where the wait is longer than that or has no end: Google's Python client would sleep for
+/// four minutes before it told its user, and the one for JavaScript does not wait for longer than this anyway.
+const LONGEST_OF_INTERACTIONS: Duration = Duration::from_secs(8);
+
 /// The wait where nobody knows one: an outage of seconds is over by then, and `ai` comes back after twice this instead
 /// of after 2 s and 4 s.
 const UNKNOWN: Duration = Duration::from_secs(10);
@@ -45,6 +51,9 @@ const UNKNOWN_QUOTA: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hints {
     again: Again,
+    /// The second since 1970 at which the wait begins.
+    now: u64,
+    surface: Surface,
     /// Set if nobody should try again by itself.
     is_final: bool,
 }
@@ -56,35 +65,38 @@ enum Again {
     Unsaid,
     /// After a wait that is known.
     After(Duration),
-    /// After a wait that is a guess.
-    Perhaps(Duration),
+    /// After a wait that nobody knows, of an outage.
+    Perhaps,
+    /// After a wait that nobody knows, of a quota. It is not said in words: LangChain makes seven requests of the one that
+    /// it makes of a 429 without them, and each of these would spend the server's own attempts again.
+    PerhapsQuota,
     /// One call may look then, for all others; the end is not known.
     Look(Duration),
-    /// With a new day, after this time. `at` is the second of the day in UTC.
-    NextDay { wait: Duration, at: u64 },
+    /// With a new day, after this time.
+    NextDay(Duration),
     /// No wait helps, but the status is one that needs a hint.
     Never,
 }
 
 impl Hints {
     /// Chooses the hints for an answer of that status.
-    pub(super) fn of(status: StatusCode, outcome: &Outcome, now: SystemTime) -> Self {
+    pub(super) fn of(status: StatusCode, outcome: &Outcome, surface: Surface, now: SystemTime) -> Self {
         let again = Again::of(status, outcome, now);
         let is_resent = status == StatusCode::CONFLICT || passes_with_time(status);
         // A layer used alone has tried once: there its caller's retries are the only ones.
         let is_final = is_resent && (outcome.is_counted() || again.is_long() || !at_once_may_help(outcome));
-        Self { again, is_final }
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { again, now, surface, is_final }
     }
 
-    /// Makes the hints for an event of a stream that has begun: the time that is known, as it is, and nothing else.
-    pub(super) fn of_event(failure: &Failure, outcome: &Outcome) -> Self {
-        let wait = outcome.retry_after().filter(|_| passes_with_time(failure.code()));
-        Self { again: wait.map_or(Again::Unsaid, Again::After), is_final: false }
+    /// Returns the wait of RetryInfo for an event of a stream that has begun, which has no other hint.
+    pub(super) fn retry_info_of_event(failure: &Failure, outcome: &Outcome) -> Option<Duration> {
+        outcome.retry_after().filter(|_| passes_with_time(failure.code()))
     }
 
     /// Writes the headers, in place of the upstream's.
     pub(super) fn write(self, headers: &mut HeaderMap) {
-        if let Some(wait) = self.again.header() {
+        if let Some(wait) = self.header() {
             headers.insert(RETRY_AFTER, wait.into());
             // Clients believe an upstream's milliseconds before anything else.
             headers.remove(RETRY_AFTER_MS);
@@ -97,8 +109,8 @@ impl Hints {
     /// Returns the wait of RetryInfo: the true one, where it is known.
     pub(super) fn retry_info(self) -> Option<Duration> {
         match self.again {
-            Again::After(wait) | Again::Look(wait) | Again::NextDay { wait, .. } => Some(wait),
-            Again::Unsaid | Again::Perhaps(_) | Again::Never => None,
+            Again::After(wait) | Again::Look(wait) | Again::NextDay(wait) => Some(wait),
+            Again::Unsaid | Again::Perhaps | Again::PerhapsQuota | Again::Never => None,
         }
     }
 
@@ -123,18 +135,40 @@ impl Hints {
     /// Says the time so that those who read messages take it for a wait only where it is a short one.
     fn words(self) -> Option<String> {
         Some(match self.again {
-            Again::Unsaid | Again::Never => return None,
-            Again::After(wait) | Again::Perhaps(wait) if wait <= LONGEST => {
-                format!("try again in {} s", self.again.header()?)
+            Again::Unsaid | Again::Never | Again::PerhapsQuota => return None,
+            Again::Perhaps => format!("try again in {} s", UNKNOWN.as_secs()),
+            Again::After(wait) if wait <= LONGEST => format!("try again in {} s", self.header()?),
+            Again::After(wait) => {
+                format!("it will reset at {} UTC, {} from now", self.time_after(wait), long(wait))
             }
-            Again::After(wait) | Again::Perhaps(wait) => format!("the wait is {} from now", long(wait)),
-            Again::Look(wait) => format!("this is checked again {} from now", long(wait)),
-            // LangChain gives up on "will reset at".
-            Again::NextDay { wait, at } => {
-                let (hour, minute) = (at / 3_600, at / 60 % 60);
-                format!("the quota will reset at {hour:02}:{minute:02} UTC, midnight Pacific, {} from now", long(wait))
+            Again::Look(wait) => {
+                format!("it will reset at {} UTC at the earliest, {} from now", self.time_after(wait), long(wait))
+            }
+            Again::NextDay(wait) => {
+                let time = self.time_after(wait);
+                format!("the quota will reset at {time} UTC, midnight Pacific, {} from now", long(wait))
             }
         })
+    }
+
+    /// Writes the time of the day, to the next full minute.
+    fn time_after(self, wait: Duration) -> String {
+        let minutes = self.now.saturating_add(wait.as_secs()).div_ceil(60) % (24 * 60);
+        format!("{:02}:{:02}", minutes / 60, minutes % 60)
+    }
+
+    /// Returns the whole seconds of `Retry-After`: rounded up, because too late is better than too early; and never 0.
+    fn header(self) -> Option<u64> {
+        let longest = if self.surface == Surface::Interactions { LONGEST_OF_INTERACTIONS } else { LONGEST };
+        let wait = match self.again {
+            Again::Unsaid => return None,
+            Again::Perhaps => UNKNOWN,
+            Again::PerhapsQuota => UNKNOWN_QUOTA,
+            Again::After(wait) if wait <= LONGEST => wait,
+            Again::After(_) | Again::Never => longest,
+            Again::Look(wait) | Again::NextDay(wait) => wait.min(longest),
+        };
+        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 }
 
@@ -160,7 +194,7 @@ impl Again {
         match (failure.kind(), hint) {
             (Kind::QuotaZero, _) => never,
             // A day's quota does not come back in the seconds that a proxy, or a minute's quota beside it, asks for.
-            (Kind::QuotaDay | Kind::QuotaGrounding, None) => Self::next_day(now),
+            (Kind::QuotaDay | Kind::QuotaGrounding, None) => Self::NextDay(until_pacific_midnight(now)),
             _ if matches!(failure.fault(), Fault::Caller | Fault::Key) => never,
             (_, Some(wait)) if failure.is_lasting() => Self::Look(wait),
             (_, Some(wait)) => Self::After(wait),
@@ -171,36 +205,18 @@ impl Again {
 
     fn unknown(status: StatusCode, needs_hint: bool) -> Self {
         match status {
-            StatusCode::TOO_MANY_REQUESTS => Self::Perhaps(UNKNOWN_QUOTA),
-            _ if needs_hint => Self::Perhaps(UNKNOWN),
+            StatusCode::TOO_MANY_REQUESTS => Self::PerhapsQuota,
+            _ if needs_hint => Self::Perhaps,
             _ => Self::Unsaid,
         }
-    }
-
-    fn next_day(now: SystemTime) -> Self {
-        let wait = until_pacific_midnight(now);
-        let midnight = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + wait;
-        // The clock may be a little before the full minute.
-        Self::NextDay { wait, at: (midnight.as_secs() + 1) / 60 * 60 % 86_400 }
-    }
-
-    /// Returns the whole seconds of `Retry-After`: rounded up, because too late is better than too early; and never 0.
-    fn header(self) -> Option<u64> {
-        let wait = match self {
-            Self::Unsaid => return None,
-            Self::After(wait) | Self::Perhaps(wait) | Self::Look(wait) => wait.min(LONGEST),
-            Self::NextDay { wait, .. } => wait.min(LONGEST),
-            Self::Never => LONGEST,
-        };
-        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
     /// Returns whether the wait is longer than clients wait.
     fn is_long(self) -> bool {
         match self {
-            Self::Unsaid | Self::Perhaps(_) => false,
+            Self::Unsaid | Self::Perhaps | Self::PerhapsQuota => false,
             Self::After(wait) => wait > LONGEST,
-            Self::Look(_) | Self::NextDay { .. } | Self::Never => true,
+            Self::Look(_) | Self::NextDay(_) | Self::Never => true,
         }
     }
 }
@@ -266,11 +282,35 @@ mod tests {
             (503, CircuitOpen, Some(0), Some(1), Some(0), Some("try again in 1 s"), false),
             (504, Timeout(TimeoutKind::Attempt), None, Some(10), None, Some("try again in 10 s"), false),
             (504, Timeout(TimeoutKind::Total), None, Some(10), None, Some("try again in 10 s"), true),
-            (429, QuotaUnknown, None, Some(30), None, Some("try again in 30 s"), false),
+            (429, QuotaUnknown, None, Some(30), None, None, false),
             (429, QuotaMinute, Some(60), Some(60), Some(60), Some("try again in 60 s"), false),
-            (429, RateLimited, Some(61), Some(60), Some(61), Some("the wait is about 61 s from now"), true),
-            (429, RateLimited, Some(4_000), Some(60), Some(4_000), Some("the wait is about 67 min from now"), true),
-            (429, QuotaDay, Some(40_000), Some(60), Some(40_000), Some("the wait is about 12 h from now"), true),
+            (
+                429,
+                RateLimited,
+                Some(61),
+                Some(60),
+                Some(61),
+                Some("it will reset at 08:01 UTC, about 61 s from now"),
+                true,
+            ),
+            (
+                429,
+                RateLimited,
+                Some(4_000),
+                Some(60),
+                Some(4_000),
+                Some("it will reset at 09:07 UTC, about 67 min from now"),
+                true,
+            ),
+            (
+                429,
+                QuotaDay,
+                Some(40_000),
+                Some(60),
+                Some(40_000),
+                Some("it will reset at 19:07 UTC, about 12 h from now"),
+                true,
+            ),
             (429, QuotaZero, Some(5), Some(60), None, None, true),
             (429, QuotaSpend, None, Some(60), None, None, true),
             (503, KeysDisabled, None, Some(60), None, None, true),
@@ -284,8 +324,8 @@ mod tests {
         ];
         for (status, kind, hint, header, info, words, is_final) in table {
             let outcome = Outcome::default().with_failure(failure(kind, hint));
-            let hints = Hints::of(StatusCode::from_u16(status).unwrap(), &outcome, now());
-            assert_eq!(hints.again.header(), header, "{status} {kind}");
+            let hints = Hints::of(StatusCode::from_u16(status).unwrap(), &outcome, Surface::Developer, now());
+            assert_eq!(hints.header(), header, "{status} {kind}");
             assert_eq!(hints.retry_info(), info.map(secs), "{status} {kind}");
             assert_eq!(hints.words().as_deref(), words, "{status} {kind}");
             assert_eq!(hints.is_final, is_final, "{status} {kind}");
@@ -295,20 +335,40 @@ mod tests {
     #[test]
     fn a_days_quota_is_back_with_the_day() {
         let outcome = Outcome::default().with_failure(failure(Kind::QuotaDay, None));
-        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, now());
+        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
         assert_eq!(hints.words().unwrap(), "the quota will reset at 08:00 UTC, midnight Pacific, about 1 s from now");
         assert_eq!((hints.retry_info(), hints.is_final), (Some(secs(1)), true));
         // Another project is free before.
         let outcome = outcome.with_retry(RetryAdvice::After(secs(20)));
-        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, now());
-        assert_eq!(hints, Hints { again: Again::After(secs(20)), is_final: false });
+        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
+        assert_eq!(hints, Hints { again: Again::After(secs(20)), is_final: false, ..hints });
+    }
+
+    #[test]
+    fn an_interaction_does_not_wait_for_what_is_too_far_away() {
+        for (kind, hint, expected) in [
+            (Kind::RateLimited, Some(20), 20),
+            (Kind::RateLimited, Some(61), 8),
+            (Kind::QuotaDay, Some(40_000), 8),
+            (Kind::QuotaZero, None, 8),
+            (Kind::KeysDisabled, None, 8),
+        ] {
+            let outcome = Outcome::default().with_failure(failure(kind, hint));
+            let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Interactions, now());
+            assert_eq!(hints.header(), Some(expected), "{kind}");
+        }
     }
 
     #[test]
     fn a_refusal_that_lasts_is_no_short_wait() {
         let lasting = failure(Kind::RateLimited, Some(42)).into_lasting();
-        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &Outcome::default().with_failure(lasting), now());
-        assert_eq!((hints.again.header(), hints.is_final), (Some(42), true));
+        let hints = Hints::of(
+            StatusCode::TOO_MANY_REQUESTS,
+            &Outcome::default().with_failure(lasting),
+            Surface::Developer,
+            now(),
+        );
+        assert_eq!((hints.header(), hints.is_final), (Some(42), true));
         assert!(!is_said(&hints.words().unwrap()), "no client takes it for a wait");
     }
 
@@ -319,21 +379,31 @@ mod tests {
         for (status, kind) in table {
             let status = StatusCode::from_u16(status).unwrap();
             let alone = Outcome::default().with_failure(failure(kind, Some(1)));
-            assert_eq!(Hints::of(status, &alone, now()).is_final, kind == Kind::Conflict, "{kind}");
+            assert_eq!(Hints::of(status, &alone, Surface::Developer, now()).is_final, kind == Kind::Conflict, "{kind}");
             // A refusal is no attempt, and the limiter gives a reason of its own, whether or not anybody retries.
             let refused = alone.clone().with_gave_up(GaveUp::Wait);
-            assert_eq!(Hints::of(status, &refused, now()).is_final, kind == Kind::Conflict, "{kind}");
+            assert_eq!(
+                Hints::of(status, &refused, Surface::Developer, now()).is_final,
+                kind == Kind::Conflict,
+                "{kind}"
+            );
             for attempts in [0, 1, 8] {
-                assert!(Hints::of(status, &alone.clone().with_attempts(attempts), now()).is_final, "{kind}");
+                assert!(
+                    Hints::of(status, &alone.clone().with_attempts(attempts), Surface::Developer, now()).is_final,
+                    "{kind}"
+                );
             }
         }
         let wrong = Outcome::default().with_failure(failure(Kind::InvalidRequest, None)).with_attempts(1);
-        assert!(!Hints::of(StatusCode::BAD_REQUEST, &wrong, now()).is_final, "nobody tries again anyway");
+        assert!(
+            !Hints::of(StatusCode::BAD_REQUEST, &wrong, Surface::Developer, now()).is_final,
+            "nobody tries again anyway"
+        );
     }
 
     #[test]
     fn a_message_says_the_time_once() {
-        let hints = Hints { again: Again::After(secs(5)), is_final: false };
+        let hints = Hints { again: Again::After(secs(5)), now: 0, surface: Surface::Developer, is_final: false };
         for (message, expected) in [
             ("the model is busy", Some("the model is busy; try again in 5 s")),
             ("The model is busy.\n", Some("The model is busy. Try again in 5 s.")),
@@ -345,6 +415,6 @@ mod tests {
         ] {
             assert_eq!(hints.add_to(message).as_deref(), expected, "{message}");
         }
-        assert_eq!(Hints { again: Again::Never, is_final: true }.add_to("no"), None);
+        assert_eq!(Hints { again: Again::Never, ..hints }.add_to("no"), None);
     }
 }

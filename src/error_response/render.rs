@@ -26,8 +26,8 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now: SystemTime) -> Response<Bytes> {
     let facts = ErrorFacts::read(error);
     let code = facts.code();
-    let hints = Hints::of(code, &facts.outcome, now);
-    let body = enveloped(facts.object(shape.surface, None, hints), shape, settings);
+    let hints = Hints::of(code, &facts.outcome, shape.surface, now);
+    let body = enveloped(facts.object(shape.surface, None, Some(hints)), shape, settings);
     let mut response = Response::new(Bytes::from(body.to_string()));
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -56,7 +56,7 @@ pub(super) fn element(error: &BoxError, surface: Surface) -> String {
 
 fn last_words(error: &BoxError, surface: Surface) -> Value {
     let facts = ErrorFacts::read(error);
-    facts.object(surface, None, Hints::of_event(&facts.failure, &facts.outcome))
+    facts.object(surface, None, None)
 }
 
 /// Puts an error's object into the envelope of a call that has no answer yet. Google's is a list of one if a list was
@@ -118,14 +118,15 @@ impl ErrorFacts {
         if self.outcome.is_own_key_refused() { StatusCode::SERVICE_UNAVAILABLE } else { self.failure.code() }
     }
 
-    /// Builds the error's object, as the surface has it. `message`: the words in place of the failure's own.
-    pub(super) fn object(&self, surface: Surface, message: Option<&str>, hints: Hints) -> Value {
+    /// Builds the error's object, as the surface has it. `message`: the words in place of the failure's own. `hints`:
+    /// those of an answer; an event has none.
+    pub(super) fn object(&self, surface: Surface, message: Option<&str>, hints: Option<Hints>) -> Value {
         let (kind, name, own) = match self.outcome.is_own_key_refused() {
             true => (Kind::KeysDisabled, "UNAVAILABLE", OWN_KEYS_REFUSED),
             false => (self.failure.kind(), self.failure.google_status(), self.failure.caller_message()),
         };
         let message = message.unwrap_or(own);
-        let message = hints.add_to(message).unwrap_or_else(|| message.into());
+        let message = hints.and_then(|hints| hints.add_to(message)).unwrap_or_else(|| message.into());
         if surface == Surface::Interactions {
             let error = json!({ "code": name.to_ascii_lowercase(), "message": message });
             return json!({ "error": error, "event_type": "error" });
@@ -136,7 +137,11 @@ impl ErrorFacts {
             "domain": DOMAIN,
             "metadata": self.metadata(),
         })];
-        details.extend(hints.retry_info().map(retry_info));
+        let wait = match hints {
+            Some(hints) => hints.retry_info(),
+            None => Hints::retry_info_of_event(&self.failure, &self.outcome),
+        };
+        details.extend(wait.map(retry_info));
         let code = self.code();
         let mut error = Map::new();
         error.insert("code".into(), code.as_u16().into());
