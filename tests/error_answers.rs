@@ -106,7 +106,8 @@ async fn an_error_in_a_200_gets_its_own_status_on_every_surface() {
     let created = "event: interaction.created\ndata: {\"interaction\":{\"id\":\"v1_i\",\"status\":\"in_progress\"},\"event_type\":\"interaction.created\"}\n\n";
     let begun = format!("{created}{interaction}");
     let bare = format!("{created}{named}\n");
-    let cases: [(&str, &str, &str); 14] = [
+    let listed = format!("data: [{BUSY}]\n\n");
+    let cases: [(&str, &str, &str); 15] = [
         (STREAM, "text/event-stream", &event),
         (STREAM, "text/event-stream", &format!(": hi\n\ndata: {{\"usageMetadata\":{{}}}}\n\n{event}")),
         (STREAM, "text/event-stream", &tail),
@@ -117,6 +118,7 @@ async fn an_error_in_a_200_gets_its_own_status_on_every_surface() {
         (GENERATE, "application/json", &list),
         (CHAT, "application/json", &list),
         (CHAT, "text/event-stream", &event),
+        (CHAT, "text/event-stream", &listed),
         (INTERACTIONS, "application/json", named),
         (INTERACTIONS, "text/event-stream", &interaction),
         (INTERACTIONS, "text/event-stream", &begun),
@@ -264,6 +266,17 @@ async fn a_key_in_an_error_that_was_a_200_is_masked() {
     let (parts, said) = answered_by(layer, GENERATE, json(200, body)).await;
     let message = error_of(&said)["message"].as_str().unwrap().to_owned();
     assert_eq!((parts.status.as_u16(), message), (403, format!("the key {} of {}", "*".repeat(39), "*".repeat(14))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_half_of_a_secret_is_left_where_a_text_is_cut() {
+    const SECRET: &str = "secret-of-no-known-shape";
+    for before in 260..320 {
+        let page = format!("<html><p>{}{SECRET} and more</html>", "x".repeat(before));
+        let layer = ErrorResponseLayer::new().secret(SECRET);
+        let (_, said) = answered_by(layer, GENERATE, typed(502, "text/html", full(page))).await;
+        assert!(!String::from_utf8_lossy(&said).contains("xsecr"), "{before}: {said:?}");
+    }
 }
 
 // === errors that no SDK can read ===

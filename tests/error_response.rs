@@ -525,8 +525,8 @@ const DELTA: &str =
 #[tokio::test(start_paused = true)]
 async fn a_bare_error_of_an_interaction_gets_the_frame_that_sdks_read() {
     let framed = "event: error\ndata: {\"error\":{\"code\":\"prohibited_content\",\"message\":\"The prompt was blocked.\"},\"event_type\":\"error\"}\n\n";
-    // Before any content it is no answer at all, but an HTTP status.
-    for before in [DELTA.to_owned(), format!("{CREATED}{DELTA}")] {
+    // Before any content, too: it is a verdict on the content, and no failure of the service.
+    for before in [CREATED.to_owned(), format!("{CREATED}{DELTA}"), String::new()] {
         for size in [1, 30, 4096] {
             let text = format!("{before}{FILTERED}\n");
             let (text, error) = heard(INTERACTIONS, "text/event-stream", chunks(text.as_bytes().chunks(size))).await;
@@ -542,7 +542,7 @@ async fn a_bare_error_of_an_interaction_gets_the_frame_that_sdks_read() {
 
 #[tokio::test(start_paused = true)]
 async fn a_frame_makes_the_answer_longer_than_its_head_said() {
-    let text = format!("{CREATED}{DELTA}{FILTERED}\n");
+    let text = format!("{CREATED}{FILTERED}\n");
     let length = text.len();
     let upstream = Upstream::at_once(move |_| {
         let mut answer = sse(full(text.clone()));
@@ -558,8 +558,10 @@ async fn a_frame_makes_the_answer_longer_than_its_head_said() {
 #[tokio::test(start_paused = true)]
 async fn an_error_that_gets_a_frame_shows_no_key() {
     let bare = FILTERED.replace("The prompt", &format!("The prompt of {KEY}"));
-    let (text, _) = heard(INTERACTIONS, "text/event-stream", chunks([format!("{DELTA}{bare}\n")])).await;
-    assert!(!text.contains(KEY) && text.contains("The prompt of ***"), "{text}");
+    for before in ["", DELTA] {
+        let (text, _) = heard(INTERACTIONS, "text/event-stream", chunks([format!("{before}{bare}\n")])).await;
+        assert!(!text.contains(KEY) && text.contains("The prompt of ***"), "{text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

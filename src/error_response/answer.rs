@@ -8,7 +8,7 @@
 //! | the same, plain text | the same |
 //! | 200 with an error before any content | that error, with its own status |
 //! | 200 without any content, and no reason for it | 502 (503 if it was cut off), which says what came |
-//! | 200 with a verdict: a finish reason, a block reason, an interaction's status | the same |
+//! | 200 with a verdict: a finish reason, a block reason, an interaction's status, the content filter's event on its stream | the same |
 //!
 //! A page of HTML is readable for Google's SDKs, but its users would get a screen of markup as the error's message.
 

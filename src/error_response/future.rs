@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
     response::Parts,
 };
 use http_body::Body;
@@ -30,7 +30,7 @@ use crate::{
     call::{Shape, Surface},
     clock,
     context::{BoxError, Outcome},
-    failure::drop_bad_retry_after,
+    failure::{Failure, Kind, drop_bad_retry_after},
 };
 
 pin_project! {
@@ -130,8 +130,15 @@ impl Duty {
         if outcome.is_some_and(Outcome::is_own_key_refused) {
             return Self::Replace;
         }
-        // A verdict on the content is an answer: its own status is that of a success.
-        let is_verdict = || failure.is_some_and(|failure| failure.status().is_some_and(|own| own.is_success()));
+        // A verdict on the content is an answer: its own status is that of a success. On the stream of an interaction it is an
+        // event, as Google documents it.
+        let is_filtered = |failure: &Failure| {
+            shape.surface == Surface::Interactions
+                && failure.kind() == Kind::ContentBlocked
+                && is_event_stream(response.headers())
+        };
+        let is_own = |failure: &Failure| failure.status().is_some_and(|own| own.is_success()) || is_filtered(failure);
+        let is_verdict = || failure.is_some_and(is_own);
         // An answer without a word has a verdict too, and may have no reason for it.
         let is_empty = || failure.is_some_and(|failure| failure.code() == StatusCode::BAD_GATEWAY);
         // A path that is not the API's has no shape; and nobody looks into an encoded body to change it.
@@ -203,7 +210,9 @@ where
     let replacement = match stop {
         Stop::TooLarge => None,
         Stop::Ended | Stop::Paused => {
-            upstream_failure(&reading.parts, &outcome, shape, settings).replacement(&reading.bytes())
+            // Before anything is cut off it: the half of a secret is not found.
+            let body = masked(reading.bytes(), settings);
+            upstream_failure(&reading.parts, &outcome, shape, settings).replacement(&body)
         }
     };
     match replacement {
@@ -217,9 +226,9 @@ where
 
 /// Answers an error.
 fn rendered<R>(error: &BoxError, shape: Shape, settings: &Settings) -> Response<ErrorResponseBody<R>> {
+    let rendered = render::response(error, shape, settings, clock::wall());
     // Transports put whole addresses into their errors.
-    let masked = |body: Bytes| settings.secrets.mask(&body).map_or(body, Bytes::from);
-    render::response(error, shape, settings, clock::wall()).map(|body| ErrorResponseBody::rendered(masked(body)))
+    rendered.map(|body| ErrorResponseBody::rendered(masked(body, settings)))
 }
 
 /// Puts another answer in the place of an upstream's.
@@ -239,9 +248,7 @@ fn written<R>(
     }
     hint(&mut parts, outcome, shape.surface);
     mask(&mut parts.headers, settings);
-    let body = Bytes::from(replacement.body);
-    let body = settings.secrets.mask(&body).map_or(body, Bytes::from);
-    Response::from_parts(parts, ErrorResponseBody::rendered(body))
+    Response::from_parts(parts, ErrorResponseBody::rendered(masked(replacement.body.into(), settings)))
 }
 
 /// Says in the headers when to come again.
@@ -250,6 +257,11 @@ fn hint(parts: &mut Parts, outcome: &Outcome, surface: Surface) {
     if parts.status.is_client_error() || parts.status.is_server_error() {
         Hints::of(parts.status, outcome, surface, clock::wall()).write(&mut parts.headers);
     }
+}
+
+/// Overwrites keys in the text of a failure.
+fn masked(body: Bytes, settings: &Settings) -> Bytes {
+    settings.secrets.mask(&body).map_or(body, Bytes::from)
 }
 
 /// Overwrites keys in the headers of a failure.
@@ -278,6 +290,10 @@ fn outcome_of(parts: &Parts) -> Outcome {
         Some(known) => known.clone(),
         None => Outcome::of_status(parts.status, &parts.headers),
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {

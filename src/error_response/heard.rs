@@ -144,7 +144,9 @@ fn events(text: &[u8]) -> Vec<Value> {
     }
     values.extend(serde_json::from_slice::<Value>(&data).ok());
     values.extend(pieces(&bare));
-    values
+    // The OpenAI-compatible surface sends errors in lists, as events too.
+    let elements = |value| if let Value::Array(elements) = value { elements } else { vec![value] };
+    values.into_iter().flat_map(elements).collect()
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -177,6 +179,7 @@ mod tests {
             format!("{{}}\n{BUSY}"),
             format!("data: {BUSY}\n\n"),
             format!("data: {BUSY}"),
+            format!("data: [{BUSY}]\n\n"),
             format!("data:{BUSY}\r\n\r\n"),
             format!(": hi\n\ndata: {{}}\n\nevent: error\ndata: {BUSY}\n\n"),
             format!("data: {{}}\n\n{BUSY}\n"),
@@ -185,6 +188,16 @@ mod tests {
         ] {
             let heard = Heard::new(body.as_bytes());
             assert_eq!(heard.error().expect(&body)["error"]["code"], 503, "{body}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_comes_is_read(text in "([\\[\\]{},:\"\n\r a]|data:|event: |\"error\":|\"code\":1|\\PC){0,24}") {
+            let heard = Heard::new(text.as_bytes());
+            // A body with an error in it is never taken for an empty one.
+            assert!(heard.error().is_none() || heard.form() != Form::Empty, "{text}");
+            let _ = (heard.is_interaction(), heard.has_reason(), heard.in_words(true));
         }
     }
 

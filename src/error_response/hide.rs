@@ -114,6 +114,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_number_of_a_project_survives(
+            before in "[a-zé ]{0,9}",
+            form in proptest::sample::select(vec!["projects/", "project_number:", "project=", "Project ", "PROJECTS%2F", "project_id: "]),
+            number in "[0-9]{6,12}",
+            after in "[é.,/'& ]\\PC{0,9}",
+        ) {
+            let hidden = in_text(&format!("{before}{form}{number}{after}")).expect("a project");
+            assert_eq!(hidden, format!("{before}{form}{HIDDEN}{after}"));
+        }
+    }
+
     #[test]
     fn details_name_no_project() {
         let mut error = json!({"error": {"code": 403, "details": [

@@ -13,7 +13,8 @@
 //!
 //! Clients believe the status alone, so that a failure before any content is one: an error as the first event of a stream
 //! or as a 200 in one piece gets its own status, and an answer without anything is a 502 that says what came. A verdict on
-//! the content (a finish reason, a block reason, the status of an interaction) is an answer and stays one. A 4xx or 5xx
+//! the content (a finish reason, a block reason, the status of an interaction, the filter's event on its stream) is an answer
+//! and stays one. A 4xx or 5xx
 //! that no SDK can read (empty, cut off, a page of HTML, JSON that is no error) is written anew with its status and the
 //! first words of what came. It never changes an answer whose first content was handed over, nor an error of more than
 //! 64 KiB, of another encoding than `identity`, or of a path that is not the API's.
