@@ -856,3 +856,41 @@ async fn no_time_to_come_again_is_said_where_none_would_help() {
         assert_eq!(detail(&body["error"], "RetryInfo"), &Value::Null, "{kind}");
     }
 }
+
+/// A body of these frames, which allocates nothing.
+struct Ready(std::vec::IntoIter<Bytes>);
+
+impl Body for Ready {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(self.0.next().map(|data| Ok(http_body::Frame::data(data))))
+    }
+}
+
+#[tokio::test]
+async fn frames_of_whole_events_cost_no_allocation() {
+    let usage = Bytes::from_static(b"data: {\"usageMetadata\":{\"totalTokenCount\":3}}\n\n");
+    let several = Bytes::from(event("a").repeat(5));
+    let list: Vec<_> = (0..100).flat_map(|_| [Bytes::from(event("a")), several.clone(), usage.clone()]).collect();
+    let frames = parking_lot::Mutex::new(Some(list.clone()));
+    let upstream = tower::service_fn(move |_: Request<Full<Bytes>>| {
+        let mut answer = Response::new(Ready(frames.lock().take().unwrap().into_iter()));
+        answer.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    });
+    let response = ErrorResponseLayer::new().layer(upstream).oneshot(post(STREAM)).await.unwrap();
+    let mut body = Box::pin(response.into_body());
+    let mut passed = Vec::with_capacity(list.len());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let counted = allocation_counter::measure(|| {
+        while let std::task::Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut context) {
+            passed.extend(frame.into_data());
+        }
+    });
+    assert_eq!((counted.count_total, passed), (0, list));
+}
