@@ -7,17 +7,15 @@
 //! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one
 //! where a list was asked for, an object with `message`, `type` and `code` on the OpenAI-compatible surface, a string code
 //! for Interactions. An `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number
-//! of attempts. A stream that breaks after it has begun ends in an error event, and then in an error; the half of an event
-//! before it is dropped. A list ends in one more element. API keys in the text of an upstream's error are overwritten with
-//! asterisks, length for length: they are the server's, not the caller's.
+//! of attempts. API keys in the text of an upstream's error are overwritten with asterisks, length for length: they are the
+//! server's, not the caller's.
 //!
 //! Clients believe the status alone, so that a failure before any content is one: an error as the first event of a stream
 //! or as a 200 in one piece gets its own status, and an answer without anything is a 502 that says what came. A verdict on
 //! the content (a finish reason, a block reason, the status of an interaction, the filter's event on its stream) is an answer
-//! and stays one. A 4xx or 5xx
-//! that no SDK can read (empty, cut off, a page of HTML, JSON that is no error) is written anew with its status and the
-//! first words of what came. It never changes an answer whose first content was handed over, nor an error of more than
-//! 64 KiB, of another encoding than `identity`, or of a path that is not the API's.
+//! and stays one. A 4xx or 5xx that no SDK can read (empty, cut off, a page of HTML, JSON that is no error) is written anew
+//! with its status and the first words of what came. It never changes an answer whose first content was handed over, but
+//! for its end, nor an error of more than 64 KiB, of another encoding than `identity`, or of a path that is not the API's.
 //!
 //! # When to come again
 //!
@@ -41,6 +39,36 @@
 //! caller gets a 503 that says so, from the first call on; the outcome keeps the true failure for logs and pages. A
 //! `PERMISSION_DENIED` that the caller may have caused goes on, without the names of the server's projects in it. A caller
 //! that brings its own key gets Google's answer as it is.
+//!
+//! # The end of a stream
+//!
+//! | the stream | its end |
+//! |---|---|
+//! | of events, breaks or is cut | an error event, then the body fails |
+//! | the same, in the middle of an event | the half event is dropped, then the same |
+//! | the same, in the middle of an event of more than 64 KiB | it has passed as it came; the body fails, and nothing is said |
+//! | an array, breaks or is cut | the half element is dropped; an error as one more element, which closes the array; then the body fails |
+//! | the upstream says an error in an event or an element | it passes; the body fails where the stream ends, also where that is a clean end |
+//! | an answer in one piece | the body fails |
+//!
+//! LangChain's packages for JavaScript and genkit take an error event with a clean end for a whole answer, and only a
+//! broken connection is noticed by every SDK, so both are said. [`StreamEnding`] sets another end. An array is whole
+//! JSON after its last element, and a reader who ignores unknown members would take it for a whole answer, too.
+//!
+//! Therefore each event is held until it is whole, up to 64 KiB, and so is each element. No client can use the half of
+//! one; what is whole is never delayed. The length of an event stream is not said, because its end may get longer; an
+//! encoded stream passes untouched.
+//!
+//! Some shapes of an upstream's error are read by no SDK: a list, a string as the code, an `error` behind other members,
+//! an `event:` or `id:` line on Gemini's own surface, or bare JSON without `data:`, as Google's own servers end a stream.
+//! Such an event is written anew, as `data: {"error": …}` with a number as the code, and on the Interactions surface a
+//! bare line gets the frame of an event there. All other events pass untouched, comments and ids included; so do those of
+//! other providers (`rawPredict`).
+//!
+//! The body fails only when the server has written the last words, and so all before them, however slowly the caller
+//! reads. hyper drops with a failed body all that it has not written yet. This is certain for hyper's HTTP/1 server on a
+//! plain socket and for its HTTP/2 server, for callers that take the words within 30 s. Where a buffer of TLS, or one of
+//! hyper's own without vectored writes, stands between, it holds for callers that do not stop reading for half a second.
 //!
 //! # When to use it
 //!
@@ -92,20 +120,21 @@
 //!
 //! # Defaults
 //!
-//! Nothing has to be set. [`stream_ending`](ErrorResponseLayer::stream_ending) and
-//! [`openai_errors`](ErrorResponseLayer::openai_errors) choose other shapes. The status is the upstream's own if there was one; else 400 for a request that cannot be
+//! Nothing has to be set. A stream that fails ends in [`StreamEnding::EventThenBreak`], and errors on the
+//! OpenAI-compatible surface are [`OpenAiErrors::Objects`]. The status is the upstream's own if there was one; else 400 for a request that cannot be
 //! sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for
 //! time-outs.
 //!
 //! # Errors
 //!
-//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream of
-//! events after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
+//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream
+//! after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
 //!
 //! # Cancellation
 //!
-//! Dropping the future or the body drops the inner one. The body of a failure is read in the future, at most 64 KiB of it;
-//! a [`ClassifyLayer`](crate::ClassifyLayer) inside has read it before, within the attempt's time.
+//! Dropping the future or the body drops the inner one. A body whose last words nobody takes ends after 30 s. The body of a
+//! failure is read in the future, at most 64 KiB of it; a [`ClassifyLayer`](crate::ClassifyLayer) inside has read it before,
+//! within the attempt's time.
 //!
 //! # Readiness
 //!
@@ -118,6 +147,8 @@
 
 mod answer;
 mod body;
+mod delivery;
+mod ends;
 mod follow;
 mod framer;
 mod future;
@@ -128,11 +159,14 @@ mod hints;
 mod layer;
 mod reading;
 mod render;
+mod review;
 mod service;
 mod settings;
 
 #[cfg(fuzzing)]
-pub(crate) use self::framer::fuzzing;
+pub(crate) mod fuzzing {
+    pub(crate) use super::{framer::fuzzing::frame, gate::fuzzing::gate};
+}
 pub use self::{
     body::ErrorResponseBody,
     future::ResponseFuture,
