@@ -737,9 +737,7 @@ async fn an_error_that_the_upstream_says_itself_is_followed_by_a_break() {
     let error = r#"{"code":429,"message":"Quota exceeded.","status":"RESOURCE_EXHAUSTED"}"#;
     let readable = format!("data: {{\"error\":{error}}}\n\n");
     let delta = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n";
-    let named = format!(
-        "event: error\ndata: {{\"event_type\":\"error\",\"error\":{{\"code\":\"resource_exhausted\",\"message\":\"Quota exceeded.\"}}}}\n\n"
-    );
+    let named = "event: error\ndata: {\"event_type\":\"error\",\"error\":{\"code\":\"resource_exhausted\",\"message\":\"Quota exceeded.\"}}\n\n".to_owned();
     let gemini = event("a");
     for (uri, before, said, expected) in [
         (STREAM, gemini.as_str(), readable.clone(), &readable),
