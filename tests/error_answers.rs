@@ -263,7 +263,7 @@ async fn an_answer_that_stops_before_its_first_word_is_empty() {
             let (parts, said) = answered(uri, response).await;
             let message = error_of(&said)["message"].as_str().unwrap().to_owned();
             assert_eq!(parts.status, 502, "{uri} {body}");
-            assert!(message.contains("without content, which gives no reason"), "{message}");
+            assert!(message.contains("without content and without a reason"), "{message}");
         }
     }
 }

@@ -137,7 +137,7 @@ impl UpstreamFailure<'_> {
             return None;
         }
         let what = heard.in_words(self.shape.streaming != Streaming::No);
-        let what = what.unwrap_or("an answer without content, which gives no reason for that");
+        let what = what.unwrap_or("an answer without content and without a reason for that");
         Some(self.own(failure, code, &format!("the upstream answered 200 with {what}")))
     }
 
