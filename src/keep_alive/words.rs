@@ -79,6 +79,15 @@ impl Words {
 
     fn of(dialect: Dialect, status: StatusCode, failure: Failure, body: &[u8]) -> Self {
         let mut error = error_in(body).unwrap_or_default();
+        // Each surface has its own kind of codes.
+        let is_foreign = match dialect {
+            Dialect::Gemini => !error.get("code").is_some_and(Value::is_number),
+            Dialect::Interactions => !error.get("code").is_some_and(Value::is_string),
+            Dialect::OpenAi => false,
+        };
+        if is_foreign {
+            error.remove("code");
+        }
         let mut add = |name: &str, value: Value| {
             error.entry(name).or_insert(value);
         };
@@ -96,9 +105,7 @@ impl Words {
             }
             Dialect::Gemini => {
                 add("status", failure.google_status().into());
-                if !error.get("code").is_some_and(Value::is_number) {
-                    error.insert("code".into(), status.as_u16().into());
-                }
+                add("code", status.as_u16().into());
                 format!("{{\"error\":{}}}", Value::Object(error))
             }
         };
@@ -153,6 +160,8 @@ mod tests {
         let error =
             words(503, "application/json", r#"{"error":{"code":"unavailable","message":"m"}}"#, Dialect::Gemini);
         assert_eq!(error, json!({"error": {"code": 503, "message": "m", "status": "UNAVAILABLE"}}));
+        let error = words(503, "application/json", r#"{"error":{"code":503,"message":"m"}}"#, Dialect::Interactions);
+        assert_eq!(error, json!({"error": {"code": "unavailable", "message": "m"}, "event_type": "error"}));
         let error = words(500, "application/json", r#"{"error":"m"}"#, Dialect::Gemini);
         assert_eq!((&error["error"]["code"], &error["error"]["message"]), (&json!(500), &json!("m")));
     }

@@ -82,5 +82,7 @@ fn print_plan(plan: &Plan) {
     for remark in plan.remarks() {
         eprintln!("relay: {remark}");
     }
-    print!("{}", plan.layers.describe());
+    for line in plan.layer_lines() {
+        println!("{line}");
+    }
 }

@@ -23,7 +23,7 @@ mod values;
 
 pub(crate) use self::{
     access::{Access, Token},
-    plan::{Plan, breaker_layer, builder},
+    plan::{Plan, breaker_layer, builder, lines},
     settings::{Overrides, Settings, Topic},
     source::Source,
     telemetry::TelemetrySettings,

@@ -76,7 +76,7 @@ fn describe(stack: &Stack) {
     for remark in stack.remarks() {
         tracing::warn!("{remark}");
     }
-    for line in stack.gemini.describe().to_string().lines() {
+    for line in stack.layer_lines() {
         tracing::info!("{line}");
     }
 }

@@ -25,7 +25,7 @@ use tower_gemini::{
 };
 
 use crate::{
-    config::{Plan, Settings, breaker_layer, builder},
+    config::{Plan, Settings, breaker_layer, builder, lines},
     serve::{
         admission::{self, Admission},
         reload::Part,
@@ -71,6 +71,11 @@ impl Stack {
     /// Returns the layer that sees each call.
     pub(crate) fn telemetry(&self) -> &TelemetryLayer {
         &self.parts.telemetry
+    }
+
+    /// Describes the layers, each in a line.
+    pub(crate) fn layer_lines(&self) -> impl Iterator<Item = String> {
+        self.settings.server.keep_alive_line().into_iter().chain(lines(&self.gemini))
     }
 
     /// Returns everything that is not wrong but may surprise.
