@@ -139,13 +139,13 @@ impl KeptStream {
 pub(crate) mod fuzzing {
     use super::*;
 
-    /// Passes a stream on that comes in these pieces, with silences before those that `silent` says. Returns the bytes
-    /// that have passed, and whether they end on an open line.
-    pub(crate) fn keep_alive(pieces: &[&[u8]], silent: impl Fn(usize) -> usize, gemini: bool) -> (Vec<u8>, bool) {
+    /// Passes a stream on that comes in these pieces, each after so many silences. Returns the bytes that have passed, and
+    /// whether they end on an open line.
+    pub(crate) fn keep_alive(pieces: &[(&[u8], usize)], gemini: bool) -> (Vec<u8>, bool) {
         let mut stream = KeptStream::new(if gemini { Dialect::Gemini } else { Dialect::Interactions });
         let mut out = Vec::new();
-        for (nth, piece) in pieces.iter().enumerate() {
-            for _ in 0..silent(nth) {
+        for (piece, silences) in pieces {
+            for _ in 0..*silences {
                 out.extend(stream.piece().into_iter().flatten());
             }
             out.extend(stream.push(Bytes::copy_from_slice(piece)));
