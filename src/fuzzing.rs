@@ -27,7 +27,7 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
     let found = &scanner.found;
     format!(
         "content: {}, answer: {}, names: {:?}, completed: {}, foreign: {}, finish: {:?}, block: {:?}, model: {:?}, {:?}, \
-         {:?}, {:?}, open: {}, between: {}, comma: {:?}",
+         {:?}, {:?}, open: {}, between: {}",
         found.content,
         found.answer,
         [&found.response_id, &found.previous_interaction_id, &found.service_tier, &found.status],
@@ -41,7 +41,6 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
         found.fault,
         scanner.is_open(),
         scanner.is_between_values(),
-        scanner.needs_comma(),
     )
 }
 
@@ -88,6 +87,11 @@ pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
 /// Returns a stream that was kept alive, with so many silences before each piece, and whether it stands on an open line.
 pub fn keep_alive(pieces: &[(&[u8], usize)], gemini: bool) -> (Vec<u8>, bool) {
     crate::keep_alive::fuzzing::keep_alive(pieces, gemini)
+}
+
+/// Returns a stream that has passed the gate, which holds its items until they are whole.
+pub fn gate(pieces: &[&[u8]]) -> Vec<u8> {
+    crate::error_response::fuzzing::gate(pieces)
 }
 
 /// Returns a body with its keys overwritten.

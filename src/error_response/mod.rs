@@ -89,17 +89,22 @@
 //! response or the error. The answer to an error has the error's outcome.
 
 mod body;
+mod delivery;
+mod ends;
 mod follow;
 mod framer;
 mod future;
 mod gate;
 mod layer;
 mod render;
+mod review;
 mod service;
 mod settings;
 
 #[cfg(fuzzing)]
-pub(crate) use self::framer::fuzzing;
+pub(crate) mod fuzzing {
+    pub(crate) use super::{framer::fuzzing::frame, gate::fuzzing::gate};
+}
 pub use self::{
     body::ErrorResponseBody,
     future::ResponseFuture,
