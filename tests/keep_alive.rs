@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -11,11 +11,19 @@ use http::{
 };
 use http_body::{Body, SizeHint};
 use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
 use serde_json::Value;
 use support::*;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, ServiceBuilder, ServiceExt, util::BoxCloneService};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
     BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy,
     failure::{Failure, Kind},
@@ -449,6 +457,49 @@ async fn what_comes_before_the_next_events_data_has_no_place_on_the_open_line() 
     };
     let (frames, ()) = tokio::join!(reading, commenting);
     assert_eq!(frames, [frame(15, " "), frame(21, "{\"a\":\nevent: x\nid: 7\ndata: 1}\r\n\r\n")]);
+}
+
+// === on the wire ===
+
+#[tokio::test]
+async fn a_slow_reader_over_http2_hears_the_error_before_the_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let answer = service_fn(|_: Request<hyper::body::Incoming>| async {
+            sleep(millis(450)).await;
+            Ok::<_, Infallible>(busy())
+        });
+        let service = TowerToHyperService::new(KeepAliveLayer::new(millis(100)).layer(answer));
+        let builder = auto::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), service).into_owned().await;
+    });
+    // The window has no room for the error, and opens while the server wants to break.
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(50);
+    let (mut client, connection) =
+        builder.handshake::<_, Bytes>(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://h{STREAM}")).body(()).unwrap();
+    let (response, _) = client.send_request(request, true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), OK);
+    let (mut body, mut text) = (response.into_body(), Vec::new());
+    let error = loop {
+        match body.data().await.expect("it must not end well") {
+            Ok(data) => {
+                text.extend_from_slice(&data);
+                sleep(millis(50)).await;
+                body.flow_control().release_capacity(data.len()).unwrap();
+            }
+            Err(error) => break error,
+        }
+    };
+    assert!(error.is_reset(), "{error}");
+    let text = String::from_utf8(text).unwrap();
+    assert_eq!(error_on_the_line(&text)["error"]["code"], 503);
+    assert!(text.starts_with("data:   "), "{text:?}");
 }
 
 // === costs ===

@@ -89,7 +89,6 @@
 //! response or the error. The answer to an error has the error's outcome.
 
 mod body;
-mod delivery;
 mod ends;
 mod follow;
 mod framer;

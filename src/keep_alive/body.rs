@@ -4,7 +4,8 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,7 +20,10 @@ use super::{
     stream::KeptStream,
     words::{FailedAnswer, Words},
 };
-use crate::context::{BoxError, Deadline, Error};
+use crate::{
+    body::delivery::{self, Delivery, Written},
+    context::{BoxError, Deadline, Error},
+};
 
 /// The most steps in a row that pass nothing on.
 const MOST_STEPS: usize = 32;
@@ -59,6 +63,8 @@ struct Watch {
     /// Set while a piece is due as soon as there is a silence: the head went out early.
     at_once: bool,
     breaking: Breaking,
+    /// Set if the reader has asked for the end since the last words, as servers do after each frame.
+    is_server: AtomicBool,
 }
 
 /// The error that ends a body.
@@ -66,9 +72,9 @@ struct Watch {
 enum Breaking {
     #[default]
     No,
-    /// The error's words have been passed on. A server that meets the error in the same poll would drop them unsent.
-    AfterWords(BoxError),
-    Now(BoxError),
+    /// The error's words have been passed on, and it follows when they are written.
+    AfterWords(BoxError, Written),
+    Delivering(Box<Delivery>),
 }
 
 /// A step of the source.
@@ -102,14 +108,32 @@ impl<F, R> KeepAliveBody<F, R> {
 impl Watch {
     fn new(plan: &Plan, at_once: bool) -> Self {
         let (stream, every) = (KeptStream::new(plan.dialect), plan.every);
-        Self { stream, every, due: None, at_once, breaking: Breaking::No }
+        Self { stream, every, due: None, at_once, breaking: Breaking::No, is_server: AtomicBool::new(false) }
     }
 
     /// Ends the stream in these words; after them it breaks.
     fn end_in(&mut self, words: Words) -> Bytes {
-        let event = self.stream.last_event(&words.object);
-        self.breaking = Breaking::AfterWords(Error::refusal(super::NAME, words.failure).into());
+        let (event, written) = delivery::track(self.stream.last_event(&words.object));
+        self.breaking = Breaking::AfterWords(Error::refusal(super::NAME, words.failure).into(), written);
+        self.is_server = AtomicBool::new(false);
         event
+    }
+
+    /// Waits until the last words are written, and returns the error that follows them. `None`: there are none.
+    fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
+        self.breaking = match std::mem::take(&mut self.breaking) {
+            Breaking::AfterWords(error, written) => match Delivery::new(error, written, *self.is_server.get_mut()) {
+                Ok(delivery) => Breaking::Delivering(delivery.into()),
+                Err(error) => return Poll::Ready(Some(error)),
+            },
+            other => other,
+        };
+        let Breaking::Delivering(delivery) = &mut self.breaking else { return Poll::Ready(None) };
+        ready!(delivery.poll(cx));
+        match std::mem::take(&mut self.breaking) {
+            Breaking::Delivering(delivery) => Poll::Ready(Some(delivery.into_error())),
+            _ => Poll::Ready(None),
+        }
     }
 
     /// Waits for the end of the silence that there is now, and returns the piece to send.
@@ -152,7 +176,7 @@ where
     fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>, watch: &Watch) -> Poll<Step> {
         let dialect = watch.stream.dialect();
         let step = match self.as_mut().project() {
-            SourceProj::Waiting { call } => match std::task::ready!(call.as_mut().poll(cx)) {
+            SourceProj::Waiting { call } => match ready!(call.as_mut().poll(cx)) {
                 Ok(response) => {
                     let (parts, body) = response.into_parts();
                     self.set(match is_stream(&parts) {
@@ -163,12 +187,12 @@ where
                 }
                 Err(error) => Step::Says(Words::of_error(&error.into(), dialect)),
             },
-            SourceProj::Answer { body } => match std::task::ready!(body.poll_frame(cx)) {
+            SourceProj::Answer { body } => match ready!(body.poll_frame(cx)) {
                 Some(Ok(frame)) => Step::Frame(frame),
                 Some(Err(error)) => Step::Breaks(error.into()),
                 None => Step::End,
             },
-            SourceProj::Failed { body, answer } => match std::task::ready!(body.poll_frame(cx)) {
+            SourceProj::Failed { body, answer } => match ready!(body.poll_frame(cx)) {
                 Some(Ok(frame)) if frame.data_ref().is_none_or(|data| answer.push(data)) => Step::Turned,
                 _ => Step::Says(answer.words(dialect)),
             },
@@ -199,18 +223,9 @@ where
                 _ => Poll::Ready(None),
             };
         };
-        match std::mem::take(&mut watch.breaking) {
-            Breaking::No => {}
-            // At the next poll, so that a server sends the words first.
-            Breaking::AfterWords(error) => {
-                watch.breaking = Breaking::Now(error);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Breaking::Now(error) => {
-                *this.watch = None;
-                return Poll::Ready(Some(Err(error)));
-            }
+        if let Some(error) = ready!(watch.poll_break(cx)) {
+            *this.watch = None;
+            return Poll::Ready(Some(Err(error)));
         }
         for steps in 0.. {
             // An upstream that always has something to drop must not keep other tasks from their turn.
@@ -253,7 +268,10 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_broken = |watch: &Watch| !matches!(watch.breaking, Breaking::No);
+        let is_broken = |watch: &Watch| {
+            watch.is_server.store(true, Ordering::Relaxed);
+            !matches!(watch.breaking, Breaking::No)
+        };
         let is_open = |watch: &Watch| watch.stream.open_line().is_some();
         match &self.source {
             Source::Answer { body } => !self.watch.as_ref().is_some_and(is_open) && body.is_end_stream(),

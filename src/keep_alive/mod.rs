@@ -11,8 +11,8 @@
 //! nothing, and no client sees it. On the OpenAI-compatible surface and in interactions it sends a comment, `: ping`,
 //! which all of their clients ignore. Where the head has not come either, the layer answers 200 with
 //! `text/event-stream` by itself, and the call goes on behind it: the queue, the retries, the other models. It never
-//! sends a piece within an event, none after an answer has named the reason for its end or after `[DONE]`, and none
-//! that nobody reads. An open line never ends the stream: a stream that ends there without another event, or fails,
+//! sends a piece within an event, none after an answer has named the reason for its end, after an error or after
+//! `[DONE]`, and none that nobody reads. An open line never ends the stream: a stream that ends there without another event, or fails,
 //! ends in an error on that line, and then its connection breaks. A line that was opened is continued by the next
 //! event's data only: comments before it are dropped, and other fields come after it.
 //!

@@ -111,7 +111,14 @@ impl OpenLine {
                 self.at_start = false;
             }
             // A field without a colon has no value.
-            (b"data" | b"event" | b"id" | b"retry", _) if ends => self.begin_line(),
+            (b"data", _) if ends => self.begin_line(),
+            (b"event" | b"id" | b"retry", _) if ends => {
+                if self.fields.len() + MOST_NAME < MOST_FIELDS {
+                    self.fields.extend_from_slice(name);
+                    self.fields.push(b'\n');
+                }
+                self.begin_line();
+            }
             (b"", b':') => self.state = State::Skip,
             (b"data", b':') => self.state = State::Data,
             (b"event" | b"id" | b"retry", b':') if self.fields.len() + MOST_NAME < MOST_FIELDS => {
@@ -155,7 +162,7 @@ impl OpenLine {
     fn drop_event_names(&mut self) {
         if !self.fields.is_empty() {
             let lines = self.fields.split_inclusive(|byte| *byte == b'\n');
-            self.fields = lines.filter(|line| !line.starts_with(b"event:")).flatten().copied().collect();
+            self.fields = lines.filter(|line| !line.starts_with(b"event")).flatten().copied().collect();
         }
     }
 
@@ -196,6 +203,7 @@ mod tests {
             ("\n\r\n\rdata: {}\n\n", Some("{}\n\n"), "", ""),
             ("event: x\nid: 7\r\nretry:5\rdata: {}\n\n", Some("{}\n\n"), "event: x\nid: 7\nretry:5\n", ""),
             ("event: x\nid: 7\n\ndata: {}\n\n", Some("{}\n\n"), "id: 7\n", ""),
+            ("event: x\nevent\rid\ndata: {}\n\n", Some("{}\n\n"), "event: x\nevent\nid\n", ""),
             ("data\ndata:\ndata: {\ndata: }\n\n", Some("{\ndata: }\n\n"), "", ""),
             ("data:\n\ndata: {}\n\n", Some("{}\n\n"), "", ""),
             ("{\"error\":{\n}}\n", None, "", "{\"error\":{\n}}\n"),

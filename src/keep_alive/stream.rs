@@ -18,7 +18,7 @@ const COMMENT: &[u8] = b": ping\n\n";
 pub(super) struct KeptStream {
     dialect: Dialect,
     tail: Tail,
-    /// Set once the answer has named the reason for its end.
+    /// Set once the answer has named the reason for its end, or an error.
     is_ended: bool,
     place: Place,
 }
@@ -128,11 +128,19 @@ impl KeptStream {
 
     /// Notices bytes that pass on.
     fn note(&mut self, data: &[u8]) {
-        if self.dialect == Dialect::Gemini && !self.is_ended {
-            self.is_ended = reason::is_named(self.tail.bytes(), data);
+        if !self.is_ended {
+            let names_reason = || self.dialect == Dialect::Gemini && reason::is_named(self.tail.bytes(), data);
+            self.is_ended = begins_error(data) || names_reason();
         }
         self.tail.push(data);
     }
+}
+
+/// Returns whether bytes begin with an error's event, or its data. Nothing good comes after one, and it may have to be
+/// written before the connection breaks.
+fn begins_error(data: &[u8]) -> bool {
+    let data = data.strip_prefix(b"data:").map_or(data, <[u8]>::trim_ascii_start);
+    data.starts_with(b"{\"error\"") || data.starts_with(b"event: error")
 }
 
 #[cfg(fuzzing)]
@@ -211,9 +219,12 @@ mod tests {
         // Also where it came on a line that was opened early.
         assert_eq!(gemini(&[None, Some(last), None]), last);
         assert_eq!(gemini(&[None, Some("event: x\n"), Some(last), None]), last.replace("}\n", "}\nevent: x\n"));
-        for dialect in [Dialect::Gemini, Dialect::OpenAi] {
-            assert_eq!(kept(dialect, &[Some("data: [DONE]\n\n"), None]).0, "data: [DONE]\n\n");
+        for dialect in [Dialect::Gemini, Dialect::OpenAi, Dialect::Interactions] {
+            for last in ["data: [DONE]\n\n", "data: {\"error\":{}}\n\n", "event: error\ndata: {}\n\n"] {
+                assert_eq!(kept(dialect, &[Some(last), None]).0, last);
+            }
         }
+        assert_eq!(gemini(&[None, Some("data: {\"error\":{}}\n\n"), None]), "data: {\"error\":{}}\n\n");
     }
 
     #[test]

@@ -11,8 +11,8 @@ use tower::ServiceExt;
 use crate::{
     contract::room::{Inward, Room},
     support::{
-        ARRAY, AnyBody, CHAT, GENERATE, HELLO, OK, STREAM, Upstream, any, broken, event, fed, find, frames, json, post, sse,
-        typed,
+        ARRAY, AnyBody, CHAT, GENERATE, HELLO, OK, STREAM, Upstream, any, broken, event, fed, find, frames, json, post,
+        sse, typed,
     },
 };
 
