@@ -483,7 +483,7 @@ async fn the_connection_breaks_after_a_server_has_written_the_words() {
     };
     for seconds in [0, 1, 20, 29] {
         let took = written_after(secs(seconds), true).await;
-        assert!(took >= secs(seconds) && took <= secs(seconds) + millis(200), "{took:?}, {seconds} s");
+        assert!(took >= secs(seconds) && took <= secs(seconds) + millis(600), "{took:?}, {seconds} s");
     }
     // A reader that never takes the words is not waited for without end.
     let took = written_after(secs(3600), true).await;

@@ -5,13 +5,16 @@
 //! would be lost, and up to 400 KiB before them. So the words' buffer tells when the server lets go of it, and the body
 //! fails after that.
 //!
-//! | server | the words' buffer is dropped | the words arrive |
+//! | reader | the words' buffer is dropped | the words arrive |
 //! |---|---|---|
-//! | hyper, HTTP/1 | when the socket has taken them | always, if they are taken within [`LIMIT`] |
-//! | hyper, HTTP/2 | when they stand in the connection's buffer, in front of the reset; the stream's window allows it by then | always, if that happens within [`LIMIT`] |
-//! | hyper, HTTP/1, where a buffer of TLS stands before the socket | when that buffer has taken them | if the socket takes them within [`SETTLE`] more |
-//! | one that copies what it gets (hyper without vectored writes) | at once | if the socket takes them within [`SETTLE`] |
-//! | none: the body is read by the program itself | when the program likes | in any case: the error comes after [`SETTLE`], or after [`UNASKED_LIMIT`] if the words are kept |
+//! | hyper, HTTP/1 | when the socket has taken them | always, if it does so within [`LIMIT`] |
+//! | hyper, HTTP/2 | when they stand in the connection's buffer in front of the reset, which the stream's window allows by then | always, if that happens within [`LIMIT`] |
+//! | hyper, HTTP/1, with TLS or another buffer behind its own | when that buffer has taken them | if the rest is written without a stop of [`SETTLE`] |
+//! | hyper, HTTP/1, where it copies: without vectored writes, or with `pipeline_flush` | at once | the same |
+//! | a program that reads the body itself | when it likes | in any case; the error comes [`UNASKED_SETTLE`] later, or after [`UNASKED_LIMIT`] |
+//!
+//! A buffer behind hyper's own is seen by its progress only: whenever the socket takes some of it, hyper polls the body
+//! again.
 //!
 //! A server is known by asking for `is_end_stream` after a frame, as hyper does and a collecting program does not.
 
@@ -26,7 +29,7 @@ use bytes::Bytes;
 use tokio::{
     runtime::Handle,
     sync::oneshot,
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use crate::context::BoxError;
@@ -37,8 +40,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// The longest wait for a reader that has shown no sign of being a server.
 pub(crate) const UNASKED_LIMIT: Duration = Duration::from_secs(1);
 
-/// The time from the writing of the last words to the break, for what buffers may be behind the server's.
-pub(crate) const SETTLE: Duration = Duration::from_millis(100);
+/// The time without progress from the writing of the last words to the break, for what buffers may be behind a server's.
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+
+/// The same for a reader that has shown no sign of being a server.
+pub(crate) const UNASKED_SETTLE: Duration = Duration::from_millis(50);
 
 /// The end of the wait for bytes to be written.
 pub(crate) type Written = oneshot::Receiver<()>;
@@ -66,31 +72,34 @@ pub(crate) struct Delivery {
     error: BoxError,
     /// `None` once the words are written.
     written: Option<Written>,
+    settle: Duration,
+    latest: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Delivery {
     /// Begins the wait. Without a runtime nothing can be waited for, and the error comes back.
     pub(crate) fn new(error: BoxError, written: Written, is_server: bool) -> Result<Self, BoxError> {
-        match Handle::try_current() {
-            Ok(_) => {
-                let limit = if is_server { LIMIT } else { UNASKED_LIMIT };
-                Ok(Self { error, written: Some(written), timer: Box::pin(sleep(limit)) })
-            }
-            Err(_) => Err(error),
+        if Handle::try_current().is_err() {
+            return Err(error);
         }
+        let (limit, settle) = if is_server { (LIMIT, SETTLE) } else { (UNASKED_LIMIT, UNASKED_SETTLE) };
+        let latest = Instant::now() + limit;
+        Ok(Self { error, written: Some(written), settle, latest, timer: Box::pin(sleep_until(latest)) })
     }
 
     /// Waits, and ends when the body may fail.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(written) = &mut self.written
-            && Pin::new(written).poll(cx).is_ready()
-        {
-            self.written = None;
-            self.timer.as_mut().reset(Instant::now() + SETTLE);
+        if self.timer.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
         }
-        ready!(self.timer.as_mut().poll(cx));
-        Poll::Ready(())
+        if let Some(written) = &mut self.written {
+            ready!(Pin::new(written).poll(cx).map(drop));
+            self.written = None;
+        }
+        // It was written now, or something has moved since.
+        self.timer.as_mut().reset((Instant::now() + self.settle).min(self.latest));
+        self.timer.as_mut().poll(cx)
     }
 
     pub(crate) fn into_error(self) -> BoxError {
@@ -104,7 +113,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_wait_ends_with_the_last_copy_or_with_the_time() {
-        for (is_server, limit) in [(true, LIMIT), (false, UNASKED_LIMIT)] {
+        for (is_server, limit, settle) in [(true, LIMIT, SETTLE), (false, UNASKED_LIMIT, UNASKED_SETTLE)] {
             for kept in [None, Some(Duration::from_millis(700)), Some(Duration::from_secs(3600))] {
                 let (words, written) = track(Bytes::from_static(b"words"));
                 assert_eq!(words, "words");
@@ -114,19 +123,32 @@ mod tests {
                 drop(words);
                 if let Some(kept) = kept {
                     tokio::spawn(async move {
-                        sleep(kept).await;
+                        tokio::time::sleep(kept).await;
                         drop(copy);
                     });
                 } else {
                     drop(copy);
                 }
                 std::future::poll_fn(|cx| delivery.poll(cx)).await;
-                let expected = (kept.unwrap_or_default() + SETTLE).min(limit);
+                let expected = (kept.unwrap_or_default() + settle).min(limit);
                 let took = begin.elapsed();
                 assert!(took >= expected && took < expected + Duration::from_millis(3), "{took:?}, not {expected:?}");
                 assert_eq!(delivery.into_error().to_string(), "broken");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_progress_of_a_buffer_behind_the_servers_prolongs_the_wait() {
+        let (words, written) = track(Bytes::from_static(b"words"));
+        drop(words);
+        let mut delivery = Delivery::new("broken".into(), written, true).unwrap();
+        let begin = Instant::now();
+        while std::future::poll_fn(|cx| Poll::Ready(delivery.poll(cx))).await.is_pending() {
+            tokio::time::sleep(SETTLE / 2).await;
+        }
+        // A socket that moves for ever holds nothing for ever.
+        assert!(begin.elapsed() >= LIMIT && begin.elapsed() <= LIMIT + SETTLE, "{:?}", begin.elapsed());
     }
 
     #[test]

@@ -7,14 +7,42 @@
 //! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one
 //! where a list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a
 //! `RetryInfo` detail say when to try again, where the status is one that passes with time (408, 429, 5xx); an
-//! `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number of attempts. A
-//! stream that breaks after it has begun ends in an error event, and then in an error; the half of an event before it is
-//! dropped. A list ends in one more element. API keys in the text of an upstream's error are overwritten with asterisks,
-//! length for length: they are the server's, not the caller's.
+//! `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number of attempts. API
+//! keys in the text of an upstream's error are overwritten with asterisks, length for length: they are the server's, not
+//! the caller's.
 //!
-//! An error that the stream of an interaction says without a frame, as Google's content filter does, gets one: SDKs
-//! drop a bare line. It never changes an upstream's answer otherwise, except for `Retry-After`: it is added where it is
-//! known, and one of a few seconds is replaced or removed where a day's quota is used up.
+//! It never changes an upstream's answer otherwise, except for `Retry-After`, which is added where it is known (one of a
+//! few seconds is replaced or removed where a day's quota is used up), and for the end of a stream that fails:
+//!
+//! # The end of a stream
+//!
+//! | the stream | its end |
+//! |---|---|
+//! | of events, breaks or is cut | an error event, then the body fails |
+//! | the same, in the middle of an event | the half event is dropped, then the same |
+//! | the same, in the middle of an event of more than 64 KiB | it has passed as it came; the body fails, and nothing is said |
+//! | an array, breaks or is cut | the half element is dropped; an error as one more element, which closes the array; then the body fails |
+//! | the upstream says an error in an event or an element | it passes; the body fails where the stream ends, also where that is a clean end |
+//! | an answer in one piece | the body fails |
+//!
+//! LangChain's packages for JavaScript and genkit take an error event with a clean end for a whole answer, and only a
+//! broken connection is noticed by every SDK, so both are said. [`StreamEnding`] sets another end. An array is whole
+//! JSON after its last element, and a reader who ignores unknown members would take it for a whole answer, too.
+//!
+//! Therefore each event is held until it is whole, up to 64 KiB, and so is each element. No client can use the half of
+//! one; what is whole is never delayed. The length of an event stream is not said, because its end may get longer; an
+//! encoded stream passes untouched.
+//!
+//! Some shapes of an upstream's error are read by no SDK: a list, a string as the code, an `error` behind other members,
+//! an `event:` or `id:` line on Gemini's own surface, or bare JSON without `data:`, as Google's own servers end a stream.
+//! Such an event is written anew, as `data: {"error": …}` with a number as the code, and on the Interactions surface a
+//! bare line gets the frame of an event there. All other events pass untouched, comments and ids included; so do those of
+//! other providers (`rawPredict`).
+//!
+//! The body fails only when the server has written the last words, and so all before them, however slowly the caller
+//! reads. hyper drops with a failed body all that it has not written yet. This is certain for hyper's HTTP/1 server on a
+//! plain socket and for its HTTP/2 server, for callers that take the words within 30 s. Where a buffer of TLS, or one of
+//! hyper's own without vectored writes, stands between, it holds for callers that do not stop reading for half a second.
 //!
 //! # When to use it
 //!
@@ -66,18 +94,18 @@
 //!
 //! # Defaults
 //!
-//! Nothing has to be set. The status is the upstream's own if there was one; else 400 for a request that cannot be
+//! Nothing has to be set. A stream that fails ends in [`StreamEnding::EventThenBreak`]. The status is the upstream's own if there was one; else 400 for a request that cannot be
 //! sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for
 //! time-outs.
 //!
 //! # Errors
 //!
-//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream of
-//! events after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
+//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream
+//! after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
 //!
 //! # Cancellation
 //!
-//! Dropping the future or the body drops the inner one.
+//! Dropping the future or the body drops the inner one. A body whose last words nobody takes ends after 30 s.
 //!
 //! # Readiness
 //!
