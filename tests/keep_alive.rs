@@ -465,21 +465,19 @@ async fn what_comes_before_the_next_events_data_has_no_place_on_the_open_line() 
 async fn a_slow_reader_over_http2_hears_the_error_before_the_reset() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let answer = service_fn(|_: Request<hyper::body::Incoming>| async {
-            sleep(millis(450)).await;
-            Ok::<_, Infallible>(busy())
-        });
-        let service = TowerToHyperService::new(KeepAliveLayer::new(millis(100)).layer(answer));
-        let builder = auto::Builder::new(TokioExecutor::new());
-        let _ = builder.serve_connection(TokioIo::new(stream), service).into_owned().await;
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let answer = service_fn(|_: Request<hyper::body::Incoming>| async {
+        sleep(millis(450)).await;
+        Ok::<_, Infallible>(busy())
     });
+    let service = TowerToHyperService::new(KeepAliveLayer::new(millis(100)).layer(answer));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    tokio::spawn(builder.serve_connection(TokioIo::new(stream), service).into_owned());
     // The window has no room for the error, and opens while the server wants to break.
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(50);
-    let (mut client, connection) =
-        builder.handshake::<_, Bytes>(TcpStream::connect(address).await.unwrap()).await.unwrap();
+    let (mut client, connection) = builder.handshake::<_, Bytes>(socket).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post(format!("http://h{STREAM}")).body(()).unwrap();
     let (response, _) = client.send_request(request, true).unwrap();

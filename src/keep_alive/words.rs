@@ -113,9 +113,11 @@ impl Words {
     }
 }
 
-/// Finds the error's object in a body: alone, or in a list. An error that is a text is its message.
+/// Finds the error's object in a body: alone, in a list, or as the data of an event. An error that is a text is its
+/// message.
 fn error_in(body: &[u8]) -> Option<Map<String, Value>> {
-    let objects = match serde_json::from_slice(body).ok()? {
+    let body = body.trim_ascii();
+    let objects = match serde_json::from_slice(body.strip_prefix(b"data:").unwrap_or(body)).ok()? {
         Value::Array(list) => list,
         object => vec![object],
     };
@@ -150,7 +152,8 @@ mod tests {
     #[test]
     fn an_error_keeps_its_members_and_has_a_number_as_its_code() {
         let pretty = "{\n \"a\": 1,\n \"error\": {\"code\": 429, \"message\": \"x\\ny\", \"status\": \"RESOURCE_EXHAUSTED\", \"details\": [{}]}\n}";
-        for body in [pretty.to_owned(), format!("[{pretty}]")] {
+        let event = format!("data: {}\n\n", pretty.replace('\n', ""));
+        for body in [pretty.to_owned(), format!("[{pretty}]"), event] {
             let error = words(429, "application/json", &body, Dialect::Gemini);
             assert_eq!(
                 error,
