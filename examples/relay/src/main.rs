@@ -82,7 +82,11 @@ fn print_plan(plan: &Plan) {
     for remark in plan.remarks() {
         eprintln!("relay: {remark}");
     }
-    for line in plan.layer_lines() {
+    if let Some(pages) = plan.settings.access.origins.describe() {
+        println!("{pages}");
+    }
+    if let Some(line) = plan.settings.server.describe_keep_alive() {
         println!("{line}");
     }
+    print!("{}", plan.layers.describe());
 }

@@ -83,7 +83,7 @@ async fn sent(relay: &Relay, path: &str, body: &str) -> TcpStream {
     let mut socket = TcpStream::connect(relay.address()).await.unwrap();
     let length = body.len();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: relay\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST {path} HTTP/1.1\r\nhost: relay\r\norigin: https://page.example\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     socket.write_all(request.as_bytes()).await.unwrap();
     socket
@@ -148,6 +148,8 @@ async fn a_stream_behind_retries_reaches_its_caller_whole() {
     let all = wire.all();
     assert!(all.starts_with("HTTP/1.1 200 OK\r\n"), "{all}");
     assert!(all.contains("content-type: text/event-stream\r\n") && all.contains("x-accel-buffering: no\r\n"), "{all}");
+    // A page can read it.
+    assert!(all.contains("access-control-allow-origin: "), "{all}");
     // The head and the first piece came after a second, while the upstream had not answered once.
     assert!(wire.pieces[0].0 < SILENCE + SILENCE, "{:?}", wire.pieces[0]);
     let body = wire.body();

@@ -29,20 +29,10 @@ impl Plan {
         Ok(Self { settings, layers })
     }
 
-    /// Describes the layers, each in a line.
-    pub(crate) fn layer_lines(&self) -> impl Iterator<Item = String> {
-        self.settings.server.keep_alive_line().into_iter().chain(lines(&self.layers))
-    }
-
     /// Returns everything that is not wrong but may surprise.
     pub(crate) fn remarks(&self) -> impl Iterator<Item = &String> {
         self.settings.remarks.iter().chain(self.layers.warnings())
     }
-}
-
-/// Describes layers that are stacked, each in a line.
-pub(crate) fn lines(layers: &GeminiLayer) -> impl Iterator<Item = String> + use<> {
-    layers.describe().to_string().lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
 /// Begins the layers with those settings under which nothing is learned.

@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// Describes that layer in a line, if there is one, as the others are described.
-    pub(crate) fn keep_alive_line(&self) -> Option<String> {
+    pub(crate) fn describe_keep_alive(&self) -> Option<String> {
         self.keep_alive_layer().map(|layer| format!("{:<16}{layer}", "keep alive"))
     }
 }

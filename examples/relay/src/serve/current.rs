@@ -76,7 +76,13 @@ fn describe(stack: &Stack) {
     for remark in stack.remarks() {
         tracing::warn!("{remark}");
     }
-    for line in stack.layer_lines() {
+    if let Some(pages) = stack.settings.access.origins.describe() {
+        tracing::info!("{pages}");
+    }
+    if let Some(line) = stack.settings.server.describe_keep_alive() {
+        tracing::info!("{line}");
+    }
+    for line in stack.gemini.describe().to_string().lines() {
         tracing::info!("{line}");
     }
 }

@@ -25,9 +25,10 @@ use tower_gemini::{
 };
 
 use crate::{
-    config::{Plan, Settings, breaker_layer, builder, lines},
+    config::{Plan, Settings, breaker_layer, builder},
     serve::{
         admission::{self, Admission},
+        cors::Cors,
         reload::Part,
         transport::{Transport, transport},
         wired::Wired,
@@ -41,6 +42,8 @@ pub(crate) struct Stack {
     /// The layers, and through them all handles.
     pub(crate) gemini: GeminiLayer,
     pub(crate) service: Router,
+    /// The rules for pages, which stand outside of the layers.
+    pub(crate) cors: Cors,
     remarks: Vec<String>,
     parts: Parts,
     /// Ended when the stack is dropped; calls under way go on.
@@ -60,7 +63,8 @@ impl Stack {
         parts.wire();
         let service = parts.service(&settings, &gemini);
         let upkeep = upkeep(&gemini, parts.transport.clone());
-        Ok(Self { settings, gemini, service, remarks, parts, _upkeep: upkeep })
+        let cors = Cors::new(settings.access.origins.clone());
+        Ok(Self { settings, gemini, service, cors, remarks, parts, _upkeep: upkeep })
     }
 
     /// Returns the handles that are shown.
@@ -71,11 +75,6 @@ impl Stack {
     /// Returns the layer that sees each call.
     pub(crate) fn telemetry(&self) -> &TelemetryLayer {
         &self.parts.telemetry
-    }
-
-    /// Describes the layers, each in a line.
-    pub(crate) fn layer_lines(&self) -> impl Iterator<Item = String> {
-        self.settings.server.keep_alive_line().into_iter().chain(lines(&self.gemini))
     }
 
     /// Returns everything that is not wrong but may surprise.
@@ -166,7 +165,10 @@ impl Parts {
 
         // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
         // on the page, and those who are inside are counted until they leave.
-        let admission = Admission::new(settings.access.clone(), before.map(|before| &before.parts.admission));
+        let admission = {
+            let before = before.map(|before| &before.parts.admission);
+            Admission::new(settings.access.clone(), settings.keys.secrets().map(|(key, _)| key), before)
+        };
         let (telemetry, failures) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
             None => (settings.telemetry.layer(), Failures::new(admission::NAME)),
