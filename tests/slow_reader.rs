@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower::{Layer, service_fn};
-use tower_gemini::ErrorResponseLayer;
+use tower_gemini::{ErrorResponseLayer, error_response::StreamEnding};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -67,6 +67,10 @@ struct Server {
 
 impl Server {
     fn start(cut: &'static Cut, build: fn(&mut auto::Builder<TokioExecutor>)) -> Self {
+        Self::ending(StreamEnding::default(), cut, build)
+    }
+
+    fn ending(ending: StreamEnding, cut: &'static Cut, build: fn(&mut auto::Builder<TokioExecutor>)) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_send_buffer_size(8 * 1024).unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -79,7 +83,7 @@ impl Server {
                 let ends = ends.clone();
                 let upstream =
                     service_fn(move |_: Request<hyper::body::Incoming>| ready(Ok::<_, Infallible>(sse(cut.body()))));
-                let service = TowerToHyperService::new(ErrorResponseLayer::new().layer(upstream));
+                let service = TowerToHyperService::new(ErrorResponseLayer::new().stream_ending(ending).layer(upstream));
                 let mut builder = auto::Builder::new(TokioExecutor::new());
                 build(&mut builder);
                 let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -177,6 +181,13 @@ async fn a_slow_reader_over_http1_hears_all_as_long_as_it_reads_where_the_server
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_slow_reader_over_http1_hears_all_events_before_a_break_without_words() {
+    let server = Server::ending(StreamEnding::Break, &LARGE, |_| {});
+    let (text, ended_well) = timeout(PATIENCE, read_http1(server.ask().await, PACES[2])).await.expect("no end");
+    assert!(text == LARGE.whole() && !ended_well, "{} of {} bytes", text.len(), LARGE.whole().len());
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@
 //! | hyper, HTTP/1, where it copies: without vectored writes, or with `pipeline_flush` | at once | the same |
 //! | a program that reads the body itself | when it likes | in any case; the error comes [`UNASKED_SETTLE`] later, or after [`UNASKED_LIMIT`] |
 //!
+//! A break without words (after the half of a long event, or in an answer in one piece) waits for the server's progress
+//! alone, as behind TLS.
+//!
 //! A buffer behind hyper's own is seen by its progress only: whenever the socket takes some of it, hyper polls the body
 //! again.
 //!
@@ -78,14 +81,15 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    /// Begins the wait. Without a runtime nothing can be waited for, and the error comes back.
-    pub(crate) fn new(error: BoxError, written: Written, is_server: bool) -> Result<Self, BoxError> {
+    /// Begins the wait. Without words, only a stop in the server's progress tells that the bytes before are written.
+    /// Without a runtime nothing can be waited for, and the error comes back.
+    pub(crate) fn new(error: BoxError, written: Option<Written>, is_server: bool) -> Result<Self, BoxError> {
         if Handle::try_current().is_err() {
             return Err(error);
         }
         let (limit, settle) = if is_server { (LIMIT, SETTLE) } else { (UNASKED_LIMIT, UNASKED_SETTLE) };
         let latest = Instant::now() + limit;
-        Ok(Self { error, written: Some(written), settle, latest, timer: Box::pin(sleep_until(latest)) })
+        Ok(Self { error, written, settle, latest, timer: Box::pin(sleep_until(latest)) })
     }
 
     /// Waits, and ends when the body may fail.
@@ -117,7 +121,7 @@ mod tests {
             for kept in [None, Some(Duration::from_millis(700)), Some(Duration::from_secs(3600))] {
                 let (words, written) = track(Bytes::from_static(b"words"));
                 assert_eq!(words, "words");
-                let mut delivery = Delivery::new("broken".into(), written, is_server).unwrap();
+                let mut delivery = Delivery::new("broken".into(), Some(written), is_server).unwrap();
                 let begin = Instant::now();
                 let copy = words.slice(2..);
                 drop(words);
@@ -142,7 +146,7 @@ mod tests {
     async fn each_progress_of_a_buffer_behind_the_servers_prolongs_the_wait() {
         let (words, written) = track(Bytes::from_static(b"words"));
         drop(words);
-        let mut delivery = Delivery::new("broken".into(), written, true).unwrap();
+        let mut delivery = Delivery::new("broken".into(), Some(written), true).unwrap();
         let begin = Instant::now();
         while std::future::poll_fn(|cx| Poll::Ready(delivery.poll(cx))).await.is_pending() {
             tokio::time::sleep(SETTLE / 2).await;
@@ -154,6 +158,6 @@ mod tests {
     #[test]
     fn nothing_is_waited_for_without_a_runtime() {
         let (_words, written) = track(Bytes::new());
-        assert!(Delivery::new("broken".into(), written, true).is_err());
+        assert!(Delivery::new("broken".into(), Some(written), true).is_err());
     }
 }

@@ -14,7 +14,7 @@ use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{
-    follow::{End, Follow},
+    follow::{BodyEnd, Follow},
     settings::Settings,
 };
 use crate::{
@@ -48,7 +48,7 @@ pin_project! {
             #[pin]
             body: R,
             follow: Follow,
-            passage: Passage,
+            last: LastBytes,
             ended: bool,
         },
     }
@@ -56,12 +56,13 @@ pin_project! {
 
 /// The way of the last bytes out of a body.
 #[derive(Default)]
-struct Passage {
+struct LastBytes {
     breaking: Breaking,
     trailers: Option<Box<Frame<Bytes>>>,
     /// Ends when the last frame that was passed on is written, where an error follows it.
     written: Option<Written>,
-    /// Set if the reader has asked for the end since, as servers do after each frame.
+    /// Set if the reader has asked for the end since, as servers do after each frame. No other sign tells them from a
+    /// program that keeps all frames.
     is_server: AtomicBool,
 }
 
@@ -98,7 +99,7 @@ impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     }
 
     fn following(body: R, follow: Follow) -> Self {
-        Self { source: BodySource::Upstream { body, follow, passage: Passage::default(), ended: false } }
+        Self { source: BodySource::Upstream { body, follow, last: LastBytes::default(), ended: false } }
     }
 }
 
@@ -117,23 +118,23 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (mut body, follow, passage, ended) = match self.project().source.project() {
+        let (mut body, follow, last, ended) = match self.project().source.project() {
             SourceProj::Rendered { body } => return body.poll_frame(cx).map_err(|never| match never {}),
-            SourceProj::Upstream { body, follow, passage, ended } => (body, follow, passage, ended),
+            SourceProj::Upstream { body, follow, last, ended } => (body, follow, last, ended),
         };
         if let Some(data) = follow.next() {
-            return Poll::Ready(Some(Ok(passage.pass(data, follow))));
+            return Poll::Ready(Some(Ok(last.pass(data, follow))));
         }
         while !*ended {
             let end = match ready!(body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => match follow.push(data) {
-                        Some(data) => return Poll::Ready(Some(Ok(passage.pass(data, follow)))),
+                        Some(data) => return Poll::Ready(Some(Ok(last.pass(data, follow)))),
                         None => continue,
                     },
                     // The bytes held back are data, and go before trailers.
                     Err(trailers) => {
-                        passage.trailers = Some(trailers.into());
+                        last.trailers = Some(trailers.into());
                         follow.end()
                     }
                 },
@@ -141,18 +142,18 @@ where
                 None => follow.end(),
             };
             *ended = true;
-            if let Some(rest) = passage.end(end) {
-                return Poll::Ready(Some(Ok(passage.pass(rest, follow))));
+            if let Some(rest) = last.end(end) {
+                return Poll::Ready(Some(Ok(last.pass(rest, follow))));
             }
         }
-        passage.poll_end(cx)
+        last.poll_end(cx)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             BodySource::Rendered { body } => body.is_end_stream(),
-            BodySource::Upstream { body, follow, passage, ended } => {
-                passage.is_server.store(true, Ordering::Relaxed);
+            BodySource::Upstream { body, follow, last, ended } => {
+                last.is_server.store(true, Ordering::Relaxed);
                 let passes = match follow {
                     _ if *ended => !follow.has_next(),
                     Follow::Nothing => body.is_end_stream(),
@@ -161,7 +162,7 @@ where
                     // Bytes may be held back until the end.
                     Follow::Events(_) | Follow::Elements(_) => false,
                 };
-                passes && passage.is_over()
+                passes && last.is_over()
             }
         }
     }
@@ -174,9 +175,9 @@ where
     }
 }
 
-impl Passage {
+impl LastBytes {
     /// Takes the end of the body, and returns its last bytes.
-    fn end(&mut self, end: End) -> Option<Bytes> {
+    fn end(&mut self, end: BodyEnd) -> Option<Bytes> {
         if let Some(error) = end.error {
             self.trailers = None;
             self.breaking = Breaking::After(error);
@@ -202,7 +203,7 @@ impl Passage {
                 Breaking::After(error) => self.deliver(error),
                 other => other,
             };
-            // Nothing tells when the bytes before are written; a server flushes them when nothing is ready.
+            // A server flushes what it has when nothing is ready.
             if let Breaking::Now(_) = self.breaking {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -218,10 +219,13 @@ impl Passage {
         })
     }
 
-    /// Decides when the error comes: after the last bytes, if they are watched.
+    /// Decides when the error comes: after the last bytes, as far as their way can be watched.
     fn deliver(&mut self, error: BoxError) -> Breaking {
-        let Some(written) = self.written.take() else { return Breaking::Now(error) };
-        match Delivery::new(error, written, *self.is_server.get_mut()) {
+        let (written, is_server) = (self.written.take(), *self.is_server.get_mut());
+        if written.is_none() && !is_server {
+            return Breaking::Now(error);
+        }
+        match Delivery::new(error, written, is_server) {
             Ok(delivery) => Breaking::Delivering(delivery.into()),
             Err(error) => Breaking::Now(error),
         }

@@ -22,7 +22,7 @@ pub(super) trait ItemEnds {
 /// The ends of events: a blank line, or the end of a comment between events.
 #[derive(Debug)]
 pub(super) struct EventEnds {
-    line: Line,
+    line: LinePlace,
     /// Set once a line of the event has begun that is no comment.
     has_begun: bool,
     /// Set after a CR, so that a LF belongs to the same line end.
@@ -32,7 +32,7 @@ pub(super) struct EventEnds {
 
 /// The place within a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line {
+enum LinePlace {
     Start,
     Comment,
     Other,
@@ -40,7 +40,7 @@ enum Line {
 
 impl EventEnds {
     pub(super) fn new() -> Self {
-        Self { line: Line::Start, has_begun: false, after_cr: false, doubt: false }
+        Self { line: LinePlace::Start, has_begun: false, after_cr: false, doubt: false }
     }
 }
 
@@ -63,7 +63,7 @@ impl ItemEnds for EventEnds {
                 }
                 continue;
             }
-            if self.line == Line::Start {
+            if self.line == LinePlace::Start {
                 match byte {
                     b'\n' | b'\r' => {
                         at += 1;
@@ -72,10 +72,10 @@ impl ItemEnds for EventEnds {
                         ended(at);
                         continue;
                     }
-                    b':' => self.line = Line::Comment,
+                    b':' => self.line = LinePlace::Comment,
                     _ => {
                         self.doubt |= !is_ordinary_line(&bytes[at..]);
-                        (self.line, self.has_begun) = (Line::Other, true);
+                        (self.line, self.has_begun) = (LinePlace::Other, true);
                     }
                 }
             }
@@ -83,10 +83,10 @@ impl ItemEnds for EventEnds {
             at += length + 1;
             self.after_cr = bytes[at - 1] == b'\r';
             // A comment between events keeps the connection alive, and waits for nothing.
-            if self.line == Line::Comment && !self.has_begun {
+            if self.line == LinePlace::Comment && !self.has_begun {
                 ended(at);
             }
-            self.line = Line::Start;
+            self.line = LinePlace::Start;
         }
     }
 

@@ -11,7 +11,7 @@ use http_body::{Body, SizeHint};
 use super::{
     ends::{ElementEnds, EventEnds, ItemEnds},
     framer::Framer,
-    gate::Gate,
+    gate::ItemGate,
     render,
     review::{Review, is_half},
     settings::{Settings, StreamEnding},
@@ -45,15 +45,15 @@ pub(super) struct EventFollow {
     masker: Option<SecretMasker>,
     /// Frames what the stream of an interaction says without a frame.
     framer: Option<Framer>,
-    stream: Stream<EventEnds>,
+    stream: ItemStream<EventEnds>,
 }
 
 /// The watch over an array.
-pub(super) struct ElementFollow(Stream<ElementEnds>);
+pub(super) struct ElementFollow(ItemStream<ElementEnds>);
 
 /// The items of a stream.
-struct Stream<E> {
-    gate: Gate<E>,
+struct ItemStream<E> {
+    gate: ItemGate<E>,
     review: Review,
     surface: Surface,
     ending: StreamEnding,
@@ -61,7 +61,7 @@ struct Stream<E> {
 
 /// The end of a body: the last bytes to pass on, and the error that follows them.
 #[derive(Debug, Default)]
-pub(super) struct End {
+pub(super) struct BodyEnd {
     pub(super) rest: Option<Bytes>,
     pub(super) error: Option<BoxError>,
 }
@@ -75,7 +75,7 @@ impl Follow {
         } else if is_event_stream(parts) {
             EventFollow::new(shape, parts, settings, None)
         } else if shape.streaming == Streaming::Array && body.size_hint().exact().is_none() {
-            Self::Elements(ElementFollow(Stream::new(ElementEnds::new(), shape, settings)).into())
+            Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), shape, settings)).into())
         } else {
             Self::Nothing
         }
@@ -130,19 +130,19 @@ impl Follow {
     }
 
     /// Ends a body that has ended well, as far as the layers inside know.
-    pub(super) fn end(&mut self) -> End {
+    pub(super) fn end(&mut self) -> BodyEnd {
         match self {
-            Self::Nothing => End::default(),
-            Self::Secrets(masker) => End { rest: rest_of(masker), error: None },
+            Self::Nothing => BodyEnd::default(),
+            Self::Secrets(masker) => BodyEnd { rest: rest_of(masker), error: None },
             Self::Events(events) => events.end(),
             Self::Elements(elements) => elements.end(),
         }
     }
 
     /// Ends a body that has failed: with the error as the stream's last words, if it can take them.
-    pub(super) fn broken_by(&mut self, error: BoxError) -> End {
+    pub(super) fn broken_by(&mut self, error: BoxError) -> BodyEnd {
         match self {
-            Self::Nothing | Self::Secrets(_) => End { rest: None, error: Some(error) },
+            Self::Nothing | Self::Secrets(_) => BodyEnd { rest: None, error: Some(error) },
             Self::Events(events) => events.broken_by(error),
             Self::Elements(elements) => elements.broken_by(error),
         }
@@ -167,10 +167,10 @@ impl Follow {
     }
 }
 
-impl<E: ItemEnds> Stream<E> {
+impl<E: ItemEnds> ItemStream<E> {
     fn new(ends: E, shape: Shape, settings: &Settings) -> Self {
         let review = Review::new(shape, settings.clone());
-        Self { gate: Gate::new(ends), review, surface: shape.surface, ending: settings.ending }
+        Self { gate: ItemGate::new(ends), review, surface: shape.surface, ending: settings.ending }
     }
 
     /// Takes a frame, and lets `look` see the items that pass, if one of them may be an error.
@@ -200,26 +200,26 @@ impl<E: ItemEnds> Stream<E> {
     }
 
     /// Ends a stream whose last bytes these are.
-    fn ended(&self, rest: Bytes) -> End {
+    fn ended(&self, rest: Bytes) -> BodyEnd {
         let said = self.review.error().filter(|_| self.breaks_at_its_end());
         let error = said.map(|failure| Error::refusal(NAME, failure.clone()).into());
-        End { rest: (!rest.is_empty()).then_some(rest), error }
+        BodyEnd { rest: (!rest.is_empty()).then_some(rest), error }
     }
 
     /// Ends a stream that has failed: these are its last bytes before the half of an item, and `words` says the error.
     /// Without words the connection breaks alone.
-    fn broken_by(&self, error: BoxError, rest: Bytes, words: impl FnOnce(&BoxError) -> Option<String>) -> End {
+    fn broken_by(&self, error: BoxError, rest: Bytes, words: impl FnOnce(&BoxError) -> Option<String>) -> BodyEnd {
         // The upstream has said it already.
         if self.review.error().is_some() {
             let error = (self.ending != StreamEnding::Event).then_some(error);
-            return End { rest: (!rest.is_empty()).then_some(rest), error };
+            return BodyEnd { rest: (!rest.is_empty()).then_some(rest), error };
         }
         let may_speak = self.ending != StreamEnding::Break && !self.gate.is_open();
         let words = may_speak.then(|| words(&error)).flatten();
         let is_over = words.is_some() && self.ending == StreamEnding::Event;
         let mut rest = BytesMut::from(rest);
         rest.extend_from_slice(words.unwrap_or_default().as_bytes());
-        End { rest: (!rest.is_empty()).then(|| rest.freeze()), error: (!is_over).then_some(error) }
+        BodyEnd { rest: (!rest.is_empty()).then(|| rest.freeze()), error: (!is_over).then_some(error) }
     }
 }
 
@@ -228,7 +228,7 @@ impl EventFollow {
         // A line that gets a frame gets longer, and an event may be dropped or added.
         parts.headers.remove(CONTENT_LENGTH);
         let framer = (shape.surface == Surface::Interactions).then(|| Framer::new(settings.secrets.clone()));
-        Follow::Events(Self { masker, framer, stream: Stream::new(EventEnds::new(), shape, settings) }.into())
+        Follow::Events(Self { masker, framer, stream: ItemStream::new(EventEnds::new(), shape, settings) }.into())
     }
 
     fn push(&mut self, mut data: Bytes) -> Option<Bytes> {
@@ -241,14 +241,14 @@ impl EventFollow {
         self.stream.push(data, Review::events)
     }
 
-    fn end(&mut self) -> End {
+    fn end(&mut self) -> BodyEnd {
         let mut rest = self.rest();
         if let Some(held) = self.framer.as_mut().and_then(Framer::finish) {
             self.stream.gate.hold(held);
             rest = self.stream.rest_behind(rest);
         }
         let last = self.stream.gate.take_half();
-        if is_half(&last) {
+        if self.stream.surface != Surface::Other && is_half(&last) {
             let failure = Failure::local(Kind::StreamCut, "the stream ended in the middle of an event");
             return self.say(Error::refusal(NAME, failure.into_after_commit()).into(), rest);
         }
@@ -258,7 +258,7 @@ impl EventFollow {
         self.stream.ended(rest)
     }
 
-    fn broken_by(&mut self, error: BoxError) -> End {
+    fn broken_by(&mut self, error: BoxError) -> BodyEnd {
         let rest = self.rest();
         let half = self.stream.gate.take_half();
         // The half may be all of an error that the upstream has said before it broke off.
@@ -272,7 +272,7 @@ impl EventFollow {
         }
     }
 
-    fn say(&self, error: BoxError, rest: Bytes) -> End {
+    fn say(&self, error: BoxError, rest: Bytes) -> BodyEnd {
         self.stream.broken_by(error, rest, |error| Some(render::event(error, self.stream.surface)))
     }
 
@@ -291,7 +291,7 @@ impl EventFollow {
 }
 
 impl ElementFollow {
-    fn end(&mut self) -> End {
+    fn end(&mut self) -> BodyEnd {
         if self.0.gate.take_half().is_empty() {
             return self.0.ended(Bytes::new());
         }
@@ -300,7 +300,7 @@ impl ElementFollow {
     }
 
     /// Says the error in one more element, which closes the array.
-    fn broken_by(&mut self, error: BoxError) -> End {
+    fn broken_by(&mut self, error: BoxError) -> BodyEnd {
         self.0.gate.take_half();
         let comma = self.0.gate.ends().needs_comma();
         self.0.broken_by(error, Bytes::new(), |error| {

@@ -18,7 +18,7 @@ const MOST_JOINED: usize = 4 * 1024;
 
 /// A gate for the frames of a stream.
 #[derive(Debug)]
-pub(super) struct Gate<E> {
+pub(super) struct ItemGate<E> {
     ends: E,
     /// The item that is not whole. It is a copy: a slice would keep the whole buffer of a connection alive.
     held: Vec<u8>,
@@ -30,7 +30,7 @@ pub(super) struct Gate<E> {
     doubt: bool,
 }
 
-impl<E: ItemEnds> Gate<E> {
+impl<E: ItemEnds> ItemGate<E> {
     pub(super) fn new(ends: E) -> Self {
         Self { ends, held: Vec::new(), passing: VecDeque::new(), is_open: false, doubt: false }
     }
@@ -135,7 +135,7 @@ pub(crate) mod fuzzing {
     }
 
     fn passed<E: ItemEnds>(pieces: &[&[u8]], rule: fn() -> E) -> Vec<u8> {
-        let (mut gate, mut whole) = (Gate::new(rule()), rule());
+        let (mut gate, mut whole) = (ItemGate::new(rule()), rule());
         let (mut came, mut passed, mut certain) = (Vec::new(), Vec::new(), 0);
         for piece in pieces {
             // The rule itself, without the gate, says how far the items are whole.
@@ -160,11 +160,11 @@ pub(crate) mod fuzzing {
 mod tests {
     use super::{super::ends::*, *};
 
-    type EventGate = Gate<EventEnds>;
+    type EventGate = ItemGate<EventEnds>;
 
     /// Passes pieces on, and returns what has passed after each.
     fn passed(pieces: &[&str]) -> (Vec<String>, EventGate) {
-        let mut gate = Gate::new(EventEnds::new());
+        let mut gate = ItemGate::new(EventEnds::new());
         let mut push = |piece: &&str| {
             let first = gate.push(Bytes::copy_from_slice(piece.as_bytes()));
             let more = std::iter::from_fn(|| gate.next());
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn frames_of_whole_events_are_not_copied() {
-        let mut gate = Gate::new(EventEnds::new());
+        let mut gate = ItemGate::new(EventEnds::new());
         let data = Bytes::from_static(b"data: a\n\ndata: b\n\n");
         assert_eq!(gate.push(data.clone()).unwrap().as_ptr(), data.as_ptr());
         assert_eq!((gate.passing.capacity(), gate.held.capacity()), (0, 0));
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_is_held_keeps_no_buffer_alive() {
-        let mut gate = Gate::new(EventEnds::new());
+        let mut gate = ItemGate::new(EventEnds::new());
         let mut buffer = bytes::BytesMut::from(&[b"data: a\n\ndata: b".as_slice(), &[b'x'; 16_000]].concat()[..]);
         let frame = buffer.split_to(15).freeze();
         drop(buffer);

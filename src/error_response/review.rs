@@ -41,7 +41,8 @@ impl Review {
     /// Looks at whole events that are about to pass, and returns those to pass on: the same, unless there is an error
     /// among them that has to be written anew.
     pub(super) fn events(&mut self, events: Bytes) -> Bytes {
-        if !may_be_error(&events) {
+        // Nothing is known of a stream that is not the API's.
+        if self.shape.surface == Surface::Other || !may_be_error(&events) {
             return events;
         }
         let mut out = Vec::with_capacity(events.len());
@@ -104,8 +105,8 @@ impl Review {
         match self.shape.surface {
             // These SDKs go by the event's name, and bare lines have got a frame.
             Surface::Interactions => true,
-            // Another provider's stream, or nobody's that is known here.
             Surface::Other => true,
+            // Another provider's stream.
             _ if self.shape.operation == Operation::Predict => true,
             Surface::OpenAi if is_bare => false,
             // These read every object, and the names of events as well.
@@ -264,7 +265,7 @@ mod tests {
         }
         // Another provider's stream has words of its own.
         let text = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n";
-        assert_eq!(reviewed(Surface::Other, text).0, text);
+        assert_eq!(reviewed(Surface::Other, text), (text.to_owned(), None));
         let raw = "/v1/projects/p/locations/l/publishers/anthropic/models/m:streamRawPredict";
         let raw = Shape::new(&http::Method::POST, &http::Uri::from_static(raw));
         let mut review = Review::new(raw, Settings::default());

@@ -122,10 +122,12 @@ impl Watch {
     /// Waits until the last words are written, and returns the error that follows them. `None`: there are none.
     fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
         self.breaking = match std::mem::take(&mut self.breaking) {
-            Breaking::AfterWords(error, written) => match Delivery::new(error, written, *self.is_server.get_mut()) {
-                Ok(delivery) => Breaking::Delivering(delivery.into()),
-                Err(error) => return Poll::Ready(Some(error)),
-            },
+            Breaking::AfterWords(error, written) => {
+                match Delivery::new(error, Some(written), *self.is_server.get_mut()) {
+                    Ok(delivery) => Breaking::Delivering(delivery.into()),
+                    Err(error) => return Poll::Ready(Some(error)),
+                }
+            }
             other => other,
         };
         let Breaking::Delivering(delivery) = &mut self.breaking else { return Poll::Ready(None) };
