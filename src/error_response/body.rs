@@ -15,6 +15,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     follow::{BodyEnd, Follow},
+    reading::AnswerBody,
     settings::Settings,
 };
 use crate::{
@@ -46,7 +47,7 @@ pin_project! {
         Rendered { #[pin] body: Full<Bytes> },
         Upstream {
             #[pin]
-            body: R,
+            body: AnswerBody<R>,
             follow: Follow,
             last: LastBytes,
             ended: bool,
@@ -88,17 +89,17 @@ impl<R> ErrorResponseBody<R> {
 
 impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     /// Makes the body of an upstream's good answer.
-    pub(super) fn upstream(body: R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
+    pub(super) fn upstream(body: AnswerBody<R>, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         let follow = Follow::answer(&body, shape, parts, settings);
         Self::following(body, follow)
     }
 
     /// Makes the body of an upstream's failure, whose text may repeat keys.
-    pub(super) fn failed(body: R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
+    pub(super) fn failed(body: AnswerBody<R>, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         Self::following(body, Follow::failure(shape, parts, settings))
     }
 
-    fn following(body: R, follow: Follow) -> Self {
+    fn following(body: AnswerBody<R>, follow: Follow) -> Self {
         Self { source: BodySource::Upstream { body, follow, last: LastBytes::default(), ended: false } }
     }
 }

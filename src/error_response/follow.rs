@@ -73,7 +73,7 @@ impl Follow {
         if body.is_end_stream() || body.size_hint().exact() == Some(0) || is_encoded(parts) {
             Self::Nothing
         } else if is_event_stream(parts) {
-            EventFollow::new(shape, parts, settings, None)
+            EventFollow::watch(shape, parts, settings, None)
         } else if shape.streaming == Streaming::Array && body.size_hint().exact().is_none() {
             Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), shape, settings)).into())
         } else {
@@ -86,7 +86,7 @@ impl Follow {
         let masker = SecretMasker::new(settings.secrets.clone());
         if parts.status.is_success() && is_event_stream(parts) && !is_encoded(parts) {
             let settings = Settings { secrets: Secrets::default(), ..settings.clone() };
-            return EventFollow::new(shape, parts, &settings, Some(masker));
+            return EventFollow::watch(shape, parts, &settings, Some(masker));
         }
         Self::Secrets(masker.into())
     }
@@ -224,7 +224,7 @@ impl<E: ItemEnds> ItemStream<E> {
 }
 
 impl EventFollow {
-    fn new(shape: Shape, parts: &mut Parts, settings: &Settings, masker: Option<SecretMasker>) -> Follow {
+    fn watch(shape: Shape, parts: &mut Parts, settings: &Settings, masker: Option<SecretMasker>) -> Follow {
         // A line that gets a frame gets longer, and an event may be dropped or added.
         parts.headers.remove(CONTENT_LENGTH);
         let framer = (shape.surface == Surface::Interactions).then(|| Framer::new(settings.secrets.clone()));

@@ -91,7 +91,7 @@ impl Words {
         let mut add = |name: &str, value: Value| {
             error.entry(name).or_insert(value);
         };
-        add("message", failure.message().into());
+        add("message", failure.caller_message().into());
         let object = match dialect {
             Dialect::Interactions => {
                 add("code", failure.google_status().to_ascii_lowercase().into());
