@@ -188,11 +188,8 @@ impl<E: ItemEnds> ItemStream<E> {
         if !self.gate.has_next() {
             return first;
         }
-        let mut all = BytesMut::from(first);
-        while let Some(next) = self.gate.next() {
-            all.extend_from_slice(&next);
-        }
-        all.freeze()
+        let all: Vec<Bytes> = std::iter::once(first).chain(std::iter::from_fn(|| self.gate.next())).collect();
+        all.concat().into()
     }
 
     fn breaks_at_its_end(&self) -> bool {

@@ -13,15 +13,23 @@ use super::ends::ItemEnds;
 /// The most bytes of an item that are held. A longer one, such as an image, passes as it comes.
 pub(super) const MOST_HELD: usize = 64 * 1024;
 
-/// The most bytes that are copied so that the end of an item passes in one frame with its beginning.
+/// The most bytes of a piece that are copied while it is held. A small slice would keep the whole buffer of a connection
+/// alive; next to a larger one, a copy would only come on top of it.
+const MOST_COPIED: usize = 1024;
+
+/// The most bytes that pass in one frame because their item came in small pieces.
 const MOST_JOINED: usize = 4 * 1024;
 
 /// A gate for the frames of a stream.
 #[derive(Debug)]
 pub(super) struct ItemGate<E> {
     ends: E,
-    /// The item that is not whole. It is a copy: a slice would keep the whole buffer of a connection alive.
-    held: Vec<u8>,
+    /// The larger pieces of the item that is not whole, and what came between them.
+    held: VecDeque<Bytes>,
+    /// The small pieces behind these, in a copy.
+    tail: Vec<u8>,
+    /// The length of all that is held.
+    held_len: usize,
     /// The frames that pass on, where one made several pass.
     passing: VecDeque<Bytes>,
     /// Set if a part of the item has passed already, because it was too long.
@@ -32,14 +40,15 @@ pub(super) struct ItemGate<E> {
 
 impl<E: ItemEnds> ItemGate<E> {
     pub(super) fn new(ends: E) -> Self {
-        Self { ends, held: Vec::new(), passing: VecDeque::new(), is_open: false, doubt: false }
+        let (held, passing) = (VecDeque::new(), VecDeque::new());
+        Self { ends, held, tail: Vec::new(), held_len: 0, passing, is_open: false, doubt: false }
     }
 
     /// Takes a frame, and returns the first one that passes on; [`next`](Self::next) has more, if there are. A frame of
     /// whole items passes as it is.
     pub(super) fn push(&mut self, data: Bytes) -> Option<Bytes> {
         let end = self.last_end(&data);
-        if end == Some(data.len()) && self.held.is_empty() && self.passing.is_empty() {
+        if end == Some(data.len()) && self.held_len == 0 && self.passing.is_empty() {
             self.is_open = false;
             return Some(data);
         }
@@ -65,24 +74,40 @@ impl<E: ItemEnds> ItemGate<E> {
             self.let_go(data.split_to(end));
             self.is_open = false;
         }
-        if self.is_open || self.held.len() + data.len() > MOST_HELD {
+        if self.is_open || self.held_len + data.len() > MOST_HELD {
             self.let_go(data);
             self.is_open = true;
         } else {
-            self.held.extend_from_slice(&data);
+            self.keep(data);
         }
+    }
+
+    fn keep(&mut self, data: Bytes) {
+        self.held_len += data.len();
+        if data.len() <= MOST_COPIED {
+            return self.tail.extend_from_slice(&data);
+        }
+        if !self.tail.is_empty() {
+            self.held.push_back(exact(std::mem::take(&mut self.tail)));
+        }
+        self.held.push_back(data);
     }
 
     /// Lets go of what is held, and of the bytes that follow it.
     fn let_go(&mut self, data: Bytes) {
-        let mut held = std::mem::take(&mut self.held);
-        if held.is_empty() {
+        let is_small = self.held.is_empty() && self.held_len + data.len() <= MOST_JOINED;
+        if self.held_len == 0 {
             self.passing.extend((!data.is_empty()).then_some(data));
-        } else if data.len() <= MOST_JOINED || self.doubt {
-            held.extend_from_slice(&data);
-            self.passing.push_back(held.into());
+        } else if is_small {
+            let mut item = self.take_half();
+            item.reserve_exact(data.len());
+            item.extend_from_slice(&data);
+            self.passing.push_back(exact(item));
         } else {
-            self.passing.extend([held.into(), data]);
+            self.held_len = 0;
+            self.passing.append(&mut self.held);
+            let tail = exact(std::mem::take(&mut self.tail));
+            self.passing.extend([tail, data].into_iter().filter(|piece| !piece.is_empty()));
         }
     }
 
@@ -99,13 +124,19 @@ impl<E: ItemEnds> ItemGate<E> {
     /// Returns whether one of the items that were let go since may be an error, and forgets it.
     pub(super) fn take_doubt(&mut self) -> bool {
         let doubt = self.doubt;
-        self.doubt &= !self.held.is_empty();
+        self.doubt &= self.held_len > 0;
         doubt
     }
 
     /// Returns the half of an item, which is held no longer.
     pub(super) fn take_half(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.held)
+        self.held_len = 0;
+        if self.held.is_empty() {
+            return std::mem::take(&mut self.tail);
+        }
+        let mut half: Vec<u8> = self.held.drain(..).flatten().collect();
+        half.append(&mut self.tail);
+        half
     }
 
     /// Returns whether the half of an item has passed, so that nothing can be said behind it.
@@ -116,6 +147,11 @@ impl<E: ItemEnds> ItemGate<E> {
     pub(super) fn ends(&self) -> &E {
         &self.ends
     }
+}
+
+/// Makes a frame of bytes that were collected, without the room that was left for more.
+fn exact(bytes: Vec<u8>) -> Bytes {
+    bytes.into_boxed_slice().into()
 }
 
 #[cfg(any(test, fuzzing))]
@@ -148,7 +184,7 @@ pub(crate) mod fuzzing {
             assert!(came.starts_with(&passed), "changed");
             let is_long = came.len() - certain > MOST_HELD || gate.is_open();
             assert!(is_long || passed.len() == certain, "{} passed, {certain} were whole", passed.len());
-            assert!(gate.held.len() <= MOST_HELD);
+            assert!(gate.held_len <= MOST_HELD);
         }
         passed.extend(gate.take_half());
         assert_eq!(passed, came, "lost");
@@ -212,7 +248,7 @@ mod tests {
         let mut gate = ItemGate::new(EventEnds::new());
         let data = Bytes::from_static(b"data: a\n\ndata: b\n\n");
         assert_eq!(gate.push(data.clone()).unwrap().as_ptr(), data.as_ptr());
-        assert_eq!((gate.passing.capacity(), gate.held.capacity()), (0, 0));
+        assert_eq!((gate.passing.capacity(), gate.tail.capacity()), (0, 0));
     }
 
     #[test]
@@ -222,8 +258,26 @@ mod tests {
         let frame = buffer.split_to(15).freeze();
         drop(buffer);
         drop(gate.push(frame.clone()));
-        assert_eq!(gate.held, b"data: "[..]);
+        assert_eq!(gate.tail, b"data: "[..]);
         assert!(frame.is_unique());
+    }
+
+    #[test]
+    fn large_pieces_are_not_copied_and_small_ones_pass_as_one() {
+        let mut gate = ItemGate::new(EventEnds::new());
+        let large = Bytes::from([b"data: ".as_slice(), &[b'x'; 2_000]].concat());
+        assert!(
+            gate.push(Bytes::from_static(b"data: {\"candidates\":[{\n")).is_none()
+                && gate.push(large.clone()).is_none()
+        );
+        assert_eq!(gate.push(Bytes::from_static(b"\n\n")).unwrap(), "data: {\"candidates\":[{\n");
+        assert_eq!(gate.next().unwrap().as_ptr(), large.as_ptr());
+        assert_eq!((gate.next().unwrap(), gate.next()), (Bytes::from_static(b"\n\n"), None));
+
+        for byte in b"data: {\"candidates\":[{}]}\n" {
+            assert!(gate.push(Bytes::copy_from_slice(&[*byte])).is_none());
+        }
+        assert_eq!(gate.push(Bytes::from_static(b"\n")).unwrap(), "data: {\"candidates\":[{}]}\n\n");
     }
 
     proptest::proptest! {
