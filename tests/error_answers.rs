@@ -230,7 +230,7 @@ async fn a_verdict_is_an_answer() {
     let blocked = r#"{"promptFeedback":{"blockReason":"PROHIBITED_CONTENT"}}"#;
     let failed = r#"{"id":"v1_i","object":"interaction","status":"failed","error":{"code":"internal","message":"no"}}"#;
     let completed = "event: interaction.completed\ndata: {\"interaction\":{\"id\":\"v1_i\",\"status\":\"failed\"},\"event_type\":\"interaction.completed\"}\n\n";
-    for body in ["STOP", "SAFETY", "MAX_TOKENS", "MALFORMED_FUNCTION_CALL", "MISSING_THOUGHT_SIGNATURE", "OTHER"]
+    for body in ["SAFETY", "MAX_TOKENS", "MALFORMED_FUNCTION_CALL", "MISSING_THOUGHT_SIGNATURE", "OTHER", "NO_IMAGE"]
         .map(finish)
         .into_iter()
         .chain([blocked.to_owned()])
@@ -249,6 +249,23 @@ async fn a_verdict_is_an_answer() {
     let stopped = r#"{"choices":[{"message":{"role":"assistant"},"finish_reason":"length"}]}"#;
     let (parts, said) = answered(CHAT, json(200, stopped)).await;
     assert_eq!((parts.status.as_u16(), said), (200, Bytes::from(stopped)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_stops_before_its_first_word_is_empty() {
+    let bodies = [
+        r#"{"candidates":[{"content":{},"finishReason":"STOP"}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"text":""}]},"finishReason":"STOP"}]}"#,
+        r#"{"candidates":[{"finishReason":"FINISH_REASON_UNSPECIFIED"}],"usageMetadata":{"promptTokenCount":3}}"#,
+    ];
+    for body in bodies {
+        for (uri, response) in [(GENERATE, json(200, body)), (STREAM, sse(full(format!("data: {body}\n\n"))))] {
+            let (parts, said) = answered(uri, response).await;
+            let message = error_of(&said)["message"].as_str().unwrap().to_owned();
+            assert_eq!(parts.status, 502, "{uri} {body}");
+            assert!(message.contains("without content and without a reason"), "{message}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

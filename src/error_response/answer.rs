@@ -7,7 +7,7 @@
 //! | the same, empty, cut off, a page of HTML, or JSON that is no error | an error object of that status, which says what came |
 //! | the same, plain text | the same |
 //! | 200 with an error before any content | that error, with its own status |
-//! | 200 without any content, and no reason for it | 502 (503 if it was cut off), which says what came |
+//! | 200 without any content, and no reason for it (`STOP` is none) | 502 (503 if it was cut off), which says what came |
 //! | 200 with a verdict: a finish reason, a block reason, an interaction's status, the content filter's event on its stream | the same |
 //!
 //! A page of HTML is readable for Google's SDKs, but its users would get a screen of markup as the error's message.
@@ -137,7 +137,7 @@ impl UpstreamFailure<'_> {
             return None;
         }
         let what = heard.in_words(self.shape.streaming != Streaming::No);
-        let what = what.unwrap_or("an answer without content and without a finishReason");
+        let what = what.unwrap_or("an answer without content and without a reason for that");
         Some(self.own(failure, code, &format!("the upstream answered 200 with {what}")))
     }
 

@@ -74,11 +74,14 @@ impl Heard {
         object.get("id").is_some_and(Value::is_string) && object.contains_key("status")
     }
 
-    /// Returns whether the answer gives a reason for its end, so that its caller learns of it: a finish reason, or one for
-    /// which the prompt was blocked.
+    /// Returns whether the answer gives a reason for having no content, so that its caller learns of it: a finish reason,
+    /// or one for which the prompt was blocked. `STOP` is none: by it the answer would be whole.
     pub(super) fn has_reason(&self) -> bool {
+        let is_reason = |reason: &str| {
+            !reason.is_empty() && !reason.eq_ignore_ascii_case("STOP") && !reason.ends_with("REASON_UNSPECIFIED")
+        };
         let named = |value: &Value, names: [&str; 2]| {
-            names.iter().any(|name| value.get(*name).and_then(Value::as_str).is_some_and(|reason| !reason.is_empty()))
+            names.iter().any(|name| value.get(*name).and_then(Value::as_str).is_some_and(is_reason))
         };
         self.values.iter().any(|value| {
             let blocked = ["promptFeedback", "prompt_feedback"].iter().filter_map(|name| value.get(*name));
@@ -227,13 +230,17 @@ mod tests {
         for body in [
             r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#,
             r#"{"candidates":[{"finishReason":"MAX_TOKENS"}]}"#,
-            r#"[{"candidates":[{"content":{}}]},{"candidates":[{"finishReason":"STOP"}]}]"#,
+            r#"[{"candidates":[{"content":{}}]},{"candidates":[{"finishReason":"OTHER"}]}]"#,
             "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"length\"}]}\n\n",
         ] {
             assert!(Heard::new(body.as_bytes()).has_reason(), "{body}");
         }
         let open = r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}]},"finishReason":null}]}"#;
         assert!(!Heard::new(open.as_bytes()).has_reason());
+        for unsaid in ["STOP", "stop", "FINISH_REASON_UNSPECIFIED"] {
+            let body = format!(r#"{{"candidates":[{{"content":{{}},"finishReason":"{unsaid}"}}]}}"#);
+            assert!(!Heard::new(body.as_bytes()).has_reason(), "{unsaid}");
+        }
         let failed = r#"{"id":"v1_i","object":"interaction","status":"failed","error":{"code":"x","message":"y"}}"#;
         assert!(Heard::new(failed.as_bytes()).is_interaction());
         let created = "data: {\"event_type\":\"interaction.created\",\"interaction\":{\"id\":\"v1_i\",\"status\":\"in_progress\"}}\n\n";

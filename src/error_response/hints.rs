@@ -273,6 +273,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::type_complexity, reason = "a row of the table")]
     fn each_failure_says_when_to_come_again_as_far_as_clients_can_use_it() {
         use Kind::*;
         // Status, kind, hint; `Retry-After`, RetryInfo, the end of the message, and whether nobody should try by itself.
