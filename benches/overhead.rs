@@ -45,8 +45,8 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, retry::Policy};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, ModelFallbackLayer, RateLimitLayer,
-    ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, KeyPoolLayer, ModelFallbackLayer,
+    RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
     circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool, KeyPoolBuilder},
     model_fallback::FallbackChains,
@@ -260,6 +260,7 @@ fn events(bench: &mut Bench<'_>) {
     group.call("TimeoutLayer::attempt", TimeoutLayer::attempt(LIMIT).layer(upstream.clone()));
     group.call("ClassifyLayer", ClassifyLayer::new().layer(upstream.clone()));
     group.call("ErrorResponseLayer", ErrorResponseLayer::new().layer(upstream.clone()));
+    group.call("KeepAliveLayer", KeepAliveLayer::new(LIMIT).layer(upstream.clone()));
     group.call("all five rooms", stack(upstream));
     group.measure();
 }

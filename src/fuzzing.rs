@@ -84,6 +84,11 @@ pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
     crate::error_response::fuzzing::frame(pieces)
 }
 
+/// Returns a stream that was kept alive, with so many silences before each piece, and whether it stands on an open line.
+pub fn keep_alive(pieces: &[(&[u8], usize)], gemini: bool) -> (Vec<u8>, bool) {
+    crate::keep_alive::fuzzing::keep_alive(pieces, gemini)
+}
+
 /// Returns a stream that has passed the gate, which holds its items until they are whole.
 pub fn gate(pieces: &[&[u8]]) -> Vec<u8> {
     crate::error_response::fuzzing::gate(pieces)

@@ -52,12 +52,12 @@
 //! (`resource`), keep keys out of texts (`redact`), and hold the maps that names invented by callers cannot grow (`bounded`).
 //!
 //! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in:
-//! [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`],
+//! [`keep_alive`], [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`],
 //! [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
 //! layer, what the layer does about it, and what it never does.
 //!
-//! **The roof** is [`stack`]: all layers but [`error_response`], which a server adds outside, in the right order, by one
-//! builder.
+//! **The roof** is [`stack`]: all layers but [`keep_alive`] and [`error_response`], which a server adds outside, in the
+//! right order, by one builder.
 //!
 //! # Features
 //!
@@ -108,6 +108,7 @@ pub mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod keep_alive;
 pub mod key_pool;
 mod macros;
 pub mod model_fallback;
@@ -140,6 +141,7 @@ pub use crate::{
     classify::ClassifyLayer,
     context::{BoxError, CallContext, ConfigError, Error, Outcome},
     error_response::ErrorResponseLayer,
+    keep_alive::KeepAliveLayer,
     key_pool::KeyPoolLayer,
     model_fallback::ModelFallbackLayer,
     rate_limit::RateLimitLayer,

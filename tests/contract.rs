@@ -25,8 +25,8 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, ModelFallbackLayer, RateLimitLayer,
-    ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer, TokenPrecheckLayer,
+    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, KeyPoolLayer, ModelFallbackLayer,
+    RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer, TokenPrecheckLayer,
     body::ReplayBody,
     circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool},
@@ -68,6 +68,9 @@ rooms! {
     rate_limit_queueing: Full<Bytes> => RateLimitLayer::new(paced(2));
     rate_limit_disabled: Full<Bytes> => RateLimitLayer::disabled();
     error_response: Full<Bytes> => ErrorResponseLayer::new();
+    keep_alive: Full<Bytes> => KeepAliveLayer::new(Duration::from_secs(15));
+    keep_alive_busy: Full<Bytes> => KeepAliveLayer::new(Duration::from_millis(5));
+    keep_alive_disabled: Full<Bytes> => KeepAliveLayer::disabled();
     token_precheck: Full<Bytes> => TokenPrecheckLayer::default();
     token_precheck_disabled: Full<Bytes> => TokenPrecheckLayer::disabled();
     key_pool: Full<Bytes> => KeyPoolLayer::new(keys(&["p1"]));

@@ -32,7 +32,12 @@ pub use self::{
     outcome::{GaveUp, Outcome, RetryAdvice},
     usage::{ByModality, Usage, UsageReport},
 };
-use crate::{call::Call, clock::FAR, failure::Kind, quota::TokenCost};
+use crate::{
+    call::{Call, Streaming},
+    clock::FAR,
+    failure::Kind,
+    quota::TokenCost,
+};
 
 /// The header of an answer that names the model it is of, where a call has several to go to.
 pub(crate) const MODEL_HEADER: HeaderName = HeaderName::from_static("x-gemini-model");
@@ -55,6 +60,7 @@ pub struct CallContext {
     call: Option<Call>,
     deadline: Option<Deadline>,
     later: Option<LaterDeadline>,
+    streams: Option<CallFlag>,
     attempt: u32,
     failed_before: bool,
     models_left: u32,
@@ -83,8 +89,14 @@ impl CallContext {
         self.call.as_ref()
     }
 
-    /// Sets the call. If its service tier may keep it waiting, the deadline of such tiers comes into force.
+    /// Sets the call. If its service tier may keep it waiting, the deadline of such tiers comes into force; if it asks for
+    /// a stream of events, a layer outside that waits to know it learns of it.
     pub fn set_call(&mut self, call: Call) {
+        if let Some(streams) = self.streams.take()
+            && call.streaming() == Streaming::Sse
+        {
+            streams.set();
+        }
         if let Some(later) = self.later.take()
             && call.service_tier().may_wait()
         {
@@ -109,12 +121,18 @@ impl CallContext {
 
     /// Sets a deadline for a call that is not read yet: `standard`, or `later` if it turns out to be of a tier that may
     /// keep it waiting. Returns the flag that is set then.
-    pub(crate) fn tighten_deadline_by_tier(&mut self, standard: Deadline, later: Deadline) -> TierFlag {
-        let holds = TierFlag::default();
+    pub(crate) fn tighten_deadline_by_tier(&mut self, standard: Deadline, later: Deadline) -> CallFlag {
+        let holds = CallFlag::default();
         let later = self.deadline.map_or(later, |earlier| earlier.min(later));
         self.tighten_deadline(standard);
         self.later = Some(LaterDeadline { deadline: later, holds: holds.clone() });
         holds
+    }
+
+    /// Returns the flag that is set once the call, which nobody has read yet, turns out to ask for a stream of events. All
+    /// layers that ask get the same one.
+    pub(crate) fn watch_for_stream(&mut self) -> CallFlag {
+        self.streams.get_or_insert_default().clone()
     }
 
     /// Returns the number of this attempt. The first is 1; 0 means that no layer counts.
@@ -250,17 +268,17 @@ pub enum Tried {
 #[derive(Clone, Debug)]
 struct LaterDeadline {
     deadline: Deadline,
-    holds: TierFlag,
+    holds: CallFlag,
 }
 
-/// A flag that is set once a call has turned out to be of a tier that may keep it waiting. All clones are the same.
+/// A flag that is set once a call has turned out, by its body, to be of a tier that may keep it waiting, or to ask for a
+/// stream. All clones are the same.
 ///
-/// The clock of the whole call has to start before the body is there that names the tier; through this flag it learns of
-/// it, for one small allocation.
+/// Layers that have to start before the body is there learn of it through this flag, for one small allocation.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TierFlag(Arc<AtomicBool>);
+pub(crate) struct CallFlag(Arc<AtomicBool>);
 
-impl TierFlag {
+impl CallFlag {
     fn set(&self) {
         // Relaxed, because the flag guards no other memory.
         self.0.store(true, Ordering::Relaxed);

@@ -14,12 +14,15 @@ use http_body_util::Full;
 use pin_project_lite::pin_project;
 
 use super::{
-    delivery::{self, Delivery, Written},
     follow::{BodyEnd, Follow},
     reading::AnswerBody,
     settings::Settings,
 };
-use crate::{call::Shape, context::BoxError};
+use crate::{
+    body::delivery::{self, Delivery, Written},
+    call::Shape,
+    context::BoxError,
+};
 
 pin_project! {
     /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that this layer wrote, or the upstream's

@@ -147,7 +147,6 @@
 
 mod answer;
 mod body;
-mod delivery;
 mod ends;
 mod follow;
 mod framer;

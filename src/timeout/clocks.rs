@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::TimeoutLayer;
-use crate::{context::TierFlag, failure::TimeoutKind};
+use crate::{context::CallFlag, failure::TimeoutKind};
 
 /// The clocks that are set. A clock that is `None` never runs out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,7 +83,7 @@ impl CallClocks {
 #[derive(Clone, Debug)]
 pub(super) struct ClocksByTier {
     clocks: CallClocks,
-    later: Option<(TierFlag, CallClocks)>,
+    later: Option<(CallFlag, CallClocks)>,
 }
 
 impl ClocksByTier {
@@ -92,7 +92,7 @@ impl ClocksByTier {
     }
 
     /// Sets the clocks that run once this flag is set.
-    pub(super) fn if_it_may_wait(&mut self, flag: TierFlag, clocks: CallClocks) {
+    pub(super) fn if_it_may_wait(&mut self, flag: CallFlag, clocks: CallClocks) {
         self.later = Some((flag, clocks));
     }
 

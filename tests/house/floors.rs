@@ -30,10 +30,11 @@ const GROUND: [&str; 21] = [
 ];
 
 /// The layers.
-const ROOMS: [&str; 11] = [
+const ROOMS: [&str; 12] = [
     "circuit_breaker",
     "classify",
     "error_response",
+    "keep_alive",
     "key_pool",
     "model_fallback",
     "rate_limit",

@@ -85,5 +85,8 @@ fn print_plan(plan: &Plan) {
     if let Some(pages) = plan.settings.access.origins.describe() {
         println!("{pages}");
     }
+    if let Some(line) = plan.settings.server.describe_keep_alive() {
+        println!("{line}");
+    }
     print!("{}", plan.layers.describe());
 }

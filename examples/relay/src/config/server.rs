@@ -5,6 +5,9 @@ use std::{
     time::Duration,
 };
 
+use humantime::format_duration;
+use tower_gemini::KeepAliveLayer;
+
 use crate::config::{
     toml::{Section, Value},
     values::{duration, duration_or_zero},
@@ -18,6 +21,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Kubernetes waits 30 s before it kills.
 const DRAIN: Duration = Duration::from_secs(25);
 
+/// The time after which many proxies and load balancers cut a silent connection. Of nginx, of Heroku's router, which has
+/// 55 s, and of AWS's load balancers it is the default.
+const PROXIES: Duration = Duration::from_secs(55);
+
 /// The server's settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Server {
@@ -29,17 +36,51 @@ pub(crate) struct Server {
     pub(crate) lame_duck: Duration,
     /// The time that calls in flight may take after that.
     pub(crate) drain: Duration,
+    /// The time of a stream's silence after which something is sent, if streams are kept alive.
+    keep_alive: Option<Duration>,
 }
 
 impl Server {
     /// Reads the settings from the top level of the file.
     pub(crate) fn read(file: &mut Section<'_>) -> Self {
+        let keep_alive = file.get("keep_alive", keep_alive);
+        if let Some(every) = keep_alive.filter(|every| *every >= PROXIES) {
+            file.remark(format!(
+                "keep_alive is {}: many proxies cut connections that are silent for {}; about a third of their time, \
+                 such as \"15s\", keeps streams alive",
+                format_duration(every),
+                format_duration(PROXIES)
+            ));
+        }
         Self {
             listen: file.get("listen", address).unwrap_or(LISTEN),
             header_timeout: file.get("header_timeout", duration).unwrap_or(HEADER_TIMEOUT),
             lame_duck: file.get("lame_duck", duration_or_zero).unwrap_or_default(),
             drain: file.get("drain", duration_or_zero).unwrap_or(DRAIN),
+            keep_alive,
         }
+    }
+}
+
+impl Server {
+    /// Returns the layer that keeps streams alive.
+    pub(crate) fn keep_alive_layer(&self) -> Option<KeepAliveLayer> {
+        self.keep_alive.map(KeepAliveLayer::new)
+    }
+
+    /// Describes that layer in a line, if there is one, as the others are described.
+    pub(crate) fn describe_keep_alive(&self) -> Option<String> {
+        self.keep_alive_layer().map(|layer| format!("{:<16}{layer}", "keep alive"))
+    }
+}
+
+fn keep_alive(value: &Value<'_>) -> Result<Duration, String> {
+    match duration(value)? {
+        every if every < Duration::from_secs(1) => Err(format!(
+            "{} is too often, each piece costs a packet; it is \"1s\" or more, such as \"15s\"",
+            format_duration(every)
+        )),
+        every => Ok(every),
     }
 }
 

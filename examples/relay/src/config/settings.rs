@@ -102,6 +102,7 @@ const NAMES: KnownNames = &[
             "unread_timeout",
             "lame_duck",
             "drain",
+            "keep_alive",
             "keys",
             "fallback",
             "retry",

@@ -79,6 +79,9 @@ fn describe(stack: &Stack) {
     if let Some(pages) = stack.settings.access.origins.describe() {
         tracing::info!("{pages}");
     }
+    if let Some(line) = stack.settings.server.describe_keep_alive() {
+        tracing::info!("{line}");
+    }
     for line in stack.gemini.describe().to_string().lines() {
         tracing::info!("{line}");
     }

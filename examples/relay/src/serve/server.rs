@@ -18,7 +18,7 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-use tower::{ServiceExt, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_gemini::{BoxError, key_pool::KeyState};
 
 use crate::{
@@ -113,12 +113,23 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         let ready = readiness(&watched, termination.has_begun());
         async move { ready }
     };
-    let current = current.clone();
+    let (current, kept) = (current.clone(), current.clone());
     let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
     let calls = Router::new()
         .fallback_service(calls)
         .layer(middleware::from_fn(proxy::pass))
         .layer(middleware::from_fn(log::line));
+    // Outside of the log, which has the true status of a call whose head went out early.
+    let calls = service_fn(move |request: Request| {
+        let layer = kept.stack().settings.server.keep_alive_layer();
+        let calls = calls.clone();
+        async move {
+            match layer {
+                Some(layer) => layer.layer(calls).oneshot(request).await.map(|response| response.map(Body::new)),
+                None => calls.oneshot(request).await,
+            }
+        }
+    });
     // Outside of everything that answers, and of the log: a preflight is no call.
     let calls = Router::new().fallback_service(calls).layer(middleware::from_fn(move |request, next| {
         let stack = rules.stack();

@@ -38,19 +38,19 @@ use tokio::{
 use crate::context::BoxError;
 
 /// The longest wait for a server to write the last words. A reader that has taken nothing for that time gets none.
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest wait for a reader that has shown no sign of being a server.
-pub(super) const UNASKED_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const UNASKED_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time without progress from the writing of the last words to the break, for what buffers may be behind a server's.
-pub(super) const SETTLE: Duration = Duration::from_millis(500);
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
 
 /// The same for a reader that has shown no sign of being a server.
-pub(super) const UNASKED_SETTLE: Duration = Duration::from_millis(50);
+pub(crate) const UNASKED_SETTLE: Duration = Duration::from_millis(50);
 
 /// The end of the wait for bytes to be written.
-pub(super) type Written = oneshot::Receiver<()>;
+pub(crate) type Written = oneshot::Receiver<()>;
 
 /// Bytes that tell by their drop that they are written.
 struct Tracked {
@@ -65,13 +65,13 @@ impl AsRef<[u8]> for Tracked {
 }
 
 /// Returns the same bytes, and a receiver that ends when the last copy of them has been dropped.
-pub(super) fn track(bytes: Bytes) -> (Bytes, Written) {
+pub(crate) fn track(bytes: Bytes) -> (Bytes, Written) {
     let (sender, written) = oneshot::channel();
     (Bytes::from_owner(Tracked { bytes, _written: sender }), written)
 }
 
 /// The wait for the last words to be delivered, and the error that follows.
-pub(super) struct Delivery {
+pub(crate) struct Delivery {
     error: BoxError,
     /// `None` once the words are written.
     written: Option<Written>,
@@ -83,7 +83,7 @@ pub(super) struct Delivery {
 impl Delivery {
     /// Begins the wait. Without words, only a stop in the server's progress tells that the bytes before are written.
     /// Without a runtime nothing can be waited for, and the error comes back.
-    pub(super) fn new(error: BoxError, written: Option<Written>, is_server: bool) -> Result<Self, BoxError> {
+    pub(crate) fn new(error: BoxError, written: Option<Written>, is_server: bool) -> Result<Self, BoxError> {
         if Handle::try_current().is_err() {
             return Err(error);
         }
@@ -93,7 +93,7 @@ impl Delivery {
     }
 
     /// Waits, and ends when the body may fail.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -106,7 +106,7 @@ impl Delivery {
         self.timer.as_mut().poll(cx)
     }
 
-    pub(super) fn into_error(self) -> BoxError {
+    pub(crate) fn into_error(self) -> BoxError {
         self.error
     }
 }

@@ -1,0 +1,174 @@
+//! The future of a call: answers by itself when the inner service is silent for too long.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    response::Parts,
+};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep_until};
+
+use super::{KeepAliveBody, dialect::Dialect};
+use crate::context::{BoxError, CallFlag, Deadline};
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// The header by which nginx and others are told to pass bytes on as they come.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+pin_project! {
+    /// The future of [`KeepAlive`](super::KeepAlive).
+    pub struct ResponseFuture<F> {
+        #[pin]
+        call: Calling<F>,
+        // Made when the inner future is first pending.
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+pin_project! {
+    #[project = CallingProj]
+    enum Calling<F> {
+        Plain { #[pin] future: F },
+        // In a box, because it goes on in the body after an early head, and what was polled must not move.
+        Movable { future: Option<Pin<Box<F>>>, plan: Plan },
+    }
+}
+
+/// The plan for a call that may stream.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) every: Duration,
+    pub(super) dialect: Dialect,
+    pub(super) streams: Streams,
+}
+
+/// Tells whether a call streams.
+#[derive(Clone, Debug)]
+pub(super) enum Streams {
+    Yes,
+    /// It does once this flag is set.
+    Once(CallFlag),
+    /// Only its answer may show it.
+    No,
+}
+
+impl Streams {
+    fn is_known(&self) -> bool {
+        match self {
+            Self::Yes => true,
+            Self::Once(flag) => flag.is_set(),
+            Self::No => false,
+        }
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    /// Makes the future of a call that is left alone.
+    pub(super) fn plain(future: F) -> Self {
+        Self { call: Calling::Plain { future }, sleep: None }
+    }
+
+    /// Makes the future of a call that may stream.
+    pub(super) fn movable(future: F, plan: Plan) -> Self {
+        Self { call: Calling::Movable { future: Some(Box::pin(future)), plan }, sleep: None }
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = match &self.call {
+            Calling::Plain { .. } => None,
+            Calling::Movable { plan, .. } => Some(plan),
+        };
+        f.debug_struct("ResponseFuture").field("plan", &plan).finish_non_exhaustive()
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<KeepAliveBody<F, R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let (slot, plan) = match this.call.project() {
+            CallingProj::Plain { future } => {
+                return future.poll(cx).map_ok(|response| response.map(KeepAliveBody::untouched));
+            }
+            CallingProj::Movable { future, plan } => (future, plan),
+        };
+        let Some(future) = slot else { return Poll::Pending };
+        if let Poll::Ready(result) = future.as_mut().poll(cx) {
+            *slot = None;
+            return Poll::Ready(result.map(|response| passed_on(response, plan)));
+        }
+        if matches!(plan.streams, Streams::No) {
+            return Poll::Pending;
+        }
+        loop {
+            let Some(timer) = this.sleep.as_mut().as_pin_mut() else {
+                this.sleep.set(Some(sleep_until(Deadline::after(plan.every).instant())));
+                continue;
+            };
+            if timer.poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if plan.streams.is_known() {
+                break;
+            }
+            this.sleep.set(None);
+        }
+        match slot.take() {
+            Some(call) => Poll::Ready(Ok(early_head().map(|()| KeepAliveBody::waiting(call, plan)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Makes the head of an answer that is not there yet.
+fn early_head() -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    response
+}
+
+/// Passes the answer on: a stream of events is kept alive, and any other answer left alone.
+fn passed_on<F, R: Body>(response: Response<R>, plan: &Plan) -> Response<KeepAliveBody<F, R>> {
+    let (mut parts, body) = response.into_parts();
+    if !is_stream(&parts) || body.size_hint().exact() == Some(0) {
+        return Response::from_parts(parts, KeepAliveBody::untouched(body));
+    }
+    // A stream with pieces in it is longer.
+    parts.headers.remove(CONTENT_LENGTH);
+    Response::from_parts(parts, KeepAliveBody::answer(body, plan))
+}
+
+/// Returns whether an answer is a stream of events that can be read.
+pub(super) fn is_stream(parts: &Parts) -> bool {
+    let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    let is_plain =
+        parts.headers.get(CONTENT_ENCODING).is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    parts.status.is_success()
+        && parts.status != StatusCode::NO_CONTENT
+        && is_plain
+        && essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+}
