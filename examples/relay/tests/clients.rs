@@ -206,7 +206,9 @@ async fn matrix(script: &Script) -> Table {
     for (client, ending, way, call) in cells {
         let report = reports.get(call["key"].as_str().unwrap());
         table.insert(client, ending, way, report);
-        println!("{client} {ending} {way}: {}", report.map_or_else(|| stderr.clone(), Value::to_string));
+        let requests = upstream.requests(call["key"].as_str().unwrap());
+        let shown = report.map_or_else(|| stderr.clone(), Value::to_string);
+        println!("{client} {ending} {way}, {requests} requests: {shown}");
     }
     table
 }

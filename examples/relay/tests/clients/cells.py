@@ -66,7 +66,8 @@ async def collected(said):
 def code(error):
     """Returns the code that a user finds on an error, or on the error that it was made from."""
     seen = []
-    while error is not None and error not in seen:
+    # aiohttp's parser has codes of its own for broken connections.
+    while error is not None and error not in seen and not type(error).__module__.startswith("aiohttp.http"):
         seen.append(error)
         for name in ("status_code", "code"):
             found = getattr(error, name, None)
