@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 
 use process::Script;
@@ -178,8 +179,9 @@ async fn every_client_notices_every_failure() {
 
 /// Runs all cells of a script's clients.
 async fn matrix(script: &Script) -> Table {
-    let mut table = Table::default();
+    let (mut table, began) = (Table::default(), Instant::now());
     let Some(ready) = script.start().await else { return table };
+    let imported = began.elapsed();
     let upstream = Upstream::start().await;
     let (quick, guarded) = (relay(&upstream, "", QUICK).await, relay(&upstream, "", GUARDED).await);
     let alive = relay(&upstream, keep_alive().await, QUICK).await;
@@ -203,6 +205,7 @@ async fn matrix(script: &Script) -> Table {
     cells.sort_by_key(|(_, ending, ..)| *ending != "limit");
     let calls: Vec<_> = cells.iter().map(|(.., call)| call.clone()).collect();
     let (reports, stderr) = ready.run(&calls, Duration::from_secs(120)).await;
+    println!("{}: imported after {imported:.1?}, done after {:.1?}", script.name, began.elapsed());
     for (client, ending, way, call) in cells {
         let report = reports.get(call["key"].as_str().unwrap());
         table.insert(client, ending, way, report);
