@@ -5,7 +5,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use parking_lot::Mutex;
@@ -180,6 +180,23 @@ async fn what_has_no_content_is_refused() {
     passes(&layer, &emulator, body(CHAT, r#"{"model":"gemini-2.5-pro","messages":[{"role":"user","content":"x"}]}"#))
         .await;
     passes(&layer, &emulator, body(EMBED, r#"{"content":{"parts":[{"text":"x"}]}}"#)).await;
+}
+
+#[tokio::test]
+async fn only_a_post_is_checked() {
+    let emulator = Emulator::builder().trouble(When::always(), Trouble::response(Response::new(""))).build();
+    let layer = TokenPrecheckLayer::new(listed(&Emulator::new()).await);
+    let misspelt = "/v1beta/models/gemini-2.5-flsh:generateContent";
+    refused(&layer, &emulator, body(misspelt, r#"{"contents":[{"parts":[{"text":"hi"}]}]}"#)).await;
+    for method in [Method::OPTIONS, Method::GET, Method::HEAD, Method::PUT] {
+        for content in ["", "{", r#"{"contents":[]}"#] {
+            let mut request = body(misspelt, content);
+            *request.method_mut() = method.clone();
+            let sent = emulator.journal().len();
+            layer.layer(emulator.clone()).oneshot(request).await.unwrap();
+            assert_eq!(emulator.journal().len(), sent + 1, "{method} {content}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use tokio::sync::futures::OwnedNotified;
 
 use super::{
@@ -40,7 +40,9 @@ where
     B: Resend<Data = Bytes> + From<Bytes>,
 {
     let call = CallRef::of(request);
-    if !is_checked(call.shape()) || request.headers().contains_key(header::CONTENT_ENCODING) {
+    // A browser asks with OPTIONS before it calls, and has neither a body nor a key then.
+    let is_call = *request.method() == Method::POST;
+    if !is_call || !is_checked(call.shape()) || request.headers().contains_key(header::CONTENT_ENCODING) {
         return Checked::Send(None);
     }
     let Some(body) = in_memory(request.body()) else { return Checked::Send(None) };

@@ -82,5 +82,8 @@ fn print_plan(plan: &Plan) {
     for remark in plan.remarks() {
         eprintln!("relay: {remark}");
     }
+    if let Some(pages) = plan.settings.access.origins.describe() {
+        println!("{pages}");
+    }
     print!("{}", plan.layers.describe());
 }

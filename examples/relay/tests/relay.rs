@@ -306,6 +306,34 @@ async fn an_upload_goes_on_through_the_relay() {
     assert_eq!(response.headers()["location"], "https://elsewhere/x");
 }
 
+#[tokio::test]
+async fn the_upstream_sees_nothing_of_the_signature_of_an_upload() {
+    const SESSION: &str = "/upload/v1beta/files?upload_id=42&upload_protocol=resumable";
+    // The older protocol has the address in `Location`, and sends the parts with PUT.
+    for (header, method) in [("x-goog-upload-url", "POST"), ("location", "PUT")] {
+        let session = format!("https://generativelanguage.googleapis.com{SESSION}");
+        let (upstream, arrived) = recorder(move || ([(header, session.clone())], "")).await;
+        let relay =
+            Relay::start(&format!("client_tokens = [\"token\"]\n{}", settings(&format!("http://{upstream}")))).await;
+        let start = Request::post("/upload/v1beta/files").header("authorization", "Bearer token");
+        let response =
+            send(&relay, start.header("x-goog-upload-command", "start").body(Full::default()).unwrap()).await;
+        let url = response.headers()[header].to_str().unwrap().to_owned();
+        let signed = url.strip_prefix(&format!("{}{SESSION}&", relay.uri())).unwrap_or_else(|| panic!("{url}"));
+        assert!(signed.starts_with("relay_signature=") && signed.len() > 64, "{url}");
+        let path = url.strip_prefix(&relay.uri()).unwrap();
+        for (path, token) in
+            [(path.to_owned(), None), (path.to_owned(), Some("token")), (format!("{path}&key=token"), None)]
+        {
+            let part = Request::builder().method(method).uri(&path);
+            let part = token.into_iter().fold(part, |part, token| part.header("x-goog-api-key", token));
+            let response = send(&relay, part.body(Full::from("some notes")).unwrap()).await;
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert_eq!(arrived.lock().pop().unwrap().uri(), SESSION, "{path}");
+        }
+    }
+}
+
 // --- answers instead of errors, and clear errors ---
 
 #[tokio::test]

@@ -423,13 +423,124 @@ async fn an_upload_goes_on_without_a_token_by_the_address_that_was_handed_out() 
         let file = upload_as(&relay, "some notes", "one").await;
         assert_eq!(file["sizeBytes"], "10", "{file}");
     }
-    assert!(emulator.journal().iter().all(|visit| visit.status == Some(StatusCode::OK)));
-    let before = emulator.journal().len();
+    let journal = emulator.journal();
+    assert!(journal.iter().all(|visit| visit.status == Some(StatusCode::OK)));
     for uri in ["/upload/v1beta/files?upload_id=invented", "/upload/v1beta/files", "/v1beta/files"] {
         let answer = send(&relay, Request::post(uri).body(Full::from("x")).unwrap()).await;
         assert_eq!(answer.status, 401, "{uri}: {:?}", answer.body);
+        // An SDK sends a part three times unless it is told that the upload is over.
+        let end = answer.header("x-goog-upload-status");
+        assert_eq!(end, uri.contains("upload_id").then_some("final"), "{uri}");
     }
+    assert_eq!(emulator.journal().len(), journal.len());
+}
+
+/// Begins an upload, and returns the path and query at which it goes on.
+async fn begin_upload(relay: &Relay, token: &str) -> String {
+    let start = Request::post("/upload/v1beta/files")
+        .header("x-goog-upload-protocol", "resumable")
+        .header("x-goog-upload-command", "start")
+        .header("x-goog-upload-header-content-length", 10)
+        .header("x-goog-upload-header-content-type", "text/plain")
+        .header("x-goog-api-key", token);
+    let started = send(relay, start.body(Full::from(r#"{"file": {}}"#)).unwrap()).await;
+    assert_eq!(started.status, 200, "{:?}", started.body);
+    let url = started.header("x-goog-upload-url").unwrap();
+    url.strip_prefix(&relay.uri()).unwrap().to_owned()
+}
+
+/// Ends an upload of ten bytes, without a token unless there is one.
+async fn end_upload(relay: &Relay, path: &str, token: &str) -> Answer {
+    let part =
+        Request::post(path).header("x-goog-upload-command", "upload, finalize").header("x-goog-upload-offset", 0);
+    let part = if token.is_empty() { part } else { part.header("x-goog-api-key", token) };
+    send(relay, part.body(Full::from("some notes")).unwrap()).await
+}
+
+#[tokio::test]
+async fn the_address_of_an_upload_opens_that_upload_alone_and_any_relay_with_the_same_keys_knows_it() {
+    let settings = format!("client_tokens = [\"one\", \"two\"]\n{KEYS}");
+    let (emulator, server, relay) = pair(Emulator::builder(), &settings).await;
+    let [first, second] = [begin_upload(&relay, "one").await, begin_upload(&relay, "two").await];
+    let before = emulator.journal().len();
+    let signature = |path: &str| path.split_once("&relay_signature=").unwrap().1.to_owned();
+    let moved = second.replace(&signature(&second), &signature(&first));
+    let elsewhere = first.replace("/v1beta/files", "/v1/files");
+    let tampered = format!("{}AAAA", &first[..first.len() - 4]);
+    let with = format!("/v1beta/models/{FLASH}:generateContent?relay_signature={}", signature(&first));
+    for path in [&moved, &elsewhere, &tampered, &with, &first.replace("upload_id=", "upload_id=x")] {
+        assert_eq!(end_upload(&relay, path, "").await.status, 401, "{path}");
+    }
+    for (method, command) in [("POST", "start"), ("DELETE", "upload"), ("GET", "query")] {
+        let request = Request::builder().method(method).uri(&first).header("x-goog-upload-command", command);
+        assert_eq!(send(&relay, request.body(Full::default()).unwrap()).await.status, 401, "{method} {command}");
+    }
+    // A wrong token is a mistake, not a missing one.
+    assert_eq!(end_upload(&relay, &first, "three").await.status, 401);
     assert_eq!(emulator.journal().len(), before);
+
+    // Another relay has the same keys, in another order.
+    let other = Relay::start(&format!(
+        "upstream = {:?}\nclient_tokens = [\"two\", \"one\"]\ndefault_project = \"p1\"\n[[keys]]\nkey = \"key-c-of-p2\"\nproject = \"p2\"\n\
+         [[keys]]\nkey = \"key-b-of-p1\"\nproject = \"p1\"\n[[keys]]\nkey = \"key-a-of-p1\"\nproject = \"p1\"\n",
+        server.uri()
+    ))
+    .await;
+    assert_eq!(end_upload(&other, &first, "").await.status, 200);
+    // A part may bring a token of its own.
+    assert_eq!(end_upload(&relay, &second, "two").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_part_without_a_token_counts_as_a_call_of_the_caller_that_began_the_upload() {
+    let settings = format!("client_tokens = [\"one\", \"two\"]\nmax_concurrent_per_caller = 1\n{KEYS}");
+    let (emulator, _server, relay) = pair(Emulator::builder(), &settings).await;
+    emulator.trouble(When::prompt_contains("wait"), Trouble::hang());
+    let [of_one, of_two] = [begin_upload(&relay, "one").await, begin_upload(&relay, "two").await];
+    let waiting = async {
+        let call = Request::post(format!("/v1beta/models/{FLASH}:generateContent")).header("x-goog-api-key", "one");
+        let prompt = r#"{"contents": [{"parts": [{"text": "wait"}]}]}"#;
+        send(&relay, call.body(Full::from(prompt)).unwrap()).await
+    };
+    let parts = async {
+        let arrived = |visits: &[Visit]| visits.iter().any(|visit| visit.operation == Operation::GenerateContent);
+        timeout(PATIENCE, emulator.wait_for(arrived)).await.expect("no call");
+        let refused = end_upload(&relay, &of_one, "").await;
+        assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")), "{:?}", refused.body);
+        assert_eq!(refused.header("x-goog-upload-status"), None, "it may come again");
+        assert_eq!(end_upload(&relay, &of_two, "").await.status, 200);
+    };
+    tokio::select! {
+        answer = waiting => panic!("it was answered: {:?}", answer.body),
+        () = parts => {}
+    }
+    // The caller that waited has gone, and its place is free.
+    let freed = async {
+        while end_upload(&relay, &of_one, "").await.status == 429 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, freed).await.expect("it keeps its place");
+}
+
+#[tokio::test]
+async fn an_upload_under_way_outlives_a_reload_of_keys_but_not_its_callers_token() {
+    let emulator = Emulator::builder().key("key-a-of-p1", "p1").key("key-b-of-p1", "p1").build();
+    let server = emulator.serve().await.unwrap();
+    let settings = |token: &str, key: &str| {
+        format!("upstream = {:?}\nclient_tokens = [{token}]\n[[keys]]\nkey = {key:?}\nproject = \"p1\"\n", server.uri())
+    };
+    let relay = Relay::start_logging(&settings("\"one\", \"two\"", "key-a-of-p1"), &[]).await;
+    let mut paths = Vec::new();
+    for token in ["one", "two", "two"] {
+        paths.push(begin_upload(&relay, token).await);
+    }
+    relay.reload(&settings("\"two\"", "key-b-of-p1")).await;
+    assert_eq!(end_upload(&relay, &paths[0], "").await.status, 401, "its caller is gone");
+    assert_eq!(end_upload(&relay, &paths[1], "").await.status, 200);
+    // A relay that has never known the key does not know its signature.
+    let other = Relay::start(&settings("\"two\"", "key-b-of-p1")).await;
+    assert_eq!(end_upload(&other, &paths[2], "").await.status, 401);
 }
 
 #[tokio::test]

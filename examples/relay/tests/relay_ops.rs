@@ -428,19 +428,43 @@ async fn an_answer_that_nobody_reads_leaves_its_place() {
 async fn the_live_api_is_refused_with_what_to_do_instead() {
     let (emulator, _server, relay) = emulated("").await;
     let live = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent";
-    for (path, upgrade) in [(live, true), (live, false), ("/v1beta/models", true)] {
+    for (path, upgrade) in [
+        (live, true),
+        (live, false),
+        ("/v1beta/models", true),
+        (
+            "/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateContentConstrained?access_token=x",
+            false,
+        ),
+        ("/ws/google.ai.generativelanguage.v1alpha.GenerativeService.BidiGenerateMusic?key=x", false),
+        ("/ws/google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent", false),
+        ("/v1beta/models/gemini-2.5-flash:bidiGenerateContent", false),
+        ("/v1/interactions/live", false),
+        ("/v1beta/interactions/live/", true),
+        ("/gemini/v1/interactions/live?key=x", false),
+    ] {
         let request = Request::get(path);
         let request =
             if upgrade { request.header("connection", "Upgrade").header("upgrade", "WebSocket") } else { request };
         let answer = send(&relay, request.body(Full::default()).unwrap()).await;
-        assert_eq!((answer.status, &answer.json()["error"]["status"]), (501, &json!("UNIMPLEMENTED")), "{path}");
+        // The errors of interactions have no status.
+        let status = if path.contains("interactions") { Value::Null } else { json!("UNIMPLEMENTED") };
+        assert_eq!((answer.status, &answer.json()["error"]["status"]), (501, &status), "{path}");
         let message = answer.json()["error"]["message"].as_str().unwrap().to_owned();
         assert!(message.contains("Live API") && message.contains("streamGenerateContent"), "{message}");
+        for name in ["BidiGenerateContent", "Constrained", "BidiGenerateMusic", "interactions/live"] {
+            assert!(message.contains(name), "no {name} in {message}");
+        }
     }
+    for path in ["/v1beta/interactions/alive", "/v1beta/interactions/live/more"] {
+        let answer = send(&relay, Request::get(path).body(Full::default()).unwrap()).await;
+        assert_ne!(answer.status, 501, "{path}");
+    }
+    let before = emulator.journal().len();
     // Any other upgrade is not the relay's business.
     let other = Request::get("/v1beta/models").header("connection", "upgrade").header("upgrade", "h2c");
     assert_eq!(send(&relay, other.body(Full::default()).unwrap()).await.status, 200);
-    assert_eq!(emulator.journal().len(), 1);
+    assert_eq!(emulator.journal().len(), before + 1);
 }
 
 // --- the log ---

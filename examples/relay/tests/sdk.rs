@@ -99,6 +99,29 @@ async fn pydantic_ai_sees_answers_only() {
     check(Sdk::pydantic_ai(), &SMALL).await;
 }
 
+// --- uploads to a relay that wants a token ---
+
+#[tokio::test]
+#[ignore = "needs the SDKs, which .ci/run installs"]
+async fn files_upload_with_client_tokens() {
+    // A file of one part and one of two, by each of the SDK's ways; Python's script begins one more, which gets no part.
+    const OF_BOTH_FILES: usize = 2 + 3;
+    let python = Sdk { script: "upload.py", ..Sdk::google_genai_for_python() };
+    for (sdk, requests) in [(python, 3 * OF_BOTH_FILES + 1), (Sdk::node("upload.mjs"), 2 * OF_BOTH_FILES)] {
+        let emulator = Emulator::builder().key("key-of-the-relay", "p1").build();
+        let server = emulator.serve().await.unwrap();
+        let relay = Relay::start(&format!(
+            "upstream = {:?}\nclient_tokens = [\"token-of-the-caller\"]\n[[keys]]\nkey = \"key-of-the-relay\"\n",
+            server.uri()
+        ))
+        .await;
+        print!("{}", sdk.run(&relay).await);
+        let journal = emulator.journal();
+        assert_eq!(journal.len(), requests, "{journal:#?}");
+        assert!(journal.iter().all(|visit| visit.status == Some(StatusCode::OK)), "{journal:#?}");
+    }
+}
+
 // --- everything at once ---
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! Top-level settings of access: which callers may call, how many calls at a time, and how slow a caller may be.
+//! Top-level settings of access: which callers and pages may call, how many calls at a time, and how slow a caller may be.
 
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use crate::config::{
+    origins::{self, Origins},
     toml::{Section, Value},
     values::{duration, secret},
 };
@@ -23,6 +24,8 @@ const TOKENS: &str = "a list of what callers bring as their key, like [\"env:REL
 pub(crate) struct Access {
     /// The tokens that open the relay. If there are none, it is open to everybody.
     pub(crate) tokens: Vec<Token>,
+    /// The origins whose pages may call.
+    pub(crate) origins: Origins,
     /// The most calls that one caller may have under way.
     pub(crate) per_caller: Option<usize>,
     /// The most calls that all callers together may have under way.
@@ -46,12 +49,18 @@ impl Token {
     pub(crate) fn of(token: impl AsRef<[u8]>) -> Self {
         Self(Sha256::digest(token).into())
     }
+
+    /// Returns the digest.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.0
+    }
 }
 
 impl Access {
     /// Reads the rules from the top level of the file. `total_timeout` is the longest time that a call may take at all.
     pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration) -> Self {
         let tokens = tokens(file);
+        let origins = origins::read(file, !tokens.is_empty());
         let per_caller = file.get("max_concurrent_per_caller", calls);
         let total = file.get("max_concurrent", calls);
         let queued = file.get_placed("max_queued", calls_or_zero);
@@ -60,6 +69,7 @@ impl Access {
         }
         Self {
             tokens,
+            origins,
             per_caller,
             total,
             queued: queued.map(|(queued, _)| queued).or(total).unwrap_or(0),

@@ -9,6 +9,7 @@ mod diagnostics;
 mod fallback;
 mod keys;
 mod limits;
+mod origins;
 mod plan;
 mod precheck;
 mod retry;
@@ -23,6 +24,7 @@ mod values;
 
 pub(crate) use self::{
     access::{Access, Token},
+    origins::Origins,
     plan::{Plan, breaker_layer, builder},
     settings::{Overrides, Settings, Topic},
     source::Source,

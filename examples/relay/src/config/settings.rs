@@ -93,6 +93,7 @@ const NAMES: KnownNames = &[
             "max_body",
             "default_project",
             "client_tokens",
+            "allowed_origins",
             "max_concurrent_per_caller",
             "max_concurrent",
             "max_queued",

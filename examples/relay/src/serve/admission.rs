@@ -3,7 +3,10 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::AUTHORIZATION};
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{AUTHORIZATION, HOST, ORIGIN},
+};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
@@ -11,17 +14,17 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tower::{BoxError, Service, ServiceExt};
-use tower_gemini::{Error, failure::Failure};
+use tower_gemini::{Error, clock, failure::Failure};
 
 use crate::{
-    config::{Access, Token},
+    config::{Access, Origins, Token},
     serve::{
         body_timeout::{elapsed_limit, with_timeout},
         held::{AtEnd, HoldingBody},
-        live::LiveApi,
+        live::{self, LiveApi},
         peer::Peer,
         unread::with_read_timeout,
-        uploads::Uploads,
+        uploads::{self, SignedAddress, Uploads},
     },
 };
 
@@ -36,7 +39,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Admission {
     rules: Arc<Access>,
     callers: CallsByCaller,
-    uploads: Arc<Mutex<Uploads>>,
+    uploads: Arc<Uploads>,
     slots: Option<Arc<Semaphore>>,
     queue: Arc<Semaphore>,
 }
@@ -54,10 +57,12 @@ enum Caller {
 impl Admission {
     /// Takes these rules. The calls of the admission before are still counted for each caller; in all they are counted
     /// only if the limits are the same, so that for a while after a change there can be as many old calls as new ones.
-    pub(crate) fn new(rules: Access, before: Option<&Self>) -> Self {
+    ///
+    /// The addresses of uploads are signed with `keys`, the relay's own, which no caller knows.
+    pub(crate) fn new<'a>(rules: Access, keys: impl Iterator<Item = &'a str>, before: Option<&Self>) -> Self {
         let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         let callers = before.map(|before| before.callers.clone()).unwrap_or_default();
-        let uploads = before.map(|before| before.uploads.clone()).unwrap_or_default();
+        let uploads = Arc::new(Uploads::new(keys, before.map(|before| &*before.uploads), Instant::now()));
         match before.filter(|before| before.rules.total == rules.total && before.rules.queued == rules.queued) {
             Some(before) => Self { rules: Arc::new(rules), callers, uploads, ..before.clone() },
             None => {
@@ -68,16 +73,20 @@ impl Admission {
     }
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
-    pub(crate) async fn pass<S, R>(self, request: Request, inner: S) -> Result<Response<Body>, BoxError>
+    pub(crate) async fn pass<S, R>(self, mut request: Request, inner: S) -> Result<Response<Body>, BoxError>
     where
         S: Service<Request, Response = Response<R>, Error = BoxError>,
         R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let of_caller = self.enter(&request)?;
+        let address = self.uploads.read(request.uri());
+        let of_caller = self.enter(&request, address.as_ref())?;
+        if let Some(address) = address {
+            *request.uri_mut() = address.uri;
+        }
         let caller = of_caller.caller;
         let place = Place { _of_caller: of_caller, _slot: self.slot().await? };
         let request = with_timeout(request, self.rules.body_timeout);
-        let response = inner.oneshot(request).await.map_err(|error| match elapsed_limit(&*error) {
+        let mut response = inner.oneshot(request).await.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
                 let message = format!("nothing more of the request's body came for {limit:?}; send it again");
                 refusal(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", &message)
@@ -85,27 +94,43 @@ impl Admission {
             None => error,
         })?;
         if let Caller::Token(token) = caller {
-            self.uploads.lock().hand_out(&response, token, Instant::now());
+            self.uploads.sign(response.headers_mut(), &token, clock::wall());
         }
         let unread = self.rules.unread_timeout;
         Ok(response.map(|body| with_read_timeout(Body::new(HoldingBody::new(Body::new(body), place)), unread)))
     }
 
-    fn enter(&self, request: &Request) -> Result<CallerPlace, BoxError> {
-        let caller = self.caller(request)?;
+    fn enter(&self, request: &Request, address: Option<&SignedAddress>) -> Result<CallerPlace, BoxError> {
+        if let Some(origin) = self.strange_page(request) {
+            let message = Origins::refusal_of(origin.as_bytes());
+            return Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message));
+        }
+        let caller = self.caller(request, address)?;
         if request.extensions().get::<LiveApi>().is_some() {
-            return Err(refusal(
-                StatusCode::NOT_IMPLEMENTED,
-                "UNIMPLEMENTED",
-                "the Live API (BidiGenerateContent, a WebSocket) does not go through this relay: connect to Google \
-                 directly, or use generateContent or streamGenerateContent here",
-            ));
+            return Err(refusal(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", live::REFUSAL));
         }
         self.caller_place(caller)
     }
 
-    /// Identifies the caller, or refuses it.
-    fn caller(&self, request: &Request) -> Result<Caller, BoxError> {
+    /// Returns the origin of a page of another site that may not call. No preflight comes before a POST of plain text, and
+    /// without tokens it would be let in; that its page cannot read the answer saves no quota. A page behind the same
+    /// proxy as the relay is of its site.
+    fn strange_page<'a>(&self, request: &'a Request) -> Option<&'a HeaderValue> {
+        let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+        if reads || !self.rules.tokens.is_empty() {
+            return None;
+        }
+        let origin = request.headers().get(ORIGIN).filter(|origin| !self.rules.origins.allow(origin.as_bytes()))?;
+        let is_own = match request.headers().get("sec-fetch-site") {
+            Some(site) => site == "same-origin" || site == "none",
+            // Browsers say it only to addresses that they trust, as those with TLS and loopback.
+            None => is_of(origin, request),
+        };
+        (!is_own).then_some(origin)
+    }
+
+    /// Identifies the caller, or refuses it. `address` is the signed one at which the request came, if it was.
+    fn caller(&self, request: &Request, address: Option<&SignedAddress>) -> Result<Caller, BoxError> {
         if self.rules.tokens.is_empty() {
             let peer = request.extensions().get::<Peer>();
             return Ok(Caller::Address(peer.map(|Peer(address)| address.ip().to_canonical())));
@@ -115,17 +140,21 @@ impl Admission {
             return Ok(Caller::Token(*token));
         }
         if brought.is_empty()
-            && let Some(token) = self.uploads.lock().caller_of(request, Instant::now())
-            && self.rules.tokens.contains(&token)
+            && let Some(address) = address.filter(|address| address.admits(request, clock::wall()))
+            && let Some(token) = self.rules.tokens.iter().find(|token| address.is_for(token))
         {
-            return Ok(Caller::Token(token));
+            return Ok(Caller::Token(*token));
         }
-        let mistake = if brought.is_empty() { "none came with the request" } else { "the one that came is not known" };
+        let mistake = match (brought.is_empty(), uploads::goes_on(request)) {
+            (false, _) => "the one that came is not known",
+            (true, true) => "the address of an upload admits its parts only as it was handed out, and for a day",
+            (true, false) => "none came with the request",
+        };
         Err(refusal(
             StatusCode::UNAUTHORIZED,
             "UNAUTHENTICATED",
             &format!(
-                "this relay wants a token of its own, and {mistake}: bring it as the API key (x-goog-api-key, \
+                "this relay wants a token of its own, and {mistake}: bring one as the API key (x-goog-api-key, \
                  Authorization: Bearer, or ?key=)"
             ),
         ))
@@ -189,6 +218,14 @@ impl Drop for CallerPlace {
     }
 }
 
+/// Returns whether an origin is that of the address to which a request was sent.
+fn is_of(origin: &HeaderValue, request: &Request) -> bool {
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
+    let host = request.uri().authority().map(|authority| authority.as_str().as_bytes()).or(host);
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.is_some_and(|(_, authority)| host.is_some_and(|host| authority.as_bytes().eq_ignore_ascii_case(host)))
+}
+
 /// Returns everything that could be a token, from all places where SDKs put keys.
 fn credentials(request: &Request) -> Vec<Vec<u8>> {
     let headers: &HeaderMap = request.headers();
@@ -199,7 +236,8 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
     });
     let query = request.uri().query().unwrap_or_default();
     let pairs = query.split('&').filter_map(|pair| pair.strip_prefix("key="));
-    keys.chain(bearers).map(<[u8]>::to_vec).chain(pairs.map(decoded)).collect()
+    let all = keys.chain(bearers).map(<[u8]>::to_vec).chain(pairs.map(decoded));
+    all.filter(|credential| !credential.is_empty()).collect()
 }
 
 /// Decodes the percent escapes of a query's value, as bytes: a token need not be text.

@@ -76,6 +76,9 @@ fn describe(stack: &Stack) {
     for remark in stack.remarks() {
         tracing::warn!("{remark}");
     }
+    if let Some(pages) = stack.settings.access.origins.describe() {
+        tracing::info!("{pages}");
+    }
     for line in stack.gemini.describe().to_string().lines() {
         tracing::info!("{line}");
     }

@@ -1,10 +1,16 @@
 //! Calls to the Live API: a WebSocket, which a relay of requests and answers cannot pass on.
 
-use http::{Request, header::UPGRADE};
+use http::{Method, Request, header::UPGRADE};
 
 /// A mark on a request that wants a WebSocket, made before the header that says so is gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveApi;
+
+/// What a caller is told.
+pub(crate) const REFUSAL: &str = "the Live API does not go through this relay: its WebSockets (BidiGenerateContent, also \
+                                  Constrained with an ephemeral token, BidiGenerateMusic, interactions/live) have to be \
+                                  opened to Google directly; here, use generateContent, streamGenerateContent or \
+                                  interactions";
 
 /// Marks a request that wants a WebSocket.
 pub(crate) fn mark<B>(request: &mut Request<B>) {
@@ -12,8 +18,17 @@ pub(crate) fn mark<B>(request: &mut Request<B>) {
     let mut names = names.flat_map(|value| value.split(','));
     // HTTP/2 opens a socket in another way, which this server does not offer.
     if names.any(|name| name.trim().eq_ignore_ascii_case("websocket"))
-        || request.uri().path().contains("BidiGenerateContent")
+        || is_live(request.method(), request.uri().path())
     {
         request.extensions_mut().insert(LiveApi);
     }
+}
+
+/// Returns whether a path is one of the Live API's: `…GenerativeService.BidiGenerateContent`,
+/// `…BidiGenerateContentConstrained`, `…BidiGenerateMusic`, Vertex's `…LlmBidiService/BidiGenerateContent`, or
+/// `…/interactions/live`. A proxy on the way may have taken the wish for an upgrade out.
+fn is_live(method: &Method, path: &str) -> bool {
+    const METHOD: &[u8] = b"bidigenerate";
+    let names_method = path.as_bytes().windows(METHOD.len()).any(|part| part.eq_ignore_ascii_case(METHOD));
+    names_method || (*method == Method::GET && path.trim_end_matches('/').ends_with("/interactions/live"))
 }

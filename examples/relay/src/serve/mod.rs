@@ -1,10 +1,11 @@
 //! Serving: the listener, the way of a call through the relay, and the stack of layers in force.
 //!
-//! A request comes in by `server`, is logged by `log`, cleaned by `proxy`, let in by `admission`, and goes through the
+//! A request comes in by `server`, passes `cors`, is logged by `log`, cleaned by `proxy`, let in by `admission`, and goes through the
 //! `stack` that `current` holds at that moment.
 
 mod admission;
 mod body_timeout;
+mod cors;
 mod current;
 mod held;
 mod linger;

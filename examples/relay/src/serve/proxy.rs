@@ -4,12 +4,11 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        CONNECTION, EXPECT, HOST, LOCATION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-        UPGRADE,
+        CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
 };
 
-use crate::serve::{linger::linger, live};
+use crate::serve::{linger::linger, live, uploads};
 
 /// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper
 /// has answered by now.
@@ -27,35 +26,20 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// The headers that have the absolute addresses at which an upload goes on and its progress can be read. The older
-/// protocol has it in `Location`.
-const OF_AN_UPLOAD: [HeaderName; 3] =
-    [HeaderName::from_static("x-goog-upload-url"), HeaderName::from_static("x-goog-upload-control-url"), LOCATION];
-
 /// Strips the headers of one connection both ways, and leads uploads back through the relay.
 pub(crate) async fn pass(request: Request, next: Next) -> Response {
     let mut request = linger(request);
     live::mark(&mut request);
     strip(request.headers_mut());
     let relay = OwnAddress::of(&request);
+    let goes_on = uploads::goes_on(&request);
     let mut response = next.run(request).await;
     strip(response.headers_mut());
-    for name in &OF_AN_UPLOAD {
-        let url = response.headers().get(name).filter(|url| *name != LOCATION || is_of_an_upload(url));
-        if let Some(url) = url.map(|url| relay.in_place_of(url)) {
-            match url {
-                Some(url) => response.headers_mut().insert(name, url),
-                // An address that cannot be read may lead anywhere.
-                None => response.headers_mut().remove(name),
-            };
-        }
+    uploads::replace_addresses(response.headers_mut(), |url| relay.in_place_of(url));
+    if goes_on {
+        uploads::end_if_refused(&mut response);
     }
     response
-}
-
-/// Returns whether an address is that of an upload: others may lead anywhere.
-fn is_of_an_upload(url: &HeaderValue) -> bool {
-    url.to_str().is_ok_and(|url| url.contains("?upload_id=") || url.contains("&upload_id="))
 }
 
 fn strip(headers: &mut HeaderMap) {
@@ -84,10 +68,8 @@ impl OwnAddress {
     /// removes the relay's key, which the upstream may repeat there.
     fn in_place_of(&self, url: &HeaderValue) -> Option<HeaderValue> {
         let uri: Uri = url.to_str().ok()?.parse().ok()?;
-        let is_key = |pair: &&str| pair.starts_with("key=") || pair.starts_with("access_token=");
-        let query: Vec<_> =
-            uri.query().into_iter().flat_map(|query| query.split('&')).filter(|pair| !is_key(pair)).collect();
-        let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{}", uri.path(), query.join("&")) };
+        let query = uploads::without_keys(uri.query().unwrap_or_default());
+        let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
         match &self.authority {
             Some(authority) => format!("{}://{authority}{path}", self.scheme).parse().ok(),
             None => path.parse().ok(),

@@ -104,7 +104,7 @@ async fn accept(
 
 /// Routes everything that is served: the API, health, and what is shown.
 fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxError> {
-    let shown = current.clone();
+    let (shown, rules) = (current.clone(), current.clone());
     let telemetry = current.stack().telemetry().gauges();
     let conventions = current.telemetry().conventions;
     let pages = show::router(telemetry, conventions, move || shown.stack().shown())?;
@@ -119,6 +119,11 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         .fallback_service(calls)
         .layer(middleware::from_fn(proxy::pass))
         .layer(middleware::from_fn(log::line));
+    // Outside of everything that answers, and of the log: a preflight is no call.
+    let calls = Router::new().fallback_service(calls).layer(middleware::from_fn(move |request, next| {
+        let stack = rules.stack();
+        async move { stack.cors.pass(request, next).await }
+    }));
     Ok(Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))

@@ -28,6 +28,7 @@ use crate::{
     config::{Plan, Settings, breaker_layer, builder},
     serve::{
         admission::{self, Admission},
+        cors::Cors,
         reload::Part,
         transport::{Transport, transport},
         wired::Wired,
@@ -41,6 +42,8 @@ pub(crate) struct Stack {
     /// The layers, and through them all handles.
     pub(crate) gemini: GeminiLayer,
     pub(crate) service: Router,
+    /// The rules for pages, which stand outside of the layers.
+    pub(crate) cors: Cors,
     remarks: Vec<String>,
     parts: Parts,
     /// Ended when the stack is dropped; calls under way go on.
@@ -60,7 +63,8 @@ impl Stack {
         parts.wire();
         let service = parts.service(&settings, &gemini);
         let upkeep = upkeep(&gemini, parts.transport.clone());
-        Ok(Self { settings, gemini, service, remarks, parts, _upkeep: upkeep })
+        let cors = Cors::new(settings.access.origins.clone());
+        Ok(Self { settings, gemini, service, cors, remarks, parts, _upkeep: upkeep })
     }
 
     /// Returns the handles that are shown.
@@ -161,7 +165,10 @@ impl Parts {
 
         // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
         // on the page, and those who are inside are counted until they leave.
-        let admission = Admission::new(settings.access.clone(), before.map(|before| &before.parts.admission));
+        let admission = {
+            let before = before.map(|before| &before.parts.admission);
+            Admission::new(settings.access.clone(), settings.keys.secrets().map(|(key, _)| key), before)
+        };
         let (telemetry, failures) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
             None => (settings.telemetry.layer(), Failures::new(admission::NAME)),

@@ -103,7 +103,7 @@ impl Failures {
     fn record(&self, requested_model: &str, outcome: &Outcome, at_admission: bool) {
         let Some(failure) = outcome.failure() else { return };
         // Strangers could fill the ring, and drive out of it the failures that callers have seen.
-        if at_admission && failure.code() == StatusCode::UNAUTHORIZED {
+        if at_admission && matches!(failure.code(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             return;
         }
         let record = FailureRecord {

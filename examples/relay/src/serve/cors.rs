@@ -1,0 +1,123 @@
+//! Pages of other origins: preflights are answered here, without a token and without a call of the upstream, and every
+//! answer says whether a page may read it. It belongs outside of everything that answers, early heads included, and of
+//! the log: a preflight is no call.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{
+    Json,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{
+        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+        ACCESS_CONTROL_REQUEST_METHOD, LOCATION, ORIGIN, RETRY_AFTER, VARY,
+    },
+};
+use serde_json::json;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use crate::config::Origins;
+
+/// The time for which a browser keeps the answer to a preflight. A change of the settings holds for it after that.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// The headers of answers that pages may read, besides those that all may: the hints when to try again, the model that
+/// has answered, and the progress of an upload, which Google's SDK reads in a browser, too.
+const READ_BY_PAGES: [HeaderName; 13] = [
+    RETRY_AFTER,
+    LOCATION,
+    HeaderName::from_static("retry-after-ms"),
+    HeaderName::from_static("x-should-retry"),
+    HeaderName::from_static("x-gemini-model"),
+    HeaderName::from_static("x-gemini-service-tier"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-goog-upload-url"),
+    HeaderName::from_static("x-goog-upload-control-url"),
+    HeaderName::from_static("x-goog-upload-status"),
+    HeaderName::from_static("x-goog-upload-size-received"),
+    HeaderName::from_static("x-goog-upload-chunk-granularity"),
+    HeaderName::from_static("server-timing"),
+];
+
+/// The headers by which a server talks to browsers about pages. Only the relay's own go out.
+const OF_PAGES: [HeaderName; 7] = [
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE,
+    HeaderName::from_static("access-control-allow-private-network"),
+];
+
+/// The rules for pages.
+#[derive(Clone, Debug)]
+pub(crate) struct Cors {
+    origins: Origins,
+    layer: CorsLayer,
+}
+
+impl Cors {
+    /// Makes the rules for pages of these origins.
+    ///
+    /// A page brings its token itself, and so no credentials of the browser's are asked for. A public page may call a
+    /// relay in a private network only where somebody has decided which pages may call.
+    pub(crate) fn new(origins: Origins) -> Self {
+        let allowed = origins.clone();
+        let layer = CorsLayer::new()
+            .allow_origin(AllowOrigin::predicate(move |origin, _| allowed.allow(origin.as_bytes())))
+            .allow_methods(AllowMethods::mirror_request())
+            .allow_headers(AllowHeaders::mirror_request())
+            .allow_private_network(origins.are_set())
+            .expose_headers(READ_BY_PAGES)
+            .max_age(KEPT)
+            // Preflights are not cached by anything that reads it.
+            .vary([ORIGIN]);
+        Self { origins, layer }
+    }
+
+    /// Answers a preflight, or lets pages of allowed origins read the answer to a call.
+    pub(crate) async fn pass(&self, request: Request, next: Next) -> Response {
+        let Some(origin) = request.headers().get(ORIGIN) else {
+            let mut response = without_headers_of_pages(next.run(request).await);
+            response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+            return response;
+        };
+        let options = request.method() == Method::OPTIONS;
+        match options && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            true if !self.origins.allow(origin.as_bytes()) => return refused(origin),
+            // The layer would take every OPTIONS for a preflight.
+            false if options => return without_headers_of_pages(next.run(request).await),
+            _ => {}
+        }
+        let inner = service_fn(move |request| {
+            let next = next.clone();
+            async move { Ok::<_, Infallible>(without_headers_of_pages(next.run(request).await)) }
+        });
+        let Ok(response) = self.layer.layer(inner).oneshot(request).await;
+        response
+    }
+}
+
+/// Refuses a preflight. No page can read it, but whoever looks at the browser's network log can.
+fn refused(origin: &HeaderValue) -> Response {
+    let message = Origins::refusal_of(origin.as_bytes());
+    tracing::debug!("{message}");
+    let error = json!({ "error": { "code": 403, "message": message, "status": "PERMISSION_DENIED" } });
+    (StatusCode::FORBIDDEN, [(VARY, "origin")], Json(error)).into_response()
+}
+
+/// Removes what the upstream says about pages, which holds for its own address.
+fn without_headers_of_pages(mut response: Response) -> Response {
+    let headers: &mut HeaderMap = response.headers_mut();
+    for name in &OF_PAGES {
+        headers.remove(name);
+    }
+    response
+}
