@@ -3,6 +3,12 @@
 //! A failure has to be an error that the client's user notices, with its code where the client can carry one. No client
 //! may take it for an answer, or show half an event. A second table counts the upstream's requests for one call.
 //!
+//! In the table, `ok` is the whole answer; a number or a word is the code that the user finds on the error that was
+//! thrown, and `error` one without a code; `(503)` stands only among the events, and is not thrown; `error!` ends a
+//! process of Node that does not handle rejections, besides being thrown. A user is misled by `LOST` (a failure that
+//! seems to be an answer), `+HALF` (text of an event that was cut), `WRONG`, `FAILED`, `FORGOT` (a chat's history) and
+//! `HANG`: these fail whatever the table says.
+//!
 //! `.ci/sdk-setup` installs the clients under `target/sdk`. One that is not installed is skipped, and named, unless it
 //! is one of Google's or OpenAI's, or `TOWER_GEMINI_CLIENTS` is `all`. `TOWER_GEMINI_PYTHON`,
 //! `TOWER_GEMINI_OLDER_PYTHON`, `TOWER_GEMINI_NODE` and `NODE_PATH` name other interpreters, and `TOWER_GEMINI_RELAY`
