@@ -27,7 +27,7 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
     let found = &scanner.found;
     format!(
         "content: {}, answer: {}, names: {:?}, completed: {}, foreign: {}, finish: {:?}, block: {:?}, model: {:?}, {:?}, \
-         {:?}, {:?}, open: {}, between: {}, comma: {:?}",
+         {:?}, {:?}, open: {}, between: {}",
         found.content,
         found.answer,
         [&found.response_id, &found.previous_interaction_id, &found.service_tier, &found.status],
@@ -41,7 +41,6 @@ pub(crate) fn shown(scanner: &Scanner) -> String {
         found.fault,
         scanner.is_open(),
         scanner.is_between_values(),
-        scanner.needs_comma(),
     )
 }
 
@@ -83,6 +82,11 @@ pub fn split(pieces: &[&[u8]]) -> Split {
 /// Returns the stream of an interaction with its bare errors framed.
 pub fn frame(pieces: &[&[u8]]) -> Vec<u8> {
     crate::error_response::fuzzing::frame(pieces)
+}
+
+/// Returns a stream that has passed the gate, which holds its items until they are whole.
+pub fn gate(pieces: &[&[u8]]) -> Vec<u8> {
+    crate::error_response::fuzzing::gate(pieces)
 }
 
 /// Returns a body with its keys overwritten.

@@ -753,7 +753,7 @@ async fn nothing_left_says_how_each_key_stands() {
     keys.iter().for_each(|(name, _)| assert!(pool.disable(&fingerprint(name))));
     let refused = service.oneshot(post(GENERATE)).await.map(|_| ()).unwrap_err();
     let error = find(&refused);
-    assert_eq!((error.failure().kind(), error.failure().code()), (Kind::KeysDisabled, StatusCode::FORBIDDEN));
+    assert_eq!((error.failure().kind(), error.failure().code()), (Kind::KeysDisabled, StatusCode::SERVICE_UNAVAILABLE));
     assert!(error.never_sent() && error.to_string().contains("by hand"), "{error}");
     let shown = format!("{pool:?} {:?} {error:?}", pool.snapshot());
     assert!(!shown.contains("AIza"), "{shown}");

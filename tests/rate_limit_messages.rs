@@ -29,7 +29,7 @@ async fn message(requests_per_minute: u64, burst: u32, calls: usize) -> String {
 async fn a_call_that_waits_for_the_pace_is_told_the_pace_and_what_helps() {
     assert_eq!(
         message(30, 3, 4).await,
-        "waited 0 s of 2.0s needed, 0.0ns are allowed: 3 of 30 requests a minute are used, the pacing is one request in \
+        "waited 0 s of 2.0s needed, and nobody waits: 3 of 30 requests a minute are used, the pacing is one request in \
          2.0s after its burst, 0 calls wait for project default, model gemini-2.5-pro; raise max_wait or the pacing's \
          burst, or add a project"
     );

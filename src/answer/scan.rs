@@ -93,17 +93,6 @@ impl Scanner {
         at_the_top && matches!(self.state, State::Value | State::After)
     }
 
-    /// Returns whether another element of the top's array would need a comma before it; `None` where no element can
-    /// stand.
-    pub(crate) fn needs_comma(&self) -> Option<bool> {
-        let in_list = self.path_len == 2 && self.here() == Node::List;
-        match self.state {
-            State::Value if in_list => Some(false),
-            State::After if in_list => Some(true),
-            _ => None,
-        }
-    }
-
     /// Returns whether a value has begun and not ended.
     pub(crate) fn is_open(&self) -> bool {
         self.state != State::Broken && (self.path_len > 1 || !matches!(self.state, State::Value | State::After))

@@ -136,7 +136,9 @@ struct Cap {
 
 /// Returns the refusal of a request whose body is larger than the cap.
 pub(crate) fn too_large(cap: usize) -> Error {
-    let message = format!("the request's body is larger than {cap} bytes, the most that is taken here");
+    let message = format!(
+        "the request's body is larger than {cap} bytes, the most that is taken here (max_body); send large media by the Files API"
+    );
     Error::refusal("replay", Failure::local(Kind::BodyTooLarge, message))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::Response;
+use http::{HeaderMap, Response, StatusCode};
 
 use super::{Tried, Usage};
 use crate::{
@@ -30,6 +30,8 @@ pub struct Outcome {
     streamed_request: bool,
     committed: bool,
     attempts: u32,
+    is_counted: bool,
+    is_key_spared: bool,
     call: Option<Call>,
     model: Option<Arc<str>>,
     key: Option<Arc<str>>,
@@ -52,9 +54,13 @@ impl Outcome {
         if let Some(known) = response.extensions().get::<Self>() {
             return known.clone();
         }
-        let status = response.status();
-        let failure = (status.is_client_error() || status.is_server_error())
-            .then(|| Failure::from_status(status, response.headers()));
+        Self::of_status(response.status(), response.headers())
+    }
+
+    /// Makes the outcome of an answer without one, by its status and headers.
+    pub(crate) fn of_status(status: StatusCode, headers: &HeaderMap) -> Self {
+        let failure =
+            (status.is_client_error() || status.is_server_error()).then(|| Failure::from_status(status, headers));
         Self { failure, sent: true, ..Self::default() }
     }
 
@@ -168,7 +174,25 @@ impl Outcome {
     #[must_use]
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
+        self.is_counted = true;
         self
+    }
+
+    /// Returns whether a layer that retries has had its say, also where it has made no attempt at the upstream.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Marks a failure that the pool does not blame on its key: what the call asks for is not for this key.
+    #[must_use]
+    pub(crate) fn with_key_spared(mut self) -> Self {
+        self.is_key_spared = true;
+        self
+    }
+
+    /// Returns whether the upstream refuses the server's own key, so that its operator has to act and no caller.
+    pub(crate) fn is_own_key_refused(&self) -> bool {
+        self.key.is_some() && !self.is_key_spared && self.failure.as_ref().is_some_and(Failure::is_about_the_key)
     }
 
     /// Returns the call, as `ReplayLayer` has read it from URI and body: with the model and the service tier that the

@@ -1,30 +1,40 @@
-//! The watch over an upstream's bytes while they pass: for keys, for bare errors, and for a place where an error can
-//! follow.
+//! The watch over an upstream's bytes while they pass: for keys, for errors that it says itself, and for a place where
+//! an error can follow.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     response::Parts,
 };
 use http_body::{Body, SizeHint};
 
-use super::{framer::Framer, gate::EventGate, render};
+use super::{
+    ends::{ElementEnds, EventEnds, ItemEnds},
+    framer::Framer,
+    gate::ItemGate,
+    render,
+    review::{Review, is_half},
+    settings::{Settings, StreamEnding},
+};
 use crate::{
-    answer::scan::Scanner,
     call::{Shape, Streaming, Surface},
-    context::BoxError,
+    context::{BoxError, Error},
+    failure::{Failure, Kind},
     redact::{Masker, SecretMasker, Secrets},
 };
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+/// The name of the room in its errors.
+const NAME: &str = "error_response";
 
 /// The watch over one answer.
 pub(super) enum Follow {
     Nothing,
     /// Holds each event until it is whole, so that another one can follow.
     Events(Box<EventFollow>),
-    /// Finds the ends of an array's elements, so that one more can follow.
-    Elements(Box<Scanner>),
+    /// Holds each element of an array until it is whole.
+    Elements(Box<ElementFollow>),
     /// Overwrites keys, which the text of an error may repeat.
     Secrets(Box<SecretMasker>),
 }
@@ -35,98 +45,115 @@ pub(super) struct EventFollow {
     masker: Option<SecretMasker>,
     /// Frames what the stream of an interaction says without a frame.
     framer: Option<Framer>,
-    gate: EventGate,
+    stream: ItemStream<EventEnds>,
+}
+
+/// The watch over an array.
+pub(super) struct ElementFollow(ItemStream<ElementEnds>);
+
+/// The items of a stream.
+struct ItemStream<E> {
+    gate: ItemGate<E>,
+    review: Review,
+    surface: Surface,
+    ending: StreamEnding,
+}
+
+/// The end of a body: the last bytes to pass on, and the error that follows them.
+#[derive(Debug, Default)]
+pub(super) struct BodyEnd {
+    pub(super) rest: Option<Bytes>,
+    pub(super) error: Option<BoxError>,
 }
 
 impl Follow {
     /// Chooses the watch over a good answer.
-    pub(super) fn answer<R: Body>(body: &R, shape: Shape, parts: &mut Parts, secrets: &Secrets) -> Self {
-        if is_interaction_stream(shape, parts) {
-            return EventFollow::interaction(parts, Framer::new(secrets.clone()), None);
-        }
-        // A body of a known length has no room for another event.
-        if body.size_hint().exact().is_some() {
+    pub(super) fn answer<R: Body>(body: &R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
+        // An empty body, such as that of a HEAD, keeps its header. Bytes that are encoded are no lines.
+        if body.is_end_stream() || body.size_hint().exact() == Some(0) || is_encoded(parts) {
             Self::Nothing
         } else if is_event_stream(parts) {
-            Self::Events(EventFollow { masker: None, framer: None, gate: EventGate::new() }.into())
-        } else if shape.streaming == Streaming::Array {
-            Self::Elements(Scanner::new().into())
+            EventFollow::watch(shape, parts, settings, None)
+        } else if shape.streaming == Streaming::Array && body.size_hint().exact().is_none() {
+            Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), shape, settings)).into())
         } else {
             Self::Nothing
         }
     }
 
     /// Chooses the watch over a failure, whose text may repeat keys.
-    pub(super) fn failure(shape: Shape, parts: &mut Parts, secrets: Secrets) -> Self {
-        let masker = SecretMasker::new(secrets);
-        match parts.status.is_success() && is_interaction_stream(shape, parts) {
-            true => EventFollow::interaction(parts, Framer::new(Secrets::default()), Some(masker)),
-            false => Self::Secrets(masker.into()),
+    pub(super) fn failure(shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
+        let masker = SecretMasker::new(settings.secrets.clone());
+        if parts.status.is_success() && is_event_stream(parts) && !is_encoded(parts) {
+            let settings = Settings { secrets: Secrets::default(), ..settings.clone() };
+            return EventFollow::watch(shape, parts, &settings, Some(masker));
         }
+        Self::Secrets(masker.into())
     }
 
     /// Takes the bytes that pass, and returns the first of those to pass on; [`next`](Self::next) has more, if there
     /// are.
     pub(super) fn push(&mut self, data: Bytes) -> Option<Bytes> {
         match self {
-            Self::Nothing => {}
-            Self::Events(events) => return events.push(data),
-            Self::Elements(scanner) => scanner.push(&data),
-            Self::Secrets(masker) => return Some(masked(masker, &data)),
+            Self::Nothing => Some(data),
+            Self::Events(events) => events.push(data),
+            Self::Elements(elements) => elements.0.push(data, Review::elements),
+            Self::Secrets(masker) => Some(masked(masker, &data)),
         }
-        Some(data)
     }
 
     /// Returns the next bytes that have been let go.
     pub(super) fn next(&mut self) -> Option<Bytes> {
         match self {
-            Self::Events(events) => events.gate.next(),
-            _ => None,
+            Self::Events(events) => events.stream.gate.next(),
+            Self::Elements(elements) => elements.0.gate.next(),
+            Self::Nothing | Self::Secrets(_) => None,
         }
     }
 
     /// Returns whether bytes have been let go that are not passed on yet.
     pub(super) fn has_next(&self) -> bool {
-        matches!(self, Self::Events(events) if events.gate.has_next())
-    }
-
-    /// Lets go of the bytes that are held back, because the body has ended well. Returns the first of them.
-    pub(super) fn end(&mut self) -> Option<Bytes> {
         match self {
-            Self::Secrets(masker) => rest_of(masker),
-            Self::Events(events) => {
-                events.end();
-                events.gate.next()
-            }
-            _ => None,
+            Self::Events(events) => events.stream.gate.has_next(),
+            Self::Elements(elements) => elements.0.gate.has_next(),
+            Self::Nothing | Self::Secrets(_) => false,
         }
     }
 
-    /// Writes the error as the stream's last words, if the stream can take them.
-    pub(super) fn last_words(&mut self, error: &BoxError, surface: Surface) -> Option<Bytes> {
+    /// Returns whether the upstream has said an error, after which the connection breaks.
+    pub(super) fn will_break(&self) -> bool {
         match self {
-            Self::Events(events) => Some(events.last_words(&render::event(error, surface))),
-            Self::Elements(scanner) => {
-                let comma = scanner.needs_comma()?;
-                let element = render::element(error, surface);
-                Some(format!("{}{element}\n]\n", if comma { ",\n" } else { "" }).into())
-            }
-            Self::Nothing | Self::Secrets(_) => None,
+            Self::Events(events) => events.stream.breaks_at_its_end(),
+            Self::Elements(elements) => elements.0.breaks_at_its_end(),
+            Self::Nothing | Self::Secrets(_) => false,
         }
     }
 
-    /// Returns whether the connection breaks after the last words. An array that was closed is whole JSON, and a client
-    /// reads it only as a whole.
-    pub(super) fn breaks_after_its_words(&self) -> bool {
-        !matches!(self, Self::Elements(_))
+    /// Ends a body that has ended well, as far as the layers inside know.
+    pub(super) fn end(&mut self) -> BodyEnd {
+        match self {
+            Self::Nothing => BodyEnd::default(),
+            Self::Secrets(masker) => BodyEnd { rest: rest_of(masker), error: None },
+            Self::Events(events) => events.end(),
+            Self::Elements(elements) => elements.end(),
+        }
+    }
+
+    /// Ends a body that has failed: with the error as the stream's last words, if it can take them.
+    pub(super) fn broken_by(&mut self, error: BoxError) -> BodyEnd {
+        match self {
+            Self::Nothing | Self::Secrets(_) => BodyEnd { rest: None, error: Some(error) },
+            Self::Events(events) => events.broken_by(error),
+            Self::Elements(elements) => elements.broken_by(error),
+        }
     }
 
     /// Returns the hint for the bytes to pass on, by that for the bytes to come.
     pub(super) fn size_hint(&self, inner: SizeHint) -> SizeHint {
         let mut hint = SizeHint::new();
         match self {
-            // Nobody knows yet what will get a frame, and what will be the last words.
-            Self::Events(_) => {}
+            // Nobody knows yet what will get a frame, what will be dropped, and what will be the last words.
+            Self::Events(_) | Self::Elements(_) => {}
             Self::Secrets(masker) => {
                 let held = masker.held() as u64;
                 if let Some(upper) = inner.upper() {
@@ -134,17 +161,74 @@ impl Follow {
                 }
                 hint.set_lower(inner.lower().saturating_add(held));
             }
-            Self::Nothing | Self::Elements(_) => return inner,
+            Self::Nothing => return inner,
         }
         hint
     }
 }
 
+impl<E: ItemEnds> ItemStream<E> {
+    fn new(ends: E, shape: Shape, settings: &Settings) -> Self {
+        let review = Review::new(shape, settings.clone());
+        Self { gate: ItemGate::new(ends), review, surface: shape.surface, ending: settings.ending }
+    }
+
+    /// Takes a frame, and lets `look` see the items that pass, if one of them may be an error.
+    fn push(&mut self, data: Bytes, look: fn(&mut Review, Bytes) -> Bytes) -> Option<Bytes> {
+        let first = self.gate.push(data)?;
+        if !self.gate.take_doubt() {
+            return Some(first);
+        }
+        let items = self.rest_behind(first);
+        Some(look(&mut self.review, items))
+    }
+
+    /// Returns these bytes and all others that have been let go, in one piece.
+    fn rest_behind(&mut self, first: Bytes) -> Bytes {
+        if !self.gate.has_next() {
+            return first;
+        }
+        let mut all = BytesMut::from(first);
+        while let Some(next) = self.gate.next() {
+            all.extend_from_slice(&next);
+        }
+        all.freeze()
+    }
+
+    fn breaks_at_its_end(&self) -> bool {
+        self.review.error().is_some() && self.ending != StreamEnding::Event
+    }
+
+    /// Ends a stream whose last bytes these are.
+    fn ended(&self, rest: Bytes) -> BodyEnd {
+        let said = self.review.error().filter(|_| self.breaks_at_its_end());
+        let error = said.map(|failure| Error::refusal(NAME, failure.clone()).into());
+        BodyEnd { rest: (!rest.is_empty()).then_some(rest), error }
+    }
+
+    /// Ends a stream that has failed: these are its last bytes before the half of an item, and `words` says the error.
+    /// Without words the connection breaks alone.
+    fn broken_by(&self, error: BoxError, rest: Bytes, words: impl FnOnce(&BoxError) -> Option<String>) -> BodyEnd {
+        // The upstream has said it already.
+        if self.review.error().is_some() {
+            let error = (self.ending != StreamEnding::Event).then_some(error);
+            return BodyEnd { rest: (!rest.is_empty()).then_some(rest), error };
+        }
+        let may_speak = self.ending != StreamEnding::Break && !self.gate.is_open();
+        let words = may_speak.then(|| words(&error)).flatten();
+        let is_over = words.is_some() && self.ending == StreamEnding::Event;
+        let mut rest = BytesMut::from(rest);
+        rest.extend_from_slice(words.unwrap_or_default().as_bytes());
+        BodyEnd { rest: (!rest.is_empty()).then(|| rest.freeze()), error: (!is_over).then_some(error) }
+    }
+}
+
 impl EventFollow {
-    fn interaction(parts: &mut Parts, framer: Framer, masker: Option<SecretMasker>) -> Follow {
-        // A line that gets a frame gets longer.
+    fn watch(shape: Shape, parts: &mut Parts, settings: &Settings, masker: Option<SecretMasker>) -> Follow {
+        // A line that gets a frame gets longer, and an event may be dropped or added.
         parts.headers.remove(CONTENT_LENGTH);
-        Follow::Events(Self { masker, framer: Some(framer), gate: EventGate::new() }.into())
+        let framer = (shape.surface == Surface::Interactions).then(|| Framer::new(settings.secrets.clone()));
+        Follow::Events(Self { masker, framer, stream: ItemStream::new(EventEnds::new(), shape, settings) }.into())
     }
 
     fn push(&mut self, mut data: Bytes) -> Option<Bytes> {
@@ -154,39 +238,83 @@ impl EventFollow {
         if let Some(framer) = &mut self.framer {
             data = framer.push(data);
         }
-        self.gate.push(data)
+        self.stream.push(data, Review::events)
     }
 
-    fn end(&mut self) {
-        self.end_masking();
+    fn end(&mut self) -> BodyEnd {
+        let mut rest = self.rest();
         if let Some(held) = self.framer.as_mut().and_then(Framer::finish) {
-            self.gate.hold(held);
+            self.stream.gate.hold(held);
+            rest = self.stream.rest_behind(rest);
         }
-        self.gate.release();
+        let last = self.stream.gate.take_half();
+        if self.stream.surface != Surface::Other && is_half(&last) {
+            let failure = Failure::local(Kind::StreamCut, "the stream ended in the middle of an event");
+            return self.say(Error::refusal(NAME, failure.into_after_commit()).into(), rest);
+        }
+        // The last event may lack its blank line.
+        let rest = joined(rest, last.into());
+        let rest = self.stream.review.events(rest);
+        self.stream.ended(rest)
     }
 
-    /// Takes what the masker has held back: only its end shows that it is no key.
-    fn end_masking(&mut self) {
+    fn broken_by(&mut self, error: BoxError) -> BodyEnd {
+        let rest = self.rest();
+        let half = self.stream.gate.take_half();
+        // The half may be all of an error that the upstream has said before it broke off.
+        if self.stream.ending == StreamEnding::Break || self.stream.review.error().is_some() {
+            return self.say(error, rest);
+        }
+        let said = self.stream.review.events(half.into());
+        match self.stream.review.error() {
+            Some(_) => self.say(error, joined(rest, said)),
+            None => self.say(error, rest),
+        }
+    }
+
+    fn say(&self, error: BoxError, rest: Bytes) -> BodyEnd {
+        self.stream.broken_by(error, rest, |error| Some(render::event(error, self.stream.surface)))
+    }
+
+    /// Takes what the masker has held back, because only its end shows that it is no key, and returns what is whole.
+    fn rest(&mut self) -> Bytes {
         if let Some(rest) = self.masker.as_mut().and_then(rest_of) {
             let rest = match &mut self.framer {
                 Some(framer) => framer.push(rest),
                 None => rest,
             };
-            self.gate.hold(rest);
+            self.stream.gate.hold(rest);
         }
+        let rest = self.stream.rest_behind(Bytes::new());
+        self.stream.review.events(rest)
+    }
+}
+
+impl ElementFollow {
+    fn end(&mut self) -> BodyEnd {
+        if self.0.gate.take_half().is_empty() {
+            return self.0.ended(Bytes::new());
+        }
+        let failure = Failure::local(Kind::StreamCut, "the array ended in the middle of an element");
+        self.broken_by(Error::refusal(NAME, failure.into_after_commit()).into())
     }
 
-    /// Returns what is left of whole events, and the error's event. The half of an event is dropped: an SDK would take
-    /// it for one.
-    fn last_words(&mut self, event: &str) -> Bytes {
-        self.end_masking();
-        let is_open = self.gate.abandon();
-        let mut words: Vec<u8> = std::iter::from_fn(|| self.gate.next()).flatten().collect();
-        if is_open {
-            words.extend_from_slice(b"\n\n");
-        }
-        words.extend_from_slice(event.as_bytes());
-        words.into()
+    /// Says the error in one more element, which closes the array.
+    fn broken_by(&mut self, error: BoxError) -> BodyEnd {
+        self.0.gate.take_half();
+        let comma = self.0.gate.ends().needs_comma();
+        self.0.broken_by(error, Bytes::new(), |error| {
+            let comma = if comma? { ",\n" } else { "" };
+            Some(format!("{comma}{}\n]\n", render::element(error, self.0.surface)))
+        })
+    }
+}
+
+fn joined(first: Bytes, second: Bytes) -> Bytes {
+    match (first.is_empty(), second.is_empty()) {
+        (true, _) => second,
+        (_, true) => first,
+        _ => [first, second].concat().into(),
     }
 }
 
@@ -202,11 +330,13 @@ fn rest_of(masker: &mut SecretMasker) -> Option<Bytes> {
     (!rest.is_empty()).then(|| rest.into())
 }
 
-fn is_event_stream(parts: &Parts) -> bool {
-    let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+fn is_encoded(parts: &Parts) -> bool {
+    let encoding = parts.headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii());
+    encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity"))
 }
 
-fn is_interaction_stream(shape: Shape, parts: &Parts) -> bool {
-    shape.surface == Surface::Interactions && is_event_stream(parts)
+fn is_event_stream(parts: &Parts) -> bool {
+    let essence = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    let essence = essence.and_then(|value| value.get(..EVENT_STREAM.len()));
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }

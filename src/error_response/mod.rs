@@ -5,16 +5,70 @@
 //! reset connection, which looks like a fault of its own network.
 //!
 //! This layer answers in Google's JSON shape and in the envelope of the caller's surface: an object, a list of one
-//! where a list was asked for and on the OpenAI-compatible surface, a string code for Interactions. `Retry-After` and a
-//! `RetryInfo` detail say when to try again, where the status is one that passes with time (408, 429, 5xx); an
-//! `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number of attempts. A
-//! stream that breaks after it has begun ends in an error event, and then in an error; the half of an event before it is
-//! dropped. A list ends in one more element. API keys in the text of an upstream's error are overwritten with asterisks,
-//! length for length: they are the server's, not the caller's.
+//! where a list was asked for, an object with `message`, `type` and `code` on the OpenAI-compatible surface, a string code
+//! for Interactions. An `ErrorInfo` detail of the domain `tower-gemini` names the layer, the clock, the fault and the number
+//! of attempts. API keys in the text of an upstream's error are overwritten with asterisks, length for length: they are the
+//! server's, not the caller's.
 //!
-//! An error that the stream of an interaction says without a frame, as Google's content filter does, gets one: SDKs
-//! drop a bare line. It never changes an upstream's answer otherwise, except for `Retry-After`: it is added where it is
-//! known, and one of a few seconds is replaced or removed where a day's quota is used up.
+//! Clients believe the status alone, so that a failure before any content is one: an error as the first event of a stream
+//! or as a 200 in one piece gets its own status, and an answer without anything is a 502 that says what came. A verdict on
+//! the content (a finish reason, a block reason, the status of an interaction, the filter's event on its stream) is an answer
+//! and stays one. A 4xx or 5xx that no SDK can read (empty, cut off, a page of HTML, JSON that is no error) is written anew
+//! with its status and the first words of what came. It never changes an answer whose first content was handed over, but
+//! for its end, nor an error of more than 64 KiB, of another encoding than `identity`, or of a path that is not the API's.
+//!
+//! # When to come again
+//!
+//! The hints go with a status that passes with time (408, 429, 5xx), and never with 400, 403 or 404:
+//!
+//! | hint | said | from |
+//! |---|---|---|
+//! | `Retry-After` | on every 429, 503 and 504, and on the others where the time is known: 1 to 60 s | the breaker's remaining time, the limiter's window, the upstream's own words; else 30 s for a 429 and 10 s |
+//! | `RetryInfo` | where the time is known, and the upstream's error has none | the true time, however long |
+//! | "try again in N s" in the message | for up to 60 s; a longer time in other words, which no client takes for a short wait | as `Retry-After`, but for a 429 whose time nobody knows: LangChain would make seven requests of one |
+//! | `x-should-retry: false` | where a [`RetryLayer`](crate::RetryLayer) inside has had its say, its refusals by the layers inside included; where the time is longer than 60 s; where no time helps (a limit of 0, the server's keys refused, the caller's own fault); and after the total clock | OpenAI's clients read it |
+//!
+//! On the surface of interactions a time of more than 60 s, or none, is said as 8 s: Google's clients retry four times there.
+//! A layer used alone has tried once, so that nobody is told not to try again. An upstream's `Retry-After` is put into
+//! whole seconds, 60 at most: Node clients ignore more and come back at once. Of a longer wait the message says when it
+//! ends ("it will reset at 08:00 UTC"). No client waits for that, and LangChain's gives up on these words.
+//!
+//! # The server's own keys
+//!
+//! A refusal of a key that is the server's ([`Outcome::key`](crate::Outcome::key) is set) is the operator's trouble, and the
+//! caller gets a 503 that says so, from the first call on; the outcome keeps the true failure for logs and pages. A
+//! `PERMISSION_DENIED` that the caller may have caused goes on, without the names of the server's projects in it. A caller
+//! that brings its own key gets Google's answer as it is.
+//!
+//! # The end of a stream
+//!
+//! | the stream | its end |
+//! |---|---|
+//! | of events, breaks or is cut | an error event, then the body fails |
+//! | the same, in the middle of an event | the half event is dropped, then the same |
+//! | the same, in the middle of an event of more than 64 KiB | it has passed as it came; the body fails, and nothing is said |
+//! | an array, breaks or is cut | the half element is dropped; an error as one more element, which closes the array; then the body fails |
+//! | the upstream says an error in an event or an element | it passes; the body fails where the stream ends, also where that is a clean end |
+//! | an answer in one piece | the body fails |
+//!
+//! LangChain's packages for JavaScript and genkit take an error event with a clean end for a whole answer, and only a
+//! broken connection is noticed by every SDK, so both are said. [`StreamEnding`] sets another end. An array is whole
+//! JSON after its last element, and a reader who ignores unknown members would take it for a whole answer, too.
+//!
+//! Therefore each event is held until it is whole, up to 64 KiB, and so is each element. No client can use the half of
+//! one; what is whole is never delayed. The length of an event stream is not said, because its end may get longer; an
+//! encoded stream passes untouched.
+//!
+//! Some shapes of an upstream's error are read by no SDK: a list, a string as the code, an `error` behind other members,
+//! an `event:` or `id:` line on Gemini's own surface, or bare JSON without `data:`, as Google's own servers end a stream.
+//! Such an event is written anew, as `data: {"error": …}` with a number as the code, and on the Interactions surface a
+//! bare line gets the frame of an event there. All other events pass untouched, comments and ids included; so do those of
+//! other providers (`rawPredict`).
+//!
+//! The body fails only when the server has written the last words, and so all before them, however slowly the caller
+//! reads. hyper drops with a failed body all that it has not written yet. This is certain for hyper's HTTP/1 server on a
+//! plain socket and for its HTTP/2 server, for callers that take the words within 30 s. Where a buffer of TLS, or one of
+//! hyper's own without vectored writes, stands between, it holds for callers that do not stop reading for half a second.
 //!
 //! # When to use it
 //!
@@ -66,18 +120,21 @@
 //!
 //! # Defaults
 //!
-//! Nothing has to be set. The status is the upstream's own if there was one; else 400 for a request that cannot be
+//! Nothing has to be set. A stream that fails ends in [`StreamEnding::EventThenBreak`], and errors on the
+//! OpenAI-compatible surface are [`OpenAiErrors::Objects`]. The status is the upstream's own if there was one; else 400 for a request that cannot be
 //! sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for
 //! time-outs.
 //!
 //! # Errors
 //!
-//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream of
-//! events after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
+//! There are none: the service is [`Infallible`](std::convert::Infallible). Only the body of an answer fails: a stream
+//! after its last words, and an answer that can take none, because it is in one piece and breaks in the middle.
 //!
 //! # Cancellation
 //!
-//! Dropping the future or the body drops the inner one.
+//! Dropping the future or the body drops the inner one. A body whose last words nobody takes ends after 30 s. The body of a
+//! failure is read in the future, at most 64 KiB of it; a [`ClassifyLayer`](crate::ClassifyLayer) inside has read it before,
+//! within the attempt's time.
 //!
 //! # Readiness
 //!
@@ -88,18 +145,28 @@
 //! Reads [`CallContext::call`](crate::CallContext::call), else the URI, and the [`Outcome`](crate::Outcome) in the
 //! response or the error. The answer to an error has the error's outcome.
 
+mod answer;
 mod body;
+mod delivery;
+mod ends;
 mod follow;
 mod framer;
 mod future;
 mod gate;
+mod heard;
+mod hide;
+mod hints;
 mod layer;
+mod reading;
 mod render;
+mod review;
 mod service;
 mod settings;
 
 #[cfg(fuzzing)]
-pub(crate) use self::framer::fuzzing;
+pub(crate) mod fuzzing {
+    pub(crate) use super::{framer::fuzzing::frame, gate::fuzzing::gate};
+}
 pub use self::{
     body::ErrorResponseBody,
     future::ResponseFuture,

@@ -1,40 +1,38 @@
 //! The rendering of an error in Google's shape: status, headers and body, in the envelope of the caller's surface.
 //! Pure.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
-};
-use serde_json::{Value, json};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use serde_json::{Map, Value, json};
 
+use super::{
+    hints::Hints,
+    settings::{OpenAiErrors, Settings},
+};
 use crate::{
     call::{Shape, Streaming, Surface},
     context::{BoxError, Error, MODEL_HEADER, Outcome},
-    failure::Failure,
+    failure::{Failure, Kind, OWN_KEYS_REFUSED},
 };
 
 /// The domain of this crate's own `ErrorInfo`, which tells it from Google's.
 const DOMAIN: &str = "tower-gemini";
 
+const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
 /// Renders the whole answer to a call that failed before anything was sent back.
-pub(super) fn response(error: &BoxError, shape: Shape) -> Response<Bytes> {
-    let (failure, facts) = read(error);
-    let object = object(&failure, &facts, shape.surface);
-    let enveloped = match shape {
-        // As Google does: a list of one if a list was asked for, and always on the OpenAI-compatible surface.
-        Shape { surface: Surface::OpenAi, .. } | Shape { streaming: Streaming::Array, .. } => json!([object]),
-        _ => object,
-    };
-    let mut response = Response::new(Bytes::from(enveloped.to_string()));
-    *response.status_mut() = failure.code();
+pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now: SystemTime) -> Response<Bytes> {
+    let facts = ErrorFacts::read(error);
+    let code = facts.code();
+    let hints = Hints::of(code, &facts.outcome, shape.surface, now);
+    let body = enveloped(facts.object(shape.surface, None, Some(hints)), shape, settings);
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = code;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
-    if let Some(wait) = facts.outcome.retry_after().filter(|_| passes_with_time(failure.code())) {
-        headers.insert(RETRY_AFTER, whole_seconds(wait));
-    }
+    set_type(headers);
+    hints.write(headers);
     if let Some(model) = facts.outcome.model().and_then(|model| HeaderValue::from_str(model).ok()) {
         headers.insert(MODEL_HEADER, model);
     }
@@ -44,8 +42,7 @@ pub(super) fn response(error: &BoxError, shape: Shape) -> Response<Bytes> {
 
 /// Renders the error as one server-sent event, for a stream that has begun.
 pub(super) fn event(error: &BoxError, surface: Surface) -> String {
-    let (failure, facts) = read(error);
-    let object = object(&failure, &facts, surface);
+    let object = last_words(error, surface);
     match surface {
         Surface::Interactions => format!("event: error\ndata: {object}\n\n"),
         _ => format!("data: {object}\n\n"),
@@ -54,81 +51,148 @@ pub(super) fn event(error: &BoxError, surface: Surface) -> String {
 
 /// Renders the error as one more element of an array that has begun.
 pub(super) fn element(error: &BoxError, surface: Surface) -> String {
-    let (failure, facts) = read(error);
-    object(&failure, &facts, surface).to_string()
+    last_words(error, surface).to_string()
 }
 
-/// Returns whether a failure of that status may be over after some time, so that a time to come again may be said. What
-/// the pool remembers of a model that is closed for a project is no reason for its caller to come again.
-pub(super) fn passes_with_time(status: StatusCode) -> bool {
-    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
+fn last_words(error: &BoxError, surface: Surface) -> Value {
+    let facts = ErrorFacts::read(error);
+    facts.object(surface, None, None)
 }
 
-/// Rounds a wait up to the whole seconds of `Retry-After`: too late is better than too early.
-pub(super) fn whole_seconds(wait: Duration) -> HeaderValue {
-    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).into()
+/// Puts an error's object into the envelope of a call that has no answer yet. Google's is a list of one if a list was
+/// asked for, and always on the OpenAI-compatible surface.
+pub(super) fn enveloped(object: Value, shape: Shape, settings: &Settings) -> Value {
+    match is_listed(shape, settings) {
+        true => json!([object]),
+        false => object,
+    }
 }
 
-/// The facts of an error besides its failure.
-struct ErrorFacts {
+/// Returns whether an error that is no event stands in a list.
+pub(super) fn is_listed(shape: Shape, settings: &Settings) -> bool {
+    match shape.surface {
+        Surface::OpenAi => settings.openai == OpenAiErrors::GoogleLists,
+        _ => shape.streaming == Streaming::Array,
+    }
+}
+
+/// Sets the type of a body that this room wrote.
+pub(super) fn set_type(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
+}
+
+/// The facts of an error.
+pub(super) struct ErrorFacts {
+    failure: Failure,
     outcome: Outcome,
     layer: Option<&'static str>,
     clock: Option<&'static str>,
 }
 
-/// Reads the failure and the other facts from an error of any kind.
-fn read(error: &BoxError) -> (Failure, ErrorFacts) {
-    match Error::find(&**error) {
-        Some(known) => {
-            let clock = known.timeout_kind().map(|clock| clock.as_str());
-            let facts = ErrorFacts { outcome: known.outcome().clone(), layer: Some(known.layer()), clock };
-            (known.failure().clone(), facts)
+impl ErrorFacts {
+    /// Reads the failure and the other facts from an error of any kind.
+    fn read(error: &BoxError) -> Self {
+        match Error::find(&**error) {
+            Some(known) => Self {
+                failure: known.failure().clone(),
+                outcome: known.outcome().clone(),
+                layer: Some(known.layer()),
+                clock: known.timeout_kind().map(|clock| clock.as_str()),
+            },
+            None => {
+                let failure = Failure::from_error(&**error);
+                let outcome = Outcome::default().with_failure(failure.clone());
+                Self { failure, outcome, layer: None, clock: None }
+            }
         }
-        None => {
-            let failure = Failure::from_error(&**error);
-            let outcome = Outcome::default().with_failure(failure.clone());
-            (failure, ErrorFacts { outcome, layer: None, clock: None })
+    }
+
+    /// Takes the facts of an answer that failed.
+    pub(super) fn of_answer(failure: Failure, outcome: Outcome) -> Self {
+        Self { failure, outcome, layer: None, clock: None }
+    }
+
+    /// Returns the status to answer with. Nothing that a caller could send would help where the server's own keys are
+    /// refused.
+    pub(super) fn code(&self) -> StatusCode {
+        if self.outcome.is_own_key_refused() { StatusCode::SERVICE_UNAVAILABLE } else { self.failure.code() }
+    }
+
+    /// Builds the error's object, as the surface has it. `message`: the words in place of the failure's own. `hints`:
+    /// those of an answer; an event has none.
+    pub(super) fn object(&self, surface: Surface, message: Option<&str>, hints: Option<Hints>) -> Value {
+        let (kind, name, own) = match self.outcome.is_own_key_refused() {
+            true => (Kind::KeysDisabled, "UNAVAILABLE", OWN_KEYS_REFUSED),
+            false => (self.failure.kind(), self.failure.google_status(), self.failure.caller_message()),
+        };
+        let message = message.unwrap_or(own);
+        let message = hints.and_then(|hints| hints.add_to(message)).unwrap_or_else(|| message.into());
+        if surface == Surface::Interactions {
+            let error = json!({ "code": name.to_ascii_lowercase(), "message": message });
+            return json!({ "error": error, "event_type": "error" });
         }
+        let mut details = vec![json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": kind.as_str().to_ascii_uppercase(),
+            "domain": DOMAIN,
+            "metadata": self.metadata(),
+        })];
+        let wait = match hints {
+            Some(hints) => hints.retry_info(),
+            None => Hints::retry_info_of_event(&self.failure, &self.outcome),
+        };
+        details.extend(wait.map(retry_info));
+        let code = self.code();
+        let mut error = Map::new();
+        error.insert("code".into(), code.as_u16().into());
+        error.insert("message".into(), message.into());
+        error.insert("status".into(), name.into());
+        error.insert("details".into(), details.into());
+        if surface == Surface::OpenAi {
+            add_openai(&mut error, code);
+        }
+        json!({ "error": error })
+    }
+
+    fn metadata(&self) -> Map<String, Value> {
+        let attempts = Some(self.outcome.attempts()).filter(|attempts| *attempts > 0);
+        let members = [
+            ("layer", self.layer.map(Value::from)),
+            ("clock", self.clock.map(Value::from)),
+            ("fault", Some(self.failure.fault().as_str().into())),
+            ("attempts", attempts.map(|attempts| attempts.to_string().into())),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
 }
 
-/// Builds the error object of the surface.
-fn object(failure: &Failure, facts: &ErrorFacts, surface: Surface) -> Value {
-    if surface == Surface::Interactions {
-        let error = json!({ "code": failure.google_status().to_ascii_lowercase(), "message": failure.message() });
-        return json!({ "error": error, "event_type": "error" });
+/// Builds the detail that says when to come again.
+pub(super) fn retry_info(wait: Duration) -> Value {
+    let seconds = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
+    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
+    json!({ "@type": RETRY_INFO, "retryDelay": format!("{seconds}s") })
+}
+
+/// Adds the members that OpenAI's clients read besides `code` and `message`. Returns whether one was missing.
+pub(super) fn add_openai(error: &mut Map<String, Value>, code: StatusCode) -> bool {
+    let before = error.len();
+    error.entry("code").or_insert_with(|| code.as_u16().into());
+    error.entry("type").or_insert_with(|| openai_type(code).into());
+    error.entry("param").or_insert(Value::Null);
+    error.len() > before
+}
+
+/// Returns the type that OpenAI gives to errors of a status.
+fn openai_type(code: StatusCode) -> &'static str {
+    match code.as_u16() {
+        401 => "authentication_error",
+        402 => "insufficient_quota",
+        403 => "permission_error",
+        404 => "not_found_error",
+        409 => "conflict_error",
+        408 | 504 => "timeout_error",
+        429 => "rate_limit_error",
+        499..=599 => "server_error",
+        _ => "invalid_request_error",
     }
-    let mut metadata = serde_json::Map::new();
-    let mut add = |name: &str, value: Option<String>| {
-        if let Some(value) = value {
-            metadata.insert(name.into(), value.into());
-        }
-    };
-    add("layer", facts.layer.map(Into::into));
-    add("clock", facts.clock.map(Into::into));
-    add("fault", Some(failure.fault().as_str().into()));
-    add(
-        "attempts",
-        Some(facts.outcome.attempts()).filter(|attempts| *attempts > 0).map(|attempts| attempts.to_string()),
-    );
-    let mut details = vec![json!({
-        "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-        "reason": failure.kind().as_str().to_ascii_uppercase(),
-        "domain": DOMAIN,
-        "metadata": metadata,
-    })];
-    if let Some(wait) = facts.outcome.retry_after().filter(|_| passes_with_time(failure.code())) {
-        let seconds = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
-        let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
-        details.push(json!({
-            "@type": "type.googleapis.com/google.rpc.RetryInfo",
-            "retryDelay": format!("{seconds}s"),
-        }));
-    }
-    json!({ "error": {
-        "code": failure.code().as_u16(),
-        "message": failure.message(),
-        "status": failure.google_status(),
-        "details": details,
-    } })
 }

@@ -33,7 +33,7 @@ where
 {
     type Response = Response<ErrorResponseBody<R>>;
     type Error = Infallible;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.unready.is_none() {

@@ -336,7 +336,7 @@ impl Kind {
             Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),
             Self::RateLimited => row("rate_limited", Local, ELSEWHERE, 429),
             Self::KeysExhausted => row("keys_exhausted", Local, TIME_OR_MODEL, 429),
-            Self::KeysDisabled => row("keys_disabled", Local, NONE, 403),
+            Self::KeysDisabled => row("keys_disabled", Local, NONE, 503),
             Self::BodyTooLarge => row("body_too_large", Local, NONE, 413),
             Self::BadRequest => row("bad_request", Local, NONE, 400),
             Self::RequestBody => row("request_body", Local, NONE, 400),

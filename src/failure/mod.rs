@@ -48,6 +48,9 @@ use self::{kind::Help, tokens::TokenNumbers};
 use crate::clock;
 pub use crate::status::Hint;
 
+/// The words to a caller whose call fails because of the server's own credentials.
+pub(crate) const OWN_KEYS_REFUSED: &str = "the server's own credentials are refused upstream; its operator has to act";
+
 /// One failure, judged once: the party at fault, and what may help.
 ///
 /// It is cheap to clone, because its texts are shared. Everything in it is redacted, so that it can be logged.
@@ -90,11 +93,13 @@ pub struct Failure {
 }
 
 /// The parts that only some failures have, kept apart so that a `Result` with a failure in it stays small.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Details {
     quota: Option<Quota>,
     reason: Option<Box<str>>,
     tokens: TokenNumbers,
+    /// The message for callers, where the other one tells an operator more.
+    caller_message: Option<Box<str>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -206,9 +211,21 @@ impl Failure {
     /// Adds the number of input tokens and the limit that they exceed.
     #[must_use]
     pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
-        let tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
-        self.details = Some(Arc::new(Details { tokens, ..Details::default() }));
+        self.details_mut().tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
         self
+    }
+
+    /// Adds a message for callers, who are told neither names nor projects of the server's keys. The other message is
+    /// for operators.
+    #[must_use]
+    pub fn with_caller_message(mut self, message: impl Into<String>) -> Self {
+        let message: String = message.into();
+        self.details_mut().caller_message = Some(crate::redact::redact(&message).into());
+        self
+    }
+
+    fn details_mut(&mut self) -> &mut Details {
+        Arc::make_mut(self.details.get_or_insert_default())
     }
 
     /// Names the grounding quota in a refusal that names none. The call must have asked for a search of the web or maps:
@@ -332,6 +349,12 @@ impl Failure {
         &self.message
     }
 
+    /// Returns the message for callers: it names no key and no project of the server's, where a layer has refused the
+    /// call. An upstream's message is the same for both.
+    pub fn caller_message(&self) -> &str {
+        self.details.as_ref().and_then(|details| details.caller_message.as_deref()).unwrap_or(&self.message)
+    }
+
     /// Returns `ErrorInfo.reason`, such as `API_KEY_INVALID`.
     pub fn reason(&self) -> Option<&str> {
         self.details.as_ref()?.reason.as_deref()
@@ -378,6 +401,22 @@ impl Failure {
     /// look whether it still holds.
     pub(crate) fn is_lasting(&self) -> bool {
         self.flags.lasting
+    }
+
+    /// Returns whether the failure is about the credential alone, so that no caller can have caused it.
+    pub(crate) fn is_about_the_key(&self) -> bool {
+        matches!(
+            self.kind,
+            Kind::AuthKeyInvalid
+                | Kind::AuthUnauthenticated
+                | Kind::KeyRestricted
+                | Kind::KeyLeaked
+                | Kind::KeySuspended
+                | Kind::AccountBanned
+                | Kind::ConsumerInvalid
+                | Kind::ServiceDisabled
+                | Kind::BillingRequired
+        )
     }
 
     /// Returns whether bytes of the answer had been forwarded before it failed.

@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct Reaction {
     pub(super) tried: Option<Tried>,
     pub(super) retry: Option<RetryAdvice>,
+    /// Set if the failure is not blamed on the key.
+    pub(super) spares_key: bool,
 }
 
 /// The part that a refusal is blamed on.
@@ -91,14 +93,15 @@ impl Assigned {
             Blame::Money => self.block(Part::Spending, failure, now),
             Blame::Strike | Blame::Key | Blame::Project => self.strike(failure.kind(), blame != Blame::Strike, now),
         }
+        let spares_key = matches!(blame, Blame::Request | Blame::Model | Blame::Money);
         if blame == Blame::Request && self.facts.pinned.is_some() && !self.facts.may_leave {
-            return Reaction::default();
+            return Reaction { spares_key, ..Reaction::default() };
         }
         let tried = match blame {
             Blame::Project | Blame::Model | Blame::Money => Tried::Project(self.key.project.name.clone()),
             _ => Tried::Key(self.key.shown.clone()),
         };
-        self.redirect(tried, Duration::MAX, true)
+        Reaction { spares_key, ..self.redirect(tried, Duration::MAX, true) }
     }
 
     fn quota_refused(&self, failure: &Failure) -> Reaction {
@@ -126,7 +129,7 @@ impl Assigned {
             return Reaction::default();
         }
         let retry = self.untried(&tried, leaves).and_then(|elsewhere| elsewhere.retry(needed));
-        Reaction { tried: Some(tried), retry }
+        Reaction { tried: Some(tried), retry, ..Reaction::default() }
     }
 
     /// Advises a call that the limiter inside has refused.
@@ -139,7 +142,7 @@ impl Assigned {
         let needed = if failure.is_lasting() { Duration::MAX } else { hint };
         let tried = Tried::Project(self.key.project.name.clone());
         if let Some(retry) = self.untried(&tried, false).and_then(|elsewhere| elsewhere.retry(needed)) {
-            return Reaction { tried: Some(tried), retry: Some(retry) };
+            return Reaction { tried: Some(tried), retry: Some(retry), ..Reaction::default() };
         }
         // Never at once: it would come back here. Projects that were tried may have recovered, if the limiter can tell.
         let others =
@@ -147,7 +150,7 @@ impl Assigned {
         let least = others.map(|elsewhere| elsewhere.wait).min().filter(|_| self.shared.headroom.is_some());
         let wait = least.map_or(needed, |least| least.min(needed));
         let retry = if wait == Duration::MAX { RetryAdvice::Never } else { RetryAdvice::After(wait) };
-        Reaction { tried: None, retry: Some(retry) }
+        Reaction { retry: Some(retry), ..Reaction::default() }
     }
 
     /// Finds the least wait among the projects that have not been tried, and those that have and return at a known

@@ -139,6 +139,9 @@ impl Reaction {
         if let Some(tried) = self.tried {
             outcome = outcome.with_tried(tried);
         }
+        if self.spares_key {
+            outcome = outcome.with_key_spared();
+        }
         match self.retry {
             Some(retry) => outcome.with_retry(retry),
             None => outcome,

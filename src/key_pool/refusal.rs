@@ -1,4 +1,5 @@
-//! The error for a call that no key can take: the state of each key, when the first one is back, and what to do.
+//! The error for a call that no key can take: the state of each key, when the first one is back, and what to do. Callers
+//! get a message of their own, without keys and projects.
 //!
 //! [`blocked_keys`] copies what is needed while the lock is held; [`decide`] and [`message`] are functions of the copy.
 
@@ -13,7 +14,7 @@ use super::{
 };
 use crate::{
     context::{BoxError, Error},
-    failure::{Failure, Kind},
+    failure::{Failure, Kind, OWN_KEYS_REFUSED},
 };
 
 /// The most keys that a message names.
@@ -30,6 +31,7 @@ pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
     };
     let shortage = decide(&blocked);
     let message = message(query, &blocked, shortage, plain_ones_pass);
+    let for_callers = caller_message(query, &blocked, shortage, plain_ones_pass);
     let failure = match shortage {
         Shortage::Exhausted { soonest, is_lasting } => {
             let failure = Failure::local(Kind::KeysExhausted, message).with_hint(soonest);
@@ -38,6 +40,7 @@ pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
         }
         Shortage::Disabled => Failure::local(Kind::KeysDisabled, message),
     };
+    let failure = failure.with_caller_message(for_callers);
     let failure = if query.pinned.is_some() { failure.into_bound() } else { failure };
     Error::refusal(NAME, failure).into()
 }
@@ -98,7 +101,7 @@ fn decide(blocked: &[BlockedKey]) -> Shortage {
     soonest.map_or(Shortage::Disabled, |(soonest, is_lasting)| Shortage::Exhausted { soonest, is_lasting })
 }
 
-/// Writes what the caller reads: the first [`MAX_NAMED`] keys with their obstacles, and what to do.
+/// Writes what the operator reads: the first [`MAX_NAMED`] keys with their obstacles, and what to do.
 /// `plain_ones_pass`: a call that is not grounded would find a key.
 fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_ones_pass: bool) -> String {
     let keys = blocked.len();
@@ -130,6 +133,26 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_
         Cure::Keys => "; replace them, or enable them again",
     });
     text
+}
+
+/// Writes what the caller reads: neither names, fingerprints nor projects of keys, and nothing that only an operator can
+/// do.
+fn caller_message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_ones_pass: bool) -> String {
+    let model = if query.needs.model.is_empty() { "this call" } else { query.needs.model };
+    match (Cure::of(blocked, shortage, plain_ones_pass), shortage) {
+        (Cure::Keys, _) | (_, Shortage::Disabled) => OWN_KEYS_REFUSED.into(),
+        (Cure::Wait, Shortage::Exhausted { soonest, .. }) => {
+            format!("this server has no quota for {model} within {soonest:.1?}; wait, or ask another model")
+        }
+        (Cure::WaitForMoney, Shortage::Exhausted { soonest, .. }) => {
+            format!("this server has spent what it may within {soonest:.1?}; wait")
+        }
+        (Cure::NoSearch, _) => {
+            format!("this server has no quota for grounded calls of {model}; ask without search or maps, or wait")
+        }
+        (Cure::OtherModel, _) => format!("{model} is closed for this server; ask another model"),
+        (Cure::Money, _) => "this server has spent what it may; its operator has to act".into(),
+    }
 }
 
 /// The thing to do about a lack of keys.

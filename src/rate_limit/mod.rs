@@ -137,6 +137,8 @@
 //!   [`Gate`](crate::quota::Gate) is closed. Calls that are in the queue when it closes get this error from the layer
 //!   inside, in their turn.
 //!
+//! The message names the project; [`caller_message`](crate::failure::Failure::caller_message) names the model only.
+//!
 //! In all three cases nothing was sent. Only the first can carry the advice to try again at once, where another project
 //! may take the call. `max_wait` is the longest wait of a call, be it here or in a [`RetryLayer`](crate::RetryLayer)
 //! outside, which does not wait for a call that was refused for it.

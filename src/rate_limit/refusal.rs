@@ -1,6 +1,10 @@
-//! The errors of the limiter. Each says what happened, what it was measured against, and what to do.
+//! The errors of the limiter. Each says what happened, what it was measured against, and what to do: in one message for
+//! operators, and in one for callers, which does not name the project.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -44,12 +48,13 @@ pub(super) fn would_wait(
         }
         Allowed::MaxWait(allowed) => (allowed, "raise max_wait"),
     };
-    let message = format!(
-        "waited 0 s of {needed:.1?} needed, {allowed:.1?} are allowed: {} for {}; {cure}, or add a project",
-        queue.read(now, |account, waiting| describe(account, waiting, now)),
-        queue.scope(),
-    );
-    limited(message, needed, may_move, is_final)
+    // A limit of zero has no unit that anybody would read.
+    let limit = if allowed.is_zero() { "and nobody waits".to_owned() } else { format!("{allowed:.1?} are allowed") };
+    let state = queue.read(now, |account, waiting| describe(account, waiting, now));
+    let messages = for_both(queue.scope(), |scope| {
+        format!("waited 0 s of {needed:.1?} needed, {limit}: {state} for {scope}; {cure}, or add a project")
+    });
+    limited(messages, needed, may_move, is_final)
 }
 
 /// Returns the refusal of a call that has waited for as long as it is allowed, and has not been admitted.
@@ -61,13 +66,14 @@ pub(super) fn wait_exhausted(
     may_move: bool,
 ) -> BoxError {
     let needed = at.map_or_else(|| queue.headroom(now, Amount { requests: 1, tokens: 0 }), |at| at - now);
-    let message = format!(
-        "waited {waited:.1?} in the queue, {needed:.1?} more are needed: {} for {}; raise max_wait, allow the call more time, \
-         or add a project",
-        queue.read(now, |account, waiting| describe(account, waiting, now)),
-        queue.scope(),
-    );
-    limited(message, needed, may_move, true)
+    let state = queue.read(now, |account, waiting| describe(account, waiting, now));
+    let messages = for_both(queue.scope(), |scope| {
+        format!(
+            "waited {waited:.1?} in the queue, {needed:.1?} more are needed: {state} for {scope}; raise max_wait, allow the call \
+             more time, or add a project",
+        )
+    });
+    limited(messages, needed, may_move, true)
 }
 
 /// Returns the refusal of a call whose scope the upstream has blocked: before it has joined the queue, or since.
@@ -78,14 +84,14 @@ pub(super) fn blocked(queue: &ScopeQueue, now: Instant, shut: Shut, may_move: bo
     if look < ends {
         let _ = write!(message, ", and is asked again in {look:.1?}");
     }
-    let _ = write!(message, ": {}; ", queue.scope());
-    message.push_str(match (may_move, shut.grounded) {
+    let cure = match (may_move, shut.grounded) {
         (true, _) => "another project may take the call at once",
         (false, true) => "leave the search out, or add a project",
         (false, false) => "use another model, or add a project",
-    });
+    };
+    let messages = for_both(queue.scope(), |scope| format!("{message}: {scope}; {cure}"));
     // One call may look then, and no other waits for that.
-    refusal(message, look, may_move, |failure| {
+    refusal(messages, look, may_move, |failure| {
         let failure = if shut.grounded { failure.into_grounded() } else { failure };
         if look < ends { failure.into_lasting() } else { failure }
     })
@@ -94,11 +100,9 @@ pub(super) fn blocked(queue: &ScopeQueue, now: Instant, shut: Shut, may_move: bo
 
 /// Returns the refusal of a waiting call whose turn has come, but whose key has been taken out meanwhile.
 pub(super) fn choice_lost(queue: &ScopeQueue) -> BoxError {
-    let message = format!(
-        "the key chosen for the call was taken out while it waited: {}; another key may take it",
-        queue.scope()
-    );
-    limited(message, Duration::ZERO, true, false)
+    let event = "the key chosen for the call was taken out while it waited";
+    let messages = for_both(queue.scope(), |scope| format!("{event}: {scope}; another key may take it"));
+    limited(messages, Duration::ZERO, true, false)
 }
 
 /// Returns the refusal of a request that is proven to be larger than a whole minute's or day's quota. Another model or
@@ -109,29 +113,42 @@ pub(super) fn too_large(scope: &Scope, amount: Amount, dimension: Dimension, lim
         Dimension::InputTokensPerMinute => (format!("request has {tokens} input tokens or more"), "shorten it"),
         _ => (format!("batch has {requests} items, which are charged as a request each"), "split the batch"),
     };
-    let message = format!(
-        "the {has}, and the quota is {limit} {dimension} for {scope}: it would never be admitted; {cure}, or use another \
-         model or project",
-    );
-    Error::refusal(NAME, Failure::local(Kind::LargerThanQuota, message)).into()
+    let messages = for_both(scope, |scope| {
+        format!(
+            "the {has}, and the quota is {limit} {dimension} for {scope}: it would never be admitted; {cure}, or use another \
+             model or project",
+        )
+    });
+    Error::refusal(NAME, told(Kind::LargerThanQuota, messages)).into()
 }
 
 /// Returns the refusal of a call that would have to wait for a model whose circuit is open. Another project of the same
 /// model does not help.
 pub(super) fn gate_closed(scope: &Scope, closed: Duration) -> BoxError {
-    let message =
-        format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or use another model");
-    Error::refusal(NAME, Failure::local(Kind::CircuitOpen, message).with_hint(closed)).into()
+    let messages = for_both(scope, |scope| {
+        format!("no room, and the circuit is open for another {closed:.1?}: {scope}; wait, or use another model")
+    });
+    Error::refusal(NAME, told(Kind::CircuitOpen, messages).with_hint(closed)).into()
 }
 
-/// Makes the refusal. `is_final`: the call may not wait as long as it would have to, here or in a layer outside.
-fn limited(message: String, needed: Duration, may_move: bool, is_final: bool) -> BoxError {
-    let error = refusal(message, needed, may_move, |failure| failure);
+/// Writes a message twice: for operators with the whole scope, and for callers without its project.
+fn for_both(scope: &Scope, message: impl Fn(&dyn fmt::Display) -> String) -> [String; 2] {
+    [message(scope), message(&format_args!("model {}", scope.model()))]
+}
+
+/// Makes a failure with both messages.
+fn told(kind: Kind, [message, for_callers]: [String; 2]) -> Failure {
+    Failure::local(kind, message).with_caller_message(for_callers)
+}
+
+/// Makes the refusal. Its messages are one for operators, and one for callers. `is_final`: the call may not wait as long as it would have to, here or in a layer outside.
+fn limited(messages: [String; 2], needed: Duration, may_move: bool, is_final: bool) -> BoxError {
+    let error = refusal(messages, needed, may_move, |failure| failure);
     if is_final { error.map_outcome(|outcome| outcome.with_gave_up(GaveUp::Wait)).into() } else { error.into() }
 }
 
-fn refusal(message: String, needed: Duration, may_move: bool, mark: impl FnOnce(Failure) -> Failure) -> Error {
-    let error = Error::refusal(NAME, mark(Failure::local(Kind::RateLimited, message).with_hint(needed)));
+fn refusal(messages: [String; 2], needed: Duration, may_move: bool, mark: impl FnOnce(Failure) -> Failure) -> Error {
+    let error = Error::refusal(NAME, mark(told(Kind::RateLimited, messages).with_hint(needed)));
     if may_move { error.map_outcome(|outcome| outcome.with_retry(RetryAdvice::Now)) } else { error }
 }
 

@@ -214,13 +214,13 @@ async fn what_does_not_fit_and_may_not_wait_is_429_in_googles_shape_with_the_wai
     let delay = retry_info.expect("no RetryInfo")["retryDelay"].as_str().unwrap();
     let delay: f64 = delay.strip_suffix('s').unwrap().parse().unwrap();
     assert!(delay > 60.0 - PATIENCE.as_secs_f64() && delay < 60.6, "{delay}");
-    assert!((delay..delay + 1.0).contains(&(retry_after as f64)), "{retry_after}, {delay}");
+    // No client takes more than a minute.
+    assert_eq!(retry_after as f64, delay.ceil().min(60.0), "{delay}");
     assert!(took.as_secs_f64() < delay, "it waited: {took:?}");
 
     let message = error["message"].as_str().unwrap();
     for words in [
         "2 of 2 requests a minute are used",
-        "project p1",
         "model gemini-2.5-flash",
         "1.0s are allowed",
         "raise max_wait",
@@ -228,6 +228,7 @@ async fn what_does_not_fit_and_may_not_wait_is_429_in_googles_shape_with_the_wai
     ] {
         assert!(message.contains(words), "no {words:?} in {message}");
     }
+    assert!(!message.contains("p1"), "the project's name is for the log and the status page: {message}");
     assert_eq!(emulator.journal().len(), 2, "what is refused is not sent");
 }
 
@@ -324,7 +325,7 @@ async fn without_limits_the_first_refusal_of_the_upstream_is_the_last() {
     assert_eq!(emulator.journal().len(), 3);
     // The limiter has learned the limit, but the pool comes first: it has no key left.
     let message = refusal_of("key_pool", &relay, impatient(FLASH)).await;
-    assert!(message.contains("gemini-2.5-flash") && message.contains("of p1: cooling for another"), "{message}");
+    assert!(message.contains("no quota for gemini-2.5-flash within") && !message.contains("p1"), "{message}");
     assert_eq!(status(&relay, impatient(PRO)).await, StatusCode::OK, "another model");
     assert_eq!(emulator.journal().len(), 4, "the refused one was not sent");
 }

@@ -253,9 +253,10 @@ async fn a_token_is_taken_wherever_sdks_put_keys_and_nothing_goes_without() {
     let answer = send(&relay, prompt(GENERATE)).await.json();
     assert_eq!((&answer["error"]["code"], &answer["error"]["status"]), (&json!(401), &json!("UNAUTHENTICATED")));
     assert!(answer["error"]["message"].as_str().unwrap().contains("none came with the request"), "{answer}");
-    // On that surface, Google's errors are in a list.
+    // On that surface, errors are as OpenAI's clients read them.
     let answer = send(&relay, prompt("/v1beta/openai/chat/completions")).await;
-    assert_eq!((answer.status, &answer.json()[0]["error"]["code"]), (401, &json!(401)));
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status, &error["code"], &error["type"]), (401, &json!(401), &json!("authentication_error")));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Reads an answer in pieces, with the splitter, the scanner, the watch over both, the masker, and the framer. However the bytes
-//! are cut, they find the same as in one piece.
+//! Reads an answer in pieces, with the splitter, the scanner, the watch over both, the masker, the framer, and the gate. However
+//! the bytes are cut, they find the same as in one piece; and no byte passes the gate before its item is whole, or later.
 //!
 //! The input is an answer's bytes. The cuts follow from a hash of it, so that the seeds are plain text.
 
@@ -24,10 +24,11 @@ fuzz_target!(|bytes: &[u8]| {
     let calls = CALLS.map(|(uri, content_type)| (Uri::from_static(uri), HeaderValue::from_static(content_type)));
     let found = |pieces: &[&[u8]]| {
         let watched = calls.clone().map(|(uri, content_type)| fuzzing::watch(&uri, content_type, pieces));
-        (fuzzing::split(pieces), fuzzing::scan(pieces), watched, fuzzing::mask(pieces), fuzzing::frame(pieces))
+        (fuzzing::split(pieces), fuzzing::scan(pieces), watched, fuzzing::mask(pieces), fuzzing::frame(pieces), fuzzing::gate(pieces))
     };
     let whole = found(&[bytes]);
     assert_eq!(whole.3.len(), bytes.len(), "masking keeps the length");
+    assert_eq!(whole.5, bytes, "the gate changes nothing");
     let single: Vec<_> = bytes.chunks(1).collect();
     assert_eq!(found(&single), whole, "cut into single bytes");
     let cut = pieces(bytes);

@@ -180,7 +180,7 @@ impl Admission {
         let busy = |message: String| full(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", &message);
         let Ok(_waits) = self.queue.try_acquire() else {
             let queued = self.rules.queued;
-            return Err(busy(format!("the relay is full: {limit} calls are under way and {queued} wait; try again")));
+            return Err(busy(format!("the relay is full: {limit} calls are under way and {queued} wait")));
         };
         match timeout(self.rules.max_wait, slots.clone().acquire_owned()).await {
             Ok(Ok(slot)) => Ok(Some(slot)),

@@ -1,0 +1,420 @@
+//! The time to come again, and how it is said. Pure: it is told the time.
+//!
+//! A stack that has spent its attempts must not see them multiplied by those of its callers, and there is no hint that
+//! all of them read. Measured with the SDKs of November 2026 (requests for one call that is refused):
+//!
+//! | read by | hint | taken |
+//! |---|---|---|
+//! | openai (Python, Node) | `x-should-retry: false` | always; 1 request instead of 3 |
+//! | openai (Node), @langchain/google | `Retry-After` | up to 60 s; Node is back in 0.5 s after a longer one |
+//! | openai (Python) | `Retry-After` | up to 120 s; it gives up after a longer one |
+//! | ai | `Retry-After` | below 60 s; otherwise it is back in 2 s, and again in 4 s |
+//! | @langchain/google, @langchain/google-genai | "try again in N s" in the message of a 429 | up to 60 s; without either they give up |
+//! | the same | "will reset at" in the message of a 429 | they give up at once |
+//! | google-genai and @google/genai, interactions | `Retry-After` | four times in a row; however long (Python), 8 s at most (JavaScript) |
+//! | the same, all else | none | they make 1 request |
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
+
+use crate::{
+    call::Surface,
+    context::{Outcome, RetryAdvice},
+    failure::{Failure, Fault, Kind, TimeoutKind},
+    quota::until_pacific_midnight,
+};
+
+/// The header that stops OpenAI's clients, which no standard knows.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// The header with a wait in milliseconds, which no standard knows either.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+
+/// The longest `Retry-After`. OpenAI's Node client and LangChain's take 60 s and ignore more, so that they would come
+/// back at once. `ai` takes less than 60 s: of a longer wait it learns nothing, fails within 6 s, and does not hang for
+/// two minutes that change nothing. The true time is in RetryInfo.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The same for an interaction, where the wait is longer than that or has no end: Google's Python client would sleep for
+/// four minutes before it told its user, and the one for JavaScript does not wait for longer than this anyway.
+const LONGEST_OF_INTERACTIONS: Duration = Duration::from_secs(8);
+
+/// The wait where nobody knows one: an outage of seconds is over by then, and `ai` comes back after twice this instead
+/// of after 2 s and 4 s.
+const UNKNOWN: Duration = Duration::from_secs(10);
+
+/// The same for a quota: half of the minute in which it would be renewed.
+const UNKNOWN_QUOTA: Duration = Duration::from_secs(30);
+
+/// The hints for one failed call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hints {
+    again: Again,
+    /// The second since 1970 at which the wait begins.
+    now: u64,
+    surface: Surface,
+    /// Set if nobody should try again by itself.
+    is_final: bool,
+}
+
+/// The time to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// Nothing is said: the failure does not pass with time, or nobody has to know.
+    Unsaid,
+    /// After a wait that is known.
+    After(Duration),
+    /// After a wait that nobody knows, of an outage.
+    Perhaps,
+    /// After a wait that nobody knows, of a quota. It is not said in words: LangChain makes seven requests of the one that
+    /// it makes of a 429 without them, and each of these would spend the server's own attempts again.
+    PerhapsQuota,
+    /// One call may look then, for all others; the end is not known.
+    Look(Duration),
+    /// With a new day, after this time.
+    NextDay(Duration),
+    /// No wait helps, but the status is one that needs a hint.
+    Never,
+}
+
+impl Hints {
+    /// Chooses the hints for an answer of that status.
+    pub(super) fn of(status: StatusCode, outcome: &Outcome, surface: Surface, now: SystemTime) -> Self {
+        let again = Again::of(status, outcome, now);
+        let is_resent = status == StatusCode::CONFLICT || passes_with_time(status);
+        // A layer used alone has tried once: there its caller's retries are the only ones.
+        let is_final = is_resent && (outcome.is_counted() || again.is_long() || !at_once_may_help(outcome));
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { again, now, surface, is_final }
+    }
+
+    /// Returns the wait of RetryInfo for an event of a stream that has begun, which has no other hint.
+    pub(super) fn retry_info_of_event(failure: &Failure, outcome: &Outcome) -> Option<Duration> {
+        outcome.retry_after().filter(|_| passes_with_time(failure.code()))
+    }
+
+    /// Writes the headers, in place of the upstream's.
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        if let Some(wait) = self.header() {
+            headers.insert(RETRY_AFTER, wait.into());
+            // Clients believe an upstream's milliseconds before anything else.
+            headers.remove(RETRY_AFTER_MS);
+        }
+        if self.is_final {
+            headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+    }
+
+    /// Returns the wait of RetryInfo: the true one, where it is known.
+    pub(super) fn retry_info(self) -> Option<Duration> {
+        match self.again {
+            Again::After(wait) | Again::Look(wait) | Again::NextDay(wait) => Some(wait),
+            Again::Unsaid | Again::Perhaps | Again::PerhapsQuota | Again::Never => None,
+        }
+    }
+
+    /// Adds the time to a message, in words, once.
+    pub(super) fn add_to(self, message: &str) -> Option<String> {
+        let words = self.words()?;
+        let message = message.trim_end();
+        // LangChain reads the first time in a message.
+        if is_said(message) {
+            return None;
+        }
+        let mut first = words.chars();
+        Some(match (message.chars().last(), first.next()) {
+            (Some('.' | '!' | '?'), Some(letter)) => {
+                format!("{message} {}{}.", letter.to_ascii_uppercase(), first.as_str())
+            }
+            (Some(_), _) => format!("{message}; {words}"),
+            (None, _) => words,
+        })
+    }
+
+    /// Says the time so that those who read messages take it for a wait only where it is a short one.
+    fn words(self) -> Option<String> {
+        Some(match self.again {
+            Again::Unsaid | Again::Never | Again::PerhapsQuota => return None,
+            Again::Perhaps => format!("try again in {} s", UNKNOWN.as_secs()),
+            Again::After(wait) if wait <= LONGEST => format!("try again in {} s", self.header()?),
+            Again::After(wait) => {
+                format!("it will reset at {} UTC, {} from now", self.time_after(wait), long(wait))
+            }
+            Again::Look(wait) => {
+                format!("it will reset at {} UTC at the earliest, {} from now", self.time_after(wait), long(wait))
+            }
+            Again::NextDay(wait) => {
+                let time = self.time_after(wait);
+                format!("the quota will reset at {time} UTC, midnight Pacific, {} from now", long(wait))
+            }
+        })
+    }
+
+    /// Writes the time of the day, to the next full minute.
+    fn time_after(self, wait: Duration) -> String {
+        let minutes = self.now.saturating_add(wait.as_secs()).div_ceil(60) % (24 * 60);
+        format!("{:02}:{:02}", minutes / 60, minutes % 60)
+    }
+
+    /// Returns the whole seconds of `Retry-After`: rounded up, because too late is better than too early; and never 0.
+    fn header(self) -> Option<u64> {
+        let longest = if self.surface == Surface::Interactions { LONGEST_OF_INTERACTIONS } else { LONGEST };
+        let wait = match self.again {
+            Again::Unsaid => return None,
+            Again::Perhaps => UNKNOWN,
+            Again::PerhapsQuota => UNKNOWN_QUOTA,
+            Again::After(wait) if wait <= LONGEST => wait,
+            Again::After(_) | Again::Never => longest,
+            Again::Look(wait) | Again::NextDay(wait) => wait.min(longest),
+        };
+        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
+    }
+}
+
+impl Again {
+    fn of(status: StatusCode, outcome: &Outcome, now: SystemTime) -> Self {
+        let needs_hint = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        let never = if needs_hint { Self::Never } else { Self::Unsaid };
+        if !passes_with_time(status) {
+            return Self::Unsaid;
+        }
+        let Some(failure) = outcome.failure() else { return Self::unknown(status, needs_hint) };
+        if outcome.is_own_key_refused() || failure.kind() == Kind::KeysDisabled {
+            return never;
+        }
+        // A layer knows of another project or model that is free then.
+        if let Some(RetryAdvice::After(wait)) = outcome.retry() {
+            return Self::After(wait);
+        }
+        let hint = failure.hint().map(|hint| hint.delay());
+        match (failure.kind(), hint) {
+            (Kind::QuotaZero, _) => never,
+            // A day's quota does not come back in the seconds that a proxy, or a minute's quota beside it, asks for.
+            (Kind::QuotaDay | Kind::QuotaGrounding, None) => Self::NextDay(until_pacific_midnight(now)),
+            _ if matches!(failure.fault(), Fault::Caller | Fault::Key) => never,
+            (_, Some(wait)) if failure.is_lasting() => Self::Look(wait),
+            (_, Some(wait)) => Self::After(wait),
+            (Kind::QuotaSpend, None) => never,
+            (_, None) => Self::unknown(status, needs_hint),
+        }
+    }
+
+    fn unknown(status: StatusCode, needs_hint: bool) -> Self {
+        match status {
+            StatusCode::TOO_MANY_REQUESTS => Self::PerhapsQuota,
+            _ if needs_hint => Self::Perhaps,
+            _ => Self::Unsaid,
+        }
+    }
+
+    /// Returns whether the wait is longer than clients wait.
+    fn is_long(self) -> bool {
+        match self {
+            Self::Unsaid | Self::Perhaps | Self::PerhapsQuota => false,
+            Self::After(wait) => wait > LONGEST,
+            Self::Look(_) | Self::NextDay(_) | Self::Never => true,
+        }
+    }
+}
+
+/// Returns whether a failure of that status may be over after some time, so that a time to come again may be said. What
+/// the pool remembers of a model that is closed for a project is no reason for its caller to come again.
+pub(super) fn passes_with_time(status: StatusCode) -> bool {
+    matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS) || status.is_server_error()
+}
+
+/// Returns whether the same call may succeed at once, so that a client may try by itself. The total clock has run out
+/// only after all the time that the server gives to a call.
+fn at_once_may_help(outcome: &Outcome) -> bool {
+    outcome.failure().is_none_or(|failure| {
+        !matches!(failure.fault(), Fault::Caller | Fault::Key)
+            && !matches!(failure.kind(), Kind::KeysDisabled | Kind::Timeout(TimeoutKind::Total))
+    })
+}
+
+/// Returns whether a message says already when to try again, in the words that LangChain reads.
+fn is_said(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let begins_with_digit = |after: &str| after.trim_start().starts_with(|first: char| first.is_ascii_digit());
+    ["try again in ", "retry after "].iter().any(|words| message.split(words).skip(1).any(begins_with_digit))
+}
+
+/// Writes a long time, in a unit that a person would choose.
+fn long(wait: Duration) -> String {
+    let seconds = wait.as_secs();
+    match seconds {
+        0..=119 => format!("about {} s", seconds.max(1)),
+        120..=7_199 => format!("about {} min", seconds.div_ceil(60)),
+        _ => format!("about {} h", seconds.div_ceil(3_600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::GaveUp;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn failure(kind: Kind, hint: Option<u64>) -> Failure {
+        let failure = Failure::local(kind, "no");
+        hint.map_or(failure.clone(), |hint| failure.with_hint(secs(hint)))
+    }
+
+    /// A second before midnight in California.
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + secs(1_795_247_999)
+    }
+
+    #[test]
+    fn each_failure_says_when_to_come_again_as_far_as_clients_can_use_it() {
+        use Kind::*;
+        // Status, kind, hint; `Retry-After`, RetryInfo, the end of the message, and whether nobody should try by itself.
+        let table: [(u16, Kind, Option<u64>, Option<u64>, Option<u64>, Option<&str>, bool); 20] = [
+            (503, Overloaded, None, Some(10), None, Some("try again in 10 s"), false),
+            (503, CircuitOpen, Some(7), Some(7), Some(7), Some("try again in 7 s"), false),
+            (503, CircuitOpen, Some(0), Some(1), Some(0), Some("try again in 1 s"), false),
+            (504, Timeout(TimeoutKind::Attempt), None, Some(10), None, Some("try again in 10 s"), false),
+            (504, Timeout(TimeoutKind::Total), None, Some(10), None, Some("try again in 10 s"), true),
+            (429, QuotaUnknown, None, Some(30), None, None, false),
+            (429, QuotaMinute, Some(60), Some(60), Some(60), Some("try again in 60 s"), false),
+            (
+                429,
+                RateLimited,
+                Some(61),
+                Some(60),
+                Some(61),
+                Some("it will reset at 08:01 UTC, about 61 s from now"),
+                true,
+            ),
+            (
+                429,
+                RateLimited,
+                Some(4_000),
+                Some(60),
+                Some(4_000),
+                Some("it will reset at 09:07 UTC, about 67 min from now"),
+                true,
+            ),
+            (
+                429,
+                QuotaDay,
+                Some(40_000),
+                Some(60),
+                Some(40_000),
+                Some("it will reset at 19:07 UTC, about 12 h from now"),
+                true,
+            ),
+            (429, QuotaZero, Some(5), Some(60), None, None, true),
+            (429, QuotaSpend, None, Some(60), None, None, true),
+            (503, KeysDisabled, None, Some(60), None, None, true),
+            (500, ServerError, None, None, None, None, false),
+            (502, BadGateway, Some(3), Some(3), Some(3), Some("try again in 3 s"), false),
+            (501, Unimplemented, None, None, None, None, true),
+            (503, ContextTooLong, Some(3), Some(60), None, None, true),
+            (400, QuotaMinute, Some(3), None, None, None, false),
+            (404, ModelClosed, Some(3), None, None, None, false),
+            (409, Conflict, Some(3), None, None, None, true),
+        ];
+        for (status, kind, hint, header, info, words, is_final) in table {
+            let outcome = Outcome::default().with_failure(failure(kind, hint));
+            let hints = Hints::of(StatusCode::from_u16(status).unwrap(), &outcome, Surface::Developer, now());
+            assert_eq!(hints.header(), header, "{status} {kind}");
+            assert_eq!(hints.retry_info(), info.map(secs), "{status} {kind}");
+            assert_eq!(hints.words().as_deref(), words, "{status} {kind}");
+            assert_eq!(hints.is_final, is_final, "{status} {kind}");
+        }
+    }
+
+    #[test]
+    fn a_days_quota_is_back_with_the_day() {
+        let outcome = Outcome::default().with_failure(failure(Kind::QuotaDay, None));
+        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
+        assert_eq!(hints.words().unwrap(), "the quota will reset at 08:00 UTC, midnight Pacific, about 1 s from now");
+        assert_eq!((hints.retry_info(), hints.is_final), (Some(secs(1)), true));
+        // Another project is free before.
+        let outcome = outcome.with_retry(RetryAdvice::After(secs(20)));
+        let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
+        assert_eq!(hints, Hints { again: Again::After(secs(20)), is_final: false, ..hints });
+    }
+
+    #[test]
+    fn an_interaction_does_not_wait_for_what_is_too_far_away() {
+        for (kind, hint, expected) in [
+            (Kind::RateLimited, Some(20), 20),
+            (Kind::RateLimited, Some(61), 8),
+            (Kind::QuotaDay, Some(40_000), 8),
+            (Kind::QuotaZero, None, 8),
+            (Kind::KeysDisabled, None, 8),
+        ] {
+            let outcome = Outcome::default().with_failure(failure(kind, hint));
+            let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Interactions, now());
+            assert_eq!(hints.header(), Some(expected), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_that_lasts_is_no_short_wait() {
+        let lasting = failure(Kind::RateLimited, Some(42)).into_lasting();
+        let hints = Hints::of(
+            StatusCode::TOO_MANY_REQUESTS,
+            &Outcome::default().with_failure(lasting),
+            Surface::Developer,
+            now(),
+        );
+        assert_eq!((hints.header(), hints.is_final), (Some(42), true));
+        assert!(!is_said(&hints.words().unwrap()), "no client takes it for a wait");
+    }
+
+    #[test]
+    fn a_layer_that_retries_has_had_its_say() {
+        let table =
+            [(503, Kind::Overloaded), (500, Kind::ServerError), (429, Kind::RateLimited), (409, Kind::Conflict)];
+        for (status, kind) in table {
+            let status = StatusCode::from_u16(status).unwrap();
+            let alone = Outcome::default().with_failure(failure(kind, Some(1)));
+            assert_eq!(Hints::of(status, &alone, Surface::Developer, now()).is_final, kind == Kind::Conflict, "{kind}");
+            // A refusal is no attempt, and the limiter gives a reason of its own, whether or not anybody retries.
+            let refused = alone.clone().with_gave_up(GaveUp::Wait);
+            assert_eq!(
+                Hints::of(status, &refused, Surface::Developer, now()).is_final,
+                kind == Kind::Conflict,
+                "{kind}"
+            );
+            for attempts in [0, 1, 8] {
+                assert!(
+                    Hints::of(status, &alone.clone().with_attempts(attempts), Surface::Developer, now()).is_final,
+                    "{kind}"
+                );
+            }
+        }
+        let wrong = Outcome::default().with_failure(failure(Kind::InvalidRequest, None)).with_attempts(1);
+        assert!(
+            !Hints::of(StatusCode::BAD_REQUEST, &wrong, Surface::Developer, now()).is_final,
+            "nobody tries again anyway"
+        );
+    }
+
+    #[test]
+    fn a_message_says_the_time_once() {
+        let hints = Hints { again: Again::After(secs(5)), now: 0, surface: Surface::Developer, is_final: false };
+        for (message, expected) in [
+            ("the model is busy", Some("the model is busy; try again in 5 s")),
+            ("The model is busy.\n", Some("The model is busy. Try again in 5 s.")),
+            ("Please retry in 4.2s.", Some("Please retry in 4.2s. Try again in 5 s.")),
+            ("Please try again later.", Some("Please try again later. Try again in 5 s.")),
+            ("", Some("try again in 5 s")),
+            ("Please try again in 30 seconds.", None),
+            ("Retry after 9s", None),
+        ] {
+            assert_eq!(hints.add_to(message).as_deref(), expected, "{message}");
+        }
+        assert_eq!(Hints { again: Again::Never, ..hints }.add_to("no"), None);
+    }
+}
