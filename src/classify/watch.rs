@@ -157,7 +157,7 @@ impl Watch {
             return Some(Failure::from_event(held));
         }
         if self.is_interaction() {
-            return self.interaction_failure();
+            return self.interaction_failure().or_else(|| self.says_nothing().then(|| self.empty_failure())?);
         }
         if !self.streams && self.scanner.is_open() {
             return Some(cut("the answer ended in the middle of its JSON"));
@@ -223,6 +223,13 @@ impl Watch {
     /// Returns whether all that has been found has also been read to its end.
     fn is_read_to_its_end(&self) -> bool {
         self.scanner.is_between_values() || !self.scanner.is_open()
+    }
+
+    /// Returns whether no interaction was told of: an empty body, `{}`, or a stream without an event that says more.
+    fn says_nothing(&self) -> bool {
+        let found = &self.scanner.found;
+        let is_told = found.status.is_some() || found.response_id.is_some() || found.content || found.completed;
+        !is_told && !found.is_foreign()
     }
 
     fn empty_failure(&self) -> Option<Failure> {

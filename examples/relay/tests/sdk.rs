@@ -2,7 +2,7 @@
 //! attempts are counted, and on a bad one, where everything goes wrong at once.
 //!
 //! `.ci/sdk-setup` installs the SDKs under `target/sdk`, where the tests look for them. `TOWER_GEMINI_PYTHON`,
-//! `TOWER_GEMINI_PYDANTIC_AI` (a Python too), `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
+//! `TOWER_GEMINI_OLDER_PYTHON`, `TOWER_GEMINI_NODE` and `NODE_PATH` name others.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -196,7 +196,7 @@ impl Sdk {
     }
 
     fn pydantic_ai() -> Self {
-        let interpreter = python("TOWER_GEMINI_PYDANTIC_AI", "pydantic_ai");
+        let interpreter = python("TOWER_GEMINI_OLDER_PYTHON", "older");
         Self { interpreter, script: "pydantic_ai_gemini.py", calls: calls_of_gemini() }
     }
 

@@ -249,6 +249,22 @@ fn an_interaction_fails_by_its_status() {
 }
 
 #[test]
+fn an_answer_without_an_interaction_is_empty() {
+    let kind = |watch: Watch, text: &str| watch.judge_end(text.as_bytes()).map(|failure| failure.kind());
+    for nothing in ["", " ", "{}", "[]", "null"] {
+        assert_eq!(kind(whole_interaction(nothing), nothing), Some(Kind::EmptyResponse), "{nothing:?}");
+    }
+    for nothing in ["", ": hi\n\n", "data: {}\n\n", "event: ping\ndata: {\"event_type\":\"ping\"}\n\n"] {
+        assert_eq!(kind(interaction(nothing), nothing), Some(Kind::EmptyResponse), "{nothing:?}");
+    }
+    // One that was made has an id and a status, and steps if it has an answer.
+    for told in [r#"{"id":"v1_i"}"#, r#"{"status":"in_progress"}"#, r#"{"anything":{"else":1}}"#] {
+        assert_eq!(kind(whole_interaction(told), told), None, "{told}");
+    }
+    assert_eq!(kind(interaction(&created()), &created()), None, "it is cut");
+}
+
+#[test]
 fn an_interaction_that_fails_in_its_stream_is_noted_or_held() {
     let text = created() + &completed("failed");
     let held = interaction(&text);

@@ -177,8 +177,10 @@ pub(crate) async fn checked(settings: &str) -> (Option<i32>, String, String) {
     (status.code(), stdout, stderr)
 }
 
+/// Returns a command that runs the relay: of this build, or the one that `TOWER_GEMINI_RELAY` names, for comparisons.
 fn command(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+    let relay = std::env::var_os("TOWER_GEMINI_RELAY").unwrap_or_else(|| env!("CARGO_BIN_EXE_relay").into());
+    let mut command = Command::new(relay);
     command.arg("--config").arg(config).stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     command
 }
