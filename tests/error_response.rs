@@ -524,6 +524,45 @@ async fn the_connection_breaks_after_a_server_has_written_the_words() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_held_of_a_stream_that_has_failed_while_its_last_words_are_on_their_way() {
+    for (uri, sent, fails) in [
+        (STREAM, event("a"), true),
+        (STREAM, event("a") + "data: {\"can", false),
+        (ARRAY, format!("[{HELLO}"), true),
+        // Without words, the break waits as well.
+        (GENERATE, "{".to_owned(), true),
+    ] {
+        let (feed, body) = fed();
+        let place = std::sync::Arc::new(());
+        let held = place.clone();
+        let body = body.map_frame(move |frame| {
+            let _ = &held;
+            frame
+        });
+        let answer = match uri {
+            STREAM => sse(any(body)),
+            _ => typed(200, "application/json", any(body)),
+        };
+        feed.data(sent);
+        let mut body = Box::pin(responded(post(uri), Ok(answer)).await.into_body());
+        let first = assert_ready!(poll(&mut body)).unwrap().unwrap();
+        assert_eq!(std::sync::Arc::strong_count(&place), 2);
+        if fails {
+            feed.fail(reset());
+        }
+        drop(feed);
+        assert!(!Body::is_end_stream(&*body));
+        let words = poll(&mut body);
+        assert_eq!(words.is_ready(), uri != GENERATE);
+        assert_eq!(std::sync::Arc::strong_count(&place), 1, "{uri}");
+        assert!(!Body::is_end_stream(&*body) && poll(&mut body).is_pending());
+        drop((first, words));
+        assert!(body.frame().await.unwrap().is_err());
+        assert!(Body::is_end_stream(&*body));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_ending_of_a_stream_is_a_setting() {
     let (a, half) = (event("a"), "data: {\"candi");
     let long = format!("data: {}", "x".repeat(100_000));

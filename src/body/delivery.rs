@@ -24,6 +24,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -38,19 +39,19 @@ use tokio::{
 use crate::context::BoxError;
 
 /// The longest wait for a server to write the last words. A reader that has taken nothing for that time gets none.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest wait for a reader that has shown no sign of being a server.
-pub(crate) const UNASKED_LIMIT: Duration = Duration::from_secs(1);
+const UNASKED_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time without progress from the writing of the last words to the break, for what buffers may be behind a server's.
-pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// The same for a reader that has shown no sign of being a server.
-pub(crate) const UNASKED_SETTLE: Duration = Duration::from_millis(50);
+const UNASKED_SETTLE: Duration = Duration::from_millis(50);
 
 /// The end of the wait for bytes to be written.
-pub(crate) type Written = oneshot::Receiver<()>;
+type Written = oneshot::Receiver<()>;
 
 /// Bytes that tell by their drop that they are written.
 struct Tracked {
@@ -65,13 +66,97 @@ impl AsRef<[u8]> for Tracked {
 }
 
 /// Returns the same bytes, and a receiver that ends when the last copy of them has been dropped.
-pub(crate) fn track(bytes: Bytes) -> (Bytes, Written) {
+fn track(bytes: Bytes) -> (Bytes, Written) {
     let (sender, written) = oneshot::channel();
     (Bytes::from_owner(Tracked { bytes, _written: sender }), written)
 }
 
+/// The way of a stream's last bytes out of a body, and the error that follows them.
+#[derive(Default)]
+pub(crate) struct LastWords {
+    breaking: Breaking,
+    /// Ends when the last bytes that were tracked are written.
+    written: Option<Written>,
+    /// Set if the reader has asked for the end since, as servers do after each frame. No other sign tells them from a
+    /// program that keeps all frames.
+    is_server: AtomicBool,
+}
+
+/// The error that ends a body.
+#[derive(Default)]
+enum Breaking {
+    #[default]
+    No,
+    /// It follows the bytes that have been let go.
+    After(BoxError),
+    /// It comes when these are written.
+    Delivering(Box<Delivery>),
+    /// It comes with the next poll.
+    Now(BoxError),
+}
+
+impl LastWords {
+    /// Lets the body fail, once the bytes that it has are passed on and written.
+    pub(crate) fn break_with(&mut self, error: BoxError) {
+        self.breaking = Breaking::After(error);
+    }
+
+    /// Returns the same bytes, whose writing is watched from now on.
+    pub(crate) fn track(&mut self, data: Bytes) -> Bytes {
+        let (data, written) = track(data);
+        self.written = Some(written);
+        self.is_server = AtomicBool::new(false);
+        data
+    }
+
+    /// Notices that the reader has asked for the end.
+    pub(crate) fn is_asked(&self) {
+        self.is_server.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether an error is still to come.
+    pub(crate) fn will_break(&self) -> bool {
+        !matches!(self.breaking, Breaking::No)
+    }
+
+    /// Waits until the bytes are written, as far as their way can be watched, and returns the error that follows them.
+    /// `None`: there is none.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
+        if let Breaking::After(_) = self.breaking {
+            self.breaking = match std::mem::take(&mut self.breaking) {
+                Breaking::After(error) => self.deliver(error),
+                other => other,
+            };
+            // A server flushes what it has when nothing is ready.
+            if let Breaking::Now(_) = self.breaking {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        if let Breaking::Delivering(delivery) = &mut self.breaking {
+            ready!(delivery.poll(cx));
+        }
+        Poll::Ready(match std::mem::take(&mut self.breaking) {
+            Breaking::Delivering(delivery) => Some(delivery.into_error()),
+            Breaking::Now(error) | Breaking::After(error) => Some(error),
+            Breaking::No => None,
+        })
+    }
+
+    fn deliver(&mut self, error: BoxError) -> Breaking {
+        let (written, is_server) = (self.written.take(), *self.is_server.get_mut());
+        if written.is_none() && !is_server {
+            return Breaking::Now(error);
+        }
+        match Delivery::new(error, written, is_server) {
+            Ok(delivery) => Breaking::Delivering(delivery.into()),
+            Err(error) => Breaking::Now(error),
+        }
+    }
+}
+
 /// The wait for the last words to be delivered, and the error that follows.
-pub(crate) struct Delivery {
+struct Delivery {
     error: BoxError,
     /// `None` once the words are written.
     written: Option<Written>,
@@ -83,7 +168,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     /// Begins the wait. Without words, only a stop in the server's progress tells that the bytes before are written.
     /// Without a runtime nothing can be waited for, and the error comes back.
-    pub(crate) fn new(error: BoxError, written: Option<Written>, is_server: bool) -> Result<Self, BoxError> {
+    fn new(error: BoxError, written: Option<Written>, is_server: bool) -> Result<Self, BoxError> {
         if Handle::try_current().is_err() {
             return Err(error);
         }
@@ -93,7 +178,7 @@ impl Delivery {
     }
 
     /// Waits, and ends when the body may fail.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.timer.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -106,7 +191,7 @@ impl Delivery {
         self.timer.as_mut().poll(cx)
     }
 
-    pub(crate) fn into_error(self) -> BoxError {
+    fn into_error(self) -> BoxError {
         self.error
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, ready},
 };
 
@@ -18,11 +17,7 @@ use super::{
     reading::AnswerBody,
     settings::Settings,
 };
-use crate::{
-    body::delivery::{self, Delivery, Written},
-    call::Shape,
-    context::BoxError,
-};
+use crate::{body::delivery::LastWords, call::Shape, context::BoxError};
 
 pin_project! {
     /// The response body of [`ErrorResponse`](super::ErrorResponse): an error that this layer wrote, or the upstream's
@@ -46,11 +41,12 @@ pin_project! {
     enum BodySource<R> {
         Rendered { #[pin] body: Full<Bytes> },
         Upstream {
+            // Dropped at its end or its failure: what it holds, such as a caller's place, is free while the last words
+            // are on their way.
             #[pin]
-            body: AnswerBody<R>,
+            body: Option<AnswerBody<R>>,
             follow: Follow,
             last: LastBytes,
-            ended: bool,
         },
     }
 }
@@ -58,26 +54,8 @@ pin_project! {
 /// The way of the last bytes out of a body.
 #[derive(Default)]
 struct LastBytes {
-    breaking: Breaking,
+    words: LastWords,
     trailers: Option<Box<Frame<Bytes>>>,
-    /// Ends when the last frame that was passed on is written, where an error follows it.
-    written: Option<Written>,
-    /// Set if the reader has asked for the end since, as servers do after each frame. No other sign tells them from a
-    /// program that keeps all frames.
-    is_server: AtomicBool,
-}
-
-/// The error that ends a body.
-#[derive(Default)]
-enum Breaking {
-    #[default]
-    No,
-    /// It follows the bytes that have been let go.
-    After(BoxError),
-    /// It comes when these are written.
-    Delivering(Box<Delivery>),
-    /// It comes with the next poll.
-    Now(BoxError),
 }
 
 impl<R> ErrorResponseBody<R> {
@@ -100,7 +78,7 @@ impl<R: Body<Data = Bytes>> ErrorResponseBody<R> {
     }
 
     fn following(body: AnswerBody<R>, follow: Follow) -> Self {
-        Self { source: BodySource::Upstream { body, follow, last: LastBytes::default(), ended: false } }
+        Self { source: BodySource::Upstream { body: Some(body), follow, last: LastBytes::default() } }
     }
 }
 
@@ -119,15 +97,15 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let (mut body, follow, last, ended) = match self.project().source.project() {
+        let (mut body, follow, last) = match self.project().source.project() {
             SourceProj::Rendered { body } => return body.poll_frame(cx).map_err(|never| match never {}),
-            SourceProj::Upstream { body, follow, last, ended } => (body, follow, last, ended),
+            SourceProj::Upstream { body, follow, last } => (body, follow, last),
         };
         if let Some(data) = follow.next() {
             return Poll::Ready(Some(Ok(last.pass(data, follow))));
         }
-        while !*ended {
-            let end = match ready!(body.as_mut().poll_frame(cx)) {
+        while let Some(inner) = body.as_mut().as_pin_mut() {
+            let end = match ready!(inner.poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => match follow.push(data) {
                         Some(data) => return Poll::Ready(Some(Ok(last.pass(data, follow)))),
@@ -142,7 +120,7 @@ where
                 Some(Err(error)) => follow.broken_by(error.into()),
                 None => follow.end(),
             };
-            *ended = true;
+            body.set(None);
             if let Some(rest) = last.end(end) {
                 return Poll::Ready(Some(Ok(last.pass(rest, follow))));
             }
@@ -153,10 +131,10 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.source {
             BodySource::Rendered { body } => body.is_end_stream(),
-            BodySource::Upstream { body, follow, last, ended } => {
-                last.is_server.store(true, Ordering::Relaxed);
+            BodySource::Upstream { body, follow, last } => {
+                last.words.is_asked();
+                let Some(body) = body else { return !follow.has_next() && last.is_over() };
                 let passes = match follow {
-                    _ if *ended => !follow.has_next(),
                     Follow::Nothing => body.is_end_stream(),
                     // A server that knows the length does not poll for the end.
                     Follow::Secrets(masker) => masker.held() == 0 && body.is_end_stream(),
@@ -171,7 +149,9 @@ where
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             BodySource::Rendered { body } => body.size_hint(),
-            BodySource::Upstream { body, follow, .. } => follow.size_hint(body.size_hint()),
+            BodySource::Upstream { body, follow, .. } => {
+                follow.size_hint(body.as_ref().map_or_else(|| SizeHint::with_exact(0), AnswerBody::size_hint))
+            }
         }
     }
 }
@@ -181,58 +161,24 @@ impl LastBytes {
     fn end(&mut self, end: BodyEnd) -> Option<Bytes> {
         if let Some(error) = end.error {
             self.trailers = None;
-            self.breaking = Breaking::After(error);
+            self.words.break_with(error);
         }
         end.rest
     }
 
     /// Makes a frame of bytes to pass on. Its writing is watched if the body breaks after it.
     fn pass(&mut self, data: Bytes, follow: &Follow) -> Frame<Bytes> {
-        if !matches!(self.breaking, Breaking::After(_)) && !follow.will_break() {
-            return Frame::data(data);
-        }
-        let (data, written) = delivery::track(data);
-        self.written = Some(written);
-        self.is_server = AtomicBool::new(false);
-        Frame::data(data)
+        let is_last = self.words.will_break() || follow.will_break();
+        Frame::data(if is_last { self.words.track(data) } else { data })
     }
 
     /// Ends the body, once all of its bytes have been passed on.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Breaking::After(_) = self.breaking {
-            self.breaking = match std::mem::take(&mut self.breaking) {
-                Breaking::After(error) => self.deliver(error),
-                other => other,
-            };
-            // A server flushes what it has when nothing is ready.
-            if let Breaking::Now(_) = self.breaking {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        }
-        if let Breaking::Delivering(delivery) = &mut self.breaking {
-            ready!(delivery.poll(cx));
-        }
-        Poll::Ready(match std::mem::take(&mut self.breaking) {
-            Breaking::Delivering(delivery) => Some(Err(delivery.into_error())),
-            Breaking::Now(error) | Breaking::After(error) => Some(Err(error)),
-            Breaking::No => self.trailers.take().map(|trailers| Ok(*trailers)),
-        })
-    }
-
-    /// Decides when the error comes: after the last bytes, as far as their way can be watched.
-    fn deliver(&mut self, error: BoxError) -> Breaking {
-        let (written, is_server) = (self.written.take(), *self.is_server.get_mut());
-        if written.is_none() && !is_server {
-            return Breaking::Now(error);
-        }
-        match Delivery::new(error, written, is_server) {
-            Ok(delivery) => Breaking::Delivering(delivery.into()),
-            Err(error) => Breaking::Now(error),
-        }
+        let error = ready!(self.words.poll(cx));
+        Poll::Ready(error.map(Err).or_else(|| self.trailers.take().map(|trailers| Ok(*trailers))))
     }
 
     fn is_over(&self) -> bool {
-        matches!(self.breaking, Breaking::No) && self.trailers.is_none()
+        !self.words.will_break() && self.trailers.is_none()
     }
 }

@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,7 +20,7 @@ use super::{
     words::{FailedAnswer, Words},
 };
 use crate::{
-    body::delivery::{self, Delivery, Written},
+    body::delivery::LastWords,
     context::{BoxError, Deadline, Error},
 };
 
@@ -62,19 +61,7 @@ struct Watch {
     due: Option<Instant>,
     /// Set while a piece is due as soon as there is a silence: the head went out early.
     at_once: bool,
-    breaking: Breaking,
-    /// Set if the reader has asked for the end since the last words, as servers do after each frame.
-    is_server: AtomicBool,
-}
-
-/// The error that ends a body.
-#[derive(Default)]
-enum Breaking {
-    #[default]
-    No,
-    /// The error's words have been passed on, and it follows when they are written.
-    AfterWords(BoxError, Written),
-    Delivering(Box<Delivery>),
+    last: LastWords,
 }
 
 /// A step of the source.
@@ -108,34 +95,14 @@ impl<F, R> KeepAliveBody<F, R> {
 impl Watch {
     fn new(plan: &Plan, at_once: bool) -> Self {
         let (stream, every) = (KeptStream::new(plan.dialect), plan.every);
-        Self { stream, every, due: None, at_once, breaking: Breaking::No, is_server: AtomicBool::new(false) }
+        Self { stream, every, due: None, at_once, last: LastWords::default() }
     }
 
     /// Ends the stream in these words; after them it breaks.
     fn end_in(&mut self, words: Words) -> Bytes {
-        let (event, written) = delivery::track(self.stream.last_event(&words.object));
-        self.breaking = Breaking::AfterWords(Error::refusal(super::NAME, words.failure).into(), written);
-        self.is_server = AtomicBool::new(false);
+        let event = self.last.track(self.stream.last_event(&words.object));
+        self.last.break_with(Error::refusal(super::NAME, words.failure).into());
         event
-    }
-
-    /// Waits until the last words are written, and returns the error that follows them. `None`: there are none.
-    fn poll_break(&mut self, cx: &mut Context<'_>) -> Poll<Option<BoxError>> {
-        self.breaking = match std::mem::take(&mut self.breaking) {
-            Breaking::AfterWords(error, written) => {
-                match Delivery::new(error, Some(written), *self.is_server.get_mut()) {
-                    Ok(delivery) => Breaking::Delivering(delivery.into()),
-                    Err(error) => return Poll::Ready(Some(error)),
-                }
-            }
-            other => other,
-        };
-        let Breaking::Delivering(delivery) = &mut self.breaking else { return Poll::Ready(None) };
-        ready!(delivery.poll(cx));
-        match std::mem::take(&mut self.breaking) {
-            Breaking::Delivering(delivery) => Poll::Ready(Some(delivery.into_error())),
-            _ => Poll::Ready(None),
-        }
     }
 
     /// Waits for the end of the silence that there is now, and returns the piece to send.
@@ -225,7 +192,7 @@ where
                 _ => Poll::Ready(None),
             };
         };
-        if let Some(error) = ready!(watch.poll_break(cx)) {
+        if let Some(error) = ready!(watch.last.poll(cx)) {
             *this.watch = None;
             return Poll::Ready(Some(Err(error)));
         }
@@ -271,8 +238,8 @@ where
 
     fn is_end_stream(&self) -> bool {
         let is_broken = |watch: &Watch| {
-            watch.is_server.store(true, Ordering::Relaxed);
-            !matches!(watch.breaking, Breaking::No)
+            watch.last.is_asked();
+            watch.last.will_break()
         };
         let is_open = |watch: &Watch| watch.stream.open_line().is_some();
         match &self.source {
