@@ -734,6 +734,107 @@ async fn an_array_that_breaks_ends_as_an_array_and_in_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_array_that_is_closed_too_early_or_not_at_all_ends_in_an_error() {
+    let no_reason = r#"{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}"#;
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(100_000));
+    for (sent, count) in [
+        (format!("[{no_reason},{no_reason}]"), 2),
+        (format!("[{no_reason}\n]\n"), 1),
+        (format!("[{no_reason},{long}]\r\n"), 2),
+        (format!("[{HELLO}"), 1),
+        (format!("[{HELLO}\n,\n"), 1),
+    ] {
+        for size in [1, 7, 200_000] {
+            if size == 1 && sent.len() > 10_000 {
+                continue;
+            }
+            let (text, error) = heard(ARRAY, "application/json", chunks(sent.as_bytes().chunks(size))).await;
+            assert_eq!(find(&error.unwrap()).failure().kind(), Kind::StreamCut);
+            let list: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            assert_eq!((list.len(), &list[count]["error"]["code"]), (count + 1, &503.into()));
+        }
+    }
+    // An error that the upstream has said is the last word, and what closes the array is not lost.
+    let said = format!("[{no_reason},{BUSY}]\n");
+    for (body, expected) in [(broken([&said]), said.as_str()), (chunks([&said]), &said)] {
+        let (text, error) = heard(ARRAY, "application/json", body).await;
+        assert_eq!((text.as_str(), error.is_some()), (expected, true));
+    }
+    // What is no array is left alone.
+    let objects = format!("{HELLO}\n{HELLO}\n");
+    assert_eq!(heard(ARRAY, "application/json", chunks([&objects])).await.0, objects);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_that_only_this_layer_sees_is_in_the_report() {
+    for (uri, sent) in
+        [(STREAM, last_event("a") + "data: {\"can"), (ARRAY, format!("[{HELLO},{{\"a")), (ARRAY, format!("[{HELLO}"))]
+    {
+        let content_type = if uri == ARRAY { "application/json" } else { "text/event-stream" };
+        let upstream = Upstream::at_once(move |_| Ok(typed(200, content_type, chunks([sent.clone()]))));
+        let response = stack!(upstream).oneshot(post(uri)).await.unwrap();
+        let usage = outcome(&response).usage().cloned().unwrap();
+        let error = frames(response.into_body()).await.1.unwrap();
+        let failure = usage.report().failure.expect("a failure");
+        assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::StreamCut, true));
+        assert_eq!(failure.message(), find(&error).failure().message());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_project_is_hidden_in_an_error_after_the_commit() {
+    let error = r#"{"error":{"code":429,"details":[{"metadata":{"consumer":"projects/123456789"}}],"message":"of consumer project_number:123456789"}}"#;
+    let hidden = error.replace("123456789", "[hidden]");
+    for (uri, content_type, sent) in [
+        (STREAM, "text/event-stream", format!("{}data: {error}\n\n", event("a"))),
+        (CHAT, "text/event-stream", format!("data: {{\"choices\":[]}}\n\ndata: {error}\n\n")),
+        (INTERACTIONS, "text/event-stream", format!("{DELTA}event: error\ndata: {error}\n\n")),
+        (ARRAY, "application/json", format!("[{HELLO},\n{error}\n]")),
+    ] {
+        for (size, own_key) in [(1, true), (4096, true), (4096, false)] {
+            let mut answer = typed(200, content_type, chunks(sent.as_bytes().chunks(size)));
+            let outcome = Outcome::default();
+            let outcome = if own_key { outcome.with_key("key", "project") } else { outcome };
+            answer.extensions_mut().insert(outcome);
+            let (data, broke) = frames(responded(post(uri), Ok(answer)).await.into_body()).await;
+            let expected = if own_key { sent.replace(error, &hidden) } else { sent.clone() };
+            assert_eq!(String::from_utf8(data.concat()).unwrap(), expected);
+            assert!(broke.is_some());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_words_show_no_secret() {
+    const SECRET: &str = "odd-secret-key";
+    let layer = ErrorResponseLayer::new().secret(SECRET);
+    let failure = Failure::from_event(br#"{"error":{"code":400,"message":"no"}}"#);
+    for (uri, sent, failed) in
+        [(STREAM, event("a"), false), (ARRAY, format!("[{HELLO}"), false), ("/elsewhere", String::new(), true)]
+    {
+        let (feed, body) = fed();
+        feed.data(sent);
+        feed.fail(format!("cannot read http://host/?key={SECRET}"));
+        let body = parking_lot::Mutex::new(Some(body));
+        let failure = failure.clone();
+        let upstream = Upstream::at_once(move |_| {
+            let mut answer = sse(any(body.lock().take().unwrap()));
+            if uri == ARRAY {
+                answer.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
+            }
+            if failed {
+                answer.extensions_mut().insert(Outcome::default().with_failure(failure.clone()));
+            }
+            Ok(answer)
+        });
+        let response = layer.layer(upstream).oneshot(post(uri)).await.unwrap();
+        let (data, broke) = frames(response.into_body()).await;
+        let text = String::from_utf8(data.concat()).unwrap();
+        assert!(text.contains("?key=****") && !text.contains(SECRET) && broke.is_some(), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_a_known_length_is_followed_and_its_length_is_not_said() {
     for fails in [false, true] {
         let (feed, body) = fed();

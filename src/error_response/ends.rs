@@ -95,10 +95,11 @@ impl ItemEnds for EventEnds {
     }
 }
 
-/// The ends of an array's elements, which are objects. A comma and white space between them belong to no element.
+/// The ends of an array's elements, which are objects. A comma and white space between them belong to no element. The
+/// closing bracket is an item that does not end: until the body has ended, an error may have to stand in front of it.
 #[derive(Debug)]
 pub(super) struct ElementEnds {
-    place: Place,
+    place: ElementPlace,
     /// The number of open brackets, the array's own included.
     depth: u32,
     in_string: bool,
@@ -108,45 +109,54 @@ pub(super) struct ElementEnds {
 
 /// The place within an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ElementPlace {
     /// Before the array.
     Outside,
     /// Behind the opening bracket or a comma, or within the element that follows.
     Awaited,
     /// Behind an element.
     Behind,
-    Closed,
+    Closed {
+        is_empty: bool,
+    },
     /// No array of objects: its bytes pass as they come.
     Other,
 }
 
 impl ElementEnds {
     pub(super) fn new() -> Self {
-        Self { place: Place::Outside, depth: 0, in_string: false, escaped: false, doubt: false }
+        Self { place: ElementPlace::Outside, depth: 0, in_string: false, escaped: false, doubt: false }
     }
 
-    /// Returns whether one more element would need a comma, once the half of one has been dropped. `None`: there is no
-    /// array that one could be added to.
+    /// Returns whether one more element would need a comma, once the half of one or the closing bracket has been dropped.
+    /// `None`: there is no array that one could be added to.
     pub(super) fn needs_comma(&self) -> Option<bool> {
         match self.place {
-            Place::Awaited => Some(false),
-            Place::Behind => Some(true),
-            Place::Outside | Place::Closed | Place::Other => None,
+            ElementPlace::Awaited => Some(false),
+            ElementPlace::Behind => Some(true),
+            ElementPlace::Closed { is_empty } => Some(!is_empty),
+            ElementPlace::Outside | ElementPlace::Other => None,
         }
+    }
+
+    /// Returns whether the array has had its closing bracket.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(self.place, ElementPlace::Closed { .. })
     }
 
     /// Takes a byte outside of all elements.
     fn between(&mut self, byte: u8, rest: &[u8]) {
         match (self.place, byte) {
             (_, b' ' | b'\t' | b'\r' | b'\n') => {}
-            (Place::Outside, b'[') => (self.place, self.depth) = (Place::Awaited, 1),
-            (Place::Awaited, b'{') => {
+            (ElementPlace::Outside, b'[') => (self.place, self.depth) = (ElementPlace::Awaited, 1),
+            (ElementPlace::Awaited, b'{') => {
                 self.depth = 2;
                 self.doubt |= !is_ordinary_element(rest);
             }
-            (Place::Behind, b',') => self.place = Place::Awaited,
-            (Place::Awaited | Place::Behind, b']') => (self.place, self.depth) = (Place::Closed, 0),
-            _ => self.place = Place::Other,
+            (ElementPlace::Behind, b',') => self.place = ElementPlace::Awaited,
+            (ElementPlace::Awaited, b']') => (self.place, self.depth) = (ElementPlace::Closed { is_empty: true }, 0),
+            (ElementPlace::Behind, b']') => (self.place, self.depth) = (ElementPlace::Closed { is_empty: false }, 0),
+            _ => self.place = ElementPlace::Other,
         }
     }
 }
@@ -160,13 +170,13 @@ impl ItemEnds for ElementEnds {
     fn scan(&mut self, bytes: &[u8], mut ended: impl FnMut(usize)) {
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
-            if self.place == Place::Other {
+            if self.place == ElementPlace::Other {
                 return ended(bytes.len());
             }
             if self.depth < 2 {
                 at += 1;
                 self.between(byte, &bytes[at..]);
-                if self.depth < 2 {
+                if self.depth < 2 && !self.is_closed() {
                     ended(at);
                 }
             } else if std::mem::take(&mut self.escaped) {
@@ -183,7 +193,7 @@ impl ItemEnds for ElementEnds {
                     b'}' | b']' => {
                         self.depth -= 1;
                         if self.depth < 2 {
-                            self.place = Place::Behind;
+                            self.place = ElementPlace::Behind;
                             ended(at);
                         }
                     }
@@ -215,7 +225,7 @@ mod tests {
 
     #[test]
     fn elements_end_with_their_brace_and_what_is_between_belongs_to_none() {
-        assert_eq!(ends(ElementEnds::new(), "[{\"}\":\"\\\"}\"},\n{\"a\":[{}]}]"), [1, 12, 13, 14, 24, 25]);
+        assert_eq!(ends(ElementEnds::new(), "[{\"}\":\"\\\"}\"},\n{\"a\":[{}]}]"), [1, 12, 13, 14, 24]);
         for (text, comma) in [
             ("", None),
             ("[", Some(false)),
@@ -223,7 +233,10 @@ mod tests {
             ("[{}", Some(true)),
             ("[{} ,", Some(false)),
             ("[{},{\"a", Some(false)),
-            ("[{}]", None),
+            ("[{}]", Some(true)),
+            ("[{}] \n", Some(true)),
+            ("[]", Some(false)),
+            ("[{}]x", None),
             ("{\"a\":1", None),
             ("[1", None),
         ] {

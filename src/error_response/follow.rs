@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::{BoxError, Error},
+    context::{BoxError, Error, Outcome, Usage},
     failure::{Failure, Kind},
-    redact::{Masker, SecretMasker, Secrets},
+    redact::{Masker, SecretMasker},
 };
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
@@ -57,6 +57,8 @@ struct ItemStream<E> {
     review: Review,
     surface: Surface,
     ending: StreamEnding,
+    /// The cell for a failure that the layers inside have not seen.
+    usage: Option<Usage>,
 }
 
 /// The end of a body: the last bytes to pass on, and the error that follows them.
@@ -75,7 +77,7 @@ impl Follow {
         } else if is_event_stream(parts) {
             EventFollow::watch(shape, parts, settings, None)
         } else if shape.streaming == Streaming::Array && body.size_hint().exact().is_none() {
-            Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), shape, settings)).into())
+            Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), shape, parts, settings)).into())
         } else {
             Self::Nothing
         }
@@ -85,8 +87,7 @@ impl Follow {
     pub(super) fn failure(shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         let masker = SecretMasker::new(settings.secrets.clone());
         if parts.status.is_success() && is_event_stream(parts) && !is_encoded(parts) {
-            let settings = Settings { secrets: Secrets::default(), ..settings.clone() };
-            return EventFollow::watch(shape, parts, &settings, Some(masker));
+            return EventFollow::watch(shape, parts, settings, Some(masker));
         }
         Self::Secrets(masker.into())
     }
@@ -168,9 +169,13 @@ impl Follow {
 }
 
 impl<E: ItemEnds> ItemStream<E> {
-    fn new(ends: E, shape: Shape, settings: &Settings) -> Self {
-        let review = Review::new(shape, settings.clone());
-        Self { gate: ItemGate::new(ends), review, surface: shape.surface, ending: settings.ending }
+    fn new(ends: E, shape: Shape, parts: &Parts, settings: &Settings) -> Self {
+        let outcome = parts.extensions.get::<Outcome>();
+        // A caller with a key of its own knows its project.
+        let hides_projects = outcome.is_some_and(|outcome| outcome.key().is_some());
+        let review = Review::new(shape, settings.clone(), hides_projects);
+        let usage = outcome.and_then(Outcome::usage).cloned();
+        Self { gate: ItemGate::new(ends), review, surface: shape.surface, ending: settings.ending, usage }
     }
 
     /// Takes a frame, and lets `look` see the items that pass, if one of them may be an error.
@@ -203,6 +208,15 @@ impl<E: ItemEnds> ItemStream<E> {
         BodyEnd { rest: (!rest.is_empty()).then_some(rest), error }
     }
 
+    /// Makes the error of a stream that has ended too early, as only this room sees.
+    fn cut(&self, message: &str) -> BoxError {
+        let failure = Failure::local(Kind::StreamCut, message).into_after_commit();
+        if let Some(usage) = &self.usage {
+            usage.fail(failure.clone());
+        }
+        Error::refusal(NAME, failure).into()
+    }
+
     /// Ends a stream that has failed: these are its last bytes before the half of an item, and `words` says the error.
     /// Without words the connection breaks alone.
     fn broken_by(&self, error: BoxError, rest: Bytes, words: impl FnOnce(&BoxError) -> Option<String>) -> BodyEnd {
@@ -212,10 +226,12 @@ impl<E: ItemEnds> ItemStream<E> {
             return BodyEnd { rest: (!rest.is_empty()).then_some(rest), error };
         }
         let may_speak = self.ending != StreamEnding::Break && !self.gate.is_open();
-        let words = may_speak.then(|| words(&error)).flatten();
+        let words = may_speak.then(|| words(&error)).flatten().map(String::into_bytes);
         let is_over = words.is_some() && self.ending == StreamEnding::Event;
         let mut rest = BytesMut::from(rest);
-        rest.extend_from_slice(words.unwrap_or_default().as_bytes());
+        // Transports put whole addresses into their errors.
+        let words = words.map(|words| self.review.mask(&words).unwrap_or(words));
+        rest.extend_from_slice(&words.unwrap_or_default());
         BodyEnd { rest: (!rest.is_empty()).then(|| rest.freeze()), error: (!is_over).then_some(error) }
     }
 }
@@ -225,7 +241,9 @@ impl EventFollow {
         // A line that gets a frame gets longer, and an event may be dropped or added.
         parts.headers.remove(CONTENT_LENGTH);
         let framer = (shape.surface == Surface::Interactions).then(|| Framer::new(settings.secrets.clone()));
-        Follow::Events(Self { masker, framer, stream: ItemStream::new(EventEnds::new(), shape, settings) }.into())
+        Follow::Events(
+            Self { masker, framer, stream: ItemStream::new(EventEnds::new(), shape, parts, settings) }.into(),
+        )
     }
 
     fn push(&mut self, mut data: Bytes) -> Option<Bytes> {
@@ -246,8 +264,7 @@ impl EventFollow {
         }
         let last = self.stream.gate.take_half();
         if self.stream.surface != Surface::Other && is_half(&last) {
-            let failure = Failure::local(Kind::StreamCut, "the stream ended in the middle of an event");
-            return self.say(Error::refusal(NAME, failure.into_after_commit()).into(), rest);
+            return self.say(self.stream.cut("the stream ended in the middle of an event"), rest);
         }
         // The last event may lack its blank line.
         let rest = joined(rest, last.into());
@@ -289,18 +306,23 @@ impl EventFollow {
 
 impl ElementFollow {
     fn end(&mut self) -> BodyEnd {
-        if self.0.gate.take_half().is_empty() {
-            return self.0.ended(Bytes::new());
+        let ends = self.0.gate.ends();
+        // It is an array, and is not closed.
+        if ends.needs_comma().is_some() && !ends.is_closed() {
+            return self.broken_by(self.0.cut("the array ended before its closing bracket"));
         }
-        let failure = Failure::local(Kind::StreamCut, "the array ended in the middle of an element");
-        self.broken_by(Error::refusal(NAME, failure.into_after_commit()).into())
+        let closing = self.0.gate.take_half();
+        self.0.ended(closing.into())
     }
 
     /// Says the error in one more element, which closes the array.
     fn broken_by(&mut self, error: BoxError) -> BodyEnd {
-        self.0.gate.take_half();
-        let comma = self.0.gate.ends().needs_comma();
-        self.0.broken_by(error, Bytes::new(), |error| {
+        let half = self.0.gate.take_half();
+        let ends = self.0.gate.ends();
+        let (comma, is_closed) = (ends.needs_comma(), ends.is_closed());
+        // Behind an error that the upstream has said, nothing is put in front of the closing bracket.
+        let rest = Bytes::from(if is_closed && self.0.review.error().is_some() { half } else { Vec::new() });
+        self.0.broken_by(error, rest, |error| {
             let comma = if comma? { ",\n" } else { "" };
             Some(format!("{comma}{}\n]\n", render::element(error, self.0.surface)))
         })

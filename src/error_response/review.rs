@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ends::{EventEnds, ItemEnds},
+    hide,
     settings::{OpenAiErrors, Settings},
 };
 use crate::{
@@ -24,13 +25,20 @@ use crate::{
 pub(super) struct Review {
     shape: Shape,
     settings: Settings,
+    /// Set if a project that is named is the server's own.
+    hides_projects: bool,
     /// The last error that was found.
     error: Option<Failure>,
 }
 
 impl Review {
-    pub(super) fn new(shape: Shape, settings: Settings) -> Self {
-        Self { shape, settings, error: None }
+    pub(super) fn new(shape: Shape, settings: Settings, hides_projects: bool) -> Self {
+        Self { shape, settings, hides_projects, error: None }
+    }
+
+    /// Overwrites keys in text. `None`: there were none.
+    pub(super) fn mask(&self, text: &[u8]) -> Option<Vec<u8>> {
+        self.settings.secrets.mask(text)
     }
 
     /// Returns the error that the upstream has said.
@@ -69,7 +77,30 @@ impl Review {
         let list = [b"[", &elements[begin..end], b"]"].concat();
         let Some(error) = error_in(&list) else { return elements };
         self.error = Some(Failure::from_event(error.to_string().as_bytes()).into_after_commit());
-        self.settings.secrets.mask(&elements).map_or(elements, Bytes::from)
+        let elements = self.without_projects(&elements).map_or(elements, Bytes::from);
+        self.mask(&elements).map_or(elements, Bytes::from)
+    }
+
+    /// Writes those elements anew that are errors and name a project of the server's. `None`: there are none.
+    fn without_projects(&self, elements: &[u8]) -> Option<Vec<u8>> {
+        let (mut written, mut done, mut at) = (Vec::new(), 0, 0);
+        while let Some(begin) = elements[at..].iter().position(|byte| *byte == b'{').map(|next| at + next) {
+            let mut values = serde_json::Deserializer::from_slice(&elements[begin..]).into_iter::<Value>();
+            let Some(Ok(mut value)) = values.next() else { break };
+            at = begin + values.byte_offset();
+            if is_error(&value) && self.hide(&mut value) {
+                written.extend_from_slice(&elements[done..begin]);
+                written.extend_from_slice(value.to_string().as_bytes());
+                done = at;
+            }
+        }
+        written.extend_from_slice(&elements[done..]);
+        (done > 0).then_some(written)
+    }
+
+    /// Hides the server's own projects. Returns whether there was one.
+    fn hide(&self, value: &mut Value) -> bool {
+        self.hides_projects && hide::in_value(value)
     }
 
     /// Looks at one event. Returns it as it has to be, if it is an error and is to be changed.
@@ -82,22 +113,36 @@ impl Review {
             Some(_) => (before_bare(event), &lines.bare, true),
             None => (&event[..0], &lines.data, false),
         };
-        let error = error_in(json)?;
+        let mut error = error_in(json)?;
         self.error = Some(Failure::from_event(json).into_after_commit());
+        let names_project = self.hide(&mut error);
         if self.is_read(event, json, is_bare) {
-            return self.settings.secrets.mask(event);
+            if !names_project {
+                return self.mask(event);
+            }
+            // The frame stays in which these SDKs look for it.
+            if !is_bare && !self.is_googles() {
+                let mut data: Value = serde_json::from_slice(json).ok()?;
+                self.hide(&mut data);
+                let written = with_data(event, &data);
+                return Some(self.mask(&written).unwrap_or(written));
+            }
         }
         let mut written = before.to_vec();
         if !before.trim_ascii().is_empty() && !ends_blank(before) {
             written.push(b'\n');
         }
         written.extend_from_slice(b"data: ");
-        written.extend_from_slice(&readable(error, json));
-        // The line ends stay, because a last LF may not have come yet.
-        let content = event.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
-        let ends = &event[content..];
-        written.extend_from_slice(if ends_blank(event) { ends } else { b"\n\n" });
-        Some(self.settings.secrets.mask(&written).unwrap_or(written))
+        // Its words come from what is left of it.
+        let json = error.to_string();
+        written.extend_from_slice(&readable(error, json.as_bytes()));
+        written.extend_from_slice(divided(event).1);
+        Some(self.mask(&written).unwrap_or(written))
+    }
+
+    /// Returns whether the stream is one of Gemini's own surface.
+    fn is_googles(&self) -> bool {
+        matches!(self.shape.surface, Surface::Developer | Surface::Vertex) && self.shape.operation != Operation::Predict
     }
 
     /// Returns whether the surface's SDKs read this error as it came.
@@ -148,8 +193,11 @@ fn error_in(json: &[u8]) -> Option<Value> {
         Value::Array(list) => list,
         object => vec![object],
     };
-    let is_error = |value: &Value| value.get("error").is_some_and(|error| error.is_object() || error.is_string());
     objects.into_iter().find(is_error)
+}
+
+fn is_error(value: &Value) -> bool {
+    value.get("error").is_some_and(|error| error.is_object() || error.is_string())
 }
 
 /// Returns whether every SDK reads this error: `error` is the first member, and its code a number.
@@ -163,6 +211,34 @@ fn is_readable(json: &[u8]) -> bool {
 fn is_plain(event: &[u8]) -> bool {
     let line = event.trim_ascii_end();
     line.starts_with(b"data:") && memchr::memchr2(b'\n', b'\r', line).is_none()
+}
+
+/// Writes an event anew with that JSON as its data. Its other lines stay.
+fn with_data(event: &[u8], json: &Value) -> Vec<u8> {
+    let (content, ends) = divided(event);
+    let (mut written, mut has_data) = (Vec::with_capacity(event.len()), false);
+    for line in content.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
+        let is_data = line.starts_with(b"data:") || line == b"data";
+        if is_data && std::mem::replace(&mut has_data, true) {
+            continue;
+        }
+        if !written.is_empty() {
+            written.push(b'\n');
+        }
+        match is_data {
+            true => written.extend_from_slice(format!("data: {json}").as_bytes()),
+            false => written.extend_from_slice(line),
+        }
+    }
+    written.extend_from_slice(ends);
+    written
+}
+
+/// Divides an event into its content and the line ends behind it. They stay, because a last LF may not have come yet.
+fn divided(event: &[u8]) -> (&[u8], &[u8]) {
+    let content = event.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    let (content, ends) = event.split_at(content);
+    (content, if ends_blank(event) { ends } else { b"\n\n" })
 }
 
 /// Writes an error in the shape that every SDK reads.
@@ -247,7 +323,7 @@ mod tests {
     }
 
     fn reviewed(surface: Surface, text: &str) -> (String, Option<u16>) {
-        let mut review = Review::new(shape(surface), Settings::default());
+        let mut review = Review::new(shape(surface), Settings::default(), false);
         let out = review.events(Bytes::copy_from_slice(text.as_bytes()));
         let code = review.error().map(|failure| failure.code().as_u16());
         (String::from_utf8(out.to_vec()).unwrap(), code)
@@ -268,7 +344,7 @@ mod tests {
         assert_eq!(reviewed(Surface::Other, text), (text.to_owned(), None));
         let raw = "/v1/projects/p/locations/l/publishers/anthropic/models/m:streamRawPredict";
         let raw = Shape::new(&http::Method::POST, &http::Uri::from_static(raw));
-        let mut review = Review::new(raw, Settings::default());
+        let mut review = Review::new(raw, Settings::default(), false);
         assert_eq!(review.events(text.into()), text);
         assert!(review.error().is_some());
     }
@@ -309,13 +385,53 @@ mod tests {
     }
 
     #[test]
+    fn the_servers_projects_are_hidden_in_every_shape_of_an_error() {
+        let error = r#"{"error":{"code":429,"message":"of consumer project_number:123456789","details":[{"metadata":{"consumer":"projects/123456789","containerInfo":123456789}}]}}"#;
+        let hidden = r#"{"error":{"code":429,"details":[{"metadata":{"consumer":"projects/[hidden]","containerInfo":"[hidden]"}}],"message":"of consumer project_number:[hidden]"}}"#;
+        let cases = [
+            (Surface::Developer, format!("data: {error}\n\n"), format!("data: {hidden}\n\n")),
+            (Surface::Developer, format!("{error}\r\n\r\n"), format!("data: {hidden}\r\n\r\n")),
+            (Surface::OpenAi, format!("id: 1\r\ndata: {error}\r\n\r"), format!("id: 1\ndata: {hidden}\r\n\r")),
+            (Surface::OpenAi, format!("data: [{error}]\n\n"), format!("data: {hidden}\n\n")),
+            (
+                Surface::Interactions,
+                format!("event: error\r\ndata: {}\r\n\r\n", error.replace(",\"details", "\r\ndata: ,\"details")),
+                format!("event: error\ndata: {hidden}\r\n\r\n"),
+            ),
+        ];
+        for (surface, event, expected) in cases {
+            for before in ["", "data: {\"a\":\"projects/123456789\"}\n\n"] {
+                let text = format!("{before}{event}");
+                let passed = |hides: bool| {
+                    let mut review = Review::new(shape(surface), Settings::default(), hides);
+                    let passed = review.events(text.clone().into());
+                    assert_eq!(review.error().map(|failure| failure.code().as_u16()), Some(429));
+                    String::from_utf8(passed.to_vec()).unwrap()
+                };
+                assert_eq!(passed(true), format!("{before}{expected}"));
+                // A caller with a key of its own knows its project.
+                assert!(passed(false)[before.len()..].contains("123456789"));
+            }
+        }
+        let settings = Settings { openai: OpenAiErrors::GoogleLists, ..Settings::default() };
+        let mut review = Review::new(shape(Surface::OpenAi), settings, true);
+        assert_eq!(review.events(format!("data: [{error}]\n\n").into()), format!("data: [{hidden}]\n\n"));
+
+        let mut review = Review::new(shape(Surface::Developer), Settings::default(), true);
+        let around = "{\"a\":\"projects/1\"}";
+        let list = format!("[{around},\r\n{error}\n,{around}\n");
+        assert_eq!(review.elements(list.clone().into()), list.replace(error, hidden));
+        assert!(review.error().is_some());
+    }
+
+    #[test]
     fn openais_clients_read_any_object_and_lists_stay_where_they_are_wanted() {
         let list = "data: [{\"error\":{\"code\":\"x\",\"message\":\"no\"}}]\n\n";
         let object = "data: {\"id\":1,\"error\":{\"code\":\"x\",\"message\":\"no\"}}\n\n";
         assert_eq!(reviewed(Surface::OpenAi, object).0, object);
         assert!(reviewed(Surface::OpenAi, list).0.starts_with("data: {\"error\":{\"code\":"));
         let settings = Settings { openai: OpenAiErrors::GoogleLists, ..Settings::default() };
-        let mut review = Review::new(shape(Surface::OpenAi), settings);
+        let mut review = Review::new(shape(Surface::OpenAi), settings, false);
         assert_eq!(review.events(list.into()), list);
         assert!(review.error().is_some());
     }
@@ -344,7 +460,7 @@ mod tests {
             ("\"error\"", None),
             ("", None),
         ] {
-            let mut review = Review::new(shape(Surface::Developer), Settings::default());
+            let mut review = Review::new(shape(Surface::Developer), Settings::default(), false);
             assert_eq!(review.elements(text.into()), text);
             assert_eq!(review.error().map(|failure| failure.code().as_u16()), code, "{text}");
         }
