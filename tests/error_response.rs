@@ -862,6 +862,50 @@ async fn a_stream_of_a_known_length_is_followed_and_its_length_is_not_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_stream_has_a_length_and_each_is_followed_by_what_it_is() {
+    let array = format!("[{HELLO}");
+    let whole = |uri: &str, content_type: Option<&'static str>, sent: &str| {
+        let (feed, body) = fed();
+        feed.data("");
+        feed.data(sent.to_owned());
+        let mut answer = Response::new(any(body.with_hint(SizeHint::with_exact(sent.len() as u64))));
+        answer.headers_mut().insert(http::header::CONTENT_LENGTH, sent.len().into());
+        if let Some(content_type) = content_type {
+            answer.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+        }
+        responded(post(uri), Ok(answer))
+    };
+    for uri in [STREAM, ARRAY] {
+        for (content_type, sent, half) in [
+            (Some("application/json"), array.as_str(), ",{\"a"),
+            (Some("application/json"), &event("a"), "data: {\"can"),
+            (Some("text/plain"), &event("a"), "data: {\"can"),
+            (None, &(": ping\r\n".to_owned() + &event("a")), "event: x\ndata: {"),
+            (None, &("\r\n ".to_owned() + &array), "\n,{"),
+        ] {
+            let response = whole(uri, content_type, &(sent.to_owned() + half)).await;
+            assert!(!response.headers().contains_key(http::header::CONTENT_LENGTH));
+            assert!(response.body().size_hint().exact().is_none() && !response.body().is_end_stream());
+            let (data, error) = frames(response.into_body()).await;
+            let text = String::from_utf8(data.concat()).unwrap();
+            assert!(last_words(&text, sent).contains("{\"error\":{") && error.is_some(), "{text}");
+        }
+        // What is neither passes as it came, and its break would be seen.
+        for sent in ["{\"candidates\":[", "<html>", " \n", "x"] {
+            let response = whole(uri, Some("application/json"), sent).await;
+            assert!(!response.headers().contains_key(http::header::CONTENT_LENGTH));
+            assert_eq!(response.body().size_hint().exact(), None);
+            let (data, error) = frames(response.into_body()).await;
+            assert_eq!((data.concat(), error.is_none()), (sent.as_bytes().to_vec(), true));
+        }
+    }
+    // An answer in one piece keeps its length.
+    let response = whole(GENERATE, Some("application/json"), HELLO).await;
+    assert!(response.headers().contains_key(http::header::CONTENT_LENGTH));
+    assert_eq!(response.body().size_hint().exact(), Some(HELLO.len() as u64));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_that_a_proxy_has_encoded_passes_untouched() {
     let bytes = [&[0x1f, 0x8b, 8][..], b"\n\ndata: {\"half"].concat();
     for encoding in ["gzip", "br"] {

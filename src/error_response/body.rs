@@ -12,11 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use pin_project_lite::pin_project;
 
-use super::{
-    follow::{BodyEnd, Follow},
-    reading::AnswerBody,
-    settings::Settings,
-};
+use super::{follow::Follow, items::BodyEnd, reading::AnswerBody, settings::Settings};
 use crate::{body::delivery::LastWords, call::Shape, context::BoxError};
 
 pin_project! {
@@ -139,7 +135,7 @@ where
                     // A server that knows the length does not poll for the end.
                     Follow::Secrets(masker) => masker.held() == 0 && body.is_end_stream(),
                     // Bytes may be held back until the end.
-                    Follow::Events(_) | Follow::Elements(_) => false,
+                    Follow::Undecided(_) | Follow::Events(_) | Follow::Elements(_) => false,
                 };
                 passes && last.is_over()
             }

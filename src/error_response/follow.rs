@@ -1,7 +1,7 @@
 //! The watch over an upstream's bytes while they pass: for keys, for errors that it says itself, and for a place where
 //! an error can follow.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     response::Parts,
@@ -9,28 +9,26 @@ use http::{
 use http_body::{Body, SizeHint};
 
 use super::{
-    ends::{ElementEnds, EventEnds, ItemEnds},
+    ends::{ElementEnds, EventEnds},
     framer::Framer,
-    gate::ItemGate,
+    items::{BodyEnd, ItemStream, StreamFacts},
     render,
     review::{Review, is_half},
     settings::{Settings, StreamEnding},
 };
 use crate::{
     call::{Shape, Streaming, Surface},
-    context::{BoxError, Error, Outcome, Usage},
-    failure::{Failure, Kind},
+    context::BoxError,
     redact::{Masker, SecretMasker},
 };
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 
-/// The name of the room in its errors.
-const NAME: &str = "error_response";
-
 /// The watch over one answer.
 pub(super) enum Follow {
     Nothing,
+    /// Waits for the first byte that is not blank: a stream's type may be wrong.
+    Undecided(Box<StreamFacts>),
     /// Holds each event until it is whole, so that another one can follow.
     Events(Box<EventFollow>),
     /// Holds each element of an array until it is whole.
@@ -51,45 +49,47 @@ pub(super) struct EventFollow {
 /// The watch over an array.
 pub(super) struct ElementFollow(ItemStream<ElementEnds>);
 
-/// The items of a stream.
-struct ItemStream<E> {
-    gate: ItemGate<E>,
-    review: Review,
-    surface: Surface,
-    ending: StreamEnding,
-    /// The cell for a failure that the layers inside have not seen.
-    usage: Option<Usage>,
-}
-
-/// The end of a body: the last bytes to pass on, and the error that follows them.
-#[derive(Debug, Default)]
-pub(super) struct BodyEnd {
-    pub(super) rest: Option<Bytes>,
-    pub(super) error: Option<BoxError>,
-}
-
 impl Follow {
     /// Chooses the watch over a good answer.
     pub(super) fn answer<R: Body>(body: &R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         // An empty body, such as that of a HEAD, keeps its header. Bytes that are encoded are no lines.
         if body.is_end_stream() || body.size_hint().exact() == Some(0) || is_encoded(parts) {
-            Self::Nothing
-        } else if is_event_stream(parts) {
-            EventFollow::watch(shape, parts, settings, None)
-        } else if shape.streaming == Streaming::Array && body.size_hint().exact().is_none() {
-            Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), shape, parts, settings)).into())
-        } else {
-            Self::Nothing
+            return Self::Nothing;
         }
+        let is_events = is_event_stream(parts);
+        if !is_events && shape.streaming == Streaming::No {
+            return Self::Nothing;
+        }
+        // Words may follow the last byte, and an error: a server that knows the length would see neither.
+        parts.headers.remove(CONTENT_LENGTH);
+        let facts = StreamFacts::of(shape, parts, settings);
+        if is_events { Self::events(&facts, None) } else { Self::Undecided(facts.into()) }
     }
 
     /// Chooses the watch over a failure, whose text may repeat keys.
     pub(super) fn failure(shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         let masker = SecretMasker::new(settings.secrets.clone());
         if parts.status.is_success() && is_event_stream(parts) && !is_encoded(parts) {
-            return EventFollow::watch(shape, parts, settings, Some(masker));
+            parts.headers.remove(CONTENT_LENGTH);
+            return Self::events(&StreamFacts::of(shape, parts, settings), Some(masker));
         }
         Self::Secrets(masker.into())
+    }
+
+    fn events(facts: &StreamFacts, masker: Option<SecretMasker>) -> Self {
+        let is_interaction = facts.shape.surface == Surface::Interactions;
+        let framer = is_interaction.then(|| Framer::new(facts.settings.secrets.clone()));
+        Self::Events(EventFollow { masker, framer, stream: ItemStream::new(EventEnds::new(), facts) }.into())
+    }
+
+    /// Chooses the watch over a stream that begins with that byte.
+    fn by_content(facts: &StreamFacts, first: u8) -> Self {
+        match first {
+            b'[' => Self::Elements(ElementFollow(ItemStream::new(ElementEnds::new(), facts)).into()),
+            // A comment, or one of the fields `data`, `event`, `id` and `retry`.
+            b':' | b'd' | b'e' | b'i' | b'r' => Self::events(facts, None),
+            _ => Self::Nothing,
+        }
     }
 
     /// Takes the bytes that pass, and returns the first of those to pass on; [`next`](Self::next) has more, if there
@@ -97,6 +97,13 @@ impl Follow {
     pub(super) fn push(&mut self, data: Bytes) -> Option<Bytes> {
         match self {
             Self::Nothing => Some(data),
+            Self::Undecided(facts) => match data.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                Some(first) => {
+                    *self = Self::by_content(facts, *first);
+                    self.push(data)
+                }
+                None => Some(data),
+            },
             Self::Events(events) => events.push(data),
             Self::Elements(elements) => elements.0.push(data, Review::elements),
             Self::Secrets(masker) => Some(masked(masker, &data)),
@@ -108,7 +115,7 @@ impl Follow {
         match self {
             Self::Events(events) => events.stream.gate.next(),
             Self::Elements(elements) => elements.0.gate.next(),
-            Self::Nothing | Self::Secrets(_) => None,
+            Self::Nothing | Self::Undecided(_) | Self::Secrets(_) => None,
         }
     }
 
@@ -117,7 +124,7 @@ impl Follow {
         match self {
             Self::Events(events) => events.stream.gate.has_next(),
             Self::Elements(elements) => elements.0.gate.has_next(),
-            Self::Nothing | Self::Secrets(_) => false,
+            Self::Nothing | Self::Undecided(_) | Self::Secrets(_) => false,
         }
     }
 
@@ -126,14 +133,14 @@ impl Follow {
         match self {
             Self::Events(events) => events.stream.breaks_at_its_end(),
             Self::Elements(elements) => elements.0.breaks_at_its_end(),
-            Self::Nothing | Self::Secrets(_) => false,
+            Self::Nothing | Self::Undecided(_) | Self::Secrets(_) => false,
         }
     }
 
     /// Ends a body that has ended well, as far as the layers inside know.
     pub(super) fn end(&mut self) -> BodyEnd {
         match self {
-            Self::Nothing => BodyEnd::default(),
+            Self::Nothing | Self::Undecided(_) => BodyEnd::default(),
             Self::Secrets(masker) => BodyEnd { rest: rest_of(masker), error: None },
             Self::Events(events) => events.end(),
             Self::Elements(elements) => elements.end(),
@@ -143,7 +150,7 @@ impl Follow {
     /// Ends a body that has failed: with the error as the stream's last words, if it can take them.
     pub(super) fn broken_by(&mut self, error: BoxError) -> BodyEnd {
         match self {
-            Self::Nothing | Self::Secrets(_) => BodyEnd { rest: None, error: Some(error) },
+            Self::Nothing | Self::Undecided(_) | Self::Secrets(_) => BodyEnd { rest: None, error: Some(error) },
             Self::Events(events) => events.broken_by(error),
             Self::Elements(elements) => elements.broken_by(error),
         }
@@ -154,7 +161,7 @@ impl Follow {
         let mut hint = SizeHint::new();
         match self {
             // Nobody knows yet what will get a frame, what will be dropped, and what will be the last words.
-            Self::Events(_) | Self::Elements(_) => {}
+            Self::Undecided(_) | Self::Events(_) | Self::Elements(_) => {}
             Self::Secrets(masker) => {
                 let held = masker.held() as u64;
                 if let Some(upper) = inner.upper() {
@@ -168,84 +175,7 @@ impl Follow {
     }
 }
 
-impl<E: ItemEnds> ItemStream<E> {
-    fn new(ends: E, shape: Shape, parts: &Parts, settings: &Settings) -> Self {
-        let outcome = parts.extensions.get::<Outcome>();
-        // A caller with a key of its own knows its project.
-        let hides_projects = outcome.is_some_and(|outcome| outcome.key().is_some());
-        let review = Review::new(shape, settings.clone(), hides_projects);
-        let usage = outcome.and_then(Outcome::usage).cloned();
-        Self { gate: ItemGate::new(ends), review, surface: shape.surface, ending: settings.ending, usage }
-    }
-
-    /// Takes a frame, and lets `look` see the items that pass, if one of them may be an error.
-    fn push(&mut self, data: Bytes, look: fn(&mut Review, Bytes) -> Bytes) -> Option<Bytes> {
-        let first = self.gate.push(data)?;
-        if !self.gate.take_doubt() {
-            return Some(first);
-        }
-        let items = self.rest_behind(first);
-        Some(look(&mut self.review, items))
-    }
-
-    /// Returns these bytes and all others that have been let go, in one piece.
-    fn rest_behind(&mut self, first: Bytes) -> Bytes {
-        if !self.gate.has_next() {
-            return first;
-        }
-        let all: Vec<Bytes> = std::iter::once(first).chain(std::iter::from_fn(|| self.gate.next())).collect();
-        all.concat().into()
-    }
-
-    fn breaks_at_its_end(&self) -> bool {
-        self.review.error().is_some() && self.ending != StreamEnding::Event
-    }
-
-    /// Ends a stream whose last bytes these are.
-    fn ended(&self, rest: Bytes) -> BodyEnd {
-        let said = self.review.error().filter(|_| self.breaks_at_its_end());
-        let error = said.map(|failure| Error::refusal(NAME, failure.clone()).into());
-        BodyEnd { rest: (!rest.is_empty()).then_some(rest), error }
-    }
-
-    /// Makes the error of a stream that has ended too early, as only this room sees.
-    fn cut(&self, message: &str) -> BoxError {
-        let failure = Failure::local(Kind::StreamCut, message).into_after_commit();
-        if let Some(usage) = &self.usage {
-            usage.fail(failure.clone());
-        }
-        Error::refusal(NAME, failure).into()
-    }
-
-    /// Ends a stream that has failed: these are its last bytes before the half of an item, and `words` says the error.
-    /// Without words the connection breaks alone.
-    fn broken_by(&self, error: BoxError, rest: Bytes, words: impl FnOnce(&BoxError) -> Option<String>) -> BodyEnd {
-        // The upstream has said it already.
-        if self.review.error().is_some() {
-            let error = (self.ending != StreamEnding::Event).then_some(error);
-            return BodyEnd { rest: (!rest.is_empty()).then_some(rest), error };
-        }
-        let may_speak = self.ending != StreamEnding::Break && !self.gate.is_open();
-        let words = may_speak.then(|| words(&error)).flatten().map(String::into_bytes);
-        let is_over = words.is_some() && self.ending == StreamEnding::Event;
-        let mut rest = BytesMut::from(rest);
-        // Transports put whole addresses into their errors.
-        let words = words.map(|words| self.review.mask(&words).unwrap_or(words));
-        rest.extend_from_slice(&words.unwrap_or_default());
-        BodyEnd { rest: (!rest.is_empty()).then(|| rest.freeze()), error: (!is_over).then_some(error) }
-    }
-}
-
 impl EventFollow {
-    fn watch(shape: Shape, parts: &mut Parts, settings: &Settings, masker: Option<SecretMasker>) -> Follow {
-        // A line that gets a frame gets longer, and an event may be dropped or added.
-        parts.headers.remove(CONTENT_LENGTH);
-        let framer = (shape.surface == Surface::Interactions).then(|| Framer::new(settings.secrets.clone()));
-        Follow::Events(
-            Self { masker, framer, stream: ItemStream::new(EventEnds::new(), shape, parts, settings) }.into(),
-        )
-    }
-
     fn push(&mut self, mut data: Bytes) -> Option<Bytes> {
         if let Some(masker) = &mut self.masker {
             data = masked(masker, &data);

@@ -155,6 +155,7 @@ mod gate;
 mod heard;
 mod hide;
 mod hints;
+mod items;
 mod layer;
 mod reading;
 mod render;
