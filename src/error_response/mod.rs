@@ -48,6 +48,8 @@
 //! | the same, in the middle of an event | the half event is dropped, then the same |
 //! | the same, in the middle of an event of more than 64 KiB | it has passed as it came; the body fails, and nothing is said |
 //! | an array, breaks or is cut | the half element is dropped; an error as one more element, which closes the array; then the body fails |
+//! | the same, behind its closing bracket | the bracket has waited for the body's end, and is dropped; then the same |
+//! | an array, ends without its closing bracket | the same as one that is cut |
 //! | the upstream says an error in an event or an element | it passes; the body fails where the stream ends, also where that is a clean end |
 //! | an answer in one piece | the body fails |
 //!
@@ -56,19 +58,23 @@
 //! JSON after its last element, and a reader who ignores unknown members would take it for a whole answer, too.
 //!
 //! Therefore each event is held until it is whole, up to 64 KiB, and so is each element. No client can use the half of
-//! one; what is whole is never delayed. The length of an event stream is not said, because its end may get longer; an
-//! encoded stream passes untouched.
+//! one; what is whole is never delayed. The length of a stream is not said, because its end may get longer, and a server
+//! that knows the length does not ask for an error behind it. A stream of a wrong type is known by its first byte. An encoded
+//! stream passes untouched. The stream's failure is in the [`Usage`](crate::context::Usage), also where this layer alone has
+//! seen it. What the upstream's body holds is free as soon as it has ended or failed.
 //!
 //! Some shapes of an upstream's error are read by no SDK: a list, a string as the code, an `error` behind other members,
 //! an `event:` or `id:` line on Gemini's own surface, or bare JSON without `data:`, as Google's own servers end a stream.
 //! Such an event is written anew, as `data: {"error": …}` with a number as the code, and on the Interactions surface a
-//! bare line gets the frame of an event there. All other events pass untouched, comments and ids included; so do those of
+//! bare line gets the frame of an event there. In an error that the upstream says after the commit, keys are overwritten and
+//! projects of the server's hidden, as in one before. All other events pass untouched, comments and ids included; so do those of
 //! other providers (`rawPredict`).
 //!
 //! The body fails only when the server has written the last words, and so all before them, however slowly the caller
 //! reads. hyper drops with a failed body all that it has not written yet. This is certain for hyper's HTTP/1 server on a
 //! plain socket and for its HTTP/2 server, for callers that take the words within 30 s. Where a buffer of TLS, or one of
 //! hyper's own without vectored writes, stands between, it holds for callers that do not stop reading for half a second.
+//! The wait needs tokio's timer (`enable_time`): in a runtime without one it panics, and outside of a runtime there is no wait.
 //!
 //! # When to use it
 //!
