@@ -52,7 +52,7 @@ pub(crate) async fn law_6_chunks_pass_one_by_one_and_untouched<B: Inward>(room: 
         // The first content hands the answer over, no earlier and no later.
         feed.data(sent[0].clone());
         let mut body = assert_ready!(call.poll()).unwrap().into_body();
-        // Only the half of an event or of an element may wait, for its other half.
+        // Only the half of an event or of an element may wait, for its other half, and an array's bracket for the end.
         let mut waiting = String::new();
         for (nth, chunk) in sent.iter().enumerate() {
             if nth > 0 {
@@ -67,7 +67,7 @@ pub(crate) async fn law_6_chunks_pass_one_by_one_and_untouched<B: Inward>(room: 
                 waiting = waiting.strip_prefix(std::str::from_utf8(&passed).unwrap()).expect("untouched").to_owned();
             }
             let is_half = match uri {
-                ARRAY => waiting.starts_with('{') && !waiting.ends_with('}'),
+                ARRAY => waiting == "]" || waiting.starts_with('{') && !waiting.ends_with('}'),
                 _ => !waiting.contains("\n\n") && !waiting.contains("\r\n\r"),
             };
             assert!(waiting.is_empty() || is_half, "chunk {nth} of {uri} waits: {waiting:?}");
