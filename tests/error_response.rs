@@ -760,6 +760,12 @@ async fn an_array_that_is_closed_too_early_or_not_at_all_ends_in_an_error() {
         let (text, error) = heard(ARRAY, "application/json", body).await;
         assert_eq!((text.as_str(), error.is_some()), (expected, true));
     }
+    let unclosed = format!("[{no_reason},{BUSY}");
+    for half in ["", ",{\"a"] {
+        let (text, error) = heard(ARRAY, "application/json", chunks([&unclosed, half])).await;
+        assert_eq!(text.trim_end_matches(','), unclosed);
+        assert_eq!(find(&error.unwrap()).failure().kind(), Kind::Overloaded);
+    }
     // What is no array is left alone.
     let objects = format!("{HELLO}\n{HELLO}\n");
     assert_eq!(heard(ARRAY, "application/json", chunks([&objects])).await.0, objects);

@@ -237,12 +237,12 @@ impl EventFollow {
 impl ElementFollow {
     fn end(&mut self) -> BodyEnd {
         let ends = self.0.gate.ends();
-        // It is an array, and is not closed.
-        if ends.needs_comma().is_some() && !ends.is_closed() {
+        let is_unclosed = ends.needs_comma().is_some() && !ends.is_closed();
+        if is_unclosed && self.0.review.error().is_none() {
             return self.broken_by(self.0.cut("the array ended before its closing bracket"));
         }
-        let closing = self.0.gate.take_half();
-        self.0.ended(closing.into())
+        let rest = self.0.gate.take_half();
+        self.0.ended(if is_unclosed { Bytes::new() } else { rest.into() })
     }
 
     /// Says the error in one more element, which closes the array.
