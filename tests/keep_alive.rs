@@ -25,8 +25,7 @@ use tokio::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    failure::{Failure, Kind},
+    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy, failure::Kind,
 };
 
 const EVERY: Duration = Duration::from_secs(15);
@@ -577,5 +576,8 @@ async fn keys_in_an_error_are_not_told() {
     let (frames, broke) = frames(response.into_body()).await;
     let said = format!("{:?} {broke:?}", frames.concat());
     assert!(!said.contains("AIza") && said.contains("error sending request"), "{said}");
-    let _ = Failure::from_error(&*broke.unwrap());
+    let broke = broke.unwrap();
+    let failure = find(&broke).failure();
+    assert!(failure.is_after_commit() && !failure.message().contains("AIza"), "{failure:?}");
+    assert!(failure.message().contains("error sending request"), "{failure:?}");
 }

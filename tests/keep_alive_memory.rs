@@ -15,9 +15,9 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use tokio_test::task;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_gemini::KeepAliveLayer;
+use tower_gemini::{CallContext, KeepAliveLayer, call::Call};
 
-use crate::support::{GENERATE, STREAM, Upstream, any, fed, post, secs, sse};
+use crate::support::{CHAT, GENERATE, STREAM, Upstream, any, fed, post, secs, sse};
 
 const EVENTS: usize = 1_000;
 const EVENT: &[u8] =
@@ -47,13 +47,12 @@ impl Body for Events {
 }
 
 /// Counts the allocations of a call and of the reading of its answer.
-fn allocations(layer: &KeepAliveLayer, uri: &str) -> u64 {
+fn allocations(layer: &KeepAliveLayer, request: Request<Full<Bytes>>) -> u64 {
     let answer = |_: Request<Full<Bytes>>| {
         let response = Response::builder().header("content-type", "text/event-stream").body(Events::default());
         std::future::ready(Ok::<_, Infallible>(response.unwrap()))
     };
     let service = layer.layer(service_fn(answer));
-    let request = post(uri);
     allocation_counter::measure(|| {
         let mut call = task::spawn(service.oneshot(request));
         let Poll::Ready(response) = call.poll() else { panic!("it waits") };
@@ -76,10 +75,15 @@ fn allocations(layer: &KeepAliveLayer, uri: &str) -> u64 {
 async fn a_stream_that_is_never_silent_costs_one_allocation_and_other_calls_none() {
     let (without, with) = (KeepAliveLayer::disabled(), KeepAliveLayer::new(secs(15)));
     // The first timer of a runtime may cost something.
-    allocations(&with, STREAM);
-    let bare = allocations(&without, STREAM);
-    assert_eq!(allocations(&with, STREAM), bare + 1, "the box of the call");
-    assert_eq!(allocations(&with, GENERATE), bare);
+    allocations(&with, post(STREAM));
+    let bare = allocations(&without, post(STREAM));
+    assert_eq!(allocations(&with, post(STREAM)), bare + 1, "the box of the call");
+    assert_eq!(allocations(&with, post(GENERATE)), bare);
+    // A layer outside has read that this chat does not stream.
+    let mut chat = post(CHAT);
+    let call = Call::new(chat.method(), chat.uri()).read_body(b"{\"model\":\"gemini-2.5-flash\",\"messages\":[]}");
+    CallContext::update(chat.extensions_mut(), |context| context.set_call(call));
+    assert_eq!(allocations(&with, chat), bare);
 }
 
 #[tokio::test(start_paused = true)]

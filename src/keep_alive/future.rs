@@ -40,28 +40,26 @@ pin_project! {
 pin_project! {
     #[project = CallingProj]
     enum Calling<F> {
-        Plain { #[pin] future: F },
+        // Where there is a plan, the answer may turn out to be a stream.
+        Plain { #[pin] future: F, plan: Option<Plan> },
         // In a box, because it goes on in the body after an early head, and what was polled must not move.
-        Movable { future: Option<Pin<Box<F>>>, plan: Plan },
+        Movable { future: Option<Pin<Box<F>>>, plan: Plan, streams: Streams },
     }
 }
 
-/// The plan for a call that may stream.
+/// The plan for an answer that may be a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) every: Duration,
     pub(super) dialect: Dialect,
-    pub(super) streams: Streams,
 }
 
-/// Tells whether a call streams.
+/// Tells whether a call streams that may.
 #[derive(Clone, Debug)]
 pub(super) enum Streams {
     Yes,
     /// It does once this flag is set.
     Once(CallFlag),
-    /// Only its answer may show it.
-    No,
 }
 
 impl Streams {
@@ -69,27 +67,26 @@ impl Streams {
         match self {
             Self::Yes => true,
             Self::Once(flag) => flag.is_set(),
-            Self::No => false,
         }
     }
 }
 
 impl<F> ResponseFuture<F> {
-    /// Makes the future of a call that is left alone.
-    pub(super) fn plain(future: F) -> Self {
-        Self { call: Calling::Plain { future }, sleep: None }
+    /// Makes the future of a call whose head is awaited. Without a plan its answer is left alone, too.
+    pub(super) fn plain(future: F, plan: Option<Plan>) -> Self {
+        Self { call: Calling::Plain { future, plan }, sleep: None }
     }
 
     /// Makes the future of a call that may stream.
-    pub(super) fn movable(future: F, plan: Plan) -> Self {
-        Self { call: Calling::Movable { future: Some(Box::pin(future)), plan }, sleep: None }
+    pub(super) fn movable(future: F, plan: Plan, streams: Streams) -> Self {
+        Self { call: Calling::Movable { future: Some(Box::pin(future)), plan, streams }, sleep: None }
     }
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = match &self.call {
-            Calling::Plain { .. } => None,
+            Calling::Plain { plan, .. } => plan.as_ref(),
             Calling::Movable { plan, .. } => Some(plan),
         };
         f.debug_struct("ResponseFuture").field("plan", &plan).finish_non_exhaustive()
@@ -107,19 +104,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let (slot, plan) = match this.call.project() {
-            CallingProj::Plain { future } => {
-                return future.poll(cx).map_ok(|response| response.map(KeepAliveBody::untouched));
+        let (slot, plan, streams) = match this.call.project() {
+            CallingProj::Plain { future, plan } => {
+                return future.poll(cx).map_ok(|response| match plan {
+                    Some(plan) => passed_on(response, plan),
+                    None => response.map(KeepAliveBody::untouched),
+                });
             }
-            CallingProj::Movable { future, plan } => (future, plan),
+            CallingProj::Movable { future, plan, streams } => (future, plan, streams),
         };
         let Some(future) = slot else { return Poll::Pending };
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
             *slot = None;
             return Poll::Ready(result.map(|response| passed_on(response, plan)));
-        }
-        if matches!(plan.streams, Streams::No) {
-            return Poll::Pending;
         }
         loop {
             let Some(timer) = this.sleep.as_mut().as_pin_mut() else {
@@ -129,7 +126,7 @@ where
             if timer.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if plan.streams.is_known() {
+            if streams.is_known() {
                 break;
             }
             this.sleep.set(None);
