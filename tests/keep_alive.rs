@@ -25,7 +25,8 @@ use tokio::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy, failure::Kind,
+    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    error_response::StreamEnding, failure::Kind,
 };
 
 const EVERY: Duration = Duration::from_secs(15);
@@ -368,6 +369,29 @@ async fn nothing_is_sent_after_the_last_event_of_a_chat() {
     assert!(tokio::time::timeout(secs(100), body.frame()).await.is_err());
     drop(feed);
     assert!(body.frame().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_with_good_events_is_the_last_word() {
+    // The connection stays whole, so that nothing may be said behind the error either.
+    let (feed, body) = fed();
+    let service = ServiceBuilder::new()
+        .layer(KeepAliveLayer::new(EVERY))
+        .layer(ErrorResponseLayer::new().stream_ending(StreamEnding::Event))
+        .service(streaming(any(body)));
+    let text = format!("{}{}data: {{\"error\":{{\"code\":503}}}}\n\n", event("a"), event("b"));
+    feed.data(text.clone());
+    let feeding = async {
+        sleep(secs(100)).await;
+        drop(feed);
+    };
+    let reading = async {
+        let response = service.oneshot(post(STREAM)).await.unwrap();
+        timed(any(response.into_body()), Instant::now()).await
+    };
+    let ((frames, error), ()) = tokio::join!(reading, feeding);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(frames, [(0, text)]);
 }
 
 #[tokio::test(start_paused = true)]

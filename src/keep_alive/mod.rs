@@ -97,6 +97,7 @@
 
 mod body;
 mod dialect;
+mod error_search;
 mod future;
 mod layer;
 mod open_line;

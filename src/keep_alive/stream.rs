@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{dialect::Dialect, open_line::OpenLine, reason, tail::Tail};
+use super::{dialect::Dialect, error_search::ErrorSearch, open_line::OpenLine, reason, tail::Tail};
 
 /// The beginning of an event's line, which is sent before the event is there.
 const OPENING: &[u8] = b"data: ";
@@ -18,6 +18,7 @@ const COMMENT: &[u8] = b": ping\n\n";
 pub(super) struct KeptStream {
     dialect: Dialect,
     tail: Tail,
+    errors: ErrorSearch,
     /// Set once the answer has named the reason for its end, or an error.
     is_ended: bool,
     place: Place,
@@ -38,7 +39,7 @@ enum Place {
 
 impl KeptStream {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, tail: Tail::new(), is_ended: false, place: Place::Passing }
+        Self { dialect, tail: Tail::new(), errors: ErrorSearch::new(), is_ended: false, place: Place::Passing }
     }
 
     /// Takes the upstream's next bytes, and returns those to pass on: without a line that was opened early the same,
@@ -89,6 +90,7 @@ impl KeptStream {
             Place::Passing if !self.has_ended() && self.tail.is_between_events() => match self.dialect {
                 Dialect::Gemini => {
                     self.place = Place::Opened(OpenLine::new(self.tail.bytes().is_empty()).into());
+                    self.errors.open_data();
                     OPENING
                 }
                 Dialect::OpenAi | Dialect::Interactions => COMMENT,
@@ -126,21 +128,15 @@ impl KeptStream {
         .into()
     }
 
-    /// Notices bytes that pass on.
+    /// Notices bytes that pass on. Nothing good comes after an error, and it may have to be written before the connection
+    /// breaks.
     fn note(&mut self, data: &[u8]) {
         if !self.is_ended {
             let names_reason = || self.dialect == Dialect::Gemini && reason::is_named(self.tail.bytes(), data);
-            self.is_ended = begins_error(data) || names_reason();
+            self.is_ended = self.errors.push(data) || names_reason();
         }
         self.tail.push(data);
     }
-}
-
-/// Returns whether bytes begin with an error's event, or its data. Nothing good comes after one, and it may have to be
-/// written before the connection breaks.
-fn begins_error(data: &[u8]) -> bool {
-    let data = data.strip_prefix(b"data:").map_or(data, <[u8]>::trim_ascii_start);
-    data.starts_with(b"{\"error\"") || data.starts_with(b"event: error")
 }
 
 #[cfg(fuzzing)]
@@ -225,6 +221,18 @@ mod tests {
             }
         }
         assert_eq!(gemini(&[None, Some("data: {\"error\":{}}\n\n"), None]), "data: {\"error\":{}}\n\n");
+        // An error may come behind good events, and in parts.
+        let good = "data: {\"candidates\":[]}\n\n";
+        for dialect in [Dialect::Gemini, Dialect::OpenAi, Dialect::Interactions] {
+            for error in ["data: {\"error\":{}}\n\n", "data:{ \"error\":{}}\r\n\r\n", "event: error\ndata: {}\n\n"] {
+                let text = format!("{good}{error}");
+                for at in good.len() - 5..text.len() {
+                    let (first, second) = text.split_at(at);
+                    let (out, stream) = kept(dialect, &[Some(first), Some(second), None]);
+                    assert!(out == text && stream.open_line().is_none(), "{text:?} at {at} became {out:?}");
+                }
+            }
+        }
     }
 
     #[test]
