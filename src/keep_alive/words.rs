@@ -9,6 +9,7 @@ use super::dialect::Dialect;
 use crate::{
     context::{BoxError, Error},
     failure::Failure,
+    status::add_openai,
 };
 
 /// The most bytes of a failed answer that are read for its error.
@@ -99,8 +100,7 @@ impl Words {
                 format!("{{\"error\":{},\"event_type\":\"error\"}}", Value::Object(error))
             }
             Dialect::OpenAi => {
-                add("type", failure.google_status().to_ascii_lowercase().into());
-                add("code", status.as_u16().into());
+                add_openai(&mut error, status);
                 format!("{{\"error\":{}}}", Value::Object(error))
             }
             Dialect::Gemini => {
@@ -182,6 +182,12 @@ mod tests {
             let error = words(status, "text/html", body, Dialect::Interactions);
             assert!(error["error"]["code"].is_string() && error["event_type"] == "error", "{error}");
         }
+        // OpenAI's clients read these.
+        let error = words(503, "text/html", "", Dialect::OpenAi);
+        assert_eq!(
+            (&error["error"]["type"], error["error"].get("param")),
+            (&json!("server_error"), Some(&Value::Null))
+        );
         // An error that came with a good status keeps its own code.
         let error = words(200, "application/json", r#"[{"error":{"code":429,"message":"m"}}]"#, Dialect::Gemini);
         assert_eq!(error["error"]["code"], 429);
