@@ -221,6 +221,25 @@ async fn an_answer_that_is_no_stream_is_an_error_once_the_head_is_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_encoded_stream_is_named_at_once_behind_an_early_head() {
+    let upstream = late(20, || {
+        let (feed, body) = fed();
+        feed.data(b"\x1f\x8b\x08".as_slice());
+        std::mem::forget(feed);
+        let mut response = sse(any(body));
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        Ok(response)
+    });
+    let began = Instant::now();
+    let response = alone(upstream).oneshot(post(STREAM)).await.unwrap();
+    let (frames, broke) = timed(response.into_body(), began).await;
+    assert!(broke.is_some());
+    let [(15, opening), (20, said)] = &*frames else { panic!("{frames:?}") };
+    let error = error_on_the_line(&format!("{opening}{said}"));
+    assert!(error["error"]["message"].as_str().unwrap().contains("an encoded stream (gzip)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_answer_cancels_the_call_behind_it() {
     for wrap in [alone, server] {
         let upstream = Upstream::hangs();

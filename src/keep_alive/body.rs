@@ -181,11 +181,19 @@ where
             SourceProj::Waiting { call } => match ready!(call.as_mut().poll(cx)) {
                 Ok(response) => {
                     let (parts, body) = response.into_parts();
-                    self.set(match is_stream(&parts) {
-                        true => Self::Answer { body },
-                        false => Self::Failed { body, answer: FailedAnswer::new(parts) },
-                    });
-                    Step::Turned
+                    if is_stream(&parts) {
+                        self.set(Self::Answer { body });
+                        Step::Turned
+                    } else {
+                        let answer = FailedAnswer::new(parts);
+                        match answer.is_unreadable() {
+                            true => Step::Says(answer.words(dialect)),
+                            false => {
+                                self.set(Self::Failed { body, answer });
+                                Step::Turned
+                            }
+                        }
+                    }
                 }
                 Err(error) => Step::Says(Words::of_error(&error.into(), dialect)),
             },

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use http::{StatusCode, header::CONTENT_TYPE, response::Parts};
 use serde_json::{Map, Value, json};
 
-use super::dialect::Dialect;
+use super::{
+    dialect::Dialect,
+    future::{coding, is_event_stream},
+};
 use crate::{
     context::{BoxError, Error},
     failure::Failure,
@@ -34,6 +37,15 @@ impl FailedAnswer {
         Self { parts: parts.into(), body: Vec::new() }
     }
 
+    /// Returns whether nothing that comes could be of use: bytes that are encoded say no error.
+    pub(super) fn is_unreadable(&self) -> bool {
+        !self.has_failed() && coding(&self.parts.headers).is_some()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.parts.status.is_client_error() || self.parts.status.is_server_error()
+    }
+
     /// Takes the body's next bytes. Returns whether more of them could be of use.
     pub(super) fn push(&mut self, data: &Bytes) -> bool {
         let fits = data.len() <= MOST_READ - self.body.len();
@@ -46,17 +58,27 @@ impl FailedAnswer {
     /// Returns the words for what was read.
     pub(super) fn words(&self, dialect: Dialect) -> Words {
         let Parts { status, headers, .. } = &*self.parts;
-        if status.is_client_error() || status.is_server_error() {
+        if self.has_failed() {
             return Words::of(dialect, *status, Failure::from_response(*status, headers, &self.body), &self.body);
         }
         let failure = match error_in(&self.body) {
             Some(_) => Failure::from_response(StatusCode::BAD_GATEWAY, headers, &self.body),
-            None => {
-                let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("nothing");
-                gone_wrong(&format!("the upstream answered {status} with {media} in place of a stream of events"))
-            }
+            None => self.wrong_answer(),
         };
         Words::of(dialect, StatusCode::BAD_GATEWAY, failure, &self.body)
+    }
+
+    /// Makes the failure of an answer with a good status that is no stream.
+    fn wrong_answer(&self) -> Failure {
+        let Parts { status, headers, .. } = &*self.parts;
+        let got = match coding(headers).filter(|_| is_event_stream(headers)) {
+            Some(coding) => format!("an encoded stream ({})", String::from_utf8_lossy(coding)),
+            None => {
+                let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok());
+                media.unwrap_or("nothing").to_owned()
+            }
+        };
+        gone_wrong(&format!("the upstream answered {status} with {got} in place of a stream of events"))
     }
 }
 
@@ -136,7 +158,7 @@ fn gone_wrong(message: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
+    use http::{HeaderValue, Response};
 
     use super::*;
 
@@ -191,6 +213,22 @@ mod tests {
         // An error that came with a good status keeps its own code.
         let error = words(200, "application/json", r#"[{"error":{"code":429,"message":"m"}}]"#, Dialect::Gemini);
         assert_eq!(error["error"]["code"], 429);
+    }
+
+    #[test]
+    fn an_encoded_stream_is_named_as_one_and_not_read() {
+        let mut parts = Response::new(()).into_parts().0;
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        parts.headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+        let answer = FailedAnswer::new(parts.clone());
+        assert!(answer.is_unreadable());
+        let Words { object, failure } = answer.words(Dialect::Gemini);
+        assert!(object.contains("200 OK with an encoded stream (br) in place of"), "{object}");
+        assert_eq!(failure.code(), 502);
+        // An encoded failure is judged by its status.
+        parts.status = StatusCode::TOO_MANY_REQUESTS;
+        let answer = FailedAnswer::new(parts);
+        assert!(!answer.is_unreadable() && answer.words(Dialect::Gemini).object.contains("\"code\":429"));
     }
 
     #[test]
