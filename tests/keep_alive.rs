@@ -25,7 +25,7 @@ use tokio::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, Outcome, ReplayLayer, RetryLayer, RetryPolicy,
     error_response::StreamEnding, failure::Kind,
 };
 
@@ -237,6 +237,26 @@ async fn an_encoded_stream_is_named_at_once_behind_an_early_head() {
     let [(15, opening), (20, said)] = &*frames else { panic!("{frames:?}") };
     let error = error_on_the_line(&format!("{opening}{said}"));
     assert!(error["error"]["message"].as_str().unwrap().contains("an encoded stream (gzip)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_inside_learn_that_a_good_answer_was_no_stream() {
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let noted = seen.clone();
+    let service = ServiceBuilder::new()
+        .layer(KeepAliveLayer::new(EVERY))
+        .map_response(move |response: Response<_>| {
+            *noted.lock() = response.extensions().get::<Outcome>().and_then(|outcome| outcome.usage().cloned());
+            response
+        })
+        .layer(ClassifyLayer::new())
+        .service(late(20, || Ok(hello())));
+    let response = service.oneshot(post(STREAM)).await.unwrap();
+    let error = error_on_the_line(&broken_text(any(response.into_body())).await);
+    assert_eq!(error["error"]["code"], 502);
+    let report = seen.lock().take().expect("it has a cell").report();
+    let failure = report.failure.expect("the caller got an error");
+    assert!(failure.code() == 502 && failure.message().contains("application/json"), "{failure:?}");
 }
 
 #[tokio::test(start_paused = true)]

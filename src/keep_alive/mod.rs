@@ -83,7 +83,9 @@
 //!
 //! A stream that comes encoded (`Content-Encoding: gzip`) is passed on as it is, because its lines cannot be read, and is
 //! not kept alive. Behind a head that went out early it is an error, as each other answer that is no stream of events
-//! is: 502.
+//! is: 502. Layers inside have seen a good answer there. Where `ClassifyLayer` reads it, its
+//! [`Usage`](crate::Usage) says the failure, so that logs and metrics that are written at the body's end know it; of
+//! HTML and of what is encoded they know the status only.
 //!
 //! # Cancellation
 //!

@@ -10,7 +10,7 @@ use super::{
     future::{coding, is_event_stream},
 };
 use crate::{
-    context::{BoxError, Error},
+    context::{BoxError, Error, Outcome},
     failure::Failure,
     status::add_openai,
 };
@@ -34,7 +34,14 @@ pub(super) struct Words {
 
 impl FailedAnswer {
     pub(super) fn new(parts: Parts) -> Self {
-        Self { parts: parts.into(), body: Vec::new() }
+        let answer = Self { parts: parts.into(), body: Vec::new() };
+        // The layers inside took it for a good one, and those that read it to its end learn that the caller gets another.
+        if let Some(outcome) = answer.parts.extensions.get::<Outcome>()
+            && let Some(usage) = outcome.usage().filter(|_| outcome.failure().is_none() && !answer.has_failed())
+        {
+            usage.fail(answer.wrong_answer().into_after_commit());
+        }
+        answer
     }
 
     /// Returns whether nothing that comes could be of use: bytes that are encoded say no error.
