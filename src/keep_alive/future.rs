@@ -40,7 +40,7 @@ pin_project! {
 pin_project! {
     #[project = CallingProj]
     enum Calling<F> {
-        // Where there is a plan, the answer may turn out to be a stream.
+        // With a plan, the answer may turn out to be a stream.
         Plain { #[pin] future: F, plan: Option<Plan> },
         // In a box, because it goes on in the body after an early head, and what was polled must not move.
         Movable { future: Option<Pin<Box<F>>>, plan: Plan, streams: Streams },

@@ -21,12 +21,12 @@ pub(super) struct KeptStream {
     errors: ErrorSearch,
     /// Set once the answer has named the reason for its end, or an error.
     is_ended: bool,
-    place: Place,
+    place: StreamPlace,
 }
 
 /// The place at which the caller's side of the stream stands.
 #[derive(Debug)]
-enum Place {
+enum StreamPlace {
     /// Bytes pass as they come.
     Passing,
     /// On a line that was opened early.
@@ -39,43 +39,45 @@ enum Place {
 
 impl KeptStream {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, tail: Tail::new(), errors: ErrorSearch::new(), is_ended: false, place: Place::Passing }
+        Self { dialect, tail: Tail::new(), errors: ErrorSearch::new(), is_ended: false, place: StreamPlace::Passing }
     }
 
     /// Takes the upstream's next bytes, and returns those to pass on: without a line that was opened early the same,
     /// not copied. There may be none.
     pub(super) fn push(&mut self, mut data: Bytes) -> Bytes {
         match &mut self.place {
-            Place::Passing => {}
-            Place::Opened(line) => {
+            StreamPlace::Passing => {}
+            StreamPlace::Opened(line) => {
                 let Some(start) = line.push(&data) else { return Bytes::new() };
-                let Place::Opened(line) = std::mem::replace(&mut self.place, Place::Passing) else { return data };
+                let StreamPlace::Opened(line) = std::mem::replace(&mut self.place, StreamPlace::Passing) else {
+                    return data;
+                };
                 let fields = line.into_fields();
                 let data = data.slice(start..);
                 if fields.is_empty() {
                     self.note(&data);
                     return data;
                 }
-                self.place = Place::Continued(fields);
+                self.place = StreamPlace::Continued(fields);
                 return self.push(data);
             }
-            Place::Continued(fields) => {
+            StreamPlace::Continued(fields) => {
                 if let Some(end) = memchr::memchr2(b'\n', b'\r', &data) {
                     let fields = std::mem::take(fields);
                     let is_cr = data[end] == b'\r';
-                    self.place = if is_cr { Place::AfterCr } else { Place::Passing };
+                    self.place = if is_cr { StreamPlace::AfterCr } else { StreamPlace::Passing };
                     let mut out = [&data[..end], b"\n", &fields].concat();
                     self.note(&out);
                     out.extend_from_slice(&self.push(data.slice(end + 1..)));
                     return out.into();
                 }
             }
-            Place::AfterCr if data.is_empty() => return data,
-            Place::AfterCr => {
+            StreamPlace::AfterCr if data.is_empty() => return data,
+            StreamPlace::AfterCr => {
                 if data[0] == b'\n' {
                     data = data.slice(1..);
                 }
-                self.place = Place::Passing;
+                self.place = StreamPlace::Passing;
             }
         }
         self.note(&data);
@@ -85,11 +87,11 @@ impl KeptStream {
     /// Returns the piece that fills a silence, if one may be sent here.
     pub(super) fn piece(&mut self) -> Option<Bytes> {
         let piece = match &self.place {
-            Place::Opened(_) => SPACE,
+            StreamPlace::Opened(_) => SPACE,
             // The end of a line whose CR was replaced is no end of an event either.
-            Place::Passing if !self.has_ended() && self.tail.is_between_events() => match self.dialect {
+            StreamPlace::Passing if !self.has_ended() && self.tail.is_between_events() => match self.dialect {
                 Dialect::Gemini => {
-                    self.place = Place::Opened(OpenLine::new(self.tail.bytes().is_empty()).into());
+                    self.place = StreamPlace::Opened(OpenLine::new(self.tail.bytes().is_empty()).into());
                     self.errors.open_data();
                     OPENING
                 }
@@ -108,7 +110,7 @@ impl KeptStream {
     /// Returns the line that was opened early, while nothing is on it: the stream cannot end well there.
     pub(super) fn open_line(&self) -> Option<&OpenLine> {
         match &self.place {
-            Place::Opened(line) => Some(line),
+            StreamPlace::Opened(line) => Some(line),
             _ => None,
         }
     }
@@ -121,7 +123,7 @@ impl KeptStream {
     /// Frames an error as the stream's last event, on the open line if there is one.
     pub(super) fn last_event(&self, error: &str) -> Bytes {
         match (self.dialect, &self.place) {
-            (_, Place::Opened(_)) => format!("{error}\n\n"),
+            (_, StreamPlace::Opened(_)) => format!("{error}\n\n"),
             (Dialect::Interactions, _) => format!("event: error\ndata: {error}\n\n"),
             _ => format!("data: {error}\n\n"),
         }
