@@ -25,8 +25,8 @@ use tokio::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, ReplayLayer, RetryLayer, RetryPolicy,
-    failure::{Failure, Kind},
+    BoxError, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, Outcome, ReplayLayer, RetryLayer, RetryPolicy,
+    error_response::StreamEnding, failure::Kind,
 };
 
 const EVERY: Duration = Duration::from_secs(15);
@@ -221,6 +221,45 @@ async fn an_answer_that_is_no_stream_is_an_error_once_the_head_is_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_encoded_stream_is_named_at_once_behind_an_early_head() {
+    let upstream = late(20, || {
+        let (feed, body) = fed();
+        feed.data(b"\x1f\x8b\x08".as_slice());
+        std::mem::forget(feed);
+        let mut response = sse(any(body));
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        Ok(response)
+    });
+    let began = Instant::now();
+    let response = alone(upstream).oneshot(post(STREAM)).await.unwrap();
+    let (frames, broke) = timed(response.into_body(), began).await;
+    assert!(broke.is_some());
+    let [(15, opening), (20, said)] = &*frames else { panic!("{frames:?}") };
+    let error = error_on_the_line(&format!("{opening}{said}"));
+    assert!(error["error"]["message"].as_str().unwrap().contains("an encoded stream (gzip)"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_inside_learn_that_a_good_answer_was_no_stream() {
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let noted = seen.clone();
+    let service = ServiceBuilder::new()
+        .layer(KeepAliveLayer::new(EVERY))
+        .map_response(move |response: Response<_>| {
+            *noted.lock() = response.extensions().get::<Outcome>().and_then(|outcome| outcome.usage().cloned());
+            response
+        })
+        .layer(ClassifyLayer::new())
+        .service(late(20, || Ok(hello())));
+    let response = service.oneshot(post(STREAM)).await.unwrap();
+    let error = error_on_the_line(&broken_text(any(response.into_body())).await);
+    assert_eq!(error["error"]["code"], 502);
+    let report = seen.lock().take().expect("it has a cell").report();
+    let failure = report.failure.expect("the caller got an error");
+    assert!(failure.code() == 502 && failure.message().contains("application/json"), "{failure:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropping_the_answer_cancels_the_call_behind_it() {
     for wrap in [alone, server] {
         let upstream = Upstream::hangs();
@@ -371,6 +410,29 @@ async fn nothing_is_sent_after_the_last_event_of_a_chat() {
     assert!(tokio::time::timeout(secs(100), body.frame()).await.is_err());
     drop(feed);
     assert!(body.frame().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_comes_with_good_events_is_the_last_word() {
+    // The connection stays whole, so that nothing may be said behind the error either.
+    let (feed, body) = fed();
+    let service = ServiceBuilder::new()
+        .layer(KeepAliveLayer::new(EVERY))
+        .layer(ErrorResponseLayer::new().stream_ending(StreamEnding::Event))
+        .service(streaming(any(body)));
+    let text = format!("{}{}data: {{\"error\":{{\"code\":503}}}}\n\n", event("a"), event("b"));
+    feed.data(text.clone());
+    let feeding = async {
+        sleep(secs(100)).await;
+        drop(feed);
+    };
+    let reading = async {
+        let response = service.oneshot(post(STREAM)).await.unwrap();
+        timed(any(response.into_body()), Instant::now()).await
+    };
+    let ((frames, error), ()) = tokio::join!(reading, feeding);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(frames, [(0, text)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -579,5 +641,8 @@ async fn keys_in_an_error_are_not_told() {
     let (frames, broke) = frames(response.into_body()).await;
     let said = format!("{:?} {broke:?}", frames.concat());
     assert!(!said.contains("AIza") && said.contains("error sending request"), "{said}");
-    let _ = Failure::from_error(&*broke.unwrap());
+    let broke = broke.unwrap();
+    let failure = find(&broke).failure();
+    assert!(failure.is_after_commit() && !failure.message().contains("AIza"), "{failure:?}");
+    assert!(failure.message().contains("error sending request"), "{failure:?}");
 }

@@ -29,7 +29,7 @@ use crate::{
     call::{Shape, Streaming, Surface},
     context::Outcome,
     failure::Failure,
-    status::{Envelope, Status},
+    status::{Envelope, Status, add_openai},
 };
 
 /// The most bytes of an upstream's text that are repeated in a message.
@@ -193,7 +193,7 @@ impl UpstreamFailure<'_> {
             }
         }
         if surface == Surface::OpenAi && self.settings.openai == OpenAiErrors::Objects {
-            changed |= render::add_openai(error, code);
+            changed |= add_openai(error, code);
         }
         if self.hides_projects() {
             changed |= envelope.values_mut().fold(false, |any, value| hide::in_value(value) | any);

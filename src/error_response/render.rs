@@ -15,6 +15,7 @@ use crate::{
     call::{Shape, Streaming, Surface},
     context::{BoxError, Error, MODEL_HEADER, Outcome},
     failure::{Failure, Kind, OWN_KEYS_REFUSED},
+    status::add_openai,
 };
 
 /// The domain of this crate's own `ErrorInfo`, which tells it from Google's.
@@ -171,28 +172,4 @@ pub(super) fn retry_info(wait: Duration) -> Value {
     let seconds = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
     let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
     json!({ "@type": RETRY_INFO, "retryDelay": format!("{seconds}s") })
-}
-
-/// Adds the members that OpenAI's clients read besides `code` and `message`. Returns whether one was missing.
-pub(super) fn add_openai(error: &mut Map<String, Value>, code: StatusCode) -> bool {
-    let before = error.len();
-    error.entry("code").or_insert_with(|| code.as_u16().into());
-    error.entry("type").or_insert_with(|| openai_type(code).into());
-    error.entry("param").or_insert(Value::Null);
-    error.len() > before
-}
-
-/// Returns the type that OpenAI gives to errors of a status.
-fn openai_type(code: StatusCode) -> &'static str {
-    match code.as_u16() {
-        401 => "authentication_error",
-        402 => "insufficient_quota",
-        403 => "permission_error",
-        404 => "not_found_error",
-        409 => "conflict_error",
-        408 | 504 => "timeout_error",
-        429 => "rate_limit_error",
-        499..=599 => "server_error",
-        _ => "invalid_request_error",
-    }
 }

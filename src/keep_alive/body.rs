@@ -33,8 +33,8 @@ pin_project! {
     /// After an early head it drives the inner call on, and dropping it drops that call.
     pub struct KeepAliveBody<F, R> {
         #[pin]
-        source: Source<F, R>,
-        watch: Option<Watch>,
+        source: KeptSource<F, R>,
+        watch: Option<SilenceWatch>,
         // Armed once, and not reset for each frame: when it fires too early, it is moved on.
         #[pin]
         sleep: Option<Sleep>,
@@ -42,8 +42,8 @@ pin_project! {
 }
 
 pin_project! {
-    #[project = SourceProj]
-    enum Source<F, R> {
+    #[project = KeptSourceProj]
+    enum KeptSource<F, R> {
         // The head is out, and the answer is not there.
         Waiting { call: Pin<Box<F>> },
         Answer { #[pin] body: R },
@@ -54,7 +54,7 @@ pin_project! {
 }
 
 /// The watch over a stream's silences.
-struct Watch {
+struct SilenceWatch {
     stream: KeptStream,
     every: Duration,
     /// The time at which the present silence has lasted for too long.
@@ -65,7 +65,7 @@ struct Watch {
 }
 
 /// A step of the source.
-enum Step {
+enum SourceStep {
     /// The source is another one now.
     Turned,
     Frame(Frame<Bytes>),
@@ -78,21 +78,21 @@ enum Step {
 impl<F, R> KeepAliveBody<F, R> {
     /// Makes a body that is passed on as it is.
     pub(super) fn untouched(body: R) -> Self {
-        Self { source: Source::Answer { body }, watch: None, sleep: None }
+        Self { source: KeptSource::Answer { body }, watch: None, sleep: None }
     }
 
     /// Makes the body of a stream.
     pub(super) fn answer(body: R, plan: &Plan) -> Self {
-        Self { source: Source::Answer { body }, watch: Some(Watch::new(plan, false)), sleep: None }
+        Self { source: KeptSource::Answer { body }, watch: Some(SilenceWatch::new(plan, false)), sleep: None }
     }
 
     /// Makes the body of a call that goes on behind it.
     pub(super) fn waiting(call: Pin<Box<F>>, plan: &Plan) -> Self {
-        Self { source: Source::Waiting { call }, watch: Some(Watch::new(plan, true)), sleep: None }
+        Self { source: KeptSource::Waiting { call }, watch: Some(SilenceWatch::new(plan, true)), sleep: None }
     }
 }
 
-impl Watch {
+impl SilenceWatch {
     fn new(plan: &Plan, at_once: bool) -> Self {
         let (stream, every) = (KeptStream::new(plan.dialect), plan.every);
         Self { stream, every, due: None, at_once, last: LastWords::default() }
@@ -134,7 +134,7 @@ impl Watch {
     }
 }
 
-impl<F, R, E> Source<F, R>
+impl<F, R, E> KeptSource<F, R>
 where
     F: Future<Output = Result<Response<R>, E>>,
     E: Into<BoxError>,
@@ -142,32 +142,40 @@ where
     R::Error: Into<BoxError>,
 {
     /// Takes the next step.
-    fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>, watch: &Watch) -> Poll<Step> {
+    fn poll_step(mut self: Pin<&mut Self>, cx: &mut Context<'_>, watch: &SilenceWatch) -> Poll<SourceStep> {
         let dialect = watch.stream.dialect();
         let step = match self.as_mut().project() {
-            SourceProj::Waiting { call } => match ready!(call.as_mut().poll(cx)) {
+            KeptSourceProj::Waiting { call } => match ready!(call.as_mut().poll(cx)) {
                 Ok(response) => {
                     let (parts, body) = response.into_parts();
-                    self.set(match is_stream(&parts) {
-                        true => Self::Answer { body },
-                        false => Self::Failed { body, answer: FailedAnswer::new(parts) },
-                    });
-                    Step::Turned
+                    if is_stream(&parts) {
+                        self.set(Self::Answer { body });
+                        SourceStep::Turned
+                    } else {
+                        let answer = FailedAnswer::new(parts);
+                        match answer.is_unreadable() {
+                            true => SourceStep::Says(answer.words(dialect)),
+                            false => {
+                                self.set(Self::Failed { body, answer });
+                                SourceStep::Turned
+                            }
+                        }
+                    }
                 }
-                Err(error) => Step::Says(Words::of_error(&error.into(), dialect)),
+                Err(error) => SourceStep::Says(Words::of_error(&error.into(), dialect)),
             },
-            SourceProj::Answer { body } => match ready!(body.poll_frame(cx)) {
-                Some(Ok(frame)) => Step::Frame(frame),
-                Some(Err(error)) => Step::Breaks(error.into()),
-                None => Step::End,
+            KeptSourceProj::Answer { body } => match ready!(body.poll_frame(cx)) {
+                Some(Ok(frame)) => SourceStep::Frame(frame),
+                Some(Err(error)) => SourceStep::Breaks(error.into()),
+                None => SourceStep::End,
             },
-            SourceProj::Failed { body, answer } => match ready!(body.poll_frame(cx)) {
-                Some(Ok(frame)) if frame.data_ref().is_none_or(|data| answer.push(data)) => Step::Turned,
-                _ => Step::Says(answer.words(dialect)),
+            KeptSourceProj::Failed { body, answer } => match ready!(body.poll_frame(cx)) {
+                Some(Ok(frame)) if frame.data_ref().is_none_or(|data| answer.push(data)) => SourceStep::Turned,
+                _ => SourceStep::Says(answer.words(dialect)),
             },
-            SourceProj::Ended => Step::End,
+            KeptSourceProj::Ended => SourceStep::End,
         };
-        if matches!(step, Step::Says(_) | Step::Breaks(_)) {
+        if matches!(step, SourceStep::Says(_) | SourceStep::Breaks(_)) {
             self.set(Self::Ended);
         }
         Poll::Ready(step)
@@ -188,7 +196,7 @@ where
         let mut this = self.project();
         let Some(watch) = this.watch else {
             return match this.source.project() {
-                SourceProj::Answer { body } => body.poll_frame(cx).map_err(Into::into),
+                KeptSourceProj::Answer { body } => body.poll_frame(cx).map_err(Into::into),
                 _ => Poll::Ready(None),
             };
         };
@@ -204,7 +212,7 @@ where
             }
             let Poll::Ready(step) = this.source.as_mut().poll_step(cx, watch) else { break };
             let words = match step {
-                Step::Frame(frame) => match frame.into_data() {
+                SourceStep::Frame(frame) => match frame.into_data() {
                     Ok(data) => {
                         let is_empty = data.is_empty();
                         let data = watch.stream.push(data);
@@ -218,18 +226,18 @@ where
                     // Trailers are an end, too.
                     Err(_) => continue,
                 },
-                Step::Turned => continue,
-                Step::Says(words) => words,
-                Step::Breaks(error) => {
+                SourceStep::Turned => continue,
+                SourceStep::Says(words) => words,
+                SourceStep::Breaks(error) => {
                     *this.watch = None;
                     return Poll::Ready(Some(Err(error)));
                 }
-                Step::End => match watch.stream.open_line() {
+                SourceStep::End => match watch.stream.open_line() {
                     Some(line) => Words::of_end(line.raw(), watch.stream.dialect()),
                     None => return Poll::Ready(None),
                 },
             };
-            this.source.set(Source::Ended);
+            this.source.set(KeptSource::Ended);
             let event = watch.end_in(words);
             return Poll::Ready(Some(Ok(Frame::data(event))));
         }
@@ -237,21 +245,21 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_broken = |watch: &Watch| {
+        let is_broken = |watch: &SilenceWatch| {
             watch.last.is_asked();
             watch.last.will_break()
         };
-        let is_open = |watch: &Watch| watch.stream.open_line().is_some();
+        let is_open = |watch: &SilenceWatch| watch.stream.open_line().is_some();
         match &self.source {
-            Source::Answer { body } => !self.watch.as_ref().is_some_and(is_open) && body.is_end_stream(),
-            Source::Ended => !self.watch.as_ref().is_some_and(is_broken),
-            Source::Waiting { .. } | Source::Failed { .. } => false,
+            KeptSource::Answer { body } => !self.watch.as_ref().is_some_and(is_open) && body.is_end_stream(),
+            KeptSource::Ended => !self.watch.as_ref().is_some_and(is_broken),
+            KeptSource::Waiting { .. } | KeptSource::Failed { .. } => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match (&self.source, &self.watch) {
-            (Source::Answer { body }, None) => body.size_hint(),
+            (KeptSource::Answer { body }, None) => body.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
     response::Parts,
 };
@@ -40,28 +40,26 @@ pin_project! {
 pin_project! {
     #[project = CallingProj]
     enum Calling<F> {
-        Plain { #[pin] future: F },
+        // With a plan, the answer may turn out to be a stream.
+        Plain { #[pin] future: F, plan: Option<Plan> },
         // In a box, because it goes on in the body after an early head, and what was polled must not move.
-        Movable { future: Option<Pin<Box<F>>>, plan: Plan },
+        Movable { future: Option<Pin<Box<F>>>, plan: Plan, streams: Streams },
     }
 }
 
-/// The plan for a call that may stream.
+/// The plan for an answer that may be a stream.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) every: Duration,
     pub(super) dialect: Dialect,
-    pub(super) streams: Streams,
 }
 
-/// Tells whether a call streams.
+/// Tells whether a call streams that may.
 #[derive(Clone, Debug)]
 pub(super) enum Streams {
     Yes,
     /// It does once this flag is set.
     Once(CallFlag),
-    /// Only its answer may show it.
-    No,
 }
 
 impl Streams {
@@ -69,27 +67,26 @@ impl Streams {
         match self {
             Self::Yes => true,
             Self::Once(flag) => flag.is_set(),
-            Self::No => false,
         }
     }
 }
 
 impl<F> ResponseFuture<F> {
-    /// Makes the future of a call that is left alone.
-    pub(super) fn plain(future: F) -> Self {
-        Self { call: Calling::Plain { future }, sleep: None }
+    /// Makes the future of a call whose head is awaited. Without a plan its answer is left alone, too.
+    pub(super) fn plain(future: F, plan: Option<Plan>) -> Self {
+        Self { call: Calling::Plain { future, plan }, sleep: None }
     }
 
     /// Makes the future of a call that may stream.
-    pub(super) fn movable(future: F, plan: Plan) -> Self {
-        Self { call: Calling::Movable { future: Some(Box::pin(future)), plan }, sleep: None }
+    pub(super) fn movable(future: F, plan: Plan, streams: Streams) -> Self {
+        Self { call: Calling::Movable { future: Some(Box::pin(future)), plan, streams }, sleep: None }
     }
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = match &self.call {
-            Calling::Plain { .. } => None,
+            Calling::Plain { plan, .. } => plan.as_ref(),
             Calling::Movable { plan, .. } => Some(plan),
         };
         f.debug_struct("ResponseFuture").field("plan", &plan).finish_non_exhaustive()
@@ -107,19 +104,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let (slot, plan) = match this.call.project() {
-            CallingProj::Plain { future } => {
-                return future.poll(cx).map_ok(|response| response.map(KeepAliveBody::untouched));
+        let (slot, plan, streams) = match this.call.project() {
+            CallingProj::Plain { future, plan } => {
+                return future.poll(cx).map_ok(|response| match plan {
+                    Some(plan) => passed_on(response, plan),
+                    None => response.map(KeepAliveBody::untouched),
+                });
             }
-            CallingProj::Movable { future, plan } => (future, plan),
+            CallingProj::Movable { future, plan, streams } => (future, plan, streams),
         };
         let Some(future) = slot else { return Poll::Pending };
         if let Poll::Ready(result) = future.as_mut().poll(cx) {
             *slot = None;
             return Poll::Ready(result.map(|response| passed_on(response, plan)));
-        }
-        if matches!(plan.streams, Streams::No) {
-            return Poll::Pending;
         }
         loop {
             let Some(timer) = this.sleep.as_mut().as_pin_mut() else {
@@ -129,7 +126,7 @@ where
             if timer.poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if plan.streams.is_known() {
+            if streams.is_known() {
                 break;
             }
             this.sleep.set(None);
@@ -164,11 +161,42 @@ fn passed_on<F, R: Body>(response: Response<R>, plan: &Plan) -> Response<KeepAli
 
 /// Returns whether an answer is a stream of events that can be read.
 pub(super) fn is_stream(parts: &Parts) -> bool {
-    let essence = parts.headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
-    let is_plain =
-        parts.headers.get(CONTENT_ENCODING).is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"));
     parts.status.is_success()
         && parts.status != StatusCode::NO_CONTENT
-        && is_plain
-        && essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+        && coding(&parts.headers).is_none()
+        && is_event_stream(&parts.headers)
+}
+
+/// Returns whether the type of an answer is that of a stream of events, whatever its letters' case and its parameters.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().split(|byte| *byte == b';').next());
+    media.is_some_and(|media| media.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+/// Returns the coding of an answer, in which its lines cannot be read. `None`: they can.
+pub(super) fn coding(headers: &HeaderMap) -> Option<&[u8]> {
+    let coding = headers.get(CONTENT_ENCODING)?.as_bytes().trim_ascii();
+    (!coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")).then_some(coding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_known_by_its_type_however_that_is_written() {
+        for (media, coding, expected) in [
+            ("text/event-stream", "identity", true),
+            ("Text/Event-Stream;charset=UTF-8", " Identity ", true),
+            (" text/event-stream ; charset=utf-8", "", true),
+            ("text/event-streams", "", false),
+            ("application/json", "", false),
+            ("text/event-stream", "gzip", false),
+        ] {
+            let mut parts = Response::new(()).into_parts().0;
+            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+            assert_eq!(is_stream(&parts), expected, "{media:?} {coding:?}");
+        }
+    }
 }

@@ -81,6 +81,12 @@
 //! fails after the words of an error, with a [`StreamCut`](crate::failure::Kind::StreamCut) or with the failure that it
 //! has told, and where the inner body fails, with the same error.
 //!
+//! A stream that comes encoded (`Content-Encoding: gzip`) is passed on as it is, because its lines cannot be read, and is
+//! not kept alive. Behind a head that went out early it is an error, as each other answer that is no stream of events
+//! is: 502. Layers inside have seen a good answer there. Where `ClassifyLayer` reads it, its
+//! [`Usage`](crate::Usage) says the failure, so that logs and metrics that are written at the body's end know it; of
+//! HTML and of what is encoded they know the status only.
+//!
 //! # Cancellation
 //!
 //! Dropping the future or the body drops the inner call, also when that goes on behind the body.
@@ -97,6 +103,7 @@
 
 mod body;
 mod dialect;
+mod error_search;
 mod future;
 mod layer;
 mod open_line;

@@ -20,6 +20,8 @@ pub(super) struct OpenLine {
     name_len: usize,
     /// The fields of the next event other than its data, whose lines come after the data's. Each has its line end.
     fields: Vec<u8>,
+    /// The place of the first `event` among them.
+    first_name: Option<usize>,
     /// The lines that are no fields: an upstream that breaks may end in a bare JSON object.
     raw: Vec<u8>,
     /// Set until the first byte of the stream, where a byte order mark may stand.
@@ -47,7 +49,7 @@ impl OpenLine {
     /// Opens a line; `at_start` says whether no byte of the stream has come.
     pub(super) fn new(at_start: bool) -> Self {
         let (name, fields, raw) = ([0; MOST_NAME], Vec::new(), Vec::new());
-        Self { state: State::Name, name, name_len: 0, fields, raw, at_start, after_cr: false }
+        Self { state: State::Name, name, name_len: 0, fields, first_name: None, raw, at_start, after_cr: false }
     }
 
     /// Takes the upstream's next bytes. Returns the place of the first byte that continues the open line, once it is
@@ -114,7 +116,7 @@ impl OpenLine {
             (b"data", _) if ends => self.begin_line(),
             (b"event" | b"id" | b"retry", _) if ends => {
                 if self.fields.len() + MOST_NAME < MOST_FIELDS {
-                    self.fields.extend_from_slice(name);
+                    self.begin_field();
                     self.fields.push(b'\n');
                 }
                 self.begin_line();
@@ -122,7 +124,7 @@ impl OpenLine {
             (b"", b':') => self.state = State::Skip,
             (b"data", b':') => self.state = State::Data,
             (b"event" | b"id" | b"retry", b':') if self.fields.len() + MOST_NAME < MOST_FIELDS => {
-                self.fields.extend_from_slice(name);
+                self.begin_field();
                 self.fields.push(b':');
                 self.state = State::Field;
             }
@@ -153,16 +155,27 @@ impl OpenLine {
         (self.state, self.name_len, self.at_start) = (State::Name, 0, false);
     }
 
+    /// Keeps the name of a field.
+    fn begin_field(&mut self) {
+        let name = &self.name[..self.name_len];
+        if name == b"event" {
+            self.first_name.get_or_insert(self.fields.len());
+        }
+        self.fields.extend_from_slice(name);
+    }
+
     /// Drops the field whose line has not ended.
     fn drop_field(&mut self) {
         let line = memchr::memrchr(b'\n', &self.fields).map_or(0, |end| end + 1);
         self.fields.truncate(line);
     }
 
+    /// Drops the names of events. Each byte is looked at once: what stands before the first name was looked at before.
     fn drop_event_names(&mut self) {
-        if !self.fields.is_empty() {
-            let lines = self.fields.split_inclusive(|byte| *byte == b'\n');
-            self.fields = lines.filter(|line| !line.starts_with(b"event")).flatten().copied().collect();
+        let Some(first) = self.first_name.take() else { return };
+        let new = self.fields.split_off(first.min(self.fields.len()));
+        for line in new.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"event")) {
+            self.fields.extend_from_slice(line);
         }
     }
 

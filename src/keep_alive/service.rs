@@ -42,22 +42,27 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(every) = self.every else { return ResponseFuture::plain(self.inner.call(request)) };
+        let Some(every) = self.every else { return ResponseFuture::plain(self.inner.call(request), None) };
         let call = CallRef::of(&request);
         let (shape, is_known) = (call.shape(), call.is_known());
         let Some(dialect) = Dialect::of(request.method(), shape) else {
-            return ResponseFuture::plain(self.inner.call(request));
+            return ResponseFuture::plain(self.inner.call(request), None);
         };
         let streams = if dialect::asks_for_stream(shape, request.headers()) {
-            Streams::Yes
+            Some(Streams::Yes)
         } else if is_known {
-            Streams::No
+            // Only its answer may be another one than it asked for.
+            None
         } else {
             // The wish to stream stands in the body, which is read inside.
             let mut flag = None;
             CallContext::update(request.extensions_mut(), |context| flag = Some(context.watch_for_stream()));
-            flag.map_or(Streams::No, Streams::Once)
+            flag.map(Streams::Once)
         };
-        ResponseFuture::movable(self.inner.call(request), Plan { every, dialect, streams })
+        let (future, plan) = (self.inner.call(request), Plan { every, dialect });
+        match streams {
+            Some(streams) => ResponseFuture::movable(future, plan, streams),
+            None => ResponseFuture::plain(future, Some(plan)),
+        }
     }
 }

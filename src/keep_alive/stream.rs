@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{dialect::Dialect, open_line::OpenLine, reason, tail::Tail};
+use super::{dialect::Dialect, error_search::ErrorSearch, open_line::OpenLine, reason, tail::Tail};
 
 /// The beginning of an event's line, which is sent before the event is there.
 const OPENING: &[u8] = b"data: ";
@@ -18,14 +18,15 @@ const COMMENT: &[u8] = b": ping\n\n";
 pub(super) struct KeptStream {
     dialect: Dialect,
     tail: Tail,
+    errors: ErrorSearch,
     /// Set once the answer has named the reason for its end, or an error.
     is_ended: bool,
-    place: Place,
+    place: StreamPlace,
 }
 
 /// The place at which the caller's side of the stream stands.
 #[derive(Debug)]
-enum Place {
+enum StreamPlace {
     /// Bytes pass as they come.
     Passing,
     /// On a line that was opened early.
@@ -38,43 +39,45 @@ enum Place {
 
 impl KeptStream {
     pub(super) fn new(dialect: Dialect) -> Self {
-        Self { dialect, tail: Tail::new(), is_ended: false, place: Place::Passing }
+        Self { dialect, tail: Tail::new(), errors: ErrorSearch::new(), is_ended: false, place: StreamPlace::Passing }
     }
 
     /// Takes the upstream's next bytes, and returns those to pass on: without a line that was opened early the same,
     /// not copied. There may be none.
     pub(super) fn push(&mut self, mut data: Bytes) -> Bytes {
         match &mut self.place {
-            Place::Passing => {}
-            Place::Opened(line) => {
+            StreamPlace::Passing => {}
+            StreamPlace::Opened(line) => {
                 let Some(start) = line.push(&data) else { return Bytes::new() };
-                let Place::Opened(line) = std::mem::replace(&mut self.place, Place::Passing) else { return data };
+                let StreamPlace::Opened(line) = std::mem::replace(&mut self.place, StreamPlace::Passing) else {
+                    return data;
+                };
                 let fields = line.into_fields();
                 let data = data.slice(start..);
                 if fields.is_empty() {
                     self.note(&data);
                     return data;
                 }
-                self.place = Place::Continued(fields);
+                self.place = StreamPlace::Continued(fields);
                 return self.push(data);
             }
-            Place::Continued(fields) => {
+            StreamPlace::Continued(fields) => {
                 if let Some(end) = memchr::memchr2(b'\n', b'\r', &data) {
                     let fields = std::mem::take(fields);
                     let is_cr = data[end] == b'\r';
-                    self.place = if is_cr { Place::AfterCr } else { Place::Passing };
+                    self.place = if is_cr { StreamPlace::AfterCr } else { StreamPlace::Passing };
                     let mut out = [&data[..end], b"\n", &fields].concat();
                     self.note(&out);
                     out.extend_from_slice(&self.push(data.slice(end + 1..)));
                     return out.into();
                 }
             }
-            Place::AfterCr if data.is_empty() => return data,
-            Place::AfterCr => {
+            StreamPlace::AfterCr if data.is_empty() => return data,
+            StreamPlace::AfterCr => {
                 if data[0] == b'\n' {
                     data = data.slice(1..);
                 }
-                self.place = Place::Passing;
+                self.place = StreamPlace::Passing;
             }
         }
         self.note(&data);
@@ -84,11 +87,12 @@ impl KeptStream {
     /// Returns the piece that fills a silence, if one may be sent here.
     pub(super) fn piece(&mut self) -> Option<Bytes> {
         let piece = match &self.place {
-            Place::Opened(_) => SPACE,
+            StreamPlace::Opened(_) => SPACE,
             // The end of a line whose CR was replaced is no end of an event either.
-            Place::Passing if !self.has_ended() && self.tail.is_between_events() => match self.dialect {
+            StreamPlace::Passing if !self.has_ended() && self.tail.is_between_events() => match self.dialect {
                 Dialect::Gemini => {
-                    self.place = Place::Opened(OpenLine::new(self.tail.bytes().is_empty()).into());
+                    self.place = StreamPlace::Opened(OpenLine::new(self.tail.bytes().is_empty()).into());
+                    self.errors.open_data();
                     OPENING
                 }
                 Dialect::OpenAi | Dialect::Interactions => COMMENT,
@@ -106,7 +110,7 @@ impl KeptStream {
     /// Returns the line that was opened early, while nothing is on it: the stream cannot end well there.
     pub(super) fn open_line(&self) -> Option<&OpenLine> {
         match &self.place {
-            Place::Opened(line) => Some(line),
+            StreamPlace::Opened(line) => Some(line),
             _ => None,
         }
     }
@@ -119,28 +123,22 @@ impl KeptStream {
     /// Frames an error as the stream's last event, on the open line if there is one.
     pub(super) fn last_event(&self, error: &str) -> Bytes {
         match (self.dialect, &self.place) {
-            (_, Place::Opened(_)) => format!("{error}\n\n"),
+            (_, StreamPlace::Opened(_)) => format!("{error}\n\n"),
             (Dialect::Interactions, _) => format!("event: error\ndata: {error}\n\n"),
             _ => format!("data: {error}\n\n"),
         }
         .into()
     }
 
-    /// Notices bytes that pass on.
+    /// Notices bytes that pass on. Nothing good comes after an error, and it may have to be written before the connection
+    /// breaks.
     fn note(&mut self, data: &[u8]) {
         if !self.is_ended {
             let names_reason = || self.dialect == Dialect::Gemini && reason::is_named(self.tail.bytes(), data);
-            self.is_ended = begins_error(data) || names_reason();
+            self.is_ended = self.errors.push(data) || names_reason();
         }
         self.tail.push(data);
     }
-}
-
-/// Returns whether bytes begin with an error's event, or its data. Nothing good comes after one, and it may have to be
-/// written before the connection breaks.
-fn begins_error(data: &[u8]) -> bool {
-    let data = data.strip_prefix(b"data:").map_or(data, <[u8]>::trim_ascii_start);
-    data.starts_with(b"{\"error\"") || data.starts_with(b"event: error")
 }
 
 #[cfg(fuzzing)]
@@ -225,6 +223,18 @@ mod tests {
             }
         }
         assert_eq!(gemini(&[None, Some("data: {\"error\":{}}\n\n"), None]), "data: {\"error\":{}}\n\n");
+        // An error may come behind good events, and in parts.
+        let good = "data: {\"candidates\":[]}\n\n";
+        for dialect in [Dialect::Gemini, Dialect::OpenAi, Dialect::Interactions] {
+            for error in ["data: {\"error\":{}}\n\n", "data:{ \"error\":{}}\r\n\r\n", "event: error\ndata: {}\n\n"] {
+                let text = format!("{good}{error}");
+                for at in good.len() - 5..text.len() {
+                    let (first, second) = text.split_at(at);
+                    let (out, stream) = kept(dialect, &[Some(first), Some(second), None]);
+                    assert!(out == text && stream.open_line().is_none(), "{text:?} at {at} became {out:?}");
+                }
+            }
+        }
     }
 
     #[test]

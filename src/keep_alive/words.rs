@@ -5,10 +5,14 @@ use bytes::Bytes;
 use http::{StatusCode, header::CONTENT_TYPE, response::Parts};
 use serde_json::{Map, Value, json};
 
-use super::dialect::Dialect;
+use super::{
+    dialect::Dialect,
+    future::{coding, is_event_stream},
+};
 use crate::{
-    context::{BoxError, Error},
+    context::{BoxError, Error, Outcome},
     failure::Failure,
+    status::add_openai,
 };
 
 /// The most bytes of a failed answer that are read for its error.
@@ -30,7 +34,23 @@ pub(super) struct Words {
 
 impl FailedAnswer {
     pub(super) fn new(parts: Parts) -> Self {
-        Self { parts: parts.into(), body: Vec::new() }
+        let answer = Self { parts: parts.into(), body: Vec::new() };
+        // The layers inside took it for a good one, and those that read it to its end learn that the caller gets another.
+        if let Some(outcome) = answer.parts.extensions.get::<Outcome>()
+            && let Some(usage) = outcome.usage().filter(|_| outcome.failure().is_none() && !answer.has_failed())
+        {
+            usage.fail(answer.wrong_answer().into_after_commit());
+        }
+        answer
+    }
+
+    /// Returns whether nothing that comes could be of use: bytes that are encoded say no error.
+    pub(super) fn is_unreadable(&self) -> bool {
+        !self.has_failed() && coding(&self.parts.headers).is_some()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.parts.status.is_client_error() || self.parts.status.is_server_error()
     }
 
     /// Takes the body's next bytes. Returns whether more of them could be of use.
@@ -45,17 +65,27 @@ impl FailedAnswer {
     /// Returns the words for what was read.
     pub(super) fn words(&self, dialect: Dialect) -> Words {
         let Parts { status, headers, .. } = &*self.parts;
-        if status.is_client_error() || status.is_server_error() {
+        if self.has_failed() {
             return Words::of(dialect, *status, Failure::from_response(*status, headers, &self.body), &self.body);
         }
         let failure = match error_in(&self.body) {
             Some(_) => Failure::from_response(StatusCode::BAD_GATEWAY, headers, &self.body),
-            None => {
-                let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok()).unwrap_or("nothing");
-                gone_wrong(&format!("the upstream answered {status} with {media} in place of a stream of events"))
-            }
+            None => self.wrong_answer(),
         };
         Words::of(dialect, StatusCode::BAD_GATEWAY, failure, &self.body)
+    }
+
+    /// Makes the failure of an answer with a good status that is no stream.
+    fn wrong_answer(&self) -> Failure {
+        let Parts { status, headers, .. } = &*self.parts;
+        let got = match coding(headers).filter(|_| is_event_stream(headers)) {
+            Some(coding) => format!("an encoded stream ({})", String::from_utf8_lossy(coding)),
+            None => {
+                let media = headers.get(CONTENT_TYPE).and_then(|media| media.to_str().ok());
+                media.unwrap_or("nothing").to_owned()
+            }
+        };
+        gone_wrong(&format!("the upstream answered {status} with {got} in place of a stream of events"))
     }
 }
 
@@ -99,8 +129,7 @@ impl Words {
                 format!("{{\"error\":{},\"event_type\":\"error\"}}", Value::Object(error))
             }
             Dialect::OpenAi => {
-                add("type", failure.google_status().to_ascii_lowercase().into());
-                add("code", status.as_u16().into());
+                add_openai(&mut error, status);
                 format!("{{\"error\":{}}}", Value::Object(error))
             }
             Dialect::Gemini => {
@@ -136,7 +165,7 @@ fn gone_wrong(message: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use http::Response;
+    use http::{HeaderValue, Response};
 
     use super::*;
 
@@ -182,9 +211,31 @@ mod tests {
             let error = words(status, "text/html", body, Dialect::Interactions);
             assert!(error["error"]["code"].is_string() && error["event_type"] == "error", "{error}");
         }
+        // OpenAI's clients read these.
+        let error = words(503, "text/html", "", Dialect::OpenAi);
+        assert_eq!(
+            (&error["error"]["type"], error["error"].get("param")),
+            (&json!("server_error"), Some(&Value::Null))
+        );
         // An error that came with a good status keeps its own code.
         let error = words(200, "application/json", r#"[{"error":{"code":429,"message":"m"}}]"#, Dialect::Gemini);
         assert_eq!(error["error"]["code"], 429);
+    }
+
+    #[test]
+    fn an_encoded_stream_is_named_as_one_and_not_read() {
+        let mut parts = Response::new(()).into_parts().0;
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        parts.headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+        let answer = FailedAnswer::new(parts.clone());
+        assert!(answer.is_unreadable());
+        let Words { object, failure } = answer.words(Dialect::Gemini);
+        assert!(object.contains("200 OK with an encoded stream (br) in place of"), "{object}");
+        assert_eq!(failure.code(), 502);
+        // An encoded failure is judged by its status.
+        parts.status = StatusCode::TOO_MANY_REQUESTS;
+        let answer = FailedAnswer::new(parts);
+        assert!(!answer.is_unreadable() && answer.words(Dialect::Gemini).object.contains("\"code\":429"));
     }
 
     #[test]
