@@ -162,6 +162,113 @@ async fn a_stream_that_stays_open_behind_its_error_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_error_that_never_ends_is_not_waited_for_in_however_many_pieces_it_comes() {
+    let refused = r#"{"error":{"code":400,"message":"no","status":"INVALID_ARGUMENT","details":[{"a":{}}]}}"#;
+    for (error, code) in [(BUSY, 503), (refused, 400)] {
+        for pieces in [vec![error], vec![&error[..9], &error[9..]], error.split_inclusive('}').collect()] {
+            let (feed, body) = fed();
+            let service = ErrorResponseLayer::new().layer(once(Ok(typed(code, "application/json", any(body)))));
+            let answer = tokio::spawn(call(service, GENERATE));
+            for piece in pieces {
+                settle().await;
+                assert!(!answer.is_finished(), "half an error is none");
+                feed.data(piece.to_owned());
+            }
+            settle().await;
+            assert!(answer.is_finished() && !feed.is_live(), "no time has passed");
+            let (parts, said) = answer.await.unwrap();
+            assert_eq!((parts.status.as_u16(), error_of(&said)["code"].as_u64()), (code, Some(code.into())));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_whose_rest_never_comes_is_answered_after_ten_seconds_with_what_came() {
+    for (body, said) in [("{\"error\":{\"co", "JSON that is cut off"), ("", "without a body"), ("too many calls\n", "")]
+    {
+        let (feed, rest) = fed();
+        feed.data(body);
+        let service = ErrorResponseLayer::new().layer(once(Ok(typed(429, "text/plain", any(rest)))));
+        let begun = tokio::time::Instant::now();
+        let (parts, text) = call(service, GENERATE).await;
+        assert_eq!((parts.status.as_u16(), begun.elapsed()), (429, secs(10)), "{body}");
+        match said {
+            "" => assert_eq!(text, body),
+            _ => assert!(error_of(&text)["message"].as_str().unwrap().contains(said), "{text:?}"),
+        }
+        assert!(!feed.is_live());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_answer_is_never_replaced_whatever_was_judged() {
+    let empty = || Failure::from_answer(None, None, false).unwrap();
+    let long = "x".repeat(70_000);
+    for text in ["hi", &long] {
+        let value = format!(r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}]}}}}]}}"#);
+        for body in [
+            value.clone(),
+            format!("[{value}]"),
+            format!("data: {value}\n\n"),
+            format!("data: {{}}\n\ndata: {value}\n\n"),
+        ] {
+            let answer = judged(json(200, body.clone()), empty());
+            let (parts, said) = call(ErrorResponseLayer::new().layer(once(Ok(answer))), GENERATE).await;
+            assert_eq!(parts.status, 200, "{}", said.len());
+            assert!(said == body);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_the_judgement_has_missed_has_its_own_status_and_hints() {
+    let empty = || Failure::from_answer(None, None, false).unwrap();
+    let error = r#"{"error":{"code":429,"message":"no","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"7s"}]}}"#;
+    for body in [error.to_owned(), format!("[{error}]"), format!("data: {error}\n\n")] {
+        let answer = judged(json(200, body.clone()), empty());
+        let (parts, said) = call(ErrorResponseLayer::new().layer(once(Ok(answer))), GENERATE).await;
+        assert_eq!((parts.status.as_u16(), header(&parts, "retry-after")), (429, Some("7")), "{body}");
+        let said = error_of(&said);
+        assert_eq!((said["code"].as_u64(), said["status"].as_str()), (Some(429), Some("RESOURCE_EXHAUSTED")));
+        let told = parts.extensions.get::<Outcome>().unwrap().failure().unwrap().code();
+        assert_eq!(told, 429, "the log learns of it");
+    }
+    // One that is about the server's own key is the operator's.
+    let refused = r#"{"error":{"code":400,"message":"API key not valid. Please pass a valid API key.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID","domain":"googleapis.com"}]}}"#;
+    let upstream =
+        Upstream::at_once(move |_| Ok(judged(json(200, refused), Failure::from_answer(None, None, false).unwrap())));
+    let pooled =
+        ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(KeyPoolLayer::new(pool(1))).service(upstream);
+    let (parts, said) = call(pooled, GENERATE).await;
+    assert_eq!(parts.status, 503);
+    assert!(!said.windows(7).any(|part| part == b"API key"), "{said:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_a_200_of_more_than_is_read_has_its_status_and_passes() {
+    let long = format!(
+        r#"{{"error":{{"code":429,"status":"RESOURCE_EXHAUSTED","message":"slow down","details":["{}"]}}}}"#,
+        "x".repeat(70_000)
+    );
+    let failure = Failure::from_event(br#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"slow down"}}"#);
+    let answer = judged(json(200, long.clone()), failure);
+    let (parts, said) = call(ErrorResponseLayer::new().layer(once(Ok(answer))), GENERATE).await;
+    assert_eq!((parts.status.as_u16(), header(&parts, "retry-after")), (429, Some("30")));
+    assert!(said == long);
+    let (parts, said) = answered(GENERATE, json(200, long.clone())).await;
+    assert_eq!((parts.status.as_u16(), said.len()), (429, long.len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_is_told_with_the_status_that_it_came_with() {
+    for code in [204, 205] {
+        let (parts, said) = answered(GENERATE, status(code)).await;
+        assert_eq!(parts.status, 502);
+        assert_eq!(error_of(&said)["message"], format!("the upstream answered {code} with an empty body"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_errors_own_members_are_kept_and_an_odd_code_is_put_right() {
     let error = r#"{"error":{"code":429,"message":"Please retry in 32.1s.","status":"RESOURCE_EXHAUSTED","details":[
         {"@type":"type.googleapis.com/google.rpc.Help","links":[{"url":"https://ai.google.dev"}]},
@@ -244,6 +351,19 @@ async fn a_verdict_is_an_answer() {
     let stopped = r#"{"choices":[{"message":{"role":"assistant"},"finish_reason":"length"}]}"#;
     let (parts, said) = answered(CHAT, json(200, stopped)).await;
     assert_eq!((parts.status.as_u16(), said), (200, Bytes::from(stopped)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filters_event_on_an_interactions_stream_passes_however_its_type_is_written() {
+    let event = "event: error\ndata: {\"error\":{\"code\":\"content_blocked\",\"message\":\"no\"},\"event_type\":\"error\"}\n\n";
+    for content_type in ["text/event-stream", " Text/Event-Stream;charset=utf-8"] {
+        let upstream = once(Ok(typed(200, content_type, full(event))));
+        let service =
+            ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(ClassifyLayer::new()).service(upstream);
+        let response = service.oneshot(post(INTERACTIONS)).await.unwrap();
+        assert_eq!(response.status(), 200, "{content_type}");
+        assert_eq!(frames(response.into_body()).await.0.concat(), event.as_bytes(), "{content_type}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -512,6 +632,17 @@ async fn an_upstreams_retry_after_is_put_into_the_form_that_all_clients_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_that_no_time_mends_tells_nobody_to_come_again() {
+    for code in [400, 403, 404] {
+        let mut answer = json(code, format!(r#"{{"error":{{"code":{code},"message":"no","status":"X"}}}}"#));
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("3600"));
+        answer.headers_mut().insert("retry-after-ms", HeaderValue::from_static("5"));
+        let (parts, _) = answered(GENERATE, answer).await;
+        assert_eq!((header(&parts, "retry-after"), header(&parts, "retry-after-ms")), (None, None), "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_known_wait_is_a_detail_of_the_upstreams_own_error_unless_there_is_one() {
     let minute = |details: &str| {
         format!(
@@ -657,7 +788,7 @@ async fn bad_keys_of_the_server_are_the_operators_trouble_from_the_first_call_on
                 for secret in ["123456789012", "secret-project", "first-key", "API key"] {
                     assert!(!text.contains(secret), "{text}");
                 }
-                // Who reads the outcome learns the truth.
+                // The outcome tells its readers the truth.
                 let failure = parts.extensions.get::<Outcome>().unwrap().failure().unwrap().clone();
                 assert!(failure.kind() != Kind::Unavailable && failure.kind() != Kind::Overloaded, "{failure}");
             }

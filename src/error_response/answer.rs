@@ -7,6 +7,8 @@
 //! | the same, empty, cut off, a page of HTML, or JSON that is no error | an error object of that status, which says what came |
 //! | the same, plain text | the same |
 //! | 200 with an error before any content | that error, with its own status |
+//! | the same, of more than is read | the same, with that status |
+//! | 200 with content, whatever was found to be wrong with it | the same |
 //! | 200 without any content, and no reason for it (`STOP` is none) | 502 (503 if it was cut off), which says what came |
 //! | 200 with a verdict: a finish reason, a block reason, an interaction's status, the content filter's event on its stream | the same |
 //!
@@ -56,16 +58,15 @@ pub(super) struct Replacement {
 
 impl UpstreamFailure<'_> {
     /// Returns the answer in place of one with that body. `None`: the upstream's goes out as it is.
-    pub(super) fn replacement(&self, body: &[u8]) -> Option<Replacement> {
+    pub(super) fn replacement(&self, heard: &Heard, body: &[u8]) -> Option<Replacement> {
         let failure = self.outcome.failure()?;
-        let heard = Heard::new(body);
         let (status, body) = match self.status.is_client_error() || self.status.is_server_error() {
-            true => match self.refusal(&heard, body, failure) {
+            true => match self.refusal(heard, body, failure) {
                 Refusal::Unchanged => return None,
                 Refusal::Text(body) => return Some(Replacement { status: self.status, body, is_json: false }),
                 Refusal::Error(error) => (self.status, error),
             },
-            false => (failure.code(), self.hidden_failure(&heard, failure)?),
+            false => (failure.code(), self.hidden_failure(heard, failure)?),
         };
         Some(Replacement { status, body: body.to_string(), is_json: true })
     }
@@ -123,7 +124,7 @@ impl UpstreamFailure<'_> {
         Refusal::Error(self.own(failure, self.status, &message))
     }
 
-    /// Reads a failure that came as a 200. `None`: it is an answer, which says why it has no content.
+    /// Reads a failure that came as a success. `None`: it is an answer, which says why it has no content.
     fn hidden_failure(&self, heard: &Heard, failure: &Failure) -> Option<Value> {
         let code = failure.code();
         // An interaction tells of its error in a member of its own.
@@ -138,7 +139,7 @@ impl UpstreamFailure<'_> {
         }
         let what = heard.in_words(self.shape.streaming != Streaming::No);
         let what = what.unwrap_or("an answer without content and without a reason for that");
-        Some(self.own(failure, code, &format!("the upstream answered 200 with {what}")))
+        Some(self.own(failure, code, &format!("the upstream answered {} with {what}", self.status.as_u16())))
     }
 
     /// Makes an error of this side's.

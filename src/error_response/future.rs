@@ -11,18 +11,19 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRAILER, TRANSFER_ENCODING},
     response::Parts,
 };
 use http_body::Body;
 use pin_project_lite::pin_project;
+use serde_json::json;
 
 use super::{
     ErrorResponseBody,
     answer::{Replacement, UpstreamFailure},
     heard::Heard,
-    hints::Hints,
-    reading::{AnswerBody, Reading, Stop},
+    hints::{Hints, RETRY_AFTER_MS},
+    reading::{AnswerBody, HeldAnswer, Stop},
     render,
     settings::Settings,
 };
@@ -33,13 +34,15 @@ use crate::{
     failure::{Failure, Kind, drop_bad_retry_after},
 };
 
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
 pin_project! {
     /// The future of [`ErrorResponse`](super::ErrorResponse).
     pub struct ResponseFuture<F, R> {
         #[pin]
         inner: Option<F>,
         failed: Option<BoxError>,
-        reading: Option<Box<Reading<R>>>,
+        held: Option<Box<HeldAnswer<R>>>,
         shape: Shape,
         settings: Settings,
     }
@@ -47,11 +50,11 @@ pin_project! {
 
 impl<F, R> ResponseFuture<F, R> {
     pub(super) fn new(inner: F, shape: Shape, settings: Settings) -> Self {
-        Self { inner: Some(inner), failed: None, reading: None, shape, settings }
+        Self { inner: Some(inner), failed: None, held: None, shape, settings }
     }
 
     pub(super) fn failed(error: BoxError, shape: Shape, settings: Settings) -> Self {
-        Self { inner: None, failed: Some(error), reading: None, shape, settings }
+        Self { inner: None, failed: Some(error), held: None, shape, settings }
     }
 }
 
@@ -73,7 +76,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let (shape, settings) = (*this.shape, &*this.settings);
-        if this.reading.is_none() {
+        if this.held.is_none() {
             let result = match (this.inner.as_mut().as_pin_mut(), this.failed.take()) {
                 (_, Some(error)) => Err(error),
                 (Some(inner), None) => ready!(inner.poll(cx)).map_err(Into::into),
@@ -81,33 +84,33 @@ where
             };
             match result {
                 Err(error) => return Poll::Ready(Ok(rendered(&error, shape, settings))),
-                Ok(response) => match Duty::of(&response, shape) {
-                    Duty::Nothing => return Poll::Ready(Ok(passed_on(response, shape, settings))),
-                    Duty::Mark => return Poll::Ready(Ok(marked(response, shape, settings))),
-                    Duty::Replace => return Poll::Ready(Ok(replaced(response, shape, settings))),
-                    Duty::Read => {
+                Ok(response) => match Handling::of(&response, shape) {
+                    Handling::Nothing => return Poll::Ready(Ok(passed_on(response, shape, settings))),
+                    Handling::Mark => return Poll::Ready(Ok(marked(response, shape, settings))),
+                    Handling::Replace => return Poll::Ready(Ok(replaced(response, shape, settings))),
+                    Handling::Read => {
                         let (parts, body) = response.into_parts();
-                        *this.reading = Some(Reading::new(parts, body).into());
+                        *this.held = Some(HeldAnswer::new(parts, body).into());
                     }
                 },
             }
         }
-        let Some(reading) = this.reading else { return Poll::Pending };
+        let Some(held) = this.held else { return Poll::Pending };
         loop {
-            let stop = ready!(reading.poll(cx));
+            let stop = ready!(held.poll(cx));
             // A stream need not end with its error, nor a connection with its answer.
-            if matches!(stop, Stop::Paused) && Heard::new(&reading.bytes()).error().is_none() {
+            if stop == Stop::Paused && Heard::new(&held.bytes()).error().is_none() {
                 continue;
             }
-            let Some(reading) = this.reading.take() else { return Poll::Pending };
+            let Some(held) = this.held.take() else { return Poll::Pending };
             this.inner.set(None);
-            return Poll::Ready(Ok(read(*reading, stop, shape, settings)));
+            return Poll::Ready(Ok(read(*held, stop, shape, settings)));
         }
     }
 }
 
 /// The thing to do about a response.
-enum Duty {
+enum Handling {
     /// It is a good answer.
     Nothing,
     /// It is a failure whose body is passed on as it comes.
@@ -118,7 +121,7 @@ enum Duty {
     Replace,
 }
 
-impl Duty {
+impl Handling {
     fn of<R>(response: &Response<R>, shape: Shape) -> Self {
         let status = response.status();
         let refused = status.is_client_error() || status.is_server_error();
@@ -201,27 +204,61 @@ fn replaced<R: Body<Data = Bytes>>(
 }
 
 /// Answers a failure of which the body was read.
-fn read<R>(reading: Reading<R>, stop: Stop, shape: Shape, settings: &Settings) -> Response<ErrorResponseBody<R>>
+fn read<R>(mut held: HeldAnswer<R>, stop: Stop, shape: Shape, settings: &Settings) -> Response<ErrorResponseBody<R>>
 where
     R: Body<Data = Bytes>,
     R::Error: Into<BoxError>,
 {
-    let outcome = outcome_of(&reading.parts);
-    let replacement = match stop {
-        Stop::TooLarge => None,
-        Stop::Ended | Stop::Paused => {
-            // Before anything is cut off it: the half of a secret is not found.
-            let body = masked(reading.bytes(), settings);
-            upstream_failure(&reading.parts, &outcome, shape, settings).replacement(&body)
+    let mut outcome = outcome_of(&held.parts);
+    // Before anything is cut off it: the half of a secret is not found.
+    let body = masked(held.bytes(), settings);
+    let heard = Heard::new(&body);
+    let is_success = held.parts.status.is_success();
+    if is_success {
+        let found = heard.scan(&body);
+        // Nothing is worse than to take a good answer away. An interaction that failed is handed on as it came, too.
+        if !heard.is_interaction() && (found.answer || stop == Stop::TooLarge && found.content) {
+            let (mut parts, body) = held.into_parts();
+            let body = ErrorResponseBody::upstream(body, shape, &mut parts, settings);
+            return Response::from_parts(parts, body);
         }
-    };
-    match replacement {
-        Some(replacement) => written(reading.into_parts().0, replacement, &outcome, shape, settings),
-        None => {
-            let (parts, body) = reading.into_parts();
-            unchanged(parts, body, &outcome, shape, settings)
+        if let Some(own) = own_failure(&heard, &outcome) {
+            outcome = outcome.with_failure(own);
+            held.parts.extensions.insert(outcome.clone());
         }
     }
+    let upstream = upstream_failure(&held.parts, &outcome, shape, settings);
+    let replacement = match outcome.failure() {
+        Some(failure) if outcome.is_own_key_refused() => Some(upstream.own_key_refused(failure.clone())),
+        _ if stop == Stop::TooLarge => None,
+        _ => upstream.replacement(&heard, &body),
+    };
+    match replacement {
+        Some(replacement) => written(held.into_parts().0, replacement, &outcome, shape, settings),
+        None => {
+            let (mut parts, rest) = held.into_parts();
+            match stop {
+                // It is all that can be said, and its end may never come.
+                Stop::Paused | Stop::Late if !is_success => return whole(parts, body, &outcome, shape, settings),
+                // The words pass, but clients believe the status alone.
+                Stop::TooLarge if is_success && !heard.has_reason() && !heard.is_interaction() => {
+                    parts.status = outcome.failure().map_or(parts.status, Failure::code);
+                }
+                _ => {}
+            }
+            unchanged(parts, rest, &outcome, shape, settings)
+        }
+    }
+}
+
+/// Returns the failure that a good status's body tells of itself, where the judgement has found nothing but an answer
+/// without content.
+fn own_failure(heard: &Heard, outcome: &Outcome) -> Option<Failure> {
+    let judged = outcome.failure()?;
+    let is_vague = judged.kind() == Kind::StreamCut || judged.status().is_some_and(|status| status.is_success());
+    let envelope = heard.error().filter(|envelope| is_vague && !Heard::tells_of_interaction(envelope))?;
+    let error = json!({ "error": envelope.get("error") });
+    Some(Failure::from_event(error.to_string().as_bytes()))
 }
 
 /// Answers an error.
@@ -240,20 +277,36 @@ fn written<R>(
     settings: &Settings,
 ) -> Response<ErrorResponseBody<R>> {
     parts.status = replacement.status;
-    for name in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, TRAILER] {
-        parts.headers.remove(name);
-    }
     if replacement.is_json {
         render::set_type(&mut parts.headers);
     }
-    hint(&mut parts, outcome, shape.surface);
-    mask(&mut parts.headers, settings);
-    Response::from_parts(parts, ErrorResponseBody::rendered(masked(replacement.body.into(), settings)))
+    whole(parts, masked(replacement.body.into(), settings), outcome, shape, settings)
 }
 
-/// Says in the headers when to come again.
+/// Answers with a body in one piece.
+fn whole<R>(
+    mut parts: Parts,
+    body: Bytes,
+    outcome: &Outcome,
+    shape: Shape,
+    settings: &Settings,
+) -> Response<ErrorResponseBody<R>> {
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, TRAILER] {
+        parts.headers.remove(name);
+    }
+    hint(&mut parts, outcome, shape.surface);
+    mask(&mut parts.headers, settings);
+    Response::from_parts(parts, ErrorResponseBody::rendered(body))
+}
+
+/// Says in the headers when to come again, in place of what an upstream says.
 fn hint(parts: &mut Parts, outcome: &Outcome, surface: Surface) {
     drop_bad_retry_after(&mut parts.headers);
+    // Nothing of these is over after a while.
+    if matches!(parts.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
+        parts.headers.remove(RETRY_AFTER);
+        parts.headers.remove(RETRY_AFTER_MS);
+    }
     if parts.status.is_client_error() || parts.status.is_server_error() {
         Hints::of(parts.status, outcome, surface, clock::wall()).write(&mut parts.headers);
     }
@@ -293,7 +346,9 @@ fn outcome_of(parts: &Parts) -> Outcome {
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
+    let essence = content_type.and_then(|content_type| content_type.get(..EVENT_STREAM.len()));
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 fn is_encoded(headers: &HeaderMap) -> bool {

@@ -2,6 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use crate::answer::{
+    Findings,
+    scan::Scanner,
+    sse::{Listener, Splitter},
+};
+
 /// The content of a body of a failed call.
 #[derive(Debug)]
 pub(super) struct Heard {
@@ -46,6 +52,19 @@ impl Heard {
             }
             _ => Self { values: Vec::new(), form: Form::Text },
         }
+    }
+
+    /// Scans a body as the judgement next to the transport would: for content, and for what is cut off.
+    pub(super) fn scan(&self, body: &[u8]) -> Findings {
+        let mut scanner = Scanner::new();
+        match self.form {
+            Form::Value | Form::List | Form::Pieces => {
+                scanner.push(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body));
+            }
+            Form::Events => Splitter::new().push(body, &mut Scanning { scanner: &mut scanner, has_begun: false }),
+            Form::Empty | Form::Text => {}
+        }
+        scanner.found
     }
 
     pub(super) fn form(&self) -> Form {
@@ -110,6 +129,30 @@ impl Heard {
             (Form::Text, _) => "text that is no JSON",
             (Form::Value | Form::List | Form::Events, _) => return None,
         })
+    }
+}
+
+/// The scan of a body of events, one after the other.
+struct Scanning<'a> {
+    scanner: &'a mut Scanner,
+    /// Set once the current event, or the raw text between two, has begun.
+    has_begun: bool,
+}
+
+impl Listener for Scanning<'_> {
+    fn data(&mut self, piece: &[u8]) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.scanner.reset();
+        }
+        self.scanner.push(piece);
+    }
+
+    fn raw(&mut self, piece: &[u8]) {
+        self.data(piece);
+    }
+
+    fn dispatch(&mut self) {
+        self.has_begun = false;
     }
 }
 
@@ -198,9 +241,49 @@ mod tests {
         #[test]
         fn whatever_comes_is_read(text in "([\\[\\]{},:\"\n\r a]|data:|event: |\"error\":|\"code\":1|\\PC){0,24}") {
             let heard = Heard::new(text.as_bytes());
-            // A body with an error in it is never taken for an empty one.
-            assert!(heard.error().is_none() || heard.form() != Form::Empty, "{text}");
-            let _ = (heard.is_interaction(), heard.has_reason(), heard.in_words(true));
+            let _ = (heard.is_interaction(), heard.has_reason(), heard.in_words(true), heard.scan(text.as_bytes()));
+        }
+
+        #[test]
+        fn an_error_is_found_behind_whatever_is_whole(
+            before in proptest::collection::vec("(\\{\\}|\\{\"a\":\\[1,\"[\\]\\[{}:, ]{0,4}\"\\]\\}|\\{\"error\":null\\})", 0..4),
+            code in 400_u16..600,
+            gap in "[ \n\r\t]{0,3}",
+        ) {
+            let values: Vec<_> = before.into_iter().chain([format!("{{\"error\":{{\"code\":{code}}}}}")]).collect();
+            let list = format!("[{}]", values.join(&format!("{gap},{gap}")));
+            let events: String = values.iter().map(|value| format!("event: x\ndata: {value}\n\n: hi\n")).collect();
+            let cut = list.strip_suffix(']').unwrap().to_owned() + &gap;
+            for (body, form) in [(list, Form::List), (events, Form::Events), (cut, Form::Pieces)] {
+                let heard = Heard::new(body.as_bytes());
+                proptest::prop_assert_eq!(heard.form(), form, "{}", body);
+                proptest::prop_assert_eq!(heard.error().map(|error| error["error"]["code"] == code), Some(true), "{}", body);
+            }
+        }
+    }
+
+    #[test]
+    fn content_is_found_in_every_form_of_an_answer() {
+        let text = r#"{"candidates":[{"content":{"parts":[{"text":"hi"}]}}]}"#;
+        let call = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":{}}}]}}]}"#;
+        let chat = r#"{"choices":[{"delta":{"content":"hi"}}]}"#;
+        let tools = r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f"}}]}}]}"#;
+        let thought = r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}]}}]}"#;
+        for (value, expected) in
+            [(text, true), (call, true), (chat, true), (tools, true), (thought, false), ("{}", false)]
+        {
+            let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(value).unwrap()).unwrap();
+            for body in [
+                value.to_owned(),
+                format!("\u{feff} {pretty}"),
+                format!("[{{}},{value}]"),
+                format!("[{value},{{\"can"),
+                format!("data: {{}}\n\ndata: {value}\r\n\r\n"),
+                format!(": hi\nevent: x\ndata: {}\n\n", pretty.replace('\n', "\ndata: ")),
+            ] {
+                let heard = Heard::new(body.as_bytes());
+                assert_eq!(heard.scan(body.as_bytes()).answer, expected, "{body}");
+            }
         }
     }
 

@@ -29,7 +29,7 @@ use crate::{
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The header with a wait in milliseconds, which no standard knows either.
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(super) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 /// The longest `Retry-After`. OpenAI's Node client and LangChain's take 60 s and ignore more, so that they would come
 /// back at once. `ai` takes less than 60 s: of a longer wait it learns nothing, fails within 6 s, and does not hang for

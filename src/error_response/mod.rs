@@ -19,7 +19,8 @@
 //!
 //! # When to come again
 //!
-//! The hints go with a status that passes with time (408, 429, 5xx), and never with 400, 403 or 404:
+//! The hints go with a status that passes with time (408, 429, 5xx), and never with 400, 403 or 404, where an upstream's
+//! `Retry-After` is removed:
 //!
 //! | hint | said | from |
 //! |---|---|---|
@@ -139,8 +140,8 @@
 //! # Cancellation
 //!
 //! Dropping the future or the body drops the inner one. A body whose last words nobody takes ends after 30 s. The body of a
-//! failure is read in the future, at most 64 KiB of it; a [`ClassifyLayer`](crate::ClassifyLayer) inside has read it before,
-//! within the attempt's time.
+//! failure is read in the future, at most 64 KiB of it, and its rest is waited for no longer than 10 s; a
+//! [`ClassifyLayer`](crate::ClassifyLayer) inside has read it before, within the attempt's time.
 //!
 //! # Readiness
 //!
