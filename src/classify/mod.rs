@@ -114,6 +114,7 @@
 
 mod body;
 mod events;
+mod form;
 mod future;
 mod layer;
 mod service;

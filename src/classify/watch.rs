@@ -20,7 +20,10 @@ use http::{
 };
 use http_body::SizeHint;
 
-use super::events::Events;
+use super::{
+    events::Events,
+    form::{AnswerForm, Opening},
+};
 use crate::{
     answer::{ErrorFound, Findings, scan::Scanner},
     call::{Operation, Shape, Streaming, Surface},
@@ -41,7 +44,7 @@ pub(super) struct Watch {
     /// Set if the length of the answer was known before its first byte.
     has_length: bool,
     scanner: Scanner,
-    events: Option<Events>,
+    form: AnswerForm,
 }
 
 /// The purpose of a watch.
@@ -69,7 +72,8 @@ pub(super) enum Verdict {
 impl Watch {
     /// Creates a watch for this call's answer. `None`: nothing is read of the answer.
     ///
-    /// An answer that says that it is a stream of events is read as one, whatever the URI said.
+    /// An answer that says that it is a stream of events is read as one, whatever the URI said; of any other, its first
+    /// bytes say it.
     pub(super) fn new(shape: Shape, headers: &HeaderMap, size: &SizeHint) -> Option<Self> {
         use Operation::{BatchEmbedContents, CreateInteraction, EmbedContent, GenerateContent, Predict, Read};
         let has_a_cost = match shape.operation {
@@ -82,9 +86,10 @@ impl Watch {
         let content_type = text(headers, CONTENT_TYPE).trim_start();
         let is =
             |essence: &str| content_type.get(..essence.len()).is_some_and(|start| start.eq_ignore_ascii_case(essence));
+        let is_typed_sse = is("text/event-stream");
         let is_sse = match content_type {
             "" => shape.streaming == Streaming::Sse,
-            _ if is("text/event-stream") => true,
+            _ if is_typed_sse => true,
             _ if is("application/json") => false,
             _ => return None,
         };
@@ -103,10 +108,16 @@ impl Watch {
         }
         // There are no arrays of an interaction's events.
         let streams = is_sse || shape.streaming != Streaming::No && shape.surface != Surface::Interactions;
-        let events = is_sse.then(|| Events::new(shape.surface == Surface::Interactions));
+        let form = match shape.operation {
+            // Events may have a bare JSON line among them, the first one, too.
+            _ if is_typed_sse => AnswerForm::Events(Events::new(shape.surface == Surface::Interactions)),
+            GenerateContent | CreateInteraction | Read => AnswerForm::Unknown(Opening::default()),
+            _ if is_sse => AnswerForm::Events(Events::new(false)),
+            _ => AnswerForm::Json,
+        };
         let is_read = shape.operation == Read;
         let has_length = size.exact().is_some() || headers.contains_key(CONTENT_LENGTH);
-        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, events })
+        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, form })
     }
 
     /// Returns whether the answer is held until its first content.
@@ -121,10 +132,8 @@ impl Watch {
 
     /// Takes the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        match &mut self.events {
-            Some(events) => events.push(bytes, &mut self.scanner),
-            None => self.scanner.push(bytes),
-        }
+        self.form.push(bytes, &mut self.scanner, self.surface == Surface::Interactions);
+        self.streams |= self.form.are_events();
     }
 
     /// Returns the verdict on an answer that has not ended.
@@ -174,7 +183,7 @@ impl Watch {
         if self.duty == Duty::Count {
             return false;
         }
-        let done = self.events.as_ref().is_some_and(Events::is_done);
+        let done = self.form.is_done();
         match self.streams {
             true if self.is_interaction() => !done && (!found.completed || self.scanner.is_open()),
             true if self.is_foreign() => false,

@@ -6,13 +6,18 @@ use super::*;
 use crate::{answer::TokenSide, failure::Fault};
 
 fn watch(uri: &'static str, content_type: &'static str, text: &str) -> Watch {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let headers = typed(content_type);
     let shape = Shape::new(&Method::POST, &http::Uri::from_static(uri));
     let mut watch = Watch::new(shape, &headers, &SizeHint::new()).unwrap();
     // Byte by byte, the hardest way to cut it.
     text.as_bytes().chunks(1).for_each(|byte| watch.push(byte));
     watch
+}
+
+/// Makes headers with that type, or with none.
+fn typed(content_type: &'static str) -> HeaderMap {
+    let content_type = Some(content_type).filter(|name| !name.is_empty()).map(HeaderValue::from_static);
+    content_type.into_iter().map(|value| (CONTENT_TYPE, value)).collect()
 }
 
 fn sse(text: &str) -> Watch {
@@ -135,6 +140,49 @@ fn a_continuation_is_whole_and_a_limited_account_is_not() {
     assert_eq!(end("CONTINUATION"), [None; 3]);
     assert_eq!(end("ESCALATION"), [Some(Kind::ContentBlocked); 3]);
     assert_eq!(end("PUP_LIMITED_DISABLED"), [Some(Kind::AccountLimited); 3]);
+}
+
+// === the form, by content ===
+
+#[test]
+fn events_are_read_as_events_whatever_their_type_says() {
+    const ALT_SSE: &str = "/v1beta/models/m:streamGenerateContent?alt=sse";
+    let chat = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let native = format!("data: {HELLO}\n\n");
+    for (uri, begun, end) in [
+        (ALT_SSE, native.as_str(), format!("data: {STOP}\n\n")),
+        ("/v1beta/models/m:generateContent", &native, format!("data: {STOP}\n\n")),
+        ("/v1beta/openai/chat/completions", chat, "data: [DONE]\n\n".to_owned()),
+        ("/v1beta/interactions", &(created() + &delta()), completed("completed")),
+    ] {
+        for before in ["", "\u{feff}", "\n\n", ": ping\n\n", "id: 1\n", "retry: 5\n\n"] {
+            for content_type in ["application/json", ""] {
+                let begun = format!("{before}{begun}");
+                let cut = watch(uri, content_type, &begun);
+                assert_eq!((cut.verdict(), cut.is_cut()), (Verdict::Commit, true), "{uri}, {content_type}: {begun:?}");
+                assert!(cut.is_open_ended(), "an error can follow");
+                assert!(!watch(uri, content_type, &(begun + &end)).is_cut(), "{uri}, {content_type}");
+            }
+        }
+    }
+    let text = format!("event: ping\ndata: {{}}\n\n{BUSY}\n");
+    let tail = watch(ALT_SSE, "application/json", &text);
+    assert_eq!(tail.verdict(), Verdict::Failed, "a bare tail");
+    assert_eq!(tail.judge_end(text.as_bytes()).unwrap().fault(), Fault::Model);
+}
+
+#[test]
+fn json_is_read_as_json_whatever_was_asked_for() {
+    for uri in ["/v1beta/models/m:streamGenerateContent?alt=sse", "/v1beta/models/m:generateContent"] {
+        for content_type in ["application/json", "text/event-stream", ""] {
+            for text in [BUSY.to_owned(), format!("[{BUSY}]"), format!("\u{feff}\n{BUSY}")] {
+                assert_eq!(watch(uri, content_type, &text).verdict(), Verdict::Failed, "{uri}, {content_type}: {text}");
+            }
+            let whole = HELLO.replace("}}]}", "},\"finishReason\":\"STOP\"}]}");
+            let whole = watch(uri, content_type, &whole);
+            assert_eq!((whole.verdict(), whole.is_cut()), (Verdict::Commit, false), "{uri}, {content_type}");
+        }
+    }
 }
 
 // === interactions ===
@@ -436,6 +484,7 @@ proptest::proptest! {
             ("/v1beta/openai/chat/completions", "text/event-stream"),
             ("/v1beta/interactions", "text/event-stream"),
             ("/v1beta/interactions", "application/json"),
+            ("/v1beta/models/m:streamGenerateContent?alt=sse", "application/json"),
         ] {
             let of = |pieces: &mut dyn Iterator<Item = &[u8]>| {
                 let mut watch = watched(Method::POST, uri, content_type, false).unwrap();
