@@ -267,6 +267,8 @@ fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
             r#"{"status":"failed","errors":[{"code":"prohibited_content","message":"no"}],"steps":[]}"#.into(),
             Kind::ContentBlocked,
         ),
+        (GENERATE, "text/plain", BUSY.into(), Kind::Overloaded),
+        (STREAM, "application/octet-stream", error_event.clone(), Kind::Overloaded),
         (INTERACTIONS, "text/event-stream", created() + &completed("failed"), Kind::ServerError),
         (INTERACTIONS, "text/event-stream", created() + FILTERED + "\n", Kind::ContentBlocked),
     ]
@@ -320,6 +322,31 @@ async fn an_answer_that_fails_before_its_content_is_a_failure_and_keeps_its_byte
             assert_eq!(data, sent, "{text:?}");
             // It has failed already: its early end is not another failure.
             assert!(error.is_none(), "{error:?} for {text:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_in_place_of_an_answer_is_asked_for_again_and_never_handed_over() {
+    const PAGE: &str = "<html><body>Sign in to the network</body></html>";
+    for (uri, content_type) in [(GENERATE, "text/html"), (STREAM, "application/json"), (CHAT, "text/plain")] {
+        for (pages, status) in [(1, 200), (usize::MAX, 502)] {
+            let upstream = Upstream::at_once(move |nth| match (nth < pages, uri) {
+                (true, _) => Ok(typed(200, content_type, chunks([PAGE]))),
+                (false, STREAM) => Ok(sse(chunks([last_event("a")]))),
+                (false, _) => Ok(hello()),
+            });
+            let service = ServiceBuilder::new()
+                .layer(tower_gemini::ErrorResponseLayer::new())
+                .layer(ReplayLayer::new())
+                .layer(RetryLayer::default())
+                .layer(ClassifyLayer::new())
+                .service(upstream.clone());
+            let response = service.oneshot(post(uri)).await.unwrap();
+            assert_eq!(response.status(), status, "{uri}");
+            assert_eq!(upstream.asked().len(), 2, "{uri}");
+            let text = String::from_utf8(frames(response.into_body()).await.0.concat()).unwrap();
+            assert!(!text.contains("Sign in"), "{text}");
         }
     }
 }
@@ -476,7 +503,7 @@ async fn only_generated_answers_are_held() {
     assert!(held(GENERATE, "application/json; charset=UTF-8"));
     assert!(held(GENERATE, "Application/JSON"));
     assert!(held(STREAM, "text/event-stream;charset=utf-8"));
-    assert!(!held(GENERATE, "text/html"));
+    assert!(held(GENERATE, "text/html"), "its content decides");
     assert!(!held(GENERATE, "video/mp4"));
     assert!(!held("/v1beta/models/m:countTokens", "application/json"));
     assert!(!held("/v1beta/models/m:embedContent", "application/json"));
@@ -598,7 +625,11 @@ async fn a_finished_answer_is_not_cut() {
             "{\"candidates\":[{\"finishReason\":\"CONTINUATION\",\"continuationToken\":\"t\"}]}".into(),
         ),
         (RAW, "text/event-stream", "event: message_start\ndata: {\"type\":\"message_start\"}\n\n".into()),
-        (GENERATE, "text/plain", "what a proxy says".into()),
+        (GENERATE, "video/mp4", "what is no text".into()),
+        (GENERATE, "text/plain", HELLO.into()),
+        // Events that are typed as JSON.
+        (STREAM, "application/json", event("a") + &last_event("b")),
+        (CHAT, "application/json", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n".into()),
         ("/v1beta/models/m:countTokens", "application/json", "{\"totalTokens\":".into()),
     ];
     for (uri, content_type, text) in finished {

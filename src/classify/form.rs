@@ -64,10 +64,22 @@ impl AnswerForm {
         matches!(self, Self::Events(_))
     }
 
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self, Self::Text)
+    }
+
     /// Returns whether the end mark of OpenAI's dialect has been seen.
     pub(super) fn is_done(&self) -> bool {
         matches!(self, Self::Events(events) if events.is_done())
     }
+}
+
+/// Returns whether an answer of that type may be JSON or events all the same. Media and protobuf (`alt=proto`) are good
+/// answers that cannot be read here, and so is the script around an answer for which `callback=` asks.
+pub(super) fn may_be_read(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim().as_bytes();
+    let names = |word: &str| essence.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()));
+    essence.is_empty() || ["json", "text/", "html", "octet-stream"].into_iter().any(names) && !names("javascript")
 }
 
 impl Opening {

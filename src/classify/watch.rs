@@ -22,7 +22,7 @@ use http_body::SizeHint;
 
 use super::{
     events::Events,
-    form::{AnswerForm, Opening},
+    form::{AnswerForm, Opening, may_be_read},
 };
 use crate::{
     answer::{ErrorFound, Findings, scan::Scanner},
@@ -87,12 +87,7 @@ impl Watch {
         let is =
             |essence: &str| content_type.get(..essence.len()).is_some_and(|start| start.eq_ignore_ascii_case(essence));
         let is_typed_sse = is("text/event-stream");
-        let is_sse = match content_type {
-            "" => shape.streaming == Streaming::Sse,
-            _ if is_typed_sse => true,
-            _ if is("application/json") => false,
-            _ => return None,
-        };
+        let is_sse = is_typed_sse || content_type.is_empty() && shape.streaming == Streaming::Sse;
         let duty = match shape.operation {
             GenerateContent | CreateInteraction if shape.background => Duty::Follow,
             GenerateContent | CreateInteraction => Duty::Judge,
@@ -100,6 +95,10 @@ impl Watch {
             Read => Duty::Follow,
             _ => Duty::Count,
         };
+        let is_typed = is_sse || content_type.is_empty() || is("application/json");
+        if !is_typed && !(duty == Duty::Judge && may_be_read(content_type)) {
+            return None;
+        }
         let mut scanner = Scanner::new();
         let tier = text(headers, TIER_HEADER);
         if !tier.is_empty() {
@@ -138,6 +137,9 @@ impl Watch {
 
     /// Returns the verdict on an answer that has not ended.
     pub(super) fn verdict(&self) -> Verdict {
+        if self.form.is_text() {
+            return Verdict::Failed;
+        }
         let found = &self.scanner.found;
         let commits = match self.is_interaction() {
             true => self.streams && found.content,
@@ -162,6 +164,9 @@ impl Watch {
 
     /// Returns the failure of an answer that ended before its commit. `held` is all of the answer.
     pub(super) fn judge_end(&self, held: &[u8]) -> Option<Failure> {
+        if self.form.is_text() {
+            return Some(Failure::of_unreadable_answer());
+        }
         if self.scanner.found.error.is_some() {
             return Some(Failure::from_event(held));
         }
@@ -180,7 +185,7 @@ impl Watch {
         if let Some(error) = &found.error {
             return !error.whole;
         }
-        if self.duty == Duty::Count {
+        if self.duty == Duty::Count || self.form.is_text() {
             return false;
         }
         let done = self.form.is_done();
@@ -203,10 +208,15 @@ impl Watch {
         Some(failure.into_after_commit())
     }
 
-    /// Returns the failure of an answer that was handed over and has ended without being one: it had thoughts only.
+    /// Returns the failure of an answer that was handed over and has ended without being one: it had thoughts only, or was
+    /// handed over unread.
     pub(super) fn empty_at_end(&self) -> Option<Failure> {
-        let is_judged = self.duty == Duty::Judge && !self.is_interaction() && !self.scanner.found.answer;
-        is_judged.then(|| self.empty_failure())?.map(Failure::into_after_commit)
+        let failure = match self.duty {
+            Duty::Judge if self.form.is_text() => Some(Failure::of_unreadable_answer()),
+            Duty::Judge if !self.is_interaction() && !self.scanner.found.answer => self.empty_failure(),
+            _ => None,
+        };
+        failure.map(Failure::into_after_commit)
     }
 
     /// Returns the reason for which the answer ended. An interaction has a status, which is the reason once nothing

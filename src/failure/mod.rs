@@ -167,6 +167,12 @@ impl Failure {
         Some(Self { status: Some(StatusCode::OK), ..Self::local(kind, message) })
     }
 
+    /// Makes the failure of a 200 that is neither JSON nor events: what a proxy says in the API's place.
+    pub(crate) fn of_unreadable_answer() -> Self {
+        let message = "the answer has no content: it is neither JSON nor a stream of events";
+        Self { status: Some(StatusCode::OK), ..Self::local(Kind::EmptyResponse, message) }
+    }
+
     /// Makes a refusal by a layer of this crate. The fault follows from the kind, and the message is redacted.
     pub fn local(kind: Kind, message: impl Into<String>) -> Self {
         let message: String = message.into();

@@ -87,7 +87,15 @@ fn what_does_not_generate_is_not_watched() {
         Watch::new(Shape::new(&Method::POST, &http::Uri::from_static(uri)), &headers, &SizeHint::new()).is_none()
     };
     assert!(none("/v1beta/models/m:countTokens", "application/json"));
-    assert!(none("/v1beta/models/m:generateContent", "text/html"));
+    for content_type in ["video/mp4", "application/x-protobuf", "application/pdf", "text/javascript; charset=UTF-8"] {
+        assert!(none("/v1beta/models/m:generateContent", content_type), "{content_type}");
+    }
+    // Only what is generated for the call is read in spite of its type.
+    for uri in
+        ["/v1beta/models/m:embedContent", "/v1/projects/p/locations/l/publishers/x/models/m:rawPredict", "/other"]
+    {
+        assert!(none(uri, "text/plain"), "{uri}");
+    }
 }
 
 const THOUGHT: &str = r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}]}}]}"#;
@@ -181,6 +189,47 @@ fn json_is_read_as_json_whatever_was_asked_for() {
             let whole = HELLO.replace("}}]}", "},\"finishReason\":\"STOP\"}]}");
             let whole = watch(uri, content_type, &whole);
             assert_eq!((whole.verdict(), whole.is_cut()), (Verdict::Commit, false), "{uri}, {content_type}");
+        }
+    }
+}
+
+const ODD_TYPES: [&str; 6] = [
+    "text/plain; charset=utf-8",
+    "text/html",
+    "application/octet-stream",
+    "application/x-ndjson",
+    "Application/Problem+JSON",
+    "json",
+];
+
+#[test]
+fn an_answer_of_an_odd_type_is_judged_by_its_content() {
+    for content_type in ODD_TYPES {
+        for uri in ["/v1beta/models/m:generateContent", "/v1beta/interactions", "/v1beta/openai/chat/completions"] {
+            let failed = watch(uri, content_type, BUSY);
+            assert_eq!(failed.judge_end(BUSY.as_bytes()).unwrap().fault(), Fault::Model, "{uri}, {content_type}");
+        }
+        let good = watch("/v1beta/models/m:generateContent", content_type, HELLO);
+        assert!(good.holds() && good.verdict() == Verdict::Commit && !good.is_cut(), "{content_type}");
+        let text = format!("data: {HELLO}\n\n");
+        let cut = watch("/v1beta/models/m:streamGenerateContent?alt=sse", content_type, &text);
+        assert_eq!((cut.verdict(), cut.is_cut()), (Verdict::Commit, true), "{content_type}");
+    }
+}
+
+#[test]
+fn text_that_is_neither_json_nor_events_is_no_answer() {
+    for content_type in ODD_TYPES.into_iter().chain(["application/json", ""]) {
+        for uri in ["/v1beta/models/m:streamGenerateContent?alt=sse", "/v1beta/interactions"] {
+            for text in ["<html><body>Sign in</body></html>", "error code: 1020", "what a proxy says"] {
+                let page = watch(uri, content_type, text);
+                assert_eq!(page.verdict(), Verdict::Failed, "{uri}, {content_type}: {text}");
+                let failure = page.judge_end(text.as_bytes()).unwrap();
+                assert_eq!((failure.kind(), failure.code().as_u16()), (Kind::EmptyResponse, 502));
+                assert!(failure.message().contains("neither JSON nor a stream"), "{failure}");
+                // Where it was not held, it is noted.
+                assert!(!page.is_cut() && page.empty_at_end().is_some_and(|failure| failure.is_after_commit()));
+            }
         }
     }
 }
