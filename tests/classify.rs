@@ -271,6 +271,8 @@ fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
         (STREAM, "application/octet-stream", error_event.clone(), Kind::Overloaded),
         (INTERACTIONS, "text/event-stream", created() + &completed("failed"), Kind::ServerError),
         (INTERACTIONS, "text/event-stream", created() + FILTERED + "\n", Kind::ContentBlocked),
+        // Nothing but that it began.
+        (INTERACTIONS, "text/event-stream", created(), Kind::StreamCut),
     ]
 }
 
@@ -579,8 +581,6 @@ async fn a_cut_answer_ends_in_an_error() {
         (GENERATE, "application/json", HELLO[..HELLO.len() - 1].into()),
         (CHAT, "text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".into()),
         (INTERACTIONS, "text/event-stream", said_by_an_interaction()),
-        // Nothing but that it began: it exists all the same, and is not asked for again.
-        (INTERACTIONS, "text/event-stream", created()),
         (RAW, "text/event-stream", event("a")),
         ("/v1beta/models/m:generateContent", "text/event-stream", event("a")),
     ];
@@ -896,7 +896,7 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         (INTERACTIONS, INTERACTION, Trouble::failed, 1, Some(Kind::ServerError), None),
         (INTERACTIONS, INTERACTION, || Trouble::unfinished("incomplete"), 1, None, None),
         (INTERACTIONS, STREAMED, || Trouble::prohibited().as_raw_tail(0), 1, Some(Kind::ContentBlocked), None),
-        (INTERACTIONS, STREAMED, || Trouble::cut(1), 1, None, Some(Kind::StreamCut)),
+        (INTERACTIONS, STREAMED, || Trouble::cut(1), 1, Some(Kind::StreamCut), None),
     ];
     for (nth, (uri, body, trouble, attempts, at_head, noted)) in cases.into_iter().enumerate() {
         let emulator = Emulator::builder().trouble(When::first(1), trouble()).build();
@@ -909,6 +909,7 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         let mut request = post_body(uri, body);
         request.headers_mut().insert("x-goog-api-key", HeaderValue::from_static("test-key"));
         let response = service.oneshot(request).await.unwrap();
+        let status = response.status();
         assert_eq!(kind(&response), at_head, "case {nth}");
         let usage = outcome(&response).usage().cloned();
         let (data, _) = frames(response.into_body()).await;
@@ -916,8 +917,9 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         assert_eq!(emulator.journal().len(), attempts, "case {nth}: {text}");
         let failure = usage.and_then(|usage| usage.report().failure);
         assert_eq!(failure.map(|failure| failure.kind()), noted, "case {nth}: {text}");
-        // On the stream of an interaction, whatever went wrong is an event.
+        // What goes wrong on the stream of an interaction is an event, unless nothing was handed over: then a status says it.
         let is_told = text.contains("event: error\ndata: {\"error\":{\"code\":");
-        assert_eq!(is_told, body == STREAMED, "case {nth}: {text}");
+        assert_eq!(is_told, body == STREAMED && at_head != Some(Kind::StreamCut), "case {nth}: {text}");
+        assert_eq!(status == 503, at_head == Some(Kind::StreamCut), "case {nth}: {text}");
     }
 }

@@ -171,7 +171,12 @@ impl Watch {
             return Some(Failure::from_event(held));
         }
         if self.is_interaction() {
-            return self.interaction_failure().or_else(|| self.says_nothing().then(|| self.empty_failure())?);
+            let without_answer = || match self.says_nothing() {
+                true => self.empty_failure(),
+                // That it began is no answer: there is nothing to hand over before the error.
+                false => (self.streams && !self.scanner.found.content && self.is_cut()).then(|| self.unfinished()),
+            };
+            return self.interaction_failure().or_else(without_answer);
         }
         if !self.streams && self.scanner.is_open() {
             return Some(cut("the answer ended in the middle of its JSON"));
@@ -251,6 +256,11 @@ impl Watch {
         !is_told && !found.is_foreign()
     }
 
+    fn unfinished(&self) -> Failure {
+        let awaited = if self.is_interaction() { "interaction.completed" } else { "a finishReason" };
+        cut(&format!("the stream ended without {awaited}: the answer is not complete"))
+    }
+
     fn empty_failure(&self) -> Option<Failure> {
         let found = &self.scanner.found;
         if self.is_foreign() {
@@ -298,8 +308,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 
 /// Returns the failure of a stream that ended before it had finished.
 pub(super) fn cut_stream(watch: &Watch) -> Failure {
-    let awaited = if watch.is_interaction() { "interaction.completed" } else { "a finishReason" };
-    cut(&format!("the stream ended without {awaited}: the answer is not complete")).into_after_commit()
+    watch.unfinished().into_after_commit()
 }
 
 fn cut(message: &str) -> Failure {

@@ -307,10 +307,15 @@ fn the_stream_of_an_interaction_is_whole_with_its_last_event_only() {
     for end in completed("completed").trim_end().match_indices(|_: char| true).map(|(at, _)| at) {
         assert!(interaction(&(said_all.clone() + &completed("completed")[..end])).is_cut(), "{end}");
     }
-    // Before its first content, the end alone says nothing of the call: it is told when the answer is handed over.
-    let opened = interaction(&created());
-    assert!(opened.judge_end(created().as_bytes()).is_none() && opened.is_cut());
-    assert!(cut_stream(&opened).message().contains("interaction.completed"));
+    // Before its first content, it is a failure that a status can tell.
+    let step = said("step.start", r#""index":0"#);
+    let half = completed("completed");
+    for opened in [created(), created() + &step, created() + &half[..half.len() / 2]] {
+        let failure = interaction(&opened).judge_end(opened.as_bytes()).unwrap();
+        assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::StreamCut, false), "{opened}");
+        assert!(failure.message().contains("interaction.completed"));
+    }
+    assert!(cut_stream(&interaction(&said_all)).is_after_commit());
 }
 
 #[test]
@@ -358,7 +363,7 @@ fn an_answer_without_an_interaction_is_empty() {
     for told in [r#"{"id":"v1_i"}"#, r#"{"status":"in_progress"}"#, r#"{"anything":{"else":1}}"#] {
         assert_eq!(kind(whole_interaction(told), told), None, "{told}");
     }
-    assert_eq!(kind(interaction(&created()), &created()), None, "it is cut");
+    assert_eq!(kind(interaction(&created()), &created()), Some(Kind::StreamCut), "it is cut");
 }
 
 #[test]
