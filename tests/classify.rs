@@ -267,8 +267,12 @@ fn failed_answers() -> Vec<(&'static str, &'static str, String, Kind)> {
             r#"{"status":"failed","errors":[{"code":"prohibited_content","message":"no"}],"steps":[]}"#.into(),
             Kind::ContentBlocked,
         ),
+        (GENERATE, "text/plain", BUSY.into(), Kind::Overloaded),
+        (STREAM, "application/octet-stream", error_event.clone(), Kind::Overloaded),
         (INTERACTIONS, "text/event-stream", created() + &completed("failed"), Kind::ServerError),
         (INTERACTIONS, "text/event-stream", created() + FILTERED + "\n", Kind::ContentBlocked),
+        // Nothing but that it began.
+        (INTERACTIONS, "text/event-stream", created(), Kind::StreamCut),
     ]
 }
 
@@ -320,6 +324,31 @@ async fn an_answer_that_fails_before_its_content_is_a_failure_and_keeps_its_byte
             assert_eq!(data, sent, "{text:?}");
             // It has failed already: its early end is not another failure.
             assert!(error.is_none(), "{error:?} for {text:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_in_place_of_an_answer_is_asked_for_again_and_never_handed_over() {
+    const PAGE: &str = "<html><body>Sign in to the network</body></html>";
+    for (uri, content_type) in [(GENERATE, "text/html"), (STREAM, "application/json"), (CHAT, "text/plain")] {
+        for (pages, status) in [(1, 200), (usize::MAX, 502)] {
+            let upstream = Upstream::at_once(move |nth| match (nth < pages, uri) {
+                (true, _) => Ok(typed(200, content_type, chunks([PAGE]))),
+                (false, STREAM) => Ok(sse(chunks([last_event("a")]))),
+                (false, _) => Ok(hello()),
+            });
+            let service = ServiceBuilder::new()
+                .layer(tower_gemini::ErrorResponseLayer::new())
+                .layer(ReplayLayer::new())
+                .layer(RetryLayer::default())
+                .layer(ClassifyLayer::new())
+                .service(upstream.clone());
+            let response = service.oneshot(post(uri)).await.unwrap();
+            assert_eq!(response.status(), status, "{uri}");
+            assert_eq!(upstream.asked().len(), 2, "{uri}");
+            let text = String::from_utf8(frames(response.into_body()).await.0.concat()).unwrap();
+            assert!(!text.contains("Sign in"), "{text}");
         }
     }
 }
@@ -476,7 +505,7 @@ async fn only_generated_answers_are_held() {
     assert!(held(GENERATE, "application/json; charset=UTF-8"));
     assert!(held(GENERATE, "Application/JSON"));
     assert!(held(STREAM, "text/event-stream;charset=utf-8"));
-    assert!(!held(GENERATE, "text/html"));
+    assert!(held(GENERATE, "text/html"), "its content decides");
     assert!(!held(GENERATE, "video/mp4"));
     assert!(!held("/v1beta/models/m:countTokens", "application/json"));
     assert!(!held("/v1beta/models/m:embedContent", "application/json"));
@@ -552,8 +581,6 @@ async fn a_cut_answer_ends_in_an_error() {
         (GENERATE, "application/json", HELLO[..HELLO.len() - 1].into()),
         (CHAT, "text/event-stream", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n".into()),
         (INTERACTIONS, "text/event-stream", said_by_an_interaction()),
-        // Nothing but that it began: it exists all the same, and is not asked for again.
-        (INTERACTIONS, "text/event-stream", created()),
         (RAW, "text/event-stream", event("a")),
         ("/v1beta/models/m:generateContent", "text/event-stream", event("a")),
     ];
@@ -598,7 +625,11 @@ async fn a_finished_answer_is_not_cut() {
             "{\"candidates\":[{\"finishReason\":\"CONTINUATION\",\"continuationToken\":\"t\"}]}".into(),
         ),
         (RAW, "text/event-stream", "event: message_start\ndata: {\"type\":\"message_start\"}\n\n".into()),
-        (GENERATE, "text/plain", "what a proxy says".into()),
+        (GENERATE, "video/mp4", "what is no text".into()),
+        (GENERATE, "text/plain", HELLO.into()),
+        // Events that are typed as JSON.
+        (STREAM, "application/json", event("a") + &last_event("b")),
+        (CHAT, "application/json", "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\ndata: [DONE]\n\n".into()),
         ("/v1beta/models/m:countTokens", "application/json", "{\"totalTokens\":".into()),
     ];
     for (uri, content_type, text) in finished {
@@ -865,7 +896,7 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         (INTERACTIONS, INTERACTION, Trouble::failed, 1, Some(Kind::ServerError), None),
         (INTERACTIONS, INTERACTION, || Trouble::unfinished("incomplete"), 1, None, None),
         (INTERACTIONS, STREAMED, || Trouble::prohibited().as_raw_tail(0), 1, Some(Kind::ContentBlocked), None),
-        (INTERACTIONS, STREAMED, || Trouble::cut(1), 1, None, Some(Kind::StreamCut)),
+        (INTERACTIONS, STREAMED, || Trouble::cut(1), 1, Some(Kind::StreamCut), None),
     ];
     for (nth, (uri, body, trouble, attempts, at_head, noted)) in cases.into_iter().enumerate() {
         let emulator = Emulator::builder().trouble(When::first(1), trouble()).build();
@@ -878,6 +909,7 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         let mut request = post_body(uri, body);
         request.headers_mut().insert("x-goog-api-key", HeaderValue::from_static("test-key"));
         let response = service.oneshot(request).await.unwrap();
+        let status = response.status();
         assert_eq!(kind(&response), at_head, "case {nth}");
         let usage = outcome(&response).usage().cloned();
         let (data, _) = frames(response.into_body()).await;
@@ -885,8 +917,9 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         assert_eq!(emulator.journal().len(), attempts, "case {nth}: {text}");
         let failure = usage.and_then(|usage| usage.report().failure);
         assert_eq!(failure.map(|failure| failure.kind()), noted, "case {nth}: {text}");
-        // On the stream of an interaction, whatever went wrong is an event.
+        // What goes wrong on the stream of an interaction is an event, unless nothing was handed over: then a status says it.
         let is_told = text.contains("event: error\ndata: {\"error\":{\"code\":");
-        assert_eq!(is_told, body == STREAMED, "case {nth}: {text}");
+        assert_eq!(is_told, body == STREAMED && at_head != Some(Kind::StreamCut), "case {nth}: {text}");
+        assert_eq!(status == 503, at_head == Some(Kind::StreamCut), "case {nth}: {text}");
     }
 }

@@ -682,13 +682,15 @@ async fn an_error_that_gets_a_frame_shows_no_key() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interaction_that_is_cut_is_told() {
-    for sent in [CREATED.to_owned(), format!("{CREATED}{DELTA}")] {
-        let (text, _) = heard(INTERACTIONS, "text/event-stream", chunks([&sent])).await;
-        let data = last_words(&text, &sent).strip_prefix("event: error\ndata: ").unwrap_or_else(|| panic!("{text}"));
-        let error: Value = serde_json::from_str(data.trim()).unwrap();
-        assert_eq!(error["event_type"], "error");
-        assert!(error["error"]["message"].as_str().unwrap().contains("interaction.completed"), "{error}");
-    }
+    let sent = format!("{CREATED}{DELTA}");
+    let (text, _) = heard(INTERACTIONS, "text/event-stream", chunks([&sent])).await;
+    let data = last_words(&text, &sent).strip_prefix("event: error\ndata: ").unwrap_or_else(|| panic!("{text}"));
+    let error: Value = serde_json::from_str(data.trim()).unwrap();
+    assert_eq!(error["event_type"], "error");
+    assert!(error["error"]["message"].as_str().unwrap().contains("interaction.completed"), "{error}");
+    // Before its first content, a status says it.
+    let response = stack!(Upstream::at_once(|_| Ok(sse(chunks([CREATED]))))).oneshot(post(INTERACTIONS)).await.unwrap();
+    assert_eq!(response.status(), 503);
     // The half of a bare line is none.
     let (text, _) = heard(INTERACTIONS, "text/event-stream", broken([DELTA, &FILTERED[..30]])).await;
     assert!(last_words(&text, DELTA).starts_with("event: error\ndata: {"), "{text}");

@@ -275,9 +275,14 @@ async fn with_classify_inside_comments_are_no_content_and_held_streams_have_begu
     let answer = parking_lot::Mutex::new(Some(any(body)));
     let committed = Upstream::at_once(move |_| Ok(sse(answer.lock().take().unwrap())));
     let response = layers(true).service(committed).oneshot(post(STREAM)).await.unwrap();
+    let usage = outcome(&response).usage().cloned().unwrap();
     let mut body = Box::pin(response.into_body());
     body.frame().await.unwrap().unwrap();
+    assert!(usage.report().failure.is_none());
     assert_clock(&body.frame().await.unwrap().unwrap_err(), TimeoutKind::Idle, "5s");
+    // Whoever records the call learns of it, too.
+    let failure = usage.report().failure.expect("noted");
+    assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::Timeout(TimeoutKind::Idle), true));
 
     // The answer is not held, and silent from the beginning: a model that thinks is not idle.
     let (_feed, body) = fed();

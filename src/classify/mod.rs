@@ -14,7 +14,8 @@
 //!
 //! It never retries, waits, or changes a byte of an answer, and never changes the kind of a result: an error answer
 //! stays a response. An error that a proxy has compressed all the same (gzip, deflate, brotli) is read, and passed on as
-//! it came. Any other answer that is compressed, or that is neither JSON nor an event stream, it judges by its status.
+//! it came. Any other answer that is compressed, or that is media or protobuf, it judges by its status. JSON and events are
+//! told by their first bytes, whatever `Content-Type` says; text that is neither, such as a proxy's page, is an empty answer.
 //!
 //! # When to use it
 //!
@@ -114,6 +115,7 @@
 
 mod body;
 mod events;
+mod form;
 mod future;
 mod layer;
 mod service;

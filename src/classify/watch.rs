@@ -20,7 +20,10 @@ use http::{
 };
 use http_body::SizeHint;
 
-use super::events::Events;
+use super::{
+    events::Events,
+    form::{AnswerForm, Opening, may_be_read},
+};
 use crate::{
     answer::{ErrorFound, Findings, scan::Scanner},
     call::{Operation, Shape, Streaming, Surface},
@@ -41,7 +44,7 @@ pub(super) struct Watch {
     /// Set if the length of the answer was known before its first byte.
     has_length: bool,
     scanner: Scanner,
-    events: Option<Events>,
+    form: AnswerForm,
 }
 
 /// The purpose of a watch.
@@ -69,7 +72,8 @@ pub(super) enum Verdict {
 impl Watch {
     /// Creates a watch for this call's answer. `None`: nothing is read of the answer.
     ///
-    /// An answer that says that it is a stream of events is read as one, whatever the URI said.
+    /// An answer that says that it is a stream of events is read as one, whatever the URI said; of any other, its first
+    /// bytes say it.
     pub(super) fn new(shape: Shape, headers: &HeaderMap, size: &SizeHint) -> Option<Self> {
         use Operation::{BatchEmbedContents, CreateInteraction, EmbedContent, GenerateContent, Predict, Read};
         let has_a_cost = match shape.operation {
@@ -82,12 +86,8 @@ impl Watch {
         let content_type = text(headers, CONTENT_TYPE).trim_start();
         let is =
             |essence: &str| content_type.get(..essence.len()).is_some_and(|start| start.eq_ignore_ascii_case(essence));
-        let is_sse = match content_type {
-            "" => shape.streaming == Streaming::Sse,
-            _ if is("text/event-stream") => true,
-            _ if is("application/json") => false,
-            _ => return None,
-        };
+        let is_typed_sse = is("text/event-stream");
+        let is_sse = is_typed_sse || content_type.is_empty() && shape.streaming == Streaming::Sse;
         let duty = match shape.operation {
             GenerateContent | CreateInteraction if shape.background => Duty::Follow,
             GenerateContent | CreateInteraction => Duty::Judge,
@@ -95,6 +95,10 @@ impl Watch {
             Read => Duty::Follow,
             _ => Duty::Count,
         };
+        let is_typed = is_sse || content_type.is_empty() || is("application/json");
+        if !is_typed && !(duty == Duty::Judge && may_be_read(content_type)) {
+            return None;
+        }
         let mut scanner = Scanner::new();
         let tier = text(headers, TIER_HEADER);
         if !tier.is_empty() {
@@ -103,10 +107,16 @@ impl Watch {
         }
         // There are no arrays of an interaction's events.
         let streams = is_sse || shape.streaming != Streaming::No && shape.surface != Surface::Interactions;
-        let events = is_sse.then(|| Events::new(shape.surface == Surface::Interactions));
+        let form = match shape.operation {
+            // Events may have a bare JSON line among them, the first one, too.
+            _ if is_typed_sse => AnswerForm::Events(Events::new(shape.surface == Surface::Interactions)),
+            GenerateContent | CreateInteraction | Read => AnswerForm::Unknown(Opening::default()),
+            _ if is_sse => AnswerForm::Events(Events::new(false)),
+            _ => AnswerForm::Json,
+        };
         let is_read = shape.operation == Read;
         let has_length = size.exact().is_some() || headers.contains_key(CONTENT_LENGTH);
-        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, events })
+        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, form })
     }
 
     /// Returns whether the answer is held until its first content.
@@ -121,14 +131,15 @@ impl Watch {
 
     /// Takes the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        match &mut self.events {
-            Some(events) => events.push(bytes, &mut self.scanner),
-            None => self.scanner.push(bytes),
-        }
+        self.form.push(bytes, &mut self.scanner, self.surface == Surface::Interactions);
+        self.streams |= self.form.are_events();
     }
 
     /// Returns the verdict on an answer that has not ended.
     pub(super) fn verdict(&self) -> Verdict {
+        if self.form.is_text() {
+            return Verdict::Failed;
+        }
         let found = &self.scanner.found;
         let commits = match self.is_interaction() {
             true => self.streams && found.content,
@@ -153,11 +164,19 @@ impl Watch {
 
     /// Returns the failure of an answer that ended before its commit. `held` is all of the answer.
     pub(super) fn judge_end(&self, held: &[u8]) -> Option<Failure> {
+        if self.form.is_text() {
+            return Some(Failure::of_unreadable_answer());
+        }
         if self.scanner.found.error.is_some() {
             return Some(Failure::from_event(held));
         }
         if self.is_interaction() {
-            return self.interaction_failure().or_else(|| self.says_nothing().then(|| self.empty_failure())?);
+            let without_answer = || match self.says_nothing() {
+                true => self.empty_failure(),
+                // That it began is no answer: there is nothing to hand over before the error.
+                false => (self.streams && !self.scanner.found.content && self.is_cut()).then(|| self.unfinished()),
+            };
+            return self.interaction_failure().or_else(without_answer);
         }
         if !self.streams && self.scanner.is_open() {
             return Some(cut("the answer ended in the middle of its JSON"));
@@ -171,10 +190,10 @@ impl Watch {
         if let Some(error) = &found.error {
             return !error.whole;
         }
-        if self.duty == Duty::Count {
+        if self.duty == Duty::Count || self.form.is_text() {
             return false;
         }
-        let done = self.events.as_ref().is_some_and(Events::is_done);
+        let done = self.form.is_done();
         match self.streams {
             true if self.is_interaction() => !done && (!found.completed || self.scanner.is_open()),
             true if self.is_foreign() => false,
@@ -194,10 +213,15 @@ impl Watch {
         Some(failure.into_after_commit())
     }
 
-    /// Returns the failure of an answer that was handed over and has ended without being one: it had thoughts only.
+    /// Returns the failure of an answer that was handed over and has ended without being one: it had thoughts only, or was
+    /// handed over unread.
     pub(super) fn empty_at_end(&self) -> Option<Failure> {
-        let is_judged = self.duty == Duty::Judge && !self.is_interaction() && !self.scanner.found.answer;
-        is_judged.then(|| self.empty_failure())?.map(Failure::into_after_commit)
+        let failure = match self.duty {
+            Duty::Judge if self.form.is_text() => Some(Failure::of_unreadable_answer()),
+            Duty::Judge if !self.is_interaction() && !self.scanner.found.answer => self.empty_failure(),
+            _ => None,
+        };
+        failure.map(Failure::into_after_commit)
     }
 
     /// Returns the reason for which the answer ended. An interaction has a status, which is the reason once nothing
@@ -230,6 +254,11 @@ impl Watch {
         let found = &self.scanner.found;
         let is_told = found.status.is_some() || found.response_id.is_some() || found.content || found.completed;
         !is_told && !found.is_foreign()
+    }
+
+    fn unfinished(&self) -> Failure {
+        let awaited = if self.is_interaction() { "interaction.completed" } else { "a finishReason" };
+        cut(&format!("the stream ended without {awaited}: the answer is not complete"))
     }
 
     fn empty_failure(&self) -> Option<Failure> {
@@ -279,8 +308,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> &str {
 
 /// Returns the failure of a stream that ended before it had finished.
 pub(super) fn cut_stream(watch: &Watch) -> Failure {
-    let awaited = if watch.is_interaction() { "interaction.completed" } else { "a finishReason" };
-    cut(&format!("the stream ended without {awaited}: the answer is not complete")).into_after_commit()
+    watch.unfinished().into_after_commit()
 }
 
 fn cut(message: &str) -> Failure {

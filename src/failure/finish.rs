@@ -10,7 +10,17 @@
 //! | `PUP_LIMITED_DISABLED` | the account is limited for what it did before | by another project |
 //! | `CONTINUATION` | a good answer: the caller goes on with its `continuationToken` | no |
 
-use super::Kind;
+use http::StatusCode;
+
+use super::{Failure, Kind};
+
+impl Failure {
+    /// Makes the failure of a 200 that is neither JSON nor events: what a proxy says in the API's place.
+    pub(crate) fn of_unreadable_answer() -> Self {
+        let message = "the answer has no content: it is neither JSON nor a stream of events";
+        Self { status: Some(StatusCode::OK), ..Self::local(Kind::EmptyResponse, message) }
+    }
+}
 
 /// Judges a 200. `None` for a good answer. Thoughts are not content.
 pub(super) fn judge(finish: Option<&str>, block: Option<&str>, has_content: bool) -> Option<(Kind, String)> {
@@ -119,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_limited_account_leaves_the_call_to_another_one() {
-        let failure = crate::failure::Failure::from_answer(Some("PUP_LIMITED_DISABLED"), None, false).unwrap();
+        let failure = Failure::from_answer(Some("PUP_LIMITED_DISABLED"), None, false).unwrap();
         assert!(!failure.same_key_may_help() && failure.other_key_may_help() && !failure.other_model_may_help());
         assert!(!failure.counts_against_upstream());
     }

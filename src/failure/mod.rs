@@ -19,8 +19,9 @@
 //!
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
 //! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for what
-//! only an English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content,
-//! `transport` reads the errors of hyper and h2. The body was read by [`Status`](crate::status::Status) before.
+//! only an English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content, `transport`
+//! reads the errors of hyper and h2. `words` has the messages. The body was read by [`Status`](crate::status::Status)
+//! before.
 
 mod advice;
 mod exhausted;
@@ -33,23 +34,21 @@ mod ruling;
 mod tokens;
 mod transport;
 mod wording;
+mod words;
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-pub(crate) use self::judge::drop_bad_retry_after;
 pub use self::{
     advice::Advice,
     kind::{Fault, Kind, TimeoutKind},
     quota::Quota,
 };
+pub(crate) use self::{judge::drop_bad_retry_after, words::OWN_KEYS_REFUSED};
 use self::{kind::Help, tokens::TokenNumbers};
 use crate::clock;
 pub use crate::status::Hint;
-
-/// The words to a caller whose call fails because of the server's own credentials.
-pub(crate) const OWN_KEYS_REFUSED: &str = "the server's own credentials are refused upstream; its operator has to act";
 
 /// One failure, judged once: the party at fault, and what may help.
 ///
@@ -144,20 +143,7 @@ impl Failure {
     /// Judges a transport error: one of hyper, hyper-util, h2 or `std::io`, or tokio's `Elapsed`, anywhere in the chain
     /// of sources. An [`Error`](crate::Error) in the chain has been judged already: look for it first.
     pub fn from_error(error: &(dyn StdError + 'static)) -> Self {
-        let kind = transport::kind(error);
-        let mut message = error.to_string();
-        let mut link = error.source();
-        // The outermost error says which step failed, the innermost one why.
-        for _ in 0..8 {
-            let Some(error) = link else { break };
-            let cause = error.to_string();
-            if !message.contains(&cause) {
-                message.push_str(": ");
-                message.push_str(&cause);
-            }
-            link = error.source();
-        }
-        Self::local(kind, message)
+        Self::local(transport::kind(error), words::of_chain(error))
     }
 
     /// Judges a 200 by its content: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
@@ -212,15 +198,6 @@ impl Failure {
     #[must_use]
     pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
         self.details_mut().tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
-        self
-    }
-
-    /// Adds a message for callers, who are told neither names nor projects of the server's keys. The other message is
-    /// for operators.
-    #[must_use]
-    pub fn with_caller_message(mut self, message: impl Into<String>) -> Self {
-        let message: String = message.into();
-        self.details_mut().caller_message = Some(crate::redact::redact(&message).into());
         self
     }
 
@@ -344,17 +321,6 @@ impl Failure {
         }
     }
 
-    /// Returns the upstream's message, redacted, at most 2 KiB; or the message of the layer that refused the call.
-    pub fn message(&self) -> &str {
-        &self.message
-    }
-
-    /// Returns the message for callers: it names no key and no project of the server's, where a layer has refused the
-    /// call. An upstream's message is the same for both.
-    pub fn caller_message(&self) -> &str {
-        self.details.as_ref().and_then(|details| details.caller_message.as_deref()).unwrap_or(&self.message)
-    }
-
     /// Returns `ErrorInfo.reason`, such as `API_KEY_INVALID`.
     pub fn reason(&self) -> Option<&str> {
         self.details.as_ref()?.reason.as_deref()
@@ -428,22 +394,6 @@ impl Failure {
     /// recognised.
     pub fn same_as(&self, other: &Self) -> bool {
         self.kind == other.kind && self.status == other.status && self.message == other.message
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (", self.kind)?;
-        if let Some(status) = self.status {
-            write!(f, "{}, ", status.as_u16())?;
-        }
-        write!(f, "fault: {})", self.fault())?;
-        // Upstream messages have several lines; a log entry has one.
-        let mut words = self.message.split_ascii_whitespace();
-        if let Some(first) = words.next() {
-            write!(f, ": {first}")?;
-        }
-        words.try_for_each(|word| write!(f, " {word}"))
     }
 }
 

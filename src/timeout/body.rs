@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
-    context::{BoxError, Deadline, Error},
+    context::{BoxError, Deadline, Error, Usage},
     failure::{Failure, TimeoutKind},
 };
 
@@ -34,6 +34,8 @@ pin_project! {
         first: Option<ContentClock>,
         // The time at which the present silence has lasted too long.
         deadline: Option<Instant>,
+        // The cell in which those who record the call look for its failure.
+        usage: Option<Usage>,
     }
 }
 
@@ -47,8 +49,8 @@ pub(super) struct ContentClock {
 }
 
 impl<R> TimeoutBody<R> {
-    pub(super) fn new(body: R, first: Option<ContentClock>, idle: Option<Duration>) -> Self {
-        Self { body: Some(body), sleep: None, idle, first, deadline: None }
+    pub(super) fn new(body: R, first: Option<ContentClock>, idle: Option<Duration>, usage: Option<Usage>) -> Self {
+        Self { body: Some(body), sleep: None, idle, first, deadline: None, usage }
     }
 }
 
@@ -93,6 +95,10 @@ where
             if sleep.deadline() >= deadline {
                 this.body.set(None);
                 let failure = Failure::timeout(kind, limit).into_after_commit();
+                // The cell is let go with the body: nothing more will come.
+                if let Some(usage) = this.usage.take() {
+                    usage.fail(failure.clone());
+                }
                 return Poll::Ready(Some(Err(Error::refusal(super::NAME, failure).into())));
             }
             sleep.as_mut().reset(deadline);

@@ -71,14 +71,16 @@ where
             let runs_out =
                 this.began.zip(clocks.limit).map(|(began, limit)| Deadline::counted_from(began, limit).instant());
             return Poll::Ready(result.map_err(Into::into).map(|response| {
-                let committed = response.extensions().get().is_some_and(Outcome::is_committed);
+                let outcome = response.extensions().get::<Outcome>();
+                let committed = outcome.is_some_and(Outcome::is_committed);
+                let usage = outcome.and_then(Outcome::usage).cloned();
                 let awaits_content = clocks.streams && !committed;
                 let first = clocks.limit.filter(|_| awaits_content).map(|limit| ContentClock {
                     kind: clocks.kind,
                     limit,
                     runs_out,
                 });
-                response.map(|body| TimeoutBody::new(body, first, clocks.idle))
+                response.map(|body| TimeoutBody::new(body, first, clocks.idle, usage))
             }));
         }
         let clocks = this.clocks.now();

@@ -96,7 +96,8 @@
 //! # Words read and written
 //!
 //! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and from the
-//! outcome whether a layer inside has held the answer. The total clock writes
+//! outcome whether a layer inside has held the answer. Writes a clock that runs out in an answer's body into its
+//! [`Usage`](crate::context::Usage) cell. The total clock writes
 //! [`CallContext::deadline`](crate::CallContext::deadline): the earliest of its own, the caller's and one that is set
 //! already; for calls that may be of the flex tier also a later one, which holds once
 //! [`CallContext::set_call`](crate::CallContext::set_call) names that tier. The attempt's clock sets `X-Server-Timeout` upstream: to the caller's own, else to its own time on unary

@@ -6,13 +6,18 @@ use super::*;
 use crate::{answer::TokenSide, failure::Fault};
 
 fn watch(uri: &'static str, content_type: &'static str, text: &str) -> Watch {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let headers = typed(content_type);
     let shape = Shape::new(&Method::POST, &http::Uri::from_static(uri));
     let mut watch = Watch::new(shape, &headers, &SizeHint::new()).unwrap();
     // Byte by byte, the hardest way to cut it.
     text.as_bytes().chunks(1).for_each(|byte| watch.push(byte));
     watch
+}
+
+/// Makes headers with that type, or with none.
+fn typed(content_type: &'static str) -> HeaderMap {
+    let content_type = Some(content_type).filter(|name| !name.is_empty()).map(HeaderValue::from_static);
+    content_type.into_iter().map(|value| (CONTENT_TYPE, value)).collect()
 }
 
 fn sse(text: &str) -> Watch {
@@ -82,7 +87,15 @@ fn what_does_not_generate_is_not_watched() {
         Watch::new(Shape::new(&Method::POST, &http::Uri::from_static(uri)), &headers, &SizeHint::new()).is_none()
     };
     assert!(none("/v1beta/models/m:countTokens", "application/json"));
-    assert!(none("/v1beta/models/m:generateContent", "text/html"));
+    for content_type in ["video/mp4", "application/x-protobuf", "application/pdf", "text/javascript; charset=UTF-8"] {
+        assert!(none("/v1beta/models/m:generateContent", content_type), "{content_type}");
+    }
+    // Only what is generated for the call is read in spite of its type.
+    for uri in
+        ["/v1beta/models/m:embedContent", "/v1/projects/p/locations/l/publishers/x/models/m:rawPredict", "/other"]
+    {
+        assert!(none(uri, "text/plain"), "{uri}");
+    }
 }
 
 const THOUGHT: &str = r#"{"candidates":[{"content":{"parts":[{"text":"hm","thought":true}]}}]}"#;
@@ -135,6 +148,90 @@ fn a_continuation_is_whole_and_a_limited_account_is_not() {
     assert_eq!(end("CONTINUATION"), [None; 3]);
     assert_eq!(end("ESCALATION"), [Some(Kind::ContentBlocked); 3]);
     assert_eq!(end("PUP_LIMITED_DISABLED"), [Some(Kind::AccountLimited); 3]);
+}
+
+// === the form, by content ===
+
+#[test]
+fn events_are_read_as_events_whatever_their_type_says() {
+    const ALT_SSE: &str = "/v1beta/models/m:streamGenerateContent?alt=sse";
+    let chat = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let native = format!("data: {HELLO}\n\n");
+    for (uri, begun, end) in [
+        (ALT_SSE, native.as_str(), format!("data: {STOP}\n\n")),
+        ("/v1beta/models/m:generateContent", &native, format!("data: {STOP}\n\n")),
+        ("/v1beta/openai/chat/completions", chat, "data: [DONE]\n\n".to_owned()),
+        ("/v1beta/interactions", &(created() + &delta()), completed("completed")),
+    ] {
+        for before in ["", "\u{feff}", "\n\n", ": ping\n\n", "id: 1\n", "retry: 5\n\n"] {
+            for content_type in ["application/json", ""] {
+                let begun = format!("{before}{begun}");
+                let cut = watch(uri, content_type, &begun);
+                assert_eq!((cut.verdict(), cut.is_cut()), (Verdict::Commit, true), "{uri}, {content_type}: {begun:?}");
+                assert!(cut.is_open_ended(), "an error can follow");
+                assert!(!watch(uri, content_type, &(begun + &end)).is_cut(), "{uri}, {content_type}");
+            }
+        }
+    }
+    let text = format!("event: ping\ndata: {{}}\n\n{BUSY}\n");
+    let tail = watch(ALT_SSE, "application/json", &text);
+    assert_eq!(tail.verdict(), Verdict::Failed, "a bare tail");
+    assert_eq!(tail.judge_end(text.as_bytes()).unwrap().fault(), Fault::Model);
+}
+
+#[test]
+fn json_is_read_as_json_whatever_was_asked_for() {
+    for uri in ["/v1beta/models/m:streamGenerateContent?alt=sse", "/v1beta/models/m:generateContent"] {
+        for content_type in ["application/json", "text/event-stream", ""] {
+            for text in [BUSY.to_owned(), format!("[{BUSY}]"), format!("\u{feff}\n{BUSY}")] {
+                assert_eq!(watch(uri, content_type, &text).verdict(), Verdict::Failed, "{uri}, {content_type}: {text}");
+            }
+            let whole = HELLO.replace("}}]}", "},\"finishReason\":\"STOP\"}]}");
+            let whole = watch(uri, content_type, &whole);
+            assert_eq!((whole.verdict(), whole.is_cut()), (Verdict::Commit, false), "{uri}, {content_type}");
+        }
+    }
+}
+
+const ODD_TYPES: [&str; 6] = [
+    "text/plain; charset=utf-8",
+    "text/html",
+    "application/octet-stream",
+    "application/x-ndjson",
+    "Application/Problem+JSON",
+    "json",
+];
+
+#[test]
+fn an_answer_of_an_odd_type_is_judged_by_its_content() {
+    for content_type in ODD_TYPES {
+        for uri in ["/v1beta/models/m:generateContent", "/v1beta/interactions", "/v1beta/openai/chat/completions"] {
+            let failed = watch(uri, content_type, BUSY);
+            assert_eq!(failed.judge_end(BUSY.as_bytes()).unwrap().fault(), Fault::Model, "{uri}, {content_type}");
+        }
+        let good = watch("/v1beta/models/m:generateContent", content_type, HELLO);
+        assert!(good.holds() && good.verdict() == Verdict::Commit && !good.is_cut(), "{content_type}");
+        let text = format!("data: {HELLO}\n\n");
+        let cut = watch("/v1beta/models/m:streamGenerateContent?alt=sse", content_type, &text);
+        assert_eq!((cut.verdict(), cut.is_cut()), (Verdict::Commit, true), "{content_type}");
+    }
+}
+
+#[test]
+fn text_that_is_neither_json_nor_events_is_no_answer() {
+    for content_type in ODD_TYPES.into_iter().chain(["application/json", ""]) {
+        for uri in ["/v1beta/models/m:streamGenerateContent?alt=sse", "/v1beta/interactions"] {
+            for text in ["<html><body>Sign in</body></html>", "error code: 1020", "what a proxy says"] {
+                let page = watch(uri, content_type, text);
+                assert_eq!(page.verdict(), Verdict::Failed, "{uri}, {content_type}: {text}");
+                let failure = page.judge_end(text.as_bytes()).unwrap();
+                assert_eq!((failure.kind(), failure.code().as_u16()), (Kind::EmptyResponse, 502));
+                assert!(failure.message().contains("neither JSON nor a stream"), "{failure}");
+                // Where it was not held, it is noted.
+                assert!(!page.is_cut() && page.empty_at_end().is_some_and(|failure| failure.is_after_commit()));
+            }
+        }
+    }
 }
 
 // === interactions ===
@@ -210,10 +307,15 @@ fn the_stream_of_an_interaction_is_whole_with_its_last_event_only() {
     for end in completed("completed").trim_end().match_indices(|_: char| true).map(|(at, _)| at) {
         assert!(interaction(&(said_all.clone() + &completed("completed")[..end])).is_cut(), "{end}");
     }
-    // Before its first content, the end alone says nothing of the call: it is told when the answer is handed over.
-    let opened = interaction(&created());
-    assert!(opened.judge_end(created().as_bytes()).is_none() && opened.is_cut());
-    assert!(cut_stream(&opened).message().contains("interaction.completed"));
+    // Before its first content, it is a failure that a status can tell.
+    let step = said("step.start", r#""index":0"#);
+    let half = completed("completed");
+    for opened in [created(), created() + &step, created() + &half[..half.len() / 2]] {
+        let failure = interaction(&opened).judge_end(opened.as_bytes()).unwrap();
+        assert_eq!((failure.kind(), failure.is_after_commit()), (Kind::StreamCut, false), "{opened}");
+        assert!(failure.message().contains("interaction.completed"));
+    }
+    assert!(cut_stream(&interaction(&said_all)).is_after_commit());
 }
 
 #[test]
@@ -261,7 +363,7 @@ fn an_answer_without_an_interaction_is_empty() {
     for told in [r#"{"id":"v1_i"}"#, r#"{"status":"in_progress"}"#, r#"{"anything":{"else":1}}"#] {
         assert_eq!(kind(whole_interaction(told), told), None, "{told}");
     }
-    assert_eq!(kind(interaction(&created()), &created()), None, "it is cut");
+    assert_eq!(kind(interaction(&created()), &created()), Some(Kind::StreamCut), "it is cut");
 }
 
 #[test]
@@ -436,6 +538,7 @@ proptest::proptest! {
             ("/v1beta/openai/chat/completions", "text/event-stream"),
             ("/v1beta/interactions", "text/event-stream"),
             ("/v1beta/interactions", "application/json"),
+            ("/v1beta/models/m:streamGenerateContent?alt=sse", "application/json"),
         ] {
             let of = |pieces: &mut dyn Iterator<Item = &[u8]>| {
                 let mut watch = watched(Method::POST, uri, content_type, false).unwrap();
