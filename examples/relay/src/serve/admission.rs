@@ -20,7 +20,7 @@ use crate::{
     config::{Access, Origins, Token},
     serve::{
         body_timeout::{elapsed_limit, with_timeout},
-        held::{AtEnd, HoldingBody},
+        held::{AnswerEnd, AtEnd, HoldingBody},
         live::{self, LiveApi},
         peer::Peer,
         unread::with_read_timeout,
@@ -84,7 +84,10 @@ impl Admission {
             *request.uri_mut() = address.uri;
         }
         let caller = of_caller.caller;
-        let place = Place { _of_caller: of_caller, _slot: self.slot().await? };
+        let place = Place {
+            taken: Some((of_caller, self.slot().await?)),
+            end: request.extensions_mut().remove().unwrap_or_default(),
+        };
         let request = with_timeout(request, self.rules.body_timeout);
         let mut response = inner.oneshot(request).await.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
@@ -193,13 +196,23 @@ impl Admission {
     }
 }
 
-/// The place of a call, taken until its answer has ended.
+/// The place of a call, taken until its answer has ended. That of one that has failed is free before its last words are
+/// out, so that a caller that reads them can call again.
 struct Place {
-    _of_caller: CallerPlace,
-    _slot: Option<OwnedSemaphorePermit>,
+    taken: Option<(CallerPlace, Option<OwnedSemaphorePermit>)>,
+    end: AnswerEnd,
 }
 
-impl AtEnd for Place {}
+impl AtEnd for Place {
+    fn ended(&mut self) {
+        self.taken = None;
+        self.end.set();
+    }
+
+    fn failed(&mut self) {
+        self.ended();
+    }
+}
 
 struct CallerPlace {
     caller: Caller,
