@@ -34,6 +34,9 @@ pub(crate) const NAME: &str = "relay";
 /// The time after which a caller may try a full relay again: answers take seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// The most credentials of one request that are looked at; SDKs bring two.
+const MOST_CREDENTIALS: usize = 16;
+
 /// The rules, and the calls under way.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
@@ -239,7 +242,7 @@ fn is_of(origin: &HeaderValue, request: &Request) -> bool {
     origin.is_some_and(|(_, authority)| host.is_some_and(|host| authority.as_bytes().eq_ignore_ascii_case(host)))
 }
 
-/// Returns everything that could be a token, from all places where SDKs put keys.
+/// Returns what could be a token, from all places where SDKs put keys.
 fn credentials(request: &Request) -> Vec<Vec<u8>> {
     let headers: &HeaderMap = request.headers();
     let keys = headers.get_all("x-goog-api-key").iter().map(HeaderValue::as_bytes);
@@ -250,7 +253,7 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
     let query = request.uri().query().unwrap_or_default();
     let pairs = query.split('&').filter_map(|pair| pair.strip_prefix("key="));
     let all = keys.chain(bearers).map(<[u8]>::to_vec).chain(pairs.map(decoded));
-    all.filter(|credential| !credential.is_empty()).collect()
+    all.filter(|credential| !credential.is_empty()).take(MOST_CREDENTIALS).collect()
 }
 
 /// Decodes the percent escapes of a query's value, as bytes: a token need not be text.
@@ -290,4 +293,17 @@ fn full(code: StatusCode, status: &str, message: &str) -> BoxError {
 fn failure(code: StatusCode, status: &str, message: &str) -> Failure {
     let error = json!({ "error": { "code": code.as_u16(), "status": status, "message": message } });
     Failure::from_response(code, &HeaderMap::new(), error.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_the_credentials_of_one_request_are_looked_at() {
+        let request = Request::get(format!("/v1beta/models?{}", "key=a&".repeat(10_000)));
+        let request = request.header("x-goog-api-key", "token").body(Body::empty()).unwrap();
+        let credentials = credentials(&request);
+        assert_eq!((&credentials[0][..], credentials.len()), (&b"token"[..], MOST_CREDENTIALS));
+    }
 }
