@@ -280,7 +280,10 @@ async fn nobody_takes_more_places_than_one_caller_may() {
         tokio::join!(send(&relay, prompt_of("one")), send(&relay, prompt_of("one")), refused, others);
     assert_eq!((first.status, second.status, other), (200, 200, 200));
     assert_eq!((refused.status, refused.headers.get("retry-after").unwrap().as_bytes()), (429, &b"1"[..]));
-    assert_eq!(refused.json()["error"]["status"], "RESOURCE_EXHAUSTED", "{:?}", refused.body);
+    let error = &refused.json()["error"];
+    let message = error["message"].as_str().unwrap().to_lowercase();
+    assert_eq!(error["status"], "RESOURCE_EXHAUSTED", "{error}");
+    assert_eq!((message.matches("try again").count(), message.contains("try again in 1 s")), (1, true), "{message}");
     // The places are free again.
     let again = join_all([(); 2].map(|()| send(&relay, prompt_of("one")))).await;
     assert!(again.iter().all(|answer| answer.status == 200));

@@ -170,8 +170,8 @@ impl Admission {
         let mut callers = self.callers.lock();
         let inside = callers.get(&caller).copied().unwrap_or(0);
         if let Some(limit) = self.rules.per_caller.filter(|limit| inside >= *limit) {
-            let message =
-                format!("{inside} of your {limit} calls at a time are under way: try again when one has ended");
+            // The time to try again is added outside.
+            let message = format!("{inside} of your {limit} calls at a time are under way");
             return Err(full(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", &message));
         }
         callers.insert(caller, inside + 1);
