@@ -88,5 +88,8 @@ fn print_plan(plan: &Plan) {
     if let Some(line) = plan.settings.server.describe_keep_alive() {
         println!("{line}");
     }
+    if let Some(line) = plan.settings.errors.describe() {
+        println!("{line}");
+    }
     print!("{}", plan.layers.describe());
 }

@@ -295,9 +295,18 @@ async fn an_upload_goes_on_through_the_relay() {
         let response = send(&relay, start().body(Full::default()).unwrap()).await;
         assert_eq!(response.headers()[header], format!("{}{rest}", relay.uri()));
 
-        let behind_tls = start().header("x-forwarded-proto", "https");
-        let response = send(&relay, behind_tls.body(Full::default()).unwrap()).await;
-        assert_eq!(response.headers()[header], format!("https://{}{rest}", relay.address()));
+        for (forwarded, scheme) in [
+            ("https", "https"),
+            ("HTTPS", "https"),
+            ("https,http", "https"),
+            (" https , http", "https"),
+            ("http, https", "http"),
+            ("httpsx", "http"),
+        ] {
+            let behind_proxies = start().header("x-forwarded-proto", forwarded);
+            let response = send(&relay, behind_proxies.body(Full::default()).unwrap()).await;
+            assert_eq!(response.headers()[header], format!("{scheme}://{}{rest}", relay.address()), "{forwarded}");
+        }
     }
     // Other addresses are passed on.
     let (upstream, _) = recorder(|| (StatusCode::FOUND, [("location", "https://elsewhere/x")], "")).await;
@@ -448,6 +457,64 @@ async fn an_unreachable_upstream_is_a_503_that_says_so() {
     assert_eq!(answer["error"]["status"], "UNAVAILABLE");
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(message.contains("connect"), "{answer}");
+}
+
+#[tokio::test]
+async fn errors_on_openais_surface_have_the_shape_that_is_set() {
+    let chat = r#"{"model": "gemini-2.5-flash", "messages": [{"role": "user", "content": "hello"}]}"#;
+    for (setting, is_list) in
+        [("", false), ("openai_errors = \"objects\"\n", false), ("openai_errors = \"google\"\n", true)]
+    {
+        let emulator = Emulator::builder().key("key-of-the-relay", "p1").build();
+        emulator.trouble(When::always(), Trouble::overloaded());
+        let server = emulator.serve().await.unwrap();
+        let relay = Relay::start(&format!("{setting}{}max_attempts = 1\n", settings(&server.uri()))).await;
+        let (status, answer) = post(&relay, "/v1beta/openai/chat/completions", chat).await;
+        assert_eq!((status, answer.is_array()), (StatusCode::SERVICE_UNAVAILABLE, is_list), "{setting}{answer}");
+        let error = if is_list { &answer[0]["error"] } else { &answer["error"] };
+        assert!(error["message"].as_str().is_some_and(|message| message.contains("overloaded")), "{answer}");
+        // Google's own surface has one shape.
+        let (_, answer) = post(&relay, GENERATE, PROMPT).await;
+        assert_eq!(answer["error"]["status"], "UNAVAILABLE", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_ends_as_it_is_set() {
+    for (setting, says, breaks) in [
+        ("", true, true),
+        ("stream_ending = \"event_and_break\"\n", true, true),
+        ("stream_ending = \"event\"\n", true, false),
+        ("stream_ending = \"break\"\n", false, true),
+    ] {
+        let emulator = Emulator::builder().key("key-of-the-relay", "p1").build();
+        emulator.trouble(When::always(), Trouble::cut(1));
+        let server = emulator.serve().await.unwrap();
+        let relay = Relay::start(&format!("{setting}{}", settings(&server.uri()))).await;
+        let mut body = send(&relay, Request::post(STREAM).body(Full::from(PROMPT)).unwrap()).await.into_body();
+        let (mut all, mut broke) = (String::new(), false);
+        while let Some(frame) = timeout(PATIENCE, body.frame()).await.expect("no end") {
+            match frame {
+                Ok(frame) => all.push_str(&String::from_utf8_lossy(&frame.into_data().unwrap_or_default())),
+                Err(_) => broke = true,
+            }
+        }
+        assert!(all.contains("\"candidates\""), "{setting}{all}");
+        assert_eq!((all.contains("\"error\""), broke), (says, breaks), "{setting}{all}");
+    }
+}
+
+#[tokio::test]
+async fn how_errors_are_told_is_shown_by_a_check_and_mistakes_have_their_place() {
+    let google = "upstream = \"emulator\"\nopenai_errors = \"google\"\nstream_ending = \"event\"\n";
+    let (code, said, _) = checked(google).await;
+    let line = "errors          Google's lists on OpenAI's surface; a stream that breaks ends in an error event and a clean end";
+    assert!(code == Some(0) && said.lines().any(|each| each == line), "{said}");
+    let (_, said, _) = checked("upstream = \"emulator\"").await;
+    assert!(!said.contains("\nerrors ") && !said.starts_with("errors "), "{said}");
+    refused_at("openai_errors = \"openai\"", "1:17", &["\"openai\"", "\"objects\", \"google\""]).await;
+    refused_at("stream_ending = true", "1:17", &["\"event_and_break\", \"event\", \"break\""]).await;
+    refused_at("[timeout]\nstream_ending = \"event\"", "2:1", &["belongs above all sections"]).await;
 }
 
 #[tokio::test]

@@ -280,7 +280,10 @@ async fn nobody_takes_more_places_than_one_caller_may() {
         tokio::join!(send(&relay, prompt_of("one")), send(&relay, prompt_of("one")), refused, others);
     assert_eq!((first.status, second.status, other), (200, 200, 200));
     assert_eq!((refused.status, refused.headers.get("retry-after").unwrap().as_bytes()), (429, &b"1"[..]));
-    assert_eq!(refused.json()["error"]["status"], "RESOURCE_EXHAUSTED", "{:?}", refused.body);
+    let error = &refused.json()["error"];
+    let message = error["message"].as_str().unwrap().to_lowercase();
+    assert_eq!(error["status"], "RESOURCE_EXHAUSTED", "{error}");
+    assert_eq!((message.matches("try again").count(), message.contains("try again in 1 s")), (1, true), "{message}");
     // The places are free again.
     let again = join_all([(); 2].map(|()| send(&relay, prompt_of("one")))).await;
     assert!(again.iter().all(|answer| answer.status == 200));
@@ -297,6 +300,29 @@ async fn without_tokens_an_address_is_a_caller_and_one_who_goes_away_leaves_its_
     gated.open.send_replace(true);
     while send(&relay, prompt(GENERATE)).await.status != 200 {
         tokio::task::yield_now().await; // until the relay has noticed
+    }
+}
+
+/// Asks for a stream, and reads it up to its first error. The connection stays open as long as the body is kept.
+async fn read_to_error(relay: &Relay) -> ResponseBody {
+    let response = timeout(PATIENCE, client(relay).oneshot(prompt(STREAM))).await.expect("no answer").unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    loop {
+        let frame = timeout(PATIENCE, body.frame()).await.expect("no error").expect("an end").unwrap();
+        if String::from_utf8_lossy(frame.data_ref().unwrap()).contains("\"error\"") {
+            return body;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_reads_that_a_stream_has_failed_may_call_again_at_once() {
+    for trouble in [Trouble::cut(1), Trouble::reset_after(1)] {
+        let (emulator, _server, relay) = emulated("max_concurrent_per_caller = 1").await;
+        emulator.trouble(When::always().path(":streamGenerateContent"), trouble);
+        let _open = read_to_error(&relay).await;
+        assert_eq!(send(&relay, prompt(GENERATE)).await.status, 200);
     }
 }
 
@@ -490,6 +516,31 @@ async fn a_call_is_one_line_that_has_no_secret() {
     assert!(calls[1].contains(&key) && calls[1].contains("attempts=1"), "no {key}: {log}");
     for secret in ["key-of-the-relay", "token-of-a-caller", "hello"] {
         assert!(!log.contains(secret), "{secret}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_caller_that_leaves_before_the_end_is_gone() {
+    let overloaded = Trouble::overloaded().in_stream(1);
+    for (trouble, gone) in
+        [(Trouble::cut(1), false), (Trouble::reset_after(1), false), (overloaded, false), (Trouble::stall(1), true)]
+    {
+        let emulator = Emulator::builder().key("key-of-the-relay", "default").build();
+        let server = emulator.serve().await.unwrap();
+        let relay = Relay::start_logging(&settings(&server.uri(), ""), &[]).await;
+        let name = trouble.name();
+        emulator.trouble(When::always().path(":streamGenerateContent"), trouble);
+        if gone {
+            let response = timeout(PATIENCE, client(&relay).oneshot(prompt(STREAM))).await.unwrap().unwrap();
+            let mut body = response.into_body();
+            timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap();
+        } else {
+            // Google's SDKs close the connection on reading the error.
+            drop(read_to_error(&relay).await);
+        }
+        let line = relay.logged("gone=").await;
+        assert!(line.contains(&format!("gone={gone}")), "{name}: {line}");
+        assert_eq!(line.contains("failure="), !gone, "{name}: {line}");
     }
 }
 

@@ -6,6 +6,7 @@
 mod access;
 mod breaker;
 mod diagnostics;
+mod errors;
 mod fallback;
 mod keys;
 mod limits;

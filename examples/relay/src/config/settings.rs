@@ -18,6 +18,7 @@ use crate::config::{
     access::Access,
     breaker,
     diagnostics::Diagnostics,
+    errors::Errors,
     fallback,
     keys::{self, Keys},
     limits,
@@ -35,6 +36,7 @@ use crate::config::{
 pub(crate) struct Settings {
     pub(crate) server: Server,
     pub(crate) access: Access,
+    pub(crate) errors: Errors,
     pub(crate) upstream: Upstream,
     /// The most bytes that a request's body may have.
     pub(crate) max_body: usize,
@@ -103,6 +105,8 @@ const NAMES: KnownNames = &[
             "lame_duck",
             "drain",
             "keep_alive",
+            "stream_ending",
+            "openai_errors",
             "keys",
             "fallback",
             "retry",
@@ -140,6 +144,7 @@ impl Settings {
         let retry = file.section("retry").map(retry::read).unwrap_or_default();
         let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
         let access = Access::read(&mut file, timeout.total);
+        let errors = Errors::read(&mut file);
         let limits = read_limits(&mut file, timeout.total);
         let breaker = file.section("breaker").map_or_else(|| Some(CircuitBreakers::new()), breaker::read);
         let precheck = file.section("precheck").map(precheck::read).unwrap_or_default();
@@ -152,6 +157,7 @@ impl Settings {
         Ok(Self {
             server,
             access,
+            errors,
             upstream,
             max_body,
             keys,

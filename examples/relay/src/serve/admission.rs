@@ -20,7 +20,7 @@ use crate::{
     config::{Access, Origins, Token},
     serve::{
         body_timeout::{elapsed_limit, with_timeout},
-        held::{AtEnd, HoldingBody},
+        held::{AnswerEnd, AtEnd, HoldingBody},
         live::{self, LiveApi},
         peer::Peer,
         unread::with_read_timeout,
@@ -33,6 +33,9 @@ pub(crate) const NAME: &str = "relay";
 
 /// The time after which a caller may try a full relay again: answers take seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The most credentials of one request that are looked at; SDKs bring two.
+const MOST_CREDENTIALS: usize = 16;
 
 /// The rules, and the calls under way.
 #[derive(Clone, Debug)]
@@ -84,7 +87,10 @@ impl Admission {
             *request.uri_mut() = address.uri;
         }
         let caller = of_caller.caller;
-        let place = Place { _of_caller: of_caller, _slot: self.slot().await? };
+        let place = Place {
+            taken: Some((of_caller, self.slot().await?)),
+            end: request.extensions_mut().remove().unwrap_or_default(),
+        };
         let request = with_timeout(request, self.rules.body_timeout);
         let mut response = inner.oneshot(request).await.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
@@ -164,8 +170,8 @@ impl Admission {
         let mut callers = self.callers.lock();
         let inside = callers.get(&caller).copied().unwrap_or(0);
         if let Some(limit) = self.rules.per_caller.filter(|limit| inside >= *limit) {
-            let message =
-                format!("{inside} of your {limit} calls at a time are under way: try again when one has ended");
+            // The time to try again is added outside.
+            let message = format!("{inside} of your {limit} calls at a time are under way");
             return Err(full(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", &message));
         }
         callers.insert(caller, inside + 1);
@@ -193,13 +199,23 @@ impl Admission {
     }
 }
 
-/// The place of a call, taken until its answer has ended.
+/// The place of a call, taken until its answer has ended. That of one that has failed is free before its last words are
+/// out, so that a caller that reads them can call again.
 struct Place {
-    _of_caller: CallerPlace,
-    _slot: Option<OwnedSemaphorePermit>,
+    taken: Option<(CallerPlace, Option<OwnedSemaphorePermit>)>,
+    end: AnswerEnd,
 }
 
-impl AtEnd for Place {}
+impl AtEnd for Place {
+    fn ended(&mut self) {
+        self.taken = None;
+        self.end.set();
+    }
+
+    fn failed(&mut self) {
+        self.ended();
+    }
+}
 
 struct CallerPlace {
     caller: Caller,
@@ -226,7 +242,7 @@ fn is_of(origin: &HeaderValue, request: &Request) -> bool {
     origin.is_some_and(|(_, authority)| host.is_some_and(|host| authority.as_bytes().eq_ignore_ascii_case(host)))
 }
 
-/// Returns everything that could be a token, from all places where SDKs put keys.
+/// Returns what could be a token, from all places where SDKs put keys.
 fn credentials(request: &Request) -> Vec<Vec<u8>> {
     let headers: &HeaderMap = request.headers();
     let keys = headers.get_all("x-goog-api-key").iter().map(HeaderValue::as_bytes);
@@ -237,7 +253,7 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
     let query = request.uri().query().unwrap_or_default();
     let pairs = query.split('&').filter_map(|pair| pair.strip_prefix("key="));
     let all = keys.chain(bearers).map(<[u8]>::to_vec).chain(pairs.map(decoded));
-    all.filter(|credential| !credential.is_empty()).collect()
+    all.filter(|credential| !credential.is_empty()).take(MOST_CREDENTIALS).collect()
 }
 
 /// Decodes the percent escapes of a query's value, as bytes: a token need not be text.
@@ -277,4 +293,17 @@ fn full(code: StatusCode, status: &str, message: &str) -> BoxError {
 fn failure(code: StatusCode, status: &str, message: &str) -> Failure {
     let error = json!({ "error": { "code": code.as_u16(), "status": status, "message": message } });
     Failure::from_response(code, &HeaderMap::new(), error.to_string().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_of_the_credentials_of_one_request_are_looked_at() {
+        let request = Request::get(format!("/v1beta/models?{}", "key=a&".repeat(10_000)));
+        let request = request.header("x-goog-api-key", "token").body(Body::empty()).unwrap();
+        let credentials = credentials(&request);
+        assert_eq!((&credentials[0][..], credentials.len()), (&b"token"[..], MOST_CREDENTIALS));
+    }
 }

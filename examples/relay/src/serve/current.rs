@@ -82,6 +82,9 @@ fn describe(stack: &Stack) {
     if let Some(line) = stack.settings.server.describe_keep_alive() {
         tracing::info!("{line}");
     }
+    if let Some(line) = stack.settings.errors.describe() {
+        tracing::info!("{line}");
+    }
     for line in stack.gemini.describe().to_string().lines() {
         tracing::info!("{line}");
     }

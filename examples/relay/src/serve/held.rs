@@ -2,6 +2,10 @@
 
 use std::{
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
 };
 
@@ -13,6 +17,24 @@ use http_body::{Body as _, Frame, SizeHint};
 pub(crate) trait AtEnd {
     /// Called when all of the body has been read. A value that is dropped without it belonged to a body that was not.
     fn ended(&mut self) {}
+
+    /// Called when the body has failed. A layer outside may hold it for seconds, until the last words are delivered.
+    fn failed(&mut self) {}
+}
+
+/// A cell that says, to the layers outside of all others, that an answer has ended for those inside: it has passed, or it
+/// has failed and its last words are on their way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AnswerEnd(Arc<AtomicBool>);
+
+impl AnswerEnd {
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A body that holds a value.
@@ -36,9 +58,11 @@ impl<T: AtEnd + Unpin> http_body::Body for HoldingBody<T> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // A reader that knows the length does not poll again after the last frame.
-        if frame.is_none() || self.body.is_end_stream() {
-            self.held.ended();
+        match &frame {
+            Some(Err(_)) => self.held.failed(),
+            // A reader that knows the length does not poll again after the last frame.
+            _ if frame.is_none() || self.body.is_end_stream() => self.held.ended(),
+            _ => {}
         }
         Poll::Ready(frame)
     }
@@ -49,5 +73,50 @@ impl<T: AtEnd + Unpin> http_body::Body for HoldingBody<T> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use futures_util::stream;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// The calls of a held value so far.
+    #[derive(Clone, Default)]
+    struct Told(Arc<parking_lot::Mutex<Vec<&'static str>>>);
+
+    impl AtEnd for Told {
+        fn ended(&mut self) {
+            self.0.lock().push("ended");
+        }
+
+        fn failed(&mut self) {
+            self.0.lock().push("failed");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_held_value_hears_of_the_end_and_of_a_failure_while_the_body_still_lives() {
+        let piece = || Ok(Bytes::from("piece"));
+        let cut = || Err(io::Error::other("cut"));
+        for (frames, told) in [(vec![piece()], "ended"), (vec![piece(), cut()], "failed"), (vec![cut()], "failed")] {
+            let (held, polls) = (Told::default(), frames.len() + 1);
+            let mut body = HoldingBody::new(Body::from_stream(stream::iter(frames)), held.clone());
+            for _ in 0..polls {
+                assert!(held.0.lock().is_empty());
+                let frame = body.frame().await;
+                if !matches!(frame, Some(Ok(_))) {
+                    break;
+                }
+            }
+            assert_eq!(*held.0.lock(), [told]);
+        }
+        let held = Told::default();
+        let _body = HoldingBody::new(Body::empty(), held.clone());
+        assert_eq!(*held.0.lock(), ["ended"]);
     }
 }

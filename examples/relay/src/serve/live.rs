@@ -6,7 +6,7 @@ use http::{Method, Request, header::UPGRADE};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LiveApi;
 
-/// What a caller is told.
+/// The refusal, with what goes through instead.
 pub(crate) const REFUSAL: &str = "the Live API does not go through this relay: its WebSockets (BidiGenerateContent, also \
                                   Constrained with an ephemeral token, BidiGenerateMusic, interactions/live) have to be \
                                   opened to Google directly; here, use generateContent, streamGenerateContent or \

@@ -14,7 +14,7 @@ use tower_gemini::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::serve::held::{AtEnd, HoldingBody};
+use crate::serve::held::{AnswerEnd, AtEnd, HoldingBody};
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -47,13 +47,15 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
 }
 
 /// Logs a call and its outcome, once its answer has ended.
-pub(crate) async fn line(request: Request, next: Next) -> Response {
+pub(crate) async fn line(mut request: Request, next: Next) -> Response {
+    let end = AnswerEnd::default();
+    request.extensions_mut().insert(end.clone());
     let mut line = Line {
         call: Call::new(request.method(), request.uri()),
         began: Instant::now(),
         status: None,
         outcome: Outcome::default(),
-        ended: false,
+        end,
     };
     let response = next.run(request).await;
     line.status = Some(response.status());
@@ -83,18 +85,19 @@ struct Line {
     /// The status, unless the caller went away before there was one.
     status: Option<StatusCode>,
     outcome: Outcome,
-    ended: bool,
+    /// The end of the answer. Callers close the connection on reading a failure, before the break that follows it.
+    end: AnswerEnd,
 }
 
 impl AtEnd for Line {
     fn ended(&mut self) {
-        self.ended = true;
+        self.end.set();
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { call, began, status, outcome, ended } = self;
+        let Self { call, began, status, outcome, end } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
         // The call as its body says, unless it was turned away before that was read.
@@ -118,7 +121,8 @@ impl Drop for Line {
             tokens_out = paid.and_then(UsageReport::output_tokens),
             tokens_thought = paid.and_then(|usage| usage.thoughts_tokens),
             failure = failure.map(|failure| failure.kind().to_string()),
-            gone = !*ended, // the caller left before the end
+            // The caller left before the end, and before the upstream said an error.
+            gone = !end.is_set() && usage.failure.is_none(),
             "call"
         );
     }

@@ -60,7 +60,10 @@ impl OwnAddress {
     fn of(request: &Request) -> Self {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
-        let encrypted = request.headers().get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
+        // Each proxy adds its scheme; the first is the one that the caller knows.
+        let schemes = request.headers().get("x-forwarded-proto").and_then(|schemes| schemes.to_str().ok());
+        let scheme = schemes.and_then(|schemes| schemes.split(',').next()).map(str::trim);
+        let encrypted = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
         Self { scheme: if encrypted { "https" } else { "http" }, authority: authority.map(str::to_owned) }
     }
 

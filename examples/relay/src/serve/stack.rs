@@ -13,7 +13,6 @@ use tower_gemini::{
     body::ReplayBody,
     circuit_breaker::CircuitBreakers,
     classify::ClassifyLayer,
-    error_response::ErrorResponseLayer,
     key_pool::{KeyPool, KeyPoolLayer},
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, RateLimitLayer},
@@ -209,7 +208,7 @@ impl Parts {
 
     /// Stacks all layers, outermost first, around the transport.
     fn service(&self, settings: &Settings, gemini: &GeminiLayer) -> Router {
-        let errors = settings.keys.secrets().fold(ErrorResponseLayer::new(), |layer, (key, _)| layer.secret(key));
+        let errors = settings.keys.secrets().fold(settings.errors.layer(), |layer, (key, _)| layer.secret(key));
         let admission = self.admission.clone();
         let service = ServiceBuilder::new()
             .layer(errors)
