@@ -21,7 +21,7 @@ use super::{
     ErrorResponseBody,
     answer::{Replacement, UpstreamFailure},
     heard::Heard,
-    hints::Hints,
+    hints::{self, Hints},
     reading::{AnswerBody, Reading, Stop},
     render,
     settings::Settings,
@@ -251,10 +251,11 @@ fn written<R>(
     Response::from_parts(parts, ErrorResponseBody::rendered(masked(replacement.body.into(), settings)))
 }
 
-/// Says in the headers when to come again.
+/// Says in the headers when to come again, in place of the upstream's.
 fn hint(parts: &mut Parts, outcome: &Outcome, surface: Surface) {
     drop_bad_retry_after(&mut parts.headers);
     if parts.status.is_client_error() || parts.status.is_server_error() {
+        hints::remove(parts.status, &mut parts.headers);
         Hints::of(parts.status, outcome, surface, clock::wall()).write(&mut parts.headers);
     }
 }
