@@ -157,7 +157,12 @@ impl Failure {
             }
             link = error.source();
         }
-        Self::local(kind, message)
+        let failure = Self::local(kind, message);
+        match kind {
+            // Addresses and the system's words for them tell a caller nothing that it could use.
+            Kind::Connect => failure.with_caller_message("the upstream cannot be reached"),
+            _ => failure,
+        }
     }
 
     /// Judges a 200 by its content: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
@@ -221,6 +226,13 @@ impl Failure {
     pub fn with_caller_message(mut self, message: impl Into<String>) -> Self {
         let message: String = message.into();
         self.details_mut().caller_message = Some(crate::redact::redact(&message).into());
+        self
+    }
+
+    /// Sets the status to answer with, where the kind alone does not decide it.
+    #[must_use]
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
         self
     }
 
@@ -350,7 +362,7 @@ impl Failure {
     }
 
     /// Returns the message for callers: it names no key and no project of the server's, where a layer has refused the
-    /// call. An upstream's message is the same for both.
+    /// call, nor the address to which no connection was made. An upstream's message is the same for both.
     pub fn caller_message(&self) -> &str {
         self.details.as_ref().and_then(|details| details.caller_message.as_deref()).unwrap_or(&self.message)
     }
