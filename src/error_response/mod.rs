@@ -31,7 +31,8 @@
 //! On the surface of interactions a time of more than 60 s, or none, is said as 8 s: Google's clients retry four times there.
 //! A layer used alone has tried once, so that nobody is told not to try again. An upstream's `x-should-retry` and
 //! `retry-after-ms` never pass, and its `Retry-After` passes with such a status only, in whole seconds, 60 at most: Node
-//! clients ignore more and come back at once. Of a longer wait the message says when it ends ("it will reset at 08:00 UTC"). No client waits for that, and LangChain's gives up on these words.
+//! clients ignore more and come back at once. Of a longer wait the message says when it ends ("it will reset at 08:00
+//! UTC"). No client waits for that, and LangChain's gives up on these words.
 //!
 //! # The server's own keys
 //!
