@@ -448,8 +448,9 @@ async fn a_closed_model_beside_a_days_quota_is_worth_a_wait() {
 async fn nobody_is_told_to_come_again_for_a_closed_model() {
     let upstream = by_key(|_, _| closed());
     let service = ServiceBuilder::new().layer(ErrorResponseLayer::new()).service(stack(&pool(&["a"]), &upstream));
-    let refused = service.clone().oneshot(post(FLASH)).await.unwrap();
-    assert_eq!((refused.status(), refused.headers().get(RETRY_AFTER)), (StatusCode::NOT_FOUND, None));
-    let refused = service.oneshot(post(FLASH)).await.unwrap();
-    assert_eq!((refused.status(), upstream.calls()), (StatusCode::TOO_MANY_REQUESTS, 1));
+    for _ in 0..2 {
+        let refused = service.clone().oneshot(post(FLASH)).await.unwrap();
+        assert_eq!((refused.status(), refused.headers().get(RETRY_AFTER)), (StatusCode::NOT_FOUND, None));
+    }
+    assert_eq!(upstream.calls(), 1, "it is remembered");
 }

@@ -418,7 +418,8 @@ async fn an_upstream_that_cannot_be_reached_is_a_503_that_says_so() {
     let body: Value = serde_json::from_slice(&read(response.into_body()).await).unwrap();
     let info = &body["error"]["details"][0];
     assert_eq!((&info["reason"], &info["metadata"]["attempts"]), (&"CONNECT".into(), &"2".into()));
-    assert!(body["error"]["message"].as_str().unwrap().to_lowercase().contains("connect"), "{body}");
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("the upstream cannot be reached; ") && !message.contains("os error"), "{body}");
 }
 
 #[tokio::test]

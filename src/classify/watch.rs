@@ -96,7 +96,7 @@ impl Watch {
             _ => Duty::Count,
         };
         let is_typed = is_sse || content_type.is_empty() || is("application/json");
-        if !is_typed && !(duty == Duty::Judge && may_be_read(content_type)) {
+        if !(is_typed || duty == Duty::Judge && may_be_read(content_type)) {
             return None;
         }
         let mut scanner = Scanner::new();

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TRAILER, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
     response::Parts,
 };
 use http_body::Body;
@@ -22,7 +22,7 @@ use super::{
     ErrorResponseBody,
     answer::{Replacement, UpstreamFailure},
     heard::Heard,
-    hints::{Hints, RETRY_AFTER_MS},
+    hints::{self, Hints},
     reading::{AnswerBody, HeldAnswer, Stop},
     render,
     settings::Settings,
@@ -302,12 +302,8 @@ fn whole<R>(
 /// Says in the headers when to come again, in place of what an upstream says.
 fn hint(parts: &mut Parts, outcome: &Outcome, surface: Surface) {
     drop_bad_retry_after(&mut parts.headers);
-    // Nothing of these is over after a while.
-    if matches!(parts.status, StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) {
-        parts.headers.remove(RETRY_AFTER);
-        parts.headers.remove(RETRY_AFTER_MS);
-    }
     if parts.status.is_client_error() || parts.status.is_server_error() {
+        hints::remove(parts.status, &mut parts.headers);
         Hints::of(parts.status, outcome, surface, clock::wall()).write(&mut parts.headers);
     }
 }

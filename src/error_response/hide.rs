@@ -1,8 +1,8 @@
 //! Takes the names of projects out of what an upstream says, where the project is the server's own. Pure.
 //!
-//! Google names the project, by number or id, in five forms: `projects/123`, `project_number:123`, "project 123",
-//! `?project=123` in links, and the members `consumer` and `containerInfo` of ErrorInfo's metadata. Keys are overwritten
-//! elsewhere.
+//! Google names the project, by number or id, in six forms: `projects/123`, `project_number:123`, `project:123`, "project
+//! #123", `?project=123` in links, and the members `consumer` and `containerInfo` of ErrorInfo's metadata. Others write
+//! `projectNumber` and `projectId`. Keys are overwritten elsewhere.
 
 use serde_json::Value;
 
@@ -10,10 +10,23 @@ use serde_json::Value;
 const HIDDEN: &str = "[hidden]";
 
 /// The words after which a project stands, if it looks like one.
-const BEFORE: [&str; 6] = ["projects/", "projects%2f", "project_number", "project_id", "project=", "project "];
+const BEFORE: [&str; 12] = [
+    "projects/",
+    "projects%2f",
+    "project_number",
+    "projectnumber",
+    "project_id",
+    "projectid",
+    "project=",
+    "project: ",
+    "project:",
+    "project#",
+    "project(",
+    "project ",
+];
 
 /// The members whose whole text is the project.
-const MEMBERS: [&str; 3] = ["containerInfo", "project_number", "project_id"];
+const MEMBERS: [&str; 5] = ["containerInfo", "project_number", "project_id", "projectNumber", "projectId"];
 
 /// Hides the projects in all texts of a value. Returns whether there was one.
 pub(super) fn in_value(value: &mut Value) -> bool {
@@ -47,8 +60,11 @@ pub(super) fn in_text(text: &str) -> Option<String> {
             continue;
         };
         let mut start = at + before.len();
-        start +=
-            lower[start..].bytes().take_while(|byte| matches!(byte, b':' | b'=' | b'"' | b'\'' | b'`' | b' ')).count();
+        start += lower[start..].bytes().take_while(|byte| b":=\"'`#( ".contains(byte)).count();
+        // "projectIdentifier" is a word of its own.
+        if start == at + before.len() && (before.ends_with("id") || before.ends_with("number")) {
+            continue;
+        }
         let name =
             lower[start..].bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
         let end = start + name.count();
@@ -61,11 +77,12 @@ pub(super) fn in_text(text: &str) -> Option<String> {
     (done > 0).then(|| hidden + &text[done..])
 }
 
-/// Returns whether a word names a project. After "project " stands an ordinary word, too: "your project has been denied".
+/// Returns whether a word names a project. After "project " stands an ordinary word, too: "your project has been denied",
+/// "project(s)".
 fn is_project(word: &str, before: &str, earlier: &str) -> bool {
     match before {
         _ if word.is_empty() => false,
-        "project " => {
+        "project " | "project: " | "project#" | "project(" => {
             let has_sign = word.len() >= 6 && word.bytes().any(|byte| byte.is_ascii_digit() || byte == b'-');
             // Google's two sentences with an id, which may be one of letters alone.
             has_sign || ["used in ", "on resource "].iter().any(|sentence| earlier.ends_with(sentence))
@@ -98,6 +115,13 @@ mod tests {
                 "'//aiplatform.googleapis.com/projects/[hidden]/locations/us-east4'",
             ),
             ("Project 'my-project-1' of é", "Project '[hidden]' of é"),
+            ("Please enable billing on project #123456789012 by", "Please enable billing on project #[hidden] by"),
+            ("project (123456789012), project(123456789012)", "project ([hidden]), project([hidden])"),
+            (
+                "Consumer 'project:example' and project: my-project-7",
+                "Consumer 'project:[hidden]' and project: [hidden]",
+            ),
+            ("projectId=example projectNumber: 123456789012", "projectId=[hidden] projectNumber: [hidden]"),
         ] {
             assert_eq!(in_text(text).as_deref(), Some(expected));
         }
@@ -108,6 +132,7 @@ mod tests {
             "Your project has exceeded its monthly spending cap",
             "project ",
             "projects/",
+            "in your project: the model, in your project(s), projectIdentifier",
             "",
         ] {
             assert_eq!(in_text(text), None, "{text}");
@@ -118,7 +143,7 @@ mod tests {
         #[test]
         fn no_number_of_a_project_survives(
             before in "[a-zé ]{0,9}",
-            form in proptest::sample::select(vec!["projects/", "project_number:", "project=", "Project ", "PROJECTS%2F", "project_id: "]),
+            form in proptest::sample::select(vec!["projects/", "project_number:", "project=", "Project ", "PROJECTS%2F", "project_id: ", "project #", "project (", "project:", "projectNumber: "]),
             number in "[0-9]{6,12}",
             after in "[é.,/'& ]\\PC{0,9}",
         ) {
@@ -130,11 +155,11 @@ mod tests {
     #[test]
     fn details_name_no_project() {
         let mut error = json!({"error": {"code": 403, "details": [
-            {"metadata": {"consumer": "projects/123", "containerInfo": "swift", "service": "s"}},
+            {"metadata": {"consumer": "projects/123", "containerInfo": "swift", "projectId": "example", "service": "s"}},
             {"violations": [{"quotaId": "RequestsPerDayPerProject"}]},
         ]}});
         assert!(in_value(&mut error));
-        let expected = json!({"consumer": "projects/[hidden]", "containerInfo": "[hidden]", "service": "s"});
+        let expected = json!({"consumer": "projects/[hidden]", "containerInfo": "[hidden]", "projectId": "[hidden]", "service": "s"});
         assert_eq!(error["error"]["details"][0]["metadata"], expected);
         assert!(!in_value(&mut json!({"error": {"message": "no", "code": 1}})));
     }

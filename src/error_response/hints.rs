@@ -56,6 +56,9 @@ pub(super) struct Hints {
     surface: Surface,
     /// Set if nobody should try again by itself.
     is_final: bool,
+    /// Set if the server has spent attempts for a quota whose end it can only guess: whoever reads a wait in words would
+    /// have them spent again.
+    is_spent: bool,
 }
 
 /// The time to come again.
@@ -68,7 +71,7 @@ enum Again {
     /// After a wait that nobody knows, of an outage.
     Perhaps,
     /// After a wait that nobody knows, of a quota. It is not said in words: LangChain makes seven requests of the one that
-    /// it makes of a 429 without them, and each of these would spend the server's own attempts again.
+    /// it makes of a 429 without them. @langchain/google makes seven of `Retry-After` alone, unless words stop it.
     PerhapsQuota,
     /// One call may look then, for all others; the end is not known.
     Look(Duration),
@@ -85,8 +88,9 @@ impl Hints {
         let is_resent = status == StatusCode::CONFLICT || passes_with_time(status);
         // A layer used alone has tried once: there its caller's retries are the only ones.
         let is_final = is_resent && (outcome.is_counted() || again.is_long() || !at_once_may_help(outcome));
+        let is_spent = status == StatusCode::TOO_MANY_REQUESTS && outcome.attempts() > 0 && !is_told(outcome);
         let now = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { again, now, surface, is_final }
+        Self { again, now, surface, is_final, is_spent }
     }
 
     /// Returns the wait of RetryInfo for an event of a stream that has begun, which has no other hint.
@@ -94,12 +98,10 @@ impl Hints {
         outcome.retry_after().filter(|_| passes_with_time(failure.code()))
     }
 
-    /// Writes the headers, in place of the upstream's.
+    /// Writes the headers.
     pub(super) fn write(self, headers: &mut HeaderMap) {
         if let Some(wait) = self.header() {
             headers.insert(RETRY_AFTER, wait.into());
-            // Clients believe an upstream's milliseconds before anything else.
-            headers.remove(RETRY_AFTER_MS);
         }
         if self.is_final {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -135,9 +137,10 @@ impl Hints {
     /// Says the time so that those who read messages take it for a wait only where it is a short one.
     fn words(self) -> Option<String> {
         Some(match self.again {
+            Again::PerhapsQuota if self.is_spent => "it will reset at a time that the upstream does not say".into(),
             Again::Unsaid | Again::Never | Again::PerhapsQuota => return None,
             Again::Perhaps => format!("try again in {} s", UNKNOWN.as_secs()),
-            Again::After(wait) if wait <= LONGEST => format!("try again in {} s", self.header()?),
+            Again::After(wait) if is_short(wait) && !self.is_spent => format!("try again in {} s", self.header()?),
             Again::After(wait) => {
                 format!("it will reset at {} UTC, {} from now", self.time_after(wait), long(wait))
             }
@@ -157,14 +160,15 @@ impl Hints {
         format!("{:02}:{:02}", minutes / 60, minutes % 60)
     }
 
-    /// Returns the whole seconds of `Retry-After`: rounded up, because too late is better than too early; and never 0.
+    /// Returns the whole seconds of `Retry-After`: rounded up, because too late is better than too early, but not past the
+    /// longest; and never 0.
     fn header(self) -> Option<u64> {
         let longest = if self.surface == Surface::Interactions { LONGEST_OF_INTERACTIONS } else { LONGEST };
         let wait = match self.again {
             Again::Unsaid => return None,
             Again::Perhaps => UNKNOWN,
             Again::PerhapsQuota => UNKNOWN_QUOTA,
-            Again::After(wait) if wait <= LONGEST => wait,
+            Again::After(wait) if is_short(wait) => wait.min(LONGEST),
             Again::After(_) | Again::Never => longest,
             Again::Look(wait) | Again::NextDay(wait) => wait.min(longest),
         };
@@ -188,11 +192,20 @@ impl Again {
         }
         // A layer knows of another project or model that is free then.
         if let Some(RetryAdvice::After(wait)) = outcome.retry() {
-            return Self::After(wait);
+            // The time of the next look at what no wait brings back.
+            let is_look = !is_short(wait) && matches!(failure.kind(), Kind::QuotaZero | Kind::QuotaSpend);
+            // The rest that this side gives to a quota of which nobody knows more.
+            let is_rest = matches!(failure.kind(), Kind::QuotaUnknown | Kind::QuotaMinute | Kind::QuotaTokensMinute)
+                && failure.hint().is_none();
+            if !is_look && !is_rest {
+                return Self::After(wait);
+            }
         }
         let hint = failure.hint().map(|hint| hint.delay());
         match (failure.kind(), hint) {
             (Kind::QuotaZero, _) => never,
+            // The pool answers so where its projects cannot pay: its operator has to act.
+            (Kind::KeysExhausted, _) if status == StatusCode::SERVICE_UNAVAILABLE => never,
             // A day's quota does not come back in the seconds that a proxy, or a minute's quota beside it, asks for.
             (Kind::QuotaDay | Kind::QuotaGrounding, None) => Self::NextDay(until_pacific_midnight(now)),
             _ if matches!(failure.fault(), Fault::Caller | Fault::Key) => never,
@@ -215,10 +228,30 @@ impl Again {
     fn is_long(self) -> bool {
         match self {
             Self::Unsaid | Self::Perhaps | Self::PerhapsQuota => false,
-            Self::After(wait) => wait > LONGEST,
+            Self::After(wait) => !is_short(wait),
             Self::Look(_) | Self::NextDay(_) | Self::Never => true,
         }
     }
+}
+
+/// Removes an upstream's own hints. Clients believe `x-should-retry` and milliseconds before anything else, whatever the
+/// status.
+pub(super) fn remove(status: StatusCode, headers: &mut HeaderMap) {
+    headers.remove(SHOULD_RETRY);
+    headers.remove(RETRY_AFTER_MS);
+    if !passes_with_time(status) {
+        headers.remove(RETRY_AFTER);
+    }
+}
+
+/// Returns whether clients wait that long. The margin that the limiter leaves after a minute makes no other wait of it.
+fn is_short(wait: Duration) -> bool {
+    wait.as_secs() <= LONGEST.as_secs()
+}
+
+/// Returns whether the upstream itself has said when a quota is back.
+fn is_told(outcome: &Outcome) -> bool {
+    outcome.failure().is_some_and(|failure| failure.fault() != Fault::Local && failure.hint().is_some())
 }
 
 /// Returns whether a failure of that status may be over after some time, so that a time to come again may be said. What
@@ -334,6 +367,60 @@ mod tests {
     }
 
     #[test]
+    fn a_guess_is_not_told_as_a_time_after_attempts_were_spent() {
+        let table = [
+            // Kind, hint, advice, attempts; `Retry-After`, RetryInfo, words.
+            (
+                Kind::QuotaUnknown,
+                None,
+                Some(2),
+                8,
+                30,
+                None,
+                Some("it will reset at a time that the upstream does not say"),
+            ),
+            (
+                Kind::QuotaMinute,
+                None,
+                Some(60),
+                1,
+                30,
+                None,
+                Some("it will reset at a time that the upstream does not say"),
+            ),
+            (Kind::Capacity, None, None, 8, 30, None, Some("it will reset at a time that the upstream does not say")),
+            (Kind::QuotaUnknown, None, Some(2), 0, 30, None, None),
+            (Kind::QuotaMinute, Some(42), Some(9), 3, 9, Some(9), Some("try again in 9 s")),
+            (Kind::QuotaMinute, Some(42), None, 3, 42, Some(42), Some("try again in 42 s")),
+            (Kind::RateLimited, Some(9), None, 0, 9, Some(9), Some("try again in 9 s")),
+            (Kind::KeysExhausted, Some(9), None, 2, 9, Some(9), Some("it will reset at 08:01 UTC, about 9 s from now")),
+        ];
+        for (kind, hint, advice, attempts, header, info, words) in table {
+            let outcome = Outcome::default().with_failure(failure(kind, hint)).with_attempts(attempts);
+            let outcome = match advice {
+                Some(wait) => outcome.with_retry(RetryAdvice::After(secs(wait))),
+                None => outcome,
+            };
+            let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
+            assert_eq!((hints.header(), hints.retry_info()), (Some(header), info.map(secs)), "{kind} {attempts}");
+            assert_eq!(hints.words().as_deref(), words, "{kind} {attempts}");
+        }
+    }
+
+    #[test]
+    fn the_limiters_minute_with_its_margin_is_a_minute() {
+        for (millis, words, is_final) in
+            [(60_200, "try again in 60 s", false), (61_000, "it will reset at 08:01 UTC, about 61 s from now", true)]
+        {
+            let failure = failure(Kind::RateLimited, None).with_hint(Duration::from_millis(millis));
+            let outcome = Outcome::default().with_failure(failure);
+            let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
+            assert_eq!((hints.header(), hints.words().as_deref(), hints.is_final), (Some(60), Some(words), is_final));
+            assert_eq!(hints.retry_info(), Some(Duration::from_millis(millis)), "the true one");
+        }
+    }
+
+    #[test]
     fn a_days_quota_is_back_with_the_day() {
         let outcome = Outcome::default().with_failure(failure(Kind::QuotaDay, None));
         let hints = Hints::of(StatusCode::TOO_MANY_REQUESTS, &outcome, Surface::Developer, now());
@@ -404,7 +491,13 @@ mod tests {
 
     #[test]
     fn a_message_says_the_time_once() {
-        let hints = Hints { again: Again::After(secs(5)), now: 0, surface: Surface::Developer, is_final: false };
+        let hints = Hints {
+            again: Again::After(secs(5)),
+            now: 0,
+            surface: Surface::Developer,
+            is_final: false,
+            is_spent: false,
+        };
         for (message, expected) in [
             ("the model is busy", Some("the model is busy; try again in 5 s")),
             ("The model is busy.\n", Some("The model is busy. Try again in 5 s.")),

@@ -26,13 +26,14 @@
 //! |---|---|---|
 //! | `Retry-After` | on every 429, 503 and 504, and on the others where the time is known: 1 to 60 s | the breaker's remaining time, the limiter's window, the upstream's own words; else 30 s for a 429 and 10 s |
 //! | `RetryInfo` | where the time is known, and the upstream's error has none | the true time, however long |
-//! | "try again in N s" in the message | for up to 60 s; a longer time in other words, which no client takes for a short wait | as `Retry-After`, but for a 429 whose time nobody knows: LangChain would make seven requests of one |
+//! | "try again in N s" in the message | for up to 60 s; a longer time in other words, which no client takes for a short wait | as `Retry-After`, but for a 429 whose time nobody knows: LangChain would make seven requests of one. After attempts of the server's such a 429 says "it will reset at a time that the upstream does not say" |
 //! | `x-should-retry: false` | where a [`RetryLayer`](crate::RetryLayer) inside has had its say, its refusals by the layers inside included; where the time is longer than 60 s; where no time helps (a limit of 0, the server's keys refused, the caller's own fault); and after the total clock | OpenAI's clients read it |
 //!
 //! On the surface of interactions a time of more than 60 s, or none, is said as 8 s: Google's clients retry four times there.
-//! A layer used alone has tried once, so that nobody is told not to try again. An upstream's `Retry-After` is put into
-//! whole seconds, 60 at most: Node clients ignore more and come back at once. Of a longer wait the message says when it
-//! ends ("it will reset at 08:00 UTC"). No client waits for that, and LangChain's gives up on these words.
+//! A layer used alone has tried once, so that nobody is told not to try again. An upstream's `x-should-retry` and
+//! `retry-after-ms` never pass, and its `Retry-After` passes with such a status only, in whole seconds, 60 at most: Node
+//! clients ignore more and come back at once. Of a longer wait the message says when it ends ("it will reset at 08:00
+//! UTC"). No client waits for that, and LangChain's gives up on these words.
 //!
 //! # The server's own keys
 //!

@@ -143,7 +143,13 @@ impl Failure {
     /// Judges a transport error: one of hyper, hyper-util, h2 or `std::io`, or tokio's `Elapsed`, anywhere in the chain
     /// of sources. An [`Error`](crate::Error) in the chain has been judged already: look for it first.
     pub fn from_error(error: &(dyn StdError + 'static)) -> Self {
-        Self::local(transport::kind(error), words::of_chain(error))
+        let kind = transport::kind(error);
+        let failure = Self::local(kind, words::of_chain(error));
+        match kind {
+            // Addresses and the system's words for them tell a caller nothing that it could use.
+            Kind::Connect => failure.with_caller_message("the upstream cannot be reached"),
+            _ => failure,
+        }
     }
 
     /// Judges a 200 by its content: the `finishReason`, the `promptFeedback.blockReason`, and whether any part of any
@@ -198,6 +204,13 @@ impl Failure {
     #[must_use]
     pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
         self.details_mut().tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
+        self
+    }
+
+    /// Sets the status to answer with, where the kind alone does not decide it.
+    #[must_use]
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
         self
     }
 

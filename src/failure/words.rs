@@ -23,7 +23,7 @@ impl Failure {
     }
 
     /// Returns the message for callers: it names no key and no project of the server's, where a layer has refused the
-    /// call. An upstream's message is the same for both.
+    /// call, nor the address to which no connection was made. An upstream's message is the same for both.
     pub fn caller_message(&self) -> &str {
         self.details.as_ref().and_then(|details| details.caller_message.as_deref()).unwrap_or(&self.message)
     }

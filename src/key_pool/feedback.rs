@@ -93,7 +93,7 @@ impl Assigned {
             Blame::Money => self.block(Part::Spending, failure, now),
             Blame::Strike | Blame::Key | Blame::Project => self.strike(failure.kind(), blame != Blame::Strike, now),
         }
-        let spares_key = matches!(blame, Blame::Request | Blame::Model | Blame::Money);
+        let spares_key = self.spares_key(blame, failure);
         if blame == Blame::Request && self.facts.pinned.is_some() && !self.facts.may_leave {
             return Reaction { spares_key, ..Reaction::default() };
         }
@@ -243,6 +243,18 @@ impl Assigned {
         }
     }
 
+    /// Returns whether the answer is the caller's. A bill is the operator's, unless the caller has asked for what is only
+    /// for those who pay, or for a project of its own.
+    fn spares_key(&self, blame: Blame, failure: &Failure) -> bool {
+        match blame {
+            Blame::Request | Blame::Model if failure.kind() == Kind::BillingRequired => {
+                self.facts.shape.surface == Surface::Vertex || is_for_billed_users(failure.message())
+            }
+            Blame::Request | Blame::Model => true,
+            Blame::Money | Blame::Strike | Blame::Key | Blame::Project => false,
+        }
+    }
+
     /// Returns whether the token itself is refused. An API key is not a token, and may be refused where only tokens are
     /// taken.
     fn is_token_refused(&self, failure: &Failure) -> bool {
@@ -276,6 +288,11 @@ impl Elsewhere {
             _ => Some(RetryAdvice::Queued),
         }
     }
+}
+
+/// Returns whether an upstream says that a model or method is only for those who pay, which no account lacks money for.
+fn is_for_billed_users(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("billed users")
 }
 
 /// Returns whether a quota of this kind is not waited for.

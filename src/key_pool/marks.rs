@@ -10,6 +10,7 @@ use crate::{
     block::{Block, Claim, Look, Passage},
     bounded::{MAX_NAME, make_room},
     call::{Idempotency, Shape},
+    failure::Kind,
 };
 
 /// The most models of a project that are remembered to be blocked, of each kind. Only refusals add to them.
@@ -60,6 +61,8 @@ pub(super) struct ProjectLooks([Option<Look>; 4]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Obstruction {
     pub(super) part: Part,
+    /// The kind of the refusal that it comes from.
+    pub(super) kind: Kind,
     pub(super) state: KeyState,
     /// The time until the next look, or until the end.
     pub(super) look: Duration,
@@ -138,7 +141,7 @@ impl Marks {
         });
         let (part, block, at) = closed.max_by_key(|(_, block, at)| (block.is_long(), *at))?;
         let is_lasting = block.is_long() && at < block.ends();
-        Some(Obstruction { part, state: state(block, now)?, look: at - now, is_lasting })
+        Some(Obstruction { part, kind: block.kind(), state: state(block, now)?, look: at - now, is_lasting })
     }
 
     /// Takes note that the upstream has refused a call in that part.

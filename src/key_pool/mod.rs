@@ -179,7 +179,8 @@
 //! # Errors
 //!
 //! [`Kind::KeysExhausted`](crate::failure::Kind::KeysExhausted) when all keys that could take the call are out of quota
-//! or being tested, with the time until the first one is back, or may be looked at, as the hint, and
+//! or being tested, with the time until the first one is back, or may be looked at, as the hint (its status is 429; 503 where no project can pay, and 404 where the model is closed for
+//! all of them), and
 //! [`Kind::KeysDisabled`](crate::failure::Kind::KeysDisabled) when all are disabled. The message gives the state of
 //! each of up to 8 keys; [`caller_message`](crate::failure::Failure::caller_message) names neither key nor project. Nothing was sent. A [`RetryLayer`](crate::RetryLayer) outside waits for the first one, unless it
 //! is back tomorrow.

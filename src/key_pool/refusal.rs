@@ -5,6 +5,8 @@
 
 use std::{fmt, fmt::Write as _, sync::Arc, time::Duration};
 
+use http::StatusCode;
+
 use super::{
     KeyState, NAME, Part,
     health::Use,
@@ -39,6 +41,12 @@ pub(super) fn nothing_left(shared: &Shared, query: &Query<'_>) -> BoxError {
             if is_lasting { failure.into_lasting() } else { failure }
         }
         Shortage::Disabled => Failure::local(Kind::KeysDisabled, message),
+    };
+    // The same as for the first call, which the upstream has refused. The kind is the one by which others go elsewhere.
+    let failure = match Cure::of(&blocked, shortage, plain_ones_pass) {
+        Cure::Bill => failure.with_status(StatusCode::SERVICE_UNAVAILABLE),
+        Cure::OtherModel => failure.with_status(StatusCode::NOT_FOUND),
+        _ => failure,
     };
     let failure = failure.with_caller_message(for_callers);
     let failure = if query.pinned.is_some() { failure.into_bound() } else { failure };
@@ -114,7 +122,7 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_
     let cure = Cure::of(blocked, shortage, plain_ones_pass);
     let _ = match shortage {
         // Nobody knows when what is closed opens, or when a bill is paid.
-        Shortage::Exhausted { .. } if matches!(cure, Cure::OtherModel | Cure::Money) => Ok(()),
+        Shortage::Exhausted { .. } if matches!(cure, Cure::OtherModel | Cure::Money | Cure::Bill) => Ok(()),
         Shortage::Exhausted { soonest, .. } => write!(text, " within {soonest:.1?}"),
         Shortage::Disabled => write!(text, ": all are disabled"),
     };
@@ -130,6 +138,7 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_
         Cure::NoSearch => "; ask without search or maps, wait, or add a key of another project",
         Cure::OtherModel => "; ask another model, or add a key of a project that may use this one",
         Cure::Money => "; raise what the project may spend, or add a key of another one",
+        Cure::Bill => "; link billing or add credits, or add a key of another project",
         Cure::Keys => "; replace them, or enable them again",
     });
     text
@@ -140,7 +149,7 @@ fn message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_
 fn caller_message(query: &Query<'_>, blocked: &[BlockedKey], shortage: Shortage, plain_ones_pass: bool) -> String {
     let model = if query.needs.model.is_empty() { "this call" } else { query.needs.model };
     match (Cure::of(blocked, shortage, plain_ones_pass), shortage) {
-        (Cure::Keys, _) | (_, Shortage::Disabled) => OWN_KEYS_REFUSED.into(),
+        (Cure::Keys | Cure::Bill, _) | (_, Shortage::Disabled) => OWN_KEYS_REFUSED.into(),
         (Cure::Wait, Shortage::Exhausted { soonest, .. }) => {
             format!("this server has no quota for {model} within {soonest:.1?}; wait, or ask another model")
         }
@@ -167,6 +176,8 @@ enum Cure {
     OtherModel,
     /// Each project has spent what it may, or is closed for the model.
     Money,
+    /// Each project that has keys cannot pay.
+    Bill,
     /// All keys are disabled.
     Keys,
 }
@@ -185,6 +196,8 @@ impl Cure {
         let waits = on_trial || blocked.iter().any(|blocked| comes_back(blocked.obstacle));
         if plain_ones_pass {
             Self::NoSearch
+        } else if is_unpaid(blocked) {
+            Self::Bill
         } else if waits && !on_trial && parts().all(|part| part == Part::Spending) {
             Self::WaitForMoney
         } else if waits || parts().any(|part| matches!(part, Part::Model | Part::Grounded)) {
@@ -195,6 +208,15 @@ impl Cure {
             Self::Money
         }
     }
+}
+
+/// Returns whether the upstream has refused each key that is not disabled because its project cannot pay.
+fn is_unpaid(blocked: &[BlockedKey]) -> bool {
+    blocked.iter().all(|blocked| match blocked.obstacle {
+        Obstacle::Blocked(Obstruction { kind, .. }) => kind == Kind::BillingRequired,
+        Obstacle::State(_) | Obstacle::Refused => true,
+        Obstacle::OnTrial => false,
+    })
 }
 
 impl Obstacle {
@@ -309,7 +331,13 @@ mod tests {
             (blocked.iter().map(|blocked| blocked.obstacle).collect::<Vec<_>>(), decide(&blocked))
         };
         let state = KeyState::Exhausted { left: secs(9) };
-        let exhausted = Obstacle::Blocked(Obstruction { part: Part::Model, state, look: secs(9), is_lasting: false });
+        let exhausted = Obstacle::Blocked(Obstruction {
+            part: Part::Model,
+            kind: Kind::QuotaDay,
+            state,
+            look: secs(9),
+            is_lasting: false,
+        });
         let disabled = Obstacle::State(KeyState::Disabled { reason: DisabledReason::ByHand, since: Duration::ZERO });
         let all = [exhausted, disabled, Obstacle::OnTrial];
         assert_eq!(

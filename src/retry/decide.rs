@@ -63,7 +63,8 @@ pub(super) struct Situation {
 pub(super) enum Decision {
     /// The failure goes back: for this reason, or because no attempt could change it.
     GiveUp(Option<GaveUp>),
-    /// The failure goes back, because the wait for a further attempt, which is given, would pass the deadline.
+    /// The failure goes back, because the wait for a further attempt, which a layer or the upstream has asked for, would
+    /// pass the deadline.
     TooLate(Duration),
     /// The request is sent again after `wait`. If that spends budget, an empty budget ends the call.
     Again { wait: Duration, spends_budget: bool },
@@ -198,7 +199,11 @@ pub(super) fn decide(
     let wait = hint.map_or(backoff, |hint| hint.max(backoff));
     // A wait for one's own quota puts no load on an upstream that is down.
     let spends_budget = !(failure.fault() == Fault::Quota && hint.is_some());
-    within(situation, wait, spends_budget)
+    match within(situation, wait, spends_budget) {
+        // A backoff is a roll of dice: nobody is told of it as the time that is needed.
+        Decision::TooLate(_) if hint.is_none() => Decision::GiveUp(Some(GaveUp::Wait)),
+        decision => decision,
+    }
 }
 
 /// Decides after a refusal by a layer inside: nothing was sent, and no attempt was made.
