@@ -917,7 +917,7 @@ async fn the_emulators_troubles_with_answers_are_told_from_good_ones() {
         assert_eq!(emulator.journal().len(), attempts, "case {nth}: {text}");
         let failure = usage.and_then(|usage| usage.report().failure);
         assert_eq!(failure.map(|failure| failure.kind()), noted, "case {nth}: {text}");
-        // What goes wrong on the stream of an interaction is an event, unless nothing was handed over: then a status says it.
+        // On the stream of an interaction, all that goes wrong is an event, unless nothing was handed over: that is a status.
         let is_told = text.contains("event: error\ndata: {\"error\":{\"code\":");
         assert_eq!(is_told, body == STREAMED && at_head != Some(Kind::StreamCut), "case {nth}: {text}");
         assert_eq!(status == 503, at_head == Some(Kind::StreamCut), "case {nth}: {text}");

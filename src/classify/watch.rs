@@ -96,7 +96,8 @@ impl Watch {
             _ => Duty::Count,
         };
         let is_typed = is_sse || content_type.is_empty() || is("application/json");
-        if !(is_typed || duty == Duty::Judge && may_be_read(content_type)) {
+        let is_readable = is_typed || duty == Duty::Judge && may_be_read(content_type);
+        if !is_readable {
             return None;
         }
         let mut scanner = Scanner::new();

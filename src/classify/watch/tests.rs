@@ -227,7 +227,7 @@ fn text_that_is_neither_json_nor_events_is_no_answer() {
                 let failure = page.judge_end(text.as_bytes()).unwrap();
                 assert_eq!((failure.kind(), failure.code().as_u16()), (Kind::EmptyResponse, 502));
                 assert!(failure.message().contains("neither JSON nor a stream"), "{failure}");
-                // Where it was not held, it is noted.
+                // It is noted where it was not held.
                 assert!(!page.is_cut() && page.empty_at_end().is_some_and(|failure| failure.is_after_commit()));
             }
         }
