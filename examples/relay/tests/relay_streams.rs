@@ -101,11 +101,12 @@ async fn whole_and_flat(load: Load) {
         "{} streams at once, {streamed} KiB in all: {idle} KiB resident at rest, {peaks:?} KiB at most in each wave, {a_stream} KiB a stream",
         load.streams
     );
-    // The allowance covers the allocator's habits, the samples that metrics keep of a call until they are sorted, and the
-    // buffers that fill where a busy machine reads late. It is a quarter of a wave's pieces, all of which would stay if any
-    // layer kept them.
-    let allowed = peaks[0] + load.streams * PADDING * load.pieces[1] / 1_024 / 4 + 2_048;
-    assert!(peaks.iter().all(|peak| *peak <= allowed), "it grew from wave to wave: {peaks:?} KiB, {allowed} allowed");
+    // The first waves fill what the allocator keeps, and on a busy machine the buffers that are read late; a leak grows with
+    // each wave. So the last one is measured against the one before. The allowance is a quarter of its pieces, all of which
+    // would stay if any layer kept them.
+    let allowance = load.streams * PADDING * load.pieces[2] / 1_024 / 4 + 2_048;
+    let allowed = peaks[1].max(peaks[0]) + allowance;
+    assert!(peaks[2] <= allowed, "it grew from wave to wave: {peaks:?} KiB, {allowed} allowed");
     assert!(a_stream <= MOST_A_STREAM, "{a_stream} KiB a stream");
 }
 
