@@ -129,9 +129,9 @@
 //! # Defaults
 //!
 //! Nothing has to be set. A stream that fails ends in [`StreamEnding::EventThenBreak`], and errors on the
-//! OpenAI-compatible surface are [`OpenAiErrors::Objects`]. The status is the upstream's own if there was one; else 400 for a request that cannot be
-//! sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that cannot be reached, 504 for
-//! time-outs.
+//! OpenAI-compatible surface are [`OpenAiErrors::Objects`]. The status is the upstream's own if there was one; else 400
+//! for a request that cannot be sent, 413 for one that is too large, 429 and 503 for refusals, 503 for an upstream that
+//! cannot be reached, 504 for time-outs.
 //!
 //! # Errors
 //!

@@ -12,9 +12,9 @@
 //! which all of their clients ignore. Where the head has not come either, the layer answers 200 with
 //! `text/event-stream` by itself, and the call goes on behind it: the queue, the retries, the other models. It never
 //! sends a piece within an event, none after an answer has named the reason for its end, after an error or after
-//! `[DONE]`, and none that nobody reads. An open line never ends the stream: a stream that ends there without another event, or fails,
-//! ends in an error on that line, and then its connection breaks. A line that was opened is continued by the next
-//! event's data only: comments before it are dropped, and other fields come after it.
+//! `[DONE]`, and none that nobody reads. An open line never ends the stream: a stream that ends there without another
+//! event, or fails, ends in an error on that line, and then its connection breaks. A line that was opened is continued by
+//! the next event's data only: comments before it are dropped, and other fields come after it.
 //!
 //! The price is the status. **After the first piece it is 200**, and a failure that comes later is told as in a stream
 //! that is cut: an error event of the surface's own shape (`{"error": …}` on the open line), and a broken connection.
@@ -65,6 +65,41 @@
 //! # }
 //! ```
 //!
+//! A failure behind a head that went out early is told on the open line, and then the body fails, which breaks the
+//! connection:
+//!
+//! ```
+//! use std::time::Duration;
+//! use http::Request;
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_gemini::{BoxError, ErrorResponseLayer, GeminiLayer, KeepAliveLayer};
+//! use tower_gemini::emulator::{Emulator, Trouble, When};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let service = ServiceBuilder::new()
+//!     .layer(KeepAliveLayer::new(Duration::from_secs(1)))
+//!     .layer(ErrorResponseLayer::new())
+//!     .layer(GeminiLayer::relay().build()?)
+//!     .service(Emulator::builder().trouble(When::always(), Trouble::overloaded()).build());
+//!
+//! let uri = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
+//! let request = Request::post(uri).header("x-goog-api-key", "of the caller");
+//! let body = Full::<bytes::Bytes>::from(r#"{"contents": [{"parts": [{"text": "Hello!"}]}]}"#);
+//! let response = service.oneshot(request.body(body)?).await?;
+//! // The first piece went out while the call was tried again.
+//! assert_eq!(response.status(), 200);
+//! let mut body = std::pin::pin!(response.into_body());
+//! let mut said = String::new();
+//! while let Some(Ok(frame)) = body.frame().await {
+//!     said += std::str::from_utf8(frame.data_ref().unwrap())?;
+//! }
+//! assert!(said.starts_with("data: ") && said.contains("{\"error\":{\"code\":503,"), "{said}");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Defaults
 //!
 //! There are none: nothing is sent without the layer, and the time of a silence is its one setting.
@@ -84,7 +119,7 @@
 //! A stream that comes encoded (`Content-Encoding: gzip`) is passed on as it is, because its lines cannot be read, and is
 //! not kept alive. Behind a head that went out early it is an error, as each other answer that is no stream of events
 //! is: 502. Layers inside have seen a good answer there. Where `ClassifyLayer` reads it, its
-//! [`Usage`](crate::Usage) says the failure, so that logs and metrics that are written at the body's end know it; of
+//! [`Usage`](crate::context::Usage) says the failure, so that logs and metrics that are written at the body's end know it; of
 //! HTML and of what is encoded they know the status only.
 //!
 //! # Cancellation
