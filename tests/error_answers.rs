@@ -1,7 +1,10 @@
 //! `ErrorResponseLayer`: the answers to calls that fail before any content, as callers read them.
 
+#[path = "support/answered.rs"]
+mod answered;
 mod support;
 
+use answered::{Answered, header, send};
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response,
@@ -14,8 +17,8 @@ use serde_json::{Value, json};
 use support::*;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, CircuitBreakerLayer, ClassifyLayer, Error, ErrorResponseLayer, KeyPoolLayer, Outcome, RateLimitLayer,
-    ReplayLayer, RetryLayer, TimeoutLayer,
+    CircuitBreakerLayer, ClassifyLayer, Error, ErrorResponseLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer,
+    RetryLayer, TimeoutLayer,
     circuit_breaker::{CircuitBreakers, Trip},
     context::RetryAdvice,
     emulator::{Emulator, Trouble, When},
@@ -39,26 +42,7 @@ where
     S: Service<Request<Full<Bytes>>, Error = std::convert::Infallible>,
     S::Response: Into<Answered>,
 {
-    let Answered(parts, body) = service.oneshot(post(uri)).await.unwrap_or_else(|never| match never {}).into();
-    let mut bytes = Vec::new();
-    let (data, error) = frames(body).await;
-    assert!(error.is_none(), "{error:?}");
-    data.iter().for_each(|frame| bytes.extend_from_slice(frame));
-    (parts, bytes.into())
-}
-
-/// An answer of whatever body.
-struct Answered(Parts, AnyBody);
-
-impl<B> From<Response<B>> for Answered
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn from(response: Response<B>) -> Self {
-        let (parts, body) = response.into_parts();
-        Self(parts, any(body))
-    }
+    send(service, post(uri)).await
 }
 
 /// Answers a call by the layer and by the judgement next to the transport.
@@ -72,10 +56,6 @@ async fn answered_by(layer: ErrorResponseLayer, uri: &str, answer: Response<AnyB
 
 fn value(body: &Bytes) -> Value {
     serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}: {body:?}"))
-}
-
-fn header<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
-    parts.headers.get(name).map(|value| value.to_str().unwrap())
 }
 
 fn untyped(body: &str) -> Response<AnyBody> {

@@ -1,16 +1,19 @@
 //! `ErrorResponseLayer`: when to come again, and whose trouble it is, as callers of the whole stack read it.
 
+#[path = "support/answered.rs"]
+mod answered;
 mod support;
 
+use answered::{Answered, header, send};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header::RETRY_AFTER, response::Parts};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use support::*;
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tower::{Service, ServiceBuilder};
 use tower_gemini::{
-    BoxError, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer,
-    RetryPolicy, TimeoutLayer,
+    ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    TimeoutLayer,
     failure::Kind,
     key_pool::{ApiKey, Key, KeyPool},
     quota::Limits,
@@ -44,27 +47,12 @@ macro_rules! server {
     };
 }
 
-/// An answer of whatever body.
-struct Answered(Parts, AnyBody);
-
-impl<B> From<Response<B>> for Answered
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    fn from(response: Response<B>) -> Self {
-        let (parts, body) = response.into_parts();
-        Self(parts, any(body))
-    }
-}
-
-async fn send<S>(service: S, request: Request<Full<Bytes>>) -> (Parts, Value)
+async fn sent<S>(service: S, request: Request<Full<Bytes>>) -> (Parts, Value)
 where
     S: Service<Request<Full<Bytes>>, Error = std::convert::Infallible>,
     S::Response: Into<Answered>,
 {
-    let Answered(parts, body) = service.oneshot(request).await.unwrap_or_else(|never| match never {}).into();
-    let body = read(body).await;
+    let (parts, body) = send(service, request).await;
     (parts, serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}")))
 }
 
@@ -73,11 +61,7 @@ where
     S: Service<Request<Full<Bytes>>, Error = std::convert::Infallible>,
     S::Response: Into<Answered>,
 {
-    send(service, post(uri)).await
-}
-
-fn header<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
-    parts.headers.get(name).map(|value| value.to_str().unwrap())
+    sent(service, post(uri)).await
 }
 
 fn message(body: &Value) -> &str {
@@ -238,7 +222,7 @@ async fn a_server_that_cannot_pay_says_so_from_the_first_call_on() {
     for uri in ["/v1beta/models", "/v1beta/files/x", "/v1beta/cachedContents"] {
         let upstream = Upstream::at_once(move |_| Ok(reasoned(403, "BILLING_DISABLED", disabled)));
         let request = Request::builder().method(Method::GET).uri(uri).body(Full::default()).unwrap();
-        let (parts, body) = send(server!(1, upstream), request).await;
+        let (parts, body) = sent(server!(1, upstream), request).await;
         assert_eq!((parts.status.as_u16(), message(&body)), (503, OPERATOR), "{uri}");
     }
 }

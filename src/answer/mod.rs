@@ -4,6 +4,7 @@
 //! know the syntax and the names of the members that matter, and leave it to `classify` to judge what they found.
 
 mod findings;
+pub(crate) mod media;
 mod members;
 pub(crate) mod scan;
 pub(crate) mod sse;

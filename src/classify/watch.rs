@@ -16,7 +16,7 @@
 
 use http::{
     HeaderMap, HeaderName,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body::SizeHint;
 
@@ -25,7 +25,11 @@ use super::{
     form::{AnswerForm, Opening, may_be_read},
 };
 use crate::{
-    answer::{ErrorFound, Findings, scan::Scanner},
+    answer::{
+        ErrorFound, Findings,
+        media::{coding, is_event_stream},
+        scan::Scanner,
+    },
     call::{Operation, Shape, Streaming, Surface},
     failure::{Failure, Kind},
 };
@@ -80,13 +84,13 @@ impl Watch {
             GenerateContent | CreateInteraction | EmbedContent | BatchEmbedContents | Predict => true,
             operation => operation == Read && shape.surface == Surface::Interactions,
         };
-        if !has_a_cost || is_encoded(headers) {
+        if !has_a_cost || coding(headers).is_some() {
             return None;
         }
         let content_type = text(headers, CONTENT_TYPE).trim_start();
         let is =
             |essence: &str| content_type.get(..essence.len()).is_some_and(|start| start.eq_ignore_ascii_case(essence));
-        let is_typed_sse = is("text/event-stream");
+        let is_typed_sse = is_event_stream(headers);
         let is_sse = is_typed_sse || content_type.is_empty() && shape.streaming == Streaming::Sse;
         let duty = match shape.operation {
             GenerateContent | CreateInteraction if shape.background => Duty::Follow,
@@ -295,12 +299,6 @@ fn said(error: &ErrorFound) -> Failure {
     let object =
         serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });
     Failure::from_event(object.to_string().as_bytes())
-}
-
-/// Returns whether an answer is compressed all the same, so that only its status can be read.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    let encoding = text(headers, CONTENT_ENCODING).trim();
-    !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {

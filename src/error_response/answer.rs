@@ -31,7 +31,7 @@ use crate::{
     call::{Shape, Streaming, Surface},
     context::Outcome,
     failure::Failure,
-    status::{Envelope, Status, add_openai},
+    status::{Envelope, Status, add_openai, take_error},
 };
 
 /// The most bytes of an upstream's text that are repeated in a message.
@@ -153,10 +153,8 @@ impl UpstreamFailure<'_> {
 
     /// Gives an error that came with a 200 the code and the name that its status has. An interaction's code is a name.
     fn correct(&self, envelope: &mut Map<String, Value>, code: StatusCode, failure: &Failure) {
-        if let Some(Value::String(message)) = envelope.get("error") {
-            let message = message.clone();
-            envelope.insert("error".into(), json!({ "message": message }));
-        }
+        let error = take_error(envelope);
+        envelope.insert("error".into(), error.into());
         let Some(error) = envelope.get_mut("error").and_then(Value::as_object_mut) else { return };
         if self.shape.surface == Surface::Interactions {
             if !error.get("code").is_some_and(Value::is_string) {

@@ -2,10 +2,7 @@
 //! an error can follow.
 
 use bytes::Bytes;
-use http::{
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
-    response::Parts,
-};
+use http::{header::CONTENT_LENGTH, response::Parts};
 use http_body::{Body, SizeHint};
 
 use super::{
@@ -17,12 +14,11 @@ use super::{
     settings::{Settings, StreamEnding},
 };
 use crate::{
+    answer::media::{coding, is_event_stream},
     call::{Shape, Streaming, Surface},
     context::BoxError,
     redact::{Masker, SecretMasker},
 };
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 /// The watch over one answer.
 pub(super) enum Follow {
@@ -53,10 +49,10 @@ impl Follow {
     /// Chooses the watch over a good answer.
     pub(super) fn answer<R: Body>(body: &R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         // An empty body, such as that of a HEAD, keeps its header. Bytes that are encoded are no lines.
-        if body.is_end_stream() || body.size_hint().exact() == Some(0) || is_encoded(parts) {
+        if body.is_end_stream() || body.size_hint().exact() == Some(0) || coding(&parts.headers).is_some() {
             return Self::Nothing;
         }
-        let is_events = is_event_stream(parts);
+        let is_events = is_event_stream(&parts.headers);
         if !is_events && shape.streaming == Streaming::No {
             return Self::Nothing;
         }
@@ -69,7 +65,7 @@ impl Follow {
     /// Chooses the watch over a failure, whose text may repeat keys.
     pub(super) fn failure(shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
         let masker = SecretMasker::new(settings.secrets.clone());
-        if parts.status.is_success() && is_event_stream(parts) && !is_encoded(parts) {
+        if parts.status.is_success() && is_event_stream(&parts.headers) && coding(&parts.headers).is_none() {
             parts.headers.remove(CONTENT_LENGTH);
             return Self::events(&StreamFacts::of(shape, parts, settings), Some(masker));
         }
@@ -277,15 +273,4 @@ fn rest_of(masker: &mut SecretMasker) -> Option<Bytes> {
     let mut rest = Vec::new();
     masker.finish(&mut rest);
     (!rest.is_empty()).then(|| rest.into())
-}
-
-fn is_encoded(parts: &Parts) -> bool {
-    let encoding = parts.headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii());
-    encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity"))
-}
-
-fn is_event_stream(parts: &Parts) -> bool {
-    let essence = parts.headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
-    let essence = essence.and_then(|value| value.get(..EVENT_STREAM.len()));
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     answer::sse::{Listener, Splitter},
     redact::Secrets,
+    status::error_object,
 };
 
 /// The most bytes of a bare line that are held until it has ended. An error's message is cut at 2 KiB in reports.
@@ -106,15 +107,9 @@ impl Framer {
 
 /// Makes an event of an error; a list may be around it. `None`: it is something else.
 fn error_event(json: &[u8]) -> Option<String> {
-    let value: Value = serde_json::from_slice(json).ok()?;
-    let objects = match value {
-        Value::Array(list) => list,
-        object => vec![object],
-    };
-    let is_error = |value: &Value| value.get("error").is_some_and(|error| error.is_object() || error.is_string());
-    let mut error = objects.into_iter().find(is_error)?;
-    error.as_object_mut()?.entry("event_type").or_insert_with(|| "error".into());
-    Some(format!("event: error\ndata: {error}\n\n"))
+    let mut object = error_object(json)?;
+    object.entry("event_type").or_insert_with(|| "error".into());
+    Some(format!("event: error\ndata: {}\n\n", Value::Object(object)))
 }
 
 /// A listener that takes nothing: only the ends of events matter.

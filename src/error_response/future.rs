@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRAILER, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING},
     response::Parts,
 };
 use http_body::Body;
@@ -28,13 +28,12 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    answer::media::{coding, is_event_stream},
     call::{Shape, Surface},
     clock,
     context::{BoxError, Outcome},
     failure::{Failure, Kind, drop_bad_retry_after},
 };
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 pin_project! {
     /// The future of [`ErrorResponse`](super::ErrorResponse).
@@ -145,7 +144,9 @@ impl Handling {
         // An answer without a word has a verdict too, and may have no reason for it.
         let is_empty = || failure.is_some_and(|failure| failure.code() == StatusCode::BAD_GATEWAY);
         // A path that is not the API's has no shape; and nobody looks into an encoded body to change it.
-        if shape.surface == Surface::Other || is_encoded(response.headers()) || !refused && is_verdict() && !is_empty()
+        if shape.surface == Surface::Other
+            || coding(response.headers()).is_some()
+            || !refused && is_verdict() && !is_empty()
         {
             return Self::Mark;
         }
@@ -339,15 +340,4 @@ fn outcome_of(parts: &Parts) -> Outcome {
         Some(known) => known.clone(),
         None => Outcome::of_status(parts.status, &parts.headers),
     }
-}
-
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes().trim_ascii_start());
-    let essence = content_type.and_then(|content_type| content_type.get(..EVENT_STREAM.len()));
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
-}
-
-fn is_encoded(headers: &HeaderMap) -> bool {
-    let encoding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii());
-    encoding.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity"))
 }

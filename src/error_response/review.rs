@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     ends::{EventEnds, ItemEnds},
@@ -18,6 +18,7 @@ use crate::{
     answer::sse::{Listener, Splitter},
     call::{Operation, Shape, Surface},
     failure::Failure,
+    status::{error_object, says_error, take_error},
 };
 
 /// The review of one stream.
@@ -75,7 +76,7 @@ impl Review {
         };
         let end = elements.iter().rposition(|byte| !is_around(byte)).map_or(begin, |last| last + 1);
         let list = [b"[", &elements[begin..end], b"]"].concat();
-        let Some(error) = error_in(&list) else { return elements };
+        let Some(error) = error_object(&list).map(Value::Object) else { return elements };
         self.error = Some(Failure::from_event(error.to_string().as_bytes()).into_after_commit());
         let elements = self.without_projects(&elements).map_or(elements, Bytes::from);
         self.mask(&elements).map_or(elements, Bytes::from)
@@ -88,7 +89,7 @@ impl Review {
             let mut values = serde_json::Deserializer::from_slice(&elements[begin..]).into_iter::<Value>();
             let Some(Ok(mut value)) = values.next() else { break };
             at = begin + values.byte_offset();
-            if is_error(&value) && self.hide(&mut value) {
+            if says_error(&value) && self.hide(&mut value) {
                 written.extend_from_slice(&elements[done..begin]);
                 written.extend_from_slice(value.to_string().as_bytes());
                 done = at;
@@ -109,11 +110,11 @@ impl Review {
             return None;
         }
         let lines = Lines::of(event);
-        let (before, json, is_bare) = match error_in(&lines.bare) {
+        let (before, json, is_bare) = match error_object(&lines.bare) {
             Some(_) => (before_bare(event), &lines.bare, true),
             None => (&event[..0], &lines.data, false),
         };
-        let mut error = error_in(json)?;
+        let mut error = Value::Object(error_object(json)?);
         self.error = Some(Failure::from_event(json).into_after_commit());
         let names_project = self.hide(&mut error);
         if self.is_read(event, json, is_bare) {
@@ -187,19 +188,6 @@ fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     (1..cuts.len()).map(move |nth| &text[cuts[nth - 1]..cuts[nth]])
 }
 
-/// Finds an error object, or a message in place of one. A list may be around it.
-fn error_in(json: &[u8]) -> Option<Value> {
-    let objects = match serde_json::from_slice(json).ok()? {
-        Value::Array(list) => list,
-        object => vec![object],
-    };
-    objects.into_iter().find(is_error)
-}
-
-fn is_error(value: &Value) -> bool {
-    value.get("error").is_some_and(|error| error.is_object() || error.is_string())
-}
-
 /// Returns whether every SDK reads this error: `error` is the first member, and its code a number.
 fn is_readable(json: &[u8]) -> bool {
     let is_first = json.strip_prefix(b"{").is_some_and(|rest| rest.trim_ascii_start().starts_with(b"\"error\""));
@@ -245,11 +233,7 @@ fn divided(event: &[u8]) -> (&[u8], &[u8]) {
 fn readable(object: Value, json: &[u8]) -> Vec<u8> {
     let failure = Failure::from_event(json);
     let Value::Object(mut members) = object else { return json.to_vec() };
-    let mut error = match members.remove("error") {
-        Some(Value::Object(error)) => error,
-        Some(Value::String(message)) => Map::from_iter([("message".to_owned(), message.into())]),
-        _ => Map::new(),
-    };
+    let mut error = take_error(&mut members);
     if !error.get("code").is_some_and(Value::is_u64) {
         error.insert("code".into(), failure.code().as_u16().into());
         error.entry("status").or_insert_with(|| failure.google_status().into());

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE},
     response::Parts,
 };
 use http_body::Body;
@@ -19,9 +19,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
 use super::{KeepAliveBody, dialect::Dialect};
-use crate::context::{BoxError, CallFlag, Deadline};
-
-const EVENT_STREAM: &[u8] = b"text/event-stream";
+use crate::{
+    answer::media::{coding, is_event_stream},
+    context::{BoxError, CallFlag, Deadline},
+};
 
 /// The header by which nginx and others are told to pass bytes on as they come.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -165,38 +166,4 @@ pub(super) fn is_stream(parts: &Parts) -> bool {
         && parts.status != StatusCode::NO_CONTENT
         && coding(&parts.headers).is_none()
         && is_event_stream(&parts.headers)
-}
-
-/// Returns whether the type of an answer is that of a stream of events, whatever its letters' case and its parameters.
-pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let media = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().split(|byte| *byte == b';').next());
-    media.is_some_and(|media| media.trim_ascii().eq_ignore_ascii_case(EVENT_STREAM))
-}
-
-/// Returns the coding of an answer, in which its lines cannot be read. `None`: they can.
-pub(super) fn coding(headers: &HeaderMap) -> Option<&[u8]> {
-    let coding = headers.get(CONTENT_ENCODING)?.as_bytes().trim_ascii();
-    (!coding.is_empty() && !coding.eq_ignore_ascii_case(b"identity")).then_some(coding)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_is_known_by_its_type_however_that_is_written() {
-        for (media, coding, expected) in [
-            ("text/event-stream", "identity", true),
-            ("Text/Event-Stream;charset=UTF-8", " Identity ", true),
-            (" text/event-stream ; charset=utf-8", "", true),
-            ("text/event-streams", "", false),
-            ("application/json", "", false),
-            ("text/event-stream", "gzip", false),
-        ] {
-            let mut parts = Response::new(()).into_parts().0;
-            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-            parts.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
-            assert_eq!(is_stream(&parts), expected, "{media:?} {coding:?}");
-        }
-    }
 }

@@ -5,18 +5,13 @@ use bytes::Bytes;
 use http::{StatusCode, header::CONTENT_TYPE, response::Parts};
 use serde_json::{Map, Value, json};
 
-use super::{
-    dialect::Dialect,
-    future::{coding, is_event_stream},
-};
+use super::dialect::Dialect;
 use crate::{
+    answer::media::{coding, is_event_stream},
     context::{BoxError, Error, Outcome},
     failure::Failure,
-    status::add_openai,
+    status::{MOST_READ, add_openai, error_object, take_error},
 };
-
-/// The most bytes of a failed answer that are read for its error.
-const MOST_READ: usize = 64 * 1024;
 
 /// A failed answer, while its body is read.
 #[derive(Debug)]
@@ -142,19 +137,10 @@ impl Words {
     }
 }
 
-/// Finds the error's object in a body: alone, in a list, or as the data of an event. An error that is a text is its
-/// message.
+/// Finds the error's members in a body: alone, in a list, or as the data of an event.
 fn error_in(body: &[u8]) -> Option<Map<String, Value>> {
     let body = body.trim_ascii();
-    let objects = match serde_json::from_slice(body.strip_prefix(b"data:").unwrap_or(body)).ok()? {
-        Value::Array(list) => list,
-        object => vec![object],
-    };
-    objects.into_iter().find_map(|mut object| match object.get_mut("error")?.take() {
-        Value::Object(error) => Some(error),
-        Value::String(message) => Some(Map::from_iter([("message".to_owned(), message.into())])),
-        _ => None,
-    })
+    error_object(body.strip_prefix(b"data:").unwrap_or(body)).map(|mut object| take_error(&mut object))
 }
 
 /// Makes the failure of an upstream that has answered with something else.

@@ -22,6 +22,7 @@ use super::{
     service::Assigned,
 };
 use crate::{
+    answer::media::is_event_stream,
     context::{BoxError, Error, Outcome, polled_again},
     resource::Resource,
 };
@@ -177,7 +178,7 @@ fn learning_names<R: Body>(
         assigned.shared.owners.lock().made(upload, project);
     }
     let content_type = headers.get(CONTENT_TYPE).and_then(|content_type| content_type.to_str().ok());
-    let events = content_type.is_some_and(|content_type| content_type.starts_with("text/event-stream"));
+    let events = is_event_stream(headers);
     // The content of a file is not read.
     if !events && content_type.is_some_and(|content_type| !content_type.contains("json")) {
         return response.map(KeyPoolBody::plain);

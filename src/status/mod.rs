@@ -14,12 +14,17 @@
 pub(crate) mod decode;
 mod delay;
 mod json;
+mod object;
 mod openai;
 mod page;
 mod read;
 
 pub use self::delay::Hint;
-pub(crate) use self::{openai::add_openai, read::canonical_code};
+pub(crate) use self::{
+    object::{error_object, says_error, take_error},
+    openai::add_openai,
+    read::canonical_code,
+};
 
 /// The most bytes of a body that are read. Google's longest (a line for each of some hundred wrong fields) stay below
 /// it.
