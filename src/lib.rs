@@ -46,6 +46,7 @@
 //! | [`quota`] | limits, scopes, the price of a request, midnight Pacific |
 //! | [`body`] | bodies that are kept, put back or guarded |
 //! | [`models`], [`tokenizer`] | what each model takes, and how many tokens a text has |
+//! | [`service_times`] | the times that a model's answers take |
 //! | [`observe`], [`clock`] | the numbers of a handle, and the time |
 //!
 //! Private modules beside them scan requests (`request`) and answers (`answer`), find what belongs to one project
@@ -125,6 +126,7 @@ pub mod replay;
 mod request;
 mod resource;
 pub mod retry;
+pub mod service_times;
 pub mod stack;
 pub mod status;
 mod sync;

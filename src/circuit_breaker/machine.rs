@@ -5,17 +5,15 @@
 //! for probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage
 //! says nothing of the present.
 
-mod latencies;
-
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::latencies::Latencies;
 use super::{
     Reason, State,
     trip::{Evidence, Tracker, Traffic, Trip, may_still_answer},
 };
+use crate::service_times::Latencies;
 
 /// The length of the ramp after a probe has succeeded, in seconds. Each second admits twice as many calls as the one
 /// before.

@@ -7,6 +7,7 @@
 mod call_ref;
 mod error;
 mod outcome;
+mod priority;
 mod tally;
 mod usage;
 
@@ -30,6 +31,7 @@ pub(crate) use self::{
 pub use self::{
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
+    priority::Priority,
     usage::{ByModality, Usage, UsageReport},
 };
 use crate::{
@@ -63,7 +65,10 @@ pub struct CallContext {
     streams: Option<CallFlag>,
     attempt: u32,
     failed_before: bool,
+    timed_out: u32,
     models_left: u32,
+    caller: Option<Arc<str>>,
+    priority: Priority,
     project: Option<Arc<str>>,
     may_move: bool,
     token_cost: Option<TokenCost>,
@@ -157,6 +162,36 @@ impl CallContext {
         self.failed_before = failed;
     }
 
+    /// Returns how many earlier attempts of this call, at this model, an attempt's clock has ended.
+    pub fn timed_out(&self) -> u32 {
+        self.timed_out
+    }
+
+    /// Sets how many earlier attempts an attempt's clock has ended.
+    pub(crate) fn set_timed_out(&mut self, attempts: u32) {
+        self.timed_out = attempts;
+    }
+
+    /// Returns the name of the caller, where a server has told one from another.
+    pub fn caller(&self) -> Option<&Arc<str>> {
+        self.caller.as_ref()
+    }
+
+    /// Sets the name of the caller. Calls without one count as those of one caller.
+    pub fn set_caller(&mut self, caller: impl Into<Arc<str>>) {
+        self.caller = Some(caller.into());
+    }
+
+    /// Returns the priority of the call in a queue. Default: normal.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// Sets the priority of the call in a queue.
+    pub fn set_priority(&mut self, priority: Priority) {
+        self.priority = priority;
+    }
+
     /// Returns how many other models may still be tried if this one fails. While there are any, fewer attempts are
     /// spent on this one.
     pub fn models_left(&self) -> u32 {
@@ -242,8 +277,19 @@ impl CallContext {
 
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, project, tally, .. } = std::mem::take(self);
-        *self = Self { call: Some(call), deadline, attempt: attempts, models_left, project, tally, ..Self::default() };
+        let Self { deadline, caller, priority, project, tally, .. } = std::mem::take(self);
+        let call = Some(call);
+        *self = Self {
+            call,
+            deadline,
+            attempt: attempts,
+            models_left,
+            caller,
+            priority,
+            project,
+            tally,
+            ..Self::default()
+        };
     }
 }
 

@@ -66,6 +66,7 @@ impl<B: Resend> Attempts<B> {
         CallContext::update(request.extensions_mut(), |context| {
             context.set_attempt(history.attempts());
             context.set_failed_before(history.upstream_has_failed());
+            context.set_timed_out(history.timed_out());
             context.set_tried(history.tried());
             if let Some(retried) = retried {
                 if let Some(tally) = context.tally() {

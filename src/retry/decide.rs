@@ -94,6 +94,11 @@ impl History {
         self.upstream_failed
     }
 
+    /// Returns the number of attempts that a clock has ended.
+    pub(super) fn timed_out(&self) -> u32 {
+        self.causes.iter().find(|(cause, _)| *cause == Cause::Timeout).map_or(0, |(_, attempts)| *attempts)
+    }
+
     /// Takes back an attempt that was never sent.
     fn uncount_attempt(&mut self) {
         self.attempts = self.attempts.saturating_sub(1);

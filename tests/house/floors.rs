@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{Import, Module, imports, module_of};
 
 /// The modules that every room speaks.
-const GROUND: [&str; 21] = [
+const GROUND: [&str; 22] = [
     "answer",
     "block",
     "body",
@@ -23,6 +23,7 @@ const GROUND: [&str; 21] = [
     "redact",
     "request",
     "resource",
+    "service_times",
     "status",
     "sync",
     "tokenizer",

@@ -1,10 +1,10 @@
-//! A sample of the times that successes take, and its 95th percentile.
+//! A sample of the times that successes take, and its percentiles.
 
 use std::time::Duration;
 
 /// The times that recent successes took: a sample.
 #[derive(Clone, Debug)]
-pub(super) struct Latencies {
+pub(crate) struct Latencies {
     millis: [u32; Self::KEPT],
     known: usize,
     next: usize,
@@ -16,24 +16,32 @@ impl Latencies {
     const ENOUGH: usize = 16;
 
     /// Adds a success to the sample, in place of the oldest.
-    pub(super) fn add(&mut self, latency: Duration) {
+    pub(crate) fn add(&mut self, latency: Duration) {
         self.millis[self.next] = latency.as_millis().try_into().unwrap_or(u32::MAX);
         self.known = self.known.max(self.next + 1);
         self.next = (self.next + 1) % Self::KEPT;
     }
 
-    /// Returns whether the sample is large enough to time only some of the successes.
-    pub(super) fn are_enough(&self) -> bool {
+    /// Returns whether the sample is large enough to judge by, and to time only some of the successes.
+    pub(crate) fn are_enough(&self) -> bool {
         self.known >= Self::ENOUGH
     }
 
     /// Returns the 95th percentile, once any success is in the sample.
-    pub(super) fn p95(&self) -> Option<Duration> {
+    pub(crate) fn p95(&self) -> Option<Duration> {
+        self.percentiles([95]).map(|[p95]| p95)
+    }
+
+    /// Returns these percentiles, once any success is in the sample.
+    pub(crate) fn percentiles<const N: usize>(&self, percents: [usize; N]) -> Option<[Duration; N]> {
+        if self.known == 0 {
+            return None;
+        }
         let mut sorted = self.millis;
         let sorted = &mut sorted[..self.known];
         sorted.sort_unstable();
-        let at = (self.known * 95).div_ceil(100).checked_sub(1)?;
-        Some(Duration::from_millis(sorted[at].into()))
+        let at = |percent: usize| (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+        Some(percents.map(|percent| Duration::from_millis(sorted[at(percent)].into())))
     }
 }
 

@@ -1,0 +1,56 @@
+//! The priority of a call in a queue.
+
+use std::{fmt, str::FromStr};
+
+use super::ConfigError;
+
+/// The priority of a call where calls have to wait for their turn: the more urgent goes first, and who waits for long
+/// becomes more urgent, so that nobody waits forever.
+///
+/// ```
+/// use tower_gemini::context::Priority;
+///
+/// assert!(Priority::Interactive < Priority::Batch, "the more urgent is the lesser");
+/// assert_eq!("batch".parse::<Priority>().unwrap(), Priority::Batch);
+/// assert_eq!(Priority::default().as_str(), "normal");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// A person waits for the answer.
+    Interactive,
+    /// A call of no special kind. The default.
+    #[default]
+    Normal,
+    /// Work that may take its time.
+    Batch,
+}
+
+impl Priority {
+    /// Returns the name in settings and logs: `interactive`, `normal` or `batch`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Priority {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        [Self::Interactive, Self::Normal, Self::Batch]
+            .into_iter()
+            .find(|priority| priority.as_str() == name)
+            .ok_or_else(|| ConfigError::new(format!("{name:?} is no priority; it is interactive, normal or batch")))
+    }
+}
