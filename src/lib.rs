@@ -46,6 +46,7 @@
 //! | [`quota`] | limits, scopes, the price of a request, midnight Pacific |
 //! | [`body`] | bodies that are kept, put back or guarded |
 //! | [`models`], [`tokenizer`] | what each model takes, and how many tokens a text has |
+//! | [`prices`] | what tokens cost, as data |
 //! | [`service_times`] | the times that a model's answers take |
 //! | [`observe`], [`clock`] | the numbers of a handle, and the time |
 //!
@@ -115,6 +116,7 @@ mod macros;
 pub mod model_fallback;
 pub mod models;
 pub mod observe;
+pub mod prices;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
 pub mod proofs;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{Import, Module, imports, module_of};
 
 /// The modules that every room speaks.
-const GROUND: [&str; 22] = [
+const GROUND: [&str; 23] = [
     "answer",
     "block",
     "body",
@@ -18,6 +18,7 @@ const GROUND: [&str; 22] = [
     "macros",
     "models",
     "observe",
+    "prices",
     "quota",
     "ready",
     "redact",
