@@ -54,8 +54,8 @@
 //! (`resource`), keep keys out of texts (`redact`), and hold the maps that names invented by callers cannot grow (`bounded`).
 //!
 //! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in:
-//! [`keep_alive`], [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`],
-//! [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
+//! [`keep_alive`], [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`],
+//! [`caller_limit`], [`retry`], [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
 //! layer, what the layer does about it, and what it never does.
 //!
 //! **The roof** is [`stack`]: all layers but [`keep_alive`] and [`error_response`], which a server adds outside, in the
@@ -93,6 +93,7 @@ mod block;
 pub mod body;
 mod bounded;
 pub mod call;
+pub mod caller_limit;
 pub mod circuit_breaker;
 pub mod classify;
 #[cfg(feature = "client")]
@@ -141,6 +142,7 @@ pub mod tokenizer;
 pub mod trace;
 
 pub use crate::{
+    caller_limit::CallerLimitLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     context::{BoxError, CallContext, ConfigError, Error, Outcome},

@@ -32,7 +32,8 @@ const GROUND: [&str; 23] = [
 ];
 
 /// The layers.
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
+    "caller_limit",
     "circuit_breaker",
     "classify",
     "error_response",
