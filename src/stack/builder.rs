@@ -17,6 +17,7 @@ use crate::{
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
     retry::{OnOpen, RetryLayer, RetryPolicy},
+    service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
     token_precheck::TokenPrecheckLayer,
@@ -41,7 +42,15 @@ impl GeminiLayer {
         GeminiBuilder { settings: Settings::batch() }
     }
 
-    /// Begins with the settings for a server that answers others: every layer with its own defaults.
+    /// Begins with the settings for models that think: a person or a program waits, and answers take a minute or two.
+    ///
+    /// The caller, and every proxy between, has to wait as long: stream the answers, or send pieces of a
+    /// [`KeepAliveLayer`](crate::KeepAliveLayer) meanwhile.
+    pub fn thinking() -> GeminiBuilder {
+        GeminiBuilder { settings: Settings::thinking() }
+    }
+
+    /// Begins with the settings for a server that answers others: every layer with its own defaults, and more attempts.
     pub fn relay() -> GeminiBuilder {
         GeminiBuilder { settings: Settings::relay() }
     }
@@ -85,6 +94,19 @@ impl GeminiBuilder {
     /// [`TimeoutLayer::FLEX_FIRST_BYTE`], or the clock of other calls where that is longer.
     pub fn flex_first_byte(mut self, limit: Duration) -> Self {
         self.settings.clocks.flex.first_byte = Some(limit);
+        self
+    }
+
+    /// Leaves the clocks of an attempt as they are set, also where the model is seen to be faster. Default: they
+    /// [adapt](TimeoutLayer::adaptive), so that there is time for another attempt after one that hangs.
+    pub fn fixed_clocks(mut self) -> Self {
+        self.settings.adapts = false;
+        self
+    }
+
+    /// Sets the times that other stacks have seen, or see: those of the same upstream, as before a reload.
+    pub fn service_times(mut self, times: ServiceTimes) -> Self {
+        self.settings.times = Some(times);
         self
     }
 
@@ -219,8 +241,21 @@ impl GeminiBuilder {
     pub fn build(self) -> Result<GeminiLayer, ConfigError> {
         check::refuse(&self.settings)?;
         let warnings = check::warn(&self.settings);
-        let Settings { clocks, replay, fallback, precheck, retry, keys, limiter, breaker, classify, telemetry } =
-            self.settings;
+        let Settings {
+            clocks,
+            adapts,
+            times,
+            replay,
+            fallback,
+            precheck,
+            retry,
+            keys,
+            limiter,
+            breaker,
+            classify,
+            telemetry,
+        } = self.settings;
+        let times = times.unwrap_or_default();
         let limiter = match limiter {
             Wired::Layer(layer) => layer,
             Wired::Settings(settings) => RateLimitLayer::new(match breaker.breakers() {
@@ -243,8 +278,10 @@ impl GeminiBuilder {
         };
         let total = TimeoutLayer::of_the_whole(clocks);
         let attempt = TimeoutLayer::of_an_attempt(clocks);
+        let attempt = if adapts { attempt.adaptive(times.clone()) } else { attempt.service_times(times.clone()) };
         Ok(GeminiLayer::new(
             Layers { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry },
+            times,
             warnings,
         ))
     }
