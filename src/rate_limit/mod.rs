@@ -176,16 +176,19 @@ mod observe;
 mod pacing;
 mod queue;
 mod refusal;
+mod report;
 mod reservation;
 mod service;
+mod turns;
 mod waiting;
 mod window;
 
 pub use self::{
     future::ResponseFuture,
     layer::RateLimitLayer,
-    limiter::{DimensionReport, Limiter, LimiterBuilder, ScopeReport},
+    limiter::{Limiter, LimiterBuilder},
     pacing::Pacing,
+    report::{DimensionReport, ScopeReport},
     reservation::Settlement,
     service::RateLimit,
 };
