@@ -40,19 +40,34 @@ fn a_preset_is_what_the_table_says() {
         ),
         (
             GeminiLayer::thinking(),
-            ["total 720s", "attempt 300s, first content 180s, idle 60s, adaptive", "12 attempts", "up to 60s"],
+            [
+                "total 720s",
+                "attempt 300s, first content 180s, idle 60s, adaptive",
+                "12 attempts",
+                "waits until the deadline",
+            ],
         ),
         (
             GeminiLayer::batch(),
-            ["total 3600s", "attempt 180s, first content 180s, idle 60s, adaptive", "60 attempts", "up to 3600s"],
+            [
+                "total 3600s",
+                "attempt 180s, first content 180s, idle 60s, adaptive",
+                "60 attempts",
+                "waits until the deadline",
+            ],
         ),
         (
             GeminiLayer::relay(),
-            ["total 285s", "attempt 180s, first content 180s, idle 60s, adaptive", "20 attempts", "up to 60s"],
+            [
+                "total 285s",
+                "attempt 180s, first content 180s, idle 60s, adaptive",
+                "20 attempts",
+                "waits until the deadline",
+            ],
         ),
         (
             GeminiLayer::relay().fixed_clocks(),
-            ["total 285s", "attempt 180s, first content 180s, idle 60s\n", "20 attempts", "up to 60s"],
+            ["total 285s", "attempt 180s, first content 180s, idle 60s\n", "20 attempts", "waits until the deadline"],
         ),
     ] {
         let gemini = preset.build().unwrap();

@@ -256,12 +256,16 @@ impl GeminiBuilder {
             telemetry,
         } = self.settings;
         let times = times.unwrap_or_default();
+        let retry = retry.service_times(times.clone());
         let limiter = match limiter {
             Wired::Layer(layer) => layer,
-            Wired::Settings(settings) => RateLimitLayer::new(match breaker.breakers() {
-                Some(breakers) => settings.gate(breakers.clone()).build(),
-                None => settings.build(),
-            }),
+            Wired::Settings(settings) => {
+                let settings = settings.service_times(times.clone());
+                RateLimitLayer::new(match breaker.breakers() {
+                    Some(breakers) => settings.gate(breakers.clone()).build(),
+                    None => settings.build(),
+                })
+            }
         };
         let keys = match keys {
             Wired::Layer(layer) => layer,

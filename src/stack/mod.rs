@@ -81,7 +81,7 @@
 //! | clock until an answer or a first content for the flex tier | 15 min | 15 min | 15 min | 15 min |
 //! | attempts | 12 | 12 | 60 on 503, 8 on 429 | 20 |
 //! | backoff | 0.25 s to 4 s | 0.25 s to 4 s | up to 8 s on 503 | up to 20 s |
-//! | longest wait for quota | 10 s | 60 s | 1 h | 60 s |
+//! | longest wait for quota | 10 s | the deadline | the deadline | the deadline |
 //!
 //! The clocks of an attempt are the longest: they [adapt](crate::timeout#adaptive-clocks) to the times that each model is
 //! seen to take, unless [`fixed_clocks`](GeminiBuilder::fixed_clocks) says otherwise. Pro models from 2.5 on and agents think

@@ -9,7 +9,7 @@ use crate::{
     model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallbackLayer},
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
-    retry::{Cause, RetryLayer, RetryPolicy, Rule},
+    retry::{RetryLayer, RetryPolicy},
     service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
@@ -58,34 +58,33 @@ impl Settings {
     pub(super) fn interactive() -> Self {
         Self {
             clocks: clocks(60, 45, 30, 30),
-            retry: RetryLayer::new(quick()),
+            retry: RetryLayer::new(RetryPolicy::interactive()),
             limiter: Wired::Settings(Limiter::builder().max_wait(Duration::from_secs(10))),
             ..Self::relay()
         }
     }
 
-    /// Returns the settings for work without a reader: an hour in all, the attempts of [`RetryPolicy::persistent`], and
-    /// up to an hour in the queue for quota.
+    /// Returns the settings for work without a reader: an hour in all, in the queue for quota as well, and the attempts of
+    /// [`RetryPolicy::persistent`].
     pub(super) fn batch() -> Self {
         const HOUR: u64 = 60 * 60;
-        Self {
-            clocks: clocks(HOUR, 180, 180, 60),
-            retry: RetryLayer::new(RetryPolicy::persistent()),
-            limiter: Wired::Settings(Limiter::builder().max_wait(Duration::from_secs(HOUR))),
-            ..Self::relay()
-        }
+        Self { clocks: clocks(HOUR, 180, 180, 60), retry: RetryLayer::new(RetryPolicy::persistent()), ..Self::relay() }
     }
 
     /// Returns the settings for models that think for a minute or two: 12 min in all, 5 min for an attempt, 3 min until the
     /// first words of a stream, and the attempts of [`interactive`](Self::interactive).
     pub(super) fn thinking() -> Self {
-        Self { clocks: clocks(12 * 60, 5 * 60, 3 * 60, 60), retry: RetryLayer::new(quick()), ..Self::relay() }
+        Self {
+            clocks: clocks(12 * 60, 5 * 60, 3 * 60, 60),
+            retry: RetryLayer::new(RetryPolicy::interactive()),
+            ..Self::relay()
+        }
     }
 
-    /// Returns each layer's defaults, but for twenty attempts: a model that gets a call a minute has no other way to notice
-    /// that an outage is over.
+    /// Returns each layer's defaults, but for two. There are twenty attempts: a model that gets a call a minute has no other
+    /// way to notice that an outage is over. And calls wait for quota until their deadline, which they all have.
     pub(super) fn relay() -> Self {
-        let retry = RetryPolicy::default().max_attempts(20).on(Cause::Timeout, Rule::unlimited());
+        let retry = RetryPolicy::default().max_attempts(20);
         Self {
             adapts: true,
             times: None,
@@ -101,19 +100,12 @@ impl Settings {
             precheck: TokenPrecheckLayer::default(),
             retry: RetryLayer::new(retry),
             keys: Wired::Settings(KeyPool::builder()),
-            limiter: Wired::Settings(Limiter::builder()),
+            limiter: Wired::Settings(Limiter::builder().wait_until_deadline()),
             breaker: CircuitBreakerLayer::default(),
             classify: ClassifyLayer::new(),
             telemetry: [TelemetryLayer::call(), TelemetryLayer::attempt()],
         }
     }
-}
-
-/// Makes the policy of calls for which a person waits: many attempts, a short time apart.
-fn quick() -> RetryPolicy {
-    let delays = (Duration::from_millis(250), Duration::from_secs(4));
-    let policy = RetryPolicy::default().max_attempts(12).base_delay(delays.0).max_delay(delays.1);
-    policy.on(Cause::Timeout, Rule::unlimited().base_delay(delays.0).max_delay(delays.1))
 }
 
 /// Makes the four clocks from their seconds.
