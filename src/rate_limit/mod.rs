@@ -176,15 +176,18 @@ mod observe;
 mod pacing;
 mod queue;
 mod refusal;
+mod report;
 mod reservation;
 mod service;
+mod turns;
 mod waiting;
 
 pub use self::{
     future::ResponseFuture,
     layer::RateLimitLayer,
-    limiter::{DimensionReport, Limiter, LimiterBuilder, ScopeReport},
+    limiter::{Limiter, LimiterBuilder},
     pacing::Pacing,
+    report::{DimensionReport, ScopeReport},
     reservation::Settlement,
     service::RateLimit,
 };
