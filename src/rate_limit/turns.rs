@@ -325,8 +325,7 @@ impl<W> Level<W> {
 
     /// Returns the cost of a waiter on average; zero without any.
     fn usual_cost(&self, limits: Amount) -> u64 {
-        let waiting = self.waiting.len() as u64;
-        if waiting == 0 { 0 } else { cost(self.amount, limits) / waiting }
+        cost(self.amount, limits).checked_div(self.waiting.len() as u64).unwrap_or_default()
     }
 
     fn end_if_empty(&mut self) {

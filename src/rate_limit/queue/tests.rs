@@ -686,9 +686,8 @@ fn prints_what_a_waiter_costs_in_the_queue() {
                 std::hint::black_box(queue.poll_grant(last, now, Waker::noop()));
                 line.push_back(last);
                 if let Some(first) = line.pop_front() {
-                    match queue.poll_grant(first, now, Waker::noop()) {
-                        Grant::Taken(charge) => drop(queue.send(now, charge)),
-                        _ => {}
+                    if let Grant::Taken(charge) = queue.poll_grant(first, now, Waker::noop()) {
+                        queue.send(now, charge);
                     }
                     queue.leave(first);
                 }
