@@ -11,10 +11,19 @@ use crate::config::{
 
 pub(crate) const NAMES: &[&str] = &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"];
 
+/// The most attempts, the first one included. While few calls come, an outage of minutes takes that many until the breaker
+/// knows of it.
+const ATTEMPTS: u32 = 20;
+
+/// Returns the retries of a file without `[retry]`.
+pub(crate) fn usual() -> RetryPolicy {
+    RetryPolicy::default().max_attempts(ATTEMPTS)
+}
+
 /// Reads `[retry]`.
 pub(crate) fn read(mut section: Section<'_>) -> RetryPolicy {
     let persistent = section.get("persistent", boolean).unwrap_or(false);
-    let mut policy = if persistent { RetryPolicy::persistent() } else { RetryPolicy::default() };
+    let mut policy = if persistent { RetryPolicy::persistent() } else { usual() };
     if let Some(attempts) = section.get("max_attempts", attempts) {
         policy = policy.max_attempts(attempts);
     }
@@ -44,7 +53,7 @@ pub(crate) fn read(mut section: Section<'_>) -> RetryPolicy {
 }
 
 fn attempts(value: &Value<'_>) -> Result<u32, String> {
-    const RIGHT: &str = "a whole number from 1, the first attempt included, like 8";
+    const RIGHT: &str = "a whole number from 1, the first attempt included, like 20";
     match value.integer(RIGHT)? {
         number @ 1.. => u32::try_from(number).map_err(|_| format!("{number} is too many; it is {RIGHT}")),
         number => Err(format!("is {number}; it is {RIGHT}")),

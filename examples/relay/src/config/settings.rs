@@ -16,13 +16,14 @@ use tower_gemini::{
 
 use crate::config::{
     access::Access,
-    breaker,
+    breaker, callers,
     diagnostics::Diagnostics,
     errors::Errors,
     fallback,
     keys::{self, Keys},
     limits,
     precheck::{self, Precheck},
+    prices::{self, PriceList},
     retry,
     server::Server,
     telemetry::{self, TelemetrySettings},
@@ -36,6 +37,7 @@ use crate::config::{
 pub(crate) struct Settings {
     pub(crate) server: Server,
     pub(crate) access: Access,
+    pub(crate) prices: PriceList,
     pub(crate) errors: Errors,
     pub(crate) upstream: Upstream,
     /// The most bytes that a request's body may have.
@@ -95,6 +97,8 @@ const NAMES: KnownNames = &[
             "max_body",
             "default_project",
             "client_tokens",
+            "callers",
+            "prices",
             "allowed_origins",
             "max_concurrent_per_caller",
             "max_concurrent",
@@ -118,6 +122,9 @@ const NAMES: KnownNames = &[
         ],
     ),
     ("keys", keys::NAMES),
+    ("callers", callers::NAMES),
+    ("prices", prices::NAMES),
+    ("prices.model", prices::MODEL_NAMES),
     ("fallback", fallback::NAMES),
     ("fallback.larger", fallback::LARGER_NAMES),
     ("retry", retry::NAMES),
@@ -141,9 +148,11 @@ impl Settings {
         let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
         let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);
         let keys = keys::read(&mut file, upstream.is_emulator());
-        let retry = file.section("retry").map(retry::read).unwrap_or_default();
+        let retry = file.section("retry").map_or_else(retry::usual, retry::read);
         let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
-        let access = Access::read(&mut file, timeout.total);
+        let prices = file.section("prices").map(prices::read);
+        let access = Access::read(&mut file, timeout.total, prices.is_some());
+        let prices = prices.unwrap_or_default();
         let errors = Errors::read(&mut file);
         let limits = read_limits(&mut file, timeout.total);
         let breaker = file.section("breaker").map_or_else(|| Some(CircuitBreakers::new()), breaker::read);
@@ -157,6 +166,7 @@ impl Settings {
         Ok(Self {
             server,
             access,
+            prices,
             errors,
             upstream,
             max_body,

@@ -98,6 +98,52 @@ impl FromStr for Size {
     }
 }
 
+// === money ===
+
+/// An amount of dollars, in millionths: sums of them are exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Money(pub(crate) u64);
+
+impl Money {
+    pub(crate) const ZERO: Self = Self(0);
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, millionths) = (self.0 / 1_000_000, self.0 % 1_000_000);
+        let fraction = format!("{millionths:06}");
+        match fraction.trim_end_matches('0') {
+            "" => write!(f, "${whole}"),
+            fraction => write!(f, "${whole}.{fraction:0<2}"),
+        }
+    }
+}
+
+/// Reads dollars, to a millionth of one.
+pub(crate) fn money(value: &Value<'_>) -> Result<Money, String> {
+    const RIGHT: &str = "dollars, like 5 or 0.075";
+    /// The most dollars: a million of millions.
+    const MOST: u64 = 1_000_000_000_000;
+    let digits = value.decimal(RIGHT)?;
+    let wrong = |why: &str| Err(format!("is {digits}, {why}; it is {RIGHT}"));
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let whole = whole.strip_prefix('+').unwrap_or(whole);
+    if digits.starts_with('-') {
+        return wrong("which is negative");
+    }
+    if !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return wrong("which is no plain number");
+    }
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > 6 {
+        return wrong("finer than a millionth of a dollar");
+    }
+    match (whole.parse::<u64>(), format!("{fraction:0<6}").parse::<u64>()) {
+        (Ok(whole), Ok(millionths)) if whole <= MOST => Ok(Money(whole * 1_000_000 + millionths)),
+        _ => wrong("which is too much"),
+    }
+}
+
 // === secrets ===
 
 /// Reads a key or a token (`noun`): `text` itself, or `env:` and the variable that holds it. The error never shows it.

@@ -26,8 +26,10 @@ use tower_gemini::{
 use crate::{
     config::{Plan, Settings, breaker_layer, builder},
     serve::{
-        admission::{self, Admission},
+        admission::Admission,
         cors::Cors,
+        lift::lift,
+        refusal,
         reload::Part,
         transport::{Transport, transport},
         wired::Wired,
@@ -74,6 +76,13 @@ impl Stack {
     /// Returns the layer that sees each call.
     pub(crate) fn telemetry(&self) -> &TelemetryLayer {
         &self.parts.telemetry
+    }
+
+    /// Ends every belief in a refusal for quota, for money or for a closed model. Returns what was parked for that.
+    pub(crate) fn lift(&self) -> Vec<String> {
+        let mut parked = lift(&self.gemini);
+        parked.iter_mut().for_each(|line| *line = self.parts.failures.clean(line));
+        parked
     }
 
     /// Returns everything that is not wrong but may surprise.
@@ -166,11 +175,16 @@ impl Parts {
         // on the page, and those who are inside are counted until they leave.
         let admission = {
             let before = before.map(|before| &before.parts.admission);
-            Admission::new(settings.access.clone(), settings.keys.secrets().map(|(key, _)| key), before)
+            Admission::new(
+                settings.access.clone(),
+                settings.max_body,
+                settings.keys.secrets().map(|(key, _)| key),
+                before,
+            )
         };
         let (telemetry, failures) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
-            None => (settings.telemetry.layer(), Failures::new(admission::NAME)),
+            None => (settings.telemetry.layer(), Failures::new(refusal::NAME)),
         };
         Ok(Self {
             transport,
