@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tower_gemini::prices::Prices;
+
 use crate::config::{
     callers::{self, Callers},
     origins::{self, Origins},
@@ -39,9 +41,9 @@ pub(crate) struct Access {
 
 impl Access {
     /// Reads the rules from the top level of the file. `total_timeout` is the longest time that a call may take at all,
-    /// and `has_prices` says whether money can be counted.
-    pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration, has_prices: bool) -> Self {
-        let callers = callers::read(file, has_prices);
+    /// and `prices` are those by which callers' money is counted.
+    pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration, prices: Option<&Prices>) -> Self {
+        let callers = callers::read(file, prices);
         let origins = origins::read(file, !callers.is_empty());
         let per_caller = file.get("max_concurrent_per_caller", calls);
         let total = file.get("max_concurrent", calls);

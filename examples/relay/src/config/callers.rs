@@ -17,12 +17,17 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use tower_gemini::{call::Call, context::Priority};
+use tower_gemini::{
+    call::Call,
+    caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, Past},
+    context::Priority,
+    prices::{Money, Prices},
+};
 
 use crate::config::{
     diagnostics::Place,
     toml::{Section, Value},
-    values::{ModelName, Money, money, one_of, secret},
+    values::{ModelName, money, one_of, secret},
 };
 
 pub(crate) const NAMES: &[&str] = &[
@@ -90,6 +95,17 @@ impl Callers {
         self.named.iter().map(|caller| &**caller)
     }
 
+    /// Begins the limits of the callers. Callers without a name have none.
+    pub(crate) fn limits(&self, prices: &Prices) -> CallerLimitsBuilder {
+        let limits = CallerLimits::builder().prices(prices.clone());
+        self.named().fold(limits, |limits, caller| limits.caller(&*caller.name, caller.quota.clone()))
+    }
+
+    /// Returns whether any caller is limited.
+    pub(crate) fn are_limited(&self) -> bool {
+        self.named().any(|caller| is_limited(&caller.quota))
+    }
+
     /// Describes the callers in a line as layers are described, if there is any with a name.
     pub(crate) fn describe(&self) -> Option<String> {
         let callers: Vec<_> = self.named().map(CallerRules::describe).collect();
@@ -107,30 +123,7 @@ pub(crate) struct CallerRules {
     pub(crate) priority: Priority,
     /// The models that it may use. `None`: all.
     pub(crate) models: Option<Models>,
-    pub(crate) quota: Quota,
-}
-
-/// The limits of a caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Quota {
-    pub(crate) rpm: Option<u64>,
-    pub(crate) tpm: Option<u64>,
-    pub(crate) rpd: Option<u64>,
-    pub(crate) tpd: Option<u64>,
-    pub(crate) money_per_day: Option<Money>,
-    pub(crate) money_per_month: Option<Money>,
-    /// A flag: what is past a limit goes with the lowest priority, and is not refused.
-    pub(crate) goes_on: bool,
-}
-
-impl Quota {
-    pub(crate) fn is_none(&self) -> bool {
-        *self == Self { goes_on: self.goes_on, ..Self::default() }
-    }
-
-    pub(crate) fn counts_money(&self) -> bool {
-        self.money_per_day.is_some() || self.money_per_month.is_some()
-    }
+    pub(crate) quota: CallerQuota,
 }
 
 impl CallerRules {
@@ -141,27 +134,24 @@ impl CallerRules {
             is_named: false,
             priority: Priority::default(),
             models: None,
-            quota: Quota::default(),
+            quota: CallerQuota::new(),
         }
     }
 
     fn describe(&self) -> String {
         let Self { name, priority, models, quota, .. } = self;
-        let numbers = [
-            (quota.rpm, "requests a minute"),
-            (quota.tpm, "input tokens a minute"),
-            (quota.rpd, "requests a day"),
-            (quota.tpd, "tokens a day"),
-        ];
-        let numbers = numbers.into_iter().filter_map(|(limit, of)| Some(format!("{} {of}", limit?)));
-        let money = [(quota.money_per_day, "a day"), (quota.money_per_month, "a month")];
-        let money = money.into_iter().filter_map(|(limit, of)| Some(format!("{} {of}", limit?)));
+        let limits = CallerDimension::ALL.into_iter().filter_map(|dimension| {
+            let of = dimension.as_str();
+            Some(format!("{} {}", quota.get(dimension)?, of.strip_prefix("money ").unwrap_or(of)))
+        });
         let models = models.as_ref().map(Models::to_string);
-        let past = quota.goes_on.then(|| "past that with the lowest priority".to_owned());
-        let parts = [Some(priority.to_string())].into_iter().chain([models]).flatten();
-        let parts: Vec<_> = parts.chain(numbers).chain(money).chain(past).collect();
+        let parts: Vec<_> = [priority.to_string()].into_iter().chain(models).chain(limits).collect();
         format!("{name} ({})", parts.join(", "))
     }
+}
+
+fn is_limited(quota: &CallerQuota) -> bool {
+    CallerDimension::ALL.into_iter().any(|dimension| quota.get(dimension).is_some())
 }
 
 // === the models that a caller may use ===
@@ -199,12 +189,12 @@ impl std::fmt::Display for Models {
 
 // === reading ===
 
-/// Reads `client_tokens` and every `[[callers]]`. `has_prices` says whether money can be counted.
-pub(crate) fn read(file: &mut Section<'_>, has_prices: bool) -> Callers {
+/// Reads `client_tokens` and every `[[callers]]`. Money is counted by `prices`, where the file has them.
+pub(crate) fn read(file: &mut Section<'_>, prices: Option<&Prices>) -> Callers {
     let mut reading = Reading::default();
     client_tokens(file, &mut reading);
     for section in file.sections("callers") {
-        reading.caller(section, has_prices);
+        reading.caller(section, prices);
     }
     reading.callers
 }
@@ -233,7 +223,7 @@ impl Reading {
     }
 
     /// Reads one `[[callers]]`.
-    fn caller(&mut self, mut section: Section<'_>, has_prices: bool) {
+    fn caller(&mut self, mut section: Section<'_>, prices: Option<&Prices>) {
         let has_token = section.has("token") || section.has("tokens");
         let name = section.require_placed("name", "name = \"jobs\"", name);
         let token = section.get_placed("token", |value| {
@@ -243,7 +233,7 @@ impl Reading {
         let priority = section.get("priority", priority).unwrap_or_default();
         let models = section.get_placed("models", |value| value.texts(MODELS));
         let models = models.and_then(|(list, place)| read_models(&section, list, place));
-        let quota = quota(&mut section, has_prices);
+        let quota = quota(&mut section, models.as_ref(), prices);
         let (name, place) = name.unwrap_or_else(|| (String::new(), section.place()));
         if !name.is_empty() && !self.names.insert(name.clone()) {
             section.mistake(place, format!("name: another caller is called {name:?}; give each its own"));
@@ -324,45 +314,48 @@ fn read_models(section: &Section<'_>, list: Vec<(Result<String, String>, Place)>
     Some(Models(models))
 }
 
-/// Checks a model's name, or its beginning with a `*` behind it.
 fn model(name: String) -> Result<String, String> {
-    let beginning = name.strip_suffix('*').unwrap_or(&name);
-    // An agent is no model, but it is asked in the place of one.
-    let bare = beginning.strip_prefix("agents/").unwrap_or(beginning);
-    match ModelName::of(bare) {
-        _ if name == "*" => Err("\"*\" stands for every model; take the line out instead".to_owned()),
-        _ if beginning.contains('*') => Err(format!("{name:?}: a * stands at the end, like \"gemini-2.5-*\"")),
-        // The beginning of a name may be any part of one.
-        _ if bare.is_empty() && name.len() > 1 => Ok(name),
-        ModelName::Bare | ModelName::OfProject => Ok(name),
-        ModelName::Prefixed(bare) => Err(format!("{name:?}: a model is named without what stands before it: {bare:?}")),
-        ModelName::Malformed => {
-            Err(format!("{name:?} is not a model's name; it is one like \"gemini-2.5-flash\" or \"gemini-2.5-*\""))
-        }
+    match &*name {
+        "*" => Err("\"*\" stands for every model; take the line out instead".to_owned()),
+        _ => ModelName::or_beginning(&name).map(|()| name),
     }
 }
 
-fn quota(section: &mut Section<'_>, has_prices: bool) -> Quota {
-    let past = section.get_placed("past", |value| one_of(value, &[("refuse", false), ("lowest", true)]));
-    let [rpm, tpm, rpd, tpd] = ["rpm", "tpm", "rpd", "tpd"].map(|name| section.get(name, limit));
-    let [day, month] = ["money_per_day", "money_per_month"].map(|name| section.get_placed(name, spending));
-    for (name, (_, place)) in [("money_per_day", &day), ("money_per_month", &month)]
-        .into_iter()
-        .filter_map(|(name, set)| Some((name, set.as_ref()?)))
-        .filter(|_| !has_prices)
-    {
-        section.mistake(
-            place.clone(),
-            format!("{name}: needs [prices], such as \"gemini-2.5-flash\" = {{ input = 0.3, output = 2.5 }}"),
-        );
+fn quota(section: &mut Section<'_>, models: Option<&Models>, prices: Option<&Prices>) -> CallerQuota {
+    type Set<T> = fn(CallerQuota, T) -> CallerQuota;
+    let counts: [(_, Set<u64>); 4] = [
+        ("rpm", CallerQuota::requests_per_minute),
+        ("tpm", CallerQuota::input_tokens_per_minute),
+        ("rpd", CallerQuota::requests_per_day),
+        ("tpd", CallerQuota::tokens_per_day),
+    ];
+    let money: [(_, Set<Money>); 2] =
+        [("money_per_day", CallerQuota::money_per_day), ("money_per_month", CallerQuota::money_per_month)];
+    let mut quota = CallerQuota::new();
+    for (name, set) in counts {
+        if let Some(limit) = section.get(name, limit) {
+            quota = set(quota, limit);
+        }
     }
-    let [money_per_day, money_per_month] = [day, month].map(|set| set.map(|(money, _)| money));
-    let goes_on = past.as_ref().is_some_and(|(goes_on, _)| *goes_on);
-    let quota = Quota { rpm, tpm, rpd, tpd, money_per_day, money_per_month, goes_on };
-    if let Some((_, place)) = past.filter(|_| quota.is_none()) {
-        section.mistake(place, "past: there is no limit to go past; set rpm, tpm, rpd, tpd or money_per_day");
+    for (name, set) in money {
+        let Some((limit, place)) = section.get_placed(name, spending) else { continue };
+        quota = set(quota, limit);
+        let unpriced = |prices: &Prices| models?.exact().find(|model| prices.price(model).is_none());
+        let mistake = match prices {
+            None => "needs [prices], such as \"gemini-2.5-flash\" = { input = 0.3, output = 2.5 }".to_owned(),
+            Some(prices) => match unpriced(prices) {
+                Some(model) => format!("the caller may use {model}, of which [prices] has no price"),
+                None => continue,
+            },
+        };
+        section.mistake(place, format!("{name}: {mistake}"));
     }
-    quota
+    let past = section
+        .get_placed("past", |value| one_of(value, &[("refuse", Past::Refuse), ("lowest", Past::LowestPriority)]));
+    if let Some((_, place)) = past.as_ref().filter(|_| !is_limited(&quota)) {
+        section.mistake(place.clone(), "past: there is no limit to go past; set rpm, tpm, rpd, tpd or money_per_day");
+    }
+    past.map_or(quota.clone(), |(past, _)| quota.past(past))
 }
 
 fn limit(value: &Value<'_>) -> Result<u64, String> {

@@ -29,7 +29,7 @@ pub(crate) use self::{
     access::Access,
     callers::{CallerRules, Token},
     origins::Origins,
-    plan::{Plan, breaker_layer, builder},
+    plan::{Plan, breaker_layer, builder, caller_layer},
     settings::{Overrides, Settings, Topic},
     source::Source,
     telemetry::TelemetrySettings,

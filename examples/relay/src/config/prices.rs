@@ -2,38 +2,31 @@
 //!
 //! ```toml
 //! [prices]
-//! "gemini-2.5-flash" = { input = 0.3, output = 2.5, cached = 0.075 }
+//! "gemini-2.5-pro" = { input = 1.25, output = 10, cached = 0.125, long = { above = 200000, input = 2.5, output = 15 } }
+//! "gemini-2.5-flash*" = { input = 0.3, output = 2.5 }
 //! ```
 
+use tower_gemini::prices::{Money, Price, Prices};
+
 use crate::config::{
-    toml::{NamedTable, Section},
-    values::{ModelName, Money, money},
+    toml::{NamedTable, Section, Value},
+    values::{ModelName, money},
 };
 
 pub(crate) const NAMES: &[&str] = &["\"gemini-2.5-flash\" or any other model"];
-pub(crate) const MODEL_NAMES: &[&str] = &["input", "output", "cached"];
-
-/// The prices of models, for a million tokens each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PriceList(pub(crate) Vec<(String, ModelPrice)>);
-
-/// The price of a model, for a million tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ModelPrice {
-    pub(crate) input: Money,
-    pub(crate) output: Money,
-    /// The price of input that a cache has. `None`: that of other input.
-    pub(crate) cached: Option<Money>,
-}
+pub(crate) const MODEL_NAMES: &[&str] = &["input", "output", "cached", "long"];
+pub(crate) const LONG_NAMES: &[&str] = &["above", "input", "output", "cached"];
 
 /// Reads `[prices]`.
-pub(crate) fn read(section: Section<'_>) -> PriceList {
+pub(crate) fn read(section: Section<'_>) -> Prices {
     let tables = section.tables("prices.model");
-    PriceList(tables.into_iter().filter_map(price).collect())
+    let priced = tables.into_iter().filter_map(price);
+    priced.fold(Prices::builder(), |prices, (name, price)| prices.model(&name, price)).build()
 }
 
-fn price(table: NamedTable<'_>) -> Option<(String, ModelPrice)> {
+fn price(table: NamedTable<'_>) -> Option<(String, Price)> {
     let NamedTable { name, named_at, mut section } = table;
+    let long = section.subsection("long", "prices.model.long");
     let dotted = section.dotted();
     if !dotted.is_empty() {
         for (rest, place) in dotted {
@@ -41,30 +34,56 @@ fn price(table: NamedTable<'_>) -> Option<(String, ModelPrice)> {
         }
         return None;
     }
-    let right = "dollars for a million tokens, like 0.3";
-    let input = section.require_placed("input", right, money);
-    let output = section.require_placed("output", right, money);
-    let cached = section.get_placed("cached", money);
-    let bare = name.strip_prefix("agents/").unwrap_or(&name);
-    let mistake = match ModelName::of(bare) {
-        ModelName::Bare | ModelName::OfProject => None,
-        ModelName::Prefixed(bare) => {
-            Some(format!("{name:?}: a model is named without what stands before it: {bare:?}"))
-        }
-        ModelName::Malformed => Some(format!("{name:?} is not a model's name; it is one like \"gemini-2.5-flash\"")),
-    };
-    if let Some(mistake) = mistake {
+    if let Err(mistake) = ModelName::or_beginning(&name) {
         section.mistake(named_at, mistake);
     }
-    let price = match (input, output) {
-        (Some((input, _)), Some((output, _))) => {
-            if let Some((cached, place)) = cached.as_ref().filter(|(cached, _)| *cached > input) {
-                section.mistake(place.clone(), format!("cached: is {cached}, more than input, which is {input}"));
-            }
-            Some(ModelPrice { input, output, cached: cached.map(|(cached, _)| cached) })
-        }
-        _ => None,
-    };
+    let rates = Rates::read(&mut section);
+    let long = long.and_then(read_long);
     section.finish();
-    Some((name, price?))
+    let Rates { input, output, cached } = rates?;
+    let mut price = Price::new(input, output);
+    if let Some(cached) = cached {
+        price = price.cached_input(cached);
+    }
+    if let Some((above, Rates { input, output, cached })) = long {
+        price = price.long(above, input, output);
+        if let Some(cached) = cached {
+            price = price.long_cached_input(cached);
+        }
+    }
+    Some((name, price))
+}
+
+/// Reads the price of calls with many input tokens, and their number.
+fn read_long(mut section: Section<'_>) -> Option<(u64, Rates)> {
+    let above = section.require_placed("above", "a number of input tokens, like 200000", tokens);
+    let rates = Rates::read(&mut section);
+    section.finish();
+    Some((above?.0, rates?))
+}
+
+struct Rates {
+    input: Money,
+    output: Money,
+    cached: Option<Money>,
+}
+
+impl Rates {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        const RIGHT: &str = "dollars for a million tokens, like 0.3";
+        let input = section.require_placed("input", RIGHT, money);
+        let output = section.require_placed("output", RIGHT, money);
+        let cached = section.get_placed("cached", money);
+        let ((input, _), (output, _)) = (input?, output?);
+        if let Some((cached, place)) = cached.as_ref().filter(|(cached, _)| *cached > input) {
+            section.mistake(place.clone(), format!("cached: is {cached}, more than input, which is {input}"));
+        }
+        Some(Self { input, output, cached: cached.map(|(cached, _)| cached) })
+    }
+}
+
+fn tokens(value: &Value<'_>) -> Result<u64, String> {
+    const RIGHT: &str = "a whole number of tokens, like 200000";
+    let number = value.integer(RIGHT)?;
+    u64::try_from(number).map_err(|_| format!("is {number}; it is {RIGHT}"))
 }

@@ -9,6 +9,7 @@ use toml::Table;
 use tower_gemini::{
     circuit_breaker::CircuitBreakers,
     model_fallback::ModelFallbackLayer,
+    prices::Prices,
     rate_limit::{Limiter, LimiterBuilder},
     replay::ReplayLayer,
     retry::RetryPolicy,
@@ -23,8 +24,7 @@ use crate::config::{
     keys::{self, Keys},
     limits,
     precheck::{self, Precheck},
-    prices::{self, PriceList},
-    retry,
+    prices, retry,
     server::Server,
     telemetry::{self, TelemetrySettings},
     timeout::{self, Timeouts},
@@ -37,7 +37,7 @@ use crate::config::{
 pub(crate) struct Settings {
     pub(crate) server: Server,
     pub(crate) access: Access,
-    pub(crate) prices: PriceList,
+    pub(crate) prices: Prices,
     pub(crate) errors: Errors,
     pub(crate) upstream: Upstream,
     /// The most bytes that a request's body may have.
@@ -122,9 +122,6 @@ const NAMES: KnownNames = &[
         ],
     ),
     ("keys", keys::NAMES),
-    ("callers", callers::NAMES),
-    ("prices", prices::NAMES),
-    ("prices.model", prices::MODEL_NAMES),
     ("fallback", fallback::NAMES),
     ("fallback.larger", fallback::LARGER_NAMES),
     ("retry", retry::NAMES),
@@ -134,6 +131,11 @@ const NAMES: KnownNames = &[
     ("breaker", breaker::NAMES),
     ("limits", limits::NAMES),
     ("limits.default", limits::TABLE_NAMES),
+    // After the others: a name that is known elsewhere, too, rather belongs there.
+    ("callers", callers::NAMES),
+    ("prices", prices::NAMES),
+    ("prices.model", prices::MODEL_NAMES),
+    ("prices.model.long", prices::LONG_NAMES),
 ];
 
 impl Settings {
@@ -151,7 +153,7 @@ impl Settings {
         let retry = file.section("retry").map_or_else(retry::usual, retry::read);
         let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
         let prices = file.section("prices").map(prices::read);
-        let access = Access::read(&mut file, timeout.total, prices.is_some());
+        let access = Access::read(&mut file, timeout.total, prices.as_ref());
         let prices = prices.unwrap_or_default();
         let errors = Errors::read(&mut file);
         let limits = read_limits(&mut file, timeout.total);

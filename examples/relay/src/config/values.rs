@@ -2,6 +2,8 @@
 
 use std::{env, fmt, str::FromStr, time::Duration};
 
+use tower_gemini::prices::Money;
+
 use crate::config::toml::Value;
 
 pub(crate) fn text(value: &Value<'_>) -> Result<String, String> {
@@ -100,48 +102,11 @@ impl FromStr for Size {
 
 // === money ===
 
-/// An amount of dollars, in millionths: sums of them are exact.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Money(pub(crate) u64);
-
-impl Money {
-    pub(crate) const ZERO: Self = Self(0);
-}
-
-impl fmt::Display for Money {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (whole, millionths) = (self.0 / 1_000_000, self.0 % 1_000_000);
-        let fraction = format!("{millionths:06}");
-        match fraction.trim_end_matches('0') {
-            "" => write!(f, "${whole}"),
-            fraction => write!(f, "${whole}.{fraction:0<2}"),
-        }
-    }
-}
-
-/// Reads dollars, to a millionth of one.
+/// Reads dollars.
 pub(crate) fn money(value: &Value<'_>) -> Result<Money, String> {
     const RIGHT: &str = "dollars, like 5 or 0.075";
-    /// The most dollars: a million of millions.
-    const MOST: u64 = 1_000_000_000_000;
     let digits = value.decimal(RIGHT)?;
-    let wrong = |why: &str| Err(format!("is {digits}, {why}; it is {RIGHT}"));
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let whole = whole.strip_prefix('+').unwrap_or(whole);
-    if digits.starts_with('-') {
-        return wrong("which is negative");
-    }
-    if !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
-        return wrong("which is no plain number");
-    }
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.len() > 6 {
-        return wrong("finer than a millionth of a dollar");
-    }
-    match (whole.parse::<u64>(), format!("{fraction:0<6}").parse::<u64>()) {
-        (Ok(whole), Ok(millionths)) if whole <= MOST => Ok(Money(whole * 1_000_000 + millionths)),
-        _ => wrong("which is too much"),
-    }
+    digits.parse().map_err(|_| format!("is {digits}; it is {RIGHT}"))
 }
 
 // === secrets ===
@@ -205,6 +170,22 @@ impl<'a> ModelName<'a> {
             Some((_, bare)) if well_formed(bare, b"") => Self::Prefixed(bare),
             None if well_formed(name, b"") => Self::Bare,
             _ => Self::Malformed,
+        }
+    }
+
+    /// Checks the name of a model or an agent (`agents/…`), or the beginning of one with a `*` behind it.
+    pub(crate) fn or_beginning(name: &'a str) -> Result<(), String> {
+        let beginning = name.strip_suffix('*').unwrap_or(name);
+        // An agent is no model, but it is asked in the place of one.
+        let bare = beginning.strip_prefix("agents/").unwrap_or(beginning);
+        match Self::of(bare) {
+            _ if beginning.contains('*') => Err(format!("{name:?}: a * stands at the end, like \"gemini-2.5-*\"")),
+            _ if bare.is_empty() && name.ends_with('*') => Ok(()),
+            Self::Bare | Self::OfProject => Ok(()),
+            Self::Prefixed(bare) => Err(format!("{name:?}: a model is named without what stands before it: {bare:?}")),
+            Self::Malformed => Err(format!(
+                "{name:?} is not a model's name; it is one like \"gemini-2.5-flash\", or \"gemini-2.5-*\" for several"
+            )),
         }
     }
 }

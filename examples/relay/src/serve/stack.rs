@@ -11,6 +11,7 @@ use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn, service_fn};
 use tower_gemini::{
     ConfigError,
     body::ReplayBody,
+    caller_limit::CallerLimits,
     circuit_breaker::CircuitBreakers,
     classify::ClassifyLayer,
     key_pool::{KeyPool, KeyPoolLayer},
@@ -24,7 +25,7 @@ use tower_gemini::{
 };
 
 use crate::{
-    config::{Plan, Settings, breaker_layer, builder},
+    config::{Plan, Settings, breaker_layer, builder, caller_layer},
     serve::{
         admission::Admission,
         cors::Cors,
@@ -103,6 +104,7 @@ impl fmt::Debug for Stack {
 struct Parts {
     transport: Transport,
     admission: Admission,
+    callers: CallerLimits,
     precheck: TokenPrecheckLayer,
     fallback: ModelFallbackLayer,
     budget: RetryBudget,
@@ -171,6 +173,18 @@ impl Parts {
             _ => settings.keys.builder()?.headroom(wiring.limiter.clone()).build()?,
         };
 
+        // What a caller has used is used, whatever is set.
+        let callers = {
+            let limits = settings.access.callers.limits(&settings.prices);
+            match before {
+                Some(Stack { parts, .. }) => {
+                    parts.callers.replace(limits)?;
+                    parts.callers.clone()
+                }
+                None => limits.build()?,
+            }
+        };
+
         // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
         // on the page, and those who are inside are counted until they leave.
         let admission = {
@@ -189,6 +203,7 @@ impl Parts {
         Ok(Self {
             transport,
             admission,
+            callers,
             precheck,
             fallback,
             budget,
@@ -207,6 +222,7 @@ impl Parts {
             .telemetry(self.telemetry.clone(), TelemetryLayer::attempt())
             .fallback_layer(self.fallback.clone())
             .precheck(self.precheck.clone())
+            .callers(caller_layer(settings, &self.callers))
             .retry(settings.retry.clone().budget(self.budget.clone()))
             .breaker(breaker_layer(self.breakers.clone()))
             .rate_limit(RateLimitLayer::new(self.limiter.clone()))

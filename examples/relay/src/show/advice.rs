@@ -72,6 +72,7 @@ fn setting(kind: Kind) -> Option<&'static str> {
         Kind::Timeout(TimeoutKind::Idle) => "idle under [timeout]",
         Kind::Timeout(TimeoutKind::Total) => "total under [timeout]",
         Kind::RateLimited => "[[keys]], or the limit or max_wait under [limits]",
+        Kind::CallerLimited => "the limits of the caller under [[callers]]",
         Kind::KeysDisabled => "[[keys]]",
         Kind::BodyTooLarge => "max_body",
         _ => return None,

@@ -5,6 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_gemini::{
+    caller_limit::CallerReport,
     circuit_breaker::State,
     key_pool::{DisabledReason, KeyReport, KeyState, Part},
     model_fallback::ChainReport,
@@ -78,6 +79,34 @@ impl DimensionView {
     pub(crate) fn percent(&self) -> Option<u64> {
         let max = self.max.filter(|max| *max > 0)?;
         Some(self.used.saturating_mul(100) / max)
+    }
+}
+
+/// The limits of a caller, and what it has used of them.
+#[derive(Serialize)]
+pub(crate) struct CallerView {
+    pub(crate) caller: String,
+    pub(crate) limits: Vec<CallerLimitView>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct CallerLimitView {
+    /// "requests a minute" and the like; money is dollars.
+    pub(crate) of: &'static str,
+    pub(crate) used: f64,
+    pub(crate) max: f64,
+    /// The time until it has used less again.
+    pub(crate) resets_in_s: f64,
+}
+
+impl CallerView {
+    pub(crate) fn of(report: &CallerReport) -> Self {
+        let limits = report.dimensions.iter().filter_map(|report| {
+            let max = report.limit?.as_f64();
+            let (of, used) = (report.dimension.as_str(), report.used.as_f64());
+            Some(CallerLimitView { of, used, max, resets_in_s: seconds(report.resets_in) })
+        });
+        Self { caller: report.caller.to_string(), limits: limits.collect() }
     }
 }
 
