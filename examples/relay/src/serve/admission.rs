@@ -132,6 +132,9 @@ impl Admission {
             return Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message));
         }
         let known = self.known(request, address)?;
+        if let Some(known) = &known {
+            known.sign(request);
+        }
         if request.extensions().get::<LiveApi>().is_some() {
             return Err(refusal(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", live::REFUSAL));
         }

@@ -46,6 +46,13 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Tells the layers outside who makes a call.
+    pub(crate) fn sign(&self, request: &Request) {
+        if let Some(cell) = request.extensions().get::<CallerName>() {
+            let _ = cell.0.set(self.rules.name.clone()); // a call has one caller
+        }
+    }
+
     /// Refuses a call to a model that the caller may not use.
     fn check_model(&self, call: &Call, path: &str) -> Result<(), BoxError> {
         let Some(models) = &self.rules.models else { return Ok(()) };
@@ -111,9 +118,6 @@ pub(crate) fn mark(request: &mut Request, known: Option<&Known>) -> Result<(), B
     let wish = wished_priority(request.headers_mut())?;
     let usual = known.map(|known| known.rules.priority).unwrap_or_default();
     let priority = wish.map_or(usual, |wish| wish.max(usual));
-    if let (Some(cell), Some(known)) = (request.extensions().get::<CallerName>(), known) {
-        let _ = cell.0.set(known.rules.name.clone()); // a call has one caller
-    }
     CallContext::update(request.extensions_mut(), |context| {
         context.set_priority(priority);
         if let Some(known) = known {
