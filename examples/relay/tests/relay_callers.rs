@@ -217,7 +217,7 @@ async fn a_caller_that_has_used_its_minute_is_told_when_to_come_again_and_nobody
     for _ in 0..5 {
         assert_eq!(ask(&relay, "token-of-light", PRO).await.status, 200);
     }
-    // What is free stays free.
+    // A call that costs nothing stays free.
     let counts = call("token-of-heavy", "/v1beta/models/gemini-2.5-flash:countTokens", PROMPT);
     assert_eq!(send(&relay, counts).await.status, 200);
 

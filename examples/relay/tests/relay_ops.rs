@@ -290,6 +290,22 @@ async fn nobody_takes_more_places_than_one_caller_may() {
 }
 
 #[tokio::test]
+async fn all_tokens_of_a_caller_with_a_name_take_the_places_of_one() {
+    let gated = Gated::new().await;
+    let callers = "[[callers]]\nname = \"app\"\ntokens = [\"one\", \"two\"]\n";
+    let relay = Relay::start(&format!("{}{callers}", settings(&gated.uri(), "max_concurrent_per_caller = 1"))).await;
+    let refused = async {
+        gated.arrived(1).await;
+        let refused = send(&relay, prompt_of("two")).await.status;
+        gated.open.send_replace(true);
+        refused
+    };
+    let (first, refused) = tokio::join!(send(&relay, prompt_of("one")), refused);
+    assert_eq!((first.status, refused), (200, 429));
+    assert_eq!(send(&relay, prompt_of("two")).await.status, 200);
+}
+
+#[tokio::test]
 async fn without_tokens_an_address_is_a_caller_and_one_who_goes_away_leaves_its_place() {
     let gated = Gated::new().await;
     let relay = Relay::start(&settings(&gated.uri(), "max_concurrent_per_caller = 1")).await;

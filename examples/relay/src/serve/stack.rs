@@ -173,7 +173,7 @@ impl Parts {
             _ => settings.keys.builder()?.headroom(wiring.limiter.clone()).build()?,
         };
 
-        // What a caller has used is used, whatever is set.
+        // Usage stays, whatever is set.
         let callers = {
             let limits = settings.access.callers.limits(&settings.prices);
             match before {
