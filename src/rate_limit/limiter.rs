@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     Amount, Pacing,
     account::{Account, Calendar, DIMENSIONS},
+    blocks::BlockReport,
     pacing::Pacer,
     queue::ScopeQueue,
 };
@@ -126,6 +127,7 @@ impl Limiter {
                     learned: account.learned(dimension),
                 }),
                 blocked_for: account.blocked_until(now).map(|until| until - now),
+                blocks: account.blocks(now),
                 waiting,
             })
         };
@@ -399,6 +401,8 @@ pub struct ScopeReport {
     pub dimensions: [DimensionReport; 3],
     /// The time until the upstream's block ends, where there is one.
     pub blocked_for: Option<Duration>,
+    /// The blocks that have not ended, those included whose look is due.
+    pub blocks: Vec<BlockReport>,
     /// The number of calls in the queue.
     pub waiting: usize,
 }

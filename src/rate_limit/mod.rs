@@ -181,6 +181,7 @@ mod service;
 mod waiting;
 
 pub use self::{
+    blocks::BlockReport,
     future::ResponseFuture,
     layer::RateLimitLayer,
     limiter::{DimensionReport, Limiter, LimiterBuilder, ScopeReport},

@@ -454,6 +454,10 @@ async fn a_signal_lifts_what_is_parked_and_says_what_that_was() {
     assert_eq!((&parked["model"], &parked["part"]), (&json!("gemini-2.5-flash"), &json!("model")), "{status}");
     assert!(parked["back_in_s"].as_f64().unwrap() >= parked["asked_again_in_s"].as_f64().unwrap(), "{parked}");
 
+    let parked = &status["models"][0]["limits"][0]["parked"][0];
+    assert_eq!((&parked["part"], &parked["reason"]), (&json!("model"), &json!("quota_zero")), "{status}");
+    assert!(parked["back_in_s"].as_f64().unwrap() >= parked["asked_again_in_s"].as_f64().unwrap(), "{parked}");
+
     let log = relay.lift().await;
     assert!(log.contains("lifted, asked again from now on") && log.contains("default, gemini-2.5-flash:"), "{log}");
     assert_eq!(ask(&relay, "token", FLASH).await.status, 200);

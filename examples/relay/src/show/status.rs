@@ -142,7 +142,7 @@ impl Shown {
         for report in self.gemini.limiter().map(Limiter::snapshot).unwrap_or_default() {
             let used = report.dimensions.iter().any(|dimension| dimension.used > 0);
             // A name without any use may be a caller's invention.
-            if used || report.blocked_for.is_some() || report.waiting > 0 {
+            if used || !report.blocks.is_empty() || report.waiting > 0 {
                 let name = report.scope.model();
                 models.entry(name.to_owned()).or_insert_with(|| named(name)).limits.push(LimitView::of(&report));
             }

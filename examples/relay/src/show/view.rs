@@ -9,7 +9,7 @@ use tower_gemini::{
     circuit_breaker::State,
     key_pool::{DisabledReason, KeyReport, KeyState, Part},
     model_fallback::ChainReport,
-    rate_limit::{DimensionReport, ScopeReport},
+    rate_limit::{BlockReport, DimensionReport, ScopeReport},
 };
 
 use crate::show::{advice::FailureAdvice, failures::FailureRecord};
@@ -46,6 +46,8 @@ impl ModelView {
 pub(crate) struct LimitView {
     pub(crate) project: String,
     pub(crate) blocked_for_s: Option<f64>,
+    /// The refusals of the API that are believed.
+    pub(crate) parked: Vec<ParkView>,
     /// The number of calls that wait for their turn.
     pub(crate) waiting: usize,
     pub(crate) dimensions: Vec<DimensionView>,
@@ -61,8 +63,34 @@ impl LimitView {
         Self {
             project: report.scope.project().to_owned(),
             blocked_for_s: report.blocked_for.map(seconds),
+            parked: report.blocks.iter().map(ParkView::of).collect(),
             waiting: report.waiting,
             dimensions: report.dimensions.iter().map(dimension).collect(),
+        }
+    }
+}
+
+/// A refusal that is believed, until its end or until one call shows that it no longer holds.
+#[derive(Serialize)]
+pub(crate) struct ParkView {
+    /// The part that rests: `model` or `grounded_calls`.
+    #[serde(serialize_with = "by_name")]
+    pub(crate) part: Part,
+    /// The kind of the refusal.
+    pub(crate) reason: &'static str,
+    /// The time until it ends by itself.
+    pub(crate) back_in_s: f64,
+    /// The time until one call may look whether it still holds.
+    pub(crate) asked_again_in_s: f64,
+}
+
+impl ParkView {
+    fn of(report: &BlockReport) -> Self {
+        Self {
+            part: if report.grounded { Part::Grounded } else { Part::Model },
+            reason: report.kind.as_str(),
+            back_in_s: seconds(report.ends),
+            asked_again_in_s: seconds(report.look),
         }
     }
 }
