@@ -178,6 +178,7 @@ mod queue;
 mod refusal;
 mod reservation;
 mod service;
+mod turns;
 mod waiting;
 
 pub use self::{

@@ -67,7 +67,7 @@ fn refusal(claim: Option<Claim>) -> UpstreamRefusal {
 }
 
 fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
-    match queue.admit(now, 1, TokenCost::estimate(tokens), false) {
+    match queue.admit(now, 1, TokenCost::estimate(tokens), false, Claimant::default()) {
         QueueAdmission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
@@ -91,7 +91,7 @@ struct QueuedCaller {
 
 impl QueuedCaller {
     fn join(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool) -> Self {
-        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false);
+        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false, Claimant::default());
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 
@@ -127,7 +127,7 @@ impl QueuedCaller {
 /// Checks that no call waits, and that no amount counts that is not charged.
 fn is_at_rest(queue: &ScopeQueue) {
     let state = queue.state.lock();
-    assert!(state.waiting.is_empty() && state.ahead == Amount::default());
+    assert!(!state.has_waiters() && state.ahead() == Amount::default());
 }
 
 fn no_minute_holds_more_than_the_limit() {
@@ -153,7 +153,7 @@ fn no_minute_holds_more_than_the_limit() {
 
 /// Makes a whole call, with a timer, and returns when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
-    let caller = match queue.admit(now, 1, TokenCost::estimate(0), false) {
+    let caller = match queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()) {
         QueueAdmission::Taken(_) => return now,
         _ => QueuedCaller::join(queue, now, 0, false),
     };
@@ -202,7 +202,7 @@ fn a_refund_goes_to_the_next_one_at_a_time() {
         let call = {
             let queue = queue.clone();
             move || {
-                let (charge, caller) = match queue.admit(now, 1, TokenCost::estimate(0), false) {
+                let (charge, caller) = match queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()) {
                     QueueAdmission::Taken(charge) => (charge, None),
                     _ => {
                         let caller = QueuedCaller::join(&queue, now, 0, false);
@@ -280,7 +280,7 @@ fn a_refusal_sends_away() {
         queue.refused(now, charge, refusal(Claim::of(&failure)));
         moves.join().unwrap();
         stays.join().unwrap();
-        assert_eq!(queue.state.lock().waiting.len(), 1);
+        assert_eq!(queue.read(now, |_, waiting| waiting), 1);
     });
 }
 
@@ -325,7 +325,10 @@ fn one_call_looks_for_the_others() {
         });
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         assert_eq!(looks.load(SeqCst), 1);
-        assert!(matches!(queue.admit(later, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
+        assert!(matches!(
+            queue.admit(later, 1, TokenCost::estimate(0), false, Claimant::default()),
+            QueueAdmission::Taken(_)
+        ));
     });
 }
 
@@ -364,7 +367,7 @@ fn a_newcomer_overtakes_no_waiter() {
         let comes = spawn({
             let queue = queue.clone();
             move || {
-                let caller = match queue.admit(now, 1, TokenCost::estimate(1), false) {
+                let caller = match queue.admit(now, 1, TokenCost::estimate(1), false, Claimant::default()) {
                     QueueAdmission::Taken(_) => None,
                     _ => Some(QueuedCaller::join(&queue, now, 1, false)),
                 };
@@ -388,7 +391,10 @@ fn calls_that_come_together_share_one_queue() {
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
                 let queue = limiter.queue("p", "m", now);
-                let went = matches!(queue.admit(now, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_));
+                let went = matches!(
+                    queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()),
+                    QueueAdmission::Taken(_)
+                );
                 (queue, went)
             }
         };
