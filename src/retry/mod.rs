@@ -116,12 +116,14 @@
 
 mod attempts;
 mod backoff;
+mod bucket;
 mod budget;
 mod decide;
 mod future;
 mod layer;
 mod policy;
 mod service;
+mod token_wait;
 
 pub use self::{
     budget::RetryBudget,
