@@ -415,7 +415,7 @@ async fn who_is_in_a_hurry_goes_before_those_who_came_earlier_and_are_not() {
         token = \"token-of-jobs\"
         priority = \"batch\"
         [limits.default]
-        rpm = 120
+        rpm = 60
         pacing = \"smooth\"
     ";
     let (_emulator, _server, relay) = emulated(CALLERS).await;
@@ -425,7 +425,7 @@ async fn who_is_in_a_hurry_goes_before_those_who_came_earlier_and_are_not() {
         assert_eq!(send(&relay, request).await.status, 200);
         ended.lock().push(who);
     };
-    // One goes every half second. The first is served at once, and the others queue.
+    // One goes each second. The first is served at once, and the others queue.
     let jobs = (0..5).map(|_| later("job", call("token-of-jobs", FLASH, PROMPT), 0));
     let (_, (), ()) = tokio::join!(
         join_all(jobs),
@@ -433,8 +433,8 @@ async fn who_is_in_a_hurry_goes_before_those_who_came_earlier_and_are_not() {
         later("slow person", with_priority(call("token-of-person", FLASH, PROMPT), "batch"), 300),
     );
     let ended = ended.into_inner();
-    assert_eq!(ended[..2], ["job", "person"], "{ended:?}");
-    assert_ne!(ended[2], "person", "{ended:?}");
+    let place = |who| ended.iter().position(|ended| *ended == who).unwrap();
+    assert!(place("person") <= 2 && place("person") < place("slow person"), "{ended:?}");
 }
 
 // --- lifting ---

@@ -23,7 +23,7 @@ impl Plan {
             .fallback_layer(settings.fallback.clone())
             .precheck(settings.precheck.layer(ModelTable::new()))
             .callers(caller_layer(&settings, &settings.access.callers.limits(&settings.prices).build()?))
-            .retry(settings.retry.clone())
+            .retry(settings.retry.policy.clone())
             .breaker(breaker_layer(settings.breaker.clone()))
             .limiter(settings.limits.clone())
             .keys(settings.keys.builder()?)

@@ -7,12 +7,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use toml::Table;
 use tower_gemini::{
-    circuit_breaker::CircuitBreakers,
-    model_fallback::ModelFallbackLayer,
-    prices::Prices,
-    rate_limit::{Limiter, LimiterBuilder},
+    circuit_breaker::CircuitBreakers, model_fallback::ModelFallbackLayer, prices::Prices, rate_limit::LimiterBuilder,
     replay::ReplayLayer,
-    retry::RetryPolicy,
 };
 
 use crate::config::{
@@ -24,7 +20,8 @@ use crate::config::{
     keys::{self, Keys},
     limits,
     precheck::{self, Precheck},
-    prices, retry,
+    prices,
+    retry::{self, Retries},
     server::Server,
     telemetry::{self, TelemetrySettings},
     timeout::{self, Timeouts},
@@ -43,7 +40,7 @@ pub(crate) struct Settings {
     /// The most bytes that a request's body may have.
     pub(crate) max_body: usize,
     pub(crate) keys: Keys,
-    pub(crate) retry: RetryPolicy,
+    pub(crate) retry: Retries,
     pub(crate) timeout: Timeouts,
     pub(crate) limits: LimiterBuilder,
     /// The breakers, unless they are disabled.
@@ -150,7 +147,7 @@ impl Settings {
         let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
         let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);
         let keys = keys::read(&mut file, upstream.is_emulator());
-        let retry = file.section("retry").map_or_else(retry::usual, retry::read);
+        let retry = file.section("retry").map(retry::read).unwrap_or_default();
         let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
         let prices = file.section("prices").map(prices::read);
         let access = Access::read(&mut file, timeout.total, prices.as_ref());
@@ -194,6 +191,6 @@ impl Settings {
 fn read_limits(file: &mut Section<'_>, total_timeout: Duration) -> LimiterBuilder {
     match file.section("limits") {
         Some(section) => limits::read(section, total_timeout),
-        None => Limiter::builder(),
+        None => limits::usual(),
     }
 }

@@ -147,7 +147,11 @@ impl Parts {
             }
         };
         let fallback = kept(Part::Fallback).map_or(&settings.fallback, |parts| &parts.fallback).clone();
-        let budget = kept(Part::Budget).map(|parts| parts.budget.clone()).unwrap_or_default();
+        let same_budget = before.is_some_and(|before| before.settings.retry.budget == settings.retry.budget);
+        let budget = match kept(Part::Budget).filter(|_| same_budget) {
+            Some(parts) => parts.budget.clone(),
+            None => RetryBudget::new(settings.retry.budget),
+        };
         let breakers = match kept(Part::Breakers) {
             Some(parts) => parts.breakers.clone(),
             None => plan.layers.breakers().cloned(),
@@ -223,7 +227,7 @@ impl Parts {
             .fallback_layer(self.fallback.clone())
             .precheck(self.precheck.clone())
             .callers(caller_layer(settings, &self.callers))
-            .retry(settings.retry.clone().budget(self.budget.clone()))
+            .retry(settings.retry.policy.clone().budget(self.budget.clone()))
             .breaker(breaker_layer(self.breakers.clone()))
             .rate_limit(RateLimitLayer::new(self.limiter.clone()))
             .key_pool(KeyPoolLayer::new(self.pool.clone()))

@@ -1,12 +1,13 @@
 //! The data of `/status`, as JSON has them.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_gemini::{
     caller_limit::CallerReport,
     circuit_breaker::State,
+    context::Priority,
     key_pool::{DisabledReason, KeyReport, KeyState, Part},
     model_fallback::ChainReport,
     rate_limit::{BlockReport, DimensionReport, ScopeReport},
@@ -50,6 +51,7 @@ pub(crate) struct LimitView {
     pub(crate) parked: Vec<ParkView>,
     /// The number of calls that wait for their turn.
     pub(crate) waiting: usize,
+    pub(crate) waiting_by_priority: BTreeMap<&'static str, usize>,
     pub(crate) dimensions: Vec<DimensionView>,
 }
 
@@ -60,11 +62,13 @@ impl LimitView {
             used: report.used,
             max: report.limit,
         };
+        let priorities = [Priority::Interactive, Priority::Normal, Priority::Batch];
         Self {
             project: report.scope.project().to_owned(),
             blocked_for_s: report.blocked_for.map(seconds),
             parked: report.blocks.iter().map(ParkView::of).collect(),
             waiting: report.waiting,
+            waiting_by_priority: priorities.map(Priority::as_str).into_iter().zip(report.waiting_by_priority).collect(),
             dimensions: report.dimensions.iter().map(dimension).collect(),
         }
     }
