@@ -34,6 +34,7 @@ use tower_gemini::{
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
+    service_times::ServiceTimes,
 };
 
 use crate::{
@@ -62,6 +63,7 @@ rooms! {
     telemetry_disabled: Full<Bytes> => TelemetryLayer::disabled();
     timeout_total: Full<Bytes> => TimeoutLayer::total(TimeoutLayer::TOTAL);
     timeout_attempt: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT);
+    timeout_adaptive: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT).adaptive(ServiceTimes::new());
     timeout_disabled: Full<Bytes> => TimeoutLayer::disabled();
     rate_limit: Full<Bytes> => RateLimitLayer::new(Limiter::new());
     rate_limit_with_room: Full<Bytes> => RateLimitLayer::new(paced(1_000));

@@ -18,6 +18,7 @@ use crate::{
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
     retry::{OnOpen, RetryLayer, RetryPolicy},
+    service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
     token_precheck::TokenPrecheckLayer,
@@ -42,7 +43,15 @@ impl GeminiLayer {
         GeminiBuilder { settings: Settings::batch() }
     }
 
-    /// Begins with the settings for a server that answers others: every layer with its own defaults.
+    /// Begins with the settings for models that think: a person or a program waits, and answers take a minute or two.
+    ///
+    /// The caller, and every proxy between, has to wait as long: stream the answers, or send pieces of a
+    /// [`KeepAliveLayer`](crate::KeepAliveLayer) meanwhile.
+    pub fn thinking() -> GeminiBuilder {
+        GeminiBuilder { settings: Settings::thinking() }
+    }
+
+    /// Begins with the settings for a server that answers others: every layer with its own defaults, and more attempts.
     pub fn relay() -> GeminiBuilder {
         GeminiBuilder { settings: Settings::relay() }
     }
@@ -86,6 +95,19 @@ impl GeminiBuilder {
     /// [`TimeoutLayer::FLEX_FIRST_BYTE`], or the clock of other calls where that is longer.
     pub fn flex_first_byte(mut self, limit: Duration) -> Self {
         self.settings.clocks.flex.first_byte = Some(limit);
+        self
+    }
+
+    /// Leaves the clocks of an attempt as they are set, also where the model is seen to be faster. Default: they
+    /// [adapt](TimeoutLayer::adaptive), so that there is time for another attempt after one that hangs.
+    pub fn fixed_clocks(mut self) -> Self {
+        self.settings.adapts = false;
+        self
+    }
+
+    /// Sets the times that other stacks have seen, or see: those of the same upstream, as before a reload.
+    pub fn service_times(mut self, times: ServiceTimes) -> Self {
+        self.settings.times = Some(times);
         self
     }
 
@@ -228,6 +250,8 @@ impl GeminiBuilder {
         let warnings = check::warn(&self.settings);
         let Settings {
             clocks,
+            adapts,
+            times,
             replay,
             fallback,
             precheck,
@@ -239,6 +263,7 @@ impl GeminiBuilder {
             classify,
             telemetry,
         } = self.settings;
+        let times = times.unwrap_or_default();
         let limiter = match limiter {
             Wired::Layer(layer) => layer,
             Wired::Settings(settings) => RateLimitLayer::new(match breaker.breakers() {
@@ -261,6 +286,7 @@ impl GeminiBuilder {
         };
         let total = TimeoutLayer::of_the_whole(clocks);
         let attempt = TimeoutLayer::of_an_attempt(clocks);
+        let attempt = if adapts { attempt.adaptive(times.clone()) } else { attempt.service_times(times.clone()) };
         Ok(GeminiLayer::new(
             Layers {
                 total,
@@ -276,6 +302,7 @@ impl GeminiBuilder {
                 classify,
                 telemetry,
             },
+            times,
             warnings,
         ))
     }

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use super::{Gemini, layers::Layers};
 use crate::{
     caller_limit::CallerLimits, circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains,
-    models::ModelTable, rate_limit::Limiter,
+    models::ModelTable, rate_limit::Limiter, service_times::ServiceTimes,
 };
 
 /// A layer that is all layers but [`ErrorResponseLayer`](crate::ErrorResponseLayer), in their order. See the
@@ -18,12 +18,13 @@ use crate::{
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct GeminiLayer {
     layers: Arc<Layers>,
+    times: ServiceTimes,
     warnings: Arc<[String]>,
 }
 
 impl GeminiLayer {
-    pub(super) fn new(layers: Layers, warnings: Vec<String>) -> Self {
-        Self { layers: Arc::new(layers), warnings: warnings.into() }
+    pub(super) fn new(layers: Layers, times: ServiceTimes, warnings: Vec<String>) -> Self {
+        Self { layers: Arc::new(layers), times, warnings: warnings.into() }
     }
 
     /// Returns the settings that are possible, but may surprise: a sentence for each.
@@ -34,6 +35,11 @@ impl GeminiLayer {
     /// Describes the stack, outermost layer first: a line for each, with its numbers.
     pub fn describe(&self) -> impl fmt::Display + '_ {
         &*self.layers
+    }
+
+    /// Returns the times that the answers of each model take. They are recorded while a clock of an attempt is set.
+    pub fn service_times(&self) -> &ServiceTimes {
+        &self.times
     }
 
     /// Returns the limiter, unless it is left out.

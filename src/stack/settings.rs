@@ -1,4 +1,4 @@
-//! The settings of a stack, and the three presets that they start from.
+//! The settings of a stack, and the four presets that they start from.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::{
     model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallbackLayer},
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
-    retry::{RetryLayer, RetryPolicy},
+    retry::{Cause, RetryLayer, RetryPolicy, Rule},
+    service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
     token_precheck::TokenPrecheckLayer,
@@ -20,6 +21,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) clocks: Clocks,
+    /// Set if the clocks of an attempt are made by the times that are seen.
+    pub(super) adapts: bool,
+    /// The times that another stack has seen, or sees. `None`: this stack's own.
+    pub(super) times: Option<ServiceTimes>,
     pub(super) replay: ReplayLayer,
     pub(super) fallback: Wired<FallbackChainsBuilder, ModelFallbackLayer>,
     pub(super) precheck: TokenPrecheckLayer,
@@ -51,12 +56,11 @@ impl<B, L> Wired<B, L> {
 
 impl Settings {
     /// Returns the settings for a person who waits: 60 s in all, 45 s for an attempt, 30 s until the first words of a
-    /// stream and between them, five attempts, and at most 10 s in the queue for quota.
+    /// stream and between them, twelve attempts, and at most 10 s in the queue for quota.
     pub(super) fn interactive() -> Self {
-        let retry = RetryPolicy::default().max_attempts(5).max_delay(Duration::from_secs(5));
         Self {
             clocks: clocks(60, 45, 30, 30),
-            retry: RetryLayer::new(retry),
+            retry: RetryLayer::new(quick()),
             limiter: Wired::Settings(Limiter::builder().max_wait(Duration::from_secs(10))),
             ..Self::relay()
         }
@@ -74,9 +78,19 @@ impl Settings {
         }
     }
 
-    /// Returns each layer's defaults.
+    /// Returns the settings for models that think for a minute or two: 12 min in all, 5 min for an attempt, 3 min until the
+    /// first words of a stream, and the attempts of [`interactive`](Self::interactive).
+    pub(super) fn thinking() -> Self {
+        Self { clocks: clocks(12 * 60, 5 * 60, 3 * 60, 60), retry: RetryLayer::new(quick()), ..Self::relay() }
+    }
+
+    /// Returns each layer's defaults, but for twenty attempts: a model that gets a call a minute has no other way to notice
+    /// that an outage is over.
     pub(super) fn relay() -> Self {
+        let retry = RetryPolicy::default().max_attempts(20).on(Cause::Timeout, Rule::unlimited());
         Self {
+            adapts: true,
+            times: None,
             clocks: Clocks {
                 total: Some(TimeoutLayer::TOTAL),
                 attempt: Some(TimeoutLayer::ATTEMPT),
@@ -88,7 +102,7 @@ impl Settings {
             fallback: Wired::Settings(FallbackChains::builder()),
             precheck: TokenPrecheckLayer::default(),
             callers: CallerLimitLayer::disabled(),
-            retry: RetryLayer::default(),
+            retry: RetryLayer::new(retry),
             keys: Wired::Settings(KeyPool::builder()),
             limiter: Wired::Settings(Limiter::builder()),
             breaker: CircuitBreakerLayer::default(),
@@ -96,6 +110,13 @@ impl Settings {
             telemetry: [TelemetryLayer::call(), TelemetryLayer::attempt()],
         }
     }
+}
+
+/// Makes the policy of calls for which a person waits: many attempts, a short time apart.
+fn quick() -> RetryPolicy {
+    let delays = (Duration::from_millis(250), Duration::from_secs(4));
+    let policy = RetryPolicy::default().max_attempts(12).base_delay(delays.0).max_delay(delays.1);
+    policy.on(Cause::Timeout, Rule::unlimited().base_delay(delays.0).max_delay(delays.1))
 }
 
 /// Makes the four clocks from their seconds.
