@@ -95,6 +95,22 @@ async fn the_settings_of_the_readme_are_accepted() {
 }
 
 #[tokio::test]
+async fn clocks_adapt_calls_wait_until_their_deadline_and_retries_are_many_unless_it_is_set_otherwise() {
+    let (code, said, _) = checked("upstream = \"emulator\"").await;
+    assert_eq!(code, Some(0));
+    for words in ["idle 60s, for flex 900s, adaptive", "waits until the deadline", "20 attempts"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    let others = "[timeout]\nadaptive = false\n[limits.default]\nmax_wait = \"60s\"\n[retry]\nmax_attempts = 8\n";
+    let (code, said, _) = checked(&format!("upstream = \"emulator\"\n{others}")).await;
+    assert_eq!(code, Some(0));
+    for words in ["idle 60s, for flex 900s\n", "waits for up to 60s", "8 attempts"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    refused_at("[timeout]\nadaptive = \"yes\"", "2:12", &["true or false"]).await;
+}
+
+#[tokio::test]
 async fn with_the_emulator_nothing_else_is_needed() {
     let relay = Relay::start("upstream = \"emulator\"").await;
     let (status, answer) = post(&relay, GENERATE, PROMPT).await;

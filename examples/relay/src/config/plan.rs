@@ -40,7 +40,9 @@ impl Plan {
 /// Begins the layers with those settings under which nothing is learned.
 pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
     let timeout = &settings.timeout;
-    GeminiLayer::relay()
+    let relay = GeminiLayer::relay();
+    let relay = if timeout.adaptive { relay } else { relay.fixed_clocks() };
+    relay
         .total(timeout.total)
         .attempt(timeout.attempt)
         .first_content(timeout.first_event)

@@ -18,6 +18,7 @@ use tower_gemini::{
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, RateLimitLayer},
     retry::{RetryBudget, RetryLayer, RetryPolicy},
+    service_times::ServiceTimes,
     stack::{Gemini, GeminiLayer},
     telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
@@ -108,6 +109,8 @@ struct Parts {
     precheck: TokenPrecheckLayer,
     fallback: ModelFallbackLayer,
     budget: RetryBudget,
+    /// The times that the upstream's answers take: for the clocks of attempts, and for calls that wait for their turn.
+    times: ServiceTimes,
     pool: KeyPool,
     limiter: Limiter,
     breakers: Option<CircuitBreakers>,
@@ -152,6 +155,7 @@ impl Parts {
             Some(parts) => parts.budget.clone(),
             None => RetryBudget::new(settings.retry.budget),
         };
+        let times = kept(Part::Times).map(|parts| parts.times.clone()).unwrap_or_default();
         let breakers = match kept(Part::Breakers) {
             Some(parts) => parts.breakers.clone(),
             None => plan.layers.breakers().cloned(),
@@ -162,7 +166,7 @@ impl Parts {
         };
         let limiter = match kept(Part::Limiter) {
             Some(parts) => parts.limiter.clone(),
-            None => settings.limits.clone().gate(wired_breakers.clone()).build(),
+            None => settings.limits.clone().service_times(times.clone()).gate(wired_breakers.clone()).build(),
         };
         let wired_limiter = match kept(Part::Wiring) {
             Some(parts) => parts.wiring.limiter.clone(),
@@ -211,6 +215,7 @@ impl Parts {
             precheck,
             fallback,
             budget,
+            times,
             pool,
             limiter,
             breakers,
@@ -223,6 +228,7 @@ impl Parts {
     /// Builds the layers between admission and transport.
     fn gemini(&self, settings: &Settings) -> Result<GeminiLayer, ConfigError> {
         builder(settings)
+            .service_times(self.times.clone())
             .telemetry(self.telemetry.clone(), TelemetryLayer::attempt())
             .fallback_layer(self.fallback.clone())
             .precheck(self.precheck.clone())
