@@ -112,7 +112,7 @@
 //! | [`past`](CallerQuota::past) | [`Past::Refuse`] | a limit is one |
 //! | prices | none | they change, and differ by contract |
 //! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
-//! | a charge counts for | 60.25 s of a minute | as in [`rate_limit`](crate::rate_limit#defaults), with the same window |
+//! | a charge counts for | 60 s; charges within 0.25 s of each other end together | bounds the memory of a caller |
 //! | callers with accounts of their own | 16,384, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one account, except those that the settings name |
 //!
 //! # Starting again

@@ -66,7 +66,9 @@ fn quotas() -> impl Strategy<Value = CallerQuota> {
 /// Adds up what counts at `now`.
 fn plain_use(all: &[PlainCharge], now: Instant, dimension: CallerDimension) -> CallerAmount {
     let counts = |charge: &&PlainCharge| match dimension {
-        CallerDimension::RequestsPerMinute | CallerDimension::InputTokensPerMinute => charge.at + WINDOW > now,
+        CallerDimension::RequestsPerMinute | CallerDimension::InputTokensPerMinute => {
+            charge.at + Duration::from_secs(60) > now
+        }
         CallerDimension::MoneyPerMonth => charge.month_end > now,
         _ => charge.day_end > now,
     };
