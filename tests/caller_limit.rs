@@ -4,16 +4,17 @@ mod support;
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use http::{HeaderMap, Request, Response, header::RETRY_AFTER};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use serde_json::{Value, json};
 use support::*;
 use tokio::time::{Instant, advance};
-use tower::{Layer, ServiceBuilder, ServiceExt, util::BoxCloneService};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
     BoxError, CallContext, CallerLimitLayer, ClassifyLayer, ErrorResponseLayer, GeminiLayer, ReplayLayer, RetryLayer,
-    caller_limit::{CallerAmount, CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, Past},
+    call::Call,
+    caller_limit::{CallerAmount, CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
     clock,
     context::{GaveUp, Priority},
     failure::{Fault, Kind},
@@ -401,7 +402,7 @@ async fn what_is_proven_larger_than_a_whole_limit_never_fits_and_a_guess_may() {
 
 #[tokio::test(start_paused = true)]
 async fn past_a_limit_a_call_goes_on_with_the_lowest_priority_where_that_is_the_choice() {
-    let limits = each(CallerQuota::new().requests_per_minute(1).past(Past::LowestPriority));
+    let limits = each(CallerQuota::new().requests_per_minute(1).past(PastLimit::LowestPriority));
     let upstream = answers(answer(2, 0, 1));
     let service = stack(&limits, upstream.clone());
     for _ in 0..3 {
@@ -668,4 +669,44 @@ async fn the_state_is_reported_with_the_time_until_it_falls() {
             format!("tower_gemini.caller.used {minute} 1"),
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_for_later_counts_as_a_request_and_its_body() {
+    let limits = each(CallerQuota::new().requests_per_minute(2).money_per_day(Money::dollars(1)));
+    let upstream = Upstream::at_once(|_| Ok(json(200, r#"{"name":"batches/b"}"#)));
+    let service = stack(&limits, upstream);
+    for uri in [BATCH, "/v1beta/models/veo-3:predictLongRunning"] {
+        ask(&service, costing(TokenCost::estimate(1_000), by("app", post(uri)))).await.unwrap();
+    }
+    assert_eq!(used(&limits, "app", CallerDimension::RequestsPerMinute), count(2));
+    assert_eq!(used(&limits, "app", CallerDimension::MoneyPerDay), money("0.002"));
+    assert_eq!(kind(ask(&service, by("app", post(BATCH))).await), Kind::CallerLimited);
+    ask(&service, by("app", post("/v1beta/files"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_fits_allocates_nothing() {
+    let of_model = CallerQuota::new().requests_per_day(50);
+    let quota = CallerQuota::new()
+        .requests_per_minute(50)
+        .money_per_day(Money::dollars(1))
+        .limits_for_model("gemini-2.5-pro", of_model);
+    let limits = each(quota);
+    let mut service = CallerLimitLayer::new(limits.clone()).layer(service_fn(|_: Request<Full<bytes::Bytes>>| {
+        std::future::ready(Ok::<_, BoxError>(Response::new(Empty::<bytes::Bytes>::new())))
+    }));
+    let request = || {
+        let mut request = by("app", post(GENERATE));
+        let call = Call::new(request.method(), request.uri());
+        CallContext::update(request.extensions_mut(), |context| context.set_call(call));
+        request
+    };
+    // The first call opens the accounts.
+    service.call(request()).await.unwrap();
+    let (request, mut result) = (request(), None);
+    let counted = allocation_counter::measure(|| result = service.call(request).now_or_never());
+    assert!(result.unwrap().is_ok());
+    assert_eq!(counted.count_total, 0);
+    assert_eq!(used(&limits, "app", CallerDimension::RequestsPerMinute), count(2));
 }

@@ -30,7 +30,7 @@ use tower_gemini::{
     ModelFallbackLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
     TokenPrecheckLayer,
     body::ReplayBody,
-    caller_limit::{CallerLimits, CallerQuota, Past},
+    caller_limit::{CallerLimits, CallerQuota, PastLimit},
     circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool},
     model_fallback::FallbackChains,
@@ -72,8 +72,8 @@ rooms! {
     rate_limit_queueing: Full<Bytes> => RateLimitLayer::new(paced(2));
     rate_limit_disabled: Full<Bytes> => RateLimitLayer::disabled();
     caller_limit: Full<Bytes> => CallerLimitLayer::new(CallerLimits::builder().build().unwrap());
-    caller_limit_of_a_caller: Full<Bytes> => NamedLayer(callers(Past::Refuse, 10_000));
-    caller_limit_past: Full<Bytes> => NamedLayer(callers(Past::LowestPriority, 1));
+    caller_limit_of_a_caller: Full<Bytes> => NamedLayer(callers(PastLimit::Refuse, 10_000));
+    caller_limit_past: Full<Bytes> => NamedLayer(callers(PastLimit::LowestPriority, 1));
     caller_limit_disabled: Full<Bytes> => CallerLimitLayer::disabled();
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     keep_alive: Full<Bytes> => KeepAliveLayer::new(Duration::from_secs(15));
@@ -112,7 +112,7 @@ fn paced(burst: u32) -> Limiter {
 }
 
 /// Makes limits of callers in all dimensions, of so many requests each.
-fn callers(past: Past, requests: u64) -> CallerLimitLayer {
+fn callers(past: PastLimit, requests: u64) -> CallerLimitLayer {
     let prices = Prices::builder().model("*", Price::new(Money::dollars(1), Money::dollars(1))).build();
     let all =
         CallerQuota::new().requests_per_minute(requests).input_tokens_per_minute(1_000_000).requests_per_day(requests);

@@ -51,13 +51,13 @@ impl CallerCost {
 #[derive(Clone, Debug)]
 pub(super) struct CallerAccount {
     window: SlidingWindow,
-    day: Period,
-    month: Period,
+    day: UsagePeriod,
+    month: UsagePeriod,
 }
 
 /// The usage since the last midnight, or since the first of the month.
 #[derive(Clone, Copy, Debug)]
-struct Period {
+struct UsagePeriod {
     ends: Instant,
     /// The number of the period, so that a charge of an earlier one is recognised.
     number: u32,
@@ -76,7 +76,7 @@ pub(super) struct AccountCharge {
 
 /// The limit that a call is past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shortage {
+pub(super) struct CallerShortage {
     pub(super) dimension: CallerDimension,
     pub(super) used: CallerAmount,
     pub(super) limit: CallerAmount,
@@ -89,8 +89,8 @@ pub(super) struct Shortage {
 impl CallerAccount {
     /// Opens an account on which nothing is charged.
     pub(super) fn new(now: Instant, calendar: PacificCalendar) -> Self {
-        let day = Period::until(calendar.day_end(now));
-        Self { window: SlidingWindow::default(), day, month: Period::until(calendar.month_end(now)) }
+        let day = UsagePeriod::until(calendar.day_end(now));
+        Self { window: SlidingWindow::default(), day, month: UsagePeriod::until(calendar.month_end(now)) }
     }
 
     /// Returns an account that goes on from this one's usage.
@@ -107,7 +107,7 @@ impl CallerAccount {
         quota: &CallerQuota,
         cost: CallerCost,
         is_proven: bool,
-    ) -> Option<Shortage> {
+    ) -> Option<CallerShortage> {
         self.catch_up(now, calendar);
         let of = |dimension| {
             let limit = quota.get(dimension)?;
@@ -117,7 +117,7 @@ impl CallerAccount {
                 return None;
             }
             let at = (!never).then(|| self.fits_at(now, dimension, cost.minute(), limit));
-            Some(Shortage { dimension, used, limit, needs, at })
+            Some(CallerShortage { dimension, used, limit, needs, at })
         };
         let all = CallerDimension::ALL.into_iter().filter_map(of);
         // `None` is later than any time; of two that last equally long it is the wider one.
@@ -240,7 +240,7 @@ fn is_exact(dimension: CallerDimension) -> bool {
     matches!(dimension, CallerDimension::RequestsPerMinute | CallerDimension::RequestsPerDay)
 }
 
-impl Period {
+impl UsagePeriod {
     fn until(ends: Instant) -> Self {
         Self { ends, number: 0, requests: 0, tokens: 0, money: Money::ZERO }
     }

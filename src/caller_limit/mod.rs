@@ -109,7 +109,7 @@
 //! | what | value | why |
 //! |---|---|---|
 //! | limits | none | they are a decision |
-//! | [`past`](CallerQuota::past) | [`Past::Refuse`] | a limit is one |
+//! | [`past`](CallerQuota::past) | [`PastLimit::Refuse`] | a limit is one |
 //! | prices | none | they change, and differ by contract |
 //! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
 //! | a charge counts for | 60 s; charges within 0.25 s of each other end together | bounds the memory of a caller |
@@ -162,7 +162,7 @@ pub use self::{
     future::ResponseFuture,
     layer::CallerLimitLayer,
     limits::{CallerDimensionReport, CallerLimits, CallerLimitsBuilder, CallerReport},
-    quota::{CallerQuota, Past},
+    quota::{CallerQuota, PastLimit},
     reservation::CallerSettlement,
     service::CallerLimit,
 };

@@ -117,9 +117,9 @@ proptest! {
                                 let (day_end, month_end) = (now + until_pacific_midnight(wall), now + until_pacific_month_end(wall));
                                 all.push(PlainCharge { at: now, day_end, month_end, charge, cost });
                             }
-                            Some(Shortage { at: None, needs, limit, .. }) => assert!(needs > limit),
+                            Some(CallerShortage { at: None, needs, limit, .. }) => assert!(needs > limit),
                             // At the time that was named, it fits.
-                            Some(Shortage { at: Some(at), .. }) => {
+                            Some(CallerShortage { at: Some(at), .. }) => {
                                 assert!(at > now);
                                 let mut later = account.clone();
                                 assert_eq!(later.shortage(at, calendar, &quota, cost, is_proven), None, "{short:?}");
