@@ -336,6 +336,38 @@ async fn a_stream_costs_what_its_last_word_says_and_a_dropped_one_what_it_has_sa
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_does_not_say_its_tokens_costs_by_its_bytes() {
+    let chunk = |content: &str, usage: Value| {
+        let finish = if usage.is_null() { Value::Null } else { "stop".into() };
+        let choice = json!({"index": 0, "delta": {"content": content}, "finish_reason": finish});
+        let mut chunk =
+            json!({"id": "c", "object": "chat.completion.chunk", "model": "gemini-2.5-pro", "choices": [choice]});
+        if usage.is_object() {
+            chunk["usage"] = usage;
+        }
+        format!("data: {chunk}\n\n")
+    };
+    let usage = json!({"prompt_tokens": 50, "completion_tokens": 20, "total_tokens": 70});
+    for (usage, expected) in [(Some(usage), 70), (None, 200)] {
+        let says = usage.is_some();
+        let body = format!(
+            "{}{}data: [DONE]\n\n",
+            chunk(&"word ".repeat(80), Value::Null),
+            chunk("", usage.unwrap_or(true.into()))
+        );
+        let bytes = body.len() as u64;
+        let limits = each(CallerQuota::new().tokens_per_day(1_000));
+        let service = stack(&limits, Upstream::at_once(move |_| Ok(sse(full(body.clone())))));
+        let asked =
+            post_body(CHAT, r#"{"model":"gemini-2.5-pro","stream":true,"messages":[{"role":"user","content":"hi"}]}"#);
+        ask(&service, costing(TokenCost::estimate(40), by("app", asked))).await.unwrap();
+        let all = used(&limits, "app", CallerDimension::TokensPerDay);
+        assert_eq!(all, count(if says { expected } else { 40 + bytes / 3 }));
+        assert!(all <= count(3 * expected), "{bytes}");
+    }
+}
+
 // === what failed ===
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use super::{
     reservation::{Bill, CallerReservation},
 };
 use crate::{
-    call::Operation,
+    call::{Operation, Streaming},
     context::{BoxError, CallContext, CallRef, Priority},
     quota::{Certainty, TokenCost},
 };
@@ -88,7 +88,8 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result
     let tokens = context.token_cost().unwrap_or_else(|| TokenCost::of(request.body()));
     let tier = call.shape().tier;
     let shared_model = if settings.prices.is_empty() { None } else { call.shared_quota_name(None) };
-    let bill = Bill { model: shared_model, tier, settings };
+    let is_text = call.operation() == Operation::GenerateContent && call.shape().streaming == Streaming::Sse;
+    let bill = Bill { model: shared_model, tier, is_text, settings };
     let now = Instant::now();
     let entry = limits.entry(caller, &bill.settings, now);
     let cost = bill.before(call.shape().requests.into(), tokens.tokens);
