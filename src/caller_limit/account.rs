@@ -11,7 +11,7 @@ use crate::{
     prices::Money,
     quota::{
         PacificCalendar,
-        window::{Amount, EntryNumber, SlidingWindow, WINDOW},
+        window::{Amount, EntryNumber, SLACK, SlidingWindow},
     },
 };
 
@@ -45,16 +45,19 @@ impl CallerCost {
 }
 
 /// The usage of a caller.
+///
+/// Its minute has 60 seconds, because what counts it is here: the window's slack, for requests that are delayed on the way
+/// to who counts them, is taken out again.
 #[derive(Clone, Debug)]
 pub(super) struct CallerAccount {
     window: SlidingWindow,
-    day: Period,
-    month: Period,
+    day: UsagePeriod,
+    month: UsagePeriod,
 }
 
 /// The usage since the last midnight, or since the first of the month.
 #[derive(Clone, Copy, Debug)]
-struct Period {
+struct UsagePeriod {
     ends: Instant,
     /// The number of the period, so that a charge of an earlier one is recognised.
     number: u32,
@@ -73,7 +76,7 @@ pub(super) struct AccountCharge {
 
 /// The limit that a call is past.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shortage {
+pub(super) struct CallerShortage {
     pub(super) dimension: CallerDimension,
     pub(super) used: CallerAmount,
     pub(super) limit: CallerAmount,
@@ -86,8 +89,8 @@ pub(super) struct Shortage {
 impl CallerAccount {
     /// Opens an account on which nothing is charged.
     pub(super) fn new(now: Instant, calendar: PacificCalendar) -> Self {
-        let day = Period::until(calendar.day_end(now));
-        Self { window: SlidingWindow::default(), day, month: Period::until(calendar.month_end(now)) }
+        let day = UsagePeriod::until(calendar.day_end(now));
+        Self { window: SlidingWindow::default(), day, month: UsagePeriod::until(calendar.month_end(now)) }
     }
 
     /// Returns an account that goes on from this one's usage.
@@ -104,7 +107,7 @@ impl CallerAccount {
         quota: &CallerQuota,
         cost: CallerCost,
         is_proven: bool,
-    ) -> Option<Shortage> {
+    ) -> Option<CallerShortage> {
         self.catch_up(now, calendar);
         let of = |dimension| {
             let limit = quota.get(dimension)?;
@@ -114,15 +117,14 @@ impl CallerAccount {
                 return None;
             }
             let at = (!never).then(|| self.fits_at(now, dimension, cost.minute(), limit));
-            Some(Shortage { dimension, used, limit, needs, at })
+            Some(CallerShortage { dimension, used, limit, needs, at })
         };
         let all = CallerDimension::ALL.into_iter().filter_map(of);
-        // The first of those that last equally long. `None` is later than any time.
+        // `None` is later than any time; of two that last equally long it is the wider one.
         all.reduce(|longest, other| match (longest.at, other.at) {
             (None, _) => longest,
-            (Some(_), None) => other,
-            (Some(one), Some(another)) if another > one => other,
-            _ => longest,
+            (Some(one), Some(another)) if another < one => longest,
+            _ => other,
         })
     }
 
@@ -178,7 +180,7 @@ impl CallerAccount {
 
     /// Drops what no longer counts.
     pub(super) fn catch_up(&mut self, now: Instant, calendar: PacificCalendar) {
-        self.window.expire(now);
+        self.window.expire(now + SLACK);
         if self.day.ends <= now {
             self.day = self.day.next(calendar.day_end(now));
         }
@@ -203,7 +205,7 @@ impl CallerAccount {
     pub(super) fn resets_at(&self, now: Instant, dimension: CallerDimension) -> Instant {
         match dimension {
             CallerDimension::RequestsPerMinute | CallerDimension::InputTokensPerMinute => {
-                self.window.falls_at().unwrap_or(now)
+                self.window.falls_at().map_or(now, |at| at - SLACK)
             }
             CallerDimension::RequestsPerDay | CallerDimension::TokensPerDay | CallerDimension::MoneyPerDay => {
                 self.day.ends
@@ -214,24 +216,22 @@ impl CallerAccount {
 
     /// Returns whether the account says no more than a new one.
     pub(super) fn is_forgettable(&mut self, now: Instant) -> bool {
-        self.window.expire(now);
-        self.window.is_empty()
-            && [&self.day, &self.month].into_iter().all(|period| period.ends <= now || period.is_unused())
+        self.window.expire(now + SLACK);
+        let day = self.day.ends <= now || self.day.is_unused();
+        // A month counts money only.
+        let month = self.month.ends <= now || self.month.money == Money::ZERO;
+        self.window.is_empty() && day && month
     }
 
     fn fits_at(&self, now: Instant, dimension: CallerDimension, minute: Amount, limit: CallerAmount) -> Instant {
         let unlimited = Amount { requests: u64::MAX, tokens: u64::MAX };
-        match (dimension, limit) {
-            (CallerDimension::RequestsPerMinute, CallerAmount::Count(requests)) => {
-                self.window.fits_at(now, minute, Amount { requests, ..unlimited })
-            }
-            (CallerDimension::InputTokensPerMinute, CallerAmount::Count(tokens)) => {
-                self.window.fits_at(now, minute, Amount { tokens, ..unlimited })
-            }
-            (CallerDimension::RequestsPerMinute | CallerDimension::InputTokensPerMinute, _) => now + WINDOW,
-            (CallerDimension::MoneyPerMonth, _) => self.month.ends,
-            _ => self.day.ends,
-        }
+        let limit = match (dimension, limit) {
+            (CallerDimension::RequestsPerMinute, CallerAmount::Count(requests)) => Amount { requests, ..unlimited },
+            (CallerDimension::InputTokensPerMinute, CallerAmount::Count(tokens)) => Amount { tokens, ..unlimited },
+            (CallerDimension::MoneyPerMonth, _) => return self.month.ends,
+            _ => return self.day.ends,
+        };
+        self.window.fits_at(now + SLACK, minute, limit) - SLACK
     }
 }
 
@@ -240,7 +240,7 @@ fn is_exact(dimension: CallerDimension) -> bool {
     matches!(dimension, CallerDimension::RequestsPerMinute | CallerDimension::RequestsPerDay)
 }
 
-impl Period {
+impl UsagePeriod {
     fn until(ends: Instant) -> Self {
         Self { ends, number: 0, requests: 0, tokens: 0, money: Money::ZERO }
     }

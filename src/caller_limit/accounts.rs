@@ -4,8 +4,8 @@
 use tokio::time::Instant;
 
 use super::{
-    account::{AccountCharge, CallerAccount, CallerCost, Shortage},
-    quota::{CallerQuota, Past},
+    account::{AccountCharge, CallerAccount, CallerCost, CallerShortage},
+    quota::{CallerQuota, PastLimit},
 };
 use crate::quota::PacificCalendar;
 
@@ -32,7 +32,7 @@ pub(super) enum CallerAdmission {
     /// It goes. `past`: past a limit, with the lowest priority.
     Charged { charge: CallerCharge, past: bool },
     /// It is past a limit that refuses, of all calls or of those of its model; nothing is charged.
-    Refused { shortage: Shortage, of_model: bool },
+    Refused { shortage: CallerShortage, of_model: bool },
 }
 
 impl CallerAccounts {
@@ -65,8 +65,8 @@ impl CallerAccounts {
             Some((shortage, quota.choice()))
         });
         let past = short.is_some() || short_of_model.is_some();
-        let refused = short.filter(|_| quota.choice() == Past::Refuse);
-        let refused_of_model = short_of_model.filter(|(_, choice)| *choice == Past::Refuse);
+        let refused = short.filter(|_| quota.choice() == PastLimit::Refuse);
+        let refused_of_model = short_of_model.filter(|(_, choice)| *choice == PastLimit::Refuse);
         match (refused, refused_of_model) {
             (None, None) => {
                 let all = self.all.charge(now, calendar, cost);
@@ -180,9 +180,9 @@ mod tests {
     async fn each_quota_has_its_own_choice() {
         let past = |past| CallerQuota::new().requests_per_day(1).past(past);
         for (all, of_model, refuses) in [
-            (Past::Refuse, Past::LowestPriority, true),
-            (Past::LowestPriority, Past::Refuse, true),
-            (Past::LowestPriority, Past::LowestPriority, false),
+            (PastLimit::Refuse, PastLimit::LowestPriority, true),
+            (PastLimit::LowestPriority, PastLimit::Refuse, true),
+            (PastLimit::LowestPriority, PastLimit::LowestPriority, false),
         ] {
             let mut plain = Plain::new();
             let quota = past(all).limits_for_model("pro", past(of_model));

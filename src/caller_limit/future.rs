@@ -16,7 +16,6 @@ use super::{
     reservation::{CallerReservation, has_counts},
 };
 use crate::{
-    body::GuardedBody,
     context::{BoxError, Outcome, polled_again},
     failure::Fault,
 };
@@ -72,7 +71,7 @@ where
             StateProj::Calling { future, reservation } => {
                 let result = ready!(future.poll(cx));
                 Poll::Ready(match (result, reservation.take()) {
-                    (Ok(response), None) => Ok(response.map(GuardedBody::unguarded)),
+                    (Ok(response), None) => Ok(response.map(|body| CallerLimitBody::new(body, None))),
                     (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
                     (Err(error), None) => Err(error.into()),
                     (Err(error), Some(reservation)) => Err(failed(error.into(), reservation)),
@@ -90,7 +89,7 @@ fn answered<R: Body>(response: Response<R>, reservation: CallerReservation) -> R
     let is_success = response.status().is_success();
     if response.extensions().is_empty() && is_success {
         // The charge stays as it is: no layer inside has counted the real cost.
-        return response.map(GuardedBody::unguarded);
+        return response.map(|body| CallerLimitBody::new(body, None));
     }
     let outcome = response.extensions().get::<Outcome>();
     let usage = outcome.and_then(Outcome::usage).filter(|_| is_success).cloned();
@@ -104,10 +103,7 @@ fn answered<R: Body>(response: Response<R>, reservation: CallerReservation) -> R
         (_, Some(usage)) => Some(reservation.settle_by(usage)),
         (None, None) => None,
     };
-    response.map(|body| match settlement {
-        Some(settlement) => GuardedBody::new(body, settlement),
-        None => GuardedBody::unguarded(body),
-    })
+    response.map(|body| CallerLimitBody::new(body, settlement))
 }
 
 fn give_back<T>(reservation: CallerReservation, fault: Fault) -> Option<T> {

@@ -90,8 +90,9 @@
 //! A call that fails is given back, and so is one that is refused inside; of one that fails by its caller's fault, such as
 //! a 400, one request stays. A verdict on the content, and any other answer whose tokens the upstream has counted, is
 //! charged as counted. An answer that is cut, or that its caller drops, costs what it has said until then, and at least its
-//! input. The answers of OpenAI's dialect say nothing in a stream unless it is asked for with
-//! `stream_options.include_usage`: they cost their input.
+//! input. A stream in OpenAI's dialect says nothing unless it is asked to with
+//! `stream_options.include_usage`: its output is a third of its bytes then, as a request's input is where nobody has
+//! counted it.
 //!
 //! The output is not known before the call: a caller can be past a limit of tokens a day or of money by the output of those
 //! of its calls that are under way together. A charge counts on the day and in the month in which its call began.
@@ -109,10 +110,10 @@
 //! | what | value | why |
 //! |---|---|---|
 //! | limits | none | they are a decision |
-//! | [`past`](CallerQuota::past) | [`Past::Refuse`] | a limit is one |
+//! | [`past`](CallerQuota::past) | [`PastLimit::Refuse`] | a limit is one |
 //! | prices | none | they change, and differ by contract |
 //! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
-//! | a charge counts for | 60.25 s of a minute | as in [`rate_limit`](crate::rate_limit#defaults), with the same window |
+//! | a charge counts for | 60 s; charges within 0.25 s of each other end together | bounds the memory of a caller |
 //! | callers with accounts of their own | 16,384, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one account, except those that the settings name |
 //!
 //! # Starting again
@@ -147,6 +148,7 @@
 
 mod account;
 mod accounts;
+mod body;
 mod dimension;
 mod future;
 mod layer;
@@ -158,18 +160,14 @@ mod reservation;
 mod service;
 
 pub use self::{
+    body::CallerLimitBody,
     dimension::{CallerAmount, CallerDimension},
     future::ResponseFuture,
     layer::CallerLimitLayer,
     limits::{CallerDimensionReport, CallerLimits, CallerLimitsBuilder, CallerReport},
-    quota::{CallerQuota, Past},
-    reservation::CallerSettlement,
+    quota::{CallerQuota, PastLimit},
     service::CallerLimit,
 };
-use crate::body::GuardedBody;
 
 /// The room's name in errors.
 const NAME: &str = "caller_limit";
-
-/// The response body of [`CallerLimit`]: the charge is settled to the real cost when it ends.
-pub type CallerLimitBody<R> = GuardedBody<R, CallerSettlement>;

@@ -6,12 +6,12 @@ use crate::{context::Priority, prices::Money};
 /// The limits of a caller. What is not set is not limited.
 ///
 /// ```
-/// use tower_gemini::{caller_limit::{CallerDimension, CallerQuota, Past}, prices::Money};
+/// use tower_gemini::{caller_limit::{CallerDimension, CallerQuota, PastLimit}, prices::Money};
 ///
 /// let quota = CallerQuota::new()
 ///     .requests_per_minute(30)
 ///     .money_per_month(Money::dollars(20))
-///     .limits_for_model("gemini-2.5-pro", CallerQuota::new().requests_per_day(100).past(Past::LowestPriority));
+///     .limits_for_model("gemini-2.5-pro", CallerQuota::new().requests_per_day(100).past(PastLimit::LowestPriority));
 /// assert_eq!(quota.get(CallerDimension::RequestsPerMinute).unwrap().to_string(), "30");
 /// assert_eq!(quota.get(CallerDimension::RequestsPerDay), None, "only of one model");
 /// ```
@@ -20,7 +20,7 @@ use crate::{context::Priority, prices::Money};
 pub struct CallerQuota {
     limits: [Option<CallerAmount>; 6],
     models: Vec<(Box<str>, CallerQuota)>,
-    past: Past,
+    past: PastLimit,
     priority: Option<Priority>,
 }
 
@@ -69,8 +69,8 @@ impl CallerQuota {
         self
     }
 
-    /// Sets what becomes of a call that is past a limit. Default: [`Past::Refuse`].
-    pub fn past(mut self, past: Past) -> Self {
+    /// Sets what becomes of a call that is past a limit. Default: [`PastLimit::Refuse`].
+    pub fn past(mut self, past: PastLimit) -> Self {
         self.past = past;
         self
     }
@@ -93,7 +93,7 @@ impl CallerQuota {
     }
 
     /// Returns what becomes of a call that is past a limit.
-    pub(super) fn choice(&self) -> Past {
+    pub(super) fn choice(&self) -> PastLimit {
         self.past
     }
 
@@ -132,7 +132,7 @@ impl CallerQuota {
 /// The choice of what becomes of a call that is past a limit of its caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Past {
+pub enum PastLimit {
     /// It is refused with 429, and with the wait that it would need.
     #[default]
     Refuse,

@@ -3,15 +3,15 @@
 
 use tokio::time::Instant;
 
-use super::{NAME, account::Shortage};
+use super::{NAME, account::CallerShortage};
 use crate::{
     context::{BoxError, Error, GaveUp},
     failure::{Failure, Kind},
 };
 
 /// Returns the refusal of a call that is past a limit. `model` is set if the limit is one of that model's calls.
-pub(super) fn refused(caller: &str, model: Option<&str>, shortage: Shortage, now: Instant) -> BoxError {
-    let Shortage { dimension, used, limit, needs, at } = shortage;
+pub(super) fn refused(caller: &str, model: Option<&str>, shortage: CallerShortage, now: Instant) -> BoxError {
+    let CallerShortage { dimension, used, limit, needs, at } = shortage;
     let limit = dimension.with_unit(limit);
     let of_model = model.map(|model| format!(" of model {model}")).unwrap_or_default();
     let Some(at) = at else {

@@ -27,6 +27,8 @@ pub(super) struct Bill {
     pub(super) settings: Arc<CallerSettings>,
     pub(super) model: Option<Arc<str>>,
     pub(super) tier: ServiceTier,
+    /// Set if the answer is a stream of text, of which the bytes tell something.
+    pub(super) is_text: bool,
 }
 
 impl CallerReservation {
@@ -46,7 +48,7 @@ impl CallerReservation {
 
     /// Keeps the charge until the answer's usage says the real cost.
     pub(super) fn settle_by(self, usage: Usage) -> CallerSettlement {
-        CallerSettlement { reservation: self, usage }
+        CallerSettlement { reservation: self, usage, bytes: 0 }
     }
 }
 
@@ -59,13 +61,14 @@ impl Bill {
     }
 
     /// Returns the cost that an answer says, as far as it says it. `None`: it says nothing.
-    fn after(&self, before: CallerCost, report: &UsageReport) -> Option<CallerCost> {
-        if !has_counts(report) {
+    fn after(&self, before: CallerCost, report: &UsageReport, bytes: u64) -> Option<CallerCost> {
+        let guessed = Some(bytes / BYTES_PER_TOKEN).filter(|tokens| self.is_text && *tokens > 0);
+        if !has_counts(report) && guessed.is_none() {
             return None;
         }
         let prices = &self.settings.prices;
         let input = report.input_tokens().unwrap_or(before.input);
-        let output = report.output_tokens().unwrap_or(0);
+        let output = report.output_tokens().or(guessed).unwrap_or(0);
         let cached = report.cached_tokens.unwrap_or(0);
         // The upstream charges for the model that has answered, where the list knows it, and for the tier that has served.
         let answered = report.model_version.as_deref().filter(|model| prices.price(model).is_some());
@@ -80,17 +83,29 @@ pub(super) fn has_counts(report: &UsageReport) -> bool {
     report.input_tokens().is_some() || report.output_tokens().is_some()
 }
 
+/// The bytes of a stream for each token of its output, where it does not say them: as for requests.
+const BYTES_PER_TOKEN: u64 = 3;
+
 /// The guard of a response's body that corrects the charge to the real cost when the body ends or is dropped.
 #[derive(Debug)]
-pub struct CallerSettlement {
+pub(super) struct CallerSettlement {
     reservation: CallerReservation,
     usage: Usage,
+    /// The bytes that have passed.
+    bytes: u64,
+}
+
+impl CallerSettlement {
+    /// Counts bytes of the answer.
+    pub(super) fn passed(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
 }
 
 impl Drop for CallerSettlement {
     fn drop(&mut self) {
         let CallerReservation { entry, charge, bill } = &self.reservation;
-        if let Some(cost) = self.usage.read(|report| bill.after(charge.cost(), report)) {
+        if let Some(cost) = self.usage.read(|report| bill.after(charge.cost(), report, self.bytes)) {
             entry.settle(*charge, cost);
         }
     }

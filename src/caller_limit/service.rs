@@ -14,7 +14,7 @@ use super::{
     reservation::{Bill, CallerReservation},
 };
 use crate::{
-    call::Operation,
+    call::{Operation, Streaming},
     context::{BoxError, CallContext, CallRef, Priority},
     quota::{Certainty, TokenCost},
 };
@@ -48,7 +48,7 @@ where
         let decision = self.limits.as_ref().and_then(|limits| decide(limits, &request));
         let (reservation, priority) = match decision {
             None => (None, None),
-            Some(Ok(Passing { reservation, priority })) => (reservation, priority),
+            Some(Ok(AdmittedCall { reservation, priority })) => (reservation, priority),
             Some(Err(error)) => return ResponseFuture::refused(error),
         };
         if let Some(priority) = priority {
@@ -61,14 +61,14 @@ where
 }
 
 /// A call that goes.
-struct Passing {
+struct AdmittedCall {
     reservation: Option<CallerReservation>,
     /// The priority to which it is lowered.
     priority: Option<Priority>,
 }
 
 /// Decides on a call. `None`: it has no caller, or costs nothing.
-fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result<Passing, BoxError>> {
+fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result<AdmittedCall, BoxError>> {
     let context = CallContext::of(request)?;
     let caller = context.caller()?;
     let call = CallRef::with(Some(context), request);
@@ -83,12 +83,13 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result
     let model = name.unwrap_or_default();
     let priority = quota.priority_of(quota.of_model(model));
     if !quota.has_limits() {
-        return Some(Ok(Passing { reservation: None, priority }));
+        return Some(Ok(AdmittedCall { reservation: None, priority }));
     }
     let tokens = context.token_cost().unwrap_or_else(|| TokenCost::of(request.body()));
     let tier = call.shape().tier;
     let shared_model = if settings.prices.is_empty() { None } else { call.shared_quota_name(None) };
-    let bill = Bill { model: shared_model, tier, settings };
+    let is_text = call.operation() == Operation::GenerateContent && call.shape().streaming == Streaming::Sse;
+    let bill = Bill { model: shared_model, tier, is_text, settings };
     let now = Instant::now();
     let entry = limits.entry(caller, &bill.settings, now);
     let cost = bill.before(call.shape().requests.into(), tokens.tokens);
@@ -96,7 +97,7 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result
     Some(match entry.admit(now, &quota, model, cost, is_proven) {
         CallerAdmission::Charged { charge, past } => {
             let priority = if past { Some(Priority::Batch) } else { priority };
-            Ok(Passing { reservation: Some(CallerReservation::new(entry, charge, bill)), priority })
+            Ok(AdmittedCall { reservation: Some(CallerReservation::new(entry, charge, bill)), priority })
         }
         CallerAdmission::Refused { shortage, of_model } => {
             Err(refusal::refused(entry.caller(), of_model.then_some(model), shortage, now))

@@ -98,10 +98,7 @@ impl Price {
 
     /// Returns the price of a call with so many input tokens, of which `cached` came from a cache, and output tokens.
     pub fn cost(&self, input: u64, cached: u64, output: u64) -> Money {
-        let rates = match self.long {
-            Some((above, long)) if input > above => Rates { cached: long.cached.or(self.base.cached), ..long },
-            _ => self.base,
-        };
+        let rates = self.long_rates().filter(|(above, _)| input > *above).map_or(self.base, |(_, long)| long);
         let cached = cached.min(input);
         let part = |tokens: u64, rate: Money| rate.share(tokens.into(), MILLION);
         part(input - cached, rates.input)
@@ -109,15 +106,19 @@ impl Price {
             + part(output, rates.output)
     }
 
+    /// Returns the rates of long calls, with what they take over from the others.
+    fn long_rates(&self) -> Option<(u64, Rates)> {
+        let (above, long) = self.long?;
+        Some((above, Rates { cached: long.cached.or(self.base.cached), ..long }))
+    }
+
     /// Returns a price that is no lower than either, for any call.
     fn or_dearer(self, other: Self) -> Self {
-        let long = match (self.long, other.long) {
-            (Some((one, rates)), Some((two, others))) => Some((one.min(two), rates.or_dearer(others))),
-            (Some((above, rates)), None) => Some((above, rates.or_dearer(other.base))),
-            (None, Some((above, rates))) => Some((above, rates.or_dearer(self.base))),
-            (None, None) => None,
-        };
-        Self { base: self.base.or_dearer(other.base), long }
+        let base = self.base.or_dearer(other.base);
+        let both = [self, other].into_iter().filter_map(|price| price.long_rates());
+        // Between the two steps one of the calls is a short one still.
+        let long = both.reduce(|one, two| (one.0.min(two.0), one.1.or_dearer(two.1)));
+        Self { base, long: long.map(|(above, rates)| (above, rates.or_dearer(base))) }
     }
 }
 
