@@ -131,10 +131,10 @@ impl ScopeQueue {
         claimant: Claimant<'_>,
     ) -> WaiterId {
         let mut state = self.state.lock();
-        let counted = state.account.clamped(amount, now);
+        let limits = limits(&state.account, now);
         let line = state.line.get_or_insert_with(|| Box::new(Turns::new(now)));
         let waiter = Waiter { amount, may_move, grounded, sent_away: false, waker: None };
-        let id = line.join(now, claimant, counted, waiter);
+        let id = line.join(now, claimant, amount, limits, waiter);
         let first = line.elect(now).filter(|first| *first != id);
         let woken = state.take_waker(first);
         drop(state);

@@ -137,8 +137,15 @@ impl<W> Turns<W> {
         self.levels.iter_mut().flat_map(|level| level.waiting.values_mut().map(|turn| &mut turn.waiter))
     }
 
-    /// Adds a waiter, which counts this amount while it waits.
-    pub(super) fn join(&mut self, now: Instant, claimant: Claimant<'_>, counted: Amount, waiter: W) -> WaiterId {
+    /// Adds a waiter. While it waits, it counts as this amount, and as no more than these limits.
+    pub(super) fn join(
+        &mut self,
+        now: Instant,
+        claimant: Claimant<'_>,
+        amount: Amount,
+        limits: Amount,
+        waiter: W,
+    ) -> WaiterId {
         self.now = self.now.max(now);
         let id = self.next;
         self.next += 1;
@@ -147,12 +154,12 @@ impl<W> Turns<W> {
         let horizon = self.now + HORIZON;
         let due = claimant.deadline.map_or(horizon, |deadline| deadline.min(horizon));
         let due = u32::try_from(due.saturating_duration_since(self.began).as_secs()).unwrap_or(u32::MAX);
-        let turn = Turn { caller: caller.cloned(), since: self.now, due, counted, waiter };
+        let turn = Turn { caller: caller.cloned(), since: self.now, due, counted: amount.min(limits), waiter };
         let level = &mut self.levels[claimant.priority as usize];
         if level.waiting.is_empty() {
             level.start = level.start.max(self.reached);
         }
-        level.join(id, turn);
+        level.join(id, turn, limits);
         WaiterId(id, claimant.priority)
     }
 
@@ -211,9 +218,11 @@ impl<W> Turns<W> {
         let start = self.levels[at].start;
         self.reached = self.reached.max(start);
         for other in 0..PRIORITIES {
-            // Those that take no part save nothing up.
+            // Those that take no part save nothing up, and will begin as if they had just had a turn.
             if !self.takes_part(other) {
-                self.levels[other].start = self.levels[other].start.max(self.reached);
+                let level = &mut self.levels[other];
+                let turn = level.usual_cost(limits).saturating_mul(1 << other);
+                level.start = level.start.max(self.reached.saturating_add(turn));
             }
         }
         let level = &mut self.levels[at];
@@ -282,25 +291,25 @@ impl<W> Level<W> {
         oldest.is_some_and(|since| below == 0 || now.saturating_duration_since(since) >= patience)
     }
 
-    fn join(&mut self, id: u64, turn: Turn<W>) {
+    fn join(&mut self, id: u64, turn: Turn<W>, limits: Amount) {
         if self.callers.is_none()
             && let Some((_, last)) = self.waiting.last_key_value()
             && (last.caller != turn.caller || last.due > turn.due)
         {
-            self.callers = Some(Box::new(self.index()));
+            self.callers = Some(Box::new(self.index(limits)));
         }
         if let Some(callers) = &mut self.callers {
-            callers.join(&turn.caller, (turn.due, id), turn.counted);
+            callers.join(&turn.caller, (turn.due, id), turn.counted, limits);
         }
         self.amount = self.amount.plus(turn.counted);
         self.waiting.insert(id, turn);
     }
 
     /// Makes the index of the waiters, which are of one caller so far.
-    fn index(&self) -> CallerTurns {
+    fn index(&self, limits: Amount) -> CallerTurns {
         let mut callers = CallerTurns::default();
         for (id, turn) in &self.waiting {
-            callers.join(&turn.caller, (turn.due, *id), turn.counted);
+            callers.join(&turn.caller, (turn.due, *id), turn.counted, limits);
         }
         if let Some((_, turn)) = self.waiting.first_key_value() {
             callers.lead(&turn.caller, self.lead);
@@ -312,6 +321,12 @@ impl<W> Level<W> {
         let turn = self.waiting.remove(&id)?;
         self.amount = self.amount.minus(turn.counted);
         Some(turn)
+    }
+
+    /// Returns the cost of a waiter on average; zero without any.
+    fn usual_cost(&self, limits: Amount) -> u64 {
+        let waiting = self.waiting.len() as u64;
+        if waiting == 0 { 0 } else { cost(self.amount, limits) / waiting }
     }
 
     fn end_if_empty(&mut self) {
@@ -332,8 +347,8 @@ impl<W> Level<W> {
         let Some((_, first)) = self.waiting.first_key_value() else { return Amount::default() };
         match &self.callers {
             Some(callers) => callers.ahead_of(caller, limits).unwrap_or(self.amount),
-            // The other caller has had a turn, and this one has not.
-            None if self.lead > 0 && first.caller.as_ref() != caller => Amount::default(),
+            // The other caller has had a turn, or counts as if it had, and this one has not.
+            None if first.caller.as_ref() != caller && (self.lead > 0 || self.waiting.len() > 1) => Amount::default(),
             None => self.amount,
         }
     }

@@ -19,6 +19,7 @@ use loom::{model::Builder, sync::Notify, thread::spawn};
 
 use super::*;
 use crate::{
+    context::Priority,
     failure::{Failure, Kind},
     proofs::Proof,
     quota::Limits,
@@ -36,6 +37,7 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("one call looks whether a block still holds, and lets the others go", one_call_looks_for_the_others),
     ("dropped between its turn and its call, it passes both on", dropped_between_its_turn_and_its_call),
     ("a newcomer overtakes no waiter, and is not forgotten", a_newcomer_overtakes_no_waiter),
+    ("one that takes the first place, and leaves it, forgets nobody", one_that_takes_the_first_place),
     ("calls that come together for a new scope share one queue", calls_that_come_together_share_one_queue),
 ];
 
@@ -91,7 +93,11 @@ struct QueuedCaller {
 
 impl QueuedCaller {
     fn join(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool) -> Self {
-        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false, Claimant::default());
+        Self::join_as(queue, now, tokens, may_move, Claimant::default())
+    }
+
+    fn join_as(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool, claimant: Claimant<'_>) -> Self {
+        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false, claimant);
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 
@@ -383,6 +389,37 @@ fn a_newcomer_overtakes_no_waiter() {
         comes.join().unwrap();
         is_at_rest(&queue);
     });
+}
+
+fn one_that_takes_the_first_place() {
+    for gives_up in [true, false] {
+        check(None, move |now| {
+            let queue = queue(now, tokens(2));
+            let charge = take(&queue, now, 2);
+            let caller = QueuedCaller::join(&queue, now, 1, false);
+            let waits = spawn(move || {
+                caller.turn(now);
+                caller.leave();
+            });
+            let comes = spawn({
+                let queue = queue.clone();
+                move || {
+                    let urgent = Claimant { priority: Priority::Interactive, ..Claimant::default() };
+                    let caller = QueuedCaller::join_as(&queue, now, 1, false, urgent);
+                    if gives_up {
+                        caller.poll(now);
+                    } else {
+                        caller.turn(now);
+                    }
+                    caller.leave();
+                }
+            });
+            queue.refund(charge);
+            waits.join().unwrap();
+            comes.join().unwrap();
+            is_at_rest(&queue);
+        });
+    }
 }
 
 fn calls_that_come_together_share_one_queue() {

@@ -652,3 +652,49 @@ async fn a_batch_larger_than_a_whole_limit_is_told_so_and_a_smaller_one_waits() 
         QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50)
     );
 }
+
+/// Prints what a waiter costs: it joins behind others, is polled when it arrives and when its turn comes, and leaves.
+#[test]
+#[ignore = "it measures, and asserts nothing: cargo test --release --lib -- --ignored --nocapture waiter_costs"]
+fn prints_what_a_waiter_costs_in_the_queue() {
+    let names: Vec<Arc<str>> = (0..1_000).map(|nth| format!("caller-{nth}").into()).collect();
+    let mut now = Instant::now();
+    for (what, callers, behind) in [
+        ("one caller", 0, 0),
+        ("one caller", 0, 30),
+        ("one caller", 0, 10_000),
+        ("2 callers", 2, 30),
+        ("1,000", 1_000, 10_000),
+    ] {
+        let queue = queue(Limits::new().requests_per_minute(1_000_000_000).requests_per_day(u64::MAX));
+        let amount = Amount { requests: 1, tokens: 1_000 };
+        let mut nth = 0;
+        let join = |now: Instant, nth: &mut usize| {
+            *nth += 1;
+            let caller = nth.checked_rem(callers).map(|at| &names[at]);
+            queue.join(now, amount, false, false, Claimant { caller, ..Claimant::default() })
+        };
+        let mut line: std::collections::VecDeque<_> = (0..behind).map(|_| join(now, &mut nth)).collect();
+        let mut best = Duration::MAX;
+        for _ in 0..20 {
+            const TIMES: u32 = 10_000;
+            now += Duration::from_secs(61);
+            #[expect(clippy::disallowed_methods, reason = "it measures real time")]
+            let begun = std::time::Instant::now();
+            for _ in 0..TIMES {
+                let last = join(now, &mut nth);
+                std::hint::black_box(queue.poll_grant(last, now, Waker::noop()));
+                line.push_back(last);
+                if let Some(first) = line.pop_front() {
+                    match queue.poll_grant(first, now, Waker::noop()) {
+                        Grant::Taken(charge) => drop(queue.send(now, charge)),
+                        _ => {}
+                    }
+                    queue.leave(first);
+                }
+            }
+            best = best.min(begun.elapsed() / TIMES);
+        }
+        println!("{what}, behind {behind}: {best:?}");
+    }
+}

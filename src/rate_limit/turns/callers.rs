@@ -63,8 +63,9 @@ impl CallerQueue {
 
 impl CallerTurns {
     /// Adds a waiter of a caller.
-    pub(super) fn join(&mut self, caller: &CallerName, waiter: (u32, u64), counted: Amount) {
+    pub(super) fn join(&mut self, caller: &CallerName, waiter: (u32, u64), counted: Amount, limits: Amount) {
         if !self.callers.contains_key(caller) {
+            self.charge_the_only_one(limits);
             self.callers.insert(caller.clone(), CallerQueue::default());
         }
         let Some(queue) = self.callers.get_mut(caller) else { return };
@@ -75,6 +76,18 @@ impl CallerTurns {
         }
         queue.waiting.insert(waiter);
         queue.amount = queue.amount.plus(counted);
+    }
+
+    /// Charges the caller that has been alone so far for one of its calls, if it has several. It has used the quota up
+    /// that all wait for, so that the turn is not its again, even if none of its calls has had to queue.
+    fn charge_the_only_one(&mut self, limits: Amount) {
+        if self.given == 0
+            && let Some(caller) = self.order.first().filter(|_| self.order.len() == 1).map(|tag| tag.caller.clone())
+            && let Some(queue) = self.callers.get(&caller).filter(|queue| queue.waiting.len() > 1)
+        {
+            let lead = cost(queue.amount, limits) / queue.waiting.len() as u64;
+            self.lead(&caller, lead.max(1));
+        }
     }
 
     /// Sets what the only caller is ahead of those that come.

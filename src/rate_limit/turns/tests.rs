@@ -98,7 +98,16 @@ impl PlainTurns {
             self.levels[at].start = self.levels[at].start.max(self.reached);
         }
         if !self.waits(at, waiter.caller) {
+            let others: Vec<_> = self.waiting.iter().filter(|other| other.id.1 as usize == at).collect();
             let level = &mut self.levels[at];
+            let is_alone = others.len() > 1 && others.iter().all(|other| other.caller == others[0].caller);
+            if level.given == 0 && is_alone {
+                // The one that was alone has used the quota up.
+                let amount = others.iter().map(|other| tokens(other.tokens)).fold(Amount::default(), Amount::plus);
+                level.given = 1;
+                let alone = level.callers.get_mut(&others[0].caller).unwrap();
+                (alone.0, alone.1) = (cost(amount, LIMITS) / others.len() as u64, 1);
+            }
             let known = level.callers.get(&waiter.caller).filter(|known| known.0 > level.reached);
             let (start, last, _) = known.copied().unwrap_or((level.reached, 0, 0));
             level.callers.insert(waiter.caller, (start, last, waiter.id.0));
@@ -140,7 +149,11 @@ impl PlainTurns {
         self.reached = level.start;
         level.start += cost << at;
         for other in (0..PRIORITIES).filter(|other| !taking_part.contains(other)) {
-            self.levels[other].start = self.levels[other].start.max(self.reached);
+            let here = |waiter: &&PlainWaiter| waiter.id.1 as usize == other;
+            let (count, all) = self.waiting.iter().filter(here).fold((0, 0), |(n, all), one| (n + 1, all + one.tokens));
+            let amount = Amount { requests: count, tokens: all };
+            let turn = super::cost(amount, LIMITS).checked_div(count).unwrap_or(0) << other;
+            self.levels[other].start = self.levels[other].start.max(self.reached + turn);
         }
         self.end();
         Some(waiter.id)
@@ -178,7 +191,7 @@ proptest! {
                 TurnStep::Join { caller, priority, tokens: amount, deadline } => {
                     let deadline = deadline.map(|secs| now + Duration::from_secs(secs));
                     let claimant = Claimant { caller: names[caller].as_ref(), priority: ALL[priority], deadline };
-                    let id = turns.join(now, claimant, tokens(amount), ());
+                    let id = turns.join(now, claimant, tokens(amount), LIMITS, ());
                     let due = deadline.map_or(now + HORIZON, |deadline| deadline.min(now + HORIZON));
                     let due = (due - began).as_secs();
                     model.join(PlainWaiter { id, caller, since: now, due, tokens: amount });
@@ -226,8 +239,8 @@ proptest! {
         let now = Instant::now();
         let mut turns = Turns::new(now);
         let names: Vec<_> = (0..6).map(name).collect();
-        let mut join = |turns: &mut Turns<(usize, u64)>, caller: usize, size: u64| {
-            turns.join(now, claimant(Some(&names[caller]), Priority::Normal), tokens(size), (caller, size));
+        let join = |turns: &mut Turns<(usize, u64)>, caller: usize, size: u64| {
+            turns.join(now, claimant(Some(&names[caller]), Priority::Normal), tokens(size), LIMITS, (caller, size));
         };
         // The callers 0 and 1 always have waiters: small ones or large ones, as it happens.
         let most = |one: u64, size: u64| 1 + (size * one) / 1_000;
@@ -265,15 +278,15 @@ proptest! {
         let mut turns = Turns::new(now);
         let names: Vec<_> = (0..5).map(name).collect();
         for _ in 0..before {
-            turns.join(now, claimant(Some(&names[0]), ALL[priority]), tokens(100), false);
+            turns.join(now, claimant(Some(&names[0]), ALL[priority]), tokens(100), LIMITS, false);
         }
-        turns.join(now, claimant(Some(&names[usize::from(!own)]), ALL[priority]), tokens(100), true);
+        turns.join(now, claimant(Some(&names[usize::from(!own)]), ALL[priority]), tokens(100), LIMITS, true);
         let came = now;
         let mut went = None;
         // The others have always waiters of all kinds: each turn brings two new ones.
         for (caller, level, size) in steps {
             for (caller, level) in [(caller, level), (4 - caller, 0)] {
-                turns.join(now, claimant(Some(&names[caller]), ALL[level]), tokens(size), false);
+                turns.join(now, claimant(Some(&names[caller]), ALL[level]), tokens(size), LIMITS, false);
             }
             if turn(&mut turns, now) == Some(true) {
                 went = Some(now - came);
@@ -294,12 +307,12 @@ fn a_light_caller_goes_next_beside_a_heavy_one_however_old_its_calls_are() {
     let mut turns = Turns::new(begun);
     let (heavy, light) = (name(0), name(1));
     for nth in 0..200 {
-        turns.join(begun, claimant(Some(&heavy), Priority::Normal), tokens(400), nth);
+        turns.join(begun, claimant(Some(&heavy), Priority::Normal), tokens(400), LIMITS, nth);
     }
     let now = begun + PATIENCE * 3;
     assert_eq!(turn(&mut turns, now), Some(0));
     for nth in 1..20 {
-        turns.join(now, claimant(Some(&light), Priority::Normal), tokens(10), 1_000 + nth);
+        turns.join(now, claimant(Some(&light), Priority::Normal), tokens(10), LIMITS, 1_000 + nth);
         assert_eq!(turn(&mut turns, now), Some(1_000 + nth));
     }
 }
@@ -310,7 +323,7 @@ fn the_more_urgent_goes_first_and_the_less_urgent_takes_part_once_it_is_old() {
     let mut turns = Turns::new(begun);
     for (priority, name) in ALL.into_iter().zip(["i", "n", "b"]).rev() {
         for _ in 0..40 {
-            turns.join(begun, claimant(None, priority), tokens(1), name);
+            turns.join(begun, claimant(None, priority), tokens(1), LIMITS, name);
         }
     }
     let shares = |given: Vec<&str>| ["i", "n", "b"].map(|name| given.iter().filter(|of| **of == name).count());
@@ -337,7 +350,7 @@ fn calls_of_one_caller_go_by_deadline_and_those_of_one_second_by_arrival() {
     ] {
         let mut turns = Turns::new(now);
         for (nth, deadline) in deadlines.into_iter().enumerate() {
-            turns.join(now, Claimant { deadline, ..Claimant::default() }, tokens(1), nth);
+            turns.join(now, Claimant { deadline, ..Claimant::default() }, tokens(1), LIMITS, nth);
         }
         assert_eq!(order(&mut turns, now), expected);
     }
@@ -349,7 +362,7 @@ fn a_name_longer_than_any_is_none() {
     let mut turns = Turns::new(now);
     let (long, longer): (Arc<str>, Arc<str>) = ("x".repeat(MAX_NAME + 1).into(), "x".repeat(MAX_NAME + 2).into());
     for (nth, caller) in [Some(&long), None, Some(&longer)].into_iter().enumerate() {
-        turns.join(now, claimant(caller, Priority::Normal), tokens(1), nth);
+        turns.join(now, claimant(caller, Priority::Normal), tokens(1), LIMITS, nth);
     }
     assert!(turns.levels[1].callers.is_none(), "all are one caller");
     assert_eq!(order(&mut turns, now), [0, 1, 2]);
@@ -363,11 +376,11 @@ fn callers_that_went_are_forgotten() {
     let mut turns = Turns::new(now);
     let stays = name(0);
     for _ in 0..9_000 {
-        turns.join(now, claimant(Some(&stays), Priority::Normal), tokens(1), 0);
+        turns.join(now, claimant(Some(&stays), Priority::Normal), tokens(1), LIMITS, 0);
     }
     for nth in 1..8_000 {
         // Each is as large as a minute, so that all are ahead for long.
-        turns.join(now, claimant(Some(&name(nth)), Priority::Normal), tokens(1_000), nth);
+        turns.join(now, claimant(Some(&name(nth)), Priority::Normal), tokens(1_000), LIMITS, nth);
     }
     while turns.levels[1].waiting.len() > 500 {
         turn(&mut turns, now).unwrap();
@@ -386,7 +399,13 @@ fn an_order_that_is_that_of_arrival_has_no_index() {
     for nth in 0..100 {
         let now = begun + Duration::from_secs(nth);
         let deadline = Some(now + Duration::from_secs(60));
-        turns.join(now, Claimant { caller: Some(&caller), priority: Priority::Normal, deadline }, tokens(9), nth);
+        turns.join(
+            now,
+            Claimant { caller: Some(&caller), priority: Priority::Normal, deadline },
+            tokens(9),
+            LIMITS,
+            nth,
+        );
         assert!(turns.levels[1].callers.is_none());
     }
     assert_eq!(order(&mut turns, begun), (0..100).collect::<Vec<_>>());
@@ -399,7 +418,7 @@ fn a_light_caller_is_not_told_the_wait_of_a_heavy_one() {
     let mut turns = Turns::new(now);
     let (heavy, light, second) = (name(0), name(1), name(2));
     for _ in 0..100 {
-        turns.join(now, claimant(Some(&heavy), Priority::Normal), tokens(400), ());
+        turns.join(now, claimant(Some(&heavy), Priority::Normal), tokens(400), LIMITS, ());
     }
     turn(&mut turns, now);
     let ahead =
@@ -408,10 +427,10 @@ fn a_light_caller_is_not_told_the_wait_of_a_heavy_one() {
     assert_eq!(ahead(&turns, Some(&light), Priority::Batch), 99 * 400);
     assert_eq!(ahead(&turns, Some(&heavy), Priority::Normal), 99 * 400);
     assert_eq!(ahead(&turns, Some(&heavy), Priority::Interactive), 0);
-    turns.join(now, claimant(Some(&light), Priority::Normal), tokens(10), ());
+    turns.join(now, claimant(Some(&light), Priority::Normal), tokens(10), LIMITS, ());
     assert_eq!(ahead(&turns, Some(&second), Priority::Normal), 10);
     // With 800 tokens of its own before it, it lets the other have as many, and the call that is begun.
-    turns.join(now, claimant(Some(&second), Priority::Normal), tokens(800), ());
+    turns.join(now, claimant(Some(&second), Priority::Normal), tokens(800), LIMITS, ());
     let told = ahead(&turns, Some(&second), Priority::Normal);
     assert!((1_210..=1_700).contains(&told), "{told}");
 }
@@ -424,7 +443,7 @@ fn ten_thousand_callers_are_no_heap_of_work() {
     let names: Vec<_> = (0..CALLERS).map(name).collect();
     for round in 0..3 {
         for caller in &names {
-            turns.join(begun, claimant(Some(caller), Priority::Normal), tokens(1), round);
+            turns.join(begun, claimant(Some(caller), Priority::Normal), tokens(1), LIMITS, round);
             turns.ahead_of(claimant(Some(caller), Priority::Normal), tokens(1), LIMITS);
             turns.elect(begun);
         }
