@@ -19,7 +19,7 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, GeminiLayer, Outcome, RateLimitLayer, RetryLayer, RetryPolicy,
+    BoxError, CallContext, GeminiLayer, Outcome, RateLimitLayer, RetryBudget, RetryLayer, RetryPolicy,
     context::{Deadline, GaveUp, RetryAdvice},
     failure::Kind,
     quota::Limits,
@@ -157,13 +157,13 @@ async fn a_person_who_waits_is_answered_within_a_minute() {
 
 #[tokio::test(start_paused = true)]
 async fn an_overload_ends_with_its_cause() {
-    const CAPACITY: f64 = 20.0;
-    let presets: [(_, fn() -> RetryPolicy, _); 3] = [
-        ("default", RetryPolicy::default, secs(285)),
-        ("interactive", RetryPolicy::interactive, secs(60)),
-        ("persistent", RetryPolicy::persistent, HOUR),
+    const CAPACITY: f64 = 10.0;
+    let presets: [(_, fn() -> RetryPolicy, _, _); 3] = [
+        ("default", RetryPolicy::default, secs(285), RetryBudget::CAPACITY),
+        ("interactive", RetryPolicy::interactive, secs(60), RetryBudget::CAPACITY),
+        ("persistent", RetryPolicy::persistent, HOUR, RetryBudget::PERSISTENT_CAPACITY),
     ];
-    for (name, policy, allowed) in presets {
+    for (name, policy, allowed, budget) in presets {
         // The upstream has room for what comes in 5 s. For two minutes there comes a fifth more, and then three tenths less.
         let upstream = with_room((CAPACITY * SERVICE.as_secs_f64()) as usize);
         let after = per_second(0.7 * CAPACITY, 180.0).map(|at| at + secs(120));
@@ -175,15 +175,15 @@ async fn an_overload_ends_with_its_cause() {
         assert!(share(from(140), |call| call.is_answered) == 1.0, "{name}");
         assert!(share(from(140), |call| call.took <= secs(60)) == 1.0, "{name}");
         assert!(share(from(220), |call| call.at_first) == 1.0, "{name}: still overloaded");
-        // Retries were no storm: less than one more for each call that could be answered.
-        let most = 2.0 * CAPACITY * 200.0 + CAPACITY * 100.0;
-        assert!((upstream.calls() as f64) < most, "{name}: {} calls", upstream.calls());
+        // No retry was made without a token: a hundredth of the budget a second, and one for each success.
+        let most = ends.len() + ends.iter().filter(|call| call.is_answered).count() + budget as usize * 4;
+        assert!(upstream.calls() <= most, "{name}: {} calls", upstream.calls());
     }
 }
 
 // === refusals of the limiter ===
 
-/// Makes a limiter of two requests a minute, both of which are used.
+/// Makes two calls, which use a limit of two.
 async fn used_up<S>(service: &S)
 where
     S: Service<http::Request<http_body_util::Full<bytes::Bytes>>, Response: std::fmt::Debug, Error: Into<BoxError>>

@@ -152,7 +152,7 @@ impl GeminiBuilder {
         self.retry_layer(RetryLayer::new(policy))
     }
 
-    /// Gives an open circuit, or keys that are all used up, back to the caller at once, instead of waiting for it.
+    /// Gives an open circuit back to the caller at once, instead of waiting for it. Quota is waited for as ever.
     pub fn fail_fast(self) -> Self {
         let policy = self.settings.retry.policy().clone().on_open(OnOpen::Fail);
         self.retry(policy)
