@@ -194,8 +194,9 @@ fn a_hard_question_among_easy_ones_is_answered_and_a_hang_costs_seconds() {
     for seed in 1..=3 {
         let told = tell(GeminiLayer::relay(), Scenario { seed, hard: 50, takes: mixed, ..ORDINARY });
         assert_eq!(told.answered, 400, "seed {seed}");
-        // A hard question is asked three times, once by each clock.
-        assert!(told.attempts <= 400 + 8 * 2 + 2, "seed {seed}: {}", told.attempts);
+        println!("mix without hangs {seed}: {} in {}", told.answered, told.attempts);
+        // A hard question is asked three times, once by each clock, until four such cuts were for nothing.
+        assert!(told.attempts <= 400 + 4 * 2 + 2, "seed {seed}: {}", told.attempts);
         let told = tell(GeminiLayer::relay(), Scenario { seed, hard: 50, takes: hangs, ..ORDINARY });
         println!(
             "mix {seed}: {} in {}, p90 {:?} p95 {:?}",

@@ -276,14 +276,6 @@ fn refused(
     within(situation, wait, false)
 }
 
-/// Returns whether another attempt follows where a clock ends the present one, as far as that is known before.
-pub(super) fn repeats_timeouts(policy: &RetryPolicy, history: &History, models_left: u32) -> bool {
-    let reserved = models_left.saturating_mul(2);
-    let rule = policy.rule(Cause::Timeout);
-    history.attempts < policy.max_attempts.saturating_sub(reserved)
-        && history.timed_out() + 1 < rule.attempts_here(models_left)
-}
-
 /// Decides to send again after `wait`, unless that would pass the deadline, or leave less time than the model has ever
 /// needed.
 fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision {
@@ -319,6 +311,14 @@ fn may_resend(failure: &Failure, situation: Situation) -> bool {
         Idempotency::Safe | Idempotency::Billed => true,
         Idempotency::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
     }
+}
+
+/// Returns whether another attempt follows where a clock ends the present one, as far as that is known before.
+pub(super) fn repeats_timeouts(policy: &RetryPolicy, history: &History, models_left: u32) -> bool {
+    let reserved = models_left.saturating_mul(2);
+    let rule = policy.rule(Cause::Timeout);
+    history.attempts < policy.max_attempts.saturating_sub(reserved)
+        && history.timed_out() + 1 < rule.attempts_here(models_left)
 }
 
 #[cfg(test)]

@@ -34,6 +34,13 @@ const MAX_MODELS: usize = 256;
 /// row are one in a thousand; where the model has become slower, they are the next three.
 const DOUBT: u32 = 3;
 
+/// The calls more that were cut for nothing than for a hang, from which on cutting does more harm than good: each of them was
+/// asked again, and paid for, although it was only slow.
+const REGRET: u32 = 4;
+
+/// The most that are counted, so that two hangs are enough to cut again.
+const MAX_REGRET: u32 = 5;
+
 /// The times that answers take: a cheap handle, which the layers of one stack share. All clones are the same.
 ///
 /// ```
@@ -69,6 +76,9 @@ struct TimeSample {
     p95: AtomicU32,
     /// The attempts in a row that a clock has ended which was set by this sample, since an answer came within it.
     cut: AtomicU32,
+    /// The calls that were cut and answered late all the same, less those that were answered in time: from 0 to
+    /// [`MAX_REGRET`].
+    regret: AtomicU32,
 }
 
 impl ServiceTimes {
@@ -174,6 +184,20 @@ impl ModelTimes {
         self.kind(streams).cut.load(Ordering::Relaxed) >= DOUBT
     }
 
+    /// Notes that a call which had been cut was answered: in time, so that it had hung, or late, so that the cut was for
+    /// nothing.
+    pub(crate) fn judge_cut(&self, streams: bool, in_time: bool) {
+        let regret = &self.kind(streams).regret;
+        let now = regret.load(Ordering::Relaxed);
+        // A judgement that is lost between two threads is one of many.
+        regret.store(if in_time { now.saturating_sub(1) } else { (now + 1).min(MAX_REGRET) }, Ordering::Relaxed);
+    }
+
+    /// Returns whether so many calls were cut for nothing that clocks should not be set by these times.
+    pub(crate) fn are_regretted(&self, streams: bool) -> bool {
+        self.kind(streams).regret.load(Ordering::Relaxed) >= REGRET
+    }
+
     fn kind(&self, streams: bool) -> &TimeSample {
         if streams { &self.streams } else { &self.unary }
     }
@@ -217,6 +241,21 @@ mod tests {
         assert!(times.are_in_doubt(true) && !times.are_in_doubt(false));
         times.note_in_time(true);
         assert!(!times.are_in_doubt(true));
+    }
+
+    #[test]
+    fn cuts_for_nothing_are_regretted_until_two_calls_have_hung() {
+        let times = ModelTimes::default();
+        let judge = |cuts: &[bool]| cuts.iter().for_each(|in_time| times.judge_cut(false, *in_time));
+        judge(&[true, false, false, true, false, false]);
+        assert!(!times.are_regretted(false));
+        judge(&[false]);
+        assert!(times.are_regretted(false) && !times.are_regretted(true));
+        judge(&[false; 100]);
+        judge(&[true]);
+        assert!(times.are_regretted(false));
+        judge(&[true]);
+        assert!(!times.are_regretted(false));
     }
 
     #[test]

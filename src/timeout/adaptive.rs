@@ -62,9 +62,9 @@ pub(super) struct Adapting {
 }
 
 impl Adapting {
-    /// Returns the state of affairs, once enough of the model's times are known.
+    /// Returns the state of affairs, once enough of the model's times are known, and as long as clocks by them do good.
     fn seen(self, model: &ModelTimes, streams: bool, began: Instant) -> Option<Seen> {
-        let (quick, p95) = (model.quick(streams)?, model.p95(streams)?);
+        let (quick, p95) = (model.quick(streams)?, model.p95(streams).filter(|_| !model.are_regretted(streams))?);
         let remaining = self.deadline.map(|deadline| deadline.remaining(began));
         Some(Seen { quick, p95, timed_out: self.timed_out, remaining })
     }
@@ -117,19 +117,20 @@ impl TimedAttempt {
     }
 
     /// Returns whether the attempt goes on although its clock, shorter than it is set, has run out: the times by which it
-    /// was set have become longer, or are in doubt. The clock is longer then.
+    /// was set have become longer, are in doubt, or were found to do no good. The clock is longer then.
     pub(super) fn goes_on(&mut self, set: Duration, began: Instant) -> bool {
         let Some(BegunAttempt { model: Some(model), limit }) = &mut self.begun else { return false };
         let seen = self.adapting.and_then(|adapting| adapting.seen(model, self.streams, began));
-        let now = seen.map_or(Duration::ZERO, |seen| seen.limit(set));
-        if *limit < now {
-            *limit = now;
-        } else if model.are_in_doubt(self.streams) {
-            *limit = limit.saturating_add(seen.map_or(TimeoutLayer::ADAPTIVE_FLOOR, |seen| first_clock(seen.p95)));
-        } else {
-            model.note_cut(self.streams);
-            return false;
-        }
+        *limit = match seen {
+            // Meanwhile cuts were found to do no good.
+            None => Duration::MAX,
+            Some(seen) if *limit < seen.limit(set) => seen.limit(set),
+            Some(seen) if model.are_in_doubt(self.streams) => limit.saturating_add(first_clock(seen.p95)),
+            Some(_) => {
+                model.note_cut(self.streams);
+                return false;
+            }
+        };
         true
     }
 
@@ -140,8 +141,12 @@ impl TimedAttempt {
             self.times.record(&self.tier.of_model(&self.name), self.streams, took);
             return;
         };
-        if model.p95(self.streams).is_none_or(|p95| took <= first_clock(p95)) {
+        let in_time = model.p95(self.streams).is_none_or(|p95| took <= first_clock(p95));
+        if in_time {
             model.note_in_time(self.streams);
+        }
+        if self.adapting.is_some_and(|adapting| adapting.timed_out > 0) {
+            model.judge_cut(self.streams, in_time);
         }
         model.record(self.streams, took);
     }

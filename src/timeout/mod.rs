@@ -98,7 +98,8 @@
 //!
 //! - The first attempt covers nearly every answer of a model that is as it was. A request that is really slower than the
 //!   others (a hard question, a long document) gets more time with each attempt, for the price of two that are cut: the
-//!   third one has the time that is set, as far as the rest allows.
+//!   third one has the time that is set, as far as the rest allows. Where such cuts for nothing are four more than those
+//!   after which the call was answered in time, which were hangs, clocks are as they are set, until hangs are seen again.
 //! - Half of the rest, so that a hang costs less than half of the call and as many attempts fit as the model allows; never
 //!   less than an answer usually takes. Where nothing could be answered in what would be left, the attempt has all of it.
 //! - Answers alone are recorded. A model that becomes slower answers the second attempt, and that is recorded: four such
