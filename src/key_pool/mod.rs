@@ -207,6 +207,7 @@
 //! `Queued` or `After` where it waits less than this failure asks for. It replaces the advice of the limiter inside.
 
 mod affinity;
+mod alike;
 mod answer_names;
 mod api_key;
 mod body;

@@ -303,6 +303,16 @@ impl Registry {
         })
     }
 
+    /// Returns whether a project can take the call now, as well as any other can.
+    pub(super) fn can_take(&mut self, project: &Arc<ProjectRef>, query: &Query<'_>) -> bool {
+        self.project(project).is_some_and(|project| {
+            query.allows(&project.handle)
+                && !query.has_tried_project(&project.handle)
+                && project.marks.left(query.needs, query.now).is_zero()
+                && project.best(query).is_some_and(|(best, _)| best == Use::Free)
+        })
+    }
+
     /// Draws two projects that can take the call now, at random by weight.
     pub(super) fn draw(&self, query: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
         let mut draw = Draw::default();

@@ -13,7 +13,7 @@ pub struct ScopeReport {
     pub scope: Scope,
     /// Requests a minute, input tokens a minute and requests a day, in this order.
     pub dimensions: [DimensionReport; 3],
-    /// The time until the upstream's block ends, where there is one.
+    /// The time until the upstream's block ends by itself, where there is one; of a short block, until the next look.
     pub blocked_for: Option<Duration>,
     /// The blocks that have not ended, those included whose look is due.
     pub blocks: Vec<BlockReport>,
