@@ -437,6 +437,33 @@ async fn who_is_in_a_hurry_goes_before_those_who_came_earlier_and_are_not() {
     assert!(place("person") <= 2 && place("person") < place("slow person"), "{ended:?}");
 }
 
+// --- caches ---
+
+#[tokio::test]
+async fn calls_that_begin_alike_go_to_one_project_unless_that_is_switched_off() {
+    for (setting, alike) in [("", true), ("cache_affinity = false\n", false)] {
+        let emulator = Emulator::builder().key("key-a", "p1").key("key-b", "p2").build();
+        let server = emulator.serve().await.unwrap();
+        let keys = "[[keys]]\nkey = \"key-a\"\nproject = \"p1\"\n[[keys]]\nkey = \"key-b\"\nproject = \"p2\"\n";
+        let relay = Relay::start(&format!("upstream = {:?}\n{setting}{keys}", server.uri())).await;
+        let say = |text: &str| json!({ "parts": [{ "text": text }] });
+        let body = |turn: usize| json!({ "systemInstruction": say("be brief"), "contents": [say("hello"), say(&format!("turn {turn}"))] });
+        for turn in 0..16 {
+            assert_eq!(send(&relay, call("anybody", FLASH, body(turn).to_string())).await.status, 200);
+        }
+        let first = Emulator::fingerprint("key-a");
+        let of_first = emulator.count(|visit| visit.key.as_ref() == Some(&first));
+        assert_eq!([0, 16].contains(&of_first), alike, "{of_first} of 16 to the first");
+    }
+    for (settings, place, says) in [
+        ("cache_affinity = true", "1:18", "or false"),
+        ("cache_affinity = 2", "1:18", "without a unit"),
+        ("session_header = \"a b\"", "1:18", "not a header's name"),
+    ] {
+        refused_at(settings, place, &[says]).await;
+    }
+}
+
 // --- lifting ---
 
 #[tokio::test]

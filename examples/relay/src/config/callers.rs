@@ -19,7 +19,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use tower_gemini::{
     call::Call,
-    caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, Past},
+    caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
     context::Priority,
     prices::{Money, Prices},
 };
@@ -350,8 +350,9 @@ fn quota(section: &mut Section<'_>, models: Option<&Models>, prices: Option<&Pri
         };
         section.mistake(place, format!("{name}: {mistake}"));
     }
-    let past = section
-        .get_placed("past", |value| one_of(value, &[("refuse", Past::Refuse), ("lowest", Past::LowestPriority)]));
+    let past = section.get_placed("past", |value| {
+        one_of(value, &[("refuse", PastLimit::Refuse), ("lowest", PastLimit::LowestPriority)])
+    });
     if let Some((_, place)) = past.as_ref().filter(|_| !is_limited(&quota)) {
         section.mistake(place.clone(), "past: there is no limit to go past; set rpm, tpm, rpd, tpd or money_per_day");
     }

@@ -93,6 +93,8 @@ const NAMES: KnownNames = &[
             "upstream",
             "max_body",
             "default_project",
+            "cache_affinity",
+            "session_header",
             "client_tokens",
             "callers",
             "prices",
