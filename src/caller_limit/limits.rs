@@ -2,7 +2,7 @@
 
 use std::{
     array,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, RandomState},
     sync::Arc,
@@ -47,7 +47,8 @@ const SHARDS: usize = 16;
 ///     // The numbers are made up.
 ///     .prices(Prices::builder().model("gemini-*", Price::new(Money::dollars(1), Money::dollars(8))).build())
 ///     .build()?;
-/// assert!(limits.snapshot().is_empty(), "no call has been made");
+/// let [app] = &limits.snapshot()[..] else { panic!() };
+/// assert_eq!((&*app.caller, app.dimensions[0].used.to_string()), ("app", "0".into()), "no call has been made");
 /// # Ok::<_, tower_gemini::ConfigError>(())
 /// ```
 #[derive(Clone)]
@@ -91,23 +92,27 @@ impl CallerLimits {
         Ok(())
     }
 
-    /// Returns a report on each caller that has used anything and is limited, and on each of its models with limits of
-    /// their own, by name. Callers that share accounts are reported as one, `others`.
+    /// Returns a report on each caller with limits that the settings name or that has used anything, and on each of its
+    /// models with limits of their own, by name. Callers that share accounts are reported as one, `others`.
     pub fn snapshot(&self) -> Vec<CallerReport> {
-        let now = Instant::now();
-        let settings = self.settings();
+        let (now, settings) = (Instant::now(), self.settings());
         let mut entries: Vec<_> =
             self.shared.shards.iter().flat_map(|shard| shard.lock().iter().cloned().collect::<Vec<_>>()).collect();
+        let known: HashSet<_> = entries.iter().map(|entry| entry.caller.clone()).collect();
+        let unused = settings.by_caller.keys().filter(|caller| !known.contains(&***caller));
+        entries.extend(unused.map(|caller| Arc::new(CallerEntry::new(caller, now, self.shared.calendar))));
         entries.sort_unstable_by(|one, other| one.caller.cmp(&other.caller));
         let overflow = Some(self.shared.overflow.clone()).filter(|overflow| !overflow.is_forgettable(now));
         let quotas = entries.into_iter().map(|entry| (settings.quota(&entry.caller).clone(), entry));
         let all = quotas.chain(overflow.map(|overflow| (settings.others.clone(), overflow)));
-        all.flat_map(|(quota, entry)| {
-            let own = Some(entry.report(now, None, &quota)).filter(|report| report.has_limits());
-            let of_models = quota.models().map(|(model, quota)| entry.report(now, Some(model), quota));
-            own.into_iter().chain(of_models.filter(CallerReport::has_limits)).collect::<Vec<_>>()
-        })
-        .collect()
+        let reports = |(quota, entry): (Arc<CallerQuota>, Arc<CallerEntry>)| {
+            let of_models = quota.models().map(|(model, quota)| (Some(model), quota));
+            let all = [(None, &*quota)].into_iter().chain(of_models);
+            all.map(|(model, quota)| entry.report(now, model, quota))
+                .filter(CallerReport::has_limits)
+                .collect::<Vec<_>>()
+        };
+        all.flat_map(reports).collect()
     }
 
     /// Raises what a caller has used today or this month to at least `used`, for all calls or for those of one model: a
@@ -138,11 +143,11 @@ impl CallerLimits {
         let is_named = settings.by_caller.contains_key(caller);
         shard.find_or_insert((caller, ""), is_named, now, |overflow| {
             // The calls of a caller may have been counted with those of others so far.
-            let accounts = match overflow {
-                Some(overflow) => overflow.accounts.lock().continued(),
-                None => CallerAccounts::new(now, shared.calendar),
-            };
-            CallerEntry { caller: caller.into(), calendar: shared.calendar, accounts: Mutex::new(accounts) }
+            let entry = CallerEntry::new(caller, now, shared.calendar);
+            if let Some(overflow) = overflow {
+                *entry.accounts.lock() = overflow.accounts.lock().continued();
+            }
+            entry
         })
     }
 
@@ -152,6 +157,10 @@ impl CallerLimits {
 }
 
 impl CallerEntry {
+    fn new(caller: &str, now: Instant, calendar: PacificCalendar) -> Self {
+        Self { caller: caller.into(), calendar, accounts: Mutex::new(CallerAccounts::new(now, calendar)) }
+    }
+
     pub(super) fn caller(&self) -> &str {
         &self.caller
     }
@@ -273,8 +282,7 @@ impl CallerLimitsBuilder {
     pub fn build(self) -> Result<CallerLimits, ConfigError> {
         let settings = RwLock::new(Arc::new(self.check()?));
         let calendar = PacificCalendar::read();
-        let accounts = Mutex::new(CallerAccounts::new(Instant::now(), calendar));
-        let overflow = Arc::new(CallerEntry { caller: OTHERS.into(), calendar, accounts });
+        let overflow = Arc::new(CallerEntry::new(OTHERS, Instant::now(), calendar));
         let shards = array::from_fn(|_| Mutex::new(ByScope::new(MAX_CALLERS / SHARDS, overflow.clone())));
         let hasher = RandomState::new();
         Ok(CallerLimits { shared: Arc::new(Shared { settings, calendar, hasher, shards, overflow }) })

@@ -97,7 +97,7 @@ impl CallerQuota {
         self.past
     }
 
-    /// Returns the quota of a model, with its number.
+    /// Returns the quota of a model, if it has one of its own.
     pub(super) fn of_model(&self, model: &str) -> Option<&Self> {
         self.models.iter().find(|(known, _)| **known == *model).map(|(_, quota)| quota)
     }
