@@ -153,6 +153,9 @@
 //! for each caller. It is polled when it arrives, when it is first and when its time has come: 10,000 waiters of
 //! which half leave at random took fewer than three polls each.
 //!
+//! Of the time of a waiter, its place in the order takes 0.1 µs where all are of one caller, and 0.6 to 3 µs beside others
+//! of up to 1,000 callers (on a shared machine with two cores); its future and its timer take more.
+//!
 //! In the benchmark (`cargo bench -p benches --bench overhead -- "rate limits"`, on a shared machine with two cores)
 //! the happy path adds 0.11 to 0.15 µs to a call in three dimensions; tower-resilience's limiter, which counts one
 //! dimension for all callers, adds 0.15 to 0.2 µs and two allocations in the same runs. Of this layer's time, reading

@@ -163,7 +163,7 @@ impl ScopeQueue {
             waiter.waker = Some(waker.clone());
         }
         let (amount, grounded) = (waiter.amount, waiter.grounded);
-        let elected = line.elect(now);
+        let elected = line.elect_by_age(now);
         if line.first() != Some(id) {
             let first = state.take_waker(elected);
             drop(state);

@@ -183,25 +183,45 @@ impl<W> Turns<W> {
     /// Elects the waiter that has the next turn. Returns it if it is another than before.
     pub(super) fn elect(&mut self, now: Instant) -> Option<WaiterId> {
         self.now = self.now.max(now);
+        self.elect_again()
+    }
+
+    /// Elects as [`elect`](Self::elect) does, at the latest time that was told.
+    pub(super) fn elect_again(&mut self) -> Option<WaiterId> {
         let first = self.holder.or_else(|| self.elected());
         let is_new = first != self.first;
         self.first = first;
         first.filter(|_| is_new)
     }
 
-    /// Elects after a waiter has left, at the latest time that was told.
-    pub(super) fn elect_again(&mut self) -> Option<WaiterId> {
-        self.elect(self.now)
+    /// Elects again where time alone may have changed the order, since a waiter came or left the last time.
+    pub(super) fn elect_by_age(&mut self, now: Instant) -> Option<WaiterId> {
+        if self.only_level().is_some() { None } else { self.elect(now) }
+    }
+
+    /// Returns the one priority with waiters, if there is just one.
+    fn only_level(&self) -> Option<usize> {
+        match [0, 1, 2].map(|at: usize| self.levels[at].waiting.is_empty()) {
+            [false, true, true] => Some(0),
+            [true, false, true] => Some(1),
+            [true, true, false] => Some(2),
+            _ => None,
+        }
     }
 
     fn elected(&self) -> Option<WaiterId> {
+        let at = self.only_level().or_else(|| self.next_level())?;
+        let priority = [Priority::Interactive, Priority::Normal, Priority::Batch][at];
+        self.levels[at].first().map(|id| WaiterId(id, priority))
+    }
+
+    /// Returns the priority whose turn is next.
+    fn next_level(&self) -> Option<usize> {
         let mut least: Option<(usize, u64)> = None;
         for (at, level) in self.levels.iter().enumerate().filter(|(at, _)| self.takes_part(*at)) {
             least = least.filter(|least| least.1 <= level.start).or(Some((at, level.start)));
         }
-        let (at, _) = least?;
-        let priority = [Priority::Interactive, Priority::Normal, Priority::Batch][at];
-        self.levels[at].first().map(|id| WaiterId(id, priority))
+        least.map(|(at, _)| at)
     }
 
     /// Returns whether a priority takes part in the turns.
@@ -217,9 +237,9 @@ impl<W> Turns<W> {
         let at = id.1 as usize;
         let start = self.levels[at].start;
         self.reached = self.reached.max(start);
-        for other in 0..PRIORITIES {
+        for other in (0..PRIORITIES).filter(|other| *other != at) {
             // Those that take no part save nothing up, and will begin as if they had just had a turn.
-            if !self.takes_part(other) {
+            if !self.levels[other].waiting.is_empty() && !self.takes_part(other) {
                 let level = &mut self.levels[other];
                 let turn = level.usual_cost(limits).saturating_mul(1 << other);
                 level.start = level.start.max(self.reached.saturating_add(turn));
@@ -286,9 +306,12 @@ impl<W> Turns<W> {
 impl<W> Level<W> {
     /// Returns whether it takes part in the turns of a priority that is `below` levels more urgent.
     fn takes_part(&self, below: usize, now: Instant) -> bool {
-        let oldest = self.waiting.first_key_value().map(|(_, oldest)| oldest.since);
+        if below == 0 || self.waiting.is_empty() {
+            return !self.waiting.is_empty();
+        }
         let patience = PATIENCE * u32::try_from(below).unwrap_or(u32::MAX);
-        oldest.is_some_and(|since| below == 0 || now.saturating_duration_since(since) >= patience)
+        let oldest = self.waiting.first_key_value().map(|(_, oldest)| oldest.since);
+        oldest.is_some_and(|since| now.saturating_duration_since(since) >= patience)
     }
 
     fn join(&mut self, id: u64, turn: Turn<W>, limits: Amount) {
@@ -325,8 +348,7 @@ impl<W> Level<W> {
 
     /// Returns the cost of a waiter on average; zero without any.
     fn usual_cost(&self, limits: Amount) -> u64 {
-        let waiting = self.waiting.len() as u64;
-        if waiting == 0 { 0 } else { cost(self.amount, limits) / waiting }
+        cost(self.amount, limits).checked_div(self.waiting.len() as u64).unwrap_or_default()
     }
 
     fn end_if_empty(&mut self) {
@@ -357,6 +379,9 @@ impl<W> Level<W> {
 /// Returns the share of a minute's limits that an amount is, of the limit that it needs most of.
 fn cost(amount: Amount, limits: Amount) -> u64 {
     let share = |of: u64, limit: u64| {
+        if let Some(whole) = of.checked_mul(WHOLE) {
+            return whole / limit.max(1);
+        }
         let share = u128::from(of) * u128::from(WHOLE) / u128::from(limit.max(1));
         u64::try_from(share).unwrap_or(u64::MAX)
     };

@@ -70,7 +70,9 @@ impl CallerTurns {
         }
         let Some(queue) = self.callers.get_mut(caller) else { return };
         if queue.waiting.is_empty() {
-            self.idle.remove(&(queue.start, caller.clone()));
+            if !self.idle.is_empty() {
+                self.idle.remove(&(queue.start, caller.clone()));
+            }
             (queue.start, queue.came) = (queue.start.max(self.reached), waiter.1);
             self.order.insert(queue.tag(caller));
         }
