@@ -95,7 +95,10 @@ impl RetryBudget {
     /// Takes one retry, and returns whether there was one that no call waits for. The check and the taking are one
     /// atomic step.
     pub fn try_take(&self, model: &str) -> bool {
-        let now = Instant::now();
+        self.try_take_at(model, Instant::now())
+    }
+
+    fn try_take_at(&self, model: &str, now: Instant) -> bool {
         let mut buckets = self.shared.buckets.lock();
         self.bucket(&mut buckets, model, now).1.try_take(self.shared.refill, now)
     }
@@ -125,10 +128,12 @@ impl RetryBudget {
 
     /// Gives one retry back, after a success: to the call that waits longest, if any does.
     pub fn deposit(&self, model: &str) {
-        if !self.is_in_use() {
-            return;
+        if self.is_in_use() {
+            self.deposit_at(model, Instant::now());
         }
-        let now = Instant::now();
+    }
+
+    fn deposit_at(&self, model: &str, now: Instant) {
         let refill = self.shared.refill;
         let mut buckets = self.shared.buckets.lock();
         let first = buckets.get_mut(model).and_then(|bucket| bucket.deposit(refill, now));
@@ -225,6 +230,9 @@ impl fmt::Debug for RetryBudget {
         f.debug_struct("RetryBudget").field("capacity", &self.shared.refill.capacity).finish_non_exhaustive()
     }
 }
+
+#[cfg(gemini_loom)]
+pub(crate) mod proofs;
 
 #[cfg(test)]
 mod tests {

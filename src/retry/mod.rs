@@ -170,5 +170,8 @@ pub use self::{
     service::Retry,
 };
 
+#[cfg(gemini_loom)]
+pub(crate) use self::budget::proofs::PROOFS;
+
 /// The room's name in errors.
 const NAME: &str = "retry";
