@@ -107,7 +107,7 @@
 //! begin alike prefer the project that had the last of them, as long as they wait there no more than
 //! [2 s longer](KeyPoolBuilder::cache_affinity) than in the best one. It is a preference: they go to no project that is out
 //! or that this call has tried, and leave it for a project whose block is due for a look. Alike are calls for answers of one model with the same
-//! system instruction and the same first content, compared by at most 8 KiB of each in the first 64 KiB of the body, and those with the
+//! system instruction and the same first content, compared by at most 4 KiB of each in the first 32 KiB of the body, and those with the
 //! same [session header](KeyPoolBuilder::session_header). The share of the cache is
 //! `gen_ai.client.inference.usage.cache_read.input_tokens` by `gen_ai.client.inference.usage.input_tokens` in the
 //! [metrics](crate::telemetry).

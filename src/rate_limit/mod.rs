@@ -90,8 +90,8 @@
 //! In a test (`cargo test --features emulator --test rate_limit_shared -- --nocapture`), two limiters at full load on one
 //! project of 60 requests a minute used 99 % of it in an hour, and 0.6 % of their calls were refused after the first
 //! minute; with three it was all of it, and 5 %. At nine tenths of that load in all, at random times, half of the calls
-//! took 2.7 s or less with an answer of 2 s, and 99 % 73 s or less. Of 150 calls at once in each of two, all were answered, and
-//! all but 5 within the 245 s of the optimum.
+//! took 2.7 s or less with an answer of 2 s, and 99 % 82 s or less. Of 150 calls at once in each of two, all were answered, and
+//! all but a few within the 245 s of the optimum.
 //!
 //! # How long a refusal is believed
 //!
