@@ -25,10 +25,10 @@ const MAX_BEGINNINGS: usize = 16_384;
 const REMEMBERED: Duration = Duration::from_secs(3_600);
 
 /// The bytes of a body in which its beginning is looked for.
-const MAX_SCANNED: usize = 64 * 1024;
+const MAX_SCANNED: usize = 32 * 1024;
 
 /// The bytes of an instruction or a content that count: texts that are alike for so long are alike.
-const MAX_COMPARED: usize = 8 * 1024;
+const MAX_COMPARED: usize = 4 * 1024;
 
 /// The projects that calls were sent to, by their beginnings.
 pub(super) struct Alike {
@@ -89,50 +89,62 @@ impl Alike {
 fn hash_beginning(body: &[u8], hasher: &mut impl Hasher) -> Option<()> {
     let body = &body[..body.len().min(MAX_SCANNED)];
     let mut hash = |value: &[u8]| {
-        hasher.write(&value[..value.len().min(MAX_COMPARED)]);
+        hasher.write(value);
         hasher.write_u8(0xFF);
     };
-    let mut found = None;
     let mut at = skip(body, 0, b"");
     if body.get(at) != Some(&b'{') {
         return None;
     }
+    let mut is_instructed = false;
     at = skip(body, at + 1, b",");
     while body.get(at) == Some(&b'"') {
         let end = value_end(body, at);
         let key = &body[at..end];
-        let from = skip(body, end, b":");
-        at = value_end(body, from);
-        let value = &body[from..at];
+        let value = skip(body, end, b":");
         match key {
-            br#""systemInstruction""# | br#""system_instruction""# | br#""instructions""# => hash(value),
+            br#""systemInstruction""# | br#""system_instruction""# | br#""instructions""# => {
+                is_instructed = true;
+                hash(compared(body, value));
+            }
             br#""contents""# | br#""messages""# | br#""input""# => {
-                first_content(value, &mut hash);
-                found = Some(());
+                let rest = body.get(value..).unwrap_or_default();
+                hash_first_content(rest, &mut hash);
+                // The rest of a conversation is long, and is not walked through: no string has a quote that is not escaped.
+                let find = |name| memmem::find(rest, name).map(|at| at + name.len());
+                let later = || find(br#""systemInstruction""#).or_else(|| find(br#""system_instruction""#));
+                if let Some(at) = if is_instructed { None } else { later() } {
+                    hash(compared(rest, skip(rest, at, b":")));
+                }
+                return Some(());
             }
             _ => {}
         }
-        at = skip(body, at, b",");
+        at = skip(body, value_end(body, value), b",");
     }
-    found
+    None
 }
 
 /// Hashes the first content of a list, with the instructions before it.
-fn first_content(value: &[u8], hash: &mut impl FnMut(&[u8])) {
+fn hash_first_content(value: &[u8], hash: &mut impl FnMut(&[u8])) {
     if value.first() != Some(&b'[') {
-        return hash(value);
+        return hash(compared(value, 0));
     }
     let mut at = skip(value, 1, b",");
     while at < value.len() && value[at] != b']' {
-        let end = value_end(value, at);
-        let content = &value[at..end];
+        let content = compared(value, at);
         hash(content);
-        let start = &content[..content.len().min(MAX_COMPARED)];
-        if memmem::find(start, br#""system""#).is_none() && memmem::find(start, br#""developer""#).is_none() {
+        if memmem::find(content, br#""system""#).is_none() && memmem::find(content, br#""developer""#).is_none() {
             return;
         }
-        at = skip(value, end, b",");
+        at = skip(value, value_end(value, at), b",");
     }
+}
+
+/// Returns the value that begins there, or as much of it as is compared.
+fn compared(body: &[u8], from: usize) -> &[u8] {
+    let most = &body[from.min(body.len())..body.len().min(from + MAX_COMPARED)];
+    &most[..value_end(most, 0)]
 }
 
 /// Returns the place of the next byte that is neither white space nor one of these.
@@ -174,12 +186,14 @@ fn value_end(body: &[u8], from: usize) -> usize {
 /// Returns the end of the string whose first quote stands there.
 fn string_end(body: &[u8], from: usize) -> usize {
     let mut at = from + 1;
-    while let Some(next) = body.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-        at += next + 1;
-        if body[at - 1] == b'"' {
-            return at;
+    while let Some(byte) = body.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            // Most strings are short: names and the like. A long one is searched.
+            _ if at - from < 32 => at += 1,
+            _ => at += memchr2(b'"', b'\\', &body[at..]).unwrap_or(body.len() - at),
         }
-        at += 1;
     }
     body.len()
 }

@@ -117,6 +117,8 @@ pub(super) struct ProjectCandidate {
 pub(super) struct Draw {
     pub(super) first: Option<Arc<ProjectRef>>,
     pub(super) second: Option<Arc<ProjectRef>>,
+    /// True if the first one's block is due for a look, which the call would make.
+    pub(super) looks: bool,
     /// The number of candidates of any rank.
     pub(super) candidates: usize,
     /// The number of those that have not been tried.
@@ -340,6 +342,10 @@ impl Registry {
                 (second, draw.second) = (arrival, Some(project.handle.clone()));
             }
         }
+        let is_first =
+            |project: &&Project| draw.first.as_ref().is_some_and(|first| Arc::ptr_eq(first, &project.handle));
+        let passage = self.projects.iter().find(is_first).map(|project| project.marks.passage(query.needs, now));
+        draw.looks = passage == Some(Passage::Look);
         draw
     }
 

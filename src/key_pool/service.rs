@@ -210,14 +210,10 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
         let draw = shared.registry.lock().draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
         let waits = |project: &ProjectRef| shared.wait(project, facts);
-        let last = if nth == 0 { alike(shared, facts, query) } else { None };
+        // Somebody has to look, or a project that is good again would not be asked.
+        let last = if nth == 0 && !draw.looks { alike(shared, facts, query) } else { None };
         let project = match second {
             _ if last.is_some() => last?,
-            _ if nth == 0
-                && let Some(last) = alike(shared, facts, query) =>
-            {
-                last
-            }
             _ if draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none() || waits(&first).is_zero() => {
                 first
             }
@@ -227,7 +223,7 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
         // The lock is not held by what is dropped after it.
         let taken = shared.registry.lock().take(&project, query);
         if let Some((key, on_trial, looks)) = taken {
-            if let (Some(alike), Some(beginning)) = (&shared.alike, facts.beginning) {
+            if let (Some(alike), Some(beginning), true) = (&shared.alike, facts.beginning, looks.is_empty()) {
                 alike.sent(beginning, &project, query.now);
             }
             let trial = on_trial.map(|id| Trial { shared: shared.clone(), key: key.clone(), id });

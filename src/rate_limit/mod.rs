@@ -107,17 +107,17 @@
 //! In a test (`cargo test --features emulator --test rate_limit_shared -- --nocapture`), two limiters at full load on one
 //! project of 60 requests a minute used 99 % of it in an hour, and 0.6 % of their calls were refused after the first
 //! minute; with three it was all of it, and 5 %. At nine tenths of that load in all, at random times, half of the calls
-//! took 2.7 s or less with an answer of 2 s, and 99 % 73 s or less. Of 150 calls at once in each of two, all were answered, and
-//! all but 5 within the 245 s of the optimum.
+//! took 2.7 s or less with an answer of 2 s, and 99 % 82 s or less. Of 150 calls at once in each of two, all were answered, and
+//! all but a few within the 245 s of the optimum.
 //!
 //! # How long a refusal is believed
 //!
 //! A minute's quota is believed until its hint, and no longer than two minutes; an unnamed one with a hint for five; a
 //! day's until midnight Pacific, or until the hint and 25 hours at most. After that, one call looks while the others stay
 //! out: its success ends the block, another refusal renews it. A day's quota is looked at before its time as well,
-//! because quotas come back when a tier is granted: after a minute, and then after twice the time before, up to an hour;
-//! after half an hour, and then each hour, where this limiter's own count is half of the limit or more; each hour for a limit
-//! of zero. No call
+//! because quotas come back when a tier is granted: after a minute, and then after twice the time before, up to an hour.
+//! Where this limiter's own count is half of the limit or more, the first look is after half an hour; for a limit of zero
+//! and after that it is each hour. No call
 //! waits in the queue for a block of hours: it is refused at once, with the time of the next look as the hint.
 //!
 //! A refusal that says neither how long nor which quota rests the scope for a second, and for twice as long each time until
