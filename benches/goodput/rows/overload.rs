@@ -1,6 +1,6 @@
 //! An upstream of limited capacity that is offered more than it has for two minutes, and less than it has afterwards. Turning an
 //! attempt away costs it a twentieth of what an answer costs, so that enough retries keep it from answering at all, long after
-//! the cause is gone.
+//! the cause is gone: attempts at once and without end answer 4 % of all calls here, and it never becomes normal.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 

@@ -14,8 +14,8 @@ use crate::{
 /// The time from one call to the next.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The time for which it is watched.
-const WATCH: Duration = Duration::from_secs(2 * 3_600);
+/// The time for which it is watched: fewer calls than the day's quota.
+const WATCH: Duration = Duration::from_secs(240);
 
 /// The end of the day, as the refusal says.
 const MIDNIGHT: Duration = Duration::from_secs(19 * 3_600 + 18 * 60);
@@ -25,7 +25,7 @@ pub(super) fn rows() -> Vec<Row> {
         &[Figure::seconds("asked again after, s"), Figure::seconds("all well after, s"), Figure::seconds("calls lost")];
     vec![Row {
         name: "wrong-day",
-        scenario: "one wrong 429 of a day's quota (250, of which 1 is used), a call a second for 2 h",
+        scenario: "one wrong 429 of a day's quota (250, of which 1 is used), a call a second for 4 min",
         preset: Preset::Relay,
         seeds: 3,
         figures: FIGURES,
