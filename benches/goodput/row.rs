@@ -1,6 +1,6 @@
 //! The rows of the table: a scenario, the figures that it yields, and their means over its seeds.
 
-use std::{future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin};
 
 use crate::caller::{Contestant, Preset};
 
@@ -15,6 +15,8 @@ pub(crate) struct Row {
     pub(crate) figures: &'static [Figure],
     /// The optimum, where it is not what attempts at once and without end achieve.
     pub(crate) optimum: Option<&'static [f64]>,
+    /// The bars that this crate's figures have to reach, each with the number of the figure.
+    pub(crate) bars: &'static [(usize, Bar)],
     pub(crate) run: Scenario,
 }
 
@@ -34,6 +36,36 @@ pub(crate) struct Figure {
     pub(crate) name: &'static str,
     /// The digits after the point.
     pub(crate) digits: usize,
+}
+
+/// A bar for a figure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Bar {
+    AtLeast(f64),
+    AtMost(f64),
+    /// At most the optimum multiplied by this.
+    TimesOptimum(f64),
+}
+
+impl Bar {
+    /// Returns whether a figure reaches it. Not a number reaches none.
+    pub(crate) fn is_reached(self, value: f64, optimum: f64) -> bool {
+        match self {
+            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => value <= most,
+            Self::TimesOptimum(times) => value <= times * optimum,
+        }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "≥ {least}"),
+            Self::AtMost(most) => write!(f, "≤ {most}"),
+            Self::TimesOptimum(times) => write!(f, "≤ {times} × optimum"),
+        }
+    }
 }
 
 impl Figure {

@@ -16,8 +16,8 @@ pub(crate) fn head() -> String {
     let mut rule = "|---|---|---|---|".to_owned();
     for contestant in Contestant::ALL {
         if contestant == Contestant::Ours {
-            head.push_str(" before |");
-            rule.push_str("---|");
+            head.push_str(" bar | before |");
+            rule.push_str("---|---|");
         }
         let _ = write!(head, " {} |", contestant.name());
         rule.push_str("---|");
@@ -25,24 +25,38 @@ pub(crate) fn head() -> String {
     format!("{head}\n{rule}\n")
 }
 
-/// Measures a row with all contestants, and returns its lines.
-pub(crate) fn lines(row: &Row, seeds: u64) -> String {
+/// A row that was measured.
+pub(crate) struct Measured {
+    pub(crate) lines: String,
+    /// The bars that were not reached, each in a sentence.
+    pub(crate) missed: Vec<String>,
+}
+
+/// Measures a row with all contestants.
+pub(crate) fn measure(row: &Row, seeds: u64) -> Measured {
     let columns = Contestant::ALL.map(|contestant| row.measure(contestant, seeds));
-    let mut lines = String::new();
+    let of = |wanted| Contestant::ALL.iter().zip(&columns).find(|(one, _)| **one == wanted).map(|(_, column)| column);
+    let (ours, optimum) = (of(Contestant::Ours).expect("a column"), of(Contestant::Optimum).expect("a column"));
+    let (mut lines, mut missed) = (String::new(), Vec::new());
     for (nth, figure) in row.figures.iter().enumerate() {
+        let bar = row.bars.iter().find(|(of, _)| *of == nth).map(|(_, bar)| bar);
+        if let Some(bar) = bar.filter(|bar| !bar.is_reached(ours[nth], optimum[nth])) {
+            missed.push(format!("{}, {}: {}, and the bar is {bar}", row.name, figure.name, shown(figure, ours[nth])));
+        }
         let scenario = if nth == 0 { format!("{}; `{}`", row.scenario, row.preset.name()) } else { String::new() };
         let name = if nth == 0 { row.name } else { "" };
         let seeds = if nth == 0 { seeds.to_string() } else { String::new() };
         let _ = write!(lines, "| {scenario} | {} | {name} | {seeds} |", figure.name);
         for (contestant, column) in Contestant::ALL.iter().zip(&columns) {
             if *contestant == Contestant::Ours {
-                let _ = write!(lines, " {} |", before(row, figure));
+                let bar = bar.map_or_else(|| NONE.to_owned(), |bar| bar.to_string());
+                let _ = write!(lines, " {bar} | {} |", before(row, figure));
             }
             let _ = write!(lines, " {} |", shown(figure, column[nth]));
         }
         lines.push('\n');
     }
-    lines
+    Measured { lines, missed }
 }
 
 /// Returns the figure as it was before.

@@ -7,23 +7,27 @@ use fastrand::Rng;
 use crate::{
     caller::Preset,
     calls::{Calls, answered, p99, poisson},
-    row::{Figure, Row, Run, Value},
+    row::{Bar::AtLeast, Figure, Row, Run, Value},
     upstream::{Asked, Model, Reply, Upstream},
 };
 
 pub(super) fn rows() -> Vec<Row> {
     const FIGURES: &[Figure] =
         &[Figure::share("answered"), Figure::seconds("p99, s"), Figure::ratio("attempts a call")];
-    let row = |name, preset| Row {
+    let row = |name, preset, bars| Row {
         name,
         scenario: "a model that thinks for 60 to 120 s, 10 % hang, 0.2 calls/s for an hour",
         preset,
         seeds: 5,
         figures: FIGURES,
         optimum: Some(&[1.0, 120.0, 1.0]),
+        bars,
         run: |run| Box::pin(thinking(run)),
     };
-    vec![row("thinking-interactive", Preset::Interactive), row("thinking-relay", Preset::Relay)]
+    vec![
+        row("thinking-interactive", Preset::Interactive, &[]),
+        row("thinking-relay", Preset::Relay, &[(0, AtLeast(0.999))]),
+    ]
 }
 
 struct Thinking(Rng);

@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::{
     caller::Preset,
     calls::{Calls, answered, poisson},
-    row::{Figure, Row, Run, Scenario, Value},
+    row::{
+        Bar::{AtLeast, AtMost},
+        Figure, Row, Run, Scenario, Value,
+    },
     upstream::{Asked, Model, Reply, Upstream},
 };
 
@@ -14,10 +17,13 @@ const DOWN_FROM: Duration = Duration::from_secs(600);
 const DOWN_UNTIL: Duration = Duration::from_secs(780);
 const END: Duration = Duration::from_secs(900);
 
+/// The failed attempts that one call a second cost before: fewer calls must not cost more.
+const BEFORE: f64 = 100.0;
+
 pub(super) fn rows() -> Vec<Row> {
     const FIGURES: &[Figure] =
         &[Figure::share("answered of those that came meanwhile"), Figure::seconds("failed attempts")];
-    let row = |name, scenario, seeds, run: Scenario| Row {
+    let row = |name, scenario, seeds, bars, run: Scenario| Row {
         name,
         scenario,
         preset: Preset::Relay,
@@ -25,14 +31,23 @@ pub(super) fn rows() -> Vec<Row> {
         figures: FIGURES,
         // All can wait for its end, and whoever knew when it is would waste nothing.
         optimum: Some(&[1.0, 0.0]),
+        bars,
         run,
     };
     vec![
-        row("outage-0.02", "an outage of 180 s, 0.02 calls/s", 60, |run| Box::pin(outage(run, 0.02))),
-        row("outage-0.1", "an outage of 180 s, 0.1 calls/s", 30, |run| Box::pin(outage(run, 0.1))),
-        row("outage-0.3", "an outage of 180 s, 0.3 calls/s", 20, |run| Box::pin(outage(run, 0.3))),
-        row("outage-1", "an outage of 180 s, 1 call/s", 10, |run| Box::pin(outage(run, 1.0))),
-        row("outage-10", "an outage of 180 s, 10 calls/s", 3, |run| Box::pin(outage(run, 10.0))),
+        row("outage-0.02", "an outage of 180 s, 0.02 calls/s", 60, &[(0, AtLeast(0.95)), (1, AtMost(BEFORE))], |run| {
+            Box::pin(outage(run, 0.02))
+        }),
+        row("outage-0.1", "an outage of 180 s, 0.1 calls/s", 30, &[(0, AtLeast(0.99)), (1, AtMost(BEFORE))], |run| {
+            Box::pin(outage(run, 0.1))
+        }),
+        row("outage-0.3", "an outage of 180 s, 0.3 calls/s", 20, &[(0, AtLeast(0.99)), (1, AtMost(BEFORE))], |run| {
+            Box::pin(outage(run, 0.3))
+        }),
+        row("outage-1", "an outage of 180 s, 1 call/s", 10, &[(0, AtLeast(0.99)), (1, AtMost(BEFORE))], |run| {
+            Box::pin(outage(run, 1.0))
+        }),
+        row("outage-10", "an outage of 180 s, 10 calls/s", 3, &[(0, AtLeast(0.99))], |run| Box::pin(outage(run, 10.0))),
     ]
 }
 

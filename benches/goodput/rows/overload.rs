@@ -7,7 +7,10 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 use crate::{
     caller::Preset,
     calls::{Calls, Done, answered, poisson},
-    row::{Figure, Row, Run, Value},
+    row::{
+        Bar::{AtLeast, AtMost},
+        Figure, Row, Run, Value,
+    },
     upstream::{Asked, Model, Reply, Upstream},
 };
 
@@ -23,16 +26,20 @@ const END: Duration = Duration::from_secs(420);
 pub(super) fn rows() -> Vec<Row> {
     const FIGURES: &[Figure] =
         &[Figure::share("answered"), Figure::seconds("normal after, s"), Figure::ratio("attempts a call")];
-    let row = |name, preset| Row {
+    let row = |name, preset, bars| Row {
         name,
         scenario: "1.2 of the capacity for 120 s, then 0.7 of it for 300 s",
         preset,
         seeds: 5,
         figures: FIGURES,
         optimum: Some(&[1.0, 0.0, 1.0]),
+        bars,
         run: |run| Box::pin(overload(run)),
     };
-    vec![row("overload-interactive", Preset::Interactive), row("overload-relay", Preset::Relay)]
+    vec![
+        row("overload-interactive", Preset::Interactive, &[]),
+        row("overload-relay", Preset::Relay, &[(0, AtLeast(0.97)), (1, AtMost(20.0))]),
+    ]
 }
 
 /// The upstream. The heap has the times at which its work ends.

@@ -8,7 +8,7 @@ use tower_gemini::RetryPolicy;
 use super::outage::Down;
 use crate::{
     caller::{End, Preset},
-    row::{Figure, Row, Run, Value},
+    row::{Bar::AtMost, Figure, Row, Run, Value},
     upstream::{Upstream, request},
 };
 
@@ -16,6 +16,9 @@ const DOWN_FROM: Duration = Duration::from_secs(120);
 
 /// The pause after a call that was not answered, until the upstream is back.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// The time after the outage for which the program is watched.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The calls after the recovery that count.
 const FIRST: usize = 20;
@@ -34,6 +37,7 @@ pub(super) fn rows() -> Vec<Row> {
         seeds: (ANSWERS.len() * PAUSES.len() * LENGTHS.len()) as u64,
         figures: FIGURES,
         optimum: Some(&[0.0, 0.0]),
+        bars: &[(0, AtMost(0.0))],
         run: |run| Box::pin(recovery(run)),
     }]
 }
@@ -47,17 +51,16 @@ async fn recovery(run: Run) -> Vec<Value> {
     let upstream = Upstream::new(Down { from: DOWN_FROM, until, service: answer });
     let caller = run.contestant.caller_with(run.preset, |settings| settings.retry(RetryPolicy::never()), &upstream);
     let (mut recovered, mut counted, mut refused) = (false, 0, 0);
-    loop {
+    while counted < FIRST && upstream.begun().elapsed() < until + PATIENCE {
         let end = caller.call(request(0)).await;
         if recovered {
             counted += 1;
             refused += usize::from(end != End::Answered);
-            if counted == FIRST {
-                break;
-            }
         }
         recovered |= end == End::Answered && upstream.begun().elapsed() >= until;
         sleep(if recovered || end == End::Answered { pause } else { PAUSE }).await;
     }
+    // A program that never recovers has none of its first calls answered.
+    refused += FIRST - counted;
     vec![Value::one(refused as f64), Value::of(usize::from(refused > 0), 1)]
 }

@@ -8,7 +8,10 @@ use crate::{
     caller::{Caller, Contestant, End, Preset},
     calls::{Calls, Done, answered, last_answer, p99, poisson},
     models::Metered,
-    row::{Figure, Row, Run, Value},
+    row::{
+        Bar::{AtLeast, AtMost},
+        Figure, Row, Run, Value,
+    },
     upstream::Upstream,
 };
 
@@ -36,6 +39,7 @@ pub(super) fn rows() -> Vec<Row> {
             seeds: 5,
             figures: BURST,
             optimum: Some(&[1.0, 245.0, 1.0]),
+            bars: &[(0, AtLeast(1.0)), (1, AtMost(260.0))],
             run: |run| Box::pin(burst(run)),
         },
         Row {
@@ -45,6 +49,7 @@ pub(super) fn rows() -> Vec<Row> {
             seeds: 5,
             figures: STEADY,
             optimum: None,
+            bars: &[],
             run: |run| Box::pin(steady(run)),
         },
     ]

@@ -6,7 +6,10 @@ use crate::{
     caller::Preset,
     calls::{Calls, Done, answered, last_answer, p99, poisson},
     models::Shedding,
-    row::{Figure, Row, Run, Scenario, Value},
+    row::{
+        Bar::{AtLeast, TimesOptimum},
+        Figure, Row, Run, Scenario, Value,
+    },
     upstream::Upstream,
 };
 
@@ -18,30 +21,43 @@ const BURST: &[Figure] =
 const STEADY: &[Figure] = &[Figure::share("answered"), Figure::seconds("p99, s"), Figure::ratio("attempts a call")];
 
 pub(super) fn rows() -> Vec<Row> {
-    let row = |name, scenario, preset, seeds, figures, run: Scenario| Row {
+    let row = |name, scenario, preset, seeds, figures, bars, run: Scenario| Row {
         name,
         scenario,
         preset,
         seeds,
         figures,
         optimum: None,
+        bars,
         run,
     };
     use Preset::{Batch, Interactive};
     vec![
-        row("burst-500-30", "500 calls at once, 30 % shed", Batch, 5, BURST, |run| Box::pin(burst(run, 500, 0.3))),
-        row("burst-2000-30", "2,000 calls at once, 30 % shed", Batch, 5, BURST, |run| Box::pin(burst(run, 2_000, 0.3))),
-        row("burst-500-50", "500 calls at once, 50 % shed", Batch, 5, BURST, |run| Box::pin(burst(run, 500, 0.5))),
-        row("steady-10-70", "10 calls/s for 5 min, 70 % shed", Batch, 3, STEADY, |run| {
-            Box::pin(steady(run, 10.0, 5, 0.7))
+        row("burst-500-30", "500 calls at once, 30 % shed", Batch, 5, BURST, &[(0, AtLeast(0.999))], |run| {
+            Box::pin(burst(run, 500, 0.3))
         }),
-        row("steady-1-30", "1 call/s for 30 min, 30 % shed", Interactive, 5, STEADY, |run| {
+        row("burst-2000-30", "2,000 calls at once, 30 % shed", Batch, 5, BURST, &[(0, AtLeast(0.999))], |run| {
+            Box::pin(burst(run, 2_000, 0.3))
+        }),
+        row("burst-500-50", "500 calls at once, 50 % shed", Batch, 5, BURST, &[(0, AtLeast(0.999))], |run| {
+            Box::pin(burst(run, 500, 0.5))
+        }),
+        row(
+            "steady-10-70",
+            "10 calls/s for 5 min, 70 % shed",
+            Batch,
+            3,
+            STEADY,
+            &[(0, AtLeast(0.995)), (1, TimesOptimum(8.0))],
+            |run| Box::pin(steady(run, 10.0, 5, 0.7)),
+        ),
+        row("steady-1-30", "1 call/s for 30 min, 30 % shed", Interactive, 5, STEADY, &[(0, AtLeast(0.999))], |run| {
             Box::pin(steady(run, 1.0, 30, 0.3))
         }),
-        row("steady-1-50", "1 call/s for 30 min, 50 % shed", Interactive, 5, STEADY, |run| {
+        row("steady-1-50", "1 call/s for 30 min, 50 % shed", Interactive, 5, STEADY, &[(0, AtLeast(0.995))], |run| {
             Box::pin(steady(run, 1.0, 30, 0.5))
         }),
-        row("steady-1-70", "1 call/s for 30 min, 70 % shed", Batch, 5, STEADY, |run| {
+        row("steady-1-70", "1 call/s for 30 min, 70 % shed", Batch, 5, STEADY, &[(0, AtLeast(0.99))], |run| {
             Box::pin(steady(run, 1.0, 30, 0.7))
         }),
     ]

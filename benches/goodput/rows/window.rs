@@ -8,7 +8,7 @@ use crate::{
     caller::Preset,
     calls::{Calls, Done, answered},
     models::Metered,
-    row::{Figure, Row, Run, Value},
+    row::{Bar::AtMost, Figure, Row, Run, Value},
     upstream::Upstream,
 };
 
@@ -35,6 +35,7 @@ pub(super) fn rows() -> Vec<Row> {
         figures: FIGURES,
         // Sixty could be answered at the end of a longer wait than this preset allows.
         optimum: Some(&[f64::NAN, 0.0, f64::NAN]),
+        bars: &[(1, AtMost(0.05))],
         run: |run| Box::pin(crowd(run)),
     }]
 }

@@ -7,7 +7,7 @@ use tower_gemini::key_pool::{ApiKey, Key};
 use crate::{
     caller::Preset,
     calls::Calls,
-    row::{Figure, Row, Run, Value},
+    row::{Bar::AtMost, Figure, Row, Run, Value},
     upstream::{Asked, DAY, Exceeded, Model, Reply, Upstream},
 };
 
@@ -30,6 +30,7 @@ pub(super) fn rows() -> Vec<Row> {
         seeds: 3,
         figures: FIGURES,
         optimum: Some(&[0.0, 0.0, 0.0]),
+        bars: &[(0, AtMost(60.0))],
         run: |run| Box::pin(wrong_day(run)),
     }]
 }
