@@ -179,7 +179,6 @@ mod refusal;
 mod reservation;
 mod service;
 mod waiting;
-mod window;
 
 pub use self::{
     future::ResponseFuture,
@@ -189,7 +188,10 @@ pub use self::{
     reservation::Settlement,
     service::RateLimit,
 };
-use crate::body::GuardedBody;
+use crate::{
+    body::GuardedBody,
+    quota::window::{self, Amount},
+};
 
 #[cfg(gemini_loom)]
 pub(crate) use self::queue::proofs::PROOFS;
@@ -199,32 +201,3 @@ const NAME: &str = "rate_limit";
 
 /// The response body of [`RateLimit`]: the reservation is settled to the real cost when it ends.
 pub type RateLimitBody<R> = GuardedBody<R, Settlement>;
-
-/// An amount of what counts in a minute: requests and input tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Amount {
-    requests: u64,
-    tokens: u64,
-}
-
-impl Amount {
-    fn plus(self, other: Self) -> Self {
-        let (requests, tokens) =
-            (self.requests.saturating_add(other.requests), self.tokens.saturating_add(other.tokens));
-        Self { requests, tokens }
-    }
-
-    fn minus(self, other: Self) -> Self {
-        let (requests, tokens) =
-            (self.requests.saturating_sub(other.requests), self.tokens.saturating_sub(other.tokens));
-        Self { requests, tokens }
-    }
-
-    fn min(self, other: Self) -> Self {
-        Self { requests: self.requests.min(other.requests), tokens: self.tokens.min(other.tokens) }
-    }
-
-    fn is_within(self, limit: Self) -> bool {
-        self.requests <= limit.requests && self.tokens <= limit.tokens
-    }
-}

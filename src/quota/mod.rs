@@ -3,6 +3,8 @@
 //! Limits are per project and per model: keys of one project share them. A day ends at midnight Pacific, with daylight
 //! saving.
 
+pub(crate) mod window;
+
 use std::{
     fmt,
     sync::Arc,

@@ -8,29 +8,56 @@ use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
-use super::Amount;
+/// An amount of what counts in a minute: requests and input tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Amount {
+    pub(crate) requests: u64,
+    pub(crate) tokens: u64,
+}
+
+impl Amount {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        let (requests, tokens) =
+            (self.requests.saturating_add(other.requests), self.tokens.saturating_add(other.tokens));
+        Self { requests, tokens }
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        let (requests, tokens) =
+            (self.requests.saturating_sub(other.requests), self.tokens.saturating_sub(other.tokens));
+        Self { requests, tokens }
+    }
+
+    pub(crate) fn min(self, other: Self) -> Self {
+        Self { requests: self.requests.min(other.requests), tokens: self.tokens.min(other.tokens) }
+    }
+
+    pub(crate) fn is_within(self, limit: Self) -> bool {
+        self.requests <= limit.requests && self.tokens <= limit.tokens
+    }
+}
 
 /// The time for which a charge counts: the API's minute, and [`SLACK`].
-pub(super) const WINDOW: Duration = Duration::from_secs(60).saturating_add(SLACK);
+pub(crate) const WINDOW: Duration = Duration::from_secs(60).saturating_add(SLACK);
 
 /// The tolerance for requests that are delayed on the way. One that waits for a connection or a resent packet arrives
 /// later than it was charged, and the next one may not: this much of a difference cannot put one too many into a minute
 /// of the upstream's.
-pub(super) const SLACK: Duration = Duration::from_millis(250);
+pub(crate) const SLACK: Duration = Duration::from_millis(250);
 
 /// The time within which charges share an entry: at most 242 entries of 48 bytes, 12 KiB, however many requests there
 /// are. Costs at most 0.4 % of the limit.
-pub(super) const GRAIN: Duration = Duration::from_millis(250);
+pub(crate) const GRAIN: Duration = Duration::from_millis(250);
 
 /// The time that [`SLACK`] and [`GRAIN`] together add to a wait for a whole window.
-pub(super) const MARGIN: Duration = SLACK.saturating_add(GRAIN);
+pub(crate) const MARGIN: Duration = SLACK.saturating_add(GRAIN);
 
 /// The number of entries whose memory an empty window keeps, and that a compacted one has at most.
 const KEPT: usize = 8;
 
 /// The charges that currently count.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SlidingWindow {
+pub(crate) struct SlidingWindow {
     entries: VecDeque<ChargeEntry>,
     /// The time before which no current charge expires; `None` without charges.
     quiet_until: Option<Instant>,
@@ -53,12 +80,12 @@ struct ChargeEntry {
 
 /// The number of an entry, counted from 1 since the window was made, by which a charge is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct EntryNumber(NonZeroU64);
+pub(crate) struct EntryNumber(NonZeroU64);
 
 impl SlidingWindow {
     /// Drops the charges that no longer count.
     #[inline]
-    pub(super) fn expire(&mut self, now: Instant) {
+    pub(crate) fn expire(&mut self, now: Instant) {
         if self.quiet_until.is_some_and(|until| until <= now) {
             self.drop_expired(now);
         }
@@ -83,28 +110,28 @@ impl SlidingWindow {
 
     /// Returns the amount that currently counts.
     #[inline]
-    pub(super) fn used(&self) -> Amount {
+    pub(crate) fn used(&self) -> Amount {
         self.used.plus(self.held)
     }
 
     /// Returns whether nothing counts any more.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.held == Amount::default()
     }
 
     /// Holds an amount until it is [released](Self::release).
-    pub(super) fn hold(&mut self, amount: Amount) {
+    pub(crate) fn hold(&mut self, amount: Amount) {
         self.held = self.held.plus(amount);
     }
 
     /// Releases a held amount: its call is charged now, or has been dropped.
-    pub(super) fn release(&mut self, amount: Amount) {
+    pub(crate) fn release(&mut self, amount: Amount) {
         self.held = self.held.minus(amount);
     }
 
     /// Returns a copy of the charges in at most [`KEPT`] entries, without the held amount, which no call would release
     /// there. No charge counts for a shorter time in the copy.
-    pub(super) fn compacted(&self) -> Self {
+    pub(crate) fn compacted(&self) -> Self {
         let merged = self.entries.len().div_ceil(KEPT).max(1);
         let mut brief = Self { quiet_until: self.quiet_until, ..Self::default() };
         for (nth, entry) in self.entries.iter().enumerate() {
@@ -121,7 +148,7 @@ impl SlidingWindow {
 
     /// Adds a charge. The caller has checked that it fits.
     #[inline]
-    pub(super) fn charge(&mut self, now: Instant, amount: Amount) -> EntryNumber {
+    pub(crate) fn charge(&mut self, now: Instant, amount: Amount) -> EntryNumber {
         self.used = self.used.plus(amount);
         match self.entries.back_mut() {
             Some(last) if now < last.closes => {
@@ -137,7 +164,7 @@ impl SlidingWindow {
     }
 
     /// Corrects a charge from `before`, which was reserved, to `after`, unless it has expired.
-    pub(super) fn correct(&mut self, number: EntryNumber, before: Amount, after: Amount) {
+    pub(crate) fn correct(&mut self, number: EntryNumber, before: Amount, after: Amount) {
         let Some(at) = number.0.get().checked_sub(self.dropped + 1) else { return };
         let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else { return };
         entry.amount = entry.amount.minus(before).plus(after);
@@ -146,13 +173,13 @@ impl SlidingWindow {
 
     /// Returns whether `amount`, which is within `limit`, fits under it now.
     #[inline]
-    pub(super) fn fits(&self, amount: Amount, limit: Amount) -> bool {
+    pub(crate) fn fits(&self, amount: Amount, limit: Amount) -> bool {
         self.used().plus(amount).is_within(limit)
     }
 
     /// Returns when `amount` will fit under `limit`, if nothing else is charged. An amount over the limit counts as the
     /// limit.
-    pub(super) fn fits_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
+    pub(crate) fn fits_at(&self, now: Instant, amount: Amount, limit: Amount) -> Instant {
         let fits = |used: Amount| used.plus(amount.min(limit)).is_within(limit);
         let mut used = self.used();
         if fits(used) {
@@ -170,7 +197,7 @@ impl SlidingWindow {
     /// Returns the earliest time at which all of `amount` will have been admitted, if nothing is admitted before
     /// `start`. Every charge comes back after a window, and so do those that follow it: for amounts above the limit,
     /// such as a whole queue's.
-    pub(super) fn admitted_at(&self, start: Instant, amount: Amount, limit: Amount) -> Instant {
+    pub(crate) fn admitted_at(&self, start: Instant, amount: Amount, limit: Amount) -> Instant {
         let requests = self.admitted_in_one(start, amount.requests, limit.requests, |amount| amount.requests);
         let tokens = self.admitted_in_one(start, amount.tokens, limit.tokens, |amount| amount.tokens);
         requests.max(tokens)
