@@ -57,6 +57,7 @@ fn a_preset_is_what_the_table_says() {
             "replay",
             "model fallback",
             "token precheck",
+            "caller limit",
             "retry",
             "telemetry",
             "key pool",
@@ -120,7 +121,7 @@ fn every_part_can_be_left_out() {
         .build()
         .unwrap();
     let described = gemini.describe().to_string();
-    assert_eq!(described.matches("left out").count(), 11, "{described}");
+    assert_eq!(described.matches("left out").count(), 12, "{described}");
     assert!(gemini.limiter().is_none() && gemini.breakers().is_none() && gemini.keys().is_none());
     assert!(gemini.models().is_none() && gemini.chains().is_none());
 }

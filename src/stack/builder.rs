@@ -8,6 +8,7 @@ use super::{
     settings::{Settings, Wired},
 };
 use crate::{
+    caller_limit::CallerLimitLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     context::ConfigError,
@@ -161,6 +162,12 @@ impl GeminiBuilder {
         self
     }
 
+    /// Sets the layer of the callers' limits. Default: none.
+    pub fn callers(mut self, layer: CallerLimitLayer) -> Self {
+        self.settings.callers = layer;
+        self
+    }
+
     /// Replaces the layer that tries again.
     pub fn retry_layer(mut self, layer: RetryLayer) -> Self {
         self.settings.retry = layer;
@@ -219,8 +226,19 @@ impl GeminiBuilder {
     pub fn build(self) -> Result<GeminiLayer, ConfigError> {
         check::refuse(&self.settings)?;
         let warnings = check::warn(&self.settings);
-        let Settings { clocks, replay, fallback, precheck, retry, keys, limiter, breaker, classify, telemetry } =
-            self.settings;
+        let Settings {
+            clocks,
+            replay,
+            fallback,
+            precheck,
+            callers,
+            retry,
+            keys,
+            limiter,
+            breaker,
+            classify,
+            telemetry,
+        } = self.settings;
         let limiter = match limiter {
             Wired::Layer(layer) => layer,
             Wired::Settings(settings) => RateLimitLayer::new(match breaker.breakers() {
@@ -244,7 +262,20 @@ impl GeminiBuilder {
         let total = TimeoutLayer::of_the_whole(clocks);
         let attempt = TimeoutLayer::of_an_attempt(clocks);
         Ok(GeminiLayer::new(
-            Layers { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry },
+            Layers {
+                total,
+                replay,
+                fallback,
+                precheck,
+                callers,
+                retry,
+                keys,
+                limiter,
+                breaker,
+                attempt,
+                classify,
+                telemetry,
+            },
             warnings,
         ))
     }

@@ -6,8 +6,8 @@ use tower_layer::Layer;
 
 use super::{Gemini, layers::Layers};
 use crate::{
-    circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains, models::ModelTable,
-    rate_limit::Limiter,
+    caller_limit::CallerLimits, circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains,
+    models::ModelTable, rate_limit::Limiter,
 };
 
 /// A layer that is all layers but [`ErrorResponseLayer`](crate::ErrorResponseLayer), in their order. See the
@@ -39,6 +39,11 @@ impl GeminiLayer {
     /// Returns the limiter, unless it is left out.
     pub fn limiter(&self) -> Option<&Limiter> {
         self.layers.limiter.limiter()
+    }
+
+    /// Returns the limits of callers, if any are set.
+    pub fn callers(&self) -> Option<&CallerLimits> {
+        self.layers.callers.limits()
     }
 
     /// Returns the circuit breakers, unless they are left out.
@@ -81,6 +86,7 @@ impl<S> Layer<S> for GeminiLayer {
         let [call, attempt] = &layers.telemetry;
         let inner = attempt.layer(inner);
         let inner = layers.retry.layer(inner);
+        let inner = layers.callers.layer(inner);
         let inner = layers.precheck.layer(inner);
         let inner = layers.fallback.layer(inner);
         let inner = layers.replay.layer(inner);

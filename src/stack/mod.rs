@@ -1,6 +1,6 @@
 //! All layers in the right order, made by one builder.
 //!
-//! Eleven layers have some forty million orders, and nearly all of them are wrong in a way that shows only on a bad
+//! Twelve layers have some five hundred million orders, and nearly all of them are wrong in a way that shows only on a bad
 //! day: an attempt's clock outside of the retries, a limiter that queues calls for a model whose circuit is open, a key
 //! chosen before the model is known. And some layers have to know each other: the key pool asks the limiter in which
 //! project a call would wait least, and the limiter asks the circuit breakers before it lets a call queue.
@@ -83,7 +83,7 @@
 //! | longest backoff | 5 s | 8 s on 503 | 20 s |
 //! | longest wait for quota | 10 s | 1 h | 60 s |
 //!
-//! All other settings are the layers' own defaults. There is no fallback, no limit and no key until one is set: limits
+//! All other settings are the layers' own defaults. There is no fallback, no limit, of callers or of the project, and no key until one is set: limits of projects
 //! are learned from the upstream's refusals, and without a key the caller's own goes on.
 //!
 //! # Errors

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    caller_limit::CallerLimitLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     key_pool::{KeyPool, KeyPoolBuilder, KeyPoolLayer},
@@ -22,6 +23,7 @@ pub(super) struct Settings {
     pub(super) replay: ReplayLayer,
     pub(super) fallback: Wired<FallbackChainsBuilder, ModelFallbackLayer>,
     pub(super) precheck: TokenPrecheckLayer,
+    pub(super) callers: CallerLimitLayer,
     pub(super) retry: RetryLayer,
     pub(super) keys: Wired<KeyPoolBuilder, KeyPoolLayer>,
     pub(super) limiter: Wired<LimiterBuilder, RateLimitLayer>,
@@ -85,6 +87,7 @@ impl Settings {
             replay: ReplayLayer::new(),
             fallback: Wired::Settings(FallbackChains::builder()),
             precheck: TokenPrecheckLayer::default(),
+            callers: CallerLimitLayer::disabled(),
             retry: RetryLayer::default(),
             keys: Wired::Settings(KeyPool::builder()),
             limiter: Wired::Settings(Limiter::builder()),
