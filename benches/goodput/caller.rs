@@ -72,6 +72,7 @@ pub(crate) enum Preset {
     Interactive,
     Batch,
     Relay,
+    Thinking,
 }
 
 impl Preset {
@@ -80,6 +81,7 @@ impl Preset {
             Self::Interactive => "interactive()",
             Self::Batch => "batch()",
             Self::Relay => "relay()",
+            Self::Thinking => "thinking()",
         }
     }
 
@@ -89,6 +91,7 @@ impl Preset {
             Self::Interactive => GeminiLayer::interactive(),
             Self::Batch => GeminiLayer::batch(),
             Self::Relay => GeminiLayer::relay(),
+            Self::Thinking => GeminiLayer::thinking(),
         }
     }
 
@@ -98,6 +101,7 @@ impl Preset {
             Self::Interactive => 60,
             Self::Batch => 3_600,
             Self::Relay => 285,
+            Self::Thinking => 720,
         })
     }
 }

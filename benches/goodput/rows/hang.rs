@@ -26,7 +26,8 @@ pub(super) fn rows() -> Vec<Row> {
     };
     vec![
         row("thinking-interactive", Preset::Interactive, &[]),
-        row("thinking-relay", Preset::Relay, &[(0, AtLeast(0.999))]),
+        row("thinking-relay", Preset::Relay, &[]),
+        row("thinking-thinking", Preset::Thinking, &[(0, AtLeast(0.999))]),
     ]
 }
 

@@ -685,7 +685,7 @@ impl Model {
     fn row(&self) -> Vec<SimulatedFailure> {
         let row = self.came.iter().rev().map_while(|came| came.err()).filter(|failure| !failure.repeated);
         let mut row: Vec<_> = row.collect();
-        let answered = self.came.iter().filter_map(|came| came.ok()).last();
+        let answered = self.came.iter().filter_map(|came| came.ok()).next_back();
         if row.iter().all(|failure| failure.timed_out) {
             row.retain(|failure| answered.is_none_or(|answered| answered < failure.sent));
         }
