@@ -6,7 +6,7 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::{
-    decide::{Decision, History, Situation, decide},
+    decide::{Decision, History, Situation, decide, repeats_timeouts},
     policy::RetryPolicy,
     token_wait::TokenWait,
 };
@@ -64,10 +64,11 @@ impl<B: Resend> Attempts<B> {
         };
         let mut history = History::new(before);
         history.attempt_begins();
+        let kept = if policy.ever_resends() { clone_request(request) } else { None };
         if let Some(context) = request.extensions_mut().get_mut::<CallContext>() {
             context.set_attempt(history.attempts());
+            context.set_repeats_timeouts(kept.is_some() && repeats_timeouts(&policy, &history, models_left));
         }
-        let kept = if policy.ever_resends() { clone_request(request) } else { None };
         Self { policy, request: kept, history, deadline, models_left }
     }
 
@@ -80,6 +81,7 @@ impl<B: Resend> Attempts<B> {
             context.set_attempt(history.attempts());
             context.set_failed_before(history.upstream_has_failed());
             context.set_timed_out(history.timed_out());
+            context.set_repeats_timeouts(repeats_timeouts(&self.policy, history, self.models_left));
             context.set_tried(history.tried());
             if let Some(retried) = retried {
                 if let Some(tally) = context.tally() {

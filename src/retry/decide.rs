@@ -313,6 +313,14 @@ fn may_resend(failure: &Failure, situation: Situation) -> bool {
     }
 }
 
+/// Returns whether another attempt follows where a clock ends the present one, as far as that is known before.
+pub(super) fn repeats_timeouts(policy: &RetryPolicy, history: &History, models_left: u32) -> bool {
+    let reserved = models_left.saturating_mul(2);
+    let rule = policy.rule(Cause::Timeout);
+    history.attempts < policy.max_attempts.saturating_sub(reserved)
+        && history.timed_out() + 1 < rule.attempts_here(models_left)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -145,6 +145,7 @@
 //! from [`Outcome`](crate::Outcome) the failure and the advice on retrying.
 //!
 //! Writes [`CallContext::attempt`](crate::CallContext::attempt),
+//! [`timed_out`](crate::CallContext::timed_out), [`repeats_timeouts`](crate::CallContext::repeats_timeouts),
 //! whether an earlier attempt has failed,
 //! the reason for the attempt, [`Outcome::attempts`](crate::Outcome::attempts) and
 //! [`Outcome::gave_up`](crate::Outcome::gave_up), and adds to the tally. The request's body has to be
