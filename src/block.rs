@@ -12,9 +12,10 @@
 //! |---|---|---|
 //! | a minute's quota | as long as it says | 2 min, and every 2 min |
 //! | unnamed, with a wait | as long as it says | 5 min, and every 5 min |
-//! | unnamed, without one | 1 s, doubling to 1 min | – |
+//! | unnamed, without one | 1 s, doubling to 20 min | the same; those that wait for the look wait as long again, 30 s at most |
+//! | a minute's quota, without one | 1 s, doubling to 1 min | the same |
 //! | a day's quota | until midnight Pacific, or as long as it says (25 h at most) | 1 min, doubling to 1 h |
-//! | the same, where our own count agrees | the same | 1 h |
+//! | the same, where our own count agrees | the same | 30 min, then each hour |
 //! | a limit of 0; a model closed for the project | until midnight Pacific | 1 h |
 //! | the grounding quota, for grounded calls only | until midnight Pacific | 1 min, doubling to 1 h |
 //! | spending within some minutes | 25 h | as long as it says, 10 min at most |
@@ -40,14 +41,24 @@ const UNNAMED: Duration = Duration::from_secs(300);
 /// The time until the first look at a quota whose refusal may be a mistake.
 const DOUBTED: Duration = Duration::from_secs(60);
 
+/// The time until the first look at a quota whose refusal our own count confirms.
+const CONFIRMED: Duration = Duration::from_secs(1_800);
+
 /// The longest time between two looks, whatever is claimed.
 const RARE: Duration = Duration::from_secs(3_600);
 
 /// The time over which spending is summed up.
 const ROLLING: Duration = Duration::from_secs(600);
 
-/// The first and the longest block by refusals that say nothing.
-const UNSAID: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The first block by refusals that say nothing. It doubles as long as no success comes, so that a refusal by mistake
+/// costs a second, and a day's quota some eighty refusals.
+const UNSAID: Duration = Duration::from_secs(1);
+
+/// The longest block by refusals that name no quota.
+const LONGEST_UNNAMED: Duration = Duration::from_secs(20 * 60);
+
+/// The longest block by refusals of a minute's quota that say nothing more.
+const LONGEST_MINUTE: Duration = Duration::from_secs(60);
 
 /// The longest time for which a look is waited for: one that is not refused by then is probably being served, or hangs.
 pub(crate) const LONGEST_LOOK: Duration = Duration::from_secs(30);
@@ -79,10 +90,10 @@ impl Claim {
         let hint = failure.hint().map(|hint| hint.sufficient()).filter(|hint| !hint.is_zero());
         let within = |most: Duration| hint.unwrap_or(most).min(most);
         let claim = match failure.kind() {
-            kind if kind.is_minutes() => Self::short(hint, MINUTES),
-            Kind::QuotaUnknown => Self::short(hint, UNNAMED),
+            kind if kind.is_minutes() => Self::short(hint, MINUTES, LONGEST_MINUTE),
+            Kind::QuotaUnknown => Self::short(hint, UNNAMED, LONGEST_UNNAMED),
             Kind::QuotaDay => Self::long(hint.map_or(Lasts::UntilMidnight, Lasts::For), DOUBTED),
-            Kind::QuotaGrounding if failure.same_key_may_help() => Self::short(hint, MINUTES),
+            Kind::QuotaGrounding if failure.same_key_may_help() => Self::short(hint, MINUTES, LONGEST_MINUTE),
             Kind::QuotaGrounding => Self::long(Lasts::UntilMidnight, DOUBTED),
             Kind::QuotaZero | Kind::ModelClosed => Self::long(Lasts::UntilMidnight, RARE),
             Kind::QuotaSpend if failure.same_key_may_help() => {
@@ -102,10 +113,10 @@ impl Claim {
         Self::long(Lasts::UntilMidnight, DOUBTED)
     }
 
-    fn short(hint: Option<Duration>, look: Duration) -> Self {
+    /// Makes the claim of a short quota. `longest` is the longest block where there is no hint.
+    fn short(hint: Option<Duration>, look: Duration, longest: Duration) -> Self {
         let Some(hint) = hint else {
-            let (look, longest) = UNSAID;
-            return Self { kind: Kind::QuotaUnknown, lasts: Lasts::Unsaid, look, longest, is_long: false };
+            return Self { kind: Kind::QuotaUnknown, lasts: Lasts::Unsaid, look: UNSAID, longest, is_long: false };
         };
         // A wait that was cut to the longest one may have been any longer one.
         let lasts = if hint < look { hint } else { LONGEST };
@@ -118,12 +129,7 @@ impl Claim {
 
     /// Makes it a claim that our own count agrees with, so that a look would be in vain.
     pub(crate) fn confirmed(self) -> Self {
-        Self { look: self.look.max(RARE.min(self.longest)), ..self }
-    }
-
-    /// Returns whether the refusal says how long it lasts, or its kind does.
-    pub(crate) fn is_said(self) -> bool {
-        self.lasts != Lasts::Unsaid
+        if self.is_long { Self { look: self.look.max(CONFIRMED.min(self.longest)), ..self } } else { self }
     }
 }
 
@@ -139,6 +145,8 @@ pub(crate) struct Block {
     /// The time that the last refusal has added until the look.
     step: Duration,
     is_long: bool,
+    /// True if the refusals do not say how long they last: then the step is all that is known, and outlives the block.
+    is_unsaid: bool,
     look: Option<(Look, Instant)>,
     looks: u32,
 }
@@ -176,7 +184,8 @@ impl Block {
         // A look at an earlier block of the same scope must not be taken for one at this.
         let looks = fastrand::u32(..);
         let (kind, step) = (claim.kind, Duration::ZERO);
-        let mut block = Self { kind, ends: now, look_at: now, step, is_long: false, look: None, looks };
+        let mut block =
+            Self { kind, ends: now, look_at: now, step, is_long: false, is_unsaid: false, look: None, looks };
         block.renew(claim, now, midnight);
         block
     }
@@ -194,6 +203,7 @@ impl Block {
                 other.renew(claim, now, midnight);
                 if other.ends > self.ends {
                     (self.kind, self.ends, self.step) = (other.kind, other.ends, other.step);
+                    self.is_unsaid = other.is_unsaid;
                     self.is_long |= other.is_long;
                     self.look_at = self.look_at.max(other.look_at);
                 }
@@ -208,10 +218,12 @@ impl Block {
         self.ends = match claim.lasts {
             Lasts::For(time) => now + time.min(LONGEST),
             Lasts::UntilMidnight => midnight.min(far),
-            Lasts::Unsaid => now + self.step,
+            // One call looks. A refusal is quick, and the others do not wait for long for an answer.
+            Lasts::Unsaid => now + self.step + self.step.min(LONGEST_LOOK),
         };
         self.look_at = (now + self.step).min(self.ends);
         (self.kind, self.is_long) = (claim.kind, claim.is_long);
+        self.is_unsaid = claim.lasts == Lasts::Unsaid;
         self.look = None;
     }
 
@@ -240,9 +252,20 @@ impl Block {
         }
     }
 
+    /// Returns the times until the block ends by itself, and until one call may look; `None`: it has ended.
+    pub(crate) fn left(&self, now: Instant) -> Option<(Duration, Duration)> {
+        let ends = self.ends.saturating_duration_since(now);
+        (!ends.is_zero()).then(|| (ends, self.look_at.saturating_duration_since(now)))
+    }
+
     /// Returns the time at which the block has ended for every call.
     pub(crate) fn ends(&self) -> Instant {
         self.ends
+    }
+
+    /// Returns the time from which it is not remembered any more: the next refusal begins a new block.
+    pub(crate) fn forgotten_at(&self) -> Instant {
+        if self.is_unsaid { self.ends + RARE } else { self.ends }
     }
 
     /// Returns the kind of the refusal that it is believed for.
@@ -270,9 +293,10 @@ impl Block {
         }
     }
 
-    /// Returns whether the success of a look ends the block: only that of the current one does.
-    pub(crate) fn ends_with(&self, look: Look) -> bool {
-        self.look.is_some_and(|(under_way, _)| under_way == look)
+    /// Returns whether the success of a look ends the block: only that of the current one does, and any once the block
+    /// lets all calls pass.
+    pub(crate) fn ends_with(&self, look: Look, now: Instant) -> bool {
+        now >= self.ends || self.look.is_some_and(|(under_way, _)| under_way == look)
     }
 }
 

@@ -551,7 +551,7 @@ fn spread(default: &str) -> KeyPool {
 
 fn pool(default: &str, spread: bool) -> KeyPool {
     let key = |project: &str| Key::new(ApiKey::new(secret(project)).unwrap()).project(project);
-    let keys = KeyPool::builder().key(key("p1")).key(key("p2"));
+    let keys = KeyPool::builder().cache_affinity(None).key(key("p1")).key(key("p2"));
     keys.default_project(default).spread_creations(spread).build().unwrap()
 }
 

@@ -2,7 +2,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -11,7 +17,8 @@ use http_body_util::Full;
 use tokio::time::{Instant, sleep};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    BoxError, ClassifyLayer, ErrorResponseLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer, RetryLayer,
+    BoxError, ClassifyLayer, ErrorResponseLayer, GeminiLayer, KeyPoolLayer, Outcome, RateLimitLayer, ReplayLayer,
+    RetryLayer,
     emulator::{Emulator, Trouble, When},
     failure::{Failure, Kind},
     key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyState, Part},
@@ -27,10 +34,11 @@ const UPLOAD: &str = "/upload/v1beta/files";
 
 type Answer = Result<Response<AnyBody>, BoxError>;
 
-/// Makes a pool of keys, each the only one of the project of its name.
+/// Makes a pool of keys, each the only one of the project of its name. All calls of these tests are alike, and yet are to be
+/// spread.
 fn pool(keys: &[&str]) -> KeyPool {
     let key = |name: &&str| Key::new(ApiKey::new(format!("AIza-nobodys-{name}")).unwrap()).project(*name).name(*name);
-    keys.iter().fold(KeyPool::builder(), |builder, name| builder.key(key(name))).build().unwrap()
+    keys.iter().fold(KeyPool::builder().cache_affinity(None), |builder, name| builder.key(key(name))).build().unwrap()
 }
 
 fn stack(
@@ -453,4 +461,97 @@ async fn nobody_is_told_to_come_again_for_a_closed_model() {
         assert_eq!((refused.status(), refused.headers().get(RETRY_AFTER)), (StatusCode::NOT_FOUND, None));
     }
     assert_eq!(upstream.calls(), 1, "it is remembered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_days_refusal_that_is_wrong_is_over_within_a_minute_in_all_layers() {
+    for names in [&["a"][..], &["a", "b"]] {
+        let wrong = Arc::new(AtomicBool::new(true));
+        let is_wrong = wrong.clone();
+        let upstream =
+            by_key(
+                move |key, _| {
+                    if key == "a" && is_wrong.load(Ordering::Relaxed) { exhausted(DAY, 250, "5s") } else { hello() }
+                },
+            );
+        let keys = names.iter().fold(KeyPool::builder(), |keys, name| {
+            keys.key(Key::new(ApiKey::new(format!("AIza-nobodys-{name}")).unwrap()).project(*name).name(*name))
+        });
+        let layer = GeminiLayer::interactive().keys(keys).build().unwrap();
+        let (pool, limiter) = (layer.keys().unwrap().clone(), layer.limiter().unwrap().clone());
+        let service = ServiceBuilder::new().layer(layer).service(upstream.clone());
+        // A call a second, none like the other.
+        let ask = async |nth: u64| {
+            let request = post_body(FLASH, format!(r#"{{"contents":[{{"parts":[{{"text":"{nth}"}}]}}]}}"#));
+            let response = service.clone().oneshot(request).await;
+            response.is_ok_and(|response| response.status() == StatusCode::OK)
+        };
+        let mut refused_at = None;
+        let begun = Instant::now();
+        let mut seen = Vec::new();
+        for second in 0..180 {
+            sleep(secs(second).saturating_sub(begun.elapsed())).await;
+            let before = asked(&upstream, "a");
+            let is_answered = ask(second).await;
+            let is_asked = asked(&upstream, "a") > before;
+            if refused_at.is_none() && is_asked {
+                refused_at = Some(second);
+                wrong.store(false, Ordering::Relaxed);
+                assert!(matches!(state(&pool, "a"), KeyState::Exhausted { .. }));
+                let shown = limiter.snapshot().into_iter().find(|report| report.scope.project() == "a");
+                assert!(shown.unwrap().blocked_for.is_some_and(|left| left > secs(3_600)), "it is shown until when");
+            } else if is_asked {
+                seen.push(second);
+            }
+            assert!(is_answered || names.len() == 1 && refused_at.is_some_and(|at| second < at + 60), "{second}");
+        }
+        let refused_at = refused_at.unwrap();
+        // With two projects, each call looks with a chance of one half.
+        assert!(
+            (refused_at + 60..refused_at + if names.len() > 1 { 75 } else { 61 }).contains(&seen[0]),
+            "{refused_at}: {seen:?}"
+        );
+        // One success lifts it for everybody: from there on the project takes its share.
+        assert!(seen.len() > 30, "{seen:?}");
+        assert_eq!(state(&pool, "a"), KeyState::Active);
+        assert!(limiter.snapshot().iter().all(|report| report.blocked_for.is_none()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_nobody_names_takes_a_project_out_for_longer_each_time() {
+    let upstream = by_key(|_, _| support::status(429));
+    let pool = pool(&["a"]);
+    let service = stack(&pool, &upstream);
+    let calls = (0..864).map(|nth| {
+        let service = service.clone();
+        async move {
+            sleep(secs(nth * 100)).await;
+            ok(&service.oneshot(post(FLASH)).await)
+        }
+    });
+    assert!(join_all(calls).await.into_iter().all(|is_answered| !is_answered));
+    println!("{} refusals", upstream.calls());
+    assert!((10..=100).contains(&upstream.calls()), "{}", upstream.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_lifts_one_model_of_a_project_or_the_whole_project() {
+    let upstream = by_key(|_, _| exhausted(DAY, 250, "5s"));
+    let pool = pool(&["a"]);
+    let service =
+        ServiceBuilder::new().layer(KeyPoolLayer::new(pool.clone())).layer(ClassifyLayer::new()).service(upstream);
+    for uri in [FLASH, GENERATE] {
+        service.clone().oneshot(post(uri)).await.unwrap();
+    }
+    let blocked = || pool.snapshot()[0].models.iter().map(|report| report.model.to_string()).collect::<Vec<_>>();
+    assert_eq!(blocked(), ["gemini-2.5-flash", "gemini-2.5-pro"]);
+    assert!(!pool.lift_model("b", "gemini-2.5-pro") && !pool.lift_project("b"));
+    assert!(pool.lift_model("a", "gemini-2.5-pro"));
+    assert_eq!(blocked(), ["gemini-2.5-flash"]);
+    // It is asked again at once.
+    assert_eq!(service.clone().oneshot(post(GENERATE)).await.unwrap().status(), 429);
+    assert_eq!(blocked(), ["gemini-2.5-flash", "gemini-2.5-pro"]);
+    assert!(pool.lift_project("a"));
+    assert!(blocked().is_empty() && state(&pool, "a") == KeyState::Active);
 }

@@ -20,7 +20,11 @@ const FOREIGN: &str = "/v1/projects/not-mine/locations/l/publishers/google/model
 /// Keys a, b and c of as many projects.
 fn pool() -> KeyPool {
     let key = |name: &str| Key::new(ApiKey::new(format!("AIza-nobodys-{name}")).unwrap()).project(name).name(name);
-    ["a", "b", "c"].into_iter().fold(KeyPool::builder(), |pool, name| pool.key(key(name))).build().unwrap()
+    ["a", "b", "c"]
+        .into_iter()
+        .fold(KeyPool::builder().cache_affinity(None), |pool, name| pool.key(key(name)))
+        .build()
+        .unwrap()
 }
 
 fn stack(

@@ -103,7 +103,7 @@ where
 async fn pooled(rooms: Rooms, arrivals: &[f64]) -> (Vec<f64>, usize) {
     let limiter = limiter(rooms);
     let key = |nth| Key::new(ApiKey::new(secret(nth)).unwrap()).project(format!("p{nth}"));
-    let pool = (0..PROJECTS).fold(KeyPool::builder(), |pool, nth| pool.key(key(nth)));
+    let pool = (0..PROJECTS).fold(KeyPool::builder().cache_affinity(None), |pool, nth| pool.key(key(nth)));
     let pool = pool.headroom(limiter.clone()).build().unwrap();
     let service = KeyPoolLayer::new(pool).layer(RateLimitLayer::new(limiter).layer(upstream(rooms)));
     waits(service, arrivals, |_| post(GENERATE)).await

@@ -361,15 +361,18 @@ async fn a_days_quota_blocks_until_its_hint_and_teaches_its_own_dimension_only()
 }
 
 #[tokio::test(start_paused = true)]
-async fn capacity_and_bare_refusals_block_nothing() {
-    for (trouble, used) in [(Trouble::vertex_capacity(), 1), (Trouble::overloaded(), 1), (Trouble::bare_quota(), 0)] {
+async fn capacity_blocks_nothing_and_a_bare_refusal_a_second() {
+    let second = Some(secs(1));
+    for (trouble, blocked, used) in
+        [(Trouble::vertex_capacity(), None, 1), (Trouble::overloaded(), None, 1), (Trouble::bare_quota(), second, 0)]
+    {
         let emulator = Emulator::builder().trouble(When::first(1), trouble).build();
         let limiter = Limiter::builder().limits(per_minute(10)).build();
         let service = RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(emulator.clone()));
         let response = service.oneshot(prompt(GENERATE, 1)).await.unwrap();
         assert!(response.status().is_client_error() || response.status().is_server_error());
         let report = &limiter.snapshot()[0];
-        assert_eq!((report.blocked_for, report.dimensions[0].used), (None, used));
+        assert_eq!((report.blocked_for, report.dimensions[0].used), (blocked, used));
         assert_eq!(report.dimensions[0].limit, Some(10));
     }
 }

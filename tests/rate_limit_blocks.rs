@@ -8,7 +8,12 @@ use futures_util::future::join_all;
 use http::Response;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_gemini::{ClassifyLayer, RateLimitLayer, ReplayLayer, failure::Kind, quota::Limits, rate_limit::Limiter};
+use tower_gemini::{
+    ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer,
+    failure::Kind,
+    quota::{Limits, Scope},
+    rate_limit::Limiter,
+};
 
 use crate::support::{AnyBody, GENERATE, Upstream, find, hello, json, post, secs};
 
@@ -53,14 +58,14 @@ async fn a_day_that_our_own_count_does_not_confirm_is_looked_at_after_a_minute()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_that_our_own_count_confirms_is_looked_at_each_hour() {
+async fn a_day_that_our_own_count_confirms_is_looked_at_after_half_an_hour_and_then_each_hour() {
     let upstream =
         Upstream::at_once(|nth| Ok(if (10..12).contains(&nth) { exhausted(DAY, 10, "5s") } else { hello() }));
     let limiter = Limiter::builder().reject().build();
     let times = asked_at(limiter.clone(), upstream, 7_230).await;
-    assert_eq!(times[..13], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 3_610, 7_210]);
+    assert_eq!(times[..13], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1_810, 5_410]);
     // The look is believed: the limit that the refusal has taught is forgotten.
-    assert_eq!(times[13..], (7_211..7_230).collect::<Vec<_>>());
+    assert_eq!(times[13..], (5_411..7_230).collect::<Vec<_>>());
     assert_eq!(limiter.snapshot()[0].dimensions[2].learned, None);
 }
 
@@ -157,6 +162,101 @@ async fn nobody_waits_for_a_block_that_lasts() {
         assert_eq!((error.retry_after(), error.outcome().retry()), (Some(secs(60)), None));
         assert!(error.to_string().contains("is asked again in 60.0s"), "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_days_quota_that_nobody_names_costs_no_more_than_some_eighty_refusals() {
+    let upstream = Upstream::at_once(|_| Ok(support::status(429)));
+    let layers = ServiceBuilder::new()
+        .layer(RetryLayer::default())
+        .layer(RateLimitLayer::new(Limiter::new()))
+        .layer(ClassifyLayer::new());
+    let service = layers.service(upstream.clone());
+    let calls = (0..864).map(|nth| {
+        let service = service.clone();
+        async move {
+            sleep(secs(nth * 100)).await;
+            service.oneshot(post(GENERATE)).await.is_ok_and(|response| response.status() == 200)
+        }
+    });
+    assert!(join_all(calls).await.into_iter().all(|is_answered| !is_answered));
+    println!("{} refusals", upstream.calls());
+    assert!((10..=100).contains(&upstream.calls()), "{}", upstream.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_refusal_that_says_nothing_costs_nobody_more_than_a_second() {
+    // One each five minutes: an answer between them ends what the last one has come to.
+    let upstream = Upstream::new(|nth, _| async move {
+        sleep(Duration::from_millis(200)).await;
+        Ok(if nth % 600 == 9 { support::status(429) } else { hello() })
+    });
+    let limiter = Limiter::new();
+    let layers = ServiceBuilder::new().layer(RateLimitLayer::new(limiter.clone())).layer(ClassifyLayer::new());
+    let service = layers.service(upstream.clone());
+    let calls = (0..4_000).map(|nth| {
+        let service = service.clone();
+        async move {
+            sleep(Duration::from_millis(nth * 500)).await;
+            let begun = Instant::now();
+            let status = service.oneshot(post(GENERATE)).await.unwrap().status();
+            (begun.elapsed(), status == 429)
+        }
+    });
+    let results = join_all(calls).await;
+    assert_eq!(results.iter().filter(|(_, refused)| *refused).count(), 7);
+    let longest = results.iter().map(|(took, _)| *took).max().unwrap();
+    assert!(longest <= Duration::from_millis(1_400), "{longest:?}");
+    assert_eq!(limiter.snapshot()[0].blocked_for, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_refused_together_without_a_word_are_one_event_and_one_call_looks() {
+    let upstream = Upstream::new(|nth, _| async move {
+        sleep(Duration::from_millis(100)).await;
+        Ok(if nth < 52 { support::status(429) } else { hello() })
+    });
+    let layers = ServiceBuilder::new().layer(RateLimitLayer::new(Limiter::new())).layer(ClassifyLayer::new());
+    let service = layers.service(upstream.clone());
+    let begun = Instant::now();
+    let together = async || join_all((0..50).map(|_| service.clone().oneshot(post(GENERATE)))).await;
+    assert!(together().await.into_iter().all(|result| result.unwrap().status() == 429));
+    // Looks after 1 and 2 s are refused, and that after 4 s lets all others pass.
+    let later = together().await.into_iter().filter(|result| result.as_ref().unwrap().status() == 200).count();
+    assert_eq!((later, upstream.calls()), (48, 100));
+    assert!((secs(7)..secs(8)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_lifts_the_block_of_one_scope_and_its_waiters_go() {
+    let upstream = Upstream::at_once(|nth| Ok(if nth < 2 { exhausted(MINUTE, 10, "50s") } else { hello() }));
+    let limiter = Limiter::new();
+    let service = RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(upstream.clone()));
+    const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
+    for uri in [GENERATE, FLASH] {
+        service.clone().oneshot(post(uri)).await.unwrap();
+    }
+    let begun = Instant::now();
+    let operator = async {
+        sleep(secs(5)).await;
+        limiter.lift_scope(&Scope::new("default", "no-such-model"));
+        limiter.lift_scope(&Scope::new("default", "gemini-2.5-pro"));
+    };
+    let (lifted, ()) = tokio::join!(service.clone().oneshot(post(GENERATE)), operator);
+    assert_eq!((lifted.unwrap().status().as_u16(), begun.elapsed()), (200, secs(5)));
+    let blocked = limiter.snapshot().into_iter().filter(|report| report.blocked_for.is_some());
+    assert_eq!(blocked.map(|report| report.scope).collect::<Vec<_>>(), [Scope::new("default", "gemini-2.5-flash")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_tells_when_a_block_of_hours_ends_also_while_a_look_is_due() {
+    let upstream = Upstream::at_once(|_| Ok(exhausted(DAY, 250, "5s")));
+    let limiter = Limiter::new();
+    let service = RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(upstream));
+    service.oneshot(post(GENERATE)).await.unwrap();
+    let left = limiter.snapshot()[0].blocked_for.unwrap();
+    sleep(secs(60)).await;
+    assert_eq!(limiter.snapshot()[0].blocked_for, Some(left - secs(60)));
 }
 
 const GROUNDED: &str = r#"{"contents":[{"parts":[{"text":"hi"}]}],"tools":[{"googleSearch":{}}]}"#;

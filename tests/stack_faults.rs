@@ -202,9 +202,10 @@ async fn bad_day(fates: Vec<Fate>, batches: Vec<usize>, seed: u64) {
     let visits = Arc::new(Mutex::new(Vec::new()));
     let breakers = CircuitBreakers::new();
     let limiter = Limiter::builder().gate(breakers.clone()).build();
-    let pool = KEYS.iter().fold(KeyPool::builder().headroom(limiter.clone()), |pool, (key, project)| {
-        pool.key(Key::new(ApiKey::new(*key).unwrap()).project(*project).weight(NonZeroU32::MIN))
-    });
+    let pool =
+        KEYS.iter().fold(KeyPool::builder().cache_affinity(None).headroom(limiter.clone()), |pool, (key, project)| {
+            pool.key(Key::new(ApiKey::new(*key).unwrap()).project(*project).weight(NonZeroU32::MIN))
+        });
     let pool = pool.build().unwrap();
     let chains = FallbackChains::builder()
         .chain(MODELS[0], [MODELS[1], MODELS[2]])

@@ -53,7 +53,8 @@ fn each_kind_is_believed_as_far_as_it_can_last() {
     let doubled = [1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423].map(|minutes| minutes * 60);
     assert_eq!(looks(of(Kind::QuotaDay, None), day), doubled);
     assert_eq!(looks(of(Kind::QuotaGrounding, None), day), doubled);
-    assert_eq!(looks(of(Kind::QuotaDay, None).confirmed(), day), quarter(60));
+    let half_past = quarter(60).into_iter().map(|at| at - 1_800).collect::<Vec<_>>();
+    assert_eq!(looks(of(Kind::QuotaDay, None).confirmed(), day), half_past);
     for kind in [Kind::QuotaZero, Kind::ModelClosed] {
         assert_eq!((left(of(kind, None)), looks(of(kind, None), day)), (day, quarter(60)));
     }
@@ -65,18 +66,33 @@ fn each_kind_is_believed_as_far_as_it_can_last() {
 
 #[test]
 fn a_refusal_that_says_nothing_lasts_longer_each_time() {
-    let mut now = Instant::now();
-    let claim = of(Kind::QuotaUnknown, None);
-    assert!(!claim.is_said());
-    let mut block = Block::new(claim, now, now);
-    for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
-        assert_eq!(block.ends() - now, secs(expected));
-        // Together is once.
-        block.refused(claim, now, now);
-        assert_eq!(block.ends() - now, secs(expected));
-        now = block.ends();
+    for (kind, last) in [(Kind::QuotaUnknown, [512, 1_024, 1_200, 1_200]), (Kind::QuotaMinute, [60; 4])] {
+        let mut now = Instant::now();
+        let claim = of(kind, None);
+        let mut block = Block::new(claim, now, now);
+        for expected in [1, 2, 4, 8, 16, 32].into_iter().chain([64, 128, 256].map(|step| step.min(last[3]))).chain(last)
+        {
+            assert_eq!(block.passage(now), Passage::Closed(now + secs(expected)));
+            // Together is once.
+            block.refused(claim, now, now);
+            assert_eq!(block.passage(now), Passage::Closed(now + secs(expected)));
+            now += secs(expected);
+            assert_eq!(block.passage(now), Passage::Look);
+            // The others wait for the look as long again, and not for long.
+            block.begin_look(now);
+            assert_eq!(block.passage(now), Passage::Closed(now + secs(expected.min(30))));
+            block.refused(claim, now, now);
+        }
+        // What it has come to is remembered for an hour, and a new event after that.
+        now = block.ends() + secs(3_599);
         assert_eq!(block.passage(now), Passage::Free);
+        assert!(now < block.forgotten_at());
         block.refused(claim, now, now);
+        assert_eq!(block.passage(now), Passage::Closed(now + secs(last[3])));
+        now = block.ends() + secs(3_600);
+        assert_eq!(block.forgotten_at(), now);
+        block.refused(claim, now, now);
+        assert_eq!(block.passage(now), Passage::Closed(now + secs(1)));
     }
 }
 
@@ -91,11 +107,12 @@ fn only_the_look_that_is_under_way_ends_a_block() {
     assert_eq!(block.passage(due), Passage::Closed(due + LONGEST_LOOK));
     assert_eq!(block.closed_until(due), Some(midnight));
     let again = block.begin_look(due + LONGEST_LOOK);
-    assert!(!block.ends_with(late) && block.ends_with(again));
+    let now = due + LONGEST_LOOK;
+    assert!(!block.ends_with(late, now) && block.ends_with(again, now));
     block.end_look(late);
-    assert!(block.ends_with(again));
+    assert!(block.ends_with(again, now));
     block.refused(claim, due + LONGEST_LOOK, midnight);
-    assert!(!block.ends_with(again), "it was sent before the last refusal");
+    assert!(!block.ends_with(again, now), "it was sent before the last refusal");
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -196,8 +213,8 @@ proptest! {
                 Step::Succeed(nth) => {
                     if let (Some(known), Some(at)) = (block, nth.checked_rem(under_way.len())) {
                         let (look, _) = under_way.remove(at);
-                        prop_assert_eq!(known.ends_with(look), current == Some(look));
-                        if known.ends_with(look) {
+                        prop_assert_eq!(known.ends_with(look, now), now >= known.ends() || current == Some(look));
+                        if known.ends_with(look, now) {
                             block = None;
                             under_way.clear();
                             current = None;

@@ -39,18 +39,26 @@ pub(super) struct RequiredProject {
     pub(super) may_leave: bool,
 }
 
-/// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts.
+/// Returns the body of a call, as far as it is to be searched: behind one project none is.
+pub(super) fn searched_body<B>(shared: &Shared, request: &Request<B>) -> Option<Bytes>
+where
+    B: Resend<Data = Bytes>,
+{
+    let is_searched = *request.method() != Method::GET && shared.projects.load(Ordering::Relaxed) > 1;
+    if is_searched { in_memory(request.body()) } else { None }
+}
+
+/// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts; `body` is
+/// the body, where that is to be searched.
 pub(super) fn required_project<B>(
     shared: &Shared,
     request: &Request<B>,
     shape: Shape,
     model: &str,
     tried: &[Tried],
-) -> Option<RequiredProject>
-where
-    B: Resend<Data = Bytes>,
-{
-    if let Some(project) = named(shared, request, shape, model) {
+    body: Option<&Bytes>,
+) -> Option<RequiredProject> {
+    if let Some(project) = named(shared, request, shape, model, body) {
         return Some(RequiredProject { project, may_leave: false });
     }
     if !model.is_empty() || !is_collection(request, shape) {
@@ -89,18 +97,17 @@ pub(super) fn teaches<B>(
 
 /// Returns the project of the resources that the call names: the owner of the first one with a known owner, or else the
 /// default project.
-fn named<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str) -> Option<Arc<str>>
-where
-    B: Resend<Data = Bytes>,
-{
+fn named<B>(
+    shared: &Shared,
+    request: &Request<B>,
+    shape: Shape,
+    model: &str,
+    body: Option<&Bytes>,
+) -> Option<Arc<str>> {
     let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
     let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
     let in_uri = in_uri.map(|resource| Mention { resource, is_certain: true });
-    if *request.method() == Method::GET || shared.projects.load(Ordering::Relaxed) <= 1 {
-        return owner_of(shared, in_uri);
-    }
-    let body = in_memory(request.body());
-    owner_of(shared, in_uri.into_iter().chain(body.iter().flat_map(|body| Mentions::new(body))))
+    owner_of(shared, in_uri.into_iter().chain(body.into_iter().flat_map(|body| Mentions::new(body))))
 }
 
 /// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is

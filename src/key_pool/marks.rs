@@ -186,7 +186,7 @@ impl Marks {
     /// Takes note of an answer: forgets the blocks that its looks have refuted, and those that have ended.
     pub(super) fn succeeded(&mut self, needs: Needs<'_>, looks: ProjectLooks, now: Instant) {
         for (part, look) in Part::ALL.into_iter().zip(looks.0).filter(|(part, _)| needs.concern(*part)) {
-            let refuted = |block: &Block| look.is_some_and(|look| block.ends_with(look)) || block.ends() <= now;
+            let refuted = |block: &Block| look.is_some_and(|look| block.ends_with(look, now)) || block.ends() <= now;
             if self.get(part, needs.model).is_some_and(refuted) {
                 self.remove(part, needs.model);
             }
@@ -196,6 +196,13 @@ impl Marks {
     /// Forgets all blocks.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    /// Forgets the blocks of a model.
+    pub(super) fn clear_model(&mut self, model: &str) {
+        for models in &mut self.models {
+            models.remove(model);
+        }
     }
 
     /// Reports the rest of the whole project, where all that costs money is blocked.

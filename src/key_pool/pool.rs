@@ -9,12 +9,15 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderName;
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
     DisabledReason, Fingerprint, Key, KeyModelReport, KeyReport, KeySpendingReport, KeyState, Part,
+    alike::Alike,
     health::Health,
+    marks::Marks,
     owners::Owners,
     registry::{KeyEntry, PooledKey, Project, Registry},
 };
@@ -52,6 +55,8 @@ pub(super) struct Shared {
     /// The number of projects.
     pub(super) projects: AtomicUsize,
     pub(super) owners: Mutex<Owners>,
+    /// The projects that calls were sent to which begin alike. `None`: that makes no difference.
+    pub(super) alike: Option<Alike>,
     /// Wakes `recheck` when a key was disabled.
     pub(super) disabled: Notify,
 }
@@ -107,6 +112,27 @@ impl KeyPool {
         let mut registry = self.shared.registry.lock();
         let Some((project, _)) = registry.find(*fingerprint) else { return false };
         project.marks.clear();
+        project.publish();
+        true
+    }
+
+    /// Does the same as [`lift`](Self::lift) for a project by its name. Returns whether it has a key in the pool.
+    pub fn lift_project(&self, project: &str) -> bool {
+        self.change_marks(project, Marks::clear)
+    }
+
+    /// Does the same for one model of a project: what has been said of its quota, of its grounded calls, and of whether the
+    /// project may have it. What concerns the project's money stays. Returns whether the project has a key in the pool.
+    pub fn lift_model(&self, project: &str, model: &str) -> bool {
+        self.change_marks(project, |marks| marks.clear_model(model))
+    }
+
+    fn change_marks(&self, project: &str, change: impl FnOnce(&mut Marks)) -> bool {
+        let mut registry = self.shared.registry.lock();
+        let Some(project) = registry.projects.iter_mut().find(|known| *known.handle.name == *project) else {
+            return false;
+        };
+        change(&mut project.marks);
         project.publish();
         true
     }
@@ -207,13 +233,28 @@ impl fmt::Debug for KeyPool {
 }
 
 /// A builder of a [`KeyPool`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct KeyPoolBuilder {
     keys: Vec<Key>,
     headroom: Option<Arc<dyn Headroom>>,
     default_project: Option<Arc<str>>,
     spread_creations: bool,
+    cache_affinity: Option<Duration>,
+    session_header: HeaderName,
+}
+
+impl Default for KeyPoolBuilder {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            headroom: None,
+            default_project: None,
+            spread_creations: false,
+            cache_affinity: Some(Duration::from_secs(2)),
+            session_header: HeaderName::from_static("x-session-id"),
+        }
+    }
 }
 
 impl KeyPoolBuilder {
@@ -256,13 +297,27 @@ impl KeyPoolBuilder {
         self
     }
 
+    /// Sets how much longer than in the best project a call may wait in the one that had the last call which began alike,
+    /// and so may have its beginning in its cache. `None`: that makes no difference. Default: 2 s.
+    pub fn cache_affinity(mut self, longest: impl Into<Option<Duration>>) -> Self {
+        self.cache_affinity = longest.into();
+        self
+    }
+
+    /// Sets the header by which a caller says which calls begin alike: those of one value do, whatever their bodies. It is
+    /// sent on. Default: `x-session-id`.
+    pub fn session_header(mut self, name: HeaderName) -> Self {
+        self.session_header = name;
+        self
+    }
+
     /// Builds the pool.
     ///
     /// # Errors
     ///
     /// Fails if there is no key, if a key is there twice, or if no key is of the default project.
     pub fn build(self) -> Result<KeyPool, ConfigError> {
-        let Self { keys, headroom, default_project, spread_creations } = self;
+        let Self { keys, headroom, default_project, spread_creations, cache_affinity, session_header } = self;
         let mut registry = Registry::default();
         keys.into_iter().try_for_each(|key| add(&mut registry, key))?;
         if registry.projects.is_empty() {
@@ -280,6 +335,7 @@ impl KeyPoolBuilder {
             projects: registry.projects.len().into(),
             registry: Mutex::new(registry),
             owners: Mutex::default(),
+            alike: cache_affinity.map(|longest| Alike::new(longest, session_header)),
             disabled: Notify::new(),
         };
         Ok(KeyPool { shared: Arc::new(shared) })

@@ -117,6 +117,8 @@ pub(super) struct ProjectCandidate {
 pub(super) struct Draw {
     pub(super) first: Option<Arc<ProjectRef>>,
     pub(super) second: Option<Arc<ProjectRef>>,
+    /// True if the first one's block is due for a look, which the call would make.
+    pub(super) looks: bool,
     /// The number of candidates of any rank.
     pub(super) candidates: usize,
     /// The number of those that have not been tried.
@@ -303,6 +305,16 @@ impl Registry {
         })
     }
 
+    /// Returns whether a project can take the call now, as well as any other can.
+    pub(super) fn can_take(&mut self, project: &Arc<ProjectRef>, query: &Query<'_>) -> bool {
+        self.project(project).is_some_and(|project| {
+            query.allows(&project.handle)
+                && !query.has_tried_project(&project.handle)
+                && project.marks.left(query.needs, query.now).is_zero()
+                && project.best(query).is_some_and(|(best, _)| best == Use::Free)
+        })
+    }
+
     /// Draws two projects that can take the call now, at random by weight.
     pub(super) fn draw(&self, query: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
         let mut draw = Draw::default();
@@ -330,6 +342,10 @@ impl Registry {
                 (second, draw.second) = (arrival, Some(project.handle.clone()));
             }
         }
+        let is_first =
+            |project: &&Project| draw.first.as_ref().is_some_and(|first| Arc::ptr_eq(first, &project.handle));
+        let passage = self.projects.iter().find(is_first).map(|project| project.marks.passage(query.needs, now));
+        draw.looks = passage == Some(Passage::Look);
         draw
     }
 

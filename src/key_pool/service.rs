@@ -1,7 +1,7 @@
 //! The service: assigns a key to a call, and signs it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::{
     KeyPool, KeyPoolBody, ResponseFuture,
-    affinity::{Teaches, required_project, teaches},
+    affinity::{Teaches, required_project, searched_body, teaches},
     health::TrialId,
     marks::{Needs, ProjectLooks},
     pool::Shared,
@@ -91,6 +91,8 @@ pub(super) struct CallFacts {
     pub(super) may_leave: bool,
     pub(super) tried: Vec<Tried>,
     pub(super) teaches: Teaches,
+    /// The number of its beginning, where that makes a difference.
+    beginning: Option<u64>,
 }
 
 /// The right to test a key, which one call at a time has. It is given back when it is dropped.
@@ -181,11 +183,15 @@ where
     let model = model.unwrap_or_default();
     let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
-    let place = required_project(shared, request, shape, &model, &tried);
+    let body = searched_body(shared, request);
+    let place = required_project(shared, request, shape, &model, &tried, body.as_ref());
+    let is_free = place.is_none() && shared.projects.load(Ordering::Relaxed) > 1;
+    let alike = shared.alike.as_ref().filter(|_| is_free);
+    let beginning = alike.and_then(|alike| alike.beginning(shape, &model, request.headers(), body.as_deref()));
     let teaches = teaches(shared, request, shape, place.as_ref());
     let may_leave = place.as_ref().is_some_and(|place| place.may_leave);
     let pinned = place.map(|place| place.project);
-    CallFacts { shape, model, tokens, pinned, may_leave, tried, teaches }
+    CallFacts { shape, model, tokens, pinned, may_leave, tried, teaches, beginning }
 }
 
 /// The key that was chosen for a call.
@@ -200,20 +206,26 @@ struct Chosen {
 /// Chooses the project in which the call waits least, and its next key. `None`: there is none.
 fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<Chosen> {
     // A call that loses the key to another one between choosing and taking it chooses again.
-    for _ in 0..8 {
+    for nth in 0..8 {
         let draw = shared.registry.lock().draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
         let waits = |project: &ProjectRef| shared.wait(project, facts);
+        // Somebody has to look, or a project that is good again would not be asked.
+        let last = if nth == 0 && !draw.looks { alike(shared, facts, query) } else { None };
         let project = match second {
+            _ if last.is_some() => last?,
             _ if draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none() || waits(&first).is_zero() => {
                 first
             }
             Some(second) if waits(&second).is_zero() => second,
-            _ => least_wait(shared, facts, query).unwrap_or(first),
+            _ => least_wait(shared, facts, query).map_or(first, |(_, project)| project),
         };
         // The lock is not held by what is dropped after it.
         let taken = shared.registry.lock().take(&project, query);
         if let Some((key, on_trial, looks)) = taken {
+            if let (Some(alike), Some(beginning), true) = (&shared.alike, facts.beginning, looks.is_empty()) {
+                alike.sent(beginning, &project, query.now);
+            }
             let trial = on_trial.map(|id| Trial { shared: shared.clone(), key: key.clone(), id });
             let looking = (!looks.is_empty()).then(|| Looking {
                 shared: shared.clone(),
@@ -227,12 +239,25 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
     None
 }
 
+/// Finds the project that had the last call which began alike, unless the call would wait for too long there, or has been
+/// there.
+fn alike(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<Arc<ProjectRef>> {
+    let alike = shared.alike.as_ref()?;
+    let last = alike.last(facts.beginning?, query.now)?;
+    if !shared.registry.lock().can_take(&last, query) {
+        return None;
+    }
+    let wait = shared.wait(&last, facts);
+    let is_near = |(least, _)| wait <= least + alike.longest;
+    (wait.is_zero() || least_wait(shared, facts, query).is_some_and(is_near)).then_some(last)
+}
+
 /// Finds the project with the least wait, and of equals the one of the lower rank.
-fn least_wait(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<Arc<ProjectRef>> {
+fn least_wait(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<(Duration, Arc<ProjectRef>)> {
     let candidates = shared.registry.lock().all_candidates(query, query.now, fastrand::usize(..));
     let free = candidates.into_iter().filter(|candidate| candidate.cooling.is_zero());
     let waits = free.map(|ProjectCandidate { project, rank, .. }| ((shared.wait(&project, facts), rank), project));
-    waits.min_by_key(|(wait, _)| *wait).map(|(_, project)| project)
+    waits.min_by_key(|(wait, _)| *wait).map(|((wait, _), project)| (wait, project))
 }
 
 impl Shared {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Amount,
-    blocks::{Blocks, Looks, Shut},
+    blocks::{BlockReport, Blocks, Looks, Shut},
     bound::Bound,
     pacing::Pacer,
     window::{EntryNumber, SlidingWindow, WINDOW},
@@ -240,9 +240,9 @@ impl Account {
 
     /// Ends the blocks that a successful call has looked at, and forgets the day's limit that they have taught. Returns
     /// whether that makes room.
-    pub(super) fn succeeded(&mut self, charge: Charge) -> bool {
+    pub(super) fn succeeded(&mut self, charge: Charge, now: Instant) -> bool {
         let Some(blocks) = &mut self.blocks else { return false };
-        let is_open = blocks.succeeded(charge.looks);
+        let is_open = blocks.succeeded(charge.looks, now);
         if is_open && self.limits[2].full().is_some_and(|full| self.day.used >= full) {
             self.limits[2].forget();
         }
@@ -295,6 +295,16 @@ impl Account {
 
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
         self.blocks.as_ref()?.closed_until(now, false)
+    }
+
+    /// Returns the blocks that have not ended.
+    pub(super) fn blocks(&self, now: Instant) -> Vec<BlockReport> {
+        self.blocks.as_ref().map(|blocks| blocks.report(now)).unwrap_or_default()
+    }
+
+    /// Returns the time until which reports show the scope as blocked.
+    pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
+        self.blocks.as_ref()?.rests_until(now)
     }
 
     /// Returns what a request of this amount adds to the queue: at most what it will be charged.
@@ -371,7 +381,7 @@ impl Account {
         if day.learned().is_some()
             && day.full().is_some_and(|full| self.day.used.saturating_add(amount.requests) > full)
         {
-            let is_blocked = self.blocks.as_ref().is_some_and(|blocks| blocks.blocks_all());
+            let is_blocked = self.blocks.as_ref().is_some_and(|blocks| blocks.blocks_all(now));
             if !is_blocked && !self.day_is_full(amount) {
                 self.block(Claim::day().confirmed(), false, now);
             }
@@ -563,7 +573,7 @@ mod tests {
             account.take(later, ONE, false, calendar).unwrap();
         }
         account.refused(later, Dimension::RequestsPerMinute, Some(60));
-        assert_eq!(limit(&account, later), Some(38));
+        assert_eq!(limit(&account, later), Some(40));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,15 +1,34 @@
 //! The blocks of one scope by the upstream's refusals: of all its calls, and of those that search the web or maps, which
 //! have a quota of their own. Pure: the caller passes the time.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use crate::block::{Block, Claim, Look, Passage};
+use crate::{
+    block::{Block, Claim, Look, Passage},
+    failure::Kind,
+};
 
 /// The blocks of one scope.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
     all: Option<Block>,
     grounded: Option<Block>,
+}
+
+/// A block of a scope at a moment: the belief in a refusal of the upstream's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockReport {
+    /// The kind of the refusal.
+    pub kind: Kind,
+    /// True if only calls that search the web or maps are blocked.
+    pub grounded: bool,
+    /// The time until the block ends by itself.
+    pub ends: Duration,
+    /// The time until one call may look whether the refusal still holds; its success ends the block.
+    pub look: Duration,
 }
 
 /// The looks that one call makes, one at each block that it passes.
@@ -56,6 +75,14 @@ impl Blocks {
         self.of(grounded).filter_map(|block| block.closed_until(now)).max()
     }
 
+    /// Returns the time until which all calls are blocked, as far as that is shown: a long block lasts while one call looks
+    /// at it, too.
+    pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
+        let block = self.all.as_ref()?;
+        let lasts = block.is_long() && now < block.ends();
+        if lasts { Some(block.ends()) } else { block.closed_until(now) }
+    }
+
     /// Returns the block that no call waits for: a long one, or one of grounded calls, which must not stand before plain
     /// ones in a queue.
     pub(super) fn shut(&self, now: Instant, grounded: bool) -> Option<Shut> {
@@ -70,10 +97,12 @@ impl Blocks {
         all.or_else(|| shut(&self.grounded, true, true).filter(|_| grounded))
     }
 
-    /// Begins a look at each block whose look is due. The passage has been [`Look`](Passage::Look).
+    /// Begins a look at each block that lets the call pass.
     pub(super) fn begin_looks(&mut self, now: Instant, grounded: bool) -> Looks {
         let look = |block: &mut Option<Block>| {
-            block.as_mut().filter(|block| block.passage(now) == Passage::Look).map(|block| block.begin_look(now))
+            // Every call looks at a block that has ended and is remembered: a success ends that, too.
+            let block = block.as_mut().filter(|block| !matches!(block.passage(now), Passage::Closed(_)));
+            block.map(|block| block.begin_look(now))
         };
         let all = look(&mut self.all);
         Looks { all, grounded: if grounded { look(&mut self.grounded) } else { None } }
@@ -89,11 +118,11 @@ impl Blocks {
     }
 
     /// Ends the blocks whose look has succeeded. Returns whether there was one.
-    pub(super) fn succeeded(&mut self, looks: Looks) -> bool {
+    pub(super) fn succeeded(&mut self, looks: Looks, now: Instant) -> bool {
         let mut any = false;
         for (block, look) in [(&mut self.all, looks.all), (&mut self.grounded, looks.grounded)] {
             if let Some(look) = look
-                && block.as_ref().is_some_and(|block| block.ends_with(look))
+                && block.as_ref().is_some_and(|block| block.ends_with(look, now))
             {
                 *block = None;
                 any = true;
@@ -102,17 +131,28 @@ impl Blocks {
         any
     }
 
-    /// Forgets the blocks that have ended. Returns whether none is left.
+    /// Forgets the blocks that have ended, as far as they are not remembered. Returns whether none is left.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         for block in [&mut self.all, &mut self.grounded] {
-            *block = block.take().filter(|block| now < block.ends());
+            *block = block.take().filter(|block| now < block.forgotten_at());
         }
         self.all.is_none() && self.grounded.is_none()
     }
 
-    /// Returns whether all calls are, or were, blocked.
-    pub(super) fn blocks_all(&self) -> bool {
-        self.all.is_some()
+    /// Returns the blocks that have not ended.
+    pub(super) fn report(&self, now: Instant) -> Vec<BlockReport> {
+        let blocks = [(&self.all, false), (&self.grounded, true)];
+        let report = |(block, grounded): (&Option<Block>, bool)| {
+            let block = block.as_ref()?;
+            let (ends, look) = block.left(now)?;
+            Some(BlockReport { kind: block.kind(), grounded, ends, look })
+        };
+        blocks.into_iter().filter_map(report).collect()
+    }
+
+    /// Returns whether all calls are blocked.
+    pub(super) fn blocks_all(&self, now: Instant) -> bool {
+        self.all.as_ref().is_some_and(|block| now < block.ends())
     }
 
     fn of(&self, grounded: bool) -> impl Iterator<Item = &Block> {

@@ -2,9 +2,11 @@
 //! where others use the same quota.
 //!
 //! A 429 below the limit means that another program uses the rest. The limit in force then falls to the usage at that
-//! moment, less 5 %; stays there; and grows back along a cubic curve as TCP's CUBIC does: slowly near the point where
-//! it failed, faster beyond. If it fails again soon, the use by others is a steady one, and each further attempt to
-//! grow waits twice as long. Pure: the caller passes the time.
+//! moment, but to no less than half of what it was: a program that has lost one race for the minute has seen nothing of
+//! its share. It stays there, and grows back along a cubic curve as TCP's CUBIC does: slowly near the point where it
+//! failed, faster beyond. If it fails again because it has grown, the use by others is a steady one, and each further
+//! attempt waits twice as long. The refusals of one window are one event: what was sent before the first of them counts
+//! for as long, so that the lower limit cannot show before. Pure: the caller passes the time.
 
 use std::time::Duration;
 
@@ -12,14 +14,14 @@ use tokio::time::Instant;
 
 use super::window::WINDOW;
 
-/// The part by which a lowered limit is below the usage at which the upstream refused.
-const LESS: f64 = 0.05;
+/// The factor of the cube in the growth of a lowered limit: it has doubled 3.8 holds after the refusal.
+const GROWTH: f64 = 0.05;
 
-/// The time that a lowered limit stays as it is at first. It takes as long again to grow back to where it failed.
+/// The time that a lowered limit is held at first. It begins to grow once that has passed twice.
 const HOLD: Duration = Duration::from_secs(60);
 
-/// The longest hold. Each further refusal doubles the hold up to here.
-const MAX_HOLD: Duration = Duration::from_secs(16 * 60);
+/// The longest hold. Each growth that fails doubles the hold up to here.
+const MAX_HOLD: Duration = Duration::from_secs(8 * 60);
 
 /// The limit of one dimension.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,10 +37,29 @@ pub(super) struct Bound {
 /// A limit that is lowered because another program uses the same quota.
 #[derive(Clone, Copy, Debug)]
 struct Lowered {
-    /// The usage at which the upstream refused.
-    failed_at: u64,
+    /// The time of the event's last refusal.
     at: Instant,
-    hold: Duration,
+    /// The time from then until the event ends, a window after its first refusal.
+    event: Millis,
+    hold: Millis,
+    /// Half of the limit that was in force before the event.
+    least: u64,
+    /// The least usage at which the upstream refused.
+    failed_at: u64,
+}
+
+/// A time in a few bytes: there are three limits in each scope.
+#[derive(Clone, Copy, Debug)]
+struct Millis(u32);
+
+impl Millis {
+    fn of(time: Duration) -> Self {
+        Self(u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    fn get(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
 }
 
 impl Bound {
@@ -92,28 +113,36 @@ impl Bound {
         if self.full().is_none_or(|full| used >= full) {
             return;
         }
-        let failed_at = used.max(1);
-        self.lowered = Some(match self.lowered {
-            None => Lowered { failed_at, at: now, hold: HOLD },
-            // Calls that were in flight together are refused together: one event.
-            Some(last) if now < last.at + WINDOW => {
-                Lowered { failed_at: failed_at.min(last.failed_at), at: now, hold: last.hold }
-            }
-            Some(last) => {
-                let soon = now < last.at + last.hold * 4;
-                let hold = if soon { (last.hold * 2).min(MAX_HOLD) } else { HOLD };
-                Lowered { failed_at, at: now, hold }
-            }
+        let before = self.in_force(now).unwrap_or(used);
+        let new = |hold| {
+            let (event, hold) = (Millis::of(WINDOW), Millis::of(hold));
+            Lowered { at: now, event, hold, least: before.div_ceil(2).max(1), failed_at: used }
+        };
+        let Some(last) = self.lowered else {
+            self.lowered = Some(new(HOLD));
+            return;
+        };
+        let (ends, hold) = (last.at + last.event.get(), last.hold.get());
+        // It has grown into the others' part, and not they into its own.
+        let has_grown = || now >= last.at + hold && used.saturating_mul(10) >= before.saturating_mul(9);
+        self.lowered = Some(if now < ends {
+            Lowered { at: now, event: Millis::of(ends - now), failed_at: used.min(last.failed_at), ..last }
+        } else if now >= last.at + hold * 4 {
+            new(HOLD)
+        } else if has_grown() {
+            new((hold * 2).min(MAX_HOLD))
+        } else {
+            new(hold)
         });
     }
 }
 
 impl Lowered {
     fn limit(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.at);
-        let grows_for = since.saturating_sub(self.hold).as_secs() as f64 / self.hold.as_secs_f64();
-        let part = 1.0 - LESS + LESS * grows_for.powi(3);
-        ((self.failed_at as f64 * part) as u64).max(1)
+        let (since, hold) = (now.saturating_duration_since(self.at), self.hold.get());
+        let grows_for = since.saturating_sub(hold).as_secs() as f64 / hold.as_secs_f64();
+        let part = 1.0 + GROWTH * (grows_for.powi(3) - 1.0).max(0.0);
+        (self.failed_at.max(self.least) as f64 * part) as u64
     }
 }
 
@@ -129,53 +158,69 @@ mod tests {
     async fn a_lowered_limit_stays_and_grows_back_slowly_at_first() {
         let now = Instant::now();
         let mut bound = Bound::new(Some(100));
-        bound.refused(now, 40);
-        for (at, limit) in
-            [(0, 38), (60, 38), (90, 38), (120, 40), (150, 44), (180, 54), (240, 92), (260, 100), (9999, 100)]
-        {
+        bound.refused(now, 60);
+        for (at, limit) in [(0, 60), (60, 60), (120, 60), (150, 67), (180, 81), (210, 100), (9999, 100)] {
             assert_eq!(bound.in_force(now + secs(at)), Some(limit), "{at}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_refused_together_are_one_event_and_one_that_comes_soon_doubles_the_wait() {
+    async fn a_race_that_was_lost_takes_half_of_the_limit_at_most() {
         let now = Instant::now();
-        let mut bound = Bound::new(Some(100));
-        for used in (60..100).rev() {
-            bound.refused(now + secs(1), used);
-        }
-        assert_eq!(bound.in_force(now + secs(61)), Some(57));
-        assert_eq!(bound.in_force(now + secs(121)), Some(60));
-        bound.refused(now + secs(121), 60);
-        // It is held for two minutes now, and needs two more to be back where it failed.
-        assert_eq!(bound.in_force(now + secs(241)), Some(57));
-        assert_eq!(bound.in_force(now + secs(361)), Some(60));
-        // A refusal long after that is a new event.
-        bound.refused(now + secs(121 + 480), 50);
-        assert_eq!(bound.in_force(now + secs(121 + 480 + 120)), Some(50));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn of_calls_refused_together_the_least_use_counts() {
-        let now = Instant::now();
-        let mut bound = Bound::new(Some(100));
-        for used in [60, 90, 75] {
+        let mut bound = Bound::new(Some(60));
+        // The window has just turned, and others were faster.
+        for used in [4, 3, 2, 1, 0] {
             bound.refused(now, used);
         }
-        assert_eq!(bound.in_force(now), Some(57));
+        assert_eq!(bound.in_force(now), Some(30));
+        // The next window is another event.
+        bound.refused(now + WINDOW, 1);
+        assert_eq!(bound.in_force(now + WINDOW), Some(15));
+        // However often it loses, one call passes.
+        for window in 2..20 {
+            bound.refused(now + WINDOW * window, 0);
+        }
+        assert_eq!(bound.in_force(now + WINDOW * 20), Some(1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_try_waits_twice_as_long_up_to_sixteen_minutes() {
+    async fn refusals_of_one_window_are_one_event_of_which_the_least_use_counts() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        for (at, used) in [(0, 80), (1, 90), (30, 70), (60, 75)] {
+            bound.refused(now + secs(at), used);
+        }
+        assert_eq!(bound.in_force(now + secs(61)), Some(70));
+        assert_eq!(bound.in_force(now + secs(180)), Some(70));
+        assert!(bound.in_force(now + secs(240)) > Some(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_growth_that_fails_waits_twice_as_long_up_to_eight_minutes() {
         let mut now = Instant::now();
         let mut bound = Bound::new(Some(100));
         bound.refused(now, 60);
-        for hold in [60, 120, 240, 480, 960, 960, 960] {
-            assert_eq!(bound.in_force(now + secs(hold)), Some(57));
+        for hold in [60, 120, 240, 480, 480, 480] {
             assert_eq!(bound.in_force(now + secs(2 * hold)), Some(60), "{hold}");
-            now += secs(2 * hold);
+            assert!(bound.in_force(now + secs(3 * hold)) > Some(70), "{hold}");
+            now += secs(9 * hold / 4);
             bound.refused(now, 60);
         }
+        // A refusal long after that is a new event.
+        now += secs(4 * 480);
+        bound.refused(now, 60);
+        assert!(bound.in_force(now + secs(180)) > Some(70));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_the_growth_has_not_caused_doubles_nothing() {
+        let now = Instant::now();
+        let mut bound = Bound::new(Some(100));
+        bound.refused(now, 60);
+        let later = now + secs(180);
+        bound.refused(later, 50);
+        assert_eq!(bound.in_force(later), Some(50));
+        assert!(bound.in_force(later + secs(180)) > Some(60));
     }
 
     #[tokio::test(start_paused = true)]
@@ -189,6 +234,6 @@ mod tests {
         assert!(bound.in_force(now).is_none() && !bound.knows_anything());
         bound.learn(10);
         bound.refused(now, 0);
-        assert_eq!((bound.full(), bound.in_force(now)), (Some(10), Some(1)));
+        assert_eq!((bound.full(), bound.in_force(now)), (Some(10), Some(5)));
     }
 }

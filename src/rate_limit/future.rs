@@ -179,8 +179,7 @@ fn upstream_refusal(failure: &Failure) -> UpstreamRefusal {
         dimension => dimension,
     };
     UpstreamRefusal {
-        // After a refusal that says nothing, calls back off each by itself.
-        claim: Claim::of(failure).filter(|claim| claim.is_said()),
+        claim: Claim::of(failure),
         grounded: failure.kind() == Kind::QuotaGrounding,
         dimension,
         named: quota.and_then(|quota| quota.limit()),

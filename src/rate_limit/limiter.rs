@@ -109,6 +109,14 @@ impl Limiter {
         }
     }
 
+    /// Does the same for one model of a project. Its own limits and usage stay as they are.
+    pub fn lift_scope(&self, scope: &Scope) {
+        let queue = self.shard(scope.model(), scope.project()).lock().get(scope.model(), scope.project()).cloned();
+        if let Some(queue) = queue {
+            queue.lift();
+        }
+    }
+
     /// Returns a report on each scope's usage, limits and block, each read at its own moment. The scopes that share an
     /// account are reported as one, of the project and the model `others`.
     pub fn snapshot(&self) -> Vec<ScopeReport> {
@@ -129,7 +137,8 @@ impl Limiter {
                     limit: account.limit(dimension, now),
                     learned: account.learned(dimension),
                 }),
-                blocked_for: account.blocked_until(now).map(|until| until - now),
+                blocked_for: account.rests_until(now).map(|until| until - now),
+                blocks: account.blocks(now),
                 waiting,
                 waiting_by_priority,
             })

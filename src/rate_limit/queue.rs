@@ -256,7 +256,7 @@ impl ScopeQueue {
     /// Takes note of the answer to a call that has looked at a block, and ends the block.
     pub(super) fn succeeded(&self, charge: Charge) {
         let mut state = self.state.lock();
-        let first = if state.account.succeeded(charge) { state.take_first_waker() } else { None };
+        let first = if state.account.succeeded(charge, Instant::now()) { state.take_first_waker() } else { None };
         drop(state);
         wake(first);
     }
@@ -305,7 +305,7 @@ impl ScopeQueue {
 /// A refusal by the upstream, as far as the account needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct UpstreamRefusal {
-    /// The claim that it makes; `None`: it does not say how long it lasts, and the scope is not blocked.
+    /// The claim that it makes; `None`: the scope is not blocked.
     pub(super) claim: Option<Claim>,
     /// True if it is about calls that search the web or maps only.
     pub(super) grounded: bool,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::blocks::BlockReport;
 use crate::quota::{Dimension, Scope};
 
 /// The state of one scope at a moment, from [`Limiter::snapshot`](super::Limiter::snapshot).
@@ -12,8 +13,10 @@ pub struct ScopeReport {
     pub scope: Scope,
     /// Requests a minute, input tokens a minute and requests a day, in this order.
     pub dimensions: [DimensionReport; 3],
-    /// The time until the upstream's block ends, where there is one.
+    /// The time until the upstream's block ends by itself, where there is one; of a short block, until the next look.
     pub blocked_for: Option<Duration>,
+    /// The blocks that have not ended, those included whose look is due.
+    pub blocks: Vec<BlockReport>,
     /// The number of calls in the queue.
     pub waiting: usize,
     /// The numbers of those whose turn has not come yet: interactive, normal and batch.
