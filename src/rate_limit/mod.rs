@@ -8,11 +8,12 @@
 //!
 //! This layer counts requests and input tokens in a sliding window of a minute, and requests until midnight Pacific,
 //! for each project and model, whatever the service tier. A batch of embeddings counts a request for each of its items;
-//! an interaction spends the quota of its model, or that of `agents/NAME`. A call that fits goes at once; a call that does not waits in a queue, in which
-//! callers take turns and each caller's calls go first come, first served, and is woken when its turn comes; a call that would have to wait too long is refused at once, with the wait
-//! that it would have needed. Tokens are reserved before the call and settled by the usage in the answer; the
-//! reservation of a call that was never sent is refunded. A 429 blocks its scope for all calls as long as it
-//! can be believed, and teaches the limit where none is configured, or a lower one while other programs use the same quota.
+//! an interaction spends the quota of its model, or that of `agents/NAME`. A call that fits goes at once; a call that
+//! does not waits in a queue, in which callers take turns and each caller's calls go first come, first served, and is
+//! woken when its turn comes; a call that would have to wait too long is refused at once, with the wait that it would
+//! have needed. Tokens are reserved before the call and settled by the usage in the answer; the reservation of a call
+//! that was never sent is refunded. A 429 blocks its scope for all calls as long as it can be believed, and teaches the
+//! limit where none is configured, or a lower one while other programs use the same quota.
 //!
 //! It never lets more than the limit into any 60 seconds, never lets a small call of the same caller overtake a large one, never charges
 //! calls that only count tokens or list models, and never waits past a deadline. It cannot see the usage of other
@@ -196,11 +197,11 @@
 //!
 //! # Words read and written
 //!
-//! Reads from [`CallContext`](crate::CallContext) the call, the caller, the priority, the project, the token cost, the deadline, and whether it
-//! may move to another project; from [`Outcome`](crate::Outcome) the failure, whether it was sent, and the usage.
-//! Writes [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that may move, and
-//! [`GaveUp::Wait`](crate::context::GaveUp::Wait) into that of one that would have to wait for longer than it may; adds
-//! the time in the queue to the tally.
+//! Reads from [`CallContext`](crate::CallContext) the call, the caller, the priority, the project, the token cost, the
+//! deadline, and whether it may move to another project; from [`Outcome`](crate::Outcome) the failure, whether it was
+//! sent, and the usage. Writes [`RetryAdvice::Now`](crate::context::RetryAdvice::Now) into the refusal of a call that
+//! may move, and [`GaveUp::Wait`](crate::context::GaveUp::Wait) into that of one that would have to wait for longer
+//! than it may; adds the time in the queue to the tally.
 
 mod account;
 mod blocks;
