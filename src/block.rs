@@ -252,6 +252,12 @@ impl Block {
         }
     }
 
+    /// Returns the times until the block ends by itself, and until one call may look; `None`: it has ended.
+    pub(crate) fn left(&self, now: Instant) -> Option<(Duration, Duration)> {
+        let ends = self.ends.saturating_duration_since(now);
+        (!ends.is_zero()).then(|| (ends, self.look_at.saturating_duration_since(now)))
+    }
+
     /// Returns the time at which the block has ended for every call.
     pub(crate) fn ends(&self) -> Instant {
         self.ends

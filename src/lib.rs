@@ -46,6 +46,7 @@
 //! | [`quota`] | limits, scopes, the price of a request, midnight Pacific |
 //! | [`body`] | bodies that are kept, put back or guarded |
 //! | [`models`], [`tokenizer`] | what each model takes, and how many tokens a text has |
+//! | [`prices`] | what tokens cost, as data |
 //! | [`service_times`] | the times that a model's answers take |
 //! | [`observe`], [`clock`] | the numbers of a handle, and the time |
 //!
@@ -53,8 +54,8 @@
 //! (`resource`), keep keys out of texts (`redact`), and hold the maps that names invented by callers cannot grow (`bounded`).
 //!
 //! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in:
-//! [`keep_alive`], [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`], [`retry`],
-//! [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
+//! [`keep_alive`], [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`],
+//! [`caller_limit`], [`retry`], [`key_pool`], [`rate_limit`], [`circuit_breaker`], [`classify`]. Each module begins with what goes wrong without its
 //! layer, what the layer does about it, and what it never does.
 //!
 //! **The roof** is [`stack`]: all layers but [`keep_alive`] and [`error_response`], which a server adds outside, in the
@@ -92,6 +93,7 @@ mod block;
 pub mod body;
 mod bounded;
 pub mod call;
+pub mod caller_limit;
 pub mod circuit_breaker;
 pub mod classify;
 #[cfg(feature = "client")]
@@ -115,6 +117,7 @@ mod macros;
 pub mod model_fallback;
 pub mod models;
 pub mod observe;
+pub mod prices;
 #[cfg(gemini_loom)]
 #[doc(hidden)]
 pub mod proofs;
@@ -139,6 +142,7 @@ pub mod tokenizer;
 pub mod trace;
 
 pub use crate::{
+    caller_limit::CallerLimitLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     context::{BoxError, CallContext, ConfigError, Error, Outcome},

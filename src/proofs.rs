@@ -7,5 +7,6 @@ pub type Proof = (&'static str, fn());
 
 /// Returns all proofs.
 pub fn all() -> impl Iterator<Item = Proof> {
-    crate::rate_limit::PROOFS.iter().chain(crate::circuit_breaker::PROOFS).copied()
+    let rooms = [crate::rate_limit::PROOFS, crate::circuit_breaker::PROOFS, crate::retry::PROOFS];
+    rooms.into_iter().flatten().copied()
 }

@@ -7,7 +7,7 @@ use std::{
     future::{Pending, pending},
     sync::{
         Arc, Barrier,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -19,6 +19,7 @@ use http_body_util::Full;
 use parking_lot::Mutex;
 use tokio::{
     sync::Semaphore,
+    task::JoinSet,
     time::{Instant, advance, sleep, timeout},
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, service_fn};
@@ -438,6 +439,113 @@ fn exactly_as_many_probes_as_are_allowed_however_many_come_at_once() {
             });
             assert_eq!(upstream.0.load(Ordering::SeqCst), probes as usize);
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_recovery_a_caller_that_makes_one_call_after_the_other_is_never_refused() {
+    for millis in [0, 20, 400, 3_000, 40_000] {
+        let upstream = Upstream::new(move |nth, _| async move {
+            if nth < 2 {
+                return Ok(busy());
+            }
+            sleep(std::time::Duration::from_millis(millis)).await;
+            Ok(hello())
+        });
+        let breakers = quick().build().unwrap();
+        let service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream);
+        while !is_refused(&service, GENERATE).await {}
+        advance(secs(5)).await;
+        for nth in 0..20 {
+            assert!(call(&service, GENERATE).await.is_ok(), "call {nth} of {millis} ms");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_recovery_a_crowd_is_let_in_by_its_answers() {
+    let (moody, breakers, service) = over(quick());
+    half_open(&moody, &service).await;
+    moody.is(Mood::Well);
+    call(&service, GENERATE).await.unwrap();
+    let mut in_flight = Vec::new();
+    moody.is(Mood::Hanging);
+    for _ in 0..100 {
+        let mut call = Box::pin(service.clone().oneshot(post(GENERATE)));
+        if (&mut call).now_or_never().is_none() {
+            in_flight.push(call);
+        }
+    }
+    assert_eq!((in_flight.len(), breakers.state(&pro())), (2, State::Ramping), "as many as came in a second before");
+    moody.is(Mood::Well);
+    in_flight.clear();
+    for _ in 0..8 {
+        call(&service, GENERATE).await.unwrap();
+    }
+    moody.is(Mood::Hanging);
+    let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(service.clone().oneshot(post(GENERATE)))).collect();
+    let refused = crowd.iter_mut().filter_map(|call| call.now_or_never()).count();
+    assert_eq!(100 - refused, 2 + 8, "and one more for each answer");
+}
+
+// === time-outs of one's own ===
+
+/// Callers that make one call after the other until they are dropped.
+fn callers(count: usize, clock: u64, breakers: &CircuitBreakers, upstream: &Upstream) -> JoinSet<()> {
+    let service = ServiceBuilder::new()
+        .layer(CircuitBreakerLayer::new(breakers.clone()))
+        .layer(TimeoutLayer::attempt(secs(clock)))
+        .service(upstream.clone());
+    let mut callers = JoinSet::new();
+    for nth in 0..count {
+        let service = service.clone();
+        callers.spawn(async move {
+            sleep(secs(nth as u64 % 7)).await;
+            loop {
+                let _ = service.clone().oneshot(post(GENERATE)).await;
+                sleep(secs(1)).await;
+            }
+        });
+    }
+    callers
+}
+
+#[tokio::test(start_paused = true)]
+async fn impatient_callers_alone_open_nothing_while_others_are_answered_and_when_nobody_is_they_do() {
+    for trip in [
+        Trip::silence(),
+        Trip::failure_rate(0.2, Window::Calls(50)),
+        Trip::failure_rate(0.2, Window::Time(secs(120))),
+        Trip::consecutive(5),
+    ] {
+        let hangs = Arc::new(AtomicBool::new(false));
+        let hanging = hangs.clone();
+        let upstream = Upstream::new(move |nth, _| {
+            let hangs = hanging.load(Ordering::SeqCst);
+            async move {
+                match nth {
+                    _ if hangs => pending().await,
+                    0..20 => {}
+                    // It has begun to think.
+                    _ => sleep(secs(60 + nth as u64 * 7 % 61)).await,
+                }
+                Ok(hello())
+            }
+        });
+        let breakers = CircuitBreakers::builder().trip(trip).build().unwrap();
+        let service = CircuitBreakerLayer::new(breakers.clone()).layer(upstream.clone());
+        for _ in 0..20 {
+            call(&service, GENERATE).await.unwrap();
+        }
+        let mut transitions = breakers.subscribe();
+        let _patient = callers(30, 180, &breakers, &upstream);
+        sleep(secs(120)).await;
+        let _impatient = callers(10, 30, &breakers, &upstream);
+        let opened = timeout(secs(1_800), transitions.next()).await;
+        assert!(opened.is_err(), "{trip:?}: {opened:?}");
+        hangs.store(true, Ordering::SeqCst);
+        let opened = timeout(secs(600), transitions.next()).await;
+        assert!(opened.is_ok_and(|change| change.unwrap().to == State::Open), "{trip:?}");
     }
 }
 

@@ -9,6 +9,7 @@ mod contract {
     pub(crate) mod clock;
     pub(crate) mod deadline;
     pub(crate) mod encoding;
+    pub(crate) mod named;
     pub(crate) mod readiness;
     pub(crate) mod room;
     pub(crate) mod secrets;
@@ -25,19 +26,23 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, KeyPoolLayer, ModelFallbackLayer,
-    RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer, TokenPrecheckLayer,
+    CallerLimitLayer, CircuitBreakerLayer, ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, KeyPoolLayer,
+    ModelFallbackLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
+    TokenPrecheckLayer,
     body::ReplayBody,
+    caller_limit::{CallerLimits, CallerQuota, PastLimit},
     circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool},
     model_fallback::FallbackChains,
+    prices::{Money, Price, Prices},
     quota::Limits,
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
+    service_times::ServiceTimes,
 };
 
 use crate::{
-    contract::room::rooms,
+    contract::{named::NamedLayer, room::rooms},
     support::{KEY, Upstream, busy, post},
 };
 
@@ -62,11 +67,16 @@ rooms! {
     telemetry_disabled: Full<Bytes> => TelemetryLayer::disabled();
     timeout_total: Full<Bytes> => TimeoutLayer::total(TimeoutLayer::TOTAL);
     timeout_attempt: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT);
+    timeout_adaptive: Full<Bytes> => TimeoutLayer::attempt(TimeoutLayer::ATTEMPT).adaptive(ServiceTimes::new());
     timeout_disabled: Full<Bytes> => TimeoutLayer::disabled();
     rate_limit: Full<Bytes> => RateLimitLayer::new(Limiter::new());
     rate_limit_with_room: Full<Bytes> => RateLimitLayer::new(paced(1_000));
     rate_limit_queueing: Full<Bytes> => RateLimitLayer::new(paced(2));
     rate_limit_disabled: Full<Bytes> => RateLimitLayer::disabled();
+    caller_limit: Full<Bytes> => CallerLimitLayer::new(CallerLimits::builder().build().unwrap());
+    caller_limit_of_a_caller: Full<Bytes> => NamedLayer(callers(PastLimit::Refuse, 10_000));
+    caller_limit_past: Full<Bytes> => NamedLayer(callers(PastLimit::LowestPriority, 1));
+    caller_limit_disabled: Full<Bytes> => CallerLimitLayer::disabled();
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     keep_alive: Full<Bytes> => KeepAliveLayer::new(Duration::from_secs(15));
     keep_alive_busy: Full<Bytes> => KeepAliveLayer::new(Duration::from_millis(5));
@@ -101,6 +111,17 @@ fn paced(burst: u32) -> Limiter {
     let limits = Limits::new().requests_per_minute(1_000).input_tokens_per_minute(100_000).requests_per_day(10_000);
     let burst = std::num::NonZeroU32::new(burst).unwrap();
     Limiter::builder().limits(limits).pacing(Pacing::Smooth { burst }).build()
+}
+
+/// Makes limits of callers in all dimensions, of so many requests each.
+fn callers(past: PastLimit, requests: u64) -> CallerLimitLayer {
+    let prices = Prices::builder().model("*", Price::new(Money::dollars(1), Money::dollars(1))).build();
+    let all =
+        CallerQuota::new().requests_per_minute(requests).input_tokens_per_minute(1_000_000).requests_per_day(requests);
+    let all = all.tokens_per_day(9_000_000).money_per_day(Money::dollars(50)).money_per_month(Money::dollars(90));
+    let of_model = all.clone().past(past);
+    let quota = all.past(past).limits_for_model("gemini-2.5-pro", of_model);
+    CallerLimitLayer::new(CallerLimits::builder().others(quota).prices(prices).build().unwrap())
 }
 
 /// Makes circuit breakers that count each call, and never have enough of them to open.

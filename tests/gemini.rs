@@ -36,13 +36,39 @@ fn a_preset_is_what_the_table_says() {
     for (preset, numbers) in [
         (
             GeminiLayer::interactive(),
-            ["total 60s", "attempt 45s, first content 30s, idle 30s", "5 attempts", "up to 10s"],
+            ["total 60s", "attempt 45s, first content 30s, idle 30s, adaptive", "12 attempts", "up to 10s"],
+        ),
+        (
+            GeminiLayer::thinking(),
+            [
+                "total 720s",
+                "attempt 300s, first content 180s, idle 60s, adaptive",
+                "12 attempts",
+                "waits until the deadline",
+            ],
         ),
         (
             GeminiLayer::batch(),
-            ["total 3600s", "attempt 180s, first content 180s, idle 60s", "60 attempts", "up to 3600s"],
+            [
+                "total 3600s",
+                "attempt 180s, first content 180s, idle 60s, adaptive",
+                "60 attempts",
+                "waits until the deadline",
+            ],
         ),
-        (GeminiLayer::relay(), ["total 285s", "attempt 180s, first content 180s, idle 60s", "8 attempts", "up to 60s"]),
+        (
+            GeminiLayer::relay(),
+            [
+                "total 285s",
+                "attempt 180s, first content 180s, idle 60s, adaptive",
+                "20 attempts",
+                "waits until the deadline",
+            ],
+        ),
+        (
+            GeminiLayer::relay().fixed_clocks(),
+            ["total 285s", "attempt 180s, first content 180s, idle 60s\n", "20 attempts", "waits until the deadline"],
+        ),
     ] {
         let gemini = preset.build().unwrap();
         let described = gemini.describe().to_string();
@@ -57,6 +83,7 @@ fn a_preset_is_what_the_table_says() {
             "replay",
             "model fallback",
             "token precheck",
+            "caller limit",
             "retry",
             "telemetry",
             "key pool",
@@ -100,9 +127,9 @@ fn an_attempts_clock_brings_those_of_streams_with_it() {
     };
     let limit = Duration::from_secs(7);
     let described = clocks(GeminiLayer::relay().without_clocks().attempt(limit));
-    assert_eq!(of_streams(&described), "first content 180s, idle 60s");
+    assert_eq!(of_streams(&described), "first content 180s, idle 60s, adaptive");
     let described = clocks(GeminiLayer::relay().without_clocks().attempt(limit).idle(Duration::from_secs(3)));
-    assert_eq!(of_streams(&described), "first content 180s, idle 3s");
+    assert_eq!(of_streams(&described), "first content 180s, idle 3s, adaptive");
 }
 
 #[test]
@@ -120,7 +147,7 @@ fn every_part_can_be_left_out() {
         .build()
         .unwrap();
     let described = gemini.describe().to_string();
-    assert_eq!(described.matches("left out").count(), 11, "{described}");
+    assert_eq!(described.matches("left out").count(), 12, "{described}");
     assert!(gemini.limiter().is_none() && gemini.breakers().is_none() && gemini.keys().is_none());
     assert!(gemini.models().is_none() && gemini.chains().is_none());
 }
@@ -159,7 +186,13 @@ fn what_may_surprise_is_warned_of() {
         .key(key("a-third-of-mine", "p2"))
         .build()
         .unwrap();
-    let [wait, tokens, keys] = gemini.warnings() else { panic!("{:?}", gemini.warnings()) };
+    let [wait, tokens, thinking, keys] = gemini.warnings() else { panic!("{:?}", gemini.warnings()) };
+    assert!(
+        thinking.contains("attempt is 45s and first_content is 30s") && thinking.contains("60 to 120 s"),
+        "{thinking}"
+    );
+    assert!(thinking.contains("gemini-2.5-pro") && thinking.contains("GeminiLayer::thinking()"), "{thinking}");
+    assert!(!thinking.contains("gemini-2.5-flash"), "{thinking}");
     assert!(wait.contains("max_wait is 120s") && wait.contains("60s"), "{wait}");
     assert!(tokens.contains("gemini-2.5-pro has 250000") && tokens.contains("1048576"), "{tokens}");
     assert!(keys.contains("2 keys are of project p1"), "{keys}");

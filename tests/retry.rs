@@ -12,10 +12,14 @@ use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower::{Layer, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, ClassifyLayer, Error, Outcome, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
+    BoxError, CallContext, ClassifyLayer, Error, ModelFallbackLayer, Outcome, ReplayLayer, RetryBudget, RetryLayer,
+    RetryPolicy,
+    body::Resend,
     context::{Deadline, GaveUp, RetryAdvice},
     failure::{Failure, Fault, Kind, TimeoutKind},
+    model_fallback::FallbackChains,
     retry::{Cause, OnOpen, Rule},
+    service_times::ServiceTimes,
 };
 
 /// Makes one call and returns its result.
@@ -111,8 +115,8 @@ async fn each_row_allows_as_many_attempts_as_it_says() {
         (Kind::Cancelled, 2),
         (Kind::EmptyResponse, 2),
         (Kind::EmptyMalformedFunctionCall, 2),
-        (Kind::Timeout(TimeoutKind::Attempt), 2),
-        (Kind::Timeout(TimeoutKind::FirstContent), 2),
+        (Kind::Timeout(TimeoutKind::Attempt), 8),
+        (Kind::Timeout(TimeoutKind::FirstContent), 8),
         (Kind::QuotaDay, 1),
         (Kind::QuotaZero, 1),
         (Kind::InvalidRequest, 1),
@@ -397,10 +401,31 @@ async fn a_refusal_inside_is_waited_for_and_no_attempt_is_counted() {
         let policy = RetryPolicy::default().max_attempts(1);
         let called = call_with(policy, at_first(3, kind(what).with_hint(secs(3))), post(GENERATE)).await;
         assert_eq!((called.status(), called.upstream.calls()), (200, 4));
-        // Not at all, if the policy says so.
-        let policy = RetryPolicy::default().on_open(OnOpen::Fail);
-        let called = call_with(policy, always(kind(what).with_hint(secs(3))), post(GENERATE)).await;
-        assert_eq!((called.upstream.calls(), called.outcome().attempts()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_open_is_about_open_circuits_only() {
+    let fail = || RetryPolicy::default().on_open(OnOpen::Fail);
+    let called = call_with(fail(), always(kind(Kind::CircuitOpen).with_hint(secs(3))), post(GENERATE)).await;
+    assert_eq!((called.upstream.calls(), called.outcome().attempts()), (1, 0));
+    for what in [Kind::RateLimited, Kind::KeysExhausted] {
+        // There is quota again at that time, whatever the circuit does.
+        let called = call_with(fail(), at_first(20, kind(what).with_hint(secs(3))), post(GENERATE)).await;
+        assert_eq!((called.status(), called.outcome().attempts()), (200, 1), "{what}");
+        // As a hint of the upstream's: not longer than `max_hint`, and not past the deadline.
+        for policy in [fail(), RetryPolicy::default()] {
+            let called = call_with(policy.clone(), at_first(1, kind(what).with_hint(secs(301))), post(GENERATE)).await;
+            assert_eq!((called.upstream.calls(), called.outcome().gave_up()), (1, Some(GaveUp::Wait)), "{what}");
+            assert_eq!(called.outcome().retry(), Some(RetryAdvice::After(secs(301))));
+            let called = call_with(policy, at_first(1, kind(what).with_hint(secs(9))), within(secs(9))).await;
+            assert_eq!((called.upstream.calls(), called.outcome().gave_up()), (1, Some(GaveUp::Wait)), "{what}");
+        }
+        // A policy of one attempt that fails on an open circuit waits for nothing.
+        for policy in [RetryPolicy::never(), fail().max_attempts(1)] {
+            let called = call_with(policy, always(kind(what).with_hint(secs(1))), post(GENERATE)).await;
+            assert_eq!(called.upstream.calls(), 1, "{what}");
+        }
     }
 }
 
@@ -592,11 +617,35 @@ async fn the_failed_answer_is_read_and_let_go_before_the_wait_is_over() {
     live.fail(reset());
     assert_pending!(call.poll());
     assert!(!live.is_live(), "read to its end, while the wait runs");
-    // A body that never ends is dropped when the wait ends.
     assert!(hung.is_live());
     let response = call.await.unwrap();
     assert_eq!((response.status(), upstream.calls()), (OK, 3));
     assert!(!hung.is_live());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_answer_that_never_ends_is_let_go_before_the_wait() {
+    for (wait, let_go) in [(secs(40), millis(100)), (millis(30), millis(30)), (Duration::ZERO, Duration::ZERO)] {
+        let (feed, body) = fed();
+        feed.data("it begins, and never ends");
+        let body = parking_lot::Mutex::new(Some(body));
+        let upstream = Upstream::at_once(move |_| match body.lock().take() {
+            Some(body) => {
+                let mut response = typed(503, "text/plain", any(body));
+                let outcome = Outcome::default().with_failure(kind(Kind::Overloaded));
+                response.extensions_mut().insert(outcome.with_retry(RetryAdvice::After(wait)));
+                Ok(response)
+            }
+            None => Ok(hello()),
+        });
+        let began = Instant::now();
+        let call = tokio::spawn(RetryLayer::default().layer(upstream).oneshot(post(GENERATE)));
+        feed.closed().await;
+        let held = began.elapsed();
+        assert!((let_go..=let_go + millis(1)).contains(&held), "held for {held:?} of {wait:?}");
+        assert_eq!(call.await.unwrap().unwrap().status(), OK);
+        assert!((wait..=wait + millis(2)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -666,6 +715,152 @@ async fn the_persistent_policy_persists() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_interactive_policy_makes_many_attempts_soon() {
+    let waits = async |what: Kind| {
+        let called = call_with(RetryPolicy::interactive().budget(None), always(kind(what)), post(GENERATE)).await;
+        assert_eq!((called.upstream.calls(), called.kind()), (12, what));
+        called.upstream.waits()
+    };
+    let (mut first, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..50 {
+        let waits = waits(Kind::Overloaded).await;
+        first = first.max(waits[0]);
+        longest = longest.max(waits.into_iter().max().unwrap());
+    }
+    assert!((millis(200)..=millis(251)).contains(&first), "{first:?}");
+    assert!((millis(3800)..=millis(4001)).contains(&longest), "{longest:?}");
+    // A quota does not come back in a quarter of a second.
+    let rule = *RetryPolicy::interactive().rule(StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(rule, Rule::unlimited().base_delay(secs(1)).max_delay(secs(4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_time_outs_as_fit_are_tried_again() {
+    // A hang of 45 s each: as many as the deadline has room for, with little between them.
+    let hangs = || {
+        Upstream::new(|_, _| async {
+            tokio::time::sleep(secs(45)).await;
+            Err(Error::refusal("timeout", Failure::timeout(TimeoutKind::Attempt, secs(45))).into())
+        })
+    };
+    for policy in [RetryPolicy::default(), RetryPolicy::persistent(), RetryPolicy::interactive()] {
+        let called = call_with(policy, hangs(), within(secs(285))).await;
+        // The seventh begins before the deadline, and its end is the total clock's affair.
+        assert_eq!(called.upstream.calls(), 7);
+        assert!(called.upstream.waits().iter().all(|wait| *wait <= secs(49)), "{:?}", called.upstream.waits());
+    }
+    // They are no more than the attempts of a call, and each costs a retry of the budget.
+    let budget = RetryBudget::new(50);
+    let called = call_with(RetryPolicy::default().budget(budget.clone()), hangs(), post(GENERATE)).await;
+    assert_eq!((called.upstream.calls(), called.outcome().gave_up()), (8, Some(GaveUp::Attempts)));
+    let request = with_context(|context| context.set_models_left(1));
+    let called = call_with(RetryPolicy::default(), hangs(), request).await;
+    assert_eq!(called.upstream.calls(), 2, "another model may be faster");
+    let dry = RetryPolicy::default().budget(RetryBudget::new(0));
+    let called = call_with(dry, hangs(), post(GENERATE)).await;
+    assert_eq!((called.upstream.calls(), called.outcome().gave_up()), (1, Some(GaveUp::Budget)));
+}
+
+// === the times that answers take ===
+
+fn known(quick: Duration) -> ServiceTimes {
+    let times = ServiceTimes::new();
+    (0..32).for_each(|_| times.record("gemini-2.5-pro", false, quick));
+    times
+}
+
+async fn call_knowing(times: &ServiceTimes, upstream: Upstream, request: Request<Full<Bytes>>) -> Called {
+    let layer = RetryLayer::default().service_times(times.clone());
+    let result = layer.layer(upstream.clone()).oneshot(request).await;
+    Called { result, upstream }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_cannot_finish_in_time_is_not_sent() {
+    let times = known(secs(5));
+    // Hints, refusals and advice: 4 s of wait and 5 s of service.
+    for failure in [kind(Kind::QuotaMinute), kind(Kind::RateLimited), kind(Kind::CircuitOpen)] {
+        for (allowed, calls) in [(10, 2), (8, 1)] {
+            let upstream = at_first(1, failure.clone().with_hint(secs(4)));
+            let called = call_knowing(&times, upstream.clone(), within(secs(allowed))).await;
+            assert_eq!(called.upstream.calls(), calls, "{failure} within {allowed} s");
+            if calls == 1 {
+                assert_eq!((called.outcome().gave_up(), called.kind()), (Some(GaveUp::Wait), failure.kind()));
+                let Some(RetryAdvice::After(needed)) = called.outcome().retry() else { panic!("{failure}") };
+                assert!((secs(4)..=millis(4501)).contains(&needed), "{needed:?}");
+            }
+        }
+    }
+    // At once, where another key can take the call, or where nothing was sent.
+    for (allowed, calls) in [(6, 2), (4, 1)] {
+        let called = call_knowing(&times, says(1, kind(Kind::QuotaDay), RetryAdvice::Now), within(secs(allowed))).await;
+        assert_eq!(called.upstream.calls(), calls);
+        let refused = says(1, kind(Kind::RateLimited), RetryAdvice::Now);
+        assert_eq!(call_knowing(&times, refused, within(secs(allowed))).await.upstream.calls(), calls);
+        let called = call_knowing(&times, at_first(1, kind(Kind::NotSent)), within(secs(allowed))).await;
+        assert_eq!(called.upstream.calls(), calls);
+        assert_eq!(called.outcome().gave_up(), (calls == 1).then_some(GaveUp::Wait));
+    }
+    // A backoff: it goes back as soon as no attempt can be answered any more.
+    let began = Instant::now();
+    let called = call_knowing(&times, always(kind(Kind::Overloaded)), within(secs(8))).await;
+    assert!(began.elapsed() <= secs(3) + millis(10), "{:?}", began.elapsed());
+    assert_eq!((called.outcome().gave_up(), called.outcome().retry()), (Some(GaveUp::Wait), None));
+    // Of streams, of other models, of calls that are no answer of a model, and without a deadline nothing is known.
+    for uri in [STREAM, "/v1beta/models/gemini-2.5-flash:generateContent", "/v1beta/models/gemini-2.5-pro:countTokens"]
+    {
+        let mut request = post(uri);
+        let deadline = Deadline::after(secs(2));
+        CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(deadline));
+        let called = call_knowing(&times, at_first(1, kind(Kind::NotSent)), request).await;
+        assert_eq!(called.upstream.calls(), 2, "{uri}");
+    }
+    assert_eq!(call_knowing(&times, at_first(1, kind(Kind::Overloaded)), post(GENERATE)).await.upstream.calls(), 2);
+}
+
+// === copies ===
+
+/// A body that counts how often it was copied.
+#[derive(Debug)]
+struct Copied(Full<Bytes>, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl http_body::Body for Copied {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::pin::Pin::new(&mut self.0).poll_frame(cx)
+    }
+}
+
+impl Resend for Copied {
+    fn try_clone(&self) -> Option<Self> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(Self(self.0.clone(), self.1.clone()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_request_is_copied_that_is_certainly_sent_for_the_last_time() {
+    let copies = async |policy: RetryPolicy, failures: usize| {
+        let copies = std::sync::Arc::<std::sync::atomic::AtomicUsize>::default();
+        let request = post(GENERATE).map(|body| Copied(body, copies.clone()));
+        let upstream = at_first(failures, kind(Kind::Overloaded));
+        let _ = RetryLayer::new(policy).layer(upstream.clone()).oneshot(request).await;
+        (upstream.calls(), copies.load(std::sync::atomic::Ordering::Relaxed))
+    };
+    assert_eq!(copies(RetryPolicy::never(), 9).await, (1, 0));
+    assert_eq!(copies(RetryPolicy::default().max_attempts(1).on_open(OnOpen::Fail), 9).await, (1, 0));
+    // Any other attempt may turn out not to have been sent, and then it is made again: it was refused inside, or hit a
+    // connection that had just been closed.
+    assert_eq!(copies(RetryPolicy::default().max_attempts(1), 0).await, (1, 1));
+    assert_eq!(copies(RetryPolicy::default(), 0).await, (1, 1));
+    assert_eq!(copies(RetryPolicy::default().max_attempts(3), 9).await, (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn never_is_never() {
     for what in [Kind::Overloaded, Kind::NotSent, Kind::CircuitOpen, Kind::Reset, Kind::QuotaMinute] {
         let upstream = always(kind(what).with_hint(secs(1)));
@@ -703,29 +898,142 @@ async fn while_other_models_are_left_attempts_are_kept_for_them() {
 
 // === the budget ===
 
+/// A policy without backoff, and with this budget.
+fn at_once(budget: &RetryBudget) -> RetryPolicy {
+    RetryPolicy::default().base_delay(Duration::ZERO).budget(budget.clone())
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_empty_budget_gives_the_upstreams_error_back_at_once() {
+async fn an_empty_budget_delays_and_does_not_discard() {
     let budget = RetryBudget::new(3);
-    let policy = RetryPolicy::default().budget(budget.clone());
-    let layer = RetryLayer::new(policy.base_delay(Duration::ZERO));
-    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let layer = RetryLayer::new(at_once(&budget));
     // Clones and services of one layer share it.
-    let (one, two) = (layer.layer(upstream.clone()), layer.clone().layer(upstream.clone()));
-    let began = Instant::now();
-    let response = one.clone().oneshot(post(GENERATE)).await.unwrap();
-    assert_eq!((response.status().as_u16(), upstream.calls()), (503, 4));
-    assert_eq!(budget.remaining("gemini-2.5-pro"), 0);
-    let response = two.oneshot(post(GENERATE)).await.unwrap();
-    assert_eq!((response.status().as_u16(), upstream.calls()), (503, 5));
-    assert_eq!(read(response.into_body()).await, BUSY);
-    assert_eq!(began.elapsed(), Duration::ZERO);
+    let first = Upstream::fails(6, || Ok(busy()));
+    let (began, response) = (Instant::now(), layer.layer(first.clone()).oneshot(post(GENERATE)).await.unwrap());
+    assert_eq!((response.status(), first.calls()), (OK, 7));
+    // Three tokens at once, and three that grow back.
+    assert!((secs(3)..secs(3) + millis(5)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(began.elapsed() < secs(4));
+    let second = Upstream::fails(2, || Ok(busy()));
+    let response = layer.clone().layer(second.clone()).oneshot(post(GENERATE)).await.unwrap();
+    assert_eq!((response.status(), second.calls()), (OK, 3));
+    assert!(began.elapsed() >= secs(4), "one was given back, and one had to grow: {:?}", began.elapsed());
     // Another model has its own.
-    let response = one.clone().oneshot(post("/v1beta/models/gemini-2.5-flash:generateContent")).await.unwrap();
-    assert_eq!((response.status().as_u16(), upstream.calls()), (503, 9));
-    // One retry a second grows back.
-    tokio::time::advance(secs(2)).await;
-    one.oneshot(post(GENERATE)).await.unwrap();
-    assert_eq!(upstream.calls(), 12);
+    let (began, other) = (Instant::now(), Upstream::fails(3, || Ok(busy())));
+    let request = post("/v1beta/models/gemini-2.5-flash:generateContent");
+    assert_eq!(layer.layer(other).oneshot(request).await.unwrap().status(), OK);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_go_to_those_who_wait_longest() {
+    let budget = RetryBudget::new(1);
+    assert!(budget.try_take("gemini-2.5-pro"));
+    let layer = RetryLayer::new(at_once(&budget));
+    let wait = || (Upstream::fails(1, || Ok(busy())), layer.clone());
+    let calls: Vec<_> = (0..4).map(|_| wait()).collect();
+    let mut tasks: Vec<_> = calls
+        .iter()
+        .map(|(upstream, layer)| task::spawn(layer.layer(upstream.clone()).oneshot(post(GENERATE))))
+        .collect();
+    tasks.iter_mut().for_each(|call| assert_pending!(call.poll()));
+    assert!(calls.iter().all(|(upstream, _)| upstream.calls() == 1));
+    // One token: it is the first one's, and nobody who comes later takes it.
+    budget.deposit("gemini-2.5-pro");
+    assert!(!budget.try_take("gemini-2.5-pro"), "others wait");
+    assert!(tasks[0].is_woken() && !tasks[1].is_woken());
+    // The first leaves without it: it is the second one's.
+    drop(tasks.remove(0));
+    assert!(tasks[0].is_woken() && !tasks[1].is_woken());
+    assert!(tasks[0].poll().is_ready());
+    // That success has given one back. The third knows the time of the next token, too.
+    assert!(tasks[1].is_woken() && !tasks[2].is_woken());
+    assert!(tasks[1].poll().is_ready());
+    assert!(tasks[2].poll().is_ready());
+    assert_eq!(calls.iter().map(|(upstream, _)| upstream.calls()).collect::<Vec<_>>(), [1, 2, 2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_gives_up_when_a_token_can_no_longer_help() {
+    // The budget has none, and nine wait before this call.
+    let dry = || {
+        let budget = RetryBudget::new(1);
+        budget.try_take("gemini-2.5-pro");
+        let layer = RetryLayer::new(at_once(&budget));
+        let waiting: Vec<_> = (0..9)
+            .map(|_| {
+                let mut call = task::spawn(layer.layer(at_first(9, kind(Kind::Overloaded))).oneshot(post(GENERATE)));
+                assert_pending!(call.poll());
+                call
+            })
+            .collect();
+        (layer, waiting)
+    };
+    for (allowed, quick, until) in [
+        (Some(secs(5)), None, millis(4900)),
+        (Some(secs(5)), Some(secs(2)), secs(3)),
+        (Some(millis(50)), None, Duration::ZERO),
+        (None, None, secs(285)),
+    ] {
+        let (layer, _waiting) = dry();
+        let layer = quick.map_or(layer.clone(), |quick| layer.service_times(known(quick)));
+        let request = allowed.map_or_else(|| post(GENERATE), within);
+        let (began, upstream) = (Instant::now(), Upstream::at_once(|_| Ok(busy())));
+        let error = layer.layer(upstream.clone()).oneshot(request).await.unwrap_err();
+        let took = began.elapsed();
+        assert!((until..=until + millis(2)).contains(&took), "{took:?} of {allowed:?}, {quick:?}");
+        // It is the upstream's own failure, with its status and without a trace of a refusal here.
+        let error = find(&error);
+        let (failure, outcome) = (error.failure(), error.outcome());
+        assert_eq!((failure.kind(), failure.fault(), failure.code().as_u16()), (Kind::Overloaded, Fault::Model, 503));
+        assert_eq!((outcome.gave_up(), outcome.attempts()), (Some(GaveUp::Budget), 1));
+        assert!(outcome.was_sent() && !error.never_sent());
+        assert_eq!(upstream.calls(), 1);
+    }
+    // An error goes back itself.
+    let (layer, _waiting) = dry();
+    let error = layer.layer(Upstream::at_once(|_| Err(reset().into()))).oneshot(within(secs(5))).await.unwrap_err();
+    assert_eq!((find(&error).failure().kind(), find(&error).outcome().gave_up()), (Kind::Reset, Some(GaveUp::Budget)));
+    assert!(source::<std::io::Error>(&error).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_without_a_token_is_the_upstreams_for_every_layer_outside() {
+    let budget = RetryBudget::new(1);
+    assert!(budget.try_take("gemini-2.5-pro"));
+    let upstream =
+        Upstream::new(|_, asked| async move { Ok(if asked.uri.path().contains("flash") { hello() } else { busy() }) });
+    let retry = RetryLayer::new(at_once(&budget));
+    let layers = tower::ServiceBuilder::new()
+        .layer(tower_gemini::ErrorResponseLayer::new())
+        .layer(tower_gemini::ReplayLayer::new());
+    let inner = tower::ServiceBuilder::new().layer(retry.clone()).layer(ClassifyLayer::new()).service(upstream.clone());
+    let alone = layers.clone().service(inner.clone());
+    let mut others: Vec<_> = (0..5).map(|_| task::spawn(inner.clone().oneshot(within(secs(500))))).collect();
+    others.iter_mut().for_each(|call| assert_pending!(call.poll()));
+    // A server answers with the upstream's status and words.
+    let response = alone.oneshot(within(secs(2))).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(outcome(&response).gave_up(), Some(GaveUp::Budget));
+    let body: serde_json::Value = serde_json::from_slice(&read(response.into_body()).await).unwrap();
+    assert_eq!(body["error"]["status"], "UNAVAILABLE");
+    assert!(body["error"]["message"].as_str().unwrap().starts_with("The model is overloaded"), "{body}");
+    // Another model takes the call.
+    let chains = FallbackChains::builder().chain("gemini-2.5-pro", ["gemini-2.5-flash"]).build().unwrap();
+    let with_fallback = layers.layer(ModelFallbackLayer::new(chains)).service(inner);
+    let response = with_fallback.oneshot(within(secs(2))).await.unwrap();
+    assert_eq!(response.status(), OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_of_none_gives_the_upstreams_answer_back_at_once() {
+    let policy = at_once(&RetryBudget::new(0));
+    let began = Instant::now();
+    let called = call_with(policy, Upstream::at_once(|_| Ok(busy())), post(GENERATE)).await;
+    assert_eq!((called.status(), called.upstream.calls()), (503, 1));
+    assert_eq!(called.outcome().gave_up(), Some(GaveUp::Budget));
+    assert_eq!(read(called.result.unwrap().into_body()).await, BUSY);
+    assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
@@ -763,12 +1071,14 @@ async fn waiting_for_ones_own_quota_spends_no_budget() {
 async fn a_storm_against_a_dead_upstream_is_bounded() {
     let layer = RetryLayer::default();
     let upstream = Upstream::at_once(|_| Ok(busy()));
-    let calls = (0..500).map(|_| layer.layer(upstream.clone()).oneshot(post(GENERATE)));
+    let calls = (0..500).map(|_| layer.layer(upstream.clone()).oneshot(within(secs(120))));
     let began = Instant::now();
-    futures_util::future::join_all(calls).await;
+    let over = futures_util::future::join_all(calls).await;
+    assert!(began.elapsed() < secs(120), "each has the upstream's failure before its clock ends it");
     let allowed = 500 + 100 + began.elapsed().as_secs() as usize + 1;
     assert!(upstream.calls() <= allowed, "{} calls, {allowed} allowed", upstream.calls());
-    assert!(upstream.calls() >= 600, "{}", upstream.calls());
+    assert!(upstream.calls() >= 700, "{}", upstream.calls());
+    assert!(over.iter().all(|result| Outcome::of(result).failure().unwrap().fault() == Fault::Model));
 }
 
 // === no cost without a retry ===

@@ -19,6 +19,7 @@ use super::{
     machine::{Admission, Admitted, Machine, Rules, StateChange},
     observe::Entered,
     refusal,
+    tracker::CountedFailure,
 };
 use crate::{
     failure::Failure,
@@ -130,11 +131,10 @@ impl Breaker {
         self.change(|guarded| guarded.machine.succeed(admission, now));
     }
 
-    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`:
-    /// the wait that the upstream asks for.
-    pub(super) fn fail(&self, admission: Admission, repeated: bool, hint: Option<Duration>) {
+    /// Records a failure that counts.
+    pub(super) fn fail(&self, admission: Admission, failure: CountedFailure) {
         let (now, roll) = (Instant::now(), fastrand::f64());
-        self.change(|guarded| guarded.machine.fail(admission, repeated, hint, now, roll));
+        self.change(|guarded| guarded.machine.fail(admission, failure, now, roll));
     }
 
     /// Releases a call whose outcome says nothing of the upstream.

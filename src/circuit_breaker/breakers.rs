@@ -235,7 +235,7 @@ impl Describe for CircuitBreakers {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rules { trip, open, max_open, probes, .. } = self.shared.common.rules;
         match trip {
-            Trip::Silence { minimum_requests, at_least } => {
+            Trip::Silence { minimum_requests, at_least, .. } => {
                 write!(f, "opens after {minimum_requests} failures and {at_least:?} without a success")?;
             }
             Trip::FailureRate { threshold, window, minimum_requests } => {

@@ -92,9 +92,7 @@ fn report<R>(permit: Permit, result: &Result<Response<R>, BoxError>) {
     };
     match failure {
         None => permit.succeed(),
-        Some(failure) if permit.counts(failure) => {
-            permit.fail(failure.hint().map(|hint| hint.sufficient()));
-        }
+        Some(failure) if permit.counts(failure) => permit.fail(failure),
         Some(_) => drop(permit),
     }
 }

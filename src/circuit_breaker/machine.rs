@@ -11,13 +11,11 @@ use tokio::time::Instant;
 
 use super::{
     Reason, State,
-    trip::{Evidence, Tracker, Traffic, Trip, may_still_answer},
+    ramp::Ramp,
+    tracker::{CountedFailure, Evidence, Tracker, Traffic, may_still_answer},
+    trip::Trip,
 };
 use crate::service_times::Latencies;
-
-/// The length of the ramp after a probe has succeeded, in seconds. Each second admits twice as many calls as the one
-/// before.
-const RAMP_SECONDS: u32 = 10;
 
 /// The wait of a call that is refused while the probes are out or the ramp is full; up to twice as long, at random.
 const SOON: Duration = Duration::from_millis(500);
@@ -99,15 +97,6 @@ enum BreakerPhase {
     Forced { open: bool },
 }
 
-#[derive(Clone, Debug)]
-struct Ramp {
-    since: Instant,
-    second: u32,
-    admitted: u64,
-    failed: u32,
-    succeeded: bool,
-}
-
 #[derive(Clone, Debug, Default)]
 struct Probes {
     /// The lease's number and end of each probe in flight.
@@ -163,10 +152,10 @@ impl Machine {
                 Admitted::Probe(self.leases)
             }
             BreakerPhase::Ramp(ramp) => {
-                // The first second admits as many as there were callers when it opened, and no fewer than the probes,
-                // which were admitted at once.
+                // At first as many as came in a second when it opened, and no fewer than the probes, which were admitted
+                // at once.
                 let first = self.rate.max(f64::from(self.rules.probes));
-                if !ramp.take(now, first) {
+                if !ramp.take(now, first, self.pending) {
                     return Err(soon);
                 }
                 Admitted::Seen
@@ -193,7 +182,7 @@ impl Machine {
         match &mut self.phase {
             BreakerPhase::Closed => self.tracker.succeeded(admission.began, now),
             BreakerPhase::Ramp(ramp) => {
-                ramp.succeeded = true;
+                ramp.answers = ramp.answers.saturating_add(1);
                 self.tracker.succeeded(admission.began, now);
                 self.end_ramp(now);
             }
@@ -202,25 +191,17 @@ impl Machine {
         }
     }
 
-    /// Records a failure that counts. `repeated`: an earlier attempt of the same request has failed already. `hint`:
-    /// the wait that the upstream asks for.
-    pub(super) fn fail(
-        &mut self,
-        admission: Admission,
-        repeated: bool,
-        hint: Option<Duration>,
-        now: Instant,
-        roll: f64,
-    ) {
+    /// Records a failure that counts.
+    pub(super) fn fail(&mut self, admission: Admission, failure: CountedFailure, now: Instant, roll: f64) {
         if !self.take_back(admission, now, false) {
             return;
         }
-        if let Some(hint) = hint {
+        if let Some(hint) = failure.hint {
             self.not_before = self.not_before.max(Some(now + hint.min(MAX_HINT)));
         }
         match &mut self.phase {
             BreakerPhase::Closed | BreakerPhase::Ramp(_) => {
-                self.tracker.failed(now, repeated);
+                self.tracker.failed(failure, admission.began, now);
                 self.last_failure = Some(now);
                 if let Some(reason) = self.verdict(now) {
                     self.open(now, roll, reason);
@@ -251,8 +232,11 @@ impl Machine {
         }
         match (admission.kind, &mut self.phase) {
             (Admitted::Unseen, _) => true,
-            (Admitted::Seen, _) => {
+            (Admitted::Seen, phase) => {
                 self.pending = self.pending.saturating_sub(1);
+                if let (BreakerPhase::Ramp(ramp), Some(began)) = (phase, admission.began) {
+                    ramp.give_back(began, now);
+                }
                 true
             }
             (Admitted::Probe(number), BreakerPhase::HalfOpen(probes)) => {
@@ -272,7 +256,7 @@ impl Machine {
             // The probe's success was luck: it takes as many failures as ever, but they need not have lasted for any
             // time.
             let enough = ramp.failed >= trip.requests_needed() && !may_still_answer(self.pending, ramp.failed);
-            if enough && !ramp.succeeded {
+            if enough && ramp.answers == 0 {
                 let after = now.saturating_duration_since(ramp.since);
                 return Some(Reason::Relapsed { failed: ramp.failed, after });
             }
@@ -298,7 +282,7 @@ impl Machine {
         }
     }
 
-    /// Ends the ramp once its time is over. The generation stays the same: the calls in flight still count.
+    /// Ends the ramp once it holds nobody back any more. The generation stays the same: the calls in flight still count.
     fn end_ramp(&mut self, now: Instant) {
         if matches!(&self.phase, BreakerPhase::Ramp(ramp) if ramp.is_over(now)) {
             self.phase = BreakerPhase::Closed;
@@ -340,7 +324,7 @@ impl Machine {
     /// Returns whether every call may pass and a success would change nothing, so that calls need not take the lock.
     pub(super) fn is_calm(&self) -> bool {
         match self.phase {
-            BreakerPhase::Closed => self.tracker.is_blank() && self.latencies.are_enough(),
+            BreakerPhase::Closed => self.tracker.ignores_successes() && self.latencies.are_enough(),
             BreakerPhase::Forced { open } => !open,
             _ => false,
         }
@@ -387,27 +371,6 @@ impl BreakerPhase {
             Self::Forced { open: true } => State::ForcedOpen,
             Self::Forced { open: false } => State::ForcedClosed,
         }
-    }
-}
-
-impl Ramp {
-    fn new(since: Instant) -> Self {
-        Self { since, second: 0, admitted: 0, failed: 0, succeeded: false }
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since).as_secs() >= u64::from(RAMP_SECONDS)
-    }
-
-    /// Takes one of the current second's places, of which the first second has `first`.
-    fn take(&mut self, now: Instant, first: f64) -> bool {
-        let second = now.saturating_duration_since(self.since).as_secs().min(u64::from(RAMP_SECONDS)) as u32;
-        if self.second != second {
-            (self.second, self.admitted) = (second, 0);
-        }
-        let has_room = (self.admitted as f64) < first * f64::from(1 << second);
-        self.admitted += u64::from(has_room);
-        has_room
     }
 }
 

@@ -1,9 +1,9 @@
 //! The permit of a call that was let in, until its outcome is known.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use super::{breaker::Breaker, machine::Admission};
-use crate::failure::Failure;
+use super::{breaker::Breaker, machine::Admission, tracker::CountedFailure};
+use crate::failure::{Failure, Kind, TimeoutKind};
 
 /// A call that was let in. Dropped without an outcome, because the caller went away or a future panicked, it is
 /// released: it counts neither as a success nor as a failure, and a probe's slot becomes free.
@@ -32,9 +32,11 @@ impl Permit {
         self.breaker.succeed(self.admission);
     }
 
-    pub(super) fn fail(mut self, hint: Option<Duration>) {
+    pub(super) fn fail(mut self, failure: &Failure) {
         self.has_outcome = true;
-        self.breaker.fail(self.admission, self.repeated, hint);
+        let timed_out = matches!(failure.kind(), Kind::Timeout(TimeoutKind::Attempt | TimeoutKind::FirstContent));
+        let hint = failure.hint().map(|hint| hint.sufficient());
+        self.breaker.fail(self.admission, CountedFailure { repeated: self.repeated, timed_out, hint });
     }
 }
 

@@ -54,7 +54,7 @@ pub enum State {
     Open,
     /// A few calls are admitted, as probes.
     HalfOpen,
-    /// A probe has succeeded, and each second admits twice as many calls as the one before.
+    /// A probe has succeeded, and each answer admits one more call than before.
     Ramping,
     /// No call is admitted until the breaker is reset.
     ForcedOpen,

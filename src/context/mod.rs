@@ -66,6 +66,7 @@ pub struct CallContext {
     attempt: u32,
     failed_before: bool,
     timed_out: u32,
+    repeats_timeouts: bool,
     models_left: u32,
     caller: Option<Arc<str>>,
     priority: Priority,
@@ -170,6 +171,17 @@ impl CallContext {
     /// Sets how many earlier attempts an attempt's clock has ended.
     pub(crate) fn set_timed_out(&mut self, attempts: u32) {
         self.timed_out = attempts;
+    }
+
+    /// Returns whether a layer outside makes another attempt where the clock of this one ends it.
+    pub fn repeats_timeouts(&self) -> bool {
+        self.repeats_timeouts
+    }
+
+    /// Sets whether a layer outside makes another attempt where the clock of this one ends it. Only then may the clock be
+    /// shorter than it is set.
+    pub fn set_repeats_timeouts(&mut self, repeats: bool) {
+        self.repeats_timeouts = repeats;
     }
 
     /// Returns the name of the caller, where a server has told one from another.

@@ -19,6 +19,11 @@ impl Usage {
         self.0.lock().clone()
     }
 
+    /// Reads the counts so far without a copy of them.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&UsageReport) -> T) -> T {
+        read(&self.0.lock())
+    }
+
     /// Returns the number of all input tokens, if the upstream has reported it.
     pub(crate) fn input_tokens(&self) -> Option<u64> {
         self.0.lock().input_tokens()

@@ -83,8 +83,8 @@ guide! {
         "The answer is empty, because thinking used up maxOutputTokens before the first word.",
         "Raise maxOutputTokens, or lower the thinking budget or level.";
     LargerThanQuota:
-        "The request has more input tokens, or its batch more items, than the project may send in a whole minute or day.",
-        "Send less in one call, split the batch, or ask Google for a higher quota; no waiting helps.";
+        "The request has more input tokens, or its batch more items, than a whole minute, day or month may have.",
+        "Send less in one call, split the batch, or ask for a higher quota or limit; no waiting helps.";
     // --- key ---
     AuthKeyInvalid:
         "The API key is not valid, or has expired.",
@@ -208,6 +208,9 @@ guide! {
     RateLimited:
         "The rate limiter would have to queue the call for longer than it may wait.",
         "Add a key of another project, raise the limit, or let calls wait longer.";
+    CallerLimited:
+        "The caller has used up a limit that this side has set for it.",
+        "Let the caller wait for as long as the answer says, or raise its limit.";
     KeysExhausted:
         "No key that could take the call has quota left, or each is on trial with one call at a time.",
         "Add a key of another project: keys of one project share their quota.";

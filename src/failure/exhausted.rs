@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     Kind, Quota,
-    money::{self, Money},
+    money::{self, MoneyRefusal},
     quota::SOON,
     ruling::Ruling,
     wording::{self, names_model},
@@ -74,12 +74,12 @@ pub(super) fn judge(error: &Status, lower: &str, wait: Option<Duration>) -> Ruli
 }
 
 /// Returns the money that a refusal is about, and with it the project with all of its models.
-fn about_money(error: &Status, lower: &str) -> Option<Money> {
+fn about_money(error: &Status, lower: &str) -> Option<MoneyRefusal> {
     let names = || error.violations().iter().flat_map(|violation| [violation.quota_id(), violation.quota_metric()]);
     let mut counted = names().flatten().map(str::to_ascii_lowercase);
     match counted.find(|name| money::counts_money(name)) {
-        Some(name) if name.contains("month") => Some(Money::Cap),
-        Some(_) => money::of(lower).or(Some(Money::Rolling)),
+        Some(name) if name.contains("month") => Some(MoneyRefusal::Cap),
+        Some(_) => money::of(lower).or(Some(MoneyRefusal::Rolling)),
         // A quota of requests or tokens is named, whatever else the message mentions.
         None if !error.violations().is_empty() || error.reason() == Some("QUOTA_EXHAUSTED") => None,
         None => money::of(lower).or_else(|| money::of(error.status()?)),

@@ -119,7 +119,8 @@ pub enum Kind {
     Conflict,
     /// A 200 without content, because thinking used up `maxOutputTokens` before the first word.
     OutputLimit,
-    /// More input tokens than the whole minute's quota, so that no waiting helps.
+    /// More input tokens than the whole minute's quota, or more than a whole limit of the caller's, so that no waiting
+    /// helps.
     LargerThanQuota,
     // --- key ---
     /// The key is wrong or has expired.
@@ -199,6 +200,8 @@ pub enum Kind {
     CircuitOpen,
     /// The call would have to queue for longer than the rate limiter allows.
     RateLimited,
+    /// The caller is past a limit of its own on this side.
+    CallerLimited,
     /// All keys that could take the call are out of quota, or on trial with one call at a time.
     KeysExhausted,
     /// All keys that could take the call are disabled.
@@ -335,6 +338,7 @@ impl Kind {
             Self::Transport => row("transport", Transport, TIME, 503),
             Self::CircuitOpen => row("circuit_open", Local, OTHER_MODEL, 503),
             Self::RateLimited => row("rate_limited", Local, ELSEWHERE, 429),
+            Self::CallerLimited => row("caller_limited", Local, NONE, 429),
             Self::KeysExhausted => row("keys_exhausted", Local, TIME_OR_MODEL, 429),
             Self::KeysDisabled => row("keys_disabled", Local, NONE, 503),
             Self::BodyTooLarge => row("body_too_large", Local, NONE, 413),

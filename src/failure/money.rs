@@ -58,7 +58,7 @@ static UNPAID: &[&[&str]] = &[
 
 /// The money that a 429 is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Money {
+pub(super) enum MoneyRefusal {
     /// A limit of spending over some minutes: it comes back by itself.
     Rolling,
     /// A cap on spending, of a month mostly: it waits for the next one, or for somebody who raises it.
@@ -67,7 +67,7 @@ pub(super) enum Money {
     Unpaid,
 }
 
-impl Money {
+impl MoneyRefusal {
     /// Makes the verdict.
     pub(super) fn ruling(self) -> Ruling {
         match self {
@@ -83,19 +83,19 @@ impl Money {
 }
 
 /// Returns the money that the words of a 429 are about.
-pub(super) fn of(lower: &str) -> Option<Money> {
+pub(super) fn of(lower: &str) -> Option<MoneyRefusal> {
     // An address is no word: the ordinary refusal may link to the page of spending.
     let words = lower.split_ascii_whitespace().filter(|word| !word.contains("://"));
     let lower = &*words.collect::<Vec<_>>().join(" ");
     let long = ["month", "spending cap", "spend cap", "lifetime", "annual"].iter().any(|word| lower.contains(word));
     let rolling = any(&[&["10 minutes"], &["10-minute"], &["ten minutes"], &["rolling"]], lower);
     if any(SPEND, lower) && (rolling || !long && !billing(lower)) {
-        return Some(Money::Rolling);
+        return Some(MoneyRefusal::Rolling);
     }
     if any(SPEND, lower) || any(&[&["spending cap"], &["spend cap"]], lower) {
-        return Some(Money::Cap);
+        return Some(MoneyRefusal::Cap);
     }
-    (billing(lower) || any(UNPAID, lower)).then_some(Money::Unpaid)
+    (billing(lower) || any(UNPAID, lower)).then_some(MoneyRefusal::Unpaid)
 }
 
 /// Returns whether a quota's id or metric, in lower case, counts money.
@@ -128,14 +128,14 @@ mod tests {
             "you have run out of credits.",
             "your billing account has an overdue payment.",
         ] {
-            assert_eq!(of(text), Some(Money::Unpaid), "{text}");
+            assert_eq!(of(text), Some(MoneyRefusal::Unpaid), "{text}");
         }
         for text in [
             "your project has exceeded its monthly spending cap.",
             "your project has exceeded its monthly spend limit.",
             "the monthly budget of this project is exhausted.",
         ] {
-            assert_eq!(of(text), Some(Money::Cap), "{text}");
+            assert_eq!(of(text), Some(MoneyRefusal::Cap), "{text}");
         }
         for text in [
             "your project has reached its spend limit for tier 1 ($10 in any 10 minutes).",
@@ -145,7 +145,7 @@ mod tests {
             "the budget for this window was exceeded.",
             "the rolling spend of your project is over its monthly tier's limit.",
         ] {
-            assert_eq!(of(text), Some(Money::Rolling), "{text}");
+            assert_eq!(of(text), Some(MoneyRefusal::Rolling), "{text}");
         }
     }
 }

@@ -3,16 +3,15 @@
 //! Limits are per project and per model: keys of one project share them. A day ends at midnight Pacific, with daylight
 //! saving.
 
+mod pacific;
 pub(crate) mod window;
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http_body::Body;
-use jiff::{Timestamp, ToSpan, tz::TimeZone};
+
+pub(crate) use self::pacific::PacificCalendar;
+pub use self::pacific::{until_pacific_midnight, until_pacific_month_end};
 
 /// The limits of a project for a model. What is not set is not limited.
 ///
@@ -193,58 +192,5 @@ impl Scope {
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "project {}, model {}", self.project, self.model)
-    }
-}
-
-/// Returns the time from `now` until the next midnight Pacific, when a day's quota is renewed.
-///
-/// It is at most 25 hours: the day on which daylight saving ends is an hour longer. A time outside the calendar (years
-/// before -9999 or after 9999) counts as the beginning of an ordinary day of 24 hours.
-///
-/// ```
-/// use std::time::{Duration, SystemTime};
-///
-/// // 2026-11-21 07:59:59 UTC is one second before midnight in California.
-/// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_247_999);
-/// assert_eq!(tower_gemini::quota::until_pacific_midnight(now), Duration::from_secs(1));
-/// ```
-pub fn until_pacific_midnight(now: SystemTime) -> Duration {
-    midnight_after(now).unwrap_or(Duration::from_secs(24 * 60 * 60))
-}
-
-fn midnight_after(now: SystemTime) -> Option<Duration> {
-    let now = Timestamp::try_from(now).ok()?.to_zoned(pacific()?);
-    let midnight = now.date().checked_add(1.day()).ok()?.to_zoned(now.time_zone().clone()).ok()?;
-    Duration::try_from(now.duration_until(&midnight)).ok()
-}
-
-/// Returns the rule in force since 2007 as POSIX writes it, so that no time zone database is needed.
-fn pacific() -> Option<TimeZone> {
-    TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn until(utc: &str) -> u64 {
-        until_pacific_midnight(utc.parse::<Timestamp>().unwrap().into()).as_secs()
-    }
-
-    #[test]
-    fn a_day_ends_at_midnight_pacific() {
-        assert_eq!(until("2026-01-15T08:00:00Z"), 24 * 3600);
-        assert_eq!(until("2026-01-15T07:59:00Z"), 60);
-        assert_eq!(until("2026-07-15T07:00:00Z"), 24 * 3600);
-        assert_eq!(until("2026-07-15T06:30:00Z"), 1800);
-    }
-
-    #[test]
-    fn the_days_on_which_the_clocks_change_have_23_and_25_hours() {
-        assert_eq!(until("2026-03-08T08:00:00Z"), 23 * 3600);
-        assert_eq!(until("2026-11-01T07:00:00Z"), 25 * 3600);
-        // An hour before and after the change itself.
-        assert_eq!(until("2026-03-08T10:00:00Z"), 21 * 3600);
-        assert_eq!(until("2026-11-01T09:00:00Z"), 23 * 3600);
     }
 }

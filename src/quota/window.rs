@@ -114,6 +114,11 @@ impl SlidingWindow {
         self.used.plus(self.held)
     }
 
+    /// Returns the time before which no charge expires; `None` without charges.
+    pub(crate) fn falls_at(&self) -> Option<Instant> {
+        self.quiet_until
+    }
+
     /// Returns whether nothing counts any more.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.held == Amount::default()

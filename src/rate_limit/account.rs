@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     Amount,
-    blocks::{Blocks, Looks, Shut},
+    blocks::{BlockReport, Blocks, Looks, Shut},
     bound::Bound,
     pacing::Pacer,
     window::{EntryNumber, SlidingWindow, WINDOW},
@@ -295,6 +295,11 @@ impl Account {
 
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
         self.blocks.as_ref()?.closed_until(now, false)
+    }
+
+    /// Returns the blocks that have not ended.
+    pub(super) fn blocks(&self, now: Instant) -> Vec<BlockReport> {
+        self.blocks.as_ref().map(|blocks| blocks.report(now)).unwrap_or_default()
     }
 
     /// Returns the time until which reports show the scope as blocked.

@@ -1,15 +1,34 @@
 //! The blocks of one scope by the upstream's refusals: of all its calls, and of those that search the web or maps, which
 //! have a quota of their own. Pure: the caller passes the time.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use crate::block::{Block, Claim, Look, Passage};
+use crate::{
+    block::{Block, Claim, Look, Passage},
+    failure::Kind,
+};
 
 /// The blocks of one scope.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Blocks {
     all: Option<Block>,
     grounded: Option<Block>,
+}
+
+/// A block of a scope at a moment: the belief in a refusal of the upstream's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockReport {
+    /// The kind of the refusal.
+    pub kind: Kind,
+    /// True if only calls that search the web or maps are blocked.
+    pub grounded: bool,
+    /// The time until the block ends by itself.
+    pub ends: Duration,
+    /// The time until one call may look whether the refusal still holds; its success ends the block.
+    pub look: Duration,
 }
 
 /// The looks that one call makes, one at each block that it passes.
@@ -118,6 +137,17 @@ impl Blocks {
             *block = block.take().filter(|block| now < block.forgotten_at());
         }
         self.all.is_none() && self.grounded.is_none()
+    }
+
+    /// Returns the blocks that have not ended.
+    pub(super) fn report(&self, now: Instant) -> Vec<BlockReport> {
+        let blocks = [(&self.all, false), (&self.grounded, true)];
+        let report = |(block, grounded): (&Option<Block>, bool)| {
+            let block = block.as_ref()?;
+            let (ends, look) = block.left(now)?;
+            Some(BlockReport { kind: block.kind(), grounded, ends, look })
+        };
+        blocks.into_iter().filter_map(report).collect()
     }
 
     /// Returns whether all calls are blocked.

@@ -16,12 +16,15 @@ use super::{
     account::{Account, Calendar, DIMENSIONS},
     pacing::Pacer,
     queue::ScopeQueue,
+    report::{DimensionReport, ScopeReport},
+    turns::HORIZON,
 };
 use crate::{
     bounded::{ByScope, Scoped},
     clock,
     describe::Describe,
-    quota::{Dimension, Gate, Headroom, Limits, Scope},
+    quota::{Gate, Headroom, Limits, Scope},
+    service_times::ServiceTimes,
     sync::Mutex,
 };
 
@@ -125,6 +128,7 @@ impl Limiter {
         let overflow = Some(&self.shared.overflow).filter(|overflow| !overflow.is_forgettable(now));
         let queues = queues.chain(overflow.map(|overflow| (overflow.scope().clone(), overflow.clone())));
         let report = |(scope, queue): (Scope, Arc<ScopeQueue>)| {
+            let waiting_by_priority = queue.waiting_by_priority();
             queue.read(now, |account, waiting| ScopeReport {
                 scope,
                 dimensions: DIMENSIONS.map(|dimension| DimensionReport {
@@ -134,16 +138,22 @@ impl Limiter {
                     learned: account.learned(dimension),
                 }),
                 blocked_for: account.rests_until(now).map(|until| until - now),
+                blocks: account.blocks(now),
                 waiting,
+                waiting_by_priority,
             })
         };
         queues.map(report).collect()
     }
 
-    /// Returns the longest wait that a call of this model is allowed.
-    pub(super) fn max_wait(&self, model: &str) -> Duration {
+    /// Returns the longest wait that a call of this model is allowed. `None`: until its deadline.
+    pub(super) fn max_wait(&self, model: &str) -> Option<Duration> {
         let settings = &self.shared.settings;
-        *settings.max_wait_by_model.get(model).unwrap_or(&settings.max_wait)
+        settings.max_wait_by_model.get(model).copied().or(settings.max_wait)
+    }
+
+    pub(super) fn service_times(&self) -> Option<&ServiceTimes> {
+        self.shared.settings.service_times.as_ref()
     }
 
     pub(super) fn default_project(&self) -> &Arc<str> {
@@ -209,7 +219,10 @@ impl Describe for Limiter {
             }
         }
         f.write_str(if any { "; " } else { "learns its limits from refusals; " })?;
-        write!(f, "waits for up to {:?}", settings.max_wait)
+        match settings.max_wait {
+            Some(wait) => write!(f, "waits for up to {wait:?}"),
+            None => write!(f, "waits until the deadline, or for up to {HORIZON:?} where there is none"),
+        }
     }
 }
 
@@ -236,10 +249,12 @@ pub struct LimiterBuilder {
     by_scope: HashMap<Scope, Limits>,
     pacing: Pacing,
     pacing_by_model: HashMap<Box<str>, Pacing>,
-    max_wait: Duration,
+    /// `None`: until the deadline.
+    max_wait: Option<Duration>,
     max_wait_by_model: HashMap<Box<str>, Duration>,
     project: Arc<str>,
     gate: Option<Arc<dyn Gate>>,
+    service_times: Option<ServiceTimes>,
 }
 
 impl LimiterBuilder {
@@ -282,7 +297,14 @@ impl LimiterBuilder {
     /// Sets the longest time that a call waits in the queue; one that would have to wait longer is refused at once.
     /// Default: 60 s, one turn of the window.
     pub fn max_wait(mut self, wait: Duration) -> Self {
-        self.max_wait = wait;
+        self.max_wait = Some(wait);
+        self
+    }
+
+    /// Lets a call wait until its deadline, and for 285 s where it has none: for servers whose calls all have one. A call
+    /// for which no turn comes in time is refused at once, as with [`max_wait`](Self::max_wait), whose place it takes.
+    pub fn wait_until_deadline(mut self) -> Self {
+        self.max_wait = None;
         self
     }
 
@@ -307,6 +329,14 @@ impl LimiterBuilder {
     /// [`CircuitBreakers`](crate::circuit_breaker::CircuitBreakers). Default: none.
     pub fn gate(mut self, gate: impl Gate + 'static) -> Self {
         self.gate = Some(Arc::new(gate));
+        self
+    }
+
+    /// Sets the times that answers take, which a [`TimeoutLayer`](crate::TimeoutLayer) of the same stack records. A call
+    /// waits no longer than its deadline leaves time for a quick answer (the 10th percentile); one that would have to is
+    /// refused at once. Default: none, so that a call waits until its deadline itself.
+    pub fn service_times(mut self, times: ServiceTimes) -> Self {
+        self.service_times = Some(times);
         self
     }
 
@@ -343,9 +373,9 @@ impl LimiterBuilder {
         self.by_model.get(model).unwrap_or(&self.limits)
     }
 
-    /// Returns the longest wait that any call is allowed.
+    /// Returns the longest wait that any call is allowed, apart from its own deadline.
     pub(crate) fn longest_wait(&self) -> Duration {
-        self.max_wait_by_model.values().copied().fold(self.max_wait, Duration::max)
+        self.max_wait_by_model.values().copied().fold(self.max_wait.unwrap_or_default(), Duration::max)
     }
 
     /// Returns whether the settings name the scope or its model. Such a scope never shares the overflow account, so
@@ -389,38 +419,11 @@ impl Default for LimiterBuilder {
             by_scope: HashMap::new(),
             pacing: Pacing::Burst,
             pacing_by_model: HashMap::new(),
-            max_wait: Duration::from_secs(60),
+            max_wait: Some(Duration::from_secs(60)),
             max_wait_by_model: HashMap::new(),
             project: "default".into(),
             gate: None,
+            service_times: None,
         }
     }
-}
-
-/// The state of one scope at a moment, from [`Limiter::snapshot`].
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ScopeReport {
-    /// The project and the model.
-    pub scope: Scope,
-    /// Requests a minute, input tokens a minute and requests a day, in this order.
-    pub dimensions: [DimensionReport; 3],
-    /// The time until the upstream's block ends by itself, where there is one; of a short block, until the next look.
-    pub blocked_for: Option<Duration>,
-    /// The number of calls in the queue.
-    pub waiting: usize,
-}
-
-/// The state of one dimension of a scope at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DimensionReport {
-    /// The dimension.
-    pub dimension: Dimension,
-    /// The usage that currently counts.
-    pub used: u64,
-    /// The limit in force, if there is one: the configured or the learned one, lowered while others use the same quota.
-    pub limit: Option<u64>,
-    /// The limit that the upstream has named in a 429, if it has.
-    pub learned: Option<u64>,
 }

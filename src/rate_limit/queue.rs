@@ -1,11 +1,14 @@
 //! The queue of one scope, and the account that it guards.
 //!
-//! Calls are admitted in the order of their arrival, whatever their size. Only the first waiter knows a time at which
-//! to try again, and a waiter that leaves wakes the next. So a waiter is polled when it arrives, when its turn comes,
-//! and not in between. A waiter that has its grant stays first until its call is with the inner service, so that no
-//! later call overtakes it.
+//! Calls are admitted in the order of their turns, whatever their size; [`Turns`] says which waiter is first. Only that
+//! one knows a time at which to try again, and a waiter that leaves wakes the next. So a waiter is polled when it
+//! arrives, when its turn comes, and not in between. A waiter that has its grant stays first until its call is with the
+//! inner service, so that no later call overtakes it.
+//!
+//! Another waiter may become first while all sleep: one that joins is polled next, and one that has become old is found
+//! and woken when the first is polled, whose timer has the time at which anything could go.
 
-use std::{collections::BTreeMap, task::Waker, time::Duration};
+use std::{task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
@@ -13,6 +16,7 @@ use super::{
     Amount,
     account::{Account, Calendar, Charge},
     blocks::Shut,
+    turns::{Claimant, PRIORITIES, Turns, WaiterId},
 };
 use crate::{
     block::Claim,
@@ -31,19 +35,14 @@ pub(super) struct ScopeQueue {
 #[derive(Debug)]
 struct State {
     account: Account,
-    /// The waiters by number, in the order of arrival.
-    waiting: BTreeMap<u64, Waiter>,
-    next: u64,
-    /// The amount that all waiters together will be charged.
-    ahead: Amount,
+    /// The waiters, boxed: in most scopes no call ever waits.
+    line: Option<Box<Turns<Waiter>>>,
 }
 
 /// A waiter in the queue.
 #[derive(Debug)]
 struct Waiter {
     amount: Amount,
-    /// Its part of the queue's `ahead`; zero once it has its grant.
-    counted: Amount,
     may_move: bool,
     /// True if the call searches the web or maps.
     grounded: bool,
@@ -59,10 +58,6 @@ impl Waiter {
         account.shut(now, self.grounded).or_else(|| moves().map(|at| Shut { look_at: at, ends: at, grounded: false }))
     }
 }
-
-/// The identity of a waiter in its queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct WaiterId(u64);
 
 /// The decision on a call that arrives.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,8 +88,7 @@ pub(super) enum Grant {
 
 impl ScopeQueue {
     pub(super) fn new(scope: Scope, account: Account, calendar: Calendar) -> Self {
-        let state = State { account, waiting: BTreeMap::new(), next: 0, ahead: Amount::default() };
-        Self { scope, calendar, state: Mutex::new(state) }
+        Self { scope, calendar, state: Mutex::new(State { account, line: None }) }
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -102,13 +96,20 @@ impl ScopeQueue {
     }
 
     /// Takes the cost in all dimensions at once, if no call waits and there is room.
-    pub(super) fn admit(&self, now: Instant, requests: u32, cost: TokenCost, grounded: bool) -> QueueAdmission {
+    pub(super) fn admit(
+        &self,
+        now: Instant,
+        requests: u32,
+        cost: TokenCost,
+        grounded: bool,
+        claimant: Claimant<'_>,
+    ) -> QueueAdmission {
         let amount = Amount { requests: requests.into(), tokens: cost.tokens };
         let mut state = self.state.lock();
         if let Some((dimension, limit)) = too_large(&state.account, amount, cost.certainty) {
             return QueueAdmission::TooLarge(dimension, limit);
         }
-        if state.waiting.is_empty()
+        if !state.has_waiters()
             && let Ok(charge) = state.account.take(now, amount, grounded, self.calendar)
         {
             return QueueAdmission::Taken(charge);
@@ -116,28 +117,38 @@ impl ScopeQueue {
         if let Some(shut) = state.account.shut(now, grounded) {
             return QueueAdmission::Shut(shut);
         }
-        let ahead = state.ahead;
+        let ahead = state.ahead_of(now, claimant, amount);
         QueueAdmission::Later(state.account.turn_at(now, ahead, amount, grounded, self.calendar))
     }
 
-    /// Adds a waiter at the end of the queue.
-    pub(super) fn join(&self, now: Instant, amount: Amount, may_move: bool, grounded: bool) -> WaiterId {
+    /// Adds a waiter, whose future is polled next.
+    pub(super) fn join(
+        &self,
+        now: Instant,
+        amount: Amount,
+        may_move: bool,
+        grounded: bool,
+        claimant: Claimant<'_>,
+    ) -> WaiterId {
         let mut state = self.state.lock();
-        let id = state.next;
-        state.next += 1;
-        let counted = state.account.clamped(amount, now);
-        state.ahead = state.ahead.plus(counted);
-        state.waiting.insert(id, Waiter { amount, counted, may_move, grounded, sent_away: false, waker: None });
-        WaiterId(id)
+        let limits = limits(&state.account, now);
+        let line = state.line.get_or_insert_with(|| Box::new(Turns::new(now)));
+        let waiter = Waiter { amount, may_move, grounded, sent_away: false, waker: None };
+        let id = line.join(now, claimant, amount, limits, waiter);
+        let first = line.elect(now).filter(|first| *first != id);
+        let woken = state.take_waker(first);
+        drop(state);
+        wake(woken);
+        id
     }
 
     /// Tries to admit a waiter. Where that fails, `waker` is woken when it may succeed, but for the time in
     /// [`Grant::At`].
     pub(super) fn poll_grant(&self, id: WaiterId, now: Instant, waker: &Waker) -> Grant {
         let mut state = self.state.lock();
-        let is_first = state.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
-        let State { account, waiting, .. } = &mut *state;
-        let Some(waiter) = waiting.get_mut(&id.0) else { return Grant::NotYet };
+        let State { account, line } = &mut *state;
+        let Some(line) = line.as_deref_mut() else { return Grant::NotYet };
+        let Some(waiter) = line.get_mut(id) else { return Grant::NotYet };
         if waiter.sent_away {
             if let Some(shut) = waiter.shut_out(account, now) {
                 let next = state.remove(id);
@@ -151,14 +162,19 @@ impl ScopeQueue {
         if !waiter.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             waiter.waker = Some(waker.clone());
         }
-        if !is_first {
+        let (amount, grounded) = (waiter.amount, waiter.grounded);
+        let elected = line.elect_by_age(now);
+        if line.first() != Some(id) {
+            let first = state.take_waker(elected);
+            drop(state);
+            wake(first);
             return Grant::NotYet;
         }
-        let (amount, grounded) = (waiter.amount, waiter.grounded);
-        match state.account.hold(now, amount, grounded, self.calendar) {
+        match account.hold(now, amount, grounded, self.calendar) {
             Err(at) => Grant::At(at),
             Ok(charge) => {
-                state.mark_granted(id);
+                // It counts in the account from now on, and need not be woken.
+                line.grant(limits(account, now));
                 Grant::Taken(charge)
             }
         }
@@ -214,8 +230,8 @@ impl ScopeQueue {
         if let Some(claim) = refusal.claim {
             let agrees = state.account.agrees(refusal.dimension, refusal.named);
             state.account.block(if agrees { claim.confirmed() } else { claim }, refusal.grounded, now);
-            let State { account, waiting, .. } = &mut *state;
-            for waiter in waiting.values_mut() {
+            let State { account, line } = &mut *state;
+            for waiter in line.iter_mut().flat_map(|line| line.iter_mut()) {
                 waiter.sent_away = waiter.shut_out(account, now).is_some();
                 if waiter.sent_away {
                     wakers.extend(waiter.waker.take());
@@ -254,10 +270,10 @@ impl ScopeQueue {
         wake(first);
     }
 
-    /// Returns how long a call of this amount would wait, the queue included.
+    /// Returns how long a call of this amount would wait, the whole queue included.
     pub(super) fn headroom(&self, now: Instant, amount: Amount) -> Duration {
         let mut state = self.state.lock();
-        let ahead = state.ahead;
+        let ahead = state.ahead();
         state.account.turn_at(now, ahead, amount, false, self.calendar).saturating_duration_since(now)
     }
 
@@ -265,7 +281,12 @@ impl ScopeQueue {
     pub(super) fn read<T>(&self, now: Instant, read: impl FnOnce(&Account, usize) -> T) -> T {
         let mut state = self.state.lock();
         state.account.catch_up(now, self.calendar);
-        read(&state.account, state.waiting.len())
+        read(&state.account, state.line.as_deref().map_or(0, Turns::len))
+    }
+
+    /// Returns the number of waiters of each priority that have no grant yet.
+    pub(super) fn waiting_by_priority(&self) -> [usize; PRIORITIES] {
+        self.state.lock().line.as_deref().map_or_else(Default::default, Turns::by_priority)
     }
 
     /// Continues this queue's usage in a new account; returns that unchanged where there is no usage to continue.
@@ -277,7 +298,7 @@ impl ScopeQueue {
     /// Returns whether forgetting this scope changes no decision.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
-        state.waiting.is_empty() && state.account.is_forgettable(now, self.calendar)
+        !state.has_waiters() && state.account.is_forgettable(now, self.calendar)
     }
 }
 
@@ -295,26 +316,43 @@ pub(super) struct UpstreamRefusal {
 }
 
 impl State {
-    /// Takes a waiter out of the queue. Returns the waker of the new first waiter, if the first has left.
-    fn remove(&mut self, id: WaiterId) -> Option<Waker> {
-        let was_first = self.waiting.first_key_value().is_some_and(|(first, _)| *first == id.0);
-        let left = self.waiting.remove(&id.0)?;
-        self.ahead = self.ahead.minus(left.counted);
-        if was_first { self.take_first_waker() } else { None }
+    #[inline]
+    fn has_waiters(&self) -> bool {
+        self.line.as_deref().is_some_and(|line| !line.is_empty())
     }
 
-    /// Marks a waiter as granted: its amount is in the account now and no longer ahead of others, and it need not be
-    /// woken.
-    fn mark_granted(&mut self, id: WaiterId) {
-        if let Some(waiter) = self.waiting.get_mut(&id.0) {
-            self.ahead = self.ahead.minus(std::mem::take(&mut waiter.counted));
-            waiter.waker = None;
-        }
+    /// Returns the amount that all waiters together will be charged.
+    fn ahead(&self) -> Amount {
+        self.line.as_deref().map_or(Amount::default(), Turns::amount)
+    }
+
+    /// Estimates the amount that will go before a new call.
+    fn ahead_of(&self, now: Instant, claimant: Claimant<'_>, amount: Amount) -> Amount {
+        let limits = limits(&self.account, now);
+        self.line.as_deref().map_or(Amount::default(), |line| line.ahead_of(claimant, amount.min(limits), limits))
+    }
+
+    /// Takes a waiter out of the queue. Returns the waker of the new first waiter, if the first has left.
+    fn remove(&mut self, id: WaiterId) -> Option<Waker> {
+        let line = self.line.as_deref_mut()?;
+        line.remove(id);
+        let first = line.elect_again();
+        self.take_waker(first)
     }
 
     fn take_first_waker(&mut self) -> Option<Waker> {
-        self.waiting.first_entry().and_then(|mut first| first.get_mut().waker.take())
+        let first = self.line.as_deref()?.first();
+        self.take_waker(first)
     }
+
+    fn take_waker(&mut self, waiter: Option<WaiterId>) -> Option<Waker> {
+        self.line.as_deref_mut()?.get_mut(waiter?)?.waker.take()
+    }
+}
+
+/// Returns the limits of a minute that are in force.
+fn limits(account: &Account, now: Instant) -> Amount {
+    account.clamped(Amount { requests: u64::MAX, tokens: u64::MAX }, now)
 }
 
 /// Returns the limit that a call alone exceeds, so that it could never be admitted. A limit that is only lowered for a

@@ -3,6 +3,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -15,10 +16,12 @@ use super::{
     queue::{QueueAdmission, ScopeQueue},
     refusal::{self, Allowed},
     reservation::Reservation,
+    turns::{Claimant, HORIZON},
     waiting::{Wait, Waiting},
     window::MARGIN,
 };
 use crate::{
+    call::Streaming,
     context::{BoxError, CallContext, CallRef, Deadline},
     quota::{Scope, TokenCost},
     ready::Readied,
@@ -89,7 +92,12 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
     let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
-    let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded) {
+    let claimant = context.map_or(Claimant::default(), |context| Claimant {
+        caller: context.caller(),
+        priority: context.priority(),
+        deadline: context.deadline().map(Deadline::instant),
+    });
+    let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded, claimant) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
         QueueAdmission::TooLarge(dimension, limit) => {
             let scope = Scope::new(scope.0, scope.1);
@@ -98,20 +106,22 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
         QueueAdmission::Shut(shut) => return Disposition::Refused(refusal::blocked(queue, now, shut, may_move())),
         QueueAdmission::Later(at) => at,
     };
-    match join(limiter, request, &call, queue, amount, now, at) {
+    match join(limiter, request, &call, queue, amount, claimant, now, at) {
         Ok(wait) => Disposition::Wait(queue.clone(), wait),
         Err(refusal) => Disposition::Refused(refusal),
     }
 }
 
-/// Queues a call that cannot be admitted before `at`, unless the gate is closed or the wait is longer than it is
-/// allowed.
+/// Queues a call that cannot be admitted before `at`, unless the gate is closed, the wait is longer than it is allowed, or
+/// no answer could come in time after it.
+#[expect(clippy::too_many_arguments, reason = "the parts of one decision, each read once")]
 fn join<B>(
     limiter: &Limiter,
     request: &Request<B>,
     call: &CallRef<'_>,
     queue: &ScopeQueue,
     amount: Amount,
+    claimant: Claimant<'_>,
     now: Instant,
     at: Instant,
 ) -> Result<Wait, BoxError> {
@@ -126,9 +136,19 @@ fn join<B>(
     }
     let context = CallContext::of(request);
     let may_move = context.is_some_and(CallContext::may_move);
-    let remaining = context.and_then(CallContext::deadline).map(|deadline| deadline.remaining(now));
+    // The time of its quickest answers is no time to wait in.
+    let remaining = claimant.deadline.map(|deadline| {
+        let quick = limiter
+            .service_times()
+            .and_then(|times| times.quick(&call.capacity_name()?, call.shape().streaming != Streaming::No));
+        deadline.saturating_duration_since(now).saturating_sub(quick.unwrap_or_default())
+    });
     let needed = at.saturating_duration_since(now);
-    let max_wait = limiter.max_wait(queue.scope().model());
+    let max_wait = match (limiter.max_wait(queue.scope().model()), remaining) {
+        (Some(max_wait), _) => max_wait,
+        (None, Some(_)) => Duration::MAX,
+        (None, None) => HORIZON,
+    };
     // The limiter's own margin is not held against the caller: a max_wait of 60 s is a whole turn of the window.
     let allowed = if max_wait.is_zero() { max_wait } else { max_wait.saturating_add(MARGIN) };
     if let Some(remaining) = remaining.filter(|remaining| needed >= *remaining && *remaining <= allowed) {
@@ -137,10 +157,11 @@ fn join<B>(
     if needed > allowed || allowed.is_zero() {
         return Err(refusal::would_wait(queue, now, needed, Allowed::MaxWait(max_wait), may_move));
     }
+    let is_last_call = remaining.is_some_and(|remaining| remaining <= allowed);
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
     let give_up = Deadline::after(allowed).instant();
-    let waiter = queue.join(now, amount, may_move, call.shape().grounded);
-    Ok(Wait { waiter, since: now, give_up, may_move })
+    let waiter = queue.join(now, amount, may_move, call.shape().grounded, claimant);
+    Ok(Wait { waiter, since: now, give_up, is_last_call, may_move, at: None })
 }
 
 /// Returns the queue of a project and a model, which is mostly that of the last call.

@@ -13,9 +13,10 @@ use tower_service::Service;
 
 use super::{
     NAME,
-    queue::{self, ScopeQueue, WaiterId},
+    queue::{self, ScopeQueue},
     refusal,
     reservation::Reservation,
+    turns::WaiterId,
 };
 use crate::{
     context::{BoxError, CallContext, Queueing, polled_again},
@@ -28,7 +29,11 @@ pub(super) struct Wait {
     pub(super) waiter: WaiterId,
     pub(super) since: Instant,
     pub(super) give_up: Instant,
+    /// True if an answer would come too late from then on, so that a turn is of no use.
+    pub(super) is_last_call: bool,
     pub(super) may_move: bool,
+    /// The time at which it could go, as it was last told.
+    pub(super) at: Option<Instant>,
 }
 
 pin_project! {
@@ -117,9 +122,12 @@ where
     fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
         let Some(queued) = self.queued else { return Poll::Ready(Err(polled_again(NAME))) };
         while self.reservation.is_none() {
-            let Wait { waiter, give_up, may_move, since } = queued.wait;
+            let Wait { waiter, give_up, is_last_call, may_move, since, at } = queued.wait;
             let now = Instant::now();
             let queue = &queued.place.queue;
+            if is_last_call && now >= give_up {
+                return Poll::Ready(Err(refusal::wait_exhausted(queue, now, now - since, at, may_move)));
+            }
             let at = match queue.poll_grant(waiter, now, cx.waker()) {
                 queue::Grant::Taken(charge) => {
                     *self.reservation = Some(Reservation::new(queue.clone(), charge));
@@ -129,6 +137,7 @@ where
                 queue::Grant::At(at) => Some(at),
                 queue::Grant::NotYet => None,
             };
+            queued.wait.at = at;
             if now >= give_up {
                 return Poll::Ready(Err(refusal::wait_exhausted(queue, now, now - since, at, may_move)));
             }

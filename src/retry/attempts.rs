@@ -6,11 +6,13 @@ use http::{Request, Response};
 use tokio::time::Instant;
 
 use super::{
-    decide::{Decision, History, Situation, decide},
+    decide::{Decision, History, Situation, decide, repeats_timeouts},
     policy::RetryPolicy,
+    token_wait::TokenWait,
 };
 use crate::{
     body::{Resend, clone_request},
+    call::Streaming,
     context::{BoxError, CallContext, CallRef, Deadline, Error, GaveUp, Outcome, RetryAdvice},
     failure::Failure,
 };
@@ -29,8 +31,19 @@ pub(super) struct Attempts<B> {
 pub(super) enum Consequence<B, R> {
     /// The call is over.
     Done(Result<Response<R>, BoxError>),
-    /// The request is sent again after `wait`. `failed`: the body of the failed answer, where there was one.
-    Again { wait: Duration, request: Request<B>, failed: Option<R> },
+    /// The request is sent again after `wait`. `failed`: the body of the failed answer, where there was one. `owes`: set
+    /// if the attempt costs a token of the budget.
+    Again { wait: Duration, request: Request<B>, failed: Option<R>, owes: Option<Box<LastFailure>> },
+}
+
+/// The failure that goes back if there is no token for a further attempt in time.
+///
+/// Of an answer, its head and body are not kept: they hold a connection, and whatever a layer inside frees with the
+/// answer, and a call may wait for its token for an hour.
+pub(super) struct LastFailure {
+    failure: Failure,
+    outcome: Outcome,
+    error: Option<BoxError>,
 }
 
 /// The end of a failed call.
@@ -51,10 +64,11 @@ impl<B: Resend> Attempts<B> {
         };
         let mut history = History::new(before);
         history.attempt_begins();
+        let kept = if policy.ever_resends() { clone_request(request) } else { None };
         if let Some(context) = request.extensions_mut().get_mut::<CallContext>() {
             context.set_attempt(history.attempts());
+            context.set_repeats_timeouts(kept.is_some() && repeats_timeouts(&policy, &history, models_left));
         }
-        let kept = if policy.ever_resends() { clone_request(request) } else { None };
         Self { policy, request: kept, history, deadline, models_left }
     }
 
@@ -67,6 +81,7 @@ impl<B: Resend> Attempts<B> {
             context.set_attempt(history.attempts());
             context.set_failed_before(history.upstream_has_failed());
             context.set_timed_out(history.timed_out());
+            context.set_repeats_timeouts(repeats_timeouts(&self.policy, history, self.models_left));
             context.set_tried(history.tried());
             if let Some(retried) = retried {
                 if let Some(tally) = context.tally() {
@@ -89,17 +104,24 @@ impl<B: Resend> Attempts<B> {
             self.history.note_tried(tried);
         }
         match self.next(&failure, &outcome) {
-            Ok((wait, request)) => {
+            Ok((wait, request, spends_budget)) => {
                 self.history.note_failed(failure.kind(), Instant::now());
-                Consequence::Again { wait, request, failed: result.ok().map(Response::into_body) }
+                let (failed, error) = match result {
+                    Ok(response) => (Some(response.into_body()), None),
+                    Err(error) => (None, Some(error)),
+                };
+                let owes = spends_budget && self.policy.budget.is_some();
+                let owes = owes.then(|| Box::new(LastFailure { failure, outcome, error }));
+                Consequence::Again { wait, request, failed, owes }
             }
             Err(ending) => Consequence::Done(finished(result, &self.history, Some((failure, ending)))),
         }
     }
 
-    /// Returns the next attempt's request and the wait before it, or why there is none.
-    fn next(&mut self, failure: &Failure, outcome: &Outcome) -> Result<(Duration, Request<B>), Ending> {
-        let Self { policy, request, history, deadline, models_left } = self;
+    /// Returns the wait before the next attempt, its request, and whether it spends budget; or why there is none.
+    fn next(&mut self, failure: &Failure, outcome: &Outcome) -> Result<(Duration, Request<B>, bool), Ending> {
+        let quick = self.quick();
+        let Self { policy, request, history, deadline, models_left, .. } = self;
         let request = request.as_ref().ok_or(Ending::default())?;
         let shape = CallRef::of(request).shape();
         let situation = Situation {
@@ -108,17 +130,55 @@ impl<B: Resend> Attempts<B> {
             sent: outcome.was_sent(),
             models_left: *models_left,
             remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),
+            quick,
         };
         match decide(policy, history, failure, advice_on(outcome), situation, fastrand::f64()) {
             Decision::GiveUp(reason) => Err(Ending { reason, needed: None }),
             Decision::TooLate(wait) => Err(Ending { reason: Some(GaveUp::Wait), needed: Some(wait) }),
+            // No wait fills a budget of none.
+            Decision::Again { spends_budget: true, .. }
+                if policy.budget.as_ref().is_some_and(|budget| !budget.can_grow()) =>
+            {
+                Err(Ending { reason: Some(GaveUp::Budget), needed: None })
+            }
             Decision::Again { wait, spends_budget } => {
                 let again = clone_request(request).ok_or(Ending::default())?;
-                let may =
-                    !spends_budget || policy.budget.as_ref().is_none_or(|budget| budget.try_take(&model_of(request)));
-                may.then_some((wait, again)).ok_or(Ending { reason: Some(GaveUp::Budget), needed: None })
+                Ok((wait, again, spends_budget))
             }
         }
+    }
+
+    /// Returns the time that few answers to such a call are faster than, where it counts and is known.
+    fn quick(&self) -> Option<Duration> {
+        let (times, request, _) = (self.policy.times.as_ref()?, self.request.as_ref()?, self.deadline?);
+        let call = CallRef::of(request);
+        // What else is asked of a model, such as a count of tokens, is answered in another time.
+        let name = call.capacity_name().filter(|_| call.pays_quota())?;
+        times.quick(&name, call.shape().streaming != Streaming::No)
+    }
+
+    /// Begins the wait for the token that the next attempt costs. `None`: it costs none.
+    pub(super) fn wait_for_token(&self) -> Option<TokenWait> {
+        let (budget, request) = (self.policy.budget.as_ref()?, self.request.as_ref()?);
+        let now = Instant::now();
+        let give_up = self.history.give_up_at(now, self.deadline, self.quick());
+        Some(TokenWait::new(budget.clone(), model_of(request), now, give_up))
+    }
+
+    /// Takes note of a wait for a token.
+    pub(super) fn has_token(&mut self, waited: Duration) {
+        self.history.note_token_wait(waited);
+    }
+
+    /// Returns the result of a call for which there was no token in time: the last attempt's failure.
+    pub(super) fn without_token<R>(&self, last: LastFailure) -> Result<Response<R>, BoxError> {
+        let LastFailure { failure, outcome, error } = last;
+        let error = error.unwrap_or_else(|| {
+            // The upstream's own failure, as it would have been without this layer, but for the body.
+            Error::refusal(super::NAME, failure.clone()).map_outcome(|_| outcome).into()
+        });
+        let ending = Ending { reason: Some(GaveUp::Budget), needed: None };
+        finished(Err(error), &self.history, Some((failure, ending)))
     }
 
     /// Gives one retry back to the budget after a success.

@@ -1,24 +1,25 @@
 //! The retry budget: it keeps retries from making an outage worse.
 //!
-//! It has one token bucket a model, shared by all clones. A retry takes a token, a success gives one back, and one a
-//! second grows back. When a model is down for all calls, its bucket becomes empty, and failures go straight back; no
-//! call ever sleeps for a token. The buckets themselves are pure: they are told the time.
+//! It has one token bucket a model, shared by all clones. A retry takes a token, a success gives one back, and a
+//! hundredth of the bucket grows back each second. When a model is down for all calls, its bucket becomes empty, and a call that would be tried
+//! again waits for its token, first come first served, for as long as its deadline allows. The
+//! [room](super#why-the-budget-is-as-it-is) says why. The buckets themselves are pure: they are told the time.
 
 use std::{
-    cmp::Reverse,
     collections::HashMap,
     fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Waker,
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::bounded::make_room;
+use super::bucket::{Bucket, Refill, TokenTurn};
+use crate::{bounded::MAX_NAME, sync::Mutex};
 
 /// The retries that all calls to one model may make together. A cheap handle: all clones share one budget.
 ///
@@ -38,42 +39,86 @@ pub struct RetryBudget {
 }
 
 struct Shared {
-    capacity: u32,
+    refill: Refill,
     /// Set while any bucket may be less than full. While it is not, a success need not take the lock.
     in_use: AtomicBool,
     buckets: Mutex<HashMap<Box<str>, Bucket>>,
 }
 
 /// The most models with a bucket of their own. Past that the full buckets are dropped, or the fullest if none is full:
-/// it loses least, because a new one starts full.
+/// it loses least, because a new one starts full. A bucket that calls wait at stays, and where all are such, further
+/// models share [`SHARED`].
 const MAX_MODELS: usize = 256;
+
+/// The name of the bucket for calls without a model, for names longer than any model's, and for models past the most.
+const SHARED: &str = "";
+
+/// The capacity up to which one token a second grows back.
+const CAPACITY: u32 = 100;
+
+/// The time in which an empty bucket of that capacity or more fills by itself.
+const FILLS: Duration = Duration::from_secs(100);
+
+/// The answer to a call that asks for a token.
+pub(super) enum TokenClaim {
+    /// It has one.
+    Taken,
+    /// It waits for one.
+    Waits(TokenPlace),
+    /// There is none, and the line is full.
+    Full,
+}
+
+/// A place in the line for a token. Dropping it leaves the line and wakes the next waiter.
+pub(super) struct TokenPlace {
+    budget: RetryBudget,
+    bucket: Arc<str>,
+    /// `None`: it has left the line.
+    number: Option<u64>,
+}
 
 impl RetryBudget {
     /// The default capacity: a burst of 100 retries, then one for each second and one for each success.
-    pub const CAPACITY: u32 = 100;
+    pub const CAPACITY: u32 = CAPACITY;
+    /// The capacity of [`RetryPolicy::persistent`](super::RetryPolicy::persistent): a burst of 1,000 retries, then ten for
+    /// each second and one for each success.
+    pub const PERSISTENT_CAPACITY: u32 = 1_000;
 
-    /// Creates a budget of `capacity` retries a model, full at first.
+    /// Creates a budget of `capacity` retries a model, full at first. It fills by itself within 100 s, and by one retry a
+    /// second at least. A capacity of 0 allows none, and nobody waits for one.
     pub fn new(capacity: u32) -> Self {
-        let shared = Shared { capacity, in_use: AtomicBool::new(false), buckets: Mutex::default() };
+        let refill = Refill { capacity, interval: FILLS / capacity.max(CAPACITY) };
+        let shared = Shared { refill, in_use: AtomicBool::new(false), buckets: Mutex::new(HashMap::new()) };
         Self { shared: shared.into() }
     }
 
-    /// Takes one retry, and returns whether there was one. The check and the taking are one atomic step.
+    /// Takes one retry, and returns whether there was one that no call waits for. The check and the taking are one
+    /// atomic step.
     pub fn try_take(&self, model: &str) -> bool {
-        let now = Instant::now();
+        self.try_take_at(model, Instant::now())
+    }
+
+    fn try_take_at(&self, model: &str, now: Instant) -> bool {
         let mut buckets = self.shared.buckets.lock();
-        self.shared.in_use.store(true, Ordering::Release);
-        if !buckets.contains_key(model) {
-            let left = |bucket: &Bucket| bucket.level(self.shared.capacity, now).tokens;
-            make_room(
-                &mut buckets,
-                MAX_MODELS,
-                |bucket| left(bucket) < self.shared.capacity,
-                |bucket| Reverse(left(bucket)),
-            );
-            buckets.insert(model.into(), Bucket::full(self.shared.capacity, now));
+        self.bucket(&mut buckets, model, now).1.try_take(self.shared.refill, now)
+    }
+
+    /// Takes one retry if there is one that no call waits for, and otherwise a place in the line for the next.
+    pub(super) fn claim(&self, model: &Arc<str>, now: Instant) -> TokenClaim {
+        let mut buckets = self.shared.buckets.lock();
+        let (is_shared, bucket) = self.bucket(&mut buckets, model, now);
+        if bucket.try_take(self.shared.refill, now) {
+            return TokenClaim::Taken;
         }
-        buckets.get_mut(model).is_some_and(|bucket| bucket.try_take(self.shared.capacity, now))
+        let Some(number) = bucket.join() else { return TokenClaim::Full };
+        drop(buckets);
+        let bucket = if is_shared { SHARED.into() } else { model.clone() };
+        TokenClaim::Waits(TokenPlace { budget: self.clone(), bucket, number: Some(number) })
+    }
+
+    /// Returns whether a call that waits can ever have a token.
+    pub(super) fn can_grow(&self) -> bool {
+        self.shared.refill.capacity > 0
     }
 
     /// Returns whether any bucket may be less than full. If not, a success has nothing to give back.
@@ -81,26 +126,96 @@ impl RetryBudget {
         self.shared.in_use.load(Ordering::Acquire)
     }
 
-    /// Gives one retry back, after a success.
+    /// Gives one retry back, after a success: to the call that waits longest, if any does.
     pub fn deposit(&self, model: &str) {
-        if !self.is_in_use() {
-            return;
+        if self.is_in_use() {
+            self.deposit_at(model, Instant::now());
         }
-        let now = Instant::now();
+    }
+
+    fn deposit_at(&self, model: &str, now: Instant) {
+        let refill = self.shared.refill;
         let mut buckets = self.shared.buckets.lock();
-        let full = buckets.get_mut(model).is_some_and(|bucket| bucket.deposit(self.shared.capacity, now));
-        if full {
+        let first = buckets.get_mut(model).and_then(|bucket| bucket.deposit(refill, now));
+        if buckets.get(model).is_some_and(|bucket| bucket.is_forgettable(refill, now)) {
             buckets.remove(model);
         }
         self.shared.in_use.store(!buckets.is_empty(), Ordering::Release);
+        drop(buckets);
+        wake(first);
     }
 
     /// Returns the number of retries that this model has left.
     pub fn remaining(&self, model: &str) -> u32 {
+        let refill = self.shared.refill;
         let buckets = self.shared.buckets.lock();
-        buckets
-            .get(model)
-            .map_or(self.shared.capacity, |bucket| bucket.level(self.shared.capacity, Instant::now()).tokens)
+        buckets.get(model).map_or(refill.capacity, |bucket| bucket.tokens(refill, Instant::now()))
+    }
+
+    /// Returns the model's bucket, and whether it is the shared one.
+    fn bucket<'a>(
+        &self,
+        buckets: &'a mut HashMap<Box<str>, Bucket>,
+        model: &str,
+        now: Instant,
+    ) -> (bool, &'a mut Bucket) {
+        let Shared { refill, in_use, .. } = &*self.shared;
+        in_use.store(true, Ordering::Release);
+        let mut name = if model.len() > MAX_NAME { SHARED } else { model };
+        if buckets.len() >= MAX_MODELS && !buckets.contains_key(name) {
+            buckets.retain(|_, bucket| !bucket.is_forgettable(*refill, now));
+            let fullest = buckets.iter().filter(|(name, bucket)| &***name != SHARED && !bucket.has_line());
+            let fullest = fullest.max_by_key(|(_, bucket)| bucket.tokens(*refill, now)).map(|(name, _)| name.clone());
+            if buckets.len() >= MAX_MODELS
+                && let Some(fullest) = fullest
+            {
+                buckets.remove(&fullest);
+            }
+            if buckets.len() >= MAX_MODELS {
+                name = SHARED;
+            }
+        }
+        let bucket = buckets.entry(name.into()).or_insert_with(|| Bucket::full(*refill, now));
+        (name == SHARED, bucket)
+    }
+}
+
+impl TokenPlace {
+    /// Takes a token if this place is first and there is one.
+    pub(super) fn poll(&mut self, now: Instant, waker: &Waker) -> TokenTurn {
+        let Self { budget, bucket, number } = self;
+        let refill = budget.shared.refill;
+        let Some(at) = *number else { return TokenTurn::NotYet };
+        let mut buckets = budget.shared.buckets.lock();
+        let Some(bucket) = buckets.get_mut(&**bucket) else { return TokenTurn::NotYet };
+        let turn = bucket.poll(at, refill, now, waker);
+        drop(buckets);
+        match turn {
+            TokenTurn::Taken(next) => {
+                *number = None;
+                wake(next);
+                TokenTurn::Taken(None)
+            }
+            turn => turn,
+        }
+    }
+}
+
+impl Drop for TokenPlace {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            let mut buckets = self.budget.shared.buckets.lock();
+            let next = buckets.get_mut(&*self.bucket).and_then(|bucket| bucket.leave(number));
+            drop(buckets);
+            wake(next);
+        }
+    }
+}
+
+/// Wakes outside of the lock, because a waker may run any code.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -112,98 +227,16 @@ impl Default for RetryBudget {
 
 impl fmt::Debug for RetryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryBudget").field("capacity", &self.shared.capacity).finish_non_exhaustive()
+        f.debug_struct("RetryBudget").field("capacity", &self.shared.refill.capacity).finish_non_exhaustive()
     }
 }
 
-/// A number of whole tokens at an instant. A fraction of a token is kept as time: the instant lies that much earlier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bucket {
-    tokens: u32,
-    at: Instant,
-}
-
-impl Bucket {
-    fn full(capacity: u32, now: Instant) -> Self {
-        Self { tokens: capacity, at: now }
-    }
-
-    /// Returns the bucket as it is at `now`, with the tokens that have grown.
-    fn level(self, capacity: u32, now: Instant) -> Self {
-        let grown = now.saturating_duration_since(self.at).as_secs();
-        let tokens = u64::from(self.tokens).saturating_add(grown).min(u64::from(capacity)) as u32;
-        let at = if tokens == capacity { now } else { self.at + Duration::from_secs(grown) };
-        Self { tokens, at }
-    }
-
-    fn try_take(&mut self, capacity: u32, now: Instant) -> bool {
-        *self = self.level(capacity, now);
-        let taken = self.tokens.checked_sub(1);
-        self.tokens = taken.unwrap_or(0);
-        taken.is_some()
-    }
-
-    /// Gives a token back. Returns whether the bucket is full, so that it need not be kept.
-    fn deposit(&mut self, capacity: u32, now: Instant) -> bool {
-        *self = self.level(capacity, now);
-        self.tokens = self.tokens.saturating_add(1).min(capacity);
-        self.tokens == capacity
-    }
-}
+#[cfg(gemini_loom)]
+pub(crate) mod proofs;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    #[derive(Clone, Debug)]
-    enum BucketEvent {
-        Take,
-        Deposit,
-        Wait(u64),
-    }
-
-    fn events() -> impl Strategy<Value = Vec<BucketEvent>> {
-        let event = prop_oneof![3 => Just(BucketEvent::Take), 1 => Just(BucketEvent::Deposit), 1 => (0u64..3_000).prop_map(BucketEvent::Wait)];
-        proptest::collection::vec(event, 0..200)
-    }
-
-    proptest! {
-        /// The plain model: milliseconds as fractions of a token, in one number.
-        #[test]
-        fn a_bucket_is_its_plain_model(capacity in 1u32..20, events in events()) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(async {
-                let mut now = Instant::now();
-                let mut bucket = Bucket::full(capacity, now);
-                let mut model = u64::from(capacity) * 1000;
-                let cap = model;
-                for event in events {
-                    match event {
-                        BucketEvent::Wait(ms) => {
-                            now += Duration::from_millis(ms);
-                            model = (model + ms).min(cap);
-                        }
-                        BucketEvent::Take => {
-                            let expected = model >= 1000;
-                            model -= if expected { 1000 } else { 0 };
-                            assert_eq!(bucket.try_take(capacity, now), expected);
-                        }
-                        BucketEvent::Deposit => {
-                            model = (model + 1000).min(cap);
-                            bucket.deposit(capacity, now);
-                            // A full bucket keeps no fraction.
-                            if bucket.tokens == capacity {
-                                model = cap;
-                            }
-                        }
-                    }
-                    assert_eq!(u64::from(bucket.level(capacity, now).tokens), model / 1000);
-                }
-            });
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn models_are_bounded_and_a_dry_one_is_not_forgotten() {
@@ -221,12 +254,64 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_model_that_calls_wait_for_is_never_forgotten() {
+        let budget = RetryBudget::new(1);
+        let now = Instant::now();
+        let mut places = Vec::new();
+        for model in 0..2 * MAX_MODELS {
+            let model: Arc<str> = format!("model-{model}").into();
+            assert!(matches!(budget.claim(&model, now), TokenClaim::Taken) == (places.len() <= MAX_MODELS));
+            let TokenClaim::Waits(place) = budget.claim(&model, now) else { panic!("a second token") };
+            places.push(place);
+        }
+        // One more than the most: the shared one.
+        assert_eq!(budget.shared.buckets.lock().len(), MAX_MODELS + 1);
+        let later = now + Duration::from_secs(1);
+        for place in places.iter_mut().take(MAX_MODELS + 1) {
+            assert!(matches!(place.poll(later, Waker::noop()), TokenTurn::Taken(None)));
+        }
+        drop(places);
+        assert!(budget.shared.buckets.lock().values().all(|bucket| !bucket.has_line()));
+        // No name is kept that is longer than any model's.
+        let long = "m".repeat(MAX_NAME + 1);
+        budget.try_take(&long);
+        assert!(!budget.shared.buckets.lock().contains_key(&*long));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_success_gives_back_and_a_full_bucket_is_forgotten() {
         let budget = RetryBudget::new(1);
         assert!(budget.try_take("m") && !budget.try_take("m"));
         budget.deposit("m");
         assert_eq!(budget.remaining("m"), 1);
         assert!(budget.shared.buckets.lock().is_empty() && !budget.shared.in_use.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_a_second_grows_back_or_a_hundredth_of_what_there_is_room_for() {
+        for (capacity, seconds, grown) in
+            [(0, 5, 0), (3, 2, 2), (3, 5, 3), (RetryBudget::CAPACITY, 5, 5), (RetryBudget::PERSISTENT_CAPACITY, 5, 50)]
+        {
+            let budget = RetryBudget::new(capacity);
+            while budget.try_take("m") {}
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            assert_eq!(budget.remaining("m"), grown, "{capacity}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_bucket_that_calls_wait_for_is_kept() {
+        let budget = RetryBudget::new(1);
+        let (model, now) = ("m".into(), Instant::now());
+        assert!(matches!(budget.claim(&model, now), TokenClaim::Taken));
+        let TokenClaim::Waits(mut first) = budget.claim(&model, now) else { panic!() };
+        let TokenClaim::Waits(second) = budget.claim(&model, now) else { panic!() };
+        budget.deposit("m");
+        assert!(!budget.try_take("m"), "the first waiter's");
+        assert!(matches!(first.poll(now, Waker::noop()), TokenTurn::Taken(None)));
+        drop((first, second));
+        budget.deposit("m");
+        assert!(budget.try_take("m"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::policy::{Cause, OnOpen, RetryPolicy};
 use crate::{
     call::Idempotency,
-    context::{GaveUp, Retried, RetryAdvice, Tried},
+    context::{Deadline, GaveUp, Retried, RetryAdvice, Tried},
     failure::{Failure, Fault, Kind},
 };
 
@@ -19,8 +19,13 @@ const HINT_JITTER: f64 = 0.5;
 /// The shortest wait for a refusal of a layer inside, so that two layers that disagree cannot spin.
 const MIN_REFUSAL_WAIT: Duration = Duration::from_millis(10);
 
-/// The longest wait for refusals in all if no deadline is set: the default of the total time-out.
+/// The longest wait in all for refusals, and for tokens of the budget, if no deadline is set: the default of the total
+/// time-out.
 const MAX_REFUSAL_WAIT: Duration = Duration::from_secs(285);
+
+/// The time before the deadline at which a wait for a token ends at the latest, so that the caller gets the upstream's
+/// failure before the total clock's.
+const MARGIN: Duration = Duration::from_millis(100);
 
 /// The history of a call.
 #[derive(Debug, Default)]
@@ -39,6 +44,8 @@ pub(super) struct History {
     refusals: u32,
     /// The waits for refusals in all.
     refusal_wait: Duration,
+    /// The waits for tokens of the budget in all.
+    token_wait: Duration,
     last_500: Option<Failure>,
     /// The keys and projects that attempts have used up for the rest of the call.
     tried: Vec<Tried>,
@@ -57,6 +64,8 @@ pub(super) struct Situation {
     pub(super) models_left: u32,
     /// The time left until the deadline.
     pub(super) remaining: Option<Duration>,
+    /// The time that few answers of this model are faster than, where that is known.
+    pub(super) quick: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +75,7 @@ pub(super) enum Decision {
     /// The failure goes back, because the wait for a further attempt, which a layer or the upstream has asked for, would
     /// pass the deadline.
     TooLate(Duration),
-    /// The request is sent again after `wait`. If that spends budget, an empty budget ends the call.
+    /// The request is sent again after `wait`. If that spends budget, it waits for its token then.
     Again { wait: Duration, spends_budget: bool },
 }
 
@@ -115,6 +124,22 @@ impl History {
         if !self.tried.contains(tried) {
             self.tried.push(tried.clone());
         }
+    }
+
+    /// Returns the time at which a token of the budget can no longer help, at `now`.
+    pub(super) fn give_up_at(&self, now: Instant, deadline: Option<Deadline>, quick: Option<Duration>) -> Instant {
+        match deadline {
+            Some(deadline) => {
+                let needed = quick.unwrap_or_default().max(MARGIN);
+                now + deadline.remaining(now).saturating_sub(needed)
+            }
+            None => now + MAX_REFUSAL_WAIT.saturating_sub(self.token_wait),
+        }
+    }
+
+    /// Notes a wait for a token of the budget.
+    pub(super) fn note_token_wait(&mut self, waited: Duration) {
+        self.token_wait = self.token_wait.saturating_add(waited);
     }
 
     /// Notes the failure after which a further attempt will be made.
@@ -168,7 +193,7 @@ pub(super) fn decide(
     let cause = Cause::of(failure);
     if cause == Cause::NotSent && policy.max_attempts > 1 && !std::mem::replace(&mut history.free_used, true) {
         history.uncount_attempt();
-        return Decision::Again { wait: Duration::ZERO, spends_budget: false };
+        return at_once(situation);
     }
     let nth = history.count(cause);
     // A layer that has refused permanently will refuse again.
@@ -180,9 +205,7 @@ pub(super) fn decide(
         return Decision::GiveUp(curable.then_some(GaveUp::Attempts));
     }
     match advice {
-        Some(RetryAdvice::Now | RetryAdvice::Queued) => {
-            return Decision::Again { wait: Duration::ZERO, spends_budget: false };
-        }
+        Some(RetryAdvice::Now | RetryAdvice::Queued) => return at_once(situation),
         // The layer that gives the advice knows more than the table; but no call sleeps until midnight for it.
         Some(RetryAdvice::After(wait)) if wait > policy.max_hint => return Decision::TooLate(wait),
         Some(RetryAdvice::After(wait)) => return within(situation, wait, failure.counts_against_upstream()),
@@ -227,7 +250,7 @@ fn refused(
     }
     history.refusals = history.refusals.saturating_add(1);
     if matches!(advice, Some(RetryAdvice::Now | RetryAdvice::Queued)) && history.refusals < policy.max_attempts {
-        return Decision::Again { wait: Duration::ZERO, spends_budget: false };
+        return at_once(situation);
     }
     // The hint is the time at which one call may look; the quota itself will hardly be back by then.
     if failure.is_lasting() && !matches!(advice, Some(RetryAdvice::After(_))) {
@@ -238,8 +261,14 @@ fn refused(
         Some(RetryAdvice::After(wait)) => Some(wait),
         _ => failure.hint().map(|hint| hint.delay()),
     };
-    let Some(wait) = hint.filter(|_| policy.on_open == OnOpen::Wait) else { return Decision::GiveUp(None) };
+    let is_circuit = failure.kind() == Kind::CircuitOpen;
+    let waits = if is_circuit { policy.on_open == OnOpen::Wait } else { policy.ever_resends() };
+    let Some(wait) = hint.filter(|_| waits) else { return Decision::GiveUp(None) };
     let wait = wait.max(MIN_REFUSAL_WAIT);
+    // The quota that a limiter or a pool waits for is the upstream's: its time is a hint like the upstream's own.
+    if !is_circuit && wait > policy.max_hint {
+        return Decision::TooLate(wait);
+    }
     history.refusal_wait = history.refusal_wait.saturating_add(wait);
     if situation.remaining.is_none() && history.refusal_wait > MAX_REFUSAL_WAIT {
         return Decision::TooLate(wait);
@@ -247,12 +276,29 @@ fn refused(
     within(situation, wait, false)
 }
 
-/// Decides to send again after `wait`, unless that would pass the deadline.
+/// Decides to send again after `wait`, unless that would pass the deadline, or leave less time than the model has ever
+/// needed.
 fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision {
     match situation.remaining {
-        Some(remaining) if wait >= remaining => Decision::TooLate(wait),
+        Some(remaining) if wait >= remaining || is_too_short(remaining - wait, situation.quick) => {
+            Decision::TooLate(wait)
+        }
         _ => Decision::Again { wait, spends_budget },
     }
+}
+
+/// Decides to send again at once, unless less time is left than the model has ever needed.
+fn at_once(situation: Situation) -> Decision {
+    match situation.remaining {
+        Some(remaining) if is_too_short(remaining, situation.quick) => Decision::GiveUp(Some(GaveUp::Wait)),
+        _ => Decision::Again { wait: Duration::ZERO, spends_budget: false },
+    }
+}
+
+/// Returns whether an attempt that has so much time left can hardly be answered: it would cost quota, and the upstream's
+/// work, for nobody.
+fn is_too_short(left: Duration, quick: Option<Duration>) -> bool {
+    quick.is_some_and(|quick| left < quick)
 }
 
 /// Returns whether this kind of call can be sent again without doing something twice.
@@ -265,6 +311,14 @@ fn may_resend(failure: &Failure, situation: Situation) -> bool {
         Idempotency::Safe | Idempotency::Billed => true,
         Idempotency::Unsafe => failure.never_sent() || turned_away && failure.has_error_body(),
     }
+}
+
+/// Returns whether another attempt follows where a clock ends the present one, as far as that is known before.
+pub(super) fn repeats_timeouts(policy: &RetryPolicy, history: &History, models_left: u32) -> bool {
+    let reserved = models_left.saturating_mul(2);
+    let rule = policy.rule(Cause::Timeout);
+    history.attempts < policy.max_attempts.saturating_sub(reserved)
+        && history.timed_out() + 1 < rule.attempts_here(models_left)
 }
 
 #[cfg(test)]
@@ -359,8 +413,9 @@ mod tests {
             models_left in 0u32..5,
             before in 0u32..6,
             deadline in proptest::option::of(0u64..400_000),
+            quick in proptest::option::of(0u64..60_000),
         ) {
-            let deadline = deadline.map(Duration::from_millis);
+            let [deadline, quick] = [deadline, quick].map(|millis| millis.map(Duration::from_millis));
             let mut history = History::new(before);
             let mut now = Duration::ZERO;
             let (mut sent, mut at_once, mut refusal_wait) = (0u32, 0u32, Duration::ZERO);
@@ -368,15 +423,19 @@ mod tests {
             for (failure, advice, roll) in failures {
                 let remaining = deadline.map(|deadline| deadline.saturating_sub(now));
                 let refused = failure.fault() == Fault::Local;
-                let situation = Situation { idempotency, repeatable_on_error, sent: !refused, models_left, remaining };
+                let situation =
+                    Situation { idempotency, repeatable_on_error, sent: !refused, models_left, remaining, quick };
+                let is_circuit = failure.kind() == Kind::CircuitOpen;
                 let free = failure.kind() == Kind::NotSent && !history.free_used;
                 sent += u32::from(!refused);
                 let decision = decide(&policy, &mut history, &failure, advice, situation, roll);
                 prop_assert_eq!(history.attempts(), before + sent - u32::from(history.free_used));
                 let Decision::Again { wait, spends_budget } = decision else {
                     if let Decision::TooLate(wait) = decision {
-                        let too_long = advice == Some(RetryAdvice::After(wait)) && wait > policy.max_hint && !refused;
-                        prop_assert!(too_long || remaining.is_none_or(|remaining| wait >= remaining));
+                        let asked = if refused { !is_circuit } else { advice == Some(RetryAdvice::After(wait)) };
+                        let too_long = asked && wait > policy.max_hint;
+                        let needed = wait.saturating_add(quick.unwrap_or_default());
+                        prop_assert!(too_long || remaining.is_none_or(|left| wait >= left || needed > left));
                         let in_all = refusal_wait.saturating_add(wait);
                         prop_assert!(too_long || remaining.is_some() || in_all > MAX_REFUSAL_WAIT);
                     }
@@ -388,6 +447,9 @@ mod tests {
                 prop_assert!(policy.ever_resends());
                 // No sleep that cannot end in time.
                 prop_assert!(wait.is_zero() || remaining.is_none_or(|remaining| wait < remaining), "{wait:?}");
+                // No attempt that can hardly be answered in time.
+                let left = remaining.map(|remaining| remaining.saturating_sub(wait));
+                prop_assert!(left.zip(quick).is_none_or(|(left, quick)| left >= quick));
                 // Never twice what must not happen twice.
                 let before = matches!(failure.fault(), Fault::Key | Fault::Quota);
                 let before = before || repeatable_on_error;
@@ -402,7 +464,9 @@ mod tests {
                             at_once += u32::from(wait.is_zero());
                             prop_assert!(at_once < policy.max_attempts);
                         }
-                        _ => prop_assert!(wait >= MIN_REFUSAL_WAIT && policy.on_open == OnOpen::Wait),
+                        _ if is_circuit => prop_assert!(wait >= MIN_REFUSAL_WAIT && policy.on_open == OnOpen::Wait),
+                        // A quota is waited for whatever holds for open circuits.
+                        _ => prop_assert!(wait >= MIN_REFUSAL_WAIT && wait <= policy.max_hint),
                     }
                     refusal_wait = refusal_wait.saturating_add(wait);
                     prop_assert!(deadline.is_some() || refusal_wait <= MAX_REFUSAL_WAIT);
@@ -447,7 +511,7 @@ mod tests {
                 let mut history = History::new(0);
                 history.attempt_begins();
                 let sent = failure.fault() != Fault::Local;
-                let situation = Situation { idempotency, repeatable_on_error: false, sent, models_left, remaining };
+                let situation = Situation { idempotency, repeatable_on_error: false, sent, models_left, remaining, quick: None };
                 decide(&policy, &mut history, &failure, advice, situation, roll)
             };
             let goes_on = |decision| matches!(decision, Decision::Again { .. });
@@ -457,5 +521,24 @@ mod tests {
             prop_assert!(!goes_on(decide(Idempotency::Safe, 0, short)) || goes_on(decide(Idempotency::Safe, 0, None)));
             prop_assert_eq!(decide(Idempotency::Safe, 0, None), decide(Idempotency::Billed, 0, None));
         }
+    }
+
+    #[test]
+    fn a_token_is_awaited_as_long_as_it_can_help() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut history = History::new(0);
+        let at = |history: &History, left: u32, quick: Option<Duration>| {
+            history.give_up_at(now, Some(Deadline::at(now + second * left)), quick) - now
+        };
+        assert_eq!(at(&history, 60, None), second * 60 - MARGIN);
+        assert_eq!(at(&history, 60, Some(second * 5)), second * 55);
+        assert_eq!(at(&history, 60, Some(Duration::ZERO)), second * 60 - MARGIN);
+        assert_eq!(at(&history, 3, Some(second * 5)), Duration::ZERO);
+        // Without a deadline all such waits together are bounded.
+        assert_eq!(history.give_up_at(now, None, Some(second)), now + MAX_REFUSAL_WAIT);
+        history.note_token_wait(second * 200);
+        assert_eq!(history.give_up_at(now, None, None), now + second * 85);
+        history.note_token_wait(second * 200);
+        assert_eq!(history.give_up_at(now, None, None), now);
     }
 }

@@ -14,9 +14,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    attempts::{Attempts, Consequence},
+    attempts::{Attempts, Consequence, LastFailure},
     backoff::Backoff,
     policy::RetryPolicy,
+    token_wait::TokenWait,
 };
 use crate::{
     body::Resend,
@@ -38,7 +39,8 @@ pin_project! {
     #[project = StateProj]
     enum State<B, R, F> {
         Calling { #[pin] future: F },
-        Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>> },
+        Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
+        Paying { #[pin] token: TokenWait, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
         Readying { request: Option<Request<B>> },
     }
 }
@@ -79,15 +81,29 @@ where
                     let result = ready!(future.poll(cx)).map_err(Into::into);
                     match this.attempts.follow(result) {
                         Consequence::Done(result) => return Poll::Ready(result),
-                        Consequence::Again { wait, request, failed } => {
+                        Consequence::Again { wait, request, failed, owes } => {
                             // A layer inside that refused has not used the readiness of what it wraps: release it.
                             this.inner.renew();
-                            State::Waiting { backoff: Backoff::new(wait, failed), request: Some(request) }
+                            State::Waiting { backoff: Backoff::new(wait, failed), request: Some(request), owes }
                         }
                     }
                 }
-                StateProj::Waiting { backoff, request } => {
+                StateProj::Waiting { backoff, request, owes } => {
                     ready!(backoff.poll(cx));
+                    let request = request.take();
+                    match owes.take().zip(this.attempts.wait_for_token()) {
+                        Some((owes, token)) => State::Paying { token, request, owes: Some(owes) },
+                        None => State::Readying { request },
+                    }
+                }
+                StateProj::Paying { token, request, owes } => {
+                    let waited = token.waited();
+                    if !ready!(token.poll(cx))
+                        && let Some(last) = owes.take()
+                    {
+                        return Poll::Ready(this.attempts.without_token(*last));
+                    }
+                    this.attempts.has_token(waited);
                     State::Readying { request: request.take() }
                 }
                 StateProj::Readying { request } => {

@@ -8,7 +8,10 @@ use super::{
     policy::{OnOpen, RetryPolicy},
     service::Retry,
 };
-use crate::describe::{Describe, LEFT_OUT};
+use crate::{
+    describe::{Describe, LEFT_OUT},
+    service_times::ServiceTimes,
+};
 
 /// A layer that sends a failed request again if another attempt can succeed. The [module](super) has the table.
 ///
@@ -23,6 +26,14 @@ impl RetryLayer {
     /// Creates a layer with this policy. [`RetryLayer::default`] uses the default table.
     pub fn new(policy: RetryPolicy) -> Self {
         Self { policy: Arc::new(policy) }
+    }
+
+    /// Makes the layer ask for the times that answers take, which a layer inside records, and send no attempt that has
+    /// less time left until the deadline than few answers of its model have needed. Without them, it sends until the
+    /// deadline.
+    pub fn service_times(mut self, times: ServiceTimes) -> Self {
+        Arc::make_mut(&mut self.policy).times = Some(times);
+        self
     }
 
     /// Creates a layer that never retries. It has the same type, for stacks where retries are optional.
@@ -42,12 +53,12 @@ impl Describe for RetryLayer {
         if policy.max_attempts <= 1 {
             return f.write_str(LEFT_OUT);
         }
-        let refusals = match policy.on_open {
+        let open = match policy.on_open {
             OnOpen::Wait => "waited for",
             OnOpen::Fail => "given back",
         };
-        write!(f, "{} attempts; hints up to {:?} and refusals here are ", policy.max_attempts, policy.max_hint)?;
-        f.write_str(refusals)
+        write!(f, "{} attempts; hints up to {:?}; an open circuit is ", policy.max_attempts, policy.max_hint)?;
+        f.write_str(open)
     }
 }
 

@@ -7,11 +7,13 @@
 //! This layer has a table. The failure that [`ClassifyLayer`](crate::ClassifyLayer) has read selects the row, and the
 //! row decides how often and how soon the request is sent again. A hint of the upstream is waited for exactly, a
 //! backoff has full jitter, and no sleep begins that cannot end before the deadline. A [`RetryBudget`] for each model,
-//! shared by all calls, keeps an outage from being answered with a storm. The failed answer is read and dropped during
-//! the wait, so that its connection is free.
+//! shared by all calls, keeps an outage from being answered with a storm: where it is empty, a call waits for its token,
+//! first come first served. The failed answer is read and dropped at the beginning of the wait, so that its connection
+//! is free.
 //!
 //! It never sends a request again after the answer's first content was handed over, never repeats a caller's fault or a
-//! verdict on the content, and never sleeps for a budget. Without `ClassifyLayer`, it goes by status and headers.
+//! verdict on the content, and never throws a call away that a token could still help. Without `ClassifyLayer`, it goes
+//! by status and headers.
 //!
 //! # When to use it
 //!
@@ -70,32 +72,66 @@
 //! | 429 of a day's quota, of limit 0, of grounding, a closed model, or with a longer hint | the failure goes back, because only another key or model can help |
 //! | 429 without details | backs off from 1 s |
 //! | 503, shared capacity, no connection, broken connection | full jitter from 0.5 s, doubling to 20 s; all attempts of the call, 3 while another model is left |
-//! | an attempt's time-out | 2 attempts |
+//! | an attempt's time-out | full jitter from 0.5 s, doubling to 2 s; as many attempts as the call and its deadline have room for, 2 while another model is left |
 //! | 500, 502 | 4 attempts; the same 500 twice marks [`is_content_suspected`](crate::failure::Failure::is_content_suspected) |
 //! | 504, 408, 499, an empty answer | 2 attempts |
 //! | refused before it was sent | one attempt more at once, which is not counted; then as 503 |
 //! | a layer inside says [`Now`](crate::context::RetryAdvice::Now) or [`Queued`](crate::context::RetryAdvice::Queued) | at once |
-//! | the circuit is open, or the limiter or the key pool refuses | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted. For a block of hours it fails: the hint is only the time of the next look |
+//! | the circuit is open | [`OnOpen`]: waits as long as the refusal says (default), or fails; no attempt is counted |
+//! | the limiter or the key pool refuses | waits as for a hint of the upstream's, 300 s at most; no attempt is counted. For a block of hours it fails: the hint is only the time of the next look |
 //! | the limiter refuses a call that may not wait as long as it would have to | the refusal goes back, unless another project takes the call at once; no attempt is counted |
 //! | the caller's fault, verdicts on the content | the failure goes back |
 //! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body, or refused the key or for quota in one; an interaction that runs in the foreground and continues no other also after any other passing failure that came with an error body |
 //!
-//! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come.
+//! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come. An attempt that has
+//! less time left until the deadline than few answers of its model have needed is not sent, whatever it would follow, if
+//! the layer knows these times ([`RetryLayer::service_times`]).
+//!
+//! # Why the budget is as it is
+//!
+//! Without a budget, an upstream that is overloaded gets several times the load, which it cannot answer either, and the
+//! overload outlives its cause. A budget that discards answers fewer calls than no budget: of 500 at once, of which 30 %
+//! are refused, 83 % instead of all. So this one delays. It is a bucket of tokens a model: a retry takes one, a success
+//! gives one back, and a hundredth of its capacity grows back each second, one token at least.
+//!
+//! | capacity | policy | attempts against an upstream that answers nothing |
+//! |---|---|---|
+//! | 100 | [`default`](RetryPolicy::default), [`interactive`](RetryPolicy::interactive) | 100 retries, then 1 a second |
+//! | 1,000 | [`persistent`](RetryPolicy::persistent) | 1,000 retries, then 10 a second |
+//!
+//! A token waits for nobody: a call waits for it, after its backoff, in the order of arrival. It gives up when a token can
+//! no longer help: when less time is left until the deadline than an answer takes, 0.1 s where nobody knows, or without a
+//! deadline after 285 s. A success gives back one token and no more, and no call has a free retry: either lets
+//! the attempts grow with the load, in the one moment in which they must not. A wait for one's own quota, a refusal inside and
+//! a request that was never sent cost nothing, because they put no load on the upstream.
+//!
+//! | others | budget | when it is empty |
+//! |---|---|---|
+//! | Finagle | 20 % of the requests of the last 10 s, and 10 a second | the failure goes back |
+//! | tower's `TpsBudget` | the same | the failure goes back |
+//! | AWS's SDKs, November 2026 | 500 tokens; a retry costs 14 after a transient failure and 5 after throttling, a success gives back | the failure goes back |
+//! | gRPC, `retryThrottling` | `maxTokens`; a failure costs 1, a success gives back `tokenRatio` | below half, the failure goes back |
+//!
+//! A budget does not end an outage in which nothing is answered at all: its tokens that grow back are load, too, where the
+//! upstream's capacity is as small as they are. That is the matter of a circuit breaker.
 //!
 //! # Defaults
 //!
 //! The table, [`RetryPolicy::MAX_ATTEMPTS`], [`RetryPolicy::MAX_HINT`] and [`RetryBudget::CAPACITY`]. Google's own
 //! advice is 1, 2, 4, 8 s with jitter for 429, 408 and 5xx; its SDKs make 5 attempts when asked to, gemini-cli 10.
+//! [`RetryPolicy::interactive`] makes 12 attempts, 0.25 to 4 s apart, and [`RetryPolicy::persistent`] 60.
 //!
 //! # Errors
 //!
 //! It has no errors of its own. When it gives up, the last attempt's failure goes back: the unchanged response, or the
-//! error. [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would have passed the deadline,
+//! error. After a wait for a token it is an [`Error`](crate::Error) with the upstream's failure in either case: the answer was
+//! let go before, with its connection. [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would have passed the deadline,
 //! [`Outcome::retry`](crate::Outcome::retry) is the wait that would have been needed.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the attempt or the wait that is under way. A retry that the budget gave stays spent.
+//! Dropping the future drops the attempt or the wait that is under way, and leaves the line for a token. A retry that the
+//! budget gave stays spent.
 //!
 //! # Readiness
 //!
@@ -109,6 +145,7 @@
 //! from [`Outcome`](crate::Outcome) the failure and the advice on retrying.
 //!
 //! Writes [`CallContext::attempt`](crate::CallContext::attempt),
+//! [`timed_out`](crate::CallContext::timed_out), [`repeats_timeouts`](crate::CallContext::repeats_timeouts),
 //! whether an earlier attempt has failed,
 //! the reason for the attempt, [`Outcome::attempts`](crate::Outcome::attempts) and
 //! [`Outcome::gave_up`](crate::Outcome::gave_up), and adds to the tally. The request's body has to be
@@ -116,12 +153,14 @@
 
 mod attempts;
 mod backoff;
+mod bucket;
 mod budget;
 mod decide;
 mod future;
 mod layer;
 mod policy;
 mod service;
+mod token_wait;
 
 pub use self::{
     budget::RetryBudget,
@@ -130,6 +169,9 @@ pub use self::{
     policy::{Cause, OnOpen, RetryPolicy, Rule},
     service::Retry,
 };
+
+#[cfg(gemini_loom)]
+pub(crate) use self::budget::proofs::PROOFS;
 
 /// The room's name in errors.
 const NAME: &str = "retry";

@@ -5,7 +5,10 @@ use std::{fmt, time::Duration};
 use http::StatusCode;
 
 use super::budget::RetryBudget;
-use crate::failure::{Failure, Fault, Kind};
+use crate::{
+    failure::{Failure, Fault, Kind},
+    service_times::ServiceTimes,
+};
 
 /// The rules by which failures are retried: which, how often and after how long.
 ///
@@ -32,6 +35,8 @@ pub struct RetryPolicy {
     pub(super) max_hint: Duration,
     pub(super) on_open: OnOpen,
     pub(super) budget: Option<RetryBudget>,
+    /// The times that answers take, which the layer sets: here, because a call holds its policy anyway.
+    pub(super) times: Option<ServiceTimes>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,16 +77,19 @@ pub struct Rule {
     attempts_before_fallback: u32,
 }
 
-/// The reaction to a temporary refusal by a layer inside: the circuit is open, or no key has quota left. A call that the
-/// limiter refuses for its own longest wait is not made to wait here, either.
+/// The reaction to an open circuit.
+///
+/// Other refusals by layers inside are not its matter: one of the limiter or the key pool says when there is quota
+/// again, and is waited for as a hint of the upstream's is, within [`RetryPolicy::max_hint`] and the deadline. A call
+/// that the limiter refuses for its own longest wait is not made to wait here, either.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOpen {
-    /// A wait as long as the refusal says, within the deadline. No attempt is counted, because nothing was sent. The
-    /// default.
+    /// A wait until the circuit may close again, within the deadline. No attempt is counted, because nothing was sent.
+    /// The default.
     #[default]
     Wait,
-    /// The refusal, returned at once.
+    /// The breaker's refusal, returned at once.
     Fail,
 }
 
@@ -94,19 +102,35 @@ impl RetryPolicy {
 
     /// Creates a policy that never retries.
     pub fn never() -> Self {
-        Self { rows: Vec::new(), max_attempts: 1, max_hint: Duration::ZERO, on_open: OnOpen::Fail, budget: None }
+        Self {
+            rows: Vec::new(),
+            max_attempts: 1,
+            max_hint: Duration::ZERO,
+            on_open: OnOpen::Fail,
+            budget: None,
+            times: None,
+        }
+    }
+
+    /// Creates a policy for a person who waits: up to 12 attempts, 0.25 s apart at first and 4 s at most, within the
+    /// deadline. A 429 without details is backed off from 1 s, as ever: a quota is not load that passes in a moment.
+    pub fn interactive() -> Self {
+        let (base, longest) = (Duration::from_millis(250), Duration::from_secs(4));
+        let policy = Self::default().max_attempts(12).base_delay(base).max_delay(longest);
+        let quota = *policy.rule(StatusCode::TOO_MANY_REQUESTS);
+        policy.with(StatusCode::TOO_MANY_REQUESTS, quota.base_delay(Duration::from_secs(1)))
     }
 
     /// Creates a policy for work that may take its time: up to 60 attempts on 503, at most 8 s apart, within the
-    /// deadline.
+    /// deadline, and with a budget of [`RetryBudget::PERSISTENT_CAPACITY`].
     pub fn persistent() -> Self {
-        let mut policy = Self { max_attempts: 60, ..Self::default() };
+        let budget = Some(RetryBudget::new(RetryBudget::PERSISTENT_CAPACITY));
+        let mut policy = Self { max_attempts: 60, budget, ..Self::default() };
         for cause in [Cause::Status(StatusCode::SERVICE_UNAVAILABLE), Cause::Connect, Cause::Reset] {
             policy.set(cause, Rule::unlimited().max_delay(Duration::from_secs(8)), false);
         }
-        let quota = StatusCode::TOO_MANY_REQUESTS.into();
-        policy.set(quota, Rule::attempts(Self::MAX_ATTEMPTS).base_delay(Duration::from_secs(1)), false);
-        policy
+        let quota = Rule::attempts(Self::MAX_ATTEMPTS).base_delay(Duration::from_secs(1));
+        policy.with(StatusCode::TOO_MANY_REQUESTS, quota)
     }
 
     /// Sets the rule for failures of this cause.
@@ -136,19 +160,21 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the longest hint of the upstream that is waited for (default 300 s).
+    /// Sets the longest hint that is waited for, of the upstream or in a refusal by the limiter or the key pool (default
+    /// 300 s).
     pub fn max_hint(mut self, hint: Duration) -> Self {
         self.max_hint = hint;
         self
     }
 
-    /// Sets the reaction to a temporary refusal by a layer inside (default: wait).
+    /// Sets the reaction to an open circuit (default: wait).
     pub fn on_open(mut self, on_open: OnOpen) -> Self {
         self.on_open = on_open;
         self
     }
 
-    /// Sets the budget that all calls share (default: one of its own). `None`: only the rows limit retries.
+    /// Sets the budget that all calls share (default: one of its own). Where it is empty, a retry waits for its token.
+    /// `None`: only the rows limit retries.
     pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
         self.budget = budget.into();
         self
@@ -166,9 +192,16 @@ impl RetryPolicy {
         self.rows.iter().any(|row| row.cause == cause && row.explicit)
     }
 
-    /// Returns whether a request can be sent a second time, so that it has to be kept.
+    /// Returns whether a request can be sent a second time, so that it has to be kept. A policy of a single attempt that
+    /// fails on an open circuit waits for nothing, and copies no request.
     pub(super) fn ever_resends(&self) -> bool {
         self.max_attempts > 1 || self.on_open == OnOpen::Wait
+    }
+
+    /// Sets a row of a preset.
+    fn with(mut self, cause: impl Into<Cause>, rule: Rule) -> Self {
+        self.set(cause.into(), rule, false);
+        self
     }
 
     fn set(&mut self, cause: Cause, rule: Rule, explicit: bool) {
@@ -185,7 +218,8 @@ impl Default for RetryPolicy {
             (StatusCode::SERVICE_UNAVAILABLE.into(), busy),
             (Cause::Connect, busy),
             (Cause::Reset, busy),
-            (Cause::Timeout, Rule::attempts(2)),
+            // An attempt that has hung has waited long enough.
+            (Cause::Timeout, Rule::unlimited().max_delay(Duration::from_secs(2)).before_fallback(2)),
             (StatusCode::INTERNAL_SERVER_ERROR.into(), Rule::attempts(4)),
             (StatusCode::BAD_GATEWAY.into(), Rule::attempts(4)),
             (StatusCode::GATEWAY_TIMEOUT.into(), Rule::attempts(2)),
@@ -199,6 +233,7 @@ impl Default for RetryPolicy {
             max_hint: Self::MAX_HINT,
             on_open: OnOpen::Wait,
             budget: Some(RetryBudget::default()),
+            times: None,
         }
     }
 }

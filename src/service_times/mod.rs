@@ -6,7 +6,9 @@
 //!
 //! [`TimeoutLayer`](crate::TimeoutLayer) records the time of each attempt that was answered, and sets its clock by them;
 //! [`RetryLayer`](crate::RetryLayer) and [`Limiter`](crate::rate_limit::Limiter) ask whether an answer can still come in
-//! time. A model's streams, whose time ends with their first content, are kept apart from its unary answers. Names have
+//! time. Where a clock that was set by the times has cut three attempts in a row, the times themselves are in doubt.
+//!
+//! A model's streams, whose time ends with their first content, are kept apart from its unary answers. Names have
 //! the service tier where it is not the standard one.
 
 mod latencies;
@@ -27,6 +29,17 @@ use crate::bounded::{ByAge, MAX_NAME};
 
 /// The most models whose times are kept. Only models that have answered have any, so that nobody invents them.
 const MAX_MODELS: usize = 256;
+
+/// The attempts in a row that are cut before the times themselves are doubted. Where one attempt in ten hangs, three in a
+/// row are one in a thousand; where the model has become slower, they are the next three.
+const DOUBT: u32 = 3;
+
+/// The calls more that were cut for nothing than for a hang, from which on cutting does more harm than good: each of them was
+/// asked again, and paid for, although it was only slow.
+const REGRET: u32 = 4;
+
+/// The most that are counted, so that two hangs are enough to cut again.
+const MAX_REGRET: u32 = 5;
 
 /// The times that answers take: a cheap handle, which the layers of one stack share. All clones are the same.
 ///
@@ -61,6 +74,11 @@ struct TimeSample {
     quick: AtomicU32,
     /// The 95th percentile in the same way.
     p95: AtomicU32,
+    /// The attempts in a row that a clock has ended which was set by this sample, since an answer came within it.
+    cut: AtomicU32,
+    /// The calls that were cut and answered late all the same, less those that were answered in time: from 0 to
+    /// [`MAX_REGRET`].
+    regret: AtomicU32,
 }
 
 impl ServiceTimes {
@@ -75,13 +93,7 @@ impl ServiceTimes {
         if model.len() > MAX_NAME {
             return;
         }
-        let known = self.of(model);
-        let times = known.unwrap_or_else(|| {
-            let times = Arc::<ModelTimes>::default();
-            self.models.lock().insert(model.into(), times.clone());
-            times
-        });
-        times.record(streams, time);
+        self.of_or_new(model).record(streams, time);
     }
 
     /// Returns a time that few answers of this model are faster than: the 10th percentile of the last 64. `None`: fewer
@@ -101,6 +113,17 @@ impl ServiceTimes {
     /// Returns the times of a model, once it has answered.
     pub(crate) fn of(&self, model: &str) -> Option<Arc<ModelTimes>> {
         self.models.lock().get(model).cloned()
+    }
+
+    /// Returns the times of a model that has answered just now.
+    fn of_or_new(&self, model: &str) -> Arc<ModelTimes> {
+        let mut models = self.models.lock();
+        if let Some(known) = models.get(model) {
+            return known.clone();
+        }
+        let times = Arc::<ModelTimes>::default();
+        models.insert(model.into(), times.clone());
+        times
     }
 }
 
@@ -139,6 +162,42 @@ impl ModelTimes {
         unpacked(&self.kind(streams).p95)
     }
 
+    /// Notes that a clock which was set by these times has ended an attempt: it hung, or the times no longer hold.
+    pub(crate) fn note_cut(&self, streams: bool) {
+        // Relaxed here and below, because the number guards nothing. The check keeps it from overflowing.
+        if !self.are_in_doubt(streams) {
+            self.kind(streams).cut.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that an answer came within the clock that is set by these times.
+    pub(crate) fn note_in_time(&self, streams: bool) {
+        let cut = &self.kind(streams).cut;
+        // Mostly it is 0 already: a read is shared by all threads, a write is not.
+        if cut.load(Ordering::Relaxed) > 0 {
+            cut.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether so many attempts in a row were cut that these times may no longer hold.
+    pub(crate) fn are_in_doubt(&self, streams: bool) -> bool {
+        self.kind(streams).cut.load(Ordering::Relaxed) >= DOUBT
+    }
+
+    /// Notes that a call which had been cut was answered: in time, so that it had hung, or late, so that the cut was for
+    /// nothing.
+    pub(crate) fn judge_cut(&self, streams: bool, in_time: bool) {
+        let regret = &self.kind(streams).regret;
+        let now = regret.load(Ordering::Relaxed);
+        // A judgement that is lost between two threads is one of many.
+        regret.store(if in_time { now.saturating_sub(1) } else { (now + 1).min(MAX_REGRET) }, Ordering::Relaxed);
+    }
+
+    /// Returns whether so many calls were cut for nothing that clocks should not be set by these times.
+    pub(crate) fn are_regretted(&self, streams: bool) -> bool {
+        self.kind(streams).regret.load(Ordering::Relaxed) >= REGRET
+    }
+
     fn kind(&self, streams: bool) -> &TimeSample {
         if streams { &self.streams } else { &self.unary }
     }
@@ -166,6 +225,37 @@ mod tests {
         (0..64).for_each(|_| times.record("m", true, Duration::from_secs(9)));
         assert_eq!(times.quick("m", true), Some(Duration::from_secs(9)));
         assert_eq!(times.quick("m", false), None);
+    }
+
+    #[test]
+    fn three_cuts_in_a_row_are_a_doubt_until_an_answer_comes_in_time() {
+        let times = ModelTimes::default();
+        (0..2).for_each(|_| times.note_cut(true));
+        assert!(!times.are_in_doubt(true));
+        times.note_in_time(true);
+        (0..2).for_each(|_| times.note_cut(true));
+        assert!(!times.are_in_doubt(true), "an answer came between");
+        (0..9).for_each(|_| times.note_cut(true));
+        // An answer that is only known to have come is no sign that the clock is right.
+        times.record(true, Duration::ZERO);
+        assert!(times.are_in_doubt(true) && !times.are_in_doubt(false));
+        times.note_in_time(true);
+        assert!(!times.are_in_doubt(true));
+    }
+
+    #[test]
+    fn cuts_for_nothing_are_regretted_until_two_calls_have_hung() {
+        let times = ModelTimes::default();
+        let judge = |cuts: &[bool]| cuts.iter().for_each(|in_time| times.judge_cut(false, *in_time));
+        judge(&[true, false, false, true, false, false]);
+        assert!(!times.are_regretted(false));
+        judge(&[false]);
+        assert!(times.are_regretted(false) && !times.are_regretted(true));
+        judge(&[false; 100]);
+        judge(&[true]);
+        assert!(times.are_regretted(false));
+        judge(&[true]);
+        assert!(!times.are_regretted(false));
     }
 
     #[test]

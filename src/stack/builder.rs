@@ -8,6 +8,7 @@ use super::{
     settings::{Settings, Wired},
 };
 use crate::{
+    caller_limit::CallerLimitLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     context::ConfigError,
@@ -17,6 +18,7 @@ use crate::{
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
     retry::{OnOpen, RetryLayer, RetryPolicy},
+    service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
     token_precheck::TokenPrecheckLayer,
@@ -41,7 +43,15 @@ impl GeminiLayer {
         GeminiBuilder { settings: Settings::batch() }
     }
 
-    /// Begins with the settings for a server that answers others: every layer with its own defaults.
+    /// Begins with the settings for models that think: a person or a program waits, and answers take a minute or two.
+    ///
+    /// The caller, and every proxy between, has to wait as long: stream the answers, or send pieces of a
+    /// [`KeepAliveLayer`](crate::KeepAliveLayer) meanwhile.
+    pub fn thinking() -> GeminiBuilder {
+        GeminiBuilder { settings: Settings::thinking() }
+    }
+
+    /// Begins with the settings for a server that answers others: every layer with its own defaults, and more attempts.
     pub fn relay() -> GeminiBuilder {
         GeminiBuilder { settings: Settings::relay() }
     }
@@ -88,6 +98,19 @@ impl GeminiBuilder {
         self
     }
 
+    /// Leaves the clocks of an attempt as they are set, also where the model is seen to be faster. Default: they
+    /// [adapt](TimeoutLayer::adaptive), so that there is time for another attempt after one that hangs.
+    pub fn fixed_clocks(mut self) -> Self {
+        self.settings.adapts = false;
+        self
+    }
+
+    /// Sets the times that other stacks have seen, or see: those of the same upstream, as before a reload.
+    pub fn service_times(mut self, times: ServiceTimes) -> Self {
+        self.settings.times = Some(times);
+        self
+    }
+
     /// Leaves all clocks out, for stacks in which another layer has them.
     pub fn without_clocks(mut self) -> Self {
         self.settings.clocks = Clocks::default();
@@ -129,7 +152,7 @@ impl GeminiBuilder {
         self.retry_layer(RetryLayer::new(policy))
     }
 
-    /// Gives an open circuit, or keys that are all used up, back to the caller at once, instead of waiting for it.
+    /// Gives an open circuit back to the caller at once, instead of waiting for it. Quota is waited for as ever.
     pub fn fail_fast(self) -> Self {
         let policy = self.settings.retry.policy().clone().on_open(OnOpen::Fail);
         self.retry(policy)
@@ -158,6 +181,12 @@ impl GeminiBuilder {
     /// Replaces the layer that checks a request before it is sent.
     pub fn precheck(mut self, layer: TokenPrecheckLayer) -> Self {
         self.settings.precheck = layer;
+        self
+    }
+
+    /// Sets the layer of the callers' limits. Default: none.
+    pub fn callers(mut self, layer: CallerLimitLayer) -> Self {
+        self.settings.callers = layer;
         self
     }
 
@@ -219,14 +248,32 @@ impl GeminiBuilder {
     pub fn build(self) -> Result<GeminiLayer, ConfigError> {
         check::refuse(&self.settings)?;
         let warnings = check::warn(&self.settings);
-        let Settings { clocks, replay, fallback, precheck, retry, keys, limiter, breaker, classify, telemetry } =
-            self.settings;
+        let Settings {
+            clocks,
+            adapts,
+            times,
+            replay,
+            fallback,
+            precheck,
+            callers,
+            retry,
+            keys,
+            limiter,
+            breaker,
+            classify,
+            telemetry,
+        } = self.settings;
+        let times = times.unwrap_or_default();
+        let retry = retry.service_times(times.clone());
         let limiter = match limiter {
             Wired::Layer(layer) => layer,
-            Wired::Settings(settings) => RateLimitLayer::new(match breaker.breakers() {
-                Some(breakers) => settings.gate(breakers.clone()).build(),
-                None => settings.build(),
-            }),
+            Wired::Settings(settings) => {
+                let settings = settings.service_times(times.clone());
+                RateLimitLayer::new(match breaker.breakers() {
+                    Some(breakers) => settings.gate(breakers.clone()).build(),
+                    None => settings.build(),
+                })
+            }
         };
         let keys = match keys {
             Wired::Layer(layer) => layer,
@@ -243,8 +290,23 @@ impl GeminiBuilder {
         };
         let total = TimeoutLayer::of_the_whole(clocks);
         let attempt = TimeoutLayer::of_an_attempt(clocks);
+        let attempt = if adapts { attempt.adaptive(times.clone()) } else { attempt.service_times(times.clone()) };
         Ok(GeminiLayer::new(
-            Layers { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry },
+            Layers {
+                total,
+                replay,
+                fallback,
+                precheck,
+                callers,
+                retry,
+                keys,
+                limiter,
+                breaker,
+                attempt,
+                classify,
+                telemetry,
+            },
+            times,
             warnings,
         ))
     }

@@ -1,6 +1,9 @@
 //! The checks of a stack's settings: mistakes are found when it is built, not when the first call hangs. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use super::settings::{Settings, Wired};
 use crate::{context::ConfigError, quota::Dimension, rate_limit::LimiterBuilder};
@@ -66,6 +69,7 @@ pub(super) fn warn(settings: &Settings) -> Vec<String> {
         }
         warn_of_small_minutes(settings, limiter, &mut warnings);
     }
+    warnings.extend(warning_of_thinking(settings));
     if let Wired::Settings(keys) = &settings.keys {
         let mut of_project: HashMap<&str, usize> = HashMap::new();
         for project in keys.projects() {
@@ -83,16 +87,59 @@ pub(super) fn warn(settings: &Settings) -> Vec<String> {
     warnings
 }
 
+/// Collects the models that the settings name: those with limits of their own, and those of the chains.
+fn named_models(settings: &Settings) -> BTreeSet<&str> {
+    let mut named = BTreeSet::new();
+    if let Wired::Settings(limiter) = &settings.limiter {
+        named.extend(limiter.limits_by_model().map(|(model, _)| model));
+    }
+    if let Wired::Settings(chains) = &settings.fallback {
+        named.extend(chains.models());
+    }
+    named
+}
+
+/// The time that slow answers of a model that thinks take.
+const THINKING: Duration = Duration::from_secs(120);
+
+/// Warns of models that think for longer than an attempt may take: a call of them would never be answered.
+fn warning_of_thinking(settings: &Settings) -> Option<String> {
+    let clocks = [("attempt", settings.clocks.attempt), ("first_content", settings.clocks.first_content)];
+    let short = clocks.into_iter().filter_map(|(name, limit)| limit.filter(|limit| *limit < THINKING).zip(Some(name)));
+    let short: Vec<_> = short.map(|(limit, name)| format!("{name} is {limit:?}")).collect();
+    let thinking: Vec<_> = named_models(settings).into_iter().filter(|model| thinks_for_long(model)).collect();
+    if short.is_empty() || thinking.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{} but answers of models that think, here {}, take 60 to {} s and would be cut; begin with GeminiLayer::thinking(), set \
+         longer clocks, or stream with the thoughts",
+        short.join(" and ") + ",",
+        thinking.join(", "),
+        THINKING.as_secs(),
+    ))
+}
+
+/// Returns whether a model of this name thinks for a minute or two, as far as names tell: agents, and Pro models from 2.5
+/// on. No list says it before it was read from the upstream.
+fn thinks_for_long(model: &str) -> bool {
+    if model.starts_with("agents/") || model.starts_with("deep-research") {
+        return true;
+    }
+    let Some((version, rest)) = model.strip_prefix("gemini-").and_then(|name| name.split_once('-')) else {
+        return false;
+    };
+    let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
+    let (Ok(major), Ok(minor)) = (major.parse::<u32>(), minor.parse::<u32>()) else { return false };
+    // Images and speech are drawn and spoken, not thought out.
+    let mut words = rest.split('-');
+    (major, minor) >= (2, 5) && words.next() == Some("pro") && !words.any(|word| matches!(word, "image" | "tts"))
+}
+
 /// Warns of limits whose tokens a minute are fewer than one request may have.
 fn warn_of_small_minutes(settings: &Settings, limiter: &LimiterBuilder, warnings: &mut Vec<String>) {
     let Some(models) = settings.precheck.models() else { return };
-    let chained = match &settings.fallback {
-        Wired::Settings(chains) => chains.models().collect(),
-        Wired::Layer(_) => Vec::new(),
-    };
-    // Every model that the settings name, each with the limit that holds for it.
-    let named: BTreeSet<&str> = limiter.limits_by_model().map(|(model, _)| model).chain(chained).collect();
-    for model in named {
+    for model in named_models(settings) {
         let tokens = limiter.limits_of_model(model).get(Dimension::InputTokensPerMinute);
         if let (Some(tokens), Some(context)) = (tokens, models.effective_input_limit(model))
             && tokens < context.tokens
@@ -102,6 +149,32 @@ fn warn_of_small_minutes(settings: &Settings, limiter: &LimiterBuilder, warnings
                  quota are refused here, because they would never be admitted",
                 context.tokens
             ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_think_are_known_by_their_names() {
+        for model in
+            ["gemini-2.5-pro", "gemini-3-pro-preview", "gemini-3.1-pro", "agents/a", "deep-research-pro-preview"]
+        {
+            assert!(thinks_for_long(model), "{model}");
+        }
+        for model in [
+            "gemini-2.0-pro-exp",
+            "gemini-1.5-pro",
+            "gemini-3-pro-image",
+            "gemini-2.5-pro-preview-tts",
+            "gemini-2.5-flash",
+            "gemini-4-argon",
+            "gemini-pro-latest",
+            "my-model",
+        ] {
+            assert!(!thinks_for_long(model), "{model}");
         }
     }
 }

@@ -6,8 +6,8 @@ use tower_layer::Layer;
 
 use super::{Gemini, layers::Layers};
 use crate::{
-    circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains, models::ModelTable,
-    rate_limit::Limiter,
+    caller_limit::CallerLimits, circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains,
+    models::ModelTable, rate_limit::Limiter, service_times::ServiceTimes,
 };
 
 /// A layer that is all layers but [`ErrorResponseLayer`](crate::ErrorResponseLayer), in their order. See the
@@ -18,12 +18,13 @@ use crate::{
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct GeminiLayer {
     layers: Arc<Layers>,
+    times: ServiceTimes,
     warnings: Arc<[String]>,
 }
 
 impl GeminiLayer {
-    pub(super) fn new(layers: Layers, warnings: Vec<String>) -> Self {
-        Self { layers: Arc::new(layers), warnings: warnings.into() }
+    pub(super) fn new(layers: Layers, times: ServiceTimes, warnings: Vec<String>) -> Self {
+        Self { layers: Arc::new(layers), times, warnings: warnings.into() }
     }
 
     /// Returns the settings that are possible, but may surprise: a sentence for each.
@@ -36,9 +37,19 @@ impl GeminiLayer {
         &*self.layers
     }
 
+    /// Returns the times that the answers of each model take. They are recorded while a clock of an attempt is set.
+    pub fn service_times(&self) -> &ServiceTimes {
+        &self.times
+    }
+
     /// Returns the limiter, unless it is left out.
     pub fn limiter(&self) -> Option<&Limiter> {
         self.layers.limiter.limiter()
+    }
+
+    /// Returns the limits of callers, if any are set.
+    pub fn callers(&self) -> Option<&CallerLimits> {
+        self.layers.callers.limits()
     }
 
     /// Returns the circuit breakers, unless they are left out.
@@ -81,6 +92,7 @@ impl<S> Layer<S> for GeminiLayer {
         let [call, attempt] = &layers.telemetry;
         let inner = attempt.layer(inner);
         let inner = layers.retry.layer(inner);
+        let inner = layers.callers.layer(inner);
         let inner = layers.precheck.layer(inner);
         let inner = layers.fallback.layer(inner);
         let inner = layers.replay.layer(inner);

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::{
-    circuit_breaker::CircuitBreakerLayer, classify::ClassifyLayer, describe::Describe, key_pool::KeyPoolLayer,
-    model_fallback::ModelFallbackLayer, rate_limit::RateLimitLayer, replay::ReplayLayer, retry::RetryLayer,
-    telemetry::TelemetryLayer, timeout::TimeoutLayer, token_precheck::TokenPrecheckLayer,
+    caller_limit::CallerLimitLayer, circuit_breaker::CircuitBreakerLayer, classify::ClassifyLayer, describe::Describe,
+    key_pool::KeyPoolLayer, model_fallback::ModelFallbackLayer, rate_limit::RateLimitLayer, replay::ReplayLayer,
+    retry::RetryLayer, telemetry::TelemetryLayer, timeout::TimeoutLayer, token_precheck::TokenPrecheckLayer,
 };
 
 /// The layers, outermost first. Its [`Display`](fmt::Display) writes a line for each.
@@ -15,6 +15,7 @@ pub(super) struct Layers {
     pub(super) replay: ReplayLayer,
     pub(super) fallback: ModelFallbackLayer,
     pub(super) precheck: TokenPrecheckLayer,
+    pub(super) callers: CallerLimitLayer,
     pub(super) retry: RetryLayer,
     pub(super) keys: KeyPoolLayer,
     pub(super) limiter: RateLimitLayer,
@@ -27,14 +28,27 @@ pub(super) struct Layers {
 
 impl fmt::Display for Layers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { total, replay, fallback, precheck, retry, keys, limiter, breaker, attempt, classify, telemetry } =
-            self;
-        let lines: [(&str, &dyn Describe); 12] = [
+        let Self {
+            total,
+            replay,
+            fallback,
+            precheck,
+            callers,
+            retry,
+            keys,
+            limiter,
+            breaker,
+            attempt,
+            classify,
+            telemetry,
+        } = self;
+        let lines: [(&str, &dyn Describe); 13] = [
             ("telemetry", &telemetry[0]),
             ("timeout", total),
             ("replay", replay),
             ("model fallback", fallback),
             ("token precheck", precheck),
+            ("caller limit", callers),
             ("retry", retry),
             ("telemetry", &telemetry[1]),
             ("key pool", keys),

@@ -1,12 +1,12 @@
 //! All layers in the right order, made by one builder.
 //!
-//! Eleven layers have some forty million orders, and nearly all of them are wrong in a way that shows only on a bad
+//! Twelve layers have some five hundred million orders, and nearly all of them are wrong in a way that shows only on a bad
 //! day: an attempt's clock outside of the retries, a limiter that queues calls for a model whose circuit is open, a key
 //! chosen before the model is known. And some layers have to know each other: the key pool asks the limiter in which
 //! project a call would wait least, and the limiter asks the circuit breakers before it lets a call queue.
 //!
 //! [`GeminiLayer`] is the order of [the guide](crate::docs::ordering), made and wired by a [builder](GeminiBuilder)
-//! that starts from one of three presets. Each layer can be replaced, and all but the replay layer can be left out, by
+//! that starts from one of four presets. Each layer can be replaced, and all but the replay layer can be left out, by
 //! their `disabled()` layer; [`describe`](GeminiLayer::describe) prints the stack with its numbers. Settings that could
 //! never work are refused when the stack is built; settings that may surprise stand in
 //! [`warnings`](GeminiLayer::warnings).
@@ -26,7 +26,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), tower_gemini::BoxError> {
-//! let gemini = GeminiLayer::interactive()
+//! let gemini = GeminiLayer::thinking()
 //!     .key(Key::new(ApiKey::new("a-key-of-yours")?).project("p1"))
 //!     .limits_for("gemini-2.5-pro", Limits::new().requests_per_minute(150))
 //!     .fallback("gemini-2.5-pro", ["gemini-2.5-flash"])
@@ -70,20 +70,25 @@
 //!
 //! # Presets
 //!
-//! | | `interactive()` | `batch()` | `relay()` |
-//! |---|---|---|---|
-//! | meant for | a person who waits | work that may take its time | a server that answers others |
-//! | total clock | 60 s | 1 h | 285 s |
-//! | clock of a unary attempt | 45 s | 180 s | 180 s |
-//! | clock until a stream's first content | 30 s | 180 s | 180 s |
-//! | longest silence between two events | 30 s | 60 s | 60 s |
-//! | total clock for the flex tier | 16 min | 1 h | 16 min |
-//! | clock until an answer or a first content for the flex tier | 15 min | 15 min | 15 min |
-//! | attempts | 5 | 60 on 503, 8 on 429 | 8 |
-//! | longest backoff | 5 s | 8 s on 503 | 20 s |
-//! | longest wait for quota | 10 s | 1 h | 60 s |
+//! | | `interactive()` | `thinking()` | `batch()` | `relay()` |
+//! |---|---|---|---|---|
+//! | meant for | a person who waits | models that think for a minute or two | work that may take its time | a server that answers others |
+//! | total clock | 60 s | 12 min | 1 h | 285 s |
+//! | clock of a unary attempt | 45 s | 5 min | 180 s | 180 s |
+//! | clock until a stream's first content | 30 s | 3 min | 180 s | 180 s |
+//! | longest silence between two events | 30 s | 60 s | 60 s | 60 s |
+//! | total clock for the flex tier | 16 min | 16 min | 1 h | 16 min |
+//! | clock until an answer or a first content for the flex tier | 15 min | 15 min | 15 min | 15 min |
+//! | attempts | 12 | 12 | 60 on 503, 8 on 429 | 20 |
+//! | backoff | 0.25 s to 4 s | 0.25 s to 4 s | up to 8 s on 503 | up to 20 s |
+//! | longest wait for quota | 10 s | the deadline | the deadline | the deadline |
 //!
-//! All other settings are the layers' own defaults. There is no fallback, no limit and no key until one is set: limits
+//! The clocks of an attempt are the longest: they [adapt](crate::timeout#adaptive-clocks) to the times that each model is
+//! seen to take, unless [`fixed_clocks`](GeminiBuilder::fixed_clocks) says otherwise. Pro models from 2.5 on and agents think
+//! for 60 to 120 s. `interactive()` would end nearly each call of theirs, and warns where its settings name one; `relay()`
+//! has time for two attempts at them, of which one call in a hundred loses both where one attempt in ten hangs.
+//!
+//! All other settings are the layers' own defaults. There is no fallback, no limit, of callers or of the project, and no key until one is set: limits of projects
 //! are learned from the upstream's refusals, and without a key the caller's own goes on.
 //!
 //! # Errors

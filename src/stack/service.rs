@@ -9,6 +9,7 @@ use tower_service::Service;
 
 use crate::{
     body::ReplayBody,
+    caller_limit::{CallerLimit, CallerLimitBody},
     circuit_breaker::CircuitBreaker,
     classify::{Classify, ClassifyBody},
     context::BoxError,
@@ -29,13 +30,13 @@ pub struct Gemini<S> {
 }
 
 /// The layers that act once a call.
-type CallStack<S> = Telemetry<Timeout<Replay<ModelFallback<TokenPrecheck<Retry<AttemptStack<S>>>>>>>;
+type CallStack<S> = Telemetry<Timeout<Replay<ModelFallback<TokenPrecheck<CallerLimit<Retry<AttemptStack<S>>>>>>>>;
 
 /// The layers that act once an attempt.
 type AttemptStack<S> = Telemetry<KeyPoolService<RateLimit<CircuitBreaker<Timeout<Classify<S>>>>>>;
 
 /// The body of an answer through a [`GeminiLayer`](super::GeminiLayer).
-pub type GeminiBody<R> = TelemetryBody<TimeoutBody<AttemptBody<R>>>;
+pub type GeminiBody<R> = TelemetryBody<TimeoutBody<CallerLimitBody<AttemptBody<R>>>>;
 
 type AttemptBody<R> = TelemetryBody<KeyPoolBody<RateLimitBody<TimeoutBody<ClassifyBody<R>>>>>;
 

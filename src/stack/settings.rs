@@ -1,8 +1,9 @@
-//! The settings of a stack, and the three presets that they start from.
+//! The settings of a stack, and the four presets that they start from.
 
 use std::time::Duration;
 
 use crate::{
+    caller_limit::CallerLimitLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify::ClassifyLayer,
     key_pool::{KeyPool, KeyPoolBuilder, KeyPoolLayer},
@@ -10,6 +11,7 @@ use crate::{
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
     retry::{RetryLayer, RetryPolicy},
+    service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
     token_precheck::TokenPrecheckLayer,
@@ -19,9 +21,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) clocks: Clocks,
+    /// Set if the clocks of an attempt are made by the times that are seen.
+    pub(super) adapts: bool,
+    /// The times that another stack has seen, or sees. `None`: this stack's own.
+    pub(super) times: Option<ServiceTimes>,
     pub(super) replay: ReplayLayer,
     pub(super) fallback: Wired<FallbackChainsBuilder, ModelFallbackLayer>,
     pub(super) precheck: TokenPrecheckLayer,
+    pub(super) callers: CallerLimitLayer,
     pub(super) retry: RetryLayer,
     pub(super) keys: Wired<KeyPoolBuilder, KeyPoolLayer>,
     pub(super) limiter: Wired<LimiterBuilder, RateLimitLayer>,
@@ -49,32 +56,40 @@ impl<B, L> Wired<B, L> {
 
 impl Settings {
     /// Returns the settings for a person who waits: 60 s in all, 45 s for an attempt, 30 s until the first words of a
-    /// stream and between them, five attempts, and at most 10 s in the queue for quota.
+    /// stream and between them, twelve attempts, and at most 10 s in the queue for quota.
     pub(super) fn interactive() -> Self {
-        let retry = RetryPolicy::default().max_attempts(5).max_delay(Duration::from_secs(5));
         Self {
             clocks: clocks(60, 45, 30, 30),
-            retry: RetryLayer::new(retry),
+            retry: RetryLayer::new(RetryPolicy::interactive()),
             limiter: Wired::Settings(Limiter::builder().max_wait(Duration::from_secs(10))),
             ..Self::relay()
         }
     }
 
-    /// Returns the settings for work without a reader: an hour in all, the attempts of [`RetryPolicy::persistent`], and
-    /// up to an hour in the queue for quota.
+    /// Returns the settings for work without a reader: an hour in all, in the queue for quota as well, and the attempts of
+    /// [`RetryPolicy::persistent`].
     pub(super) fn batch() -> Self {
         const HOUR: u64 = 60 * 60;
+        Self { clocks: clocks(HOUR, 180, 180, 60), retry: RetryLayer::new(RetryPolicy::persistent()), ..Self::relay() }
+    }
+
+    /// Returns the settings for models that think for a minute or two: 12 min in all, 5 min for an attempt, 3 min until the
+    /// first words of a stream, and the attempts of [`interactive`](Self::interactive).
+    pub(super) fn thinking() -> Self {
         Self {
-            clocks: clocks(HOUR, 180, 180, 60),
-            retry: RetryLayer::new(RetryPolicy::persistent()),
-            limiter: Wired::Settings(Limiter::builder().max_wait(Duration::from_secs(HOUR))),
+            clocks: clocks(12 * 60, 5 * 60, 3 * 60, 60),
+            retry: RetryLayer::new(RetryPolicy::interactive()),
             ..Self::relay()
         }
     }
 
-    /// Returns each layer's defaults.
+    /// Returns each layer's defaults, but for two. There are twenty attempts: a model that gets a call a minute has no other
+    /// way to notice that an outage is over. And calls wait for quota until their deadline, which they all have.
     pub(super) fn relay() -> Self {
+        let retry = RetryPolicy::default().max_attempts(20);
         Self {
+            adapts: true,
+            times: None,
             clocks: Clocks {
                 total: Some(TimeoutLayer::TOTAL),
                 attempt: Some(TimeoutLayer::ATTEMPT),
@@ -85,9 +100,10 @@ impl Settings {
             replay: ReplayLayer::new(),
             fallback: Wired::Settings(FallbackChains::builder()),
             precheck: TokenPrecheckLayer::default(),
-            retry: RetryLayer::default(),
+            callers: CallerLimitLayer::disabled(),
+            retry: RetryLayer::new(retry),
             keys: Wired::Settings(KeyPool::builder()),
-            limiter: Wired::Settings(Limiter::builder()),
+            limiter: Wired::Settings(Limiter::builder().wait_until_deadline()),
             breaker: CircuitBreakerLayer::default(),
             classify: ClassifyLayer::new(),
             telemetry: [TelemetryLayer::call(), TelemetryLayer::attempt()],

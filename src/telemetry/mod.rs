@@ -224,6 +224,8 @@
 //! | `tower_gemini.limit.max` | gauge | `tower_gemini.project`, `gen_ai.request.model`, `dimension` | the limit in force |
 //! | `tower_gemini.limit.blocked` | gauge | `tower_gemini.project`, `gen_ai.request.model` | 1 while the upstream blocks the project and model |
 //! | `tower_gemini.limit.waiting` | gauge | `tower_gemini.project`, `gen_ai.request.model` | calls in the queue |
+//! | `tower_gemini.caller.used` | gauge | `tower_gemini.caller`, `gen_ai.request.model`, `dimension` | what a caller has used of a limit: requests, tokens or dollars; without a model for all calls |
+//! | `tower_gemini.caller.max` | gauge | `tower_gemini.caller`, `gen_ai.request.model`, `dimension` | the limit |
 //! | `tower_gemini.breaker.state` | gauge | `gen_ai.request.model`, `server.address`, `state` | 1 for the breaker's [`State`](crate::circuit_breaker::State), 0 for the others |
 //! | `tower_gemini.breaker.transitions` | counter | `gen_ai.request.model`, `server.address`, `state` | the number of times that the breaker has come to that state |
 //! | `tower_gemini.key.state` | gauge | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model`, `state` | 1 for the key's [`KeyState`](crate::key_pool::KeyState), 0 for the others: `active`, `cooling`, `exhausted`, `disabled` |
@@ -231,7 +233,7 @@
 //!
 //! A breaker of another service tier than the standard one also has `tower_gemini.service_tier`.
 //!
-//! The metrics of limits, breakers and keys come from [`Gauges`]. Values of models whose label is `other` are added up;
+//! The metrics of limits, callers, breakers and keys come from [`Gauges`]. Values of models whose label is `other` are added up;
 //! a state of a key that holds for all models has an empty model. A gauge that is gone is reported as zero once. A
 //! handle of your own joins them if it is [`Observe`](crate::observe::Observe).
 //!

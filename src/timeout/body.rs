@@ -12,6 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::{
+    adaptive::{TimedAttempt, goes_on, running},
+    clocks::CallClocks,
+};
 use crate::{
     context::{BoxError, Deadline, Error, Usage},
     failure::{Failure, TimeoutKind},
@@ -40,12 +44,35 @@ pin_project! {
 }
 
 /// A clock that runs until the first content.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct ContentClock {
-    pub(super) kind: TimeoutKind,
-    pub(super) limit: Duration,
-    /// The time at which it runs out, if its timer runs already.
-    pub(super) runs_out: Option<Instant>,
+    pub(super) clocks: CallClocks,
+    /// The time at which the attempt began, if anything was pending already.
+    pub(super) began: Option<Instant>,
+    /// The attempt whose time is recorded. Boxed, because few bodies have one: most layers inside hold a stream until its
+    /// first content.
+    pub(super) timed: Option<Box<TimedAttempt>>,
+}
+
+impl ContentClock {
+    /// Returns the clock's name, its time and the instant at which it runs out. It begins here, if it has not yet.
+    fn run(&mut self) -> Option<(TimeoutKind, Duration, Instant)> {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        let (kind, limit) = running(self.clocks, self.timed.as_deref_mut(), began)?;
+        Some((kind, limit, Deadline::counted_from(began, limit).instant()))
+    }
+
+    /// Returns whether the clock, which has run out after `limit`, is made longer.
+    fn goes_on(&mut self, limit: Duration) -> bool {
+        self.began.is_some_and(|began| goes_on(self.clocks, self.timed.as_deref_mut(), began, limit))
+    }
+
+    /// Records that the content has come.
+    fn answered(&self) {
+        if let (Some(timed), Some(began)) = (&self.timed, self.began) {
+            timed.answered(began.elapsed());
+        }
+    }
 }
 
 impl<R> TimeoutBody<R> {
@@ -72,17 +99,22 @@ where
         let mut this = self.project();
         let Some(body) = this.body.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = body.poll_frame(cx) {
-            *this.first = None;
+            if let Some(first) = this.first.take()
+                && matches!(frame, Some(Ok(_)))
+            {
+                first.answered();
+            }
             *this.deadline = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let (kind, limit, runs_out) = match (*this.first, *this.idle) {
-            (Some(ContentClock { kind, limit, runs_out }), _) => (kind, limit, runs_out),
-            (None, Some(limit)) => (TimeoutKind::Idle, limit, None),
+        let (mut kind, mut limit, mut deadline) = match (this.first.as_mut().and_then(ContentClock::run), *this.idle) {
+            (Some(running), _) => running,
+            (None, Some(limit)) => {
+                let deadline = *this.deadline.get_or_insert_with(|| Deadline::after(limit).instant());
+                (TimeoutKind::Idle, limit, deadline)
+            }
             (None, None) => return Poll::Pending,
         };
-        let deadline =
-            *this.deadline.get_or_insert_with(|| runs_out.unwrap_or_else(|| Deadline::after(limit).instant()));
         if this.sleep.is_none() {
             this.sleep.set(Some(sleep_until(deadline)));
         }
@@ -93,6 +125,14 @@ where
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
+                if let Some(first) = this.first.as_mut()
+                    && first.goes_on(limit)
+                    && let Some(longer) = first.run()
+                {
+                    (kind, limit, deadline) = longer;
+                    sleep.as_mut().reset(deadline);
+                    continue;
+                }
                 this.body.set(None);
                 let failure = Failure::timeout(kind, limit).into_after_commit();
                 // The cell is let go with the body: nothing more will come.

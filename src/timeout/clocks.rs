@@ -47,14 +47,18 @@ impl Clocks {
 
     /// Chooses the clocks that run for a call whose answer streams, or is unary.
     pub(super) fn for_call(&self, streams: bool, may_wait: bool, callers: Option<Duration>) -> CallClocks {
-        let kind = if streams { TimeoutKind::FirstContent } else { TimeoutKind::Attempt };
         let limit = self.attempt(streams, may_wait);
-        let (kind, limit) = match self.total(may_wait, callers) {
-            Some(total) if limit.is_none_or(|limit| total <= limit) => (TimeoutKind::Total, Some(total)),
-            _ => (kind, limit),
-        };
-        CallClocks { kind, limit, streams, idle: self.idle }
+        let of_call = |kind, limit| CallClocks { kind, limit, streams, idle: self.idle };
+        match self.total(may_wait, callers) {
+            Some(total) if limit.is_none_or(|limit| total <= limit) => of_call(TimeoutKind::Total, Some(total)),
+            _ => of_call(kind_of_attempt(streams), limit),
+        }
     }
+}
+
+/// Names the clock of one attempt.
+fn kind_of_attempt(streams: bool) -> TimeoutKind {
+    if streams { TimeoutKind::FirstContent } else { TimeoutKind::Attempt }
 }
 
 /// Chooses a clock by tier.
@@ -77,6 +81,11 @@ pub(super) struct CallClocks {
 impl CallClocks {
     /// No clock at all.
     pub(super) const NONE: Self = Self { kind: TimeoutKind::Total, limit: None, streams: false, idle: None };
+
+    /// Returns the name of the clock that ends an attempt, whichever of the clocks is the shortest.
+    pub(super) fn kind_of_attempt(&self) -> TimeoutKind {
+        kind_of_attempt(self.streams)
+    }
 }
 
 /// The clocks of one call, which may be others once its tier is known.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     TimeoutBody,
+    adaptive::{TimedAttempt, goes_on, running},
     body::ContentClock,
     clocks::{CallClocks, ClocksByTier},
 };
@@ -34,18 +35,20 @@ pin_project! {
         // The time at which it was made.
         began: Option<Instant>,
         clocks: ClocksByTier,
+        // The attempt whose time is recorded, if it is.
+        timed: Option<TimedAttempt>,
         refused: Option<Failure>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn new(inner: F, clocks: ClocksByTier) -> Self {
-        Self { inner: Some(inner), sleep: None, began: None, clocks, refused: None }
+    pub(super) fn new(inner: F, clocks: ClocksByTier, timed: Option<TimedAttempt>) -> Self {
+        Self { inner: Some(inner), sleep: None, began: None, clocks, timed, refused: None }
     }
 
     pub(super) fn refused(failure: Failure) -> Self {
         let clocks = ClocksByTier::of(CallClocks::NONE);
-        Self { inner: None, sleep: None, began: None, clocks, refused: Some(failure) }
+        Self { inner: None, sleep: None, began: None, clocks, timed: None, refused: Some(failure) }
     }
 }
 
@@ -67,38 +70,48 @@ where
         };
         // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
-            let clocks = this.clocks.now();
-            let runs_out =
-                this.began.zip(clocks.limit).map(|(began, limit)| Deadline::counted_from(began, limit).instant());
+            let (clocks, began, timed) = (this.clocks.now(), *this.began, this.timed.take());
             return Poll::Ready(result.map_err(Into::into).map(|response| {
                 let outcome = response.extensions().get::<Outcome>();
                 let committed = outcome.is_some_and(Outcome::is_committed);
                 let usage = outcome.and_then(Outcome::usage).cloned();
-                let awaits_content = clocks.streams && !committed;
-                let first = clocks.limit.filter(|_| awaits_content).map(|limit| ContentClock {
-                    kind: clocks.kind,
-                    limit,
-                    runs_out,
-                });
+                let is_success = response.status().is_success() && outcome.is_none_or(|it| it.failure().is_none());
+                let timed = timed.filter(|_| is_success);
+                let first = if clocks.streams && !committed {
+                    clocks.limit.map(|_| ContentClock { clocks, began, timed: timed.map(Box::new) })
+                } else {
+                    if let Some((timed, began)) = timed.zip(began) {
+                        timed.answered(began.elapsed());
+                    }
+                    None
+                };
                 response.map(|body| TimeoutBody::new(body, first, clocks.idle, usage))
             }));
         }
         let clocks = this.clocks.now();
-        let Some(limit) = clocks.limit else { return Poll::Pending };
+        if clocks.limit.is_none() {
+            return Poll::Pending;
+        }
         let began = *this.began.get_or_insert_with(Instant::now);
-        let runs_out = Deadline::counted_from(began, limit).instant();
-        if this.sleep.is_none() {
-            this.sleep.set(Some(sleep_until(runs_out)));
+        loop {
+            let Some((kind, limit)) = running(clocks, this.timed.as_mut(), began) else { return Poll::Pending };
+            let runs_out = Deadline::counted_from(began, limit).instant();
+            if this.sleep.is_none() {
+                this.sleep.set(Some(sleep_until(runs_out)));
+            }
+            let Some(mut timer) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
+            // The tier has become known, and with it another time; or the clock has become longer.
+            if timer.deadline() != runs_out {
+                timer.as_mut().reset(runs_out);
+            }
+            std::task::ready!(timer.poll(cx));
+            if goes_on(clocks, this.timed.as_mut(), began, limit) {
+                continue;
+            }
+            this.inner.set(None);
+            let error = Error::refusal(super::NAME, Failure::timeout(kind, limit));
+            // The request may have reached the upstream.
+            return Poll::Ready(Err(error.map_outcome(|outcome| outcome.with_sent(true)).into()));
         }
-        let Some(mut timer) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
-        // The tier has become known, and with it another time.
-        if timer.deadline() != runs_out {
-            timer.as_mut().reset(runs_out);
-        }
-        std::task::ready!(timer.poll(cx));
-        this.inner.set(None);
-        let error = Error::refusal(super::NAME, Failure::timeout(clocks.kind, limit));
-        // The request may have reached the upstream.
-        Poll::Ready(Err(error.map_outcome(|outcome| outcome.with_sent(true)).into()))
     }
 }

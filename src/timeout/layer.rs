@@ -7,14 +7,19 @@ use tower_layer::Layer;
 use super::{
     Timeout,
     clocks::{Clocks, FlexClocks},
+    service::Timekeeping,
 };
-use crate::describe::{Describe, LEFT_OUT};
+use crate::{
+    describe::{Describe, LEFT_OUT},
+    service_times::ServiceTimes,
+};
 
 /// A layer that ends calls, attempts and answers that hang. See the [module](super) for the four clocks.
 #[derive(Clone, Debug)]
 #[must_use = "a layer does nothing until it wraps a service"]
 pub struct TimeoutLayer {
     clocks: Clocks,
+    timekeeping: Option<Timekeeping>,
 }
 
 impl TimeoutLayer {
@@ -29,6 +34,8 @@ impl TimeoutLayer {
     pub const FLEX_TOTAL: Duration = Duration::from_secs(16 * 60);
     /// The default of an attempt's clock for the flex tier: its first byte may take 15 minutes.
     pub const FLEX_FIRST_BYTE: Duration = Duration::from_secs(15 * 60);
+    /// The shortest clock that is made of the times seen: 10 s, unless a shorter one is set.
+    pub const ADAPTIVE_FLOOR: Duration = Duration::from_secs(10);
     /// The idle clock's default: no healthy stream pauses for a minute between two events.
     pub const IDLE: Duration = Duration::from_secs(60);
 
@@ -68,7 +75,7 @@ impl TimeoutLayer {
     }
 
     fn with_clocks(clocks: Clocks) -> Self {
-        Self { clocks }
+        Self { clocks, timekeeping: None }
     }
 
     /// Sets the longest time from the beginning of a stream's attempt to its first content.
@@ -85,6 +92,19 @@ impl TimeoutLayer {
     pub fn flex(mut self, limit: Duration) -> Self {
         self.clocks.flex = FlexClocks { total: Some(limit), first_byte: Some(limit) };
         self
+    }
+
+    /// Records the times of answered attempts, and makes the clocks of an attempt by them: shorter than they are set where
+    /// the model is faster, so that there is time for another attempt. The [module](super#adaptive-clocks) has the rule.
+    ///
+    /// It is in force inside of a [`RetryLayer`](crate::RetryLayer), for calls that this would send again.
+    pub fn adaptive(self, times: ServiceTimes) -> Self {
+        Self { timekeeping: Some(Timekeeping { times, adapts: true }), ..self }
+    }
+
+    /// Records the times of answered attempts for other layers. The clocks are as they are set.
+    pub fn service_times(self, times: ServiceTimes) -> Self {
+        Self { timekeeping: Some(Timekeeping { times, adapts: false }), ..self }
     }
 
     /// Sets the longest silence in an answer that has begun.
@@ -111,7 +131,12 @@ impl Describe for TimeoutLayer {
             write!(f, "{}{name} {limit:?}", if any { ", " } else { "" })?;
             any = true;
         }
-        if any { Ok(()) } else { f.write_str(LEFT_OUT) }
+        let adapts = self.timekeeping.as_ref().is_some_and(|timekeeping| timekeeping.adapts);
+        match (any, adapts && (attempt.is_some() || first_content.is_some())) {
+            (false, _) => f.write_str(LEFT_OUT),
+            (true, true) => f.write_str(", adaptive"),
+            (true, false) => Ok(()),
+        }
     }
 }
 
@@ -119,6 +144,6 @@ impl<S> Layer<S> for TimeoutLayer {
     type Service = Timeout<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Timeout { inner, clocks: self.clocks }
+        Timeout { inner, clocks: self.clocks, timekeeping: self.timekeeping.clone(), last: None }
     }
 }

@@ -1,6 +1,7 @@
 //! The service: starts the clocks of a call, and sets `X-Server-Timeout`.
 
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -11,12 +12,14 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture, TimeoutBody,
+    adaptive::{Adapting, TimedAttempt},
     clocks::{CallClocks, Clocks, ClocksByTier},
 };
 use crate::{
-    call::{Shape, Streaming, Surface},
+    call::{Idempotency, Shape, Streaming, Surface},
     context::{BoxError, CallContext, CallRef, Deadline},
     failure::{Failure, Kind},
+    service_times::ServiceTimes,
 };
 
 /// The header in which the API takes a caller's own deadline: whole seconds. Less than 10 is a 400.
@@ -30,6 +33,17 @@ const MIN_SERVER_TIMEOUT: u64 = 10;
 pub struct Timeout<S> {
     pub(super) inner: S,
     pub(super) clocks: Clocks,
+    pub(super) timekeeping: Option<Timekeeping>,
+    /// The name of the last call's model, for callers who call the same one again and whose context does not name it.
+    pub(super) last: Option<Arc<str>>,
+}
+
+/// The times of answered attempts, and their use.
+#[derive(Clone, Debug)]
+pub(super) struct Timekeeping {
+    pub(super) times: ServiceTimes,
+    /// Set if the clocks of an attempt are made by them.
+    pub(super) adapts: bool,
 }
 
 crate::macros::accessors!(Timeout);
@@ -51,10 +65,13 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if self.clocks.are_all_stopped() {
-            return ResponseFuture::new(self.inner.call(request), ClocksByTier::of(CallClocks::NONE));
+            return ResponseFuture::new(self.inner.call(request), ClocksByTier::of(CallClocks::NONE), None);
         }
-        let call = CallRef::of(&request);
+        let context = CallContext::of(&request);
+        let call = CallRef::with(context, &request);
         let (shape, is_known) = (call.shape(), call.is_known());
+        let timed =
+            self.timekeeping.as_ref().and_then(|times| times.begin(&call, context, self.clocks, &mut self.last));
         let callers = match callers_timeout(request.headers()) {
             Ok(callers) => callers,
             Err(failure) => return ResponseFuture::refused(failure),
@@ -75,7 +92,36 @@ where
             });
         }
         tell_upstream(&mut request, shape, callers, self.clocks.attempt(false, may_wait));
-        ResponseFuture::new(self.inner.call(request), clocks)
+        ResponseFuture::new(self.inner.call(request), clocks, timed)
+    }
+}
+
+impl Timekeeping {
+    /// Begins to time an attempt. `None`: its time says nothing of the model, or no clock runs for it.
+    fn begin(
+        &self,
+        call: &CallRef<'_>,
+        context: Option<&CallContext>,
+        clocks: Clocks,
+        last: &mut Option<Arc<str>>,
+    ) -> Option<TimedAttempt> {
+        let shape = call.shape();
+        let streams = shape.streaming != Streaming::No;
+        // Counting tokens takes no time, and work that goes on in the background is not waited for.
+        if !shape.pays_quota() || shape.background || clocks.attempt(streams, shape.tier.may_wait()).is_none() {
+            return None;
+        }
+        let name = call.shared_quota_name(last.take())?;
+        if !call.is_known() {
+            *last = Some(name.clone());
+        }
+        // A clock that is shorter than it is set must not cost a call its only attempt.
+        let repeats = |context: &&CallContext| context.repeats_timeouts() && shape.idempotency != Idempotency::Unsafe;
+        let adapting = context
+            .filter(|_| self.adapts)
+            .filter(repeats)
+            .map(|context| Adapting { timed_out: context.timed_out(), deadline: context.deadline() });
+        Some(TimedAttempt::new(self.times.clone(), name, shape.tier, streams, adapting))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{Import, Module, imports, module_of};
 
 /// The modules that every room speaks.
-const GROUND: [&str; 22] = [
+const GROUND: [&str; 23] = [
     "answer",
     "block",
     "body",
@@ -18,6 +18,7 @@ const GROUND: [&str; 22] = [
     "macros",
     "models",
     "observe",
+    "prices",
     "quota",
     "ready",
     "redact",
@@ -31,7 +32,8 @@ const GROUND: [&str; 22] = [
 ];
 
 /// The layers.
-const ROOMS: [&str; 12] = [
+const ROOMS: [&str; 13] = [
+    "caller_limit",
     "circuit_breaker",
     "classify",
     "error_response",

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
-    TelemetryLayer, TimeoutLayer,
+    CallContext, CallerLimitLayer, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget,
+    RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
+    caller_limit::{CallerLimits, CallerQuota},
     circuit_breaker::{CircuitBreakers, Trip},
     emulator::{Trouble, When},
     key_pool::{ApiKey, Key, KeyPool},
@@ -50,7 +51,12 @@ async fn a_busy_day(layer: &TelemetryLayer) {
     let failing = CircuitBreakerLayer::new(breakers.clone()).layer(Upstream::at_once(|_| Ok(busy())));
     failing.oneshot(ask(GENERATE)).await.unwrap();
     let pool = KeyPool::builder().key(Key::new(ApiKey::new("a-key-of-nobody").unwrap())).build().unwrap();
-    layer.gauges().watch(limiter).watch(breakers).watch(pool).report();
+    // A caller with limits.
+    let callers = CallerLimits::builder().others(CallerQuota::new().requests_per_day(9)).build().unwrap();
+    let mut request = ask(GENERATE);
+    CallContext::update(request.extensions_mut(), |context| context.set_caller("app"));
+    CallerLimitLayer::new(callers.clone()).layer(Upstream::at_once(|_| Ok(hello()))).oneshot(request).await.unwrap();
+    layer.gauges().watch(limiter).watch(callers).watch(breakers).watch(pool).report();
     // Embeddings, a list, and an interaction in the background that is fetched later.
     calls_with_tokens(layer).await;
     // Attributes that only some calls have.

@@ -85,6 +85,9 @@ fn print_plan(plan: &Plan) {
     if let Some(pages) = plan.settings.access.origins.describe() {
         println!("{pages}");
     }
+    if let Some(line) = plan.settings.access.callers.describe() {
+        println!("{line}");
+    }
     if let Some(line) = plan.settings.server.describe_keep_alive() {
         println!("{line}");
     }

@@ -89,8 +89,25 @@ async fn the_settings_of_the_readme_are_accepted() {
     let (settings, _) = settings.split_once("```").unwrap();
     // A variable that is surely set.
     let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:PATH");
+    let settings = settings.replace("env:JOBS_TOKEN", "env:CARGO_MANIFEST_DIR");
     let (code, _, mistakes) = checked(&settings).await;
     assert_eq!(code, Some(0), "{mistakes}");
+}
+
+#[tokio::test]
+async fn clocks_adapt_calls_wait_until_their_deadline_and_retries_are_many_unless_it_is_set_otherwise() {
+    let (code, said, _) = checked("upstream = \"emulator\"").await;
+    assert_eq!(code, Some(0));
+    for words in ["idle 60s, for flex 900s, adaptive", "waits until the deadline", "20 attempts"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    let others = "[timeout]\nadaptive = false\n[limits.default]\nmax_wait = \"60s\"\n[retry]\nmax_attempts = 8\n";
+    let (code, said, _) = checked(&format!("upstream = \"emulator\"\n{others}")).await;
+    assert_eq!(code, Some(0));
+    for words in ["idle 60s, for flex 900s\n", "waits for up to 60s", "8 attempts"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    refused_at("[timeout]\nadaptive = \"yes\"", "2:12", &["true or false"]).await;
 }
 
 #[tokio::test]

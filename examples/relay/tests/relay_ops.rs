@@ -132,7 +132,7 @@ async fn emulated(top: &str) -> (Emulator, Server, Relay) {
 #[tokio::test]
 async fn a_check_says_what_comes_of_the_settings_and_serves_nobody() {
     let (code, said, remarks) = checked(&settings("emulator", "[limits.default]\nmax_wait = \"10m\"")).await;
-    assert_eq!((code, said.lines().count()), (Some(0), 12), "{said}");
+    assert_eq!((code, said.lines().count()), (Some(0), 13), "{said}");
     for layer in ["timeout", "retry", "key pool", "rate limit", "circuit breaker", "classify"] {
         assert!(said.lines().any(|line| line.starts_with(layer)), "no {layer} in {said}");
     }
@@ -287,6 +287,22 @@ async fn nobody_takes_more_places_than_one_caller_may() {
     // The places are free again.
     let again = join_all([(); 2].map(|()| send(&relay, prompt_of("one")))).await;
     assert!(again.iter().all(|answer| answer.status == 200));
+}
+
+#[tokio::test]
+async fn all_tokens_of_a_caller_with_a_name_take_the_places_of_one() {
+    let gated = Gated::new().await;
+    let callers = "[[callers]]\nname = \"app\"\ntokens = [\"one\", \"two\"]\n";
+    let relay = Relay::start(&format!("{}{callers}", settings(&gated.uri(), "max_concurrent_per_caller = 1"))).await;
+    let refused = async {
+        gated.arrived(1).await;
+        let refused = send(&relay, prompt_of("two")).await.status;
+        gated.open.send_replace(true);
+        refused
+    };
+    let (first, refused) = tokio::join!(send(&relay, prompt_of("one")), refused);
+    assert_eq!((first.status, refused), (200, 429));
+    assert_eq!(send(&relay, prompt_of("two")).await.status, 200);
 }
 
 #[tokio::test]

@@ -26,11 +26,11 @@ pub(crate) const PROOFS: &[Proof] = &[
 struct SharedBreaker(Arc<Breaker>);
 
 impl SharedBreaker {
-    /// Creates a breaker that opens after `failures` failures in a row, and that is calm: it has timed enough
+    /// Creates a breaker that opens after `failures` failures without a success, and that is calm: it has timed enough
     /// successes.
     fn new(failures: u32, probes: u32) -> Self {
         let nothing = Duration::ZERO;
-        let trip = Trip::consecutive(failures);
+        let trip = Trip::silence().minimum_requests(failures).at_least(nothing);
         let rules = Rules { trip, open: nothing, max_open: nothing, probes, lease: Duration::from_secs(3_600) };
         let (transitions, open) = (broadcast::channel(1).0, AtomicUsize::new(0));
         let common = Arc::new(Common { rules, counts: None, transitions, open });
@@ -57,7 +57,7 @@ impl SharedBreaker {
     }
 
     fn fail(&self, admission: Admission) {
-        self.0.fail(admission, false, None);
+        self.0.fail(admission, CountedFailure::default());
     }
 
     fn release(&self, admission: Admission) {

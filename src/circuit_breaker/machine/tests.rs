@@ -1,5 +1,7 @@
 //! Tests of the state machine.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -12,6 +14,8 @@ const RULES: Rules = Rules {
     probes: 2,
     lease: Duration::from_secs(60),
 };
+
+const FAILS: CountedFailure = CountedFailure { repeated: false, timed_out: false, hint: None };
 
 /// A machine and its clock.
 struct Bench {
@@ -61,7 +65,7 @@ impl Bench {
     }
 
     fn fail(&mut self, admission: Admission) {
-        self.machine.fail(admission, false, None, self.now, 0.5);
+        self.machine.fail(admission, FAILS, self.now, 0.5);
     }
 
     fn release(&mut self, admission: Admission) {
@@ -242,7 +246,7 @@ fn each_opening_is_longer_up_to_the_longest_and_by_chance() {
         for lasts in lasts {
             while machine.closed_for(now).is_none() {
                 let call = machine.admit(now, roll).unwrap();
-                machine.fail(call, false, None, now, roll);
+                machine.fail(call, FAILS, now, roll);
             }
             assert_eq!(machine.closed_for(now).unwrap().as_secs_f64(), lasts, "{roll}");
             now += machine.closed_for(now).unwrap();
@@ -256,7 +260,7 @@ fn no_opening_is_shorter_than_the_shortest() {
     let now = Instant::now();
     for _ in 0..3 {
         let call = machine.admit(now, 0.0).unwrap();
-        machine.fail(call, false, None, now, 0.0);
+        machine.fail(call, FAILS, now, 0.0);
     }
     assert_eq!(machine.closed_for(now), Some(Duration::from_secs(8)), "though half of the longest is less");
 }
@@ -277,7 +281,7 @@ fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
         let mut bench = Bench::new(RULES);
         let calls: Vec<_> = (0..3).map(|_| bench.admit().unwrap()).collect();
         for (call, hint) in calls.into_iter().zip([None, Some(Duration::from_secs(hint)), None]) {
-            bench.machine.fail(call, false, hint, bench.now, 0.5);
+            bench.machine.fail(call, CountedFailure { hint: hint, ..FAILS }, bench.now, 0.5);
         }
         assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(lasts)), "{hint}");
     }
@@ -287,7 +291,7 @@ fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
 fn a_success_takes_the_upstreams_wish_back() {
     let mut bench = Bench::new(RULES);
     let (one, other) = (bench.admit().unwrap(), bench.admit().unwrap());
-    bench.machine.fail(one, false, Some(Duration::from_secs(200)), bench.now, 0.5);
+    bench.machine.fail(one, CountedFailure { hint: Some(Duration::from_secs(200)), ..FAILS }, bench.now, 0.5);
     bench.succeed(other);
     (0..3).for_each(|_| bench.fails());
     assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(3)));
@@ -299,7 +303,7 @@ fn a_reset_forgets_the_upstreams_wish_and_how_often_it_has_opened() {
     for _ in 0..2 {
         (0..2).for_each(|_| bench.fails());
         let call = bench.admit().unwrap();
-        bench.machine.fail(call, false, Some(Duration::from_secs(200)), bench.now, 0.5);
+        bench.machine.fail(call, CountedFailure { hint: Some(Duration::from_secs(200)), ..FAILS }, bench.now, 0.5);
         assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(200)));
         bench.machine.reset();
     }
@@ -317,18 +321,31 @@ fn those_who_wait_are_spread() {
     assert_eq!(waits(&mut bench), [500, 750, 1_000].map(Duration::from_millis), "while the probes are out");
 }
 
-#[test]
-fn it_fills_again_by_and_by_and_is_well_after_ten_seconds() {
-    let mut bench = Bench::half_open(RULES);
+/// Opens the breaker at this rate, and answers its probe.
+fn ramping(rate: u32) -> Bench {
+    let mut bench = Bench::half_open(Rules { trip: Trip::consecutive(rate), ..RULES });
     let probe = bench.admit().unwrap();
     bench.succeed(probe);
+    assert_eq!(bench.state(), State::Ramping);
     bench.machine.take_change();
-    for allowed in [3, 6, 12, 24, 48, 96, 192, 384, 768, 1536] {
+    bench
+}
+
+#[test]
+fn it_fills_again_by_its_answers_and_is_well_once_it_holds_nobody_back() {
+    let mut bench = ramping(3);
+    let mut allowed = 3;
+    for _ in 0..8 {
         let admitted: Vec<_> = std::iter::from_fn(|| bench.admit()).collect();
-        assert_eq!(admitted.len(), allowed);
+        assert_eq!(admitted.len(), allowed, "in flight at once, within a second");
         admitted.into_iter().for_each(|call| bench.succeed(call));
-        bench.wait(1);
+        allowed *= 2;
     }
+    for _ in 0..9 {
+        bench.wait(1);
+        assert_eq!(bench.state(), State::Ramping);
+    }
+    bench.wait(1);
     assert_eq!(bench.state(), State::Closed);
     assert!((0..10_000).all(|_| bench.admit().is_some()));
     let Some(StateChange { from: State::Ramping, to: State::Closed, reason: Reason::Recovered, .. }) =
@@ -336,6 +353,56 @@ fn it_fills_again_by_and_by_and_is_well_after_ten_seconds() {
     else {
         panic!("nobody was told")
     };
+}
+
+#[test]
+fn whoever_makes_one_call_after_the_other_is_never_held_back_however_long_they_take() {
+    for millis in [0, 1, 50, 300, 999, 1_000, 1_500, 5_000, 30_000, 60_000] {
+        let mut bench = ramping(1);
+        for nth in 0..20 {
+            let call = bench.admit().unwrap_or_else(|| panic!("call {nth} of {millis} ms"));
+            bench.now += Duration::from_millis(millis);
+            bench.succeed(call);
+        }
+    }
+}
+
+#[test]
+fn a_slow_model_gets_no_more_than_double_in_two_seconds_and_nobody_is_let_loose_at_once() {
+    let mut bench = ramping(10);
+    let (mut in_flight, mut herds) = (Vec::new(), Vec::new());
+    for second in 0..60 {
+        let comes: Vec<_> = std::iter::from_fn(|| bench.admit()).take(1_000).collect();
+        herds.push(comes.len());
+        in_flight.extend(comes);
+        // There are a thousand callers, who come back every second.
+        if in_flight.len() >= 1_000 {
+            assert!(second > 8, "{herds:?}");
+            break;
+        }
+        bench.wait(1);
+    }
+    let two = |second: usize| herds[..second].iter().sum::<usize>();
+    assert!((2..herds.len()).all(|second| two(second) <= 2 * two(second.saturating_sub(2)) + 10), "{herds:?}");
+    assert!(in_flight.len() >= 1_000 && herds[0] == 10, "{herds:?}");
+    // Those whom it turns away leave no place behind.
+    in_flight.drain(..).for_each(|call| bench.release(call));
+    let held = std::iter::from_fn(|| bench.admit()).count();
+    assert_eq!(held, 10);
+}
+
+#[test]
+fn as_long_as_it_holds_calls_back_it_is_not_well() {
+    let mut bench = ramping(3);
+    for _ in 0..30 {
+        let calls: Vec<_> = (0..3).map(|_| bench.admit().unwrap()).collect();
+        assert!(bench.admit().is_none());
+        calls.into_iter().for_each(|call| bench.release(call));
+        bench.wait(1);
+        assert_eq!(bench.state(), State::Ramping);
+    }
+    bench.wait(9);
+    assert_eq!(bench.state(), State::Closed);
 }
 
 #[test]
@@ -430,7 +497,7 @@ fn what_stays_as_it_is_is_no_news() {
 
 #[test]
 fn it_is_calm_once_it_knows_how_long_successes_take_and_until_something_fails() {
-    let mut bench = Bench::new(RULES);
+    let mut bench = Bench::new(Rules { trip: Trip::silence(), ..RULES });
     for _ in 0..16 {
         assert!(!bench.machine.is_calm());
         let call = bench.admit().unwrap();
@@ -469,6 +536,58 @@ fn it_may_be_forgotten_only_when_there_is_nothing_to_remember() {
     assert!(!forgettable(&bench), "open, whatever the time");
 }
 
+// === ordinary days ===
+
+/// Simulates half an hour of calls at `rate` a second, each tried up to 20 times with the default backoff, of which the
+/// model turns away one attempt in two after 0.2 s and answers the others after `service`. Returns the openings.
+fn half_hour(seed: u64, rate: f64, service: u64) -> usize {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut bench = Bench::new(Rules { trip: Trip::silence(), ..RULES });
+    let begun = bench.now;
+    // By the time in milliseconds and a number: the attempts so far, and the admission and the outcome of one that is
+    // under way.
+    let mut events: BTreeMap<(u64, u64), (u32, Option<(Admission, bool)>)> = BTreeMap::new();
+    let (mut arrival, mut number) = (0.0, 0);
+    while arrival < 1_800.0 {
+        arrival += -(1.0 - rng.f64()).ln() / rate;
+        number += 1;
+        events.insert(((arrival * 1_000.0) as u64, number), (0, None));
+    }
+    let mut openings = 0;
+    while let Some(((at, number), (attempts, under_way))) = events.pop_first() {
+        bench.now = begun + Duration::from_millis(at);
+        match under_way {
+            None => match bench.machine.admit(bench.now, rng.f64()) {
+                Ok(admission) => {
+                    let answers = rng.bool();
+                    let ends = at + if answers { service * 1_000 } else { 200 };
+                    events.insert((ends, number), (attempts + 1, Some((admission, answers))));
+                }
+                Err(wait) => drop(events.insert((at + wait.as_millis() as u64 + 1, number), (attempts, None))),
+            },
+            Some((admission, true)) => bench.succeed(admission),
+            Some((admission, false)) => {
+                let failure = CountedFailure { repeated: attempts > 1, ..FAILS };
+                bench.machine.fail(admission, failure, bench.now, rng.f64());
+                let ceiling = (500 << (attempts - 1).min(10)).min(20_000);
+                if attempts < 20 {
+                    events.insert((at + rng.u64(0..ceiling), number), (attempts, None));
+                }
+            }
+        }
+        openings += usize::from(bench.machine.take_change().is_some_and(|change| change.to == State::Open));
+    }
+    openings
+}
+
+#[test]
+fn no_half_hour_of_a_model_that_sheds_half_of_its_load_opens_it_however_few_call() {
+    for (rate, service) in [(0.02, 5), (0.02, 30), (0.1, 1), (0.1, 5), (0.1, 30), (0.3, 5), (0.3, 30)] {
+        let openings: usize = (0..100).map(|seed| half_hour(seed, rate, service)).sum();
+        assert_eq!(openings, 0, "{rate} a second, {service} s an answer");
+    }
+}
+
 // === the whole machine and a plain model of it ===
 
 #[derive(Clone, Debug)]
@@ -477,7 +596,8 @@ enum MachineStep {
     Admit,
     /// The number of an admitted call, and its outcome.
     Succeed(prop::sample::Index),
-    Fail(prop::sample::Index, bool),
+    /// The same; whether it is repeated, and whether it is a time-out of our own.
+    Fail(prop::sample::Index, bool, bool),
     Release(prop::sample::Index),
 }
 
@@ -486,7 +606,8 @@ fn steps() -> impl Strategy<Value = Vec<MachineStep>> {
         2 => (0u64..4_000).prop_map(MachineStep::Wait),
         6 => Just(MachineStep::Admit),
         1 => any::<prop::sample::Index>().prop_map(MachineStep::Succeed),
-        4 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(which, repeated)| MachineStep::Fail(which, repeated)),
+        4 => (any::<prop::sample::Index>(), any::<bool>(), any::<bool>())
+            .prop_map(|(which, repeated, timed_out)| MachineStep::Fail(which, repeated, timed_out)),
         1 => any::<prop::sample::Index>().prop_map(MachineStep::Release),
     ];
     proptest::collection::vec(step, 0..300)
@@ -497,16 +618,25 @@ struct Model {
     now: u64,
     /// The present state, and when it began.
     since: u64,
+    /// The time of the last refusal on the ramp, or of its beginning.
+    refused: u64,
     is: State,
     lasts: u64,
     openings: u32,
     calls: Vec<SimulatedCall>,
-    /// The outcomes since the present state began, in order: a success, or a failure and whether it was a repeated one.
-    came: Vec<Result<(), bool>>,
-    first_failure: u64,
+    /// The outcomes since the present state began, in order: the time of a success, or a failure.
+    came: Vec<Result<u64, SimulatedFailure>>,
     rate: f64,
     /// The times that the successes took.
     took: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct SimulatedFailure {
+    repeated: bool,
+    timed_out: bool,
+    sent: u64,
+    at: u64,
 }
 
 struct SimulatedCall {
@@ -519,7 +649,7 @@ struct SimulatedCall {
 
 impl Model {
     fn moves(&mut self, to: State, lasts: u64) {
-        (self.is, self.since, self.lasts) = (to, self.now, lasts);
+        (self.is, self.since, self.refused, self.lasts) = (to, self.now, self.now, lasts);
         self.came.clear();
     }
 
@@ -535,7 +665,7 @@ impl Model {
     }
 
     fn ends_ramp(&mut self) {
-        if self.is == State::Ramping && self.now - self.since >= 10_000 {
+        if self.is == State::Ramping && self.now - self.refused >= 10_000 {
             (self.is, self.openings) = (State::Closed, 0);
         }
     }
@@ -551,6 +681,17 @@ impl Model {
         self.came.iter().filter(|came| came.is_err()).count()
     }
 
+    /// Returns the failures in a row that count.
+    fn row(&self) -> Vec<SimulatedFailure> {
+        let row = self.came.iter().rev().map_while(|came| came.err()).filter(|failure| !failure.repeated);
+        let mut row: Vec<_> = row.collect();
+        let answered = self.came.iter().filter_map(|came| came.ok()).last();
+        if row.iter().all(|failure| failure.timed_out) {
+            row.retain(|failure| answered.is_none_or(|answered| answered < failure.sent));
+        }
+        row
+    }
+
     fn admits(&mut self, number: &mut usize) -> bool {
         self.ends_ramp();
         if self.is == State::Open && self.now - self.since >= self.lasts {
@@ -562,9 +703,15 @@ impl Model {
             State::HalfOpen => self.out(*number) + self.fails() < 2,
             State::Ramping => {
                 let second = |at: u64| (at - self.since) / 1000;
-                let same = |call: &&SimulatedCall| call.of.2 == *number && second(call.at) == second(self.now);
-                let already = self.calls.iter().filter(same).count();
-                (already as f64) < self.rate.max(2.0) * f64::from(1 << second(self.now))
+                let in_flight = self.calls.iter().filter(|call| call.of.2 == *number && !call.done);
+                let (young, old): (Vec<_>, Vec<_>) =
+                    in_flight.partition(|call| second(self.now) - second(call.at) <= 1);
+                let answers = self.came.len() - self.fails();
+                let admits = (young.len() as f64) < self.rate.max(2.0) + (old.len() + answers) as f64;
+                if !admits {
+                    self.refused = self.now;
+                }
+                admits
             }
             _ => true,
         }
@@ -577,8 +724,8 @@ proptest! {
         let begun = Instant::now();
         let mut machine = Machine::new(RULES);
         let mut model = Model {
-            now: 0, since: 0, is: State::Closed, lasts: 0, openings: 0, calls: Vec::new(), came: Vec::new(),
-            first_failure: 0, rate: 0.0, took: Vec::new(),
+            now: 0, since: 0, refused: 0, is: State::Closed, lasts: 0, openings: 0, calls: Vec::new(), came: Vec::new(),
+            rate: 0.0, took: Vec::new(),
         };
         let mut number = 0;
         let mut admitted: Vec<Admission> = Vec::new();
@@ -596,7 +743,7 @@ proptest! {
                         model.calls.push(SimulatedCall { of, at: model.now, lease, done: false });
                     }
                 }
-                MachineStep::Succeed(which) | MachineStep::Fail(which, _) | MachineStep::Release(which) if !admitted.is_empty() => {
+                MachineStep::Succeed(which) | MachineStep::Fail(which, ..) | MachineStep::Release(which) if !admitted.is_empty() => {
                     let at = which.index(admitted.len());
                     // A call ends once; the machine's callers ensure that.
                     if model.calls[at].done {
@@ -604,12 +751,14 @@ proptest! {
                     }
                     match step {
                         MachineStep::Succeed(_) => machine.succeed(admitted[at], now),
-                        MachineStep::Fail(_, repeated) => machine.fail(admitted[at], repeated, None, now, 0.5),
+                        MachineStep::Fail(_, repeated, timed_out) => {
+                            machine.fail(admitted[at], CountedFailure { repeated, timed_out, hint: None }, now, 0.5)
+                        },
                         _ => machine.release(admitted[at], now),
                     }
                     let call = &mut model.calls[at];
                     let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease && !matches!(step, MachineStep::Succeed(_));
-                    let took = model.now - call.at;
+                    let (sent, took) = (call.at, model.now - call.at);
                     let counts = !expired && call.of.2 == number;
                     call.done = true;
                     if !counts {
@@ -617,7 +766,7 @@ proptest! {
                     }
                     match step {
                         MachineStep::Succeed(_) => {
-                            model.came.push(Ok(()));
+                            model.came.push(Ok(model.now));
                             model.took.push(took);
                             if model.is == State::HalfOpen {
                                 model.moves(State::Ramping, 0);
@@ -626,27 +775,22 @@ proptest! {
                                 model.ends_ramp();
                             }
                         }
-                        MachineStep::Fail(_, repeated) => {
-                            let row = |model: &Model| {
-                                let row = model.came.iter().rev().take_while(|came| came.is_err());
-                                row.filter(|came| **came == Err(false)).count()
-                            };
-                            if row(&model) == 0 && !repeated {
-                                model.first_failure = model.now;
-                            }
-                            model.came.push(Err(repeated));
+                        MachineStep::Fail(_, repeated, timed_out) => {
+                            model.came.push(Err(SimulatedFailure { repeated, timed_out, sent, at: model.now }));
+                            let row = model.row();
                             let under_way = model.calls.iter().filter(|call| call.of.2 == number && !call.done).count();
                             let fails = model.fails();
                             let relapses = model.is == State::Ramping
                                 && fails >= 3 && under_way <= fails / 4 && fails == model.came.len();
                             let opens = match model.is {
                                 State::HalfOpen => fails >= 2,
-                                _ => relapses || row(&model) >= 3,
+                                _ => relapses || row.len() >= 3,
                             };
                             if opens {
                                 if model.is != State::HalfOpen && !relapses {
-                                    let over = (model.now - model.first_failure) as f64 / 1000.0;
-                                    model.rate = row(&model) as f64 / over.max(1.0);
+                                    // The last is the first: the row was read backwards.
+                                    let over = (model.now - row.last().unwrap().at) as f64 / 1000.0;
+                                    model.rate = row.len() as f64 / over.max(1.0);
                                 }
                                 model.opens();
                                 number += 1;
@@ -660,7 +804,7 @@ proptest! {
             let now = begun + Duration::from_millis(model.now);
             let expected = match model.is {
                 State::Open if model.now - model.since >= model.lasts => State::HalfOpen,
-                State::Ramping if model.now - model.since >= 10_000 => State::Closed,
+                State::Ramping if model.now - model.refused >= 10_000 => State::Closed,
                 is => is,
             };
             prop_assert_eq!(machine.state(now), expected);

@@ -19,6 +19,7 @@ use loom::{model::Builder, sync::Notify, thread::spawn};
 
 use super::*;
 use crate::{
+    context::Priority,
     failure::{Failure, Kind},
     proofs::Proof,
     quota::Limits,
@@ -36,6 +37,7 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("one call looks whether a block still holds, and lets the others go", one_call_looks_for_the_others),
     ("dropped between its turn and its call, it passes both on", dropped_between_its_turn_and_its_call),
     ("a newcomer overtakes no waiter, and is not forgotten", a_newcomer_overtakes_no_waiter),
+    ("one that takes the first place, and leaves it, forgets nobody", one_that_takes_the_first_place),
     ("calls that come together for a new scope share one queue", calls_that_come_together_share_one_queue),
 ];
 
@@ -67,7 +69,7 @@ fn refusal(claim: Option<Claim>) -> UpstreamRefusal {
 }
 
 fn take(queue: &ScopeQueue, now: Instant, tokens: u64) -> Charge {
-    match queue.admit(now, 1, TokenCost::estimate(tokens), false) {
+    match queue.admit(now, 1, TokenCost::estimate(tokens), false, Claimant::default()) {
         QueueAdmission::Taken(charge) => charge,
         admission => panic!("{admission:?}"),
     }
@@ -91,7 +93,11 @@ struct QueuedCaller {
 
 impl QueuedCaller {
     fn join(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool) -> Self {
-        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false);
+        Self::join_as(queue, now, tokens, may_move, Claimant::default())
+    }
+
+    fn join_as(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool, claimant: Claimant<'_>) -> Self {
+        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false, claimant);
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 
@@ -127,7 +133,7 @@ impl QueuedCaller {
 /// Checks that no call waits, and that no amount counts that is not charged.
 fn is_at_rest(queue: &ScopeQueue) {
     let state = queue.state.lock();
-    assert!(state.waiting.is_empty() && state.ahead == Amount::default());
+    assert!(!state.has_waiters() && state.ahead() == Amount::default());
 }
 
 fn no_minute_holds_more_than_the_limit() {
@@ -153,7 +159,7 @@ fn no_minute_holds_more_than_the_limit() {
 
 /// Makes a whole call, with a timer, and returns when it was sent.
 fn come_and_go(queue: &Arc<ScopeQueue>, mut now: Instant) -> Instant {
-    let caller = match queue.admit(now, 1, TokenCost::estimate(0), false) {
+    let caller = match queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()) {
         QueueAdmission::Taken(_) => return now,
         _ => QueuedCaller::join(queue, now, 0, false),
     };
@@ -202,7 +208,7 @@ fn a_refund_goes_to_the_next_one_at_a_time() {
         let call = {
             let queue = queue.clone();
             move || {
-                let (charge, caller) = match queue.admit(now, 1, TokenCost::estimate(0), false) {
+                let (charge, caller) = match queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()) {
                     QueueAdmission::Taken(charge) => (charge, None),
                     _ => {
                         let caller = QueuedCaller::join(&queue, now, 0, false);
@@ -280,7 +286,7 @@ fn a_refusal_sends_away() {
         queue.refused(now, charge, refusal(Claim::of(&failure)));
         moves.join().unwrap();
         stays.join().unwrap();
-        assert_eq!(queue.state.lock().waiting.len(), 1);
+        assert_eq!(queue.read(now, |_, waiting| waiting), 1);
     });
 }
 
@@ -325,7 +331,10 @@ fn one_call_looks_for_the_others() {
         });
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         assert_eq!(looks.load(SeqCst), 1);
-        assert!(matches!(queue.admit(later, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_)));
+        assert!(matches!(
+            queue.admit(later, 1, TokenCost::estimate(0), false, Claimant::default()),
+            QueueAdmission::Taken(_)
+        ));
     });
 }
 
@@ -364,7 +373,7 @@ fn a_newcomer_overtakes_no_waiter() {
         let comes = spawn({
             let queue = queue.clone();
             move || {
-                let caller = match queue.admit(now, 1, TokenCost::estimate(1), false) {
+                let caller = match queue.admit(now, 1, TokenCost::estimate(1), false, Claimant::default()) {
                     QueueAdmission::Taken(_) => None,
                     _ => Some(QueuedCaller::join(&queue, now, 1, false)),
                 };
@@ -382,13 +391,47 @@ fn a_newcomer_overtakes_no_waiter() {
     });
 }
 
+fn one_that_takes_the_first_place() {
+    for gives_up in [true, false] {
+        check(None, move |now| {
+            let queue = queue(now, tokens(2));
+            let charge = take(&queue, now, 2);
+            let caller = QueuedCaller::join(&queue, now, 1, false);
+            let waits = spawn(move || {
+                caller.turn(now);
+                caller.leave();
+            });
+            let comes = spawn({
+                let queue = queue.clone();
+                move || {
+                    let urgent = Claimant { priority: Priority::Interactive, ..Claimant::default() };
+                    let caller = QueuedCaller::join_as(&queue, now, 1, false, urgent);
+                    if gives_up {
+                        caller.poll(now);
+                    } else {
+                        caller.turn(now);
+                    }
+                    caller.leave();
+                }
+            });
+            queue.refund(charge);
+            waits.join().unwrap();
+            comes.join().unwrap();
+            is_at_rest(&queue);
+        });
+    }
+}
+
 fn calls_that_come_together_share_one_queue() {
     check(None, |now| {
         let limiter = crate::rate_limit::Limiter::builder().limits(requests(1)).build();
         let ask = |limiter: crate::rate_limit::Limiter| {
             move || {
                 let queue = limiter.queue("p", "m", now);
-                let went = matches!(queue.admit(now, 1, TokenCost::estimate(0), false), QueueAdmission::Taken(_));
+                let went = matches!(
+                    queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()),
+                    QueueAdmission::Taken(_)
+                );
                 (queue, went)
             }
         };

@@ -193,7 +193,7 @@ impl Model {
     fn come(&mut self, requests: u64, tokens: u64, may_move: bool) {
         self.came += 1;
         let amount = Amount { requests, tokens };
-        match self.queue.admit(self.now, requests as u32, TokenCost::estimate(tokens), false) {
+        match self.queue.admit(self.now, requests as u32, TokenCost::estimate(tokens), false, Claimant::default()) {
             QueueAdmission::Taken(charge) => {
                 assert!(self.waiters.is_empty(), "it passed those who wait");
                 self.admitted(charge, amount, true);
@@ -201,7 +201,7 @@ impl Model {
             QueueAdmission::Later(at) => {
                 assert!(!self.waiters.is_empty() || !self.fits(amount, WINDOW + GRAIN), "there was room");
                 assert!(at > self.now || !self.waiters.is_empty());
-                let waiter = self.queue.join(self.now, amount, may_move, false);
+                let waiter = self.queue.join(self.now, amount, may_move, false, Claimant::default());
                 self.waiters.push(SimulatedWaiter {
                     waiter,
                     requests,
@@ -238,9 +238,7 @@ impl Model {
         }
         let (ahead, waiting) = {
             let state = self.queue.state.lock();
-            let ahead = state.waiting.values().fold(Amount::default(), |sum, waiter| sum.plus(waiter.counted));
-            assert_eq!(state.ahead, ahead);
-            (ahead, state.waiting.keys().copied().collect::<Vec<_>>())
+            (state.ahead(), state.line.iter().flat_map(|line| line.numbers()).collect::<Vec<_>>())
         };
         assert!(ahead.requests <= self.waiters.iter().map(|waiting| waiting.requests).sum());
         assert!(ahead.requests as usize >= self.waiters.len());
@@ -416,11 +414,12 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
         let mut promised = Vec::new();
         for nth in 0..50u64 {
             now = begun + Duration::from_millis(nth * 300);
-            match queue.admit(now, 1, TokenCost::estimate(cost), false) {
+            match queue.admit(now, 1, TokenCost::estimate(cost), false, Claimant::default()) {
                 QueueAdmission::Taken(_) => {}
-                QueueAdmission::Later(at) => {
-                    promised.push((queue.join(now, Amount { requests: 1, tokens: cost }, false, false), at))
-                }
+                QueueAdmission::Later(at) => promised.push((
+                    queue.join(now, Amount { requests: 1, tokens: cost }, false, false, Claimant::default()),
+                    at,
+                )),
                 QueueAdmission::Shut(_) | QueueAdmission::TooLarge(..) => unreachable!(),
             }
         }
@@ -444,12 +443,16 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
 async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
     let queue = queue(Limits::new().requests_per_minute(2));
     let now = Instant::now();
-    let QueueAdmission::Taken(charge) = queue.admit(now, 1, TokenCost::estimate(0), false) else { panic!() };
+    let QueueAdmission::Taken(charge) = queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()) else {
+        panic!()
+    };
     queue.refused(now, charge, UpstreamRefusal { claim: minute(40), grounded: false, dimension: None, named: None });
     for secs in [40.0, 40.0, 100.25, 100.25, 160.5] {
-        let QueueAdmission::Later(at) = queue.admit(now, 1, TokenCost::estimate(0), false) else { panic!() };
+        let QueueAdmission::Later(at) = queue.admit(now, 1, TokenCost::estimate(0), false, Claimant::default()) else {
+            panic!()
+        };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
-        queue.join(now, Amount { requests: 1, tokens: 0 }, false, false);
+        queue.join(now, Amount { requests: 1, tokens: 0 }, false, false, Claimant::default());
     }
 }
 
@@ -458,10 +461,10 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     let queue = queue(Limits::new().input_tokens_per_minute(100));
     let now = Instant::now();
     let huge = TokenCost::estimate(1_000_000);
-    assert!(matches!(queue.admit(now, 1, huge, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, 1, huge, false, Claimant::default()), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
-        assert_eq!(queue.admit(now, 1, huge, false), QueueAdmission::Later(now + WINDOW * turns));
-        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false);
+        assert_eq!(queue.admit(now, 1, huge, false, Claimant::default()), QueueAdmission::Later(now + WINDOW * turns));
+        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false, Claimant::default());
     }
 }
 
@@ -471,17 +474,20 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let begun = Instant::now();
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
-    let waiter = queue.join(begun, amount, false, false);
+    let waiter = queue.join(begun, amount, false, false, Claimant::default());
     let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
-    assert!(matches!(queue.admit(later, 1, cost, false), QueueAdmission::Taken(_)));
-    assert!(matches!(queue.admit(later, 1, cost, false), QueueAdmission::Later(_)));
+    assert!(matches!(queue.admit(later, 1, cost, false, Claimant::default()), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(later, 1, cost, false, Claimant::default()), QueueAdmission::Later(_)));
     let sent_at = later + Duration::from_secs(30);
     let sent = queue.send(sent_at, held);
     assert_eq!(queue.send(sent_at + WINDOW, sent), sent, "once is enough");
-    assert!(matches!(queue.admit(later + WINDOW, 1, cost, false), QueueAdmission::Taken(_)));
-    assert_eq!(queue.admit(later + WINDOW, 1, cost, false), QueueAdmission::Later(sent_at + WINDOW));
+    assert!(matches!(queue.admit(later + WINDOW, 1, cost, false, Claimant::default()), QueueAdmission::Taken(_)));
+    assert_eq!(
+        queue.admit(later + WINDOW, 1, cost, false, Claimant::default()),
+        QueueAdmission::Later(sent_at + WINDOW)
+    );
 }
 
 /// Ten thousand calls wait, half of them leave at random, and the others go in order, with a handful of polls each.
@@ -505,7 +511,7 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     }
     let (counted, waiting) = {
         let state = model.queue.state.lock();
-        (state.ahead, state.waiting.len())
+        (state.ahead(), state.line.as_deref().map_or(0, Turns::len))
     };
     assert_eq!((counted, waiting), (Amount { requests: 5_000, tokens: 50_000 }, 5_000));
     let mut went = 0;
@@ -532,9 +538,10 @@ async fn ten_thousand_waiters_cost_two_polls_each_whoever_leaves() {
     assert_eq!(went, ALL / 2);
     let wakes_of_those_who_left = ALL / 2;
     assert!(model.polls <= ALL + ALL / 2 + 2 * ALL / 100 + wakes_of_those_who_left, "{} polls", model.polls);
-    assert_eq!(model.queue.state.lock().ahead, Amount::default());
+    assert_eq!(model.queue.state.lock().ahead(), Amount::default());
     // As the module's documentation says.
-    assert!(size_of::<Waiter>() <= 80, "{}", size_of::<Waiter>());
+    let size = Turns::<Waiter>::size_of_waiter();
+    assert!(size <= 96, "{size}");
 }
 
 /// Runs real threads with a clock that they advance when none of them is between reading it and sending: no minute
@@ -557,9 +564,9 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
     };
     let one = |rng: &mut fastrand::Rng| {
         let now = clock.read();
-        let waiter = match queue.admit(*now, 1, TokenCost::estimate(1), false) {
+        let waiter = match queue.admit(*now, 1, TokenCost::estimate(1), false, Claimant::default()) {
             QueueAdmission::Taken(charge) => return send(rng, *now, charge),
-            _ => queue.join(*now, amount, false, false),
+            _ => queue.join(*now, amount, false, false, Claimant::default()),
         };
         drop(now);
         if rng.u8(..4) == 0 {
@@ -597,7 +604,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
             });
         }
     });
-    assert!(queue.state.lock().waiting.is_empty() && queue.state.lock().ahead == Amount::default());
+    assert!(!queue.state.lock().has_waiters() && queue.state.lock().ahead() == Amount::default());
     let mut sent = sent.into_inner();
     sent.sort();
     assert!(sent.len() > THREADS * EACH / 2);
@@ -616,23 +623,32 @@ fn a_scope_is_as_large_as_the_documentation_says() {
 async fn a_batch_larger_than_a_whole_limit_is_told_so_and_a_smaller_one_waits() {
     let queue = queue(Limits::new().requests_per_minute(100).requests_per_day(120));
     let (now, none) = (Instant::now(), TokenCost::estimate(0));
-    assert_eq!(queue.admit(now, 101, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
-    assert_eq!(queue.admit(now, u32::MAX, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100));
-    let QueueAdmission::Taken(charge) = queue.admit(now, 60, none, false) else { panic!() };
-    assert_eq!(queue.admit(now, 41, none, false), QueueAdmission::Later(now + WINDOW));
+    assert_eq!(
+        queue.admit(now, 101, none, false, Claimant::default()),
+        QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100)
+    );
+    assert_eq!(
+        queue.admit(now, u32::MAX, none, false, Claimant::default()),
+        QueueAdmission::TooLarge(Dimension::RequestsPerMinute, 100)
+    );
+    let QueueAdmission::Taken(charge) = queue.admit(now, 60, none, false, Claimant::default()) else { panic!() };
+    assert_eq!(queue.admit(now, 41, none, false, Claimant::default()), QueueAdmission::Later(now + WINDOW));
     assert_eq!(queue.headroom(now, Amount { requests: 40, tokens: 0 }), Duration::ZERO);
     // It is refunded as a whole.
     queue.refund(charge);
-    assert!(matches!(queue.admit(now, 100, none, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now, 100, none, false, Claimant::default()), QueueAdmission::Taken(_)));
     // The day has room for twenty more, and no minute has room for more than it has.
-    let QueueAdmission::Later(at) = queue.admit(now + WINDOW, 21, none, false) else { panic!() };
+    let QueueAdmission::Later(at) = queue.admit(now + WINDOW, 21, none, false, Claimant::default()) else { panic!() };
     assert!(at > now + Duration::from_secs(3_600), "{:?}", at - now);
-    assert!(matches!(queue.admit(now + WINDOW, 20, none, false), QueueAdmission::Taken(_)));
+    assert!(matches!(queue.admit(now + WINDOW, 20, none, false, Claimant::default()), QueueAdmission::Taken(_)));
 
     let day = ScopeQueue::new(
         Scope::new("p", "m"),
         Account::new(Limits::new().requests_per_day(50), None, queue.calendar, now),
         queue.calendar,
     );
-    assert_eq!(day.admit(now, 51, none, false), QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50));
+    assert_eq!(
+        day.admit(now, 51, none, false, Claimant::default()),
+        QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50)
+    );
 }

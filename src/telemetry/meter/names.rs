@@ -133,7 +133,7 @@ const V1_41: [Metric; 3] = [
 ];
 
 /// The crate's own metrics. The last eight are those of handles, whose modules name them.
-const OWN: [Metric; 23] = [
+const OWN: [Metric; 25] = [
     counter(BACKGROUND_INPUT, "Input tokens of interactions in the background, each once."),
     counter(BACKGROUND_OUTPUT, "Output tokens of interactions in the background, each once."),
     seconds(PER_TOKEN, &TOKEN_SECONDS, "Time of a stream's output token after the first."),
@@ -153,6 +153,8 @@ const OWN: [Metric; 23] = [
     gauge("tower_gemini.limit.max", "The limit in force."),
     gauge("tower_gemini.limit.blocked", "Scopes that the upstream has blocked."),
     gauge("tower_gemini.limit.waiting", "Calls in the queue for quota."),
+    gauge("tower_gemini.caller.used", "Requests, tokens or dollars that count against a limit of a caller's."),
+    gauge("tower_gemini.caller.max", "The limit of the caller."),
     gauge("tower_gemini.breaker.state", "Circuit breakers in a state."),
     counter("tower_gemini.breaker.transitions", "Changes of a breaker's state."),
     gauge("tower_gemini.key.state", "Keys in a state."),

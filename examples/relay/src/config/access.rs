@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use tower_gemini::prices::Prices;
 
 use crate::config::{
+    callers::{self, Callers},
     origins::{self, Origins},
     toml::{Section, Value},
-    values::{duration, secret},
+    values::duration,
 };
 
 /// nginx's `client_body_timeout` is 60 s.
@@ -17,13 +18,11 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// picture, has been sent.
 const UNREAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";
-
 /// The rules for callers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Access {
-    /// The tokens that open the relay. If there are none, it is open to everybody.
-    pub(crate) tokens: Vec<Token>,
+    /// The callers whose tokens open the relay. If there are none, it is open to everybody.
+    pub(crate) callers: Callers,
     /// The origins whose pages may call.
     pub(crate) origins: Origins,
     /// The most calls that one caller may have under way.
@@ -40,27 +39,12 @@ pub(crate) struct Access {
     pub(crate) unread_timeout: Duration,
 }
 
-/// The digest of a token. Digests are compared, not tokens: the time of a comparison tells at most how much of two
-/// digests agrees, and that says nothing about a token that is not known already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Token([u8; 32]);
-
-impl Token {
-    pub(crate) fn of(token: impl AsRef<[u8]>) -> Self {
-        Self(Sha256::digest(token).into())
-    }
-
-    /// Returns the digest.
-    pub(crate) fn digest(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
 impl Access {
-    /// Reads the rules from the top level of the file. `total_timeout` is the longest time that a call may take at all.
-    pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration) -> Self {
-        let tokens = tokens(file);
-        let origins = origins::read(file, !tokens.is_empty());
+    /// Reads the rules from the top level of the file. `total_timeout` is the longest time that a call may take at all,
+    /// and `prices` are those by which callers' money is counted.
+    pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration, prices: Option<&Prices>) -> Self {
+        let callers = callers::read(file, prices);
+        let origins = origins::read(file, !callers.is_empty());
         let per_caller = file.get("max_concurrent_per_caller", calls);
         let total = file.get("max_concurrent", calls);
         let queued = file.get_placed("max_queued", calls_or_zero);
@@ -68,7 +52,7 @@ impl Access {
             file.mistake(place.clone(), "max_queued: no call waits where max_concurrent is not set; set it, too");
         }
         Self {
-            tokens,
+            callers,
             origins,
             per_caller,
             total,
@@ -78,21 +62,6 @@ impl Access {
             unread_timeout: file.get("unread_timeout", duration).unwrap_or(UNREAD_TIMEOUT),
         }
     }
-}
-
-fn tokens(file: &mut Section<'_>) -> Vec<Token> {
-    let Some((list, place)) = file.get_placed("client_tokens", |value| value.texts(TOKENS)) else { return Vec::new() };
-    if list.is_empty() {
-        file.mistake(place, "client_tokens: is empty, and so nobody could call; take the line out to let everybody in");
-    }
-    let mut tokens = Vec::new();
-    for (token, place) in list {
-        match token.and_then(|token| secret("token", &token)) {
-            Ok(token) => tokens.push(Token::of(token)),
-            Err(mistake) => file.mistake(place, format!("client_tokens: {mistake}")),
-        }
-    }
-    tokens
 }
 
 fn calls(value: &Value<'_>) -> Result<usize, String> {

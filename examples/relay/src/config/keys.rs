@@ -1,7 +1,9 @@
-//! `[[keys]]` and `default_project`: the relay's keys, and the project whose quota each uses.
+//! `[[keys]]`, `default_project`, `cache_affinity` and `session_header`: the relay's keys, the project whose quota each uses,
+//! and how a call finds one.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
+use http::HeaderName;
 use tower_gemini::{
     ConfigError,
     key_pool::{ApiKey, Fingerprint, Key, KeyPool, KeyPoolBuilder},
@@ -10,7 +12,7 @@ use tower_gemini::{
 use crate::config::{
     diagnostics::Place,
     toml::{Section, Value},
-    values::{secret, text},
+    values::{duration_or_zero, secret, text},
 };
 
 pub(crate) const NAMES: &[&str] = &["name", "key", "project", "weight"];
@@ -23,6 +25,16 @@ pub(crate) struct Keys {
     keys: Vec<KeySettings>,
     /// The project of files and cached contents of which nothing is known. `None`: the first key's.
     default_project: Option<String>,
+    affinity: CacheAffinity,
+}
+
+/// The rules by which calls that begin alike go to one project, whose cache may have their beginning. `None`: the pool's
+/// own.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct CacheAffinity {
+    /// The longest time that a call waits more for that, if it is not switched off.
+    longest: Option<Option<Duration>>,
+    session_header: Option<HeaderName>,
 }
 
 #[derive(PartialEq)]
@@ -37,13 +49,21 @@ impl Keys {
     /// Returns the only key that the embedded emulator knows when no other is given.
     fn demo() -> Self {
         let (key, project) = ("demo-key".to_owned(), "demo".to_owned());
-        Self { keys: vec![KeySettings { name: None, key, project, weight: NonZeroU32::MIN }], default_project: None }
+        let keys = vec![KeySettings { name: None, key, project, weight: NonZeroU32::MIN }];
+        Self { keys, default_project: None, affinity: CacheAffinity::default() }
     }
 
     /// Begins a pool of these keys.
     pub(crate) fn builder(&self) -> Result<KeyPoolBuilder, ConfigError> {
         let keys = self.keys.iter().map(KeySettings::key).collect::<Result<Vec<_>, _>>()?;
-        let pool = keys.into_iter().fold(KeyPool::builder(), KeyPoolBuilder::key);
+        let mut pool = keys.into_iter().fold(KeyPool::builder(), KeyPoolBuilder::key);
+        let CacheAffinity { longest, session_header } = &self.affinity;
+        if let Some(longest) = longest {
+            pool = pool.cache_affinity(*longest);
+        }
+        if let Some(header) = session_header {
+            pool = pool.session_header(header.clone());
+        }
         Ok(match self.default_project() {
             Some(project) => pool.default_project(project),
             None => pool,
@@ -56,6 +76,7 @@ impl Keys {
         let stays = |key: &&KeySettings| before.keys.contains(key);
         let is_new = |key: &&KeySettings| before.keys.iter().all(|other| other.key != key.key);
         if self.default_project() != before.default_project()
+            || self.affinity != before.affinity
             || !self.keys.iter().any(|key| stays(&key) || is_new(&key))
         {
             return Ok(false);
@@ -84,9 +105,13 @@ impl Keys {
     }
 }
 
-/// Reads `default_project` and every `[[keys]]`. There may be none of them if they are `optional`.
+/// Reads `default_project`, the rules of caches, and every `[[keys]]`. There may be none of them if they are `optional`.
 pub(crate) fn read(file: &mut Section<'_>, optional: bool) -> Keys {
     let default_project = file.get_placed("default_project", text);
+    let affinity = CacheAffinity {
+        longest: file.get("cache_affinity", cache_affinity),
+        session_header: file.get("session_header", header),
+    };
     let sections = file.sections("keys");
     let given = sections.len();
     let mut keys = Vec::<KeySettings>::new();
@@ -113,7 +138,10 @@ pub(crate) fn read(file: &mut Section<'_>, optional: bool) -> Keys {
              `key = \"env:GEMINI_API_KEY\"`, or set upstream = \"emulator\"",
         );
     }
-    if given == 0 { Keys::demo() } else { Keys { keys, default_project: default_project.map(|(project, _)| project) } }
+    if given == 0 {
+        return Keys::demo();
+    }
+    Keys { keys, default_project: default_project.map(|(project, _)| project), affinity }
 }
 
 fn check_default_project(file: &Section<'_>, project: &str, place: &Place, keys: &[KeySettings]) {
@@ -173,4 +201,20 @@ fn weight(value: &Value<'_>) -> Result<NonZeroU32, String> {
     let number = value.integer(RIGHT)?;
     let weight = u32::try_from(number).ok().and_then(NonZeroU32::new);
     weight.ok_or_else(|| format!("is {number}; it is {RIGHT}"))
+}
+
+fn cache_affinity(value: &Value<'_>) -> Result<Option<Duration>, String> {
+    const RIGHT: &str = "the longest time that a call waits more for a project with its beginning in the cache, like \"2s\", \
+                         or false";
+    match value.boolean(RIGHT) {
+        Ok(false) => Ok(None),
+        Ok(true) => Err(format!("is true; it is {RIGHT}")),
+        Err(_) => duration_or_zero(value).map(Some),
+    }
+}
+
+fn header(value: &Value<'_>) -> Result<HeaderName, String> {
+    const RIGHT: &str = "the name of a header, like \"x-session-id\"";
+    let text = value.text(RIGHT)?;
+    text.parse().map_err(|_| format!("{text:?} is not a header's name; it is {RIGHT}"))
 }

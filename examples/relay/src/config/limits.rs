@@ -21,10 +21,15 @@ pub(crate) const TABLE_NAMES: &[&str] = &["rpm", "tpm", "rpd", "pacing", "burst"
 /// The name of the table that holds for all models.
 const DEFAULT: &str = "default";
 
+/// Returns the limits of a file without `[limits]`: all are learned, and calls wait for their turn until their deadline.
+pub(crate) fn usual() -> LimiterBuilder {
+    Limiter::builder().wait_until_deadline()
+}
+
 /// Reads `[limits]`. `total_timeout` is the longest time that a call may take at all.
 pub(crate) fn read(section: Section<'_>, total_timeout: Duration) -> LimiterBuilder {
     let mut tables = section.tables("limits.default");
-    let mut builder = Limiter::builder();
+    let mut builder = usual();
     let mut default = ModelRules::default();
     if let Some(at) = tables.iter().position(|table| table.name == DEFAULT) {
         let NamedTable { mut section, .. } = tables.remove(at);

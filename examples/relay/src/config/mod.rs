@@ -5,6 +5,7 @@
 
 mod access;
 mod breaker;
+mod callers;
 mod diagnostics;
 mod errors;
 mod fallback;
@@ -13,6 +14,7 @@ mod limits;
 mod origins;
 mod plan;
 mod precheck;
+mod prices;
 mod retry;
 mod server;
 mod settings;
@@ -24,9 +26,10 @@ mod upstream;
 mod values;
 
 pub(crate) use self::{
-    access::{Access, Token},
+    access::Access,
+    callers::{CallerRules, Token},
     origins::Origins,
-    plan::{Plan, breaker_layer, builder},
+    plan::{Plan, breaker_layer, builder, caller_layer},
     settings::{Overrides, Settings, Topic},
     source::Source,
     telemetry::TelemetrySettings,

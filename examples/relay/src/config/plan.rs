@@ -2,6 +2,7 @@
 
 use tower_gemini::{
     ConfigError,
+    caller_limit::{CallerLimitLayer, CallerLimits},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakers},
     models::ModelTable,
     replay::{Oversize, ReplayLayer},
@@ -21,7 +22,8 @@ impl Plan {
         let layers = builder(&settings)
             .fallback_layer(settings.fallback.clone())
             .precheck(settings.precheck.layer(ModelTable::new()))
-            .retry(settings.retry.clone())
+            .callers(caller_layer(&settings, &settings.access.callers.limits(&settings.prices).build()?))
+            .retry(settings.retry.policy.clone())
             .breaker(breaker_layer(settings.breaker.clone()))
             .limiter(settings.limits.clone())
             .keys(settings.keys.builder()?)
@@ -38,7 +40,9 @@ impl Plan {
 /// Begins the layers with those settings under which nothing is learned.
 pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
     let timeout = &settings.timeout;
-    GeminiLayer::relay()
+    let relay = GeminiLayer::relay();
+    let relay = if timeout.adaptive { relay } else { relay.fixed_clocks() };
+    relay
         .total(timeout.total)
         .attempt(timeout.attempt)
         .first_content(timeout.first_event)
@@ -46,6 +50,14 @@ pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
         .flex_total(timeout.flex_total)
         .flex_first_byte(timeout.flex_first_byte)
         .replay(ReplayLayer::new().max_body(settings.max_body).oversize(Oversize::Refuse))
+}
+
+/// Returns the layer of the callers' limits, if any caller has one.
+pub(crate) fn caller_layer(settings: &Settings, limits: &CallerLimits) -> CallerLimitLayer {
+    match settings.access.callers.are_limited() {
+        true => CallerLimitLayer::new(limits.clone()),
+        false => CallerLimitLayer::disabled(),
+    }
 }
 
 pub(crate) fn breaker_layer(breakers: Option<CircuitBreakers>) -> CircuitBreakerLayer {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_gemini::retry::{OnOpen, RetryPolicy};
+use tower_gemini::retry::{Cause, OnOpen, RetryBudget, RetryPolicy, Rule};
 
 use crate::config::{
     toml::{Section, Value},
@@ -11,10 +11,33 @@ use crate::config::{
 
 pub(crate) const NAMES: &[&str] = &["max_attempts", "persistent", "base_delay", "max_delay", "on_open"];
 
+/// The most attempts, the first one included. While few calls come, an outage of minutes takes that many until the breaker
+/// knows of it.
+const ATTEMPTS: u32 = 20;
+
+/// The retries, and the budget that all calls share.
+#[derive(Clone, Debug)]
+pub(crate) struct Retries {
+    pub(crate) policy: RetryPolicy,
+    /// The most retries of a model at once, before one has to wait for the next.
+    pub(crate) budget: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        // As many time-outs as the total one leaves room for.
+        let policy = RetryPolicy::default().max_attempts(ATTEMPTS).on(Cause::Timeout, Rule::unlimited());
+        Self { policy, budget: RetryBudget::CAPACITY }
+    }
+}
+
 /// Reads `[retry]`.
-pub(crate) fn read(mut section: Section<'_>) -> RetryPolicy {
+pub(crate) fn read(mut section: Section<'_>) -> Retries {
     let persistent = section.get("persistent", boolean).unwrap_or(false);
-    let mut policy = if persistent { RetryPolicy::persistent() } else { RetryPolicy::default() };
+    let Retries { mut policy, budget } = match persistent {
+        true => Retries { policy: RetryPolicy::persistent(), budget: RetryBudget::PERSISTENT_CAPACITY },
+        false => Retries::default(),
+    };
     if let Some(attempts) = section.get("max_attempts", attempts) {
         policy = policy.max_attempts(attempts);
     }
@@ -40,11 +63,11 @@ pub(crate) fn read(mut section: Section<'_>) -> RetryPolicy {
         policy = policy.on_open(on_open);
     }
     section.finish();
-    policy
+    Retries { policy, budget }
 }
 
 fn attempts(value: &Value<'_>) -> Result<u32, String> {
-    const RIGHT: &str = "a whole number from 1, the first attempt included, like 8";
+    const RIGHT: &str = "a whole number from 1, the first attempt included, like 20";
     match value.integer(RIGHT)? {
         number @ 1.. => u32::try_from(number).map_err(|_| format!("{number} is too many; it is {RIGHT}")),
         number => Err(format!("is {number}; it is {RIGHT}")),

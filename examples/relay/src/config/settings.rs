@@ -7,23 +7,21 @@ use std::{net::SocketAddr, time::Duration};
 
 use toml::Table;
 use tower_gemini::{
-    circuit_breaker::CircuitBreakers,
-    model_fallback::ModelFallbackLayer,
-    rate_limit::{Limiter, LimiterBuilder},
+    circuit_breaker::CircuitBreakers, model_fallback::ModelFallbackLayer, prices::Prices, rate_limit::LimiterBuilder,
     replay::ReplayLayer,
-    retry::RetryPolicy,
 };
 
 use crate::config::{
     access::Access,
-    breaker,
+    breaker, callers,
     diagnostics::Diagnostics,
     errors::Errors,
     fallback,
     keys::{self, Keys},
     limits,
     precheck::{self, Precheck},
-    retry,
+    prices,
+    retry::{self, Retries},
     server::Server,
     telemetry::{self, TelemetrySettings},
     timeout::{self, Timeouts},
@@ -36,12 +34,13 @@ use crate::config::{
 pub(crate) struct Settings {
     pub(crate) server: Server,
     pub(crate) access: Access,
+    pub(crate) prices: Prices,
     pub(crate) errors: Errors,
     pub(crate) upstream: Upstream,
     /// The most bytes that a request's body may have.
     pub(crate) max_body: usize,
     pub(crate) keys: Keys,
-    pub(crate) retry: RetryPolicy,
+    pub(crate) retry: Retries,
     pub(crate) timeout: Timeouts,
     pub(crate) limits: LimiterBuilder,
     /// The breakers, unless they are disabled.
@@ -94,7 +93,11 @@ const NAMES: KnownNames = &[
             "upstream",
             "max_body",
             "default_project",
+            "cache_affinity",
+            "session_header",
             "client_tokens",
+            "callers",
+            "prices",
             "allowed_origins",
             "max_concurrent_per_caller",
             "max_concurrent",
@@ -127,6 +130,11 @@ const NAMES: KnownNames = &[
     ("breaker", breaker::NAMES),
     ("limits", limits::NAMES),
     ("limits.default", limits::TABLE_NAMES),
+    // After the others: a name that is known elsewhere, too, rather belongs there.
+    ("callers", callers::NAMES),
+    ("prices", prices::NAMES),
+    ("prices.model", prices::MODEL_NAMES),
+    ("prices.model.long", prices::LONG_NAMES),
 ];
 
 impl Settings {
@@ -143,7 +151,9 @@ impl Settings {
         let keys = keys::read(&mut file, upstream.is_emulator());
         let retry = file.section("retry").map(retry::read).unwrap_or_default();
         let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
-        let access = Access::read(&mut file, timeout.total);
+        let prices = file.section("prices").map(prices::read);
+        let access = Access::read(&mut file, timeout.total, prices.as_ref());
+        let prices = prices.unwrap_or_default();
         let errors = Errors::read(&mut file);
         let limits = read_limits(&mut file, timeout.total);
         let breaker = file.section("breaker").map_or_else(|| Some(CircuitBreakers::new()), breaker::read);
@@ -157,6 +167,7 @@ impl Settings {
         Ok(Self {
             server,
             access,
+            prices,
             errors,
             upstream,
             max_body,
@@ -182,6 +193,6 @@ impl Settings {
 fn read_limits(file: &mut Section<'_>, total_timeout: Duration) -> LimiterBuilder {
     match file.section("limits") {
         Some(section) => limits::read(section, total_timeout),
-        None => Limiter::builder(),
+        None => limits::usual(),
     }
 }

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use tower_gemini::timeout::TimeoutLayer;
 
-use crate::config::{toml::Section, values::duration};
+use crate::config::{
+    toml::Section,
+    values::{boolean, duration},
+};
 
-pub(crate) const NAMES: &[&str] = &["total", "attempt", "first_event", "idle", "flex_total", "flex_first_byte"];
+pub(crate) const NAMES: &[&str] =
+    &["total", "attempt", "first_event", "idle", "adaptive", "flex_total", "flex_first_byte"];
 
 /// The time-outs of a call.
 #[derive(Clone, Copy)]
@@ -15,6 +19,8 @@ pub(crate) struct Timeouts {
     pub(crate) attempt: Duration,
     pub(crate) first_event: Duration,
     pub(crate) idle: Duration,
+    /// A flag: an attempt gets less time where the model is seen to be faster, so that there is time for another one.
+    pub(crate) adaptive: bool,
     pub(crate) flex_total: Duration,
     pub(crate) flex_first_byte: Duration,
 }
@@ -26,6 +32,7 @@ impl Default for Timeouts {
             attempt: TimeoutLayer::ATTEMPT,
             first_event: TimeoutLayer::FIRST_CONTENT,
             idle: TimeoutLayer::IDLE,
+            adaptive: true,
             flex_total: TimeoutLayer::FLEX_TOTAL,
             flex_first_byte: TimeoutLayer::FLEX_FIRST_BYTE,
         }
@@ -40,12 +47,13 @@ pub(crate) fn read(mut section: Section<'_>) -> Timeouts {
     // A file that sets the time of an attempt and nothing else means streams as well.
     let first_event = within(&mut section, "first_event", default.first_event.min(attempt), ("total", total));
     let idle = section.get("idle", duration).unwrap_or(default.idle);
+    let adaptive = section.get("adaptive", boolean).unwrap_or(default.adaptive);
     // Nobody who has longer times for other calls means shorter ones for those that may wait.
     let flex_total = section.get("flex_total", duration).unwrap_or(default.flex_total.max(total));
     let longest = default.flex_first_byte.max(attempt).max(first_event);
     let flex_first_byte = within(&mut section, "flex_first_byte", longest, ("flex_total", flex_total));
     section.finish();
-    Timeouts { total, attempt, first_event, idle, flex_total, flex_first_byte }
+    Timeouts { total, attempt, first_event, idle, adaptive, flex_total, flex_first_byte }
 }
 
 /// Reads a time-out that runs within a `total` one, which is given with its name.

@@ -55,6 +55,11 @@ impl<'a> Section<'a> {
         self.diagnostics.remark(text);
     }
 
+    /// Returns whether a setting is there and has not been taken yet.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.table.contains_key(name)
+    }
+
     /// Takes a setting. Returns `None` if it is missing, or wrong, which is reported.
     pub(crate) fn get<T>(
         &mut self,
@@ -255,6 +260,15 @@ impl Value<'_> {
         let integer = self.0.get_ref().as_integer().ok_or_else(|| self.other_than(right))?;
         i64::from_str_radix(integer.as_str(), integer.radix())
             .map_err(|_| format!("{integer} is too large; it is {right}"))
+    }
+
+    /// Returns a number, whole or with a fraction, as digits.
+    pub(crate) fn decimal(&self, right: &str) -> Result<&str, String> {
+        match self.0.get_ref() {
+            DeValue::Integer(integer) if integer.radix() == 10 => Ok(integer.as_str()),
+            DeValue::Float(float) => Ok(float.as_str()),
+            _ => Err(self.other_than(right)),
+        }
     }
 
     /// Returns the texts of a list.

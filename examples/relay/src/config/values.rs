@@ -2,6 +2,8 @@
 
 use std::{env, fmt, str::FromStr, time::Duration};
 
+use tower_gemini::prices::Money;
+
 use crate::config::toml::Value;
 
 pub(crate) fn text(value: &Value<'_>) -> Result<String, String> {
@@ -98,6 +100,15 @@ impl FromStr for Size {
     }
 }
 
+// === money ===
+
+/// Reads dollars.
+pub(crate) fn money(value: &Value<'_>) -> Result<Money, String> {
+    const RIGHT: &str = "dollars, like 5 or 0.075";
+    let digits = value.decimal(RIGHT)?;
+    digits.parse().map_err(|_| format!("is {digits}; it is {RIGHT}"))
+}
+
 // === secrets ===
 
 /// Reads a key or a token (`noun`): `text` itself, or `env:` and the variable that holds it. The error never shows it.
@@ -159,6 +170,22 @@ impl<'a> ModelName<'a> {
             Some((_, bare)) if well_formed(bare, b"") => Self::Prefixed(bare),
             None if well_formed(name, b"") => Self::Bare,
             _ => Self::Malformed,
+        }
+    }
+
+    /// Checks the name of a model or an agent (`agents/…`), or the beginning of one with a `*` behind it.
+    pub(crate) fn or_beginning(name: &'a str) -> Result<(), String> {
+        let beginning = name.strip_suffix('*').unwrap_or(name);
+        // An agent is no model, but it is asked in the place of one.
+        let bare = beginning.strip_prefix("agents/").unwrap_or(beginning);
+        match Self::of(bare) {
+            _ if beginning.contains('*') => Err(format!("{name:?}: a * stands at the end, like \"gemini-2.5-*\"")),
+            _ if bare.is_empty() && name.ends_with('*') => Ok(()),
+            Self::Bare | Self::OfProject => Ok(()),
+            Self::Prefixed(bare) => Err(format!("{name:?}: a model is named without what stands before it: {bare:?}")),
+            Self::Malformed => Err(format!(
+                "{name:?} is not a model's name; it is one like \"gemini-2.5-flash\", or \"gemini-2.5-*\" for several"
+            )),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Admission: the callers' tokens, the number of their calls at a time, and the calls that a relay cannot serve.
+//! Admission: the callers' tokens, models and priorities, the number of their calls at a time, and the calls that a relay
+//! cannot serve.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use axum::{body::Body, extract::Request};
 use http::{
@@ -8,31 +9,29 @@ use http::{
     header::{AUTHORIZATION, HOST, ORIGIN},
 };
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{BoxError, Service, ServiceExt};
-use tower_gemini::{Error, clock, failure::Failure};
+use tower::{BoxError, Service};
+use tower_gemini::{
+    clock,
+    replay::{Oversize, ReplayLayer},
+};
 
 use crate::{
     config::{Access, Origins, Token},
     serve::{
         body_timeout::{elapsed_limit, with_timeout},
         held::{AnswerEnd, AtEnd, HoldingBody},
+        known::{Known, forward, mark},
         live::{self, LiveApi},
         peer::Peer,
+        refusal::{full, refusal},
         unread::with_read_timeout,
         uploads::{self, SignedAddress, Uploads},
     },
 };
-
-/// The name of this layer in its errors.
-pub(crate) const NAME: &str = "relay";
-
-/// The time after which a caller may try a full relay again: answers take seconds.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The most credentials of one request that are looked at; SDKs bring two.
 const MOST_CREDENTIALS: usize = 16;
@@ -41,6 +40,8 @@ const MOST_CREDENTIALS: usize = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     rules: Arc<Access>,
+    /// It reads the bodies of calls whose model stands there, for callers that may not use every model.
+    reader: ReplayLayer,
     callers: CallsByCaller,
     uploads: Arc<Uploads>,
     slots: Option<Arc<Semaphore>>,
@@ -50,27 +51,41 @@ pub(crate) struct Admission {
 /// The number of calls that each caller has under way; a caller without any is not in it.
 type CallsByCaller = Arc<Mutex<HashMap<Caller, usize>>>;
 
-/// A caller: its token, or else its address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A caller, as its calls are counted: by its name, or else its token, or else its address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Caller {
+    Named(Arc<str>),
     Token(Token),
     Address(Option<IpAddr>),
+}
+
+impl Caller {
+    fn of(known: &Known) -> Self {
+        if known.rules.is_named { Self::Named(known.rules.name.clone()) } else { Self::Token(known.token) }
+    }
 }
 
 impl Admission {
     /// Takes these rules. The calls of the admission before are still counted for each caller; in all they are counted
     /// only if the limits are the same, so that for a while after a change there can be as many old calls as new ones.
     ///
-    /// The addresses of uploads are signed with `keys`, the relay's own, which no caller knows.
-    pub(crate) fn new<'a>(rules: Access, keys: impl Iterator<Item = &'a str>, before: Option<&Self>) -> Self {
+    /// The addresses of uploads are signed with `keys`, the relay's own, which no caller knows. `max_body` is the most
+    /// bytes of a body that are read for the model's name.
+    pub(crate) fn new<'a>(
+        rules: Access,
+        max_body: usize,
+        keys: impl Iterator<Item = &'a str>,
+        before: Option<&Self>,
+    ) -> Self {
+        let reader = ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse);
         let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         let callers = before.map(|before| before.callers.clone()).unwrap_or_default();
         let uploads = Arc::new(Uploads::new(keys, before.map(|before| &*before.uploads), Instant::now()));
         match before.filter(|before| before.rules.total == rules.total && before.rules.queued == rules.queued) {
-            Some(before) => Self { rules: Arc::new(rules), callers, uploads, ..before.clone() },
+            Some(before) => Self { rules: Arc::new(rules), reader, callers, uploads, ..before.clone() },
             None => {
                 let (slots, queue) = (rules.total.map(semaphore), semaphore(rules.queued));
-                Self { rules: Arc::new(rules), callers, uploads, slots, queue }
+                Self { rules: Arc::new(rules), reader, callers, uploads, slots, queue }
             }
         }
     }
@@ -78,44 +93,56 @@ impl Admission {
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
     pub(crate) async fn pass<S, R>(self, mut request: Request, inner: S) -> Result<Response<Body>, BoxError>
     where
-        S: Service<Request, Response = Response<R>, Error = BoxError>,
+        S: Service<Request, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
         R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let address = self.uploads.read(request.uri());
-        let of_caller = self.enter(&request, address.as_ref())?;
+        let (known, of_caller) = self.enter(&request, address.as_ref())?;
         if let Some(address) = address {
             *request.uri_mut() = address.uri;
         }
-        let caller = of_caller.caller;
+        mark(&mut request, known.as_ref())?;
         let place = Place {
             taken: Some((of_caller, self.slot().await?)),
             end: request.extensions_mut().remove().unwrap_or_default(),
         };
         let request = with_timeout(request, self.rules.body_timeout);
-        let mut response = inner.oneshot(request).await.map_err(|error| match elapsed_limit(&*error) {
+        let answer = forward(request, known.clone(), self.reader.clone(), inner).await;
+        let mut response = answer.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
                 let message = format!("nothing more of the request's body came for {limit:?}; send it again");
                 refusal(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", &message)
             }
             None => error,
         })?;
-        if let Caller::Token(token) = caller {
+        if let Some(Known { token, .. }) = known {
             self.uploads.sign(response.headers_mut(), &token, clock::wall());
         }
         let unread = self.rules.unread_timeout;
         Ok(response.map(|body| with_read_timeout(Body::new(HoldingBody::new(Body::new(body), place)), unread)))
     }
 
-    fn enter(&self, request: &Request, address: Option<&SignedAddress>) -> Result<CallerPlace, BoxError> {
+    fn enter(
+        &self,
+        request: &Request,
+        address: Option<&SignedAddress>,
+    ) -> Result<(Option<Known>, CallerPlace), BoxError> {
         if let Some(origin) = self.strange_page(request) {
             let message = Origins::refusal_of(origin.as_bytes());
             return Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message));
         }
-        let caller = self.caller(request, address)?;
+        let known = self.known(request, address)?;
+        if let Some(known) = &known {
+            known.sign(request);
+        }
         if request.extensions().get::<LiveApi>().is_some() {
             return Err(refusal(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", live::REFUSAL));
         }
-        self.caller_place(caller)
+        let caller = known.as_ref().map(Caller::of).unwrap_or_else(|| {
+            let peer = request.extensions().get::<Peer>();
+            Caller::Address(peer.map(|Peer(address)| address.ip().to_canonical()))
+        });
+        Ok((known, self.caller_place(caller)?))
     }
 
     /// Returns the origin of a page of another site that may not call. No preflight comes before a POST of plain text, and
@@ -123,7 +150,7 @@ impl Admission {
     /// proxy as the relay is of its site.
     fn strange_page<'a>(&self, request: &'a Request) -> Option<&'a HeaderValue> {
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-        if reads || !self.rules.tokens.is_empty() {
+        if reads || !self.rules.callers.is_empty() {
             return None;
         }
         let origin = request.headers().get(ORIGIN).filter(|origin| !self.rules.origins.allow(origin.as_bytes()))?;
@@ -135,21 +162,23 @@ impl Admission {
         (!is_own).then_some(origin)
     }
 
-    /// Identifies the caller, or refuses it. `address` is the signed one at which the request came, if it was.
-    fn caller(&self, request: &Request, address: Option<&SignedAddress>) -> Result<Caller, BoxError> {
-        if self.rules.tokens.is_empty() {
-            let peer = request.extensions().get::<Peer>();
-            return Ok(Caller::Address(peer.map(|Peer(address)| address.ip().to_canonical())));
+    /// Identifies the caller by its token, or refuses it. `address` is the signed one at which the request came, if it
+    /// was. Where no token is wanted, nobody is known.
+    fn known(&self, request: &Request, address: Option<&SignedAddress>) -> Result<Option<Known>, BoxError> {
+        let callers = &self.rules.callers;
+        if callers.is_empty() {
+            return Ok(None);
         }
+        let known = |token: &Token| Some(Known { token: *token, rules: callers.of(token)?.clone() });
         let brought: Vec<_> = credentials(request).into_iter().map(Token::of).collect();
-        if let Some(token) = brought.iter().find(|token| self.rules.tokens.contains(token)) {
-            return Ok(Caller::Token(*token));
+        if let Some(known) = brought.iter().find_map(known) {
+            return Ok(Some(known));
         }
         if brought.is_empty()
             && let Some(address) = address.filter(|address| address.admits(request, clock::wall()))
-            && let Some(token) = self.rules.tokens.iter().find(|token| address.is_for(token))
+            && let Some(known) = callers.tokens().find(|token| address.is_for(token)).and_then(known)
         {
-            return Ok(Caller::Token(*token));
+            return Ok(Some(known));
         }
         let mistake = match (brought.is_empty(), uploads::goes_on(request)) {
             (false, _) => "the one that came is not known",
@@ -174,7 +203,7 @@ impl Admission {
             let message = format!("{inside} of your {limit} calls at a time are under way");
             return Err(full(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", &message));
         }
-        callers.insert(caller, inside + 1);
+        callers.insert(caller.clone(), inside + 1);
         Ok(CallerPlace { caller, callers: self.callers.clone() })
     }
 
@@ -278,21 +307,6 @@ fn decoded(text: &str) -> Vec<u8> {
         }
     }
     decoded
-}
-
-/// Makes an error of the relay's own, in Google's words; the layer outside puts it into the caller's envelope.
-fn refusal(code: StatusCode, status: &str, message: &str) -> BoxError {
-    Error::refusal(NAME, failure(code, status, message)).into()
-}
-
-/// Makes the same error with the time after which trying again will help.
-fn full(code: StatusCode, status: &str, message: &str) -> BoxError {
-    Error::refusal(NAME, failure(code, status, message).with_hint(RETRY_AFTER)).into()
-}
-
-fn failure(code: StatusCode, status: &str, message: &str) -> Failure {
-    let error = json!({ "error": { "code": code.as_u16(), "status": status, "message": message } });
-    Failure::from_response(code, &HeaderMap::new(), error.to_string().as_bytes())
 }
 
 #[cfg(test)]

@@ -57,6 +57,15 @@ impl Current {
         }
     }
 
+    /// Has everything that is parked asked for again, and logs what that was.
+    pub(crate) fn lift(&self) {
+        let parked = self.stack().lift();
+        match &parked[..] {
+            [] => tracing::info!("nothing is parked: there was nothing to lift"),
+            parked => tracing::warn!("lifted, asked again from now on: {}", parked.join("; ")),
+        }
+    }
+
     /// Builds the stack that the settings want by now.
     fn next(&self) -> Result<Stack, String> {
         let plan = self.source.read()?;
@@ -78,6 +87,9 @@ fn describe(stack: &Stack) {
     }
     if let Some(pages) = stack.settings.access.origins.describe() {
         tracing::info!("{pages}");
+    }
+    if let Some(line) = stack.settings.access.callers.describe() {
+        tracing::info!("{line}");
     }
     if let Some(line) = stack.settings.server.describe_keep_alive() {
         tracing::info!("{line}");

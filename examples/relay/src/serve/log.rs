@@ -14,7 +14,10 @@ use tower_gemini::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::serve::held::{AnswerEnd, AtEnd, HoldingBody};
+use crate::serve::{
+    held::{AnswerEnd, AtEnd, HoldingBody},
+    known::CallerName,
+};
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -50,8 +53,11 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
 pub(crate) async fn line(mut request: Request, next: Next) -> Response {
     let end = AnswerEnd::default();
     request.extensions_mut().insert(end.clone());
+    let caller = CallerName::default();
+    request.extensions_mut().insert(caller.clone());
     let mut line = Line {
         call: Call::new(request.method(), request.uri()),
+        caller,
         began: Instant::now(),
         status: None,
         outcome: Outcome::default(),
@@ -81,6 +87,7 @@ fn shown(model: &str) -> String {
 /// The line of a call. It has neither path nor query, which may hold anything.
 struct Line {
     call: Call,
+    caller: CallerName,
     began: Instant,
     /// The status, unless the caller went away before there was one.
     status: Option<StatusCode>,
@@ -97,7 +104,7 @@ impl AtEnd for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { call, began, status, outcome, end } = self;
+        let Self { call, caller, began, status, outcome, end } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
         // The call as its body says, unless it was turned away before that was read.
@@ -107,6 +114,7 @@ impl Drop for Line {
         let tier = Some(call.service_tier()).filter(|tier| *tier != ServiceTier::Standard);
         tracing::info!(
             target: "relay::call",
+            caller = caller.get(),
             operation = ?call.operation(),
             model = call.quota_name().map(shown),
             tier = tier.map(ServiceTier::as_str),

@@ -11,6 +11,8 @@ pub(crate) enum Part {
     Models,
     /// The budget of retries.
     Budget,
+    /// The times that answers take.
+    Times,
     /// The pool of keys. Its keys can change while it goes on.
     Keys,
     /// The cells through which pool, limiter and breakers ask each other.
@@ -30,7 +32,9 @@ impl Part {
         match self {
             // The embedded emulator knows the relay's keys.
             Self::Transport if settings.upstream.is_emulator() => &[Topic::Upstream, Topic::Keys],
-            Self::Transport | Self::Models | Self::Budget | Self::Keys | Self::Wiring => &[Topic::Upstream],
+            Self::Transport | Self::Models | Self::Budget | Self::Times | Self::Keys | Self::Wiring => {
+                &[Topic::Upstream]
+            }
             Self::Limiter => &[Topic::Upstream, Topic::Limits],
             Self::Breakers => &[Topic::Upstream, Topic::Breaker],
             Self::Precheck => &[Topic::Upstream, Topic::Precheck],
@@ -49,10 +53,11 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    const PARTS: [Part; 9] = [
+    const PARTS: [Part; 10] = [
         Part::Transport,
         Part::Models,
         Part::Budget,
+        Part::Times,
         Part::Keys,
         Part::Wiring,
         Part::Limiter,
@@ -77,6 +82,7 @@ mod tests {
         for (more, anew) in [
             ("", &[][..]),
             ("drain = \"1s\"\n", &[]),
+            ("[[callers]]\nname = \"a\"\ntoken = \"t\"\nrpm = 1\n[prices]\n\"a-1\" = { input = 1, output = 2 }\n", &[]),
             ("[[keys]]\nkey = \"b\"\n", &[Part::Transport]),
             ("[limits.default]\nrpm = 5\n", &[Part::Limiter]),
             ("[breaker]\nmode = \"consecutive\"\n", &[Part::Breakers]),

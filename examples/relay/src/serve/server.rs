@@ -28,24 +28,24 @@ use crate::{
         log,
         peer::Peer,
         proxy,
-        signals::{HangUp, Termination},
+        signals::{Termination, Wish, Wishes},
     },
     show,
 };
 
 /// Serves until SIGTERM or Ctrl-C, and then until the calls in flight have ended; a second signal ends at once. SIGHUP
-/// reads the settings again.
+/// reads the settings again, and SIGUSR1 lifts what is parked.
 pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     // A signal that comes early must not kill, so this is first.
     let termination = Termination::listen()?;
-    let hang_up = HangUp::listen()?;
+    let wishes = Wishes::listen()?;
     let address = plan.settings.server.listen;
     let current = Arc::new(Current::new(source, plan)?);
     let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
     stdout.flush()?;
-    tokio::spawn(reload(hang_up, current.clone()));
+    tokio::spawn(obey(wishes, current.clone()));
 
     let app = app(&current, termination.clone())?;
     let graceful = GracefulShutdown::new();
@@ -59,10 +59,13 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     }
 }
 
-async fn reload(mut hang_up: HangUp, current: Arc<Current>) {
+/// Does what the operator wishes.
+async fn obey(mut wishes: Wishes, current: Arc<Current>) {
     loop {
-        hang_up.next().await;
-        current.reload();
+        match wishes.next().await {
+            Wish::Reload => current.reload(),
+            Wish::Lift => current.lift(),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The signals of the system: to end, and to read the settings again.
+//! The signals of the system: to end, to read the settings again, and to lift what is parked.
 
 use std::io;
 
@@ -55,28 +55,43 @@ impl Termination {
     }
 }
 
-/// Waits for SIGHUP, which asks for the settings to be read again. Windows has no such signal.
-pub(crate) struct HangUp {
-    #[cfg(unix)]
-    signal: tokio::signal::unix::Signal,
+/// A wish of the operator's, as a signal tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// SIGHUP: the settings are to be read again.
+    Reload,
+    /// SIGUSR1: what is parked after refusals is to be asked for again.
+    Lift,
 }
 
-impl HangUp {
+/// Waits for wishes. Windows has no such signals.
+pub(crate) struct Wishes {
+    #[cfg(unix)]
+    reload: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    lift: tokio::signal::unix::Signal,
+}
+
+impl Wishes {
     /// Listens from now on.
     pub(crate) fn listen() -> io::Result<Self> {
         #[cfg(unix)]
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             #[cfg(unix)]
-            signal: signal(SignalKind::hangup())?,
+            reload: signal(SignalKind::hangup())?,
+            #[cfg(unix)]
+            lift: signal(SignalKind::user_defined1())?,
         })
     }
 
-    /// Returns when the next one has come.
-    pub(crate) async fn next(&mut self) {
+    /// Returns the next wish.
+    pub(crate) async fn next(&mut self) -> Wish {
         #[cfg(unix)]
-        if self.signal.recv().await.is_some() {
-            return;
+        tokio::select! {
+            Some(()) = self.reload.recv() => return Wish::Reload,
+            Some(()) = self.lift.recv() => return Wish::Lift,
+            else => {}
         }
         std::future::pending().await
     }

@@ -11,12 +11,14 @@ use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn, service_fn};
 use tower_gemini::{
     ConfigError,
     body::ReplayBody,
+    caller_limit::CallerLimits,
     circuit_breaker::CircuitBreakers,
     classify::ClassifyLayer,
     key_pool::{KeyPool, KeyPoolLayer},
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, RateLimitLayer},
     retry::{RetryBudget, RetryLayer, RetryPolicy},
+    service_times::ServiceTimes,
     stack::{Gemini, GeminiLayer},
     telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
@@ -24,10 +26,12 @@ use tower_gemini::{
 };
 
 use crate::{
-    config::{Plan, Settings, breaker_layer, builder},
+    config::{Plan, Settings, breaker_layer, builder, caller_layer},
     serve::{
-        admission::{self, Admission},
+        admission::Admission,
         cors::Cors,
+        lift::lift,
+        refusal,
         reload::Part,
         transport::{Transport, transport},
         wired::Wired,
@@ -76,6 +80,13 @@ impl Stack {
         &self.parts.telemetry
     }
 
+    /// Ends every belief in a refusal for quota, for money or for a closed model. Returns what was parked for that.
+    pub(crate) fn lift(&self) -> Vec<String> {
+        let mut parked = lift(&self.gemini);
+        parked.iter_mut().for_each(|line| *line = self.parts.failures.clean(line));
+        parked
+    }
+
     /// Returns everything that is not wrong but may surprise.
     pub(crate) fn remarks(&self) -> &[String] {
         &self.remarks
@@ -94,9 +105,12 @@ impl fmt::Debug for Stack {
 struct Parts {
     transport: Transport,
     admission: Admission,
+    callers: CallerLimits,
     precheck: TokenPrecheckLayer,
     fallback: ModelFallbackLayer,
     budget: RetryBudget,
+    /// The times that the upstream's answers take: for the clocks of attempts, and for calls that wait for their turn.
+    times: ServiceTimes,
     pool: KeyPool,
     limiter: Limiter,
     breakers: Option<CircuitBreakers>,
@@ -136,7 +150,12 @@ impl Parts {
             }
         };
         let fallback = kept(Part::Fallback).map_or(&settings.fallback, |parts| &parts.fallback).clone();
-        let budget = kept(Part::Budget).map(|parts| parts.budget.clone()).unwrap_or_default();
+        let same_budget = before.is_some_and(|before| before.settings.retry.budget == settings.retry.budget);
+        let budget = match kept(Part::Budget).filter(|_| same_budget) {
+            Some(parts) => parts.budget.clone(),
+            None => RetryBudget::new(settings.retry.budget),
+        };
+        let times = kept(Part::Times).map(|parts| parts.times.clone()).unwrap_or_default();
         let breakers = match kept(Part::Breakers) {
             Some(parts) => parts.breakers.clone(),
             None => plan.layers.breakers().cloned(),
@@ -147,7 +166,7 @@ impl Parts {
         };
         let limiter = match kept(Part::Limiter) {
             Some(parts) => parts.limiter.clone(),
-            None => settings.limits.clone().gate(wired_breakers.clone()).build(),
+            None => settings.limits.clone().service_times(times.clone()).gate(wired_breakers.clone()).build(),
         };
         let wired_limiter = match kept(Part::Wiring) {
             Some(parts) => parts.wiring.limiter.clone(),
@@ -162,22 +181,41 @@ impl Parts {
             _ => settings.keys.builder()?.headroom(wiring.limiter.clone()).build()?,
         };
 
+        // Usage stays, whatever is set.
+        let callers = {
+            let limits = settings.access.callers.limits(&settings.prices);
+            match before {
+                Some(Stack { parts, .. }) => {
+                    parts.callers.replace(limits)?;
+                    parts.callers.clone()
+                }
+                None => limits.build()?,
+            }
+        };
+
         // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
         // on the page, and those who are inside are counted until they leave.
         let admission = {
             let before = before.map(|before| &before.parts.admission);
-            Admission::new(settings.access.clone(), settings.keys.secrets().map(|(key, _)| key), before)
+            Admission::new(
+                settings.access.clone(),
+                settings.max_body,
+                settings.keys.secrets().map(|(key, _)| key),
+                before,
+            )
         };
         let (telemetry, failures) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
-            None => (settings.telemetry.layer(), Failures::new(admission::NAME)),
+            None => (settings.telemetry.layer(), Failures::new(refusal::NAME)),
         };
         Ok(Self {
             transport,
             admission,
+            callers,
             precheck,
             fallback,
             budget,
+            times,
             pool,
             limiter,
             breakers,
@@ -190,10 +228,12 @@ impl Parts {
     /// Builds the layers between admission and transport.
     fn gemini(&self, settings: &Settings) -> Result<GeminiLayer, ConfigError> {
         builder(settings)
+            .service_times(self.times.clone())
             .telemetry(self.telemetry.clone(), TelemetryLayer::attempt())
             .fallback_layer(self.fallback.clone())
             .precheck(self.precheck.clone())
-            .retry(settings.retry.clone().budget(self.budget.clone()))
+            .callers(caller_layer(settings, &self.callers))
+            .retry(settings.retry.policy.clone().budget(self.budget.clone()))
             .breaker(breaker_layer(self.breakers.clone()))
             .rate_limit(RateLimitLayer::new(self.limiter.clone()))
             .key_pool(KeyPoolLayer::new(self.pool.clone()))

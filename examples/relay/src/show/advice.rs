@@ -29,6 +29,11 @@ impl FailureAdvice {
     /// Returns the advice about a refusal by the relay's own admission, by its status code.
     fn at_admission(code: u16) -> Self {
         let (kind, fault, what_to_do) = match code {
+            400 => (
+                "bad_priority",
+                "caller",
+                "Tell the caller: x-gemini-priority is interactive, normal or batch, or is left out.",
+            ),
             408 => (
                 "slow_request",
                 "caller",
@@ -67,6 +72,7 @@ fn setting(kind: Kind) -> Option<&'static str> {
         Kind::Timeout(TimeoutKind::Idle) => "idle under [timeout]",
         Kind::Timeout(TimeoutKind::Total) => "total under [timeout]",
         Kind::RateLimited => "[[keys]], or the limit or max_wait under [limits]",
+        Kind::CallerLimited => "the limits of the caller under [[callers]]",
         Kind::KeysDisabled => "[[keys]]",
         Kind::BodyTooLarge => "max_body",
         _ => return None,

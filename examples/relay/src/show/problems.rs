@@ -183,7 +183,8 @@ fn of_failures(failures: &[FailureView], all: &mut Vec<Problem>) {
         let of_kind: Vec<_> = news.iter().filter(|failed| failed.kind == kind).collect();
         let Some(last) = of_kind.first() else { continue };
         let calls = if of_kind.len() == 1 { "1 call".to_owned() } else { format!("{} calls", of_kind.len()) };
-        let callers = last.fault == "caller" || matches!(kind, "body_too_large" | "bad_request" | "request_body");
+        let callers = last.fault == "caller"
+            || matches!(kind, "body_too_large" | "bad_request" | "request_body" | "caller_limited");
         let (level, whose) =
             if callers { (Level::Note, "callers' fault") } else { (Level::Bad, "not the callers' fault") };
         all.push(Problem {

@@ -16,6 +16,7 @@ use http::{
 use serde::Serialize;
 use tokio::time::Instant;
 use tower_gemini::{
+    caller_limit::CallerLimits,
     circuit_breaker::{CircuitBreakers, State},
     clock,
     key_pool::KeyPool,
@@ -30,7 +31,7 @@ use crate::show::{
     metrics::{self, Exporter},
     page,
     problems::{Problem, problems},
-    view::{ChainView, FailureView, KeyView, LimitView, ModelView, seconds},
+    view::{CallerView, ChainView, FailureView, KeyView, LimitView, ModelView, seconds},
 };
 
 /// The most models that are shown; those in trouble come first. Callers can invent names.
@@ -71,6 +72,7 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
         let gemini = (self.0)().gemini;
         let handles = [
             gemini.limiter().map(|limiter| limiter as &dyn Observe),
+            gemini.callers().map(|callers| callers as &dyn Observe),
             gemini.breakers().map(|breakers| breakers as &dyn Observe),
             gemini.keys().map(|keys| keys as &dyn Observe),
         ];
@@ -87,6 +89,7 @@ struct Status {
     running_for_s: f64,
     models: Vec<ModelView>,
     models_left_out: usize,
+    callers: Vec<CallerView>,
     keys: Vec<KeyView>,
     chains: Vec<ChainView>,
     failures: Vec<FailureView>,
@@ -100,6 +103,8 @@ impl Shown {
         let chains: Vec<_> = chains.iter().map(ChainView::of).collect();
         let keys: Vec<_> =
             self.gemini.keys().map(KeyPool::snapshot).unwrap_or_default().iter().map(KeyView::of).collect();
+        let callers = self.gemini.callers().map(CallerLimits::snapshot).unwrap_or_default();
+        let callers = callers.iter().map(CallerView::of).collect();
         let failures: Vec<_> = self.failures.latest().iter().map(|record| FailureView::of(record, now)).collect();
         let problems = problems(&models, &keys, &chains, &failures);
         let models_left_out = models.len().saturating_sub(MODELS);
@@ -110,6 +115,7 @@ impl Shown {
             running_for_s: seconds(now - started),
             models,
             models_left_out,
+            callers,
             keys,
             chains,
             failures,
@@ -136,7 +142,7 @@ impl Shown {
         for report in self.gemini.limiter().map(Limiter::snapshot).unwrap_or_default() {
             let used = report.dimensions.iter().any(|dimension| dimension.used > 0);
             // A name without any use may be a caller's invention.
-            if used || report.blocked_for.is_some() || report.waiting > 0 {
+            if used || !report.blocks.is_empty() || report.waiting > 0 {
                 let name = report.scope.model();
                 models.entry(name.to_owned()).or_insert_with(|| named(name)).limits.push(LimitView::of(&report));
             }

@@ -1,14 +1,16 @@
 //! The data of `/status`, as JSON has them.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_gemini::{
+    caller_limit::CallerReport,
     circuit_breaker::State,
+    context::Priority,
     key_pool::{DisabledReason, KeyReport, KeyState, Part},
     model_fallback::ChainReport,
-    rate_limit::{DimensionReport, ScopeReport},
+    rate_limit::{BlockReport, DimensionReport, ScopeReport},
 };
 
 use crate::show::{advice::FailureAdvice, failures::FailureRecord};
@@ -45,8 +47,11 @@ impl ModelView {
 pub(crate) struct LimitView {
     pub(crate) project: String,
     pub(crate) blocked_for_s: Option<f64>,
+    /// The refusals of the API that are believed.
+    pub(crate) parked: Vec<ParkView>,
     /// The number of calls that wait for their turn.
     pub(crate) waiting: usize,
+    pub(crate) waiting_by_priority: BTreeMap<&'static str, usize>,
     pub(crate) dimensions: Vec<DimensionView>,
 }
 
@@ -57,11 +62,39 @@ impl LimitView {
             used: report.used,
             max: report.limit,
         };
+        let priorities = [Priority::Interactive, Priority::Normal, Priority::Batch];
         Self {
             project: report.scope.project().to_owned(),
             blocked_for_s: report.blocked_for.map(seconds),
+            parked: report.blocks.iter().map(ParkView::of).collect(),
             waiting: report.waiting,
+            waiting_by_priority: priorities.map(Priority::as_str).into_iter().zip(report.waiting_by_priority).collect(),
             dimensions: report.dimensions.iter().map(dimension).collect(),
+        }
+    }
+}
+
+/// A refusal that is believed, until its end or until one call shows that it no longer holds.
+#[derive(Serialize)]
+pub(crate) struct ParkView {
+    /// The part that rests: `model` or `grounded_calls`.
+    #[serde(serialize_with = "by_name")]
+    pub(crate) part: Part,
+    /// The kind of the refusal.
+    pub(crate) reason: &'static str,
+    /// The time until it ends by itself.
+    pub(crate) back_in_s: f64,
+    /// The time until one call may look whether it still holds.
+    pub(crate) asked_again_in_s: f64,
+}
+
+impl ParkView {
+    fn of(report: &BlockReport) -> Self {
+        Self {
+            part: if report.grounded { Part::Grounded } else { Part::Model },
+            reason: report.kind.as_str(),
+            back_in_s: seconds(report.ends),
+            asked_again_in_s: seconds(report.look),
         }
     }
 }
@@ -78,6 +111,34 @@ impl DimensionView {
     pub(crate) fn percent(&self) -> Option<u64> {
         let max = self.max.filter(|max| *max > 0)?;
         Some(self.used.saturating_mul(100) / max)
+    }
+}
+
+/// The limits of a caller, and what it has used of them.
+#[derive(Serialize)]
+pub(crate) struct CallerView {
+    pub(crate) caller: String,
+    pub(crate) limits: Vec<CallerLimitView>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct CallerLimitView {
+    /// "requests a minute" and the like; money is dollars.
+    pub(crate) of: &'static str,
+    pub(crate) used: f64,
+    pub(crate) max: f64,
+    /// The time until it has used less again.
+    pub(crate) resets_in_s: f64,
+}
+
+impl CallerView {
+    pub(crate) fn of(report: &CallerReport) -> Self {
+        let limits = report.dimensions.iter().filter_map(|report| {
+            let max = report.limit?.as_f64();
+            let (of, used) = (report.dimension.as_str(), report.used.as_f64());
+            Some(CallerLimitView { of, used, max, resets_in_s: seconds(report.resets_in) })
+        });
+        Self { caller: report.caller.to_string(), limits: limits.collect() }
     }
 }
 

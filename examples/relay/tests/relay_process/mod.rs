@@ -62,6 +62,13 @@ impl Relay {
         self.logged_after(before, "reloaded: they ").await
     }
 
+    /// Sends SIGUSR1, waits until the relay has lifted what was parked, and returns what it logged of that.
+    pub(crate) async fn lift(&self) -> String {
+        let before = self.log.borrow().len();
+        self.signal("-USR1").await;
+        self.logged_after(before, "lift").await
+    }
+
     /// Waits until the relay has logged these words, and returns its log so far.
     pub(crate) async fn logged(&self, words: &str) -> String {
         self.logged_after(0, words).await

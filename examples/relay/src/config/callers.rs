@@ -1,0 +1,376 @@
+//! `client_tokens` and `[[callers]]`: the tokens that open the relay, and what each caller may do.
+//!
+//! ```toml
+//! client_tokens = ["env:RELAY_TOKEN"]   # callers without a name, a limit or a priority
+//! [[callers]]
+//! name = "batch-jobs"
+//! tokens = ["env:JOBS_TOKEN"]
+//! priority = "batch"
+//! models = ["gemini-2.5-flash*"]
+//! rpm = 60
+//! money_per_day = 5.0
+//! ```
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use sha2::{Digest, Sha256};
+use tower_gemini::{
+    call::Call,
+    caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
+    context::Priority,
+    prices::{Money, Prices},
+};
+
+use crate::config::{
+    diagnostics::Place,
+    toml::{Section, Value},
+    values::{ModelName, money, one_of, secret},
+};
+
+pub(crate) const NAMES: &[&str] = &[
+    "name",
+    "token",
+    "tokens",
+    "priority",
+    "models",
+    "rpm",
+    "tpm",
+    "rpd",
+    "tpd",
+    "money_per_day",
+    "money_per_month",
+    "past",
+];
+
+const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";
+
+/// The most characters of a caller's name: it is a label of metrics and a word in messages.
+const LONGEST_NAME: usize = 64;
+
+/// The digest of a token. Digests are compared, not tokens: the time of a comparison tells at most how much of two
+/// digests agrees, and that says nothing about a token that is not known already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Token([u8; 32]);
+
+impl Token {
+    pub(crate) fn of(token: impl AsRef<[u8]>) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+
+    /// Returns the digest.
+    pub(crate) fn digest(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// All callers that are known, by their tokens.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Callers {
+    by_token: HashMap<Token, Arc<CallerRules>>,
+    /// Those with a name, in the file's order.
+    named: Vec<Arc<CallerRules>>,
+}
+
+impl Callers {
+    /// Returns whether nobody is known, and so everybody may call.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_token.is_empty()
+    }
+
+    /// Returns the caller that has a token.
+    pub(crate) fn of(&self, token: &Token) -> Option<&Arc<CallerRules>> {
+        self.by_token.get(token)
+    }
+
+    /// Returns all tokens, in no order.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.by_token.keys()
+    }
+
+    /// Returns the callers of `[[callers]]`.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &CallerRules> {
+        self.named.iter().map(|caller| &**caller)
+    }
+
+    /// Begins the limits of the callers. Callers without a name have none.
+    pub(crate) fn limits(&self, prices: &Prices) -> CallerLimitsBuilder {
+        let limits = CallerLimits::builder().prices(prices.clone());
+        self.named().fold(limits, |limits, caller| limits.caller(&*caller.name, caller.quota.clone()))
+    }
+
+    /// Returns whether any caller is limited.
+    pub(crate) fn are_limited(&self) -> bool {
+        self.named().any(|caller| is_limited(&caller.quota))
+    }
+
+    /// Describes the callers in a line as layers are described, if there is any with a name.
+    pub(crate) fn describe(&self) -> Option<String> {
+        let callers: Vec<_> = self.named().map(CallerRules::describe).collect();
+        (!callers.is_empty()).then(|| format!("{:<16}{}", "callers", callers.join("; ")))
+    }
+}
+
+/// A caller, and what it may do.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CallerRules {
+    /// The name in logs, metrics and queues: its own, or `token#1` for the first of `client_tokens`.
+    pub(crate) name: Arc<str>,
+    /// A flag: it has a name of its own, and one that others cannot have.
+    pub(crate) is_named: bool,
+    pub(crate) priority: Priority,
+    /// The models that it may use. `None`: all.
+    pub(crate) models: Option<Models>,
+    pub(crate) quota: CallerQuota,
+}
+
+impl CallerRules {
+    /// Makes the caller of `client_tokens` with this number. No name of `[[callers]]` can have a `#`.
+    fn unnamed(number: usize) -> Self {
+        Self {
+            name: format!("token#{number}").into(),
+            is_named: false,
+            priority: Priority::default(),
+            models: None,
+            quota: CallerQuota::new(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Self { name, priority, models, quota, .. } = self;
+        let limits = CallerDimension::ALL.into_iter().filter_map(|dimension| {
+            let of = dimension.as_str();
+            Some(format!("{} {}", quota.get(dimension)?, of.strip_prefix("money ").unwrap_or(of)))
+        });
+        let models = models.as_ref().map(Models::to_string);
+        let parts: Vec<_> = [priority.to_string()].into_iter().chain(models).chain(limits).collect();
+        format!("{name} ({})", parts.join(", "))
+    }
+}
+
+fn is_limited(quota: &CallerQuota) -> bool {
+    CallerDimension::ALL.into_iter().any(|dimension| quota.get(dimension).is_some())
+}
+
+// === the models that a caller may use ===
+
+/// Models by name; a `*` at the end of one stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Models(Vec<String>);
+
+impl Models {
+    /// Returns whether the models of a call may be used. A call that uses none may always be made.
+    pub(crate) fn admit(&self, call: &Call) -> bool {
+        use tower_gemini::call::Operation::{GetModel, ListModels, Read, Upload, Write};
+        match (call.operation(), call.quota_name()) {
+            (ListModels | GetModel | Read | Upload, _) | (Write, None) => true,
+            (_, Some(name)) => self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
+                Some(beginning) => name.starts_with(beginning),
+                None => name == allowed,
+            }),
+            // It generates, and nobody knows by which model.
+            (_, None) => false,
+        }
+    }
+
+    /// Returns the names without a `*`.
+    pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str).filter(|name| !name.ends_with('*'))
+    }
+}
+
+impl std::fmt::Display for Models {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+// === reading ===
+
+/// Reads `client_tokens` and every `[[callers]]`. Money is counted by `prices`, where the file has them.
+pub(crate) fn read(file: &mut Section<'_>, prices: Option<&Prices>) -> Callers {
+    let mut reading = Reading::default();
+    client_tokens(file, &mut reading);
+    for section in file.sections("callers") {
+        reading.caller(section, prices);
+    }
+    reading.callers
+}
+
+#[derive(Default)]
+struct Reading {
+    callers: Callers,
+    names: HashSet<String>,
+}
+
+impl Reading {
+    /// Adds the token of a caller, unless another one has it.
+    fn token(&mut self, token: &str, caller: &Arc<CallerRules>) -> Result<(), String> {
+        let token = Token::of(secret("token", token)?);
+        match self.callers.by_token.get(&token) {
+            Some(other) if other.is_named => {
+                let same = if other.name == caller.name { "this caller, too" } else { &*other.name };
+                Err(format!("the token is also that of {same}; each token belongs to one caller, once"))
+            }
+            Some(_) => Err("the token is also one of client_tokens; each token belongs to one caller, once".to_owned()),
+            None => {
+                self.callers.by_token.insert(token, caller.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads one `[[callers]]`.
+    fn caller(&mut self, mut section: Section<'_>, prices: Option<&Prices>) {
+        let has_token = section.has("token") || section.has("tokens");
+        let name = section.require_placed("name", "name = \"jobs\"", name);
+        let token = section.get_placed("token", |value| {
+            value.text("the token itself, or \"env:\" and the name of a variable that holds it").map(str::to_owned)
+        });
+        let tokens = section.get_placed("tokens", |value| value.texts(TOKENS));
+        let priority = section.get("priority", priority).unwrap_or_default();
+        let models = section.get_placed("models", |value| value.texts(MODELS));
+        let models = models.and_then(|(list, place)| read_models(&section, list, place));
+        let quota = quota(&mut section, models.as_ref(), prices);
+        let (name, place) = name.unwrap_or_else(|| (String::new(), section.place()));
+        if !name.is_empty() && !self.names.insert(name.clone()) {
+            section.mistake(place, format!("name: another caller is called {name:?}; give each its own"));
+        }
+        let rules = CallerRules { name: name.into(), is_named: true, priority, models, quota };
+        let rules = Arc::new(rules);
+        self.callers.named.push(rules.clone());
+
+        match (&token, &tokens) {
+            (Some(_), Some((_, place))) => {
+                section.mistake(place.clone(), "tokens: there is token as well; write all of them into tokens");
+            }
+            (None, None) if !has_token => section.mistake(
+                section.place(),
+                "[[callers]] has no token; it is token = \"env:JOBS_TOKEN\", or tokens = [\"env:A\", \"env:B\"]",
+            ),
+            (None, Some((list, place))) if list.is_empty() => {
+                section.mistake(place.clone(), "tokens: is empty, and so the caller could not call; give it one");
+            }
+            _ => {}
+        }
+        if let Some((token, place)) = token
+            && let Err(mistake) = self.token(&token, &rules)
+        {
+            section.mistake(place, format!("token: {mistake}"));
+        }
+        for (token, place) in tokens.into_iter().flat_map(|(tokens, _)| tokens) {
+            if let Err(mistake) = token.and_then(|token| self.token(&token, &rules)) {
+                section.mistake(place, format!("tokens: {mistake}"));
+            }
+        }
+        section.finish();
+    }
+}
+
+fn client_tokens(file: &mut Section<'_>, reading: &mut Reading) {
+    let Some((list, place)) = file.get_placed("client_tokens", |value| value.texts(TOKENS)) else { return };
+    if list.is_empty() {
+        file.mistake(place, "client_tokens: is empty, and so nobody could call; take the line out to let everybody in");
+    }
+    for (number, (token, place)) in (1..).zip(list) {
+        let caller = Arc::new(CallerRules::unnamed(number));
+        if let Err(mistake) = token.and_then(|token| reading.token(&token, &caller)) {
+            file.mistake(place, format!("client_tokens: {mistake}"));
+        }
+    }
+}
+
+fn name(value: &Value<'_>) -> Result<String, String> {
+    const RIGHT: &str = "a name of letters, digits and - _ . @, like \"jobs\"";
+    let name = value.text(RIGHT)?;
+    let right = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    match name {
+        _ if name.len() > LONGEST_NAME => Err(format!("has {} characters; {LONGEST_NAME} are the most", name.len())),
+        _ if name.is_empty() || !name.bytes().all(right) => Err(format!("is {name:?}; it is {RIGHT}")),
+        _ => Ok(name.to_owned()),
+    }
+}
+
+fn priority(value: &Value<'_>) -> Result<Priority, String> {
+    let all = [Priority::Interactive, Priority::Normal, Priority::Batch];
+    one_of(value, &all.map(|priority| (priority.as_str(), priority)))
+}
+
+const MODELS: &str = "a list of models, like [\"gemini-2.5-flash\", \"gemini-3*\"]";
+
+fn read_models(section: &Section<'_>, list: Vec<(Result<String, String>, Place)>, place: Place) -> Option<Models> {
+    if list.is_empty() {
+        section.mistake(place, format!("models: is empty, and so the caller could use none; it is {MODELS}"));
+    }
+    let mut models = Vec::new();
+    for (name, place) in list {
+        match name.and_then(model) {
+            Ok(name) => models.push(name),
+            Err(mistake) => section.mistake(place, format!("models: {mistake}")),
+        }
+    }
+    Some(Models(models))
+}
+
+fn model(name: String) -> Result<String, String> {
+    match &*name {
+        "*" => Err("\"*\" stands for every model; take the line out instead".to_owned()),
+        _ => ModelName::or_beginning(&name).map(|()| name),
+    }
+}
+
+fn quota(section: &mut Section<'_>, models: Option<&Models>, prices: Option<&Prices>) -> CallerQuota {
+    type Set<T> = fn(CallerQuota, T) -> CallerQuota;
+    let counts: [(_, Set<u64>); 4] = [
+        ("rpm", CallerQuota::requests_per_minute),
+        ("tpm", CallerQuota::input_tokens_per_minute),
+        ("rpd", CallerQuota::requests_per_day),
+        ("tpd", CallerQuota::tokens_per_day),
+    ];
+    let money: [(_, Set<Money>); 2] =
+        [("money_per_day", CallerQuota::money_per_day), ("money_per_month", CallerQuota::money_per_month)];
+    let mut quota = CallerQuota::new();
+    for (name, set) in counts {
+        if let Some(limit) = section.get(name, limit) {
+            quota = set(quota, limit);
+        }
+    }
+    for (name, set) in money {
+        let Some((limit, place)) = section.get_placed(name, spending) else { continue };
+        quota = set(quota, limit);
+        let unpriced = |prices: &Prices| models?.exact().find(|model| prices.price(model).is_none());
+        let mistake = match prices {
+            None => "needs [prices], such as \"gemini-2.5-flash\" = { input = 0.3, output = 2.5 }".to_owned(),
+            Some(prices) => match unpriced(prices) {
+                Some(model) => format!("the caller may use {model}, of which [prices] has no price"),
+                None => continue,
+            },
+        };
+        section.mistake(place, format!("{name}: {mistake}"));
+    }
+    let past = section.get_placed("past", |value| {
+        one_of(value, &[("refuse", PastLimit::Refuse), ("lowest", PastLimit::LowestPriority)])
+    });
+    if let Some((_, place)) = past.as_ref().filter(|_| !is_limited(&quota)) {
+        section.mistake(place.clone(), "past: there is no limit to go past; set rpm, tpm, rpd, tpd or money_per_day");
+    }
+    past.map_or(quota.clone(), |(past, _)| quota.past(past))
+}
+
+fn limit(value: &Value<'_>) -> Result<u64, String> {
+    const RIGHT: &str = "a whole number from 1, like 30";
+    match value.integer(RIGHT)? {
+        0 => Err(format!("is 0, and so no call would ever go; it is {RIGHT}, or take the line out")),
+        number => u64::try_from(number).map_err(|_| format!("is {number}; it is {RIGHT}")),
+    }
+}
+
+/// Reads an amount that may be spent.
+fn spending(value: &Value<'_>) -> Result<Money, String> {
+    match money(value)? {
+        Money::ZERO => Err("is 0, and so no call would ever go; it is dollars, like 2.5".to_owned()),
+        money => Ok(money),
+    }
+}

@@ -1,0 +1,55 @@
+//! The operator's word that a refusal no longer holds: a bill was paid, a tier was granted, a quota was reset.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use humantime::format_duration;
+use tower_gemini::{
+    key_pool::{KeyState, Part},
+    stack::GeminiLayer,
+};
+
+/// The refusals that were believed, by project, model and kind, each with the time that it had left.
+type Parked = BTreeMap<(String, String, String), Duration>;
+
+/// Forgets what refusals have said of quota, money and closed models, for all projects, in the limiter and in the pool.
+/// Calls that wait for it go at once, as far as the limits allow. Returns what was parked, a line each.
+///
+/// Keys that were refused stay disabled, and limits that were learned stay: neither is a park.
+pub(crate) fn lift(gemini: &GeminiLayer) -> Vec<String> {
+    let mut parked = Parked::new();
+    let mut add = |project: &str, model: &str, kind: &str, left: Duration| {
+        // The limiter and the pool have seen the same refusal.
+        let known = parked.entry((project.to_owned(), model.to_owned(), kind.replace('_', " "))).or_default();
+        *known = left.max(*known);
+    };
+    if let Some(limiter) = gemini.limiter() {
+        for report in limiter.snapshot() {
+            let project = report.scope.project();
+            for block in &report.blocks {
+                add(project, report.scope.model(), block.kind.as_str(), block.ends);
+            }
+            limiter.lift(project);
+        }
+    }
+    if let Some(pool) = gemini.keys() {
+        for key in pool.snapshot() {
+            for model in &key.models {
+                let left = match model.state {
+                    KeyState::Cooling { left } | KeyState::Exhausted { left } if model.part != Part::Closed => left,
+                    _ => model.look,
+                };
+                add(&key.project, &model.model, model.reason.as_str(), left);
+            }
+            if let Some(spending) = &key.spending {
+                add(&key.project, "all models", spending.reason.as_str(), spending.look);
+            }
+            // All keys of a project share what is known of it.
+            pool.lift(&key.fingerprint);
+        }
+    }
+    let line = |((project, model, kind), left): ((String, String, String), Duration)| {
+        let left = format_duration(Duration::from_secs(left.as_secs().max(1)));
+        format!("{project}, {model}: {kind} for another {left}")
+    };
+    parked.into_iter().map(line).collect()
+}

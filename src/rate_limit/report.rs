@@ -1,0 +1,38 @@
+//! The state of a limiter, as [`Limiter::snapshot`](super::Limiter::snapshot) returns it.
+
+use std::time::Duration;
+
+use super::blocks::BlockReport;
+use crate::quota::{Dimension, Scope};
+
+/// The state of one scope at a moment, from [`Limiter::snapshot`](super::Limiter::snapshot).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ScopeReport {
+    /// The project and the model.
+    pub scope: Scope,
+    /// Requests a minute, input tokens a minute and requests a day, in this order.
+    pub dimensions: [DimensionReport; 3],
+    /// The time until the upstream's block ends by itself, where there is one; of a short block, until the next look.
+    pub blocked_for: Option<Duration>,
+    /// The blocks that have not ended, those included whose look is due.
+    pub blocks: Vec<BlockReport>,
+    /// The number of calls in the queue.
+    pub waiting: usize,
+    /// The numbers of those whose turn has not come yet: interactive, normal and batch.
+    pub waiting_by_priority: [usize; 3],
+}
+
+/// The state of one dimension of a scope at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DimensionReport {
+    /// The dimension.
+    pub dimension: Dimension,
+    /// The usage that currently counts.
+    pub used: u64,
+    /// The limit in force, if there is one: the configured or the learned one, lowered while others use the same quota.
+    pub limit: Option<u64>,
+    /// The limit that the upstream has named in a 429, if it has.
+    pub learned: Option<u64>,
+}

@@ -1,0 +1,395 @@
+//! The order of a queue: the waiter that has the next turn. Pure: it knows no lock and no waker, and is told the time.
+//!
+//! # Priorities
+//!
+//! The most urgent priority that waits has the turn. A less urgent one takes part once its oldest waiter has waited for
+//! [`PATIENCE`] for each level between the two: from then on they share, by weights of 4, 2 and 1. So nothing starves,
+//! and nothing that is urgent has to wait for a whole backlog. A waiter does not rise itself: if it did, the old ones of a
+//! caller with a long backlog would go before the fresh ones of all other callers of its own priority.
+//!
+//! # Callers
+//!
+//! Within a priority, the turn goes to the caller that has been given least. See [`CallerTurns`].
+//!
+//! # Calls
+//!
+//! A caller's calls go by their deadline, or [`HORIZON`] after their arrival where that is earlier or no deadline is
+//! known; those of the same second, by arrival. Callers whose clocks are all equal see the order of arrival.
+//!
+//! # Costs
+//!
+//! While all waiters of a priority are of one caller and arrive in the order of their turns, they are in one map and
+//! nothing else is kept. The indices by caller are made when the first other one comes, and dropped when the priority has
+//! no waiters. An election costs O(log n), as do a waiter's coming and going.
+
+mod callers;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use self::callers::CallerTurns;
+use super::Amount;
+use crate::{bounded::MAX_NAME, context::Priority};
+
+/// The time after which a waiting priority takes part in the turns of the one above it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time from its arrival within which a call is expected to go, where it has no earlier deadline.
+pub(super) const HORIZON: Duration = Duration::from_secs(285);
+
+/// The number of priorities.
+pub(super) const PRIORITIES: usize = 3;
+
+/// The cost of a whole minute's limit. A call costs its share of the limit that it needs most of.
+const WHOLE: u64 = 1 << 32;
+
+/// The tokens a minute by which calls are weighed while no limit is known.
+const NOMINAL: u64 = 1_000_000;
+
+/// The waiters of a queue, in the order of their turns.
+#[derive(Debug)]
+pub(super) struct Turns<W> {
+    levels: [Level<W>; PRIORITIES],
+    /// The start tag of the priority that had the last turn.
+    reached: u64,
+    next: u64,
+    /// The waiter that has its grant and has not left.
+    holder: Option<WaiterId>,
+    /// The waiter that has the next turn, as last elected.
+    first: Option<WaiterId>,
+    /// The latest time that was told.
+    now: Instant,
+    began: Instant,
+}
+
+/// The waiters of one priority.
+#[derive(Debug)]
+struct Level<W> {
+    /// The waiters by number, in the order of arrival.
+    waiting: BTreeMap<u64, Turn<W>>,
+    /// The sum of what they count.
+    amount: Amount,
+    /// The start tag of its next turn among the priorities.
+    start: u64,
+    /// The cost of the last turn that was given without an index: what its caller is ahead of others.
+    lead: u64,
+    /// The index by callers. `None`: all are of one caller, and their order is that of arrival.
+    callers: Option<Box<CallerTurns>>,
+}
+
+/// A waiter and its place in the order.
+#[derive(Debug)]
+struct Turn<W> {
+    caller: CallerName,
+    since: Instant,
+    due: u32,
+    counted: Amount,
+    waiter: W,
+}
+
+/// The name of a caller. Calls without one are those of one caller.
+type CallerName = Option<Arc<str>>;
+
+/// The identity of a waiter in its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WaiterId(pub(super) u64, Priority);
+
+/// The part of a call that decides on its turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Claimant<'a> {
+    pub(super) caller: Option<&'a Arc<str>>,
+    pub(super) priority: Priority,
+    pub(super) deadline: Option<Instant>,
+}
+
+impl<W> Turns<W> {
+    pub(super) fn new(now: Instant) -> Self {
+        let level = || Level { waiting: BTreeMap::new(), amount: Amount::default(), start: 0, lead: 0, callers: None };
+        let levels = [level(), level(), level()];
+        Self { levels, reached: 0, next: 0, holder: None, first: None, now, began: now }
+    }
+
+    /// Returns the number of waiters, that with a grant included.
+    pub(super) fn len(&self) -> usize {
+        self.levels.iter().map(|level| level.waiting.len()).sum::<usize>() + usize::from(self.holder.is_some())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.holder.is_none() && self.levels.iter().all(|level| level.waiting.is_empty())
+    }
+
+    /// Returns the number of waiters of each priority, that with a grant left out.
+    pub(super) fn by_priority(&self) -> [usize; PRIORITIES] {
+        [0, 1, 2].map(|at: usize| self.levels[at].waiting.len())
+    }
+
+    /// Returns the amount that all waiters count together.
+    pub(super) fn amount(&self) -> Amount {
+        self.levels.iter().fold(Amount::default(), |sum, level| sum.plus(level.amount))
+    }
+
+    pub(super) fn get_mut(&mut self, id: WaiterId) -> Option<&mut W> {
+        self.levels[id.1 as usize].waiting.get_mut(&id.0).map(|turn| &mut turn.waiter)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut W> {
+        self.levels.iter_mut().flat_map(|level| level.waiting.values_mut().map(|turn| &mut turn.waiter))
+    }
+
+    /// Adds a waiter. While it waits, it counts as this amount, and as no more than these limits.
+    pub(super) fn join(
+        &mut self,
+        now: Instant,
+        claimant: Claimant<'_>,
+        amount: Amount,
+        limits: Amount,
+        waiter: W,
+    ) -> WaiterId {
+        self.now = self.now.max(now);
+        let id = self.next;
+        self.next += 1;
+        // A longer name is not worth its memory.
+        let caller = claimant.caller.filter(|name| name.len() <= MAX_NAME);
+        let horizon = self.now + HORIZON;
+        let due = claimant.deadline.map_or(horizon, |deadline| deadline.min(horizon));
+        let due = u32::try_from(due.saturating_duration_since(self.began).as_secs()).unwrap_or(u32::MAX);
+        let turn = Turn { caller: caller.cloned(), since: self.now, due, counted: amount.min(limits), waiter };
+        let level = &mut self.levels[claimant.priority as usize];
+        if level.waiting.is_empty() {
+            level.start = level.start.max(self.reached);
+        }
+        level.join(id, turn, limits);
+        WaiterId(id, claimant.priority)
+    }
+
+    /// Returns the size of a waiter in bytes.
+    #[cfg(test)]
+    pub(super) const fn size_of_waiter() -> usize {
+        size_of::<Turn<W>>()
+    }
+
+    /// Returns the numbers of the waiters without a grant.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u64> {
+        self.levels.iter().flat_map(|level| level.waiting.keys().copied())
+    }
+
+    /// Returns the waiter that has the next turn, as last elected: the one with a grant, until it leaves.
+    pub(super) fn first(&self) -> Option<WaiterId> {
+        self.first
+    }
+
+    /// Elects the waiter that has the next turn. Returns it if it is another than before.
+    pub(super) fn elect(&mut self, now: Instant) -> Option<WaiterId> {
+        self.now = self.now.max(now);
+        self.elect_again()
+    }
+
+    /// Elects as [`elect`](Self::elect) does, at the latest time that was told.
+    pub(super) fn elect_again(&mut self) -> Option<WaiterId> {
+        let first = self.holder.or_else(|| self.elected());
+        let is_new = first != self.first;
+        self.first = first;
+        first.filter(|_| is_new)
+    }
+
+    /// Elects again where time alone may have changed the order, since a waiter came or left the last time.
+    pub(super) fn elect_by_age(&mut self, now: Instant) -> Option<WaiterId> {
+        if self.only_level().is_some() { None } else { self.elect(now) }
+    }
+
+    /// Returns the one priority with waiters, if there is just one.
+    fn only_level(&self) -> Option<usize> {
+        match [0, 1, 2].map(|at: usize| self.levels[at].waiting.is_empty()) {
+            [false, true, true] => Some(0),
+            [true, false, true] => Some(1),
+            [true, true, false] => Some(2),
+            _ => None,
+        }
+    }
+
+    fn elected(&self) -> Option<WaiterId> {
+        let at = self.only_level().or_else(|| self.next_level())?;
+        let priority = [Priority::Interactive, Priority::Normal, Priority::Batch][at];
+        self.levels[at].first().map(|id| WaiterId(id, priority))
+    }
+
+    /// Returns the priority whose turn is next.
+    fn next_level(&self) -> Option<usize> {
+        let mut least: Option<(usize, u64)> = None;
+        for (at, level) in self.levels.iter().enumerate().filter(|(at, _)| self.takes_part(*at)) {
+            least = least.filter(|least| least.1 <= level.start).or(Some((at, level.start)));
+        }
+        least.map(|(at, _)| at)
+    }
+
+    /// Returns whether a priority takes part in the turns.
+    fn takes_part(&self, at: usize) -> bool {
+        let top = self.levels.iter().position(|level| !level.waiting.is_empty()).unwrap_or_default();
+        self.levels[at].takes_part(at.saturating_sub(top), self.now)
+    }
+
+    /// Gives the turn to the first waiter, and charges its caller for it under these limits. It stays first until it is
+    /// removed. Returns what it was.
+    pub(super) fn grant(&mut self, limits: Amount) -> Option<W> {
+        let id = self.first.filter(|_| self.holder.is_none())?;
+        let at = id.1 as usize;
+        let start = self.levels[at].start;
+        self.reached = self.reached.max(start);
+        for other in (0..PRIORITIES).filter(|other| *other != at) {
+            // Those that take no part save nothing up, and will begin as if they had just had a turn.
+            if !self.levels[other].waiting.is_empty() && !self.takes_part(other) {
+                let level = &mut self.levels[other];
+                let turn = level.usual_cost(limits).saturating_mul(1 << other);
+                level.start = level.start.max(self.reached.saturating_add(turn));
+            }
+        }
+        let level = &mut self.levels[at];
+        let turn = level.take(id.0)?;
+        let cost = cost(turn.counted, limits);
+        match &mut level.callers {
+            Some(callers) => callers.granted(&turn.caller, (turn.due, id.0), turn.counted, cost),
+            None => level.lead = cost,
+        }
+        level.start = start.saturating_add(cost.saturating_mul(1 << at));
+        level.end_if_empty();
+        self.holder = Some(id);
+        self.end_if_empty();
+        Some(turn.waiter)
+    }
+
+    /// Takes a waiter out.
+    pub(super) fn remove(&mut self, id: WaiterId) {
+        if self.holder == Some(id) {
+            self.holder = None;
+            return;
+        }
+        let level = &mut self.levels[id.1 as usize];
+        let Some(turn) = level.take(id.0) else { return };
+        if let Some(callers) = &mut level.callers {
+            callers.leave(&turn.caller, (turn.due, id.0), turn.counted);
+        }
+        level.end_if_empty();
+        self.end_if_empty();
+    }
+
+    /// Forgets the turns of the priorities once nobody waits: all are equal then.
+    fn end_if_empty(&mut self) {
+        if self.levels.iter().all(|level| level.waiting.is_empty()) {
+            self.reached = 0;
+            self.levels.iter_mut().for_each(|level| level.start = 0);
+        }
+    }
+
+    /// Estimates the amount that will go before a new call: more urgent waiters, its caller's own, and of the others of
+    /// its priority no more than their fair part until its turn.
+    pub(super) fn ahead_of(&self, claimant: Claimant<'_>, own: Amount, limits: Amount) -> Amount {
+        let at = claimant.priority as usize;
+        let level = &self.levels[at];
+        let caller = claimant.caller.filter(|name| name.len() <= MAX_NAME);
+        let same = level.ahead_of(caller, limits);
+        let above = self.levels[..at].iter().fold(Amount::default(), |sum, level| sum.plus(level.amount));
+        let mut ahead = same.plus(above);
+        for (below, level) in self.levels.iter().enumerate().skip(at + 1) {
+            if level.takes_part(below - at, self.now) {
+                let part = same.plus(own);
+                let shift = below - at;
+                let part = Amount { requests: part.requests >> shift, tokens: part.tokens >> shift };
+                ahead = ahead.plus(level.amount.min(part));
+            }
+        }
+        ahead
+    }
+}
+
+impl<W> Level<W> {
+    /// Returns whether it takes part in the turns of a priority that is `below` levels more urgent.
+    fn takes_part(&self, below: usize, now: Instant) -> bool {
+        if below == 0 || self.waiting.is_empty() {
+            return !self.waiting.is_empty();
+        }
+        let patience = PATIENCE * u32::try_from(below).unwrap_or(u32::MAX);
+        let oldest = self.waiting.first_key_value().map(|(_, oldest)| oldest.since);
+        oldest.is_some_and(|since| now.saturating_duration_since(since) >= patience)
+    }
+
+    fn join(&mut self, id: u64, turn: Turn<W>, limits: Amount) {
+        if self.callers.is_none()
+            && let Some((_, last)) = self.waiting.last_key_value()
+            && (last.caller != turn.caller || last.due > turn.due)
+        {
+            self.callers = Some(Box::new(self.index(limits)));
+        }
+        if let Some(callers) = &mut self.callers {
+            callers.join(&turn.caller, (turn.due, id), turn.counted, limits);
+        }
+        self.amount = self.amount.plus(turn.counted);
+        self.waiting.insert(id, turn);
+    }
+
+    /// Makes the index of the waiters, which are of one caller so far.
+    fn index(&self, limits: Amount) -> CallerTurns {
+        let mut callers = CallerTurns::default();
+        for (id, turn) in &self.waiting {
+            callers.join(&turn.caller, (turn.due, *id), turn.counted, limits);
+        }
+        if let Some((_, turn)) = self.waiting.first_key_value() {
+            callers.lead(&turn.caller, self.lead);
+        }
+        callers
+    }
+
+    fn take(&mut self, id: u64) -> Option<Turn<W>> {
+        let turn = self.waiting.remove(&id)?;
+        self.amount = self.amount.minus(turn.counted);
+        Some(turn)
+    }
+
+    /// Returns the cost of a waiter on average; zero without any.
+    fn usual_cost(&self, limits: Amount) -> u64 {
+        cost(self.amount, limits).checked_div(self.waiting.len() as u64).unwrap_or_default()
+    }
+
+    fn end_if_empty(&mut self) {
+        if self.waiting.is_empty() {
+            (self.callers, self.lead) = (None, 0);
+        }
+    }
+
+    fn first(&self) -> Option<u64> {
+        match &self.callers {
+            Some(callers) => callers.first(),
+            None => self.waiting.first_key_value().map(|(id, _)| *id),
+        }
+    }
+
+    /// Estimates the amount that will go before a new call of that caller.
+    fn ahead_of(&self, caller: Option<&Arc<str>>, limits: Amount) -> Amount {
+        let Some((_, first)) = self.waiting.first_key_value() else { return Amount::default() };
+        match &self.callers {
+            Some(callers) => callers.ahead_of(caller, limits).unwrap_or(self.amount),
+            // The other caller has had a turn, or counts as if it had, and this one has not.
+            None if first.caller.as_ref() != caller && (self.lead > 0 || self.waiting.len() > 1) => Amount::default(),
+            None => self.amount,
+        }
+    }
+}
+
+/// Returns the share of a minute's limits that an amount is, of the limit that it needs most of.
+fn cost(amount: Amount, limits: Amount) -> u64 {
+    let share = |of: u64, limit: u64| {
+        if let Some(whole) = of.checked_mul(WHOLE) {
+            return whole / limit.max(1);
+        }
+        let share = u128::from(of) * u128::from(WHOLE) / u128::from(limit.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    };
+    let known = |of, limit| if limit == u64::MAX { 0 } else { share(of, limit) };
+    let cost = known(amount.requests, limits.requests).max(known(amount.tokens, limits.tokens));
+    let nominal = || share(amount.tokens, NOMINAL);
+    if limits.requests == u64::MAX && limits.tokens == u64::MAX { nominal().max(1) } else { cost.max(1) }
+}
+
+#[cfg(test)]
+mod tests;
