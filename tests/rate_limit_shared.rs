@@ -38,7 +38,7 @@ fn far(
             sleep(Duration::from_millis(fastrand::u64(way.clone()))).await;
             let response = emulator.oneshot(request).await;
             sleep(Duration::from_millis(fastrand::u64(way))).await;
-            response.map(|response| response.map(any)).map_err(BoxError::from)
+            response.map(|response| response.map(any))
         }
     })
 }
