@@ -234,7 +234,7 @@ mod tests {
             TokenTurn::Taken(next) => {
                 assert!(is_first && plain.take(), "first, and there was one");
                 plain.line.pop_front();
-                next.map(Waker::wake);
+                next.into_iter().for_each(Waker::wake);
                 true
             }
             TokenTurn::At(at) => {
@@ -274,7 +274,7 @@ mod tests {
                     }
                     BucketEvent::Deposit => {
                         plain.add(1000);
-                        bucket.deposit(refill, now).map(Waker::wake);
+                        bucket.deposit(refill, now).into_iter().for_each(Waker::wake);
                     }
                     BucketEvent::Join => {
                         let number = bucket.join().unwrap();
@@ -296,7 +296,7 @@ mod tests {
                         if nth < waiters.len() {
                             let number = waiters.remove(nth).number;
                             plain.line.retain(|other| *other != number);
-                            bucket.leave(number).map(Waker::wake);
+                            bucket.leave(number).into_iter().for_each(Waker::wake);
                             prop_assert!(bucket.leave(number).is_none(), "once");
                         }
                     }

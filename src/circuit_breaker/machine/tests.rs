@@ -281,7 +281,7 @@ fn it_stays_open_for_as_long_as_the_upstream_asks_within_reason() {
         let mut bench = Bench::new(RULES);
         let calls: Vec<_> = (0..3).map(|_| bench.admit().unwrap()).collect();
         for (call, hint) in calls.into_iter().zip([None, Some(Duration::from_secs(hint)), None]) {
-            bench.machine.fail(call, CountedFailure { hint: hint, ..FAILS }, bench.now, 0.5);
+            bench.machine.fail(call, CountedFailure { hint, ..FAILS }, bench.now, 0.5);
         }
         assert_eq!(bench.machine.closed_for(bench.now), Some(Duration::from_secs(lasts)), "{hint}");
     }
@@ -544,9 +544,10 @@ fn half_hour(seed: u64, rate: f64, service: u64) -> usize {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut bench = Bench::new(Rules { trip: Trip::silence(), ..RULES });
     let begun = bench.now;
-    // By the time in milliseconds and a number: the attempts so far, and the admission and the outcome of one that is
-    // under way.
-    let mut events: BTreeMap<(u64, u64), (u32, Option<(Admission, bool)>)> = BTreeMap::new();
+    /// The attempts of a call so far, and the admission and the outcome of one that is under way.
+    type SimulatedCall = (u32, Option<(Admission, bool)>);
+    // By the time in milliseconds and a number.
+    let mut events: BTreeMap<(u64, u64), SimulatedCall> = BTreeMap::new();
     let (mut arrival, mut number) = (0.0, 0);
     while arrival < 1_800.0 {
         arrival += -(1.0 - rng.f64()).ln() / rate;
