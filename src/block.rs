@@ -14,10 +14,10 @@
 //! | unnamed, with a wait | as long as it says | 5 min, and every 5 min |
 //! | unnamed, without one | 1 s, doubling to 20 min | the same; those that wait for the look wait as long again, 30 s at most |
 //! | a minute's quota, without one | 1 s, doubling to 1 min | the same |
-//! | a day's quota | until midnight Pacific, or as long as it says (25 h at most) | 1 min, doubling to 1 h |
+//! | a day's quota | until midnight Pacific, or as long as it says (25 h at most) | 15 s, doubling to 1 h |
 //! | the same, where our own count agrees | the same | 30 min, then each hour |
 //! | a limit of 0; a model closed for the project | until midnight Pacific | 1 h |
-//! | the grounding quota, for grounded calls only | until midnight Pacific | 1 min, doubling to 1 h |
+//! | the grounding quota, for grounded calls only | until midnight Pacific | 15 s, doubling to 1 h |
 //! | spending within some minutes | 25 h | as long as it says, 10 min at most |
 //! | no billing, no credits, a monthly cap, a limited account | 25 h | as long as it says, 1 h at most |
 //!
@@ -39,7 +39,7 @@ const MINUTES: Duration = Duration::from_secs(120);
 const UNNAMED: Duration = Duration::from_secs(300);
 
 /// The time until the first look at a quota whose refusal may be a mistake.
-const DOUBTED: Duration = Duration::from_secs(60);
+const DOUBTED: Duration = Duration::from_secs(15);
 
 /// The time until the first look at a quota whose refusal our own count confirms.
 const CONFIRMED: Duration = Duration::from_secs(1_800);

@@ -124,7 +124,7 @@
 //! |---|---|
 //! | a minute's quota | its project rests for this model until the hint; after two minutes one call looks. Without a hint as below, for a minute at most |
 //! | a quota that is not named | its project rests for this model for 1 s, doubled each time up to 20 minutes, until an answer comes; one call looks first |
-//! | a day's quota | its project rests for this model until midnight Pacific, or until the hint, but for a day at most; one call looks after a minute, then after twice the time before, up to an hour |
+//! | a day's quota | its project rests for this model until midnight Pacific, or until the hint, but for a day at most; one call looks after a quarter of a minute, then after twice the time before, up to an hour |
 //! | a quota of zero; a 404 that says that the model is closed for this project | the same, and one call looks each hour |
 //! | the quota of grounded calls | the same as a day's, for calls that search the web or maps only |
 //! | spending over some minutes | its project rests for all that costs money; one call looks after the hint, or 10 minutes |
