@@ -232,7 +232,7 @@ impl Block {
 
     fn renew(&mut self, claim: Claim, now: Instant, midnight: Instant) {
         if !self.is_alike(claim) {
-            // What another sort of quota has come to says nothing of this one.
+            // The step of another sort of quota says nothing of this one.
             self.step = Duration::ZERO;
         }
         self.step = (self.step * 2).clamp(claim.look, claim.longest.max(claim.look));

@@ -116,7 +116,7 @@
 //! day's until midnight Pacific, or until the hint and 25 hours at most. After that, one call looks while the others stay
 //! out: its success ends the block, another refusal renews it. A day's quota is looked at before its time as well,
 //! because quotas come back when a tier is granted: after a quarter of a minute, and then after twice the time before, up to an hour.
-//! Where this limiter's own count is half of the limit or more, the first look is after half an hour; for a limit of zero
+//! If this limiter's own count is half of the limit or more, the first look is after half an hour; for a limit of zero
 //! and after that it is each hour. No call
 //! waits in the queue for a block of hours: it is refused at once, with the time of the next look as the hint.
 //!

@@ -475,7 +475,7 @@ fn calls_that_are_due_later_are_not_counted_before_a_call_that_is_due_sooner() {
         let place = order(&mut turns, now).into_iter().position(|nth| nth == u64::MAX);
         assert_eq!(place, Some(100));
     }
-    // Where neither end is near, they are taken to be spread evenly.
+    // If neither end is near, they are taken to be spread evenly.
     let mut turns = Turns::new(now);
     for nth in 0..2_800u64 {
         turns.join(now, of(nth / 10), tokens(1), LIMITS, nth);
