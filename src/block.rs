@@ -5,8 +5,8 @@
 //! the letter parks a project for hours that would serve, and whoever does not asks in vain every five seconds.
 //!
 //! So a block is a belief, and it is looked at again: when a look is due, one call passes while the others stay out. Its
-//! success ends the block, and another refusal doubles the time until the next look. A [`Claim`] is what a refusal
-//! claims, as far as its kind can last:
+//! success ends the block, and another refusal doubles the time until the next look. Where the refusals say nothing, any
+//! answer to a call that has passed ends the block. A [`Claim`] is what a refusal claims, as far as its kind can last:
 //!
 //! | kind | believed | a look after |
 //! |---|---|---|
@@ -190,29 +190,51 @@ impl Block {
         block
     }
 
-    /// Takes note of a further refusal.
+    /// Takes note of a further refusal. If the refused call has looked, its look has been [ended](Self::end_look) before.
     pub(crate) fn refused(&mut self, claim: Claim, now: Instant, midnight: Instant) {
-        if now >= self.ends + RARE {
+        if now >= self.forgotten_at() {
             // A new event, long after the last one.
             self.step = Duration::ZERO;
         }
         match self.passage(now) {
-            // Calls that are refused together are one event, in which the longest claim counts.
-            Passage::Closed(_) if self.look.is_none() => {
-                let mut other = Self { step: Duration::ZERO, ..*self };
-                other.renew(claim, now, midnight);
-                if other.ends > self.ends {
-                    (self.kind, self.ends, self.step) = (other.kind, other.ends, other.step);
-                    self.is_unsaid = other.is_unsaid;
-                    self.is_long |= other.is_long;
-                    self.look_at = self.look_at.max(other.look_at);
-                }
-            }
-            _ => self.renew(claim, now, midnight),
+            // Calls that are refused together are one event, and so are those that come late, while another call looks.
+            Passage::Closed(_) => self.refused_together(claim, now, midnight),
+            Passage::Free | Passage::Look => self.renew(claim, now, midnight),
         }
     }
 
+    /// Takes note of a refusal of a call that was sent before the block or its look: the longest claim counts.
+    fn refused_together(&mut self, claim: Claim, now: Instant, midnight: Instant) {
+        let is_alike = self.is_alike(claim);
+        if self.look.is_some() && is_alike && self.is_unsaid {
+            // It says nothing that the look will not tell.
+            return;
+        }
+        let mut other = Self { step: Duration::ZERO, ..*self };
+        other.renew(claim, now, midnight);
+        if other.ends <= self.ends {
+            return;
+        }
+        (self.kind, self.ends, self.is_unsaid) = (other.kind, other.ends, other.is_unsaid);
+        self.step = if is_alike { self.step.max(other.step) } else { other.step };
+        if !is_alike || self.look.is_none() {
+            self.is_long |= other.is_long;
+            self.look_at = self.look_at.max(other.look_at);
+            // A look at one sort of quota says nothing of another.
+            self.look = None;
+        }
+    }
+
+    /// Returns whether a claim is of the same sort, so that its refusal confirms the block.
+    fn is_alike(&self, claim: Claim) -> bool {
+        self.is_long == claim.is_long && self.is_unsaid == (claim.lasts == Lasts::Unsaid)
+    }
+
     fn renew(&mut self, claim: Claim, now: Instant, midnight: Instant) {
+        if !self.is_alike(claim) {
+            // The step of another sort of quota says nothing of this one.
+            self.step = Duration::ZERO;
+        }
         self.step = (self.step * 2).clamp(claim.look, claim.longest.max(claim.look));
         let far = now + LONGEST;
         self.ends = match claim.lasts {
@@ -273,6 +295,13 @@ impl Block {
         self.kind
     }
 
+    /// Returns whether its refusals do not say how long they last. Any answer to a call that has passed refutes such a
+    /// block, however late it comes: where answers are slow and a few calls are refused for no reason, the refusals would
+    /// follow each other sooner than the answers to the calls between them.
+    pub(crate) fn is_unsaid(&self) -> bool {
+        self.is_unsaid
+    }
+
     /// Returns whether the block lasts longer than anybody waits.
     pub(crate) fn is_long(&self) -> bool {
         self.is_long
@@ -293,10 +322,10 @@ impl Block {
         }
     }
 
-    /// Returns whether the success of a look ends the block: only that of the current one does, and any once the block
-    /// lets all calls pass.
+    /// Returns whether the success of a look ends the block: only that of the current one does, but any once the block
+    /// lets all calls pass, or where the [refusals say nothing](Self::is_unsaid).
     pub(crate) fn ends_with(&self, look: Look, now: Instant) -> bool {
-        now >= self.ends || self.look.is_some_and(|(under_way, _)| under_way == look)
+        self.is_unsaid || now >= self.ends || self.look.is_some_and(|(under_way, _)| under_way == look)
     }
 }
 

@@ -167,12 +167,13 @@ async fn attempts_and_clocks_are_named() {
         .layer(ClassifyLayer::new())
         .service(upstream.clone());
     let response = service.oneshot(post(GENERATE)).await.unwrap();
+    // There is no deadline and no other model: the call is given all of its attempts.
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     let body: Value = serde_json::from_slice(&read(response.into_body()).await).unwrap();
     assert_eq!(body["error"]["status"], "DEADLINE_EXCEEDED");
     let metadata = &detail(&body["error"], "ErrorInfo")["metadata"];
     assert_eq!((&metadata["layer"], &metadata["clock"]), (&"timeout".into(), &"attempt".into()));
-    assert_eq!((&metadata["attempts"], upstream.calls()), (&"2".into(), 2));
+    assert_eq!((&metadata["attempts"], upstream.calls()), (&"8".into(), 8));
 }
 
 #[tokio::test(start_paused = true)]

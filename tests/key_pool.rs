@@ -14,7 +14,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
     call::Surface,
-    context::{RetryAdvice, Tried},
+    context::{Claimant, RetryAdvice, Tried},
     emulator::{Emulator, EmulatorBuilder, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     key_pool::{ApiKey, Credential, DisabledReason, Fingerprint, Key, KeyPool, KeyPoolBuilder, KeyReport, KeyState},
@@ -423,7 +423,7 @@ async fn the_soonest_project_is_waited_for_when_all_are_out() {
 struct Waits([u64; 2]);
 
 impl Headroom for Waits {
-    fn headroom(&self, scope: &Scope, _: u32, _: u64) -> Duration {
+    fn headroom(&self, scope: &Scope, _: u32, _: u64, _: Claimant<'_>) -> Duration {
         secs(self.0[usize::from(scope.project() == "p2")])
     }
 }

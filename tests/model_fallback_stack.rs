@@ -195,7 +195,7 @@ async fn a_days_quota_and_none_at_all_move_a_call_without_a_wait_and_a_minutes_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_day_without_quota_is_an_attempt_and_a_look_and_no_failed_call_whatever_the_limiter_remembers() {
+async fn a_day_without_quota_is_an_attempt_and_some_looks_and_no_failed_call_whatever_the_limiter_remembers() {
     fastrand::seed(12);
     let emulator = Emulator::builder().trouble(When::always().model(PRO), Trouble::day_quota()).build();
     let service = ServiceBuilder::new()
@@ -211,8 +211,8 @@ async fn a_day_without_quota_is_an_attempt_and_a_look_and_no_failed_call_whateve
         assert_eq!(began.elapsed(), secs(0));
         advance(secs(20)).await;
     }
-    // After a minute one call has looked whether the day is really over.
-    assert_eq!(visits(&emulator), [2, 10, 0]);
+    // Three have looked whether the day is really over: those after 20, 60 and 120 s, of looks after 15, 30 and 60 s.
+    assert_eq!(visits(&emulator), [4, 10, 0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,13 +4,16 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use http::Response;
+use http::{Request, Response};
+use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer,
+    ClassifyLayer, KeyPoolLayer, RateLimitLayer, ReplayLayer, RetryLayer,
     failure::Kind,
+    key_pool::{ApiKey, Key, KeyPool},
     quota::{Limits, Scope},
     rate_limit::Limiter,
 };
@@ -31,6 +34,21 @@ async fn asked_at(limiter: Limiter, upstream: Upstream, until: u64) -> Vec<u64> 
     times
 }
 
+/// Makes that many calls, one each tenth of a second, and returns how many were not refused by the layers.
+async fn sent<S>(service: S, calls: u64) -> usize
+where
+    S: Service<Request<Full<Bytes>>, Error: std::fmt::Debug> + Clone,
+{
+    let calls = (0..calls).map(|nth| {
+        let service = service.clone();
+        async move {
+            sleep(Duration::from_millis(nth * 100)).await;
+            service.oneshot(post(GENERATE)).await.is_ok()
+        }
+    });
+    join_all(calls).await.into_iter().filter(|is_sent| *is_sent).count()
+}
+
 /// A refusal in Google's shape: the quota's id and value, and the wait.
 fn exhausted(id: &str, value: u64, delay: &str) -> Response<AnyBody> {
     json(
@@ -46,15 +64,15 @@ const DAY: &str = "GenerateRequestsPerDayPerProjectPerModel-FreeTier";
 const MINUTE: &str = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier";
 
 #[tokio::test(start_paused = true)]
-async fn a_day_that_our_own_count_does_not_confirm_is_looked_at_after_a_minute() {
+async fn a_day_that_our_own_count_does_not_confirm_is_looked_at_after_a_quarter_of_a_minute() {
     let first_only = Upstream::at_once(|nth| Ok(if nth == 0 { exhausted(DAY, 250, "5s") } else { hello() }));
     let limiter = Limiter::builder().reject().build();
-    assert_eq!(asked_at(limiter.clone(), first_only, 64).await, [0, 60, 61, 62, 63]);
+    assert_eq!(asked_at(limiter.clone(), first_only, 19).await, [0, 15, 16, 17, 18]);
     assert_eq!(limiter.snapshot()[0].blocked_for, None);
     // Each look that is refused doubles the time to the next one, up to an hour.
     let always = Upstream::at_once(|_| Ok(exhausted(DAY, 250, "5s")));
     let times = asked_at(Limiter::builder().reject().build(), always, 1_900).await;
-    assert_eq!(times, [0, 60, 180, 420, 900, 1_860]);
+    assert_eq!(times, [0, 15, 45, 105, 225, 465, 945]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,7 +141,7 @@ async fn a_look_that_is_dropped_or_shows_nothing_is_made_again() {
     let limiter = Limiter::builder().reject().build();
     let service = RateLimitLayer::new(limiter).layer(ClassifyLayer::new().layer(upstream.clone()));
     service.clone().oneshot(post(GENERATE)).await.unwrap();
-    sleep(secs(60)).await;
+    sleep(secs(15)).await;
     assert!(timeout(secs(1), service.clone().oneshot(post(GENERATE))).await.is_err());
     assert_eq!(service.clone().oneshot(post(GENERATE)).await.unwrap().status(), 503);
     for _ in 0..3 {
@@ -159,8 +177,8 @@ async fn nobody_waits_for_a_block_that_lasts() {
     assert_eq!(begun.elapsed(), secs(1));
     for refused in &results[1..] {
         let error = find(refused.as_ref().unwrap_err());
-        assert_eq!((error.retry_after(), error.outcome().retry()), (Some(secs(60)), None));
-        assert!(error.to_string().contains("is asked again in 60.0s"), "{error}");
+        assert_eq!((error.retry_after(), error.outcome().retry()), (Some(secs(15)), None));
+        assert!(error.to_string().contains("is asked again in 15.0s"), "{error}");
     }
 }
 
@@ -211,6 +229,32 @@ async fn a_single_refusal_that_says_nothing_costs_nobody_more_than_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refusals_for_no_reason_do_not_park_an_upstream_whose_answers_are_slow() {
+    // Ten calls a second for ten minutes. One in twenty is refused at once, and the others are answered a minute later:
+    // many refusals between two answers.
+    let upstream = || {
+        Upstream::new(|nth, _| async move {
+            if nth % 20 == 9 {
+                return Ok(support::status(429));
+            }
+            sleep(secs(60)).await;
+            Ok(hello())
+        })
+    };
+    let classified = |upstream: &Upstream| ClassifyLayer::new().layer(upstream.clone());
+    let limited = upstream();
+    let limiter = Limiter::builder().max_wait(secs(120)).build();
+    let service = RateLimitLayer::new(limiter).layer(classified(&limited));
+    assert_eq!(sent(service, 6_000).await, 6_000);
+    // A pool lets nobody wait, so that the calls within a second or two after each refusal are not sent.
+    let pooled = upstream();
+    let key = Key::new(ApiKey::new("AIza-nobodys").unwrap());
+    let service = KeyPoolLayer::new(KeyPool::builder().key(key).build().unwrap()).layer(classified(&pooled));
+    let sent = sent(service, 6_000).await;
+    assert!(sent >= 4_500, "{sent}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_are_refused_together_without_a_word_are_one_event_and_one_call_looks() {
     let upstream = Upstream::new(|nth, _| async move {
         sleep(Duration::from_millis(100)).await;
@@ -255,8 +299,8 @@ async fn a_report_tells_when_a_block_of_hours_ends_also_while_a_look_is_due() {
     let service = RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(upstream));
     service.oneshot(post(GENERATE)).await.unwrap();
     let left = limiter.snapshot()[0].blocked_for.unwrap();
-    sleep(secs(60)).await;
-    assert_eq!(limiter.snapshot()[0].blocked_for, Some(left - secs(60)));
+    sleep(secs(15)).await;
+    assert_eq!(limiter.snapshot()[0].blocked_for, Some(left - secs(15)));
 }
 
 const GROUNDED: &str = r#"{"contents":[{"parts":[{"text":"hi"}]}],"tools":[{"googleSearch":{}}]}"#;
@@ -288,12 +332,12 @@ async fn the_grounding_quota_rests_grounded_calls_and_no_plain_one() {
         assert_eq!(ask("{}").await.unwrap().status(), 200);
         let error = ask(GROUNDED).await.err().unwrap();
         assert!(find(&error).to_string().contains("calls that search the web or maps"), "{error}");
-        assert_eq!(find(&error).retry_after(), Some(secs(60)));
+        assert_eq!(find(&error).retry_after(), Some(secs(15)));
     }
     assert_eq!((upstream.calls(), begun.elapsed()), (6, Duration::ZERO));
     assert_eq!(limiter.snapshot()[0].blocked_for, None);
-    sleep(secs(60)).await;
+    sleep(secs(15)).await;
     assert_eq!(ask(GROUNDED).await.unwrap().status(), 429);
     assert_eq!(ask("{}").await.unwrap().status(), 200);
-    assert_eq!(find(&ask(GROUNDED).await.err().unwrap()).retry_after(), Some(secs(120)));
+    assert_eq!(find(&ask(GROUNDED).await.err().unwrap()).retry_after(), Some(secs(30)));
 }

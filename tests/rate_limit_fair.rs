@@ -16,8 +16,9 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt};
 use tower_gemini::{
-    CallContext, GeminiLayer, RateLimitLayer,
+    CallContext, GeminiLayer, KeyPoolLayer, RateLimitLayer,
     context::{Deadline, GaveUp, Priority},
+    key_pool::{ApiKey, Key, KeyPool},
     quota::{Limits, TokenCost},
     rate_limit::{Limiter, LimiterBuilder, RateLimit},
     service_times::ServiceTimes,
@@ -279,4 +280,41 @@ async fn a_waiter_gives_up_when_an_answer_would_come_too_late() {
     assert_eq!(find(&error).outcome().gave_up(), Some(GaveUp::Wait));
     assert!(urgent.await.unwrap().is_ok());
     assert_eq!((upstream.calls(), limiter.snapshot()[0].waiting), (2, 0));
+}
+
+/// Returns how long an interactive call waits that may go to any of these projects: p with 200 batch calls in its queue,
+/// or q with 20 interactive ones.
+async fn waits_beside_a_batch(projects: &[&str]) -> Duration {
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let limiter = per_minute(60).max_wait(secs(3_600)).build();
+    let of = |names: &[&str]| {
+        let keys = names.iter().fold(KeyPool::builder().headroom(limiter.clone()), |keys, name| {
+            keys.key(Key::new(ApiKey::new(format!("AIza-nobodys-{name}")).unwrap()).project(*name))
+        });
+        let pool = KeyPoolLayer::new(keys.build().unwrap());
+        pool.layer(RateLimitLayer::new(limiter.clone()).layer(upstream.clone()))
+    };
+    let (p, q) = (of(&["p"]), of(&["q"]));
+    for _ in 0..60 {
+        for service in [&p, &q] {
+            service.clone().oneshot(by("", Priority::Normal, 10)).await.unwrap();
+        }
+        sleep(millis(900)).await;
+    }
+    let mut waiting = JoinSet::new();
+    for (service, priority, calls) in [(p, Priority::Batch, 200), (q, Priority::Interactive, 20)] {
+        for _ in 0..calls {
+            waiting.spawn(service.clone().oneshot(by("", priority, 10)));
+        }
+        settle().await;
+    }
+    let begun = Instant::now();
+    of(projects).oneshot(by("", Priority::Interactive, 10)).await.unwrap();
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interactive_call_is_sent_to_the_project_whose_queue_lets_it_go_first() {
+    let (best, chosen) = (waits_beside_a_batch(&["p"]).await, waits_beside_a_batch(&["p", "q"]).await);
+    assert!(best < secs(10) && chosen <= best, "{best:?} {chosen:?}");
 }

@@ -189,7 +189,7 @@ impl Truth {
             Fate::Day | Fate::Zero => {
                 self.closed.insert(scope, self.midnight.unwrap());
                 // A day may be a mistake; a limit of zero hardly is.
-                let look = if matches!(visit.fate, Fate::Day) { 60 } else { 3_600 };
+                let look = if matches!(visit.fate, Fate::Day) { 15 } else { 3_600 };
                 self.look.insert(scope, visit.at + Duration::from_secs(look));
             }
             _ => {}

@@ -26,7 +26,8 @@ fn looks(claim: Claim, midnight: u64) -> Vec<u64> {
             break;
         }
         times.push((now - start).as_secs());
-        block.begin_look(now);
+        let look = block.begin_look(now);
+        block.end_look(look);
         block.refused(claim, now, midnight);
     }
     times
@@ -50,7 +51,7 @@ fn each_kind_is_believed_as_far_as_it_can_last() {
     assert_eq!(left(of(Kind::QuotaDay, None)), day);
     assert_eq!(left(of(Kind::QuotaDay, Some(7_200))), 7_200);
     assert_eq!(left(of(Kind::QuotaDay, Some(604_800))), 25 * 3_600);
-    let doubled = [1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423].map(|minutes| minutes * 60);
+    let doubled = [15, 45, 105, 225, 465, 945, 1_905, 3_825, 7_425, 11_025, 14_625, 18_225];
     assert_eq!(looks(of(Kind::QuotaDay, None), day), doubled);
     assert_eq!(looks(of(Kind::QuotaGrounding, None), day), doubled);
     let half_past = quarter(60).into_iter().map(|at| at - 1_800).collect::<Vec<_>>();
@@ -79,11 +80,12 @@ fn a_refusal_that_says_nothing_lasts_longer_each_time() {
             now += secs(expected);
             assert_eq!(block.passage(now), Passage::Look);
             // The others wait for the look as long again, and not for long.
-            block.begin_look(now);
+            let look = block.begin_look(now);
             assert_eq!(block.passage(now), Passage::Closed(now + secs(expected.min(30))));
+            block.end_look(look);
             block.refused(claim, now, now);
         }
-        // What it has come to is remembered for an hour, and a new event after that.
+        // The last step is remembered for an hour, and a refusal after that is a new event.
         now = block.ends() + secs(3_599);
         assert_eq!(block.passage(now), Passage::Free);
         assert!(now < block.forgotten_at());
@@ -102,7 +104,7 @@ fn only_the_look_that_is_under_way_ends_a_block() {
     let claim = of(Kind::QuotaDay, None);
     let midnight = now + secs(80_000);
     let mut block = Block::new(claim, now, midnight);
-    let due = now + secs(60);
+    let due = now + DOUBTED;
     let late = block.begin_look(due);
     assert_eq!(block.passage(due), Passage::Closed(due + LONGEST_LOOK));
     assert_eq!(block.closed_until(due), Some(midnight));
@@ -111,8 +113,71 @@ fn only_the_look_that_is_under_way_ends_a_block() {
     assert!(!block.ends_with(late, now) && block.ends_with(again, now));
     block.end_look(late);
     assert!(block.ends_with(again, now));
-    block.refused(claim, due + LONGEST_LOOK, midnight);
-    assert!(!block.ends_with(again, now), "it was sent before the last refusal");
+    block.end_look(again);
+    block.refused(claim, now, midnight);
+    assert!(!block.ends_with(again, now), "it is over");
+}
+
+#[test]
+fn a_call_that_is_refused_late_neither_renews_the_block_nor_takes_the_look_from_the_one_that_looks() {
+    let start = Instant::now();
+    let midnight = start + secs(80_000);
+    for (claim, due) in [(of(Kind::QuotaDay, None), 15), (of(Kind::QuotaUnknown, None), 1)] {
+        let now = start + secs(due);
+        let mut block = Block::new(claim, start, midnight);
+        let look = block.begin_look(now);
+        let before = block;
+        block.refused(claim, now, midnight);
+        assert_eq!(block, before);
+        assert!(block.ends_with(look, now));
+        // A claim of another sort that lasts longer is another matter.
+        let mut block = Block::new(of(Kind::QuotaUnknown, None), start, midnight);
+        let now = start + secs(1);
+        let look = block.begin_look(now);
+        block.refused(of(Kind::QuotaDay, None), now, midnight);
+        assert_eq!(block.passage(now), Passage::Closed(now + DOUBTED));
+        assert!(!block.ends_with(look, now));
+    }
+}
+
+#[test]
+fn any_answer_to_a_call_that_has_passed_ends_a_block_by_refusals_that_say_nothing() {
+    let start = Instant::now();
+    for (kind, ends) in [(Kind::QuotaUnknown, true), (Kind::QuotaMinute, true), (Kind::QuotaDay, false)] {
+        let claim = of(kind, None);
+        let mut block = Block::new(claim, start, start + secs(80_000));
+        let now = start + secs(20);
+        let passed = block.begin_look(now);
+        block.end_look(passed);
+        block.refused(claim, now, start + secs(80_000));
+        assert_eq!(block.ends_with(passed, now), ends, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_one_sort_of_quota_has_come_to_says_nothing_of_another() {
+    let start = Instant::now();
+    let midnight = start + secs(80_000);
+    let bare = of(Kind::QuotaUnknown, None);
+    for (first, hint) in [(Kind::QuotaMinute, 30), (Kind::QuotaDay, 5)] {
+        // Both while the block is looked at, and after it has ended.
+        for at in [start + secs(120), start + secs(hint) + secs(10)] {
+            let mut block = Block::new(of(first, Some(hint)), start, midnight);
+            block.refused(bare, at, midnight);
+            assert_eq!(block.left(at), Some((secs(2), secs(1))), "{first:?}");
+        }
+    }
+    let mut block = Block::new(of(Kind::QuotaMinute, Some(9_999)), start, midnight);
+    block.refused(bare, start + secs(120), midnight);
+    assert_eq!(block.passage(start + secs(120)), Passage::Closed(start + secs(121)));
+    let mut block = Block::new(bare, start, midnight);
+    for _ in 0..9 {
+        let now = block.ends();
+        block.refused(bare, now, midnight);
+    }
+    let now = block.ends();
+    block.refused(of(Kind::QuotaDay, None), now, midnight);
+    assert_eq!(block.passage(now), Passage::Closed(now + DOUBTED));
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -165,7 +230,7 @@ proptest! {
                 Step::Wait(seconds) => now += secs(seconds),
                 Step::Refuse(which) => {
                     let claim = claims[which];
-                    let before = block.filter(|block| block.passage(now) != Passage::Free);
+                    let before = block.filter(|block| matches!(block.passage(now), Passage::Closed(_)));
                     match &mut block {
                         Some(block) => block.refused(claim, now, midnight),
                         None => block = Some(Block::new(claim, now, midnight)),
@@ -173,11 +238,13 @@ proptest! {
                     let block = block.unwrap();
                     // Whatever was refused, nobody passes at once.
                     prop_assert!(matches!(block.passage(now), Passage::Closed(at) if at > now));
-                    if let Some(before) = before
-                        && matches!(before.passage(now), Passage::Closed(_))
-                        && before.look.is_none()
-                    {
+                    if let Some(before) = before {
                         prop_assert!(block.ends() >= before.ends(), "an event is no shorter than its longest claim");
+                        if before.look.is_some() && block.look.is_none() {
+                            // Another sort of quota has taken over.
+                            under_way.clear();
+                            current = None;
+                        }
                     } else {
                         under_way.clear();
                         current = None;
@@ -213,7 +280,8 @@ proptest! {
                 Step::Succeed(nth) => {
                     if let (Some(known), Some(at)) = (block, nth.checked_rem(under_way.len())) {
                         let (look, _) = under_way.remove(at);
-                        prop_assert_eq!(known.ends_with(look, now), now >= known.ends() || current == Some(look));
+                        let ends = known.is_unsaid() || now >= known.ends() || current == Some(look);
+                        prop_assert_eq!(known.ends_with(look, now), ends);
                         if known.ends_with(look, now) {
                             block = None;
                             under_way.clear();

@@ -31,7 +31,7 @@ pub(crate) use self::{
 pub use self::{
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
-    priority::Priority,
+    priority::{Claimant, Priority},
     usage::{ByModality, Usage, UsageReport},
 };
 use crate::{
@@ -193,6 +193,11 @@ impl CallContext {
     /// Sets the name of the caller. Calls without one count as those of one caller.
     pub fn set_caller(&mut self, caller: impl Into<Arc<str>>) {
         self.caller = Some(caller.into());
+    }
+
+    /// Returns the part of the call that decides on its turn in a queue.
+    pub fn claimant(&self) -> Claimant<'_> {
+        Claimant { caller: self.caller(), priority: self.priority(), deadline: self.deadline().map(Deadline::instant) }
     }
 
     /// Returns the priority of the call in a queue. Default: normal.

@@ -1,8 +1,22 @@
-//! The priority of a call in a queue.
+//! The priority of a call in a queue, and what else decides on its turn.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
+
+use tokio::time::Instant;
 
 use super::ConfigError;
+
+/// The part of a call that decides on its turn, where calls have to wait for one.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Claimant<'a> {
+    /// The caller, between whom turns are fair; `None`: all calls without one are those of one caller.
+    pub caller: Option<&'a Arc<str>>,
+    /// The priority.
+    pub priority: Priority,
+    /// The time by which the answer has to be there.
+    pub deadline: Option<Instant>,
+}
 
 /// The priority of a call where calls have to wait for their turn: the more urgent goes first, and who waits for long
 /// becomes more urgent, so that nobody waits forever.

@@ -199,6 +199,10 @@ impl Assigned {
         let midnight = now + until_pacific_midnight(clock::wall());
         let mut registry = self.shared.registry.lock();
         if let Some(project) = registry.project(&self.key.project) {
+            // Its own look is over: other calls that are refused while one looks were sent before it.
+            if let Some(looking) = &self.looking {
+                project.marks.end_looks(&self.facts.model, looking.looks);
+            }
             project.marks.block(part, &self.facts.model, claim, now, midnight);
             project.publish();
         }

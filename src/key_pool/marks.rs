@@ -186,7 +186,9 @@ impl Marks {
     /// Takes note of an answer: forgets the blocks that its looks have refuted, and those that have ended.
     pub(super) fn succeeded(&mut self, needs: Needs<'_>, looks: ProjectLooks, now: Instant) {
         for (part, look) in Part::ALL.into_iter().zip(looks.0).filter(|(part, _)| needs.concern(*part)) {
-            let refuted = |block: &Block| look.is_some_and(|look| block.ends_with(look, now)) || block.ends() <= now;
+            let refuted = |block: &Block| {
+                look.is_some_and(|look| block.ends_with(look, now)) || block.ends() <= now || block.is_unsaid()
+            };
             if self.get(part, needs.model).is_some_and(refuted) {
                 self.remove(part, needs.model);
             }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     body::Resend,
     call::Shape,
-    context::{BoxError, CallContext, CallRef, Choice, Tried},
+    context::{BoxError, CallContext, CallRef, Choice, Claimant, Priority, Tried},
     quota::{Scope, TokenCost},
 };
 
@@ -85,6 +85,9 @@ pub(super) struct CallFacts {
     pub(super) shape: Shape,
     pub(super) model: Arc<str>,
     pub(super) tokens: u64,
+    caller: Option<Arc<str>>,
+    priority: Priority,
+    deadline: Option<Instant>,
     /// The one project that the call has to go to.
     pub(super) pinned: Option<Arc<str>>,
     /// True if it goes there only to be with others of its kind, so that it can go elsewhere for a good reason.
@@ -133,6 +136,11 @@ impl CallFacts {
     }
 
     /// Returns the call's query to the registry.
+    /// Returns what decides on the call's turn in a queue.
+    fn claimant(&self) -> Claimant<'_> {
+        Claimant { caller: self.caller.as_ref(), priority: self.priority, deadline: self.deadline }
+    }
+
     pub(super) fn query<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
         let pinned = self.pinned.as_deref();
         Query { now: Instant::now(), needs: self.needs(), pinned, tried, passed_over }
@@ -191,7 +199,9 @@ where
     let teaches = teaches(shared, request, shape, place.as_ref());
     let may_leave = place.as_ref().is_some_and(|place| place.may_leave);
     let pinned = place.map(|place| place.project);
-    CallFacts { shape, model, tokens, pinned, may_leave, tried, teaches, beginning }
+    let Claimant { caller, priority, deadline } = context.map_or(Claimant::default(), CallContext::claimant);
+    let caller = caller.cloned();
+    CallFacts { shape, model, tokens, caller, priority, deadline, pinned, may_leave, tried, teaches, beginning }
 }
 
 /// The key that was chosen for a call.
@@ -266,6 +276,7 @@ impl Shared {
         let Some(headroom) = self.headroom.as_ref().filter(|_| facts.shape.pays_quota()) else {
             return Duration::ZERO;
         };
-        headroom.headroom(&Scope::new(project.name.clone(), facts.model.clone()), facts.shape.requests, facts.tokens)
+        let scope = Scope::new(project.name.clone(), facts.model.clone());
+        headroom.headroom(&scope, facts.shape.requests, facts.tokens, facts.claimant())
     }
 }

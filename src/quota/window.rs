@@ -32,6 +32,16 @@ impl Amount {
         Self { requests: self.requests.min(other.requests), tokens: self.tokens.min(other.tokens) }
     }
 
+    /// Returns the amount of `count` of `all` equal parts, rounded down; nothing where there is none.
+    pub(crate) fn share(self, count: usize, all: usize) -> Self {
+        let (count, all) = (count as u128, all as u128);
+        let of = |amount: u64| {
+            let share = (u128::from(amount) * count).checked_div(all).unwrap_or_default();
+            u64::try_from(share).unwrap_or(u64::MAX)
+        };
+        Self { requests: of(self.requests), tokens: of(self.tokens) }
+    }
+
     pub(crate) fn is_within(self, limit: Self) -> bool {
         self.requests <= limit.requests && self.tokens <= limit.tokens
     }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     bounded::{ByScope, Scoped},
     clock,
+    context::Claimant,
     describe::Describe,
     quota::{Gate, Headroom, Limits, Scope},
     service_times::ServiceTimes,
@@ -78,8 +79,12 @@ impl Limiter {
     }
 
     /// Returns the time that a call which is charged `requests` requests and `tokens` input tokens would currently wait in
-    /// this scope, the queue included; zero where it would go at once. Nothing is reserved.
+    /// this scope, if it names no caller, priority or deadline; zero where it would go at once. Nothing is reserved.
     pub fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration {
+        self.headroom_of(scope, requests, tokens, Claimant::default())
+    }
+
+    fn headroom_of(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration {
         let now = Instant::now();
         let amount = Amount { requests: requests.into(), tokens };
         let (settings, calendar) = (&self.shared.settings, self.shared.calendar);
@@ -89,7 +94,7 @@ impl Limiter {
         let queue = if settings.names(scope) { own() } else { shard.find(model, project) }.cloned();
         drop(shard);
         match queue {
-            Some(queue) => queue.headroom(now, amount),
+            Some(queue) => queue.headroom(now, amount, claimant),
             // The scope has not been used yet: its limits alone decide.
             None => {
                 let at =
@@ -202,8 +207,8 @@ impl Scoped for ScopeQueue {
 }
 
 impl Headroom for Limiter {
-    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration {
-        Self::headroom(self, scope, requests, tokens)
+    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration {
+        self.headroom_of(scope, requests, tokens, claimant)
     }
 }
 

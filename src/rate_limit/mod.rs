@@ -9,15 +9,15 @@
 //! This layer counts requests and input tokens in a sliding window of a minute, and requests until midnight Pacific,
 //! for each project and model, whatever the service tier. A batch of embeddings counts a request for each of its items;
 //! an interaction spends the quota of its model, or that of `agents/NAME`. A call that fits goes at once; a call that
-//! does not waits in a queue, in which callers take turns and each caller's calls go first come, first served, and is
+//! does not waits in a queue, in which callers take turns and each caller's calls go in the order of their deadlines, and is
 //! woken when its turn comes; a call that would have to wait too long is refused at once, with the wait that it would
 //! have needed. Tokens are reserved before the call and settled by the usage in the answer; the reservation of a call
 //! that was never sent is refunded. A 429 blocks its scope for all calls as long as it can be believed, and teaches the
 //! limit where none is configured, or a lower one while other programs use the same quota.
 //!
-//! It never lets more than the limit into any 60 seconds, never lets a small call of the same caller overtake a large one, never charges
-//! calls that only count tokens or list models, and never waits past a deadline. It cannot see the usage of other
-//! programs: it learns of that from the refusals.
+//! It never lets more than the limit into any 60 seconds, never lets a small call overtake a large one of the same caller
+//! that is due no later, never charges calls that only count tokens or list models, and never waits past a deadline. It
+//! cannot see the usage of other programs: it learns of that from the refusals.
 //!
 //! # When to use it
 //!
@@ -88,8 +88,7 @@
 //! Within a priority the turn goes to the caller that has been given least, by
 //! [`CallContext::caller`](crate::CallContext::caller): each call counts as its share of the limit that it needs most of,
 //! and a caller that comes back has saved nothing up (start-time fair queueing, the Virtual Token Counter of OSDI 2024).
-//! What two callers that both wait are given differs by no more than twice the largest call. Only calls that had to queue
-//! are counted. In a test, a caller with a call of 500 tokens in each 5 s waited for 0 s at the 99th percentile beside
+//! Two callers that both wait are given the same but for twice the largest call. Only calls that had to queue are counted. In a test, a caller with a call of 500 tokens in each 5 s waited for 0 s at the 99th percentile beside
 //! another's 200 jobs of 20,000 tokens, at 250,000 a minute, where it waits for minutes in one queue; the jobs were not
 //! later for it.
 //!
@@ -117,12 +116,12 @@
 //! day's until midnight Pacific, or until the hint and 25 hours at most. After that, one call looks while the others stay
 //! out: its success ends the block, another refusal renews it. A day's quota is looked at before its time as well,
 //! because quotas come back when a tier is granted: after a quarter of a minute, and then after twice the time before, up to an hour.
-//! Where this limiter's own count is half of the limit or more, the first look is after half an hour; for a limit of zero
+//! If this limiter's own count is half of the limit or more, the first look is after half an hour; for a limit of zero
 //! and after that it is each hour. No call
 //! waits in the queue for a block of hours: it is refused at once, with the time of the next look as the hint.
 //!
 //! A refusal that says neither how long nor which quota rests the scope for a second, and for twice as long each time until
-//! an answer comes, up to 20 minutes; one call looks first. So a 429 by mistake costs its followers a second, and a day's
+//! an answer comes to any call that has passed, up to 20 minutes; one call looks first. So a 429 by mistake costs its followers a second, and a day's
 //! quota that nobody names some eighty refusals.
 //!
 //! A day's limit that was learned and is used up counts as such a block, and is forgotten when a look succeeds. The quota

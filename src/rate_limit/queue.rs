@@ -16,10 +16,11 @@ use super::{
     Amount,
     account::{Account, Calendar, Charge},
     blocks::Shut,
-    turns::{Claimant, PRIORITIES, Turns, WaiterId},
+    turns::{PRIORITIES, Turns, WaiterId},
 };
 use crate::{
     block::Claim,
+    context::Claimant,
     quota::{Certainty, Dimension, Scope, TokenCost},
     sync::Mutex,
 };
@@ -270,10 +271,10 @@ impl ScopeQueue {
         wake(first);
     }
 
-    /// Returns how long a call of this amount would wait, the whole queue included.
-    pub(super) fn headroom(&self, now: Instant, amount: Amount) -> Duration {
+    /// Returns how long a call of this amount would wait, the part of the queue included that goes before it.
+    pub(super) fn headroom(&self, now: Instant, amount: Amount, claimant: Claimant<'_>) -> Duration {
         let mut state = self.state.lock();
-        let ahead = state.ahead();
+        let ahead = state.ahead_of(now, claimant, amount);
         state.account.turn_at(now, ahead, amount, false, self.calendar).saturating_duration_since(now)
     }
 
@@ -322,6 +323,7 @@ impl State {
     }
 
     /// Returns the amount that all waiters together will be charged.
+    #[cfg(test)]
     fn ahead(&self) -> Amount {
         self.line.as_deref().map_or(Amount::default(), Turns::amount)
     }
@@ -329,7 +331,7 @@ impl State {
     /// Estimates the amount that will go before a new call.
     fn ahead_of(&self, now: Instant, claimant: Claimant<'_>, amount: Amount) -> Amount {
         let limits = limits(&self.account, now);
-        self.line.as_deref().map_or(Amount::default(), |line| line.ahead_of(claimant, amount.min(limits), limits))
+        self.line.as_deref().map_or(Amount::default(), |line| line.ahead_of(now, claimant, amount.min(limits), limits))
     }
 
     /// Takes a waiter out of the queue. Returns the waker of the new first waiter, if the first has left.

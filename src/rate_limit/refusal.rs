@@ -15,7 +15,7 @@ use super::{
     queue::ScopeQueue,
 };
 use crate::{
-    context::{BoxError, Error, GaveUp, RetryAdvice},
+    context::{BoxError, Claimant, Error, GaveUp, RetryAdvice},
     failure::{Failure, Kind},
     quota::{Dimension, Scope},
 };
@@ -63,9 +63,10 @@ pub(super) fn wait_exhausted(
     now: Instant,
     waited: Duration,
     at: Option<Instant>,
+    claimant: Claimant<'_>,
     may_move: bool,
 ) -> BoxError {
-    let needed = at.map_or_else(|| queue.headroom(now, Amount { requests: 1, tokens: 0 }), |at| at - now);
+    let needed = at.map_or_else(|| queue.headroom(now, Amount { requests: 1, tokens: 0 }, claimant), |at| at - now);
     let state = queue.read(now, |account, waiting| describe(account, waiting, now));
     let messages = for_both(queue.scope(), |scope| {
         format!(

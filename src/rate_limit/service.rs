@@ -16,13 +16,13 @@ use super::{
     queue::{QueueAdmission, ScopeQueue},
     refusal::{self, Allowed},
     reservation::Reservation,
-    turns::{Claimant, HORIZON},
-    waiting::{Wait, Waiting},
+    turns::HORIZON,
+    waiting::{self, Wait, Waiting},
     window::MARGIN,
 };
 use crate::{
     call::Streaming,
-    context::{BoxError, CallContext, CallRef, Deadline},
+    context::{BoxError, CallContext, CallRef, Claimant, Deadline},
     quota::{Scope, TokenCost},
     ready::Readied,
 };
@@ -92,11 +92,7 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
     let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
-    let claimant = context.map_or(Claimant::default(), |context| Claimant {
-        caller: context.caller(),
-        priority: context.priority(),
-        deadline: context.deadline().map(Deadline::instant),
-    });
+    let claimant = waiting::claimant(request);
     let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded, claimant) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
         QueueAdmission::TooLarge(dimension, limit) => {

@@ -30,7 +30,10 @@ use tokio::time::Instant;
 
 use self::callers::CallerTurns;
 use super::Amount;
-use crate::{bounded::MAX_NAME, context::Priority};
+use crate::{
+    bounded::MAX_NAME,
+    context::{Claimant, Priority},
+};
 
 /// The time after which a waiting priority takes part in the turns of the one above it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,14 +98,6 @@ type CallerName = Option<Arc<str>>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaiterId(pub(super) u64, Priority);
 
-/// The part of a call that decides on its turn.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Claimant<'a> {
-    pub(super) caller: Option<&'a Arc<str>>,
-    pub(super) priority: Priority,
-    pub(super) deadline: Option<Instant>,
-}
-
 impl<W> Turns<W> {
     pub(super) fn new(now: Instant) -> Self {
         let level = || Level { waiting: BTreeMap::new(), amount: Amount::default(), start: 0, lead: 0, callers: None };
@@ -125,6 +120,7 @@ impl<W> Turns<W> {
     }
 
     /// Returns the amount that all waiters count together.
+    #[cfg(test)]
     pub(super) fn amount(&self) -> Amount {
         self.levels.iter().fold(Amount::default(), |sum, level| sum.plus(level.amount))
     }
@@ -151,9 +147,7 @@ impl<W> Turns<W> {
         self.next += 1;
         // A longer name is not worth its memory.
         let caller = claimant.caller.filter(|name| name.len() <= MAX_NAME);
-        let horizon = self.now + HORIZON;
-        let due = claimant.deadline.map_or(horizon, |deadline| deadline.min(horizon));
-        let due = u32::try_from(due.saturating_duration_since(self.began).as_secs()).unwrap_or(u32::MAX);
+        let due = self.due(claimant, self.now);
         let turn = Turn { caller: caller.cloned(), since: self.now, due, counted: amount.min(limits), waiter };
         let level = &mut self.levels[claimant.priority as usize];
         if level.waiting.is_empty() {
@@ -161,6 +155,13 @@ impl<W> Turns<W> {
         }
         level.join(id, turn, limits);
         WaiterId(id, claimant.priority)
+    }
+
+    /// Returns the second by which a call that comes now should go.
+    fn due(&self, claimant: Claimant<'_>, now: Instant) -> u32 {
+        let horizon = now + HORIZON;
+        let due = claimant.deadline.map_or(horizon, |deadline| deadline.min(horizon));
+        u32::try_from(due.saturating_duration_since(self.began).as_secs()).unwrap_or(u32::MAX)
     }
 
     /// Returns the size of a waiter in bytes.
@@ -282,17 +283,19 @@ impl<W> Turns<W> {
         }
     }
 
-    /// Estimates the amount that will go before a new call: more urgent waiters, its caller's own, and of the others of
-    /// its priority no more than their fair part until its turn.
-    pub(super) fn ahead_of(&self, claimant: Claimant<'_>, own: Amount, limits: Amount) -> Amount {
+    /// Estimates the amount that will go before a new call: more urgent waiters, those of its caller that are due sooner,
+    /// and of the others of its priority no more than their fair part until its turn.
+    pub(super) fn ahead_of(&self, now: Instant, claimant: Claimant<'_>, own: Amount, limits: Amount) -> Amount {
+        let now = now.max(self.now);
+        let due = self.due(claimant, now);
         let at = claimant.priority as usize;
         let level = &self.levels[at];
         let caller = claimant.caller.filter(|name| name.len() <= MAX_NAME);
-        let same = level.ahead_of(caller, limits);
+        let same = level.ahead_of(caller, due, limits);
         let above = self.levels[..at].iter().fold(Amount::default(), |sum, level| sum.plus(level.amount));
         let mut ahead = same.plus(above);
         for (below, level) in self.levels.iter().enumerate().skip(at + 1) {
-            if level.takes_part(below - at, self.now) {
+            if level.takes_part(below - at, now) {
                 let part = same.plus(own);
                 let shift = below - at;
                 let part = Amount { requests: part.requests >> shift, tokens: part.tokens >> shift };
@@ -364,16 +367,49 @@ impl<W> Level<W> {
         }
     }
 
-    /// Estimates the amount that will go before a new call of that caller.
-    fn ahead_of(&self, caller: Option<&Arc<str>>, limits: Amount) -> Amount {
-        let Some((_, first)) = self.waiting.first_key_value() else { return Amount::default() };
+    /// Estimates the amount that will go before a new call of that caller, which is due in that second.
+    fn ahead_of(&self, caller: Option<&Arc<str>>, due: u32, limits: Amount) -> Amount {
+        let ends = self.waiting.first_key_value().zip(self.waiting.last_key_value());
+        let Some(((_, first), (_, last))) = ends else { return Amount::default() };
         match &self.callers {
-            Some(callers) => callers.ahead_of(caller, limits).unwrap_or(self.amount),
-            // The other caller has had a turn, or counts as if it had, and this one has not.
-            None if first.caller.as_ref() != caller && (self.lead > 0 || self.waiting.len() > 1) => Amount::default(),
-            None => self.amount,
+            Some(callers) => callers.ahead_of(caller, due, limits).min(self.amount),
+            None if first.caller.as_ref() != caller => {
+                // The other caller has had a turn, or counts as if it had, and this one has not.
+                if self.lead > 0 || self.waiting.len() > 1 { Amount::default() } else { self.amount }
+            }
+            None => {
+                let turns = || self.waiting.values();
+                let later = || turns().rev().take_while(|turn| turn.due > due).take(COUNTED).count();
+                let sooner = || turns().take_while(|turn| turn.due <= due).take(COUNTED).count();
+                let before = due_before(due, self.waiting.len(), (first.due, last.due), later, sooner);
+                self.amount.share(before, self.waiting.len())
+            }
         }
     }
+}
+
+/// The most waiters of a caller that are counted for an estimate, from either end of its queue.
+const COUNTED: usize = 256;
+
+/// Returns the number of a caller's waiters that are due no later than a new one, of `len` with these `ends`. Where there
+/// are too many to count, both `later` than it and `sooner`, they are taken to be spread evenly.
+fn due_before(
+    due: u32,
+    len: usize,
+    ends: (u32, u32),
+    later: impl FnOnce() -> usize,
+    sooner: impl FnOnce() -> usize,
+) -> usize {
+    let later = later();
+    if later < COUNTED {
+        return len - later;
+    }
+    let sooner = sooner();
+    if sooner < COUNTED {
+        return sooner;
+    }
+    let (part, whole) = (due.saturating_sub(ends.0), ends.1.saturating_sub(ends.0));
+    (len as u64 * u64::from(part) / u64::from(whole.max(1))) as usize
 }
 
 /// Returns the share of a minute's limits that an amount is, of the limit that it needs most of.

@@ -19,7 +19,7 @@ use super::{
     turns::WaiterId,
 };
 use crate::{
-    context::{BoxError, CallContext, Queueing, polled_again},
+    context::{BoxError, CallContext, Claimant, Queueing, polled_again},
     ready::Readied,
 };
 
@@ -87,6 +87,11 @@ pub(super) struct ReadyCall<S, B> {
     pub(super) place: QueuePlace,
 }
 
+/// Returns the part of a call that decides on its turn.
+pub(super) fn claimant<B>(request: &Request<B>) -> Claimant<'_> {
+    CallContext::of(request).map_or(Claimant::default(), CallContext::claimant)
+}
+
 impl<S: Clone, B> Waiting<S, B> {
     pub(super) fn new(mut inner: Readied<S>, request: Request<B>, queue: Arc<ScopeQueue>, wait: Wait) -> Self {
         // The wait begins: what the readiness reserved is free for other calls.
@@ -126,7 +131,14 @@ where
             let now = Instant::now();
             let queue = &queued.place.queue;
             if is_last_call && now >= give_up {
-                return Poll::Ready(Err(refusal::wait_exhausted(queue, now, now - since, at, may_move)));
+                return Poll::Ready(Err(refusal::wait_exhausted(
+                    queue,
+                    now,
+                    now - since,
+                    at,
+                    claimant(&queued.request),
+                    may_move,
+                )));
             }
             let at = match queue.poll_grant(waiter, now, cx.waker()) {
                 queue::Grant::Taken(charge) => {
@@ -139,7 +151,14 @@ where
             };
             queued.wait.at = at;
             if now >= give_up {
-                return Poll::Ready(Err(refusal::wait_exhausted(queue, now, now - since, at, may_move)));
+                return Poll::Ready(Err(refusal::wait_exhausted(
+                    queue,
+                    now,
+                    now - since,
+                    at,
+                    claimant(&queued.request),
+                    may_move,
+                )));
             }
             let until = at.map_or(give_up, |at| at.min(give_up));
             match self.sleep.as_mut().as_pin_mut() {

@@ -164,7 +164,8 @@ async fn a_failed_attempt_ends_before_the_wait_begins() {
 #[tokio::test(start_paused = true)]
 async fn a_time_out_names_its_clock() {
     let (spans, _guard) = Spans::listen();
-    let service = stack!(emulator().trouble(When::always(), Trouble::hang()).build());
+    let policy = RetryPolicy::default().max_attempts(2);
+    let service = stack!(emulator().trouble(When::always(), Trouble::hang()).build(), policy, Limiter::new());
     service.oneshot(ask(GENERATE)).await.unwrap_err();
     let attempts = spans.attempts();
     assert_eq!(attempts.len(), 2);

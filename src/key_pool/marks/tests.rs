@@ -75,7 +75,8 @@ proptest! {
                 }
                 _ => {
                     marks.succeeded(needs, ProjectLooks::default(), now);
-                    plain.retain(|(part, model, block)| !holds_up(*part, model, needs) || block.ends() > now);
+                    let is_left = |block: &Block| block.ends() > now && !block.is_unsaid();
+                    plain.retain(|(part, model, block)| !holds_up(*part, model, needs) || is_left(block));
                 }
             }
             for needs in CALLS {

@@ -226,7 +226,7 @@ fn a_refund_goes_to_the_next_one_at_a_time() {
         call();
         others.into_iter().for_each(|other| other.join().unwrap());
         is_at_rest(&queue);
-        assert_eq!(queue.headroom(now, Amount { requests: 1, tokens: 0 }), Duration::ZERO);
+        assert_eq!(queue.headroom(now, Amount { requests: 1, tokens: 0 }, Claimant::default()), Duration::ZERO);
     });
 }
 

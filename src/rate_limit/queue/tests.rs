@@ -633,7 +633,7 @@ async fn a_batch_larger_than_a_whole_limit_is_told_so_and_a_smaller_one_waits() 
     );
     let QueueAdmission::Taken(charge) = queue.admit(now, 60, none, false, Claimant::default()) else { panic!() };
     assert_eq!(queue.admit(now, 41, none, false, Claimant::default()), QueueAdmission::Later(now + WINDOW));
-    assert_eq!(queue.headroom(now, Amount { requests: 40, tokens: 0 }), Duration::ZERO);
+    assert_eq!(queue.headroom(now, Amount { requests: 40, tokens: 0 }, Claimant::default()), Duration::ZERO);
     // It is refunded as a whole.
     queue.refund(charge);
     assert!(matches!(queue.admit(now, 100, none, false, Claimant::default()), QueueAdmission::Taken(_)));

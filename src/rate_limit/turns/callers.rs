@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{CallerName, cost};
+use super::{COUNTED, CallerName, cost, due_before};
 use crate::rate_limit::Amount;
 
 /// The most callers that are remembered without a waiter, because they are ahead of those that wait.
@@ -14,6 +14,9 @@ const MAX_IDLE: usize = 1_024;
 
 /// The most callers that are looked at for an estimate.
 const LOOKED_AT: usize = 64;
+
+/// The most callers after those that are counted for it.
+const LOOKED_PAST: usize = 1_024;
 
 /// The callers with waiters, by the service that they have been given.
 ///
@@ -143,29 +146,37 @@ impl CallerTurns {
         }
     }
 
-    /// Estimates the amount that goes before a new call of that caller: its own waiters, and what the others are given
-    /// until they are ahead of it. `None`: there are too many of them to look at.
-    pub(super) fn ahead_of(&self, caller: Option<&Arc<str>>, limits: Amount) -> Option<Amount> {
+    /// Estimates the amount that goes before a new call of that caller: its own waiters that are due no later, and what the
+    /// others are given until they are ahead of it. Where there are too many of them to look at, the rest is taken to be
+    /// given as much as those that were.
+    pub(super) fn ahead_of(&self, caller: Option<&Arc<str>>, due: u32, limits: Amount) -> Amount {
         let caller = caller.cloned();
         let own = self.callers.get(&caller);
-        let mut ahead = own.map_or(Amount::default(), |own| own.amount);
+        let ahead = own.map_or(Amount::default(), |own| own.amount.share(own.due_before(due), own.waiting.len()));
         let begins = own.map_or(self.reached, |own| own.start.max(self.reached));
         let turn = if ahead == Amount::default() { begins } else { begins.saturating_add(cost(ahead, limits)) };
-        for (looked_at, tag) in self.order.iter().take_while(|tag| tag.start <= turn).enumerate() {
-            if looked_at == LOOKED_AT {
-                return None;
-            }
-            if tag.caller != caller
-                && let Some(other) = self.callers.get(&tag.caller)
-            {
-                ahead = ahead.plus(other.given_until(turn, limits));
-            }
-        }
-        Some(ahead)
+        let mut before = self.order.iter().take_while(|tag| tag.start <= turn);
+        let looked_at = before.by_ref().take(LOOKED_AT).filter(|tag| tag.caller != caller);
+        let given = looked_at.filter_map(|tag| Some(self.callers.get(&tag.caller)?.given_until(turn, limits)));
+        let (others, given) = given.fold((0, Amount::default()), |(count, sum), one| (count + 1, sum.plus(one)));
+        let rest = match before.take(LOOKED_PAST).count() {
+            LOOKED_PAST => self.order.len() - LOOKED_AT,
+            rest => rest,
+        };
+        ahead.plus(given).plus(given.share(rest, others))
     }
 }
 
 impl CallerQueue {
+    /// Estimates the number of its waiters that are due no later than in that second.
+    fn due_before(&self, due: u32) -> usize {
+        let (Some(first), Some(last)) = (self.waiting.first(), self.waiting.last()) else { return 0 };
+        let split = (due, u64::MAX);
+        let later = || self.waiting.range(split..).take(COUNTED).count();
+        let sooner = || self.waiting.range(..split).take(COUNTED).count();
+        due_before(due, self.waiting.len(), (first.0, last.0), later, sooner)
+    }
+
     /// Estimates the amount that it is given until its start tag has passed `turn`: at least one call.
     fn given_until(&self, turn: u64, limits: Amount) -> Amount {
         let calls = self.waiting.len().max(1) as u64;

@@ -232,7 +232,7 @@ proptest! {
     /// differs by at most twice the largest call, whoever else comes and goes.
     #[test]
     fn two_callers_that_both_wait_are_given_the_same_but_for_twice_the_largest_call(
-        // Whose call comes next, its size, and how many turns are given then.
+        // Each step is the caller of the next call, the call's size, and the number of turns given then.
         steps in proptest::collection::vec((0usize..6, 1u64..1_000, 0usize..3), 50..400),
         sizes in (1u64..1_000, 1u64..1_000),
     ) {
@@ -411,7 +411,7 @@ fn an_order_that_is_that_of_arrival_has_no_index() {
     assert_eq!(order(&mut turns, begun), (0..100).collect::<Vec<_>>());
 }
 
-/// What goes before a new call is told from its own part, so that nobody is refused for the wait of another.
+/// The amount before a new call is told from its own part, so that nobody is refused for the wait of another.
 #[test]
 fn a_light_caller_is_not_told_the_wait_of_a_heavy_one() {
     let now = Instant::now();
@@ -421,8 +421,9 @@ fn a_light_caller_is_not_told_the_wait_of_a_heavy_one() {
         turns.join(now, claimant(Some(&heavy), Priority::Normal), tokens(400), LIMITS, ());
     }
     turn(&mut turns, now);
-    let ahead =
-        |turns: &Turns<()>, caller, priority| turns.ahead_of(claimant(caller, priority), tokens(10), LIMITS).tokens;
+    let ahead = |turns: &Turns<()>, caller, priority| {
+        turns.ahead_of(now, claimant(caller, priority), tokens(10), LIMITS).tokens
+    };
     assert_eq!(ahead(&turns, Some(&light), Priority::Normal), 0);
     assert_eq!(ahead(&turns, Some(&light), Priority::Batch), 99 * 400);
     assert_eq!(ahead(&turns, Some(&heavy), Priority::Normal), 99 * 400);
@@ -444,10 +445,59 @@ fn ten_thousand_callers_are_no_heap_of_work() {
     for round in 0..3 {
         for caller in &names {
             turns.join(begun, claimant(Some(caller), Priority::Normal), tokens(1), LIMITS, round);
-            turns.ahead_of(claimant(Some(caller), Priority::Normal), tokens(1), LIMITS);
+            turns.ahead_of(begun, claimant(Some(caller), Priority::Normal), tokens(1), LIMITS);
             turns.elect(begun);
         }
     }
     // Each has its turn before anybody has two.
     assert_eq!(order(&mut turns, begun), (0..3).flat_map(|round| vec![round; CALLERS]).collect::<Vec<_>>());
+}
+
+#[test]
+fn calls_that_are_due_later_are_not_counted_before_a_call_that_is_due_sooner() {
+    let now = Instant::now();
+    let of = |secs| Claimant { deadline: Some(now + Duration::from_secs(secs)), ..Claimant::default() };
+    // Of one caller, with an index and without one; of more waiters than are counted one by one, too.
+    for (has_index, waiters) in [(false, 200), (true, 200), (false, 600), (true, 600)] {
+        let mut turns = Turns::new(now);
+        if has_index {
+            turns.join(now, of(284), tokens(1), LIMITS, 0);
+        }
+        for nth in 0..waiters {
+            let secs = if nth < 100 { 50 } else { 200 };
+            turns.join(now, of(secs), tokens(1), LIMITS, nth);
+        }
+        assert_eq!(turns.levels[1].callers.is_some(), has_index);
+        let told = |turns: &Turns<u64>, secs| turns.ahead_of(now, of(secs), tokens(1), LIMITS).requests;
+        let all = waiters + u64::from(has_index);
+        assert_eq!([60, 40, 285].map(|secs| told(&turns, secs)), [100, 0, all], "{has_index} {waiters}");
+        turns.join(now, of(60), tokens(1), LIMITS, u64::MAX);
+        let place = order(&mut turns, now).into_iter().position(|nth| nth == u64::MAX);
+        assert_eq!(place, Some(100));
+    }
+    // If neither end is near, they are taken to be spread evenly.
+    let mut turns = Turns::new(now);
+    for nth in 0..2_800u64 {
+        turns.join(now, of(nth / 10), tokens(1), LIMITS, nth);
+    }
+    let told = turns.ahead_of(now, of(140), tokens(1), LIMITS).requests;
+    assert!((1_390..=1_430).contains(&told), "{told}");
+}
+
+#[test]
+fn a_first_call_is_told_the_turns_before_it_however_many_callers_wait() {
+    let now = Instant::now();
+    let new = name(9_999);
+    for callers in [60, 64, 65, 66, 200, 3_000] {
+        let mut turns = Turns::new(now);
+        for nth in 0..5 {
+            for caller in 0..callers {
+                turns.join(now, claimant(Some(&name(caller)), Priority::Normal), tokens(1), LIMITS, (caller, nth));
+            }
+        }
+        let told = turns.ahead_of(now, claimant(Some(&new), Priority::Normal), tokens(1), LIMITS).requests;
+        turns.join(now, claimant(Some(&new), Priority::Normal), tokens(1), LIMITS, (9_999, 0));
+        let before = order(&mut turns, now).into_iter().position(|(caller, _)| caller == 9_999).unwrap() as u64;
+        assert!(told.abs_diff(before) <= 1, "{callers}: told {told}, really {before}");
+    }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use tower_gemini::{
     circuit_breaker::CircuitBreakers,
+    context::Claimant,
     quota::{Gate, Headroom, Scope},
     rate_limit::Limiter,
 };
@@ -36,7 +37,7 @@ impl Gate for Wired<Option<CircuitBreakers>> {
 
 /// A call goes to the project where it waits least.
 impl Headroom for Wired<Limiter> {
-    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64) -> Duration {
-        self.get().headroom(scope, requests, tokens)
+    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration {
+        Headroom::headroom(&self.get(), scope, requests, tokens, claimant)
     }
 }
