@@ -25,12 +25,12 @@ const REMEMBERED: Duration = Duration::from_secs(3_600);
 /// behind the contents.
 const MAX_SCANNED: usize = 32 * 1024;
 
-/// The bytes of an instruction or a content that count: texts that are alike for so long are alike.
+/// The bytes of an instruction or a content that are compared.
 const MAX_COMPARED: usize = 4 * 1024;
 
 /// The projects that calls were sent to, by their beginnings.
 pub(super) struct Alike {
-    /// How much longer a call may wait for it than in the best project.
+    /// The time by which a call may wait longer there than in the best project.
     pub(super) longest: Duration,
     session: HeaderName,
     hasher: RandomState,
