@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body_util::Full;
@@ -69,6 +69,7 @@ where
 #[tokio::test(start_paused = true)]
 async fn the_turns_of_a_conversation_go_to_one_project_and_conversations_to_all() {
     for uri in [GENERATE, CHAT, INTERACTIONS] {
+        fastrand::seed(1);
         let upstream = upstream();
         let service = ServiceBuilder::new()
             .layer(ReplayLayer::default())
@@ -91,7 +92,7 @@ async fn the_turns_of_a_conversation_go_to_one_project_and_conversations_to_all(
 #[tokio::test(start_paused = true)]
 async fn it_can_be_switched_off_and_ends_an_hour_after_the_last_call() {
     for (longest, pause, alike) in
-        [(None, 0, false), (Some(secs(2)), 0, true), (Some(secs(2)), 3_500, true), (Some(secs(2)), 3_700, false)]
+        [(None, 5, false), (Some(secs(2)), 5, true), (Some(secs(2)), 3_500, true), (Some(secs(2)), 3_700, false)]
     {
         let upstream = upstream();
         let service = KeyPoolLayer::new(keys().cache_affinity(longest).build().unwrap()).layer(upstream.clone());
@@ -116,6 +117,7 @@ async fn a_session_is_alike_whatever_its_bodies_and_two_models_are_not() {
     };
     for nth in 0..20 {
         ask(&service, session(turn(GENERATE, nth, 0), "one")).await;
+        sleep(secs(5)).await;
     }
     assert_eq!(asked(&upstream).into_iter().collect::<BTreeSet<_>>().len(), 1);
     for nth in 0..20 {
@@ -129,31 +131,84 @@ async fn a_session_is_alike_whatever_its_bodies_and_two_models_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_a_cache_longer_than_is_set() {
-    for (longest, most) in [(secs(2), secs(2)), (secs(20), secs(20))] {
-        let upstream = upstream();
+async fn a_call_waits_for_a_cache_as_long_as_is_set_and_no_longer() {
+    let stack = |longest: Duration, upstream: &Upstream| {
         let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(5)).max_wait(secs(600)).build();
         let pool = keys().cache_affinity(longest).headroom(limiter.clone()).build().unwrap();
-        let service = ServiceBuilder::new()
+        ServiceBuilder::new()
             .layer(KeyPoolLayer::new(pool))
             .layer(RateLimitLayer::new(limiter))
-            .service(upstream.clone());
-        // Twenty fit in all: one project takes five of them, and then the others do.
+            .service(upstream.clone())
+    };
+    for (longest, waits) in [(secs(2), false), (secs(9), false), (secs(20), true), (Duration::MAX, true)] {
+        let upstream = upstream();
+        let service = stack(longest, &upstream);
+        for nth in 0..5 {
+            ask(&service, turn(GENERATE, 1, nth)).await;
+        }
+        // Its project is full for ten seconds more, and the others are free.
+        sleep(secs(50)).await;
+        let begun = Instant::now();
+        ask(&service, turn(GENERATE, 1, 5)).await;
+        let (waited, asked) = (begun.elapsed(), asked(&upstream));
+        assert_eq!(asked[..5].iter().collect::<BTreeSet<_>>().len(), 1, "{asked:?}");
+        assert_eq!((asked[5] == asked[0], waited > secs(9)), (waits, waits), "{longest:?}: {waited:?} {asked:?}");
+        assert!(waited < if waits { secs(12) } else { secs(1) }, "{longest:?}: {waited:?}");
+    }
+    // Where all are full, it waits for its own no longer than that beyond the first that is free.
+    for longest in [secs(2), Duration::MAX] {
+        let upstream = upstream();
+        let service = stack(longest, &upstream);
+        // One conversation goes from project to project, unless it may wait for ever.
+        let conversation = |nth| if longest > secs(2) { nth } else { 0 };
         for nth in 0..20 {
             let begun = Instant::now();
-            ask(&service, turn(GENERATE, 1, nth)).await;
+            ask(&service, turn(GENERATE, conversation(nth), nth)).await;
             assert_eq!(begun.elapsed(), Duration::ZERO);
+            sleep(secs(1)).await;
         }
         let at_first = asked(&upstream);
-        assert_eq!(at_first[..5].iter().collect::<BTreeSet<_>>().len(), 1, "{at_first:?}");
         assert!(NAMES.iter().all(|name| at_first.iter().filter(|at| name.starts_with(**at)).count() == 5));
-        // All are full for a minute. A second later the last one is that much behind the first at most.
-        sleep(secs(61)).await;
-        ask(&service, turn(GENERATE, 1, 21)).await;
-        let begun = Instant::now();
-        ask(&service, turn(GENERATE, 1, 22)).await;
-        assert!(begun.elapsed() <= most, "{:?}", begun.elapsed());
+        ask(&service, turn(GENERATE, conversation(19), 20)).await;
+        let at_last = asked(&upstream)[20];
+        assert_eq!(at_last, at_first[if longest > secs(2) { 19 } else { 0 }], "{longest:?}: {at_first:?}");
     }
+}
+
+/// Returns how many of these calls, all of which begin alike, go to each project.
+async fn shares(weights: &[u32], calls: usize, apart: Duration) -> Vec<usize> {
+    let upstream = upstream();
+    let keys = weights.iter().zip(NAMES).fold(KeyPool::builder(), |keys, (weight, name)| {
+        let key = Key::new(ApiKey::new(format!("AIza-nobodys-{name}")).unwrap()).project(name);
+        keys.key(key.weight(NonZeroU32::new(*weight).unwrap()))
+    });
+    let service = KeyPoolLayer::new(keys.build().unwrap()).layer(upstream.clone());
+    // The part in which they differ is not compared.
+    let instructed = "Be brief. ".repeat(450);
+    for nth in 0..calls {
+        let body = format!(r#"{{"contents":[{{"parts":[{{"text":"{instructed}{nth}"}}]}}]}}"#);
+        ask(&service, post_body(GENERATE, body)).await;
+        sleep(apart).await;
+    }
+    let asked = asked(&upstream);
+    let of = |name: &str| asked.iter().filter(|at| name.starts_with(**at)).count();
+    NAMES[..weights.len()].iter().map(|name| of(name)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_beginning_of_all_calls_fills_no_project_beyond_its_share() {
+    for seed in 0..5 {
+        fastrand::seed(seed);
+        for apart in [Duration::ZERO, Duration::from_millis(100)] {
+            let shares = shares(&[1, 1, 1, 1], 400, apart).await;
+            assert!(shares.iter().all(|calls| (5..190).contains(calls)), "{seed} {apart:?}: {shares:?}");
+        }
+        // The weight of one tenth, whichever is asked first.
+        let shares = shares(&[9, 1], 100, Duration::ZERO).await;
+        assert!(shares[1] <= 25, "{seed}: {shares:?}");
+    }
+    // A few of them are no load, and stay together.
+    assert!(shares(&[1, 1, 1, 1], 60, secs(6)).await.contains(&60));
 }
 
 #[tokio::test(start_paused = true)]

@@ -106,9 +106,17 @@
 //! Google caches the beginnings of prompts by itself, in each project, and charges less for what it finds there. So calls that
 //! begin alike prefer the project that had the last of them, as long as they wait there no more than
 //! [2 s longer](KeyPoolBuilder::cache_affinity) than in the best one. It is a preference: they go to no project that is out
-//! or that this call has tried, and leave it for a project whose block is due for a look. Alike are calls for answers of one model with the same
-//! system instruction and the same first content, compared by at most 4 KiB of each in the first 32 KiB of the body, and those with the
-//! same [session header](KeyPoolBuilder::session_header). The share of the cache is
+//! or that this call has tried, and leave it for a project whose block is due for a look. Alike are calls for answers of
+//! one model with the same system instruction and the same first content, compared by at most 4 KiB of each, and those with
+//! the same [session header](KeyPoolBuilder::session_header). The content is looked for in the first 32 KiB of the body, and
+//! an instruction that stands behind it in the last: calls whose tools stand before it and are longer are like no others,
+//! unless they have the header.
+//!
+//! Calls that begin alike do not fill a project, either: it is preferred as long as it had, in about the last minute, at most
+//! ten calls more than one and a half times its share of the pool's, by weight. The next one is then drawn as any other call
+//! is, and the others follow it.
+//!
+//! The share of the cache is
 //! `gen_ai.client.inference.usage.cache_read.input_tokens` by `gen_ai.client.inference.usage.input_tokens` in the
 //! [metrics](crate::telemetry).
 //!
@@ -139,7 +147,7 @@
 //! A project rests, and its keys stay good: a refusal for quota is a belief, and quotas come back before their time. A
 //! call that looks is an ordinary call of a caller; while it is under way, for 30 s at most, the others stay out. Its
 //! success ends the rest for all of them, and so do [`KeyPool::lift`], [`KeyPool::lift_project`] and
-//! [`KeyPool::lift_model`].
+//! [`KeyPool::lift_model`], for calls that come or are tried again from then on.
 //!
 //! # Where a call is bound to
 //!
@@ -237,6 +245,7 @@ mod refusal;
 mod registry;
 mod report;
 mod service;
+mod share;
 mod strip;
 
 pub use self::{

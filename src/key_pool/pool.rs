@@ -108,6 +108,10 @@ impl KeyPool {
 
     /// Forgets all that refusals have said of the quota, the models and the money of a key's project: for an operator who
     /// knows that it is good again, because a tier was granted or a bill was paid. Returns whether the key is in the pool.
+    ///
+    /// Calls that come from now on go there at once. Those that have been refused already, and that a
+    /// [`RetryLayer`](crate::retry::RetryLayer) outside has sleep until the refusal's hint, are not woken: they are tried
+    /// again when it is over.
     pub fn lift(&self, fingerprint: &Fingerprint) -> bool {
         let mut registry = self.shared.registry.lock();
         let Some((project, _)) = registry.find(*fingerprint) else { return false };
@@ -298,7 +302,8 @@ impl KeyPoolBuilder {
     }
 
     /// Sets how much longer than in the best project a call may wait in the one that had the last call which began alike,
-    /// and so may have its beginning in its cache. `None`: that makes no difference. Default: 2 s.
+    /// and so may have its beginning in its cache. It is no preference for a project that takes much more than its share of the
+    /// calls. `None`: that makes no difference. Default: 2 s.
     pub fn cache_affinity(mut self, longest: impl Into<Option<Duration>>) -> Self {
         self.cache_affinity = longest.into();
         self

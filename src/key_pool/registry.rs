@@ -16,6 +16,7 @@ use super::{
     health::{Health, TrialId, Use},
     key::Signer,
     marks::{Marks, Needs, ProjectLooks},
+    share::RecentCalls,
 };
 use crate::{
     block::Passage,
@@ -73,12 +74,15 @@ pub(super) struct Project {
     pub(super) keys: Vec<KeyEntry>,
     /// The turn of the key that was used last: a key that is added, or that returns, begins here.
     turn: u64,
+    pub(super) recent: RecentCalls,
 }
 
 /// All projects of a pool.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
     pub(super) projects: Vec<Project>,
+    /// The calls of all projects.
+    pub(super) recent: RecentCalls,
 }
 
 /// The needs of a call that looks for a key.
@@ -119,6 +123,8 @@ pub(super) struct Draw {
     pub(super) second: Option<Arc<ProjectRef>>,
     /// True if the first one's block is due for a look, which the call would make.
     pub(super) looks: bool,
+    /// The sum of the weights of the candidates of the lowest rank.
+    pub(super) weights: u64,
     /// The number of candidates of any rank.
     pub(super) candidates: usize,
     /// The number of those that have not been tried.
@@ -175,7 +181,7 @@ impl Query<'_> {
         self.tried.iter().any(|tried| matches!(tried, Tried::Key(shown) if *shown == key.shown))
     }
 
-    fn has_tried_project(&self, project: &ProjectRef) -> bool {
+    pub(super) fn has_tried_project(&self, project: &ProjectRef) -> bool {
         self.pinned.is_none()
             && self.tried.iter().any(|tried| matches!(tried, Tried::Project(name) if *name == project.name))
     }
@@ -194,12 +200,12 @@ impl Query<'_> {
 impl Project {
     fn new(name: &Arc<str>) -> Self {
         let handle = Arc::new(ProjectRef { name: name.clone(), awaits_success: AtomicBool::new(true) });
-        Self { handle, marks: Marks::default(), keys: Vec::new(), turn: 0 }
+        Self { handle, marks: Marks::default(), keys: Vec::new(), turn: 0, recent: RecentCalls::default() }
     }
 
     /// Returns the best use that a call can make of its keys, and the weight of the usable ones. `None`: none is
     /// usable.
-    fn best(&self, query: &Query<'_>) -> Option<(Use, u32)> {
+    pub(super) fn best(&self, query: &Query<'_>) -> Option<(Use, u32)> {
         let (mut best, mut weight) = (Use::Busy, 0u32);
         for entry in &self.keys {
             match query.usable(entry) {
@@ -305,16 +311,6 @@ impl Registry {
         })
     }
 
-    /// Returns whether a project can take the call now, as well as any other can.
-    pub(super) fn can_take(&mut self, project: &Arc<ProjectRef>, query: &Query<'_>) -> bool {
-        self.project(project).is_some_and(|project| {
-            query.allows(&project.handle)
-                && !query.has_tried_project(&project.handle)
-                && project.marks.left(query.needs, query.now).is_zero()
-                && project.best(query).is_some_and(|(best, _)| best == Use::Free)
-        })
-    }
-
     /// Draws two projects that can take the call now, at random by weight.
     pub(super) fn draw(&self, query: &Query<'_>, now: Instant, mut roll: impl FnMut() -> f64) -> Draw {
         let mut draw = Draw::default();
@@ -330,8 +326,9 @@ impl Registry {
             }
             if its_rank < rank {
                 (rank, first, second) = (its_rank, f64::INFINITY, f64::INFINITY);
-                (draw.first, draw.second) = (None, None);
+                (draw.first, draw.second, draw.weights) = (None, None, 0);
             }
+            draw.weights += u64::from(weight);
             // The least of exponential variates, each with the weight as its rate, is each project's in proportion to
             // its weight.
             let arrival = if alone { 0.0 } else { -(1.0 - roll()).ln() / f64::from(weight) };
@@ -386,6 +383,7 @@ impl Registry {
         project.turn = entry.turn.max(from);
         entry.turn = project.turn + STRIDE / u64::from(entry.key.weight.get()).min(STRIDE);
         entry.uses += 1;
+        project.recent.add(query.now);
         let is_tested = entry.health.usable(query.now) == Use::OnTrial;
         let trial = is_tested.then(|| entry.health.begin_trial(query.now));
         let key = entry.key.clone();
@@ -393,6 +391,7 @@ impl Registry {
             Passage::Look => project.marks.begin_looks(query.needs, query.now),
             _ => ProjectLooks::default(),
         };
+        self.recent.add(query.now);
         Some((key, trial, looks))
     }
 }

@@ -221,7 +221,7 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
         let (first, second) = (draw.first?, draw.second);
         let waits = |project: &ProjectRef| shared.wait(project, facts);
         // Somebody has to look, or a project that is good again would not be asked.
-        let last = if nth == 0 && !draw.looks { alike(shared, facts, query) } else { None };
+        let last = if nth == 0 && !draw.looks { alike(shared, facts, query, draw.weights) } else { None };
         let project = match second {
             _ if last.is_some() => last?,
             _ if draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none() || waits(&first).is_zero() => {
@@ -249,16 +249,16 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
     None
 }
 
-/// Finds the project that had the last call which began alike, unless the call would wait for too long there, or has been
-/// there.
-fn alike(shared: &Shared, facts: &CallFacts, query: &Query<'_>) -> Option<Arc<ProjectRef>> {
+/// Finds the project that had the last call which began alike, unless the call would wait for too long there or has been
+/// there, or the project takes more than its share of calls.
+fn alike(shared: &Shared, facts: &CallFacts, query: &Query<'_>, weights: u64) -> Option<Arc<ProjectRef>> {
     let alike = shared.alike.as_ref()?;
     let last = alike.last(facts.beginning?, query.now)?;
-    if !shared.registry.lock().can_take(&last, query) {
+    if !shared.registry.lock().is_preferable(&last, weights, query) {
         return None;
     }
     let wait = shared.wait(&last, facts);
-    let is_near = |(least, _)| wait <= least + alike.longest;
+    let is_near = |(least, _): (Duration, _)| wait <= least.saturating_add(alike.longest);
     (wait.is_zero() || least_wait(shared, facts, query).is_some_and(is_near)).then_some(last)
 }
 

@@ -105,7 +105,9 @@ impl Limiter {
     }
 
     /// Forgets what refusals have said of the quota of a project, for all of its models: for an operator who knows that it
-    /// is good again, because a tier was granted or a quota reset. Waiting calls go at once, as far as the limits allow.
+    /// is good again, because a tier was granted or a quota reset. Calls that wait for their turn here go at once, as far as the
+    /// limits allow. Calls that were refused already, and that a [`RetryLayer`](crate::retry::RetryLayer) outside has sleep until
+    /// that refusal's hint, are not woken.
     pub fn lift(&self, project: &str) {
         for shard in &self.shared.shards {
             let queues: Vec<_> =

@@ -257,7 +257,8 @@ async fn a_days_quota_and_none_at_all_are_never_asked_for_again_and_other_models
 async fn a_bad_key_is_used_three_times_at_most_and_callers_get_answers() {
     let bad = "[[keys]]\nname = \"bad\"\nkey = \"key-that-is-bad\"\nproject = \"p1\"\nweight = 1000\n";
     let good = KEYS.replace("weight = 1000", "weight = 1");
-    let (emulator, _server, relay) = pair(Emulator::builder(), &format!("{bad}{good}")).await;
+    let settings = format!("cache_affinity = false\n{bad}{good}");
+    let (emulator, _server, relay) = pair(Emulator::builder(), &settings).await;
     let fingerprint = Emulator::fingerprint("key-that-is-bad");
     let of_the_bad_one = |emulator: &Emulator| emulator.count(|visit| visit.key.as_ref() == Some(&fingerprint));
     answers(&relay, FLASH, 30).await;
@@ -299,7 +300,8 @@ async fn a_callers_mistake_is_sent_once_and_counts_against_no_key() {
         r#"{"error": {"code": 400, "message": "Please use a valid role: user, model.", "status": "INVALID_ARGUMENT"}}"#;
     let response = Response::builder().status(400).header("content-type", "application/json").body(body).unwrap();
     let emulator = Emulator::builder().trouble(When::prompt_contains("wrong"), Trouble::response(response));
-    let (emulator, _server, relay) = pair(emulator, &KEYS.replace("weight = 1000", "weight = 1")).await;
+    let settings = format!("cache_affinity = false\n{}", KEYS.replace("weight = 1000", "weight = 1"));
+    let (emulator, _server, relay) = pair(emulator, &settings).await;
     for sent in 1..=12 {
         let answer = ask(&relay, FLASH, "wrong").await;
         assert_eq!((answer.status, &*answer.error()), (400, "Please use a valid role: user, model."));

@@ -118,7 +118,7 @@ fn a_report_names_each_model_once_by_what_lasts_longest_and_grounded_calls_besid
             report("a", Part::Model, cooling(1), Kind::QuotaUnknown, 1),
             report("c", Part::Closed, exhausted, Kind::ModelClosed, 3_600),
             report("m", Part::Model, cooling(26), Kind::QuotaMinute, 26),
-            report("m", Part::Grounded, exhausted, Kind::QuotaGrounding, 60),
+            report("m", Part::Grounded, exhausted, Kind::QuotaGrounding, 15),
         ]
     );
     assert_eq!(marks.spending(now), None);
