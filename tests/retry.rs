@@ -980,7 +980,9 @@ async fn callers_take_turns_for_tokens() {
     let mut light = [call("light"), call("light")];
     // Each success gives back the next one's token.
     budget.deposit("gemini-2.5-pro");
-    let is_answered = |call: &mut task::Spawn<_>| call.poll().is_ready();
+    fn is_answered<F: Future>(call: &mut task::Spawn<F>) -> bool {
+        call.poll().is_ready()
+    }
     assert!(is_answered(&mut heavy[0]) && !heavy[1].is_woken());
     assert!(light[0].is_woken() && is_answered(&mut light[0]) && !light[1].is_woken());
     assert!(heavy[1].is_woken() && is_answered(&mut heavy[1]) && !heavy[2].is_woken());
@@ -992,7 +994,7 @@ async fn callers_take_turns_for_tokens() {
 #[tokio::test(start_paused = true)]
 async fn a_clock_is_told_of_a_next_attempt_only_where_there_is_a_token_for_it() {
     let told = async |policy: RetryPolicy| {
-        let called = call_with(policy, Upstream::fails(1, || Ok(busy())), post(GENERATE)).await;
+        let called = call_with(policy, Upstream::fails(1, || Ok(busy())), within(secs(60))).await;
         let asked = called.upstream.asked();
         asked.iter().map(|asked| asked.context.as_ref().unwrap().repeats_timeouts()).collect::<Vec<_>>()
     };

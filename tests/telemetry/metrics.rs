@@ -128,7 +128,7 @@ async fn a_wait_for_a_token_that_ends_in_vain_is_no_overhead() {
     metrics.take();
     let mut request = ask(GENERATE);
     CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(3))));
-    service.oneshot(request).await.unwrap();
+    service.oneshot(request).await.unwrap_err();
     let values = metrics.take();
     assert_eq!(only(&values, "tower_gemini.retries.refused{gen_ai.request.model=other,reason=budget}"), [1.0]);
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
