@@ -10,10 +10,10 @@ use http_body_util::{Empty, Full};
 use support::*;
 use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tower_gemini::{
-    BoxError, CallContext, ClassifyLayer, Error, ModelFallbackLayer, Outcome, ReplayLayer, RetryBudget, RetryLayer,
-    RetryPolicy,
+    BoxError, CallContext, ClassifyLayer, Error, GeminiLayer, ModelFallbackLayer, Outcome, ReplayLayer, RetryBudget,
+    RetryLayer, RetryPolicy,
     body::Resend,
     context::{Deadline, GaveUp, RetryAdvice},
     failure::{Failure, Fault, Kind, TimeoutKind},
@@ -769,6 +769,18 @@ fn known(quick: Duration) -> ServiceTimes {
     times
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stack_leaves_a_retry_layer_its_own_times() {
+    for (own, attempts) in [(known(secs(30)), 1), (known(secs(1)), 2)] {
+        let retry = RetryLayer::new(RetryPolicy::default().max_attempts(2)).service_times(own);
+        // The stack's own times do not count for this layer.
+        let layer = GeminiLayer::relay().service_times(known(secs(10))).retry_layer(retry).build().unwrap();
+        let upstream = Upstream::at_once(|_| Ok(busy()));
+        layer.layer(upstream.clone()).oneshot(within(secs(9))).await.unwrap();
+        assert_eq!(upstream.calls(), attempts);
+    }
+}
+
 async fn call_knowing(times: &ServiceTimes, upstream: Upstream, request: Request<Full<Bytes>>) -> Called {
     let layer = RetryLayer::default().service_times(times.clone());
     let result = layer.layer(upstream.clone()).oneshot(request).await;
@@ -951,6 +963,65 @@ async fn tokens_go_to_those_who_wait_longest() {
     assert!(tasks[1].poll().is_ready());
     assert!(tasks[2].poll().is_ready());
     assert_eq!(calls.iter().map(|(upstream, _)| upstream.calls()).collect::<Vec<_>>(), [1, 2, 2, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_take_turns_for_tokens() {
+    let budget = RetryBudget::new(1);
+    assert!(budget.try_take("gemini-2.5-pro"));
+    let layer = RetryLayer::new(at_once(&budget));
+    let call = |caller: &'static str| {
+        let fails = layer.layer(Upstream::fails(1, || Ok(busy())));
+        let mut call = task::spawn(fails.oneshot(with_context(|context| context.set_caller(caller))));
+        assert_pending!(call.poll());
+        call
+    };
+    let mut heavy: Vec<_> = (0..50).map(|_| call("heavy")).collect();
+    let mut light = [call("light"), call("light")];
+    // Each success gives back the next one's token.
+    budget.deposit("gemini-2.5-pro");
+    fn is_answered<F: Future>(call: &mut task::Spawn<F>) -> bool {
+        call.poll().is_ready()
+    }
+    assert!(is_answered(&mut heavy[0]) && !heavy[1].is_woken());
+    assert!(light[0].is_woken() && is_answered(&mut light[0]) && !light[1].is_woken());
+    assert!(heavy[1].is_woken() && is_answered(&mut heavy[1]) && !heavy[2].is_woken());
+    assert!(light[1].is_woken() && is_answered(&mut light[1]));
+    // Nobody else is left: all are the heavy one's.
+    assert!(heavy[2..].iter_mut().all(|call| call.is_woken() && is_answered(call)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_is_told_of_a_next_attempt_only_where_there_is_a_token_for_it() {
+    let told = async |policy: RetryPolicy| {
+        let called = call_with(policy, Upstream::fails(1, || Ok(busy())), within(secs(60))).await;
+        let asked = called.upstream.asked();
+        asked.iter().map(|asked| asked.context.as_ref().unwrap().repeats_timeouts()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(no_budget()).await, [true, true]);
+    assert_eq!(told(RetryPolicy::default()).await, [true, true]);
+    // The second attempt takes the only one.
+    assert_eq!(told(at_once(&RetryBudget::new(1))).await, [true, false]);
+    assert_eq!(told(at_once(&RetryBudget::new(0))).await, [false]);
+    let dry = RetryBudget::new(1);
+    assert!(dry.try_take("gemini-2.5-pro"));
+    assert_eq!(told(at_once(&dry)).await, [false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_token_is_over_however_often_it_is_polled() {
+    let budget = RetryBudget::new(1);
+    assert!(budget.try_take("gemini-2.5-pro"));
+    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let mut call = task::spawn(RetryLayer::new(at_once(&budget)).layer(upstream.clone()).call(within(millis(50))));
+    let outcome = |polled: std::task::Poll<Answer>| match polled {
+        std::task::Poll::Ready(result) => Outcome::of(&result),
+        std::task::Poll::Pending => panic!("it still waits"),
+    };
+    assert_eq!(outcome(call.poll()).gave_up(), Some(GaveUp::Budget));
+    budget.deposit("gemini-2.5-pro");
+    assert_eq!(outcome(call.poll()).gave_up(), None, "an error that says so");
+    assert_eq!((upstream.calls(), budget.remaining("gemini-2.5-pro")), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,10 +166,17 @@ async fn an_overload_ends_with_its_cause() {
     for (name, policy, allowed, budget) in presets {
         // The upstream has room for what comes in 5 s. For two minutes there comes a fifth more, and then three tenths less.
         let upstream = with_room((CAPACITY * SERVICE.as_secs_f64()) as usize);
+        let began = Instant::now();
         let after = per_second(0.7 * CAPACITY, 180.0).map(|at| at + secs(120));
         let ends = ends(policy(), allowed, &upstream, per_second(1.2 * CAPACITY, 120.0).chain(after)).await;
         assert!(answered(&ends) >= 0.97, "{name}: {}", answered(&ends));
-        // What has been left waiting is 24 s of capacity, and 0.3 of the capacity is free: 80 s. Calls that come 20 s after
+        // During the overload, too, no retry was made without a token: the budget, what grows back, and one for a success.
+        let most = ends.iter().filter(|call| call.arrived < secs(120)).count() as f64
+            + CAPACITY * 120.0
+            + f64::from(budget) * (1.0 + 1.2);
+        let during = upstream.asked().iter().filter(|asked| asked.at < began + secs(120)).count() as f64;
+        assert!(during <= most, "{name}: {during} attempts of at most {most}");
+        // The backlog is 24 s of capacity, and 0.3 of the capacity is free: 80 s. Calls that come 20 s after
         // the overload are all answered meanwhile, and soon all at first.
         let from = |second| ends.iter().filter(move |call| call.arrived >= secs(second));
         assert!(share(from(140), |call| call.is_answered) == 1.0, "{name}");
@@ -179,6 +186,61 @@ async fn an_overload_ends_with_its_cause() {
         let most = ends.len() + ends.iter().filter(|call| call.is_answered).count() + budget as usize * 4;
         assert!(upstream.calls() <= most, "{name}: {} calls", upstream.calls());
     }
+}
+
+/// Makes a call with this name of the caller, and returns its end.
+async fn ends_of<S, R>(service: S, caller: &'static str) -> CallEnd
+where
+    S: Service<http::Request<http_body_util::Full<bytes::Bytes>>, Response = Response<R>, Error = BoxError>,
+{
+    let mut request = post(GENERATE);
+    CallContext::update(request.extensions_mut(), |context| context.set_caller(caller));
+    let since = Instant::now();
+    let result = service.oneshot(request).await;
+    let is_answered = result.is_ok_and(|response| response.status() == OK);
+    CallEnd { arrived: Duration::ZERO, took: since.elapsed(), is_answered, at_first: false }
+}
+
+fn median(calls: &[CallEnd]) -> Duration {
+    let mut took: Vec<_> = calls.iter().map(|call| call.took).collect();
+    took.sort();
+    took[took.len() / 2]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_with_another_model_left_goes_there_at_once_where_there_is_no_token() {
+    fastrand::seed(15);
+    let upstream = Upstream::new(|_, asked| async move {
+        let is_first = asked.uri.path().contains("pro");
+        sleep(if is_first { SHED } else { secs(2) }).await;
+        Ok(if is_first { busy() } else { hello() })
+    });
+    for policy in [RetryPolicy::default(), RetryPolicy::interactive()] {
+        let layer = GeminiLayer::relay().retry(policy).fallback("gemini-2.5-pro", ["gemini-2.5-flash"]);
+        let service = layer.build().unwrap().layer(upstream.clone());
+        let calls = (0..500).map(|_| ends_of(service.clone(), "caller"));
+        let ends = futures_util::future::join_all(calls).await;
+        assert_eq!(answered(&ends), 1.0);
+        assert!(p99(&ends) <= secs(10), "{:?}", p99(&ends));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_burst_is_answered_and_delays_no_other() {
+    fastrand::seed(15);
+    let service = GeminiLayer::relay().build().unwrap().layer(sheds(0.7));
+    let heavy = futures_util::future::join_all((0..2_000).map(|_| ends_of(service.clone(), "heavy")));
+    let light = futures_util::future::join_all((0..40).map(|nth| {
+        let service = service.clone();
+        async move {
+            sleep(secs(2) * nth).await;
+            ends_of(service, "light").await
+        }
+    }));
+    let (heavy, light) = tokio::join!(heavy, light);
+    assert!(answered(&heavy) >= 0.995, "{}", answered(&heavy));
+    assert_eq!(answered(&light), 1.0);
+    assert!(median(&light) <= secs(10), "{:?}", median(&light));
 }
 
 // === refusals of the limiter ===

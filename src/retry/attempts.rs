@@ -67,7 +67,9 @@ impl<B: Resend> Attempts<B> {
         let kept = if policy.ever_resends() { clone_request(request) } else { None };
         if let Some(context) = request.extensions_mut().get_mut::<CallContext>() {
             context.set_attempt(history.attempts());
-            context.set_repeats_timeouts(kept.is_some() && repeats_timeouts(&policy, &history, models_left));
+            let has_next =
+                |kept: &Request<B>| repeats_timeouts(&policy, &history, models_left) && has_token(&policy, kept);
+            context.set_repeats_timeouts(kept.as_ref().is_some_and(has_next));
         }
         Self { policy, request: kept, history, deadline, models_left }
     }
@@ -77,11 +79,13 @@ impl<B: Resend> Attempts<B> {
         self.history.attempt_begins();
         let history = &self.history;
         let retried = history.retried(Instant::now());
+        let has_next = repeats_timeouts(&self.policy, history, self.models_left)
+            && self.request.as_ref().is_some_and(|kept| has_token(&self.policy, kept));
         CallContext::update(request.extensions_mut(), |context| {
             context.set_attempt(history.attempts());
             context.set_failed_before(history.upstream_has_failed());
             context.set_timed_out(history.timed_out());
-            context.set_repeats_timeouts(repeats_timeouts(&self.policy, history, self.models_left));
+            context.set_repeats_timeouts(has_next);
             context.set_tried(history.tried());
             if let Some(retried) = retried {
                 if let Some(tally) = context.tally() {
@@ -104,13 +108,12 @@ impl<B: Resend> Attempts<B> {
             self.history.note_tried(tried);
         }
         match self.next(&failure, &outcome) {
-            Ok((wait, request, spends_budget)) => {
+            Ok((wait, request, owes)) => {
                 self.history.note_failed(failure.kind(), Instant::now());
                 let (failed, error) = match result {
                     Ok(response) => (Some(response.into_body()), None),
                     Err(error) => (None, Some(error)),
                 };
-                let owes = spends_budget && self.policy.budget.is_some();
                 let owes = owes.then(|| Box::new(LastFailure { failure, outcome, error }));
                 Consequence::Again { wait, request, failed, owes }
             }
@@ -118,7 +121,7 @@ impl<B: Resend> Attempts<B> {
         }
     }
 
-    /// Returns the wait before the next attempt, its request, and whether it spends budget; or why there is none.
+    /// Returns the wait before the next attempt, its request, and whether it owes a token; or why there is none.
     fn next(&mut self, failure: &Failure, outcome: &Outcome) -> Result<(Duration, Request<B>, bool), Ending> {
         let quick = self.quick();
         let Self { policy, request, history, deadline, models_left, .. } = self;
@@ -135,24 +138,33 @@ impl<B: Resend> Attempts<B> {
         match decide(policy, history, failure, advice_on(outcome), situation, fastrand::f64()) {
             Decision::GiveUp(reason) => Err(Ending { reason, needed: None }),
             Decision::TooLate(wait) => Err(Ending { reason: Some(GaveUp::Wait), needed: Some(wait) }),
-            // No wait fills a budget of none.
-            Decision::Again { spends_budget: true, .. }
-                if policy.budget.as_ref().is_some_and(|budget| !budget.can_grow()) =>
-            {
-                Err(Ending { reason: Some(GaveUp::Budget), needed: None })
-            }
             Decision::Again { wait, spends_budget } => {
+                let budget = policy.budget.as_ref().filter(|_| spends_budget);
+                let has_paid = match budget {
+                    // Another model can answer at once: a wait for a token here would use up the time that it needs.
+                    Some(budget) if *models_left > 0 => {
+                        if !budget.try_take(&model_of(request)) {
+                            return Err(Ending { reason: Some(GaveUp::Budget), needed: None });
+                        }
+                        true
+                    }
+                    // No wait fills a budget of none.
+                    Some(budget) if !budget.can_grow() => {
+                        return Err(Ending { reason: Some(GaveUp::Budget), needed: None });
+                    }
+                    _ => false,
+                };
                 let again = clone_request(request).ok_or(Ending::default())?;
-                Ok((wait, again, spends_budget))
+                Ok((wait, again, budget.is_some() && !has_paid))
             }
         }
     }
 
-    /// Returns the time that few answers to such a call are faster than, where it counts and is known.
+    /// Returns the time of the quickest of the last answers to such a call, where it counts and is known.
     fn quick(&self) -> Option<Duration> {
         let (times, request, _) = (self.policy.times.as_ref()?, self.request.as_ref()?, self.deadline?);
         let call = CallRef::of(request);
-        // What else is asked of a model, such as a count of tokens, is answered in another time.
+        // A count of tokens and other questions to a model are answered in another time.
         let name = call.capacity_name().filter(|_| call.pays_quota())?;
         times.quick(&name, call.shape().streaming != Streaming::No)
     }
@@ -162,7 +174,8 @@ impl<B: Resend> Attempts<B> {
         let (budget, request) = (self.policy.budget.as_ref()?, self.request.as_ref()?);
         let now = Instant::now();
         let give_up = self.history.give_up_at(now, self.deadline, self.quick());
-        Some(TokenWait::new(budget.clone(), model_of(request), now, give_up))
+        let caller = CallContext::of(request).and_then(|context| context.caller().cloned());
+        Some(TokenWait::new(budget.clone(), model_of(request), caller, now, give_up))
     }
 
     /// Takes note of a wait for a token.
@@ -173,6 +186,11 @@ impl<B: Resend> Attempts<B> {
     /// Returns the result of a call for which there was no token in time: the last attempt's failure.
     pub(super) fn without_token<R>(&self, last: LastFailure) -> Result<Response<R>, BoxError> {
         let LastFailure { failure, outcome, error } = last;
+        // The time was spent waiting, and not by the layers.
+        let tally = self.request.as_ref().and_then(CallContext::of).and_then(CallContext::tally);
+        if let Some((tally, retried)) = tally.zip(self.history.retried(Instant::now())) {
+            tally.add(|report| report.backed_off += retried.waited);
+        }
         let error = error.unwrap_or_else(|| {
             // The upstream's own failure, as it would have been without this layer, but for the body.
             Error::refusal(super::NAME, failure.clone()).map_outcome(|_| outcome).into()
@@ -243,6 +261,15 @@ fn advice_on(outcome: &Outcome) -> Option<RetryAdvice> {
         Some(RetryAdvice::Now | RetryAdvice::Queued) => advice,
         _ if may_wait => advice,
         _ => Some(RetryAdvice::Never),
+    }
+}
+
+/// Returns whether the budget has a token for a further attempt of this call now.
+fn has_token<B>(policy: &RetryPolicy, request: &Request<B>) -> bool {
+    match &policy.budget {
+        None => true,
+        Some(budget) if !budget.is_in_use() => budget.can_grow(),
+        Some(budget) => budget.has_token(&model_of(request)),
     }
 }
 

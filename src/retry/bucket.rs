@@ -1,15 +1,24 @@
 //! The tokens of one model, and the line of those who wait for one. Pure: it is told the time.
 //!
-//! Tokens are given in the order of arrival, so that nobody who comes later overtakes. Only the first of the line knows
-//! the time of the next token, and who leaves the front wakes the next: a waiter is polled when it arrives, when it is
-//! first, when a success has given a token back, and not in between.
+//! Callers take turns, and each one's calls have their tokens in the order of arrival: who calls seldom does not wait
+//! behind another's hundreds, and who comes later never overtakes the first. Only the first of the line knows the time of
+//! the next token, and who leaves the front wakes the next: a waiter is polled when it arrives, when it is first, when a
+//! success has given a token back, and not in between.
 
-use std::{collections::BTreeMap, task::Waker, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    task::Waker,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 /// The most calls that wait for tokens of one model. Past that, a call is told at once that there is none.
 pub(super) const MAX_LINE: usize = 16_384;
+
+/// The name of a caller. Calls without one count as those of one caller.
+pub(super) type CallerName = Option<Arc<str>>;
 
 /// The size of a bucket, and the time in which one token grows back.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +31,26 @@ pub(super) struct Refill {
 #[derive(Debug)]
 pub(super) struct Bucket {
     level: TokenLevel,
-    /// The waiters by number, in the order of arrival, each with the waker of its task.
-    line: BTreeMap<u64, Option<Waker>>,
+    line: TokenLine,
+}
+
+/// The calls that wait for a token, in the order in which they get one.
+#[derive(Debug, Default)]
+struct TokenLine {
+    /// The callers by turn. Each has one turn, whose number is in its [`CallerLine`].
+    turns: BTreeMap<u64, CallerName>,
+    callers: HashMap<CallerName, CallerLine>,
+    len: usize,
+    /// The next number of a turn, and of a waiter.
     next: u64,
+}
+
+/// The waiters of one caller, of whom there is at least one.
+#[derive(Debug, Default)]
+struct CallerLine {
+    turn: u64,
+    /// The waiters by number, in the order of arrival, each with the waker of its task.
+    waiters: BTreeMap<u64, Option<Waker>>,
 }
 
 /// The answer to a waiter that asks for its token.
@@ -48,7 +74,7 @@ struct TokenLevel {
 impl Bucket {
     pub(super) fn full(refill: Refill, now: Instant) -> Self {
         let level = TokenLevel { tokens: refill.capacity, at: now };
-        Self { level, line: BTreeMap::new(), next: 0 }
+        Self { level, line: TokenLine::default() }
     }
 
     /// Returns the number of tokens.
@@ -58,7 +84,7 @@ impl Bucket {
 
     /// Returns whether any call waits.
     pub(super) fn has_line(&self) -> bool {
-        !self.line.is_empty()
+        self.line.len > 0
     }
 
     /// Returns whether a new bucket would be the same.
@@ -71,25 +97,31 @@ impl Bucket {
         !self.has_line() && self.level.take(refill, now)
     }
 
-    /// Adds a waiter at the end of the line. `None`: the line is full.
-    pub(super) fn join(&mut self) -> Option<u64> {
-        if self.line.len() >= MAX_LINE {
+    /// Adds a waiter behind the others of its caller. `None`: the line is full.
+    pub(super) fn join(&mut self, caller: &CallerName) -> Option<u64> {
+        if self.line.len >= MAX_LINE {
             return None;
         }
-        let number = self.next;
-        self.next += 1;
-        self.line.insert(number, None);
-        Some(number)
+        Some(self.line.join(caller))
     }
 
     /// Gives a token to a waiter that is first, if there is one. Otherwise `waker` is woken when there may be, but for
     /// the time in [`TokenTurn::At`].
-    pub(super) fn poll(&mut self, number: u64, refill: Refill, now: Instant, waker: &Waker) -> TokenTurn {
-        let is_first = self.line.first_key_value().is_some_and(|(first, _)| *first == number);
+    pub(super) fn poll(
+        &mut self,
+        caller: &CallerName,
+        number: u64,
+        refill: Refill,
+        now: Instant,
+        waker: &Waker,
+    ) -> TokenTurn {
+        let is_first = self.line.is_first(caller, number);
         if is_first && self.level.take(refill, now) {
-            return TokenTurn::Taken(self.leave(number));
+            self.line.remove(caller, number);
+            self.line.end_turn(caller);
+            return TokenTurn::Taken(self.line.take_first_waker());
         }
-        let Some(known) = self.line.get_mut(&number) else { return TokenTurn::NotYet };
+        let Some(known) = self.line.waker(caller, number) else { return TokenTurn::NotYet };
         if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
             *known = Some(waker.clone());
         }
@@ -97,20 +129,71 @@ impl Bucket {
     }
 
     /// Takes a waiter out of the line. Returns the waker of the new first, if the first has left.
-    pub(super) fn leave(&mut self, number: u64) -> Option<Waker> {
-        let was_first = self.line.first_key_value().is_some_and(|(first, _)| *first == number);
-        self.line.remove(&number);
-        if was_first { self.take_first_waker() } else { None }
+    pub(super) fn leave(&mut self, caller: &CallerName, number: u64) -> Option<Waker> {
+        let was_first = self.line.is_first(caller, number);
+        self.line.remove(caller, number);
+        if was_first { self.line.take_first_waker() } else { None }
     }
 
     /// Gives a token back. Returns the waker of the first waiter.
     pub(super) fn deposit(&mut self, refill: Refill, now: Instant) -> Option<Waker> {
         self.level.give(refill, now);
-        self.take_first_waker()
+        self.line.take_first_waker()
+    }
+}
+
+impl TokenLine {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn join(&mut self, caller: &CallerName) -> u64 {
+        let number = self.number();
+        let line = self.callers.entry(caller.clone()).or_default();
+        if line.waiters.is_empty() {
+            line.turn = number;
+            self.turns.insert(number, caller.clone());
+        }
+        line.waiters.insert(number, None);
+        self.len += 1;
+        number
+    }
+
+    fn is_first(&self, caller: &CallerName, number: u64) -> bool {
+        self.turns.first_key_value().is_some_and(|(_, first)| first == caller)
+            && self.callers.get(caller).and_then(|line| line.waiters.first_key_value()).map(|(first, _)| *first)
+                == Some(number)
+    }
+
+    fn waker(&mut self, caller: &CallerName, number: u64) -> Option<&mut Option<Waker>> {
+        self.callers.get_mut(caller)?.waiters.get_mut(&number)
+    }
+
+    /// Removes a waiter, and its caller with the last one. One that gives up does not cost its caller the turn.
+    fn remove(&mut self, caller: &CallerName, number: u64) {
+        let Some(line) = self.callers.get_mut(caller) else { return };
+        self.len -= usize::from(line.waiters.remove(&number).is_some());
+        if line.waiters.is_empty() {
+            self.turns.remove(&line.turn);
+            self.callers.remove(caller);
+        }
+    }
+
+    /// Puts a caller that has had its token behind all others.
+    fn end_turn(&mut self, caller: &CallerName) {
+        let turn = self.number();
+        if let Some(line) = self.callers.get_mut(caller)
+            && let Some(caller) = self.turns.remove(&line.turn)
+        {
+            line.turn = turn;
+            self.turns.insert(turn, caller);
+        }
     }
 
     fn take_first_waker(&mut self) -> Option<Waker> {
-        self.line.first_entry().and_then(|mut first| first.get_mut().take())
+        let (_, caller) = self.turns.first_key_value()?;
+        self.callers.get_mut(caller)?.waiters.first_entry()?.get_mut().take()
     }
 }
 
@@ -169,7 +252,8 @@ mod tests {
         Take,
         Deposit,
         Wait(u64),
-        Join,
+        /// A call of this caller comes.
+        Join(u8),
         /// The `n`th waiter asks, woken or not.
         Ask(usize),
         /// The `n`th waiter leaves.
@@ -184,7 +268,7 @@ mod tests {
             3 => Just(Take),
             2 => Just(Deposit),
             2 => (0u64..3_000).prop_map(Wait),
-            3 => Just(Join),
+            3 => (0u8..4).prop_map(Join),
             1 => (0usize..8).prop_map(Ask),
             1 => (0usize..8).prop_map(Leave),
             3 => Just(Run),
@@ -194,17 +278,18 @@ mod tests {
 
     /// A waiter as its task sees it.
     struct TestWaiter {
+        caller: CallerName,
         number: u64,
         woken: Arc<WakeFlag>,
         /// The time to which it sleeps, if it was first when it asked last.
         timer: Option<Instant>,
     }
 
-    /// The plain model: the milliseconds of tokens in one number, and a list of who waits.
+    /// The plain model: the milliseconds of tokens in one number, and a list of callers, each with a list of who waits.
     struct PlainBucket {
         millis: u64,
         most: u64,
-        line: VecDeque<u64>,
+        line: VecDeque<(CallerName, VecDeque<u64>)>,
     }
 
     impl PlainBucket {
@@ -212,6 +297,31 @@ mod tests {
             let has = self.millis >= 1000;
             self.millis -= if has { 1000 } else { 0 };
             has
+        }
+
+        fn first(&self) -> Option<u64> {
+            self.line.front().and_then(|(_, waiters)| waiters.front()).copied()
+        }
+
+        fn join(&mut self, caller: &CallerName, number: u64) {
+            match self.line.iter_mut().find(|(known, _)| known == caller) {
+                Some((_, waiters)) => waiters.push_back(number),
+                None => self.line.push_back((caller.clone(), [number].into())),
+            }
+        }
+
+        /// The first has its token: its caller's next call waits behind all other callers.
+        fn serve(&mut self) {
+            if let Some((caller, mut waiters)) = self.line.pop_front() {
+                waiters.pop_front();
+                self.line.push_back((caller, waiters));
+            }
+            self.line.retain(|(_, waiters)| !waiters.is_empty());
+        }
+
+        fn leave(&mut self, number: u64) {
+            self.line.iter_mut().for_each(|(_, waiters)| waiters.retain(|other| *other != number));
+            self.line.retain(|(_, waiters)| !waiters.is_empty());
         }
 
         /// A full bucket keeps no fraction.
@@ -229,11 +339,11 @@ mod tests {
         now: Instant,
     ) -> bool {
         waiter.woken.0.store(false, Ordering::Relaxed);
-        let is_first = plain.line.front() == Some(&waiter.number);
-        match bucket.poll(waiter.number, refill, now, &Waker::from(waiter.woken.clone())) {
+        let is_first = plain.first() == Some(waiter.number);
+        match bucket.poll(&waiter.caller, waiter.number, refill, now, &Waker::from(waiter.woken.clone())) {
             TokenTurn::Taken(next) => {
                 assert!(is_first && plain.take(), "first, and there was one");
-                plain.line.pop_front();
+                plain.serve();
                 next.into_iter().for_each(Waker::wake);
                 true
             }
@@ -276,10 +386,11 @@ mod tests {
                         plain.add(1000);
                         bucket.deposit(refill, now).into_iter().for_each(Waker::wake);
                     }
-                    BucketEvent::Join => {
-                        let number = bucket.join().unwrap();
-                        plain.line.push_back(number);
-                        let mut waiter = TestWaiter { number, woken: Arc::default(), timer: None };
+                    BucketEvent::Join(caller) => {
+                        let caller = (caller > 0).then(|| caller.to_string().into());
+                        let number = bucket.join(&caller).unwrap();
+                        plain.join(&caller, number);
+                        let mut waiter = TestWaiter { caller, number, woken: Arc::default(), timer: None };
                         // A task asks as soon as it waits.
                         if !ask(&mut bucket, &mut plain, &mut waiter, refill, now) {
                             waiters.push(waiter);
@@ -294,10 +405,10 @@ mod tests {
                     }
                     BucketEvent::Leave(nth) => {
                         if nth < waiters.len() {
-                            let number = waiters.remove(nth).number;
-                            plain.line.retain(|other| *other != number);
-                            bucket.leave(number).into_iter().for_each(Waker::wake);
-                            prop_assert!(bucket.leave(number).is_none(), "once");
+                            let TestWaiter { caller, number, .. } = waiters.remove(nth);
+                            plain.leave(number);
+                            bucket.leave(&caller, number).into_iter().for_each(Waker::wake);
+                            prop_assert!(bucket.line.waker(&caller, number).is_none(), "gone");
                         }
                     }
                     BucketEvent::Run => {
@@ -311,12 +422,15 @@ mod tests {
                             }
                         }
                         prop_assert!(plain.line.is_empty() || plain.millis < 1000, "a token that nobody takes");
-                        let first = waiters.first();
+                        let first = waiters.iter().find(|waiter| plain.first() == Some(waiter.number));
+                        prop_assert_eq!(first.is_some(), !plain.line.is_empty());
                         prop_assert!(first.is_none_or(|first| first.timer.is_some()), "the first sleeps to no time");
                     }
                 }
                 prop_assert_eq!(u64::from(bucket.tokens(refill, now)), plain.millis / 1000);
                 prop_assert_eq!(bucket.has_line(), !plain.line.is_empty());
+                prop_assert_eq!(bucket.line.callers.len(), plain.line.len());
+                prop_assert_eq!(bucket.line.turns.len(), plain.line.len());
                 prop_assert_eq!(bucket.is_forgettable(refill, now), plain.line.is_empty() && plain.millis == most);
             }
         }
@@ -326,11 +440,11 @@ mod tests {
     fn the_line_is_bounded() {
         let refill = Refill { capacity: 1, interval: Duration::from_secs(1) };
         let mut bucket = Bucket::full(refill, Instant::now());
-        for number in 0..MAX_LINE as u64 {
-            assert_eq!(bucket.join(), Some(number));
-        }
-        assert_eq!(bucket.join(), None);
-        bucket.leave(0);
-        assert_eq!(bucket.join(), Some(MAX_LINE as u64));
+        let caller = |nth: usize| Some(nth.to_string().into());
+        let numbers: Vec<_> = (0..MAX_LINE).map(|nth| bucket.join(&caller(nth % 3)).unwrap()).collect();
+        assert_eq!(bucket.join(&caller(4)), None);
+        bucket.leave(&caller(0), numbers[0]);
+        assert!(bucket.join(&caller(4)).is_some());
+        assert_eq!(bucket.join(&caller(4)), None);
     }
 }

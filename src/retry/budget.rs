@@ -1,9 +1,9 @@
 //! The retry budget: it keeps retries from making an outage worse.
 //!
 //! It has one token bucket a model, shared by all clones. A retry takes a token, a success gives one back, and a
-//! hundredth of the bucket grows back each second. When a model is down for all calls, its bucket becomes empty, and a call that would be tried
-//! again waits for its token, first come first served, for as long as its deadline allows. The
-//! [room](super#why-the-budget-is-as-it-is) says why. The buckets themselves are pure: they are told the time.
+//! hundredth of the bucket grows back each second. When a model is down for all calls, its bucket becomes empty, and a
+//! call that would be tried again waits for its token, in turn with other callers, for as long as its deadline allows.
+//! The [room](super#why-the-budget-is-as-it-is) says why. The buckets themselves are pure: they are told the time.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::bucket::{Bucket, Refill, TokenTurn};
+use super::bucket::{Bucket, CallerName, Refill, TokenTurn};
 use crate::{bounded::MAX_NAME, sync::Mutex};
 
 /// The retries that all calls to one model may make together. A cheap handle: all clones share one budget.
@@ -73,6 +73,7 @@ pub(super) enum TokenClaim {
 pub(super) struct TokenPlace {
     budget: RetryBudget,
     bucket: Arc<str>,
+    caller: CallerName,
     /// `None`: it has left the line.
     number: Option<u64>,
 }
@@ -104,16 +105,16 @@ impl RetryBudget {
     }
 
     /// Takes one retry if there is one that no call waits for, and otherwise a place in the line for the next.
-    pub(super) fn claim(&self, model: &Arc<str>, now: Instant) -> TokenClaim {
+    pub(super) fn claim(&self, model: &Arc<str>, caller: &CallerName, now: Instant) -> TokenClaim {
         let mut buckets = self.shared.buckets.lock();
         let (is_shared, bucket) = self.bucket(&mut buckets, model, now);
         if bucket.try_take(self.shared.refill, now) {
             return TokenClaim::Taken;
         }
-        let Some(number) = bucket.join() else { return TokenClaim::Full };
+        let Some(number) = bucket.join(caller) else { return TokenClaim::Full };
         drop(buckets);
         let bucket = if is_shared { SHARED.into() } else { model.clone() };
-        TokenClaim::Waits(TokenPlace { budget: self.clone(), bucket, number: Some(number) })
+        TokenClaim::Waits(TokenPlace { budget: self.clone(), bucket, caller: caller.clone(), number: Some(number) })
     }
 
     /// Returns whether a call that waits can ever have a token.
@@ -121,12 +122,20 @@ impl RetryBudget {
         self.shared.refill.capacity > 0
     }
 
+    /// Returns whether there is a retry that no call waits for, without taking it.
+    pub(super) fn has_token(&self, model: &str) -> bool {
+        let refill = self.shared.refill;
+        let buckets = self.shared.buckets.lock();
+        let bucket = buckets.get(name_of(&buckets, model));
+        bucket.map_or(refill.capacity > 0, |bucket| !bucket.has_line() && bucket.tokens(refill, Instant::now()) > 0)
+    }
+
     /// Returns whether any bucket may be less than full. If not, a success has nothing to give back.
     pub(super) fn is_in_use(&self) -> bool {
         self.shared.in_use.load(Ordering::Acquire)
     }
 
-    /// Gives one retry back, after a success: to the call that waits longest, if any does.
+    /// Gives one retry back, after a success: to the call whose turn it is, if any waits.
     pub fn deposit(&self, model: &str) {
         if self.is_in_use() {
             self.deposit_at(model, Instant::now());
@@ -136,6 +145,7 @@ impl RetryBudget {
     fn deposit_at(&self, model: &str, now: Instant) {
         let refill = self.shared.refill;
         let mut buckets = self.shared.buckets.lock();
+        let model = name_of(&buckets, model);
         let first = buckets.get_mut(model).and_then(|bucket| bucket.deposit(refill, now));
         if buckets.get(model).is_some_and(|bucket| bucket.is_forgettable(refill, now)) {
             buckets.remove(model);
@@ -149,7 +159,7 @@ impl RetryBudget {
     pub fn remaining(&self, model: &str) -> u32 {
         let refill = self.shared.refill;
         let buckets = self.shared.buckets.lock();
-        buckets.get(model).map_or(refill.capacity, |bucket| bucket.tokens(refill, Instant::now()))
+        buckets.get(name_of(&buckets, model)).map_or(refill.capacity, |bucket| bucket.tokens(refill, Instant::now()))
     }
 
     /// Returns the model's bucket, and whether it is the shared one.
@@ -161,8 +171,8 @@ impl RetryBudget {
     ) -> (bool, &'a mut Bucket) {
         let Shared { refill, in_use, .. } = &*self.shared;
         in_use.store(true, Ordering::Release);
-        let mut name = if model.len() > MAX_NAME { SHARED } else { model };
-        if buckets.len() >= MAX_MODELS && !buckets.contains_key(name) {
+        let is_new = model.len() <= MAX_NAME && !buckets.contains_key(model);
+        if is_new && buckets.len() >= MAX_MODELS {
             buckets.retain(|_, bucket| !bucket.is_forgettable(*refill, now));
             let fullest = buckets.iter().filter(|(name, bucket)| &***name != SHARED && !bucket.has_line());
             let fullest = fullest.max_by_key(|(_, bucket)| bucket.tokens(*refill, now)).map(|(name, _)| name.clone());
@@ -171,24 +181,28 @@ impl RetryBudget {
             {
                 buckets.remove(&fullest);
             }
-            if buckets.len() >= MAX_MODELS {
-                name = SHARED;
-            }
         }
+        let name = name_of(buckets, model);
         let bucket = buckets.entry(name.into()).or_insert_with(|| Bucket::full(*refill, now));
         (name == SHARED, bucket)
     }
 }
 
+/// Returns the name of the bucket that a model uses.
+fn name_of<'a>(buckets: &HashMap<Box<str>, Bucket>, model: &'a str) -> &'a str {
+    let is_known = || buckets.contains_key(model);
+    if model.len() > MAX_NAME || buckets.len() >= MAX_MODELS && !is_known() { SHARED } else { model }
+}
+
 impl TokenPlace {
     /// Takes a token if this place is first and there is one.
     pub(super) fn poll(&mut self, now: Instant, waker: &Waker) -> TokenTurn {
-        let Self { budget, bucket, number } = self;
+        let Self { budget, bucket, caller, number } = self;
         let refill = budget.shared.refill;
         let Some(at) = *number else { return TokenTurn::NotYet };
         let mut buckets = budget.shared.buckets.lock();
         let Some(bucket) = buckets.get_mut(&**bucket) else { return TokenTurn::NotYet };
-        let turn = bucket.poll(at, refill, now, waker);
+        let turn = bucket.poll(caller, at, refill, now, waker);
         drop(buckets);
         match turn {
             TokenTurn::Taken(next) => {
@@ -205,7 +219,7 @@ impl Drop for TokenPlace {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             let mut buckets = self.budget.shared.buckets.lock();
-            let next = buckets.get_mut(&*self.bucket).and_then(|bucket| bucket.leave(number));
+            let next = buckets.get_mut(&*self.bucket).and_then(|bucket| bucket.leave(&self.caller, number));
             drop(buckets);
             wake(next);
         }
@@ -260,8 +274,8 @@ mod tests {
         let mut places = Vec::new();
         for model in 0..2 * MAX_MODELS {
             let model: Arc<str> = format!("model-{model}").into();
-            assert!(matches!(budget.claim(&model, now), TokenClaim::Taken) == (places.len() <= MAX_MODELS));
-            let TokenClaim::Waits(place) = budget.claim(&model, now) else { panic!("a second token") };
+            assert!(matches!(budget.claim(&model, &None, now), TokenClaim::Taken) == (places.len() <= MAX_MODELS));
+            let TokenClaim::Waits(place) = budget.claim(&model, &None, now) else { panic!("a second token") };
             places.push(place);
         }
         // One more than the most: the shared one.
@@ -288,6 +302,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_success_gives_back_to_the_bucket_that_was_taken_from() {
+        let budget = RetryBudget::new(2);
+        let long = "m".repeat(MAX_NAME + 1);
+        assert!(budget.has_token(&long));
+        assert!(budget.try_take(&long) && budget.try_take(&long));
+        assert!(budget.remaining(&long) == 0 && !budget.has_token(&long));
+        budget.deposit(&long);
+        assert!(budget.remaining(&long) == 1 && budget.has_token(&long));
+        assert_eq!(budget.remaining("m"), 2, "another bucket");
+        // Past the most models with a line, all further ones share one.
+        let now = Instant::now();
+        let mut places = Vec::new();
+        for model in 1..MAX_MODELS {
+            let model: Arc<str> = format!("model-{model}").into();
+            assert!(budget.try_take(&model) && budget.try_take(&model));
+            let TokenClaim::Waits(place) = budget.claim(&model, &None, now) else { panic!("a third token") };
+            places.push(place);
+        }
+        assert!(budget.try_take("further") && !budget.try_take("another"), "the shared bucket's last");
+        budget.deposit("further");
+        assert_eq!((budget.remaining("another"), budget.remaining("model-1")), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_a_second_grows_back_or_a_hundredth_of_what_there_is_room_for() {
         for (capacity, seconds, grown) in
             [(0, 5, 0), (3, 2, 2), (3, 5, 3), (RetryBudget::CAPACITY, 5, 5), (RetryBudget::PERSISTENT_CAPACITY, 5, 50)]
@@ -303,9 +341,9 @@ mod tests {
     async fn a_full_bucket_that_calls_wait_for_is_kept() {
         let budget = RetryBudget::new(1);
         let (model, now) = ("m".into(), Instant::now());
-        assert!(matches!(budget.claim(&model, now), TokenClaim::Taken));
-        let TokenClaim::Waits(mut first) = budget.claim(&model, now) else { panic!() };
-        let TokenClaim::Waits(second) = budget.claim(&model, now) else { panic!() };
+        assert!(matches!(budget.claim(&model, &None, now), TokenClaim::Taken));
+        let TokenClaim::Waits(mut first) = budget.claim(&model, &None, now) else { panic!() };
+        let TokenClaim::Waits(second) = budget.claim(&model, &None, now) else { panic!() };
         budget.deposit("m");
         assert!(!budget.try_take("m"), "the first waiter's");
         assert!(matches!(first.poll(now, Waker::noop()), TokenTurn::Taken(None)));

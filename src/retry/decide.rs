@@ -64,7 +64,7 @@ pub(super) struct Situation {
     pub(super) models_left: u32,
     /// The time left until the deadline.
     pub(super) remaining: Option<Duration>,
-    /// The time that few answers of this model are faster than, where that is known.
+    /// The time of the quickest of this model's last answers, where that is known.
     pub(super) quick: Option<Duration>,
 }
 
@@ -276,8 +276,8 @@ fn refused(
     within(situation, wait, false)
 }
 
-/// Decides to send again after `wait`, unless that would pass the deadline, or leave less time than the model has ever
-/// needed.
+/// Decides to send again after `wait`, unless that would pass the deadline, or leave less time than the model has lately
+/// needed at the least.
 fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision {
     match situation.remaining {
         Some(remaining) if wait >= remaining || is_too_short(remaining - wait, situation.quick) => {
@@ -287,7 +287,7 @@ fn within(situation: Situation, wait: Duration, spends_budget: bool) -> Decision
     }
 }
 
-/// Decides to send again at once, unless less time is left than the model has ever needed.
+/// Decides to send again at once, unless less time is left than the model has lately needed at the least.
 fn at_once(situation: Situation) -> Decision {
     match situation.remaining {
         Some(remaining) if is_too_short(remaining, situation.quick) => Decision::GiveUp(Some(GaveUp::Wait)),

@@ -97,6 +97,9 @@ where
                     }
                 }
                 StateProj::Paying { token, request, owes } => {
+                    if owes.is_none() {
+                        return Poll::Ready(Err(polled_again(super::NAME)));
+                    }
                     let waited = token.waited();
                     if !ready!(token.poll(cx))
                         && let Some(last) = owes.take()

@@ -29,11 +29,16 @@ impl RetryLayer {
     }
 
     /// Makes the layer ask for the times that answers take, which a layer inside records, and send no attempt that has
-    /// less time left until the deadline than few answers of its model have needed. Without them, it sends until the
+    /// less time left until the deadline than the quickest of its model's last answers took. Without them, it sends until the
     /// deadline.
     pub fn service_times(mut self, times: ServiceTimes) -> Self {
         Arc::make_mut(&mut self.policy).times = Some(times);
         self
+    }
+
+    /// Makes the layer ask for these times, unless it asks for others already.
+    pub(crate) fn or_service_times(self, times: &ServiceTimes) -> Self {
+        if self.policy.times.is_some() { self } else { self.service_times(times.clone()) }
     }
 
     /// Creates a layer that never retries. It has the same type, for stacks where retries are optional.

@@ -8,12 +8,12 @@
 //! row decides how often and how soon the request is sent again. A hint of the upstream is waited for exactly, a
 //! backoff has full jitter, and no sleep begins that cannot end before the deadline. A [`RetryBudget`] for each model,
 //! shared by all calls, keeps an outage from being answered with a storm: where it is empty, a call waits for its token,
-//! first come first served. The failed answer is read and dropped at the beginning of the wait, so that its connection
+//! in turn with other callers, or goes to the next model where one is left. The failed answer is read and dropped at the beginning of the wait, so that its connection
 //! is free.
 //!
 //! It never sends a request again after the answer's first content was handed over, never repeats a caller's fault or a
-//! verdict on the content, and never throws a call away that a token could still help. Without `ClassifyLayer`, it goes
-//! by status and headers.
+//! verdict on the content, and never throws a call away that a token could still help, unless 16,384 calls wait for one
+//! already. Without `ClassifyLayer`, it goes by status and headers.
 //!
 //! # When to use it
 //!
@@ -84,7 +84,7 @@
 //! | a call that creates something | only if the upstream never got it, or answered 429 or 503 with an error body, or refused the key or for quota in one; an interaction that runs in the foreground and continues no other also after any other passing failure that came with an error body |
 //!
 //! A call makes at most 8 attempts in all; 2 of them are kept for each model that is still to come. An attempt that has
-//! less time left until the deadline than few answers of its model have needed is not sent, whatever it would follow, if
+//! less time left until the deadline than the quickest of its model's last answers took is not sent, whatever it would follow, if
 //! the layer knows these times ([`RetryLayer::service_times`]).
 //!
 //! # Why the budget is as it is
@@ -97,13 +97,18 @@
 //! | capacity | policy | attempts against an upstream that answers nothing |
 //! |---|---|---|
 //! | 100 | [`default`](RetryPolicy::default), [`interactive`](RetryPolicy::interactive) | 100 retries, then 1 a second |
-//! | 1,000 | [`persistent`](RetryPolicy::persistent) | 1,000 retries, then 10 a second |
+//! | 1,000 | [`persistent`](RetryPolicy::persistent), [`GeminiLayer::relay`](crate::GeminiLayer::relay) | 1,000 retries, then 10 a second |
 //!
-//! A token waits for nobody: a call waits for it, after its backoff, in the order of arrival. It gives up when a token can
-//! no longer help: when less time is left until the deadline than an answer takes, 0.1 s where nobody knows, or without a
-//! deadline after 285 s. A success gives back one token and no more, and no call has a free retry: either lets
-//! the attempts grow with the load, in the one moment in which they must not. A wait for one's own quota, a refusal inside and
-//! a request that was never sent cost nothing, because they put no load on the upstream.
+//! A call waits for its token after its backoff. [Callers](crate::CallContext::caller) take turns, and each one's calls
+//! wait in the order of arrival, so that a caller's burst delays no other. A call gives up when a token can no longer
+//! help: when less time is left until the deadline than an answer takes, 0.1 s where nobody knows, or without a deadline
+//! after 285 s. While another model is left, it does not wait at all: where there is no token, the failure goes back at
+//! once, and the next model has all of the time. And where there is none, no [adaptive
+//! clock](crate::TimeoutLayer::adaptive) ends an attempt early for the sake of another.
+//!
+//! A success gives back one token and no more, and no call has a free retry: either lets the attempts grow with the load,
+//! in the one moment in which they must not. A wait for one's own quota, a refusal inside and a request that was never
+//! sent cost nothing, because they put no load on the upstream.
 //!
 //! | others | budget | when it is empty |
 //! |---|---|---|
@@ -124,9 +129,9 @@
 //! # Errors
 //!
 //! It has no errors of its own. When it gives up, the last attempt's failure goes back: the unchanged response, or the
-//! error. After a wait for a token it is an [`Error`](crate::Error) with the upstream's failure in either case: the answer was
-//! let go before, with its connection. [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would have passed the deadline,
-//! [`Outcome::retry`](crate::Outcome::retry) is the wait that would have been needed.
+//! error. After a wait for a token it is an [`Error`](crate::Error) with the upstream's failure in either case: the answer
+//! was let go before, with its connection. [`Outcome::gave_up`](crate::Outcome::gave_up) says why, and if the wait would
+//! have passed the deadline, [`Outcome::retry`](crate::Outcome::retry) is the wait that would have been needed.
 //!
 //! # Cancellation
 //!

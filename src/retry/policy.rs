@@ -173,7 +173,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Sets the budget that all calls share (default: one of its own). Where it is empty, a retry waits for its token.
+    /// Sets the budget that all calls share (default: one of its own). Where it is empty, a retry waits for its token, and
+    /// a call with another model left goes there.
     /// `None`: only the rows limit retries.
     pub fn budget(mut self, budget: impl Into<Option<RetryBudget>>) -> Self {
         self.budget = budget.into();

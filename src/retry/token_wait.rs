@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    bucket::TokenTurn,
+    bucket::{CallerName, TokenTurn},
     budget::{RetryBudget, TokenClaim, TokenPlace},
 };
 
@@ -21,6 +21,7 @@ pin_project! {
     pub(super) struct TokenWait {
         budget: RetryBudget,
         model: Arc<str>,
+        caller: CallerName,
         since: Instant,
         // The time from which on a token can no longer help.
         give_up: Instant,
@@ -31,8 +32,14 @@ pin_project! {
 }
 
 impl TokenWait {
-    pub(super) fn new(budget: RetryBudget, model: Arc<str>, since: Instant, give_up: Instant) -> Self {
-        Self { budget, model, since, give_up, place: None, sleep: None }
+    pub(super) fn new(
+        budget: RetryBudget,
+        model: Arc<str>,
+        caller: CallerName,
+        since: Instant,
+        give_up: Instant,
+    ) -> Self {
+        Self { budget, model, caller, since, give_up, place: None, sleep: None }
     }
 
     /// Returns the time since the wait began.
@@ -47,7 +54,7 @@ impl TokenWait {
             let now = Instant::now();
             let turn = match this.place {
                 Some(place) => place.poll(now, cx.waker()),
-                None => match this.budget.claim(this.model, now) {
+                None => match this.budget.claim(this.model, this.caller, now) {
                     TokenClaim::Taken => break true,
                     TokenClaim::Full => break false,
                     TokenClaim::Waits(place) => this.place.insert(place).poll(now, cx.waker()),

@@ -100,12 +100,16 @@ impl GeminiBuilder {
 
     /// Leaves the clocks of an attempt as they are set, also where the model is seen to be faster. Default: they
     /// [adapt](TimeoutLayer::adaptive), so that there is time for another attempt after one that hangs.
+    ///
+    /// The times are recorded all the same, and no retry and no turn in the queue is given to a call that has less time
+    /// left than they say.
     pub fn fixed_clocks(mut self) -> Self {
         self.settings.adapts = false;
         self
     }
 
-    /// Sets the times that other stacks have seen, or see: those of the same upstream, as before a reload.
+    /// Sets the times that other stacks have seen, or see: those of the same upstream, as before a reload. A
+    /// [`retry_layer`](Self::retry_layer) with times of its own keeps them.
     pub fn service_times(mut self, times: ServiceTimes) -> Self {
         self.settings.times = Some(times);
         self
@@ -264,7 +268,7 @@ impl GeminiBuilder {
             telemetry,
         } = self.settings;
         let times = times.unwrap_or_default();
-        let retry = retry.service_times(times.clone());
+        let retry = retry.or_service_times(&times);
         let limiter = match limiter {
             Wired::Layer(layer) => layer,
             Wired::Settings(settings) => {

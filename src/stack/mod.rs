@@ -80,16 +80,18 @@
 //! | total clock for the flex tier | 16 min | 16 min | 1 h | 16 min |
 //! | clock until an answer or a first content for the flex tier | 15 min | 15 min | 15 min | 15 min |
 //! | attempts | 12 | 12 | 60 on 503, 8 on 429 | 20 |
+//! | retries of a model at once, in all calls | 100 | 100 | 1,000 | 1,000 |
 //! | backoff | 0.25 s to 4 s | 0.25 s to 4 s | up to 8 s on 503 | up to 20 s |
 //! | longest wait for quota | 10 s | the deadline | the deadline | the deadline |
 //!
 //! The clocks of an attempt are the longest: they [adapt](crate::timeout#adaptive-clocks) to the times that each model is
-//! seen to take, unless [`fixed_clocks`](GeminiBuilder::fixed_clocks) says otherwise. Pro models from 2.5 on and agents think
-//! for 60 to 120 s. `interactive()` would end nearly each call of theirs, and warns where its settings name one; `relay()`
-//! has time for two attempts at them, of which one call in a hundred loses both where one attempt in ten hangs.
+//! seen to take, unless [`fixed_clocks`](GeminiBuilder::fixed_clocks) says otherwise. Pro models from 2.5 on and agents
+//! think for 60 to 120 s. `interactive()` would end nearly each call of theirs, and warns where its settings name one;
+//! `relay()` has time for two attempts at them, of which one call in a hundred loses both where one attempt in ten hangs.
 //!
-//! All other settings are the layers' own defaults. There is no fallback, no limit, of callers or of the project, and no key until one is set: limits of projects
-//! are learned from the upstream's refusals, and without a key the caller's own goes on.
+//! All other settings are the layers' own defaults. There is no fallback, no limit, of callers or of the project, and no
+//! key until one is set: limits of projects are learned from the upstream's refusals, and without a key the caller's own
+//! goes on.
 //!
 //! # Errors
 //!

@@ -10,7 +10,7 @@ use crate::{
     model_fallback::{FallbackChains, FallbackChainsBuilder, ModelFallbackLayer},
     rate_limit::{Limiter, LimiterBuilder, RateLimitLayer},
     replay::ReplayLayer,
-    retry::{RetryLayer, RetryPolicy},
+    retry::{RetryBudget, RetryLayer, RetryPolicy},
     service_times::ServiceTimes,
     telemetry::TelemetryLayer,
     timeout::{Clocks, TimeoutLayer},
@@ -83,10 +83,13 @@ impl Settings {
         }
     }
 
-    /// Returns each layer's defaults, but for two. There are twenty attempts: a model that gets a call a minute has no other
-    /// way to notice that an outage is over. And calls wait for quota until their deadline, which they all have.
+    /// Returns each layer's defaults, but for three. There are twenty attempts: a model that gets a call a minute has no
+    /// other way to notice that an outage is over. The budget is that of [`RetryPolicy::persistent`], because one caller's
+    /// burst of some hundred calls must not make all others wait. And calls wait for quota until their deadline, which they
+    /// all have.
     pub(super) fn relay() -> Self {
-        let retry = RetryPolicy::default().max_attempts(20);
+        let budget = RetryBudget::new(RetryBudget::PERSISTENT_CAPACITY);
+        let retry = RetryPolicy::default().max_attempts(20).budget(budget);
         Self {
             adapts: true,
             times: None,

@@ -1,8 +1,11 @@
 //! The metrics of calls, attempts and handles.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -10,9 +13,10 @@ use http::Request;
 use http_body_util::Full;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_gemini::{
-    CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
+    CallContext, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryBudget, RetryLayer, RetryPolicy,
     TelemetryLayer, TimeoutLayer,
     circuit_breaker::{CircuitBreakers, Target, Trip},
+    context::Deadline,
     emulator::{Trouble, When},
     observe::{Observe, Reading, Value},
     quota::Limits,
@@ -108,6 +112,27 @@ async fn a_retry_is_counted_with_its_cause_and_its_wait() {
     assert!(!values.keys().any(|key| key.contains("at=call")), "the caller has seen none");
     // The wait does not count as overhead.
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_token_that_ends_in_vain_is_no_overhead() {
+    let metrics = Metrics::listen();
+    let budget = RetryBudget::new(1);
+    let policy = || RetryPolicy::default().base_delay(Duration::ZERO).budget(budget.clone());
+    let upstream = emulator().trouble(When::always(), Trouble::overloaded()).build();
+    let service = stack!(upstream, policy(), Limiter::new());
+    assert!(budget.try_take("gemini-2.5-pro"));
+    // The others wait before it for as many seconds.
+    let others: Vec<_> = (0..9).map(|_| tokio::spawn(service.clone().oneshot(ask(GENERATE)))).collect();
+    tokio::time::sleep(millis(1)).await;
+    metrics.take();
+    let mut request = ask(GENERATE);
+    CallContext::update(request.extensions_mut(), |context| context.tighten_deadline(Deadline::after(secs(3))));
+    service.oneshot(request).await.unwrap_err();
+    let values = metrics.take();
+    assert_eq!(only(&values, "tower_gemini.retries.refused{gen_ai.request.model=other,reason=budget}"), [1.0]);
+    assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
+    others.iter().for_each(|call| call.abort());
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,7 +50,7 @@ struct TokenCaller {
 
 impl TokenCaller {
     fn new(budget: &RetryBudget, now: Instant) -> Self {
-        Self { claim: budget.claim(&MODEL.into(), now), bell: Arc::new(WakeThread(Notify::new())) }
+        Self { claim: budget.claim(&MODEL.into(), &None, now), bell: Arc::new(WakeThread(Notify::new())) }
     }
 
     /// Polls once, and returns whether it has a token.

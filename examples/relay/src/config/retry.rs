@@ -27,7 +27,7 @@ impl Default for Retries {
     fn default() -> Self {
         // As many time-outs as the total one leaves room for.
         let policy = RetryPolicy::default().max_attempts(ATTEMPTS).on(Cause::Timeout, Rule::unlimited());
-        Self { policy, budget: RetryBudget::CAPACITY }
+        Self { policy, budget: RetryBudget::PERSISTENT_CAPACITY }
     }
 }
 
