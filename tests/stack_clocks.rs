@@ -1,5 +1,5 @@
-//! The presets' clocks in virtual time: models that think, calls that hang, and models that become slower. Everything is
-//! seeded, jitter included.
+//! The presets' clocks in virtual time: models that think, calls that hang, and models that become slower. Everything
+//! is seeded, jitter included.
 
 mod support;
 
@@ -246,7 +246,7 @@ async fn the_times_of_a_stack_are_recorded_with_fixed_clocks_too_and_can_be_hand
     });
     after.layer(moody).oneshot(post(GENERATE)).await.unwrap();
     assert!(began.elapsed() < secs(17), "{:?}", began.elapsed());
-    // Where no clock is set for an attempt, none adapts.
+    // None adapts where no clock is set for an attempt.
     let described = GeminiLayer::relay().without_clocks().build().unwrap().describe().to_string();
     assert!(!described.contains("adaptive"), "{described}");
 }
