@@ -161,11 +161,12 @@ fn a_person_does_not_wait_long_enough_for_a_model_that_thinks_and_is_told_so_bef
 }
 
 #[test]
-fn a_model_that_becomes_three_times_slower_loses_no_call() {
+fn a_model_that_becomes_three_times_slower_loses_no_call_but_the_first_of_who_is_alone() {
     for (seed, rate) in [(1, Some(0.2)), (2, Some(1.0)), (3, Some(0.02)), (4, None)] {
         let told = tell(GeminiLayer::relay(), Scenario { seed, rate, calls: 200, takes: slows_down, ..ORDINARY });
         println!("slower at {rate:?}: {} in {} attempts", told.answered, told.attempts);
-        assert_eq!(told.answered, 200, "{rate:?}");
+        // Whoever calls one by one learns of it from nobody: the call's own attempts are cut until the times are in doubt.
+        assert!(told.answered >= 200 - usize::from(rate.is_none()), "{rate:?}: {}", told.answered);
         // The clock learns of it: not many are cut.
         assert!(told.attempts <= 230, "{rate:?}: {}", told.attempts);
     }

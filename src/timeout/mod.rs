@@ -105,6 +105,12 @@
 //! One call whose attempts all hang, at a p95 of 5 s and with 285 s, has 10 s, 30 s, 122 s and then the rest, unless
 //! others are answered meanwhile.
 //!
+//! In simulations of 400 calls to a model that answers in 60 to 120 s and hangs once in ten, those of
+//! [`GeminiLayer::thinking`](crate::GeminiLayer::thinking) were all answered in five runs; in those of `relay()`, whose
+//! 285 s are enough for two attempts, 98.8 %, and 96.1 % with clocks as they are set. A model that became three or five
+//! times slower lost no call where many were under way, and the first one of a caller who calls one by one: all its
+//! attempts are cut, where no other answer shows that the times have changed (`tests/stack_clocks.rs`).
+//!
 //! # Errors
 //!
 //! A clock that runs out is [`Kind::Timeout`](crate::failure::Kind::Timeout) with the clock's name; the total clock's
