@@ -12,7 +12,8 @@ use support::*;
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_gemini::{
-    BoxError, CallContext, CallerLimitLayer, ClassifyLayer, ErrorResponseLayer, GeminiLayer, ReplayLayer, RetryLayer,
+    BoxError, CallContext, CallerLimitLayer, ClassifyLayer, ErrorResponseLayer, GeminiLayer, RateLimitLayer,
+    ReplayLayer, RetryLayer,
     call::Call,
     caller_limit::{CallerAmount, CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
     clock,
@@ -20,7 +21,8 @@ use tower_gemini::{
     failure::{Fault, Kind},
     observe::{Observe, Value as Level},
     prices::{Money, Price, Prices},
-    quota::{TokenCost, until_pacific_midnight, until_pacific_month_end},
+    quota::{Limits, TokenCost, until_pacific_midnight, until_pacific_month_end},
+    rate_limit::Limiter,
 };
 
 const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
@@ -132,7 +134,7 @@ async fn a_caller_past_a_minutes_requests_is_refused_with_the_wait_and_nobody_el
     for _ in 0..5 {
         ask(&service, post(GENERATE)).await.unwrap();
     }
-    // What costs nothing, and what costs nothing of the model.
+    // Calls that cost nothing, and calls that cost nothing of the model.
     for uri in ["/v1beta/models/gemini-2.5-pro:countTokens", "/v1beta/files"] {
         ask(&service, by("app", post(uri))).await.unwrap();
     }
@@ -368,6 +370,127 @@ async fn a_stream_that_does_not_say_its_tokens_costs_by_its_bytes() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_dropped_before_it_says_its_tokens_costs_by_its_bytes() {
+    let chunk = || {
+        let delta =
+            json!({"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": "word ".repeat(80)}});
+        format!("event: step.delta\ndata: {delta}\n\n")
+    };
+    let streamed = post_body(INTERACTIONS, r#"{"model":"gemini-2.5-pro","stream":true,"input":"hi"}"#);
+    let limits = each(CallerQuota::new().tokens_per_day(1_000_000));
+    let service = stack(&limits, Upstream::at_once(move |_| Ok(sse(full(format!("{}{}", chunk(), chunk()))))));
+    let response = service.oneshot(costing(TokenCost::estimate(40), by("app", streamed))).await.unwrap();
+    let mut body = response.into_body();
+    let bytes = body.frame().await.unwrap().unwrap().into_data().unwrap().len() as u64;
+    drop(body);
+    assert!(bytes > 400);
+    assert_eq!(used(&limits, "app", CallerDimension::TokensPerDay), count(40 + bytes / 3));
+
+    // In one piece: all of it was generated before its head came, and most of it has not passed. An image has many bytes.
+    let body = r#"{"candidates":[{"content":{"parts":[{"text":"word word"}]}}"#;
+    let bytes = body.len() as u64;
+    for (length, read, expected) in
+        [(3_000, false, 1_000), (0, false, bytes / 3), (0, true, bytes / 3), (9_000_000, true, 65_536)]
+    {
+        let limits = each(CallerQuota::new().tokens_per_day(1_000_000));
+        let (feed, rest) = fed();
+        feed.data(body);
+        let rest = parking_lot::Mutex::new(Some(rest));
+        let service = stack(
+            &limits,
+            Upstream::at_once(move |_| {
+                let mut hint = http_body::SizeHint::new();
+                hint.set_lower(length);
+                Ok(typed(200, "application/json", any(rest.lock().take().unwrap().with_hint(hint))))
+            }),
+        );
+        let response = service.oneshot(costing(TokenCost::estimate(40), by("app", post(GENERATE)))).await.unwrap();
+        let mut body = response.into_body();
+        if read {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        assert_eq!(used(&limits, "app", CallerDimension::TokensPerDay), count(40 + expected), "{length} {read}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_read_to_its_end_and_says_no_tokens_costs_its_input() {
+    // Vectors are no output, however many bytes they have.
+    for (uri, body) in [
+        (EMBED, json!({"embeddings": [{"values": vec![0.5; 200]}]})),
+        (GENERATE, json!({"candidates": [{"content": {"parts": [{"text": "hello"}]}, "finishReason": "STOP"}]})),
+    ] {
+        let limits = each(CallerQuota::new().tokens_per_day(1_000_000));
+        let asked = costing(TokenCost::estimate(40), by("app", post_body(uri, r#"{"requests":[{}]}"#)));
+        ask(&stack(&limits, answers(body)), asked).await.unwrap();
+        assert_eq!(used(&limits, "app", CallerDimension::TokensPerDay), count(40), "{uri}");
+    }
+}
+
+// === what was never sent ===
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_never_sent_gives_its_charge_back_when_it_is_dropped() {
+    let quota = || CallerQuota::new().requests_per_day(9).tokens_per_day(10_000);
+    let one_a_minute = || Limits::new().requests_per_minute(1);
+    let asked = || costing(TokenCost::estimate(100), by("app", post(GENERATE)));
+    let limits = each(quota());
+    let upstream = Upstream::hangs();
+    let gemini = GeminiLayer::relay().limits(one_a_minute()).callers(CallerLimitLayer::new(limits.clone()));
+    let service = gemini.build().unwrap().layer(upstream.clone());
+    let (sent, waits) = (service.clone().oneshot(asked()), service.clone().oneshot(asked()));
+    let (sent, waits) = (tokio::spawn(sent), tokio::spawn(waits));
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(used(&limits, "app", CallerDimension::RequestsPerDay), count(2));
+    for (call, left) in [(waits, 1), (sent, 1)] {
+        call.abort();
+        assert!(call.await.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(used(&limits, "app", CallerDimension::RequestsPerDay), count(left), "what was sent stays charged");
+        // The precheck has counted its one token.
+        assert_eq!(used(&limits, "app", CallerDimension::TokensPerDay), count(left));
+    }
+    assert_eq!(upstream.calls(), 1);
+
+    // One whose first attempt was sent, and which waits for the second one.
+    let limits = each(quota());
+    let upstream = Upstream::at_once(|_| Ok(busy()));
+    let gemini = GeminiLayer::relay().limits(one_a_minute()).callers(CallerLimitLayer::new(limits.clone()));
+    let service = gemini.build().unwrap().layer(upstream.clone());
+    assert!(tokio::time::timeout(secs(20), service.oneshot(asked())).await.is_err(), "it waits");
+    assert_eq!((used(&limits, "app", CallerDimension::RequestsPerDay), upstream.calls()), (count(1), 1));
+
+    // Nobody inside tells: dropped, it may have been sent.
+    for gives_back in [false, true] {
+        let limits = each(quota());
+        let layer = CallerLimitLayer::new(limits.clone());
+        let layer = if gives_back { layer.gives_back_unsent() } else { layer };
+        let limiter = Limiter::builder().limits(one_a_minute()).max_wait(secs(60)).build();
+        let inner = RateLimitLayer::new(limiter).layer(ClassifyLayer::new().layer(Upstream::hangs()));
+        let service = layer.layer(inner);
+        let both = join_all([service.clone().oneshot(asked()), service.clone().oneshot(asked())]);
+        assert!(tokio::time::timeout(secs(5), both).await.is_err());
+        let expected = if gives_back { 1 } else { 2 };
+        assert_eq!(used(&limits, "app", CallerDimension::RequestsPerDay), count(expected), "{gives_back}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_has_settled_is_not_given_back_once_more() {
+    // A room inside answers, and nothing is ever sent.
+    let limits = each(CallerQuota::new().requests_per_day(9));
+    let layer = CallerLimitLayer::new(limits.clone()).gives_back_unsent();
+    let service = layer.layer(Upstream::at_once(|_| Ok(hello())));
+    service.clone().oneshot(by("app", post(GENERATE))).await.unwrap();
+    assert_eq!(used(&limits, "app", CallerDimension::RequestsPerDay), count(1));
+    let bad = || Ok(json(400, r#"{"error":{"code":400,"message":"Bad","status":"INVALID_ARGUMENT"}}"#));
+    let layer = CallerLimitLayer::new(limits.clone()).gives_back_unsent();
+    let service = layer.layer(Upstream::at_once(move |_| bad()));
+    let _ = service.oneshot(by("app", post(GENERATE))).await;
+    assert_eq!(used(&limits, "app", CallerDimension::RequestsPerDay), count(2), "a caller's mistake is a request");
+}
+
 // === what failed ===
 
 #[tokio::test(start_paused = true)]
@@ -428,6 +551,23 @@ async fn what_is_proven_larger_than_a_whole_limit_never_fits_and_a_guess_may() {
     ask(&service, asked(TokenCost::estimate(5_000))).await.unwrap();
     assert_eq!(kind(ask(&service, asked(TokenCost::estimate(5_000))).await), Kind::CallerLimited);
     ask(&service, asked(TokenCost::at_least(80))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_amount_of_money_is_proven_and_a_limit_of_zero_allows_nothing() {
+    // Two dollars by the full price, of which all may turn out to be cached.
+    let asked = || costing(TokenCost::at_least(2_000_000), by("app", post(GENERATE)));
+    let limits = each(CallerQuota::new().money_per_day(Money::dollars(1)));
+    let service = stack(&limits, answers(answer(2_000_000, 2_000_000, 0)));
+    ask(&service, asked()).await.unwrap();
+    assert_eq!(used(&limits, "app", CallerDimension::MoneyPerDay), money("0.2"));
+    assert_eq!(kind(ask(&service, asked()).await), Kind::CallerLimited, "it would fit tomorrow");
+    let none = CallerQuota::new;
+    for quota in [none().money_per_month(Money::ZERO), none().tokens_per_day(0), none().input_tokens_per_minute(0)] {
+        let asked = costing(TokenCost::estimate(5), by("app", post(GENERATE)));
+        let service = stack(&each(quota), answers(answer(1, 0, 1)));
+        assert_eq!(kind(ask(&service, asked).await), Kind::LargerThanQuota);
+    }
 }
 
 // === the choice ===
@@ -672,7 +812,7 @@ async fn invented_callers_share_an_account_once_there_are_too_many() {
 #[tokio::test(start_paused = true)]
 async fn the_state_is_reported_with_the_time_until_it_falls() {
     let quota = CallerQuota::new().requests_per_minute(5).money_per_day(Money::dollars(3));
-    let limits = each(quota);
+    let limits = CallerLimits::builder().caller("app", quota.clone()).others(quota).prices(prices()).build().unwrap();
     let service = stack(&limits, answers(answer(1_000_000, 0, 0)));
     ask(&service, by("app", post(GENERATE))).await.unwrap();
     advance(secs(10)).await;
@@ -684,6 +824,9 @@ async fn the_state_is_reported_with_the_time_until_it_falls() {
     assert_eq!((day.used, day.limit), (money("1"), Some(money("3"))));
     assert!(!day.resets_in.is_zero() && day.resets_in <= secs(25 * 3_600));
 
+    // One whom the settings do not name is in the snapshot, and no series of its own.
+    ask(&service, by("anybody", post(GENERATE))).await.unwrap();
+    assert_eq!(used(&limits, "anybody", CallerDimension::RequestsPerMinute), count(1));
     let mut seen = Vec::new();
     limits.observe(&mut |reading| {
         let Level::Gauge(level) = reading.value else { panic!("{reading:?}") };

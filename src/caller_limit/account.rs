@@ -66,7 +66,7 @@ struct UsagePeriod {
     money: Money,
 }
 
-/// What a call has been charged, to be settled.
+/// The charge of a call, to be settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AccountCharge {
     entry: EntryNumber,
@@ -99,7 +99,8 @@ impl CallerAccount {
     }
 
     /// Finds the limit of which a call of that cost is past for the longest time. An estimate that is larger than a limit
-    /// counts as the limit, unless the cost `is_proven`.
+    /// counts as the limit, unless its tokens are proven. Money is always an estimate, because input that turns out to be
+    /// cached is cheaper.
     pub(super) fn shortage(
         &mut self,
         now: Instant,
@@ -112,7 +113,8 @@ impl CallerAccount {
         let of = |dimension| {
             let limit = quota.get(dimension)?;
             let (used, needs) = (self.used(dimension), cost.of(dimension));
-            let never = needs > limit && (is_proven || is_exact(dimension));
+            let is_real = is_exact(dimension) || (is_proven && !dimension.is_money()) || limit.is_zero();
+            let never = needs > limit && is_real;
             if used.plus(needs.min(limit)) <= limit && !never {
                 return None;
             }

@@ -18,7 +18,7 @@ pub(super) struct CallerAccounts {
     models: Vec<(Box<str>, CallerAccount)>,
 }
 
-/// What a call has been charged on the accounts of its caller, and the cost.
+/// The charges of a call on the accounts of its caller, and the cost.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallerCharge {
     cost: CallerCost,
@@ -102,6 +102,14 @@ impl CallerAccounts {
         let Some(model) = model else { return &mut self.all };
         let place = self.place(model, now, calendar);
         &mut self.models[place].1
+    }
+
+    /// Returns the account of all calls, or that of a model, if it has been opened.
+    pub(super) fn opened(&mut self, model: Option<&str>) -> Option<&mut CallerAccount> {
+        match model {
+            None => Some(&mut self.all),
+            Some(model) => self.models.iter_mut().find(|(known, _)| **known == *model).map(|(_, account)| account),
+        }
     }
 
     /// Returns whether the accounts say no more than new ones.

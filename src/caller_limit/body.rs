@@ -1,7 +1,7 @@
 //! The body of an answer: it settles the charge of its call at its end.
 //!
-//! It counts the bytes that pass as well: a stream in OpenAI's dialect says no tokens unless it is asked to, and its output
-//! would be free for all who do not ask.
+//! It counts the bytes that pass as well: a stream in OpenAI's dialect says no tokens unless it is asked to, and an answer
+//! that is dropped may not have come to them yet. Their output would be free.
 
 use std::{
     fmt,
@@ -28,7 +28,10 @@ impl<R: Body> CallerLimitBody<R> {
     /// Wraps the body of a call with a charge, if it has one. That of a body which has ended already is settled at once.
     #[inline]
     pub(super) fn new(body: R, settlement: Option<CallerSettlement>) -> Self {
-        let settlement = settlement.filter(|_| !body.is_end_stream());
+        let mut settlement = settlement.filter(|_| !body.is_end_stream());
+        if let Some(settlement) = &mut settlement {
+            settlement.begins(body.size_hint().lower());
+        }
         Self { body, settlement }
     }
 
@@ -44,7 +47,10 @@ impl<R: Body> CallerLimitBody<R> {
         }
         // The caller is not obliged to poll once more for the `None`.
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
-            *this.settlement = None;
+            let settlement = this.settlement.take();
+            if !matches!(frame, Some(Err(_))) {
+                settlement.into_iter().for_each(CallerSettlement::ends);
+            }
         }
         Poll::Ready(frame)
     }

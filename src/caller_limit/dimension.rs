@@ -101,6 +101,11 @@ impl CallerAmount {
         }
     }
 
+    /// Returns whether it is nothing.
+    pub(super) fn is_zero(self) -> bool {
+        matches!(self, Self::Count(0) | Self::Money(Money::ZERO))
+    }
+
     /// Returns the sum of two amounts of one kind.
     pub(super) fn plus(self, other: Self) -> Self {
         match (self, other) {

@@ -70,7 +70,7 @@ where
         match self.project().state.project() {
             StateProj::Calling { future, reservation } => {
                 let result = ready!(future.poll(cx));
-                Poll::Ready(match (result, reservation.take()) {
+                Poll::Ready(match (result, reservation.take().map(CallerReservation::answered)) {
                     (Ok(response), None) => Ok(response.map(|body| CallerLimitBody::new(body, None))),
                     (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
                     (Err(error), None) => Err(error.into()),

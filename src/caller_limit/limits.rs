@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 use super::{
-    account::CallerCost,
+    account::{CallerAccount, CallerCost},
     accounts::{CallerAccounts, CallerAdmission, CallerCharge},
     dimension::{CallerAmount, CallerDimension},
     quota::CallerQuota,
@@ -128,6 +128,13 @@ impl CallerLimits {
         }
     }
 
+    /// Returns the reports that become metrics: those on callers whom the settings name. Others can be anybody, and each would
+    /// be a series of its own.
+    pub(super) fn named(&self) -> impl Iterator<Item = CallerReport> {
+        let settings = self.settings();
+        self.snapshot().into_iter().filter(move |report| settings.by_caller.contains_key(&*report.caller))
+    }
+
     pub(super) fn settings(&self) -> Arc<CallerSettings> {
         self.shared.settings.read().clone()
     }
@@ -184,7 +191,12 @@ impl CallerEntry {
 
     fn report(&self, now: Instant, model: Option<&str>, quota: &CallerQuota) -> CallerReport {
         let mut accounts = self.accounts.lock();
-        let account = accounts.account(model, now, self.calendar);
+        // A report opens no account.
+        let mut unused = None;
+        let account = match accounts.opened(model) {
+            Some(account) => account,
+            None => unused.insert(CallerAccount::new(now, self.calendar)),
+        };
         account.catch_up(now, self.calendar);
         CallerReport {
             caller: self.caller.clone(),
@@ -360,4 +372,25 @@ pub struct CallerDimensionReport {
     pub limit: Option<CallerAmount>,
     /// The time until the usage falls: of a minute that of the oldest request, else to the end of the day or the month.
     pub resets_in: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_opens_no_account() {
+        let of_model = CallerQuota::new().requests_per_day(1);
+        let quota = CallerQuota::new().limits_for_model("m", of_model);
+        let limits = CallerLimits::builder().others(quota).build().unwrap();
+        let (now, settings) = (Instant::now(), limits.settings());
+        let entry = limits.entry("app", &settings, now);
+        let [report] = &limits.snapshot()[..] else { panic!() };
+        assert_eq!((report.model.as_deref(), report.dimensions[2].used), (Some("m"), CallerAmount::Count(0)));
+        assert!(entry.accounts.lock().opened(Some("m")).is_none());
+        let cost = CallerCost { requests: 1, ..CallerCost::default() };
+        assert!(matches!(entry.admit(now, settings.quota("app"), "m", cost, false), CallerAdmission::Charged { .. }));
+        assert!(entry.accounts.lock().opened(Some("m")).is_some());
+        assert_eq!(limits.snapshot()[0].dimensions[2].used, CallerAmount::Count(1));
+    }
 }

@@ -90,9 +90,10 @@
 //! A call that fails is given back, and so is one that is refused inside; of one that fails by its caller's fault, such as
 //! a 400, one request stays. A verdict on the content, and any other answer whose tokens the upstream has counted, is
 //! charged as counted. An answer that is cut, or that its caller drops, costs what it has said until then, and at least its
-//! input. A stream in OpenAI's dialect says nothing unless it is asked to with
-//! `stream_options.include_usage`: its output is a third of its bytes then, as a request's input is where nobody has
-//! counted it.
+//! input. Where it has said no tokens, its output is a third of its bytes, 65,536 tokens at most: of a stream those that have
+//! passed, of an answer in one piece all that are known to follow. A stream in OpenAI's dialect never says its tokens unless
+//! it is asked to with `stream_options.include_usage`. All bytes count, and each piece of it repeats about 150 that are no
+//! text: callers who stream short pieces pay several times too much, and have to ask for the usage.
 //!
 //! The output is not known before the call: a caller can be past a limit of tokens a day or of money by the output of those
 //! of its calls that are under way together. A charge counts on the day and in the month in which its call began.
@@ -102,8 +103,20 @@
 //! # Money
 //!
 //! A model without a price is charged by the dearest prices of the list; a quota that limits money and names a model without
-//! one is refused when it is built. Only tokens are counted. A server that limits money keeps its callers from calls whose
-//! cost no answer tells: batches, long-running predictions, grounding, the storage of caches.
+//! one is refused when it is built. Only tokens are counted.
+//!
+//! # What is not seen
+//!
+//! No answer tells what these cost. A server whose callers have limits keeps them from such calls, or bears the cost:
+//!
+//! - An interaction in the background: its first answer says no tokens, and it is charged its request and its input only.
+//!   The read that fetches its result is a call of its own, which costs nothing.
+//! - A batch, a long-running prediction, tuning: one request and the body that begins it; the tokens of a file that it names
+//!   are nowhere in it.
+//! - Searches, maps, and the storage of caches.
+//! - The Live API, and the tokens of `auth_tokens`: with such a token a caller talks to the upstream itself, past all limits.
+//!   It has to be refused.
+//! - A model that a body names without a call of it: the one of a cached content, or the base of a tuned one.
 //!
 //! # Defaults
 //!
@@ -115,10 +128,12 @@
 //! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
 //! | a charge counts for | 60 s; charges within 0.25 s of each other end together | bounds the memory of a caller |
 //! | callers with accounts of their own | 16,384, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one account, except those that the settings name |
+//! | callers in metrics | those that the settings name | others can be anybody, and each is up to twelve series, and as many a model with limits; the [snapshot](CallerLimits::snapshot) has all |
+//! | [`gives_back_unsent`](CallerLimitLayer::gives_back_unsent) | no; in [`GeminiLayer`](crate::GeminiLayer) yes | takes `ClassifyLayer` inside |
 //!
 //! # Starting again
 //!
-//! What has been used is in memory. [`CallerLimits::replace`] changes the settings and keeps it; a program that keeps the
+//! The usage is in memory. [`CallerLimits::replace`] changes the settings and keeps it; a program that keeps the
 //! [snapshot](CallerLimits::snapshot) gives a day's and a month's usage back with [`CallerLimits::restore`].
 //!
 //! # Errors
@@ -127,14 +142,17 @@
 //!   would fit is the hint: the rest of the window, of the day or of the month. No layer of this crate tries such a call
 //!   again, and no fallback takes it.
 //! - [`Kind::LargerThanQuota`](crate::failure::Kind::LargerThanQuota), the caller's fault: the call is proven to be larger
-//!   than a whole limit.
+//!   than a whole limit. Of money nothing is proven, because cached input is cheaper: a call that may cost more than the whole
+//!   limit goes while nothing is used, unless the limit is zero.
 //!
 //! The message names the caller; [`caller_message`](crate::failure::Failure::caller_message) says "you". In both cases
 //! nothing was sent.
 //!
 //! # Cancellation
 //!
-//! A call that is dropped before its answer stays charged as it was before it: that it was not sent is known inside only.
+//! A call that is dropped before its answer stays charged as it was before it, if any attempt of it has been sent. One that was
+//! never sent, because it still waited for its turn, gives its charge back where
+//! [`gives_back_unsent`](CallerLimitLayer::gives_back_unsent) is set; elsewhere nobody knows, and it stays charged.
 //!
 //! # Readiness
 //!
@@ -144,7 +162,7 @@
 //!
 //! Reads from [`CallContext`](crate::CallContext) the caller, the call, the token cost and the priority; from
 //! [`Outcome`](crate::Outcome) the failure and the usage. Writes the priority of a call that is past a limit, or whose caller
-//! has a lower one; and [`GaveUp::Wait`](crate::context::GaveUp::Wait) into a refusal.
+//! has a lower one; a flag that [`ClassifyLayer`](crate::ClassifyLayer) sets when the call is sent; and [`GaveUp::Wait`](crate::context::GaveUp::Wait) into a refusal.
 
 mod account;
 mod accounts;

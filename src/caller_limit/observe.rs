@@ -5,7 +5,7 @@ use crate::observe::{Observe, Reading, Value};
 
 impl Observe for CallerLimits {
     fn observe(&self, record: &mut dyn FnMut(Reading<'_>)) {
-        for report in self.snapshot() {
+        for report in self.named() {
             let model = report.model.as_deref().unwrap_or_default();
             for dimension in &report.dimensions {
                 let Some(limit) = dimension.limit else { continue };

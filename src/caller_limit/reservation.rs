@@ -1,4 +1,4 @@
-//! What a call has been charged, until its answer says the real cost.
+//! The charge of a call, until its answer says the real cost.
 
 use std::sync::Arc;
 
@@ -8,17 +8,20 @@ use super::{
     limits::{CallerEntry, CallerSettings},
 };
 use crate::{
-    call::ServiceTier,
-    context::{Usage, UsageReport},
+    call::{Operation, ServiceTier, Shape, Streaming},
+    context::{CallFlag, Usage, UsageReport},
     failure::Fault,
 };
 
-/// What one call has been charged. Dropped, it stays so: a call that was begun may have been sent.
+/// The charge of one call. Dropped, it stays, because a call that was begun may have been sent; or it is given back where
+/// somebody inside would have told.
 #[derive(Debug)]
 pub(super) struct CallerReservation {
     entry: Arc<CallerEntry>,
     charge: CallerCharge,
     bill: Bill,
+    /// The flag that is set once the call is sent. `None`: the charge stays.
+    sent: Option<CallFlag>,
 }
 
 /// The things by which the money of a call is counted.
@@ -27,13 +30,45 @@ pub(super) struct Bill {
     pub(super) settings: Arc<CallerSettings>,
     pub(super) model: Option<Arc<str>>,
     pub(super) tier: ServiceTier,
-    /// Set if the answer is a stream of text, of which the bytes tell something.
-    pub(super) is_text: bool,
+    pub(super) guess: OutputGuess,
+}
+
+/// The answers whose bytes tell something of an output that they do not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutputGuess {
+    /// Not this one: vectors are no output, and what others generate is not known.
+    Never,
+    /// One in one piece that was not read to its end: there it says its tokens.
+    Unread,
+    /// A stream, also one that has ended.
+    Stream,
+}
+
+impl OutputGuess {
+    /// Returns the guess for a call of that shape.
+    pub(super) fn of(shape: Shape) -> Self {
+        match (shape.operation, shape.streaming) {
+            (Operation::GenerateContent | Operation::CreateInteraction, Streaming::No) => Self::Unread,
+            (Operation::GenerateContent | Operation::CreateInteraction, _) => Self::Stream,
+            _ => Self::Never,
+        }
+    }
 }
 
 impl CallerReservation {
     pub(super) fn new(entry: Arc<CallerEntry>, charge: CallerCharge, bill: Bill) -> Self {
-        Self { entry, charge, bill }
+        Self { entry, charge, bill, sent: None }
+    }
+
+    /// Keeps the charge of a call that is dropped only if that flag is set by then.
+    pub(super) fn lasts_if_sent(&mut self, sent: CallFlag) {
+        self.sent = Some(sent);
+    }
+
+    /// Keeps the charge from now on: the call has an answer, or an error, by which it will be settled.
+    pub(super) fn answered(mut self) -> Self {
+        self.sent = None;
+        self
     }
 
     /// Gives back what a call was charged that has failed: all of it, but for one request where its caller is to blame, so
@@ -48,7 +83,15 @@ impl CallerReservation {
 
     /// Keeps the charge until the answer's usage says the real cost.
     pub(super) fn settle_by(self, usage: Usage) -> CallerSettlement {
-        CallerSettlement { reservation: self, usage, bytes: 0 }
+        CallerSettlement { reservation: self, usage, bytes: 0, generated: 0, has_ended: false }
+    }
+}
+
+impl Drop for CallerReservation {
+    fn drop(&mut self) {
+        if self.sent.as_ref().is_some_and(|sent| !sent.is_set()) {
+            self.entry.settle(self.charge, CallerCost::default());
+        }
     }
 }
 
@@ -61,8 +104,14 @@ impl Bill {
     }
 
     /// Returns the cost that an answer says, as far as it says it. `None`: it says nothing.
-    fn after(&self, before: CallerCost, report: &UsageReport, bytes: u64) -> Option<CallerCost> {
-        let guessed = Some(bytes / BYTES_PER_TOKEN).filter(|tokens| self.is_text && *tokens > 0);
+    fn after(&self, before: CallerCost, report: &UsageReport, bytes: u64, has_ended: bool) -> Option<CallerCost> {
+        let may_guess = match self.guess {
+            OutputGuess::Never => false,
+            OutputGuess::Unread => !has_ended,
+            OutputGuess::Stream => true,
+        };
+        let guessed = (bytes / BYTES_PER_TOKEN).min(MOST_GUESSED);
+        let guessed = Some(guessed).filter(|tokens| may_guess && *tokens > 0);
         if !has_counts(report) && guessed.is_none() {
             return None;
         }
@@ -83,8 +132,12 @@ pub(super) fn has_counts(report: &UsageReport) -> bool {
     report.input_tokens().is_some() || report.output_tokens().is_some()
 }
 
-/// The bytes of a stream for each token of its output, where it does not say them: as for requests.
+/// The bytes of an answer for each token of its output, where it does not say them: as for requests.
 const BYTES_PER_TOKEN: u64 = 3;
+
+/// The most output tokens that bytes are taken for: an image in an answer has megabytes and few tokens, and no model's
+/// limit of output is higher.
+const MOST_GUESSED: u64 = 65_536;
 
 /// The guard of a response's body that corrects the charge to the real cost when the body ends or is dropped.
 #[derive(Debug)]
@@ -93,19 +146,35 @@ pub(super) struct CallerSettlement {
     usage: Usage,
     /// The bytes that have passed.
     bytes: u64,
+    /// The bytes that are known to have been generated, passed or not.
+    generated: u64,
+    /// Set once the body was read to its end.
+    has_ended: bool,
 }
 
 impl CallerSettlement {
+    /// Takes the length of the body, as far as it is known. What comes in one piece was generated before its first byte
+    /// came.
+    pub(super) fn begins(&mut self, length: u64) {
+        self.generated = if self.reservation.bill.guess == OutputGuess::Unread { length } else { 0 };
+    }
+
     /// Counts bytes of the answer.
     pub(super) fn passed(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// Settles the charge of an answer that was read to its end.
+    pub(super) fn ends(mut self) {
+        self.has_ended = true;
     }
 }
 
 impl Drop for CallerSettlement {
     fn drop(&mut self) {
-        let CallerReservation { entry, charge, bill } = &self.reservation;
-        if let Some(cost) = self.usage.read(|report| bill.after(charge.cost(), report, self.bytes)) {
+        let CallerReservation { entry, charge, bill, .. } = &self.reservation;
+        let bytes = self.bytes.max(self.generated);
+        if let Some(cost) = self.usage.read(|report| bill.after(charge.cost(), report, bytes, self.has_ended)) {
             entry.settle(*charge, cost);
         }
     }

@@ -11,10 +11,10 @@ use super::{
     CallerLimitBody, CallerLimits, ResponseFuture,
     accounts::CallerAdmission,
     refusal,
-    reservation::{Bill, CallerReservation},
+    reservation::{Bill, CallerReservation, OutputGuess},
 };
 use crate::{
-    call::{Operation, Streaming},
+    call::Operation,
     context::{BoxError, CallContext, CallRef, Priority},
     quota::{Certainty, TokenCost},
 };
@@ -24,6 +24,7 @@ use crate::{
 pub struct CallerLimit<S> {
     pub(super) inner: S,
     pub(super) limits: Option<CallerLimits>,
+    pub(super) gives_back_unsent: bool,
 }
 
 crate::macros::accessors!(CallerLimit);
@@ -46,14 +47,20 @@ where
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let decision = self.limits.as_ref().and_then(|limits| decide(limits, &request));
-        let (reservation, priority) = match decision {
+        let (mut reservation, priority) = match decision {
             None => (None, None),
             Some(Ok(AdmittedCall { reservation, priority })) => (reservation, priority),
             Some(Err(error)) => return ResponseFuture::refused(error),
         };
-        if let Some(priority) = priority {
+        let to_watch = reservation.as_mut().filter(|_| self.gives_back_unsent);
+        if priority.is_some() || to_watch.is_some() {
             CallContext::update(request.extensions_mut(), |context| {
-                context.set_priority(context.priority().max(priority));
+                if let Some(priority) = priority {
+                    context.set_priority(context.priority().max(priority));
+                }
+                if let Some(reservation) = to_watch {
+                    reservation.lasts_if_sent(context.watch_for_sending());
+                }
             });
         }
         ResponseFuture::calling(self.inner.call(request), reservation)
@@ -88,8 +95,7 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result
     let tokens = context.token_cost().unwrap_or_else(|| TokenCost::of(request.body()));
     let tier = call.shape().tier;
     let shared_model = if settings.prices.is_empty() { None } else { call.shared_quota_name(None) };
-    let is_text = call.operation() == Operation::GenerateContent && call.shape().streaming == Streaming::Sse;
-    let bill = Bill { model: shared_model, tier, is_text, settings };
+    let bill = Bill { model: shared_model, tier, guess: OutputGuess::of(call.shape()), settings };
     let now = Instant::now();
     let entry = limits.entry(caller, &bill.settings, now);
     let cost = bill.before(call.shape().requests.into(), tokens.tokens);

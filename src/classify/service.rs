@@ -8,7 +8,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{body::ClassifyBody, future::ResponseFuture, settings::Settings};
-use crate::context::{BoxError, CallRef};
+use crate::context::{BoxError, CallContext, CallRef};
 
 /// The service of [`ClassifyLayer`](super::ClassifyLayer).
 #[derive(Clone, Debug)]
@@ -35,7 +35,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let shape = CallRef::of(&request).shape();
+        let context = CallContext::of(&request);
+        let shape = CallRef::with(context, &request).shape();
+        // Nothing stands between this room and the transport that could keep the call back.
+        if let Some(context) = context {
+            context.is_sent_now();
+        }
         if self.settings.enabled {
             // Errors, events and usage cannot be read in an encoded body.
             request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -77,6 +77,7 @@ pub struct CallContext {
     choice: Option<Arc<dyn Choice>>,
     retried: Option<Retried>,
     tally: Option<Tally>,
+    sent: Option<CallFlag>,
 }
 
 impl CallContext {
@@ -287,9 +288,23 @@ impl CallContext {
         self.tally = Some(tally);
     }
 
+    /// Returns the flag that is set once an attempt of this call is handed to the transport. All layers that ask get the
+    /// same one.
+    pub(crate) fn watch_for_sending(&mut self) -> CallFlag {
+        self.sent.get_or_insert_default().clone()
+    }
+
+    /// Notices that the call is handed to the transport.
+    #[inline]
+    pub(crate) fn is_sent_now(&self) {
+        if let Some(sent) = &self.sent {
+            sent.set();
+        }
+    }
+
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, caller, priority, project, tally, .. } = std::mem::take(self);
+        let Self { deadline, caller, priority, project, tally, sent, .. } = std::mem::take(self);
         let call = Some(call);
         *self = Self {
             call,
@@ -300,6 +315,7 @@ impl CallContext {
             priority,
             project,
             tally,
+            sent,
             ..Self::default()
         };
     }
@@ -329,10 +345,10 @@ struct LaterDeadline {
     holds: CallFlag,
 }
 
-/// A flag that is set once a call has turned out, by its body, to be of a tier that may keep it waiting, or to ask for a
-/// stream. All clones are the same.
+/// A flag that is set once something has turned out about a call: by its body, that it is of a tier that may keep it waiting,
+/// or that it asks for a stream; by the room next to the transport, that it is sent. All clones are the same.
 ///
-/// Layers that have to start before the body is there learn of it through this flag, for one small allocation.
+/// Layers that have to start before learn of it through this flag, for one small allocation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallFlag(Arc<AtomicBool>);
 

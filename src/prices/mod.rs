@@ -96,7 +96,7 @@ impl Price {
         self
     }
 
-    /// Returns the price of a call with so many input tokens, of which `cached` came from a cache, and output tokens.
+    /// Returns the price of a call with `input` tokens, of which `cached` came from a cache, and `output` tokens.
     pub fn cost(&self, input: u64, cached: u64, output: u64) -> Money {
         let rates = self.long_rates().filter(|(above, _)| input > *above).map_or(self.base, |(_, long)| long);
         let cached = cached.min(input);
@@ -204,9 +204,11 @@ pub struct PricesBuilder {
 }
 
 impl PricesBuilder {
-    /// Sets the price of a model, or of all models whose names begin as a name that ends in `*`.
+    /// Sets the price of a model, or of all models whose names begin as a name that ends in `*`; in place of the one that was
+    /// set before.
     pub fn model(mut self, name: &str, price: Price) -> Self {
-        let Prices { models, families, dearest, .. } = &mut self.prices;
+        let Prices { models, families, .. } = &mut self.prices;
+        let name = name.strip_prefix("models/").unwrap_or(name);
         match name.strip_suffix('*') {
             Some(family) => {
                 families.retain(|(known, _)| **known != *family);
@@ -215,7 +217,6 @@ impl PricesBuilder {
             }
             None => _ = models.insert(name.into(), price),
         }
-        *dearest = Some(dearest.map_or(price, |dearest| dearest.or_dearer(price)));
         self
     }
 
@@ -227,7 +228,10 @@ impl PricesBuilder {
     }
 
     /// Returns the list.
-    pub fn build(self) -> Prices {
+    pub fn build(mut self) -> Prices {
+        let Prices { models, families, dearest, .. } = &mut self.prices;
+        let all = models.values().chain(families.iter().map(|(_, price)| price));
+        *dearest = all.copied().reduce(Price::or_dearer);
         self.prices
     }
 }
@@ -274,7 +278,7 @@ mod tests {
         let price = price(100).cached_input(Money::cents(10)).long(200_000, Money::cents(200), Money::cents(800));
         assert_eq!(price.cost(200_000, 0, 0), Money::cents(20));
         assert_eq!(price.cost(200_001, 0, 1_000_000), Money::micros(400_002) + Money::cents(800));
-        // What is cached has its own price, which is that of short calls unless it is set.
+        // Cached input has its own price, which is that of short calls unless it is set.
         assert_eq!(price.cost(1_000_000, 1_000_000, 0), Money::cents(10));
         assert_eq!(price.long_cached_input(Money::cents(40)).cost(1_000_000, 1_000_000, 0), Money::cents(40));
     }
@@ -284,6 +288,19 @@ mod tests {
         let prices = Prices::builder().model("m", price(100)).tier(ServiceTier::Deferred, 25).build();
         let cost = |tier| prices.cost("m", tier, 1_000_000, 0, 0);
         assert_eq!(ServiceTier::ALL.map(cost), [100, 50, 180, 25].map(Money::cents));
+    }
+
+    #[test]
+    fn a_price_that_is_set_again_takes_the_place_of_the_first_one() {
+        let prices = Prices::builder()
+            .model("m", price(900))
+            .model("models/m", price(30))
+            .model("f-*", price(900))
+            .model("f-*", price(20))
+            .build();
+        assert_eq!(prices.price("m").map(input), Some(Money::cents(30)));
+        assert_eq!(prices.cost("unknown", ServiceTier::Standard, 1_000_000, 0, 0), Money::cents(30));
+        assert!(Prices::builder().build().is_empty() && !prices.is_empty());
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Reads a list of prices from JSON, with its amounts as exact as they are written.
 
-use std::collections::BTreeMap;
+use std::{collections::HashSet, fmt, marker::PhantomData};
 
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 
 use super::{Money, Price, Prices};
@@ -11,9 +14,9 @@ use crate::{call::ServiceTier, context::ConfigError};
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PriceList {
-    models: BTreeMap<String, PriceRow>,
+    models: NamedOnce<PriceRow>,
     #[serde(default)]
-    tiers: BTreeMap<String, u32>,
+    tiers: NamedOnce<u32>,
 }
 
 #[derive(Deserialize)]
@@ -34,6 +37,43 @@ struct LongRow {
     cached_input: Option<WrittenMoney>,
 }
 
+/// The members of an object of which no two have one name: of two prices, the wrong one may be the last.
+struct NamedOnce<T>(Vec<(String, T)>);
+
+impl<T> Default for NamedOnce<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for NamedOnce<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(NamedOnceVisitor(PhantomData))
+    }
+}
+
+/// The visitor of the members.
+struct NamedOnceVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedOnceVisitor<T> {
+    type Value = NamedOnce<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut seen, mut all) = (HashSet::new(), Vec::new());
+        while let Some(name) = map.next_key::<String>()? {
+            if !seen.insert(name.clone()) {
+                return Err(A::Error::custom(format_args!("{name:?} stands there twice")));
+            }
+            all.push((name, map.next_value()?));
+        }
+        Ok(NamedOnce(all))
+    }
+}
+
 /// An amount as it is written, a number or a text: a float would have lost its last digits.
 struct WrittenMoney(Money);
 
@@ -50,10 +90,10 @@ pub(super) fn parse(text: &str) -> Result<Prices, ConfigError> {
     let PriceList { models, tiers } = serde_json::from_str(text)
         .map_err(|error| ConfigError::new(format!("the list of prices cannot be read: {error}")))?;
     let mut prices = Prices::builder();
-    for (name, row) in models {
+    for (name, row) in models.0 {
         prices = prices.model(&name, row.price());
     }
-    for (name, percent) in tiers {
+    for (name, percent) in tiers.0 {
         let tier = ServiceTier::from_name(&name).ok_or_else(|| {
             let known = ServiceTier::ALL.map(ServiceTier::as_str).join(", ");
             ConfigError::new(format!("the list of prices names the service tier {name:?}, which is none of {known}"))
@@ -105,6 +145,8 @@ mod tests {
             (r#"{"models": {"m": {"input": 1, "outptu": 1}}}"#, "unknown field `outptu`"),
             (r#"{"models": {}, "tiers": {"batch": 50}}"#, "standard, flex, priority, deferred"),
             (r#"{"models": {}, "tiers": {"flex": -1}}"#, "line 1"),
+            ("{\"models\": {\"m\": {\"input\": 1},\n\"m\": {\"input\": 2}}}", "\"m\" stands there twice at line 2"),
+            (r#"{"models": {}, "tiers": {"flex": 50, "flex": 60}}"#, "\"flex\" stands there twice"),
         ] {
             let error = Prices::from_json(text).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

@@ -184,7 +184,7 @@ impl GeminiBuilder {
         self
     }
 
-    /// Sets the layer of the callers' limits. Default: none.
+    /// Sets the layer of the callers' limits, which gives back the charge of a call that is dropped unsent. Default: none.
     pub fn callers(mut self, layer: CallerLimitLayer) -> Self {
         self.settings.callers = layer;
         self
@@ -297,7 +297,8 @@ impl GeminiBuilder {
                 replay,
                 fallback,
                 precheck,
-                callers,
+                // `ClassifyLayer` always stands, and marks what is sent.
+                callers: callers.gives_back_unsent(),
                 retry,
                 keys,
                 limiter,

@@ -224,7 +224,7 @@
 //! | `tower_gemini.limit.max` | gauge | `tower_gemini.project`, `gen_ai.request.model`, `dimension` | the limit in force |
 //! | `tower_gemini.limit.blocked` | gauge | `tower_gemini.project`, `gen_ai.request.model` | 1 while the upstream blocks the project and model |
 //! | `tower_gemini.limit.waiting` | gauge | `tower_gemini.project`, `gen_ai.request.model` | calls in the queue |
-//! | `tower_gemini.caller.used` | gauge | `tower_gemini.caller`, `gen_ai.request.model`, `dimension` | what a caller has used of a limit: requests, tokens or dollars; without a model for all calls |
+//! | `tower_gemini.caller.used` | gauge | `tower_gemini.caller`, `gen_ai.request.model`, `dimension` | what a caller whom the settings name has used of a limit: requests, tokens or dollars; without a model for all calls |
 //! | `tower_gemini.caller.max` | gauge | `tower_gemini.caller`, `gen_ai.request.model`, `dimension` | the limit |
 //! | `tower_gemini.breaker.state` | gauge | `gen_ai.request.model`, `server.address`, `state` | 1 for the breaker's [`State`](crate::circuit_breaker::State), 0 for the others |
 //! | `tower_gemini.breaker.transitions` | counter | `gen_ai.request.model`, `server.address`, `state` | the number of times that the breaker has come to that state |

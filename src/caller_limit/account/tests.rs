@@ -106,6 +106,7 @@ proptest! {
                         let fits = |dimension: CallerDimension, used: CallerAmount| quota.get(dimension).is_none_or(|limit| {
                             let needs = cost.of(dimension);
                             let is_exact = matches!(dimension, CallerDimension::RequestsPerMinute | CallerDimension::RequestsPerDay);
+                            let is_proven = is_proven && !dimension.is_money();
                             used.plus(needs.min(limit)) <= limit && (needs <= limit || !is_proven && !is_exact)
                         });
                         let all_fit = CallerDimension::ALL.into_iter().zip(used).all(|(dimension, used)| fits(dimension, used));
