@@ -24,7 +24,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_gemini::{
-    BoxError, CircuitBreakerLayer, ClassifyLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TimeoutLayer,
+    BoxError, CircuitBreakerLayer, ClassifyLayer, GeminiLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy,
+    TimeoutLayer,
     circuit_breaker::{CircuitBreaker, CircuitBreakers, CircuitBreakersBuilder, Reason, State, Target, Trip, Window},
     failure::Kind,
     quota::{Gate, Limits},
@@ -1162,4 +1163,21 @@ fn metrics_have_the_model_and_the_tier_apart() {
     open.sort();
     let right = [("gemini-2.5-pro", None), ("gemini-2.5-pro", Some("flex")), ("gemini-pro@001", None)];
     assert_eq!(open, right.map(|(model, tier)| (model.to_owned(), tier.map(str::to_owned))));
+}
+
+#[test]
+fn a_description_names_both_numbers_by_which_a_silence_opens() {
+    let described = |trip: Trip| {
+        let breakers = CircuitBreakers::builder().trip(trip).build().unwrap();
+        let stack = GeminiLayer::relay().breaker(CircuitBreakerLayer::new(breakers)).build().unwrap();
+        stack.describe().to_string()
+    };
+    for (trip, words) in [
+        (Trip::silence(), "opens after 10 failures, or 3 with 20 attempts, and 10s without a success, for 2s to 10s"),
+        (Trip::silence().minimum_attempts(u32::MAX), "opens after 10 failures and 10s without a success"),
+        (Trip::silence().minimum_requests(2), "opens after 2 failures and 10s without a success"),
+    ] {
+        let described = described(trip);
+        assert!(described.contains(words), "{described}");
+    }
 }

@@ -1,5 +1,5 @@
-//! Tests of the circuit breaker's log events, in a process of their own: `tracing` asks only once whether a subscriber wants an
-//! event, and a test in another thread that comes first answers for all.
+//! Tests of the circuit breaker's log events, in a process of their own: `tracing` asks only once whether a subscriber
+//! wants an event, and a test in another thread that comes first answers for all.
 
 #[path = "support/events.rs"]
 mod events;

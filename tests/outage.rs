@@ -1,5 +1,5 @@
-//! A simulated outage in virtual time: Poisson arrivals, an upstream that is down for three minutes or sheds a part of its load,
-//! and the results behind a deadline, retries and a breaker. Everything is seeded, jitter included.
+//! A simulated outage in virtual time: Poisson arrivals, an upstream that is down for three minutes or sheds a part of
+//! its load, and the results behind a deadline, retries and a breaker. Everything is seeded, jitter included.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -214,7 +214,8 @@ async fn run(story: Story, caller: Caller) -> Outcome {
     }
 }
 
-/// The allowed waste: 15 % of what google-genai's own policy wastes in the same outage, which is 944 in the mean of many seeds.
+/// The allowed waste: 15 % of what google-genai's own policy wastes in the same outage, which is 944 in the mean of
+/// many seeds.
 const WASTE: usize = 141;
 
 #[test]
@@ -249,7 +250,8 @@ fn a_model_that_sheds_up_to_half_of_its_load_is_not_down() {
                 let story = Story { seed, shed, rate, service: secs(service), outage: None, ..ORDINARY };
                 let outcome = tell(story, Caller::Ours);
                 assert_eq!(outcome.openings, 0, "{story:?}: {outcome:?}");
-                // With hundreds of calls in flight before the first is answered, the budget of the retries runs dry instead.
+                // With hundreds of calls in flight before the first is answered, the budget of the retries runs dry
+                // instead.
                 assert!(rate > 1.0 || outcome.goodput >= 0.99, "{story:?}: {outcome:?}");
             }
         }

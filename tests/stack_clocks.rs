@@ -1,5 +1,5 @@
-//! The presets' clocks in virtual time: models that think, calls that hang, and models that become slower. Everything is
-//! seeded, jitter included.
+//! The presets' clocks in virtual time: models that think, calls that hang, and models that become slower. Everything
+//! is seeded, jitter included.
 
 mod support;
 
@@ -161,11 +161,12 @@ fn a_person_does_not_wait_long_enough_for_a_model_that_thinks_and_is_told_so_bef
 }
 
 #[test]
-fn a_model_that_becomes_three_times_slower_loses_no_call() {
+fn a_model_that_becomes_three_times_slower_loses_no_call_but_the_first_of_who_is_alone() {
     for (seed, rate) in [(1, Some(0.2)), (2, Some(1.0)), (3, Some(0.02)), (4, None)] {
         let told = tell(GeminiLayer::relay(), Scenario { seed, rate, calls: 200, takes: slows_down, ..ORDINARY });
         println!("slower at {rate:?}: {} in {} attempts", told.answered, told.attempts);
-        assert_eq!(told.answered, 200, "{rate:?}");
+        // Whoever calls one by one learns of it from nobody: the call's own attempts are cut until the times are in doubt.
+        assert!(told.answered >= 200 - usize::from(rate.is_none()), "{rate:?}: {}", told.answered);
         // The clock learns of it: not many are cut.
         assert!(told.attempts <= 230, "{rate:?}: {}", told.attempts);
     }
@@ -246,7 +247,7 @@ async fn the_times_of_a_stack_are_recorded_with_fixed_clocks_too_and_can_be_hand
     });
     after.layer(moody).oneshot(post(GENERATE)).await.unwrap();
     assert!(began.elapsed() < secs(17), "{:?}", began.elapsed());
-    // Where no clock is set for an attempt, none adapts.
+    // None adapts where no clock is set for an attempt.
     let described = GeminiLayer::relay().without_clocks().build().unwrap().describe().to_string();
     assert!(!described.contains("adaptive"), "{described}");
 }

@@ -19,6 +19,7 @@ use super::{
     lookup::RecentBreakers,
     machine::Rules,
     observe::Entered,
+    tracker::FEW_REQUESTS,
 };
 use crate::{
     bounded::{ByScope, Scoped},
@@ -235,8 +236,12 @@ impl Describe for CircuitBreakers {
     fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Rules { trip, open, max_open, probes, .. } = self.shared.common.rules;
         match trip {
-            Trip::Silence { minimum_requests, at_least, .. } => {
-                write!(f, "opens after {minimum_requests} failures and {at_least:?} without a success")?;
+            Trip::Silence { minimum_requests, minimum_attempts, at_least } => {
+                write!(f, "opens after {minimum_requests} failures")?;
+                if minimum_requests > FEW_REQUESTS && minimum_attempts < u32::MAX {
+                    write!(f, ", or {FEW_REQUESTS} with {minimum_attempts} attempts,")?;
+                }
+                write!(f, " and {at_least:?} without a success")?;
             }
             Trip::FailureRate { threshold, window, minimum_requests } => {
                 let percent = threshold * 100.0;

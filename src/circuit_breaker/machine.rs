@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{
     Reason, State,
     ramp::Ramp,
-    tracker::{CountedFailure, Evidence, Tracker, Traffic, may_still_answer},
+    tracker::{CountedFailure, Evidence, MINUTE, Tracker, Traffic, may_still_answer},
     trip::Trip,
 };
 use crate::service_times::Latencies;
@@ -84,6 +84,8 @@ pub(super) struct Machine {
     /// The time until which the upstream has asked not to be called.
     not_before: Option<Instant>,
     last_failure: Option<Instant>,
+    /// The longest time that a failure has taken since the last success of a closed breaker.
+    longest_failure: Duration,
     leases: u64,
     change: Option<StateChange>,
 }
@@ -117,6 +119,7 @@ impl Machine {
             rate: 0.0,
             not_before: None,
             last_failure: None,
+            longest_failure: Duration::ZERO,
             leases: 0,
             change: None,
         }
@@ -152,8 +155,8 @@ impl Machine {
                 Admitted::Probe(self.leases)
             }
             BreakerPhase::Ramp(ramp) => {
-                // At first as many as came in a second when it opened, and no fewer than the probes, which were admitted
-                // at once.
+                // At first as many as came in a second when it opened, and no fewer than the probes, which were
+                // admitted at once.
                 let first = self.rate.max(f64::from(self.rules.probes));
                 if !ramp.take(now, first, self.pending) {
                     return Err(soon);
@@ -180,13 +183,18 @@ impl Machine {
         }
         self.not_before = None;
         match &mut self.phase {
-            BreakerPhase::Closed => self.tracker.succeeded(admission.began, now),
+            BreakerPhase::Closed => {
+                self.longest_failure = Duration::ZERO;
+                self.tracker.succeeded(admission.began, now);
+            }
             BreakerPhase::Ramp(ramp) => {
                 ramp.answers = ramp.answers.saturating_add(1);
                 self.tracker.succeeded(admission.began, now);
                 self.end_ramp(now);
             }
-            BreakerPhase::HalfOpen(_) => self.enter(BreakerPhase::Ramp(Ramp::new(now)), Reason::ProbeSucceeded),
+            BreakerPhase::HalfOpen(_) => {
+                self.enter(BreakerPhase::Ramp(Ramp::new(now, self.longest_failure)), Reason::ProbeSucceeded);
+            }
             BreakerPhase::Open { .. } | BreakerPhase::Forced { .. } => {}
         }
     }
@@ -198,6 +206,9 @@ impl Machine {
         }
         if let Some(hint) = failure.hint {
             self.not_before = self.not_before.max(Some(now + hint.min(MAX_HINT)));
+        }
+        if let Some(began) = admission.began {
+            self.longest_failure = self.longest_failure.max(now.saturating_duration_since(began));
         }
         match &mut self.phase {
             BreakerPhase::Closed | BreakerPhase::Ramp(_) => {
@@ -251,17 +262,18 @@ impl Machine {
     /// Returns the reason to open, if enough has failed.
     fn verdict(&mut self, now: Instant) -> Option<Reason> {
         let trip = self.rules.trip;
+        let view = Traffic { p95: self.latencies.p95(), pending: self.pending };
         if let BreakerPhase::Ramp(ramp) = &mut self.phase {
             ramp.failed = ramp.failed.saturating_add(1);
             // The probe's success was luck: it takes as many failures as ever, but they need not have lasted for any
-            // time.
-            let enough = ramp.failed >= trip.requests_needed() && !may_still_answer(self.pending, ramp.failed);
-            if enough && ramp.answers == 0 {
-                let after = now.saturating_duration_since(ramp.since);
+            // time. Those in flight have the benefit of the doubt for no longer than in a silence.
+            let after = now.saturating_duration_since(ramp.since);
+            let doubted = MINUTE.max(view.p95.unwrap_or_default().saturating_mul(2));
+            let may_answer = after < doubted && may_still_answer(view.pending, ramp.failed);
+            if ramp.answers == 0 && ramp.failed >= trip.requests_needed() && !may_answer {
                 return Some(Reason::Relapsed { failed: ramp.failed, after });
             }
         }
-        let view = Traffic { p95: self.latencies.p95(), pending: self.pending };
         let Evidence { failed, requests, over } = self.tracker.verdict(trip, now, view)?;
         self.rate = f64::from(requests) / over.as_secs_f64().max(1.0);
         Some(Reason::Tripped { failed, requests, over })
@@ -282,7 +294,8 @@ impl Machine {
         }
     }
 
-    /// Ends the ramp once it holds nobody back any more. The generation stays the same: the calls in flight still count.
+    /// Ends the ramp once it holds nobody back any more. The generation stays the same: the calls in flight still
+    /// count.
     fn end_ramp(&mut self, now: Instant) {
         if matches!(&self.phase, BreakerPhase::Ramp(ramp) if ramp.is_over(now)) {
             self.phase = BreakerPhase::Closed;
@@ -312,6 +325,7 @@ impl Machine {
         self.openings = 0;
         self.rate = 0.0;
         self.not_before = None;
+        self.longest_failure = Duration::ZERO;
         self.enter(BreakerPhase::Closed, Reason::Reset);
     }
 

@@ -18,8 +18,8 @@
 //!
 //! It never counts failures by the fault of the caller, the key or the quota, a caller that goes away, or a refusal by
 //! another of these layers; never counts a request twice because it was sent twice; never opens by time-outs of this
-//! program's own alone while others are answered; never sleeps; and never lets an outcome from before its last change of
-//! state count.
+//! program's own alone while others are answered; never sleeps; and never lets an outcome from before its last change
+//! of state count.
 //!
 //! # When to use it
 //!
@@ -91,8 +91,9 @@
 //! # Scopes
 //!
 //! By default a breaker's scope is a model at an endpoint. A call of another service tier than the standard one has a
-//! scope of its own, `gemini-2.5-pro@flex`. An interaction shares the scope of its model, or has `agents/NAME`. Calls that do not depend on a model's capacity (counting
-//! tokens, lists, files) have one breaker for each endpoint, because a model without capacity still counts tokens.
+//! scope of its own, `gemini-2.5-pro@flex`. An interaction shares the scope of its model, or has `agents/NAME`. Calls
+//! that do not depend on a model's capacity (counting tokens, lists, files) have one breaker for each endpoint, because
+//! a model without capacity still counts tokens.
 //! [`one_for_all`](CircuitBreakersBuilder::one_for_all) and [`scope_by`](CircuitBreakersBuilder::scope_by) change the
 //! scopes. The tier, and on the OpenAI-compatible surface and of interactions also the model, are in the body, and are
 //! known only behind a [`ReplayLayer`](crate::ReplayLayer).
@@ -119,7 +120,7 @@
 //! | the upstream's hint | obeyed up to 300 s | the upstream knows better |
 //! | [`half_open_max_requests`](CircuitBreakersBuilder::half_open_max_requests) | 2 | a single one can be unlucky |
 //! | [`probe_lease`](CircuitBreakersBuilder::probe_lease) | 60 s, or four times the p95 of successes | slow answers are answers, too |
-//! | ramp | as many calls in flight as came in a second when it opened, at least the probes, and one more for each that was answered since, or has been in flight for one to two seconds without a failure | the load doubles in the time of an answer, and in two seconds where answers are slow |
+//! | ramp | as many calls in flight as came in a second when it opened, at least the probes, and one more for each that was answered since, or has been in flight for longer than the slowest failure of the outage took: for one to two times as long, at least 1 s and at most a minute | the load doubles in the time of an answer, and in two seconds where answers are slow and failures fast |
 //! | end of the ramp | 10 s without a refusal | nobody is left who has waited for it |
 //! | scopes with a breaker of their own | 4096, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one breaker |
 //!
@@ -130,8 +131,9 @@
 //! open in a thousand half hours each at 0.02, 0.1 and 0.3 calls a second and answers of 1, 5 and 30 s, nor in three
 //! hundred each at one call a second.
 //!
-//! In an outage of three minutes, with a deadline of 285 s and 20 attempts, 95.8 % of the calls that came in it and could
-//! be answered were at 0.02 calls a second, where many a caller is alone, 99.9 % at 0.1, and all at 0.3, 1 and 10.
+//! In an outage of three minutes, with a deadline of 285 s and 20 attempts, 95.8 % of the calls that came in it and
+//! could be answered were at 0.02 calls a second, where many a caller is alone, 99.9 % at 0.1, and all at 0.3, 1 and
+//! 10.
 //!
 //! # Costs
 //!
@@ -144,8 +146,8 @@
 //! On a busy machine with two cores, in turns with a service without layers, a call takes 86 to 135 ns longer, whether
 //! a service is used again or cloned for each call, on one thread or two; and 216 to 294 ns by a failure rate or by
 //! failures in a row. tower-resilience's breaker, which is one for all scopes, took 391 to 497 ns and three allocations
-//! in the same runs (`cargo bench -p benches --bench overhead -- "circuit breakers"` compares them). Without the list of recent requests
-//! each call would take 69 to 96 ns longer.
+//! in the same runs (`cargo bench -p benches --bench overhead -- "circuit breakers"` compares them). Without the list
+//! of recent requests each call would take 69 to 96 ns longer.
 //!
 //! # Errors
 //!
@@ -157,8 +159,8 @@
 //! # Cancellation
 //!
 //! A dropped call counts as nothing, and leaves its place on the ramp. A dropped probe frees its slot at once, as does
-//! one that panics. A probe that hangs frees its slot after its lease; after that only its answer counts, and only while
-//! the breaker still waits for one.
+//! one that panics. A probe that hangs frees its slot after its lease; after that only its answer counts, and only
+//! while the breaker still waits for one.
 //!
 //! # Readiness
 //!

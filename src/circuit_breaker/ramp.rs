@@ -1,15 +1,16 @@
-//! The ramp: the admission of calls after a probe was answered, by what has been answered since. Pure: the caller passes
-//! the time.
+//! The ramp: the admission of calls after a probe was answered, by what has been answered since. Pure: the caller
+//! passes the time.
 //!
 //! All that has waited for the recovery comes at once, and an upstream that has just come back must not get all of it.
-//! The number of calls in flight is bounded, and never the number of calls in a time: a caller that makes one call after
-//! the other is never held back. Each answer raises the bound by one and leaves one place, so that the calls in flight
-//! double in the time that an answer takes.
+//! The number of calls in flight is bounded, and never the number of calls in a time: a caller that makes one call
+//! after the other is never held back. Each answer raises the bound by one and leaves one place, so that the calls in
+//! flight double in the time that an answer takes.
 //!
-//! An answer may take a minute; a model that sheds load turns calls away within the second. So a call that has been in
-//! flight for one to two seconds counts as if it were answered, for as long as it is: otherwise a slow model would be
-//! held back for minutes after it has recovered. It gets twice as many calls every two seconds then, and reaches its
-//! ordinary load no sooner than it would have reached it with the first call on.
+//! An answer may take a minute; a model that sheds load mostly turns calls away within the second. So a call that has
+//! been in flight for a step, and for two at most, counts as if it were answered, for as long as it is: otherwise a
+//! slow model would be held back for minutes after it has recovered. It gets twice as many calls every two steps then,
+//! and reaches its ordinary load no sooner than it would have reached it with the first call on. A step is a second, or
+//! as long as the slowest failure of the outage took, up to a minute: a younger call may still end as that one did.
 //!
 //! The ramp ends when nobody has been refused for ten seconds: those whom it has refused have come back by then, and no
 //! herd is left that could be let loose.
@@ -18,8 +19,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::tracker::MINUTE;
+
 /// The time without a refusal after which the ramp is over.
 const UNBOUND: Duration = Duration::from_secs(10);
+
+/// The least length of a step.
+const SHORTEST_STEP: Duration = Duration::from_secs(1);
 
 /// The calls since a probe was answered.
 #[derive(Clone, Debug)]
@@ -31,15 +37,19 @@ pub(super) struct Ramp {
     pub(super) answers: u32,
     /// The attempts that failed since the probe.
     pub(super) failed: u32,
-    /// The current second, counted from the beginning.
-    second: u64,
-    /// The calls in flight that were admitted in this second, and in the one before.
+    /// The length of a step.
+    step: Duration,
+    /// The current step, counted from the beginning.
+    current: u64,
+    /// The calls in flight that were admitted in this step, and in the one before.
     undecided: [u32; 2],
 }
 
 impl Ramp {
-    pub(super) fn new(since: Instant) -> Self {
-        Self { since, refused: since, answers: 0, failed: 0, second: 0, undecided: [0; 2] }
+    /// Begins a ramp after an outage in which a failure took up to `longest`.
+    pub(super) fn new(since: Instant, longest: Duration) -> Self {
+        let step = longest.clamp(SHORTEST_STEP, MINUTE);
+        Self { since, refused: since, answers: 0, failed: 0, step, current: 0, undecided: [0; 2] }
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
@@ -63,24 +73,25 @@ impl Ramp {
     /// Gives the place of a call back that was admitted at `began` and has ended.
     pub(super) fn give_back(&mut self, began: Instant, now: Instant) {
         self.turn(now);
-        let age = self.second.saturating_sub(self.second_of(began));
+        let age = self.current.saturating_sub(self.step_of(began));
         if let Some(calls) = self.undecided.get_mut(usize::try_from(age).unwrap_or(usize::MAX)) {
             *calls = calls.saturating_sub(1);
         }
     }
 
-    /// Turns to the current second.
+    /// Turns to the current step.
     fn turn(&mut self, now: Instant) {
-        let second = self.second_of(now);
-        let last = match second.saturating_sub(self.second) {
+        let current = self.step_of(now);
+        let last = match current.saturating_sub(self.current) {
             0 => return,
             1 => self.undecided[0],
             _ => 0,
         };
-        (self.second, self.undecided) = (second, [0, last]);
+        (self.current, self.undecided) = (current, [0, last]);
     }
 
-    fn second_of(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.since).as_secs()
+    fn step_of(&self, at: Instant) -> u64 {
+        let steps = at.saturating_duration_since(self.since).as_nanos() / self.step.as_nanos();
+        u64::try_from(steps).unwrap_or(u64::MAX)
     }
 }

@@ -10,10 +10,10 @@ use super::trip::{MAX_CALLS, Trip, Window};
 const STEPS: u32 = 10;
 
 /// The least requests by which a silence opens, where their attempts are many.
-const FEW_REQUESTS: u32 = 3;
+pub(super) const FEW_REQUESTS: u32 = 3;
 
 /// The time for which calls in flight can hold a breaker back, and after which a failure without another is forgotten.
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
 /// The traffic of a breaker, apart from what its mode remembers.
 #[derive(Clone, Copy, Debug)]
@@ -100,8 +100,8 @@ impl Tracker {
         }
     }
 
-    /// Returns whether a success would change nothing. It always does where failures can open the breaker at once: the
-    /// time-outs among them count by the last answer before they came.
+    /// Returns whether a success would change nothing. It always changes something where failures can open the breaker
+    /// at once, by a rate or in a row: the time-outs among them count by the last answer before their calls were sent.
     pub(super) fn ignores_successes(&self) -> bool {
         matches!(self.memory, TripMemory::Silence(_)) && self.is_blank()
     }
@@ -515,7 +515,10 @@ mod tests {
         /// The plain model counts all outcomes anew each time.
         #[test]
         fn a_window_by_calls_is_its_plain_model(
-            outcomes in proptest::collection::vec(any::<bool>(), 0..200), longest in 1u32..30, minimum in 1u32..30, threshold in 0.0f64..1.0,
+            outcomes in proptest::collection::vec(any::<bool>(), 0..200),
+            longest in 1u32..30,
+            minimum in 1u32..30,
+            threshold in 0.0f64..1.0,
         ) {
             let (now, trip) = (start(), Trip::failure_rate(threshold, Window::Calls(longest)).minimum_requests(minimum));
             let mut tracker = Tracker::new(trip);

@@ -26,11 +26,11 @@ pub enum Trip {
     /// rate of failures is on an ordinary day. The default.
     ///
     /// A failure opens it when `minimum_requests` requests have failed, or three and `minimum_attempts` attempts; the
-    /// first of them at least `at_least` ago and at least twice the 95th percentile of the time that successes take; and
-    /// nothing that was sent after that first failure has succeeded. Calls sent before it do not count. Calls that are
-    /// in flight get the benefit of the doubt: for a minute it does not open while they are more than a quarter of the
-    /// attempts that have failed, and, where fewer than `minimum_requests` requests have, not for a minute or four times
-    /// that percentile while there is any. After a minute without a failure the count begins anew.
+    /// first of them at least `at_least` ago and at least twice the 95th percentile of the time that successes take;
+    /// and nothing that was sent after that first failure has succeeded. Calls sent before it do not count. Calls that
+    /// are in flight get the benefit of the doubt: for a minute it does not open while they are more than a quarter of
+    /// the attempts that have failed, and, where fewer than `minimum_requests` requests have, not for a minute or four
+    /// times that percentile while there is any. After a minute without a failure the count begins anew.
     #[non_exhaustive]
     Silence {
         /// The number of requests that must have failed (default 10).
@@ -55,6 +55,9 @@ pub enum Trip {
         minimum_requests: u32,
     },
     /// A rule that opens when enough requests have failed in a row, with no success between.
+    ///
+    /// Each call takes the breaker's lock, also while all is well: a time-out counts only if nothing has been answered
+    /// since its call was sent, so that each answer has to be remembered.
     #[non_exhaustive]
     Consecutive {
         /// The number of failures.
@@ -105,8 +108,8 @@ impl Trip {
     }
 
     /// Sets the number of attempts that is enough for [`Trip::Silence`] where three requests or more have failed, but
-    /// fewer than its `minimum_requests`. [`u32::MAX`]: only requests count. The other modes have no such number and are
-    /// not changed.
+    /// fewer than its `minimum_requests`. [`u32::MAX`]: only requests count. The other modes have no such number and
+    /// are not changed.
     pub const fn minimum_attempts(mut self, attempts: u32) -> Self {
         if let Self::Silence { minimum_attempts, .. } = &mut self {
             *minimum_attempts = attempts;

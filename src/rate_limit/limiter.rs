@@ -340,7 +340,7 @@ impl LimiterBuilder {
     }
 
     /// Sets the times that answers take, which a [`TimeoutLayer`](crate::TimeoutLayer) of the same stack records. A call
-    /// waits no longer than its deadline leaves time for a quick answer (the 10th percentile); one that would have to is
+    /// waits no longer than its deadline leaves time for the quickest of the last 64 answers; one that would have to is
     /// refused at once. Default: none, so that a call waits until its deadline itself.
     pub fn service_times(mut self, times: ServiceTimes) -> Self {
         self.service_times = Some(times);

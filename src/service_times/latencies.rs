@@ -32,7 +32,7 @@ impl Latencies {
         self.percentiles([95]).map(|[p95]| p95)
     }
 
-    /// Returns these percentiles, once any success is in the sample.
+    /// Returns these percentiles, once any success is in the sample. The 0th is the least time.
     pub(crate) fn percentiles<const N: usize>(&self, percents: [usize; N]) -> Option<[Duration; N]> {
         if self.known == 0 {
             return None;

@@ -1,12 +1,14 @@
 //! The times that answers take, a model: what a layer has to know before it waits for one.
 //!
-//! A clock that suits all models is too long for the fast ones, where a hang then costs minutes, and too short for those
-//! that think. And an attempt that is sent when less time is left than the model has ever needed cannot be answered: it
-//! costs quota, and the upstream's work, for nobody.
+//! A clock that suits all models is too long for the fast ones, where a hang then costs minutes, and too short for
+//! those that think. And an attempt that is sent when less time is left than the quickest answer took will hardly be
+//! answered: it costs quota, and the upstream's work, for nobody.
 //!
-//! [`TimeoutLayer`](crate::TimeoutLayer) records the time of each attempt that was answered, and sets its clock by them;
-//! [`RetryLayer`](crate::RetryLayer) and [`Limiter`](crate::rate_limit::Limiter) ask whether an answer can still come in
-//! time. Where a clock that was set by the times has cut three attempts in a row, the times themselves are in doubt.
+//! [`TimeoutLayer`](crate::TimeoutLayer) records the time of each attempt that was answered, and sets its clock by
+//! them; [`RetryLayer`](crate::RetryLayer) and [`Limiter`](crate::rate_limit::Limiter) ask whether an answer can still
+//! come in time. They go by the quickest of the last 64 answers and not by a percentile: the sample is of all callers,
+//! and those with heavy requests must not make others give up whose answers are quick. Where a clock that was set by
+//! the times has cut three attempts in a row, the times themselves are in doubt.
 //!
 //! A model's streams, whose time ends with their first content, are kept apart from its unary answers. Names have
 //! the service tier where it is not the standard one.
@@ -30,12 +32,12 @@ use crate::bounded::{ByAge, MAX_NAME};
 /// The most models whose times are kept. Only models that have answered have any, so that nobody invents them.
 const MAX_MODELS: usize = 256;
 
-/// The attempts in a row that are cut before the times themselves are doubted. Where one attempt in ten hangs, three in a
-/// row are one in a thousand; where the model has become slower, they are the next three.
+/// The attempts in a row that are cut before the times themselves are doubted. Where one attempt in ten hangs, three in
+/// a row are one in a thousand; where the model has become slower, they are the next three.
 const DOUBT: u32 = 3;
 
-/// The calls more that were cut for nothing than for a hang, from which on cutting does more harm than good: each of them was
-/// asked again, and paid for, although it was only slow.
+/// The calls more that were cut for nothing than for a hang, from which on cutting does more harm than good: each of
+/// them was asked again, and paid for, although it was only slow.
 const REGRET: u32 = 4;
 
 /// The most that are counted, so that two hangs are enough to cut again.
@@ -51,7 +53,7 @@ const MAX_REGRET: u32 = 5;
 /// assert_eq!(times.p95("gemini-2.5-flash", false), None);
 /// (1..=20).for_each(|seconds| times.record("gemini-2.5-flash", false, Duration::from_secs(seconds)));
 /// assert_eq!(times.p95("gemini-2.5-flash", false), Some(Duration::from_secs(19)));
-/// assert_eq!(times.quick("gemini-2.5-flash", false), Some(Duration::from_secs(2)));
+/// assert_eq!(times.quick("gemini-2.5-flash", false), Some(Duration::from_secs(1)));
 /// assert_eq!(times.p95("gemini-2.5-flash", true), None, "of streams nothing is known");
 /// ```
 #[derive(Clone)]
@@ -70,7 +72,7 @@ pub(crate) struct ModelTimes {
 #[derive(Debug, Default)]
 struct TimeSample {
     sample: Mutex<Latencies>,
-    /// The 10th percentile in milliseconds plus 1; 0 until there are enough.
+    /// The least time in milliseconds plus 1; 0 until there are enough.
     quick: AtomicU32,
     /// The 95th percentile in the same way.
     p95: AtomicU32,
@@ -96,8 +98,7 @@ impl ServiceTimes {
         self.of_or_new(model).record(streams, time);
     }
 
-    /// Returns a time that few answers of this model are faster than: the 10th percentile of the last 64. `None`: fewer
-    /// than 16 are known.
+    /// Returns the time that the quickest of this model's last 64 answers took. `None`: fewer than 16 are known.
     #[must_use]
     pub fn quick(&self, model: &str, streams: bool) -> Option<Duration> {
         self.of(model)?.quick(streams)
@@ -145,14 +146,14 @@ impl ModelTimes {
         let kind = self.kind(streams);
         let mut sample = kind.sample.lock();
         sample.add(time);
-        if let Some([quick, p95]) = sample.percentiles([10, 95]).filter(|_| sample.are_enough()) {
+        if let Some([quick, p95]) = sample.percentiles([0, 95]).filter(|_| sample.are_enough()) {
             // Relaxed, because each is read by itself.
             kind.quick.store(packed(quick), Ordering::Relaxed);
             kind.p95.store(packed(p95), Ordering::Relaxed);
         }
     }
 
-    /// Returns the 10th percentile, once enough answers are known.
+    /// Returns the time of the quickest answer, once enough are known.
     pub(crate) fn quick(&self, streams: bool) -> Option<Duration> {
         unpacked(&self.kind(streams).quick)
     }
@@ -184,8 +185,8 @@ impl ModelTimes {
         self.kind(streams).cut.load(Ordering::Relaxed) >= DOUBT
     }
 
-    /// Notes that a call which had been cut was answered: in time, so that it had hung, or late, so that the cut was for
-    /// nothing.
+    /// Notes that a call which had been cut was answered: in time, so that it had hung, or late, so that the cut was
+    /// for nothing.
     pub(crate) fn judge_cut(&self, streams: bool, in_time: bool) {
         let regret = &self.kind(streams).regret;
         let now = regret.load(Ordering::Relaxed);
@@ -225,6 +226,16 @@ mod tests {
         (0..64).for_each(|_| times.record("m", true, Duration::from_secs(9)));
         assert_eq!(times.quick("m", true), Some(Duration::from_secs(9)));
         assert_eq!(times.quick("m", false), None);
+    }
+
+    #[test]
+    fn one_quick_answer_among_slow_ones_is_the_quickest() {
+        let times = ServiceTimes::new();
+        times.record("m", false, Duration::from_secs(2));
+        (0..63).for_each(|_| times.record("m", false, Duration::from_secs(100)));
+        assert_eq!(times.quick("m", false), Some(Duration::from_secs(2)));
+        times.record("m", false, Duration::from_secs(100));
+        assert_eq!(times.quick("m", false), Some(Duration::from_secs(100)), "it is forgotten in its turn");
     }
 
     #[test]

@@ -12,10 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{
-    adaptive::{TimedAttempt, goes_on, running},
-    clocks::CallClocks,
-};
+use super::adaptive::TimedAttempt;
 use crate::{
     context::{BoxError, Deadline, Error, Usage},
     failure::{Failure, TimeoutKind},
@@ -43,28 +40,24 @@ pin_project! {
     }
 }
 
-/// A clock that runs until the first content.
+/// A clock that runs until the first content, as it is set: it does not adapt, because an answer that has been handed
+/// out is not asked for again.
 #[derive(Debug)]
 pub(super) struct ContentClock {
-    pub(super) clocks: CallClocks,
+    pub(super) kind: TimeoutKind,
+    pub(super) limit: Duration,
     /// The time at which the attempt began, if anything was pending already.
     pub(super) began: Option<Instant>,
-    /// The attempt whose time is recorded. Boxed, because few bodies have one: most layers inside hold a stream until its
-    /// first content.
+    /// The attempt whose time is recorded. Boxed, because few bodies have one: most layers inside hold a stream until
+    /// its first content.
     pub(super) timed: Option<Box<TimedAttempt>>,
 }
 
 impl ContentClock {
-    /// Returns the clock's name, its time and the instant at which it runs out. It begins here, if it has not yet.
-    fn run(&mut self) -> Option<(TimeoutKind, Duration, Instant)> {
+    /// Returns the instant at which the clock runs out. It begins here, if it has not yet.
+    fn runs_out(&mut self) -> Instant {
         let began = *self.began.get_or_insert_with(Instant::now);
-        let (kind, limit) = running(self.clocks, self.timed.as_deref_mut(), began)?;
-        Some((kind, limit, Deadline::counted_from(began, limit).instant()))
-    }
-
-    /// Returns whether the clock, which has run out after `limit`, is made longer.
-    fn goes_on(&mut self, limit: Duration) -> bool {
-        self.began.is_some_and(|began| goes_on(self.clocks, self.timed.as_deref_mut(), began, limit))
+        Deadline::counted_from(began, self.limit).instant()
     }
 
     /// Records that the content has come.
@@ -107,8 +100,8 @@ where
             *this.deadline = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let (mut kind, mut limit, mut deadline) = match (this.first.as_mut().and_then(ContentClock::run), *this.idle) {
-            (Some(running), _) => running,
+        let (kind, limit, deadline) = match (this.first, *this.idle) {
+            (Some(first), _) => (first.kind, first.limit, first.runs_out()),
             (None, Some(limit)) => {
                 let deadline = *this.deadline.get_or_insert_with(|| Deadline::after(limit).instant());
                 (TimeoutKind::Idle, limit, deadline)
@@ -125,14 +118,6 @@ where
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= deadline {
-                if let Some(first) = this.first.as_mut()
-                    && first.goes_on(limit)
-                    && let Some(longer) = first.run()
-                {
-                    (kind, limit, deadline) = longer;
-                    sleep.as_mut().reset(deadline);
-                    continue;
-                }
                 this.body.set(None);
                 let failure = Failure::timeout(kind, limit).into_after_commit();
                 // The cell is let go with the body: nothing more will come.

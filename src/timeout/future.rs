@@ -78,7 +78,8 @@ where
                 let is_success = response.status().is_success() && outcome.is_none_or(|it| it.failure().is_none());
                 let timed = timed.filter(|_| is_success);
                 let first = if clocks.streams && !committed {
-                    clocks.limit.map(|_| ContentClock { clocks, began, timed: timed.map(Box::new) })
+                    let (kind, timed) = (clocks.kind, timed.map(Box::new));
+                    clocks.limit.map(|limit| ContentClock { kind, limit, began, timed })
                 } else {
                     if let Some((timed, began)) = timed.zip(began) {
                         timed.answered(began.elapsed());

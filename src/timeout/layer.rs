@@ -84,8 +84,8 @@ impl TimeoutLayer {
         self
     }
 
-    /// Sets the time that calls of the flex tier have in place of this layer's clock: the whole call, or one attempt up to
-    /// its answer, or its stream's first content.
+    /// Sets the time that calls of the flex tier have in place of this layer's clock: the whole call, or one attempt up
+    /// to its answer, or its stream's first content.
     ///
     /// Default: [`FLEX_TOTAL`](Self::FLEX_TOTAL) and [`FLEX_FIRST_BYTE`](Self::FLEX_FIRST_BYTE), or the clock of other
     /// calls where that is longer.
@@ -94,10 +94,13 @@ impl TimeoutLayer {
         self
     }
 
-    /// Records the times of answered attempts, and makes the clocks of an attempt by them: shorter than they are set where
-    /// the model is faster, so that there is time for another attempt. The [module](super#adaptive-clocks) has the rule.
+    /// Records the times of answered attempts, and makes the clocks of an attempt by them: shorter than they are set
+    /// where the model is faster, so that there is time for another attempt. The [module](super#adaptive-clocks) has
+    /// the rule.
     ///
-    /// It is in force inside of a [`RetryLayer`](crate::RetryLayer), for calls that this would send again.
+    /// It is in force only where a [`RetryLayer`](crate::RetryLayer) outside has said that another attempt follows
+    /// ([`CallContext::repeats_timeouts`](crate::CallContext::repeats_timeouts)): not for a call that cannot be sent
+    /// twice, a body that was not kept, or the last attempt that its policy makes.
     pub fn adaptive(self, times: ServiceTimes) -> Self {
         Self { timekeeping: Some(Timekeeping { times, adapts: true }), ..self }
     }

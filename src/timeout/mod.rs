@@ -12,15 +12,15 @@
 //! [`attempt`](TimeoutLayer::attempt) inside.
 //!
 //! Calls of the flex tier, whose first byte may take a quarter of an hour for half the price, have a total and an
-//! attempt's clock of their own ([`flex`](TimeoutLayer::flex)). The tier stands in the body: the total clock learns of it
-//! from a [`ReplayLayer`](crate::ReplayLayer) inside, which reads the body while the clock runs already.
+//! attempt's clock of their own ([`flex`](TimeoutLayer::flex)). The tier stands in the body: the total clock learns of
+//! it from a [`ReplayLayer`](crate::ReplayLayer) inside, which reads the body while the clock runs already.
 //!
-//! The clocks of an attempt can [adapt](TimeoutLayer::adaptive) to the times that are seen, so that a hang costs a little
-//! more than a slow answer, and there is time for another attempt.
+//! The clocks of an attempt can [adapt](TimeoutLayer::adaptive) to the times that are seen, so that a hang costs a
+//! little more than a slow answer, and there is time for another attempt.
 //!
 //! It never makes a timer before something is pending, never throws away an answer that is there when the clock runs
-//! out, never gives an attempt more time than is set, never shortens one that would be the last, and never counts a slow
-//! reader as silence.
+//! out, never gives an attempt more time than is set, never shortens one that would be the last, and never counts a
+//! slow reader as silence.
 //!
 //! # When to use it
 //!
@@ -81,39 +81,35 @@
 //!
 //! The time to connect belongs to the client. A limit of zero ends everything that is not ready at the first poll.
 //! Without [`ClassifyLayer`](crate::ClassifyLayer) inside, which holds a stream until its first content, the first
-//! bytes of a body count as its content.
+//! bytes of a body count as its content, and a clock that adapts ends with the head: from there on it is as it is set.
 //!
 //! # Adaptive clocks
 //!
 //! A clock that suits every model is far too long for most: where answers take five seconds, one that hangs costs three
-//! minutes, and 285 s have room for one attempt after it. [`adaptive`](TimeoutLayer::adaptive) sets the clock by the 95th
-//! percentile (p95) of the model's last 64 answers, once 16 are known; those of streams, which end with the first content,
-//! and those of each service tier count apart. `rest` is the time until the deadline.
+//! minutes, and 285 s have room for one attempt after it. [`adaptive`](TimeoutLayer::adaptive) sets the clock by the
+//! 95th percentile (p95) of the model's last 64 answers, once 16 are known; those of streams, which end with the first
+//! content, and those of each service tier count apart. `rest` is the time until the deadline.
 //!
 //! | attempt after | clock | no longer than |
 //! |---|---|---|
 //! | no time-out | 1.5 × p95, at least [10 s](TimeoutLayer::ADAPTIVE_FLOOR) | half of the rest, or 1.25 × p95 |
-//! | one time-out | 6 × p95, at least 10 s | the same, or 4 × p95 if 2.5 × p95 are left behind |
-//! | more | as it is set | half of the rest, or 1.25 × p95 |
+//! | one time-out | 6 × p95, at least 10 s | the same |
+//! | more | as it is set | the same |
+//! | three cuts in a row, of any calls, since an answer in time | longer by 1.5 × p95 whenever it runs out | as it is set |
 //!
-//! - The first attempt covers nearly every answer of a model that is as it was. A request that is really slower than the
-//!   others (a hard question, a long document) gets more time with each attempt, for the price of two that are cut: the
-//!   third one has the time that is set, as far as the rest allows. Where such cuts for nothing are four more than those
-//!   after which the call was answered in time, which were hangs, clocks are as they are set, until hangs are seen again.
-//! - Half of the rest, so that a hang costs less than half of the call and as many attempts fit as the model allows; never
-//!   less than an answer usually takes. Where nothing could be answered in what would be left, the attempt has all of it.
-//! - Answers alone are recorded. A model that becomes slower answers the second attempt, and that is recorded: four such
-//!   answers of 64 raise the p95. Where it is so much slower that nothing answers in time, three attempts in a row are cut
-//!   and the times are in doubt: a clock that runs out then is made longer by 1.5 × p95, again and again, up to what is set,
-//!   until an answer comes in time. A call under way follows a p95 that has grown meanwhile.
-//! - A clock is only ever shorter than it is set where a [`RetryLayer`](crate::RetryLayer) outside has said that another
-//!   attempt follows ([`CallContext::repeats_timeouts`](crate::CallContext::repeats_timeouts)): not for a call that cannot
-//!   be sent twice, a body that was not kept, or the last attempt that its policy makes.
+//! An attempt has 1.5, then 6 × p95 (10 s at least), then what is set; never more than half of the rest, never less
+//! than 1.25 × p95, and all of it where nothing else would fit, by the quickest answer known. A clock that runs out is
+//! made longer while its times look wrong: the p95 has grown, or three attempts in a row were cut. Where four more cuts
+//! were for nothing than have found hangs, clocks are as set.
+//!
+//! One call whose attempts all hang, at a p95 of 5 s and with 285 s, has 10 s, 30 s, 122 s and then the rest, unless
+//! others are answered meanwhile.
 //!
 //! In simulations of 400 calls to a model that answers in 60 to 120 s and hangs once in ten, those of
-//! [`GeminiLayer::thinking`](crate::GeminiLayer::thinking) were all answered in 20 runs; in those of `relay()`, whose 285 s
-//! are enough for two attempts, 99.0 %, and 96.8 % with clocks as they are set. A model that became five times slower lost
-//! one call in three runs, and three times slower none (`tests/stack_clocks.rs`).
+//! [`GeminiLayer::thinking`](crate::GeminiLayer::thinking) were all answered in five runs; in those of `relay()`, whose
+//! 285 s are enough for two attempts, 98.8 %, and 96.1 % with clocks as they are set. A model that became three or five
+//! times slower lost no call where many were under way, and the first one of a caller who calls one by one: all its
+//! attempts are cut, where no other answer shows that the times have changed (`tests/stack_clocks.rs`).
 //!
 //! # Errors
 //!
@@ -133,14 +129,15 @@
 //!
 //! Reads [`CallContext::call`](crate::CallContext::call), else the URI; the caller's `X-Server-Timeout`; and from the
 //! outcome whether a layer inside has held the answer. Adaptive clocks read the deadline,
-//! [`repeats_timeouts`](crate::CallContext::repeats_timeouts) and [`timed_out`](crate::CallContext::timed_out) as well, and
-//! record into their [`ServiceTimes`](crate::service_times::ServiceTimes). Writes a clock that runs out in an answer's body into its
-//! [`Usage`](crate::context::Usage) cell. The total clock writes
+//! [`repeats_timeouts`](crate::CallContext::repeats_timeouts) and [`timed_out`](crate::CallContext::timed_out) as well,
+//! and record into their [`ServiceTimes`](crate::service_times::ServiceTimes). Writes a clock that runs out in an
+//! answer's body into its [`Usage`](crate::context::Usage) cell. The total clock writes
 //! [`CallContext::deadline`](crate::CallContext::deadline): the earliest of its own, the caller's and one that is set
 //! already; for calls that may be of the flex tier also a later one, which holds once
 //! [`CallContext::set_call`](crate::CallContext::set_call) names that tier. The attempt's clock sets `X-Server-Timeout`
-//! upstream: to the caller's own, else, on unary calls, to the time that it is set to, also where it adapts. Either raises a caller's value under the 10 s that the API demands to 10; the clock here runs for the time
-//! that the caller set.
+//! upstream: to the caller's own, else, on unary calls, to the time that it is set to, also where it adapts. Either
+//! raises a caller's value under the 10 s that the API demands to 10; the clock here runs for the time that the caller
+//! set.
 
 mod adaptive;
 mod body;

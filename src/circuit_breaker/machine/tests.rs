@@ -462,6 +462,92 @@ fn failures_on_the_ramp_say_nothing_while_most_calls_may_still_be_answered() {
     assert_eq!(bench.state(), State::Ramping);
 }
 
+/// Lets five hundred callers come to an upstream whose failures take so long, and which answers one probe by luck.
+/// Returns the attempts from that answer until it opens again, and the time that it takes.
+fn attempts_of_a_herd(failure: Duration) -> (usize, Duration) {
+    const STEP: Duration = Duration::from_millis(100);
+    let mut bench = Bench::new(Rules { trip: Trip::silence(), ..RULES });
+    let mut callers = vec![(bench.now, None::<Admission>); 500];
+    let (mut lucky, mut attempts) = (None, 0);
+    loop {
+        for (next, sent) in &mut callers {
+            if bench.now < *next {
+                continue;
+            }
+            if let Some(sent) = sent.take() {
+                if bench.state() == State::HalfOpen && lucky.is_none() {
+                    bench.succeed(sent);
+                    lucky = Some(bench.now);
+                } else {
+                    bench.fail(sent);
+                }
+                *next = bench.now + Duration::from_secs(1);
+                continue;
+            }
+            *sent = bench.admit();
+            attempts += usize::from(sent.is_some() && lucky.is_some());
+            *next = bench.now + if sent.is_some() { failure } else { Duration::from_secs(1) };
+        }
+        if let Some(lucky) = lucky
+            && bench.state() == State::Open
+        {
+            return (attempts, bench.now - lucky);
+        }
+        bench.now += STEP;
+    }
+}
+
+#[test]
+fn a_lucky_probe_lets_no_herd_loose_on_an_upstream_whose_failures_are_slow() {
+    for failure in [3_000, 10_000, 30_000] {
+        let (attempts, took) = attempts_of_a_herd(Duration::from_millis(failure));
+        println!("failures of {failure} ms: {attempts} attempts in {took:?}");
+        assert!(attempts <= 400, "failures of {failure} ms: {attempts} in {took:?}");
+        assert!(took <= Duration::from_secs(91), "failures of {failure} ms: {took:?}");
+    }
+}
+
+#[test]
+fn calls_that_hang_after_a_lucky_probe_hold_its_relapse_back_for_a_minute_at_most() {
+    let mut bench = Bench::half_open(Rules { trip: Trip::silence(), probes: 40, ..RULES });
+    let slow = bench.admit().unwrap();
+    bench.wait(30);
+    bench.fail(slow);
+    let probe = bench.admit().unwrap();
+    bench.succeed(probe);
+    let mut hanging = Vec::new();
+    for second in 0..60 {
+        // One in a second fails at last.
+        if second >= 35 {
+            bench.fail(hanging.pop().unwrap());
+        }
+        assert_eq!(bench.state(), State::Ramping, "after {second} s");
+        hanging.extend(std::iter::from_fn(|| bench.admit()).take(100));
+        bench.wait(1);
+    }
+    bench.machine.take_change();
+    bench.fail(hanging.pop().unwrap());
+    let change = bench.machine.take_change().unwrap();
+    assert!(matches!(change.reason, Reason::Relapsed { failed: 26, .. }), "{change:?}");
+}
+
+#[test]
+fn a_slow_failure_of_the_past_holds_no_later_ramp_back() {
+    let mut bench = Bench::new(RULES);
+    let slow = bench.admit().unwrap();
+    bench.wait(50);
+    bench.fail(slow);
+    let call = bench.admit().unwrap();
+    bench.succeed(call);
+    (0..3).for_each(|_| bench.fails());
+    bench.wait(3);
+    let probe = bench.admit().unwrap();
+    bench.succeed(probe);
+    let first = std::iter::from_fn(|| bench.admit()).count();
+    bench.wait(2);
+    assert_eq!(std::iter::from_fn(|| bench.admit()).count(), 2 * first);
+}
+
 #[test]
 fn a_force_lasts_until_it_is_reset_and_what_was_under_way_is_of_the_past() {
     let mut bench = Bench::new(RULES);
@@ -630,6 +716,10 @@ struct Model {
     rate: f64,
     /// The times that the successes took.
     took: Vec<u64>,
+    /// The time of the slowest failure since the last success in the closed state.
+    longest: u64,
+    /// The age from which on, and from twice which at the latest, a call on the ramp counts as answered.
+    step: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -671,11 +761,15 @@ impl Model {
         }
     }
 
-    fn lease(&self) -> u64 {
+    fn p95(&self) -> u64 {
         let mut last = self.took[self.took.len().saturating_sub(64)..].to_vec();
         last.sort_unstable();
         let p95 = (last.len() as f64 * 0.95).ceil() as usize;
-        (p95.checked_sub(1).map_or(0, |at| last[at]) * 4).max(60_000)
+        p95.checked_sub(1).map_or(0, |at| last[at])
+    }
+
+    fn lease(&self) -> u64 {
+        (self.p95() * 4).max(60_000)
     }
 
     fn fails(&self) -> usize {
@@ -703,10 +797,9 @@ impl Model {
             State::Open => false,
             State::HalfOpen => self.out(*number) + self.fails() < 2,
             State::Ramping => {
-                let second = |at: u64| (at - self.since) / 1000;
+                let step = |at: u64| (at - self.since) / self.step;
                 let in_flight = self.calls.iter().filter(|call| call.of.2 == *number && !call.done);
-                let (young, old): (Vec<_>, Vec<_>) =
-                    in_flight.partition(|call| second(self.now) - second(call.at) <= 1);
+                let (young, old): (Vec<_>, Vec<_>) = in_flight.partition(|call| step(self.now) - step(call.at) <= 1);
                 let answers = self.came.len() - self.fails();
                 let admits = (young.len() as f64) < self.rate.max(2.0) + (old.len() + answers) as f64;
                 if !admits {
@@ -726,7 +819,7 @@ proptest! {
         let mut machine = Machine::new(RULES);
         let mut model = Model {
             now: 0, since: 0, refused: 0, is: State::Closed, lasts: 0, openings: 0, calls: Vec::new(), came: Vec::new(),
-            rate: 0.0, took: Vec::new(),
+            rate: 0.0, took: Vec::new(), longest: 0, step: 0,
         };
         let mut number = 0;
         let mut admitted: Vec<Admission> = Vec::new();
@@ -744,7 +837,9 @@ proptest! {
                         model.calls.push(SimulatedCall { of, at: model.now, lease, done: false });
                     }
                 }
-                MachineStep::Succeed(which) | MachineStep::Fail(which, ..) | MachineStep::Release(which) if !admitted.is_empty() => {
+                MachineStep::Succeed(which) | MachineStep::Fail(which, ..) | MachineStep::Release(which)
+                    if !admitted.is_empty() =>
+                {
                     let at = which.index(admitted.len());
                     // A call ends once; the machine's callers ensure that.
                     if model.calls[at].done {
@@ -758,7 +853,8 @@ proptest! {
                         _ => machine.release(admitted[at], now),
                     }
                     let call = &mut model.calls[at];
-                    let expired = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease && !matches!(step, MachineStep::Succeed(_));
+                    let is_late = call.of.1 == State::HalfOpen && model.now - call.at >= call.lease;
+                    let expired = is_late && !matches!(step, MachineStep::Succeed(_));
                     let (sent, took) = (call.at, model.now - call.at);
                     let counts = !expired && call.of.2 == number;
                     call.done = true;
@@ -771,18 +867,23 @@ proptest! {
                             model.took.push(took);
                             if model.is == State::HalfOpen {
                                 model.moves(State::Ramping, 0);
+                                model.step = model.longest.clamp(1_000, 60_000);
                                 number += 1;
+                            } else if model.is == State::Closed {
+                                model.longest = 0;
                             } else {
                                 model.ends_ramp();
                             }
                         }
                         MachineStep::Fail(_, repeated, timed_out) => {
                             model.came.push(Err(SimulatedFailure { repeated, timed_out, sent, at: model.now }));
+                            model.longest = model.longest.max(took);
                             let row = model.row();
                             let under_way = model.calls.iter().filter(|call| call.of.2 == number && !call.done).count();
                             let fails = model.fails();
+                            let is_late = model.now - model.since >= (model.p95() * 2).max(60_000);
                             let relapses = model.is == State::Ramping
-                                && fails >= 3 && under_way <= fails / 4 && fails == model.came.len();
+                                && fails >= 3 && (under_way <= fails / 4 || is_late) && fails == model.came.len();
                             let opens = match model.is {
                                 State::HalfOpen => fails >= 2,
                                 _ => relapses || row.len() >= 3,
