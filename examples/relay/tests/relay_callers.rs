@@ -187,7 +187,7 @@ async fn wrong_callers_are_refused_in_their_place() {
         (
             spends("\"gemini-2.5-*\"", "{ input = 1, output = 2, long = { input = 2, output = 3 } }"),
             "7:54",
-            &["[prices.\"gemini-2.5-*\".long] has no above", "200000"],
+            &["[prices.\"gemini-2.5-flash\".long] has no above", "200000"],
         ),
         ("[prices]\ngemini-2.5 = { input = 1, output = 2 }".to_owned(), "2:10", &["needs quotes", "\"gemini-2.5\""]),
         ("[prices.gemini-5]\ninput = 1".to_owned(), "1:1", &["[prices.\"gemini-5\"] has no output"]),
