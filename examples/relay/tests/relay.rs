@@ -87,8 +87,8 @@ async fn the_settings_of_the_readme_are_accepted() {
     let (_, settings) = include_str!("../README.md").split_once("## Settings").unwrap();
     let (_, settings) = settings.split_once("```toml\n").unwrap();
     let (settings, _) = settings.split_once("```").unwrap();
-    // A variable that is surely set.
-    let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:PATH");
+    // Variables that are surely set, and differ: no token is a key.
+    let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:CARGO_PKG_NAME");
     let settings = settings.replace("env:JOBS_TOKEN", "env:CARGO_MANIFEST_DIR");
     let (code, _, mistakes) = checked(&settings).await;
     assert_eq!(code, Some(0), "{mistakes}");

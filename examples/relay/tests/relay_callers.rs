@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use axum::{Json, Router, extract::Request as Received};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -151,6 +151,13 @@ async fn wrong_callers_are_refused_in_their_place() {
         (format!("{}[[callers]]\nname = \"a\"\ntoken = \"u\"", caller("")), "5:8", &["another caller", "\"a\""]),
         (caller("tokn = \"u\""), "4:1", &["[[callers]]", "did you mean token?"]),
         ("callers = [\"a\"]".to_owned(), "1:12", &["a list, [[callers]]"]),
+        // A key is no token; it is not shown.
+        (
+            "[[callers]]\nname = \"a\"\ntoken = \"k-secret\"\n[[keys]]\nkey = \"k-secret\"".to_owned(),
+            "3:9",
+            &["also a key"],
+        ),
+        ("client_tokens = [\"k-secret\"]\n[[keys]]\nkey = \"k-secret\"".to_owned(), "1:18", &["of its own"]),
         // Priorities, models.
         (caller("priority = \"high\""), "4:12", &["\"interactive\", \"normal\", \"batch\""]),
         (caller("models = []"), "4:10", &["is empty"]),
@@ -180,9 +187,10 @@ async fn wrong_callers_are_refused_in_their_place() {
         (
             spends("\"gemini-2.5-*\"", "{ input = 1, output = 2, long = { input = 2, output = 3 } }"),
             "7:54",
-            &["has no above", "200000"],
+            &["[prices.\"gemini-2.5-flash\".long] has no above", "200000"],
         ),
         ("[prices]\ngemini-2.5 = { input = 1, output = 2 }".to_owned(), "2:10", &["needs quotes", "\"gemini-2.5\""]),
+        ("[prices.gemini-5]\ninput = 1".to_owned(), "1:1", &["[prices.\"gemini-5\"] has no output"]),
         ("[prices]\n\"gemini-2.5\" = 3".to_owned(), "2:16", &["a section"]),
     ] {
         refused_at(&settings, place, says).await;
@@ -362,6 +370,121 @@ async fn a_model_that_a_caller_may_not_use_is_403_in_the_words_of_its_surface() 
     assert_eq!(send(&relay, pro).await.status, 200);
 }
 
+/// A caller of one model, a caller with a limit, and one with neither.
+const BOUNDED: &str = "
+    [[callers]]
+    name = \"flash-only\"
+    token = \"token-of-flash\"
+    models = [\"gemini-2.5-flash\"]
+    [[callers]]
+    name = \"limited\"
+    token = \"token-of-limited\"
+    rpm = 2
+    [[callers]]
+    name = \"free\"
+    token = \"token-of-free\"
+";
+
+#[tokio::test]
+async fn no_way_of_writing_a_path_goes_past_models_and_limits() {
+    let (emulator, _server, relay) = emulated(BOUNDED).await;
+    // An escape is what it stands for, to the relay and to the upstream.
+    let escaped = "/v1beta/mod%65ls/gemini-2.5-pro:generateContent";
+    assert_eq!(ask(&relay, "token-of-flash", escaped).await.status, 403);
+    for expected in [200, 200, 429] {
+        assert_eq!(ask(&relay, "token-of-limited", escaped).await.status, expected);
+    }
+    let flash = "/v1beta/mod%65ls/gemini%2D2.5-flash:generateContent";
+    assert_eq!(ask(&relay, "token-of-flash", flash).await.status, 200);
+    let sent: Vec<_> = emulator.journal().iter().map(|visit| visit.path.clone()).collect();
+    assert_eq!(sent, [PRO, PRO, FLASH]);
+
+    for (path, expected) in [
+        ("/v1beta/models/gemini-2.5-flash/../gemini-2.5-pro:generateContent", 400),
+        ("/v1beta/models/gemini-2.5-flash/%2e%2E/gemini-2.5-pro:generateContent", 400),
+        ("/v1beta/models/gemini-2.5-flash:generateContent/..%2fgemini-2.5-pro:generateContent", 400),
+        ("/v1beta/./models/gemini-2.5-pro:generateContent", 400),
+        ("/V1BETA/models/gemini-2.5-pro:generateContent", 403),
+        ("/v1beta/whatever/gemini-2.5-pro:generateContent", 403),
+        ("/v1beta/files/gemini-2.5-pro:GENERATECONTENT", 403),
+        ("/v1beta/models%2Fgemini-2.5-pro:generateContent", 403),
+        ("/v1beta/models/gemini-2.5-flash/models/gemini-2.5-pro:generateContent", 403),
+        ("/v1alpha/auth_tokens", 403),
+        ("/v1beta/triggers", 403),
+    ] {
+        for token in ["token-of-flash", "token-of-limited"] {
+            let answer = ask(&relay, token, path).await;
+            assert_eq!(answer.status, expected, "{path}: {}", answer.json);
+        }
+        // Nothing is kept from a caller without models and limits, but dots: they lead elsewhere.
+        let free = ask(&relay, "token-of-free", path).await;
+        assert_eq!(free.status == 400 && free.message().contains("dots"), expected == 400, "{path}: {}", free.json);
+        assert_ne!(free.status, 403, "{path}: {}", free.json);
+    }
+    assert!(ask(&relay, "token-of-limited", "/v1alpha/auth_tokens").await.message().contains("around"));
+
+    // They are on the page, by the caller's name.
+    let status = get(&relay, "/status").await.json;
+    let failures = status["failures"].as_array().unwrap();
+    let of = |caller: &str| failures.iter().find(|each| each["kind"] == "not_allowed" && each["caller"] == caller);
+    let failure = of("flash-only").unwrap_or_else(|| panic!("{status}"));
+    assert_eq!((&failure["fault"], &failure["code"]), (&json!("caller"), &json!(403)), "{failure}");
+    assert!(of("limited").is_some(), "{status}");
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_a_model_that_the_caller_may_not_use() {
+    let (emulator, _server, relay) = emulated(BOUNDED).await;
+    let make = async |token: &str, path: &str, body: &str| send(&relay, call(token, path, body.to_owned())).await;
+    let cache = |model: &str| json!({ "model": model, "contents": [{ "parts": [{ "text": "hi" }] }] }).to_string();
+    let answer = make("token-of-flash", "/v1beta/cachedContents", &cache("models/gemini-2.5-pro")).await;
+    assert_eq!(answer.status, 403, "{}", answer.json);
+    assert!(answer.message().starts_with("gemini-2.5-pro is not among the models"), "{}", answer.json);
+    let tuned =
+        r#"{"tunedModelSource": {"baseModel": "models/gemini-2.5-pro"}, "baseModel": "models/gemini-2.5-flash"}"#;
+    assert_eq!(make("token-of-flash", "/v1beta/tunedModels", tuned).await.status, 403);
+    assert_eq!(make("token-of-flash", "/v1beta/cachedContents", "{}").await.status, 403);
+    assert!(emulator.journal().is_empty());
+    for (token, model) in [("token-of-flash", "models/gemini-2.5-flash"), ("token-of-limited", "models/gemini-2.5-pro")]
+    {
+        let answer = make(token, "/v1beta/cachedContents", &cache(model)).await;
+        assert_ne!(answer.status, 403, "{}", answer.json);
+    }
+    assert_eq!(emulator.journal().len(), 2);
+}
+
+#[tokio::test]
+async fn a_relay_that_loses_its_last_caller_says_that_it_is_open() {
+    let (_emulator, server, relay) = emulated(TWO).await;
+    let said = relay.reload(&settings(&server.uri(), TWO)).await;
+    assert!(!said.contains("everybody may call"), "{said}");
+    let said = relay.reload(&settings(&server.uri(), "")).await;
+    let line = said.lines().find(|line| line.contains("everybody may call")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("WARN"), "{line}");
+    assert_eq!(ask(&relay, "a-guess", FLASH).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_failures_of_others_stay_on_the_page_while_a_caller_is_refused() {
+    let (emulator, _server, relay) = emulated(&format!("{TWO}[retry]\nmax_attempts = 1\n")).await;
+    emulator.trouble(When::nth(1), Trouble::internal());
+    assert_eq!(ask(&relay, "token-of-light", FLASH).await.status, 500);
+    for _ in 0..132 {
+        ask(&relay, "token-of-heavy", FLASH).await;
+    }
+    let status = get(&relay, "/status").await.json;
+    let failures = status["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 2, "{status}");
+    let [refused, failed] = [&failures[0], &failures[1]];
+    assert_eq!(
+        [&refused["kind"], &refused["caller"], &refused["calls"], &refused["calls_in_5_min"]],
+        [&json!("caller_limited"), &json!("heavy"), &json!(130), &json!(130)]
+    );
+    assert_eq!([&failed["caller"], &failed["calls"], &failed["code"]], [&json!("light"), &json!(1), &json!(500)]);
+    let wrong: Vec<_> = status["wrong"].as_array().unwrap().iter().map(|each| each["what"].as_str().unwrap()).collect();
+    assert!(wrong.iter().any(|what| what.starts_with("130 calls failed")), "{wrong:?}");
+}
+
 // --- priorities ---
 
 /// An upstream that keeps the headers of what it gets.
@@ -398,6 +521,18 @@ async fn the_wish_for_a_priority_stays_at_the_relay_and_has_to_be_one() {
     let answer = send(&relay, with_priority(call("token-of-light", FLASH, PROMPT), "urgent")).await;
     assert_eq!((answer.status, &answer.json["error"]["status"]), (400, &json!("INVALID_ARGUMENT")));
     assert!(answer.message().contains("interactive, normal or batch"), "{}", answer.json);
+    for garbled in ["batch".repeat(3_000), "b\u{e4}tch".to_owned()] {
+        let mut request = call("token-of-light", FLASH, PROMPT);
+        request.headers_mut().insert("x-gemini-priority", HeaderValue::from_bytes(garbled.as_bytes()).unwrap());
+        let answer = send(&relay, request).await;
+        assert_eq!(answer.status, 400);
+        let right = format!("{} bytes that are no priority; it is interactive, normal or batch", garbled.len());
+        assert!(answer.message().contains(&right), "{}", answer.json);
+    }
+    // Each of several has to be one.
+    let mut twice = with_priority(call("token-of-light", FLASH, PROMPT), "batch");
+    twice.headers_mut().append("x-gemini-priority", HeaderValue::from_static("urgent"));
+    assert_eq!(send(&relay, twice).await.status, 400);
     assert_eq!(seen.lock().len(), 3);
     // A stranger is told nothing of that.
     assert_eq!(send(&relay, with_priority(call("a-guess", FLASH, PROMPT), "urgent")).await.status, 401);
@@ -459,6 +594,9 @@ async fn calls_that_begin_alike_go_to_one_project_unless_that_is_switched_off() 
         ("cache_affinity = true", "1:18", "or false"),
         ("cache_affinity = 2", "1:18", "without a unit"),
         ("session_header = \"a b\"", "1:18", "not a header's name"),
+        ("session_header = \"X-Goog-Api-Key\"", "1:18", "a meaning of its own"),
+        ("session_header = \"x-gemini-priority\"", "1:18", "a meaning of its own"),
+        ("session_header = \"cookie\"", "1:18", "a meaning of its own"),
     ] {
         refused_at(settings, place, &[says]).await;
     }

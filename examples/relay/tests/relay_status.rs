@@ -263,7 +263,12 @@ async fn what_rests_is_said_by_its_part() {
     const GROUNDED: &str = r#"{"contents": [{"parts": [{"text": "hi"}]}], "tools": [{"googleSearch": {}}]}"#;
     for (trouble, level, line, state) in [
         (Trouble::grounding_quota(), "warn", "No key has quota left for grounded calls of gemini-2.5-flash", "active"),
-        (Trouble::model_closed(), "bad", "gemini-2.5-flash is closed to projects p1, p2.", "exhausted"),
+        (
+            Trouble::model_closed(),
+            "bad",
+            "gemini-2.5-flash is closed to projects p1, p2; it is asked again in",
+            "exhausted",
+        ),
         (Trouble::spending_cap(), "bad", "Project p1 has spent what it may", "exhausted"),
     ] {
         let day = Day::begin_with("[retry]\nmax_attempts = 3\n").await;
@@ -274,6 +279,8 @@ async fn what_rests_is_said_by_its_part() {
         let status = day.status().await;
         let lines = wrong(&status);
         assert!(lines.iter().any(|(of, what)| *of == level && what.starts_with(line)), "{line}: {status}");
+        let to_do = status["wrong"].as_array().unwrap().iter().map(|each| each["what_to_do"].as_str().unwrap());
+        assert!(to_do.clone().any(|to_do| to_do.contains("kill -USR1")), "{status}");
         let key = &status["keys"][0];
         assert_eq!(key["state"], state, "{status}");
         if line.starts_with("Project") {

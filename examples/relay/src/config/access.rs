@@ -41,9 +41,14 @@ pub(crate) struct Access {
 
 impl Access {
     /// Reads the rules from the top level of the file. `total_timeout` is the longest time that a call may take at all,
-    /// and `prices` are those by which callers' money is counted.
-    pub(crate) fn read(file: &mut Section<'_>, total_timeout: Duration, prices: Option<&Prices>) -> Self {
-        let callers = callers::read(file, prices);
+    /// `keys` are the relay's own, and `prices` are those by which callers' money is counted.
+    pub(crate) fn read<'k>(
+        file: &mut Section<'_>,
+        total_timeout: Duration,
+        keys: impl Iterator<Item = &'k str>,
+        prices: Option<&Prices>,
+    ) -> Self {
+        let callers = callers::read(file, keys, prices);
         let origins = origins::read(file, !callers.is_empty());
         let per_caller = file.get("max_concurrent_per_caller", calls);
         let total = file.get("max_concurrent", calls);

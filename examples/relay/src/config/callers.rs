@@ -138,6 +138,11 @@ impl CallerRules {
         }
     }
 
+    /// Returns whether the caller has limits, or may use only some models.
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.models.is_some() || is_limited(&self.quota)
+    }
+
     fn describe(&self) -> String {
         let Self { name, priority, models, quota, .. } = self;
         let limits = CallerDimension::ALL.into_iter().filter_map(|dimension| {
@@ -166,13 +171,18 @@ impl Models {
         use tower_gemini::call::Operation::{GetModel, ListModels, Read, Upload, Write};
         match (call.operation(), call.quota_name()) {
             (ListModels | GetModel | Read | Upload, _) | (Write, None) => true,
-            (_, Some(name)) => self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
-                Some(beginning) => name.starts_with(beginning),
-                None => name == allowed,
-            }),
+            (_, Some(name)) => self.include(name),
             // It generates, and nobody knows by which model.
             (_, None) => false,
         }
+    }
+
+    /// Returns whether a model is among them.
+    pub(crate) fn include(&self, name: &str) -> bool {
+        self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == allowed,
+        })
     }
 
     /// Returns the names without a `*`.
@@ -189,9 +199,14 @@ impl std::fmt::Display for Models {
 
 // === reading ===
 
-/// Reads `client_tokens` and every `[[callers]]`. Money is counted by `prices`, where the file has them.
-pub(crate) fn read(file: &mut Section<'_>, prices: Option<&Prices>) -> Callers {
-    let mut reading = Reading::default();
+/// Reads `client_tokens` and every `[[callers]]`. Money is counted by `prices`, where the file has them. No token may be
+/// one of the relay's own `keys`.
+pub(crate) fn read<'k>(
+    file: &mut Section<'_>,
+    keys: impl Iterator<Item = &'k str>,
+    prices: Option<&Prices>,
+) -> Callers {
+    let mut reading = Reading { keys: keys.map(Token::of).collect(), ..Reading::default() };
     client_tokens(file, &mut reading);
     for section in file.sections("callers") {
         reading.caller(section, prices);
@@ -203,12 +218,19 @@ pub(crate) fn read(file: &mut Section<'_>, prices: Option<&Prices>) -> Callers {
 struct Reading {
     callers: Callers,
     names: HashSet<String>,
+    /// The relay's own keys, as if they were tokens.
+    keys: HashSet<Token>,
 }
 
 impl Reading {
     /// Adds the token of a caller, unless another one has it.
     fn token(&mut self, token: &str, caller: &Arc<CallerRules>) -> Result<(), String> {
         let token = Token::of(secret("token", token)?);
+        if self.keys.contains(&token) {
+            return Err("the token is also a key of [[keys]], with which the caller could go past the relay; give it \
+                        one of its own"
+                .to_owned());
+        }
         match self.callers.by_token.get(&token) {
             Some(other) if other.is_named => {
                 let same = if other.name == caller.name { "this caller, too" } else { &*other.name };

@@ -20,6 +20,26 @@ pub(crate) const NAMES: &[&str] = &["name", "key", "project", "weight"];
 /// The project of keys that name none.
 const PROJECT: &str = "default";
 
+/// Headers that name no session: those of one connection, of a body, of a key, and the relay's own.
+const NO_SESSION: [&str; 16] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-gemini-priority",
+    "x-goog-api-key",
+];
+
 /// The keys, before they are a pool's.
 pub(crate) struct Keys {
     keys: Vec<KeySettings>,
@@ -216,5 +236,9 @@ fn cache_affinity(value: &Value<'_>) -> Result<Option<Duration>, String> {
 fn header(value: &Value<'_>) -> Result<HeaderName, String> {
     const RIGHT: &str = "the name of a header, like \"x-session-id\"";
     let text = value.text(RIGHT)?;
-    text.parse().map_err(|_| format!("{text:?} is not a header's name; it is {RIGHT}"))
+    let name: HeaderName = text.parse().map_err(|_| format!("{text:?} is not a header's name; it is {RIGHT}"))?;
+    if NO_SESSION.contains(&name.as_str()) {
+        return Err(format!("{text:?} has a meaning of its own, and is no session's; it is {RIGHT}"));
+    }
+    Ok(name)
 }

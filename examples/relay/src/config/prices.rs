@@ -25,7 +25,9 @@ pub(crate) fn read(section: Section<'_>) -> Prices {
 }
 
 fn price(table: NamedTable<'_>) -> Option<(String, Price)> {
-    let NamedTable { name, named_at, mut section } = table;
+    let NamedTable { name, named_at, section } = table;
+    // The names of models have dots, so that they are shown as they can always be written.
+    let mut section = section.titled(format!("[prices.{name:?}]"));
     let long = section.subsection("long", "prices.model.long");
     let dotted = section.dotted();
     if !dotted.is_empty() {

@@ -148,11 +148,14 @@ impl Settings {
         let upstream = file.get("upstream", upstream);
         let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
         let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);
+        // The key of the embedded emulator is no secret.
+        let has_keys = file.has("keys");
         let keys = keys::read(&mut file, upstream.is_emulator());
         let retry = file.section("retry").map(retry::read).unwrap_or_default();
         let timeout = file.section("timeout").map(timeout::read).unwrap_or_default();
         let prices = file.section("prices").map(prices::read);
-        let access = Access::read(&mut file, timeout.total, prices.as_ref());
+        let own = keys.secrets().map(|(key, _)| key).filter(|_| has_keys);
+        let access = Access::read(&mut file, timeout.total, own, prices.as_ref());
         let prices = prices.unwrap_or_default();
         let errors = Errors::read(&mut file);
         let limits = read_limits(&mut file, timeout.total);

@@ -60,6 +60,11 @@ impl<'a> Section<'a> {
         self.table.contains_key(name)
     }
 
+    /// Sets the title by which mistakes name the section.
+    pub(crate) fn titled(self, title: String) -> Self {
+        Self { title, ..self }
+    }
+
     /// Takes a setting. Returns `None` if it is missing, or wrong, which is reported.
     pub(crate) fn get<T>(
         &mut self,
@@ -113,8 +118,9 @@ impl<'a> Section<'a> {
 
     /// Takes `[section.name]`, which is known as `whole`.
     pub(crate) fn subsection(&mut self, name: &'static str, whole: &'static str) -> Option<Self> {
+        let title = format!("{}.{name}]", self.title.trim_end_matches(']'));
         let section = self.section(name)?;
-        Some(Self { name: whole, title: format!("[{whole}]"), ..section })
+        Some(Self { name: whole, title, ..section })
     }
 
     /// Takes every `[[name]]`.

@@ -26,6 +26,7 @@ use crate::{
         held::{AnswerEnd, AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
+        path::{decoded, has_dots},
         peer::Peer,
         refusal::{full, refusal},
         unread::with_read_timeout,
@@ -134,6 +135,11 @@ impl Admission {
         let known = self.known(request, address)?;
         if let Some(known) = &known {
             known.sign(request);
+        }
+        if has_dots(request.uri().path()) {
+            let message =
+                "the path has a segment of dots, . or .., and would lead elsewhere than it seems; leave it out";
+            return Err(refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", message));
         }
         if request.extensions().get::<LiveApi>().is_some() {
             return Err(refusal(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", live::REFUSAL));
@@ -283,30 +289,6 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
     let pairs = query.split('&').filter_map(|pair| pair.strip_prefix("key="));
     let all = keys.chain(bearers).map(<[u8]>::to_vec).chain(pairs.map(decoded));
     all.filter(|credential| !credential.is_empty()).take(MOST_CREDENTIALS).collect()
-}
-
-/// Decodes the percent escapes of a query's value, as bytes: a token need not be text.
-fn decoded(text: &str) -> Vec<u8> {
-    let hex = |byte: &u8| char::from(*byte).to_digit(16);
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let escaped = match after {
-            [high, low, after @ ..] if *first == b'%' => hex(high).zip(hex(low)).map(|digits| (digits, after)),
-            _ => None,
-        };
-        match escaped {
-            Some(((high, low), after)) => {
-                decoded.extend(u8::try_from(high << 4 | low));
-                rest = after;
-            }
-            None => {
-                decoded.push(*first);
-                rest = after;
-            }
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]

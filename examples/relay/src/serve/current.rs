@@ -43,6 +43,12 @@ impl Current {
         match self.next() {
             Ok(stack) => {
                 describe(&stack);
+                let had_callers = !self.stack().settings.access.callers.is_empty();
+                if had_callers && stack.settings.access.callers.is_empty() {
+                    tracing::warn!(
+                        "no caller needs a token any more: [[callers]] and client_tokens are gone, and everybody may call"
+                    );
+                }
                 *self.stack.write() = Arc::new(stack);
                 tracing::info!("settings reloaded: they hold for new calls from now on");
             }

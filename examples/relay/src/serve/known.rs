@@ -3,14 +3,14 @@
 use std::{
     future::{Future, ready},
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
 
 use axum::{body::Body, extract::Request};
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_gemini::{
-    CallContext,
+    CallContext, ConfigError,
     body::ReplayBody,
     call::{Call, Surface},
     context::Priority,
@@ -19,7 +19,8 @@ use tower_gemini::{
 
 use crate::{
     config::{CallerRules, Token},
-    serve::refusal::refusal,
+    serve::{path, refusal::refusal},
+    show::CallerName,
 };
 
 /// The header by which a caller says that a call is less urgent than its others.
@@ -27,16 +28,6 @@ const PRIORITY: HeaderName = HeaderName::from_static("x-gemini-priority");
 
 /// The most bytes of such a wish that a refusal repeats.
 const LONGEST_WISH: usize = 32;
-
-/// A cell that tells the layers outside of all others who makes a call.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CallerName(Arc<OnceLock<Arc<str>>>);
-
-impl CallerName {
-    pub(crate) fn get(&self) -> Option<&str> {
-        self.0.get().map(|name| &**name)
-    }
-}
 
 /// A caller that is known by its token.
 #[derive(Clone, Debug)]
@@ -49,8 +40,31 @@ impl Known {
     /// Tells the layers outside who makes a call.
     pub(crate) fn sign(&self, request: &Request) {
         if let Some(cell) = request.extensions().get::<CallerName>() {
-            let _ = cell.0.set(self.rules.name.clone()); // a call has one caller
+            cell.set(self.rules.name.clone());
         }
+    }
+
+    /// Refuses a call in whose path nobody can read what it uses, and so what of it the caller may have.
+    fn check_path(&self, call: &Call, method: &Method, path: &str) -> Result<(), BoxError> {
+        let Some(why) = path::unreadable(call, method, path) else { return Ok(()) };
+        let name = &self.rules.name;
+        let message = format!("the call cannot be judged: {why}, and the caller {name} has limits or only some models");
+        Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message))
+    }
+
+    /// Refuses to make something of a model that the caller may not use.
+    fn check_made(&self, body: &[u8]) -> Result<(), BoxError> {
+        let Some(models) = &self.rules.models else { return Ok(()) };
+        let of = path::models_of(body);
+        let name = &self.rules.name;
+        let message = match of.iter().find(|model| !models.include(model)) {
+            None if !of.is_empty() => return Ok(()),
+            Some(model) => {
+                format!("{model} is not among the models that the caller {name} may use at this relay: {models}")
+            }
+            None => format!("the call names no model, and the caller {name} may use only some at this relay: {models}"),
+        };
+        Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message))
     }
 
     /// Refuses a call to a model that the caller may not use.
@@ -70,7 +84,7 @@ impl Known {
     }
 }
 
-/// Sends a call on, unless its caller may not use its model.
+/// Sends a call on, unless its caller may not use its model, or nobody can read which it uses.
 pub(crate) async fn forward<S, R>(
     request: Request,
     known: Option<Known>,
@@ -81,9 +95,13 @@ where
     S: Service<Request, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
 {
-    let Some(known) = known.filter(|known| known.rules.models.is_some()) else { return inner.oneshot(request).await };
+    let Some(known) = known.filter(|known| known.rules.is_bounded()) else { return inner.oneshot(request).await };
     let call = Call::new(request.method(), request.uri());
-    if call.speaks_in_body() {
+    known.check_path(&call, request.method(), request.uri().path())?;
+    if known.rules.models.is_none() {
+        return inner.oneshot(request).await;
+    }
+    if call.speaks_in_body() || path::makes_of_model(request.method(), request.uri().path()) {
         return read_and_forward(request, known, &reader, inner).await;
     }
     known.check_model(&call, request.uri().path())?;
@@ -100,9 +118,13 @@ where
     R: Send + 'static,
 {
     let checked = service_fn(move |request: http::Request<ReplayBody<Body>>| -> Answer<R> {
+        let path = request.uri().path();
         let verdict = match CallContext::of(&request).and_then(CallContext::call) {
-            Some(call) => known.check_model(call, request.uri().path()),
-            None => known.check_model(&Call::new(request.method(), request.uri()), request.uri().path()),
+            _ if path::makes_of_model(request.method(), path) => {
+                known.check_made(request.body().bytes().map_or(&[], |body| body))
+            }
+            Some(call) => known.check_model(call, path),
+            None => known.check_model(&Call::new(request.method(), request.uri()), path),
         };
         match verdict {
             Ok(()) => Box::pin(inner.clone().oneshot(request.map(Body::new))),
@@ -127,11 +149,21 @@ pub(crate) fn mark(request: &mut Request, known: Option<&Known>) -> Result<(), B
     Ok(())
 }
 
-/// Takes the wish for a priority out of a request's headers: it is the relay's own.
+/// Takes the wishes for a priority out of a request's headers: they are the relay's own. Of several, the least urgent
+/// counts.
 fn wished_priority(headers: &mut HeaderMap) -> Result<Option<Priority>, BoxError> {
-    let Some(wish) = headers.remove(PRIORITY) else { return Ok(None) };
-    let wish = wish.to_str().ok().filter(|wish| wish.len() <= LONGEST_WISH).unwrap_or("(no word)").trim();
-    wish.parse().map(Some).map_err(|error| {
-        refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &format!("the header {PRIORITY}: {error}"))
-    })
+    let mut least: Option<Priority> = None;
+    for wish in headers.get_all(PRIORITY) {
+        let word = wish.to_str().ok().map(str::trim).filter(|wish| wish.len() <= LONGEST_WISH);
+        let read = match word {
+            Some(word) => word.parse().map_err(|error: ConfigError| error.to_string()),
+            None => Err(format!("{} bytes that are no priority; it is interactive, normal or batch", wish.len())),
+        };
+        let wish: Priority = read.map_err(|mistake| {
+            refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &format!("the header {PRIORITY}: {mistake}"))
+        })?;
+        least = Some(least.map_or(wish, |least| least.max(wish)));
+    }
+    headers.remove(PRIORITY);
+    Ok(least)
 }

@@ -12,7 +12,8 @@ use tower_gemini::{
 type Parked = BTreeMap<(String, String, String), Duration>;
 
 /// Forgets what refusals have said of quota, money and closed models, for all projects, in the limiter and in the pool.
-/// Calls that wait for it go at once, as far as the limits allow. Returns what was parked, a line each.
+/// Calls that wait in the limiter's queue go at once, as far as the limits allow; those that sleep before their next
+/// attempt, as long as a refusal has told them, end their sleep first. Returns what was parked, a line each.
 ///
 /// Keys that were refused stay disabled, and limits that were learned stay: neither is a park.
 pub(crate) fn lift(gemini: &GeminiLayer) -> Vec<String> {

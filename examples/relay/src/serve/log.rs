@@ -14,9 +14,9 @@ use tower_gemini::{
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::serve::{
-    held::{AnswerEnd, AtEnd, HoldingBody},
-    known::CallerName,
+use crate::{
+    serve::held::{AnswerEnd, AtEnd, HoldingBody},
+    show::CallerName,
 };
 
 /// The form of the log.

@@ -1,4 +1,5 @@
-//! The duties of any proxy: to keep the headers of one connection to that connection, and to stay between both sides.
+//! The duties of any proxy: to keep the headers of one connection to that connection, to send the path that was judged,
+//! and to stay between both sides.
 
 use axum::{extract::Request, middleware::Next, response::Response};
 use http::{
@@ -8,7 +9,7 @@ use http::{
     },
 };
 
-use crate::serve::{linger::linger, live, uploads};
+use crate::serve::{linger::linger, live, path, uploads};
 
 /// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper
 /// has answered by now.
@@ -26,9 +27,10 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Strips the headers of one connection both ways, and leads uploads back through the relay.
+/// Strips the headers of one connection both ways, writes the path in one form, and leads uploads back through the relay.
 pub(crate) async fn pass(request: Request, next: Next) -> Response {
     let mut request = linger(request);
+    path::unescape(&mut request);
     live::mark(&mut request);
     strip(request.headers_mut());
     let relay = OwnAddress::of(&request);

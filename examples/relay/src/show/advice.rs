@@ -30,10 +30,11 @@ impl FailureAdvice {
     fn at_admission(code: u16) -> Self {
         let (kind, fault, what_to_do) = match code {
             400 => (
-                "bad_priority",
+                "refused_call",
                 "caller",
-                "Tell the caller: x-gemini-priority is interactive, normal or batch, or is left out.",
+                "Tell the caller the message: it names the header or the path that this relay does not take.",
             ),
+            403 => ("not_allowed", "caller", "Tell the caller the message, or change its models under [[callers]]."),
             408 => (
                 "slow_request",
                 "caller",

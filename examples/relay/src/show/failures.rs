@@ -4,9 +4,9 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -22,8 +22,15 @@ use tower_gemini::{
     failure::{Failure, Fault, Kind},
 };
 
-/// The number of failures that are kept; the oldest goes first.
+/// The number of failures that are kept, those that repeat each other counted once. The oldest of the caller and kind
+/// that have most of them goes first, so that one caller cannot drive out the others'.
 pub(crate) const KEPT: usize = 100;
+
+/// The time for which failures are news.
+const NEWS: Duration = Duration::from_secs(300);
+
+/// The time within which repetitions are counted together.
+const STEP: Duration = Duration::from_secs(10);
 
 /// The length, in bytes, at which texts are cut.
 const LONGEST: usize = 600;
@@ -40,11 +47,30 @@ struct Ring {
     records: Mutex<VecDeque<FailureRecord>>,
 }
 
-/// One failure. Nothing in it is secret: texts are cleaned before they are kept.
+/// A cell that tells the layers outside of all others who makes a call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallerName(Arc<OnceLock<Arc<str>>>);
+
+impl CallerName {
+    pub(crate) fn get(&self) -> Option<&str> {
+        self.0.get().map(|name| &**name)
+    }
+
+    /// Says who makes the call, which has one caller.
+    pub(crate) fn set(&self, name: Arc<str>) {
+        let _ = self.0.set(name);
+    }
+}
+
+/// One failure, and how often it was repeated. Nothing in it is secret: texts are cleaned before they are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct FailureRecord {
     pub(crate) time: SystemTime,
     pub(crate) at: Instant,
+    /// The calls that have failed like that.
+    pub(crate) calls: Calls,
+    /// The name of the caller, if it has one.
+    pub(crate) caller: Option<String>,
     pub(crate) model: String,
     pub(crate) fault: Fault,
     pub(crate) kind: Kind,
@@ -57,6 +83,66 @@ pub(crate) struct FailureRecord {
     pub(crate) in_the_answer: bool,
     /// The relay's own admission has refused the call: neither the upstream nor a key of the relay has to do with it.
     pub(crate) at_admission: bool,
+}
+
+impl FailureRecord {
+    /// Returns whether a person would say the same of both.
+    fn repeats(&self, other: &Self) -> bool {
+        self.is_akin(other)
+            && (&self.model, self.fault, self.code) == (&other.model, other.fault, other.code)
+            && self.in_the_answer == other.in_the_answer
+    }
+
+    /// Returns whether both have one kind and one caller.
+    fn is_akin(&self, other: &Self) -> bool {
+        (self.kind, self.at_admission, &self.caller) == (other.kind, other.at_admission, &other.caller)
+    }
+}
+
+/// A count of calls, and of those that are news.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) all: u64,
+    /// The beginnings of steps, and the calls of each.
+    news: VecDeque<(Instant, u64)>,
+}
+
+impl Calls {
+    fn one(now: Instant) -> Self {
+        Self { all: 1, news: VecDeque::from([(now, 1)]) }
+    }
+
+    fn add(&mut self, now: Instant) {
+        self.all += 1;
+        self.news.retain(|(step, _)| now.saturating_duration_since(*step) <= NEWS);
+        match self.news.back_mut() {
+            Some((step, calls)) if now.saturating_duration_since(*step) < STEP => *calls += 1,
+            _ => self.news.push_back((now, 1)),
+        }
+    }
+
+    /// Returns the number of calls that are news.
+    pub(crate) fn lately(&self, now: Instant) -> u64 {
+        let news = self.news.iter().filter(|(step, _)| now.saturating_duration_since(*step) <= NEWS);
+        news.map(|(_, calls)| calls).sum()
+    }
+}
+
+/// Adds a failure to those that are kept.
+fn keep(records: &mut VecDeque<FailureRecord>, mut record: FailureRecord) {
+    if let Some(same) = records.iter().position(|known| known.repeats(&record)).and_then(|at| records.remove(at)) {
+        let now = record.at;
+        record.calls = same.calls;
+        record.calls.add(now);
+    } else if records.len() >= KEPT {
+        let akin = |of: &FailureRecord| records.iter().filter(|other| other.is_akin(of)).count();
+        // Of equals, the oldest.
+        let most = records.iter().map(akin).enumerate().rev().max_by_key(|(_, akin)| *akin);
+        if let Some((at, _)) = most {
+            records.remove(at);
+        }
+    }
+    records.push_back(record);
 }
 
 impl Failures {
@@ -100,16 +186,21 @@ impl Failures {
         Error::find(&**error).is_some_and(|error| error.layer() == self.0.admission)
     }
 
-    fn record(&self, requested_model: &str, outcome: &Outcome, at_admission: bool) {
+    fn record(&self, requested: &Requested, outcome: &Outcome, at_admission: bool) {
         let Some(failure) = outcome.failure() else { return };
+        let caller = requested.caller.as_ref().and_then(CallerName::get);
         // Strangers could fill the ring, and drive out of it the failures that callers have seen.
-        if at_admission && matches!(failure.code(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        let is_closed = matches!(failure.code(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if at_admission && is_closed && caller.is_none() {
             return;
         }
+        let now = Instant::now();
         let record = FailureRecord {
             time: clock::wall(),
-            at: Instant::now(),
-            model: self.clean(outcome.model().or_else(|| outcome.call()?.quota_name()).unwrap_or(requested_model)),
+            at: now,
+            calls: Calls::one(now),
+            caller: caller.map(str::to_owned),
+            model: self.clean(outcome.model().or_else(|| outcome.call()?.quota_name()).unwrap_or(&requested.model)),
             fault: failure.fault(),
             kind: failure.kind(),
             code: failure.code().as_u16(),
@@ -119,11 +210,7 @@ impl Failures {
             in_the_answer: failure.is_after_commit(),
             at_admission,
         };
-        let mut records = self.0.records.lock();
-        if records.len() == KEPT {
-            records.pop_front();
-        }
-        records.push_back(record);
+        keep(&mut self.0.records.lock(), record);
     }
 }
 
@@ -173,14 +260,17 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let call = Call::new(request.method(), request.uri());
-        let requested_model = call.model().unwrap_or_default().to_owned();
+        let requested = Requested {
+            model: call.model().unwrap_or_default().to_owned(),
+            caller: request.extensions().get().cloned(),
+        };
         let (answer, failures) = (self.inner.call(request), self.failures.clone());
         Box::pin(async move {
             let result = answer.await;
             let head = Outcome::of(&result);
-            failures.record(&requested_model, &head, result.as_ref().err().is_some_and(|error| failures.is_own(error)));
+            failures.record(&requested, &head, result.as_ref().err().is_some_and(|error| failures.is_own(error)));
             Ok(result?.map(|body| {
-                let mut rest = AnswerRest { failures, requested_model, head };
+                let mut rest = AnswerRest { failures, requested, head };
                 let record = move |error: R::Error| {
                     let error = error.into();
                     rest.ended_in(&error);
@@ -192,10 +282,16 @@ where
     }
 }
 
+/// The call as its request says it, for failures that know no better.
+struct Requested {
+    model: String,
+    caller: Option<CallerName>,
+}
+
 /// The rest of an answer, which may still fail. It lives in the answer's body.
 struct AnswerRest {
     failures: Failures,
-    requested_model: String,
+    requested: Requested,
     /// The outcome when the answer began, and later its failure.
     head: Outcome,
 }
@@ -210,7 +306,7 @@ impl AnswerRest {
     fn failed(&mut self, failure: Failure) {
         if self.head.failure().is_none() {
             self.head = std::mem::take(&mut self.head).with_failure(failure.into_after_commit());
-            self.failures.record(&self.requested_model, &self.head, false);
+            self.failures.record(&self.requested, &self.head, false);
         }
     }
 }
@@ -221,5 +317,54 @@ impl Drop for AnswerRest {
         if let Some(failure) = self.head.usage().and_then(|usage| usage.report().failure) {
             self.failed(failure);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(caller: &str, model: &str, kind: Kind, at: Instant) -> FailureRecord {
+        FailureRecord {
+            time: clock::wall(),
+            at,
+            calls: Calls::one(at),
+            caller: Some(caller.to_owned()),
+            model: model.to_owned(),
+            fault: Fault::Local,
+            kind,
+            code: 429,
+            message: at.elapsed().as_secs().to_string(),
+            attempts: 0,
+            key: None,
+            in_the_answer: false,
+            at_admission: false,
+        }
+    }
+
+    #[test]
+    fn a_failure_that_is_repeated_is_kept_once_and_counted() {
+        let (mut records, start) = (VecDeque::new(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        for nth in 0..60 {
+            keep(&mut records, failed("a", "m", Kind::CallerLimited, at(nth * 10)));
+            keep(&mut records, failed("b", "m", Kind::CallerLimited, at(nth * 10)));
+        }
+        assert_eq!(records.len(), 2);
+        let calls = &records[0].calls;
+        assert_eq!((calls.all, calls.lately(at(590)), calls.lately(at(900))), (60, 31, 0));
+        assert!(calls.news.len() <= 31);
+        assert_eq!(records[0].at, at(590), "the last counts");
+    }
+
+    #[test]
+    fn one_caller_drives_out_its_own_failures_alone() {
+        let (mut records, now) = (VecDeque::new(), Instant::now());
+        keep(&mut records, failed("a", "m", Kind::ServerError, now));
+        for nth in 0..300 {
+            keep(&mut records, failed("b", &format!("m{nth}"), Kind::CallerLimited, now));
+        }
+        assert_eq!(records.len(), KEPT);
+        assert_eq!((&*records[0].model, &*records[1].model, &*records[99].model), ("m", "m201", "m299"));
     }
 }

@@ -12,6 +12,6 @@ mod status;
 mod view;
 
 pub(crate) use self::{
-    failures::Failures,
+    failures::{CallerName, Failures},
     status::{Shown, router},
 };

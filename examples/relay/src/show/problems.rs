@@ -5,11 +5,11 @@ use tower_gemini::key_pool::Part;
 
 use crate::show::view::{ChainView, FailureView, KeyView, ModelView};
 
-/// The time for which failures are news, in seconds.
-const NEWS: f64 = 300.0;
-
 /// The share of a limit, in percent, from which it is nearly used up.
 const NEARLY: u64 = 90;
+
+/// The operator's way to have everything asked again.
+const LIFT: &str = "If it is good again, send the relay SIGUSR1 (kill -USR1): it asks at once.";
 
 /// Something that is wrong, and what to do about it.
 #[derive(Serialize)]
@@ -109,7 +109,17 @@ fn of_spent(key: &KeyView, is_last: bool) -> Problem {
     Problem {
         level: if is_last { Level::Bad } else { Level::Warn },
         what: format!("Project {} has spent what it may ({reason}){tail}{look}.", key.project),
-        what_to_do: key.what_to_do.unwrap_or_default().to_owned(),
+        what_to_do: format!("{} {LIFT}", key.what_to_do.unwrap_or_default()),
+    }
+}
+
+/// Says when a refusal is doubted, and when it ends; both in seconds, and infinite where nobody knows.
+fn back(look: f64, end: f64) -> String {
+    match (look, end) {
+        (look, end) if end.is_infinite() => format!("it is asked again in {}", time(look)),
+        // Nobody looks before its end.
+        (look, end) if look >= end => format!("the first is back in {}", time(end)),
+        (look, end) => format!("the first is asked again in {}, and back by itself in {}", time(look), time(end)),
     }
 }
 
@@ -119,14 +129,13 @@ fn out_everywhere(model: &str, serving: &[&KeyView]) -> Option<Problem> {
     let outs = serving.iter().map(|key| Some((*key, key.models.iter().find(|out| out.model == model)?)));
     let outs = outs.collect::<Option<Vec<_>>>()?;
     let soonest = outs.iter().filter_map(|(_, out)| out.back_in_s).fold(f64::INFINITY, f64::min);
+    let look = outs.iter().map(|(_, out)| out.asked_again_in_s).fold(f64::INFINITY, f64::min);
+    let back = back(look, soonest);
     if outs.iter().any(|(_, out)| out.part == Part::Grounded) {
         return Some(Problem {
             level: Level::Warn,
-            what: format!(
-                "No key has quota left for grounded calls of {model}; the first is back in {}. Others are served.",
-                time(soonest)
-            ),
-            what_to_do: "Ask without search or maps until then, or add a key of another project.".to_owned(),
+            what: format!("No key has quota left for grounded calls of {model}; {back}. Others are served."),
+            what_to_do: format!("Ask without search or maps until then, or add a key of another project. {LIFT}"),
         });
     }
     let mut closed: Vec<_> =
@@ -140,16 +149,17 @@ fn out_everywhere(model: &str, serving: &[&KeyView]) -> Option<Problem> {
     if soonest.is_infinite() {
         return Some(Problem {
             level: Level::Bad,
-            what: format!("{model} is {closed}."),
-            what_to_do: "Ask another model, or add a key of a project that may use it, or a model under [fallback]."
-                .to_owned(),
+            what: format!("{model} is {closed}; {back}."),
+            what_to_do: format!(
+                "Ask another model, or add a key of a project that may use it, or a model under [fallback]. {LIFT}"
+            ),
         });
     }
     let closed = if closed.is_empty() { closed } else { format!(" ({closed})") };
     Some(Problem {
         level: Level::Bad,
-        what: format!("No key has quota left for {model}{closed}; the first is back in {}.", time(soonest)),
-        what_to_do: "Add a key of another project, or a model under [fallback].".to_owned(),
+        what: format!("No key has quota left for {model}{closed}; {back}."),
+        what_to_do: format!("Add a key of another project, or a model under [fallback]. {LIFT}"),
     })
 }
 
@@ -172,7 +182,7 @@ fn nearly_used(model: &ModelView) -> Option<Problem> {
 
 /// Adds the failures that are news, by kind.
 fn of_failures(failures: &[FailureView], all: &mut Vec<Problem>) {
-    let news: Vec<_> = failures.iter().take_while(|failed| failed.ago_s <= NEWS).collect();
+    let news: Vec<_> = failures.iter().filter(|failed| failed.calls_in_5_min > 0).collect();
     let mut kinds: Vec<&str> = Vec::new();
     for failed in &news {
         if !kinds.contains(&failed.kind) {
@@ -182,7 +192,8 @@ fn of_failures(failures: &[FailureView], all: &mut Vec<Problem>) {
     for kind in kinds {
         let of_kind: Vec<_> = news.iter().filter(|failed| failed.kind == kind).collect();
         let Some(last) = of_kind.first() else { continue };
-        let calls = if of_kind.len() == 1 { "1 call".to_owned() } else { format!("{} calls", of_kind.len()) };
+        let calls: u64 = of_kind.iter().map(|failed| failed.calls_in_5_min).sum();
+        let calls = if calls == 1 { "1 call".to_owned() } else { format!("{calls} calls") };
         let callers = last.fault == "caller"
             || matches!(kind, "body_too_large" | "bad_request" | "request_body" | "caller_limited");
         let (level, whose) =
@@ -257,21 +268,24 @@ mod tests {
 
     #[test]
     fn a_model_out_of_quota_is_said_with_the_part_that_is_out() {
-        let whole = "No key has quota left for flash; the first is back in 11.1 h.";
-        let grounded =
-            "No key has quota left for grounded calls of flash; the first is back in 11.1 h. Others are served.";
+        let whole = "No key has quota left for flash; the first is asked again in 60 s, and back by itself in 11.1 h.";
+        let grounded = "No key has quota left for grounded calls of flash; the first is asked again in 60 s, and back by itself in 11.1 h. Others are served.";
         for (parts, level, what) in [
             (&[&[Part::Model][..]][..], Level::Bad, whole),
             (&[&[Part::Grounded]], Level::Warn, grounded),
             (&[&[Part::Grounded], &[Part::Grounded]], Level::Warn, grounded),
             (&[&[Part::Model], &[Part::Grounded]], Level::Warn, grounded),
             (&[&[Part::Model, Part::Grounded]], Level::Bad, whole),
-            (&[&[Part::Closed]], Level::Bad, "flash is closed to project p0."),
-            (&[&[Part::Closed], &[Part::Closed]], Level::Bad, "flash is closed to projects p0, p1."),
+            (&[&[Part::Closed]], Level::Bad, "flash is closed to project p0; it is asked again in 60 s."),
+            (
+                &[&[Part::Closed], &[Part::Closed]],
+                Level::Bad,
+                "flash is closed to projects p0, p1; it is asked again in 60 s.",
+            ),
             (
                 &[&[Part::Closed], &[Part::Model]],
                 Level::Bad,
-                "No key has quota left for flash (closed to project p0); the first is back in 11.1 h.",
+                "No key has quota left for flash (closed to project p0); the first is asked again in 60 s, and back by itself in 11.1 h.",
             ),
         ] {
             let keys = parts

@@ -253,6 +253,10 @@ impl ChainView {
 pub(crate) struct FailureView {
     pub(crate) time: String,
     pub(crate) ago_s: f64,
+    /// The number of calls that have failed like that; the rest here is of the last.
+    pub(crate) calls: u64,
+    pub(crate) calls_in_5_min: u64,
+    pub(crate) caller: Option<String>,
     pub(crate) model: String,
     pub(crate) fault: &'static str,
     pub(crate) kind: &'static str,
@@ -270,6 +274,9 @@ impl FailureView {
         Self {
             time: humantime::format_rfc3339_seconds(record.time).to_string(),
             ago_s: seconds(now.saturating_duration_since(record.at)),
+            calls: record.calls.all,
+            calls_in_5_min: record.calls.lately(now),
+            caller: record.caller.clone(),
             model: record.model.clone(),
             fault,
             kind,
