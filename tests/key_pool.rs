@@ -14,11 +14,11 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
     call::Surface,
-    context::{Claimant, RetryAdvice, Tried},
+    context::{Claimant, Headroom, RetryAdvice, Tried},
     emulator::{Emulator, EmulatorBuilder, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
     key_pool::{ApiKey, Credential, DisabledReason, Fingerprint, Key, KeyPool, KeyPoolBuilder, KeyReport, KeyState},
-    quota::{Headroom, Limits, Scope, until_pacific_midnight},
+    quota::{Limits, Scope, until_pacific_midnight},
     rate_limit::Limiter,
 };
 

@@ -5,9 +5,9 @@
 //! `CallContext` reads the request itself, and adds one only to write something into it.
 
 mod call_ref;
+mod claimant;
 mod error;
 mod outcome;
-mod priority;
 mod tally;
 mod usage;
 
@@ -29,9 +29,9 @@ pub(crate) use self::{
     tally::{Queueing, Tally, TallyReport},
 };
 pub use self::{
+    claimant::{Claimant, Headroom, Priority},
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
-    priority::{Claimant, Priority},
     usage::{ByModality, Usage, UsageReport},
 };
 use crate::{

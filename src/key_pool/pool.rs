@@ -21,7 +21,10 @@ use super::{
     owners::Owners,
     registry::{KeyEntry, PooledKey, Project, Registry},
 };
-use crate::{context::ConfigError, describe::Describe, quota::Headroom};
+use crate::{
+    context::{ConfigError, Headroom},
+    describe::Describe,
+};
 
 /// The keys of any number of projects and their state, for any number of [`KeyPoolLayer`](super::KeyPoolLayer)s.
 ///

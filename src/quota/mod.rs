@@ -12,7 +12,6 @@ use http_body::Body;
 
 pub(crate) use self::pacific::PacificCalendar;
 pub use self::pacific::{until_pacific_midnight, until_pacific_month_end};
-use crate::context::Claimant;
 
 /// The limits of a project for a model. What is not set is not limited.
 ///
@@ -155,15 +154,6 @@ pub enum Certainty {
 pub trait Gate: fmt::Debug + Send + Sync {
     /// Returns the least time for which the scope stays closed. `None`: calls may pass.
     fn closed_for(&self, scope: &Scope) -> Option<Duration>;
-}
-
-/// A source of waiting times: the limiter.
-///
-/// The key pool asks it before it chooses a project, so that a call goes where it waits least.
-pub trait Headroom: fmt::Debug + Send + Sync {
-    /// Returns the time for which a call that is charged `requests` requests and `tokens` input tokens would wait for its
-    /// turn in that scope, the part of the queue included that goes before the claimant. Zero: it would go at once.
-    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration;
 }
 
 /// The scope in which quota is counted: a project and a model. Two keys of one project are one scope.

@@ -22,9 +22,9 @@ use super::{
 use crate::{
     bounded::{ByScope, Scoped},
     clock,
-    context::Claimant,
+    context::{Claimant, Headroom},
     describe::Describe,
-    quota::{Gate, Headroom, Limits, Scope},
+    quota::{Gate, Limits, Scope},
     service_times::ServiceTimes,
     sync::Mutex,
 };

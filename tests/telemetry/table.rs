@@ -52,7 +52,7 @@ async fn a_busy_day(layer: &TelemetryLayer) {
     failing.oneshot(ask(GENERATE)).await.unwrap();
     let pool = KeyPool::builder().key(Key::new(ApiKey::new("a-key-of-nobody").unwrap())).build().unwrap();
     // A caller with limits.
-    let callers = CallerLimits::builder().others(CallerQuota::new().requests_per_day(9)).build().unwrap();
+    let callers = CallerLimits::builder().caller("app", CallerQuota::new().requests_per_day(9)).build().unwrap();
     let mut request = ask(GENERATE);
     CallContext::update(request.extensions_mut(), |context| context.set_caller("app"));
     CallerLimitLayer::new(callers.clone()).layer(Upstream::at_once(|_| Ok(hello()))).oneshot(request).await.unwrap();

@@ -562,7 +562,8 @@ async fn a_file_may_be_larger_than_a_prompt() {
 async fn files_of_one_prompt_are_together_and_what_names_them_goes_to_their_project() {
     for (setting, home) in [("", "p1"), ("default_project = \"p2\"\n", "p2")] {
         let keys = KEYS.replace("weight = 1000", "weight = 1");
-        let (emulator, _server, relay) = pair(Emulator::builder(), &format!("{setting}{keys}")).await;
+        let (emulator, _server, relay) =
+            pair(Emulator::builder(), &format!("cache_affinity = false\n{setting}{keys}")).await;
         for _ in 0..4 {
             let (one, two) = (upload(&relay, "the first text").await, upload(&relay, "the second").await);
             let generate = Request::post(format!("/v1beta/models/{FLASH}:generateContent"));

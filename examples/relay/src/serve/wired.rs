@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::RwLock;
 use tower_gemini::{
     circuit_breaker::CircuitBreakers,
-    context::Claimant,
-    quota::{Gate, Headroom, Scope},
+    context::{Claimant, Headroom},
+    quota::{Gate, Scope},
     rate_limit::Limiter,
 };
 

@@ -1,10 +1,11 @@
-//! The priority of a call in a queue, and what else decides on its turn.
+//! The part of a call that decides on its turn in a queue, and the source of waiting times.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::ConfigError;
+use crate::quota::Scope;
 
 /// The part of a call that decides on its turn, where calls have to wait for one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,6 +17,15 @@ pub struct Claimant<'a> {
     pub priority: Priority,
     /// The time by which the answer has to be there.
     pub deadline: Option<Instant>,
+}
+
+/// A source of waiting times: the limiter.
+///
+/// The key pool asks it before it chooses a project, so that a call goes where it waits least.
+pub trait Headroom: fmt::Debug + Send + Sync {
+    /// Returns the time for which a call that is charged `requests` requests and `tokens` input tokens would wait for its
+    /// turn in that scope, the part of the queue included that goes before the claimant. Zero: it would go at once.
+    fn headroom(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration;
 }
 
 /// The priority of a call where calls have to wait for their turn: the more urgent goes first, and who waits for long
