@@ -323,7 +323,7 @@ impl State {
     }
 
     /// Returns the amount that all waiters together will be charged.
-    #[cfg(test)]
+    #[cfg(any(test, gemini_loom))]
     fn ahead(&self) -> Amount {
         self.line.as_deref().map_or(Amount::default(), Turns::amount)
     }

@@ -120,7 +120,7 @@ impl<W> Turns<W> {
     }
 
     /// Returns the amount that all waiters count together.
-    #[cfg(test)]
+    #[cfg(any(test, gemini_loom))]
     pub(super) fn amount(&self) -> Amount {
         self.levels.iter().fold(Amount::default(), |sum, level| sum.plus(level.amount))
     }
