@@ -144,7 +144,7 @@ async fn when_to_come_again_is_said_in_every_way() {
         let read = Failure::from_response(parts.status, &HeaderMap::new(), body.to_string().as_bytes());
         assert_eq!(read.hint().map(|hint| hint.delay()), Some(wait.max(secs(1))), "{delay}");
     }
-    // Where nobody knows, a guess keeps callers from coming back at once; it is not passed off as true.
+    // A guess, since nobody knows, keeps callers from coming back at once; it is not passed off as true.
     let (parts, body) = refused(GENERATE, refusal(Kind::CircuitOpen)).await;
     assert_eq!(parts.headers[RETRY_AFTER], "10");
     assert_eq!(detail(&body["error"], "RetryInfo"), &Value::Null);
@@ -595,7 +595,7 @@ async fn the_ending_of_a_stream_is_a_setting() {
         assert_eq!((text == told, broke), (true, breaks), "{ending:?}: it is not said a second time");
         let (text, broke) = heard(ARRAY, broken([format!("[{HELLO}")])).await;
         assert_eq!((serde_json::from_str::<Value>(&text).is_ok(), broke), (says, breaks), "{ending:?}");
-        // What ends well ends well.
+        // A good end stays one.
         assert_eq!(heard(STREAM, chunks([last_event("a")])).await, (last_event("a"), false));
     }
 }
@@ -769,7 +769,7 @@ async fn an_array_that_is_closed_too_early_or_not_at_all_ends_in_an_error() {
         assert_eq!(text.trim_end_matches(','), unclosed);
         assert_eq!(find(&error.unwrap()).failure().kind(), Kind::Overloaded);
     }
-    // What is no array is left alone.
+    // An answer that is no array is left alone.
     let objects = format!("{HELLO}\n{HELLO}\n");
     assert_eq!(heard(ARRAY, "application/json", chunks([&objects])).await.0, objects);
 }
@@ -899,7 +899,7 @@ async fn no_stream_has_a_length_and_each_is_followed_by_what_it_is() {
             let text = String::from_utf8(data.concat()).unwrap();
             assert!(last_words(&text, sent).contains("{\"error\":{") && error.is_some(), "{text}");
         }
-        // What is neither passes as it came, and its break would be seen.
+        // An answer that is neither passes as it came, and its break would be seen.
         for sent in ["{\"candidates\":[", "<html>", " \n", "x"] {
             let response = whole(uri, Some("application/json"), sent).await;
             assert!(!response.headers().contains_key(http::header::CONTENT_LENGTH));

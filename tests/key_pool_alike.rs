@@ -155,7 +155,7 @@ async fn a_call_waits_for_a_cache_as_long_as_is_set_and_no_longer() {
         assert_eq!((asked[5] == asked[0], waited > secs(9)), (waits, waits), "{longest:?}: {waited:?} {asked:?}");
         assert!(waited < if waits { secs(12) } else { secs(1) }, "{longest:?}: {waited:?}");
     }
-    // Where all are full, it waits for its own no longer than that beyond the first that is free.
+    // With all of them full, it waits for its own no longer than that beyond the first that is free.
     for longest in [secs(2), Duration::MAX] {
         let upstream = upstream();
         let service = stack(longest, &upstream);

@@ -28,7 +28,7 @@ impl Model for Shedding {
 /// An upstream with a quota, which it counts exactly over a sliding minute. Refused attempts cost nothing.
 pub(crate) struct Metered {
     limit: u64,
-    /// Whether it counts tokens in place of requests.
+    /// True if it counts tokens in place of requests.
     by_tokens: bool,
     service: Duration,
     spent: VecDeque<(Duration, u64)>,

@@ -78,7 +78,7 @@ pub(crate) struct Refusal {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
     pub(crate) at: Duration,
-    /// Whether it gets an answer.
+    /// True if it gets an answer.
     pub(crate) answers: bool,
 }
 

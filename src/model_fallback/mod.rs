@@ -71,7 +71,7 @@
 //!     .chain("gemini-3-pro-preview", ["gemini-2.5-pro", "gemini-2.5-flash"])
 //!     // Thoughts and levels of thinking that 2.5 does not take are left out, instead of 2.5.
 //!     .strip(true)
-//!     // What is too long for the small one, and nothing else, goes to the large one.
+//!     // Only requests that are too long for the small one go to the large one.
 //!     .larger("gemma-3-27b-it", ["gemini-2.5-flash"])
 //!     // Another model rather than a minute's wait; an error rather than another model after a time-out.
 //!     .on(FallbackReason::QuotaMinute, true)
