@@ -260,7 +260,7 @@ async fn raw_call(relay: &Relay, model: &str, ending: &str) {
 
 /// The clients that are quick with their own retries, and the most requests that the upstream may get for a call of
 /// theirs: as many as the relay attempts.
-const QUICK_CALLERS: [(&str, usize); 4] = [("genai-py", 8), ("genai-js", 8), ("openai-py", 8), ("openai-js", 8)];
+const QUICK_CALLERS: [(&str, usize); 4] = [("genai-py", 20), ("genai-js", 20), ("openai-py", 20), ("openai-js", 20)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the clients, which .ci/run installs"]
