@@ -68,7 +68,7 @@ impl PacificCalendar {
     }
 
     /// Returns the calendar in which `at` is that wall time.
-    #[cfg(test)]
+    #[cfg(any(test, gemini_loom))]
     pub(crate) fn new(wall: SystemTime, at: Instant) -> Self {
         Self { wall, at }
     }

@@ -1,7 +1,7 @@
 //! The account of one scope: usage, limits and blocks. All dimensions are in one place, so that a request takes all of
 //! them or none. Pure: the caller passes the time.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     block::{Claim, Passage},
-    quota::{Dimension, Limits, until_pacific_midnight},
+    quota::{Dimension, Limits, PacificCalendar},
 };
 
 /// The dimensions, in the order of the arrays that hold a value for each.
@@ -46,13 +46,6 @@ struct Day {
     number: u32,
 }
 
-/// Wall time and the clock's time at one moment: wall time is read once, and derived from the clock after that.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Calendar {
-    pub(super) wall: SystemTime,
-    pub(super) at: Instant,
-}
-
 /// The amount that a call has taken, to be corrected or refunded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Charge {
@@ -81,17 +74,10 @@ impl Charge {
     }
 }
 
-impl Calendar {
-    fn midnight_after(self, now: Instant) -> Instant {
-        let wall = self.wall + now.saturating_duration_since(self.at);
-        now + until_pacific_midnight(wall)
-    }
-}
-
 impl Account {
-    pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: Calendar, now: Instant) -> Self {
+    pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: PacificCalendar, now: Instant) -> Self {
         let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
-        let day = Day { used: 0, held: 0, ends: calendar.midnight_after(now), number: 0 };
+        let day = Day { used: 0, held: 0, ends: calendar.day_end(now), number: 0 };
         Self { limits, window: SlidingWindow::default(), day, blocks: None, pacer, began: now }
     }
 
@@ -112,7 +98,7 @@ impl Account {
         now: Instant,
         amount: Amount,
         grounded: bool,
-        calendar: Calendar,
+        calendar: PacificCalendar,
     ) -> Result<Charge, Instant> {
         let (amount, looks) = self.reserve(now, amount, grounded, calendar)?;
         let entry = Some(self.window.charge(now, amount));
@@ -130,7 +116,7 @@ impl Account {
         now: Instant,
         amount: Amount,
         grounded: bool,
-        calendar: Calendar,
+        calendar: PacificCalendar,
     ) -> Result<Charge, Instant> {
         let (amount, looks) = self.reserve(now, amount, grounded, calendar)?;
         self.window.hold(amount);
@@ -139,7 +125,7 @@ impl Account {
     }
 
     /// Charges a held amount, because its call is sent now.
-    pub(super) fn send(&mut self, now: Instant, charge: Charge, calendar: Calendar) -> Charge {
+    pub(super) fn send(&mut self, now: Instant, charge: Charge, calendar: PacificCalendar) -> Charge {
         if charge.entry.is_some() {
             return charge;
         }
@@ -191,7 +177,7 @@ impl Account {
         ahead: Amount,
         amount: Amount,
         grounded: bool,
-        calendar: Calendar,
+        calendar: PacificCalendar,
     ) -> Instant {
         self.catch_up(now, calendar);
         let limit = self.minute_limit(now);
@@ -313,7 +299,7 @@ impl Account {
     }
 
     /// Returns whether forgetting the account now changes no decision.
-    pub(super) fn is_forgettable(&mut self, now: Instant, calendar: Calendar) -> bool {
+    pub(super) fn is_forgettable(&mut self, now: Instant, calendar: PacificCalendar) -> bool {
         self.catch_up(now, calendar);
         let counts_days = self.limits[2].full().is_some() && self.day.used > 0;
         let knows = self.limits.iter().any(Bound::knows_anything);
@@ -322,7 +308,7 @@ impl Account {
 
     /// Drops expired charges, a past day and a past block.
     #[inline]
-    pub(super) fn catch_up(&mut self, now: Instant, calendar: Calendar) {
+    pub(super) fn catch_up(&mut self, now: Instant, calendar: PacificCalendar) {
         self.window.expire(now);
         if self.day.ends <= now {
             self.begin_day(now, calendar);
@@ -333,9 +319,9 @@ impl Account {
     }
 
     #[cold]
-    fn begin_day(&mut self, now: Instant, calendar: Calendar) {
+    fn begin_day(&mut self, now: Instant, calendar: PacificCalendar) {
         let Day { held, number, .. } = self.day;
-        self.day = Day { used: held, held, ends: calendar.midnight_after(now), number: number.wrapping_add(1) };
+        self.day = Day { used: held, held, ends: calendar.day_end(now), number: number.wrapping_add(1) };
     }
 
     /// Checks all dimensions and then the pace, so that a request that does not fit uses up no turn of the pace. Counts
@@ -346,7 +332,7 @@ impl Account {
         now: Instant,
         amount: Amount,
         grounded: bool,
-        calendar: Calendar,
+        calendar: PacificCalendar,
     ) -> Result<(Amount, Looks), Instant> {
         self.catch_up(now, calendar);
         self.block_learned_day(now, amount);
@@ -455,8 +441,8 @@ mod tests {
 
     const ONE: Amount = Amount { requests: 1, tokens: 10 };
 
-    fn calendar(utc: &str, at: Instant) -> Calendar {
-        Calendar { wall: utc.parse::<jiff::Timestamp>().unwrap().into(), at }
+    fn calendar(utc: &str, at: Instant) -> PacificCalendar {
+        PacificCalendar::new(utc.parse::<jiff::Timestamp>().unwrap().into(), at)
     }
 
     #[tokio::test(start_paused = true)]
@@ -471,7 +457,8 @@ mod tests {
             let week = Duration::from_secs(7 * 24 * 3600);
             let made = Instant::now();
             let now = made + week;
-            let calendar = Calendar { wall: calendar(midnight, now).wall - week, at: made };
+            let wall = midnight.parse::<jiff::Timestamp>().unwrap();
+            let calendar = PacificCalendar::new(std::time::SystemTime::from(wall) - week, made);
             let mut account = Account::new(Limits::new().requests_per_day(2), None, calendar, now);
             let day = Duration::from_secs(hours * 3600);
             for at in [now, now + day - Duration::from_secs(1)] {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     Amount, Pacing,
-    account::{Account, Calendar, DIMENSIONS},
+    account::{Account, DIMENSIONS},
     pacing::Pacer,
     queue::ScopeQueue,
     report::{DimensionReport, ScopeReport},
@@ -21,10 +21,9 @@ use super::{
 };
 use crate::{
     bounded::{ByScope, Scoped},
-    clock,
     context::{Claimant, Headroom},
     describe::Describe,
-    quota::{Gate, Limits, Scope},
+    quota::{Gate, Limits, PacificCalendar, Scope},
     service_times::ServiceTimes,
     sync::Mutex,
 };
@@ -59,7 +58,7 @@ pub struct Limiter {
 
 struct Shared {
     settings: LimiterBuilder,
-    calendar: Calendar,
+    calendar: PacificCalendar,
     hasher: RandomState,
     /// The queues of all scopes, spread over several maps.
     shards: [Mutex<ByScope<ScopeQueue>>; SHARDS],
@@ -350,7 +349,7 @@ impl LimiterBuilder {
     /// Creates the limiter. Reads wall time once, for midnight Pacific.
     pub fn build(self) -> Limiter {
         let now = Instant::now();
-        let calendar = Calendar { wall: clock::wall(), at: now };
+        let calendar = PacificCalendar::read();
         let scope = Scope::new("others", "others");
         let account = Account::new(self.strictest(), Pacer::new(self.pacing), calendar, now);
         let overflow = Arc::new(ScopeQueue::new(scope, account, calendar));
@@ -405,7 +404,7 @@ impl LimiterBuilder {
     }
 
     /// Creates the account of a scope, with the most specific limits and pacing.
-    fn account(&self, scope: &Scope, calendar: Calendar, now: Instant) -> Account {
+    fn account(&self, scope: &Scope, calendar: PacificCalendar, now: Instant) -> Account {
         let limits = self
             .by_scope
             .get(scope)

@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 use super::{
     Amount,
-    account::{Account, Calendar, Charge},
+    account::{Account, Charge},
     blocks::Shut,
     turns::{PRIORITIES, Turns, WaiterId},
 };
 use crate::{
     block::Claim,
     context::Claimant,
-    quota::{Certainty, Dimension, Scope, TokenCost},
+    quota::{Certainty, Dimension, PacificCalendar, Scope, TokenCost},
     sync::Mutex,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct ScopeQueue {
     scope: Scope,
-    calendar: Calendar,
+    calendar: PacificCalendar,
     state: Mutex<State>,
 }
 
@@ -88,7 +88,7 @@ pub(super) enum Grant {
 }
 
 impl ScopeQueue {
-    pub(super) fn new(scope: Scope, account: Account, calendar: Calendar) -> Self {
+    pub(super) fn new(scope: Scope, account: Account, calendar: PacificCalendar) -> Self {
         Self { scope, calendar, state: Mutex::new(State { account, line: None }) }
     }
 

@@ -52,7 +52,7 @@ fn check(preemptions: Option<usize>, program: impl Fn(Instant) + Sync + Send + '
 }
 
 fn queue(now: Instant, limits: Limits) -> Arc<ScopeQueue> {
-    let calendar = Calendar { wall: SystemTime::UNIX_EPOCH, at: now };
+    let calendar = PacificCalendar::new(SystemTime::UNIX_EPOCH, now);
     Arc::new(ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar))
 }
 

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     failure::{Failure, Kind},
-    quota::{Limits, until_pacific_midnight},
+    quota::Limits,
     rate_limit::window::{GRAIN, WINDOW},
 };
 
@@ -133,9 +133,9 @@ struct Model {
 impl Model {
     fn new(limits: Limits) -> Self {
         let now = Instant::now();
-        let calendar = Calendar { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_247_999 - 40_000), at: now };
+        let calendar = PacificCalendar::new(SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_247_999 - 40_000), now);
         let queue = ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar);
-        let day_ends = now + until_pacific_midnight(calendar.wall);
+        let day_ends = calendar.day_end(now);
         Self {
             queue,
             now,
@@ -397,7 +397,7 @@ proptest! {
 
 fn queue(limits: Limits) -> ScopeQueue {
     let now = Instant::now();
-    let calendar = Calendar { wall: SystemTime::UNIX_EPOCH, at: now };
+    let calendar = PacificCalendar::new(SystemTime::UNIX_EPOCH, now);
     ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar)
 }
 
