@@ -98,17 +98,13 @@ fn answered<R: Body>(response: Response<R>, reservation: CallerReservation) -> R
         None => Outcome::of_response(&response).failure().map(|failure| failure.fault()),
     };
     let settlement = match (fault, usage) {
-        (Some(fault), Some(usage)) if !usage.read(has_counts) => give_back(reservation, fault),
-        (Some(fault), None) => give_back(reservation, fault),
-        (_, Some(usage)) => Some(reservation.settle_by(usage)),
-        (None, None) => None,
+        (Some(fault), usage) if usage.as_ref().is_none_or(|usage| !usage.read(has_counts)) => {
+            reservation.give_back(fault);
+            None
+        }
+        (_, usage) => usage.map(|usage| reservation.settle_by(usage)),
     };
     response.map(|body| CallerLimitBody::new(body, settlement))
-}
-
-fn give_back<T>(reservation: CallerReservation, fault: Fault) -> Option<T> {
-    reservation.give_back(fault);
-    None
 }
 
 /// Gives back the charge of a call that has failed.

@@ -284,7 +284,7 @@ pub enum RetryAdvice {
 pub enum GaveUp {
     /// All attempts that the policy allows were made.
     Attempts,
-    /// The budget for retries was empty.
+    /// The budget had no token for a retry in time.
     Budget,
     /// The wait would have been too long: past the deadline, or longer than the policy waits.
     Wait,

@@ -130,15 +130,10 @@ where
             let Wait { waiter, give_up, is_last_call, may_move, since, at } = queued.wait;
             let now = Instant::now();
             let queue = &queued.place.queue;
+            let exhausted =
+                |at| refusal::wait_exhausted(queue, now, now - since, at, claimant(&queued.request), may_move);
             if is_last_call && now >= give_up {
-                return Poll::Ready(Err(refusal::wait_exhausted(
-                    queue,
-                    now,
-                    now - since,
-                    at,
-                    claimant(&queued.request),
-                    may_move,
-                )));
+                return Poll::Ready(Err(exhausted(at)));
             }
             let at = match queue.poll_grant(waiter, now, cx.waker()) {
                 queue::Grant::Taken(charge) => {
@@ -151,14 +146,7 @@ where
             };
             queued.wait.at = at;
             if now >= give_up {
-                return Poll::Ready(Err(refusal::wait_exhausted(
-                    queue,
-                    now,
-                    now - since,
-                    at,
-                    claimant(&queued.request),
-                    may_move,
-                )));
+                return Poll::Ready(Err(exhausted(at)));
             }
             let until = at.map_or(give_up, |at| at.min(give_up));
             match self.sleep.as_mut().as_pin_mut() {

@@ -179,7 +179,7 @@ impl<B: Resend> Attempts<B> {
     }
 
     /// Takes note of a wait for a token.
-    pub(super) fn has_token(&mut self, waited: Duration) {
+    pub(super) fn note_token_wait(&mut self, waited: Duration) {
         self.history.note_token_wait(waited);
     }
 

@@ -106,7 +106,7 @@ where
                     {
                         return Poll::Ready(this.attempts.without_token(*last));
                     }
-                    this.attempts.has_token(waited);
+                    this.attempts.note_token_wait(waited);
                     State::Readying { request: request.take() }
                 }
                 StateProj::Readying { request } => {

@@ -144,8 +144,12 @@ impl ModelTimes {
     /// Records the time of an answer.
     pub(crate) fn record(&self, streams: bool, time: Duration) {
         let kind = self.kind(streams);
-        let mut sample = kind.sample.lock();
-        sample.add(time);
+        let sample = {
+            let mut sample = kind.sample.lock();
+            sample.add(time);
+            // Sorted outside of the lock: of two answers at once either may have the last word.
+            sample.clone()
+        };
         if let Some([quick, p95]) = sample.percentiles([0, 95]).filter(|_| sample.are_enough()) {
             // Relaxed, because each is read by itself.
             kind.quick.store(packed(quick), Ordering::Relaxed);
