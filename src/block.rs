@@ -23,10 +23,13 @@
 //!
 //! Pure: it is told the time.
 
+mod memory;
+
 use std::{num::NonZeroU32, time::Duration};
 
 use tokio::time::Instant;
 
+pub(crate) use self::memory::BlockMemory;
 use crate::failure::{Failure, Kind};
 
 /// The longest time that anything is believed: the longest day has 25 hours.

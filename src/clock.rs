@@ -1,7 +1,7 @@
 //! The crate's clock: `tokio::time`, so that a paused one drives every layer. Wall time is read in this one place.
 //!
-//! Waits are measured with [`tokio::time::Instant`], which a test can pause and advance. Wall time is needed for two
-//! things only: an HTTP date in `Retry-After`, and midnight Pacific. Code that needs it calls [`wall`] once, and turns
+//! Waits are measured with [`tokio::time::Instant`], which a test can pause and advance. Wall time is needed for three
+//! things only: an HTTP date in `Retry-After`, midnight Pacific, and what is kept over a restart. Code that needs it calls [`wall`] once, and turns
 //! the answer into a duration at once.
 
 use std::{
@@ -26,6 +26,48 @@ pub fn wall() -> SystemTime {
 /// A practically infinite duration that the clock can still count to: 30 years, which tokio's own timers take for
 /// "never".
 pub(crate) const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+
+/// Wall time and the clock's time at one moment, by which times of the clock become seconds since 1970 and back: the clock
+/// begins anew with each process, and what outlives one has to say its times in the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeAnchor {
+    wall: SystemTime,
+    at: Instant,
+}
+
+impl TimeAnchor {
+    /// Reads both times.
+    pub(crate) fn read() -> Self {
+        Self { wall: wall(), at: Instant::now() }
+    }
+
+    /// Returns the anchor at which `at` is that many seconds after 1970.
+    #[cfg(test)]
+    pub(crate) fn new(seconds: u64, at: Instant) -> Self {
+        Self { wall: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds), at }
+    }
+
+    /// Returns the whole seconds from 1970 to a time, rounded up, so that nothing ends too early.
+    pub(crate) fn seconds_at(self, time: Instant) -> u64 {
+        let wall = match time.checked_duration_since(self.at) {
+            Some(later) => self.wall.checked_add(later),
+            None => self.wall.checked_sub(self.at - time),
+        };
+        let since = wall.and_then(|wall| wall.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
+        since.as_secs() + u64::from(since.subsec_nanos() > 0)
+    }
+
+    /// Returns the time that is so many seconds after 1970: no later than [`FAR`] from now, and no earlier than the clock
+    /// can say.
+    pub(crate) fn time_of(self, seconds: u64) -> Instant {
+        let since = Duration::from_secs(seconds);
+        let now = self.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        match since.checked_sub(now) {
+            Some(later) => self.at + later.min(FAR),
+            None => self.at.checked_sub(now - since).unwrap_or(self.at),
+        }
+    }
+}
 
 /// tokio's clock, with the interface that governor asks for.
 #[derive(Clone, Copy, Debug)]
@@ -58,5 +100,23 @@ impl Add<Nanos> for Moment {
 
     fn add(self, duration: Nanos) -> Self {
         Self(self.0.checked_add(duration.into()).unwrap_or(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_comes_back_to_the_second_and_never_earlier_in_another_process_too() {
+        let (now, later) = (Instant::now(), Duration::from_millis(2_500));
+        let (one, other) = (TimeAnchor::new(1_000, now), TimeAnchor::new(1_001, now + Duration::from_secs(60)));
+        assert_eq!(
+            (one.seconds_at(now), one.seconds_at(now + later), one.seconds_at(now - later)),
+            (1_000, 1_003, 998)
+        );
+        assert_eq!(other.time_of(one.seconds_at(now + later)), now + Duration::from_secs(62));
+        assert_eq!(other.time_of(0), other.at - Duration::from_secs(1_001));
+        assert_eq!(other.time_of(u64::MAX), other.at + FAR);
     }
 }

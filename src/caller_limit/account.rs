@@ -1,6 +1,7 @@
 //! The account of one caller, or of its calls of one model: a sliding minute, a day and a month. Pure: the caller of these
 //! functions passes the time.
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
@@ -8,10 +9,11 @@ use super::{
     quota::CallerQuota,
 };
 use crate::{
+    clock::TimeAnchor,
     prices::Money,
     quota::{
         PacificCalendar,
-        window::{Amount, EntryNumber, SLACK, SlidingWindow},
+        window::{Amount, EntryNumber, SLACK, SlidingWindow, WindowMemory},
     },
 };
 
@@ -64,6 +66,20 @@ struct UsagePeriod {
     requests: u64,
     tokens: u64,
     money: Money,
+}
+
+/// The usage of a caller in a form that outlives the process. Money is in millionths of a dollar.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct CallerAccountMemory {
+    /// The day in California that the usage is of, as `2026-11-21`; the month is that of the same date.
+    date: Box<str>,
+    requests: u64,
+    tokens: u64,
+    money: u64,
+    money_of_month: u64,
+    #[serde(skip_serializing_if = "WindowMemory::is_empty")]
+    minute: WindowMemory,
 }
 
 /// The charge of a call, to be settled.
@@ -156,6 +172,47 @@ impl CallerAccount {
                 period.change(before, after);
             }
         }
+    }
+
+    /// Returns the usage in the form that is kept. `None`: there is none. The account has been caught up.
+    pub(super) fn memory(
+        &self,
+        now: Instant,
+        calendar: PacificCalendar,
+        anchor: TimeAnchor,
+    ) -> Option<CallerAccountMemory> {
+        let is_unused = self.window.is_empty() && self.day.is_unused() && self.month.money == Money::ZERO;
+        (!is_unused).then(|| CallerAccountMemory {
+            date: calendar.date(now),
+            requests: self.day.requests,
+            tokens: self.day.tokens,
+            money: self.day.money.as_micros(),
+            money_of_month: self.month.money.as_micros(),
+            minute: self.window.memory(anchor),
+        })
+    }
+
+    /// Takes up the usage of another process, as far as its day or its month is still the same: it is raised, never added.
+    pub(super) fn restore(
+        &mut self,
+        memory: &CallerAccountMemory,
+        now: Instant,
+        calendar: PacificCalendar,
+        anchor: TimeAnchor,
+    ) {
+        let today = calendar.date(now);
+        let month = |date: &str| date.rsplit_once('-').map(|(month, _)| month.to_owned());
+        let mut raise = |dimension, used| self.raise(now, calendar, dimension, used);
+        if *memory.date == *today {
+            raise(CallerDimension::RequestsPerDay, CallerAmount::Count(memory.requests));
+            raise(CallerDimension::TokensPerDay, CallerAmount::Count(memory.tokens));
+            raise(CallerDimension::MoneyPerDay, CallerAmount::Money(Money::micros(memory.money)));
+        }
+        if month(&memory.date).is_some_and(|of| Some(of) == month(&today)) {
+            raise(CallerDimension::MoneyPerMonth, CallerAmount::Money(Money::micros(memory.money_of_month)));
+        }
+        self.window.restore(&memory.minute, anchor, now);
+        self.catch_up(now, calendar);
     }
 
     /// Raises the usage of a day or a month to at least this: it was counted elsewhere. A minute's is left as it is.

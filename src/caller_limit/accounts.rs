@@ -104,6 +104,12 @@ impl CallerAccounts {
         &mut self.models[place].1
     }
 
+    /// Iterates over the accounts that have been opened, that of all calls first.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Option<&str>, &mut CallerAccount)> {
+        let models = self.models.iter_mut().map(|(model, account)| (Some(&**model), account));
+        [(None, &mut self.all)].into_iter().chain(models)
+    }
+
     /// Returns the account of all calls, or that of a model, if it has been opened.
     pub(super) fn opened(&mut self, model: Option<&str>) -> Option<&mut CallerAccount> {
         match model {

@@ -1,5 +1,7 @@
 //! The handle: the quotas of all callers, and what they have used. It outlives the layers made from it.
 
+mod memory;
+
 use std::{
     array,
     collections::{HashMap, HashSet},
@@ -12,6 +14,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
+pub use self::memory::CallerLimitsMemory;
 use super::{
     account::{CallerAccount, CallerCost},
     accounts::{CallerAccounts, CallerAdmission, CallerCharge},
@@ -113,19 +116,6 @@ impl CallerLimits {
                 .collect::<Vec<_>>()
         };
         all.flat_map(reports).collect()
-    }
-
-    /// Raises what a caller has used today or this month to at least `used`, for all calls or for those of one model: a
-    /// program that keeps the [snapshot](Self::snapshot) forgets nothing when it starts again. It has to know that the day
-    /// or the month is still the same. What is used in a minute is not taken up.
-    pub fn restore(&self, caller: &str, model: Option<&str>, dimension: CallerDimension, used: CallerAmount) {
-        let now = Instant::now();
-        let settings = self.settings();
-        // No account is opened that no quota reads.
-        if model.is_none_or(|model| settings.quota(caller).of_model(model).is_some()) {
-            let entry = self.entry(caller, &settings, now);
-            entry.accounts.lock().account(model, now, entry.calendar).raise(now, entry.calendar, dimension, used);
-        }
     }
 
     /// Returns the reports that become metrics: those on callers whom the settings name. Others can be anybody, and each would

@@ -133,8 +133,8 @@
 //!
 //! # Starting again
 //!
-//! The usage is in memory. [`CallerLimits::replace`] changes the settings and keeps it; a program that keeps the
-//! [snapshot](CallerLimits::snapshot) gives a day's and a month's usage back with [`CallerLimits::restore`].
+//! The usage is in memory. [`CallerLimits::replace`] changes the settings and keeps it; a program that keeps its
+//! [memory](CallerLimits::memory) gives it back with [`CallerLimits::restore`].
 //!
 //! # Errors
 //!
@@ -182,7 +182,7 @@ pub use self::{
     dimension::{CallerAmount, CallerDimension},
     future::ResponseFuture,
     layer::CallerLimitLayer,
-    limits::{CallerDimensionReport, CallerLimits, CallerLimitsBuilder, CallerReport},
+    limits::{CallerDimensionReport, CallerLimits, CallerLimitsBuilder, CallerLimitsMemory, CallerReport},
     quota::{CallerQuota, PastLimit},
     service::CallerLimit,
 };

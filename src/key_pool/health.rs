@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{DisabledReason, KeyState};
-use crate::failure::Kind;
+use crate::{
+    clock::TimeAnchor,
+    failure::{Fault, Kind},
+};
 
 /// The number of refusals in a row that disables a key: good keys get some occasionally.
 pub(super) const STRIKES: u32 = 3;
@@ -21,6 +25,29 @@ const FIRST_CHECK_WHEN_BANNED: Duration = Duration::from_secs(300);
 
 /// The longest time between two checks: it doubles each time, up to this.
 const LAST_CHECK: Duration = Duration::from_secs(6 * 3_600);
+
+/// The least time after which a key is checked that was disabled in another process: who has paid the bill may have
+/// started the program anew for that.
+const FIRST_CHECK_WHEN_RESTORED: Duration = Duration::from_secs(5);
+
+/// The state of a key in a form that outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct HealthMemory {
+    strikes: u32,
+    proven: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disabled: Option<DisabledMemory>,
+}
+
+/// The reason for which a key is disabled, `by_hand` or the name of a kind, and the seconds from 1970 to that time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct DisabledMemory {
+    reason: Box<str>,
+    since: u64,
+}
+
+const BY_HAND: &str = "by_hand";
 
 /// The state of a key.
 #[derive(Debug, Default)]
@@ -125,8 +152,7 @@ impl Health {
         if !at_once && self.strikes < STRIKES {
             return false;
         }
-        let banned = matches!(kind, Kind::KeyLeaked | Kind::KeySuspended | Kind::AccountBanned);
-        let interval = if banned { FIRST_CHECK_WHEN_BANNED } else { FIRST_CHECK };
+        let interval = first_check(kind);
         let check = Some(Check { at: now + interval, interval });
         self.disabled = Some(Disabled { reason: DisabledReason::Refused(kind), since: now, check });
         true
@@ -142,6 +168,48 @@ impl Health {
         self.disabled = None;
         self.strikes = 0;
         self.proven = false;
+    }
+
+    /// Returns the state in the form that is kept. `None`: nothing is known of the key.
+    pub(super) fn memory(&self, anchor: TimeAnchor) -> Option<HealthMemory> {
+        let disabled = self.disabled.map(|disabled| DisabledMemory {
+            reason: match disabled.reason {
+                DisabledReason::ByHand => BY_HAND.into(),
+                DisabledReason::Refused(kind) => kind.as_str().into(),
+            },
+            since: anchor.seconds_at(disabled.since),
+        });
+        let memory = HealthMemory { strikes: self.strikes, proven: self.proven, disabled };
+        (memory != HealthMemory::default()).then_some(memory)
+    }
+
+    /// Takes up the state of another process, unless this one knows the key already. A key that was disabled there is
+    /// checked soon, as if it had been disabled now. Returns the reason if it is disabled by that.
+    pub(super) fn restore(
+        &mut self,
+        memory: &HealthMemory,
+        anchor: TimeAnchor,
+        now: Instant,
+    ) -> Option<DisabledReason> {
+        if self.disabled.is_some() || self.strikes > 0 || self.proven {
+            return None;
+        }
+        // More of them, and the key would be disabled.
+        (self.strikes, self.proven) = (memory.strikes.min(STRIKES - 1), memory.proven);
+        let DisabledMemory { reason, since } = memory.disabled.as_ref()?;
+        let since = anchor.time_of(*since).min(now);
+        let is_reason = |kind: &&Kind| kind.fault() == Fault::Key && kind.as_str() == &**reason;
+        let (reason, check) = match Kind::ALL.iter().find(is_reason) {
+            _ if **reason == *BY_HAND => (DisabledReason::ByHand, None),
+            Some(kind) => {
+                let interval = first_check(*kind);
+                let at = (since + interval).max(now + FIRST_CHECK_WHEN_RESTORED);
+                (DisabledReason::Refused(*kind), Some(Check { at, interval }))
+            }
+            None => return None,
+        };
+        self.disabled = Some(Disabled { reason, since, check });
+        Some(reason)
     }
 
     /// Returns the time of its next check, if it is to be checked.
@@ -164,6 +232,12 @@ impl Health {
         check.at = now + check.interval;
         false
     }
+}
+
+/// Returns the time after which a key is first checked that was disabled for that.
+fn first_check(kind: Kind) -> Duration {
+    let banned = matches!(kind, Kind::KeyLeaked | Kind::KeySuspended | Kind::AccountBanned);
+    if banned { FIRST_CHECK_WHEN_BANNED } else { FIRST_CHECK }
 }
 
 /// The result of a check of a disabled key.

@@ -3,13 +3,15 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{KeyModelReport, KeySpendingReport, KeyState, Part};
 use crate::{
-    block::{Block, Claim, Look, Passage},
+    block::{Block, BlockMemory, Claim, Look, Passage},
     bounded::{MAX_NAME, make_room},
     call::{Idempotency, Shape},
+    clock::TimeAnchor,
     failure::Kind,
 };
 
@@ -51,6 +53,17 @@ pub(super) struct Marks {
     /// The blocks of models, by the parts that have one for each.
     models: [HashMap<Arc<str>, Block>; 3],
     spending: Option<Block>,
+}
+
+/// A block of a project in a form that outlives the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MarkMemory {
+    /// The part, as reports name it.
+    part: Box<str>,
+    /// The model; empty where the part has none.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    model: Box<str>,
+    block: BlockMemory,
 }
 
 /// The looks that one call makes, by part.
@@ -204,6 +217,36 @@ impl Marks {
     pub(super) fn clear_model(&mut self, model: &str) {
         for models in &mut self.models {
             models.remove(model);
+        }
+    }
+
+    /// Returns the blocks in the form that is kept, by part and name.
+    pub(super) fn memory(&self, anchor: TimeAnchor, now: Instant) -> Vec<MarkMemory> {
+        let parts = Part::ALL.into_iter().zip(&self.models);
+        let of_models =
+            parts.flat_map(|(part, models)| models.iter().map(move |(model, block)| (part, &**model, block)));
+        let spending = self.spending.iter().map(|block| (Part::Spending, "", block));
+        let mut blocks: Vec<_> = of_models.chain(spending).collect();
+        blocks.sort_unstable_by_key(|(part, model, _)| (*part as usize, *model));
+        let memory = |(part, model, block): (Part, &str, &Block)| {
+            Some(MarkMemory { part: part.as_str().into(), model: model.into(), block: block.memory(anchor, now)? })
+        };
+        blocks.into_iter().filter_map(memory).collect()
+    }
+
+    /// Takes up the blocks of another process that are still believed, where this one has none.
+    pub(super) fn restore(&mut self, memory: &[MarkMemory], anchor: TimeAnchor, now: Instant) {
+        for MarkMemory { part, model, block } in memory {
+            let Some(part) = Part::ALL.into_iter().find(|known| known.as_str() == &**part) else { continue };
+            let Some(block) = Block::restored(block, anchor, now) else { continue };
+            if part == Part::Spending {
+                self.spending.get_or_insert(block);
+                continue;
+            }
+            let models = &mut self.models[part as usize];
+            if models.len() < MAX_MODELS && model.len() <= MAX_NAME {
+                models.entry(Arc::from(&**model)).or_insert(block);
+            }
         }
     }
 

@@ -237,6 +237,7 @@ mod health;
 mod key;
 mod layer;
 mod marks;
+mod memory;
 mod observe;
 mod owners;
 mod pool;
@@ -254,6 +255,7 @@ pub use self::{
     future::ResponseFuture,
     key::{Credential, Key},
     layer::KeyPoolLayer,
+    memory::KeyPoolMemory,
     pool::{KeyPool, KeyPoolBuilder},
     report::{DisabledReason, KeyModelReport, KeyReport, KeySpendingReport, KeyState, Part},
     service::KeyPoolService,

@@ -83,6 +83,12 @@ impl PacificCalendar {
         now + until_pacific_month_end(self.wall_at(now))
     }
 
+    /// Returns the date of the day that `now` is in, as `2026-11-21`: a day's usage is of that date.
+    pub(crate) fn date(self, now: Instant) -> Box<str> {
+        let date = || Some(Timestamp::try_from(self.wall_at(now)).ok()?.to_zoned(pacific()?).date().to_string());
+        date().unwrap_or_default().into()
+    }
+
     fn wall_at(self, now: Instant) -> SystemTime {
         self.wall + now.saturating_duration_since(self.at)
     }
@@ -147,6 +153,10 @@ mod tests {
         let later = at + Duration::from_secs(3600);
         let end = at + Duration::from_secs(12 * 3600);
         assert_eq!((calendar.day_end(later), calendar.month_end(later)), (end, end));
+        assert_eq!(
+            (&*calendar.date(end - Duration::from_nanos(1)), &*calendar.date(end)),
+            ("2026-12-31", "2027-01-01")
+        );
         assert_eq!((calendar.day_end(end), calendar.month_end(end)), (end + DAY, end + DAY * 31));
     }
 }

@@ -4,6 +4,8 @@
 //! limit. Charges close together share an entry, which counts from the *latest* of them: that errs to the safe side, by
 //! at most [`GRAIN`], and bounds the memory. Pure: the caller passes the time.
 
+mod memory;
+
 use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
@@ -87,6 +89,8 @@ struct ChargeEntry {
     at: Instant,
     amount: Amount,
 }
+
+pub(crate) use self::memory::WindowMemory;
 
 /// The number of an entry, counted from 1 since the window was made, by which a charge is found again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

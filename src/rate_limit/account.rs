@@ -1,10 +1,13 @@
 //! The account of one scope: usage, limits and blocks. All dimensions are in one place, so that a request takes all of
 //! them or none. Pure: the caller passes the time.
 
+mod memory;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::memory::AccountMemory;
 use super::{
     Amount,
     blocks::{BlockReport, Blocks, Looks, Shut},
@@ -33,6 +36,8 @@ pub(super) struct Account {
     /// The time at which counting began. Earlier usage is unknown, so a refusal in the first minute does not prove that
     /// others use the quota.
     began: Instant,
+    /// The time at which a refusal last named a limit.
+    named_at: Instant,
 }
 
 /// The requests since midnight Pacific.
@@ -78,7 +83,7 @@ impl Account {
     pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: PacificCalendar, now: Instant) -> Self {
         let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
         let day = Day { used: 0, held: 0, ends: calendar.day_end(now), number: 0 };
-        Self { limits, window: SlidingWindow::default(), day, blocks: None, pacer, began: now }
+        Self { limits, window: SlidingWindow::default(), day, blocks: None, pacer, began: now, named_at: now }
     }
 
     /// Continues this account with another's usage and block: for a scope whose calls were counted there so far.
@@ -243,6 +248,7 @@ impl Account {
         let bound = &mut self.limits[index(dimension)];
         if let Some(named) = named.filter(|named| *named > 0) {
             bound.learn(named);
+            self.named_at = now;
         }
         let knows_the_minute = now >= self.began + WINDOW;
         if dimension != Dimension::RequestsPerDay && knows_the_minute {

@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    block::{Block, Claim, Look, Passage},
+    block::{Block, BlockMemory, Claim, Look, Passage},
+    clock::TimeAnchor,
     failure::Kind,
 };
 
@@ -15,6 +17,22 @@ use crate::{
 pub(super) struct Blocks {
     all: Option<Block>,
     grounded: Option<Block>,
+}
+
+/// The blocks of one scope in a form that outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct BlocksMemory {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    all: Option<BlockMemory>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grounded: Option<BlockMemory>,
+}
+
+impl BlocksMemory {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A block of a scope at a moment: the belief in a refusal of the upstream's.
@@ -137,6 +155,19 @@ impl Blocks {
             *block = block.take().filter(|block| now < block.forgotten_at());
         }
         self.all.is_none() && self.grounded.is_none()
+    }
+
+    /// Returns the blocks in the form that is kept.
+    pub(super) fn memory(&self, anchor: TimeAnchor, now: Instant) -> BlocksMemory {
+        let memory = |block: &Option<Block>| block.as_ref()?.memory(anchor, now);
+        BlocksMemory { all: memory(&self.all), grounded: memory(&self.grounded) }
+    }
+
+    /// Takes up the blocks of another process. `None`: there is none that is still believed.
+    pub(super) fn restored(memory: &BlocksMemory, anchor: TimeAnchor, now: Instant) -> Option<Self> {
+        let block = |memory: &Option<BlockMemory>| Block::restored(memory.as_ref()?, anchor, now);
+        let blocks = Self { all: block(&memory.all), grounded: block(&memory.grounded) };
+        (blocks.all.is_some() || blocks.grounded.is_some()).then_some(blocks)
     }
 
     /// Returns the blocks that have not ended.

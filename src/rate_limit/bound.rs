@@ -10,9 +10,11 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::window::WINDOW;
+use crate::clock::TimeAnchor;
 
 /// The factor of the cube in the growth of a lowered limit: it has doubled 3.8 holds after the refusal.
 const GROWTH: f64 = 0.05;
@@ -45,6 +47,27 @@ struct Lowered {
     /// Half of the limit that was in force before the event.
     least: u64,
     /// The least usage at which the upstream refused.
+    failed_at: u64,
+}
+
+/// The lessons of refusals about one limit, in a form that outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct BoundMemory {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learned: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lowered: Option<LoweredMemory>,
+}
+
+/// A lowered limit in that form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LoweredMemory {
+    /// The seconds from 1970 to the event's last refusal.
+    at: u64,
+    event_ms: u32,
+    hold_ms: u32,
+    least: u64,
     failed_at: u64,
 }
 
@@ -108,6 +131,35 @@ impl Bound {
         self.full = Some(self.configured.map_or(named, |configured| configured.min(named)));
     }
 
+    /// Returns the lessons of refusals.
+    pub(super) fn memory(&self, anchor: TimeAnchor) -> BoundMemory {
+        let lowered = self.lowered.map(|lowered| LoweredMemory {
+            at: anchor.seconds_at(lowered.at),
+            event_ms: lowered.event.0,
+            hold_ms: lowered.hold.0,
+            least: lowered.least,
+            failed_at: lowered.failed_at,
+        });
+        BoundMemory { learned: self.learned, lowered }
+    }
+
+    /// Takes up the lessons of another process, as far as this one has had none: a limit that was named, if that is still
+    /// `believed`, and a lowered one within the bounds of any.
+    pub(super) fn restore(&mut self, memory: &BoundMemory, believed: bool, anchor: TimeAnchor, now: Instant) {
+        if let Some(named) = memory.learned.filter(|named| *named > 0 && believed && self.learned.is_none()) {
+            self.learn(named);
+        }
+        if self.lowered.is_none() {
+            self.lowered = memory.lowered.as_ref().map(|lowered| Lowered {
+                at: anchor.time_of(lowered.at).min(now),
+                event: Millis(lowered.event_ms.min(Millis::of(WINDOW).0)),
+                hold: Millis(lowered.hold_ms.clamp(Millis::of(HOLD).0, Millis::of(MAX_HOLD).0)),
+                least: lowered.least.max(1),
+                failed_at: lowered.failed_at,
+            });
+        }
+    }
+
     /// Lowers the limit after a refusal at a usage of `used`, the refused request not included.
     pub(super) fn refused(&mut self, now: Instant, used: u64) {
         if self.full().is_none_or(|full| used >= full) {
@@ -152,6 +204,69 @@ mod tests {
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_restored_limit_goes_on_as_the_old_one_would_have(
+            refusals in proptest::collection::vec((0u64..900, 0u64..120), 0..12),
+            learned: Option<u8>,
+            down in 0u64..300,
+            more in proptest::collection::vec((0u64..900, 0u64..120), 0..6),
+        ) {
+            let (began, shift) = (Instant::now(), secs(1 << 20));
+            let (mut old, mut at) = (Bound::new(Some(100)), 0);
+            if let Some(named) = learned.filter(|named| *named > 0) {
+                old.learn(named.into());
+            }
+            for (after, used) in refusals {
+                at += after;
+                old.refused(began + secs(at), used);
+            }
+            let kept = old.memory(TimeAnchor::new(5_000, began + secs(at)));
+            at += down;
+            let (mut new, now) = (Bound::new(Some(100)), began + secs(at) + shift);
+            new.restore(&kept, true, TimeAnchor::new(5_000 + down, now), now);
+            for (after, used) in [(0, None); 1].into_iter().chain(more.into_iter().map(|(after, used)| (after, Some(used)))) {
+                at += after;
+                let now = began + secs(at);
+                if let Some(used) = used {
+                    old.refused(now, used);
+                    new.refused(now + shift, used);
+                }
+                for later in [0, 59, 61, 130, 400, 2_000].map(secs) {
+                    let limits = (old.in_force(now + later), new.in_force(now + later + shift));
+                    proptest::prop_assert_eq!(limits.0, limits.1);
+                }
+                proptest::prop_assert_eq!((old.full(), old.learned()), (new.full(), new.learned()));
+            }
+        }
+
+        #[test]
+        fn whatever_was_kept_a_lowered_limit_grows_back(at: u64, event_ms: u32, hold_ms: u32, least: u64, failed_at: u64) {
+            let now = Instant::now() + secs(1 << 20);
+            let lowered = LoweredMemory { at, event_ms, hold_ms, least, failed_at };
+            let (mut bound, kept) = (Bound::new(Some(100)), BoundMemory { learned: Some(0), lowered: Some(lowered) });
+            bound.restore(&kept, true, TimeAnchor::new(5_000, now), now);
+            proptest::prop_assert!(bound.in_force(now) > Some(0));
+            proptest::prop_assert_eq!(bound.in_force(now + 20 * MAX_HOLD), Some(100));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_was_named_too_long_ago_is_not_taken_up_and_a_newer_one_stays() {
+        let (now, anchor) = (Instant::now(), TimeAnchor::new(5_000, Instant::now()));
+        let kept = BoundMemory { learned: Some(7), lowered: None };
+        let mut bound = Bound::new(Some(100));
+        bound.restore(&kept, false, anchor, now);
+        assert_eq!(bound.full(), Some(100));
+        bound.restore(&kept, true, anchor, now);
+        assert_eq!((bound.full(), bound.learned()), (Some(7), Some(7)));
+        bound.learn(9);
+        bound.restore(&kept, true, anchor, now);
+        assert_eq!(bound.full(), Some(9));
+        bound.forget();
+        assert_eq!(bound.full(), Some(100));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! The handle: all scopes with their limits and usage. It outlives the layers made from it.
 
+mod memory;
+
 use std::{
     array,
     collections::HashMap,
@@ -11,6 +13,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub use self::memory::LimiterMemory;
 use super::{
     Amount, Pacing,
     account::{Account, DIMENSIONS},

@@ -222,7 +222,7 @@ pub use self::{
     blocks::BlockReport,
     future::ResponseFuture,
     layer::RateLimitLayer,
-    limiter::{Limiter, LimiterBuilder},
+    limiter::{Limiter, LimiterBuilder, LimiterMemory},
     pacing::Pacing,
     report::{DimensionReport, ScopeReport},
     reservation::Settlement,

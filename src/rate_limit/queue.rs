@@ -285,6 +285,15 @@ impl ScopeQueue {
         read(&state.account, state.line.as_deref().map_or(0, Turns::len))
     }
 
+    /// Changes the account of a queue in which nobody waits yet.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Account)) {
+        let mut state = self.state.lock();
+        change(&mut state.account);
+        let first = state.take_first_waker();
+        drop(state);
+        wake(first);
+    }
+
     /// Returns the number of waiters of each priority that have no grant yet.
     pub(super) fn waiting_by_priority(&self) -> [usize; PRIORITIES] {
         self.state.lock().line.as_deref().map_or_else(Default::default, Turns::by_priority)
