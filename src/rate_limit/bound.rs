@@ -54,6 +54,9 @@ struct Lowered {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct BoundMemory {
+    /// The limit that was configured then: under another one, a program learns anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configured: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     learned: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,12 +143,16 @@ impl Bound {
             least: lowered.least,
             failed_at: lowered.failed_at,
         });
-        BoundMemory { learned: self.learned, lowered }
+        let configured = self.configured.filter(|_| self.knows_anything());
+        BoundMemory { configured, learned: self.learned, lowered }
     }
 
     /// Takes up the lessons of another process, as far as this one has had none: a limit that was named, if that is still
     /// `believed`, and a lowered one within the bounds of any.
     pub(super) fn restore(&mut self, memory: &BoundMemory, believed: bool, anchor: TimeAnchor, now: Instant) {
+        if memory.configured != self.configured {
+            return;
+        }
         if let Some(named) = memory.learned.filter(|named| *named > 0 && believed && self.learned.is_none()) {
             self.learn(named);
         }
@@ -246,7 +253,7 @@ mod tests {
         fn whatever_was_kept_a_lowered_limit_grows_back(at: u64, event_ms: u32, hold_ms: u32, least: u64, failed_at: u64) {
             let now = Instant::now() + secs(1 << 20);
             let lowered = LoweredMemory { at, event_ms, hold_ms, least, failed_at };
-            let (mut bound, kept) = (Bound::new(Some(100)), BoundMemory { learned: Some(0), lowered: Some(lowered) });
+            let (mut bound, kept) = (Bound::new(Some(100)), BoundMemory { configured: Some(100), learned: Some(0), lowered: Some(lowered) });
             bound.restore(&kept, true, TimeAnchor::new(5_000, now), now);
             proptest::prop_assert!(bound.in_force(now) > Some(0));
             proptest::prop_assert_eq!(bound.in_force(now + 20 * MAX_HOLD), Some(100));
@@ -256,12 +263,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_limit_that_was_named_too_long_ago_is_not_taken_up_and_a_newer_one_stays() {
         let (now, anchor) = (Instant::now(), TimeAnchor::new(5_000, Instant::now()));
-        let kept = BoundMemory { learned: Some(7), lowered: None };
+        let kept = BoundMemory { configured: Some(100), learned: Some(7), lowered: None };
         let mut bound = Bound::new(Some(100));
         bound.restore(&kept, false, anchor, now);
         assert_eq!(bound.full(), Some(100));
         bound.restore(&kept, true, anchor, now);
         assert_eq!((bound.full(), bound.learned()), (Some(7), Some(7)));
+        // Whoever raises the limit has been granted more.
+        let mut raised = Bound::new(Some(200));
+        raised.restore(&kept, true, anchor, now);
+        assert_eq!(raised.full(), Some(200));
         bound.learn(9);
         bound.restore(&kept, true, anchor, now);
         assert_eq!(bound.full(), Some(9));

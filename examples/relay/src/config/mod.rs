@@ -19,6 +19,7 @@ mod retry;
 mod server;
 mod settings;
 mod source;
+pub(crate) mod state;
 mod telemetry;
 mod timeout;
 mod toml;

@@ -3,7 +3,7 @@
 //! Every mistake is found before anything is started, and all of them are reported at once, each with its line and with
 //! what would be right. Reading parses: a URL has become a client, a table of retries a policy.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::Table;
 use tower_gemini::{
@@ -23,6 +23,7 @@ use crate::config::{
     prices,
     retry::{self, Retries},
     server::Server,
+    state,
     telemetry::{self, TelemetrySettings},
     timeout::{self, Timeouts},
     toml::{KnownNames, Section},
@@ -48,6 +49,8 @@ pub(crate) struct Settings {
     pub(crate) precheck: Precheck,
     pub(crate) fallback: ModelFallbackLayer,
     pub(crate) telemetry: TelemetrySettings,
+    /// The file in which everything learned is kept over a restart.
+    pub(crate) state: Option<PathBuf>,
     /// Settings that are not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
     /// The file as it was read, to compare it with the next one.
@@ -58,7 +61,10 @@ pub(crate) struct Settings {
 #[derive(Clone, Default)]
 pub(crate) struct Overrides {
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) operator_listen: Option<SocketAddr>,
     pub(crate) upstream: Option<Upstream>,
+    /// The folder at which relative paths of the file begin.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// A part of the settings under which the relay learns something. A reload asks of each whether it has changed.
@@ -90,6 +96,7 @@ const NAMES: KnownNames = &[
         "",
         &[
             "listen",
+            "operator_listen",
             "upstream",
             "max_body",
             "default_project",
@@ -118,6 +125,7 @@ const NAMES: KnownNames = &[
             "breaker",
             "precheck",
             "telemetry",
+            "state",
         ],
     ),
     ("keys", keys::NAMES),
@@ -145,6 +153,7 @@ impl Settings {
 
         let mut server = Server::read(&mut file);
         server.listen = overrides.listen.unwrap_or(server.listen);
+        server.operator_listen = overrides.operator_listen.or(server.operator_listen);
         let upstream = file.get("upstream", upstream);
         let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
         let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);
@@ -163,6 +172,7 @@ impl Settings {
         let precheck = file.section("precheck").map(precheck::read).unwrap_or_default();
         let fallback = file.section("fallback").map_or_else(ModelFallbackLayer::disabled, fallback::read);
         let telemetry = file.section("telemetry").map(telemetry::read).unwrap_or_default();
+        let state = state::read(&mut file, overrides.folder.as_deref());
         file.finish();
 
         let remarks = diagnostics.into_remarks()?;
@@ -182,6 +192,7 @@ impl Settings {
             precheck,
             fallback,
             telemetry,
+            state,
             remarks,
             file,
         })

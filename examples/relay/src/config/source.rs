@@ -1,10 +1,14 @@
 //! The place from which the settings are read, at the start and at each reload.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::config::{
     plan::Plan,
     settings::{Overrides, Settings},
+    state,
 };
 
 /// The settings without a file: the emulator answers, so that a first try needs no key.
@@ -21,8 +25,21 @@ impl Source {
     pub(crate) fn read(&self) -> Result<Plan, String> {
         let name = self.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |path| path.display().to_string());
         let text = self.text(&name)?;
-        let settings = Settings::parse(&text, &self.overrides).map_err(|mistakes| mistakes.render(&name, &text))?;
+        let folder = self.file.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let overrides = Overrides { folder, ..self.overrides.clone() };
+        let settings = Settings::parse(&text, &overrides).map_err(|mistakes| mistakes.render(&name, &text))?;
         Plan::new(settings).map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// Reads the settings as [`read`](Self::read) does, and checks that the state can be written. A reload does not: a
+    /// disk that is full then must not keep settings back.
+    pub(crate) fn read_first(&self) -> Result<Plan, String> {
+        let plan = self.read()?;
+        if let Some(path) = &plan.settings.state {
+            let name = self.file.as_deref().map(|file| file.display().to_string()).unwrap_or_default();
+            state::check(path, self.file.as_deref()).map_err(|mistake| format!("{name}: {mistake}"))?;
+        }
+        Ok(plan)
     }
 
     fn text(&self, name: &str) -> Result<String, String> {

@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use tower_gemini::client::{Client, ClientBuilder, DEVELOPER_API};
+use tower_gemini::{
+    client::{Client, ClientBuilder, DEVELOPER_API},
+    key_pool::Fingerprint,
+};
 
 use crate::config::toml::Value;
 
@@ -20,6 +23,18 @@ pub(crate) enum Upstream {
 impl Upstream {
     pub(crate) fn is_emulator(&self) -> bool {
         matches!(self, Self::Emulator)
+    }
+
+    /// Returns a text that tells it from others, with nothing of its address that may be secret.
+    pub(crate) fn identity(&self) -> String {
+        match self {
+            Self::Emulator => "emulator".to_owned(),
+            Self::Address(client) => {
+                // It has been built before.
+                let address = client.clone().build::<Empty<Bytes>>().map(|client| client.base_url().to_owned());
+                Fingerprint::of(address.unwrap_or_default()).to_string()
+            }
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! The stack in force, and its replacement at a reload.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use parking_lot::RwLock;
 use tower_gemini::BoxError;
@@ -13,19 +17,23 @@ use crate::{
 /// The stack in force, and the source of the next one.
 pub(crate) struct Current {
     source: Source,
-    /// The address on which the relay listens to its end.
-    listen: SocketAddr,
+    /// The addresses on which the relay listens to its end: for callers, and for operators.
+    listen: (SocketAddr, Option<SocketAddr>),
     /// The names of metrics, which the exporter keeps.
     telemetry: TelemetrySettings,
+    /// The file of the state, which is kept there to the end.
+    state: Option<PathBuf>,
     stack: RwLock<Arc<Stack>>,
 }
 
 impl Current {
     pub(crate) fn new(source: Source, plan: Plan) -> Result<Self, BoxError> {
-        let (listen, telemetry) = (plan.settings.server.listen, plan.settings.telemetry);
+        let (server, telemetry) = (&plan.settings.server, plan.settings.telemetry);
+        let listen = (server.listen, server.operator_listen);
+        let state = plan.settings.state.clone();
         let stack = Stack::new(plan, None)?;
         describe(&stack);
-        Ok(Self { source, listen, telemetry, stack: RwLock::new(Arc::new(stack)) })
+        Ok(Self { source, listen, telemetry, state, stack: RwLock::new(Arc::new(stack)) })
     }
 
     /// Returns the stack for a call that begins now. Calls under way keep theirs.
@@ -36,6 +44,11 @@ impl Current {
     /// Returns the settings of telemetry, which hold to the end.
     pub(crate) fn telemetry(&self) -> TelemetrySettings {
         self.telemetry
+    }
+
+    /// Returns the file of the state.
+    pub(crate) fn state(&self) -> Option<&Path> {
+        self.state.as_deref()
     }
 
     /// Reads the settings again. If they are wrong, it logs their mistakes and keeps the old ones.
@@ -75,12 +88,21 @@ impl Current {
     /// Builds the stack that the settings want by now.
     fn next(&self) -> Result<Stack, String> {
         let plan = self.source.read()?;
-        let (old, new) = (self.listen, plan.settings.server.listen);
-        if new != old {
+        let (old, new) = (self.listen, &plan.settings.server);
+        if new.listen != old.0 {
+            let (old, new) = (old.0, new.listen);
             tracing::warn!("listen cannot change while the relay runs: it stays {old}; {new} needs a restart");
+        }
+        if new.operator_listen != old.1 {
+            tracing::warn!(
+                "operator_listen cannot change while the relay runs: it stays as it was; it needs a restart"
+            );
         }
         if plan.settings.telemetry != self.telemetry {
             tracing::warn!("[telemetry] cannot change while the relay runs: it stays as it was; it needs a restart");
+        }
+        if plan.settings.state != self.state {
+            tracing::warn!("state cannot change while the relay runs: it stays as it was; it needs a restart");
         }
         Stack::new(plan, Some(&self.stack())).map_err(|error| error.to_string())
     }

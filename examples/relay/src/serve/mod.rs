@@ -21,6 +21,7 @@ mod reload;
 mod server;
 mod signals;
 mod stack;
+mod state;
 mod transport;
 mod unread;
 mod uploads;
