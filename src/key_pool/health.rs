@@ -196,6 +196,10 @@ impl Health {
         }
         // More of them, and the key would be disabled.
         (self.strikes, self.proven) = (memory.strikes.min(STRIKES - 1), memory.proven);
+        self.restore_disabled(memory, anchor, now)
+    }
+
+    fn restore_disabled(&mut self, memory: &HealthMemory, anchor: TimeAnchor, now: Instant) -> Option<DisabledReason> {
         let DisabledMemory { reason, since } = memory.disabled.as_ref()?;
         let since = anchor.time_of(*since).min(now);
         let is_reason = |kind: &&Kind| kind.fault() == Fault::Key && kind.as_str() == &**reason;
@@ -209,6 +213,7 @@ impl Health {
             None => return None,
         };
         self.disabled = Some(Disabled { reason, since, check });
+        self.strikes = memory.strikes.min(STRIKES);
         Some(reason)
     }
 

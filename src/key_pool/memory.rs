@@ -86,8 +86,11 @@ impl KeyPool {
                     disabled.push((entry.key.clone(), reason));
                 }
             }
-            let has = |shown: &Box<str>| project.keys.iter().any(|entry| *entry.key.shown == **shown);
-            let is_same = |known: &&ProjectMemory| *known.project == *project.handle.name && known.keys.iter().any(has);
+            let is_same = |known: &&ProjectMemory| {
+                let mut keys = project.keys.iter();
+                let has_one = keys.any(|entry| known.keys.iter().any(|key| **key == *entry.key.shown));
+                *known.project == *project.handle.name && has_one
+            };
             if let Some(known) = memory.projects.iter().find(is_same) {
                 project.marks.restore(&known.blocks, anchor, now);
             }
@@ -100,5 +103,95 @@ impl KeyPool {
         for (key, reason) in disabled {
             log_disabled(&key, reason);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Empty;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{
+        block::Claim,
+        failure::Kind,
+        key_pool::{ApiKey, DisabledReason, Key, KeyState, Part},
+    };
+
+    fn pool(keys: &[(&str, &str)]) -> KeyPool {
+        let key = |(key, project): &(&str, &str)| Key::new(ApiKey::new(*key).unwrap()).project(*project);
+        keys.iter().map(key).fold(KeyPool::builder(), |pool, key| pool.key(key)).build().unwrap()
+    }
+
+    fn refuse(pool: &KeyPool, at: usize) {
+        let fingerprint = pool.snapshot()[at].fingerprint;
+        let mut registry = pool.shared.registry.lock();
+        let (project, key) = registry.find(fingerprint).unwrap();
+        assert!(project.keys[key].change(|health| health.refused(Kind::AuthKeyInvalid, true, Instant::now())));
+    }
+
+    fn block(pool: &KeyPool, at: usize, model: &str) {
+        let (now, midnight) = (Instant::now(), Instant::now() + Duration::from_secs(50_000));
+        let mut registry = pool.shared.registry.lock();
+        registry.projects[at].marks.block(Part::Model, &model.into(), Claim::day(), now, midnight);
+    }
+
+    fn kept(pool: &KeyPool) -> KeyPoolMemory {
+        serde_json::from_str(&serde_json::to_string(&pool.memory()).unwrap()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_was_refused_is_checked_soon_after_a_restart_and_one_that_was_taken_out_is_not() {
+        let keys = [("one", "p1"), ("other", "p1"), ("third", "p1")];
+        let before = pool(&keys);
+        refuse(&before, 0);
+        before.disable(&before.snapshot()[1].fingerprint);
+        let after = pool(&keys);
+        // The checks are under way already, and wait for a key to be disabled.
+        let good = tower::service_fn(|_: Request<Empty<Bytes>>| async {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let mut recheck = Box::pin(after.recheck(good));
+        assert!(timeout(Duration::from_secs(1), &mut recheck).await.is_err());
+        after.restore(&kept(&before));
+        let states = || after.snapshot().into_iter().map(|report| report.state).collect::<Vec<_>>();
+        let refused = |state: &KeyState| matches!(state, KeyState::Disabled { reason: DisabledReason::Refused(_), .. });
+        let by_hand = |state: &KeyState| matches!(state, KeyState::Disabled { reason: DisabledReason::ByHand, .. });
+        assert!(refused(&states()[0]) && by_hand(&states()[1]) && states()[2] == KeyState::Active);
+        assert!(timeout(Duration::from_secs(62), recheck).await.is_err());
+        assert!(states()[0] == KeyState::Active && by_hand(&states()[1]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_project_of_which_no_key_is_left_is_another_one() {
+        let before = pool(&[("one", "p1"), ("other", "p1"), ("third", "p2")]);
+        block(&before, 0, "m");
+        block(&before, 1, "m");
+        let after = pool(&[("other", "p1"), ("new", "p1"), ("newer", "p2"), ("third", "p3")]);
+        after.restore(&kept(&before));
+        let parked: Vec<_> = after.snapshot().iter().map(|report| report.models.len()).collect();
+        assert_eq!(parked, [1, 1, 0, 0]);
+        // A block that is news to this process stays as it is.
+        let states = |pool: &KeyPool| pool.snapshot()[0].models[0].look;
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let newer = states(&after);
+        after.restore(&kept(&before));
+        assert_eq!(states(&after), newer);
+        assert_eq!(kept(&after).projects.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_secret_and_nothing_unknown_is_kept() {
+        let pool = pool(&[("a-secret-key", "p1")]);
+        assert_eq!(pool.memory(), KeyPoolMemory::default());
+        refuse(&pool, 0);
+        block(&pool, 0, "m");
+        let text = serde_json::to_string(&pool.memory()).unwrap();
+        assert!(text.contains(&pool.snapshot()[0].fingerprint.to_string()) && !text.contains("a-secret-key"), "{text}");
+        pool.restore(&serde_json::from_str("{}").unwrap());
     }
 }

@@ -138,3 +138,62 @@ proptest! {
         }
     }
 }
+
+proptest! {
+    #[test]
+    fn a_restored_key_is_used_as_the_old_one_would_have_been(
+        events in proptest::collection::vec(events(), 0..60), down in 31u64..100_000,
+    ) {
+        let (mut now, shift) = (Instant::now(), secs(1 << 20));
+        let mut old = Health::default();
+        for event in events {
+            match event {
+                Event::Call if matches!(old.usable(now), Use::OnTrial) => drop(old.begin_trial(now)),
+                Event::Call | Event::Dropped => {}
+                Event::Success if old.disabled.is_none() => old.succeeded(),
+                Event::Success => {}
+                Event::Strike => drop(old.refused(Kind::AuthKeyInvalid, false, now)),
+                Event::Leaked => drop(old.refused(Kind::KeyLeaked, true, now)),
+                Event::DisableByHand => old.disable_by_hand(now),
+                Event::Enable => old.enable(),
+                Event::Look(result) => drop(old.checked(result, now)),
+                Event::Wait(seconds) => now += secs(seconds),
+            }
+        }
+        let kept = old.memory(TimeAnchor::new(500_000, now));
+        // By then, each call that tested the key has been waited for.
+        let then = now + secs(down) + shift;
+        let mut new = Health::default();
+        let reason = kept.and_then(|kept| new.restore(&kept, TimeAnchor::new(500_000 + down, then), then));
+        prop_assert_eq!(reason, old.disabled.map(|disabled| disabled.reason));
+        prop_assert_eq!(new.usable(then), old.usable(then - shift));
+        prop_assert_eq!((new.is_settled(), new.strikes), (old.is_settled(), old.strikes));
+        if let Some(disabled) = new.disabled {
+            prop_assert_eq!(disabled.state(then), old.disabled.unwrap().state(then - shift));
+            prop_assert_eq!(new.check_at().is_some(), old.check_at().is_some());
+            let soon = then + FIRST_CHECK_WHEN_RESTORED..=then + FIRST_CHECK_WHEN_BANNED;
+            prop_assert!(new.check_at().is_none_or(|at| soon.contains(&at)));
+        }
+    }
+}
+
+#[test]
+fn a_broken_memory_disables_nothing_and_takes_no_key_that_is_known() {
+    let (now, anchor) = (Instant::now(), TimeAnchor::new(1_000, Instant::now()));
+    let disabled = |reason: &str, since| Some(DisabledMemory { reason: reason.into(), since });
+    for reason in ["", "quota_day", "no such kind"] {
+        let mut health = Health::default();
+        let kept = HealthMemory { strikes: u32::MAX, proven: true, disabled: disabled(reason, u64::MAX) };
+        assert_eq!((health.restore(&kept, anchor, now), health.strikes), (None, STRIKES - 1), "{reason}");
+    }
+    let kept = HealthMemory { strikes: 3, proven: true, disabled: disabled("key_leaked", u64::MAX) };
+    let mut known = Health::default();
+    known.succeeded();
+    assert_eq!(known.restore(&kept, anchor, now), None);
+    let mut new = Health::default();
+    assert_eq!(new.restore(&kept, anchor, now), Some(DisabledReason::Refused(Kind::KeyLeaked)));
+    assert_eq!(
+        new.disabled.unwrap().state(now),
+        KeyState::Disabled { reason: DisabledReason::Refused(Kind::KeyLeaked), since: Duration::ZERO }
+    );
+}

@@ -149,3 +149,61 @@ fn models_without_quota_are_bounded_and_the_soonest_to_return_goes_first() {
     assert!(marks.models[0].len() <= MAX_MODELS - 49);
     assert!(marks.models[0].contains_key(&name(5_000)));
 }
+
+proptest! {
+    #[test]
+    fn restored_marks_decide_as_the_old_ones_would_have(
+        blocks in proptest::collection::vec((0usize..4, 0usize..3, 0usize..4, 0u64..4_000), 0..12), down in 0u64..4_000,
+    ) {
+        let (began, shift) = (Instant::now(), secs(1 << 20));
+        let (mut old, mut at) = (Marks::default(), 0);
+        for (part, model, kind, after) in blocks {
+            at += after;
+            let claim = match kind {
+                0 => claim(Kind::QuotaDay, None),
+                1 => claim(Kind::QuotaZero, None),
+                2 => claim(Kind::QuotaUnknown, None),
+                _ => claim(Kind::QuotaSpend, Some(600)),
+            };
+            old.block(Part::ALL[part], &["a", "b", ""][model].into(), claim, began + secs(at), began + secs(50_000));
+        }
+        let now = began + secs(at);
+        let kept = old.memory(TimeAnchor::new(5_000, now), now);
+        let then = now + secs(down);
+        let mut new = Marks::default();
+        new.restore(&kept, TimeAnchor::new(5_000 + down, then + shift), then + shift);
+        for needs in CALLS {
+            for later in [0, 1, 15, 600, 3_600, 80_000].map(secs) {
+                let (here, there) = (then + later, then + later + shift);
+                let moved = match old.passage(needs, here) {
+                    Passage::Closed(at) => Passage::Closed(at + shift),
+                    other => other,
+                };
+                prop_assert_eq!(new.passage(needs, there), moved, "{:?}", needs);
+                prop_assert_eq!(new.left(needs, there), old.left(needs, here));
+                prop_assert_eq!(new.obstruction(needs, there), old.obstruction(needs, here));
+            }
+        }
+        prop_assert_eq!((new.report(then + shift), new.spending(then + shift)), (old.report(then), old.spending(then)));
+    }
+}
+
+#[test]
+fn marks_of_unknown_parts_and_more_than_are_remembered_are_left_out() {
+    let (now, anchor) = (Instant::now(), TimeAnchor::new(1_000, Instant::now()));
+    let mut old = Marks::default();
+    let claim = claim(Kind::QuotaDay, None);
+    for number in 0..MAX_MODELS {
+        old.block(Part::Closed, &number.to_string().into(), claim, now, now + secs(50_000));
+    }
+    let mut kept = old.memory(anchor, now);
+    let block = kept[0].block.clone();
+    for (part, model) in
+        [("closed_model", "one more".to_owned()), ("moon", "a".into()), ("model", "m".repeat(MAX_NAME + 1))]
+    {
+        kept.push(MarkMemory { part: part.into(), model: model.into(), block: block.clone() });
+    }
+    let mut new = Marks::default();
+    new.restore(&kept, anchor, now);
+    assert_eq!(new.memory(anchor, now), old.memory(anchor, now));
+}
