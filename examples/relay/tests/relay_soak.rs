@@ -242,7 +242,7 @@ async fn call_until(stopped: watch::Receiver<bool>, uri: String, caller: usize, 
         let shape = SHAPES[turn % SHAPES.len()];
         turn += 1;
         // A caller that leaves before the end is nobody's loss.
-        if turn % 17 == 0 {
+        if turn.is_multiple_of(17) {
             let _ = timeout(Duration::from_millis(20), one(&client, caller, shape)).await;
             tally.count("left".to_owned());
             continue;
