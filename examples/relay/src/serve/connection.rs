@@ -76,7 +76,7 @@ pub(crate) async fn serve(
     let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
     tokio::pin!(connection);
 
-    let look = sleep_until(Instant::now() + patience.idle);
+    let look = sleep_until(Instant::now() + patience.idle.min(patience.unread));
     tokio::pin!(look);
     let mut ends = place.ends();
     let (mut leaves, mut quiet_until) = (false, None);

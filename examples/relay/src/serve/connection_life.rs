@@ -185,9 +185,10 @@ impl Life {
         }
         if self.is_quiet() {
             let end = self.idle_since + idle;
-            return if end <= now { Verdict::Idle } else { Verdict::Stays(end) };
+            // A call that begins after this look may be unread from then on.
+            return if end <= now { Verdict::Idle } else { Verdict::Stays(end.min(now + unread)) };
         }
-        // A call that ends by itself meanwhile leaves the whole idle time, so a look after that is early enough.
+        // The same of a call that ends, and begins the idle time.
         let mut next = now + idle.min(unread);
         let mut stuck = 0;
         for since in self.calls.iter().filter_map(|call| call.unread_since).chain(self.blocked_since) {
@@ -384,6 +385,13 @@ mod tests {
         life.answer_ended(call, start + 101 * SECOND);
         assert_eq!(life.judge(start + 102 * SECOND, PATIENCE), Verdict::Stays(start + 111 * SECOND));
         assert_eq!(life.judge(start + 111 * SECOND, PATIENCE), Verdict::Idle);
+    }
+
+    #[test]
+    fn a_look_comes_in_time_for_a_call_that_begins_after_it() {
+        let (life, start) = life();
+        let patience = Patience { idle: 30 * SECOND, unread: SECOND };
+        assert_eq!(life.judge(start, patience), Verdict::Stays(start + SECOND));
     }
 
     #[test]

@@ -32,8 +32,8 @@ pub(crate) struct WatchedIo {
 }
 
 impl WatchedIo {
-    /// Wraps a socket. The kernel, too, gives up a peer that takes nothing for `unread`: after the relay has closed, it
-    /// would go on trying.
+    /// Wraps a socket. The kernel, too, gives up a peer that takes nothing, after twice `unread`: of a connection that the
+    /// relay has closed in order, it would go on sending the rest. It tells the peer nothing, so the relay is first.
     pub(crate) fn new(
         stream: TcpStream,
         connection: Arc<Connection>,
@@ -47,7 +47,7 @@ impl WatchedIo {
             let socket = socket2::SockRef::from(&stream);
             // A kernel that has neither still works, with larger buffers.
             let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT);
-            let _ = socket.set_tcp_user_timeout(Some(unread));
+            let _ = socket.set_tcp_user_timeout(Some(unread * 2));
         }
         #[cfg(not(target_os = "linux"))]
         let _ = unread;
