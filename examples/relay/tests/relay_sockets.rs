@@ -184,7 +184,7 @@ async fn connections_of_http2_that_fall_silent_after_an_answer_are_gone_after_th
 #[tokio::test]
 #[ignore = "needs 8,192 file descriptors; .ci/run does"]
 async fn three_thousand_connections_of_http2_that_fall_silent_are_gone_after_the_header_timeout() {
-    silent(3_000, Duration::from_secs(10)).await;
+    silent(3_000, Duration::from_secs(20)).await;
 }
 
 async fn silent(number: usize, header_timeout: Duration) {
