@@ -21,6 +21,9 @@ const OPERATOR_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 /// nginx's `client_header_timeout` is 60 s, hyper's own is 30 s.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The most connections, unless the process may open fewer files than twice that: about 200 MB, if all are used.
+const MAX_CONNECTIONS: usize = 10_000;
+
 /// Kubernetes waits 30 s before it kills.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -37,6 +40,10 @@ pub(crate) struct Server {
     pub(crate) operator_listen: Option<SocketAddr>,
     /// The time in which the head of a request must arrive.
     pub(crate) header_timeout: Duration,
+    /// The most connections of callers.
+    pub(crate) max_connections: usize,
+    /// The most connections of one address.
+    pub(crate) max_connections_per_address: Option<usize>,
     /// The time for which it goes on accepting connections after it was told to end.
     pub(crate) lame_duck: Duration,
     /// The time that calls in flight may take after that.
@@ -57,10 +64,20 @@ impl Server {
                 format_duration(PROXIES)
             ));
         }
+        let files = open_files();
+        let max_connections = file.get("max_connections", connections);
+        if let (Some(most), Some(files)) = (max_connections, files.filter(|files| max_connections > Some(*files))) {
+            file.remark(format!(
+                "max_connections is {most}, but the process may open {files} files only, and each connection is one: \
+                 raise that limit (ulimit -n, LimitNOFILE)"
+            ));
+        }
         Self {
             listen: file.get("listen", address).unwrap_or(LISTEN),
             operator_listen: file.get("operator_listen", address_or_false).unwrap_or(Some(OPERATOR_LISTEN)),
             header_timeout: file.get("header_timeout", duration).unwrap_or(HEADER_TIMEOUT),
+            max_connections: max_connections.unwrap_or_else(|| usual_connections(files)),
+            max_connections_per_address: file.get("max_connections_per_address", connections),
             lame_duck: file.get("lame_duck", duration_or_zero).unwrap_or_default(),
             drain: file.get("drain", duration_or_zero).unwrap_or(DRAIN),
             keep_alive,
@@ -77,6 +94,26 @@ impl Server {
     /// Describes that layer in a line, if there is one, as the others are described.
     pub(crate) fn describe_keep_alive(&self) -> Option<String> {
         self.keep_alive_layer().map(|layer| format!("{:<16}{layer}", "keep alive"))
+    }
+}
+
+/// Returns the most connections by default: each may need another one to the upstream.
+fn usual_connections(files: Option<usize>) -> usize {
+    files.map_or(MAX_CONNECTIONS, |files| (files / 2).clamp(1, MAX_CONNECTIONS))
+}
+
+/// Returns how many files the process may open, where the system says it.
+fn open_files() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn connections(value: &Value<'_>) -> Result<usize, String> {
+    const RIGHT: &str = "a whole number of connections from 1, like 10000";
+    match value.integer(RIGHT)? {
+        0 => Err(format!("is 0, and so nobody could call; it is {RIGHT}")),
+        number => usize::try_from(number).map_err(|_| format!("is {number}; it is {RIGHT}")),
     }
 }
 
@@ -106,5 +143,21 @@ fn address_or_false(value: &Value<'_>) -> Result<Option<SocketAddr>, String> {
             let text = value.text(RIGHT)?;
             text.parse().map(Some).map_err(|_| format!("{text:?} is not an address to listen on; it is {RIGHT}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_half_of_the_open_files_for_the_upstream() {
+        assert_eq!([None, Some(1_024), Some(1), Some(1 << 20)].map(usual_connections), [10_000, 512, 1, 10_000]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_system_says_how_many_files_may_be_open() {
+        assert!(open_files().is_some_and(|files| files > 0));
     }
 }

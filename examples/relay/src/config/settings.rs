@@ -112,6 +112,8 @@ const NAMES: KnownNames = &[
             "header_timeout",
             "body_timeout",
             "unread_timeout",
+            "max_connections",
+            "max_connections_per_address",
             "lame_duck",
             "drain",
             "keep_alive",

@@ -1,10 +1,14 @@
 //! Serving: the listener, the way of a call through the relay, and the stack of layers in force.
 //!
-//! A request comes in by `server`, passes `cors`, is logged by `log`, cleaned by `proxy`, let in by `admission` as a caller that is `known`, and goes through the
+//! A connection comes in by `server`, and `connection` serves it to its end. A request passes `cors`, is logged by `log`, cleaned by `proxy`, let in by `admission` as a caller that is `known`, and goes through the
 //! `stack` that `current` holds at that moment.
 
 mod admission;
 mod body_timeout;
+mod connection;
+mod connection_body;
+mod connection_life;
+mod connections;
 mod cors;
 mod current;
 mod held;
@@ -25,6 +29,7 @@ mod state;
 mod transport;
 mod unread;
 mod uploads;
+mod watched_io;
 mod wired;
 
 pub(crate) use self::server::run;

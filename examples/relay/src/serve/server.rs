@@ -16,32 +16,26 @@ use axum::{
     middleware,
     routing::{any, get},
 };
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_gemini::{BoxError, key_pool::KeyState};
 
 use crate::{
     config::{Plan, Source},
     serve::{
+        connection::{refuse, serve},
+        connection_life::Patience,
+        connections::{Caps, Connections},
         current::Current,
-        log,
-        peer::Peer,
-        proxy,
+        log, proxy,
         signals::{Termination, Wish, Wishes},
         state::KeptState,
     },
     show,
 };
+
+/// The most connections of operators: Prometheus, a few browsers, and scripts.
+const MOST_OF_OPERATORS: usize = 256;
 
 /// Serves until SIGTERM or Ctrl-C, and then until the calls in flight have ended; a second signal ends at once. SIGHUP
 /// reads the settings again, and SIGUSR1 lifts what is parked.
@@ -73,9 +67,12 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     let mut to_the_end = JoinSet::new();
     if let Some(listener) = operators {
         let current = current.clone();
-        to_the_end.spawn(async move { accept(listener, &current, pending(), pages, &GracefulShutdown::new()).await });
+        // Connections of callers take none of theirs.
+        let caps = |_: &Current| Caps { all: Some(MOST_OF_OPERATORS), per_address: None };
+        let connections = Connections::new();
+        to_the_end.spawn(async move { accept(listener, &current, pending(), pages, &connections, caps).await });
     }
-    let graceful = GracefulShutdown::new();
+    let connections = Connections::new();
     // By its end, load balancers have seen /readyz fail, and send no more calls.
     let closing = async {
         termination.first().await;
@@ -84,12 +81,21 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
             () = termination.second() => {}
         }
     };
-    accept(listener, &current, closing, calls, &graceful).await;
+    let caps = |current: &Current| {
+        let server = current.stack().settings.server;
+        Caps { all: Some(server.max_connections), per_address: server.max_connections_per_address }
+    };
+    accept(listener, &current, closing, calls, &connections, caps).await;
     let drain = current.stack().settings.server.drain;
     tracing::info!(drain = %humantime::format_duration(drain), "shutting down: waiting for calls in flight to end");
+    connections.end();
     let ended = tokio::select! {
-        () = graceful.shutdown() => Ok(()),
-        () = sleep(drain) => Err(format!("calls still in flight after {drain:?} were broken off; raise drain").into()),
+        () = connections.ended() => Ok(()),
+        () = sleep(drain) => match connections.snapshot().busy {
+            // Those without a call are on their way out.
+            0 => Ok(()),
+            _ => Err(format!("calls still in flight after {drain:?} were broken off; raise drain").into()),
+        },
         () = termination.second() => Err("a second signal to end: calls in flight were broken off".into()),
     };
     if let Some(state) = &state {
@@ -113,13 +119,14 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, String>
     TcpListener::bind(address).await.map_err(|error| format!("{setting}: cannot listen on {address}: {error}"))
 }
 
-/// Accepts connections until `closing` is over.
+/// Accepts connections until `closing` is over, and refuses those beyond `caps`.
 async fn accept(
     listener: TcpListener,
     current: &Current,
     closing: impl Future<Output = ()>,
     app: Router,
-    graceful: &GracefulShutdown,
+    connections: &Connections,
+    caps: impl Fn(&Current) -> Caps,
 ) {
     tokio::pin!(closing);
     loop {
@@ -129,8 +136,16 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let header_timeout = current.stack().settings.server.header_timeout;
-                tokio::spawn(connection(stream, peer, app.clone(), header_timeout, graceful));
+                let settings = &current.stack().settings;
+                let (idle, unread) = (settings.server.header_timeout, settings.access.unread_timeout);
+                match connections.enter(peer.ip(), caps(current)) {
+                    Ok(place) => {
+                        tokio::spawn(serve(stream, peer, app.clone(), Patience { idle, unread }, place));
+                    }
+                    Err(full) => {
+                        tokio::spawn(refuse(stream, full, connections.clone()));
+                    }
+                }
             }
             // Too few file descriptors, or a peer that has left: neither lasts.
             Err(error) => {
@@ -203,43 +218,5 @@ fn readiness(current: &Current, ends: bool) -> (StatusCode, &'static str) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: shutting down\n"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the upstream refuses every key\n"),
         (false, true) => (StatusCode::OK, "ready\n"),
-    }
-}
-
-/// Serves one connection to its end.
-fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
-    app: Router,
-    header_timeout: Duration,
-    graceful: &GracefulShutdown,
-) -> impl Future<Output = ()> + Send + use<> {
-    // Without it, a small chunk waits for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    let arrived = Arc::new(Notify::new());
-    let arrival = arrived.clone();
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        arrival.notify_one();
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
-        app.clone().oneshot(request)
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
-    builder.http2().timer(TokioTimer::new());
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
-    let connection = graceful.watch(connection);
-    async move {
-        tokio::pin!(connection);
-        // hyper's own timer starts only when it knows the protocol.
-        let first_request = timeout(header_timeout, arrived.notified());
-        let in_time = tokio::select! {
-            _ = &mut connection => return,
-            first = first_request => first.is_ok(),
-        };
-        if in_time {
-            // Errors are peers that went away, or that wrote something other than HTTP and got an answer that says so.
-            let _ = connection.await;
-        }
     }
 }

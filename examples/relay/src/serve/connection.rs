@@ -1,0 +1,144 @@
+//! Serving one connection to its end, or refusing it.
+//!
+//! A connection ends when it has no call for `header_timeout`, whatever else comes on it: half of a head, PINGs, nothing.
+//! It ends when no caller of its answers reads for `unread_timeout`, with a reset, so that the kernel forgets what waits.
+//! When the relay is to end, it ends at once if it has no call under way.
+
+use std::{
+    future::pending,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use http::Request;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
+use tower::{ServiceExt, service_fn};
+
+use crate::serve::{
+    connection_body::{AnswerBody, RequestBody},
+    connection_life::{Connection, Patience, Verdict},
+    connections::{ConnectionPlace, Connections, Full},
+    peer::Peer,
+    watched_io::WatchedIo,
+};
+
+/// The time that a connection without calls has to end by itself: HTTP/2 asks the peer first, which takes a round trip.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// The time in which a refused caller can read the refusal.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    patience: Patience,
+    place: ConnectionPlace,
+) {
+    let tally = place.tally();
+    let life = Connection::new(tally.clone());
+    let thrown_away = Arc::new(AtomicBool::new(false));
+    let io = WatchedIo::new(stream, life.clone(), thrown_away.clone(), patience.unread);
+    let calls = life.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let call = calls.begin();
+        let mut request = request.map(|body| match body.is_end_stream() {
+            true => Body::new(body),
+            false => Body::new(RequestBody { body, _call: call.request() }),
+        });
+        request.extensions_mut().insert(Peer(peer));
+        let answer = app.clone().oneshot(request);
+        async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, call))) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle);
+    // Clients that read only while they are asked for more answer a PING as late as they read.
+    let http2 = &mut builder.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(patience.idle).keep_alive_timeout(patience.unread);
+    let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+
+    let look = sleep_until(Instant::now() + patience.idle.min(patience.unread));
+    tokio::pin!(look);
+    let mut ends = place.ends();
+    let (mut leaves, mut quiet_until) = (false, None);
+    loop {
+        tokio::select! {
+            // Errors are peers that went away, or that wrote something other than HTTP and got an answer that says so.
+            _ = connection.as_mut() => return,
+            () = look.as_mut() => {}
+            _ = ends.wait_for(|ends| *ends), if !leaves => {}
+            () = async { if leaves { life.quiet().await } else { pending().await } } => {}
+        }
+        let now = Instant::now();
+        let (mut next, goes) = match life.judge(patience) {
+            Verdict::Stays(next) => (next, false),
+            Verdict::PartlyUnread(next) => (next, true),
+            Verdict::Idle => (now + GOODBYE, true),
+            Verdict::Unread => {
+                tally.closed_unread(patience.unread);
+                thrown_away.store(true, Ordering::Release);
+                return;
+            }
+        };
+        if !leaves && (goes || *ends.borrow()) {
+            leaves = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        if leaves {
+            let is_quiet = life.is_quiet();
+            match quiet_until {
+                Some(until) if is_quiet && until <= now => {
+                    if !*ends.borrow() {
+                        tally.closed_idle();
+                    }
+                    return;
+                }
+                Some(until) if is_quiet => next = until,
+                _ => quiet_until = is_quiet.then(|| now + GOODBYE),
+            }
+            next = quiet_until.map_or(next, |until| until.min(next));
+        }
+        look.as_mut().reset(next);
+    }
+}
+
+/// Tells a caller that its connection is refused, and closes it: at once where many are refused already.
+pub(crate) async fn refuse(mut stream: TcpStream, full: Full, connections: Connections) {
+    let Some(_place) = connections.refusal() else { return };
+    let (status, word) = full.status();
+    let message = format!("{full}; try again later");
+    let body = json!({ "error": { "code": status.as_u16(), "message": message, "status": word } }).to_string();
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: \
+         close\r\n\r\n{body}",
+        body.len()
+    );
+    let said = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await?;
+        // A socket that is closed before all was read is reset, and the caller might not see the answer.
+        let mut rest = [0; 1_024];
+        while stream.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(REFUSAL, said).await;
+}
