@@ -33,8 +33,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_gemini::{
-    Error,
+    Error, Outcome,
     body::ReplayBody,
+    failure::Failure,
     replay::ReplayLayer,
     resource::{AnswerReader, Resource},
 };
@@ -236,11 +237,11 @@ impl SeparateCaller {
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let response = match answer {
-            Ok(response) if searched.is_doubtful && response.status() == StatusCode::NOT_FOUND => {
+            Ok(response) if searched.is_doubtful && says_so(&response) => return Err(not_found()),
+            Ok(response) => response.map(Body::new),
+            Err(error) if searched.is_doubtful && Error::find(&*error).map(Error::failure).is_some_and(is_missing) => {
                 return Err(not_found());
             }
-            Ok(response) => response.map(Body::new),
-            Err(error) if searched.is_doubtful && says_it_is_missing(&error) => return Err(not_found()),
             Err(error) => return Err(error),
         };
         if !response.status().is_success() {
@@ -312,10 +313,15 @@ fn not_found() -> BoxError {
     refusal(StatusCode::NOT_FOUND, "NOT_FOUND", "Requested entity was not found.")
 }
 
-/// Returns whether an error may say that a thing does not exist. The API says it as 403 of files and caches, and of some
+/// Returns whether an answer may say that a thing does not exist.
+fn says_so<R>(response: &Response<R>) -> bool {
+    let failure = response.extensions().get().and_then(Outcome::failure);
+    failure.map_or(response.status() == StatusCode::NOT_FOUND, is_missing)
+}
+
+/// Returns whether a failure may be that a thing does not exist. The API says it as 403 of files and caches, and of some
 /// as 400.
-fn says_it_is_missing(error: &BoxError) -> bool {
-    let Some(failure) = Error::find(&**error).map(Error::failure) else { return false };
+fn is_missing(failure: &Failure) -> bool {
     let message = failure.message().to_ascii_lowercase();
     match failure.code() {
         StatusCode::NOT_FOUND => true,

@@ -121,7 +121,6 @@ impl Makers {
     }
 
     /// Lists the names of all things and their makers, the oldest first, for [`restore`](Self::restore).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the file of a relay's state"))]
     pub(crate) fn snapshot(&self) -> Vec<(String, String)> {
         let mut all: Vec<_> = self.things.iter().collect();
         all.sort_unstable_by_key(|(_, made)| made.nth);
@@ -129,7 +128,6 @@ impl Makers {
     }
 
     /// Remembers what a snapshot has, except for what has been learned since.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the file of a relay's state"))]
     pub(crate) fn restore<'a>(&mut self, snapshot: impl IntoIterator<Item = (&'a str, &'a str)>) {
         for (thing, maker) in snapshot {
             if let Some(thing) = Resource::parse(thing) {
