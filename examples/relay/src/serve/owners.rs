@@ -255,7 +255,8 @@ impl SeparateCaller {
             return Ok(response);
         }
         let is_own = |thing: &Resource| self.makers.lock().of(thing).is_some_and(|maker| *maker == self.caller);
-        if !asked.makes && !(asked.reads && asked.named.first().is_some_and(is_own)) {
+        let shows_own = asked.reads && asked.named.first().is_some_and(is_own);
+        if !asked.makes && !shows_own {
             return Ok(response);
         }
         if let Some(upload) = upload_in(response.headers()) {
