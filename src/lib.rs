@@ -43,6 +43,7 @@
 //! | [`status`] | what an error body says |
 //! | [`failure`] | whose fault a failure is, and what helps |
 //! | [`context`] | the two words that layers talk in, and the error |
+//! | [`resource`] | what belongs to one project, and where requests and answers name it |
 //! | [`quota`] | limits, scopes, the price of a request, midnight Pacific |
 //! | [`body`] | bodies that are kept, put back or guarded |
 //! | [`models`], [`tokenizer`] | what each model takes, and how many tokens a text has |
@@ -50,8 +51,8 @@
 //! | [`service_times`] | the times that a model's answers take |
 //! | [`observe`], [`clock`] | the numbers of a handle, and the time |
 //!
-//! Private modules beside them scan requests (`request`) and answers (`answer`), find what belongs to one project
-//! (`resource`), keep keys out of texts (`redact`), and hold the maps that names invented by callers cannot grow (`bounded`).
+//! Private modules beside them scan requests (`request`) and answers (`answer`), keep keys out of texts (`redact`), and
+//! hold the maps that names invented by callers cannot grow (`bounded`).
 //!
 //! **The rooms** are the layers, each with the same plan; no room imports another. From the outside in:
 //! [`keep_alive`], [`error_response`], [`telemetry`], [`timeout`], [`replay`], [`model_fallback`], [`token_precheck`],
@@ -127,7 +128,7 @@ mod ready;
 mod redact;
 pub mod replay;
 mod request;
-mod resource;
+pub mod resource;
 pub mod retry;
 pub mod service_times;
 pub mod stack;

@@ -3,27 +3,16 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{Arc, LazyLock},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
-use memchr::memmem::Finder;
 use pin_project_lite::pin_project;
-use serde_json::Value;
 
-use super::{
-    answer_names::{Described, beginning, described},
-    pool::Shared,
-};
-use crate::resource::TokenFinder;
-
-/// The most bytes of an answer that are copied to be read: a resource that is created is described in a few lines.
-const MAX_READ: usize = 64 * 1024;
-
-/// Parts of events that may name a resource beside the one that the stream is about.
-static MARKS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| ["nvironment", "files/"].map(Finder::new));
+use super::pool::Shared;
+use crate::resource::{AnswerReader, Described, TokenFinder};
 
 pin_project! {
     /// The response body of [`KeyPoolService`](super::KeyPoolService): the inner one, untouched. Of an answer that may
@@ -53,17 +42,11 @@ struct Teacher {
 
 /// The part that has passed of an answer that may name a new resource.
 pub(super) struct NameLesson {
-    /// The collection that was asked.
-    collection: Option<&'static str>,
+    reader: AnswerReader,
     /// True if the call has made what the answer is about.
     made: bool,
-    /// Set if the answer is a stream of events.
-    events: bool,
-    /// True if an event has named what the stream is about.
-    found: bool,
-    read: Vec<u8>,
-    /// The number of bytes that may still be copied.
-    left: usize,
+    /// True if Google's own agents and voices cannot be among what the answer is about.
+    makes_public: bool,
 }
 
 impl<R> KeyPoolBody<R> {
@@ -155,79 +138,34 @@ impl Lesson {
 }
 
 impl NameLesson {
-    pub(super) fn new(collection: Option<&'static str>, made: bool) -> Self {
-        Self { collection, made, events: false, found: false, read: Vec::new(), left: MAX_READ }
+    pub(super) fn new(collection: Option<&'static str>, made: bool, events: bool) -> Self {
+        let makes_public = made && matches!(collection, Some("agents" | "voices"));
+        Self { reader: AnswerReader::new(collection, events), made, makes_public }
     }
 
-    /// Reads the answer as a stream of events.
-    pub(super) fn with_events(mut self, events: bool) -> Self {
-        self.events = events;
-        self
-    }
-
-    /// Copies data as it passes. Returns whether there may be more to learn.
+    /// Reads data as it passes. Returns whether there may be more to learn.
     fn push(&mut self, bytes: &[u8], teacher: &Teacher) -> bool {
-        let fits = bytes.len().min(self.left);
-        self.left -= fits;
-        self.read.extend_from_slice(&bytes[..fits]);
-        if self.events {
-            self.read_events(teacher);
-        }
-        if fits < bytes.len() {
-            self.cut(teacher);
-        }
-        fits == bytes.len()
-    }
-
-    /// Reads what there is of an answer that is too long: a picture may follow behind the name.
-    fn cut(&self, teacher: &Teacher) {
-        let text = if self.events { self.read.strip_prefix(b"data:") } else { Some(&*self.read) };
-        if let Some(begun) = text.filter(|_| !self.found).and_then(beginning) {
-            self.learn(&begun, teacher);
-        }
+        let Self { reader, made, makes_public } = self;
+        reader.push(bytes, |found| teacher.learn(found, *made, *makes_public))
     }
 
     /// Reads the rest.
     fn end(&mut self, teacher: &Teacher) {
-        if self.events {
-            self.read.push(b'\n');
-            self.read_events(teacher);
-        } else if let Ok(answer) = serde_json::from_slice(&self.read) {
-            self.learn(&answer, teacher);
-        }
+        let Self { reader, made, makes_public } = self;
+        reader.end(|found| teacher.learn(found, *made, *makes_public));
     }
+}
 
-    /// Reads the complete events, and drops them.
-    fn read_events(&mut self, teacher: &Teacher) {
-        let Some(end) = memchr::memrchr(b'\n', &self.read) else { return };
-        let mut found = self.found;
-        for line in self.read[..end].split(|byte| *byte == b'\n') {
-            let Some(data) = line.strip_prefix(b"data:") else { continue };
-            // Once it is known what the stream is about, most events need no second look.
-            if (!found || MARKS.iter().any(|mark| mark.find(data).is_some()))
-                && let Ok(event) = serde_json::from_slice(data)
-            {
-                found |= self.learn(&event, teacher);
-            }
+impl Teacher {
+    /// Remembers the project as the owner of a resource in an answer.
+    fn learn(&self, found: Described, made: bool, makes_public: bool) {
+        let Described { resource, is_subject, .. } = found;
+        let mut owners = self.shared.owners.lock();
+        match is_subject {
+            // Lists have Google's own agents and voices as well.
+            _ if resource.may_be_public() && !makes_public => {}
+            true if made => owners.made(resource, &self.project),
+            _ => owners.seen(resource, &self.project),
         }
-        self.found = found;
-        self.read.drain(..=end);
-    }
-
-    /// Remembers the project as the owner of the resources in an answer. Returns whether the answer is about one.
-    fn learn(&self, answer: &Value, teacher: &Teacher) -> bool {
-        let all = described(answer, self.collection);
-        let is_about_one = all.iter().any(|found| found.is_subject);
-        let makes_public = self.made && matches!(self.collection, Some("agents" | "voices"));
-        let mut owners = teacher.shared.owners.lock();
-        for Described { resource, is_subject } in all {
-            match is_subject {
-                // Lists have Google's own agents and voices as well.
-                _ if resource.may_be_public() && !makes_public => {}
-                true if self.made => owners.made(resource, &teacher.project),
-                _ => owners.seen(resource, &teacher.project),
-            }
-        }
-        is_about_one
     }
 }

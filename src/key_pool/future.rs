@@ -183,7 +183,7 @@ fn learning_names<R: Body>(
     if !events && content_type.is_some_and(|content_type| !content_type.contains("json")) {
         return response.map(KeyPoolBody::plain);
     }
-    let names = NameLesson::new(collection, made).with_events(events);
+    let names = NameLesson::new(collection, made, events);
     let lesson = Lesson::new(assigned.shared.clone(), project.clone()).with_names(names);
     response.map(|body| KeyPoolBody::learning(body, lesson))
 }

@@ -228,7 +228,6 @@
 
 mod affinity;
 mod alike;
-mod answer_names;
 mod api_key;
 mod body;
 mod feedback;

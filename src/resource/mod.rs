@@ -1,13 +1,29 @@
 //! Resources that belong to one project: files, cached contents, tuned models, uploads under way, interactions, agents.
 //!
 //! Another project's key gets 403 or 404 for them, so that a call which names one has to go to the project that made
-//! it, and to no other. The name stands in the path, in the query of an upload, or [in the JSON body](Mentions).
+//! it, and to no other. The name stands in the path, in the query of an upload, or in the JSON body.
+//!
+//! The [key pool](crate::key_pool) finds the project of a call by them. A program that serves several callers can tell
+//! by them whose things a call is about: [`Resource::all_in_uri`] and [`Resource::all_in_body`] name those of a request,
+//! and an [`AnswerReader`] those that an answer has made.
+//!
+//! ```
+//! use tower_gemini::resource::Resource;
+//!
+//! let body = br#"{"contents": [{"parts": [{"fileData": {"fileUri": "https://host/v1beta/files/abc"}}]}]}"#;
+//! let named: Vec<_> = Resource::all_in_body(body).collect();
+//! assert_eq!(named[0].as_str(), "files/abc");
+//! ```
 
+mod answer;
 mod continuation;
 mod mentions;
 
+use std::fmt;
+
 use http::Uri;
 
+pub use self::answer::{AnswerReader, Described, described};
 pub(crate) use self::{
     continuation::{TokenFinder, TokenHash},
     mentions::{Mentions, naming},
@@ -50,9 +66,54 @@ const OBJECTS: &str = "gs";
 
 /// The name of a resource of one project: `files/abc`, `cachedContents/x`, `upload_id/…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Resource(Box<str>);
+pub struct Resource(Box<str>);
 
 impl Resource {
+    /// Reads a name as [`as_str`](Self::as_str) has written it.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (collection, id) = name.split_once('/')?;
+        (!collection.is_empty() && !id.is_empty() && name.len() <= 2 * MAX_NAME).then(|| Self(name.into()))
+    }
+
+    /// Returns the name, which begins with the collection: `files/abc`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Lists every resource that a request's URI may name, more than one where a server could read it in more than one
+    /// way.
+    pub fn all_in_uri(uri: &Uri) -> Vec<Self> {
+        let path = percent_decoded(uri.path());
+        let mut all = Vec::new();
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        let mut last = segments.next();
+        for segment in segments {
+            all.extend(last.and_then(collection).and_then(|collection| Self::new(collection, segment)));
+            // A file of an environment has a name of its own.
+            if last == Some("environments") {
+                break;
+            }
+            last = Some(segment);
+        }
+        let query = uri.query().unwrap_or_default();
+        for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            let value = percent_decoded(value);
+            all.extend(if name == UPLOADS { Self::new(UPLOADS, &value) } else { Self::in_name(&value) });
+        }
+        all
+    }
+
+    /// Finds every resource that a JSON body names, or may name, in its order.
+    pub fn all_in_body(body: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        Mentions::new(body).map(|mention| mention.resource)
+    }
+
+    /// Finds the collection whose members a path would list.
+    pub fn listed_at(path: &str) -> Option<&'static str> {
+        let path = percent_decoded(path);
+        Self::collection_in_path(path.trim_end_matches(['/', ':']))
+    }
+
     /// Names a member of a collection. An id ends where a verb, a path below it, or a query begins.
     pub(crate) fn new(collection: &str, id: &str) -> Option<Self> {
         let end = id.find(['/', ':', '?', '#']).unwrap_or(id.len());
@@ -61,7 +122,7 @@ impl Resource {
     }
 
     /// Returns the collection that it is in.
-    pub(crate) fn collection(&self) -> &str {
+    pub fn collection(&self) -> &str {
         self.0.split_once('/').map_or(&*self.0, |(collection, _)| collection)
     }
 
@@ -81,7 +142,7 @@ impl Resource {
 
     /// Finds the collection to which an id in the answer belongs: that of [the whole](Self::collection_in_path), or of
     /// the member to which a path leads.
-    pub(crate) fn asked_collection(path: &str) -> Option<&'static str> {
+    pub fn asked_collection(path: &str) -> Option<&'static str> {
         let of_member = || {
             let mut segments = path.trim_end_matches('/').rsplit('/');
             segments.next().filter(|id| !id.contains(':'))?;
@@ -115,7 +176,7 @@ impl Resource {
     ///
     /// The name has to begin with a collection, or with its parents: a path of somebody's own, such as
     /// `src/files/main.rs`, names nothing.
-    pub(crate) fn in_name(name: &str) -> Option<Self> {
+    pub fn in_name(name: &str) -> Option<Self> {
         if let Some((scheme, rest)) = name.split_once("://") {
             return match &*scheme.to_ascii_lowercase() {
                 "https" | "http" => Self::in_path(rest.split(['?', '#']).next()?),
@@ -139,7 +200,7 @@ impl Resource {
     }
 
     /// Finds an upload under way, by the `upload_id` in its query.
-    pub(crate) fn in_query(query: &str) -> Option<Self> {
+    pub fn in_query(query: &str) -> Option<Self> {
         let id = query.split('&').find_map(|pair| pair.strip_prefix("upload_id="))?;
         Self::new(UPLOADS, &percent_decoded(id))
     }
@@ -150,7 +211,7 @@ impl Resource {
     }
 
     /// Returns the batch whose results a file has: `batches/b` of `files/batch-b`.
-    pub(crate) fn batch_of_results(&self) -> Option<Self> {
+    pub fn batch_of_results(&self) -> Option<Self> {
         Self::new("batches", self.0.strip_prefix("files/batch-")?)
     }
 
@@ -170,8 +231,14 @@ impl Resource {
     }
 
     /// Returns whether it is one of many that come with ordinary calls, and is soon of no use any more.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         matches!(self.collection(), "interactions" | "responses" | UPLOADS | CONTINUATIONS)
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

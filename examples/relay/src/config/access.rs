@@ -8,7 +8,7 @@ use crate::config::{
     callers::{self, Callers},
     origins::{self, Origins},
     toml::{Section, Value},
-    values::duration,
+    values::{boolean, duration},
 };
 
 /// nginx's `client_body_timeout` is 60 s.
@@ -25,6 +25,8 @@ pub(crate) struct Access {
     pub(crate) callers: Callers,
     /// The origins whose pages may call.
     pub(crate) origins: Origins,
+    /// A flag: callers do not see each other's files, caches and batches.
+    pub(crate) separate: bool,
     /// The most calls that one caller may have under way.
     pub(crate) per_caller: Option<usize>,
     /// The most calls that all callers together may have under way.
@@ -50,6 +52,14 @@ impl Access {
     ) -> Self {
         let callers = callers::read(file, keys, prices);
         let origins = origins::read(file, !callers.is_empty());
+        let shared_files = file.get_placed("shared_files", boolean);
+        if let (Some((false, place)), true) = (&shared_files, callers.is_empty()) {
+            file.mistake(
+                place.clone(),
+                "shared_files: no callers are told apart; set [[callers]] or client_tokens, too",
+            );
+        }
+        let separate = shared_files.map_or(callers.named().next().is_some(), |(shared, _)| !shared);
         let per_caller = file.get("max_concurrent_per_caller", calls);
         let total = file.get("max_concurrent", calls);
         let queued = file.get_placed("max_queued", calls_or_zero);
@@ -59,6 +69,7 @@ impl Access {
         Self {
             callers,
             origins,
+            separate,
             per_caller,
             total,
             queued: queued.map(|(queued, _)| queued).or(total).unwrap_or(0),

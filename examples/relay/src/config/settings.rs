@@ -104,6 +104,7 @@ const NAMES: KnownNames = &[
             "session_header",
             "client_tokens",
             "callers",
+            "shared_files",
             "prices",
             "allowed_origins",
             "max_concurrent_per_caller",

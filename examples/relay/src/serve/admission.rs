@@ -13,7 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, service_fn};
 use tower_gemini::{
     clock,
     replay::{Oversize, ReplayLayer},
@@ -26,6 +26,7 @@ use crate::{
         held::{AnswerEnd, AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
+        owners::Separation,
         path::{decoded, has_dots},
         peer::Peer,
         refusal::{full, refusal},
@@ -45,6 +46,8 @@ pub(crate) struct Admission {
     reader: ReplayLayer,
     callers: CallsByCaller,
     uploads: Arc<Uploads>,
+    /// Who has made which file, cache and batch.
+    separation: Separation,
     slots: Option<Arc<Semaphore>>,
     queue: Arc<Semaphore>,
 }
@@ -82,11 +85,12 @@ impl Admission {
         let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         let callers = before.map(|before| before.callers.clone()).unwrap_or_default();
         let uploads = Arc::new(Uploads::new(keys, before.map(|before| &*before.uploads), Instant::now()));
+        let separation = before.map(|before| before.separation.clone()).unwrap_or_default();
         match before.filter(|before| before.rules.total == rules.total && before.rules.queued == rules.queued) {
             Some(before) => Self { rules: Arc::new(rules), reader, callers, uploads, ..before.clone() },
             None => {
                 let (slots, queue) = (rules.total.map(semaphore), semaphore(rules.queued));
-                Self { rules: Arc::new(rules), reader, callers, uploads, slots, queue }
+                Self { rules: Arc::new(rules), reader, callers, uploads, separation, slots, queue }
             }
         }
     }
@@ -108,7 +112,16 @@ impl Admission {
             end: request.extensions_mut().remove().unwrap_or_default(),
         };
         let request = with_timeout(request, self.rules.body_timeout);
-        let answer = forward(request, known.clone(), self.reader.clone(), inner).await;
+        let answer = match known.as_ref().filter(|_| self.rules.separate) {
+            Some(caller) => {
+                let (caller, reader) = (self.separation.of(caller), self.reader.clone());
+                let inner = service_fn(move |request| caller.clone().pass(request, &reader, inner.clone()));
+                forward(request, known.clone(), self.reader.clone(), inner).await
+            }
+            None => {
+                forward(request, known.clone(), self.reader.clone(), inner).await.map(|answer| answer.map(Body::new))
+            }
+        };
         let mut response = answer.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
                 let message = format!("nothing more of the request's body came for {limit:?}; send it again");

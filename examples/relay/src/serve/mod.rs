@@ -17,6 +17,7 @@ mod lift;
 mod linger;
 mod live;
 pub(crate) mod log;
+mod owners;
 mod path;
 mod peer;
 mod proxy;

@@ -1,9 +1,11 @@
 //! The resources that an answer describes: those that the call has made, and those that it shows.
 
-use memchr::memchr2;
+use std::sync::LazyLock;
+
+use memchr::{memchr2, memmem::Finder, memrchr};
 use serde_json::{Map, Value};
 
-use crate::resource::{Resource, naming};
+use super::{Resource, naming};
 
 /// The most names that are learned from one answer: a page of a list has some hundred.
 const MAX_NAMES: usize = 256;
@@ -11,25 +13,115 @@ const MAX_NAMES: usize = 256;
 /// The deepest member that is looked at.
 const MAX_DEPTH: usize = 12;
 
+/// The most bytes of an answer that are copied to be read: a resource that is created is described in a few lines.
+const MAX_READ: usize = 64 * 1024;
+
+/// Parts of events that may name a resource beside the one that the stream is about.
+static MARKS: LazyLock<[Finder<'static>; 2]> = LazyLock::new(|| ["nvironment", "files/"].map(Finder::new));
+
 /// A resource that an answer describes.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Described {
-    pub(super) resource: Resource,
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Described {
+    /// The resource.
+    pub resource: Resource,
     /// True if the answer is about this one. Others it only mentions.
-    pub(super) is_subject: bool,
+    pub is_subject: bool,
+    /// True if the upstream itself has put it out: the results of a batch, a generated video. False if the answer may
+    /// as well repeat what a caller has written.
+    pub is_output: bool,
+}
+
+/// A reader of an answer that passes in pieces, whole or as a stream of events. It copies 64 KiB at most.
+#[derive(Debug)]
+pub struct AnswerReader {
+    /// The collection that was asked.
+    collection: Option<&'static str>,
+    /// Set if the answer is a stream of events.
+    events: bool,
+    /// True if an event has named what the stream is about.
+    found: bool,
+    read: Vec<u8>,
+    /// The number of bytes that may still be copied.
+    left: usize,
+}
+
+impl AnswerReader {
+    /// Begins to read an answer, which is a stream of events or one value. `collection` is the one that was asked, to
+    /// which an id belongs where the answer does not say its own.
+    pub fn new(collection: Option<&'static str>, events: bool) -> Self {
+        Self { collection, events, found: false, read: Vec::new(), left: MAX_READ }
+    }
+
+    /// Copies data as it passes, and hands out what it describes. Returns whether there may be more to learn.
+    pub fn push(&mut self, bytes: &[u8], mut learn: impl FnMut(Described)) -> bool {
+        let fits = bytes.len().min(self.left);
+        self.left -= fits;
+        self.read.extend_from_slice(&bytes[..fits]);
+        if self.events {
+            self.read_events(&mut learn);
+        }
+        if fits < bytes.len() {
+            self.cut(&mut learn);
+        }
+        fits == bytes.len()
+    }
+
+    /// Reads what there is of an answer that is too long: a picture may follow behind the name.
+    fn cut(&self, learn: &mut impl FnMut(Described)) {
+        let text = if self.events { self.read.strip_prefix(b"data:") } else { Some(&*self.read) };
+        if let Some(begun) = text.filter(|_| !self.found).and_then(beginning) {
+            self.learn(&begun, learn);
+        }
+    }
+
+    /// Reads the rest, once the answer has ended.
+    pub fn end(&mut self, mut learn: impl FnMut(Described)) {
+        if self.events {
+            self.read.push(b'\n');
+            self.read_events(&mut learn);
+        } else if let Ok(answer) = serde_json::from_slice(&self.read) {
+            self.learn(&answer, &mut learn);
+        }
+    }
+
+    /// Reads the complete events, and drops them.
+    fn read_events(&mut self, learn: &mut impl FnMut(Described)) {
+        let Some(end) = memrchr(b'\n', &self.read) else { return };
+        let mut found = self.found;
+        for line in self.read[..end].split(|byte| *byte == b'\n') {
+            let Some(data) = line.strip_prefix(b"data:") else { continue };
+            // Once it is known what the stream is about, most events need no second look.
+            if (!found || MARKS.iter().any(|mark| mark.find(data).is_some()))
+                && let Ok(event) = serde_json::from_slice(data)
+            {
+                found |= self.learn(&event, learn);
+            }
+        }
+        self.found = found;
+        self.read.drain(..=end);
+    }
+
+    /// Hands out the resources of an answer. Returns whether it is about one.
+    fn learn(&self, answer: &Value, learn: &mut impl FnMut(Described)) -> bool {
+        let all = described(answer, self.collection);
+        let is_about_one = all.iter().any(|found| found.is_subject);
+        all.into_iter().for_each(learn);
+        is_about_one
+    }
 }
 
 /// Finds the resources that an answer describes. `collection` is the one that was asked, to which an id belongs where
 /// the answer does not say its own.
-pub(super) fn described(answer: &Value, collection: Option<&'static str>) -> Vec<Described> {
+pub fn described(answer: &Value, collection: Option<&'static str>) -> Vec<Described> {
     let mut all = Vec::new();
     match answer {
         Value::Object(members) => {
-            walk(members, AnswerPlace { collection, asked: collection, depth: 0, top: true }, &mut all)
+            walk(members, AnswerPlace { collection, asked: collection, depth: 0, top: true, output: false }, &mut all)
         }
         // A stream without events is one array.
         Value::Array(items) => items.iter().filter_map(Value::as_object).for_each(|members| {
-            walk(members, AnswerPlace { collection, asked: collection, depth: 0, top: true }, &mut all);
+            walk(members, AnswerPlace { collection, asked: collection, depth: 0, top: true, output: false }, &mut all);
         }),
         _ => {}
     }
@@ -37,7 +129,7 @@ pub(super) fn described(answer: &Value, collection: Option<&'static str>) -> Vec
 }
 
 /// Reads the beginning of an answer, up to the last member that is whole. `None`: there is none.
-pub(super) fn beginning(text: &[u8]) -> Option<Value> {
+fn beginning(text: &[u8]) -> Option<Value> {
     let (comma, _) = last_comma(text);
     let mut whole = text[..comma?].to_vec();
     let (_, open) = last_comma(&whole);
@@ -84,6 +176,8 @@ struct AnswerPlace {
     depth: usize,
     /// True for the answer itself, and for the things that it is about.
     top: bool,
+    /// True within what the upstream has put out.
+    output: bool,
 }
 
 fn walk(members: &Map<String, Value>, place: AnswerPlace, all: &mut Vec<Described>) {
@@ -99,11 +193,16 @@ fn walk(members: &Map<String, Value>, place: AnswerPlace, all: &mut Vec<Describe
         }
         match value {
             Value::String(value) => {
+                // A thing that has an id may have a name of its caller's choice beside it.
+                if name == "name" && members.contains_key("id") && !value.contains('/') {
+                    continue;
+                }
                 if let Some(resource) = named(name, value, own) {
                     let is_subject = place.top && matches!(&**name, "name" | "id");
+                    let is_output = place.output || is_output_file(name);
                     // A name that only looks like it may be one of Google's public things.
                     if is_subject || !resource.may_be_public() {
-                        all.push(Described { resource, is_subject });
+                        all.push(Described { resource, is_subject, is_output });
                     }
                 }
             }
@@ -117,18 +216,31 @@ fn walk(members: &Map<String, Value>, place: AnswerPlace, all: &mut Vec<Describe
                 // An interaction's agent is not what was asked for.
                 let is_asked = collection.is_some() && (place.asked.is_none() || collection == place.asked);
                 let is_subject = place.depth == 0 && (is_asked || name == "response");
-                walk(inner, AnswerPlace { collection, depth: place.depth + 1, top: is_subject, ..place }, all);
+                let output = (place.output || is_output(name)) && !is_input(name);
+                walk(inner, AnswerPlace { collection, depth: place.depth + 1, top: is_subject, output, ..place }, all);
             }
             Value::Array(items) => {
                 let is_list = place.depth == 0 && (name == "data" || Some(&**name) == place.asked);
                 let collection = place.asked.filter(|_| is_list);
-                let inside = AnswerPlace { collection, depth: place.depth + 1, top: is_list, ..place };
+                let output = (place.output || is_output(name)) && !is_input(name);
+                let inside = AnswerPlace { collection, depth: place.depth + 1, top: is_list, output, ..place };
                 for item in items {
                     match item {
-                        Value::Object(inner) => walk(inner, inside, all),
+                        Value::Object(inner) => {
+                            // An interaction's steps are its own, and those of its caller.
+                            let by_caller = matches!(
+                                inner.get("type").and_then(Value::as_str),
+                                Some("user_input" | "function_result")
+                            );
+                            walk(inner, AnswerPlace { output: output && !by_caller, ..inside }, all);
+                        }
                         Value::String(value) if all.len() < MAX_NAMES => {
                             let mentioned = named(name, value, None).filter(|resource| !resource.may_be_public());
-                            all.extend(mentioned.map(|resource| Described { resource, is_subject: false }));
+                            all.extend(mentioned.map(|resource| Described {
+                                resource,
+                                is_subject: false,
+                                is_output: output,
+                            }));
                         }
                         _ => {}
                     }
@@ -155,6 +267,34 @@ fn named(member: &str, value: &str, own: Option<&str>) -> Option<Resource> {
             (mention.is_certain || is_id || is_object).then_some(mention.resource)
         }
     }
+}
+
+/// Returns whether a member holds what the upstream has put out.
+fn is_output(member: &str) -> bool {
+    matches!(member, "response" | "output" | "outputs" | "dest" | "result" | "results" | "steps")
+}
+
+/// Returns whether a member, wherever it is, repeats what a caller has put in.
+fn is_input(member: &str) -> bool {
+    matches!(
+        member,
+        "input" | "inputs" | "inputConfig" | "input_config" | "src" | "request" | "requests" | "contents" | "config"
+    )
+}
+
+/// Returns whether a member names a file that the upstream has put out.
+fn is_output_file(member: &str) -> bool {
+    matches!(
+        member,
+        "responsesFile"
+            | "responses_file"
+            | "downloadUri"
+            | "download_uri"
+            | "output_file_id"
+            | "outputFileId"
+            | "error_file_id"
+            | "errorFileId"
+    )
 }
 
 /// Returns the collection of an object that says what it is, or that stands under that name.
