@@ -36,7 +36,14 @@ impl ReplayLayer {
     /// Creates a layer that keeps bodies up to the default caps, and streams larger ones.
     pub fn new() -> Self {
         let memory = ReplayMemory::new(Self::MAX_TOTAL);
-        Self { settings: Settings { max_body: Self::MAX_BODY, oversize: Oversize::Stream, memory, readers: Readers::default() } }
+        Self {
+            settings: Settings {
+                max_body: Self::MAX_BODY,
+                oversize: Oversize::Stream,
+                memory,
+                readers: Readers::default(),
+            },
+        }
     }
 
     /// Sets the cap of one body, in bytes. Default: [`MAX_BODY`](Self::MAX_BODY).
