@@ -133,7 +133,12 @@ where
                 }
             };
             match enter(step, this.settings, this.question, request) {
-                Ok(state) => this.state.set(state),
+                Ok(state) => {
+                    if let State::Hashing { .. } = state {
+                        inner.release();
+                    }
+                    this.state.set(state);
+                }
                 Err(error) => {
                     *this.held = None;
                     return Poll::Ready(Err(error));
