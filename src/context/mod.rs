@@ -7,6 +7,7 @@
 mod call_ref;
 mod claimant;
 mod error;
+mod large_body;
 mod outcome;
 mod tally;
 mod usage;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     call_ref::CallRef,
     error::polled_again,
+    large_body::LargeBody,
     tally::{Queueing, Tally, TallyReport},
 };
 pub use self::{
@@ -78,6 +80,7 @@ pub struct CallContext {
     retried: Option<Retried>,
     tally: Option<Tally>,
     sent: Option<CallFlag>,
+    large_body: Option<Arc<LargeBody>>,
 }
 
 impl CallContext {
@@ -111,6 +114,22 @@ impl CallContext {
             self.deadline = Some(later.deadline);
         }
         self.call = Some(call);
+    }
+
+    /// Returns whether the request's body has too many values to be read, so that nobody knows more of the call than its
+    /// URI says. [`ReplayLayer::MAX_VALUES`](crate::ReplayLayer::MAX_VALUES) is the most.
+    pub fn body_is_unread(&self) -> bool {
+        matches!(self.large_body.as_deref(), Some(LargeBody::Unread))
+    }
+
+    /// Returns what was found in the request's body, if it is a large one.
+    pub(crate) fn large_body(&self) -> Option<&LargeBody> {
+        self.large_body.as_deref()
+    }
+
+    /// Sets what was found in the request's large body.
+    pub(crate) fn set_large_body(&mut self, found: Option<LargeBody>) {
+        self.large_body = found.map(Arc::new);
     }
 
     /// Returns the instant at which the whole call has to be over.
@@ -309,7 +328,7 @@ impl CallContext {
 
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, caller, priority, project, tally, sent, .. } = std::mem::take(self);
+        let Self { deadline, caller, priority, project, tally, sent, large_body, .. } = std::mem::take(self);
         let call = Some(call);
         *self = Self {
             call,
@@ -321,6 +340,7 @@ impl CallContext {
             project,
             tally,
             sent,
+            large_body,
             ..Self::default()
         };
     }

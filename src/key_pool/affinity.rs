@@ -10,12 +10,9 @@ use super::{marks::Needs, pool::Shared, registry::KeyEntry};
 use crate::{
     body::{Resend, in_memory},
     call::{Idempotency, Operation, Shape, Surface},
-    context::Tried,
-    resource::{Mention, Mentions, Resource},
+    context::{CallContext, LargeBody, Tried},
+    resource::{MAX_NAMED, Mention, Mentions, Resource},
 };
-
-/// The most names of one call that are looked up: a caller who writes down more has not created them all.
-const MAX_NAMED: usize = 4_096;
 
 /// The part of an answer that the pool reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +104,12 @@ fn named<B>(
     let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
     let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
     let in_uri = in_uri.map(|resource| Mention { resource, is_certain: true });
-    owner_of(shared, in_uri.into_iter().chain(body.into_iter().flat_map(|body| Mentions::new(body))))
+    match CallContext::of(request).and_then(CallContext::large_body).filter(|_| body.is_some()) {
+        // It was searched where nobody waits for it, and is not searched again for each attempt.
+        Some(LargeBody::Read { mentions }) => owner_of(shared, in_uri.into_iter().chain(mentions.iter().cloned())),
+        Some(LargeBody::Unread) => owner_of(shared, in_uri),
+        None => owner_of(shared, in_uri.into_iter().chain(body.into_iter().flat_map(|body| Mentions::new(body)))),
+    }
 }
 
 /// Returns the owner of the first resource with a known owner, or else the default project. `None`: no resource is

@@ -306,6 +306,10 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// Makes the request for a model of the chain. `None`: that model does not take it.
     fn request_to(&self, at: usize) -> Option<Request<B>> {
         let original = self.request.as_ref()?;
+        if at != 0 && CallContext::of(original).is_some_and(CallContext::body_is_unread) {
+            // Nobody can tell whether another model takes it.
+            return None;
+        }
         let body = in_memory(original.body())?;
         let call = CallRef::of(original).to_call_with(&body);
         let link = self.chain.model(at);

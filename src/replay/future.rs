@@ -16,14 +16,16 @@ use tower_service::Service;
 
 use super::{
     memory::MemoryLease,
+    read::WholeBody,
     settings::{Oversize, Settings},
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
-    call::{Call, Operation, RequestDetails, Shape},
+    call::{Call, Operation, Shape},
     context::{BoxError, CallContext, CallRef, Error, Outcome, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
+    request::readers::{BodyRead, Readers},
 };
 
 pin_project! {
@@ -41,6 +43,8 @@ pin_project! {
     #[project = StateProj]
     enum State<B, F> {
         Collecting { collecting: Option<Collecting<B>> },
+        // A large body, on another thread.
+        Reading { collecting: Option<Collecting<B>>, reading: BodyRead<WholeBody> },
         Sending { request: Option<Request<ReplayBody<B>>> },
         Calling { #[pin] future: F },
     }
@@ -53,6 +57,7 @@ struct Collecting<B> {
     lease: MemoryLease,
     max_body: usize,
     oversize: Oversize,
+    readers: Readers,
 }
 
 /// The result of collecting a body.
@@ -72,7 +77,8 @@ impl<S, B, F> ResponseFuture<S, B, F> {
             _ => settings.oversize,
         };
         let lease = settings.memory.lease();
-        let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize };
+        let readers = settings.readers.clone();
+        let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize, readers };
         Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true, call: None }
     }
 }
@@ -104,9 +110,26 @@ where
                         this.inner.release();
                         return Poll::Pending;
                     };
-                    let collecting = collecting.take().expect("just polled");
-                    let request = collecting.finish(collected?)?;
+                    let mut collecting = collecting.take().expect("just polled");
+                    let collected = collected?;
+                    if matches!(collected, Collected::Kept) && Readers::are_needed(collecting.prefix.len()) {
+                        // The wait begins: what the readiness holds is another call's meanwhile.
+                        this.inner.release();
+                        let reading = collecting.read_elsewhere();
+                        this.state.set(State::Reading { collecting: Some(collecting), reading });
+                        continue;
+                    }
+                    let request = collecting.finish(collected)?;
                     *this.kept = request.body().is_resendable();
+                    *this.call = CallRef::known_of(&request).cloned();
+                    this.state.set(State::Sending { request: Some(request) });
+                }
+                StateProj::Reading { collecting, reading } => {
+                    let whole = ready!(Pin::new(reading).poll(cx));
+                    let held = whole.zip(collecting.take());
+                    // Without it the reader has panicked, or the runtime is shutting down.
+                    let Some((whole, collecting)) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    let request = collecting.kept(whole);
                     *this.call = CallRef::known_of(&request).cloned();
                     this.state.set(State::Sending { request: Some(request) });
                 }
@@ -158,24 +181,55 @@ where
         }
     }
 
-    fn finish(self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
-        let Self { mut parts, body, prefix, lease, max_body, oversize } = self;
-        let mut call = Call::new(&parts.method, &parts.uri);
+    /// Lets another thread read what was collected.
+    fn read_elsewhere(&mut self) -> BodyRead<WholeBody> {
+        let (pieces, call) = (std::mem::take(&mut self.prefix), self.call());
+        let is_recorded = self.is_recorded();
+        self.readers.read(move || WholeBody::read(pieces, call, is_recorded))
+    }
+
+    fn call(&self) -> Call {
+        Call::new(&self.parts.method, &self.parts.uri)
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.parts.extensions.get().and_then(CallContext::tally).is_some()
+    }
+
+    /// Makes the request of a body that was kept and read.
+    fn kept(self, whole: WholeBody) -> Request<ReplayBody<B>> {
+        let Self { mut parts, lease, .. } = self;
+        let WholeBody { bytes, trailers, call, details, large } = whole;
+        if let (Some(details), Some(tally)) = (details, parts.extensions.get().and_then(CallContext::tally)) {
+            tally.add(|report| report.details = details);
+        }
+        CallContext::update(&mut parts.extensions, |context| {
+            context.set_call(call);
+            context.set_large_body(large);
+        });
+        Request::from_parts(parts, ReplayBody::kept(bytes, trailers, Arc::new(lease)))
+    }
+
+    fn finish(mut self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
+        let call = self.call();
+        if matches!(collected, Collected::Kept) {
+            let whole = WholeBody::read(std::mem::take(&mut self.prefix), call, self.is_recorded());
+            return Ok(self.kept(whole));
+        }
+        let Self { mut parts, body, prefix, lease, max_body, oversize, .. } = self;
         let body = match collected {
-            Collected::Kept => {
-                let (bytes, trailers) = prefix.into_parts();
-                call = read_body(call, &bytes, &parts);
-                ReplayBody::kept(bytes, trailers, Arc::new(lease))
-            }
             Collected::TooLarge if oversize == Oversize::Refuse => {
                 return Err(too_large(max_body).into());
             }
-            Collected::TooLarge | Collected::NoMemory => {
+            Collected::Kept | Collected::TooLarge | Collected::NoMemory => {
                 let cap = (oversize == Oversize::Refuse).then_some(max_body);
                 ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap)
             }
         };
-        CallContext::update(&mut parts.extensions, |context| context.set_call(call));
+        CallContext::update(&mut parts.extensions, |context| {
+            context.set_call(call);
+            context.set_large_body(None);
+        });
         Ok(Request::from_parts(parts, body))
     }
 }
@@ -194,15 +248,6 @@ fn named<R>(mut result: Result<Response<R>, BoxError>, call: Call) -> Result<Res
         }
         Err(_) => result,
     }
-}
-
-/// Reads the body, and for a call that is recorded also what only its record names.
-fn read_body(call: Call, body: &[u8], parts: &Parts) -> Call {
-    let Some(tally) = parts.extensions.get().and_then(CallContext::tally) else { return call.read_body(body) };
-    let mut details = RequestDetails::default();
-    let call = call.read_body_with(body, Some(&mut details));
-    tally.add(|report| report.details = details);
-    call
 }
 
 /// Notes in the outcome that the body was not kept.

@@ -9,7 +9,10 @@ use super::{
     service::Replay,
     settings::{Oversize, Settings},
 };
-use crate::describe::Describe;
+use crate::{
+    describe::Describe,
+    request::readers::{self, Readers},
+};
 
 /// A layer that makes request bodies resendable, up to its caps. The [module](super) says what becomes of larger ones.
 ///
@@ -26,10 +29,21 @@ impl ReplayLayer {
     /// The default cap of all bodies together: 512 MiB, 16 of the largest bodies or thousands of ordinary ones.
     pub const MAX_TOTAL: usize = 512 * 1024 * 1024;
 
+    /// The most values and names of members of a body that is read: 1,048,576. One with more says nothing to the layers
+    /// inside ([`body_is_unread`](crate::CallContext::body_is_unread)).
+    pub const MAX_VALUES: usize = readers::MAX_VALUES;
+
     /// Creates a layer that keeps bodies up to the default caps, and streams larger ones.
     pub fn new() -> Self {
         let memory = ReplayMemory::new(Self::MAX_TOTAL);
-        Self { settings: Settings { max_body: Self::MAX_BODY, oversize: Oversize::Stream, memory } }
+        Self {
+            settings: Settings {
+                max_body: Self::MAX_BODY,
+                oversize: Oversize::Stream,
+                memory,
+                readers: Readers::default(),
+            },
+        }
     }
 
     /// Sets the cap of one body, in bytes. Default: [`MAX_BODY`](Self::MAX_BODY).

@@ -77,6 +77,13 @@
 //! | [`max_total`](ReplayLayer::max_total) | 512 MiB | 16 of the largest bodies, or thousands of ordinary ones |
 //! | [`oversize`](ReplayLayer::oversize) | [`Oversize::Stream`] | an upload may be large |
 //!
+//! A body of more than 128 KiB is read on tokio's blocking threads, so that no other call waits for it, on as many at a
+//! time as half of the machine's cores; a smaller one takes less than a millisecond. One of more than
+//! [`MAX_VALUES`](ReplayLayer::MAX_VALUES) values and names of members, 1,048,576, is kept and not read: no model's context
+//! has room for them, and reading more would only cost time. The layers inside then know no more than its URI says, and
+//! [`CallContext::body_is_unread`](crate::CallContext::body_is_unread) says so: refuse such a call where you judge callers
+//! by what their bodies say.
+//!
 //! Bytes are counted as they arrive, whatever `Content-Length` says. A body that announces more than the cap is not
 //! collected at all.
 //!
@@ -89,12 +96,14 @@
 //!
 //! # Cancellation
 //!
-//! Dropping the future frees the memory of the body; so does dropping the last copy of the body.
+//! Dropping the future frees the memory of the body; so does dropping the last copy of the body. A body that another
+//! thread reads at the time is freed when that ends.
 //!
 //! # Readiness
 //!
 //! `poll_ready` is the inner service's. While a body is being collected the readiness is released, so that a slow
-//! upload holds no permit of the inner service; the service is made ready again before the call.
+//! upload holds no permit of the inner service, and so it is while another thread reads the body; the service is made
+//! ready again before the call.
 //!
 //! # Words read and written
 //!
@@ -105,6 +114,7 @@
 mod future;
 mod layer;
 mod memory;
+mod read;
 mod service;
 mod settings;
 

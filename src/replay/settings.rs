@@ -1,6 +1,7 @@
 //! The settings that a layer hands to its services, and the policy among them.
 
 use super::memory::ReplayMemory;
+use crate::request::readers::Readers;
 
 /// The settings of one layer. Clones share the memory.
 #[derive(Clone, Debug)]
@@ -8,6 +9,7 @@ pub(super) struct Settings {
     pub(super) max_body: usize,
     pub(super) oversize: Oversize,
     pub(super) memory: ReplayMemory,
+    pub(super) readers: Readers,
 }
 
 /// The treatment of a body that is larger than [`max_body`](super::ReplayLayer::max_body).

@@ -33,6 +33,9 @@ use crate::{
     call::{is_version, percent_decoded},
 };
 
+/// The most names of one call that are looked up: a caller who writes down more has not created them all.
+pub(crate) const MAX_NAMED: usize = 4_096;
+
 /// The collections whose members belong to the project that made them.
 const COLLECTIONS: [&str; 18] = [
     "agents",

@@ -7,19 +7,24 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use tokio::sync::futures::OwnedNotified;
 
 use super::{
-    count::{Lengths, Sample},
     learn::Learner,
     question::{LimitCheck, Question},
+    read::BodyFacts,
     settings::{Settings, UnknownModel},
     verdict::{self, OutputCheck},
 };
 use crate::{
     body::{Resend, in_memory},
     call::{Call, Operation, Shape, Surface},
-    context::CallRef,
+    context::{CallContext, CallRef},
     failure::Failure,
     models::{Model, ModelVerdict},
-    request::scan::{self, Unread},
+    quota::TokenCost,
+    request::{
+        readers::{BodyRead, Readers},
+        scan::Unread,
+    },
+    tokenizer::Count,
 };
 
 /// The result of the check.
@@ -31,6 +36,8 @@ pub(super) enum Checked {
     Count(Box<Question>),
     /// The model is unknown, and the list that may name it is being fetched.
     AwaitList(OwnedNotified),
+    /// The body is large, and another thread reads it.
+    Read(BodyRead<BodyFacts>),
 }
 
 /// Checks a request, and writes its token cost into its [`CallContext`](crate::CallContext). `may_wait`: the caller can
@@ -46,19 +53,37 @@ where
         return Checked::Send(None);
     }
     let Some(body) = in_memory(request.body()) else { return Checked::Send(None) };
-    let mut call = call.to_call();
-    if call.quota_name().is_none() {
-        call = call.read_body(&body);
+    let call = call.to_call();
+    if Readers::are_needed(body.len()) {
+        let counter = settings.counter.clone();
+        return Checked::Read(settings.readers.read(move || BodyFacts::read(body, call, counter.as_ref())));
     }
+    judge(settings, request, BodyFacts::read(body, call, settings.counter.as_ref()), may_wait)
+}
+
+/// Judges a request whose body was read.
+pub(super) fn judge<B>(
+    settings: &Arc<Settings>,
+    request: &mut Request<B>,
+    BodyFacts { body, call, findings, lengths, counted }: BodyFacts,
+    may_wait: bool,
+) -> Checked
+where
+    B: Resend<Data = Bytes> + From<Bytes>,
+{
     let claims_json = claims_json(request.headers());
-    let sample = settings.counter.is_none().then(Sample::default);
-    let mut lengths = Lengths { sample, ..Lengths::default() };
-    let findings = match scan::scan(&body, &mut lengths) {
-        Ok(findings) => findings,
-        Err(Unread::Malformed { message, line, column }) if claims_json => {
+    let findings = match findings {
+        Some(Ok(findings)) => findings,
+        Some(Err(Unread::Malformed { message, line, column })) if claims_json => {
             return Checked::Refuse(verdict::malformed(&message, line, column));
         }
-        Err(_) => return Checked::Send(None),
+        Some(Err(_)) => return Checked::Send(None),
+        None => {
+            // Nobody knows its texts; what they are none has more tokens than bytes.
+            let cost = TokenCost::estimate(body.len() as u64);
+            CallContext::update(request.extensions_mut(), |context| context.set_token_cost(cost));
+            return Checked::Send(None);
+        }
     };
     let says_what_it_needs = claims_json && !has_other_contents(&call, request.uri());
     if says_what_it_needs && let Some(failure) = verdict::contents(&findings, &call) {
@@ -91,15 +116,17 @@ where
         model: name,
         findings,
     };
-    check_length(settings, request, question, model.as_deref())
+    check_length(settings, request, question, model.as_deref(), counted)
 }
 
-/// Checks the output limit and the length of a request to a model that is known or cannot be checked.
+/// Checks the output limit and the length of a request to a model that is known or cannot be checked. `counted` is the
+/// count of its texts, if it was made with the reading.
 fn check_length<B: From<Bytes>>(
     settings: &Arc<Settings>,
     request: &mut Request<B>,
     mut question: Question,
     model: Option<&Model>,
+    counted: Option<Count>,
 ) -> Checked {
     if matches!(question.call.operation(), Operation::GenerateContent | Operation::CreateInteraction) {
         match check_output(settings, request, &question, model) {
@@ -111,7 +138,7 @@ fn check_length<B: From<Bytes>>(
     }
     // A request that is too long by its length alone need not be counted.
     if question.too_long().is_none() {
-        question.count_inline(settings);
+        question.count_inline(settings, counted);
     }
     match question.check_limit(settings) {
         LimitCheck::TooLong(failure) => Checked::Refuse(failure),

@@ -27,7 +27,14 @@ use super::{
     settings::Settings,
     upstream_count::UpstreamCount,
 };
-use crate::{body::Resend, context::BoxError, quota::TokenCost, ready::Readied, tokenizer::Count};
+use crate::{
+    body::Resend,
+    context::BoxError,
+    quota::TokenCost,
+    ready::Readied,
+    request::readers::{BodyRead, Readers},
+    tokenizer::Count,
+};
 
 pin_project! {
     /// A request that is being counted.
@@ -46,6 +53,8 @@ pin_project! {
     enum State<R, F> {
         Start,
         CountingLocally { task: JoinHandle<Count> },
+        // The body is large, and another thread hashes it.
+        Hashing { hash: BodyRead<ContentHash> },
         CountingUpstream { content: ContentHash, #[pin] count: UpstreamCount<R, F> },
         Sending { cost: TokenCost },
     }
@@ -96,6 +105,19 @@ where
                     let count = ready!(Pin::new(task).poll(cx)).ok();
                     this.question.after_local_count(this.settings, count)
                 }
+                StateProj::Hashing { hash } => {
+                    let content = ready!(Pin::new(hash).poll(cx));
+                    match content.map(|content| (content, this.settings.counts.get(content))) {
+                        Some((content, None)) => {
+                            let count = UpstreamCount::new(this.settings.give_up(request));
+                            this.state.set(State::CountingUpstream { content, count });
+                            continue;
+                        }
+                        known => {
+                            this.question.after_upstream_count(this.settings, known.and_then(|(_, tokens)| tokens))
+                        }
+                    }
+                }
                 StateProj::CountingUpstream { content, count } => {
                     let tokens = ready!(count.poll(cx, inner, request, this.question))?;
                     if let Some(tokens) = tokens {
@@ -111,7 +133,12 @@ where
                 }
             };
             match enter(step, this.settings, this.question, request) {
-                Ok(state) => this.state.set(state),
+                Ok(state) => {
+                    if let State::Hashing { .. } = state {
+                        inner.release();
+                    }
+                    this.state.set(state);
+                }
                 Err(error) => {
                     *this.held = None;
                     return Poll::Ready(Err(error));
@@ -131,6 +158,11 @@ fn enter<B, R, F>(
     match step {
         NextStep::Send(cost) => Ok(State::Sending { cost }),
         NextStep::Refuse(failure) => Err(refusal(failure)),
+        NextStep::CountUpstream if Readers::are_needed(question.body.len()) => {
+            let (counts, model, body) = (settings.counts.clone(), question.model.clone(), question.body.clone());
+            let hash = settings.readers.read(move || counts.hash(&model, &body));
+            Ok(State::Hashing { hash })
+        }
         NextStep::CountUpstream => {
             let content = settings.counts.hash(&question.model, &question.body);
             match settings.counts.get(content) {

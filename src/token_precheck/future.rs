@@ -15,7 +15,8 @@ use tower_service::Service;
 
 use super::{
     await_list::{ListFuture, ListedCall},
-    check::{Checked, check},
+    await_read::ReadFuture,
+    check::{Checked, check, judge},
     counting::{CountFuture, CountedCall},
     learn::Learner,
     refusal::{polled_again, refusal},
@@ -36,6 +37,7 @@ pin_project! {
         Calling { #[pin] future: F, learner: Option<Learner> },
         // In boxes, because most calls are decided at once, and their futures are smaller for it.
         AwaitingList { list: Pin<Box<ListFuture<S, B>>> },
+        Reading { read: Box<ReadFuture<S, B>> },
         Counting { count: Pin<Box<CountFuture<S, B, R, F>>> },
         Refused { failure: Option<Failure> },
     }
@@ -48,6 +50,10 @@ impl<S, B, R, F> ResponseFuture<S, B, R, F> {
 
     pub(super) fn awaiting_list(list: ListFuture<S, B>) -> Self {
         Self { state: State::AwaitingList { list: Box::pin(list) } }
+    }
+
+    pub(super) fn reading(read: ReadFuture<S, B>) -> Self {
+        Self { state: State::Reading { read: Box::new(read) } }
     }
 
     pub(super) fn counting(count: CountFuture<S, B, R, F>) -> Self {
@@ -65,11 +71,39 @@ impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
         let state = match &self.state {
             State::Calling { .. } => "calling",
             State::AwaitingList { .. } => "awaiting a list of models",
+            State::Reading { .. } => "reading",
             State::Counting { .. } => "counting",
             State::Refused { .. } => "refused",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
+}
+
+/// Returns the state that a check leads to, or the refusal.
+fn enter<S, B, R>(
+    checked: Checked,
+    ListedCall { mut inner, request, settings }: ListedCall<S, B>,
+    may_wait: bool,
+) -> Result<State<S, B, R, S::Future>, BoxError>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    B: Resend<Data = Bytes> + From<Bytes>,
+    R: Body,
+{
+    Ok(match checked {
+        Checked::Send(learner) => State::Calling { future: inner.call(request), learner },
+        Checked::Count(question) => {
+            State::Counting { count: Box::pin(CountFuture::new(inner, request, settings, question)) }
+        }
+        Checked::Read(reading) => {
+            State::Reading { read: Box::new(ReadFuture::new(inner, request, settings, reading, may_wait)) }
+        }
+        Checked::AwaitList(list) => {
+            State::AwaitingList { list: Box::pin(ListFuture::new(inner, request, settings, list)) }
+        }
+        Checked::Refuse(failure) => return Err(refusal(failure)),
+    })
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B, R, S::Future>
@@ -86,19 +120,19 @@ where
         loop {
             match state.as_mut().project() {
                 StateProj::AwaitingList { list } => {
-                    let ListedCall { mut inner, mut request, settings } = ready!(list.as_mut().poll(cx))?;
-                    match check(&settings, &mut request, false) {
-                        Checked::Send(learner) => {
-                            let future = inner.call(request);
-                            state.set(State::Calling { future, learner });
-                        }
-                        Checked::Count(question) => {
-                            let count = CountFuture::new(inner, request, settings, question);
-                            state.set(State::Counting { count: Box::pin(count) });
-                        }
-                        Checked::Refuse(failure) => return Poll::Ready(Err(refusal(failure))),
-                        Checked::AwaitList(_) => return Poll::Ready(Err(polled_again())),
-                    }
+                    let mut listed = ready!(list.as_mut().poll(cx))?;
+                    let checked = check(&listed.settings, &mut listed.request, false);
+                    state.set(enter(checked, listed, false)?);
+                }
+                StateProj::Reading { read } => {
+                    let (mut listed, facts) = ready!(read.poll(cx))?;
+                    let may_wait = read.may_wait;
+                    let checked = match facts {
+                        Some(facts) => judge(&listed.settings, &mut listed.request, facts, may_wait),
+                        // The reader has panicked, or the runtime is shutting down.
+                        None => Checked::Send(None),
+                    };
+                    state.set(enter(checked, listed, may_wait)?);
                 }
                 StateProj::Counting { count } => {
                     let CountedCall { mut inner, request, learner } = ready!(count.as_mut().poll(cx))?;

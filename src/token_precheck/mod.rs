@@ -112,6 +112,8 @@
 //! | output limit | a warning | not every surface refuses it |
 //! | counting by the upstream | near the limit, for at most 5 s | a round trip costs less than a refused call |
 //! | a request that cannot be counted | sent | the upstream judges it; [`fail_closed`](TokenPrecheckLayer::fail_closed) refuses it instead |
+//! | reading inline | bodies up to 128 KiB | a larger one is read on tokio's blocking threads, so that no other call waits for it |
+//! | values of a body | 1,048,576, names of members included | no model's context has room for more: such a body is sent unread, and costs as many tokens as it has bytes |
 //! | counting inline | up to 64 KiB of text | a larger text is counted on tokio's blocking threads, and only if it may be too long |
 //!
 //! # Costs
@@ -132,13 +134,13 @@
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the upstream's count that is under way. A count on a blocking thread runs to its end,
-//! which the body's length bounds.
+//! Dropping the future drops the upstream's count that is under way. Reading and counting on a blocking thread run to their
+//! end, which the body's length bounds.
 //!
 //! # Readiness
 //!
 //! `poll_ready` is the inner service's. A `countTokens` call uses that readiness up, and the request itself waits for
-//! the next. While a blocking thread counts, the readiness is released.
+//! the next. While a blocking thread reads or counts, the readiness is released.
 //!
 //! # Words read and written
 //!
@@ -147,6 +149,7 @@
 //! upstream names in refusals. Writes the token cost into `CallContext`.
 
 mod await_list;
+mod await_read;
 mod calibration;
 mod check;
 mod count;
@@ -158,6 +161,7 @@ mod future;
 mod layer;
 mod learn;
 mod question;
+mod read;
 mod refusal;
 mod service;
 mod settings;

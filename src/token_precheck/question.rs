@@ -18,6 +18,7 @@ use crate::{
     quota::{Certainty, TokenCost},
     request::{
         media::Media,
+        readers::INLINE,
         scan::{self, RequestFacts},
     },
     tokenizer::Count,
@@ -135,13 +136,17 @@ impl Question {
         })
     }
 
-    /// Counts the texts inline, if there is a counter and they are short enough.
-    pub(super) fn count_inline(&mut self, settings: &Settings) {
-        if let Some(counter) = &settings.counter
+    /// Counts the texts inline, if there is a counter and they are short enough. `counted` is the count that was made when
+    /// the body was read, where that is large.
+    pub(super) fn count_inline(&mut self, settings: &Settings, counted: Option<Count>) {
+        if let Some(counted) = counted {
+            self.count = counted;
+        } else if let Some(counter) = &settings.counter
             && self.bytes <= MAX_INLINE
+            && self.body.len() <= INLINE
         {
             let counting = Counting::all(counter.counter(&self.model), self.bytes);
-            self.count = counted(&self.body, counting, self.count);
+            self.count = self::counted(&self.body, counting, self.count);
         }
     }
 

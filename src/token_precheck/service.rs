@@ -13,6 +13,7 @@ use tower_service::Service;
 use super::{
     ResponseFuture,
     await_list::ListFuture,
+    await_read::ReadFuture,
     check::{self, Checked},
     counting::CountFuture,
     settings::Settings,
@@ -55,6 +56,10 @@ where
             Checked::AwaitList(list) => {
                 let (inner, settings) = (Readied::take(&mut self.inner), settings.clone());
                 ResponseFuture::awaiting_list(ListFuture::new(inner, request, settings, list))
+            }
+            Checked::Read(reading) => {
+                let (inner, settings) = (Readied::take(&mut self.inner), settings.clone());
+                ResponseFuture::reading(ReadFuture::new(inner, request, settings, reading, true))
             }
         }
     }

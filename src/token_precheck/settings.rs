@@ -9,6 +9,7 @@ use super::{calibration::Calibration, count_cache::CountCache};
 use crate::{
     context::{CallContext, Deadline},
     models::ModelTable,
+    request::readers::Readers,
     tokenizer::CountTokens,
 };
 
@@ -24,6 +25,7 @@ pub(super) struct Settings {
     pub(super) counter: Option<Arc<dyn CountTokens>>,
     pub(super) calibration: Calibration,
     pub(super) counts: CountCache,
+    pub(super) readers: Readers,
 }
 
 /// The treatment of a call to a model that a fresh list lacks, while the list has a model with nearly that name.
@@ -80,6 +82,7 @@ impl Settings {
             counter: crate::tokenizer::default_counter(),
             calibration: Calibration::default(),
             counts: CountCache::default(),
+            readers: Readers::default(),
         }
     }
 

@@ -1,18 +1,17 @@
 //! Callers that are known by their tokens: the models that each may use, and the urgency of its calls.
 
-use std::{
-    future::{Future, ready},
-    pin::Pin,
-    sync::Arc,
-};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{body::Body, extract::Request};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
+use http_body::Body as _;
+use tokio::task::spawn_blocking;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_gemini::{
     CallContext, ConfigError,
     body::ReplayBody,
-    call::{Call, Surface},
+    call::{Call, Operation, Surface},
     context::Priority,
     replay::ReplayLayer,
 };
@@ -25,6 +24,9 @@ use crate::{
 
 /// The header by which a caller says that a call is less urgent than its others.
 const PRIORITY: HeaderName = HeaderName::from_static("x-gemini-priority");
+
+/// The most bytes of a body that are read where they are: a millisecond's work at most.
+const INLINE: usize = 128 * 1024;
 
 /// The most bytes of such a wish that a refusal repeats.
 const LONGEST_WISH: usize = 32;
@@ -52,10 +54,22 @@ impl Known {
         Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message))
     }
 
+    /// Refuses a call in whose body nobody has read what it uses, because it has too many values.
+    fn check_read(&self, request: &http::Request<ReplayBody<Body>>) -> Result<(), BoxError> {
+        if !CallContext::of(request).is_some_and(CallContext::body_is_unread) {
+            return Ok(());
+        }
+        let (most, name) = (ReplayLayer::MAX_VALUES, &self.rules.name);
+        let message = format!(
+            "the request's body has more than {most} values, the most that are read here, and the caller {name} has limits \
+             or only some models; send fewer in one request"
+        );
+        Err(refusal(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT", &message))
+    }
+
     /// Refuses to make something of a model that the caller may not use.
-    fn check_made(&self, body: &[u8]) -> Result<(), BoxError> {
+    fn check_made(&self, of: &[String]) -> Result<(), BoxError> {
         let Some(models) = &self.rules.models else { return Ok(()) };
-        let of = path::models_of(body);
         let name = &self.rules.name;
         let message = match of.iter().find(|model| !models.include(model)) {
             None if !of.is_empty() => return Ok(()),
@@ -98,14 +112,20 @@ where
     let Some(known) = known.filter(|known| known.rules.is_bounded()) else { return inner.oneshot(request).await };
     let call = Call::new(request.method(), request.uri());
     known.check_path(&call, request.method(), request.uri().path())?;
-    if known.rules.models.is_none() {
-        return inner.oneshot(request).await;
+    let in_body = call.speaks_in_body() || path::makes_of_model(request.method(), request.uri().path());
+    if !in_body {
+        known.check_model(&call, request.uri().path())?;
     }
-    if call.speaks_in_body() || path::makes_of_model(request.method(), request.uri().path()) {
+    if (in_body && known.rules.models.is_some()) || may_have_too_many_values(&call, &request) {
         return read_and_forward(request, known, &reader, inner).await;
     }
-    known.check_model(&call, request.uri().path())?;
     inner.oneshot(request).await
+}
+
+/// Returns whether a body may be long enough to have more values than are read. A file is not read at all.
+fn may_have_too_many_values(call: &Call, request: &Request) -> bool {
+    let most = request.body().size_hint().upper();
+    call.operation() != Operation::Upload && most.is_none_or(|bytes| bytes > ReplayLayer::MAX_VALUES as u64)
 }
 
 /// The future of an answer.
@@ -118,20 +138,31 @@ where
     R: Send + 'static,
 {
     let checked = service_fn(move |request: http::Request<ReplayBody<Body>>| -> Answer<R> {
-        let path = request.uri().path();
-        let verdict = match CallContext::of(&request).and_then(CallContext::call) {
-            _ if path::makes_of_model(request.method(), path) => {
-                known.check_made(request.body().bytes().map_or(&[], |body| body))
+        let (known, inner) = (known.clone(), inner.clone());
+        Box::pin(async move {
+            known.check_read(&request)?;
+            let path = request.uri().path();
+            match CallContext::of(&request).and_then(CallContext::call) {
+                _ if path::makes_of_model(request.method(), path) => {
+                    let body = request.body().bytes().cloned().unwrap_or_default();
+                    known.check_made(&models_of(body).await)?;
+                }
+                Some(call) => known.check_model(call, path)?,
+                None => known.check_model(&Call::new(request.method(), request.uri()), path)?,
             }
-            Some(call) => known.check_model(call, path),
-            None => known.check_model(&Call::new(request.method(), request.uri()), path),
-        };
-        match verdict {
-            Ok(()) => Box::pin(inner.clone().oneshot(request.map(Body::new))),
-            Err(refusal) => Box::pin(ready(Err(refusal))),
-        }
+            inner.oneshot(request.map(Body::new)).await
+        })
     });
     Box::pin(reader.layer(checked).oneshot(request))
+}
+
+/// Reads the models of which a body makes something, a large one on another thread.
+async fn models_of(body: Bytes) -> Vec<String> {
+    if body.len() <= INLINE {
+        return path::models_of(&body);
+    }
+    // A reader that fails has read no model, and the call is refused.
+    spawn_blocking(move || path::models_of(&body)).await.unwrap_or_default()
 }
 
 /// Writes into a request who makes the call, and how urgent it is: as its caller's calls are, or less where the header
