@@ -27,7 +27,7 @@ const MOST_UNSENT: u32 = 128 * 1_024;
 pub(crate) struct WatchedIo {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// What is in the socket is of no use to anybody.
+    /// The bytes in the socket are of no use to anybody.
     thrown_away: Arc<AtomicBool>,
 }
 
