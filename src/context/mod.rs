@@ -8,6 +8,7 @@ mod call_ref;
 mod claimant;
 mod error;
 mod outcome;
+mod progress;
 mod tally;
 mod usage;
 
@@ -32,6 +33,7 @@ pub use self::{
     claimant::{Claimant, Headroom, Priority},
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
+    progress::CallProgress,
     usage::{ByModality, Usage, UsageReport},
 };
 use crate::{

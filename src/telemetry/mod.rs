@@ -165,8 +165,9 @@
 //!
 //! # Metrics
 //!
-//! `gen_ai.request.model` and `gen_ai.response.model` are `other` until a good answer has confirmed that there is such
-//! a model, and for all models after the first 64; they are empty for a call without a model. `outcome` and
+//! `gen_ai.request.model` and `gen_ai.response.model` are `other` until somebody other than the caller says that there is such
+//! a model: the program ([`TelemetryLayer::name_models`]), a table ([`TelemetryLayer::list_models`]), or a good answer, of
+//! which the first 64 such models count; they are empty for a call without a model. `outcome` and
 //! `error.type` are as in spans. `tower_gemini.service_tier` is the tier that served, else the one that was asked for:
 //! `standard`, `flex`, `priority`, `deferred`, `provisioned_throughput` or `other`.
 //!
@@ -209,6 +210,7 @@
 //! | `tower_gemini.background.output_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model` | their output tokens, thoughts included |
 //! | `tower_gemini.time_per_output_token` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | a stream's time from its first chunk to its last, divided by the output tokens after the first |
 //! | `tower_gemini.calls` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `outcome` | calls that have ended |
+//! | `tower_gemini.tier.calls` | counter | `tower_gemini.service_tier.asked`, `tower_gemini.service_tier`, `gen_ai.request.model`, `outcome` | calls for an answer, by the tier that was asked for and the one that served: `not_said` where the answer does not say it |
 //! | `tower_gemini.calls.active` | gauge | | calls under way |
 //! | `tower_gemini.attempts` | counter | `gen_ai.request.model`, `outcome` | attempts that have ended; refusals by layers inside are included, as `local` |
 //! | `tower_gemini.attempts.active` | gauge | | attempts under way |
@@ -242,7 +244,7 @@
 //! | setting | value | why |
 //! |---|---|---|
 //! | conventions | v0.1.0 | the first release of their own repository |
-//! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is permanent |
+//! | models known by name | 64 by answers, 1,024 by the program, all of a table; up to 128 bytes | the API's list has about 50; a label is permanent |
 //! | interactions that are remembered | 4,096, ids up to 256 bytes | about 2 MB at most; the API's ids have about 90 bytes |
 //! | foreign text in a span | 128 bytes | a name, not a message |
 //! | shortest period of [`Gauges::report_every`] | 1 s | a report takes each scope's lock for a moment |

@@ -24,6 +24,7 @@ pub(super) const BACKGROUND_INPUT: &str = "tower_gemini.background.input_tokens"
 pub(super) const BACKGROUND_OUTPUT: &str = "tower_gemini.background.output_tokens";
 pub(super) const PER_TOKEN: &str = "tower_gemini.time_per_output_token";
 pub(super) const CALLS: &str = "tower_gemini.calls";
+pub(super) const TIER_CALLS: &str = "tower_gemini.tier.calls";
 pub(super) const CALLS_ACTIVE: &str = "tower_gemini.calls.active";
 pub(super) const ATTEMPTS: &str = "tower_gemini.attempts";
 pub(super) const ATTEMPTS_ACTIVE: &str = "tower_gemini.attempts.active";
@@ -133,11 +134,12 @@ const V1_41: [Metric; 3] = [
 ];
 
 /// The crate's own metrics. The last eight are those of handles, whose modules name them.
-const OWN: [Metric; 25] = [
+const OWN: [Metric; 26] = [
     counter(BACKGROUND_INPUT, "Input tokens of interactions in the background, each once."),
     counter(BACKGROUND_OUTPUT, "Output tokens of interactions in the background, each once."),
     seconds(PER_TOKEN, &TOKEN_SECONDS, "Time of a stream's output token after the first."),
     counter(CALLS, "Calls that have ended, by outcome."),
+    counter(TIER_CALLS, "Calls for an answer, by the service tier asked for and the one that served."),
     gauge(CALLS_ACTIVE, "Calls under way."),
     counter(ATTEMPTS, "Attempts that have ended, by outcome."),
     gauge(ATTEMPTS_ACTIVE, "Attempts under way."),
