@@ -144,7 +144,8 @@ impl RecordMeter {
 
     /// Counts a call by the tier that it asked for and the one that the upstream says it has served it in.
     fn tier_served(&self, summary: &Summary<'_>) {
-        let served = summary.usage.service_tier.as_deref().map_or("not_said", |tier| conventions::tier(None, Some(tier)));
+        let served =
+            summary.usage.service_tier.as_deref().map_or("not_said", |tier| conventions::tier(None, Some(tier)));
         let labels = vec![
             fixed("tower_gemini.service_tier.asked", summary.tier.unwrap_or_default().as_str()),
             fixed("tower_gemini.service_tier", served),

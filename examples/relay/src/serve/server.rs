@@ -34,7 +34,8 @@ use crate::{
     config::{Plan, Source},
     serve::{
         current::Current,
-        log,
+        lift::Lift,
+        log, operators,
         peer::Peer,
         proxy,
         signals::{Termination, Wish, Wishes},
@@ -67,6 +68,7 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     // It serves to the very end, so that a drain can be watched, and ends with the relay: nobody waits for it.
     let mut to_the_end = JoinSet::new();
     if let Some(listener) = operators {
+        let pages = operators::router(&current, listener.local_addr()?.ip(), pages);
         let current = current.clone();
         to_the_end.spawn(async move { accept(listener, &current, pending(), pages, &GracefulShutdown::new()).await });
     }
@@ -93,8 +95,9 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
 async fn obey(mut wishes: Wishes, current: Arc<Current>) {
     loop {
         match wishes.next().await {
-            Wish::Reload => current.reload(),
-            Wish::Lift => current.lift(),
+            // Both are in the log.
+            Wish::Reload => drop(current.reload()),
+            Wish::Lift => drop(current.lift(&Lift::default())),
         }
     }
 }
