@@ -185,6 +185,7 @@
 //! | `gen_ai.client.inference.operation.output_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier` | the output tokens of a call; only where [asked for](TelemetryLayer::token_histograms) |
 //! | `gen_ai.client.embeddings.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of a call for embeddings |
 //! | `gen_ai.client.embeddings.operation.input_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | the input tokens of a call for embeddings |
+//! | `tower_gemini.tier.calls` | counter | `tower_gemini.service_tier.asked`, `tower_gemini.service_tier`, `gen_ai.request.model`, `outcome` | calls for an answer, by the tier that was asked for and the one that served: `not_said` where the answer does not say it |
 //! | `tower_gemini.call.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of any other call: counting, lists, files, answers that are fetched |
 //!
 //! `gen_ai.token.modality` is `text`, `image`, `audio`, `video`, `document`, or `unknown` for tokens of which the
@@ -210,7 +211,6 @@
 //! | `tower_gemini.background.output_tokens` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model` | their output tokens, thoughts included |
 //! | `tower_gemini.time_per_output_token` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | a stream's time from its first chunk to its last, divided by the output tokens after the first |
 //! | `tower_gemini.calls` | counter | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `outcome` | calls that have ended |
-//! | `tower_gemini.tier.calls` | counter | `tower_gemini.service_tier.asked`, `tower_gemini.service_tier`, `gen_ai.request.model`, `outcome` | calls for an answer, by the tier that was asked for and the one that served: `not_said` where the answer does not say it |
 //! | `tower_gemini.calls.active` | gauge | | calls under way |
 //! | `tower_gemini.attempts` | counter | `gen_ai.request.model`, `outcome` | attempts that have ended; refusals by layers inside are included, as `local` |
 //! | `tower_gemini.attempts.active` | gauge | | attempts under way |

@@ -112,7 +112,8 @@ pub(in crate::telemetry) fn metrics(conventions: Conventions) -> impl Iterator<I
 }
 
 /// Times and tokens by v0.1.0, and the time of calls for which it has no name.
-const V0_1: [Metric; 11] = [
+const V0_1: [Metric; 12] = [
+    counter(TIER_CALLS, "Calls for an answer, by the service tier asked for and the one that served."),
     seconds(INFERENCE_DURATION, &LONG_SECONDS, "Time of a call for an answer, to the answer's end."),
     seconds(INFERENCE_FIRST_CHUNK, &SECONDS, "Time of a streaming call to the first chunk of its answer."),
     counter(INPUT_TOKENS, "Input tokens, those from a cache included."),
@@ -134,12 +135,11 @@ const V1_41: [Metric; 3] = [
 ];
 
 /// The crate's own metrics. The last eight are those of handles, whose modules name them.
-const OWN: [Metric; 26] = [
+const OWN: [Metric; 25] = [
     counter(BACKGROUND_INPUT, "Input tokens of interactions in the background, each once."),
     counter(BACKGROUND_OUTPUT, "Output tokens of interactions in the background, each once."),
     seconds(PER_TOKEN, &TOKEN_SECONDS, "Time of a stream's output token after the first."),
     counter(CALLS, "Calls that have ended, by outcome."),
-    counter(TIER_CALLS, "Calls for an answer, by the service tier asked for and the one that served."),
     gauge(CALLS_ACTIVE, "Calls under way."),
     counter(ATTEMPTS, "Attempts that have ended, by outcome."),
     gauge(ATTEMPTS_ACTIVE, "Attempts under way."),

@@ -133,11 +133,15 @@ impl RecordMeter {
             labels.push(Label::new("gen_ai.response.model", self.models.label(model)));
         }
         if facts.activity == Activity::Inference {
-            self.tier_served(summary);
             time_per_token(summary, &labels);
         }
         match facts.conventions {
-            Conventions::V0_1 => by_v0_1(summary, labels),
+            Conventions::V0_1 => {
+                if facts.activity == Activity::Inference {
+                    self.tier_served(summary);
+                }
+                by_v0_1(summary, labels);
+            }
             Conventions::V1_41 => by_v1_41(summary, labels),
         }
     }
