@@ -250,13 +250,13 @@ fn in_folder(folder: &Path) -> (u64, Contained, String) {
     fs::copy(target.join(host).join("dist/relay"), &program).unwrap();
     let size = fs::metadata(&program).unwrap().len();
 
-    let mut run = Command::new("chroot");
+    let mut run = Command::new("/usr/sbin/chroot");
     run.args(["--userspec=65532:65532"]).arg(folder).args(["/relay", "--config", "/etc/relay/relay.toml"]);
     run.env_clear().env("RELAY_LISTEN", "127.0.0.1:0").env("RELAY_OPERATOR_LISTEN", "127.0.0.1:0");
     let mut process = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let line = first_line(&mut process);
     let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();
-    let check = Command::new("chroot")
+    let check = Command::new("/usr/sbin/chroot")
         .args(["--userspec=65532:65532"])
         .arg(folder)
         .args(["/relay", "--health-check"])
