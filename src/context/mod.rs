@@ -9,6 +9,7 @@ mod claimant;
 mod error;
 mod large_body;
 mod outcome;
+mod progress;
 mod tally;
 mod usage;
 
@@ -34,6 +35,7 @@ pub use self::{
     claimant::{Claimant, Headroom, Priority},
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice},
+    progress::CallProgress,
     usage::{ByModality, Usage, UsageReport},
 };
 use crate::{

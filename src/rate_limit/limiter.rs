@@ -19,7 +19,7 @@ use super::{
     account::{Account, DIMENSIONS},
     pacing::Pacer,
     queue::ScopeQueue,
-    report::{DimensionReport, ScopeReport},
+    report::{DimensionReport, ScopeReport, WaitingReport},
     turns::HORIZON,
 };
 use crate::{
@@ -153,6 +153,18 @@ impl Limiter {
             })
         };
         queues.map(report).collect()
+    }
+
+    /// Returns the number of calls of each caller that wait for their turn, in all scopes, in no order. Calls without a
+    /// caller are counted together. It looks at each call that waits.
+    pub fn waiting(&self) -> Vec<WaitingReport> {
+        let mut calls = HashMap::new();
+        for shard in &self.shared.shards {
+            let queues: Vec<_> = shard.lock().iter().cloned().collect();
+            queues.iter().for_each(|queue| queue.count_waiting(&mut calls));
+        }
+        self.shared.overflow.count_waiting(&mut calls);
+        calls.into_iter().map(|((caller, priority), waiting)| WaitingReport { caller, priority, waiting }).collect()
     }
 
     /// Returns the longest wait that a call of this model is allowed. `None`: until its deadline.

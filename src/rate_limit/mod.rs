@@ -224,7 +224,7 @@ pub use self::{
     layer::RateLimitLayer,
     limiter::{Limiter, LimiterBuilder, LimiterMemory},
     pacing::Pacing,
-    report::{DimensionReport, ScopeReport},
+    report::{DimensionReport, ScopeReport, WaitingReport},
     reservation::Settlement,
     service::RateLimit,
 };

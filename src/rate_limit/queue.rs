@@ -8,7 +8,7 @@
 //! Another waiter may become first while all sleep: one that joins is polled next, and one that has become old is found
 //! and woken when the first is polled, whose timer has the time at which anything could go.
 
-use std::{task::Waker, time::Duration};
+use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     block::Claim,
-    context::Claimant,
+    context::{Claimant, Priority},
     quota::{Certainty, Dimension, PacificCalendar, Scope, TokenCost},
     sync::Mutex,
 };
@@ -292,6 +292,14 @@ impl ScopeQueue {
         let first = state.take_first_waker();
         drop(state);
         wake(first);
+    }
+
+    /// Adds the calls that wait to the numbers of each caller and priority.
+    pub(super) fn count_waiting(&self, calls: &mut HashMap<(Option<Arc<str>>, Priority), usize>) {
+        let state = self.state.lock();
+        for (priority, caller) in state.line.iter().flat_map(|line| line.waiters()) {
+            *calls.entry((caller.cloned(), priority)).or_insert(0) += 1;
+        }
     }
 
     /// Returns the number of waiters of each priority that have no grant yet.

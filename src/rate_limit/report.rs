@@ -1,9 +1,12 @@
 //! The state of a limiter, as [`Limiter::snapshot`](super::Limiter::snapshot) returns it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::blocks::BlockReport;
-use crate::quota::{Dimension, Scope};
+use crate::{
+    context::Priority,
+    quota::{Dimension, Scope},
+};
 
 /// The state of one scope at a moment, from [`Limiter::snapshot`](super::Limiter::snapshot).
 #[derive(Clone, Debug)]
@@ -35,4 +38,16 @@ pub struct DimensionReport {
     pub limit: Option<u64>,
     /// The limit that the upstream has named in a 429, if it has.
     pub learned: Option<u64>,
+}
+
+/// The calls of one caller and priority that wait for their turn, from [`Limiter::waiting`](super::Limiter::waiting).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WaitingReport {
+    /// The name of the caller, if it has one.
+    pub caller: Option<Arc<str>>,
+    /// The priority of its calls.
+    pub priority: Priority,
+    /// The number of calls.
+    pub waiting: usize,
 }

@@ -114,6 +114,16 @@ impl<W> Turns<W> {
         self.holder.is_none() && self.levels.iter().all(|level| level.waiting.is_empty())
     }
 
+    /// Returns the priority and the caller of each waiter, that with a grant left out.
+    pub(super) fn waiters(&self) -> impl Iterator<Item = (Priority, Option<&Arc<str>>)> {
+        let priorities = [Priority::Interactive, Priority::Normal, Priority::Batch];
+        let of = |(priority, level)| {
+            let level: &Level<W> = level;
+            level.waiting.values().map(move |turn| (priority, turn.caller.as_ref()))
+        };
+        priorities.into_iter().zip(&self.levels).flat_map(of)
+    }
+
     /// Returns the number of waiters of each priority, that with a grant left out.
     pub(super) fn by_priority(&self) -> [usize; PRIORITIES] {
         [0, 1, 2].map(|at: usize| self.levels[at].waiting.len())

@@ -69,6 +69,22 @@ impl TelemetryLayer {
         self
     }
 
+    /// Names models that have a label of their own from their first call on, however it ends: those of a program's settings.
+    /// Up to 1,024 are remembered, for all services of this layer and its clones.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn name_models<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        names.into_iter().for_each(|name| self.shared.meters.models().name(name));
+    }
+
+    /// Gives the models of a table a label of their own, as they are listed at the time of a call. A table that was given
+    /// before is forgotten.
+    #[cfg(feature = "metrics")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+    pub fn list_models(&self, models: &crate::models::ModelTable) {
+        self.shared.meters.models().list(models.clone());
+    }
+
     /// Makes gauges, which report the current state of handles from time to time. They know the same models by name as
     /// this layer.
     #[cfg(feature = "metrics")]

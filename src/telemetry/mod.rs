@@ -165,8 +165,9 @@
 //!
 //! # Metrics
 //!
-//! `gen_ai.request.model` and `gen_ai.response.model` are `other` until a good answer has confirmed that there is such
-//! a model, and for all models after the first 64; they are empty for a call without a model. `outcome` and
+//! `gen_ai.request.model` and `gen_ai.response.model` are `other` until somebody other than the caller says that there is such
+//! a model: the program ([`TelemetryLayer::name_models`]), a table ([`TelemetryLayer::list_models`]), or a good answer, of
+//! which the first 64 such models count; they are empty for a call without a model. `outcome` and
 //! `error.type` are as in spans. `tower_gemini.service_tier` is the tier that served, else the one that was asked for:
 //! `standard`, `flex`, `priority`, `deferred`, `provisioned_throughput` or `other`.
 //!
@@ -184,6 +185,7 @@
 //! | `gen_ai.client.inference.operation.output_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `tower_gemini.service_tier` | the output tokens of a call; only where [asked for](TelemetryLayer::token_histograms) |
 //! | `gen_ai.client.embeddings.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of a call for embeddings |
 //! | `gen_ai.client.embeddings.operation.input_tokens` | histogram | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model` | the input tokens of a call for embeddings |
+//! | `tower_gemini.tier.calls` | counter | `tower_gemini.service_tier.asked`, `tower_gemini.service_tier`, `gen_ai.request.model`, `outcome` | calls for an answer, by the tier that was asked for and the one that served: `not_said` where the answer does not say it |
 //! | `tower_gemini.call.duration` | histogram, s | `gen_ai.operation.name`, `gen_ai.provider.name`, `gen_ai.request.model`, `gen_ai.response.model`, `error.type` | the time of any other call: counting, lists, files, answers that are fetched |
 //!
 //! `gen_ai.token.modality` is `text`, `image`, `audio`, `video`, `document`, or `unknown` for tokens of which the
@@ -242,7 +244,7 @@
 //! | setting | value | why |
 //! |---|---|---|
 //! | conventions | v0.1.0 | the first release of their own repository |
-//! | models known by name | 64, up to 128 bytes | the API's list has about 50; a label is permanent |
+//! | models known by name | 64 by answers, 1,024 by the program, all of a table; up to 128 bytes | the API's list has about 50; a label is permanent |
 //! | interactions that are remembered | 4,096, ids up to 256 bytes | about 2 MB at most; the API's ids have about 90 bytes |
 //! | foreign text in a span | 128 bytes | a name, not a message |
 //! | shortest period of [`Gauges::report_every`] | 1 s | a report takes each scope's lock for a moment |

@@ -59,7 +59,7 @@ async fn a_good_call_is_counted_and_timed() {
     }
     assert_eq!(only(&values, "tower_gemini.overhead{}"), [0.0]);
     // No other metric is recorded, and none of streams.
-    assert_eq!(values.len(), 11, "{values:#?}");
+    assert_eq!(values.len(), 12, "{values:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@
 //!   reload keeps.
 //! - `show/` says what is going on: a page, JSON, and metrics. It reads the handles of the layers alone.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{fmt, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
@@ -48,6 +48,9 @@ struct Arguments {
     /// Reads the settings, prints the layers that come of them, and ends.
     #[arg(long)]
     check: bool,
+    /// Asks the relay that runs at the same address whether it is alive, and ends: for containers without a shell.
+    #[arg(long, conflicts_with = "check")]
+    health_check: bool,
 }
 
 /// The exit code for wrong settings: the same as for wrong arguments.
@@ -55,12 +58,16 @@ const MISUSE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { config, listen, operator_listen, upstream, log_format, check } = Arguments::parse();
+    let Arguments { config, listen, operator_listen, upstream, log_format, check, health_check } = Arguments::parse();
     if let Err(mistake) = log::start(log_format) {
         eprintln!("relay: {mistake}");
         return ExitCode::from(MISUSE);
     }
     let source = Source { file: config, overrides: Overrides { listen, operator_listen, upstream, folder: None } };
+    // It needs neither keys nor a file where the environment says the address, and works while a file is being changed.
+    if let (true, Some(listen)) = (health_check, listen) {
+        return ended(serve::health_check(listen));
+    }
     let plan = match source.read_first() {
         Ok(plan) => plan,
         Err(mistakes) => {
@@ -72,7 +79,14 @@ async fn main() -> ExitCode {
         print_plan(&plan);
         return ExitCode::SUCCESS;
     }
-    match serve::run(source, plan).await {
+    if health_check {
+        return ended(serve::health_check(plan.settings.server.listen));
+    }
+    ended(serve::run(source, plan).await)
+}
+
+fn ended(result: Result<(), impl fmt::Display>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("relay: {error}");

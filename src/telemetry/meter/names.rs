@@ -24,6 +24,7 @@ pub(super) const BACKGROUND_INPUT: &str = "tower_gemini.background.input_tokens"
 pub(super) const BACKGROUND_OUTPUT: &str = "tower_gemini.background.output_tokens";
 pub(super) const PER_TOKEN: &str = "tower_gemini.time_per_output_token";
 pub(super) const CALLS: &str = "tower_gemini.calls";
+pub(super) const TIER_CALLS: &str = "tower_gemini.tier.calls";
 pub(super) const CALLS_ACTIVE: &str = "tower_gemini.calls.active";
 pub(super) const ATTEMPTS: &str = "tower_gemini.attempts";
 pub(super) const ATTEMPTS_ACTIVE: &str = "tower_gemini.attempts.active";
@@ -111,7 +112,8 @@ pub(in crate::telemetry) fn metrics(conventions: Conventions) -> impl Iterator<I
 }
 
 /// Times and tokens by v0.1.0, and the time of calls for which it has no name.
-const V0_1: [Metric; 11] = [
+const V0_1: [Metric; 12] = [
+    counter(TIER_CALLS, "Calls for an answer, by the service tier asked for and the one that served."),
     seconds(INFERENCE_DURATION, &LONG_SECONDS, "Time of a call for an answer, to the answer's end."),
     seconds(INFERENCE_FIRST_CHUNK, &SECONDS, "Time of a streaming call to the first chunk of its answer."),
     counter(INPUT_TOKENS, "Input tokens, those from a cache included."),

@@ -136,9 +136,27 @@ impl RecordMeter {
             time_per_token(summary, &labels);
         }
         match facts.conventions {
-            Conventions::V0_1 => by_v0_1(summary, labels),
+            Conventions::V0_1 => {
+                if facts.activity == Activity::Inference {
+                    self.tier_served(summary);
+                }
+                by_v0_1(summary, labels);
+            }
             Conventions::V1_41 => by_v1_41(summary, labels),
         }
+    }
+
+    /// Counts a call by the tier that it asked for and the one that the upstream says it has served it in.
+    fn tier_served(&self, summary: &Summary<'_>) {
+        let served =
+            summary.usage.service_tier.as_deref().map_or("not_said", |tier| conventions::tier(None, Some(tier)));
+        let labels = vec![
+            fixed("tower_gemini.service_tier.asked", summary.tier.unwrap_or_default().as_str()),
+            fixed("tower_gemini.service_tier", served),
+            fixed("outcome", summary.end.outcome()),
+            self.model_asked(summary.call),
+        ];
+        metrics::counter!(names::TIER_CALLS, labels).increment(1);
     }
 
     /// Counts the tokens of an interaction that was made in the background, for the call that made it.

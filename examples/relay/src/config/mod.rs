@@ -11,6 +11,8 @@ mod errors;
 mod fallback;
 mod keys;
 mod limits;
+mod named;
+mod operators;
 mod origins;
 mod plan;
 mod precheck;

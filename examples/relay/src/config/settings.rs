@@ -18,7 +18,8 @@ use crate::config::{
     errors::Errors,
     fallback,
     keys::{self, Keys},
-    limits,
+    limits, named,
+    operators::OperatorAccess,
     precheck::{self, Precheck},
     prices,
     retry::{self, Retries},
@@ -35,6 +36,7 @@ use crate::config::{
 pub(crate) struct Settings {
     pub(crate) server: Server,
     pub(crate) access: Access,
+    pub(crate) operators: OperatorAccess,
     pub(crate) prices: Prices,
     pub(crate) errors: Errors,
     pub(crate) upstream: Upstream,
@@ -97,6 +99,7 @@ const NAMES: KnownNames = &[
         &[
             "listen",
             "operator_listen",
+            "operator_token",
             "upstream",
             "max_body",
             "default_project",
@@ -169,6 +172,8 @@ impl Settings {
         let own = keys.secrets().map(|(key, _)| key).filter(|_| has_keys);
         let access = Access::read(&mut file, timeout.total, own, prices.as_ref());
         let prices = prices.unwrap_or_default();
+        let own = keys.secrets().map(|(key, _)| key).filter(|_| has_keys);
+        let operators = OperatorAccess::read(&mut file, server.operator_listen, &access.callers, own);
         let errors = Errors::read(&mut file);
         let limits = read_limits(&mut file, timeout.total);
         let breaker = file.section("breaker").map_or_else(|| Some(CircuitBreakers::new()), breaker::read);
@@ -183,6 +188,7 @@ impl Settings {
         Ok(Self {
             server,
             access,
+            operators,
             prices,
             errors,
             upstream,
@@ -199,6 +205,11 @@ impl Settings {
             remarks,
             file,
         })
+    }
+
+    /// Returns the models that the file names.
+    pub(crate) fn models(&self) -> Vec<&str> {
+        named::models(&self.file)
     }
 
     /// Returns whether both files say the same of a topic.

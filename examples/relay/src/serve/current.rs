@@ -6,12 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tower_gemini::BoxError;
 
 use crate::{
     config::{Plan, Source, TelemetrySettings},
-    serve::stack::Stack,
+    serve::{lift::Lift, stack::Stack},
 };
 
 /// The stack in force, and the source of the next one.
@@ -24,6 +24,8 @@ pub(crate) struct Current {
     /// The file of the state, which is kept there to the end.
     state: Option<PathBuf>,
     stack: RwLock<Arc<Stack>>,
+    /// Held while the settings are read again: by a signal and by an operator's wish, one after the other.
+    reloading: Mutex<()>,
 }
 
 impl Current {
@@ -33,7 +35,8 @@ impl Current {
         let state = plan.settings.state.clone();
         let stack = Stack::new(plan, None)?;
         describe(&stack);
-        Ok(Self { source, listen, telemetry, state, stack: RwLock::new(Arc::new(stack)) })
+        let (stack, reloading) = (RwLock::new(Arc::new(stack)), Mutex::default());
+        Ok(Self { source, listen, telemetry, state, stack, reloading })
     }
 
     /// Returns the stack for a call that begins now. Calls under way keep theirs.
@@ -51,42 +54,52 @@ impl Current {
         self.state.as_deref()
     }
 
-    /// Reads the settings again. If they are wrong, it logs their mistakes and keeps the old ones.
-    pub(crate) fn reload(&self) {
-        match self.next() {
+    /// Reads the settings again. Returns the remarks about them; or their mistakes, a line each, and the old ones stay.
+    /// Both are logged, and fit to be shown.
+    pub(crate) fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+        // A reload changes the pool that goes on.
+        let _alone = self.reloading.lock();
+        let before = self.stack();
+        match self.next(&before) {
             Ok(stack) => {
                 describe(&stack);
-                let had_callers = !self.stack().settings.access.callers.is_empty();
-                if had_callers && stack.settings.access.callers.is_empty() {
+                if !before.settings.access.callers.is_empty() && stack.settings.access.callers.is_empty() {
                     tracing::warn!(
                         "no caller needs a token any more: [[callers]] and client_tokens are gone, and everybody may call"
                     );
                 }
+                let remarks = stack.remarks().iter().map(|remark| stack.clean(remark)).collect();
+                before.reloads().succeeded();
                 *self.stack.write() = Arc::new(stack);
                 tracing::info!("settings reloaded: they hold for new calls from now on");
+                Ok(remarks)
             }
             Err(mistakes) => {
-                for mistake in mistakes.lines() {
+                let mistakes: Vec<_> = mistakes.lines().map(|mistake| before.clean(mistake)).collect();
+                for mistake in &mistakes {
                     tracing::error!("{mistake}");
                 }
                 tracing::error!(
                     "settings not reloaded: they are wrong, and the old ones stay; correct them and send SIGHUP"
                 );
+                before.reloads().failed(&mistakes);
+                Err(mistakes)
             }
         }
     }
 
-    /// Has everything that is parked asked for again, and logs what that was.
-    pub(crate) fn lift(&self) {
-        let parked = self.stack().lift();
+    /// Has what is parked asked for again, as far as `which` says. Logs and returns what that was.
+    pub(crate) fn lift(&self, which: &Lift) -> Vec<String> {
+        let parked = self.stack().lift(which);
         match &parked[..] {
             [] => tracing::info!("nothing is parked: there was nothing to lift"),
             parked => tracing::warn!("lifted, asked again from now on: {}", parked.join("; ")),
         }
+        parked
     }
 
     /// Builds the stack that the settings want by now.
-    fn next(&self) -> Result<Stack, String> {
+    fn next(&self, before: &Stack) -> Result<Stack, String> {
         let plan = self.source.read()?;
         let (old, new) = (self.listen, &plan.settings.server);
         if new.listen != old.0 {
@@ -104,7 +117,7 @@ impl Current {
         if plan.settings.state != self.state {
             tracing::warn!("state cannot change while the relay runs: it stays as it was; it needs a restart");
         }
-        Stack::new(plan, Some(&self.stack())).map_err(|error| error.to_string())
+        Stack::new(plan, Some(before)).map_err(|error| error.to_string())
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tower_gemini::{
     Outcome,
     call::{Call, Operation, ServiceTier},
-    context::{Usage, UsageReport},
+    context::{CallProgress, Usage, UsageReport},
     failure::{Failure, Kind},
 };
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
@@ -57,6 +57,7 @@ pub(crate) async fn line(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(caller.clone());
     let mut line = Line {
         call: Call::new(request.method(), request.uri()),
+        progress: CallProgress::watch(&mut request),
         caller,
         began: Instant::now(),
         status: None,
@@ -87,6 +88,8 @@ fn shown(model: &str) -> String {
 /// The line of a call. It has neither path nor query, which may hold anything.
 struct Line {
     call: Call,
+    /// It has the call as its body says, and the attempts, of a caller that went away before an answer came.
+    progress: CallProgress,
     caller: CallerName,
     began: Instant,
     /// The status, unless the caller went away before there was one.
@@ -104,11 +107,13 @@ impl AtEnd for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { call, caller, began, status, outcome, end } = self;
+        let Self { call, progress, caller, began, status, outcome, end } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
         // The call as its body says, unless it was turned away before that was read.
-        let call = outcome.call().unwrap_or(call);
+        let under_way = progress.call();
+        let call = outcome.call().or(under_way.as_ref()).unwrap_or(call);
+        let attempts = if status.is_some() { outcome.attempts() } else { progress.attempts() };
         // An answer that is fetched again has been paid for before.
         let paid = Some(&usage).filter(|_| call.operation() != Operation::Read);
         let tier = Some(call.service_tier()).filter(|tier| *tier != ServiceTier::Standard);
@@ -122,7 +127,7 @@ impl Drop for Line {
             answered = usage.model_version.as_deref().or(outcome.model()).map(shown),
             status = status.map(|status| status.as_u16()),
             ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-            attempts = outcome.attempts(),
+            attempts,
             key = outcome.key(),
             project = outcome.project(),
             tokens_in = paid.and_then(UsageReport::input_tokens),

@@ -27,7 +27,8 @@ use crate::{
         connection_life::Patience,
         connections::{Caps, Connections},
         current::Current,
-        log, proxy,
+        lift::Lift,
+        log, operators, proxy,
         signals::{Termination, Wish, Wishes},
         state::KeptState,
     },
@@ -66,6 +67,7 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     // It serves to the very end, so that a drain can be watched, and ends with the relay: nobody waits for it.
     let mut to_the_end = JoinSet::new();
     if let Some(listener) = operators {
+        let pages = operators::router(&current, listener.local_addr()?.ip(), pages);
         let current = current.clone();
         // Connections of callers take none of theirs.
         let caps = |_: &Current| Caps { all: Some(MOST_OF_OPERATORS), per_address: None };
@@ -108,8 +110,9 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
 async fn obey(mut wishes: Wishes, current: Arc<Current>) {
     loop {
         match wishes.next().await {
-            Wish::Reload => current.reload(),
-            Wish::Lift => current.lift(),
+            // Both are in the log.
+            Wish::Reload => drop(current.reload()),
+            Wish::Lift => drop(current.lift(&Lift::default())),
         }
     }
 }

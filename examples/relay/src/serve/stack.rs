@@ -14,7 +14,7 @@ use tower_gemini::{
     caller_limit::CallerLimits,
     circuit_breaker::CircuitBreakers,
     classify::ClassifyLayer,
-    key_pool::{KeyPool, KeyPoolLayer},
+    key_pool::{DisabledReason, Fingerprint, KeyPool, KeyPoolLayer, KeyReport, KeyState},
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, RateLimitLayer},
     retry::{RetryBudget, RetryLayer, RetryPolicy},
@@ -30,13 +30,13 @@ use crate::{
     serve::{
         admission::Admission,
         cors::Cors,
-        lift::lift,
+        lift::{Lift, lift},
         refusal,
         reload::Part,
         transport::{Transport, transport},
         wired::Wired,
     },
-    show::{Failures, Shown},
+    show::{Failures, Reloads, Shown},
 };
 
 /// The relay's layers around its transport, as its settings want them.
@@ -72,7 +72,11 @@ impl Stack {
 
     /// Returns the handles that are shown.
     pub(crate) fn shown(&self) -> Shown {
-        Shown { gemini: self.gemini.clone(), failures: self.parts.failures.clone() }
+        Shown {
+            gemini: self.gemini.clone(),
+            failures: self.parts.failures.clone(),
+            reloads: self.parts.reloads.clone(),
+        }
     }
 
     /// Returns the layer that sees each call.
@@ -80,11 +84,20 @@ impl Stack {
         &self.parts.telemetry
     }
 
-    /// Ends every belief in a refusal for quota, for money or for a closed model. Returns what was parked for that.
-    pub(crate) fn lift(&self) -> Vec<String> {
-        let mut parked = lift(&self.gemini);
-        parked.iter_mut().for_each(|line| *line = self.parts.failures.clean(line));
-        parked
+    /// Ends the beliefs in refusals for quota, for money or for a closed model, as far as `which` says. Returns what was
+    /// parked for that.
+    pub(crate) fn lift(&self, which: &Lift) -> Vec<String> {
+        lift(&self.gemini, which).iter().map(|line| self.clean(line)).collect()
+    }
+
+    /// Cleans a text, so that it may be shown: it has no key in it, and is not too long.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        self.parts.failures.clean(text)
+    }
+
+    /// Returns what is known of reloads.
+    pub(crate) fn reloads(&self) -> &Reloads {
+        &self.parts.reloads
     }
 
     /// Returns everything that is not wrong but may surprise.
@@ -118,6 +131,7 @@ struct Parts {
     /// It knows the names of models that metrics may have.
     telemetry: TelemetryLayer,
     failures: Failures,
+    reloads: Reloads,
 }
 
 /// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced
@@ -173,6 +187,7 @@ impl Parts {
             None => Wired::new(limiter.clone()),
         };
         let wiring = Wiring { limiter: wired_limiter, breakers: wired_breakers };
+        let by_hand = before.map(|before| disabled_by_hand(&before.parts.pool)).unwrap_or_default();
         let former_pool = before.filter(|before| Part::Keys.goes_on(&before.settings, settings));
         let pool = match former_pool {
             Some(before) if settings.keys.update(&before.settings.keys, &before.parts.pool)? => {
@@ -180,6 +195,13 @@ impl Parts {
             }
             _ => settings.keys.builder()?.headroom(wiring.limiter.clone()).build()?,
         };
+
+        // A key that was disabled by hand stays so, whatever is set.
+        let again: Vec<_> = disabled_by_hand(&pool);
+        for key in by_hand.iter().filter(|key| !again.contains(key)) {
+            // It may have gone.
+            let _ = pool.disable(key);
+        }
 
         // Usage stays, whatever is set.
         let callers = {
@@ -204,10 +226,14 @@ impl Parts {
                 before,
             )
         };
-        let (telemetry, failures) = match before {
-            Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone()),
-            None => (settings.telemetry.layer(), Failures::new(refusal::NAME)),
+        let (telemetry, failures, reloads) = match before {
+            Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone(), parts.reloads.clone()),
+            None => (settings.telemetry.layer(), Failures::new(refusal::NAME), Reloads::new()),
         };
+        telemetry.name_models(settings.models());
+        if let Some(models) = precheck.models() {
+            telemetry.list_models(models);
+        }
         Ok(Self {
             transport,
             admission,
@@ -222,6 +248,7 @@ impl Parts {
             wiring,
             telemetry,
             failures,
+            reloads,
         })
     }
 
@@ -262,6 +289,12 @@ impl Parts {
             .service(self.transport.clone());
         Router::new().fallback_service(service)
     }
+}
+
+/// Returns the keys of a pool that an operator has disabled.
+fn disabled_by_hand(pool: &KeyPool) -> Vec<Fingerprint> {
+    let by_hand = |key: &KeyReport| matches!(key.state, KeyState::Disabled { reason: DisabledReason::ByHand, .. });
+    pool.snapshot().iter().filter(|key| by_hand(key)).map(|key| key.fingerprint).collect()
 }
 
 // === upkeep ===

@@ -8,10 +8,12 @@ mod failures;
 mod metrics;
 mod page;
 mod problems;
+mod reloads;
 mod status;
 mod view;
 
 pub(crate) use self::{
     failures::{CallerName, Failures},
+    reloads::Reloads,
     status::{PATHS, Shown, router},
 };

@@ -31,6 +31,7 @@ use crate::show::{
     metrics::{self, Exporter},
     page,
     problems::{Problem, problems},
+    reloads::{Reloads, SettingsView},
     view::{CallerView, ChainView, FailureView, KeyView, LimitView, ModelView, seconds},
 };
 
@@ -42,6 +43,7 @@ const MODELS: usize = 100;
 pub(crate) struct Shown {
     pub(crate) gemini: GeminiLayer,
     pub(crate) failures: Failures,
+    pub(crate) reloads: Reloads,
 }
 
 /// The paths of what is shown.
@@ -62,8 +64,12 @@ where
     let started = Instant::now();
     let policy = page::policy();
     let html = async move || ([(CONTENT_SECURITY_POLICY, policy)], page::SAFE, Html(page::PAGE));
+    let scraped = shown.clone();
     let status = async move || (page::SAFE, Json(shown().status(started)));
-    let metrics = async move || ([(CONTENT_TYPE, metrics::CONTENT)], page::SAFE, exporter.render());
+    let metrics = async move || {
+        let Shown { gemini, reloads, .. } = scraped();
+        ([(CONTENT_TYPE, metrics::CONTENT)], page::SAFE, exporter.render(&reloads, gemini.limiter()))
+    };
     Ok(Router::new()
         .route(PAGE, get(html))
         .route(STATUS, get(status))
@@ -94,6 +100,7 @@ struct Status {
     problems: Vec<Problem>,
     time: String,
     running_for_s: f64,
+    settings: SettingsView,
     models: Vec<ModelView>,
     models_left_out: usize,
     callers: Vec<CallerView>,
@@ -113,13 +120,16 @@ impl Shown {
         let callers = self.gemini.callers().map(CallerLimits::snapshot).unwrap_or_default();
         let callers = callers.iter().map(CallerView::of).collect();
         let failures: Vec<_> = self.failures.latest().iter().map(|record| FailureView::of(record, now)).collect();
-        let problems = problems(&models, &keys, &chains, &failures);
+        let mut problems = problems(&models, &keys, &chains, &failures);
+        problems.extend(self.reloads.problem());
+        problems.sort_by_key(|problem| problem.level);
         let models_left_out = models.len().saturating_sub(MODELS);
         models.truncate(MODELS);
         Status {
             problems,
             time: humantime::format_rfc3339_seconds(clock::wall()).to_string(),
             running_for_s: seconds(now - started),
+            settings: self.reloads.view(now),
             models,
             models_left_out,
             callers,
