@@ -26,8 +26,11 @@ pub(super) struct ReadFuture<S, B> {
 /// The facts of a body, to come. Inside: `None` if it could not be read.
 enum LargeRead {
     Running(BodyRead<BodyFacts>),
-    Done(Option<BodyFacts>),
+    Done(Option<Box<BodyFacts>>),
 }
+
+/// A call that may go on, and the facts of its body.
+type ReadCall<S, B> = (ListedCall<S, B>, Option<BodyFacts>);
 
 impl<S: Clone, B> ReadFuture<S, B> {
     pub(super) fn new(
@@ -49,19 +52,16 @@ where
     S::Error: Into<BoxError>,
 {
     /// Returns the call, and the facts of its body.
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(ListedCall<S, B>, Option<BodyFacts>), BoxError>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadCall<S, B>, BoxError>> {
         if let LargeRead::Running(reading) = &mut self.reading {
-            self.reading = LargeRead::Done(ready!(Pin::new(reading).poll(cx)));
+            self.reading = LargeRead::Done(ready!(Pin::new(reading).poll(cx)).map(Box::new));
         }
         let Some((inner, _)) = &mut self.held else { return Poll::Ready(Err(polled_again())) };
         let ready = ready!(inner.poll_ready(cx));
         let Some((inner, request)) = self.held.take() else { return Poll::Ready(Err(polled_again())) };
         ready.map_err(Into::into)?;
         let facts = match &mut self.reading {
-            LargeRead::Done(facts) => facts.take(),
+            LargeRead::Done(facts) => facts.take().map(|facts| *facts),
             LargeRead::Running(_) => None,
         };
         Poll::Ready(Ok((ListedCall { inner, request, settings: self.settings.clone() }, facts)))
