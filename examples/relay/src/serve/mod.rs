@@ -7,6 +7,7 @@ mod admission;
 mod body_timeout;
 mod cors;
 mod current;
+mod headers;
 mod held;
 mod known;
 mod lift;

@@ -25,7 +25,7 @@ use crate::{
     config::{Plan, Source},
     serve::{
         current::Current,
-        log,
+        headers, log,
         peer::Peer,
         proxy,
         signals::{Termination, Wish, Wishes},
@@ -116,11 +116,14 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         let ready = readiness(&watched, termination.has_begun());
         async move { ready }
     };
-    let (current, kept) = (current.clone(), current.clone());
+    let (current, kept, keys) = (current.clone(), current.clone(), current.clone());
     let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
     let calls = Router::new()
         .fallback_service(calls)
-        .layer(middleware::from_fn(proxy::pass))
+        .layer(middleware::from_fn(move |request, next| {
+            let keys = keys.stack().known_keys();
+            async move { proxy::pass(request, next, keys).await }
+        }))
         .layer(middleware::from_fn(log::line));
     // Outside of the log, which has the true status of a call whose head went out early.
     let calls = service_fn(move |request: Request| {
@@ -143,6 +146,7 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         .route("/readyz", get(ready))
         // No caller's token opens them.
         .merge(pages)
+        .route_layer(middleware::from_fn(headers::with_host))
         .fallback_service(calls))
 }
 

@@ -30,6 +30,7 @@ use crate::{
     serve::{
         admission::Admission,
         cors::Cors,
+        headers::KnownKeys,
         lift::lift,
         refusal,
         reload::Part,
@@ -59,6 +60,7 @@ impl Stack {
         let parts = Parts::new(&plan, before)?;
         // The pool may have new keys from here on, and no failure that is shown may name one.
         parts.failures.hide(plan.settings.keys.secrets().map(|(key, _)| key));
+        parts.known_keys.learn(plan.settings.keys.secrets().map(|(key, _)| key));
         let remarks = plan.remarks().cloned().collect();
         let settings = plan.settings;
         let gemini = parts.gemini(&settings)?;
@@ -85,6 +87,11 @@ impl Stack {
         let mut parked = lift(&self.gemini);
         parked.iter_mut().for_each(|line| *line = self.parts.failures.clean(line));
         parked
+    }
+
+    /// Returns the keys that no answer has.
+    pub(crate) fn known_keys(&self) -> KnownKeys {
+        self.parts.known_keys.clone()
     }
 
     /// Returns everything that is not wrong but may surprise.
@@ -118,6 +125,8 @@ struct Parts {
     /// It knows the names of models that metrics may have.
     telemetry: TelemetryLayer,
     failures: Failures,
+    /// The keys that no answer's head may have.
+    known_keys: KnownKeys,
 }
 
 /// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced
@@ -222,6 +231,7 @@ impl Parts {
             wiring,
             telemetry,
             failures,
+            known_keys: before.map(|before| before.parts.known_keys.clone()).unwrap_or_default(),
         })
     }
 
