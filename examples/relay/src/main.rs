@@ -36,6 +36,9 @@ struct Arguments {
     /// The address to listen on, in place of the file's: an IP address and a port.
     #[arg(long, value_name = "ADDRESS", env = "RELAY_LISTEN")]
     listen: Option<SocketAddr>,
+    /// The address of the pages for operators, in place of the file's.
+    #[arg(long, value_name = "ADDRESS", env = "RELAY_OPERATOR_LISTEN")]
+    operator_listen: Option<SocketAddr>,
     /// The server that answers, in place of the file's: a URL, or "emulator".
     #[arg(long, value_name = "URL", env = "RELAY_UPSTREAM", requires = "config")]
     upstream: Option<Upstream>,
@@ -52,12 +55,12 @@ const MISUSE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { config, listen, upstream, log_format, check } = Arguments::parse();
+    let Arguments { config, listen, operator_listen, upstream, log_format, check } = Arguments::parse();
     if let Err(mistake) = log::start(log_format) {
         eprintln!("relay: {mistake}");
         return ExitCode::from(MISUSE);
     }
-    let source = Source { file: config, overrides: Overrides { listen, upstream } };
+    let source = Source { file: config, overrides: Overrides { listen, operator_listen, upstream } };
     let plan = match source.read() {
         Ok(plan) => plan,
         Err(mistakes) => {

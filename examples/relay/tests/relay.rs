@@ -36,7 +36,7 @@ fn settings(upstream: &str) -> String {
 }
 
 async fn send(relay: &Relay, request: Request<Full<Bytes>>) -> Response<ResponseBody> {
-    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(request.uri().path())).build().unwrap();
     timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap()
 }
 

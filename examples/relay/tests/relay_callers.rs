@@ -62,7 +62,7 @@ fn call(token: &str, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>>
 }
 
 async fn send(relay: &Relay, request: Request<Full<Bytes>>) -> Answer {
-    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(request.uri().path())).build().unwrap();
     let (head, body) = timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap().into_parts();
     let body = timeout(PATIENCE, body.collect()).await.expect("no end").unwrap().to_bytes();
     Answer {
@@ -81,7 +81,7 @@ async fn get(relay: &Relay, path: &str) -> Answer {
 }
 
 async fn page(relay: &Relay, path: &str) -> String {
-    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(path)).build().unwrap();
     let response = client.oneshot(Request::get(path).body(Full::default()).unwrap()).await.unwrap();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()

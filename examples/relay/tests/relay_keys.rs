@@ -77,7 +77,7 @@ impl Answer {
 }
 
 async fn send(relay: &Relay, request: Request<Full<Bytes>>) -> Answer {
-    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(request.uri().path())).build().unwrap();
     let response: Response<_> = timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap();
     let (head, body) = response.into_parts();
     let body = timeout(PATIENCE, body.collect()).await.expect("no end").unwrap().to_bytes();

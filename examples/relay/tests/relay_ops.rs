@@ -27,7 +27,7 @@ use tower_gemini::{
     key_pool::Fingerprint,
 };
 
-use relay_process::{PATIENCE, Relay, checked, ended_with, refused_at};
+use relay_process::{PATIENCE, Relay, checked, ended_with, refused, refused_at};
 
 const GENERATE: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
@@ -63,7 +63,8 @@ async fn read(response: http::Response<ResponseBody>) -> Result<Answer, BoxError
 }
 
 async fn send(relay: &Relay, request: Request<Full<Bytes>>) -> Answer {
-    let response = timeout(PATIENCE, client(relay).oneshot(request)).await.expect("no answer").unwrap();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(request.uri().path())).build().unwrap();
+    let response = timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap();
     read(response).await.unwrap()
 }
 
@@ -569,9 +570,9 @@ async fn wrong_settings_are_complained_of_and_the_old_ones_stay() {
     let right = settings(&server.uri(), "client_tokens = [\"old\"]");
     let relay = Relay::start_logging(&right, &[]).await;
     for (wrong, what) in [
-        ("upstream = \"emulator\"\nmax_body = 0".to_owned(), ":3:12: max_body: "),
+        ("upstream = \"emulator\"\nmax_body = 0".to_owned(), ":4:12: max_body: "),
         (right.replace("old", "new") + "max_attempts = \"x\"\n", "max_attempts: is a text"),
-        ("[".to_owned(), ":2:2: "),
+        ("[".to_owned(), ":3:2: "),
     ] {
         let said = relay.reload(&wrong).await;
         assert!(said.contains(what) && said.contains("the old ones stay"), "{said}");
@@ -841,4 +842,38 @@ async fn what_outlasts_the_drain_is_broken_off() {
     assert_eq!(ended.code(), Some(1));
     assert!(relay.logged("broken off").await.contains("50ms"));
     assert!(hangs.await.unwrap().is_err());
+}
+
+// --- two listeners ---
+
+#[tokio::test]
+async fn operators_have_a_listener_of_their_own_and_callers_see_health_only() {
+    let emulator = Emulator::builder().key("key-of-the-relay", "p1").build();
+    let server = emulator.serve().await.unwrap();
+    let relay = Relay::start(&settings(&server.uri(), "")).await;
+    let ask = async |at: String, path: &str| {
+        let client: Client<Full<Bytes>> = Client::builder().base_url(at).build().unwrap();
+        let request = Request::get(path).body(Full::default()).unwrap();
+        read(timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap()).await.unwrap()
+    };
+    for path in ["/", "/status", "/metrics"] {
+        assert_eq!(ask(relay.operator_uri(), path).await.status, 200, "{path}");
+        let answer = ask(relay.uri(), path).await;
+        assert_eq!(answer.status, 404, "{path}");
+        assert!(String::from_utf8_lossy(&answer.body).contains("operator_listen"), "{answer:?}", answer = answer.body);
+    }
+    for path in ["/healthz", "/readyz"] {
+        for at in [relay.uri(), relay.operator_uri()] {
+            assert_eq!(ask(at, path).await.status, 200, "{path}");
+        }
+    }
+    assert_eq!(ask(relay.operator_uri(), "/v1beta/models").await.status, 404, "it has no calls");
+    assert!(emulator.journal().is_empty());
+    let taken = relay.operator_uri().replace("http://", "");
+    let (code, said) =
+        refused(&format!("listen = \"127.0.0.1:0\"\noperator_listen = {taken:?}\nupstream = \"emulator\"\n")).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains(&format!("operator_listen: cannot listen on {taken}")), "{said}");
+    refused_at("operator_listen = true", "1:19", &["is true", "127.0.0.1:8788"]).await;
+    refused_at("operator_listen = \"localhost\"", "1:19", &["not an address"]).await;
 }

@@ -67,9 +67,10 @@ impl Answer {
 }
 
 async fn send(relay: &Relay, request: http::request::Builder, body: &'static str) -> Answer {
-    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+    let request = request.body(Full::from(body)).unwrap();
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(request.uri().path())).build().unwrap();
     let answer = async {
-        let (head, body) = client.oneshot(request.body(Full::from(body)).unwrap()).await.unwrap().into_parts();
+        let (head, body) = client.oneshot(request).await.unwrap().into_parts();
         Answer { status: head.status.as_u16(), headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
     };
     timeout(PATIENCE, answer).await.expect("no answer")

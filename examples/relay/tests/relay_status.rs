@@ -243,7 +243,7 @@ async fn dom(day: &Day) -> String {
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .args(["--virtual-time-budget=3000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(day.relay.uri())
+        .arg(day.relay.operator_uri())
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(relay_process::PATIENCE * 4, output).await.expect("the browser hangs").unwrap();

@@ -15,6 +15,9 @@ use crate::config::{
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8787);
 
+/// The port next to the callers'. Only this machine's own programs reach it.
+const OPERATOR_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8788);
+
 /// nginx's `client_header_timeout` is 60 s, hyper's own is 30 s.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -28,8 +31,10 @@ const PROXIES: Duration = Duration::from_secs(55);
 /// The server's settings.
 #[derive(Clone, Copy)]
 pub(crate) struct Server {
-    /// The address on which it listens.
+    /// The address on which it listens for callers.
     pub(crate) listen: SocketAddr,
+    /// The address on which it shows operators what is going on, if it does.
+    pub(crate) operator_listen: Option<SocketAddr>,
     /// The time in which the head of a request must arrive.
     pub(crate) header_timeout: Duration,
     /// The time for which it goes on accepting connections after it was told to end.
@@ -54,6 +59,7 @@ impl Server {
         }
         Self {
             listen: file.get("listen", address).unwrap_or(LISTEN),
+            operator_listen: file.get("operator_listen", address_or_false).unwrap_or(Some(OPERATOR_LISTEN)),
             header_timeout: file.get("header_timeout", duration).unwrap_or(HEADER_TIMEOUT),
             lame_duck: file.get("lame_duck", duration_or_zero).unwrap_or_default(),
             drain: file.get("drain", duration_or_zero).unwrap_or(DRAIN),
@@ -89,4 +95,16 @@ fn address(value: &Value<'_>) -> Result<SocketAddr, String> {
         "an IP address and a port, like \"127.0.0.1:8787\" or \"[::1]:8787\"; port 0 takes any free one";
     let text = value.text(RIGHT)?;
     text.parse().map_err(|_| format!("{text:?} is not an address to listen on; it is {RIGHT}"))
+}
+
+fn address_or_false(value: &Value<'_>) -> Result<Option<SocketAddr>, String> {
+    const RIGHT: &str = "an IP address and a port, like \"127.0.0.1:8788\", or false: operators' pages are not served";
+    match value.boolean(RIGHT) {
+        Ok(false) => Ok(None),
+        Ok(true) => Err(format!("is true; it is {RIGHT}")),
+        Err(_) => {
+            let text = value.text(RIGHT)?;
+            text.parse().map(Some).map_err(|_| format!("{text:?} is not an address to listen on; it is {RIGHT}"))
+        }
+    }
 }

@@ -58,6 +58,7 @@ pub(crate) struct Settings {
 #[derive(Clone, Default)]
 pub(crate) struct Overrides {
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) operator_listen: Option<SocketAddr>,
     pub(crate) upstream: Option<Upstream>,
 }
 
@@ -90,6 +91,7 @@ const NAMES: KnownNames = &[
         "",
         &[
             "listen",
+            "operator_listen",
             "upstream",
             "max_body",
             "default_project",
@@ -145,6 +147,7 @@ impl Settings {
 
         let mut server = Server::read(&mut file);
         server.listen = overrides.listen.unwrap_or(server.listen);
+        server.operator_listen = overrides.operator_listen.or(server.operator_listen);
         let upstream = file.get("upstream", upstream);
         let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
         let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);

@@ -13,8 +13,8 @@ use crate::{
 /// The stack in force, and the source of the next one.
 pub(crate) struct Current {
     source: Source,
-    /// The address on which the relay listens to its end.
-    listen: SocketAddr,
+    /// The addresses on which the relay listens to its end: for callers, and for operators.
+    listen: (SocketAddr, Option<SocketAddr>),
     /// The names of metrics, which the exporter keeps.
     telemetry: TelemetrySettings,
     stack: RwLock<Arc<Stack>>,
@@ -22,7 +22,8 @@ pub(crate) struct Current {
 
 impl Current {
     pub(crate) fn new(source: Source, plan: Plan) -> Result<Self, BoxError> {
-        let (listen, telemetry) = (plan.settings.server.listen, plan.settings.telemetry);
+        let (server, telemetry) = (&plan.settings.server, plan.settings.telemetry);
+        let listen = (server.listen, server.operator_listen);
         let stack = Stack::new(plan, None)?;
         describe(&stack);
         Ok(Self { source, listen, telemetry, stack: RwLock::new(Arc::new(stack)) })
@@ -75,9 +76,15 @@ impl Current {
     /// Builds the stack that the settings want by now.
     fn next(&self) -> Result<Stack, String> {
         let plan = self.source.read()?;
-        let (old, new) = (self.listen, plan.settings.server.listen);
-        if new != old {
+        let (old, new) = (self.listen, &plan.settings.server);
+        if new.listen != old.0 {
+            let (old, new) = (old.0, new.listen);
             tracing::warn!("listen cannot change while the relay runs: it stays {old}; {new} needs a restart");
+        }
+        if new.operator_listen != old.1 {
+            tracing::warn!(
+                "operator_listen cannot change while the relay runs: it stays as it was; it needs a restart"
+            );
         }
         if plan.settings.telemetry != self.telemetry {
             tracing::warn!("[telemetry] cannot change while the relay runs: it stays as it was; it needs a restart");

@@ -1,13 +1,21 @@
 //! The server: listens, serves connections, and ends when it is told to.
 
 use std::{
+    future::pending,
     io::{self, Write},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
 
-use axum::{Router, body::Body, extract::Request, http::StatusCode, middleware, routing::get};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::StatusCode,
+    middleware,
+    routing::{any, get},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -16,6 +24,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -39,17 +48,38 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     // A signal that comes early must not kill, so this is first.
     let termination = Termination::listen()?;
     let wishes = Wishes::listen()?;
-    let address = plan.settings.server.listen;
+    let (address, of_operators) = (plan.settings.server.listen, plan.settings.server.operator_listen);
     let current = Arc::new(Current::new(source, plan)?);
-    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
+    let listener = bind("listen", address).await?;
+    let operators = match of_operators {
+        Some(address) => Some(bind("operator_listen", address).await?),
+        None => None,
+    };
     let mut stdout = io::stdout();
     writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
+    if let Some(operators) = &operators {
+        writeln!(stdout, "operators on http://{}", operators.local_addr()?)?;
+    }
     stdout.flush()?;
     tokio::spawn(obey(wishes, current.clone()));
 
-    let app = app(&current, termination.clone())?;
+    let (calls, pages) = apps(&current, &termination)?;
+    // It serves to the very end, so that a drain can be watched, and ends with the relay: nobody waits for it.
+    let mut to_the_end = JoinSet::new();
+    if let Some(listener) = operators {
+        let current = current.clone();
+        to_the_end.spawn(async move { accept(listener, &current, pending(), pages, &GracefulShutdown::new()).await });
+    }
     let graceful = GracefulShutdown::new();
-    accept(listener, &current, &termination, app, &graceful).await;
+    // By its end, load balancers have seen /readyz fail, and send no more calls.
+    let closing = async {
+        termination.first().await;
+        tokio::select! {
+            () = sleep(current.stack().settings.server.lame_duck) => {}
+            () = termination.second() => {}
+        }
+    };
+    accept(listener, &current, closing, calls, &graceful).await;
     let drain = current.stack().settings.server.drain;
     tracing::info!(drain = %humantime::format_duration(drain), "shutting down: waiting for calls in flight to end");
     tokio::select! {
@@ -69,22 +99,19 @@ async fn obey(mut wishes: Wishes, current: Arc<Current>) {
     }
 }
 
-/// Accepts connections until the relay was told to end, and its lame duck time after that is over.
+/// Opens a listener; `setting` has its address.
+async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| format!("{setting}: cannot listen on {address}: {error}"))
+}
+
+/// Accepts connections until `closing` is over.
 async fn accept(
     listener: TcpListener,
     current: &Current,
-    termination: &Termination,
+    closing: impl Future<Output = ()>,
     app: Router,
     graceful: &GracefulShutdown,
 ) {
-    // By its end, load balancers have seen /readyz fail, and send no more calls.
-    let closing = async {
-        termination.first().await;
-        tokio::select! {
-            () = sleep(current.stack().settings.server.lame_duck) => {}
-            () = termination.second() => {}
-        }
-    };
     tokio::pin!(closing);
     loop {
         let accepted = tokio::select! {
@@ -105,18 +132,36 @@ async fn accept(
     }
 }
 
-/// Routes everything that is served: the API, health, and what is shown.
-fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxError> {
-    let (shown, rules) = (current.clone(), current.clone());
+/// Routes everything that is served: to callers the API, to operators what is shown, and health to both.
+fn apps(current: &Arc<Current>, termination: &Termination) -> Result<(Router, Router), BoxError> {
+    let shown = current.clone();
     let telemetry = current.stack().telemetry().gauges();
-    let conventions = current.telemetry().conventions;
-    let pages = show::router(telemetry, conventions, move || shown.stack().shown())?;
-    let watched = current.clone();
+    let pages = show::router(telemetry, current.telemetry().conventions, move || shown.stack().shown())?;
+    let pages = health(current, termination).merge(pages).route_layer(middleware::from_fn(headers::with_host));
+    // An old address of a page must not become a call, which would cost a key's quota.
+    let elsewhere = || any(async || (StatusCode::NOT_FOUND, ELSEWHERE));
+    let pages_elsewhere = show::PATHS.iter().fold(Router::new(), |router, path| router.route(path, elsewhere()));
+    let calls = health(current, termination).merge(pages_elsewhere);
+    let calls = calls.route_layer(middleware::from_fn(headers::with_host)).fallback_service(self::calls(current));
+    Ok((calls, pages))
+}
+
+/// The answer to callers that look for the operators' pages.
+const ELSEWHERE: &str = "not here: the relay's pages are on the operators' listener, see operator_listen\n";
+
+/// Routes the questions whether the relay lives, and whether it is ready.
+fn health(current: &Arc<Current>, termination: &Termination) -> Router {
+    let (watched, termination) = (current.clone(), termination.clone());
     let ready = move || {
         let ready = readiness(&watched, termination.has_begun());
         async move { ready }
     };
-    let (current, kept, keys) = (current.clone(), current.clone(), current.clone());
+    Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(ready))
+}
+
+/// Routes calls to the API through everything that stands around the stack in force.
+fn calls(current: &Arc<Current>) -> Router {
+    let (current, kept, rules, keys) = (current.clone(), current.clone(), current.clone(), current.clone());
     let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
     let calls = Router::new()
         .fallback_service(calls)
@@ -137,17 +182,10 @@ fn app(current: &Arc<Current>, termination: Termination) -> Result<Router, BoxEr
         }
     });
     // Outside of everything that answers, and of the log: a preflight is no call.
-    let calls = Router::new().fallback_service(calls).layer(middleware::from_fn(move |request, next| {
+    Router::new().fallback_service(calls).layer(middleware::from_fn(move |request, next| {
         let stack = rules.stack();
         async move { stack.cors.pass(request, next).await }
-    }));
-    Ok(Router::new()
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(ready))
-        // No caller's token opens them.
-        .merge(pages)
-        .route_layer(middleware::from_fn(headers::with_host))
-        .fallback_service(calls))
+    }))
 }
 
 /// Decides whether new calls should come here.

@@ -13,5 +13,5 @@ mod view;
 
 pub(crate) use self::{
     failures::{CallerName, Failures},
-    status::{Shown, router},
+    status::{PATHS, Shown, router},
 };

@@ -44,6 +44,14 @@ pub(crate) struct Shown {
     pub(crate) failures: Failures,
 }
 
+/// The paths of what is shown.
+pub(crate) const PATHS: [&str; 4] = [PAGE, STATUS, METRICS, ICON];
+const PAGE: &str = "/";
+const STATUS: &str = "/status";
+const METRICS: &str = "/metrics";
+/// Browsers ask for it by themselves.
+const ICON: &str = "/favicon.ico";
+
 /// Serves the three pages. `shown` returns the handles of the moment; `gauges` must know the names that metrics may
 /// have, and `conventions` are those of its layer.
 pub(crate) fn router<F>(gauges: Gauges, conventions: Conventions, shown: F) -> Result<Router, tower::BoxError>
@@ -57,11 +65,10 @@ where
     let status = async move || (page::SAFE, Json(shown().status(started)));
     let metrics = async move || ([(CONTENT_TYPE, metrics::CONTENT)], page::SAFE, exporter.render());
     Ok(Router::new()
-        .route("/", get(html))
-        .route("/status", get(status))
-        .route("/metrics", get(metrics))
-        // Browsers ask for it by themselves, and the API has none.
-        .route("/favicon.ico", get(async || StatusCode::NO_CONTENT)))
+        .route(PAGE, get(html))
+        .route(STATUS, get(status))
+        .route(METRICS, get(metrics))
+        .route(ICON, get(async || StatusCode::NO_CONTENT)))
 }
 
 /// The handles that are in force at the moment of a scrape.

@@ -34,6 +34,7 @@ pub(crate) struct Day {
     pub(crate) emulator: Emulator,
     pub(crate) relay: Relay,
     client: Client<Full<Bytes>>,
+    operator: Client<Full<Bytes>>,
     _server: Server,
 }
 
@@ -51,7 +52,8 @@ impl Day {
         let settings = format!("upstream = {:?}\n{}{settings}", server.uri(), keys.concat());
         let relay = Relay::start(&settings).await;
         let client = Client::builder().base_url(relay.uri()).build().unwrap();
-        Self { emulator, relay, client, _server: server }
+        let operator = Client::builder().base_url(relay.operator_uri()).build().unwrap();
+        Self { emulator, relay, client, operator, _server: server }
     }
 
     /// Gets one of the relay's own pages.
@@ -82,8 +84,10 @@ impl Day {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<String>, tower_gemini::BoxError> {
+        let client =
+            if self.relay.uri_of(request.uri().path()) == self.relay.uri() { &self.client } else { &self.operator };
         let answer = async {
-            let (head, body) = self.client.clone().oneshot(request).await?.into_parts();
+            let (head, body) = client.clone().oneshot(request).await?.into_parts();
             let body = body.collect().await?.to_bytes();
             Ok(Response::from_parts(head, String::from_utf8_lossy(&body).into_owned()))
         };

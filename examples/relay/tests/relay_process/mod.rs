@@ -25,6 +25,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Relay {
     process: Child,
     address: SocketAddr,
+    operators: SocketAddr,
     config: Config,
     /// Its log so far, if it is captured.
     log: watch::Receiver<String>,
@@ -54,7 +55,7 @@ impl Relay {
         self.reload_file(&listening(settings)).await
     }
 
-    /// Changes the whole file, as [`reload`](Self::reload) does with the settings after `listen`.
+    /// Changes the whole file, as [`reload`](Self::reload) does with the settings after the addresses.
     pub(crate) async fn reload_file(&self, file: &str) -> String {
         let before = self.log.borrow().len();
         std::fs::write(&self.config.0, file).unwrap();
@@ -85,14 +86,18 @@ impl Relay {
         let config = Config::new(&listening(settings));
         let mut process = prepare(command(&config.0).stdout(Stdio::piped())).spawn().unwrap();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
-        let mut line = String::new();
-        timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the relay is not ready").unwrap();
-        let address = line.strip_prefix("listening on http://").expect("the relay did not start");
-        let address = address.strip_suffix('\n').unwrap().parse().unwrap();
+        let mut addresses = Vec::new();
+        for before in ["listening on http://", "operators on http://"] {
+            let mut line = String::new();
+            timeout(PATIENCE, stdout.read_line(&mut line)).await.expect("the relay is not ready").unwrap();
+            let address = line.strip_prefix(before).unwrap_or_else(|| panic!("the relay did not start: {line:?}"));
+            addresses.push(address.strip_suffix('\n').unwrap().parse().unwrap());
+        }
+        let (address, operators) = (addresses[0], addresses[1]);
         let mut said = vec![tokio::spawn(to_end(stdout))];
         let (write, log) = watch::channel(String::new());
         said.extend(process.stderr.take().map(|stderr| tokio::spawn(follow(stderr, write))));
-        Self { process, address, config, log, said }
+        Self { process, address, operators, config, log, said }
     }
 
     /// Ends the relay, and returns everything that it wrote, without its address.
@@ -112,6 +117,16 @@ impl Relay {
 
     pub(crate) fn uri(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Returns the address of the pages for operators.
+    pub(crate) fn operator_uri(&self) -> String {
+        format!("http://{}", self.operators)
+    }
+
+    /// Returns the address at which a path is served: the operators' for their pages, else the callers'.
+    pub(crate) fn uri_of(&self, path: &str) -> String {
+        if ["/", "/status", "/metrics"].contains(&path) { self.operator_uri() } else { self.uri() }
     }
 
     /// Returns the id of the process.
@@ -134,9 +149,9 @@ impl Relay {
     }
 }
 
-/// Returns settings that listen on any port.
-fn listening(settings: &str) -> String {
-    format!("listen = \"127.0.0.1:0\"\n{settings}")
+/// Returns settings that listen on any ports.
+pub(crate) fn listening(settings: &str) -> String {
+    format!("listen = \"127.0.0.1:0\"\noperator_listen = \"127.0.0.1:0\"\n{settings}")
 }
 
 /// Reads an output line by line, for those who wait for one.
