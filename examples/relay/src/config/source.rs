@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::config::{
+    hidden::Hidden,
     plan::Plan,
     settings::{Overrides, Settings},
 };
@@ -21,8 +22,9 @@ impl Source {
     pub(crate) fn read(&self) -> Result<Plan, String> {
         let name = self.file.as_ref().map_or_else(|| "built-in settings".to_owned(), |path| path.display().to_string());
         let text = self.text(&name)?;
-        let settings = Settings::parse(&text, &self.overrides).map_err(|mistakes| mistakes.render(&name, &text))?;
-        Plan::new(settings).map_err(|error| format!("{name}: {error}"))
+        let mut settings = Settings::parse(&text, &self.overrides).map_err(|mistakes| mistakes.render(&name, &text))?;
+        settings.remarks.iter_mut().for_each(|remark| remark.insert_str(0, &name));
+        Plan::new(settings).map_err(|error| format!("{name}: {}", Hidden::of(&text).clean(&error.to_string())))
     }
 
     fn text(&self, name: &str) -> Result<String, String> {

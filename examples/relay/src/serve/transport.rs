@@ -22,7 +22,7 @@ pub(crate) fn transport(settings: &Settings) -> Result<Transport, BoxError> {
                 settings.keys.secrets().fold(Emulator::builder(), |builder, (key, project)| builder.key(key, project));
             Ok(boxed(builder.build()))
         }
-        Upstream::Address(client) => Ok(boxed(client.clone().build()?)),
+        Upstream::Address(client, _) => Ok(boxed(client.clone().build()?)),
     }
 }
 
