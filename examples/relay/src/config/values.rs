@@ -220,6 +220,9 @@ impl<'a> ModelName<'a> {
             let right = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte) || more.contains(&byte);
             !name.is_empty() && name.bytes().all(right)
         };
+        if is_google_key(name) {
+            return Self::Malformed;
+        }
         match name.rsplit_once('/') {
             Some((collection, _)) if collection.ends_with("tunedModels") || collection.ends_with("endpoints") => {
                 if well_formed(name, b"/") {
