@@ -178,8 +178,11 @@ impl Settings {
             diagnostics.remark(listen_at.filter(|_| overrides.listen.is_none()), remark);
         }
         let upstream_at = upstream_at.filter(|_| overrides.upstream.is_none());
-        for remark in upstream.remarks() {
-            diagnostics.remark(upstream_at.clone(), format!("upstream: {remark}"));
+        for remark in upstream.remarks().into_iter().map(|remark| format!("upstream: {remark}")) {
+            match &upstream_at {
+                Some(place) => file.remark_at(place.clone(), remark),
+                None => file.remark(remark),
+            }
         }
         file.finish();
 

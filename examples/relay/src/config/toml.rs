@@ -50,6 +50,11 @@ impl<'a> Section<'a> {
         self.diagnostics.mistake(place, text);
     }
 
+    /// Reports something that may surprise, and has no place in the file.
+    pub(crate) fn remark(&self, text: impl Into<String>) {
+        self.diagnostics.remark(None, text);
+    }
+
     /// Reports something that may surprise at a place of the file.
     pub(crate) fn remark_at(&self, place: Place, text: impl Into<String>) {
         self.diagnostics.remark(Some(place), text);
