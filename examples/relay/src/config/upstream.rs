@@ -17,7 +17,7 @@ pub(crate) enum Upstream {
     /// The emulator, in this process.
     Emulator,
     /// A server at an address, which is written there, too.
-    Address(ClientBuilder, Uri),
+    Address(ClientBuilder, Box<Uri>),
 }
 
 impl Upstream {
@@ -49,7 +49,7 @@ impl Upstream {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self::Address(Client::builder().base_url(DEVELOPER_API), Uri::from_static(DEVELOPER_API))
+        Self::Address(Client::builder().base_url(DEVELOPER_API), Box::new(Uri::from_static(DEVELOPER_API)))
     }
 }
 
@@ -80,7 +80,7 @@ impl FromStr for Upstream {
                 "the relay's keys would go to {host} for everybody on the way to read; write https://{host}"
             ));
         }
-        Ok(Self::Address(client, uri))
+        Ok(Self::Address(client, Box::new(uri)))
     }
 }
 
