@@ -177,6 +177,13 @@ impl ModelTable {
         if nearest.is_empty() { ModelVerdict::Unknown } else { ModelVerdict::Missing { nearest } }
     }
 
+    /// Returns the known names that were probably meant by a name that is not known, the nearest only, however old the
+    /// list is. Empty where the name is known, or may well be a new model's.
+    pub fn nearest(&self, name: &str) -> Vec<Arc<str>> {
+        let names = self.shared.state.read().names.clone();
+        if names.contains_key(bare(name)) { Vec::new() } else { nearest(bare(name), names.keys()) }
+    }
+
     /// Returns the most input tokens that the upstream takes for this model: the listed limit, or a lower one that it
     /// has named in a refusal. `None` where neither is known.
     pub fn effective_input_limit(&self, name: &str) -> Option<Limit> {

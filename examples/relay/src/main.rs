@@ -41,7 +41,7 @@ struct Arguments {
     operator_listen: Option<SocketAddr>,
     /// The server that answers, in place of the file's: a URL, or "emulator".
     #[arg(long, value_name = "URL", env = "RELAY_UPSTREAM", requires = "config")]
-    upstream: Option<Upstream>,
+    upstream: Option<String>,
     /// The form of the log, on standard error; RUST_LOG says how much is logged.
     #[arg(long, value_enum, default_value_t, env = "RELAY_LOG_FORMAT")]
     log_format: log::Format,
@@ -63,6 +63,14 @@ async fn main() -> ExitCode {
         eprintln!("relay: {mistake}");
         return ExitCode::from(MISUSE);
     }
+    // It may hold a secret, which an error of the arguments' reader would repeat.
+    let upstream: Option<Upstream> = match upstream.map(|text| text.parse()).transpose() {
+        Ok(upstream) => upstream,
+        Err(mistake) => {
+            eprintln!("relay: --upstream or RELAY_UPSTREAM: {mistake}");
+            return ExitCode::from(MISUSE);
+        }
+    };
     let source = Source { file: config, overrides: Overrides { listen, operator_listen, upstream, folder: None } };
     // It needs neither keys nor a file where the environment says the address, and works while a file is being changed.
     if let (true, Some(listen)) = (health_check, listen) {

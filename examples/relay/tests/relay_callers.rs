@@ -92,14 +92,14 @@ async fn page(relay: &Relay, path: &str) -> String {
 #[tokio::test]
 async fn callers_are_described_by_a_check_without_their_tokens() {
     let callers = "
-        client_tokens = [\"token-of-nobody\"]
+        client_tokens = [\"a-long-token-of-nobody\"]
         [[callers]]
         name = \"app\"
-        token = \"token-of-app\"
+        token = \"a-long-token-of-app\"
         priority = \"interactive\"
         [[callers]]
         name = \"jobs@night\"
-        tokens = [\"env:PATH_TOKEN_IN_TEST\", \"token-of-jobs\"]
+        tokens = [\"env:PATH_TOKEN_IN_TEST\", \"a-long-token-of-jobs\"]
         priority = \"batch\"
         models = [\"gemini-2.5-flash\", \"gemini-3*\", \"agents/deep-research-*\", \"tunedModels/*\"]
         rpm = 60

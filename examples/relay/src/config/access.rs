@@ -60,21 +60,38 @@ impl Access {
             );
         }
         let separate = shared_files.map_or(callers.named().next().is_some(), |(shared, _)| !shared);
-        let per_caller = file.get("max_concurrent_per_caller", calls);
+        let per_caller = file.get_placed("max_concurrent_per_caller", calls);
         let total = file.get("max_concurrent", calls);
         let queued = file.get_placed("max_queued", calls_or_zero);
         if let (Some((_, place)), None) = (&queued, total) {
             file.mistake(place.clone(), "max_queued: no call waits where max_concurrent is not set; set it, too");
         }
+        let queued = queued.map(|(queued, _)| queued).or(total).unwrap_or(0);
+        if let (Some((of_caller, place)), Some(total)) = (&per_caller, total)
+            && *of_caller > total.saturating_add(queued)
+        {
+            let remark = format!(
+                "max_concurrent_per_caller has no effect: it is {of_caller}, and all callers together have at most {total} \
+                 calls under way (max_concurrent) and {queued} that wait (max_queued)"
+            );
+            file.remark_at(place.clone(), remark);
+        }
+        let body_timeout = file.get_placed("body_timeout", duration);
+        if let Some((limit, place)) = body_timeout.as_ref().filter(|(limit, _)| *limit > total_timeout) {
+            let [limit, total] = [*limit, total_timeout].map(humantime::format_duration);
+            let remark =
+                format!("body_timeout is {limit}, longer than [timeout] total, {total}, by which most calls end");
+            file.remark_at(place.clone(), remark);
+        }
         Self {
             callers,
             origins,
             separate,
-            per_caller,
+            per_caller: per_caller.map(|(calls, _)| calls),
             total,
-            queued: queued.map(|(queued, _)| queued).or(total).unwrap_or(0),
+            queued,
             max_wait: total_timeout,
-            body_timeout: file.get("body_timeout", duration).unwrap_or(BODY_TIMEOUT),
+            body_timeout: body_timeout.map_or(BODY_TIMEOUT, |(limit, _)| limit),
             unread_timeout: file.get("unread_timeout", duration).unwrap_or(UNREAD_TIMEOUT),
         }
     }

@@ -18,6 +18,9 @@ const MAX_OPEN: Duration = Duration::from_secs(10);
 /// Reads `[breaker]`. Returns `None` if it is disabled.
 pub(crate) fn read(mut section: Section<'_>) -> Option<CircuitBreakers> {
     let enabled = section.get("enabled", boolean).unwrap_or(true);
+    if !enabled {
+        section.remark_on_effect(&["mode", "open", "max_open"], "enabled is false");
+    }
     let trip = section.get("mode", mode).unwrap_or_default();
     let open = section.get_placed("open", duration);
     let max_open = section.get_placed("max_open", duration);

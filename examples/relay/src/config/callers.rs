@@ -26,8 +26,9 @@ use tower_gemini::{
 
 use crate::config::{
     diagnostics::Place,
+    model_names::remark_if_misspelt,
     toml::{Section, Value},
-    values::{ModelName, money, one_of, secret},
+    values::{ModelName, is_google_key, money, one_of, secret},
 };
 
 pub(crate) const NAMES: &[&str] = &[
@@ -46,6 +47,9 @@ pub(crate) const NAMES: &[&str] = &[
 ];
 
 const TOKENS: &str = "a list of what callers bring as their key, like [\"env:RELAY_TOKEN\"]";
+
+/// The least characters of a token that nobody guesses: with 16 small letters and digits, 80 bits.
+const LEAST_TOKEN: usize = 16;
 
 /// The most characters of a caller's name: it is a label of metrics and a word in messages.
 const LONGEST_NAME: usize = 64;
@@ -224,8 +228,23 @@ struct Reading {
 
 impl Reading {
     /// Adds the token of a caller, unless another one has it.
-    fn token(&mut self, token: &str, caller: &Arc<CallerRules>) -> Result<(), String> {
-        let token = Token::of(secret("token", token)?);
+    ///
+    /// Returns whether the token is too short.
+    fn token(&mut self, token: &str, caller: &Arc<CallerRules>) -> Result<bool, String> {
+        let text = secret("token", token)?;
+        if is_google_key(&text) {
+            return Err(
+                "the token is a key of the Gemini API, with which the caller could go past the relay, and the \
+                        relay's operator could call as the caller; give it one that is made up: `openssl rand -hex 24`"
+                    .to_owned(),
+            );
+        }
+        if *text == *caller.name {
+            return Err(
+                "the token is the caller's name, which everybody may read; `openssl rand -hex 24` makes one".to_owned()
+            );
+        }
+        let token = Token::of(&text);
         if self.keys.contains(&token) {
             return Err("the token is also a key of [[keys]], with which the caller could go past the relay; give it \
                         one of its own"
@@ -239,7 +258,7 @@ impl Reading {
             Some(_) => Err("the token is also one of client_tokens; each token belongs to one caller, once".to_owned()),
             None => {
                 self.callers.by_token.insert(token, caller.clone());
-                Ok(())
+                Ok(text.len() < LEAST_TOKEN)
             }
         }
     }
@@ -277,15 +296,11 @@ impl Reading {
             }
             _ => {}
         }
-        if let Some((token, place)) = token
-            && let Err(mistake) = self.token(&token, &rules)
-        {
-            section.mistake(place, format!("token: {mistake}"));
+        if let Some((token, place)) = token {
+            report(&section, place, "token", self.token(&token, &rules));
         }
         for (token, place) in tokens.into_iter().flat_map(|(tokens, _)| tokens) {
-            if let Err(mistake) = token.and_then(|token| self.token(&token, &rules)) {
-                section.mistake(place, format!("tokens: {mistake}"));
-            }
+            report(&section, place, "tokens", token.and_then(|token| self.token(&token, &rules)));
         }
         section.finish();
     }
@@ -298,9 +313,22 @@ fn client_tokens(file: &mut Section<'_>, reading: &mut Reading) {
     }
     for (number, (token, place)) in (1..).zip(list) {
         let caller = Arc::new(CallerRules::unnamed(number));
-        if let Err(mistake) = token.and_then(|token| reading.token(&token, &caller)) {
-            file.mistake(place, format!("client_tokens: {mistake}"));
-        }
+        report(file, place, "client_tokens", token.and_then(|token| reading.token(&token, &caller)));
+    }
+}
+
+/// Reports a mistake in a token, or that it is too short.
+fn report(section: &Section<'_>, place: Place, setting: &str, is_short: Result<bool, String>) {
+    match is_short {
+        Ok(false) => {}
+        Ok(true) => section.remark_at(
+            place,
+            format!(
+                "{setting}: the token has fewer than {LEAST_TOKEN} characters, and can be guessed; \
+                 `openssl rand -hex 24` makes one"
+            ),
+        ),
+        Err(mistake) => section.mistake(place, format!("{setting}: {mistake}")),
     }
 }
 
@@ -310,6 +338,9 @@ fn name(value: &Value<'_>) -> Result<String, String> {
     let right = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
     match name {
         _ if name.len() > LONGEST_NAME => Err(format!("has {} characters; {LONGEST_NAME} are the most", name.len())),
+        _ if is_google_key(name) => {
+            Err(format!("is a key of the Gemini API, which everybody would read; it is {RIGHT}"))
+        }
         _ if name.is_empty() || !name.bytes().all(right) => Err(format!("is {name:?}; it is {RIGHT}")),
         _ => Ok(name.to_owned()),
     }
@@ -329,7 +360,10 @@ fn read_models(section: &Section<'_>, list: Vec<(Result<String, String>, Place)>
     let mut models = Vec::new();
     for (name, place) in list {
         match name.and_then(model) {
-            Ok(name) => models.push(name),
+            Ok(name) => {
+                remark_if_misspelt(section, place, "models", &name);
+                models.push(name);
+            }
             Err(mistake) => section.mistake(place, format!("models: {mistake}")),
         }
     }
@@ -354,14 +388,35 @@ fn quota(section: &mut Section<'_>, models: Option<&Models>, prices: Option<&Pri
     let money: [(_, Set<Money>); 2] =
         [("money_per_day", CallerQuota::money_per_day), ("money_per_month", CallerQuota::money_per_month)];
     let mut quota = CallerQuota::new();
+    let mut set_to: Vec<(&str, u64, Place)> = Vec::new();
     for (name, set) in counts {
-        if let Some(limit) = section.get(name, limit) {
+        if let Some((limit, place)) = section.get_placed(name, limit) {
             quota = set(quota, limit);
+            set_to.push((name, limit, place));
         }
     }
+    for (minute, day) in [("rpm", "rpd"), ("tpm", "tpd")] {
+        let [minute, day] = [minute, day].map(|name| set_to.iter().find(|(set, ..)| *set == name));
+        if let (Some((name, limit, place)), Some((of_day, most, _))) = (minute, day)
+            && limit > most
+        {
+            let remark = format!("{name} has no effect: it is {limit}, more than {of_day}, which is {most}");
+            section.remark_at(place.clone(), remark);
+        }
+    }
+    let mut of_day = None;
     for (name, set) in money {
         let Some((limit, place)) = section.get_placed(name, spending) else { continue };
         quota = set(quota, limit);
+        match of_day.take() {
+            Some((of_day, place)) if of_day > limit => {
+                let remark =
+                    format!("money_per_day has no effect: it is {of_day}, more than money_per_month, which is {limit}");
+                section.remark_at(place, remark);
+            }
+            _ if name == "money_per_day" => of_day = Some((limit, place.clone())),
+            _ => {}
+        }
         let unpriced = |prices: &Prices| models?.exact().find(|model| prices.price(model).is_none());
         let mistake = match prices {
             None => "needs [prices], such as \"gemini-2.5-flash\" = { input = 0.3, output = 2.5 }".to_owned(),

@@ -16,6 +16,7 @@ use tower_gemini::{
 };
 
 use crate::config::{
+    model_names::{remark_if_misspelt, remark_if_unknown},
     toml::{Entry, Section},
     values::{ModelName, boolean, duration_or_zero},
 };
@@ -25,14 +26,24 @@ pub(crate) const LARGER_NAMES: &[&str] = &["\"gemini-2.5-pro\" or any other mode
 
 /// Reads `[fallback]`.
 pub(crate) fn read(mut section: Section<'_>) -> ModelFallbackLayer {
+    let rules = ["sticky", "strip"].map(|name| (name, section.place_of(name)));
     let sticky = section.get("sticky", duration_or_zero).unwrap_or(FallbackChains::STICKY);
     let strip = section.get("strip", boolean).unwrap_or(false);
     let larger = section.subsection("larger", "fallback.larger");
     let mut chains = FallbackChains::builder().sticky(sticky).strip(strip);
-    for (model, next) in lists(section) {
+    let (all, larger) = (lists(&mut section), larger.map_or_else(Vec::new, |mut larger| lists(&mut larger)));
+    if all.is_empty() && larger.is_empty() {
+        for (name, place) in rules {
+            if let Some(place) = place {
+                let why = "no model has another one, such as \"gemini-2.5-pro\" = [\"gemini-2.5-flash\"]";
+                section.remark_at(place, format!("{name} has no effect: {why}"));
+            }
+        }
+    }
+    for (model, next) in all {
         chains = chains.chain(model, next);
     }
-    for (model, next) in larger.map_or_else(Vec::new, lists) {
+    for (model, next) in larger {
         chains = chains.larger(model, next);
     }
     // Every mistake that could stop them has been reported with its place.
@@ -40,9 +51,9 @@ pub(crate) fn read(mut section: Section<'_>) -> ModelFallbackLayer {
 }
 
 /// Reads every `"model" = ["next", "the one after"]`.
-fn lists(mut section: Section<'_>) -> Vec<(FallbackModel, Vec<FallbackModel>)> {
+fn lists(section: &mut Section<'_>) -> Vec<(FallbackModel, Vec<FallbackModel>)> {
     let entries = section.rest();
-    entries.into_iter().filter_map(|entry| list(&section, entry)).collect()
+    entries.into_iter().filter_map(|entry| list(section, entry)).collect()
 }
 
 fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(FallbackModel, Vec<FallbackModel>)> {
@@ -65,8 +76,9 @@ fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(FallbackModel, Vec<F
             return None;
         }
     };
-    if let Err(mistake) = &checked {
-        section.mistake(named_at, mistake);
+    match &checked {
+        Err(mistake) => section.mistake(named_at, mistake),
+        Ok(()) => remark_if_misspelt(section, named_at, "[fallback]", &name),
     }
     if next.is_empty() {
         section.mistake(value.place(), format!("{name}: is empty; it is {RIGHT}, or take the line out"));
@@ -84,6 +96,7 @@ fn list(section: &Section<'_>, entry: Entry<'_>) -> Option<(FallbackModel, Vec<F
                 format!("\"{next}\" is in the list twice")
             }
             Ok(next) => {
+                remark_if_unknown(section, place, &name, next.name());
                 models.push(next);
                 continue;
             }

@@ -12,7 +12,7 @@ use tower_gemini::{
 use crate::config::{
     diagnostics::Place,
     toml::{Section, Value},
-    values::{duration_or_zero, secret, text},
+    values::{duration_or_zero, is_google_key, secret, text},
 };
 
 pub(crate) const NAMES: &[&str] = &["name", "key", "project", "weight"];
@@ -128,12 +128,13 @@ impl Keys {
 /// Reads `default_project`, the rules of caches, and every `[[keys]]`. There may be none of them if they are `optional`.
 pub(crate) fn read(file: &mut Section<'_>, optional: bool) -> Keys {
     let default_project = file.get_placed("default_project", text);
-    let affinity = CacheAffinity {
-        longest: file.get("cache_affinity", cache_affinity),
-        session_header: file.get("session_header", header),
-    };
+    let longest = file.get("cache_affinity", cache_affinity);
+    if longest == Some(None) {
+        file.remark_on_effect(&["session_header"], "cache_affinity is false");
+    }
+    let affinity = CacheAffinity { longest, session_header: file.get("session_header", header) };
     let sections = file.sections("keys");
-    let given = sections.len();
+    let (given, second) = (sections.len(), sections.get(1).map(Section::place));
     let mut keys = Vec::<KeySettings>::new();
     let mut without_project = 0;
     for section in sections {
@@ -143,10 +144,11 @@ pub(crate) fn read(file: &mut Section<'_>, optional: bool) -> Keys {
         }
     }
     if without_project > 1 {
-        file.remark(format!(
+        let remark = format!(
             "{without_project} keys have no project, and are taken to share the quota of one; give each the project it \
              belongs to"
-        ));
+        );
+        file.remark_at(second.unwrap_or_else(|| file.place()), remark);
     }
     if let Some((project, place)) = &default_project {
         check_default_project(file, project, place, &keys);
@@ -186,8 +188,8 @@ impl KeySettings {
 
     /// Reads one `[[keys]]`. Returns also whether it names its project.
     fn read(mut section: Section<'_>, others: &[Self]) -> Option<(Self, bool)> {
-        let name = section.get_placed("name", text);
-        let project = section.get("project", text);
+        let name = section.get_placed("name", shown);
+        let project = section.get("project", shown);
         let weight = section.get("weight", weight).unwrap_or(NonZeroU32::MIN);
         let key = section.require_placed("key", "key = \"env:GEMINI_API_KEY\", or the key itself", key);
         if let Some((name, place)) = &name
@@ -204,11 +206,26 @@ impl KeySettings {
                 format!("key: is the same as that of [[keys]] number {number}{called}; a key twice has no more quota");
             section.mistake(place.clone(), mistake);
         }
+        if let (Some((name, place)), Some((key, _))) = (&name, &key)
+            && name == key
+        {
+            section
+                .mistake(place.clone(), "name: is the key itself, and is shown in messages; it is a text, like \"a\"");
+        }
         section.finish();
 
         let (key, _) = key.filter(|_| same.is_none())?;
         let (has_project, name) = (project.is_some(), name.map(|(name, _)| name));
         Some((Self { name, key, project: project.unwrap_or_else(|| PROJECT.to_owned()), weight }, has_project))
+    }
+}
+
+/// Reads a name that messages, the page and metrics show.
+fn shown(value: &Value<'_>) -> Result<String, String> {
+    let name = text(value)?;
+    match is_google_key(&name) {
+        true => Err("is a key, and is shown in messages; it is a text, like \"a\"".to_owned()),
+        false => Ok(name),
     }
 }
 

@@ -11,6 +11,8 @@ use tower_gemini::{
 };
 
 use crate::config::{
+    diagnostics::Place,
+    model_names::remark_if_misspelt,
     toml::{NamedTable, Section, Value, distance},
     values::{ModelName, duration_or_zero},
 };
@@ -33,21 +35,24 @@ pub(crate) fn read(section: Section<'_>, total_timeout: Duration) -> LimiterBuil
     let mut default = ModelRules::default();
     if let Some(at) = tables.iter().position(|table| table.name == DEFAULT) {
         let NamedTable { mut section, .. } = tables.remove(at);
+        let default_at = section.place_of("max_wait");
         default = ModelRules::read(&mut section, &default);
         builder = builder.limits(default.limits()).pacing(default.pacing());
         if let Some(wait) = default.max_wait {
             builder = builder.max_wait(wait);
-            remark_on_wait(&section, "limits.default", wait, total_timeout);
+            remark_on_wait(&section, default_at, "limits.default", wait, total_timeout);
         }
         section.finish();
     }
-    for NamedTable { name, mut section, .. } in tables.into_iter().filter(is_model) {
+    for NamedTable { name, named_at, mut section } in tables.into_iter().filter(is_model) {
+        remark_if_misspelt(&section, named_at, "[limits]", &name);
+        let wait_at = section.place_of("max_wait");
         let own = ModelRules::read(&mut section, &default);
         builder = builder.limits_for(name.as_str(), own.limits()).pacing_for(name.as_str(), own.pacing());
         if let Some(wait) = own.max_wait {
             builder = builder.max_wait_for(name.as_str(), wait);
             if own.max_wait != default.max_wait {
-                remark_on_wait(&section, &format!("limits.{name:?}"), wait, total_timeout);
+                remark_on_wait(&section, wait_at, &format!("limits.{name:?}"), wait, total_timeout);
             }
         }
         section.finish();
@@ -69,9 +74,17 @@ struct ModelRules {
 impl ModelRules {
     /// Reads a table, which inherits the rules that it does not set.
     fn read(section: &mut Section<'_>, inherited: &Self) -> Self {
-        let rpm = section.get("rpm", limit).or(inherited.rpm);
+        let of_minute = section.get_placed("rpm", limit);
+        let rpm = of_minute.as_ref().map(|(rpm, _)| *rpm).or(inherited.rpm);
         let tpm = section.get("tpm", limit).or(inherited.tpm);
-        let rpd = section.get("rpd", limit).or(inherited.rpd);
+        let of_day = section.get_placed("rpd", limit);
+        let rpd = of_day.as_ref().map(|(rpd, _)| *rpd).or(inherited.rpd);
+        if let (Some(rpm), Some(rpd)) = (rpm, rpd)
+            && rpm > rpd
+            && let Some((_, place)) = of_minute.as_ref().or(of_day.as_ref())
+        {
+            section.remark_at(place.clone(), format!("rpm has no effect: it is {rpm}, more than rpd, which is {rpd}"));
+        }
         let smooth = section.get("pacing", is_smooth).unwrap_or(inherited.smooth);
         let burst = section.get_placed("burst", burst);
         let max_wait = section.get("max_wait", max_wait).or(inherited.max_wait);
@@ -84,6 +97,14 @@ impl ModelRules {
             } else if let Some(rpm) = rpm.filter(|rpm| *rpm < u64::from(burst.get())) {
                 section.mistake(place.clone(), format!("burst: is {burst}, more than rpm, which is {rpm}"));
             }
+        }
+        // A burst that another table sets is no mistake of this one's, unless this one's own minute is too small for it.
+        if let (None, Some(burst), Some((rpm, place)), true) = (&burst, inherited.burst, &of_minute, smooth)
+            && *rpm < u64::from(burst.get())
+        {
+            let mistake =
+                format!("rpm: is {rpm}, less than burst, which is {burst} in [limits.default]; set burst here, too");
+            section.mistake(place.clone(), mistake);
         }
         let burst = burst.map(|(burst, _)| burst).or(inherited.burst);
         Self { rpm, tpm, rpd, smooth, burst, max_wait }
@@ -133,11 +154,11 @@ fn is_model(table: &NamedTable<'_>) -> bool {
     false
 }
 
-fn remark_on_wait(section: &Section<'_>, table: &str, wait: Duration, total: Duration) {
+fn remark_on_wait(section: &Section<'_>, place: Option<Place>, table: &str, wait: Duration, total: Duration) {
     if wait > total {
         let [wait, total] = [wait, total].map(humantime::format_duration);
-        section
-            .remark(format!("[{table}] max_wait is {wait}, but no call waits longer than the total time-out, {total}"));
+        let remark = format!("[{table}] max_wait is {wait}, but no call waits longer than the total time-out, {total}");
+        section.remark_at(place.unwrap_or_else(|| section.place()), remark);
     }
 }
 

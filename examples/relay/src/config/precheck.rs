@@ -33,8 +33,12 @@ impl Precheck {
 
 /// Reads `[precheck]`.
 pub(crate) fn read(mut section: Section<'_>) -> Precheck {
+    let disabled = !section.get("enabled", boolean).unwrap_or(true);
+    if disabled {
+        section.remark_on_effect(&["on_unknown_model", "max_output", "count_tokens"], "enabled is false");
+    }
     let precheck = Precheck {
-        disabled: !section.get("enabled", boolean).unwrap_or(true),
+        disabled,
         unknown_model: section.get("on_unknown_model", unknown_model).unwrap_or_default(),
         max_output: section.get("max_output", max_output).unwrap_or_default(),
         count_tokens: section.get("count_tokens", count_tokens).unwrap_or_default(),

@@ -9,6 +9,7 @@
 use tower_gemini::prices::{Money, Price, Prices};
 
 use crate::config::{
+    model_names::remark_if_misspelt,
     toml::{NamedTable, Section, Value},
     values::{ModelName, money},
 };
@@ -37,8 +38,9 @@ fn price(table: NamedTable<'_>) -> Option<(String, Price)> {
         return None;
     }
     if let Err(mistake) = ModelName::or_beginning(&name) {
-        section.mistake(named_at, mistake);
+        section.mistake(named_at.clone(), mistake);
     }
+    remark_if_misspelt(&section, named_at, "[prices]", &name);
     let rates = Rates::read(&mut section);
     let long = long.and_then(read_long);
     section.finish();

@@ -33,12 +33,21 @@ impl Default for Retries {
 
 /// Reads `[retry]`.
 pub(crate) fn read(mut section: Section<'_>) -> Retries {
+    let persistent_at = section.place_of("persistent");
     let persistent = section.get("persistent", boolean).unwrap_or(false);
     let Retries { mut policy, budget } = match persistent {
         true => Retries { policy: RetryPolicy::persistent(), budget: RetryBudget::PERSISTENT_CAPACITY },
         false => Retries::default(),
     };
-    if let Some(attempts) = section.get("max_attempts", attempts) {
+    let max_attempts = section.get("max_attempts", attempts);
+    if max_attempts == Some(1) {
+        section.remark_on_effect(&["base_delay", "max_delay"], "max_attempts is 1, and so nothing is tried again");
+        if persistent {
+            let remark = "persistent has no effect: max_attempts is 1, and so nothing is tried again";
+            section.remark_at(persistent_at.unwrap_or_else(|| section.place()), remark);
+        }
+    }
+    if let Some(attempts) = max_attempts {
         policy = policy.max_attempts(attempts);
     }
     let base = section.get_placed("base_delay", duration);

@@ -27,6 +27,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// Kubernetes waits 30 s before it kills.
 const DRAIN: Duration = Duration::from_secs(25);
 
+/// The time after which Kubernetes kills a program that it has told to end.
+const KILLED: Duration = Duration::from_secs(30);
+
 /// The time after which many proxies and load balancers cut a silent connection. Of nginx, of Heroku's router, which has
 /// 55 s, and of AWS's load balancers it is the default.
 const PROXIES: Duration = Duration::from_secs(55);
@@ -55,14 +58,15 @@ pub(crate) struct Server {
 impl Server {
     /// Reads the settings from the top level of the file.
     pub(crate) fn read(file: &mut Section<'_>) -> Self {
-        let keep_alive = file.get("keep_alive", keep_alive);
-        if let Some(every) = keep_alive.filter(|every| *every >= PROXIES) {
-            file.remark(format!(
+        let keep_alive = file.get_placed("keep_alive", keep_alive);
+        if let Some((every, place)) = keep_alive.as_ref().filter(|(every, _)| *every >= PROXIES) {
+            let remark = format!(
                 "keep_alive is {}: many proxies cut connections that are silent for {}; about a third of their time, \
                  such as \"15s\", keeps streams alive",
-                format_duration(every),
+                format_duration(*every),
                 format_duration(PROXIES)
-            ));
+            );
+            file.remark_at(place.clone(), remark);
         }
         let files = open_files();
         let max_connections = file.get("max_connections", connections);
@@ -72,14 +76,28 @@ impl Server {
                  raise that limit (ulimit -n, LimitNOFILE)"
             ));
         }
+        let keep_alive = keep_alive.map(|(every, _)| every);
+        let lame_duck = file.get_placed("lame_duck", duration_or_zero);
+        let drain = file.get("drain", duration_or_zero).unwrap_or(DRAIN);
+        if let Some((lame_duck, place)) =
+            lame_duck.as_ref().filter(|(lame_duck, _)| !lame_duck.is_zero() && *lame_duck + drain > KILLED)
+        {
+            let [whole, killed] = [*lame_duck + drain, KILLED].map(format_duration);
+            let remark = format!(
+                "lame_duck: with drain, the end takes up to {whole}, but Kubernetes kills after {killed} unless \
+                 terminationGracePeriodSeconds is longer, and Docker after 10s"
+            );
+            file.remark_at(place.clone(), remark);
+        }
+        let lame_duck = lame_duck.map(|(lame_duck, _)| lame_duck).unwrap_or_default();
         Self {
             listen: file.get("listen", address).unwrap_or(LISTEN),
             operator_listen: file.get("operator_listen", address_or_false).unwrap_or(Some(OPERATOR_LISTEN)),
             header_timeout: file.get("header_timeout", duration).unwrap_or(HEADER_TIMEOUT),
             max_connections: max_connections.unwrap_or_else(|| usual_connections(files)),
             max_connections_per_address: file.get("max_connections_per_address", connections),
-            lame_duck: file.get("lame_duck", duration_or_zero).unwrap_or_default(),
-            drain: file.get("drain", duration_or_zero).unwrap_or(DRAIN),
+            lame_duck,
+            drain,
             keep_alive,
         }
     }

@@ -14,9 +14,10 @@ use tower_gemini::{
 use crate::config::{
     access::Access,
     breaker, callers,
-    diagnostics::Diagnostics,
+    diagnostics::{Diagnostics, Place},
     errors::Errors,
     fallback,
+    hidden::Hidden,
     keys::{self, Keys},
     limits, named,
     operators::OperatorAccess,
@@ -154,9 +155,11 @@ const NAMES: KnownNames = &[
 impl Settings {
     /// Reads the text of a file.
     pub(crate) fn parse(text: &str, overrides: &Overrides) -> Result<Self, Diagnostics> {
-        let diagnostics = Diagnostics::default();
+        let diagnostics = Diagnostics::hiding(Hidden::of(text));
         let Some(mut file) = Section::file(text, NAMES, &diagnostics) else { return Err(diagnostics) };
 
+        let [listen_at, operators_at, upstream_at] =
+            ["listen", "operator_listen", "upstream"].map(|name| file.place_of(name));
         let mut server = Server::read(&mut file);
         server.listen = overrides.listen.unwrap_or(server.listen);
         server.operator_listen = overrides.operator_listen.or(server.operator_listen);
@@ -181,9 +184,24 @@ impl Settings {
         let fallback = file.section("fallback").map_or_else(ModelFallbackLayer::disabled, fallback::read);
         let telemetry = file.section("telemetry").map(telemetry::read).unwrap_or_default();
         let state = state::read(&mut file, overrides.folder.as_deref());
+        check_addresses(&file, &server, operators_at.or(listen_at.clone()));
+        if !server.listen.ip().is_loopback() && access.callers.is_empty() && !upstream.is_emulator() {
+            let remark = format!(
+                "listen: whoever reaches {} may call, and spends the relay's keys; set client_tokens or [[callers]]",
+                server.listen
+            );
+            diagnostics.remark(listen_at.filter(|_| overrides.listen.is_none()), remark);
+        }
+        let upstream_at = upstream_at.filter(|_| overrides.upstream.is_none());
+        for remark in upstream.remarks().into_iter().map(|remark| format!("upstream: {remark}")) {
+            match &upstream_at {
+                Some(place) => file.remark_at(place.clone(), remark),
+                None => file.remark(remark),
+            }
+        }
         file.finish();
 
-        let remarks = diagnostics.into_remarks()?;
+        let remarks = diagnostics.into_remarks(text)?;
         let file = text.parse().unwrap_or_default(); // it has been parsed already
         Ok(Self {
             server,
@@ -215,6 +233,17 @@ impl Settings {
     /// Returns whether both files say the same of a topic.
     pub(crate) fn agree_on(&self, topic: Topic, other: &Self) -> bool {
         self.file.get(topic.name()) == other.file.get(topic.name())
+    }
+}
+
+/// Refuses one address for both listeners. `place` is the one of a setting that has it.
+fn check_addresses(file: &Section<'_>, server: &Server, place: Option<Place>) {
+    let (Server { listen, operator_listen: Some(operators), .. }, Some(place)) = (server, place) else { return };
+    let one_ip = listen.ip() == operators.ip() || listen.ip().is_unspecified() || operators.ip().is_unspecified();
+    if listen.port() == operators.port() && listen.port() != 0 && one_ip {
+        let mistake =
+            format!("operator_listen is {operators}, and callers are listened to on {listen}: give each a port");
+        file.mistake(place, mistake);
     }
 }
 

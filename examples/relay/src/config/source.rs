@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::config::{
+    hidden::Hidden,
     plan::Plan,
     settings::{Overrides, Settings},
     state,
@@ -27,8 +28,9 @@ impl Source {
         let text = self.text(&name)?;
         let folder = self.file.as_deref().and_then(Path::parent).map(Path::to_owned);
         let overrides = Overrides { folder, ..self.overrides.clone() };
-        let settings = Settings::parse(&text, &overrides).map_err(|mistakes| mistakes.render(&name, &text))?;
-        Plan::new(settings).map_err(|error| format!("{name}: {error}"))
+        let mut settings = Settings::parse(&text, &overrides).map_err(|mistakes| mistakes.render(&name, &text))?;
+        settings.remarks.iter_mut().for_each(|remark| remark.insert_str(0, &name));
+        Plan::new(settings).map_err(|error| format!("{name}: {}", Hidden::of(&text).clean(&error.to_string())))
     }
 
     /// Reads the settings as [`read`](Self::read) does, and checks that the state can be written. A reload does not: a

@@ -49,7 +49,14 @@ pub(crate) fn read(mut section: Section<'_>) -> Timeouts {
     let idle = section.get("idle", duration).unwrap_or(default.idle);
     let adaptive = section.get("adaptive", boolean).unwrap_or(default.adaptive);
     // Nobody who has longer times for other calls means shorter ones for those that may wait.
-    let flex_total = section.get("flex_total", duration).unwrap_or(default.flex_total.max(total));
+    let flex_total = section.get_placed("flex_total", duration);
+    if let Some((flex, place)) = flex_total.as_ref().filter(|(flex, _)| *flex < total) {
+        let [flex, total] = [*flex, total].map(humantime::format_duration);
+        let remark =
+            format!("flex_total is {flex}, less than total, which is {total}: calls that may wait get less time");
+        section.remark_at(place.clone(), remark);
+    }
+    let flex_total = flex_total.map_or(default.flex_total.max(total), |(flex, _)| flex);
     let longest = default.flex_first_byte.max(attempt).max(first_event);
     let flex_first_byte = within(&mut section, "flex_first_byte", longest, ("flex_total", flex_total));
     section.finish();

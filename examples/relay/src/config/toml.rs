@@ -50,9 +50,28 @@ impl<'a> Section<'a> {
         self.diagnostics.mistake(place, text);
     }
 
-    /// Reports something that may surprise.
+    /// Reports something that may surprise, and has no place in the file.
     pub(crate) fn remark(&self, text: impl Into<String>) {
-        self.diagnostics.remark(text);
+        self.diagnostics.remark(None, text);
+    }
+
+    /// Reports something that may surprise at a place of the file.
+    pub(crate) fn remark_at(&self, place: Place, text: impl Into<String>) {
+        self.diagnostics.remark(Some(place), text);
+    }
+
+    /// Returns the place of a setting's value, if it is there and has not been taken yet.
+    pub(crate) fn place_of(&self, name: &str) -> Option<Place> {
+        self.table.get(name).map(Spanned::span)
+    }
+
+    /// Remarks on each of these settings that is there although it has no effect, for a reason.
+    pub(crate) fn remark_on_effect(&self, names: &[&str], why: &str) {
+        for name in names {
+            if let Some(place) = self.place_of(name) {
+                self.remark_at(place, format!("{name} has no effect: {why}"));
+            }
+        }
     }
 
     /// Returns whether a setting is there and has not been taken yet.

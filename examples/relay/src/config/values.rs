@@ -60,10 +60,17 @@ pub(crate) fn duration_or_zero(value: &Value<'_>) -> Result<Duration, String> {
 /// Reads a number of bytes that is not zero.
 pub(crate) fn size(value: &Value<'_>) -> Result<usize, String> {
     let Size(bytes) = match value.integer("") {
+        // A number of bytes is seldom meant: with 32, nothing would fit.
+        Ok(number @ 1..) => return Err(unitless(number)),
         Ok(number) => number.to_string().parse()?,
         Err(_) => value.text(Size::RIGHT)?.parse()?,
     };
     Ok(bytes)
+}
+
+/// Says that a size has no unit, and what it could be.
+fn unitless(number: impl fmt::Display) -> String {
+    format!("is a number without a unit; write \"{number}MiB\" or \"{number}KiB\", or \"{number}B\" for bytes")
 }
 
 /// A number of bytes, as people write it.
@@ -83,6 +90,7 @@ impl FromStr for Size {
         let (number, unit) = trimmed.split_at(digits);
         let number: usize = number.parse().map_err(|error| wrong(&error))?;
         let unit = match unit.trim().to_ascii_lowercase().as_str() {
+            "" if number > 0 => return Err(unitless(number)),
             "" | "b" => 1,
             "kb" => 1_000,
             "mb" => 1_000_000,
@@ -111,9 +119,62 @@ pub(crate) fn money(value: &Value<'_>) -> Result<Money, String> {
 
 // === secrets ===
 
+/// Returns whether a text has the form of a key of the Gemini API: of the older kind, or of the newer.
+pub(crate) fn is_google_key(text: &str) -> bool {
+    let made_of = |rest: &str, more: &[u8]| {
+        rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || more.contains(&byte))
+    };
+    match (text.strip_prefix("AIza"), text.strip_prefix("AQ.")) {
+        (Some(rest), _) => rest.len() >= 30 && made_of(rest, b""),
+        (_, Some(rest)) => rest.len() >= 20 && made_of(rest, b"."),
+        _ => false,
+    }
+}
+
+/// Returns what is wrong with a key or token that was meant to be read from somewhere, in the words of a shell or of
+/// another program.
+fn reference(noun: &str, text: &str) -> Option<String> {
+    let is_name = |name: &str| {
+        let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_') && name.bytes().all(is_of_it)
+    };
+    let inside = |begin: &str, end: &str| text.strip_prefix(begin)?.strip_suffix(end);
+    let begins = |word: &str| {
+        text.get(..word.len()).filter(|start| start.eq_ignore_ascii_case(word)).map(|_| &text[word.len()..])
+    };
+    let name = inside("${", "}")
+        .or_else(|| inside("$(", ")"))
+        .or_else(|| inside("{{", "}}"))
+        .or_else(|| inside("<", ">"))
+        .or_else(|| inside("%", "%"))
+        .or_else(|| begins("$env:"))
+        .or_else(|| begins("env:"))
+        .or_else(|| begins("env."))
+        .or_else(|| begins("process.env."))
+        .or_else(|| begins("file:"))
+        .or_else(|| text.strip_prefix('$').filter(|name| is_name(name)))?;
+    // A name that is written as names of variables are is one; another one may be a secret.
+    let name = name.trim().trim_start_matches("env.").trim_start_matches('$');
+    let is_shown = is_name(name) && name.bytes().all(|byte| !byte.is_ascii_lowercase());
+    let name = if is_shown { name } else { "NAME" };
+    Some(format!(
+        "the {noun} is taken as it is written, and this is a reference to one; write \"env:{name}\" for a variable"
+    ))
+}
+
 /// Reads a key or a token (`noun`): `text` itself, or `env:` and the variable that holds it. The error never shows it.
 pub(crate) fn secret(noun: &str, text: &str) -> Result<String, String> {
-    let (secret, subject) = match text.strip_prefix("env:") {
+    let named = text.strip_prefix("env:");
+    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    if named.is_some_and(|name| name.is_empty() || is_google_key(name) || !name.bytes().all(is_of_a_name)) {
+        return Err(format!(
+            "behind env: is no name of a variable; write \"env:NAME\", or the {noun} itself without env:"
+        ));
+    }
+    if let Some(mistake) = named.is_none().then(|| reference(noun, text.trim())).flatten() {
+        return Err(mistake);
+    }
+    let (secret, subject) = match named {
         None => (text.to_owned(), format!("the {noun}")),
         Some(name) => match env::var(name) {
             Ok(secret) => (secret, format!("the {noun} in the environment variable {name}")),
@@ -159,6 +220,9 @@ impl<'a> ModelName<'a> {
             let right = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@".contains(&byte) || more.contains(&byte);
             !name.is_empty() && name.bytes().all(right)
         };
+        if is_google_key(name) {
+            return Self::Malformed;
+        }
         match name.rsplit_once('/') {
             Some((collection, _)) if collection.ends_with("tunedModels") || collection.ends_with("endpoints") => {
                 if well_formed(name, b"/") {

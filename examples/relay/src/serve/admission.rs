@@ -23,6 +23,7 @@ use crate::{
     config::{Access, Origins, Token},
     serve::{
         body_timeout::{elapsed_limit, with_timeout},
+        headers,
         held::{AnswerEnd, AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
@@ -141,6 +142,7 @@ impl Admission {
         request: &Request,
         address: Option<&SignedAddress>,
     ) -> Result<(Option<Known>, CallerPlace), BoxError> {
+        headers::check(request)?;
         if let Some(origin) = self.strange_page(request) {
             let message = Origins::refusal_of(origin.as_bytes());
             return Err(refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", &message));

@@ -11,6 +11,7 @@ mod connection_life;
 mod connections;
 mod cors;
 mod current;
+mod headers;
 mod health_check;
 mod held;
 mod known;

@@ -47,6 +47,31 @@ pub(crate) fn unescape<B>(request: &mut Request<B>) {
     }
 }
 
+/// Names of a query's parameters that make another method of a request than the one that was judged. Google's own web
+/// clients have the first.
+const OTHER_METHODS: [&[u8]; 3] = [b"$httpmethod", b"x-http-method-override", b"x-http-method"];
+
+/// Takes the parameters out of a query that would make another method of the request.
+pub(crate) fn drop_other_methods<B>(request: &mut Request<B>) {
+    let uri = request.uri();
+    let Some(query) = uri.query() else { return };
+    let is_one = |pair: &&str| {
+        let name = decoded(pair.split('=').next().unwrap_or_default()).to_ascii_lowercase();
+        OTHER_METHODS.contains(&name.as_slice())
+    };
+    if !query.split('&').any(|pair| is_one(&pair)) {
+        return;
+    }
+    let query = query.split('&').filter(|pair| !is_one(pair)).collect::<Vec<_>>().join("&");
+    let separator = if query.is_empty() { "" } else { "?" };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{}{separator}{query}", uri.path()).parse::<PathAndQuery>().ok();
+    // A part of a query is one.
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
 /// Returns a path without such escapes, if it has any.
 fn unescaped(path: &str) -> Option<String> {
     let mut parts = path.split('%');
@@ -220,6 +245,20 @@ mod tests {
         let mut request = Request::get("http://a.example/%61?b=%61").body(()).expect("a request");
         unescape(&mut request);
         assert_eq!(request.uri(), "http://a.example/a?b=%61");
+    }
+
+    #[test]
+    fn no_query_makes_another_method_of_a_request() {
+        for (uri, becomes) in [
+            ("/a?$httpMethod=DELETE", "/a"),
+            ("http://a.example/a?b=1&%24HTTPmethod=PUT&c=%20", "http://a.example/a?b=1&c=%20"),
+            ("/a?x-http-method-override=GET&$httpMethod", "/a"),
+            ("/a?b=$httpMethod&&c", "/a?b=$httpMethod&&c"),
+        ] {
+            let mut request = Request::post(uri).body(()).expect("a request");
+            drop_other_methods(&mut request);
+            assert_eq!(request.uri(), becomes);
+        }
     }
 
     #[test]

@@ -9,7 +9,11 @@ use http::{
     },
 };
 
-use crate::serve::{linger::linger, live, path, uploads};
+use crate::serve::{
+    headers::{self, KnownKeys, without_trailers},
+    linger::linger,
+    live, path, uploads,
+};
 
 /// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper
 /// has answered by now.
@@ -27,17 +31,24 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
     HeaderName::from_static("http2-settings"),
 ];
 
-/// Strips the headers of one connection both ways, writes the path in one form, and leads uploads back through the relay.
-pub(crate) async fn pass(request: Request, next: Next) -> Response {
-    let mut request = linger(request);
+/// Strips the headers of one connection both ways, and those of an answer that callers do not get, `keys` among them;
+/// writes the path in one form, and leads uploads back through the relay.
+pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Response {
+    let mut request = linger(request).map(without_trailers);
     path::unescape(&mut request);
+    path::drop_other_methods(&mut request);
     live::mark(&mut request);
     strip(request.headers_mut());
     let relay = OwnAddress::of(&request);
     let goes_on = uploads::goes_on(&request);
+    let is_served = headers::is_served(request.method());
     let mut response = next.run(request).await;
     strip(response.headers_mut());
     uploads::replace_addresses(response.headers_mut(), |url| relay.in_place_of(url));
+    headers::to_caller(response.headers_mut(), &keys);
+    if !is_served {
+        headers::allow(&mut response);
+    }
     if goes_on {
         uploads::end_if_refused(&mut response);
     }

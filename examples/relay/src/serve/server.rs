@@ -27,6 +27,7 @@ use crate::{
         connection_life::Patience,
         connections::{Caps, Connections},
         current::Current,
+        headers,
         lift::Lift,
         log, operators, proxy,
         signals::{Termination, Wish, Wishes},
@@ -164,11 +165,12 @@ fn apps(current: &Arc<Current>, termination: &Termination) -> Result<(Router, Ro
     let shown = current.clone();
     let telemetry = current.stack().telemetry().gauges();
     let pages = show::router(telemetry, current.telemetry().conventions, move || shown.stack().shown())?;
-    let pages = health(current, termination).merge(pages);
+    let pages = health(current, termination).merge(pages).route_layer(middleware::from_fn(headers::with_host));
     // An old address of a page must not become a call, which would cost a key's quota.
     let elsewhere = || any(async || (StatusCode::NOT_FOUND, ELSEWHERE));
     let pages_elsewhere = show::PATHS.iter().fold(Router::new(), |router, path| router.route(path, elsewhere()));
-    let calls = health(current, termination).merge(pages_elsewhere).fallback_service(calls(current));
+    let calls = health(current, termination).merge(pages_elsewhere);
+    let calls = calls.route_layer(middleware::from_fn(headers::with_host)).fallback_service(self::calls(current));
     Ok((calls, pages))
 }
 
@@ -187,11 +189,14 @@ fn health(current: &Arc<Current>, termination: &Termination) -> Router {
 
 /// Routes calls to the API through everything that stands around the stack in force.
 fn calls(current: &Arc<Current>) -> Router {
-    let (current, kept, rules) = (current.clone(), current.clone(), current.clone());
+    let (current, kept, rules, keys) = (current.clone(), current.clone(), current.clone(), current.clone());
     let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
     let calls = Router::new()
         .fallback_service(calls)
-        .layer(middleware::from_fn(proxy::pass))
+        .layer(middleware::from_fn(move |request, next| {
+            let keys = keys.stack().known_keys();
+            async move { proxy::pass(request, next, keys).await }
+        }))
         .layer(middleware::from_fn(log::line));
     // Outside of the log, which has the true status of a call whose head went out early.
     let calls = service_fn(move |request: Request| {

@@ -30,6 +30,7 @@ use crate::{
     serve::{
         admission::Admission,
         cors::Cors,
+        headers::KnownKeys,
         lift::{Lift, lift},
         refusal,
         reload::Part,
@@ -59,6 +60,7 @@ impl Stack {
         let parts = Parts::new(&plan, before)?;
         // The pool may have new keys from here on, and no failure that is shown may name one.
         parts.failures.hide(plan.settings.keys.secrets().map(|(key, _)| key));
+        parts.known_keys.learn(plan.settings.keys.secrets().map(|(key, _)| key));
         let remarks = plan.remarks().cloned().collect();
         let settings = plan.settings;
         let gemini = parts.gemini(&settings)?;
@@ -100,6 +102,11 @@ impl Stack {
         &self.parts.reloads
     }
 
+    /// Returns the keys that no answer has.
+    pub(crate) fn known_keys(&self) -> KnownKeys {
+        self.parts.known_keys.clone()
+    }
+
     /// Returns everything that is not wrong but may surprise.
     pub(crate) fn remarks(&self) -> &[String] {
         &self.remarks
@@ -132,6 +139,8 @@ struct Parts {
     telemetry: TelemetryLayer,
     failures: Failures,
     reloads: Reloads,
+    /// The keys that no answer's head may have.
+    known_keys: KnownKeys,
 }
 
 /// The cells through which the limiter asks the breakers, and the pool asks the limiter, so that each can be replaced
@@ -249,6 +258,7 @@ impl Parts {
             telemetry,
             failures,
             reloads,
+            known_keys: before.map(|before| before.parts.known_keys.clone()).unwrap_or_default(),
         })
     }
 

@@ -300,7 +300,8 @@ fn is_of_an_upload(method: &Method, uri: &Uri) -> bool {
     Call::new(method, uri).operation() == Operation::Upload
 }
 
-fn names_an_upload(url: &HeaderValue) -> bool {
+/// Returns whether an address is one at which an upload goes on.
+pub(crate) fn names_an_upload(url: &HeaderValue) -> bool {
     url.to_str().is_ok_and(|url| url.contains("?upload_id=") || url.contains("&upload_id="))
 }
 
