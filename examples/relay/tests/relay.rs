@@ -90,6 +90,7 @@ async fn the_settings_of_the_readme_are_accepted() {
     // Variables that are surely set, and differ: no token is a key.
     let settings = settings.replace("env:GEMINI_API_KEY", "env:PATH").replace("env:RELAY_TOKEN", "env:CARGO_PKG_NAME");
     let settings = settings.replace("env:JOBS_TOKEN", "env:CARGO_MANIFEST_DIR");
+    let settings = settings.replace("env:RELAY_OPERATOR_TOKEN", "env:CARGO_PKG_DESCRIPTION");
     let (code, _, mistakes) = checked(&settings).await;
     assert_eq!(code, Some(0), "{mistakes}");
 }
@@ -121,7 +122,7 @@ async fn with_the_emulator_nothing_else_is_needed() {
 async fn a_wrong_setting_is_refused_with_its_line_and_what_would_be_right() {
     for (settings, place, says) in [
         // Names.
-        ("upstrem = \"emulator\"", "1:1", &["did you mean upstream?", "listen, upstream, max_body"][..]),
+        ("upstrem = \"emulator\"", "1:1", &["did you mean upstream?", "upstream, max_body"][..]),
         ("\n[retry]\nmax_atempts = 8", "3:1", &["[retry]", "did you mean max_attempts?", "persistent, base_delay"]),
         ("total = \"5s\"", "1:1", &["belongs in [timeout]"]),
         ("[retry]\nupstream = \"emulator\"", "2:1", &["belongs above all sections"]),
