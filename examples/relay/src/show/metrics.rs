@@ -77,6 +77,8 @@ impl Exporter {
         let waiting = limiter.map(Limiter::waiting).unwrap_or_default();
         let mut seen = self.waiting.lock();
         let gauge = |caller: &str, priority: Priority| metrics::gauge!(WAITING, "caller" => caller.to_owned(), "priority" => priority.as_str());
+        // A series before anybody waits, so that queries find one.
+        seen.insert((String::new(), Priority::Normal));
         for (caller, priority) in &*seen {
             gauge(caller, *priority).set(0.0);
         }
