@@ -143,7 +143,7 @@ impl Resource {
         Self::in_path(path).is_none().then_some(known)
     }
 
-    /// Finds the collection to which an id in the answer belongs: that of [the whole](Self::collection_in_path), or of
+    /// Finds the collection to which an id in the answer belongs: that of the whole, or of
     /// the member to which a path leads.
     pub fn asked_collection(path: &str) -> Option<&'static str> {
         let of_member = || {
