@@ -22,10 +22,10 @@ use relay_process::{PATIENCE, Relay};
 
 const IS_DEBUG: bool = cfg!(debug_assertions);
 
-/// The bytes of a hostile body. The relay of a debug build reads ten times as slowly.
+/// The bytes of a hostile body. A debug build reads more slowly.
 const BYTES: usize = if IS_DEBUG { 6 << 20 } else { 31 << 20 };
 
-/// The most that `/healthz` may take meanwhile. In a debug build one such body alone took more than a second.
+/// The most that `/healthz` may take meanwhile. The bound of a debug build is generous.
 const MOST: Duration = Duration::from_millis(if IS_DEBUG { 400 } else { 50 });
 
 const PATH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
