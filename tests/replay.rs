@@ -401,3 +401,63 @@ async fn it_says_what_the_call_is() {
     assert!(seen.ended && seen.resendable);
     assert_eq!(seen.context.unwrap().call().unwrap().operation(), Operation::ListModels);
 }
+
+// === shares ===
+
+/// Returns a request of a caller.
+fn of_caller(caller: &'static str, bytes: usize) -> Request<AnyBody> {
+    let mut request = stream([vec![b'x'; bytes]]);
+    CallContext::update(request.extensions_mut(), |context| context.set_caller(caller));
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_bodies_of_one_caller_take_no_retry_away_from_another() {
+    let layer = ReplayLayer::new().max_body(32).max_total(512);
+    let memory = layer.memory().clone();
+    // Seventeen bodies that never end, one byte short of the largest.
+    let mut stalled = Vec::new();
+    for _ in 0..17 {
+        let (feed, body) = fed();
+        let mut request = post(GENERATE).map(|_| any(body));
+        CallContext::update(request.extensions_mut(), |context| context.set_caller("greedy"));
+        let mut call = task::spawn(layer.layer(Upstream::hangs()).oneshot(request));
+        assert_pending!(call.poll());
+        feed.data(vec![b'x'; 31]);
+        assert_pending!(call.poll());
+        stalled.push((feed, call));
+    }
+    let report = memory.snapshot();
+    assert_eq!((report.used, report.bodies, report.callers), (8 * 31, 8, 1), "half of all, and the others stream");
+    assert_eq!(report.unkept.caller_share, 9);
+    assert_eq!(report.largest, Some((Some("greedy".into()), 8 * 31)));
+
+    let upstream = Upstream::fails(1, || Ok(busy()));
+    let retrying = ServiceBuilder::new().layer(layer.clone()).layer(RetryLayer::default()).service(upstream.clone());
+    assert_eq!(retrying.oneshot(of_caller("modest", 32)).await.unwrap().status(), OK);
+    assert_eq!(upstream.calls(), 2);
+    drop(stalled);
+    assert_eq!((memory.snapshot().used, memory.snapshot().callers), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_says_why_a_body_was_not_kept() {
+    use tower_gemini::context::Unkept;
+    let layer = ReplayLayer::new().max_body(60).max_total(100);
+    let why = async |layer: &ReplayLayer, request| {
+        let (response, _) = through(layer, request).await;
+        response.unwrap().extensions().get::<tower_gemini::Outcome>().and_then(tower_gemini::Outcome::unkept)
+    };
+    assert_eq!(why(&layer, of_caller("a", 50)).await, None);
+    assert_eq!(why(&layer, of_caller("a", 51)).await, Some(Unkept::CallerShare));
+    assert_eq!(why(&layer, of_caller("a", 61)).await, Some(Unkept::TooLarge));
+    layer.memory().resize(40, None);
+    assert_eq!(why(&layer, of_caller("a", 41)).await, Some(Unkept::NoRoom));
+    assert_eq!(why(&layer.clone().max_per_caller(5), of_caller("a", 6)).await, Some(Unkept::CallerShare));
+    let unkept = layer.memory().snapshot().unkept;
+    assert_eq!((unkept.too_large, unkept.no_room, unkept.caller_share), (1, 1, 1));
+    // A body that is refused was not merely left unkept.
+    let refusing = layer.clone().oversize(Oversize::Refuse);
+    assert!(through(&refusing, of_caller("a", 61)).await.0.is_err());
+    assert_eq!(layer.memory().snapshot().unkept.too_large, 1);
+}

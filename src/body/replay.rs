@@ -110,16 +110,27 @@ pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
 pin_project! {
     /// A request body after `ReplayLayer`: kept in memory and resendable, or past the caps and streaming.
     pub struct ReplayBody<B> {
-        #[pin]
         state: State<B>,
     }
 }
 
+enum State<B> {
+    Kept {
+        kept: KeptBody,
+        next: NextFrame,
+    },
+    /// Boxed, because it is large and rare: a client's queue has room for 32 requests for each of its connections.
+    Streaming(Pin<Box<StreamingBody<B>>>),
+}
+
 pin_project! {
-    #[project = StateProj]
-    enum State<B> {
-        Kept { kept: KeptBody, next: NextFrame },
-        Streaming { #[pin] body: PrefixedBody<B>, memory: Option<HeldMemory>, cap: Option<Cap> },
+    /// A body past the caps.
+    #[project = StreamingBodyProj]
+    struct StreamingBody<B> {
+        #[pin]
+        body: PrefixedBody<B>,
+        memory: Option<HeldMemory>,
+        cap: Option<Cap>,
     }
 }
 
@@ -168,7 +179,7 @@ impl<B> ReplayBody<B> {
     /// Creates a body that is not kept. With a `cap`, more bytes than that are an error.
     pub(crate) fn streaming(body: PrefixedBody<B>, memory: HeldMemory, cap: Option<usize>) -> Self {
         let cap = cap.map(|cap| Cap { of: cap, left: cap });
-        Self { state: State::Streaming { body, memory: Some(memory), cap } }
+        Self { state: State::Streaming(Box::pin(StreamingBody { body, memory: Some(memory), cap })) }
     }
 
     /// Returns whether the body may be sent again.
@@ -180,7 +191,7 @@ impl<B> ReplayBody<B> {
     pub fn bytes(&self) -> Option<&Bytes> {
         match &self.state {
             State::Kept { kept, .. } => Some(&kept.bytes),
-            State::Streaming { .. } => None,
+            State::Streaming(_) => None,
         }
     }
 }
@@ -216,7 +227,7 @@ where
     fn try_clone(&self) -> Option<Self> {
         match &self.state {
             State::Kept { kept, .. } => Some(Self { state: State::Kept { kept: kept.clone(), next: kept.first() } }),
-            State::Streaming { .. } => None,
+            State::Streaming(_) => None,
         }
     }
 }
@@ -230,8 +241,8 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project().state.project() {
-            StateProj::Kept { kept, next } => {
+        match self.project().state {
+            State::Kept { kept, next } => {
                 let frame = match *next {
                     NextFrame::Data => Some(Frame::data(kept.bytes.clone())),
                     NextFrame::Trailers => kept.trailers.as_deref().cloned().map(Frame::trailers),
@@ -243,7 +254,8 @@ where
                 };
                 Poll::Ready(frame.map(Ok))
             }
-            StateProj::Streaming { mut body, memory, cap } => {
+            State::Streaming(streaming) => {
+                let StreamingBodyProj { mut body, memory, cap } = streaming.as_mut().project();
                 let frame = body.as_mut().poll_frame(cx);
                 if !body.is_in_prefix() {
                     *memory = None;
@@ -263,7 +275,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.state {
             State::Kept { next, .. } => *next == NextFrame::Nothing,
-            State::Streaming { body, .. } => body.is_end_stream(),
+            State::Streaming(streaming) => streaming.body.is_end_stream(),
         }
     }
 
@@ -271,7 +283,7 @@ where
         match &self.state {
             State::Kept { kept, next: NextFrame::Data } => SizeHint::with_exact(kept.bytes.len() as u64),
             State::Kept { .. } => SizeHint::with_exact(0),
-            State::Streaming { body, .. } => body.size_hint(),
+            State::Streaming(streaming) => streaming.body.size_hint(),
         }
     }
 }

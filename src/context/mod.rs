@@ -34,7 +34,7 @@ pub(crate) use self::{
 pub use self::{
     claimant::{Claimant, Headroom, Priority},
     error::{BoxError, ConfigError, Error},
-    outcome::{GaveUp, Outcome, RetryAdvice},
+    outcome::{GaveUp, Outcome, RetryAdvice, Unkept},
     progress::CallProgress,
     usage::{ByModality, Usage, UsageReport},
 };

@@ -27,7 +27,7 @@ pub struct Outcome {
     retry: Option<RetryAdvice>,
     gave_up: Option<GaveUp>,
     sent: bool,
-    streamed_request: bool,
+    unkept: Option<Unkept>,
     committed: bool,
     attempts: u32,
     is_counted: bool,
@@ -140,15 +140,20 @@ impl Outcome {
         self
     }
 
-    /// Returns whether the request's body was too large to keep, so that it streamed on and could not be sent again.
+    /// Returns whether the request's body was not kept, so that it streamed on and could not be sent again.
     pub fn request_was_streamed(&self) -> bool {
-        self.streamed_request
+        self.unkept.is_some()
+    }
+
+    /// Returns the reason why the request's body was not kept, if it was not.
+    pub fn unkept(&self) -> Option<Unkept> {
+        self.unkept
     }
 
     /// Marks the request's body as one that was not kept.
     #[must_use]
-    pub(crate) fn with_streamed_request(mut self) -> Self {
-        self.streamed_request = true;
+    pub(crate) fn with_unkept(mut self, why: Unkept) -> Self {
+        self.unkept = Some(why);
         self
     }
 
@@ -276,6 +281,30 @@ pub enum RetryAdvice {
     After(Duration),
     /// No retry.
     Never,
+}
+
+/// The reason why a request's body was not kept, so that it could be sent only once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unkept {
+    /// The body is larger than one that is kept.
+    TooLarge,
+    /// The memory for all bodies had no room.
+    NoRoom,
+    /// The caller's share of that memory had no room: it keeps no more than it leaves to others.
+    CallerShare,
+}
+
+impl Unkept {
+    /// Returns the name in logs and metrics: `too_large`, `no_room`, `caller_share`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::NoRoom => "no_room",
+            Self::CallerShare => "caller_share",
+        }
+    }
 }
 
 /// The reason why there was no further attempt.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
     call::{Call, Operation, Shape},
-    context::{BoxError, CallContext, CallRef, Error, Outcome, polled_again},
+    context::{BoxError, CallContext, CallRef, Error, Outcome, Unkept, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
     request::readers::{BodyRead, Readers},
@@ -34,7 +34,7 @@ pin_project! {
         #[pin]
         state: State<B, F>,
         inner: Readied<S>,
-        kept: bool,
+        unkept: Option<Unkept>,
         call: Option<Call>,
     }
 }
@@ -61,14 +61,15 @@ struct Collecting<B> {
 }
 
 /// The result of collecting a body.
+#[derive(Clone, Copy)]
 enum Collected {
     Kept,
-    TooLarge,
-    NoMemory,
+    Unkept(Unkept),
 }
 
 impl<S, B, F> ResponseFuture<S, B, F> {
     pub(super) fn new(inner: Readied<S>, request: Request<B>, settings: &Settings) -> Self {
+        let caller = CallContext::of(&request).and_then(|context| context.caller().cloned());
         let (parts, body) = request.into_parts();
         let max_body = settings.max_body;
         let oversize = match Shape::new(&parts.method, &parts.uri).operation {
@@ -76,17 +77,17 @@ impl<S, B, F> ResponseFuture<S, B, F> {
             Operation::Upload => Oversize::Stream,
             _ => settings.oversize,
         };
-        let lease = settings.memory.lease();
+        let lease = settings.memory.lease(caller);
         let readers = settings.readers.clone();
         let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize, readers };
-        Self { state: State::Collecting { collecting: Some(collecting) }, inner, kept: true, call: None }
+        Self { state: State::Collecting { collecting: Some(collecting) }, inner, unkept: None, call: None }
     }
 }
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The request and its body are left out, because they have keys in them.
-        f.debug_struct("ResponseFuture").field("kept", &self.kept).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("unkept", &self.unkept).finish_non_exhaustive()
     }
 }
 
@@ -119,8 +120,10 @@ where
                         this.state.set(State::Reading { collecting: Some(collecting), reading });
                         continue;
                     }
+                    if let Collected::Unkept(why) = collected {
+                        *this.unkept = Some(why);
+                    }
                     let request = collecting.finish(collected)?;
-                    *this.kept = request.body().is_resendable();
                     *this.call = CallRef::known_of(&request).cloned();
                     this.state.set(State::Sending { request: Some(request) });
                 }
@@ -141,7 +144,10 @@ where
                 }
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let result = if *this.kept { result } else { streamed(result) };
+                    let result = match *this.unkept {
+                        None => result,
+                        Some(why) => streamed(result, why),
+                    };
                     return Poll::Ready(match this.call.take() {
                         Some(call) => named(result, call),
                         None => result,
@@ -160,7 +166,7 @@ where
     fn poll_collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BoxError>> {
         // A body that announces too much need not be read; one that announces little is counted all the same.
         if self.body.size_hint().lower() > self.max_body as u64 {
-            return Poll::Ready(Ok(Collected::TooLarge));
+            return Poll::Ready(Ok(Collected::Unkept(Unkept::TooLarge)));
         }
         loop {
             let more = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
@@ -173,10 +179,10 @@ where
             };
             self.prefix.join_small();
             if self.prefix.len() > self.max_body {
-                return Poll::Ready(Ok(Collected::TooLarge));
+                return Poll::Ready(Ok(Collected::Unkept(Unkept::TooLarge)));
             }
-            if !self.lease.grow(more) {
-                return Poll::Ready(Ok(Collected::NoMemory));
+            if let Err(why) = self.lease.grow(more) {
+                return Poll::Ready(Ok(Collected::Unkept(why)));
             }
         }
     }
@@ -212,20 +218,17 @@ where
 
     fn finish(mut self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
         let call = self.call();
-        if matches!(collected, Collected::Kept) {
+        let Collected::Unkept(why) = collected else {
             let whole = WholeBody::read(std::mem::take(&mut self.prefix), call, self.is_recorded());
             return Ok(self.kept(whole));
-        }
-        let Self { mut parts, body, prefix, lease, max_body, oversize, .. } = self;
-        let body = match collected {
-            Collected::TooLarge if oversize == Oversize::Refuse => {
-                return Err(too_large(max_body).into());
-            }
-            Collected::Kept | Collected::TooLarge | Collected::NoMemory => {
-                let cap = (oversize == Oversize::Refuse).then_some(max_body);
-                ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap)
-            }
         };
+        let Self { mut parts, body, prefix, lease, max_body, oversize, .. } = self;
+        let cap = (oversize == Oversize::Refuse).then_some(max_body);
+        if let Some(cap) = cap.filter(|_| why == Unkept::TooLarge) {
+            return Err(too_large(cap).into());
+        }
+        lease.note_unkept(why);
+        let body = ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap);
         CallContext::update(&mut parts.extensions, |context| {
             context.set_call(call);
             context.set_large_body(None);
@@ -250,13 +253,13 @@ fn named<R>(mut result: Result<Response<R>, BoxError>, call: Call) -> Result<Res
     }
 }
 
-/// Notes in the outcome that the body was not kept.
-fn streamed<R>(result: Result<Response<R>, BoxError>) -> Result<Response<R>, BoxError> {
+/// Notes in the outcome that the body was not kept, and why.
+fn streamed<R>(result: Result<Response<R>, BoxError>, why: Unkept) -> Result<Response<R>, BoxError> {
     match result {
         Ok(mut response) => {
-            Outcome::update(&mut response, |outcome| outcome.with_streamed_request());
+            Outcome::update(&mut response, |outcome| outcome.with_unkept(why));
             Ok(response)
         }
-        Err(error) => Err(Error::map(error, super::NAME, |outcome| outcome.with_streamed_request())),
+        Err(error) => Err(Error::map(error, super::NAME, |outcome| outcome.with_unkept(why))),
     }
 }

@@ -8,6 +8,7 @@ use super::{
     memory::ReplayMemory,
     service::Replay,
     settings::{Oversize, Settings},
+    shares::Caps,
 };
 use crate::{
     describe::Describe,
@@ -55,10 +56,33 @@ impl ReplayLayer {
     /// Sets the cap of all bodies that are kept at the same time, in bytes. Default: [`MAX_TOTAL`](Self::MAX_TOTAL). A
     /// body that finds no room streams on; it is never refused for that.
     ///
-    /// The layer no longer shares its cap with its earlier clones: call this before cloning.
+    /// One caller alone keeps at most half of it, so that others find room: [`ReplayMemory`] says how it is shared.
+    ///
+    /// The layer no longer shares its memory with its earlier clones: call this before cloning.
     pub fn max_total(mut self, bytes: usize) -> Self {
-        self.settings.memory = ReplayMemory::new(bytes);
+        self.settings.memory = ReplayMemory::with_caps(Caps { total: bytes, ..self.settings.memory.caps() });
         self
+    }
+
+    /// Sets the cap of one caller's bodies, in bytes, besides its share. Default: none, the share is enough. A body
+    /// that finds no room streams on.
+    ///
+    /// The layer no longer shares its memory with its earlier clones: call this before cloning.
+    pub fn max_per_caller(mut self, bytes: usize) -> Self {
+        self.settings.memory = ReplayMemory::with_caps(Caps { per_caller: Some(bytes), ..self.settings.memory.caps() });
+        self
+    }
+
+    /// Keeps bodies in this memory, with its caps, in place of one of the layer's own. For several layers that share
+    /// one, and for caps that change later.
+    pub fn keep_in(mut self, memory: ReplayMemory) -> Self {
+        self.settings.memory = memory;
+        self
+    }
+
+    /// Returns the memory in which bodies are kept.
+    pub fn memory(&self) -> &ReplayMemory {
+        &self.settings.memory
     }
 
     /// Sets the treatment of a body over [`max_body`](Self::max_body). Default: [`Oversize::Stream`].

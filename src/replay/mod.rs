@@ -3,7 +3,8 @@
 //! Without this layer a server cannot retry, because the body that its caller streams in is consumed once sent. And on
 //! the OpenAI-compatible surface the model stands in that body, so that no layer would know which model a call is for.
 //!
-//! This layer collects the body, up to a cap for each body and a cap for all together, and passes it on as a
+//! This layer collects the body, up to a cap for each body and a cap for all together, of which each caller has a share,
+//! and passes it on as a
 //! [`ReplayBody`](crate::body::ReplayBody), whose copies all share the same bytes. A larger body is not kept: it
 //! streams on unchanged, and the outcome says that the request could not have been sent again; or it is refused, if you
 //! choose so.
@@ -75,6 +76,7 @@
 //! |---|---|---|
 //! | [`max_body`](ReplayLayer::max_body) | 32 MiB | inline data may be 20 MiB, a third more as base64 |
 //! | [`max_total`](ReplayLayer::max_total) | 512 MiB | 16 of the largest bodies, or thousands of ordinary ones |
+//! | [`max_per_caller`](ReplayLayer::max_per_caller) | none | a caller keeps no more than it leaves free, one alone half of all |
 //! | [`oversize`](ReplayLayer::oversize) | [`Oversize::Stream`] | an upload may be large |
 //!
 //! A body of more than 128 KiB is read on tokio's blocking threads, so that no other call waits for it, on as many at a
@@ -86,6 +88,10 @@
 //!
 //! Bytes are counted as they arrive, whatever `Content-Length` says. A body that announces more than the cap is not
 //! collected at all.
+//!
+//! [`ReplayMemory`] says how the memory is shared between callers, what is used of it, and how many bodies found no room;
+//! [`Gauges`](crate::telemetry) report it. A body without room costs its call the retries, other keys and fallback
+//! models, so that a warning is logged, once a minute at most.
 //!
 //! # Errors
 //!
@@ -107,18 +113,27 @@
 //!
 //! # Words read and written
 //!
-//! Writes [`CallContext::call`](crate::CallContext::call), with which a later deadline may come into force;
-//! [`Outcome::request_was_streamed`](crate::Outcome::request_was_streamed) if the body was not kept; and
+//! Reads [`CallContext::caller`](crate::CallContext::caller). Writes [`CallContext::call`](crate::CallContext::call), with which a later deadline may come into force;
+//! [`Outcome::unkept`](crate::Outcome::unkept) if the body was not kept; and
 //! [`Outcome::call`](crate::Outcome::call), where a layer inside has written an outcome.
 
 mod future;
 mod layer;
 mod memory;
 mod read;
+mod report;
 mod service;
 mod settings;
+mod shares;
 
-pub use self::{future::ResponseFuture, layer::ReplayLayer, service::Replay, settings::Oversize};
+pub use self::{
+    future::ResponseFuture,
+    layer::ReplayLayer,
+    memory::ReplayMemory,
+    report::{ReplayReport, UnkeptCounts},
+    service::Replay,
+    settings::Oversize,
+};
 
 /// The room's name in errors.
 const NAME: &str = "replay";

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use super::{Gemini, layers::Layers};
 use crate::{
     caller_limit::CallerLimits, circuit_breaker::CircuitBreakers, key_pool::KeyPool, model_fallback::FallbackChains,
-    models::ModelTable, rate_limit::Limiter, service_times::ServiceTimes,
+    models::ModelTable, rate_limit::Limiter, replay::ReplayMemory, service_times::ServiceTimes,
 };
 
 /// A layer that is all layers but [`ErrorResponseLayer`](crate::ErrorResponseLayer), in their order. See the
@@ -40,6 +40,11 @@ impl GeminiLayer {
     /// Returns the times that the answers of each model take. They are recorded while a clock of an attempt is set.
     pub fn service_times(&self) -> &ServiceTimes {
         &self.times
+    }
+
+    /// Returns the memory in which requests' bodies are kept.
+    pub fn replay_memory(&self) -> &ReplayMemory {
+        self.layers.replay.memory()
     }
 
     /// Returns the limiter, unless it is left out.

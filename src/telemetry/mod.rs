@@ -232,10 +232,15 @@
 //! | `tower_gemini.breaker.transitions` | counter | `gen_ai.request.model`, `server.address`, `state` | the number of times that the breaker has come to that state |
 //! | `tower_gemini.key.state` | gauge | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model`, `state` | 1 for the key's [`KeyState`](crate::key_pool::KeyState), 0 for the others: `active`, `cooling`, `exhausted`, `disabled` |
 //! | `tower_gemini.key.uses` | counter | `tower_gemini.key`, `tower_gemini.project`, `gen_ai.request.model` | calls sent with the key |
+//! | `tower_gemini.kept.used` | gauge, By | `gen_ai.request.model` | the bytes of requests' bodies that are kept to be sent again; the model is empty, as for the next four |
+//! | `tower_gemini.kept.max` | gauge, By | `gen_ai.request.model` | the most bytes that are kept |
+//! | `tower_gemini.kept.bodies` | gauge | `gen_ai.request.model` | the bodies that are kept |
+//! | `tower_gemini.kept.callers` | gauge | `gen_ai.request.model` | the callers that have sent them |
+//! | `tower_gemini.kept.refused` | counter | `reason`, `gen_ai.request.model` | bodies that were not kept, so that their calls had one attempt: `too_large`, `no_room` (in all), `caller_share` (there was no room in the caller's) |
 //!
 //! A breaker of another service tier than the standard one also has `tower_gemini.service_tier`.
 //!
-//! The metrics of limits, callers, breakers and keys come from [`Gauges`]. Values of models whose label is `other` are added up;
+//! The metrics of limits, callers, breakers, keys and kept bodies come from [`Gauges`]. Values of models whose label is `other` are added up;
 //! a state of a key that holds for all models has an empty model. A gauge that is gone is reported as zero once. A
 //! handle of your own joins them if it is [`Observe`](crate::observe::Observe).
 //!

@@ -56,7 +56,8 @@ async fn a_busy_day(layer: &TelemetryLayer) {
     let mut request = ask(GENERATE);
     CallContext::update(request.extensions_mut(), |context| context.set_caller("app"));
     CallerLimitLayer::new(callers.clone()).layer(Upstream::at_once(|_| Ok(hello()))).oneshot(request).await.unwrap();
-    layer.gauges().watch(limiter).watch(callers).watch(breakers).watch(pool).report();
+    let memory = ReplayLayer::new().memory().clone();
+    layer.gauges().watch(limiter).watch(callers).watch(breakers).watch(pool).watch(memory).report();
     // Embeddings, a list, and an interaction in the background that is fetched later.
     calls_with_tokens(layer).await;
     // Attributes that only some calls have.
@@ -145,7 +146,12 @@ async fn each_metric_is_described_with_the_unit_of_the_table() {
             let (unit, text) = described[&row[0]].clone();
             let (instrument, in_table) = row[1].split_once(", ").unwrap_or((&row[1], "count"));
             let unit = unit.unwrap_or_else(|| panic!("{} is not described", row[0]));
-            assert_eq!(in_table, if unit == metrics::Unit::Seconds { "s" } else { "count" }, "{}", row[0]);
+            let symbol = match unit {
+                metrics::Unit::Seconds => "s",
+                metrics::Unit::Bytes => "By",
+                _ => "count",
+            };
+            assert_eq!(in_table, symbol, "{}", row[0]);
             assert!(["counter", "gauge", "histogram"].contains(&instrument), "{row:?}");
             assert!(text.is_some_and(|text| text.ends_with('.')), "{row:?}");
             // Each histogram, and nothing else, has boundaries that rise.

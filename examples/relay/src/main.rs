@@ -116,6 +116,7 @@ fn print_plan(plan: &Plan) {
     if let Some(line) = plan.settings.server.describe_keep_alive() {
         println!("{line}");
     }
+    println!("{}", plan.settings.memory.describe());
     if let Some(line) = plan.settings.errors.describe() {
         println!("{line}");
     }

@@ -269,9 +269,9 @@ async fn what_rests_is_said_by_its_part() {
             "gemini-2.5-flash is closed to projects p1, p2; it is asked again in",
             "exhausted",
         ),
-        (Trouble::spending_cap(), "bad", "Project p1 has spent what it may", "exhausted"),
+        (Trouble::spending_cap(), "bad", "Projects p1, p2 have spent what they may", "exhausted"),
     ] {
-        let day = Day::begin_with("[retry]\nmax_attempts = 3\n").await;
+        let day = Day::begin_with("[timeout]\ntotal = \"5s\"\n[retry]\nmax_attempts = 3\n").await;
         day.emulator.trouble(When::always(), trouble);
         for _ in 0..3 {
             assert_ne!(day.ask_with(FLASH, GROUNDED).await, StatusCode::OK);
@@ -283,7 +283,7 @@ async fn what_rests_is_said_by_its_part() {
         assert!(to_do.clone().any(|to_do| to_do.contains("kill -USR1")), "{status}");
         let key = &status["keys"][0];
         assert_eq!(key["state"], state, "{status}");
-        if line.starts_with("Project") {
+        if line.starts_with("Projects") {
             assert_eq!((&key["project_rests"], &key["models"]), (&true.into(), &Value::Array(Vec::new())), "{status}");
             assert!(key["reason"].is_string() && key["what_to_do"].is_string(), "{status}");
             assert!(key["back_in_s"].as_f64().unwrap() <= 3_600.0, "{status}");

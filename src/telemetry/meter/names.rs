@@ -94,6 +94,10 @@ const fn gauge(name: &'static str, meaning: &'static str) -> Metric {
     Metric { name, instrument: Instrument::Gauge, unit: Unit::Count, meaning }
 }
 
+const fn bytes(name: &'static str, meaning: &'static str) -> Metric {
+    Metric { name, instrument: Instrument::Gauge, unit: Unit::Bytes, meaning }
+}
+
 const fn seconds(name: &'static str, boundaries: &'static [f64], meaning: &'static str) -> Metric {
     Metric { name, instrument: Instrument::Histogram(boundaries), unit: Unit::Seconds, meaning }
 }
@@ -134,8 +138,8 @@ const V1_41: [Metric; 3] = [
     tokens(OLD_TOKENS, "Input and output tokens of a call."),
 ];
 
-/// The crate's own metrics. The last eight are those of handles, whose modules name them.
-const OWN: [Metric; 25] = [
+/// The crate's own metrics. The last thirteen are those of handles, whose modules name them.
+const OWN: [Metric; 30] = [
     counter(BACKGROUND_INPUT, "Input tokens of interactions in the background, each once."),
     counter(BACKGROUND_OUTPUT, "Output tokens of interactions in the background, each once."),
     seconds(PER_TOKEN, &TOKEN_SECONDS, "Time of a stream's output token after the first."),
@@ -161,4 +165,9 @@ const OWN: [Metric; 25] = [
     counter("tower_gemini.breaker.transitions", "Changes of a breaker's state."),
     gauge("tower_gemini.key.state", "Keys in a state."),
     counter("tower_gemini.key.uses", "Calls sent with a key."),
+    bytes("tower_gemini.kept.used", "Bytes of requests' bodies that are kept."),
+    bytes("tower_gemini.kept.max", "The most bytes of requests' bodies that are kept."),
+    gauge("tower_gemini.kept.bodies", "Requests' bodies that are kept."),
+    gauge("tower_gemini.kept.callers", "Callers whose requests' bodies are kept."),
+    counter("tower_gemini.kept.refused", "Requests' bodies that were not kept."),
 ];

@@ -12,6 +12,7 @@ mod fallback;
 mod hidden;
 mod keys;
 mod limits;
+mod memory;
 mod model_names;
 mod named;
 mod operators;

@@ -5,7 +5,7 @@ use tower_gemini::{
     caller_limit::{CallerLimitLayer, CallerLimits},
     circuit_breaker::{CircuitBreakerLayer, CircuitBreakers},
     models::ModelTable,
-    replay::{Oversize, ReplayLayer},
+    replay::{Oversize, ReplayLayer, ReplayMemory},
     stack::{GeminiBuilder, GeminiLayer},
 };
 
@@ -19,7 +19,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(settings: Settings) -> Result<Self, ConfigError> {
-        let layers = builder(&settings)
+        let layers = builder(&settings, settings.memory.create())
             .fallback_layer(settings.fallback.clone())
             .precheck(settings.precheck.layer(ModelTable::new()))
             .callers(caller_layer(&settings, &settings.access.callers.limits(&settings.prices).build()?))
@@ -37,8 +37,8 @@ impl Plan {
     }
 }
 
-/// Begins the layers with those settings under which nothing is learned.
-pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
+/// Begins the layers with those settings under which nothing is learned. Bodies are kept in `memory`.
+pub(crate) fn builder(settings: &Settings, memory: ReplayMemory) -> GeminiBuilder {
     let timeout = &settings.timeout;
     let relay = GeminiLayer::relay();
     let relay = if timeout.adaptive { relay } else { relay.fixed_clocks() };
@@ -49,7 +49,7 @@ pub(crate) fn builder(settings: &Settings) -> GeminiBuilder {
         .idle(timeout.idle)
         .flex_total(timeout.flex_total)
         .flex_first_byte(timeout.flex_first_byte)
-        .replay(ReplayLayer::new().max_body(settings.max_body).oversize(Oversize::Refuse))
+        .replay(ReplayLayer::new().max_body(settings.max_body).oversize(Oversize::Refuse).keep_in(memory))
 }
 
 /// Returns the layer of the callers' limits, if any caller has one.

@@ -19,7 +19,9 @@ use crate::config::{
     fallback,
     hidden::Hidden,
     keys::{self, Keys},
-    limits, named,
+    limits,
+    memory::Memory,
+    named,
     operators::OperatorAccess,
     precheck::{self, Precheck},
     prices,
@@ -43,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) upstream: Upstream,
     /// The most bytes that a request's body may have.
     pub(crate) max_body: usize,
+    /// The memory in which bodies are kept.
+    pub(crate) memory: Memory,
     pub(crate) keys: Keys,
     pub(crate) retry: Retries,
     pub(crate) timeout: Timeouts,
@@ -103,6 +107,8 @@ const NAMES: KnownNames = &[
             "operator_token",
             "upstream",
             "max_body",
+            "max_kept",
+            "max_kept_per_caller",
             "default_project",
             "cache_affinity",
             "session_header",
@@ -166,6 +172,7 @@ impl Settings {
         let upstream = file.get("upstream", upstream);
         let upstream = overrides.upstream.clone().or(upstream).unwrap_or_default();
         let max_body = file.get("max_body", size).unwrap_or(ReplayLayer::MAX_BODY);
+        let memory = Memory::read(&mut file, max_body);
         // The key of the embedded emulator is no secret.
         let has_keys = file.has("keys");
         let keys = keys::read(&mut file, upstream.is_emulator());
@@ -211,6 +218,7 @@ impl Settings {
             errors,
             upstream,
             max_body,
+            memory,
             keys,
             retry,
             timeout,

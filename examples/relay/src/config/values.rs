@@ -108,6 +108,19 @@ impl FromStr for Size {
     }
 }
 
+/// Writes a number of bytes as people do, such as `512 MiB`.
+pub(crate) fn written_size(bytes: usize) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes >= unit && bytes.is_multiple_of(unit) {
+            return format!("{} {name}", bytes / unit);
+        }
+    }
+    match bytes {
+        0..1_048_576 => format!("{bytes} bytes"),
+        _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
+}
+
 // === money ===
 
 /// Reads dollars.

@@ -1,7 +1,11 @@
 //! Admission: the callers' tokens, models and priorities, the number of their calls at a time, and the calls that a relay
 //! cannot serve.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use axum::{body::Body, extract::Request};
 use http::{
@@ -15,8 +19,8 @@ use tokio::{
 };
 use tower::{BoxError, Service, service_fn};
 use tower_gemini::{
-    clock,
-    replay::{Oversize, ReplayLayer},
+    CallContext, clock,
+    replay::{Oversize, ReplayLayer, ReplayMemory},
 };
 
 use crate::{
@@ -75,14 +79,15 @@ impl Admission {
     /// only if the limits are the same, so that for a while after a change there can be as many old calls as new ones.
     ///
     /// The addresses of uploads are signed with `keys`, the relay's own, which no caller knows. `max_body` is the most
-    /// bytes of a body that are read for the model's name.
+    /// bytes of a body that are read for the model's name, and kept in `memory` meanwhile.
     pub(crate) fn new<'a>(
         rules: Access,
         max_body: usize,
+        memory: ReplayMemory,
         keys: impl Iterator<Item = &'a str>,
         before: Option<&Self>,
     ) -> Self {
-        let reader = ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse);
+        let reader = ReplayLayer::new().max_body(max_body).oversize(Oversize::Refuse).keep_in(memory);
         let semaphore = |limit: usize| Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
         let callers = before.map(|before| before.callers.clone()).unwrap_or_default();
         let uploads = Arc::new(Uploads::new(keys, before.map(|before| &*before.uploads), Instant::now()));
@@ -108,6 +113,12 @@ impl Admission {
             *request.uri_mut() = address.uri;
         }
         mark(&mut request, known.as_ref())?;
+        if known.is_none()
+            && let Some(Peer(address)) = request.extensions().get()
+        {
+            let name = name_of(address.ip());
+            CallContext::update(request.extensions_mut(), |context| context.set_caller(name));
+        }
         let place = Place {
             taken: Some((of_caller, self.slot().await?)),
             end: request.extensions_mut().remove().unwrap_or_default(),
@@ -284,6 +295,18 @@ impl Drop for CallerPlace {
     }
 }
 
+/// Returns the name of a caller that brings no token, for the layers that share between callers: its address. Of IPv6 it is
+/// the network of 64 bits, all addresses of which are one caller's.
+fn name_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+    }
+}
+
 /// Returns whether an origin is that of the address to which a request was sent.
 fn is_of(origin: &HeaderValue, request: &Request) -> bool {
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
@@ -309,6 +332,18 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_caller_without_a_token_is_known_by_its_address_or_network() {
+        for (address, name) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(name_of(address.parse().unwrap()), name);
+        }
+    }
 
     #[test]
     fn few_of_the_credentials_of_one_request_are_looked_at() {

@@ -135,6 +135,7 @@ fn describe(stack: &Stack) {
     if let Some(line) = stack.settings.server.describe_keep_alive() {
         tracing::info!("{line}");
     }
+    tracing::info!("{}", stack.settings.memory.describe());
     if let Some(line) = stack.settings.errors.describe() {
         tracing::info!("{line}");
     }

@@ -18,7 +18,10 @@ use tower_gemini::{
 
 use crate::{
     config::{CallerRules, Token},
-    serve::{path, refusal::refusal},
+    serve::{
+        path,
+        refusal::{full, refusal},
+    },
     show::CallerName,
 };
 
@@ -30,6 +33,10 @@ const INLINE: usize = 128 * 1024;
 
 /// The most bytes of such a wish that a refusal repeats.
 const LONGEST_WISH: usize = 32;
+
+/// The refusal of a call whose body cannot be read, because there is no memory for it.
+const NO_ROOM: &str =
+    "the relay has no memory left to read the call's body for its model, which not every caller may use";
 
 /// A caller that is known by its token.
 #[derive(Clone, Debug)]
@@ -141,6 +148,10 @@ where
         let (known, inner) = (known.clone(), inner.clone());
         Box::pin(async move {
             known.check_read(&request)?;
+            let is_upload = Call::new(request.method(), request.uri()).operation() == Operation::Upload;
+            if request.body().bytes().is_none() && !is_upload {
+                return Err(full(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", NO_ROOM));
+            }
             let path = request.uri().path();
             match CallContext::of(&request).and_then(CallContext::call) {
                 _ if path::makes_of_model(request.method(), path) => {
@@ -150,7 +161,12 @@ where
                 Some(call) => known.check_model(call, path)?,
                 None => known.check_model(&Call::new(request.method(), request.uri()), path)?,
             }
-            inner.oneshot(request.map(Body::new)).await
+            // Kept once and not twice: the layers inside keep it again, for retries. They need no trailers.
+            let request = request.map(|body| match body.bytes() {
+                Some(bytes) => Body::from(bytes.clone()),
+                None => Body::new(body),
+            });
+            inner.oneshot(request).await
         })
     });
     Box::pin(reader.layer(checked).oneshot(request))

@@ -17,6 +17,7 @@ use tower_gemini::{
     key_pool::{DisabledReason, Fingerprint, KeyPool, KeyPoolLayer, KeyReport, KeyState},
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, RateLimitLayer},
+    replay::ReplayMemory,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
     service_times::ServiceTimes,
     stack::{Gemini, GeminiLayer},
@@ -66,6 +67,7 @@ impl Stack {
         let gemini = parts.gemini(&settings)?;
         // Nothing can fail any more.
         parts.wire();
+        settings.memory.apply(&parts.memory);
         let service = parts.service(&settings, &gemini);
         let upkeep = upkeep(&gemini, parts.transport.clone());
         let cors = Cors::new(settings.access.origins.clone());
@@ -124,6 +126,8 @@ impl fmt::Debug for Stack {
 /// The handles and layers that have a state.
 struct Parts {
     transport: Transport,
+    /// Bodies of calls under way are in it, whatever stack they have.
+    memory: ReplayMemory,
     admission: Admission,
     callers: CallerLimits,
     precheck: TokenPrecheckLayer,
@@ -226,11 +230,13 @@ impl Parts {
 
         // These go on whatever changes. The exporter of metrics has the names of this telemetry for good, failures stay
         // on the page, and those who are inside are counted until they leave.
+        let memory = before.map_or_else(|| settings.memory.create(), |before| before.parts.memory.clone());
         let admission = {
             let before = before.map(|before| &before.parts.admission);
             Admission::new(
                 settings.access.clone(),
                 settings.max_body,
+                memory.clone(),
                 settings.keys.secrets().map(|(key, _)| key),
                 before,
             )
@@ -245,6 +251,7 @@ impl Parts {
         }
         Ok(Self {
             transport,
+            memory,
             admission,
             callers,
             precheck,
@@ -264,7 +271,7 @@ impl Parts {
 
     /// Builds the layers between admission and transport.
     fn gemini(&self, settings: &Settings) -> Result<GeminiLayer, ConfigError> {
-        builder(settings)
+        builder(settings, self.memory.clone())
             .service_times(self.times.clone())
             .telemetry(self.telemetry.clone(), TelemetryLayer::attempt())
             .fallback_layer(self.fallback.clone())

@@ -1,26 +1,23 @@
-//! The last failures that callers have seen, kept for `/status`.
+//! The last failures that callers have seen, and the history of all calls, kept for `/status`.
 
 use std::{
-    collections::VecDeque,
-    future::Future,
-    pin::Pin,
+    collections::{HashMap, VecDeque},
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, combinators::MapErr};
+use http::StatusCode;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
-use tower::{BoxError, Layer, Service};
+use tower::BoxError;
 use tower_gemini::{
     Error, Outcome,
-    call::Call,
+    call::ServiceTier,
     clock,
     failure::{Failure, Fault, Kind},
 };
+
+use crate::show::history::{End, History, Hour, Lately};
 
 /// The number of failures that are kept, those that repeat each other counted once. The oldest of the caller and kind
 /// that have most of them goes first, so that one caller cannot drive out the others'.
@@ -35,7 +32,7 @@ const STEP: Duration = Duration::from_secs(10);
 /// The length, in bytes, at which texts are cut.
 const LONGEST: usize = 600;
 
-/// A ring of failures, and the layer that fills it. It belongs right inside `ErrorResponseLayer`: there a failure is
+/// A ring of failures with a history of calls, and the layer that fills both. It belongs right inside `ErrorResponseLayer`: there a failure is
 /// still an error, and every layer that could do something about it has done so.
 #[derive(Clone)]
 pub(crate) struct Failures(Arc<Ring>);
@@ -45,6 +42,8 @@ struct Ring {
     admission: &'static str,
     secrets: RwLock<Vec<String>>,
     records: Mutex<VecDeque<FailureRecord>>,
+    /// Locked once for each call, when it has ended.
+    history: Mutex<History>,
 }
 
 /// A cell that tells the layers outside of all others who makes a call.
@@ -86,6 +85,12 @@ pub(crate) struct FailureRecord {
 }
 
 impl FailureRecord {
+    /// Returns whether it is the caller's own fault.
+    pub(crate) fn is_by_caller(&self) -> bool {
+        let code = StatusCode::from_u16(self.code).unwrap_or_default();
+        is_by_caller(self.fault, self.kind, self.at_admission, code)
+    }
+
     /// Returns whether a person would say the same of both.
     fn repeats(&self, other: &Self) -> bool {
         self.is_akin(other)
@@ -148,7 +153,12 @@ fn keep(records: &mut VecDeque<FailureRecord>, mut record: FailureRecord) {
 impl Failures {
     /// Makes an empty ring. `admission` is the name of the layer whose refusals are the relay's own.
     pub(crate) fn new(admission: &'static str) -> Self {
-        Self(Arc::new(Ring { admission, secrets: RwLock::default(), records: Mutex::default() }))
+        Self(Arc::new(Ring {
+            admission,
+            secrets: RwLock::default(),
+            records: Mutex::default(),
+            history: Mutex::new(History::new(Instant::now())),
+        }))
     }
 
     /// Hides these secrets, and those that were hidden before, wherever a text repeats them.
@@ -167,6 +177,12 @@ impl Failures {
         self.0.records.lock().iter().rev().cloned().collect()
     }
 
+    /// Returns the last hour of all calls, and that of the models that are used most.
+    pub(crate) fn history(&self, now: Instant) -> (Hour, HashMap<String, (Lately, Hour)>) {
+        let history = self.0.history.lock();
+        (history.hour(now), history.models(now))
+    }
+
     /// Cleans a text from any source, so that it may be shown: it has no key in it, and is not too long.
     pub(crate) fn clean(&self, text: &str) -> String {
         // A failure of the library has nothing in its message that looks like a key of Google's.
@@ -182,25 +198,20 @@ impl Failures {
     }
 
     /// Returns whether the relay's own admission made the error.
-    fn is_own(&self, error: &BoxError) -> bool {
+    pub(super) fn is_own(&self, error: &BoxError) -> bool {
         Error::find(&**error).is_some_and(|error| error.layer() == self.0.admission)
     }
 
-    fn record(&self, requested: &Requested, outcome: &Outcome, at_admission: bool) {
+    /// Keeps the failure of a call, if it has one.
+    pub(super) fn record(&self, model: &str, caller: Option<&str>, outcome: &Outcome, at_admission: bool) {
         let Some(failure) = outcome.failure() else { return };
-        let caller = requested.caller.as_ref().and_then(CallerName::get);
-        // Strangers could fill the ring, and drive out of it the failures that callers have seen.
-        let is_closed = matches!(failure.code(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-        if at_admission && is_closed && caller.is_none() {
-            return;
-        }
         let now = Instant::now();
         let record = FailureRecord {
             time: clock::wall(),
             at: now,
             calls: Calls::one(now),
             caller: caller.map(str::to_owned),
-            model: self.clean(outcome.model().or_else(|| outcome.call()?.quota_name()).unwrap_or(&requested.model)),
+            model: self.clean(model),
             fault: failure.fault(),
             kind: failure.kind(),
             code: failure.code().as_u16(),
@@ -211,6 +222,37 @@ impl Failures {
             at_admission,
         };
         keep(&mut self.0.records.lock(), record);
+    }
+
+    /// Counts a call that has ended.
+    pub(super) fn count(&self, model: &str, end: End, tier: ServiceTier, at_admission: bool) {
+        let now = Instant::now();
+        let mut history = self.0.history.lock();
+        history.add(end, tier, now);
+        if model.is_empty() || history.add_to(model, end, tier, now) {
+            return;
+        }
+        drop(history);
+        // A name is known when somebody has judged a call to it, and a caller's mistake may be the name itself.
+        let is_known = matches!(end, End::Answered(_) | End::Failed(_)) && end != End::Failed(Fault::Caller);
+        let name = self.clean(model);
+        let mut history = self.0.history.lock();
+        // A name that had to be cleaned is followed by the clean one.
+        if is_known && !at_admission && !history.add_to(&name, end, tier, now) {
+            history.follow(name, end, tier, now);
+        }
+    }
+}
+
+/// Returns whether a failure is the caller's own fault, whichever layer has found it. Of what the relay's own admission
+/// refuses, only a relay that is full is nobody's.
+pub(crate) fn is_by_caller(fault: Fault, kind: Kind, at_admission: bool, code: StatusCode) -> bool {
+    match at_admission {
+        true => code != StatusCode::SERVICE_UNAVAILABLE,
+        false => {
+            fault == Fault::Caller
+                || matches!(kind, Kind::BodyTooLarge | Kind::BadRequest | Kind::RequestBody | Kind::CallerLimited)
+        }
     }
 }
 
@@ -224,99 +266,6 @@ fn message<'a>(failure: &'a Failure, outcome: &Outcome) -> &'a str {
     match failure.fault() == Fault::Caller && outcome.was_sent() && !quotes_nothing {
         true => "(not shown: the API's words may quote the request; the caller has got them)",
         false => failure.message(),
-    }
-}
-
-impl<S> Layer<S> for Failures {
-    type Service = RecordFailures<S>;
-
-    fn layer(&self, inner: S) -> RecordFailures<S> {
-        RecordFailures { inner, failures: self.clone() }
-    }
-}
-
-/// A service whose failures are recorded, those in the middle of an answer included.
-#[derive(Clone)]
-pub(crate) struct RecordFailures<S> {
-    inner: S,
-    failures: Failures,
-}
-
-/// A body that records an error at its end.
-type RecordedBody<R> = MapErr<R, Box<dyn FnMut(<R as http_body::Body>::Error) -> BoxError + Send>>;
-
-impl<S, B, R> Service<Request<B>> for RecordFailures<S>
-where
-    S: Service<Request<B>, Response = Response<R>, Error = BoxError, Future: Send + 'static>,
-    R: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
-{
-    type Response = Response<RecordedBody<R>>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = Call::new(request.method(), request.uri());
-        let requested = Requested {
-            model: call.model().unwrap_or_default().to_owned(),
-            caller: request.extensions().get().cloned(),
-        };
-        let (answer, failures) = (self.inner.call(request), self.failures.clone());
-        Box::pin(async move {
-            let result = answer.await;
-            let head = Outcome::of(&result);
-            failures.record(&requested, &head, result.as_ref().err().is_some_and(|error| failures.is_own(error)));
-            Ok(result?.map(|body| {
-                let mut rest = AnswerRest { failures, requested, head };
-                let record = move |error: R::Error| {
-                    let error = error.into();
-                    rest.ended_in(&error);
-                    error
-                };
-                body.map_err(Box::new(record) as _)
-            }))
-        })
-    }
-}
-
-/// The call as its request says it, for failures that know no better.
-struct Requested {
-    model: String,
-    caller: Option<CallerName>,
-}
-
-/// The rest of an answer, which may still fail. It lives in the answer's body.
-struct AnswerRest {
-    failures: Failures,
-    requested: Requested,
-    /// The outcome when the answer began, and later its failure.
-    head: Outcome,
-}
-
-impl AnswerRest {
-    /// Records that the answer ends in an error.
-    fn ended_in(&mut self, error: &BoxError) {
-        let failure = Error::find(&**error).and_then(|error| error.outcome().failure().cloned());
-        self.failed(failure.unwrap_or_else(|| Failure::from_error(&**error)));
-    }
-
-    fn failed(&mut self, failure: Failure) {
-        if self.head.failure().is_none() {
-            self.head = std::mem::take(&mut self.head).with_failure(failure.into_after_commit());
-            self.failures.record(&self.requested, &self.head, false);
-        }
-    }
-}
-
-impl Drop for AnswerRest {
-    fn drop(&mut self) {
-        // The upstream may say in the middle of an answer that it has failed.
-        if let Some(failure) = self.head.usage().and_then(|usage| usage.report().failure) {
-            self.failed(failure);
-        }
     }
 }
 

@@ -28,11 +28,15 @@ use tower_gemini::{
 
 use crate::show::{
     failures::Failures,
+    history::MINUTES,
+    kept::KeptView,
     metrics::{self, Exporter},
+    model::{HourView, LatelyView, ModelView},
     page,
+    parked::{ParkedView, place},
     problems::{Problem, problems},
     reloads::{Reloads, SettingsView},
-    view::{CallerView, ChainView, FailureView, KeyView, LimitView, ModelView, seconds},
+    view::{CallerView, ChainView, FailureView, KeyView, LimitView, QueueView, seconds},
 };
 
 /// The most models that are shown; those in trouble come first. Callers can invent names.
@@ -88,6 +92,7 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
             gemini.callers().map(|callers| callers as &dyn Observe),
             gemini.breakers().map(|breakers| breakers as &dyn Observe),
             gemini.keys().map(|keys| keys as &dyn Observe),
+            Some(gemini.replay_memory() as &dyn Observe),
         ];
         handles.into_iter().flatten().for_each(|handle| handle.observe(say));
     }
@@ -101,28 +106,47 @@ struct Status {
     time: String,
     running_for_s: f64,
     settings: SettingsView,
+    history: HistoryView,
+    /// The refusals that are believed, in the order of the keys.
+    parked: Vec<ParkedView>,
+    queue: Vec<QueueView>,
     models: Vec<ModelView>,
     models_left_out: usize,
     callers: Vec<CallerView>,
     keys: Vec<KeyView>,
+    kept: KeptView,
     chains: Vec<ChainView>,
     failures: Vec<FailureView>,
+}
+
+/// The last hour of all calls.
+#[derive(Serialize)]
+struct HistoryView {
+    minutes: usize,
+    #[serde(flatten)]
+    hour: HourView,
 }
 
 impl Shown {
     fn status(&self, started: Instant) -> Status {
         let now = Instant::now();
-        let mut models = self.models();
-        let chains = self.gemini.chains().map(|chains| chains.snapshot()).unwrap_or_default();
-        let chains: Vec<_> = chains.iter().map(ChainView::of).collect();
         let keys: Vec<_> =
             self.gemini.keys().map(KeyPool::snapshot).unwrap_or_default().iter().map(KeyView::of).collect();
+        let (hour, mut models) = self.models(&keys, now);
+        let chains = self.gemini.chains().map(|chains| chains.snapshot()).unwrap_or_default();
+        let chains: Vec<_> = chains.iter().map(ChainView::of).collect();
         let callers = self.gemini.callers().map(CallerLimits::snapshot).unwrap_or_default();
         let callers = callers.iter().map(CallerView::of).collect();
         let failures: Vec<_> = self.failures.latest().iter().map(|record| FailureView::of(record, now)).collect();
+        let kept = KeptView::of(&self.gemini.replay_memory().snapshot());
         let mut problems = problems(&models, &keys, &chains, &failures);
         problems.extend(self.reloads.problem());
+        problems.extend(kept.problem());
         problems.sort_by_key(|problem| problem.level);
+        let parked = ParkedView::all(&models, &keys);
+        let queue = self.gemini.limiter().map(Limiter::waiting).unwrap_or_default();
+        let mut queue: Vec<_> = queue.iter().map(QueueView::of).collect();
+        queue.sort_by_key(|each| (Reverse(each.waiting), each.caller.clone(), each.priority));
         let models_left_out = models.len().saturating_sub(MODELS);
         models.truncate(MODELS);
         Status {
@@ -130,28 +154,34 @@ impl Shown {
             time: humantime::format_rfc3339_seconds(clock::wall()).to_string(),
             running_for_s: seconds(now - started),
             settings: self.reloads.view(now),
+            history: HistoryView { minutes: MINUTES, hour },
+            parked,
+            queue,
             models,
             models_left_out,
             callers,
             keys,
+            kept,
             chains,
             failures,
         }
     }
 
-    /// Returns the models that are in use or in trouble, the latter first.
-    fn models(&self) -> Vec<ModelView> {
+    /// Returns the last hour of all calls, and the models that are in use or in trouble, the latter first.
+    fn models(&self, keys: &[KeyView], now: Instant) -> (HourView, Vec<ModelView>) {
         let mut models = BTreeMap::<String, ModelView>::new();
-        let named = |name: &str| {
+        let name = |name: &str| match name {
             // Lists and counts have breakers, too.
-            let model = if name.is_empty() { "(calls to no model)".to_owned() } else { self.failures.clean(name) };
-            ModelView { model, breaker: None, limits: Vec::new() }
+            "" => "(calls to no model)".to_owned(),
+            name => self.failures.clean(name),
         };
+        let named = |name: &String| ModelView::named(name.clone());
         for (target, state) in self.gemini.breakers().into_iter().flat_map(CircuitBreakers::snapshot) {
             if state != State::Closed {
+                let name = name(target.model());
+                let model = models.entry(name.clone()).or_insert_with(|| named(&name));
                 // Of several endpoints, the worst state is shown.
-                let model = models.entry(target.model().to_owned()).or_insert_with(|| named(target.model()));
-                if !model.is_down() {
+                if model.breaker.is_none_or(|known| severity(state) > severity_of(known)) {
                     model.breaker = Some(state.as_str());
                 }
             }
@@ -160,15 +190,36 @@ impl Shown {
             let used = report.dimensions.iter().any(|dimension| dimension.used > 0);
             // A name without any use may be a caller's invention.
             if used || !report.blocks.is_empty() || report.waiting > 0 {
-                let name = report.scope.model();
-                models.entry(name.to_owned()).or_insert_with(|| named(name)).limits.push(LimitView::of(&report));
+                let name = name(report.scope.model());
+                models.entry(name.clone()).or_insert_with(|| named(&name)).limits.push(LimitView::of(&report));
             }
         }
+        let (hour, followed) = self.failures.history(now);
+        let mut lately = BTreeMap::new();
+        for (name, (recent, hour)) in followed {
+            let model = models.entry(name.clone()).or_insert_with(|| named(&name));
+            (model.last_5_min, model.history) = (Some(LatelyView::of(&recent)), Some(HourView::of(hour)));
+            lately.insert(name, recent);
+        }
         let mut models: Vec<_> = models.into_values().collect();
-        if self.gemini.breakers().is_some() {
-            models.iter_mut().for_each(|model| model.breaker = model.breaker.or(Some(State::Closed.as_str())));
+        for model in &mut models {
+            if self.gemini.breakers().is_some() {
+                model.breaker = model.breaker.or(Some(State::Closed.as_str()));
+            }
+            model.limits.sort_by(|one, other| place(keys, &one.project).cmp(&place(keys, &other.project)));
+            model.derive(keys, lately.get(&model.model));
         }
         models.sort_by_cached_key(|model| (Reverse(model.trouble()), model.model.clone()));
-        models
+        (HourView::of(hour), models)
     }
+}
+
+/// Returns a greater number for a state in which fewer calls pass.
+fn severity(state: State) -> usize {
+    severity_of(state.as_str())
+}
+
+fn severity_of(state: &str) -> usize {
+    let states = [State::Closed, State::ForcedClosed, State::Ramping, State::HalfOpen, State::Open, State::ForcedOpen];
+    states.iter().position(|each| each.as_str() == state).unwrap_or_default()
 }

@@ -6,41 +6,13 @@ use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 use tower_gemini::{
     caller_limit::CallerReport,
-    circuit_breaker::State,
     context::Priority,
     key_pool::{DisabledReason, KeyReport, KeyState, Part},
     model_fallback::ChainReport,
-    rate_limit::{BlockReport, DimensionReport, ScopeReport},
+    rate_limit::{BlockReport, DimensionReport, ScopeReport, WaitingReport},
 };
 
 use crate::show::{advice::FailureAdvice, failures::FailureRecord};
-
-/// A model that is in use or in trouble.
-#[derive(Serialize)]
-pub(crate) struct ModelView {
-    pub(crate) model: String,
-    /// The breaker's state, if there are breakers.
-    pub(crate) breaker: Option<&'static str>,
-    pub(crate) limits: Vec<LimitView>,
-}
-
-impl ModelView {
-    /// Returns whether calls to the model are refused for now.
-    pub(crate) fn is_down(&self) -> bool {
-        let down = [State::Open, State::HalfOpen, State::ForcedOpen].map(State::as_str);
-        self.breaker.is_some_and(|state| down.contains(&state))
-    }
-
-    /// Returns how urgent it is that a person looks at the model: 1000 for one that is down, 200 for one that is
-    /// blocked, and up to 100 more for the share of its quota that is used.
-    pub(crate) fn trouble(&self) -> u64 {
-        let limits = self.limits.iter().map(|limit| {
-            let fullest = limit.dimensions.iter().filter_map(DimensionView::percent).max().unwrap_or(0);
-            fullest.min(100) + if limit.blocked_for_s.is_some() { 200 } else { 0 }
-        });
-        limits.max().unwrap_or(0) + if self.is_down() { 1_000 } else { 0 }
-    }
-}
 
 /// The quota of a model in a project.
 #[derive(Serialize)]
@@ -108,6 +80,10 @@ pub(crate) struct DimensionView {
 }
 
 impl DimensionView {
+    pub(crate) fn is_of_a_minute(&self) -> bool {
+        self.of.ends_with("a minute")
+    }
+
     pub(crate) fn percent(&self) -> Option<u64> {
         let max = self.max.filter(|max| *max > 0)?;
         Some(self.used.saturating_mul(100) / max)
@@ -139,6 +115,24 @@ impl CallerView {
             Some(CallerLimitView { of, used, max, resets_in_s: seconds(report.resets_in) })
         });
         Self { caller: report.caller.to_string(), limits: limits.collect() }
+    }
+}
+
+/// The calls of a caller that wait for their turn, in all projects.
+#[derive(Serialize)]
+pub(crate) struct QueueView {
+    pub(crate) caller: Option<String>,
+    pub(crate) priority: &'static str,
+    pub(crate) waiting: usize,
+}
+
+impl QueueView {
+    pub(crate) fn of(report: &WaitingReport) -> Self {
+        Self {
+            caller: report.caller.as_deref().map(str::to_owned),
+            priority: report.priority.as_str(),
+            waiting: report.waiting,
+        }
     }
 }
 
@@ -225,7 +219,7 @@ pub(crate) struct OutOfQuota {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn by_name<S: Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn by_name<S: Serializer>(part: &Part, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(part.as_str())
 }
 
@@ -260,6 +254,8 @@ pub(crate) struct FailureView {
     pub(crate) model: String,
     pub(crate) fault: &'static str,
     pub(crate) kind: &'static str,
+    /// It is the caller's own mistake, whichever layer has found it.
+    pub(crate) by_caller: bool,
     pub(crate) code: u16,
     pub(crate) message: String,
     pub(crate) attempts: u32,
@@ -280,6 +276,7 @@ impl FailureView {
             model: record.model.clone(),
             fault,
             kind,
+            by_caller: record.is_by_caller(),
             code: record.code,
             message: record.message.clone(),
             attempts: record.attempts,
@@ -300,4 +297,50 @@ fn back_in(state: KeyState) -> Option<f64> {
 /// Rounds to tenths of a second: a person needs no more.
 pub(crate) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Returns a key that serves, whose project has no quota for these models.
+    pub(crate) fn key(project: &str, models: Vec<OutOfQuota>) -> KeyView {
+        KeyView {
+            fingerprint: format!("of-{project}"),
+            name: None,
+            project: project.to_owned(),
+            state: "active",
+            reason: None,
+            project_rests: false,
+            back_in_s: None,
+            disabled_for_s: None,
+            what_to_do: None,
+            models,
+            calls: 1,
+        }
+    }
+
+    /// Returns that `flash` has no quota.
+    pub(crate) fn out(part: Part) -> OutOfQuota {
+        OutOfQuota {
+            model: "flash".to_owned(),
+            part,
+            state: "exhausted",
+            reason: "quota_day",
+            back_in_s: Some(40_000.0).filter(|_| part != Part::Closed),
+            asked_again_in_s: 60.0,
+        }
+    }
+
+    /// Returns the limits of a model in a project that refuses it.
+    pub(crate) fn parked(project: &str, part: Part, back_in_s: f64) -> LimitView {
+        LimitView {
+            project: project.to_owned(),
+            blocked_for_s: Some(back_in_s),
+            parked: vec![ParkView { part, reason: "quota_day", back_in_s, asked_again_in_s: 30.0 }],
+            waiting: 0,
+            waiting_by_priority: BTreeMap::new(),
+            dimensions: Vec::new(),
+        }
+    }
 }
