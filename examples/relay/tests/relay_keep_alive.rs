@@ -217,7 +217,7 @@ async fn its_setting_is_read_and_shown() {
     refused_at("keep_alive = \"500ms\"", "1:14", &["500ms is too often", "\"1s\" or more"]).await;
     refused_at("keep_alive = 15", "1:14", &["without a unit"]).await;
     let (code, said, remarks) = checked("upstream = \"emulator\"\nkeep_alive = \"2m\"").await;
-    assert_eq!((code, said.lines().count()), (Some(0), 14), "{said}");
+    assert_eq!((code, said.lines().count()), (Some(0), 15), "{said}");
     assert!(said.starts_with("keep alive      a piece after each 120s of a stream's silence\n"), "{said}");
     assert!(remarks.contains("keep_alive is 2m") && remarks.contains("\"15s\""), "{remarks}");
 }

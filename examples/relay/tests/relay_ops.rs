@@ -133,7 +133,7 @@ async fn emulated(top: &str) -> (Emulator, Server, Relay) {
 #[tokio::test]
 async fn a_check_says_what_comes_of_the_settings_and_serves_nobody() {
     let (code, said, remarks) = checked(&settings("emulator", "[limits.default]\nmax_wait = \"10m\"")).await;
-    assert_eq!((code, said.lines().count()), (Some(0), 13), "{said}");
+    assert_eq!((code, said.lines().count()), (Some(0), 14), "{said}");
     for layer in ["timeout", "retry", "key pool", "rate limit", "circuit breaker", "classify"] {
         assert!(said.lines().any(|line| line.starts_with(layer)), "no {layer} in {said}");
     }
