@@ -46,7 +46,7 @@ use crate::{
         known::Known,
         owners::{
             asked::{Asked, Named, all_named, is_named_by},
-            lesson::{LearningBody, Lesson},
+            lesson::Lesson,
             list::own_part,
             memory::Makers,
         },
@@ -277,7 +277,7 @@ impl SeparateCaller {
             named: asked.named,
             mentioned: searched.mentioned,
         };
-        Ok(response.map(|body| Body::new(LearningBody::new(body, lesson))))
+        Ok(response.map(|body| lesson.of(body)))
     }
 
     /// Reads a page of a list, and cuts out what is not the caller's.
