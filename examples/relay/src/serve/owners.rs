@@ -43,7 +43,7 @@ use tower_gemini::{
 use crate::{
     config::Token,
     serve::{
-        known::Known,
+        known::{Known, once_more},
         owners::{
             asked::{Asked, Named, all_named, is_named_by},
             lesson::Lesson,
@@ -144,18 +144,25 @@ impl SeparateCaller {
                 self.answered(answer, asked, in_uri).await
             });
         }
-        let searching = service_fn(move |request| self.clone().pass_read(request, in_uri.is_doubtful, inner.clone()));
+        let searching = service_fn(move |request| {
+            self.clone().pass_read(request, asked.clone(), in_uri.is_doubtful, inner.clone())
+        });
         Box::pin(reader.layer(searching).oneshot(request))
     }
 
     /// Sends a call on whose body has been read.
-    fn pass_read<S, R>(self, request: Request<ReplayBody<Body>>, is_doubtful: bool, inner: S) -> Answer
+    fn pass_read<S, R>(
+        self,
+        request: Request<ReplayBody<Body>>,
+        asked: Asked,
+        is_doubtful: bool,
+        inner: S,
+    ) -> Answer
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         Box::pin(async move {
-            let asked = Asked::of(&request);
             let body = request.body().bytes().cloned();
             let mut searched = match body {
                 Some(body) => self.search(body, asked.makes).await?,
@@ -170,7 +177,7 @@ impl SeparateCaller {
                 return Err(not_found());
             }
             searched.is_doubtful |= is_doubtful;
-            let answer = inner.oneshot(request.map(Body::new)).await;
+            let answer = inner.oneshot(request.map(once_more)).await;
             self.answered(answer, asked, searched).await
         })
     }
@@ -198,9 +205,14 @@ impl SeparateCaller {
             return Ok(self.search_now(&body, makes));
         }
         // The semaphore is never closed.
-        let _one_of_few = SEARCHES.acquire().await?;
+        let one_of_few = SEARCHES.acquire().await?;
         let caller = self.clone();
-        Ok(tokio::task::spawn_blocking(move || caller.search_now(&body, makes)).await?)
+        let search = move || {
+            // The search goes on where its caller has gone.
+            let _one_of_few = one_of_few;
+            caller.search_now(&body, makes)
+        };
+        Ok(tokio::task::spawn_blocking(search).await?)
     }
 
     fn search_now(&self, body: &[u8], makes: bool) -> Searched {
