@@ -134,11 +134,16 @@ impl SeparateCaller {
         if in_uri.is_foreign || asked.is_envelope {
             return Box::pin(ready(Err(not_found())));
         }
+        let is_searched = !asked.reads && !asked.is_upload;
+        if is_searched && !is_plain(request.headers()) {
+            let message = "the request's body is compressed, and the relay cannot read what it names; send it as it is";
+            let error = refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", message);
+            return Box::pin(ready(Err(error)));
+        }
         if asked.lists.is_some() {
             CONDITIONS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let others_have = self.makers.lock().others_have(&self.caller);
-        if asked.reads || asked.is_upload || !(others_have || asked.makes) {
+        if !is_searched || !(asked.makes || self.makers.lock().others_have(&self.caller)) {
             return Box::pin(async move {
                 let answer = inner.oneshot(request).await;
                 self.answered(answer, asked, in_uri).await
@@ -312,13 +317,17 @@ impl SeparateCaller {
             return Ok(Response::from_parts(head, Body::empty()));
         }
         let is_own = |thing: &Resource| self.makers.lock().of(thing).is_some_and(|maker| *maker == self.caller);
-        let is_plain = head.headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
-        let own = if is_plain { own_part(&page, collection, is_own) } else { None };
+        let own = if is_plain(&head.headers) { own_part(&page, collection, is_own) } else { None };
         match own {
             Some(own) => Ok(Response::from_parts(head, Body::from(own))),
             None => Err(failed("the list is no JSON, and the relay could not tell whose things are in it")),
         }
     }
+}
+
+/// Returns whether a body is as it is read.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Makes the error for a thing that does not exist, or that another caller has.
