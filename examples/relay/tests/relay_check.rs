@@ -83,6 +83,7 @@ async fn an_upstream_is_an_address_alone() {
     for (text, says) in [
         ("https://generativelanguage.googleapis.com/v1beta", "/v1beta comes with each call"),
         ("https://gate.example/gemini/v1", "/v1 comes with each call"),
+        ("https://generativelanguage.googleapis.com/v1beta/models/", "/v1beta comes with each call"),
         ("https://generativelanguage.googleapis.com/v1beta/openai/", "would be there twice"),
         ("http://generativelanguage.googleapis.com", "write https://generativelanguage.googleapis.com"),
         ("https://gate.example/?key=secret-of-mine", "more than a scheme, a host and a port"),
@@ -94,6 +95,7 @@ async fn an_upstream_is_an_address_alone() {
     }
     for (text, says) in [
         ("https://gate.example/gemini", "/gemini is put in front of each call's own path"),
+        ("https://gate.example/v1/account/name/gemini", "/v1/account/name/gemini is put in front"),
         ("http://gate.example", "unencrypted"),
         ("http://8.8.8.8:8080", "unencrypted"),
         ("http://[2001:4860:4860::8888]", "unencrypted"),
