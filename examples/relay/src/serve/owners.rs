@@ -156,13 +156,7 @@ impl SeparateCaller {
     }
 
     /// Sends a call on whose body has been read.
-    fn pass_read<S, R>(
-        self,
-        request: Request<ReplayBody<Body>>,
-        asked: Asked,
-        is_doubtful: bool,
-        inner: S,
-    ) -> Answer
+    fn pass_read<S, R>(self, request: Request<ReplayBody<Body>>, asked: Asked, is_doubtful: bool, inner: S) -> Answer
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
