@@ -77,18 +77,6 @@ static SEARCHES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
 pub(crate) struct Separation(Arc<Mutex<Makers>>);
 
 impl Separation {
-    /// Lists the names of all things and their makers, for [`restore`](Self::restore).
-    #[expect(dead_code, reason = "for the file of a relay's state")]
-    pub(crate) fn snapshot(&self) -> Vec<(String, String)> {
-        self.0.lock().snapshot()
-    }
-
-    /// Remembers what a snapshot has, except for what has been learned since.
-    #[expect(dead_code, reason = "for the file of a relay's state")]
-    pub(crate) fn restore<'a>(&self, snapshot: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        self.0.lock().restore(snapshot);
-    }
-
     /// Takes a caller's part of all things.
     pub(crate) fn of(&self, known: &Known) -> SeparateCaller {
         let caller = if known.rules.is_named { known.rules.name.clone() } else { unnamed(&known.token) };
