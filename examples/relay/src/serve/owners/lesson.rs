@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn nobody_comes_to_have_a_thing_by_naming_it() {
         let caller = Arc::from("a");
-        let thing = |name: &str| Resource::parse(name).unwrap();
+        let thing = |name: &str| Resource::in_name(name).unwrap();
         let named = [thing("batches/path")];
         let mentioned = HashSet::from([thing("files/body")]);
         let found = |name: &str, is_subject, is_output| {

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn thing(name: &str) -> Resource {
-        Resource::parse(name).unwrap()
+        Resource::in_name(name).unwrap()
     }
 
     #[test]
