@@ -86,8 +86,8 @@ impl Separation {
 
 /// Names a caller of `client_tokens`: its number changes with the file, and its token does not.
 fn unnamed(token: &Token) -> Arc<str> {
-    let digest: String = token.digest().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("token#{digest}").into()
+    let [a, b, c, d, e, f, g, h, ..] = *token.digest();
+    format!("token#{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h])).into()
 }
 
 /// A caller among others.
