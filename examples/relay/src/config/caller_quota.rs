@@ -6,7 +6,7 @@ use tower_gemini::{
 };
 
 use crate::config::{
-    callers::Models,
+    caller_models::Models,
     diagnostics::Place,
     toml::{Section, Value},
     values::{money, one_of},

@@ -18,18 +18,17 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use tower_gemini::{
-    call::Call,
     caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota},
     context::Priority,
     prices::Prices,
 };
 
 use crate::config::{
+    caller_models::{self, Models},
     caller_quota::{self, is_limited},
     diagnostics::Place,
-    model_names::remark_if_misspelt,
     toml::{Section, Value},
-    values::{ModelName, is_google_key, one_of, secret},
+    values::{is_google_key, one_of, secret},
 };
 
 pub(crate) const NAMES: &[&str] = &[
@@ -160,44 +159,6 @@ impl CallerRules {
     }
 }
 
-// === the models that a caller may use ===
-
-/// Models by name; a `*` at the end of one stands for anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Models(Vec<String>);
-
-impl Models {
-    /// Returns whether the models of a call may be used. A call that uses none may always be made.
-    pub(crate) fn admit(&self, call: &Call) -> bool {
-        use tower_gemini::call::Operation::{GetModel, ListModels, Read, Upload, Write};
-        match (call.operation(), call.quota_name()) {
-            (ListModels | GetModel | Read | Upload, _) | (Write, None) => true,
-            (_, Some(name)) => self.include(name),
-            // It generates, and nobody knows by which model.
-            (_, None) => false,
-        }
-    }
-
-    /// Returns whether a model is among them.
-    pub(crate) fn include(&self, name: &str) -> bool {
-        self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == allowed,
-        })
-    }
-
-    /// Returns the names without a `*`.
-    pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str).filter(|name| !name.ends_with('*'))
-    }
-}
-
-impl std::fmt::Display for Models {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join(" "))
-    }
-}
-
 // === reading ===
 
 /// Reads `client_tokens` and every `[[callers]]`. Money is counted by `prices`, where the file has them. No token may be
@@ -269,8 +230,8 @@ impl Reading {
         });
         let tokens = section.get_placed("tokens", |value| value.texts(TOKENS));
         let priority = section.get("priority", priority).unwrap_or_default();
-        let models = section.get_placed("models", |value| value.texts(MODELS));
-        let models = models.and_then(|(list, place)| read_models(&section, list, place));
+        let models = section.get_placed("models", |value| value.texts(caller_models::RIGHT));
+        let models = models.and_then(|(list, place)| caller_models::read(&section, list, place));
         let quota = caller_quota::read(&mut section, models.as_ref(), prices);
         let (name, place) = name.unwrap_or_else(|| (String::new(), section.place()));
         if !name.is_empty() && !self.names.insert(name.clone()) {
@@ -346,30 +307,4 @@ fn name(value: &Value<'_>) -> Result<String, String> {
 fn priority(value: &Value<'_>) -> Result<Priority, String> {
     let all = [Priority::Interactive, Priority::Normal, Priority::Batch];
     one_of(value, &all.map(|priority| (priority.as_str(), priority)))
-}
-
-const MODELS: &str = "a list of models, like [\"gemini-2.5-flash\", \"gemini-3*\"]";
-
-fn read_models(section: &Section<'_>, list: Vec<(Result<String, String>, Place)>, place: Place) -> Option<Models> {
-    if list.is_empty() {
-        section.mistake(place, format!("models: is empty, and so the caller could use none; it is {MODELS}"));
-    }
-    let mut models = Vec::new();
-    for (name, place) in list {
-        match name.and_then(model) {
-            Ok(name) => {
-                remark_if_misspelt(section, place, "models", &name);
-                models.push(name);
-            }
-            Err(mistake) => section.mistake(place, format!("models: {mistake}")),
-        }
-    }
-    Some(Models(models))
-}
-
-fn model(name: String) -> Result<String, String> {
-    match &*name {
-        "*" => Err("\"*\" stands for every model; take the line out instead".to_owned()),
-        _ => ModelName::or_beginning(&name).map(|()| name),
-    }
 }
