@@ -91,13 +91,15 @@ impl History {
         self.all.hour(self.minute(now))
     }
 
-    /// Returns the last hour of each model that is followed, by name.
-    pub(crate) fn models(&self, now: Instant) -> HashMap<String, (Lately, Hour)> {
-        let minute = self.minute(now);
-        let hour = |(name, model): (&String, &ModelHistory)| {
-            (name.clone(), (model.lately(minute, now), model.minutes.hour(minute)))
-        };
-        self.models.iter().map(hour).collect()
+    /// Returns the names of the models that are followed.
+    pub(crate) fn followed(&self) -> Vec<String> {
+        self.models.keys().cloned().collect()
+    }
+
+    /// Returns the last minutes and the last hour of a model, if it is followed.
+    pub(crate) fn model(&self, name: &str, now: Instant) -> Option<(Lately, Hour)> {
+        let (model, minute) = (self.models.get(name)?, self.minute(now));
+        Some((model.lately(minute, now), model.minutes.hour(minute)))
     }
 
     fn minute(&self, now: Instant) -> u64 {
@@ -421,9 +423,8 @@ mod tests {
             assert!(!history.add_to(&model, answer, ServiceTier::Standard, now));
             history.follow(model, End::Failed(Fault::Service), ServiceTier::Standard, now);
         }
-        let models = history.models(now);
-        assert_eq!(models.len(), FOLLOWED);
-        assert!(["pro", "flash"].iter().all(|used| models.contains_key(*used)), "{:?}", models.keys());
+        assert_eq!(history.followed().len(), FOLLOWED);
+        assert!(["pro", "flash"].iter().all(|used| history.model(used, now).is_some()), "{:?}", history.followed());
     }
 
     #[test]
@@ -435,7 +436,7 @@ mod tests {
             if !history.add_to("flash", end, ServiceTier::Standard, at) {
                 history.follow("flash".to_owned(), end, ServiceTier::Standard, at);
             }
-            history.models(at)["flash"].0.clone()
+            history.model("flash", at).unwrap().0
         };
         add(End::Answered(Duration::ZERO), 0);
         add(End::Failed(Fault::Service), 10);

@@ -196,7 +196,7 @@ impl Shown {
         }
         let (hour, followed) = self.failures.history(now);
         let mut lately = BTreeMap::new();
-        for (name, (recent, hour)) in followed {
+        for (name, recent, hour) in followed {
             let model = models.entry(name.clone()).or_insert_with(|| named(&name));
             (model.last_5_min, model.history) = (Some(LatelyView::of(&recent)), Some(HourView::of(hour)));
             lately.insert(name, recent);
