@@ -128,6 +128,7 @@ impl ModelHistory {
             lately.answered += u64::from(each.answered);
             lately.failed += each.failed();
             lately.by_callers += each.by_callers();
+            lately.left += u64::from(each.left);
         }
         lately
     }
@@ -141,6 +142,8 @@ pub(crate) struct Lately {
     pub(crate) failed: u64,
     /// The failures by the callers' own fault.
     pub(crate) by_callers: u64,
+    /// The calls whose callers have left before the end.
+    pub(crate) left: u64,
     /// The failures, other than by callers' faults, since the last answer, however long ago that was.
     pub(crate) in_a_row: u64,
     /// The time since the last answer.
@@ -444,7 +447,7 @@ mod tests {
         add(End::Failed(Fault::Caller), 20);
         let lately = add(End::Failed(Fault::Model), 200);
         let answered_ago = Some(Duration::from_secs(200));
-        assert_eq!(lately, Lately { answered: 1, failed: 2, by_callers: 1, in_a_row: 2, answered_ago });
+        assert_eq!(lately, Lately { answered: 1, failed: 2, by_callers: 1, left: 1, in_a_row: 2, answered_ago });
         let later = add(End::Failed(Fault::Model), 320);
         assert_eq!((later.answered, later.failed, later.in_a_row), (0, 2, 3), "the first minute is over for long");
         assert_eq!(add(End::Answered(Duration::ZERO), 321).in_a_row, 0);
