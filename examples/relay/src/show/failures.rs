@@ -235,7 +235,7 @@ impl Failures {
     }
 
     /// Counts a call that has ended.
-    pub(super) fn count(&self, model: &str, end: End, tier: ServiceTier, at_admission: bool) {
+    pub(super) fn count(&self, model: &str, end: End, tier: Option<ServiceTier>, at_admission: bool) {
         let now = Instant::now();
         // A name is known when somebody has judged a call to it, and a caller's mistake may be the name itself.
         let is_known = !at_admission && !matches!(end, End::Failed(Fault::Caller) | End::Left);
@@ -334,7 +334,7 @@ mod tests {
         let failures = Failures::new("admission");
         failures.hide(["a-secret-of-the-relay"]);
         let count = |model: &str, end: End, at_admission: bool| {
-            failures.count(model, end, ServiceTier::Standard, at_admission);
+            failures.count(model, end, Some(ServiceTier::Standard), at_admission);
             let names = failures.0.history.lock().followed();
             assert!(names.len() <= FOLLOWED && names.iter().all(|name| name.len() <= LONGEST + '…'.len_utf8()));
             assert!(names.iter().all(|name| !name.contains("a-secret") && !name.contains("AIza")), "{names:?}");

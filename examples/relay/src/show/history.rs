@@ -61,14 +61,14 @@ impl History {
         Self { began: now, all: Minutes::default(), models: HashMap::new() }
     }
 
-    /// Adds a call that has ended `now`.
-    pub(crate) fn add(&mut self, end: End, tier: ServiceTier, now: Instant) {
+    /// Adds a call that has ended `now`. The tier is that which it asked for, if it came so far that this was read.
+    pub(crate) fn add(&mut self, end: End, tier: Option<ServiceTier>, now: Instant) {
         let minute = self.minute(now);
         self.all.add(minute, end, tier);
     }
 
     /// Adds a call to a model that is followed. Returns whether it is.
-    pub(crate) fn add_to(&mut self, model: &str, end: End, tier: ServiceTier, now: Instant) -> bool {
+    pub(crate) fn add_to(&mut self, model: &str, end: End, tier: Option<ServiceTier>, now: Instant) -> bool {
         let minute = self.minute(now);
         let Some(model) = self.models.get_mut(model) else { return false };
         model.add(minute, end, tier, now);
@@ -76,7 +76,7 @@ impl History {
     }
 
     /// Follows a model from its first call on, in place of the one that is used least.
-    pub(crate) fn follow(&mut self, model: String, end: End, tier: ServiceTier, now: Instant) {
+    pub(crate) fn follow(&mut self, model: String, end: End, tier: Option<ServiceTier>, now: Instant) {
         let minute = self.minute(now);
         if self.models.len() >= FOLLOWED && !self.models.contains_key(&model) {
             let use_of = |(_, model): &(&String, &ModelHistory)| model.minutes.uses(minute);
@@ -108,7 +108,7 @@ impl History {
 }
 
 impl ModelHistory {
-    fn add(&mut self, minute: u64, end: End, tier: ServiceTier, now: Instant) {
+    fn add(&mut self, minute: u64, end: End, tier: Option<ServiceTier>, now: Instant) {
         match end {
             End::Answered(_) => (self.in_a_row, self.last_answer) = (0, Some(now)),
             // A caller that leaves says nothing of the model.
@@ -165,7 +165,7 @@ pub(crate) struct Hour {
     pub(crate) p95_of_all: Option<Duration>,
     /// The failures of the whole hour by fault, those that there are.
     pub(crate) faults: Vec<(Fault, u64)>,
-    /// The calls of the whole hour by the service tier that they asked for, those that there are.
+    /// The calls of the whole hour by the service tier that they asked for, where that is known.
     pub(crate) tiers: Vec<(ServiceTier, u64)>,
 }
 
@@ -199,7 +199,7 @@ impl Minute {
 }
 
 impl Minutes {
-    fn add(&mut self, minute: u64, end: End, tier: ServiceTier) {
+    fn add(&mut self, minute: u64, end: End, tier: Option<ServiceTier>) {
         // A call that has waited for the lock may come after one of the next minute.
         if self.0.back().is_none_or(|last| last.at < minute) {
             while self.0.len() >= MINUTES
@@ -221,7 +221,7 @@ impl Minutes {
             End::Left => &mut last.left,
         };
         *count = count.saturating_add(1);
-        if let Some(at) = TIERS.iter().position(|of| *of == tier) {
+        if let Some(at) = TIERS.iter().position(|of| Some(*of) == tier) {
             last.tiers[at] = last.tiers[at].saturating_add(1);
         }
     }
@@ -356,7 +356,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_last_hour_is_that_of_a_list_of_all_calls(
-            calls in prop::collection::vec((0_u64..400, ends(), 0..TIERS.len()), 1..200),
+            calls in prop::collection::vec((0_u64..400, ends(), 0..=TIERS.len()), 1..200),
             later in 0_u64..5_000,
         ) {
             let start = Instant::now();
@@ -364,8 +364,8 @@ mod tests {
             let (mut second, mut all) = (0, Vec::new());
             for (wait, end, tier) in calls {
                 second += wait;
-                history.add(end, TIERS[tier], start + Duration::from_secs(second));
-                all.push((second / 60, end, TIERS[tier]));
+                history.add(end, TIERS.get(tier).copied(), start + Duration::from_secs(second));
+                all.push((second / 60, end, TIERS.get(tier).copied()));
                 prop_assert!(history.all.0.len() <= MINUTES);
             }
             let minute = (second + later) / 60;
@@ -394,7 +394,7 @@ mod tests {
             for (fault, calls) in FAULTS.iter().map(|of| (of, kept.iter().filter(|call| call.1 == End::Failed(*of)).count())) {
                 prop_assert_eq!(hour.faults.iter().find(|(of, _)| of == fault).map_or(0, |(_, calls)| *calls), calls as u64);
             }
-            for (tier, calls) in TIERS.iter().map(|of| (of, kept.iter().filter(|call| call.2 == *of).count())) {
+            for (tier, calls) in TIERS.iter().map(|of| (of, kept.iter().filter(|call| call.2 == Some(*of)).count())) {
                 prop_assert_eq!(hour.tiers.iter().find(|(of, _)| of == tier).map_or(0, |(_, calls)| *calls), calls as u64);
             }
         }
@@ -418,13 +418,13 @@ mod tests {
         let mut history = History::new(now);
         let answer = End::Answered(Duration::from_millis(5));
         for used in ["pro", "flash"] {
-            history.follow(used.to_owned(), answer, ServiceTier::Standard, now);
-            assert!(history.add_to(used, answer, ServiceTier::Standard, now));
+            history.follow(used.to_owned(), answer, Some(ServiceTier::Standard), now);
+            assert!(history.add_to(used, answer, Some(ServiceTier::Standard), now));
         }
         for nth in 0..1_000 {
             let model = format!("invented-{nth}");
-            assert!(!history.add_to(&model, answer, ServiceTier::Standard, now));
-            history.follow(model, End::Failed(Fault::Service), ServiceTier::Standard, now);
+            assert!(!history.add_to(&model, answer, Some(ServiceTier::Standard), now));
+            history.follow(model, End::Failed(Fault::Service), Some(ServiceTier::Standard), now);
         }
         assert_eq!(history.followed().len(), FOLLOWED);
         assert!(["pro", "flash"].iter().all(|used| history.model(used, now).is_some()), "{:?}", history.followed());
@@ -436,8 +436,8 @@ mod tests {
         let mut history = History::new(now);
         let mut add = |end: End, second: u64| {
             let at = now + Duration::from_secs(second);
-            if !history.add_to("flash", end, ServiceTier::Standard, at) {
-                history.follow("flash".to_owned(), end, ServiceTier::Standard, at);
+            if !history.add_to("flash", end, Some(ServiceTier::Standard), at) {
+                history.follow("flash".to_owned(), end, Some(ServiceTier::Standard), at);
             }
             history.model("flash", at).unwrap().0
         };

@@ -106,7 +106,7 @@ pub(crate) struct HourView {
     pub(crate) hour_p95_ms: Option<u64>,
     /// The failures of the hour by whose fault they are.
     pub(crate) faults: BTreeMap<&'static str, u64>,
-    /// The calls of the hour by the service tier that they asked for.
+    /// The calls of the hour by the service tier that they asked for, where that is known.
     pub(crate) tiers: BTreeMap<&'static str, u64>,
 }
 
