@@ -315,16 +315,34 @@ async fn in_a_browser_a_button_lifts_what_is_parked() {
 #[ignore = "needs Chromium; .ci/run runs it"]
 async fn in_a_browser_the_page_works_where_the_listener_has_a_token() {
     const TOKEN: &str = "the-word-of-the-operators-of-this-relay";
+    const NEXT: &str = "the-next-word-of-the-operators-of-this-relay";
     let emulator = Emulator::builder().key("key-of-the-relay", "p1").build();
     let server = emulator.serve().await.unwrap();
     let settings =
         format!("operator_token = {TOKEN:?}\nupstream = {:?}\n[[keys]]\nkey = \"key-of-the-relay\"\n", server.uri());
-    let relay = Relay::start(&settings).await;
+    let relay = Relay::start_logging(&settings, &[]).await;
     // As a browser has it once its user has entered it.
     let address = relay.operator_uri().replace("http://", &format!("http://operator:{TOKEN}@"));
     let mut page = Page::open(&address).await;
-    page.until("document.querySelector('#head').textContent === 'All is well'").await;
+    let head = |text: &str| format!("document.querySelector('#head').textContent === {text:?}");
+    page.until(&head("All is well")).await;
+    assert_eq!(page.value("at('token').hidden").await, true);
     page.value("lift({})").await;
+    page.until("document.querySelector('#lifted').textContent === 'Nothing was parked any more.'").await;
+
+    // A page that is open asks for the next one.
+    relay.reload(&settings.replace(TOKEN, NEXT)).await;
+    page.until(&head("The relay asks for its operator's token")).await;
+    page.looks(375, "light").await;
+    page.picture("token.png").await;
+    for (word, says) in [("a-strangers-word", "The token is not the relay's"), (NEXT, "All is well")] {
+        assert_eq!(page.value("at('token').hidden").await, false);
+        page.value(&format!("at('word').value = {word:?}; at('enter').click()")).await;
+        page.until(&head(says)).await;
+        assert_eq!(page.value("at('word').value").await, "");
+    }
+    assert_eq!(page.value("at('token').hidden").await, true);
+    page.value("at('lifted').textContent = ''; lift({})").await;
     page.until("document.querySelector('#lifted').textContent === 'Nothing was parked any more.'").await;
     page.close().await;
 }
