@@ -32,8 +32,8 @@ const STEP: Duration = Duration::from_secs(10);
 /// The length, in bytes, at which texts are cut.
 const LONGEST: usize = 600;
 
-/// A ring of failures with a history of calls, and the layer that fills both. It belongs right inside `ErrorResponseLayer`: there a failure is
-/// still an error, and every layer that could do something about it has done so.
+/// A ring of failures with a history of calls, and the layer that fills both. It belongs right inside
+/// `ErrorResponseLayer`: there a failure is still an error, and every layer that could do something about it has done so.
 #[derive(Clone)]
 pub(crate) struct Failures(Arc<Ring>);
 

@@ -4,7 +4,7 @@
 //! the last failures that callers have seen. `/` shows the same as a page for people, `/metrics` is for Prometheus.
 //! Keys are shown by name and fingerprint; nothing of a prompt is shown.
 //!
-//! None of them asks for a credential, and they tell names of models, projects and keys: do not let the public see them.
+//! They tell names of models, projects, keys and callers, and addresses: the operators' listener lets nobody else see them.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
