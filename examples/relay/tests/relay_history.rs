@@ -114,7 +114,7 @@ async fn a_model_for_which_no_key_has_quota_is_not_up_and_its_parks_are_in_the_o
 }
 
 #[tokio::test]
-async fn callers_that_leave_and_answers_that_break_are_counted_as_what_they_are() {
+async fn an_answer_that_breaks_is_counted_as_failed() {
     let day = Day::begin_with(ONCE).await;
     day.emulator.trouble(When::prompt_contains("break"), Trouble::cut(1));
     for prompt in ["break", "well"] {
