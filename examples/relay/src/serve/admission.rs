@@ -101,6 +101,11 @@ impl Admission {
         }
     }
 
+    /// Returns the memory of who has made what.
+    pub(crate) fn separation(&self) -> &Separation {
+        &self.separation
+    }
+
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
     pub(crate) async fn pass<S, R>(self, mut request: Request, inner: S) -> Result<Response<Body>, BoxError>
     where
