@@ -81,6 +81,7 @@ impl Stack {
             gemini: self.gemini.clone(),
             failures: self.parts.failures.clone(),
             reloads: self.parts.reloads.clone(),
+            named_callers: self.settings.access.callers.names().cloned().collect(),
         }
     }
 
