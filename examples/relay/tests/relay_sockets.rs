@@ -312,10 +312,37 @@ async fn beyond_the_cap_a_caller_is_told_so_until_a_connection_ends() {
 async fn the_operators_get_in_while_callers_take_all_connections() {
     let relay = relay(upstream(100).await, "max_connections = 1").await;
     let _caller = answered_http2(&relay).await;
-    let operators: Client<Full<Bytes>> = Client::builder().base_url(relay.operator_uri()).build().unwrap();
-    let request = Request::get("/healthz").body(Full::default()).unwrap();
-    let answer = timeout(PATIENCE, operators.oneshot(request)).await.expect("no answer").unwrap();
-    assert_eq!(answer.status(), 200);
+    assert_eq!(get(relay.operator_uri(), "/healthz").await, "alive\n");
+}
+
+// --- the metrics ---
+
+#[tokio::test]
+async fn metrics_count_the_connections_of_callers_and_say_why_they_were_closed() {
+    let relay =
+        relay(upstream(300_000).await, "max_connections = 2\nheader_timeout = \"3s\"\nunread_timeout = \"3s\"").await;
+    let shows = async |expected: [(&str, f64); 5]| {
+        let all_shown = async {
+            let mut metrics = String::new();
+            let value = |metrics: &str, name: &str| {
+                let line = metrics.lines().find(|line| line.starts_with(&format!("relay_connections_{name}")));
+                line.map_or(f64::NAN, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+            };
+            while expected.iter().any(|(name, right)| value(&metrics, name) != *right) {
+                sleep(Duration::from_millis(10)).await;
+                metrics = get(relay.operator_uri(), "/metrics").await;
+            }
+        };
+        timeout(SOON, all_shown).await.unwrap_or_else(|_| panic!("never {expected:?}"));
+    };
+    let [open, busy, refused] = ["open", "busy", "refused_total"];
+    let [unread, idle] = ["closed_total{reason=\"unread\"", "closed_total{reason=\"idle\""];
+    shows([(open, 0.0), (busy, 0.0), (refused, 0.0), (unread, 0.0), (idle, 0.0)]).await;
+    let _unread = unread_http1(&relay).await;
+    let _idle = TcpStream::connect(relay.address()).await.unwrap();
+    shows([(open, 2.0), (busy, 1.0), (refused, 0.0), (unread, 0.0), (idle, 0.0)]).await;
+    let _third = TcpStream::connect(relay.address()).await.unwrap();
+    shows([(open, 0.0), (busy, 0.0), (refused, 1.0), (unread, 1.0), (idle, 1.0)]).await;
 }
 
 // --- the relay and its upstream ---
@@ -384,6 +411,15 @@ fn client(relay: &Relay) -> Client<Full<Bytes>> {
 async fn ask(client: &Client<Full<Bytes>>) -> u16 {
     let request = Request::post(PATH).body(Full::from(PROMPT)).unwrap();
     timeout(PATIENCE, client.clone().oneshot(request)).await.expect("no answer").unwrap().status().as_u16()
+}
+
+/// Gets a page.
+async fn get(base: String, path: &str) -> String {
+    let client: Client<Full<Bytes>> = Client::builder().base_url(base).build().unwrap();
+    let request = Request::get(path).body(Full::default()).unwrap();
+    let answer = timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap();
+    assert_eq!(answer.status(), 200);
+    String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
 fn request(headers: &str) -> String {
