@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn thing(name: &str) -> Resource {
-        Resource::in_name(name).unwrap()
+        Resource::parse(name).unwrap()
     }
 
     #[test]
