@@ -107,11 +107,9 @@ pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
     }
 }
 
-pin_project! {
-    /// A request body after `ReplayLayer`: kept in memory and resendable, or past the caps and streaming.
-    pub struct ReplayBody<B> {
-        state: State<B>,
-    }
+/// A request body after `ReplayLayer`: kept in memory and resendable, or past the caps and streaming.
+pub struct ReplayBody<B> {
+    state: State<B>,
 }
 
 enum State<B> {
@@ -241,7 +239,7 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.project().state {
+        match &mut self.get_mut().state {
             State::Kept { kept, next } => {
                 let frame = match *next {
                     NextFrame::Data => Some(Frame::data(kept.bytes.clone())),

@@ -43,7 +43,7 @@ pub(super) struct Shares {
 }
 
 /// The part of one caller.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug)]
 struct Share {
     bytes: usize,
     bodies: usize,
@@ -65,23 +65,28 @@ impl Shares {
     /// Takes `bytes` more for a body that has `held` already. Its first byte decides as whose it is counted.
     pub(super) fn grow(&mut self, caller: &mut Caller, held: usize, bytes: usize) -> Result<(), Unkept> {
         self.tells_callers_apart |= caller.is_some();
-        if held == 0 && self.callers.len() >= MOST_CALLERS && !self.callers.contains_key(caller) {
-            *caller = None;
-        }
         let Caps { total, per_caller } = self.caps;
         let used = self.used.checked_add(bytes).filter(|used| *used <= total).ok_or(Unkept::NoRoom)?;
         if bytes == 0 {
             return Ok(());
         }
-        let share = self.callers.get(caller).copied().unwrap_or_default();
-        let own = share.bytes + bytes;
+        if held == 0 && self.callers.len() >= MOST_CALLERS && !self.callers.contains_key(caller) {
+            *caller = None;
+        }
+        // Each piece of a body comes here, so that a caller that is known is looked up once.
+        let known = self.callers.get_mut(caller);
+        let own = known.as_ref().map_or(0, |share| share.bytes) + bytes;
         let leaves_too_little = self.tells_callers_apart && own > total - used;
         if leaves_too_little || per_caller.is_some_and(|most| own > most) {
             return Err(Unkept::CallerShare);
         }
         self.used = used;
-        let bodies = share.bodies + usize::from(held == 0);
-        self.callers.insert(caller.clone(), Share { bytes: own, bodies });
+        match known {
+            Some(share) => (share.bytes, share.bodies) = (own, share.bodies + usize::from(held == 0)),
+            None => {
+                self.callers.insert(caller.clone(), Share { bytes: own, bodies: 1 });
+            }
+        }
         Ok(())
     }
 

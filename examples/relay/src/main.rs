@@ -107,18 +107,7 @@ fn print_plan(plan: &Plan) {
     for remark in plan.remarks() {
         eprintln!("relay: {remark}");
     }
-    if let Some(pages) = plan.settings.access.origins.describe() {
-        println!("{pages}");
-    }
-    if let Some(line) = plan.settings.access.callers.describe() {
+    for line in plan.settings.describe(&plan.layers.describe()) {
         println!("{line}");
     }
-    if let Some(line) = plan.settings.server.describe_keep_alive() {
-        println!("{line}");
-    }
-    println!("{}", plan.settings.memory.describe());
-    if let Some(line) = plan.settings.errors.describe() {
-        println!("{line}");
-    }
-    print!("{}", plan.layers.describe());
 }

@@ -3,19 +3,10 @@
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod relay_page;
 mod relay_process;
 
-use std::{
-    env, fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{env, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -27,12 +18,12 @@ use axum::{
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
-    process::{Child, Command},
     sync::{Mutex, mpsc},
     time::timeout,
 };
 use tower_gemini::emulator::{Emulator, Server, Trouble, When};
 
+use relay_page::Page;
 use relay_process::{PATIENCE, Relay};
 
 /// The page. The SDK's build for browsers imports p-retry by its bare name, and calls it only where retries are wanted.
@@ -77,9 +68,9 @@ impl Pages {
     /// Opens the page at an origin of this server in a browser, and returns its report.
     async fn open(&mut self, origin: &str, script: &str, relay: &Relay, token: &str) -> Value {
         let url = format!("{origin}/?script=/{script}&relay={}&token={token}", relay.uri());
-        let browser = Browser::open(&url);
+        let page = Page::open(&url).await;
         let report = timeout(4 * PATIENCE, self.reports.recv()).await;
-        browser.close().await;
+        page.close().await;
         report.unwrap_or_else(|_| panic!("{url} reports nothing")).unwrap()
     }
 
@@ -92,45 +83,6 @@ impl Pages {
 async fn take(State(reports): State<Arc<Mutex<mpsc::Sender<Value>>>>, report: String) -> Json<()> {
     reports.lock().await.send(serde_json::from_str(&report).unwrap()).await.unwrap();
     Json(())
-}
-
-/// A running browser with a profile of its own.
-struct Browser {
-    process: Child,
-    profile: PathBuf,
-}
-
-impl Browser {
-    fn open(url: &str) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let profile =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chromium-pages-{}-{number}", std::process::id()));
-        let browser = env::var("TOWER_GEMINI_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
-        let process = Command::new(browser)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-            .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(url)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self { process, profile }
-    }
-
-    async fn close(mut self) {
-        // It ends the processes that it has started.
-        let process = self.process.id().expect("the browser has ended by itself").to_string();
-        let asked = Command::new("kill").args(["-TERM", &process]).status().await.unwrap();
-        assert!(asked.success());
-        if timeout(PATIENCE, self.process.wait()).await.is_err() {
-            self.process.kill().await.unwrap();
-        }
-        let _ = fs::remove_dir_all(&self.profile);
-    }
 }
 
 /// Returns the folder of `.ci/sdk-setup`: `target/sdk`, seen from a test in `target/debug/deps`.

@@ -233,18 +233,24 @@ struct Upstream {
 
 impl Upstream {
     async fn start() -> (Self, Relay) {
+        Self::start_with("").await
+    }
+
+    async fn start_with(settings: &str) -> (Self, Relay) {
         let upstream = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(Self::answer).with_state(upstream.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let keys = "[[keys]]\nkey = \"key-of-the-relay\"\n[retry]\nmax_attempts = 1\n";
-        let relay = Relay::start(&format!("upstream = \"http://{address}\"\n{keys}{CALLERS}")).await;
+        let relay = Relay::start(&format!("upstream = \"http://{address}\"\n{settings}{keys}{CALLERS}")).await;
         (upstream, relay)
     }
 
     async fn answer(State(upstream): State<Self>, request: Received) -> Response {
-        upstream.heard.lock().push(request.headers().clone());
+        let (head, body) = request.into_parts();
+        upstream.heard.lock().push(head.headers);
+        body.collect().await.unwrap();
         let (status, body) = upstream.says.lock().clone();
         let response = Response::builder().status(StatusCode::from_u16(status).unwrap());
         response.header("content-type", "application/json").header("etag", "\"all\"").body(Body::from(body)).unwrap()
@@ -281,6 +287,30 @@ async fn a_list_is_cut_byte_for_byte_and_asked_for_whole() {
     }
     let head = send(&relay, Method::HEAD, A, "/v1beta/files", "").await;
     assert!(head.status == 200 && head.headers.get("content-length").is_none_or(|length| length == "0"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_searched_is_kept_once_and_has_to_be_plain() {
+    // A caller's share is more than its body, and less than two bodies.
+    let (upstream, relay) = Upstream::start_with("max_body = \"1MiB\"\nmax_kept = \"1280KiB\"\n").await;
+    upstream.says(200, r#"{"file": {"name": "files/own"}}"#);
+    post(&relay, A, "/upload/v1beta/files", &json!({})).await;
+    upstream.says(200, r#"{"candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}]}"#);
+    let prompt = json!({ "contents": [{ "parts": [{ "text": "x".repeat(512 * 1024) }] }] });
+    assert_eq!(post(&relay, B, FLASH, &prompt).await.status, 200);
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.operator_uri()).build().unwrap();
+    let status = client.oneshot(Request::get("/status").body(Full::default()).unwrap()).await.unwrap();
+    let status: Value = serde_json::from_slice(&status.into_body().collect().await.unwrap().to_bytes()).unwrap();
+    assert_eq!(status["kept"]["caller_share"], 0, "{status}");
+
+    let heard = upstream.heard.lock().len();
+    for (coding, status) in [("gzip", 415), ("Identity", 200)] {
+        let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+        let request = Request::post(FLASH).header("x-goog-api-key", B).header("content-encoding", coding);
+        let answer = client.oneshot(request.body(Full::from("{}")).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), status, "{coding}");
+    }
+    assert_eq!(upstream.heard.lock().len(), heard + 1);
 }
 
 #[tokio::test]

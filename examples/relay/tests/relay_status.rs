@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod relay_day;
+mod relay_page;
 mod relay_process;
 
 use http::StatusCode;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tower_gemini::emulator::{Trouble, When};
 
 use relay_day::{CALLERS_KEY, Day, EVIL, KEYS, SECRET_PROMPT};
+use relay_page::Page;
 
 const FLASH: &str = "gemini-2.5-flash:generateContent";
 
@@ -217,11 +219,15 @@ async fn the_page_runs_its_own_script_only() {
 async fn in_a_browser_the_page_says_what_is_wrong_and_a_name_stays_text() {
     let day = Day::begin("").await;
     assert_eq!(day.ask(FLASH, "hello").await, StatusCode::OK);
-    let good = dom(&day).await;
-    assert!(good.contains("All is well") && good.contains("gemini-2.5-flash"), "{good}");
+    let mut page = Page::open(&day.relay.operator_uri()).await;
+    page.until("document.querySelector('#head').textContent === 'All is well'").await;
+    let good = page.value("document.documentElement.outerHTML").await;
+    assert!(good.as_str().unwrap().contains("gemini-2.5-flash"), "{good}");
 
     day.turns_bad().await;
-    let bad = dom(&day).await;
+    page.until("document.body.innerText.includes('onerror=')").await;
+    let bad = page.value("document.documentElement.outerHTML").await;
+    let bad = bad.as_str().unwrap();
     for text in
         ["Something is wrong", "gemini-2.5-pro is down", "Revoke the key", "overloaded", "&lt;img src=x onerror="]
     {
@@ -232,24 +238,7 @@ async fn in_a_browser_the_page_says_what_is_wrong_and_a_name_stays_text() {
     assert!(place("Something is wrong") < place("gemini-2.5-pro is down"));
     assert!(place("gemini-2.5-pro is down") < place("<h2>Models"), "{bad}");
     assert!(!EVIL.contains('<'), "as a path takes it");
-}
-
-/// Returns the page as a browser has rendered it, after a few seconds of its own clock.
-async fn dom(day: &Day) -> String {
-    let profile = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chromium-{}", std::process::id()));
-    let browser = std::env::var("TOWER_GEMINI_CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
-    let output = tokio::process::Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--virtual-time-budget=3000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", profile.display()))
-        .arg(day.relay.operator_uri())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(relay_process::PATIENCE * 4, output).await.expect("the browser hangs").unwrap();
-    let _ = std::fs::remove_dir_all(&profile);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    page.close().await;
 }
 
 /// Returns the lines of what is wrong, each with its level.

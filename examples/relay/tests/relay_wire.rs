@@ -120,6 +120,26 @@ impl Answer {
 // --- the headers of each side ---
 
 #[tokio::test]
+async fn an_upload_goes_on_through_a_gateway_whose_path_is_there_once() {
+    let session = |base: &str| format!("http://gate{base}/upload/v1beta/files?upload_id=u1&upload_protocol=resumable");
+    let answer = format!("HTTP/1.1 200 OK\r\nx-goog-upload-url: {}\r\ncontent-length: 0\r\n\r\n", session("/gate/a"));
+    let upstream = Upstream::closing(answer).await;
+    let settings =
+        upstream.settings("").replacen(&upstream.address.to_string(), &format!("{}/gate/a/", upstream.address), 1);
+    let relay = Relay::start(&settings).await;
+    let post =
+        |path: &str| format!("POST {path} HTTP/1.1\r\nhost: relay\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let begun = send(&relay, &post("/upload/v1beta/files")).await;
+    let address = begun.header("x-goog-upload-url").unwrap_or_else(|| panic!("{begun:?}"));
+    assert_eq!(address, session("").replace("//gate", "//relay"));
+    send(&relay, &post(address.strip_prefix("http://relay").unwrap())).await;
+    let lines: Vec<_> = upstream.heads.lock().iter().map(|head| head.lines().next().unwrap().to_owned()).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].starts_with("post /gate/a/upload/v1beta/files http"), "{lines:?}");
+    assert!(lines[1].starts_with("post /gate/a/upload/v1beta/files?upload_id=u1&"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn the_way_of_a_call_and_its_browser_stay_on_the_callers_side() {
     const STAY: [&str; 40] = [
         "X-Forwarded-For",

@@ -18,17 +18,17 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use tower_gemini::{
-    call::Call,
-    caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
+    caller_limit::{CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota},
     context::Priority,
-    prices::{Money, Prices},
+    prices::Prices,
 };
 
 use crate::config::{
+    caller_models::{self, Models},
+    caller_quota::{self, is_limited},
     diagnostics::Place,
-    model_names::remark_if_misspelt,
     toml::{Section, Value},
-    values::{ModelName, is_google_key, money, one_of, secret},
+    values::{is_google_key, one_of, secret},
 };
 
 pub(crate) const NAMES: &[&str] = &[
@@ -159,48 +159,6 @@ impl CallerRules {
     }
 }
 
-fn is_limited(quota: &CallerQuota) -> bool {
-    CallerDimension::ALL.into_iter().any(|dimension| quota.get(dimension).is_some())
-}
-
-// === the models that a caller may use ===
-
-/// Models by name; a `*` at the end of one stands for anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Models(Vec<String>);
-
-impl Models {
-    /// Returns whether the models of a call may be used. A call that uses none may always be made.
-    pub(crate) fn admit(&self, call: &Call) -> bool {
-        use tower_gemini::call::Operation::{GetModel, ListModels, Read, Upload, Write};
-        match (call.operation(), call.quota_name()) {
-            (ListModels | GetModel | Read | Upload, _) | (Write, None) => true,
-            (_, Some(name)) => self.include(name),
-            // It generates, and nobody knows by which model.
-            (_, None) => false,
-        }
-    }
-
-    /// Returns whether a model is among them.
-    pub(crate) fn include(&self, name: &str) -> bool {
-        self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(beginning) => name.starts_with(beginning),
-            None => name == allowed,
-        })
-    }
-
-    /// Returns the names without a `*`.
-    pub(crate) fn exact(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str).filter(|name| !name.ends_with('*'))
-    }
-}
-
-impl std::fmt::Display for Models {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join(" "))
-    }
-}
-
 // === reading ===
 
 /// Reads `client_tokens` and every `[[callers]]`. Money is counted by `prices`, where the file has them. No token may be
@@ -272,9 +230,9 @@ impl Reading {
         });
         let tokens = section.get_placed("tokens", |value| value.texts(TOKENS));
         let priority = section.get("priority", priority).unwrap_or_default();
-        let models = section.get_placed("models", |value| value.texts(MODELS));
-        let models = models.and_then(|(list, place)| read_models(&section, list, place));
-        let quota = quota(&mut section, models.as_ref(), prices);
+        let models = section.get_placed("models", |value| value.texts(caller_models::RIGHT));
+        let models = models.and_then(|(list, place)| caller_models::read(&section, list, place));
+        let quota = caller_quota::read(&mut section, models.as_ref(), prices);
         let (name, place) = name.unwrap_or_else(|| (String::new(), section.place()));
         if !name.is_empty() && !self.names.insert(name.clone()) {
             section.mistake(place, format!("name: another caller is called {name:?}; give each its own"));
@@ -349,105 +307,4 @@ fn name(value: &Value<'_>) -> Result<String, String> {
 fn priority(value: &Value<'_>) -> Result<Priority, String> {
     let all = [Priority::Interactive, Priority::Normal, Priority::Batch];
     one_of(value, &all.map(|priority| (priority.as_str(), priority)))
-}
-
-const MODELS: &str = "a list of models, like [\"gemini-2.5-flash\", \"gemini-3*\"]";
-
-fn read_models(section: &Section<'_>, list: Vec<(Result<String, String>, Place)>, place: Place) -> Option<Models> {
-    if list.is_empty() {
-        section.mistake(place, format!("models: is empty, and so the caller could use none; it is {MODELS}"));
-    }
-    let mut models = Vec::new();
-    for (name, place) in list {
-        match name.and_then(model) {
-            Ok(name) => {
-                remark_if_misspelt(section, place, "models", &name);
-                models.push(name);
-            }
-            Err(mistake) => section.mistake(place, format!("models: {mistake}")),
-        }
-    }
-    Some(Models(models))
-}
-
-fn model(name: String) -> Result<String, String> {
-    match &*name {
-        "*" => Err("\"*\" stands for every model; take the line out instead".to_owned()),
-        _ => ModelName::or_beginning(&name).map(|()| name),
-    }
-}
-
-fn quota(section: &mut Section<'_>, models: Option<&Models>, prices: Option<&Prices>) -> CallerQuota {
-    type Set<T> = fn(CallerQuota, T) -> CallerQuota;
-    let counts: [(_, Set<u64>); 4] = [
-        ("rpm", CallerQuota::requests_per_minute),
-        ("tpm", CallerQuota::input_tokens_per_minute),
-        ("rpd", CallerQuota::requests_per_day),
-        ("tpd", CallerQuota::tokens_per_day),
-    ];
-    let money: [(_, Set<Money>); 2] =
-        [("money_per_day", CallerQuota::money_per_day), ("money_per_month", CallerQuota::money_per_month)];
-    let mut quota = CallerQuota::new();
-    let mut set_to: Vec<(&str, u64, Place)> = Vec::new();
-    for (name, set) in counts {
-        if let Some((limit, place)) = section.get_placed(name, limit) {
-            quota = set(quota, limit);
-            set_to.push((name, limit, place));
-        }
-    }
-    for (minute, day) in [("rpm", "rpd"), ("tpm", "tpd")] {
-        let [minute, day] = [minute, day].map(|name| set_to.iter().find(|(set, ..)| *set == name));
-        if let (Some((name, limit, place)), Some((of_day, most, _))) = (minute, day)
-            && limit > most
-        {
-            let remark = format!("{name} has no effect: it is {limit}, more than {of_day}, which is {most}");
-            section.remark_at(place.clone(), remark);
-        }
-    }
-    let mut of_day = None;
-    for (name, set) in money {
-        let Some((limit, place)) = section.get_placed(name, spending) else { continue };
-        quota = set(quota, limit);
-        match of_day.take() {
-            Some((of_day, place)) if of_day > limit => {
-                let remark =
-                    format!("money_per_day has no effect: it is {of_day}, more than money_per_month, which is {limit}");
-                section.remark_at(place, remark);
-            }
-            _ if name == "money_per_day" => of_day = Some((limit, place.clone())),
-            _ => {}
-        }
-        let unpriced = |prices: &Prices| models?.exact().find(|model| prices.price(model).is_none());
-        let mistake = match prices {
-            None => "needs [prices], such as \"gemini-2.5-flash\" = { input = 0.3, output = 2.5 }".to_owned(),
-            Some(prices) => match unpriced(prices) {
-                Some(model) => format!("the caller may use {model}, of which [prices] has no price"),
-                None => continue,
-            },
-        };
-        section.mistake(place, format!("{name}: {mistake}"));
-    }
-    let past = section.get_placed("past", |value| {
-        one_of(value, &[("refuse", PastLimit::Refuse), ("lowest", PastLimit::LowestPriority)])
-    });
-    if let Some((_, place)) = past.as_ref().filter(|_| !is_limited(&quota)) {
-        section.mistake(place.clone(), "past: there is no limit to go past; set rpm, tpm, rpd, tpd or money_per_day");
-    }
-    past.map_or(quota.clone(), |(past, _)| quota.past(past))
-}
-
-fn limit(value: &Value<'_>) -> Result<u64, String> {
-    const RIGHT: &str = "a whole number from 1, like 30";
-    match value.integer(RIGHT)? {
-        0 => Err(format!("is 0, and so no call would ever go; it is {RIGHT}, or take the line out")),
-        number => u64::try_from(number).map_err(|_| format!("is {number}; it is {RIGHT}")),
-    }
-}
-
-/// Reads an amount that may be spent.
-fn spending(value: &Value<'_>) -> Result<Money, String> {
-    match money(value)? {
-        Money::ZERO => Err("is 0, and so no call would ever go; it is dollars, like 2.5".to_owned()),
-        money => Ok(money),
-    }
 }

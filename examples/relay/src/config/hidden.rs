@@ -1,6 +1,6 @@
 //! Secrets that no message about a settings file repeats, wherever in the file they stand.
 
-use std::env;
+use std::{env, fmt};
 
 use toml::{Table, Value};
 use tower_gemini::failure::{Failure, Kind};
@@ -15,21 +15,35 @@ const LEAST: usize = 8;
 const LEAST_UNKNOWN: usize = 24;
 
 /// The keys and tokens of a file.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Hidden(Vec<String>);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hidden").finish_non_exhaustive()
+    }
+}
 
 impl Hidden {
     /// Collects the keys and tokens of a file, of the variables that it names as well, whether or not they are right.
     pub(crate) fn of(file: &str) -> Self {
         let file: Table = file.parse().unwrap_or_default();
         let in_tables = |name: &str, members: &[&str]| {
-            let tables = file.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table);
-            let values = tables.flat_map(|table| members.iter().filter_map(|member| table.get(*member)));
+            // One with single brackets is a mistake, of which the message says nothing secret either.
+            let tables = match file.get(name) {
+                Some(Value::Array(tables)) => tables.as_slice(),
+                Some(table) => std::slice::from_ref(table),
+                None => &[],
+            };
+            let values = tables
+                .iter()
+                .filter_map(Value::as_table)
+                .flat_map(|table| members.iter().filter_map(|member| table.get(*member)));
             values.flat_map(texts).collect::<Vec<_>>()
         };
         let mut all = in_tables("keys", &["key"]);
         all.extend(in_tables("callers", &["token", "tokens"]));
-        all.extend(file.get("client_tokens").map(texts).unwrap_or_default());
+        all.extend(["client_tokens", "operator_token"].iter().filter_map(|name| file.get(*name)).flat_map(texts));
         let mut secrets = Vec::new();
         for text in all {
             match text.strip_prefix("env:").map(env::var) {
@@ -90,6 +104,8 @@ mod tests {
             "client_tokens = [\"token-one\", 2, \"t\"]\n[[keys]]\nkey = \"key-of-a\"\n[[callers]]\ntokens = [\"token-two\"]\n\
              token = \"token-one-more\"\n",
         );
+        let single = Hidden::of("operator_token = \"of-operators\"\n[keys]\nkey = \"key-of-a\"\n");
+        assert_eq!(single.clean("key-of-a, of-operators"), "[hidden], [hidden]");
         for (message, clean) in [
             ("\"key-of-a\" and token-one, t", "\"[hidden]\" and [hidden], t"),
             ("token-one-more", "[hidden]"),

@@ -43,15 +43,20 @@ impl Memory {
             Some(max) => (max, Origin::Settings),
             None => default_of(container_limit(&read_file), machine_memory(&read_file)),
         };
-        let share = max_per_caller.unwrap_or(max / 2).min(max / 2);
-        if share < max_body {
-            let [share, max_body] = [share, max_body].map(written_size);
+        let memory = Self { max, max_per_caller, origin };
+        if memory.most_of_one() < max_body {
+            let [share, max_body] = [memory.most_of_one(), max_body].map(written_size);
             file.remark(format!(
                 "a caller keeps at most {share} (max_kept_per_caller, or half of max_kept), and a request may have {max_body} \
                  (max_body): larger ones than {share} have one attempt, without retry or fallback"
             ));
         }
-        Self { max, max_per_caller, origin }
+        memory
+    }
+
+    /// Returns the most bytes that a caller keeps while there is no other.
+    fn most_of_one(&self) -> usize {
+        self.max_per_caller.unwrap_or(usize::MAX).min(self.max / 2)
     }
 
     /// Creates the memory.
@@ -80,10 +85,7 @@ impl fmt::Display for Memory {
             Origin::Container(limit) => write!(f, ", a quarter of the container's {}", written_size(limit))?,
             Origin::Machine => f.write_str(", by the machine's memory")?,
         }
-        match self.max_per_caller {
-            Some(most) => write!(f, ", and of a caller up to {}", written_size(most.min(self.max / 2))),
-            None => write!(f, ", and of a caller up to {}", written_size(self.max / 2)),
-        }
+        write!(f, ", and of a caller up to {}", written_size(self.most_of_one()))
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod access;
 mod breaker;
+mod caller_models;
+mod caller_quota;
 mod callers;
 mod diagnostics;
 mod errors;

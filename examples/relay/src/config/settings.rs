@@ -3,7 +3,7 @@
 //! Every mistake is found before anything is started, and all of them are reported at once, each with its line and with
 //! what would be right. Reading parses: a URL has become a client, a table of retries a policy.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use toml::Table;
 use tower_gemini::{
@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub(crate) state: Option<PathBuf>,
     /// Settings that are not wrong but may surprise.
     pub(crate) remarks: Vec<String>,
+    /// The secrets of the file, which nothing that is said of it repeats.
+    hidden: Hidden,
     /// The file as it was read, to compare it with the next one.
     file: Table,
 }
@@ -161,7 +163,8 @@ const NAMES: KnownNames = &[
 impl Settings {
     /// Reads the text of a file.
     pub(crate) fn parse(text: &str, overrides: &Overrides) -> Result<Self, Diagnostics> {
-        let diagnostics = Diagnostics::hiding(Hidden::of(text));
+        let hidden = Hidden::of(text);
+        let diagnostics = Diagnostics::hiding(hidden.clone());
         let Some(mut file) = Section::file(text, NAMES, &diagnostics) else { return Err(diagnostics) };
 
         let [listen_at, operators_at, upstream_at] =
@@ -229,8 +232,23 @@ impl Settings {
             telemetry,
             state,
             remarks,
+            hidden,
             file,
         })
+    }
+
+    /// Describes the settings and the layers that come of them, a line each, without their secrets.
+    pub(crate) fn describe(&self, layers: &impl fmt::Display) -> Vec<String> {
+        let own = [
+            self.access.origins.describe(),
+            self.access.callers.describe(),
+            self.server.describe_keep_alive(),
+            Some(self.memory.describe()),
+            self.errors.describe(),
+        ];
+        let layers = layers.to_string();
+        let lines = own.iter().flatten().map(String::as_str).chain(layers.lines());
+        lines.map(|line| self.hidden.clean(line)).collect()
     }
 
     /// Returns the models that the file names.

@@ -83,9 +83,9 @@ impl FromStr for Upstream {
         let client = Client::builder().base_url(text);
         client.clone().build::<Empty<Bytes>>().map_err(|error| wrong(&error))?;
         let uri: Uri = text.parse().map_err(|error| wrong(&error))?;
-        if let Some(version) = uri.path().split('/').find(|segment| is_of_the_api(segment)) {
+        if let Some(begun) = path_of_the_api(uri.path()) {
             return Err(format!(
-                "the address ends before the path of the API: /{version} comes with each call, and would be there twice; \
+                "the address ends before the path of the API: /{begun} comes with each call, and would be there twice; \
                  {RIGHT}"
             ));
         }
@@ -97,6 +97,13 @@ impl FromStr for Upstream {
         }
         Ok(Self::Address(client, Box::new(uri)))
     }
+}
+
+/// Finds the path of the API at the end of a path. A gateway's own path may have a version as well, before other parts.
+fn path_of_the_api(path: &str) -> Option<&str> {
+    let whole = path.trim_matches('/');
+    let path = whole.strip_suffix("/models").unwrap_or(whole);
+    path.rsplit('/').next().filter(|last| is_of_the_api(last))
 }
 
 /// Returns whether a segment of a path is one with which the paths of the API begin.

@@ -126,20 +126,7 @@ fn describe(stack: &Stack) {
     for remark in stack.remarks() {
         tracing::warn!("{remark}");
     }
-    if let Some(pages) = stack.settings.access.origins.describe() {
-        tracing::info!("{pages}");
-    }
-    if let Some(line) = stack.settings.access.callers.describe() {
-        tracing::info!("{line}");
-    }
-    if let Some(line) = stack.settings.server.describe_keep_alive() {
-        tracing::info!("{line}");
-    }
-    tracing::info!("{}", stack.settings.memory.describe());
-    if let Some(line) = stack.settings.errors.describe() {
-        tracing::info!("{line}");
-    }
-    for line in stack.gemini.describe().to_string().lines() {
+    for line in stack.settings.describe(&stack.gemini.describe()) {
         tracing::info!("{line}");
     }
 }

@@ -5,6 +5,7 @@
 //! was judged. Two stay on the upstream's side: its word on its own address, and everything with a key of the relay's.
 
 use std::{
+    borrow::Cow,
     io,
     pin::Pin,
     sync::Arc,
@@ -24,6 +25,7 @@ use http::{
     uri::Authority,
 };
 use http_body::{Frame, SizeHint};
+use memchr::memmem;
 use parking_lot::RwLock;
 use tower::BoxError;
 
@@ -296,7 +298,13 @@ pub(crate) fn to_caller(headers: &mut HeaderMap, keys: &KnownKeys) {
 
 /// The relay's keys, those of former settings included: a call under way has one of them.
 #[derive(Clone, Default)]
-pub(crate) struct KnownKeys(Arc<RwLock<Vec<String>>>);
+pub(crate) struct KnownKeys(Arc<RwLock<Vec<KnownKey>>>);
+
+/// A key, and how it stands in the name of a header.
+struct KnownKey {
+    text: String,
+    in_names: String,
+}
 
 impl KnownKeys {
     /// The most keys that are known. The oldest are forgotten first.
@@ -309,10 +317,10 @@ impl KnownKeys {
     pub(crate) fn learn<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
         let mut known = self.0.write();
         for key in keys.into_iter().filter(|key| key.len() >= Self::LEAST) {
-            if let Some(at) = known.iter().position(|known| known == key) {
+            if let Some(at) = known.iter().position(|known| known.text == key) {
                 known.remove(at);
             }
-            known.push(key.to_owned());
+            known.push(KnownKey { text: key.to_owned(), in_names: key.to_ascii_lowercase() });
         }
         let beyond = known.len().saturating_sub(Self::MOST);
         known.drain(..beyond);
@@ -321,22 +329,18 @@ impl KnownKeys {
     /// Returns whether one of the keys is in a header, as it is or with escapes, and those with escapes in turn.
     fn are_in(&self, name: &HeaderName, value: &HeaderValue) -> bool {
         let known = self.0.read();
-        let mut text = value.as_bytes().to_vec();
+        let mut text = Cow::Borrowed(value.as_bytes());
         for _ in 0..3 {
-            if known.iter().any(|key| contains(&text, key.as_bytes())) {
+            if known.iter().any(|key| memmem::find(&text, key.text.as_bytes()).is_some()) {
                 return true;
             }
             if !text.contains(&b'%') {
                 break;
             }
-            text = decoded(&String::from_utf8_lossy(&text));
+            text = Cow::Owned(decoded(&String::from_utf8_lossy(&text)));
         }
-        known.iter().any(|key| contains(name.as_str().as_bytes(), key.to_ascii_lowercase().as_bytes()))
+        known.iter().any(|key| memmem::find(name.as_str().as_bytes(), key.in_names.as_bytes()).is_some())
     }
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
 }
 
 // === trailers ===

@@ -1,4 +1,4 @@
-//! A body that holds something until it has ended.
+//! A body that holds something until it has ended, and shows it what passes.
 
 use std::{
     pin::Pin,
@@ -15,6 +15,9 @@ use http_body::{Body as _, Frame, SizeHint};
 
 /// A value that lives as long as a body.
 pub(crate) trait AtEnd {
+    /// Called with the data as it passes.
+    fn passes(&mut self, _data: &[u8]) {}
+
     /// Called when all of the body has been read. A value that is dropped without it belonged to a body that was not.
     fn ended(&mut self) {}
 
@@ -58,6 +61,11 @@ impl<T: AtEnd + Unpin> http_body::Body for HoldingBody<T> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.held.passes(data);
+        }
         match &frame {
             Some(Err(_)) => self.held.failed(),
             // A reader that knows the length does not poll again after the last frame.

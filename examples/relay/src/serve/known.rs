@@ -164,15 +164,19 @@ where
                 Some(call) => known.check_model(call, path)?,
                 None => known.check_model(&Call::new(request.method(), request.uri()), path)?,
             }
-            // Kept once and not twice: the layers inside keep it again, for retries. They need no trailers.
-            let request = request.map(|body| match body.bytes() {
-                Some(bytes) => Body::from(bytes.clone()),
-                None => Body::new(body),
-            });
-            inner.oneshot(request).await
+            inner.oneshot(request.map(once_more)).await
         })
     });
     Box::pin(reader.layer(checked).oneshot(request))
+}
+
+/// Sends a body on that has been read here. It is kept once and not twice: the layers inside keep it again, for retries.
+/// They need no trailers.
+pub(crate) fn once_more(body: ReplayBody<Body>) -> Body {
+    match body.bytes() {
+        Some(bytes) => Body::from(bytes.clone()),
+        None => Body::new(body),
+    }
 }
 
 /// Reads the models of which a body makes something, a large one on another thread.

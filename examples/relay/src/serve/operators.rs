@@ -79,12 +79,14 @@ async fn guard(address: IpAddr, token: Option<Token>, request: Request, next: Ne
             "the operators' listener is on loopback and is asked for by another name; use 127.0.0.1 or localhost";
         return refusal(StatusCode::FORBIDDEN, "PERMISSION_DENIED", message);
     }
+    let is_of_page = request.headers().contains_key(OPERATOR);
     if token.is_some_and(|token| !credentials(request.headers()).any(|brought| Token::of(brought) == token)) {
         let message =
             "operators bring the relay's operator_token: Authorization: Bearer TOKEN, or as the password of any name";
         let mut response = refusal(StatusCode::UNAUTHORIZED, "UNAUTHENTICATED", message);
-        // Browsers ask people for it then.
-        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"relay\""));
+        // Browsers ask people for it then. The page asks for it itself: its request would wait for their dialog.
+        let scheme = if is_of_page { "Bearer" } else { "Basic realm=\"relay\"" };
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
         return response;
     }
     next.run(request).await

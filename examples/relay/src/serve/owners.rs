@@ -43,10 +43,10 @@ use tower_gemini::{
 use crate::{
     config::Token,
     serve::{
-        known::Known,
+        known::{Known, once_more},
         owners::{
             asked::{Asked, Named, all_named, is_named_by},
-            lesson::{LearningBody, Lesson},
+            lesson::Lesson,
             list::own_part,
             memory::Makers,
         },
@@ -77,18 +77,6 @@ static SEARCHES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
 pub(crate) struct Separation(Arc<Mutex<Makers>>);
 
 impl Separation {
-    /// Lists the names of all things and their makers, for [`restore`](Self::restore).
-    #[expect(dead_code, reason = "for the file of a relay's state")]
-    pub(crate) fn snapshot(&self) -> Vec<(String, String)> {
-        self.0.lock().snapshot()
-    }
-
-    /// Remembers what a snapshot has, except for what has been learned since.
-    #[expect(dead_code, reason = "for the file of a relay's state")]
-    pub(crate) fn restore<'a>(&self, snapshot: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        self.0.lock().restore(snapshot);
-    }
-
     /// Takes a caller's part of all things.
     pub(crate) fn of(&self, known: &Known) -> SeparateCaller {
         let caller = if known.rules.is_named { known.rules.name.clone() } else { unnamed(&known.token) };
@@ -98,8 +86,8 @@ impl Separation {
 
 /// Names a caller of `client_tokens`: its number changes with the file, and its token does not.
 fn unnamed(token: &Token) -> Arc<str> {
-    let digest: String = token.digest().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("token#{digest}").into()
+    let [a, b, c, d, e, f, g, h, ..] = *token.digest();
+    format!("token#{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h])).into()
 }
 
 /// A caller among others.
@@ -134,28 +122,34 @@ impl SeparateCaller {
         if in_uri.is_foreign || asked.is_envelope {
             return Box::pin(ready(Err(not_found())));
         }
+        let is_searched = !asked.reads && !asked.is_upload;
+        if is_searched && !is_plain(request.headers()) {
+            let message = "the request's body is compressed, and the relay cannot read what it names; send it as it is";
+            let error = refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "INVALID_ARGUMENT", message);
+            return Box::pin(ready(Err(error)));
+        }
         if asked.lists.is_some() {
             CONDITIONS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let others_have = self.makers.lock().others_have(&self.caller);
-        if asked.reads || asked.is_upload || !(others_have || asked.makes) {
+        if !is_searched || !(asked.makes || self.makers.lock().others_have(&self.caller)) {
             return Box::pin(async move {
                 let answer = inner.oneshot(request).await;
                 self.answered(answer, asked, in_uri).await
             });
         }
-        let searching = service_fn(move |request| self.clone().pass_read(request, in_uri.is_doubtful, inner.clone()));
+        let searching = service_fn(move |request| {
+            self.clone().pass_read(request, asked.clone(), in_uri.is_doubtful, inner.clone())
+        });
         Box::pin(reader.layer(searching).oneshot(request))
     }
 
     /// Sends a call on whose body has been read.
-    fn pass_read<S, R>(self, request: Request<ReplayBody<Body>>, is_doubtful: bool, inner: S) -> Answer
+    fn pass_read<S, R>(self, request: Request<ReplayBody<Body>>, asked: Asked, is_doubtful: bool, inner: S) -> Answer
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         Box::pin(async move {
-            let asked = Asked::of(&request);
             let body = request.body().bytes().cloned();
             let mut searched = match body {
                 Some(body) => self.search(body, asked.makes).await?,
@@ -170,7 +164,7 @@ impl SeparateCaller {
                 return Err(not_found());
             }
             searched.is_doubtful |= is_doubtful;
-            let answer = inner.oneshot(request.map(Body::new)).await;
+            let answer = inner.oneshot(request.map(once_more)).await;
             self.answered(answer, asked, searched).await
         })
     }
@@ -198,9 +192,14 @@ impl SeparateCaller {
             return Ok(self.search_now(&body, makes));
         }
         // The semaphore is never closed.
-        let _one_of_few = SEARCHES.acquire().await?;
+        let one_of_few = SEARCHES.acquire().await?;
         let caller = self.clone();
-        Ok(tokio::task::spawn_blocking(move || caller.search_now(&body, makes)).await?)
+        let search = move || {
+            // The search goes on where its caller has gone.
+            let _one_of_few = one_of_few;
+            caller.search_now(&body, makes)
+        };
+        Ok(tokio::task::spawn_blocking(search).await?)
     }
 
     fn search_now(&self, body: &[u8], makes: bool) -> Searched {
@@ -277,7 +276,7 @@ impl SeparateCaller {
             named: asked.named,
             mentioned: searched.mentioned,
         };
-        Ok(response.map(|body| Body::new(LearningBody::new(body, lesson))))
+        Ok(response.map(|body| lesson.of(body)))
     }
 
     /// Reads a page of a list, and cuts out what is not the caller's.
@@ -300,13 +299,17 @@ impl SeparateCaller {
             return Ok(Response::from_parts(head, Body::empty()));
         }
         let is_own = |thing: &Resource| self.makers.lock().of(thing).is_some_and(|maker| *maker == self.caller);
-        let is_plain = head.headers.get(CONTENT_ENCODING).is_none_or(|coding| coding == "identity");
-        let own = if is_plain { own_part(&page, collection, is_own) } else { None };
+        let own = if is_plain(&head.headers) { own_part(&page, collection, is_own) } else { None };
         match own {
             Some(own) => Ok(Response::from_parts(head, Body::from(own))),
             None => Err(failed("the list is no JSON, and the relay could not tell whose things are in it")),
         }
     }
+}
+
+/// Returns whether a body is as it is read.
+fn is_plain(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Makes the error for a thing that does not exist, or that another caller has.

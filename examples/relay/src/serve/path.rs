@@ -47,17 +47,17 @@ pub(crate) fn unescape<B>(request: &mut Request<B>) {
     }
 }
 
-/// Names of a query's parameters that make another method of a request than the one that was judged. Google's own web
-/// clients have the first.
-const OTHER_METHODS: [&[u8]; 3] = [b"$httpmethod", b"x-http-method-override", b"x-http-method"];
+/// Names of a query's parameters that make another request of one than the one that was judged: another method, or
+/// headers of it. Google's own web clients have the first two, where a browser would not let them set either.
+const OTHER_REQUESTS: [&[u8]; 4] = [b"$httpmethod", b"$httpheaders", b"x-http-method-override", b"x-http-method"];
 
-/// Takes the parameters out of a query that would make another method of the request.
-pub(crate) fn drop_other_methods<B>(request: &mut Request<B>) {
+/// Takes the parameters out of a query that would make another request of this one.
+pub(crate) fn drop_other_requests<B>(request: &mut Request<B>) {
     let uri = request.uri();
     let Some(query) = uri.query() else { return };
     let is_one = |pair: &&str| {
         let name = decoded(pair.split('=').next().unwrap_or_default()).to_ascii_lowercase();
-        OTHER_METHODS.contains(&name.as_slice())
+        OTHER_REQUESTS.contains(&name.as_slice())
     };
     if !query.split('&').any(|pair| is_one(&pair)) {
         return;
@@ -248,15 +248,16 @@ mod tests {
     }
 
     #[test]
-    fn no_query_makes_another_method_of_a_request() {
+    fn no_query_makes_another_request_of_one() {
         for (uri, becomes) in [
             ("/a?$httpMethod=DELETE", "/a"),
             ("http://a.example/a?b=1&%24HTTPmethod=PUT&c=%20", "http://a.example/a?b=1&c=%20"),
             ("/a?x-http-method-override=GET&$httpMethod", "/a"),
+            ("/a?%24httpHeaders=X-HTTP-Method-Override%3ADELETE%0D%0A&b=1", "/a?b=1"),
             ("/a?b=$httpMethod&&c", "/a?b=$httpMethod&&c"),
         ] {
             let mut request = Request::post(uri).body(()).expect("a request");
-            drop_other_methods(&mut request);
+            drop_other_requests(&mut request);
             assert_eq!(request.uri(), becomes);
         }
     }

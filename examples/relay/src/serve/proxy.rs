@@ -36,7 +36,7 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
 pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Response {
     let mut request = linger(request).map(without_trailers);
     path::unescape(&mut request);
-    path::drop_other_methods(&mut request);
+    path::drop_other_requests(&mut request);
     live::mark(&mut request);
     strip(request.headers_mut());
     let relay = OwnAddress::of(&request);

@@ -1,7 +1,7 @@
 //! The last failures that callers have seen, and the history of all calls, kept for `/status`.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
@@ -32,8 +32,8 @@ const STEP: Duration = Duration::from_secs(10);
 /// The length, in bytes, at which texts are cut.
 const LONGEST: usize = 600;
 
-/// A ring of failures with a history of calls, and the layer that fills both. It belongs right inside `ErrorResponseLayer`: there a failure is
-/// still an error, and every layer that could do something about it has done so.
+/// A ring of failures with a history of calls, and the layer that fills both. It belongs right inside
+/// `ErrorResponseLayer`: there a failure is still an error, and every layer that could do something about it has done so.
 #[derive(Clone)]
 pub(crate) struct Failures(Arc<Ring>);
 
@@ -178,9 +178,19 @@ impl Failures {
     }
 
     /// Returns the last hour of all calls, and that of the models that are used most.
-    pub(crate) fn history(&self, now: Instant) -> (Hour, HashMap<String, (Lately, Hour)>) {
-        let history = self.0.history.lock();
-        (history.hour(now), history.models(now))
+    ///
+    /// One hour takes 7 µs to add up (measured, of 60 minutes with all buckets) and 25 of them 220 µs: calls that end
+    /// meanwhile wait for one at most.
+    pub(crate) fn history(&self, now: Instant) -> (Hour, Vec<(String, Lately, Hour)>) {
+        let (hour, names) = {
+            let history = self.0.history.lock();
+            (history.hour(now), history.followed())
+        };
+        let model = |name: String| {
+            let (lately, hour) = self.0.history.lock().model(&name, now)?;
+            Some((name, lately, hour))
+        };
+        (hour, names.into_iter().filter_map(model).collect())
     }
 
     /// Cleans a text from any source, so that it may be shown: it has no key in it, and is not too long.
@@ -225,20 +235,21 @@ impl Failures {
     }
 
     /// Counts a call that has ended.
-    pub(super) fn count(&self, model: &str, end: End, tier: ServiceTier, at_admission: bool) {
+    pub(super) fn count(&self, model: &str, end: End, tier: Option<ServiceTier>, at_admission: bool) {
         let now = Instant::now();
-        let mut history = self.0.history.lock();
-        history.add(end, tier, now);
-        if model.is_empty() || history.add_to(model, end, tier, now) {
-            return;
-        }
-        drop(history);
         // A name is known when somebody has judged a call to it, and a caller's mistake may be the name itself.
-        let is_known = matches!(end, End::Answered(_) | End::Failed(_)) && end != End::Failed(Fault::Caller);
+        let is_known = !at_admission && !matches!(end, End::Failed(Fault::Caller) | End::Left);
+        {
+            let mut history = self.0.history.lock();
+            history.add(end, tier, now);
+            if model.is_empty() || history.add_to(model, end, tier, now) || !is_known {
+                return;
+            }
+        }
+        // A name that had to be cleaned is followed by the clean one.
         let name = self.clean(model);
         let mut history = self.0.history.lock();
-        // A name that had to be cleaned is followed by the clean one.
-        if is_known && !at_admission && !history.add_to(&name, end, tier, now) {
+        if !history.add_to(&name, end, tier, now) {
             history.follow(name, end, tier, now);
         }
     }
@@ -272,6 +283,7 @@ fn message<'a>(failure: &'a Failure, outcome: &Outcome) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::show::history::FOLLOWED;
 
     fn failed(caller: &str, model: &str, kind: Kind, at: Instant) -> FailureRecord {
         FailureRecord {
@@ -315,5 +327,33 @@ mod tests {
         }
         assert_eq!(records.len(), KEPT);
         assert_eq!((&*records[0].model, &*records[1].model, &*records[99].model), ("m", "m201", "m299"));
+    }
+
+    #[test]
+    fn hostile_names_are_followed_clean_short_and_no_more_than_the_map_takes() {
+        let failures = Failures::new("admission");
+        failures.hide(["a-secret-of-the-relay"]);
+        let count = |model: &str, end: End, at_admission: bool| {
+            failures.count(model, end, Some(ServiceTier::Standard), at_admission);
+            let names = failures.0.history.lock().followed();
+            assert!(names.len() <= FOLLOWED && names.iter().all(|name| name.len() <= LONGEST + '…'.len_utf8()));
+            assert!(names.iter().all(|name| !name.contains("a-secret") && !name.contains("AIza")), "{names:?}");
+            names
+        };
+        let failed = End::Failed(Fault::Service);
+        for (end, at_admission) in [(End::Failed(Fault::Caller), false), (End::Left, false), (failed, true)] {
+            assert!(count("nobody-knows", end, at_admission).is_empty(), "{end:?}");
+        }
+        let key = format!("AIza{}", "x".repeat(35));
+        for name in ["x".repeat(100_000), "a-secret-of-the-relay".to_owned(), key] {
+            count(&name, failed, false);
+            // The same again is the same model.
+            assert_eq!(count(&name, failed, false), count(&name, failed, false));
+        }
+        assert_eq!(failures.0.history.lock().followed().len(), 3);
+        for nth in 0..1_000 {
+            count(&format!("invented-{nth}"), failed, false);
+        }
+        assert_eq!(failures.history(Instant::now()).1.len(), FOLLOWED);
     }
 }

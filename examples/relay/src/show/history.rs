@@ -61,14 +61,14 @@ impl History {
         Self { began: now, all: Minutes::default(), models: HashMap::new() }
     }
 
-    /// Adds a call that has ended `now`.
-    pub(crate) fn add(&mut self, end: End, tier: ServiceTier, now: Instant) {
+    /// Adds a call that has ended `now`. The tier is that which it asked for, if it came so far that this was read.
+    pub(crate) fn add(&mut self, end: End, tier: Option<ServiceTier>, now: Instant) {
         let minute = self.minute(now);
         self.all.add(minute, end, tier);
     }
 
     /// Adds a call to a model that is followed. Returns whether it is.
-    pub(crate) fn add_to(&mut self, model: &str, end: End, tier: ServiceTier, now: Instant) -> bool {
+    pub(crate) fn add_to(&mut self, model: &str, end: End, tier: Option<ServiceTier>, now: Instant) -> bool {
         let minute = self.minute(now);
         let Some(model) = self.models.get_mut(model) else { return false };
         model.add(minute, end, tier, now);
@@ -76,7 +76,7 @@ impl History {
     }
 
     /// Follows a model from its first call on, in place of the one that is used least.
-    pub(crate) fn follow(&mut self, model: String, end: End, tier: ServiceTier, now: Instant) {
+    pub(crate) fn follow(&mut self, model: String, end: End, tier: Option<ServiceTier>, now: Instant) {
         let minute = self.minute(now);
         if self.models.len() >= FOLLOWED && !self.models.contains_key(&model) {
             let use_of = |(_, model): &(&String, &ModelHistory)| model.minutes.uses(minute);
@@ -91,13 +91,15 @@ impl History {
         self.all.hour(self.minute(now))
     }
 
-    /// Returns the last hour of each model that is followed, by name.
-    pub(crate) fn models(&self, now: Instant) -> HashMap<String, (Lately, Hour)> {
-        let minute = self.minute(now);
-        let hour = |(name, model): (&String, &ModelHistory)| {
-            (name.clone(), (model.lately(minute, now), model.minutes.hour(minute)))
-        };
-        self.models.iter().map(hour).collect()
+    /// Returns the names of the models that are followed.
+    pub(crate) fn followed(&self) -> Vec<String> {
+        self.models.keys().cloned().collect()
+    }
+
+    /// Returns the last minutes and the last hour of a model, if it is followed.
+    pub(crate) fn model(&self, name: &str, now: Instant) -> Option<(Lately, Hour)> {
+        let (model, minute) = (self.models.get(name)?, self.minute(now));
+        Some((model.lately(minute, now), model.minutes.hour(minute)))
     }
 
     fn minute(&self, now: Instant) -> u64 {
@@ -106,7 +108,7 @@ impl History {
 }
 
 impl ModelHistory {
-    fn add(&mut self, minute: u64, end: End, tier: ServiceTier, now: Instant) {
+    fn add(&mut self, minute: u64, end: End, tier: Option<ServiceTier>, now: Instant) {
         match end {
             End::Answered(_) => (self.in_a_row, self.last_answer) = (0, Some(now)),
             // A caller that leaves says nothing of the model.
@@ -126,6 +128,7 @@ impl ModelHistory {
             lately.answered += u64::from(each.answered);
             lately.failed += each.failed();
             lately.by_callers += each.by_callers();
+            lately.left += u64::from(each.left);
         }
         lately
     }
@@ -139,6 +142,8 @@ pub(crate) struct Lately {
     pub(crate) failed: u64,
     /// The failures by the callers' own fault.
     pub(crate) by_callers: u64,
+    /// The calls whose callers have left before the end.
+    pub(crate) left: u64,
     /// The failures, other than by callers' faults, since the last answer, however long ago that was.
     pub(crate) in_a_row: u64,
     /// The time since the last answer.
@@ -160,7 +165,7 @@ pub(crate) struct Hour {
     pub(crate) p95_of_all: Option<Duration>,
     /// The failures of the whole hour by fault, those that there are.
     pub(crate) faults: Vec<(Fault, u64)>,
-    /// The calls of the whole hour by the service tier that they asked for, those that there are.
+    /// The calls of the whole hour by the service tier that they asked for, where that is known.
     pub(crate) tiers: Vec<(ServiceTier, u64)>,
 }
 
@@ -194,7 +199,7 @@ impl Minute {
 }
 
 impl Minutes {
-    fn add(&mut self, minute: u64, end: End, tier: ServiceTier) {
+    fn add(&mut self, minute: u64, end: End, tier: Option<ServiceTier>) {
         // A call that has waited for the lock may come after one of the next minute.
         if self.0.back().is_none_or(|last| last.at < minute) {
             while self.0.len() >= MINUTES
@@ -216,7 +221,7 @@ impl Minutes {
             End::Left => &mut last.left,
         };
         *count = count.saturating_add(1);
-        if let Some(at) = TIERS.iter().position(|of| *of == tier) {
+        if let Some(at) = TIERS.iter().position(|of| Some(*of) == tier) {
             last.tiers[at] = last.tiers[at].saturating_add(1);
         }
     }
@@ -351,7 +356,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_last_hour_is_that_of_a_list_of_all_calls(
-            calls in prop::collection::vec((0_u64..400, ends(), 0..TIERS.len()), 1..200),
+            calls in prop::collection::vec((0_u64..400, ends(), 0..=TIERS.len()), 1..200),
             later in 0_u64..5_000,
         ) {
             let start = Instant::now();
@@ -359,8 +364,8 @@ mod tests {
             let (mut second, mut all) = (0, Vec::new());
             for (wait, end, tier) in calls {
                 second += wait;
-                history.add(end, TIERS[tier], start + Duration::from_secs(second));
-                all.push((second / 60, end, TIERS[tier]));
+                history.add(end, TIERS.get(tier).copied(), start + Duration::from_secs(second));
+                all.push((second / 60, end, TIERS.get(tier).copied()));
                 prop_assert!(history.all.0.len() <= MINUTES);
             }
             let minute = (second + later) / 60;
@@ -389,7 +394,7 @@ mod tests {
             for (fault, calls) in FAULTS.iter().map(|of| (of, kept.iter().filter(|call| call.1 == End::Failed(*of)).count())) {
                 prop_assert_eq!(hour.faults.iter().find(|(of, _)| of == fault).map_or(0, |(_, calls)| *calls), calls as u64);
             }
-            for (tier, calls) in TIERS.iter().map(|of| (of, kept.iter().filter(|call| call.2 == *of).count())) {
+            for (tier, calls) in TIERS.iter().map(|of| (of, kept.iter().filter(|call| call.2 == Some(*of)).count())) {
                 prop_assert_eq!(hour.tiers.iter().find(|(of, _)| of == tier).map_or(0, |(_, calls)| *calls), calls as u64);
             }
         }
@@ -413,17 +418,16 @@ mod tests {
         let mut history = History::new(now);
         let answer = End::Answered(Duration::from_millis(5));
         for used in ["pro", "flash"] {
-            history.follow(used.to_owned(), answer, ServiceTier::Standard, now);
-            assert!(history.add_to(used, answer, ServiceTier::Standard, now));
+            history.follow(used.to_owned(), answer, Some(ServiceTier::Standard), now);
+            assert!(history.add_to(used, answer, Some(ServiceTier::Standard), now));
         }
         for nth in 0..1_000 {
             let model = format!("invented-{nth}");
-            assert!(!history.add_to(&model, answer, ServiceTier::Standard, now));
-            history.follow(model, End::Failed(Fault::Service), ServiceTier::Standard, now);
+            assert!(!history.add_to(&model, answer, Some(ServiceTier::Standard), now));
+            history.follow(model, End::Failed(Fault::Service), Some(ServiceTier::Standard), now);
         }
-        let models = history.models(now);
-        assert_eq!(models.len(), FOLLOWED);
-        assert!(["pro", "flash"].iter().all(|used| models.contains_key(*used)), "{:?}", models.keys());
+        assert_eq!(history.followed().len(), FOLLOWED);
+        assert!(["pro", "flash"].iter().all(|used| history.model(used, now).is_some()), "{:?}", history.followed());
     }
 
     #[test]
@@ -432,10 +436,10 @@ mod tests {
         let mut history = History::new(now);
         let mut add = |end: End, second: u64| {
             let at = now + Duration::from_secs(second);
-            if !history.add_to("flash", end, ServiceTier::Standard, at) {
-                history.follow("flash".to_owned(), end, ServiceTier::Standard, at);
+            if !history.add_to("flash", end, Some(ServiceTier::Standard), at) {
+                history.follow("flash".to_owned(), end, Some(ServiceTier::Standard), at);
             }
-            history.models(at)["flash"].0.clone()
+            history.model("flash", at).unwrap().0
         };
         add(End::Answered(Duration::ZERO), 0);
         add(End::Failed(Fault::Service), 10);
@@ -443,7 +447,7 @@ mod tests {
         add(End::Failed(Fault::Caller), 20);
         let lately = add(End::Failed(Fault::Model), 200);
         let answered_ago = Some(Duration::from_secs(200));
-        assert_eq!(lately, Lately { answered: 1, failed: 2, by_callers: 1, in_a_row: 2, answered_ago });
+        assert_eq!(lately, Lately { answered: 1, failed: 2, by_callers: 1, left: 1, in_a_row: 2, answered_ago });
         let later = add(End::Failed(Fault::Model), 320);
         assert_eq!((later.answered, later.failed, later.in_a_row), (0, 2, 3), "the first minute is over for long");
         assert_eq!(add(End::Answered(Duration::ZERO), 321).in_a_row, 0);

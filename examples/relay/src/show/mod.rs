@@ -1,8 +1,8 @@
 //! Showing what is going on: `/` for people, `/status` as JSON, `/metrics` for Prometheus.
 //!
 //! `status` reads the handles into a `view`, `state` says of each model how it is, and `problems` what is wrong; `history`
-//! counts the calls of the last hour. Nothing here knows the settings or
-//! those who serve: all it gets are the handles of the layers, and the last failures.
+//! counts the calls of the last hour. Nothing here knows the settings or those who serve: all it gets are the handles of
+//! the layers, and the last failures.
 
 mod advice;
 mod failures;

@@ -71,6 +71,8 @@ pub(crate) struct LatelyView {
     /// The failures that are not the callers' fault.
     pub(crate) failed: u64,
     pub(crate) failed_by_callers: u64,
+    /// The calls whose callers have left before the end.
+    pub(crate) left: u64,
     /// The failures since the last answer.
     pub(crate) failed_in_a_row: u64,
     pub(crate) answered_ago_s: Option<f64>,
@@ -82,6 +84,7 @@ impl LatelyView {
             answered: lately.answered,
             failed: lately.failed,
             failed_by_callers: lately.by_callers,
+            left: lately.left,
             failed_in_a_row: lately.in_a_row,
             answered_ago_s: lately.answered_ago.map(seconds),
         }
@@ -103,7 +106,7 @@ pub(crate) struct HourView {
     pub(crate) hour_p95_ms: Option<u64>,
     /// The failures of the hour by whose fault they are.
     pub(crate) faults: BTreeMap<&'static str, u64>,
-    /// The calls of the hour by the service tier that they asked for.
+    /// The calls of the hour by the service tier that they asked for, where that is known.
     pub(crate) tiers: BTreeMap<&'static str, u64>,
 }
 

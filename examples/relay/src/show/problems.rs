@@ -3,7 +3,7 @@
 //! The same trouble is one box: models that are down for one reason, keys that were refused for one, models without
 //! quota. Each box takes along the failures that come of it, and what is left is said by kind.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use tower_gemini::key_pool::Part;
@@ -60,9 +60,8 @@ impl News<'_> {
         let (taken, left) = self.0.iter().copied().partition::<Vec<_>, _>(|failed| is_of_it(failed));
         self.0 = left;
         let Some(last) = taken.first() else { return String::new() };
-        let mut kinds = BTreeMap::<_, u64>::new();
-        taken.iter().for_each(|failed| *kinds.entry(failed.kind).or_default() += failed.calls_in_5_min);
-        let kinds: Vec<_> = kinds.keys().map(|kind| kind.replace('_', " ")).collect();
+        let kinds: BTreeSet<_> = taken.iter().map(|failed| failed.kind).collect();
+        let kinds: Vec<_> = kinds.iter().map(|kind| kind.replace('_', " ")).collect();
         let calls = taken.iter().map(|failed| failed.calls_in_5_min).sum();
         format!(
             " {} failed because of it in the last 5 minutes ({}), the last {} ago.",

@@ -15,7 +15,7 @@ use tower::{BoxError, Layer, Service};
 use tower_gemini::{
     Error, Outcome,
     call::Call,
-    context::Usage,
+    context::{CallProgress, Usage},
     failure::{Failure, Fault},
 };
 
@@ -52,7 +52,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let call = Call::new(request.method(), request.uri());
         let mut record = CallRecord {
             failures: self.failures.clone(),
@@ -60,6 +60,7 @@ where
             requested: Requested {
                 model: call.model().unwrap_or_default().to_owned(),
                 caller: request.extensions().get().cloned(),
+                progress: CallProgress::watch(&mut request),
             },
             outcome: None,
             at_admission: false,
@@ -113,12 +114,14 @@ impl http_body::Body for RecordedBody {
 struct Requested {
     model: String,
     caller: Option<CallerName>,
+    /// It has the call as its body says, of a caller that has left before an answer came.
+    progress: CallProgress,
 }
 
 impl Requested {
     /// Returns the model that was asked last.
-    fn model<'a>(&'a self, outcome: &'a Outcome) -> &'a str {
-        outcome.model().or_else(|| outcome.call()?.quota_name()).unwrap_or(&self.model)
+    fn model<'a>(&'a self, outcome: &'a Outcome, call: Option<&'a Call>) -> &'a str {
+        outcome.model().or_else(|| call?.quota_name()).unwrap_or(&self.model)
     }
 
     fn caller(&self) -> Option<&str> {
@@ -151,7 +154,8 @@ impl CallRecord {
 
     /// Keeps the failure of an outcome, if it has one.
     fn keep(&self, outcome: &Outcome, at_admission: bool) {
-        self.failures.record(self.requested.model(outcome), self.requested.caller(), outcome, at_admission);
+        let model = self.requested.model(outcome, outcome.call());
+        self.failures.record(model, self.requested.caller(), outcome, at_admission);
     }
 
     /// Returns whether a stranger was turned away. Strangers could fill the ring, and drive out of it the failures that
@@ -196,11 +200,17 @@ impl Drop for CallRecord {
                 End::Failed(Fault::Caller)
             }
             Some((_, Some(failure))) => End::Failed(failure.fault()),
-            Some((_, None)) if self.has_ended => End::Answered(self.began.elapsed()),
+            // A caller that stops reading after the finish reason has the whole answer.
+            Some((_, None)) if self.has_ended || usage.ended || usage.finish_reason.is_some() => {
+                End::Answered(self.began.elapsed())
+            }
             _ => End::Left,
         };
         let outcome = outcome.unwrap_or_default();
-        let tier = outcome.call().map(Call::service_tier).unwrap_or_default();
-        self.failures.count(self.requested.model(&outcome), end, tier, self.at_admission);
+        let under_way = if outcome.call().is_none() { self.requested.progress.call() } else { None };
+        // Nobody knows the tier of a call that was turned away before its body was read.
+        let call = outcome.call().or(under_way.as_ref());
+        let (model, tier) = (self.requested.model(&outcome, call), call.map(Call::service_tier));
+        self.failures.count(model, end, tier, self.at_admission);
     }
 }

@@ -55,6 +55,8 @@ pub(crate) enum ModelState {
     Up,
     /// Callers have made nothing but mistakes in the last five minutes.
     Mistakes,
+    /// All callers of the last five minutes have left before the end, but for those that made mistakes.
+    AllLeft,
     /// Nobody has called it in the last five minutes.
     Quiet,
     /// It is in use, but too many others are used more for its calls to be followed.
@@ -90,9 +92,10 @@ impl ModelState {
     }
 
     fn by_calls(lately: &Lately) -> Self {
-        let Lately { answered, failed, by_callers, in_a_row, answered_ago } = lately;
+        let Lately { answered, failed, by_callers, left, in_a_row, answered_ago } = lately;
         let is_silent = answered_ago.is_none_or(|ago| ago.as_secs() >= SILENCE);
         match (*answered, *failed) {
+            (0, 0) if *left > 0 => Self::AllLeft,
             (0, 0) if *by_callers > 0 => Self::Mistakes,
             (0, 0) => Self::Quiet,
             (0, failed) if failed < FEW => Self::LastFailed,
@@ -116,7 +119,7 @@ impl ModelState {
         match self {
             Self::Down { .. } | Self::NoKey | Self::NoQuota | Self::Closed | Self::Failing { .. } => Level::Bad,
             Self::FailingInPart { percent: 50.. } => Level::Bad,
-            Self::FailingInPart { .. } | Self::LastFailed | Self::ComingBack => Level::Warn,
+            Self::FailingInPart { .. } | Self::LastFailed | Self::ComingBack | Self::AllLeft => Level::Warn,
             Self::Mistakes | Self::Quiet | Self::NotFollowed => Level::Note,
             Self::Up => Level::Good,
         }
@@ -135,6 +138,7 @@ impl ModelState {
             Self::ComingBack => "coming back".to_owned(),
             Self::Up => "up".to_owned(),
             Self::Mistakes => "only callers' mistakes lately".to_owned(),
+            Self::AllLeft => "callers leave before the end".to_owned(),
             Self::Quiet => "no calls lately".to_owned(),
             Self::NotFollowed => "in use".to_owned(),
         }
@@ -167,7 +171,7 @@ mod tests {
 
     fn calls(answered: u64, failed: u64, by_callers: u64, in_a_row: u64, answered_ago: u64) -> Lately {
         let answered_ago = (answered > 0).then(|| Duration::from_secs(answered_ago));
-        Lately { answered, failed, by_callers, in_a_row, answered_ago }
+        Lately { answered, failed, by_callers, left: 0, in_a_row, answered_ago }
     }
 
     fn state(breaker: Option<State>, keys: &[KeyView], lately: &Lately) -> ModelState {
@@ -180,6 +184,10 @@ mod tests {
         for (lately, expected, level) in [
             (calls(0, 0, 0, 0, 0), ModelState::Quiet, Level::Note),
             (calls(0, 0, 4, 0, 0), ModelState::Mistakes, Level::Note),
+            // It may hang for longer than callers wait.
+            (Lately { left: 9, ..calls(0, 0, 4, 0, 0) }, ModelState::AllLeft, Level::Warn),
+            (Lately { left: 9, ..calls(0, 3, 0, 3, 0) }, ModelState::Failing { calls: 3 }, Level::Bad),
+            (Lately { left: 9, ..calls(9, 0, 0, 0, 0) }, ModelState::Up, Level::Good),
             (calls(9, 0, 4, 0, 0), ModelState::Up, Level::Good),
             (calls(0, 1, 0, 1, 0), ModelState::LastFailed, Level::Warn),
             (calls(0, 3, 0, 3, 0), ModelState::Failing { calls: 3 }, Level::Bad),

@@ -4,7 +4,7 @@
 //! the last failures that callers have seen. `/` shows the same as a page for people, `/metrics` is for Prometheus.
 //! Keys are shown by name and fingerprint; nothing of a prompt is shown.
 //!
-//! None of them asks for a credential, and they tell names of models, projects and keys: do not let the public see them.
+//! They tell names of models, projects, keys and callers, and addresses: the operators' listener lets nobody else see them.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -196,7 +196,7 @@ impl Shown {
         }
         let (hour, followed) = self.failures.history(now);
         let mut lately = BTreeMap::new();
-        for (name, (recent, hour)) in followed {
+        for (name, recent, hour) in followed {
             let model = models.entry(name.clone()).or_insert_with(|| named(&name));
             (model.last_5_min, model.history) = (Some(LatelyView::of(&recent)), Some(HourView::of(hour)));
             lately.insert(name, recent);

@@ -1,5 +1,7 @@
 //! A page in headless Chromium, driven over its debugging pipe.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

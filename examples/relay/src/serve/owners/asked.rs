@@ -9,7 +9,7 @@ use tower_gemini::{
 };
 
 /// A call, as far as its URI says it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Asked {
     /// All that the URI may name.
     pub(crate) named: Vec<Resource>,

@@ -1,20 +1,13 @@
-//! The body of an answer from which it is learned what its caller has made.
+//! The lesson of an answer: what its caller has made.
 
-use std::{
-    collections::HashSet,
-    fmt,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use axum::body::Body;
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 use tower_gemini::resource::{AnswerReader, Described, Resource};
 
 use super::memory::Makers;
+use crate::serve::held::{AtEnd, HoldingBody};
 
 /// The rules by which an answer says what is its caller's.
 pub(super) struct Lesson {
@@ -31,13 +24,16 @@ pub(super) struct Lesson {
     pub(super) mentioned: Option<HashSet<Resource>>,
 }
 
-/// The body of an answer, untouched, which is read as it passes.
-pub(super) struct LearningBody {
-    body: Body,
-    lesson: Option<Box<Lesson>>,
-}
+/// A lesson that goes on while there may be more to learn.
+struct UnderWay(Option<Box<Lesson>>);
 
 impl Lesson {
+    /// Learns from a body as it passes, untouched.
+    pub(super) fn of(self, body: Body) -> Body {
+        Body::new(HoldingBody::new(body, UnderWay(Some(Box::new(self)))))
+    }
+
+    /// Takes data as it passes. Returns whether there may be more to learn.
     fn take(&mut self, data: &[u8]) -> bool {
         let Self { reader, makers, caller, made_in, makes, named, mentioned } = self;
         reader.push(data, |found| learn(&mut makers.lock(), caller, *made_in, *makes, named, mentioned.as_ref(), found))
@@ -78,47 +74,21 @@ fn learn(
     }
 }
 
-impl LearningBody {
-    pub(super) fn new(body: Body, lesson: Lesson) -> Self {
-        Self { body, lesson: Some(Box::new(lesson)) }
-    }
-}
-
-impl fmt::Debug for LearningBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LearningBody").finish_non_exhaustive()
-    }
-}
-
-impl http_body::Body for LearningBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let is_over = frame.is_none() || self.body.is_end_stream();
-        if let Some(lesson) = &mut self.lesson {
-            let goes_on = match &frame {
-                Some(Ok(frame)) => frame.data_ref().is_none_or(|data| lesson.take(data)),
-                Some(Err(_)) => false,
-                None => true,
-            };
-            if goes_on && is_over {
-                lesson.end();
-            }
-            if !goes_on || is_over {
-                self.lesson = None;
-            }
+impl AtEnd for UnderWay {
+    fn passes(&mut self, data: &[u8]) {
+        if self.0.as_mut().is_some_and(|lesson| !lesson.take(data)) {
+            self.0 = None;
         }
-        Poll::Ready(frame)
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    fn ended(&mut self) {
+        if let Some(mut lesson) = self.0.take() {
+            lesson.end();
+        }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn failed(&mut self) {
+        self.0 = None;
     }
 }
 
@@ -129,7 +99,7 @@ mod tests {
     #[test]
     fn nobody_comes_to_have_a_thing_by_naming_it() {
         let caller = Arc::from("a");
-        let thing = |name: &str| Resource::parse(name).unwrap();
+        let thing = |name: &str| Resource::in_name(name).unwrap();
         let named = [thing("batches/path")];
         let mentioned = HashSet::from([thing("files/body")]);
         let found = |name: &str, is_subject, is_output| {

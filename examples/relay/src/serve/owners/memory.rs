@@ -119,22 +119,6 @@ impl Makers {
         let oldest: Vec<_> = order.drain(..excess).collect();
         oldest.iter().for_each(|(_, thing)| self.forget(thing));
     }
-
-    /// Lists the names of all things and their makers, the oldest first, for [`restore`](Self::restore).
-    pub(crate) fn snapshot(&self) -> Vec<(String, String)> {
-        let mut all: Vec<_> = self.things.iter().collect();
-        all.sort_unstable_by_key(|(_, made)| made.nth);
-        all.into_iter().map(|(thing, made)| (thing.as_str().to_owned(), made.maker.to_string())).collect()
-    }
-
-    /// Remembers what a snapshot has, except for what has been learned since.
-    pub(crate) fn restore<'a>(&mut self, snapshot: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        for (thing, maker) in snapshot {
-            if let Some(thing) = Resource::parse(thing) {
-                self.shown(thing, &Arc::from(maker));
-            }
-        }
-    }
 }
 
 impl Maker {
@@ -148,7 +132,7 @@ mod tests {
     use super::*;
 
     fn thing(name: &str) -> Resource {
-        Resource::parse(name).unwrap()
+        Resource::in_name(name).unwrap()
     }
 
     #[test]
@@ -191,18 +175,5 @@ mod tests {
         makers.made(thing("batches/x"), &b);
         assert_eq!(makers.of(&thing("batches/x")), Some(&b));
         assert!(!makers.others_have("b") && makers.others_have("a"));
-    }
-
-    #[test]
-    fn a_snapshot_has_all_that_is_remembered() {
-        let (mut makers, a, b) = (Makers::default(), Arc::from("a"), Arc::from("b"));
-        makers.made(thing("files/1"), &a);
-        makers.made(thing("upload_id/u"), &b);
-        let kept = makers.snapshot();
-        let mut again = Makers::default();
-        again.made(thing("files/1"), &b);
-        again.restore(kept.iter().map(|(thing, maker)| (&**thing, &**maker)).chain([("nothing", "a"), ("/", "a")]));
-        assert_eq!(again.of(&thing("files/1")), Some(&b), "learned since");
-        assert_eq!((again.of(&thing("upload_id/u")), again.things.len()), (Some(&b), 2));
     }
 }
