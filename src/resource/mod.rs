@@ -72,6 +72,13 @@ const OBJECTS: &str = "gs";
 pub struct Resource(Box<str>);
 
 impl Resource {
+    /// Reads a name as [`as_str`](Self::as_str) has written it, which [`in_name`](Self::in_name) does not for all: an object
+    /// in storage has no such name in bodies.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (collection, id) = name.split_once('/')?;
+        (!collection.is_empty() && !id.is_empty() && name.len() <= 2 * MAX_NAME).then(|| Self(name.into()))
+    }
+
     /// Returns the name, which begins with the collection: `files/abc`.
     pub fn as_str(&self) -> &str {
         &self.0

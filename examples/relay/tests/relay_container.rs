@@ -39,6 +39,12 @@ fn of<'a>(image: &'a [(String, String)], instruction: &str) -> &'a str {
     &found.unwrap_or_else(|| panic!("the image has no {instruction}")).1
 }
 
+/// Returns the variables of the image.
+fn environment(image: &[(String, String)]) -> Vec<(&str, &str)> {
+    let lines = image.iter().filter(|(of, _)| of == "ENV");
+    lines.flat_map(|(_, pairs)| pairs.split_whitespace()).map(|pair| pair.split_once('=').unwrap()).collect()
+}
+
 /// Returns the words of a command in the form that needs no shell.
 fn words(json: &str) -> Vec<String> {
     serde_json::from_str(json).unwrap_or_else(|_| panic!("{json} needs a shell"))
@@ -85,8 +91,7 @@ fn the_program_takes_the_arguments_and_the_environment_of_the_image_and_of_the_u
     let settings = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("container-{}.toml", std::process::id()));
     fs::write(&settings, "upstream = \"emulator\"\nclient_tokens = [\"a-token-of-a-caller-0123\"]\n").unwrap();
     let settings = settings.display().to_string();
-    let variables: Vec<(&str, &str)> =
-        of(&image, "ENV").split_whitespace().map(|pair| pair.split_once('=').unwrap()).collect();
+    let variables = environment(&image);
     let command = words(of(&image, "CMD"));
     let command: Vec<_> =
         command.iter().map(|word| if word.starts_with("/etc/") { settings.as_str() } else { word }).collect();
@@ -101,6 +106,16 @@ fn the_program_takes_the_arguments_and_the_environment_of_the_image_and_of_the_u
         assert_eq!(code, Some(0), "{line} {variables:?}: {said}");
     }
     fs::remove_file(settings).unwrap();
+}
+
+/// The test of `relay_sockets.rs` measures the memory with what the unit says.
+#[test]
+fn the_image_gives_memory_back_as_the_unit_does() {
+    let image = image();
+    let of_image: Vec<_> = environment(&image).into_iter().filter(|(name, _)| name.starts_with("MALLOC_")).collect();
+    let of_unit = in_unit("Environment").into_iter().map(|pair| pair.split_once('=').unwrap());
+    assert_eq!(of_image, of_unit.filter(|(name, _)| name.starts_with("MALLOC_")).collect::<Vec<_>>());
+    assert_eq!(of_image.len(), 3);
 }
 
 #[test]
@@ -252,7 +267,10 @@ fn in_folder(folder: &Path) -> (u64, Contained, String) {
 
     let mut run = Command::new("/usr/sbin/chroot");
     run.args(["--userspec=65532:65532"]).arg(folder).args(["/relay", "--config", "/etc/relay/relay.toml"]);
-    run.env_clear().env("RELAY_LISTEN", "127.0.0.1:0").env("RELAY_OPERATOR_LISTEN", "127.0.0.1:0");
+    run.env_clear()
+        .envs(environment(&image()))
+        .env("RELAY_LISTEN", "127.0.0.1:0")
+        .env("RELAY_OPERATOR_LISTEN", "127.0.0.1:0");
     let mut process = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let line = first_line(&mut process);
     let address = line.trim().strip_prefix("listening on http://").unwrap_or_else(|| panic!("{line:?}")).to_owned();

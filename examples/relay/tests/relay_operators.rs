@@ -391,6 +391,10 @@ async fn the_log_says_the_model_of_a_call_whose_caller_leaves_before_any_answer(
         while emulator.journal().len() <= nth {
             sleep(Duration::from_millis(5)).await;
         }
+        // A batch is made at once.
+        if body == batch {
+            timeout(PATIENCE, stream.readable()).await.expect("no answer").unwrap();
+        }
         drop(stream);
         let line = async {
             loop {
@@ -404,7 +408,7 @@ async fn the_log_says_the_model_of_a_call_whose_caller_leaves_before_any_answer(
         };
         let line = timeout(PATIENCE, line).await.expect("no line");
         assert_eq!((&line["model"], &line["attempts"]), (&json!(model), &json!(1)), "{path}: {line}");
-        // A batch is made at once, and its caller was there.
+        // The caller of the batch was there.
         let (gone, status) = if body == batch { (false, json!(200)) } else { (true, Value::Null) };
         assert_eq!((&line["gone"], &line["status"]), (&json!(gone), &status), "{path}: {line}");
     }
@@ -430,7 +434,7 @@ async fn metrics_say_whose_calls_wait_for_their_turn_and_which_tier_served() {
         .map(|nth| call(if nth == 2 { "token-of-web-0123456789" } else { "token-of-jobs-0123456789" }, nth))
         .collect();
     let value = |metrics: &str, labels: &str| -> f64 {
-        let line = metrics.lines().find(|line| line.starts_with(&format!("relay_queue_waiting{{{labels}}}")));
+        let line = metrics.lines().find(|line| line.starts_with(&format!("relay_queue_waiting{{{labels},")));
         line.map_or(0.0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
     };
     let (web, jobs) = ("caller=\"web\",priority=\"normal\"", "caller=\"jobs\",priority=\"batch\"");
@@ -463,4 +467,35 @@ async fn metrics_say_whose_calls_wait_for_their_turn_and_which_tier_served() {
     let metrics = timeout(PATIENCE, nobody_waits).await.expect("they wait on");
     assert!(metrics.contains(web) && metrics.contains(jobs), "{metrics}");
     drop(server);
+}
+
+#[tokio::test]
+async fn callers_without_a_name_share_one_label_of_the_queue() {
+    let (_emulator, _server, relay) = started("[limits.default]\nrpm = 1\n").await;
+    let call = |nth: usize| {
+        let (uri, body) = (relay.uri(), PROMPT.replace("hello", &format!("hello {nth}")));
+        tokio::spawn(async move { send(&uri, with(Request::post(FLASH), &[], &body)).await })
+    };
+    for nth in 0..2 {
+        assert_eq!(call(nth).await.unwrap().0, 200);
+    }
+    let waiting = [call(2), call(3)];
+    let both_wait = async {
+        loop {
+            let metrics = shown(&relay, "/metrics").await;
+            let lines: Vec<_> = metrics.lines().filter(|line| line.starts_with("relay_queue_waiting{")).collect();
+            if lines.iter().any(|line| line.ends_with(" 2")) {
+                return lines.join("\n");
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let lines = timeout(PATIENCE, both_wait).await.expect("nobody waits");
+    assert!(
+        lines.starts_with("relay_queue_waiting{caller=\"\",priority=\"normal\",") && lines.lines().count() == 1,
+        "{lines}"
+    );
+    // On the page they are told apart, as long as they wait.
+    assert_eq!(status(&relay).await["queue"][0]["caller"], "127.0.0.1");
+    waiting.into_iter().for_each(|call| call.abort());
 }

@@ -322,7 +322,13 @@ async fn back_at_rest(relay: &Relay) {
         let request = Request::get("/metrics").body(Full::default()).unwrap();
         let metrics = client.clone().oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
         let metrics = String::from_utf8_lossy(&metrics).into_owned();
-        let of_now = ["tower_gemini_calls_active", "tower_gemini_attempts_active", "tower_gemini_limit_waiting"];
+        let of_now = [
+            "tower_gemini_calls_active",
+            "tower_gemini_attempts_active",
+            "tower_gemini_limit_waiting",
+            "relay_queue_waiting",
+            "relay_connections_busy",
+        ];
         let gauges = || metrics.lines().filter(|line| of_now.iter().any(|name| line.starts_with(name)));
         assert!(gauges().count() > 0, "no gauge: {metrics}");
         let busy: Vec<_> = gauges().filter(|line| !line.ends_with(" 0")).collect();

@@ -257,6 +257,36 @@ async fn what_a_caller_has_used_holds_and_the_file_has_no_secret() {
 }
 
 #[tokio::test]
+async fn what_a_caller_has_made_is_its_own_after_a_restart() {
+    const OTHER: &str = "a-token-of-another-caller";
+    let callers =
+        format!("[[callers]]\nname = \"app\"\ntoken = {TOKEN:?}\n[[callers]]\nname = \"other\"\ntoken = {OTHER:?}\n");
+    let place = Place::new(Emulator::builder(), &callers).await;
+    let call = async |relay: &Relay, method: &str, token: &str, path: &str, body: Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = Request::builder().method(method).uri(path).header("x-goog-api-key", token);
+        send(relay, request.header("content-type", "application/json").body(Full::from(body)).unwrap()).await
+    };
+    let relay = place.start().await;
+    let contents = json!([{ "role": "user", "parts": [{ "text": "x ".repeat(9_000) }] }]);
+    let cache = json!({ "model": format!("models/{FLASH}"), "ttl": "600s", "contents": contents });
+    let (status, made) = call(&relay, "POST", TOKEN, "/v1beta/cachedContents", cache).await;
+    assert_eq!(status, 200, "{made}");
+    ended(relay).await;
+
+    let relay = place.start().await;
+    let path = format!("/v1beta/{}", made["name"].as_str().unwrap());
+    let list = "/v1beta/cachedContents";
+    let (_, own) = call(&relay, "GET", TOKEN, list, Value::Null).await;
+    assert_eq!(own["cachedContents"][0]["name"], made["name"], "{own}");
+    let (_, others) = call(&relay, "GET", OTHER, list, Value::Null).await;
+    assert!(!others.to_string().contains(made["name"].as_str().unwrap()), "{others}");
+    assert_eq!(call(&relay, "GET", OTHER, &path, Value::Null).await.0, 404);
+    assert_eq!(call(&relay, "DELETE", OTHER, &path, Value::Null).await.0, 404);
+    assert_eq!(call(&relay, "GET", TOKEN, &path, Value::Null).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_relay_that_is_killed_loses_the_last_ten_seconds_at_most() {
     let place = Place::new(Emulator::builder(), "[limits.default]\nrpd = 1\n").await;
     let relay = place.start().await;

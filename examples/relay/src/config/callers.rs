@@ -94,6 +94,11 @@ impl Callers {
         self.by_token.keys()
     }
 
+    /// Returns the names of all callers, those of `client_tokens` included. One with several tokens is there for each.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.by_token.values().map(|caller| &caller.name)
+    }
+
     /// Returns the callers of `[[callers]]`.
     pub(crate) fn named(&self) -> impl Iterator<Item = &CallerRules> {
         self.named.iter().map(|caller| &**caller)

@@ -1,11 +1,7 @@
 //! Admission: the callers' tokens, models and priorities, the number of their calls at a time, and the calls that a relay
 //! cannot serve.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use axum::{body::Body, extract::Request};
 use http::{
@@ -33,7 +29,7 @@ use crate::{
         live::{self, LiveApi},
         owners::Separation,
         path::{decoded, has_dots},
-        peer::Peer,
+        peer::{Peer, network},
         refusal::{full, refusal},
         unread::with_read_timeout,
         uploads::{self, SignedAddress, Uploads},
@@ -99,6 +95,11 @@ impl Admission {
                 Self { rules: Arc::new(rules), reader, callers, uploads, separation, slots, queue }
             }
         }
+    }
+
+    /// Returns the memory of who has made what.
+    pub(crate) fn separation(&self) -> &Separation {
+        &self.separation
     }
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
@@ -298,17 +299,14 @@ impl Drop for CallerPlace {
 /// Returns the name of a caller that brings no token, for the layers that share between callers: its address. Of IPv6 it is
 /// the network of 64 bits, all addresses of which are one caller's.
 fn name_of(address: IpAddr) -> String {
-    match address.to_canonical() {
+    match network(address) {
         IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
+        IpAddr::V6(network) => format!("{network}/64"),
     }
 }
 
 /// Returns whether an origin is that of the address to which a request was sent.
-fn is_of(origin: &HeaderValue, request: &Request) -> bool {
+pub(crate) fn is_of(origin: &HeaderValue, request: &Request) -> bool {
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
     let host = request.uri().authority().map(|authority| authority.as_str().as_bytes()).or(host);
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));

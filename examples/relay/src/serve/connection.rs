@@ -86,12 +86,19 @@ pub(crate) async fn serve(
     let mut ends = place.ends();
     let (mut leaves, mut quiet_until) = (false, None);
     loop {
-        tokio::select! {
+        let has_ended = tokio::select! {
             // Errors are peers that went away, or that wrote something other than HTTP and got an answer that says so.
-            _ = connection.as_mut() => return,
-            () = look.as_mut() => {}
-            _ = ends.wait_for(|ends| *ends), if !leaves => {}
-            () = async { if leaves { life.quiet().await } else { pending().await } } => {}
+            _ = connection.as_mut() => true,
+            () = look.as_mut() => false,
+            _ = ends.wait_for(|ends| *ends), if !leaves => false,
+            () = async { if leaves { life.quiet().await } else { pending().await } } => false,
+        };
+        if has_ended {
+            // It ends by itself when it is asked to, and hyper's own clock of a head is as long.
+            if !*ends.borrow() && life.judge(patience) == Verdict::Idle {
+                tally.closed_idle();
+            }
+            return;
         }
         let now = Instant::now();
         let (mut next, goes) = match life.judge(patience) {

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -17,6 +17,9 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit, watch},
     time::Instant,
 };
+use tower_gemini::observe::{Observe, Reading, Value};
+
+use crate::serve::peer::network;
 
 /// The time between two lines of the log about the same.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
@@ -52,9 +55,8 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// Counts of connections, for metrics and the page.
+/// Counts of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub(crate) struct ConnectionsSnapshot {
     /// Those that are open.
     pub(crate) open: usize,
@@ -113,7 +115,6 @@ impl Connections {
     }
 
     /// Returns the counts of this moment.
-    #[allow(dead_code, reason = "what is shown of it is not there yet")]
     pub(crate) fn snapshot(&self) -> ConnectionsSnapshot {
         let Tally { busy, refused, unread, idle, .. } = &*self.0.tally;
         ConnectionsSnapshot {
@@ -128,6 +129,37 @@ impl Connections {
     /// Takes a place for a refusal that its caller can read, if there is one.
     pub(crate) fn refusal(&self) -> Option<SemaphorePermit<'_>> {
         self.0.refusals.try_acquire().ok()
+    }
+}
+
+const OPEN: &str = "relay.connections.open";
+const BUSY: &str = "relay.connections.busy";
+const REFUSED: &str = "relay.connections.refused";
+const CLOSED: &str = "relay.connections.closed";
+
+impl Connections {
+    /// Describes the metrics of connections, once there is an exporter.
+    pub(crate) fn describe_metrics() {
+        metrics::describe_gauge!(OPEN, "Connections of callers that are open.");
+        metrics::describe_gauge!(BUSY, "Open connections that have a call under way, or an answer to be written.");
+        metrics::describe_counter!(REFUSED, "Connections that a cap has refused.");
+        metrics::describe_counter!(
+            CLOSED,
+            "Connections that were closed: of callers that did not read, or did not call."
+        );
+    }
+}
+
+impl Observe for Connections {
+    fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
+        let ConnectionsSnapshot { open, busy, refused, unread, idle } = self.snapshot();
+        let mut reading =
+            |name, value, labels: &[(&'static str, &str)]| say(Reading { name, value, model: "", labels });
+        reading(OPEN, Value::Gauge(open as f64), &[]);
+        reading(BUSY, Value::Gauge(busy as f64), &[]);
+        reading(REFUSED, Value::Counter(refused), &[]);
+        reading(CLOSED, Value::Counter(unread), &[("reason", "unread")]);
+        reading(CLOSED, Value::Counter(idle), &[("reason", "idle")]);
     }
 }
 
@@ -161,14 +193,6 @@ impl Drop for ConnectionPlace {
             }
         }
         shared.number.send_replace(open.all);
-    }
-}
-
-/// Returns what counts as one address. Who has one of IPv6 has as a rule all of its /64.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
-        address => address,
     }
 }
 

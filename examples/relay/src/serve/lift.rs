@@ -49,10 +49,6 @@ pub(crate) fn lift(gemini: &GeminiLayer, which: &Lift) -> Vec<String> {
                 limiter.lift_scope(&report.scope);
             }
         }
-        // Scopes that share an account have no name of their own.
-        if let (Some(project), None) = (&which.project, &which.model) {
-            limiter.lift(project);
-        }
     }
     if let Some(pool) = gemini.keys() {
         for key in pool.snapshot() {

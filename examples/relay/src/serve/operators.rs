@@ -36,7 +36,7 @@ use tower_gemini::key_pool::{KeyPool, KeyReport, KeyState};
 
 use crate::{
     config::Token,
-    serve::{current::Current, lift::Lift},
+    serve::{admission::is_of, current::Current, lift::Lift},
 };
 
 /// The header that a page of another origin cannot send unasked.
@@ -101,7 +101,7 @@ async fn wish(request: Request, next: Next) -> Response {
     let headers = request.headers();
     let strange = "the wish is of a page of another origin, and is not done";
     let message = match () {
-        () if headers.get_all(ORIGIN).iter().any(|origin| !is_own(origin, &request)) => strange,
+        () if headers.get_all(ORIGIN).iter().any(|origin| !is_of(origin, &request)) => strange,
         () if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") => strange,
         () if headers.get(OPERATOR).is_none_or(|value| value != "1") && !is_json(headers) => {
             "a wish has the header x-relay-operator: 1, or the content type application/json"
@@ -121,12 +121,6 @@ fn is_loopback(host: &Authority, address: IpAddr) -> bool {
     let name = host.host();
     let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     ip.map_or(name.eq_ignore_ascii_case("localhost"), |ip| ip.to_canonical().is_loopback() || ip == address)
-}
-
-fn is_own(origin: &HeaderValue, request: &Request) -> bool {
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let host = host(request);
-    origin.is_some_and(|(_, origin)| host.is_some_and(|host| host.as_str().eq_ignore_ascii_case(origin)))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -279,7 +273,7 @@ mod tests {
             ("null", false),
         ] {
             let request = post(&[("host", "127.0.0.1:8788"), ("origin", origin)]);
-            assert_eq!(is_own(&request.headers()["origin"], &request), right, "{origin}");
+            assert_eq!(is_of(&request.headers()["origin"], &request), right, "{origin}");
         }
     }
 

@@ -48,11 +48,13 @@ use crate::{
             asked::{Asked, Named, all_named, is_named_by},
             lesson::Lesson,
             list::own_part,
-            memory::Makers,
+            memory::{Makers, by_maker},
         },
         refusal::{full, refusal},
     },
 };
+
+pub(crate) use self::memory::ThingsByMaker;
 
 /// The longest page of a list that is read. The API's longest have 1,000 things of some 600 bytes.
 const LONGEST_PAGE: usize = 8 * 1024 * 1024;
@@ -77,6 +79,18 @@ static SEARCHES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
 pub(crate) struct Separation(Arc<Mutex<Makers>>);
 
 impl Separation {
+    /// Lists what is kept over a restart, for [`restore`](Self::restore).
+    pub(crate) fn kept(&self) -> ThingsByMaker {
+        // Sorted outside of the lock, which every call takes.
+        let all = self.0.lock().all();
+        by_maker(all)
+    }
+
+    /// Remembers what was kept, except for what has been learned since.
+    pub(crate) fn restore(&self, kept: &ThingsByMaker) {
+        self.0.lock().restore(kept);
+    }
+
     /// Takes a caller's part of all things.
     pub(crate) fn of(&self, known: &Known) -> SeparateCaller {
         let caller = if known.rules.is_named { known.rules.name.clone() } else { unnamed(&known.token) };

@@ -64,7 +64,8 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
         tokio::spawn(state.clone().keep(current.clone()));
     }
 
-    let (calls, pages) = apps(&current, &termination)?;
+    let connections = Connections::new();
+    let (calls, pages) = apps(&current, &termination, &connections)?;
     // It serves to the very end, so that a drain can be watched, and ends with the relay: nobody waits for it.
     let mut to_the_end = JoinSet::new();
     if let Some(listener) = operators {
@@ -72,10 +73,9 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
         let current = current.clone();
         // Connections of callers take none of theirs.
         let caps = |_: &Current| Caps { all: Some(MOST_OF_OPERATORS), per_address: None };
-        let connections = Connections::new();
-        to_the_end.spawn(async move { accept(listener, &current, pending(), pages, &connections, caps).await });
+        let theirs = Connections::new();
+        to_the_end.spawn(async move { accept(listener, &current, pending(), pages, &theirs, caps).await });
     }
-    let connections = Connections::new();
     // By its end, load balancers have seen /readyz fail, and send no more calls.
     let closing = async {
         termination.first().await;
@@ -160,11 +160,17 @@ async fn accept(
     }
 }
 
-/// Routes everything that is served: to callers the API, to operators what is shown, and health to both.
-fn apps(current: &Arc<Current>, termination: &Termination) -> Result<(Router, Router), BoxError> {
+/// Routes everything that is served: to callers the API, to operators what is shown, the callers' connections included, and
+/// health to both.
+fn apps(
+    current: &Arc<Current>,
+    termination: &Termination,
+    connections: &Connections,
+) -> Result<(Router, Router), BoxError> {
     let shown = current.clone();
-    let telemetry = current.stack().telemetry().gauges();
-    let pages = show::router(telemetry, current.telemetry().conventions, move || shown.stack().shown())?;
+    let gauges = current.stack().telemetry().gauges().watch(connections.clone());
+    let pages = show::router(gauges, current.telemetry().conventions, move || shown.stack().shown())?;
+    Connections::describe_metrics();
     let pages = health(current, termination).merge(pages).route_layer(middleware::from_fn(headers::with_host));
     // An old address of a page must not become a call, which would cost a key's quota.
     let elsewhere = || any(async || (StatusCode::NOT_FOUND, ELSEWHERE));

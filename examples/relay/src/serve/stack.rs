@@ -33,6 +33,7 @@ use crate::{
         cors::Cors,
         headers::KnownKeys,
         lift::{Lift, lift},
+        owners::Separation,
         refusal,
         reload::Part,
         transport::{Transport, transport},
@@ -80,6 +81,7 @@ impl Stack {
             gemini: self.gemini.clone(),
             failures: self.parts.failures.clone(),
             reloads: self.parts.reloads.clone(),
+            named_callers: self.settings.access.callers.names().cloned().collect(),
         }
     }
 
@@ -102,6 +104,11 @@ impl Stack {
     /// Returns what is known of reloads.
     pub(crate) fn reloads(&self) -> &Reloads {
         &self.parts.reloads
+    }
+
+    /// Returns the memory of which caller has made what.
+    pub(crate) fn separation(&self) -> &Separation {
+        self.parts.admission.separation()
     }
 
     /// Returns the keys that no answer has.

@@ -1,4 +1,5 @@
-//! The state of the relay over a restart: usage, what is parked, learned limits and disabled keys, in a file.
+//! The state of the relay over a restart: usage, what is parked, learned limits, disabled keys, and who has made what, in a
+//! file.
 //!
 //! It is written every ten seconds if it has changed, and at the end: into a file beside it, which then takes its place, so
 //! that a reader finds the old state or the new one and never half of one. Nothing in it is secret: keys are there by
@@ -26,7 +27,7 @@ use tower_gemini::{
 
 use crate::{
     config::state::{create_temporary, temporary},
-    serve::{current::Current, stack::Stack},
+    serve::{current::Current, owners::ThingsByMaker, stack::Stack},
 };
 
 /// The version of the file's form.
@@ -35,10 +36,12 @@ const VERSION: u32 = 1;
 /// The time between two looks whether the state has changed: a relay that is killed loses no more than that.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The largest file that is written or read: that of all 16,384 scopes and as many callers has about 30 MB.
+/// The largest file that is written or read: that of all 16,384 scopes and as many callers has about 30 MB, and
+/// that of all things that are kept 13 MB more.
 const LARGEST: usize = 64 << 20;
 
-/// The age from which nothing in a file counts any more but disabled keys: a month's money, the last of it, is over.
+/// The age from which nothing in a file counts any more but disabled keys and what lasts until it is deleted: a month's
+/// money, the last of it, is over.
 const OLDEST: Duration = Duration::from_secs(32 * 86_400);
 
 /// The age from which it is worth a word that days and parks are over.
@@ -99,6 +102,9 @@ struct Knowledge {
     limits: LimiterMemory,
     keys: KeyPoolMemory,
     callers: CallerLimitsMemory,
+    /// The things that each caller has made, where callers do not see each other's.
+    #[serde(default)]
+    things: ThingsByMaker,
 }
 
 /// The part of the file that every version has.
@@ -182,6 +188,7 @@ impl Knowledge {
             limits: gemini.limiter().map(Limiter::memory).unwrap_or_default(),
             keys: gemini.keys().map(KeyPool::memory).unwrap_or_default(),
             callers: gemini.callers().map(CallerLimits::memory).unwrap_or_default(),
+            things: stack.separation().kept(),
         }
     }
 
@@ -196,6 +203,7 @@ impl Knowledge {
         if let Some(callers) = gemini.callers() {
             callers.restore(&self.callers);
         }
+        stack.separation().restore(&self.things);
     }
 }
 

@@ -9,16 +9,19 @@
 //! |---|---|---|
 //! | `relay_config_last_reload_successful` | | 1 if the last reload of the settings was good, else 0 |
 //! | `relay_config_last_reload_success_timestamp_seconds` | | the time of the last good one, or of the start |
-//! | `relay_queue_waiting` | `caller`, `priority` | calls that wait for their turn; without a caller's name, `caller` is empty |
+//! | `relay_queue_waiting` | `caller`, `priority` | calls that wait for their turn; of all callers that no setting names, `caller` is empty |
+//! | `relay_connections_open`, `…_busy` | | callers' connections, and those of them that have a call under way or an answer to be written |
+//! | `relay_connections_refused_total` | | callers' connections that a cap has refused |
+//! | `relay_connections_closed_total` | `reason` | callers' connections that were closed: `unread` or `idle` |
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use metrics::Unit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use parking_lot::Mutex;
 use tokio::time::sleep;
 use tower_gemini::{
     context::Priority,
+    observe::{Reading, Value},
     rate_limit::Limiter,
     telemetry::{self, Conventions, Gauges},
 };
@@ -36,12 +39,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 pub(crate) struct Exporter {
     handle: PrometheusHandle,
     gauges: Gauges,
-    waiting: Waiting,
 }
-
-/// The callers and priorities that have had calls in the queue: a gauge keeps its last value, and has to be set to zero.
-/// Callers have names only by the settings.
-type Waiting = Arc<Mutex<HashSet<(String, Priority)>>>;
 
 const RELOADED: &str = "relay.config.last_reload.successful";
 const GOOD_RELOAD: &str = "relay.config.last_reload.success.timestamp";
@@ -66,28 +64,29 @@ impl Exporter {
                 upkeep.run_upkeep();
             }
         });
-        Ok(Self { handle, gauges, waiting: Waiting::default() })
+        Ok(Self { handle, gauges })
     }
 
     /// Writes all metrics.
-    pub(crate) fn render(&self, reloads: &Reloads, limiter: Option<&Limiter>) -> String {
+    pub(crate) fn render(&self, reloads: &Reloads) -> String {
         self.gauges.report();
         metrics::gauge!(RELOADED).set(f64::from(u8::from(reloads.is_good())));
         metrics::gauge!(GOOD_RELOAD).set(reloads.last_good().as_secs_f64());
-        let waiting = limiter.map(Limiter::waiting).unwrap_or_default();
-        let mut seen = self.waiting.lock();
-        let gauge = |caller: &str, priority: Priority| metrics::gauge!(WAITING, "caller" => caller.to_owned(), "priority" => priority.as_str());
-        // A series before anybody waits, so that queries find one.
-        seen.insert((String::new(), Priority::Normal));
-        for (caller, priority) in &*seen {
-            gauge(caller, *priority).set(0.0);
-        }
-        for report in waiting {
-            let caller = report.caller.as_deref().unwrap_or_default();
-            gauge(caller, report.priority).set(report.waiting as f64);
-            seen.insert((caller.to_owned(), report.priority));
-        }
-        drop(seen);
         self.handle.render()
+    }
+}
+
+/// Reports the calls that wait for their turn, by caller and priority. Callers whom no setting names are one: they are known
+/// by their addresses, and the exporter keeps each label to its end.
+pub(crate) fn observe_queue(limiter: &Limiter, named: &HashSet<Arc<str>>, say: &mut dyn FnMut(Reading<'_>)) {
+    let mut waiting = |caller: &str, priority: Priority, calls: usize| {
+        let labels = [("caller", caller), ("priority", priority.as_str())];
+        say(Reading { name: WAITING, value: Value::Gauge(calls as f64), model: "", labels: &labels });
+    };
+    // A series before anybody waits, so that queries find one.
+    waiting("", Priority::Normal, 0);
+    for report in limiter.waiting() {
+        let caller = report.caller.filter(|caller| named.contains(caller));
+        waiting(caller.as_deref().unwrap_or_default(), report.priority, report.waiting);
     }
 }

@@ -6,7 +6,11 @@
 //!
 //! They tell names of models, projects, keys and callers, and addresses: the operators' listener lets nobody else see them.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use axum::{Json, Router, response::Html, routing::get};
 use http::{
@@ -30,7 +34,7 @@ use crate::show::{
     failures::Failures,
     history::MINUTES,
     kept::KeptView,
-    metrics::{self, Exporter},
+    metrics::{self, Exporter, observe_queue},
     model::{HourView, LatelyView, ModelView},
     page,
     parked::{ParkedView, place},
@@ -48,6 +52,8 @@ pub(crate) struct Shown {
     pub(crate) gemini: GeminiLayer,
     pub(crate) failures: Failures,
     pub(crate) reloads: Reloads,
+    /// The names that the settings give to callers.
+    pub(crate) named_callers: HashSet<Arc<str>>,
 }
 
 /// The paths of what is shown.
@@ -70,10 +76,7 @@ where
     let html = async move || ([(CONTENT_SECURITY_POLICY, policy)], page::SAFE, Html(page::PAGE));
     let scraped = shown.clone();
     let status = async move || (page::SAFE, Json(shown().status(started)));
-    let metrics = async move || {
-        let Shown { gemini, reloads, .. } = scraped();
-        ([(CONTENT_TYPE, metrics::CONTENT)], page::SAFE, exporter.render(&reloads, gemini.limiter()))
-    };
+    let metrics = async move || ([(CONTENT_TYPE, metrics::CONTENT)], page::SAFE, exporter.render(&scraped().reloads));
     Ok(Router::new()
         .route(PAGE, get(html))
         .route(STATUS, get(status))
@@ -86,7 +89,7 @@ struct CurrentHandles<F>(F);
 
 impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
     fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
-        let gemini = (self.0)().gemini;
+        let Shown { gemini, named_callers, .. } = (self.0)();
         let handles = [
             gemini.limiter().map(|limiter| limiter as &dyn Observe),
             gemini.callers().map(|callers| callers as &dyn Observe),
@@ -95,6 +98,9 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
             Some(gemini.replay_memory() as &dyn Observe),
         ];
         handles.into_iter().flatten().for_each(|handle| handle.observe(say));
+        if let Some(limiter) = gemini.limiter() {
+            observe_queue(limiter, &named_callers, say);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The memory of who has made what: pure, and bounded for each caller, so that none can make it forget another's things.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -9,6 +9,15 @@ use tower_gemini::resource::Resource;
 
 /// The most things of each sort that are remembered for a caller; its oldest are forgotten first.
 const MOST: usize = 16_384;
+
+/// The collection of uploads under way.
+const UPLOADS: &str = "upload_id";
+
+/// The most things that are kept over a restart, of all callers: about 13 MB in the state's file.
+const MOST_KEPT: usize = 131_072;
+
+/// The things of each caller, the oldest first: what is kept of them over a restart.
+pub(crate) type ThingsByMaker = BTreeMap<String, Vec<String>>;
 
 /// The caller that has made each thing.
 #[derive(Debug)]
@@ -119,6 +128,40 @@ impl Makers {
         let oldest: Vec<_> = order.drain(..excess).collect();
         oldest.iter().for_each(|(_, thing)| self.forget(thing));
     }
+
+    /// Copies all things, for [`by_maker`].
+    pub(crate) fn all(&self) -> Vec<MadeThing> {
+        let things = self.things.iter();
+        things.map(|(thing, Made { maker, nth })| (*nth, thing.clone(), maker.clone())).collect()
+    }
+
+    /// Remembers what was kept, except for what has been learned since.
+    pub(crate) fn restore(&mut self, kept: &ThingsByMaker) {
+        for (maker, things) in kept {
+            let maker = Arc::from(&**maker);
+            things.iter().filter_map(|thing| Resource::parse(thing)).for_each(|thing| self.shown(thing, &maker));
+        }
+    }
+}
+
+/// A thing, its number, by which the older one is told, and its maker.
+pub(crate) type MadeThing = (u64, Resource, Arc<str>);
+
+/// Lists the names of things by their makers, for [`Makers::restore`]. Uploads under way are left out: whoever knows the
+/// name of one may write it.
+pub(crate) fn by_maker(mut all: Vec<MadeThing>) -> ThingsByMaker {
+    all.retain(|(_, thing, _)| thing.collection() != UPLOADS);
+    let is_too_much = all.len() > MOST_KEPT;
+    all.sort_unstable_by_key(|(nth, ..)| *nth);
+    let mut by_maker = ThingsByMaker::new();
+    for (_, thing, maker) in all {
+        by_maker.entry(maker.to_string()).or_default().push(thing.as_str().to_owned());
+    }
+    if is_too_much {
+        let share = MOST_KEPT / by_maker.len();
+        by_maker.values_mut().for_each(|things| drop(things.drain(..things.len().saturating_sub(share))));
+    }
+    by_maker
 }
 
 impl Maker {
@@ -175,5 +218,37 @@ mod tests {
         makers.made(thing("batches/x"), &b);
         assert_eq!(makers.of(&thing("batches/x")), Some(&b));
         assert!(!makers.others_have("b") && makers.others_have("a"));
+    }
+
+    #[test]
+    fn all_but_uploads_under_way_is_kept() {
+        let (mut makers, a, b) = (Makers::default(), Arc::from("a"), Arc::from("b"));
+        makers.made(thing("files/2"), &a);
+        makers.made(thing("files/1"), &a);
+        makers.made(thing("batches/1"), &b);
+        makers.made(thing("upload_id/u"), &b);
+        let mut kept = by_maker(makers.all());
+        assert_eq!(kept["a"], ["files/2", "files/1"]);
+        assert_eq!(kept["b"], ["batches/1"]);
+        kept.insert("c".to_owned(), vec!["nothing".to_owned(), "/".to_owned()]);
+        let mut again = Makers::default();
+        again.made(thing("files/1"), &b);
+        again.restore(&kept);
+        assert_eq!(again.of(&thing("files/1")), Some(&b), "learned since");
+        assert_eq!((again.of(&thing("files/2")), again.of(&thing("batches/1"))), (Some(&a), Some(&b)));
+        assert_eq!(again.things.len(), 3);
+    }
+
+    #[test]
+    fn of_too_much_each_caller_keeps_a_share_its_newest() {
+        let (a, b) = (Arc::from("a"), Arc::from("b"));
+        let of = |maker: &Arc<str>, number: usize| -> Vec<MadeThing> {
+            let made = |nth: usize| (nth as u64, thing(&format!("files/{maker}{nth}")), maker.clone());
+            (0..number).map(made).collect()
+        };
+        let kept = by_maker([of(&a, MOST_KEPT), of(&b, 3)].concat());
+        assert_eq!((kept["a"].len(), kept["b"].len()), (MOST_KEPT / 2, 3));
+        assert_eq!(kept["a"].last(), Some(&format!("files/a{}", MOST_KEPT - 1)));
+        assert_eq!(by_maker(of(&a, MOST_KEPT))["a"].len(), MOST_KEPT);
     }
 }
