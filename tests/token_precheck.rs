@@ -800,3 +800,93 @@ async fn the_cost_of_an_interaction_is_that_of_its_texts() {
         assert_eq!(sent[0].0, Some(expected), "{uri}");
     }
 }
+
+/// Fills a request up with white space, so that its body is one that is read on another thread.
+fn padded(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    let body = std::mem::take(request.body_mut());
+    let body = futures_util::FutureExt::now_or_never(body.collect()).unwrap().unwrap().to_bytes();
+    let padding = " ".repeat(200_000);
+    *request.body_mut() = Full::from([&body[..1], padding.as_bytes(), &body[1..]].concat());
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_is_judged_as_a_small_one() {
+    let emulator = Emulator::builder()
+        .default_models()
+        .model(EmulatedModel::new("small").input_token_limit(1_000))
+        .trouble(When::always().operation(Operation::ListModels), Trouble::slow(secs(1)))
+        .build();
+    let models = ModelTable::new();
+    let lists = ServiceBuilder::new().map_request(keyed).service(emulator.clone());
+    let upkeep = tokio::spawn(models.refresh_on_demand(lists));
+    tokio::task::yield_now().await;
+    let layer = TokenPrecheckLayer::new(models.clone()).counter(Quarters);
+
+    let failure = refused(&layer, &emulator, padded(body(GENERATE, "{\n \"contents\": [}"))).await;
+    assert!(failure.message().contains("at line 2, column 15"), "{}", failure.message());
+    let failure = refused(&layer, &emulator, padded(body(GENERATE, "{}"))).await;
+    assert_eq!(failure.kind(), Kind::InvalidRequest);
+    // It waits for the list, once.
+    let (begun, sent) = (Instant::now(), emulator.journal().len());
+    let misspelt = || padded(text("/v1beta/models/gemini-2.5-flsh:generateContent", 40));
+    let error = layer.layer(emulator.clone()).oneshot(misspelt()).await.map(drop).unwrap_err();
+    assert_eq!(Error::find(&*error).unwrap().failure().kind(), Kind::ModelNotFound);
+    assert_eq!((begun.elapsed(), emulator.journal().len()), (secs(1), sent + 1));
+    refused(&layer, &emulator, misspelt()).await;
+    upkeep.abort();
+    let failure = refused(&layer, &emulator, padded(text("/v1beta/models/small:generateContent", 4_400))).await;
+    assert_eq!((failure.token_count(), failure.token_limit()), (Some(1_100), Some(1_000)));
+
+    // And costs as much.
+    let (upstream, sent) = recorder(hello);
+    for request in [text(GENERATE, 400), padded(text(GENERATE, 400)), padded(text(STREAM, 60_000))] {
+        layer.layer(upstream.clone()).oneshot(request).await.unwrap();
+    }
+    let costs: Vec<_> = sent.lock().iter().map(|(cost, ..)| cost.unwrap()).collect();
+    assert_eq!(costs, [100, 100, 15_000].map(TokenCost::at_least));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_body_is_counted_upstream_once_and_one_permit_is_enough() {
+    let emulator = Emulator::builder().model(EmulatedModel::new("small").input_token_limit(1_000)).build();
+    let layer = by_bytes(listed(&emulator).await);
+    let permit = ServiceBuilder::new().concurrency_limit(1).service(emulator.clone());
+    let ask = |bytes| layer.layer(permit.clone()).oneshot(padded(text("/v1beta/models/small:generateContent", bytes)));
+    for response in futures_util::future::join_all([ask(3_000), ask(3_400)]).await {
+        assert_eq!(response.unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(emulator.count(asked), 2);
+    assert_eq!(ask(3_000).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(emulator.count(asked), 2, "in the cache");
+    let error = ask(5_000).await.map(drop).unwrap_err();
+    assert_eq!(Error::find(&*error).unwrap().failure().token_count(), Some(1_250));
+    // A call that is dropped while another thread reads or hashes leaves the permit to others.
+    for polls in 1..6 {
+        let mut call = Box::pin(ask(3_600));
+        for _ in 0..polls {
+            let _ = futures_util::poll!(&mut call);
+            tokio::task::yield_now().await;
+        }
+    }
+    assert_eq!(ask(3_000).await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_too_many_values_is_sent_unread_and_costs_its_bytes_or_is_refused() {
+    let models = ModelTable::new();
+    models.insert(Model::new("m").with_input_limit(1_000));
+    let layer = by_bytes(models).ask_upstream(AskUpstream::Always);
+    let json = format!(r#"{{"contents":[{}{{}}]}}"#, "{},".repeat(ReplayLayer::MAX_VALUES));
+    let request = || body("/v1beta/models/m:generateContent", &json);
+    let (upstream, sent) = recorder(hello);
+    layer.layer(upstream.clone()).oneshot(request()).await.unwrap();
+    let (cost, text, _) = sent.lock().pop().unwrap();
+    assert_eq!(cost, Some(TokenCost::estimate(json.len() as u64)));
+    assert!(text == json && sent.lock().is_empty(), "the upstream is not asked to count it");
+
+    let emulator = Emulator::new();
+    let failure = refused(&layer.fail_closed(), &emulator, request()).await;
+    assert_eq!(failure.kind(), Kind::ContextTooLong);
+    assert!(failure.message().contains("more than 1048576 values"), "{}", failure.message());
+}

@@ -2,8 +2,8 @@
 //!
 //! A worker of the runtime answers nobody while it reads a body: 31 MiB of `{},{},…` take it 0.4 s, and a caller can send
 //! many of them. So a body of more than [`INLINE`] bytes is read on a blocking thread, of which each layer keeps no more
-//! busy than half of the machine's cores: the others wait for their turn, and the workers keep theirs. A smaller body
-//! takes less time than the way to another thread would be worth, and is read where it is.
+//! busy than half of the machine's cores: the others wait for their turn. A smaller body takes less time than the way to
+//! another thread would be worth, and is read where it is.
 //!
 //! A body of more than [`MAX_VALUES`] values and names of members is not read at all: the upstream judges it. That many
 //! have no room in the context of any model, whose millions of tokens they would be, and a list of the tokens of any

@@ -78,8 +78,9 @@ where
             return Checked::Refuse(verdict::malformed(&message, line, column));
         }
         Some(Err(_)) => return Checked::Send(None),
+        None if settings.fail_closed && has_limit(call.operation()) => return Checked::Refuse(verdict::unread()),
         None => {
-            // Nobody knows its texts; what they are none has more tokens than bytes.
+            // Nobody knows its texts, but no text has more tokens than bytes.
             let cost = TokenCost::estimate(body.len() as u64);
             CallContext::update(request.extensions_mut(), |context| context.set_token_cost(cost));
             return Checked::Send(None);
@@ -128,7 +129,7 @@ fn check_length<B: From<Bytes>>(
     model: Option<&Model>,
     counted: Option<Count>,
 ) -> Checked {
-    if matches!(question.call.operation(), Operation::GenerateContent | Operation::CreateInteraction) {
+    if has_limit(question.call.operation()) {
         match check_output(settings, request, &question, model) {
             Ok(Some(body)) => question.body = body,
             Ok(None) => {}
@@ -147,6 +148,11 @@ fn check_length<B: From<Bytes>>(
         }
         LimitCheck::Fits(_) | LimitCheck::Unknown => Checked::Count(Box::new(question)),
     }
+}
+
+/// Returns whether calls of this kind have a limit of input tokens beyond which the upstream refuses them.
+fn has_limit(operation: Operation) -> bool {
+    matches!(operation, Operation::GenerateContent | Operation::CreateInteraction)
 }
 
 /// Returns whether this room understands the call: one that carries contents.

@@ -113,7 +113,7 @@
 //! | counting by the upstream | near the limit, for at most 5 s | a round trip costs less than a refused call |
 //! | a request that cannot be counted | sent | the upstream judges it; [`fail_closed`](TokenPrecheckLayer::fail_closed) refuses it instead |
 //! | reading inline | bodies up to 128 KiB | a larger one is read on tokio's blocking threads, so that no other call waits for it |
-//! | values of a body | 1,048,576, names of members included | no model's context has room for more: such a body is sent unread, and costs as many tokens as it has bytes |
+//! | values of a body | 1,048,576, names of members included | no model's context has room for more: such a body is sent unread, and costs as many tokens as it has bytes; [`fail_closed`](TokenPrecheckLayer::fail_closed) refuses it instead |
 //! | counting inline | up to 64 KiB of text | a larger text is counted on tokio's blocking threads, and only if it may be too long |
 //!
 //! # Costs

@@ -5,7 +5,10 @@ use crate::{
     call::{Call, Operation, Surface},
     failure::{Failure, Kind},
     models::Model,
-    request::scan::{Contents, MaxOutput, RequestFacts},
+    request::{
+        readers::MAX_VALUES,
+        scan::{Contents, MaxOutput, RequestFacts},
+    },
 };
 
 /// The treatment of a request's output limit.
@@ -87,6 +90,15 @@ pub(super) fn cannot_be_counted(model: &str, limit: u64) -> Failure {
     let message = format!(
         "The input could not be counted, so that it is unknown whether it fits into the {limit} tokens that {model} takes, \
          and such requests are refused here. Shorten the input, or leave out media that cannot be counted."
+    );
+    Failure::local(Kind::ContextTooLong, message)
+}
+
+/// Builds the refusal of a request whose body has too many values to be read.
+pub(super) fn unread() -> Failure {
+    let message = format!(
+        "The input has more than {MAX_VALUES} values, the most that are read here, so that it is unknown whether the model takes \
+         it, and such requests are refused here. Send fewer values."
     );
     Failure::local(Kind::ContextTooLong, message)
 }

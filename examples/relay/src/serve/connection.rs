@@ -42,6 +42,11 @@ use crate::serve::{
 /// The time that a connection without calls has to end by itself: HTTP/2 asks the peer first, which takes a round trip.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// The most bytes that are read from a connection in one step, and so the longest head of a request. hyper's 408 KiB are so
+/// much that a worker copies a body of 31 MiB in a few steps, in which it does nothing else, and each piece of it is mapped
+/// and unmapped by the allocator.
+const MOST_AT_ONCE: usize = 64 * 1_024;
+
 /// The time in which a refused caller can read the refusal.
 const REFUSAL: Duration = Duration::from_secs(1);
 
@@ -69,7 +74,7 @@ pub(crate) async fn serve(
         async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, call))) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle).max_buf_size(MOST_AT_ONCE);
     // Clients that read only while they are asked for more answer a PING as late as they read.
     let http2 = &mut builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(patience.idle).keep_alive_timeout(patience.unread);

@@ -6,7 +6,7 @@ use axum::{body::Body, extract::Request};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use http_body::Body as _;
-use tokio::task::spawn_blocking;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_gemini::{
     CallContext, ConfigError,
@@ -30,6 +30,9 @@ const PRIORITY: HeaderName = HeaderName::from_static("x-gemini-priority");
 
 /// The most bytes of a body that are read where they are: a millisecond's work at most.
 const INLINE: usize = 128 * 1024;
+
+/// The turn to read a large body: more threads than one would take the cores of all other calls.
+static READER: Semaphore = Semaphore::const_new(1);
 
 /// The most bytes of such a wish that a refusal repeats.
 const LONGEST_WISH: usize = 32;
@@ -181,8 +184,14 @@ async fn models_of(body: Bytes) -> Vec<String> {
     if body.len() <= INLINE {
         return path::models_of(&body);
     }
+    let turn = READER.acquire().await;
+    let read = spawn_blocking(move || {
+        // It ends with the reading, which goes on where the call is dropped.
+        let _turn = turn;
+        path::models_of(&body)
+    });
     // A reader that fails has read no model, and the call is refused.
-    spawn_blocking(move || path::models_of(&body)).await.unwrap_or_default()
+    read.await.unwrap_or_default()
 }
 
 /// Writes into a request who makes the call, and how urgent it is: as its caller's calls are, or less where the header
