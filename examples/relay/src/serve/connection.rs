@@ -50,6 +50,9 @@ const MOST_AT_ONCE: usize = 64 * 1_024;
 /// The time in which a refused caller can read the refusal.
 const REFUSAL: Duration = Duration::from_secs(1);
 
+/// The beginning of what an HTTP/2 client says first. No method of HTTP/1.1 begins like this.
+const HTTP2: &[u8; 3] = b"PRI";
+
 /// Serves one connection to its end.
 pub(crate) async fn serve(
     stream: TcpStream,
@@ -61,6 +64,21 @@ pub(crate) async fn serve(
     let tally = place.tally();
     let life = Connection::new(tally.clone());
     let thrown_away = Arc::new(AtomicBool::new(false));
+    let mut ends = place.ends();
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // A builder that finds out the version by itself keeps one more buffer for each connection of HTTP/1.1.
+    builder = tokio::select! {
+        spoken = timeout(patience.idle, speaks_http2(&stream)) => match spoken {
+            Ok(Some(true)) => builder.http2_only(),
+            Ok(Some(false)) => builder.http1_only(),
+            Ok(None) => builder,
+            Err(_) => {
+                tally.closed_idle();
+                return;
+            }
+        },
+        _ = ends.wait_for(|ends| *ends) => return,
+    };
     let io = WatchedIo::new(stream, life.clone(), thrown_away.clone(), patience.unread);
     let calls = life.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -73,7 +91,6 @@ pub(crate) async fn serve(
         let answer = app.clone().oneshot(request);
         async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, call))) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle).max_buf_size(MOST_AT_ONCE);
     // Clients that read only while they are asked for more answer a PING as late as they read.
     let http2 = &mut builder.http2();
@@ -83,7 +100,6 @@ pub(crate) async fn serve(
 
     let look = sleep_until(Instant::now() + patience.idle.min(patience.unread));
     tokio::pin!(look);
-    let mut ends = place.ends();
     let (mut leaves, mut quiet_until) = (false, None);
     loop {
         let has_ended = tokio::select! {
@@ -131,6 +147,13 @@ pub(crate) async fn serve(
         }
         look.as_mut().reset(next);
     }
+}
+
+/// Waits for the first bytes of a connection and tells whether they are HTTP/2's; `None` where too few came to tell.
+async fn speaks_http2(stream: &TcpStream) -> Option<bool> {
+    let mut first = [0; HTTP2.len()];
+    let read = stream.peek(&mut first).await.ok()?;
+    (read == HTTP2.len() || !HTTP2.starts_with(&first[..read])).then_some(first == *HTTP2)
 }
 
 /// Tells a caller that its connection is refused, and closes it: at once where many are refused already.
