@@ -27,6 +27,9 @@ const FLASH: &str = "gemini-2.5-flash";
 const PRO: &str = "gemini-2.5-pro";
 const MINUTE: Duration = Duration::from_secs(60);
 
+/// Callers that do not wait for midnight Pacific, however near it is.
+const IMPATIENT: &str = "[timeout]\ntotal = \"5s\"\n";
+
 /// Two keys of one project, one of which is nearly always chosen first at random, and one key of another project.
 const KEYS: &str = r#"
     [[keys]]
@@ -225,7 +228,7 @@ fn day_quota() -> Trouble {
 async fn a_days_quota_and_none_at_all_are_never_asked_for_again_and_other_models_are() {
     for trouble in [day_quota, Trouble::zero_quota] {
         let emulator = Emulator::builder().trouble(When::always().project("p1").model(FLASH), trouble());
-        let (emulator, _server, relay) = pair(emulator, KEYS).await;
+        let (emulator, _server, relay) = pair(emulator, &format!("{KEYS}{IMPATIENT}")).await;
         answers(&relay, FLASH, 12).await;
         assert_eq!(asked(&emulator.journal(), "p1", FLASH).len(), 1);
         answers(&relay, PRO, 12).await;
@@ -369,7 +372,7 @@ async fn while_both_are_down_a_calls_attempts_stay_within_the_budget() {
 #[tokio::test]
 async fn a_days_quota_of_all_projects_moves_the_call_to_the_next_model() {
     let spent = Emulator::builder().trouble(When::always().model(PRO), Trouble::day_quota());
-    let (emulator, _server, relay) = pair(spent, &format!("{KEYS}{FALLBACK}")).await;
+    let (emulator, _server, relay) = pair(spent, &format!("{KEYS}{FALLBACK}{IMPATIENT}")).await;
     for _ in 0..3 {
         let answer = ask(&relay, PRO, "hello").await;
         assert_eq!((answer.status, answer.header("x-gemini-model")), (200, Some(FLASH)));
