@@ -108,9 +108,10 @@ async fn waves_of_unread_callers_leave_descriptors_and_memory_level() {
 }
 
 #[tokio::test]
-#[ignore = "takes a minute, in which nothing else should, and its times are of a release build; .ci/run does"]
+#[ignore = "takes a minute, in which nothing else should; .ci/run does"]
 async fn twenty_waves_of_fifty_unread_callers_are_not_noticed_by_others() {
-    let p99 = Some(Duration::from_millis(20));
+    // The bar is for the program as it is handed on. Without optimisations, it takes several times as long for each call.
+    let p99 = Some(Duration::from_millis(if cfg!(debug_assertions) { 200 } else { 20 }));
     waves(Waves { callers: 50, waves: 20, unread: Duration::from_secs(2), p99 }).await;
 }
 
