@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Two limiters that take a "cost" store one entry for each token of it: a minute of Gemini's tokens is 20 to 125 MB of Redis, for one key.
+# Two limiters that take a "cost" store one entry for each token of it: a minute of Gemini's tokens is 20 to 100 MB of Redis, for one key.
 #
 # Guess: hit(cost=30000) adds 30,000 to a number, or one entry with its weight, and takes as long as a cost of 1.
 # Is: limits' moving window pushes 30,000 equal times onto a list, pyrate-limiter's bucket 30,000 members with a name each into a sorted set, in one script.
-#   33 calls fill a limit of a million tokens a minute: limits 20 to 23 MB, pyrate-limiter 75 to 125 MB, and the server does nothing else for 10 to 60
+#   33 calls fill a limit of a million tokens a minute: limits 20 to 23 MB, pyrate-limiter 79 to 101 MB, and the server does nothing else for 10 to 60
 #   and 60 to 330 ms a call. limits' two counters need some hundred bytes. A large refusal is cheap, a large grant is not.
 # Version: limits 5.8.0, pyrate-limiter 4.5.1, redis 8.1.0 (Python); servers Redis 6.2.5, Redis 8.2.3 and Valkey 9.1.2, as three wheels bring them.
 # Matters: Gemini counts tokens a minute by the million, for each model and key. Behind such a limiter every relay's check waits for the largest
