@@ -126,6 +126,9 @@ pub mod quota;
 pub mod rate_limit;
 mod ready;
 mod redact;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis_store;
 pub mod replay;
 mod request;
 pub mod resource;

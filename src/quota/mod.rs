@@ -4,6 +4,7 @@
 //! saving.
 
 mod pacific;
+mod store;
 pub(crate) mod window;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -11,7 +12,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use http_body::Body;
 
 pub(crate) use self::pacific::PacificCalendar;
-pub use self::pacific::{until_pacific_midnight, until_pacific_month_end};
+pub use self::{
+    pacific::{until_pacific_midnight, until_pacific_month_end},
+    store::{Answer, Closing, Correction, Grant, MemoryStore, Question, QuotaStore, Reply, StoreCharge},
+};
 
 /// The limits of a project for a model. What is not set is not limited.
 ///
