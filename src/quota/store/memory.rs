@@ -33,6 +33,32 @@ const MAX_SCOPES: usize = 16_384;
 /// assert!(matches!(store.take(&scope, question), Reply::Now(Answer::Granted(_))));
 /// # }
 /// ```
+///
+/// Two limiters that share a quota of one request a minute:
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{Request, Response};
+/// use http_body_util::{Empty, Full};
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_gemini::{RateLimitLayer, quota::{Limits, MemoryStore}, rate_limit::Limiter};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), tower_gemini::BoxError> {
+/// let store = MemoryStore::new();
+/// let begun = tokio::time::Instant::now();
+/// for _ in 0..2 {
+///     let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(1)).store(store.clone()).build();
+///     let service = RateLimitLayer::new(limiter).layer(service_fn(|_: Request<Full<bytes::Bytes>>| async {
+///         Ok::<_, std::io::Error>(Response::new(Empty::<bytes::Bytes>::new()))
+///     }));
+///     let request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(Full::default())?;
+///     service.oneshot(request).await?;
+/// }
+/// assert!(begun.elapsed() >= Duration::from_secs(60) && begun.elapsed() < Duration::from_secs(61));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
