@@ -6,6 +6,7 @@
 //! A store never fails: one that cannot ask the others answers for its own share, which it knows best itself.
 
 mod memory;
+mod shared;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -108,7 +109,8 @@ pub struct Grant {
     /// The requests since midnight Pacific, of all who ask.
     pub today: u64,
     /// True if the call looks for all others whether a closed scope is open again: its success has to
-    /// [open](QuotaStore::open) it.
+    /// [open](QuotaStore::open) it, a further refusal to [close](QuotaStore::close) it. One that is refunded was no look; one
+    /// that shows nothing keeps the others out for half a minute at most.
     pub is_look: bool,
 }
 
@@ -116,6 +118,20 @@ impl Grant {
     /// Creates the grant of a charge.
     pub fn new(charge: StoreCharge) -> Self {
         Self { charge, requests: 0, tokens: 0, today: 0, is_look: false }
+    }
+
+    /// Says how much is used with it, by all who ask: in the last minute, and today.
+    #[must_use]
+    pub fn used(mut self, requests: u64, tokens: u64, today: u64) -> Self {
+        (self.requests, self.tokens, self.today) = (requests, tokens, today);
+        self
+    }
+
+    /// Says that the call looks for all others.
+    #[must_use]
+    pub fn looking(mut self) -> Self {
+        self.is_look = true;
+        self
     }
 }
 
@@ -161,5 +177,12 @@ impl Closing {
     /// Creates a closing of that time, in which nobody looks.
     pub fn of(time: Duration) -> Self {
         Self { look: time, ends: time }
+    }
+
+    /// Lets one call look after that time.
+    #[must_use]
+    pub fn look(mut self, look: Duration) -> Self {
+        self.look = look.min(self.ends);
+        self
     }
 }
