@@ -27,6 +27,7 @@ mod server;
 mod settings;
 mod source;
 pub(crate) mod state;
+mod store;
 mod telemetry;
 mod timeout;
 mod toml;
@@ -40,6 +41,7 @@ pub(crate) use self::{
     plan::{Plan, breaker_layer, builder, caller_layer},
     settings::{Overrides, Settings, Topic},
     source::Source,
+    store::{StoreAddress, StoreSettings},
     telemetry::TelemetrySettings,
     upstream::Upstream,
 };
