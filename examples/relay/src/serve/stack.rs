@@ -27,7 +27,7 @@ use tower_gemini::{
 };
 
 use crate::{
-    config::{Plan, Settings, breaker_layer, builder, caller_layer},
+    config::{Plan, Settings, Topic, breaker_layer, builder, caller_layer},
     serve::{
         admission::Admission,
         cors::Cors,
@@ -36,6 +36,7 @@ use crate::{
         owners::Separation,
         refusal,
         reload::Part,
+        store::SharedStore,
         transport::{Transport, transport},
         wired::Wired,
     },
@@ -81,6 +82,7 @@ impl Stack {
             gemini: self.gemini.clone(),
             failures: self.parts.failures.clone(),
             reloads: self.parts.reloads.clone(),
+            store: self.parts.store.as_ref().map(|store| store.handle().clone()),
             named_callers: self.settings.access.callers.names().cloned().collect(),
         }
     }
@@ -144,6 +146,8 @@ struct Parts {
     times: ServiceTimes,
     pool: KeyPool,
     limiter: Limiter,
+    /// The store that the limiter asks, if relays share one.
+    store: Option<SharedStore>,
     breakers: Option<CircuitBreakers>,
     wiring: Wiring,
     /// It knows the names of models that metrics may have.
@@ -198,9 +202,24 @@ impl Parts {
             Some(parts) => parts.wiring.breakers.clone(),
             None => Wired::new(breakers.clone()),
         };
+        let store = match kept(Part::Store) {
+            Some(parts) => parts.store.clone(),
+            None => settings.store.as_ref().map(SharedStore::connect).transpose()?,
+        };
         let limiter = match kept(Part::Limiter) {
             Some(parts) => parts.limiter.clone(),
-            None => settings.limits.clone().service_times(times.clone()).gate(wired_breakers.clone()).build(),
+            None => {
+                let limits = settings.limits.clone().service_times(times.clone()).gate(wired_breakers.clone());
+                let limiter = store.iter().fold(limits, |limits, store| store.of_limiter(limits)).build();
+                // Another store is no reason to forget what has gone to the same upstream under the same limits.
+                let same = |before: &&Stack| {
+                    [Topic::Upstream, Topic::Limits].iter().all(|topic| settings.agree_on(*topic, &before.settings))
+                };
+                if let Some(before) = before.filter(same) {
+                    limiter.restore(&before.parts.limiter.memory());
+                }
+                limiter
+            }
         };
         let wired_limiter = match kept(Part::Wiring) {
             Some(parts) => parts.wiring.limiter.clone(),
@@ -267,6 +286,7 @@ impl Parts {
             times,
             pool,
             limiter,
+            store,
             breakers,
             wiring,
             telemetry,

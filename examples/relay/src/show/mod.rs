@@ -17,6 +17,7 @@ mod record;
 mod reloads;
 mod state;
 mod status;
+mod store;
 mod view;
 
 pub(crate) use self::{

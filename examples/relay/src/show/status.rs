@@ -26,6 +26,7 @@ use tower_gemini::{
     key_pool::KeyPool,
     observe::{Observe, Reading},
     rate_limit::Limiter,
+    redis_store::RedisStore,
     stack::GeminiLayer,
     telemetry::{Conventions, Gauges},
 };
@@ -40,6 +41,7 @@ use crate::show::{
     parked::{ParkedView, place},
     problems::{Problem, problems},
     reloads::{Reloads, SettingsView},
+    store::{StoreView, observe_store},
     view::{CallerView, ChainView, FailureView, KeyView, LimitView, QueueView, seconds},
 };
 
@@ -52,6 +54,8 @@ pub(crate) struct Shown {
     pub(crate) gemini: GeminiLayer,
     pub(crate) failures: Failures,
     pub(crate) reloads: Reloads,
+    /// The store that several relays share, if there is one.
+    pub(crate) store: Option<RedisStore>,
     /// The names that the settings give to callers.
     pub(crate) named_callers: HashSet<Arc<str>>,
 }
@@ -89,7 +93,7 @@ struct CurrentHandles<F>(F);
 
 impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
     fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
-        let Shown { gemini, named_callers, .. } = (self.0)();
+        let Shown { gemini, named_callers, store, .. } = (self.0)();
         let handles = [
             gemini.limiter().map(|limiter| limiter as &dyn Observe),
             gemini.callers().map(|callers| callers as &dyn Observe),
@@ -100,6 +104,9 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
         handles.into_iter().flatten().for_each(|handle| handle.observe(say));
         if let Some(limiter) = gemini.limiter() {
             observe_queue(limiter, &named_callers, say);
+        }
+        if let Some(store) = store {
+            observe_store(&store.report(), say);
         }
     }
 }
@@ -121,6 +128,7 @@ struct Status {
     callers: Vec<CallerView>,
     keys: Vec<KeyView>,
     kept: KeptView,
+    store: Option<StoreView>,
     chains: Vec<ChainView>,
     failures: Vec<FailureView>,
 }
@@ -147,7 +155,9 @@ impl Shown {
         let kept = KeptView::of(&self.gemini.replay_memory().snapshot());
         let mut problems = problems(&models, &keys, &chains, &failures);
         problems.extend(self.reloads.problem());
+        let store = self.store.as_ref().map(|store| StoreView::of(&store.report()));
         problems.extend(kept.problem());
+        problems.extend(store.iter().flat_map(StoreView::problems));
         problems.sort_by_key(|problem| problem.level);
         let parked = ParkedView::all(&models, &keys);
         let queue = self.gemini.limiter().map(Limiter::waiting).unwrap_or_default();
@@ -168,6 +178,7 @@ impl Shown {
             callers,
             keys,
             kept,
+            store,
             chains,
             failures,
         }

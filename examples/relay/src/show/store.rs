@@ -1,0 +1,253 @@
+//! The store that several relays share, as it is shown: its state, its counts, and the lines that say when it is away or in
+//! danger.
+//!
+//! | metric | meaning |
+//! |---|---|
+//! | `relay_store_connected` | 1 while the server counts for all, else 0 |
+//! | `relay_store_instances` | the relays that share the quota |
+//! | `relay_store_share` | the part of each quota that this relay takes while the server is away |
+//! | `relay_store_scopes` | projects and models that are counted |
+//! | `relay_store_takes_total` | calls that asked for quota |
+//! | `relay_store_refused_total` | those that did not fit yet |
+//! | `relay_store_leased_total`, `…_by_share_total` | those that were decided without the server: from a lease, or by the share |
+//! | `relay_store_timeouts_total`, `…_failures_total` | questions that the server did not answer in time, or with an error |
+//! | `relay_store_outages_total` | times that the server was lost |
+//! | `relay_store_retold_total` | scopes whose charges were told again, because the server had not, or no longer, known them |
+//! | `relay_store_overshoot_total` | refusals of the upstream for quota in spite of a grant, by `le`: how full the minute was at most |
+
+use serde::Serialize;
+use tower_gemini::{
+    observe::{Reading, Value},
+    redis_store::{Overshoot, StoreReport, StoreState},
+};
+
+use crate::show::{
+    problems::{Level, Problem, time},
+    view::seconds,
+};
+
+const CONNECTED: &str = "relay.store.connected";
+const INSTANCES: &str = "relay.store.instances";
+const SHARE: &str = "relay.store.share";
+const SCOPES: &str = "relay.store.scopes";
+const OVERSHOOT: &str = "relay.store.overshoot";
+
+/// The state of the store, as `/status` has it.
+#[derive(Serialize)]
+pub(crate) struct StoreView {
+    connected: bool,
+    /// The reason why the server does not count.
+    away: Option<&'static str>,
+    away_for_s: Option<f64>,
+    /// The server's hosts, without a password.
+    address: String,
+    /// The server's name and version, once it has been reached.
+    server: Option<String>,
+    /// The name of this relay among those that share the quota.
+    instance: String,
+    instances: u32,
+    /// The part of each quota that this relay takes while the server is away.
+    share: f64,
+    /// The projects and models that are counted.
+    scopes: usize,
+    /// The setting of the server by which it may forget counts.
+    eviction: Option<String>,
+    takes: u64,
+    granted: u64,
+    refused: u64,
+    /// Those of `takes` that were decided by the share.
+    by_share: u64,
+    /// Those of `takes` that were granted from a lease.
+    leased: u64,
+    timeouts: u64,
+    failures: u64,
+    outages: u64,
+    retold: u64,
+    /// The refusals of the upstream for quota in spite of a grant.
+    overshoot: Vec<OvershootView>,
+}
+
+/// The refusals in minutes that were so full.
+#[derive(Serialize)]
+struct OvershootView {
+    /// The most percent of the fullest limit that were used. `None`: any more, or unknown.
+    up_to_percent: Option<u64>,
+    refusals: u64,
+}
+
+impl StoreView {
+    pub(crate) fn of(report: &StoreReport) -> Self {
+        let away = away(report);
+        let counts = &report.counts;
+        let bands = Overshoot::BANDS.iter().map(|band| Some(*band)).chain([None]);
+        let overshoot = bands.zip(report.overshoot.counts);
+        Self {
+            connected: away.is_none(),
+            away: away.map(|(reason, _)| reason),
+            away_for_s: away.map(|(_, since)| since),
+            address: report.address.to_string(),
+            server: report.server.as_deref().map(str::to_owned),
+            instance: report.instance.to_string(),
+            instances: report.instances,
+            share: report.share,
+            scopes: report.scopes,
+            eviction: report.eviction.as_deref().map(str::to_owned),
+            takes: counts.takes,
+            granted: counts.granted,
+            refused: counts.refused,
+            by_share: counts.shared,
+            leased: counts.leased,
+            timeouts: counts.timed_out,
+            failures: counts.failed,
+            outages: counts.outages,
+            retold: counts.retold,
+            overshoot: overshoot.map(|(up_to_percent, refusals)| OvershootView { up_to_percent, refusals }).collect(),
+        }
+    }
+
+    /// Returns the problems: the server is away, or may forget what it has counted.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let mut all = Vec::new();
+        if let (Some(reason), Some(since)) = (self.away, self.away_for_s) {
+            let (address, share, instances) = (&self.address, percent(self.share), self.instances);
+            all.push(Problem {
+                level: Level::Warn,
+                what: format!(
+                    "The store at {address} is away for {} ({reason}): of what its limits have left this relay takes no more than {share}, as \
+                     one of {instances}.",
+                    time(since)
+                ),
+                what_to_do: "Start the server, or correct [store]. Calls go on meanwhile and none is lost, but some wait longer; the relay \
+                             is back by itself."
+                    .to_owned(),
+            });
+        }
+        if let Some(policy) = &self.eviction {
+            all.push(Problem {
+                level: Level::Warn,
+                what: format!("The store at {} may drop what it has counted when its memory is full ({policy}).", self.address),
+                what_to_do: "Set maxmemory-policy noeviction there: a relay whose counts are gone tells its own again, which takes a second."
+                    .to_owned(),
+            });
+        }
+        all
+    }
+}
+
+/// Returns why and for how many seconds the server does not count.
+fn away(report: &StoreReport) -> Option<(&'static str, f64)> {
+    match report.state {
+        StoreState::Away { since, reason } => Some((reason.as_str(), seconds(since))),
+        _ => None,
+    }
+}
+
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent < 10.0 => format!("{percent:.1} %"),
+        percent => format!("{percent:.0} %"),
+    }
+}
+
+/// Describes the metrics, once there is an exporter.
+pub(crate) fn describe_metrics() {
+    metrics::describe_gauge!(CONNECTED, "Whether the store's server counts the quota for all relays.");
+    metrics::describe_gauge!(INSTANCES, "Relays that share the quota.");
+    metrics::describe_gauge!(SHARE, "Part of each quota that this relay takes while the store's server is away.");
+    metrics::describe_gauge!(SCOPES, "Projects and models that the store counts.");
+    for (name, description) in [
+        (TAKES, "Calls that asked the store for quota."),
+        (REFUSED, "Calls whose quota did not fit yet, by the store's count."),
+        (LEASED, "Calls that took quota from a lease, without the store's server."),
+        (BY_SHARE, "Calls that this relay's own share has decided, because the store's server was away."),
+        (TIMEOUTS, "Questions that the store's server did not answer in time."),
+        (FAILURES, "Questions that the store's server answered with an error, or not at all."),
+        (OUTAGES, "Times that the store's server was lost."),
+        (RETOLD, "Scopes whose charges were told to the store's server again."),
+        (OVERSHOOT, "Refusals of the upstream for quota in spite of a grant, by how full the minute was at most."),
+    ] {
+        metrics::describe_counter!(name, description);
+    }
+}
+
+const TAKES: &str = "relay.store.takes";
+const REFUSED: &str = "relay.store.refused";
+const LEASED: &str = "relay.store.leased";
+const BY_SHARE: &str = "relay.store.by_share";
+const TIMEOUTS: &str = "relay.store.timeouts";
+const FAILURES: &str = "relay.store.failures";
+const OUTAGES: &str = "relay.store.outages";
+const RETOLD: &str = "relay.store.retold";
+
+/// The upper ends of the bands of [`OVERSHOOT`], as buckets of histograms have them.
+const ENDS: [&str; 7] = ["0.5", "0.8", "0.9", "0.95", "0.99", "1", "+Inf"];
+
+/// Reports the state and the counts of the store.
+pub(crate) fn observe_store(report: &StoreReport, say: &mut dyn FnMut(Reading<'_>)) {
+    let mut reading = |name, value, labels: &[(&'static str, &str)]| say(Reading { name, value, model: "", labels });
+    let counts = &report.counts;
+    reading(CONNECTED, Value::Gauge(f64::from(u8::from(away(report).is_none()))), &[]);
+    reading(INSTANCES, Value::Gauge(f64::from(report.instances)), &[]);
+    reading(SHARE, Value::Gauge(report.share), &[]);
+    reading(SCOPES, Value::Gauge(report.scopes as f64), &[]);
+    for (name, count) in [
+        (TAKES, counts.takes),
+        (REFUSED, counts.refused),
+        (LEASED, counts.leased),
+        (BY_SHARE, counts.shared),
+        (TIMEOUTS, counts.timed_out),
+        (FAILURES, counts.failed),
+        (OUTAGES, counts.outages),
+        (RETOLD, counts.retold),
+    ] {
+        reading(name, Value::Counter(count), &[]);
+    }
+    let mut sum = 0;
+    for (end, count) in ENDS.into_iter().zip(report.overshoot.counts) {
+        sum += count;
+        reading(OVERSHOOT, Value::Counter(sum), &[("le", end)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> StoreReport {
+        let mut report = StoreReport::default();
+        (report.address, report.instances, report.share) = ("valkey:6379".into(), 4, 0.2);
+        report.overshoot.counts = [1, 0, 0, 0, 2, 3, 4];
+        report
+    }
+
+    #[test]
+    fn a_server_that_is_away_is_a_problem_and_one_that_may_forget_is_another() {
+        let mut report = report();
+        let said = |report: &StoreReport| {
+            StoreView::of(report).problems().into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            said(&report),
+            [
+                "The store at valkey:6379 is away for 0 s (not reached yet): of what its limits have left this relay takes no more \
+              than 20 %, as one of 4."
+            ]
+        );
+        report.state = StoreState::Connected;
+        assert_eq!(said(&report), [""; 0]);
+        report.eviction = Some("allkeys-lru".into());
+        assert!(said(&report)[0].contains("may drop what it has counted") && said(&report)[0].contains("allkeys-lru"));
+    }
+
+    #[test]
+    fn each_bucket_of_overshoot_has_those_below_it() {
+        let mut buckets = Vec::new();
+        observe_store(&report(), &mut |reading| {
+            if let (OVERSHOOT, [("le", end)], Value::Counter(count)) = (reading.name, reading.labels, reading.value) {
+                buckets.push((end.parse().unwrap_or(f64::INFINITY), count));
+            }
+        });
+        let bands = Overshoot::BANDS.map(|percent| percent as f64 / 100.0).into_iter().chain([f64::INFINITY]);
+        assert_eq!(buckets, bands.zip([1, 1, 1, 1, 3, 6, 10]).collect::<Vec<_>>());
+    }
+}

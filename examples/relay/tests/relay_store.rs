@@ -1,0 +1,375 @@
+//! `[store]` of the relay as a process: right and wrong settings, a server that is away or shared by four relays, and the
+//! password that nothing says.
+//!
+//! Those that need a server start one of their own: `cargo test -p relay --test relay_store -- --ignored`. The two of the full
+//! size take three minutes each: `cargo test --release -p relay --test relay_store -- --ignored at_full_size`.
+
+#![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../../../tests/support/redis_server.rs"]
+mod redis_server;
+mod relay_fleet;
+mod relay_page;
+mod relay_process;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::timeout};
+use tower::ServiceExt;
+use tower_gemini::client::Client;
+
+use redis_server::RedisServer;
+use relay_fleet::{Fleet, MINUTE, fullest_minute};
+use relay_page::Page;
+use relay_process::{PATIENCE, Relay, checked, ended_with, refused_at};
+
+const FLASH: &str = "gemini-2.5-flash";
+const EMULATOR: &str = "upstream = \"emulator\"\n";
+const PASSWORD: &str = "the-password-of-the-store";
+
+/// A store that nobody can reach: no server listens on that port.
+const NOWHERE: &str = "redis://127.0.0.1:1";
+
+async fn get(relay: &Relay, path: &str) -> (StatusCode, String) {
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri_of(path)).build().unwrap();
+    let response = timeout(PATIENCE, client.oneshot(Request::get(path).body(Full::default()).unwrap()));
+    let (head, body) = response.await.expect("no answer").unwrap().into_parts();
+    let body = timeout(PATIENCE, body.collect()).await.expect("no end").unwrap().to_bytes();
+    (head.status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn status(relay: &Relay) -> Value {
+    serde_json::from_str(&get(relay, "/status").await.1).unwrap()
+}
+
+async fn ask(relay: &Relay) -> StatusCode {
+    let client: Client<Full<Bytes>> = Client::builder().base_url(relay.uri()).build().unwrap();
+    let body = Full::from(r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#);
+    let request = Request::post(format!("/v1beta/models/{FLASH}:generateContent")).body(body).unwrap();
+    timeout(PATIENCE, client.oneshot(request)).await.expect("no answer").unwrap().status()
+}
+
+// --- settings ---
+
+#[tokio::test]
+async fn the_documented_store_is_accepted_and_described() {
+    let documented = r#"
+        [store]
+        redis = "redis://valkey:6379"
+        prefix = "tower-gemini"
+        share = ["quota", "parks", "keys", "breakers"]
+        instances = 4
+        leases = true
+    "#;
+    let (code, described, remarks) = checked(&format!("{EMULATOR}{documented}")).await;
+    assert_eq!((code, &*remarks), (Some(0), ""), "{described}");
+    let line = described.lines().find(|line| line.starts_with("shared store")).unwrap_or_else(|| panic!("{described}"));
+    for words in ["redis://valkey:6379, for quota, parks, keys, breakers", "\"tower-gemini\"", "4 relays until"] {
+        assert!(line.contains(words), "no {words:?} in {line}");
+    }
+    for (store, says) in [
+        ("redis = \"rediss://me:p@cache.example:6380/0\"", "rediss://cache.example:6380/0, for quota, parks"),
+        ("redis = \"redis+sentinel://a:26379,b/mymaster\"\nshare = [\"quota\"]", "/mymaster, for quota"),
+        ("redis = \"redis+cluster://a:7000,b:7001\"\nleases = false", "without leases"),
+        ("redis = \"valkey://valkey\"\nshare = [\"keys\", \"parks\"]", "valkey://valkey, for parks, keys"),
+    ] {
+        let (code, described, remarks) = checked(&format!("{EMULATOR}[store]\n{store}")).await;
+        assert_eq!((code, &*remarks), (Some(0), ""), "{store}");
+        assert!(described.contains(says), "{store}: no {says:?} in {described}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_store_is_refused_with_its_line_and_what_would_be_right() {
+    for (settings, place, says) in [
+        ("[stor]\nredis = \"redis://h\"", "1:2", &["did you mean store?"][..]),
+        ("store = \"redis://h\"", "1:9", &["store is a text here; it is a section, [store]"]),
+        ("[store]", "1:1", &["[store] has no redis", "redis://host:6379"]),
+        ("[store]\nreddis = \"redis://h\"", "2:1", &["did you mean redis?"]),
+        ("[store]\nredis = 6379", "2:9", &["is a whole number here", "\"redis://host:6379\""]),
+        ("[store]\nredis = \"h:6379\"", "2:9", &["no scheme"]),
+        ("[store]\nredis = \"reddis://h\"", "2:9", &["reddis:// is no address", "did you mean redis://?"]),
+        ("[store]\nredis = \"redis+sentinel://h\"", "2:9", &["/mymaster"]),
+        ("[store]\nredis = \"redis://h:99999\"", "2:9", &["a port that is none"]),
+        ("[store]\nredis = \"env:RELAY_TEST_UNSET\"", "2:9", &["RELAY_TEST_UNSET is not set"]),
+        ("[store]\nredis = \"env:\"", "2:9", &["env:NAME"]),
+        ("[store]\nredis = \"redis://h\"\nprefix = \"\"", "3:10", &["is empty"]),
+        ("[store]\nredis = \"redis://h\"\nprefix = \"a b\"", "3:10", &["other characters"]),
+        ("[store]\nredis = \"redis://h\"\nshare = \"quota\"", "3:9", &["is a text here", "a list with any of"]),
+        ("[store]\nredis = \"redis://h\"\nshare = [\"quotas\"]", "3:9", &["did you mean \"quota\"?"]),
+        ("[store]\nredis = \"redis://h\"\nshare = []", "3:9", &["take [store] out"]),
+        ("[store]\nredis = \"redis://h\"\ninstances = 0", "3:13", &["is 0", "from 1"]),
+        ("[store]\nredis = \"redis://h\"\nleases = \"no\"", "3:10", &["true or false"]),
+        ("leases = false\n[store]\nredis = \"redis://h\"", "1:1", &["belongs in [store]"]),
+    ] {
+        refused_at(settings, place, says).await;
+    }
+}
+
+#[tokio::test]
+async fn a_variable_stands_in_place_of_the_files_address() {
+    let wrong = "redis+sentinal://me:the-password-of-the-store@h/m";
+    let (code, said) = ended_with(EMULATOR, &[("RELAY_STORE_REDIS", wrong)]).await;
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("RELAY_STORE_REDIS") && said.contains("did you mean redis+sentinel://?"), "{said}");
+    assert!(!said.contains(PASSWORD), "{said}");
+    for settings in
+        [EMULATOR.to_owned(), format!("{EMULATOR}[store]\nprefix = \"a\"\nredis = \"env:RELAY_TEST_UNSET\"\n")]
+    {
+        let relay = Relay::start_logging(&settings, &[("RELAY_STORE_REDIS", NOWHERE)]).await;
+        assert_eq!(status(&relay).await["store"]["address"], "127.0.0.1:1");
+        let log = relay.logged("shared store").await;
+        assert!(log.contains(NOWHERE), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_on_which_others_read_or_write_is_remarked_on() {
+    for (address, says) in [
+        ("redis://:the-password-of-the-store@cache.example", "goes to cache.example unencrypted"),
+        ("redis+sentinel://:the-password-of-the-store@10.0.0.1,8.8.8.8/m", "write rediss+sentinel://"),
+        ("redis://8.8.8.8", "there is no password"),
+        ("rediss://cache.example", "there is no password"),
+    ] {
+        let (code, _, remarks) = checked(&format!("{EMULATOR}[store]\nredis = {address:?}")).await;
+        assert_eq!((code, remarks.lines().count()), (Some(0), 1), "{address}: {remarks}");
+        assert!(remarks.contains(":3:9: redis: ") && remarks.contains(says), "{address}: {remarks}");
+        assert!(!remarks.contains(PASSWORD), "{remarks}");
+    }
+    let (_, _, remarks) =
+        checked(&format!("{EMULATOR}[store]\nredis = \"redis://h\"\nshare = [\"keys\"]\nleases = false")).await;
+    assert!(remarks.contains(":5:10: leases has no effect: share has no \"quota\""), "{remarks}");
+}
+
+// --- a server that is away ---
+
+#[tokio::test]
+async fn a_relay_whose_store_is_away_serves_its_share_and_says_so() {
+    let settings = format!("{EMULATOR}[store]\nredis = {NOWHERE:?}\n[limits.default]\nrpm = 100\nmax_wait = \"0s\"\n");
+    let relay = Relay::start(&settings).await;
+    // 0.8 of 100 for 4 relays: nobody has told how many there are.
+    for nth in 0..20 {
+        assert_eq!(ask(&relay).await, StatusCode::OK, "{nth}");
+    }
+    assert_eq!(ask(&relay).await, StatusCode::TOO_MANY_REQUESTS);
+    let status = status(&relay).await;
+    let store = &status["store"];
+    assert_eq!((&store["connected"], &store["instances"]), (&false.into(), &4.into()), "{store}");
+    assert!(store["away"].is_string() && store["away_for_s"].is_number() && store["server"].is_null(), "{store}");
+    let wrong =
+        &status["wrong"].as_array().unwrap().iter().find(|wrong| wrong["what"].as_str().unwrap().contains("The store"));
+    let wrong = wrong.unwrap_or_else(|| panic!("{status}"));
+    assert!(
+        wrong["level"] == "warn" && wrong["what"].as_str().unwrap().contains("no more than 20 %, as one of 4"),
+        "{wrong}"
+    );
+    let metrics = get(&relay, "/metrics").await.1;
+    for line in
+        ["relay_store_connected{gen_ai_request_model=\"\"} 0", "relay_store_instances{gen_ai_request_model=\"\"} 4"]
+    {
+        assert!(metrics.lines().any(|each| each == line), "no {line} in {metrics}");
+    }
+    for counter in ["takes", "refused", "by_share", "timeouts", "outages", "overshoot"] {
+        assert!(metrics.contains(&format!("# TYPE relay_store_{counter}_total counter")), "{counter}: {metrics}");
+    }
+    assert_eq!(get(&relay, "/readyz").await.0, StatusCode::OK, "callers are answered");
+}
+
+#[tokio::test]
+async fn the_password_is_said_nowhere() {
+    let settings = format!("{EMULATOR}[store]\nredis = \"redis://of-relays:{PASSWORD}@127.0.0.1:1/3\"\n");
+    let (_, described, remarks) = checked(&settings).await;
+    assert!(!described.contains(PASSWORD) && !remarks.contains(PASSWORD), "{described} {remarks}");
+    assert!(described.contains("redis://127.0.0.1:1/3"), "{described}");
+    let relay = Relay::start_talkative(&settings).await;
+    assert_eq!(ask(&relay).await, StatusCode::OK);
+    for path in ["/", "/status", "/metrics"] {
+        let (code, body) = get(&relay, path).await;
+        assert_eq!(code, StatusCode::OK, "{path}");
+        assert!(!body.contains(PASSWORD), "{path}: {body}");
+    }
+    let log = relay.reload(&format!("{settings}share = [\"quotas\", \"{PASSWORD}\"]\n")).await;
+    assert!(log.contains("did you mean"), "{log}");
+    let said = relay.said().await;
+    assert!(said.contains("shared store") && !said.contains(PASSWORD), "{said}");
+}
+
+#[tokio::test]
+async fn a_reload_keeps_the_store_unless_its_own_settings_change() {
+    let settings = format!("{EMULATOR}[store]\nredis = {NOWHERE:?}\n");
+    let relay = Relay::start_logging(&settings, &[]).await;
+    let instance = async || status(&relay).await["store"]["instance"].as_str().map(str::to_owned);
+    let first = instance().await;
+    assert!(first.is_some());
+    relay.reload(&format!("{settings}[limits.default]\nrpm = 5\n[breaker]\nmode = \"consecutive\"\n")).await;
+    assert_eq!(instance().await, first, "limits and breakers are no matter of the store's");
+    relay.reload(&format!("{settings}prefix = \"other\"\n")).await;
+    let second = instance().await;
+    assert!(second.is_some() && second != first, "{second:?}");
+    relay.reload(&format!("{settings}share = []\n")).await;
+    assert_eq!(instance().await, second, "wrong settings change nothing");
+    relay.reload(EMULATOR).await;
+    assert_eq!(instance().await, None);
+    let metrics = get(&relay, "/metrics").await.1;
+    assert!(
+        metrics.contains("relay_store_instances{gen_ai_request_model=\"\"} 0"),
+        "no alert without a store: {metrics}"
+    );
+}
+
+#[tokio::test]
+async fn another_store_forgets_no_call_of_the_last_minute() {
+    let limits = "[limits.default]\nrpm = 100\nmax_wait = \"0s\"\n";
+    let relay = Relay::start_logging(&format!("{EMULATOR}{limits}"), &[]).await;
+    for _ in 0..100 {
+        assert_eq!(ask(&relay).await, StatusCode::OK);
+    }
+    relay.reload(&format!("{EMULATOR}[store]\nredis = {NOWHERE:?}\n{limits}")).await;
+    assert_eq!(ask(&relay).await, StatusCode::TOO_MANY_REQUESTS);
+}
+
+// --- a server ---
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn the_page_and_the_status_show_a_server_that_counts() {
+    let server = RedisServer::start();
+    let fleet = Fleet::start(2, &server.url(), "[limits.default]\nrpm = 50\n").await;
+    fleet.until_connected().await;
+    for nth in 0..10 {
+        fleet.call(nth, FLASH).await.unwrap();
+    }
+    let stores = fleet.stores().await;
+    for store in &stores {
+        assert_eq!(
+            (&store["away"], &store["takes"], &store["scopes"]),
+            (&Value::Null, &5.into(), &1.into()),
+            "{store}"
+        );
+        assert!(
+            store["server"]
+                .as_str()
+                .is_some_and(|server| server.starts_with("redis ") || server.starts_with("valkey ")),
+            "{store}"
+        );
+        assert_eq!(store["share"].as_f64(), Some(0.4), "{store}");
+    }
+    let status = status(&fleet.relays[0]).await;
+    assert_eq!(status["wrong"], Value::Array(Vec::new()), "{status}");
+    let metrics = get(&fleet.relays[1], "/metrics").await.1;
+    assert!(metrics.contains("relay_store_connected{gen_ai_request_model=\"\"} 1"), "{metrics}");
+    // Each knows of the other's calls with its next own.
+    let used = &status["models"][0]["limits"][0]["dimensions"][0];
+    assert!(used["used"].as_u64().is_some_and(|used| used > 5), "{status}");
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server and Chromium; .ci/run does"]
+async fn in_a_browser_the_page_shows_the_store() {
+    let mut server = RedisServer::start();
+    let fleet = Fleet::start(1, &server.url(), "").await;
+    fleet.until_connected().await;
+    let mut page = Page::open(&fleet.relays[0].operator_uri()).await;
+    page.until("document.querySelector('#head').textContent === 'All is well'").await;
+    page.until("document.body.innerText.includes('Shared quota') && document.body.innerText.includes('1 relay ')")
+        .await;
+    page.picture("store.png").await;
+    server.kill();
+    page.until("document.body.innerText.includes('is away for')").await;
+    page.until("document.querySelector('#head').textContent === 'It works, but needs attention'").await;
+    page.picture("store-away.png").await;
+    page.close().await;
+}
+
+// --- one quota ---
+
+/// A number of calls at once, and the limit that holds for all relays together.
+#[derive(Clone, Copy)]
+struct Rush {
+    calls: usize,
+    limit: usize,
+    /// The most calls that are under way at once.
+    at_once: usize,
+}
+
+/// Sends all calls through four relays. All of them are answered, no minute at the upstream has more than the limit, and of
+/// it at least 98 % are used.
+async fn rush(rush: Rush) {
+    let Rush { calls, limit, at_once } = rush;
+    let server = RedisServer::start();
+    let fleet = Fleet::start(4, &server.url(), &format!("[limits.default]\nrpm = {limit}\n")).await;
+    fleet.until_connected().await;
+    let (fleet, places) = (Arc::new(fleet), Arc::new(Semaphore::new(at_once)));
+    let calls_under_way = (0..calls).map(|nth| {
+        let (fleet, places) = (fleet.clone(), places.clone());
+        tokio::spawn(async move {
+            let _place = places.acquire().await.unwrap();
+            fleet.call(nth, FLASH).await
+        })
+    });
+    for (nth, answer) in join_all(calls_under_way).await.into_iter().enumerate() {
+        answer.unwrap().unwrap_or_else(|failure| panic!("call {nth}: {failure}"));
+    }
+    let arrivals = fleet.arrivals(FLASH);
+    assert_eq!(arrivals.len(), calls, "each has been sent once");
+    let (fullest, begun) = fullest_minute(&arrivals);
+    let took = arrivals[calls - 1] - arrivals[0];
+    // The last may go once all before it have had their minutes, each as full as it may be.
+    let least = MINUTE * ((calls - 1) / limit) as u32;
+    let used = least.as_secs_f64() / took.as_secs_f64();
+    println!(
+        "{calls} calls at {limit} a minute: {took:.2?} for {least:?}, {:.1} % used; the fullest minute has {fullest}, from {begun:.1?} on",
+        used * 100.0
+    );
+    for store in fleet.stores().await {
+        println!("  {store}");
+        assert_eq!((&store["outages"], &store["connected"]), (&0.into(), &true.into()), "{store}");
+    }
+    assert!(fullest <= limit, "{fullest} calls in a minute that begins at {begun:?}");
+    assert!(used >= 0.98, "{used}: {took:?} for {least:?}");
+    assert_eq!(fleet.sum("by_share").await, 0, "the server has counted all");
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server, and a minute; .ci/run does"]
+async fn four_relays_never_send_more_than_their_one_limit() {
+    rush(Rush { calls: 90, limit: 60, at_once: 90 }).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server, and three minutes in which nothing else runs"]
+async fn at_full_size_two_hundred_calls_at_once_share_sixty_a_minute() {
+    rush(Rush { calls: 200, limit: 60, at_once: 200 }).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server, a release build, and three minutes in which nothing else runs"]
+async fn at_full_size_twenty_thousand_calls_share_six_thousand_a_minute() {
+    // More than a whole minute's quota is always waiting.
+    rush(Rush { calls: 20_000, limit: 6_000, at_once: 8_000 }).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn relays_that_come_later_share_what_is_left() {
+    let server = RedisServer::start();
+    let settings = "[limits.default]\nrpm = 40\nmax_wait = \"0s\"\n";
+    let fleet = Fleet::start(2, &server.url(), settings).await;
+    fleet.until_connected().await;
+    let mut answered = 0;
+    for nth in 0..100 {
+        answered += usize::from(fleet.call(nth, FLASH).await.is_ok());
+    }
+    assert_eq!((answered, fleet.arrivals(FLASH).len()), (40, 40));
+    // One that has just started knows nothing of these calls but by the server.
+    let late = Fleet::start(1, &server.url(), settings).await;
+    late.until("connected", |store| store["connected"] == true).await;
+    assert!(late.call(0, FLASH).await.unwrap_err().starts_with("429"), "the project's minute is used");
+    assert_eq!(late.arrivals(FLASH), [Duration::ZERO; 0]);
+}
