@@ -96,6 +96,18 @@ pub(crate) use self::memory::WindowMemory;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EntryNumber(NonZeroU64);
 
+impl EntryNumber {
+    /// Returns the number, by which a charge can be named outside.
+    pub(crate) fn get(self) -> u64 {
+        self.0.get()
+    }
+
+    /// Reads a number that was named outside; `None`: no entry has it.
+    pub(crate) fn of(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+}
+
 impl SlidingWindow {
     /// Drops the charges that no longer count.
     #[inline]
@@ -182,10 +194,12 @@ impl SlidingWindow {
         EntryNumber(NonZeroU64::MIN.saturating_add(self.dropped + self.entries.len() as u64 - 1))
     }
 
-    /// Corrects a charge from `before`, which was reserved, to `after`, unless it has expired.
+    /// Corrects a charge from `before`, which was reserved, to `after`, unless it has expired. No more is given back than
+    /// its entry holds.
     pub(crate) fn correct(&mut self, number: EntryNumber, before: Amount, after: Amount) {
         let Some(at) = number.0.get().checked_sub(self.dropped + 1) else { return };
         let Some(entry) = usize::try_from(at).ok().and_then(|at| self.entries.get_mut(at)) else { return };
+        let before = before.min(entry.amount);
         entry.amount = entry.amount.minus(before).plus(after);
         self.used = self.used.minus(before).plus(after);
     }

@@ -2,12 +2,17 @@
 //! them or none. Pure: the caller passes the time.
 
 mod memory;
+mod shared;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(super) use self::memory::AccountMemory;
+use self::shared::StoreView;
+pub(super) use self::{
+    memory::AccountMemory,
+    shared::{HeldBack, SharedCharge},
+};
 use super::{
     Amount,
     blocks::{BlockReport, Blocks, Looks, Shut},
@@ -17,7 +22,7 @@ use super::{
 };
 use crate::{
     block::{Claim, Passage},
-    quota::{Dimension, Limits, PacificCalendar},
+    quota::{Closing, Dimension, Limits, PacificCalendar},
 };
 
 /// The dimensions, in the order of the arrays that hold a value for each.
@@ -33,6 +38,8 @@ pub(super) struct Account {
     /// The blocks by the upstream, boxed: most scopes have none.
     blocks: Option<Box<Blocks>>,
     pacer: Option<Pacer>,
+    /// The answers of the store, boxed, where one counts the quota for others, too.
+    store: Option<Box<StoreView>>,
     /// The time at which counting began. Earlier usage is unknown, so a refusal in the first minute does not prove that
     /// others use the quota.
     began: Instant,
@@ -68,9 +75,19 @@ impl Charge {
         self.entry.is_some()
     }
 
+    /// Returns the amount, as far as it counts.
+    pub(super) fn amount(&self) -> Amount {
+        self.amount
+    }
+
     /// Returns whether its call looks whether a block still holds.
     pub(super) fn is_look(&self) -> bool {
         !self.looks.is_empty()
+    }
+
+    /// Returns whether its call looks for all others, and not only for those that search the web or maps.
+    pub(super) fn looks_for_all(&self) -> bool {
+        self.looks.is_of_all()
     }
 
     /// Takes the looks out, because they have ended.
@@ -83,7 +100,16 @@ impl Account {
     pub(super) fn new(limits: Limits, pacer: Option<Pacer>, calendar: PacificCalendar, now: Instant) -> Self {
         let limits = DIMENSIONS.map(|dimension| Bound::new(limits.get(dimension)));
         let day = Day { used: 0, held: 0, ends: calendar.day_end(now), number: 0 };
-        Self { limits, window: SlidingWindow::default(), day, blocks: None, pacer, began: now, named_at: now }
+        Self {
+            limits,
+            window: SlidingWindow::default(),
+            day,
+            blocks: None,
+            pacer,
+            store: None,
+            began: now,
+            named_at: now,
+        }
     }
 
     /// Continues this account with another's usage and block: for a scope whose calls were counted there so far.
@@ -188,8 +214,11 @@ impl Account {
         let limit = self.minute_limit(now);
         let all = ahead.plus(amount.min(limit));
         let day = if self.day_is_full(all) { self.day.ends } else { now };
-        let start = self.closed_until(now, amount, grounded);
-        let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit));
+        let closed = self.closed_until(now, amount, grounded);
+        // What holds the waiters back holds a call behind them back, too.
+        let most = if ahead == Amount::default() { amount.min(limit) } else { limit };
+        let start = self.denied_until(now, most).map_or(closed, |until| until.max(closed));
+        let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit)).max(start);
         let even = self.pacer.as_ref().map_or(now, |pacer| {
             let limit = self.requests_limit(now);
             let turns = ahead.requests.saturating_add(pacer.turns(limit, amount.requests));
@@ -206,8 +235,14 @@ impl Account {
 
     /// Returns whether our own count agrees with a refusal in this dimension, which may have named its limit: what is
     /// left of it cannot be much.
-    pub(super) fn agrees(&self, dimension: Option<Dimension>, named: Option<u64>) -> bool {
-        let used = dimension.map(|dimension| self.used(dimension));
+    pub(super) fn agrees(
+        &self,
+        dimension: Option<Dimension>,
+        named: Option<u64>,
+        shared: Option<&SharedCharge>,
+    ) -> bool {
+        let of_all = |dimension| shared.map_or(0, |shared| shared.used(dimension));
+        let used = dimension.map(|dimension| self.used(dimension).max(of_all(dimension)));
         matches!((used, named), (Some(used), Some(named)) if used.saturating_mul(2) >= named)
     }
 
@@ -215,11 +250,19 @@ impl Account {
     pub(super) fn lift(&mut self) {
         self.blocks = None;
         self.limits[2].forget();
+        self.forget_closing();
+    }
+
+    /// Returns how long all calls are blocked, for others who share the quota.
+    pub(super) fn closing(&self, now: Instant) -> Option<Closing> {
+        let (ends, look) = self.blocks.as_ref()?.left(now)?;
+        Some(Closing::of(ends).look(look))
     }
 
     /// Returns the block that no call waits for.
     pub(super) fn shut(&self, now: Instant, grounded: bool) -> Option<Shut> {
-        self.blocks.as_ref()?.shut(now, grounded)
+        let own = self.blocks.as_ref().and_then(|blocks| blocks.shut(now, grounded));
+        own.or_else(|| self.shut_by_others(now))
     }
 
     /// Ends the looks of a call that have shown nothing.
@@ -234,17 +277,24 @@ impl Account {
     pub(super) fn succeeded(&mut self, charge: Charge, now: Instant) -> bool {
         let Some(blocks) = &mut self.blocks else { return false };
         let is_open = blocks.succeeded(charge.looks, now);
-        if is_open && self.limits[2].full().is_some_and(|full| self.day.used >= full) {
+        if is_open && self.limits[2].full().is_some_and(|full| self.known_today() >= full) {
             self.limits[2].forget();
         }
         is_open
     }
 
     /// Learns from a refusal of the upstream in this dimension, which may have named its limit. The refused charge must
-    /// have been refunded before.
-    pub(super) fn refused(&mut self, now: Instant, dimension: Dimension, named: Option<u64>) {
+    /// have been refunded before. Where others share the quota through a store, the usage of all decides, as it was when
+    /// the call was granted.
+    pub(super) fn refused(
+        &mut self,
+        now: Instant,
+        dimension: Dimension,
+        named: Option<u64>,
+        shared: Option<&SharedCharge>,
+    ) {
         self.window.expire(now);
-        let used = self.used(dimension);
+        let used = shared.map_or_else(|| self.used(dimension), |shared| shared.used(dimension));
         let bound = &mut self.limits[index(dimension)];
         if let Some(named) = named.filter(|named| *named > 0) {
             bound.learn(named);
@@ -286,7 +336,8 @@ impl Account {
     }
 
     pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
-        self.blocks.as_ref()?.closed_until(now, false)
+        let own = self.blocks.as_ref().and_then(|blocks| blocks.closed_until(now, false));
+        own.max(self.closed_by_others(now))
     }
 
     /// Returns the blocks that have not ended.
@@ -296,7 +347,8 @@ impl Account {
 
     /// Returns the time until which reports show the scope as blocked.
     pub(super) fn rests_until(&self, now: Instant) -> Option<Instant> {
-        self.blocks.as_ref()?.rests_until(now)
+        let own = self.blocks.as_ref().and_then(|blocks| blocks.rests_until(now));
+        own.max(self.closed_by_others(now))
     }
 
     /// Returns what a request of this amount adds to the queue: at most what it will be charged.
@@ -309,7 +361,11 @@ impl Account {
         self.catch_up(now, calendar);
         let counts_days = self.limits[2].full().is_some() && self.day.used > 0;
         let knows = self.limits.iter().any(Bound::knows_anything);
-        self.window.is_empty() && self.blocks.is_none() && !counts_days && !knows
+        self.window.is_empty()
+            && self.blocks.is_none()
+            && self.closed_by_others(now).is_none()
+            && !counts_days
+            && !knows
     }
 
     /// Drops expired charges, a past day and a past block.
@@ -371,7 +427,7 @@ impl Account {
     fn block_learned_day(&mut self, now: Instant, amount: Amount) {
         let day = &self.limits[2];
         if day.learned().is_some()
-            && day.full().is_some_and(|full| self.day.used.saturating_add(amount.requests) > full)
+            && day.full().is_some_and(|full| self.known_today().saturating_add(amount.requests) > full)
         {
             let is_blocked = self.blocks.as_ref().is_some_and(|blocks| blocks.blocks_all(now));
             if !is_blocked && !self.day_is_full(amount) {
@@ -547,7 +603,7 @@ mod tests {
         for _ in 0..5 {
             account.take(now, ONE, false, calendar).unwrap();
         }
-        account.refused(now, Dimension::RequestsPerMinute, Some(30));
+        account.refused(now, Dimension::RequestsPerMinute, Some(30), None);
         assert_eq!(account.limit(Dimension::RequestsPerMinute, now), Some(30));
         assert!(account.take(now, ONE, false, calendar).is_err());
     }
@@ -559,13 +615,13 @@ mod tests {
         let limit = |account: &Account, at| account.limit(Dimension::RequestsPerMinute, at);
         let mut account = Account::new(Limits::new().requests_per_minute(60), None, calendar, now);
         account.take(now, ONE, false, calendar).unwrap();
-        account.refused(now, Dimension::RequestsPerMinute, Some(60));
+        account.refused(now, Dimension::RequestsPerMinute, Some(60), None);
         assert_eq!(limit(&account, now), Some(60));
         let later = now + WINDOW;
         for _ in 0..40 {
             account.take(later, ONE, false, calendar).unwrap();
         }
-        account.refused(later, Dimension::RequestsPerMinute, Some(60));
+        account.refused(later, Dimension::RequestsPerMinute, Some(60), None);
         assert_eq!(limit(&account, later), Some(40));
     }
 

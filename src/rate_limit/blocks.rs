@@ -71,6 +71,11 @@ impl Looks {
     pub(super) fn is_empty(self) -> bool {
         self == Self::default()
     }
+
+    /// Returns whether one is at the block of all calls.
+    pub(super) fn is_of_all(self) -> bool {
+        self.all.is_some()
+    }
 }
 
 impl Blocks {
@@ -147,6 +152,18 @@ impl Blocks {
             }
         }
         any
+    }
+
+    /// Ends the block of all calls that a call has looked at, because others have seen it end.
+    pub(super) fn opened(&mut self, looks: Looks, now: Instant) {
+        if looks.all.is_some() {
+            self.all = self.all.take().filter(|block| now >= block.ends());
+        }
+    }
+
+    /// Returns the times until the block of all calls ends by itself, and until one call may look.
+    pub(super) fn left(&self, now: Instant) -> Option<(Duration, Duration)> {
+        self.all.as_ref()?.left(now)
     }
 
     /// Forgets the blocks that have ended, as far as they are not remembered. Returns whether none is left.

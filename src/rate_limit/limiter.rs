@@ -26,7 +26,7 @@ use crate::{
     bounded::{ByScope, Scoped},
     context::{Claimant, Headroom},
     describe::Describe,
-    quota::{Gate, Limits, PacificCalendar, Scope},
+    quota::{Gate, Limits, PacificCalendar, QuotaStore, Scope},
     service_times::ServiceTimes,
     sync::Mutex,
 };
@@ -114,13 +114,19 @@ impl Limiter {
         for shard in &self.shared.shards {
             let queues: Vec<_> =
                 shard.lock().iter().filter(|queue| queue.scope().project() == project).cloned().collect();
-            queues.iter().for_each(|queue| queue.lift());
+            queues.iter().for_each(|queue| {
+                queue.open();
+                queue.lift();
+            });
         }
     }
 
     /// Does the same for one model of a project. Its own limits and usage stay as they are.
     pub fn lift_scope(&self, scope: &Scope) {
         let queue = self.shard(scope.model(), scope.project()).lock().get(scope.model(), scope.project()).cloned();
+        if let Some(store) = &self.shared.settings.store {
+            store.open(scope);
+        }
         if let Some(queue) = queue {
             queue.lift();
         }
@@ -148,6 +154,7 @@ impl Limiter {
                 }),
                 blocked_for: account.rests_until(now).map(|until| until - now),
                 blocks: account.blocks(now),
+                shared: account.shared_report(now),
                 waiting,
                 waiting_by_priority,
             })
@@ -201,7 +208,7 @@ impl Limiter {
                 Some(overflow) => overflow.continue_in(now, account),
                 None => account,
             };
-            ScopeQueue::new(scope, account, shared.calendar)
+            ScopeQueue::new(scope, account, shared.calendar).with_store(shared.settings.store.clone())
         })
     }
 
@@ -240,6 +247,9 @@ impl Describe for Limiter {
             }
         }
         f.write_str(if any { "; " } else { "learns its limits from refusals; " })?;
+        if settings.store.is_some() {
+            f.write_str("shares its quota through a store; ")?;
+        }
         match settings.max_wait {
             Some(wait) => write!(f, "waits for up to {wait:?}"),
             None => write!(f, "waits until the deadline, or for up to {HORIZON:?} where there is none"),
@@ -276,6 +286,7 @@ pub struct LimiterBuilder {
     project: Arc<str>,
     gate: Option<Arc<dyn Gate>>,
     service_times: Option<ServiceTimes>,
+    store: Option<Arc<dyn QuotaStore>>,
 }
 
 impl LimiterBuilder {
@@ -361,13 +372,20 @@ impl LimiterBuilder {
         self
     }
 
+    /// Sets the store that counts the quota for other limiters, too. Each call that this limiter would admit asks it, and
+    /// waits where others have used the room up; see [Several processes](super#several-processes). Default: none.
+    pub fn store(mut self, store: impl QuotaStore + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
     /// Creates the limiter. Reads wall time once, for midnight Pacific.
     pub fn build(self) -> Limiter {
         let now = Instant::now();
         let calendar = PacificCalendar::read();
         let scope = Scope::new("others", "others");
         let account = Account::new(self.strictest(), Pacer::new(self.pacing), calendar, now);
-        let overflow = Arc::new(ScopeQueue::new(scope, account, calendar));
+        let overflow = Arc::new(ScopeQueue::new(scope, account, calendar).with_store(self.store.clone()));
         let shards = array::from_fn(|_| Mutex::new(ByScope::new(MAX_SCOPES / SHARDS, overflow.clone())));
         let hasher = RandomState::new();
         Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
@@ -445,6 +463,7 @@ impl Default for LimiterBuilder {
             project: "default".into(),
             gate: None,
             service_times: None,
+            store: None,
         }
     }
 }

@@ -203,9 +203,11 @@
 //! than it may; adds the time in the queue to the tally.
 
 mod account;
+mod asking;
 mod blocks;
 mod bound;
 mod future;
+mod joining;
 mod layer;
 mod limiter;
 mod observe;
@@ -224,7 +226,7 @@ pub use self::{
     layer::RateLimitLayer,
     limiter::{Limiter, LimiterBuilder, LimiterMemory},
     pacing::Pacing,
-    report::{DimensionReport, ScopeReport, WaitingReport},
+    report::{DimensionReport, ScopeReport, SharedReport, WaitingReport},
     reservation::Settlement,
     service::RateLimit,
 };

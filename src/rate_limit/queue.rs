@@ -8,20 +8,23 @@
 //! Another waiter may become first while all sleep: one that joins is polled next, and one that has become old is found
 //! and woken when the first is polled, whose timer has the time at which anything could go.
 
+mod store;
+
 use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
+pub(super) use self::store::Outlook;
 use super::{
     Amount,
-    account::{Account, Charge},
+    account::{Account, Charge, HeldBack},
     blocks::Shut,
-    turns::{PRIORITIES, Turns, WaiterId},
+    turns::{PRIORITIES, Place, Turns, WaiterId},
 };
 use crate::{
     block::Claim,
     context::{Claimant, Priority},
-    quota::{Certainty, Dimension, PacificCalendar, Scope, TokenCost},
+    quota::{Certainty, Dimension, PacificCalendar, Question, QuotaStore, Scope, TokenCost},
     sync::Mutex,
 };
 
@@ -31,6 +34,8 @@ pub(super) struct ScopeQueue {
     scope: Scope,
     calendar: PacificCalendar,
     state: Mutex<State>,
+    /// The store that counts the quota for others, too.
+    store: Option<Arc<dyn QuotaStore>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +70,8 @@ impl Waiter {
 pub(super) enum QueueAdmission {
     /// It goes at once; the amount is charged.
     Taken(Charge),
+    /// The amount is held, and the store is to be asked. Where that refuses, the call has the place in the queue.
+    Ask(Charge, Question, Place),
     /// It has to wait until that time at least.
     Later(Instant),
     /// It is blocked for longer than anybody waits.
@@ -79,6 +86,10 @@ pub(super) enum Grant {
     /// Its amount is held until it is sent. The waiter stays first until it leaves: the next must not be sent before
     /// it.
     Taken(Charge),
+    /// The amount is held, and the store is to be asked. The waiter stays first until it is answered.
+    Ask(Charge, Question),
+    /// It is first, and the store has refused it.
+    HeldBack(HeldBack),
     /// It is first, and can be admitted at that time at the earliest.
     At(Instant),
     /// Another waiter is first.
@@ -89,7 +100,7 @@ pub(super) enum Grant {
 
 impl ScopeQueue {
     pub(super) fn new(scope: Scope, account: Account, calendar: PacificCalendar) -> Self {
-        Self { scope, calendar, state: Mutex::new(State { account, line: None }) }
+        Self { scope, calendar, state: Mutex::new(State { account, line: None }), store: None }
     }
 
     pub(super) fn scope(&self) -> &Scope {
@@ -110,10 +121,15 @@ impl ScopeQueue {
         if let Some((dimension, limit)) = too_large(&state.account, amount, cost.certainty) {
             return QueueAdmission::TooLarge(dimension, limit);
         }
-        if !state.has_waiters()
-            && let Ok(charge) = state.account.take(now, amount, grounded, self.calendar)
-        {
-            return QueueAdmission::Taken(charge);
+        if !state.has_waiters() {
+            if self.store.is_some() {
+                if let Ok((charge, question)) = state.account.hold_to_ask(now, amount, grounded, self.calendar) {
+                    let place = state.line.get_or_insert_with(|| Box::new(Turns::new(now))).place(now);
+                    return QueueAdmission::Ask(charge, question, place);
+                }
+            } else if let Ok(charge) = state.account.take(now, amount, grounded, self.calendar) {
+                return QueueAdmission::Taken(charge);
+            }
         }
         if let Some(shut) = state.account.shut(now, grounded) {
             return QueueAdmission::Shut(shut);
@@ -171,6 +187,18 @@ impl ScopeQueue {
             wake(first);
             return Grant::NotYet;
         }
+        if self.store.is_some() {
+            if line.is_pinned(id) {
+                return Grant::NotYet;
+            }
+            return match account.hold_to_ask(now, amount, grounded, self.calendar) {
+                Ok((charge, question)) => {
+                    line.pin();
+                    Grant::Ask(charge, question)
+                }
+                Err(held_back) => Grant::HeldBack(held_back),
+            };
+        }
         match account.hold(now, amount, grounded, self.calendar) {
             Err(at) => Grant::At(at),
             Ok(charge) => {
@@ -195,7 +223,8 @@ impl ScopeQueue {
     /// Corrects a sent charge to the `tokens` that the call really cost.
     pub(super) fn settle(&self, charge: Charge, tokens: u64) {
         let mut state = self.state.lock();
-        let first = if state.account.settle(charge, tokens) { state.take_first_waker() } else { None };
+        let makes_room = state.account.settle(charge, tokens);
+        let first = if makes_room { state.take_first_waker_of_room(self.store.is_some()) } else { None };
         drop(state);
         wake(first);
     }
@@ -203,7 +232,8 @@ impl ScopeQueue {
     /// Leaves one request of a batch that the upstream has refused as a whole.
     pub(super) fn leave_one(&self, charge: Charge) {
         let mut state = self.state.lock();
-        let first = if state.account.leave_one(charge) { state.take_first_waker() } else { None };
+        let makes_room = state.account.leave_one(charge);
+        let first = if makes_room { state.take_first_waker_of_room(self.store.is_some()) } else { None };
         drop(state);
         wake(first);
     }
@@ -212,7 +242,7 @@ impl ScopeQueue {
     pub(super) fn refund(&self, charge: Charge) {
         let mut state = self.state.lock();
         state.account.refund(charge);
-        let first = state.take_first_waker();
+        let first = state.take_first_waker_of_room(self.store.is_some() && charge.is_sent());
         drop(state);
         wake(first);
     }
@@ -221,28 +251,7 @@ impl ScopeQueue {
     /// scope as it claims. Waiters that another project can take are sent away, and so are all that would wait for longer
     /// than anybody does.
     pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: UpstreamRefusal) {
-        let mut state = self.state.lock();
-        state.account.catch_up(now, self.calendar);
-        state.account.refund(charge);
-        if let Some(dimension) = refusal.dimension {
-            state.account.refused(now, dimension, refusal.named);
-        }
-        let mut wakers = Vec::new();
-        if let Some(claim) = refusal.claim {
-            let agrees = state.account.agrees(refusal.dimension, refusal.named);
-            state.account.block(if agrees { claim.confirmed() } else { claim }, refusal.grounded, now);
-            let State { account, line } = &mut *state;
-            for waiter in line.iter_mut().flat_map(|line| line.iter_mut()) {
-                waiter.sent_away = waiter.shut_out(account, now).is_some();
-                if waiter.sent_away {
-                    wakers.extend(waiter.waker.take());
-                }
-            }
-        }
-        // The time of the first waiter has changed.
-        wakers.extend(state.take_first_waker());
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        self.refused_for_all(now, charge, refusal, None);
     }
 
     /// Ends the looks of a call that have shown nothing: the next call may look.
@@ -254,12 +263,15 @@ impl ScopeQueue {
         wake(first);
     }
 
-    /// Takes note of the answer to a call that has looked at a block, and ends the block.
-    pub(super) fn succeeded(&self, charge: Charge) {
+    /// Takes note of the answer to a call that has looked at a block, and ends the block. Returns whether all calls may
+    /// pass for it.
+    pub(super) fn succeeded(&self, charge: Charge) -> bool {
         let mut state = self.state.lock();
-        let first = if state.account.succeeded(charge, Instant::now()) { state.take_first_waker() } else { None };
+        let is_open = state.account.succeeded(charge, Instant::now());
+        let first = if is_open { state.take_first_waker() } else { None };
         drop(state);
         wake(first);
+        is_open && charge.looks_for_all()
     }
 
     /// Forgets the upstream's blocks.
@@ -357,6 +369,14 @@ impl State {
         line.remove(id);
         let first = line.elect_again();
         self.take_waker(first)
+    }
+
+    /// Does the same after this limiter has given something back, which the store may know to be room for the first.
+    fn take_first_waker_of_room(&mut self, is_shared: bool) -> Option<Waker> {
+        if is_shared {
+            self.account.gave_back(Instant::now());
+        }
+        self.take_first_waker()
     }
 
     fn take_first_waker(&mut self) -> Option<Waker> {

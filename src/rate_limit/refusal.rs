@@ -81,7 +81,9 @@ pub(super) fn wait_exhausted(
 pub(super) fn blocked(queue: &ScopeQueue, now: Instant, shut: Shut, may_move: bool) -> BoxError {
     let (ends, look) = (shut.ends.saturating_duration_since(now), shut.look_at.saturating_duration_since(now));
     let calls = if shut.grounded { " calls that search the web or maps" } else { "" };
-    let mut message = format!("the upstream has refused{calls} for another {ends:.1?}");
+    let whom =
+        queue.read(now, |account, _| account.closed_by_others(now)).map_or("", |_| " another who shares the quota,");
+    let mut message = format!("the upstream has refused{calls}{whom} for another {ends:.1?}");
     if look < ends {
         let _ = write!(message, ", and is asked again in {look:.1?}");
     }
@@ -161,7 +163,15 @@ fn describe(account: &Account, waiting: usize, now: Instant) -> String {
             let _ = write!(text, "{} of {limit} {dimension} are used, ", account.used(dimension));
         }
     }
-    if let Some(until) = account.blocked_until(now) {
+    if let Some((dimension, until)) = account.used_up(now) {
+        let of = dimension.map_or("", Dimension::as_str);
+        let (of, left) = (if of.is_empty() { "quota" } else { of }, until - now);
+        let _ = write!(text, "others share the quota, and all together have used up its {of} for another {left:.1?}, ");
+    }
+    if let Some(until) = account.closed_by_others(now) {
+        let _ =
+            write!(text, "the upstream has refused another who shares the quota, for another {:.1?}, ", until - now);
+    } else if let Some(until) = account.blocked_until(now) {
         let _ = write!(text, "the upstream has refused for another {:.1?}, ", until - now);
     }
     if let Some(interval) = account.interval(now) {

@@ -20,10 +20,26 @@ pub struct ScopeReport {
     pub blocked_for: Option<Duration>,
     /// The blocks that have not ended, those included whose look is due.
     pub blocks: Vec<BlockReport>,
+    /// The quota as all who ask the [store](super::LimiterBuilder::store) use it, where one is set.
+    pub shared: Option<SharedReport>,
     /// The number of calls in the queue.
     pub waiting: usize,
     /// The numbers of those whose turn has not come yet: interactive, normal and batch.
     pub waiting_by_priority: [usize; 3],
+}
+
+/// The state of a quota that others use through the same store, as this limiter was last told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SharedReport {
+    /// The usage of all in the order of the dimensions.
+    pub used: [u64; 3],
+    /// The age of these numbers. `None`: no call was granted yet.
+    pub age: Option<Duration>,
+    /// The time for which the store has refused a call for want of room.
+    pub full_for: Option<Duration>,
+    /// The time for which the scope is closed, because the upstream has refused a call of another.
+    pub closed_for: Option<Duration>,
 }
 
 /// The state of one dimension of a scope at a moment.

@@ -3,7 +3,6 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::{Request, Response};
@@ -13,17 +12,16 @@ use tower_service::Service;
 
 use super::{
     Amount, Limiter, RateLimitBody, ResponseFuture,
-    queue::{QueueAdmission, ScopeQueue},
-    refusal::{self, Allowed},
+    asking::{Asking, Direct},
+    joining::join,
+    queue::{Outlook, QueueAdmission, ScopeQueue},
+    refusal,
     reservation::Reservation,
-    turns::HORIZON,
     waiting::{self, Wait, Waiting},
-    window::MARGIN,
 };
 use crate::{
-    call::Streaming,
-    context::{BoxError, CallContext, CallRef, Claimant, Deadline},
-    quota::{Scope, TokenCost},
+    context::{BoxError, CallContext, CallRef},
+    quota::{Answer, Reply, Scope, TokenCost},
     ready::Readied,
 };
 
@@ -62,6 +60,9 @@ where
             Disposition::Wait(queue, wait) => {
                 ResponseFuture::waiting(Waiting::new(Readied::take(&mut self.inner), request, queue, wait))
             }
+            Disposition::Ask(queue, asking, direct) => {
+                ResponseFuture::waiting(Waiting::asking(Readied::take(&mut self.inner), request, queue, asking, direct))
+            }
             Disposition::Refused(error) => ResponseFuture::refused(error),
         }
     }
@@ -75,6 +76,8 @@ enum Disposition {
     Taken(Reservation),
     /// It waits in that queue.
     Wait(Arc<ScopeQueue>, Wait),
+    /// The store is asked, which answers later.
+    Ask(Arc<ScopeQueue>, Asking, Box<Direct>),
     Refused(BoxError),
 }
 
@@ -93,6 +96,7 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
     let claimant = waiting::claimant(request);
+    let mut place = None;
     let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded, claimant) {
         QueueAdmission::Taken(charge) => return Disposition::Taken(Reservation::new(queue.clone(), charge)),
         QueueAdmission::TooLarge(dimension, limit) => {
@@ -101,63 +105,31 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
         }
         QueueAdmission::Shut(shut) => return Disposition::Refused(refusal::blocked(queue, now, shut, may_move())),
         QueueAdmission::Later(at) => at,
+        QueueAdmission::Ask(charge, question, asked_at) => {
+            let mut held = Reservation::new(queue.clone(), charge);
+            match queue.ask(question) {
+                Reply::Now(Answer::Granted(grant)) => {
+                    held.granted(now, None, grant);
+                    held.send(now);
+                    return Disposition::Taken(held);
+                }
+                Reply::Now(answer) => held.denied(now, None, answer),
+                Reply::Later(answer) => {
+                    let direct = Direct { limiter: limiter.clone(), amount, place: asked_at };
+                    return Disposition::Ask(queue.clone(), Asking::new(answer, held, now), Box::new(direct));
+                }
+            }
+            place = Some(asked_at);
+            match queue.outlook(now, amount, call.shape().grounded, claimant) {
+                Outlook::Shut(shut) => return Disposition::Refused(refusal::blocked(queue, now, shut, may_move())),
+                Outlook::Later(at) => at,
+            }
+        }
     };
-    match join(limiter, request, &call, queue, amount, claimant, now, at) {
+    match join(limiter, request, &call, queue, amount, claimant, now, at, place) {
         Ok(wait) => Disposition::Wait(queue.clone(), wait),
         Err(refusal) => Disposition::Refused(refusal),
     }
-}
-
-/// Queues a call that cannot be admitted before `at`, unless the gate is closed, the wait is longer than it is allowed, or
-/// no answer could come in time after it.
-#[expect(clippy::too_many_arguments, reason = "the parts of one decision, each read once")]
-fn join<B>(
-    limiter: &Limiter,
-    request: &Request<B>,
-    call: &CallRef<'_>,
-    queue: &ScopeQueue,
-    amount: Amount,
-    claimant: Claimant<'_>,
-    now: Instant,
-    at: Instant,
-) -> Result<Wait, BoxError> {
-    if let Some(gate) = limiter.gate() {
-        // All tiers of a model share its quota, and each has a capacity of its own.
-        let model = call.capacity_name().unwrap_or_default();
-        let project = CallContext::of(request).and_then(CallContext::project).unwrap_or(limiter.default_project());
-        let scope = Scope::new(project.clone(), &*model);
-        if let Some(closed) = gate.closed_for(&scope) {
-            return Err(refusal::gate_closed(&scope, closed));
-        }
-    }
-    let context = CallContext::of(request);
-    let may_move = context.is_some_and(CallContext::may_move);
-    // The time of its quickest answers is no time to wait in.
-    let remaining = claimant.deadline.map(|deadline| {
-        let quick = limiter
-            .service_times()
-            .and_then(|times| times.quick(&call.capacity_name()?, call.shape().streaming != Streaming::No));
-        deadline.saturating_duration_since(now).saturating_sub(quick.unwrap_or_default())
-    });
-    let needed = at.saturating_duration_since(now);
-    let max_wait = match (limiter.max_wait(queue.scope().model()), remaining) {
-        (Some(max_wait), _) => max_wait,
-        (None, Some(_)) => Duration::MAX,
-        (None, None) => HORIZON,
-    };
-    // The limiter's own margin is not held against the caller: a max_wait of 60 s is a whole turn of the window.
-    let allowed = if max_wait.is_zero() { max_wait } else { max_wait.saturating_add(MARGIN) };
-    if let Some(remaining) = remaining.filter(|remaining| needed >= *remaining && *remaining <= allowed) {
-        return Err(refusal::would_wait(queue, now, needed, Allowed::Deadline(remaining), may_move));
-    }
-    if needed > allowed || allowed.is_zero() {
-        return Err(refusal::would_wait(queue, now, needed, Allowed::MaxWait(max_wait), may_move));
-    }
-    let is_last_call = remaining.is_some_and(|remaining| remaining <= allowed);
-    let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
-    let give_up = Deadline::after(allowed).instant();
-    let waiter = queue.join(now, amount, may_move, call.shape().grounded, claimant);
-    Ok(Wait { waiter, since: now, give_up, is_last_call, may_move, at: None })
 }
 
 /// Returns the queue of a project and a model, which is mostly that of the last call.

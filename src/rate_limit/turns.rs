@@ -61,6 +61,8 @@ pub(super) struct Turns<W> {
     holder: Option<WaiterId>,
     /// The waiter that has the next turn, as last elected.
     first: Option<WaiterId>,
+    /// The waiter that is first until it knows whether it has its grant.
+    pinned: Option<WaiterId>,
     /// The latest time that was told.
     now: Instant,
     began: Instant,
@@ -94,6 +96,13 @@ struct Turn<W> {
 /// The name of a caller. Calls without one are those of one caller.
 type CallerName = Option<Arc<str>>;
 
+/// A place in the order of arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    id: u64,
+    since: Instant,
+}
+
 /// The identity of a waiter in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaiterId(pub(super) u64, Priority);
@@ -102,7 +111,7 @@ impl<W> Turns<W> {
     pub(super) fn new(now: Instant) -> Self {
         let level = || Level { waiting: BTreeMap::new(), amount: Amount::default(), start: 0, lead: 0, callers: None };
         let levels = [level(), level(), level()];
-        Self { levels, reached: 0, next: 0, holder: None, first: None, now, began: now }
+        Self { levels, reached: 0, next: 0, holder: None, first: None, pinned: None, now, began: now }
     }
 
     /// Returns the number of waiters, that with a grant included.
@@ -152,13 +161,30 @@ impl<W> Turns<W> {
         limits: Amount,
         waiter: W,
     ) -> WaiterId {
+        let place = self.place(now);
+        self.join_at(place, claimant, amount, limits, waiter)
+    }
+
+    /// Takes the next place in the order of arrival, for a call that may join later.
+    pub(super) fn place(&mut self, now: Instant) -> Place {
         self.now = self.now.max(now);
-        let id = self.next;
         self.next += 1;
+        Place { id: self.next - 1, since: self.now }
+    }
+
+    /// Adds a waiter at a place that was taken when it came.
+    pub(super) fn join_at(
+        &mut self,
+        Place { id, since }: Place,
+        claimant: Claimant<'_>,
+        amount: Amount,
+        limits: Amount,
+        waiter: W,
+    ) -> WaiterId {
         // A longer name is not worth its memory.
         let caller = claimant.caller.filter(|name| name.len() <= MAX_NAME);
-        let due = self.due(claimant, self.now);
-        let turn = Turn { caller: caller.cloned(), since: self.now, due, counted: amount.min(limits), waiter };
+        let due = self.due(claimant, since);
+        let turn = Turn { caller: caller.cloned(), since, due, counted: amount.min(limits), waiter };
         let level = &mut self.levels[claimant.priority as usize];
         if level.waiting.is_empty() {
             level.start = level.start.max(self.reached);
@@ -199,7 +225,7 @@ impl<W> Turns<W> {
 
     /// Elects as [`elect`](Self::elect) does, at the latest time that was told.
     pub(super) fn elect_again(&mut self) -> Option<WaiterId> {
-        let first = self.holder.or_else(|| self.elected());
+        let first = self.holder.or(self.pinned).or_else(|| self.elected());
         let is_new = first != self.first;
         self.first = first;
         first.filter(|_| is_new)
@@ -208,6 +234,21 @@ impl<W> Turns<W> {
     /// Elects again where time alone may have changed the order, since a waiter came or left the last time.
     pub(super) fn elect_by_age(&mut self, now: Instant) -> Option<WaiterId> {
         if self.only_level().is_some() { None } else { self.elect(now) }
+    }
+
+    /// Keeps the first waiter first until it has its grant, is unpinned or leaves. Its caller is not charged for a turn.
+    pub(super) fn pin(&mut self) {
+        self.pinned = self.first;
+    }
+
+    /// Returns whether a waiter is pinned.
+    pub(super) fn is_pinned(&self, id: WaiterId) -> bool {
+        self.pinned == Some(id)
+    }
+
+    /// Lets the order decide again.
+    pub(super) fn unpin(&mut self, id: WaiterId) {
+        self.pinned = self.pinned.filter(|pinned| *pinned != id);
     }
 
     /// Returns the one priority with waiters, if there is just one.
@@ -265,13 +306,14 @@ impl<W> Turns<W> {
         }
         level.start = start.saturating_add(cost.saturating_mul(1 << at));
         level.end_if_empty();
-        self.holder = Some(id);
+        (self.holder, self.pinned) = (Some(id), None);
         self.end_if_empty();
         Some(turn.waiter)
     }
 
     /// Takes a waiter out.
     pub(super) fn remove(&mut self, id: WaiterId) {
+        self.unpin(id);
         if self.holder == Some(id) {
             self.holder = None;
             return;
@@ -329,8 +371,8 @@ impl<W> Level<W> {
 
     fn join(&mut self, id: u64, turn: Turn<W>, limits: Amount) {
         if self.callers.is_none()
-            && let Some((_, last)) = self.waiting.last_key_value()
-            && (last.caller != turn.caller || last.due > turn.due)
+            && let Some((last_id, last)) = self.waiting.last_key_value()
+            && (last.caller != turn.caller || last.due > turn.due || *last_id > id && last.due != turn.due)
         {
             self.callers = Some(Box::new(self.index(limits)));
         }

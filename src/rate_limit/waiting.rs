@@ -13,13 +13,16 @@ use tower_service::Service;
 
 use super::{
     NAME,
-    queue::{self, ScopeQueue},
+    asking::{Asking, Direct},
+    joining::join,
+    queue::{self, Outlook, ScopeQueue},
     refusal,
     reservation::Reservation,
     turns::WaiterId,
 };
 use crate::{
-    context::{BoxError, CallContext, Claimant, Queueing, polled_again},
+    context::{BoxError, CallContext, CallRef, Claimant, Queueing, polled_again},
+    quota::{Answer, Reply},
     ready::Readied,
 };
 
@@ -42,6 +45,8 @@ pin_project! {
     pub(super) struct Waiting<S, B> {
         #[pin]
         sleep: Option<Sleep>,
+        // The question to the store that is under way.
+        asking: Option<Asking>,
         queued: Option<Queued<S, B>>,
         // The amount held for the call, once it has its grant.
         reservation: Option<Reservation>,
@@ -52,9 +57,17 @@ struct Queued<S, B> {
     inner: Readied<S>,
     request: Request<B>,
     place: QueuePlace,
-    wait: Wait,
+    standing: Standing,
     // Adds the wait to the call's tally when it is dropped.
     _queueing: Option<Queueing>,
+}
+
+/// The standing of a call that waits.
+enum Standing {
+    /// It is in the queue.
+    Waits(Wait),
+    /// It has found room here, and the store is asked whether others have left it.
+    Asks(Box<Direct>),
 }
 
 /// A place in a queue. Dropping it leaves the queue and wakes the next waiter.
@@ -97,8 +110,76 @@ impl<S: Clone, B> Waiting<S, B> {
         // The wait begins: what the readiness reserved is free for other calls.
         inner.release();
         let place = QueuePlace { queue, waiter: Some(wait.waiter) };
-        let _queueing = CallContext::of(&request).and_then(CallContext::tally).map(|tally| tally.queueing(wait.since));
-        Self { sleep: None, queued: Some(Queued { inner, request, place, wait, _queueing }), reservation: None }
+        let _queueing = queueing(&request, wait.since);
+        let queued = Queued { inner, request, place, standing: Standing::Waits(wait), _queueing };
+        Self { sleep: None, asking: None, queued: Some(queued), reservation: None }
+    }
+
+    /// Waits for the store's answer first. That is no wait for which the readiness is given up.
+    pub(super) fn asking(
+        inner: Readied<S>,
+        request: Request<B>,
+        queue: Arc<ScopeQueue>,
+        asking: Asking,
+        direct: Box<Direct>,
+    ) -> Self {
+        let place = QueuePlace { queue, waiter: None };
+        let queued = Queued { inner, request, place, standing: Standing::Asks(direct), _queueing: None };
+        Self { sleep: None, asking: Some(asking), queued: Some(queued), reservation: None }
+    }
+}
+
+fn queueing<B>(request: &Request<B>, since: Instant) -> Option<Queueing> {
+    CallContext::of(request).and_then(CallContext::tally).map(|tally| tally.queueing(since))
+}
+
+impl<S: Clone, B> Queued<S, B> {
+    /// Takes note of the store's answer. Returns the reservation where it is a grant; a call that is refused waits, or
+    /// has to join the queue first.
+    fn answered(
+        &mut self,
+        now: Instant,
+        mut held: Reservation,
+        answer: Answer,
+    ) -> Result<Option<Reservation>, BoxError> {
+        let waiter = self.place.waiter;
+        if let Answer::Granted(grant) = answer {
+            held.granted(now, waiter, grant);
+            return Ok(Some(held));
+        }
+        held.denied(now, waiter, answer);
+        let Standing::Asks(direct) = &self.standing else { return Ok(None) };
+        let (context, queue) = (CallContext::of(&self.request), &self.place.queue);
+        let (call, claimant) = (CallRef::with(context, &self.request), claimant(&self.request));
+        let Direct { limiter, amount, place } = &**direct;
+        let at = match queue.outlook(now, *amount, call.shape().grounded, claimant) {
+            Outlook::Later(at) => at,
+            Outlook::Shut(shut) => {
+                return Err(refusal::blocked(queue, now, shut, context.is_some_and(CallContext::may_move)));
+            }
+        };
+        let wait = join(limiter, &self.request, &call, queue, *amount, claimant, now, at, Some(*place))?;
+        self.place.waiter = Some(wait.waiter);
+        self.inner.release();
+        self._queueing = queueing(&self.request, wait.since);
+        self.standing = Standing::Waits(wait);
+        Ok(None)
+    }
+
+    /// Returns the time at which the call gives up while the store is asked, and whether it has waited since when.
+    fn gives_up(&self, asking: &Asking) -> (Option<Instant>, Instant) {
+        match &self.standing {
+            Standing::Asks(_) => (claimant(&self.request).deadline, asking.since()),
+            // A turn is of no use to a call whose answer would come too late.
+            Standing::Waits(wait) if wait.is_last_call => (Some(wait.give_up), wait.since),
+            Standing::Waits(wait) => (Some(asking.gives_up(wait.give_up)), wait.since),
+        }
+    }
+
+    /// Returns the refusal of a call that has waited for as long as it may.
+    fn exhausted(&self, now: Instant, since: Instant, at: Option<Instant>) -> BoxError {
+        let may_move = CallContext::of(&self.request).is_some_and(CallContext::may_move);
+        refusal::wait_exhausted(&self.place.queue, now, now - since, at, claimant(&self.request), may_move)
     }
 }
 
@@ -113,6 +194,7 @@ where
         let result = ready!(this.poll_called(cx));
         // Nothing of a wait outlives its result: a call that is done must not stand in a queue.
         this.sleep.set(None);
+        *this.asking = None;
         *this.queued = None;
         *this.reservation = None;
         Poll::Ready(result)
@@ -127,28 +209,55 @@ where
     fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
         let Some(queued) = self.queued else { return Poll::Ready(Err(polled_again(NAME))) };
         while self.reservation.is_none() {
-            let Wait { waiter, give_up, is_last_call, may_move, since, at } = queued.wait;
             let now = Instant::now();
-            let queue = &queued.place.queue;
-            let exhausted =
-                |at| refusal::wait_exhausted(queue, now, now - since, at, claimant(&queued.request), may_move);
-            if is_last_call && now >= give_up {
-                return Poll::Ready(Err(exhausted(at)));
-            }
-            let at = match queue.poll_grant(waiter, now, cx.waker()) {
-                queue::Grant::Taken(charge) => {
-                    *self.reservation = Some(Reservation::new(queue.clone(), charge));
-                    break;
+            let until = if let Some(asking) = self.asking {
+                let (give_up, since) = queued.gives_up(asking);
+                if give_up.is_some_and(|give_up| now >= give_up) {
+                    return Poll::Ready(Err(queued.exhausted(now, since, None)));
                 }
-                queue::Grant::SentAway(shut) => return Poll::Ready(Err(refusal::blocked(queue, now, shut, may_move))),
-                queue::Grant::At(at) => Some(at),
-                queue::Grant::NotYet => None,
+                if let Poll::Ready(answer) = asking.poll(cx) {
+                    let Some(asking) = self.asking.take() else { return Poll::Pending };
+                    *self.reservation = queued.answered(now, asking.into_held(), answer)?;
+                    continue;
+                }
+                let Some(give_up) = give_up else { return Poll::Pending };
+                give_up
+            } else {
+                let Standing::Waits(wait) = &mut queued.standing else {
+                    return Poll::Ready(Err(polled_again(NAME)));
+                };
+                let (waiter, give_up, is_last_call, since) = (wait.waiter, wait.give_up, wait.is_last_call, wait.since);
+                if is_last_call && now >= give_up {
+                    let at = wait.at;
+                    return Poll::Ready(Err(queued.exhausted(now, since, at)));
+                }
+                let queue = &queued.place.queue;
+                let (at, polled_at) = match queue.poll_grant(waiter, now, cx.waker()) {
+                    queue::Grant::Taken(charge) => {
+                        *self.reservation = Some(Reservation::new(queue.clone(), charge));
+                        break;
+                    }
+                    queue::Grant::Ask(charge, question) => {
+                        let held = Reservation::new(queue.clone(), charge);
+                        match queue.ask(question) {
+                            Reply::Now(answer) => *self.reservation = queued.answered(now, held, answer)?,
+                            Reply::Later(answer) => *self.asking = Some(Asking::new(answer, held, now)),
+                        }
+                        continue;
+                    }
+                    queue::Grant::SentAway(shut) => {
+                        return Poll::Ready(Err(refusal::blocked(queue, now, shut, wait.may_move)));
+                    }
+                    queue::Grant::HeldBack(held_back) => (Some(held_back.at), Some(held_back.again)),
+                    queue::Grant::At(at) => (Some(at), Some(at)),
+                    queue::Grant::NotYet => (None, None),
+                };
+                wait.at = at;
+                if now >= give_up {
+                    return Poll::Ready(Err(queued.exhausted(now, since, at)));
+                }
+                polled_at.map_or(give_up, |at| at.min(give_up))
             };
-            queued.wait.at = at;
-            if now >= give_up {
-                return Poll::Ready(Err(exhausted(at)));
-            }
-            let until = at.map_or(give_up, |at| at.min(give_up));
             match self.sleep.as_mut().as_pin_mut() {
                 Some(timer) if timer.deadline() != until => timer.reset(until),
                 Some(_) => {}

@@ -4,8 +4,13 @@ mod address;
 mod builder;
 mod error;
 mod handle;
+mod health;
+mod lease;
+mod ledger;
 mod report;
 mod script;
+mod server_clock;
+mod share;
 
 pub use self::{
     builder::RedisStoreBuilder,

@@ -6,6 +6,7 @@
 //! A store never fails: one that cannot ask the others answers for its own share, which it knows best itself.
 
 mod memory;
+mod shared;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -117,6 +118,20 @@ impl Grant {
     pub fn new(charge: StoreCharge) -> Self {
         Self { charge, requests: 0, tokens: 0, today: 0, is_look: false }
     }
+
+    /// Says how much is used with it, by all who ask: in the last minute, and today.
+    #[must_use]
+    pub fn used(mut self, requests: u64, tokens: u64, today: u64) -> Self {
+        (self.requests, self.tokens, self.today) = (requests, tokens, today);
+        self
+    }
+
+    /// Says that the call looks for all others.
+    #[must_use]
+    pub fn looking(mut self) -> Self {
+        self.is_look = true;
+        self
+    }
 }
 
 /// The name of a charge, which means something to its own store only: two numbers of the store's choice.
@@ -161,5 +176,12 @@ impl Closing {
     /// Creates a closing of that time, in which nobody looks.
     pub fn of(time: Duration) -> Self {
         Self { look: time, ends: time }
+    }
+
+    /// Lets one call look after that time.
+    #[must_use]
+    pub fn look(mut self, look: Duration) -> Self {
+        self.look = look.min(self.ends);
+        self
     }
 }

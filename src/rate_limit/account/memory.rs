@@ -172,7 +172,7 @@ mod tests {
                         process.take(at, *grounded)
                     }
                     Step::Refused(named) => {
-                        process.account.refused(now, Dimension::RequestsPerDay, Some(*named));
+                        process.account.refused(now, Dimension::RequestsPerDay, Some(*named), None);
                         process.take(at, false)
                     }
                 }
@@ -240,7 +240,7 @@ mod tests {
     async fn a_limit_that_was_named_holds_for_25_hours_over_restarts() {
         let mut old = Process::begin(0, Limits::new());
         let (now, minute) = (old.began, Dimension::RequestsPerMinute);
-        old.account.refused(now, minute, Some(7));
+        old.account.refused(now, minute, Some(7), None);
         let mut kept = old.memory(0).unwrap();
         for (after, expected) in [(24 * 3_600, Some(7)), (26 * 3_600, None)] {
             let mut new = Process::begin(after, Limits::new());

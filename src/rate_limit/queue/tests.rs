@@ -212,7 +212,7 @@ impl Model {
                     looked_at: self.now,
                 });
             }
-            QueueAdmission::Shut(_) => unreachable!("a minute's"),
+            QueueAdmission::Shut(_) | QueueAdmission::Ask(..) => unreachable!("a minute's, and without a store"),
             // The tokens are an estimate, which proves nothing.
             QueueAdmission::TooLarge(dimension, limit) => {
                 assert!(requests > 1 && requests > limit && dimension != Dimension::InputTokensPerMinute);
@@ -269,6 +269,7 @@ impl Model {
                 self.waiters[0].timer = Some(when);
             }
             Grant::NotYet => assert!(at > 0),
+            Grant::Ask(..) | Grant::HeldBack(_) => unreachable!("without a store"),
             Grant::SentAway(_) => {
                 let waiting = self.waiters.remove(at);
                 assert!(waiting.may_move);
@@ -420,7 +421,7 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
                     queue.join(now, Amount { requests: 1, tokens: cost }, false, false, Claimant::default()),
                     at,
                 )),
-                QueueAdmission::Shut(_) | QueueAdmission::TooLarge(..) => unreachable!(),
+                QueueAdmission::Shut(_) | QueueAdmission::Ask(..) | QueueAdmission::TooLarge(..) => unreachable!(),
             }
         }
         assert_eq!(promised.len(), 43);
@@ -591,7 +592,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
                     flag.woken.store(true, Ordering::SeqCst);
                 }
                 Grant::NotYet => {}
-                Grant::SentAway(_) => unreachable!(),
+                Grant::SentAway(_) | Grant::Ask(..) | Grant::HeldBack(_) => unreachable!(),
             }
         }
     };

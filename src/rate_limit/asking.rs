@@ -1,0 +1,60 @@
+//! A question to the store that is answered later, and the call that has asked it before it joined the queue.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{Amount, Limiter, reservation::Reservation, turns::Place};
+use crate::quota::Answer;
+
+/// The longest time that an answer is waited for beyond the time that the call may wait in the queue. A store answers
+/// within tens of milliseconds.
+const GRACE: Duration = Duration::from_secs(1);
+
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// A question that is under way, and the amount that is held for it. Dropping it gives back both: the question takes
+/// nothing any more, and the amount is refunded.
+pub(super) struct Asking {
+    // A lock that nobody takes: the future need not be `Sync`, and those of this crate are.
+    answer: Mutex<Answering>,
+    held: Reservation,
+    since: Instant,
+}
+
+impl Asking {
+    pub(super) fn new(answer: Answering, held: Reservation, since: Instant) -> Self {
+        Self { answer: Mutex::new(answer), held, since }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.answer.get_mut().as_mut().poll(cx)
+    }
+
+    /// Returns the time at which a call gives up that may wait in the queue until `give_up`.
+    pub(super) fn gives_up(&self, give_up: Instant) -> Instant {
+        give_up.max(self.since + GRACE)
+    }
+
+    /// Returns the time at which it was asked.
+    pub(super) fn since(&self) -> Instant {
+        self.since
+    }
+
+    pub(super) fn into_held(self) -> Reservation {
+        self.held
+    }
+}
+
+/// A call that asks before it has joined the queue: what joining needs.
+pub(super) struct Direct {
+    pub(super) limiter: Limiter,
+    pub(super) amount: Amount,
+    pub(super) place: Place,
+}
