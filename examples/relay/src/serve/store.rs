@@ -1,9 +1,6 @@
 //! The store that several relays share: a connection that outlives reloads which leave `[store]` as it is.
 
-use std::sync::Arc;
-
 use tower_gemini::{
-    quota::QuotaStore,
     rate_limit::LimiterBuilder,
     redis_store::{RedisStore, RedisStoreError},
 };
@@ -26,7 +23,7 @@ impl SharedStore {
     /// Has a limiter ask the store, if quota is shared.
     pub(crate) fn of_limiter(&self, limiter: LimiterBuilder) -> LimiterBuilder {
         match self.shares.quota {
-            true => limiter.store(Arc::new(self.store.clone()) as Arc<dyn QuotaStore>),
+            true => limiter.store(self.store.clone()),
             false => limiter,
         }
     }
