@@ -27,7 +27,9 @@ pub(super) enum ServerAddress {
 impl ServerAddress {
     /// Reads an address. No message repeats it, because it may have a password.
     pub(super) fn parse(text: &str) -> Result<Self, RedisStoreError> {
-        let Some((scheme, rest)) = text.split_once("://") else { return Err(refuse("the scheme is missing")) };
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(RedisStoreError::scheme(message("the scheme is missing")));
+        };
         if rest.is_empty() {
             return Err(refuse("the host is missing"));
         }
@@ -39,7 +41,7 @@ impl ServerAddress {
             "redis" | "valkey" => None,
             "rediss" | "valkeys" => Some(TlsMode::Secure),
             "unix" => None,
-            _ => return Err(refuse("the scheme is unknown")),
+            _ => return Err(RedisStoreError::scheme(message("the scheme is unknown"))),
         };
         match way {
             None | Some("unix") => {
@@ -75,12 +77,8 @@ impl ServerAddress {
                     |node: ConnectionInfo| node.set_redis_settings(login.clone()).set_tcp_settings(tcp_settings());
                 Ok(Self::Cluster(nodes.into_iter().map(with).collect()))
             }
-            Some(_) => Err(refuse("the scheme is unknown")),
+            Some(_) => Err(RedisStoreError::scheme(message("the scheme is unknown"))),
         }
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self, Self::Cluster(_))
     }
 }
 
@@ -188,11 +186,15 @@ fn unescape(text: &str) -> Result<String, RedisStoreError> {
 }
 
 fn refuse(why: &str) -> RedisStoreError {
-    RedisStoreError::address(format!(
+    RedisStoreError::address(message(why))
+}
+
+fn message(why: &str) -> String {
+    format!(
         "this is not the address of a Redis or Valkey: {why}; it is redis://[user:password@]host[:port][/database], \
          rediss:// for TLS, unix:///path, redis+sentinel://host:port,host:port/master[/database] or \
          redis+cluster://host:port,host:port"
-    ))
+    )
 }
 
 #[cfg(test)]
@@ -248,7 +250,10 @@ mod tests {
             "redis://:secret@h?protocol=secret",
         ] {
             let error = ServerAddress::parse(wrong).unwrap_err();
-            assert!(error.is_address() && !error.to_string().contains("secret"), "{wrong}: {error}");
+            assert!(
+                error.is_address() != error.is_scheme() && !error.to_string().contains("secret"),
+                "{wrong}: {error}"
+            );
         }
         let address = ServerAddress::parse("redis://user:secret@h").unwrap();
         assert!(!format!("{address:?} {address}").contains("secret"));

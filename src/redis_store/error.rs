@@ -1,8 +1,8 @@
-//! The error of an address or of settings with which no store can be made.
+//! The error of an address with which no store can be made.
 
 use std::{error::Error as StdError, fmt};
 
-/// The reason why no store can be made: an address that is none, or settings that contradict each other.
+/// The reason why no store can be made: an address that is none.
 ///
 /// A server that cannot be reached is no error: the store connects to it when it is there. No message says a password.
 ///
@@ -10,7 +10,7 @@ use std::{error::Error as StdError, fmt};
 /// use tower_gemini::redis_store::RedisStore;
 ///
 /// let error = RedisStore::builder("http://127.0.0.1:6379").unwrap_err();
-/// assert!(error.is_address());
+/// assert!(error.is_scheme());
 /// assert!(error.to_string().contains("redis://"));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct RedisStoreError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ErrorSort {
+    Scheme,
     Address,
-    Settings,
 }
 
 impl RedisStoreError {
@@ -30,18 +30,18 @@ impl RedisStoreError {
         Self { kind: ErrorSort::Address, message: message.into() }
     }
 
-    pub(super) fn settings(message: impl Into<Box<str>>) -> Self {
-        Self { kind: ErrorSort::Settings, message: message.into() }
+    pub(super) fn scheme(message: impl Into<Box<str>>) -> Self {
+        Self { kind: ErrorSort::Scheme, message: message.into() }
     }
 
-    /// Returns whether the address is to blame.
+    /// Returns whether the scheme is missing, or is none of a store's.
+    pub fn is_scheme(&self) -> bool {
+        self.kind == ErrorSort::Scheme
+    }
+
+    /// Returns whether what follows the scheme is to blame: the login, a host, a port, or the path.
     pub fn is_address(&self) -> bool {
         self.kind == ErrorSort::Address
-    }
-
-    /// Returns whether another setting is to blame.
-    pub fn is_settings(&self) -> bool {
-        self.kind == ErrorSort::Settings
     }
 }
 

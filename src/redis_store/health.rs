@@ -85,11 +85,11 @@ impl Health {
         self.good >= self.wanted
     }
 
-    /// Ends the outage.
-    pub(super) fn returned(&mut self, now: Instant) -> Option<HealthChange> {
+    /// Ends the outage. `others_away`: other instances may not have noticed it yet. None is where an instance finds a server
+    /// that was there before it.
+    pub(super) fn returned(&mut self, now: Instant, others_away: bool) -> Option<HealthChange> {
         let HealthState::Away { since, .. } = self.state else { return None };
-        // Who has never been away has taken nothing by its share that the others might not know.
-        (self.state, self.back) = (HealthState::Connected, Some(now));
+        (self.state, self.back) = (HealthState::Connected, others_away.then_some(now));
         Some(HealthChange::Back(now.saturating_duration_since(since)))
     }
 
@@ -139,8 +139,8 @@ mod tests {
         assert_eq!(health.failed(now, AwayReason::TimedOut), None);
         assert_eq!(health.away(), Some((now, AwayReason::Unreachable)));
         assert!(health.is_good_enough());
-        assert_eq!(health.returned(now + SECOND), Some(HealthChange::Back(SECOND)));
-        assert_eq!(health.returned(now + SECOND), None);
+        assert_eq!(health.returned(now + SECOND, true), Some(HealthChange::Back(SECOND)));
+        assert_eq!(health.returned(now + SECOND, true), None);
         assert_eq!(health.decide_by(now + SECOND), DecideBy::Both(now + SECOND + RETURN));
         assert_eq!(health.decide_by(now + SECOND + RETURN), DecideBy::Server);
         assert_eq!(
@@ -161,7 +161,7 @@ mod tests {
                 good += 1;
             }
             wanted.push(good);
-            health.returned(now);
+            health.returned(now, true);
             now += SECOND;
             health.failed(now, AwayReason::TimedOut);
         }
@@ -170,10 +170,18 @@ mod tests {
         assert!(!health.is_good_enough());
         health.failed(now, AwayReason::TimedOut);
         assert!(!health.is_good_enough() && !health.is_good_enough() && health.is_good_enough());
-        health.returned(now);
+        health.returned(now, true);
         now += UNSTEADY;
         health.failed(now, AwayReason::TimedOut);
         assert!(health.is_good_enough());
+    }
+
+    #[test]
+    fn a_server_that_was_there_before_decides_alone_at_once() {
+        let now = Instant::now();
+        let mut health = Health::new(now);
+        assert!(health.is_good_enough() && health.returned(now, false).is_some());
+        assert_eq!(health.decide_by(now), DecideBy::Server);
     }
 
     #[test]

@@ -125,6 +125,11 @@ impl OwnLedger {
         self.day.untold > 0 || self.cells.iter().any(|cell| cell.untold != Amount::default())
     }
 
+    /// Returns whether no charge counts any more, the day's aside.
+    pub(super) fn is_old(&self, now: Grain) -> bool {
+        self.cells.back().is_none_or(|cell| cell.grain.0 + KEPT < now.0)
+    }
+
     /// Forgets what no longer counts.
     pub(super) fn expire(&mut self, now: Grain) {
         while self.cells.front().is_some_and(|cell| cell.grain.0 + KEPT < now.0) {

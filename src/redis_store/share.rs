@@ -184,6 +184,12 @@ impl OwnShare {
         [seen.requests, seen.tokens, counted(self.seen_day, day)]
     }
 
+    /// Returns the totals with the charges of the share.
+    pub(super) fn totals(&self, now: Instant, day: DayEnd) -> [u64; 3] {
+        let ([requests, tokens, today], own) = (self.seen(now, day), self.own.at(now));
+        [requests + own.requests, tokens + own.tokens, today + counted(self.own_day, day)]
+    }
+
     /// Returns whether nothing is known that still counts.
     pub(super) fn is_empty(&self, now: Instant) -> bool {
         self.seen.at(now) == Amount::default() && self.own.at(now) == Amount::default()
