@@ -7,10 +7,10 @@
 #![cfg(unix)] // as tests/relay.rs, with which it shares the process's harness
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod relay_fleet;
-mod relay_process;
 #[path = "../../../tests/support/redis_server.rs"]
 mod redis_server;
+mod relay_fleet;
+mod relay_process;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -170,8 +170,9 @@ async fn under_load(trouble: impl AsyncFnOnce(&mut Store, &Fleet) -> Duration) {
     println!("back {back:.2?} after a trouble that took {trouble_took:.1?} in all");
     for store in fleet.stores().await {
         println!("  {store}");
-        assert_eq!(store["connected"], true, "{store}");
     }
+    // On a busy machine an answer may come late at any time.
+    fleet.until_connected().await;
     assert!(back <= BACK, "{back:?}");
 }
 
