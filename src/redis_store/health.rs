@@ -25,6 +25,8 @@ pub(super) struct Health {
     good: u32,
     /// The time of the last return.
     back: Option<Instant>,
+    /// The beginning, the end and the reason of the last time without the server.
+    last: Option<(Instant, Instant, AwayReason)>,
     outages: u64,
 }
 
@@ -55,7 +57,7 @@ pub(super) enum HealthChange {
 impl Health {
     pub(super) fn new(now: Instant) -> Self {
         let state = HealthState::Away { since: now, reason: AwayReason::Starting };
-        Self { state, wanted: 1, good: 0, back: None, outages: 0 }
+        Self { state, wanted: 1, good: 0, back: None, last: None, outages: 0 }
     }
 
     /// Notes that the server has failed, and returns whether that is news.
@@ -88,7 +90,8 @@ impl Health {
     /// Ends the outage. `others_away`: other instances may not have noticed it yet. None is where an instance finds a server
     /// that was there before it.
     pub(super) fn returned(&mut self, now: Instant, others_away: bool) -> Option<HealthChange> {
-        let HealthState::Away { since, .. } = self.state else { return None };
+        let HealthState::Away { since, reason } = self.state else { return None };
+        self.last = Some((since, now, reason));
         (self.state, self.back) = (HealthState::Connected, others_away.then_some(now));
         Some(HealthChange::Back(now.saturating_duration_since(since)))
     }
@@ -111,6 +114,11 @@ impl Health {
             HealthState::Away { since, reason } => Some((since, reason)),
             HealthState::Connected => None,
         }
+    }
+
+    /// Returns the beginning, the end and the reason of the last time without the server, the start included.
+    pub(super) fn last_outage(&self) -> Option<(Instant, Instant, AwayReason)> {
+        self.last
     }
 
     pub(super) fn outages(&self) -> u64 {
@@ -141,6 +149,7 @@ mod tests {
         assert!(health.is_good_enough());
         assert_eq!(health.returned(now + SECOND, true), Some(HealthChange::Back(SECOND)));
         assert_eq!(health.returned(now + SECOND, true), None);
+        assert_eq!(health.last_outage(), Some((now, now + SECOND, AwayReason::Unreachable)));
         assert_eq!(health.decide_by(now + SECOND), DecideBy::Both(now + SECOND + RETURN));
         assert_eq!(health.decide_by(now + SECOND + RETURN), DecideBy::Server);
         assert_eq!(

@@ -23,5 +23,5 @@ pub use self::{
     builder::RedisStoreBuilder,
     error::RedisStoreError,
     handle::RedisStore,
-    report::{AwayReason, Overshoot, StoreCounts, StoreReport, StoreState},
+    report::{AwayReason, Overshoot, StoreCounts, StoreOutage, StoreReport, StoreState},
 };

@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct StoreReport {
     /// The state of the connection.
     pub state: StoreState,
+    /// The last time without the server that is over, that of the start included: its end is the time since which the store
+    /// has been connected, if it is.
+    pub last_outage: Option<StoreOutage>,
     /// The name of this instance.
     pub instance: Box<str>,
     /// The server's hosts, without any password.
@@ -41,6 +44,18 @@ pub enum StoreState {
         /// The reason.
         reason: AwayReason,
     },
+}
+
+/// A time without the server that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreOutage {
+    /// The first reason that was found.
+    pub reason: AwayReason,
+    /// The time that it lasted.
+    pub lasted: Duration,
+    /// The time since its end.
+    pub ended: Duration,
 }
 
 impl Default for StoreState {

@@ -150,6 +150,27 @@ async fn an_address_on_which_others_read_or_write_is_remarked_on() {
     assert!(remarks.contains(":5:10: leases has no effect: share has no \"quota\""), "{remarks}");
 }
 
+#[tokio::test]
+async fn the_settings_for_compose_are_right() {
+    let compose = include_str!("../compose.yml");
+    let (_, settings) = compose.split_once("content: |\n").unwrap();
+    let settings: Vec<_> = settings.lines().map(str::trim_start).collect();
+    let variables = [
+        ("RELAY_STORE_REDIS", "redis://:the-password-of-the-store@127.0.0.1:1"),
+        ("RELAY_UPSTREAM", "emulator"),
+        ("RELAY_TOKEN", "a-token-of-some-length"),
+        ("GEMINI_API_KEY", "key-of-the-relay"),
+    ];
+    for (name, _) in variables.iter().filter(|(name, _)| *name != "RELAY_UPSTREAM") {
+        assert!(compose.contains(&format!("    {name}: ")), "{name}");
+    }
+    let relay = Relay::start_logging(&settings.join("\n"), &variables).await;
+    let log = relay.logged("60 requests a minute for every model; shares its quota").await;
+    assert!(log.contains("redis://127.0.0.1:1, for quota"), "{log}");
+    let mut warnings = log.lines().filter(|line| line.contains(" WARN "));
+    assert!(warnings.all(|line| line.contains("server is away")) && !log.contains(PASSWORD), "{log}");
+}
+
 // --- a server that is away ---
 
 #[tokio::test]

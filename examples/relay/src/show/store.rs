@@ -39,6 +39,9 @@ pub(crate) struct StoreView {
     /// The reason why the server does not count.
     away: Option<&'static str>,
     away_for_s: Option<f64>,
+    connected_for_s: Option<f64>,
+    /// The last time without the server that is over, unless that was the start.
+    last_outage: Option<OutageView>,
     /// The server's hosts, without a password.
     address: String,
     /// The server's name and version, once it has been reached.
@@ -67,6 +70,14 @@ pub(crate) struct StoreView {
     overshoot: Vec<OvershootView>,
 }
 
+/// A time without the server that is over.
+#[derive(Serialize)]
+struct OutageView {
+    reason: &'static str,
+    lasted_s: f64,
+    ended_ago_s: f64,
+}
+
 /// The refusals in minutes that were so full.
 #[derive(Serialize)]
 struct OvershootView {
@@ -79,12 +90,19 @@ impl StoreView {
     pub(crate) fn of(report: &StoreReport) -> Self {
         let away = away(report);
         let counts = &report.counts;
+        let had_others = counts.outages > u64::from(away.is_some());
         let bands = Overshoot::BANDS.iter().map(|band| Some(*band)).chain([None]);
         let overshoot = bands.zip(report.overshoot.counts);
         Self {
             connected: away.is_none(),
             away: away.map(|(reason, _)| reason),
             away_for_s: away.map(|(_, since)| since),
+            connected_for_s: report.last_outage.filter(|_| away.is_none()).map(|last| seconds(last.ended)),
+            last_outage: report.last_outage.filter(|_| had_others).map(|last| OutageView {
+                reason: last.reason.as_str(),
+                lasted_s: seconds(last.lasted),
+                ended_ago_s: seconds(last.ended),
+            }),
             address: report.address.to_string(),
             server: report.server.as_deref().map(str::to_owned),
             instance: report.instance.to_string(),
