@@ -110,6 +110,25 @@
 //! took 2.7 s or less with an answer of 2 s, and 99 % 82 s or less. Of 150 calls at once in each of two, all were answered, and
 //! all but a few within the 245 s of the optimum.
 //!
+//! # Several processes
+//!
+//! Programs that can ask one another share a quota without such races: all limiters with the same
+//! [`store`](LimiterBuilder::store) together stay within the limits. A [`MemoryStore`](crate::quota::MemoryStore) is for the
+//! limiters of one process.
+//!
+//! A call that finds room here asks the store, and goes once that has granted it; while the answer is on its way, it keeps its
+//! place in the order and its readiness. A call that is refused waits in this limiter's queue, whose first waiter asks again
+//! when the room should be there, and each second before that, because others may give back what they do not need. What a
+//! call does not need goes back to the store as well.
+//!
+//! The last refusal is remembered, so that the calls behind it, [`headroom`](Limiter::headroom) and the key pool know it
+//! without a question. A 429 closes the scope for all, and one call of all looks; once it is served, the others go within a
+//! second or so of that. The quota of calls that search the web or maps is believed by each limiter for itself.
+//!
+//! Turns, priorities, pacing and lowered limits are each limiter's own. With a store, a limit is lowered to the usage of all
+//! who ask it, not to that of this limiter alone. The wait that is foreseen for a call is that of the queue here; the queues
+//! of the others are not known.
+//!
 //! # How long a refusal is believed
 //!
 //! A minute's quota is believed until its hint, and no longer than two minutes; an unnamed one with a hint for five; a

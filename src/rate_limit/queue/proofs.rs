@@ -22,7 +22,7 @@ use crate::{
     context::Priority,
     failure::{Failure, Kind},
     proofs::Proof,
-    quota::Limits,
+    quota::{Answer, Limits},
     rate_limit::window::WINDOW,
 };
 
@@ -39,6 +39,8 @@ pub(crate) const PROOFS: &[Proof] = &[
     ("a newcomer overtakes no waiter, and is not forgotten", a_newcomer_overtakes_no_waiter),
     ("one that takes the first place, and leaves it, forgets nobody", one_that_takes_the_first_place),
     ("calls that come together for a new scope share one queue", calls_that_come_together_share_one_queue),
+    ("a waiter that asks the store and is refused, or leaves, forgets nobody", one_that_asks_forgets_nobody),
+    ("a waiter that asks holds its place, and a newcomer its order", one_that_asks_holds_its_place),
 ];
 
 /// Checks all orders, or those with at most `preemptions` preemptions: three threads with many steps have too many
@@ -441,4 +443,110 @@ fn calls_that_come_together_share_one_queue() {
         assert!(Arc::ptr_eq(&queue, &same) && went != other_went);
         assert!(limiter.headroom(queue.scope(), 1, 0) > Duration::ZERO);
     });
+}
+
+/// A store of one request at a time, which is given back.
+#[derive(Debug)]
+struct OneAtATime(AtomicBool);
+
+impl QuotaStore for OneAtATime {
+    fn take(&self, _: &Scope, _: Question) -> crate::quota::Reply {
+        let answer = match self.0.swap(true, SeqCst) {
+            false => Answer::Granted(crate::quota::Grant::new(crate::quota::StoreCharge(1, 1))),
+            true => Answer::Full { dimension: None, wait: Duration::from_secs(9) },
+        };
+        crate::quota::Reply::Now(answer)
+    }
+
+    fn correct(&self, _: &Scope, _: crate::quota::StoreCharge, _: crate::quota::Correction) {
+        self.0.store(false, SeqCst);
+    }
+
+    fn close(&self, _: &Scope, _: crate::quota::Closing) {}
+
+    fn open(&self, _: &Scope) {}
+}
+
+fn queue_with_store(now: Instant, limits: Limits, taken: bool) -> Arc<ScopeQueue> {
+    let calendar = PacificCalendar::new(SystemTime::UNIX_EPOCH, now);
+    let queue = ScopeQueue::new(Scope::new("p", "m"), Account::new(limits, None, calendar, now), calendar);
+    Arc::new(queue.with_store(Some(Arc::new(OneAtATime(AtomicBool::new(taken))))))
+}
+
+impl QueuedCaller {
+    /// Waits until it may ask, and asks. Returns whether it was granted.
+    fn ask(&self, now: Instant) -> bool {
+        let ends = |turn: &Grant| matches!(turn, Grant::Ask(..) | Grant::HeldBack(_));
+        let (charge, question) = match self.wait(now, ends) {
+            Grant::Ask(charge, question) => (charge, question),
+            // Its timer is set to the time in the grant.
+            _ => return false,
+        };
+        match self.queue.ask(question) {
+            crate::quota::Reply::Now(Answer::Granted(grant)) => {
+                self.queue.granted(now, Some(self.waiter), charge, grant);
+                self.queue.send(now, charge);
+                true
+            }
+            crate::quota::Reply::Now(answer) => {
+                self.queue.denied(now, Some(self.waiter), charge, answer);
+                self.queue.refund(charge);
+                false
+            }
+            reply => panic!("{reply:?}"),
+        }
+    }
+}
+
+fn one_that_asks_forgets_nobody() {
+    check(Some(3), |now| {
+        // There is room for one here, and for one in the store.
+        let queue = queue_with_store(now, requests(9), false);
+        let (first, second) = (QueuedCaller::join(&queue, now, 0, false), QueuedCaller::join(&queue, now, 0, false));
+        let leaves = spawn(move || {
+            // It is first, asks, and is dropped before the answer.
+            if let Grant::Ask(charge, _) = first.poll(now) {
+                first.leave_held(charge);
+            } else {
+                first.leave();
+            }
+        });
+        let stays = spawn(move || {
+            assert!(second.ask(now), "the store has room, and it is woken for it");
+            second.leave();
+        });
+        leaves.join().unwrap();
+        stays.join().unwrap();
+        is_at_rest(&queue);
+        assert_eq!(queue.read(now, |account, _| account.used(Dimension::RequestsPerMinute)), 1);
+    });
+}
+
+fn one_that_asks_holds_its_place() {
+    check(Some(3), |now| {
+        let queue = queue_with_store(now, requests(9), true);
+        let (first, second) = (QueuedCaller::join(&queue, now, 0, false), QueuedCaller::join(&queue, now, 0, false));
+        let went = Arc::new(AtomicUsize::new(0));
+        let waiting = [first, second].map(|caller| {
+            let went = went.clone();
+            spawn(move || {
+                // Refused, it leaves: the other is first then, and knows of the refusal.
+                assert!(!caller.ask(now));
+                went.fetch_add(1, SeqCst);
+                caller.leave();
+            })
+        });
+        waiting.into_iter().for_each(|waiting| waiting.join().unwrap());
+        assert_eq!(went.load(SeqCst), 2);
+        is_at_rest(&queue);
+        assert_eq!(queue.read(now, |account, _| account.used(Dimension::RequestsPerMinute)), 0);
+    });
+}
+
+impl QueuedCaller {
+    /// Is dropped while the store is asked: what is held is given back, and its place.
+    fn leave_held(self, charge: Charge) {
+        self.queue.refund(charge);
+        self.leave();
+    }
 }

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     failure::{Failure, Kind},
-    quota::Limits,
+    quota::{Answer, Closing, Limits, MemoryStore, Reply},
     rate_limit::window::{GRAIN, WINDOW},
 };
 
@@ -652,4 +652,121 @@ async fn a_batch_larger_than_a_whole_limit_is_told_so_and_a_smaller_one_waits() 
         day.admit(now, 51, none, false, Claimant::default()),
         QueueAdmission::TooLarge(Dimension::RequestsPerDay, 50)
     );
+}
+
+// === with a store ===
+
+fn with_store(limits: Limits, store: impl QuotaStore + 'static) -> ScopeQueue {
+    queue(limits).with_store(Some(Arc::new(store)))
+}
+
+/// Joins a waiter of one request.
+fn waiter(queue: &ScopeQueue, now: Instant, caller: &Arc<str>) -> WaiterId {
+    let claimant = Claimant { caller: Some(caller), ..Claimant::default() };
+    queue.join(now, Amount { requests: 1, tokens: 0 }, false, false, claimant)
+}
+
+fn asks(queue: &ScopeQueue, id: WaiterId, now: Instant, waker: &Waker) -> (Charge, Question) {
+    match queue.poll_grant(id, now, waker) {
+        Grant::Ask(charge, question) => (charge, question),
+        grant => panic!("{grant:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_asks_is_first_until_its_answer_and_is_charged_for_its_turn_by_a_grant_only() {
+    let now = Instant::now();
+    let queue = with_store(Limits::new().requests_per_minute(9), MemoryStore::new());
+    let (one, other): (Arc<str>, Arc<str>) = ("one".into(), "other".into());
+    let first = waiter(&queue, now, &one);
+    let (charge, question) = asks(&queue, first, now, Waker::noop());
+    assert_eq!((question.requests, question.limits.get(Dimension::RequestsPerMinute)), (1, Some(9)));
+    // Two of a caller that were alone so far count as one turn ahead: the other caller would be next.
+    let (second, of_other) = (waiter(&queue, now, &one), waiter(&queue, now, &other));
+    // No other passes it, and no newcomer.
+    let flag = Flag::new();
+    flag.woken.store(false, Ordering::SeqCst);
+    assert_eq!(queue.poll_grant(of_other, now, &Waker::from(flag.clone())), Grant::NotYet);
+    assert_eq!(queue.poll_grant(first, now, Waker::noop()), Grant::NotYet, "it has asked");
+    let none = TokenCost::estimate(0);
+    assert!(matches!(queue.admit(now, 1, none, false, Claimant::default()), QueueAdmission::Later(_)));
+    // It is refused: the order decides again, and whoever is first remembers the refusal until it may ask again.
+    let full = Answer::Full { dimension: Some(Dimension::RequestsPerMinute), wait: Duration::from_secs(7) };
+    queue.denied(now, Some(first), charge, full);
+    queue.refund(charge);
+    assert!(flag.woken.load(Ordering::SeqCst));
+    assert_eq!(queue.poll_grant(first, now, Waker::noop()), Grant::NotYet);
+    let Grant::HeldBack(held_back) = queue.poll_grant(of_other, now, Waker::noop()) else { panic!() };
+    let again = held_back.again;
+    assert_eq!(held_back.at, now + Duration::from_secs(7));
+    assert!((800..=1_200).contains(&(again - now).as_millis()), "{:?}", again - now);
+    // It is granted, and leaves the turn to the others, in their order.
+    let (charge, question) = asks(&queue, of_other, again, Waker::noop());
+    let Reply::Now(Answer::Granted(grant)) = queue.ask(question) else { panic!() };
+    queue.granted(again, Some(of_other), charge, grant);
+    assert_eq!(queue.poll_grant(first, again, Waker::noop()), Grant::NotYet);
+    queue.leave(of_other);
+    assert_eq!(queue.poll_grant(second, again, Waker::noop()), Grant::NotYet);
+    asks(&queue, first, again, Waker::noop());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_that_leaves_while_it_asks_wakes_the_next() {
+    let now = Instant::now();
+    let queue = with_store(Limits::new().requests_per_minute(1), MemoryStore::new());
+    let caller: Arc<str> = "one".into();
+    let ids = [0; 2].map(|_| waiter(&queue, now, &caller));
+    let flag = Flag::new();
+    flag.woken.store(false, Ordering::SeqCst);
+    assert_eq!(queue.poll_grant(ids[1], now, &Waker::from(flag.clone())), Grant::NotYet);
+    let (charge, _) = asks(&queue, ids[0], now, Waker::noop());
+    queue.leave(ids[0]);
+    assert!(flag.woken.load(Ordering::SeqCst));
+    // What it held is given back after that.
+    assert!(matches!(queue.poll_grant(ids[1], now, &Waker::from(flag.clone())), Grant::HeldBack(_)));
+    flag.woken.store(false, Ordering::SeqCst);
+    queue.refund(charge);
+    assert!(flag.woken.load(Ordering::SeqCst));
+    asks(&queue, ids[1], now, Waker::noop());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_closing_by_others_sends_all_waiters_away_and_a_short_one_those_that_may_move() {
+    for (ends, moves_only) in [(Duration::from_secs(7_200), false), (Duration::from_secs(60), true)] {
+        let now = Instant::now();
+        let queue = with_store(Limits::new().requests_per_minute(9), MemoryStore::new());
+        let amount = Amount { requests: 1, tokens: 0 };
+        let join = |may_move| queue.join(now, amount, may_move, false, Claimant::default());
+        let ids = [join(false), join(true), join(false)];
+        let (charge, _) = asks(&queue, ids[0], now, Waker::noop());
+        queue.denied(now, Some(ids[0]), charge, Answer::Closed(Closing::of(ends).look(Duration::from_secs(50))));
+        queue.refund(charge);
+        let sent_away = ids.map(|id| matches!(queue.poll_grant(id, now, Waker::noop()), Grant::SentAway(_)));
+        assert_eq!(sent_away, [!moves_only, true, !moves_only]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pace_loses_no_turn_by_a_refusal_of_the_store() {
+    let now = Instant::now();
+    let calendar = PacificCalendar::new(SystemTime::UNIX_EPOCH, now);
+    let pacer =
+        crate::rate_limit::pacing::Pacer::new(crate::rate_limit::Pacing::Smooth { burst: std::num::NonZeroU32::MIN });
+    let account = Account::new(Limits::new().requests_per_minute(6), pacer, calendar, now);
+    let queue = ScopeQueue::new(Scope::new("p", "m"), account, calendar).with_store(Some(Arc::new(MemoryStore::new())));
+    let none = TokenCost::estimate(0);
+    let mut now = now;
+    for _ in 0..5 {
+        let QueueAdmission::Ask(charge, ..) = queue.admit(now, 1, none, false, Claimant::default()) else { panic!() };
+        queue.denied(now, None, charge, Answer::Full { dimension: None, wait: Duration::from_millis(500) });
+        queue.refund(charge);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        now = Instant::now();
+    }
+    let QueueAdmission::Ask(charge, question, _) = queue.admit(now, 1, none, false, Claimant::default()) else {
+        panic!()
+    };
+    let Reply::Now(Answer::Granted(grant)) = queue.ask(question) else { panic!() };
+    queue.granted(now, None, charge, grant);
+    assert!(matches!(queue.admit(now, 1, none, false, Claimant::default()), QueueAdmission::Later(_)));
 }

@@ -501,3 +501,75 @@ fn a_first_call_is_told_the_turns_before_it_however_many_callers_wait() {
         assert!(told.abs_diff(before) <= 1, "{callers}: told {told}, really {before}");
     }
 }
+
+// === a waiter that asks ===
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_waiter_stays_first_and_pays_for_its_turn_only_with_its_grant() {
+    let now = Instant::now();
+    let (one, other) = (name(1), name(2));
+    let mut turns = Turns::new(now);
+    let batch = turns.join(now, claimant(Some(&one), Priority::Batch), tokens(100), LIMITS, "batch");
+    assert_eq!(turns.elect(now), Some(batch));
+    turns.pin();
+    // Nobody urgent passes it while it asks.
+    let urgent = turns.join(now, claimant(Some(&other), Priority::Interactive), tokens(100), LIMITS, "urgent");
+    assert_eq!((turns.elect(now), turns.first(), turns.len()), (None, Some(batch), 2));
+    // It is refused: the order decides again.
+    turns.unpin(batch);
+    assert_eq!(turns.elect(now), Some(urgent));
+    turns.pin();
+    assert_eq!(turns.grant(LIMITS), Some("urgent"));
+    assert!(!turns.is_pinned(urgent));
+    assert_eq!((turns.elect(now), turns.first()), (None, Some(urgent)));
+    turns.remove(urgent);
+    assert_eq!(turns.elect(now), Some(batch));
+    // One that leaves while it asks makes room for the next.
+    turns.pin();
+    let next = turns.join(now, claimant(Some(&one), Priority::Batch), tokens(100), LIMITS, "next");
+    turns.remove(batch);
+    assert_eq!((turns.elect(now), turns.len()), (Some(next), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_whose_waiter_was_refused_is_given_as_much_as_before() {
+    let now = Instant::now();
+    let (one, other) = (name(1), name(2));
+    let given = |refusals: usize| {
+        let mut turns = Turns::new(now);
+        for nth in 0..6 {
+            let caller = if nth % 2 == 0 { &one } else { &other };
+            turns.join(now, claimant(Some(caller), Priority::Normal), tokens(100), LIMITS, nth);
+        }
+        for _ in 0..refusals {
+            turns.elect(now);
+            let first = turns.first().unwrap();
+            turns.pin();
+            turns.unpin(first);
+        }
+        order(&mut turns, now)
+    };
+    assert_eq!(given(5), given(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_joins_late_has_the_place_at_which_it_came() {
+    let now = Instant::now();
+    let second = Duration::from_secs(1);
+    for apart in [Duration::ZERO, second] {
+        let mut turns = Turns::new(now);
+        let places = [turns.place(now), turns.place(now + apart)];
+        let late = claimant(None, Priority::Normal);
+        turns.join(now + apart * 2, late, tokens(1), LIMITS, "third");
+        turns.join_at(places[1], late, tokens(1), LIMITS, "second");
+        turns.join_at(places[0], late, tokens(1), LIMITS, "first");
+        assert_eq!(order(&mut turns, now + apart * 2), ["first", "second", "third"]);
+    }
+    // An earlier deadline goes before an earlier arrival, late or not.
+    let mut turns = Turns::new(now);
+    let place = turns.place(now);
+    let due = |secs| Claimant { deadline: Some(now + second * secs), ..Claimant::default() };
+    turns.join(now, due(10), tokens(1), LIMITS, "soon");
+    turns.join_at(place, due(60), tokens(1), LIMITS, "later");
+    assert_eq!(order(&mut turns, now), ["soon", "later"]);
+}

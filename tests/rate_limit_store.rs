@@ -1,0 +1,590 @@
+//! Several limiters that share one quota through a store: that answers at once, late, with a refusal, or while the call
+//! is dropped.
+
+mod support;
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use tokio::time::{Instant, advance, sleep};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_gemini::{
+    BoxError, CallContext, ClassifyLayer, Error, KeyPoolLayer, RateLimitLayer, ReplayLayer,
+    context::Deadline,
+    failure::{Failure, Kind},
+    key_pool::{ApiKey, Key, KeyPool},
+    quota::{
+        Answer, Closing, Correction, Dimension, Grant, Limits, MemoryStore, Question, QuotaStore, Reply, Scope,
+        StoreCharge, TokenCost,
+    },
+    rate_limit::{Limiter, LimiterBuilder},
+};
+
+use crate::support::{AnyBody, GENERATE, Upstream, find, hello, json, millis, post, secs};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn scope() -> Scope {
+    Scope::new("default", "gemini-2.5-pro")
+}
+
+fn rpm(limit: u64) -> LimiterBuilder {
+    Limiter::builder().limits(Limits::new().requests_per_minute(limit)).max_wait(HOUR)
+}
+
+/// A store that answers after a while, as one over a network does. The server takes halfway, and a question that is
+/// dropped gives back.
+#[derive(Clone, Debug)]
+struct Far {
+    store: MemoryStore,
+    way: Duration,
+    asked: Arc<AtomicUsize>,
+    /// Answers in place of the store's own, the next one first.
+    scripted: Arc<Mutex<Vec<Answer>>>,
+    told: Arc<Mutex<Vec<(StoreCharge, Correction)>>>,
+    closed: Arc<Mutex<Vec<Closing>>>,
+    opened: Arc<AtomicUsize>,
+}
+
+impl Far {
+    fn new(way: Duration) -> Self {
+        Self {
+            store: MemoryStore::new(),
+            way,
+            asked: Arc::default(),
+            scripted: Arc::default(),
+            told: Arc::default(),
+            closed: Arc::default(),
+            opened: Arc::default(),
+        }
+    }
+
+    fn script(self, answers: impl IntoIterator<Item = Answer>) -> Self {
+        *self.scripted.lock() = answers.into_iter().collect();
+        self
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(SeqCst)
+    }
+
+    fn answer(&self, scope: &Scope, question: Question) -> Answer {
+        let mut scripted = self.scripted.lock();
+        if !scripted.is_empty() {
+            return scripted.remove(0);
+        }
+        match self.store.take(scope, question) {
+            Reply::Now(answer) => answer,
+            reply => panic!("{reply:?}"),
+        }
+    }
+
+    /// Returns the requests and tokens that count.
+    fn sums(&self) -> (u64, u64) {
+        let Reply::Now(Answer::Granted(probe)) = self.store.take(&scope(), Question::new(0, 0)) else { panic!() };
+        (probe.requests, probe.tokens)
+    }
+}
+
+/// A charge that nobody has been told of.
+struct Untold(Far, Scope, Question, Option<StoreCharge>);
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if let Some(charge) = self.3 {
+            self.0.store.correct(&self.1, charge, Correction::refund(self.2.requests, self.2.tokens));
+        }
+    }
+}
+
+impl QuotaStore for Far {
+    fn take(&self, scope: &Scope, question: Question) -> Reply {
+        self.asked.fetch_add(1, SeqCst);
+        if self.way.is_zero() {
+            return Reply::Now(self.answer(scope, question));
+        }
+        let (far, scope) = (self.clone(), scope.clone());
+        Reply::Later(Box::pin(async move {
+            sleep(far.way / 2).await;
+            let answer = far.answer(&scope, question);
+            let charge = match answer {
+                Answer::Granted(grant) => Some(grant.charge),
+                _ => None,
+            };
+            let mut untold = Untold(far.clone(), scope, question, charge);
+            sleep(far.way / 2).await;
+            untold.3 = None;
+            answer
+        }))
+    }
+
+    fn correct(&self, scope: &Scope, charge: StoreCharge, by: Correction) {
+        self.told.lock().push((charge, by));
+        self.store.correct(scope, charge, by);
+    }
+
+    fn close(&self, scope: &Scope, closing: Closing) {
+        self.closed.lock().push(closing);
+        self.store.close(scope, closing);
+    }
+
+    fn open(&self, scope: &Scope) {
+        self.opened.fetch_add(1, SeqCst);
+        self.store.open(scope);
+    }
+}
+
+/// Stacks a limiter before an upstream.
+fn limited(
+    limiter: &Limiter,
+    upstream: &Upstream,
+) -> impl Service<
+    Request<Full<Bytes>>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error = BoxError> + use<>>,
+    Error = BoxError,
+    Future: Send,
+> + Clone
++ use<> {
+    RateLimitLayer::new(limiter.clone()).layer(ClassifyLayer::new().layer(upstream.clone()))
+}
+
+async fn call<S, R>(service: S, request: Request<Full<Bytes>>) -> Result<(), BoxError>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<R>, Error = BoxError>,
+    R: http_body::Body,
+{
+    let response = service.oneshot(request).await?;
+    let _ = response.into_body().collect().await;
+    Ok(())
+}
+
+fn with(mut request: Request<Full<Bytes>>, change: impl FnOnce(&mut CallContext)) -> Request<Full<Bytes>> {
+    CallContext::update(request.extensions_mut(), change);
+    request
+}
+
+fn of_tokens(tokens: u64) -> Request<Full<Bytes>> {
+    with(post(GENERATE), |context| context.set_token_cost(TokenCost::estimate(tokens)))
+}
+
+/// Checks that no 60 s hold more than `limit` of these.
+fn no_minute_holds_more(upstream: &Upstream, limit: usize) {
+    let mut sent: Vec<Instant> = upstream.asked().iter().map(|asked| asked.at).collect();
+    sent.sort_unstable();
+    for some in sent.windows(limit + 1) {
+        assert!(some[limit] - some[0] >= secs(60), "{:?}", some[limit] - some[0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_limiters_with_200_calls_at_once_use_one_quota_and_never_more() {
+    for way in [0, 20, 90] {
+        let (store, upstream) = (Far::new(millis(way)), Upstream::at_once(|_| Ok(hello())));
+        let begun = Instant::now();
+        let calls = (0..4).flat_map(|_| {
+            let service = limited(&rpm(60).store(store.clone()).build(), &upstream);
+            (0..50).map(move |_| call(service.clone(), post(GENERATE)))
+        });
+        let answered = join_all(calls).await.iter().filter(|result| result.is_ok()).count();
+        assert_eq!((answered, upstream.calls()), (200, 200));
+        no_minute_holds_more(&upstream, 60);
+        // Three whole windows before the last twenty, of which 98 % are used.
+        let took = begun.elapsed().as_secs_f64();
+        assert!(took <= 180.0 / 0.98, "{way}: {took}");
+        // Each waiter asks in its turn, and the first of each limiter once a second.
+        assert!(store.asked() <= 200 + 4 * 190 * 5 / 4 + 4 * 60, "{}", store.asked());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_go_in_the_order_of_their_arrival_however_late_the_store_answers() {
+    for way in [0, 20, 40] {
+        let (store, upstream) = (Far::new(millis(way)), Upstream::at_once(|_| Ok(hello())));
+        let limiter = rpm(5).store(store).build();
+        let service = limited(&limiter, &upstream);
+        let calls = (0..30u64).map(|nth| {
+            let service = service.clone();
+            async move {
+                sleep(millis(nth * 7)).await;
+                let mut request = post(GENERATE);
+                request.headers_mut().insert("nth", nth.into());
+                call(service, request).await.unwrap();
+            }
+        });
+        join_all(calls).await;
+        let order: Vec<u64> =
+            upstream.asked().iter().map(|asked| asked.headers["nth"].to_str().unwrap().parse().unwrap()).collect();
+        assert_eq!(order, (0..30).collect::<Vec<_>>(), "{way}");
+        assert_eq!(limiter.snapshot()[0].waiting, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_take_turns_behind_a_store_that_answers_late() {
+    let (store, upstream) = (Far::new(millis(30)), Upstream::at_once(|_| Ok(hello())));
+    let service = limited(&rpm(4).store(store).build(), &upstream);
+    let of = |caller: &'static str, at: u64| {
+        let service = service.clone();
+        async move {
+            sleep(millis(at)).await;
+            let mut request = with(post(GENERATE), |context| context.set_caller(caller));
+            request.headers_mut().insert("caller", caller.parse().unwrap());
+            call(service, request).await.unwrap();
+        }
+    };
+    // The job has a long backlog before the person comes.
+    let job = (0..24).map(|_| of("job", 0));
+    let person = (0..4).map(|_| of("person", 1_000));
+    join_all(job.chain(person).map(|call| Box::pin(call) as std::pin::Pin<Box<dyn Future<Output = ()>>>)).await;
+    let order: Vec<bool> = upstream.asked().iter().map(|asked| asked.headers["caller"] == "person").collect();
+    let last = order.iter().rposition(|is_person| *is_person).unwrap();
+    assert!(last <= 12, "{order:?}");
+}
+
+/// Polls a call for so long, and drops it.
+async fn dropped_after(call: impl Future, time: Duration) {
+    let _ = tokio::time::timeout(time, call).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_at_any_point_leaves_nothing_in_the_store_or_here() {
+    for at in 0..130 {
+        let (store, upstream) = (Far::new(millis(20)), Upstream::hangs());
+        let limiter = rpm(1).store(store.clone()).build();
+        let service = limited(&limiter, &upstream);
+        // It finds room here and in the store.
+        dropped_after(call(service.clone(), post(GENERATE)), millis(at)).await;
+        sleep(millis(200)).await;
+        let sent = upstream.calls() as u64;
+        assert_eq!(sent, u64::from(at >= 20), "{at}");
+        assert_eq!(store.sums().0, sent, "{at}");
+        let here = limiter.snapshot();
+        assert_eq!((here[0].dimensions[0].used, here[0].waiting), (sent, 0), "{at}");
+
+        // Another limiter has taken all, and this one's call waits, and asks each second.
+        let (store, upstream) = (Far::new(millis(20)), Upstream::hangs());
+        let Reply::Now(Answer::Granted(other)) = store.store.take(&scope(), Question::new(1, 0)) else { panic!() };
+        let limiter = rpm(1).store(store.clone()).build();
+        let service = limited(&limiter, &upstream);
+        let all = async {
+            // The room comes back while the call waits.
+            sleep(millis(500)).await;
+            store.store.correct(&scope(), other.charge, Correction::refund(1, 0));
+            std::future::pending::<()>().await;
+        };
+        let at = at * 10 + 5;
+        let waiting = call(service.clone(), post(GENERATE));
+        dropped_after(futures_util::future::join(waiting, all), millis(at)).await;
+        sleep(millis(200)).await;
+        let sent = upstream.calls() as u64;
+        let others = u64::from(at <= 500);
+        assert_eq!(store.sums().0, sent + others, "{at}");
+        let here = limiter.snapshot();
+        assert_eq!((here[0].dimensions[0].used, here[0].waiting), (sent, 0), "{at}");
+        // The next call is not held up by the one that was dropped.
+        if sent + others == 0 {
+            dropped_after(call(service, post(GENERATE)), millis(1_300)).await;
+            assert_eq!(upstream.calls(), 1, "{at}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_keeps_its_readiness_while_the_store_is_asked() {
+    let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
+    let strict = support::Strict::new(upstream.clone(), 0);
+    let service = RateLimitLayer::new(rpm(9).store(store).build()).layer(strict);
+    let begun = Instant::now();
+    let calls = (0..9).map(|_| call(service.clone(), post(GENERATE)));
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(begun.elapsed(), millis(20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_passes_while_the_store_is_asked_ends_the_call() {
+    let (store, upstream) = (Far::new(secs(5)), Upstream::at_once(|_| Ok(hello())));
+    let limiter = rpm(9).store(store.clone()).build();
+    let request = with(post(GENERATE), |context| context.tighten_deadline(Deadline::after(secs(1))));
+    let begun = Instant::now();
+    let error = call(limited(&limiter, &upstream), request).await.unwrap_err();
+    assert_eq!(begun.elapsed(), secs(1));
+    assert!(find(&error).is_rate_limited() && find(&error).never_sent());
+    sleep(secs(9)).await;
+    assert_eq!((upstream.calls(), store.sums().0, limiter.snapshot()[0].dimensions[0].used), (0, 0, 0));
+}
+
+fn full(wait: u64, dimension: Dimension) -> Answer {
+    Answer::Full { dimension: Some(dimension), wait: secs(wait) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_the_store_says_is_too_long_is_refused_at_once_and_says_why() {
+    for way in [0, 20] {
+        let store = Far::new(millis(way)).script([full(30, Dimension::RequestsPerMinute)]);
+        let upstream = Upstream::at_once(|_| Ok(hello()));
+        let limiter = rpm(9).max_wait(secs(10)).store(store.clone()).build();
+        let service = limited(&limiter, &upstream);
+        let error = call(service.clone(), post(GENERATE)).await.unwrap_err();
+        let error = find(&error);
+        assert!(error.is_rate_limited() && error.never_sent());
+        assert_eq!(error.retry_after(), Some(secs(30)));
+        let message = error.to_string();
+        assert!(message.contains("others share the quota") && message.contains("requests a minute"), "{message}");
+        // The next one knows it without asking, and so does whoever asks for headroom.
+        assert!(call(service.clone(), post(GENERATE)).await.is_err());
+        assert_eq!(store.asked(), 1);
+        assert!(limiter.headroom(&scope(), 1, 0) > secs(29));
+        assert!(limiter.snapshot()[0].shared.unwrap().full_for > Some(secs(29)));
+        // Within a good second it asks again.
+        sleep(millis(1_250)).await;
+        call(service, post(GENERATE)).await.unwrap();
+        assert_eq!((store.asked(), limiter.headroom(&scope(), 1, 0)), (2, Duration::ZERO));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_asks_again_within_a_second_and_goes_when_others_have_given_back() {
+    for way in [0, 20] {
+        let answers = (0..3).map(|_| full(30, Dimension::RequestsPerMinute));
+        let (store, upstream) = (Far::new(millis(way)).script(answers), Upstream::at_once(|_| Ok(hello())));
+        let begun = Instant::now();
+        call(limited(&rpm(9).store(store.clone()).build(), &upstream), post(GENERATE)).await.unwrap();
+        assert!(begun.elapsed() > millis(2_400) && begun.elapsed() < millis(3_700), "{:?}", begun.elapsed());
+        assert_eq!(store.asked(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_limiter_gives_back_itself_is_asked_for_sooner() {
+    let (store, upstream) = (Far::new(millis(10)), Upstream::at_once(|_| Ok(hello())));
+    let limits = Limits::new().input_tokens_per_minute(1_000);
+    let limiter = Limiter::builder().limits(limits).max_wait(HOUR).store(store).build();
+    let service = limited(&limiter, &upstream);
+    // Another limiter has left 600.
+    let response = service.clone().oneshot(of_tokens(600)).await.unwrap();
+    let begun = Instant::now();
+    let second = call(service.clone(), of_tokens(600));
+    let first = async {
+        sleep(millis(150)).await;
+        // It has cost two tokens.
+        drop(response.into_body().collect().await);
+    };
+    futures_util::future::join(second, first).await.0.unwrap();
+    assert!(begun.elapsed() < millis(300), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_large_call_holds_no_small_one_back() {
+    let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
+    let Reply::Now(Answer::Granted(_)) = store.store.take(&scope(), Question::new(1, 900)) else { panic!() };
+    let limits = Limits::new().input_tokens_per_minute(1_000);
+    let limiter = Limiter::builder().limits(limits).reject().store(store).build();
+    let service = limited(&limiter, &upstream);
+    assert!(call(service.clone(), of_tokens(200)).await.is_err());
+    assert!(limiter.headroom(&scope(), 1, 200) > secs(59));
+    assert_eq!(limiter.headroom(&scope(), 1, 90), Duration::ZERO);
+    call(service, of_tokens(90)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_is_closed_for_hours_is_refused_at_once_without_a_question_for_half_a_minute() {
+    let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
+    store.store.close(&scope(), Closing::of(HOUR * 5).look(HOUR));
+    let limiter = rpm(9).store(store.clone()).build();
+    let service = limited(&limiter, &upstream);
+    for _ in 0..10 {
+        let error = call(service.clone(), post(GENERATE)).await.unwrap_err();
+        let (after, message) = (find(&error).retry_after().unwrap(), error.to_string());
+        assert!(after > HOUR - secs(20) && message.contains("another who shares the quota"), "{after:?} {message}");
+        sleep(secs(1)).await;
+    }
+    assert_eq!((store.asked(), upstream.calls()), (1, 0));
+    assert!(limiter.headroom(&scope(), 1, 0) > HOUR * 4);
+    assert!(limiter.snapshot()[0].blocked_for > Some(HOUR * 4));
+    // An operator opens it at another limiter.
+    Limiter::builder().store(store.clone()).build().lift_scope(&scope());
+    sleep(secs(27)).await;
+    call(service, post(GENERATE)).await.unwrap();
+}
+
+/// A refusal for a day's quota.
+fn day_is_used_up() -> Response<AnyBody> {
+    let body = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota.","details":[
+        {"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel","quotaValue":"50000"}]}]}}"#;
+    json(429, body)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_at_one_limiter_closes_all_and_one_look_opens_all() {
+    for way in [0, 20] {
+        let begun = Instant::now();
+        let upstream = Upstream::new(move |_, _| async move {
+            let is_good = begun.elapsed() >= secs(40);
+            sleep(secs(2)).await;
+            Ok(if is_good { hello() } else { day_is_used_up() })
+        });
+        let store = Far::new(millis(way));
+        let services: Vec<_> = (0..4).map(|_| limited(&rpm(1_000).store(store.clone()).build(), &upstream)).collect();
+        // The first is refused.
+        call(services[0].clone(), post(GENERATE)).await.unwrap();
+        assert_eq!((store.closed.lock().len(), store.store.clone()).0, 1);
+        let mut open_at = None;
+        for _ in 0..160 {
+            sleep(millis(500)).await;
+            let before = upstream.calls();
+            let calls = services.iter().map(|service| {
+                let service = service.clone();
+                tokio::spawn(async move { call(service, post(GENERATE)).await.is_ok() })
+            });
+            let calls: Vec<_> = calls.collect();
+            sleep(millis(100)).await;
+            let sent = upstream.calls() - before;
+            // While it is closed, one call of all of them looks.
+            assert!(sent <= 1 || begun.elapsed() > secs(40), "{sent} at {:?}", begun.elapsed());
+            if sent == 4 && open_at.is_none() {
+                open_at = Some(begun.elapsed());
+            }
+            drop(calls);
+        }
+        let looks = upstream.asked().iter().filter(|asked| asked.at < begun + secs(40)).count();
+        assert!((2..=4).contains(&looks), "{looks}");
+        assert!(store.opened.load(SeqCst) >= 1);
+        // The look that succeeds, its answer, and a good second until all have asked.
+        let open_at = open_at.expect("it opens for all");
+        assert!(open_at < secs(66), "{open_at:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_key_pool_goes_to_another_project_where_others_have_closed_one() {
+    let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
+    store.store.close(&Scope::new("p1", "gemini-2.5-pro"), Closing::of(HOUR).look(secs(900)));
+    let limiter = rpm(1_000).store(store.clone()).build();
+    let key = |project, key| Key::new(ApiKey::new(key).unwrap()).project(project);
+    let pool = KeyPool::builder()
+        .key(key("p1", "AIza-nobodys-first"))
+        .key(key("p2", "AIza-nobodys-second"))
+        .headroom(limiter.clone())
+        .build()
+        .unwrap();
+    let layers = ServiceBuilder::new().layer(KeyPoolLayer::new(pool)).layer(RateLimitLayer::new(limiter));
+    let service = layers.layer(ClassifyLayer::new()).service(upstream.clone());
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += usize::from(call(service.clone(), post(GENERATE)).await.is_err());
+    }
+    // The first call for it learns that it is closed, and all others know.
+    assert!(refused <= 1, "{refused}");
+    assert_eq!(upstream.calls(), 20 - refused);
+    let keys = upstream.asked().into_iter().map(|asked| asked.headers["x-goog-api-key"].clone());
+    assert!(keys.into_iter().all(|key| key == "AIza-nobodys-second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_correction_arrives_once() {
+    let bad = r#"{"error":{"code":400,"message":"bad","status":"INVALID_ARGUMENT"}}"#;
+    type Case = (Upstream, u64, Option<Correction>, (u64, u64));
+    let cases: [Case; 5] = [
+        // Two tokens instead of fifty.
+        (Upstream::at_once(|_| Ok(hello())), 50, Some(Correction::settle(50, 2)), (1, 2)),
+        // As it was reserved.
+        (Upstream::at_once(|_| Ok(hello())), 2, None, (1, 2)),
+        // It was never sent.
+        (
+            Upstream::at_once(|_| Err(Error::refusal("test", Failure::local(Kind::CircuitOpen, "open")).into())),
+            50,
+            Some(Correction::refund(1, 50)),
+            (0, 0),
+        ),
+        // Refused for quota.
+        (Upstream::at_once(|_| Ok(day_is_used_up())), 50, Some(Correction::refund(1, 50)), (0, 0)),
+        (Upstream::at_once(move |_| Ok(json(400, bad))), 50, None, (1, 50)),
+    ];
+    for way in [0, 20] {
+        for (nth, (upstream, tokens, expected, sums)) in cases.iter().enumerate() {
+            let store = Far::new(millis(way));
+            let limiter = rpm(100).store(store.clone()).build();
+            let _ = call(limited(&limiter, upstream), of_tokens(*tokens)).await;
+            let told: Vec<Correction> = store.told.lock().iter().map(|(_, by)| *by).collect();
+            assert_eq!(told, expected.iter().copied().collect::<Vec<_>>(), "{way} {nth}");
+            store.store.open(&scope());
+            assert_eq!(store.sums(), *sums, "{way} {nth}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_that_its_caller_is_to_blame_for_one_request_stays_charged() {
+    let bad = r#"{"error":{"code":400,"message":"bad","status":"INVALID_ARGUMENT"}}"#;
+    let upstream = Upstream::at_once(move |_| Ok(json(400, bad)));
+    let store = Far::new(millis(20));
+    let requests = r#"{"requests":[{"content":{"parts":[{"text":"a"}]}},{"content":{"parts":[{"text":"b"}]}}]}"#;
+    let request = support::post_body("/v1beta/models/gemini-2.5-pro:batchEmbedContents", requests);
+    // The layer that keeps the body has read the call.
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(RateLimitLayer::new(rpm(100).store(store.clone()).build()))
+        .layer(ClassifyLayer::new())
+        .service(upstream);
+    let _ = service.oneshot(request).await.unwrap().into_body().collect().await;
+    let told: Vec<Correction> = store.told.lock().iter().map(|(_, by)| *by).collect();
+    assert_eq!((told.len(), told[0].requests_back), (1, 1));
+    assert_eq!(store.sums().0, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_lowers_the_limit_to_the_usage_of_all_and_not_to_this_limiters_part() {
+    let (store, upstream) = (
+        Far::new(Duration::ZERO),
+        Upstream::fails(1, || {
+            Ok(json(
+                429,
+                r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"quota","details":[
+            {"violations":[{"quotaId":"GenerateRequestsPerMinutePerProjectPerModel","quotaValue":"60"}]},{"retryDelay":"1s"}]}}"#,
+            ))
+        }),
+    );
+    let limiter = rpm(60).store(store.clone()).build();
+    // In its first minute it would blame nobody.
+    let served = Upstream::at_once(|_| Ok(hello()));
+    call(limited(&limiter, &served), post(GENERATE)).await.unwrap();
+    advance(secs(61)).await;
+    for _ in 0..49 {
+        let Reply::Now(Answer::Granted(_)) = store.store.take(&scope(), Question::new(1, 0)) else { panic!() };
+    }
+    call(limited(&limiter, &upstream), post(GENERATE)).await.unwrap();
+    assert_eq!(limiter.snapshot()[0].dimensions[0].limit, Some(49));
+}
+
+#[test]
+fn a_waiting_call_that_asks_is_sync_as_all_futures_of_this_crate() {
+    fn is_sync<T: Sync + Send>(_: &T) {}
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let _guard = runtime.enter();
+    let limiter = rpm(1).store(Far::new(millis(20))).build();
+    let service = RateLimitLayer::new(limiter).layer(tower::service_fn(|_: Request<Full<Bytes>>| {
+        std::future::ready(Ok::<_, BoxError>(Response::new(Full::<Bytes>::default())))
+    }));
+    let mut call = pin!(service.oneshot(post(GENERATE)));
+    is_sync(&*call);
+    assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
+#[test]
+fn a_grant_says_what_it_was_told() {
+    let grant = Grant::new(StoreCharge(1, 2)).used(3, 4, 5).looking();
+    assert_eq!((grant.requests, grant.tokens, grant.today, grant.is_look), (3, 4, 5, true));
+}
