@@ -263,7 +263,7 @@ pub use self::{
 };
 
 #[cfg(feature = "redis")]
-pub(crate) use self::told::{PoolSubject, Standing, StandingMemory};
+pub(crate) use self::told::{PoolSubject, Roster, Standing, StandingMemory};
 
 /// The room's name in errors.
 const NAME: &str = "key_pool";

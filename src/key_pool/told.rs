@@ -13,7 +13,7 @@ use super::{
     DisabledReason, Fingerprint, KeyPool, Part,
     health::{Disabled, DisabledMemory, Health},
     pool::log_enabled,
-    registry::PooledKey,
+    registry::{KeyEntry, PooledKey, Registry},
 };
 use crate::{
     block::{Block, BlockMemory},
@@ -56,6 +56,39 @@ pub(crate) struct StandingMemory {
     disabled: Option<DisabledMemory>,
     #[serde(skip_serializing_if = "Option::is_none")]
     block: Option<BlockMemory>,
+}
+
+/// The names of the things that a pool has.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    /// A number that is another one when the pool has other keys.
+    id: u64,
+    keys: HashSet<Fingerprint>,
+    projects: HashSet<Arc<str>>,
+}
+
+impl Roster {
+    /// Returns whether the pool has a thing.
+    pub(crate) fn has(&self, subject: &PoolSubject) -> bool {
+        match subject {
+            PoolSubject::Key(fingerprint) => self.keys.contains(fingerprint),
+            PoolSubject::Part { project, .. } => self.projects.contains(project),
+        }
+    }
+
+    /// Reads the names anew if they are others. Returns whether they are.
+    fn update(&mut self, registry: &Registry) -> bool {
+        // Each key has an address of its own, and a place.
+        let of_key = |entry: &KeyEntry| Arc::as_ptr(&entry.key) as usize as u64;
+        let id = registry.entries().fold(1, |id: u64, entry| id.rotate_left(5).wrapping_mul(31) ^ of_key(entry));
+        if id == self.id {
+            return false;
+        }
+        self.id = id;
+        self.keys = registry.entries().map(|entry| entry.key.fingerprint).collect();
+        self.projects = registry.projects.iter().map(|project| project.handle.name.clone()).collect();
+        true
+    }
 }
 
 impl PoolSubject {
@@ -143,17 +176,34 @@ impl Standing {
 }
 
 impl KeyPool {
-    /// Returns the standing of each key that is disabled and of each part that is blocked, and that of the `known` things as
-    /// far as they are in the pool. One lock; nothing is written.
-    pub(crate) fn standings(&self, known: &[PoolSubject], now: Instant) -> Vec<(PoolSubject, Standing)> {
+    /// Returns the standing of each key that is disabled or is one of the `known` things, and the names of the keys if they are
+    /// others than those of `roster`. One lock; nothing is written.
+    pub(crate) fn keys_told(&self, known: &[PoolSubject], roster: &mut Roster) -> (Vec<(PoolSubject, Standing)>, bool) {
         let registry = self.shared.registry.lock();
+        let is_new = roster.update(&registry);
+        let disabled = registry.entries().filter_map(|entry| {
+            let disabled = entry.health.disabled?;
+            Some((PoolSubject::Key(entry.key.fingerprint), Standing::Disabled(disabled)))
+        });
+        let mut all: Vec<_> = disabled.collect();
+        drop(registry);
+        let found: HashSet<_> = all.iter().map(|(subject, _)| subject.clone()).collect();
+        let others = known.iter().filter(|subject| matches!(subject, PoolSubject::Key(_)) && roster.has(subject));
+        all.extend(others.filter(|subject| !found.contains(subject)).map(|subject| (subject.clone(), Standing::Good)));
+        (all, is_new)
+    }
+
+    /// Does the same for the parts of projects that are blocked.
+    pub(crate) fn parks_told(
+        &self,
+        known: &[PoolSubject],
+        roster: &mut Roster,
+        now: Instant,
+    ) -> (Vec<(PoolSubject, Standing)>, bool) {
+        let registry = self.shared.registry.lock();
+        let is_new = roster.update(&registry);
         let mut all = Vec::new();
-        for project in &registry.projects {
-            for entry in &project.keys {
-                if let Some(disabled) = entry.health.disabled {
-                    all.push((PoolSubject::Key(entry.key.fingerprint), Standing::Disabled(disabled)));
-                }
-            }
+        for project in registry.projects.iter().filter(|project| !project.marks.is_empty()) {
             let name = &project.handle.name;
             for (part, model, block) in project.marks.all().filter(|(.., block)| block.left(now).is_some()) {
                 let model = model.cloned().unwrap_or_default();
@@ -161,23 +211,19 @@ impl KeyPool {
             }
         }
         if known.is_empty() {
-            return all;
+            return (all, is_new);
         }
-        let keys: HashSet<_> = registry.entries().map(|entry| entry.key.fingerprint).collect();
-        let projects: HashMap<_, _> =
+        let marks: HashMap<_, _> =
             registry.projects.iter().map(|project| (&*project.handle.name, &project.marks)).collect();
         let found: HashSet<_> = all.iter().map(|(subject, _)| subject.clone()).collect();
         for subject in known.iter().filter(|subject| !found.contains(subject)) {
-            let standing = match subject {
-                PoolSubject::Key(fingerprint) => keys.contains(fingerprint).then_some(Standing::Good),
-                PoolSubject::Part { project, part, model } => projects.get(&**project).map(|marks| {
-                    // One that has ended by itself is no news.
-                    marks.block_of(*part, model).map_or(Standing::Good, |block| Standing::Blocked(*block))
-                }),
-            };
-            all.extend(standing.map(|standing| (subject.clone(), standing)));
+            let PoolSubject::Part { project, part, model } = subject else { continue };
+            let Some(marks) = marks.get(&**project) else { continue };
+            // A block that has ended by itself is no news.
+            let standing = marks.block_of(*part, model).map_or(Standing::Good, |block| Standing::Blocked(*block));
+            all.push((subject.clone(), standing));
         }
-        all
+        (all, is_new)
     }
 
     /// Takes up what another process has found later than this one has: disables or enables a key, or blocks a part of a

@@ -56,7 +56,7 @@ use self::{
 use crate::{
     circuit_breaker::{CircuitBreakers, Target},
     clock::{TimeAnchor, wall},
-    key_pool::{KeyPool, PoolSubject, Standing},
+    key_pool::{KeyPool, PoolSubject, Roster, Standing},
     sync::Mutex,
 };
 
@@ -101,6 +101,9 @@ struct State {
     keys: Option<KeyPool>,
     parks: Option<KeyPool>,
     breakers: Option<CircuitBreakers>,
+    /// What these pools have: nothing else is heard.
+    key_roster: Roster,
+    park_roster: Roster,
     register: Register,
     /// The openings of this instance that were told, with their ends.
     openings: HashMap<Target, Instant>,
@@ -158,6 +161,8 @@ impl SharedNews {
             keys: None,
             parks: None,
             breakers: None,
+            key_roster: Roster::default(),
+            park_roster: Roster::default(),
             register: Register::new(now),
             openings: HashMap::new(),
             read: EventId::default(),
@@ -174,7 +179,8 @@ impl SharedNews {
     }
 
     /// Sets the pool whose keys are disabled and enabled together with those of the others; `None`: none any more. A key is
-    /// told by its fingerprint. Default: none.
+    /// told by its fingerprint. To be called after [`restore`](KeyPool::restore): what the pool knows by then counts as older than
+    /// all that others tell. Default: none.
     pub fn share_keys(&self, pool: impl Into<Option<KeyPool>>) {
         let mut state = self.shared.state.lock();
         (state.keys, state.is_new_pool) = (pool.into(), true);
@@ -195,11 +201,11 @@ impl SharedNews {
     /// Returns the numbers of what was told and heard.
     pub fn report(&self) -> NewsReport {
         let state = self.shared.state.lock();
-        NewsReport { known: state.register.subjects().len(), ..state.report }
+        NewsReport { known: state.register.len(), ..state.report }
     }
 
-    /// Returns the commands that the next probe sends along, on the stream of that key. They have to reach the server in
-    /// their order; others may stand between them. None where nothing is shared.
+    /// Returns the commands that the next probe sends along, on the stream of that key, in whatever order they reach the
+    /// server. None where nothing is shared.
     pub(super) fn ask(&self, key: &str) -> Asked {
         let (now, at, anchor) = (Instant::now(), millis(wall()), TimeAnchor::read());
         let mut state = self.shared.state.lock();
@@ -240,14 +246,19 @@ impl SharedNews {
         }
         let mut state = self.shared.state.lock();
         let (adds, others) = replies.split_at(asked.told.len());
-        for (content, reply) in asked.told.into_iter().zip(adds) {
-            state.note_told(content, reply);
-        }
         let (new, look) = match others {
             [_, oldest, new] if asked.looks => (new, Some(oldest)),
             [new] => (new, None),
             _ => return,
         };
+        if let Some(oldest) = look.and_then(self::events) {
+            let oldest = oldest.first().map(|(id, _)| *id);
+            state.register.oldest(oldest, now, fastrand::f64);
+        }
+        // After that: a Cluster may have looked before it took them.
+        for (content, reply) in asked.told.into_iter().zip(adds) {
+            state.note_told(content, reply);
+        }
         let Some(events) = events(new) else { return };
         let is_all = events.len() < READ;
         let mut ignored = Ignored::default();
@@ -270,10 +281,6 @@ impl SharedNews {
             }
         }
         state.is_caught_up |= is_all;
-        if let Some(oldest) = look.and_then(self::events) {
-            let oldest = oldest.first().map(|(id, _)| *id);
-            state.register.oldest(oldest, now, fastrand::f64);
-        }
         state.go_back(server, now);
         state.report.ignored += (ignored.events + ignored.facts) as u64;
         drop(state);
@@ -294,15 +301,34 @@ impl State {
         }
     }
 
+    /// Returns whether a pool that is shared has a thing.
+    fn has(&self, subject: &PoolSubject) -> bool {
+        match subject {
+            PoolSubject::Key(_) => self.keys.is_some() && self.key_roster.has(subject),
+            PoolSubject::Part { .. } => self.parks.is_some() && self.park_roster.has(subject),
+        }
+    }
+
     /// Takes note of all that has changed in this instance.
     fn notice(&mut self, now: Instant) {
         self.register.expire(now);
         let known = self.register.subjects();
-        let is_key = |subject: &PoolSubject| matches!(subject, PoolSubject::Key(_));
-        let of = |pool: &Option<KeyPool>| pool.as_ref().map(|pool| pool.standings(&known, now)).unwrap_or_default();
-        let keys = of(&self.keys).into_iter().filter(|(subject, _)| is_key(subject));
-        let parks = of(&self.parks).into_iter().filter(|(subject, _)| !is_key(subject));
-        let all: Vec<_> = keys.chain(parks).collect();
+        let (mut all, has_other_keys) = match &self.keys {
+            Some(pool) => pool.keys_told(&known, &mut self.key_roster),
+            None => Default::default(),
+        };
+        let (parks, has_other_projects) = match &self.parks {
+            Some(pool) => pool.parks_told(&known, &mut self.park_roster, now),
+            None => Default::default(),
+        };
+        all.extend(parks);
+        if has_other_keys || has_other_projects {
+            // The stream may tell of what has been added.
+            self.read = EventId::default();
+            self.went_back = None;
+        }
+        let gone: Vec<_> = known.into_iter().filter(|subject| !self.has(subject)).collect();
+        self.register.forget(&gone);
         let is_new_pool = std::mem::take(&mut self.is_new_pool);
         for (subject, mut local) in all {
             if let Some(last) = self.register.last(&subject).filter(|_| is_new_pool) {
@@ -313,7 +339,7 @@ impl State {
                 }
                 self.register.taken_up(&subject, local);
             }
-            self.register.noticed(&subject, local, !self.is_caught_up, now);
+            self.register.noticed(&subject, local, is_new_pool, now);
         }
         if let Some(breakers) = self.breakers.as_ref().filter(|_| now - self.aged >= ANSWERS) {
             breakers.age_answers();
@@ -378,8 +404,8 @@ impl State {
             }
             Fact::Standing(subject, standing, age) => {
                 let age = age.saturating_add(passed);
-                self.pool(&subject).is_some()
-                    && self.register.heard(&subject, standing, age, id, now)
+                self.has(&subject)
+                    && self.register.heard(&subject, standing, age, id, now, fastrand::f64())
                     && self.take_up(&subject, standing, now)
             }
         };

@@ -69,8 +69,15 @@ impl Register {
         self.words.keys().cloned().collect()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.words.is_empty()
+    pub(super) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Forgets things that are not in the pool any more.
+    pub(super) fn forget(&mut self, gone: &[PoolSubject]) {
+        for subject in gone {
+            self.words.remove(subject);
+        }
     }
 
     /// Forgets what is over.
@@ -83,11 +90,11 @@ impl Register {
     }
 
     /// Takes note of the standing of a thing in this instance's pool. A change is news, and any that others have told is not.
-    /// `is_old`: it was known before the stream was read, and so may be older than all that is there.
-    pub(super) fn noticed(&mut self, subject: &PoolSubject, local: Standing, is_old: bool, now: Instant) {
+    /// `is_kept`: it may be from before a restart, and older than anything that was told.
+    pub(super) fn noticed(&mut self, subject: &PoolSubject, local: Standing, is_kept: bool, now: Instant) {
         let found = match local.since() {
-            Some(since) => self.found(since.min(now), 0),
-            None => self.found(now, if is_old { OLD } else { 0 }),
+            Some(since) if !is_kept => self.found(since.min(now), 0),
+            _ => self.found(now, if is_kept { OLD } else { 0 }),
         };
         if let Some(word) = self.words.get_mut(subject) {
             if !word.local.is_same(&local) {
@@ -130,7 +137,15 @@ impl Register {
 
     /// Takes note of the word of another instance, found `age` milliseconds ago. Returns whether it is the last word, and is
     /// to be taken up.
-    pub(super) fn heard(&mut self, subject: &PoolSubject, told: Standing, age: u64, id: EventId, now: Instant) -> bool {
+    pub(super) fn heard(
+        &mut self,
+        subject: &PoolSubject,
+        told: Standing,
+        age: u64,
+        id: EventId,
+        now: Instant,
+        roll: f64,
+    ) -> bool {
         let found = self.found(now, age);
         let Some(word) = self.words.get_mut(subject) else {
             let is_news = !matches!(told, Standing::Good);
@@ -147,9 +162,9 @@ impl Register {
             return false;
         }
         if found <= word.found {
-            // Somebody does not know better, and finds nothing newer on the stream.
-            if word.told.is_none() {
-                word.due = word.due.or(Some(now));
+            // Somebody did not know better when that was told. Of those who do, one says so.
+            if word.told.is_none_or(|told| told < id) {
+                word.due = word.due.or(Some(now + AGAIN.mul_f64(roll)));
             }
             return false;
         }
