@@ -34,7 +34,7 @@
 //! # Costs
 //!
 //! Each probe reads what is new, and every eighth looks at the oldest event. At most 4 events of 16 facts are told with one
-//! probe, and 256 are read. An instance knows at most 4,096 things.
+//! probe, and 128 are read. An instance knows at most 4,096 things.
 
 mod event;
 mod register;
@@ -47,12 +47,13 @@ use std::{
 };
 
 use redis::{Cmd, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::{
     event::{Fact, MOST_FACTS},
     register::{EventId, Register, Telling},
 };
+use super::{builder::StoreSettings, link::Link};
 use crate::{
     circuit_breaker::{CircuitBreakers, Target},
     clock::{TimeAnchor, wall},
@@ -67,7 +68,7 @@ const KEPT: usize = 1_000;
 const TOLD: usize = 4;
 
 /// The events that are read with one probe.
-const READ: usize = 256;
+const READ: usize = 128;
 
 /// The time after which a stream is deleted that nobody has asked for: a day's block lasts for 25 hours.
 const EXPIRES: Duration = Duration::from_secs(26 * 3_600);
@@ -139,9 +140,9 @@ pub struct NewsReport {
 
 /// The commands of one probe, and what has to be known to take their replies. Dropped without them, it has told nothing: it is
 /// told again.
-pub(super) struct Asked {
+struct Asked {
     /// The commands, all of one key.
-    pub(super) commands: Vec<Cmd>,
+    commands: Vec<Cmd>,
     told: Vec<Told>,
     looks: bool,
 }
@@ -204,9 +205,23 @@ impl SharedNews {
         NewsReport { known: state.register.len(), ..state.report }
     }
 
+    /// Tells and hears the news. `server`: the server's time of this moment, in milliseconds since 1970.
+    ///
+    /// It has a round trip of its own, whose failure says nothing of the store: what was not told is told with the next one.
+    pub(super) async fn exchange(&self, link: &Link, settings: &StoreSettings, server: u64) {
+        let asked = self.ask(&format!("{}:news", settings.prefix));
+        if asked.commands.is_empty() {
+            return;
+        }
+        let replies = timeout(settings.call_timeout, link.call_all(&asked.commands)).await;
+        if let Ok(Ok(replies)) = replies {
+            self.take(asked, &replies, server);
+        }
+    }
+
     /// Returns the commands that the next probe sends along, on the stream of that key, in whatever order they reach the
     /// server. None where nothing is shared.
-    pub(super) fn ask(&self, key: &str) -> Asked {
+    fn ask(&self, key: &str) -> Asked {
         let (now, at, anchor) = (Instant::now(), millis(wall()), TimeAnchor::read());
         let mut state = self.shared.state.lock();
         if state.shares_nothing() {
@@ -239,7 +254,7 @@ impl SharedNews {
 
     /// Takes the replies to these commands, an error of the server's among them. `server`: the server's time in
     /// milliseconds since 1970 when it replied.
-    pub(super) fn take(&self, asked: Asked, replies: &[Value], server: u64) {
+    fn take(&self, asked: Asked, replies: &[Value], server: u64) {
         let (now, wall) = (Instant::now(), wall());
         if replies.len() != asked.commands.len() || replies.is_empty() {
             return;

@@ -1,6 +1,10 @@
 //! The script that decides on the server, and its questions and replies.
 //!
-//! One script has all operations, so that one hash names it. It touches one key, which is a string: see [`Contents`].
+//! One script has all operations, so that one hash names it. It touches one key, which is a string: see [`Contents`]. Its one
+//! argument is what `encode` of an operation returns, and its reply an array of integers.
+
+mod contents;
+mod wire;
 
 use std::time::Duration;
 
@@ -60,7 +64,7 @@ pub(super) struct TakeReply {
 /// The decision on a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All is charged in this slot, and of the wish that much.
+    /// All is charged in this slot, and of the wish that much. A look has no lease.
     Granted { slot: Slot, lease_requests: u64, lease_tokens: u64, is_look: bool },
     /// It does not fit; it will after that time, if nothing else is charged.
     Full { dimension: Dimension, wait: Duration },
@@ -75,8 +79,14 @@ pub(super) enum Verdict {
 }
 
 /// What an instance has charged and the contents may not know.
+///
+/// The reply may get lost after the telling was done; told again, it counts twice, which errs to the safe side. So it pays to wait
+/// for this reply for longer than for others: until after the deadline.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tell {
+    /// The server's time, in milliseconds since 1970, from which it is too late: nothing is told then. A server that was stopped
+    /// would carry out all that has piled up meanwhile.
+    pub(super) deadline_ms: u64,
     /// The contents that the asker knows.
     pub(super) known: KeyId,
     /// The id for contents that are made anew by this.
@@ -91,7 +101,7 @@ pub(super) struct Tell {
     /// The requests of the day, in the same two sorts.
     pub(super) day_all: u64,
     pub(super) day_untold: u64,
-    /// The time for which contents that are made by this only learn; also where nobody has taken anything in the last second,
+    /// The time for which contents that are made by this only learn; also where nobody has asked for anything in the last second,
     /// because then all were away.
     pub(super) learn: Duration,
 }
@@ -109,10 +119,12 @@ pub(super) struct SlotCharge {
 pub(super) struct TellReply {
     pub(super) now_ms: u64,
     pub(super) key: KeyId,
+    /// True if the contents have what was told; false if it came too late.
+    pub(super) is_told: bool,
 }
 
 /// A correction of a charge; ignored where its contents, slot or day is gone.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Correct {
     pub(super) key: KeyId,
     pub(super) slot: Slot,
@@ -122,7 +134,7 @@ pub(super) struct Correct {
     pub(super) tokens_after: u64,
 }
 
-/// The contents of a key, as the script keeps them.
+/// The contents of a key, as the script keeps them: those of the last question, so that some of the charges may be over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
     pub(super) key: KeyId,
@@ -131,3 +143,5 @@ pub(super) struct Contents {
     pub(super) day_end: DayEnd,
     pub(super) today: u64,
 }
+
+pub(super) use self::wire::{encode_close, encode_open};

@@ -1,0 +1,171 @@
+//! The task of a store: looks at the server from time to time, and brings it what nobody waits for.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    ask::run_all,
+    health::probe_after,
+    link::Link,
+    probe::Probe,
+    report::AwayReason,
+    script::{Correct, encode_close, encode_open},
+    shared::{ScopeEntry, StoreShared},
+};
+use crate::{clock::FAR, quota::Closing};
+
+/// The orders that are sent in one pipeline.
+const AT_ONCE: usize = 256;
+
+/// The times of one call for which the replies to orders are awaited.
+const ORDER_TIMES: u32 = 5;
+
+/// An order to the server, which nobody waits for.
+pub(super) enum Order {
+    Correct(Arc<ScopeEntry>, Correct),
+    /// The times of the look and of the end.
+    Close(Arc<ScopeEntry>, Instant, Instant),
+    Open(Arc<ScopeEntry>),
+}
+
+impl Order {
+    pub(super) fn close(entry: Arc<ScopeEntry>, now: Instant, closing: Closing) -> Self {
+        Self::Close(entry, now + closing.look.min(FAR), now + closing.ends.min(FAR))
+    }
+}
+
+/// Runs until the last handle is dropped.
+pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Order>) {
+    let mut probe = Probe::new(shared.clone());
+    let mut batch = Vec::new();
+    let mut next = Instant::now();
+    loop {
+        let link = shared.connected();
+        tokio::select! {
+            biased;
+            () = sleep_until(next) => {
+                // While the server is away, orders wait: nobody else would notice that the last handle is gone.
+                if orders.is_closed() && orders.is_empty() {
+                    return;
+                }
+                probe.look().await;
+                let link = shared.connected();
+                if let Some(link) = link.filter(|_| !probe.swept.is_empty()) {
+                    bring(&shared, &link, std::mem::take(&mut probe.swept)).await;
+                }
+                next = Instant::now() + probe_after(shared.settings.probe_every, fastrand::f64());
+            }
+            count = orders.recv_many(&mut batch, AT_ONCE), if link.is_some() => {
+                if count == 0 {
+                    return;
+                }
+                if let Some(link) = link {
+                    bring(&shared, &link, std::mem::take(&mut batch)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Brings orders to the server. Those that fail are lost: what they would have given back counts until its minute is over.
+async fn bring(shared: &StoreShared, link: &Link, orders: Vec<Order>) {
+    let now = Instant::now();
+    let orders = merged(orders);
+    let arguments: Vec<_> = orders.iter().map(|order| order.argument(now)).collect();
+    let time = shared.settings.call_timeout * ORDER_TIMES;
+    let brought = timeout(time, run_all(link, &arguments)).await.unwrap_or(Err(AwayReason::TimedOut));
+    if let Err(reason) = brought {
+        let lost = arguments.len() as u64;
+        shared.tally.corrections_dropped.fetch_add(lost, std::sync::atomic::Ordering::Relaxed);
+        shared.failed(Instant::now(), reason);
+    }
+}
+
+impl Order {
+    fn argument(&self, now: Instant) -> (&str, Vec<u8>) {
+        let left = |until: Instant| until.saturating_duration_since(now);
+        match self {
+            Self::Correct(entry, correct) => (&entry.key, correct.encode()),
+            Self::Close(entry, look, ends) => (
+                &entry.key,
+                encode_close(Closing { look: left(*look), ends: left(*ends).max(Duration::from_millis(1)) }),
+            ),
+            Self::Open(entry) => (&entry.key, encode_open()),
+        }
+    }
+}
+
+/// Adds up the corrections of one slot. All else keeps its order.
+fn merged(orders: Vec<Order>) -> Vec<Order> {
+    let mut merged: Vec<Order> = Vec::with_capacity(orders.len());
+    let mut places = HashMap::new();
+    for order in orders {
+        let Order::Correct(entry, correct) = &order else {
+            merged.push(order);
+            continue;
+        };
+        let Correct { key, slot, day_end, requests_back, tokens_before, tokens_after } = *correct;
+        let place = *places.entry((Arc::as_ptr(entry), key.0, slot, day_end)).or_insert(merged.len());
+        match merged.get_mut(place) {
+            Some(Order::Correct(_, sum)) => {
+                sum.requests_back = sum.requests_back.saturating_add(requests_back);
+                sum.tokens_before = sum.tokens_before.saturating_add(tokens_before);
+                sum.tokens_after = sum.tokens_after.saturating_add(tokens_after);
+            }
+            _ => merged.push(order),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::redis_store::{
+        scope::ScopeState,
+        script::{DayEnd, KeyId, Slot},
+        shared::ScopeEntry,
+    };
+
+    #[test]
+    fn corrections_of_one_slot_are_one_and_the_rest_keeps_its_order() {
+        let now = Instant::now();
+        let entry = || Arc::new(ScopeEntry::for_test(Mutex::new(ScopeState::new(now))));
+        let (one, other) = (entry(), entry());
+        let correct = |slot, requests_back| Correct {
+            key: KeyId(7),
+            slot: Slot(slot),
+            day_end: DayEnd(3_600),
+            requests_back,
+            tokens_before: 10,
+            tokens_after: 3,
+        };
+        let orders = merged(vec![
+            Order::Correct(one.clone(), correct(1, 1)),
+            Order::close(one.clone(), now, Closing::of(Duration::from_secs(1))),
+            Order::Correct(one.clone(), correct(2, 1)),
+            Order::Correct(other.clone(), correct(1, 1)),
+            Order::Correct(one.clone(), correct(1, 4)),
+            Order::Open(one.clone()),
+        ]);
+        let said: Vec<_> = orders.iter().map(|order| match order {
+            Order::Correct(entry, correct) => {
+                let who = if Arc::ptr_eq(entry, &one) { "one" } else { "other" };
+                format!(
+                    "{who} {} {} {} {}",
+                    correct.slot.0, correct.requests_back, correct.tokens_before, correct.tokens_after
+                )
+            }
+            Order::Close(..) => "close".to_owned(),
+            Order::Open(_) => "open".to_owned(),
+        });
+        let said: Vec<_> = said.collect();
+        assert_eq!(said, ["one 1 5 20 6", "close", "one 2 1 10 3", "other 1 1 10 3", "open"]);
+    }
+}
