@@ -10,6 +10,7 @@ mod health;
 mod lease;
 mod ledger;
 mod link;
+mod news;
 mod probe;
 mod registry;
 mod report;
@@ -23,5 +24,6 @@ pub use self::{
     builder::RedisStoreBuilder,
     error::RedisStoreError,
     handle::RedisStore,
+    news::{NewsReport, SharedNews},
     report::{AwayReason, Overshoot, StoreCounts, StoreOutage, StoreReport, StoreState},
 };

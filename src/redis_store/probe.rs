@@ -121,6 +121,9 @@ impl Probe {
             let change = shared.server.lock().health.returned(Instant::now(), others_away);
             shared.log(change);
         }
+        if let Some(news) = &shared.settings.news {
+            news.exchange(&link, &shared.settings, server_ms).await;
+        }
         Ok(())
     }
 

@@ -68,7 +68,9 @@ impl Stack {
         let settings = plan.settings;
         let gemini = parts.gemini(&settings)?;
         // Nothing can fail any more.
-        parts.wire();
+        let same_store = before.is_some_and(|before| Part::Store.goes_on(&before.settings, &settings));
+        let former_store = before.filter(|_| !same_store).and_then(|before| before.parts.store.as_ref());
+        parts.wire(former_store);
         settings.memory.apply(&parts.memory);
         let service = parts.service(&settings, &gemini);
         let upkeep = upkeep(&gemini, parts.transport.clone());
@@ -82,7 +84,7 @@ impl Stack {
             gemini: self.gemini.clone(),
             failures: self.parts.failures.clone(),
             reloads: self.parts.reloads.clone(),
-            store: self.parts.store.as_ref().map(|store| store.handle().clone()),
+            store: self.parts.store.as_ref().map(SharedStore::shown),
             named_callers: self.settings.access.callers.names().cloned().collect(),
         }
     }
@@ -311,10 +313,16 @@ impl Parts {
             .build()
     }
 
-    /// Puts these limits and breakers in force, for former stacks as well.
-    fn wire(&self) {
+    /// Puts these limits and breakers in force, for former stacks as well, and this store in place of a former one.
+    fn wire(&self, former_store: Option<&SharedStore>) {
         self.wiring.breakers.set(self.breakers.clone());
         self.wiring.limiter.set(self.limiter.clone());
+        if let Some(former) = former_store {
+            former.end();
+        }
+        if let Some(store) = &self.store {
+            store.tell(&self.pool, self.breakers.as_ref());
+        }
     }
 
     /// Stacks all layers, outermost first, around the transport.

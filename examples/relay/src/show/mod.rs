@@ -24,4 +24,5 @@ pub(crate) use self::{
     failures::{CallerName, Failures},
     reloads::Reloads,
     status::{PATHS, Shown, router},
+    store::ShownStore,
 };

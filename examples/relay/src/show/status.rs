@@ -26,7 +26,6 @@ use tower_gemini::{
     key_pool::KeyPool,
     observe::{Observe, Reading},
     rate_limit::Limiter,
-    redis_store::RedisStore,
     stack::GeminiLayer,
     telemetry::{Conventions, Gauges},
 };
@@ -41,7 +40,7 @@ use crate::show::{
     parked::{ParkedView, place},
     problems::{Problem, problems},
     reloads::{Reloads, SettingsView},
-    store::{StoreView, observe_store},
+    store::{ShownStore, StoreView, observe_store},
     view::{CallerView, ChainView, FailureView, KeyView, LimitView, QueueView, seconds},
 };
 
@@ -55,7 +54,7 @@ pub(crate) struct Shown {
     pub(crate) failures: Failures,
     pub(crate) reloads: Reloads,
     /// The store that several relays share, if there is one.
-    pub(crate) store: Option<RedisStore>,
+    pub(crate) store: Option<ShownStore>,
     /// The names that the settings give to callers.
     pub(crate) named_callers: HashSet<Arc<str>>,
 }
@@ -106,7 +105,7 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
             observe_queue(limiter, &named_callers, say);
         }
         if let Some(store) = store {
-            observe_store(&store.report(), say);
+            observe_store(&store.store.report(), say);
         }
     }
 }
@@ -155,7 +154,7 @@ impl Shown {
         let kept = KeptView::of(&self.gemini.replay_memory().snapshot());
         let mut problems = problems(&models, &keys, &chains, &failures);
         problems.extend(self.reloads.problem());
-        let store = self.store.as_ref().map(|store| StoreView::of(&store.report()));
+        let store = self.store.as_ref().map(|store| StoreView::of(&store.store.report(), store.news.report()));
         problems.extend(kept.problem());
         problems.extend(store.iter().flat_map(StoreView::problems));
         problems.sort_by_key(|problem| problem.level);

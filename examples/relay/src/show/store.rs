@@ -18,7 +18,7 @@
 use serde::Serialize;
 use tower_gemini::{
     observe::{Reading, Value},
-    redis_store::{Overshoot, StoreReport, StoreState},
+    redis_store::{NewsReport, Overshoot, RedisStore, SharedNews, StoreReport, StoreState},
 };
 
 use crate::show::{
@@ -31,6 +31,13 @@ const INSTANCES: &str = "relay.store.instances";
 const SHARE: &str = "relay.store.share";
 const SCOPES: &str = "relay.store.scopes";
 const OVERSHOOT: &str = "relay.store.overshoot";
+
+/// The handles of the store in force.
+#[derive(Clone)]
+pub(crate) struct ShownStore {
+    pub(crate) store: RedisStore,
+    pub(crate) news: SharedNews,
+}
 
 /// The state of the store, as `/status` has it.
 #[derive(Serialize)]
@@ -68,6 +75,16 @@ pub(crate) struct StoreView {
     retold: u64,
     /// The refusals of the upstream for quota in spite of a grant.
     overshoot: Vec<OvershootView>,
+    news: NewsView,
+}
+
+/// The facts about keys, parks and breakers that relays tell each other.
+#[derive(Serialize)]
+struct NewsView {
+    told: u64,
+    heard: u64,
+    /// Those of `heard` that have changed something here.
+    taken_up: u64,
 }
 
 /// A time without the server that is over.
@@ -87,7 +104,7 @@ struct OvershootView {
 }
 
 impl StoreView {
-    pub(crate) fn of(report: &StoreReport) -> Self {
+    pub(crate) fn of(report: &StoreReport, news: NewsReport) -> Self {
         let away = away(report);
         let counts = &report.counts;
         let had_others = counts.outages > u64::from(away.is_some());
@@ -119,6 +136,7 @@ impl StoreView {
             failures: counts.failed,
             outages: counts.outages,
             retold: counts.retold,
+            news: NewsView { told: news.told, heard: news.heard, taken_up: news.taken_up },
             overshoot: overshoot.map(|(up_to_percent, refusals)| OvershootView { up_to_percent, refusals }).collect(),
         }
     }
@@ -242,7 +260,11 @@ mod tests {
     fn a_server_that_is_away_is_a_problem_and_one_that_may_forget_is_another() {
         let mut report = report();
         let said = |report: &StoreReport| {
-            StoreView::of(report).problems().into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+            StoreView::of(report, NewsReport::default())
+                .problems()
+                .into_iter()
+                .map(|problem| problem.what)
+                .collect::<Vec<_>>()
         };
         assert_eq!(
             said(&report),
