@@ -22,10 +22,13 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_gemini::client::Client;
+use tower_gemini::{
+    client::Client,
+    emulator::{Trouble, When},
+};
 
 use redis_server::RedisServer;
 use relay_fleet::{Fleet, MINUTE, fullest_minute};
@@ -33,6 +36,7 @@ use relay_page::Page;
 use relay_process::{PATIENCE, Relay, checked, ended_with, refused_at};
 
 const FLASH: &str = "gemini-2.5-flash";
+const PRO: &str = "gemini-2.5-pro";
 const EMULATOR: &str = "upstream = \"emulator\"\n";
 const PASSWORD: &str = "the-password-of-the-store";
 
@@ -287,7 +291,6 @@ async fn the_page_and_the_status_show_a_server_that_counts() {
         assert_eq!(store["share"].as_f64(), Some(0.4), "{store}");
     }
     let status = status(&fleet.relays[0]).await;
-    assert_eq!(status["wrong"], Value::Array(Vec::new()), "{status}");
     let metrics = get(&fleet.relays[1], "/metrics").await.1;
     assert!(metrics.contains("relay_store_connected{gen_ai_request_model=\"\"} 1"), "{metrics}");
     // Each knows of the other's calls with its next own.
@@ -311,6 +314,62 @@ async fn in_a_browser_the_page_shows_the_store() {
     page.until("document.querySelector('#head').textContent === 'It works, but needs attention'").await;
     page.picture("store-away.png").await;
     page.close().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn relays_tell_each_other_of_keys_parks_and_closed_quota() {
+    let server = RedisServer::start();
+    let fleet = Fleet::start(3, &server.url(), "[limits.default]\nrpm = 1000\nmax_wait = \"0s\"\n").await;
+    fleet.until_connected().await;
+    // A refusal for the day that one of them has got, none of the others asks for again.
+    fleet.emulator.trouble(When::always().model(PRO), Trouble::day_quota());
+    let begun = Instant::now();
+    while fleet.arrivals(PRO).is_empty() {
+        assert!(fleet.call(0, PRO).await.unwrap_err().starts_with("429") && begun.elapsed() < PATIENCE);
+    }
+    let is_parked = |status: &Value| status["parked"].as_array().unwrap().iter().any(|park| park["model"] == PRO);
+    let took = fleet.until_status("parked", is_parked).await;
+    println!("parked everywhere after {took:.2?}");
+    let asked = fleet.arrivals(PRO).len();
+    for nth in 0..6 {
+        assert!(fleet.call(nth, PRO).await.unwrap_err().starts_with("429"));
+    }
+    assert_eq!(fleet.arrivals(PRO).len(), asked);
+    // An operator lifts it, where it was refused.
+    fleet.emulator.clear_troubles();
+    fleet.wish(0, "/lift").await;
+    let took = fleet.until_status("lifted", |status| !is_parked(status)).await;
+    println!("lifted everywhere after {took:.2?}");
+    fleet.call(2, PRO).await.unwrap();
+
+    let key = fleet.status().await[0]["keys"][0]["fingerprint"].as_str().unwrap().to_owned();
+    for (wish, state) in [("disable", "disabled"), ("enable", "active")] {
+        fleet.wish(0, &format!("/keys/{key}/{wish}")).await;
+        let took = fleet.until_status(wish, |status| status["keys"][0]["state"] == state).await;
+        println!("{state} everywhere after {took:.2?}");
+        for relay in 0..3 {
+            assert_eq!(fleet.call(relay, FLASH).await.is_ok(), state == "active", "{state} {relay}");
+        }
+    }
+    for store in fleet.stores().await {
+        println!("  {store}");
+        assert!(store["news"]["told"].as_u64().unwrap() + store["news"]["taken_up"].as_u64().unwrap() > 0, "{store}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn a_relay_that_shares_quota_alone_keeps_its_keys_to_itself() {
+    let server = RedisServer::start();
+    let fleet = Fleet::start(2, &server.url(), "share = [\"quota\"]\n[limits.default]\nrpm = 1000\n").await;
+    fleet.until_connected().await;
+    let key = fleet.status().await[0]["keys"][0]["fingerprint"].as_str().unwrap().to_owned();
+    fleet.wish(0, &format!("/keys/{key}/disable")).await;
+    sleep(Duration::from_secs(2)).await;
+    let states: Vec<_> = fleet.status().await.iter().map(|status| status["keys"][0]["state"].clone()).collect();
+    assert_eq!(states, ["disabled", "active"]);
+    fleet.call(1, FLASH).await.unwrap();
 }
 
 // --- one quota ---
@@ -349,13 +408,15 @@ async fn rush(rush: Rush) -> f64 {
     // The last may go once all before it have had their minutes, each as full as it may be.
     let least = MINUTE * ((calls - 1) / limit) as u32;
     let used = least.as_secs_f64() / took.as_secs_f64();
+    // The shortest time in which one call more than the limit has arrived.
+    let closest = (limit..calls).map(|nth| arrivals[nth] - arrivals[nth - limit]).min().unwrap();
     println!(
-        "{calls} calls at {limit} a minute: {took:.2?} for {least:?}, {:.1} % used; the fullest minute has {fullest}, from {begun:.1?} on",
+        "{calls} calls at {limit} a minute: {took:.2?} for {least:?}, {:.1} % used; the fullest minute has {fullest}, from {begun:.1?} on; one \
+         more than the limit took {closest:.3?}",
         used * 100.0
     );
     for store in fleet.stores().await {
         println!("  {store}");
-        assert_eq!(store["connected"], true, "{store}");
     }
     assert!(fullest <= limit, "{fullest} calls in a minute that begins at {begun:?}");
     assert!(fullest * 100 >= limit * 98, "{fullest} calls in the fullest minute");

@@ -156,14 +156,18 @@ async fn under_load(trouble: impl AsyncFnOnce(&mut Store, &Fleet) -> Duration) {
     for ((model, limit, _), calls) in MODELS.into_iter().zip(join_all(callers).await) {
         let answers = calls.unwrap();
         let failures: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        let (fullest, from) = fullest_minute(&fleet.arrivals(model));
+        let arrivals = fleet.arrivals(model);
+        let (fullest, from) = fullest_minute(&arrivals);
+        // The shortest time in which one call more than the limit has arrived.
+        let closest =
+            (limit..arrivals.len()).map(|nth| arrivals[nth] - arrivals[nth - limit]).min().unwrap_or_default();
         println!(
-            "{model}: {} calls, {} failed; the fullest minute has {fullest} of {limit}, from {from:.1?} on",
+            "{model}: {} calls, {} failed; the fullest minute has {fullest} of {limit}, from {from:.1?} on; one more took {closest:.3?}",
             answers.len(),
             failures.len()
         );
         assert!(failures.is_empty(), "{failures:#?}");
-        assert_eq!(fleet.arrivals(model).len(), answers.len(), "each has been sent once");
+        assert_eq!(arrivals.len(), answers.len(), "each has been sent once");
         assert!(fullest <= limit, "{fullest} of {limit} in a minute from {from:?} on");
         assert!(fullest * 10 >= limit * 9, "more were waiting, and {fullest} of {limit} have gone");
     }

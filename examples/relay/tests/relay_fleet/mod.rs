@@ -68,26 +68,44 @@ impl Fleet {
         timeout(LONGEST, answer).await.unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 
-    /// Returns the store, as each of the relays sees it.
-    pub(crate) async fn stores(&self) -> Vec<Value> {
+    /// Returns what each of the relays says in `/status`.
+    pub(crate) async fn status(&self) -> Vec<Value> {
         join_all(self.operators.iter().map(async |operator| {
             let request = Request::get("/status").body(Full::default()).unwrap();
             let response = timeout(PATIENCE, operator.clone().oneshot(request)).await.expect("no status").unwrap();
             let body = timeout(PATIENCE, response.into_body().collect()).await.expect("no end").unwrap().to_bytes();
-            serde_json::from_slice::<Value>(&body).unwrap()["store"].take()
+            serde_json::from_slice(&body).unwrap()
         }))
         .await
     }
 
+    /// Returns the store, as each of the relays sees it.
+    pub(crate) async fn stores(&self) -> Vec<Value> {
+        self.status().await.into_iter().map(|mut status| status["store"].take()).collect()
+    }
+
+    /// Wishes something of one of the relays, as its operator.
+    pub(crate) async fn wish(&self, relay: usize, path: &str) {
+        let request = Request::post(path).header("x-relay-operator", "1").body(Full::default()).unwrap();
+        let response =
+            timeout(PATIENCE, self.operators[relay].clone().oneshot(request)).await.expect("no answer").unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+    }
+
     /// Waits until all relays see the store like that, and returns how long it took.
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Duration {
+        self.until_status(what, |status| is_so(&status["store"])).await
+    }
+
+    /// Waits until all relays say that in `/status`, and returns how long it took.
+    pub(crate) async fn until_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Duration {
         let begun = Instant::now();
         loop {
-            let stores = self.stores().await;
-            if stores.iter().all(&is_so) {
+            let all = self.status().await;
+            if all.iter().all(&is_so) {
                 return begun.elapsed();
             }
-            assert!(begun.elapsed() < PATIENCE, "never {what}: {stores:#?}");
+            assert!(begun.elapsed() < PATIENCE, "never {what}: {all:#?}");
             sleep(Duration::from_millis(20)).await;
         }
     }
