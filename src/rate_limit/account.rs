@@ -1,6 +1,7 @@
 //! The account of one scope: usage, limits and blocks. All dimensions are in one place, so that a request takes all of
 //! them or none. Pure: the caller passes the time.
 
+mod charge;
 mod memory;
 mod shared;
 
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use self::shared::StoreView;
 pub(super) use self::{
+    charge::Charge,
     memory::AccountMemory,
     shared::{HeldBack, SharedCharge},
 };
@@ -18,7 +20,7 @@ use super::{
     blocks::{BlockReport, Blocks, Looks, Shut},
     bound::Bound,
     pacing::Pacer,
-    window::{EntryNumber, SlidingWindow, WINDOW},
+    window::{SlidingWindow, WINDOW},
 };
 use crate::{
     block::{Claim, Passage},
@@ -56,44 +58,6 @@ struct Day {
     ends: Instant,
     /// The number of the day, so that a charge of an earlier day is recognised.
     number: u32,
-}
-
-/// The amount that a call has taken, to be corrected or refunded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Charge {
-    /// The window's entry that holds the charge; `None` while the amount is only held.
-    entry: Option<EntryNumber>,
-    amount: Amount,
-    day: u32,
-    /// The looks that the call makes for the others.
-    looks: Looks,
-}
-
-impl Charge {
-    /// Returns whether the amount is charged, and not only held.
-    pub(super) fn is_sent(&self) -> bool {
-        self.entry.is_some()
-    }
-
-    /// Returns the amount, as far as it counts.
-    pub(super) fn amount(&self) -> Amount {
-        self.amount
-    }
-
-    /// Returns whether its call looks whether a block still holds.
-    pub(super) fn is_look(&self) -> bool {
-        !self.looks.is_empty()
-    }
-
-    /// Returns whether its call looks for all others, and not only for those that search the web or maps.
-    pub(super) fn looks_for_all(&self) -> bool {
-        self.looks.is_of_all()
-    }
-
-    /// Takes the looks out, because they have ended.
-    pub(super) fn without_looks(self) -> Self {
-        Self { looks: Looks::default(), ..self }
-    }
 }
 
 impl Account {

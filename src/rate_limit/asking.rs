@@ -29,8 +29,9 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub(super) fn new(answer: Answering, held: Reservation, since: Instant) -> Self {
-        Self { answer: Mutex::new(answer), held, since }
+    /// Boxed, so that no call which does not ask is larger for it.
+    pub(super) fn new(answer: Answering, held: Reservation, since: Instant) -> Box<Self> {
+        Box::new(Self { answer: Mutex::new(answer), held, since })
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {

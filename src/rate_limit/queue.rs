@@ -247,9 +247,8 @@ impl ScopeQueue {
         wake(first);
     }
 
-    /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the
-    /// scope as it claims. Waiters that another project can take are sent away, and so are all that would wait for longer
-    /// than anybody does.
+    /// Does what [`refused_for_all`](Self::refused_for_all) does where no other shares the quota.
+    #[cfg(any(test, gemini_loom))]
     pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: UpstreamRefusal) {
         self.refused_for_all(now, charge, refusal, None);
     }

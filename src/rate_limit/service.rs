@@ -77,7 +77,7 @@ enum Disposition {
     /// It waits in that queue.
     Wait(Arc<ScopeQueue>, Wait),
     /// The store is asked, which answers later.
-    Ask(Arc<ScopeQueue>, Asking, Box<Direct>),
+    Ask(Arc<ScopeQueue>, Box<Asking>, Box<Direct>),
     Refused(BoxError),
 }
 

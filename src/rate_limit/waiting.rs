@@ -46,7 +46,7 @@ pin_project! {
         #[pin]
         sleep: Option<Sleep>,
         // The question to the store that is under way.
-        asking: Option<Asking>,
+        asking: Option<Box<Asking>>,
         queued: Option<Queued<S, B>>,
         // The amount held for the call, once it has its grant.
         reservation: Option<Reservation>,
@@ -120,7 +120,7 @@ impl<S: Clone, B> Waiting<S, B> {
         inner: Readied<S>,
         request: Request<B>,
         queue: Arc<ScopeQueue>,
-        asking: Asking,
+        asking: Box<Asking>,
         direct: Box<Direct>,
     ) -> Self {
         let place = QueuePlace { queue, waiter: None };

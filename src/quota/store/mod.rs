@@ -109,7 +109,8 @@ pub struct Grant {
     /// The requests since midnight Pacific, of all who ask.
     pub today: u64,
     /// True if the call looks for all others whether a closed scope is open again: its success has to
-    /// [open](QuotaStore::open) it.
+    /// [open](QuotaStore::open) it, a further refusal to [close](QuotaStore::close) it. One that is refunded was no look; one
+    /// that shows nothing keeps the others out for half a minute at most.
     pub is_look: bool,
 }
 

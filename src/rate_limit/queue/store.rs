@@ -140,8 +140,12 @@ impl ScopeQueue {
         id
     }
 
-    /// Does what [`refused`](Self::refused) does for a call that is charged in the store as well: the usage of all decides
-    /// on the limit. Returns the closing that all others should believe in.
+    /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the
+    /// scope as it claims. Waiters that another project can take are sent away, and so are all that would wait for longer
+    /// than anybody does.
+    ///
+    /// Where the call is charged in the store as well, the usage of all decides on the limit. Returns the closing that all
+    /// others should believe in.
     pub(in crate::rate_limit) fn refused_for_all(
         &self,
         now: Instant,

@@ -770,3 +770,25 @@ async fn a_pace_loses_no_turn_by_a_refusal_of_the_store() {
     queue.granted(now, None, charge, grant);
     assert!(matches!(queue.admit(now, 1, none, false, Claimant::default()), QueueAdmission::Later(_)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_block_ends_here_once_the_store_says_that_the_scope_is_open_for_all() {
+    let now = Instant::now();
+    let queue = with_store(Limits::new().requests_per_minute(9), MemoryStore::new());
+    let none = TokenCost::estimate(0);
+    let admit = |now| queue.admit(now, 1, none, false, Claimant::default());
+    let QueueAdmission::Ask(charge, ..) = admit(now) else { panic!() };
+    let claim = Claim::of(&Failure::local(Kind::QuotaDay, ""));
+    let sent = queue.send(now, charge);
+    queue.refused(now, sent, UpstreamRefusal { claim, grounded: false, dimension: None, named: None });
+    assert!(matches!(admit(now), QueueAdmission::Shut(_)));
+    let later = now + Duration::from_secs(15);
+    for is_look in [true, false] {
+        let QueueAdmission::Ask(charge, ..) = admit(later) else { panic!() };
+        let grant = crate::quota::Grant::new(crate::quota::StoreCharge(1, 1));
+        queue.granted(later, None, charge, if is_look { grant.looking() } else { grant });
+        // While it looks for all, the others stay out.
+        assert_eq!(matches!(admit(later), QueueAdmission::Ask(..)), !is_look);
+        queue.refund(charge);
+    }
+}
