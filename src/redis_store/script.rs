@@ -6,6 +6,9 @@
 mod contents;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use crate::quota::Dimension;

@@ -122,15 +122,20 @@ impl RedisServer {
         self.restart();
     }
 
-    /// Limits the memory to what is used now and so many bytes more; keys are never evicted for it. 0: no limit.
+    /// Limits the memory to what is used now and so many bytes more, or to nothing at all for 0; `None`: no limit. Keys are
+    /// never evicted for it.
     pub(crate) fn limit_memory(&self, more: Option<u64>) {
         let mut connection = self.connect();
-        let limit = more.map_or(0, |more| {
-            let info = connection.command(&["INFO", "memory"]).text();
-            let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("used_memory");
-            used.trim().parse::<u64>().expect("a number") + more
-        });
-        connection.command(&["CONFIG", "SET", "maxmemory", &limit.max(u64::from(more.is_some())).to_string()]);
+        let limit = match more {
+            None => 0,
+            Some(0) => 1,
+            Some(more) => {
+                let info = connection.command(&["INFO", "memory"]).text();
+                let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("used_memory");
+                used.trim().parse::<u64>().expect("a number") + more
+            }
+        };
+        connection.command(&["CONFIG", "SET", "maxmemory", &limit.to_string()]);
     }
 
     fn signal(&self, name: &str) {

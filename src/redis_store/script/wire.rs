@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Correct, KeyId, Slot, SlotCharge, Take, TakeReply, Tell, TellReply, Verdict};
+use super::{Correct, DayEnd, KeyId, Slot, SlotCharge, Take, TakeReply, Tell, TellReply, Verdict};
 use crate::quota::{Closing, Dimension};
 
 /// The largest number that the script's numbers, which are floats of 64 bits, tell from the next one.
@@ -14,12 +14,24 @@ const LONGEST_MS: u64 = 1 << 40;
 /// The most requests of a day that are told, so that no sum of instances exceeds [`LARGEST`].
 const MOST_OF_A_DAY: u64 = 1 << 48;
 
+/// The operations, as the script numbers them.
+#[derive(Clone, Copy)]
+enum Operation {
+    Take = 1,
+    Correct = 2,
+    Tell = 3,
+    Close = 4,
+    Open = 5,
+}
+
 /// An argument of the script's, packed from numbers in the order of their bytes from the least.
 struct Argument(Vec<u8>);
 
 impl Argument {
-    fn new(operation: u8, deadline_ms: u64) -> Self {
-        Self(vec![operation]).long(deadline_ms)
+    /// Begins with what all operations have. A `deadline_ms` of [`LARGEST`] is none.
+    fn new(operation: Operation, deadline_ms: u64, ids: [KeyId; 2], day_end: DayEnd, learn: Duration) -> Self {
+        let [known, fresh] = ids.map(|id| id.0.into());
+        Self(vec![operation as u8]).long(deadline_ms).int(known).int(fresh).long(day_end.0).int(millis(learn))
     }
 
     fn byte(mut self, value: u8) -> Self {
@@ -47,41 +59,44 @@ impl Argument {
 impl Take {
     /// Returns the script's argument. Amounts over `u32::MAX` are taken as that.
     pub(in super::super) fn encode(&self) -> Vec<u8> {
-        let argument = Argument::new(1, self.deadline_ms).int(self.known.0.into()).int(self.fresh.0.into());
+        let ids = [self.known, self.fresh];
+        let argument = Argument::new(Operation::Take, self.deadline_ms, ids, self.day_end, self.learn);
         let argument = argument.int(self.requests).int(self.tokens).int(self.wish_requests).int(self.wish_tokens);
-        let argument = self.limits.iter().fold(argument, |argument, limit| argument.long(limit.unwrap_or(LARGEST)));
-        argument.long(self.day_end.0).int(millis(self.learn)).0
-    }
-}
-
-impl Tell {
-    /// Returns the script's argument.
-    pub(in super::super) fn encode(&self) -> Vec<u8> {
-        let argument = Argument::new(3, self.deadline_ms).int(self.known.0.into()).int(self.fresh.0.into());
-        let argument = argument.byte(self.reset.into()).long(self.day_end.0);
-        let argument = argument.long(self.day_all.min(MOST_OF_A_DAY)).long(self.day_untold.min(MOST_OF_A_DAY));
-        let argument = argument.int(millis(self.learn)).int(self.all.len() as u64).int(self.untold.len() as u64);
-        argument.charges(&self.all).charges(&self.untold).0
+        self.limits.iter().fold(argument, |argument, limit| argument.long(limit.unwrap_or(LARGEST))).0
     }
 }
 
 impl Correct {
     /// Returns the script's argument.
     pub(in super::super) fn encode(&self) -> Vec<u8> {
-        let argument = Argument::new(2, LARGEST).int(self.key.0.into()).long(self.slot.0).long(self.day_end.0);
-        argument.int(self.requests_back).int(self.tokens_before).int(self.tokens_after).0
+        let ids = [self.key, KeyId(0)];
+        let argument = Argument::new(Operation::Correct, LARGEST, ids, self.day_end, Duration::ZERO);
+        argument.long(self.slot.0).int(self.requests_back).int(self.tokens_before).int(self.tokens_after).0
+    }
+}
+
+impl Tell {
+    /// Returns the script's argument.
+    pub(in super::super) fn encode(&self) -> Vec<u8> {
+        let ids = [self.known, self.fresh];
+        let argument = Argument::new(Operation::Tell, self.deadline_ms, ids, self.day_end, self.learn);
+        let [all, untold] = [self.day_all, self.day_untold].map(|requests| requests.min(MOST_OF_A_DAY));
+        let argument = argument.byte(self.reset.into()).long(all).long(untold);
+        let argument = argument.int(self.all.len() as u64).int(self.untold.len() as u64);
+        argument.charges(&self.all).charges(&self.untold).0
     }
 }
 
 /// Returns the script's argument for a closing. Where the scope is closed already, the later times are kept.
 pub(in super::super) fn encode_close(closing: Closing) -> Vec<u8> {
-    let long = |time: Duration| millis(time).min(LONGEST_MS);
-    Argument::new(4, LARGEST).long(long(closing.look)).long(long(closing.ends.max(closing.look))).0
+    let argument = Argument::new(Operation::Close, LARGEST, Default::default(), DayEnd(0), Duration::ZERO);
+    let [look, ends] = [closing.look, closing.ends.max(closing.look)].map(|time| millis(time).min(LONGEST_MS));
+    argument.long(look).long(ends).0
 }
 
 /// Returns the script's argument for the end of a closing.
 pub(in super::super) fn encode_open() -> Vec<u8> {
-    Argument::new(5, LARGEST).0
+    Argument::new(Operation::Open, LARGEST, Default::default(), DayEnd(0), Duration::ZERO).0
 }
 
 impl TakeReply {
