@@ -22,6 +22,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tokio::{
     sync::Semaphore,
+    task::spawn_blocking,
     time::{Instant, sleep, timeout},
 };
 use tower::ServiceExt;
@@ -471,4 +472,96 @@ async fn relays_that_come_later_share_what_is_left() {
     late.until("connected", |store| store["connected"] == true).await;
     assert!(late.call(0, FLASH).await.unwrap_err().starts_with("429"), "the project's minute is used");
     assert_eq!(late.arrivals(FLASH), [Duration::ZERO; 0]);
+}
+
+// --- what it costs ---
+
+/// The rounds in which the relays take turns, and the calls of one round: no call of one is under way while another's is.
+const ROUNDS: usize = 12;
+const CALLS: usize = 2_000;
+
+/// The most that half of the calls may take longer with a store: without leases, and with them.
+const ADDED: [Duration; 2] = [Duration::from_micros(60), Duration::from_micros(10)];
+
+#[tokio::test]
+#[ignore = "needs a redis-server, a release build, and half a minute in which nothing else runs"]
+async fn at_full_size_the_store_adds_little_to_a_call() {
+    let server = RedisServer::start();
+    let limits = "[limits.default]\nrpm = 1000000\n";
+    let store = |leases: bool| format!("[store]\nredis = {:?}\nleases = {leases}\n{limits}", server.url());
+    let settings = [limits.to_owned(), store(false), store(true)];
+    let relays = join_all(settings.iter().map(|more| Relay::start_quiet(&format!("{EMULATOR}{more}")))).await;
+    for relay in &relays[1..] {
+        while status(relay).await["store"]["connected"] != true {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+    sleep(Duration::from_secs(2)).await;
+    let addresses: Vec<_> = relays.iter().map(Relay::address).collect();
+    let times = spawn_blocking(move || {
+        let mut callers: Vec<_> = addresses.into_iter().map(|address| (Caller::connect(address), Vec::new())).collect();
+        for round in 0..=ROUNDS {
+            for (caller, times) in &mut callers {
+                let of_round: Vec<_> = (0..CALLS).map(|_| caller.call()).collect();
+                // The first warms up.
+                times.extend(of_round.into_iter().filter(|_| round > 0));
+            }
+        }
+        callers.into_iter().map(|(_, times)| times).collect::<Vec<_>>()
+    });
+    let [alone, asked, leased] = times.await.unwrap().try_into().unwrap();
+    let shown = async |nth: usize| status(&relays[nth]).await["store"].take();
+    println!("the store: {}\nwith leases: {}", shown(1).await, shown(2).await);
+    let mut p50s = Vec::new();
+    for (name, mut times) in [("without a store", alone), ("with one", asked), ("with one and leases", leased)] {
+        times.sort_unstable();
+        let at = |percent: usize| times[times.len() * percent / 100];
+        println!("{name}: p50 {:?}, p90 {:?}, p99 {:?}", at(50), at(90), at(99));
+        p50s.push(at(50));
+    }
+    for (p50, most) in p50s[1..].iter().zip(ADDED) {
+        let added = p50.saturating_sub(p50s[0]);
+        assert!(added <= most, "{added:?} more than {:?}", p50s[0]);
+    }
+}
+
+/// A connection on which one call follows the other.
+struct Caller(std::net::TcpStream);
+
+impl Caller {
+    const REQUEST: &str = "POST /v1beta/models/gemini-2.5-flash:generateContent HTTP/1.1\r\nhost: relay\r\n\
+        content-type: application/json\r\ncontent-length: 46\r\n\r\n{\"contents\": [{\"parts\": [{\"text\": \"hello\"}]}]}";
+
+    fn connect(address: std::net::SocketAddr) -> Self {
+        let stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(stream)
+    }
+
+    /// Makes a call, and returns the time until its answer was there.
+    fn call(&mut self) -> Duration {
+        use std::io::{Read, Write};
+        let begun = Instant::now();
+        self.0.write_all(Self::REQUEST.as_bytes()).unwrap();
+        let (mut answer, mut buffer) = (Vec::new(), [0; 4_096]);
+        loop {
+            let read = self.0.read(&mut buffer).unwrap();
+            assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+            answer.extend_from_slice(&buffer[..read]);
+            if is_whole(&answer) {
+                break;
+            }
+        }
+        let took = begun.elapsed();
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+        took
+    }
+}
+
+/// Returns whether an answer has its end, by its length or by its last chunk.
+fn is_whole(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    length.map_or_else(|| body.ends_with("0\r\n\r\n"), |length: usize| body.len() >= length)
 }
