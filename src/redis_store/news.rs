@@ -74,10 +74,15 @@ const LOOK: u64 = 8;
 /// server is flushed, is evicted or restarted empty, is told again by one of those who know it, within 4 s. An instance that
 /// starts reads the whole stream first; what it has kept over a restart counts as older than that.
 ///
+/// Whoever may write to the server can take keys out: it needs a password where others reach it. A key is told by its
+/// fingerprint, and no event has anything that is secret.
+///
 /// # Costs
 ///
 /// Each probe reads what is new, and every eighth looks at the oldest event. At most 4 events of 16 facts are told with one
-/// probe, and 128 are read. An instance knows at most 4,096 things.
+/// probe, and 128 are read. An instance knows at most 4,096 things. The event of one key has 160 bytes, that of a block 240. On Redis
+/// 7.0 a read takes 9 µs of the server's time and an event 14, so that 100 instances, each of which probes four times a second,
+/// take half a percent of it.
 #[derive(Clone)]
 pub struct SharedNews {
     shared: Arc<Shared>,
@@ -216,7 +221,7 @@ impl SharedNews {
         for (content, reply) in asked.told.into_iter().zip(adds) {
             state.note_told(content, reply);
         }
-        let Some(events) = events(new) else { return };
+        let Some(events) = events(new) else { return state.note_refused(new) };
         let is_all = events.len() < READ;
         let mut ignored = Ignored::default();
         for (id, text) in events {
@@ -239,9 +244,7 @@ impl SharedNews {
         }
         state.is_caught_up |= is_all;
         state.go_back(server, now);
-        state.report.ignored += (ignored.events + ignored.facts) as u64;
-        drop(state);
-        ignored.log();
+        state.note_ignored(&ignored, now);
     }
 }
 

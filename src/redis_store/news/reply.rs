@@ -62,21 +62,12 @@ impl fmt::Display for EventId {
 pub(super) struct Ignored {
     pub(super) events: usize,
     pub(super) facts: usize,
-    why: Option<&'static str>,
+    pub(super) why: Option<&'static str>,
 }
 
 impl Ignored {
     pub(super) fn add(&mut self, why: &'static str) {
         self.events += 1;
         self.why.get_or_insert(why);
-    }
-
-    /// Logs them, in one line for all of a probe.
-    pub(super) fn log(&self) {
-        let (events, facts) = (self.events, self.facts);
-        if events + facts > 0 {
-            let why = self.why.unwrap_or("facts are broken, or of a later version");
-            tracing::warn!(events, facts, "news of other instances are ignored: {why}");
-        }
     }
 }

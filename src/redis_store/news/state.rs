@@ -9,7 +9,7 @@ use super::{
     NewsReport,
     event::{Fact, MOST_FACTS},
     register::{EventId, NewsTelling, Register},
-    reply::refusal,
+    reply::{Ignored, refusal},
 };
 use crate::{
     circuit_breaker::{CircuitBreakers, Target},
@@ -26,6 +26,9 @@ const ANSWERS: Duration = Duration::from_secs(5);
 /// The difference by which the server's clock has gone back, and the time until it is asked for again.
 const BACK: u64 = 1_000;
 const BACK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The time between two logs of what is ignored.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// All that an instance knows of the news.
 pub(super) struct State {
@@ -49,6 +52,8 @@ pub(super) struct State {
     /// The time at which the stream was last read anew because the server's clock went back.
     pub(super) went_back: Option<Instant>,
     pub(super) is_refused: bool,
+    /// The time of the last log of what was ignored.
+    pub(super) logged: Option<Instant>,
     pub(super) report: NewsReport,
 }
 
@@ -76,6 +81,7 @@ impl State {
             aged: now,
             went_back: None,
             is_refused: false,
+            logged: None,
             report: NewsReport::default(),
         }
     }
@@ -170,12 +176,7 @@ impl State {
 
     /// Takes note of the reply to an event that was told.
     pub(super) fn note_told(&mut self, content: NewsTold, reply: &Value) {
-        let Some(id) = EventId::of(reply) else {
-            if !std::mem::replace(&mut self.is_refused, true) {
-                tracing::warn!("the server takes no news, which are told again: {}", refusal(reply));
-            }
-            return;
-        };
+        let Some(id) = EventId::of(reply) else { return self.note_refused(reply) };
         if std::mem::take(&mut self.is_refused) {
             tracing::info!("the server takes news again");
         }
@@ -184,6 +185,24 @@ impl State {
             self.register.told(telling, id);
         }
         self.openings.extend(content.openings);
+    }
+
+    /// Takes note that the server has refused a command: one that is full, or whose user may not use streams.
+    pub(super) fn note_refused(&mut self, reply: &Value) {
+        if !std::mem::replace(&mut self.is_refused, true) {
+            tracing::warn!("the server takes or gives no news, which are told again: {}", refusal(reply));
+        }
+    }
+
+    /// Takes note of what could not be read, and logs it, in one line a minute at most.
+    pub(super) fn note_ignored(&mut self, ignored: &Ignored, now: Instant) {
+        let (events, facts) = (ignored.events, ignored.facts);
+        self.report.ignored += (events + facts) as u64;
+        if events + facts > 0 && self.logged.is_none_or(|at| now - at >= QUIET) {
+            self.logged = Some(now);
+            let why = ignored.why.unwrap_or("facts are broken, or of a later version");
+            tracing::warn!(events, facts, "news of other instances are ignored: {why}");
+        }
     }
 
     /// Takes up what another instance has told. `passed`: the milliseconds since then.
