@@ -1,6 +1,6 @@
 //! The task of a store: looks at the server from time to time, and brings it what nobody waits for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     sync::mpsc,
@@ -54,8 +54,11 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
                 }
                 probe.look().await;
                 let link = shared.connected();
-                if let Some(link) = link.filter(|_| !probe.swept.is_empty()) {
-                    bring(&shared, &link, std::mem::take(&mut probe.swept)).await;
+                if let Some(link) = link {
+                    while !probe.orders.is_empty() {
+                        let some = probe.orders.split_off(probe.orders.len().saturating_sub(AT_ONCE));
+                        bring(&shared, &link, some).await;
+                    }
                 }
                 next = Instant::now() + probe_after(shared.settings.probe_every, fastrand::f64());
             }
@@ -75,6 +78,9 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
 async fn bring(shared: &StoreShared, link: &Link, orders: Vec<Order>) {
     let now = Instant::now();
     let orders = merged(orders);
+    // A closing that is over by now would be none.
+    let orders: Vec<_> =
+        orders.into_iter().filter(|order| !matches!(order, Order::Close(_, _, ends) if *ends <= now)).collect();
     let arguments: Vec<_> = orders.iter().map(|order| order.argument(now)).collect();
     let time = shared.settings.call_timeout * ORDER_TIMES;
     let brought = timeout(time, run_all(link, &arguments)).await.unwrap_or(Err(AwayReason::TimedOut));
@@ -90,10 +96,9 @@ impl Order {
         let left = |until: Instant| until.saturating_duration_since(now);
         match self {
             Self::Correct(entry, correct) => (&entry.key, correct.encode()),
-            Self::Close(entry, look, ends) => (
-                &entry.key,
-                encode_close(Closing { look: left(*look), ends: left(*ends).max(Duration::from_millis(1)) }),
-            ),
+            Self::Close(entry, look, ends) => {
+                (&entry.key, encode_close(Closing { look: left(*look), ends: left(*ends) }))
+            }
             Self::Open(entry) => (&entry.key, encode_open()),
         }
     }
@@ -124,6 +129,8 @@ fn merged(orders: Vec<Order>) -> Vec<Order> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use parking_lot::Mutex;
 
     use super::*;
