@@ -212,7 +212,7 @@ pub(super) async fn tell(shared: &StoreShared, link: &Link, entries: &[Arc<Scope
             if !reply.is_told {
                 return Err(AwayReason::TimedOut);
             }
-            guard.0.state.lock().told(telling, reply.key);
+            guard.0.state.lock().told(Instant::now(), telling, reply.key);
             add(&shared.tally.retold);
         }
     }

@@ -12,6 +12,7 @@ use super::{
     health::probe_after,
     link::Link,
     probe::Probe,
+    registry,
     report::AwayReason,
     script::{Correct, encode_close, encode_open},
     shared::{ScopeEntry, StoreShared},
@@ -40,6 +41,17 @@ impl Order {
 
 /// Runs until the last handle is dropped.
 pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Order>) {
+    serve(&shared, &mut orders).await;
+    if let Some(link) = shared.connected() {
+        let leave = registry::leave(&shared.settings.prefix, &shared.settings.instance);
+        // The others find it out without that, too, a little later.
+        let _ = timeout(shared.settings.call_timeout, link.call(&leave)).await;
+    }
+    // Calls that are on their way may hold the state for a while.
+    shared.server.lock().link = None;
+}
+
+async fn serve(shared: &Arc<StoreShared>, orders: &mut mpsc::Receiver<Order>) {
     let mut probe = Probe::new(shared.clone());
     let mut batch = Vec::new();
     let mut next = Instant::now();
@@ -57,7 +69,7 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
                 if let Some(link) = link {
                     while !probe.orders.is_empty() {
                         let some = probe.orders.split_off(probe.orders.len().saturating_sub(AT_ONCE));
-                        bring(&shared, &link, some).await;
+                        bring(shared, &link, some).await;
                     }
                 }
                 next = Instant::now() + probe_after(shared.settings.probe_every, fastrand::f64());
@@ -67,7 +79,7 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
                     return;
                 }
                 if let Some(link) = link {
-                    bring(&shared, &link, std::mem::take(&mut batch)).await;
+                    bring(shared, &link, std::mem::take(&mut batch)).await;
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    health::DecideBy,
+    health::{DecideBy, RETURN},
     lease::{Lease, Leases},
     ledger::{ChargeName, Grain, OwnLedger, Telling},
     script::{Contents, Correct, DayEnd, KeyId, SLOT, Slot, Take, TakeReply, Verdict},
@@ -353,9 +353,9 @@ impl ScopeState {
     }
 
     /// Notes that all of it is told.
-    pub(super) fn told(&mut self, telling: &Telling, key: KeyId) {
+    pub(super) fn told(&mut self, now: Instant, telling: &Telling, key: KeyId) {
         self.ledger.told(telling, key);
-        self.share.told();
+        self.share.told(now + RETURN);
         self.is_reset = false;
     }
 
