@@ -156,14 +156,30 @@ impl SharedNews {
     ///
     /// It has a round trip of its own, whose failure says nothing of the store: what was not told is told with the next one.
     pub(super) async fn exchange(&self, link: &Link, settings: &StoreSettings, server: u64) {
-        let asked = self.ask(&format!("{}:news", settings.prefix));
+        let key = format!("{}:news", settings.prefix);
+        let mut asked = self.ask(&key);
         if asked.commands.is_empty() {
             return;
         }
-        let replies = timeout(settings.call_timeout, link.call_all(&asked.commands)).await;
-        if let Ok(Ok(replies)) = replies {
-            self.take(asked, &replies, server);
+        if link.is_cluster() {
+            // The clock of the stream's node is another one.
+            let mut time = redis::cmd("EVAL");
+            time.arg("local time = redis.call('TIME') return time[1] * 1000 + math.floor(time[2] / 1000)")
+                .arg(1)
+                .arg(key);
+            asked.commands.push(time);
         }
+        let replies = timeout(settings.call_timeout, link.call_all(&asked.commands)).await;
+        let Ok(Ok(mut replies)) = replies else { return };
+        let mut server = server;
+        if link.is_cluster() {
+            let _ = asked.commands.pop();
+            match replies.pop() {
+                Some(Value::Int(time)) => server = u64::try_from(time).unwrap_or(server),
+                _ => return,
+            }
+        }
+        self.take(asked, &replies, server);
     }
 
     /// Returns the commands that the next probe sends along, on the stream of that key, in whatever order they reach the
