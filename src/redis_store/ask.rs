@@ -212,7 +212,7 @@ pub(super) async fn tell(shared: &StoreShared, link: &Link, entries: &[Arc<Scope
             if !reply.is_told {
                 return Err(AwayReason::TimedOut);
             }
-            guard.0.state.lock().told(telling, reply.key);
+            guard.0.state.lock().told(Instant::now(), telling, reply.key);
             add(&shared.tally.retold);
         }
     }
@@ -224,8 +224,9 @@ struct TellGuard<'a>(&'a ScopeEntry);
 
 impl<'a> TellGuard<'a> {
     fn of(entry: &'a ScopeEntry) -> Option<Self> {
-        let mut state = entry.state.lock();
-        (!std::mem::replace(&mut state.is_telling, true)).then_some(Self(entry))
+        let was_telling = std::mem::replace(&mut entry.state.lock().is_telling, true);
+        // A guard that is made in vain would end the telling of another.
+        if was_telling { None } else { Some(Self(entry)) }
     }
 }
 

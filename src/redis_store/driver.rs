@@ -1,6 +1,6 @@
 //! The task of a store: looks at the server from time to time, and brings it what nobody waits for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::{
     sync::mpsc,
@@ -12,6 +12,7 @@ use super::{
     health::probe_after,
     link::Link,
     probe::Probe,
+    registry,
     report::AwayReason,
     script::{Correct, encode_close, encode_open},
     shared::{ScopeEntry, StoreShared},
@@ -40,6 +41,17 @@ impl Order {
 
 /// Runs until the last handle is dropped.
 pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Order>) {
+    serve(&shared, &mut orders).await;
+    if let Some(link) = shared.connected() {
+        let leave = registry::leave(&shared.settings.prefix, &shared.settings.instance);
+        // The others find it out without that, too, a little later.
+        let _ = timeout(shared.settings.call_timeout, link.call(&leave)).await;
+    }
+    // Calls that are on their way may hold the state for a while.
+    shared.server.lock().link = None;
+}
+
+async fn serve(shared: &Arc<StoreShared>, orders: &mut mpsc::Receiver<Order>) {
     let mut probe = Probe::new(shared.clone());
     let mut batch = Vec::new();
     let mut next = Instant::now();
@@ -54,8 +66,11 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
                 }
                 probe.look().await;
                 let link = shared.connected();
-                if let Some(link) = link.filter(|_| !probe.swept.is_empty()) {
-                    bring(&shared, &link, std::mem::take(&mut probe.swept)).await;
+                if let Some(link) = link {
+                    while !probe.orders.is_empty() {
+                        let some = probe.orders.split_off(probe.orders.len().saturating_sub(AT_ONCE));
+                        bring(shared, &link, some).await;
+                    }
                 }
                 next = Instant::now() + probe_after(shared.settings.probe_every, fastrand::f64());
             }
@@ -64,7 +79,7 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
                     return;
                 }
                 if let Some(link) = link {
-                    bring(&shared, &link, std::mem::take(&mut batch)).await;
+                    bring(shared, &link, std::mem::take(&mut batch)).await;
                 }
             }
         }
@@ -75,6 +90,9 @@ pub(super) async fn run(shared: Arc<StoreShared>, mut orders: mpsc::Receiver<Ord
 async fn bring(shared: &StoreShared, link: &Link, orders: Vec<Order>) {
     let now = Instant::now();
     let orders = merged(orders);
+    // A closing that is over by now would be none.
+    let orders: Vec<_> =
+        orders.into_iter().filter(|order| !matches!(order, Order::Close(_, _, ends) if *ends <= now)).collect();
     let arguments: Vec<_> = orders.iter().map(|order| order.argument(now)).collect();
     let time = shared.settings.call_timeout * ORDER_TIMES;
     let brought = timeout(time, run_all(link, &arguments)).await.unwrap_or(Err(AwayReason::TimedOut));
@@ -90,10 +108,9 @@ impl Order {
         let left = |until: Instant| until.saturating_duration_since(now);
         match self {
             Self::Correct(entry, correct) => (&entry.key, correct.encode()),
-            Self::Close(entry, look, ends) => (
-                &entry.key,
-                encode_close(Closing { look: left(*look), ends: left(*ends).max(Duration::from_millis(1)) }),
-            ),
+            Self::Close(entry, look, ends) => {
+                (&entry.key, encode_close(Closing { look: left(*look), ends: left(*ends) }))
+            }
             Self::Open(entry) => (&entry.key, encode_open()),
         }
     }
@@ -124,6 +141,8 @@ fn merged(orders: Vec<Order>) -> Vec<Order> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use parking_lot::Mutex;
 
     use super::*;

@@ -8,7 +8,7 @@ use super::report::AwayReason;
 
 /// The time after an outage for which takes have to fit into the share, too: others may still be away, and the server does not
 /// know yet what they have taken.
-const RETURN: Duration = Duration::from_millis(1_500);
+pub(super) const RETURN: Duration = Duration::from_millis(1_500);
 
 /// The time within which another outage means that the server is not well: more than one good answer is wanted then.
 const UNSTEADY: Duration = Duration::from_secs(10);

@@ -92,7 +92,7 @@ impl Leases {
         rest: Duration,
         instances: u32,
     ) -> Amount {
-        let is_small = limits[0].is_some_and(|limit| limit < LEAST_LIMIT) || limits.iter().all(Option::is_none);
+        let is_small = limits[0].is_none_or(|limit| limit < LEAST_LIMIT);
         if is_small || self.is_asking {
             return Amount::default();
         }

@@ -41,13 +41,13 @@ pub(super) struct Probe {
     is_lost: bool,
     /// True if the server has begun so late that others may still be away.
     is_fresh: bool,
-    /// What was left of leases that are over.
-    pub(super) swept: Vec<Order>,
+    /// What was left of leases that are over, and the closings that the server may have lost.
+    pub(super) orders: Vec<Order>,
 }
 
 impl Probe {
     pub(super) fn new(shared: Arc<StoreShared>) -> Self {
-        Self { shared, run_id: None, looked: None, is_lost: false, is_fresh: false, swept: Vec::new() }
+        Self { shared, run_id: None, looked: None, is_lost: false, is_fresh: false, orders: Vec::new() }
     }
 
     /// Looks once. It takes a second or two at most.
@@ -91,28 +91,36 @@ impl Probe {
             server.instances.seen(now, instances);
             (server.health.is_good_enough(), !server.health.is_connected(), server.clock)
         };
-        for (entry, reply) in in_use.iter().zip(replies) {
-            if let Value::BulkString(bytes) = reply
-                && let Some(contents) = Contents::decode(&bytes)
-            {
-                entry.state.lock().mirrored(sent, &contents, clock);
-            }
-        }
         let was_here =
             self.looked.is_some_and(|at| now.saturating_duration_since(at) < registry::KEPT - CONNECT_TIMEOUT);
         if was_here && !had_registry {
             self.lose(now);
         }
+        let is_all = is_away || self.is_lost;
+        for (entry, reply) in in_use.iter().zip(replies) {
+            let Value::BulkString(bytes) = reply else { continue };
+            let mut state = entry.state.lock();
+            if let Some(contents) = Contents::decode(&bytes) {
+                state.mirrored(sent, &contents, clock);
+            }
+            if let Some(closing) = Contents::closing(&bytes).filter(|_| !is_all) {
+                state.mirrored_closing(sent, closing, clock);
+            }
+        }
         if is_away && !is_good {
             return Ok(());
         }
-        let is_all = is_away || self.is_lost;
         let has_untold = |entry: &&Arc<ScopeEntry>| {
             let state = entry.state.lock();
             if is_all { state.has_charges() } else { state.ledger.has_untold() }
         };
         let untold: Vec<_> = entries.iter().filter(has_untold).cloned().collect();
         tell(&shared, &link, &untold).await?;
+        if is_all {
+            let closed = entries.iter().filter_map(|entry| Some((entry, entry.state.lock().closed(now)?)));
+            let orders = closed.map(|(entry, (look, ends))| Order::Close(entry.clone(), look, ends));
+            self.orders.extend(orders);
+        }
         self.is_lost = false;
         let others_away = self.looked.is_some() || self.is_fresh;
         self.looked = Some(now);
@@ -138,8 +146,8 @@ impl Probe {
         let mut in_use = Vec::new();
         for entry in entries {
             let mut state = entry.state.lock();
-            if let Some(rest) = state.sweep(now).filter(|_| self.swept.len() < MOST_SWEPT) {
-                self.swept.push(Order::Correct(entry.clone(), rest));
+            if let Some(rest) = state.sweep(now).filter(|_| self.orders.len() < MOST_SWEPT) {
+                self.orders.push(Order::Correct(entry.clone(), rest));
             }
             if let Some(idle) = state.idle(now).filter(|idle| *idle < IN_USE) {
                 in_use.push((idle, entry));

@@ -34,6 +34,13 @@ pub(super) fn note(prefix: &str, instance: &str) -> Cmd {
     command
 }
 
+/// Returns the command that takes an instance out, because it ends.
+pub(super) fn leave(prefix: &str, instance: &str) -> Cmd {
+    let mut command = redis::cmd("ZREM");
+    command.arg(format!("{prefix}:instances")).arg(instance);
+    command
+}
+
 /// The number of instances to reckon with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SeenInstances {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    health::DecideBy,
+    health::{DecideBy, RETURN},
     lease::{Lease, Leases},
     ledger::{ChargeName, Grain, OwnLedger, Telling},
     script::{Contents, Correct, DayEnd, KeyId, SLOT, Slot, Take, TakeReply, Verdict},
@@ -22,6 +22,9 @@ const TELL_WAIT: Duration = Duration::from_millis(50);
 
 /// The time after which another call looks, where the one before it has not come back.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The time within which an order to the server reaches it, or never will.
+const FOUND_LATELY: Duration = Duration::from_millis(400);
 
 /// The time for which a grant counts as the cause of a refusal by the upstream.
 const RECENT: Duration = Duration::from_secs(60);
@@ -50,6 +53,8 @@ pub(super) struct ScopeState {
 struct ClosedFor {
     look: Instant,
     ends: Instant,
+    /// The time at which this was last found.
+    found: Instant,
 }
 
 /// All that a decision depends on besides the scope.
@@ -239,7 +244,7 @@ impl ScopeState {
                     self.share.hold(until, amount);
                 }
                 match &mut self.closed {
-                    Some(closed) if is_look => closed.look = (now + LOOK_AGAIN).min(closed.ends),
+                    Some(closed) if is_look => (closed.look, closed.found) = ((now + LOOK_AGAIN).min(closed.ends), now),
                     closed => *closed = None,
                 }
                 let name = ChargeName { grain: self.grain(now), key, slot, day_end: take.day_end };
@@ -254,7 +259,7 @@ impl ScopeState {
             Verdict::Full { dimension, wait } => full(Some(dimension), wait),
             Verdict::Learning { wait } => full(None, wait),
             Verdict::Closed { look, ends } => {
-                self.closed = Some(ClosedFor { look: now + look, ends: now + ends });
+                self.closed = Some(ClosedFor { look: now + look, ends: now + ends, found: now });
                 Replied::Answer { answer: Answer::Closed(Closing { look, ends }), is_lease: false }
             }
             Verdict::Lost => Replied::Lost(Answer::Full { dimension: None, wait: TELL_WAIT }),
@@ -300,8 +305,8 @@ impl ScopeState {
         let far = |time: Duration| now + time.min(crate::clock::FAR);
         let (look, ends) = (far(closing.look), far(closing.ends.max(closing.look)));
         let known = self.closed.filter(|known| known.ends > now);
-        let known = known.unwrap_or(ClosedFor { look, ends });
-        self.closed = Some(ClosedFor { look: look.max(known.look), ends: ends.max(known.ends) });
+        let known = known.unwrap_or(ClosedFor { look, ends, found: now });
+        self.closed = Some(ClosedFor { look: look.max(known.look), ends: ends.max(known.ends), found: now });
         let rest = self.leases.end().and_then(|lease| self.give_back(lease));
         let recent = self.fullness.filter(|(at, _)| now.saturating_duration_since(*at) < RECENT);
         (recent.map(|(_, fullness)| fullness), rest)
@@ -315,6 +320,23 @@ impl ScopeState {
     pub(super) fn mirrored(&mut self, sent: Instant, contents: &Contents, clock: ServerClock) {
         let clock = self.clock(clock);
         self.share.mirrored(sent, contents, &clock);
+    }
+
+    /// Learns from the contents whether the scope is closed. What was found here so lately that the server may not know it yet
+    /// stays.
+    pub(super) fn mirrored_closing(&mut self, sent: Instant, [look, ends]: [u64; 2], clock: ServerClock) {
+        let clock = self.clock(clock);
+        let Some(server) = clock.at_least(sent) else { return };
+        if self.closed.is_some_and(|closed| closed.found + FOUND_LATELY > sent) {
+            return;
+        }
+        let at = |ms: u64| sent + Duration::from_millis(ms.saturating_sub(server)).min(crate::clock::FAR);
+        self.closed = (ends > server).then(|| ClosedFor { look: at(look), ends: at(ends), found: sent });
+    }
+
+    /// Returns the times of the look and of the end, where the scope is closed.
+    pub(super) fn closed(&self, now: Instant) -> Option<(Instant, Instant)> {
+        self.closed.filter(|closed| closed.ends > now).map(|closed| (closed.look, closed.ends))
     }
 
     /// Returns what has to be told.
@@ -331,9 +353,9 @@ impl ScopeState {
     }
 
     /// Notes that all of it is told.
-    pub(super) fn told(&mut self, telling: &Telling, key: KeyId) {
+    pub(super) fn told(&mut self, now: Instant, telling: &Telling, key: KeyId) {
         self.ledger.told(telling, key);
-        self.share.told();
+        self.share.told(now + RETURN);
         self.is_reset = false;
     }
 

@@ -30,6 +30,8 @@ pub(super) struct OwnShare {
     seen_day: (DayEnd, u64),
     own: AgingSum,
     own_day: (DayEnd, u64),
+    /// The requests of a day that were told, and count into the share until that time.
+    held_day: Option<(Instant, DayEnd, u64)>,
     /// The totals of the last answer, and the time at which it came.
     replied: Option<(Instant, [u64; 3])>,
 }
@@ -117,7 +119,9 @@ impl OwnShare {
         let minute = |limit: Option<u64>, of: fn(Amount) -> u64| {
             limit.map_or(Duration::ZERO, |limit| self.wait(now, of, limit, of(amount), instances))
         };
-        let (seen_today, own_today) = (counted(self.seen_day, day.0), counted(self.own_day, day.0));
+        let held =
+            self.held_day.filter(|(until, ..)| *until > now).map_or(0, |(_, end, held)| counted((end, held), day.0));
+        let (seen_today, own_today) = (counted(self.seen_day, day.0), counted(self.own_day, day.0) + held);
         let is_day_free = limits[2].is_none_or(|limit| {
             let most = part(limit, seen_today, instances);
             own_today.saturating_add(amount.requests) <= most
@@ -169,13 +173,16 @@ impl OwnShare {
         }
     }
 
-    /// Notes that the server knows the charges of the share now: they are in its totals.
-    pub(super) fn told(&mut self) {
-        for (until, amount) in std::mem::take(&mut self.own.0) {
-            self.seen.add(until, amount);
+    /// Notes that the server knows the charges of the share now: they are in its totals. Until that time they count here all the
+    /// same, because others may still be away, and have taken as much that the server does not know.
+    pub(super) fn told(&mut self, until: Instant) {
+        for (end, amount) in std::mem::take(&mut self.own.0) {
+            self.seen.add(end, amount);
+            self.own.add(end.min(until), amount);
         }
         let (day, own) = std::mem::take(&mut self.own_day);
-        self.seen_day = (day.max(self.seen_day.0), counted(self.seen_day, day) + own);
+        self.seen_day = (day.max(self.seen_day.0), counted(self.seen_day, day.max(self.seen_day.0)) + own);
+        self.held_day = Some((until, day, own));
     }
 
     /// Returns the totals of all instances as last seen.
@@ -295,9 +302,16 @@ mod tests {
             share.allows(now, amount(1, 101), [Some(100), Some(1_000), None], (DAY, NIGHT), 4).unwrap_err().0,
             Dimension::InputTokensPerMinute
         );
-        share.told();
+        let later = now + Duration::from_secs(2);
+        share.told(later);
         assert_eq!(share.seen(now, DAY), [10, 100, 10]);
-        assert_eq!(share.allows(now, amount(8, 0), limits, (DAY, NIGHT), 4), Ok(()));
+        // Of the share of before, nothing is taken a second time while others may be away.
+        assert_eq!(share.allows(now, amount(1, 0), limits, (DAY, NIGHT), 4).unwrap_err().0, Dimension::RequestsPerDay);
+        assert_eq!(
+            share.allows(now, amount(9, 0), [Some(100), None, None], (DAY, NIGHT), 4).unwrap_err().1,
+            later - now
+        );
+        assert_eq!(share.allows(later, amount(8, 0), limits, (DAY, NIGHT), 4), Ok(()));
         assert!(share.is_empty(now + Duration::from_secs(61)));
     }
 

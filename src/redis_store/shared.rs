@@ -256,11 +256,12 @@ impl StoreShared {
     /// Tells the log of a change, in one line.
     pub(super) fn log(&self, change: Option<HealthChange>) {
         let address = &self.settings.address;
+        let instances = self.server.lock().instances.count();
         match change {
             Some(HealthChange::Lost(reason)) => tracing::warn!(
                 %address,
                 reason = reason.as_str(),
-                instances = self.server.lock().instances.count(),
+                instances,
                 "the shared quota's server is away: this instance takes no more than its share"
             ),
             Some(HealthChange::Back(after)) => tracing::info!(
