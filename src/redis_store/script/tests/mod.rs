@@ -4,6 +4,7 @@ mod model;
 mod property;
 mod rules;
 mod server_time;
+mod wire;
 
 #[path = "../../../../tests/support/redis_server.rs"]
 mod redis_server;
