@@ -12,7 +12,6 @@
 //! | `relay_queue_waiting` | `caller`, `priority` | calls that wait for their turn; of all callers that no setting names, `caller` is empty |
 //! | `relay_connections_open`, `…_busy` | | callers' connections, and those of them that have a call under way or an answer to be written |
 //! | `relay_connections_refused_total` | | callers' connections that a cap has refused |
-//! | `relay_store_…` | | the store that several relays share: see `store` |
 //! | `relay_connections_closed_total` | `reason` | callers' connections that were closed: `unread` or `idle` |
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -27,7 +26,7 @@ use tower_gemini::{
     telemetry::{self, Conventions, Gauges},
 };
 
-use crate::show::{reloads::Reloads, store};
+use crate::show::reloads::Reloads;
 
 /// The content type of the metrics, as Prometheus wants it.
 pub(crate) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -58,7 +57,6 @@ impl Exporter {
         metrics::describe_gauge!(RELOADED, "Whether the last reload of the settings was good.");
         metrics::describe_gauge!(GOOD_RELOAD, Unit::Seconds, "Time of the last good reload of the settings.");
         metrics::describe_gauge!(WAITING, "Calls of a caller that wait for their turn.");
-        store::describe_metrics();
         let upkeep = handle.clone();
         tokio::spawn(async move {
             loop {

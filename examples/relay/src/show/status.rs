@@ -40,7 +40,7 @@ use crate::show::{
     parked::{ParkedView, place},
     problems::{Problem, problems},
     reloads::{Reloads, SettingsView},
-    store::{ShownStore, StoreView, observe_store},
+    store::{ShownStore, StoreView},
     view::{CallerView, ChainView, FailureView, KeyView, LimitView, QueueView, seconds},
 };
 
@@ -99,13 +99,11 @@ impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
             gemini.breakers().map(|breakers| breakers as &dyn Observe),
             gemini.keys().map(|keys| keys as &dyn Observe),
             Some(gemini.replay_memory() as &dyn Observe),
+            store.as_ref().map(|store| &store.store as &dyn Observe),
         ];
         handles.into_iter().flatten().for_each(|handle| handle.observe(say));
         if let Some(limiter) = gemini.limiter() {
             observe_queue(limiter, &named_callers, say);
-        }
-        if let Some(store) = store {
-            observe_store(&store.store.report(), say);
         }
     }
 }

@@ -1,36 +1,13 @@
 //! The store that several relays share, as it is shown: its state, its counts, and the lines that say when it is away or in
 //! danger.
-//!
-//! | metric | meaning |
-//! |---|---|
-//! | `relay_store_connected` | 1 while the server counts for all, else 0 |
-//! | `relay_store_instances` | the relays that share the quota |
-//! | `relay_store_share` | the part of each quota that this relay takes while the server is away |
-//! | `relay_store_scopes` | projects and models that are counted |
-//! | `relay_store_takes_total` | calls that asked for quota |
-//! | `relay_store_refused_total` | those that did not fit yet |
-//! | `relay_store_leased_total`, `…_by_share_total` | those that were decided without the server: from a lease, or by the share |
-//! | `relay_store_timeouts_total`, `…_failures_total` | questions that the server did not answer in time, or with an error |
-//! | `relay_store_outages_total` | times that the server was lost |
-//! | `relay_store_retold_total` | scopes whose charges were told again, because the server had not, or no longer, known them |
-//! | `relay_store_overshoot_total` | refusals of the upstream for quota in spite of a grant, by `le`: how full the minute was at most |
 
 use serde::Serialize;
-use tower_gemini::{
-    observe::{Reading, Value},
-    redis_store::{NewsReport, Overshoot, RedisStore, SharedNews, StoreReport, StoreState},
-};
+use tower_gemini::redis_store::{NewsReport, Overshoot, RedisStore, SharedNews, StoreReport, StoreState};
 
 use crate::show::{
     problems::{Level, Problem, time},
     view::seconds,
 };
-
-const CONNECTED: &str = "relay.store.connected";
-const INSTANCES: &str = "relay.store.instances";
-const SHARE: &str = "relay.store.share";
-const SCOPES: &str = "relay.store.scopes";
-const OVERSHOOT: &str = "relay.store.overshoot";
 
 /// The handles of the store in force.
 #[derive(Clone)]
@@ -185,66 +162,6 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// Describes the metrics, once there is an exporter.
-pub(crate) fn describe_metrics() {
-    metrics::describe_gauge!(CONNECTED, "Whether the store's server counts the quota for all relays.");
-    metrics::describe_gauge!(INSTANCES, "Relays that share the quota.");
-    metrics::describe_gauge!(SHARE, "Part of each quota that this relay takes while the store's server is away.");
-    metrics::describe_gauge!(SCOPES, "Projects and models that the store counts.");
-    for (name, description) in [
-        (TAKES, "Calls that asked the store for quota."),
-        (REFUSED, "Calls whose quota did not fit yet, by the store's count."),
-        (LEASED, "Calls that took quota from a lease, without the store's server."),
-        (BY_SHARE, "Calls that this relay's own share has decided, because the store's server was away."),
-        (TIMEOUTS, "Questions that the store's server did not answer in time."),
-        (FAILURES, "Questions that the store's server answered with an error, or not at all."),
-        (OUTAGES, "Times that the store's server was lost."),
-        (RETOLD, "Scopes whose charges were told to the store's server again."),
-        (OVERSHOOT, "Refusals of the upstream for quota in spite of a grant, by how full the minute was at most."),
-    ] {
-        metrics::describe_counter!(name, description);
-    }
-}
-
-const TAKES: &str = "relay.store.takes";
-const REFUSED: &str = "relay.store.refused";
-const LEASED: &str = "relay.store.leased";
-const BY_SHARE: &str = "relay.store.by_share";
-const TIMEOUTS: &str = "relay.store.timeouts";
-const FAILURES: &str = "relay.store.failures";
-const OUTAGES: &str = "relay.store.outages";
-const RETOLD: &str = "relay.store.retold";
-
-/// The upper ends of the bands of [`OVERSHOOT`], as buckets of histograms have them.
-const ENDS: [&str; 7] = ["0.5", "0.8", "0.9", "0.95", "0.99", "1", "+Inf"];
-
-/// Reports the state and the counts of the store.
-pub(crate) fn observe_store(report: &StoreReport, say: &mut dyn FnMut(Reading<'_>)) {
-    let mut reading = |name, value, labels: &[(&'static str, &str)]| say(Reading { name, value, model: "", labels });
-    let counts = &report.counts;
-    reading(CONNECTED, Value::Gauge(f64::from(u8::from(away(report).is_none()))), &[]);
-    reading(INSTANCES, Value::Gauge(f64::from(report.instances)), &[]);
-    reading(SHARE, Value::Gauge(report.share), &[]);
-    reading(SCOPES, Value::Gauge(report.scopes as f64), &[]);
-    for (name, count) in [
-        (TAKES, counts.takes),
-        (REFUSED, counts.refused),
-        (LEASED, counts.leased),
-        (BY_SHARE, counts.shared),
-        (TIMEOUTS, counts.timed_out),
-        (FAILURES, counts.failed),
-        (OUTAGES, counts.outages),
-        (RETOLD, counts.retold),
-    ] {
-        reading(name, Value::Counter(count), &[]);
-    }
-    let mut sum = 0;
-    for (end, count) in ENDS.into_iter().zip(report.overshoot.counts) {
-        sum += count;
-        reading(OVERSHOOT, Value::Counter(sum), &[("le", end)]);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,7 +169,6 @@ mod tests {
     fn report() -> StoreReport {
         let mut report = StoreReport::default();
         (report.address, report.instances, report.share) = ("valkey:6379".into(), 4, 0.2);
-        report.overshoot.counts = [1, 0, 0, 0, 2, 3, 4];
         report
     }
 
@@ -277,17 +193,5 @@ mod tests {
         assert_eq!(said(&report), [""; 0]);
         report.eviction = Some("allkeys-lru".into());
         assert!(said(&report)[0].contains("may drop what it has counted") && said(&report)[0].contains("allkeys-lru"));
-    }
-
-    #[test]
-    fn each_bucket_of_overshoot_has_those_below_it() {
-        let mut buckets = Vec::new();
-        observe_store(&report(), &mut |reading| {
-            if let (OVERSHOOT, [("le", end)], Value::Counter(count)) = (reading.name, reading.labels, reading.value) {
-                buckets.push((end.parse().unwrap_or(f64::INFINITY), count));
-            }
-        });
-        let bands = Overshoot::BANDS.map(|percent| percent as f64 / 100.0).into_iter().chain([f64::INFINITY]);
-        assert_eq!(buckets, bands.zip([1, 1, 1, 1, 3, 6, 10]).collect::<Vec<_>>());
     }
 }
