@@ -489,8 +489,8 @@ async fn at_full_size_the_store_adds_little_to_a_call() {
     let server = RedisServer::start();
     let limits = "[limits.default]\nrpm = 1000000\n";
     let store = |leases: bool| format!("[store]\nredis = {:?}\nleases = {leases}\n{limits}", server.url());
-    let settings = [limits.to_owned(), store(false), store(true)];
-    let relays = join_all(settings.iter().map(|more| Relay::start_quiet(&format!("{EMULATOR}{more}")))).await;
+    let settings = [limits.to_owned(), store(false), store(true)].map(|more| format!("{EMULATOR}{more}"));
+    let relays = join_all(settings.iter().map(|settings| Relay::start_quiet(settings))).await;
     for relay in &relays[1..] {
         while status(relay).await["store"]["connected"] != true {
             sleep(Duration::from_millis(50)).await;
