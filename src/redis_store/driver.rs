@@ -1,10 +1,10 @@
 //! The task of a store: looks at the server from time to time, and brings it what nobody waits for.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -21,6 +21,10 @@ use crate::{clock::FAR, quota::Closing};
 
 /// The orders that are sent in one pipeline.
 const AT_ONCE: usize = 256;
+
+/// The time for which corrections wait for others of their slot: nearly each call has one, and the server would be asked twice
+/// for each otherwise.
+const GATHER: Duration = Duration::from_millis(25);
 
 /// The times of one call for which the replies to orders are awaited.
 const ORDER_TIMES: u32 = 5;
@@ -78,10 +82,29 @@ async fn serve(shared: &Arc<StoreShared>, orders: &mut mpsc::Receiver<Order>) {
                 if count == 0 {
                     return;
                 }
+                gather(orders, &mut batch).await;
                 if let Some(link) = link {
                     bring(shared, &link, std::mem::take(&mut batch)).await;
                 }
             }
+        }
+    }
+}
+
+/// Waits for more corrections. A closing or an opening is brought at once.
+async fn gather(orders: &mut mpsc::Receiver<Order>, batch: &mut Vec<Order>) {
+    let until = Instant::now() + GATHER;
+    let mut seen = 0;
+    loop {
+        let is_patient = batch[seen..].iter().all(|order| matches!(order, Order::Correct(..)));
+        seen = batch.len();
+        if !is_patient || seen >= AT_ONCE {
+            return;
+        }
+        match timeout_at(until, orders.recv_many(batch, AT_ONCE - seen)).await {
+            Ok(1..) => {}
+            // The time is over, or the last handle is gone.
+            Ok(0) | Err(_) => return,
         }
     }
 }
@@ -141,9 +164,8 @@ fn merged(orders: Vec<Order>) -> Vec<Order> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use parking_lot::Mutex;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::redis_store::{
@@ -151,6 +173,36 @@ mod tests {
         script::{DayEnd, KeyId, Slot},
         shared::ScopeEntry,
     };
+
+    #[tokio::test(start_paused = true)]
+    async fn corrections_wait_for_others_of_their_slot_and_a_closing_does_not() {
+        let (send, mut orders) = mpsc::channel(8);
+        let entry = Arc::new(ScopeEntry::for_test(Mutex::new(ScopeState::new(Instant::now()))));
+        let day_end = DayEnd(3_600);
+        let correct =
+            Correct { key: KeyId(7), slot: Slot(1), day_end, requests_back: 1, tokens_before: 0, tokens_after: 0 };
+        let mut order = || Order::Correct(entry.clone(), correct);
+        let (first, second, third) = (order(), order(), order());
+        let closing = Order::close(entry.clone(), Instant::now(), Closing::of(Duration::from_secs(1)));
+        let begun = Instant::now();
+        let sending = async {
+            sleep(GATHER / 2).await;
+            send.send(second).await.unwrap();
+            sleep(GATHER).await;
+            send.send(third).await.unwrap();
+            send.send(closing).await.unwrap();
+        };
+        let gathering = async {
+            let mut batch = vec![first];
+            gather(&mut orders, &mut batch).await;
+            assert_eq!((batch.len(), begun.elapsed()), (2, GATHER));
+            batch.clear();
+            orders.recv_many(&mut batch, 1).await;
+            gather(&mut orders, &mut batch).await;
+            assert_eq!((batch.len(), begun.elapsed()), (2, GATHER / 2 * 3));
+        };
+        tokio::join!(sending, gathering);
+    }
 
     #[test]
     fn corrections_of_one_slot_are_one_and_the_rest_keeps_its_order() {
