@@ -407,7 +407,9 @@ async fn rush(rush: Rush) -> f64 {
         answer.unwrap().unwrap_or_else(|failure| panic!("call {nth}: {failure}"));
     }
     let arrivals = fleet.arrivals(FLASH);
-    assert_eq!(arrivals.len(), calls, "each has been sent once");
+    // One that was sent twice, because its connection was lost, has taken quota twice.
+    assert!((calls..=calls + calls / 100).contains(&arrivals.len()), "{}", arrivals.len());
+    let calls = arrivals.len();
     let (fullest, begun) = fullest_minute(&arrivals);
     let took = arrivals[calls - 1] - arrivals[0];
     // The last may go once all before it have had their minutes, each as full as it may be.
@@ -445,8 +447,8 @@ async fn at_full_size_two_hundred_calls_at_once_share_sixty_a_minute() {
 #[tokio::test]
 #[ignore = "needs a redis-server, a release build, and three minutes in which nothing else runs"]
 async fn at_full_size_twenty_thousand_calls_share_six_thousand_a_minute() {
-    // More than a whole minute's quota is always waiting.
-    let used = rush(Rush { calls: 20_000, limit: 6_000, at_once: 8_000 }).await;
+    // Enough that some are always waiting, and no more than two cores can bear.
+    let used = rush(Rush { calls: 20_000, limit: 6_000, at_once: 2_000 }).await;
     assert!(used >= 0.98, "{used}");
 }
 
