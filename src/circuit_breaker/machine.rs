@@ -29,6 +29,9 @@ const MAX_HINT: Duration = Duration::from_secs(300);
 /// The time over which callers that wait for the end of the same opening are spread.
 const SPREAD: Duration = Duration::from_millis(200);
 
+/// The most times that the open time is doubled.
+const MOST_DOUBLINGS: u32 = 30;
+
 /// The settings of a breaker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
@@ -68,6 +71,18 @@ pub(super) struct StateChange {
     pub(super) open_for: Option<Duration>,
 }
 
+/// A time for which a breaker admits nobody, by its own decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Opening {
+    pub(super) until: Instant,
+    /// The openings since the last complete recovery, with this one.
+    pub(super) openings: u32,
+    /// The requests that failed before it.
+    pub(super) failed: u32,
+    /// True if another process has opened first.
+    pub(super) is_told: bool,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     rules: Rules,
@@ -79,6 +94,10 @@ pub(super) struct Machine {
     pending: u32,
     /// The number of openings since the last complete recovery.
     openings: u32,
+    /// The requests that failed before it last opened.
+    failed: u32,
+    /// True if it has opened because another process has.
+    is_told: bool,
     /// The requests a second when it opened.
     rate: f64,
     /// The time until which the upstream has asked not to be called.
@@ -116,6 +135,8 @@ impl Machine {
             latencies: Latencies::default(),
             pending: 0,
             openings: 0,
+            failed: 0,
+            is_told: false,
             rate: 0.0,
             not_before: None,
             last_failure: None,
@@ -141,12 +162,13 @@ impl Machine {
             self.enter(BreakerPhase::HalfOpen(Probes::default()), Reason::TimeForProbes);
         }
         let soon = SOON + SOON.mul_f64(roll);
+        let most = self.probes();
         let kind = match &mut self.phase {
             BreakerPhase::Forced { open: true } => return Err(self.rules.max_open),
             BreakerPhase::Forced { open: false } => Admitted::Unseen,
             BreakerPhase::HalfOpen(probes) => {
                 probes.out.retain(|(_, end)| now < *end);
-                if probes.out.len() as u64 + u64::from(probes.failed) >= u64::from(self.rules.probes) {
+                if probes.out.len() as u64 + u64::from(probes.failed) >= u64::from(most) {
                     return Err(soon);
                 }
                 self.leases += 1;
@@ -210,6 +232,7 @@ impl Machine {
         if let Some(began) = admission.began {
             self.longest_failure = self.longest_failure.max(now.saturating_duration_since(began));
         }
+        let most = self.probes();
         match &mut self.phase {
             BreakerPhase::Closed | BreakerPhase::Ramp(_) => {
                 self.tracker.failed(failure, admission.began, now);
@@ -220,7 +243,7 @@ impl Machine {
             }
             BreakerPhase::HalfOpen(probes) => {
                 probes.failed += 1;
-                if probes.failed >= self.rules.probes {
+                if probes.failed >= most {
                     let failed = probes.failed;
                     self.open(now, roll, Reason::ProbesFailed { failed });
                 }
@@ -283,15 +306,57 @@ impl Machine {
 
     fn open(&mut self, now: Instant, roll: f64, reason: Reason) {
         let Rules { open, max_open, .. } = self.rules;
-        let doublings = self.openings.min(30);
+        let doublings = self.openings.min(MOST_DOUBLINGS);
         let ceiling = open.saturating_mul(2 << doublings).min(max_open);
         let wait = (ceiling / 2 + (ceiling / 2).mul_f64(roll)).max(open);
         let until = self.not_before.map_or(now + wait, |quiet| quiet.max(now + wait));
         self.openings = self.openings.saturating_add(1);
+        self.failed = match reason {
+            Reason::Tripped { failed, .. } | Reason::ProbesFailed { failed } | Reason::Relapsed { failed, .. } => {
+                failed
+            }
+            _ => 0,
+        };
+        self.is_told = false;
         self.enter(BreakerPhase::Open { until }, reason);
         if let Some(change) = &mut self.change {
             change.open_for = Some(until - now);
         }
+    }
+
+    /// Opens because another process has opened, or this program had before it was started anew. Only a breaker that is
+    /// closed believes it: one that is open or has just been goes by its own probes. Returns whether it has opened.
+    pub(super) fn learn(&mut self, told: Opening, now: Instant) -> bool {
+        self.end_ramp(now);
+        let until = told.until.min(now + MAX_HINT.max(self.rules.max_open));
+        if now >= until || !matches!(self.phase, BreakerPhase::Closed) {
+            return false;
+        }
+        // The next opening is as long as the other's next one.
+        (self.openings, self.failed) = (told.openings.min(MOST_DOUBLINGS), told.failed);
+        self.is_told = true;
+        self.enter(BreakerPhase::Open { until }, Reason::OpenedElsewhere { failed: told.failed });
+        if let Some(change) = &mut self.change {
+            change.open_for = Some(until - now);
+        }
+        true
+    }
+
+    /// Returns its opening, while it is open by itself or was told to be.
+    pub(super) fn opening(&self, now: Instant) -> Option<Opening> {
+        match self.phase {
+            BreakerPhase::Open { until } if now < until => {
+                let (openings, failed, is_told) = (self.openings, self.failed, self.is_told);
+                Some(Opening { until, openings, failed, is_told })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the number of probes that go out at once. Where another process has opened first, that one and all others
+    /// that it has told send some, too.
+    fn probes(&self) -> u32 {
+        if self.is_told { 1 } else { self.rules.probes }
     }
 
     /// Ends the ramp once it holds nobody back any more. The generation stays the same: the calls in flight still
@@ -323,6 +388,7 @@ impl Machine {
     /// Makes it as new, apart from the times that successes take.
     pub(super) fn reset(&mut self) {
         self.openings = 0;
+        self.is_told = false;
         self.rate = 0.0;
         self.not_before = None;
         self.longest_failure = Duration::ZERO;

@@ -179,6 +179,7 @@ mod future;
 mod layer;
 mod lookup;
 mod machine;
+mod memory;
 mod observe;
 mod permit;
 mod ramp;
@@ -192,10 +193,14 @@ pub use self::{
     breakers::{CircuitBreakers, CircuitBreakersBuilder},
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
+    memory::CircuitBreakersMemory,
     service::CircuitBreaker,
     state::{Reason, State, Target, Transition, Transitions},
     trip::{Trip, Window},
 };
+
+#[cfg(feature = "redis")]
+pub(crate) use self::memory::OpeningMemory;
 
 #[cfg(gemini_loom)]
 pub(crate) use self::breaker::proofs::PROOFS;

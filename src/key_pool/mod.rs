@@ -247,6 +247,8 @@ mod report;
 mod service;
 mod share;
 mod strip;
+#[cfg(feature = "redis")]
+mod told;
 
 pub use self::{
     api_key::{ApiKey, Fingerprint},
@@ -259,6 +261,9 @@ pub use self::{
     report::{DisabledReason, KeyModelReport, KeyReport, KeySpendingReport, KeyState, Part},
     service::KeyPoolService,
 };
+
+#[cfg(feature = "redis")]
+pub(crate) use self::told::{PoolSubject, Roster, Standing, StandingMemory};
 
 /// The room's name in errors.
 const NAME: &str = "key_pool";

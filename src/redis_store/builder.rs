@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{RedisStore, address::ServerAddress, error::RedisStoreError};
+use super::{RedisStore, SharedNews, address::ServerAddress, error::RedisStoreError};
 
 /// The settings of a [`RedisStore`]. Made by [`RedisStore::builder`].
 ///
@@ -37,6 +37,7 @@ pub(super) struct StoreSettings {
     pub(super) leases: bool,
     pub(super) call_timeout: Duration,
     pub(super) probe_every: Duration,
+    pub(super) news: Option<SharedNews>,
 }
 
 impl RedisStoreBuilder {
@@ -49,6 +50,7 @@ impl RedisStoreBuilder {
             leases: true,
             call_timeout: Duration::from_millis(20),
             probe_every: Duration::from_millis(250),
+            news: None,
         };
         Ok(Self { settings })
     }
@@ -92,6 +94,31 @@ impl RedisStoreBuilder {
     /// to 1 s.
     pub fn probe_every(mut self, every: Duration) -> Self {
         self.settings.probe_every = every.clamp(Duration::from_millis(50), Duration::from_secs(1));
+        self
+    }
+
+    /// Sets what this instance tells the others that use the same server and prefix, and takes up from them: dead keys, blocked
+    /// projects, open breakers. Default: nothing.
+    ///
+    /// ```
+    /// use tower_gemini::{circuit_breaker::CircuitBreakers, key_pool::{ApiKey, Key, KeyPool}};
+    /// use tower_gemini::redis_store::{RedisStore, SharedNews};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = KeyPool::builder().key(Key::new(ApiKey::new("AIza-nobodys")?)).build()?;
+    /// let breakers = CircuitBreakers::new();
+    /// let news = SharedNews::new();
+    /// news.share_keys(pool.clone());
+    /// news.share_parks(pool.clone());
+    /// news.share_breakers(breakers.clone());
+    /// let store = RedisStore::builder("redis://127.0.0.1:6379")?.news(news.clone()).connect();
+    /// # drop(store);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn news(mut self, news: SharedNews) -> Self {
+        self.settings.news = Some(news);
         self
     }
 
