@@ -16,7 +16,7 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     State, Target, Transition,
-    machine::{Admission, Admitted, Machine, Opening, Rules, StateChange},
+    machine::{Admission, Admitted, BreakerOpening, Machine, Rules, StateChange},
     observe::Entered,
     refusal,
     tracker::CountedFailure,
@@ -169,7 +169,7 @@ impl Breaker {
     }
 
     /// Opens because another process has, unless calls are answered here. Returns whether it has opened.
-    pub(super) fn learn(&self, told: Opening, heeds_answers: bool) -> bool {
+    pub(super) fn learn(&self, told: BreakerOpening, heeds_answers: bool) -> bool {
         if heeds_answers && (self.calm.1.lately.load(Ordering::Relaxed) || self.calm.1.before.load(Ordering::Relaxed)) {
             return false;
         }
@@ -190,7 +190,7 @@ impl Breaker {
         }
     }
 
-    pub(super) fn opening(&self, now: Instant) -> Option<Opening> {
+    pub(super) fn opening(&self, now: Instant) -> Option<BreakerOpening> {
         self.guarded.lock().machine.opening(now)
     }
 

@@ -5,10 +5,13 @@
 //! for probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage
 //! says nothing of the present.
 
+mod opening;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::opening::BreakerOpening;
 use super::{
     Reason, State,
     ramp::Ramp,
@@ -69,18 +72,6 @@ pub(super) struct StateChange {
     pub(super) to: State,
     pub(super) reason: Reason,
     pub(super) open_for: Option<Duration>,
-}
-
-/// A time for which a breaker admits nobody, by its own decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Opening {
-    pub(super) until: Instant,
-    /// The openings since the last complete recovery, with this one.
-    pub(super) openings: u32,
-    /// The requests that failed before it.
-    pub(super) failed: u32,
-    /// True if another process has opened first.
-    pub(super) is_told: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -322,41 +313,6 @@ impl Machine {
         if let Some(change) = &mut self.change {
             change.open_for = Some(until - now);
         }
-    }
-
-    /// Opens because another process has opened, or this program had before it was started anew. Only a breaker that is
-    /// closed believes it: one that is open or has just been goes by its own probes. Returns whether it has opened.
-    pub(super) fn learn(&mut self, told: Opening, now: Instant) -> bool {
-        self.end_ramp(now);
-        let until = told.until.min(now + MAX_HINT.max(self.rules.max_open));
-        if now >= until || !matches!(self.phase, BreakerPhase::Closed) {
-            return false;
-        }
-        // The next opening is as long as the other's next one.
-        (self.openings, self.failed) = (told.openings.min(MOST_DOUBLINGS), told.failed);
-        self.is_told = true;
-        self.enter(BreakerPhase::Open { until }, Reason::OpenedElsewhere { failed: told.failed });
-        if let Some(change) = &mut self.change {
-            change.open_for = Some(until - now);
-        }
-        true
-    }
-
-    /// Returns its opening, while it is open by itself or was told to be.
-    pub(super) fn opening(&self, now: Instant) -> Option<Opening> {
-        match self.phase {
-            BreakerPhase::Open { until } if now < until => {
-                let (openings, failed, is_told) = (self.openings, self.failed, self.is_told);
-                Some(Opening { until, openings, failed, is_told })
-            }
-            _ => None,
-        }
-    }
-
-    /// Returns the number of probes that go out at once. Where another process has opened first, that one and all others
-    /// that it has told send some, too.
-    fn probes(&self) -> u32 {
-        if self.is_told { 1 } else { self.rules.probes }
     }
 
     /// Ends the ramp once it holds nobody back any more. The generation stays the same: the calls in flight still

@@ -124,6 +124,17 @@ impl Standing {
         }
     }
 
+    /// Returns whether it is believed more than another that was found at the same time: it lasts longer.
+    pub(crate) fn outranks(&self, other: &Self) -> bool {
+        let is_by_hand = |disabled: &Disabled| disabled.reason == DisabledReason::ByHand;
+        match (self, other) {
+            (Self::Disabled(one), Self::Disabled(other)) => is_by_hand(one) && !is_by_hand(other),
+            (Self::Blocked(one), Self::Blocked(other)) => one.ends() > other.ends() + ROUNDED,
+            (one, Self::Good) => !matches!(one, Self::Good),
+            _ => false,
+        }
+    }
+
     /// Returns the time at which a key was disabled.
     pub(crate) fn since(&self) -> Option<Instant> {
         match self {

@@ -51,12 +51,13 @@
 //! |---|---|
 //! | `PREFIX:quota:PROJECT/MODEL` | the charges of the last minute by half seconds, the day's requests, and whether the upstream has closed the scope: 1.1 KiB |
 //! | `PREFIX:instances` | the names of the instances, by the time at which they were last seen |
+//! | `PREFIX:news` | about 1,000 events, of which most have 160 to 240 bytes, where [news](SharedNews) are shared |
 //! | `PREFIX:overflow` | the charges of the projects and models beyond the first 16,384, and of those with names of more than 512 bytes, together |
 //!
 //! Redis from 6.2 and Valkey are known to work. Set `maxmemory-policy` to `noeviction`, or give it a server of its own: an
 //! evicted key is told again, but not before somebody has missed it. Persistence is not needed. A user needs the commands
-//! EVAL, EVALSHA, SCRIPT LOAD, GETRANGE, SETRANGE, DEL, PEXPIRE, TIME, EXISTS, ZADD, ZCARD, ZREM and ZREMRANGEBYSCORE, and may
-//! be denied INFO.
+//! EVAL, EVALSHA, SCRIPT LOAD, GETRANGE, SETRANGE, DEL, PEXPIRE, TIME, EXISTS, ZADD, ZCARD, ZREM and ZREMRANGEBYSCORE, for
+//! news XADD and XRANGE, and may be denied INFO.
 //!
 //! In a Cluster each key is on one node, and the nodes' clocks need not agree. One slot that moves costs a call or two.
 //!
@@ -68,6 +69,7 @@
 //! | a scope that the upstream has closed, and its end | at each call that asks; an instance that knows of a closing reads its end within 0.3 s, of the 64 scopes that were used last |
 //! | one look of all at a closed scope | at each call |
 //! | the number of instances | 3 s; a smaller one is believed after a minute |
+//! | dead keys, blocks of projects, open breakers, where they are switched on | 0.6 s: see [`SharedNews`] |
 //! | fair turns, paces, the limits of callers | not shared |
 //!
 //! # Leases

@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(share.allows(now, amount(2, 0), limits, (DAY, NIGHT), FOUR), Ok(()));
         share.unanswered(now, amount(1, 10), 4);
         share.unanswered(now, amount(1, 10), 4);
-        assert_eq!(share.seen(now, DAY), [96, 60, 90]);
+        assert_eq!(share.seen(now, DAY), [96, 60, 0]);
         assert!(share.allows(now, amount(1, 0), limits, (DAY, NIGHT), FOUR).is_err());
     }
 

@@ -64,7 +64,7 @@ pub(super) enum Fact {
 
 /// An event that was read.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct NewsEvent {
     /// The name of the instance that has told it.
     pub(super) from: Box<str>,
     pub(super) at: u64,
@@ -96,7 +96,7 @@ pub(super) fn write(from: &str, at: u64, facts: &[Fact], anchor: TimeAnchor, now
 /// # Errors
 ///
 /// The reason for which it cannot be read, without any of its text.
-pub(super) fn read(text: &[u8]) -> Result<Heard, &'static str> {
+pub(super) fn read(text: &[u8]) -> Result<NewsEvent, &'static str> {
     if text.len() > LONGEST {
         return Err("it is too long");
     }
@@ -110,10 +110,10 @@ pub(super) fn read(text: &[u8]) -> Result<Heard, &'static str> {
     let facts: Vec<FactText> =
         event.facts.iter().take(MOST_FACTS).filter_map(|fact| serde_json::from_str(fact.get()).ok()).collect();
     let ignored = event.facts.len() - facts.len();
-    Ok(Heard { from: event.from, at: event.at, facts, ignored })
+    Ok(NewsEvent { from: event.from, at: event.at, facts, ignored })
 }
 
-impl Heard {
+impl NewsEvent {
     /// Returns its facts. `anchor` is the teller's, as of now. Those that are over are left out.
     pub(super) fn facts(&self, anchor: TimeAnchor, now: Instant) -> impl Iterator<Item = Fact> {
         self.facts.iter().filter_map(move |fact| fact.fact(anchor, now))

@@ -22,6 +22,10 @@ const REMEMBERED: i64 = 25 * 3_600 * 1_000;
 /// The age in milliseconds of what is older than anything else.
 const OLD: u64 = 40 * 86_400 * 1_000;
 
+/// The difference of times of finding, in milliseconds, that says nothing: it may come from the way to the server. Of two such
+/// words all believe the stricter one.
+const AT_ONCE: Found = 25;
+
 /// The longest time until something is told again that is no longer on the stream: the first to do so tells it for all.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -48,7 +52,7 @@ struct Word {
 
 /// What is to be told of one thing.
 #[derive(Clone, Debug)]
-pub(super) struct Telling {
+pub(super) struct NewsTelling {
     pub(super) subject: PoolSubject,
     pub(super) standing: Standing,
     found: Found,
@@ -113,10 +117,10 @@ impl Register {
     }
 
     /// Returns what is to be told now, what was found first first, and at most so many.
-    pub(super) fn due(&self, now: Instant, most: usize) -> Vec<Telling> {
+    pub(super) fn due(&self, now: Instant, most: usize) -> Vec<NewsTelling> {
         let due = self.words.iter().filter(|(_, word)| word.due.is_some_and(|due| due <= now));
         let mut all: Vec<_> = due
-            .map(|(subject, word)| Telling { subject: subject.clone(), standing: word.last, found: word.found })
+            .map(|(subject, word)| NewsTelling { subject: subject.clone(), standing: word.last, found: word.found })
             .collect();
         all.sort_by_key(|telling| telling.found);
         all.truncate(most);
@@ -124,12 +128,12 @@ impl Register {
     }
 
     /// Returns the milliseconds since something was found.
-    pub(super) fn age(&self, telling: &Telling, now: Instant) -> u64 {
+    pub(super) fn age(&self, telling: &NewsTelling, now: Instant) -> u64 {
         u64::try_from(self.found(now, 0) - telling.found).unwrap_or_default()
     }
 
     /// Takes note that an event tells it, unless something newer has been found meanwhile.
-    pub(super) fn told(&mut self, telling: &Telling, id: EventId) {
+    pub(super) fn told(&mut self, telling: &NewsTelling, id: EventId) {
         if let Some(word) = self.words.get_mut(&telling.subject).filter(|word| word.found == telling.found) {
             (word.told, word.due) = (Some(id), None);
         }
@@ -161,9 +165,14 @@ impl Register {
             word.found = word.found.max(found);
             return false;
         }
-        if found <= word.found {
+        let (is_newer, is_older) = match found - word.found {
+            gap if gap > AT_ONCE => (true, false),
+            gap if gap < -AT_ONCE => (false, true),
+            _ => (told.outranks(&word.last), word.last.outranks(&told)),
+        };
+        if !is_newer {
             // Somebody did not know better when that was told. Of those who do, one says so.
-            if word.told.is_none_or(|told| told < id) {
+            if is_older && word.told.is_none_or(|told| told < id) {
                 word.due = word.due.or(Some(now + AGAIN.mul_f64(roll)));
             }
             return false;
@@ -210,7 +219,7 @@ impl Register {
             Some(since) => millis(since),
             None => -millis(self.began - now),
         };
-        since.saturating_sub(i64::try_from(age.min(OLD)).unwrap_or(i64::MAX))
+        since.saturating_sub(i64::try_from(age.min(10 * OLD)).unwrap_or(i64::MAX))
     }
 }
 
