@@ -454,6 +454,76 @@ async fn a_password_is_used_and_never_shown_and_a_wrong_one_leaves_the_share() {
     assert!(!shown.contains("s3cret") && !shown.contains("wr0ng"), "{shown}");
 }
 
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn a_server_without_tls_is_unreachable_by_tls() {
+    let server = RedisServer::start();
+    let store = store(&format!("rediss://{}", server.address()), "tls");
+    until(
+        "tried",
+        || matches!(store.report().state, StoreState::Away { reason, .. } if reason != AwayReason::Starting),
+    )
+    .await;
+    sleep(2 * SECOND).await;
+    assert!(is_granted(take(&store, 60).await));
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn a_socket_of_the_machine_and_a_cluster_are_servers_like_any() {
+    let socket = std::env::temp_dir().join(format!("tower-gemini-store-{}.sock", std::process::id()));
+    let server = RedisServer::start_with(&["--unixsocket", socket.to_str().unwrap()]);
+    let stores = four(&format!("unix://{}", socket.display())).await;
+    assert!(is_granted(take(&stores[0], 60).await));
+    assert_eq!(counted(&server), 1);
+    drop((stores, server));
+    let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    until("a cluster", || server.command(&["CLUSTER", "INFO"]).text().contains("cluster_state:ok")).await;
+    let stores = four(&format!("redis+cluster://{}", server.address())).await;
+    let mut granted = 0;
+    for nth in 0..70 {
+        granted += u64::from(is_granted(take(&stores[nth % 4], 60).await));
+    }
+    assert_eq!((granted, counted(&server)), (60, 60));
+    stores[1].close(&scope(), Closing::of(10 * SECOND));
+    sleep(100 * MS).await;
+    assert!(matches!(take(&stores[2], 60).await, Answer::Closed(_)));
+    server.flush();
+    sleep(2 * SECOND).await;
+    // The closing is told again, too.
+    assert_eq!(counted(&server), 60);
+    assert!(matches!(take(&stores[3], 60).await, Answer::Closed(_)));
+}
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn a_sentinel_names_the_master() {
+    let server = RedisServer::start();
+    let dir = std::env::temp_dir().join(format!("tower-gemini-sentinel-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = dir.join("sentinel.conf");
+    let text = format!("port {port}\nbind 127.0.0.1\nsentinel monitor m 127.0.0.1 {} 1\n", server.port());
+    std::fs::write(&config, text).unwrap();
+    let program = std::env::var("TOWER_GEMINI_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+    let mut sentinel = std::process::Command::new(program)
+        .arg(&config)
+        .arg("--sentinel")
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The first does not answer: the next one is asked.
+    let store = store(&format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/m/0"), "by a sentinel");
+    until("connected", || store.report().state == StoreState::Connected).await;
+    sleep(2_100 * MS).await;
+    assert!(is_granted(take(&store, 60).await));
+    assert_eq!(counted(&server), 1);
+    sentinel.kill().unwrap();
+    sentinel.wait().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 /// A proxy that passes everything on after a time.
 struct SlowProxy {
     port: u16,

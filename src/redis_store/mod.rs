@@ -102,6 +102,21 @@
 //! A question has a deadline in the server's own time, so that a server that was stopped charges nothing for calls that have
 //! long gone elsewhere.
 //!
+//! # Metrics
+//!
+//! [`Observe`](crate::observe::Observe) says `tower_gemini.store.` and:
+//!
+//! | name | reading |
+//! |---|---|
+//! | `connected` | 1 while the server counts, else 0 with the `reason` |
+//! | `instances`, `share`, `scopes` | the instances, this one's part while the server is away, the projects and models |
+//! | `evicts` | 1 if the server may evict keys |
+//! | `takes` | the questions, by `result` |
+//! | `decided_locally` | those that went by the `share` or a `lease` |
+//! | `failures` | those that were `late` on the server, `timed_out` or `failed` |
+//! | `leases`, `retold`, `outages`, `corrections_dropped` | as in [`StoreCounts`] |
+//! | `overshoot` | the upstream's refusals for quota in spite of a grant, by how much of the limit was used, in percent |
+//!
 //! # Defaults
 //!
 //! Prefix `tower-gemini`; a random name; 20 ms a call; a look about every 250 ms; leases; 4 instances unless seen.

@@ -91,16 +91,15 @@ impl Probe {
         };
         let mut replies = replies.map_err(|error| reason_of(&error))?.into_iter();
         let now = Instant::now();
-        let (server_ms, had_registry, instances) = registered(replies.next().unwrap_or_default())?;
+        let (server_ms, is_noted, instances) = registered(replies.next().unwrap_or_default())?;
         shared.learn(server_ms, sent, now, &link);
         let (is_good, is_away, clock) = {
             let mut server = shared.server.lock();
             server.instances.seen(now, instances);
             (!is_late && server.health.is_good_enough(), !server.health.is_connected(), server.clock)
         };
-        let was_here =
-            self.looked.is_some_and(|at| now.saturating_duration_since(at) < registry::KEPT - CONNECT_TIMEOUT);
-        if was_here && !had_registry {
+        let was_here = self.looked.is_some_and(|at| now.saturating_duration_since(at) < registry::NOTED);
+        if was_here && !is_noted {
             self.lose(now);
         }
         let is_all = is_away || self.is_lost;
