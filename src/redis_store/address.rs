@@ -80,6 +80,16 @@ impl ServerAddress {
             Some(_) => Err(RedisStoreError::scheme(message("the scheme is unknown"))),
         }
     }
+
+    /// Returns whether a connection needs TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        let is_tls = |address: &ConnectionAddr| matches!(address, ConnectionAddr::TcpTls { .. });
+        match self {
+            Self::Single(info) => is_tls(info.addr()),
+            Self::Sentinel { sentinels, .. } => sentinels.iter().any(is_tls),
+            Self::Cluster(nodes) => nodes.iter().any(|node| is_tls(node.addr())),
+        }
+    }
 }
 
 /// Returns the settings of a socket. The crate's own default leaves Nagle's algorithm on, which holds a question back until
@@ -230,6 +240,9 @@ mod tests {
         assert_eq!((login.username(), login.password(), login.db()), (Some("us@r"), Some("p:w"), 3));
         assert_eq!(sentinels.len(), 3);
         assert_eq!(said("rediss+cluster://:pw@a,b:5"), "Cluster a:6379,b:5");
+        let has_tls = |text| ServerAddress::parse(text).unwrap().has_tls();
+        assert!(["rediss://a", "rediss+sentinel://a/m", "valkeys+cluster://a"].into_iter().all(has_tls));
+        assert!(!["redis://a", "redis+sentinel://a/m", "redis+cluster://a", "unix:///a"].into_iter().any(has_tls));
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::{
 };
 
 use redis::RedisResult;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::{
     handle::StoreHandle,
     health::DecideBy,
     link::{Link, in_full, integers, reason_of},
+    patience::{Awaited, awaited},
     report::AwayReason,
     scope::{Decided, DecidedBy, Replied},
     script::{Correct, Take, TakeReply, TellReply, Verdict},
@@ -109,15 +110,17 @@ async fn ask(
             let (link, entry) = (link.clone(), entry.clone());
             Box::pin(async move { link.run(&entry.key, &take.encode()).await })
         };
-        let reply = match timeout_at(until, &mut call).await {
-            Ok(reply) => reply.map_err(|error| reason_of(&error)),
-            Err(_) => {
+        let (reply, is_slow) = match awaited(&mut call, until, shared.settings.call_timeout / 2).await {
+            Awaited::InTime(reply) => (reply, false),
+            Awaited::Slow(reply) => (reply, true),
+            Awaited::Never => {
                 add(&shared.tally.timed_out);
                 shared.failed(Instant::now(), AwayReason::TimedOut);
                 shared.runtime.spawn(give_back_late(store.clone(), entry.clone(), take, call));
                 break;
             }
         };
+        let reply = reply.map_err(|error| reason_of(&error));
         let reply = reply.and_then(|reply| TakeReply::decode(&reply).ok_or(AwayReason::Error));
         let now = Instant::now();
         let reply = match reply {
@@ -129,6 +132,10 @@ async fn ask(
             }
         };
         shared.learn(reply.now_ms, sent, now, &link);
+        if is_slow {
+            // The answer is as good as any, and the next one would be slow, too.
+            shared.failed(now, AwayReason::TimedOut);
+        }
         let (cx, current) = shared.context(now);
         let (replied, rest) = entry.state.lock().replied(&question, (&take, hold), &reply, sent, &cx);
         store.correct_later(&entry, rest);
@@ -157,6 +164,8 @@ async fn ask(
         }
     }
     drop(wish);
+    let (cx, _) = shared.context(Instant::now());
+    entry.state.lock().unanswered(&question, &cx);
     store.by_share(&entry, &question)
 }
 
@@ -168,7 +177,9 @@ async fn give_back_late(
     call: Pin<Box<impl Future<Output = RedisResult<Vec<i64>>>>>,
 ) {
     let Ok(Ok(reply)) = timeout(TOO_LATE, call).await else { return };
-    let Some(TakeReply { key, verdict, .. }) = TakeReply::decode(&reply) else { return };
+    let Some(TakeReply { key, verdict, used, .. }) = TakeReply::decode(&reply) else { return };
+    // It tells what the others have taken meanwhile, too.
+    entry.state.lock().late(Instant::now(), used, take.day_end);
     if let Verdict::Granted { slot, lease_requests, lease_tokens, .. } = verdict {
         let amount = Amount { requests: take.requests, tokens: take.tokens };
         let back = amount.plus(Amount { requests: lease_requests, tokens: lease_tokens });
@@ -256,8 +267,12 @@ pub(super) async fn run_all(link: &Link, arguments: &[(&str, Vec<u8>)]) -> Resul
 impl StoreHandle {
     /// Decides by this instance's share.
     pub(super) fn by_share(&self, entry: &ScopeEntry, question: &Question) -> Answer {
-        let (mut cx, _) = self.shared.context(Instant::now());
-        cx.by = DecideBy::Share;
+        let now = Instant::now();
+        let (mut cx, _) = self.shared.context(now);
+        // It may be back already; then this call is the only one.
+        if !matches!(cx.by, DecideBy::Share(_)) {
+            cx.by = DecideBy::Share(now);
+        }
         let decided = entry.state.lock().by_share(question, &cx);
         self.count(decided);
         decided.answer

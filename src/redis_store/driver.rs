@@ -225,7 +225,7 @@ mod tests {
             Order::Correct(one.clone(), correct(1, 4)),
             Order::Open(one.clone()),
         ]);
-        let said: Vec<_> = orders.iter().map(|order| match order {
+        let said = orders.iter().map(|order| match order {
             Order::Correct(entry, correct) => {
                 let who = if Arc::ptr_eq(entry, &one) { "one" } else { "other" };
                 format!(

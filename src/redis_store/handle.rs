@@ -44,7 +44,8 @@ impl RedisStore {
     /// | `redis+sentinel://[user:password@]host[:port],host[:port]/master[/database]` | the master that one of these Sentinels names; the login is the master's |
     /// | `redis+cluster://[user:password@]host[:port],host[:port]` | a Cluster that has these nodes |
     ///
-    /// `rediss+sentinel://` and `rediss+cluster://` use TLS for all connections. A `%` and two digits stand for any byte of a
+    /// `rediss+sentinel://` and `rediss+cluster://` use TLS for all connections. A program that has not chosen rustls' provider of
+    /// cryptography has ring from then on. A `%` and two digits stand for any byte of a
     /// name or a password.
     pub fn builder(url: impl AsRef<str>) -> Result<RedisStoreBuilder, RedisStoreError> {
         RedisStoreBuilder::new(url.as_ref())

@@ -43,8 +43,8 @@ pub(super) enum DecideBy {
     Server,
     /// By the server and the share, until that time: the others may not be back yet.
     Both(Instant),
-    /// By the share.
-    Share,
+    /// By the share, since that time.
+    Share(Instant),
 }
 
 /// A change that a log has to tell.
@@ -98,7 +98,7 @@ impl Health {
 
     pub(super) fn decide_by(&self, now: Instant) -> DecideBy {
         match (self.state, self.back) {
-            (HealthState::Away { .. }, _) => DecideBy::Share,
+            (HealthState::Away { since, .. }, _) => DecideBy::Share(since),
             (HealthState::Connected, Some(back)) if now < back + RETURN => DecideBy::Both(back + RETURN),
             _ => DecideBy::Server,
         }
@@ -142,7 +142,7 @@ mod tests {
     fn an_error_is_enough_to_be_away_and_a_good_answer_to_be_back() {
         let now = Instant::now();
         let mut health = Health::new(now);
-        assert_eq!(health.decide_by(now), DecideBy::Share);
+        assert_eq!(health.decide_by(now), DecideBy::Share(now));
         assert_eq!(health.failed(now, AwayReason::Unreachable), Some(HealthChange::Lost(AwayReason::Unreachable)));
         assert_eq!(health.failed(now, AwayReason::TimedOut), None);
         assert_eq!(health.away(), Some((now, AwayReason::Unreachable)));
@@ -156,7 +156,7 @@ mod tests {
             health.failed(now + SECOND * 20, AwayReason::TimedOut),
             Some(HealthChange::Lost(AwayReason::TimedOut))
         );
-        assert_eq!((health.decide_by(now + SECOND * 20), health.outages()), (DecideBy::Share, 1));
+        assert_eq!((health.decide_by(now + SECOND * 20), health.outages()), (DecideBy::Share(now + SECOND * 20), 1));
     }
 
     #[test]

@@ -176,7 +176,7 @@ mod tests {
                 now += Duration::from_millis(ms);
                 let (amount, slot) = (Amount { requests, tokens }, now.duration_since(begun).as_millis() as u64);
                 let rest = Duration::from_millis(500 - slot % 500);
-                let mut over = None;
+                let over;
                 match kind {
                     0 => {
                         over = leases.grant(name(slot / 500), amount, now, rest);

@@ -173,31 +173,42 @@ impl OwnLedger {
     pub(super) fn correct(&mut self, charge: ChargeName, by: Correction) -> Option<Correct> {
         let at = self.cells.binary_search_by_key(&charge.grain, |cell| cell.grain).ok();
         let mut cell = at.map(|at| &mut self.cells[at]);
-        let back = Amount { requests: by.requests_back, tokens: by.tokens_before };
-        let after = Amount { requests: 0, tokens: by.tokens_after };
         let told_in = cell.as_ref().map_or_else(Default::default, |cell| cell.told_in);
-        let is_untold = charge.key == KeyId(0)
-            && cell.as_ref().is_some_and(|cell| back.is_within(cell.untold) && cell.untold != Amount::default());
+        let mut back = Amount { requests: by.requests_back, tokens: by.tokens_before };
+        let mut after = Amount { requests: 0, tokens: by.tokens_after };
+        let mut untold_back = 0;
         if let Some(cell) = &mut cell {
-            let counted = if is_untold { &mut cell.untold } else { &mut cell.told };
-            *counted = counted.minus(back).plus(after);
+            // Charges of one slot are not told apart: those of the share come off what is untold, as far as that goes.
+            if charge.key == KeyId(0) && cell.untold != Amount::default() {
+                let off = back.min(cell.untold);
+                untold_back = off.requests;
+                cell.untold = cell.untold.minus(off).plus(after);
+                (back, after) = (back.minus(off), Amount::default());
+            }
+            cell.told = cell.told.minus(back).plus(after);
         }
         if self.day.end == charge.day_end {
             self.day.all = self.day.all.saturating_sub(by.requests_back);
-            if is_untold {
-                self.day.untold = self.day.untold.saturating_sub(by.requests_back);
-            }
+            self.day.untold = self.day.untold.saturating_sub(untold_back);
         }
-        let (key, slot) = match (charge.key, told_in) {
-            _ if is_untold => return None,
+        if (back, after) == Default::default() || self.known == KeyId(0) {
+            return None;
+        }
+        let slot = match told_in {
             // The contents that it was made in are still the ones that count.
-            (key, _) if key == self.known && key != KeyId(0) => (key, charge.slot),
+            _ if charge.key == self.known => charge.slot,
             // It was told since.
-            (_, (key, slot)) if key == self.known && key != KeyId(0) => (key, slot),
+            (key, slot) if key == self.known => slot,
             _ => return None,
         };
-        let Correction { requests_back, tokens_before, tokens_after, .. } = by;
-        Some(Correct { key, slot, day_end: charge.day_end, requests_back, tokens_before, tokens_after })
+        Some(Correct {
+            key: self.known,
+            slot,
+            day_end: charge.day_end,
+            requests_back: back.requests,
+            tokens_before: back.tokens,
+            tokens_after: after.tokens,
+        })
     }
 
     /// Returns what has to be told: everything to contents that are not the known ones, else what is untold. `slot_of` says

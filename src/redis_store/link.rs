@@ -10,6 +10,8 @@ use redis::{
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 
+use rustls::crypto::CryptoProvider;
+
 use super::{
     address::{ServerAddress, tcp_settings},
     report::AwayReason,
@@ -48,6 +50,11 @@ impl Link {
     }
 
     async fn wire(address: &ServerAddress) -> RedisResult<Wire> {
+        if address.has_tls() && CryptoProvider::get_default().is_none() {
+            // The crate takes the process's provider, and panics where there is none, or two to choose from. Somebody else may
+            // have set one since.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         // The time for an answer is ours: each call has its own.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))

@@ -25,10 +25,13 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tower_gemini::redis_store::RedisStoreError> {
-//! // No server is here: the first of four instances has a fifth of the limit, and leaves as much to each of the others.
+//! // No server is here: one of four instances has a fifth of the limit, and leaves as much to each of the others.
 //! let store = RedisStore::builder("redis://127.0.0.1:1")?.connect();
 //! let scope = Scope::new("p1", "gemini-2.5-flash");
 //! let question = Question::new(1, 250).limits(Limits::new().requests_per_minute(10));
+//! # tokio::time::pause();
+//! # tokio::task::yield_now().await;
+//! tokio::time::sleep(std::time::Duration::from_secs(2)).await;
 //! for expected in [true, true, false] {
 //!     let answer = match store.take(&scope, question) {
 //!         Reply::Now(answer) => answer,
@@ -77,9 +80,11 @@
 //!
 //! # Failure
 //!
-//! A call waits 20 ms for the server at most. With the first answer that does not come, or is an error, the instance takes its
-//! share: `0.8 × (limit − seen) / instances`, where `seen` is what all have charged as last seen, at most 0.3 s before, and
-//! grows old as charges do. It looks at the server about every 250 ms, and comes back with the first answer in time, or the
+//! A call waits 20 ms for the server, and half as long again for an answer that is only just late. With the first that does not
+//! come, or is an error, the instance takes its share: `0.8 × (limit − seen) / instances`, where `seen` is what all have charged as last seen, at most 0.3 s before, and
+//! grows old as charges do. The share begins 0.4 s after the loss and has its size after 1.6 s, so that an answer or a look that
+//! comes late can still tell of a burst of the others; and each question that was not answered counts as one of each of the
+//! others besides. It looks at the server about every 250 ms, and comes back with the first answer in time, or the
 //! third if that was no good a moment ago; for 1.5 s after that, a call has to fit into its share *and* on the server, because
 //! others may still be away.
 //!
@@ -92,9 +97,25 @@
 //! | its memory is full | they take their shares until it writes again |
 //! | its clock goes back | a step of a second is waited out; after a longer one, all charges count anew |
 //! | one instance alone is cut off | it takes its share, of which the others do not know: there may be that much too many, once |
+//! | the server is lost less than 0.3 s after a burst | who has not asked since does not know of it: the fifth that no share has is for that |
 //!
 //! A question has a deadline in the server's own time, so that a server that was stopped charges nothing for calls that have
 //! long gone elsewhere.
+//!
+//! # Metrics
+//!
+//! [`Observe`](crate::observe::Observe) says `tower_gemini.store.` and:
+//!
+//! | name | reading |
+//! |---|---|
+//! | `connected` | 1 while the server counts, else 0 with the `reason` |
+//! | `instances`, `share`, `scopes` | the instances, this one's part while the server is away, the projects and models |
+//! | `evicts` | 1 if the server may evict keys |
+//! | `takes` | the questions, by `result` |
+//! | `decided_locally` | those that went by the `share` or a `lease` |
+//! | `failures` | those that were `late` on the server, `timed_out` or `failed` |
+//! | `leases`, `retold`, `outages`, `corrections_dropped` | as in [`StoreCounts`] |
+//! | `overshoot` | the upstream's refusals for quota in spite of a grant, by how much of the limit was used, in percent |
 //!
 //! # Defaults
 //!
@@ -125,6 +146,7 @@ mod ledger;
 mod link;
 mod news;
 mod observe;
+mod patience;
 mod probe;
 mod registry;
 mod report;

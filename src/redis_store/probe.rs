@@ -9,6 +9,7 @@ use super::{
     ask::tell,
     driver::Order,
     link::{CONNECT_TIMEOUT, Link, integers, reason_of},
+    patience::{Awaited, awaited},
     registry,
     report::AwayReason,
     script::{Contents, SCRIPT},
@@ -74,26 +75,31 @@ impl Probe {
         }));
         let sent = Instant::now();
         let mut call = Box::pin(link.call_all(&commands));
-        let Ok(replies) = timeout(shared.settings.call_timeout, &mut call).await else {
-            shared.failed(Instant::now(), AwayReason::TimedOut);
-            // A connection that does not answer at all may be dead. One that answers late is kept.
-            if timeout(CONNECT_TIMEOUT, call).await.is_err() {
-                shared.server.lock().link = None;
+        let time = shared.settings.call_timeout;
+        let (replies, is_late) = match awaited(&mut call, sent + time, time / 2).await {
+            Awaited::InTime(replies) => (replies, false),
+            Awaited::Slow(replies) => (replies, true),
+            Awaited::Never => {
+                shared.failed(Instant::now(), AwayReason::TimedOut);
+                let Ok(replies) = timeout(CONNECT_TIMEOUT, call).await else {
+                    // A connection that does not answer at all may be dead. One that answers late is kept.
+                    shared.server.lock().link = None;
+                    return Ok(());
+                };
+                (replies, true)
             }
-            return Ok(());
         };
         let mut replies = replies.map_err(|error| reason_of(&error))?.into_iter();
         let now = Instant::now();
-        let (server_ms, had_registry, instances) = registered(replies.next().unwrap_or_default())?;
+        let (server_ms, is_noted, instances) = registered(replies.next().unwrap_or_default())?;
         shared.learn(server_ms, sent, now, &link);
         let (is_good, is_away, clock) = {
             let mut server = shared.server.lock();
             server.instances.seen(now, instances);
-            (server.health.is_good_enough(), !server.health.is_connected(), server.clock)
+            (!is_late && server.health.is_good_enough(), !server.health.is_connected(), server.clock)
         };
-        let was_here =
-            self.looked.is_some_and(|at| now.saturating_duration_since(at) < registry::KEPT - CONNECT_TIMEOUT);
-        if was_here && !had_registry {
+        let was_here = self.looked.is_some_and(|at| now.saturating_duration_since(at) < registry::NOTED);
+        if was_here && !is_noted {
             self.lose(now);
         }
         let is_all = is_away || self.is_lost;
@@ -106,6 +112,10 @@ impl Probe {
             if let Some(closing) = Contents::closing(&bytes).filter(|_| !is_all) {
                 state.mirrored_closing(sent, closing, clock);
             }
+        }
+        if is_late {
+            // It tells what all have charged all the same.
+            return Err(AwayReason::TimedOut);
         }
         if is_away && !is_good {
             return Ok(());

@@ -11,15 +11,19 @@ const GONE_MS: u64 = 3_000;
 /// The time for which a larger number of instances counts: after an outage, they come back one by one.
 const REMEMBERED: Duration = Duration::from_secs(60);
 
-/// The time for which the registry is kept: where it is missing sooner, the server has lost its keys.
-pub(super) const KEPT: Duration = Duration::from_secs(60);
+/// The time for which the registry is kept.
+const KEPT: Duration = Duration::from_secs(60);
 
-/// Notes this instance at the server's own time, and returns that time, whether there was a registry, and the number of
+/// The time for which an instance that was noted is there: where it is not, the server has lost its keys. Each instance looks for
+/// itself, because the first one to look makes the registry anew.
+pub(super) const NOTED: Duration = Duration::from_millis(GONE_MS - 500);
+
+/// Notes this instance at the server's own time, and returns that time, whether the instance was noted before, and the number of
 /// instances. Times from the future are another clock's.
 const REGISTRY: &str = "\
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local had = redis.call('EXISTS', KEYS[1])
+local had = redis.call('ZSCORE', KEYS[1], ARGV[1]) and 1 or 0
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], now + ARGV[2], '+inf')
 redis.call('ZADD', KEYS[1], now, ARGV[1])

@@ -10,7 +10,7 @@ use super::{
     ledger::{ChargeName, Grain, OwnLedger, Telling},
     script::{Contents, Correct, DayEnd, KeyId, SLOT, Slot, Take, TakeReply, Verdict},
     server_clock::ServerClock,
-    share::{LimitsInOrder, OwnShare},
+    share::{LimitsInOrder, OwnShare, Sharers},
 };
 use crate::quota::{Answer, Closing, Correction, Dimension, Grant, Limits, Question, StoreCharge, window::Amount};
 
@@ -154,7 +154,7 @@ impl ScopeState {
             return (done(Answer::Granted(grant), DecidedBy::Lease), rest);
         }
         let hold = match cx.by {
-            DecideBy::Share => return (Decision::Done(self.by_share(question, cx)), rest),
+            DecideBy::Share(_) => return (Decision::Done(self.by_share(question, cx)), rest),
             DecideBy::Server => None,
             DecideBy::Both(until) => {
                 if let Err((dimension, wait)) = self.allows(question, cx) {
@@ -189,7 +189,9 @@ impl ScopeState {
     }
 
     fn allows(&mut self, question: &Question, cx: &DecideContext) -> Result<(), (Dimension, Duration)> {
-        self.share.allows(cx.now, amount_of(question), limits_of(question.limits), cx.day, cx.instances)
+        let since = if let DecideBy::Share(since) = cx.by { Some(since) } else { None };
+        let sharers = Sharers { instances: cx.instances, since };
+        self.share.allows(cx.now, amount_of(question), limits_of(question.limits), cx.day, sharers)
     }
 
     /// Decides by this instance's share.
@@ -266,6 +268,18 @@ impl ScopeState {
             Verdict::Late => Replied::Late,
         };
         (replied, None)
+    }
+
+    /// Notes that the server has not answered a question.
+    pub(super) fn unanswered(&mut self, question: &Question, cx: &DecideContext) {
+        self.share.unanswered(cx.now, amount_of(question), cx.instances);
+    }
+
+    /// Learns the totals of an answer that came too late.
+    pub(super) fn late(&mut self, now: Instant, used: [u64; 3], day: DayEnd) {
+        if used != [0; 3] {
+            self.share.replied(now, used, day);
+        }
     }
 
     /// Notes that a question with a wish has come to an end.

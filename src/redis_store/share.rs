@@ -3,6 +3,9 @@
 //! It may take as much as leaves each other instance the same: of what was free when the server was last seen, a part by the
 //! number of instances, and a fifth less than that for what others have taken since. What was seen ages, so that the share
 //! grows to its full size within a minute.
+//!
+//! Nor is it there at once. An instance that is cut off alone, or that was stalled while a burst of the others used the limit up,
+//! mostly hears of it within a fraction of a second: from an answer that comes late, or from its next look at the server.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -19,6 +22,11 @@ const COUNTS: Duration = Duration::from_millis(60_250);
 
 /// The wait that is named where no wait makes an amount fit into the share: the server may be back by then.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The time after the loss of the server for which nothing is taken, and the time after that within which the share grows to
+/// its size: a look at the server, and some.
+const HELD: Duration = Duration::from_millis(400);
+const GROWS: Duration = Duration::from_millis(1_200);
 
 /// The limits of a question, in the script's order: requests a minute, input tokens a minute, requests a day.
 pub(super) type LimitsInOrder = [Option<u64>; 3];
@@ -89,6 +97,14 @@ impl OwnShare {
         self.seen.add(now + SLOT + COUNTS, used.minus(self.seen.at(now)));
     }
 
+    /// Notes that a question of that amount was not answered: each of the others may have been granted as much since the last
+    /// answer.
+    pub(super) fn unanswered(&mut self, now: Instant, amount: Amount, instances: u32) {
+        let others = u64::from(instances.saturating_sub(1));
+        let of = |amount: u64| amount.saturating_mul(others);
+        self.seen.add(now + SLOT + COUNTS, Amount { requests: of(amount.requests), tokens: of(amount.tokens) });
+    }
+
     /// Learns the charges of all by slot, from contents that were asked for at `sent`.
     pub(super) fn mirrored(&mut self, sent: Instant, contents: &Contents, clock: &ServerClock) {
         self.seen.0.clear();
@@ -112,18 +128,18 @@ impl OwnShare {
         amount: Amount,
         limits: LimitsInOrder,
         day: (DayEnd, Duration),
-        instances: u32,
+        sharers: Sharers,
     ) -> Result<(), (Dimension, Duration)> {
         self.seen.expire(now);
         self.own.expire(now);
         let minute = |limit: Option<u64>, of: fn(Amount) -> u64| {
-            limit.map_or(Duration::ZERO, |limit| self.wait(now, of, limit, of(amount), instances))
+            limit.map_or(Duration::ZERO, |limit| self.wait(now, of, limit, of(amount), sharers))
         };
         let held =
             self.held_day.filter(|(until, ..)| *until > now).map_or(0, |(_, end, held)| counted((end, held), day.0));
         let (seen_today, own_today) = (counted(self.seen_day, day.0), counted(self.own_day, day.0) + held);
         let is_day_free = limits[2].is_none_or(|limit| {
-            let most = part(limit, seen_today, instances);
+            let most = sharers.part(limit, seen_today, now);
             own_today.saturating_add(amount.requests) <= most
         });
         let waits = [
@@ -139,15 +155,24 @@ impl OwnShare {
     }
 
     /// Returns the wait until an amount of one dimension fits.
-    fn wait(&self, now: Instant, of: fn(Amount) -> u64, limit: u64, amount: u64, instances: u32) -> Duration {
+    fn wait(&self, now: Instant, of: fn(Amount) -> u64, limit: u64, amount: u64, sharers: Sharers) -> Duration {
         let fits = |at: Instant| {
-            let most = part(limit, of(self.seen.at(at)), instances);
+            let most = sharers.part(limit, of(self.seen.at(at)), at);
             of(self.own.at(at)).saturating_add(amount) <= most
         };
         if fits(now) {
             return Duration::ZERO;
         }
-        // Both sums only fall: the first end of a charge at which it fits is found by halving.
+        // Both sums only fall, and the part only grows: the first time at which it fits is found by halving.
+        let full = sharers.full_at().filter(|full| *full > now);
+        if let Some(full) = full.filter(|full| fits(*full)) {
+            let (mut short, mut long) = (Duration::ZERO, full - now);
+            while long - short > Duration::from_millis(1) {
+                let half = short + (long - short) / 2;
+                if fits(now + half) { long = half } else { short = half }
+            }
+            return long;
+        }
         let mut ends: Vec<Instant> = self.seen.ends().chain(self.own.ends()).collect();
         ends.sort_unstable();
         let first = ends.partition_point(|end| !fits(*end));
@@ -208,10 +233,28 @@ fn counted((day, count): (DayEnd, u64), asked: DayEnd) -> u64 {
     if day == asked { count } else { 0 }
 }
 
-/// Returns one instance's part of what is free: four fifths, by the number of instances.
-fn part(limit: u64, seen: u64, instances: u32) -> u64 {
-    let free = u128::from(limit.saturating_sub(seen));
-    u64::try_from(free * 4 / (5 * u128::from(instances.max(1)))).unwrap_or(u64::MAX)
+/// The instances that share, and the time from which they do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sharers {
+    pub(super) instances: u32,
+    /// The time at which the server was lost; `None` where the share counts besides the server's own decision.
+    pub(super) since: Option<Instant>,
+}
+
+impl Sharers {
+    /// Returns one instance's part of what is free: four fifths, by the number of instances, and less at first.
+    fn part(self, limit: u64, seen: u64, now: Instant) -> u64 {
+        let free = u128::from(limit.saturating_sub(seen));
+        let grown =
+            self.since.map_or(GROWS, |since| now.saturating_duration_since(since).saturating_sub(HELD).min(GROWS));
+        let part = free * 4 * grown.as_millis() / (5 * u128::from(self.instances.max(1)) * GROWS.as_millis());
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the time at which the share has its size.
+    fn full_at(self) -> Option<Instant> {
+        self.since.map(|since| since + HELD + GROWS)
+    }
 }
 
 #[cfg(test)]
@@ -222,6 +265,7 @@ mod tests {
 
     const DAY: DayEnd = DayEnd(1_795_248_000);
     const NIGHT: Duration = Duration::from_secs(3_600);
+    const FOUR: Sharers = Sharers { instances: 4, since: None };
 
     fn amount(requests: u64, tokens: u64) -> Amount {
         Amount { requests, tokens }
@@ -258,7 +302,7 @@ mod tests {
             for (ms, who, requests) in after {
                 now += Duration::from_millis(ms);
                 let share = &mut shares[who];
-                match share.allows(now, amount(requests, 0), [Some(limit), None, None], (DAY, NIGHT), 4) {
+                match share.allows(now, amount(requests, 0), [Some(limit), None, None], (DAY, NIGHT), FOUR) {
                     Ok(()) => {
                         share.charge(now, amount(requests, 0), DAY);
                         all.push((now + Duration::from_secs(60), requests));
@@ -268,7 +312,7 @@ mod tests {
                         prop_assert!(wait > Duration::ZERO);
                         // At the time that was named it fits, if the share is ever large enough.
                         let mut later = share.clone();
-                        let fits = later.allows(now + wait, amount(requests, 0), [Some(limit), None, None], (DAY, NIGHT), 4);
+                        let fits = later.allows(now + wait, amount(requests, 0), [Some(limit), None, None], (DAY, NIGHT), FOUR);
                         prop_assert_eq!(fits.is_ok(), requests <= limit * 4 / 20);
                     }
                 }
@@ -284,10 +328,45 @@ mod tests {
         let mut share = OwnShare::default();
         let limits = [Some(100), None, None];
         share.replied(now, [100, 0, 0], DAY);
-        let (dimension, wait) = share.allows(now, amount(20, 0), limits, (DAY, NIGHT), 4).unwrap_err();
+        let (dimension, wait) = share.allows(now, amount(20, 0), limits, (DAY, NIGHT), FOUR).unwrap_err();
         assert_eq!((dimension, wait), (Dimension::RequestsPerMinute, Duration::from_millis(60_750)));
-        assert_eq!(share.allows(now + wait, amount(20, 0), limits, (DAY, NIGHT), 4), Ok(()));
-        assert_eq!(share.allows(now + wait, amount(21, 0), limits, (DAY, NIGHT), 4).unwrap_err().1, ASK_AGAIN);
+        assert_eq!(share.allows(now + wait, amount(20, 0), limits, (DAY, NIGHT), FOUR), Ok(()));
+        assert_eq!(share.allows(now + wait, amount(21, 0), limits, (DAY, NIGHT), FOUR).unwrap_err().1, ASK_AGAIN);
+    }
+
+    #[test]
+    fn the_share_is_held_for_a_look_at_the_server_and_then_grows() {
+        let (lost, ms) = (Instant::now(), Duration::from_millis);
+        let sharers = Sharers { instances: 4, since: Some(lost) };
+        let limits = [Some(60), None, None];
+        let mut share = OwnShare::default();
+        for (after, part) in [(0, 0), (400, 0), (499, 0), (500, 1), (999, 5), (1_000, 6), (1_600, 12), (9_000, 12)] {
+            let now = lost + ms(after);
+            let mut allows = |requests| share.allows(now, amount(requests, 0), limits, (DAY, NIGHT), sharers).is_ok();
+            assert!((part == 0 || allows(part)) && !allows(part + 1), "{after}");
+        }
+        let (_, wait) = share.allows(lost + ms(100), amount(6, 0), limits, (DAY, NIGHT), sharers).unwrap_err();
+        assert!((ms(900)..ms(902)).contains(&wait), "{wait:?}");
+        assert_eq!(
+            share.allows(lost + ms(100), amount(13, 0), limits, (DAY, NIGHT), sharers).unwrap_err().1,
+            ASK_AGAIN
+        );
+        // An answer that comes late says that a burst has used it all.
+        share.replied(lost + ms(50), [60, 0, 0], DAY);
+        assert!(share.allows(lost + ms(1_600), amount(1, 0), limits, (DAY, NIGHT), sharers).is_err());
+    }
+
+    #[test]
+    fn a_question_without_an_answer_stands_for_one_of_each_of_the_others() {
+        let now = Instant::now();
+        let mut share = OwnShare::default();
+        let limits = [Some(100), None, None];
+        share.replied(now, [90, 0, 0], DAY);
+        assert_eq!(share.allows(now, amount(2, 0), limits, (DAY, NIGHT), FOUR), Ok(()));
+        share.unanswered(now, amount(1, 10), 4);
+        share.unanswered(now, amount(1, 10), 4);
+        assert_eq!(share.seen(now, DAY), [96, 60, 0]);
+        assert!(share.allows(now, amount(1, 0), limits, (DAY, NIGHT), FOUR).is_err());
     }
 
     #[test]
@@ -295,23 +374,29 @@ mod tests {
         let now = Instant::now();
         let mut share = OwnShare::default();
         let limits = [Some(100), Some(1_000), Some(50)];
-        assert_eq!(share.allows(now, amount(10, 100), limits, (DAY, NIGHT), 4), Ok(()));
+        assert_eq!(share.allows(now, amount(10, 100), limits, (DAY, NIGHT), FOUR), Ok(()));
         share.charge(now, amount(10, 100), DAY);
-        assert_eq!(share.allows(now, amount(1, 0), limits, (DAY, NIGHT), 4).unwrap_err().0, Dimension::RequestsPerDay);
         assert_eq!(
-            share.allows(now, amount(1, 101), [Some(100), Some(1_000), None], (DAY, NIGHT), 4).unwrap_err().0,
+            share.allows(now, amount(1, 0), limits, (DAY, NIGHT), FOUR).unwrap_err().0,
+            Dimension::RequestsPerDay
+        );
+        assert_eq!(
+            share.allows(now, amount(1, 101), [Some(100), Some(1_000), None], (DAY, NIGHT), FOUR).unwrap_err().0,
             Dimension::InputTokensPerMinute
         );
         let later = now + Duration::from_secs(2);
         share.told(later);
         assert_eq!(share.seen(now, DAY), [10, 100, 10]);
         // Of the share of before, nothing is taken a second time while others may be away.
-        assert_eq!(share.allows(now, amount(1, 0), limits, (DAY, NIGHT), 4).unwrap_err().0, Dimension::RequestsPerDay);
         assert_eq!(
-            share.allows(now, amount(9, 0), [Some(100), None, None], (DAY, NIGHT), 4).unwrap_err().1,
+            share.allows(now, amount(1, 0), limits, (DAY, NIGHT), FOUR).unwrap_err().0,
+            Dimension::RequestsPerDay
+        );
+        assert_eq!(
+            share.allows(now, amount(9, 0), [Some(100), None, None], (DAY, NIGHT), FOUR).unwrap_err().1,
             later - now
         );
-        assert_eq!(share.allows(later, amount(8, 0), limits, (DAY, NIGHT), 4), Ok(()));
+        assert_eq!(share.allows(later, amount(8, 0), limits, (DAY, NIGHT), FOUR), Ok(()));
         assert!(share.is_empty(now + Duration::from_secs(61)));
     }
 

@@ -196,7 +196,7 @@ impl StoreShared {
     pub(super) fn context(&self, now: Instant) -> (DecideContext, Option<Link>) {
         let day = self.day(now);
         let server = self.server.lock();
-        let by = if server.link.is_some() { server.health.decide_by(now) } else { DecideBy::Share };
+        let by = server.health.decide_by(now);
         let learn = server.learn_until.is_some_and(|until| until > now);
         let cx = DecideContext {
             now,
@@ -208,7 +208,7 @@ impl StoreShared {
             timeout: self.settings.call_timeout,
             clock: server.clock,
         };
-        (cx, server.link.clone().filter(|_| by != DecideBy::Share))
+        (cx, server.link.clone().filter(|_| !matches!(by, DecideBy::Share(_))))
     }
 
     /// Returns the connection, where the server counts.

@@ -6,13 +6,16 @@ use redis::Value;
 
 use super::register::EventId;
 
+/// An event of the stream, with its text where it has one.
+type ReadEvent<'a> = (EventId, Option<&'a [u8]>);
+
 /// Returns the events of a reply, each with its text where it has one. `None`: it is no list of events.
-pub(super) fn events(reply: &Value) -> Option<Vec<(EventId, Option<&[u8]>)>> {
+pub(super) fn events(reply: &Value) -> Option<Vec<ReadEvent<'_>>> {
     let Value::Array(events) = reply else { return None };
     Some(events.iter().filter_map(event).collect())
 }
 
-fn event(event: &Value) -> Option<(EventId, Option<&[u8]>)> {
+fn event(event: &Value) -> Option<ReadEvent<'_>> {
     let Value::Array(parts) = event else { return None };
     let [id, fields] = parts.as_slice() else { return None };
     let text = match fields {
