@@ -41,6 +41,12 @@ impl TimeAnchor {
         Self { wall: wall(), at: Instant::now() }
     }
 
+    /// Returns the anchor of another machine, whose clock says `wall` at that time.
+    #[cfg(feature = "redis")]
+    pub(crate) fn of(wall: SystemTime, at: Instant) -> Self {
+        Self { wall, at }
+    }
+
     /// Returns the anchor at which `at` is that many seconds after 1970.
     #[cfg(test)]
     pub(crate) fn new(seconds: u64, at: Instant) -> Self {

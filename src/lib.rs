@@ -71,6 +71,7 @@
 //! | `client` | `client`: a hyper client with TLS, ready to be wrapped |
 //! | `emulator` | `emulator`: a Gemini that misbehaves on request, for tests and demonstrations |
 //! | `metrics` | counters and histograms of [`telemetry`], through the `metrics` facade |
+//! | `redis` | `redis_store`: one quota for several processes, on Redis or Valkey |
 //! | `tokenizer` | an exact local count in [`tokenizer`], and in [`token_precheck`] unless it is given another counter |
 //! | `trace` | `trace`: a classifier for tower-http's `TraceLayer` |
 //!

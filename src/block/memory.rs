@@ -54,6 +54,26 @@ impl Block {
     }
 }
 
+#[cfg(feature = "redis")]
+impl Block {
+    /// Returns whether it is believed as the other is. Looks that are under way make no difference.
+    pub(crate) fn is_same_belief(&self, other: &Self) -> bool {
+        let plain = |block: &Self| Self { look: None, looks: 0, ..*block };
+        plain(self) == plain(other)
+    }
+
+    /// Puts the next look off: whoever was refused looks first, and its result is known by then.
+    #[must_use]
+    pub(crate) fn look_later(self, by: Duration, now: Instant) -> Self {
+        Self { look_at: (self.look_at.max(now) + by).min(self.ends.max(self.look_at)), ..self }
+    }
+
+    /// Returns the time that the last refusal has added until the look.
+    pub(crate) fn step(&self) -> Duration {
+        self.step
+    }
+}
+
 /// Returns whether refusals of that kind make blocks.
 fn is_believed(kind: Kind) -> bool {
     let names_no_day = kind.is_minutes() || kind == Kind::QuotaUnknown;

@@ -7,7 +7,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     State, Target, Transition,
-    machine::{Admission, Admitted, Machine, Rules, StateChange},
+    machine::{Admission, Admitted, BreakerOpening, Machine, Rules, StateChange},
     observe::Entered,
     refusal,
     tracker::CountedFailure,
@@ -49,9 +49,18 @@ pub(super) struct Breaker {
 }
 
 /// The machine's generation, shifted left by one, and whether it is calm. Every call reads it, and only a change of the
-/// machine writes it, so it has a cache line of its own.
+/// machine writes it, so it has a cache line of its own, with what is written as rarely.
 #[repr(align(128))]
-struct Calm(AtomicU64);
+struct Calm(AtomicU64, Answers);
+
+/// The signs of life that contradict another process which says that the upstream is down.
+#[derive(Default)]
+struct Answers {
+    /// True if there was an answer since [`Breaker::age_answers`].
+    lately: AtomicBool,
+    /// True if there was one between the last two of these.
+    before: AtomicBool,
+}
 
 struct Guarded {
     machine: Machine,
@@ -70,7 +79,7 @@ struct Past {
 impl Breaker {
     pub(super) fn new(scope: Target, common: Arc<Common>) -> Self {
         let machine = Machine::new(common.rules);
-        let calm = Calm(AtomicU64::new(word(&machine)));
+        let calm = Calm(AtomicU64::new(word(&machine)), Answers::default());
         Self { calm, guarded: Mutex::new(Guarded { machine, past: None }), scope, common }
     }
 
@@ -117,6 +126,10 @@ impl Breaker {
     /// Records a success.
     #[inline]
     pub(super) fn succeed(&self, admission: Admission) {
+        // Written once in seconds: the line stays in the caches of all cores.
+        if !self.calm.1.lately.load(Ordering::Relaxed) {
+            self.calm.1.lately.store(true, Ordering::Relaxed);
+        }
         // The call may have begun before the breaker was calm: what counts is that it is calm now, so that only the
         // time of a timed call changes anything.
         let calm = is_calm(self.calm.0.load(Ordering::Acquire));
@@ -153,6 +166,32 @@ impl Breaker {
 
     pub(super) fn reset(&self) {
         self.change(|guarded| guarded.machine.reset());
+    }
+
+    /// Opens because another process has, unless calls are answered here. Returns whether it has opened.
+    pub(super) fn learn(&self, told: BreakerOpening, heeds_answers: bool) -> bool {
+        if heeds_answers && (self.calm.1.lately.load(Ordering::Relaxed) || self.calm.1.before.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let now = Instant::now();
+        self.change(|guarded| guarded.machine.learn(told, now))
+    }
+
+    /// Lets the answers so far count only until the next call of this.
+    #[cfg(feature = "redis")]
+    pub(super) fn age_answers(&self) {
+        let Answers { lately, before } = &self.calm.1;
+        let was = lately.load(Ordering::Relaxed);
+        if was {
+            lately.store(false, Ordering::Relaxed);
+        }
+        if before.load(Ordering::Relaxed) != was {
+            before.store(was, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn opening(&self, now: Instant) -> Option<BreakerOpening> {
+        self.guarded.lock().machine.opening(now)
     }
 
     pub(super) fn state(&self, now: Instant) -> State {

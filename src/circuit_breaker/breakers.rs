@@ -162,6 +162,20 @@ impl CircuitBreakers {
         &self.shared.recent
     }
 
+    /// Returns all breakers that scopes do not share, unless none is open.
+    pub(super) fn some_open(&self) -> Vec<Arc<Breaker>> {
+        if self.shared.common.open.load(Ordering::Acquire) == 0 {
+            return Vec::new();
+        }
+        self.shared.scopes.read().iter().cloned().collect()
+    }
+
+    /// Lets the answers so far count only until the next call of this, against what others tell.
+    #[cfg(feature = "redis")]
+    pub(crate) fn age_answers(&self) {
+        self.shared.scopes.read().iter().for_each(|breaker| breaker.age_answers());
+    }
+
     /// Returns the breaker that a call of the scope would meet; `None` where it would get a new one.
     fn find(&self, scope: &Target) -> Option<Arc<Breaker>> {
         let (model, endpoint) = self.names(scope.model(), scope.endpoint());

@@ -5,10 +5,13 @@
 //! for probes or closes. An outcome of an older generation changes nothing: the answer to a call sent before the outage
 //! says nothing of the present.
 
+mod opening;
+
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub(super) use self::opening::BreakerOpening;
 use super::{
     Reason, State,
     ramp::Ramp,
@@ -28,6 +31,9 @@ const MAX_HINT: Duration = Duration::from_secs(300);
 
 /// The time over which callers that wait for the end of the same opening are spread.
 const SPREAD: Duration = Duration::from_millis(200);
+
+/// The most times that the open time is doubled.
+const MOST_DOUBLINGS: u32 = 30;
 
 /// The settings of a breaker.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +85,10 @@ pub(super) struct Machine {
     pending: u32,
     /// The number of openings since the last complete recovery.
     openings: u32,
+    /// The requests that failed before it last opened.
+    failed: u32,
+    /// True if it has opened because another process has.
+    is_told: bool,
     /// The requests a second when it opened.
     rate: f64,
     /// The time until which the upstream has asked not to be called.
@@ -116,6 +126,8 @@ impl Machine {
             latencies: Latencies::default(),
             pending: 0,
             openings: 0,
+            failed: 0,
+            is_told: false,
             rate: 0.0,
             not_before: None,
             last_failure: None,
@@ -141,12 +153,13 @@ impl Machine {
             self.enter(BreakerPhase::HalfOpen(Probes::default()), Reason::TimeForProbes);
         }
         let soon = SOON + SOON.mul_f64(roll);
+        let most = self.probes();
         let kind = match &mut self.phase {
             BreakerPhase::Forced { open: true } => return Err(self.rules.max_open),
             BreakerPhase::Forced { open: false } => Admitted::Unseen,
             BreakerPhase::HalfOpen(probes) => {
                 probes.out.retain(|(_, end)| now < *end);
-                if probes.out.len() as u64 + u64::from(probes.failed) >= u64::from(self.rules.probes) {
+                if probes.out.len() as u64 + u64::from(probes.failed) >= u64::from(most) {
                     return Err(soon);
                 }
                 self.leases += 1;
@@ -210,6 +223,7 @@ impl Machine {
         if let Some(began) = admission.began {
             self.longest_failure = self.longest_failure.max(now.saturating_duration_since(began));
         }
+        let most = self.probes();
         match &mut self.phase {
             BreakerPhase::Closed | BreakerPhase::Ramp(_) => {
                 self.tracker.failed(failure, admission.began, now);
@@ -220,7 +234,7 @@ impl Machine {
             }
             BreakerPhase::HalfOpen(probes) => {
                 probes.failed += 1;
-                if probes.failed >= self.rules.probes {
+                if probes.failed >= most {
                     let failed = probes.failed;
                     self.open(now, roll, Reason::ProbesFailed { failed });
                 }
@@ -283,11 +297,18 @@ impl Machine {
 
     fn open(&mut self, now: Instant, roll: f64, reason: Reason) {
         let Rules { open, max_open, .. } = self.rules;
-        let doublings = self.openings.min(30);
+        let doublings = self.openings.min(MOST_DOUBLINGS);
         let ceiling = open.saturating_mul(2 << doublings).min(max_open);
         let wait = (ceiling / 2 + (ceiling / 2).mul_f64(roll)).max(open);
         let until = self.not_before.map_or(now + wait, |quiet| quiet.max(now + wait));
         self.openings = self.openings.saturating_add(1);
+        self.failed = match reason {
+            Reason::Tripped { failed, .. } | Reason::ProbesFailed { failed } | Reason::Relapsed { failed, .. } => {
+                failed
+            }
+            _ => 0,
+        };
+        self.is_told = false;
         self.enter(BreakerPhase::Open { until }, reason);
         if let Some(change) = &mut self.change {
             change.open_for = Some(until - now);
@@ -323,6 +344,7 @@ impl Machine {
     /// Makes it as new, apart from the times that successes take.
     pub(super) fn reset(&mut self) {
         self.openings = 0;
+        self.is_told = false;
         self.rate = 0.0;
         self.not_before = None;
         self.longest_failure = Duration::ZERO;

@@ -135,6 +135,13 @@
 //! could be answered were at 0.02 calls a second, where many a caller is alone, 99.9 % at 0.1, and all at 0.3, 1 and
 //! 10.
 //!
+//! # Restarts and other instances
+//!
+//! [`CircuitBreakers::memory`] keeps the open breakers over a restart, and with the feature `redis` a
+//! [`SharedNews`](crate::redis_store::SharedNews) tells other instances of them. One that opens for such a reason sends a
+//! single probe first, because whoever has opened it sends some, too. Only a closed breaker does so; one that is told by another
+//! instance only if none of its calls was answered in the last 5 to 10 s.
+//!
 //! # Costs
 //!
 //! A call through a closed breaker allocates nothing and does not take the breaker's lock; one call in 32 is timed. The
@@ -179,6 +186,7 @@ mod future;
 mod layer;
 mod lookup;
 mod machine;
+mod memory;
 mod observe;
 mod permit;
 mod ramp;
@@ -192,10 +200,14 @@ pub use self::{
     breakers::{CircuitBreakers, CircuitBreakersBuilder},
     future::ResponseFuture,
     layer::CircuitBreakerLayer,
+    memory::CircuitBreakersMemory,
     service::CircuitBreaker,
     state::{Reason, State, Target, Transition, Transitions},
     trip::{Trip, Window},
 };
+
+#[cfg(feature = "redis")]
+pub(crate) use self::memory::OpeningMemory;
 
 #[cfg(gemini_loom)]
 pub(crate) use self::breaker::proofs::PROOFS;

@@ -117,6 +117,12 @@ pub enum Reason {
     },
     /// The ramp was completed.
     Recovered,
+    /// It has opened in another process, which said so, or in this program before it was started anew.
+    #[non_exhaustive]
+    OpenedElsewhere {
+        /// The number of requests that failed there.
+        failed: u32,
+    },
     /// The program forced it open or closed.
     Forced,
     /// The program reset it.
@@ -136,6 +142,7 @@ impl fmt::Display for Reason {
                 write!(f, "{failed} of {failed} attempts failed within {after:.1?} of a probe that was answered")
             }
             Self::Recovered => f.write_str("recovered"),
+            Self::OpenedElsewhere { failed } => write!(f, "{failed} requests failed in another instance"),
             Self::Forced => f.write_str("forced"),
             Self::Reset => f.write_str("reset"),
         }

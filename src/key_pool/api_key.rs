@@ -98,6 +98,14 @@ impl Fingerprint {
         let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(secret.as_ref()).into();
         Self([a, b, c, d])
     }
+
+    /// Reads a fingerprint that was written.
+    #[cfg(feature = "redis")]
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_digits = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u32::from_str_radix(text, 16).ok().filter(|_| is_digits)?;
+        Some(Self(number.to_be_bytes()))
+    }
 }
 
 impl fmt::Display for Fingerprint {

@@ -42,7 +42,7 @@ pub(super) struct HealthMemory {
 
 /// The reason for which a key is disabled, `by_hand` or the name of a kind, and the seconds from 1970 to that time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct DisabledMemory {
+pub(super) struct DisabledMemory {
     reason: Box<str>,
     since: u64,
 }
@@ -69,7 +69,7 @@ pub(super) struct TrialId(u64);
 
 /// The state of a key that is disabled.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Disabled {
+pub(crate) struct Disabled {
     pub(super) reason: DisabledReason,
     pub(super) since: Instant,
     check: Option<Check>,
@@ -100,6 +100,33 @@ impl Disabled {
     /// Returns the state in the form that reports show.
     pub(super) fn state(&self, now: Instant) -> KeyState {
         KeyState::Disabled { reason: self.reason, since: now.saturating_duration_since(self.since) }
+    }
+
+    /// Returns the state in the form that is kept.
+    pub(super) fn memory(&self, anchor: TimeAnchor) -> DisabledMemory {
+        let reason = match self.reason {
+            DisabledReason::ByHand => BY_HAND.into(),
+            DisabledReason::Refused(kind) => kind.as_str().into(),
+        };
+        DisabledMemory { reason, since: anchor.seconds_at(self.since) }
+    }
+
+    /// Takes up the state of another process. The key is checked soon, as if it had been disabled now. `None`: for no reason
+    /// that is known.
+    pub(super) fn restored(memory: &DisabledMemory, anchor: TimeAnchor, now: Instant) -> Option<Self> {
+        let DisabledMemory { reason, since } = memory;
+        let since = anchor.time_of(*since).min(now);
+        let is_reason = |kind: &&Kind| kind.fault() == Fault::Key && kind.as_str() == &**reason;
+        let (reason, check) = match Kind::ALL.iter().find(is_reason) {
+            _ if **reason == *BY_HAND => (DisabledReason::ByHand, None),
+            Some(kind) => {
+                let interval = first_check(*kind);
+                let at = (since + interval).max(now + FIRST_CHECK_WHEN_RESTORED);
+                (DisabledReason::Refused(*kind), Some(Check { at, interval }))
+            }
+            None => return None,
+        };
+        Some(Self { reason, since, check })
     }
 }
 
@@ -172,13 +199,7 @@ impl Health {
 
     /// Returns the state in the form that is kept. `None`: nothing is known of the key.
     pub(super) fn memory(&self, anchor: TimeAnchor) -> Option<HealthMemory> {
-        let disabled = self.disabled.map(|disabled| DisabledMemory {
-            reason: match disabled.reason {
-                DisabledReason::ByHand => BY_HAND.into(),
-                DisabledReason::Refused(kind) => kind.as_str().into(),
-            },
-            since: anchor.seconds_at(disabled.since),
-        });
+        let disabled = self.disabled.map(|disabled| disabled.memory(anchor));
         let memory = HealthMemory { strikes: self.strikes, proven: self.proven, disabled };
         (memory != HealthMemory::default()).then_some(memory)
     }
@@ -200,21 +221,29 @@ impl Health {
     }
 
     fn restore_disabled(&mut self, memory: &HealthMemory, anchor: TimeAnchor, now: Instant) -> Option<DisabledReason> {
-        let DisabledMemory { reason, since } = memory.disabled.as_ref()?;
-        let since = anchor.time_of(*since).min(now);
-        let is_reason = |kind: &&Kind| kind.fault() == Fault::Key && kind.as_str() == &**reason;
-        let (reason, check) = match Kind::ALL.iter().find(is_reason) {
-            _ if **reason == *BY_HAND => (DisabledReason::ByHand, None),
-            Some(kind) => {
-                let interval = first_check(*kind);
-                let at = (since + interval).max(now + FIRST_CHECK_WHEN_RESTORED);
-                (DisabledReason::Refused(*kind), Some(Check { at, interval }))
-            }
-            None => return None,
-        };
-        self.disabled = Some(Disabled { reason, since, check });
+        let disabled = Disabled::restored(memory.disabled.as_ref()?, anchor, now)?;
+        self.disabled = Some(disabled);
         self.strikes = memory.strikes.min(STRIKES);
-        Some(reason)
+        Some(disabled.reason)
+    }
+
+    /// Takes up that another process has disabled the key, whatever this one has seen before. One that is disabled already
+    /// stays as it is, unless the other was told to by hand. `roll`: a random number, so that not all of them check it
+    /// at once. Returns whether anything has changed.
+    #[cfg(feature = "redis")]
+    pub(super) fn learn(&mut self, mut told: Disabled, roll: f64) -> bool {
+        let is_news = match self.disabled.map(|disabled| disabled.reason) {
+            None => true,
+            Some(DisabledReason::Refused(_)) => told.reason == DisabledReason::ByHand,
+            Some(DisabledReason::ByHand) => false,
+        };
+        if is_news {
+            if let Some(check) = &mut told.check {
+                check.at += check.interval.mul_f64(roll / 2.0);
+            }
+            (self.disabled, self.strikes) = (Some(told), STRIKES);
+        }
+        is_news
     }
 
     /// Returns the time of its next check, if it is to be checked.

@@ -250,6 +250,45 @@ impl Marks {
         }
     }
 
+    /// Iterates over all blocks, each with its part and model.
+    #[cfg(feature = "redis")]
+    pub(super) fn all(&self) -> impl Iterator<Item = (Part, Option<&Arc<str>>, &Block)> {
+        let parts = Part::ALL.into_iter().zip(&self.models);
+        let of_models =
+            parts.flat_map(|(part, models)| models.iter().map(move |(model, block)| (part, Some(model), block)));
+        of_models.chain(self.spending.iter().map(|block| (Part::Spending, None, block)))
+    }
+
+    /// Returns the block of a part.
+    #[cfg(feature = "redis")]
+    pub(super) fn block_of(&self, part: Part, model: &str) -> Option<&Block> {
+        self.get(part, model)
+    }
+
+    /// Takes up a block of another process in place of this one's, unless this one's lasts longer.
+    #[cfg(feature = "redis")]
+    pub(super) fn learn(&mut self, part: Part, model: &Arc<str>, told: Block, now: Instant) {
+        // Times that are told are rounded up to seconds.
+        const ROUNDED: Duration = Duration::from_secs(2);
+        match self.get_mut(part, model) {
+            Some(own) if own.ends() > told.ends() + ROUNDED => {}
+            Some(own) => *own = told,
+            None if part == Part::Spending => self.spending = Some(told),
+            None if model.len() <= MAX_NAME => {
+                let models = &mut self.models[part as usize];
+                make_room(models, MAX_MODELS, |block| block.ends() > now, Block::ends);
+                models.insert(model.clone(), told);
+            }
+            None => {}
+        }
+    }
+
+    /// Forgets the block of a part.
+    #[cfg(feature = "redis")]
+    pub(super) fn forget(&mut self, part: Part, model: &str) {
+        self.remove(part, model);
+    }
+
     /// Reports the rest of the whole project, where all that costs money is blocked.
     pub(super) fn spending(&self, now: Instant) -> Option<KeySpendingReport> {
         let block = self.spending.as_ref()?;

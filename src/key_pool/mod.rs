@@ -149,6 +149,9 @@
 //! success ends the rest for all of them, and so do [`KeyPool::lift`], [`KeyPool::lift_project`] and
 //! [`KeyPool::lift_model`], for calls that come or are tried again from then on.
 //!
+//! With the feature `redis` a [`SharedNews`](crate::redis_store::SharedNews) tells other instances which keys are disabled and
+//! which projects rest, and takes up what they tell.
+//!
 //! # Where a call is bound to
 //!
 //! A call that names a resource of a project goes to the project that created it, if this pool has seen that. The name
@@ -247,6 +250,8 @@ mod report;
 mod service;
 mod share;
 mod strip;
+#[cfg(feature = "redis")]
+mod told;
 
 pub use self::{
     api_key::{ApiKey, Fingerprint},
@@ -259,6 +264,9 @@ pub use self::{
     report::{DisabledReason, KeyModelReport, KeyReport, KeySpendingReport, KeyState, Part},
     service::KeyPoolService,
 };
+
+#[cfg(feature = "redis")]
+pub(crate) use self::told::{PoolSubject, Roster, Standing, StandingMemory};
 
 /// The room's name in errors.
 const NAME: &str = "key_pool";

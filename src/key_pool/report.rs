@@ -62,7 +62,7 @@ pub struct KeySpendingReport {
 }
 
 /// The part of a project that a refusal is about, and that rests for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Part {
     /// The quota of a model.

@@ -19,7 +19,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, process::ExitCode};
 use clap::Parser;
 
 use crate::{
-    config::{Overrides, Plan, Source, Upstream},
+    config::{Overrides, Plan, Source, StoreAddress, Upstream},
     serve::log,
 };
 
@@ -42,6 +42,10 @@ struct Arguments {
     /// The server that answers, in place of the file's: a URL, or "emulator".
     #[arg(long, value_name = "URL", env = "RELAY_UPSTREAM", requires = "config")]
     upstream: Option<String>,
+    /// The server on which several relays count one quota, in place of the file's: a redis:// URL. One with a password
+    /// belongs in the variable, as everybody on the machine sees arguments.
+    #[arg(long, value_name = "URL", env = "RELAY_STORE_REDIS", hide_env_values = true)]
+    store_redis: Option<String>,
     /// The form of the log, on standard error; RUST_LOG says how much is logged.
     #[arg(long, value_enum, default_value_t, env = "RELAY_LOG_FORMAT")]
     log_format: log::Format,
@@ -58,7 +62,8 @@ const MISUSE: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Arguments { config, listen, operator_listen, upstream, log_format, check, health_check } = Arguments::parse();
+    let Arguments { config, listen, operator_listen, upstream, store_redis, log_format, check, health_check } =
+        Arguments::parse();
     if let Err(mistake) = log::start(log_format) {
         eprintln!("relay: {mistake}");
         return ExitCode::from(MISUSE);
@@ -71,7 +76,15 @@ async fn main() -> ExitCode {
             return ExitCode::from(MISUSE);
         }
     };
-    let source = Source { file: config, overrides: Overrides { listen, operator_listen, upstream, folder: None } };
+    let store: Option<StoreAddress> = match store_redis.map(|text| text.parse()).transpose() {
+        Ok(store) => store,
+        Err(mistake) => {
+            eprintln!("relay: --store-redis or RELAY_STORE_REDIS: {mistake}");
+            return ExitCode::from(MISUSE);
+        }
+    };
+    let source =
+        Source { file: config, overrides: Overrides { listen, operator_listen, upstream, store, folder: None } };
     // It needs neither keys nor a file where the environment says the address, and works while a file is being changed.
     if let (true, Some(listen)) = (health_check, listen) {
         return ended(serve::health_check(listen));

@@ -36,4 +36,15 @@ impl Contents {
         charge(current, int(40)?, int(44)?);
         Some(Self { key: KeyId(int(4)?), charges, day_end: DayEnd(long(48)?), today: long(56)? })
     }
+
+    /// Reads the closing of a key's string: the server's times of the look and of the end, in milliseconds since 1970; 0 where
+    /// there is none. `None` if it is none of the script's.
+    pub(in super::super) fn closing(bytes: &[u8]) -> Option<[u64; 2]> {
+        if bytes.is_empty() {
+            return Some([0; 2]);
+        }
+        let long = |at| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+        let is_ours = bytes.len() >= HEAD && bytes.starts_with(&MAGIC.to_le_bytes());
+        if is_ours { Some([long(72)?, long(80)?]) } else { None }
+    }
 }

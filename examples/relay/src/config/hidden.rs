@@ -44,14 +44,10 @@ impl Hidden {
         let mut all = in_tables("keys", &["key"]);
         all.extend(in_tables("callers", &["token", "tokens"]));
         all.extend(["client_tokens", "operator_token"].iter().filter_map(|name| file.get(*name)).flat_map(texts));
-        let mut secrets = Vec::new();
-        for text in all {
-            match text.strip_prefix("env:").map(env::var) {
-                Some(Ok(secret)) => secrets.push(secret.trim().to_owned()),
-                Some(Err(_)) => {}
-                None => secrets.push(text),
-            }
-        }
+        let mut secrets: Vec<_> = all.into_iter().filter_map(resolved).collect();
+        // Of an address, the rest is no secret.
+        let addresses = in_tables("store", &["redis"]).into_iter().filter_map(resolved);
+        secrets.extend(addresses.filter_map(|address| password(&address).map(str::to_owned)));
         secrets.retain(|secret| secret.len() >= LEAST);
         // One may be a part of another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -73,6 +69,20 @@ impl Hidden {
         }
         clean + rest
     }
+}
+
+/// Returns a secret that is written in the file, or stands in the variable that it names.
+fn resolved(text: String) -> Option<String> {
+    match text.strip_prefix("env:").map(env::var) {
+        Some(secret) => secret.ok().map(|secret| secret.trim().to_owned()),
+        None => Some(text),
+    }
+}
+
+/// Returns the password in a URL.
+fn password(text: &str) -> Option<&str> {
+    let (credentials, _) = text.split_once("://")?.1.rsplit_once('@')?;
+    Some(credentials.split_once(':')?.1)
 }
 
 /// Returns the texts of a value: itself, or those of a list.
@@ -104,8 +114,11 @@ mod tests {
             "client_tokens = [\"token-one\", 2, \"t\"]\n[[keys]]\nkey = \"key-of-a\"\n[[callers]]\ntokens = [\"token-two\"]\n\
              token = \"token-one-more\"\n",
         );
-        let single = Hidden::of("operator_token = \"of-operators\"\n[keys]\nkey = \"key-of-a\"\n");
+        let single = Hidden::of(
+            "operator_token = \"of-operators\"\n[keys]\nkey = \"key-of-a\"\n[store]\nredis = \"redis://me:pass@word@valkey:6379\"\n",
+        );
         assert_eq!(single.clean("key-of-a, of-operators"), "[hidden], [hidden]");
+        assert_eq!(single.clean("redis://me:pass@word@valkey:6379"), "redis://me:[hidden]@valkey:6379");
         for (message, clean) in [
             ("\"key-of-a\" and token-one, t", "\"[hidden]\" and [hidden], t"),
             ("token-one-more", "[hidden]"),

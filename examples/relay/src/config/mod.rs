@@ -27,6 +27,8 @@ mod server;
 mod settings;
 mod source;
 pub(crate) mod state;
+mod store;
+mod store_address;
 mod telemetry;
 mod timeout;
 mod toml;
@@ -40,6 +42,8 @@ pub(crate) use self::{
     plan::{Plan, breaker_layer, builder, caller_layer},
     settings::{Overrides, Settings, Topic},
     source::Source,
+    store::{Shares, StoreSettings},
+    store_address::StoreAddress,
     telemetry::TelemetrySettings,
     upstream::Upstream,
 };

@@ -28,6 +28,8 @@ use crate::config::{
     retry::{self, Retries},
     server::Server,
     state,
+    store::{self, StoreSettings},
+    store_address::StoreAddress,
     telemetry::{self, TelemetrySettings},
     timeout::{self, Timeouts},
     toml::{KnownNames, Section},
@@ -56,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) precheck: Precheck,
     pub(crate) fallback: ModelFallbackLayer,
     pub(crate) telemetry: TelemetrySettings,
+    /// The store that several relays share, if there is one.
+    pub(crate) store: Option<StoreSettings>,
     /// The file in which everything learned is kept over a restart.
     pub(crate) state: Option<PathBuf>,
     /// Settings that are not wrong but may surprise.
@@ -72,6 +76,7 @@ pub(crate) struct Overrides {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) operator_listen: Option<SocketAddr>,
     pub(crate) upstream: Option<Upstream>,
+    pub(crate) store: Option<StoreAddress>,
     /// The folder at which relative paths of the file begin.
     pub(crate) folder: Option<PathBuf>,
 }
@@ -85,6 +90,7 @@ pub(crate) enum Topic {
     Breaker,
     Precheck,
     Fallback,
+    Store,
 }
 
 impl Topic {
@@ -96,6 +102,7 @@ impl Topic {
             Self::Breaker => "breaker",
             Self::Precheck => "precheck",
             Self::Fallback => "fallback",
+            Self::Store => "store",
         }
     }
 }
@@ -140,6 +147,7 @@ const NAMES: KnownNames = &[
             "breaker",
             "precheck",
             "telemetry",
+            "store",
             "state",
         ],
     ),
@@ -150,6 +158,7 @@ const NAMES: KnownNames = &[
     ("timeout", timeout::NAMES),
     ("precheck", precheck::NAMES),
     ("telemetry", telemetry::NAMES),
+    ("store", store::NAMES),
     ("breaker", breaker::NAMES),
     ("limits", limits::NAMES),
     ("limits.default", limits::TABLE_NAMES),
@@ -193,6 +202,7 @@ impl Settings {
         let precheck = file.section("precheck").map(precheck::read).unwrap_or_default();
         let fallback = file.section("fallback").map_or_else(ModelFallbackLayer::disabled, fallback::read);
         let telemetry = file.section("telemetry").map(telemetry::read).unwrap_or_default();
+        let store = StoreSettings::read(&mut file, overrides.store.as_ref());
         let state = state::read(&mut file, overrides.folder.as_deref());
         check_addresses(&file, &server, operators_at.or(listen_at.clone()));
         if !server.listen.ip().is_loopback() && access.callers.is_empty() && !upstream.is_emulator() {
@@ -230,6 +240,7 @@ impl Settings {
             precheck,
             fallback,
             telemetry,
+            store,
             state,
             remarks,
             hidden,
@@ -245,6 +256,7 @@ impl Settings {
             self.server.describe_keep_alive(),
             Some(self.memory.describe()),
             self.errors.describe(),
+            self.store.as_ref().map(StoreSettings::describe),
         ];
         let layers = layers.to_string();
         let lines = own.iter().flatten().map(String::as_str).chain(layers.lines());

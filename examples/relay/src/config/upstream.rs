@@ -116,7 +116,7 @@ fn is_of_the_api(segment: &str) -> bool {
 }
 
 /// Returns whether only this machine, or a network of its owner's, has a host of this name.
-fn is_private(host: &str) -> bool {
+pub(crate) fn is_private(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     match bare.parse::<IpAddr>() {
         Ok(IpAddr::V4(ip)) => {

@@ -30,6 +30,7 @@ mod server;
 mod signals;
 mod stack;
 mod state;
+mod store;
 mod transport;
 mod unread;
 mod uploads;

@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Precheck,
     /// Models that were left for another one.
     Fallback,
+    /// The connection to the store that several relays share.
+    Store,
 }
 
 impl Part {
@@ -35,10 +37,12 @@ impl Part {
             Self::Transport | Self::Models | Self::Budget | Self::Times | Self::Keys | Self::Wiring => {
                 &[Topic::Upstream]
             }
-            Self::Limiter => &[Topic::Upstream, Topic::Limits],
+            // A limiter asks one store for good.
+            Self::Limiter => &[Topic::Upstream, Topic::Limits, Topic::Store],
             Self::Breakers => &[Topic::Upstream, Topic::Breaker],
             Self::Precheck => &[Topic::Upstream, Topic::Precheck],
             Self::Fallback => &[Topic::Upstream, Topic::Fallback],
+            Self::Store => &[Topic::Upstream, Topic::Store],
         }
     }
 
@@ -53,7 +57,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
-    const PARTS: [Part; 10] = [
+    const PARTS: [Part; 11] = [
         Part::Transport,
         Part::Models,
         Part::Budget,
@@ -64,6 +68,7 @@ mod tests {
         Part::Breakers,
         Part::Precheck,
         Part::Fallback,
+        Part::Store,
     ];
 
     fn settings(file: &str) -> Settings {
@@ -88,6 +93,7 @@ mod tests {
             ("[breaker]\nmode = \"consecutive\"\n", &[Part::Breakers]),
             ("[precheck]\nenabled = false\n", &[Part::Precheck]),
             ("[fallback]\nsticky = \"1s\"\n", &[Part::Fallback]),
+            ("[store]\nredis = \"redis://h\"\n", &[Part::Limiter, Part::Store]),
             ("[timeout]\nidle = \"5s\"\n[retry]\nmax_attempts = 2\n", &[]),
         ] {
             assert_eq!(made_anew(emulator, &format!("{emulator}{more}")), anew, "{more}");

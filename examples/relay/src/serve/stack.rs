@@ -27,7 +27,7 @@ use tower_gemini::{
 };
 
 use crate::{
-    config::{Plan, Settings, breaker_layer, builder, caller_layer},
+    config::{Plan, Settings, Topic, breaker_layer, builder, caller_layer},
     serve::{
         admission::Admission,
         cors::Cors,
@@ -36,6 +36,7 @@ use crate::{
         owners::Separation,
         refusal,
         reload::Part,
+        store::SharedStore,
         transport::{Transport, transport},
         wired::Wired,
     },
@@ -67,7 +68,9 @@ impl Stack {
         let settings = plan.settings;
         let gemini = parts.gemini(&settings)?;
         // Nothing can fail any more.
-        parts.wire();
+        let same_store = before.is_some_and(|before| Part::Store.goes_on(&before.settings, &settings));
+        let former_store = before.filter(|_| !same_store).and_then(|before| before.parts.store.as_ref());
+        parts.wire(former_store);
         settings.memory.apply(&parts.memory);
         let service = parts.service(&settings, &gemini);
         let upkeep = upkeep(&gemini, parts.transport.clone());
@@ -81,6 +84,7 @@ impl Stack {
             gemini: self.gemini.clone(),
             failures: self.parts.failures.clone(),
             reloads: self.parts.reloads.clone(),
+            store: self.parts.store.as_ref().map(SharedStore::shown),
             named_callers: self.settings.access.callers.names().cloned().collect(),
         }
     }
@@ -144,6 +148,8 @@ struct Parts {
     times: ServiceTimes,
     pool: KeyPool,
     limiter: Limiter,
+    /// The store that the limiter asks, if relays share one.
+    store: Option<SharedStore>,
     breakers: Option<CircuitBreakers>,
     wiring: Wiring,
     /// It knows the names of models that metrics may have.
@@ -198,9 +204,24 @@ impl Parts {
             Some(parts) => parts.wiring.breakers.clone(),
             None => Wired::new(breakers.clone()),
         };
+        let store = match kept(Part::Store) {
+            Some(parts) => parts.store.clone(),
+            None => settings.store.as_ref().map(SharedStore::connect).transpose()?,
+        };
         let limiter = match kept(Part::Limiter) {
             Some(parts) => parts.limiter.clone(),
-            None => settings.limits.clone().service_times(times.clone()).gate(wired_breakers.clone()).build(),
+            None => {
+                let limits = settings.limits.clone().service_times(times.clone()).gate(wired_breakers.clone());
+                let limiter = store.iter().fold(limits, |limits, store| store.of_limiter(limits)).build();
+                // Another store is no reason to forget what has gone to the same upstream under the same limits.
+                let same = |before: &&Stack| {
+                    [Topic::Upstream, Topic::Limits].iter().all(|topic| settings.agree_on(*topic, &before.settings))
+                };
+                if let Some(before) = before.filter(same) {
+                    limiter.restore(&before.parts.limiter.memory());
+                }
+                limiter
+            }
         };
         let wired_limiter = match kept(Part::Wiring) {
             Some(parts) => parts.wiring.limiter.clone(),
@@ -267,6 +288,7 @@ impl Parts {
             times,
             pool,
             limiter,
+            store,
             breakers,
             wiring,
             telemetry,
@@ -291,10 +313,16 @@ impl Parts {
             .build()
     }
 
-    /// Puts these limits and breakers in force, for former stacks as well.
-    fn wire(&self) {
+    /// Puts these limits and breakers in force, for former stacks as well, and this store in place of a former one.
+    fn wire(&self, former_store: Option<&SharedStore>) {
         self.wiring.breakers.set(self.breakers.clone());
         self.wiring.limiter.set(self.limiter.clone());
+        if let Some(former) = former_store {
+            former.end();
+        }
+        if let Some(store) = &self.store {
+            store.tell(&self.pool, self.breakers.as_ref());
+        }
     }
 
     /// Stacks all layers, outermost first, around the transport.

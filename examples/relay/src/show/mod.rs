@@ -17,10 +17,12 @@ mod record;
 mod reloads;
 mod state;
 mod status;
+mod store;
 mod view;
 
 pub(crate) use self::{
     failures::{CallerName, Failures},
     reloads::Reloads,
     status::{PATHS, Shown, router},
+    store::ShownStore,
 };

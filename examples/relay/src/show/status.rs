@@ -40,6 +40,7 @@ use crate::show::{
     parked::{ParkedView, place},
     problems::{Problem, problems},
     reloads::{Reloads, SettingsView},
+    store::{ShownStore, StoreView},
     view::{CallerView, ChainView, FailureView, KeyView, LimitView, QueueView, seconds},
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct Shown {
     pub(crate) gemini: GeminiLayer,
     pub(crate) failures: Failures,
     pub(crate) reloads: Reloads,
+    /// The store that several relays share, if there is one.
+    pub(crate) store: Option<ShownStore>,
     /// The names that the settings give to callers.
     pub(crate) named_callers: HashSet<Arc<str>>,
 }
@@ -89,13 +92,14 @@ struct CurrentHandles<F>(F);
 
 impl<F: Fn() -> Shown + Send + Sync> Observe for CurrentHandles<F> {
     fn observe(&self, say: &mut dyn FnMut(Reading<'_>)) {
-        let Shown { gemini, named_callers, .. } = (self.0)();
+        let Shown { gemini, named_callers, store, .. } = (self.0)();
         let handles = [
             gemini.limiter().map(|limiter| limiter as &dyn Observe),
             gemini.callers().map(|callers| callers as &dyn Observe),
             gemini.breakers().map(|breakers| breakers as &dyn Observe),
             gemini.keys().map(|keys| keys as &dyn Observe),
             Some(gemini.replay_memory() as &dyn Observe),
+            store.as_ref().map(|store| &store.store as &dyn Observe),
         ];
         handles.into_iter().flatten().for_each(|handle| handle.observe(say));
         if let Some(limiter) = gemini.limiter() {
@@ -121,6 +125,7 @@ struct Status {
     callers: Vec<CallerView>,
     keys: Vec<KeyView>,
     kept: KeptView,
+    store: Option<StoreView>,
     chains: Vec<ChainView>,
     failures: Vec<FailureView>,
 }
@@ -147,7 +152,9 @@ impl Shown {
         let kept = KeptView::of(&self.gemini.replay_memory().snapshot());
         let mut problems = problems(&models, &keys, &chains, &failures);
         problems.extend(self.reloads.problem());
+        let store = self.store.as_ref().map(|store| StoreView::of(&store.store.report(), store.news.report()));
         problems.extend(kept.problem());
+        problems.extend(store.iter().flat_map(StoreView::problems));
         problems.sort_by_key(|problem| problem.level);
         let parked = ParkedView::all(&models, &keys);
         let queue = self.gemini.limiter().map(Limiter::waiting).unwrap_or_default();
@@ -168,6 +175,7 @@ impl Shown {
             callers,
             keys,
             kept,
+            store,
             chains,
             failures,
         }

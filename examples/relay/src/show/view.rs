@@ -14,6 +14,9 @@ use tower_gemini::{
 
 use crate::show::{advice::FailureAdvice, failures::FailureRecord};
 
+/// The time for which a call counts in the quota of a minute.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// The quota of a model in a project.
 #[derive(Serialize)]
 pub(crate) struct LimitView {
@@ -29,10 +32,14 @@ pub(crate) struct LimitView {
 
 impl LimitView {
     pub(crate) fn of(report: &ScopeReport) -> Self {
-        let dimension = |report: &DimensionReport| DimensionView {
-            of: report.dimension.as_str(),
-            used: report.used,
-            max: report.limit,
+        // What all have used, as it was last told, while that still counts.
+        let by_all =
+            report.shared.filter(|shared| shared.age.is_some_and(|age| age < MINUTE)).map(|shared| shared.used);
+        let dimension = |(nth, of): (usize, &DimensionReport)| DimensionView {
+            of: of.dimension.as_str(),
+            used: by_all.map_or(of.used, |used| used[nth].max(of.used)),
+            used_here: report.shared.map(|_| of.used),
+            max: of.limit,
         };
         let priorities = [Priority::Interactive, Priority::Normal, Priority::Batch];
         Self {
@@ -41,7 +48,7 @@ impl LimitView {
             parked: report.blocks.iter().map(ParkView::of).collect(),
             waiting: report.waiting,
             waiting_by_priority: priorities.map(Priority::as_str).into_iter().zip(report.waiting_by_priority).collect(),
-            dimensions: report.dimensions.iter().map(dimension).collect(),
+            dimensions: report.dimensions.iter().enumerate().map(dimension).collect(),
         }
     }
 }
@@ -75,7 +82,10 @@ impl ParkView {
 pub(crate) struct DimensionView {
     /// "requests a minute" and the like.
     pub(crate) of: &'static str,
+    /// The usage: of all relays, where they share the quota.
     pub(crate) used: u64,
+    /// The part of it that has gone through this relay, where others share the quota.
+    pub(crate) used_here: Option<u64>,
     pub(crate) max: Option<u64>,
 }
 

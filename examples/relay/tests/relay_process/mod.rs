@@ -39,6 +39,11 @@ impl Relay {
         Self::run(settings, |command| command).await
     }
 
+    /// Starts a relay that logs errors alone, so that no call waits for its line.
+    pub(crate) async fn start_quiet(settings: &str) -> Self {
+        Self::run(settings, |command| command.env("RUST_LOG", "error")).await
+    }
+
     /// Starts a relay that logs at level `trace`, and captures its log for [`said`](Self::said).
     pub(crate) async fn start_talkative(settings: &str) -> Self {
         Self::run(settings, |command| command.env("RUST_LOG", "trace").stderr(Stdio::piped())).await
