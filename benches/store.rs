@@ -61,7 +61,7 @@ fn main() {
         bench.fill(&hash, "full-early");
         take("full-early", &early.encode())
     });
-    let all = Take { requests: 121 * 3, max: [121 * 3, UNLIMITED, UNLIMITED], ..Take::default() };
+    let all = Take { requests: 121 * 3, max: [121 * 3, UNLIMITED, UNLIMITED] };
     bench.row("refused, full window, the newest slot decides", rounds, calls / 10, |bench| {
         bench.fill(&hash, "full-all");
         take("full-all", &all.encode())

@@ -181,7 +181,7 @@ mod tests {
         let day_end = DayEnd(3_600);
         let correct =
             Correct { key: KeyId(7), slot: Slot(1), day_end, requests_back: 1, tokens_before: 0, tokens_after: 0 };
-        let mut order = || Order::Correct(entry.clone(), correct);
+        let order = || Order::Correct(entry.clone(), correct);
         let (first, second, third) = (order(), order(), order());
         let closing = Order::close(entry.clone(), Instant::now(), Closing::of(Duration::from_secs(1)));
         let begun = Instant::now();
