@@ -176,6 +176,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn corrections_wait_for_others_of_their_slot_and_a_closing_does_not() {
+        const FIRST: Duration = Duration::from_millis(10);
         let (send, mut orders) = mpsc::channel(8);
         let entry = Arc::new(ScopeEntry::for_test(Mutex::new(ScopeState::new(Instant::now()))));
         let day_end = DayEnd(3_600);
@@ -186,7 +187,7 @@ mod tests {
         let closing = Order::close(entry.clone(), Instant::now(), Closing::of(Duration::from_secs(1)));
         let begun = Instant::now();
         let sending = async {
-            sleep(GATHER / 2).await;
+            sleep(FIRST).await;
             send.send(second).await.unwrap();
             sleep(GATHER).await;
             send.send(third).await.unwrap();
@@ -199,7 +200,7 @@ mod tests {
             batch.clear();
             orders.recv_many(&mut batch, 1).await;
             gather(&mut orders, &mut batch).await;
-            assert_eq!((batch.len(), begun.elapsed()), (2, GATHER / 2 * 3));
+            assert_eq!((batch.len(), begun.elapsed()), (2, FIRST + GATHER));
         };
         tokio::join!(sending, gathering);
     }

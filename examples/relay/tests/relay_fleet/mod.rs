@@ -58,7 +58,13 @@ impl Fleet {
         let request = Request::post(format!("/v1beta/models/{model}:generateContent")).body(body).unwrap();
         let client = self.clients[relay % self.clients.len()].clone();
         let answer = async {
-            let (head, body) = client.oneshot(request).await.map_err(|error| error.to_string())?.into_parts();
+            let first = client.clone().oneshot(request.clone()).await;
+            let response = match first {
+                // The relay has just closed the connection, which was idle, and never saw the call.
+                Err(error) if error.to_string().contains("Canceled") => client.oneshot(request).await,
+                first => first,
+            };
+            let (head, body) = response.map_err(|error| error.to_string())?.into_parts();
             let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
             match head.status {
                 StatusCode::OK => Ok(()),
