@@ -254,11 +254,7 @@ pub(super) async fn run_all(link: &Link, arguments: &[(&str, Vec<u8>)]) -> Resul
     let mut replies = Vec::with_capacity(values.len());
     for (value, (key, argument)) in values.into_iter().zip(arguments) {
         let is_missing = matches!(&value, redis::Value::ServerError(error) if error.code() == "NOSCRIPT");
-        let value = if is_missing {
-            link.call(&in_full(key, argument)).await
-        } else {
-            value.extract_error().map_err(Into::into)
-        };
+        let value = if is_missing { link.call(&in_full(key, argument)).await } else { value.extract_error() };
         replies.push(value.and_then(integers).map_err(|error| reason_of(&error))?);
     }
     Ok(replies)

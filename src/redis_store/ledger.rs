@@ -56,7 +56,10 @@ impl ChargeName {
     pub(super) fn pack(self) -> StoreCharge {
         let slot = self.slot.0 & ((1 << Self::SLOT_BITS) - 1);
         // Midnight Pacific is a whole hour.
-        StoreCharge(self.grain.0 << Self::SLOT_BITS | slot, u64::from(self.key.0) << 32 | self.day_end.0 / Self::HOUR)
+        StoreCharge(
+            (self.grain.0 << Self::SLOT_BITS) | slot,
+            (u64::from(self.key.0) << 32) | (self.day_end.0 / Self::HOUR),
+        )
     }
 
     pub(super) fn unpack(charge: StoreCharge) -> Self {

@@ -107,7 +107,7 @@ impl Link {
             Wire::Single(mut wire) => wire.send_packed_command(command).await?,
             Wire::Cluster(mut wire) => wire.req_packed_command(command).await?,
         };
-        Ok(value.extract_error()?)
+        value.extract_error()
     }
 
     /// Sends several commands, and returns their replies in the same order; an error of the server's is a

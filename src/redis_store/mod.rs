@@ -83,8 +83,8 @@
 //! A call waits 20 ms for the server, and half as long again for an answer that is only just late. With the first that does not
 //! come, or is an error, the instance takes its share: `0.8 × (limit − seen) / instances`, where `seen` is what all have charged as last seen, at most 0.3 s before, and
 //! grows old as charges do. The share begins 0.4 s after the loss and has its size after 1.6 s, so that an answer or a look that
-//! comes late can still tell of a burst of the others; and each question that was not answered counts as one of each of the
-//! others besides. It looks at the server about every 250 ms, and comes back with the first answer in time, or the
+//! comes late can still tell of a burst of the others. For what nobody can tell, `seen` has the largest step of the totals from one
+//! answer to the next in the last second, and each question that was not answered as one of each of the others. It looks at the server about every 250 ms, and comes back with the first answer in time, or the
 //! third if that was no good a moment ago; for 1.5 s after that, a call has to fit into its share *and* on the server, because
 //! others may still be away.
 //!

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{RedisError, Value};
+use redis::Value;
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -215,7 +215,7 @@ impl Probe {
 
 /// Reads the registry's reply.
 fn registered(reply: Value) -> Result<(u64, bool, u32), AwayReason> {
-    let reply = reply.extract_error().map_err(RedisError::from).and_then(integers);
+    let reply = reply.extract_error().and_then(integers);
     match *reply.map_err(|error| reason_of(&error))? {
         [now, had, count] => {
             let number = |value| u64::try_from(value).map_err(|_| AwayReason::Error);

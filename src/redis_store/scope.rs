@@ -412,3 +412,127 @@ fn fullness(used: [u64; 3], limits: LimitsInOrder) -> Option<u64> {
     });
     parts.max()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: DayEnd = DayEnd(1_795_248_000);
+    const SERVER: u64 = 1_795_000_000_000;
+
+    fn cx(now: Instant, by: DecideBy) -> DecideContext {
+        DecideContext {
+            now,
+            by,
+            instances: 4,
+            day: (DAY, Duration::from_secs(3_600)),
+            leases: true,
+            learn: Duration::ZERO,
+            timeout: Duration::from_millis(20),
+            clock: ServerClock::default(),
+        }
+    }
+
+    fn question(limit: u64) -> Question {
+        Question::new(1, 10).limits(Limits::new().requests_per_minute(limit))
+    }
+
+    /// Asks, and has the server reply 2 ms later.
+    fn ask(state: &mut ScopeState, limit: u64, now: Instant, by: DecideBy, reply: (u64, Verdict)) -> Replied {
+        let (decision, _) = state.decide(&question(limit), &cx(now, by));
+        let Decision::Ask { take, hold } = decision else { panic!("{decision:?}") };
+        let (used, verdict) = reply;
+        let reply = TakeReply { now_ms: SERVER, key: KeyId(7), used: [used, used * 10, used], verdict };
+        let later = cx(now + Duration::from_millis(2), by);
+        state.replied(&question(limit), (&take, hold), &reply, now, &later).0
+    }
+
+    fn granted(lease: u64) -> Verdict {
+        Verdict::Granted { slot: Slot(SERVER / 500), lease_requests: lease, lease_tokens: lease * 10, is_look: false }
+    }
+
+    #[test]
+    fn what_was_granted_is_known_to_be_there_and_has_to_be_told_if_it_is_not() {
+        let now = Instant::now();
+        let mut state = ScopeState::new(now);
+        assert!(!state.has_charges());
+        let replied = ask(&mut state, 60, now, DecideBy::Server, (1, granted(0)));
+        assert!(matches!(replied, Replied::Answer { answer: Answer::Granted(_), is_lease: false }));
+        let (decision, _) = state.decide(&question(60), &cx(now, DecideBy::Server));
+        assert!(matches!(decision, Decision::Ask { take: Take { known: KeyId(7), .. }, .. }), "{decision:?}");
+        let replied = ask(&mut state, 60, now, DecideBy::Server, (0, Verdict::Lost));
+        assert!(matches!(replied, Replied::Lost(Answer::Full { dimension: None, .. })), "{replied:?}");
+        let telling = state.tell(now, DAY, Duration::from_millis(100), ServerClock::default());
+        assert_eq!((telling.tell.all.len(), telling.tell.untold.len(), telling.tell.day_all), (1, 0, 1));
+        assert!(telling.tell.fresh != KeyId(0) && telling.tell.known == KeyId(7));
+        state.told(now, &telling, KeyId(8));
+        let (decision, _) = state.decide(&question(60), &cx(now, DecideBy::Server));
+        assert!(matches!(decision, Decision::Ask { take: Take { known: KeyId(8), .. }, .. }), "{decision:?}");
+    }
+
+    #[test]
+    fn a_closing_is_answered_from_memory_until_its_look_and_ends_with_what_the_server_says() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut state = ScopeState::new(now);
+        state.close(now, Closing { look: second, ends: second * 60 });
+        let (decision, _) = state.decide(&question(60), &cx(now, DecideBy::Share(now)));
+        let closed = Answer::Closed(Closing { look: second, ends: second * 60 });
+        assert!(matches!(decision, Decision::Done(Decided { answer, .. }) if answer == closed), "{decision:?}");
+        // While the server is away, one call of this instance looks.
+        let away = DecideBy::Share(now - second * 5);
+        let looks = |decision| {
+            let (Decision::Done(Decided { answer, .. }), _) = decision else { panic!() };
+            matches!(answer, Answer::Granted(grant) if grant.is_look)
+        };
+        assert!(looks(state.decide(&question(600), &cx(now + second, away))));
+        assert!(!looks(state.decide(&question(600), &cx(now + second, away))));
+        // A look that is due is asked for, and another instance may have opened the scope.
+        let later = now + second * 10;
+        ask(&mut state, 60, later, DecideBy::Server, (2, granted(0)));
+        assert!(state.closed(later).is_none());
+        let closed = Verdict::Closed { look: second * 3, ends: second * 9 };
+        ask(&mut state, 60, later, DecideBy::Server, (2, closed));
+        let mut clock = ServerClock::default();
+        clock.learn(SERVER, later, later);
+        // What was found a moment ago stays, and then goes by the server.
+        state.mirrored_closing(later + second / 4, [0, 0], clock);
+        assert!(state.closed(later).is_some());
+        state.mirrored_closing(later + second, [0, 0], clock);
+        assert!(state.closed(later).is_none());
+        state.mirrored_closing(later + second, [SERVER + 2_000, SERVER + 8_000], clock);
+        let (look, ends) = state.closed(later).unwrap();
+        assert!(look <= later + second * 2 && ends <= later + second * 8 && ends > later + second * 7);
+    }
+
+    #[test]
+    fn while_others_may_be_away_a_call_has_to_fit_into_the_share_and_on_the_server() {
+        let now = Instant::now();
+        let mut state = ScopeState::new(now);
+        let by = DecideBy::Both(now + Duration::from_secs(1));
+        for used in 1..=12 {
+            ask(&mut state, 60, now, by, (0, granted(0)));
+            assert_eq!(state.share.totals(now, DAY)[0], used);
+        }
+        let (decision, _) = state.decide(&question(60), &cx(now, by));
+        let Decision::Done(Decided { answer: Answer::Full { wait, .. }, .. }) = decision else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(wait, Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_lease_serves_without_the_server_and_its_rest_is_given_back_in_whatever_state() {
+        let now = Instant::now();
+        let mut state = ScopeState::new(now);
+        let replied = ask(&mut state, 6_000, now, DecideBy::Server, (6, granted(5)));
+        assert!(matches!(replied, Replied::Answer { is_lease: true, .. }));
+        for by in [DecideBy::Server, DecideBy::Share(now)] {
+            let (decision, _) = state.decide(&question(6_000), &cx(now, by));
+            assert!(matches!(decision, Decision::Done(Decided { by: DecidedBy::Lease, .. })), "{decision:?}");
+        }
+        let rest = state.sweep(now + Duration::from_secs(1)).unwrap();
+        assert_eq!((rest.key, rest.requests_back, rest.tokens_before), (KeyId(7), 3, 30));
+        assert!(state.has_charges() && !state.is_forgettable(now + Duration::from_secs(1)));
+        assert!(state.is_forgettable(now + Duration::from_secs(63)));
+    }
+}

@@ -28,6 +28,9 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const HELD: Duration = Duration::from_millis(400);
 const GROWS: Duration = Duration::from_millis(1_200);
 
+/// The stretch of time in which the largest step of the totals is kept.
+const STEPS: Duration = Duration::from_millis(500);
+
 /// The limits of a question, in the script's order: requests a minute, input tokens a minute, requests a day.
 pub(super) type LimitsInOrder = [Option<u64>; 3];
 
@@ -40,6 +43,10 @@ pub(super) struct OwnShare {
     own_day: (DayEnd, u64),
     /// The requests of a day that were told, and count into the share until that time.
     held_day: Option<(Instant, DayEnd, u64)>,
+    /// The largest steps by which the totals grew from one answer to the next, in two stretches of time, the later first.
+    steps: [Option<(Instant, Amount)>; 2],
+    /// The time of the last loss of the server that was reckoned with.
+    lost: Option<Instant>,
     /// The totals of the last answer, and the time at which it came.
     replied: Option<(Instant, [u64; 3])>,
 }
@@ -94,7 +101,32 @@ impl OwnShare {
         self.replied = Some((now, used));
         self.seen_day = (day, used[2]);
         let used = Amount { requests: used[0], tokens: used[1] };
-        self.seen.add(now + SLOT + COUNTS, used.minus(self.seen.at(now)));
+        let more = used.minus(self.seen.at(now));
+        self.step(now, more);
+        self.seen.add(now + SLOT + COUNTS, more);
+    }
+
+    fn step(&mut self, now: Instant, more: Amount) {
+        match &mut self.steps[0] {
+            Some((begun, most)) if now.saturating_duration_since(*begun) < STEPS => {
+                *most = Amount { requests: most.requests.max(more.requests), tokens: most.tokens.max(more.tokens) };
+            }
+            first => self.steps = [Some((now, more)), first.take()],
+        }
+    }
+
+    /// Reckons with the loss of the server: since the last answer, the totals may have grown by as much as they did lately from
+    /// one answer to the next.
+    fn lose(&mut self, since: Instant) {
+        if self.lost.replace(since) == Some(since) {
+            return;
+        }
+        let recent = self.steps.iter().flatten().filter(|(begun, _)| *begun + STEPS * 2 > since);
+        let most = recent.fold(Amount::default(), |most, (_, step)| Amount {
+            requests: most.requests.max(step.requests),
+            tokens: most.tokens.max(step.tokens),
+        });
+        self.seen.add(since + SLOT + COUNTS, most);
     }
 
     /// Notes that a question of that amount was not answered: each of the others may have been granted as much since the last
@@ -130,6 +162,9 @@ impl OwnShare {
         day: (DayEnd, Duration),
         sharers: Sharers,
     ) -> Result<(), (Dimension, Duration)> {
+        if let Some(since) = sharers.since {
+            self.lose(since);
+        }
         self.seen.expire(now);
         self.own.expire(now);
         let minute = |limit: Option<u64>, of: fn(Amount) -> u64| {
@@ -367,6 +402,23 @@ mod tests {
         share.unanswered(now, amount(1, 10), 4);
         assert_eq!(share.seen(now, DAY), [96, 60, 0]);
         assert!(share.allows(now, amount(1, 0), limits, (DAY, NIGHT), FOUR).is_err());
+    }
+
+    #[test]
+    fn what_others_took_between_the_last_answers_they_may_have_taken_after_them() {
+        let (now, ms) = (Instant::now(), Duration::from_millis);
+        let mut share = OwnShare::default();
+        for (after, used) in [(0, 10), (600, 14), (601, 22), (1_000, 23)] {
+            share.replied(now + ms(after), [used, 0, 0], DAY);
+        }
+        let lost = now + ms(1_200);
+        let sharers = Sharers { instances: 4, since: Some(lost) };
+        let limits = [Some(60), None, None];
+        assert_eq!(share.allows(lost + ms(1_600), amount(5, 0), limits, (DAY, NIGHT), sharers), Ok(()));
+        // Once for each loss.
+        assert_eq!(share.seen(lost + ms(1_600), DAY)[0], 23 + 8);
+        assert!(share.allows(lost + ms(1_600), amount(6, 0), limits, (DAY, NIGHT), sharers).is_err());
+        assert_eq!(share.seen(lost + ms(1_600), DAY)[0], 23 + 8);
     }
 
     #[test]
