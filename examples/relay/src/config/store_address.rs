@@ -219,7 +219,10 @@ fn host(text: &str) -> Option<String> {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
             address.parse::<Ipv6Addr>().ok()?;
-            (address, port.strip_prefix(':').or_else(|| port.is_empty().then_some("0")).filter(|port| !port.is_empty())?)
+            (
+                address,
+                port.strip_prefix(':').or_else(|| port.is_empty().then_some("0")).filter(|port| !port.is_empty())?,
+            )
         }
         None => text.split_once(':').unwrap_or((text, "0")),
     };
