@@ -103,8 +103,8 @@ async fn a_caller_that_reads_slowly_gets_all() {
 }
 
 #[tokio::test]
-async fn waves_of_unread_callers_leave_descriptors_and_memory_level() {
-    waves(Waves { callers: 20, waves: 4, unread: Duration::from_millis(500), p99: None }).await;
+async fn waves_of_unread_callers_leave_no_descriptors_behind() {
+    waves(Waves { callers: 20, waves: 9, unread: Duration::from_millis(500), p99: None }).await;
 }
 
 #[tokio::test]
@@ -162,6 +162,13 @@ async fn waves(load: Waves) {
         times.len(),
         times[times.len() - 1]
     );
+    if load.p99.is_none() {
+        // It runs beside other tests, and on a busy machine the callers of three waves may be there at once. Those that stayed
+        // for good would be nine waves. The upstream's idle connections are 50 at most.
+        let most = idle + 50 + 3 * load.callers + 10;
+        assert!(seen.iter().all(|((files, _), _)| *files <= most), "more than {most} descriptors: {seen:?}");
+        return;
+    }
     // On a busy machine, not all of a wave may be accepted before the first are gone.
     let (files, memory) = (seen[0].0.0.max(seen[1].0.0), seen[0].0.1.max(seen[1].0.1));
     for ((files_then, memory_then), _) in &seen[2..] {

@@ -122,7 +122,9 @@ impl Answer {
 #[tokio::test]
 async fn an_upload_goes_on_through_a_gateway_whose_path_is_there_once() {
     let session = |base: &str| format!("http://gate{base}/upload/v1beta/files?upload_id=u1&upload_protocol=resumable");
-    let answer = format!("HTTP/1.1 200 OK\r\nx-goog-upload-url: {}\r\ncontent-length: 0\r\n\r\n", session("/gate/a"));
+    // It says that it closes, so that the relay does not send the next request over a connection that is about to end.
+    let ends = "content-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = format!("HTTP/1.1 200 OK\r\nx-goog-upload-url: {}\r\n{ends}", session("/gate/a"));
     let upstream = Upstream::closing(answer).await;
     let settings =
         upstream.settings("").replacen(&upstream.address.to_string(), &format!("{}/gate/a/", upstream.address), 1);
