@@ -107,6 +107,13 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaiterId(pub(super) u64, Priority);
 
+impl WaiterId {
+    /// Returns the place of a waiter that has waited since then, for a call that has left and may join again.
+    pub(super) fn place(self, since: Instant) -> Place {
+        Place { id: self.0, since }
+    }
+}
+
 impl<W> Turns<W> {
     pub(super) fn new(now: Instant) -> Self {
         let level = || Level { waiting: BTreeMap::new(), amount: Amount::default(), start: 0, lead: 0, callers: None };
@@ -370,10 +377,7 @@ impl<W> Level<W> {
     }
 
     fn join(&mut self, id: u64, turn: Turn<W>, limits: Amount) {
-        if self.callers.is_none()
-            && let Some((last_id, last)) = self.waiting.last_key_value()
-            && (last.caller != turn.caller || last.due > turn.due || *last_id > id && last.due != turn.due)
-        {
+        if self.callers.is_none() && !self.keeps_order(id, &turn) {
             self.callers = Some(Box::new(self.index(limits)));
         }
         if let Some(callers) = &mut self.callers {
@@ -381,6 +385,13 @@ impl<W> Level<W> {
         }
         self.amount = self.amount.plus(turn.counted);
         self.waiting.insert(id, turn);
+    }
+
+    /// Returns whether the waiters are of one caller, and due in the order of their arrival, with this one as well.
+    fn keeps_order(&self, id: u64, turn: &Turn<W>) -> bool {
+        let (before, after) = (self.waiting.range(..id).next_back(), self.waiting.range(id..).next());
+        before.is_none_or(|(_, before)| before.caller == turn.caller && before.due <= turn.due)
+            && after.is_none_or(|(_, after)| after.caller == turn.caller && after.due >= turn.due)
     }
 
     /// Makes the index of the waiters, which are of one caller so far.
