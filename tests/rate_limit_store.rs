@@ -30,7 +30,7 @@ use tower_gemini::{
         Answer, Closing, Correction, Dimension, Grant, Limits, MemoryStore, Question, QuotaStore, Reply, Scope,
         StoreCharge, TokenCost,
     },
-    rate_limit::{Limiter, LimiterBuilder},
+    rate_limit::{Limiter, LimiterBuilder, Pacing},
 };
 
 use crate::support::{AnyBody, GENERATE, Upstream, find, hello, json, millis, post, secs};
@@ -590,4 +590,191 @@ fn a_waiting_call_that_asks_is_sync_as_all_futures_of_this_crate() {
 fn a_grant_says_what_it_was_told() {
     let grant = Grant::new(StoreCharge(1, 2)).used(3, 4, 5).looking();
     assert_eq!((grant.requests, grant.tokens, grant.today, grant.is_look), (3, 4, 5, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_the_inner_service_after_its_grant_still_counts_when_it_goes() {
+    let upstream = Upstream::new(|_, request| async move {
+        sleep(if request.uri.path().contains("flash") { secs(100) } else { Duration::ZERO }).await;
+        Ok(hello())
+    });
+    for way in [0, 20] {
+        let (store, sent) = (Far::new(millis(way)), upstream.calls());
+        let limiter = || rpm(1).store(store.clone()).build();
+        let inner = tower::limit::ConcurrencyLimit::new(ClassifyLayer::new().layer(upstream.clone()), 1);
+        let service = RateLimitLayer::new(limiter()).layer(inner);
+        let other = limited(&limiter(), &upstream);
+        let late = |at: u64, service, path| async move {
+            sleep(secs(at)).await;
+            call(service, post(path)).await.unwrap();
+        };
+        call(service.clone(), post(GENERATE)).await.unwrap();
+        // Its turn comes after a minute, while a call of another model has the only permit for another 42 s.
+        let waits = late(1, service.clone(), GENERATE);
+        let busy = late(2, service, "/v1beta/models/gemini-2.5-flash:generateContent");
+        let others = async {
+            sleep(secs(110)).await;
+            call(other, post(GENERATE)).await.unwrap();
+        };
+        futures_util::future::join3(waits, busy, others).await;
+        let of_model = |asked: &support::Asked| asked.uri.path().contains("pro");
+        let mut at: Vec<Instant> =
+            upstream.asked()[sent..].iter().filter(|asked| of_model(asked)).map(|asked| asked.at).collect();
+        at.sort_unstable();
+        assert_eq!(at.len(), 3);
+        for two in at.windows(2) {
+            assert!(two[1] - two[0] >= secs(60), "{way}: {:?}", two[1] - two[0]);
+        }
+        assert!(at[2] - at[0] < secs(170), "{way}: {:?}", at[2] - at[0]);
+        assert_eq!(store.sums().0, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_succeeds_forgets_the_days_limit_that_a_refusal_has_taught() {
+    for shared in [false, true] {
+        let upstream = Upstream::fails(1, || {
+            let body = r#"{"error":{"code":429,"status":"RESOURCE_EXHAUSTED","message":"You exceeded your current quota.","details":[
+                {"violations":[{"quotaId":"GenerateRequestsPerDayPerProjectPerModel","quotaValue":"20"}]}]}}"#;
+            Ok(json(429, body))
+        });
+        let limiter = Limiter::builder();
+        let limiter = if shared { limiter.store(Far::new(millis(20))) } else { limiter }.build();
+        let service = limited(&limiter, &upstream);
+        let served = || async {
+            let before = upstream.calls();
+            let _ = call(service.clone(), post(GENERATE)).await;
+            upstream.calls() > before
+        };
+        assert!(served().await && !served().await);
+        sleep(secs(16)).await;
+        // The look is served, and all of the limit, which is then used up.
+        for nth in 0..20 {
+            assert!(served().await, "{shared} {nth}");
+        }
+        assert!(!served().await);
+        sleep(secs(1_801)).await;
+        // The next look is served as well: the limit was raised.
+        for nth in 0..5 {
+            assert!(served().await, "{shared} {nth}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limiter_that_was_refused_itself_goes_as_soon_as_another_has_opened_the_scope() {
+    let begun = Instant::now();
+    let upstream = Upstream::new(move |_, _| async move {
+        Ok(if begun.elapsed() >= secs(3_000) { hello() } else { day_is_used_up() })
+    });
+    let store = Far::new(millis(20));
+    let (one, other) = (rpm(1_000).store(store.clone()).build(), rpm(1_000).store(store.clone()).build());
+    let service = limited(&one, &upstream);
+    // It looks in vain, each time after twice as long.
+    while begun.elapsed() < secs(2_900) {
+        let _ = call(service.clone(), post(GENERATE)).await;
+        sleep(secs(5)).await;
+    }
+    assert!(upstream.calls() <= 10, "{}", upstream.calls());
+    sleep(secs(200)).await;
+    let looked = upstream.calls();
+    // An operator knows that it is good again, and says so to the other.
+    other.lift_scope(&scope());
+    call(limited(&other, &upstream), post(GENERATE)).await.unwrap();
+    sleep(secs(37)).await;
+    let _ = call(service.clone(), post(GENERATE)).await;
+    assert_eq!(upstream.calls(), looked + 2);
+    assert_eq!(one.snapshot()[0].blocked_for, None);
+}
+
+/// A store that never answers.
+#[derive(Debug)]
+struct Silent;
+
+impl QuotaStore for Silent {
+    fn take(&self, _: &Scope, _: Question) -> Reply {
+        Reply::Later(Box::pin(std::future::pending()))
+    }
+
+    fn correct(&self, _: &Scope, _: StoreCharge, _: Correction) {}
+
+    fn close(&self, _: &Scope, _: Closing) {}
+
+    fn open(&self, _: &Scope) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_never_answers_holds_no_call_for_longer_than_its_wait_and_a_second() {
+    let upstream = Upstream::at_once(|_| Ok(hello()));
+    let limiter = rpm(9).max_wait(secs(10)).store(Silent).build();
+    let begun = Instant::now();
+    let calls = (0..100).map(|_| call(limited(&limiter, &upstream), post(GENERATE)));
+    let all = tokio::time::timeout(HOUR, join_all(calls)).await.expect("no call hangs");
+    assert!(all.iter().all(|result| find(result.as_ref().unwrap_err()).is_rate_limited()));
+    assert!(begun.elapsed() <= secs(12), "{:?}", begun.elapsed());
+    let report = &limiter.snapshot()[0];
+    assert_eq!((report.waiting, report.dimensions[0].used, upstream.calls()), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_without_an_end_are_no_trouble() {
+    for answer in [
+        Answer::Full { dimension: None, wait: Duration::MAX },
+        Answer::Closed(Closing::of(Duration::MAX)),
+        Answer::Closed(Closing::of(Duration::MAX).look(secs(1))),
+    ] {
+        let (store, upstream) = (Far::new(Duration::ZERO).script([answer]), Upstream::at_once(|_| Ok(hello())));
+        let limiter = rpm(9).max_wait(secs(10)).store(store).build();
+        assert!(call(limited(&limiter, &upstream), post(GENERATE)).await.is_err());
+        assert!(limiter.headroom(&scope(), 1, 0) > HOUR);
+    }
+    let store = MemoryStore::new();
+    store.close(&scope(), Closing::of(Duration::MAX));
+    assert!(matches!(store.take(&scope(), Question::new(1, 0)), Reply::Now(Answer::Closed(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_the_store_has_refused_lends_its_turns_to_no_burst() {
+    let requests: Vec<_> = (0..40).map(|nth| format!(r#"{{"content":{{"parts":[{{"text":"{nth}"}}]}}}}"#)).collect();
+    let requests = format!(r#"{{"requests":[{}]}}"#, requests.join(","));
+    let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
+    let store = store.script([full(30, Dimension::RequestsPerMinute)]);
+    let pacing = Pacing::Smooth { burst: std::num::NonZeroU32::MIN };
+    let limiter = rpm(60).pacing(pacing).max_wait(secs(10)).store(store).build();
+    let service = ServiceBuilder::new()
+        .layer(ReplayLayer::new())
+        .layer(RateLimitLayer::new(limiter))
+        .layer(ClassifyLayer::new())
+        .service(upstream.clone());
+    let batch = support::post_body("/v1beta/models/gemini-2.5-pro:batchEmbedContents", requests);
+    assert!(service.clone().oneshot(batch).await.is_err());
+    sleep(secs(70)).await;
+    for _ in 0..5 {
+        let service = service.clone();
+        tokio::spawn(async move { service.oneshot(post(GENERATE)).await.map(drop) });
+    }
+    sleep(millis(100)).await;
+    assert_eq!(upstream.calls(), 1, "one in a second");
+    sleep(secs(2)).await;
+    assert_eq!(upstream.calls(), 3);
+}
+
+#[test]
+fn ten_thousand_calls_that_come_while_the_scope_is_closed_for_seconds_are_decided_on_quickly() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
+            store.store.close(&scope(), Closing::of(secs(20)));
+            let service = limited(&rpm(20_000).store(store).build(), &upstream);
+            let calls = (0..10_000).map(|_| tokio::spawn(call(service.clone(), post(GENERATE))));
+            for call in join_all(calls).await {
+                call.unwrap().unwrap();
+            }
+        });
+        done.send(()).unwrap();
+    });
+    // It takes a second; it took half a minute when each answer looked at each waiter.
+    is_done.recv_timeout(secs(20)).expect("it is done in time");
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     block::{Claim, Passage},
-    quota::{Closing, Dimension, Limits, PacificCalendar},
+    quota::{Dimension, Limits, PacificCalendar},
 };
 
 /// The dimensions, in the order of the arrays that hold a value for each.
@@ -97,7 +97,7 @@ impl Account {
     ) -> Result<Charge, Instant> {
         let (amount, looks) = self.reserve(now, amount, grounded, calendar)?;
         let entry = Some(self.window.charge(now, amount));
-        Ok(Charge { entry, amount, day: self.day.number, looks })
+        Ok(Charge { entry, amount, day: self.day.number, looks, is_through: false })
     }
 
     /// Holds the whole amount for a call that is sent later. It counts from now on, and for a minute from
@@ -116,7 +116,7 @@ impl Account {
         let (amount, looks) = self.reserve(now, amount, grounded, calendar)?;
         self.window.hold(amount);
         self.day.held += amount.requests;
-        Ok(Charge { entry: None, amount, day: self.day.number, looks })
+        Ok(Charge { entry: None, amount, day: self.day.number, looks, is_through: false })
     }
 
     /// Charges a held amount, because its call is sent now.
@@ -217,12 +217,6 @@ impl Account {
         self.forget_closing();
     }
 
-    /// Returns how long all calls are blocked, for others who share the quota.
-    pub(super) fn closing(&self, now: Instant) -> Option<Closing> {
-        let (ends, look) = self.blocks.as_ref()?.left(now)?;
-        Some(Closing::of(ends).look(look))
-    }
-
     /// Returns the block that no call waits for.
     pub(super) fn shut(&self, now: Instant, grounded: bool) -> Option<Shut> {
         let own = self.blocks.as_ref().and_then(|blocks| blocks.shut(now, grounded));
@@ -241,10 +235,17 @@ impl Account {
     pub(super) fn succeeded(&mut self, charge: Charge, now: Instant) -> bool {
         let Some(blocks) = &mut self.blocks else { return false };
         let is_open = blocks.succeeded(charge.looks, now);
-        if is_open && self.limits[2].full().is_some_and(|full| self.known_today() >= full) {
-            self.limits[2].forget();
+        if is_open {
+            self.forget_learned_day();
         }
         is_open
+    }
+
+    /// Forgets the day's limit that refusals have taught, if it is used up: the upstream serves on.
+    fn forget_learned_day(&mut self) {
+        if self.limits[2].full().is_some_and(|full| self.known_today() >= full) {
+            self.limits[2].forget();
+        }
     }
 
     /// Learns from a refusal of the upstream in this dimension, which may have named its limit. The refused charge must
@@ -396,6 +397,7 @@ impl Account {
             let is_blocked = self.blocks.as_ref().is_some_and(|blocks| blocks.blocks_all(now));
             if !is_blocked && !self.day_is_full(amount) {
                 self.block(Claim::day().confirmed(), false, now);
+                self.keep_to_itself();
             }
         }
     }

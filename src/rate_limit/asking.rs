@@ -58,4 +58,6 @@ pub(super) struct Direct {
     pub(super) limiter: Limiter,
     pub(super) amount: Amount,
     pub(super) place: Place,
+    /// The time until which it could wait in the queue.
+    pub(super) give_up: Instant,
 }

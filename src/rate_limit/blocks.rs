@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct Blocks {
     all: Option<Block>,
     grounded: Option<Block>,
+    /// True while a call is let past the block of all calls, to ask others whether it still holds.
+    pub(super) yields: bool,
 }
 
 /// The blocks of one scope in a form that outlives the process.
@@ -154,11 +156,19 @@ impl Blocks {
         any
     }
 
-    /// Ends the block of all calls that a call has looked at, because others have seen it end.
-    pub(super) fn opened(&mut self, looks: Looks, now: Instant) {
-        if looks.all.is_some() {
-            self.all = self.all.take().filter(|block| now >= block.ends());
-        }
+    /// Ends the block of all calls, because others have seen it end.
+    pub(super) fn opened(&mut self, now: Instant) {
+        self.all = self.all.take().filter(|block| now >= block.ends());
+    }
+
+    /// Adds a look at the block of all calls, which others have found due.
+    pub(super) fn look_at_all(&mut self, looks: Looks, now: Instant) -> Looks {
+        Looks { all: self.all.as_mut().map(|block| block.begin_look(now)).or(looks.all), ..looks }
+    }
+
+    /// Returns whether the block of all calls lets none pass now.
+    pub(super) fn closes_all(&self, now: Instant) -> bool {
+        self.all.as_ref().is_some_and(|block| matches!(block.passage(now), Passage::Closed(_)))
     }
 
     /// Returns the times until the block of all calls ends by itself, and until one call may look.
@@ -183,7 +193,7 @@ impl Blocks {
     /// Takes up the blocks of another process. `None`: there is none that is still believed.
     pub(super) fn restored(memory: &BlocksMemory, anchor: TimeAnchor, now: Instant) -> Option<Self> {
         let block = |memory: &Option<BlockMemory>| Block::restored(memory.as_ref()?, anchor, now);
-        let blocks = Self { all: block(&memory.all), grounded: block(&memory.grounded) };
+        let blocks = Self { all: block(&memory.all), grounded: block(&memory.grounded), yields: false };
         (blocks.all.is_some() || blocks.grounded.is_some()).then_some(blocks)
     }
 
@@ -204,6 +214,7 @@ impl Blocks {
     }
 
     fn of(&self, grounded: bool) -> impl Iterator<Item = &Block> {
-        self.all.iter().chain(self.grounded.iter().filter(move |_| grounded))
+        let all = self.all.iter().filter(|_| !self.yields);
+        all.chain(self.grounded.iter().filter(move |_| grounded))
     }
 }

@@ -32,8 +32,6 @@ pub enum Pacing {
 pub(super) struct Pacer {
     burst: NonZeroU32,
     pace: Option<Pace>,
-    /// The turns that were taken, and whose calls a store has refused after all: the next calls have them.
-    unused: u64,
 }
 
 /// The pace at one limit.
@@ -56,26 +54,30 @@ impl Pacer {
     pub(super) fn new(pacing: Pacing) -> Option<Self> {
         match pacing {
             Pacing::Burst => None,
-            Pacing::Smooth { burst } => Some(Self { burst, pace: None, unused: 0 }),
+            Pacing::Smooth { burst } => Some(Self { burst, pace: None }),
         }
     }
 
     /// Takes the turns of a call's requests and returns `now`, or returns the later time at which its turn comes.
     pub(super) fn take(&mut self, now: Instant, limit: Option<u64>, requests: u64) -> Instant {
         let Some(limit) = limit.filter(|limit| *limit > 0) else { return now };
-        if self.unused > 0 && self.unused >= requests {
-            self.unused -= requests;
-            return now;
-        }
         if self.pace.as_ref().is_none_or(|pace| pace.limit != limit) {
             self.pace = Pace::new(now, limit, self.burst, self.pace.as_ref());
         }
         self.pace.as_mut().map_or(now, |pace| pace.take(now, requests))
     }
 
-    /// Gives back the turns of a call that does not go: no more than a burst of them are kept.
-    pub(super) fn give_back(&mut self, requests: u64) {
-        self.unused = self.unused.saturating_add(requests).min(u64::from(self.burst.get()).max(requests));
+    /// Gives back the turns of a call that does not go: the others go as if they had not been taken.
+    pub(super) fn give_back(&mut self, now: Instant, requests: u64) {
+        let Some(mut pace) = self.pace.take() else { return };
+        let turns = pace.interval.saturating_mul(u32::try_from(requests).unwrap_or(u32::MAX));
+        pace.even = pace.even.checked_sub(turns).map_or(now, |even| even.max(now));
+        let before = Some(&pace);
+        self.pace = Pace::new(now, pace.limit, self.burst, before).map(|new| Pace {
+            owes: pace.owes && pace.even > now,
+            even: pace.even,
+            ..new
+        });
     }
 
     /// Returns the number of turns that a call has to wait for: its requests, or the burst where they are more. A batch

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     context::Usage,
-    quota::{Answer, Correction, Grant},
+    quota::{Answer, Correction, Grant, Reply},
 };
 
 /// The amount that one attempt has taken of its scope. Dropped before the call is sent, it is refunded; dropped after
@@ -31,10 +31,25 @@ impl Reservation {
         Self { queue, charge, shared: None }
     }
 
+    /// Returns the amount, as far as it counts.
+    pub(super) fn amount(&self) -> Amount {
+        self.charge.amount()
+    }
+
+    /// Returns whether the store has not been asked for it yet.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.shared.is_none() && self.queue.is_shared()
+    }
+
+    /// Asks the store for the held amount.
+    pub(super) fn ask(&self, now: Instant) -> Reply {
+        self.queue.ask(self.queue.question(now, self.charge))
+    }
+
     /// Takes note of the store's grant.
     pub(super) fn granted(&mut self, now: Instant, waiter: Option<WaiterId>, grant: Grant) {
         self.shared = Some(Box::new(SharedCharge::new(grant, self.charge.amount())));
-        self.queue.granted(now, waiter, self.charge, grant);
+        self.charge = self.queue.granted(now, waiter, self.charge, grant);
     }
 
     /// Gives the held amount back, because the store has refused it.

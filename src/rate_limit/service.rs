@@ -17,10 +17,11 @@ use super::{
     queue::{Outlook, QueueAdmission, ScopeQueue},
     refusal,
     reservation::Reservation,
+    turns::HORIZON,
     waiting::{self, Wait, Waiting},
 };
 use crate::{
-    context::{BoxError, CallContext, CallRef},
+    context::{BoxError, CallContext, CallRef, Deadline},
     quota::{Answer, Reply, Scope, TokenCost},
     ready::Readied,
 };
@@ -115,7 +116,9 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
                 }
                 Reply::Now(answer) => held.denied(now, None, answer),
                 Reply::Later(answer) => {
-                    let direct = Direct { limiter: limiter.clone(), amount, place: asked_at };
+                    let give_up = limiter.max_wait(scope.1).unwrap_or(HORIZON);
+                    let give_up = Deadline::after(give_up).instant();
+                    let direct = Direct { limiter: limiter.clone(), amount, place: asked_at, give_up };
                     return Disposition::Ask(queue.clone(), Asking::new(answer, held, now), Box::new(direct));
                 }
             }

@@ -23,12 +23,13 @@
 //! no waiters. An election costs O(log n), as do a waiter's coming and going.
 
 mod callers;
+mod level;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use self::callers::CallerTurns;
+use self::level::{Level, Turn, cost};
 use super::Amount;
 use crate::{
     bounded::MAX_NAME,
@@ -43,12 +44,6 @@ pub(super) const HORIZON: Duration = Duration::from_secs(285);
 
 /// The number of priorities.
 pub(super) const PRIORITIES: usize = 3;
-
-/// The cost of a whole minute's limit. A call costs its share of the limit that it needs most of.
-const WHOLE: u64 = 1 << 32;
-
-/// The tokens a minute by which calls are weighed while no limit is known.
-const NOMINAL: u64 = 1_000_000;
 
 /// The waiters of a queue, in the order of their turns.
 #[derive(Debug)]
@@ -68,31 +63,6 @@ pub(super) struct Turns<W> {
     began: Instant,
 }
 
-/// The waiters of one priority.
-#[derive(Debug)]
-struct Level<W> {
-    /// The waiters by number, in the order of arrival.
-    waiting: BTreeMap<u64, Turn<W>>,
-    /// The sum of what they count.
-    amount: Amount,
-    /// The start tag of its next turn among the priorities.
-    start: u64,
-    /// The cost of the last turn that was given without an index: what its caller is ahead of others.
-    lead: u64,
-    /// The index by callers. `None`: all are of one caller, and their order is that of arrival.
-    callers: Option<Box<CallerTurns>>,
-}
-
-/// A waiter and its place in the order.
-#[derive(Debug)]
-struct Turn<W> {
-    caller: CallerName,
-    since: Instant,
-    due: u32,
-    counted: Amount,
-    waiter: W,
-}
-
 /// The name of a caller. Calls without one are those of one caller.
 type CallerName = Option<Arc<str>>;
 
@@ -106,6 +76,13 @@ pub(super) struct Place {
 /// The identity of a waiter in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaiterId(pub(super) u64, Priority);
+
+impl WaiterId {
+    /// Returns the place of a waiter that has waited since then, for a call that has left and may join again.
+    pub(super) fn place(self, since: Instant) -> Place {
+        Place { id: self.0, since }
+    }
+}
 
 impl<W> Turns<W> {
     pub(super) fn new(now: Instant) -> Self {
@@ -356,127 +333,6 @@ impl<W> Turns<W> {
         }
         ahead
     }
-}
-
-impl<W> Level<W> {
-    /// Returns whether it takes part in the turns of a priority that is `below` levels more urgent.
-    fn takes_part(&self, below: usize, now: Instant) -> bool {
-        if below == 0 || self.waiting.is_empty() {
-            return !self.waiting.is_empty();
-        }
-        let patience = PATIENCE * u32::try_from(below).unwrap_or(u32::MAX);
-        let oldest = self.waiting.first_key_value().map(|(_, oldest)| oldest.since);
-        oldest.is_some_and(|since| now.saturating_duration_since(since) >= patience)
-    }
-
-    fn join(&mut self, id: u64, turn: Turn<W>, limits: Amount) {
-        if self.callers.is_none()
-            && let Some((last_id, last)) = self.waiting.last_key_value()
-            && (last.caller != turn.caller || last.due > turn.due || *last_id > id && last.due != turn.due)
-        {
-            self.callers = Some(Box::new(self.index(limits)));
-        }
-        if let Some(callers) = &mut self.callers {
-            callers.join(&turn.caller, (turn.due, id), turn.counted, limits);
-        }
-        self.amount = self.amount.plus(turn.counted);
-        self.waiting.insert(id, turn);
-    }
-
-    /// Makes the index of the waiters, which are of one caller so far.
-    fn index(&self, limits: Amount) -> CallerTurns {
-        let mut callers = CallerTurns::default();
-        for (id, turn) in &self.waiting {
-            callers.join(&turn.caller, (turn.due, *id), turn.counted, limits);
-        }
-        if let Some((_, turn)) = self.waiting.first_key_value() {
-            callers.lead(&turn.caller, self.lead);
-        }
-        callers
-    }
-
-    fn take(&mut self, id: u64) -> Option<Turn<W>> {
-        let turn = self.waiting.remove(&id)?;
-        self.amount = self.amount.minus(turn.counted);
-        Some(turn)
-    }
-
-    /// Returns the cost of a waiter on average; zero without any.
-    fn usual_cost(&self, limits: Amount) -> u64 {
-        cost(self.amount, limits).checked_div(self.waiting.len() as u64).unwrap_or_default()
-    }
-
-    fn end_if_empty(&mut self) {
-        if self.waiting.is_empty() {
-            (self.callers, self.lead) = (None, 0);
-        }
-    }
-
-    fn first(&self) -> Option<u64> {
-        match &self.callers {
-            Some(callers) => callers.first(),
-            None => self.waiting.first_key_value().map(|(id, _)| *id),
-        }
-    }
-
-    /// Estimates the amount that will go before a new call of that caller, which is due in that second.
-    fn ahead_of(&self, caller: Option<&Arc<str>>, due: u32, limits: Amount) -> Amount {
-        let ends = self.waiting.first_key_value().zip(self.waiting.last_key_value());
-        let Some(((_, first), (_, last))) = ends else { return Amount::default() };
-        match &self.callers {
-            Some(callers) => callers.ahead_of(caller, due, limits).min(self.amount),
-            None if first.caller.as_ref() != caller => {
-                // The other caller has had a turn, or counts as if it had, and this one has not.
-                if self.lead > 0 || self.waiting.len() > 1 { Amount::default() } else { self.amount }
-            }
-            None => {
-                let turns = || self.waiting.values();
-                let later = || turns().rev().take_while(|turn| turn.due > due).take(COUNTED).count();
-                let sooner = || turns().take_while(|turn| turn.due <= due).take(COUNTED).count();
-                let before = due_before(due, self.waiting.len(), (first.due, last.due), later, sooner);
-                self.amount.share(before, self.waiting.len())
-            }
-        }
-    }
-}
-
-/// The most waiters of a caller that are counted for an estimate, from either end of its queue.
-const COUNTED: usize = 256;
-
-/// Returns the number of a caller's waiters that are due no later than a new one, of `len` with these `ends`. Where there
-/// are too many to count, both `later` than it and `sooner`, they are taken to be spread evenly.
-fn due_before(
-    due: u32,
-    len: usize,
-    ends: (u32, u32),
-    later: impl FnOnce() -> usize,
-    sooner: impl FnOnce() -> usize,
-) -> usize {
-    let later = later();
-    if later < COUNTED {
-        return len - later;
-    }
-    let sooner = sooner();
-    if sooner < COUNTED {
-        return sooner;
-    }
-    let (part, whole) = (due.saturating_sub(ends.0), ends.1.saturating_sub(ends.0));
-    (len as u64 * u64::from(part) / u64::from(whole.max(1))) as usize
-}
-
-/// Returns the share of a minute's limits that an amount is, of the limit that it needs most of.
-fn cost(amount: Amount, limits: Amount) -> u64 {
-    let share = |of: u64, limit: u64| {
-        if let Some(whole) = of.checked_mul(WHOLE) {
-            return whole / limit.max(1);
-        }
-        let share = u128::from(of) * u128::from(WHOLE) / u128::from(limit.max(1));
-        u64::try_from(share).unwrap_or(u64::MAX)
-    };
-    let known = |of, limit| if limit == u64::MAX { 0 } else { share(of, limit) };
-    let cost = known(amount.requests, limits.requests).max(known(amount.tokens, limits.tokens));
-    let nominal = || share(amount.tokens, NOMINAL);
-    if limits.requests == u64::MAX && limits.tokens == u64::MAX { nominal().max(1) } else { cost.max(1) }
 }
 
 #[cfg(test)]

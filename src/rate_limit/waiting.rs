@@ -147,11 +147,23 @@ impl<S: Clone, B> Queued<S, B> {
             held.granted(now, waiter, grant);
             return Ok(Some(held));
         }
+        let held_amount = held.amount();
         held.denied(now, waiter, answer);
-        let Standing::Asks(direct) = &self.standing else { return Ok(None) };
+        self.inner.release();
         let (context, queue) = (CallContext::of(&self.request), &self.place.queue);
         let (call, claimant) = (CallRef::with(context, &self.request), claimant(&self.request));
-        let Direct { limiter, amount, place } = &**direct;
+        let Direct { limiter, amount, place, .. } = match &mut self.standing {
+            Standing::Asks(direct) => &**direct,
+            Standing::Waits(wait) => {
+                if waiter.is_none() {
+                    // It has left to get ready, and has its place back.
+                    let (place, grounded) = (wait.waiter.place(wait.since), call.shape().grounded);
+                    wait.waiter = queue.join_at(place, now, held_amount, wait.may_move, grounded, claimant);
+                    self.place.waiter = Some(wait.waiter);
+                }
+                return Ok(None);
+            }
+        };
         let at = match queue.outlook(now, *amount, call.shape().grounded, claimant) {
             Outlook::Later(at) => at,
             Outlook::Shut(shut) => {
@@ -160,19 +172,21 @@ impl<S: Clone, B> Queued<S, B> {
         };
         let wait = join(limiter, &self.request, &call, queue, *amount, claimant, now, at, Some(*place))?;
         self.place.waiter = Some(wait.waiter);
-        self.inner.release();
         self._queueing = queueing(&self.request, wait.since);
         self.standing = Standing::Waits(wait);
         Ok(None)
     }
 
     /// Returns the time at which the call gives up while the store is asked, and whether it has waited since when.
-    fn gives_up(&self, asking: &Asking) -> (Option<Instant>, Instant) {
+    fn gives_up(&self, asking: &Asking) -> (Instant, Instant) {
         match &self.standing {
-            Standing::Asks(_) => (claimant(&self.request).deadline, asking.since()),
+            Standing::Asks(direct) => {
+                let (give_up, deadline) = (asking.gives_up(direct.give_up), claimant(&self.request).deadline);
+                (deadline.map_or(give_up, |deadline| deadline.min(give_up)), asking.since())
+            }
             // A turn is of no use to a call whose answer would come too late.
-            Standing::Waits(wait) if wait.is_last_call => (Some(wait.give_up), wait.since),
-            Standing::Waits(wait) => (Some(asking.gives_up(wait.give_up)), wait.since),
+            Standing::Waits(wait) if wait.is_last_call => (wait.give_up, wait.since),
+            Standing::Waits(wait) => (asking.gives_up(wait.give_up), wait.since),
         }
     }
 
@@ -206,13 +220,14 @@ where
     S: Service<Request<B>> + Clone,
     S::Error: Into<BoxError>,
 {
-    fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
+    /// Waits for the reservation: for its turn and for the store's answer.
+    fn poll_reserved(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         let Some(queued) = self.queued else { return Poll::Ready(Err(polled_again(NAME))) };
         while self.reservation.is_none() {
             let now = Instant::now();
             let until = if let Some(asking) = self.asking {
                 let (give_up, since) = queued.gives_up(asking);
-                if give_up.is_some_and(|give_up| now >= give_up) {
+                if now >= give_up {
                     return Poll::Ready(Err(queued.exhausted(now, since, None)));
                 }
                 if let Poll::Ready(answer) = asking.poll(cx) {
@@ -220,7 +235,6 @@ where
                     *self.reservation = queued.answered(now, asking.into_held(), answer)?;
                     continue;
                 }
-                let Some(give_up) = give_up else { return Poll::Pending };
                 give_up
             } else {
                 let Standing::Waits(wait) = &mut queued.standing else {
@@ -239,6 +253,16 @@ where
                     }
                     queue::Grant::Ask(charge, question) => {
                         let held = Reservation::new(queue.clone(), charge);
+                        // Its minute begins in the store with the answer: only a call that can go then asks.
+                        match queued.inner.poll_ready(cx) {
+                            Poll::Ready(ready) => ready.map_err(Into::into)?,
+                            Poll::Pending => {
+                                *self.reservation = Some(held);
+                                queue.leave_for_readiness(waiter);
+                                queued.place.waiter = None;
+                                return Poll::Pending;
+                            }
+                        }
                         match queue.ask(question) {
                             Reply::Now(answer) => *self.reservation = queued.answered(now, held, answer)?,
                             Reply::Later(answer) => *self.asking = Some(Asking::new(answer, held, now)),
@@ -266,12 +290,26 @@ where
             let Some(timer) = self.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
             ready!(timer.poll(cx));
         }
-        let Poll::Ready(ready) = queued.inner.poll_ready(cx) else {
-            // The waiters behind this call do not wait for an inner service that is not ready for it.
-            queued.place.leave();
-            return Poll::Pending;
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_called(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadyCall<S, B>, BoxError>> {
+        let queued = loop {
+            ready!(self.poll_reserved(cx))?;
+            let Some(queued) = self.queued else { return Poll::Ready(Err(polled_again(NAME))) };
+            let Poll::Ready(ready) = queued.inner.poll_ready(cx) else {
+                // The waiters behind this call do not wait for an inner service that is not ready for it.
+                queued.place.leave();
+                return Poll::Pending;
+            };
+            ready.map_err(Into::into)?;
+            let Some(unasked) = self.reservation.take_if(|held| held.is_unasked()) else { break queued };
+            let now = Instant::now();
+            match unasked.ask(now) {
+                Reply::Now(answer) => *self.reservation = queued.answered(now, unasked, answer)?,
+                Reply::Later(answer) => *self.asking = Some(Asking::new(answer, unasked, now)),
+            }
         };
-        ready.map_err(Into::into)?;
         if CallContext::of(&queued.request).is_some_and(|context| !context.choice_is_good()) {
             return Poll::Ready(Err(refusal::choice_lost(&queued.place.queue)));
         }

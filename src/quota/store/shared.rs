@@ -15,6 +15,9 @@ use crate::quota::{
 /// served, or hangs.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
+/// The longest time for which a scope is closed, whatever is said.
+const LONGEST_CLOSING: Duration = Duration::from_secs(48 * 3_600);
+
 /// The usage of one scope by all who ask, and whether it is closed.
 #[derive(Debug)]
 pub(super) struct SharedAccount {
@@ -121,8 +124,8 @@ impl SharedAccount {
 
     /// Closes the scope. Calls that are refused together are one event, of which the longest closing counts.
     pub(super) fn close(&mut self, closing: Closing, now: Instant) {
-        let ends = now + closing.ends.max(closing.look);
-        let mut new = Closed { look_at: now + closing.look, ends, look: None };
+        let (look, ends) = (closing.look.min(LONGEST_CLOSING), closing.ends.min(LONGEST_CLOSING));
+        let mut new = Closed { look_at: now + look, ends: now + ends.max(look), look: None };
         if let Some(known) = self.closed.filter(|known| now < known.look_at) {
             new.look_at = new.look_at.max(known.look_at);
             new.ends = new.ends.max(known.ends);

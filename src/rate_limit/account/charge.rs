@@ -11,6 +11,8 @@ pub(in crate::rate_limit) struct Charge {
     pub(super) day: u32,
     /// The looks that the call makes for the others.
     pub(super) looks: Looks,
+    /// True if it is held in spite of this limiter's own block, for a question to the store.
+    pub(super) is_through: bool,
 }
 
 impl Charge {

@@ -26,12 +26,18 @@ const LEAST: Duration = Duration::from_millis(2);
 /// The time for which nobody waits for a closed scope.
 const LONG: Duration = Duration::from_secs(120);
 
+/// The longest time that an answer is believed: no day has as many hours, and no sum of times overflows.
+const LONGEST: Duration = Duration::from_secs(48 * 3_600);
+
 /// The knowledge of the store's answers.
 #[derive(Debug, Default)]
 pub(super) struct StoreView {
     refusal: Option<StoreRefusal>,
     /// The usage of all who ask, and the end of the day and the time at which it was told.
     usage: Option<SharedUsage>,
+    /// The time from which the store is asked in spite of this limiter's own block, because others may have opened the
+    /// scope. `None`: the store was not told of that block.
+    through_at: Option<Instant>,
 }
 
 /// The usage of all who ask, with the call that was told it.
@@ -117,6 +123,12 @@ pub(in crate::rate_limit) struct HeldBack {
     pub(in crate::rate_limit) again: Instant,
 }
 
+/// Returns the time until the store is asked again that has refused a call for `wait`: not all at once.
+fn ask_again(wait: Duration, is_closed: bool) -> Duration {
+    let again = if is_closed && wait > ASK_RARELY { ASK_RARELY } else { ASK_AGAIN };
+    again.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
 impl Account {
     /// Makes it the account of a scope whose quota a store counts as well.
     pub(in crate::rate_limit) fn share(&mut self) {
@@ -136,9 +148,50 @@ impl Account {
         {
             return Err(HeldBack { at: refusal.hopeless_until(), again: refusal.again });
         }
-        let charge = self.hold(now, amount, grounded, calendar).map_err(|at| HeldBack { at, again: at })?;
-        let question = Question::new(charge.amount.requests, charge.amount.tokens).limits(self.asked_limits(now));
-        Ok((charge, question))
+        let through_at = self.through_at(now);
+        let is_through = through_at.is_some_and(|at| now >= at);
+        if let Some(blocks) = self.blocks.as_mut().filter(|_| is_through) {
+            blocks.yields = true;
+        }
+        let held = self.hold(now, amount, grounded, calendar);
+        if let Some(blocks) = &mut self.blocks {
+            blocks.yields = false;
+        }
+        match held {
+            Ok(charge) => {
+                let charge = Charge { is_through, ..charge };
+                Ok((charge, self.question(now, charge)))
+            }
+            Err(at) => {
+                let again = through_at.filter(|_| !is_through).map_or(at, |through_at| through_at.min(at));
+                Err(HeldBack { at, again })
+            }
+        }
+    }
+
+    /// Returns the question for a held amount.
+    pub(in crate::rate_limit) fn question(&self, now: Instant, charge: Charge) -> Question {
+        Question::new(charge.amount.requests, charge.amount.tokens).limits(self.asked_limits(now))
+    }
+
+    /// Returns the time from which the store is asked in spite of this limiter's own block, if there is one.
+    fn through_at(&self, now: Instant) -> Option<Instant> {
+        let at = self.store.as_ref()?.through_at?;
+        self.blocks.as_ref()?.closes_all(now).then_some(at)
+    }
+
+    /// Returns how long all calls are blocked, for others who share the quota, who are told of it.
+    pub(in crate::rate_limit) fn tell_closing(&mut self, now: Instant) -> Option<Closing> {
+        let (ends, look) = self.blocks.as_ref()?.left(now)?;
+        self.store.as_mut()?.through_at = Some(now + ask_again(look, true));
+        Some(Closing::of(ends).look(look))
+    }
+
+    /// Takes note of a block that others are not told of.
+    pub(super) fn keep_to_itself(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.through_at = None;
+        }
     }
 
     /// Returns the limits of a question: those in force. A day's limit that was learned is a block.
@@ -150,37 +203,59 @@ impl Account {
         day.configured().map_or(limits, |limit| limits.requests_per_day(limit))
     }
 
-    /// Takes note of a grant. Where the scope is open for all, so it is here.
-    pub(in crate::rate_limit) fn granted(&mut self, now: Instant, charge: Charge, grant: Grant) {
+    /// Takes note of a grant. A block that the store was told of is over where the scope is open for all. Returns the
+    /// charge, which looks at the own block as well where it looks for all.
+    pub(in crate::rate_limit) fn granted(&mut self, now: Instant, mut charge: Charge, grant: Grant) -> Charge {
+        let was_told = self.store.as_ref().is_some_and(|store| store.through_at.is_some());
         if let Some(blocks) = &mut self.blocks
-            && !grant.is_look
+            && (charge.is_through || was_told && charge.looks.is_of_all())
         {
-            blocks.opened(charge.looks, now);
+            if !grant.is_look {
+                blocks.opened(now);
+                self.forget_learned_day();
+            } else if charge.is_through {
+                charge.looks = blocks.look_at_all(charge.looks, now);
+            }
         }
         let day = self.day.number;
-        let Some(store) = &mut self.store else { return };
-        store.refusal = store.refusal.filter(|refusal| !refusal.concerns(charge.amount));
-        let minute = Amount { requests: grant.requests, tokens: grant.tokens };
-        store.usage = Some(SharedUsage { minute, today: grant.today, day, at: now });
+        if let Some(store) = &mut self.store {
+            store.refusal = store.refusal.filter(|refusal| !refusal.concerns(charge.amount));
+            if grant.is_look && was_told {
+                // The others stay out, here as everywhere.
+                store.through_at = Some(now + ask_again(Duration::ZERO, true));
+            }
+            let minute = Amount { requests: grant.requests, tokens: grant.tokens };
+            store.usage = Some(SharedUsage { minute, today: grant.today, day, at: now });
+        }
+        charge
     }
 
-    /// Takes note of a refusal of the store's. The held amount is refunded by its owner.
-    pub(in crate::rate_limit) fn denied(&mut self, now: Instant, charge: Charge, answer: Answer) {
-        let Some(store) = &mut self.store else { return };
+    /// Takes note of a refusal of the store's. The held amount is refunded by its owner. Returns whether it closes the scope,
+    /// and was not known to.
+    pub(in crate::rate_limit) fn denied(&mut self, now: Instant, charge: Charge, answer: Answer) -> bool {
         let (dimension, wait, ends) = match answer {
-            Answer::Granted(_) => return,
-            Answer::Full { dimension, wait } => (dimension, wait, None),
-            Answer::Closed(Closing { look, ends }) => (None, look, Some(now + ends.max(look))),
+            Answer::Granted(_) => return false,
+            Answer::Full { dimension, wait } => (dimension, wait.min(LONGEST), None),
+            Answer::Closed(Closing { look, ends }) => {
+                let (look, ends) = (look.min(LONGEST), ends.min(LONGEST));
+                (None, look, Some(now + ends.max(look)))
+            }
         };
         // A turn of the pace that the call has taken stays for the next.
         if let Some(pacer) = &mut self.pacer {
-            pacer.give_back(charge.amount.requests);
+            pacer.give_back(now, charge.amount.requests);
         }
+        let known = self.refusal(now).filter(|known| known.ends.is_some()).copied();
+        let Some(store) = &mut self.store else { return false };
         let amount = if ends.is_some() { Amount::default() } else { charge.amount };
         let until = now + wait.max(LEAST);
-        let again = if ends.is_some() && wait > ASK_RARELY { ASK_RARELY } else { ASK_AGAIN };
-        let again = until.min(now + again.mul_f64(0.8 + 0.4 * fastrand::f64()));
-        store.refusal = Some(StoreRefusal { amount, dimension, at: now, until, again, ends });
+        let again = until.min(now + ask_again(wait, ends.is_some()));
+        if charge.is_through {
+            store.through_at = Some(again);
+        }
+        let refusal = StoreRefusal { amount, dimension, at: now, until, again, ends };
+        store.refusal = Some(refusal);
+        ends.is_some() && known.is_none_or(|known| refusal.is_long() && !known.is_long())
     }
 
     /// Lets the first waiter ask soon, because this limiter has given something back.

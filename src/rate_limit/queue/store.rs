@@ -46,6 +46,29 @@ impl ScopeQueue {
         }
     }
 
+    /// Returns whether a store counts the quota, too.
+    pub(in crate::rate_limit) fn is_shared(&self) -> bool {
+        self.store.is_some()
+    }
+
+    /// Returns the question for an amount that is held.
+    pub(in crate::rate_limit) fn question(&self, now: Instant, charge: Charge) -> Question {
+        self.state.lock().account.question(now, charge)
+    }
+
+    /// Takes a waiter out that has a turn, and asks once the inner service is ready for it. Wakes the next.
+    pub(in crate::rate_limit) fn leave_for_readiness(&self, waiter: WaiterId) {
+        let mut state = self.state.lock();
+        let State { account, line } = &mut *state;
+        if let Some(line) = line.as_deref_mut() {
+            debug_assert_eq!(line.first(), Some(waiter), "it has its turn");
+            line.grant(limits(account, Instant::now()));
+        }
+        let next = state.remove(waiter);
+        drop(state);
+        wake(next);
+    }
+
     /// Corrects a charge in the store.
     pub(in crate::rate_limit) fn correct(&self, charge: StoreCharge, by: Correction) {
         if let Some(store) = &self.store {
@@ -68,15 +91,22 @@ impl ScopeQueue {
     }
 
     /// Takes note of the store's grant for a held amount: of a waiter, whose caller is charged for the turn, or of a call
-    /// that has not queued.
-    pub(in crate::rate_limit) fn granted(&self, now: Instant, waiter: Option<WaiterId>, charge: Charge, grant: Grant) {
+    /// that has not queued. Returns the charge, which may look now.
+    pub(in crate::rate_limit) fn granted(
+        &self,
+        now: Instant,
+        waiter: Option<WaiterId>,
+        charge: Charge,
+        grant: Grant,
+    ) -> Charge {
         let mut state = self.state.lock();
         let State { account, line } = &mut *state;
-        account.granted(now, charge, grant);
+        let charge = account.granted(now, charge, grant);
         if let (Some(_), Some(line)) = (waiter, line.as_deref_mut()) {
             debug_assert_eq!(line.first(), waiter, "it is first while it asks");
             line.grant(limits(account, now));
         }
+        charge
     }
 
     /// Takes note of the store's refusal of a held amount, and elects the first waiter again. Waiters that need not wait
@@ -84,14 +114,14 @@ impl ScopeQueue {
     pub(in crate::rate_limit) fn denied(&self, now: Instant, waiter: Option<WaiterId>, charge: Charge, answer: Answer) {
         let mut state = self.state.lock();
         let State { account, line } = &mut *state;
-        account.denied(now, charge, answer);
+        let is_news = account.denied(now, charge, answer);
         let mut wakers = Vec::new();
         if let Some(line) = line.as_deref_mut() {
             let elected = waiter.and_then(|waiter| {
                 line.unpin(waiter);
                 line.elect(now)
             });
-            if matches!(answer, Answer::Closed(_)) {
+            if is_news {
                 wakers = send_away(account, line, now);
             }
             // The time of the first waiter has changed.
@@ -165,7 +195,7 @@ impl ScopeQueue {
             let agrees = state.account.agrees(refusal.dimension, refusal.named, shared);
             state.account.block(if agrees { claim.confirmed() } else { claim }, refusal.grounded, now);
             if !refusal.grounded && self.store.is_some() {
-                closing = state.account.closing(now);
+                closing = state.account.tell_closing(now);
             }
             let State { account, line } = &mut *state;
             wakers = line.as_deref_mut().map(|line| send_away(account, line, now)).unwrap_or_default();

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{COUNTED, CallerName, cost, due_before};
+use super::{
+    CallerName,
+    level::{COUNTED, cost, due_before},
+};
 use crate::rate_limit::Amount;
 
 /// The most callers that are remembered without a waiter, because they are ahead of those that wait.

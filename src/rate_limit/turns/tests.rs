@@ -572,4 +572,11 @@ async fn a_call_that_joins_late_has_the_place_at_which_it_came() {
     turns.join(now, due(10), tokens(1), LIMITS, "soon");
     turns.join_at(place, due(60), tokens(1), LIMITS, "later");
     assert_eq!(order(&mut turns, now), ["soon", "later"]);
+    // Nor does one that joins late among others go before its time.
+    let mut turns = Turns::new(now);
+    let place = turns.place(now);
+    turns.join(now, due(10), tokens(1), LIMITS, "soon");
+    turns.join(now, due(60), tokens(1), LIMITS, "later");
+    turns.join_at(place, due(60), tokens(1), LIMITS, "first of the later");
+    assert_eq!(order(&mut turns, now), ["soon", "first of the later", "later"]);
 }
