@@ -102,10 +102,10 @@ async fn a_wrong_store_is_refused_with_its_line_and_what_would_be_right() {
         ("[store]", "1:1", &["[store] has no redis", "redis://host:6379"]),
         ("[store]\nreddis = \"redis://h\"", "2:1", &["did you mean redis?"]),
         ("[store]\nredis = 6379", "2:9", &["is a whole number here", "\"redis://host:6379\""]),
-        ("[store]\nredis = \"h:6379\"", "2:9", &["no scheme"]),
-        ("[store]\nredis = \"reddis://h\"", "2:9", &["reddis:// is no address", "did you mean redis://?"]),
+        ("[store]\nredis = \"h:6379\"", "2:9", &["the scheme is missing"]),
+        ("[store]\nredis = \"reddis://h\"", "2:9", &["the scheme is unknown", "did you mean redis://?"]),
         ("[store]\nredis = \"redis+sentinel://h\"", "2:9", &["/mymaster"]),
-        ("[store]\nredis = \"redis://h:99999\"", "2:9", &["a port that is none"]),
+        ("[store]\nredis = \"redis://h:99999\"", "2:9", &["a port is no number"]),
         ("[store]\nredis = \"env:RELAY_TEST_UNSET\"", "2:9", &["RELAY_TEST_UNSET is not set"]),
         ("[store]\nredis = \"env:\"", "2:9", &["env:NAME"]),
         ("[store]\nredis = \"redis://h\"\nprefix = \"\"", "3:10", &["is empty"]),
@@ -219,6 +219,11 @@ async fn the_password_is_said_nowhere() {
     let (_, described, remarks) = checked(&settings).await;
     assert!(!described.contains(PASSWORD) && !remarks.contains(PASSWORD), "{described} {remarks}");
     assert!(described.contains("redis://127.0.0.1:1/3"), "{described}");
+    // In a wrong place, nobody knows that it is one.
+    for slip in [format!("prefix = \"redis://:{PASSWORD}@h\""), format!("share = [{PASSWORD:?}]")] {
+        let (code, _, said) = checked(&format!("{EMULATOR}[store]\nredis = \"redis://h\"\n{slip}\n")).await;
+        assert!(code == Some(2) && said.contains(":4:") && !said.contains(PASSWORD), "{said}");
+    }
     let relay = Relay::start_talkative(&settings).await;
     assert_eq!(ask(&relay).await, StatusCode::OK);
     for path in ["/", "/status", "/metrics"] {
