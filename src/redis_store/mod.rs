@@ -56,7 +56,7 @@
 //!
 //! Redis from 6.2 and Valkey are known to work. Set `maxmemory-policy` to `noeviction`, or give it a server of its own: an
 //! evicted key is told again, but not before somebody has missed it. Persistence is not needed. A user needs the commands
-//! EVAL, EVALSHA, SCRIPT LOAD, GETRANGE, SETRANGE, DEL, PEXPIRE, TIME, EXISTS, ZADD, ZCARD, ZREM and ZREMRANGEBYSCORE, for
+//! EVAL, EVALSHA, SCRIPT LOAD, GETRANGE, SETRANGE, DEL, PEXPIRE, TIME, EXISTS, ZADD, ZCARD, ZREM, ZREMRANGEBYSCORE and ZSCORE, for
 //! news XADD and XRANGE, and may be denied INFO.
 //!
 //! In a Cluster each key is on one node, and the nodes' clocks need not agree. One slot that moves costs a call or two.
