@@ -575,3 +575,26 @@ impl SlowProxy {
         self.delay.store(ms / 2, Ordering::Relaxed);
     }
 }
+
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn a_user_with_the_documented_commands_may_do_all_and_one_without_one_of_them_is_denied() {
+    let (docs, server) = (include_str!("../src/redis_store/mod.rs"), RedisServer::start());
+    let (_, commands) = docs.split_once("A user needs the commands").unwrap();
+    let (commands, _) = commands.split_once("and may be denied INFO").unwrap();
+    // SCRIPT LOAD is one command.
+    let commands = commands.replace("SCRIPT LOAD", "SCRIPT|LOAD");
+    let is_command = |word: &&str| word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase() || c == '|');
+    let commands: Vec<_> =
+        commands.split([' ', ',', '\n']).filter(is_command).map(|word| format!("+{}", word.to_lowercase())).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    let mut user = vec!["ACL", "SETUSER", "relay", "on", ">secret", "~tower-gemini:*"];
+    user.extend(commands.iter().map(String::as_str));
+    server.command(&user);
+    let url = server.url().replace("redis://", "redis://relay:secret@");
+    let one = store(&url, "one");
+    until("connected", || one.report().state == StoreState::Connected).await;
+    assert!(is_granted(take(&one, 60).await));
+    server.command(&["ACL", "SETUSER", "relay", "-zscore"]);
+    until("denied", || matches!(one.report().state, StoreState::Away { reason: AwayReason::Denied, .. })).await;
+}

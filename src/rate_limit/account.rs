@@ -179,7 +179,7 @@ impl Account {
         let all = ahead.plus(amount.min(limit));
         let day = if self.day_is_full(all) { self.day.ends } else { now };
         let closed = self.closed_until(now, amount, grounded);
-        // What holds the waiters back holds a call behind them back, too.
+        // A call behind the waiters is held back by all that holds them back.
         let most = if ahead == Amount::default() { amount.min(limit) } else { limit };
         let start = self.denied_until(now, most).map_or(closed, |until| until.max(closed));
         let at = self.window.fits_at(now, amount, limit).max(self.window.admitted_at(start, all, limit)).max(start);

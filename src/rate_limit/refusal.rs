@@ -166,7 +166,8 @@ fn describe(account: &Account, waiting: usize, now: Instant) -> String {
     if let Some((dimension, until)) = account.used_up(now) {
         let of = dimension.map_or("", Dimension::as_str);
         let (of, left) = (if of.is_empty() { "quota" } else { of }, until - now);
-        let _ = write!(text, "others share the quota, and all together have used up its {of} for another {left:.1?}, ");
+        // All may have used it up, or a store that cannot ask them leaves the rest to them.
+        let _ = write!(text, "others share the quota, and leave no room in its {of} for another {left:.1?}, ");
     }
     if let Some(until) = account.closed_by_others(now) {
         let _ =

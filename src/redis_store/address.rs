@@ -1,6 +1,6 @@
 //! The address of the server, and the three ways to find it: itself, by Sentinel, as a Cluster.
 
-use std::fmt;
+use std::{fmt, net::Ipv6Addr};
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, TlsMode, io::tcp::TcpSettings};
 
@@ -27,57 +27,44 @@ pub(super) enum ServerAddress {
 impl ServerAddress {
     /// Reads an address. No message repeats it, because it may have a password.
     pub(super) fn parse(text: &str) -> Result<Self, RedisStoreError> {
+        let text = text.trim();
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(refuse("a blank, or a letter that is no ASCII, is written as %20 and the like"));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(RedisStoreError::scheme(message("the scheme is missing")));
         };
-        if rest.is_empty() {
-            return Err(refuse("the host is missing"));
-        }
-        let (family, way) = match scheme.split_once('+') {
-            Some((family, way)) => (family, Some(way)),
-            None => (scheme, None),
-        };
-        let tls = match family {
-            "redis" | "valkey" => None,
-            "rediss" | "valkeys" => Some(TlsMode::Secure),
-            "unix" => None,
+        let scheme = scheme.to_ascii_lowercase();
+        let (family, way) = scheme.split_once('+').unwrap_or((&scheme, ""));
+        let tls = match (family, way) {
+            ("unix", "") | ("redis" | "valkey", "unix") => return unix(&scheme, rest),
+            ("redis" | "valkey", "" | "sentinel" | "cluster") => None,
+            ("rediss" | "valkeys", "" | "sentinel" | "cluster") => Some(TlsMode::Secure),
             _ => return Err(RedisStoreError::scheme(message("the scheme is unknown"))),
         };
+        let default_port = if way == "sentinel" { SENTINEL_PORT } else { SERVER_PORT };
+        let Hosts { hosts, login, path } = Hosts::parse(rest, default_port, tls)?;
         match way {
-            None | Some("unix") => {
-                // The parts of its message that may repeat the address are left out.
-                let info = text.into_connection_info().map_err(|error| refuse(error.category()))?;
-                let info = info.set_tcp_settings(tcp_settings());
-                match info.addr() {
-                    ConnectionAddr::TcpTls { insecure: true, .. } => Err(refuse("TLS that checks nothing is refused")),
-                    _ => Ok(Self::Single(Box::new(info))),
-                }
-            }
-            Some("sentinel") => {
-                let Hosts { hosts, login, path } = Hosts::parse(rest, SENTINEL_PORT, tls)?;
+            "sentinel" => {
                 let (master, db) = path.split_once('/').unwrap_or((path, ""));
                 if master.is_empty() {
-                    return Err(refuse("the master's name is missing"));
+                    return Err(refuse("the master's name is missing, as /mymaster behind the hosts"));
                 }
-                let login = match db {
-                    "" => login,
-                    db => login.set_db(db.parse().map_err(|_| refuse("the database is no number"))?),
-                };
+                let login = with_database(login, db)?;
                 Ok(Self::Sentinel { sentinels: hosts, master: unescape(master)?.into(), tls, login })
             }
-            Some("cluster") => {
-                let Hosts { hosts, login, path } = Hosts::parse(rest, SERVER_PORT, tls)?;
-                if !path.is_empty() {
-                    return Err(refuse("a Cluster has no databases"));
-                }
-                let nodes: Result<Vec<_>, _> =
-                    hosts.into_iter().map(IntoConnectionInfo::into_connection_info).collect();
-                let nodes = nodes.map_err(|error| refuse(error.category()))?;
-                let with =
-                    |node: ConnectionInfo| node.set_redis_settings(login.clone()).set_tcp_settings(tcp_settings());
-                Ok(Self::Cluster(nodes.into_iter().map(with).collect()))
+            "cluster" if !path.is_empty() => Err(refuse("a Cluster has no databases")),
+            "cluster" => {
+                let nodes: Result<_, _> = hosts.into_iter().map(|host| connection(host, login.clone())).collect();
+                Ok(Self::Cluster(nodes?))
             }
-            Some(_) => Err(RedisStoreError::scheme(message("the scheme is unknown"))),
+            _ => {
+                let mut hosts = hosts.into_iter();
+                match (hosts.next(), hosts.next()) {
+                    (Some(host), None) => Ok(Self::Single(Box::new(connection(host, with_database(login, path)?)?))),
+                    _ => Err(refuse("several hosts are for redis+sentinel:// and redis+cluster:// only")),
+                }
+            }
         }
     }
 
@@ -89,6 +76,32 @@ impl ServerAddress {
             Self::Sentinel { sentinels, .. } => sentinels.iter().any(is_tls),
             Self::Cluster(nodes) => nodes.iter().any(|node| is_tls(node.addr())),
         }
+    }
+}
+
+/// Reads the address of a socket of this machine, as the crate does.
+fn unix(scheme: &str, rest: &str) -> Result<ServerAddress, RedisStoreError> {
+    if !rest.starts_with('/') {
+        return Err(refuse("behind unix:// stands the path of a socket, from / on"));
+    }
+    // The parts of its message that may repeat the address are left out.
+    let info = format!("{scheme}://{rest}").into_connection_info().map_err(|error| refuse(error.category()))?;
+    Ok(ServerAddress::Single(Box::new(info)))
+}
+
+fn connection(host: ConnectionAddr, login: RedisConnectionInfo) -> Result<ConnectionInfo, RedisStoreError> {
+    let info = host.into_connection_info().map_err(|error| refuse(error.category()))?;
+    Ok(info.set_redis_settings(login).set_tcp_settings(tcp_settings()))
+}
+
+/// Chooses a database by its number; without one it is the first.
+fn with_database(login: RedisConnectionInfo, number: &str) -> Result<RedisConnectionInfo, RedisStoreError> {
+    match number {
+        "" => Ok(login),
+        number => match number.parse::<u32>() {
+            Ok(number) => Ok(login.set_db(number.into())),
+            Err(_) => Err(refuse("the database is no number")),
+        },
     }
 }
 
@@ -129,15 +142,20 @@ struct Hosts<'a> {
 
 impl<'a> Hosts<'a> {
     fn parse(text: &'a str, default_port: u16, tls: Option<TlsMode>) -> Result<Self, RedisStoreError> {
-        if text.contains(['?', '#']) {
+        let end = text.find(['/', '?', '#']).unwrap_or(text.len());
+        let (authority, path) = text.split_at(end);
+        if path.contains('@') {
+            return Err(refuse("a / ? or # in a user or a password is written as %2F, %3F or %23"));
+        }
+        if path.contains(['?', '#']) {
             return Err(refuse("what follows the path is not understood"));
         }
         // A password may have an `@` that nobody has escaped.
-        let (login, places) = match text.rsplit_once('@') {
+        let (login, places) = match authority.rsplit_once('@') {
             Some((login, places)) => (Some(login), places),
-            None => (None, text),
+            None => (None, authority),
         };
-        let (places, path) = places.split_once('/').unwrap_or((places, ""));
+        let path = path.strip_prefix('/').unwrap_or(path);
         let mut settings = RedisConnectionInfo::default();
         if let Some(login) = login {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -159,9 +177,13 @@ impl<'a> Hosts<'a> {
 
 /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
 fn host(place: &str, default_port: u16, tls: Option<TlsMode>) -> Result<ConnectionAddr, RedisStoreError> {
-    let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, "")) => (host, None),
-        Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(|| refuse("a port is no number"))?)),
+    let (host, port) = match place.strip_prefix('[') {
+        Some(rest) => {
+            let parts = rest.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+            let (host, port) = parts.ok_or_else(|| refuse("in [ ] stands no IPv6 address"))?;
+            let no_port = || refuse("behind ] stands no port");
+            (host, if port.is_empty() { None } else { Some(port.strip_prefix(':').ok_or_else(no_port)?) })
+        }
         None => match place.split_once(':') {
             Some((host, port)) => (host, Some(port)),
             None => (place, None),
@@ -170,7 +192,14 @@ fn host(place: &str, default_port: u16, tls: Option<TlsMode>) -> Result<Connecti
     if host.is_empty() {
         return Err(refuse("a host is missing"));
     }
-    let port = port.map_or(Ok(default_port), |port| port.parse().map_err(|_| refuse("a port is no number")))?;
+    if !host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte)) {
+        return Err(refuse("a host has characters that no name has"));
+    }
+    let port = match port.map(str::parse) {
+        None => default_port,
+        Some(Ok(port)) if port > 0 => port,
+        Some(_) => return Err(refuse("a port is no number from 1 to 65535")),
+    };
     let host = host.to_owned();
     Ok(match tls {
         None => ConnectionAddr::Tcp(host, port),
@@ -180,17 +209,13 @@ fn host(place: &str, default_port: u16, tls: Option<TlsMode>) -> Result<Connecti
 
 /// Decodes `%40` and the like.
 fn unescape(text: &str) -> Result<String, RedisStoreError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        rest = after;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let code = after.get(..2).and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
-        bytes.push(code.ok_or_else(|| refuse("a % has no two digits after it"))?);
-        rest = &after[2..];
+    let mut parts = text.split('%');
+    let mut bytes = Vec::from(parts.next().unwrap_or_default());
+    for part in parts {
+        let code = part.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let code = code.and_then(|code| u8::from_str_radix(code, 16).ok());
+        bytes.push(code.ok_or_else(|| refuse("a % in a user or a password is written as %25"))?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
     }
     String::from_utf8(bytes).map_err(|_| refuse("it is no UTF-8"))
 }
@@ -216,12 +241,19 @@ mod tests {
     }
 
     #[test]
-    fn one_server_is_read_as_its_client_reads_it() {
+    fn one_server_has_a_login_and_a_database() {
         assert_eq!(said("redis://h"), "h:6379");
         assert_eq!(said("valkey://h:7/2"), "h:7");
         assert_eq!(said("rediss://u:p@h:7"), "h:7");
         assert_eq!(said("unix:///run/redis.sock"), "/run/redis.sock");
-        assert!(said("rediss://h:7/#insecure").contains("checks nothing"));
+        assert_eq!(said(" REDIS://h/1\n"), "h:6379");
+        assert_eq!(said("redis+unix:///run/redis.sock?db=2"), "/run/redis.sock");
+        let ServerAddress::Single(info) = ServerAddress::parse("redis://us%40r:p@ss%3a@[::1]:7/3").unwrap() else {
+            panic!()
+        };
+        let login = info.redis_settings();
+        assert_eq!((login.username(), login.password(), login.db()), (Some("us@r"), Some("p@ss:"), 3));
+        assert_eq!(info.addr().to_string(), "::1:7");
     }
 
     #[test]
@@ -247,26 +279,46 @@ mod tests {
 
     #[test]
     fn a_wrong_address_is_refused_and_its_password_is_not_repeated() {
-        for wrong in [
-            "",
-            "redis",
-            "redis://",
-            "http://secret@h",
-            "redis+ftp://:secret@h",
-            "redis+sentinel://:secret@h:1",
-            "redis+sentinel://:secret@h:x/m",
-            "redis+sentinel://:secret@h:1/m/x",
-            "redis+cluster://:secret@h:1/3",
-            "redis+cluster://:secret@,h",
-            "redis+cluster://:%zz@h",
-            "redis://:secret@h/x",
-            "redis://:secret@h?protocol=secret",
+        for (wrong, says) in [
+            ("", "scheme is missing"),
+            ("redis", "scheme is missing"),
+            (":secret@h:1", "scheme is missing"),
+            ("http://secret@h", "scheme is unknown"),
+            ("redis+ftp://:secret@h", "scheme is unknown"),
+            ("unix+cluster://secret", "scheme is unknown"),
+            ("unix://secret.sock", "from / on"),
+            ("redis://", "a host is missing"),
+            ("redis://:secret@", "a host is missing"),
+            ("redis://:secret", "a host is missing"),
+            ("redis+cluster://:secret@,h", "a host is missing"),
+            ("redis://h:secret", "a port is no number from 1 to 65535"),
+            ("redis://h:0", "a port is no number from 1 to 65535"),
+            ("redis://h:65536", "a port is no number from 1 to 65535"),
+            ("redis://h:", "a port is no number from 1 to 65535"),
+            ("redis+sentinel://:secret@h:x/m", "a port is no number from 1 to 65535"),
+            ("redis://[secret]", "no IPv6 address"),
+            ("redis://[::1", "no IPv6 address"),
+            ("redis://[::1]secret", "behind ]"),
+            ("redis://secret!", "that no name has"),
+            ("redis://secret h", "%20"),
+            ("redis://a,b", "several hosts"),
+            ("redis://:secret/of@h", "%2F"),
+            ("redis://:secret#of@h", "%23"),
+            ("redis://:secret%of@h", "%25"),
+            ("redis+cluster://:secret%+1@h", "%25"),
+            ("redis://:secret@h/x", "the database is no number"),
+            ("redis://:secret@h/1/2", "the database is no number"),
+            ("redis+sentinel://:secret@h:1/m/-1", "the database is no number"),
+            ("redis+sentinel://:secret@h:1", "the master's name"),
+            ("redis+cluster://:secret@h:1/3", "no databases"),
+            ("redis://:secret@h?protocol=secret", "not understood"),
+            ("rediss://h/#insecure", "not understood"),
         ] {
             let error = ServerAddress::parse(wrong).unwrap_err();
-            assert!(
-                error.is_address() != error.is_scheme() && !error.to_string().contains("secret"),
-                "{wrong}: {error}"
-            );
+            assert_eq!(error.is_scheme(), says.starts_with("scheme"), "{wrong}");
+            assert!(error.is_address() != error.is_scheme(), "{wrong}");
+            let said = error.to_string();
+            assert!(said.contains(says) && !said.contains("secret"), "{wrong}: {said}");
         }
         let address = ServerAddress::parse("redis://user:secret@h").unwrap();
         assert!(!format!("{address:?} {address}").contains("secret"));

@@ -26,7 +26,7 @@ pub(super) struct Leases {
     demand: Demand,
 }
 
-/// What is left of a lease.
+/// The rest of a lease.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     pub(super) name: ChargeName,

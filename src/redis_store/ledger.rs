@@ -98,7 +98,7 @@ struct OwnDay {
     untold: u64,
 }
 
-/// What is being told, so that it can be marked as told when the server has it.
+/// The charges that are being told, so that they can be marked as told when the server has them.
 #[derive(Clone, Debug)]
 pub(super) struct Telling {
     pub(super) tell: Tell,
@@ -441,7 +441,7 @@ mod tests {
         ledger.charge_told(Grain(5), DAY, Amount { requests: 1, tokens: 0 });
         assert_eq!(ledger.known(Grain(5 + 119), None), KeyId(7));
         assert_eq!(ledger.known(Grain(5 + 120), None), KeyId(0));
-        // Where the day counts, they stay to its end.
+        // They stay to the day's end if that counts.
         assert_eq!(ledger.known(Grain(5 + 9_000), Some(DAY)), KeyId(7));
         assert_eq!(ledger.known(Grain(5 + 9_000), Some(DayEnd(DAY.0 + 86_400))), KeyId(0));
     }

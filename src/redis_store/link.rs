@@ -212,6 +212,8 @@ pub(super) fn reason_of(error: &RedisError) -> AwayReason {
         _ if says("OOM") => AwayReason::OutOfMemory,
         _ if says("READONLY") => AwayReason::ReadOnly,
         _ if says("BUSY") => AwayReason::Busy,
+        // A command inside of a script is denied in other words: Redis 7's and Valkey's, and those of 6.2.
+        _ if says("ACL failure") || says("can't run this command") => AwayReason::Denied,
         _ if says("NOAUTH") || says("WRONGPASS") => AwayReason::Denied,
         _ if error.is_timeout() => AwayReason::TimedOut,
         _ if error.is_connection_refusal() => AwayReason::Unreachable,

@@ -1,8 +1,8 @@
 //! A [`QuotaStore`](crate::quota::QuotaStore) on Redis or Valkey: several processes share one quota (feature `redis`).
 //!
-//! Where one machine is outgrown, each of several relays knows only what it has sent itself. Two that each keep to a limit send
-//! twice as much together, and the upstream refuses half. To give each half of the limit wastes what one does not need while
-//! the other one waits.
+//! Beyond one machine, each of several relays knows only what it has sent itself. Two that each keep to a limit send twice as
+//! much together, and the upstream refuses half. To give each half of the limit wastes what one does not need while the other
+//! one waits.
 //!
 //! All instances with one server and one prefix ask it before each call: one script decides on requests and tokens a minute and
 //! requests a day at once, so that no minute, wherever it begins, has more than the limit, and 99 % of it can be used. The
@@ -56,7 +56,7 @@
 //!
 //! Redis from 6.2 and Valkey are known to work. Set `maxmemory-policy` to `noeviction`, or give it a server of its own: an
 //! evicted key is told again, but not before somebody has missed it. Persistence is not needed. A user needs the commands
-//! EVAL, EVALSHA, SCRIPT LOAD, GETRANGE, SETRANGE, DEL, PEXPIRE, TIME, EXISTS, ZADD, ZCARD, ZREM and ZREMRANGEBYSCORE, for
+//! EVAL, EVALSHA, SCRIPT LOAD, GETRANGE, SETRANGE, DEL, PEXPIRE, TIME, EXISTS, ZADD, ZCARD, ZREM, ZREMRANGEBYSCORE and ZSCORE, for
 //! news XADD and XRANGE, and may be denied INFO.
 //!
 //! In a Cluster each key is on one node, and the nodes' clocks need not agree. One slot that moves costs a call or two.

@@ -42,7 +42,7 @@ pub(super) struct Probe {
     is_lost: bool,
     /// True if the server has begun so late that others may still be away.
     is_fresh: bool,
-    /// What was left of leases that are over, and the closings that the server may have lost.
+    /// The rests of leases that are over, and the closings that the server may have lost.
     pub(super) orders: Vec<Order>,
 }
 
@@ -235,7 +235,7 @@ fn info_text(reply: &Value) -> String {
     }
 }
 
-/// What a server says of itself.
+/// The facts that a server says of itself.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ServerFacts {
     run_id: Option<Box<str>>,

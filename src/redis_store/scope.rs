@@ -98,7 +98,7 @@ pub(super) enum DecidedBy {
     Server,
 }
 
-/// What has to be done after a reply.
+/// The outcome of a reply.
 #[derive(Debug)]
 pub(super) enum Replied {
     Answer {
@@ -494,7 +494,7 @@ mod tests {
         ask(&mut state, 60, later, DecideBy::Server, (2, closed));
         let mut clock = ServerClock::default();
         clock.learn(SERVER, later, later);
-        // What was found a moment ago stays, and then goes by the server.
+        // A finding of a moment ago stays, and then the server's counts.
         state.mirrored_closing(later + second / 4, [0, 0], clock);
         assert!(state.closed(later).is_some());
         state.mirrored_closing(later + second, [0, 0], clock);

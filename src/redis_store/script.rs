@@ -81,7 +81,7 @@ pub(super) enum Verdict {
     Late,
 }
 
-/// What an instance has charged and the contents may not know.
+/// The charges of an instance that the contents may not know.
 ///
 /// The reply may get lost after the telling was done; told again, it counts twice, which errs to the safe side. So it pays to wait
 /// for this reply for longer than for others: until after the deadline.

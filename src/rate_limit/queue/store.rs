@@ -174,7 +174,7 @@ impl ScopeQueue {
     /// scope as it claims. Waiters that another project can take are sent away, and so are all that would wait for longer
     /// than anybody does.
     ///
-    /// Where the call is charged in the store as well, the usage of all decides on the limit. Returns the closing that all
+    /// If the call is charged in the store as well, the usage of all decides on the limit. Returns the closing that all
     /// others should believe in.
     pub(in crate::rate_limit) fn refused_for_all(
         &self,

@@ -36,7 +36,7 @@ pub(super) struct EventId(pub(super) u64, pub(super) u64);
 /// A time in milliseconds since the register was made; negative before.
 type Found = i64;
 
-/// What is known of one thing.
+/// The knowledge of one thing.
 #[derive(Clone, Debug)]
 struct Word {
     /// The standing in this instance's pool when it was last read.
@@ -50,7 +50,7 @@ struct Word {
     due: Option<Instant>,
 }
 
-/// What is to be told of one thing.
+/// The word to be told of one thing.
 #[derive(Clone, Debug)]
 pub(super) struct NewsTelling {
     pub(super) subject: PoolSubject,

@@ -35,7 +35,7 @@ pub(super) struct State {
     pub(super) keys: Option<KeyPool>,
     pub(super) parks: Option<KeyPool>,
     pub(super) breakers: Option<CircuitBreakers>,
-    /// What these pools have: nothing else is heard.
+    /// The things of these pools: nothing else is heard.
     pub(super) key_roster: Roster,
     pub(super) park_roster: Roster,
     pub(super) register: Register,

@@ -145,10 +145,14 @@ fn shares(value: &Value<'_>) -> Result<Shares, String> {
         match WORDS.iter().position(|word| *word == text) {
             Some(at) => chosen[at] = true,
             None => {
-                let nearest =
-                    WORDS.iter().min_by_key(|word| distance(word, &text)).filter(|word| distance(word, &text) <= 3);
-                let meant = nearest.map(|word| format!(": did you mean {word:?}?")).unwrap_or_default();
-                return Err(format!("{text:?} is nothing that relays share{meant}; it is {RIGHT}"));
+                let near = |word: &&str| distance(word, &text) <= 3;
+                let nearest = WORDS.into_iter().min_by_key(|word| distance(word, &text)).filter(near);
+                // Other words may be anything, as a password that slipped in.
+                let wrong = nearest.map_or_else(
+                    || "one in the list is nothing that relays share".to_owned(),
+                    |word| format!("{text:?} is nothing that relays share: did you mean {word:?}?"),
+                );
+                return Err(format!("{wrong}; it is {RIGHT}"));
             }
         }
     }
@@ -165,14 +169,15 @@ fn prefix(value: &Value<'_>) -> Result<String, String> {
     match text {
         "" => Err(format!("is empty; it is {RIGHT}")),
         text if text.len() > LONGEST_PREFIX => Err(format!("has more than {LONGEST_PREFIX} characters; it is {RIGHT}")),
-        text if !text.bytes().all(is_of_it) => Err(format!("{text:?} has other characters; it is {RIGHT}")),
+        // It may be an address by a slip, with a password.
+        text if !text.bytes().all(is_of_it) => Err(format!("has other characters; it is {RIGHT}")),
         text => Ok(text.to_owned()),
     }
 }
 
 fn instances(value: &Value<'_>) -> Result<NonZeroU32, String> {
     const RIGHT: &str =
-        "how many relays there are, for as long as the server has not told: a whole number from 1, like 4";
+        "how many relays there are, for as long as the server has not told: a whole number from 1 to 10000";
     let number = value.integer(RIGHT)?;
     let instances = u32::try_from(number).ok().and_then(NonZeroU32::new).filter(|instances| instances.get() <= 10_000);
     instances.ok_or_else(|| format!("is {number}; it is {RIGHT}"))

@@ -2,7 +2,7 @@
 //! danger.
 
 use serde::Serialize;
-use tower_gemini::redis_store::{NewsReport, Overshoot, RedisStore, SharedNews, StoreReport, StoreState};
+use tower_gemini::redis_store::{AwayReason, NewsReport, Overshoot, RedisStore, SharedNews, StoreReport, StoreState};
 
 use crate::show::{
     problems::{Level, Problem, time},
@@ -22,6 +22,8 @@ pub(crate) struct StoreView {
     connected: bool,
     /// The reason why the server does not count.
     away: Option<&'static str>,
+    #[serde(skip)]
+    what_to_do: &'static str,
     away_for_s: Option<f64>,
     connected_for_s: Option<f64>,
     /// The last time without the server that is over, unless that was the start.
@@ -89,7 +91,8 @@ impl StoreView {
         let overshoot = bands.zip(report.overshoot.counts);
         Self {
             connected: away.is_none(),
-            away: away.map(|(reason, _)| reason),
+            away: away.map(|(reason, _)| reason.as_str()),
+            what_to_do: away.map_or("", |(reason, _)| advice(reason)),
             away_for_s: away.map(|(_, since)| since),
             connected_for_s: report.last_outage.filter(|_| away.is_none()).map(|last| seconds(last.ended)),
             last_outage: report.last_outage.filter(|_| had_others).map(|last| OutageView {
@@ -130,9 +133,10 @@ impl StoreView {
                      one of {instances}.",
                     time(since)
                 ),
-                what_to_do: "Start the server, or correct [store]. Calls go on meanwhile and none is lost, but some wait longer; the relay \
-                             is back by itself."
-                    .to_owned(),
+                what_to_do: format!(
+                    "{} Calls go on meanwhile and none is lost, but some wait longer; the relay is back by itself.",
+                    self.what_to_do
+                ),
             });
         }
         if let Some(policy) = &self.eviction {
@@ -148,10 +152,21 @@ impl StoreView {
 }
 
 /// Returns why and for how many seconds the server does not count.
-fn away(report: &StoreReport) -> Option<(&'static str, f64)> {
+fn away(report: &StoreReport) -> Option<(AwayReason, f64)> {
     match report.state {
-        StoreState::Away { since, reason } => Some((reason.as_str(), seconds(since))),
+        StoreState::Away { since, reason } => Some((reason, seconds(since))),
         _ => None,
+    }
+}
+
+/// Returns what an operator can do about a server that does not count.
+fn advice(reason: AwayReason) -> &'static str {
+    match reason {
+        AwayReason::OutOfMemory => "Give the server more memory (maxmemory), or one of its own.",
+        AwayReason::ReadOnly => "It is a replica: name the master in [store], or the Sentinels that know it.",
+        AwayReason::Denied => "Correct the user and the password in [store], or what that user may do on the server.",
+        AwayReason::TimedOut | AwayReason::Busy => "See what keeps the server busy, or how far away it is.",
+        _ => "Start the server, or correct [store].",
     }
 }
 
@@ -164,6 +179,8 @@ fn percent(share: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn report() -> StoreReport {
@@ -188,6 +205,15 @@ mod tests {
                 "The store at valkey:6379 is away for 0 s (not reached yet): of what its limits have left this relay takes no more \
               than 20 %, as one of 4."
             ]
+        );
+        let advised = |reason| {
+            let mut report = StoreReport::default();
+            report.state = StoreState::Away { since: Duration::ZERO, reason };
+            StoreView::of(&report, NewsReport::default()).problems().remove(0).what_to_do
+        };
+        assert!(advised(AwayReason::Unreachable).starts_with("Start the server"));
+        assert!(
+            advised(AwayReason::OutOfMemory).contains("maxmemory") && advised(AwayReason::Denied).contains("password")
         );
         report.state = StoreState::Connected;
         assert_eq!(said(&report), [""; 0]);

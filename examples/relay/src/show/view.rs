@@ -32,7 +32,7 @@ pub(crate) struct LimitView {
 
 impl LimitView {
     pub(crate) fn of(report: &ScopeReport) -> Self {
-        // What all have used, as it was last told, while that still counts.
+        // The usage of all, as it was last told, while that still counts.
         let by_all =
             report.shared.filter(|shared| shared.age.is_some_and(|age| age < MINUTE)).map(|shared| shared.used);
         let dimension = |(nth, of): (usize, &DimensionReport)| DimensionView {
