@@ -22,6 +22,8 @@ pub(super) enum ServerAddress {
     Sentinel { sentinels: Vec<ConnectionAddr>, master: Box<str>, tls: Option<TlsMode>, login: RedisConnectionInfo },
     /// A Cluster of which these nodes are known.
     Cluster(Vec<ConnectionInfo>),
+    #[cfg(test)]
+    Sim(super::sim::SimAddress),
 }
 
 impl ServerAddress {
@@ -75,6 +77,8 @@ impl ServerAddress {
             Self::Single(info) => is_tls(info.addr()),
             Self::Sentinel { sentinels, .. } => sentinels.iter().any(is_tls),
             Self::Cluster(nodes) => nodes.iter().any(|node| is_tls(node.addr())),
+            #[cfg(test)]
+            Self::Sim(_) => false,
         }
     }
 }
@@ -123,6 +127,8 @@ impl fmt::Display for ServerAddress {
                 write!(f, "master {master} by the Sentinels {}", join(&mut sentinels.iter()))
             }
             Self::Cluster(nodes) => write!(f, "Cluster {}", join(&mut nodes.iter().map(ConnectionInfo::addr))),
+            #[cfg(test)]
+            Self::Sim(_) => f.write_str("sim"),
         }
     }
 }

@@ -65,16 +65,13 @@ async fn serve(shared: &Arc<StoreShared>, orders: &mut mpsc::Receiver<Order>) {
             biased;
             () = sleep_until(next) => {
                 // While the server is away, orders wait: nobody else would notice that the last handle is gone.
-                if orders.is_closed() && orders.is_empty() {
+                if orders.is_closed() && (orders.is_empty() || link.is_none()) {
                     return;
                 }
                 probe.look().await;
-                let link = shared.connected();
-                if let Some(link) = link {
-                    while !probe.orders.is_empty() {
-                        let some = probe.orders.split_off(probe.orders.len().saturating_sub(AT_ONCE));
-                        bring(shared, &link, some).await;
-                    }
+                while !probe.orders.is_empty() && let Some(link) = shared.connected() {
+                    let some = probe.orders.split_off(probe.orders.len().saturating_sub(AT_ONCE));
+                    bring(shared, &link, some).await;
                 }
                 next = Instant::now() + probe_after(shared.settings.probe_every, fastrand::f64());
             }

@@ -139,7 +139,12 @@ impl QuotaStore for RedisStore {
                 Reply::Later(Box::pin(Asking::new(self.handle.clone(), entry, question, (take, hold), link)))
             }
             // There is none to ask only where the share decides.
-            (Decision::Ask { .. }, None) => Reply::Now(self.handle.by_share(&entry, &question)),
+            (Decision::Ask { take, .. }, None) => {
+                if take.wish_requests > 0 {
+                    entry.state.lock().asked_wish();
+                }
+                Reply::Now(self.handle.by_share(&entry, &question))
+            }
         }
     }
 

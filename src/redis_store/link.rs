@@ -35,6 +35,8 @@ pub(super) struct Link {
 enum Wire {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
+    #[cfg(test)]
+    Sim(super::sim::SimLink),
 }
 
 impl Link {
@@ -94,6 +96,8 @@ impl Link {
                     .build()?;
                 Wire::Cluster(client.get_async_connection().await?)
             }
+            #[cfg(test)]
+            ServerAddress::Sim(address) => Wire::Sim(address.open().await?),
         })
     }
 
@@ -106,6 +110,8 @@ impl Link {
         let value = match self.wire.clone() {
             Wire::Single(mut wire) => wire.send_packed_command(command).await?,
             Wire::Cluster(mut wire) => wire.req_packed_command(command).await?,
+            #[cfg(test)]
+            Wire::Sim(wire) => wire.call_all(std::slice::from_ref(command)).await?.remove(0),
         };
         value.extract_error()
     }
@@ -124,6 +130,8 @@ impl Link {
                 }
                 wire.send_packed_commands(&pipeline, 0, commands.len()).await
             }
+            #[cfg(test)]
+            Wire::Sim(wire) => wire.call_all(commands).await,
             // A pipeline may go to one node only.
             Wire::Cluster(wire) => {
                 let mut replies = Vec::with_capacity(commands.len());

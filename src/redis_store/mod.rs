@@ -93,8 +93,11 @@
 //! | the server does not answer, or is slower than the time of a call | they take their shares |
 //! | it is killed or stopped, and comes back | the same, and tell it their last minute or what it missed |
 //! | it is flushed, or evicts a key | who has charges there notices with its next call or look, and tells them; nothing is granted for a second |
-//! | it is another one, or a replica that was promoted | the contents are made anew from what all tell |
+//! | it is another one, or a replica that was promoted | the contents are made anew from what all tell; in a Cluster, or where INFO is denied, what a replica or old data lacks is not missed |
+//! | it is flushed, or evicts a key, and an instance asks that has no charges there | that one may take up to the limit until it looks, or another tells: 0.3 s |
+//! | an instance starts meanwhile, or has not asked for a scope within a minute | it takes its share without having seen what the others have charged |
 //! | its memory is full | they take their shares until it writes again |
+//! | its clock is set forward, by more than 0.25 s | they take their shares until its contents are made anew from what all tell; not in a Cluster |
 //! | its clock goes back | a step of a second is waited out; after a longer one, all charges count anew |
 //! | one instance alone is cut off | it takes its share, of which the others do not know: there may be that much too many, once |
 //! | the server is lost less than 0.3 s after a burst | who has not asked since does not know of it: the fifth that no share has is for that |
@@ -155,6 +158,8 @@ mod script;
 mod server_clock;
 mod share;
 mod shared;
+#[cfg(test)]
+mod sim;
 
 pub use self::{
     builder::RedisStoreBuilder,

@@ -19,6 +19,9 @@ use super::{
 /// The most scopes whose contents are read with one look: the last ones that were asked for.
 const MIRRORED: usize = 64;
 
+/// The bytes that are read of a key: all of ours, and little of one that is somebody else's.
+const MOST_BYTES: u64 = 2_048;
+
 /// The time within which a scope was asked for whose contents are read.
 const IN_USE: Duration = Duration::from_secs(60);
 
@@ -70,7 +73,7 @@ impl Probe {
         let mut commands = vec![registry::note(&shared.settings.prefix, &shared.settings.instance)];
         commands.extend(in_use.iter().map(|entry| {
             let mut command = redis::cmd("GETRANGE");
-            command.arg(&*entry.key).arg(0).arg(-1);
+            command.arg(&*entry.key).arg(0).arg(MOST_BYTES);
             command
         }));
         let sent = Instant::now();
@@ -103,10 +106,15 @@ impl Probe {
             self.lose(now);
         }
         let is_all = is_away || self.is_lost;
+        let mut missed = Vec::new();
         for (entry, reply) in in_use.iter().zip(replies) {
             let Value::BulkString(bytes) = reply else { continue };
             let mut state = entry.state.lock();
-            if let Some(contents) = Contents::decode(&bytes) {
+            let contents = Contents::decode(&bytes);
+            if state.misses(now, contents.as_ref().map(|contents| contents.key)) {
+                missed.push(entry.clone());
+            }
+            if let Some(contents) = contents {
                 state.mirrored(sent, &contents, clock);
             }
             if let Some(closing) = Contents::closing(&bytes).filter(|_| !is_all) {
@@ -117,15 +125,19 @@ impl Probe {
             // It tells what all have charged all the same.
             return Err(AwayReason::TimedOut);
         }
-        if is_away && !is_good {
-            return Ok(());
-        }
         let has_untold = |entry: &&Arc<ScopeEntry>| {
             let state = entry.state.lock();
             if is_all { state.has_charges() } else { state.ledger.has_untold() }
         };
-        let untold: Vec<_> = entries.iter().filter(has_untold).cloned().collect();
+        let mut untold: Vec<_> = entries.iter().filter(has_untold).cloned().collect();
+        untold.retain(|entry| !missed.iter().any(|missed| Arc::ptr_eq(missed, entry)));
+        untold.extend(missed);
         tell(&shared, &link, &untold).await?;
+        if is_away && !is_good {
+            // It knows all that was taken until now, so that nobody has to wait for this instance; what is taken meanwhile is
+            // told with the return.
+            return Ok(());
+        }
         if is_all {
             let closed = entries.iter().filter_map(|entry| Some((entry, entry.state.lock().closed(now)?)));
             let orders = closed.map(|(entry, (look, ends))| Order::Close(entry.clone(), look, ends));

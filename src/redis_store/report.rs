@@ -84,6 +84,8 @@ pub enum AwayReason {
     Busy,
     /// It has refused the name or the password, or does not allow a command.
     Denied,
+    /// Its clock was set forward: charges are over there that still count.
+    Clock,
     /// It has answered with another error.
     Error,
 }
@@ -101,6 +103,7 @@ impl AwayReason {
             Self::ReadOnly => "read-only",
             Self::Busy => "busy",
             Self::Denied => "denied",
+            Self::Clock => "clock set forward",
             Self::Error => "error",
         }
     }

@@ -333,7 +333,13 @@ impl ScopeState {
     /// Learns from the contents what all have charged.
     pub(super) fn mirrored(&mut self, sent: Instant, contents: &Contents, clock: ServerClock) {
         let clock = self.clock(clock);
-        self.share.mirrored(sent, contents, &clock);
+        self.share.mirrored(sent, contents, &clock, self.is_reset);
+    }
+
+    /// Returns whether charges of this instance are in other contents than those that the server has.
+    pub(super) fn misses(&self, now: Instant, key: Option<KeyId>) -> bool {
+        let known = self.ledger.known(self.grain(now), None);
+        known != KeyId(0) && Some(known) != key
     }
 
     /// Learns from the contents whether the scope is closed. What was found here so lately that the server may not know it yet

@@ -7,7 +7,7 @@ mod contents;
 mod wire;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::time::Duration;
 

@@ -12,6 +12,9 @@ use super::script::{SLOT, Slot};
 /// The deadline of a question to a server whose time is not known: the largest number that a script can compare exactly.
 const NO_DEADLINE: u64 = (1 << 53) - 1;
 
+/// The time for which charges are kept for longer than they count.
+const SLACK_MS: u64 = 250;
+
 /// The bounds of the server's clock, in milliseconds since 1970. Nothing is known at first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ServerClock {
@@ -50,6 +53,12 @@ impl ServerClock {
             }
             _ => (low, high),
         });
+    }
+
+    /// Returns whether an answer says a time that the clock cannot have reached but by a step, by more than charges are kept for
+    /// longer than they count.
+    pub(super) fn has_leapt(&self, server_ms: u64, received: Instant) -> bool {
+        self.bounds.is_some_and(|(_, most)| server_ms > most.at(received).saturating_add(SLACK_MS))
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -141,5 +150,15 @@ mod tests {
         let clock = ServerClock::default();
         assert!(!clock.is_known() && clock.slot_at(Instant::now()).is_none());
         assert_eq!(clock.deadline(Instant::now(), SLOT), 9_007_199_254_740_991);
+    }
+
+    #[test]
+    fn a_step_by_more_than_the_slack_is_a_leap() {
+        let now = Instant::now();
+        let mut clock = ServerClock::default();
+        assert!(!clock.has_leapt(1 << 50, now));
+        clock.learn(1_000_000, now, now);
+        let later = now + Duration::from_secs(1);
+        assert!(!clock.has_leapt(1_001_200, later) && !clock.has_leapt(0, later) && clock.has_leapt(1_001_300, later));
     }
 }

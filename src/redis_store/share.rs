@@ -12,7 +12,7 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    script::{Contents, DayEnd, SLOT, Slot},
+    script::{Contents, DayEnd, KeyId, SLOT, Slot},
     server_clock::ServerClock,
 };
 use crate::quota::{Dimension, window::Amount};
@@ -30,6 +30,9 @@ const GROWS: Duration = Duration::from_millis(1_200);
 
 /// The stretch of time in which the largest step of the totals is kept.
 const STEPS: Duration = Duration::from_millis(500);
+
+/// The time within which all that can have told new contents what those before them had.
+const TOLD_BY_ALL: Duration = Duration::from_secs(3);
 
 /// The limits of a question, in the script's order: requests a minute, input tokens a minute, requests a day.
 pub(super) type LimitsInOrder = [Option<u64>; 3];
@@ -49,6 +52,9 @@ pub(super) struct OwnShare {
     lost: Option<Instant>,
     /// The totals of the last answer, and the time at which it came.
     replied: Option<(Instant, [u64; 3])>,
+    /// The contents that `seen` was read from, and others that were seen since, with the time at which they first were.
+    source: KeyId,
+    newer: Option<(KeyId, Instant)>,
 }
 
 /// Amounts that each count until a time of their own.
@@ -138,7 +144,19 @@ impl OwnShare {
     }
 
     /// Learns the charges of all by slot, from contents that were asked for at `sent`.
-    pub(super) fn mirrored(&mut self, sent: Instant, contents: &Contents, clock: &ServerClock) {
+    /// `is_another`: they are another server's, even if they have the same id.
+    pub(super) fn mirrored(&mut self, sent: Instant, contents: &Contents, clock: &ServerClock, is_another: bool) {
+        if !self.is_source(sent, contents.key, is_another) {
+            // Not all have told yet what the contents before these had.
+            let sum = contents.charges.iter().fold(Amount::default(), |sum, charge| {
+                sum.plus(Amount { requests: charge.requests, tokens: charge.tokens })
+            });
+            self.seen.expire(sent);
+            self.seen.add(sent + SLOT + COUNTS, sum.minus(self.seen.at(sent)));
+            let today = counted(self.seen_day, contents.day_end).max(contents.today);
+            self.seen_day = (contents.day_end, today);
+            return;
+        }
         self.seen.0.clear();
         for charge in &contents.charges {
             let amount = Amount { requests: charge.requests, tokens: charge.tokens };
@@ -150,6 +168,30 @@ impl OwnShare {
         // An answer that came since may have seen more.
         if let Some((at, used)) = self.replied.filter(|(at, _)| *at >= sent) {
             self.replied(at, used, contents.day_end);
+        }
+    }
+
+    /// Returns whether what these contents have is all that is known: those that are new have it only when all have told them.
+    fn is_source(&mut self, now: Instant, key: KeyId, is_another: bool) -> bool {
+        if is_another {
+            return false;
+        }
+        if self.source == key || self.source == KeyId(0) {
+            (self.source, self.newer) = (key, None);
+            return true;
+        }
+        match self.newer {
+            Some((newer, since)) if newer == key => {
+                if now.saturating_duration_since(since) < TOLD_BY_ALL {
+                    return false;
+                }
+                (self.source, self.newer) = (key, None);
+                true
+            }
+            _ => {
+                self.newer = Some((key, now));
+                false
+            }
         }
     }
 
@@ -466,13 +508,39 @@ mod tests {
         });
         let mut share = OwnShare::default();
         share.replied(now, [40, 400, 40], DAY);
-        share.mirrored(now + ms(1), &contents, &clock);
+        share.mirrored(now + ms(1), &contents, &clock, false);
         assert_eq!(share.seen(now + ms(2), DAY), [5, 50, 7]);
         // The slot ended 29.5 s ago.
         assert_eq!(share.seen(now + ms(30_749), DAY)[0], 5);
         assert_eq!(share.seen(now + ms(30_752), DAY)[0], 0);
         share.replied(now + ms(3), [6, 60, 8], DAY);
-        share.mirrored(now + ms(2), &contents, &clock);
+        share.mirrored(now + ms(2), &contents, &clock, false);
         assert_eq!(share.seen(now + ms(4), DAY), [6, 60, 8]);
+    }
+
+    #[test]
+    fn contents_that_are_new_or_another_servers_take_nothing_off_what_was_seen_until_all_have_told() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let mut clock = ServerClock::default();
+        clock.learn(1_790_000_000_000, now, now);
+        let contents = |key, requests| Contents {
+            key: KeyId(key),
+            charges: vec![super::super::script::SlotCharge { slot: Slot(3_580_000_000), requests, tokens: 0 }],
+            day_end: DAY,
+            today: requests,
+        };
+        let mut share = OwnShare::default();
+        share.mirrored(now, &contents(7, 60), &clock, false);
+        let later = |ms| now + Duration::from_millis(ms);
+        // One has told, and the others have not.
+        share.mirrored(later(1), &contents(8, 5), &clock, false);
+        assert_eq!(share.seen(later(1), DAY), [60, 0, 60]);
+        // A server that is back with old data has the same id.
+        share.mirrored(later(2), &contents(7, 5), &clock, true);
+        assert_eq!(share.seen(later(2), DAY), [60, 0, 60]);
+        share.mirrored(later(3), &contents(8, 70), &clock, false);
+        assert_eq!(share.seen(later(3), DAY), [70, 0, 70]);
+        share.mirrored(later(3_100), &contents(8, 20), &clock, false);
+        assert_eq!(share.seen(later(3_100), DAY), [20, 0, 20]);
     }
 }

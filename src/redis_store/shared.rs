@@ -31,6 +31,9 @@ use crate::{
 /// count, so that names that callers invent neither grow the memory nor get around a limit.
 const MAX_SCOPES: usize = 16_384;
 
+/// The time after a step of the server's clock for which new contents only learn.
+const LEAP: Duration = Duration::from_secs(2);
+
 /// The seconds of an hour, in which midnight Pacific always falls.
 const HOUR: u64 = 3_600;
 
@@ -236,8 +239,22 @@ impl StoreShared {
 
     /// Learns the server's time from an answer. The nodes of a Cluster have no time in common.
     pub(super) fn learn(&self, server_ms: u64, sent: Instant, received: Instant, link: &Link) {
-        if !link.is_cluster() {
-            self.server.lock().clock.learn(server_ms, sent, received);
+        if link.is_cluster() {
+            return;
+        }
+        let has_leapt = {
+            let mut server = self.server.lock();
+            let has_leapt = server.clock.has_leapt(server_ms, received);
+            server.clock.learn(server_ms, sent, received);
+            if has_leapt {
+                server.learn_until = Some(received + LEAP);
+            }
+            has_leapt
+        };
+        if has_leapt {
+            // Charges are over on the server that still count.
+            self.entries().iter().for_each(|entry| entry.state.lock().is_reset = true);
+            self.failed(received, AwayReason::Clock);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The script on a real server, beside a plain account of what it should do.
 
-mod model;
+pub(in super::super) mod model;
 mod property;
 mod rules;
 mod server_time;

@@ -8,8 +8,8 @@ const CLAMP: u64 = u32::MAX as u64;
 
 /// The contents of one key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct PlainContents {
-    pub(super) key: KeyId,
+pub(in super::super::super) struct PlainContents {
+    pub(in super::super::super) key: KeyId,
     /// The requests and the tokens of each slot.
     charges: BTreeMap<u64, (u64, u64)>,
     latest: u64,
@@ -35,11 +35,39 @@ impl PlainContents {
         charges.map(|(&slot, &(requests, tokens))| SlotCharge { slot: Slot(slot), requests, tokens }).collect()
     }
 
+    /// Returns whether the key's time to live is over, where no day counts.
+    pub(in super::super::super) fn is_over(&self, now: u64) -> bool {
+        self.key != KeyId(0) && self.latest * 500 + 62_500 < now
+    }
+
+    /// Returns the string of the key, as the script writes it.
+    pub(in super::super::super) fn bytes(&self) -> Vec<u8> {
+        let oldest = self.charges.first_key_value().map_or(self.latest, |(slot, _)| *slot);
+        let current = self.charges.get(&self.latest).copied().unwrap_or_default();
+        let (requests, tokens) = self.sums();
+        let (look, ends) = self.closed_until;
+        let mut head = b"TGq1".to_vec();
+        head.extend(self.key.0.to_le_bytes());
+        [self.latest, oldest, requests, tokens].iter().for_each(|long| head.extend(long.to_le_bytes()));
+        [current.0, current.1].iter().for_each(|int| head.extend((*int as u32).to_le_bytes()));
+        [self.day_end, self.today, self.base, look, ends, self.learns_until, self.asked_at, 0]
+            .iter()
+            .for_each(|long| head.extend(long.to_le_bytes()));
+        let mut ring = vec![0; 122 * 8];
+        for (slot, charge) in self.charges.range(..self.latest) {
+            let at = (*slot % 122) as usize * 8;
+            ring[at..at + 4].copy_from_slice(&(charge.0 as u32).to_le_bytes());
+            ring[at + 4..at + 8].copy_from_slice(&(charge.1 as u32).to_le_bytes());
+        }
+        head.extend(ring);
+        head
+    }
+
     pub(super) fn sums(&self) -> (u64, u64) {
         self.charges.values().fold((0, 0), |sums, charge| (sums.0 + charge.0, sums.1 + charge.1))
     }
 
-    pub(super) fn take(&mut self, now: u64, take: &Take) -> TakeReply {
+    pub(in super::super::super) fn take(&mut self, now: u64, take: &Take) -> TakeReply {
         let of = |key, used, verdict| TakeReply { now_ms: now, key, used, verdict };
         if now >= take.deadline_ms {
             return of(KeyId(0), [0; 3], Verdict::Late);
@@ -90,7 +118,7 @@ impl PlainContents {
         of(self.key, [self.sums().0, self.sums().1, self.today], verdict)
     }
 
-    pub(super) fn correct(&mut self, now: u64, correct: &Correct) {
+    pub(in super::super::super) fn correct(&mut self, now: u64, correct: &Correct) {
         if self.key == KeyId(0) || correct.key != self.key {
             return;
         }
@@ -111,7 +139,7 @@ impl PlainContents {
         }
     }
 
-    pub(super) fn tell(&mut self, now: u64, tell: &Tell) -> bool {
+    pub(in super::super::super) fn tell(&mut self, now: u64, tell: &Tell) -> bool {
         if now >= tell.deadline_ms {
             return false;
         }
@@ -150,7 +178,7 @@ impl PlainContents {
         true
     }
 
-    pub(super) fn close(&mut self, now: u64, closing: Closing) {
+    pub(in super::super::super) fn close(&mut self, now: u64, closing: Closing) {
         if self.key != KeyId(0) {
             self.advance(now);
         }
@@ -161,7 +189,7 @@ impl PlainContents {
         self.closed_until = (self.closed_until.0.max(at(closing.look)), self.closed_until.1.max(at(closing.ends)));
     }
 
-    pub(super) fn open(&mut self, now: u64) {
+    pub(in super::super::super) fn open(&mut self, now: u64) {
         if self.closed_until.1 > 0 {
             if self.key != KeyId(0) {
                 self.advance(now);
