@@ -123,7 +123,8 @@
 //!
 //! The last refusal is remembered, so that the calls behind it, [`headroom`](Limiter::headroom) and the key pool know it
 //! without a question. A 429 closes the scope for all, and one call of all looks; once it is served, the others go within a
-//! second or so of that, or half a minute where the next look is far away. The quota of calls that search the web or maps is believed by each limiter for itself.
+//! second or so of that, or half a minute where the next look is far away. The quota of calls that search the web or maps is
+//! believed by each limiter for itself.
 //!
 //! Turns, priorities, pacing and lowered limits are each limiter's own. With a store, a limit is lowered to the usage of all
 //! who ask it, not to that of this limiter alone. The wait that is foreseen for a call is that of the queue here; the queues
