@@ -15,7 +15,7 @@ use tower::{Layer, ServiceExt, util::BoxCloneService};
 use tower_gemini::{
     BoxError, CallContext, CallerLimitLayer, ClassifyLayer, GeminiLayer, RateLimitLayer, ReplayLayer,
     caller_limit::{CallerAmount, CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
-    context::{GaveUp, Priority},
+    context::{Deadline, GaveUp, Priority},
     failure::Kind,
     quota::{
         Answer, Closing, Correction, Dimension, Grant, Limits, MemoryStore, Question, QuotaStore, Reply, Scope,
@@ -404,19 +404,50 @@ async fn a_caller_in_a_loop_asks_the_store_four_times_a_second_and_is_let_in_whe
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_a_dimension_refuses_for_its_time() {
-    for answer in [Answer::Full { dimension: None, wait: secs(1) }, Answer::Closed(Closing::of(secs(1)))] {
-        let (store, upstream) = (Far::new(millis(5)), Upstream::at_once(|_| Ok(hello())));
-        store.script([answer]);
+async fn a_call_waits_for_a_store_that_is_learning_and_no_longer_than_it_may() {
+    let learning = Answer::Full { dimension: None, wait: millis(900) };
+    for way in [0, 5] {
+        let (store, upstream) = (Far::new(millis(way)), Upstream::at_once(|_| Ok(hello())));
         let [one] = instances(&CallerQuota::new().requests_per_minute(5), &store);
-        let error = ask(&one, &upstream, by("app", post(GENERATE))).await.unwrap_err();
-        let error = find(&error);
-        assert_eq!((error.failure().kind(), error.retry_after()), (Kind::CallerLimited, Some(secs(1))));
-        assert!(error.to_string().contains("not known yet"), "{error}");
-        assert_eq!((upstream.calls(), used(&one, None)), (0, count(0)));
-        sleep(secs(1)).await;
+        let begun = Instant::now();
+        store.script([learning, learning]);
         ask(&one, &upstream, by("app", post(GENERATE))).await.unwrap();
+        let took = begun.elapsed();
+        assert!(took >= millis(1_800) && took < millis(1_900), "{took:?}");
+        assert_eq!((store.sums("app", "").0, used(&one, None)), (1, count(1)));
+
+        // Dropped in the wait, it leaves nothing.
+        store.script([learning]);
+        assert!(timeout(millis(300), ask(&one, &upstream, by("app", post(GENERATE)))).await.is_err());
+        assert_eq!((store.sums("app", "").0, used(&one, None)), (1, count(1)));
+
+        // One that would wait for too long, or past its deadline.
+        for (answers, deadline) in [(3, 60_000), (1, 800)] {
+            let begun = Instant::now();
+            store.script(vec![learning; answers]);
+            let deadline = Deadline::after(millis(deadline));
+            let request = with(by("app", post(GENERATE)), |context| context.tighten_deadline(deadline));
+            let error = ask(&one, &upstream, request).await.unwrap_err();
+            let error = find(&error);
+            assert_eq!((error.failure().kind(), error.retry_after()), (Kind::CallerLimited, Some(millis(900))));
+            assert!(error.to_string().contains("not known yet") && begun.elapsed() < secs(2), "{error}");
+            assert_eq!((upstream.calls(), used(&one, None)), (1, count(1)), "{way}");
+            sleep(secs(1)).await;
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_scope_refuses_for_its_time() {
+    let (store, upstream) = (Far::new(millis(5)), Upstream::at_once(|_| Ok(hello())));
+    store.script([Answer::Closed(Closing::of(secs(1)))]);
+    let [one] = instances(&CallerQuota::new().requests_per_minute(5), &store);
+    let error = ask(&one, &upstream, by("app", post(GENERATE))).await.unwrap_err();
+    let error = find(&error);
+    assert_eq!((error.failure().kind(), error.retry_after()), (Kind::CallerLimited, Some(secs(1))));
+    assert_eq!((upstream.calls(), used(&one, None)), (0, count(0)));
+    sleep(secs(1)).await;
+    ask(&one, &upstream, by("app", post(GENERATE))).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

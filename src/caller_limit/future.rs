@@ -45,7 +45,7 @@ pin_project! {
 
 /// A call whose question the store has not answered yet.
 pub(super) struct CallerAsking<S, B> {
-    /// The service, which stays ready: an answer comes within tens of milliseconds.
+    /// The service, which stays ready unless the store is learning: an answer comes within tens of milliseconds.
     pub(super) inner: Readied<S>,
     pub(super) request: Request<B>,
     pub(super) inquiry: Box<CallerInquiry>,
@@ -140,7 +140,12 @@ where
 {
     /// Waits until the store admits the call, and the service is ready for it.
     fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        ready!(self.inquiry.poll(cx))?;
+        let answered = self.inquiry.poll(cx);
+        if self.inquiry.is_paused() {
+            // The wait begins: what the readiness reserved is free for other calls.
+            self.inner.release();
+        }
+        ready!(answered)?;
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 }

@@ -5,10 +5,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
     account::CallerCost,
@@ -17,7 +18,7 @@ use super::{
     quota::{CallerQuota, PastLimit},
     refusal,
     reservation::CallerReservation,
-    scopes::{CallerRefusal, CallerStoreCharge},
+    scopes::{CallerRefusal, CallerStoreCharge, LEAST},
 };
 use crate::{
     context::{BoxError, Priority},
@@ -42,9 +43,7 @@ impl CallerQuestion {
         let requests = limit(CallerDimension::RequestsPerMinute);
         let tokens = limit(CallerDimension::InputTokensPerMinute);
         let day = limit(CallerDimension::RequestsPerDay);
-        if requests.or(tokens).or(day).is_none() {
-            return None;
-        }
+        requests.or(tokens).or(day)?;
         let mut limits = Limits::new();
         limits = requests.map_or(limits, |limit| limits.requests_per_minute(limit));
         limits = tokens.map_or(limits, |limit| limits.input_tokens_per_minute(limit));
@@ -64,6 +63,9 @@ impl CallerQuestion {
     }
 }
 
+/// The longest time for which a call waits while the store learns what was charged before: that takes it a second.
+const LEARNING: Duration = Duration::from_secs(2);
+
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// A call that asks the store. The second question is asked if the first has not refused the call. Dropped, it gives back
@@ -77,6 +79,10 @@ pub(super) struct CallerInquiry {
     questions: [Option<CallerQuestion>; 2],
     // A lock that nobody takes: the future need not be `Sync`, and those of this crate are.
     answer: Option<Mutex<Answering>>,
+    /// The pause before a store is asked again that is learning, and the time at which the call gives up.
+    pause: Option<Pin<Box<Sleep>>>,
+    gives_up: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 impl CallerInquiry {
@@ -86,13 +92,19 @@ impl CallerInquiry {
         model: &str,
         priority: Option<Priority>,
         questions: [Option<CallerQuestion>; 2],
+        deadline: Option<Instant>,
     ) -> Self {
-        Self { reservation: reservation.held(), store, model: model.into(), priority, questions, answer: None }
+        let (reservation, model) = (reservation.held(), model.into());
+        let (answer, pause, gives_up) = (None, None, None);
+        Self { reservation, store, model, priority, questions, answer, pause, gives_up, deadline }
     }
 
     /// Asks until an answer takes time. Returns whether everything is answered.
     pub(super) fn ask(&mut self) -> Result<bool, BoxError> {
         while let Some((at, question)) = self.next() {
+            if self.is_paused() {
+                return Ok(false);
+            }
             let (now, scopes) = (Instant::now(), self.reservation.scopes());
             let model = model_at(at, &self.model);
             if let Some(refusal) = scopes.refusal(model, question.question, now) {
@@ -114,6 +126,10 @@ impl CallerInquiry {
     /// Waits for the answers.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
             if let Some(answering) = &mut self.answer {
                 let answer = ready!(answering.get_mut().as_mut().poll(cx));
                 self.answer = None;
@@ -123,6 +139,21 @@ impl CallerInquiry {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// Returns whether it waits for a store that is learning.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
+    /// Pauses for a store that is learning, unless that takes too long. Returns whether it does.
+    fn pauses(&mut self, now: Instant, wait: Duration) -> bool {
+        let (wait, gives_up) = (wait.max(LEAST), *self.gives_up.get_or_insert(now + LEARNING));
+        let may = now + wait <= gives_up && self.deadline.is_none_or(|deadline| now + wait < deadline);
+        if may {
+            self.pause = Some(Box::pin(sleep(wait)));
+        }
+        may
     }
 
     /// Returns the reservation of a call that may go, and the priority to which it is lowered.
@@ -137,19 +168,20 @@ impl CallerInquiry {
     /// Takes note of the answer to the next question.
     fn answered(&mut self, answer: Answer) -> Result<(), BoxError> {
         let Some((at, asked)) = self.next() else { return Ok(()) };
-        let (now, scopes) = (Instant::now(), self.reservation.scopes());
+        let now = Instant::now();
         let (dimension, wait) = match answer {
             Answer::Granted(grant) => {
                 self.questions[at] = None;
-                let scope = scopes.scope(model_at(at, &self.model));
+                let scope = self.reservation.scopes().scope(model_at(at, &self.model));
                 self.reservation.charged(at, CallerStoreCharge::new(scope, grant.charge, asked.question));
                 return Ok(());
             }
+            Answer::Full { dimension: None, wait } if self.pauses(now, wait) => return Ok(()),
             Answer::Full { dimension, wait } => (dimension, wait),
             Answer::Closed(closing) => (None, closing.look),
         };
         let refusal = CallerRefusal::new(asked.question, dimension, now, wait);
-        scopes.refused(model_at(at, &self.model), refusal, now);
+        self.reservation.scopes().refused(model_at(at, &self.model), refusal, now);
         self.refused(at, asked, refusal, now)
     }
 

@@ -122,6 +122,9 @@
 //! What the answer has really cost, and what is given back, is corrected there too. The store's minute lasts up to 0.75 s longer than
 //! the one here.
 //!
+//! A store that is learning what was charged before, for a second after an outage or a flush, has a call wait for that; one that
+//! would miss its deadline so, or would have to wait for more than 2 s, is refused.
+//!
 //! All instances need the same limits for the same names. Callers are counted as scopes of the projects `caller`, U+001F and the name,
 //! so that the store of a [`Limiter`](crate::rate_limit::Limiter) serves both; names of more than 256 bytes go by their
 //! SHA-256. Where anybody can invent callers that have limits, give them a store of their own: a store counts 16,384 scopes apart,

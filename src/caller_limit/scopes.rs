@@ -26,7 +26,7 @@ const LONGEST: usize = 256;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The least time.
-const LEAST: Duration = Duration::from_millis(2);
+pub(super) const LEAST: Duration = Duration::from_millis(2);
 
 /// The scopes of one caller: that of all its calls, and one for each model with limits of its own.
 #[derive(Debug)]

@@ -137,7 +137,10 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Caller
     let asked = bill.settings.store.clone().map(|store| (store, CallerQuestion::all(&quota, model, cost, past)));
     let reservation = CallerReservation::new(entry, charge, bill);
     Some(match asked.filter(|(_, questions)| questions.iter().any(Option::is_some)) {
-        Some((store, questions)) => ask(CallerInquiry::new(reservation, store, model, priority, questions)),
+        Some((store, questions)) => {
+            let deadline = context.claimant().deadline;
+            ask(CallerInquiry::new(reservation, store, model, priority, questions, deadline))
+        }
         None => CallerDecision::Goes(AdmittedCall { reservation: Some(reservation), priority }),
     })
 }
