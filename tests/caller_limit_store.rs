@@ -478,7 +478,8 @@ async fn tokens_of_a_day_are_each_instances_own_and_ask_nobody() {
 #[tokio::test(start_paused = true)]
 async fn one_store_counts_projects_and_callers_of_the_same_names_apart() {
     let (store, upstream) = (Far::default(), Upstream::at_once(|_| Ok(hello())));
-    let [callers] = instances(&CallerQuota::new().requests_per_minute(2), &store);
+    let of_model = CallerQuota::new().requests_per_minute(2);
+    let [callers] = instances(&CallerQuota::new().limits_for_model("gemini-2.5-pro", of_model), &store);
     let limiter = Limiter::builder().limits(Limits::new().requests_per_minute(3));
     let limiter = limiter.store(store.clone()).max_wait(Duration::ZERO).build();
     let inner = RateLimitLayer::new(limiter).layer(ClassifyLayer::new().layer(upstream.clone()));
