@@ -30,12 +30,12 @@ use tower_gemini::{
     ModelFallbackLayer, RateLimitLayer, ReplayLayer, RetryLayer, RetryPolicy, TelemetryLayer, TimeoutLayer,
     TokenPrecheckLayer,
     body::ReplayBody,
-    caller_limit::{CallerLimits, CallerQuota, PastLimit},
+    caller_limit::{CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
     circuit_breaker::{CircuitBreakers, Trip, Window},
     key_pool::{ApiKey, Key, KeyPool},
     model_fallback::FallbackChains,
     prices::{Money, Price, Prices},
-    quota::Limits,
+    quota::{Closing, Correction, Limits, MemoryStore, Question, QuotaStore, Reply, Scope, StoreCharge},
     rate_limit::{Limiter, Pacing},
     replay::Oversize,
     service_times::ServiceTimes,
@@ -76,6 +76,8 @@ rooms! {
     caller_limit: Full<Bytes> => CallerLimitLayer::new(CallerLimits::builder().build().unwrap());
     caller_limit_of_a_caller: Full<Bytes> => NamedLayer(callers(PastLimit::Refuse, 10_000));
     caller_limit_past: Full<Bytes> => NamedLayer(callers(PastLimit::LowestPriority, 1));
+    caller_limit_shared: Full<Bytes> => NamedLayer(callers_of(10_000, |limits| limits.store(MemoryStore::new())));
+    caller_limit_asking: Full<Bytes> => NamedLayer(callers_of(10_000, |limits| limits.store(Asked(MemoryStore::new()))));
     caller_limit_disabled: Full<Bytes> => CallerLimitLayer::disabled();
     error_response: Full<Bytes> => ErrorResponseLayer::new();
     keep_alive: Full<Bytes> => KeepAliveLayer::new(Duration::from_secs(15));
@@ -113,15 +115,53 @@ fn paced(burst: u32) -> Limiter {
     Limiter::builder().limits(limits).pacing(Pacing::Smooth { burst }).build()
 }
 
+/// A store that answers when it is polled, as one over a network does.
+#[derive(Debug)]
+struct Asked(MemoryStore);
+
+impl QuotaStore for Asked {
+    fn take(&self, scope: &Scope, question: Question) -> Reply {
+        match self.0.take(scope, question) {
+            Reply::Now(answer) => Reply::Later(Box::pin(std::future::ready(answer))),
+            reply => reply,
+        }
+    }
+
+    fn correct(&self, scope: &Scope, charge: StoreCharge, by: Correction) {
+        self.0.correct(scope, charge, by);
+    }
+
+    fn close(&self, scope: &Scope, closing: Closing) {
+        self.0.close(scope, closing);
+    }
+
+    fn open(&self, scope: &Scope) {
+        self.0.open(scope);
+    }
+}
+
 /// Makes limits of callers in all dimensions, of so many requests each.
 fn callers(past: PastLimit, requests: u64) -> CallerLimitLayer {
+    callers_with(past, requests, |limits| limits)
+}
+
+/// Makes limits of callers that are refused past one, with more settings.
+fn callers_of(requests: u64, more: impl FnOnce(CallerLimitsBuilder) -> CallerLimitsBuilder) -> CallerLimitLayer {
+    callers_with(PastLimit::Refuse, requests, more)
+}
+
+fn callers_with(
+    past: PastLimit,
+    requests: u64,
+    more: impl FnOnce(CallerLimitsBuilder) -> CallerLimitsBuilder,
+) -> CallerLimitLayer {
     let prices = Prices::builder().model("*", Price::new(Money::dollars(1), Money::dollars(1))).build();
     let all =
         CallerQuota::new().requests_per_minute(requests).input_tokens_per_minute(1_000_000).requests_per_day(requests);
     let all = all.tokens_per_day(9_000_000).money_per_day(Money::dollars(50)).money_per_month(Money::dollars(90));
     let of_model = all.clone().past(past);
     let quota = all.past(past).limits_for_model("gemini-2.5-pro", of_model);
-    CallerLimitLayer::new(CallerLimits::builder().others(quota).prices(prices).build().unwrap())
+    CallerLimitLayer::new(more(CallerLimits::builder().others(quota).prices(prices)).build().unwrap())
 }
 
 /// Makes circuit breakers that count each call, and never have enough of them to open.

@@ -29,10 +29,26 @@ pub(super) struct CallerCharge {
 /// The decision on a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum CallerAdmission {
-    /// It goes. `past`: past a limit, with the lowest priority.
-    Charged { charge: CallerCharge, past: bool },
+    /// It goes. `past`: past limits, with the lowest priority.
+    Charged { charge: CallerCharge, past: PastLimits },
     /// It is past a limit that refuses, of all calls or of those of its model; nothing is charged.
     Refused { shortage: CallerShortage, of_model: bool },
+}
+
+/// The limits that a call is past which goes on all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PastLimits {
+    /// Those of its caller.
+    pub(super) of_caller: bool,
+    /// Those of its caller for its model.
+    pub(super) of_model: bool,
+}
+
+impl PastLimits {
+    /// Returns whether it is past any.
+    pub(super) fn any(self) -> bool {
+        self.of_caller || self.of_model
+    }
 }
 
 impl CallerAccounts {
@@ -64,7 +80,7 @@ impl CallerAccounts {
             let shortage = self.models[place].1.shortage(now, calendar, quota, cost, is_proven)?;
             Some((shortage, quota.choice()))
         });
-        let past = short.is_some() || short_of_model.is_some();
+        let past = PastLimits { of_caller: short.is_some(), of_model: short_of_model.is_some() };
         let refused = short.filter(|_| quota.choice() == PastLimit::Refuse);
         let refused_of_model = short_of_model.filter(|(_, choice)| *choice == PastLimit::Refuse);
         match (refused, refused_of_model) {
@@ -175,7 +191,8 @@ mod tests {
             .requests_per_day(3)
             .limits_for_model("pro", CallerQuota::new().requests_per_day(1))
             .limits_for_model("idle", CallerQuota::new());
-        let CallerAdmission::Charged { charge, past: false } = plain.admit(&quota, "pro") else { panic!() };
+        let CallerAdmission::Charged { charge, past } = plain.admit(&quota, "pro") else { panic!() };
+        assert!(!past.any());
         assert!(matches!(plain.admit(&quota, "pro"), CallerAdmission::Refused { of_model: true, .. }));
         for model in ["flash", "idle"] {
             assert!(matches!(plain.admit(&quota, model), CallerAdmission::Charged { .. }));
@@ -203,7 +220,7 @@ mod tests {
             plain.admit(&quota, "pro");
             match plain.admit(&quota, "pro") {
                 CallerAdmission::Refused { .. } => assert!(refuses),
-                CallerAdmission::Charged { past, .. } => assert!(past && !refuses),
+                CallerAdmission::Charged { past, .. } => assert!(past.any() && !refuses),
             }
             let used = if refuses { "1" } else { "2" };
             assert_eq!(plain.used(None), used, "what goes on past a limit is counted");

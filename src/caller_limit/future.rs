@@ -1,4 +1,4 @@
-//! The future of a call: sends it, and settles or gives back what it was charged.
+//! The future of a call: waits for the store's answer, sends the call, and settles or gives back what it was charged.
 
 use std::{
     fmt,
@@ -7,39 +7,59 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::Response;
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
 use super::{
     CallerLimitBody, NAME,
+    inquiry::CallerInquiry,
     reservation::{CallerReservation, has_counts},
+    service::AdmittedCall,
 };
 use crate::{
     context::{BoxError, Outcome, polled_again},
     failure::Fault,
+    ready::Readied,
 };
 
 pin_project! {
     /// The future of [`CallerLimit`](super::CallerLimit).
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S, B, F> {
         #[pin]
-        state: State<F>,
+        state: State<S, B, F>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
+    #[project_replace = StateReplaced]
+    enum State<S, B, F> {
         Calling { #[pin] future: F, reservation: Option<CallerReservation> },
+        // Boxed: most calls never ask, and their future is smaller for it.
+        Asking { asking: Box<CallerAsking<S, B>> },
         Refused { error: Option<BoxError> },
     }
 }
 
-impl<F> ResponseFuture<F> {
+/// A call whose question the store has not answered yet.
+pub(super) struct CallerAsking<S, B> {
+    /// The service, which stays ready unless the store is learning: an answer comes within tens of milliseconds.
+    pub(super) inner: Readied<S>,
+    pub(super) request: Request<B>,
+    pub(super) inquiry: Box<CallerInquiry>,
+    pub(super) gives_back_unsent: bool,
+}
+
+impl<S, B, F> ResponseFuture<S, B, F> {
     #[inline]
     pub(super) fn calling(future: F, reservation: Option<CallerReservation>) -> Self {
         Self { state: State::Calling { future, reservation } }
+    }
+
+    pub(super) fn asking(asking: CallerAsking<S, B>) -> Self {
+        Self { state: State::Asking { asking: Box::new(asking) } }
     }
 
     pub(super) fn refused(error: BoxError) -> Self {
@@ -47,38 +67,86 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             State::Calling { .. } => "calling",
+            State::Asking { .. } => "asking",
             State::Refused { .. } => "refused",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F>
+impl<S, B, R> Future for ResponseFuture<S, B, S::Future>
 where
-    F: Future<Output = Result<Response<R>, E>>,
-    E: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
     R: Body,
 {
     type Output = Result<Response<CallerLimitBody<R>>, BoxError>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Calling { future, reservation } => {
-                let result = ready!(future.poll(cx));
-                Poll::Ready(match (result, reservation.take().map(CallerReservation::answered)) {
-                    (Ok(response), None) => Ok(response.map(|body| CallerLimitBody::new(body, None))),
-                    (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
-                    (Err(error), None) => Err(error.into()),
-                    (Err(error), Some(reservation)) => Err(failed(error.into(), reservation)),
-                })
-            }
-            StateProj::Refused { error } => Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(NAME)))),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let StateProj::Calling { future, reservation } = self.as_mut().project().state.project() {
+            let result = ready!(future.poll(cx));
+            return Poll::Ready(match (result, reservation.take().map(CallerReservation::kept)) {
+                (Ok(response), None) => Ok(response.map(|body| CallerLimitBody::new(body, None))),
+                (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
+                (Err(error), None) => Err(error.into()),
+                (Err(error), Some(reservation)) => Err(failed(error.into(), reservation)),
+            });
         }
+        ready!(self.as_mut().poll_asking(cx))?;
+        self.poll(cx)
+    }
+}
+
+impl<S, B, R> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    /// Waits for the store's answer, then calls the inner service.
+    #[inline(never)]
+    fn poll_asking(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let mut state = self.project().state;
+        let result = match state.as_mut().project() {
+            StateProj::Calling { .. } => return Poll::Ready(Ok(())),
+            StateProj::Asking { asking } => ready!(asking.poll_admitted(cx)),
+            StateProj::Refused { error } => {
+                return Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(NAME))));
+            }
+        };
+        // Nothing of a call outlives its result, if it is refused.
+        let StateReplaced::Asking { asking } = state.as_mut().project_replace(State::Refused { error: None }) else {
+            return Poll::Ready(Err(polled_again(NAME)));
+        };
+        result?;
+        let CallerAsking { mut inner, mut request, inquiry, gives_back_unsent } = *asking;
+        let (reservation, priority) = inquiry.admitted();
+        let mut admitted = AdmittedCall { reservation: Some(reservation), priority };
+        admitted.prepare(&mut request, gives_back_unsent);
+        let future = inner.call(request);
+        state.set(State::Calling { future, reservation: admitted.reservation });
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S, B> CallerAsking<S, B>
+where
+    S: Service<Request<B>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    /// Waits until the store admits the call, and the service is ready for it.
+    fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        let answered = self.inquiry.poll(cx);
+        if self.inquiry.is_paused() {
+            // The wait begins: what the readiness reserved is free for other calls.
+            self.inner.release();
+        }
+        ready!(answered)?;
+        self.inner.poll_ready(cx).map_err(Into::into)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, HashSet},
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -20,13 +20,14 @@ use super::{
     accounts::{CallerAccounts, CallerAdmission, CallerCharge},
     dimension::{CallerAmount, CallerDimension},
     quota::CallerQuota,
+    scopes::CallerScopes,
 };
 use crate::{
     bounded::{ByScope, Scoped},
     context::ConfigError,
     describe::Describe,
     prices::Prices,
-    quota::PacificCalendar,
+    quota::{PacificCalendar, QuotaStore},
 };
 
 /// The most callers with accounts of their own. Beyond that, and while none can be forgotten, new ones share one, except
@@ -77,6 +78,10 @@ pub(super) struct CallerEntry {
     caller: Arc<str>,
     calendar: PacificCalendar,
     accounts: Mutex<CallerAccounts>,
+    /// A flag: it is the entry of all callers without one of their own.
+    is_overflow: bool,
+    /// The scopes in the store, once it was asked.
+    scopes: OnceLock<Box<CallerScopes>>,
 }
 
 impl CallerLimits {
@@ -85,7 +90,7 @@ impl CallerLimits {
         CallerLimitsBuilder::default()
     }
 
-    /// Replaces the quotas and the prices, and keeps what has been used: for a program that reads its settings again.
+    /// Replaces the quotas, the prices and the store, and keeps what has been used here: for a program that reads its settings again.
     ///
     /// # Errors
     ///
@@ -155,11 +160,18 @@ impl CallerLimits {
 
 impl CallerEntry {
     fn new(caller: &str, now: Instant, calendar: PacificCalendar) -> Self {
-        Self { caller: caller.into(), calendar, accounts: Mutex::new(CallerAccounts::new(now, calendar)) }
+        let accounts = Mutex::new(CallerAccounts::new(now, calendar));
+        Self { caller: caller.into(), calendar, accounts, is_overflow: false, scopes: OnceLock::new() }
     }
 
     pub(super) fn caller(&self) -> &str {
         &self.caller
+    }
+
+    /// Returns the caller's scopes in a store.
+    pub(super) fn scopes(&self) -> &CallerScopes {
+        let named = || CallerScopes::new(Some(&*self.caller).filter(|_| !self.is_overflow));
+        self.scopes.get_or_init(|| Box::new(named()))
     }
 
     /// Decides on a call, and charges it if it goes.
@@ -220,8 +232,12 @@ impl Describe for CallerLimits {
             named => write!(f, "limits of {named} callers; ")?,
         }
         match settings.others.words() {
-            words if words.is_empty() => f.write_str("no limits for others"),
-            words => write!(f, "{} for others", words.join(", ")),
+            words if words.is_empty() => f.write_str("no limits for others")?,
+            words => write!(f, "{} for others", words.join(", "))?,
+        }
+        match settings.store {
+            Some(_) => f.write_str("; shared through a store"),
+            None => Ok(()),
         }
     }
 }
@@ -238,6 +254,7 @@ pub(super) struct CallerSettings {
     others: Arc<CallerQuota>,
     by_caller: HashMap<Box<str>, Arc<CallerQuota>>,
     pub(super) prices: Prices,
+    pub(super) store: Option<Arc<dyn QuotaStore>>,
 }
 
 impl CallerSettings {
@@ -254,6 +271,7 @@ pub struct CallerLimitsBuilder {
     others: CallerQuota,
     by_caller: HashMap<Box<str>, CallerQuota>,
     prices: Prices,
+    store: Option<Arc<dyn QuotaStore>>,
 }
 
 impl CallerLimitsBuilder {
@@ -275,6 +293,13 @@ impl CallerLimitsBuilder {
         self
     }
 
+    /// Sets the store that counts callers for other instances, too. A call that is within its caller's limits here asks it,
+    /// and is refused where others have used the rest; see [Several processes](super#several-processes). Default: none.
+    pub fn store(mut self, store: impl QuotaStore + 'static) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
     /// Makes the handle. Reads wall time once, for midnight Pacific.
     ///
     /// # Errors
@@ -284,7 +309,8 @@ impl CallerLimitsBuilder {
     pub fn build(self) -> Result<CallerLimits, ConfigError> {
         let settings = RwLock::new(Arc::new(self.check()?));
         let calendar = PacificCalendar::read();
-        let overflow = Arc::new(CallerEntry::new(OTHERS, Instant::now(), calendar));
+        let overflow = CallerEntry { is_overflow: true, ..CallerEntry::new(OTHERS, Instant::now(), calendar) };
+        let overflow = Arc::new(overflow);
         let shards = array::from_fn(|_| Mutex::new(ByScope::new(MAX_CALLERS / SHARDS, overflow.clone())));
         let hasher = RandomState::new();
         Ok(CallerLimits { shared: Arc::new(Shared { settings, calendar, hasher, shards, overflow }) })
@@ -298,7 +324,7 @@ impl CallerLimitsBuilder {
         named.into_iter().try_for_each(|(whose, quota)| check_quota(&whose, quota, &self.prices))?;
         let shared = |(caller, quota)| (caller, Arc::new(quota));
         let by_caller = self.by_caller.into_iter().map(shared).collect();
-        Ok(CallerSettings { others: Arc::new(self.others), by_caller, prices: self.prices })
+        Ok(CallerSettings { others: Arc::new(self.others), by_caller, prices: self.prices, store: self.store })
     }
 }
 

@@ -14,7 +14,8 @@
 //! nothing.
 //!
 //! It never lets a call wait: a caller who is past a limit waits by itself. It never counts an attempt: what retries cost the
-//! project is not the caller's. It never touches a call without a caller. It knows only what this process has seen.
+//! project is not the caller's. It never touches a call without a caller. It knows only what this process has seen, unless it
+//! asks a store that others ask as well.
 //!
 //! # When to use it
 //!
@@ -105,6 +106,57 @@
 //! A model without a price is charged by the dearest prices of the list; a quota that limits money and names a model without
 //! one is refused when it is built. Only tokens are counted.
 //!
+//! # Several processes
+//!
+//! Instances that are given one store ([`store`](CallerLimitsBuilder::store)) keep a caller within these limits together:
+//!
+//! | limit | with a store |
+//! |---|---|
+//! | requests and input tokens a minute, requests a day; of the caller, and of the caller for one model | over all instances together, at each call |
+//! | tokens a day, money a day and a month | of each instance for itself: no store counts them. Divide them by the number of instances |
+//! | whose turn it is, and the lowest priority's calls past a limit | of each instance |
+//!
+//! A call that is within its caller's limits here asks the store before it goes, once for the caller's limits and once for those of
+//! the model, and waits for the answer while the service inside stays ready for it. A refusal of the store's is believed for a
+//! quarter of a second at most, for calls that need no less, so that a caller in a loop costs the store four questions a second.
+//! What the answer has really cost, and what is given back, is corrected there too. The store's minute lasts up to 0.75 s longer than
+//! the one here.
+//!
+//! A store that is learning what was charged before, for a second after an outage or a flush, has a call wait for that; one that
+//! would miss its deadline so, or would have to wait for more than 2 s, is refused.
+//!
+//! All instances need the same limits for the same names. Callers are counted as scopes of the projects `caller`, U+001F and the name,
+//! so that the store of a [`Limiter`](crate::rate_limit::Limiter) serves both; names of more than 256 bytes go by their
+//! SHA-256. Where anybody can invent callers that have limits, give them a store of their own: a store counts 16,384 scopes apart,
+//! of callers and projects together. A store that cannot ask the others admits its own share of each limit. [Snapshots](CallerLimits::snapshot),
+//! metrics and [memories](CallerLimits::memory) have what this instance has admitted.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use http_body_util::{Empty, Full};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_gemini::{CallContext, CallerLimitLayer, caller_limit::{CallerLimits, CallerQuota}, quota::MemoryStore};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), tower_gemini::BoxError> {
+//! // With the feature `redis`, a store on Redis or Valkey in its place.
+//! let store = MemoryStore::new();
+//! let mut served = 0;
+//! for _ in 0..4 {
+//!     let quota = CallerQuota::new().requests_per_minute(3);
+//!     let limits = CallerLimits::builder().others(quota).store(store.clone()).build()?;
+//!     let service = CallerLimitLayer::new(limits).layer(service_fn(|_: Request<Full<bytes::Bytes>>| async {
+//!         Ok::<_, std::io::Error>(Response::new(Empty::<bytes::Bytes>::new()))
+//!     }));
+//!     let mut request = Request::post("/v1beta/models/gemini-2.5-flash:generateContent").body(Full::default())?;
+//!     CallContext::update(request.extensions_mut(), |context| context.set_caller("app"));
+//!     served += usize::from(service.oneshot(request).await.is_ok());
+//! }
+//! assert_eq!(served, 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is not seen
 //!
 //! No answer tells what these cost. A server whose callers have limits keeps them from such calls, or bears the cost:
@@ -125,6 +177,7 @@
 //! | limits | none | they are a decision |
 //! | [`past`](CallerQuota::past) | [`PastLimit::Refuse`] | a limit is one |
 //! | prices | none | they change, and differ by contract |
+//! | [`store`](CallerLimitsBuilder::store) | none | one process |
 //! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
 //! | a charge counts for | 60 s; charges within 0.25 s of each other end together | bounds the memory of a caller |
 //! | callers with accounts of their own | 16,384, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one account, except those that the settings name |
@@ -152,11 +205,12 @@
 //!
 //! A call that is dropped before its answer stays charged as it was before it, if any attempt of it has been sent. One that was
 //! never sent, because it still waited for its turn, gives its charge back where
-//! [`gives_back_unsent`](CallerLimitLayer::gives_back_unsent) is set; elsewhere nobody knows, and it stays charged.
+//! [`gives_back_unsent`](CallerLimitLayer::gives_back_unsent) is set; elsewhere nobody knows, and it stays charged. A call that is
+//! dropped while the store is asked was not sent, and is given back here and there.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's.
+//! `poll_ready` is the inner service's. A call for which the store is asked takes the ready service along, and leaves a clone.
 //!
 //! # Words read and written
 //!
@@ -169,12 +223,14 @@ mod accounts;
 mod body;
 mod dimension;
 mod future;
+mod inquiry;
 mod layer;
 mod limits;
 mod observe;
 mod quota;
 mod refusal;
 mod reservation;
+mod scopes;
 mod service;
 
 pub use self::{

@@ -6,6 +6,7 @@ use super::{
     account::CallerCost,
     accounts::CallerCharge,
     limits::{CallerEntry, CallerSettings},
+    scopes::{CallerScopes, CallerStoreCharge},
 };
 use crate::{
     call::{Operation, ServiceTier, Shape, Streaming},
@@ -20,8 +21,21 @@ pub(super) struct CallerReservation {
     entry: Arc<CallerEntry>,
     charge: CallerCharge,
     bill: Bill,
-    /// The flag that is set once the call is sent. `None`: the charge stays.
-    sent: Option<CallFlag>,
+    /// The charges in the store: of the caller, and of the caller for the model. Boxed: without a store, nothing is slower
+    /// for it.
+    shared: [Option<Box<CallerStoreCharge>>; 2],
+    unsettled: Unsettled,
+}
+
+/// The fate of a charge that is dropped before it is settled.
+#[derive(Debug)]
+enum Unsettled {
+    /// It stays.
+    Stays,
+    /// It stays if that flag is set by then: the call was sent.
+    StaysIf(CallFlag),
+    /// It is given back.
+    GivenBack,
 }
 
 /// The things by which the money of a call is counted.
@@ -57,17 +71,46 @@ impl OutputGuess {
 
 impl CallerReservation {
     pub(super) fn new(entry: Arc<CallerEntry>, charge: CallerCharge, bill: Bill) -> Self {
-        Self { entry, charge, bill, sent: None }
+        Self { entry, charge, bill, shared: [None, None], unsettled: Unsettled::Stays }
     }
 
     /// Keeps the charge of a call that is dropped only if that flag is set by then.
     pub(super) fn lasts_if_sent(&mut self, sent: CallFlag) {
-        self.sent = Some(sent);
+        self.unsettled = Unsettled::StaysIf(sent);
     }
 
-    /// Keeps the charge from now on: the call has an answer, or an error, by which it will be settled.
-    pub(super) fn answered(mut self) -> Self {
-        self.sent = None;
+    /// Holds the charge of a call that the store is asked for: it is given back unless the call goes, and so is [kept](Self::kept).
+    pub(super) fn held(mut self) -> Self {
+        self.unsettled = Unsettled::GivenBack;
+        self
+    }
+
+    /// Takes charge of what the store has granted.
+    pub(super) fn charged(&mut self, at: usize, charge: CallerStoreCharge) {
+        self.shared[at] = Some(Box::new(charge));
+    }
+
+    pub(super) fn scopes(&self) -> &CallerScopes {
+        self.entry.scopes()
+    }
+
+    pub(super) fn caller(&self) -> &str {
+        self.entry.caller()
+    }
+
+    /// Corrects the charge to the real cost, here and in the store.
+    fn settle(&self, cost: CallerCost) {
+        self.entry.settle(self.charge, cost);
+        if let Some(store) = &self.bill.settings.store {
+            for charge in self.shared.iter().flatten() {
+                charge.settle(&**store, self.scopes(), cost);
+            }
+        }
+    }
+
+    /// Keeps the charge from now on: the call goes, or it has an answer, or an error, by which it will be settled.
+    pub(super) fn kept(mut self) -> Self {
+        self.unsettled = Unsettled::Stays;
         self
     }
 
@@ -78,7 +121,7 @@ impl CallerReservation {
             Fault::Caller => self.charge.cost().requests.min(1),
             _ => 0,
         };
-        self.entry.settle(self.charge, CallerCost { requests, ..CallerCost::default() });
+        self.kept().settle(CallerCost { requests, ..CallerCost::default() });
     }
 
     /// Keeps the charge until the answer's usage says the real cost.
@@ -89,8 +132,13 @@ impl CallerReservation {
 
 impl Drop for CallerReservation {
     fn drop(&mut self) {
-        if self.sent.as_ref().is_some_and(|sent| !sent.is_set()) {
-            self.entry.settle(self.charge, CallerCost::default());
+        let stays = match &self.unsettled {
+            Unsettled::Stays => true,
+            Unsettled::StaysIf(sent) => sent.is_set(),
+            Unsettled::GivenBack => false,
+        };
+        if !stays {
+            self.settle(CallerCost::default());
         }
     }
 }
@@ -172,10 +220,10 @@ impl CallerSettlement {
 
 impl Drop for CallerSettlement {
     fn drop(&mut self) {
-        let CallerReservation { entry, charge, bill, .. } = &self.reservation;
+        let CallerReservation { charge, bill, .. } = &self.reservation;
         let bytes = self.bytes.max(self.generated);
         if let Some(cost) = self.usage.read(|report| bill.after(charge.cost(), report, bytes, self.has_ended)) {
-            entry.settle(*charge, cost);
+            self.reservation.settle(cost);
         }
     }
 }

@@ -10,6 +10,8 @@ use tower_service::Service;
 use super::{
     CallerLimitBody, CallerLimits, ResponseFuture,
     accounts::CallerAdmission,
+    future::CallerAsking,
+    inquiry::{CallerInquiry, CallerQuestion},
     refusal,
     reservation::{Bill, CallerReservation, OutputGuess},
 };
@@ -17,6 +19,7 @@ use crate::{
     call::Operation,
     context::{BoxError, CallContext, CallRef, Priority},
     quota::{Certainty, TokenCost},
+    ready::Readied,
 };
 
 /// The service of [`CallerLimitLayer`](super::CallerLimitLayer).
@@ -31,14 +34,14 @@ crate::macros::accessors!(CallerLimit);
 
 impl<S, B, R> Service<Request<B>> for CallerLimit<S>
 where
-    S: Service<Request<B>, Response = Response<R>>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
     B: Body,
     R: Body,
 {
     type Response = Response<CallerLimitBody<R>>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, B, S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -46,36 +49,59 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let decision = self.limits.as_ref().and_then(|limits| decide(limits, &request));
-        let (mut reservation, priority) = match decision {
-            None => (None, None),
-            Some(Ok(AdmittedCall { reservation, priority })) => (reservation, priority),
-            Some(Err(error)) => return ResponseFuture::refused(error),
+        let Some(decision) = self.limits.as_ref().and_then(|limits| decide(limits, &request)) else {
+            return ResponseFuture::calling(self.inner.call(request), None);
         };
-        let to_watch = reservation.as_mut().filter(|_| self.gives_back_unsent);
-        if priority.is_some() || to_watch.is_some() {
-            CallContext::update(request.extensions_mut(), |context| {
-                if let Some(priority) = priority {
-                    context.set_priority(context.priority().max(priority));
-                }
-                if let Some(reservation) = to_watch {
-                    reservation.lasts_if_sent(context.watch_for_sending());
-                }
-            });
+        match decision {
+            CallerDecision::Goes(mut admitted) => {
+                admitted.prepare(&mut request, self.gives_back_unsent);
+                ResponseFuture::calling(self.inner.call(request), admitted.reservation)
+            }
+            CallerDecision::Asks(inquiry) => {
+                let (inner, gives_back_unsent) = (Readied::take(&mut self.inner), self.gives_back_unsent);
+                ResponseFuture::asking(CallerAsking { inner, request, inquiry, gives_back_unsent })
+            }
+            CallerDecision::Refused(error) => ResponseFuture::refused(error),
         }
-        ResponseFuture::calling(self.inner.call(request), reservation)
     }
 }
 
+/// The decision on a call of a caller.
+enum CallerDecision {
+    Goes(AdmittedCall),
+    /// It goes if the store admits it, which answers later.
+    Asks(Box<CallerInquiry>),
+    Refused(BoxError),
+}
+
 /// A call that goes.
-struct AdmittedCall {
-    reservation: Option<CallerReservation>,
+pub(super) struct AdmittedCall {
+    pub(super) reservation: Option<CallerReservation>,
     /// The priority to which it is lowered.
-    priority: Option<Priority>,
+    pub(super) priority: Option<Priority>,
+}
+
+impl AdmittedCall {
+    /// Writes into the request's context what the layers inside have to know.
+    #[inline]
+    pub(super) fn prepare<B>(&mut self, request: &mut Request<B>, gives_back_unsent: bool) {
+        let to_watch = self.reservation.as_mut().filter(|_| gives_back_unsent);
+        if self.priority.is_none() && to_watch.is_none() {
+            return;
+        }
+        CallContext::update(request.extensions_mut(), |context| {
+            if let Some(priority) = self.priority {
+                context.set_priority(context.priority().max(priority));
+            }
+            if let Some(reservation) = to_watch {
+                reservation.lasts_if_sent(context.watch_for_sending());
+            }
+        });
+    }
 }
 
 /// Decides on a call. `None`: it has no caller, or costs nothing.
-fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result<AdmittedCall, BoxError>> {
+fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<CallerDecision> {
     let context = CallContext::of(request)?;
     let caller = context.caller()?;
     let call = CallRef::with(Some(context), request);
@@ -90,7 +116,7 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result
     let model = name.unwrap_or_default();
     let priority = quota.priority_of(quota.of_model(model));
     if !quota.has_limits() {
-        return Some(Ok(AdmittedCall { reservation: None, priority }));
+        return Some(CallerDecision::Goes(AdmittedCall { reservation: None, priority }));
     }
     let tokens = context.token_cost().unwrap_or_else(|| TokenCost::of(request.body()));
     let tier = call.shape().tier;
@@ -100,13 +126,33 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Result
     let entry = limits.entry(caller, &bill.settings, now);
     let cost = bill.before(call.shape().requests.into(), tokens.tokens);
     let is_proven = tokens.certainty == Certainty::AtLeast;
-    Some(match entry.admit(now, &quota, model, cost, is_proven) {
-        CallerAdmission::Charged { charge, past } => {
-            let priority = if past { Some(Priority::Batch) } else { priority };
-            Ok(AdmittedCall { reservation: Some(CallerReservation::new(entry, charge, bill)), priority })
-        }
+    let (charge, past) = match entry.admit(now, &quota, model, cost, is_proven) {
+        CallerAdmission::Charged { charge, past } => (charge, past),
         CallerAdmission::Refused { shortage, of_model } => {
-            Err(refusal::refused(entry.caller(), of_model.then_some(model), shortage, now))
+            let error = refusal::refused(entry.caller(), of_model.then_some(model), shortage, now);
+            return Some(CallerDecision::Refused(error));
         }
+    };
+    let priority = if past.any() { Some(Priority::Batch) } else { priority };
+    let asked = bill.settings.store.clone().map(|store| (store, CallerQuestion::all(&quota, model, cost, past)));
+    let reservation = CallerReservation::new(entry, charge, bill);
+    Some(match asked.filter(|(_, questions)| questions.iter().any(Option::is_some)) {
+        Some((store, questions)) => {
+            let deadline = context.claimant().deadline;
+            ask(CallerInquiry::new(reservation, store, model, priority, questions, deadline))
+        }
+        None => CallerDecision::Goes(AdmittedCall { reservation: Some(reservation), priority }),
     })
+}
+
+/// Asks the store, and decides where it answers at once.
+fn ask(mut inquiry: CallerInquiry) -> CallerDecision {
+    match inquiry.ask() {
+        Ok(true) => {
+            let (reservation, priority) = inquiry.admitted();
+            CallerDecision::Goes(AdmittedCall { reservation: Some(reservation), priority })
+        }
+        Ok(false) => CallerDecision::Asks(Box::new(inquiry)),
+        Err(error) => CallerDecision::Refused(error),
+    }
 }

@@ -70,7 +70,8 @@
 //! | one look of all at a closed scope | at each call |
 //! | the number of instances | 3 s; a smaller one is believed after a minute |
 //! | dead keys, blocks of projects, open breakers, where they are switched on | 0.6 s: see [`SharedNews`] |
-//! | fair turns, paces, the limits of callers | not shared |
+//! | the limits of callers in requests a minute and a day and in input tokens a minute, where their [`CallerLimits`](crate::caller_limit::CallerLimits) have the store | as the first line |
+//! | fair turns, paces, callers' tokens a day and money | not shared |
 //!
 //! # Leases
 //!

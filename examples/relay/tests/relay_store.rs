@@ -382,6 +382,41 @@ async fn a_relay_that_shares_quota_alone_keeps_its_keys_to_itself() {
     fleet.call(1, FLASH).await.unwrap();
 }
 
+#[tokio::test]
+#[ignore = "needs a redis-server; .ci/run does"]
+async fn a_callers_limit_is_one_over_two_relays() {
+    let server = RedisServer::start();
+    let callers = "[[callers]]\nname = \"app\"\ntoken = \"token-of-the-app\"\nrpm = 5\nrpd = 100\n\
+                   [[callers]]\nname = \"job\"\ntoken = \"token-of-the-job\"\nrpm = 5\n";
+    let fleet = Fleet::start(2, &server.url(), callers).await;
+    fleet.until_connected().await;
+    let call = async |relay: usize, token: &str| {
+        let client: Client<Full<Bytes>> = Client::builder().base_url(fleet.relays[relay].uri()).build().unwrap();
+        let body = Full::from(r#"{"contents": [{"parts": [{"text": "hello"}]}]}"#);
+        let request = Request::post(format!("/v1beta/models/{FLASH}:generateContent")).header("x-goog-api-key", token);
+        let answer = timeout(PATIENCE, client.oneshot(request.body(body).unwrap())).await.expect("no answer").unwrap();
+        let waits = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().parse::<u64>().unwrap());
+        (answer.status(), waits)
+    };
+    for token in ["token-of-the-app", "token-of-the-job"] {
+        let mut served = 0;
+        for nth in 0..16 {
+            // All at one relay first, which the other has to know.
+            let (status, waits) = call(usize::from(nth >= 3), token).await;
+            match status {
+                StatusCode::OK => served += 1,
+                status => {
+                    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{nth}");
+                    assert!(waits.is_some_and(|wait| (50..=62).contains(&wait)), "{waits:?}");
+                }
+            }
+        }
+        assert_eq!(served, 5, "{token}");
+    }
+    assert_eq!(call(0, "token-of-the-app").await.0, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(fleet.arrivals(FLASH).len(), 10);
+}
+
 // --- one quota ---
 
 /// A number of calls at once, and the limit that holds for all relays together.

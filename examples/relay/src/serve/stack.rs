@@ -148,7 +148,7 @@ struct Parts {
     times: ServiceTimes,
     pool: KeyPool,
     limiter: Limiter,
-    /// The store that the limiter asks, if relays share one.
+    /// The store that the limiter and the callers' limits ask, if relays share one.
     store: Option<SharedStore>,
     breakers: Option<CircuitBreakers>,
     wiring: Wiring,
@@ -247,6 +247,7 @@ impl Parts {
         // Usage stays, whatever is set.
         let callers = {
             let limits = settings.access.callers.limits(&settings.prices);
+            let limits = store.iter().fold(limits, |limits, store| store.of_callers(limits));
             match before {
                 Some(Stack { parts, .. }) => {
                     parts.callers.replace(limits)?;

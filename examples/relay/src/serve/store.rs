@@ -1,6 +1,7 @@
 //! The store that several relays share: a connection that outlives reloads which leave `[store]` as it is.
 
 use tower_gemini::{
+    caller_limit::CallerLimitsBuilder,
     circuit_breaker::CircuitBreakers,
     key_pool::KeyPool,
     rate_limit::LimiterBuilder,
@@ -33,6 +34,14 @@ impl SharedStore {
         match self.shares.quota {
             true => limiter.store(self.store.clone()),
             false => limiter,
+        }
+    }
+
+    /// Has the callers' limits ask the store, if quota is shared.
+    pub(crate) fn of_callers(&self, callers: CallerLimitsBuilder) -> CallerLimitsBuilder {
+        match self.shares.quota {
+            true => callers.store(self.store.clone()),
+            false => callers,
         }
     }
 
