@@ -42,9 +42,9 @@ use crate::serve::{
 /// The time that a connection without calls has to end by itself: HTTP/2 asks the peer first, which takes a round trip.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// The most bytes that are read from a connection in one step, and so the longest head of a request. hyper's 408 KiB are so
-/// much that a worker copies a body of 31 MiB in a few steps, in which it does nothing else, and each piece of it is mapped
-/// and unmapped by the allocator.
+/// The most bytes that are read from a connection in one step. A head that has come to that size and is not whole gets 431; the
+/// last step may carry it to twice as much. hyper's 408 KiB are so much that a worker copies a body of 31 MiB in a few steps, in
+/// which it does nothing else, and each piece of it is mapped and unmapped by the allocator.
 const MOST_AT_ONCE: usize = 64 * 1_024;
 
 /// The time in which a refused caller can read the refusal.
