@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::{
@@ -22,7 +21,7 @@ use super::{
 };
 use crate::{
     context::{BoxError, Priority},
-    quota::{Answer, Limits, Question, QuotaStore, Reply},
+    quota::{Answer, AwaitedAnswer, Limits, Question, QuotaStore, Reply},
 };
 
 /// One question: may the call go under the limits of its caller, or under those for its model?
@@ -66,8 +65,6 @@ impl CallerQuestion {
 /// The longest time for which a call waits while the store learns what was charged before: that takes it a second.
 const LEARNING: Duration = Duration::from_secs(2);
 
-type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
 /// A call that asks the store. The second question is asked if the first has not refused the call. Dropped, it gives back
 /// what the call was charged here and there.
 pub(super) struct CallerInquiry {
@@ -77,8 +74,7 @@ pub(super) struct CallerInquiry {
     /// The priority to which the call is lowered.
     priority: Option<Priority>,
     questions: [Option<CallerQuestion>; 2],
-    // A lock that nobody takes: the future need not be `Sync`, and those of this crate are.
-    answer: Option<Mutex<Answering>>,
+    answer: Option<AwaitedAnswer>,
     /// The pause before a store is asked again that is learning, and the time at which the call gives up.
     pause: Option<Pin<Box<Sleep>>>,
     gives_up: Option<Instant>,
@@ -115,7 +111,7 @@ impl CallerInquiry {
             match self.store.take(&scope, question.question) {
                 Reply::Now(answer) => self.answered(answer)?,
                 Reply::Later(answer) => {
-                    self.answer = Some(Mutex::new(answer));
+                    self.answer = Some(AwaitedAnswer::new(answer));
                     return Ok(false);
                 }
             }
@@ -131,7 +127,7 @@ impl CallerInquiry {
                 self.pause = None;
             }
             if let Some(answering) = &mut self.answer {
-                let answer = ready!(answering.get_mut().as_mut().poll(cx));
+                let answer = ready!(answering.poll(cx));
                 self.answer = None;
                 self.answered(answer)?;
             }

@@ -119,7 +119,7 @@
 //! A call that is within its caller's limits here asks the store before it goes, once for the caller's limits and once for those of
 //! the model, and waits for the answer while the service inside stays ready for it. A refusal of the store's is believed for a
 //! quarter of a second at most, for calls that need no less, so that a caller in a loop costs the store four questions a second.
-//! What the answer has really cost, and what is given back, is corrected there too. The store's minute lasts up to 0.75 s longer than
+//! The real cost of the answer, and all that is given back, is corrected there too. The store's minute lasts up to 0.75 s longer than
 //! the one here.
 //!
 //! A store that is learning what was charged before, for a second after an outage or a flush, has a call wait for that; one that

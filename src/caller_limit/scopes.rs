@@ -174,7 +174,7 @@ mod tests {
         assert!(holds("m", question(1, 5), zero) && !holds("m", question(1, 5), LEAST));
         scopes.gave_back("");
         assert!(!holds("", question(2, 5), zero) && holds("m", question(1, 5), zero));
-        // What no longer holds takes no room.
+        // A refusal that no longer holds takes no room.
         scopes.refused("", CallerRefusal::new(question(1, 5), None, now, zero), now + ASK_AGAIN);
         assert_eq!(scopes.refusals.lock().len(), 1);
     }

@@ -11,7 +11,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use http_body::Body;
 
-pub(crate) use self::pacific::PacificCalendar;
+pub(crate) use self::{pacific::PacificCalendar, store::AwaitedAnswer};
 pub use self::{
     pacific::{until_pacific_midnight, until_pacific_month_end},
     store::{Answer, Closing, Correction, Grant, MemoryStore, Question, QuotaStore, Reply, StoreCharge},

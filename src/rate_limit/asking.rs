@@ -1,41 +1,35 @@
 //! A question to the store that is answered later, and the call that has asked it before it joined the queue.
 
 use std::{
-    future::Future,
-    pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Amount, Limiter, reservation::Reservation, turns::Place};
-use crate::quota::Answer;
+use crate::quota::{Answer, AwaitedAnswer};
 
 /// The longest time that an answer is waited for beyond the time that the call may wait in the queue. A store answers
 /// within tens of milliseconds.
 const GRACE: Duration = Duration::from_secs(1);
 
-type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
 /// A question that is under way, and the amount that is held for it. Dropping it gives back both: the question takes
 /// nothing any more, and the amount is refunded.
 pub(super) struct Asking {
-    // A lock that nobody takes: the future need not be `Sync`, and those of this crate are.
-    answer: Mutex<Answering>,
+    answer: AwaitedAnswer,
     held: Reservation,
     since: Instant,
 }
 
 impl Asking {
     /// Boxed, so that no call which does not ask is larger for it.
-    pub(super) fn new(answer: Answering, held: Reservation, since: Instant) -> Box<Self> {
-        Box::new(Self { answer: Mutex::new(answer), held, since })
+    pub(super) fn new(answer: AwaitedAnswer, held: Reservation, since: Instant) -> Box<Self> {
+        Box::new(Self { answer, held, since })
     }
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        self.answer.get_mut().as_mut().poll(cx)
+        self.answer.poll(cx)
     }
 
     /// Returns the time at which a call gives up that may wait in the queue until `give_up`.

@@ -9,8 +9,7 @@ use super::{
     Amount, Limiter,
     queue::ScopeQueue,
     refusal::{self, Allowed},
-    turns::{HORIZON, Place},
-    waiting::Wait,
+    turns::{HORIZON, Place, WaiterId},
     window::MARGIN,
 };
 use crate::{
@@ -18,6 +17,19 @@ use crate::{
     context::{BoxError, CallContext, CallRef, Claimant, Deadline},
     quota::Scope,
 };
+
+/// A call's waiter, since when it waits, and when it gives up.
+#[derive(Debug)]
+pub(super) struct Wait {
+    pub(super) waiter: WaiterId,
+    pub(super) since: Instant,
+    pub(super) give_up: Instant,
+    /// True if an answer would come too late from then on, so that a turn is of no use.
+    pub(super) is_last_call: bool,
+    pub(super) may_move: bool,
+    /// The time at which it could go, as it was last told.
+    pub(super) at: Option<Instant>,
+}
 
 /// Queues a call that cannot be admitted before `at`, unless the gate is closed, the wait is longer than it is allowed, or
 /// no answer could come in time after it. One that has asked the store takes the place at which it came.
@@ -69,9 +81,6 @@ pub(super) fn join<B>(
     let allowed = remaining.map_or(allowed, |remaining| remaining.min(allowed));
     let give_up = Deadline::after(allowed).instant();
     let grounded = call.shape().grounded;
-    let waiter = match place {
-        Some(place) => queue.join_at(place, now, amount, may_move, grounded, claimant),
-        None => queue.join(now, amount, may_move, grounded, claimant),
-    };
+    let waiter = queue.join(now, amount, may_move, grounded, claimant, place);
     Ok(Wait { waiter, since: now, give_up, is_last_call, may_move, at: None })
 }

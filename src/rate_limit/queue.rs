@@ -131,14 +131,13 @@ impl ScopeQueue {
                 return QueueAdmission::Taken(charge);
             }
         }
-        if let Some(shut) = state.account.shut(now, grounded) {
-            return QueueAdmission::Shut(shut);
+        match state.outlook(now, amount, grounded, claimant, self.calendar) {
+            Outlook::Shut(shut) => QueueAdmission::Shut(shut),
+            Outlook::Later(at) => QueueAdmission::Later(at),
         }
-        let ahead = state.ahead_of(now, claimant, amount);
-        QueueAdmission::Later(state.account.turn_at(now, ahead, amount, grounded, self.calendar))
     }
 
-    /// Adds a waiter, whose future is polled next.
+    /// Adds a waiter, whose future is polled next: behind all that have come, or at the place at which it came.
     pub(super) fn join(
         &self,
         now: Instant,
@@ -146,12 +145,14 @@ impl ScopeQueue {
         may_move: bool,
         grounded: bool,
         claimant: Claimant<'_>,
+        place: Option<Place>,
     ) -> WaiterId {
         let mut state = self.state.lock();
         let limits = limits(&state.account, now);
         let line = state.line.get_or_insert_with(|| Box::new(Turns::new(now)));
         let waiter = Waiter { amount, may_move, grounded, sent_away: false, waker: None };
-        let id = line.join(now, claimant, amount, limits, waiter);
+        let place = place.unwrap_or_else(|| line.place(now));
+        let id = line.join_at(place, claimant, amount, limits, waiter);
         let first = line.elect(now).filter(|first| *first != id);
         let woken = state.take_waker(first);
         drop(state);
@@ -360,6 +361,22 @@ impl State {
     fn ahead_of(&self, now: Instant, claimant: Claimant<'_>, amount: Amount) -> Amount {
         let limits = limits(&self.account, now);
         self.line.as_deref().map_or(Amount::default(), |line| line.ahead_of(now, claimant, amount.min(limits), limits))
+    }
+
+    /// Returns the time that a new call which does not go now would wait.
+    fn outlook(
+        &mut self,
+        now: Instant,
+        amount: Amount,
+        grounded: bool,
+        claimant: Claimant<'_>,
+        calendar: PacificCalendar,
+    ) -> Outlook {
+        if let Some(shut) = self.account.shut(now, grounded) {
+            return Outlook::Shut(shut);
+        }
+        let ahead = self.ahead_of(now, claimant, amount);
+        Outlook::Later(self.account.turn_at(now, ahead, amount, grounded, calendar))
     }
 
     /// Takes a waiter out of the queue. Returns the waker of the new first waiter, if the first has left.

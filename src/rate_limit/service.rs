@@ -13,16 +13,16 @@ use tower_service::Service;
 use super::{
     Amount, Limiter, RateLimitBody, ResponseFuture,
     asking::{Asking, Direct},
-    joining::join,
+    joining::{Wait, join},
     queue::{Outlook, QueueAdmission, ScopeQueue},
     refusal,
     reservation::Reservation,
     turns::HORIZON,
-    waiting::{self, Wait, Waiting},
+    waiting::{self, Waiting},
 };
 use crate::{
     context::{BoxError, CallContext, CallRef, Deadline},
-    quota::{Answer, Reply, Scope, TokenCost},
+    quota::{Answer, AwaitedAnswer, Reply, Scope, TokenCost},
     ready::Readied,
 };
 
@@ -119,7 +119,11 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
                     let give_up = limiter.max_wait(scope.1).unwrap_or(HORIZON);
                     let give_up = Deadline::after(give_up).instant();
                     let direct = Direct { limiter: limiter.clone(), amount, place: asked_at, give_up };
-                    return Disposition::Ask(queue.clone(), Asking::new(answer, held, now), Box::new(direct));
+                    return Disposition::Ask(
+                        queue.clone(),
+                        Asking::new(AwaitedAnswer::new(answer), held, now),
+                        Box::new(direct),
+                    );
                 }
             }
             place = Some(asked_at);

@@ -130,6 +130,7 @@ impl<W> Turns<W> {
     }
 
     /// Adds a waiter. While it waits, it counts as this amount, and as no more than these limits.
+    #[cfg(test)]
     pub(super) fn join(
         &mut self,
         now: Instant,

@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{
     NAME,
     asking::{Asking, Direct},
-    joining::join,
+    joining::{Wait, join},
     queue::{self, Outlook, ScopeQueue},
     refusal,
     reservation::Reservation,
@@ -22,22 +22,9 @@ use super::{
 };
 use crate::{
     context::{BoxError, CallContext, CallRef, Claimant, Queueing, polled_again},
-    quota::{Answer, Reply},
+    quota::{Answer, AwaitedAnswer, Reply},
     ready::Readied,
 };
-
-/// A call's waiter, since when it waits, and when it gives up.
-#[derive(Debug)]
-pub(super) struct Wait {
-    pub(super) waiter: WaiterId,
-    pub(super) since: Instant,
-    pub(super) give_up: Instant,
-    /// True if an answer would come too late from then on, so that a turn is of no use.
-    pub(super) is_last_call: bool,
-    pub(super) may_move: bool,
-    /// The time at which it could go, as it was last told.
-    pub(super) at: Option<Instant>,
-}
 
 pin_project! {
     #[project = WaitingProj]
@@ -158,7 +145,7 @@ impl<S: Clone, B> Queued<S, B> {
                 if waiter.is_none() {
                     // It has left to get ready, and has its place back.
                     let (place, grounded) = (wait.waiter.place(wait.since), call.shape().grounded);
-                    wait.waiter = queue.join_at(place, now, held_amount, wait.may_move, grounded, claimant);
+                    wait.waiter = queue.join(now, held_amount, wait.may_move, grounded, claimant, Some(place));
                     self.place.waiter = Some(wait.waiter);
                 }
                 return Ok(None);
@@ -265,7 +252,9 @@ where
                         }
                         match queue.ask(question) {
                             Reply::Now(answer) => *self.reservation = queued.answered(now, held, answer)?,
-                            Reply::Later(answer) => *self.asking = Some(Asking::new(answer, held, now)),
+                            Reply::Later(answer) => {
+                                *self.asking = Some(Asking::new(AwaitedAnswer::new(answer), held, now))
+                            }
                         }
                         continue;
                     }
@@ -307,7 +296,7 @@ where
             let now = Instant::now();
             match unasked.ask(now) {
                 Reply::Now(answer) => *self.reservation = queued.answered(now, unasked, answer)?,
-                Reply::Later(answer) => *self.asking = Some(Asking::new(answer, unasked, now)),
+                Reply::Later(answer) => *self.asking = Some(Asking::new(AwaitedAnswer::new(answer), unasked, now)),
             }
         };
         if CallContext::of(&queued.request).is_some_and(|context| !context.choice_is_good()) {

@@ -8,7 +8,15 @@
 mod memory;
 mod shared;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
 
 pub use self::memory::MemoryStore;
 use super::{Dimension, Limits, Scope};
@@ -68,6 +76,20 @@ pub enum Reply {
     Now(Answer),
     /// It is known after a round trip.
     Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+/// An answer that is awaited.
+// A lock that nobody takes: the future need not be `Sync`, and those of this crate are.
+pub(crate) struct AwaitedAnswer(Mutex<Pin<Box<dyn Future<Output = Answer> + Send>>>);
+
+impl AwaitedAnswer {
+    pub(crate) fn new(answer: Pin<Box<dyn Future<Output = Answer> + Send>>) -> Self {
+        Self(Mutex::new(answer))
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.0.get_mut().as_mut().poll(cx)
+    }
 }
 
 impl fmt::Debug for Reply {

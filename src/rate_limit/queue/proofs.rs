@@ -99,7 +99,7 @@ impl QueuedCaller {
     }
 
     fn join_as(queue: &Arc<ScopeQueue>, now: Instant, tokens: u64, may_move: bool, claimant: Claimant<'_>) -> Self {
-        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false, claimant);
+        let waiter = queue.join(now, Amount { requests: 1, tokens }, may_move, false, claimant, None);
         Self { queue: queue.clone(), waiter, bell: Arc::new(Bell(Notify::new())) }
     }
 

@@ -15,7 +15,7 @@ use crate::{
         Amount,
         account::{Charge, SharedCharge},
         blocks::Shut,
-        turns::{Place, Turns, WaiterId},
+        turns::{Turns, WaiterId},
     },
 };
 
@@ -140,34 +140,7 @@ impl ScopeQueue {
         grounded: bool,
         claimant: Claimant<'_>,
     ) -> Outlook {
-        let mut state = self.state.lock();
-        if let Some(shut) = state.account.shut(now, grounded) {
-            return Outlook::Shut(shut);
-        }
-        let ahead = state.ahead_of(now, claimant, amount);
-        Outlook::Later(state.account.turn_at(now, ahead, amount, grounded, self.calendar))
-    }
-
-    /// Adds a waiter that has come before those who have joined since.
-    pub(in crate::rate_limit) fn join_at(
-        &self,
-        place: Place,
-        now: Instant,
-        amount: Amount,
-        may_move: bool,
-        grounded: bool,
-        claimant: Claimant<'_>,
-    ) -> WaiterId {
-        let mut state = self.state.lock();
-        let limits = limits(&state.account, now);
-        let line = state.line.get_or_insert_with(|| Box::new(Turns::new(now)));
-        let waiter = Waiter { amount, may_move, grounded, sent_away: false, waker: None };
-        let id = line.join_at(place, claimant, amount, limits, waiter);
-        let first = line.elect(now).filter(|first| *first != id);
-        let woken = state.take_waker(first);
-        drop(state);
-        wake(woken);
-        id
+        self.state.lock().outlook(now, amount, grounded, claimant, self.calendar)
     }
 
     /// Refunds a charge that the upstream has refused and so does not count, learns from the refusal, and blocks the

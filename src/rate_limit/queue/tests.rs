@@ -201,7 +201,7 @@ impl Model {
             QueueAdmission::Later(at) => {
                 assert!(!self.waiters.is_empty() || !self.fits(amount, WINDOW + GRAIN), "there was room");
                 assert!(at > self.now || !self.waiters.is_empty());
-                let waiter = self.queue.join(self.now, amount, may_move, false, Claimant::default());
+                let waiter = self.queue.join(self.now, amount, may_move, false, Claimant::default(), None);
                 self.waiters.push(SimulatedWaiter {
                     waiter,
                     requests,
@@ -418,7 +418,7 @@ async fn the_computed_wait_is_never_too_long_and_for_equal_calls_exact() {
             match queue.admit(now, 1, TokenCost::estimate(cost), false, Claimant::default()) {
                 QueueAdmission::Taken(_) => {}
                 QueueAdmission::Later(at) => promised.push((
-                    queue.join(now, Amount { requests: 1, tokens: cost }, false, false, Claimant::default()),
+                    queue.join(now, Amount { requests: 1, tokens: cost }, false, false, Claimant::default(), None),
                     at,
                 )),
                 QueueAdmission::Shut(_) | QueueAdmission::Ask(..) | QueueAdmission::TooLarge(..) => unreachable!(),
@@ -453,7 +453,7 @@ async fn a_queue_behind_a_block_is_reckoned_from_its_end() {
             panic!()
         };
         assert_eq!(at, now + Duration::from_secs_f64(secs));
-        queue.join(now, Amount { requests: 1, tokens: 0 }, false, false, Claimant::default());
+        queue.join(now, Amount { requests: 1, tokens: 0 }, false, false, Claimant::default(), None);
     }
 }
 
@@ -465,7 +465,7 @@ async fn estimates_beyond_the_limit_wait_in_line_as_what_they_will_be_charged() 
     assert!(matches!(queue.admit(now, 1, huge, false, Claimant::default()), QueueAdmission::Taken(_)));
     for turns in 1..5u32 {
         assert_eq!(queue.admit(now, 1, huge, false, Claimant::default()), QueueAdmission::Later(now + WINDOW * turns));
-        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false, Claimant::default());
+        queue.join(now, Amount { requests: 1, tokens: huge.tokens }, false, false, Claimant::default(), None);
     }
 }
 
@@ -475,7 +475,7 @@ async fn what_is_set_aside_for_hours_still_counts_and_counts_a_minute_from_its_s
     let begun = Instant::now();
     let amount = Amount { requests: 1, tokens: 0 };
     let cost = TokenCost::estimate(0);
-    let waiter = queue.join(begun, amount, false, false, Claimant::default());
+    let waiter = queue.join(begun, amount, false, false, Claimant::default(), None);
     let Grant::Taken(held) = queue.poll_grant(waiter, begun, Waker::noop()) else { panic!() };
     queue.leave(waiter);
     let later = begun + Duration::from_secs(7200);
@@ -567,7 +567,7 @@ fn threads_share_a_desk_without_one_too_many_and_without_a_lost_wake_up() {
         let now = clock.read();
         let waiter = match queue.admit(*now, 1, TokenCost::estimate(1), false, Claimant::default()) {
             QueueAdmission::Taken(charge) => return send(rng, *now, charge),
-            _ => queue.join(*now, amount, false, false, Claimant::default()),
+            _ => queue.join(*now, amount, false, false, Claimant::default(), None),
         };
         drop(now);
         if rng.u8(..4) == 0 {
@@ -663,7 +663,7 @@ fn with_store(limits: Limits, store: impl QuotaStore + 'static) -> ScopeQueue {
 /// Joins a waiter of one request.
 fn waiter(queue: &ScopeQueue, now: Instant, caller: &Arc<str>) -> WaiterId {
     let claimant = Claimant { caller: Some(caller), ..Claimant::default() };
-    queue.join(now, Amount { requests: 1, tokens: 0 }, false, false, claimant)
+    queue.join(now, Amount { requests: 1, tokens: 0 }, false, false, claimant, None)
 }
 
 fn asks(queue: &ScopeQueue, id: WaiterId, now: Instant, waker: &Waker) -> (Charge, Question) {
@@ -722,7 +722,7 @@ async fn a_waiter_that_leaves_while_it_asks_wakes_the_next() {
     let (charge, _) = asks(&queue, ids[0], now, Waker::noop());
     queue.leave(ids[0]);
     assert!(flag.woken.load(Ordering::SeqCst));
-    // What it held is given back after that.
+    // The amount that it held is given back after that.
     assert!(matches!(queue.poll_grant(ids[1], now, &Waker::from(flag.clone())), Grant::HeldBack(_)));
     flag.woken.store(false, Ordering::SeqCst);
     queue.refund(charge);
@@ -736,7 +736,7 @@ async fn a_long_closing_by_others_sends_all_waiters_away_and_a_short_one_those_t
         let now = Instant::now();
         let queue = with_store(Limits::new().requests_per_minute(9), MemoryStore::new());
         let amount = Amount { requests: 1, tokens: 0 };
-        let join = |may_move| queue.join(now, amount, may_move, false, Claimant::default());
+        let join = |may_move| queue.join(now, amount, may_move, false, Claimant::default(), None);
         let ids = [join(false), join(true), join(false)];
         let (charge, _) = asks(&queue, ids[0], now, Waker::noop());
         queue.denied(now, Some(ids[0]), charge, Answer::Closed(Closing::of(ends).look(Duration::from_secs(50))));

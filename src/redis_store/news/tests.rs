@@ -448,12 +448,12 @@ async fn what_a_flush_has_lost_is_told_again_by_one_of_those_who_know_it() {
     stream.settle(&[&late]).await;
     assert_eq!(states(&pool), states(&all[3].1));
     assert_eq!(states(&pool)[..2], ["disabled"; 2]);
-    // Where all of them are there, few tell it twice.
+    // Few tell it twice where all of them are there.
     stream.flush();
     let before = stream.taken;
     stream.probes(&news, Duration::from_secs(5)).await;
     assert!((1..=8).contains(&(stream.taken - before)), "{}", stream.taken - before);
-    // What happens in between is not lost either.
+    // Changes in between are not lost either.
     stream.flush();
     all[0].1.enable(&key(0));
     stream.probes(&news, Duration::from_secs(5)).await;
@@ -713,7 +713,7 @@ proptest! {
                     }
                     Action::Wait(ms) => advance(Duration::from_millis(ms)).await,
                 }
-                // What is found is found when it happens: all that have changed something notice it.
+                // A change is found when it happens: all that have changed something notice it.
                 for (news, ..) in &all {
                     news.shared.state.lock().notice(Instant::now());
                 }

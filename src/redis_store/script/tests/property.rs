@@ -223,7 +223,7 @@ impl Run {
         }
     }
 
-    /// What was sent in the 60 s before now is within the limits, and a network's delay of 250 ms changes nothing.
+    /// Checks that all sent in the 60 s before now is within the limits; a network's delay of 250 ms changes nothing.
     fn check_minute(&mut self, question: &Take) {
         if self.clock_goes_back {
             return;
