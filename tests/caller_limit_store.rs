@@ -1,5 +1,7 @@
 //! Callers' limits that several instances share through a store: one that answers at once, late, or with a refusal.
 
+#[path = "support/far_store.rs"]
+mod far_store;
 mod support;
 
 use std::{sync::Arc, time::Duration};
@@ -17,107 +19,20 @@ use tower_gemini::{
     caller_limit::{CallerAmount, CallerDimension, CallerLimits, CallerLimitsBuilder, CallerQuota, PastLimit},
     context::{Deadline, GaveUp, Priority},
     failure::Kind,
-    quota::{
-        Answer, Closing, Correction, Dimension, Grant, Limits, MemoryStore, Question, QuotaStore, Reply, Scope,
-        StoreCharge, TokenCost,
-    },
+    quota::{Answer, Closing, Correction, Dimension, Grant, Limits, Scope, StoreCharge, TokenCost},
     rate_limit::Limiter,
 };
 
-use crate::support::*;
+use crate::{far_store::Far, support::*};
 
 const FLASH: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
 const EMBED: &str = "/v1beta/models/gemini-embedding-001:batchEmbedContents";
 
 type Call = Request<Full<Bytes>>;
 
-/// A store that answers after a while, as one over a network does. A question that is dropped gives back.
-#[derive(Clone, Debug, Default)]
-struct Far {
-    store: MemoryStore,
-    way: Duration,
-    asked: Arc<Mutex<Vec<(Scope, Question)>>>,
-    /// Answers in place of the store's own, the next one first.
-    scripted: Arc<Mutex<Vec<Answer>>>,
-    corrected: Arc<Mutex<Vec<(Scope, StoreCharge, Correction)>>>,
-}
-
-impl Far {
-    fn new(way: Duration) -> Self {
-        Self { way, ..Self::default() }
-    }
-
-    fn script(&self, answers: impl IntoIterator<Item = Answer>) {
-        *self.scripted.lock() = answers.into_iter().collect();
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.lock().len()
-    }
-
-    fn answer(&self, scope: &Scope, question: Question) -> Answer {
-        let mut scripted = self.scripted.lock();
-        if !scripted.is_empty() {
-            return scripted.remove(0);
-        }
-        match self.store.take(scope, question) {
-            Reply::Now(answer) => answer,
-            reply => panic!("{reply:?}"),
-        }
-    }
-
-    /// Returns the requests and tokens that count, of a caller or of a caller for a model.
-    fn sums(&self, caller: &str, model: &str) -> (u64, u64) {
-        let scope = Scope::new(format!("caller\u{1f}{caller}"), model);
-        let Reply::Now(Answer::Granted(probe)) = self.store.take(&scope, Question::new(0, 0)) else { panic!() };
-        (probe.requests, probe.tokens)
-    }
-}
-
-/// A charge that nobody has been told of.
-struct Untold(Far, Scope, Question, Option<StoreCharge>);
-
-impl Drop for Untold {
-    fn drop(&mut self) {
-        if let Some(charge) = self.3 {
-            self.0.store.correct(&self.1, charge, Correction::refund(self.2.requests, self.2.tokens));
-        }
-    }
-}
-
-impl QuotaStore for Far {
-    fn take(&self, scope: &Scope, question: Question) -> Reply {
-        self.asked.lock().push((scope.clone(), question));
-        if self.way.is_zero() {
-            return Reply::Now(self.answer(scope, question));
-        }
-        let (far, scope) = (self.clone(), scope.clone());
-        Reply::Later(Box::pin(async move {
-            sleep(far.way / 2).await;
-            let answer = far.answer(&scope, question);
-            let charge = match answer {
-                Answer::Granted(grant) => Some(grant.charge),
-                _ => None,
-            };
-            let mut untold = Untold(far.clone(), scope, question, charge);
-            sleep(far.way / 2).await;
-            untold.3 = None;
-            answer
-        }))
-    }
-
-    fn correct(&self, scope: &Scope, charge: StoreCharge, by: Correction) {
-        self.corrected.lock().push((scope.clone(), charge, by));
-        self.store.correct(scope, charge, by);
-    }
-
-    fn close(&self, scope: &Scope, closing: Closing) {
-        self.store.close(scope, closing);
-    }
-
-    fn open(&self, scope: &Scope) {
-        self.store.open(scope);
-    }
+/// Returns the scope of a caller, or of a caller for a model.
+fn of(caller: &str, model: &str) -> Scope {
+    Scope::new(format!("caller\u{1f}{caller}"), model)
 }
 
 fn each(quota: CallerQuota) -> CallerLimitsBuilder {
@@ -189,15 +104,15 @@ async fn a_callers_ten_requests_a_minute_are_ten_over_all_instances() {
         for round in 1..=2 {
             let calls = (0..30).map(|nth| ask(&instances[nth % 2], &upstream, by("app", post(GENERATE))));
             let served = join_all(calls).await.iter().filter(|result| result.is_ok()).count();
-            assert_eq!((served, upstream.calls(), store.sums("app", "").0), (10, 10 * round, 10), "{way}");
-            // What was refused there is not charged here.
+            assert_eq!((served, upstream.calls(), store.sums(&of("app", "")).0), (10, 10 * round, 10), "{way}");
+            // A call that was refused there is not charged here.
             let [one, other] = [&instances[0], &instances[1]].map(|limits| used(limits, None).as_f64());
             assert!((one + other - 10.0).abs() < 0.5, "{one} {other}");
             sleep(secs(61)).await;
         }
         // Another caller has its own.
         ask(&instances[0], &upstream, by("job", post(GENERATE))).await.unwrap();
-        assert_eq!(store.sums("job", "").0, 1);
+        assert_eq!(store.sums(&of("job", "")).0, 1);
     }
 }
 
@@ -236,7 +151,7 @@ async fn a_models_limits_hold_over_all_instances_and_a_refused_call_takes_nothin
             served[kind] += usize::from(ask(&instances[nth % 3], &upstream, request).await.is_ok());
         }
         assert_eq!(served, [3, 7], "{way}");
-        assert_eq!((store.sums("app", "").0, store.sums("app", "gemini-2.5-pro").0), (10, 3));
+        assert_eq!((store.sums(&of("app", "")).0, store.sums(&of("app", "gemini-2.5-pro")).0), (10, 3));
         let error = ask(&instances[0], &upstream, by("job", post(FLASH))).await;
         assert!(error.is_ok(), "another caller");
         assert_eq!(used(&instances[0], Some("gemini-2.5-pro")), count(1));
@@ -250,7 +165,7 @@ async fn a_models_limits_hold_over_all_instances_and_a_refused_call_takes_nothin
     assert!(
         ask(&other, &upstream, by("app", post(GENERATE))).await.unwrap_err().to_string().contains("gemini-2.5-pro")
     );
-    let scopes: Vec<_> = store.asked.lock().iter().map(|(scope, _)| scope.model().to_owned()).collect();
+    let scopes: Vec<_> = store.questions().iter().map(|(scope, _)| scope.model().to_owned()).collect();
     assert_eq!(scopes, ["gemini-2.5-pro"; 2]);
 }
 
@@ -278,23 +193,23 @@ async fn an_answers_own_tokens_are_what_the_others_have_to_fit_beside() {
         let [one, other] = instances(&CallerQuota::new().input_tokens_per_minute(100), &store);
         let service = stack(&one, &upstream);
         let response = service.oneshot(of_tokens(90)).await.unwrap();
-        assert_eq!(store.sums("app", ""), (1, 90));
+        assert_eq!(store.sums(&of("app", "")), (1, 90));
         assert!(ask(&other, &upstream, of_tokens(20)).await.is_err());
         let _ = response.into_body().collect().await;
-        assert_eq!(store.sums("app", ""), (1, 10), "{way}");
+        assert_eq!(store.sums(&of("app", "")), (1, 10), "{way}");
         sleep(millis(300)).await;
         ask(&other, &upstream, of_tokens(90)).await.unwrap();
-        assert_eq!((store.sums("app", ""), store.corrected.lock().len()), ((2, 20), 2));
+        assert_eq!((store.sums(&of("app", "")), store.corrections().len()), ((2, 20), 2));
         // An estimate that is larger than the limit counts as the limit, and its answer as what it says.
         sleep(secs(61)).await;
         ask(&one, &upstream, of_tokens(9_000)).await.unwrap();
-        assert_eq!(store.sums("app", ""), (1, 10));
+        assert_eq!(store.sums(&of("app", "")), (1, 10));
     }
-    // Where no tokens are limited, nothing has to be corrected.
+    // Nothing has to be corrected where no tokens are limited.
     let (store, upstream) = (Far::default(), counting(10));
     let [one] = instances(&CallerQuota::new().requests_per_minute(9), &store);
     ask(&one, &upstream, of_tokens(90)).await.unwrap();
-    assert_eq!((store.sums("app", ""), store.corrected.lock().len()), ((1, 0), 0));
+    assert_eq!((store.sums(&of("app", "")), store.corrections().len()), ((1, 0), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,9 +229,9 @@ async fn a_failed_call_is_given_back_once_and_of_a_callers_own_mistake_one_reque
             assert_eq!(response.status(), status);
             drop(response);
             for model in ["", "gemini-embedding-001"] {
-                assert_eq!(store.sums("app", model).0, left, "{status} {model}");
+                assert_eq!(store.sums(&of("app", model)).0, left, "{status} {model}");
             }
-            assert_eq!((used(&one, None), store.corrected.lock().len()), (count(left), 2), "{status}");
+            assert_eq!((used(&one, None), store.corrections().len()), (count(left), 2), "{status}");
         }
     }
 }
@@ -334,7 +249,7 @@ async fn a_call_that_is_dropped_at_any_point_leaves_nothing_unless_it_was_sent()
         let sent = upstream.calls() as u64;
         assert_eq!(sent, u64::from(at >= 40), "{at}");
         for model in ["", "gemini-2.5-pro"] {
-            assert_eq!(store.sums("app", model).0, sent, "{at} {model}");
+            assert_eq!(store.sums(&of("app", model)).0, sent, "{at} {model}");
         }
         assert_eq!((used(&one, None), used(&one, Some("gemini-2.5-pro"))), (count(sent), count(sent)), "{at}");
     }
@@ -350,7 +265,7 @@ async fn a_call_that_waited_for_its_turn_and_was_never_sent_is_given_back_in_the
         let service = gemini.layer(upstream.clone());
         let calls = [0, 1].map(|_| service.clone().oneshot(by("app", post(GENERATE))));
         assert!(timeout(secs(5), join_all(calls)).await.is_err());
-        assert_eq!((upstream.calls(), store.sums("app", "").0), (1, 1), "{way}");
+        assert_eq!((upstream.calls(), store.sums(&of("app", "")).0), (1, 1), "{way}");
     }
 }
 
@@ -373,8 +288,8 @@ async fn what_others_have_used_lowers_the_priority_where_that_is_the_choice() {
         let mut expected = [Priority::Batch; 8];
         expected[..2].fill(Priority::default());
         assert_eq!(*priorities.lock(), expected, "{way}");
-        assert_eq!(store.sums("app", "").0, 2);
-        // Who is past a limit here need not ask.
+        assert_eq!(store.sums(&of("app", "")).0, 2);
+        // A caller that is past a limit here need not ask.
         assert!(store.asked() <= 4, "{}", store.asked());
     }
 }
@@ -394,7 +309,7 @@ async fn a_caller_in_a_loop_asks_the_store_four_times_a_second_and_is_let_in_whe
     let seconds = begun.elapsed().as_secs() as usize;
     assert!(store.asked() <= 1 + 4 * (seconds + 1), "{} in {seconds} s", store.asked());
     // Another instance gives its charge back.
-    let (scope, question) = store.asked.lock()[0].clone();
+    let (scope, question) = store.questions()[0].clone();
     assert_eq!((scope.project(), scope.model(), question.requests), ("caller\u{1f}app", "", 1));
     let failing = Upstream::at_once(|_| Ok(busy()));
     drop(first);
@@ -414,12 +329,12 @@ async fn a_call_waits_for_a_store_that_is_learning_and_no_longer_than_it_may() {
         ask(&one, &upstream, by("app", post(GENERATE))).await.unwrap();
         let took = begun.elapsed();
         assert!(took >= millis(1_800) && took < millis(1_900), "{took:?}");
-        assert_eq!((store.sums("app", "").0, used(&one, None)), (1, count(1)));
+        assert_eq!((store.sums(&of("app", "")).0, used(&one, None)), (1, count(1)));
 
         // Dropped in the wait, it leaves nothing.
         store.script([learning]);
         assert!(timeout(millis(300), ask(&one, &upstream, by("app", post(GENERATE)))).await.is_err());
-        assert_eq!((store.sums("app", "").0, used(&one, None)), (1, count(1)));
+        assert_eq!((store.sums(&of("app", "")).0, used(&one, None)), (1, count(1)));
 
         // One that would wait for too long, or past its deadline.
         for (answers, deadline) in [(3, 60_000), (1, 800)] {
@@ -460,7 +375,7 @@ async fn a_refusal_for_the_model_gives_back_what_was_granted_for_the_caller() {
     let [one] = instances(&quota, &store);
     let error = ask(&one, &upstream, of_tokens(20)).await.unwrap_err();
     assert!(error.to_string().contains("4 requests a day of model gemini-2.5-pro"), "{error}");
-    let [(scope, charge, by)] = &store.corrected.lock()[..] else { panic!() };
+    let [(scope, charge, by)] = &store.corrections()[..] else { panic!() };
     assert_eq!((scope.model(), *charge, *by), ("", StoreCharge(7, 8), Correction::refund(1, 20)));
 }
 

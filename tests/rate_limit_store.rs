@@ -1,15 +1,13 @@
 //! Several limiters that share one quota through a store: that answers at once, late, with a refusal, or while the call
 //! is dropped.
 
+#[path = "support/far_store.rs"]
+mod far_store;
 mod support;
 
 use std::{
     future::Future,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
     task::{Context, Waker},
     time::Duration,
 };
@@ -18,7 +16,6 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use parking_lot::Mutex;
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
@@ -33,7 +30,10 @@ use tower_gemini::{
     rate_limit::{Limiter, LimiterBuilder, Pacing},
 };
 
-use crate::support::{AnyBody, GENERATE, Upstream, find, hello, json, millis, post, secs};
+use crate::{
+    far_store::Far,
+    support::{AnyBody, GENERATE, Upstream, find, hello, json, millis, post, secs},
+};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -43,108 +43,6 @@ fn scope() -> Scope {
 
 fn rpm(limit: u64) -> LimiterBuilder {
     Limiter::builder().limits(Limits::new().requests_per_minute(limit)).max_wait(HOUR)
-}
-
-/// A store that answers after a while, as one over a network does. The server takes halfway, and a question that is
-/// dropped gives back.
-#[derive(Clone, Debug)]
-struct Far {
-    store: MemoryStore,
-    way: Duration,
-    asked: Arc<AtomicUsize>,
-    /// Answers in place of the store's own, the next one first.
-    scripted: Arc<Mutex<Vec<Answer>>>,
-    told: Arc<Mutex<Vec<(StoreCharge, Correction)>>>,
-    closed: Arc<Mutex<Vec<Closing>>>,
-    opened: Arc<AtomicUsize>,
-}
-
-impl Far {
-    fn new(way: Duration) -> Self {
-        Self {
-            store: MemoryStore::new(),
-            way,
-            asked: Arc::default(),
-            scripted: Arc::default(),
-            told: Arc::default(),
-            closed: Arc::default(),
-            opened: Arc::default(),
-        }
-    }
-
-    fn script(self, answers: impl IntoIterator<Item = Answer>) -> Self {
-        *self.scripted.lock() = answers.into_iter().collect();
-        self
-    }
-
-    fn asked(&self) -> usize {
-        self.asked.load(SeqCst)
-    }
-
-    fn answer(&self, scope: &Scope, question: Question) -> Answer {
-        let mut scripted = self.scripted.lock();
-        if !scripted.is_empty() {
-            return scripted.remove(0);
-        }
-        match self.store.take(scope, question) {
-            Reply::Now(answer) => answer,
-            reply => panic!("{reply:?}"),
-        }
-    }
-
-    /// Returns the requests and tokens that count.
-    fn sums(&self) -> (u64, u64) {
-        let Reply::Now(Answer::Granted(probe)) = self.store.take(&scope(), Question::new(0, 0)) else { panic!() };
-        (probe.requests, probe.tokens)
-    }
-}
-
-/// A charge that nobody has been told of.
-struct Untold(Far, Scope, Question, Option<StoreCharge>);
-
-impl Drop for Untold {
-    fn drop(&mut self) {
-        if let Some(charge) = self.3 {
-            self.0.store.correct(&self.1, charge, Correction::refund(self.2.requests, self.2.tokens));
-        }
-    }
-}
-
-impl QuotaStore for Far {
-    fn take(&self, scope: &Scope, question: Question) -> Reply {
-        self.asked.fetch_add(1, SeqCst);
-        if self.way.is_zero() {
-            return Reply::Now(self.answer(scope, question));
-        }
-        let (far, scope) = (self.clone(), scope.clone());
-        Reply::Later(Box::pin(async move {
-            sleep(far.way / 2).await;
-            let answer = far.answer(&scope, question);
-            let charge = match answer {
-                Answer::Granted(grant) => Some(grant.charge),
-                _ => None,
-            };
-            let mut untold = Untold(far.clone(), scope, question, charge);
-            sleep(far.way / 2).await;
-            untold.3 = None;
-            answer
-        }))
-    }
-
-    fn correct(&self, scope: &Scope, charge: StoreCharge, by: Correction) {
-        self.told.lock().push((charge, by));
-        self.store.correct(scope, charge, by);
-    }
-
-    fn close(&self, scope: &Scope, closing: Closing) {
-        self.closed.lock().push(closing);
-        self.store.close(scope, closing);
-    }
-
-    fn open(&self, scope: &Scope) {
-        self.opened.fetch_add(1, SeqCst);
-        self.store.open(scope);
-    }
 }
 
 /// Stacks a limiter before an upstream.
@@ -272,7 +170,7 @@ async fn a_call_that_is_dropped_at_any_point_leaves_nothing_in_the_store_or_here
         sleep(millis(200)).await;
         let sent = upstream.calls() as u64;
         assert_eq!(sent, u64::from(at >= 20), "{at}");
-        assert_eq!(store.sums().0, sent, "{at}");
+        assert_eq!(store.sums(&scope()).0, sent, "{at}");
         let here = limiter.snapshot();
         assert_eq!((here[0].dimensions[0].used, here[0].waiting), (sent, 0), "{at}");
 
@@ -293,7 +191,7 @@ async fn a_call_that_is_dropped_at_any_point_leaves_nothing_in_the_store_or_here
         sleep(millis(200)).await;
         let sent = upstream.calls() as u64;
         let others = u64::from(at <= 500);
-        assert_eq!(store.sums().0, sent + others, "{at}");
+        assert_eq!(store.sums(&scope()).0, sent + others, "{at}");
         let here = limiter.snapshot();
         assert_eq!((here[0].dimensions[0].used, here[0].waiting), (sent, 0), "{at}");
         // The next call is not held up by the one that was dropped.
@@ -325,7 +223,7 @@ async fn a_deadline_that_passes_while_the_store_is_asked_ends_the_call() {
     assert_eq!(begun.elapsed(), secs(1));
     assert!(find(&error).is_rate_limited() && find(&error).never_sent());
     sleep(secs(9)).await;
-    assert_eq!((upstream.calls(), store.sums().0, limiter.snapshot()[0].dimensions[0].used), (0, 0, 0));
+    assert_eq!((upstream.calls(), store.sums(&scope()).0, limiter.snapshot()[0].dimensions[0].used), (0, 0, 0));
 }
 
 fn full(wait: u64, dimension: Dimension) -> Answer {
@@ -335,7 +233,8 @@ fn full(wait: u64, dimension: Dimension) -> Answer {
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_the_store_says_is_too_long_is_refused_at_once_and_says_why() {
     for way in [0, 20] {
-        let store = Far::new(millis(way)).script([full(30, Dimension::RequestsPerMinute)]);
+        let store = Far::new(millis(way));
+        store.script([full(30, Dimension::RequestsPerMinute)]);
         let upstream = Upstream::at_once(|_| Ok(hello()));
         let limiter = rpm(9).max_wait(secs(10)).store(store.clone()).build();
         let service = limited(&limiter, &upstream);
@@ -361,7 +260,8 @@ async fn a_wait_that_the_store_says_is_too_long_is_refused_at_once_and_says_why(
 async fn a_waiter_asks_again_within_a_second_and_goes_when_others_have_given_back() {
     for way in [0, 20] {
         let answers = (0..3).map(|_| full(30, Dimension::RequestsPerMinute));
-        let (store, upstream) = (Far::new(millis(way)).script(answers), Upstream::at_once(|_| Ok(hello())));
+        let (store, upstream) = (Far::new(millis(way)), Upstream::at_once(|_| Ok(hello())));
+        store.script(answers);
         let begun = Instant::now();
         call(limited(&rpm(9).store(store.clone()).build(), &upstream), post(GENERATE)).await.unwrap();
         assert!(begun.elapsed() > millis(2_400) && begun.elapsed() < millis(3_700), "{:?}", begun.elapsed());
@@ -442,7 +342,7 @@ async fn a_refusal_at_one_limiter_closes_all_and_one_look_opens_all() {
         let services: Vec<_> = (0..4).map(|_| limited(&rpm(1_000).store(store.clone()).build(), &upstream)).collect();
         // The first is refused.
         call(services[0].clone(), post(GENERATE)).await.unwrap();
-        assert_eq!((store.closed.lock().len(), store.store.clone()).0, 1);
+        assert_eq!(store.closed_and_opened().0, 1);
         let mut open_at = None;
         for _ in 0..160 {
             sleep(millis(500)).await;
@@ -464,7 +364,7 @@ async fn a_refusal_at_one_limiter_closes_all_and_one_look_opens_all() {
         }
         let looks = upstream.asked().iter().filter(|asked| asked.at < begun + secs(40)).count();
         assert!((2..=4).contains(&looks), "{looks}");
-        assert!(store.opened.load(SeqCst) >= 1);
+        assert!(store.closed_and_opened().1 >= 1);
         // The look that succeeds, its answer, and a good second until all have asked.
         let open_at = open_at.expect("it opens for all");
         assert!(open_at < secs(66), "{open_at:?}");
@@ -521,10 +421,10 @@ async fn each_correction_arrives_once() {
             let store = Far::new(millis(way));
             let limiter = rpm(100).store(store.clone()).build();
             let _ = call(limited(&limiter, upstream), of_tokens(*tokens)).await;
-            let told: Vec<Correction> = store.told.lock().iter().map(|(_, by)| *by).collect();
+            let told: Vec<Correction> = store.corrections().into_iter().map(|(.., by)| by).collect();
             assert_eq!(told, expected.iter().copied().collect::<Vec<_>>(), "{way} {nth}");
             store.store.open(&scope());
-            assert_eq!(store.sums(), *sums, "{way} {nth}");
+            assert_eq!(store.sums(&scope()), *sums, "{way} {nth}");
         }
     }
 }
@@ -543,9 +443,9 @@ async fn of_a_batch_that_its_caller_is_to_blame_for_one_request_stays_charged() 
         .layer(ClassifyLayer::new())
         .service(upstream);
     let _ = service.oneshot(request).await.unwrap().into_body().collect().await;
-    let told: Vec<Correction> = store.told.lock().iter().map(|(_, by)| *by).collect();
+    let told: Vec<Correction> = store.corrections().into_iter().map(|(.., by)| by).collect();
     assert_eq!((told.len(), told[0].requests_back), (1, 1));
-    assert_eq!(store.sums().0, 1);
+    assert_eq!(store.sums(&scope()).0, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -626,7 +526,7 @@ async fn a_call_that_waits_for_the_inner_service_after_its_grant_still_counts_wh
             assert!(two[1] - two[0] >= secs(60), "{way}: {:?}", two[1] - two[0]);
         }
         assert!(at[2] - at[0] < secs(170), "{way}: {:?}", at[2] - at[0]);
-        assert_eq!(store.sums().0, 1);
+        assert_eq!(store.sums(&scope()).0, 1);
     }
 }
 
@@ -723,7 +623,8 @@ async fn times_without_an_end_are_no_trouble() {
         Answer::Closed(Closing::of(Duration::MAX)),
         Answer::Closed(Closing::of(Duration::MAX).look(secs(1))),
     ] {
-        let (store, upstream) = (Far::new(Duration::ZERO).script([answer]), Upstream::at_once(|_| Ok(hello())));
+        let (store, upstream) = (Far::default(), Upstream::at_once(|_| Ok(hello())));
+        store.script([answer]);
         let limiter = rpm(9).max_wait(secs(10)).store(store).build();
         assert!(call(limited(&limiter, &upstream), post(GENERATE)).await.is_err());
         assert!(limiter.headroom(&scope(), 1, 0) > HOUR);
@@ -738,7 +639,7 @@ async fn a_batch_that_the_store_has_refused_lends_its_turns_to_no_burst() {
     let requests: Vec<_> = (0..40).map(|nth| format!(r#"{{"content":{{"parts":[{{"text":"{nth}"}}]}}}}"#)).collect();
     let requests = format!(r#"{{"requests":[{}]}}"#, requests.join(","));
     let (store, upstream) = (Far::new(millis(20)), Upstream::at_once(|_| Ok(hello())));
-    let store = store.script([full(30, Dimension::RequestsPerMinute)]);
+    store.script([full(30, Dimension::RequestsPerMinute)]);
     let pacing = Pacing::Smooth { burst: std::num::NonZeroU32::MIN };
     let limiter = rpm(60).pacing(pacing).max_wait(secs(10)).store(store).build();
     let service = ServiceBuilder::new()

@@ -1,4 +1,4 @@
-//! What instances tell each other over a real server: dead keys, blocked projects and open breakers.
+//! The news that instances tell each other over a real server: dead keys, blocked projects and open breakers.
 
 #[path = "support/redis_server.rs"]
 mod redis_server;
@@ -222,7 +222,7 @@ async fn whoever_starts_knows_what_is_dead_and_a_flush_or_an_empty_restart_loses
         let knows = until("one that starts knows it", || knows(&new)).await;
         println!("round {round}: told again after {told:?}, known to a new instance after {knows:?}");
     }
-    // What happens while the server is away is told when it is back.
+    // Changes while the server is away are told when it is back.
     let new = Instance::connected(&url).await;
     until("it knows", || knows(&new)).await;
     server.kill();

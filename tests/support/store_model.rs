@@ -71,7 +71,7 @@ struct ModelCharge {
     is_open: bool,
 }
 
-/// What a closing of the model allows.
+/// The calls that a closing of the model allows.
 #[derive(Clone, Copy, Debug)]
 struct ModelClosing {
     look_at: Duration,
@@ -235,7 +235,7 @@ impl<'a, C: StoreClock> StoreModel<'a, C> {
         self.charges.push(ModelCharge { at, charge, requests, tokens, is_open: true });
         self.granted += 1;
         assert_eq!(grant.is_look, is_look);
-        // What it says of all is exact, but for the charges of the edge.
+        // The sums of all are exact, but for the charges of the edge.
         let (least, most) = (self.counting(MINUTE), self.counting(self.counts_most + self.jitter));
         assert!((least.0..=most.0).contains(&grant.requests), "{} of {least:?} to {most:?}", grant.requests);
         assert!((least.1..=most.1).contains(&grant.tokens), "{} of {least:?} to {most:?}", grant.tokens);
