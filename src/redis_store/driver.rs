@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    sync::{Notify, mpsc},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -79,7 +79,7 @@ async fn serve(shared: &Arc<StoreShared>, orders: &mut mpsc::Receiver<Order>) {
                 if count == 0 {
                     return;
                 }
-                gather(orders, &mut batch).await;
+                gather(orders, &shared.urgent, &mut batch).await;
                 if let Some(link) = link {
                     bring(shared, &link, std::mem::take(&mut batch)).await;
                 }
@@ -88,21 +88,16 @@ async fn serve(shared: &Arc<StoreShared>, orders: &mut mpsc::Receiver<Order>) {
     }
 }
 
-/// Waits for more corrections. A closing or an opening is brought at once.
-async fn gather(orders: &mut mpsc::Receiver<Order>, batch: &mut Vec<Order>) {
-    let until = Instant::now() + GATHER;
-    let mut seen = 0;
-    loop {
-        let is_patient = batch[seen..].iter().all(|order| matches!(order, Order::Correct(..)));
-        seen = batch.len();
-        if !is_patient || seen >= AT_ONCE {
-            return;
-        }
-        match timeout_at(until, orders.recv_many(batch, AT_ONCE - seen)).await {
-            Ok(1..) => {}
-            // The time is over, or the last handle is gone.
-            Ok(0) | Err(_) => return,
-        }
+/// Waits for more corrections, unless a closing or an opening is to be brought. No correction wakes this task, because a call
+/// would pay for that.
+async fn gather(orders: &mut mpsc::Receiver<Order>, urgent: &Notify, batch: &mut Vec<Order>) {
+    if batch.iter().all(|order| matches!(order, Order::Correct(..))) {
+        let _ = timeout(GATHER, urgent.notified()).await;
+    }
+    while batch.len() < AT_ONCE
+        && let Ok(order) = orders.try_recv()
+    {
+        batch.push(order);
     }
 }
 
@@ -174,7 +169,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn corrections_wait_for_others_of_their_slot_and_a_closing_does_not() {
         const FIRST: Duration = Duration::from_millis(10);
-        let (send, mut orders) = mpsc::channel(8);
+        let ((send, mut orders), urgent) = (mpsc::channel(8), Notify::new());
         let entry = Arc::new(ScopeEntry::for_test(Mutex::new(ScopeState::new(Instant::now()))));
         let day_end = DayEnd(3_600);
         let correct =
@@ -189,14 +184,15 @@ mod tests {
             sleep(GATHER).await;
             send.send(third).await.unwrap();
             send.send(closing).await.unwrap();
+            urgent.notify_one();
         };
         let gathering = async {
             let mut batch = vec![first];
-            gather(&mut orders, &mut batch).await;
+            gather(&mut orders, &urgent, &mut batch).await;
             assert_eq!((batch.len(), begun.elapsed()), (2, GATHER));
             batch.clear();
             orders.recv_many(&mut batch, 1).await;
-            gather(&mut orders, &mut batch).await;
+            gather(&mut orders, &urgent, &mut batch).await;
             assert_eq!((batch.len(), begun.elapsed()), (2, FIRST + GATHER));
         };
         tokio::join!(sending, gathering);

@@ -115,8 +115,11 @@ impl StoreHandle {
     }
 
     fn order(&self, order: Order) {
+        let is_urgent = !matches!(order, Order::Correct(..));
         if self.orders.try_send(order).is_err() {
             add(&self.shared.tally.corrections_dropped);
+        } else if is_urgent {
+            self.shared.urgent.notify_one();
         }
     }
 }

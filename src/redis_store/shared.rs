@@ -9,7 +9,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::{
     builder::StoreSettings,
@@ -46,6 +46,8 @@ pub(super) struct StoreShared {
     pub(super) scopes: Mutex<ByScope<ScopeEntry>>,
     overflow: Arc<ScopeEntry>,
     pub(super) tally: StoreTally,
+    /// Told of each order that does not wait for others.
+    pub(super) urgent: Notify,
     day: Mutex<Option<(Instant, DayEnd)>>,
 }
 
@@ -167,6 +169,7 @@ impl StoreShared {
             scopes: Mutex::new(ByScope::new(MAX_SCOPES, overflow.clone())),
             overflow,
             tally: StoreTally::default(),
+            urgent: Notify::new(),
             day: Mutex::new(None),
         }
     }
