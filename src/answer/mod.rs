@@ -6,6 +6,7 @@
 mod findings;
 pub(crate) mod media;
 mod members;
+pub(crate) mod repeat;
 pub(crate) mod scan;
 pub(crate) mod sse;
 mod tokens;
