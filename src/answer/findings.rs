@@ -1,6 +1,6 @@
 //! The findings of a scan: what an answer has shown so far.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use memchr::memchr;
 
@@ -18,21 +18,21 @@ pub(crate) struct Findings {
     /// Set once a part or a delta with something in it that is not a thought has been read to its end.
     pub(crate) answer: bool,
     /// The reason why a candidate ended.
-    pub(crate) finish_reason: Option<Box<str>>,
+    pub(crate) finish_reason: Option<Arc<str>>,
     /// The verdict on the prompt.
-    pub(crate) block_reason: Option<Box<str>>,
+    pub(crate) block_reason: Option<Arc<str>>,
     /// The model that answered.
-    pub(crate) model_version: Option<Box<str>>,
+    pub(crate) model_version: Option<Arc<str>>,
     /// The id of the answer, or of the interaction.
-    pub(crate) response_id: Option<Box<str>>,
+    pub(crate) response_id: Option<Arc<str>>,
     /// The id of the interaction that this one continues.
-    pub(crate) previous_interaction_id: Option<Box<str>>,
+    pub(crate) previous_interaction_id: Option<Arc<str>>,
     /// The tokens with which another call goes on from the answer, as hashes.
     pub(crate) continuations: Vec<Resource>,
     /// The service tier that served, in the upstream's words.
-    pub(crate) service_tier: Option<Box<str>>,
+    pub(crate) service_tier: Option<Arc<str>>,
     /// The status of an interaction.
-    pub(crate) status: Option<Box<str>>,
+    pub(crate) status: Option<Arc<str>>,
     /// Set once an interaction's stream has said that it is complete.
     pub(crate) completed: bool,
     /// The latest counts.
@@ -66,7 +66,7 @@ struct PartFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorFound {
     pub(crate) code: Option<u64>,
-    pub(crate) status: Option<Box<str>>,
+    pub(crate) status: Option<Arc<str>>,
     pub(crate) message: Option<Box<str>>,
     /// Set once it has been read to its end.
     pub(crate) whole: bool,
@@ -166,7 +166,7 @@ impl Findings {
     }
 
     /// Returns the place of a name that is kept as it is.
-    fn name_at(&mut self, wanted: Wanted) -> Option<&mut Option<Box<str>>> {
+    fn name_at(&mut self, wanted: Wanted) -> Option<&mut Option<Arc<str>>> {
         Some(match wanted {
             Wanted::FinishReason => &mut self.finish_reason,
             Wanted::BlockReason => &mut self.block_reason,
@@ -299,7 +299,7 @@ impl Findings {
 
 /// Keeps the inside of a string that is not there already, and returns whether it changed: every event of a stream repeats
 /// its model.
-fn set(place: &mut Option<Box<str>>, inside: &[u8]) -> bool {
+fn set(place: &mut Option<Arc<str>>, inside: &[u8]) -> bool {
     let is_known = |known: &str| known.as_bytes() == inside && memchr(b'\\', inside).is_none();
     if place.as_deref().is_some_and(is_known) {
         return false;

@@ -3,6 +3,7 @@
 //! Both are pushed: they take the bytes of a body as they pass, cut anywhere, and neither copy nor delay them. They
 //! know the syntax and the names of the members that matter, and leave it to `classify` to judge what they found.
 
+mod ends;
 mod findings;
 pub(crate) mod media;
 mod members;

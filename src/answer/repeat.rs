@@ -5,6 +5,7 @@
 //! which takes less than a scan.
 
 use super::{
+    ends::end_of_string,
     findings::{Findings, number},
     tokens::TokenKind,
 };
@@ -118,7 +119,7 @@ impl Pattern {
         for ((at, use_), count) in blanks.iter().zip(&mut counts) {
             let Some(value) = rest.strip_prefix(&self.bytes[from..*at]) else { return false };
             let len = match use_ {
-                BlankUse::Text => super::scan::end_of_string(value).unwrap_or(0).saturating_sub(1),
+                BlankUse::Text => end_of_string(value).unwrap_or(0).saturating_sub(1),
                 BlankUse::Count(_) => {
                     let len = value.iter().take(MAX_DIGITS).take_while(|byte| byte.is_ascii_digit()).count();
                     *count = number(&value[..len]).unwrap_or_default();
