@@ -25,7 +25,7 @@ use super::{
 use crate::{
     body::Resend,
     call::Shape,
-    context::{BoxError, CallContext, CallRef, Choice, Claimant, Priority, Tried},
+    context::{BoxError, CallContext, CallRef, Choice, Claimant, Priority, TokenCount, Tried},
     quota::{Scope, TokenCost},
 };
 
@@ -84,7 +84,7 @@ pub(super) struct Assigned {
 pub(super) struct CallFacts {
     pub(super) shape: Shape,
     pub(super) model: Arc<str>,
-    pub(super) tokens: u64,
+    tokens: TokenCount,
     caller: Option<Arc<str>>,
     priority: Priority,
     deadline: Option<Instant>,
@@ -189,7 +189,8 @@ where
     let (shape, model) = (call.shape(), call.shared_quota_name(last.take()));
     *last = model.clone();
     let model = model.unwrap_or_default();
-    let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
+    let tokens = context.and_then(CallContext::token_count).cloned();
+    let tokens = tokens.unwrap_or_else(|| TokenCount::Known(TokenCost::of(request.body())));
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let body = searched_body(shared, request);
     let place = required_project(shared, request, shape, &model, &tried, body.as_ref());
@@ -277,6 +278,6 @@ impl Shared {
             return Duration::ZERO;
         };
         let scope = Scope::new(project.name.clone(), facts.model.clone());
-        headroom.headroom(&scope, facts.shape.requests, facts.tokens, facts.claimant())
+        headroom.headroom(&scope, facts.shape.requests, facts.tokens.cost().tokens, facts.claimant())
     }
 }

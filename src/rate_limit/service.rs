@@ -21,7 +21,7 @@ use super::{
     waiting::{self, Waiting},
 };
 use crate::{
-    context::{BoxError, CallContext, CallRef, Deadline},
+    context::{BoxError, CallContext, CallRef, Deadline, TokenCount},
     quota::{Answer, AwaitedAnswer, Reply, Scope, TokenCost},
     ready::Readied,
 };
@@ -93,7 +93,13 @@ fn decide<B: Body>(limiter: &Limiter, last: &mut Option<Arc<ScopeQueue>>, reques
     let project = context.and_then(CallContext::project).unwrap_or(limiter.default_project());
     let scope = (&**project, call.quota_name().unwrap_or_default());
     let queue = queue_of(limiter, last, scope, now);
-    let cost = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body()));
+    let count = context.and_then(CallContext::token_count);
+    let cost = match count {
+        Some(count) if queue.limits_tokens() => Some(count.cost()),
+        // The answer says the real number, and until then nothing depends on it.
+        count => count.and_then(TokenCount::known),
+    };
+    let cost = cost.unwrap_or_else(|| TokenCost::of(request.body()));
     let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
     let claimant = waiting::claimant(request);
