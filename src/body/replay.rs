@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Empty, Full};
 use pin_project_lite::pin_project;
@@ -69,17 +69,6 @@ where
             Self::Right(body) => Self::Right(body.try_clone()?),
         })
     }
-}
-
-/// Returns the same request once more, if its body allows it.
-pub(crate) fn clone_request<B: Resend>(request: &Request<B>) -> Option<Request<B>> {
-    let mut clone = Request::new(request.body().try_clone()?);
-    clone.method_mut().clone_from(request.method());
-    clone.uri_mut().clone_from(request.uri());
-    *clone.version_mut() = request.version();
-    clone.headers_mut().clone_from(request.headers());
-    clone.extensions_mut().clone_from(request.extensions());
-    Some(clone)
 }
 
 /// Returns the whole body, if it is in memory.
