@@ -7,6 +7,7 @@
 mod call_ref;
 mod claimant;
 mod error;
+mod kept_headers;
 mod large_body;
 mod outcome;
 mod progress;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 pub(crate) use self::{
     call_ref::CallRef,
     error::polled_again,
+    kept_headers::KeptHeaders,
     large_body::LargeBody,
     tally::{Queueing, Tally, TallyReport},
     token_count::{CountLater, TokenCount},
@@ -85,6 +87,8 @@ pub struct CallContext {
     tally: Option<Tally>,
     sent: Option<CallFlag>,
     large_body: Option<Arc<LargeBody>>,
+    names_nothing: bool,
+    kept_headers: Option<KeptHeaders>,
 }
 
 impl CallContext {
@@ -341,9 +345,30 @@ impl CallContext {
         }
     }
 
+    /// Returns whether a layer outside has found that the body names no resource.
+    pub(crate) fn names_nothing(&self) -> bool {
+        self.names_nothing
+    }
+
+    /// Sets whether the body is known to name no resource.
+    pub(crate) fn set_names_nothing(&mut self, names_nothing: bool) {
+        self.names_nothing = names_nothing;
+    }
+
+    /// Returns the copy of the headers that a layer outside has kept, for another that keeps the request.
+    pub(crate) fn kept_headers(&self) -> Option<&KeptHeaders> {
+        self.kept_headers.as_ref()
+    }
+
+    /// Sets the copy of the headers that a layer has kept.
+    pub(crate) fn set_kept_headers(&mut self, headers: Option<KeptHeaders>) {
+        self.kept_headers = headers;
+    }
+
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, caller, priority, project, tally, sent, large_body, .. } = std::mem::take(self);
+        let Self { deadline, caller, priority, project, tally, sent, large_body, names_nothing, .. } =
+            std::mem::take(self);
         let call = Some(call);
         *self = Self {
             call,
@@ -356,6 +381,7 @@ impl CallContext {
             tally,
             sent,
             large_body,
+            names_nothing,
             ..Self::default()
         };
     }
