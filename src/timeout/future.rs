@@ -37,7 +37,7 @@ pin_project! {
         clocks: ClocksByTier,
         // The attempt whose time is recorded, if it is.
         timed: Option<TimedAttempt>,
-        refused: Option<Failure>,
+        refused: Option<BoxError>,
     }
 }
 
@@ -46,9 +46,9 @@ impl<F> ResponseFuture<F> {
         Self { inner: Some(inner), sleep: None, began: None, clocks, timed, refused: None }
     }
 
-    pub(super) fn refused(failure: Failure) -> Self {
+    pub(super) fn refused(error: BoxError) -> Self {
         let clocks = ClocksByTier::of(CallClocks::NONE);
-        Self { inner: None, sleep: None, began: None, clocks, timed: None, refused: Some(failure) }
+        Self { inner: None, sleep: None, began: None, clocks, timed: None, refused: Some(error) }
     }
 }
 
@@ -62,11 +62,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(failure) = this.refused.take() {
-            return Poll::Ready(Err(Error::refusal(super::NAME, failure).into()));
-        }
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(polled_again(super::NAME)));
+            return Poll::Ready(Err(this.refused.take().unwrap_or_else(|| polled_again(super::NAME))));
         };
         // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
