@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header::Entry};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
@@ -130,25 +130,17 @@ impl Timekeeping {
     }
 }
 
-/// Reads the caller's own `X-Server-Timeout`, and sets it: to the same, else to `ours`, and to at least 10 s.
+/// Sets `X-Server-Timeout` to the caller's own, else to `ours`, and returns the caller's.
 fn agree(headers: &mut HeaderMap, ours: Option<Duration>) -> Result<Option<Duration>, Failure> {
-    // To ask for an entry makes room for it.
-    if ours.is_none() && !headers.contains_key(SERVER_TIMEOUT) {
-        return Ok(None);
-    }
-    match headers.entry(SERVER_TIMEOUT) {
-        Entry::Occupied(mut said) => {
-            let callers = time_of(said.get())?;
-            said.insert(value_of(callers));
-            Ok(Some(callers))
-        }
-        Entry::Vacant(place) => {
-            if let Some(ours) = ours {
-                place.insert(value_of(ours));
-            }
-            Ok(None)
-        }
-    }
+    // One look at the headers does for nearly all calls: few callers say their own.
+    let said = match ours {
+        Some(ours) => headers.insert(SERVER_TIMEOUT, value_of(ours)),
+        None => headers.get(SERVER_TIMEOUT).cloned(),
+    };
+    let Some(said) = said else { return Ok(None) };
+    let callers = time_of(&said)?;
+    headers.insert(SERVER_TIMEOUT, value_of(callers));
+    Ok(Some(callers))
 }
 
 /// Reads a caller's time.
@@ -165,7 +157,7 @@ fn time_of(value: &HeaderValue) -> Result<Duration, Failure> {
     }
 }
 
-/// Writes a time as the API takes it.
+/// Writes a time as the API takes it: whole seconds, at least 10.
 fn value_of(limit: Duration) -> HeaderValue {
     let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
     clock::in_seconds(seconds.max(MIN_SERVER_TIMEOUT))
