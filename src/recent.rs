@@ -30,6 +30,10 @@ struct List<K, V>(Mutex<Vec<(K, Held<V>)>>);
 
 /// A value that a call holds. Its clones share a counter with those of one list only.
 #[derive(Debug)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer counter is the list's own, and the inner one is shared by all"
+)]
 pub(crate) struct Held<V>(Arc<Arc<V>>);
 
 impl<K, V> Recent<K, V> {
@@ -87,5 +91,25 @@ impl<V> Deref for Held<V> {
     #[inline]
     fn deref(&self) -> &V {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_goes_and_what_is_held_stays_alive() {
+        let recent = Recent::default();
+        let first = Arc::new(0);
+        let held = recent.insert(0, first.clone());
+        for key in 1..=KEPT {
+            recent.insert(key, Arc::new(key));
+        }
+        assert!(recent.find(|key, _| *key == 0).is_none());
+        assert_eq!(recent.find(|key, value| key == value && *key == KEPT).as_deref(), Some(&KEPT));
+        assert_eq!((*held, Arc::strong_count(&first)), (0, 2));
+        drop(held);
+        assert_eq!(Arc::strong_count(&first), 1);
     }
 }

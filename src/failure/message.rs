@@ -83,3 +83,31 @@ impl fmt::Debug for Message {
         fmt::Debug::fmt(self.text(Reader::Operator), f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use crate::failure::{Failure, Kind};
+
+    use super::*;
+
+    #[test]
+    fn words_are_written_once_for_each_reader_and_redacted() {
+        let times = Arc::new(AtomicU32::new(0));
+        let counter = times.clone();
+        let failure = Failure::in_words(Kind::RateLimited, move |f: &mut fmt::Formatter<'_>, reader: Reader| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let whom = if reader == Reader::Operator { "AIzaSyA-0123456789_abcdefghijklmnopqrst" } else { "you" };
+            write!(f, "no room for {whom}")
+        });
+        assert_eq!(times.load(Ordering::Relaxed), 0, "nobody has read it");
+        let other = failure.clone().with_hint(std::time::Duration::from_secs(1));
+        for failure in [&failure, &other] {
+            assert_eq!((failure.message(), failure.caller_message()), ("no room for [redacted]", "no room for you"));
+        }
+        assert!(failure.same_as(&other) && format!("{failure:?}").contains("no room for [redacted]"));
+        assert_eq!(times.load(Ordering::Relaxed), 2);
+        assert_eq!(failure.with_caller_message("none").caller_message(), "none");
+    }
+}
