@@ -218,21 +218,30 @@ struct Chosen {
 fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<Chosen> {
     // A call that loses the key to another one between choosing and taking it chooses again.
     for nth in 0..8 {
-        let draw = shared.registry.lock().draw(query, query.now, fastrand::f64);
+        let mut registry = shared.registry.lock();
+        let draw = registry.draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
-        let waits = |project: &ProjectRef| shared.wait(project, facts);
         // Somebody has to look, or a project that is good again would not be asked.
-        let last = if nth == 0 && !draw.looks { alike(shared, facts, query, draw.weights) } else { None };
-        let project = match second {
-            _ if last.is_some() => last?,
-            _ if draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none() || waits(&first).is_zero() => {
-                first
-            }
-            Some(second) if waits(&second).is_zero() => second,
-            _ => least_wait(shared, facts, query).map_or(first, |(_, project)| project),
+        let begins_alike = nth == 0 && !draw.looks && facts.beginning.is_some();
+        let waits_nowhere = draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none();
+        let (project, taken) = if waits_nowhere && !begins_alike {
+            let taken = registry.take(&first, query);
+            drop(registry);
+            (first, taken)
+        } else {
+            // The wait may be told by foreign code: no lock is held.
+            drop(registry);
+            let waits = |project: &ProjectRef| shared.wait(project, facts);
+            let last = if begins_alike { alike(shared, facts, query, draw.weights) } else { None };
+            let project = match second {
+                _ if last.is_some() => last?,
+                _ if waits_nowhere || waits(&first).is_zero() => first,
+                Some(second) if waits(&second).is_zero() => second,
+                _ => least_wait(shared, facts, query).map_or(first, |(_, project)| project),
+            };
+            let taken = shared.registry.lock().take(&project, query);
+            (project, taken)
         };
-        // The lock is not held by what is dropped after it.
-        let taken = shared.registry.lock().take(&project, query);
         if let Some((key, on_trial, looks)) = taken {
             if let (Some(alike), Some(beginning), true) = (&shared.alike, facts.beginning, looks.is_empty()) {
                 alike.sent(beginning, &project, query.now);
