@@ -1,11 +1,12 @@
-//! The bars: ratios and counts that this crate has to reach, each with the figure of this run.
+//! The bars: ratios and counts that this crate has to reach.
 
-use std::fmt::Write as _;
+use crate::{
+    rows::{Row, Rows},
+    shared::bars::Bars,
+};
 
-use crate::rows::{Row, Rows};
-
-/// Returns the table of the bars, and whether one is missed. A figure of rows that were not measured misses none.
-pub(crate) fn table(rows: &Rows, before: Option<&Rows>) -> (String, bool) {
+/// Returns the bars with the figures of a run, and of another build's beside it.
+pub(crate) fn of(rows: &Rows, before: Option<&Rows>) -> Bars {
     let row = |group: &str, name: &str| rows.get(group, name);
     let over = |group: &str, name: &str| row(group, name).map(|row| row.over);
     let allocations = |group: &str, name: &str| row(group, name).map(|row| row.more_allocations as f64);
@@ -18,58 +19,47 @@ pub(crate) fn table(rows: &Rows, before: Option<&Rows>) -> (String, bool) {
     let whole = "interactive; key, limits, chain";
     let four = "four: retry, rate, breaker, timeout";
     let rendered = "ErrorResponseLayer, RateLimitLayer, a 429";
-    let bars = [
-        ("GeminiLayer, key, limits and chain ÷ before", to_before("GeminiLayer", whole), 0.35),
-        ("– allocations", allocations("GeminiLayer", whole), 14.0),
-        ("five rooms ÷ before", to_before("unary", "all five rooms"), 0.5),
-        ("– allocations", allocations("unary", "all five rooms"), 9.0),
-        ("four rooms ÷ tower-resilience's", ratio(four, "tower_gemini", "tower_resilience"), 0.5),
-        ("– allocations", allocations(four, "tower_gemini"), 2.0),
-        ("time-out, attempt ÷ tower's, ready", ratio("unary", "TimeoutLayer::attempt", "tower::timeout"), 1.3),
-        ("time-out, attempt ÷ tower's, pending", ratio("pending once", "TimeoutLayer::attempt", "tower::timeout"), 1.3),
-        ("– allocations", allocations("unary", "TimeoutLayer::attempt"), 0.0),
-        ("retry that never resends ÷ tower's", ratio("retries that never resend", "RetryLayer", "tower::retry"), 1.5),
-        ("breaker ÷ recloser", ratio("circuit breakers", "CircuitBreakerLayer", "recloser"), 1.2),
-        (
-            "rate limit, three dimensions ÷ tower-resilience's one",
-            ratio("rate limits", "RateLimitLayer", "tower_resilience::ratelimiter"),
-            0.6,
+    let mut bars = Bars::default();
+    bars.add("GeminiLayer, key, limits and chain ÷ before", ..=0.35, to_before("GeminiLayer", whole));
+    bars.add("– allocations", ..=14.0, allocations("GeminiLayer", whole));
+    bars.add("five rooms ÷ before", ..=0.5, to_before("unary", "all five rooms"));
+    bars.add("– allocations", ..=9.0, allocations("unary", "all five rooms"));
+    bars.add("four rooms ÷ tower-resilience's", ..=0.5, ratio(four, "tower_gemini", "tower_resilience"));
+    bars.add("– allocations", ..=2.0, allocations(four, "tower_gemini"));
+    bars.add("time-out, attempt ÷ tower's, ready", ..=1.3, ratio("unary", "TimeoutLayer::attempt", "tower::timeout"));
+    bars.add(
+        "time-out, attempt ÷ tower's, pending",
+        ..=1.3,
+        ratio("pending once", "TimeoutLayer::attempt", "tower::timeout"),
+    );
+    bars.add("– allocations", ..=0.0, allocations("unary", "TimeoutLayer::attempt"));
+    bars.add(
+        "retry that never resends ÷ tower's",
+        ..=1.5,
+        ratio("retries that never resend", "RetryLayer", "tower::retry"),
+    );
+    bars.add("breaker ÷ recloser", ..=1.2, ratio("circuit breakers", "CircuitBreakerLayer", "recloser"));
+    bars.add(
+        "rate limit, three dimensions ÷ tower-resilience's one",
+        ..=0.6,
+        ratio("rate limits", "RateLimitLayer", "tower_resilience::ratelimiter"),
+    );
+    bars.add("refusal by the limiter, µs", ..=0.4, over("refusals", "RateLimitLayer, an error").map(|ns| ns / 1e3));
+    bars.add("– allocations", ..=2.0, allocations("refusals", "RateLimitLayer, an error"));
+    bars.add("rendered 429 ÷ tower_governor's", ..=0.5, ratio("refusals", rendered, "tower_governor, a 429"));
+    bars.add("– allocations", ..=8.0, allocations("refusals", rendered));
+    bars.add("an event of 150 B through all rooms, µs", ..=0.25, frame("500 events of 150 B", "all rooms"));
+    bars.add(
+        "GeminiLayer on two threads ÷ one, ÷ the bare control's",
+        ..=1.15,
+        divided(
+            divided(total("two threads"), total("one thread")),
+            divided(total("bare, two threads"), total("bare, one thread")),
         ),
-        ("refusal by the limiter, µs", over("refusals", "RateLimitLayer, an error").map(|ns| ns / 1e3), 0.4),
-        ("– allocations", allocations("refusals", "RateLimitLayer, an error"), 2.0),
-        ("rendered 429 ÷ tower_governor's", ratio("refusals", rendered, "tower_governor, a 429"), 0.5),
-        ("– allocations", allocations("refusals", rendered), 8.0),
-        ("an event of 150 B through all rooms, µs", frame("500 events of 150 B", "all rooms"), 0.25),
-        (
-            "GeminiLayer on two threads ÷ one, ÷ the bare control's",
-            divided(
-                divided(total("two threads"), total("one thread")),
-                divided(total("bare, two threads"), total("bare, one thread")),
-            ),
-            1.15,
-        ),
-    ];
-    let mut text = String::from("| bar | at most | this run | |\n|---|---|---|---|\n");
-    let mut missed = false;
-    for (what, most, figure) in bars.map(|(what, figure, most)| (what, most, figure)) {
-        let (figure, met) = match figure {
-            Some(figure) if figure <= most => (rounded(figure), "met"),
-            Some(figure) => (rounded(figure), "missed"),
-            None => ("–".into(), "not measured"),
-        };
-        missed |= met == "missed";
-        let _ = writeln!(text, "| {what} | {most} | {figure} | {met} |");
-    }
-    if before.is_none() {
-        text.push_str("\nOVERHEAD_BEFORE=PROGRAM measures an older build of this bench beside it.\n");
-    }
-    (text, missed)
+    );
+    bars
 }
 
 fn divided(this: Option<f64>, by: Option<f64>) -> Option<f64> {
     Some(this? / by?)
-}
-
-fn rounded(figure: f64) -> String {
-    if figure.fract() == 0.0 { format!("{figure}") } else { format!("{figure:.2}") }
 }

@@ -22,14 +22,18 @@
 //!
 //! `cargo bench -p benches --bench overhead` measures all groups and ends with the bars that ratios of the rows have to keep.
 //! Behind `--`, a part of the name of a group or a row chooses what is measured, `--bars` makes a bar that is missed an error,
-//! and `--test` makes each call once. `OVERHEAD_BEFORE` names the program of another build of this bench (cargo prints its path),
+//! `--readme` writes the tables and the picture into `benches/`, and `--test` makes each call once. `OVERHEAD_BEFORE` names the program of another build of this bench (cargo prints its path),
 //! which measures each group right after this one, for the columns and bars that compare with it.
+
+#[path = "../shared/mod.rs"]
+mod shared;
 
 mod bars;
 mod before;
 mod groups;
 mod measure;
 mod peers;
+mod picture;
 mod rows;
 mod upstream;
 
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         arguments.len() < before
     };
     let (once, bars_count, lines) = (takes("--test"), takes("--bars"), takes("--rows"));
+    let writes = takes("--readme");
     let name = arguments.into_iter().find(|argument| !argument.starts_with("--"));
     let (filter, only) = if lines { (None, name) } else { (name, None) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -59,7 +64,18 @@ fn main() -> ExitCode {
     }
     let before = bench.before.as_ref().map(|before| &before.rows);
     println!("{}", bench.rows.table(before));
-    let (text, missed) = bars::table(&bench.rows, before);
-    println!("{text}");
-    if bars_count && !once && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let bars = bars::of(&bench.rows, before);
+    println!("{bars}");
+    if before.is_none() {
+        println!("OVERHEAD_BEFORE=PROGRAM measures an older build of this bench beside it.");
+    }
+    if writes {
+        let written = shared::readme::write("overhead", &format!("{}\n{bars}", bench.rows.table(before)));
+        let drawn = shared::picture::write("overhead.svg", &picture::draw(&bench.rows));
+        if let Err(error) = written.and(drawn) {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    if bars_count && !once && bars.missed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

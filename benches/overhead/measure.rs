@@ -27,6 +27,10 @@ const TURNS: usize = 300;
 /// The length of a turn.
 const TURN: Duration = Duration::from_micros(500);
 
+/// The turns of services that are called on threads, which have to be started for each of them.
+const THREADED_TURNS: usize = 60;
+const THREADED_TURN: Duration = Duration::from_millis(5);
+
 /// A run: its settings, and the rows that it has measured.
 pub(crate) struct Bench<'a> {
     pub(crate) runtime: &'a Runtime,
@@ -47,6 +51,7 @@ pub(crate) struct Group<'a, 'b> {
     name: &'static str,
     upstream: Upstream,
     cases: Vec<Case<'b>>,
+    turns: (usize, Duration),
 }
 
 struct Case<'a> {
@@ -65,7 +70,7 @@ enum End {
 
 impl<'b> Bench<'b> {
     pub(crate) fn group<'a>(&'a mut self, name: &'static str, upstream: &Upstream) -> Group<'a, 'b> {
-        Group { bench: self, name, upstream: upstream.clone(), cases: Vec::new() }
+        Group { bench: self, name, upstream: upstream.clone(), cases: Vec::new(), turns: (TURNS, TURN) }
     }
 }
 
@@ -133,6 +138,7 @@ impl<'b> Group<'_, 'b> {
         S: Service<Sent, Response = Response<R>> + Send + 'b,
         R: Body,
     {
+        self.turns = (THREADED_TURNS, THREADED_TURN);
         let upstream = self.upstream.clone();
         let clock = self.bench.runtime.handle().clone();
         let mut services: Vec<_> = (0..threads).map(|_| service()).collect();
@@ -158,7 +164,7 @@ impl<'b> Group<'_, 'b> {
 
     /// Measures the group, if the command line does not leave it out.
     pub(crate) fn measure(self) {
-        let Self { bench, name, upstream, mut cases } = self;
+        let Self { bench, name, upstream, mut cases, turns } = self;
         if let Some(filter) = bench.filter.as_ref().filter(|filter| !name.contains(&***filter)) {
             // A row that is left alone has its control.
             let named = cases.iter().any(|case| case.name.contains(&**filter) && !is_bare(case.name));
@@ -167,7 +173,7 @@ impl<'b> Group<'_, 'b> {
         if cases.is_empty() || bench.only.as_ref().is_some_and(|only| only != name) {
             return;
         }
-        let samples = take_turns(&mut cases, if bench.once { 1 } else { TURNS });
+        let samples = take_turns(&mut cases, if bench.once { None } else { Some(turns) });
         let mut bare = 0;
         for (nth, case) in cases.iter().enumerate() {
             if is_bare(case.name) {
@@ -231,17 +237,17 @@ fn spin(future: impl Future<Output = ()>) {
     }
 }
 
-/// Returns the times of each case's turns, in nanoseconds a call.
-fn take_turns(cases: &mut [Case<'_>], turns: usize) -> Vec<Vec<f64>> {
+/// Returns the times of each case's turns, in nanoseconds a call; without turns, of one call each.
+fn take_turns(cases: &mut [Case<'_>], turns: Option<(usize, Duration)>) -> Vec<Vec<f64>> {
     let calls: Vec<_> = cases
         .iter_mut()
         .map(|case| {
             let one = (case.run)(1).min((case.run)(1)).as_nanos().max(1);
-            if turns > 1 { (TURN.as_nanos() / one).clamp(1, 10_000) as u64 } else { 1 }
+            turns.map_or(1, |(_, turn)| (turn.as_nanos() / one).clamp(1, 10_000) as u64)
         })
         .collect();
     let mut samples = vec![Vec::new(); cases.len()];
-    for _ in 0..turns {
+    for _ in 0..turns.map_or(1, |(turns, _)| turns) {
         for ((case, calls), samples) in cases.iter_mut().zip(&calls).zip(&mut samples) {
             samples.push((case.run)(*calls).as_nanos() as f64 / *calls as f64);
         }

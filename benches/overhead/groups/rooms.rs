@@ -41,7 +41,7 @@ pub(super) fn unary(bench: &mut Bench<'_>) {
     group.call("ClassifyLayer", ClassifyLayer::new().layer(upstream.clone()));
     group.call("ReplayLayer", ReplayLayer::new().layer(upstream.clone()));
     group.call("ErrorResponseLayer", ErrorResponseLayer::new().layer(upstream.clone()));
-    group.call("KeepAliveLayer", KeepAliveLayer::new(LIMIT).layer(ErrorResponseLayer::new().layer(upstream.clone())));
+    group.call("KeepAliveLayer", KeepAliveLayer::new(LIMIT).layer(upstream.clone()));
     let theirs = ServiceBuilder::new().timeout(LIMIT).retry(ThreeTries(3)).timeout(LIMIT).service(upstream.clone());
     group.call("tower: timeout, retry, timeout", theirs);
     group.call("all five rooms", stacks::five(upstream));
@@ -145,6 +145,9 @@ pub(super) fn breaking(bench: &mut Bench<'_>) {
     let by_rate = CircuitBreakerLayer::new(breakers(&upstream, by_rate));
     group.call("CircuitBreakerLayer, failure rate", by_rate.layer(upstream.clone()));
     group.call("CircuitBreakerLayer::disabled", CircuitBreakerLayer::disabled().layer(upstream.clone()));
+    group.measure();
+
+    let mut group = bench.group("circuit breakers, threads", &upstream);
     let reclosed = Reclosed::new(upstream.clone());
     for (threads, [bare, resilient, recloser, own]) in [
         (
