@@ -8,15 +8,18 @@ use std::{
     time::Duration,
 };
 
-use crate::{process::Process, wrk::free_port};
+use crate::{
+    process::{Memory, Process},
+    wrk::free_port,
+};
 
 /// A server that answers the same calls as the others.
 #[derive(Debug)]
 pub(crate) struct Contestant {
     pub(crate) name: String,
     pub(crate) server: Process,
-    /// The memory before the first call, in MiB.
-    pub(crate) idle: f64,
+    /// The memory before the first call.
+    pub(crate) idle: Memory,
 }
 
 impl Contestant {

@@ -3,7 +3,7 @@
 //! # How it measures
 //!
 //! All contestants are processes of their own before the same upstream: hyper's server on one thread, which answers a call with
-//! 1 KiB, or with a stream of 20 events of 150 bytes. *nginx* is a proxy with a worker a core and connections that are kept. The
+//! 1 KiB, or with a stream of 20 events of 150 bytes, each written by itself. *nginx* is a proxy with a worker a core and connections that are kept. The
 //! *bare hyper proxy* is hyper's server and hyper-util's client and nothing else: the floor of every relay on that stack. The
 //! *relay* is the program that users run, in the profile of releases, with a key, limits in three dimensions, and a chain.
 //! They take turns in rounds; a figure is the median of its rounds, and a ratio the median of the rounds' ratios.
@@ -15,7 +15,8 @@
 //!   pays for all calls that had to wait (no coordinated omission). "Added" is what a contestant takes more than nginx.
 //! - *Events*: a stream whose events are 5 ms apart, each with the time at which it was made; the delay of an event is the time
 //!   from there to its arrival.
-//! - *Memory*: `VmRSS` of the process and its children, before the first call and under wrk's 64 connections.
+//! - *Memory*: `VmRSS` of the process and its children, before the first call and under wrk's 64 connections, and `RssAnon`, which
+//!   leaves the pages of the program's file out.
 //!
 //! # How it is run
 //!

@@ -17,6 +17,15 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
 }
 
+/// The memory of a program in MiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// All of it (`VmRSS`), with the pages of the program's file that it has touched.
+    pub(crate) resident: f64,
+    /// What it has allocated (`RssAnon`).
+    pub(crate) own: f64,
+}
+
 impl Process {
     /// Starts a program that prints the address on which it listens, as the last word of its first line.
     pub(crate) fn printing(command: &mut Command) -> Result<Self, String> {
@@ -62,9 +71,10 @@ impl Process {
         self.family().iter().map(|pid| ticks(*pid)).sum::<u64>() as f64 / 100.0
     }
 
-    /// Returns the memory in use, in MiB. Pages that a program shares with its children count for each of them.
-    pub(crate) fn memory(&self) -> f64 {
-        self.family().iter().map(|pid| resident(*pid)).sum::<u64>() as f64 / 1024.0
+    /// Returns the memory in use. Pages that a program shares with its children count for each of them.
+    pub(crate) fn memory(&self) -> Memory {
+        let sum = |field| self.family().iter().map(|pid| memory(*pid, field)).sum::<u64>() as f64 / 1024.0;
+        Memory { resident: sum("VmRSS:"), own: sum("RssAnon:") }
     }
 
     /// Returns the program and all that it has started.
@@ -105,10 +115,10 @@ fn ticks(pid: u32) -> u64 {
     columns.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }
 
-/// Returns a process's resident memory in KiB.
-fn resident(pid: u32) -> u64 {
+/// Returns a line of a process's `status`, in KiB.
+fn memory(pid: u32, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn table(results: &Results) -> String {
     }
     for (line, percent) in [(SLOW_P50, "p50"), (SLOW_P99, "p99")] {
         if let Some(added) = results.added(line, RELAY, NGINX) {
-            let _ = writeln!(text, "\nAt 100 calls a second the relay's {percent} is {added:.0} µs over nginx's.");
+            let _ = writeln!(text, "\nAt 100 calls a second the relay's {percent} is nginx's and {added:.0} µs.");
         }
     }
     text

@@ -40,9 +40,11 @@ pub(crate) const FIRST_P99: &str = "stream, first byte, p99, µs";
 pub(crate) const EVENT_P50: &str = "event of a stream, delay, p50, µs";
 pub(crate) const EVENT_P99: &str = "event of a stream, delay, p99, µs";
 pub(crate) const IDLE: &str = "memory, idle, MiB";
+pub(crate) const IDLE_OWN: &str = "– of it allocated";
 pub(crate) const LOADED: &str = "memory, 64 connections, MiB";
+pub(crate) const LOADED_OWN: &str = "– of it allocated ";
 
-pub(crate) const LINES: [&str; 16] = [
+pub(crate) const LINES: [&str; 18] = [
     UNARY_CALLS,
     UNARY_CPU,
     STREAMS,
@@ -58,7 +60,9 @@ pub(crate) const LINES: [&str; 16] = [
     EVENT_P50,
     EVENT_P99,
     IDLE,
+    IDLE_OWN,
     LOADED,
+    LOADED_OWN,
 ];
 
 /// The figures of all rounds, by line and contestant.
@@ -115,7 +119,8 @@ pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: Plan) -> Result<R
     let is_own = |one: &Contestant| [DIRECT, NGINX, FLOOR, RELAY, BEFORE].contains(&&*one.name);
     let with_peers = !all.iter().all(is_own);
     for one in all {
-        results.add(IDLE, &one.name, one.idle);
+        results.add(IDLE, &one.name, one.idle.resident);
+        results.add(IDLE_OWN, &one.name, one.idle.own);
     }
     for round in 0..=plan.rounds {
         // The first round warms everything up, and is not counted.
@@ -127,7 +132,8 @@ pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: Plan) -> Result<R
             if !warms {
                 results.add(UNARY_CALLS, &one.name, flooded.calls_a_second);
                 results.add(UNARY_CPU, &one.name, flooded.cpu);
-                results.add(LOADED, &one.name, flooded.memory);
+                results.add(LOADED, &one.name, flooded.memory.resident);
+                results.add(LOADED_OWN, &one.name, flooded.memory.own);
                 results.add(STREAMS, &one.name, streamed.calls_a_second);
                 results.add(STREAMS_CPU, &one.name, streamed.cpu);
             }
@@ -139,7 +145,8 @@ pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: Plan) -> Result<R
                 results.add(CHATS, &one.name, flooded.calls_a_second);
                 results.add(CHATS_CPU, &one.name, flooded.cpu);
                 if !is_own(one) {
-                    results.add(LOADED, &one.name, flooded.memory);
+                    results.add(LOADED, &one.name, flooded.memory.resident);
+                    results.add(LOADED_OWN, &one.name, flooded.memory.own);
                 }
             }
         }

@@ -34,7 +34,7 @@ const PACE: Duration = Duration::from_millis(5);
 
 /// The path of a call with one answer.
 pub(crate) const UNARY: &str = "/v1beta/models/gemini-2.5-flash:generateContent";
-/// The path of a stream whose events come at once.
+/// The path of a stream whose events come as fast as they can be written.
 pub(crate) const STREAM: &str = "/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse";
 /// The path of a stream whose events come one after the other.
 pub(crate) const PACED: &str = "/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse";
@@ -54,10 +54,7 @@ pub(crate) fn upstream() {
             let path = request.uri().path();
             let paced = path.contains("-pro:");
             let (content_type, body) = if path.ends_with("streamGenerateContent") {
-                (
-                    "text/event-stream",
-                    Either::Right(Events { sent: 0, pace: paced.then(|| Box::pin(tokio::time::sleep(PACE))) }),
-                )
+                ("text/event-stream", Either::Right(Events::new(paced)))
             } else if path.ends_with("chat/completions") {
                 ("application/json", Either::Left(Full::new(chat)))
             } else {
@@ -85,10 +82,18 @@ pub(crate) fn upstream() {
     });
 }
 
-/// The events of a stream, each in a frame of its own.
+/// The events of a stream. Each is written by itself, as a model makes it: the body is pending after every event, for as long as
+/// the other connections have something to do, or for the pace.
 struct Events {
     sent: usize,
+    rests: bool,
     pace: Option<Pin<Box<Sleep>>>,
+}
+
+impl Events {
+    fn new(paced: bool) -> Self {
+        Self { sent: 0, rests: false, pace: paced.then(|| Box::pin(tokio::time::sleep(PACE))) }
+    }
 }
 
 impl Body for Events {
@@ -104,6 +109,12 @@ impl Body for Events {
             ready!(pace.as_mut().poll(cx));
             let next = pace.deadline() + PACE;
             pace.as_mut().reset(next);
+        } else {
+            this.rests = !this.rests;
+            if this.rests {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
         }
         this.sent += 1;
         let ends = if this.sent == EVENTS { r#","finishReason":"STOP""# } else { "" };

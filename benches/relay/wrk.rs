@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::process::Process;
+use crate::process::{Memory, Process};
 
 /// The connections of wrk.
 pub(crate) const CONNECTIONS: usize = 64;
@@ -20,8 +20,8 @@ pub(crate) struct Flood {
     pub(crate) calls_a_second: f64,
     /// The server's CPU time for a call, in microseconds.
     pub(crate) cpu: f64,
-    /// The server's memory under way, in MiB.
-    pub(crate) memory: f64,
+    /// The server's memory under way.
+    pub(crate) memory: Memory,
 }
 
 /// Floods a server for so many seconds.

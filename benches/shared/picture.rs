@@ -20,9 +20,9 @@ pub(crate) struct PictureBar {
 }
 
 const WIDTH: usize = 860;
-const LEFT: usize = 250;
+const LEFT: usize = 270;
 /// The length of the longest bar.
-const LONGEST: f64 = 420.0;
+const LONGEST: f64 = 400.0;
 const LINE: usize = 24;
 
 const STYLE: &str = "\
