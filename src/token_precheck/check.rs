@@ -1,6 +1,6 @@
 //! The check that every request passes through first: everything that can be decided without waiting.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
@@ -56,9 +56,10 @@ where
     let call = call.to_call();
     if Readers::are_needed(body.len()) {
         let counter = settings.counter.clone();
-        return Checked::Read(settings.readers.read(move || BodyFacts::read(body, call, counter.as_ref())));
+        return Checked::Read(settings.readers.read(move || BodyFacts::read(body, call, counter.as_ref(), true)));
     }
-    judge(settings, request, BodyFacts::read(body, call, settings.counter.as_ref()), may_wait)
+    let is_asked = settings.asked.load(Ordering::Relaxed);
+    judge(settings, request, BodyFacts::read(body, call, settings.counter.as_ref(), is_asked), may_wait)
 }
 
 /// Judges a request whose body was read.

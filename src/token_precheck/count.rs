@@ -16,6 +16,9 @@ const FOR_TOOLS: u64 = 2_048;
 /// The most tokens that the upstream adds to any request.
 const MARGIN: u64 = 64;
 
+/// The most bytes of text that are counted inline: half a millisecond's work at a hundred million bytes a second.
+pub(super) const MAX_INLINE: u64 = 64 * 1024;
+
 /// A sink of texts that sums up their lengths, and the bounds that follow from them.
 #[derive(Debug, Default)]
 pub(super) struct Lengths {
@@ -23,6 +26,37 @@ pub(super) struct Lengths {
     pub(super) count: Count,
     /// The estimate, made in the same walk if there is no counter.
     pub(super) sample: Option<Sample>,
+}
+
+/// A sink that sums up the lengths of texts, and counts them in the same walk unless they are too long for that.
+pub(super) struct Counted {
+    pub(super) lengths: Lengths,
+    pub(super) counter: Option<Box<dyn TextCounter>>,
+}
+
+impl Counted {
+    /// Returns the count, if it was made.
+    pub(super) fn count(&self) -> Option<Count> {
+        self.counter.as_ref().map(|counter| narrowed(counter.count(), self.lengths.count))
+    }
+}
+
+impl TextSink for Counted {
+    fn text(&mut self, text: &str) -> bool {
+        self.lengths.text(text);
+        match &mut self.counter {
+            Some(counter) if self.lengths.bytes <= MAX_INLINE => counter.push(text),
+            counter => *counter = None,
+        }
+        true
+    }
+}
+
+/// Returns a count narrowed by the bounds that are known already.
+pub(super) fn narrowed(counted: Count, known: Count) -> Count {
+    let both = Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most));
+    // The bounds by length hold for Gemini's vocabulary only, and the counter may have another.
+    if both.at_least > both.at_most { counted } else { both }
 }
 
 impl TextSink for Lengths {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 
 use super::{question::Question, settings::Settings};
@@ -34,6 +34,7 @@ impl LaterCost {
 impl CountLater for LaterCost {
     fn cost(&self) -> TokenCost {
         let count = || {
+            self.settings.asked.store(true, Ordering::Relaxed);
             let count = self.question.count_inline(&self.settings);
             let cost = self.question.cost(&self.settings, count);
             CountedCost { cost, taught: self.question.taught(cost, count) }

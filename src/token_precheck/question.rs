@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::Request;
 
 use super::{
-    count::{self, Counting, Sample},
+    count::{self, Counting, MAX_INLINE, Sample},
     later::LaterCost,
     learn::{Learner, Taught},
     settings::{AskUpstream, Settings},
@@ -24,9 +24,6 @@ use crate::{
     },
     tokenizer::Count,
 };
-
-/// The most bytes of text that are counted inline: half a millisecond's work at a hundred million bytes a second.
-pub(super) const MAX_INLINE: u64 = 64 * 1024;
 
 /// A request, and what is known of its length.
 #[derive(Debug)]
@@ -194,10 +191,7 @@ impl Question {
 pub(super) fn counted(body: &[u8], mut counting: Counting, known: Count) -> Count {
     // The body was read once without an error, so that only a counter that needs no more text stops the walk.
     let _ = scan::scan(body, &mut counting);
-    let counted = counting.total();
-    let both = Count::between(counted.at_least.max(known.at_least), counted.at_most.min(known.at_most));
-    // The bounds by length hold for Gemini's vocabulary only, and the counter may have another.
-    if both.at_least > both.at_most { counted } else { both }
+    count::narrowed(counting.total(), known)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! The settings that a layer hands to its services, and the policies among them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use http::Request;
 use tokio::time::Instant;
@@ -26,6 +29,9 @@ pub(super) struct Settings {
     pub(super) calibration: Calibration,
     pub(super) counts: CountCache,
     pub(super) readers: Readers,
+    /// Set once somebody has asked for the tokens of a request that fits, as a limiter does whose limits are of tokens: from then
+    /// on they are counted with the reading.
+    pub(super) asked: Arc<AtomicBool>,
 }
 
 /// The treatment of a call to a model that a fresh list lacks, while the list has a model with nearly that name.
@@ -83,6 +89,7 @@ impl Settings {
             calibration: Calibration::default(),
             counts: CountCache::default(),
             readers: Readers::default(),
+            asked: Arc::default(),
         }
     }
 

@@ -192,6 +192,7 @@ impl Scan {
                     start = at;
                     continue;
                 }
+                Class::Space if !matches!(bytes.get(at + 1), Some(b' ' | 0xe2)) => (u32::from(b' '), 1),
                 Class::Space => match self.spaces(bytes, at) {
                     (1, _) => (u32::from(b' '), 1),
                     run => {
@@ -243,11 +244,28 @@ impl Scan {
                     return ControlFlow::Break(());
                 }
             }
-            last = code;
             at += length;
+            last = code;
+            if last < 0x80 {
+                (at, last) = self.word(bytes, at, last as u8);
+            }
         }
         self.stretch(text, start, at);
         if self.count.at_least > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Skips the plain characters that join the one before, as the rest of a word does. Returns the place behind them, and the
+    /// last of them.
+    #[inline]
+    fn word(&self, bytes: &[u8], mut at: usize, mut last: u8) -> (usize, u32) {
+        while let Some(&byte) = bytes.get(at)
+            && CLASSES[usize::from(byte)] == Class::Plain
+            && self.vocabulary.joins_ascii(last, byte)
+        {
+            last = byte;
+            at += 1;
+        }
+        (at, u32::from(last))
     }
 
     #[inline]
