@@ -39,8 +39,17 @@ pin_project! {
     #[project = StateProj]
     enum State<B, R, F> {
         Calling { #[pin] future: F },
-        Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
-        Paying { #[pin] token: TokenWait, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
+        // In a box: most calls have one attempt, and their futures are smaller for it.
+        Pausing { pause: Pin<Box<Pause<B, R>>> },
+    }
+}
+
+pin_project! {
+    /// The time between two attempts.
+    #[project = PauseProj]
+    enum Pause<B, R> {
+        Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>>, owes: Option<LastFailure> },
+        Paying { #[pin] token: TokenWait, request: Option<Request<B>>, owes: Option<LastFailure> },
         Readying { request: Option<Request<B>> },
     }
 }
@@ -76,7 +85,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.state.as_mut().project() {
+            let pause = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
                     match this.attempts.follow(result) {
@@ -84,19 +93,25 @@ where
                         Consequence::Again { wait, request, failed, owes } => {
                             // A layer inside that refused has not used the readiness of what it wraps: release it.
                             this.inner.renew();
-                            State::Waiting { backoff: Backoff::new(wait, failed), request: Some(request), owes }
+                            let backoff = Backoff::new(wait, failed);
+                            let pause = Box::pin(Pause::Waiting { backoff, request: Some(request), owes });
+                            this.state.set(State::Pausing { pause });
+                            continue;
                         }
                     }
                 }
-                StateProj::Waiting { backoff, request, owes } => {
+                StateProj::Pausing { pause } => pause,
+            };
+            let next = match pause.as_mut().project() {
+                PauseProj::Waiting { backoff, request, owes } => {
                     ready!(backoff.poll(cx));
                     let request = request.take();
                     match owes.take().zip(this.attempts.wait_for_token()) {
-                        Some((owes, token)) => State::Paying { token, request, owes: Some(owes) },
-                        None => State::Readying { request },
+                        Some((owes, token)) => Pause::Paying { token, request, owes: Some(owes) },
+                        None => Pause::Readying { request },
                     }
                 }
-                StateProj::Paying { token, request, owes } => {
+                PauseProj::Paying { token, request, owes } => {
                     if owes.is_none() {
                         return Poll::Ready(Err(polled_again(super::NAME)));
                     }
@@ -104,12 +119,12 @@ where
                     if !ready!(token.poll(cx))
                         && let Some(last) = owes.take()
                     {
-                        return Poll::Ready(this.attempts.without_token(*last));
+                        return Poll::Ready(this.attempts.without_token(last));
                     }
                     this.attempts.note_token_wait(waited);
-                    State::Readying { request: request.take() }
+                    Pause::Readying { request: request.take() }
                 }
-                StateProj::Readying { request } => {
+                PauseProj::Readying { request } => {
                     if let Err(error) = ready!(this.inner.poll_ready(cx)) {
                         return Poll::Ready(this.attempts.unready(error.into()));
                     }
@@ -117,10 +132,12 @@ where
                         return Poll::Ready(Err(polled_again(super::NAME)));
                     };
                     this.attempts.begin_again(&mut request);
-                    State::Calling { future: this.inner.call(request) }
+                    let future = this.inner.call(request);
+                    this.state.set(State::Calling { future });
+                    continue;
                 }
             };
-            this.state.set(next);
+            pause.set(next);
         }
     }
 }
