@@ -12,6 +12,7 @@ mod large_body;
 mod outcome;
 mod progress;
 mod tally;
+mod token_count;
 mod usage;
 
 use std::{
@@ -32,6 +33,7 @@ pub(crate) use self::{
     kept_headers::KeptHeaders,
     large_body::LargeBody,
     tally::{Queueing, Tally, TallyReport},
+    token_count::{CountLater, TokenCount},
 };
 pub use self::{
     claimant::{Claimant, Headroom, Priority},
@@ -78,7 +80,7 @@ pub struct CallContext {
     priority: Priority,
     project: Option<Arc<str>>,
     may_move: bool,
-    token_cost: Option<TokenCost>,
+    token_count: Option<TokenCount>,
     tried: Vec<Tried>,
     choice: Option<Arc<dyn Choice>>,
     retried: Option<Retried>,
@@ -266,14 +268,25 @@ impl CallContext {
         self.may_move = may_move;
     }
 
-    /// Returns the number of input tokens of the request, where a layer has counted or estimated them.
+    /// Returns the number of input tokens of the request, where a layer counts or estimates them. The first to ask may have
+    /// to wait for the count: half a millisecond at most.
     pub fn token_cost(&self) -> Option<TokenCost> {
-        self.token_cost
+        self.token_count.as_ref().map(TokenCount::cost)
+    }
+
+    /// Returns the number of input tokens, or the way to it, for whoever may ask later.
+    pub(crate) fn token_count(&self) -> Option<&TokenCount> {
+        self.token_count.as_ref()
     }
 
     /// Sets the number of input tokens of the request.
     pub fn set_token_cost(&mut self, cost: TokenCost) {
-        self.token_cost = Some(cost);
+        self.token_count = Some(TokenCount::Known(cost));
+    }
+
+    /// Sets the count that is made when somebody asks for the number of input tokens.
+    pub(crate) fn set_count_later(&mut self, count: Arc<dyn CountLater>) {
+        self.token_count = Some(TokenCount::Later(count));
     }
 
     /// Returns the keys and projects that earlier attempts at this model have found to be of no use for this call, the
