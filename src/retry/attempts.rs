@@ -33,7 +33,7 @@ pub(super) enum Consequence<B, R> {
     Done(Result<Response<R>, BoxError>),
     /// The request is sent again after `wait`. `failed`: the body of the failed answer, where there was one. `owes`: set
     /// if the attempt costs a token of the budget.
-    Again { wait: Duration, request: Request<B>, failed: Option<R>, owes: Option<LastFailure> },
+    Again { wait: Duration, request: Request<B>, failed: Option<R>, owes: Option<Box<LastFailure>> },
 }
 
 /// The failure that goes back if there is no token for a further attempt in time.
@@ -121,7 +121,7 @@ impl<B: Resend> Attempts<B> {
                     Ok(response) => (Some(response.into_body()), None),
                     Err(error) => (None, Some(error)),
                 };
-                let owes = owes.then_some(LastFailure { failure, outcome, error });
+                let owes = owes.then(|| Box::new(LastFailure { failure, outcome, error }));
                 Consequence::Again { wait, request, failed, owes }
             }
             Err(ending) => Consequence::Done(finished(result, &self.history, Some((failure, ending)))),

@@ -30,7 +30,8 @@ pin_project! {
     pub struct ResponseFuture<S, B, R, F> {
         #[pin]
         state: State<B, R, F>,
-        inner: Readied<S>,
+        // `None`: the request is never sent again.
+        inner: Option<Readied<S>>,
         attempts: Attempts<B>,
     }
 }
@@ -48,8 +49,8 @@ pin_project! {
     /// The time between two attempts.
     #[project = PauseProj]
     enum Pause<B, R> {
-        Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>>, owes: Option<LastFailure> },
-        Paying { #[pin] token: TokenWait, request: Option<Request<B>>, owes: Option<LastFailure> },
+        Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
+        Paying { #[pin] token: TokenWait, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
         Readying { request: Option<Request<B>> },
     }
 }
@@ -59,10 +60,15 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     B: Resend,
 {
-    pub(super) fn new(mut inner: Readied<S>, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
+    /// Begins a call of the ready service, which stays where it is if nothing is ever sent again.
+    pub(super) fn new(place: &mut S, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
+        let mut inner = policy.ever_resends().then(|| Readied::take(place));
         let attempts = Attempts::begin(policy, &mut request);
-        let state = State::Calling { future: inner.call(request) };
-        Self { state, inner, attempts }
+        let future = match &mut inner {
+            Some(inner) => inner.call(request),
+            None => place.call(request),
+        };
+        Self { state: State::Calling { future }, inner, attempts }
     }
 }
 
@@ -92,7 +98,9 @@ where
                         Consequence::Done(result) => return Poll::Ready(result),
                         Consequence::Again { wait, request, failed, owes } => {
                             // A layer inside that refused has not used the readiness of what it wraps: release it.
-                            this.inner.renew();
+                            if let Some(inner) = this.inner {
+                                inner.renew();
+                            }
                             let backoff = Backoff::new(wait, failed);
                             let pause = Box::pin(Pause::Waiting { backoff, request: Some(request), owes });
                             this.state.set(State::Pausing { pause });
@@ -119,20 +127,21 @@ where
                     if !ready!(token.poll(cx))
                         && let Some(last) = owes.take()
                     {
-                        return Poll::Ready(this.attempts.without_token(last));
+                        return Poll::Ready(this.attempts.without_token(*last));
                     }
                     this.attempts.note_token_wait(waited);
                     Pause::Readying { request: request.take() }
                 }
                 PauseProj::Readying { request } => {
-                    if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                    let Some(inner) = this.inner else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
                         return Poll::Ready(this.attempts.unready(error.into()));
                     }
                     let Some(mut request) = request.take() else {
                         return Poll::Ready(Err(polled_again(super::NAME)));
                     };
                     this.attempts.begin_again(&mut request);
-                    let future = this.inner.call(request);
+                    let future = inner.call(request);
                     this.state.set(State::Calling { future });
                     continue;
                 }
