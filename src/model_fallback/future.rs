@@ -30,7 +30,8 @@ pin_project! {
     #[project = StateProj]
     enum State<B, F> {
         Calling { #[pin] future: F },
-        Readying { next: Option<Request<B>> },
+        // In a box, because few calls have a second request, and it is large.
+        Readying { next: Option<Box<Request<B>>> },
     }
 }
 
@@ -87,7 +88,7 @@ where
                             // A layer inside that has refused has not used its readiness, nor what it holds for it.
                             inner.renew();
                             // The attempt that failed is dropped here, before the next one is made.
-                            this.state.set(State::Readying { next: Some(request) });
+                            this.state.set(State::Readying { next: Some(Box::new(request)) });
                         }
                     }
                 }
@@ -97,7 +98,7 @@ where
                         return Poll::Ready(walk.failed());
                     }
                     let Some(request) = next.take() else { return Poll::Ready(walk.failed()) };
-                    let future = inner.call(request);
+                    let future = inner.call(*request);
                     this.state.set(State::Calling { future });
                 }
             }

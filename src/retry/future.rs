@@ -30,7 +30,8 @@ pin_project! {
     pub struct ResponseFuture<S, B, R, F> {
         #[pin]
         state: State<B, R, F>,
-        inner: Readied<S>,
+        // `None`: the request is never sent again.
+        inner: Option<Readied<S>>,
         attempts: Attempts<B>,
     }
 }
@@ -39,6 +40,15 @@ pin_project! {
     #[project = StateProj]
     enum State<B, R, F> {
         Calling { #[pin] future: F },
+        // In a box: most calls have one attempt, and their futures are smaller for it.
+        Pausing { pause: Pin<Box<Pause<B, R>>> },
+    }
+}
+
+pin_project! {
+    /// The time between two attempts.
+    #[project = PauseProj]
+    enum Pause<B, R> {
         Waiting { #[pin] backoff: Backoff<R>, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
         Paying { #[pin] token: TokenWait, request: Option<Request<B>>, owes: Option<Box<LastFailure>> },
         Readying { request: Option<Request<B>> },
@@ -50,10 +60,15 @@ where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     B: Resend,
 {
-    pub(super) fn new(mut inner: Readied<S>, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
+    /// Begins a call of the ready service, which stays where it is if nothing is ever sent again.
+    pub(super) fn new(place: &mut S, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
+        let mut inner = policy.ever_resends().then(|| Readied::take(place));
         let attempts = Attempts::begin(policy, &mut request);
-        let state = State::Calling { future: inner.call(request) };
-        Self { state, inner, attempts }
+        let future = match &mut inner {
+            Some(inner) => inner.call(request),
+            None => place.call(request),
+        };
+        Self { state: State::Calling { future }, inner, attempts }
     }
 }
 
@@ -76,27 +91,35 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.state.as_mut().project() {
+            let pause = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
                     match this.attempts.follow(result) {
                         Consequence::Done(result) => return Poll::Ready(result),
                         Consequence::Again { wait, request, failed, owes } => {
                             // A layer inside that refused has not used the readiness of what it wraps: release it.
-                            this.inner.renew();
-                            State::Waiting { backoff: Backoff::new(wait, failed), request: Some(request), owes }
+                            if let Some(inner) = this.inner {
+                                inner.renew();
+                            }
+                            let backoff = Backoff::new(wait, failed);
+                            let pause = Box::pin(Pause::Waiting { backoff, request: Some(request), owes });
+                            this.state.set(State::Pausing { pause });
+                            continue;
                         }
                     }
                 }
-                StateProj::Waiting { backoff, request, owes } => {
+                StateProj::Pausing { pause } => pause,
+            };
+            let next = match pause.as_mut().project() {
+                PauseProj::Waiting { backoff, request, owes } => {
                     ready!(backoff.poll(cx));
                     let request = request.take();
                     match owes.take().zip(this.attempts.wait_for_token()) {
-                        Some((owes, token)) => State::Paying { token, request, owes: Some(owes) },
-                        None => State::Readying { request },
+                        Some((owes, token)) => Pause::Paying { token, request, owes: Some(owes) },
+                        None => Pause::Readying { request },
                     }
                 }
-                StateProj::Paying { token, request, owes } => {
+                PauseProj::Paying { token, request, owes } => {
                     if owes.is_none() {
                         return Poll::Ready(Err(polled_again(super::NAME)));
                     }
@@ -107,20 +130,23 @@ where
                         return Poll::Ready(this.attempts.without_token(*last));
                     }
                     this.attempts.note_token_wait(waited);
-                    State::Readying { request: request.take() }
+                    Pause::Readying { request: request.take() }
                 }
-                StateProj::Readying { request } => {
-                    if let Err(error) = ready!(this.inner.poll_ready(cx)) {
+                PauseProj::Readying { request } => {
+                    let Some(inner) = this.inner else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    if let Err(error) = ready!(inner.poll_ready(cx)) {
                         return Poll::Ready(this.attempts.unready(error.into()));
                     }
                     let Some(mut request) = request.take() else {
                         return Poll::Ready(Err(polled_again(super::NAME)));
                     };
                     this.attempts.begin_again(&mut request);
-                    State::Calling { future: this.inner.call(request) }
+                    let future = inner.call(request);
+                    this.state.set(State::Calling { future });
+                    continue;
                 }
             };
-            this.state.set(next);
+            pause.set(next);
         }
     }
 }

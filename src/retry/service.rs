@@ -10,7 +10,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{future::ResponseFuture, policy::RetryPolicy};
-use crate::{body::Resend, context::BoxError, ready::Readied};
+use crate::{body::Resend, context::BoxError};
 
 /// The service of [`RetryLayer`](super::RetryLayer).
 #[derive(Clone, Debug)]
@@ -37,6 +37,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(Readied::take(&mut self.inner), self.policy.clone(), request)
+        ResponseFuture::new(&mut self.inner, self.policy.clone(), request)
     }
 }
