@@ -147,12 +147,13 @@ impl ErrorFacts {
             false => (self.failure.kind(), self.failure.google_status(), self.failure.caller_message()),
         };
         let message = message.unwrap_or(own);
-        let message = hints.and_then(|hints| hints.told(message)).map_or(Message::Plain(message), Message::WithTime);
+        let message =
+            hints.and_then(|hints| hints.told(message)).map_or(ErrorWords::Plain(message), ErrorWords::WithTime);
         if surface == Surface::Interactions {
             let error = InteractionError { code: name.to_ascii_lowercase(), message };
             return ErrorObject::Interaction { error, event_type: "error" };
         }
-        let info = Detail::ErrorInfo {
+        let info = ErrorDetail::ErrorInfo {
             type_url: ERROR_INFO,
             domain: DOMAIN,
             metadata: self.metadata(),
@@ -198,8 +199,8 @@ pub(super) enum ErrorObject<'a> {
 pub(super) struct GoogleError<'a> {
     code: u16,
     #[serde(serialize_with = "those_known")]
-    details: [Option<Detail>; 2],
-    message: Message<'a>,
+    details: [Option<ErrorDetail>; 2],
+    message: ErrorWords<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<()>,
     status: &'static str,
@@ -211,16 +212,16 @@ pub(super) struct GoogleError<'a> {
 #[derive(Serialize)]
 pub(super) struct InteractionError<'a> {
     code: String,
-    message: Message<'a>,
+    message: ErrorWords<'a>,
 }
 
 /// The words of an error.
-enum Message<'a> {
+enum ErrorWords<'a> {
     Plain(&'a str),
     WithTime(Told<'a>),
 }
 
-impl Serialize for Message<'_> {
+impl Serialize for ErrorWords<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Plain(message) => serializer.serialize_str(message),
@@ -232,7 +233,7 @@ impl Serialize for Message<'_> {
 /// A detail of an error.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Detail {
+pub(super) enum ErrorDetail {
     ErrorInfo {
         #[serde(rename = "@type")]
         type_url: &'static str,
@@ -261,8 +262,8 @@ pub(super) struct Metadata {
 }
 
 /// Builds the detail that says when to come again.
-pub(super) fn retry_info(wait: Duration) -> Detail {
-    Detail::RetryInfo { type_url: RETRY_INFO, retry_delay: Displayed(Seconds(wait)) }
+pub(super) fn retry_info(wait: Duration) -> ErrorDetail {
+    ErrorDetail::RetryInfo { type_url: RETRY_INFO, retry_delay: Displayed(Seconds(wait)) }
 }
 
 fn those_known<T: Serialize, S: Serializer>(values: &[Option<T>], serializer: S) -> Result<S::Ok, S::Error> {
