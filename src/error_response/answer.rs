@@ -16,6 +16,7 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
@@ -51,7 +52,7 @@ pub(super) struct UpstreamFailure<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Replacement {
     pub(super) status: StatusCode,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
     /// Set if the body is JSON, whatever the upstream's was.
     pub(super) is_json: bool,
 }
@@ -96,7 +97,7 @@ impl UpstreamFailure<'_> {
             if is_whole && !changed && is_list == came_as_list {
                 return Refusal::Unchanged;
             }
-            return Refusal::Error(text_of(envelope, is_list));
+            return Refusal::Error(render::text_of(&envelope, is_list));
         }
         let status = Status::parse(body);
         let is_page = status.envelope() == Envelope::Html;
@@ -125,14 +126,14 @@ impl UpstreamFailure<'_> {
     }
 
     /// Reads a failure that came as a success. `None`: it is an answer, which says why it has no content.
-    fn hidden_failure(&self, heard: &Heard, failure: &Failure) -> Option<Vec<u8>> {
+    fn hidden_failure(&self, heard: &Heard, failure: &Failure) -> Option<Bytes> {
         let code = failure.code();
         // An interaction tells of its error in a member of its own.
         if let Some(envelope) = heard.error().filter(|envelope| !Heard::tells_of_interaction(envelope)) {
             let mut envelope = envelope.clone();
             self.correct(&mut envelope, code, failure);
             self.complete(&mut envelope, code);
-            return Some(text_of(envelope, render::is_listed(self.shape, self.settings)));
+            return Some(render::text_of(&envelope, render::is_listed(self.shape, self.settings)));
         }
         if heard.is_interaction() || heard.has_reason() {
             return None;
@@ -143,16 +144,16 @@ impl UpstreamFailure<'_> {
     }
 
     /// Makes an error of this side's.
-    fn own(&self, failure: &Failure, code: StatusCode, message: &str) -> Vec<u8> {
+    fn own(&self, failure: &Failure, code: StatusCode, message: &str) -> Bytes {
         let hidden = self.hides_projects().then(|| hide::in_text(message)).flatten();
         let message = hidden.as_deref().unwrap_or(message);
         let facts = ErrorFacts::of_answer(failure.clone(), self.outcome.clone());
         self.written(&facts, Some(message), code)
     }
 
-    fn written(&self, facts: &ErrorFacts, message: Option<&str>, code: StatusCode) -> Vec<u8> {
+    fn written(&self, facts: &ErrorFacts, message: Option<&str>, code: StatusCode) -> Bytes {
         let is_listed = render::is_listed(self.shape, self.settings);
-        facts.write(is_listed, self.shape.surface, message, Some(self.hints(code)))
+        render::text_of(&facts.object(self.shape.surface, message, Some(self.hints(code))), is_listed)
     }
 
     /// Gives an error that came with a 200 the code and the name that its status has. An interaction's code is a name.
@@ -226,12 +227,5 @@ enum Refusal {
     /// Its text, without what is the server's.
     Text(String),
     /// The error in its place.
-    Error(Vec<u8>),
-}
-
-/// Writes an error's envelope, or a list of it alone.
-fn text_of(envelope: Map<String, Value>, is_listed: bool) -> Vec<u8> {
-    let object = Value::Object(envelope);
-    let text = if is_listed { json!([object]).to_string() } else { object.to_string() };
-    text.into_bytes()
+    Error(Bytes),
 }

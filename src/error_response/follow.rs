@@ -48,12 +48,12 @@ pub(super) struct ElementFollow(ItemStream<ElementEnds>);
 impl Follow {
     /// Chooses the watch over a good answer.
     pub(super) fn answer<R: Body>(body: &R, shape: Shape, parts: &mut Parts, settings: &Settings) -> Self {
-        // An empty body, such as that of a HEAD, keeps its header. Bytes that are encoded are no lines.
-        if body.is_end_stream() || body.size_hint().exact() == Some(0) || coding(&parts.headers).is_some() {
-            return Self::Nothing;
-        }
         let is_events = is_event_stream(&parts.headers);
         if !is_events && shape.streaming == Streaming::No {
+            return Self::Nothing;
+        }
+        // An empty body, such as that of a HEAD, keeps its header. Bytes that are encoded are no lines.
+        if body.is_end_stream() || body.size_hint().exact() == Some(0) || coding(&parts.headers).is_some() {
             return Self::Nothing;
         }
         // Words may follow the last byte, and an error: a server that knows the length would see neither.

@@ -281,7 +281,7 @@ fn written<R>(
     if replacement.is_json {
         render::set_type(&mut parts.headers);
     }
-    whole(parts, masked(replacement.body.into(), settings), outcome, shape, settings)
+    whole(parts, masked(replacement.body, settings), outcome, shape, settings)
 }
 
 /// Answers with a body in one piece.

@@ -146,13 +146,13 @@ impl Hints {
                 write!(f, "{t}ry again in {seconds} s")
             }
             (Again::After(wait), _) => {
-                write!(f, "{i}t will reset at {} UTC, {} from now", self.after(wait), Long(wait))
+                write!(f, "{i}t will reset at {} UTC, {} from now", self.after(wait), LongTime(wait))
             }
             (Again::Look(wait), _) => {
-                write!(f, "{i}t will reset at {} UTC at the earliest, {} from now", self.after(wait), Long(wait))
+                write!(f, "{i}t will reset at {} UTC at the earliest, {} from now", self.after(wait), LongTime(wait))
             }
             (Again::NextDay(wait), _) => {
-                let (time, long) = (self.after(wait), Long(wait));
+                let (time, long) = (self.after(wait), LongTime(wait));
                 write!(f, "{t}he quota will reset at {time} UTC, midnight Pacific, {long} from now")
             }
         }
@@ -307,9 +307,9 @@ impl fmt::Display for MinuteOfDay {
 }
 
 /// A long time, in a unit that a person would choose.
-struct Long(Duration);
+struct LongTime(Duration);
 
-impl fmt::Display for Long {
+impl fmt::Display for LongTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
         match seconds {

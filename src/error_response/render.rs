@@ -27,7 +27,7 @@ const DOMAIN: &str = "tower-gemini";
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
-/// The length for which room is made: that of nearly all errors.
+/// The length that nearly all errors have at most.
 const USUAL_LEN: usize = 768;
 
 /// Renders the whole answer to a call that failed before anything was sent back.
@@ -35,8 +35,8 @@ pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now:
     let facts = ErrorFacts::read(error);
     let code = facts.code();
     let hints = Hints::of(code, &facts.outcome, shape.surface, now);
-    let body = facts.write(is_listed(shape, settings), shape.surface, None, Some(hints));
-    let mut response = Response::new(Bytes::from(body));
+    let body = text_of(&facts.object(shape.surface, None, Some(hints)), is_listed(shape, settings));
+    let mut response = Response::new(body);
     *response.status_mut() = code;
     let headers = response.headers_mut();
     set_type(headers);
@@ -50,25 +50,37 @@ pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now:
 
 /// Renders the error as one server-sent event, for a stream that has begun.
 pub(super) fn event(error: &BoxError, surface: Surface) -> Vec<u8> {
-    let mut event = Vec::with_capacity(USUAL_LEN);
-    if surface == Surface::Interactions {
-        event.extend_from_slice(b"event: error\n");
-    }
-    event.extend_from_slice(b"data: ");
-    ErrorFacts::read(error).append(&mut event, surface, None, None);
-    event.extend_from_slice(b"\n\n");
-    event
+    let begin = if surface == Surface::Interactions { "event: error\ndata: " } else { "data: " };
+    [begin.as_bytes(), &last_words(error, surface), b"\n\n"].concat()
 }
 
 /// Renders the error as the last element of an array that has begun, behind a comma or not, and closes the array.
 pub(super) fn last_element(error: &BoxError, surface: Surface, needs_comma: bool) -> Vec<u8> {
-    let mut element = Vec::with_capacity(USUAL_LEN);
-    if needs_comma {
-        element.extend_from_slice(b",\n");
+    let begin = if needs_comma { ",\n" } else { "" };
+    [begin.as_bytes(), &last_words(error, surface), b"\n]\n"].concat()
+}
+
+fn last_words(error: &BoxError, surface: Surface) -> Bytes {
+    text_of(&ErrorFacts::read(error).object(surface, None, None), false)
+}
+
+/// Writes an error, or a list of it alone.
+pub(super) fn text_of(error: &impl Serialize, is_listed: bool) -> Bytes {
+    if is_listed { json(&[error]) } else { json(error) }
+}
+
+/// Writes a value in place first, so that the memory it is kept in is as long as it is.
+fn json(value: &impl Serialize) -> Bytes {
+    let mut usual = [0; USUAL_LEN];
+    let mut room = &mut usual[..];
+    match serde_json::to_writer(&mut room, value) {
+        Ok(()) => {
+            let len = USUAL_LEN - room.len();
+            Bytes::copy_from_slice(&usual[..len])
+        }
+        // It is longer. Memory takes all bytes, and no error refuses to be written.
+        Err(_) => serde_json::to_vec(value).unwrap_or_default().into(),
     }
-    ErrorFacts::read(error).append(&mut element, surface, None, None);
-    element.extend_from_slice(b"\n]\n");
-    element
 }
 
 /// Returns whether an error of a call that has no answer yet stands in a list. Google's does if a list was asked for, and
@@ -122,38 +134,26 @@ impl ErrorFacts {
         if self.outcome.is_own_key_refused() { StatusCode::SERVICE_UNAVAILABLE } else { self.failure.code() }
     }
 
-    /// Writes the error's object, as the surface has it, or a list of it alone. `message`: the words in place of the
-    /// failure's own. `hints`: those of an answer; an event has none.
-    pub(super) fn write(
-        &self,
-        is_listed: bool,
+    /// Returns the error's object, as the surface has it. `message`: the words in place of the failure's own. `hints`:
+    /// those of an answer; an event has none.
+    pub(super) fn object<'a>(
+        &'a self,
         surface: Surface,
-        message: Option<&str>,
+        message: Option<&'a str>,
         hints: Option<Hints>,
-    ) -> Vec<u8> {
-        let mut text = Vec::with_capacity(USUAL_LEN);
-        if is_listed {
-            text.push(b'[');
-        }
-        self.append(&mut text, surface, message, hints);
-        if is_listed {
-            text.push(b']');
-        }
-        text
-    }
-
-    fn append(&self, text: &mut Vec<u8>, surface: Surface, message: Option<&str>, hints: Option<Hints>) {
+    ) -> ErrorObject<'a> {
         let (kind, name, own) = match self.outcome.is_own_key_refused() {
             true => (Kind::KeysDisabled, "UNAVAILABLE", OWN_KEYS_REFUSED),
             false => (self.failure.kind(), self.failure.google_status(), self.failure.caller_message()),
         };
         let message = message.unwrap_or(own);
-        let message = hints.and_then(|hints| hints.told(message)).map_or(Message::Plain(message), Message::WithTime);
+        let message =
+            hints.and_then(|hints| hints.told(message)).map_or(ErrorWords::Plain(message), ErrorWords::WithTime);
         if surface == Surface::Interactions {
             let error = InteractionError { code: name.to_ascii_lowercase(), message };
-            return append(text, &Enveloped { error, event_type: Some("error") });
+            return ErrorObject::Interaction { error, event_type: "error" };
         }
-        let info = Detail::ErrorInfo {
+        let info = ErrorDetail::ErrorInfo {
             type_url: ERROR_INFO,
             domain: DOMAIN,
             metadata: self.metadata(),
@@ -173,7 +173,7 @@ impl ErrorFacts {
             status: name,
             openai_type: is_openai.then(|| openai_type(code)),
         };
-        append(text, &Enveloped { error, event_type: None });
+        ErrorObject::Google { error }
     }
 
     fn metadata(&self) -> Metadata {
@@ -186,27 +186,22 @@ impl ErrorFacts {
     }
 }
 
-/// Writes a value behind what is there.
-fn append(text: &mut Vec<u8>, value: &impl Serialize) {
-    // Memory takes all bytes, and none of these values refuses to be written.
-    let _ = serde_json::to_writer(text, value);
-}
-
-/// The envelope of an error. Here and below, members stand in the order of their names, as a [`serde_json::Map`] has them.
+/// An error in its envelope. Here and below, members stand in the order of their names, as a [`serde_json::Map`] has them.
 #[derive(Serialize)]
-struct Enveloped<E> {
-    error: E,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event_type: Option<&'static str>,
+#[serde(untagged)]
+#[expect(clippy::large_enum_variant, reason = "it is written where it is made, and not kept")]
+pub(super) enum ErrorObject<'a> {
+    Google { error: GoogleError<'a> },
+    Interaction { error: InteractionError<'a>, event_type: &'static str },
 }
 
 /// An error of Google's, and of OpenAI's with two members more.
 #[derive(Serialize)]
-struct GoogleError<'a> {
+pub(super) struct GoogleError<'a> {
     code: u16,
     #[serde(serialize_with = "those_known")]
-    details: [Option<Detail>; 2],
-    message: Message<'a>,
+    details: [Option<ErrorDetail>; 2],
+    message: ErrorWords<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<()>,
     status: &'static str,
@@ -216,18 +211,18 @@ struct GoogleError<'a> {
 
 /// An error on the surface of interactions.
 #[derive(Serialize)]
-struct InteractionError<'a> {
+pub(super) struct InteractionError<'a> {
     code: String,
-    message: Message<'a>,
+    message: ErrorWords<'a>,
 }
 
 /// The words of an error.
-enum Message<'a> {
+enum ErrorWords<'a> {
     Plain(&'a str),
     WithTime(Told<'a>),
 }
 
-impl Serialize for Message<'_> {
+impl Serialize for ErrorWords<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Plain(message) => serializer.serialize_str(message),
@@ -239,7 +234,7 @@ impl Serialize for Message<'_> {
 /// A detail of an error.
 #[derive(Serialize)]
 #[serde(untagged)]
-pub(super) enum Detail {
+pub(super) enum ErrorDetail {
     ErrorInfo {
         #[serde(rename = "@type")]
         type_url: &'static str,
@@ -268,8 +263,8 @@ pub(super) struct Metadata {
 }
 
 /// Builds the detail that says when to come again.
-pub(super) fn retry_info(wait: Duration) -> Detail {
-    Detail::RetryInfo { type_url: RETRY_INFO, retry_delay: Displayed(Seconds(wait)) }
+pub(super) fn retry_info(wait: Duration) -> ErrorDetail {
+    ErrorDetail::RetryInfo { type_url: RETRY_INFO, retry_delay: Displayed(Seconds(wait)) }
 }
 
 fn those_known<T: Serialize, S: Serializer>(values: &[Option<T>], serializer: S) -> Result<S::Ok, S::Error> {
