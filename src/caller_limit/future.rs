@@ -92,18 +92,20 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         if let StateProj::Calling { future } = this.state.project() {
-            return Poll::Ready(match ready!(future.poll(cx)) {
-                Ok(response) if response.extensions().is_empty() && response.status().is_success() => {
-                    // The charge stays as it is: no layer inside has counted the real cost.
-                    if let Some(reservation) = this.reservation {
-                        reservation.keep();
-                    }
-                    *this.reservation = None;
-                    Ok(response.map(CallerLimitBody::uncharged))
-                }
-                Ok(response) => Ok(answered(response, this.reservation.take())),
-                Err(error) => Err(failed(error.into(), this.reservation.take())),
-            });
+            let response = match ready!(future.poll(cx)) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(failed(error.into(), this.reservation.take()))),
+            };
+            if let Some(reservation) = this.reservation {
+                reservation.keep();
+            }
+            if response.extensions().is_empty() && response.status().is_success() {
+                // The charge stays as it is: no layer inside has counted the real cost.
+                *this.reservation = None;
+                return Poll::Ready(Ok(response.map(CallerLimitBody::uncharged)));
+            }
+            let settlement = this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
+            return Poll::Ready(Ok(response.map(|body| CallerLimitBody::new(body, settlement))));
         }
         ready!(self.as_mut().poll_asking(cx))?;
         self.poll(cx)
@@ -160,13 +162,7 @@ where
     }
 }
 
-/// Returns the response with the guard that settles the charge when the body ends.
-fn answered<R: Body>(response: Response<R>, reservation: Option<CallerReservation>) -> Response<CallerLimitBody<R>> {
-    let settlement = reservation.and_then(|reservation| settlement_of(&response, reservation.kept()));
-    response.map(|body| CallerLimitBody::new(body, settlement))
-}
-
-/// Returns the guard that settles the charge. That of an answer which has failed is given back at once, unless the upstream
+/// Returns the guard that settles the charge when the body ends. That of an answer which has failed is given back at once, unless the upstream
 /// has counted its tokens all the same: a verdict on the content is billed.
 fn settlement_of<R>(response: &Response<R>, reservation: CallerReservation) -> Option<CallerSettlement> {
     let is_success = response.status().is_success();

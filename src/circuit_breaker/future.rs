@@ -63,21 +63,20 @@ where
         let StateProj::Calling { future } = this.state.as_mut().project() else {
             return Poll::Ready(Err(refused(this.state)));
         };
-        match ready!(future.poll(cx)) {
-            Ok(response) => {
-                if let Some(permit) = this.permit.take() {
-                    answered(permit, &response);
-                }
-                Poll::Ready(Ok(response))
-            }
+        let response = match ready!(future.poll(cx)) {
+            Ok(response) => response,
             Err(error) => {
                 let error = error.into();
                 if let Some(permit) = this.permit.take() {
                     report(permit, Outcome::of_error(&error).failure());
                 }
-                Poll::Ready(Err(error))
+                return Poll::Ready(Err(error));
             }
+        };
+        if let Some(permit) = this.permit.take() {
+            answered(permit, &response);
         }
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -86,17 +86,23 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         if let StateProj::Calling { future } = this.state.project() {
-            return Poll::Ready(match ready!(future.poll(cx)) {
-                Ok(response) if response.extensions().is_empty() && response.status().is_success() => {
-                    // The charge stays as reserved: no layer inside has counted the real cost.
-                    if let Some(mut reservation) = this.reservation.take() {
-                        reservation.succeeded();
-                    }
-                    Ok(response.map(GuardedBody::unguarded))
+            let response = match ready!(future.poll(cx)) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(failed(error.into(), this.reservation.take()))),
+            };
+            if response.extensions().is_empty() && response.status().is_success() {
+                // The charge stays as reserved: no layer inside has counted the real cost.
+                if let Some(reservation) = this.reservation {
+                    reservation.succeeded();
                 }
-                Ok(response) => Ok(answered(response, this.reservation.take())),
-                Err(error) => Err(failed(error.into(), this.reservation.take())),
-            });
+                *this.reservation = None;
+                return Poll::Ready(Ok(response.map(GuardedBody::unguarded)));
+            }
+            let settlement = this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
+            return Poll::Ready(Ok(response.map(|body| match settlement {
+                Some(settlement) => GuardedBody::new(body, settlement),
+                None => GuardedBody::unguarded(body),
+            })));
         }
         ready!(self.as_mut().poll_waiting(cx))?;
         self.poll(cx)
@@ -128,18 +134,7 @@ where
     }
 }
 
-/// Returns the response with the guard that settles the reservation when the body ends, or settles it at once where the
-/// response is a failure.
-fn answered<R: Body>(response: Response<R>, reservation: Option<Reservation>) -> Response<RateLimitBody<R>> {
-    let settlement = reservation.and_then(|reservation| settlement_of(&response, reservation));
-    response.map(|body| match settlement {
-        Some(settlement) => GuardedBody::new(body, settlement),
-        None => GuardedBody::unguarded(body),
-    })
-}
-
-/// Returns the guard that settles the reservation, where that is not settled yet, by what the layers inside say of the
-/// answer.
+/// Returns the guard that settles the reservation when the body ends, or settles it at once where the response is a failure.
 fn settlement_of<R>(response: &Response<R>, mut reservation: Reservation) -> Option<Settlement> {
     let outcome = response.extensions().get::<Outcome>();
     let failure = match outcome {
