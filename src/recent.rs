@@ -18,7 +18,8 @@ use parking_lot::Mutex;
 /// The number of lists. Where there are more threads, some share one.
 const LISTS: usize = 16;
 
-/// The most entries of a list. The oldest one goes first.
+/// The most entries of a list. A new one takes the place of any, so that calls which come round in a longer circle find
+/// some.
 const KEPT: usize = 16;
 
 /// Short lists of values and of the keys by which calls find them. They stay alive while they are listed.
@@ -44,14 +45,16 @@ impl<K, V> Recent<K, V> {
         list.iter().find(|(key, value)| is_it(key, value)).map(|(_, value)| value.clone())
     }
 
-    /// Adds a value that was not found, in place of the oldest where there are too many.
+    /// Adds a value that was not found, in place of another where there are too many.
     pub(crate) fn insert(&self, key: K, value: Arc<V>) -> Held<V> {
         let held = Held::new(value);
         let mut list = self.of_this_thread().lock();
-        if list.len() >= KEPT {
-            list.remove(0);
+        let entry = (key, held.clone());
+        if list.len() < KEPT {
+            list.push(entry);
+        } else {
+            list[fastrand::usize(..KEPT)] = entry;
         }
-        list.push((key, held.clone()));
         held
     }
 
@@ -99,15 +102,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_goes_and_what_is_held_stays_alive() {
+    fn a_list_is_bounded_and_what_is_held_stays_alive() {
         let recent = Recent::default();
         let first = Arc::new(0);
         let held = recent.insert(0, first.clone());
-        for key in 1..=KEPT {
-            recent.insert(key, Arc::new(key));
+        let mut last = 0;
+        while Arc::strong_count(&first) > 2 || recent.find(|key, _| *key == 0).is_some() {
+            last += 1;
+            assert_eq!(*recent.insert(last, Arc::new(last)), last);
+            assert_eq!(recent.find(|key, value| key == value && *key == last).as_deref(), Some(&last));
+            assert!(recent.of_this_thread().lock().len() <= KEPT);
         }
-        assert!(recent.find(|key, _| *key == 0).is_none());
-        assert_eq!(recent.find(|key, value| key == value && *key == KEPT).as_deref(), Some(&KEPT));
         assert_eq!((*held, Arc::strong_count(&first)), (0, 2));
         drop(held);
         assert_eq!(Arc::strong_count(&first), 1);

@@ -29,6 +29,8 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<S, B, F>,
+        // Beside the state, and not in it: a call moves its future once less.
+        reservation: Option<CallerReservation>,
     }
 }
 
@@ -36,7 +38,7 @@ pin_project! {
     #[project = StateProj]
     #[project_replace = StateReplaced]
     enum State<S, B, F> {
-        Calling { #[pin] future: F, reservation: Option<CallerReservation> },
+        Calling { #[pin] future: F },
         // Boxed: most calls never ask, and their future is smaller for it.
         Asking { asking: Box<CallerAsking<S, B>> },
         Refused { error: Option<BoxError> },
@@ -55,15 +57,15 @@ pub(super) struct CallerAsking<S, B> {
 impl<S, B, F> ResponseFuture<S, B, F> {
     #[inline]
     pub(super) fn calling(future: F, reservation: Option<CallerReservation>) -> Self {
-        Self { state: State::Calling { future, reservation } }
+        Self { state: State::Calling { future }, reservation }
     }
 
     pub(super) fn asking(asking: CallerAsking<S, B>) -> Self {
-        Self { state: State::Asking { asking: Box::new(asking) } }
+        Self { state: State::Asking { asking: Box::new(asking) }, reservation: None }
     }
 
     pub(super) fn refused(error: BoxError) -> Self {
-        Self { state: State::Refused { error: Some(error) } }
+        Self { state: State::Refused { error: Some(error) }, reservation: None }
     }
 }
 
@@ -88,17 +90,22 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let StateProj::Calling { future, reservation } = self.as_mut().project().state.project() {
-            return Poll::Ready(match ready!(future.poll(cx)) {
-                Ok(response) => {
-                    let settlement = reservation.take().and_then(|reservation| answered(&response, reservation));
-                    Ok(response.map(|body| CallerLimitBody::new(body, settlement)))
-                }
-                Err(error) => Err(match reservation.take() {
-                    None => error.into(),
-                    Some(reservation) => failed(error.into(), reservation.kept()),
-                }),
-            });
+        let this = self.as_mut().project();
+        if let StateProj::Calling { future } = this.state.project() {
+            let response = match ready!(future.poll(cx)) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(failed(error.into(), this.reservation.take()))),
+            };
+            if let Some(reservation) = this.reservation {
+                reservation.keep();
+            }
+            if response.extensions().is_empty() && response.status().is_success() {
+                // The charge stays as it is: no layer inside has counted the real cost.
+                *this.reservation = None;
+                return Poll::Ready(Ok(response.map(CallerLimitBody::uncharged)));
+            }
+            let settlement = this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
+            return Poll::Ready(Ok(response.map(|body| CallerLimitBody::new(body, settlement))));
         }
         ready!(self.as_mut().poll_asking(cx))?;
         self.poll(cx)
@@ -113,7 +120,8 @@ where
     /// Waits for the store's answer, then calls the inner service.
     #[inline(never)]
     fn poll_asking(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let mut state = this.state;
         let result = match state.as_mut().project() {
             StateProj::Calling { .. } => return Poll::Ready(Ok(())),
             StateProj::Asking { asking } => ready!(asking.poll_admitted(cx)),
@@ -131,7 +139,8 @@ where
         let mut admitted = AdmittedCall { reservation: Some(reservation), priority };
         admitted.prepare(&mut request, gives_back_unsent);
         let future = inner.call(request);
-        state.set(State::Calling { future, reservation: admitted.reservation });
+        state.set(State::Calling { future });
+        *this.reservation = admitted.reservation;
         Poll::Ready(Ok(()))
     }
 }
@@ -153,16 +162,10 @@ where
     }
 }
 
-/// Returns the guard that settles the charge when the body ends. That of an answer which has failed is given back at once,
-/// unless the upstream has counted its tokens all the same: a verdict on the content is billed.
-#[inline]
-fn answered<R>(response: &Response<R>, reservation: CallerReservation) -> Option<CallerSettlement> {
-    let reservation = reservation.kept();
+/// Returns the guard that settles the charge when the body ends. That of an answer which has failed is given back at once, unless the upstream
+/// has counted its tokens all the same: a verdict on the content is billed.
+fn settlement_of<R>(response: &Response<R>, reservation: CallerReservation) -> Option<CallerSettlement> {
     let is_success = response.status().is_success();
-    if response.extensions().is_empty() && is_success {
-        // The charge stays as it is: no layer inside has counted the real cost.
-        return None;
-    }
     let outcome = response.extensions().get::<Outcome>();
     let usage = outcome.and_then(Outcome::usage).filter(|_| is_success).cloned();
     let fault = match outcome {
@@ -179,8 +182,10 @@ fn answered<R>(response: &Response<R>, reservation: CallerReservation) -> Option
 }
 
 /// Gives back the charge of a call that has failed.
-fn failed(error: BoxError, reservation: CallerReservation) -> BoxError {
-    let outcome = Outcome::of_error(&error);
-    reservation.give_back(outcome.failure().map_or(Fault::Local, |failure| failure.fault()));
+fn failed(error: BoxError, reservation: Option<CallerReservation>) -> BoxError {
+    if let Some(reservation) = reservation {
+        let outcome = Outcome::of_error(&error);
+        reservation.kept().give_back(outcome.failure().map_or(Fault::Local, |failure| failure.fault()));
+    }
     error
 }

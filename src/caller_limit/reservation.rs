@@ -110,8 +110,13 @@ impl CallerReservation {
 
     /// Keeps the charge from now on: the call goes, or it has an answer, or an error, by which it will be settled.
     pub(super) fn kept(mut self) -> Self {
-        self.unsettled = Unsettled::Stays;
+        self.keep();
         self
+    }
+
+    /// Does so where it is.
+    pub(super) fn keep(&mut self) {
+        self.unsettled = Unsettled::Stays;
     }
 
     /// Gives back what a call was charged that has failed: all of it, but for one request where its caller is to blame, so

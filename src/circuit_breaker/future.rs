@@ -63,27 +63,20 @@ where
         let StateProj::Calling { future } = this.state.as_mut().project() else {
             return Poll::Ready(Err(refused(this.state)));
         };
-        match ready!(future.poll(cx)) {
-            Ok(response) => {
-                if let Some(permit) = this.permit.take() {
-                    match response.extensions().get::<Outcome>() {
-                        Some(outcome) => report(permit, outcome.failure()),
-                        None if !(response.status().is_client_error() || response.status().is_server_error()) => {
-                            permit.succeed();
-                        }
-                        None => report(permit, Outcome::of_response(&response).failure()),
-                    }
-                }
-                Poll::Ready(Ok(response))
-            }
+        let response = match ready!(future.poll(cx)) {
+            Ok(response) => response,
             Err(error) => {
                 let error = error.into();
                 if let Some(permit) = this.permit.take() {
                     report(permit, Outcome::of_error(&error).failure());
                 }
-                Poll::Ready(Err(error))
+                return Poll::Ready(Err(error));
             }
+        };
+        if let Some(permit) = this.permit.take() {
+            answered(permit, &response);
         }
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -93,6 +86,16 @@ fn refused<F>(state: Pin<&mut State<F>>) -> BoxError {
     match state.project() {
         StateProj::Refused { failure } => failure.take().map_or_else(|| polled_again(NAME), refusal::error),
         StateProj::Calling { .. } => polled_again(NAME),
+    }
+}
+
+/// Reports an answer to the breaker of its call.
+#[inline]
+fn answered<R>(permit: Permit, response: &Response<R>) {
+    match response.extensions().get::<Outcome>() {
+        Some(outcome) => report(permit, outcome.failure()),
+        None if !(response.status().is_client_error() || response.status().is_server_error()) => permit.succeed(),
+        None => report(permit, Outcome::of_response(response).failure()),
     }
 }
 

@@ -32,13 +32,15 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<S, B, F>,
+        // Beside the state, and not in it: a call moves its future once less.
+        reservation: Option<Reservation>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
     enum State<S, B, F> {
-        Calling { #[pin] future: F, reservation: Option<Reservation> },
+        Calling { #[pin] future: F },
         // Boxed: most calls never wait, and their future is smaller for it.
         Waiting { waiting: Pin<Box<Waiting<S, B>>> },
         Refused { error: Option<BoxError> },
@@ -48,15 +50,15 @@ pin_project! {
 impl<S, B, F> ResponseFuture<S, B, F> {
     #[inline]
     pub(super) fn calling(future: F, reservation: Option<Reservation>) -> Self {
-        Self { state: State::Calling { future, reservation } }
+        Self { state: State::Calling { future }, reservation }
     }
 
     pub(super) fn waiting(waiting: Waiting<S, B>) -> Self {
-        Self { state: State::Waiting { waiting: Box::pin(waiting) } }
+        Self { state: State::Waiting { waiting: Box::pin(waiting) }, reservation: None }
     }
 
     pub(super) fn refused(error: BoxError) -> Self {
-        Self { state: State::Refused { error: Some(error) } }
+        Self { state: State::Refused { error: Some(error) }, reservation: None }
     }
 }
 
@@ -82,17 +84,25 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let StateProj::Calling { future, reservation } = self.as_mut().project().state.project() {
-            return Poll::Ready(match ready!(future.poll(cx)) {
-                Ok(response) => {
-                    let settlement = reservation.take().and_then(|reservation| answered(&response, reservation));
-                    Ok(response.map(|body| match settlement {
-                        Some(settlement) => GuardedBody::new(body, settlement),
-                        None => GuardedBody::unguarded(body),
-                    }))
+        let this = self.as_mut().project();
+        if let StateProj::Calling { future } = this.state.project() {
+            let response = match ready!(future.poll(cx)) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(failed(error.into(), this.reservation.take()))),
+            };
+            if response.extensions().is_empty() && response.status().is_success() {
+                // The charge stays as reserved: no layer inside has counted the real cost.
+                if let Some(reservation) = this.reservation {
+                    reservation.succeeded();
                 }
-                Err(error) => Err(failed(error.into(), reservation.take())),
-            });
+                *this.reservation = None;
+                return Poll::Ready(Ok(response.map(GuardedBody::unguarded)));
+            }
+            let settlement = this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
+            return Poll::Ready(Ok(response.map(|body| match settlement {
+                Some(settlement) => GuardedBody::new(body, settlement),
+                None => GuardedBody::unguarded(body),
+            })));
         }
         ready!(self.as_mut().poll_waiting(cx))?;
         self.poll(cx)
@@ -107,7 +117,8 @@ where
     /// Waits for admission, then calls the inner service.
     #[inline(never)]
     fn poll_waiting(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let mut state = this.state;
         let ReadyCall { mut inner, request, reservation, place } = match state.as_mut().project() {
             StateProj::Calling { .. } => return Poll::Ready(Ok(())),
             StateProj::Waiting { waiting } => ready!(waiting.as_mut().poll(cx))?,
@@ -117,24 +128,14 @@ where
         };
         let future = inner.call(request);
         drop(place);
-        state.set(State::Calling { future, reservation: Some(reservation) });
+        state.set(State::Calling { future });
+        *this.reservation = Some(reservation);
         Poll::Ready(Ok(()))
     }
 }
 
 /// Returns the guard that settles the reservation when the body ends, or settles it at once where the response is a failure.
-#[inline]
-fn answered<R>(response: &Response<R>, mut reservation: Reservation) -> Option<Settlement> {
-    if response.extensions().is_empty() && response.status().is_success() {
-        // The charge stays as reserved: no layer inside has counted the real cost.
-        reservation.succeeded();
-        return None;
-    }
-    settled(response, reservation)
-}
-
-/// Does so by what the layers inside say of the answer.
-fn settled<R>(response: &Response<R>, mut reservation: Reservation) -> Option<Settlement> {
+fn settlement_of<R>(response: &Response<R>, mut reservation: Reservation) -> Option<Settlement> {
     let outcome = response.extensions().get::<Outcome>();
     let failure = match outcome {
         Some(outcome) => outcome.failure().cloned(),

@@ -21,6 +21,7 @@ const GROUND: [&str; 23] = [
     "prices",
     "quota",
     "ready",
+    "recent",
     "redact",
     "request",
     "resource",
