@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::{collections::HashMap, mem, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName};
-use memchr::{memchr2, memmem};
+use memchr::{memchr2, memrchr};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -170,9 +170,17 @@ fn is_instruction(list: &[u8], from: usize) -> bool {
 /// escaped.
 fn instruction_behind(body: &[u8], contents: usize) -> &[u8] {
     let rest = &body[contents.max(body.len().saturating_sub(MAX_SCANNED)).min(body.len())..];
-    let find = |name| memmem::rfind(rest, name).map(|at| at + name.len());
-    let found = find(br#""systemInstruction""#).or_else(|| find(br#""system_instruction""#));
-    found.map_or_else(Default::default, |at| compared(rest, skip(rest, at, b":")))
+    let (mut at, mut found) = (rest.len(), None);
+    while let Some(quote) = memrchr(b'"', &rest[..at]) {
+        at = quote;
+        let name = &rest[at..];
+        if let Some(value) = name.strip_prefix(br#""systemInstruction""#) {
+            found = Some(value);
+            break;
+        }
+        found = found.or_else(|| name.strip_prefix(br#""system_instruction""#));
+    }
+    found.map_or_else(Default::default, |value| compared(value, skip(value, 0, b":")))
 }
 
 /// Returns the value that begins there, or as much of it as is compared.

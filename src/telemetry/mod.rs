@@ -251,6 +251,7 @@
 //! | conventions | v0.1.0 | the first release of their own repository |
 //! | models known by name | 64 by answers, 1,024 by the program, all of a table; up to 128 bytes | the API's list has about 50; a label is permanent |
 //! | interactions that are remembered | 4,096, ids up to 256 bytes | about 2 MB at most; the API's ids have about 90 bytes |
+//! | instruments that are kept | those of 256 series, for 1 s | an exporter that drops what was idle for a longer time loses nothing |
 //! | foreign text in a span | 128 bytes | a name, not a message |
 //! | shortest period of [`Gauges::report_every`] | 1 s | a report takes each scope's lock for a moment |
 //!

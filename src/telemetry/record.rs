@@ -248,7 +248,10 @@ impl Record {
     fn end(&mut self, end: RecordEnd<'_>) {
         self.has_ended = true;
         let now = Instant::now();
-        let (usage, tally) = (self.usage(), self.tally.report());
+        // An attempt's metrics name nothing of its answer.
+        let names_answer = self.facts.level == Level::Call || !self.span.is_disabled();
+        let usage = if names_answer { self.usage() } else { UsageReport::default() };
+        let tally = self.tally.report();
         let call = asked(&self.facts, &tally);
         let streams = call.streaming() != crate::call::Streaming::No;
         let chunks = self.first_chunk.zip(self.last_chunk).filter(|_| streams);

@@ -16,7 +16,7 @@ use super::{
     },
     models::ModelLabels,
     names,
-    series::{RecentSeries, Series, SeriesKey},
+    series::{RecentSeries, Series, SeriesLabels},
 };
 use crate::{
     call::Call,
@@ -146,7 +146,7 @@ impl RecordMeter {
             self.from.models.label(model)
         });
         let served = usage.service_tier.as_deref();
-        let key = SeriesKey {
+        let set = SeriesLabels {
             operation: conventions::operation(call, &facts.activity, facts.conventions),
             provider: facts.provider,
             asked,
@@ -156,9 +156,9 @@ impl RecordMeter {
             tier_asked: summary.tier.unwrap_or_default().as_str(),
             tier_served: served.map_or("not_said", |served| conventions::tier(None, Some(served))),
         };
-        let series = self.from.series.of(key.clone(), now);
-        let record = CallRecord { summary, series: &series, key: &key };
-        series.count(names::CALLS, "", 1, || with(key.call(), fixed("outcome", key.outcome)));
+        let series = self.from.series.of(set.clone(), now);
+        let record = CallRecord { summary, series: &series, set: &set };
+        series.count(names::CALLS, "", 1, || with(set.call(), fixed("outcome", set.outcome)));
         if facts.activity == Activity::Inference {
             record.time_per_token();
         }
@@ -183,14 +183,14 @@ impl RecordMeter {
 
     fn attempt_ended(&self, summary: &Summary<'_>, now: Instant) {
         let Summary { call, end, duration, queued, .. } = summary;
-        let key = SeriesKey { asked: self.model_asked(call), outcome: end.outcome(), ..SeriesKey::default() };
-        let series = self.from.series.of(key.clone(), now);
-        let labels = || vec![fixed("outcome", key.outcome), model(&key.asked)];
+        let set = SeriesLabels { asked: self.model_asked(call), outcome: end.outcome(), ..SeriesLabels::default() };
+        let series = self.from.series.of(set.clone(), now);
+        let labels = || vec![fixed("outcome", set.outcome), model(&set.asked)];
         series.count(names::ATTEMPTS, "", 1, labels);
         series.record(names::ATTEMPT_DURATION, "", duration.as_secs_f64(), labels);
         self.faults("attempt", summary);
         if !queued.is_zero() {
-            series.record(names::QUEUE_WAIT, "", queued.as_secs_f64(), || vec![model(&key.asked)]);
+            series.record(names::QUEUE_WAIT, "", queued.as_secs_f64(), || vec![model(&set.asked)]);
         }
     }
 
@@ -213,7 +213,7 @@ impl RecordMeter {
     }
 }
 
-impl SeriesKey {
+impl SeriesLabels {
     /// Returns the labels of a call, however it ends.
     fn call(&self) -> Vec<Label> {
         let mut labels = Vec::with_capacity(6);
@@ -249,13 +249,13 @@ impl SeriesKey {
 struct CallRecord<'a> {
     summary: &'a Summary<'a>,
     series: &'a Series,
-    key: &'a SeriesKey,
+    set: &'a SeriesLabels,
 }
 
 impl CallRecord<'_> {
     /// Records times and tokens in the names of v0.1.0.
     fn by_v0_1(&self) {
-        let Self { summary, series, key } = self;
+        let Self { summary, series, set } = self;
         let Summary { facts, usage, duration, streamed, .. } = summary;
         let seconds = duration.as_secs_f64();
         match facts.activity {
@@ -267,36 +267,36 @@ impl CallRecord<'_> {
                         [(names::INPUT_OF_CALL, usage.input_tokens()), (names::OUTPUT_OF_CALL, usage.output_tokens())]
                     {
                         if let Some(tokens) = tokens {
-                            series.record(name, "", tokens as f64, || key.served());
+                            series.record(name, "", tokens as f64, || set.served());
                         }
                     }
                 }
                 if let Some((first, _)) = streamed {
-                    series.record(names::INFERENCE_FIRST_CHUNK, "", first.as_secs_f64(), || key.served());
+                    series.record(names::INFERENCE_FIRST_CHUNK, "", first.as_secs_f64(), || set.served());
                 }
-                series.record(names::INFERENCE_DURATION, "", seconds, || key.timed(key.served()));
+                series.record(names::INFERENCE_DURATION, "", seconds, || set.timed(set.served()));
             }
             Activity::Embeddings => {
                 if let Some(tokens) = usage.input_tokens() {
-                    series.record(names::EMBEDDINGS_INPUT, "", tokens as f64, || key.answered());
+                    series.record(names::EMBEDDINGS_INPUT, "", tokens as f64, || set.answered());
                 }
-                series.record(names::EMBEDDINGS_DURATION, "", seconds, || key.timed(key.answered()));
+                series.record(names::EMBEDDINGS_DURATION, "", seconds, || set.timed(set.answered()));
             }
             Activity::Fetch { .. } | Activity::Other => {
-                series.record(names::CALL_DURATION, "", seconds, || key.timed(key.answered()));
+                series.record(names::CALL_DURATION, "", seconds, || set.timed(set.answered()));
             }
         }
     }
 
     /// Counts a call by the tier that it asked for and the one that the upstream says it has served it in.
     fn tier_served(&self) {
-        let key = self.key;
+        let set = self.set;
         self.series.count(names::TIER_CALLS, "", 1, || {
             vec![
-                fixed("tower_gemini.service_tier.asked", key.tier_asked),
-                fixed("tower_gemini.service_tier", key.tier_served),
-                fixed("outcome", key.outcome),
-                model(&key.asked),
+                fixed("tower_gemini.service_tier.asked", set.tier_asked),
+                fixed("tower_gemini.service_tier", set.tier_served),
+                fixed("outcome", set.outcome),
+                model(&set.asked),
             ]
         });
     }
@@ -304,10 +304,10 @@ impl CallRecord<'_> {
     /// Counts the tokens of a call, or zeros where the answer has no counts: by the conventions each call is counted, so
     /// that a series begins before its first token.
     fn count_tokens(&self) {
-        let Self { summary: Summary { usage, .. }, series, key } = self;
+        let Self { summary: Summary { usage, .. }, series, set } = self;
         let count = |name: &'static str, tokens: Option<u64>, known: &ByModality| {
             for (modality, tokens) in usage::by_modality(tokens, known) {
-                let labels = || with(key.served(), fixed("gen_ai.token.modality", modality));
+                let labels = || with(set.served(), fixed("gen_ai.token.modality", modality));
                 series.count(name, modality, tokens, labels);
             }
         };
@@ -319,28 +319,28 @@ impl CallRecord<'_> {
 
     /// Records times and tokens in the names of 1.41.
     fn by_v1_41(&self) {
-        let Self { summary, series, key } = self;
+        let Self { summary, series, set } = self;
         let Summary { facts, usage, duration, streamed, .. } = summary;
         if let Some((first, _)) = streamed {
-            series.record(names::OLD_FIRST_CHUNK, "", first.as_secs_f64(), || key.answered());
+            series.record(names::OLD_FIRST_CHUNK, "", first.as_secs_f64(), || set.answered());
         }
         for (kind, tokens) in [("input", usage.input_tokens()), ("output", usage.output_tokens())] {
             if let Some(tokens) = tokens.filter(|_| facts.activity.pays_tokens()) {
-                let labels = || with(key.answered(), fixed("gen_ai.token.type", kind));
+                let labels = || with(set.answered(), fixed("gen_ai.token.type", kind));
                 series.record(names::OLD_TOKENS, kind, tokens as f64, labels);
             }
         }
-        series.record(names::OLD_DURATION, "", duration.as_secs_f64(), || key.timed(key.answered()));
+        series.record(names::OLD_DURATION, "", duration.as_secs_f64(), || set.timed(set.answered()));
     }
 
     /// Records the time of a stream's output tokens after the first.
     fn time_per_token(&self) {
-        let Self { summary: Summary { end, usage, streamed, .. }, series, key } = self;
+        let Self { summary: Summary { end, usage, streamed, .. }, series, set } = self;
         if let (Some((_, rest)), Some(tokens @ 2..)) = (streamed, usage.output_tokens())
             && end.error_type().is_none()
         {
             let each = rest.as_secs_f64() / (tokens - 1) as f64;
-            series.record(names::PER_TOKEN, "", each, || key.answered());
+            series.record(names::PER_TOKEN, "", each, || set.answered());
         }
     }
 }

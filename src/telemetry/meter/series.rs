@@ -18,7 +18,7 @@ const MOST: usize = 256;
 
 /// The values by which the labels of one record differ from those of another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct SeriesKey {
+pub(super) struct SeriesLabels {
     pub(super) operation: &'static str,
     pub(super) provider: &'static str,
     pub(super) asked: SharedString,
@@ -32,11 +32,11 @@ pub(super) struct SeriesKey {
 /// The instruments of the records that have the same labels, by their names and what tells those of one name apart.
 #[derive(Debug, Default)]
 pub(super) struct Series {
-    counters: RwLock<Vec<(Slot, Counter)>>,
-    histograms: RwLock<Vec<(Slot, Histogram)>>,
+    counters: RwLock<Vec<(InstrumentName, Counter)>>,
+    histograms: RwLock<Vec<(InstrumentName, Histogram)>>,
 }
 
-type Slot = (&'static str, &'static str);
+type InstrumentName = (&'static str, &'static str);
 
 /// The series of recent records. A cheap handle: all clones have the same.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub(super) struct RecentSeries(Arc<RwLock<KeptSeries>>);
 struct KeptSeries {
     /// The recorder that the instruments are of, by its address, and the time since when they are kept.
     source: Option<(usize, Instant)>,
-    series: HashMap<SeriesKey, Arc<Series>>,
+    series: HashMap<SeriesLabels, Arc<Series>>,
 }
 
 impl KeptSeries {
@@ -57,7 +57,7 @@ impl KeptSeries {
 
 impl RecentSeries {
     /// Returns the series of a record.
-    pub(super) fn of(&self, key: SeriesKey, now: Instant) -> Arc<Series> {
+    pub(super) fn of(&self, key: SeriesLabels, now: Instant) -> Arc<Series> {
         let recorder = metrics::with_recorder(|recorder| ptr::from_ref(recorder).cast::<()>().addr());
         {
             let kept = self.0.read();
@@ -96,8 +96,13 @@ impl Series {
 }
 
 /// Returns an instrument, and keeps it if it is new. No lock is held while a recorder is asked.
-fn kept<T: Clone>(instruments: &RwLock<Vec<(Slot, T)>>, slot: Slot, look_up: impl FnOnce() -> T) -> T {
-    let find = |kept: &[(Slot, T)]| kept.iter().find(|(known, _)| *known == slot).map(|(_, kept)| kept.clone());
+fn kept<T: Clone>(
+    instruments: &RwLock<Vec<(InstrumentName, T)>>,
+    slot: InstrumentName,
+    look_up: impl FnOnce() -> T,
+) -> T {
+    let find =
+        |kept: &[(InstrumentName, T)]| kept.iter().find(|(known, _)| *known == slot).map(|(_, kept)| kept.clone());
     if let Some(known) = find(&instruments.read()) {
         return known;
     }
@@ -114,8 +119,8 @@ fn kept<T: Clone>(instruments: &RwLock<Vec<(Slot, T)>>, slot: Slot, look_up: imp
 mod tests {
     use super::*;
 
-    fn key(operation: &'static str) -> SeriesKey {
-        SeriesKey { operation, ..SeriesKey::default() }
+    fn key(operation: &'static str) -> SeriesLabels {
+        SeriesLabels { operation, ..SeriesLabels::default() }
     }
 
     fn is_kept(series: &RecentSeries, operation: &'static str, now: Instant, other: &Arc<Series>) -> bool {
@@ -139,7 +144,7 @@ mod tests {
         let (series, now) = (RecentSeries::default(), Instant::now());
         for nth in 0..2 * MOST {
             let asked = SharedString::from_owned(nth.to_string());
-            series.of(SeriesKey { asked, ..SeriesKey::default() }, now);
+            series.of(SeriesLabels { asked, ..SeriesLabels::default() }, now);
         }
         assert_eq!(series.0.read().series.len(), MOST);
     }
