@@ -1,7 +1,12 @@
 //! Admission: the callers' tokens, models and priorities, the number of their calls at a time, and the calls that a relay
 //! cannot serve.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{body::Body, extract::Request};
 use http::{
@@ -13,10 +18,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{BoxError, Service, service_fn};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_gemini::{
     CallContext, clock,
     replay::{Oversize, ReplayLayer, ReplayMemory},
+    stack::Gemini,
 };
 
 use crate::{
@@ -27,11 +33,12 @@ use crate::{
         held::{AnswerEnd, AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
-        owners::Separation,
+        owners::{Answer, Separation},
         path::{decoded, has_dots},
         peer::{Peer, network},
         refusal::{full, refusal},
-        unread::with_read_timeout,
+        transport::Transport,
+        unread::AnswersUnderWay,
         uploads::{self, SignedAddress, Uploads},
     },
 };
@@ -103,11 +110,7 @@ impl Admission {
     }
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
-    pub(crate) async fn pass<S, R>(self, mut request: Request, inner: S) -> Result<Response<Body>, BoxError>
-    where
-        S: Service<Request, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
-        R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
+    async fn pass(&self, mut request: Request, inner: Layers) -> Result<Response<Body>, BoxError> {
         let address = self.uploads.read(request.uri());
         let (known, of_caller) = self.enter(&request, address.as_ref())?;
         if let Some(address) = address {
@@ -124,6 +127,7 @@ impl Admission {
             taken: Some((of_caller, self.slot().await?)),
             end: request.extensions_mut().remove().unwrap_or_default(),
         };
+        let under_way: AnswersUnderWay = request.extensions_mut().remove().unwrap_or_default();
         let request = with_timeout(request, self.rules.body_timeout);
         let answer = match known.as_ref().filter(|_| self.rules.separate) {
             Some(caller) => {
@@ -131,9 +135,7 @@ impl Admission {
                 let inner = service_fn(move |request| caller.clone().pass(request, &reader, inner.clone()));
                 forward(request, known.clone(), self.reader.clone(), inner).await
             }
-            None => {
-                forward(request, known.clone(), self.reader.clone(), inner).await.map(|answer| answer.map(Body::new))
-            }
+            None => forward(request, known.clone(), self.reader.clone(), inner).await,
         };
         let mut response = answer.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
@@ -145,8 +147,8 @@ impl Admission {
         if let Some(Known { token, .. }) = known {
             self.uploads.sign(response.headers_mut(), &token, clock::wall());
         }
-        let unread = self.rules.unread_timeout;
-        Ok(response.map(|body| with_read_timeout(Body::new(HoldingBody::new(Body::new(body), place)), unread)))
+        let body = |body| Body::new(HoldingBody::new(body, place));
+        Ok(response.map(|answer| under_way.with_read_timeout(body(answer), self.rules.unread_timeout)))
     }
 
     fn enter(
@@ -258,6 +260,55 @@ impl Admission {
                 self.rules.max_wait
             ))),
         }
+    }
+}
+
+/// The layers inside of the admission, shared by all calls.
+#[derive(Clone)]
+struct Layers(Arc<Gemini<Transport>>);
+
+impl Service<Request> for Layers {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Calls a clone. Its future is large, so that it is boxed where it is made, and all that stands around it moves a
+    /// pointer.
+    fn call(&mut self, request: Request) -> Answer {
+        let layers = Gemini::clone(&self.0).map_response(|answer: Response<_>| answer.map(Body::new));
+        Box::pin(layers.oneshot(request))
+    }
+}
+
+/// The service that lets calls through to the layers inside of it.
+#[derive(Clone)]
+pub(crate) struct Admit {
+    admission: Arc<Admission>,
+    layers: Layers,
+}
+
+impl Admit {
+    pub(crate) fn new(admission: Arc<Admission>, layers: Gemini<Transport>) -> Self {
+        Self { admission, layers: Layers(Arc::new(layers)) }
+    }
+}
+
+impl Service<Request> for Admit {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        let Self { admission, layers } = self.clone();
+        Box::pin(async move { admission.pass(request, layers).await })
     }
 }
 

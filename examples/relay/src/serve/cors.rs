@@ -7,7 +7,6 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json,
     extract::Request,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{
@@ -83,9 +82,13 @@ impl Cors {
     }
 
     /// Answers a preflight, or lets pages of allowed origins read the answer to a call.
-    pub(crate) async fn pass(&self, request: Request, next: Next) -> Response {
+    pub(crate) async fn pass<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        next: impl FnOnce(Request) -> F + Clone,
+    ) -> Response {
         let Some(origin) = request.headers().get(ORIGIN) else {
-            let mut response = without_headers_of_pages(next.run(request).await);
+            let mut response = without_headers_of_pages(next(request).await);
             response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
             return response;
         };
@@ -93,12 +96,12 @@ impl Cors {
         match options && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             true if !self.origins.allow(origin.as_bytes()) => return refused(origin),
             // The layer would take every OPTIONS for a preflight.
-            false if options => return without_headers_of_pages(next.run(request).await),
+            false if options => return without_headers_of_pages(next(request).await),
             _ => {}
         }
         let inner = service_fn(move |request| {
             let next = next.clone();
-            async move { Ok::<_, Infallible>(without_headers_of_pages(next.run(request).await)) }
+            async move { Ok::<_, Infallible>(without_headers_of_pages(next(request).await)) }
         });
         let Ok(response) = self.layer.layer(inner).oneshot(request).await;
         response

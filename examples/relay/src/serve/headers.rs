@@ -223,14 +223,15 @@ fn mistake_in_host(request: &Request) -> Option<&'static str> {
 /// Removes the headers of a request that are between its caller and the relay.
 pub(crate) fn to_upstream<B>(mut request: http::Request<B>) -> http::Request<B> {
     remove(request.headers_mut(), |name| {
+        let name = name.as_str();
         OF_CALLERS.contains(&name) || BEGINNINGS_OF_CALLERS.iter().any(|beginning| name.starts_with(beginning))
     });
     request
 }
 
 /// Removes the headers with such names.
-fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
-    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_unwanted(name.as_str())).cloned().collect();
+pub(crate) fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
     for name in unwanted {
         headers.remove(name);
     }
@@ -287,7 +288,7 @@ fn repeated_length(headers: &HeaderMap) -> Option<HeaderValue> {
 pub(crate) fn to_caller(headers: &mut HeaderMap, keys: &KnownKeys) {
     // Where an upload goes on, the relay's own address stands by now.
     let goes_on = headers.get(LOCATION).is_some_and(uploads::names_an_upload);
-    remove(headers, |name| OF_THE_UPSTREAM.contains(&name) && !(goes_on && name == LOCATION.as_str()));
+    remove(headers, |name| OF_THE_UPSTREAM.contains(&name.as_str()) && !(goes_on && name == LOCATION));
     let with_key: Vec<HeaderName> =
         headers.iter().filter(|(name, value)| keys.are_in(name, value)).map(|(name, _)| name.clone()).collect();
     for name in with_key {

@@ -1,7 +1,7 @@
 //! The duties of any proxy: to keep the headers of one connection to that connection, to send the path that was judged,
 //! and to stay between both sides.
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{extract::Request, response::Response};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
@@ -33,7 +33,11 @@ const OF_ONE_CONNECTION: [HeaderName; 11] = [
 
 /// Strips the headers of one connection both ways, and those of an answer that callers do not get, `keys` among them;
 /// writes the path in one form, and leads uploads back through the relay.
-pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Response {
+pub(crate) async fn pass<F: Future<Output = Response>>(
+    request: Request,
+    keys: &KnownKeys,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let mut request = linger(request).map(without_trailers);
     path::unescape(&mut request);
     path::drop_other_requests(&mut request);
@@ -42,10 +46,10 @@ pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Respo
     let relay = OwnAddress::of(&request);
     let goes_on = uploads::goes_on(&request);
     let is_served = headers::is_served(request.method());
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     strip(response.headers_mut());
     uploads::replace_addresses(response.headers_mut(), |url| relay.in_place_of(url));
-    headers::to_caller(response.headers_mut(), &keys);
+    headers::to_caller(response.headers_mut(), keys);
     if !is_served {
         headers::allow(&mut response);
     }
@@ -58,9 +62,8 @@ pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Respo
 fn strip(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
-    for name in named.collect::<Vec<_>>().iter().chain(&OF_ONE_CONNECTION) {
-        headers.remove(name);
-    }
+    let named: Vec<_> = named.collect();
+    headers::remove(headers, |name| OF_ONE_CONNECTION.contains(name) || named.contains(name));
 }
 
 /// The relay's own address, as its caller knows it.
