@@ -10,6 +10,7 @@ use std::{
 };
 
 use governor::nanos::Nanos;
+use http::HeaderValue;
 use tokio::time::Instant;
 
 /// Returns the wall time, for what the upstream expresses in calendar time.
@@ -26,6 +27,41 @@ pub fn wall() -> SystemTime {
 /// A practically infinite duration that the clock can still count to: 30 years, which tokio's own timers take for
 /// "never".
 pub(crate) const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+
+/// Returns a number of seconds as the value of a header. Up to 999 it is a piece of static text, so that a header that
+/// each call gets costs no allocation.
+pub(crate) fn in_seconds(seconds: u64) -> HeaderValue {
+    let place = usize::try_from(seconds).ok().filter(|number| *number < NUMBERS).map(|number| 3 * number);
+    match place.and_then(|place| NUMERALS.get(place..place + 3)) {
+        Some(digits) => HeaderValue::from_static(match seconds {
+            0..10 => &digits[2..],
+            10..100 => &digits[1..],
+            _ => digits,
+        }),
+        None => seconds.into(),
+    }
+}
+
+/// The number of [`NUMERALS`].
+const NUMBERS: usize = 1_000;
+
+/// The numbers from 0 on, of three digits each.
+const NUMERALS: &str = {
+    const DIGITS: [u8; 3 * NUMBERS] = {
+        let mut digits = [0; 3 * NUMBERS];
+        let mut place = 0;
+        while place < digits.len() {
+            let power = [100, 10, 1][place % 3];
+            digits[place] = b'0' + (place / 3 / power % 10) as u8;
+            place += 1;
+        }
+        digits
+    };
+    match std::str::from_utf8(&DIGITS) {
+        Ok(text) => text,
+        Err(_) => panic!("digits are text"),
+    }
+};
 
 /// Wall time and the clock's time at one moment, by which times of the clock become seconds since 1970 and back: the clock
 /// begins anew with each process, and what outlives one has to say its times in the other.
@@ -112,6 +148,13 @@ impl Add<Nanos> for Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_are_written_as_their_number() {
+        for seconds in (0..=1_001).chain([u64::MAX]) {
+            assert_eq!(in_seconds(seconds), seconds.to_string());
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_time_comes_back_to_the_second_and_never_earlier_in_another_process_too() {

@@ -126,6 +126,7 @@ pub mod proofs;
 pub mod quota;
 pub mod rate_limit;
 mod ready;
+mod recent;
 mod redact;
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

@@ -54,6 +54,25 @@ async fn four(url: &str) -> Vec<RedisStore> {
     stores
 }
 
+/// Returns whether an instance has missed the server's answers, without any fault of the server's.
+fn was_away(stores: &[RedisStore]) -> bool {
+    stores.iter().any(|store| store.report().counts.outages > 0)
+}
+
+/// Runs a test of exact counts with four instances, and then the checks that it returns. An instance that gets no time from a
+/// busy machine for 20 ms takes its share alone, which another test is about: this one begins again.
+async fn undisturbed<C: FnOnce()>(test: impl AsyncFn(&RedisServer, &[RedisStore]) -> C) {
+    for _ in 0..5 {
+        let server = RedisServer::start();
+        let stores = four(&server.url()).await;
+        let check = test(&server, &stores).await;
+        if !was_away(&stores) {
+            return check();
+        }
+    }
+    panic!("the machine never had 20 ms for each of the instances");
+}
+
 async fn until(what: &str, is_so: impl Fn() -> bool) -> Duration {
     let begun = Instant::now();
     while !is_so() {
@@ -139,8 +158,13 @@ impl Load {
 /// within the limit and is not far from it in the end, and all are back soon.
 async fn survives(stores: &[RedisStore], meanwhile: impl AsyncFnOnce()) {
     const LIMIT: u64 = 120;
-    for nth in 0..LIMIT / 3 {
-        assert!(is_granted(take(&stores[nth as usize % 4], LIMIT).await));
+    let mut used = 0;
+    for nth in 0.. {
+        used += u64::from(is_granted(take(&stores[nth % 4], LIMIT).await));
+        if used == LIMIT / 3 {
+            break;
+        }
+        assert!(nth < 1_000, "{used} of {LIMIT} at once");
     }
     sleep(300 * MS).await;
     let begun = Instant::now();
@@ -161,57 +185,70 @@ async fn survives(stores: &[RedisStore], meanwhile: impl AsyncFnOnce()) {
 #[tokio::test]
 #[ignore = "needs a redis-server; .ci/run does"]
 async fn four_instances_take_what_one_limit_has_and_no_more() {
-    let server = RedisServer::start();
-    let stores = four(&server.url()).await;
-    let takes: Vec<_> = (0..200)
-        .map(|nth| {
-            tokio::spawn({
-                let store = stores[nth % 4].clone();
-                async move { take(&store, 60).await }
+    undisturbed(async |server, stores| {
+        let takes: Vec<_> = (0..200)
+            .map(|nth| {
+                tokio::spawn({
+                    let store = stores[nth % 4].clone();
+                    async move { take(&store, 60).await }
+                })
             })
-        })
-        .collect();
-    let mut granted = 0;
-    for take in takes {
-        match take.await.unwrap() {
-            Answer::Granted(grant) => {
-                granted += 1;
-                assert!(grant.requests <= 60 && !grant.is_look);
-            }
-            Answer::Full { dimension, wait } => {
-                assert_eq!(dimension, Some(Dimension::RequestsPerMinute));
-                assert!(wait > 55 * SECOND && wait < 61 * SECOND, "{wait:?}");
-            }
-            answer => panic!("{answer:?}"),
+            .collect();
+        let mut answers = Vec::new();
+        for take in takes {
+            answers.push(take.await.unwrap());
         }
-    }
-    assert_eq!((granted, counted(&server)), (60, 60));
-    let report = stores[0].report();
-    assert!(report.server.as_deref().is_some_and(|server| server.contains(' ')), "{report:?}");
-    assert_eq!((report.counts.takes, report.counts.leases, report.eviction), (50, 0, None));
+        let counted = counted(server);
+        let report = stores[0].report();
+        move || {
+            let mut granted = 0;
+            for answer in answers {
+                match answer {
+                    Answer::Granted(grant) => {
+                        granted += 1;
+                        assert!(grant.requests <= 60 && !grant.is_look);
+                    }
+                    Answer::Full { dimension, wait } => {
+                        assert_eq!(dimension, Some(Dimension::RequestsPerMinute));
+                        assert!(wait > 55 * SECOND && wait < 61 * SECOND, "{wait:?}");
+                    }
+                    answer => panic!("{answer:?}"),
+                }
+            }
+            assert_eq!((granted, counted), (60, 60));
+            assert!(report.server.as_deref().is_some_and(|server| server.contains(' ')), "{report:?}");
+            assert_eq!((report.counts.takes, report.counts.leases, report.eviction), (50, 0, None));
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 #[ignore = "needs a redis-server; .ci/run does"]
 async fn leases_save_most_ways_to_the_server_and_what_is_left_of_them_is_given_back() {
-    let server = RedisServer::start();
-    let stores = four(&server.url()).await;
-    let mut granted = 0;
-    for nth in 0..3_000 {
-        granted += u64::from(is_granted(take(&stores[nth % 4], 6_000).await));
-        if nth % 4 == 0 {
-            sleep(MS).await;
+    undisturbed(async |server, stores| {
+        let mut granted = 0;
+        for nth in 0..3_000 {
+            granted += u64::from(is_granted(take(&stores[nth % 4], 6_000).await));
+            if nth % 4 == 0 {
+                sleep(MS).await;
+            }
         }
-    }
-    assert_eq!(granted, 3_000);
-    let leased: u64 = stores.iter().map(|store| store.report().counts.leased).sum();
-    assert!(leased > 2_000, "{leased} of 3,000 from leases");
-    until("the rest is given back", || counted(&server) == 3_000).await;
-    // The second half is used up to the last.
-    let load = Load::start(&stores, 6_000);
-    sleep(5 * SECOND).await;
-    let granted = granted + load.end();
-    assert!((5_880..=6_000).contains(&granted), "{granted}");
+        let leased: u64 = stores.iter().map(|store| store.report().counts.leased).sum();
+        if granted == 3_000 {
+            until("the rest is given back", || counted(server) == 3_000 || was_away(stores)).await;
+        }
+        // The second half is used up to the last.
+        let load = Load::start(stores, 6_000);
+        sleep(5 * SECOND).await;
+        let in_all = granted + load.end();
+        move || {
+            assert_eq!(granted, 3_000);
+            assert!(leased > 2_000, "{leased} of 3,000 from leases");
+            assert!((5_880..=6_000).contains(&in_all), "{in_all}");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -478,7 +515,10 @@ async fn a_socket_of_the_machine_and_a_cluster_are_servers_like_any() {
     assert_eq!(counted(&server), 1);
     drop((stores, server));
     let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
-    server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    // Redis 6.2 knows no ranges of them.
+    let slots: Vec<_> = (0..16_384).map(|slot| slot.to_string()).collect();
+    let command: Vec<_> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();
+    server.command(&command);
     until("a cluster", || server.command(&["CLUSTER", "INFO"]).text().contains("cluster_state:ok")).await;
     let stores = four(&format!("redis+cluster://{}", server.address())).await;
     let mut granted = 0;

@@ -1,6 +1,6 @@
 //! The findings of a scan: what an answer has shown so far.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use memchr::memchr;
 
@@ -18,21 +18,21 @@ pub(crate) struct Findings {
     /// Set once a part or a delta with something in it that is not a thought has been read to its end.
     pub(crate) answer: bool,
     /// The reason why a candidate ended.
-    pub(crate) finish_reason: Option<Box<str>>,
+    pub(crate) finish_reason: Option<Arc<str>>,
     /// The verdict on the prompt.
-    pub(crate) block_reason: Option<Box<str>>,
+    pub(crate) block_reason: Option<Arc<str>>,
     /// The model that answered.
-    pub(crate) model_version: Option<Box<str>>,
+    pub(crate) model_version: Option<Arc<str>>,
     /// The id of the answer, or of the interaction.
-    pub(crate) response_id: Option<Box<str>>,
+    pub(crate) response_id: Option<Arc<str>>,
     /// The id of the interaction that this one continues.
-    pub(crate) previous_interaction_id: Option<Box<str>>,
+    pub(crate) previous_interaction_id: Option<Arc<str>>,
     /// The tokens with which another call goes on from the answer, as hashes.
     pub(crate) continuations: Vec<Resource>,
     /// The service tier that served, in the upstream's words.
-    pub(crate) service_tier: Option<Box<str>>,
+    pub(crate) service_tier: Option<Arc<str>>,
     /// The status of an interaction.
-    pub(crate) status: Option<Box<str>>,
+    pub(crate) status: Option<Arc<str>>,
     /// Set once an interaction's stream has said that it is complete.
     pub(crate) completed: bool,
     /// The latest counts.
@@ -66,7 +66,7 @@ struct PartFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorFound {
     pub(crate) code: Option<u64>,
-    pub(crate) status: Option<Box<str>>,
+    pub(crate) status: Option<Arc<str>>,
     pub(crate) message: Option<Box<str>>,
     /// Set once it has been read to its end.
     pub(crate) whole: bool,
@@ -132,16 +132,14 @@ impl Findings {
     }
 
     /// Takes the inside of a string.
-    pub(super) fn take_string(&mut self, wanted: Wanted, text: &[u8]) {
-        let text = unescaped(text);
+    pub(super) fn take_string(&mut self, wanted: Wanted, inside: &[u8]) {
+        if let Some(place) = self.name_at(wanted) {
+            let changed = set(place, inside);
+            self.version += u32::from(changed);
+            return;
+        }
+        let text = unescaped(inside);
         let changed = match wanted {
-            Wanted::FinishReason => set(&mut self.finish_reason, &text),
-            Wanted::BlockReason => set(&mut self.block_reason, &text),
-            Wanted::ModelVersion => set(&mut self.model_version, &text),
-            Wanted::ResponseId => set(&mut self.response_id, &text),
-            Wanted::PreviousInteractionId => set(&mut self.previous_interaction_id, &text),
-            Wanted::ServiceTier => set(&mut self.service_tier, &text),
-            Wanted::Status => set(&mut self.status, &text),
             Wanted::EventType => return self.event_named(text.as_bytes()),
             Wanted::Count(kind) => self.tokens.set(kind, text.parse().ok()),
             Wanted::CountOf(side, modality) => self.tokens.set_of(side, modality, text.parse().ok()),
@@ -150,9 +148,9 @@ impl Findings {
             Wanted::ErrorCode(place) => {
                 let error = self.error_at(place);
                 error.code = text.parse().ok();
-                error.code.is_some() || set(&mut error.status, &text)
+                error.code.is_some() || set(&mut error.status, inside)
             }
-            Wanted::ErrorStatus(place) => set(&mut self.error_at(place).status, &text),
+            Wanted::ErrorStatus(place) => set(&mut self.error_at(place).status, inside),
             Wanted::ErrorMessage(place) => {
                 self.error_at(place).message = Some(text.into());
                 true
@@ -162,29 +160,47 @@ impl Findings {
                     ErrorFound { message: Some(text.into()), whole: true, ..ErrorFound::default() };
                 true
             }
-            Wanted::Nothing | Wanted::Content | Wanted::Reasoning | Wanted::Thought | Wanted::Continuation => false,
+            _ => false,
         };
         self.version += u32::from(changed);
     }
 
+    /// Returns the place of a name that is kept as it is.
+    fn name_at(&mut self, wanted: Wanted) -> Option<&mut Option<Arc<str>>> {
+        Some(match wanted {
+            Wanted::FinishReason => &mut self.finish_reason,
+            Wanted::BlockReason => &mut self.block_reason,
+            Wanted::ModelVersion => &mut self.model_version,
+            Wanted::ResponseId => &mut self.response_id,
+            Wanted::PreviousInteractionId => &mut self.previous_interaction_id,
+            Wanted::ServiceTier => &mut self.service_tier,
+            Wanted::Status => &mut self.status,
+            _ => return None,
+        })
+    }
+
     /// Takes a number, or a word like `null`.
     pub(super) fn take_scalar(&mut self, wanted: Wanted, text: &[u8]) {
-        let number = || std::str::from_utf8(text).ok()?.parse().ok();
         let changed = match wanted {
-            Wanted::Count(kind) => self.tokens.set(kind, number()),
-            Wanted::CountOf(side, modality) => self.tokens.set_of(side, modality, number()),
-            Wanted::ModalityCount => return self.listed.count(number()),
+            Wanted::Count(kind) => self.tokens.set(kind, number(text)),
+            Wanted::CountOf(side, modality) => self.tokens.set_of(side, modality, number(text)),
+            Wanted::ModalityCount => return self.listed.count(number(text)),
             Wanted::Thought => {
                 self.piece.is_thought |= text == b"true";
                 false
             }
             Wanted::ErrorCode(place) => {
-                self.error_at(place).code = number();
+                self.error_at(place).code = number(text);
                 true
             }
             _ => false,
         };
         self.version += u32::from(changed);
+    }
+
+    /// Takes a count.
+    pub(super) fn counted(&mut self, kind: TokenKind, count: u64) {
+        self.version += u32::from(self.tokens.set(kind, Some(count)));
     }
 
     fn error_at(&mut self, place: ErrorPlace) -> &mut ErrorFound {
@@ -281,13 +297,26 @@ impl Findings {
     }
 }
 
-/// Keeps a text that is not there already, and returns whether it changed: every event of a stream repeats its model.
-fn set(place: &mut Option<Box<str>>, text: &str) -> bool {
-    let changed = place.as_deref() != Some(text);
+/// Keeps the inside of a string that is not there already, and returns whether it changed: every event of a stream repeats
+/// its model.
+fn set(place: &mut Option<Arc<str>>, inside: &[u8]) -> bool {
+    let is_known = |known: &str| known.as_bytes() == inside && memchr(b'\\', inside).is_none();
+    if place.as_deref().is_some_and(is_known) {
+        return false;
+    }
+    let text = unescaped(inside);
+    let changed = place.as_deref() != Some(&*text);
     if changed {
         *place = Some(text.into());
     }
     changed
+}
+
+/// Reads a number without a sign, a point or an exponent.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let (first, rest) = text.split_first()?;
+    rest.iter().try_fold(digit(first)?, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?))
 }
 
 /// Decodes the inside of a string. One that was cut in the middle of an escape stays as it stood.

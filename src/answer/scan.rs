@@ -4,11 +4,11 @@
 //! it takes bytes as they come, remembers where in the JSON it stands, skips what is not looked for at the speed of
 //! `memchr`, and keeps only short scalars. It is lenient: at what is not JSON it stops looking, and never fails.
 
-use memchr::memchr2;
-
 use super::{
+    ends::{after_space, end_of_string, is_space, quote_or_escape},
     findings::{Findings, Wanted},
     members::{Node, is_known, is_native},
+    repeat::{Blanks, Pattern},
     tokens::CountList,
 };
 use crate::resource::TokenHash;
@@ -37,6 +37,8 @@ pub(crate) struct Scanner {
     wanted: Wanted,
     /// Set at the beginning of a list that is content unless it is empty.
     awaits_element: bool,
+    /// The values in which a repetition of what is scanned may differ.
+    blanks: Blanks,
     pub(crate) found: Findings,
 }
 
@@ -75,6 +77,7 @@ impl Scanner {
             text: Vec::new(),
             wanted: Wanted::Nothing,
             awaits_element: false,
+            blanks: Blanks::default(),
             found: Findings::default(),
         }
     }
@@ -85,6 +88,22 @@ impl Scanner {
         self.path_len = 1;
         self.skipped = 0;
         self.awaits_element = false;
+        self.blanks.clear();
+    }
+
+    /// Takes the beginning of an event, which mostly is all of it. `before` is the event before.
+    pub(crate) fn event(&mut self, bytes: &[u8], before: &mut Pattern) {
+        self.reset();
+        if before.repeats(bytes, &mut self.found) {
+            self.state = State::After;
+            return;
+        }
+        before.forget();
+        self.push(bytes);
+        let is_whole = self.state == State::After && self.path_len == 1;
+        if is_whole && self.found.error.is_none() && Pattern::takes(bytes, &self.blanks) {
+            before.keep(bytes, &self.blanks);
+        }
     }
 
     /// Returns whether the scan stands between whole values: at the top, or between the elements of the top's array.
@@ -102,6 +121,7 @@ impl Scanner {
     pub(crate) fn push(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             bytes = match self.state {
+                State::Key if byte == b'"' => self.members(rest),
                 State::Skip => self.skip(bytes),
                 State::SkipString => self.skip_string(bytes),
                 State::InString => self.string(bytes),
@@ -132,16 +152,10 @@ impl Scanner {
     /// Takes one byte between strings and scalars that is not a space. `false`: the byte has to be looked at again.
     fn step(&mut self, byte: u8) -> bool {
         match (self.state, byte) {
-            (State::Key, b'"') => {
-                self.key_len = 0;
-                self.state = State::InKey;
-            }
             (State::Colon, b':') => self.state = State::Value,
-            (State::Value, b'"') => self.begin(State::InString),
-            (State::Value, b'{' | b'[') => self.open(byte),
-            (State::Value, b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
-                self.begin(State::InScalar);
-                return false;
+            (State::Value, b'"' | b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+                let (key, len) = (self.key, self.key_len);
+                return self.value(key.get(..len).unwrap_or_default(), byte);
             }
             (State::After, b',') => self.state = if self.here().is_array() { State::Value } else { State::Key },
             (State::Value | State::After, b']') if self.here().is_array() => self.close(),
@@ -156,9 +170,51 @@ impl Scanner {
         true
     }
 
+    /// Takes members from the first name on, as far as each of them comes in one piece with the first byte of its value, as
+    /// nearly all do. Their names are looked at where they stand.
+    fn members<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
+        while let Some(end) = quote_or_escape(bytes)
+            && let [b'"', b':', b' ', value @ ..] | [b'"', b':', value @ ..] = &bytes[end..]
+            && let [first @ (b'"' | b'{' | b'[' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n'), rest @ ..] = value
+        {
+            let name = if end <= MAX_KEY { &bytes[..end] } else { &[] };
+            let rest = if self.value(name, *first) { rest } else { value };
+            let rest = match (self.state, rest) {
+                (State::InString, rest) if !rest.is_empty() => self.string(rest),
+                (State::InScalar, rest) => self.scalar(rest),
+                // The first element of a list.
+                (State::Value, [b'{', rest @ ..]) => {
+                    self.open(&[], false);
+                    rest
+                }
+                (_, rest) => rest,
+            };
+            bytes = match (self.state, rest) {
+                (State::After, [b',', b'"', rest @ ..]) | (State::Key, [b'"', rest @ ..]) => rest,
+                (_, rest) => return rest,
+            };
+        }
+        self.key_len = 0;
+        self.now(State::InKey, bytes)
+    }
+
+    /// Begins the value of the member of that name, or of an array, with its first byte. `false`: the byte has to be looked
+    /// at again.
+    fn value(&mut self, name: &[u8], first: u8) -> bool {
+        match first {
+            b'"' => self.begin(name, State::InString),
+            b'{' | b'[' => self.open(name, first == b'['),
+            _ => {
+                self.begin(name, State::InScalar);
+                return false;
+            }
+        }
+        true
+    }
+
     /// Begins a string or scalar.
-    fn begin(&mut self, state: State) {
-        let (here, name) = (self.here(), self.key_name());
+    fn begin(&mut self, name: &[u8], state: State) {
+        let here = self.here();
         let wanted = here.wanted(name);
         let is_strange = here == Node::Answer && wanted == Wanted::Nothing && !is_known(name);
         self.wanted = wanted;
@@ -170,9 +226,9 @@ impl Scanner {
         self.state = state;
     }
 
-    fn open(&mut self, opener: u8) {
-        let is_array = opener == b'[';
-        let (here, name) = (self.here(), self.key_name());
+    /// Opens the container behind the member of that name, or an element of an array.
+    fn open(&mut self, name: &[u8], is_array: bool) {
+        let here = self.here();
         let is_content = here.is_content(name);
         let mut child = here.child(name, is_array);
         if here == Node::Answer {
@@ -251,7 +307,7 @@ impl Scanner {
     }
 
     fn key<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let at = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        let at = quote_or_escape(bytes).unwrap_or(bytes.len());
         let end = self.key_len.saturating_add(at);
         match self.key.get_mut(self.key_len..end) {
             Some(room) => {
@@ -282,9 +338,14 @@ impl Scanner {
             }
         }
         if self.wanted.is_not_kept() {
-            self.wanted = Wanted::Nothing;
+            let wanted = std::mem::replace(&mut self.wanted, Wanted::Nothing);
             return match end_of_string(bytes) {
-                Ok(len) => self.now(State::After, &bytes[len..]),
+                Ok(len) => {
+                    if wanted != Wanted::Nothing && len > 1 {
+                        self.blanks.text(bytes.len(), len - 1);
+                    }
+                    self.now(State::After, &bytes[len..])
+                }
                 Err(cut) => self.now(cut.pick(State::InString, State::InStringEscape), &[]),
             };
         }
@@ -298,9 +359,12 @@ impl Scanner {
                 None => &[],
             };
         }
-        let at = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        let at = quote_or_escape(bytes).unwrap_or(bytes.len());
         match bytes.get(at) {
             Some(b'"') => {
+                if let Wanted::Count(_) = self.wanted {
+                    self.blanks.spoil();
+                }
                 self.take(&bytes[..at], Findings::take_string);
                 self.state = State::After;
             }
@@ -322,6 +386,13 @@ impl Scanner {
             self.keep(bytes);
             return &[];
         };
+        match self.wanted {
+            Wanted::Count(kind) if self.text.is_empty() && bytes[0].is_ascii_digit() => {
+                self.blanks.count(kind, bytes.len(), at);
+            }
+            Wanted::Count(_) => self.blanks.spoil(),
+            _ => {}
+        }
         self.take(&bytes[..at], Findings::take_scalar);
         self.now(State::After, &bytes[at..])
     }
@@ -349,47 +420,6 @@ impl Scanner {
     fn here(&self) -> Node {
         self.path[self.path_len - 1]
     }
-
-    fn key_name(&self) -> &[u8] {
-        self.key.get(..self.key_len).unwrap_or_default()
-    }
-}
-
-/// The place at which the bytes ended within a string.
-enum Cut {
-    Inside,
-    InEscape,
-}
-
-impl Cut {
-    fn pick(self, inside: State, in_escape: State) -> State {
-        match self {
-            Self::Inside => inside,
-            Self::InEscape => in_escape,
-        }
-    }
-}
-
-/// Returns the length of the rest of a string, with its closing quote.
-fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
-    let mut from = 0;
-    while let Some(rest) = bytes.get(from..) {
-        let at = memchr2(b'"', b'\\', rest).ok_or(Cut::Inside)?;
-        if rest[at] == b'"' {
-            return Ok(from + at + 1);
-        }
-        from += at + 2;
-    }
-    Err(Cut::InEscape)
-}
-
-fn after_space(bytes: &[u8]) -> &[u8] {
-    let end = bytes.iter().position(|byte| !is_space(*byte)).unwrap_or(bytes.len());
-    &bytes[end..]
-}
-
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 #[cfg(test)]

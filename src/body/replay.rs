@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Empty, Full};
 use pin_project_lite::pin_project;
@@ -71,17 +71,6 @@ where
     }
 }
 
-/// Returns the same request once more, if its body allows it.
-pub(crate) fn clone_request<B: Resend>(request: &Request<B>) -> Option<Request<B>> {
-    let mut clone = Request::new(request.body().try_clone()?);
-    clone.method_mut().clone_from(request.method());
-    clone.uri_mut().clone_from(request.uri());
-    *clone.version_mut() = request.version();
-    clone.headers_mut().clone_from(request.headers());
-    clone.extensions_mut().clone_from(request.extensions());
-    Some(clone)
-}
-
 /// Returns the whole body, if it is in memory.
 pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
     let mut body = pin!(body.try_clone()?);
@@ -114,7 +103,7 @@ pub struct ReplayBody<B> {
 
 enum State<B> {
     Kept {
-        kept: KeptBody,
+        kept: Arc<KeptBody<dyn Send + Sync>>,
         next: NextFrame,
     },
     /// Boxed, because it is large and rare: a client's queue has room for 32 requests for each of its connections.
@@ -133,7 +122,7 @@ pin_project! {
 }
 
 /// A share of the layer's total, held as long as the bytes are.
-type HeldMemory = Arc<dyn Send + Sync>;
+type HeldMemory = Box<dyn Send + Sync>;
 
 /// A cap on the bytes of a streaming body.
 #[derive(Clone, Copy)]
@@ -151,12 +140,11 @@ pub(crate) fn too_large(cap: usize) -> Error {
     Error::refusal("replay", Failure::local(Kind::BodyTooLarge, message))
 }
 
-/// A body in memory, shared by all its clones.
-#[derive(Clone)]
-struct KeptBody {
+/// A body in memory, with its share of the layer's total. All its clones share it.
+struct KeptBody<M: ?Sized> {
     bytes: Bytes,
-    trailers: Option<Arc<HeaderMap>>,
-    _memory: HeldMemory,
+    trailers: Option<HeaderMap>,
+    _memory: M,
 }
 
 /// The frame that a kept body gives next.
@@ -168,16 +156,16 @@ enum NextFrame {
 }
 
 impl<B> ReplayBody<B> {
-    /// Creates a body that is kept in memory.
-    pub(crate) fn kept(bytes: Bytes, trailers: Option<HeaderMap>, memory: HeldMemory) -> Self {
-        let kept = KeptBody { bytes, trailers: trailers.map(Arc::new), _memory: memory };
+    /// Creates a body that is kept in memory. What it holds is dropped with its last clone.
+    pub(crate) fn kept(bytes: Bytes, trailers: Option<HeaderMap>, memory: impl Send + Sync + 'static) -> Self {
+        let kept = Arc::new(KeptBody { bytes, trailers, _memory: memory });
         Self { state: State::Kept { next: kept.first(), kept } }
     }
 
     /// Creates a body that is not kept. With a `cap`, more bytes than that are an error.
-    pub(crate) fn streaming(body: PrefixedBody<B>, memory: HeldMemory, cap: Option<usize>) -> Self {
+    pub(crate) fn streaming(body: PrefixedBody<B>, memory: impl Send + Sync + 'static, cap: Option<usize>) -> Self {
         let cap = cap.map(|cap| Cap { of: cap, left: cap });
-        Self { state: State::Streaming(Box::pin(StreamingBody { body, memory: Some(memory), cap })) }
+        Self { state: State::Streaming(Box::pin(StreamingBody { body, memory: Some(Box::new(memory)), cap })) }
     }
 
     /// Returns whether the body may be sent again.
@@ -194,7 +182,7 @@ impl<B> ReplayBody<B> {
     }
 }
 
-impl KeptBody {
+impl<M: ?Sized> KeptBody<M> {
     fn first(&self) -> NextFrame {
         match (self.bytes.is_empty(), &self.trailers) {
             (false, _) => NextFrame::Data,
@@ -207,7 +195,7 @@ impl KeptBody {
 /// Creates a body that counts against no layer's total: one that a layer wrote itself.
 impl<B> From<Bytes> for ReplayBody<B> {
     fn from(bytes: Bytes) -> Self {
-        Self::kept(bytes, None, Arc::new(()))
+        Self::kept(bytes, None, ())
     }
 }
 
@@ -243,7 +231,7 @@ where
             State::Kept { kept, next } => {
                 let frame = match *next {
                     NextFrame::Data => Some(Frame::data(kept.bytes.clone())),
-                    NextFrame::Trailers => kept.trailers.as_deref().cloned().map(Frame::trailers),
+                    NextFrame::Trailers => kept.trailers.clone().map(Frame::trailers),
                     NextFrame::Nothing => None,
                 };
                 *next = match (*next, &kept.trailers) {

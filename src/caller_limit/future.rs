@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::{
     CallerLimitBody, NAME,
     inquiry::CallerInquiry,
-    reservation::{CallerReservation, has_counts},
+    reservation::{CallerReservation, CallerSettlement, has_counts},
     service::AdmittedCall,
 };
 use crate::{
@@ -89,12 +89,15 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let StateProj::Calling { future, reservation } = self.as_mut().project().state.project() {
-            let result = ready!(future.poll(cx));
-            return Poll::Ready(match (result, reservation.take().map(CallerReservation::kept)) {
-                (Ok(response), None) => Ok(response.map(|body| CallerLimitBody::new(body, None))),
-                (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
-                (Err(error), None) => Err(error.into()),
-                (Err(error), Some(reservation)) => Err(failed(error.into(), reservation)),
+            return Poll::Ready(match ready!(future.poll(cx)) {
+                Ok(response) => {
+                    let settlement = reservation.take().and_then(|reservation| answered(&response, reservation));
+                    Ok(response.map(|body| CallerLimitBody::new(body, settlement)))
+                }
+                Err(error) => Err(match reservation.take() {
+                    None => error.into(),
+                    Some(reservation) => failed(error.into(), reservation.kept()),
+                }),
             });
         }
         ready!(self.as_mut().poll_asking(cx))?;
@@ -150,29 +153,29 @@ where
     }
 }
 
-/// Returns the response with the guard that settles the charge. That of an answer which has failed is given back at once,
+/// Returns the guard that settles the charge when the body ends. That of an answer which has failed is given back at once,
 /// unless the upstream has counted its tokens all the same: a verdict on the content is billed.
 #[inline]
-fn answered<R: Body>(response: Response<R>, reservation: CallerReservation) -> Response<CallerLimitBody<R>> {
+fn answered<R>(response: &Response<R>, reservation: CallerReservation) -> Option<CallerSettlement> {
+    let reservation = reservation.kept();
     let is_success = response.status().is_success();
     if response.extensions().is_empty() && is_success {
         // The charge stays as it is: no layer inside has counted the real cost.
-        return response.map(|body| CallerLimitBody::new(body, None));
+        return None;
     }
     let outcome = response.extensions().get::<Outcome>();
     let usage = outcome.and_then(Outcome::usage).filter(|_| is_success).cloned();
     let fault = match outcome {
         Some(outcome) => outcome.failure().map(|failure| failure.fault()),
-        None => Outcome::of_response(&response).failure().map(|failure| failure.fault()),
+        None => Outcome::of_response(response).failure().map(|failure| failure.fault()),
     };
-    let settlement = match (fault, usage) {
+    match (fault, usage) {
         (Some(fault), usage) if usage.as_ref().is_none_or(|usage| !usage.read(has_counts)) => {
             reservation.give_back(fault);
             None
         }
         (_, usage) => usage.map(|usage| reservation.settle_by(usage)),
-    };
-    response.map(|body| CallerLimitBody::new(body, settlement))
+    }
 }
 
 /// Gives back the charge of a call that has failed.

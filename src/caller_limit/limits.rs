@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     bounded::{ByScope, Scoped},
-    context::ConfigError,
+    context::{ConfigError, Priority},
     describe::Describe,
     prices::Prices,
     quota::{PacificCalendar, QuotaStore},
@@ -134,6 +134,14 @@ impl CallerLimits {
         self.shared.settings.read().clone()
     }
 
+    /// Returns the priority to which a call of this caller is lowered, and the settings by which it is counted, if it is.
+    pub(super) fn rules(&self, caller: &str, model: &str) -> (Option<Priority>, Option<Arc<CallerSettings>>) {
+        let settings = self.shared.settings.read();
+        let quota = settings.quota(caller);
+        let counts = quota.has_limits().then(|| settings.clone());
+        (quota.priority_of(quota.of_model(model)), counts)
+    }
+
     /// Returns the caller's entry, and makes one where there is none.
     pub(super) fn entry(&self, caller: &str, settings: &CallerSettings, now: Instant) -> Arc<CallerEntry> {
         let shared = &*self.shared;
@@ -164,7 +172,7 @@ impl CallerEntry {
         Self { caller: caller.into(), calendar, accounts, is_overflow: false, scopes: OnceLock::new() }
     }
 
-    pub(super) fn caller(&self) -> &str {
+    pub(super) fn caller(&self) -> &Arc<str> {
         &self.caller
     }
 

@@ -94,7 +94,7 @@ impl CallerReservation {
         self.entry.scopes()
     }
 
-    pub(super) fn caller(&self) -> &str {
+    pub(super) fn caller(&self) -> &Arc<str> {
         self.entry.caller()
     }
 

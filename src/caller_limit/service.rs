@@ -48,21 +48,36 @@ where
     }
 
     #[inline]
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let Some(decision) = self.limits.as_ref().and_then(|limits| decide(limits, &request)) else {
-            return ResponseFuture::calling(self.inner.call(request), None);
-        };
-        match decision {
-            CallerDecision::Goes(mut admitted) => {
-                admitted.prepare(&mut request, self.gives_back_unsent);
-                ResponseFuture::calling(self.inner.call(request), admitted.reservation)
-            }
-            CallerDecision::Asks(inquiry) => {
-                let (inner, gives_back_unsent) = (Readied::take(&mut self.inner), self.gives_back_unsent);
-                ResponseFuture::asking(CallerAsking { inner, request, inquiry, gives_back_unsent })
-            }
-            CallerDecision::Refused(error) => ResponseFuture::refused(error),
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        match &self.limits {
+            None => ResponseFuture::calling(self.inner.call(request), None),
+            Some(limits) => limited(&mut self.inner, limits, self.gives_back_unsent, request),
         }
+    }
+}
+
+/// Calls the service, if the caller's limits let the call go at once.
+fn limited<S, B>(
+    inner: &mut S,
+    limits: &CallerLimits,
+    gives_back_unsent: bool,
+    mut request: Request<B>,
+) -> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<B>> + Clone,
+    B: Body,
+{
+    match decide(limits, &request) {
+        None => ResponseFuture::calling(inner.call(request), None),
+        Some(CallerDecision::Goes(mut admitted)) => {
+            admitted.prepare(&mut request, gives_back_unsent);
+            ResponseFuture::calling(inner.call(request), admitted.reservation)
+        }
+        Some(CallerDecision::Asks(inquiry)) => {
+            let inner = Readied::take(inner);
+            ResponseFuture::asking(CallerAsking { inner, request, inquiry, gives_back_unsent })
+        }
+        Some(CallerDecision::Refused(error)) => ResponseFuture::refused(error),
     }
 }
 
@@ -111,22 +126,21 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Caller
     if !call.pays_quota() && !is_job {
         return None;
     }
-    let settings = limits.settings();
-    let quota = settings.quota(caller).clone();
     let model = name.unwrap_or_default();
-    let priority = quota.priority_of(quota.of_model(model));
-    if !quota.has_limits() {
+    let (priority, settings) = limits.rules(caller, model);
+    let Some(settings) = settings else {
         return Some(CallerDecision::Goes(AdmittedCall { reservation: None, priority }));
-    }
+    };
     let tokens = context.token_cost().unwrap_or_else(|| TokenCost::of(request.body()));
     let tier = call.shape().tier;
     let shared_model = if settings.prices.is_empty() { None } else { call.shared_quota_name(None) };
     let bill = Bill { model: shared_model, tier, guess: OutputGuess::of(call.shape()), settings };
     let now = Instant::now();
+    let quota = bill.settings.quota(caller);
     let entry = limits.entry(caller, &bill.settings, now);
     let cost = bill.before(call.shape().requests.into(), tokens.tokens);
     let is_proven = tokens.certainty == Certainty::AtLeast;
-    let (charge, past) = match entry.admit(now, &quota, model, cost, is_proven) {
+    let (charge, past) = match entry.admit(now, quota, model, cost, is_proven) {
         CallerAdmission::Charged { charge, past } => (charge, past),
         CallerAdmission::Refused { shortage, of_model } => {
             let error = refusal::refused(entry.caller(), of_model.then_some(model), shortage, now);
@@ -134,7 +148,7 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Caller
         }
     };
     let priority = if past.any() { Some(Priority::Batch) } else { priority };
-    let asked = bill.settings.store.clone().map(|store| (store, CallerQuestion::all(&quota, model, cost, past)));
+    let asked = bill.settings.store.clone().map(|store| (store, CallerQuestion::all(quota, model, cost, past)));
     let reservation = CallerReservation::new(entry, charge, bill);
     Some(match asked.filter(|(_, questions)| questions.iter().any(Option::is_some)) {
         Some((store, questions)) => {

@@ -34,6 +34,7 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
+    #[inline]
     pub(super) fn calling(future: F, permit: Option<Permit>) -> Self {
         Self { state: State::Calling { future }, permit }
     }
@@ -56,40 +57,47 @@ where
 {
     type Output = Result<Response<R>, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match this.state.project() {
-            StateProj::Refused { failure } => {
-                Poll::Ready(Err(failure.take().map_or_else(|| polled_again(NAME), refusal::error)))
-            }
-            StateProj::Calling { future } => {
-                let result = ready!(future.poll(cx)).map_err(Into::into);
+        let mut this = self.project();
+        let StateProj::Calling { future } = this.state.as_mut().project() else {
+            return Poll::Ready(Err(refused(this.state)));
+        };
+        match ready!(future.poll(cx)) {
+            Ok(response) => {
                 if let Some(permit) = this.permit.take() {
-                    report(permit, &result);
+                    match response.extensions().get::<Outcome>() {
+                        Some(outcome) => report(permit, outcome.failure()),
+                        None if !(response.status().is_client_error() || response.status().is_server_error()) => {
+                            permit.succeed();
+                        }
+                        None => report(permit, Outcome::of_response(&response).failure()),
+                    }
                 }
-                Poll::Ready(result)
+                Poll::Ready(Ok(response))
+            }
+            Err(error) => {
+                let error = error.into();
+                if let Some(permit) = this.permit.take() {
+                    report(permit, Outcome::of_error(&error).failure());
+                }
+                Poll::Ready(Err(error))
             }
         }
     }
 }
 
+/// Returns the refusal of a call that was not let in.
+#[cold]
+fn refused<F>(state: Pin<&mut State<F>>) -> BoxError {
+    match state.project() {
+        StateProj::Refused { failure } => failure.take().map_or_else(|| polled_again(NAME), refusal::error),
+        StateProj::Calling { .. } => polled_again(NAME),
+    }
+}
+
 /// Reports the outcome of a call to its breaker: a success, a failure that counts, or neither.
-fn report<R>(permit: Permit, result: &Result<Response<R>, BoxError>) {
-    let read;
-    let failure = match result {
-        Ok(response) => match response.extensions().get::<Outcome>() {
-            Some(outcome) => outcome.failure(),
-            None if !(response.status().is_client_error() || response.status().is_server_error()) => None,
-            None => {
-                read = Outcome::of_response(response);
-                read.failure()
-            }
-        },
-        Err(error) => {
-            read = Outcome::of_error(error);
-            read.failure()
-        }
-    };
+fn report(permit: Permit, failure: Option<&Failure>) {
     match failure {
         None => permit.succeed(),
         Some(failure) if permit.counts(failure) => permit.fail(failure),

@@ -144,8 +144,9 @@
 //!
 //! # Costs
 //!
-//! A call through a closed breaker allocates nothing and does not take the breaker's lock; one call in 32 is timed. The
-//! breakers of the last 16 different requests are found without reading the path. After a failure, and until the next
+//! A call through a closed breaker allocates nothing and does not take the breaker's lock; one call in 32 is timed. A
+//! thread finds the breakers of its last 16 different requests without reading the path, and writes to no memory that other
+//! threads write to. After a failure, and until the next
 //! success, each call takes the lock twice. A scope takes 1.2 kB; a window by calls takes up to 24 bytes more for each
 //! call. Where [`scope_by`](CircuitBreakersBuilder::scope_by) names the scope, each call pays for the name, an
 //! allocation and a lookup in the map.

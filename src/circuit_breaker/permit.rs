@@ -1,14 +1,17 @@
 //! The permit of a call that was let in, until its outcome is known.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use super::{breaker::Breaker, machine::Admission, tracker::CountedFailure};
-use crate::failure::{Failure, Kind, TimeoutKind};
+use crate::{
+    failure::{Failure, Kind, TimeoutKind},
+    recent::Held,
+};
 
 /// A call that was let in. Dropped without an outcome, because the caller went away or a future panicked, it is
 /// released: it counts neither as a success nor as a failure, and a probe's slot becomes free.
 pub(super) struct Permit {
-    breaker: Arc<Breaker>,
+    breaker: Held<Breaker>,
     admission: Admission,
     repeated: bool,
     has_outcome: bool,
@@ -17,7 +20,7 @@ pub(super) struct Permit {
 impl Permit {
     /// Creates the permit. `repeated`: an earlier attempt of the same request has failed already, in a way that counts.
     #[inline]
-    pub(super) fn new(breaker: Arc<Breaker>, admission: Admission, repeated: bool) -> Self {
+    pub(super) fn new(breaker: Held<Breaker>, admission: Admission, repeated: bool) -> Self {
         Self { breaker, admission, repeated, has_outcome: false }
     }
 

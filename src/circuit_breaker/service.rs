@@ -42,18 +42,44 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Some(breakers) = &self.breakers else { return ResponseFuture::calling(self.inner.call(request), None) };
-        let (breaker, request) = breakers.breaker_of(request);
-        self.calls = self.calls.wrapping_add(1);
-        let admission = match breaker.admit(self.calls.is_multiple_of(TIMED)) {
-            Ok(admission) => admission,
-            Err(refusal) => return ResponseFuture::refused(refusal),
-        };
-        let repeated = CallContext::of(&request).is_some_and(CallContext::has_failed_before);
-        // The permit is made before the call, which may panic.
-        let permit = Permit::new(breaker, admission, repeated);
-        ResponseFuture::calling(self.inner.call(request), Some(permit))
+        match &self.breakers {
+            None => ResponseFuture::calling(self.inner.call(request), None),
+            Some(breakers) => {
+                self.calls = self.calls.wrapping_add(1);
+                guarded(&mut self.inner, breakers, self.calls.is_multiple_of(TIMED), request)
+            }
+        }
+    }
+}
+
+/// Calls the service, if the call's breaker lets it in.
+fn guarded<S, B>(
+    inner: &mut S,
+    breakers: &CircuitBreakers,
+    timed: bool,
+    mut request: Request<B>,
+) -> ResponseFuture<S::Future>
+where
+    S: Service<Request<B>>,
+{
+    let breaker = match breakers.breaker_of(&request) {
+        Some(breaker) => breaker,
+        None => {
+            let named;
+            (named, request) = breakers.named_breaker_of(request);
+            named
+        }
+    };
+    match breaker.admit(timed) {
+        Ok(admission) => {
+            let repeated = CallContext::of(&request).is_some_and(CallContext::has_failed_before);
+            // The permit is made before the call, which may panic.
+            let permit = Permit::new(breaker, admission, repeated);
+            ResponseFuture::calling(inner.call(request), Some(permit))
+        }
+        Err(refusal) => ResponseFuture::refused(refusal),
     }
 }
 

@@ -101,7 +101,7 @@ impl Watching {
     }
 }
 
-/// Copies what the scan has found so far. Names that have not changed are not allocated again.
+/// Copies what the scan has found so far.
 fn fill(report: &mut UsageReport, watch: &Watch) {
     let found = watch.findings();
     let tokens = &found.tokens;

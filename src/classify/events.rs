@@ -1,6 +1,7 @@
 //! The server-sent events of an answer, on their way to the scanner.
 
 use crate::answer::{
+    repeat::Pattern,
     scan::Scanner,
     sse::{Listener, Splitter},
 };
@@ -29,12 +30,15 @@ struct EventPlace {
     in_raw: bool,
     /// The number of bytes of `[DONE]` that have been seen.
     done: usize,
+    /// The event before.
+    before: Pattern,
 }
 
 impl Events {
     pub(super) fn new(are_named: bool) -> Self {
         let (name, name_len) = ([0; MAX_NAME], 0);
-        let place = EventPlace { are_named, name, name_len, begun: false, in_raw: false, done: 0 };
+        let place =
+            EventPlace { are_named, name, name_len, begun: false, in_raw: false, done: 0, before: Pattern::default() };
         Self { splitter: Splitter::new(), place }
     }
 
@@ -68,21 +72,27 @@ impl Listener for Scanning<'_> {
     }
 
     fn data(&mut self, piece: &[u8]) {
-        if !std::mem::replace(&mut self.place.begun, true) {
+        let is_first = !std::mem::replace(&mut self.place.begun, true);
+        if is_first {
             self.place.in_raw = false;
-            self.scanner.reset();
             DoneMark(&mut self.place.done).restart();
             if let Some(name) = self.place.name.get(..self.place.name_len).filter(|name| !name.is_empty()) {
                 self.scanner.found.event_named(name);
             }
         }
         DoneMark(&mut self.place.done).push(piece);
-        self.scanner.push(piece);
+        if is_first {
+            self.scanner.event(piece, &mut self.place.before);
+        } else {
+            self.place.before.forget();
+            self.scanner.push(piece);
+        }
     }
 
     fn raw(&mut self, piece: &[u8]) {
         if !std::mem::replace(&mut self.place.in_raw, true) {
             self.scanner.reset();
+            self.place.before.forget();
         }
         self.scanner.push(piece);
     }

@@ -78,24 +78,28 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProj::Calling { future } => {
-                    let response = match ready!(future.poll(cx)) {
-                        Ok(response) => response,
-                        Err(error) => return Poll::Ready(Err(classified(error.into(), this.settings.enabled))),
-                    };
-                    match judge_head(response, *this.shape, *this.settings) {
-                        Head::Done(response) => return Poll::Ready(Ok(response)),
-                        Head::Held(held) => this.state.set(State::Reading { held: Some(held) }),
-                    }
+        match this.state.as_mut().project() {
+            StateProj::Calling { future } => {
+                let response = match ready!(future.poll(cx)) {
+                    Ok(response) => response,
+                    Err(error) => return Poll::Ready(Err(classified(error.into(), this.settings.enabled))),
+                };
+                match judge_head(response, *this.shape, *this.settings) {
+                    Head::Done(response) => Poll::Ready(Ok(response)),
+                    Head::Held(mut held) => match held.poll_read(cx) {
+                        Poll::Ready(end) => Poll::Ready(held.finish(end, *this.shape)),
+                        Poll::Pending => {
+                            this.state.set(State::Reading { held: Some(held.into()) });
+                            Poll::Pending
+                        }
+                    },
                 }
-                StateProj::Reading { held } => {
-                    let Some(reading) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
-                    let end = ready!(reading.poll_read(cx));
-                    let held = *held.take().expect("just polled");
-                    return Poll::Ready(held.finish(end, *this.shape));
-                }
+            }
+            StateProj::Reading { held } => {
+                let Some(reading) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                let end = ready!(reading.poll_read(cx));
+                let held = *held.take().expect("just polled");
+                Poll::Ready(held.finish(end, *this.shape))
             }
         }
     }
@@ -107,7 +111,7 @@ enum Head<R> {
     /// The head decides, and the body is passed on.
     Done(Response<ClassifyBody<R>>),
     /// The body has to be read.
-    Held(Box<HeldResponse<R>>),
+    Held(HeldResponse<R>),
 }
 
 /// Judges a response by its head.
@@ -117,7 +121,7 @@ fn judge_head<R: Body>(response: Response<R>, shape: Shape, settings: Settings) 
         return Head::Done(unwatched(parts, PrefixedBody::untouched(body)));
     }
     if parts.status.is_client_error() || parts.status.is_server_error() {
-        return Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: None }.into());
+        return Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: None });
     }
     let watch = parts.status.is_success().then(|| Watch::new(shape, &parts.headers, &body.size_hint())).flatten();
     let Some(watch) = watch else {
@@ -128,7 +132,7 @@ fn judge_head<R: Body>(response: Response<R>, shape: Shape, settings: Settings) 
     if !settings.hold_answers || !watch.holds() {
         return Head::Done(watched(parts, PrefixedBody::untouched(body), watch.into(), false));
     }
-    Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) }.into())
+    Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) })
 }
 
 /// The reason why reading stopped.

@@ -14,6 +14,8 @@
 //! | an embedding, a prediction | not at all: only its cost is read | not judged |
 //! | of a shape that is not known here | not at all, once that is seen | not judged |
 
+use std::sync::Arc;
+
 use http::{
     HeaderMap, HeaderName,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
@@ -231,7 +233,7 @@ impl Watch {
 
     /// Returns the reason for which the answer ended. An interaction has a status, which is the reason once nothing
     /// follows it.
-    pub(super) fn finish_reason(&self) -> &Option<Box<str>> {
+    pub(super) fn finish_reason(&self) -> &Option<Arc<str>> {
         let found = &self.scanner.found;
         let is_last = self.is_interaction() && (found.completed || !self.streams);
         if is_last { &found.status } else { &found.finish_reason }
@@ -296,8 +298,7 @@ impl Watch {
 
 /// Judges an error whose members were kept. It is rebuilt from them, so that one parser judges all errors.
 fn said(error: &ErrorFound) -> Failure {
-    let object =
-        serde_json::json!({ "error": { "code": error.code, "status": error.status, "message": error.message } });
+    let object = serde_json::json!({ "error": { "code": error.code, "status": error.status.as_deref(), "message": error.message } });
     Failure::from_event(object.to_string().as_bytes())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use http::Request;
+use http::{Method, Request, Uri};
 
 use super::CallContext;
 use crate::call::{Call, Operation, Shape};
@@ -26,10 +26,15 @@ impl<'a> CallRef<'a> {
 
     /// Reads the call of a request whose context has been looked up already.
     pub(crate) fn with<B>(context: Option<&'a CallContext>, request: &'a Request<B>) -> Self {
+        Self::in_parts(context, request.method(), request.uri())
+    }
+
+    /// Reads the call of a request that is in parts.
+    pub(crate) fn in_parts(context: Option<&'a CallContext>, method: &Method, uri: &'a Uri) -> Self {
         match context.and_then(CallContext::call) {
             Some(call) => Self { shape: call.shape(), name: call.quota_name().map(Cow::Borrowed), known: Some(call) },
             None => {
-                let (shape, name) = Call::borrowed(request.method(), request.uri());
+                let (shape, name) = Call::borrowed(method, uri);
                 Self { shape, name, known: None }
             }
         }

@@ -7,10 +7,12 @@
 mod call_ref;
 mod claimant;
 mod error;
+mod kept_headers;
 mod large_body;
 mod outcome;
 mod progress;
 mod tally;
+mod token_count;
 mod usage;
 
 use std::{
@@ -28,8 +30,10 @@ use tokio::time::Instant;
 pub(crate) use self::{
     call_ref::CallRef,
     error::polled_again,
+    kept_headers::KeptHeaders,
     large_body::LargeBody,
     tally::{Queueing, Tally, TallyReport},
+    token_count::{CountLater, TokenCount},
 };
 pub use self::{
     claimant::{Claimant, Headroom, Priority},
@@ -76,13 +80,15 @@ pub struct CallContext {
     priority: Priority,
     project: Option<Arc<str>>,
     may_move: bool,
-    token_cost: Option<TokenCost>,
+    token_count: Option<TokenCount>,
     tried: Vec<Tried>,
     choice: Option<Arc<dyn Choice>>,
     retried: Option<Retried>,
     tally: Option<Tally>,
     sent: Option<CallFlag>,
     large_body: Option<Arc<LargeBody>>,
+    names_nothing: bool,
+    kept_headers: Option<KeptHeaders>,
 }
 
 impl CallContext {
@@ -262,14 +268,25 @@ impl CallContext {
         self.may_move = may_move;
     }
 
-    /// Returns the number of input tokens of the request, where a layer has counted or estimated them.
+    /// Returns the number of input tokens of the request, where a layer counts or estimates them. The first to ask may have
+    /// to wait for the count: half a millisecond at most.
     pub fn token_cost(&self) -> Option<TokenCost> {
-        self.token_cost
+        self.token_count.as_ref().map(TokenCount::cost)
+    }
+
+    /// Returns the number of input tokens, or the way to it, for whoever may ask later.
+    pub(crate) fn token_count(&self) -> Option<&TokenCount> {
+        self.token_count.as_ref()
     }
 
     /// Sets the number of input tokens of the request.
     pub fn set_token_cost(&mut self, cost: TokenCost) {
-        self.token_cost = Some(cost);
+        self.token_count = Some(TokenCount::Known(cost));
+    }
+
+    /// Sets the count that is made when somebody asks for the number of input tokens.
+    pub(crate) fn set_count_later(&mut self, count: Arc<dyn CountLater>) {
+        self.token_count = Some(TokenCount::Later(count));
     }
 
     /// Returns the keys and projects that earlier attempts at this model have found to be of no use for this call, the
@@ -328,9 +345,30 @@ impl CallContext {
         }
     }
 
+    /// Returns whether a layer outside has found that the body names no resource.
+    pub(crate) fn names_nothing(&self) -> bool {
+        self.names_nothing
+    }
+
+    /// Sets whether the body is known to name no resource.
+    pub(crate) fn set_names_nothing(&mut self, names_nothing: bool) {
+        self.names_nothing = names_nothing;
+    }
+
+    /// Returns the copy of the headers that a layer outside has kept, for another that keeps the request.
+    pub(crate) fn kept_headers(&self) -> Option<&KeptHeaders> {
+        self.kept_headers.as_ref()
+    }
+
+    /// Sets the copy of the headers that a layer has kept.
+    pub(crate) fn set_kept_headers(&mut self, headers: Option<KeptHeaders>) {
+        self.kept_headers = headers;
+    }
+
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, caller, priority, project, tally, sent, large_body, .. } = std::mem::take(self);
+        let Self { deadline, caller, priority, project, tally, sent, large_body, names_nothing, .. } =
+            std::mem::take(self);
         let call = Some(call);
         *self = Self {
             call,
@@ -343,6 +381,7 @@ impl CallContext {
             tally,
             sent,
             large_body,
+            names_nothing,
             ..Self::default()
         };
     }

@@ -50,6 +50,14 @@ impl Outcome {
         }
     }
 
+    /// Returns whether an answer is a failure, without a copy of its outcome.
+    pub(crate) fn is_failure<R>(response: &Response<R>) -> bool {
+        match response.extensions().get::<Self>() {
+            Some(known) => known.failure.is_some(),
+            None => response.status().is_client_error() || response.status().is_server_error(),
+        }
+    }
+
     pub(crate) fn of_response<R>(response: &Response<R>) -> Self {
         if let Some(known) = response.extensions().get::<Self>() {
             return known.clone();

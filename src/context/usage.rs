@@ -90,20 +90,20 @@ pub struct UsageReport {
     pub cached_by_modality: ByModality,
     /// The service tier that served, as the upstream spells it: `standard`, `flex`, `priority`, or Vertex's
     /// `ON_DEMAND_FLEX`. [`served_tier`](Self::served_tier) reads it.
-    pub service_tier: Option<Box<str>>,
+    pub service_tier: Option<Arc<str>>,
     /// The id that the upstream gave the answer: `responseId`, or `id` of an interaction or a chat completion.
-    pub response_id: Option<Box<str>>,
+    pub response_id: Option<Arc<str>>,
     /// The id of the interaction that this one continues, where the answer repeats it.
-    pub previous_interaction_id: Option<Box<str>>,
+    pub previous_interaction_id: Option<Arc<str>>,
     /// The tokens with which another call goes on from the answer, as hashes.
     pub(crate) continuations: Vec<Resource>,
     /// The model that really answered; it may differ from the one asked for.
-    pub model_version: Option<Box<str>>,
+    pub model_version: Option<Arc<str>>,
     /// The reason why the answer ended: `STOP`, `MAX_TOKENS`, …; of an interaction its last status: `completed`,
     /// `requires_action`, …
-    pub finish_reason: Option<Box<str>>,
+    pub finish_reason: Option<Arc<str>>,
     /// The reason why the prompt was refused: `SAFETY`, …
-    pub block_reason: Option<Box<str>>,
+    pub block_reason: Option<Arc<str>>,
     /// The failure that was found after the answer had been handed over, so that nothing was sent again.
     pub failure: Option<Failure>,
     /// The flag for a body that has passed to its end. After a drop it stays `false`, and the counts may be too low.

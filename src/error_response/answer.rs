@@ -51,7 +51,7 @@ pub(super) struct UpstreamFailure<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Replacement {
     pub(super) status: StatusCode,
-    pub(super) body: String,
+    pub(super) body: Vec<u8>,
     /// Set if the body is JSON, whatever the upstream's was.
     pub(super) is_json: bool,
 }
@@ -63,20 +63,21 @@ impl UpstreamFailure<'_> {
         let (status, body) = match self.status.is_client_error() || self.status.is_server_error() {
             true => match self.refusal(heard, body, failure) {
                 Refusal::Unchanged => return None,
-                Refusal::Text(body) => return Some(Replacement { status: self.status, body, is_json: false }),
-                Refusal::Error(error) => (self.status, error),
+                Refusal::Text(body) => {
+                    return Some(Replacement { status: self.status, body: body.into(), is_json: false });
+                }
+                Refusal::Error(body) => (self.status, body),
             },
             false => (failure.code(), self.hidden_failure(heard, failure)?),
         };
-        Some(Replacement { status, body: body.to_string(), is_json: true })
+        Some(Replacement { status, body, is_json: true })
     }
 
     /// Returns the answer that blames the server's own credentials.
     pub(super) fn own_key_refused(&self, failure: Failure) -> Replacement {
         let facts = ErrorFacts::of_answer(failure, self.outcome.clone());
         let status = facts.code();
-        let object = facts.object(self.shape.surface, None, Some(self.hints(status)));
-        let body = render::enveloped(object, self.shape, self.settings).to_string();
+        let body = self.written(&facts, None, status);
         Replacement { status, body, is_json: true }
     }
 
@@ -95,8 +96,7 @@ impl UpstreamFailure<'_> {
             if is_whole && !changed && is_list == came_as_list {
                 return Refusal::Unchanged;
             }
-            let object = Value::Object(envelope);
-            return Refusal::Error(if is_list { json!([object]) } else { object });
+            return Refusal::Error(text_of(envelope, is_list));
         }
         let status = Status::parse(body);
         let is_page = status.envelope() == Envelope::Html;
@@ -125,14 +125,14 @@ impl UpstreamFailure<'_> {
     }
 
     /// Reads a failure that came as a success. `None`: it is an answer, which says why it has no content.
-    fn hidden_failure(&self, heard: &Heard, failure: &Failure) -> Option<Value> {
+    fn hidden_failure(&self, heard: &Heard, failure: &Failure) -> Option<Vec<u8>> {
         let code = failure.code();
         // An interaction tells of its error in a member of its own.
         if let Some(envelope) = heard.error().filter(|envelope| !Heard::tells_of_interaction(envelope)) {
             let mut envelope = envelope.clone();
             self.correct(&mut envelope, code, failure);
             self.complete(&mut envelope, code);
-            return Some(render::enveloped(envelope.into(), self.shape, self.settings));
+            return Some(text_of(envelope, render::is_listed(self.shape, self.settings)));
         }
         if heard.is_interaction() || heard.has_reason() {
             return None;
@@ -143,12 +143,16 @@ impl UpstreamFailure<'_> {
     }
 
     /// Makes an error of this side's.
-    fn own(&self, failure: &Failure, code: StatusCode, message: &str) -> Value {
+    fn own(&self, failure: &Failure, code: StatusCode, message: &str) -> Vec<u8> {
         let hidden = self.hides_projects().then(|| hide::in_text(message)).flatten();
         let message = hidden.as_deref().unwrap_or(message);
         let facts = ErrorFacts::of_answer(failure.clone(), self.outcome.clone());
-        let object = facts.object(self.shape.surface, Some(message), Some(self.hints(code)));
-        render::enveloped(object, self.shape, self.settings)
+        self.written(&facts, Some(message), code)
+    }
+
+    fn written(&self, facts: &ErrorFacts, message: Option<&str>, code: StatusCode) -> Vec<u8> {
+        let is_listed = render::is_listed(self.shape, self.settings);
+        facts.write(is_listed, self.shape.surface, message, Some(self.hints(code)))
     }
 
     /// Gives an error that came with a 200 the code and the name that its status has. An interaction's code is a name.
@@ -175,7 +179,7 @@ impl UpstreamFailure<'_> {
         let surface = self.shape.surface;
         let Some(error) = envelope.get_mut("error").and_then(Value::as_object_mut) else { return false };
         let message = error.get("message").map_or(Some(""), Value::as_str);
-        let message = message.and_then(|message| hints.add_to(message));
+        let message = message.and_then(|message| hints.told(message)).map(|told| told.to_string());
         let mut changed = message.is_some();
         if let Some(message) = message {
             error.insert("message".into(), message.into());
@@ -187,7 +191,7 @@ impl UpstreamFailure<'_> {
             }
             let has_one = |details: &[Value]| details.iter().any(|detail| detail.get("retryDelay").is_some());
             if let Some(details) = details.as_array_mut().filter(|details| !has_one(details)) {
-                details.push(render::retry_info(wait));
+                details.push(json!(render::retry_info(wait)));
                 changed = true;
             }
         }
@@ -222,5 +226,12 @@ enum Refusal {
     /// Its text, without what is the server's.
     Text(String),
     /// The error in its place.
-    Error(Value),
+    Error(Vec<u8>),
+}
+
+/// Writes an error's envelope, or a list of it alone.
+fn text_of(envelope: Map<String, Value>, is_listed: bool) -> Vec<u8> {
+    let object = Value::Object(envelope);
+    let text = if is_listed { json!([object]).to_string() } else { object.to_string() };
+    text.into_bytes()
 }

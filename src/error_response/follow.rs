@@ -248,10 +248,7 @@ impl ElementFollow {
         let (comma, is_closed) = (ends.needs_comma(), ends.is_closed());
         // Behind an error that the upstream has said, nothing is put in front of the closing bracket.
         let rest = Bytes::from(if is_closed && self.0.review.error().is_some() { half } else { Vec::new() });
-        self.0.broken_by(error, rest, |error| {
-            let comma = if comma? { ",\n" } else { "" };
-            Some(format!("{comma}{}\n]\n", render::element(error, self.0.surface)))
-        })
+        self.0.broken_by(error, rest, |error| Some(render::last_element(error, self.0.surface, comma?)))
     }
 }
 

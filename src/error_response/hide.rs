@@ -53,6 +53,9 @@ pub(super) fn in_value(value: &mut Value) -> bool {
 
 /// Hides the projects in a text. `None`: there was none.
 pub(super) fn in_text(text: &str) -> Option<String> {
+    if !names_projects(text.as_bytes()) {
+        return None;
+    }
     let lower = text.to_ascii_lowercase();
     let (mut hidden, mut done) = (String::new(), 0);
     for (at, _) in lower.match_indices("project") {
@@ -75,6 +78,15 @@ pub(super) fn in_text(text: &str) -> Option<String> {
         }
     }
     (done > 0).then(|| hidden + &text[done..])
+}
+
+/// Returns whether the word stands in a text, found by its rarest letter.
+fn names_projects(text: &[u8]) -> bool {
+    let is_word = |at: usize| {
+        let word = at.checked_sub("pro".len()).and_then(|start| text.get(start..start + "project".len()));
+        word.is_some_and(|word| word.eq_ignore_ascii_case(b"project"))
+    };
+    memchr::memchr2_iter(b'j', b'J', text).any(is_word)
 }
 
 /// Returns whether a word names a project. After "project " stands an ordinary word, too: "your project has been denied",

@@ -14,12 +14,16 @@
 //! | google-genai and @google/genai, interactions | `Retry-After` | four times in a row; however long (Python), 8 s at most (JavaScript) |
 //! | the same, all else | none | they make 1 request |
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::RETRY_AFTER};
 
 use crate::{
     call::Surface,
+    clock,
     context::{Outcome, RetryAdvice},
     failure::{Failure, Fault, Kind, TimeoutKind},
     quota::until_pacific_midnight,
@@ -101,7 +105,7 @@ impl Hints {
     /// Writes the headers.
     pub(super) fn write(self, headers: &mut HeaderMap) {
         if let Some(wait) = self.header() {
-            headers.insert(RETRY_AFTER, wait.into());
+            headers.insert(RETRY_AFTER, clock::in_seconds(wait));
         }
         if self.is_final {
             headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -116,48 +120,47 @@ impl Hints {
         }
     }
 
-    /// Adds the time to a message, in words, once.
-    pub(super) fn add_to(self, message: &str) -> Option<String> {
-        let words = self.words()?;
+    /// Adds the time to a message, in words, once. `None`: there is none to say, or the message says it.
+    pub(super) fn told(self, message: &str) -> Option<Told<'_>> {
         let message = message.trim_end();
         // LangChain reads the first time in a message.
-        if is_said(message) {
-            return None;
+        (self.has_words() && !is_said(message)).then_some(Told { message, hints: self })
+    }
+
+    fn has_words(self) -> bool {
+        match self.again {
+            Again::Unsaid | Again::Never => false,
+            Again::PerhapsQuota => self.is_spent,
+            Again::Perhaps | Again::After(_) | Again::Look(_) | Again::NextDay(_) => true,
         }
-        let mut first = words.chars();
-        Some(match (message.chars().last(), first.next()) {
-            (Some('.' | '!' | '?'), Some(letter)) => {
-                format!("{message} {}{}.", letter.to_ascii_uppercase(), first.as_str())
-            }
-            (Some(_), _) => format!("{message}; {words}"),
-            (None, _) => words,
-        })
     }
 
     /// Says the time so that those who read messages take it for a wait only where it is a short one.
-    fn words(self) -> Option<String> {
-        Some(match self.again {
-            Again::PerhapsQuota if self.is_spent => "it will reset at a time that the upstream does not say".into(),
-            Again::Unsaid | Again::Never | Again::PerhapsQuota => return None,
-            Again::Perhaps => format!("try again in {} s", UNKNOWN.as_secs()),
-            Again::After(wait) if is_short(wait) && !self.is_spent => format!("try again in {} s", self.header()?),
-            Again::After(wait) => {
-                format!("it will reset at {} UTC, {} from now", self.time_after(wait), long(wait))
+    fn write_words(self, begins_sentence: bool, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (t, i) = if begins_sentence { ("T", "I") } else { ("t", "i") };
+        match (self.again, self.header()) {
+            (Again::Unsaid | Again::Never, _) => Ok(()),
+            (Again::PerhapsQuota, _) => write!(f, "{i}t will reset at a time that the upstream does not say"),
+            (Again::Perhaps, _) => write!(f, "{t}ry again in {} s", UNKNOWN.as_secs()),
+            (Again::After(wait), Some(seconds)) if is_short(wait) && !self.is_spent => {
+                write!(f, "{t}ry again in {seconds} s")
             }
-            Again::Look(wait) => {
-                format!("it will reset at {} UTC at the earliest, {} from now", self.time_after(wait), long(wait))
+            (Again::After(wait), _) => {
+                write!(f, "{i}t will reset at {} UTC, {} from now", self.after(wait), Long(wait))
             }
-            Again::NextDay(wait) => {
-                let time = self.time_after(wait);
-                format!("the quota will reset at {time} UTC, midnight Pacific, {} from now", long(wait))
+            (Again::Look(wait), _) => {
+                write!(f, "{i}t will reset at {} UTC at the earliest, {} from now", self.after(wait), Long(wait))
             }
-        })
+            (Again::NextDay(wait), _) => {
+                let (time, long) = (self.after(wait), Long(wait));
+                write!(f, "{t}he quota will reset at {time} UTC, midnight Pacific, {long} from now")
+            }
+        }
     }
 
-    /// Writes the time of the day, to the next full minute.
-    fn time_after(self, wait: Duration) -> String {
-        let minutes = self.now.saturating_add(wait.as_secs()).div_ceil(60) % (24 * 60);
-        format!("{:02}:{:02}", minutes / 60, minutes % 60)
+    /// Returns the time of the day after a wait, to the next full minute.
+    fn after(self, wait: Duration) -> MinuteOfDay {
+        MinuteOfDay(self.now.saturating_add(wait.as_secs()).div_ceil(60) % (24 * 60))
     }
 
     /// Returns the whole seconds of `Retry-After`: rounded up, because too late is better than too early, but not past the
@@ -269,27 +272,84 @@ fn at_once_may_help(outcome: &Outcome) -> bool {
     })
 }
 
-/// Returns whether a message says already when to try again, in the words that LangChain reads.
-fn is_said(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    let begins_with_digit = |after: &str| after.trim_start().starts_with(|first: char| first.is_ascii_digit());
-    ["try again in ", "retry after "].iter().any(|words| message.split(words).skip(1).any(begins_with_digit))
+/// A message, and the time in words behind it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told<'a> {
+    message: &'a str,
+    hints: Hints,
 }
 
-/// Writes a long time, in a unit that a person would choose.
-fn long(wait: Duration) -> String {
-    let seconds = wait.as_secs();
-    match seconds {
-        0..=119 => format!("about {} s", seconds.max(1)),
-        120..=7_199 => format!("about {} min", seconds.div_ceil(60)),
-        _ => format!("about {} h", seconds.div_ceil(3_600)),
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message)?;
+        match self.message.chars().last() {
+            Some('.' | '!' | '?') => {
+                f.write_str(" ")?;
+                self.hints.write_words(true, f)?;
+                f.write_str(".")
+            }
+            Some(_) => {
+                f.write_str("; ")?;
+                self.hints.write_words(false, f)
+            }
+            None => self.hints.write_words(false, f),
+        }
     }
+}
+
+/// A time of the day, as its minutes since midnight.
+struct MinuteOfDay(u64);
+
+impl fmt::Display for MinuteOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.0 / 60, self.0 % 60)
+    }
+}
+
+/// A long time, in a unit that a person would choose.
+struct Long(Duration);
+
+impl fmt::Display for Long {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        match seconds {
+            0..=119 => write!(f, "about {} s", seconds.max(1)),
+            120..=7_199 => write!(f, "about {} min", seconds.div_ceil(60)),
+            _ => write!(f, "about {} h", seconds.div_ceil(3_600)),
+        }
+    }
+}
+
+/// Returns whether a message says already when to try again, in the words that LangChain reads: "try again in 5 s", "retry
+/// after 5 s".
+fn is_said(message: &str) -> bool {
+    let goes_on = |after: &str, words: &str| {
+        let time = after.split_at_checked(words.len()).filter(|(begin, _)| begin.eq_ignore_ascii_case(words));
+        time.is_some_and(|(_, time)| time.trim_start().starts_with(|first: char| first.is_ascii_digit()))
+    };
+    // The rarest letter of both.
+    memchr::memchr2_iter(b'y', b'Y', message.as_bytes()).any(|at| {
+        let (before, after) = (&message.as_bytes()[..at], &message[at + 1..]);
+        let ends_in =
+            |word: &[u8]| before.len() >= word.len() && before[before.len() - word.len()..].eq_ignore_ascii_case(word);
+        ends_in(b"tr") && goes_on(after, " again in ") || ends_in(b"retr") && goes_on(after, " after ")
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::context::GaveUp;
+
+    impl Hints {
+        fn words(self) -> Option<String> {
+            self.add_to("")
+        }
+
+        fn add_to(self, message: &str) -> Option<String> {
+            self.told(message).map(|told| told.to_string())
+        }
+    }
 
     fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)

@@ -107,7 +107,7 @@ impl<E: ItemEnds> ItemStream<E> {
         &self,
         error: BoxError,
         rest: Bytes,
-        words: impl FnOnce(&BoxError) -> Option<String>,
+        words: impl FnOnce(&BoxError) -> Option<Vec<u8>>,
     ) -> BodyEnd {
         // The upstream has said it already.
         if self.review.error().is_some() {
@@ -115,7 +115,7 @@ impl<E: ItemEnds> ItemStream<E> {
             return BodyEnd { rest: (!rest.is_empty()).then_some(rest), error };
         }
         let may_speak = self.ending != StreamEnding::Break && !self.gate.is_open();
-        let words = may_speak.then(|| words(&error)).flatten().map(String::into_bytes);
+        let words = may_speak.then(|| words(&error)).flatten();
         let is_over = words.is_some() && self.ending == StreamEnding::Event;
         let mut rest = BytesMut::from(rest);
         // Transports put whole addresses into their errors.

@@ -113,7 +113,7 @@ where
 
     /// Gives the answer back, as it came.
     pub(super) fn into_parts(self) -> (Parts, AnswerBody<R>) {
-        (self.parts, AnswerBody::Read { body: PrefixedBody::new(self.prefix, self.body) })
+        (self.parts, AnswerBody::Read { body: PrefixedBody::new(self.prefix, self.body).into() })
     }
 }
 
@@ -122,7 +122,8 @@ pin_project! {
     #[project = AnswerBodyProj]
     pub(super) enum AnswerBody<R> {
         Unread { #[pin] body: R },
-        Read { body: PrefixedBody<Pin<Box<R>>> },
+        // Few answers are read, and all are moved.
+        Read { body: Box<PrefixedBody<Pin<Box<R>>>> },
     }
 }
 
@@ -134,7 +135,7 @@ impl<R: Body<Data = Bytes>> Body for AnswerBody<R> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         match self.project() {
             AnswerBodyProj::Unread { body } => body.poll_frame(cx),
-            AnswerBodyProj::Read { body } => Pin::new(body).poll_frame(cx),
+            AnswerBodyProj::Read { body } => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 

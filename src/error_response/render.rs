@@ -1,35 +1,42 @@
 //! The rendering of an error in Google's shape: status, headers and body, in the envelope of the caller's surface.
 //! Pure.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::{self, Write as _},
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
 
 use super::{
-    hints::Hints,
+    hints::{Hints, Told},
     settings::{OpenAiErrors, Settings},
 };
 use crate::{
     call::{Shape, Streaming, Surface},
     context::{BoxError, Error, MODEL_HEADER, Outcome},
     failure::{Failure, Kind, OWN_KEYS_REFUSED},
-    status::add_openai,
+    status::openai_type,
 };
 
 /// The domain of this crate's own `ErrorInfo`, which tells it from Google's.
 const DOMAIN: &str = "tower-gemini";
 
 const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
+const ERROR_INFO: &str = "type.googleapis.com/google.rpc.ErrorInfo";
+
+/// The length for which room is made: that of nearly all errors.
+const USUAL_LEN: usize = 768;
 
 /// Renders the whole answer to a call that failed before anything was sent back.
 pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now: SystemTime) -> Response<Bytes> {
     let facts = ErrorFacts::read(error);
     let code = facts.code();
     let hints = Hints::of(code, &facts.outcome, shape.surface, now);
-    let body = enveloped(facts.object(shape.surface, None, Some(hints)), shape, settings);
-    let mut response = Response::new(Bytes::from(body.to_string()));
+    let body = facts.write(is_listed(shape, settings), shape.surface, None, Some(hints));
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = code;
     let headers = response.headers_mut();
     set_type(headers);
@@ -42,34 +49,30 @@ pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now:
 }
 
 /// Renders the error as one server-sent event, for a stream that has begun.
-pub(super) fn event(error: &BoxError, surface: Surface) -> String {
-    let object = last_words(error, surface);
-    match surface {
-        Surface::Interactions => format!("event: error\ndata: {object}\n\n"),
-        _ => format!("data: {object}\n\n"),
+pub(super) fn event(error: &BoxError, surface: Surface) -> Vec<u8> {
+    let mut event = Vec::with_capacity(USUAL_LEN);
+    if surface == Surface::Interactions {
+        event.extend_from_slice(b"event: error\n");
     }
+    event.extend_from_slice(b"data: ");
+    ErrorFacts::read(error).append(&mut event, surface, None, None);
+    event.extend_from_slice(b"\n\n");
+    event
 }
 
-/// Renders the error as one more element of an array that has begun.
-pub(super) fn element(error: &BoxError, surface: Surface) -> String {
-    last_words(error, surface).to_string()
-}
-
-fn last_words(error: &BoxError, surface: Surface) -> Value {
-    let facts = ErrorFacts::read(error);
-    facts.object(surface, None, None)
-}
-
-/// Puts an error's object into the envelope of a call that has no answer yet. Google's is a list of one if a list was
-/// asked for, and always on the OpenAI-compatible surface.
-pub(super) fn enveloped(object: Value, shape: Shape, settings: &Settings) -> Value {
-    match is_listed(shape, settings) {
-        true => json!([object]),
-        false => object,
+/// Renders the error as the last element of an array that has begun, behind a comma or not, and closes the array.
+pub(super) fn last_element(error: &BoxError, surface: Surface, needs_comma: bool) -> Vec<u8> {
+    let mut element = Vec::with_capacity(USUAL_LEN);
+    if needs_comma {
+        element.extend_from_slice(b",\n");
     }
+    ErrorFacts::read(error).append(&mut element, surface, None, None);
+    element.extend_from_slice(b"\n]\n");
+    element
 }
 
-/// Returns whether an error that is no event stands in a list.
+/// Returns whether an error of a call that has no answer yet stands in a list. Google's does if a list was asked for, and
+/// always on the OpenAI-compatible surface.
 pub(super) fn is_listed(shape: Shape, settings: &Settings) -> bool {
     match shape.surface {
         Surface::OpenAi => settings.openai == OpenAiErrors::GoogleLists,
@@ -119,57 +122,232 @@ impl ErrorFacts {
         if self.outcome.is_own_key_refused() { StatusCode::SERVICE_UNAVAILABLE } else { self.failure.code() }
     }
 
-    /// Builds the error's object, as the surface has it. `message`: the words in place of the failure's own. `hints`:
-    /// those of an answer; an event has none.
-    pub(super) fn object(&self, surface: Surface, message: Option<&str>, hints: Option<Hints>) -> Value {
+    /// Writes the error's object, as the surface has it, or a list of it alone. `message`: the words in place of the
+    /// failure's own. `hints`: those of an answer; an event has none.
+    pub(super) fn write(
+        &self,
+        is_listed: bool,
+        surface: Surface,
+        message: Option<&str>,
+        hints: Option<Hints>,
+    ) -> Vec<u8> {
+        let mut text = Vec::with_capacity(USUAL_LEN);
+        if is_listed {
+            text.push(b'[');
+        }
+        self.append(&mut text, surface, message, hints);
+        if is_listed {
+            text.push(b']');
+        }
+        text
+    }
+
+    fn append(&self, text: &mut Vec<u8>, surface: Surface, message: Option<&str>, hints: Option<Hints>) {
         let (kind, name, own) = match self.outcome.is_own_key_refused() {
             true => (Kind::KeysDisabled, "UNAVAILABLE", OWN_KEYS_REFUSED),
             false => (self.failure.kind(), self.failure.google_status(), self.failure.caller_message()),
         };
         let message = message.unwrap_or(own);
-        let message = hints.and_then(|hints| hints.add_to(message)).unwrap_or_else(|| message.into());
+        let message = hints.and_then(|hints| hints.told(message)).map_or(Message::Plain(message), Message::WithTime);
         if surface == Surface::Interactions {
-            let error = json!({ "code": name.to_ascii_lowercase(), "message": message });
-            return json!({ "error": error, "event_type": "error" });
+            let error = InteractionError { code: name.to_ascii_lowercase(), message };
+            return append(text, &Enveloped { error, event_type: Some("error") });
         }
-        let mut details = vec![json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "reason": kind.as_str().to_ascii_uppercase(),
-            "domain": DOMAIN,
-            "metadata": self.metadata(),
-        })];
+        let info = Detail::ErrorInfo {
+            type_url: ERROR_INFO,
+            domain: DOMAIN,
+            metadata: self.metadata(),
+            reason: Displayed(Uppercase(kind.as_str())),
+        };
         let wait = match hints {
             Some(hints) => hints.retry_info(),
             None => Hints::retry_info_of_event(&self.failure, &self.outcome),
         };
-        details.extend(wait.map(retry_info));
         let code = self.code();
-        let mut error = Map::new();
-        error.insert("code".into(), code.as_u16().into());
-        error.insert("message".into(), message.into());
-        error.insert("status".into(), name.into());
-        error.insert("details".into(), details.into());
-        if surface == Surface::OpenAi {
-            add_openai(&mut error, code);
-        }
-        json!({ "error": error })
+        let is_openai = surface == Surface::OpenAi;
+        let error = GoogleError {
+            code: code.as_u16(),
+            details: [Some(info), wait.map(retry_info)],
+            message,
+            param: is_openai.then_some(()),
+            status: name,
+            openai_type: is_openai.then(|| openai_type(code)),
+        };
+        append(text, &Enveloped { error, event_type: None });
     }
 
-    fn metadata(&self) -> Map<String, Value> {
-        let attempts = Some(self.outcome.attempts()).filter(|attempts| *attempts > 0);
-        let members = [
-            ("layer", self.layer.map(Value::from)),
-            ("clock", self.clock.map(Value::from)),
-            ("fault", Some(self.failure.fault().as_str().into())),
-            ("attempts", attempts.map(|attempts| attempts.to_string().into())),
-        ];
-        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            attempts: Some(self.outcome.attempts()).filter(|attempts| *attempts > 0).map(Displayed),
+            clock: self.clock,
+            fault: self.failure.fault().as_str(),
+            layer: self.layer,
+        }
     }
 }
 
+/// Writes a value behind what is there.
+fn append(text: &mut Vec<u8>, value: &impl Serialize) {
+    // Memory takes all bytes, and none of these values refuses to be written.
+    let _ = serde_json::to_writer(text, value);
+}
+
+/// The envelope of an error. Here and below, members stand in the order of their names, as a [`serde_json::Map`] has them.
+#[derive(Serialize)]
+struct Enveloped<E> {
+    error: E,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_type: Option<&'static str>,
+}
+
+/// An error of Google's, and of OpenAI's with two members more.
+#[derive(Serialize)]
+struct GoogleError<'a> {
+    code: u16,
+    #[serde(serialize_with = "those_known")]
+    details: [Option<Detail>; 2],
+    message: Message<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    param: Option<()>,
+    status: &'static str,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    openai_type: Option<&'static str>,
+}
+
+/// An error on the surface of interactions.
+#[derive(Serialize)]
+struct InteractionError<'a> {
+    code: String,
+    message: Message<'a>,
+}
+
+/// The words of an error.
+enum Message<'a> {
+    Plain(&'a str),
+    WithTime(Told<'a>),
+}
+
+impl Serialize for Message<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Plain(message) => serializer.serialize_str(message),
+            Self::WithTime(told) => serializer.collect_str(told),
+        }
+    }
+}
+
+/// A detail of an error.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Detail {
+    ErrorInfo {
+        #[serde(rename = "@type")]
+        type_url: &'static str,
+        domain: &'static str,
+        metadata: Metadata,
+        reason: Displayed<Uppercase>,
+    },
+    RetryInfo {
+        #[serde(rename = "@type")]
+        type_url: &'static str,
+        #[serde(rename = "retryDelay")]
+        retry_delay: Displayed<Seconds>,
+    },
+}
+
+/// The facts in an `ErrorInfo`.
+#[derive(Serialize)]
+pub(super) struct Metadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Displayed<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<&'static str>,
+    fault: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<&'static str>,
+}
+
 /// Builds the detail that says when to come again.
-pub(super) fn retry_info(wait: Duration) -> Value {
-    let seconds = format!("{}.{:09}", wait.as_secs(), wait.subsec_nanos());
-    let seconds = seconds.trim_end_matches('0').trim_end_matches('.');
-    json!({ "@type": RETRY_INFO, "retryDelay": format!("{seconds}s") })
+pub(super) fn retry_info(wait: Duration) -> Detail {
+    Detail::RetryInfo { type_url: RETRY_INFO, retry_delay: Displayed(Seconds(wait)) }
+}
+
+fn those_known<T: Serialize, S: Serializer>(values: &[Option<T>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(values.iter().flatten())
+}
+
+/// A value that is written as the text that it shows.
+pub(super) struct Displayed<T>(T);
+
+impl<T: fmt::Display> Serialize for Displayed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// A name in capitals.
+pub(super) struct Uppercase(&'static str);
+
+impl fmt::Display for Uppercase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|letter| f.write_char(letter.to_ascii_uppercase()))
+    }
+}
+
+/// A time as Protobuf's JSON has it: `5s`, `0.25s`.
+pub(super) struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut fraction, mut places) = (self.0.subsec_nanos(), 9);
+        while places > 0 && fraction % 10 == 0 {
+            (fraction, places) = (fraction / 10, places - 1);
+        }
+        match places {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}.{fraction:0places$}s", self.0.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::call::Call;
+
+    #[test]
+    fn errors_are_written_as_their_values_are() {
+        let failure = Failure::local(Kind::RateLimited, "a \"quote\",\na line, and \u{e9}")
+            .with_hint(Duration::from_millis(1_250));
+        let known = Error::refusal("rate_limit", failure).map_outcome(|outcome| outcome.with_attempts(2));
+        let errors: [BoxError; 2] = [known.into(), "a foreign one".into()];
+        let now = SystemTime::UNIX_EPOCH;
+        for uri in [
+            "/v1/models/m:generateContent",
+            "/v1/models/m:streamGenerateContent",
+            "/v1beta/openai/chat/completions",
+            "/v1beta/interactions",
+        ] {
+            let shape = Call::new(&Method::POST, &uri.parse().unwrap()).shape();
+            for error in &errors {
+                let text = response(error, shape, &Settings::default(), now).into_body();
+                let value: Value = serde_json::from_slice(&text).unwrap();
+                assert_eq!(value.to_string(), text);
+                let event = String::from_utf8(event(error, shape.surface)).unwrap();
+                let data = event.trim_start_matches("event: error\n").trim_start_matches("data: ").trim_end();
+                assert_eq!(serde_json::from_str::<Value>(data).unwrap().to_string(), data);
+            }
+        }
+    }
+
+    #[test]
+    fn times_have_no_zeros_at_their_end() {
+        for (time, expected) in [(0, "0s"), (5_000, "5s"), (250, "0.25s"), (10_001, "10.001s"), (60_500, "60.5s")] {
+            assert_eq!(Seconds(Duration::from_millis(time)).to_string(), expected);
+        }
+        assert_eq!(Seconds(Duration::from_nanos(7)).to_string(), "0.000000007s");
+    }
 }

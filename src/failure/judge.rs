@@ -12,7 +12,8 @@ use std::{
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
 
 use super::{
-    Details, Failure, Fault, Flags, Hint, Kind, Quota, exhausted, quota::SOON, ruling::Ruling, tokens, wording,
+    Details, Failure, Fault, Flags, Hint, Kind, Quota, exhausted, message::Message, quota::SOON, ruling::Ruling,
+    tokens, wording,
 };
 use crate::{
     clock,
@@ -53,8 +54,8 @@ pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8
     failure.google_status = error.status().and_then(canonical_name);
     failure.hint = asked.filter(|_| !ruling.ignore_hint).map(clamped);
     failure.message = match error.message() {
-        "" => status_text(failure.status).into(),
-        message => message.into(),
+        "" => Message::Text(status_text(failure.status).into()),
+        message => Message::Text(message.into()),
     };
     let mut details = Details { quota: ruling.quota, reason: error.reason().map(Into::into), ..Details::default() };
     if ruling.kind == Kind::ContextTooLong {
@@ -79,7 +80,7 @@ pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -
     let mut failure = Failure::of_kind(kind, kind.facts().help);
     failure.status = Some(status);
     failure.hint = retry_after(headers, now).map(clamped);
-    failure.message = status_text(Some(status)).into();
+    failure.message = Message::Text(status_text(Some(status)).into());
     if kind.fault() == Fault::Quota {
         failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= SOON);
         failure.details = Some(Arc::new(Details { quota: Some(Quota::default()), ..Details::default() }));
@@ -355,8 +356,8 @@ fn by_code(code: u16) -> Kind {
 // === names ===
 
 /// Returns the canonical name with a static lifetime.
-fn canonical_name(status: &str) -> Option<&'static str> {
-    const NAMES: [&str; 16] = [
+fn canonical_name(status: &str) -> Option<&'static &'static str> {
+    static NAMES: [&str; 16] = [
         "INVALID_ARGUMENT",
         "FAILED_PRECONDITION",
         "OUT_OF_RANGE",
@@ -374,7 +375,7 @@ fn canonical_name(status: &str) -> Option<&'static str> {
         "UNAVAILABLE",
         "DEADLINE_EXCEEDED",
     ];
-    NAMES.into_iter().find(|name| *name == status)
+    NAMES.iter().find(|name| **name == status)
 }
 
 /// Returns the canonical name to answer a status with.

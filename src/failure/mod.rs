@@ -20,14 +20,15 @@
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
 //! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for what
 //! only an English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content, `transport`
-//! reads the errors of hyper and h2. `words` has the messages. The body was read by [`Status`](crate::status::Status)
-//! before.
+//! reads the errors of hyper and h2. `message` and `words` have the messages. The body was read by
+//! [`Status`](crate::status::Status) before.
 
 mod advice;
 mod exhausted;
 mod finish;
 mod judge;
 mod kind;
+mod message;
 mod money;
 mod quota;
 mod ruling;
@@ -45,8 +46,12 @@ pub use self::{
     kind::{Fault, Kind, TimeoutKind},
     quota::Quota,
 };
-pub(crate) use self::{judge::drop_bad_retry_after, words::OWN_KEYS_REFUSED};
-use self::{kind::Help, tokens::TokenNumbers};
+pub(crate) use self::{
+    judge::drop_bad_retry_after,
+    message::{Reader, Words},
+    words::OWN_KEYS_REFUSED,
+};
+use self::{kind::Help, message::Message, tokens::TokenNumbers};
 use crate::clock;
 pub use crate::status::Hint;
 
@@ -84,9 +89,10 @@ pub struct Failure {
     kind: Kind,
     help: Help,
     status: Option<StatusCode>,
-    google_status: Option<&'static str>,
+    /// One pointer, so that a `Result` with a failure in it stays small.
+    google_status: Option<&'static &'static str>,
     hint: Option<Hint>,
-    message: Arc<str>,
+    message: Message,
     details: Option<Arc<Details>>,
     flags: Flags,
 }
@@ -163,8 +169,13 @@ impl Failure {
     pub fn local(kind: Kind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         let mut failure = Self::of_kind(kind, kind.facts().help);
-        failure.message = crate::redact::redact(&message).into();
+        failure.message = Message::Text(crate::redact::redact(&message).into());
         failure
+    }
+
+    /// Makes a refusal by a layer whose message is written, and redacted, when somebody reads it.
+    pub(crate) fn in_words(kind: Kind, words: impl Words + 'static) -> Self {
+        Self { message: Message::of_words(words), ..Self::of_kind(kind, kind.facts().help) }
     }
 
     /// Makes a time-out after `limit`. The total one is this crate's own; the others blame the transport.
@@ -185,7 +196,7 @@ impl Failure {
             status: None,
             google_status: None,
             hint: None,
-            message: Arc::default(),
+            message: Message::default(),
             details: None,
             flags: Flags::default(),
         }
@@ -292,7 +303,7 @@ impl Failure {
     /// Returns the canonical `google.rpc` name to answer with, such as `UNAVAILABLE`: the upstream's, or the one of
     /// [`code`](Self::code).
     pub fn google_status(&self) -> &'static str {
-        self.google_status.unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
+        self.google_status.copied().unwrap_or_else(|| judge::name_of_code(self.code().as_u16()))
     }
 
     /// Returns the hint: the wait to observe, at most a week; of a minute's quota and of a model at capacity at most two
@@ -406,7 +417,7 @@ impl Failure {
     /// Returns whether both failures have the same kind, status and message, which is how "the same 500 twice" is
     /// recognised.
     pub fn same_as(&self, other: &Self) -> bool {
-        self.kind == other.kind && self.status == other.status && self.message == other.message
+        self.kind == other.kind && self.status == other.status && self.message() == other.message()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt};
 
-use super::Failure;
+use super::{Failure, Reader};
 
 /// The words to a caller whose call fails because of the server's own credentials.
 pub(crate) const OWN_KEYS_REFUSED: &str = "the server's own credentials are refused upstream; its operator has to act";
@@ -19,13 +19,14 @@ impl Failure {
 
     /// Returns the upstream's message, redacted, at most 2 KiB; or the message of the layer that refused the call.
     pub fn message(&self) -> &str {
-        &self.message
+        self.message.text(Reader::Operator)
     }
 
     /// Returns the message for callers: it names no key and no project of the server's, where a layer has refused the
     /// call, nor the address to which no connection was made. An upstream's message is the same for both.
     pub fn caller_message(&self) -> &str {
-        self.details.as_ref().and_then(|details| details.caller_message.as_deref()).unwrap_or(&self.message)
+        let own = self.details.as_ref().and_then(|details| details.caller_message.as_deref());
+        own.unwrap_or_else(|| self.message.text(Reader::Caller))
     }
 }
 
@@ -37,7 +38,7 @@ impl fmt::Display for Failure {
         }
         write!(f, "fault: {})", self.fault())?;
         // Upstream messages have several lines; a log entry has one.
-        let mut words = self.message.split_ascii_whitespace();
+        let mut words = self.message().split_ascii_whitespace();
         if let Some(first) = words.next() {
             write!(f, ": {first}")?;
         }

@@ -52,6 +52,10 @@ impl ErrorSearch {
                 let Some(length) = memchr::memchr2(b'\n', b'\r', &bytes[at..]) else { return false };
                 at += length;
             }
+            if self.line == LinePart::Start && is_plain_event(&bytes[at..]) {
+                (self.line, self.object, self.after_cr) = (LinePart::Rest, None, false);
+                continue;
+            }
             let byte = bytes[at];
             at += 1;
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {
@@ -103,6 +107,12 @@ impl ErrorSearch {
         };
         if self.object.is_some() { LinePart::Data } else { LinePart::Rest }
     }
+}
+
+/// Returns whether a line begins as that of nearly every event does: with an object whose first member is no error.
+fn is_plain_event(line: &[u8]) -> bool {
+    let member = line.strip_prefix(b"data: {\"").and_then(|member| member.first());
+    member.is_some_and(|first| !matches!(first, b'e' | b'\n' | b'\r'))
 }
 
 #[cfg(test)]

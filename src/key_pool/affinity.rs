@@ -104,10 +104,12 @@ fn named<B>(
     let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
     let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
     let in_uri = in_uri.map(|resource| Mention { resource, is_certain: true });
-    match CallContext::of(request).and_then(CallContext::large_body).filter(|_| body.is_some()) {
+    let context = CallContext::of(request);
+    match context.and_then(CallContext::large_body).filter(|_| body.is_some()) {
         // It was searched where nobody waits for it, and is not searched again for each attempt.
         Some(LargeBody::Read { mentions }) => owner_of(shared, in_uri.into_iter().chain(mentions.iter().cloned())),
         Some(LargeBody::Unread) => owner_of(shared, in_uri),
+        None if context.is_some_and(CallContext::names_nothing) => owner_of(shared, in_uri),
         None => owner_of(shared, in_uri.into_iter().chain(body.into_iter().flat_map(|body| Mentions::new(body)))),
     }
 }

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     body::Resend,
     call::Shape,
-    context::{BoxError, CallContext, CallRef, Choice, Claimant, Priority, Tried},
+    context::{BoxError, CallContext, CallRef, Choice, Claimant, Priority, TokenCount, Tried},
     quota::{Scope, TokenCost},
 };
 
@@ -84,7 +84,7 @@ pub(super) struct Assigned {
 pub(super) struct CallFacts {
     pub(super) shape: Shape,
     pub(super) model: Arc<str>,
-    pub(super) tokens: u64,
+    tokens: TokenCount,
     caller: Option<Arc<str>>,
     priority: Priority,
     deadline: Option<Instant>,
@@ -189,7 +189,8 @@ where
     let (shape, model) = (call.shape(), call.shared_quota_name(last.take()));
     *last = model.clone();
     let model = model.unwrap_or_default();
-    let tokens = context.and_then(CallContext::token_cost).unwrap_or_else(|| TokenCost::of(request.body())).tokens;
+    let tokens = context.and_then(CallContext::token_count).cloned();
+    let tokens = tokens.unwrap_or_else(|| TokenCount::Known(TokenCost::of(request.body())));
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let body = searched_body(shared, request);
     let place = required_project(shared, request, shape, &model, &tried, body.as_ref());
@@ -217,21 +218,30 @@ struct Chosen {
 fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<Chosen> {
     // A call that loses the key to another one between choosing and taking it chooses again.
     for nth in 0..8 {
-        let draw = shared.registry.lock().draw(query, query.now, fastrand::f64);
+        let mut registry = shared.registry.lock();
+        let draw = registry.draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
-        let waits = |project: &ProjectRef| shared.wait(project, facts);
         // Somebody has to look, or a project that is good again would not be asked.
-        let last = if nth == 0 && !draw.looks { alike(shared, facts, query, draw.weights) } else { None };
-        let project = match second {
-            _ if last.is_some() => last?,
-            _ if draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none() || waits(&first).is_zero() => {
-                first
-            }
-            Some(second) if waits(&second).is_zero() => second,
-            _ => least_wait(shared, facts, query).map_or(first, |(_, project)| project),
+        let begins_alike = nth == 0 && !draw.looks && facts.beginning.is_some();
+        let waits_nowhere = draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none();
+        let (project, taken) = if waits_nowhere && !begins_alike {
+            let taken = registry.take(&first, query);
+            drop(registry);
+            (first, taken)
+        } else {
+            // The wait may be told by foreign code: no lock is held.
+            drop(registry);
+            let waits = |project: &ProjectRef| shared.wait(project, facts);
+            let last = if begins_alike { alike(shared, facts, query, draw.weights) } else { None };
+            let project = match second {
+                _ if last.is_some() => last?,
+                _ if waits_nowhere || waits(&first).is_zero() => first,
+                Some(second) if waits(&second).is_zero() => second,
+                _ => least_wait(shared, facts, query).map_or(first, |(_, project)| project),
+            };
+            let taken = shared.registry.lock().take(&project, query);
+            (project, taken)
         };
-        // The lock is not held by what is dropped after it.
-        let taken = shared.registry.lock().take(&project, query);
         if let Some((key, on_trial, looks)) = taken {
             if let (Some(alike), Some(beginning), true) = (&shared.alike, facts.beginning, looks.is_empty()) {
                 alike.sent(beginning, &project, query.now);
@@ -277,6 +287,6 @@ impl Shared {
             return Duration::ZERO;
         };
         let scope = Scope::new(project.name.clone(), facts.model.clone());
-        headroom.headroom(&scope, facts.shape.requests, facts.tokens, facts.claimant())
+        headroom.headroom(&scope, facts.shape.requests, facts.tokens.cost().tokens, facts.claimant())
     }
 }

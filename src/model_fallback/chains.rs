@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     body::{Resend, in_memory},
-    call::{Call, Operation, ServiceTier},
+    call::{Operation, ServiceTier, Shape},
     clock::FAR,
     context::{CallRef, ConfigError, Usage},
     describe::Describe,
@@ -47,18 +47,23 @@ pub struct FallbackChains {
 }
 
 struct Shared {
-    reasons: Reasons,
-    strip: bool,
     /// The chains, in the order in which they were added.
     chains: Vec<Arc<Chain>>,
     /// The chains of each requested model.
     by_model: HashMap<Arc<str>, ChainsOfModel>,
+}
+
+/// The settings and the memory that all chains share.
+struct InCommon {
+    reasons: Reasons,
+    strip: bool,
     /// The models that have answered in the place of others.
     origins: Mutex<Origins>,
 }
 
 /// The models that a call to one model may go to.
 pub(super) struct Chain {
+    common: Arc<InCommon>,
     /// The model that is asked for, those that follow it, and then those that take more input.
     models: Vec<ChainLink>,
     /// The index of the first one that takes more.
@@ -70,7 +75,7 @@ pub(super) struct Chain {
 /// A call that has a chain.
 pub(super) struct ChainedCall {
     pub(super) chain: Arc<Chain>,
-    pub(super) call: Call,
+    pub(super) shape: Shape,
     pub(super) body: Bytes,
 }
 
@@ -97,32 +102,22 @@ impl FallbackChains {
         if !matches!(call.operation(), Operation::GenerateContent | Operation::CreateInteraction) {
             return None;
         }
-        if (call.model().is_some() || call.is_known()) && !self.shared.by_model.contains_key(call.model()?) {
-            return None;
+        let chains_of = |model: Option<&str>| self.shared.by_model.get(model?);
+        if call.is_known() {
+            let at = chains_of(call.model())?.of_tier(call.shape().tier)?;
+            return self.chained(at, call.shape(), in_memory(request.body())?);
+        }
+        if call.model().is_some() {
+            chains_of(call.model())?;
         }
         let body = in_memory(request.body())?;
         let call = call.to_call_with(&body);
-        let at = self.shared.by_model.get(call.model()?)?.of_tier(call.service_tier())?;
-        Some(ChainedCall { chain: self.shared.chains[at].clone(), call, body })
+        let at = chains_of(call.model())?.of_tier(call.service_tier())?;
+        self.chained(at, call.shape(), body)
     }
 
-    pub(super) fn reasons(&self) -> Reasons {
-        self.shared.reasons
-    }
-
-    pub(super) fn strips(&self) -> bool {
-        self.shared.strip
-    }
-
-    /// Remembers the origin of an answer; `collection` is the one that the upstream keeps it in.
-    pub(super) fn answered_elsewhere(&self, usage: Usage, collection: Option<&'static str>, origin: Origin) {
-        self.shared.origins.lock().note(usage, collection, origin);
-    }
-
-    /// Returns the origin of the answer that a call goes on from. `None`: no other model than the one asked for has given
-    /// it, as far as is known.
-    pub(super) fn origin(&self, continued: &Resource) -> Option<Origin> {
-        self.shared.origins.lock().of(continued)
+    fn chained(&self, at: usize, shape: Shape, body: Bytes) -> Option<ChainedCall> {
+        Some(ChainedCall { chain: self.shared.chains[at].clone(), shape, body })
     }
 }
 
@@ -150,6 +145,25 @@ impl fmt::Debug for FallbackChains {
 }
 
 impl Chain {
+    pub(super) fn reasons(&self) -> Reasons {
+        self.common.reasons
+    }
+
+    pub(super) fn strips(&self) -> bool {
+        self.common.strip
+    }
+
+    /// Remembers the origin of an answer; `collection` is the one that the upstream keeps it in.
+    pub(super) fn answered_elsewhere(&self, usage: Usage, collection: Option<&'static str>, origin: Origin) {
+        self.common.origins.lock().note(usage, collection, origin);
+    }
+
+    /// Returns the origin of the answer that a call goes on from. `None`: no other model than the one asked for has given
+    /// it, as far as is known.
+    pub(super) fn origin(&self, continued: &Resource) -> Option<Origin> {
+        self.common.origins.lock().of(continued)
+    }
+
     /// Returns a model by its number: 0 is the one that is asked for.
     pub(super) fn model(&self, at: usize) -> &ChainLink {
         &self.models[at]
@@ -187,14 +201,23 @@ impl Chain {
         if !self.all().contains(&answered.by) {
             return;
         }
-        let change = self.sticky(tier).lock().answered(Instant::now(), start, answered);
-        let model = &*self.models[0].label(tier);
+        let change = {
+            let mut sticky = self.sticky(tier).lock();
+            // The usual answer changes nothing, and needs no look at the clock.
+            if answered.by == 0 && sticky.is_at_first() {
+                return;
+            }
+            sticky.answered(Instant::now(), start, answered)
+        };
+        let model = || self.models[0].label(tier);
         match change {
             ChainChange::None => {}
             ChainChange::BackToFirst => {
+                let model = &*model();
                 tracing::info!(model, "fallback ended: calls go to the model that they ask for")
             }
             ChainChange::MovedTo(at) => {
+                let model = &*model();
                 let (to, reason) = (&*self.models[at].label(tier), why.map(|why| why.kind().as_str()));
                 tracing::warn!(model, to, reason, "fallback began: calls go to another model first");
             }
@@ -371,10 +394,10 @@ impl FallbackChainsBuilder {
             }
         }
         let sticky = || std::array::from_fn(|_| Mutex::new(Sticky::new(sticky)));
-        let chain = |(models, larger)| Arc::new(Chain { models, larger, sticky: sticky() });
+        let common = Arc::new(InCommon { reasons, strip, origins: Mutex::new(Origins::new()) });
+        let chain = |(models, larger)| Arc::new(Chain { common: common.clone(), models, larger, sticky: sticky() });
         let chains = built.into_iter().map(chain).collect();
-        let origins = Mutex::new(Origins::new());
-        Ok(FallbackChains { shared: Arc::new(Shared { reasons, strip, chains, by_model, origins }) })
+        Ok(FallbackChains { shared: Arc::new(Shared { chains, by_model }) })
     }
 }
 

@@ -25,12 +25,12 @@ pub(super) enum Worth {
 
 /// Keeps the first failure of the highest worth.
 pub(super) fn keep<R>(
-    kept: &mut Option<KeptFailure<R>>,
+    kept: &mut Option<Box<KeptFailure<R>>>,
     at: usize,
     result: Result<Response<R>, BoxError>,
     worth: Worth,
 ) {
     if kept.as_ref().is_none_or(|kept| kept.worth < worth) {
-        *kept = Some(KeptFailure { at, result, worth });
+        *kept = Some(Box::new(KeptFailure { at, result, worth }));
     }
 }

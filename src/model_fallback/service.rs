@@ -35,9 +35,9 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let chained = self.chains.as_ref().and_then(|chains| Some((chains, chains.of_call(&request)?)));
-        let Some((chains, chained)) = chained else { return ResponseFuture::direct(self.inner.call(request)) };
-        let (walk, first) = Walk::begin(chains, chained, request);
+        let chained = self.chains.as_ref().and_then(|chains| chains.of_call(&request));
+        let Some(chained) = chained else { return ResponseFuture::direct(self.inner.call(request)) };
+        let (walk, first) = Walk::begin(chained, request);
         ResponseFuture::walking(Readied::take(&mut self.inner), walk, first)
     }
 }

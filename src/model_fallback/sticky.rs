@@ -82,6 +82,11 @@ impl Sticky {
         (self.at, self.since)
     }
 
+    /// Returns whether calls begin with the first choice.
+    pub(super) fn is_at_first(&self) -> bool {
+        self.at == 0
+    }
+
     /// Begins a call. `now` is called only while the chain is away from its first choice.
     pub(super) fn start(&mut self, now: impl FnOnce() -> Instant) -> Start {
         let (chain_at, episode) = (self.at, self.episode);

@@ -11,14 +11,16 @@ use crate::call::ServiceTier;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelUsed {
     asked: Arc<str>,
-    used: Arc<str>,
+    /// The name of the model that was used, if it is another one.
+    other: Option<Arc<str>>,
     tiers: [ServiceTier; 2],
 }
 
 impl ModelUsed {
     /// Makes the note from the model and the tier that were asked for, and those that were used.
-    pub(super) fn new((asked, asked_tier): (Arc<str>, ServiceTier), (used, tier): (Arc<str>, ServiceTier)) -> Self {
-        Self { asked, used, tiers: [asked_tier, tier] }
+    pub(super) fn new((asked, asked_tier): (&Arc<str>, ServiceTier), (used, tier): (&Arc<str>, ServiceTier)) -> Self {
+        let other = (asked != used).then(|| used.clone());
+        Self { asked: asked.clone(), other, tiers: [asked_tier, tier] }
     }
 
     /// Returns the name of the model that the caller asked for.
@@ -28,7 +30,7 @@ impl ModelUsed {
 
     /// Returns the name of the model that the answer, or the failure, is of.
     pub fn used(&self) -> &str {
-        &self.used
+        self.other.as_ref().unwrap_or(&self.asked)
     }
 
     /// Returns the service tier in which that model was asked. The upstream may have served another one, and says so in
@@ -40,6 +42,6 @@ impl ModelUsed {
     /// Returns whether the answer is of another model than the one that was asked for, or was asked of it in another
     /// service tier.
     pub fn is_other(&self) -> bool {
-        self.asked != self.used || self.tiers[0] != self.tiers[1]
+        self.other.is_some() || self.tiers[0] != self.tiers[1]
     }
 }

@@ -10,7 +10,7 @@ use http::{
 use tokio::time::Instant;
 
 use super::{
-    FallbackChains, ModelUsed, NAME,
+    ModelUsed, NAME,
     chains::{Chain, ChainedCall, Lease},
     destination::{Destination, destination, is_for_all_callers},
     features::{Fit, Rejected},
@@ -21,21 +21,20 @@ use super::{
     sticky::{Answered, Start},
 };
 use crate::{
-    body::{Resend, clone_request, in_memory},
+    body::{KeptRequest, Resend, in_memory},
     call::{Call, Idempotency, Operation, Shape, Surface},
-    context::{BoxError, CallContext, CallRef, Error, MODEL_HEADER, Outcome, polled_again},
+    context::{BoxError, CallContext, Error, MODEL_HEADER, Outcome, polled_again},
     failure::{Failure, Fault, Kind},
     resource::{Mention, Mentions, Resource},
 };
 
 /// The state of a call while it is under way.
 pub(super) struct Walk<B, R> {
-    chains: FallbackChains,
     chain: Arc<Chain>,
     /// The call, as it came.
     shape: Shape,
     /// The request as it came. `None`: it goes to no other model.
-    request: Option<Request<B>>,
+    request: Option<KeptRequest<B>>,
     /// The models that it may still go to.
     route: Route,
     /// The model that it is at.
@@ -44,7 +43,8 @@ pub(super) struct Walk<B, R> {
     before: Vec<usize>,
     attempts: u32,
     sent: bool,
-    kept: Option<KeptFailure<R>>,
+    /// The failure that goes back if no model answers. In a box, because few calls have one, and it is large.
+    kept: Option<Box<KeptFailure<R>>>,
     /// The state of the chain when the call began. `None`: the call stays with its model, whatever the chain does.
     start: Option<Start>,
     lease: Option<Lease>,
@@ -66,12 +66,11 @@ pub(super) enum Continuation<B, R> {
 
 impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// Begins a call. Returns the request to send first.
-    pub(super) fn begin(chains: &FallbackChains, chained: ChainedCall, request: Request<B>) -> (Self, Request<B>) {
-        let ChainedCall { chain, call, body } = chained;
+    pub(super) fn begin(chained: ChainedCall, request: Request<B>) -> (Self, Request<B>) {
+        let ChainedCall { chain, shape, body } = chained;
         let mut walk = Self {
-            chains: chains.clone(),
             chain,
-            shape: call.shape(),
+            shape,
             request: None,
             route: Route::nowhere(),
             at: 0,
@@ -85,14 +84,15 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             first_failed: false,
             is_pinned: false,
         };
-        if let Some(at) = walk.pin(&request, &body) {
-            drop(body);
-            return walk.begin_pinned(at, request);
-        }
+        let pin = walk.pin(&request, &body);
         drop(body);
-        let Some(copy) = clone_request(&request) else { return (walk, request) };
+        let names_nothing = match pin {
+            Answerer::To(at) => return walk.begin_pinned(at, request),
+            Answerer::Nowhere { names_nothing } => names_nothing,
+        };
+        let Some(kept) = KeptRequest::of(&request) else { return (walk, request) };
         let (start, lease) = walk.chain.start(walk.shape.tier);
-        walk.request = Some(copy);
+        walk.request = Some(kept);
         walk.route = Route::from(start.at, walk.chain.all());
         (walk.start, walk.lease) = (Some(start), lease);
         while let Some(at) = walk.route.next().filter(|at| *at != 0) {
@@ -104,7 +104,12 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         let mut first = request;
         let left = walk.route.left();
         if left > 0 {
-            CallContext::update(first.extensions_mut(), |context| context.set_models_left(left));
+            let headers = walk.request.as_ref().map(KeptRequest::headers).cloned();
+            CallContext::update(first.extensions_mut(), |context| {
+                context.set_models_left(left);
+                context.set_names_nothing(names_nothing);
+                context.set_kept_headers(headers);
+            });
         }
         (walk, first)
     }
@@ -115,7 +120,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         if at == 0 {
             return (self, request);
         }
-        self.request = clone_request(&request);
+        self.request = KeptRequest::of(&request);
         let moved = self.request_to(at);
         // It goes to no other model.
         self.request = None;
@@ -125,61 +130,65 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         }
     }
 
-    /// Returns the model that alone can answer the request, if there is only one: the one that has given what it goes on
+    /// Finds the model that alone can answer the request, if there is only one: the one that has given what it goes on
     /// from, or else the one that is asked for.
-    fn pin(&self, request: &Request<B>, body: &[u8]) -> Option<usize> {
+    fn pin(&self, request: &Request<B>, body: &[u8]) -> Answerer {
         let encoding = request.headers().get(CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
             || Resource::in_uri(request.uri()).is_some()
         {
-            return Some(0);
+            return Answerer::To(0);
         }
-        let mut pinned = None;
+        let (mut names_nothing, mut is_pinned) = (true, false);
         for Mention { resource, is_certain } in Mentions::new(body) {
+            names_nothing = false;
             if !is_certain && !resource.is_continuation() {
                 continue;
             }
             if resource.is_passing()
-                && let Some(origin) = self.chains.origin(&resource)
+                && let Some(origin) = self.chain.origin(&resource)
                 && let Some(at) = self.chain.position(self.shape.tier, &origin)
             {
-                return Some(at);
+                return Answerer::To(at);
             }
-            pinned = Some(0);
+            is_pinned = true;
         }
-        pinned
+        if is_pinned { Answerer::To(0) } else { Answerer::Nowhere { names_nothing } }
     }
 
     /// Remembers that another model than the one asked for has given an answer, from which a later call may go on.
-    fn note_origin(&self, outcome: &Outcome) {
+    fn note_origin(&self, outcome: Option<&Outcome>) {
         let link = self.chain.model(self.at);
-        if let Some(usage) = outcome.usage().filter(|_| link.name != self.chain.model(0).name) {
+        if let Some(usage) = outcome.and_then(Outcome::usage).filter(|_| link.name != self.chain.model(0).name) {
             let collection = match (self.shape.operation, self.shape.surface) {
                 (Operation::CreateInteraction, Surface::OpenAi) => Some("responses"),
                 (Operation::CreateInteraction, _) => Some("interactions"),
                 _ => None,
             };
             let origin = Origin { model: link.name.clone(), tier: link.for_tier(self.shape.tier).1 };
-            self.chains.answered_elsewhere(usage.clone(), collection, origin);
+            self.chain.answered_elsewhere(usage.clone(), collection, origin);
         }
     }
 
     /// Takes the result of an attempt. Returns the answer or the last failure, or the request for the next model.
     pub(super) fn next(&mut self, result: Result<Response<R>, BoxError>) -> Continuation<B, R> {
+        let result = match result {
+            Ok(response) if !Outcome::is_failure(&response) => return Continuation::Done(Ok(self.answered(response))),
+            result => result,
+        };
         let outcome = Outcome::of(&result);
         let (failure, response) = match (outcome.failure(), result) {
-            (None, Ok(response)) => return Continuation::Done(Ok(self.answered(response, &outcome))),
             // A verdict on the content is an answer too.
             (Some(failure), Ok(response)) if failure.fault() == Fault::Caller && response.status().is_success() => {
-                return Continuation::Done(Ok(self.answered(response, &outcome)));
+                return Continuation::Done(Ok(self.answered(response)));
             }
             (Some(failure), result) => (failure, result),
-            (None, Err(error)) => return Continuation::Done(Err(error)),
+            (None, result) => return Continuation::Done(result),
         };
-        self.count(&outcome);
+        self.count(outcome.was_sent(), outcome.attempts());
         self.note(failure);
         let is_asked = self.at == 0;
-        let destination = destination(self.chains.reasons(), failure, outcome.was_sent(), is_asked);
+        let destination = destination(self.chain.reasons(), failure, outcome.was_sent(), is_asked);
         let worth = match failure.fault() {
             _ if is_asked => Worth::Asked,
             Fault::Caller => Worth::Unsuited,
@@ -203,7 +212,8 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// Returns the failure that goes back when no model is left.
     pub(super) fn failed(&mut self) -> Result<Response<R>, BoxError> {
         self.lease = None;
-        let Some(KeptFailure { at, result, .. }) = self.kept.take() else { return Err(polled_again(NAME)) };
+        let Some(kept) = self.kept.take() else { return Err(polled_again(NAME)) };
+        let KeptFailure { at, result, .. } = *kept;
         let (name, header) = (self.chain.model(at).name.clone(), self.chain.model(at).header.clone());
         let used = self.used(at);
         let (attempts, sent) = (self.attempts, self.sent);
@@ -224,8 +234,9 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     }
 
     /// Tells the chain of an answer, and names the model in the response.
-    fn answered(&mut self, mut response: Response<R>, outcome: &Outcome) -> Response<R> {
-        self.count(outcome);
+    fn answered(&mut self, mut response: Response<R>) -> Response<R> {
+        let outcome = response.extensions().get::<Outcome>();
+        self.count(outcome.is_none_or(Outcome::was_sent), outcome.map_or(0, Outcome::attempts));
         if let Some(start) = self.start {
             let (start_failed, first_failed) = (self.start_failed.is_some(), self.first_failed);
             let answered = Answered { by: self.at, start_failed, first_failed };
@@ -250,17 +261,17 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     fn used(&self, at: usize) -> ModelUsed {
         let [asked, used] = [0, at].map(|at| {
             let link = self.chain.model(at);
-            (link.name.clone(), link.for_tier(self.shape.tier).1)
+            (&link.name, link.for_tier(self.shape.tier).1)
         });
         ModelUsed::new(asked, used)
     }
 
     /// Counts the attempts: the number that a layer inside reports, or else one for each model.
-    fn count(&mut self, outcome: &Outcome) {
-        self.sent |= outcome.was_sent();
-        self.attempts = match outcome.attempts() {
+    fn count(&mut self, was_sent: bool, attempts: u32) {
+        self.sent |= was_sent;
+        self.attempts = match attempts {
             counted if counted > self.attempts => counted,
-            _ => self.attempts.saturating_add(outcome.was_sent().into()),
+            _ => self.attempts.saturating_add(was_sent.into()),
         };
     }
 
@@ -287,7 +298,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
 
     /// Makes the request for the next model that takes it. `None`: no model is left, or the deadline has passed.
     fn next_request(&mut self) -> Option<Request<B>> {
-        let deadline = CallContext::of(self.request.as_ref()?).and_then(CallContext::deadline);
+        let deadline = self.request.as_ref()?.context().and_then(CallContext::deadline);
         if deadline.is_some_and(|deadline| deadline.remaining(Instant::now()).is_zero()) {
             return None;
         }
@@ -306,14 +317,14 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// Makes the request for a model of the chain. `None`: that model does not take it.
     fn request_to(&self, at: usize) -> Option<Request<B>> {
         let original = self.request.as_ref()?;
-        if at != 0 && CallContext::of(original).is_some_and(CallContext::body_is_unread) {
+        if at != 0 && original.context().is_some_and(CallContext::body_is_unread) {
             // Nobody can tell whether another model takes it.
             return None;
         }
         let body = in_memory(original.body())?;
-        let call = CallRef::of(original).to_call_with(&body);
+        let call = original.call().to_call_with(&body);
         let link = self.chain.model(at);
-        let mut request = clone_request(original)?;
+        let mut request = original.again()?;
         if at != 0 {
             self.rewrite(&mut request, link, body, &call)?;
         }
@@ -327,7 +338,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     /// would reject it.
     fn rewrite(&self, request: &mut Request<B>, link: &ChainLink, body: Bytes, call: &Call) -> Option<()> {
         let (asked, (name, tier)) = (&self.chain.model(0).name, link.for_tier(self.shape.tier));
-        let mut new = match Rejected::between(asked, name).find(&body, self.chains.strips()) {
+        let mut new = match Rejected::between(asked, name).find(&body, self.chain.strips()) {
             Fit::AsItIs => None,
             Fit::Without(cuts) => Some(Bytes::from(cuts.apply(&body))),
             // The parts may be those of the answer that it goes on from, and no other model could take them either.
@@ -353,6 +364,14 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         }
         Some(())
     }
+}
+
+/// The models that can answer a request.
+enum Answerer {
+    /// Only this one.
+    To(usize),
+    /// Any. `names_nothing`: its body names no resource.
+    Nowhere { names_nothing: bool },
 }
 
 /// Returns whether nothing came of a failed call, so that it can be made elsewhere. Only of one that makes something it

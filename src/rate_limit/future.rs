@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     NAME, RateLimitBody,
     queue::UpstreamRefusal,
-    reservation::Reservation,
+    reservation::{Reservation, Settlement},
     waiting::{ReadyCall, Waiting},
 };
 use crate::{
@@ -83,11 +83,15 @@ where
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if let StateProj::Calling { future, reservation } = self.as_mut().project().state.project() {
-            let result = ready!(future.poll(cx));
-            return Poll::Ready(match (result, reservation.take()) {
-                (Ok(response), None) => Ok(response.map(GuardedBody::unguarded)),
-                (Ok(response), Some(reservation)) => Ok(answered(response, reservation)),
-                (Err(error), reservation) => Err(failed(error.into(), reservation)),
+            return Poll::Ready(match ready!(future.poll(cx)) {
+                Ok(response) => {
+                    let settlement = reservation.take().and_then(|reservation| answered(&response, reservation));
+                    Ok(response.map(|body| match settlement {
+                        Some(settlement) => GuardedBody::new(body, settlement),
+                        None => GuardedBody::unguarded(body),
+                    }))
+                }
+                Err(error) => Err(failed(error.into(), reservation.take())),
             });
         }
         ready!(self.as_mut().poll_waiting(cx))?;
@@ -118,24 +122,28 @@ where
     }
 }
 
-/// Returns the response with the guard that settles the reservation, or settles it at once where the response is a
-/// failure.
+/// Returns the guard that settles the reservation when the body ends, or settles it at once where the response is a failure.
 #[inline]
-fn answered<R: Body>(response: Response<R>, mut reservation: Reservation) -> Response<RateLimitBody<R>> {
+fn answered<R>(response: &Response<R>, mut reservation: Reservation) -> Option<Settlement> {
     if response.extensions().is_empty() && response.status().is_success() {
         // The charge stays as reserved: no layer inside has counted the real cost.
         reservation.succeeded();
-        return response.map(GuardedBody::unguarded);
+        return None;
     }
+    settled(response, reservation)
+}
+
+/// Does so by what the layers inside say of the answer.
+fn settled<R>(response: &Response<R>, mut reservation: Reservation) -> Option<Settlement> {
     let outcome = response.extensions().get::<Outcome>();
     let failure = match outcome {
         Some(outcome) => outcome.failure().cloned(),
-        None => Outcome::of_response(&response).failure().cloned(),
+        None => Outcome::of_response(response).failure().cloned(),
     };
     if failure.is_none() {
         reservation.succeeded();
     }
-    let settlement = match (failure, outcome.and_then(Outcome::usage)) {
+    match (failure, outcome.and_then(Outcome::usage)) {
         // The upstream charges nothing for a model that does not exist, or that it keeps from the project: which projects
         // have a model is not the limiter's to remember.
         (Some(failure), _) if matches!(failure.kind(), Kind::ModelNotFound | Kind::ModelClosed) => {
@@ -153,11 +161,7 @@ fn answered<R: Body>(response: Response<R>, mut reservation: Reservation) -> Res
         }
         (_, Some(usage)) => Some(reservation.settle_by(usage.clone())),
         (_, None) => None,
-    };
-    response.map(|body| match settlement {
-        Some(settlement) => GuardedBody::new(body, settlement),
-        None => GuardedBody::unguarded(body),
-    })
+    }
 }
 
 /// Refunds the reservation of a call that failed before it was sent.

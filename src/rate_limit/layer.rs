@@ -45,6 +45,6 @@ impl<S> Layer<S> for RateLimitLayer {
     type Service = RateLimit<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RateLimit { inner, limiter: self.limiter.clone(), last: None }
+        RateLimit { inner, limiter: self.limiter.clone() }
     }
 }

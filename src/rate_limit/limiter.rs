@@ -26,6 +26,7 @@ use crate::{
     context::{Claimant, Headroom},
     describe::Describe,
     quota::{Gate, PacificCalendar, Scope},
+    recent::{Held, Recent},
     service_times::ServiceTimes,
     sync::Mutex,
 };
@@ -64,6 +65,7 @@ struct Shared {
     hasher: RandomState,
     /// The queues of all scopes, spread over several maps.
     shards: [Mutex<ByScope<ScopeQueue>>; SHARDS],
+    recent: Recent<(), ScopeQueue>,
     /// The queue that scopes share while there is no room.
     overflow: Arc<ScopeQueue>,
 }
@@ -194,7 +196,19 @@ impl Limiter {
     }
 
     /// Returns the queue that admits the calls of a scope.
-    pub(super) fn queue(&self, project: &str, model: &str, now: Instant) -> Arc<ScopeQueue> {
+    #[inline]
+    pub(super) fn queue(&self, project: &str, model: &str, now: Instant) -> Held<ScopeQueue> {
+        let is_it = |(): &(), queue: &ScopeQueue| queue.scope().model() == model && queue.scope().project() == project;
+        self.shared.recent.find(is_it).unwrap_or_else(|| {
+            let queue = self.queue_of_all(project, model, now);
+            let is_own = !Arc::ptr_eq(&queue, &self.shared.overflow);
+            if is_own { self.shared.recent.insert((), queue) } else { Held::new(queue) }
+        })
+    }
+
+    /// Returns the queue of a scope that no recent call has used.
+    #[cold]
+    fn queue_of_all(&self, project: &str, model: &str, now: Instant) -> Arc<ScopeQueue> {
         let shared = &*self.shared;
         let mut shard = self.shard(model, project).lock();
         if let Some(queue) = shard.get(model, project).or_else(|| shard.shared_if_long(model, project)) {

@@ -107,6 +107,11 @@ impl ScopeQueue {
         &self.scope
     }
 
+    /// Returns whether there is a limit of input tokens.
+    pub(super) fn limits_tokens(&self) -> bool {
+        self.state.lock().account.full_limit(Dimension::InputTokensPerMinute).is_some()
+    }
+
     /// Takes the cost in all dimensions at once, if no call waits and there is room.
     pub(super) fn admit(
         &self,

@@ -1,7 +1,5 @@
 //! The amount that a call has taken, until it is settled or refunded.
 
-use std::sync::Arc;
-
 use tokio::time::Instant;
 
 use super::{
@@ -13,13 +11,14 @@ use super::{
 use crate::{
     context::Usage,
     quota::{Answer, Correction, Grant, Reply},
+    recent::Held,
 };
 
 /// The amount that one attempt has taken of its scope. Dropped before the call is sent, it is refunded; dropped after
 /// that, it stays charged, and a look has shown nothing.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    queue: Arc<ScopeQueue>,
+    queue: Held<ScopeQueue>,
     charge: Charge,
     /// The charge in the store, boxed: without a store, nothing is larger or slower for it.
     shared: Option<Box<SharedCharge>>,
@@ -27,7 +26,7 @@ pub(super) struct Reservation {
 
 impl Reservation {
     /// Takes charge of an amount that is held, or charged in the same step.
-    pub(super) fn new(queue: Arc<ScopeQueue>, charge: Charge) -> Self {
+    pub(super) fn new(queue: Held<ScopeQueue>, charge: Charge) -> Self {
         Self { queue, charge, shared: None }
     }
 

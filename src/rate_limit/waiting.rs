@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -24,6 +23,7 @@ use crate::{
     context::{BoxError, CallContext, CallRef, Claimant, Queueing, polled_again},
     quota::{Answer, AwaitedAnswer, Reply},
     ready::Readied,
+    recent::Held,
 };
 
 pin_project! {
@@ -59,7 +59,7 @@ enum Standing {
 
 /// A place in a queue. Dropping it leaves the queue and wakes the next waiter.
 pub(super) struct QueuePlace {
-    queue: Arc<ScopeQueue>,
+    queue: Held<ScopeQueue>,
     waiter: Option<WaiterId>,
 }
 
@@ -93,7 +93,7 @@ pub(super) fn claimant<B>(request: &Request<B>) -> Claimant<'_> {
 }
 
 impl<S: Clone, B> Waiting<S, B> {
-    pub(super) fn new(mut inner: Readied<S>, request: Request<B>, queue: Arc<ScopeQueue>, wait: Wait) -> Self {
+    pub(super) fn new(mut inner: Readied<S>, request: Request<B>, queue: Held<ScopeQueue>, wait: Wait) -> Self {
         // The wait begins: what the readiness reserved is free for other calls.
         inner.release();
         let place = QueuePlace { queue, waiter: Some(wait.waiter) };
@@ -106,7 +106,7 @@ impl<S: Clone, B> Waiting<S, B> {
     pub(super) fn asking(
         inner: Readied<S>,
         request: Request<B>,
-        queue: Arc<ScopeQueue>,
+        queue: Held<ScopeQueue>,
         asking: Box<Asking>,
         direct: Box<Direct>,
     ) -> Self {

@@ -4,8 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
-    call::{Call, Operation, Shape},
+    call::{Call, Operation},
     context::{BoxError, CallContext, CallRef, Error, Outcome, Unkept, polled_again},
     failure::{Failure, Kind},
     ready::Readied,
@@ -33,7 +32,8 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<B, F>,
-        inner: Readied<S>,
+        // The service, while the call waits for the body.
+        inner: Option<Readied<S>>,
         unkept: Option<Unkept>,
         call: Option<Call>,
     }
@@ -42,11 +42,12 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<B, F> {
-        Collecting { collecting: Option<Collecting<B>> },
+        Collecting { held: Option<(Collecting<B>, Readers)> },
         // A large body, on another thread.
         Reading { collecting: Option<Collecting<B>>, reading: BodyRead<WholeBody> },
         Sending { request: Option<Request<ReplayBody<B>>> },
         Calling { #[pin] future: F },
+        Failed { error: Option<BoxError> },
     }
 }
 
@@ -57,7 +58,6 @@ struct Collecting<B> {
     lease: MemoryLease,
     max_body: usize,
     oversize: Oversize,
-    readers: Readers,
 }
 
 /// The result of collecting a body.
@@ -67,21 +67,51 @@ enum Collected {
     Unkept(Unkept),
 }
 
-impl<S, B, F> ResponseFuture<S, B, F> {
-    pub(super) fn new(inner: Readied<S>, request: Request<B>, settings: &Settings) -> Self {
-        let caller = CallContext::of(&request).and_then(|context| context.caller().cloned());
-        let (parts, body) = request.into_parts();
-        let max_body = settings.max_body;
-        let oversize = match Shape::new(&parts.method, &parts.uri).operation {
-            // An upload is a file, not a prompt.
-            Operation::Upload => Oversize::Stream,
-            _ => settings.oversize,
+/// The step that follows once a body was collected.
+enum AfterCollecting<B> {
+    /// Another thread reads it first.
+    Read(Collecting<B>, BodyRead<WholeBody>),
+    Send(Request<ReplayBody<B>>),
+}
+
+impl<S, B> ResponseFuture<S, B, S::Future>
+where
+    S: Service<Request<ReplayBody<B>>> + Clone,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Begins a call of the ready service.
+    pub(super) fn new(inner: &mut S, request: Request<B>, settings: &Settings) -> Self {
+        let mut collecting = Collecting::new(request, settings);
+        // A body in memory is there at once, and its call needs no copy of the service. Any other is asked again by the
+        // future, whose task it can wake.
+        let Poll::Ready(collected) = collecting.poll_collect(&mut Context::from_waker(Waker::noop())) else {
+            let state = State::Collecting { held: Some((collecting, settings.readers.clone())) };
+            return Self { state, inner: Some(Readied::take(inner)), unkept: None, call: None };
         };
-        let lease = settings.memory.lease(caller);
-        let readers = settings.readers.clone();
-        let collecting = Collecting { parts, body, prefix: Prefix::default(), lease, max_body, oversize, readers };
-        Self { state: State::Collecting { collecting: Some(collecting) }, inner, unkept: None, call: None }
+        let unkept = collected.as_ref().ok().copied().and_then(Collected::unkept);
+        match collected.and_then(|collected| collecting.then(collected, &settings.readers)) {
+            Ok(AfterCollecting::Send(request)) => {
+                let call = CallRef::known_of(&request).cloned();
+                Self { state: State::Calling { future: inner.call(request) }, inner: None, unkept, call }
+            }
+            Ok(AfterCollecting::Read(collecting, reading)) => {
+                let state = State::Reading { collecting: Some(collecting), reading };
+                Self { state, inner: Some(released(inner)), unkept, call: None }
+            }
+            Err(error) => {
+                let state = State::Failed { error: Some(error) };
+                Self { state, inner: Some(released(inner)), unkept, call: None }
+            }
+        }
     }
+}
+
+/// Takes a ready service that is not called now, and gives its readiness up.
+fn released<S: Clone>(place: &mut S) -> Readied<S> {
+    let mut service = Readied::take(place);
+    service.release();
+    service
 }
 
 impl<S, B, F> fmt::Debug for ResponseFuture<S, B, F> {
@@ -104,28 +134,31 @@ where
         let mut this = self.project();
         loop {
             match this.state.as_mut().project() {
-                StateProj::Collecting { collecting } => {
-                    let Some(held) = collecting else { return Poll::Ready(Err(polled_again(super::NAME))) };
-                    let Poll::Ready(collected) = held.poll_collect(cx) else {
+                StateProj::Collecting { held } => {
+                    let Some((collecting, _)) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
+                    let Poll::Ready(collected) = collecting.poll_collect(cx) else {
                         // A slow upload must not hold a permit that another call could use.
-                        this.inner.release();
+                        if let Some(inner) = this.inner {
+                            inner.release();
+                        }
                         return Poll::Pending;
                     };
-                    let mut collecting = collecting.take().expect("just polled");
+                    let (collecting, readers) = held.take().expect("just polled");
                     let collected = collected?;
-                    if matches!(collected, Collected::Kept) && Readers::are_needed(collecting.prefix.len()) {
-                        // The wait begins: what the readiness holds is another call's meanwhile.
-                        this.inner.release();
-                        let reading = collecting.read_elsewhere();
-                        this.state.set(State::Reading { collecting: Some(collecting), reading });
-                        continue;
+                    *this.unkept = collected.unkept();
+                    match collecting.then(collected, &readers)? {
+                        AfterCollecting::Read(collecting, reading) => {
+                            // The wait begins: what the readiness holds is another call's meanwhile.
+                            if let Some(inner) = this.inner {
+                                inner.release();
+                            }
+                            this.state.set(State::Reading { collecting: Some(collecting), reading });
+                        }
+                        AfterCollecting::Send(request) => {
+                            *this.call = CallRef::known_of(&request).cloned();
+                            this.state.set(State::Sending { request: Some(request) });
+                        }
                     }
-                    if let Collected::Unkept(why) = collected {
-                        *this.unkept = Some(why);
-                    }
-                    let request = collecting.finish(collected)?;
-                    *this.call = CallRef::known_of(&request).cloned();
-                    this.state.set(State::Sending { request: Some(request) });
                 }
                 StateProj::Reading { collecting, reading } => {
                     let whole = ready!(Pin::new(reading).poll(cx));
@@ -137,10 +170,14 @@ where
                     this.state.set(State::Sending { request: Some(request) });
                 }
                 StateProj::Sending { request } => {
-                    ready!(this.inner.poll_ready(cx)).map_err(Into::into)?;
-                    let Some(request) = request.take() else { return Poll::Ready(Err(polled_again(super::NAME))) };
-                    let future = this.inner.call(request);
+                    let polled_again = || polled_again(super::NAME);
+                    let inner = this.inner.as_mut().ok_or_else(polled_again)?;
+                    ready!(inner.poll_ready(cx)).map_err(Into::into)?;
+                    let future = inner.call(request.take().ok_or_else(polled_again)?);
                     this.state.set(State::Calling { future });
+                }
+                StateProj::Failed { error } => {
+                    return Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(super::NAME))));
                 }
                 StateProj::Calling { future } => {
                     let result = ready!(future.poll(cx)).map_err(Into::into);
@@ -163,6 +200,13 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
+    fn new(request: Request<B>, settings: &Settings) -> Self {
+        let caller = CallContext::of(&request).and_then(|context| context.caller().cloned());
+        let (parts, body) = request.into_parts();
+        let Settings { max_body, oversize, .. } = *settings;
+        Self { parts, body, prefix: Prefix::default(), lease: settings.memory.lease(caller), max_body, oversize }
+    }
+
     fn poll_collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BoxError>> {
         // A body that announces too much need not be read; one that announces little is counted all the same.
         if self.body.size_hint().lower() > self.max_body as u64 {
@@ -187,11 +231,15 @@ where
         }
     }
 
-    /// Lets another thread read what was collected.
-    fn read_elsewhere(&mut self) -> BodyRead<WholeBody> {
+    /// Goes on with a body that was collected: reads it here, or lets another thread do it.
+    fn then(mut self, collected: Collected, readers: &Readers) -> Result<AfterCollecting<B>, BoxError> {
+        if !matches!(collected, Collected::Kept) || !Readers::are_needed(self.prefix.len()) {
+            return self.finish(collected).map(AfterCollecting::Send);
+        }
         let (pieces, call) = (std::mem::take(&mut self.prefix), self.call());
         let is_recorded = self.is_recorded();
-        self.readers.read(move || WholeBody::read(pieces, call, is_recorded))
+        let reading = readers.read(move || WholeBody::read(pieces, call, is_recorded));
+        Ok(AfterCollecting::Read(self, reading))
     }
 
     fn call(&self) -> Call {
@@ -213,7 +261,7 @@ where
             context.set_call(call);
             context.set_large_body(large);
         });
-        Request::from_parts(parts, ReplayBody::kept(bytes, trailers, Arc::new(lease)))
+        Request::from_parts(parts, ReplayBody::kept(bytes, trailers, lease))
     }
 
     fn finish(mut self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
@@ -223,17 +271,28 @@ where
             return Ok(self.kept(whole));
         };
         let Self { mut parts, body, prefix, lease, max_body, oversize, .. } = self;
-        let cap = (oversize == Oversize::Refuse).then_some(max_body);
+        // An upload is a file, not a prompt.
+        let is_refused = oversize == Oversize::Refuse && call.operation() != Operation::Upload;
+        let cap = is_refused.then_some(max_body);
         if let Some(cap) = cap.filter(|_| why == Unkept::TooLarge) {
             return Err(too_large(cap).into());
         }
         lease.note_unkept(why);
-        let body = ReplayBody::streaming(PrefixedBody::new(prefix, body), Arc::new(lease), cap);
+        let body = ReplayBody::streaming(PrefixedBody::new(prefix, body), lease, cap);
         CallContext::update(&mut parts.extensions, |context| {
             context.set_call(call);
             context.set_large_body(None);
         });
         Ok(Request::from_parts(parts, body))
+    }
+}
+
+impl Collected {
+    fn unkept(self) -> Option<Unkept> {
+        match self {
+            Self::Kept => None,
+            Self::Unkept(why) => Some(why),
+        }
     }
 }
 

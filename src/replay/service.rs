@@ -8,7 +8,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{future::ResponseFuture, settings::Settings};
-use crate::{body::ReplayBody, context::BoxError, ready::Readied};
+use crate::{body::ReplayBody, context::BoxError};
 
 /// The service of [`ReplayLayer`](super::ReplayLayer).
 #[derive(Clone, Debug)]
@@ -35,6 +35,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(Readied::take(&mut self.inner), request, &self.settings)
+        ResponseFuture::new(&mut self.inner, request, &self.settings)
     }
 }

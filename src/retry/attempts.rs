@@ -11,7 +11,7 @@ use super::{
     token_wait::TokenWait,
 };
 use crate::{
-    body::{Resend, clone_request},
+    body::{KeptRequest, Resend},
     call::Streaming,
     context::{BoxError, CallContext, CallRef, Deadline, Error, GaveUp, Outcome, RetryAdvice},
     failure::Failure,
@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Attempts<B> {
     policy: Arc<RetryPolicy>,
     /// The request as it came, for the next attempt. `None`: it cannot be sent again.
-    request: Option<Request<B>>,
+    request: Option<KeptRequest<B>>,
     history: History,
     deadline: Option<Deadline>,
     models_left: u32,
@@ -64,11 +64,11 @@ impl<B: Resend> Attempts<B> {
         };
         let mut history = History::new(before);
         history.attempt_begins();
-        let kept = if policy.ever_resends() { clone_request(request) } else { None };
+        let kept = if policy.ever_resends() { KeptRequest::of(request) } else { None };
         if let Some(context) = request.extensions_mut().get_mut::<CallContext>() {
             context.set_attempt(history.attempts());
             let has_next =
-                |kept: &Request<B>| repeats_timeouts(&policy, &history, models_left) && has_token(&policy, kept);
+                |kept: &KeptRequest<B>| repeats_timeouts(&policy, &history, models_left) && has_token(&policy, kept);
             context.set_repeats_timeouts(kept.as_ref().is_some_and(has_next));
         }
         Self { policy, request: kept, history, deadline, models_left }
@@ -98,6 +98,13 @@ impl<B: Resend> Attempts<B> {
 
     /// Returns what follows from an attempt's result.
     pub(super) fn follow<R>(&mut self, result: Result<Response<R>, BoxError>) -> Consequence<B, R> {
+        let result = match result {
+            Ok(response) if !Outcome::is_failure(&response) => {
+                self.pay_back();
+                return Consequence::Done(finished(Ok(response), &self.history, None));
+            }
+            result => result,
+        };
         let outcome = Outcome::of(&result);
         let Some(mut failure) = outcome.failure().cloned() else {
             self.pay_back();
@@ -126,7 +133,7 @@ impl<B: Resend> Attempts<B> {
         let quick = self.quick();
         let Self { policy, request, history, deadline, models_left, .. } = self;
         let request = request.as_ref().ok_or(Ending::default())?;
-        let shape = CallRef::of(request).shape();
+        let shape = request.call().shape();
         let situation = Situation {
             idempotency: shape.idempotency,
             repeatable_on_error: shape.repeatable_on_error,
@@ -143,7 +150,7 @@ impl<B: Resend> Attempts<B> {
                 let has_paid = match budget {
                     // Another model can answer at once: a wait for a token here would use up the time that it needs.
                     Some(budget) if *models_left > 0 => {
-                        if !budget.try_take(&model_of(request)) {
+                        if !budget.try_take(&bucket_of(&request.call())) {
                             return Err(Ending { reason: Some(GaveUp::Budget), needed: None });
                         }
                         true
@@ -154,7 +161,7 @@ impl<B: Resend> Attempts<B> {
                     }
                     _ => false,
                 };
-                let again = clone_request(request).ok_or(Ending::default())?;
+                let again = request.again().ok_or(Ending::default())?;
                 Ok((wait, again, budget.is_some() && !has_paid))
             }
         }
@@ -163,7 +170,7 @@ impl<B: Resend> Attempts<B> {
     /// Returns the time of the quickest of the last answers to such a call, where it counts and is known.
     fn quick(&self) -> Option<Duration> {
         let (times, request, _) = (self.policy.times.as_ref()?, self.request.as_ref()?, self.deadline?);
-        let call = CallRef::of(request);
+        let call = request.call();
         // A count of tokens and other questions to a model are answered in another time.
         let name = call.capacity_name().filter(|_| call.pays_quota())?;
         times.quick(&name, call.shape().streaming != Streaming::No)
@@ -174,8 +181,8 @@ impl<B: Resend> Attempts<B> {
         let (budget, request) = (self.policy.budget.as_ref()?, self.request.as_ref()?);
         let now = Instant::now();
         let give_up = self.history.give_up_at(now, self.deadline, self.quick());
-        let caller = CallContext::of(request).and_then(|context| context.caller().cloned());
-        Some(TokenWait::new(budget.clone(), model_of(request), caller, now, give_up))
+        let caller = request.context().and_then(|context| context.caller().cloned());
+        Some(TokenWait::new(budget.clone(), bucket_of(&request.call()).into(), caller, now, give_up))
     }
 
     /// Takes note of a wait for a token.
@@ -187,7 +194,7 @@ impl<B: Resend> Attempts<B> {
     pub(super) fn without_token<R>(&self, last: LastFailure) -> Result<Response<R>, BoxError> {
         let LastFailure { failure, outcome, error } = last;
         // The time was spent waiting, and not by the layers.
-        let tally = self.request.as_ref().and_then(CallContext::of).and_then(CallContext::tally);
+        let tally = self.request.as_ref().and_then(KeptRequest::context).and_then(CallContext::tally);
         if let Some((tally, retried)) = tally.zip(self.history.retried(Instant::now())) {
             tally.add(|report| report.backed_off += retried.waited);
         }
@@ -204,7 +211,7 @@ impl<B: Resend> Attempts<B> {
         if let (Some(request), Some(budget)) = (&self.request, &self.policy.budget)
             && budget.is_in_use()
         {
-            budget.deposit(&model_of(request));
+            budget.deposit(&bucket_of(&request.call()));
         }
     }
 
@@ -265,20 +272,16 @@ fn advice_on(outcome: &Outcome) -> Option<RetryAdvice> {
 }
 
 /// Returns whether the budget has a token for a further attempt of this call now.
-fn has_token<B>(policy: &RetryPolicy, request: &Request<B>) -> bool {
+fn has_token<B: Resend>(policy: &RetryPolicy, request: &KeptRequest<B>) -> bool {
     match &policy.budget {
         None => true,
         Some(budget) if !budget.is_in_use() => budget.can_grow(),
-        Some(budget) => budget.has_token(&model_of(request)),
+        Some(budget) => budget.has_token(&bucket_of(&request.call())),
     }
 }
 
-/// Returns the model's name, with the tier where it is not the standard one: a tier that is full must not spend the
-/// retries of another. Or an empty name where the call has none: all such calls share one budget.
-fn model_of<B>(request: &Request<B>) -> Arc<str> {
-    let call = CallRef::of(request);
-    match call.capacity_name() {
-        Some(Cow::Owned(name)) => name.into(),
-        _ => call.shared_quota_name(None).unwrap_or_default(),
-    }
+/// Names the bucket of a call: by its model, with the tier where it is not the standard one, because a tier that is full
+/// must not spend the retries of another. All calls without a name share the bucket without one.
+fn bucket_of<'a>(call: &'a CallRef<'_>) -> Cow<'a, str> {
+    call.capacity_name().unwrap_or_default()
 }

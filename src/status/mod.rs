@@ -22,7 +22,7 @@ mod read;
 pub use self::delay::Hint;
 pub(crate) use self::{
     object::{error_object, says_error, take_error},
-    openai::add_openai,
+    openai::{add_openai, openai_type},
     read::canonical_code,
 };
 

@@ -14,7 +14,7 @@ pub(crate) fn add_openai(error: &mut Map<String, Value>, code: StatusCode) -> bo
 }
 
 /// Returns the type that OpenAI gives to errors of a status.
-fn openai_type(code: StatusCode) -> &'static str {
+pub(crate) fn openai_type(code: StatusCode) -> &'static str {
     match code.as_u16() {
         401 => "authentication_error",
         402 => "insufficient_quota",

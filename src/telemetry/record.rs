@@ -213,7 +213,7 @@ impl Record {
 
     /// Ends the record with its body, in which the upstream may have sent an error.
     pub(super) fn ended(mut self: Box<Self>) {
-        let failure = self.usage().failure;
+        let failure = self.outcome.usage().and_then(|usage| usage.read(|report| report.failure.clone()));
         self.end(failure.as_ref().map_or(RecordEnd::Ok, RecordEnd::Failed));
     }
 
@@ -247,6 +247,7 @@ impl Record {
 
     fn end(&mut self, end: RecordEnd<'_>) {
         self.has_ended = true;
+        let now = Instant::now();
         let (usage, tally) = (self.usage(), self.tally.report());
         let call = asked(&self.facts, &tally);
         let streams = call.streaming() != crate::call::Streaming::No;
@@ -262,14 +263,14 @@ impl Record {
             reported,
             outcome: &self.outcome,
             usage: &usage,
-            duration: self.began.elapsed(),
+            duration: now - self.began,
             streamed: chunks.map(|(first, last)| (first - self.began, last - first)),
             queued: tally.queued.saturating_sub(self.queued_before),
             tally: &tally,
         };
         spans::end(&self.span, &summary);
         if let Some(meter) = &self.meter {
-            meter.ended(&summary);
+            meter.ended(&summary, now);
         }
     }
 

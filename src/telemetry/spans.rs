@@ -130,7 +130,7 @@ fn name(span: &Span, facts: &RecordFacts, call: &Call) {
     let agent = call.agent().map(shown);
     let verb = if *level == Level::Call { operation } else { "attempt" };
     match model.as_ref().or(agent.as_ref()) {
-        Some(name) => span.record("otel.name", format!("{verb} {name}")),
+        Some(name) => span.record("otel.name", [verb, " ", name].concat()),
         None => span.record("otel.name", verb),
     };
     span.record("gen_ai.request.model", model.as_deref());

@@ -92,10 +92,11 @@ where
         let mut this = self.project();
         let Some(body) = this.body.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         if let Poll::Ready(frame) = body.poll_frame(cx) {
-            if let Some(first) = this.first.take()
-                && matches!(frame, Some(Ok(_)))
-            {
-                first.answered();
+            if let Some(first) = &this.first {
+                if matches!(frame, Some(Ok(_))) {
+                    first.answered();
+                }
+                *this.first = None;
             }
             *this.deadline = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));

@@ -37,7 +37,7 @@ pin_project! {
         clocks: ClocksByTier,
         // The attempt whose time is recorded, if it is.
         timed: Option<TimedAttempt>,
-        refused: Option<Failure>,
+        refused: Option<BoxError>,
     }
 }
 
@@ -46,9 +46,9 @@ impl<F> ResponseFuture<F> {
         Self { inner: Some(inner), sleep: None, began: None, clocks, timed, refused: None }
     }
 
-    pub(super) fn refused(failure: Failure) -> Self {
+    pub(super) fn refused(error: BoxError) -> Self {
         let clocks = ClocksByTier::of(CallClocks::NONE);
-        Self { inner: None, sleep: None, began: None, clocks, timed: None, refused: Some(failure) }
+        Self { inner: None, sleep: None, began: None, clocks, timed: None, refused: Some(error) }
     }
 }
 
@@ -62,32 +62,33 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(failure) = this.refused.take() {
-            return Poll::Ready(Err(Error::refusal(super::NAME, failure).into()));
-        }
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(polled_again(super::NAME)));
+            return Poll::Ready(Err(this.refused.take().unwrap_or_else(|| polled_again(super::NAME))));
         };
         // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
-            let (clocks, began, timed) = (this.clocks.now(), *this.began, this.timed.take());
-            return Poll::Ready(result.map_err(Into::into).map(|response| {
-                let outcome = response.extensions().get::<Outcome>();
-                let committed = outcome.is_some_and(Outcome::is_committed);
-                let usage = outcome.and_then(Outcome::usage).cloned();
-                let is_success = response.status().is_success() && outcome.is_none_or(|it| it.failure().is_none());
-                let timed = timed.filter(|_| is_success);
-                let first = if clocks.streams && !committed {
-                    let (kind, timed) = (clocks.kind, timed.map(Box::new));
-                    clocks.limit.map(|limit| ContentClock { kind, limit, began, timed })
-                } else {
-                    if let Some((timed, began)) = timed.zip(began) {
-                        timed.answered(began.elapsed());
-                    }
-                    None
-                };
-                response.map(|body| TimeoutBody::new(body, first, clocks.idle, usage))
-            }));
+            let response = match result {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            };
+            let (parts, body) = response.into_parts();
+            let clocks = this.clocks.now();
+            let outcome = parts.extensions.get::<Outcome>();
+            let usage = outcome.and_then(Outcome::usage).cloned();
+            let committed = outcome.is_some_and(Outcome::is_committed);
+            let is_success = || parts.status.is_success() && outcome.is_none_or(|it| it.failure().is_none());
+            let timed = if this.timed.is_some() && is_success() { this.timed.take() } else { None };
+            let first = if clocks.streams && !committed {
+                let (kind, began, timed) = (clocks.kind, *this.began, timed.map(Box::new));
+                clocks.limit.map(|limit| ContentClock { kind, limit, began, timed })
+            } else {
+                if let Some((timed, began)) = timed.zip(*this.began) {
+                    timed.answered(began.elapsed());
+                }
+                None
+            };
+            let body = TimeoutBody::new(body, first, clocks.idle, usage);
+            return Poll::Ready(Ok(Response::from_parts(parts, body)));
         }
         let clocks = this.clocks.now();
         if clocks.limit.is_none() {

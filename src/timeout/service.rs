@@ -16,8 +16,9 @@ use super::{
     clocks::{CallClocks, Clocks, ClocksByTier},
 };
 use crate::{
-    call::{Idempotency, Shape, Streaming, Surface},
-    context::{BoxError, CallContext, CallRef, Deadline},
+    call::{Idempotency, Streaming, Surface},
+    clock,
+    context::{BoxError, CallContext, CallRef, Deadline, Error},
     failure::{Failure, Kind},
     service_times::ServiceTimes,
 };
@@ -72,11 +73,16 @@ where
         let (shape, is_known) = (call.shape(), call.is_known());
         let timed =
             self.timekeeping.as_ref().and_then(|times| times.begin(&call, context, self.clocks, &mut self.last));
-        let callers = match callers_timeout(request.headers()) {
-            Ok(callers) => callers,
-            Err(failure) => return ResponseFuture::refused(failure),
-        };
         let (streams, may_wait) = (shape.streaming != Streaming::No, shape.tier.may_wait());
+        // The time that the upstream is told, where the caller tells it none: of unary calls only.
+        let tells = !streams
+            && matches!(shape.surface, Surface::Developer | Surface::Vertex)
+            && *request.method() == Method::POST;
+        let ours = self.clocks.attempt(false, may_wait).filter(|_| tells);
+        let callers = match agree(request.headers_mut(), ours) {
+            Ok(callers) => callers,
+            Err(failure) => return ResponseFuture::refused(Error::refusal(super::NAME, failure).into()),
+        };
         let mut clocks = ClocksByTier::of(self.clocks.for_call(streams, may_wait, callers));
         if let Some(total) = self.clocks.total(may_wait, callers) {
             // The tier stands in the body, which nobody has read yet.
@@ -91,7 +97,6 @@ where
                 }
             });
         }
-        tell_upstream(&mut request, shape, callers, self.clocks.attempt(false, may_wait));
         ResponseFuture::new(self.inner.call(request), clocks, timed)
     }
 }
@@ -125,14 +130,26 @@ impl Timekeeping {
     }
 }
 
-/// Reads the caller's own `X-Server-Timeout`.
-fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
-    let Some(value) = headers.get(SERVER_TIMEOUT) else { return Ok(None) };
+/// Sets `X-Server-Timeout` to the caller's own, else to `ours`, and returns the caller's.
+fn agree(headers: &mut HeaderMap, ours: Option<Duration>) -> Result<Option<Duration>, Failure> {
+    // One look at the headers does for nearly all calls: few callers say their own.
+    let said = match ours {
+        Some(ours) => headers.insert(SERVER_TIMEOUT, value_of(ours)),
+        None => headers.get(SERVER_TIMEOUT).cloned(),
+    };
+    let Some(said) = said else { return Ok(None) };
+    let callers = time_of(&said)?;
+    headers.insert(SERVER_TIMEOUT, value_of(callers));
+    Ok(Some(callers))
+}
+
+/// Reads a caller's time.
+fn time_of(value: &HeaderValue) -> Result<Duration, Failure> {
     // Digits only: Rust's parser would take a sign as well.
     let digits = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = value.to_str().ok().map(str::trim).filter(digits).and_then(|text| text.parse().ok());
     match seconds.filter(|seconds| *seconds > 0) {
-        Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
         None => Err(Failure::local(
             Kind::BadRequest,
             format!("X-Server-Timeout is {value:?}; it takes whole seconds, 10 or more, such as 30"),
@@ -140,15 +157,8 @@ fn callers_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     }
 }
 
-/// Sets `X-Server-Timeout` to the caller's own, else to the attempt's clock on unary calls; to at least 10 s.
-fn tell_upstream<B>(request: &mut Request<B>, shape: Shape, callers: Option<Duration>, attempt: Option<Duration>) {
-    let ours = || {
-        let unary = shape.streaming == Streaming::No && request.method() == Method::POST;
-        let known = matches!(shape.surface, Surface::Developer | Surface::Vertex);
-        attempt.filter(|_| unary && known)
-    };
-    if let Some(limit) = callers.or_else(ours) {
-        let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
-        request.headers_mut().insert(SERVER_TIMEOUT, HeaderValue::from(seconds.max(MIN_SERVER_TIMEOUT)));
-    }
+/// Writes a time as the API takes it: whole seconds, at least 10.
+fn value_of(limit: Duration) -> HeaderValue {
+    let seconds = limit.as_secs().saturating_add(u64::from(limit.subsec_nanos() > 0));
+    clock::in_seconds(seconds.max(MIN_SERVER_TIMEOUT))
 }

@@ -21,7 +21,7 @@ use crate::{
     models::{Model, ModelVerdict},
     quota::TokenCost,
     request::{
-        readers::{BodyRead, Readers},
+        readers::{BodyRead, INLINE, Readers},
         scan::Unread,
     },
     tokenizer::Count,
@@ -137,15 +137,18 @@ fn check_length<B: From<Bytes>>(
         }
         question.limit = settings.models.effective_input_limit(&question.model).map(|limit| limit.tokens);
     }
-    // A request that is too long by its length alone need not be counted.
-    if question.too_long().is_none() {
-        question.count_inline(settings, counted);
+    let is_always_counted = question.is_always_counted_upstream(settings);
+    if let Some(counted) = counted {
+        question.count = counted;
+    } else if !is_always_counted && question.body.len() <= INLINE && question.too_long().is_none() && question.fits() {
+        // By its length alone it fits, so that its tokens are counted only if somebody asks for their number.
+        return Checked::Send(Some(question.publish_later(settings, request)));
+    } else if question.too_long().is_none() {
+        question.count = question.count_inline(settings);
     }
     match question.check_limit(settings) {
         LimitCheck::TooLong(failure) => Checked::Refuse(failure),
-        LimitCheck::Fits(cost) if !question.is_always_counted_upstream(settings) => {
-            Checked::Send(Some(question.publish(settings, request, cost)))
-        }
+        LimitCheck::Fits(cost) if !is_always_counted => Checked::Send(Some(question.publish(settings, request, cost))),
         LimitCheck::Fits(_) | LimitCheck::Unknown => Checked::Count(Box::new(question)),
     }
 }
@@ -231,10 +234,13 @@ fn check_output<B: From<Bytes>>(
 /// Returns whether the headers declare JSON in UTF-8. Any other body is left to the upstream.
 fn claims_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let value = value.to_ascii_lowercase();
     let mut parts = value.split(';').map(str::trim);
-    let kind = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| part.strip_prefix("charset=")).unwrap_or("utf-8").trim_matches('"');
-    let is_json = kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"));
-    is_json && matches!(charset, "utf-8" | "utf8" | "us-ascii")
+    let is = |text: &str, name: &str| text.eq_ignore_ascii_case(name);
+    let is_json = parts.next().and_then(|kind| kind.split_once('/')).is_some_and(|(kind, format)| {
+        let suffix = format.rfind('+').map_or("", |at| &format[at..]);
+        is(kind, "application") && (is(format, "json") || is(suffix, "+json"))
+    });
+    let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| is(name, "charset"));
+    let charset = charset.map_or("utf-8", |(_, value)| value.trim_matches('"'));
+    is_json && ["utf-8", "utf8", "us-ascii"].into_iter().any(|known| is(charset, known))
 }

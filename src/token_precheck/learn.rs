@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Response;
 
-use super::settings::Settings;
+use super::{later::LaterCost, settings::Settings};
 use crate::{
     context::{BoxError, Outcome},
     failure::{Failure, Kind},
@@ -19,12 +19,31 @@ const NAMES_A_LIMIT: [&str; 2] = ["the input token count", "unable to submit req
 pub(super) struct Learner {
     settings: Arc<Settings>,
     model: Arc<str>,
-    estimate: Option<u64>,
+    taught: Taught,
+}
+
+/// The estimate that an answer puts to the test.
+#[derive(Debug)]
+pub(super) enum Taught {
+    Nothing,
+    Estimate(u64),
+    /// That of a cost which is computed when somebody asks.
+    Later(Arc<LaterCost>),
+}
+
+impl Taught {
+    fn estimate(&self) -> Option<u64> {
+        match self {
+            Self::Nothing => None,
+            Self::Estimate(estimate) => Some(*estimate),
+            Self::Later(cost) => cost.taught(),
+        }
+    }
 }
 
 impl Learner {
-    pub(super) fn new(settings: Arc<Settings>, model: Arc<str>, estimate: Option<u64>) -> Self {
-        Self { settings, model, estimate }
+    pub(super) fn new(settings: Arc<Settings>, model: Arc<str>, taught: Taught) -> Self {
+        Self { settings, model, taught }
     }
 
     /// Learns from the call's result.
@@ -35,7 +54,7 @@ impl Learner {
                 match (outcome.failure(), outcome.usage()) {
                     (Some(failure), _) => self.learn_limit(failure),
                     (None, Some(usage)) => {
-                        if let Some(estimate) = self.estimate {
+                        if let Some(estimate) = self.taught.estimate() {
                             self.settings.calibration.expect(&self.model, estimate, usage.clone());
                         }
                     }

@@ -158,6 +158,7 @@ mod count_tokens;
 mod counting;
 pub mod estimate;
 mod future;
+mod later;
 mod layer;
 mod learn;
 mod question;

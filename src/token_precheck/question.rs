@@ -7,13 +7,14 @@ use http::Request;
 
 use super::{
     count::{self, Counting, Sample},
-    learn::Learner,
+    later::LaterCost,
+    learn::{Learner, Taught},
     settings::{AskUpstream, Settings},
     verdict,
 };
 use crate::{
     call::{Call, Operation, Surface},
-    context,
+    context::CallContext,
     failure::Failure,
     quota::{Certainty, TokenCost},
     request::{
@@ -89,7 +90,7 @@ impl Question {
             {
                 NextStep::Refuse(verdict::cannot_be_counted(&self.model, limit))
             }
-            (None, _) => NextStep::Send(self.cost(settings)),
+            (None, _) => NextStep::Send(self.cost(settings, self.count)),
         }
     }
 
@@ -98,12 +99,17 @@ impl Question {
         if let Some(failure) = self.too_long() {
             return LimitCheck::TooLong(failure);
         }
-        let besides = count::besides(&self.findings);
-        let fits = |limit| besides.is_some_and(|besides| self.count.at_most.saturating_add(besides) <= limit);
-        if !self.limit.is_none_or(fits) {
+        if !self.fits() {
             return LimitCheck::Unknown;
         }
-        LimitCheck::Fits(self.cost(settings))
+        LimitCheck::Fits(self.cost(settings, self.count))
+    }
+
+    /// Returns whether the upper bound is within the limit.
+    pub(super) fn fits(&self) -> bool {
+        let besides = count::besides(&self.findings);
+        let fits = |limit| besides.is_some_and(|besides| self.count.at_most.saturating_add(besides) <= limit);
+        self.limit.is_none_or(fits)
     }
 
     /// Returns the refusal if the lower bound is above the limit.
@@ -114,13 +120,13 @@ impl Question {
     }
 
     /// Returns the cost: exact where the texts are counted and there is no media, else an estimate.
-    fn cost(&self, settings: &Settings) -> TokenCost {
+    pub(super) fn cost(&self, settings: &Settings, count: Count) -> TokenCost {
         let media = self.findings.media.estimate;
-        match self.count.exact() {
+        match count.exact() {
             Some(tokens) if media == 0 => TokenCost::at_least(tokens),
             Some(tokens) => TokenCost::estimate(tokens.saturating_add(media)),
             None => {
-                let Count { at_least, at_most } = self.count;
+                let Count { at_least, at_most } = count;
                 let texts = settings.calibration.correct(&self.model, self.estimate()).min(at_most).max(at_least);
                 TokenCost::estimate(texts.saturating_add(media))
             }
@@ -136,17 +142,14 @@ impl Question {
         })
     }
 
-    /// Counts the texts inline, if there is a counter and they are short enough. `counted` is the count that was made when
-    /// the body was read, where that is large.
-    pub(super) fn count_inline(&mut self, settings: &Settings, counted: Option<Count>) {
-        if let Some(counted) = counted {
-            self.count = counted;
-        } else if let Some(counter) = &settings.counter
-            && self.bytes <= MAX_INLINE
-            && self.body.len() <= INLINE
-        {
-            let counting = Counting::all(counter.counter(&self.model), self.bytes);
-            self.count = self::counted(&self.body, counting, self.count);
+    /// Counts the texts inline, if there is a counter and they are short enough. Else returns the bounds that are known.
+    pub(super) fn count_inline(&self, settings: &Settings) -> Count {
+        match &settings.counter {
+            Some(counter) if self.bytes <= MAX_INLINE && self.body.len() <= INLINE => {
+                let counting = Counting::all(counter.counter(&self.model), self.bytes);
+                counted(&self.body, counting, self.count)
+            }
+            _ => self.count,
         }
     }
 
@@ -164,13 +167,26 @@ impl Question {
 
     /// Writes the cost into the call's context, and returns the learner of the call's answer.
     pub(super) fn publish<B>(&self, settings: &Arc<Settings>, request: &mut Request<B>, cost: TokenCost) -> Learner {
-        context::CallContext::update(request.extensions_mut(), |context| context.set_token_cost(cost));
+        CallContext::update(request.extensions_mut(), |context| context.set_token_cost(cost));
+        let taught = self.taught(cost, self.count).map_or(Taught::Nothing, Taught::Estimate);
+        Learner::new(settings.clone(), self.model.clone(), taught)
+    }
+
+    /// Leaves the cost to be computed when somebody asks for it, and returns the learner of the call's answer.
+    pub(super) fn publish_later<B>(self, settings: &Arc<Settings>, request: &mut Request<B>) -> Learner {
+        let model = self.model.clone();
+        let later = Arc::new(LaterCost::new(settings.clone(), self));
+        CallContext::update(request.extensions_mut(), |context| context.set_count_later(later.clone()));
+        Learner::new(settings.clone(), model, Taught::Later(later))
+    }
+
+    /// Returns the estimate that the call's answer puts to the test, if its cost is one.
+    pub(super) fn taught(&self, cost: TokenCost, count: Count) -> Option<u64> {
         // A counted request teaches nothing of estimates, and the upstream's total says nothing of the texts where it
         // also includes media or cached content.
         let is_text = self.findings.media == Media::default() && !self.findings.has_cached_content;
-        let is_estimated = cost.certainty == Certainty::Estimate && !self.count.is_exact();
-        let estimate = (is_text && is_estimated).then(|| self.estimate());
-        Learner::new(settings.clone(), self.model.clone(), estimate)
+        let is_estimated = cost.certainty == Certainty::Estimate && !count.is_exact();
+        (is_text && is_estimated).then(|| self.estimate())
     }
 }
 

@@ -37,7 +37,7 @@ impl CallerLimits {
             for (model, account) in entry.accounts.lock().iter_mut() {
                 account.catch_up(now, calendar);
                 callers.extend(account.memory(now, calendar, anchor).map(|account| CallerMemory {
-                    caller: entry.caller().into(),
+                    caller: (**entry.caller()).into(),
                     model: model.map(Into::into),
                     account,
                 }));
@@ -63,7 +63,7 @@ impl CallerLimits {
         for known in memory.callers.iter().filter(is_read).take(MAX_CALLERS) {
             let entry = self.entry(&known.caller, &settings, now);
             // For want of room, it may be the entry of all others.
-            if entry.caller() == &*known.caller {
+            if **entry.caller() == *known.caller {
                 let mut accounts = entry.accounts.lock();
                 accounts.account(known.model.as_deref(), now, calendar).restore(&known.account, now, calendar, anchor);
             }

@@ -14,6 +14,7 @@ use crate::{
         pacing::Pacer,
         queue::ScopeQueue,
     },
+    recent::Recent,
     service_times::ServiceTimes,
     sync::Mutex,
 };
@@ -136,7 +137,9 @@ impl LimiterBuilder {
         let overflow = Arc::new(ScopeQueue::new(scope, account, calendar).with_store(self.store.clone()));
         let shards = array::from_fn(|_| Mutex::new(ByScope::new(MAX_SCOPES / SHARDS, overflow.clone())));
         let hasher = RandomState::new();
-        Limiter { shared: Arc::new(Shared { settings: self, calendar, hasher, shards, overflow }) }
+        Limiter {
+            shared: Arc::new(Shared { settings: self, calendar, hasher, shards, recent: Recent::default(), overflow }),
+        }
     }
 
     /// Returns all limits that were set, each with a name for its scopes, in a stable order.

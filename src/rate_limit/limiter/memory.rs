@@ -62,7 +62,7 @@ impl Limiter {
         let (now, anchor, calendar) = (Instant::now(), TimeAnchor::read(), self.shared.calendar);
         let fits = |scope: &&ScopeMemory| scope.project.len() <= MAX_NAME && scope.model.len() <= MAX_NAME;
         for scope in memory.scopes.iter().filter(fits).take(MAX_SCOPES) {
-            let queue = self.queue(&scope.project, &scope.model, now);
+            let queue = self.queue_of_all(&scope.project, &scope.model, now);
             // A full limiter lends the account of all others.
             if (queue.scope().project(), queue.scope().model()) == (&scope.project, &scope.model) {
                 queue.change(|account| account.restore(&scope.account, now, calendar, anchor));

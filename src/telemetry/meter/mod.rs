@@ -6,6 +6,8 @@ mod models;
 mod names;
 #[cfg(feature = "metrics")]
 mod recorded;
+#[cfg(feature = "metrics")]
+mod series;
 #[cfg(not(feature = "metrics"))]
 mod silent;
 

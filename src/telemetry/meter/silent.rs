@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::super::{
     layer::Level,
     record::{RecordFacts, Summary},
@@ -35,7 +37,7 @@ impl NoMeter {
         match *self {}
     }
 
-    pub(in crate::telemetry) fn ended(&self, _: &Summary<'_>) {
+    pub(in crate::telemetry) fn ended(&self, _: &Summary<'_>, _: Instant) {
         match *self {}
     }
 }

@@ -1,0 +1,86 @@
+//! The table, the bars and the picture of a run.
+
+use std::fmt::Write as _;
+
+use crate::{
+    contestants::{BEFORE, DIRECT, FLOOR, NGINX, RELAY},
+    rounds::{IDLE, LINES, LOADED, Results, SLOW_P50, SLOW_P99, STREAMS, STREAMS_CPU, UNARY_CALLS, UNARY_CPU},
+    shared::{
+        bars::Bars,
+        picture::{Panel, PictureBar, draw},
+    },
+};
+
+/// Returns the medians of all lines, and the relay's ratios to nginx and to the bare proxy.
+pub(crate) fn table(results: &Results) -> String {
+    let mut text = format!("| | {} | relay ÷ nginx | relay ÷ bare |\n", results.names.join(" | "));
+    text.push_str(&"|---".repeat(results.names.len() + 3));
+    text.push_str("|\n");
+    for line in LINES.into_iter().filter(|line| results.median(line, RELAY).is_some()) {
+        let _ = write!(text, "| {} |", line.trim_end());
+        for name in &results.names {
+            let _ = match results.median(line, name) {
+                Some(figure) => write!(text, " {} |", rounded(figure)),
+                None => write!(text, " – |"),
+            };
+        }
+        for to in [NGINX, FLOOR] {
+            let _ = match results.ratio(line, RELAY, to) {
+                Some(ratio) => write!(text, " {ratio:.2} |"),
+                None => write!(text, " – |"),
+            };
+        }
+        text.push('\n');
+    }
+    for (line, percent) in [(SLOW_P50, "p50"), (SLOW_P99, "p99")] {
+        if let Some(added) = results.added(line, RELAY, NGINX) {
+            let _ = writeln!(text, "\nAt 100 calls a second the relay's {percent} is nginx's and {added:.0} µs.");
+        }
+    }
+    text
+}
+
+fn rounded(figure: f64) -> String {
+    if figure >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.1}") }
+}
+
+/// Returns the bars with the figures of a run.
+pub(crate) fn bars(results: &Results) -> Bars {
+    let mut bars = Bars::default();
+    bars.add("unary, calls a second ÷ nginx's", 0.75.., results.ratio(UNARY_CALLS, RELAY, NGINX));
+    bars.add("streams of 20, calls a second ÷ nginx's", 0.9.., results.ratio(STREAMS, RELAY, NGINX));
+    bars.add("CPU a call ÷ the bare proxy's", ..=1.5, results.ratio(UNARY_CPU, RELAY, FLOOR));
+    bars.add("CPU a call ÷ the build of before (RELAY_BEFORE)", ..=0.4, results.ratio(UNARY_CPU, RELAY, BEFORE));
+    let added = results.added(SLOW_P50, RELAY, NGINX).map(|micros| micros / 1e3);
+    bars.add("p50 over nginx's at 100 calls a second, ms", ..=0.15, added);
+    bars.add("memory, idle, MiB", ..=8.0, results.median(IDLE, RELAY));
+    bars.add("memory, 64 connections, MiB", ..=14.0, results.median(LOADED, RELAY));
+    bars
+}
+
+/// Draws the calls a second and the CPU of a call.
+pub(crate) fn picture(results: &Results) -> String {
+    let panel = |title: &str, line, unit: &str, names: &[&str]| Panel {
+        title: title.into(),
+        bars: names
+            .iter()
+            .filter_map(|name| {
+                let value = results.median(line, name)?;
+                let figure = format!("{value:.0} {unit}");
+                Some(PictureBar { label: (*name).into(), value, figure, own: *name == RELAY })
+            })
+            .collect(),
+    };
+    let all = [DIRECT, NGINX, FLOOR, RELAY, BEFORE];
+    let proxies = &all[1..];
+    draw(
+        "The relay beside nginx and a bare hyper proxy",
+        "64 connections on loopback; wrk, the upstream and the proxy share the machine's cores",
+        &[
+            panel("Calls a second, 1 KB in and 1 KB out", UNARY_CALLS, "", &all),
+            panel("Streams of 20 events a second", STREAMS, "", &all),
+            panel("CPU a call, 1 KB in and 1 KB out", UNARY_CPU, "µs", proxies),
+            panel("CPU a stream of 20 events", STREAMS_CPU, "µs", proxies),
+        ],
+    )
+}

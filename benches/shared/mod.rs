@@ -1,0 +1,5 @@
+//! What several benches need: bars, a picture, and the place of their tables in the README.
+
+pub(crate) mod bars;
+pub(crate) mod picture;
+pub(crate) mod readme;

@@ -1,0 +1,63 @@
+//! The ends of strings and of white space.
+
+use memchr::memchr2;
+
+/// The place at which the bytes ended within a string.
+pub(super) enum Cut {
+    Inside,
+    InEscape,
+}
+
+impl Cut {
+    pub(super) fn pick<T>(self, inside: T, in_escape: T) -> T {
+        match self {
+            Self::Inside => inside,
+            Self::InEscape => in_escape,
+        }
+    }
+}
+
+/// Returns the length of the rest of a string, with its closing quote.
+pub(super) fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
+    let mut from = 0;
+    while let Some(rest) = bytes.get(from..) {
+        let at = quote_or_escape(rest).ok_or(Cut::Inside)?;
+        if rest[at] == b'"' {
+            return Ok(from + at + 1);
+        }
+        from += at + 2;
+    }
+    Err(Cut::InEscape)
+}
+
+/// Returns the place of the next quote or backslash. Names and most strings are short: they are searched here by words of
+/// eight bytes, which costs less than a call of `memchr`.
+#[inline]
+pub(super) fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().take(2).enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest byte that is zero has its highest bit set by the subtraction.
+        let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+        let found = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(8 * at + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let near = bytes.len().min(16) & !7;
+    memchr2(b'"', b'\\', &bytes[near..]).map(|at| near + at)
+}
+
+/// Returns the bytes from the first one that is no white space. What the API indents, it indents by more than eight spaces.
+pub(super) fn after_space(mut bytes: &[u8]) -> &[u8] {
+    while let Some(rest) = bytes.strip_prefix(b"        ") {
+        bytes = rest;
+    }
+    let end = bytes.iter().position(|byte| !is_space(*byte)).unwrap_or(bytes.len());
+    &bytes[end..]
+}
+
+pub(super) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}

@@ -1,0 +1,113 @@
+//! The message of a failure: a text, or words that are written when somebody reads them.
+
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    sync::{Arc, OnceLock},
+};
+
+use crate::redact::redact;
+
+/// The words of a refusal by a layer. They are written when they are read: most refusals are waited out or counted, and
+/// nobody reads what they say.
+pub(crate) trait Words: Fn(&mut fmt::Formatter<'_>, Reader) -> fmt::Result + Send + Sync {}
+
+impl<W: Fn(&mut fmt::Formatter<'_>, Reader) -> fmt::Result + Send + Sync> Words for W {}
+
+/// The reader of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Who runs the server, and may know its projects and callers.
+    Operator,
+    /// Who has made the call.
+    Caller,
+}
+
+/// The message of a failure, which is cheap to clone.
+#[derive(Clone)]
+pub(super) enum Message {
+    Text(Arc<str>),
+    Words(Arc<Written<dyn Words>>),
+}
+
+/// Words, and what they say to each reader, once it was read.
+pub(super) struct Written<W: ?Sized> {
+    texts: [OnceLock<String>; 2],
+    words: W,
+}
+
+impl Message {
+    /// Makes the message that these words write.
+    pub(super) fn of_words(words: impl Words + 'static) -> Self {
+        Self::Words(Arc::new(Written { texts: Default::default(), words }))
+    }
+
+    /// Returns the text for a reader.
+    pub(super) fn text(&self, reader: Reader) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Words(written) => written.texts[reader as usize].get_or_init(|| written.write(reader)),
+        }
+    }
+}
+
+impl Written<dyn Words> {
+    #[cold]
+    fn write(&self, reader: Reader) -> String {
+        struct For<'a>(&'a dyn Words, Reader);
+
+        impl fmt::Display for For<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (self.0)(f, self.1)
+            }
+        }
+
+        // Enough for nearly all of them.
+        let mut text = String::with_capacity(256);
+        let _ = write!(text, "{}", For(&self.words, reader));
+        match redact(&text) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(clean) => clean,
+        }
+    }
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self::Text(Arc::default())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.text(Reader::Operator), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use crate::failure::{Failure, Kind};
+
+    use super::*;
+
+    #[test]
+    fn words_are_written_once_for_each_reader_and_redacted() {
+        let times = Arc::new(AtomicU32::new(0));
+        let counter = times.clone();
+        let failure = Failure::in_words(Kind::RateLimited, move |f: &mut fmt::Formatter<'_>, reader: Reader| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let whom = if reader == Reader::Operator { "AIzaSyA-0123456789_abcdefghijklmnopqrst" } else { "you" };
+            write!(f, "no room for {whom}")
+        });
+        assert_eq!(times.load(Ordering::Relaxed), 0, "nobody has read it");
+        let other = failure.clone().with_hint(std::time::Duration::from_secs(1));
+        for failure in [&failure, &other] {
+            assert_eq!((failure.message(), failure.caller_message()), ("no room for [redacted]", "no room for you"));
+        }
+        assert!(failure.same_as(&other) && format!("{failure:?}").contains("no room for [redacted]"));
+        assert_eq!(times.load(Ordering::Relaxed), 2);
+        assert_eq!(failure.with_caller_message("none").caller_message(), "none");
+    }
+}
