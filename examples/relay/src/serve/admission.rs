@@ -35,10 +35,9 @@ use crate::{
         live::{self, LiveApi},
         owners::{Answer, Separation},
         path::{decoded, has_dots},
-        peer::{Peer, network},
+        peer::Peer,
         refusal::{full, refusal},
         transport::Transport,
-        unread::AnswersUnderWay,
         uploads::{self, SignedAddress, Uploads},
     },
 };
@@ -112,22 +111,20 @@ impl Admission {
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
     async fn pass(&self, mut request: Request, inner: Layers) -> Result<Response<Body>, BoxError> {
         let address = self.uploads.read(request.uri());
-        let (known, of_caller) = self.enter(&request, address.as_ref())?;
+        let peer: Option<Peer> = request.extensions_mut().remove();
+        let (known, of_caller) = self.enter(&request, peer.as_ref(), address.as_ref())?;
         if let Some(address) = address {
             *request.uri_mut() = address.uri;
         }
         mark(&mut request, known.as_ref())?;
-        if known.is_none()
-            && let Some(Peer(address)) = request.extensions().get()
-        {
-            let name = name_of(address.ip());
-            CallContext::update(request.extensions_mut(), |context| context.set_caller(name));
+        if let (None, Some(peer)) = (&known, &peer) {
+            CallContext::update(request.extensions_mut(), |context| context.set_caller(peer.name.clone()));
         }
         let place = Place {
             taken: Some((of_caller, self.slot().await?)),
             end: request.extensions_mut().remove().unwrap_or_default(),
         };
-        let under_way: AnswersUnderWay = request.extensions_mut().remove().unwrap_or_default();
+        let under_way = peer.map(|peer| peer.under_way).unwrap_or_default();
         let request = with_timeout(request, self.rules.body_timeout);
         let answer = match known.as_ref().filter(|_| self.rules.separate) {
             Some(caller) => {
@@ -154,6 +151,7 @@ impl Admission {
     fn enter(
         &self,
         request: &Request,
+        peer: Option<&Peer>,
         address: Option<&SignedAddress>,
     ) -> Result<(Option<Known>, CallerPlace), BoxError> {
         headers::check(request)?;
@@ -173,10 +171,7 @@ impl Admission {
         if request.extensions().get::<LiveApi>().is_some() {
             return Err(refusal(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", live::REFUSAL));
         }
-        let caller = known.as_ref().map(Caller::of).unwrap_or_else(|| {
-            let peer = request.extensions().get::<Peer>();
-            Caller::Address(peer.map(|Peer(address)| address.ip().to_canonical()))
-        });
+        let caller = known.as_ref().map_or_else(|| Caller::Address(peer.map(|peer| peer.address)), Caller::of);
         Ok((known, self.caller_place(caller)?))
     }
 
@@ -347,15 +342,6 @@ impl Drop for CallerPlace {
     }
 }
 
-/// Returns the name of a caller that brings no token, for the layers that share between callers: its address. Of IPv6 it is
-/// the network of 64 bits, all addresses of which are one caller's.
-fn name_of(address: IpAddr) -> String {
-    match network(address) {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(network) => format!("{network}/64"),
-    }
-}
-
 /// Returns whether an origin is that of the address to which a request was sent.
 pub(crate) fn is_of(origin: &HeaderValue, request: &Request) -> bool {
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
@@ -381,18 +367,6 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_caller_without_a_token_is_known_by_its_address_or_network() {
-        for (address, name) in [
-            ("192.0.2.7", "192.0.2.7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-            ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ] {
-            assert_eq!(name_of(address.parse().unwrap()), name);
-        }
-    }
 
     #[test]
     fn few_of_the_credentials_of_one_request_are_looked_at() {

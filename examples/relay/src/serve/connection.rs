@@ -36,7 +36,6 @@ use crate::serve::{
     connection_life::{Connection, Patience, Verdict},
     connections::{ConnectionPlace, Connections, Full},
     peer::Peer,
-    unread::AnswersUnderWay,
     watched_io::WatchedIo,
 };
 
@@ -81,16 +80,15 @@ pub(crate) async fn serve(
         _ = ends.wait_for(|ends| *ends) => return,
     };
     let io = WatchedIo::new(stream, life.clone(), thrown_away.clone(), patience.unread);
-    let (calls, under_way) = (life.clone(), AnswersUnderWay::default());
-    let answers = under_way.clone();
+    let (calls, peer) = (life.clone(), Peer::new(peer.ip()));
+    let under_way = peer.under_way.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let call = calls.begin();
         let mut request = request.map(|body| match body.is_end_stream() {
             true => Body::new(body),
             false => Body::new(RequestBody { body, _call: call.request() }),
         });
-        request.extensions_mut().insert(Peer(peer));
-        request.extensions_mut().insert(answers.clone());
+        request.extensions_mut().insert(peer.clone());
         let answer = app(request);
         async move { Ok::<_, Infallible>(answer.await.map(|body| AnswerBody::new(body, call))) }
     });

@@ -108,7 +108,8 @@ pub(crate) fn has_dots(path: &str) -> bool {
         true => path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/").replace("%3b", ";").into(),
         false => Cow::Borrowed(path),
     };
-    path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    let mut segments = path.as_bytes().split(|byte| matches!(byte, b'/' | b'\\'));
+    segments.any(|segment| matches!(segment.split(|byte| *byte == b';').next(), Some(b"." | b"..")))
 }
 
 // === models that nobody can read ===
