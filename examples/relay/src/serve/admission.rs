@@ -1,7 +1,12 @@
 //! Admission: the callers' tokens, models and priorities, the number of their calls at a time, and the calls that a relay
 //! cannot serve.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{body::Body, extract::Request};
 use http::{
@@ -13,10 +18,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{BoxError, Service, service_fn};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_gemini::{
     CallContext, clock,
     replay::{Oversize, ReplayLayer, ReplayMemory},
+    stack::Gemini,
 };
 
 use crate::{
@@ -27,11 +33,11 @@ use crate::{
         held::{AnswerEnd, AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
-        owners::Separation,
+        owners::{Answer, Separation},
         path::{decoded, has_dots},
-        peer::{Peer, network},
+        peer::Peer,
         refusal::{full, refusal},
-        unread::with_read_timeout,
+        transport::Transport,
         uploads::{self, SignedAddress, Uploads},
     },
 };
@@ -103,27 +109,22 @@ impl Admission {
     }
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
-    pub(crate) async fn pass<S, R>(self, mut request: Request, inner: S) -> Result<Response<Body>, BoxError>
-    where
-        S: Service<Request, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
-        R: http_body::Body<Data = bytes::Bytes, Error: Into<BoxError>> + Send + 'static,
-    {
+    async fn pass(&self, mut request: Request, inner: Layers) -> Result<Response<Body>, BoxError> {
         let address = self.uploads.read(request.uri());
-        let (known, of_caller) = self.enter(&request, address.as_ref())?;
+        let peer: Option<Peer> = request.extensions_mut().remove();
+        let (known, of_caller) = self.enter(&request, peer.as_ref(), address.as_ref())?;
         if let Some(address) = address {
             *request.uri_mut() = address.uri;
         }
         mark(&mut request, known.as_ref())?;
-        if known.is_none()
-            && let Some(Peer(address)) = request.extensions().get()
-        {
-            let name = name_of(address.ip());
-            CallContext::update(request.extensions_mut(), |context| context.set_caller(name));
+        if let (None, Some(peer)) = (&known, &peer) {
+            CallContext::update(request.extensions_mut(), |context| context.set_caller(peer.name.clone()));
         }
         let place = Place {
             taken: Some((of_caller, self.slot().await?)),
             end: request.extensions_mut().remove().unwrap_or_default(),
         };
+        let under_way = peer.map(|peer| peer.under_way).unwrap_or_default();
         let request = with_timeout(request, self.rules.body_timeout);
         let answer = match known.as_ref().filter(|_| self.rules.separate) {
             Some(caller) => {
@@ -131,9 +132,7 @@ impl Admission {
                 let inner = service_fn(move |request| caller.clone().pass(request, &reader, inner.clone()));
                 forward(request, known.clone(), self.reader.clone(), inner).await
             }
-            None => {
-                forward(request, known.clone(), self.reader.clone(), inner).await.map(|answer| answer.map(Body::new))
-            }
+            None => forward(request, known.clone(), self.reader.clone(), inner).await,
         };
         let mut response = answer.map_err(|error| match elapsed_limit(&*error) {
             Some(limit) => {
@@ -145,13 +144,14 @@ impl Admission {
         if let Some(Known { token, .. }) = known {
             self.uploads.sign(response.headers_mut(), &token, clock::wall());
         }
-        let unread = self.rules.unread_timeout;
-        Ok(response.map(|body| with_read_timeout(Body::new(HoldingBody::new(Body::new(body), place)), unread)))
+        let body = |body| Body::new(HoldingBody::new(body, place));
+        Ok(response.map(|answer| under_way.with_read_timeout(body(answer), self.rules.unread_timeout)))
     }
 
     fn enter(
         &self,
         request: &Request,
+        peer: Option<&Peer>,
         address: Option<&SignedAddress>,
     ) -> Result<(Option<Known>, CallerPlace), BoxError> {
         headers::check(request)?;
@@ -171,10 +171,7 @@ impl Admission {
         if request.extensions().get::<LiveApi>().is_some() {
             return Err(refusal(StatusCode::NOT_IMPLEMENTED, "UNIMPLEMENTED", live::REFUSAL));
         }
-        let caller = known.as_ref().map(Caller::of).unwrap_or_else(|| {
-            let peer = request.extensions().get::<Peer>();
-            Caller::Address(peer.map(|Peer(address)| address.ip().to_canonical()))
-        });
+        let caller = known.as_ref().map_or_else(|| Caller::Address(peer.map(|peer| peer.address)), Caller::of);
         Ok((known, self.caller_place(caller)?))
     }
 
@@ -261,6 +258,55 @@ impl Admission {
     }
 }
 
+/// The layers inside of the admission, shared by all calls.
+#[derive(Clone)]
+struct Layers(Arc<Gemini<Transport>>);
+
+impl Service<Request> for Layers {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Calls a clone. Its future is large, so that it is boxed where it is made, and all that stands around it moves a
+    /// pointer.
+    fn call(&mut self, request: Request) -> Answer {
+        let layers = Gemini::clone(&self.0).map_response(|answer: Response<_>| answer.map(Body::new));
+        Box::pin(layers.oneshot(request))
+    }
+}
+
+/// The service that lets calls through to the layers inside of it.
+#[derive(Clone)]
+pub(crate) struct Admit {
+    admission: Arc<Admission>,
+    layers: Layers,
+}
+
+impl Admit {
+    pub(crate) fn new(admission: Arc<Admission>, layers: Gemini<Transport>) -> Self {
+        Self { admission, layers: Layers(Arc::new(layers)) }
+    }
+}
+
+impl Service<Request> for Admit {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        let Self { admission, layers } = self.clone();
+        Box::pin(async move { admission.pass(request, layers).await })
+    }
+}
+
 /// The place of a call, taken until its answer has ended. That of one that has failed is free before its last words are
 /// out, so that a caller that reads them can call again.
 struct Place {
@@ -296,15 +342,6 @@ impl Drop for CallerPlace {
     }
 }
 
-/// Returns the name of a caller that brings no token, for the layers that share between callers: its address. Of IPv6 it is
-/// the network of 64 bits, all addresses of which are one caller's.
-fn name_of(address: IpAddr) -> String {
-    match network(address) {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(network) => format!("{network}/64"),
-    }
-}
-
 /// Returns whether an origin is that of the address to which a request was sent.
 pub(crate) fn is_of(origin: &HeaderValue, request: &Request) -> bool {
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes);
@@ -330,18 +367,6 @@ fn credentials(request: &Request) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_caller_without_a_token_is_known_by_its_address_or_network() {
-        for (address, name) in [
-            ("192.0.2.7", "192.0.2.7"),
-            ("::ffff:192.0.2.7", "192.0.2.7"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-            ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
-        ] {
-            assert_eq!(name_of(address.parse().unwrap()), name);
-        }
-    }
 
     #[test]
     fn few_of_the_credentials_of_one_request_are_looked_at() {

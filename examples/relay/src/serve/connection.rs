@@ -5,6 +5,7 @@
 //! When the relay is to end, it ends at once if it has no call under way.
 
 use std::{
+    convert::Infallible,
     future::pending,
     net::SocketAddr,
     sync::{
@@ -14,14 +15,13 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body};
+use axum::body::Body;
 use http::Request;
 use http_body::Body as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
-    service::TowerToHyperService,
 };
 use serde_json::json;
 use tokio::{
@@ -29,9 +29,9 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep_until, timeout},
 };
-use tower::{ServiceExt, service_fn};
 
 use crate::serve::{
+    app::Answer,
     connection_body::{AnswerBody, RequestBody},
     connection_life::{Connection, Patience, Verdict},
     connections::{ConnectionPlace, Connections, Full},
@@ -57,7 +57,7 @@ const HTTP2: &[u8; 3] = b"PRI";
 pub(crate) async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    app: Router,
+    app: impl Fn(Request<Body>) -> Answer + Clone + Send + Sync + 'static,
     patience: Patience,
     place: ConnectionPlace,
 ) {
@@ -80,22 +80,23 @@ pub(crate) async fn serve(
         _ = ends.wait_for(|ends| *ends) => return,
     };
     let io = WatchedIo::new(stream, life.clone(), thrown_away.clone(), patience.unread);
-    let calls = life.clone();
+    let (calls, peer) = (life.clone(), Peer::new(peer.ip()));
+    let under_way = peer.under_way.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let call = calls.begin();
         let mut request = request.map(|body| match body.is_end_stream() {
             true => Body::new(body),
             false => Body::new(RequestBody { body, _call: call.request() }),
         });
-        request.extensions_mut().insert(Peer(peer));
-        let answer = app.clone().oneshot(request);
-        async move { answer.await.map(|response| response.map(|body| AnswerBody::new(body, call))) }
+        request.extensions_mut().insert(peer.clone());
+        let answer = app(request);
+        async move { Ok::<_, Infallible>(answer.await.map(|body| AnswerBody::new(body, call))) }
     });
     builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle).max_buf_size(MOST_AT_ONCE);
     // Clients that read only while they are asked for more answer a PING as late as they read.
     let http2 = &mut builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(patience.idle).keep_alive_timeout(patience.unread);
-    let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let connection = builder.serve_connection(TokioIo::new(io), service);
     tokio::pin!(connection);
 
     let look = sleep_until(Instant::now() + patience.idle.min(patience.unread));
@@ -116,6 +117,7 @@ pub(crate) async fn serve(
             }
             return;
         }
+        under_way.drop_unread();
         let now = Instant::now();
         let (mut next, goes) = match life.judge(patience) {
             Verdict::Stays(next) => (next, false),

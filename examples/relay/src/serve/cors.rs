@@ -7,22 +7,17 @@ use std::{convert::Infallible, time::Duration};
 use axum::{
     Json,
     extract::Request,
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
-    header::{
-        ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-        ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-        ACCESS_CONTROL_REQUEST_METHOD, LOCATION, ORIGIN, RETRY_AFTER, VARY,
-    },
+    HeaderName, HeaderValue, Method, StatusCode,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, LOCATION, ORIGIN, RETRY_AFTER, VARY},
 };
 use serde_json::json;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 
-use crate::config::Origins;
+use crate::{config::Origins, serve::headers};
 
 /// The time for which a browser keeps the answer to a preflight. A change of the settings holds for it after that.
 const KEPT: Duration = Duration::from_secs(600);
@@ -46,14 +41,14 @@ const READ_BY_PAGES: [HeaderName; 13] = [
 ];
 
 /// The headers by which a server talks to browsers about pages. Only the relay's own go out.
-const OF_PAGES: [HeaderName; 7] = [
-    ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_ALLOW_CREDENTIALS,
-    ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_HEADERS,
-    ACCESS_CONTROL_EXPOSE_HEADERS,
-    ACCESS_CONTROL_MAX_AGE,
-    HeaderName::from_static("access-control-allow-private-network"),
+const OF_PAGES: [&str; 7] = [
+    "access-control-allow-credentials",
+    "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-allow-origin",
+    "access-control-allow-private-network",
+    "access-control-expose-headers",
+    "access-control-max-age",
 ];
 
 /// The rules for pages.
@@ -83,9 +78,13 @@ impl Cors {
     }
 
     /// Answers a preflight, or lets pages of allowed origins read the answer to a call.
-    pub(crate) async fn pass(&self, request: Request, next: Next) -> Response {
+    pub(crate) async fn pass<F: Future<Output = Response>>(
+        &self,
+        request: Request,
+        next: impl FnOnce(Request) -> F + Clone,
+    ) -> Response {
         let Some(origin) = request.headers().get(ORIGIN) else {
-            let mut response = without_headers_of_pages(next.run(request).await);
+            let mut response = without_headers_of_pages(next(request).await);
             response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
             return response;
         };
@@ -93,12 +92,12 @@ impl Cors {
         match options && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             true if !self.origins.allow(origin.as_bytes()) => return refused(origin),
             // The layer would take every OPTIONS for a preflight.
-            false if options => return without_headers_of_pages(next.run(request).await),
+            false if options => return without_headers_of_pages(next(request).await),
             _ => {}
         }
         let inner = service_fn(move |request| {
             let next = next.clone();
-            async move { Ok::<_, Infallible>(without_headers_of_pages(next.run(request).await)) }
+            async move { Ok::<_, Infallible>(without_headers_of_pages(next(request).await)) }
         });
         let Ok(response) = self.layer.layer(inner).oneshot(request).await;
         response
@@ -115,9 +114,6 @@ fn refused(origin: &HeaderValue) -> Response {
 
 /// Removes what the upstream says about pages, which holds for its own address.
 fn without_headers_of_pages(mut response: Response) -> Response {
-    let headers: &mut HeaderMap = response.headers_mut();
-    for name in &OF_PAGES {
-        headers.remove(name);
-    }
+    headers::remove(response.headers_mut(), |name| OF_PAGES.contains(&name));
     response
 }

@@ -25,7 +25,7 @@ use http::{
     uri::Authority,
 };
 use http_body::{Frame, SizeHint};
-use memchr::memmem;
+use memchr::memmem::Finder;
 use parking_lot::RwLock;
 use tower::BoxError;
 
@@ -191,7 +191,10 @@ pub(crate) fn allow(response: &mut Response) {
 /// Returns whether a method is one of the API's. TRACE would repeat what a proxy has added to a request, and CONNECT
 /// would make the relay a tunnel.
 pub(crate) fn is_served(method: &Method) -> bool {
-    METHODS.split(", ").any(|served| served == method.as_str())
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS
+    )
 }
 
 /// Refuses a request to a page of the relay's own that has not one host.
@@ -229,7 +232,7 @@ pub(crate) fn to_upstream<B>(mut request: http::Request<B>) -> http::Request<B> 
 }
 
 /// Removes the headers with such names.
-fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+pub(crate) fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
     let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_unwanted(name.as_str())).cloned().collect();
     for name in unwanted {
         headers.remove(name);
@@ -302,8 +305,8 @@ pub(crate) struct KnownKeys(Arc<RwLock<Vec<KnownKey>>>);
 
 /// A key, and how it stands in the name of a header.
 struct KnownKey {
-    text: String,
-    in_names: String,
+    text: Finder<'static>,
+    in_names: Finder<'static>,
 }
 
 impl KnownKeys {
@@ -317,10 +320,11 @@ impl KnownKeys {
     pub(crate) fn learn<'a>(&self, keys: impl IntoIterator<Item = &'a str>) {
         let mut known = self.0.write();
         for key in keys.into_iter().filter(|key| key.len() >= Self::LEAST) {
-            if let Some(at) = known.iter().position(|known| known.text == key) {
+            if let Some(at) = known.iter().position(|known| known.text.needle() == key.as_bytes()) {
                 known.remove(at);
             }
-            known.push(KnownKey { text: key.to_owned(), in_names: key.to_ascii_lowercase() });
+            let (text, in_names) = (Finder::new(key), key.to_ascii_lowercase());
+            known.push(KnownKey { text: text.into_owned(), in_names: Finder::new(&in_names).into_owned() });
         }
         let beyond = known.len().saturating_sub(Self::MOST);
         known.drain(..beyond);
@@ -331,7 +335,7 @@ impl KnownKeys {
         let known = self.0.read();
         let mut text = Cow::Borrowed(value.as_bytes());
         for _ in 0..3 {
-            if known.iter().any(|key| memmem::find(&text, key.text.as_bytes()).is_some()) {
+            if known.iter().any(|key| key.text.find(&text).is_some()) {
                 return true;
             }
             if !text.contains(&b'%') {
@@ -339,7 +343,7 @@ impl KnownKeys {
             }
             text = Cow::Owned(decoded(&String::from_utf8_lossy(&text)));
         }
-        known.iter().any(|key| memmem::find(name.as_str().as_bytes(), key.in_names.as_bytes()).is_some())
+        known.iter().any(|key| key.in_names.find(name.as_str().as_bytes()).is_some())
     }
 }
 

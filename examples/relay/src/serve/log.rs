@@ -2,7 +2,7 @@
 
 use std::{env, io};
 
-use axum::{body::Body, extract::Request, middleware::Next, response::Response};
+use axum::{body::Body, extract::Request, response::Response};
 use clap::ValueEnum;
 use http::StatusCode;
 use tokio::time::Instant;
@@ -12,7 +12,13 @@ use tower_gemini::{
     context::{CallProgress, Usage, UsageReport},
     failure::{Failure, Kind},
 };
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{
     serve::held::{AnswerEnd, AtEnd, HoldingBody},
@@ -37,10 +43,12 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
     let wanted_here = format!("tower_gemini::telemetry::exception=off,{wanted}");
     let filter: EnvFilter =
         wanted_here.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
+    // Spans are for collectors of traces; a line is complete without them. Their fields would be written for each call and for
+    // no reader, so that only who asks for more than a level gets them, and the events within them.
+    let has_spans = !wanted.trim().parse::<LevelFilter>().is_ok_and(|most| most <= LevelFilter::INFO);
     let lines = fmt::layer().with_writer(io::stderr);
-    let log = tracing_subscriber::registry().with(filter);
+    let log = tracing_subscriber::registry().with(filter).with(filter_fn(move |at| has_spans || at.is_event()));
     match format {
-        // Spans are for collectors of traces; a line is complete without them.
         Format::Json => {
             log.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init()
         }
@@ -50,7 +58,10 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
 }
 
 /// Logs a call and its outcome, once its answer has ended.
-pub(crate) async fn line(mut request: Request, next: Next) -> Response {
+pub(crate) async fn line<F: Future<Output = Response>>(
+    mut request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let end = AnswerEnd::default();
     request.extensions_mut().insert(end.clone());
     let caller = CallerName::default();
@@ -64,7 +75,7 @@ pub(crate) async fn line(mut request: Request, next: Next) -> Response {
         outcome: Outcome::default(),
         end,
     };
-    let response = next.run(request).await;
+    let response = next(request).await;
     line.status = Some(response.status());
     if let Some(outcome) = response.extensions().get::<Outcome>() {
         line.outcome = outcome.clone();

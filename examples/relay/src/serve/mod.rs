@@ -1,9 +1,11 @@
 //! Serving: the listener, the way of a call through the relay, and the stack of layers in force.
 //!
-//! A connection comes in by `server`, and `connection` serves it to its end. A request passes `cors`, is logged by `log`, cleaned by `proxy`, let in by `admission` as a caller that is `known`, and goes through the
-//! `stack` that `current` holds at that moment.
+//! A connection comes in by `server`, and `connection` serves it to its end. `app` leads a request through the rest: it
+//! passes `cors`, is logged by `log`, cleaned by `proxy`, let in by `admission` as a caller that is `known`, and goes through
+//! the `stack` that `current` holds at that moment.
 
 mod admission;
+mod app;
 mod body_timeout;
 mod connection;
 mod connection_body;

@@ -1,5 +1,7 @@
 //! The paths of calls: the one form in which they are judged and sent, and those in which nobody can read a model.
 
+use std::borrow::Cow;
+
 use http::{Method, Request, Uri, uri::PathAndQuery};
 use serde::Deserialize;
 use tower_gemini::call::{Call, Operation, Surface};
@@ -102,8 +104,12 @@ fn escaped(rest: &str) -> Option<u8> {
 /// Returns whether a path without needless escapes has a segment `.` or `..`, which would lead elsewhere than it seems.
 /// Servers differ in what ends a segment; each of their ways counts.
 pub(crate) fn has_dots(path: &str) -> bool {
-    let path = path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/").replace("%3b", ";");
-    path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
+    let path = match path.contains('%') {
+        true => path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/").replace("%3b", ";").into(),
+        false => Cow::Borrowed(path),
+    };
+    let mut segments = path.as_bytes().split(|byte| matches!(byte, b'/' | b'\\'));
+    segments.any(|segment| matches!(segment.split(|byte| *byte == b';').next(), Some(b"." | b"..")))
 }
 
 // === models that nobody can read ===

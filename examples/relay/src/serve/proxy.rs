@@ -1,12 +1,11 @@
 //! The duties of any proxy: to keep the headers of one connection to that connection, to send the path that was judged,
 //! and to stay between both sides.
 
-use axum::{extract::Request, middleware::Next, response::Response};
+use axum::{extract::Request, response::Response};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{
-        CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{CONNECTION, HOST},
+    uri::Authority,
 };
 
 use crate::serve::{
@@ -17,23 +16,27 @@ use crate::serve::{
 
 /// The headers of one connection: those of RFC 9110, section 7.6.1, two that are in no RFC, and `Expect`, which hyper
 /// has answered by now.
-const OF_ONE_CONNECTION: [HeaderName; 11] = [
-    CONNECTION,
-    EXPECT,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
+const OF_ONE_CONNECTION: [&str; 11] = [
+    "connection",
+    "expect",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
 ];
 
 /// Strips the headers of one connection both ways, and those of an answer that callers do not get, `keys` among them;
 /// writes the path in one form, and leads uploads back through the relay.
-pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Response {
+pub(crate) async fn pass<F: Future<Output = Response>>(
+    request: Request,
+    keys: &KnownKeys,
+    next: impl FnOnce(Request) -> F,
+) -> Response {
     let mut request = linger(request).map(without_trailers);
     path::unescape(&mut request);
     path::drop_other_requests(&mut request);
@@ -42,10 +45,10 @@ pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Respo
     let relay = OwnAddress::of(&request);
     let goes_on = uploads::goes_on(&request);
     let is_served = headers::is_served(request.method());
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     strip(response.headers_mut());
     uploads::replace_addresses(response.headers_mut(), |url| relay.in_place_of(url));
-    headers::to_caller(response.headers_mut(), &keys);
+    headers::to_caller(response.headers_mut(), keys);
     if !is_served {
         headers::allow(&mut response);
     }
@@ -58,26 +61,37 @@ pub(crate) async fn pass(request: Request, next: Next, keys: KnownKeys) -> Respo
 fn strip(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
-    for name in named.collect::<Vec<_>>().iter().chain(&OF_ONE_CONNECTION) {
-        headers.remove(name);
-    }
+    let named: Vec<_> = named.collect();
+    headers::remove(headers, |name| OF_ONE_CONNECTION.contains(&name) || named.iter().any(|at| at == name));
 }
 
-/// The relay's own address, as its caller knows it.
+/// The relay's own address, as its caller knows it. It is written when an answer has one to be replaced.
 struct OwnAddress {
-    scheme: &'static str,
-    authority: Option<String>,
+    authority: Option<Authority>,
+    host: Option<HeaderValue>,
+    schemes: Option<HeaderValue>,
 }
 
 impl OwnAddress {
     fn of(request: &Request) -> Self {
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let authority = request.uri().authority().map(|authority| authority.as_str()).or(host);
+        Self {
+            authority: request.uri().authority().cloned(),
+            host: request.headers().get(HOST).cloned(),
+            schemes: request.headers().get("x-forwarded-proto").cloned(),
+        }
+    }
+
+    fn authority(&self) -> Option<&str> {
+        let host = || self.host.as_ref().and_then(|host| host.to_str().ok());
+        self.authority.as_ref().map(Authority::as_str).or_else(host)
+    }
+
+    fn scheme(&self) -> &'static str {
         // Each proxy adds its scheme; the first is the one that the caller knows.
-        let schemes = request.headers().get("x-forwarded-proto").and_then(|schemes| schemes.to_str().ok());
+        let schemes = self.schemes.as_ref().and_then(|schemes| schemes.to_str().ok());
         let scheme = schemes.and_then(|schemes| schemes.split(',').next()).map(str::trim);
         let encrypted = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"));
-        Self { scheme: if encrypted { "https" } else { "http" }, authority: authority.map(str::to_owned) }
+        if encrypted { "https" } else { "http" }
     }
 
     /// Replaces the upstream's address in a URL, which would lead the caller, and the caller's key, past the relay; and
@@ -86,8 +100,8 @@ impl OwnAddress {
         let uri: Uri = url.to_str().ok()?.parse().ok()?;
         let query = uploads::without_keys(uri.query().unwrap_or_default());
         let path = if query.is_empty() { uri.path().to_owned() } else { format!("{}?{query}", uri.path()) };
-        match &self.authority {
-            Some(authority) => format!("{}://{authority}{path}", self.scheme).parse().ok(),
+        match self.authority() {
+            Some(authority) => format!("{}://{authority}{path}", self.scheme()).parse().ok(),
             None => path.parse().ok(),
         }
     }

@@ -10,26 +10,27 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
     extract::Request,
     http::StatusCode,
     middleware,
+    response::IntoResponse,
     routing::{any, get},
 };
 use tokio::{net::TcpListener, task::JoinSet, time::sleep};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::ServiceExt;
 use tower_gemini::{BoxError, key_pool::KeyState};
 
 use crate::{
     config::{Plan, Source},
     serve::{
+        app::{self, Answer, OwnPages},
         connection::{refuse, serve},
         connection_life::Patience,
         connections::{Caps, Connections},
         current::Current,
         headers,
         lift::Lift,
-        log, operators, proxy,
+        operators,
         signals::{Termination, Wish, Wishes},
         state::KeptState,
     },
@@ -65,11 +66,15 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
     }
 
     let connections = Connections::new();
-    let (calls, pages) = apps(&current, &termination, &connections)?;
+    let (of_callers, pages) = pages(&current, &termination, &connections)?;
     // It serves to the very end, so that a drain can be watched, and ends with the relay: nobody waits for it.
     let mut to_the_end = JoinSet::new();
     if let Some(listener) = operators {
         let pages = operators::router(&current, listener.local_addr()?.ip(), pages);
+        let pages = move |request| -> Answer {
+            let answer = pages.clone().oneshot(request);
+            Box::pin(async move { answer.await.into_response() })
+        };
         let current = current.clone();
         // Connections of callers take none of theirs.
         let caps = |_: &Current| Caps { all: Some(MOST_OF_OPERATORS), per_address: None };
@@ -88,7 +93,11 @@ pub(crate) async fn run(source: Source, plan: Plan) -> Result<(), BoxError> {
         let server = current.stack().settings.server;
         Caps { all: Some(server.max_connections), per_address: server.max_connections_per_address }
     };
-    accept(listener, &current, closing, calls, &connections, caps).await;
+    let app = {
+        let current = current.clone();
+        move |request| app::answer(&of_callers, &current, request)
+    };
+    accept(listener, &current, closing, app, &connections, caps).await;
     let drain = current.stack().settings.server.drain;
     tracing::info!(drain = %humantime::format_duration(drain), "shutting down: waiting for calls in flight to end");
     connections.end();
@@ -128,7 +137,7 @@ async fn accept(
     listener: TcpListener,
     current: &Current,
     closing: impl Future<Output = ()>,
-    app: Router,
+    app: impl Fn(Request) -> Answer + Clone + Send + Sync + 'static,
     connections: &Connections,
     caps: impl Fn(&Current) -> Caps,
 ) {
@@ -160,13 +169,13 @@ async fn accept(
     }
 }
 
-/// Routes everything that is served: to callers the API, to operators what is shown, the callers' connections included, and
-/// health to both.
-fn apps(
+/// Routes the pages that are served: to operators what is shown, the callers' connections included, to callers where that
+/// is, and health to both.
+fn pages(
     current: &Arc<Current>,
     termination: &Termination,
     connections: &Connections,
-) -> Result<(Router, Router), BoxError> {
+) -> Result<(OwnPages, Router), BoxError> {
     let shown = current.clone();
     let gauges = current.stack().telemetry().gauges().watch(connections.clone());
     let pages = show::router(gauges, current.telemetry().conventions, move || shown.stack().shown())?;
@@ -175,13 +184,16 @@ fn apps(
     // An old address of a page must not become a call, which would cost a key's quota.
     let elsewhere = || any(async || (StatusCode::NOT_FOUND, ELSEWHERE));
     let pages_elsewhere = show::PATHS.iter().fold(Router::new(), |router, path| router.route(path, elsewhere()));
-    let calls = health(current, termination).merge(pages_elsewhere);
-    let calls = calls.route_layer(middleware::from_fn(headers::with_host)).fallback_service(self::calls(current));
-    Ok((calls, pages))
+    let router = health(current, termination).merge(pages_elsewhere);
+    let router = router.route_layer(middleware::from_fn(headers::with_host));
+    Ok((OwnPages { router, paths: HEALTH.into_iter().chain(show::PATHS).collect() }, pages))
 }
 
 /// The answer to callers that look for the operators' pages.
 const ELSEWHERE: &str = "not here: the relay's pages are on the operators' listener, see operator_listen\n";
+
+/// The paths of the two questions of health.
+const HEALTH: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Routes the questions whether the relay lives, and whether it is ready.
 fn health(current: &Arc<Current>, termination: &Termination) -> Router {
@@ -190,36 +202,8 @@ fn health(current: &Arc<Current>, termination: &Termination) -> Router {
         let ready = readiness(&watched, termination.has_begun());
         async move { ready }
     };
-    Router::new().route("/healthz", get(async || "alive\n")).route("/readyz", get(ready))
-}
-
-/// Routes calls to the API through everything that stands around the stack in force.
-fn calls(current: &Arc<Current>) -> Router {
-    let (current, kept, rules, keys) = (current.clone(), current.clone(), current.clone(), current.clone());
-    let calls = service_fn(move |request: Request| current.stack().service.clone().oneshot(request));
-    let calls = Router::new()
-        .fallback_service(calls)
-        .layer(middleware::from_fn(move |request, next| {
-            let keys = keys.stack().known_keys();
-            async move { proxy::pass(request, next, keys).await }
-        }))
-        .layer(middleware::from_fn(log::line));
-    // Outside of the log, which has the true status of a call whose head went out early.
-    let calls = service_fn(move |request: Request| {
-        let layer = kept.stack().settings.server.keep_alive_layer();
-        let calls = calls.clone();
-        async move {
-            match layer {
-                Some(layer) => layer.layer(calls).oneshot(request).await.map(|response| response.map(Body::new)),
-                None => calls.oneshot(request).await,
-            }
-        }
-    });
-    // Outside of everything that answers, and of the log: a preflight is no call.
-    Router::new().fallback_service(calls).layer(middleware::from_fn(move |request, next| {
-        let stack = rules.stack();
-        async move { stack.cors.pass(request, next).await }
-    }))
+    let [alive, are_ready] = HEALTH;
+    Router::new().route(alive, get(async || "alive\n")).route(are_ready, get(ready))
 }
 
 /// Decides whether new calls should come here.

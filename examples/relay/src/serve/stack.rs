@@ -1,26 +1,27 @@
 //! The place where the layers go, and where handles outlive them.
 
-use std::{convert::Infallible, fmt};
+use std::{convert::Infallible, fmt, sync::Arc};
 
-use axum::Router;
+use axum::body::Body;
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use http_body_util::Empty;
 use tokio::task::JoinSet;
-use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn, service_fn};
+use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn};
 use tower_gemini::{
     ConfigError,
     body::ReplayBody,
     caller_limit::CallerLimits,
     circuit_breaker::CircuitBreakers,
     classify::ClassifyLayer,
+    error_response::ErrorResponse,
     key_pool::{DisabledReason, Fingerprint, KeyPool, KeyPoolLayer, KeyReport, KeyState},
     model_fallback::ModelFallbackLayer,
     rate_limit::{Limiter, RateLimitLayer},
     replay::ReplayMemory,
     retry::{RetryBudget, RetryLayer, RetryPolicy},
     service_times::ServiceTimes,
-    stack::{Gemini, GeminiLayer},
+    stack::GeminiLayer,
     telemetry::TelemetryLayer,
     timeout::TimeoutLayer,
     token_precheck::TokenPrecheckLayer,
@@ -29,7 +30,7 @@ use tower_gemini::{
 use crate::{
     config::{Plan, Settings, Topic, breaker_layer, builder, caller_layer},
     serve::{
-        admission::Admission,
+        admission::{Admission, Admit},
         cors::Cors,
         headers::KnownKeys,
         lift::{Lift, lift},
@@ -40,7 +41,7 @@ use crate::{
         transport::{Transport, transport},
         wired::Wired,
     },
-    show::{Failures, Reloads, Shown},
+    show::{Failures, RecordFailures, Reloads, Shown},
 };
 
 /// The relay's layers around its transport, as its settings want them.
@@ -48,7 +49,7 @@ pub(crate) struct Stack {
     pub(crate) settings: Settings,
     /// The layers, and through them all handles.
     pub(crate) gemini: GeminiLayer,
-    pub(crate) service: Router,
+    service: Calls,
     /// The rules for pages, which stand outside of the layers.
     pub(crate) cors: Cors,
     remarks: Vec<String>,
@@ -116,8 +117,14 @@ impl Stack {
     }
 
     /// Returns the keys that no answer has.
-    pub(crate) fn known_keys(&self) -> KnownKeys {
-        self.parts.known_keys.clone()
+    pub(crate) fn known_keys(&self) -> &KnownKeys {
+        &self.parts.known_keys
+    }
+
+    /// Answers a call, through all layers.
+    pub(crate) async fn answer(&self, request: axum::extract::Request) -> Response<Body> {
+        let Ok(answer) = self.service.clone().oneshot(request).await;
+        answer.map(Body::new)
     }
 
     /// Returns everything that is not wrong but may surprise.
@@ -132,6 +139,9 @@ impl fmt::Debug for Stack {
     }
 }
 
+/// The layers of one stack, without their transport's connections a cheap clone for each call.
+type Calls = ErrorResponse<RecordFailures<Admit>>;
+
 // === the parts ===
 
 /// The handles and layers that have a state.
@@ -139,7 +149,7 @@ struct Parts {
     transport: Transport,
     /// Bodies of calls under way are in it, whatever stack they have.
     memory: ReplayMemory,
-    admission: Admission,
+    admission: Arc<Admission>,
     callers: CallerLimits,
     precheck: TokenPrecheckLayer,
     fallback: ModelFallbackLayer,
@@ -261,14 +271,14 @@ impl Parts {
         // on the page, and those who are inside are counted until they leave.
         let memory = before.map_or_else(|| settings.memory.create(), |before| before.parts.memory.clone());
         let admission = {
-            let before = before.map(|before| &before.parts.admission);
-            Admission::new(
+            let before = before.map(|before| &*before.parts.admission);
+            Arc::new(Admission::new(
                 settings.access.clone(),
                 settings.max_body,
                 memory.clone(),
                 settings.keys.secrets().map(|(key, _)| key),
                 before,
-            )
+            ))
         };
         let (telemetry, failures, reloads) = match before {
             Some(Stack { parts, .. }) => (parts.telemetry.clone(), parts.failures.clone(), parts.reloads.clone()),
@@ -327,20 +337,15 @@ impl Parts {
     }
 
     /// Stacks all layers, outermost first, around the transport.
-    fn service(&self, settings: &Settings, gemini: &GeminiLayer) -> Router {
+    fn service(&self, settings: &Settings, gemini: &GeminiLayer) -> Calls {
         let errors = settings.keys.secrets().fold(settings.errors.layer(), |layer, (key, _)| layer.secret(key));
-        let admission = self.admission.clone();
-        let service = ServiceBuilder::new()
+        ServiceBuilder::new()
             .layer(errors)
             // Inside of it, a failure is still an error and not a response.
             .layer(self.failures.clone())
-            .layer(layer_fn(move |inner: Gemini<Transport>| {
-                let admission = admission.clone();
-                service_fn(move |request| admission.clone().pass(request, inner.clone()))
-            }))
+            .layer(layer_fn(|inner| Admit::new(self.admission.clone(), inner)))
             .layer(gemini.clone())
-            .service(self.transport.clone());
-        Router::new().fallback_service(service)
+            .service(self.transport.clone())
     }
 }
 

@@ -1,9 +1,15 @@
 //! The innermost service: a client, or the emulator.
 
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};
-use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
+use tower::{BoxError, Service, ServiceExt};
 use tower_gemini::{body::ReplayBody, emulator::Emulator};
 
 use crate::{
@@ -14,8 +20,38 @@ use crate::{
     },
 };
 
-/// The innermost service.
-pub(crate) type Transport = BoxCloneSyncService<Request<ReplayBody<Body>>, Response<Body>, BoxError>;
+/// The innermost service, which is always ready. Each layer around it clones what is inside of it for its next call, so
+/// that a clone costs no more than a count.
+#[derive(Clone)]
+pub(crate) struct Transport(Arc<dyn Fn(Request<ReplayBody<Body>>) -> Answer + Send + Sync>);
+
+/// The future of the upstream's answer.
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+impl Transport {
+    /// Takes a service that is ready as it is.
+    fn new<S>(service: S) -> Self
+    where
+        S: Service<Request<ReplayBody<Body>>, Response = Response<Body>, Error = BoxError, Future: Send>,
+        S: Clone + Send + Sync + 'static,
+    {
+        Self(Arc::new(move |request| Box::pin(service.clone().oneshot(request))))
+    }
+}
+
+impl Service<Request<ReplayBody<Body>>> for Transport {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReplayBody<Body>>) -> Answer {
+        (self.0)(request)
+    }
+}
 
 /// Builds the transport that the settings want. The embedded emulator knows the relay's keys.
 pub(crate) fn transport(settings: &Settings) -> Result<Transport, BoxError> {
@@ -31,7 +67,7 @@ pub(crate) fn transport(settings: &Settings) -> Result<Transport, BoxError> {
             if base.is_empty() {
                 return Ok(client);
             }
-            Ok(BoxCloneSyncService::new(client.map_response(move |mut response| {
+            Ok(Transport::new(client.map_response(move |mut response| {
                 replace_addresses(response.headers_mut(), |url| Some(without_base(url, &base)));
                 response
             })))
@@ -54,11 +90,11 @@ fn without_base(url: &HeaderValue, base: &str) -> HeaderValue {
 /// Gives the emulator and the client one type, and keeps the headers of each side to that side.
 fn boxed<S, R>(service: S) -> Transport
 where
-    S: tower::Service<Request<ReplayBody<Body>>, Response = Response<R>, Error = BoxError, Future: Send>,
+    S: Service<Request<ReplayBody<Body>>, Response = Response<R>, Error = BoxError, Future: Send>,
     S: Clone + Send + Sync + 'static,
     R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
-    BoxCloneSyncService::new(
+    Transport::new(
         service
             .map_request(to_upstream::<ReplayBody<Body>>)
             .map_result(|answer: Result<Response<R>, BoxError>| answer.and_then(from_upstream)),

@@ -5,7 +5,7 @@ use std::{
     error::Error as StdError,
     fmt,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,20 +14,41 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use parking_lot::Mutex;
-use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep},
-};
+use tokio::time::Instant;
 
-/// Wraps an answer so that it fails, and drops all that it holds, when its reader has not asked for more of it for
-/// `limit`. Time in which the reader waits for the upstream does not count.
-pub(crate) fn with_read_timeout(body: Body, limit: Duration) -> Body {
-    if body.is_end_stream() {
-        return body;
+/// The answers under way on one connection. It is among the extensions of its requests, and clones share it.
+///
+/// The connection looks at all of them once in a while, so that neither an answer nor a piece of one costs a timer.
+#[derive(Clone, Default)]
+pub(crate) struct AnswersUnderWay(Arc<Mutex<Vec<Arc<Mutex<Answer>>>>>);
+
+impl AnswersUnderWay {
+    /// Wraps an answer so that it fails, and drops all that it holds, when its reader has not asked for more of it for
+    /// `limit`. Time in which the reader waits for the upstream does not count.
+    pub(crate) fn with_read_timeout(&self, body: Body, limit: Duration) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        let answer = Answer { body: Some(body), unread_since: Some(Instant::now()), limit };
+        let answer = Arc::new(Mutex::new(answer));
+        self.0.lock().push(answer.clone());
+        Body::new(ReadTimedBody { answer, under_way: self.clone() })
     }
-    let answer = Arc::new(Mutex::new(Answer { body: Some(body), unread_since: Some(Instant::now()) }));
-    let watch = tokio::spawn(watch(Arc::downgrade(&answer), limit)).abort_handle();
-    Body::new(ReadTimedBody { answer, watch, limit })
+
+    /// Drops the answers that have been unread for their limits. A connection that looks once in `limit` gives a caller up
+    /// after `limit` at the earliest and after twice that at the latest.
+    pub(crate) fn drop_unread(&self) {
+        // One that is locked is read at this moment.
+        let unread: Vec<_> = self.0.lock().iter().filter_map(|answer| answer.try_lock()?.take_unread()).collect();
+        drop(unread); // outside of the locks: dropping runs code of others
+    }
+
+    fn remove(&self, ended: &Arc<Mutex<Answer>>) {
+        let mut under_way = self.0.lock();
+        if let Some(at) = under_way.iter().position(|answer| Arc::ptr_eq(answer, ended)) {
+            under_way.swap_remove(at);
+        }
+    }
 }
 
 struct Answer {
@@ -35,28 +56,19 @@ struct Answer {
     body: Option<Body>,
     /// The time at which the reader got the last piece. `None` while it waits for more.
     unread_since: Option<Instant>,
+    limit: Duration,
 }
 
-/// Drops the answer when it has been unread for `limit`. It looks once in `limit`, so that a piece costs no timer: a
-/// caller is given up after `limit` at the earliest and after twice that at the latest.
-async fn watch(answer: Weak<Mutex<Answer>>, limit: Duration) {
-    loop {
-        let Some(shared) = answer.upgrade() else { return };
-        let unread = shared.lock().unread_since.map_or(Duration::ZERO, |since| since.elapsed());
-        if unread >= limit {
-            let body = shared.lock().body.take();
-            drop(body); // outside of the lock: dropping runs code of others
-            return;
-        }
-        drop(shared);
-        sleep(limit - unread).await;
+impl Answer {
+    fn take_unread(&mut self) -> Option<Body> {
+        let is_unread = self.unread_since.is_some_and(|since| since.elapsed() >= self.limit);
+        if is_unread { self.body.take() } else { None }
     }
 }
 
 struct ReadTimedBody {
     answer: Arc<Mutex<Answer>>,
-    watch: AbortHandle,
-    limit: Duration,
+    under_way: AnswersUnderWay,
 }
 
 impl http_body::Body for ReadTimedBody {
@@ -65,8 +77,8 @@ impl http_body::Body for ReadTimedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut answer = self.answer.lock();
-        let Answer { body, unread_since } = &mut *answer;
-        let Some(body) = body else { return Poll::Ready(Some(Err(axum::Error::new(ReadTimeout(self.limit))))) };
+        let Answer { body, unread_since, limit } = &mut *answer;
+        let Some(body) = body else { return Poll::Ready(Some(Err(axum::Error::new(ReadTimeout(*limit))))) };
         *unread_since = None;
         let frame = ready!(Pin::new(body).poll_frame(cx));
         *unread_since = Some(Instant::now());
@@ -84,7 +96,7 @@ impl http_body::Body for ReadTimedBody {
 
 impl Drop for ReadTimedBody {
     fn drop(&mut self) {
-        self.watch.abort();
+        self.under_way.remove(&self.answer);
     }
 }
 

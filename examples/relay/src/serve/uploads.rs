@@ -263,7 +263,7 @@ pub(crate) fn goes_on<B>(request: &Request<B>) -> bool {
     let mut words = commands().flat_map(|command| command.as_bytes().split(|byte| *byte == b','));
     let begins = words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"start"));
     let names_one = || pairs(request.uri()).any(|pair| pair.starts_with("upload_id="));
-    !begins && is_of_an_upload(request.method(), request.uri()) && (commands().next().is_some() || names_one())
+    !begins && (commands().next().is_some() || names_one()) && is_of_an_upload(request.method(), request.uri())
 }
 
 /// Ends the upload for its caller where a part was refused in a way that no second try changes. Google's SDKs send a part

@@ -22,6 +22,7 @@ mod view;
 
 pub(crate) use self::{
     failures::{CallerName, Failures},
+    record::RecordFailures,
     reloads::Reloads,
     status::{PATHS, Shown, router},
     store::ShownStore,
