@@ -20,7 +20,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) const FULL: Self = Self { rounds: 7, flood: 3, load: Duration::from_secs(3) };
+    pub(crate) const FULL: Self = Self { rounds: 5, flood: 3, load: Duration::from_secs(3) };
     pub(crate) const TEST: Self = Self { rounds: 1, flood: 1, load: Duration::from_millis(300) };
 }
 
