@@ -9,7 +9,7 @@ use crate::{
 pub(crate) fn of(rows: &Rows, before: Option<&Rows>) -> Bars {
     let row = |group: &str, name: &str| rows.get(group, name);
     let over = |group: &str, name: &str| row(group, name).map(|row| row.over);
-    let allocations = |group: &str, name: &str| row(group, name).map(|row| row.more_allocations as f64);
+    let allocations = |group: &str, name: &str| row(group, name).and_then(|row| Some(row.more_allocations? as f64));
     let ratio = |group: &str, ours: &str, theirs: &str| divided(over(group, ours), over(group, theirs));
     let to_before = |group: &str, name: &str| {
         divided(over(group, name), before.and_then(|rows| rows.get(group, name)).map(|row| row.over))

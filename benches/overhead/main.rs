@@ -13,7 +13,7 @@
 //! On a machine with other load, two rows are comparable only if they were measured at the same time. So the services of a
 //! group take turns, half a millisecond each, 300 times. "ns" is the median of a row's turns. "over bare" is the median of what a turn
 //! took more than the turn of the group's bare service in the same round: the price of the layer. Allocations are counted on one
-//! warm call, by a counting allocator that stays in place while the clock runs, for all services alike.
+//! warm call, by another program (`counting.rs`), because a counting allocator takes time.
 //!
 //! The last groups are the scan that `ClassifyLayer` does while an answer passes: its throughput is that of the whole call,
 //! in bytes of the answer over time.
@@ -28,6 +28,7 @@
 #[path = "../shared/mod.rs"]
 mod shared;
 
+mod allocations;
 mod bars;
 mod before;
 mod groups;
@@ -35,47 +36,17 @@ mod measure;
 mod peers;
 mod picture;
 mod rows;
+mod run;
 mod upstream;
 
-use std::process::ExitCode;
+/// The counter of this program: there is none, because a counting allocator takes time.
+mod counter {
+    pub(crate) fn count(call: impl FnOnce()) -> Option<u64> {
+        call();
+        None
+    }
+}
 
-use before::Before;
-use measure::Bench;
-use rows::Rows;
-
-fn main() -> ExitCode {
-    let mut arguments: Vec<_> = std::env::args().skip(1).collect();
-    let mut takes = |flag: &str| {
-        let before = arguments.len();
-        arguments.retain(|argument| argument != flag);
-        arguments.len() < before
-    };
-    let (once, bars_count, lines) = (takes("--test"), takes("--bars"), takes("--rows"));
-    let writes = takes("--readme");
-    let name = arguments.into_iter().find(|argument| !argument.starts_with("--"));
-    let (filter, only) = if lines { (None, name) } else { (name, None) };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let _clock = runtime.enter();
-    let mut bench = Bench { runtime: &runtime, once, filter, only, before: Before::from_env(), rows: Rows::default() };
-    groups::measure(&mut bench);
-    if lines {
-        print!("{}", bench.rows.lines());
-        return ExitCode::SUCCESS;
-    }
-    let before = bench.before.as_ref().map(|before| &before.rows);
-    println!("{}", bench.rows.table(before));
-    let bars = bars::of(&bench.rows, before);
-    println!("{bars}");
-    if before.is_none() {
-        println!("OVERHEAD_BEFORE=PROGRAM measures an older build of this bench beside it.");
-    }
-    if writes {
-        let written = shared::readme::write("overhead", &format!("{}\n{bars}", bench.rows.table(before)));
-        let drawn = shared::picture::write("overhead.svg", &picture::draw(&bench.rows));
-        if let Err(error) = written.and(drawn) {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    if bars_count && !once && bars.missed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+fn main() -> std::process::ExitCode {
+    run::main()
 }

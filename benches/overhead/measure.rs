@@ -17,6 +17,7 @@ use tower::{Service, ServiceExt};
 
 use crate::{
     before::Before,
+    counter,
     rows::{Row, Rows},
     upstream::{Sent, Upstream},
 };
@@ -56,7 +57,7 @@ pub(crate) struct Group<'a, 'b> {
 
 struct Case<'a> {
     name: &'static str,
-    allocations: u64,
+    allocations: Option<u64>,
     /// Makes the given number of calls and returns the time that they took.
     run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
@@ -108,7 +109,7 @@ impl<'b> Group<'_, 'b> {
         R: Body,
     {
         let (runtime, upstream) = (self.bench.runtime, self.upstream.clone());
-        let mut counted = 0;
+        let mut counted = None;
         around(&mut || counted = allocations(runtime, &mut service, &upstream, end));
         let mut timed = move |calls: u64| {
             let mut elapsed = Duration::ZERO;
@@ -185,7 +186,10 @@ impl<'b> Group<'_, 'b> {
                 nanos: median(samples[nth].iter().copied()),
                 over: median(samples[nth].iter().zip(&samples[bare]).map(|(with, without)| with - without)),
                 allocations: case.allocations,
-                more_allocations: case.allocations.saturating_sub(cases[bare].allocations),
+                more_allocations: case
+                    .allocations
+                    .zip(cases[bare].allocations)
+                    .map(|(with, without)| with.saturating_sub(without)),
                 bytes: upstream.len(),
                 frames: upstream.frames(),
             });
@@ -255,15 +259,15 @@ fn take_turns(cases: &mut [Case<'_>], turns: Option<(usize, Duration)>) -> Vec<V
     samples
 }
 
-/// Counts the allocations of a warm call.
-fn allocations<S, R>(runtime: &Runtime, service: &mut S, upstream: &Upstream, end: End) -> u64
+/// Counts the allocations of a warm call, in the program that can.
+fn allocations<S, R>(runtime: &Runtime, service: &mut S, upstream: &Upstream, end: End) -> Option<u64>
 where
     S: Service<Sent, Response = Response<R>>,
     R: Body,
 {
     (0..2).for_each(|_| drive(runtime, one_call(service, upstream.request(), end)));
     let request = upstream.request();
-    allocation_counter::measure(|| drive(runtime, one_call(service, request, end))).count_total
+    counter::count(|| drive(runtime, one_call(service, request, end)))
 }
 
 async fn one_call<S, R>(service: &mut S, request: Sent, end: End)

@@ -61,11 +61,12 @@ pub(crate) fn draw(rows: &Rows) -> String {
             let time =
                 if row.over < 1e3 { format!("{:.0} ns", row.over) } else { format!("{:.1} µs", row.over / 1e3) };
             let allocations = match row.more_allocations {
-                1 => "1 allocation".to_owned(),
-                more => format!("{more} allocations"),
+                Some(1) => ", 1 allocation".to_owned(),
+                Some(more) => format!(", {more} allocations"),
+                None => String::new(),
             };
             let label = name.strip_suffix(", a 429").unwrap_or(name).to_owned();
-            Some(PictureBar { label, value: row.over, figure: format!("{time}, {allocations}"), own })
+            Some(PictureBar { label, value: row.over, figure: time + &allocations, own })
         });
         Panel { title: title.into(), bars: bars.collect() }
     });

@@ -13,8 +13,10 @@ pub(crate) struct Row {
     pub(crate) nanos: f64,
     /// The time of a call that the bare control does not take.
     pub(crate) over: f64,
-    pub(crate) allocations: u64,
-    pub(crate) more_allocations: u64,
+    /// The allocations of a warm call, once they are counted.
+    pub(crate) allocations: Option<u64>,
+    /// Those that the bare control does not make.
+    pub(crate) more_allocations: Option<u64>,
     /// The length of an answer.
     pub(crate) bytes: usize,
     pub(crate) frames: usize,
@@ -38,6 +40,7 @@ impl Rows {
         let mut text = String::new();
         for row in &self.0 {
             let Row { group, name, nanos, over, allocations, more_allocations, bytes, frames } = row;
+            let [allocations, more_allocations] = [allocations, more_allocations].map(|count| shown(*count));
             let _ = writeln!(
                 text,
                 "{group}\t{name}\t{nanos}\t{over}\t{allocations}\t{more_allocations}\t{bytes}\t{frames}"
@@ -59,11 +62,20 @@ impl Rows {
                 name: name.into(),
                 nanos: number(nanos),
                 over: number(over),
-                allocations: number(allocations) as u64,
-                more_allocations: number(more_allocations) as u64,
+                allocations: allocations.parse().ok(),
+                more_allocations: more_allocations.parse().ok(),
                 bytes: number(bytes) as usize,
                 frames: number(frames) as usize,
             });
+        }
+    }
+
+    /// Takes over the allocations that were counted elsewhere.
+    pub(crate) fn count(&mut self, counted: &Rows) {
+        for row in &mut self.0 {
+            if let Some(counted) = counted.get(&row.group, &row.name) {
+                (row.allocations, row.more_allocations) = (counted.allocations, counted.more_allocations);
+            }
         }
     }
 
@@ -71,20 +83,25 @@ impl Rows {
     pub(crate) fn table(&self, before: Option<&Rows>) -> String {
         let mut text =
             String::from("| group | service | ns | over bare | allocations | over bare | ns a frame | MB/s |");
-        text.push_str(if before.is_some() { " before: over bare | allocations |\n" } else { "\n" });
+        text.push_str(if before.is_some() { " before: over bare |\n" } else { "\n" });
         text.push_str("|---|---|---|---|---|---|---|---|");
-        text.push_str(if before.is_some() { "---|---|\n" } else { "\n" });
+        text.push_str(if before.is_some() { "---|\n" } else { "\n" });
         let mut group = "";
         for row in &self.0 {
-            let shown = if row.group == group { "" } else { &*row.group };
+            let name = if row.group == group { "" } else { &*row.group };
             group = &row.group;
             let (over, more) = if is_bare(&row.name) {
                 ("–".into(), "–".into())
             } else {
-                (format!("{:.0}", row.over), row.more_allocations.to_string())
+                (format!("{:.0}", row.over), shown(row.more_allocations))
             };
-            let _ =
-                write!(text, "| {shown} | {} | {:.0} | {over} | {} | {more} |", row.name, row.nanos, row.allocations);
+            let _ = write!(
+                text,
+                "| {name} | {} | {:.0} | {over} | {} | {more} |",
+                row.name,
+                row.nanos,
+                shown(row.allocations)
+            );
             if row.frames > 1 && !is_bare(&row.name) {
                 let _ = write!(
                     text,
@@ -98,13 +115,17 @@ impl Rows {
             if let Some(before) = before {
                 match before.get(&row.group, &row.name).filter(|_| !is_bare(&row.name)) {
                     Some(before) => {
-                        let _ = write!(text, " {:.0} | {} |", before.over, before.more_allocations);
+                        let _ = write!(text, " {:.0} |", before.over);
                     }
-                    None => text.push_str(" | |"),
+                    None => text.push_str(" |"),
                 }
             }
             text.push('\n');
         }
         text
     }
+}
+
+fn shown(count: Option<u64>) -> String {
+    count.map_or_else(|| "–".to_owned(), |count| count.to_string())
 }

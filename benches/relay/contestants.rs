@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     process::{Memory, Process},
+    shared::cargo,
     wrk::free_port,
 };
 
@@ -109,7 +110,7 @@ fn peers_of(file: &Path, upstream: SocketAddr) -> Result<Vec<(String, Process)>,
             let mut command = Command::new("sh");
             command.args(["-c", &format!("exec {filled}")]).stderr(Stdio::null());
             // Python reads a lot before it listens.
-            let server = Process::listening(&mut command, address, Duration::from_secs(90))?;
+            let server = Process::listening(&mut command, address, Duration::from_secs(180))?;
             Ok((name.to_owned(), server))
         })
         .collect()
@@ -125,10 +126,8 @@ pub(crate) fn relay(is_test: bool) -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os("RELAY") {
         return Ok(named.into());
     }
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "relay", "--bin", "relay", "--manifest-path"]).arg(manifest);
+    let mut build = cargo::command();
+    build.args(["build", "--quiet", "--package", "relay", "--bin", "relay"]);
     if !is_test {
         build.arg("--release");
     }

@@ -14,7 +14,7 @@
 //! - *Times*: a generator of the bench's own at a fixed rate. A call's time begins when it is due, so that a server that stalls
 //!   pays for all calls that had to wait (no coordinated omission). "Added" is what a contestant takes more than nginx.
 //! - *Events*: a stream whose events are 5 ms apart, each with the time at which it was made; the delay of an event is the time
-//!   from there to its arrival.
+//!   from there to its arrival. The relay sends the head with the first event, so that the time to the first byte is that to the first event.
 //! - *Memory*: `VmRSS` of the process and its children, before the first call and under wrk's 64 connections, and `RssAnon`, which
 //!   leaves the pages of the program's file out.
 //!

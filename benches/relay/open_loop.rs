@@ -19,7 +19,7 @@ use crate::servers::{STAMP, micros};
 pub(crate) struct Times {
     /// From the moment at which a call was due to the answer's last byte.
     pub(crate) whole: Vec<f64>,
-    /// From the moment at which a call was due to its first byte.
+    /// From the moment at which a call was due to its first event.
     pub(crate) first: Vec<f64>,
     /// From the upstream's making of an event to its arrival.
     pub(crate) events: Vec<f64>,
@@ -99,18 +99,20 @@ fn one_call(connection: &mut TcpStream, request: &[u8], due: Instant, times: &mu
     connection.write_all(request)?;
     let mut answer = Vec::with_capacity(8192);
     let mut seen = 0;
+    let mut has_begun = false;
     let mut piece = [0; 16_384];
     loop {
         let read = connection.read(&mut piece)?;
         if read == 0 {
             return Err(Error::new(ErrorKind::UnexpectedEof, "the connection ended within an answer"));
         }
-        if answer.is_empty() {
-            times.first.push(micros_since(due));
-        }
         answer.extend_from_slice(&piece[..read]);
         let arrived = micros();
         for sent in stamps(&answer[seen..]) {
+            if !has_begun {
+                times.first.push(micros_since(due));
+            }
+            has_begun = true;
             times.events.push(arrived.saturating_sub(sent) as f64);
         }
         // An event that is cut is looked at again with its other half.

@@ -20,7 +20,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) const FULL: Self = Self { rounds: 7, flood: 3, load: Duration::from_secs(3) };
+    pub(crate) const FULL: Self = Self { rounds: 5, flood: 3, load: Duration::from_secs(3) };
     pub(crate) const TEST: Self = Self { rounds: 1, flood: 1, load: Duration::from_millis(300) };
 }
 
@@ -35,8 +35,8 @@ pub(crate) const SLOW_P50: &str = "100 calls/s on 4 connections, p50, µs";
 pub(crate) const SLOW_P99: &str = "– p99, µs";
 pub(crate) const FAST_P50: &str = "1,000 calls/s on 16 connections, p50, µs";
 pub(crate) const FAST_P99: &str = "– p99, µs ";
-pub(crate) const FIRST_P50: &str = "stream, first byte, p50, µs";
-pub(crate) const FIRST_P99: &str = "stream, first byte, p99, µs";
+pub(crate) const FIRST_P50: &str = "stream, to its first event after 5 ms, p50, µs";
+pub(crate) const FIRST_P99: &str = "stream, to its first event after 5 ms, p99, µs";
 pub(crate) const EVENT_P50: &str = "event of a stream, delay, p50, µs";
 pub(crate) const EVENT_P99: &str = "event of a stream, delay, p99, µs";
 pub(crate) const IDLE: &str = "memory, idle, MiB";
