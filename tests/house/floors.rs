@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{Import, Module, imports, module_of};
 
 /// The modules that every room speaks.
-const GROUND: [&str; 23] = [
+const GROUND: [&str; 24] = [
     "answer",
     "block",
     "body",
