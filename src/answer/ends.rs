@@ -30,23 +30,10 @@ pub(super) fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
     Err(Cut::InEscape)
 }
 
-/// Returns the place of the next quote or backslash. Names and most strings are short: they are searched here by words of
-/// eight bytes, which costs less than a call of `memchr`.
+/// Returns the place of the next quote or backslash.
 #[inline]
 pub(super) fn quote_or_escape(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    let (words, _) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().take(2).enumerate() {
-        let word = u64::from_le_bytes(*word);
-        // The lowest byte that is zero has its highest bit set by the subtraction.
-        let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-        let found = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
-        if found != 0 {
-            return Some(8 * at + found.trailing_zeros() as usize / 8);
-        }
-    }
-    let near = bytes.len().min(16) & !7;
-    memchr2(b'"', b'\\', &bytes[near..]).map(|at| near + at)
+    memchr2(b'"', b'\\', bytes)
 }
 
 /// Returns the bytes from the first one that is no white space. What the API indents, it indents by more than eight spaces.

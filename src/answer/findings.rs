@@ -321,7 +321,7 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
 
 /// Decodes the inside of a string. One that was cut in the middle of an escape stays as it stood.
 fn unescaped(inside: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(inside);
+    let text = std::str::from_utf8(inside).map_or_else(|_| String::from_utf8_lossy(inside), Cow::Borrowed);
     if memchr(b'\\', inside).is_none() {
         return text;
     }
