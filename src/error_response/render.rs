@@ -189,6 +189,7 @@ impl ErrorFacts {
 /// An error in its envelope. Here and below, members stand in the order of their names, as a [`serde_json::Map`] has them.
 #[derive(Serialize)]
 #[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "it is written where it is made, and not kept")]
 pub(super) enum ErrorObject<'a> {
     Google { error: GoogleError<'a> },
     Interaction { error: InteractionError<'a>, event_type: &'static str },
