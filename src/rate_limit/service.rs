@@ -15,10 +15,10 @@ use super::{
     refusal,
     reservation::Reservation,
     turns::HORIZON,
-    waiting::{self, Waiting},
+    waiting::Waiting,
 };
 use crate::{
-    context::{BoxError, CallContext, CallRef, Deadline, TokenCount},
+    context::{BoxError, CallContext, CallRef, Claimant, Deadline, TokenCount},
     quota::{Answer, AwaitedAnswer, Reply, Scope, TokenCost},
     ready::Readied,
     recent::Held,
@@ -114,7 +114,7 @@ fn decide<B: Body>(limiter: &Limiter, request: &Request<B>) -> Result<Option<Res
     let cost = cost.unwrap_or_else(|| TokenCost::of(request.body()));
     let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
-    let claimant = waiting::claimant(request);
+    let claimant = context.map_or(Claimant::default(), CallContext::claimant);
     let mut place = None;
     let at = match queue.admit(now, call.shape().requests, cost, call.shape().grounded, claimant) {
         QueueAdmission::Taken(charge) => return Ok(Some(Reservation::new(queue, charge))),
