@@ -35,7 +35,10 @@ pub(crate) fn main() -> ExitCode {
         println!("OVERHEAD_BEFORE=PROGRAM measures an older build of this bench beside it.");
     }
     if writes {
-        let written = shared::readme::write("overhead", &format!("{}\n{bars}", bench.rows.table(before)));
+        let written = shared::readme::write(
+            "cargo bench -p benches --bench overhead",
+            &format!("{}\n{bars}", bench.rows.table(before)),
+        );
         let drawn = shared::picture::write("overhead.svg", &picture::draw(&bench.rows));
         if let Err(error) = written.and(drawn) {
             eprintln!("{error}");

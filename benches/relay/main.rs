@@ -23,7 +23,7 @@
 //! `cargo bench -p benches --bench relay` builds the relay and measures; it needs wrk and nginx. Behind `--`, `--bars` makes a bar
 //! that is missed an error, `--readme` writes the tables and the picture into `benches/`, and `--test` makes one short round.
 //! `RELAY` names a relay that is built already, `RELAY_BEFORE` another one to measure beside it, and `RELAY_PEERS` a file with
-//! commands that start other gateways (`benches/peers` makes it).
+//! commands that start other gateways, beside which calls of OpenAI's form alone are measured (`benches/peers` makes it).
 
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -75,9 +75,16 @@ fn measure(plan: Plan, is_test: bool, writes: bool) -> Result<bool, String> {
     let results = measured?;
     let table = report::table(&results);
     let bars = report::bars(&results);
+    if std::env::var_os("RELAY_PEERS").is_some() {
+        println!("{table}");
+        if writes {
+            shared::readme::write("benches/peers", &table)?;
+        }
+        return Ok(false);
+    }
     println!("{table}\n{bars}");
     if writes {
-        shared::readme::write("relay", &format!("{table}\n{bars}"))?;
+        shared::readme::write("cargo bench -p benches --bench relay", &format!("{table}\n{bars}"))?;
         shared::picture::write("relay.svg", &report::picture(&results))?;
     }
     Ok(bars.missed())

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use crate::{
     contestants::{BEFORE, Contestant, DIRECT, FLOOR, NGINX, RELAY},
     open_loop::{Load, percentile},
+    process::Memory,
     servers::{CHAT, PACED, STREAM, UNARY, chat_question, question},
-    wrk::{flood, script},
+    wrk::{Flood, flood, script},
 };
 
 /// The lengths of a run.
@@ -77,6 +78,16 @@ impl Results {
         self.figures.entry((line, name.to_owned())).or_default().push(figure);
     }
 
+    fn add_flood(&mut self, [calls, cpu]: [&'static str; 2], name: &str, flood: &Flood) {
+        self.add(calls, name, flood.calls_a_second);
+        self.add(cpu, name, flood.cpu);
+    }
+
+    fn add_memory(&mut self, [resident, own]: [&'static str; 2], name: &str, memory: Memory) {
+        self.add(resident, name, memory.resident);
+        self.add(own, name, memory.own);
+    }
+
     fn rounds(&self, line: &'static str, name: &str) -> Option<&[f64]> {
         self.figures.get(&(line, name.to_owned())).map(|rounds| &**rounds)
     }
@@ -115,45 +126,36 @@ pub(crate) fn measure(all: &[Contestant], folder: &Path, plan: Plan) -> Result<R
     ];
     script(&chat, &chat_question(), &bearer).map_err(|error| error.to_string())?;
     let mut results = Results { names: all.iter().map(|one| one.name.clone()).collect(), ..Results::default() };
-    // A peer speaks OpenAI's language only, and the others speak it beside it.
+    // Beside other gateways only their language is measured: OpenAI's.
     let is_own = |one: &Contestant| [DIRECT, NGINX, FLOOR, RELAY, BEFORE].contains(&&*one.name);
     let with_peers = !all.iter().all(is_own);
     for one in all {
-        results.add(IDLE, &one.name, one.idle.resident);
-        results.add(IDLE_OWN, &one.name, one.idle.own);
+        results.add_memory([IDLE, IDLE_OWN], &one.name, one.idle);
     }
     for round in 0..=plan.rounds {
         // The first round warms everything up, and is not counted.
         let warms = round == 0;
         let seconds = if warms { 1 } else { plan.flood };
-        for one in all.iter().filter(|one| is_own(one)) {
+        for one in all.iter().filter(|_| with_peers) {
+            // A gateway that answers a few hundred calls a second needs more of them for a figure.
+            let (path, seconds) = if is_own(one) { (CHAT, seconds) } else { ("/v1/chat/completions", 10) };
+            let flooded = flood(&one.server, path, &chat, seconds)?;
+            if !warms {
+                results.add_flood([CHATS, CHATS_CPU], &one.name, &flooded);
+                results.add_memory([LOADED, LOADED_OWN], &one.name, flooded.memory);
+            }
+        }
+        for one in all.iter().filter(|_| !with_peers) {
             let flooded = flood(&one.server, UNARY, &unary, seconds)?;
             let streamed = flood(&one.server, STREAM, &unary, seconds)?;
             if !warms {
-                results.add(UNARY_CALLS, &one.name, flooded.calls_a_second);
-                results.add(UNARY_CPU, &one.name, flooded.cpu);
-                results.add(LOADED, &one.name, flooded.memory.resident);
-                results.add(LOADED_OWN, &one.name, flooded.memory.own);
-                results.add(STREAMS, &one.name, streamed.calls_a_second);
-                results.add(STREAMS_CPU, &one.name, streamed.cpu);
+                results.add_flood([UNARY_CALLS, UNARY_CPU], &one.name, &flooded);
+                results.add_memory([LOADED, LOADED_OWN], &one.name, flooded.memory);
+                results.add_flood([STREAMS, STREAMS_CPU], &one.name, &streamed);
             }
         }
-        for one in all.iter().filter(|_| with_peers) {
-            let path = if is_own(one) { CHAT } else { "/v1/chat/completions" };
-            let flooded = flood(&one.server, path, &chat, seconds)?;
-            if !warms {
-                results.add(CHATS, &one.name, flooded.calls_a_second);
-                results.add(CHATS_CPU, &one.name, flooded.cpu);
-                if !is_own(one) {
-                    results.add(LOADED, &one.name, flooded.memory.resident);
-                    results.add(LOADED_OWN, &one.name, flooded.memory.own);
-                }
-            }
-        }
-        if !warms {
-            for one in all.iter().filter(|one| is_own(one)) {
-                at_fixed_rates(&mut results, one, plan.load)?;
-            }
+        for one in all.iter().filter(|_| !with_peers && !warms) {
+            at_fixed_rates(&mut results, one, plan.load)?;
         }
     }
     Ok(results)

@@ -29,7 +29,9 @@ pub(crate) fn flood(server: &Process, path: &str, script: &Path, seconds: u64) -
     let before = server.cpu();
     let url = format!("http://{}{path}", server.address);
     let mut wrk = Command::new("wrk");
-    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"]).arg(script).arg(&url);
+    wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--timeout", "30s", "-s"])
+        .arg(script)
+        .arg(&url);
     let running = wrk.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| format!("wrk: {error}"))?;
     thread::sleep(Duration::from_millis(seconds * 800));
     let memory = server.memory();

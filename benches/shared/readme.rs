@@ -2,12 +2,12 @@
 
 use std::{fs, path::Path, process::Command};
 
-/// Puts the output of a bench between its markers, with the machine and the day.
-pub(crate) fn write(bench: &str, output: &str) -> Result<(), String> {
+/// Puts the output of a command between its markers, with the machine and the day.
+pub(crate) fn write(command: &str, output: &str) -> Result<(), String> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let failed = |error| format!("{}: {error}", file.display());
     let text = fs::read_to_string(&file).map_err(failed)?;
-    let begin = format!("<!-- the output of `cargo bench -p benches --bench {bench}` -->\n");
+    let begin = format!("<!-- the output of `{command}` -->\n");
     let replaced = text.split_once(&*begin).and_then(|(before, rest)| {
         let (_, after) = rest.split_once("<!-- end -->")?;
         Some(format!("{before}{begin}{}\n\n{}\n<!-- end -->{after}", circumstances(), output.trim_end()))
