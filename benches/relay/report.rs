@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// Returns the medians of all lines, and the relay's ratios to nginx and to the bare proxy.
+/// Returns the medians of all lines, and the ratios of the relay, nginx and the bare proxy.
 pub(crate) fn table(results: &Results) -> String {
-    let mut text = format!("| | {} | relay ÷ nginx | relay ÷ bare |\n", results.names.join(" | "));
-    text.push_str(&"|---".repeat(results.names.len() + 3));
+    let mut text = format!("| | {} | relay ÷ nginx | bare ÷ nginx | relay ÷ bare |\n", results.names.join(" | "));
+    text.push_str(&"|---".repeat(results.names.len() + 4));
     text.push_str("|\n");
     for line in LINES.into_iter().filter(|line| results.median(line, RELAY).is_some()) {
         let _ = write!(text, "| {} |", line.trim_end());
@@ -24,8 +24,8 @@ pub(crate) fn table(results: &Results) -> String {
                 None => write!(text, " – |"),
             };
         }
-        for to in [NGINX, FLOOR] {
-            let _ = match results.ratio(line, RELAY, to) {
+        for (of, to) in [(RELAY, NGINX), (FLOOR, NGINX), (RELAY, FLOOR)] {
+            let _ = match results.ratio(line, of, to) {
                 Some(ratio) => write!(text, " {ratio:.2} |"),
                 None => write!(text, " – |"),
             };
