@@ -2,15 +2,15 @@
 
 mod support;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::ready, num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use parking_lot::RwLock;
 use tokio::time::{Instant, sleep};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::{
     BoxError, CallContext, ClassifyLayer, Error, KeyPoolLayer, Outcome, RateLimitLayer, RetryLayer,
     call::Surface,
@@ -1119,4 +1119,33 @@ async fn an_account_that_is_limited_leaves_its_model_to_another_project() {
     }
     let a = keys_of(&upstream).into_iter().filter(|key| *key == "a").count();
     assert_eq!((a, is_disabled(&pool, "a")), (1, false), "the account may serve others");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_is_dropped_leaves_its_key_to_another() {
+    let key = ApiKey::new("AIza-nobodys").unwrap();
+    let pool = KeyPool::builder().key(Key::new(key)).build().unwrap();
+    let checks = || {
+        tokio::spawn(pool.recheck(service_fn(|_: Request<Empty<Bytes>>| {
+            ready(Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())))
+        })))
+    };
+    let [first, _second] = [checks(), checks()];
+    tokio::task::yield_now().await;
+    let body =
+        r#"{"error":{"code":403,"message":"Your API key was reported as leaked.","status":"PERMISSION_DENIED"}}"#;
+    let upstream = service_fn(|_: Request<Full<Bytes>>| {
+        let response = Response::builder().status(403).body(Full::<Bytes>::from(body));
+        ready(Ok::<_, Infallible>(response.unwrap()))
+    });
+    let mut service = KeyPoolLayer::new(pool.clone()).layer(tower_gemini::ClassifyLayer::new().layer(upstream));
+    let request = Request::post("/v1beta/models/gemini-2.5-pro:generateContent").body(Full::default()).unwrap();
+    let _ = service.call(request).await;
+    let is_disabled = || matches!(pool.snapshot()[0].state, KeyState::Disabled { .. });
+    assert!(is_disabled());
+    // It has heard of the key, and waits.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    first.abort();
+    tokio::time::sleep(Duration::from_secs(301)).await;
+    assert!(!is_disabled(), "nobody has checked the key");
 }

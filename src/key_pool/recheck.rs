@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::ACCEPT_ENCODING};
 use http_body::Body;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout, timeout_at},
+};
 use tower_service::Service;
 
 use super::{
@@ -57,6 +60,7 @@ impl KeyPool {
     {
         let shared = self.shared.clone();
         async move {
+            let _passes_on = NotifyOnDrop(&shared.disabled);
             loop {
                 let (at, key) = match next(&shared) {
                     Some(next) => next,
@@ -74,6 +78,15 @@ impl KeyPool {
                 record(&shared, &key, result);
             }
         }
+    }
+}
+
+/// A notice that another future gets in place of this one: it may have been told of a key, and then be dropped.
+struct NotifyOnDrop<'a>(&'a Notify);
+
+impl Drop for NotifyOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
     }
 }
 
