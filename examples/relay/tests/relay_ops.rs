@@ -560,6 +560,15 @@ async fn only_a_caller_that_leaves_before_the_end_is_gone() {
     }
 }
 
+#[tokio::test]
+async fn a_caller_that_asks_for_a_head_has_all_of_a_refusal_without_its_body() {
+    let relay = Relay::start_logging("upstream = \"emulator\"\nclient_tokens = [\"token\"]\n", &[]).await;
+    let request = Request::head("/v1beta/models").body(Full::default()).unwrap();
+    assert_eq!(send(&relay, request).await.status, 401);
+    let line = relay.logged("gone=").await;
+    assert!(line.contains("gone=false") && line.contains("status=401"), "{line}");
+}
+
 // --- reloads ---
 
 #[tokio::test]

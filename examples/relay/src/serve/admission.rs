@@ -33,10 +33,11 @@ use crate::{
         held::{AnswerEnd, AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
-        owners::{Answer, Separation},
+        owners::Separation,
         path::{decoded, has_dots},
         peer::Peer,
         refusal::{full, refusal},
+        transport::Answering,
         transport::Transport,
         uploads::{self, SignedAddress, Uploads},
     },
@@ -124,7 +125,7 @@ impl Admission {
             taken: Some((of_caller, self.slot().await?)),
             end: request.extensions_mut().remove().unwrap_or_default(),
         };
-        let under_way = peer.map(|peer| peer.under_way).unwrap_or_default();
+        let under_way = peer.map(|peer| peer.under_way);
         let request = with_timeout(request, self.rules.body_timeout);
         let answer = match known.as_ref().filter(|_| self.rules.separate) {
             Some(caller) => {
@@ -144,8 +145,13 @@ impl Admission {
         if let Some(Known { token, .. }) = known {
             self.uploads.sign(response.headers_mut(), &token, clock::wall());
         }
-        let body = |body| Body::new(HoldingBody::new(body, place));
-        Ok(response.map(|answer| under_way.with_read_timeout(body(answer), self.rules.unread_timeout)))
+        Ok(response.map(|body| {
+            let body = Body::new(HoldingBody::new(body, place));
+            match under_way {
+                Some(under_way) => under_way.with_read_timeout(body),
+                None => body,
+            }
+        }))
     }
 
     fn enter(
@@ -265,7 +271,7 @@ struct Layers(Arc<Gemini<Transport>>);
 impl Service<Request> for Layers {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Answer;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -273,7 +279,7 @@ impl Service<Request> for Layers {
 
     /// Calls a clone. Its future is large, so that it is boxed where it is made, and all that stands around it moves a
     /// pointer.
-    fn call(&mut self, request: Request) -> Answer {
+    fn call(&mut self, request: Request) -> Answering {
         let layers = Gemini::clone(&self.0).map_response(|answer: Response<_>| answer.map(Body::new));
         Box::pin(layers.oneshot(request))
     }
@@ -295,13 +301,13 @@ impl Admit {
 impl Service<Request> for Admit {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Answer;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Answer {
+    fn call(&mut self, request: Request) -> Answering {
         let Self { admission, layers } = self.clone();
         Box::pin(async move { admission.pass(request, layers).await })
     }

@@ -14,10 +14,10 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use crate::serve::{current::Current, log, proxy, stack::Stack};
 
-/// The future of an answer. All that is awaited for a call is in this one box and in that of the layers.
+/// The future of an answer.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// The pages of the relay's own at one listener, with their paths: a call to the API is not led past a router.
+/// The pages of the relay's own at one listener, with their paths, by which they are told from calls to the API.
 #[derive(Clone)]
 pub(crate) struct OwnPages {
     pub(crate) router: Router,
@@ -55,7 +55,12 @@ async fn kept_alive(stack: &Arc<Stack>, request: Request) -> Response {
 
 /// Logs a call, and does the duties of a proxy around the stack.
 async fn logged(stack: &Stack, request: Request) -> Response {
-    let cleaned = |request| proxy::pass(request, stack.known_keys(), |request| stack.answer(request));
+    let cleaned = async |request: Request| {
+        // Inside of the log, for which the answer to a HEAD has ended with its head.
+        let is_head = request.method() == Method::HEAD;
+        let answer = proxy::pass(request, stack.known_keys(), |request| stack.answer(request)).await;
+        with_length(answer, is_head)
+    };
     log::line(request, cleaned).await
 }
 

@@ -80,7 +80,7 @@ pub(crate) async fn serve(
         _ = ends.wait_for(|ends| *ends) => return,
     };
     let io = WatchedIo::new(stream, life.clone(), thrown_away.clone(), patience.unread);
-    let (calls, peer) = (life.clone(), Peer::new(peer.ip()));
+    let (calls, peer) = (life.clone(), Peer::new(peer.ip(), patience.unread));
     let under_way = peer.under_way.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let call = calls.begin();

@@ -71,6 +71,7 @@ impl Current {
                 let remarks = stack.remarks().iter().map(|remark| stack.clean(remark)).collect();
                 before.reloads().succeeded();
                 *self.stack.write() = Arc::new(stack);
+                before.end_upkeep();
                 tracing::info!("settings reloaded: they hold for new calls from now on");
                 Ok(remarks)
             }

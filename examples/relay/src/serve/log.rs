@@ -43,11 +43,11 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
     let wanted_here = format!("tower_gemini::telemetry::exception=off,{wanted}");
     let filter: EnvFilter =
         wanted_here.parse().map_err(|error| format!("RUST_LOG={wanted:?} cannot be read: {error}"))?;
-    // Spans are for collectors of traces; a line is complete without them. Their fields would be written for each call and for
-    // no reader, so that only who asks for more than a level gets them, and the events within them.
+    // A line is complete without its spans, whose fields would be written for each call. They come with `debug`, `trace`, or
+    // a directive for a target.
     let has_spans = !wanted.trim().parse::<LevelFilter>().is_ok_and(|most| most <= LevelFilter::INFO);
     let lines = fmt::layer().with_writer(io::stderr);
-    let log = tracing_subscriber::registry().with(filter).with(filter_fn(move |at| has_spans || at.is_event()));
+    let log = tracing_subscriber::registry().with(filter).with(filter_fn(move |at| has_spans || !at.is_span()));
     match format {
         Format::Json => {
             log.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init()

@@ -14,8 +14,7 @@ mod memory;
 
 use std::{
     collections::HashSet,
-    future::{Future, ready},
-    pin::Pin,
+    future::ready,
     sync::{Arc, LazyLock},
 };
 
@@ -51,6 +50,7 @@ use crate::{
             memory::{Makers, by_maker},
         },
         refusal::{full, refusal},
+        transport::Answering,
     },
 };
 
@@ -111,9 +111,6 @@ pub(crate) struct SeparateCaller {
     makers: Arc<Mutex<Makers>>,
 }
 
-/// The future of an answer.
-pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
-
 /// The result of the search of a call.
 #[derive(Debug, Default)]
 struct Searched {
@@ -126,7 +123,7 @@ struct Searched {
 
 impl SeparateCaller {
     /// Sends a call on, unless it names another caller's thing. Learns from the answer, and cuts lists.
-    pub(crate) fn pass<S, R>(self, mut request: Request<Body>, reader: &ReplayLayer, inner: S) -> Answer
+    pub(crate) fn pass<S, R>(self, mut request: Request<Body>, reader: &ReplayLayer, inner: S) -> Answering
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
@@ -158,7 +155,7 @@ impl SeparateCaller {
     }
 
     /// Sends a call on whose body has been read.
-    fn pass_read<S, R>(self, request: Request<ReplayBody<Body>>, asked: Asked, is_doubtful: bool, inner: S) -> Answer
+    fn pass_read<S, R>(self, request: Request<ReplayBody<Body>>, asked: Asked, is_doubtful: bool, inner: S) -> Answering
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,

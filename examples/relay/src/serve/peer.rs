@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::serve::unread::AnswersUnderWay;
@@ -17,8 +18,10 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(address: IpAddr) -> Self {
-        Self { address: address.to_canonical(), name: name_of(address).into(), under_way: AnswersUnderWay::default() }
+    /// Takes the address of a connection, and the time for which an answer on it may be unread.
+    pub(crate) fn new(address: IpAddr, unread_timeout: Duration) -> Self {
+        let (address, name) = (address.to_canonical(), name_of(address).into());
+        Self { address, name, under_way: AnswersUnderWay::new(unread_timeout) }
     }
 }
 

@@ -169,8 +169,8 @@ async fn accept(
     }
 }
 
-/// Routes the pages that are served: to operators what is shown, the callers' connections included, to callers where that
-/// is, and health to both.
+/// Routes the pages that are served: to operators what is shown, the callers' connections included, to callers a word on
+/// where that is, and health to both.
 fn pages(
     current: &Arc<Current>,
     termination: &Termination,

@@ -6,6 +6,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn};
 use tower_gemini::{
@@ -54,8 +55,8 @@ pub(crate) struct Stack {
     pub(crate) cors: Cors,
     remarks: Vec<String>,
     parts: Parts,
-    /// Ended when the stack is dropped; calls under way go on.
-    _upkeep: JoinSet<Infallible>,
+    /// Ended when another stack is in force. Calls under way hold this one for longer.
+    upkeep: Mutex<JoinSet<Infallible>>,
 }
 
 impl Stack {
@@ -74,9 +75,9 @@ impl Stack {
         parts.wire(former_store);
         settings.memory.apply(&parts.memory);
         let service = parts.service(&settings, &gemini);
-        let upkeep = upkeep(&gemini, parts.transport.clone());
+        let upkeep = Mutex::new(upkeep(&gemini, parts.transport.clone()));
         let cors = Cors::new(settings.access.origins.clone());
-        Ok(Self { settings, gemini, service, cors, remarks, parts, _upkeep: upkeep })
+        Ok(Self { settings, gemini, service, cors, remarks, parts, upkeep })
     }
 
     /// Returns the handles that are shown.
@@ -104,6 +105,11 @@ impl Stack {
     /// Cleans a text, so that it may be shown: it has no key in it, and is not too long.
     pub(crate) fn clean(&self, text: &str) -> String {
         self.parts.failures.clean(text)
+    }
+
+    /// Ends the relay's own calls; the stack that comes in its place has others.
+    pub(crate) fn end_upkeep(&self) {
+        self.upkeep.lock().abort_all();
     }
 
     /// Returns what is known of reloads.
@@ -139,7 +145,7 @@ impl fmt::Debug for Stack {
     }
 }
 
-/// The layers of one stack, without their transport's connections a cheap clone for each call.
+/// The layers of one stack. A clone shares all that is large.
 type Calls = ErrorResponse<RecordFailures<Admit>>;
 
 // === the parts ===

@@ -23,10 +23,10 @@ use crate::{
 /// The innermost service, which is always ready. Each layer around it clones what is inside of it for its next call, so
 /// that a clone costs no more than a count.
 #[derive(Clone)]
-pub(crate) struct Transport(Arc<dyn Fn(Request<ReplayBody<Body>>) -> Answer + Send + Sync>);
+pub(crate) struct Transport(Arc<dyn Fn(Request<ReplayBody<Body>>) -> Answering + Send + Sync>);
 
 /// The future of the upstream's answer.
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
 
 impl Transport {
     /// Takes a service that is ready as it is.
@@ -42,13 +42,13 @@ impl Transport {
 impl Service<Request<ReplayBody<Body>>> for Transport {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Answer;
+    type Future = Answering;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ReplayBody<Body>>) -> Answer {
+    fn call(&mut self, request: Request<ReplayBody<Body>>) -> Answering {
         (self.0)(request)
     }
 }

@@ -19,55 +19,63 @@ use tokio::time::Instant;
 /// The answers under way on one connection. It is among the extensions of its requests, and clones share it.
 ///
 /// The connection looks at all of them once in a while, so that neither an answer nor a piece of one costs a timer.
-#[derive(Clone, Default)]
-pub(crate) struct AnswersUnderWay(Arc<Mutex<Vec<Arc<Mutex<Answer>>>>>);
+#[derive(Clone)]
+pub(crate) struct AnswersUnderWay {
+    answers: Arc<Mutex<Vec<Arc<Mutex<UnreadAnswer>>>>>,
+    limit: Duration,
+}
 
 impl AnswersUnderWay {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { answers: Arc::default(), limit }
+    }
+
     /// Wraps an answer so that it fails, and drops all that it holds, when its reader has not asked for more of it for
-    /// `limit`. Time in which the reader waits for the upstream does not count.
-    pub(crate) fn with_read_timeout(&self, body: Body, limit: Duration) -> Body {
+    /// the limit. Time in which the reader waits for the upstream does not count.
+    pub(crate) fn with_read_timeout(&self, body: Body) -> Body {
         if body.is_end_stream() {
             return body;
         }
-        let answer = Answer { body: Some(body), unread_since: Some(Instant::now()), limit };
+        let answer = UnreadAnswer { body: Some(body), unread_since: Some(Instant::now()) };
         let answer = Arc::new(Mutex::new(answer));
-        self.0.lock().push(answer.clone());
+        self.answers.lock().push(answer.clone());
         Body::new(ReadTimedBody { answer, under_way: self.clone() })
     }
 
-    /// Drops the answers that have been unread for their limits. A connection that looks once in `limit` gives a caller up
-    /// after `limit` at the earliest and after twice that at the latest.
+    /// Drops the answers that have been unread for the limit. A connection that looks once in that time gives a caller up
+    /// after it at the earliest and after twice of it at the latest.
     pub(crate) fn drop_unread(&self) {
         // One that is locked is read at this moment.
-        let unread: Vec<_> = self.0.lock().iter().filter_map(|answer| answer.try_lock()?.take_unread()).collect();
+        let unread: Vec<_> =
+            self.answers.lock().iter().filter_map(|answer| answer.try_lock()?.take_unread(self.limit)).collect();
         drop(unread); // outside of the locks: dropping runs code of others
     }
 
-    fn remove(&self, ended: &Arc<Mutex<Answer>>) {
-        let mut under_way = self.0.lock();
+    fn remove(&self, ended: &Arc<Mutex<UnreadAnswer>>) {
+        let mut under_way = self.answers.lock();
         if let Some(at) = under_way.iter().position(|answer| Arc::ptr_eq(answer, ended)) {
             under_way.swap_remove(at);
         }
     }
 }
 
-struct Answer {
+/// An answer that its reader may leave unread.
+struct UnreadAnswer {
     /// The answer, until the time-out has dropped it.
     body: Option<Body>,
     /// The time at which the reader got the last piece. `None` while it waits for more.
     unread_since: Option<Instant>,
-    limit: Duration,
 }
 
-impl Answer {
-    fn take_unread(&mut self) -> Option<Body> {
-        let is_unread = self.unread_since.is_some_and(|since| since.elapsed() >= self.limit);
+impl UnreadAnswer {
+    fn take_unread(&mut self, limit: Duration) -> Option<Body> {
+        let is_unread = self.unread_since.is_some_and(|since| since.elapsed() >= limit);
         if is_unread { self.body.take() } else { None }
     }
 }
 
 struct ReadTimedBody {
-    answer: Arc<Mutex<Answer>>,
+    answer: Arc<Mutex<UnreadAnswer>>,
     under_way: AnswersUnderWay,
 }
 
@@ -77,8 +85,10 @@ impl http_body::Body for ReadTimedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut answer = self.answer.lock();
-        let Answer { body, unread_since, limit } = &mut *answer;
-        let Some(body) = body else { return Poll::Ready(Some(Err(axum::Error::new(ReadTimeout(*limit))))) };
+        let UnreadAnswer { body, unread_since } = &mut *answer;
+        let Some(body) = body else {
+            return Poll::Ready(Some(Err(axum::Error::new(ReadTimeout(self.under_way.limit)))));
+        };
         *unread_since = None;
         let frame = ready!(Pin::new(body).poll_frame(cx));
         *unread_since = Some(Instant::now());
