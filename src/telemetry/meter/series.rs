@@ -11,6 +11,9 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 /// The time for which instruments are kept. Exporters drop idle ones after minutes.
+///
+/// Recorders are told apart by their addresses only: a local recorder that within this time takes the place in memory of another
+/// one, which has ended, is taken for it, and lacks what is recorded in the instruments that are kept until then.
 const KEPT: Duration = Duration::from_secs(1);
 
 /// The most series whose instruments are kept.
