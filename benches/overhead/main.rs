@@ -11,7 +11,7 @@
 //! at the first poll, or at the second in the group that says so, except in rows that name a timer.
 //!
 //! On a machine with other load, two rows are comparable only if they were measured at the same time. So the services of a
-//! group take turns, half a millisecond each, 300 times. "ns" is the median of a row's turns. "over bare" is the median of what a turn
+//! group take turns, half a millisecond each, 300 times; those of groups on threads 5 ms each, 60 times. "ns" is the median of a row's turns. "over bare" is the median of what a turn
 //! took more than the turn of the group's bare service in the same round: the price of the layer. Allocations are counted on one
 //! warm call, by another program (`counting.rs`), because a counting allocator takes time.
 //!
@@ -21,8 +21,9 @@
 //! # How it is run
 //!
 //! `cargo bench -p benches --bench overhead` measures all groups and ends with the bars that ratios of the rows have to keep.
-//! Behind `--`, a part of the name of a group or a row chooses what is measured, `--bars` makes a bar that is missed an error,
-//! `--readme` writes the tables and the picture into `benches/`, and `--test` makes each call once. `OVERHEAD_BEFORE` names the program of another build of this bench (cargo prints its path),
+//! Behind `--`, a part of the name of a group or a row chooses what is measured, `--bars` makes a bar that is missed, or
+//! not measured, an error, `--readme` writes the tables and the picture into `benches/` after a run of all groups, and `--test` makes
+//! each call once, without bars. `OVERHEAD_BEFORE` names the program of another build of this bench (cargo prints its path),
 //! which measures each group right after this one, for the columns and bars that compare with it.
 
 #[path = "../shared/mod.rs"]

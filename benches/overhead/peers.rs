@@ -93,7 +93,7 @@ pub(crate) fn resilient_limiter() -> RateLimiterLayer {
     limited_to(ROOM as usize)
 }
 
-/// Makes a limiter that refuses all calls after the first three, at once.
+/// Makes a limiter that refuses all calls after the first, at once.
 pub(crate) fn resilient_refusal() -> RateLimiterLayer {
     limited_to(1)
 }

@@ -5,7 +5,7 @@ use crate::{
     shared::picture::{Panel, PictureBar, draw as draw_panels},
 };
 
-/// What is shown: a title, a group of rows, and of these the peers and ours.
+/// The panels: a title, a group of rows, and of these the peers and ours.
 const SHOWN: [(&str, &str, &[&str], &[&str]); 8] = [
     (
         "A clock, answered at once",
@@ -49,7 +49,17 @@ const SHOWN: [(&str, &str, &[&str], &[&str]); 8] = [
         &["tower_governor, a 429"],
         &["ErrorResponseLayer, RateLimitLayer, a 429"],
     ),
-    ("The whole stack", "GeminiLayer", &[], &["all five rooms", "interactive", "interactive; key, limits, chain"]),
+    (
+        "The whole stack",
+        "GeminiLayer",
+        &[],
+        &[
+            "all five rooms",
+            "interactive",
+            "interactive; key, limits of requests, chain",
+            "interactive; key, limits of requests and tokens, chain",
+        ],
+    ),
 ];
 
 /// Draws the picture of a run.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::measure::is_bare;
 
-/// What was measured of one service.
+/// The figures of one service.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) group: String,

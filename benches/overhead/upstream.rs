@@ -71,11 +71,21 @@ impl Upstream {
         Self::stream((1..=events).map(event).collect())
     }
 
-    /// Makes an upstream with a stream of `events` events of 150 bytes each, and a last one with the usage.
+    /// Makes an upstream with a stream of `events` events of 150 bytes on average: of one to six words each, in every tenth the
+    /// usage so far, and a last one with all of it.
     pub(crate) fn short_events(events: usize) -> Self {
-        let event = Bytes::from_static(SHORT);
-        let last = Bytes::from(format!("data: {}\r\n\r\n", answer(" The end.", events)));
-        Self::stream((1..events).map(|_| event.clone()).chain([last]).collect())
+        let mut words = WORDS.split(' ').cycle();
+        let mut tokens = 0;
+        let mut event = |nth: usize| {
+            let several = 1 + nth * nth * 7 / 3 % 6;
+            tokens += several;
+            let text: String = words.by_ref().take(several).flat_map(|word| [" ", word]).collect();
+            let usage = nth.is_multiple_of(10).then_some(tokens);
+            Bytes::from(short(&text, usage))
+        };
+        let mut all: Vec<_> = (1..events).map(&mut event).collect();
+        all.push(Bytes::from(format!("data: {}\r\n\r\n", answer(" The end.", tokens + 3))));
+        Self::stream(all)
     }
 
     fn stream(events: Vec<Bytes>) -> Self {
@@ -143,8 +153,21 @@ fn answer(text: &str, tokens: usize) -> String {
     )
 }
 
-/// An event of 150 bytes, as a model sends it for a few words.
-const SHORT: &[u8] = b"data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\" each layer acts on only one \"}],\"role\":\"model\"},\"index\":0}],\"modelVersion\":\"gemini-2.5-flash\"}\r\n\r\n";
+/// The words of short events, one of them with an escape.
+const WORDS: &str = r"Every failure is somebody's fault, and each layer acts on one fault only;\n the layer next to the transport reads it once.";
+
+/// Makes an event as a model sends it for a few words, with the usage so far if there is one.
+fn short(text: &str, tokens: Option<usize>) -> String {
+    let usage = tokens.map_or_else(String::new, |tokens| {
+        format!(
+            r#","usageMetadata":{{"promptTokenCount":512,"candidatesTokenCount":{tokens},"totalTokenCount":{}}}"#,
+            512 + tokens
+        )
+    });
+    format!(
+        "data: {{\"candidates\":[{{\"content\":{{\"parts\":[{{\"text\":\"{text}\"}}],\"role\":\"model\"}},\"index\":0}}]{usage},\"modelVersion\":\"gemini-2.5-flash\"}}\r\n\r\n"
+    )
+}
 
 /// Makes text with a line end now and then.
 pub(crate) fn prose(len: usize) -> String {

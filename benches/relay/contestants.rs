@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    process::{Memory, Process},
+    process::{self, Memory, Process},
     shared::cargo,
     wrk::free_port,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Contestant {
 
 impl Contestant {
     fn new(name: impl Into<String>, server: Process) -> Self {
-        // What a program does at its start has been done.
+        // By then a program has done the work of its start.
         std::thread::sleep(Duration::from_millis(700));
         Self { name: name.into(), idle: server.memory(), server }
     }
@@ -93,7 +93,7 @@ fn nginx(folder: &Path, upstream: SocketAddr) -> Result<Process, String> {
          location ~ :streamGenerateContent$ {{ proxy_buffering off; proxy_pass http://api; }}\n  }}\n}}\n"
     );
     write(&settings, &text)?;
-    let mut command = Command::new("nginx");
+    let mut command = Command::new(process::find("nginx").ok_or("nginx is not installed")?);
     command.arg("-p").arg(folder).arg("-c").arg(&settings).stderr(Stdio::null());
     Process::listening(&mut command, address, Duration::from_secs(5))
 }

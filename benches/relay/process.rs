@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -17,13 +17,13 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
 }
 
-/// The memory of a program in MiB.
+/// The memory of a program in MiB; none if it cannot be read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Memory {
     /// All of it (`VmRSS`), with the pages of the program's file that it has touched.
-    pub(crate) resident: f64,
-    /// What it has allocated (`RssAnon`).
-    pub(crate) own: f64,
+    pub(crate) resident: Option<f64>,
+    /// The part that it has allocated (`RssAnon`).
+    pub(crate) own: Option<f64>,
 }
 
 impl Process {
@@ -66,14 +66,18 @@ impl Process {
     }
 
     /// Returns the CPU time of the program and of its children so far, in seconds: that of its code and that of the kernel.
-    pub(crate) fn cpu(&self) -> f64 {
+    /// None if it cannot be read.
+    pub(crate) fn cpu(&self) -> Option<f64> {
         // `USER_HZ` is 100 on every Linux.
-        self.family().iter().map(|pid| ticks(*pid)).sum::<u64>() as f64 / 100.0
+        Some(self.family().iter().map(|pid| ticks(*pid)).sum::<Option<u64>>()? as f64 / 100.0)
     }
 
     /// Returns the memory in use. Pages that a program shares with its children count for each of them.
     pub(crate) fn memory(&self) -> Memory {
-        let sum = |field| self.family().iter().map(|pid| memory(*pid, field)).sum::<u64>() as f64 / 1024.0;
+        let sum = |field| {
+            let kibibytes: Option<u64> = self.family().iter().map(|pid| memory(*pid, field)).sum();
+            kibibytes.filter(|sum| *sum > 0).map(|sum| sum as f64 / 1024.0)
+        };
         Memory { resident: sum("VmRSS:"), own: sum("RssAnon:") }
     }
 
@@ -108,22 +112,22 @@ impl Drop for Process {
 }
 
 /// Returns the clock ticks that a process has used, as columns 14 and 15 of its `stat` say.
-fn ticks(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+fn ticks(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may have spaces in it.
-    let columns = text.rsplit(')').next().unwrap_or_default();
-    columns.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+    let mut columns = text.rsplit(')').next()?.split_whitespace().skip(11);
+    Some(columns.next()?.parse::<u64>().ok()? + columns.next()?.parse::<u64>().ok()?)
 }
 
 /// Returns a line of a process's `status`, in KiB.
-fn memory(pid: u32, field: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(field));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+fn memory(pid: u32, field: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
 }
 
-/// Returns whether a program can be found.
-pub(crate) fn is_installed(program: &str) -> bool {
+/// Returns the path of a program that is installed. Debian's nginx is in a folder that the `PATH` of users lacks.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).chain([Path::new("/usr/sbin").into()]).any(|folder| folder.join(program).is_file())
+    let folders = std::env::split_paths(&folders).chain([Path::new("/usr/sbin").into()]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
 }

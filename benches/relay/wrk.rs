@@ -9,17 +9,17 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{Memory, Process};
+use crate::process::{self, Memory, Process};
 
 /// The connections of wrk.
 pub(crate) const CONNECTIONS: usize = 64;
 
-/// What a run of wrk has shown of one server.
+/// The figures of one server under wrk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flood {
     pub(crate) calls_a_second: f64,
-    /// The server's CPU time for a call, in microseconds.
-    pub(crate) cpu: f64,
+    /// The server's CPU time for a call, in microseconds; none if it cannot be read.
+    pub(crate) cpu: Option<f64>,
     /// The server's memory under way.
     pub(crate) memory: Memory,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Flood {
 pub(crate) fn flood(server: &Process, path: &str, script: &Path, seconds: u64) -> Result<Flood, String> {
     let before = server.cpu();
     let url = format!("http://{}{path}", server.address);
-    let mut wrk = Command::new("wrk");
+    let mut wrk = Command::new(process::find("wrk").ok_or("wrk is not installed")?);
     wrk.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--timeout", "30s", "-s"])
         .arg(script)
         .arg(&url);
@@ -36,7 +36,7 @@ pub(crate) fn flood(server: &Process, path: &str, script: &Path, seconds: u64) -
     thread::sleep(Duration::from_millis(seconds * 800));
     let memory = server.memory();
     let output = running.wait_with_output().map_err(|error| format!("wrk: {error}"))?;
-    let cpu = server.cpu() - before;
+    let cpu = server.cpu().zip(before).map(|(after, before)| after - before);
     let text = String::from_utf8_lossy(&output.stdout);
     let number = |after: &str| text.split(after).nth(1)?.split_whitespace().next()?.parse::<f64>().ok();
     let calls = text.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse::<f64>().ok());
@@ -45,7 +45,7 @@ pub(crate) fn flood(server: &Process, path: &str, script: &Path, seconds: u64) -
     }
     match (number("Requests/sec:"), calls) {
         (Some(calls_a_second), Some(calls)) if calls > 0.0 => {
-            Ok(Flood { calls_a_second, cpu: cpu * 1e6 / calls, memory })
+            Ok(Flood { calls_a_second, cpu: cpu.map(|cpu| cpu * 1e6 / calls), memory })
         }
         _ => Err(format!("wrk said nothing of {url}: {text}{}", String::from_utf8_lossy(&output.stderr))),
     }

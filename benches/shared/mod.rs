@@ -1,4 +1,4 @@
-//! What several benches need: bars, a picture, cargo, and the place of their tables in the README.
+//! The parts that several benches need: bars, a picture, cargo, and the place of their tables in the README.
 
 pub(crate) mod bars;
 pub(crate) mod cargo;

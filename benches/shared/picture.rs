@@ -13,7 +13,7 @@ pub(crate) struct Panel {
 pub(crate) struct PictureBar {
     pub(crate) label: String,
     pub(crate) value: f64,
-    /// What is written behind the bar.
+    /// The text behind the bar.
     pub(crate) figure: String,
     /// Set if the bar is this crate's.
     pub(crate) own: bool,

@@ -3,7 +3,7 @@
 use tower::{Layer, ServiceBuilder};
 use tower_gemini::{ClassifyLayer, ErrorResponseLayer, KeepAliveLayer, TimeoutLayer};
 
-use super::{LIMIT, stacks};
+use super::{LIMIT, SHORT_EVENTS, stacks};
 use crate::{
     measure::Bench,
     upstream::{Upstream, code, prose},
@@ -22,19 +22,19 @@ pub(super) fn events(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// Measures a long stream of events of 150 bytes: what counts is the time of a frame.
+/// Measures a long stream of short events, of which every tenth has the usage so far: the time of a frame counts.
 pub(super) fn short_events(bench: &mut Bench<'_>) {
     let upstream = Upstream::short_events(500);
-    let mut group = bench.group("500 events of 150 B", &upstream);
+    let mut group = bench.group(SHORT_EVENTS, &upstream);
     group.call("bare", upstream.clone());
     group.call("TimeoutLayer::attempt", TimeoutLayer::attempt(LIMIT).layer(upstream.clone()));
     group.call("ClassifyLayer", ClassifyLayer::new().layer(upstream.clone()));
     group.call("ErrorResponseLayer", ErrorResponseLayer::new().layer(upstream.clone()));
     group.call("KeepAliveLayer", KeepAliveLayer::new(LIMIT).layer(upstream.clone()));
     group.call("all five rooms", stacks::five(upstream.clone()));
-    group.call("all rooms", stacks::outermost(upstream.clone()));
+    group.call("all rooms but KeepAliveLayer", stacks::outermost(upstream.clone()));
     let kept = ServiceBuilder::new().layer(KeepAliveLayer::new(LIMIT)).service(stacks::outermost(upstream));
-    group.call("all rooms, KeepAliveLayer", kept);
+    group.call("all rooms with KeepAliveLayer", kept);
     group.measure();
 }
 

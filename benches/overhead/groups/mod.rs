@@ -21,6 +21,9 @@ pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 /// A limit that no run reaches.
 pub(crate) const ROOM: u64 = 1 << 40;
 
+/// The name of the group of a long stream.
+pub(crate) const SHORT_EVENTS: &str = "500 events of 150 B on average";
+
 /// Measures all groups.
 pub(crate) fn measure(bench: &mut Bench<'_>) {
     rooms::unary(bench);
@@ -42,9 +45,14 @@ pub(crate) fn measure(bench: &mut Bench<'_>) {
     bodies::scan(bench);
 }
 
-/// Makes limits in three dimensions.
+/// Makes limits of requests: a minute and a day.
+fn limits_of_requests() -> Limits {
+    Limits::new().requests_per_minute(ROOM).requests_per_day(ROOM)
+}
+
+/// Makes limits in three dimensions: of requests, and of tokens a minute.
 fn limits() -> Limits {
-    Limits::new().requests_per_minute(ROOM).input_tokens_per_minute(ROOM).requests_per_day(ROOM)
+    limits_of_requests().input_tokens_per_minute(ROOM)
 }
 
 fn limiter() -> Limiter {

@@ -11,7 +11,7 @@ use tower_gemini::{
     RetryLayer, TimeoutLayer, circuit_breaker::CircuitBreakers, stack::GeminiBuilder,
 };
 
-use super::{LIMIT, at_once, limiter, limits, rooms::key};
+use super::{LIMIT, at_once, limiter, limits, limits_of_requests, rooms::key};
 use crate::{
     measure::{Bench, warm},
     peers::resilient_four,
@@ -51,6 +51,8 @@ pub(super) fn four(bench: &mut Bench<'_>) {
 }
 
 /// Measures the whole stack, with 1 KiB of request: as a preset makes it, and with a key, limits and a chain.
+///
+/// A limit of tokens makes the stack count those of each call, in a time that grows with the text; so rows of their own have it.
 pub(super) fn gemini(bench: &mut Bench<'_>) {
     let upstream = Upstream::unary().asked(ASKED);
     let mut group = bench.group("GeminiLayer", &upstream);
@@ -60,12 +62,17 @@ pub(super) fn gemini(bench: &mut Bench<'_>) {
         group.call(name, gemini_of(preset, &upstream));
     }
     for (name, preset) in [
-        ("interactive; key, limits, chain", GeminiLayer::interactive()),
-        ("relay; key, limits, chain", GeminiLayer::relay()),
+        ("interactive; key, limits of requests, chain", equipped(GeminiLayer::interactive())),
+        (
+            "interactive; key, limits of requests and tokens, chain",
+            equipped(GeminiLayer::interactive()).limits(limits()),
+        ),
+        ("relay; key, limits of requests, chain", equipped(GeminiLayer::relay())),
+        ("relay; key, limits of requests and tokens, chain", equipped(GeminiLayer::relay()).limits(limits())),
     ] {
-        group.call(name, gemini_of(equipped(preset), &upstream));
+        group.call(name, gemini_of(preset, &upstream));
     }
-    group.call("ErrorResponseLayer; interactive; key, limits, chain", outermost(upstream));
+    group.call("ErrorResponseLayer; interactive; key, limits of requests, chain", outermost(upstream));
     group.measure();
 }
 
@@ -86,9 +93,9 @@ pub(super) fn threads(bench: &mut Bench<'_>) {
     group.measure();
 }
 
-/// Adds a key, limits in three dimensions, and a chain of two models.
+/// Adds a key, limits of requests, and a chain of two models.
 fn equipped(preset: GeminiBuilder) -> GeminiBuilder {
-    preset.key(key(0)).limits(limits()).fallback("gemini-2.5-flash", ["gemini-2.5-flash-lite"])
+    preset.key(key(0)).limits(limits_of_requests()).fallback("gemini-2.5-flash", ["gemini-2.5-flash-lite"])
 }
 
 /// Makes a stack that has answered often enough to be in its steady state.
@@ -101,7 +108,7 @@ fn gemini_of(
     service
 }
 
-/// Makes all rooms: the whole stack, and outside of it the one that makes answers of errors.
+/// Makes all rooms but `KeepAliveLayer`: the whole stack, and outside of it the one that makes answers of errors.
 pub(super) fn outermost(
     upstream: Upstream,
 ) -> impl Service<Sent, Response = Response<impl Body<Data = Bytes, Error: Into<BoxError>>>, Error = Infallible, Future: Send>
