@@ -2,7 +2,13 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -12,13 +18,18 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_gemini::{
-    BoxError, CallContext, ClassifyLayer, Error, ReplayLayer, TokenPrecheckLayer,
+    BoxError, CallContext, CallerLimitLayer, ClassifyLayer, Error, KeyPoolLayer, RateLimitLayer, ReplayLayer,
+    TokenPrecheckLayer,
     call::Operation,
+    caller_limit::{CallerLimits, CallerQuota},
     context::Deadline,
     emulator::{EmulatedModel, Emulator, Trouble, Visit, When},
     failure::{Failure, Fault, Kind},
+    key_pool::{ApiKey, Key, KeyPool},
     models::{Model, ModelTable},
-    quota::{Certainty, TokenCost},
+    prices::{Money, Price, Prices},
+    quota::{Certainty, Limits, TokenCost},
+    rate_limit::Limiter,
     token_precheck::{AskUpstream, MaxOutputPolicy, UnknownModel},
     tokenizer::{Count, CountTokens, TextCounter},
 };
@@ -889,4 +900,68 @@ async fn a_body_of_too_many_values_is_sent_unread_and_costs_its_bytes_or_is_refu
     let failure = refused(&layer.fail_closed(), &emulator, request()).await;
     assert_eq!(failure.kind(), Kind::ContextTooLong);
     assert!(failure.message().contains("more than 1048576 values"), "{}", failure.message());
+}
+
+/// A counter that counts how often it is asked for.
+#[derive(Clone, Debug, Default)]
+struct Asked(Arc<AtomicUsize>);
+
+impl CountTokens for Asked {
+    fn counter(&self, model: &str) -> Box<dyn TextCounter> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Quarters.counter(model)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_counts_while_no_limit_depends_on_tokens() {
+    let quota = || CallerQuota::new().requests_per_minute(100);
+    let price = Price::new(Money::dollars(1), Money::dollars(1));
+    for (limits, quota, counts) in [
+        (Limits::new(), quota(), false),
+        (Limits::new().requests_per_minute(100), quota(), false),
+        (Limits::new().input_tokens_per_minute(1_000_000), quota(), true),
+        (Limits::new(), quota().input_tokens_per_minute(1_000_000), true),
+        (Limits::new(), quota().money_per_day(Money::dollars(9)), true),
+        (Limits::new(), quota().limits_for_model("gemini-2.5-pro", quota().tokens_per_day(1_000_000)), true),
+        (Limits::new(), quota().limits_for_model("other", quota().tokens_per_day(1_000_000)), false),
+    ] {
+        let what = format!("{limits:?} {quota:?}");
+        let limiter = Limiter::builder().limits(limits).build();
+        let key = |project: &str| Key::new(ApiKey::new(format!("AIza-nobodys-{project}")).unwrap()).project(project);
+        let pool = KeyPool::builder().cache_affinity(None).key(key("p1")).key(key("p2"));
+        let pool = pool.headroom(limiter.clone()).build().unwrap();
+        let callers =
+            CallerLimits::builder().others(quota).prices(Prices::builder().model("gemini-2.5-pro", price).build());
+        let counter = Asked::default();
+        let upstream = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, BoxError>(hello()) });
+        let service = ServiceBuilder::new()
+            .layer(TokenPrecheckLayer::default().counter(counter.clone()))
+            .layer(CallerLimitLayer::new(callers.build().unwrap()))
+            .layer(KeyPoolLayer::new(pool))
+            .layer(RateLimitLayer::new(limiter))
+            .service(upstream);
+        for _ in 0..4 {
+            let mut request = text(GENERATE, 3_000);
+            CallContext::update(request.extensions_mut(), |context| context.set_caller("app"));
+            service.clone().oneshot(request).await.unwrap();
+        }
+        assert_eq!(counter.0.load(Ordering::Relaxed) > 0, counts, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_is_not_charged_by_its_bytes_where_nobody_counts() {
+    let (counter, limiter) = (Asked::default(), Limiter::new());
+    let upstream = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, BoxError>(hello()) });
+    let service = ServiceBuilder::new()
+        .layer(TokenPrecheckLayer::default().counter(counter.clone()))
+        .layer(RateLimitLayer::new(limiter.clone()))
+        .service(upstream);
+    let image = r#"{"contents":[{"parts":[{"text":"TEXT"},{"inlineData":{"mimeType":"image/heic","data":"DATA"}}]}]}"#;
+    let image = image.replace("TEXT", &"abc ".repeat(300)).replace("DATA", &"A".repeat(100_000));
+    let response = service.oneshot(body(GENERATE, &image)).await.unwrap();
+    let used = limiter.snapshot()[0].dimensions[1];
+    assert_eq!((used.used, used.limit, counter.0.load(Ordering::Relaxed)), (1_200 / 3 + 258, None, 0));
+    drop(response);
 }

@@ -65,6 +65,11 @@ impl CallerDimension {
         matches!(self, Self::MoneyPerDay | Self::MoneyPerMonth)
     }
 
+    /// Returns whether requests are counted, whatever their size.
+    pub(super) const fn is_of_requests(self) -> bool {
+        matches!(self, Self::RequestsPerMinute | Self::RequestsPerDay)
+    }
+
     /// Returns the limit with its unit: `30 requests a minute`, `$5.00 a day`.
     pub(super) fn with_unit(self, limit: CallerAmount) -> String {
         match self {

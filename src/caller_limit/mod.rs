@@ -178,7 +178,7 @@
 //! | [`past`](CallerQuota::past) | [`PastLimit::Refuse`] | a limit is one |
 //! | prices | none | they change, and differ by contract |
 //! | [`store`](CallerLimitsBuilder::store) | none | one process |
-//! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
+//! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it; where only requests are limited, nothing is counted for it, and the input is a guess until the answer says it |
 //! | a charge counts for | 60 s; charges within 0.25 s of each other end together | bounds the memory of a caller |
 //! | callers with accounts of their own | 16,384, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one account, except those that the settings name |
 //! | callers in metrics | those that the settings name | others can be anybody, and each is up to twelve series, and as many a model with limits; the [snapshot](CallerLimits::snapshot) has all |

@@ -117,6 +117,15 @@ impl CallerQuota {
         self.limits.iter().any(Option::is_some) || self.models.iter().any(|(_, quota)| quota.has_limits())
     }
 
+    /// Returns whether a limit that holds for the calls of a model counts tokens, or the money that they cost.
+    pub(super) fn depends_on_tokens(&self, model: &str) -> bool {
+        let depends = |quota: &Self| {
+            let mut limited = CallerDimension::ALL.into_iter().filter(|dimension| quota.get(*dimension).is_some());
+            limited.any(|dimension| !dimension.is_of_requests())
+        };
+        depends(self) || self.of_model(model).is_some_and(depends)
+    }
+
     /// Returns whether money is limited, apart from limits for one model.
     pub(super) fn limits_money(&self) -> bool {
         CallerDimension::ALL.into_iter().any(|dimension| dimension.is_money() && self.get(dimension).is_some())

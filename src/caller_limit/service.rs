@@ -131,12 +131,16 @@ fn decide<B: Body>(limits: &CallerLimits, request: &Request<B>) -> Option<Caller
     let Some(settings) = settings else {
         return Some(CallerDecision::Goes(AdmittedCall { reservation: None, priority }));
     };
-    let tokens = context.token_cost().unwrap_or_else(|| TokenCost::of(request.body()));
     let tier = call.shape().tier;
     let shared_model = if settings.prices.is_empty() { None } else { call.shared_quota_name(None) };
     let bill = Bill { model: shared_model, tier, guess: OutputGuess::of(call.shape()), settings };
     let now = Instant::now();
     let quota = bill.settings.quota(caller);
+    let tokens = match context.token_count() {
+        // Where only requests are limited nothing depends on the number until the answer says the real one.
+        Some(count) => count.cost_if(|| quota.depends_on_tokens(model)),
+        None => TokenCost::of(request.body()),
+    };
     let entry = limits.entry(caller, &bill.settings, now);
     let cost = bill.before(call.shape().requests.into(), tokens.tokens);
     let is_proven = tokens.certainty == Certainty::AtLeast;

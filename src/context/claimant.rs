@@ -26,6 +26,13 @@ pub trait Headroom: fmt::Debug + Send + Sync {
     /// Returns the time for which a call that is charged `requests` requests and `tokens` input tokens would wait for its
     /// turn in that scope, the part of the queue included that goes before the claimant. Zero: it would go at once.
     fn headroom(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration;
+
+    /// Returns whether the wait in that scope may depend on the input tokens. Where it does not, they may be guessed.
+    /// Default: it may.
+    fn depends_on_tokens(&self, scope: &Scope) -> bool {
+        let _ = scope;
+        true
+    }
 }
 
 /// The priority of a call where calls have to wait for their turn: the more urgent goes first, and who waits for long

@@ -17,8 +17,8 @@ pub(crate) trait CountLater: fmt::Debug + Send + Sync {
     /// Counts, or returns what was counted before.
     fn cost(&self) -> TokenCost;
 
-    /// Returns what was counted before.
-    fn known(&self) -> Option<TokenCost>;
+    /// Returns what was counted before, or a guess for which the body is not read.
+    fn guess(&self) -> TokenCost;
 }
 
 impl TokenCount {
@@ -29,10 +29,12 @@ impl TokenCount {
         }
     }
 
-    pub(crate) fn known(&self) -> Option<TokenCost> {
+    /// Returns the number if something depends on it, else a guess where it was not counted yet.
+    pub(crate) fn cost_if(&self, matters: impl FnOnce() -> bool) -> TokenCost {
         match self {
-            Self::Known(cost) => Some(*cost),
-            Self::Later(count) => count.known(),
+            Self::Known(cost) => *cost,
+            Self::Later(count) if matters() => count.cost(),
+            Self::Later(count) => count.guess(),
         }
     }
 }

@@ -287,6 +287,7 @@ impl Shared {
             return Duration::ZERO;
         };
         let scope = Scope::new(project.name.clone(), facts.model.clone());
-        headroom.headroom(&scope, facts.shape.requests, facts.tokens.cost().tokens, facts.claimant())
+        let tokens = facts.tokens.cost_if(|| headroom.depends_on_tokens(&scope)).tokens;
+        headroom.headroom(&scope, facts.shape.requests, tokens, facts.claimant())
     }
 }

@@ -282,6 +282,11 @@ impl Account {
         self.limits[index(dimension)].full()
     }
 
+    /// Returns whether there is a limit of input tokens.
+    pub(super) fn limits_tokens(&self) -> bool {
+        self.full_limit(Dimension::InputTokensPerMinute).is_some()
+    }
+
     /// Returns the amount that currently counts in a dimension.
     pub(super) fn used(&self, dimension: Dimension) -> u64 {
         match dimension {

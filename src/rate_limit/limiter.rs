@@ -91,12 +91,7 @@ impl Limiter {
         let now = Instant::now();
         let amount = Amount { requests: requests.into(), tokens };
         let (settings, calendar) = (&self.shared.settings, self.shared.calendar);
-        let (model, project) = (scope.model(), scope.project());
-        let shard = self.shard(model, project).lock();
-        let own = || shard.get(model, project).or_else(|| shard.shared_if_long(model, project));
-        let queue = if settings.names(scope) { own() } else { shard.find(model, project) }.cloned();
-        drop(shard);
-        match queue {
+        match self.find_queue(scope) {
             Some(queue) => queue.headroom(now, amount, claimant),
             // The scope has not been used yet: its limits alone decide.
             None => {
@@ -105,6 +100,14 @@ impl Limiter {
                 at.saturating_duration_since(now)
             }
         }
+    }
+
+    /// Returns the queue that a call of a scope would meet. `None`: it would get a new one.
+    fn find_queue(&self, scope: &Scope) -> Option<Arc<ScopeQueue>> {
+        let (model, project) = (scope.model(), scope.project());
+        let shard = self.shard(model, project).lock();
+        let own = || shard.get(model, project).or_else(|| shard.shared_if_long(model, project));
+        if self.shared.settings.names(scope) { own() } else { shard.find(model, project) }.cloned()
     }
 
     /// Forgets what refusals have said of the quota of a project, for all of its models: for an operator who knows that it
@@ -247,6 +250,12 @@ impl Scoped for ScopeQueue {
 impl Headroom for Limiter {
     fn headroom(&self, scope: &Scope, requests: u32, tokens: u64, claimant: Claimant<'_>) -> Duration {
         self.headroom_of(scope, requests, tokens, claimant)
+    }
+
+    fn depends_on_tokens(&self, scope: &Scope) -> bool {
+        let Shared { settings, calendar, .. } = &*self.shared;
+        let of_new = || settings.account(scope, *calendar, Instant::now()).limits_tokens();
+        self.find_queue(scope).map_or_else(of_new, |queue| queue.limits_tokens())
     }
 }
 

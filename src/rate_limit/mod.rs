@@ -160,18 +160,19 @@
 //! | [`pacing`](LimiterBuilder::pacing) | [`Pacing::Burst`] | the first calls of an idle program need not wait |
 //! | a charge counts for | 60.25 s | a request that is delayed on the way must not meet those of the next minute |
 //! | charges share an entry within | 0.25 s | bounds a scope's memory, and costs at most 0.4 % of the limit |
-//! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it |
+//! | cost of a request | its body's bytes / 3 | unless [`CallContext::token_cost`](crate::CallContext::token_cost) has it; while there is no limit of tokens, nothing is counted for it, and its texts' bytes / 3 and its media are charged |
 //! | scopes with an account of their own | 16,384, names up to 512 bytes | beyond that, and while none can be forgotten, new ones share one account, under the least limit of any project; except models that the settings name |
 //!
 //! # Costs
 //!
-//! A call that finds room allocates nothing and takes one lock twice, for one decision each: when it goes and when its
-//! body has ended. An idle scope is 608 bytes, its names, its place in a map and its first charges. A scope with
-//! charges in each quarter of a second of a minute is at most 12 KiB more: 10,000 scopes took 886 bytes each when idle
-//! and 12.7 KiB each when busy, and a million invented models 24 MB in all. A waiter is at most 96 bytes in the queue,
-//! besides its own future; where calls of several callers wait, an index has 24 bytes more for each waiter, and about 200
-//! for each caller. It is polled when it arrives, when it is first and when its time has come: 10,000 waiters of
-//! which half leave at random took fewer than three polls each.
+//! A call that finds room allocates nothing. It takes its scope's lock twice, for one decision each: when it goes and
+//! when its body has ended; once more before, where a count of its tokens would be made only for a limit of tokens; and
+//! once the lock of the thread's list of recent scopes. An idle scope is 608 bytes, its names, its place in a map and
+//! its first charges. A scope with charges in each quarter of a second of a minute is at most 12 KiB more: 10,000
+//! scopes took 886 bytes each when idle and 12.7 KiB each when busy, and a million invented models 24 MB in all. A
+//! waiter is at most 96 bytes in the queue, besides its own future; where calls of several callers wait, an index has
+//! 24 bytes more for each waiter, and about 200 for each caller. It is polled when it arrives, when it is first and
+//! when its time has come: 10,000 waiters of which half leave at random took fewer than three polls each.
 //!
 //! Of the time of a waiter, its place in the order takes 0.1 µs where all are of one caller, and 0.6 to 3 µs beside others
 //! of up to 1,000 callers (on a shared machine with two cores); its future and its timer take more.

@@ -109,7 +109,7 @@ impl ScopeQueue {
 
     /// Returns whether there is a limit of input tokens.
     pub(super) fn limits_tokens(&self) -> bool {
-        self.state.lock().account.full_limit(Dimension::InputTokensPerMinute).is_some()
+        self.state.lock().account.limits_tokens()
     }
 
     /// Takes the cost in all dimensions at once, if no call waits and there is room.

@@ -18,7 +18,7 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    context::{BoxError, CallContext, CallRef, Claimant, Deadline, TokenCount},
+    context::{BoxError, CallContext, CallRef, Claimant, Deadline},
     quota::{Answer, AwaitedAnswer, Reply, Scope, TokenCost},
     ready::Readied,
     recent::Held,
@@ -105,13 +105,11 @@ fn decide<B: Body>(limiter: &Limiter, request: &Request<B>) -> Result<Option<Res
     let project = context.and_then(CallContext::project).unwrap_or(limiter.default_project());
     let scope = (&**project, call.quota_name().unwrap_or_default());
     let queue = limiter.queue(scope.0, scope.1, now);
-    let count = context.and_then(CallContext::token_count);
-    let cost = match count {
-        Some(count) if queue.limits_tokens() => Some(count.cost()),
-        // The answer says the real number, and until then nothing depends on it.
-        count => count.and_then(TokenCount::known),
+    let cost = match context.and_then(CallContext::token_count) {
+        // Without a limit of tokens nothing depends on the number until the answer says the real one.
+        Some(count) => count.cost_if(|| queue.limits_tokens()),
+        None => TokenCost::of(request.body()),
     };
-    let cost = cost.unwrap_or_else(|| TokenCost::of(request.body()));
     let may_move = || context.is_some_and(CallContext::may_move);
     let amount = Amount { requests: call.shape().requests.into(), tokens: cost.tokens };
     let claimant = context.map_or(Claimant::default(), CallContext::claimant);

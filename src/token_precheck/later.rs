@@ -12,22 +12,24 @@ use crate::{context::CountLater, quota::TokenCost};
 pub(super) struct LaterCost {
     settings: Arc<Settings>,
     question: Question,
-    known: OnceLock<CountedCost>,
+    known: Arc<OnceLock<CountedCost>>,
 }
 
-struct CountedCost {
+/// A cost that was computed, and the estimate that the call's answer puts to the test, if the cost is one.
+#[derive(Debug)]
+pub(super) struct CountedCost {
     cost: TokenCost,
-    taught: Option<u64>,
+    pub(super) taught: Option<u64>,
 }
 
 impl LaterCost {
     pub(super) fn new(settings: Arc<Settings>, question: Question) -> Self {
-        Self { settings, question, known: OnceLock::new() }
+        Self { settings, question, known: Arc::default() }
     }
 
-    /// Returns the estimate that the call's answer puts to the test. A cost for which nobody has asked was not estimated.
-    pub(super) fn taught(&self) -> Option<u64> {
-        self.known.get()?.taught
+    /// Returns the cell in which the cost will be. It holds nothing of the request.
+    pub(super) fn cell(&self) -> Arc<OnceLock<CountedCost>> {
+        self.known.clone()
     }
 }
 
@@ -42,14 +44,14 @@ impl CountLater for LaterCost {
         self.known.get_or_init(count).cost
     }
 
-    fn known(&self) -> Option<TokenCost> {
-        self.known.get().map(|known| known.cost)
+    fn guess(&self) -> TokenCost {
+        self.known.get().map_or_else(|| self.question.guess(&self.settings), |known| known.cost)
     }
 }
 
 impl fmt::Debug for LaterCost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The question is left out, because it has the body in it.
-        f.debug_struct("LaterCost").field("known", &self.known()).finish_non_exhaustive()
+        f.debug_struct("LaterCost").field("known", &self.known.get()).finish_non_exhaustive()
     }
 }

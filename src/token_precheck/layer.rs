@@ -65,6 +65,9 @@ impl TokenPrecheckLayer {
     }
 
     /// Sets the local counter. Default: the exact counter if the feature `tokenizer` is on, else none.
+    ///
+    /// By this counter no text may have more tokens than bytes: a request whose bytes fit into the limit is sent without a
+    /// count.
     pub fn counter(self, counter: impl CountTokens) -> Self {
         self.with(|settings| settings.counter = Some(Arc::new(counter)))
     }

@@ -1,10 +1,10 @@
 //! Learning from answers: the factor by which estimates are off, and the input limit that the upstream really applies.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::Response;
 
-use super::{later::LaterCost, settings::Settings};
+use super::{later::CountedCost, settings::Settings};
 use crate::{
     context::{BoxError, Outcome},
     failure::{Failure, Kind},
@@ -27,8 +27,9 @@ pub(super) struct Learner {
 pub(super) enum Taught {
     Nothing,
     Estimate(u64),
-    /// That of a cost which is computed when somebody asks.
-    Later(Arc<LaterCost>),
+    /// That of a cost which is computed when somebody asks. The learner lives until the answer, and must not hold the body
+    /// for that long.
+    Later(Arc<OnceLock<CountedCost>>),
 }
 
 impl Taught {
@@ -36,7 +37,8 @@ impl Taught {
         match self {
             Self::Nothing => None,
             Self::Estimate(estimate) => Some(*estimate),
-            Self::Later(cost) => cost.taught(),
+            // A cost for which nobody has asked was not estimated.
+            Self::Later(cost) => cost.get()?.taught,
         }
     }
 }

@@ -25,6 +25,9 @@ use crate::{
     tokenizer::Count,
 };
 
+/// The bytes of text for each token in a guess: natural text has 0.33 tokens a byte in the median.
+const BYTES_PER_TOKEN: u64 = 3;
+
 /// A request, and what is known of its length.
 #[derive(Debug)]
 pub(super) struct Question {
@@ -130,6 +133,17 @@ impl Question {
         }
     }
 
+    /// Returns the cost as far as it is known without reading the body: an estimate from the number of bytes, where nothing
+    /// better is at hand.
+    pub(super) fn guess(&self, settings: &Settings) -> TokenCost {
+        if self.count.is_exact() || self.estimate.get().is_some() {
+            return self.cost(settings, self.count);
+        }
+        let Count { at_least, at_most } = self.count;
+        let texts = (self.bytes / BYTES_PER_TOKEN).min(at_most).max(at_least);
+        TokenCost::estimate(texts.saturating_add(self.findings.media.estimate))
+    }
+
     /// Estimates the texts' tokens without a counter and without the model's calibration.
     fn estimate(&self) -> u64 {
         *self.estimate.get_or_init(|| {
@@ -172,9 +186,10 @@ impl Question {
     /// Leaves the cost to be computed when somebody asks for it, and returns the learner of the call's answer.
     pub(super) fn publish_later<B>(self, settings: &Arc<Settings>, request: &mut Request<B>) -> Learner {
         let model = self.model.clone();
-        let later = Arc::new(LaterCost::new(settings.clone(), self));
-        CallContext::update(request.extensions_mut(), |context| context.set_count_later(later.clone()));
-        Learner::new(settings.clone(), model, Taught::Later(later))
+        let later = LaterCost::new(settings.clone(), self);
+        let taught = Taught::Later(later.cell());
+        CallContext::update(request.extensions_mut(), |context| context.set_count_later(Arc::new(later)));
+        Learner::new(settings.clone(), model, taught)
     }
 
     /// Returns the estimate that the call's answer puts to the test, if its cost is one.
