@@ -20,6 +20,9 @@ pub(crate) struct KeptHeaders {
 /// The size of what stands before a kept header: the lengths of its name and its value, and whether it is sensitive.
 const FRAME: usize = 2 * size_of::<u64>() + 1;
 
+/// The most headers for which a map gets its room at once. Few requests have as many; for more it grows.
+const MOST_AT_ONCE: usize = 64;
+
 impl KeptHeaders {
     /// Keeps the headers; a copy that is `known` is shared if it is one of these.
     pub(crate) fn of(headers: &HeaderMap, known: Option<&Self>) -> Self {
@@ -52,7 +55,8 @@ impl KeptHeaders {
     /// Returns the headers as they were. `None`: one of them is none that the `http` crate would make of its text.
     pub(crate) fn to_map(&self) -> Option<HeaderMap> {
         let mut rest = Bytes::from_owner(self.text.clone());
-        let mut headers = HeaderMap::with_capacity(self.number);
+        // A map has a most for its capacity, and panics past it; the number counts each value of a name, and may be larger.
+        let mut headers = HeaderMap::with_capacity(self.number.min(MOST_AT_ONCE));
         while rest.has_remaining() {
             let [name, value] = [rest.get_u64(), rest.get_u64()].map(usize::try_from);
             let is_sensitive = rest.get_u8() != 0;
@@ -106,6 +110,16 @@ mod tests {
         let marks = |headers: &HeaderMap| headers.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>();
         assert_eq!(marks(&headers), marks(&again));
         assert!(KeptHeaders::of(&HeaderMap::new(), None).to_map().unwrap().is_empty());
+    }
+
+    #[test]
+    fn any_number_of_values_comes_back() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..30_000 {
+            headers.append("x", HeaderValue::from_static("1"));
+        }
+        let again = KeptHeaders::of(&headers, None).to_map().unwrap();
+        assert!(headers.iter().eq(again.iter()));
     }
 
     #[test]
