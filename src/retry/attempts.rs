@@ -146,6 +146,8 @@ impl<B: Resend> Attempts<B> {
             Decision::GiveUp(reason) => Err(Ending { reason, needed: None }),
             Decision::TooLate(wait) => Err(Ending { reason: Some(GaveUp::Wait), needed: Some(wait) }),
             Decision::Again { wait, spends_budget } => {
+                // The copy comes first: a token that was taken for none would be lost.
+                let again = request.again().ok_or(Ending::default())?;
                 let budget = policy.budget.as_ref().filter(|_| spends_budget);
                 let has_paid = match budget {
                     // Another model can answer at once: a wait for a token here would use up the time that it needs.
@@ -161,7 +163,6 @@ impl<B: Resend> Attempts<B> {
                     }
                     _ => false,
                 };
-                let again = request.again().ok_or(Ending::default())?;
                 Ok((wait, again, budget.is_some() && !has_paid))
             }
         }
