@@ -4,7 +4,8 @@ use http::{Method, Request, Uri};
 
 use super::{CircuitBreakers, breaker::Breaker, breakers::Scoping};
 use crate::{
-    call::{ServiceTier, Shape},
+    bounded::MAX_NAME,
+    call::{Call, ServiceTier, Shape},
     context::CallRef,
     recent::{Held, Recent},
 };
@@ -29,7 +30,8 @@ impl CircuitBreakers {
     /// request's [parts](Self::named_breaker_of).
     #[inline]
     pub(super) fn breaker_of<B>(&self, request: &Request<B>) -> Option<Held<Breaker>> {
-        let known = self.recent().find(|requests, _| requests.include(request));
+        let call = CallRef::known_of(request);
+        let known = self.recent().find(|requests, _| requests.include(request, call));
         known.or_else(|| self.read_breaker_of(request))
     }
 
@@ -64,18 +66,20 @@ impl CircuitBreakers {
                 (requests, self.breaker(&tier.of_model(model), endpoint))
             }
         };
-        // Credentials in an authority are not kept. The shared breaker is that of its requests only while there is no
-        // room for one of their own.
+        // Credentials in an authority are not kept, nor are paths that callers make long. The shared breaker is that of
+        // its requests only while there is no room for one of their own.
         let has_credentials = endpoint.len() < authority.len();
-        let is_kept = !has_credentials && !self.is_shared(&breaker);
+        let is_long = matches!(&requests, SameRequests::ByUri(_, path, _) if path.len() > MAX_NAME);
+        let is_kept = !has_credentials && !is_long && !self.is_shared(&breaker);
         Some(if is_kept { self.recent().insert(requests, breaker) } else { Held::new(breaker) })
     }
 }
 
 impl SameRequests {
+    /// Returns whether they include a request whose call a layer outside has read, or has not.
     #[inline]
-    fn include<B>(&self, request: &Request<B>) -> bool {
-        match (self, CallRef::known_of(request)) {
+    fn include<B>(&self, request: &Request<B>, call: Option<&Call>) -> bool {
+        match (self, call) {
             (Self::ByUri(method, path, at), None) => {
                 **path == *request.uri().path() && **at == *authority(request.uri()) && method == request.method()
             }
