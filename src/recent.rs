@@ -50,11 +50,15 @@ impl<K, V> Recent<K, V> {
         let held = Held::new(value);
         let mut list = self.of_this_thread().lock();
         let entry = (key, held.clone());
-        if list.len() < KEPT {
+        let old = if list.len() < KEPT {
             list.push(entry);
+            None
         } else {
-            list[fastrand::usize(..KEPT)] = entry;
-        }
+            Some(std::mem::replace(&mut list[fastrand::usize(..KEPT)], entry))
+        };
+        // The old value may be the last of its kind, and is dropped while no other call waits for the list.
+        drop(list);
+        drop(old);
         held
     }
 
