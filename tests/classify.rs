@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use support::*;
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, ServiceBuilder, ServiceExt};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_gemini::{
     BoxError, ClassifyLayer, Error, ReplayLayer, RetryLayer,
     call::ServiceTier,
@@ -55,6 +55,17 @@ async fn an_error_is_read_and_given_back() {
     assert_eq!(failure.hint().unwrap().delay(), Duration::from_millis(2500));
     assert!(outcome(&response).was_sent());
     assert_eq!(read(response.into_body()).await, body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_polled_after_its_end_says_so() {
+    for status in [200, 429] {
+        let upstream = Upstream::at_once(move |_| Ok(json(status, HELLO)));
+        let mut future = Box::pin(ClassifyLayer::new().layer(upstream).call(post(STREAM)));
+        assert_eq!(future.as_mut().await.unwrap().status(), status);
+        let error = future.as_mut().await.unwrap_err().to_string();
+        assert!(error.contains("polled after it had been ready"), "{status}: {error}");
+    }
 }
 
 /// A day's quota, as a proxy compresses it.

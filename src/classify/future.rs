@@ -87,7 +87,11 @@ where
                 match judge_head(response, *this.shape, *this.settings) {
                     Head::Done(response) => Poll::Ready(Ok(response)),
                     Head::Held(mut held) => match held.poll_read(cx) {
-                        Poll::Ready(end) => Poll::Ready(held.finish(end, *this.shape)),
+                        Poll::Ready(end) => {
+                            // The future inside has ended, and is not polled again.
+                            this.state.set(State::Reading { held: None });
+                            Poll::Ready(held.finish(end, *this.shape))
+                        }
                         Poll::Pending => {
                             this.state.set(State::Reading { held: Some(held.into()) });
                             Poll::Pending
