@@ -35,12 +35,6 @@ impl<R: Body> CallerLimitBody<R> {
         Self { body, settlement }
     }
 
-    /// Wraps the body of a call without a charge.
-    #[inline]
-    pub(super) fn uncharged(body: R) -> Self {
-        Self { body, settlement: None }
-    }
-
     /// Polls the body of a call with a charge. It stands apart, so that a body without one costs what a bare one does.
     #[inline(never)]
     fn poll_charged(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame<R> {

@@ -102,7 +102,7 @@ where
             if response.extensions().is_empty() && response.status().is_success() {
                 // The charge stays as it is: no layer inside has counted the real cost.
                 *this.reservation = None;
-                return Poll::Ready(Ok(response.map(CallerLimitBody::uncharged)));
+                return Poll::Ready(Ok(response.map(|body| CallerLimitBody::new(body, None))));
             }
             let settlement = this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
             return Poll::Ready(Ok(response.map(|body| CallerLimitBody::new(body, settlement))));

@@ -114,7 +114,7 @@ impl CallerReservation {
         self
     }
 
-    /// Does so where it is.
+    /// Keeps the charge as [`kept`](Self::kept) does, and leaves the reservation in its place.
     pub(super) fn keep(&mut self) {
         self.unsettled = Unsettled::Stays;
     }

@@ -367,8 +367,7 @@ impl CallContext {
 
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
-        let Self { deadline, caller, priority, project, tally, sent, large_body, names_nothing, .. } =
-            std::mem::take(self);
+        let Self { deadline, caller, priority, project, tally, sent, large_body, .. } = std::mem::take(self);
         let call = Some(call);
         *self = Self {
             call,
@@ -381,7 +380,6 @@ impl CallContext {
             tally,
             sent,
             large_body,
-            names_nothing,
             ..Self::default()
         };
     }

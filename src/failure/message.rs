@@ -17,9 +17,9 @@ impl<W: Fn(&mut fmt::Formatter<'_>, Reader) -> fmt::Result + Send + Sync> Words 
 /// The reader of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// Who runs the server, and may know its projects and callers.
+    /// The operator of the server, who may know its projects and callers.
     Operator,
-    /// Who has made the call.
+    /// The caller, who may know nothing of either.
     Caller,
 }
 

@@ -88,7 +88,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         drop(body);
         let names_nothing = match pin {
             Answerer::To(at) => return walk.begin_pinned(at, request),
-            Answerer::Nowhere { names_nothing } => names_nothing,
+            Answerer::Any { names_nothing } => names_nothing,
         };
         let Some(kept) = KeptRequest::of(&request) else { return (walk, request) };
         let (start, lease) = walk.chain.start(walk.shape.tier);
@@ -153,7 +153,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             }
             is_pinned = true;
         }
-        if is_pinned { Answerer::To(0) } else { Answerer::Nowhere { names_nothing } }
+        if is_pinned { Answerer::To(0) } else { Answerer::Any { names_nothing } }
     }
 
     /// Remembers that another model than the one asked for has given an answer, from which a later call may go on.
@@ -371,7 +371,7 @@ enum Answerer {
     /// Only this one.
     To(usize),
     /// Any. `names_nothing`: its body names no resource.
-    Nowhere { names_nothing: bool },
+    Any { names_nothing: bool },
 }
 
 /// Returns whether nothing came of a failed call, so that it can be made elsewhere. Only of one that makes something it

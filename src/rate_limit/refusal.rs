@@ -180,7 +180,7 @@ where
 /// The state of a scope at the time of a refusal. It is shown in words.
 #[derive(Clone, Copy)]
 struct ScopeState {
-    /// What is used of each limit that there is.
+    /// The usage of each limit that there is, and that limit.
     used: [Option<(u64, u64)>; 3],
     /// The dimension that others have used up, if it is known, and for how long.
     used_up: Option<(Option<Dimension>, Duration)>,

@@ -99,10 +99,7 @@ where
                 let state = State::Reading { collecting: Some(collecting), reading };
                 Self { state, inner: Some(released(inner)), unkept, call: None }
             }
-            Err(error) => {
-                let state = State::Failed { error: Some(error) };
-                Self { state, inner: Some(released(inner)), unkept, call: None }
-            }
+            Err(error) => Self { state: State::Failed { error: Some(error) }, inner: None, unkept, call: None },
         }
     }
 }

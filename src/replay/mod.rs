@@ -103,7 +103,8 @@
 //! # Cancellation
 //!
 //! Dropping the future frees the memory of the body; so does dropping the last copy of the body. A body that another
-//! thread reads at the time is freed when that ends.
+//! thread reads at the time is freed when that ends. A body that is in memory is sent on in `call` itself: a future that is
+//! dropped before its first poll counts as sent in the layers inside.
 //!
 //! # Readiness
 //!
