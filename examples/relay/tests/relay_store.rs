@@ -509,12 +509,9 @@ async fn relays_that_come_later_share_what_is_left() {
     let settings = "[limits.default]\nrpm = 40\nmax_wait = \"0s\"\n";
     let fleet = Fleet::start(2, &server.url(), settings).await;
     fleet.until_connected().await;
-    // Of a server that has just started, others may have known more: for a second it only learns.
-    let begun = Instant::now();
-    while fleet.call(0, FLASH).await.is_err() {
-        assert!(begun.elapsed() < PATIENCE);
-    }
-    let mut answered = 1;
+    // Of a server that has just started, others may have known more: until it has learned that, each has its share only.
+    sleep(Duration::from_millis(2_100)).await;
+    let mut answered = 0;
     for nth in 0..100 {
         answered += usize::from(fleet.call(nth, FLASH).await.is_ok());
     }
