@@ -22,7 +22,7 @@ const UNIT: &str = include_str!("../relay.service");
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The most bytes of the image.
-const MOST: u64 = 14_000_000;
+const MOST: u64 = 14_500_000;
 
 /// Returns the instructions of the last stage, with lines that go on joined.
 fn image() -> Vec<(String, String)> {
