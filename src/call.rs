@@ -438,7 +438,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     /// Reads what a request is, without the model's name.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn new(method: &Method, uri: &Uri) -> Self {
         Parsed::new(method, uri).shape
     }
