@@ -29,5 +29,7 @@ pub(crate) fn circumstances() -> String {
     let day = said("date", &["-u", "+%F"]).unwrap_or_default();
     let rustc = said("rustc", &["--version"]).unwrap_or_default();
     let kernel = said("uname", &["-sr"]).unwrap_or_default();
+    // Behind it stands the name of a build.
+    let kernel = kernel.split('-').next().unwrap_or_default();
     format!("{day}; {}, {cores} cores; {kernel}; {rustc}", processor.unwrap_or("an unknown processor"))
 }
