@@ -1,12 +1,7 @@
 //! Admission: the callers' tokens, models and priorities, the number of their calls at a time, and the calls that a relay
 //! cannot serve.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use axum::{body::Body, extract::Request};
 use http::{
@@ -18,7 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{BoxError, Service, ServiceExt, service_fn};
+use tower::{BoxError, ServiceExt, service_fn};
 use tower_gemini::{
     CallContext, clock,
     replay::{Oversize, ReplayLayer, ReplayMemory},
@@ -28,6 +23,7 @@ use tower_gemini::{
 use crate::{
     config::{Access, Origins, Token},
     serve::{
+        always_ready::AlwaysReady,
         body_timeout::{elapsed_limit, with_timeout},
         headers,
         held::{AnswerEnd, AtEnd, HoldingBody},
@@ -37,7 +33,6 @@ use crate::{
         path::{decoded, has_dots},
         peer::Peer,
         refusal::{full, refusal},
-        transport::Answering,
         transport::Transport,
         uploads::{self, SignedAddress, Uploads},
     },
@@ -110,7 +105,7 @@ impl Admission {
     }
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
-    async fn pass(&self, mut request: Request, inner: Layers) -> Result<Response<Body>, BoxError> {
+    async fn pass(&self, mut request: Request, inner: AlwaysReady<Body>) -> Result<Response<Body>, BoxError> {
         let address = self.uploads.read(request.uri());
         let peer: Option<Peer> = request.extensions_mut().remove();
         let (known, of_caller) = self.enter(&request, peer.as_ref(), address.as_ref())?;
@@ -264,53 +259,15 @@ impl Admission {
     }
 }
 
-/// The layers inside of the admission, shared by all calls.
-#[derive(Clone)]
-struct Layers(Arc<Gemini<Transport>>);
-
-impl Service<Request> for Layers {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    /// Calls a clone. Its future is large, so that it is boxed where it is made, and all that stands around it moves a
-    /// pointer.
-    fn call(&mut self, request: Request) -> Answering {
-        let layers = Gemini::clone(&self.0).map_response(|answer: Response<_>| answer.map(Body::new));
-        Box::pin(layers.oneshot(request))
-    }
-}
-
-/// The service that lets calls through to the layers inside of it.
-#[derive(Clone)]
-pub(crate) struct Admit {
-    admission: Arc<Admission>,
-    layers: Layers,
-}
-
-impl Admit {
-    pub(crate) fn new(admission: Arc<Admission>, layers: Gemini<Transport>) -> Self {
-        Self { admission, layers: Layers(Arc::new(layers)) }
-    }
-}
-
-impl Service<Request> for Admit {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Answering {
-        let Self { admission, layers } = self.clone();
-        Box::pin(async move { admission.pass(request, layers).await })
-    }
+/// Makes the service that lets calls through to `layers`.
+pub(crate) fn admit(admission: Arc<Admission>, layers: Gemini<Transport>) -> AlwaysReady<Body> {
+    let layers = AlwaysReady::new(move |request| {
+        layers.clone().map_response(|answer: Response<_>| answer.map(Body::new)).oneshot(request)
+    });
+    AlwaysReady::new(move |request| {
+        let (admission, layers) = (admission.clone(), layers.clone());
+        async move { admission.pass(request, layers).await }
+    })
 }
 
 /// The place of a call, taken until its answer has ended. That of one that has failed is free before its last words are

@@ -5,6 +5,7 @@
 //! the `stack` that `current` holds at that moment.
 
 mod admission;
+mod always_ready;
 mod app;
 mod body_timeout;
 mod connection;

@@ -42,6 +42,7 @@ use tower_gemini::{
 use crate::{
     config::Token,
     serve::{
+        always_ready::Answering,
         known::{Known, once_more},
         owners::{
             asked::{Asked, Named, all_named, is_named_by},
@@ -50,7 +51,6 @@ use crate::{
             memory::{Makers, by_maker},
         },
         refusal::{full, refusal},
-        transport::Answering,
     },
 };
 

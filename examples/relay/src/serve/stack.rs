@@ -31,7 +31,8 @@ use tower_gemini::{
 use crate::{
     config::{Plan, Settings, Topic, breaker_layer, builder, caller_layer},
     serve::{
-        admission::{Admission, Admit},
+        admission::{Admission, admit},
+        always_ready::AlwaysReady,
         cors::Cors,
         headers::KnownKeys,
         lift::{Lift, lift},
@@ -146,7 +147,7 @@ impl fmt::Debug for Stack {
 }
 
 /// The layers of one stack. A clone shares all that is large.
-type Calls = ErrorResponse<RecordFailures<Admit>>;
+type Calls = ErrorResponse<RecordFailures<AlwaysReady<Body>>>;
 
 // === the parts ===
 
@@ -349,7 +350,7 @@ impl Parts {
             .layer(errors)
             // Inside of it, a failure is still an error and not a response.
             .layer(self.failures.clone())
-            .layer(layer_fn(|inner| Admit::new(self.admission.clone(), inner)))
+            .layer(layer_fn(|inner| admit(self.admission.clone(), inner)))
             .layer(gemini.clone())
             .service(self.transport.clone())
     }

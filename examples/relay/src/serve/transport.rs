@@ -1,11 +1,5 @@
 //! The innermost service: a client, or the emulator.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
-
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri};
@@ -15,43 +9,14 @@ use tower_gemini::{body::ReplayBody, emulator::Emulator};
 use crate::{
     config::{Settings, Upstream},
     serve::{
+        always_ready::AlwaysReady,
         headers::{from_upstream, to_upstream},
         uploads::replace_addresses,
     },
 };
 
-/// The innermost service, which is always ready. Each layer around it clones what is inside of it for its next call, so
-/// that a clone costs no more than a count.
-#[derive(Clone)]
-pub(crate) struct Transport(Arc<dyn Fn(Request<ReplayBody<Body>>) -> Answering + Send + Sync>);
-
-/// The future of the upstream's answer.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
-
-impl Transport {
-    /// Takes a service that is ready as it is.
-    fn new<S>(service: S) -> Self
-    where
-        S: Service<Request<ReplayBody<Body>>, Response = Response<Body>, Error = BoxError, Future: Send>,
-        S: Clone + Send + Sync + 'static,
-    {
-        Self(Arc::new(move |request| Box::pin(service.clone().oneshot(request))))
-    }
-}
-
-impl Service<Request<ReplayBody<Body>>> for Transport {
-    type Response = Response<Body>;
-    type Error = BoxError;
-    type Future = Answering;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<ReplayBody<Body>>) -> Answering {
-        (self.0)(request)
-    }
-}
+/// The innermost service.
+pub(crate) type Transport = AlwaysReady<ReplayBody<Body>>;
 
 /// Builds the transport that the settings want. The embedded emulator knows the relay's keys.
 pub(crate) fn transport(settings: &Settings) -> Result<Transport, BoxError> {
@@ -67,10 +32,11 @@ pub(crate) fn transport(settings: &Settings) -> Result<Transport, BoxError> {
             if base.is_empty() {
                 return Ok(client);
             }
-            Ok(Transport::new(client.map_response(move |mut response| {
+            let client = client.map_response(move |mut response| {
                 replace_addresses(response.headers_mut(), |url| Some(without_base(url, &base)));
                 response
-            })))
+            });
+            Ok(Transport::new(move |request| client.clone().oneshot(request)))
         }
     }
 }
@@ -94,11 +60,10 @@ where
     S: Clone + Send + Sync + 'static,
     R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
 {
-    Transport::new(
-        service
-            .map_request(to_upstream::<ReplayBody<Body>>)
-            .map_result(|answer: Result<Response<R>, BoxError>| answer.and_then(from_upstream)),
-    )
+    let service = service
+        .map_request(to_upstream::<ReplayBody<Body>>)
+        .map_result(|answer: Result<Response<R>, BoxError>| answer.and_then(from_upstream));
+    Transport::new(move |request| service.clone().oneshot(request))
 }
 
 #[cfg(test)]
