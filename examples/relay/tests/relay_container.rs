@@ -191,7 +191,7 @@ impl Drop for Contained {
 }
 
 #[test]
-#[ignore = "builds the program as it is handed on; .ci/run runs it"]
+#[ignore = "builds the program as it is handed on, which takes minutes; CONTRIBUTING.md says when"]
 fn the_image_is_small_and_serves_calls_as_nobody() {
     let has_docker = Command::new("docker").arg("info").output().is_ok_and(|info| info.status.success());
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("image-{}", std::process::id()));
