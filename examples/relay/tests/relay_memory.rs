@@ -165,7 +165,8 @@ fn number(kept: &Value, name: &str) -> u64 {
 
 // --- callers ---
 
-/// Begins uploads that lack one byte, and keeps them open.
+/// Begins uploads that lack one byte, and keeps them open. Each begins when the one before is kept or has found no room:
+/// together they could all be refused, each for the sake of the others.
 async fn stall(relay: &Relay, from: IpAddr, token: &str, uploads: usize) -> Vec<TcpStream> {
     let mut open = Vec::new();
     for _ in 0..uploads {
@@ -174,6 +175,11 @@ async fn stall(relay: &Relay, from: IpAddr, token: &str, uploads: usize) -> Vec<
         let body = vec![b' '; MAX_BODY - 1];
         timeout(PATIENCE, stream.write_all(&body)).await.expect("it does not read").unwrap();
         open.push(stream);
+        let settled = |kept: &Value| {
+            let stays = (number(kept, "used_bytes") as usize + MAX_BODY / 2) / MAX_BODY;
+            stays + number(kept, "caller_share") as usize >= open.len()
+        };
+        until(relay, settled).await;
     }
     open
 }
