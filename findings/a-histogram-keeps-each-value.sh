@@ -48,7 +48,6 @@ fn main() {
         }
     });
     let grown = resident().saturating_sub(before);
-    let all = handle.render().contains(&format!("seconds_count {VALUES}"));
     let each = grown as f64 / f64::from(VALUES);
     let kept = if grown < 4_000_000 { "less than 4 MB" } else if (14.0..20.0).contains(&each) { "16 bytes a value, or a little more" } else { "else" };
     let counted = handle.render().contains(&format!("seconds_count {VALUES}"));
