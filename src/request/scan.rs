@@ -6,6 +6,7 @@
 //! gives its keys and its values; of a schema, format, description, enum, required, items, properties and example
 //! count.
 
+mod escaped;
 mod position;
 
 use std::{fmt, ops::Range};
@@ -16,13 +17,24 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use self::position::Position;
+use self::{
+    escaped::{decoded, decoded_len},
+    position::Position,
+};
 use super::{malformed::unread, media::Media};
 
 /// A receiver of the texts that count, in the order of the body.
 pub(crate) trait TextSink {
     /// Takes one text. `false`: enough is known, and nothing more need be read.
     fn text(&mut self, text: &str) -> bool;
+
+    /// Returns whether texts are needed. If not, the lengths of some of them are given in their place.
+    fn needs_texts(&self) -> bool {
+        true
+    }
+
+    /// Takes the number of bytes of a text.
+    fn length(&mut self, _bytes: usize) {}
 }
 
 /// The contents of a body besides its texts.
@@ -76,29 +88,62 @@ pub(crate) enum Unread {
 
 /// Walks a body, and gives the sink the texts that count.
 pub(crate) fn scan(body: &[u8], sink: &mut dyn TextSink) -> Result<RequestFacts, Unread> {
-    let begins = body.as_ptr() as usize;
-    let mut walk = BodyWalk { findings: RequestFacts::default(), sink, enough: false, begins };
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let walked = At { walk: &mut walk, place: Position::Request }.deserialize(&mut json).and_then(|()| json.end());
-    match walked {
-        Ok(()) => Ok(walk.findings),
-        Err(_) if walk.enough => Err(Unread::Enough),
-        Err(error) => Err(unread(body, &error)),
+    let mut walk =
+        BodyWalk { findings: RequestFacts::default(), sink, enough: false, body, decodes: false, key_end: 0 };
+    let Err(error) = walk.walk() else { return Ok(walk.findings) };
+    if walk.enough {
+        return Err(Unread::Enough);
     }
+    // A string that is not decoded may hide its error behind a later one.
+    let mut walk = BodyWalk { sink: &mut Nobody, decodes: true, ..walk };
+    Err(unread(body, &walk.walk().err().unwrap_or(error)))
 }
 
 struct BodyWalk<'l> {
     findings: RequestFacts,
     sink: &'l mut dyn TextSink,
     enough: bool,
-    /// The address of the body, from which places in it are counted.
-    begins: usize,
+    body: &'l [u8],
+    /// Set where each string has to be decoded.
+    decodes: bool,
+    /// The place of the quote behind the name of the member that is read, or the body's end for one with escapes.
+    key_end: usize,
+}
+
+/// A sink of texts that nobody reads.
+struct Nobody;
+
+impl TextSink for Nobody {
+    fn text(&mut self, _: &str) -> bool {
+        true
+    }
+
+    fn needs_texts(&self) -> bool {
+        false
+    }
 }
 
 /// The key behind which serde_json hides a number, in programs that turn on its feature `arbitrary_precision`.
 const NUMBER: &str = "$serde_json::private::Number";
 
 impl BodyWalk<'_> {
+    fn walk(&mut self) -> serde_json::Result<()> {
+        let mut json = serde_json::Deserializer::from_slice(self.body);
+        At { walk: self, place: Position::Request }.deserialize(&mut json)?;
+        json.end()
+    }
+
+    /// Returns the place in the body at which a part of it begins.
+    fn place_of(&self, part: &str) -> Option<usize> {
+        (part.as_ptr() as usize).checked_sub(self.body.as_ptr() as usize)
+    }
+
+    /// Returns whether the value behind the name that was read last is a string.
+    fn is_string_next(&self) -> bool {
+        let rest = self.body.get(self.key_end..).unwrap_or_default();
+        matches!(rest, [b'"', b':', b' ', b'"', ..] | [b'"', b':', b'"', ..])
+    }
+
     /// Notes that something stands at this place that the upstream may take for content.
     fn note_content(&mut self, place: Position) {
         if matches!(place, Position::Contents | Position::Content | Position::Parts | Position::Part) {
@@ -114,12 +159,23 @@ impl BodyWalk<'_> {
         Err(E::custom("enough"))
     }
 
+    /// Takes a text as it stands in the body, in its quotes.
+    fn text_in_quotes<E: serde::de::Error>(&mut self, text: &str) -> Result<(), E> {
+        let inside = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or_default();
+        let half = || E::custom("half of a surrogate");
+        if self.sink.needs_texts() {
+            return self.text(&decoded(inside).ok_or_else(half)?);
+        }
+        self.sink.length(decoded_len(inside).ok_or_else(half)?);
+        Ok(())
+    }
+
     fn max_output(&mut self, raw: &str) {
         // proto3's JSON takes numbers in quotes, and whole numbers with a point.
         let text = raw.trim_matches('"');
         let float = || text.parse().ok().filter(|tokens: &f64| tokens.is_finite()).map(|tokens| tokens as i64);
         let Some(tokens) = text.parse().ok().or_else(float) else { return };
-        let Some(start) = (raw.as_ptr() as usize).checked_sub(self.begins) else { return };
+        let Some(start) = self.place_of(raw) else { return };
         self.findings.max_output = Some(MaxOutput { tokens, at: start..start + raw.len() });
     }
 }
@@ -184,6 +240,10 @@ impl<'de> Visitor<'de> for At<'_, '_> {
                 walk.findings.media.begin();
             }
             let contents = walk.findings.contents;
+            if next == Position::Text && !walk.decodes && walk.is_string_next() {
+                walk.text_in_quotes(map.next_value::<&RawValue>()?.get())?;
+                continue;
+            }
             map.next_value_seed(At { walk, place: next })?;
             if next == Position::System {
                 // A system instruction is nothing to answer.
@@ -276,7 +336,19 @@ impl<'de> Visitor<'de> for MemberName<'_, '_> {
         f.write_str("a key")
     }
 
+    fn visit_borrowed_str<E: serde::de::Error>(self, key: &'de str) -> Result<Position, E> {
+        self.walk.key_end = self.walk.place_of(key).map_or(usize::MAX, |begins| begins + key.len());
+        self.named(key)
+    }
+
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Position, E> {
+        self.walk.key_end = usize::MAX;
+        self.named(key)
+    }
+}
+
+impl MemberName<'_, '_> {
+    fn named<E: serde::de::Error>(self, key: &str) -> Result<Position, E> {
         if key == NUMBER {
             self.walk.note_content(self.place);
             return Ok(Position::Ignored);

@@ -234,6 +234,9 @@ fn check_output<B: From<Bytes>>(
 
 /// Returns whether the headers declare JSON in UTF-8. Any other body is left to the upstream.
 fn claims_json(headers: &HeaderMap) -> bool {
+    if headers.get(header::CONTENT_TYPE).is_some_and(|value| value == "application/json") {
+        return true;
+    }
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
     let mut parts = value.split(';').map(str::trim);
     let is = |text: &str, name: &str| text.eq_ignore_ascii_case(name);

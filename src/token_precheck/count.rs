@@ -50,6 +50,14 @@ impl TextSink for Counted {
         }
         true
     }
+
+    fn needs_texts(&self) -> bool {
+        self.counter.is_some() || self.lengths.needs_texts()
+    }
+
+    fn length(&mut self, bytes: usize) {
+        self.lengths.length(bytes);
+    }
 }
 
 /// Returns a count narrowed by the bounds that are known already.
@@ -64,9 +72,17 @@ impl TextSink for Lengths {
         if let Some(sample) = &mut self.sample {
             sample.text(text);
         }
-        self.bytes = self.bytes.saturating_add(text.len() as u64);
-        self.count += Count::by_length(text);
+        self.length(text.len());
         true
+    }
+
+    fn needs_texts(&self) -> bool {
+        self.sample.is_some()
+    }
+
+    fn length(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        self.count += Count::by_bytes(bytes);
     }
 }
 

@@ -87,7 +87,12 @@ impl Count {
     /// Returns the bounds that follow from a text's length alone, for the vocabulary of Gemini and Gemma: none of its
     /// pieces is longer than 48 bytes or 31 characters, and none is shorter than a byte.
     pub fn by_length(text: &str) -> Self {
-        Self { at_least: (text.len() as u64).div_ceil(48), at_most: text.len() as u64 }
+        Self::by_bytes(text.len())
+    }
+
+    /// Returns the bounds of a text of so many bytes.
+    pub(crate) fn by_bytes(bytes: usize) -> Self {
+        Self { at_least: (bytes as u64).div_ceil(48), at_most: bytes as u64 }
     }
 }
 
