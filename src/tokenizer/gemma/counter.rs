@@ -8,7 +8,7 @@ use super::{
     memo::Memo,
     merge::Merger,
     special::Special,
-    vocabulary::{LONGEST, NONE, SPACE_SIGN, Vocabulary, vocabulary},
+    vocabulary::{LONGEST, NONE, SPACE_SIGN, Vocabulary, is_plain, vocabulary},
 };
 use crate::{
     request::scan::TextSink,
@@ -36,8 +36,8 @@ impl Counter {
 
     pub(super) fn new(special: Special) -> Self {
         let scratch = SPARE.lock().pop().unwrap_or_else(Scratch::with_memo);
-        let count = Count::default();
-        let scan = Scan { vocabulary: vocabulary(), special, scratch, count, allowance: Self::ALLOWANCE };
+        let (vocabulary, unmerged) = (vocabulary(), Count::default());
+        let scan = Scan { vocabulary, special, scratch, tokens: 0, unmerged, allowance: Self::ALLOWANCE };
         Self { scan, limit: u64::MAX, stopped: false }
     }
 
@@ -62,10 +62,8 @@ impl Counter {
 
     /// Returns the number of tokens so far.
     pub fn count(&self) -> Count {
-        match self.stopped {
-            true => Count { at_most: u64::MAX, ..self.scan.count },
-            false => self.scan.count,
-        }
+        let count = self.scan.count();
+        if self.stopped { Count { at_most: u64::MAX, ..count } } else { count }
     }
 }
 
@@ -126,7 +124,9 @@ struct Scan {
     vocabulary: &'static Vocabulary,
     special: Special,
     scratch: Scratch,
-    count: Count,
+    tokens: u64,
+    /// The bounds of the stretches that were not merged.
+    unmerged: Count,
     /// The rest of [`Counter::ALLOWANCE`].
     allowance: usize,
 }
@@ -156,9 +156,9 @@ const CLASSES: [Class; 256] = {
             b'\n' | b'\t' => Class::Break,
             b' ' => Class::Space,
             b'<' | b'[' => Class::Bracket,
-            ..b' ' | 0x7f => Class::Control,
             0x80.. => Class::Wide,
-            _ => Class::Plain,
+            byte if is_plain(byte) => Class::Plain,
+            _ => Class::Control,
         };
         byte += 1;
     }
@@ -166,6 +166,16 @@ const CLASSES: [Class; 256] = {
 };
 
 impl Scan {
+    fn count(&self) -> Count {
+        let mut count = self.unmerged;
+        count.add(self.tokens);
+        count
+    }
+
+    fn is_past(&self, limit: u64) -> bool {
+        self.tokens.saturating_add(self.unmerged.at_least) > limit
+    }
+
     /// Adds a text's tokens. It breaks off once there are more than `limit`.
     fn text(&mut self, text: &str, limit: u64) -> ControlFlow<()> {
         let bytes = text.as_bytes();
@@ -178,7 +188,7 @@ impl Scan {
                 Class::Control if self.vocabulary.character(u32::from(byte)) == NONE => {
                     // Spelt as a byte.
                     self.stretch(text, start, at);
-                    self.count.add(1);
+                    self.tokens += 1;
                     at += 1;
                     start = at;
                     continue;
@@ -187,7 +197,7 @@ impl Scan {
                 Class::Break => {
                     self.stretch(text, start, at);
                     let run = bytes[at..].iter().take_while(|&&next| next == byte).count();
-                    self.count.add((run as u64).div_ceil(RUN));
+                    self.tokens += (run as u64).div_ceil(RUN);
                     at += run;
                     start = at;
                     continue;
@@ -206,7 +216,7 @@ impl Scan {
                     None => (u32::from(byte), 1),
                     Some(length) => {
                         self.stretch(text, start, at);
-                        self.count.add(1);
+                        self.tokens += 1;
                         at += length;
                         start = at;
                         continue;
@@ -228,7 +238,7 @@ impl Scan {
                     } else if self.vocabulary.character(code) == NONE {
                         // A character without a piece is spelt in bytes, a piece each.
                         self.stretch(text, start, at);
-                        self.count.add(length as u64);
+                        self.tokens += length as u64;
                         at += length;
                         start = at;
                         continue;
@@ -240,7 +250,7 @@ impl Scan {
             if start != at && !self.joins(last, code) {
                 self.stretch(text, start, at);
                 start = at;
-                if self.count.at_least > limit {
+                if self.is_past(limit) {
                     return ControlFlow::Break(());
                 }
             }
@@ -251,7 +261,7 @@ impl Scan {
             }
         }
         self.stretch(text, start, at);
-        if self.count.at_least > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.is_past(limit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Skips the plain characters that join the one before, as the rest of a word does. Returns the place behind them, and the
@@ -259,8 +269,7 @@ impl Scan {
     #[inline]
     fn word(&self, bytes: &[u8], mut at: usize, mut last: u8) -> (usize, u32) {
         while let Some(&byte) = bytes.get(at)
-            && CLASSES[usize::from(byte)] == Class::Plain
-            && self.vocabulary.joins_ascii(last, byte)
+            && self.vocabulary.continues_word(last, byte)
         {
             last = byte;
             at += 1;
@@ -295,12 +304,12 @@ impl Scan {
     /// stretch. Returns the offset at which to go on, and the one at which that stretch begins.
     fn run(&mut self, bytes: &[u8], at: usize, (count, length): (u64, usize)) -> (usize, usize) {
         let end = at + length;
-        self.count.add(count / RUN);
+        self.tokens += count / RUN;
         match count % RUN {
             0 => (end, end),
             1 => (end, end - if bytes[end - 1] == b' ' { 1 } else { SPACE_SIGN.len_utf8() }),
             _ => {
-                self.count.add(1);
+                self.tokens += 1;
                 (end, end)
             }
         }
@@ -312,32 +321,25 @@ impl Scan {
         let length = end - start;
         if length < 2 {
             // Empty, or one ASCII character.
-            self.count.add(length as u64);
+            self.tokens += length as u64;
             return;
         }
-        let Some(key) = Memo::key(&text.as_bytes()[start..], length) else {
-            return self.merge(text.get(start..end).unwrap_or_default());
-        };
-        match self.scratch.memo.get(key) {
-            Some(count) => self.count.add(count),
-            // At most 31 characters, so that the count is always exact.
-            None => {
-                let before = self.count.at_most;
-                self.merge(text.get(start..end).unwrap_or_default());
-                self.scratch.memo.insert(key, self.count.at_most - before);
-            }
+        match self.scratch.memo.find(&text.as_bytes()[start..], length) {
+            Some(count) => self.tokens += count,
+            None => self.merge(text, start, end),
         }
     }
 
+    /// Merges a stretch that is not remembered.
     #[cold]
-    fn merge(&mut self, stretch: &str) {
+    fn merge(&mut self, text: &str, start: usize, end: usize) {
+        let stretch = text.get(start..end).unwrap_or_default();
         if stretch.len() > Merger::SHORT {
             let count = stretch.chars().count();
             let long = count > Merger::SHORT;
             if long && (count > Merger::MOST || count > self.allowance) {
                 // Each character has a piece, and no piece has more than `LONGEST` characters.
-                self.count.at_least += (count as u64).div_ceil(LONGEST);
-                self.count.at_most += count as u64;
+                self.unmerged += Count::between((count as u64).div_ceil(LONGEST), count as u64);
                 return;
             }
             if long {
@@ -345,6 +347,10 @@ impl Scan {
             }
         }
         let tokens = self.scratch.merger.merge(self.vocabulary, stretch.chars());
-        self.count.add(tokens);
+        self.tokens += tokens;
+        // It has at most 31 characters, so that the count is always exact.
+        if let Some(key) = Memo::key(stretch.as_bytes(), stretch.len()) {
+            self.scratch.memo.insert(key, tokens);
+        }
     }
 }

@@ -38,17 +38,18 @@ impl Memo {
         Self { short: vec![[0; 2]; 1 << SHORT_BITS].into(), long: vec![[0; 4]; 1 << LONG_BITS].into() }
     }
 
+    /// Returns the count of `bytes[..length]`, if it is remembered. The bytes after it only make the look cheap.
+    #[inline]
+    pub(super) fn find(&self, bytes: &[u8], length: usize) -> Option<u64> {
+        if length < 16 { self.short(short_key(bytes, length)) } else { self.get(Self::key(bytes, length)?) }
+    }
+
     /// Makes a key of `bytes[..length]`, if it is not too long to be remembered. The bytes after it only make the copy
     /// cheap.
     #[inline]
     pub(super) fn key(bytes: &[u8], length: usize) -> Option<MemoKey> {
         if length < 16 {
-            let whole: u128 = match bytes.first_chunk::<16>() {
-                Some(chunk) => u128::from_le_bytes(*chunk),
-                None => u128::from_le_bytes(padded(bytes)),
-            };
-            let key = whole & ((1u128 << (8 * length)) - 1);
-            return Some(MemoKey::Short([key as u64, (key >> 64) as u64]));
+            return Some(MemoKey::Short(short_key(bytes, length)));
         }
         let long = bytes.get(..length).filter(|_| length <= LONGEST)?;
         let words = padded::<32>(long);
@@ -61,18 +62,19 @@ impl Memo {
 
     #[inline]
     pub(super) fn get(&self, key: MemoKey) -> Option<u64> {
-        let (same, last) = match key {
-            MemoKey::Short(key) => {
-                let found = self.short[short_slot(key)];
-                (found[0] == key[0] && found[1] & !COUNT == key[1], found[1])
-            }
+        match key {
+            MemoKey::Short(key) => self.short(key),
             MemoKey::Long(key) => {
                 let found = self.long[long_slot(key)];
-                (found[..3] == key[..3] && found[3] & !COUNT == key[3], found[3])
+                count_of(found[..3] == key[..3], found[3], key[3])
             }
-        };
-        // An empty slot has no count.
-        (same && last & COUNT != 0).then_some(last >> 56)
+        }
+    }
+
+    #[inline]
+    fn short(&self, key: Short) -> Option<u64> {
+        let found = self.short[short_slot(key)];
+        count_of(found[0] == key[0], found[1], key[1])
     }
 
     /// Remembers a count, which is never zero and never more than the bytes.
@@ -83,6 +85,22 @@ impl Memo {
             MemoKey::Long(key) => self.long[long_slot(key)] = [key[0], key[1], key[2], key[3] | count << 56],
         }
     }
+}
+
+/// Returns the count in the last word of a slot, if it is that of the key. An empty slot has no count.
+#[inline]
+fn count_of(is_same: bool, last: u64, key: u64) -> Option<u64> {
+    (is_same && last & !COUNT == key && last & COUNT != 0).then_some(last >> 56)
+}
+
+#[inline]
+fn short_key(bytes: &[u8], length: usize) -> Short {
+    let whole = match bytes.first_chunk::<16>() {
+        Some(chunk) => u128::from_le_bytes(*chunk),
+        None => u128::from_le_bytes(padded(bytes)),
+    };
+    let key = whole & ((1u128 << (8 * length)) - 1);
+    [key as u64, (key >> 64) as u64]
 }
 
 fn padded<const N: usize>(bytes: &[u8]) -> [u8; N] {

@@ -27,12 +27,17 @@ pub(super) fn vocabulary() -> &'static Vocabulary {
     &VOCABULARY
 }
 
+/// A bit for each byte. Those of bytes that are not ASCII are never set.
+type AsciiSet = [u64; 4];
+
 #[derive(Debug)]
 pub(super) struct Vocabulary {
     characters: Characters,
     pairs: Pairs,
-    /// A bit for each pair of ASCII characters that stand together in a piece.
-    joined_ascii: [u128; 128],
+    /// For each ASCII character those that stand behind it in a piece.
+    joined_ascii: [AsciiSet; 128],
+    /// Of them those that are plain: the rest of a word.
+    words: [AsciiSet; 128],
     /// The pieces into which pairs of ASCII characters merge.
     merged_ascii: Box<[Piece]>,
     joined: Joined,
@@ -46,7 +51,8 @@ impl Vocabulary {
         let mut vocabulary = Self {
             characters: Characters::new(),
             pairs: Pairs::new(),
-            joined_ascii: [0; 128],
+            joined_ascii: [AsciiSet::default(); 128],
+            words: [AsciiSet::default(); 128],
             merged_ascii: vec![NONE; 128 * 128].into(),
             joined: Joined::new(),
         };
@@ -86,7 +92,11 @@ impl Vocabulary {
 
     fn join(&mut self, before: u32, after: u32) {
         if before < 0x80 && after < 0x80 {
-            self.joined_ascii[before as usize] |= 1 << after;
+            let (before, after) = (before as usize, after as u8);
+            insert(&mut self.joined_ascii[before], after);
+            if is_plain(after) {
+                insert(&mut self.words[before], after);
+            }
         }
         self.joined.insert(before, after);
     }
@@ -116,7 +126,13 @@ impl Vocabulary {
     /// Returns whether any piece has these two ASCII characters side by side.
     #[inline]
     pub(super) fn joins_ascii(&self, before: u8, after: u8) -> bool {
-        self.joined_ascii[usize::from(before & 0x7f)] >> (after & 0x7f) & 1 != 0
+        contains(&self.joined_ascii[usize::from(before & 0x7f)], after)
+    }
+
+    /// Returns whether a byte is a plain character, and joins the ASCII character before it.
+    #[inline]
+    pub(super) fn continues_word(&self, before: u8, byte: u8) -> bool {
+        contains(&self.words[usize::from(before & 0x7f)], byte)
     }
 
     /// Returns whether some piece may have these two characters side by side. It is rarely true of a pair that none
@@ -125,6 +141,21 @@ impl Vocabulary {
     pub(super) fn may_join(&self, before: u32, after: u32) -> bool {
         self.joined.may_contain(before, after)
     }
+}
+
+/// Returns whether a byte is an ASCII character that needs only a look for a cut in front of it: it is no control character, no
+/// white space, and opens no special piece.
+pub(super) const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'<' && byte != b'['
+}
+
+fn insert(set: &mut AsciiSet, byte: u8) {
+    set[usize::from(byte / 64)] |= 1 << (byte % 64);
+}
+
+#[inline]
+fn contains(set: &AsciiSet, byte: u8) -> bool {
+    set[usize::from(byte / 64)] >> (byte % 64) & 1 != 0
 }
 
 /// Unpacks the two halves of a piece, from 36 of 40 bits.
