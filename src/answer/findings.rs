@@ -1,11 +1,14 @@
 //! The findings of a scan: what an answer has shown so far.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use memchr::memchr;
 
 use super::tokens::{CountList, Modality, TokenKind, TokenSide, Tokens};
-use crate::resource::{Resource, TokenHash};
+use crate::{
+    context::ShortText,
+    resource::{Resource, TokenHash},
+};
 
 /// The most tokens that are kept of one answer: it has one for each candidate.
 const MAX_CONTINUATIONS: usize = 8;
@@ -18,29 +21,29 @@ pub(crate) struct Findings {
     /// Set once a part or a delta with something in it that is not a thought has been read to its end.
     pub(crate) answer: bool,
     /// The reason why a candidate ended.
-    pub(crate) finish_reason: Option<Arc<str>>,
+    pub(crate) finish_reason: Option<ShortText>,
     /// The verdict on the prompt.
-    pub(crate) block_reason: Option<Arc<str>>,
+    pub(crate) block_reason: Option<ShortText>,
     /// The model that answered.
-    pub(crate) model_version: Option<Arc<str>>,
+    pub(crate) model_version: Option<ShortText>,
     /// The id of the answer, or of the interaction.
-    pub(crate) response_id: Option<Arc<str>>,
+    pub(crate) response_id: Option<ShortText>,
     /// The id of the interaction that this one continues.
-    pub(crate) previous_interaction_id: Option<Arc<str>>,
+    pub(crate) previous_interaction_id: Option<ShortText>,
     /// The tokens with which another call goes on from the answer, as hashes.
     pub(crate) continuations: Vec<Resource>,
     /// The service tier that served, in the upstream's words.
-    pub(crate) service_tier: Option<Arc<str>>,
+    pub(crate) service_tier: Option<ShortText>,
     /// The status of an interaction.
-    pub(crate) status: Option<Arc<str>>,
+    pub(crate) status: Option<ShortText>,
     /// Set once an interaction's stream has said that it is complete.
     pub(crate) completed: bool,
     /// The latest counts.
     pub(crate) tokens: Tokens,
     /// An `error` member at the top, which makes the answer a failure.
-    pub(crate) error: Option<ErrorFound>,
+    pub(crate) error: Option<Box<ErrorFound>>,
     /// The first of the `errors` that are recorded on an interaction. They explain a status of `failed`.
-    pub(crate) fault: Option<ErrorFound>,
+    pub(crate) fault: Option<Box<ErrorFound>>,
     /// The number of changes, so that a reader sees in one comparison whether anything changed.
     pub(crate) version: u32,
     /// Set once the answer has shown a member that only answers of Gemini's or OpenAI's shape have.
@@ -66,7 +69,7 @@ struct PartFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ErrorFound {
     pub(crate) code: Option<u64>,
-    pub(crate) status: Option<Arc<str>>,
+    pub(crate) status: Option<ShortText>,
     pub(crate) message: Option<Box<str>>,
     /// Set once it has been read to its end.
     pub(crate) whole: bool,
@@ -166,7 +169,7 @@ impl Findings {
     }
 
     /// Returns the place of a name that is kept as it is.
-    fn name_at(&mut self, wanted: Wanted) -> Option<&mut Option<Arc<str>>> {
+    fn name_at(&mut self, wanted: Wanted) -> Option<&mut Option<ShortText>> {
         Some(match wanted {
             Wanted::FinishReason => &mut self.finish_reason,
             Wanted::BlockReason => &mut self.block_reason,
@@ -299,7 +302,7 @@ impl Findings {
 
 /// Keeps the inside of a string that is not there already, and returns whether it changed: every event of a stream repeats
 /// its model.
-fn set(place: &mut Option<Arc<str>>, inside: &[u8]) -> bool {
+fn set(place: &mut Option<ShortText>, inside: &[u8]) -> bool {
     let is_known = |known: &str| known.as_bytes() == inside && memchr(b'\\', inside).is_none();
     if place.as_deref().is_some_and(is_known) {
         return false;
@@ -307,7 +310,7 @@ fn set(place: &mut Option<Arc<str>>, inside: &[u8]) -> bool {
     let text = unescaped(inside);
     let changed = place.as_deref() != Some(&*text);
     if changed {
-        *place = Some(text.into());
+        *place = Some((*text).into());
     }
     changed
 }

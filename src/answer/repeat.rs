@@ -32,8 +32,8 @@ pub(super) struct Blanks {
 #[derive(Clone, Copy, Debug, Default)]
 struct Blank {
     /// The number of bytes from its first byte to the end of the event.
-    left: usize,
-    len: usize,
+    left: u32,
+    len: u32,
     use_: BlankUse,
 }
 
@@ -52,12 +52,12 @@ impl Blanks {
 
     /// Notes a text that is not empty. `left` is the number of bytes from its first one to the end of the event.
     pub(super) fn text(&mut self, left: usize, len: usize) {
-        self.add(Blank { left, len, use_: BlankUse::Text });
+        self.add(left, len, BlankUse::Text);
     }
 
     /// Notes a number.
     pub(super) fn count(&mut self, kind: TokenKind, left: usize, len: usize) {
-        self.add(Blank { left, len, use_: BlankUse::Count(kind) });
+        self.add(left, len, BlankUse::Count(kind));
     }
 
     /// Notes something that a repetition would have to be scanned for.
@@ -65,10 +65,10 @@ impl Blanks {
         self.is_spoilt = true;
     }
 
-    fn add(&mut self, blank: Blank) {
-        match self.list.get_mut(self.len) {
-            Some(place) => (*place, self.len) = (blank, self.len + 1),
-            None => self.is_spoilt = true,
+    fn add(&mut self, left: usize, len: usize, use_: BlankUse) {
+        match (self.list.get_mut(self.len), u32::try_from(left), u32::try_from(len)) {
+            (Some(place), Ok(left), Ok(len)) => (*place, self.len) = (Blank { left, len, use_ }, self.len + 1),
+            _ => self.is_spoilt = true,
         }
     }
 }
@@ -94,17 +94,17 @@ impl Pattern {
         self.len = blanks.len;
         let mut from = 0;
         for (place, blank) in self.blanks.iter_mut().zip(&blanks.list[..blanks.len]) {
-            let at = event.len() - blank.left;
+            let at = event.len() - blank.left as usize;
             self.bytes.extend_from_slice(&event[from..at]);
             *place = (self.bytes.len(), blank.use_);
-            from = at + blank.len;
+            from = at + blank.len as usize;
         }
         self.bytes.extend_from_slice(&event[from..]);
     }
 
     /// Returns whether an event may be kept.
     pub(super) fn takes(event: &[u8], blanks: &Blanks) -> bool {
-        let texts: usize = blanks.list[..blanks.len].iter().map(|blank| blank.len).sum();
+        let texts: usize = blanks.list[..blanks.len].iter().map(|blank| blank.len as usize).sum();
         !blanks.is_spoilt && event.len() - texts <= MAX_PATTERN
     }
 

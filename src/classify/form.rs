@@ -15,7 +15,8 @@ pub(super) enum AnswerForm {
     /// Nothing has come that says it.
     Unknown(Opening),
     Json,
-    Events(Events),
+    /// In a box, because an answer in one piece has no use for its memory.
+    Events(Box<Events>),
     /// Text that is neither, such as a proxy's page.
     Text,
 }
@@ -49,7 +50,7 @@ impl AnswerForm {
                 Shown::Events(name) => {
                     let mut events = Events::new(are_named);
                     events.push(name, scanner);
-                    Self::Events(events)
+                    Self::Events(events.into())
                 }
             };
         }

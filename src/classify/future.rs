@@ -134,9 +134,9 @@ fn judge_head<R: Body>(response: Response<R>, shape: Shape, settings: Settings) 
         return Head::Done(response);
     };
     if !settings.hold_answers || !watch.holds() {
-        return Head::Done(watched(parts, PrefixedBody::untouched(body), watch.into(), false));
+        return Head::Done(watched(parts, PrefixedBody::untouched(body), watch, false, |outcome| outcome));
     }
-    Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch.into()) })
+    Head::Held(HeldResponse { parts, prefix: Prefix::default(), body, watch: Some(watch) })
 }
 
 /// The reason why reading stopped.
@@ -193,12 +193,11 @@ where
             ReadEnd::Full | ReadEnd::Decided(_) => None,
         };
         let failure = if shape.grounded { failure.map(Failure::of_grounded_call) } else { failure };
-        let mut response = watched(parts, PrefixedBody::new(prefix, body), watch, failure.is_some());
-        Outcome::update(&mut response, |outcome| match failure {
+        let failed = failure.is_some();
+        Ok(watched(parts, PrefixedBody::new(prefix, body), watch, failed, |outcome| match failure {
             Some(failure) => outcome.with_failure(failure).with_committed(),
             None => outcome.with_committed(),
-        });
-        Ok(response)
+        }))
     }
 }
 
@@ -215,12 +214,19 @@ fn unwatched<R>(parts: Parts, body: PrefixedBody<R>) -> Response<ClassifyBody<R>
     Response::from_parts(parts, ClassifyBody::plain(body))
 }
 
-fn watched<R>(parts: Parts, body: PrefixedBody<R>, watch: Box<Watch>, failed: bool) -> Response<ClassifyBody<R>> {
+/// Makes a response that is followed to its end. `change` adds to its outcome.
+fn watched<R>(
+    parts: Parts,
+    body: PrefixedBody<R>,
+    watch: Box<Watch>,
+    failed: bool,
+    change: impl FnOnce(Outcome) -> Outcome,
+) -> Response<ClassifyBody<R>> {
     let usage = Usage::default();
     // The error that ends a stream that was cut comes after its last byte.
     let open_ended = !failed && watch.is_open_ended();
     let body = ClassifyBody::watched(body, watch, usage.clone(), failed).open_ended(open_ended);
     let mut response = Response::from_parts(parts, body);
-    Outcome::update(&mut response, |outcome| outcome.with_usage(usage));
+    Outcome::update(&mut response, |outcome| change(outcome.with_usage(usage)));
     response
 }

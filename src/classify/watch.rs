@@ -14,8 +14,6 @@
 //! | an embedding, a prediction | not at all: only its cost is read | not judged |
 //! | of a shape that is not known here | not at all, once that is seen | not judged |
 
-use std::sync::Arc;
-
 use http::{
     HeaderMap, HeaderName,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
@@ -33,6 +31,7 @@ use crate::{
         scan::Scanner,
     },
     call::{Operation, Shape, Streaming, Surface},
+    context::ShortText,
     failure::{Failure, Kind},
 };
 
@@ -80,7 +79,7 @@ impl Watch {
     ///
     /// An answer that says that it is a stream of events is read as one, whatever the URI said; of any other, its first
     /// bytes say it.
-    pub(super) fn new(shape: Shape, headers: &HeaderMap, size: &SizeHint) -> Option<Self> {
+    pub(super) fn new(shape: Shape, headers: &HeaderMap, size: &SizeHint) -> Option<Box<Self>> {
         use Operation::{BatchEmbedContents, CreateInteraction, EmbedContent, GenerateContent, Predict, Read};
         let has_a_cost = match shape.operation {
             GenerateContent | CreateInteraction | EmbedContent | BatchEmbedContents | Predict => true,
@@ -106,24 +105,25 @@ impl Watch {
         if !is_readable {
             return None;
         }
-        let mut scanner = Scanner::new();
-        let tier = text(headers, TIER_HEADER);
-        if !tier.is_empty() {
-            scanner.found.service_tier = Some(tier.into());
-            scanner.found.version += 1;
-        }
         // There are no arrays of an interaction's events.
         let streams = is_sse || shape.streaming != Streaming::No && shape.surface != Surface::Interactions;
         let form = match shape.operation {
             // Events may have a bare JSON line among them, the first one, too.
-            _ if is_typed_sse => AnswerForm::Events(Events::new(shape.surface == Surface::Interactions)),
+            _ if is_typed_sse => AnswerForm::Events(Events::new(shape.surface == Surface::Interactions).into()),
             GenerateContent | CreateInteraction | Read => AnswerForm::Unknown(Opening::default()),
-            _ if is_sse => AnswerForm::Events(Events::new(false)),
+            _ if is_sse => AnswerForm::Events(Events::new(false).into()),
             _ => AnswerForm::Json,
         };
         let is_read = shape.operation == Read;
         let has_length = size.exact().is_some() || headers.contains_key(CONTENT_LENGTH);
-        Some(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, form })
+        let scanner = Scanner::new();
+        let mut watch = Box::new(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, form });
+        let tier = text(headers, TIER_HEADER);
+        if !tier.is_empty() {
+            watch.scanner.found.service_tier = Some(tier.into());
+            watch.scanner.found.version += 1;
+        }
+        Some(watch)
     }
 
     /// Returns whether the answer is held until its first content.
@@ -233,7 +233,7 @@ impl Watch {
 
     /// Returns the reason for which the answer ended. An interaction has a status, which is the reason once nothing
     /// follows it.
-    pub(super) fn finish_reason(&self) -> &Option<Arc<str>> {
+    pub(super) fn finish_reason(&self) -> &Option<ShortText> {
         let found = &self.scanner.found;
         let is_last = self.is_interaction() && (found.completed || !self.streams);
         if is_last { &found.status } else { &found.finish_reason }

@@ -11,6 +11,7 @@ mod kept_headers;
 mod large_body;
 mod outcome;
 mod progress;
+mod short_text;
 mod tally;
 mod token_count;
 mod usage;
@@ -40,6 +41,7 @@ pub use self::{
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice, Unkept},
     progress::CallProgress,
+    short_text::ShortText,
     usage::{ByModality, Usage, UsageReport},
 };
 use crate::{

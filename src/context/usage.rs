@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::ShortText;
 use crate::{call::ServiceTier, failure::Failure, resource::Resource};
 
 /// A cell that fills while the answer's body passes: token counts, the model that answered, how it ended.
@@ -90,20 +91,20 @@ pub struct UsageReport {
     pub cached_by_modality: ByModality,
     /// The service tier that served, as the upstream spells it: `standard`, `flex`, `priority`, or Vertex's
     /// `ON_DEMAND_FLEX`. [`served_tier`](Self::served_tier) reads it.
-    pub service_tier: Option<Arc<str>>,
+    pub service_tier: Option<ShortText>,
     /// The id that the upstream gave the answer: `responseId`, or `id` of an interaction or a chat completion.
-    pub response_id: Option<Arc<str>>,
+    pub response_id: Option<ShortText>,
     /// The id of the interaction that this one continues, where the answer repeats it.
-    pub previous_interaction_id: Option<Arc<str>>,
+    pub previous_interaction_id: Option<ShortText>,
     /// The tokens with which another call goes on from the answer, as hashes.
     pub(crate) continuations: Vec<Resource>,
     /// The model that really answered; it may differ from the one asked for.
-    pub model_version: Option<Arc<str>>,
+    pub model_version: Option<ShortText>,
     /// The reason why the answer ended: `STOP`, `MAX_TOKENS`, …; of an interaction its last status: `completed`,
     /// `requires_action`, …
-    pub finish_reason: Option<Arc<str>>,
+    pub finish_reason: Option<ShortText>,
     /// The reason why the prompt was refused: `SAFETY`, …
-    pub block_reason: Option<Arc<str>>,
+    pub block_reason: Option<ShortText>,
     /// The failure that was found after the answer had been handed over, so that nothing was sent again.
     pub failure: Option<Failure>,
     /// The flag for a body that has passed to its end. After a drop it stays `false`, and the counts may be too low.

@@ -5,7 +5,7 @@ use http::{HeaderValue, Method};
 use super::*;
 use crate::{answer::TokenSide, failure::Fault};
 
-fn watch(uri: &'static str, content_type: &'static str, text: &str) -> Watch {
+fn watch(uri: &'static str, content_type: &'static str, text: &str) -> Box<Watch> {
     let headers = typed(content_type);
     let shape = Shape::new(&Method::POST, &http::Uri::from_static(uri));
     let mut watch = Watch::new(shape, &headers, &SizeHint::new()).unwrap();
@@ -20,11 +20,11 @@ fn typed(content_type: &'static str) -> HeaderMap {
     content_type.into_iter().map(|value| (CONTENT_TYPE, value)).collect()
 }
 
-fn sse(text: &str) -> Watch {
+fn sse(text: &str) -> Box<Watch> {
     watch("/v1beta/models/m:streamGenerateContent?alt=sse", "text/event-stream", text)
 }
 
-fn array(text: &str) -> Watch {
+fn array(text: &str) -> Box<Watch> {
     watch("/v1beta/models/m:streamGenerateContent", "application/json; charset=UTF-8", text)
 }
 
@@ -102,7 +102,7 @@ const THOUGHT: &str = r#"{"candidates":[{"content":{"parts":[{"text":"hm","thoug
 const MALFORMED: &str =
     r#"{"candidates":[{"content":{"parts":[{"thoughtSignature":"x"}]},"finishReason":"MALFORMED_FUNCTION_CALL"}]}"#;
 
-fn unary(text: &str) -> Watch {
+fn unary(text: &str) -> Box<Watch> {
     watch("/v1beta/models/m:generateContent", "application/json", text)
 }
 
@@ -236,11 +236,11 @@ fn text_that_is_neither_json_nor_events_is_no_answer() {
 
 // === interactions ===
 
-fn interaction(text: &str) -> Watch {
+fn interaction(text: &str) -> Box<Watch> {
     watch("/v1beta/interactions", "text/event-stream", text)
 }
 
-fn whole_interaction(text: &str) -> Watch {
+fn whole_interaction(text: &str) -> Box<Watch> {
     watch("/v1beta/interactions", "application/json", text)
 }
 
@@ -352,7 +352,7 @@ fn an_interaction_fails_by_its_status() {
 
 #[test]
 fn an_answer_without_an_interaction_is_empty() {
-    let kind = |watch: Watch, text: &str| watch.judge_end(text.as_bytes()).map(|failure| failure.kind());
+    let kind = |watch: Box<Watch>, text: &str| watch.judge_end(text.as_bytes()).map(|failure| failure.kind());
     for nothing in ["", " ", "{}", "[]", "null"] {
         assert_eq!(kind(whole_interaction(nothing), nothing), Some(Kind::EmptyResponse), "{nothing:?}");
     }
@@ -408,7 +408,7 @@ fn the_reason_for_which_an_interaction_ended_is_its_last_status() {
 
 // === what is watched, and how ===
 
-fn watched(method: Method, uri: &'static str, content_type: &'static str, background: bool) -> Option<Watch> {
+fn watched(method: Method, uri: &'static str, content_type: &'static str, background: bool) -> Option<Box<Watch>> {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(TIER_HEADER, HeaderValue::from_static("flex"));
