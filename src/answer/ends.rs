@@ -1,6 +1,6 @@
 //! The ends of strings and of white space.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// The place at which the bytes ended within a string.
 pub(super) enum Cut {
@@ -17,17 +17,23 @@ impl Cut {
     }
 }
 
-/// Returns the length of the rest of a string, with its closing quote.
+/// Returns the length of the rest of a string, with its closing quote. Only quotes are looked for: texts have many escaped line
+/// breaks, and few escaped quotes.
 pub(super) fn end_of_string(bytes: &[u8]) -> Result<usize, Cut> {
-    let mut from = 0;
-    while let Some(rest) = bytes.get(from..) {
-        let at = quote_or_escape(rest).ok_or(Cut::Inside)?;
-        if rest[at] == b'"' {
-            return Ok(from + at + 1);
+    let mut rest = bytes;
+    while let Some(at) = memchr(b'"', rest) {
+        let (before, after) = (&rest[..at], &rest[at + 1..]);
+        if !ends_in_escape(before) {
+            return Ok(bytes.len() - after.len());
         }
-        from += at + 2;
+        rest = after;
     }
-    Err(Cut::InEscape)
+    Err(if ends_in_escape(rest) { Cut::InEscape } else { Cut::Inside })
+}
+
+/// Returns whether the byte behind a piece of a string is escaped. The piece begins with no escaped byte.
+fn ends_in_escape(piece: &[u8]) -> bool {
+    piece.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
 
 /// Returns the place of the next quote or backslash.
@@ -47,4 +53,30 @@ pub(super) fn after_space(mut bytes: &[u8]) -> &[u8] {
 
 pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The plain model: byte by byte.
+    fn plain(bytes: &[u8]) -> Result<usize, bool> {
+        let mut is_escaped = false;
+        for (at, byte) in bytes.iter().enumerate() {
+            match byte {
+                _ if is_escaped => is_escaped = false,
+                b'"' => return Ok(at + 1),
+                byte => is_escaped = *byte == b'\\',
+            }
+        }
+        Err(is_escaped)
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_string_ends_at_its_first_quote_that_is_not_escaped(text in r#"[a"\\]{0,12}"#) {
+            let end = end_of_string(text.as_bytes()).map_err(|cut| cut.pick(false, true));
+            proptest::prop_assert_eq!(end, plain(text.as_bytes()));
+        }
+    }
 }
