@@ -66,6 +66,7 @@ enum State {
 }
 
 impl Scanner {
+    #[inline]
     pub(crate) fn new() -> Self {
         Self {
             state: State::Value,

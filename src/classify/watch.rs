@@ -116,8 +116,8 @@ impl Watch {
         };
         let is_read = shape.operation == Read;
         let has_length = size.exact().is_some() || headers.contains_key(CONTENT_LENGTH);
-        let scanner = Scanner::new();
-        let mut watch = Box::new(Self { surface: shape.surface, duty, is_read, streams, has_length, scanner, form });
+        let surface = shape.surface;
+        let mut watch = Box::new(Self { surface, duty, is_read, streams, has_length, scanner: Scanner::new(), form });
         let tier = text(headers, TIER_HEADER);
         if !tier.is_empty() {
             watch.scanner.found.service_tier = Some(tier.into());

@@ -17,14 +17,21 @@ enum TextPlace {
     Shared(Arc<str>),
 }
 
+impl ShortText {
+    fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            TextPlace::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            TextPlace::Shared(text) => text.as_bytes(),
+        }
+    }
+}
+
 impl Deref for ShortText {
     type Target = str;
 
     fn deref(&self) -> &str {
         match &self.0 {
-            TextPlace::Inline { len, bytes } => {
-                bytes.get(..usize::from(*len)).and_then(|text| str::from_utf8(text).ok()).unwrap_or_default()
-            }
+            TextPlace::Inline { .. } => str::from_utf8(self.bytes()).unwrap_or_default(),
             TextPlace::Shared(text) => text,
         }
     }
@@ -57,7 +64,7 @@ impl AsRef<str> for ShortText {
 
 impl PartialEq for ShortText {
     fn eq(&self, other: &Self) -> bool {
-        **self == **other
+        self.bytes() == other.bytes()
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn scan(body: &[u8], sink: &mut dyn TextSink) -> Result<RequestFacts,
     if walk.enough {
         return Err(Unread::Enough);
     }
-    // A string that is not decoded may hide its error behind a later one.
+    // A string that is not decoded shows its error late or not at all. So another walk, which decodes each, finds the first.
     let mut walk = BodyWalk { sink: &mut Nobody, decodes: true, ..walk };
     Err(unread(body, &walk.walk().err().unwrap_or(error)))
 }
@@ -104,9 +104,9 @@ struct BodyWalk<'l> {
     sink: &'l mut dyn TextSink,
     enough: bool,
     body: &'l [u8],
-    /// Set where each string has to be decoded.
+    /// Set if each string is decoded.
     decodes: bool,
-    /// The place of the quote behind the name of the member that is read, or the body's end for one with escapes.
+    /// The place of the quote behind the name of the member that is read; past the body's end for a name with escapes.
     key_end: usize,
 }
 
