@@ -256,25 +256,26 @@ impl Scan {
             }
             at += length;
             last = code;
-            if last < 0x80 {
-                (at, last) = self.word(bytes, at, last as u8);
+            if length == 1 {
+                at += self.rest_of_word(&bytes[at - 1..]);
+                last = u32::from(bytes[at - 1]);
             }
         }
         self.stretch(text, start, at);
         if self.is_past(limit) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Skips the plain characters that join the one before, as the rest of a word does. Returns the place behind them, and the
-    /// last of them.
+    /// Returns the number of plain characters behind the first one each of which joins the one before, as the rest of a word
+    /// does.
     #[inline]
-    fn word(&self, bytes: &[u8], mut at: usize, mut last: u8) -> (usize, u32) {
-        while let Some(&byte) = bytes.get(at)
-            && self.vocabulary.continues_word(last, byte)
+    fn rest_of_word(&self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while let Some(pair) = rest.first_chunk()
+            && self.vocabulary.continues_word(*pair)
         {
-            last = byte;
-            at += 1;
+            rest = &rest[1..];
         }
-        (at, u32::from(last))
+        bytes.len() - rest.len()
     }
 
     #[inline]

@@ -27,17 +27,17 @@ pub(super) fn vocabulary() -> &'static Vocabulary {
     &VOCABULARY
 }
 
-/// A bit for each byte. Those of bytes that are not ASCII are never set.
-type AsciiSet = [u64; 4];
+/// A bit for each pair of bytes. Those of bytes that are not ASCII are never set.
+type BytePairs = Box<[u64; 1 << 10]>;
 
 #[derive(Debug)]
 pub(super) struct Vocabulary {
     characters: Characters,
     pairs: Pairs,
-    /// For each ASCII character those that stand behind it in a piece.
-    joined_ascii: [AsciiSet; 128],
-    /// Of them those that are plain: the rest of a word.
-    words: [AsciiSet; 128],
+    /// The pairs of ASCII characters that stand together in a piece.
+    joined_ascii: BytePairs,
+    /// Those of them whose second character is plain, as in the rest of a word.
+    words: BytePairs,
     /// The pieces into which pairs of ASCII characters merge.
     merged_ascii: Box<[Piece]>,
     joined: Joined,
@@ -51,8 +51,8 @@ impl Vocabulary {
         let mut vocabulary = Self {
             characters: Characters::new(),
             pairs: Pairs::new(),
-            joined_ascii: [AsciiSet::default(); 128],
-            words: [AsciiSet::default(); 128],
+            joined_ascii: Box::new([0; 1 << 10]),
+            words: Box::new([0; 1 << 10]),
             merged_ascii: vec![NONE; 128 * 128].into(),
             joined: Joined::new(),
         };
@@ -92,10 +92,10 @@ impl Vocabulary {
 
     fn join(&mut self, before: u32, after: u32) {
         if before < 0x80 && after < 0x80 {
-            let (before, after) = (before as usize, after as u8);
-            insert(&mut self.joined_ascii[before], after);
-            if is_plain(after) {
-                insert(&mut self.words[before], after);
+            let pair = [before as u8, after as u8];
+            insert(&mut self.joined_ascii, pair);
+            if is_plain(pair[1]) {
+                insert(&mut self.words, pair);
             }
         }
         self.joined.insert(before, after);
@@ -126,13 +126,13 @@ impl Vocabulary {
     /// Returns whether any piece has these two ASCII characters side by side.
     #[inline]
     pub(super) fn joins_ascii(&self, before: u8, after: u8) -> bool {
-        contains(&self.joined_ascii[usize::from(before & 0x7f)], after)
+        contains(&self.joined_ascii, [before, after])
     }
 
-    /// Returns whether a byte is a plain character, and joins the ASCII character before it.
+    /// Returns whether two bytes are ASCII characters, of which the second is plain and joins the first.
     #[inline]
-    pub(super) fn continues_word(&self, before: u8, byte: u8) -> bool {
-        contains(&self.words[usize::from(before & 0x7f)], byte)
+    pub(super) fn continues_word(&self, pair: [u8; 2]) -> bool {
+        contains(&self.words, pair)
     }
 
     /// Returns whether some piece may have these two characters side by side. It is rarely true of a pair that none
@@ -149,13 +149,15 @@ pub(super) const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && byte != b'<' && byte != b'['
 }
 
-fn insert(set: &mut AsciiSet, byte: u8) {
-    set[usize::from(byte / 64)] |= 1 << (byte % 64);
+fn insert(pairs: &mut BytePairs, pair: [u8; 2]) {
+    let at = usize::from(u16::from_le_bytes(pair));
+    pairs[at / 64] |= 1 << (at % 64);
 }
 
 #[inline]
-fn contains(set: &AsciiSet, byte: u8) -> bool {
-    set[usize::from(byte / 64)] >> (byte % 64) & 1 != 0
+fn contains(pairs: &BytePairs, pair: [u8; 2]) -> bool {
+    let at = usize::from(u16::from_le_bytes(pair));
+    pairs[at / 64] >> (at % 64) & 1 != 0
 }
 
 /// Unpacks the two halves of a piece, from 36 of 40 bits.
