@@ -20,14 +20,15 @@ pin_project! {
     pub struct CallerLimitBody<R> {
         #[pin]
         body: R,
-        settlement: Option<CallerSettlement>,
+        // In a box: each layer outside moves the body, and few programs have limits of callers.
+        settlement: Option<Box<CallerSettlement>>,
     }
 }
 
 impl<R: Body> CallerLimitBody<R> {
     /// Wraps the body of a call with a charge, if it has one. That of a body which has ended already is settled at once.
     #[inline]
-    pub(super) fn new(body: R, settlement: Option<CallerSettlement>) -> Self {
+    pub(super) fn new(body: R, settlement: Option<Box<CallerSettlement>>) -> Self {
         let mut settlement = settlement.filter(|_| !body.is_end_stream());
         if let Some(settlement) = &mut settlement {
             settlement.begins(body.size_hint().lower());
@@ -49,7 +50,7 @@ impl<R: Body> CallerLimitBody<R> {
         if !matches!(frame, Some(Ok(_))) || this.body.is_end_stream() {
             let settlement = this.settlement.take();
             if !matches!(frame, Some(Err(_))) {
-                settlement.into_iter().for_each(CallerSettlement::ends);
+                settlement.into_iter().for_each(|settlement| settlement.ends());
             }
         }
         Poll::Ready(frame)

@@ -92,20 +92,16 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         if let StateProj::Calling { future } = this.state.project() {
-            let response = match ready!(future.poll(cx)) {
-                Ok(response) => response,
-                Err(error) => return Poll::Ready(Err(failed(error.into(), this.reservation.take()))),
+            return match future.poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(response)) => {
+                    let settlement =
+                        this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
+                    let (head, body) = response.into_parts();
+                    Poll::Ready(Ok(Response::from_parts(head, CallerLimitBody::new(body, settlement))))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(failed(error.into(), this.reservation.take()))),
             };
-            if let Some(reservation) = this.reservation {
-                reservation.keep();
-            }
-            if response.extensions().is_empty() && response.status().is_success() {
-                // The charge stays as it is: no layer inside has counted the real cost.
-                *this.reservation = None;
-                return Poll::Ready(Ok(response.map(|body| CallerLimitBody::new(body, None))));
-            }
-            let settlement = this.reservation.take().and_then(|reservation| settlement_of(&response, reservation));
-            return Poll::Ready(Ok(response.map(|body| CallerLimitBody::new(body, settlement))));
         }
         ready!(self.as_mut().poll_asking(cx))?;
         self.poll(cx)
@@ -164,7 +160,12 @@ where
 
 /// Returns the guard that settles the charge when the body ends. That of an answer which has failed is given back at once, unless the upstream
 /// has counted its tokens all the same: a verdict on the content is billed.
-fn settlement_of<R>(response: &Response<R>, reservation: CallerReservation) -> Option<CallerSettlement> {
+fn settlement_of<R>(response: &Response<R>, mut reservation: CallerReservation) -> Option<Box<CallerSettlement>> {
+    reservation.keep();
+    if response.extensions().is_empty() && response.status().is_success() {
+        // The charge stays as it is: no layer inside has counted the real cost.
+        return None;
+    }
     let is_success = response.status().is_success();
     let outcome = response.extensions().get::<Outcome>();
     let usage = outcome.and_then(Outcome::usage).filter(|_| is_success).cloned();
@@ -177,7 +178,7 @@ fn settlement_of<R>(response: &Response<R>, reservation: CallerReservation) -> O
             reservation.give_back(fault);
             None
         }
-        (_, usage) => usage.map(|usage| reservation.settle_by(usage)),
+        (_, usage) => usage.map(|usage| Box::new(reservation.settle_by(usage))),
     }
 }
 
