@@ -4,8 +4,11 @@
 //! or inside an [`Error`]. Layers exchange nothing else, so that each of them also works alone. A room that finds no
 //! `CallContext` reads the request itself, and adds one only to write something into it.
 
+mod call_flag;
 mod call_ref;
 mod claimant;
+mod deadline;
+mod earlier;
 mod error;
 mod kept_headers;
 mod large_body;
@@ -16,20 +19,14 @@ mod tally;
 mod token_count;
 mod usage;
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderName, Request};
-use tokio::time::Instant;
 
 pub(crate) use self::{
+    call_flag::CallFlag,
     call_ref::CallRef,
+    earlier::Retried,
     error::polled_again,
     kept_headers::KeptHeaders,
     large_body::LargeBody,
@@ -38,16 +35,17 @@ pub(crate) use self::{
 };
 pub use self::{
     claimant::{Claimant, Headroom, Priority},
+    deadline::Deadline,
+    earlier::Tried,
     error::{BoxError, ConfigError, Error},
     outcome::{GaveUp, Outcome, RetryAdvice, Unkept},
     progress::CallProgress,
     short_text::ShortText,
     usage::{ByModality, Usage, UsageReport},
 };
+use self::{deadline::LaterDeadline, earlier::EarlierAttempts};
 use crate::{
     call::{Call, Streaming},
-    clock::FAR,
-    failure::Kind,
     quota::TokenCost,
 };
 
@@ -74,8 +72,6 @@ pub struct CallContext {
     later: Option<LaterDeadline>,
     streams: Option<CallFlag>,
     attempt: u32,
-    failed_before: bool,
-    timed_out: u32,
     repeats_timeouts: bool,
     models_left: u32,
     caller: Option<Arc<str>>,
@@ -83,14 +79,14 @@ pub struct CallContext {
     project: Option<Arc<str>>,
     may_move: bool,
     token_count: Option<TokenCount>,
-    tried: Vec<Tried>,
     choice: Option<Arc<dyn Choice>>,
-    retried: Option<Retried>,
     tally: Option<Tally>,
     sent: Option<CallFlag>,
     large_body: Option<Arc<LargeBody>>,
     names_nothing: bool,
     kept_headers: Option<KeptHeaders>,
+    /// In a box: most attempts are the first, and the context is copied where a request is kept.
+    earlier: Option<Box<EarlierAttempts>>,
 }
 
 impl CallContext {
@@ -185,22 +181,22 @@ impl CallContext {
     /// upstream. A breaker counts a call once, however often it is sent.
     #[inline]
     pub(crate) fn has_failed_before(&self) -> bool {
-        self.failed_before
+        self.earlier.as_ref().is_some_and(|earlier| earlier.failed)
     }
 
     /// Sets whether an earlier attempt has failed in a way that counts against the upstream.
     pub(crate) fn set_failed_before(&mut self, failed: bool) {
-        self.failed_before = failed;
+        self.earlier.get_or_insert_default().failed = failed;
     }
 
     /// Returns how many earlier attempts of this call, at this model, an attempt's clock has ended.
     pub fn timed_out(&self) -> u32 {
-        self.timed_out
+        self.earlier.as_ref().map_or(0, |earlier| earlier.timed_out)
     }
 
     /// Sets how many earlier attempts an attempt's clock has ended.
     pub(crate) fn set_timed_out(&mut self, attempts: u32) {
-        self.timed_out = attempts;
+        self.earlier.get_or_insert_default().timed_out = attempts;
     }
 
     /// Returns whether a layer outside makes another attempt where the clock of this one ends it.
@@ -294,12 +290,12 @@ impl CallContext {
     /// Returns the keys and projects that earlier attempts at this model have found to be of no use for this call, the
     /// oldest first.
     pub fn tried(&self) -> &[Tried] {
-        &self.tried
+        self.earlier.as_ref().map_or(&[], |earlier| &earlier.tried)
     }
 
     /// Sets the keys and projects that earlier attempts have found to be of no use.
     pub fn set_tried(&mut self, tried: impl Into<Vec<Tried>>) {
-        self.tried = tried.into();
+        self.earlier.get_or_insert_default().tried = tried.into();
     }
 
     /// Returns whether what was chosen for the call is still good. A layer that has had the call wait asks before it
@@ -315,12 +311,12 @@ impl CallContext {
 
     /// Returns why this attempt is made, if it is not the first.
     pub(crate) fn retried(&self) -> Option<Retried> {
-        self.retried
+        self.earlier.as_ref().and_then(|earlier| earlier.retried)
     }
 
     /// Sets why this attempt is made.
     pub(crate) fn set_retried(&mut self, retried: Retried) {
-        self.retried = Some(retried);
+        self.earlier.get_or_insert_default().retried = Some(retried);
     }
 
     /// Returns the cell in which the attempts of this call are added up, if a layer wants to know.
@@ -392,80 +388,4 @@ impl CallContext {
 pub(crate) trait Choice: fmt::Debug + Send + Sync {
     /// Returns whether it may still be used.
     fn is_good(&self) -> bool;
-}
-
-/// A key or project that an attempt has used up for the rest of its call, unless a wait has cured it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Tried {
-    /// The key of that fingerprint: the upstream has refused it.
-    Key(Arc<str>),
-    /// That project: it has no quota left for this model, or its keys are refused together.
-    Project(Arc<str>),
-}
-
-/// The deadline that takes the place of the other one if the call's tier may keep it waiting.
-#[derive(Clone, Debug)]
-struct LaterDeadline {
-    deadline: Deadline,
-    holds: CallFlag,
-}
-
-/// A flag that is set once something has turned out about a call: by its body, that it is of a tier that may keep it waiting,
-/// or that it asks for a stream; by the room next to the transport, that it is sent. All clones are the same.
-///
-/// Layers that have to start before learn of it through this flag, for one small allocation.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CallFlag(Arc<AtomicBool>);
-
-impl CallFlag {
-    fn set(&self) {
-        // Relaxed, because the flag guards no other memory.
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns whether it is set.
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The reason for an attempt that is not the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Retried {
-    /// The kind of failure of the attempt before.
-    pub(crate) after: Kind,
-    /// The time between that failure and the beginning of this attempt.
-    pub(crate) waited: Duration,
-}
-
-/// The instant at which a call has to be over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(Instant);
-
-impl Deadline {
-    /// Returns the deadline at that instant.
-    pub fn at(instant: Instant) -> Self {
-        Self(instant)
-    }
-
-    /// Returns the deadline `duration` from now; where the clock cannot count so far, one in 30 years.
-    pub fn after(duration: Duration) -> Self {
-        Self::counted_from(Instant::now(), duration)
-    }
-
-    /// Returns the deadline `duration` after `began`.
-    pub(crate) fn counted_from(began: Instant, duration: Duration) -> Self {
-        Self(began.checked_add(duration).unwrap_or(began + FAR))
-    }
-
-    /// Returns the instant itself.
-    pub fn instant(self) -> Instant {
-        self.0
-    }
-
-    /// Returns the time that is left at `now`: zero once the deadline has passed.
-    pub fn remaining(self, now: Instant) -> Duration {
-        self.0.saturating_duration_since(now)
-    }
 }
