@@ -33,8 +33,7 @@ pub(super) struct Caps {
 pub(super) struct Shares {
     pub(super) caps: Caps,
     used: usize,
-    /// Callers without a byte are not in it.
-    callers: HashMap<Caller, Share>,
+    callers: CallerShares,
     /// Set with the first caller that has a name. Until then there is nobody to share with.
     tells_callers_apart: bool,
     unkept: UnkeptCounts,
@@ -49,12 +48,20 @@ struct Share {
     bodies: usize,
 }
 
+/// The part of each caller that has a byte. That of the calls without one is found without a hash: in most programs there
+/// are no others.
+#[derive(Debug, Default)]
+struct CallerShares {
+    unnamed: Option<Share>,
+    named: HashMap<Arc<str>, Share>,
+}
+
 impl Shares {
     pub(super) fn new(caps: Caps) -> Self {
         Self {
             caps,
             used: 0,
-            callers: HashMap::new(),
+            callers: CallerShares::default(),
             tells_callers_apart: false,
             unkept: UnkeptCounts::default(),
             last_without_room: None,
@@ -70,7 +77,7 @@ impl Shares {
         if bytes == 0 {
             return Ok(());
         }
-        if held == 0 && self.callers.len() >= MOST_CALLERS && !self.callers.contains_key(caller) {
+        if held == 0 && self.callers.len() >= MOST_CALLERS && self.callers.get_mut(caller).is_none() {
             *caller = None;
         }
         // Each piece of a body comes here, so that a caller that is known is looked up once.
@@ -83,9 +90,7 @@ impl Shares {
         self.used = used;
         match known {
             Some(share) => (share.bytes, share.bodies) = (own, share.bodies + usize::from(held == 0)),
-            None => {
-                self.callers.insert(caller.clone(), Share { bytes: own, bodies: 1 });
-            }
+            None => self.callers.insert(caller, Share { bytes: own, bodies: 1 }),
         }
         Ok(())
     }
@@ -121,12 +126,49 @@ impl Shares {
             used: self.used,
             max: self.caps.total,
             max_per_caller: self.caps.per_caller,
-            bodies: self.callers.values().map(|share| share.bodies).sum(),
+            bodies: self.callers.iter().map(|(_, share)| share.bodies).sum(),
             callers: self.callers.len(),
-            largest: largest.map(|(caller, share)| (caller.clone(), share.bytes)),
+            largest: largest.map(|(caller, share)| (caller.cloned(), share.bytes)),
             unkept: self.unkept,
             last_without_room: self.last_without_room.map(|last| now.saturating_duration_since(last)),
         }
+    }
+}
+
+impl CallerShares {
+    fn len(&self) -> usize {
+        self.named.len() + usize::from(self.unnamed.is_some())
+    }
+
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn get_mut(&mut self, caller: &Caller) -> Option<&mut Share> {
+        match caller {
+            None => self.unnamed.as_mut(),
+            Some(caller) => self.named.get_mut(caller),
+        }
+    }
+
+    fn insert(&mut self, caller: &Caller, share: Share) {
+        match caller {
+            None => self.unnamed = Some(share),
+            Some(caller) => drop(self.named.insert(caller.clone(), share)),
+        }
+    }
+
+    fn remove(&mut self, caller: &Caller) {
+        match caller {
+            None => self.unnamed = None,
+            Some(caller) => drop(self.named.remove(caller)),
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Option<&Arc<str>>, &Share)> {
+        let unnamed = self.unnamed.iter().map(|share| (None, share));
+        unnamed.chain(self.named.iter().map(|(caller, share)| (Some(caller), share)))
     }
 }
 
