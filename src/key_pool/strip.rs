@@ -4,7 +4,7 @@
 //! has no business in another project's logs. So everything that could be a credential is removed before one of the
 //! pool's keys is added.
 
-use http::{HeaderMap, Request, Uri, uri::PathAndQuery};
+use http::{HeaderMap, HeaderName, Request, Uri, uri::PathAndQuery};
 
 use crate::call::percent_decoded;
 
@@ -38,9 +38,11 @@ pub(super) fn strip<B>(request: &mut Request<B>) {
 
 fn strip_headers(headers: &mut HeaderMap) {
     // Most requests have few headers, and one of these at most: to look for each of these would take longer.
-    let credential =
-        |headers: &HeaderMap| headers.keys().find_map(|name| HEADERS.into_iter().find(|known| *known == name.as_str()));
-    while let Some(name) = credential(headers) {
+    let known = |name: &HeaderName| {
+        let name = name.as_str();
+        HEADERS.iter().copied().find(|known| *known == name)
+    };
+    while let Some(name) = headers.keys().find_map(known) {
         headers.remove(name);
     }
 }
