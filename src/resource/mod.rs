@@ -22,6 +22,7 @@ mod mentions;
 use std::fmt;
 
 use http::Uri;
+use memchr::memchr2;
 
 pub use self::answer::{AnswerReader, Described, described};
 pub(crate) use self::{
@@ -163,6 +164,11 @@ impl Resource {
 
     /// Finds the first resource that a path names: `…/files/abc:download`, `models/m/operations/o`.
     pub(crate) fn in_path(path: &str) -> Option<Self> {
+        // Nearly all paths name a model, and nothing behind it.
+        let model = ["/v1beta/models/", "/v1/models/"].into_iter().find_map(|start| path.strip_prefix(start));
+        if model.is_some_and(|model| memchr2(b'/', b'%', model.as_bytes()).is_none()) {
+            return None;
+        }
         let path = percent_decoded(path);
         let mut segments = path.split('/').skip_while(|segment| !is_version(segment)).skip(1).peekable();
         while let Some(segment) = segments.next() {
