@@ -30,8 +30,11 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use http::{Method, Uri, uri::PathAndQuery};
 
-pub(crate) use self::parse::{is_version, percent_decoded};
 use self::{body::BodyHead, parse::Parsed};
+pub(crate) use self::{
+    body::quotes,
+    parse::{is_version, percent_decoded},
+};
 
 /// A request, as far as a layer has to understand it.
 ///
@@ -49,8 +52,15 @@ impl Call {
     ///
     /// A path may carry a prefix before its version segment, as behind a relay: `/gemini/v1beta/models/…`.
     pub fn new(method: &Method, uri: &Uri) -> Self {
-        let parsed = Parsed::new(method, uri);
-        Self { shape: parsed.shape, name: parsed.model.map(Into::into) }
+        Self::after(None, method, uri)
+    }
+
+    /// Reads what the method and the URI say. `last`, the name that the call before had, is used again where it is the
+    /// same.
+    pub(crate) fn after(last: Option<Arc<str>>, method: &Method, uri: &Uri) -> Self {
+        let Parsed { shape, model, .. } = Parsed::new(method, uri);
+        let again = |name: Cow<'_, str>| last.filter(|last| **last == *name).unwrap_or_else(|| name.into());
+        Self { shape, name: model.map(again) }
     }
 
     /// Reads from the JSON body what the URI cannot say.

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use bytes::Bytes;
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -22,7 +22,24 @@ const MARKS: [&[u8]; 6] =
 pub(super) fn is_worth_reading(shape: Shape, body: &[u8]) -> bool {
     shape.model_in_body
         || shape.operation == Operation::BatchEmbedContents
-        || (shape.pays_quota() && memchr_iter(b'"', body).any(|at| is_mark(&body[at + 1..])))
+        || (shape.pays_quota() && quotes(body).any(|at| is_mark(&body[at + 1..])))
+}
+
+/// The distance within which the next quote of a JSON text mostly is: two or three bytes in its structure, and as many as a
+/// name has.
+const NEAR: usize = 16;
+
+/// Finds the quotes of a JSON text. Looking at the next few bytes is faster than beginning a search, and a search faster
+/// behind them.
+pub(crate) fn quotes(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let (near, far) = text[from..].split_at(NEAR.min(text.len() - from));
+        let near = near.iter().position(|byte| *byte == b'"');
+        let at = from + near.or_else(|| memchr(b'"', far).map(|at| NEAR + at))?;
+        from = at + 1;
+        Some(at)
+    })
 }
 
 /// Returns whether one of the names follows a quote. A member's name with an escape in it may be any of them.
@@ -46,7 +63,7 @@ fn is_escaped_name(start: &[u8]) -> bool {
 pub(super) fn may_have_details(shape: Shape, body: &[u8]) -> bool {
     let names: [&[u8]; 2] = [b"thinkingLevel\"", b"thinking_level\""];
     let is_level = |at: usize| names.iter().any(|name| body[at + 1..].starts_with(name));
-    shape.pays_quota() && memchr_iter(b'"', body).any(is_level)
+    shape.pays_quota() && quotes(body).any(is_level)
 }
 
 /// The members of a JSON body that matter, each as it stands there; all others are skipped. Of a member that is there
@@ -332,4 +349,19 @@ fn replaced(body: &[u8], part: &str, new: &str) -> Option<Bytes> {
     let start = (part.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
     let (before, after) = (body.get(..start)?, body.get(start + part.len()..)?);
     Some([before, new.as_bytes(), after].concat().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_quote_is_found_near_or_far(text in "(\"|[a-z]{1,40}){0,20}") {
+            let expected: Vec<usize> = text.bytes().enumerate().filter(|(_, byte)| *byte == b'"').map(|(at, _)| at).collect();
+            prop_assert_eq!(quotes(text.as_bytes()).collect::<Vec<_>>(), expected);
+        }
+    }
 }

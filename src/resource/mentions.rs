@@ -6,9 +6,10 @@
 //!
 //! A name inside a string has backslashes before its quotes, and is not found.
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 use super::{COLLECTIONS, Mention, Resource, continuation::TokenHash};
+use crate::call::quotes;
 
 /// The longest name of a member that is looked for.
 const MAX_MEMBER: usize = 24;
@@ -233,7 +234,7 @@ impl Iterator for Mentions<'_> {
                 continue;
             }
             let (from, body) = (self.at, self.body);
-            let quotes = memchr_iter(b'"', body.get(from..)?).map(|at| from + at);
+            let quotes = quotes(body.get(from..)?).map(|at| from + at);
             let (at, candidate) = quotes.filter_map(|at| Some((at, candidate(body, at)?))).next()?;
             self.at = at + 1;
             let mention = match candidate {
