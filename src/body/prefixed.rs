@@ -29,8 +29,6 @@ pin_project! {
 #[derive(Default)]
 pub(crate) struct Prefix {
     frames: FrameQueue,
-    /// The small frames behind the others that were joined, where that was asked for.
-    joined: Vec<u8>,
     len: usize,
     trailers: Option<Box<HeaderMap>>,
     /// Set once the body has ended, so that the rest is not polled again.
@@ -41,7 +39,15 @@ pub(crate) struct Prefix {
 #[derive(Default)]
 struct FrameQueue {
     first: Option<Bytes>,
-    more: VecDeque<Bytes>,
+    more: Option<Box<MoreFrames>>,
+}
+
+/// The frames behind a first one.
+#[derive(Default)]
+struct MoreFrames {
+    frames: VecDeque<Bytes>,
+    /// The small frames behind the others that were joined, where that was asked for.
+    joined: Vec<u8>,
 }
 
 /// The size below which a frame may be joined to its neighbours.
@@ -83,21 +89,16 @@ impl Prefix {
     /// Joins the frame that was read last to the one before, if it is small: a body of single bytes would take thirty
     /// times its size. For bodies whose frames mean nothing.
     pub(crate) fn join_small(&mut self) {
-        let Some(last) = self.frames.pop_last() else { return };
-        if last.len() < SMALL && !(self.frames.is_empty() && self.joined.is_empty()) {
-            self.joined.extend_from_slice(&last);
-            if self.joined.len() >= JOINED {
-                self.end_joined();
+        let Some(more) = &mut self.frames.more else { return };
+        let Some(last) = more.frames.pop_back() else { return };
+        if last.len() < SMALL {
+            more.joined.extend_from_slice(&last);
+            if more.joined.len() >= JOINED {
+                more.end_joined();
             }
         } else {
-            self.end_joined();
-            self.frames.push(last);
-        }
-    }
-
-    fn end_joined(&mut self) {
-        if !self.joined.is_empty() {
-            self.frames.push(std::mem::take(&mut self.joined).into());
+            more.end_joined();
+            more.frames.push_back(last);
         }
     }
 
@@ -112,22 +113,25 @@ impl Prefix {
             return only.clone();
         }
         let mut whole = Vec::with_capacity(self.len);
-        self.frames.iter().for_each(|frame| whole.extend_from_slice(frame));
-        whole.extend_from_slice(&self.joined);
+        whole.extend_from_slice(self.frames.first.as_deref().unwrap_or_default());
+        if let Some(more) = &self.frames.more {
+            more.frames.iter().for_each(|frame| whole.extend_from_slice(frame));
+            whole.extend_from_slice(&more.joined);
+        }
         whole.into()
     }
 
     /// Gives away all that was read, and the trailers.
-    pub(crate) fn into_parts(mut self) -> (Bytes, Option<HeaderMap>) {
+    pub(crate) fn into_parts(mut self) -> (Bytes, Option<Box<HeaderMap>>) {
         let bytes = match self.only_frame() {
             Some(_) => self.frames.pop_first().unwrap_or_default(),
             None => self.to_bytes(),
         };
-        (bytes, self.trailers.map(|trailers| *trailers))
+        (bytes, self.trailers)
     }
 
     fn only_frame(&self) -> Option<&Bytes> {
-        self.frames.first.as_ref().filter(|_| self.frames.more.is_empty() && self.joined.is_empty())
+        self.frames.first.as_ref().filter(|_| self.frames.more.is_none())
     }
 }
 
@@ -136,34 +140,37 @@ impl FrameQueue {
         self.first.is_none()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Bytes> {
-        self.first.iter().chain(&self.more)
-    }
-
     fn last(&self) -> Option<&Bytes> {
-        self.more.back().or(self.first.as_ref())
+        self.more.as_ref().and_then(|more| more.frames.back()).or(self.first.as_ref())
     }
 
     fn push(&mut self, frame: Bytes) {
         match self.first {
             None => self.first = Some(frame),
-            Some(_) => self.more.push_back(frame),
+            Some(_) => self.more.get_or_insert_default().frames.push_back(frame),
         }
     }
 
     fn pop_first(&mut self) -> Option<Bytes> {
-        std::mem::replace(&mut self.first, self.more.pop_front())
+        let next = self.more.as_mut().and_then(|more| more.frames.pop_front());
+        std::mem::replace(&mut self.first, next)
     }
+}
 
-    fn pop_last(&mut self) -> Option<Bytes> {
-        self.more.pop_back().or_else(|| self.first.take())
+impl MoreFrames {
+    fn end_joined(&mut self) {
+        if !self.joined.is_empty() {
+            self.frames.push_back(std::mem::take(&mut self.joined).into());
+        }
     }
 }
 
 impl<B> PrefixedBody<B> {
     /// Puts the prefix back before the rest.
     pub(crate) fn new(mut prefix: Prefix, rest: B) -> Self {
-        prefix.end_joined();
+        if let Some(more) = &mut prefix.frames.more {
+            more.end_joined();
+        }
         Self { prefix, rest }
     }
 

@@ -143,7 +143,8 @@ pub(crate) fn too_large(cap: usize) -> Error {
 /// A body in memory, with its share of the layer's total. All its clones share it.
 struct KeptBody<M: ?Sized> {
     bytes: Bytes,
-    trailers: Option<HeaderMap>,
+    /// In a box, because they are large and rare.
+    trailers: Option<Box<HeaderMap>>,
     _memory: M,
 }
 
@@ -157,7 +158,7 @@ enum NextFrame {
 
 impl<B> ReplayBody<B> {
     /// Creates a body that is kept in memory. What it holds is dropped with its last clone.
-    pub(crate) fn kept(bytes: Bytes, trailers: Option<HeaderMap>, memory: impl Send + Sync + 'static) -> Self {
+    pub(crate) fn kept(bytes: Bytes, trailers: Option<Box<HeaderMap>>, memory: impl Send + Sync + 'static) -> Self {
         let kept = Arc::new(KeptBody { bytes, trailers, _memory: memory });
         Self { state: State::Kept { next: kept.first(), kept } }
     }
@@ -231,7 +232,7 @@ where
             State::Kept { kept, next } => {
                 let frame = match *next {
                     NextFrame::Data => Some(Frame::data(kept.bytes.clone())),
-                    NextFrame::Trailers => kept.trailers.clone().map(Frame::trailers),
+                    NextFrame::Trailers => kept.trailers.as_deref().cloned().map(Frame::trailers),
                     NextFrame::Nothing => None,
                 };
                 *next = match (*next, &kept.trailers) {

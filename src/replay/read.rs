@@ -14,7 +14,7 @@ use crate::{
 /// A body in one piece, and what it says.
 pub(super) struct WholeBody {
     pub(super) bytes: Bytes,
-    pub(super) trailers: Option<HeaderMap>,
+    pub(super) trailers: Option<Box<HeaderMap>>,
     pub(super) call: Call,
     /// The facts that only a record of the call names, if it is recorded.
     pub(super) details: Option<RequestDetails>,
