@@ -4,11 +4,12 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -32,8 +33,9 @@ pin_project! {
     pub struct ResponseFuture<S, B, F> {
         #[pin]
         state: State<B, F>,
-        // The service, while the call waits for the body.
-        inner: Option<Readied<S>>,
+        // The service, while the call waits for the body. In a box: a call whose body is at hand needs none, and is smaller
+        // for it.
+        inner: Option<Box<Readied<S>>>,
         unkept: Option<Unkept>,
         call: Option<Call>,
     }
@@ -52,8 +54,9 @@ pin_project! {
 }
 
 struct Collecting<B> {
-    parts: Parts,
-    body: B,
+    request: Request<B>,
+    /// The call, as far as its URI says it.
+    call: Call,
     prefix: Prefix,
     lease: MemoryLease,
     max_body: usize,
@@ -81,13 +84,13 @@ where
     B::Error: Into<BoxError>,
 {
     /// Begins a call of the ready service.
-    pub(super) fn new(inner: &mut S, request: Request<B>, settings: &Settings) -> Self {
-        let mut collecting = Collecting::new(request, settings);
+    pub(super) fn new(inner: &mut S, request: Request<B>, settings: &Settings, last: &mut Option<Arc<str>>) -> Self {
+        let mut collecting = Collecting::new(request, settings, last);
         // A body in memory is there at once, and its call needs no copy of the service. Any other is asked again by the
         // future, whose task it can wake.
         let Poll::Ready(collected) = collecting.poll_collect(&mut Context::from_waker(Waker::noop())) else {
             let state = State::Collecting { held: Some((collecting, settings.readers.clone())) };
-            return Self { state, inner: Some(Readied::take(inner)), unkept: None, call: None };
+            return Self { state, inner: Some(Box::new(Readied::take(inner))), unkept: None, call: None };
         };
         let unkept = collected.as_ref().ok().copied().and_then(Collected::unkept);
         match collected.and_then(|collected| collecting.then(collected, &settings.readers)) {
@@ -105,8 +108,8 @@ where
 }
 
 /// Takes a ready service that is not called now, and gives its readiness up.
-fn released<S: Clone>(place: &mut S) -> Readied<S> {
-    let mut service = Readied::take(place);
+fn released<S: Clone>(place: &mut S) -> Box<Readied<S>> {
+    let mut service = Box::new(Readied::take(place));
     service.release();
     service
 }
@@ -177,15 +180,12 @@ where
                     return Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(super::NAME))));
                 }
                 StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let result = match *this.unkept {
-                        None => result,
-                        Some(why) => streamed(result, why),
-                    };
-                    return Poll::Ready(match this.call.take() {
-                        Some(call) => named(result, call),
-                        None => result,
-                    });
+                    let mut polled = future.poll(cx);
+                    if let Poll::Ready(Ok(response)) = &mut polled {
+                        // It is changed in its place, because it is large.
+                        noted(response, *this.unkept, this.call.take());
+                    }
+                    return polled.map_err(|error| noted_in(error.into(), *this.unkept, this.call.take()));
                 }
             }
         }
@@ -197,20 +197,21 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    fn new(request: Request<B>, settings: &Settings) -> Self {
+    fn new(request: Request<B>, settings: &Settings, last: &mut Option<Arc<str>>) -> Self {
         let caller = CallContext::of(&request).and_then(|context| context.caller().cloned());
-        let (parts, body) = request.into_parts();
+        let call = Call::after(last.take(), request.method(), request.uri());
+        *last = call.shared_quota_name();
         let Settings { max_body, oversize, .. } = *settings;
-        Self { parts, body, prefix: Prefix::default(), lease: settings.memory.lease(caller), max_body, oversize }
+        Self { request, call, prefix: Prefix::default(), lease: settings.memory.lease(caller), max_body, oversize }
     }
 
     fn poll_collect(&mut self, cx: &mut Context<'_>) -> Poll<Result<Collected, BoxError>> {
         // A body that announces too much need not be read; one that announces little is counted all the same.
-        if self.body.size_hint().lower() > self.max_body as u64 {
+        if self.request.body().size_hint().lower() > self.max_body as u64 {
             return Poll::Ready(Ok(Collected::Unkept(Unkept::TooLarge)));
         }
         loop {
-            let more = match ready!(self.prefix.poll_read(cx, Pin::new(&mut self.body))) {
+            let more = match ready!(self.prefix.poll_read(cx, Pin::new(self.request.body_mut()))) {
                 Err(error) => {
                     let failure = Failure::local(Kind::RequestBody, "the request's body broke off while it was read");
                     return Poll::Ready(Err(Error::caused(super::NAME, failure, error).into()));
@@ -233,41 +234,37 @@ where
         if !matches!(collected, Collected::Kept) || !Readers::are_needed(self.prefix.len()) {
             return self.finish(collected).map(AfterCollecting::Send);
         }
-        let (pieces, call) = (std::mem::take(&mut self.prefix), self.call());
+        let (pieces, call) = (std::mem::take(&mut self.prefix), self.call.clone());
         let is_recorded = self.is_recorded();
         let reading = readers.read(move || WholeBody::read(pieces, call, is_recorded));
         Ok(AfterCollecting::Read(self, reading))
     }
 
-    fn call(&self) -> Call {
-        Call::new(&self.parts.method, &self.parts.uri)
-    }
-
     fn is_recorded(&self) -> bool {
-        self.parts.extensions.get().and_then(CallContext::tally).is_some()
+        CallContext::of(&self.request).and_then(CallContext::tally).is_some()
     }
 
     /// Makes the request of a body that was kept and read.
     fn kept(self, whole: WholeBody) -> Request<ReplayBody<B>> {
-        let Self { mut parts, lease, .. } = self;
+        let Self { request, lease, .. } = self;
         let WholeBody { bytes, trailers, call, details, large } = whole;
-        if let (Some(details), Some(tally)) = (details, parts.extensions.get().and_then(CallContext::tally)) {
-            tally.add(|report| report.details = details);
-        }
-        CallContext::update(&mut parts.extensions, |context| {
+        let mut request = request.map(|_| ReplayBody::kept(bytes, trailers, lease));
+        CallContext::update(request.extensions_mut(), |context| {
+            if let (Some(details), Some(tally)) = (details, context.tally()) {
+                tally.add(|report| report.details = details);
+            }
             context.set_call(call);
             context.set_large_body(large);
         });
-        Request::from_parts(parts, ReplayBody::kept(bytes, trailers, lease))
+        request
     }
 
     fn finish(mut self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
-        let call = self.call();
         let Collected::Unkept(why) = collected else {
-            let whole = WholeBody::read(std::mem::take(&mut self.prefix), call, self.is_recorded());
+            let whole = WholeBody::read(std::mem::take(&mut self.prefix), self.call.clone(), self.is_recorded());
             return Ok(self.kept(whole));
         };
-        let Self { mut parts, body, prefix, lease, max_body, oversize, .. } = self;
+        let Self { request, call, prefix, lease, max_body, oversize } = self;
         // An upload is a file, not a prompt.
         let is_refused = oversize == Oversize::Refuse && call.operation() != Operation::Upload;
         let cap = is_refused.then_some(max_body);
@@ -275,12 +272,13 @@ where
             return Err(too_large(cap).into());
         }
         lease.note_unkept(why);
-        let body = ReplayBody::streaming(PrefixedBody::new(prefix, body), lease, cap);
-        CallContext::update(&mut parts.extensions, |context| {
+        let streaming = |body| ReplayBody::streaming(PrefixedBody::new(prefix, body), lease, cap);
+        let mut request = request.map(streaming);
+        CallContext::update(request.extensions_mut(), |context| {
             context.set_call(call);
             context.set_large_body(None);
         });
-        Ok(Request::from_parts(parts, body))
+        Ok(request)
     }
 }
 
@@ -293,29 +291,26 @@ impl Collected {
     }
 }
 
-/// Names the call in the outcome, where there is one.
-fn named<R>(mut result: Result<Response<R>, BoxError>, call: Call) -> Result<Response<R>, BoxError> {
-    match &mut result {
-        Ok(response) => {
-            if let Some(outcome) = response.extensions_mut().get_mut::<Outcome>() {
-                *outcome = std::mem::take(outcome).with_call(call);
-            }
-            result
-        }
-        Err(error) if error.is::<Error>() => {
-            result.map_err(|error| Error::map(error, super::NAME, |outcome| outcome.with_call(call)))
-        }
-        Err(_) => result,
+/// Notes in the outcome that the body was not kept, and why; and names the call where there is an outcome.
+fn noted<R>(response: &mut Response<R>, unkept: Option<Unkept>, call: Option<Call>) {
+    if let Some(why) = unkept {
+        Outcome::update(response, |outcome| outcome.with_unkept(why));
+    }
+    if let Some(outcome) = response.extensions_mut().get_mut::<Outcome>()
+        && let Some(call) = call
+    {
+        *outcome = std::mem::take(outcome).with_call(call);
     }
 }
 
-/// Notes in the outcome that the body was not kept, and why.
-fn streamed<R>(result: Result<Response<R>, BoxError>, why: Unkept) -> Result<Response<R>, BoxError> {
-    match result {
-        Ok(mut response) => {
-            Outcome::update(&mut response, |outcome| outcome.with_unkept(why));
-            Ok(response)
-        }
-        Err(error) => Err(Error::map(error, super::NAME, |outcome| outcome.with_unkept(why))),
+/// Notes the same in the outcome of an error.
+fn noted_in(error: BoxError, unkept: Option<Unkept>, call: Option<Call>) -> BoxError {
+    let error = match unkept {
+        Some(why) => Error::map(error, super::NAME, |outcome| outcome.with_unkept(why)),
+        None => error,
+    };
+    match call {
+        Some(call) if error.is::<Error>() => Error::map(error, super::NAME, |outcome| outcome.with_call(call)),
+        _ => error,
     }
 }

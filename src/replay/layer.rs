@@ -113,6 +113,6 @@ impl<S> Layer<S> for ReplayLayer {
     type Service = Replay<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Replay { inner, settings: self.settings.clone() }
+        Replay { inner, settings: self.settings.clone(), model: None }
     }
 }

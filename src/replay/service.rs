@@ -1,6 +1,9 @@
 //! The service: readiness, and the call.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,6 +18,8 @@ use crate::{body::ReplayBody, context::BoxError};
 pub struct Replay<S> {
     pub(super) inner: S,
     pub(super) settings: Settings,
+    /// The model of the last call: most callers ask for the same one again.
+    pub(super) model: Option<Arc<str>>,
 }
 
 crate::macros::accessors!(Replay);
@@ -35,6 +40,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(&mut self.inner, request, &self.settings)
+        ResponseFuture::new(&mut self.inner, request, &self.settings, &mut self.model)
     }
 }
