@@ -1,6 +1,9 @@
 //! The project that a call has to go to: the one that owns the resources it names.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -37,12 +40,12 @@ pub(super) struct RequiredProject {
 }
 
 /// Returns the body of a call, as far as it is to be searched: behind one project none is.
-pub(super) fn searched_body<B>(shared: &Shared, request: &Request<B>) -> Option<Bytes>
+pub(super) fn searched_body<'a, B>(shared: &Shared, request: &'a Request<B>) -> Option<Cow<'a, Bytes>>
 where
     B: Resend<Data = Bytes>,
 {
     let is_searched = *request.method() != Method::GET && shared.projects.load(Ordering::Relaxed) > 1;
-    if is_searched { in_memory(request.body()) } else { None }
+    if is_searched { in_memory(request.body()).map(Cow::Owned) } else { None }
 }
 
 /// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts; `body` is
@@ -53,7 +56,7 @@ pub(super) fn required_project<B>(
     shape: Shape,
     model: &str,
     tried: &[Tried],
-    body: Option<&Bytes>,
+    body: Option<&[u8]>,
 ) -> Option<RequiredProject> {
     if let Some(project) = named(shared, request, shape, model, body) {
         return Some(RequiredProject { project, may_leave: false });
@@ -94,13 +97,7 @@ pub(super) fn teaches<B>(
 
 /// Returns the project of the resources that the call names: the owner of the first one with a known owner, or else the
 /// default project.
-fn named<B>(
-    shared: &Shared,
-    request: &Request<B>,
-    shape: Shape,
-    model: &str,
-    body: Option<&Bytes>,
-) -> Option<Arc<str>> {
+fn named<B>(shared: &Shared, request: &Request<B>, shape: Shape, model: &str, body: Option<&[u8]>) -> Option<Arc<str>> {
     let plain = shape.pays_quota() || matches!(shape.operation, Operation::CountTokens | Operation::ComputeTokens);
     let in_uri = if plain && !model.starts_with("tunedModels/") { None } else { Resource::in_uri(request.uri()) };
     let in_uri = in_uri.map(|resource| Mention { resource, is_certain: true });
@@ -110,7 +107,7 @@ fn named<B>(
         Some(LargeBody::Read { mentions }) => owner_of(shared, in_uri.into_iter().chain(mentions.iter().cloned())),
         Some(LargeBody::Unread) => owner_of(shared, in_uri),
         None if context.is_some_and(CallContext::names_nothing) => owner_of(shared, in_uri),
-        None => owner_of(shared, in_uri.into_iter().chain(body.into_iter().flat_map(|body| Mentions::new(body)))),
+        None => owner_of(shared, in_uri.into_iter().chain(body.into_iter().flat_map(Mentions::new))),
     }
 }
 

@@ -51,12 +51,8 @@ pub(super) struct NameLesson {
 
 impl<R> KeyPoolBody<R> {
     #[inline]
-    pub(super) fn plain(body: R) -> Self {
-        Self { body, lesson: None }
-    }
-
-    pub(super) fn learning(body: R, lesson: Lesson) -> Self {
-        Self { body, lesson: Some(lesson) }
+    pub(super) fn new(body: R, lesson: Option<Lesson>) -> Self {
+        Self { body, lesson }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{
@@ -82,46 +82,52 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Calling { future, assigned } => {
-                let result = ready!(future.poll(cx)).map_err(Into::into);
-                Poll::Ready(match assigned.take() {
-                    Some(assigned) => answered(result, assigned),
-                    None => result.map(|response| response.map(KeyPoolBody::plain)),
-                })
-            }
+            // The call is over with its result, and with it whatever it holds of the pool.
+            StateProj::Calling { future, assigned } => match future.poll(cx) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(mut response)) => {
+                    let lesson = assigned.take().and_then(|assigned| answered(&mut response, &assigned));
+                    let (head, body) = response.into_parts();
+                    Poll::Ready(Ok(Response::from_parts(head, KeyPoolBody::new(body, lesson))))
+                }
+                Poll::Ready(Err(error)) => Poll::Ready(Err(match assigned.take() {
+                    Some(assigned) => failed(error.into(), &assigned),
+                    None => error.into(),
+                })),
+            },
             StateProj::Refused { error } => Poll::Ready(Err(error.take().unwrap_or_else(|| polled_again(NAME)))),
         }
     }
 }
 
-/// Records the result for the key, and adds the pool's part to the outcome.
-fn answered<R: Body>(
-    result: Result<Response<R>, BoxError>,
-    assigned: Assigned,
-) -> Result<Response<KeyPoolBody<R>>, BoxError> {
-    match result {
-        Ok(mut response) => {
-            let outcome = response.extensions().get::<Outcome>();
-            let is_success = outcome.map_or(response.status().as_u16() < 400, |outcome| outcome.failure().is_none());
-            if is_success {
-                let has_outcome = outcome.is_some();
-                if response.status().is_success() {
-                    assigned.succeeded();
-                }
-                if has_outcome {
-                    Outcome::update(&mut response, |outcome| signed(outcome, &assigned));
-                }
-            } else {
-                let reaction = assigned.react(&Outcome::of_response(&response));
-                Outcome::update(&mut response, |outcome| reaction.add_to(signed(outcome, &assigned)));
-            }
-            Ok(learning(response, assigned))
+/// Records an answer for its key, and adds the pool's part to the outcome. Returns the part from which the pool learns.
+fn answered<R: Body>(response: &mut Response<R>, assigned: &Assigned) -> Option<Lesson> {
+    let outcome = response.extensions().get::<Outcome>();
+    let is_success = outcome.map_or(response.status().as_u16() < 400, |outcome| outcome.failure().is_none());
+    if is_success {
+        let has_outcome = outcome.is_some();
+        if response.status().is_success() {
+            assigned.succeeded();
         }
-        Err(error) => {
-            let reaction = assigned.react(&Outcome::of_error(&error));
-            Err(Error::map(error, NAME, |outcome| reaction.add_to(signed(outcome, &assigned))))
+        if has_outcome {
+            Outcome::update(response, |outcome| signed(outcome, assigned));
         }
+    } else {
+        let reaction = assigned.react(&Outcome::of_response(response));
+        Outcome::update(response, |outcome| reaction.add_to(signed(outcome, assigned)));
     }
+    match assigned.facts.teaches {
+        Teaches::Nothing => None,
+        _ if !response.status().is_success() => None,
+        Teaches::Tokens => Some(Lesson::new(assigned.shared.clone(), assigned.key.project.name.clone())),
+        Teaches::Names { made, collection } => lesson_of_names(response, assigned, made, collection),
+    }
+}
+
+/// Records a failure without an answer for its key, and adds the pool's part to the outcome.
+fn failed(error: BoxError, assigned: &Assigned) -> BoxError {
+    let reaction = assigned.react(&Outcome::of_error(&error));
+    Error::map(error, NAME, |outcome| reaction.add_to(signed(outcome, assigned)))
 }
 
 /// Adds the key and its project to an outcome.
@@ -150,26 +156,12 @@ impl Reaction {
     }
 }
 
-/// Wraps the body of an answer from which the pool learns.
-#[inline]
-fn learning<R: Body>(response: Response<R>, assigned: Assigned) -> Response<KeyPoolBody<R>> {
-    match assigned.facts.teaches {
-        Teaches::Nothing => response.map(KeyPoolBody::plain),
-        _ if !response.status().is_success() => response.map(KeyPoolBody::plain),
-        Teaches::Tokens => {
-            let lesson = Lesson::new(assigned.shared.clone(), assigned.key.project.name.clone());
-            response.map(|body| KeyPoolBody::learning(body, lesson))
-        }
-        Teaches::Names { made, collection } => learning_names(response, &assigned, made, collection),
-    }
-}
-
-fn learning_names<R: Body>(
-    response: Response<R>,
+fn lesson_of_names<R>(
+    response: &Response<R>,
     assigned: &Assigned,
     made: bool,
     collection: Option<&'static str>,
-) -> Response<KeyPoolBody<R>> {
+) -> Option<Lesson> {
     let project = &assigned.key.project.name;
     let headers = response.headers();
     let address = headers.get("x-goog-upload-url").or_else(|| headers.get(LOCATION));
@@ -181,9 +173,8 @@ fn learning_names<R: Body>(
     let events = is_event_stream(headers);
     // The content of a file is not read.
     if !events && content_type.is_some_and(|content_type| !content_type.contains("json")) {
-        return response.map(KeyPoolBody::plain);
+        return None;
     }
     let names = NameLesson::new(collection, made, events);
-    let lesson = Lesson::new(assigned.shared.clone(), project.clone()).with_names(names);
-    response.map(|body| KeyPoolBody::learning(body, lesson))
+    Some(Lesson::new(assigned.shared.clone(), project.clone()).with_names(names))
 }

@@ -76,8 +76,9 @@ pub(super) struct Assigned {
     pub(super) shared: Arc<Shared>,
     pub(super) key: Arc<PooledKey>,
     pub(super) facts: CallFacts,
-    pub(super) looking: Option<Looking>,
-    _trial: Option<Trial>,
+    /// In a box, as the trial is: few calls have one, and all others are smaller for it.
+    pub(super) looking: Option<Box<Looking>>,
+    _trial: Option<Box<Trial>>,
 }
 
 /// The properties of a call that its key depends on.
@@ -94,8 +95,6 @@ pub(super) struct CallFacts {
     pub(super) may_leave: bool,
     pub(super) tried: Vec<Tried>,
     pub(super) teaches: Teaches,
-    /// The number of its beginning, where that makes a difference.
-    beginning: Option<u64>,
 }
 
 /// The right to test a key, which one call at a time has. It is given back when it is dropped.
@@ -135,12 +134,12 @@ impl CallFacts {
         Needs::of(self.shape, &self.model)
     }
 
-    /// Returns the call's query to the registry.
     /// Returns what decides on the call's turn in a queue.
     fn claimant(&self) -> Claimant<'_> {
         Claimant { caller: self.caller.as_ref(), priority: self.priority, deadline: self.deadline }
     }
 
+    /// Returns the call's query to the registry.
     pub(super) fn query<'a>(&'a self, tried: &'a [Tried], passed_over: &'a [Arc<str>]) -> Query<'a> {
         let pinned = self.pinned.as_deref();
         Query { now: Instant::now(), needs: self.needs(), pinned, tried, passed_over }
@@ -152,11 +151,11 @@ fn assign<B>(shared: &Arc<Shared>, last: &mut Option<Arc<str>>, request: &mut Re
 where
     B: Resend<Data = Bytes>,
 {
-    let facts = facts(shared, last, request);
+    let (facts, beginning) = facts(shared, last, request);
     let mut passed_over = Vec::new();
     loop {
         let query = facts.query(&facts.tried, &passed_over);
-        let Some(Chosen { key, trial, looking, may_move }) = choose(shared, &facts, &query) else {
+        let Some(Chosen { key, trial, looking, may_move }) = choose(shared, &facts, beginning, &query) else {
             return Err(refusal::nothing_left(shared, &query));
         };
         // This may be foreign code: no lock is held.
@@ -179,8 +178,9 @@ where
     }
 }
 
-/// Reads a call's properties from its context, or else from the request.
-fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> CallFacts
+/// Reads a call's properties from its context, or else from the request. The second result is the number of its beginning,
+/// where that makes a difference.
+fn facts<B>(shared: &Shared, last: &mut Option<Arc<str>>, request: &Request<B>) -> (CallFacts, Option<u64>)
 where
     B: Resend<Data = Bytes>,
 {
@@ -193,38 +193,40 @@ where
     let tokens = tokens.unwrap_or_else(|| TokenCount::Known(TokenCost::of(request.body())));
     let tried = context.map(|context| context.tried().to_vec()).unwrap_or_default();
     let body = searched_body(shared, request);
-    let place = required_project(shared, request, shape, &model, &tried, body.as_ref());
+    let place = required_project(shared, request, shape, &model, &tried, body.as_deref().map(|body| &**body));
     let is_free = place.is_none() && shared.projects.load(Ordering::Relaxed) > 1;
     let alike = shared.alike.as_ref().filter(|_| is_free);
-    let beginning = alike.and_then(|alike| alike.beginning(shape, &model, request.headers(), body.as_deref()));
+    let beginning =
+        alike.and_then(|alike| alike.beginning(shape, &model, request.headers(), body.as_deref().map(|body| &**body)));
     let teaches = teaches(shared, request, shape, place.as_ref());
     let may_leave = place.as_ref().is_some_and(|place| place.may_leave);
     let pinned = place.map(|place| place.project);
     let Claimant { caller, priority, deadline } = context.map_or(Claimant::default(), CallContext::claimant);
     let caller = caller.cloned();
-    CallFacts { shape, model, tokens, caller, priority, deadline, pinned, may_leave, tried, teaches, beginning }
+    let facts = CallFacts { shape, model, tokens, caller, priority, deadline, pinned, may_leave, tried, teaches };
+    (facts, beginning)
 }
 
 /// The key that was chosen for a call.
 struct Chosen {
     key: Arc<PooledKey>,
-    trial: Option<Trial>,
-    looking: Option<Looking>,
+    trial: Option<Box<Trial>>,
+    looking: Option<Box<Looking>>,
     /// True if another project could take the call.
     may_move: bool,
 }
 
 /// Chooses the project in which the call waits least, and its next key. `None`: there is none.
-fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<Chosen> {
+fn choose(shared: &Arc<Shared>, facts: &CallFacts, began: Option<u64>, query: &Query<'_>) -> Option<Chosen> {
     // A call that loses the key to another one between choosing and taking it chooses again.
     for nth in 0..8 {
         let mut registry = shared.registry.lock();
         let draw = registry.draw(query, query.now, fastrand::f64);
         let (first, second) = (draw.first?, draw.second);
         // Somebody has to look, or a project that is good again would not be asked.
-        let begins_alike = nth == 0 && !draw.looks && facts.beginning.is_some();
+        let beginning = began.filter(|_| nth == 0 && !draw.looks);
         let waits_nowhere = draw.candidates <= 1 || !query.needs.pays || shared.headroom.is_none();
-        let (project, taken) = if waits_nowhere && !begins_alike {
+        let (project, taken) = if waits_nowhere && beginning.is_none() {
             let taken = registry.take(&first, query);
             drop(registry);
             (first, taken)
@@ -232,7 +234,7 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
             // The wait may be told by foreign code: no lock is held.
             drop(registry);
             let waits = |project: &ProjectRef| shared.wait(project, facts);
-            let last = if begins_alike { alike(shared, facts, query, draw.weights) } else { None };
+            let last = beginning.and_then(|beginning| alike(shared, facts, beginning, query, draw.weights));
             let project = match second {
                 _ if last.is_some() => last?,
                 _ if waits_nowhere || waits(&first).is_zero() => first,
@@ -243,15 +245,13 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
             (project, taken)
         };
         if let Some((key, on_trial, looks)) = taken {
-            if let (Some(alike), Some(beginning), true) = (&shared.alike, facts.beginning, looks.is_empty()) {
+            if let (Some(alike), Some(beginning), true) = (&shared.alike, began, looks.is_empty()) {
                 alike.sent(beginning, &project, query.now);
             }
-            let trial = on_trial.map(|id| Trial { shared: shared.clone(), key: key.clone(), id });
-            let looking = (!looks.is_empty()).then(|| Looking {
-                shared: shared.clone(),
-                project: project.clone(),
-                model: facts.model.clone(),
-                looks,
+            let trial = on_trial.map(|id| Box::new(Trial { shared: shared.clone(), key: key.clone(), id }));
+            let looking = (!looks.is_empty()).then(|| {
+                let (shared, project, model) = (shared.clone(), project.clone(), facts.model.clone());
+                Box::new(Looking { shared, project, model, looks })
             });
             return Some(Chosen { key, trial, looking, may_move: draw.untried > 1 && facts.pinned.is_none() });
         }
@@ -261,9 +261,15 @@ fn choose(shared: &Arc<Shared>, facts: &CallFacts, query: &Query<'_>) -> Option<
 
 /// Finds the project that had the last call which began alike, unless the call would wait for too long there or has been
 /// there, or the project takes more than its share of calls.
-fn alike(shared: &Shared, facts: &CallFacts, query: &Query<'_>, weights: u64) -> Option<Arc<ProjectRef>> {
+fn alike(
+    shared: &Shared,
+    facts: &CallFacts,
+    beginning: u64,
+    query: &Query<'_>,
+    weights: u64,
+) -> Option<Arc<ProjectRef>> {
     let alike = shared.alike.as_ref()?;
-    let last = alike.last(facts.beginning?, query.now)?;
+    let last = alike.last(beginning, query.now)?;
     if !shared.registry.lock().is_preferable(&last, weights, query) {
         return None;
     }
