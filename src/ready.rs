@@ -24,6 +24,11 @@ impl<S: Clone> Readied<S> {
         Self { service: std::mem::replace(place, clone), ready: true }
     }
 
+    /// Makes a clone for a call that may come later, of a room that calls the ready service in its place first.
+    pub(crate) fn later(place: &S) -> Self {
+        Self { service: place.clone(), ready: false }
+    }
+
     /// Gives the readiness up before a wait, so that its permit is free for other calls.
     pub(crate) fn release(&mut self) {
         if std::mem::take(&mut self.ready) {

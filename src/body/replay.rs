@@ -5,6 +5,7 @@
 //! caps.
 
 use std::{
+    borrow::Cow,
     fmt,
     pin::{Pin, pin},
     sync::Arc,
@@ -36,6 +37,12 @@ use crate::{
 pub trait Resend: Body + Sized {
     /// Returns the same body from its beginning, or `None` when it can be sent only once.
     fn try_clone(&self) -> Option<Self>;
+
+    /// Returns the whole body, where it is at hand in one piece. Default: `None`, and a layer that wants to look at the
+    /// body reads a clone of it.
+    fn whole(&self) -> Option<&Self::Data> {
+        None
+    }
 }
 
 impl<D: Buf + Clone> Resend for Full<D> {
@@ -69,10 +76,22 @@ where
             Self::Right(body) => Self::Right(body.try_clone()?),
         })
     }
+
+    fn whole(&self) -> Option<&L::Data> {
+        match self {
+            Self::Left(body) => body.whole(),
+            Self::Right(body) => body.whole(),
+        }
+    }
 }
 
-/// Returns the whole body, if it is in memory.
-pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
+/// Returns the whole body, if it is in memory: borrowed where it is at hand.
+pub(crate) fn in_memory<B: Resend<Data = Bytes>>(body: &B) -> Option<Cow<'_, Bytes>> {
+    body.whole().map(Cow::Borrowed).or_else(|| read_clone(body).map(Cow::Owned))
+}
+
+/// Reads the whole body from a clone of it, if it is in memory.
+fn read_clone<B: Resend<Data = Bytes>>(body: &B) -> Option<Bytes> {
     let mut body = pin!(body.try_clone()?);
     let mut context = Context::from_waker(Waker::noop());
     let mut first = Bytes::new();
@@ -216,6 +235,10 @@ where
             State::Kept { kept, .. } => Some(Self { state: State::Kept { kept: kept.clone(), next: kept.first() } }),
             State::Streaming(_) => None,
         }
+    }
+
+    fn whole(&self) -> Option<&Bytes> {
+        self.bytes()
     }
 }
 

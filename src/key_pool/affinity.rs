@@ -45,7 +45,7 @@ where
     B: Resend<Data = Bytes>,
 {
     let is_searched = *request.method() != Method::GET && shared.projects.load(Ordering::Relaxed) > 1;
-    if is_searched { in_memory(request.body()).map(Cow::Owned) } else { None }
+    if is_searched { in_memory(request.body()) } else { None }
 }
 
 /// Returns the project that a call has to go to. `None`: any. `tried` is what was of no use to earlier attempts; `body` is

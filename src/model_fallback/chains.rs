@@ -1,23 +1,24 @@
 //! The handle of the fallback chains: the order of the models, and the current model of each chain. It outlives the
 //! layers made from it.
 
-use std::{collections::HashMap, fmt, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
 use tokio::time::Instant;
 
 use super::{
-    link::{ChainLink, ChainsOfModel, FallbackModel},
+    FallbackChainsBuilder,
+    answerer::Answerer,
+    link::{ChainLink, ChainsOfModel},
     origins::{Origin, Origins},
-    reason::{FallbackReason, Reasons},
+    reason::Reasons,
     sticky::{Answered, ChainChange, Probe, Start, Sticky},
 };
 use crate::{
     body::{Resend, in_memory},
     call::{Operation, ServiceTier, Shape},
-    clock::FAR,
-    context::{CallRef, ConfigError, Usage},
+    context::{CallRef, Usage},
     describe::Describe,
     failure::Failure,
     resource::Resource,
@@ -43,40 +44,40 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct FallbackChains {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// The chains, in the order in which they were added.
-    chains: Vec<Arc<Chain>>,
-    /// The chains of each requested model.
-    by_model: HashMap<Arc<str>, ChainsOfModel>,
+    pub(super) chains: Vec<Arc<Chain>>,
+    /// The chains of each requested model. Most programs have a few, and comparing names is faster than hashing one then.
+    pub(super) by_model: BTreeMap<Arc<str>, ChainsOfModel>,
 }
 
 /// The settings and the memory that all chains share.
-struct InCommon {
-    reasons: Reasons,
-    strip: bool,
+pub(super) struct InCommon {
+    pub(super) reasons: Reasons,
+    pub(super) strip: bool,
     /// The models that have answered in the place of others.
-    origins: Mutex<Origins>,
+    pub(super) origins: Mutex<Origins>,
 }
 
 /// The models that a call to one model may go to.
 pub(super) struct Chain {
-    common: Arc<InCommon>,
+    pub(super) common: Arc<InCommon>,
     /// The model that is asked for, those that follow it, and then those that take more input.
-    models: Vec<ChainLink>,
+    pub(super) models: Vec<ChainLink>,
     /// The index of the first one that takes more.
-    larger: usize,
+    pub(super) larger: usize,
     /// The state for the calls of each tier: a model that is full in one may have room in another.
-    sticky: [Mutex<Sticky>; ServiceTier::ALL.len()],
+    pub(super) sticky: [Mutex<Sticky>; ServiceTier::ALL.len()],
 }
 
 /// A call that has a chain.
 pub(super) struct ChainedCall {
     pub(super) chain: Arc<Chain>,
     pub(super) shape: Shape,
-    pub(super) body: Bytes,
+    pub(super) answerer: Answerer,
 }
 
 impl FallbackChains {
@@ -103,21 +104,21 @@ impl FallbackChains {
             return None;
         }
         let chains_of = |model: Option<&str>| self.shared.by_model.get(model?);
-        if call.is_known() {
-            let at = chains_of(call.model())?.of_tier(call.shape().tier)?;
-            return self.chained(at, call.shape(), in_memory(request.body())?);
-        }
-        if call.model().is_some() {
-            chains_of(call.model())?;
+        let of_model = chains_of(call.model());
+        // A model that the URI names is the call's, whatever its body says.
+        if call.model().is_some() || call.is_known() {
+            of_model?;
         }
         let body = in_memory(request.body())?;
-        let call = call.to_call_with(&body);
-        let at = chains_of(call.model())?.of_tier(call.service_tier())?;
-        self.chained(at, call.shape(), body)
-    }
-
-    fn chained(&self, at: usize, shape: Shape, body: Bytes) -> Option<ChainedCall> {
-        Some(ChainedCall { chain: self.shared.chains[at].clone(), shape, body })
+        let (shape, of_model) = if call.is_known() {
+            (call.shape(), of_model?)
+        } else {
+            let call = call.to_call_with(&body);
+            (call.shape(), chains_of(call.model())?)
+        };
+        let chain = self.shared.chains[of_model.of_tier(shape.tier)?].clone();
+        let answerer = Answerer::of(&chain, shape.tier, request, &body);
+        Some(ChainedCall { chain, shape, answerer })
     }
 }
 
@@ -284,141 +285,4 @@ impl ChainReport {
     pub fn away_for(&self) -> Option<Duration> {
         self.away_for
     }
-}
-
-/// A builder of [`FallbackChains`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct FallbackChainsBuilder {
-    chains: Vec<(FallbackModel, Vec<FallbackModel>)>,
-    larger: Vec<(FallbackModel, Vec<FallbackModel>)>,
-    reasons: Reasons,
-    sticky: Duration,
-    strip: bool,
-}
-
-impl Default for FallbackChainsBuilder {
-    fn default() -> Self {
-        let (chains, larger, reasons) = Default::default();
-        Self { chains, larger, reasons, sticky: FallbackChains::STICKY, strip: false }
-    }
-}
-
-impl FallbackChainsBuilder {
-    /// Returns the name of each model in it.
-    pub(crate) fn models(&self) -> impl Iterator<Item = &str> {
-        let chains = self.chains.iter().chain(&self.larger);
-        chains.flat_map(|(model, next)| next.iter().chain([model])).map(FallbackModel::name)
-    }
-
-    /// Returns whether there is no chain in it.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.chains.is_empty() && self.larger.is_empty()
-    }
-
-    /// Adds a chain: calls to `model` fall back to the `next` models, in that order. Names are bare: `gemini-2.5-pro`.
-    ///
-    /// A name may have a service tier behind it, `gemini-2.5-pro@priority`: a next model is then asked in that tier, else
-    /// in the call's own; the chain of a `model` with a tier is for calls of that tier, and goes before one without.
-    pub fn chain(
-        mut self,
-        model: impl Into<FallbackModel>,
-        next: impl IntoIterator<Item = impl Into<FallbackModel>>,
-    ) -> Self {
-        self.chains.push((model.into(), next.into_iter().map(Into::into).collect()));
-        self
-    }
-
-    /// Adds larger models: calls to `model` whose context is too long for it, and no others, go to the `next` models,
-    /// in that order.
-    pub fn larger(
-        mut self,
-        model: impl Into<FallbackModel>,
-        next: impl IntoIterator<Item = impl Into<FallbackModel>>,
-    ) -> Self {
-        self.larger.push((model.into(), next.into_iter().map(Into::into).collect()));
-        self
-    }
-
-    /// Sets whether calls fall back for this reason. Default: the table at [`FallbackReason`].
-    pub fn on(mut self, reason: FallbackReason, moves: bool) -> Self {
-        self.reasons.set(reason, moves);
-        self
-    }
-
-    /// Sets the time for which calls stay with the fallback before one of them probes the first choice. Zero: each call
-    /// begins with the first choice. Default: [`STICKY`](FallbackChains::STICKY), 30 s.
-    pub fn sticky(mut self, duration: Duration) -> Self {
-        self.sticky = duration;
-        self
-    }
-
-    /// Sets whether the parts of a request that the next model rejects are cut out, so that it can be asked. The table
-    /// is at the [module](super#what-is-not-moved). Default: false, and such a model is skipped.
-    pub fn strip(mut self, strip: bool) -> Self {
-        self.strip = strip;
-        self
-    }
-
-    /// Builds the chains.
-    ///
-    /// # Errors
-    ///
-    /// Fails for a chain without a next model, a model that is twice in one chain in the same service tier, a second chain
-    /// of the same model and tier, and a name that cannot stand in a path.
-    pub fn build(self) -> Result<FallbackChains, ConfigError> {
-        let Self { chains, larger, reasons, sticky, strip } = self;
-        let sticky = sticky.min(FAR);
-        let mut built: Vec<(Vec<ChainLink>, usize)> = Vec::new();
-        let mut by_model: HashMap<Arc<str>, ChainsOfModel> = HashMap::new();
-        for (model, next) in &chains {
-            let links = checked("chain", model, next)?;
-            let of_model = by_model.entry(links[0].name.clone()).or_default();
-            if of_model.entry(model.tier(), built.len()).1 {
-                return Err(ConfigError::new(format!("{model} has two chains: write all its models into one")));
-            }
-            let end = links.len();
-            built.push((links, end));
-        }
-        let mut seen = Vec::new();
-        for (model, next) in &larger {
-            let links = checked("larger", model, next)?;
-            if seen.contains(&model) {
-                return Err(ConfigError::new(format!("{model} has two lists of larger models: write all into one")));
-            }
-            seen.push(model);
-            let of_model = by_model.entry(links[0].name.clone()).or_default();
-            match of_model.entry(model.tier(), built.len()) {
-                (at, true) => built[at].0.extend(links.into_iter().skip(1)),
-                (_, false) => built.push((links, 1)),
-            }
-        }
-        let sticky = || std::array::from_fn(|_| Mutex::new(Sticky::new(sticky)));
-        let common = Arc::new(InCommon { reasons, strip, origins: Mutex::new(Origins::new()) });
-        let chain = |(models, larger)| Arc::new(Chain { common: common.clone(), models, larger, sticky: sticky() });
-        let chains = built.into_iter().map(chain).collect();
-        Ok(FallbackChains { shared: Arc::new(Shared { chains, by_model }) })
-    }
-}
-
-/// Checks the names of one list, the model that is asked for first.
-fn checked(list: &str, model: &FallbackModel, next: &[FallbackModel]) -> Result<Vec<ChainLink>, ConfigError> {
-    let refused = |what: &str| Err(ConfigError::new(format!("{list} of {:?}: {what}", model.to_string())));
-    if next.is_empty() {
-        return refused("it names no next model");
-    }
-    let mut links: Vec<ChainLink> = Vec::with_capacity(next.len() + 1);
-    for named in std::iter::once(model).chain(next) {
-        let Some(link) = ChainLink::new(named) else {
-            let name = named.name();
-            return refused(&format!("{name:?} cannot be a model's bare name, such as gemini-2.5-flash"));
-        };
-        // In a chain for calls of one tier, a name without a tier means that one.
-        let tier = |link: &ChainLink| link.tier.or(model.tier());
-        if links.iter().any(|known| known.name == link.name && tier(known) == tier(&link)) {
-            return refused(&format!("{named} is in it twice"));
-        }
-        links.push(link);
-    }
-    Ok(links)
 }

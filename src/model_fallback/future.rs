@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,8 +14,17 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::walk::{Continuation, Walk};
-use crate::{body::Resend, context::BoxError, ready::Readied};
+use super::{
+    answerer::Answerer,
+    chains::Chain,
+    walk::{Continuation, Walk},
+};
+use crate::{
+    body::Resend,
+    call::Shape,
+    context::{BoxError, Outcome},
+    ready::Readied,
+};
 
 pin_project! {
     /// The future of [`ModelFallback`](super::ModelFallback).
@@ -36,7 +46,7 @@ pin_project! {
 }
 
 /// The means by which a call with a chain goes to its next model.
-struct Onward<S, B, R> {
+pub(super) struct Onward<S, B, R> {
     inner: Readied<S>,
     walk: Walk<B, R>,
 }
@@ -46,16 +56,23 @@ impl<S, B, R, F> ResponseFuture<S, B, R, F> {
     pub(super) fn direct(future: F) -> Self {
         Self { state: State::Calling { future }, onward: None }
     }
+
+    /// Calls the first model of a chain.
+    pub(super) fn walking(future: F, onward: Box<Onward<S, B, R>>) -> Self {
+        Self { state: State::Calling { future }, onward: Some(onward) }
+    }
 }
 
-impl<S, B, R> ResponseFuture<S, B, R, S::Future>
-where
-    S: Service<Request<B>> + Clone,
-{
-    /// Calls the first model of a chain.
-    pub(super) fn walking(mut inner: Readied<S>, walk: Walk<B, R>, first: Request<B>) -> Self {
-        let state = State::Calling { future: inner.call(first) };
-        Self { state, onward: Some(Box::new(Onward { inner, walk })) }
+impl<S: Clone, B: Resend<Data = Bytes> + From<Bytes>, R> Onward<S, B, R> {
+    /// Makes the means for a call that has not begun. The ready service is left for its first model.
+    #[inline]
+    pub(super) fn new(place: &S, chain: Arc<Chain>, shape: Shape) -> Self {
+        Self { inner: Readied::later(place), walk: Walk::of(chain, shape) }
+    }
+
+    /// Begins the call. Turns its request to the model that it is sent to first.
+    pub(super) fn begin(&mut self, answerer: Answerer, request: &mut Request<B>) {
+        self.walk.begin(answerer, request);
     }
 }
 
@@ -80,9 +97,18 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx)).map_err(Into::into);
-                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else { return Poll::Ready(result) };
-                    match walk.next(result) {
+                    let mut polled = future.poll(cx);
+                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else {
+                        return polled.map_err(Into::into);
+                    };
+                    if let Poll::Ready(Ok(response)) = &mut polled
+                        && !Outcome::is_failure(response)
+                    {
+                        // It is changed in its place, because it is large.
+                        walk.answered(response);
+                        return polled.map_err(Into::into);
+                    }
+                    match walk.next(ready!(polled).map_err(Into::into)) {
                         Continuation::Done(result) => return Poll::Ready(result),
                         Continuation::Send(request) => {
                             // A layer inside that has refused has not used its readiness, nor what it holds for it.

@@ -192,6 +192,8 @@
 //! implement [`Resend`](crate::body::Resend), and to be made of `Bytes`: `ReplayBody` and `Full<Bytes>` are. Calls
 //! without a chain, and calls whose body streams, are passed on as they are.
 
+mod answerer;
+mod builder;
 mod chains;
 mod destination;
 mod features;
@@ -209,7 +211,8 @@ mod used;
 mod walk;
 
 pub use self::{
-    chains::{ChainReport, FallbackChains, FallbackChainsBuilder},
+    builder::FallbackChainsBuilder,
+    chains::{ChainReport, FallbackChains},
     future::ResponseFuture,
     layer::ModelFallbackLayer,
     link::FallbackModel,

@@ -7,8 +7,8 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{FallbackChains, ResponseFuture, walk::Walk};
-use crate::{body::Resend, context::BoxError, ready::Readied};
+use super::{FallbackChains, ResponseFuture, future::Onward};
+use crate::{body::Resend, context::BoxError};
 
 /// The service of [`ModelFallbackLayer`](super::ModelFallbackLayer).
 #[derive(Clone, Debug)]
@@ -34,10 +34,12 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let chained = self.chains.as_ref().and_then(|chains| chains.of_call(&request));
         let Some(chained) = chained else { return ResponseFuture::direct(self.inner.call(request)) };
-        let (walk, first) = Walk::begin(chained, request);
-        ResponseFuture::walking(Readied::take(&mut self.inner), walk, first)
+        // It is large, and does not move once it has begun.
+        let mut onward = Box::new(Onward::new(&self.inner, chained.chain, chained.shape));
+        onward.begin(chained.answerer, &mut request);
+        ResponseFuture::walking(self.inner.call(request), onward)
     }
 }

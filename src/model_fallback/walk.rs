@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Request, Response, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH},
-};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use tokio::time::Instant;
 
 use super::{
     ModelUsed, NAME,
-    chains::{Chain, ChainedCall, Lease},
+    answerer::Answerer,
+    chains::{Chain, Lease},
     destination::{Destination, destination, is_for_all_callers},
     features::{Fit, Rejected},
     kept::{KeptFailure, Worth, keep},
@@ -25,7 +23,6 @@ use crate::{
     call::{Call, Idempotency, Operation, Shape, Surface},
     context::{BoxError, CallContext, Error, MODEL_HEADER, Outcome, polled_again},
     failure::{Failure, Fault, Kind},
-    resource::{Mention, Mentions, Resource},
 };
 
 /// The state of a call while it is under way.
@@ -49,7 +46,7 @@ pub(super) struct Walk<B, R> {
     start: Option<Start>,
     lease: Option<Lease>,
     /// The failure, for all callers, of the model that the call began with.
-    start_failed: Option<Failure>,
+    start_failed: Option<Box<Failure>>,
     /// A flag: the first choice has failed for all callers.
     first_failed: bool,
     /// A flag: only one model can answer the call.
@@ -65,17 +62,17 @@ pub(super) enum Continuation<B, R> {
 }
 
 impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
-    /// Begins a call. Returns the request to send first.
-    pub(super) fn begin(chained: ChainedCall, request: Request<B>) -> (Self, Request<B>) {
-        let ChainedCall { chain, shape, body } = chained;
-        let mut walk = Self {
+    /// Makes the walk of a call that has not begun.
+    #[inline]
+    pub(super) fn of(chain: Arc<Chain>, shape: Shape) -> Self {
+        Self {
             chain,
             shape,
             request: None,
             route: Route::nowhere(),
             at: 0,
             before: Vec::new(),
-            attempts: CallContext::of(&request).map_or(0, CallContext::attempt),
+            attempts: 0,
             sent: false,
             kept: None,
             start: None,
@@ -83,77 +80,55 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             start_failed: None,
             first_failed: false,
             is_pinned: false,
-        };
-        let pin = walk.pin(&request, &body);
-        drop(body);
-        let names_nothing = match pin {
-            Answerer::To(at) => return walk.begin_pinned(at, request),
-            Answerer::Any { names_nothing } => names_nothing,
-        };
-        let Some(kept) = KeptRequest::of(&request) else { return (walk, request) };
-        let (start, lease) = walk.chain.start(walk.shape.tier);
-        walk.request = Some(kept);
-        walk.route = Route::from(start.at, walk.chain.all());
-        (walk.start, walk.lease) = (Some(start), lease);
-        while let Some(at) = walk.route.next().filter(|at| *at != 0) {
-            if let Some(moved) = walk.request_to(at) {
-                walk.at = at;
-                return (walk, moved);
-            }
         }
-        let mut first = request;
-        let left = walk.route.left();
-        if left > 0 {
-            let headers = walk.request.as_ref().map(KeptRequest::headers).cloned();
-            CallContext::update(first.extensions_mut(), |context| {
-                context.set_models_left(left);
-                context.set_names_nothing(names_nothing);
-                context.set_kept_headers(headers);
-            });
-        }
-        (walk, first)
     }
 
-    /// Begins a call that only one model can answer.
-    fn begin_pinned(mut self, at: usize, request: Request<B>) -> (Self, Request<B>) {
-        self.is_pinned = true;
-        if at == 0 {
-            return (self, request);
+    /// Begins the call. Turns its request to the model that it is sent to first.
+    pub(super) fn begin(&mut self, answerer: Answerer, request: &mut Request<B>) {
+        self.attempts = CallContext::of(request).map_or(0, CallContext::attempt);
+        self.is_pinned = matches!(answerer, Answerer::To(_));
+        match answerer {
+            Answerer::To(0) => {}
+            Answerer::To(at) => self.begin_at(at, request),
+            Answerer::Any { names_nothing } => self.begin_anywhere(names_nothing, request),
         }
-        self.request = KeptRequest::of(&request);
+    }
+
+    /// Begins a call that any of the models may answer.
+    fn begin_anywhere(&mut self, names_nothing: bool, request: &mut Request<B>) {
+        self.request = KeptRequest::of(request);
+        let Some(kept) = &self.request else { return };
+        let (start, lease) = self.chain.start(self.shape.tier);
+        self.route = Route::from(start.at, self.chain.all());
+        (self.start, self.lease) = (Some(start), lease);
+        while let Some(at) = self.route.next().filter(|at| *at != 0) {
+            if let Some(moved) = self.request_to(at) {
+                self.at = at;
+                *request = moved;
+                return;
+            }
+        }
+        let left = self.route.left();
+        if left > 0 {
+            let headers = kept.headers().clone();
+            CallContext::update(request.extensions_mut(), |context| {
+                context.set_models_left(left);
+                context.set_names_nothing(names_nothing);
+                context.set_kept_headers(Some(headers));
+            });
+        }
+    }
+
+    /// Begins a call that only a model which it does not ask for can answer.
+    fn begin_at(&mut self, at: usize, request: &mut Request<B>) {
+        self.request = KeptRequest::of(request);
         let moved = self.request_to(at);
         // It goes to no other model.
         self.request = None;
-        match moved {
-            Some(moved) => (Self { at, ..self }, moved),
-            None => (self, request),
+        if let Some(moved) = moved {
+            self.at = at;
+            *request = moved;
         }
-    }
-
-    /// Finds the model that alone can answer the request, if there is only one: the one that has given what it goes on
-    /// from, or else the one that is asked for.
-    fn pin(&self, request: &Request<B>, body: &[u8]) -> Answerer {
-        let encoding = request.headers().get(CONTENT_ENCODING);
-        if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
-            || Resource::in_uri(request.uri()).is_some()
-        {
-            return Answerer::To(0);
-        }
-        let (mut names_nothing, mut is_pinned) = (true, false);
-        for Mention { resource, is_certain } in Mentions::new(body) {
-            names_nothing = false;
-            if !is_certain && !resource.is_continuation() {
-                continue;
-            }
-            if resource.is_passing()
-                && let Some(origin) = self.chain.origin(&resource)
-                && let Some(at) = self.chain.position(self.shape.tier, &origin)
-            {
-                return Answerer::To(at);
-            }
-            is_pinned = true;
-        }
-        if is_pinned { Answerer::To(0) } else { Answerer::Any { names_nothing } }
     }
 
     /// Remembers that another model than the one asked for has given an answer, from which a later call may go on.
@@ -170,17 +145,16 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         }
     }
 
-    /// Takes the result of an attempt. Returns the answer or the last failure, or the request for the next model.
+    /// Takes the result of an attempt that has failed. Returns the answer or the last failure, or the request for the next
+    /// model.
+    #[inline(never)]
     pub(super) fn next(&mut self, result: Result<Response<R>, BoxError>) -> Continuation<B, R> {
-        let result = match result {
-            Ok(response) if !Outcome::is_failure(&response) => return Continuation::Done(Ok(self.answered(response))),
-            result => result,
-        };
         let outcome = Outcome::of(&result);
         let (failure, response) = match (outcome.failure(), result) {
             // A verdict on the content is an answer too.
-            (Some(failure), Ok(response)) if failure.fault() == Fault::Caller && response.status().is_success() => {
-                return Continuation::Done(Ok(self.answered(response)));
+            (Some(failure), Ok(mut response)) if failure.fault() == Fault::Caller && response.status().is_success() => {
+                self.answered(&mut response);
+                return Continuation::Done(Ok(response));
             }
             (Some(failure), result) => (failure, result),
             (None, result) => return Continuation::Done(result),
@@ -234,13 +208,13 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     }
 
     /// Tells the chain of an answer, and names the model in the response.
-    fn answered(&mut self, mut response: Response<R>) -> Response<R> {
+    pub(super) fn answered(&mut self, response: &mut Response<R>) {
         let outcome = response.extensions().get::<Outcome>();
         self.count(outcome.is_none_or(Outcome::was_sent), outcome.map_or(0, Outcome::attempts));
         if let Some(start) = self.start {
             let (start_failed, first_failed) = (self.start_failed.is_some(), self.first_failed);
             let answered = Answered { by: self.at, start_failed, first_failed };
-            self.chain.answered(self.shape.tier, start, answered, self.start_failed.as_ref());
+            self.chain.answered(self.shape.tier, start, answered, self.start_failed.as_deref());
         }
         self.lease = None;
         self.note_origin(outcome);
@@ -249,12 +223,11 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         response.extensions_mut().insert(self.used(self.at));
         if self.at != 0 || !self.before.is_empty() {
             let (moved, attempts) = (!self.before.is_empty(), self.attempts);
-            Outcome::update(&mut response, |outcome| {
+            Outcome::update(response, |outcome| {
                 let outcome = outcome.with_model(model.name.clone());
                 if moved { outcome.with_attempts(attempts) } else { outcome }
             });
         }
-        response
     }
 
     /// Returns the note for an answer of that model.
@@ -279,7 +252,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
     fn note(&mut self, failure: &Failure) {
         let Some(start) = self.start.filter(|_| is_for_all_callers(failure)) else { return };
         if self.at == start.at {
-            self.start_failed = Some(failure.clone());
+            self.start_failed = Some(Box::new(failure.clone()));
         }
         if self.at == 0 {
             self.first_failed = true;
@@ -326,7 +299,7 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         let link = self.chain.model(at);
         let mut request = original.again()?;
         if at != 0 {
-            self.rewrite(&mut request, link, body, &call)?;
+            self.rewrite(&mut request, link, &body, &call)?;
         }
         let tier = link.for_tier(self.shape.tier).1;
         let (call, left) = (call.with_model(link.name.clone()).with_service_tier(tier), self.route.left());
@@ -336,11 +309,11 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
 
     /// Rewrites a request for a model of the chain: its path or its body, its tier, and its length. `None`: that model
     /// would reject it.
-    fn rewrite(&self, request: &mut Request<B>, link: &ChainLink, body: Bytes, call: &Call) -> Option<()> {
+    fn rewrite(&self, request: &mut Request<B>, link: &ChainLink, body: &Bytes, call: &Call) -> Option<()> {
         let (asked, (name, tier)) = (&self.chain.model(0).name, link.for_tier(self.shape.tier));
-        let mut new = match Rejected::between(asked, name).find(&body, self.chain.strips()) {
+        let mut new = match Rejected::between(asked, name).find(body, self.chain.strips()) {
             Fit::AsItIs => None,
-            Fit::Without(cuts) => Some(Bytes::from(cuts.apply(&body))),
+            Fit::Without(cuts) => Some(Bytes::from(cuts.apply(body))),
             // The parts may be those of the answer that it goes on from, and no other model could take them either.
             Fit::Rejected(_) if self.is_pinned => None,
             Fit::Rejected(what) => {
@@ -349,12 +322,12 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
             }
         };
         if call.speaks_in_body() {
-            new = Some(Call::body_with_model(new.as_ref().unwrap_or(&body), name)?);
+            new = Some(Call::body_with_model(new.as_ref().unwrap_or(body), name)?);
         } else {
             *request.uri_mut() = Call::uri_with_model(request.uri(), name)?;
         }
         if tier != call.service_tier() {
-            new = Some(Call::body_with_service_tier(new.as_ref().unwrap_or(&body), tier)?);
+            new = Some(Call::body_with_service_tier(new.as_ref().unwrap_or(body), tier)?);
         }
         if let Some(new) = new {
             if request.headers().contains_key(CONTENT_LENGTH) {
@@ -364,14 +337,6 @@ impl<B: Resend<Data = Bytes> + From<Bytes>, R> Walk<B, R> {
         }
         Some(())
     }
-}
-
-/// The models that can answer a request.
-enum Answerer {
-    /// Only this one.
-    To(usize),
-    /// Any. `names_nothing`: its body names no resource.
-    Any { names_nothing: bool },
 }
 
 /// Returns whether nothing came of a failed call, so that it can be made elsewhere. Only of one that makes something it

@@ -1,6 +1,9 @@
 //! The check that every request passes through first: everything that can be decided without waiting.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
@@ -52,7 +55,7 @@ where
     if !is_call || !is_checked(call.shape()) || request.headers().contains_key(header::CONTENT_ENCODING) {
         return Checked::Send(None);
     }
-    let Some(body) = in_memory(request.body()) else { return Checked::Send(None) };
+    let Some(body) = in_memory(request.body()).map(Cow::into_owned) else { return Checked::Send(None) };
     let call = call.to_call();
     if Readers::are_needed(body.len()) {
         let counter = settings.counter.clone();
