@@ -24,9 +24,9 @@ impl<S: Clone> Readied<S> {
         Self { service: std::mem::replace(place, clone), ready: true }
     }
 
-    /// Makes a clone for a call that may come later, of a room that calls the ready service in its place first.
-    pub(crate) fn later(place: &S) -> Self {
-        Self { service: place.clone(), ready: false }
+    /// Holds a clone that is not ready, for a call that comes later.
+    pub(crate) fn unready(service: S) -> Self {
+        Self { service, ready: false }
     }
 
     /// Gives the readiness up before a wait, so that its permit is free for other calls.

@@ -17,6 +17,7 @@ use tower_service::Service;
 use super::{
     answerer::Answerer,
     chains::Chain,
+    spare::Spare,
     walk::{Continuation, Walk},
 };
 use crate::{
@@ -47,7 +48,9 @@ pin_project! {
 
 /// The means by which a call with a chain goes to its next model.
 pub(super) struct Onward<S, B, R> {
-    inner: Readied<S>,
+    spare: Arc<Spare<S>>,
+    /// The service of the next model, once there is one.
+    inner: Option<Box<Readied<S>>>,
     walk: Walk<B, R>,
 }
 
@@ -66,8 +69,8 @@ impl<S, B, R, F> ResponseFuture<S, B, R, F> {
 impl<S: Clone, B: Resend<Data = Bytes> + From<Bytes>, R> Onward<S, B, R> {
     /// Makes the means for a call that has not begun. The ready service is left for its first model.
     #[inline]
-    pub(super) fn new(place: &S, chain: Arc<Chain>, shape: Shape) -> Self {
-        Self { inner: Readied::later(place), walk: Walk::of(chain, shape) }
+    pub(super) fn new(spare: Arc<Spare<S>>, chain: Arc<Chain>, shape: Shape) -> Self {
+        Self { spare, inner: None, walk: Walk::of(chain, shape) }
     }
 
     /// Begins the call. Turns its request to the model that it is sent to first.
@@ -98,7 +101,7 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let mut polled = future.poll(cx);
-                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else {
+                    let Some(Onward { spare, inner, walk }) = this.onward.as_deref_mut() else {
                         return polled.map_err(Into::into);
                     };
                     if let Poll::Ready(Ok(response)) = &mut polled
@@ -111,15 +114,17 @@ where
                     match walk.next(ready!(polled).map_err(Into::into)) {
                         Continuation::Done(result) => return Poll::Ready(result),
                         Continuation::Send(request) => {
-                            // A layer inside that has refused has not used its readiness, nor what it holds for it.
-                            inner.renew();
+                            // Another one than before: a layer inside that has refused has not used its readiness, nor
+                            // what it holds for it.
+                            *inner = Some(Box::new(spare.take()));
                             // The attempt that failed is dropped here, before the next one is made.
                             this.state.set(State::Readying { next: Some(Box::new(request)) });
                         }
                     }
                 }
                 StateProj::Readying { next } => {
-                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else { return Poll::Pending };
+                    let Some(Onward { inner, walk, .. }) = this.onward.as_deref_mut() else { return Poll::Pending };
+                    let Some(inner) = inner else { return Poll::Ready(walk.failed()) };
                     if ready!(inner.poll_ready(cx)).is_err() {
                         return Poll::Ready(walk.failed());
                     }

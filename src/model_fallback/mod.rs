@@ -206,6 +206,7 @@ mod origins;
 mod reason;
 mod route;
 mod service;
+mod spare;
 mod sticky;
 mod used;
 mod walk;
