@@ -93,17 +93,22 @@ where
             return Self { state, inner: Some(Box::new(Readied::take(inner))), unkept: None, call: None };
         };
         let unkept = collected.as_ref().ok().copied().and_then(Collected::unkept);
-        match collected.and_then(|collected| collecting.then(collected, &settings.readers)) {
-            Ok(AfterCollecting::Send(request)) => {
-                let call = CallRef::known_of(&request).cloned();
-                Self { state: State::Calling { future: inner.call(request) }, inner: None, unkept, call }
-            }
-            Ok(AfterCollecting::Read(collecting, reading)) => {
-                let state = State::Reading { collecting: Some(collecting), reading };
-                Self { state, inner: Some(released(inner)), unkept, call: None }
-            }
-            Err(error) => Self { state: State::Failed { error: Some(error) }, inner: None, unkept, call: None },
-        }
+        let request = match collected {
+            // Nearly all go this way, and move no more than they have to.
+            Ok(Collected::Kept) if !Readers::are_needed(collecting.prefix.len()) => collecting.read_here(),
+            collected => match collected.and_then(|collected| collecting.then(collected, &settings.readers)) {
+                Ok(AfterCollecting::Send(request)) => request,
+                Ok(AfterCollecting::Read(collecting, reading)) => {
+                    let state = State::Reading { collecting: Some(collecting), reading };
+                    return Self { state, inner: Some(released(inner)), unkept, call: None };
+                }
+                Err(error) => {
+                    return Self { state: State::Failed { error: Some(error) }, inner: None, unkept, call: None };
+                }
+            },
+        };
+        let call = CallRef::known_of(&request).cloned();
+        Self { state: State::Calling { future: inner.call(request) }, inner: None, unkept, call }
     }
 }
 
@@ -165,7 +170,7 @@ where
                     let held = whole.zip(collecting.take());
                     // Without it the reader has panicked, or the runtime is shutting down.
                     let Some((whole, collecting)) = held else { return Poll::Ready(Err(polled_again(super::NAME))) };
-                    let request = collecting.kept(whole);
+                    let request = kept(collecting.request, collecting.lease, whole);
                     *this.call = CallRef::known_of(&request).cloned();
                     this.state.set(State::Sending { request: Some(request) });
                 }
@@ -244,26 +249,16 @@ where
         CallContext::of(&self.request).and_then(CallContext::tally).is_some()
     }
 
-    /// Makes the request of a body that was kept and read.
-    fn kept(self, whole: WholeBody) -> Request<ReplayBody<B>> {
-        let Self { request, lease, .. } = self;
-        let WholeBody { bytes, trailers, call, details, large } = whole;
-        let mut request = request.map(|_| ReplayBody::kept(bytes, trailers, lease));
-        CallContext::update(request.extensions_mut(), |context| {
-            if let (Some(details), Some(tally)) = (details, context.tally()) {
-                tally.add(|report| report.details = details);
-            }
-            context.set_call(call);
-            context.set_large_body(large);
-        });
-        request
+    /// Reads a body that is kept, on this thread.
+    #[inline]
+    fn read_here(self) -> Request<ReplayBody<B>> {
+        let is_recorded = self.is_recorded();
+        let Self { request, call, prefix, lease, .. } = self;
+        kept(request, lease, WholeBody::read(prefix, call, is_recorded))
     }
 
-    fn finish(mut self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
-        let Collected::Unkept(why) = collected else {
-            let whole = WholeBody::read(std::mem::take(&mut self.prefix), self.call.clone(), self.is_recorded());
-            return Ok(self.kept(whole));
-        };
+    fn finish(self, collected: Collected) -> Result<Request<ReplayBody<B>>, BoxError> {
+        let Collected::Unkept(why) = collected else { return Ok(self.read_here()) };
         let Self { request, call, prefix, lease, max_body, oversize } = self;
         // An upload is a file, not a prompt.
         let is_refused = oversize == Oversize::Refuse && call.operation() != Operation::Upload;
@@ -280,6 +275,21 @@ where
         });
         Ok(request)
     }
+}
+
+/// Makes the request of a body that was kept and read.
+#[inline]
+fn kept<B>(request: Request<B>, lease: MemoryLease, whole: WholeBody) -> Request<ReplayBody<B>> {
+    let WholeBody { bytes, trailers, call, details, large } = whole;
+    let mut request = request.map(|_| ReplayBody::kept(bytes, trailers, lease));
+    CallContext::update(request.extensions_mut(), |context| {
+        if let (Some(details), Some(tally)) = (details, context.tally()) {
+            tally.add(|report| report.details = details);
+        }
+        context.set_call(call);
+        context.set_large_body(large);
+    });
+    request
 }
 
 impl Collected {
