@@ -5,13 +5,13 @@ use std::time::Duration;
 /// The times that recent successes took: a sample.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
-    millis: [u32; Self::KEPT],
-    known: usize,
-    next: usize,
+    pub(super) millis: [u32; Self::KEPT],
+    pub(super) known: usize,
+    pub(super) next: usize,
 }
 
 impl Latencies {
-    const KEPT: usize = 64;
+    pub(super) const KEPT: usize = 64;
     /// The size of the sample up to which each success is timed.
     const ENOUGH: usize = 16;
 
@@ -29,20 +29,17 @@ impl Latencies {
 
     /// Returns the 95th percentile, once any success is in the sample.
     pub(crate) fn p95(&self) -> Option<Duration> {
-        self.percentiles([95]).map(|[p95]| p95)
-    }
-
-    /// Returns these percentiles, once any success is in the sample. The 0th is the least time.
-    pub(crate) fn percentiles<const N: usize>(&self, percents: [usize; N]) -> Option<[Duration; N]> {
-        if self.known == 0 {
-            return None;
-        }
         let mut sorted = self.millis;
         let sorted = &mut sorted[..self.known];
         sorted.sort_unstable();
-        let at = |percent: usize| (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-        Some(percents.map(|percent| Duration::from_millis(sorted[at(percent)].into())))
+        let p95 = sorted.get(place_of(95, self.known))?;
+        Some(Duration::from_millis((*p95).into()))
     }
+}
+
+/// Returns the place of a percentile in the order of so many times. The 0th is the least time.
+pub(super) fn place_of(percent: usize, known: usize) -> usize {
+    (known * percent).div_ceil(100).saturating_sub(1)
 }
 
 impl Default for Latencies {

@@ -14,6 +14,7 @@
 //! the service tier where it is not the standard one.
 
 mod latencies;
+mod ordered;
 
 use std::{
     fmt,
@@ -27,6 +28,7 @@ use std::{
 use parking_lot::Mutex;
 
 pub(crate) use self::latencies::Latencies;
+use self::ordered::OrderedLatencies;
 use crate::bounded::{ByAge, MAX_NAME};
 
 /// The most models whose times are kept. Only models that have answered have any, so that nobody invents them.
@@ -71,7 +73,7 @@ pub(crate) struct ModelTimes {
 /// A sample, and what was made of it when it last changed.
 #[derive(Debug, Default)]
 struct TimeSample {
-    sample: Mutex<Latencies>,
+    sample: Mutex<OrderedLatencies>,
     /// The least time in milliseconds plus 1; 0 until there are enough.
     quick: AtomicU32,
     /// The 95th percentile in the same way.
@@ -144,13 +146,9 @@ impl ModelTimes {
     /// Records the time of an answer.
     pub(crate) fn record(&self, streams: bool, time: Duration) {
         let kind = self.kind(streams);
-        let sample = {
-            let mut sample = kind.sample.lock();
-            sample.add(time);
-            // Sorted outside of the lock: of two answers at once either may have the last word.
-            sample.clone()
-        };
-        if let Some([quick, p95]) = sample.percentiles([0, 95]).filter(|_| sample.are_enough()) {
+        let mut sample = kind.sample.lock();
+        sample.add(time);
+        if let Some((quick, p95)) = sample.percentile(0).zip(sample.percentile(95)).filter(|_| sample.are_enough()) {
             // Relaxed, because each is read by itself.
             kind.quick.store(packed(quick), Ordering::Relaxed);
             kind.p95.store(packed(p95), Ordering::Relaxed);
