@@ -1,6 +1,9 @@
 //! The ends of days and months at midnight Pacific, with daylight saving.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
 use jiff::{Span, Timestamp, ToSpan, Zoned, civil::Date, tz::TimeZone};
 use tokio::time::Instant;
@@ -50,7 +53,9 @@ fn until(now: SystemTime, begin: impl FnOnce(Date) -> Date, after: Span) -> Opti
 
 /// Returns the rule in force since 2007 as POSIX writes it, so that no time zone database is needed.
 fn pacific() -> Option<TimeZone> {
-    TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok()
+    // Read once: each new day of each scope asks for it.
+    static RULE: LazyLock<Option<TimeZone>> = LazyLock::new(|| TimeZone::posix("PST8PDT,M3.2.0,M11.1.0").ok());
+    RULE.clone()
 }
 
 /// Wall time and the clock's time at one moment, by which the ends of days and months become instants. Wall time is read
