@@ -191,6 +191,13 @@ impl Outcome {
         self
     }
 
+    /// Notes the number of attempts in the outcome that a response carries. Returns whether it carries one.
+    pub(crate) fn note_attempts<R>(response: &mut Response<R>, attempts: u32) -> bool {
+        let Some(known) = response.extensions_mut().get_mut::<Self>() else { return false };
+        (known.attempts, known.is_counted) = (attempts, true);
+        true
+    }
+
     /// Returns whether a layer that retries has had its say, also where it has made no attempt at the upstream.
     pub(crate) fn is_counted(&self) -> bool {
         self.is_counted

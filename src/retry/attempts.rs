@@ -23,8 +23,6 @@ pub(super) struct Attempts<B> {
     /// The request as it came, for the next attempt. `None`: it cannot be sent again.
     request: Option<KeptRequest<B>>,
     history: History,
-    deadline: Option<Deadline>,
-    models_left: u32,
 }
 
 /// The consequence of an attempt's result.
@@ -57,21 +55,16 @@ struct Ending {
 
 impl<B: Resend> Attempts<B> {
     /// Begins a call and its first attempt, which it numbers in the request.
-    pub(super) fn begin(policy: Arc<RetryPolicy>, request: &mut Request<B>) -> Self {
-        let (deadline, models_left, before) = match CallContext::of(request) {
-            Some(context) => (context.deadline(), context.models_left(), context.attempt()),
-            None => (None, 0, 0),
-        };
-        let mut history = History::new(before);
+    #[inline]
+    pub(super) fn begin(policy: &Arc<RetryPolicy>, request: &mut Request<B>) -> Self {
+        let mut history = History::new(CallContext::of(request).map_or(0, CallContext::attempt));
         history.attempt_begins();
-        let kept = if policy.ever_resends() { KeptRequest::of(request) } else { None };
+        let attempts = Self { request: KeptRequest::of(request), policy: policy.clone(), history };
         if let Some(context) = request.extensions_mut().get_mut::<CallContext>() {
-            context.set_attempt(history.attempts());
-            let has_next =
-                |kept: &KeptRequest<B>| repeats_timeouts(&policy, &history, models_left) && has_token(&policy, kept);
-            context.set_repeats_timeouts(kept.as_ref().is_some_and(has_next));
+            context.set_attempt(attempts.history.attempts());
+            context.set_repeats_timeouts(attempts.has_next_after_timeout());
         }
-        Self { policy, request: kept, history, deadline, models_left }
+        attempts
     }
 
     /// Begins a further attempt: writes into the request what the attempts before have shown.
@@ -79,8 +72,7 @@ impl<B: Resend> Attempts<B> {
         self.history.attempt_begins();
         let history = &self.history;
         let retried = history.retried(Instant::now());
-        let has_next = repeats_timeouts(&self.policy, history, self.models_left)
-            && self.request.as_ref().is_some_and(|kept| has_token(&self.policy, kept));
+        let has_next = self.has_next_after_timeout();
         CallContext::update(request.extensions_mut(), |context| {
             context.set_attempt(history.attempts());
             context.set_failed_before(history.upstream_has_failed());
@@ -96,19 +88,34 @@ impl<B: Resend> Attempts<B> {
         });
     }
 
-    /// Returns what follows from an attempt's result.
+    /// Returns whether another attempt follows where a clock ends the present one, as far as that is known before.
+    fn has_next_after_timeout(&self) -> bool {
+        let Some(request) = &self.request else { return false };
+        repeats_timeouts(&self.policy, &self.history, models_left(request)) && has_token(&self.policy, request)
+    }
+
+    /// Returns the instant at which the whole call has to be over.
+    fn deadline(&self) -> Option<Deadline> {
+        self.request.as_ref()?.context()?.deadline()
+    }
+
+    /// Takes note of a good answer, about which nothing is to be decided.
+    #[inline]
+    pub(super) fn succeeded<R>(&self, response: &mut Response<R>) {
+        self.pay_back();
+        let attempts = self.history.attempts();
+        // A first answer that no other layer has marked stays unmarked, which costs nothing.
+        if !Outcome::note_attempts(response, attempts) && !self.history.is_first() {
+            Outcome::update(response, |outcome| outcome.with_attempts(attempts));
+        }
+    }
+
+    /// Returns what follows from the result of an attempt that has failed.
     pub(super) fn follow<R>(&mut self, result: Result<Response<R>, BoxError>) -> Consequence<B, R> {
-        let result = match result {
-            Ok(response) if !Outcome::is_failure(&response) => {
-                self.pay_back();
-                return Consequence::Done(finished(Ok(response), &self.history, None));
-            }
-            result => result,
-        };
         let outcome = Outcome::of(&result);
         let Some(mut failure) = outcome.failure().cloned() else {
             self.pay_back();
-            return Consequence::Done(finished(result, &self.history, None));
+            return Consequence::Done(self.finished(result, None));
         };
         self.history.suspect_content(&mut failure);
         if let Some(tried) = outcome.tried() {
@@ -124,21 +131,23 @@ impl<B: Resend> Attempts<B> {
                 let owes = owes.then(|| Box::new(LastFailure { failure, outcome, error }));
                 Consequence::Again { wait, request, failed, owes }
             }
-            Err(ending) => Consequence::Done(finished(result, &self.history, Some((failure, ending)))),
+            Err(ending) => Consequence::Done(self.finished(result, Some((failure, ending)))),
         }
     }
 
     /// Returns the wait before the next attempt, its request, and whether it owes a token; or why there is none.
     fn next(&mut self, failure: &Failure, outcome: &Outcome) -> Result<(Duration, Request<B>, bool), Ending> {
         let quick = self.quick();
-        let Self { policy, request, history, deadline, models_left, .. } = self;
+        let deadline = self.deadline();
+        let Self { policy, request, history } = self;
         let request = request.as_ref().ok_or(Ending::default())?;
+        let models_left = models_left(request);
         let shape = request.call().shape();
         let situation = Situation {
             idempotency: shape.idempotency,
             repeatable_on_error: shape.repeatable_on_error,
             sent: outcome.was_sent(),
-            models_left: *models_left,
+            models_left,
             remaining: deadline.map(|deadline| deadline.remaining(Instant::now())),
             quick,
         };
@@ -151,7 +160,7 @@ impl<B: Resend> Attempts<B> {
                 let budget = policy.budget.as_ref().filter(|_| spends_budget);
                 let has_paid = match budget {
                     // Another model can answer at once: a wait for a token here would use up the time that it needs.
-                    Some(budget) if *models_left > 0 => {
+                    Some(budget) if models_left > 0 => {
                         if !budget.try_take(&bucket_of(&request.call())) {
                             return Err(Ending { reason: Some(GaveUp::Budget), needed: None });
                         }
@@ -170,7 +179,7 @@ impl<B: Resend> Attempts<B> {
 
     /// Returns the time of the quickest of the last answers to such a call, where it counts and is known.
     fn quick(&self) -> Option<Duration> {
-        let (times, request, _) = (self.policy.times.as_ref()?, self.request.as_ref()?, self.deadline?);
+        let (times, request, _) = (self.policy.times.as_ref()?, self.request.as_ref()?, self.deadline()?);
         let call = request.call();
         // A count of tokens and other questions to a model are answered in another time.
         let name = call.capacity_name().filter(|_| call.pays_quota())?;
@@ -181,7 +190,7 @@ impl<B: Resend> Attempts<B> {
     pub(super) fn wait_for_token(&self) -> Option<TokenWait> {
         let (budget, request) = (self.policy.budget.as_ref()?, self.request.as_ref()?);
         let now = Instant::now();
-        let give_up = self.history.give_up_at(now, self.deadline, self.quick());
+        let give_up = self.history.give_up_at(now, self.deadline(), self.quick());
         let caller = request.context().and_then(|context| context.caller().cloned());
         Some(TokenWait::new(budget.clone(), bucket_of(&request.call()).into(), caller, now, give_up))
     }
@@ -204,13 +213,13 @@ impl<B: Resend> Attempts<B> {
             Error::refusal(super::NAME, failure.clone()).map_outcome(|_| outcome).into()
         });
         let ending = Ending { reason: Some(GaveUp::Budget), needed: None };
-        finished(Err(error), &self.history, Some((failure, ending)))
+        self.finished(Err(error), Some((failure, ending)))
     }
 
     /// Gives one retry back to the budget after a success.
     fn pay_back(&self) {
-        if let (Some(request), Some(budget)) = (&self.request, &self.policy.budget)
-            && budget.is_in_use()
+        if let Some(budget) = self.policy.budget.as_ref().filter(|budget| budget.is_in_use())
+            && let Some(request) = &self.request
         {
             budget.deposit(&bucket_of(&request.call()));
         }
@@ -218,23 +227,56 @@ impl<B: Resend> Attempts<B> {
 
     /// Returns the result of a call whose service never became ready for its next attempt.
     pub(super) fn unready<R>(&self, error: BoxError) -> Result<Response<R>, BoxError> {
-        finished(Err(error), &self.history, None)
+        self.finished(Err(error), None)
     }
 }
 
 impl<B> Attempts<B> {
-    pub(super) fn history(&self) -> &History {
-        &self.history
+    /// Returns the number of attempts so far.
+    pub(super) fn number(&self) -> u32 {
+        self.history.attempts()
+    }
+
+    fn finished<R>(
+        &self,
+        result: Result<Response<R>, BoxError>,
+        failure: Option<(Failure, Ending)>,
+    ) -> Result<Response<R>, BoxError> {
+        finished(result, self.history.attempts(), self.history.is_first(), failure)
     }
 }
 
-/// Writes into the result how many attempts it took, and why there is no further one.
+/// Begins a call that is sent once only: numbers its attempt in the request, and returns the number.
+pub(super) fn begin_only<B>(request: &mut Request<B>) -> u32 {
+    let Some(context) = request.extensions_mut().get_mut::<CallContext>() else { return 1 };
+    let number = context.attempt().saturating_add(1);
+    context.set_attempt(number);
+    context.set_repeats_timeouts(false);
+    number
+}
+
+/// Returns the result of a call that is sent once only: nothing is decided by it.
+#[inline]
+pub(super) fn of_only<R>(mut result: Result<Response<R>, BoxError>, number: u32) -> Result<Response<R>, BoxError> {
+    if let Ok(response) = &mut result
+        && response.extensions().get::<Outcome>().is_none_or(|outcome| outcome.failure().is_none())
+    {
+        // An answer that no other layer has marked stays unmarked.
+        Outcome::note_attempts(response, number);
+        return result;
+    }
+    let failure = Outcome::of(&result).failure().cloned();
+    finished(result, number, true, failure.map(|failure| (failure, Ending::default())))
+}
+
+/// Writes into the result how many attempts it took, and why there is no further one. `is_first`: it is that of a first
+/// attempt.
 fn finished<R>(
     result: Result<Response<R>, BoxError>,
-    history: &History,
+    attempts: u32,
+    is_first: bool,
     failure: Option<(Failure, Ending)>,
 ) -> Result<Response<R>, BoxError> {
-    let attempts = history.attempts();
     let gave_up = failure.as_ref().is_some_and(|(_, ending)| ending.reason.is_some());
     let write = |outcome: Outcome| {
         let outcome = outcome.with_attempts(attempts);
@@ -251,7 +293,7 @@ fn finished<R>(
     match result {
         Ok(mut response) => {
             // A first answer that no other layer has marked stays unmarked, which costs nothing.
-            if gave_up || !history.is_first() || response.extensions().get::<Outcome>().is_some() {
+            if gave_up || !is_first || response.extensions().get::<Outcome>().is_some() {
                 Outcome::update(&mut response, write);
             }
             Ok(response)
@@ -270,6 +312,11 @@ fn advice_on(outcome: &Outcome) -> Option<RetryAdvice> {
         _ if may_wait => advice,
         _ => Some(RetryAdvice::Never),
     }
+}
+
+/// Returns how many other models may still be tried.
+fn models_left<B: Resend>(request: &KeptRequest<B>) -> u32 {
+    request.context().map_or(0, CallContext::models_left)
 }
 
 /// Returns whether the budget has a token for a further attempt of this call now.

@@ -34,14 +34,23 @@ pub(super) struct History {
     attempts: u32,
     /// The attempts at this model.
     here: u32,
-    /// The failures by cause. A list, because a call meets few causes.
-    causes: Vec<(Cause, u32)>,
+    /// The refusals by layers inside.
+    refusals: u32,
     /// Set once the one attempt that is not counted was made.
     free_used: bool,
     /// Set once a failure counted against the upstream.
     upstream_failed: bool,
-    /// The refusals by layers inside.
-    refusals: u32,
+    /// The failures by cause. A list, because a call meets few causes.
+    causes: Vec<(Cause, u32)>,
+    /// The kind of the last failure, and when it happened.
+    failed: Option<(Kind, Instant)>,
+    /// The rest, in a box because few calls have any of it.
+    rare: Option<Box<RareHistory>>,
+}
+
+/// The part of a call's history that few calls have.
+#[derive(Debug, Default)]
+struct RareHistory {
     /// The waits for refusals in all.
     refusal_wait: Duration,
     /// The waits for tokens of the budget in all.
@@ -49,8 +58,6 @@ pub(super) struct History {
     last_500: Option<Failure>,
     /// The keys and projects that attempts have used up for the rest of the call.
     tried: Vec<Tried>,
-    /// The kind of the last failure, and when it happened.
-    failed: Option<(Kind, Instant)>,
 }
 
 /// The state of a call on which the decision depends, besides the failure.
@@ -116,13 +123,14 @@ impl History {
 
     /// Returns the keys and projects that attempts have used up.
     pub(super) fn tried(&self) -> &[Tried] {
-        &self.tried
+        self.rare.as_ref().map_or(&[], |rare| &rare.tried)
     }
 
     /// Notes a key or project that an attempt has used up.
     pub(super) fn note_tried(&mut self, tried: &Tried) {
-        if !self.tried.contains(tried) {
-            self.tried.push(tried.clone());
+        let all = &mut self.rare.get_or_insert_default().tried;
+        if !all.contains(tried) {
+            all.push(tried.clone());
         }
     }
 
@@ -133,13 +141,17 @@ impl History {
                 let needed = quick.unwrap_or_default().max(MARGIN);
                 now + deadline.remaining(now).saturating_sub(needed)
             }
-            None => now + MAX_REFUSAL_WAIT.saturating_sub(self.token_wait),
+            None => {
+                let waited = self.rare.as_ref().map_or(Duration::ZERO, |rare| rare.token_wait);
+                now + MAX_REFUSAL_WAIT.saturating_sub(waited)
+            }
         }
     }
 
     /// Notes a wait for a token of the budget.
     pub(super) fn note_token_wait(&mut self, waited: Duration) {
-        self.token_wait = self.token_wait.saturating_add(waited);
+        let all = &mut self.rare.get_or_insert_default().token_wait;
+        *all = all.saturating_add(waited);
     }
 
     /// Notes the failure after which a further attempt will be made.
@@ -167,10 +179,11 @@ impl History {
         if failure.kind() != Kind::ServerError {
             return;
         }
-        if self.last_500.as_ref().is_some_and(|last| last.same_as(failure)) {
+        let last = &mut self.rare.get_or_insert_default().last_500;
+        if last.as_ref().is_some_and(|last| last.same_as(failure)) {
             failure.mark_content_suspected();
         }
-        self.last_500 = Some(failure.clone());
+        *last = Some(failure.clone());
     }
 }
 
@@ -269,8 +282,9 @@ fn refused(
     if !is_circuit && wait > policy.max_hint {
         return Decision::TooLate(wait);
     }
-    history.refusal_wait = history.refusal_wait.saturating_add(wait);
-    if situation.remaining.is_none() && history.refusal_wait > MAX_REFUSAL_WAIT {
+    let waited = &mut history.rare.get_or_insert_default().refusal_wait;
+    *waited = waited.saturating_add(wait);
+    if situation.remaining.is_none() && *waited > MAX_REFUSAL_WAIT {
         return Decision::TooLate(wait);
     }
     within(situation, wait, false)

@@ -14,14 +14,14 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    attempts::{Attempts, Consequence, LastFailure},
+    attempts::{Attempts, Consequence, LastFailure, begin_only, of_only},
     backoff::Backoff,
     policy::RetryPolicy,
     token_wait::TokenWait,
 };
 use crate::{
     body::Resend,
-    context::{BoxError, polled_again},
+    context::{BoxError, Outcome, polled_again},
     ready::Readied,
 };
 
@@ -30,10 +30,19 @@ pin_project! {
     pub struct ResponseFuture<S, B, R, F> {
         #[pin]
         state: State<B, R, F>,
-        // `None`: the request is never sent again.
-        inner: Option<Readied<S>>,
-        attempts: Attempts<B>,
+        resending: Resending<S, B>,
     }
+}
+
+/// The part of a call that further attempts need.
+#[expect(clippy::large_enum_variant, reason = "most calls may be sent again, and a box would cost each an allocation")]
+enum Resending<S, B> {
+    /// The request is sent once only, in the attempt of this number.
+    Never(u32),
+    Ever {
+        inner: Readied<S>,
+        attempts: Attempts<B>,
+    },
 }
 
 pin_project! {
@@ -61,21 +70,25 @@ where
     B: Resend,
 {
     /// Begins a call of the ready service, which stays where it is if nothing is ever sent again.
-    pub(super) fn new(place: &mut S, policy: Arc<RetryPolicy>, mut request: Request<B>) -> Self {
-        let mut inner = policy.ever_resends().then(|| Readied::take(place));
+    pub(super) fn new(place: &mut S, policy: &Arc<RetryPolicy>, mut request: Request<B>) -> Self {
+        if !policy.ever_resends() {
+            let number = begin_only(&mut request);
+            return Self { state: State::Calling { future: place.call(request) }, resending: Resending::Never(number) };
+        }
         let attempts = Attempts::begin(policy, &mut request);
-        let future = match &mut inner {
-            Some(inner) => inner.call(request),
-            None => place.call(request),
-        };
-        Self { state: State::Calling { future }, inner, attempts }
+        let mut inner = Readied::take(place);
+        Self { state: State::Calling { future: inner.call(request) }, resending: Resending::Ever { inner, attempts } }
     }
 }
 
 impl<S, B, R, F> fmt::Debug for ResponseFuture<S, B, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The request and its body are left out, because they have keys in them.
-        f.debug_struct("ResponseFuture").field("history", self.attempts.history()).finish_non_exhaustive()
+        let attempts = match &self.resending {
+            Resending::Never(number) => *number,
+            Resending::Ever { attempts, .. } => attempts.number(),
+        };
+        f.debug_struct("ResponseFuture").field("attempts", &attempts).finish_non_exhaustive()
     }
 }
 
@@ -93,14 +106,22 @@ where
         loop {
             let pause = match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
-                    let result = ready!(future.poll(cx)).map_err(Into::into);
-                    match this.attempts.follow(result) {
+                    let mut result = ready!(future.poll(cx)).map_err(Into::into);
+                    let (inner, attempts) = match this.resending {
+                        Resending::Never(number) => return Poll::Ready(of_only(result, *number)),
+                        Resending::Ever { inner, attempts } => (inner, attempts),
+                    };
+                    if let Ok(response) = &mut result
+                        && !Outcome::is_failure(response)
+                    {
+                        attempts.succeeded(response);
+                        return Poll::Ready(result);
+                    }
+                    match attempts.follow(result) {
                         Consequence::Done(result) => return Poll::Ready(result),
                         Consequence::Again { wait, request, failed, owes } => {
                             // A layer inside that refused has not used the readiness of what it wraps: release it.
-                            if let Some(inner) = this.inner {
-                                inner.renew();
-                            }
+                            inner.renew();
                             let backoff = Backoff::new(wait, failed);
                             let pause = Box::pin(Pause::Waiting { backoff, request: Some(request), owes });
                             this.state.set(State::Pausing { pause });
@@ -110,11 +131,14 @@ where
                 }
                 StateProj::Pausing { pause } => pause,
             };
+            let Resending::Ever { inner, attempts } = this.resending else {
+                return Poll::Ready(Err(polled_again(super::NAME)));
+            };
             let next = match pause.as_mut().project() {
                 PauseProj::Waiting { backoff, request, owes } => {
                     ready!(backoff.poll(cx));
                     let request = request.take();
-                    match owes.take().zip(this.attempts.wait_for_token()) {
+                    match owes.take().zip(attempts.wait_for_token()) {
                         Some((owes, token)) => Pause::Paying { token, request, owes: Some(owes) },
                         None => Pause::Readying { request },
                     }
@@ -127,20 +151,19 @@ where
                     if !ready!(token.poll(cx))
                         && let Some(last) = owes.take()
                     {
-                        return Poll::Ready(this.attempts.without_token(*last));
+                        return Poll::Ready(attempts.without_token(*last));
                     }
-                    this.attempts.note_token_wait(waited);
+                    attempts.note_token_wait(waited);
                     Pause::Readying { request: request.take() }
                 }
                 PauseProj::Readying { request } => {
-                    let Some(inner) = this.inner else { return Poll::Ready(Err(polled_again(super::NAME))) };
                     if let Err(error) = ready!(inner.poll_ready(cx)) {
-                        return Poll::Ready(this.attempts.unready(error.into()));
+                        return Poll::Ready(attempts.unready(error.into()));
                     }
                     let Some(mut request) = request.take() else {
                         return Poll::Ready(Err(polled_again(super::NAME)));
                     };
-                    this.attempts.begin_again(&mut request);
+                    attempts.begin_again(&mut request);
                     let future = inner.call(request);
                     this.state.set(State::Calling { future });
                     continue;

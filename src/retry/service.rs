@@ -37,6 +37,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(&mut self.inner, self.policy.clone(), request)
+        ResponseFuture::new(&mut self.inner, &self.policy, request)
     }
 }
