@@ -27,9 +27,9 @@ pin_project! {
         // Dropped as soon as the clock has run out, so that the connection closes at that moment.
         #[pin]
         body: Option<R>,
-        // Armed once, and not reset for each frame: when it fires too early, it is moved on to the present deadline.
-        #[pin]
-        sleep: Option<Sleep>,
+        // Armed once, and not reset for each frame: when it fires too early, it is moved on to the present deadline. In a
+        // box, which is made when the body is first pending: a body is moved through many layers before.
+        sleep: Option<Pin<Box<Sleep>>>,
         idle: Option<Duration>,
         // The clock that runs until the first content.
         first: Option<ContentClock>,
@@ -109,10 +109,7 @@ where
             }
             (None, None) => return Poll::Pending,
         };
-        if this.sleep.is_none() {
-            this.sleep.set(Some(sleep_until(deadline)));
-        }
-        let Some(mut sleep) = this.sleep.as_mut().as_pin_mut() else { return Poll::Pending };
+        let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         // A deadline only moves on, except once: from the first content's clock to an idle clock that is shorter.
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);

@@ -88,11 +88,19 @@ impl CallClocks {
     }
 }
 
-/// The clocks of one call, which may be others once its tier is known.
+/// The clocks of one call, of which one may be another once its tier is known.
 #[derive(Clone, Debug)]
 pub(super) struct ClocksByTier {
     clocks: CallClocks,
-    later: Option<(CallFlag, CallClocks)>,
+    later: Option<LaterClock>,
+}
+
+/// The clock that runs until the response is there, in place of the other one, once the flag is set.
+#[derive(Clone, Debug)]
+struct LaterClock {
+    flag: CallFlag,
+    kind: TimeoutKind,
+    limit: Option<Duration>,
 }
 
 impl ClocksByTier {
@@ -100,15 +108,18 @@ impl ClocksByTier {
         Self { clocks, later: None }
     }
 
-    /// Sets the clocks that run once this flag is set.
+    /// Sets the clocks that run once this flag is set. They are for an answer of the same form.
     pub(super) fn if_it_may_wait(&mut self, flag: CallFlag, clocks: CallClocks) {
-        self.later = Some((flag, clocks));
+        let CallClocks { kind, limit, .. } = clocks;
+        self.later = Some(LaterClock { flag, kind, limit });
     }
 
     /// Returns the clocks that run, by what is known now.
     pub(super) fn now(&self) -> CallClocks {
         match &self.later {
-            Some((flag, clocks)) if flag.is_set() => *clocks,
+            Some(LaterClock { flag, kind, limit }) if flag.is_set() => {
+                CallClocks { kind: *kind, limit: *limit, ..self.clocks }
+            }
             _ => self.clocks,
         }
     }

@@ -26,9 +26,8 @@ pin_project! {
     /// The future of [`Timeout`](super::Timeout).
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
-        // Dropped as soon as the clock has run out, so that the connection closes at that moment.
         #[pin]
-        inner: Option<F>,
+        state: State<F>,
         // Made when the inner future is first pending: most calls to fast services need no timer.
         #[pin]
         sleep: Option<Sleep>,
@@ -37,18 +36,27 @@ pin_project! {
         clocks: ClocksByTier,
         // The attempt whose time is recorded, if it is.
         timed: Option<TimedAttempt>,
-        refused: Option<BoxError>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StateProj]
+    enum State<F> {
+        // Dropped as soon as the clock has run out, so that the connection closes at that moment.
+        Calling { #[pin] inner: F },
+        Ended { refused: Option<BoxError> },
     }
 }
 
 impl<F> ResponseFuture<F> {
     pub(super) fn new(inner: F, clocks: ClocksByTier, timed: Option<TimedAttempt>) -> Self {
-        Self { inner: Some(inner), sleep: None, began: None, clocks, timed, refused: None }
+        Self { state: State::Calling { inner }, sleep: None, began: None, clocks, timed }
     }
 
     pub(super) fn refused(error: BoxError) -> Self {
-        let clocks = ClocksByTier::of(CallClocks::NONE);
-        Self { inner: None, sleep: None, began: None, clocks, timed: None, refused: Some(error) }
+        let (state, clocks) = (State::Ended { refused: Some(error) }, ClocksByTier::of(CallClocks::NONE));
+        Self { state, sleep: None, began: None, clocks, timed: None }
     }
 }
 
@@ -62,8 +70,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(this.refused.take().unwrap_or_else(|| polled_again(super::NAME))));
+        let inner = match this.state.as_mut().project() {
+            StateProj::Calling { inner } => inner,
+            StateProj::Ended { refused } => {
+                return Poll::Ready(Err(refused.take().unwrap_or_else(|| polled_again(super::NAME))));
+            }
         };
         // The answer is polled first: a clock that ran out meanwhile is not a reason to throw it away.
         if let Poll::Ready(result) = inner.poll(cx) {
@@ -110,7 +121,7 @@ where
             if goes_on(clocks, this.timed.as_mut(), began, limit) {
                 continue;
             }
-            this.inner.set(None);
+            this.state.set(State::Ended { refused: None });
             let error = Error::refusal(super::NAME, Failure::timeout(kind, limit));
             // The request may have reached the upstream.
             return Poll::Ready(Err(error.map_outcome(|outcome| outcome.with_sent(true)).into()));

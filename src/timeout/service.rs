@@ -8,6 +8,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body::Body;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -88,11 +89,12 @@ where
             // The tier stands in the body, which nobody has read yet.
             let later =
                 self.clocks.total(true, callers).filter(|later| !is_known && shape.pays_quota() && *later != total);
-            let deadline = Deadline::after(total);
+            let now = Instant::now();
+            let deadline = Deadline::counted_from(now, total);
             CallContext::update(request.extensions_mut(), |context| match later {
                 None => context.tighten_deadline(deadline),
                 Some(later) => {
-                    let flag = context.tighten_deadline_by_tier(deadline, Deadline::after(later));
+                    let flag = context.tighten_deadline_by_tier(deadline, Deadline::counted_from(now, later));
                     clocks.if_it_may_wait(flag, self.clocks.for_call(streams, true, callers));
                 }
             });
