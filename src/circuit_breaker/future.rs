@@ -63,20 +63,14 @@ where
         let StateProj::Calling { future } = this.state.as_mut().project() else {
             return Poll::Ready(Err(refused(this.state)));
         };
-        let response = match ready!(future.poll(cx)) {
-            Ok(response) => response,
-            Err(error) => {
-                let error = error.into();
-                if let Some(permit) = this.permit.take() {
-                    report(permit, Outcome::of_error(&error).failure());
-                }
-                return Poll::Ready(Err(error));
-            }
-        };
+        let result = ready!(future.poll(cx)).map_err(Into::into);
         if let Some(permit) = this.permit.take() {
-            answered(permit, &response);
+            match &result {
+                Ok(response) => answered(permit, response),
+                Err(error) => report(permit, Outcome::of_error(error).failure()),
+            }
         }
-        Poll::Ready(Ok(response))
+        Poll::Ready(result)
     }
 }
 
