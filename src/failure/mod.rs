@@ -20,7 +20,7 @@
 //! `kind` has the names, and the table of what follows from a name; `advice` says what each means and what to do about
 //! it. `judge` finds the kind of a response, with `exhausted` for the hardest status, `wording` and `money` for what
 //! only an English sentence says, and `tokens` for the numbers in one. `finish` judges a 200 without content, `transport`
-//! reads the errors of hyper and h2. `message` and `words` have the messages. The body was read by
+//! reads the errors of hyper and h2. `marks` adds what only a layer knows. `message` and `words` have the messages. The body was read by
 //! [`Status`](crate::status::Status) before.
 
 mod advice;
@@ -28,6 +28,7 @@ mod exhausted;
 mod finish;
 mod judge;
 mod kind;
+mod marks;
 mod message;
 mod money;
 mod quota;
@@ -200,80 +201,6 @@ impl Failure {
             details: None,
             flags: Flags::default(),
         }
-    }
-
-    // === additions ===
-
-    /// Adds the wait that would help. It is exact, unlike some of the upstream's.
-    #[must_use]
-    pub fn with_hint(mut self, delay: Duration) -> Self {
-        self.hint = Some(Hint::exact(delay));
-        self
-    }
-
-    /// Adds the number of input tokens and the limit that they exceed.
-    #[must_use]
-    pub(crate) fn with_token_numbers(mut self, count: u64, limit: u64) -> Self {
-        self.details_mut().tokens = TokenNumbers { count: Some(count), limit: Some(limit) };
-        self
-    }
-
-    /// Sets the status to answer with, where the kind alone does not decide it.
-    #[must_use]
-    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
-        self.status = Some(status);
-        self
-    }
-
-    fn details_mut(&mut self) -> &mut Details {
-        Arc::make_mut(self.details.get_or_insert_default())
-    }
-
-    /// Names the grounding quota in a refusal that names none. The call must have asked for a search of the web or maps:
-    /// only such calls are refused so while the model still answers others.
-    #[must_use]
-    pub(crate) fn of_grounded_call(mut self) -> Self {
-        if self.flags.unnamed {
-            self.kind = Kind::QuotaGrounding;
-            self.help = self.kind.facts().help;
-        }
-        self
-    }
-
-    /// Marks a local refusal that lasts longer than anybody waits, so that the hint is only the time at which one call
-    /// may look.
-    #[must_use]
-    pub(crate) fn into_lasting(mut self) -> Self {
-        self.flags.lasting = true;
-        self
-    }
-
-    /// Marks a local refusal that is about grounded calls only.
-    #[must_use]
-    pub(crate) fn into_grounded(mut self) -> Self {
-        self.flags.grounded = true;
-        self
-    }
-
-    /// Marks a failure of a call that one project alone could take: of the quota of others it says nothing.
-    #[must_use]
-    pub(crate) fn into_bound(mut self) -> Self {
-        self.flags.bound = true;
-        self
-    }
-
-    /// Marks a failure that came after bytes of the answer were forwarded: nothing may be sent again, so that nothing
-    /// helps.
-    #[must_use]
-    pub fn into_after_commit(mut self) -> Self {
-        self.flags.after_commit = true;
-        self.help = Help::NONE;
-        self
-    }
-
-    /// Marks that the same 500 came twice for the same request, so that the request's content is the likely cause.
-    pub fn mark_content_suspected(&mut self) {
-        self.flags.content_suspected = true;
     }
 
     // === queries ===
