@@ -8,6 +8,7 @@
 //! Another waiter may become first while all sleep: one that joins is polled next, and one that has become old is found
 //! and woken when the first is polled, whose timer has the time at which anything could go.
 
+mod charges;
 mod store;
 
 use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
@@ -215,77 +216,10 @@ impl ScopeQueue {
         }
     }
 
-    /// Charges a held amount, because its call is sent now.
-    pub(super) fn send(&self, now: Instant, charge: Charge) -> Charge {
-        self.state.lock().account.send(now, charge, self.calendar)
-    }
-
     /// Takes a waiter out of the queue, and wakes the next if it was first.
     pub(super) fn leave(&self, waiter: WaiterId) {
         let next = self.state.lock().remove(waiter);
         wake(next);
-    }
-
-    /// Corrects a sent charge to the `tokens` that the call really cost.
-    pub(super) fn settle(&self, charge: Charge, tokens: u64) {
-        let mut state = self.state.lock();
-        let makes_room = state.account.settle(charge, tokens);
-        let first = if makes_room { state.take_first_waker_of_room(self.store.is_some()) } else { None };
-        drop(state);
-        wake(first);
-    }
-
-    /// Leaves one request of a batch that the upstream has refused as a whole.
-    pub(super) fn leave_one(&self, charge: Charge) {
-        let mut state = self.state.lock();
-        let makes_room = state.account.leave_one(charge);
-        let first = if makes_room { state.take_first_waker_of_room(self.store.is_some()) } else { None };
-        drop(state);
-        wake(first);
-    }
-
-    /// Refunds an amount that was never used.
-    pub(super) fn refund(&self, charge: Charge) {
-        let mut state = self.state.lock();
-        state.account.refund(charge);
-        let first = state.take_first_waker_of_room(self.store.is_some() && charge.is_sent());
-        drop(state);
-        wake(first);
-    }
-
-    /// Does what [`refused_for_all`](Self::refused_for_all) does where no other shares the quota.
-    #[cfg(any(test, gemini_loom))]
-    pub(super) fn refused(&self, now: Instant, charge: Charge, refusal: UpstreamRefusal) {
-        self.refused_for_all(now, charge, refusal, None);
-    }
-
-    /// Ends the looks of a call that have shown nothing: the next call may look.
-    pub(super) fn end_looks(&self, charge: Charge) {
-        let mut state = self.state.lock();
-        state.account.end_looks(charge);
-        let first = state.take_first_waker();
-        drop(state);
-        wake(first);
-    }
-
-    /// Takes note of the answer to a call that has looked at a block, and ends the block. Returns whether all calls may
-    /// pass for it.
-    pub(super) fn succeeded(&self, charge: Charge) -> bool {
-        let mut state = self.state.lock();
-        let is_open = state.account.succeeded(charge, Instant::now());
-        let first = if is_open { state.take_first_waker() } else { None };
-        drop(state);
-        wake(first);
-        is_open && charge.looks_for_all()
-    }
-
-    /// Forgets the upstream's blocks.
-    pub(super) fn lift(&self) {
-        let mut state = self.state.lock();
-        state.account.lift();
-        let first = state.take_first_waker();
-        drop(state);
-        wake(first);
     }
 
     /// Returns how long a call of this amount would wait, the part of the queue included that goes before it.
