@@ -35,7 +35,10 @@ pub(super) fn response(error: &BoxError, shape: Shape, settings: &Settings, now:
     let facts = ErrorFacts::read(error);
     let code = facts.code();
     let hints = Hints::of(code, &facts.outcome, shape.surface, now);
-    let body = text_of(&facts.object(shape.surface, None, Some(hints)), is_listed(shape, settings));
+    let body = facts.failure.read_caller_message(|own| {
+        let message = Some(own).filter(|_| !facts.outcome.is_own_key_refused());
+        text_of(&facts.object(shape.surface, message, Some(hints)), is_listed(shape, settings))
+    });
     let mut response = Response::new(body);
     *response.status_mut() = code;
     let headers = response.headers_mut();
@@ -142,11 +145,13 @@ impl ErrorFacts {
         message: Option<&'a str>,
         hints: Option<Hints>,
     ) -> ErrorObject<'a> {
-        let (kind, name, own) = match self.outcome.is_own_key_refused() {
-            true => (Kind::KeysDisabled, "UNAVAILABLE", OWN_KEYS_REFUSED),
-            false => (self.failure.kind(), self.failure.google_status(), self.failure.caller_message()),
+        let is_own_key_refused = self.outcome.is_own_key_refused();
+        let (kind, name) = match is_own_key_refused {
+            true => (Kind::KeysDisabled, "UNAVAILABLE"),
+            false => (self.failure.kind(), self.failure.google_status()),
         };
-        let message = message.unwrap_or(own);
+        let own = || if is_own_key_refused { OWN_KEYS_REFUSED } else { self.failure.caller_message() };
+        let message = message.unwrap_or_else(own);
         let message =
             hints.and_then(|hints| hints.told(message)).map_or(ErrorWords::Plain(message), ErrorWords::WithTime);
         if surface == Surface::Interactions {

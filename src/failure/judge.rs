@@ -5,6 +5,7 @@
 //! meaning of the status.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -54,7 +55,7 @@ pub(super) fn response(wire: Option<StatusCode>, headers: &HeaderMap, body: &[u8
     failure.google_status = error.status().and_then(canonical_name);
     failure.hint = asked.filter(|_| !ruling.ignore_hint).map(clamped);
     failure.message = match error.message() {
-        "" => Message::Text(status_text(failure.status).into()),
+        "" => without_explanation(failure.status),
         message => Message::Text(message.into()),
     };
     let mut details = Details { quota: ruling.quota, reason: error.reason().map(Into::into), ..Details::default() };
@@ -80,7 +81,7 @@ pub(super) fn status(status: StatusCode, headers: &HeaderMap, now: SystemTime) -
     let mut failure = Failure::of_kind(kind, kind.facts().help);
     failure.status = Some(status);
     failure.hint = retry_after(headers, now).map(clamped);
-    failure.message = Message::Text(status_text(Some(status)).into());
+    failure.message = without_explanation(Some(status));
     if kind.fault() == Fault::Quota {
         failure.help.same_key = failure.hint.is_none_or(|hint| hint.delay() <= SOON);
         failure.details = Some(Arc::new(Details { quota: Some(Quota::default()), ..Details::default() }));
@@ -111,8 +112,12 @@ fn clamped(hint: Hint) -> Hint {
     if hint.delay() > LONGEST_HINT { Hint::exact(LONGEST_HINT) } else { hint }
 }
 
-fn status_text(status: Option<StatusCode>) -> String {
-    status.map(|status| format!("{status}, without an explanation")).unwrap_or_default()
+/// Makes the message of a failure that says nothing. Most are sent again, and nobody reads it.
+fn without_explanation(status: Option<StatusCode>) -> Message {
+    let of = |status: StatusCode| {
+        Message::of_words(move |f: &mut fmt::Formatter<'_>, _| write!(f, "{status}, without an explanation"))
+    };
+    status.map(of).unwrap_or_default()
 }
 
 /// Returns the code to judge by.

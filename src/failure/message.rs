@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
+    io,
     sync::{Arc, OnceLock},
 };
 
@@ -49,19 +50,24 @@ impl Message {
             Self::Words(written) => written.texts[reader as usize].get_or_init(|| written.write(reader)),
         }
     }
+
+    /// Calls `read` with the text for a reader. Words that nobody has read yet are written on the stack, and not kept:
+    /// for an error that is rendered, and read no more.
+    pub(super) fn read<T>(&self, reader: Reader, read: impl FnOnce(&str) -> T) -> T {
+        let mut room = [0; 512];
+        let text = match self {
+            Self::Words(written) if written.texts[reader as usize].get().is_none() => {
+                written.write_into(&mut room, reader)
+            }
+            _ => None,
+        };
+        read(text.unwrap_or_else(|| self.text(reader)))
+    }
 }
 
 impl Written<dyn Words> {
     #[cold]
     fn write(&self, reader: Reader) -> String {
-        struct For<'a>(&'a dyn Words, Reader);
-
-        impl fmt::Display for For<'_> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                (self.0)(f, self.1)
-            }
-        }
-
         // Enough for nearly all of them.
         let mut text = String::with_capacity(256);
         let _ = write!(text, "{}", For(&self.words, reader));
@@ -69,6 +75,24 @@ impl Written<dyn Words> {
             Cow::Borrowed(_) => text,
             Cow::Owned(clean) => clean,
         }
+    }
+
+    /// Writes the words into a piece of memory. `None`: there is too little of it, or a secret would have to go.
+    fn write_into<'a>(&self, room: &'a mut [u8], reader: Reader) -> Option<&'a str> {
+        let mut rest = &mut *room;
+        io::Write::write_fmt(&mut rest, format_args!("{}", For(&self.words, reader))).ok()?;
+        let left = rest.len();
+        let text = std::str::from_utf8(&room[..room.len() - left]).ok()?;
+        matches!(redact(text), Cow::Borrowed(_)).then_some(text)
+    }
+}
+
+/// Words for a reader.
+struct For<'a>(&'a dyn Words, Reader);
+
+impl fmt::Display for For<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)(f, self.1)
     }
 }
 
@@ -109,5 +133,23 @@ mod tests {
         assert!(failure.same_as(&other) && format!("{failure:?}").contains("no room for [redacted]"));
         assert_eq!(times.load(Ordering::Relaxed), 2);
         assert_eq!(failure.with_caller_message("none").caller_message(), "none");
+    }
+
+    #[test]
+    fn words_that_are_read_once_are_not_kept() {
+        for (words, expected) in [
+            ("no room".to_owned(), "no room".to_owned()),
+            ("AIzaSyA-0123456789_abcdefghijklmnopqrst".to_owned(), "[redacted]".to_owned()),
+            ("long ".repeat(200), "long ".repeat(200)),
+        ] {
+            let is_kept = expected != "no room";
+            let failure =
+                Failure::in_words(Kind::RateLimited, move |f: &mut fmt::Formatter<'_>, _| f.write_str(&words));
+            failure.read_caller_message(|text| assert_eq!(text, expected));
+            let Message::Words(written) = &failure.message else { panic!("{failure:?}") };
+            assert_eq!(written.texts[Reader::Caller as usize].get().is_some(), is_kept);
+            assert_eq!(failure.caller_message(), expected);
+            failure.read_caller_message(|text| assert_eq!(text, expected));
+        }
     }
 }

@@ -28,6 +28,14 @@ impl Failure {
         let own = self.details.as_ref().and_then(|details| details.caller_message.as_deref());
         own.unwrap_or_else(|| self.message.text(Reader::Caller))
     }
+
+    /// Calls `read` with the message for callers, which need not be kept for others.
+    pub(crate) fn read_caller_message<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        match self.details.as_ref().and_then(|details| details.caller_message.as_deref()) {
+            Some(own) => read(own),
+            None => self.message.read(Reader::Caller, read),
+        }
+    }
 }
 
 impl fmt::Display for Failure {
