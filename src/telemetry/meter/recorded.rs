@@ -140,6 +140,9 @@ impl RecordMeter {
             self.background_reported(creator, usage);
         }
         let answered = usage.model_version.as_deref().or(outcome.model()).map(|model| {
+            if call.quota_name() == Some(model) && *asked == *model {
+                return asked.clone();
+            }
             if end.error_type().is_none() {
                 self.from.models.confirm(model);
             }

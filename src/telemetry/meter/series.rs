@@ -4,7 +4,13 @@
 //! instruments of records with the same labels are kept, but for [`KEPT`] only: a recorder may drop an instrument that nobody
 //! has used for some time, and what is recorded in it later is lost.
 
-use std::{collections::HashMap, ptr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    ptr,
+    sync::Arc,
+    time::Duration,
+};
 
 use metrics::{Counter, Histogram, Label, SharedString};
 use parking_lot::RwLock;
@@ -20,7 +26,7 @@ const KEPT: Duration = Duration::from_secs(1);
 const MOST: usize = 256;
 
 /// The values by which the labels of one record differ from those of another.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SeriesLabels {
     pub(super) operation: &'static str,
     pub(super) provider: &'static str,
@@ -30,6 +36,13 @@ pub(super) struct SeriesLabels {
     pub(super) error: Option<&'static str>,
     pub(super) tier_asked: &'static str,
     pub(super) tier_served: &'static str,
+}
+
+impl Hash for SeriesLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Of one model and outcome there are a few series at most, and comparing them takes less than hashing each label.
+        (&self.asked, self.outcome).hash(state);
+    }
 }
 
 /// The instruments of the records that have the same labels, by their names and what tells those of one name apart.
