@@ -8,7 +8,7 @@ use std::{
     borrow::Cow,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     task::{Context, Poll, ready},
 };
 
@@ -166,6 +166,46 @@ const OF_THE_UPSTREAM: [&str; 31] = [
     "www-authenticate",
 ];
 
+/// Names of headers, and beginnings of such names, by a letter, so that a name is compared with few of them.
+struct HeaderNames {
+    by_letter: [NamesOfLetter; 256],
+}
+
+struct NamesOfLetter {
+    whole: Vec<&'static str>,
+    beginnings: Vec<&'static str>,
+}
+
+/// The names of the headers of a request that do not go to the upstream.
+static NOT_SENT: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(&OF_CALLERS, &BEGINNINGS_OF_CALLERS));
+
+/// The names of the headers of an answer that do not go to its caller.
+static NOT_HANDED_ON: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(&OF_THE_UPSTREAM, &[]));
+
+impl HeaderNames {
+    fn new(whole: &[&'static str], beginnings: &[&'static str]) -> Self {
+        let mut names =
+            Self { by_letter: [const { NamesOfLetter { whole: Vec::new(), beginnings: Vec::new() } }; 256] };
+        for name in whole {
+            names.by_letter[Self::letter(name)].whole.push(name);
+        }
+        for beginning in beginnings {
+            names.by_letter[Self::letter(beginning)].beginnings.push(beginning);
+        }
+        names
+    }
+
+    /// Returns the letter of a name: the first one behind `x-`, which half of them have.
+    fn letter(name: &str) -> usize {
+        name.strip_prefix("x-").unwrap_or(name).bytes().next().map_or(0, usize::from)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let names = &self.by_letter[Self::letter(name)];
+        names.whole.contains(&name) || names.beginnings.iter().any(|beginning| name.starts_with(beginning))
+    }
+}
+
 // === requests ===
 
 /// The methods that are served, as `Allow` has them.
@@ -184,7 +224,7 @@ pub(crate) fn check(request: &Request) -> Result<(), BoxError> {
 }
 
 /// Says which methods are served, in the answer to a request with another one.
-pub(crate) fn allow(response: &mut Response) {
+pub(crate) fn allow<R>(response: &mut http::Response<R>) {
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
 }
 
@@ -215,6 +255,9 @@ fn mistake_in_host(request: &Request) -> Option<&'static str> {
     let Some(host) = first else {
         return (request.version() == Version::HTTP_11).then_some("the request has no Host, which HTTP/1.1 wants");
     };
+    if request.version() < Version::HTTP_2 && is_plain_host(host.as_bytes()) {
+        return None;
+    }
     let is_host = |host: &Authority| !host.host().is_empty() && !host.as_str().contains('@');
     let Some(host) = Authority::try_from(host.as_bytes()).ok().filter(is_host) else {
         return Some("the request's Host is none; it is a name or an address, and a port");
@@ -223,11 +266,18 @@ fn mistake_in_host(request: &Request) -> Option<&'static str> {
     (host != *target).then_some("the request's Host is another one than its :authority; send one of them")
 }
 
+/// Returns whether a host is a name or an address of IPv4, with or without a port, which needs no parser.
+fn is_plain_host(host: &[u8]) -> bool {
+    let colon = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+    let (name, port) = host.split_at(colon);
+    !name.is_empty()
+        && name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
+        && port.iter().skip(1).all(u8::is_ascii_digit)
+}
+
 /// Removes the headers of a request that are between its caller and the relay.
 pub(crate) fn to_upstream<B>(mut request: http::Request<B>) -> http::Request<B> {
-    remove(request.headers_mut(), |name| {
-        OF_CALLERS.contains(&name) || BEGINNINGS_OF_CALLERS.iter().any(|beginning| name.starts_with(beginning))
-    });
+    remove(request.headers_mut(), |name| NOT_SENT.has(name));
     request
 }
 
@@ -290,7 +340,7 @@ fn repeated_length(headers: &HeaderMap) -> Option<HeaderValue> {
 pub(crate) fn to_caller(headers: &mut HeaderMap, keys: &KnownKeys) {
     // Where an upload goes on, the relay's own address stands by now.
     let goes_on = headers.get(LOCATION).is_some_and(uploads::names_an_upload);
-    remove(headers, |name| OF_THE_UPSTREAM.contains(&name) && !(goes_on && name == LOCATION.as_str()));
+    remove(headers, |name| NOT_HANDED_ON.has(name) && !(goes_on && name == LOCATION.as_str()));
     let with_key: Vec<HeaderName> =
         headers.iter().filter(|(name, value)| keys.are_in(name, value)).map(|(name, _)| name.clone()).collect();
     for name in with_key {
@@ -396,6 +446,42 @@ mod tests {
         let body = without_trailers(Box::pin(body)).collect().await.expect("a body");
         assert_eq!(body.trailers(), None);
         assert_eq!(body.to_bytes(), "whole");
+    }
+
+    #[test]
+    fn a_name_is_found_by_itself_or_by_its_beginning() {
+        for name in OF_CALLERS.iter().chain(&BEGINNINGS_OF_CALLERS) {
+            assert!(NOT_SENT.has(name), "{name}");
+        }
+        assert!(OF_THE_UPSTREAM.iter().all(|name| NOT_HANDED_ON.has(name)));
+        for beginning in BEGINNINGS_OF_CALLERS {
+            assert!(NOT_SENT.has(&format!("{beginning}zz")), "{beginning}");
+        }
+        for name in
+            ["content-type", "host", "x-goog-api-key", "a", "zz", "x-", "cookie3", "cooki", "accept", "user-agent"]
+        {
+            assert!(!NOT_SENT.has(name) && !NOT_HANDED_ON.has(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_plain_host_is_one_for_the_parser_too() {
+        for (host, is_plain) in [
+            ("relay", true),
+            ("relay.example.:8080", true),
+            ("127.0.0.1:80", true),
+            ("[::1]:80", false),
+            ("::1", false),
+            ("user@relay", false),
+            (":80", false),
+            ("", false),
+            ("relay:80a", false),
+            ("relay/", false),
+        ] {
+            assert_eq!(is_plain_host(host.as_bytes()), is_plain, "{host}");
+            assert!(!is_plain || Authority::try_from(host).is_ok_and(|host| !host.host().is_empty()), "{host}");
+        }
+        assert!(is_plain_host(b"relay:") && Authority::try_from("relay:").is_ok());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(crate) fn mark<B>(request: &mut Request<B>) {
 /// `…/interactions/live`. A proxy on the way may have taken the wish for an upgrade out.
 fn is_live(method: &Method, path: &str) -> bool {
     const METHOD: &[u8] = b"bidigenerate";
-    let names_method = path.as_bytes().windows(METHOD.len()).any(|part| part.eq_ignore_ascii_case(METHOD));
+    let bytes = path.as_bytes();
+    let begins = |at: usize| bytes.get(at..at + METHOD.len()).is_some_and(|part| part.eq_ignore_ascii_case(METHOD));
+    let names_method = memchr::memchr2_iter(b'b', b'B', bytes).any(begins);
     names_method || (*method == Method::GET && path.trim_end_matches('/').ends_with("/interactions/live"))
 }

@@ -76,6 +76,9 @@ pub(crate) fn drop_other_requests<B>(request: &mut Request<B>) {
 
 /// Returns a path without such escapes, if it has any.
 fn unescaped(path: &str) -> Option<String> {
+    if !path.contains('%') {
+        return None;
+    }
     let mut parts = path.split('%');
     let mut plain = parts.next()?.to_owned();
     let mut has_changed = false;
@@ -104,6 +107,10 @@ fn escaped(rest: &str) -> Option<u8> {
 /// Returns whether a path without needless escapes has a segment `.` or `..`, which would lead elsewhere than it seems.
 /// Servers differ in what ends a segment; each of their ways counts.
 pub(crate) fn has_dots(path: &str) -> bool {
+    let begins_segment = |at: usize| at == 0 || matches!(path.as_bytes()[at - 1], b'/' | b'\\');
+    if !path.contains('%') && !memchr::memchr_iter(b'.', path.as_bytes()).any(begins_segment) {
+        return false;
+    }
     let path = match path.contains('%') {
         true => path.to_ascii_lowercase().replace("%2f", "/").replace("%5c", "/").replace("%3b", ";").into(),
         false => Cow::Borrowed(path),
