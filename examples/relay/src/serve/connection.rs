@@ -92,7 +92,8 @@ pub(crate) async fn serve(
         let answer = app(request);
         async move { Ok::<_, Infallible>(answer.await.map(|body| AnswerBody::new(body, call))) }
     });
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(patience.idle).max_buf_size(MOST_AT_ONCE);
+    // A head that does not come is noticed here, as a connection without a call, and needs no timer of hyper's for each.
+    builder.http1().header_read_timeout(None).max_buf_size(MOST_AT_ONCE);
     // Clients that read only while they are asked for more answer a PING as late as they read.
     let http2 = &mut builder.http2();
     http2.timer(TokioTimer::new()).keep_alive_interval(patience.idle).keep_alive_timeout(patience.unread);
@@ -104,6 +105,7 @@ pub(crate) async fn serve(
     let (mut leaves, mut quiet_until) = (false, None);
     loop {
         let has_ended = tokio::select! {
+            biased;
             // Errors are peers that went away, or that wrote something other than HTTP and got an answer that says so.
             _ = connection.as_mut() => true,
             () = look.as_mut() => false,
@@ -111,7 +113,7 @@ pub(crate) async fn serve(
             () = async { if leaves { life.quiet().await } else { pending().await } } => false,
         };
         if has_ended {
-            // It ends by itself when it is asked to, and hyper's own clock of a head is as long.
+            // It ends by itself when it is asked to.
             if !*ends.borrow() && life.judge(patience) == Verdict::Idle {
                 tally.closed_idle();
             }
