@@ -21,7 +21,10 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    serve::held::{AnswerEnd, AtEnd, HoldingBody},
+    serve::{
+        held::{AnswerEnd, AtEnd, HoldingBody},
+        line_text::{LineFields, LineTime},
+    },
     show::CallerName,
 };
 
@@ -52,7 +55,7 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
         Format::Json => {
             log.with(lines.json().flatten_event(true).with_current_span(false).with_span_list(false)).init()
         }
-        Format::Pretty => log.with(lines.with_ansi(false).compact()).init(),
+        Format::Pretty => log.with(lines.with_ansi(false).compact().with_timer(LineTime).fmt_fields(LineFields)).init(),
     }
     Ok(())
 }
@@ -124,6 +127,10 @@ impl Drop for Line {
         // The call as its body says, unless it was turned away before that was read.
         let under_way = progress.call();
         let call = outcome.call().or(under_way.as_ref()).unwrap_or(call);
+        let model = call.quota_name().map(shown);
+        let answered = usage.model_version.as_deref().or(outcome.model());
+        // As a rule it is the same name.
+        let answered = if answered == call.quota_name() { model.clone() } else { answered.map(shown) };
         let attempts = if status.is_some() { outcome.attempts() } else { progress.attempts() };
         // An answer that is fetched again has been paid for before.
         let paid = Some(&usage).filter(|_| call.operation() != Operation::Read);
@@ -132,10 +139,10 @@ impl Drop for Line {
             target: "relay::call",
             caller = caller.get(),
             operation = ?call.operation(),
-            model = call.quota_name().map(shown),
+            model,
             tier = tier.map(ServiceTier::as_str),
             served_tier = usage.service_tier.as_deref().map(shown),
-            answered = usage.model_version.as_deref().or(outcome.model()).map(shown),
+            answered,
             status = status.map(|status| status.as_u16()),
             ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
             attempts,

@@ -19,6 +19,7 @@ mod health_check;
 mod held;
 mod known;
 mod lift;
+mod line_text;
 mod linger;
 mod live;
 pub(crate) mod log;
