@@ -13,7 +13,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout},
 };
-use tower::{BoxError, ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceExt, service_fn};
 use tower_gemini::{
     CallContext, clock,
     replay::{Oversize, ReplayLayer, ReplayMemory},
@@ -34,6 +34,7 @@ use crate::{
         peer::Peer,
         refusal::{full, refusal},
         transport::Transport,
+        unread::AnswersUnderWay,
         uploads::{self, SignedAddress, Uploads},
     },
 };
@@ -105,51 +106,71 @@ impl Admission {
     }
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
-    async fn pass(&self, mut request: Request, inner: AlwaysReady<Body>) -> Result<Response<Body>, BoxError> {
+    ///
+    /// The request is looked at before the future is made, which then has room for it once.
+    fn pass(
+        self: Arc<Self>,
+        mut request: Request,
+        mut inner: AlwaysReady<Body>,
+    ) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send {
+        let entered = self.enter(&mut request);
+        async move {
+            let Entered { known, of_caller, under_way, end } = entered?;
+            let slot = match self.free_slot() {
+                Some(slot) => slot,
+                None => Box::pin(self.awaited_slot()).await?,
+            };
+            let place = Place { taken: Some((of_caller, slot)), end };
+            // The futures of calls that are read are in a box, so that those of all others are small.
+            let answer = match &known {
+                Some(caller) if self.rules.separate => {
+                    let (of_caller, reader) = (self.separation.of(caller), self.reader.clone());
+                    let inner = service_fn(move |request| of_caller.clone().pass(request, &reader, inner.clone()));
+                    Box::pin(forward(request, caller.clone(), self.reader.clone(), inner)).await
+                }
+                Some(caller) if caller.rules.is_bounded() => {
+                    Box::pin(forward(request, caller.clone(), self.reader.clone(), inner)).await
+                }
+                _ => inner.call(request).await,
+            };
+            let mut response = answer.map_err(|error| match elapsed_limit(&*error) {
+                Some(limit) => {
+                    let message = format!("nothing more of the request's body came for {limit:?}; send it again");
+                    refusal(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", &message)
+                }
+                None => error,
+            })?;
+            if let Some(Known { token, .. }) = known {
+                self.uploads.sign(response.headers_mut(), &token, clock::wall());
+            }
+            Ok(response.map(|body| {
+                let body = Body::new(HoldingBody::new(body, place));
+                match under_way {
+                    Some(under_way) => under_way.with_read_timeout(body),
+                    None => body,
+                }
+            }))
+        }
+    }
+
+    /// Judges a request, and writes into it who makes the call.
+    fn enter(&self, request: &mut Request) -> Result<Entered, BoxError> {
         let address = self.uploads.read(request.uri());
         let peer: Option<Peer> = request.extensions_mut().remove();
-        let (known, of_caller) = self.enter(&request, peer.as_ref(), address.as_ref())?;
+        let (known, of_caller) = self.judge(request, peer.as_ref(), address.as_ref())?;
         if let Some(address) = address {
             *request.uri_mut() = address.uri;
         }
-        mark(&mut request, known.as_ref())?;
+        mark(request, known.as_ref())?;
         if let (None, Some(peer)) = (&known, &peer) {
             CallContext::update(request.extensions_mut(), |context| context.set_caller(peer.name.clone()));
         }
-        let place = Place {
-            taken: Some((of_caller, self.slot().await?)),
-            end: request.extensions_mut().remove().unwrap_or_default(),
-        };
-        let under_way = peer.map(|peer| peer.under_way);
-        let request = with_timeout(request, self.rules.body_timeout);
-        let answer = match known.as_ref().filter(|_| self.rules.separate) {
-            Some(caller) => {
-                let (caller, reader) = (self.separation.of(caller), self.reader.clone());
-                let inner = service_fn(move |request| caller.clone().pass(request, &reader, inner.clone()));
-                forward(request, known.clone(), self.reader.clone(), inner).await
-            }
-            None => forward(request, known.clone(), self.reader.clone(), inner).await,
-        };
-        let mut response = answer.map_err(|error| match elapsed_limit(&*error) {
-            Some(limit) => {
-                let message = format!("nothing more of the request's body came for {limit:?}; send it again");
-                refusal(StatusCode::REQUEST_TIMEOUT, "DEADLINE_EXCEEDED", &message)
-            }
-            None => error,
-        })?;
-        if let Some(Known { token, .. }) = known {
-            self.uploads.sign(response.headers_mut(), &token, clock::wall());
-        }
-        Ok(response.map(|body| {
-            let body = Body::new(HoldingBody::new(body, place));
-            match under_way {
-                Some(under_way) => under_way.with_read_timeout(body),
-                None => body,
-            }
-        }))
+        with_timeout(request, self.rules.body_timeout);
+        let end = request.extensions_mut().remove().unwrap_or_default();
+        Ok(Entered { known, of_caller, under_way: peer.map(|peer| peer.under_way), end })
     }
 
-    fn enter(
+    fn judge(
         &self,
         request: &Request,
         peer: Option<&Peer>,
@@ -238,11 +259,17 @@ impl Admission {
         Ok(CallerPlace { caller, callers: self.callers.clone() })
     }
 
-    async fn slot(&self) -> Result<Option<OwnedSemaphorePermit>, BoxError> {
-        let (Some(slots), Some(limit)) = (&self.slots, self.rules.total) else { return Ok(None) };
-        if let Ok(slot) = slots.clone().try_acquire_owned() {
-            return Ok(Some(slot));
+    /// Takes one of the slots of all calls, if one is free; no one, if they are not limited.
+    fn free_slot(&self) -> Option<Option<OwnedSemaphorePermit>> {
+        match &self.slots {
+            Some(slots) => slots.clone().try_acquire_owned().ok().map(Some),
+            None => Some(None),
         }
+    }
+
+    /// Waits for one of the slots.
+    async fn awaited_slot(&self) -> Result<Option<OwnedSemaphorePermit>, BoxError> {
+        let (Some(slots), Some(limit)) = (&self.slots, self.rules.total) else { return Ok(None) };
         let busy = |message: String| full(StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", &message);
         let Ok(_waits) = self.queue.try_acquire() else {
             let queued = self.rules.queued;
@@ -261,13 +288,16 @@ impl Admission {
 
 /// Makes the service that lets calls through to `layers`.
 pub(crate) fn admit(admission: Arc<Admission>, layers: Gemini<Transport>) -> AlwaysReady<Body> {
-    let layers = AlwaysReady::new(move |request| {
-        layers.clone().map_response(|answer: Response<_>| answer.map(Body::new)).oneshot(request)
-    });
-    AlwaysReady::new(move |request| {
-        let (admission, layers) = (admission.clone(), layers.clone());
-        async move { admission.pass(request, layers).await }
-    })
+    let layers = AlwaysReady::around(layers.map_response(|answer: Response<_>| answer.map(Body::new)));
+    AlwaysReady::new(move |request| admission.clone().pass(request, layers.clone()))
+}
+
+/// A call that has entered, and has no slot yet.
+struct Entered {
+    known: Option<Known>,
+    of_caller: CallerPlace,
+    under_way: Option<AnswersUnderWay>,
+    end: AnswerEnd,
 }
 
 /// The place of a call, taken until its answer has ended. That of one that has failed is free before its last words are

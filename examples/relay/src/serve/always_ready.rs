@@ -26,6 +26,15 @@ impl<B> AlwaysReady<B> {
     {
         Self(Arc::new(move |request| Box::pin(answer(request))))
     }
+
+    /// Wraps a service that is ready whenever it is asked, as layers are around one that is always ready.
+    pub(crate) fn around<S>(service: S) -> Self
+    where
+        S: Service<Request<B>, Response = Response<Body>, Error = BoxError, Future: Send + 'static>,
+        S: Clone + Send + Sync + 'static,
+    {
+        Self::new(move |request| service.clone().call(request))
+    }
 }
 
 impl<B> Clone for AlwaysReady<B> {

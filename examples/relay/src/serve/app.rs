@@ -9,10 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, Method, header::CONTENT_LENGTH};
-use http_body::Body as _;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::serve::{current::Current, log, proxy, stack::Stack};
+use crate::serve::{cors::Cors, current::Current, log::Line, proxy::WayBack, stack::Stack};
 
 /// The future of an answer.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -31,45 +30,59 @@ pub(crate) fn answer(pages: &OwnPages, current: &Current, request: Request) -> A
         return Box::pin(async move { answer.await.into_response() });
     }
     let stack = current.stack();
+    if stack.settings.server.keep_alive_layer().is_none() && !Cors::concerns(&request) {
+        return Box::pin(logged(stack, request, Cors::to_program));
+    }
     Box::pin(async move {
         let is_head = request.method() == Method::HEAD;
         let calls = &stack;
         // Outside of everything that answers, and of the log: a preflight is no call.
-        let answer = calls.cors.pass(request, move |request| kept_alive(calls, request)).await;
-        with_length(answer, is_head)
+        let mut answer = calls.cors.pass(request, move |request| kept_alive(calls.clone(), request)).await;
+        say_length(&mut answer);
+        // The answer to a HEAD has no more than its length.
+        if is_head { answer.map(|_| Body::empty()) } else { answer }
     })
 }
 
 /// Keeps a silent stream alive, where the settings say so. It is outside of the log, which has the true status of a call
 /// whose head went out early.
-async fn kept_alive(stack: &Arc<Stack>, request: Request) -> Response {
-    let Some(layer) = stack.settings.server.keep_alive_layer() else { return logged(stack, request).await };
-    let stack = stack.clone();
+async fn kept_alive(stack: Arc<Stack>, request: Request) -> Response {
+    let call = |stack: Arc<Stack>, request| logged(stack, request, |answer| answer);
+    let Some(layer) = stack.settings.server.keep_alive_layer() else { return call(stack, request).await };
     let calls = service_fn(move |request| {
-        let stack = stack.clone();
-        async move { Ok::<_, Infallible>(logged(&stack, request).await) }
+        let answer = call(stack.clone(), request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let Ok(answer) = Box::pin(layer.layer(calls).oneshot(request)).await;
     answer.map(Body::new)
 }
 
-/// Logs a call, and does the duties of a proxy around the stack.
-async fn logged(stack: &Stack, request: Request) -> Response {
-    let cleaned = async |request: Request| {
-        // Inside of the log, for which the answer to a HEAD has ended with its head.
-        let is_head = request.method() == Method::HEAD;
-        let answer = proxy::pass(request, stack.known_keys(), |request| stack.answer(request)).await;
-        with_length(answer, is_head)
-    };
-    log::line(request, cleaned).await
+/// Logs a call, and does the duties of a proxy around the stack. At the end comes `last`.
+///
+/// The future is made of the request before it is first polled, so that it has no room for one.
+fn logged(
+    stack: Arc<Stack>,
+    mut request: Request,
+    last: impl FnOnce(Response) -> Response,
+) -> impl Future<Output = Response> {
+    let line = Line::begin(&mut request);
+    // Inside of the log, for which the answer to a HEAD has ended with its head.
+    let is_head = request.method() == Method::HEAD;
+    let way_back = WayBack::of(&mut request);
+    let mut answer = stack.call(request);
+    async move {
+        let Ok(mut answer) = (&mut answer).await;
+        way_back.pass(&mut answer, stack.known_keys());
+        say_length(&mut answer);
+        last(if is_head { line.answered(answer.map(|_| Body::empty())) } else { line.answered(answer) })
+    }
 }
 
-/// Says the length of an answer that is known to have one. The answer to a HEAD has no more than that.
-fn with_length(mut answer: Response, is_head: bool) -> Response {
+/// Says the length of an answer that is known to have one.
+fn say_length<R: http_body::Body>(answer: &mut http::Response<R>) {
     if !answer.headers().contains_key(CONTENT_LENGTH)
         && let Some(length) = answer.body().size_hint().exact()
     {
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if is_head { answer.map(|_| Body::empty()) } else { answer }
 }

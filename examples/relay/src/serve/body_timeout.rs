@@ -16,8 +16,11 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 /// Wraps a request's body so that it fails when nothing of it comes for `limit`.
-pub(crate) fn with_timeout(request: Request<Body>, limit: Duration) -> Request<Body> {
-    request.map(|body| if body.is_end_stream() { body } else { Body::new(TimedBody { body, limit, timer: None }) })
+pub(crate) fn with_timeout(request: &mut Request<Body>, limit: Duration) {
+    if !request.body().is_end_stream() {
+        let body = std::mem::take(request.body_mut());
+        *request.body_mut() = Body::new(TimedBody { body, limit, timer: None });
+    }
 }
 
 /// Returns the limit that ran out, if that is the cause of an error.

@@ -77,6 +77,18 @@ impl Cors {
         Self { origins, layer }
     }
 
+    /// Returns whether a request comes from a page.
+    pub(crate) fn concerns(request: &Request) -> bool {
+        request.headers().contains_key(ORIGIN)
+    }
+
+    /// Takes out of the answer to a program what the upstream says to pages. A cache has to know that pages get another one.
+    pub(crate) fn to_program(response: Response) -> Response {
+        let mut response = without_headers_of_pages(response);
+        response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
+        response
+    }
+
     /// Answers a preflight, or lets pages of allowed origins read the answer to a call.
     pub(crate) async fn pass<F: Future<Output = Response>>(
         &self,
@@ -84,9 +96,7 @@ impl Cors {
         next: impl FnOnce(Request) -> F + Clone,
     ) -> Response {
         let Some(origin) = request.headers().get(ORIGIN) else {
-            let mut response = without_headers_of_pages(next(request).await);
-            response.headers_mut().append(VARY, HeaderValue::from_static("origin"));
-            return response;
+            return Self::to_program(next(request).await);
         };
         let options = request.method() == Method::OPTIONS;
         match options && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {

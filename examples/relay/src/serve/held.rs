@@ -9,9 +9,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use axum::body::Body;
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
 /// A value that lives as long as a body.
 pub(crate) trait AtEnd {
@@ -41,13 +40,13 @@ impl AnswerEnd {
 }
 
 /// A body that holds a value.
-pub(crate) struct HoldingBody<T> {
-    body: Body,
+pub(crate) struct HoldingBody<R, T> {
+    body: R,
     held: T,
 }
 
-impl<T: AtEnd> HoldingBody<T> {
-    pub(crate) fn new(body: Body, mut held: T) -> Self {
+impl<R: http_body::Body, T: AtEnd> HoldingBody<R, T> {
+    pub(crate) fn new(body: R, mut held: T) -> Self {
         if body.is_end_stream() {
             held.ended();
         }
@@ -55,11 +54,15 @@ impl<T: AtEnd> HoldingBody<T> {
     }
 }
 
-impl<T: AtEnd + Unpin> http_body::Body for HoldingBody<T> {
+impl<R, T> http_body::Body for HoldingBody<R, T>
+where
+    R: http_body::Body<Data = Bytes> + Unpin,
+    T: AtEnd + Unpin,
+{
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = R::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -88,6 +91,7 @@ impl<T: AtEnd + Unpin> http_body::Body for HoldingBody<T> {
 mod tests {
     use std::io;
 
+    use axum::body::Body;
     use futures_util::stream;
     use http_body_util::BodyExt;
 

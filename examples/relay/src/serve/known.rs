@@ -111,7 +111,7 @@ impl Known {
 /// Sends a call on, unless its caller may not use its model, or nobody can read which it uses.
 pub(crate) async fn forward<S, R>(
     request: Request,
-    known: Option<Known>,
+    known: Known,
     reader: ReplayLayer,
     inner: S,
 ) -> Result<Response<R>, BoxError>
@@ -119,7 +119,9 @@ where
     S: Service<Request, Response = Response<R>, Error = BoxError, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
 {
-    let Some(known) = known.filter(|known| known.rules.is_bounded()) else { return inner.oneshot(request).await };
+    if !known.rules.is_bounded() {
+        return inner.oneshot(request).await;
+    }
     let call = Call::new(request.method(), request.uri());
     known.check_path(&call, request.method(), request.uri().path())?;
     let in_body = call.speaks_in_body() || path::makes_of_model(request.method(), request.uri().path());

@@ -6,7 +6,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,17 +20,20 @@ use tokio::{runtime::Handle, time::timeout};
 /// nginx's `lingering_time`.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// Wraps a request's body so that it is read to its end even if it is dropped before.
-pub(crate) fn linger(request: Request<Body>) -> Request<Body> {
-    // A caller that waits for "100 Continue" has sent nothing yet, and reading would ask for it.
-    if request.headers().contains_key(EXPECT) {
-        return request;
+/// Wraps a request's body so that it is read to its end even if it is dropped before, and that nothing comes after it: a
+/// trailer would go past everything that is said of headers.
+pub(crate) fn linger(request: &mut Request<Body>) {
+    let body = std::mem::take(request.body_mut());
+    if !body.is_end_stream() {
+        // A caller that waits for "100 Continue" has sent nothing yet, and reading would ask for it.
+        let lingers = !request.headers().contains_key(EXPECT);
+        *request.body_mut() = Body::new(LingeringBody { body, lingers });
     }
-    request.map(|body| Body::new(LingeringBody { body }))
 }
 
 struct LingeringBody {
     body: Body,
+    lingers: bool,
 }
 
 impl http_body::Body for LingeringBody {
@@ -38,7 +41,12 @@ impl http_body::Body for LingeringBody {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        loop {
+            let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            if !matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) {
+                return Poll::Ready(frame);
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
@@ -52,7 +60,7 @@ impl http_body::Body for LingeringBody {
 
 impl Drop for LingeringBody {
     fn drop(&mut self) {
-        if self.body.is_end_stream() {
+        if !self.lingers || self.body.is_end_stream() {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };

@@ -3,9 +3,11 @@
 use std::{env, io};
 
 use axum::{body::Body, extract::Request, response::Response};
+use bytes::Bytes;
 use clap::ValueEnum;
 use http::StatusCode;
 use tokio::time::Instant;
+use tower::BoxError;
 use tower_gemini::{
     Outcome,
     call::{Call, Operation, ServiceTier},
@@ -60,32 +62,6 @@ pub(crate) fn start(format: Format) -> Result<(), String> {
     Ok(())
 }
 
-/// Logs a call and its outcome, once its answer has ended.
-pub(crate) async fn line<F: Future<Output = Response>>(
-    mut request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    let end = AnswerEnd::default();
-    request.extensions_mut().insert(end.clone());
-    let caller = CallerName::default();
-    request.extensions_mut().insert(caller.clone());
-    let mut line = Line {
-        call: Call::new(request.method(), request.uri()),
-        progress: CallProgress::watch(&mut request),
-        caller,
-        began: Instant::now(),
-        status: None,
-        outcome: Outcome::default(),
-        end,
-    };
-    let response = next(request).await;
-    line.status = Some(response.status());
-    if let Some(outcome) = response.extensions().get::<Outcome>() {
-        line.outcome = outcome.clone();
-    }
-    response.map(|body| Body::new(HoldingBody::new(body, line)))
-}
-
 /// The most characters of a name that are logged: no model's name is longer.
 const LONGEST: usize = 128;
 
@@ -100,7 +76,7 @@ fn shown(model: &str) -> String {
 }
 
 /// The line of a call. It has neither path nor query, which may hold anything.
-struct Line {
+pub(crate) struct Line {
     call: Call,
     /// It has the call as its body says, and the attempts, of a caller that went away before an answer came.
     progress: CallProgress,
@@ -111,6 +87,37 @@ struct Line {
     outcome: Outcome,
     /// The end of the answer. Callers close the connection on reading a failure, before the break that follows it.
     end: AnswerEnd,
+}
+
+impl Line {
+    /// Begins the line of a call. It is logged once the call's answer has ended.
+    pub(crate) fn begin(request: &mut Request) -> Self {
+        let end = AnswerEnd::default();
+        request.extensions_mut().insert(end.clone());
+        let caller = CallerName::default();
+        request.extensions_mut().insert(caller.clone());
+        Self {
+            call: Call::new(request.method(), request.uri()),
+            progress: CallProgress::watch(request),
+            caller,
+            began: Instant::now(),
+            status: None,
+            outcome: Outcome::default(),
+            end,
+        }
+    }
+
+    /// Takes the outcome of a call, whose answer's body goes on with its line.
+    pub(crate) fn answered<R>(mut self, response: http::Response<R>) -> Response
+    where
+        R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static,
+    {
+        self.status = Some(response.status());
+        if let Some(outcome) = response.extensions().get::<Outcome>() {
+            self.outcome = outcome.clone();
+        }
+        response.map(|body| Body::new(HoldingBody::new(body, self)))
+    }
 }
 
 impl AtEnd for Line {

@@ -1,15 +1,15 @@
 //! The duties of any proxy: to keep the headers of one connection to that connection, to send the path that was judged,
 //! and to stay between both sides.
 
-use axum::{extract::Request, response::Response};
+use axum::extract::Request;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
+    HeaderMap, HeaderName, HeaderValue, Response, Uri,
     header::{CONNECTION, HOST},
     uri::Authority,
 };
 
 use crate::serve::{
-    headers::{self, KnownKeys, without_trailers},
+    headers::{self, KnownKeys},
     linger::linger,
     live, path, uploads,
 };
@@ -30,37 +30,51 @@ const OF_ONE_CONNECTION: [&str; 11] = [
     "upgrade",
 ];
 
-/// Strips the headers of one connection both ways, and those of an answer that callers do not get, `keys` among them;
-/// writes the path in one form, and leads uploads back through the relay.
-pub(crate) async fn pass<F: Future<Output = Response>>(
-    request: Request,
-    keys: &KnownKeys,
-    next: impl FnOnce(Request) -> F,
-) -> Response {
-    let mut request = linger(request).map(without_trailers);
-    path::unescape(&mut request);
-    path::drop_other_requests(&mut request);
-    live::mark(&mut request);
-    strip(request.headers_mut());
-    let relay = OwnAddress::of(&request);
-    let goes_on = uploads::goes_on(&request);
-    let is_served = headers::is_served(request.method());
-    let mut response = next(request).await;
-    strip(response.headers_mut());
-    uploads::replace_addresses(response.headers_mut(), |url| relay.in_place_of(url));
-    headers::to_caller(response.headers_mut(), keys);
-    if !is_served {
-        headers::allow(&mut response);
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The way of a request through the relay, on which its answer comes back.
+pub(crate) struct WayBack {
+    relay: OwnAddress,
+    /// The request goes on with an upload.
+    goes_on: bool,
+    is_served: bool,
+}
+
+impl WayBack {
+    /// Strips the headers of one connection from a request, and writes its path in one form.
+    pub(crate) fn of(request: &mut Request) -> Self {
+        linger(request);
+        path::unescape(request);
+        path::drop_other_requests(request);
+        live::mark(request);
+        strip(request.headers_mut());
+        Self {
+            relay: OwnAddress::of(request),
+            goes_on: uploads::goes_on(request),
+            is_served: headers::is_served(request.method()),
+        }
     }
-    if goes_on {
-        uploads::end_if_refused(&mut response);
+
+    /// Strips the headers of one connection from an answer, and those that callers do not get, `keys` among them; leads
+    /// uploads back through the relay.
+    pub(crate) fn pass<R>(self, response: &mut Response<R>, keys: &KnownKeys) {
+        strip(response.headers_mut());
+        uploads::replace_addresses(response.headers_mut(), |url| self.relay.in_place_of(url));
+        headers::to_caller(response.headers_mut(), keys);
+        if !self.is_served {
+            headers::allow(response);
+        }
+        if self.goes_on {
+            uploads::end_if_refused(response);
+        }
     }
-    response
 }
 
 fn strip(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse::<HeaderName>().ok());
+    let named = named.flat_map(|value| value.split(',')).map(str::trim);
+    let is_known = |name: &&str| OF_ONE_CONNECTION.iter().any(|known| known.eq_ignore_ascii_case(name));
+    let named = named.filter(|name| !is_known(name)).filter_map(|name| name.parse::<HeaderName>().ok());
     let named: Vec<_> = named.collect();
     headers::remove(headers, |name| OF_ONE_CONNECTION.contains(&name) || named.iter().any(|at| at == name));
 }
@@ -77,7 +91,7 @@ impl OwnAddress {
         Self {
             authority: request.uri().authority().cloned(),
             host: request.headers().get(HOST).cloned(),
-            schemes: request.headers().get("x-forwarded-proto").cloned(),
+            schemes: request.headers().get(FORWARDED_PROTO).cloned(),
         }
     }
 

@@ -4,11 +4,11 @@ use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body_util::Empty;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
-use tower::{BoxError, ServiceBuilder, ServiceExt, layer::layer_fn};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, layer::layer_fn};
 use tower_gemini::{
     ConfigError,
     body::ReplayBody,
@@ -128,10 +128,9 @@ impl Stack {
         &self.parts.known_keys
     }
 
-    /// Answers a call, through all layers.
-    pub(crate) async fn answer(&self, request: axum::extract::Request) -> Response<Body> {
-        let Ok(answer) = self.service.clone().oneshot(request).await;
-        answer.map(Body::new)
+    /// Answers a call, through all layers. All of them are ready as the innermost is, which is so always.
+    pub(crate) fn call(&self, request: Request<Body>) -> Answered {
+        self.service.clone().call(request)
     }
 
     /// Returns everything that is not wrong but may surprise.
@@ -148,6 +147,9 @@ impl fmt::Debug for Stack {
 
 /// The layers of one stack. A clone shares all that is large.
 type Calls = ErrorResponse<RecordFailures<AlwaysReady<Body>>>;
+
+/// The future of an answer of the layers.
+pub(crate) type Answered = <Calls as Service<Request<Body>>>::Future;
 
 // === the parts ===
 

@@ -36,7 +36,7 @@ pub(crate) fn transport(settings: &Settings) -> Result<Transport, BoxError> {
                 replace_addresses(response.headers_mut(), |url| Some(without_base(url, &base)));
                 response
             });
-            Ok(Transport::new(move |request| client.clone().oneshot(request)))
+            Ok(Transport::around(client))
         }
     }
 }
@@ -63,7 +63,7 @@ where
     let service = service
         .map_request(to_upstream::<ReplayBody<Body>>)
         .map_result(|answer: Result<Response<R>, BoxError>| answer.and_then(from_upstream));
-    Transport::new(move |request| service.clone().oneshot(request))
+    Transport::around(service)
 }
 
 #[cfg(test)]

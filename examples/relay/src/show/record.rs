@@ -8,8 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 use tower_gemini::{
@@ -41,12 +40,12 @@ pub(crate) struct RecordFailures<S> {
 
 impl<S, B, R> Service<Request<B>> for RecordFailures<S>
 where
-    S: Service<Request<B>, Response = Response<R>, Error = BoxError, Future: Send + 'static>,
-    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: Service<Request<B>, Response = Response<R>, Error = BoxError, Future: Unpin>,
+    R: http_body::Body,
 {
-    type Response = Response<RecordedBody>;
+    type Response = Response<RecordedBody<R>>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+    type Future = RecordedAnswer<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx)
@@ -54,7 +53,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let call = Call::new(request.method(), request.uri());
-        let mut record = CallRecord {
+        let record = CallRecord {
             failures: self.failures.clone(),
             began: Instant::now(),
             requested: Requested {
@@ -66,33 +65,53 @@ where
             at_admission: false,
             has_ended: false,
         };
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let result = answer.await;
-            record.has_begun(&result);
-            result.map(|response| {
-                response.map(|body| {
-                    let body = body.map_err(Into::into).boxed_unsync();
-                    record.has_ended = body.is_end_stream();
-                    RecordedBody { body, record }
-                })
+        RecordedAnswer { answer: self.inner.call(request), record: Some(record) }
+    }
+}
+
+/// The future of an answer whose call is recorded.
+pub(crate) struct RecordedAnswer<F> {
+    answer: F,
+    /// The record, until the answer's body takes it.
+    record: Option<CallRecord>,
+}
+
+impl<F, R> Future for RecordedAnswer<F>
+where
+    F: Future<Output = Result<Response<R>, BoxError>> + Unpin,
+    R: http_body::Body,
+{
+    type Output = Result<Response<RecordedBody<R>>, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.answer).poll(cx));
+        // A future that is polled after its end stays pending.
+        let Some(mut record) = self.record.take() else { return Poll::Pending };
+        record.has_begun(&result);
+        Poll::Ready(result.map(|response| {
+            response.map(|body| {
+                record.has_ended = body.is_end_stream();
+                RecordedBody { body, record }
             })
-        })
+        }))
     }
 }
 
 /// A body that tells the record of its call how it ends.
-pub(crate) struct RecordedBody {
-    body: UnsyncBoxBody<Bytes, BoxError>,
+pub(crate) struct RecordedBody<R> {
+    body: R,
     record: CallRecord,
 }
 
-impl http_body::Body for RecordedBody {
+impl<R> http_body::Body for RecordedBody<R>
+where
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx)).map(|frame| frame.map_err(Into::into));
         match &frame {
             Some(Err(error)) => self.record.has_broken(error),
             // A reader that knows the length does not poll again after the last frame.
