@@ -26,7 +26,7 @@ use crate::{
         always_ready::AlwaysReady,
         body_timeout::{elapsed_limit, with_timeout},
         headers,
-        held::{AnswerEnd, AtEnd, HoldingBody},
+        held::{AtEnd, HoldingBody},
         known::{Known, forward, mark},
         live::{self, LiveApi},
         owners::Separation,
@@ -37,6 +37,7 @@ use crate::{
         unread::AnswersUnderWay,
         uploads::{self, SignedAddress, Uploads},
     },
+    show::CallNews,
 };
 
 /// The most credentials of one request that are looked at; SDKs bring two.
@@ -115,12 +116,12 @@ impl Admission {
     ) -> impl Future<Output = Result<Response<Body>, BoxError>> + Send {
         let entered = self.enter(&mut request);
         async move {
-            let Entered { known, of_caller, under_way, end } = entered?;
+            let Entered { known, of_caller, under_way, news } = entered?;
             let slot = match self.free_slot() {
                 Some(slot) => slot,
                 None => Box::pin(self.awaited_slot()).await?,
             };
-            let place = Place { taken: Some((of_caller, slot)), end };
+            let place = Place { taken: Some((of_caller, slot)), news };
             // The futures of calls that are read are in a box, so that those of all others are small.
             let answer = match &known {
                 Some(caller) if self.rules.separate => {
@@ -166,8 +167,8 @@ impl Admission {
             CallContext::update(request.extensions_mut(), |context| context.set_caller(peer.name.clone()));
         }
         with_timeout(request, self.rules.body_timeout);
-        let end = request.extensions_mut().remove().unwrap_or_default();
-        Ok(Entered { known, of_caller, under_way: peer.map(|peer| peer.under_way), end })
+        let news = request.extensions_mut().remove().unwrap_or_default();
+        Ok(Entered { known, of_caller, under_way: peer.map(|peer| peer.under_way), news })
     }
 
     fn judge(
@@ -297,20 +298,20 @@ struct Entered {
     known: Option<Known>,
     of_caller: CallerPlace,
     under_way: Option<AnswersUnderWay>,
-    end: AnswerEnd,
+    news: CallNews,
 }
 
 /// The place of a call, taken until its answer has ended. That of one that has failed is free before its last words are
 /// out, so that a caller that reads them can call again.
 struct Place {
     taken: Option<(CallerPlace, Option<OwnedSemaphorePermit>)>,
-    end: AnswerEnd,
+    news: CallNews,
 }
 
 impl AtEnd for Place {
     fn ended(&mut self) {
         self.taken = None;
-        self.end.set();
+        self.news.set_ended();
     }
 
     fn failed(&mut self) {

@@ -2,10 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll, ready},
 };
 
@@ -22,21 +18,6 @@ pub(crate) trait AtEnd {
 
     /// Called when the body has failed. A layer outside may hold it for seconds, until the last words are delivered.
     fn failed(&mut self) {}
-}
-
-/// A cell that says, to the layers outside of all others, that an answer has ended for those inside: it has passed, or it
-/// has failed and its last words are on their way.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AnswerEnd(Arc<AtomicBool>);
-
-impl AnswerEnd {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// A body that holds a value.
@@ -89,7 +70,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{io, sync::Arc};
 
     use axum::body::Body;
     use futures_util::stream;

@@ -22,7 +22,7 @@ use crate::{
         path,
         refusal::{full, refusal},
     },
-    show::CallerName,
+    show::CallNews,
 };
 
 /// The header by which a caller says that a call is less urgent than its others.
@@ -51,8 +51,8 @@ pub(crate) struct Known {
 impl Known {
     /// Tells the layers outside who makes a call.
     pub(crate) fn sign(&self, request: &Request) {
-        if let Some(cell) = request.extensions().get::<CallerName>() {
-            cell.set(self.rules.name.clone());
+        if let Some(news) = request.extensions().get::<CallNews>() {
+            news.set_caller(self.rules.name.clone());
         }
     }
 

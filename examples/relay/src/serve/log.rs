@@ -24,10 +24,10 @@ use tracing_subscriber::{
 
 use crate::{
     serve::{
-        held::{AnswerEnd, AtEnd, HoldingBody},
+        held::{AtEnd, HoldingBody},
         line_text::{LineFields, LineTime},
     },
-    show::CallerName,
+    show::CallNews,
 };
 
 /// The form of the log.
@@ -80,30 +80,27 @@ pub(crate) struct Line {
     call: Call,
     /// It has the call as its body says, and the attempts, of a caller that went away before an answer came.
     progress: CallProgress,
-    caller: CallerName,
+    /// The name of the caller, and the end of the answer: callers close the connection on reading a failure, before the break
+    /// that follows it.
+    news: CallNews,
     began: Instant,
     /// The status, unless the caller went away before there was one.
     status: Option<StatusCode>,
     outcome: Outcome,
-    /// The end of the answer. Callers close the connection on reading a failure, before the break that follows it.
-    end: AnswerEnd,
 }
 
 impl Line {
     /// Begins the line of a call. It is logged once the call's answer has ended.
     pub(crate) fn begin(request: &mut Request) -> Self {
-        let end = AnswerEnd::default();
-        request.extensions_mut().insert(end.clone());
-        let caller = CallerName::default();
-        request.extensions_mut().insert(caller.clone());
+        let news = CallNews::default();
+        request.extensions_mut().insert(news.clone());
         Self {
             call: Call::new(request.method(), request.uri()),
             progress: CallProgress::watch(request),
-            caller,
+            news,
             began: Instant::now(),
             status: None,
             outcome: Outcome::default(),
-            end,
         }
     }
 
@@ -122,13 +119,13 @@ impl Line {
 
 impl AtEnd for Line {
     fn ended(&mut self) {
-        self.end.set();
+        self.news.set_ended();
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        let Self { call, progress, caller, began, status, outcome, end } = self;
+        let Self { call, progress, news, began, status, outcome } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
         // The call as its body says, unless it was turned away before that was read.
@@ -144,7 +141,7 @@ impl Drop for Line {
         let tier = Some(call.service_tier()).filter(|tier| *tier != ServiceTier::Standard);
         tracing::info!(
             target: "relay::call",
-            caller = caller.get(),
+            caller = news.caller(),
             operation = ?call.operation(),
             model,
             tier = tier.map(ServiceTier::as_str),
@@ -160,7 +157,7 @@ impl Drop for Line {
             tokens_thought = paid.and_then(|usage| usage.thoughts_tokens),
             failure = failure.map(|failure| failure.kind().to_string()),
             // The caller left before the end, and before the upstream said an error.
-            gone = !end.is_set() && usage.failure.is_none(),
+            gone = !news.has_ended() && usage.failure.is_none(),
             "call"
         );
     }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -46,18 +49,36 @@ struct Ring {
     history: Mutex<History>,
 }
 
-/// A cell that tells the layers outside of all others who makes a call.
+/// A cell in which the layers inside tell those outside of them who makes a call, and that its answer has ended.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallerName(Arc<OnceLock<Arc<str>>>);
+pub(crate) struct CallNews(Arc<News>);
 
-impl CallerName {
-    pub(crate) fn get(&self) -> Option<&str> {
-        self.0.get().map(|name| &**name)
+#[derive(Debug, Default)]
+struct News {
+    caller: OnceLock<Arc<str>>,
+    has_ended: AtomicBool,
+}
+
+impl CallNews {
+    /// Returns the name of the caller, if it has one.
+    pub(crate) fn caller(&self) -> Option<&str> {
+        self.0.caller.get().map(|name| &**name)
     }
 
     /// Says who makes the call, which has one caller.
-    pub(crate) fn set(&self, name: Arc<str>) {
-        let _ = self.0.set(name);
+    pub(crate) fn set_caller(&self, name: Arc<str>) {
+        let _ = self.0.caller.set(name);
+    }
+
+    /// Returns whether the answer has ended for the layers inside: it has passed, or it has failed and its last words are
+    /// on their way.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.has_ended.load(Ordering::Relaxed)
+    }
+
+    /// Says that the answer has ended.
+    pub(crate) fn set_ended(&self) {
+        self.0.has_ended.store(true, Ordering::Relaxed);
     }
 }
 

@@ -21,7 +21,7 @@ mod store;
 mod view;
 
 pub(crate) use self::{
-    failures::{CallerName, Failures},
+    failures::{CallNews, Failures},
     record::RecordFailures,
     reloads::Reloads,
     status::{PATHS, Shown, router},

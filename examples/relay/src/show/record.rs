@@ -19,7 +19,7 @@ use tower_gemini::{
 };
 
 use crate::show::{
-    failures::{CallerName, Failures, is_by_caller},
+    failures::{CallNews, Failures, is_by_caller},
     history::End,
 };
 
@@ -58,7 +58,7 @@ where
             began: Instant::now(),
             requested: Requested {
                 model: call.model().unwrap_or_default().to_owned(),
-                caller: request.extensions().get().cloned(),
+                news: request.extensions().get().cloned(),
                 progress: CallProgress::watch(&mut request),
             },
             outcome: None,
@@ -132,7 +132,7 @@ where
 /// The call as its request says it, for failures that know no better.
 struct Requested {
     model: String,
-    caller: Option<CallerName>,
+    news: Option<CallNews>,
     /// It has the call as its body says, of a caller that has left before an answer came.
     progress: CallProgress,
 }
@@ -144,7 +144,7 @@ impl Requested {
     }
 
     fn caller(&self) -> Option<&str> {
-        self.caller.as_ref().and_then(CallerName::get)
+        self.news.as_ref().and_then(CallNews::caller)
     }
 }
 
