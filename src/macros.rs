@@ -1,9 +1,8 @@
 //! Code that every room has, and that need not be read eleven times.
 
-/// Implements `get_ref`, `get_mut` and `into_inner` for a service whose inner service is its field `inner`. `forgets`: an
-/// optional field that holds a clone of it, which has to have what somebody changes in it.
+/// Implements `get_ref`, `get_mut` and `into_inner` for a service whose inner service is its field `inner`.
 macro_rules! accessors {
-    ($service:ident $(, forgets $clone:ident)?) => {
+    ($service:ident) => {
         impl<S> $service<S> {
             /// Returns a reference to the inner service.
             pub fn get_ref(&self) -> &S {
@@ -12,7 +11,6 @@ macro_rules! accessors {
 
             /// Returns a mutable reference to the inner service.
             pub fn get_mut(&mut self) -> &mut S {
-                $(self.$clone = None;)?
                 &mut self.inner
             }
 

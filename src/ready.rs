@@ -24,11 +24,6 @@ impl<S: Clone> Readied<S> {
         Self { service: std::mem::replace(place, clone), ready: true }
     }
 
-    /// Holds a clone that is not ready, for a call that comes later.
-    pub(crate) fn unready(service: S) -> Self {
-        Self { service, ready: false }
-    }
-
     /// Gives the readiness up before a wait, so that its permit is free for other calls.
     pub(crate) fn release(&mut self) {
         if std::mem::take(&mut self.ready) {

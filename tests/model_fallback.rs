@@ -903,8 +903,9 @@ async fn a_permit_that_a_refusal_has_left_unused_is_free_while_the_next_model_is
     let permits = Arc::new(Semaphore::new(1));
     let limited = ConcurrencyLimit::with_semaphore(Models::new().upstream, permits.clone());
     let gate = Gate(Refusing(limited), Arc::default());
-    let service = ModelFallbackLayer::new(chains().build().unwrap()).layer(gate);
-    let mut call = tokio_test::task::spawn(service.oneshot(post(GENERATE)));
+    // The service stays where it is while its call goes on, as in a buffer.
+    let mut service = ModelFallbackLayer::new(chains().build().unwrap()).layer(gate);
+    let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call(post(GENERATE)));
     assert!(call.poll().is_pending());
     assert_eq!(permits.available_permits(), 1);
 }

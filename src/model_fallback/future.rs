@@ -17,7 +17,6 @@ use tower_service::Service;
 use super::{
     answerer::Answerer,
     chains::Chain,
-    spare::Spare,
     walk::{Continuation, Walk},
 };
 use crate::{
@@ -48,9 +47,7 @@ pin_project! {
 
 /// The means by which a call with a chain goes to its next model.
 pub(super) struct Onward<S, B, R> {
-    spare: Arc<Spare<S>>,
-    /// The service of the next model, once there is one.
-    inner: Option<Box<Readied<S>>>,
+    inner: Readied<S>,
     walk: Walk<B, R>,
 }
 
@@ -66,16 +63,21 @@ impl<S, B, R, F> ResponseFuture<S, B, R, F> {
     }
 }
 
-impl<S: Clone, B: Resend<Data = Bytes> + From<Bytes>, R> Onward<S, B, R> {
-    /// Makes the means for a call that has not begun. The ready service is left for its first model.
+impl<S, B, R> Onward<S, B, R>
+where
+    S: Service<Request<B>> + Clone,
+    B: Resend<Data = Bytes> + From<Bytes>,
+{
+    /// Makes the means for a call that has not begun.
     #[inline]
-    pub(super) fn new(spare: Arc<Spare<S>>, chain: Arc<Chain>, shape: Shape) -> Self {
-        Self { spare, inner: None, walk: Walk::of(chain, shape) }
+    pub(super) fn new(inner: Readied<S>, chain: Arc<Chain>, shape: Shape) -> Self {
+        Self { inner, walk: Walk::of(chain, shape) }
     }
 
-    /// Begins the call. Turns its request to the model that it is sent to first.
-    pub(super) fn begin(&mut self, answerer: Answerer, request: &mut Request<B>) {
-        self.walk.begin(answerer, request);
+    /// Begins the call: turns its request to the model that it is sent to first, and sends it.
+    pub(super) fn begin(&mut self, answerer: Answerer, mut request: Request<B>) -> S::Future {
+        self.walk.begin(answerer, &mut request);
+        self.inner.call(request)
     }
 }
 
@@ -101,7 +103,7 @@ where
             match this.state.as_mut().project() {
                 StateProj::Calling { future } => {
                     let mut polled = future.poll(cx);
-                    let Some(Onward { spare, inner, walk }) = this.onward.as_deref_mut() else {
+                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else {
                         return polled.map_err(Into::into);
                     };
                     if let Poll::Ready(Ok(response)) = &mut polled
@@ -114,17 +116,15 @@ where
                     match walk.next(ready!(polled).map_err(Into::into)) {
                         Continuation::Done(result) => return Poll::Ready(result),
                         Continuation::Send(request) => {
-                            // Another one than before: a layer inside that has refused has not used its readiness, nor
-                            // what it holds for it.
-                            *inner = Some(Box::new(spare.take()));
+                            // A layer inside that has refused has not used its readiness, nor what it holds for it.
+                            inner.renew();
                             // The attempt that failed is dropped here, before the next one is made.
                             this.state.set(State::Readying { next: Some(Box::new(request)) });
                         }
                     }
                 }
                 StateProj::Readying { next } => {
-                    let Some(Onward { inner, walk, .. }) = this.onward.as_deref_mut() else { return Poll::Pending };
-                    let Some(inner) = inner else { return Poll::Ready(walk.failed()) };
+                    let Some(Onward { inner, walk }) = this.onward.as_deref_mut() else { return Poll::Pending };
                     if ready!(inner.poll_ready(cx)).is_err() {
                         return Poll::Ready(walk.failed());
                     }

@@ -40,10 +40,10 @@ impl Describe for ModelFallbackLayer {
     }
 }
 
-impl<S: Clone> Layer<S> for ModelFallbackLayer {
+impl<S> Layer<S> for ModelFallbackLayer {
     type Service = ModelFallback<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ModelFallback::new(inner, self.chains.clone())
+        ModelFallback { inner, chains: self.chains.clone() }
     }
 }

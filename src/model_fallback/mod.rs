@@ -206,7 +206,6 @@ mod origins;
 mod reason;
 mod route;
 mod service;
-mod spare;
 mod sticky;
 mod used;
 mod walk;

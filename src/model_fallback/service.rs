@@ -1,35 +1,23 @@
 //! The service: begins the walk of a call along its chain.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{FallbackChains, ResponseFuture, future::Onward, spare::Spare};
-use crate::{body::Resend, context::BoxError};
+use super::{FallbackChains, ResponseFuture, future::Onward};
+use crate::{body::Resend, context::BoxError, ready::Readied};
 
 /// The service of [`ModelFallbackLayer`](super::ModelFallbackLayer).
 #[derive(Clone, Debug)]
 pub struct ModelFallback<S> {
-    inner: S,
-    chains: Option<FallbackChains>,
-    /// `None` as long as there are no chains, and once somebody may have changed the service.
-    spare: Option<Arc<Spare<S>>>,
+    pub(super) inner: S,
+    pub(super) chains: Option<FallbackChains>,
 }
 
-crate::macros::accessors!(ModelFallback, forgets spare);
-
-impl<S: Clone> ModelFallback<S> {
-    pub(super) fn new(inner: S, chains: Option<FallbackChains>) -> Self {
-        let spare = chains.is_some().then(|| Arc::new(Spare::of(&inner)));
-        Self { inner, chains, spare }
-    }
-}
+crate::macros::accessors!(ModelFallback);
 
 impl<S, B, R> Service<Request<B>> for ModelFallback<S>
 where
@@ -46,13 +34,12 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
         let chained = self.chains.as_ref().and_then(|chains| chains.of_call(&request));
         let Some(chained) = chained else { return ResponseFuture::direct(self.inner.call(request)) };
         // It is large, and does not move once it has begun.
-        let spare = self.spare.get_or_insert_with(|| Arc::new(Spare::of(&self.inner))).clone();
-        let mut onward = Box::new(Onward::new(spare, chained.chain, chained.shape));
-        onward.begin(chained.answerer, &mut request);
-        ResponseFuture::walking(self.inner.call(request), onward)
+        let mut onward = Box::new(Onward::new(Readied::take(&mut self.inner), chained.chain, chained.shape));
+        let future = onward.begin(chained.answerer, request);
+        ResponseFuture::walking(future, onward)
     }
 }

@@ -84,7 +84,7 @@ impl fmt::Debug for GeminiLayer {
     }
 }
 
-impl<S: Clone> Layer<S> for GeminiLayer {
+impl<S> Layer<S> for GeminiLayer {
     type Service = Gemini<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
