@@ -393,7 +393,7 @@ async fn what_the_door_refuses_is_not_shown_as_a_fault_of_the_upstreams() {
     assert_eq!(seen["wrong"][0]["level"], "note", "{seen}");
 }
 
-/// A time that is shorter than hyper's own time-out.
+/// Shorter than any time-out that is a default.
 const SOON: Duration = Duration::from_secs(15);
 
 #[tokio::test]

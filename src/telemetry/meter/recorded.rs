@@ -140,6 +140,7 @@ impl RecordMeter {
             self.background_reported(creator, usage);
         }
         let answered = usage.model_version.as_deref().or(outcome.model()).map(|model| {
+            // A name that is its own label is known, and needs no confirmation.
             if call.quota_name() == Some(model) && *asked == *model {
                 return asked.clone();
             }

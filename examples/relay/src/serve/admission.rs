@@ -108,7 +108,7 @@ impl Admission {
 
     /// Lets a call through to `inner`, or refuses it. The call keeps its place until its answer has ended.
     ///
-    /// The request is looked at before the future is made, which then has room for it once.
+    /// The request is judged before the future is made, and not in it: the future then keeps one copy of the request.
     fn pass(
         self: Arc<Self>,
         mut request: Request,
@@ -171,6 +171,8 @@ impl Admission {
         Ok(Entered { known, of_caller, under_way: peer.map(|peer| peer.under_way), news })
     }
 
+    /// Judges a request that has come to `address`, if it is a signed one. Returns its caller, if it is known, and the
+    /// place of the call among those of that caller.
     fn judge(
         &self,
         request: &Request,
@@ -260,7 +262,7 @@ impl Admission {
         Ok(CallerPlace { caller, callers: self.callers.clone() })
     }
 
-    /// Takes one of the slots of all calls, if one is free; no one, if they are not limited.
+    /// Takes one of the slots of all calls. `None`: all are taken; `Some(None)`: calls are not limited.
     fn free_slot(&self) -> Option<Option<OwnedSemaphorePermit>> {
         match &self.slots {
             Some(slots) => slots.clone().try_acquire_owned().ok().map(Some),

@@ -71,6 +71,7 @@ fn logged(
     let way_back = WayBack::of(&mut request);
     let mut answer = stack.call(request);
     async move {
+        // By reference: a future that awaits another one by value has room for it twice.
         let Ok(mut answer) = (&mut answer).await;
         way_back.pass(&mut answer, stack.known_keys());
         say_length(&mut answer);

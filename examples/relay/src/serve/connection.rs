@@ -92,7 +92,8 @@ pub(crate) async fn serve(
         let answer = app(request);
         async move { Ok::<_, Infallible>(answer.await.map(|body| AnswerBody::new(body, call))) }
     });
-    // A head that does not come is noticed here, as a connection without a call, and needs no timer of hyper's for each.
+    // A head that does not come is noticed here, as a connection without a call, so that no head needs a timer
+    // of hyper's.
     builder.http1().header_read_timeout(None).max_buf_size(MOST_AT_ONCE);
     // Clients that read only while they are asked for more answer a PING as late as they read.
     let http2 = &mut builder.http2();

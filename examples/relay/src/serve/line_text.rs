@@ -98,7 +98,8 @@ impl<'writer> FormatFields<'writer> for LineFields {
     }
 }
 
-/// The fields that are written so far.
+/// The fields that are written so far. Their text is one of `tracing-subscriber`, which gives out a [`Writer`] for its own
+/// texts only, and without one there is no [`DefaultVisitor`].
 struct WrittenFields {
     text: FormattedFields<LineFields>,
     result: fmt::Result,

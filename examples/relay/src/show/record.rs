@@ -85,7 +85,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let result = ready!(Pin::new(&mut self.answer).poll(cx));
-        // A future that is polled after its end stays pending.
+        // It is there for the first result, and a future that has given one is not polled again.
         let Some(mut record) = self.record.take() else { return Poll::Pending };
         record.has_begun(&result);
         Poll::Ready(result.map(|response| {
