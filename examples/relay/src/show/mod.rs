@@ -5,6 +5,7 @@
 //! the layers, and the last failures.
 
 mod advice;
+mod call_news;
 mod failures;
 mod history;
 mod kept;
@@ -21,7 +22,8 @@ mod store;
 mod view;
 
 pub(crate) use self::{
-    failures::{CallNews, Failures},
+    call_news::CallNews,
+    failures::Failures,
     record::RecordFailures,
     reloads::Reloads,
     status::{PATHS, Shown, router},

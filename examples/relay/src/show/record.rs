@@ -19,7 +19,8 @@ use tower_gemini::{
 };
 
 use crate::show::{
-    failures::{CallNews, Failures, is_by_caller},
+    call_news::CallNews,
+    failures::{Failures, is_by_caller},
     history::End,
 };
 
