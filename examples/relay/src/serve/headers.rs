@@ -168,12 +168,8 @@ const OF_THE_UPSTREAM: [&str; 31] = [
 
 /// Names of headers, and beginnings of such names, by a letter, so that a name is compared with few of them.
 struct HeaderNames {
-    by_letter: [NamesOfLetter; 256],
-}
-
-struct NamesOfLetter {
-    whole: Vec<&'static str>,
-    beginnings: Vec<&'static str>,
+    /// The texts with a letter, and whether each is the beginning of names.
+    by_letter: [Vec<(&'static str, bool)>; 256],
 }
 
 /// The names of the headers of a request that do not go to the upstream.
@@ -184,15 +180,12 @@ static NOT_HANDED_ON: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(
 
 impl HeaderNames {
     fn new(whole: &[&'static str], beginnings: &[&'static str]) -> Self {
-        let mut names =
-            Self { by_letter: [const { NamesOfLetter { whole: Vec::new(), beginnings: Vec::new() } }; 256] };
-        for name in whole {
-            names.by_letter[Self::letter(name)].whole.push(name);
+        let mut by_letter = [const { Vec::new() }; 256];
+        let whole = whole.iter().map(|name| (*name, false));
+        for (text, begins) in whole.chain(beginnings.iter().map(|beginning| (*beginning, true))) {
+            by_letter[Self::letter(text)].push((text, begins));
         }
-        for beginning in beginnings {
-            names.by_letter[Self::letter(beginning)].beginnings.push(beginning);
-        }
-        names
+        Self { by_letter }
     }
 
     /// Returns the letter of a name: the first one behind `x-`, which half of them have.
@@ -201,8 +194,8 @@ impl HeaderNames {
     }
 
     fn has(&self, name: &str) -> bool {
-        let names = &self.by_letter[Self::letter(name)];
-        names.whole.contains(&name) || names.beginnings.iter().any(|beginning| name.starts_with(beginning))
+        let known = &self.by_letter[Self::letter(name)];
+        known.iter().any(|(text, begins)| if *begins { name.starts_with(text) } else { name == *text })
     }
 }
 
