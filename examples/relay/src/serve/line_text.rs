@@ -1,12 +1,11 @@
 //! The time and the fields of a line of the log in text, as `tracing-subscriber` writes them without colors.
 //!
-//! Each call has a line, with a dozen fields. Numbers and plain words are written in a shorter way than values of any kind,
-//! and the text of a second is kept for all lines of it.
+//! Each call has a line, with a dozen fields. The time, numbers and plain words are written in shorter ways than values of any
+//! kind.
 
 use std::{
-    cell::RefCell,
     fmt::{self, Debug},
-    time::{Duration, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use tower_gemini::clock;
@@ -16,7 +15,7 @@ use tracing_subscriber::{
     fmt::{
         FormattedFields,
         format::{DefaultVisitor, FormatFields, Writer},
-        time::{FormatTime, SystemTime},
+        time::FormatTime,
     },
 };
 
@@ -25,63 +24,15 @@ use tracing_subscriber::{
 /// The time of a line.
 pub(crate) struct LineTime;
 
-/// The end of a time's text, behind the second.
-const BEHIND_SECOND: &str = ".000000Z";
-
 impl FormatTime for LineTime {
     fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        thread_local! {
-            static LAST: RefCell<TextOfSecond> = RefCell::default();
-        }
-        LAST.with_borrow_mut(|last| last.write(writer))
+        write_time(clock::wall(), writer)
     }
 }
 
-/// The text of a second.
-#[derive(Default)]
-struct TextOfSecond {
-    second: Option<u64>,
-    text: FormattedFields<LineTime>,
-}
-
-impl TextOfSecond {
-    fn write(&mut self, writer: &mut Writer<'_>) -> fmt::Result {
-        let now = since_1970();
-        if self.second == Some(now.as_secs()) {
-            writer.write_str(&self.text)?;
-            let mut behind = String::with_capacity(BEHIND_SECOND.len());
-            behind.push('.');
-            push_number(&mut behind, now.subsec_micros().into(), 6);
-            behind.push('Z');
-            return writer.write_str(&behind);
-        }
-        self.second = None;
-        self.text.fields.clear();
-        SystemTime.format_time(&mut self.text.as_writer())?;
-        writer.write_str(&self.text)?;
-        // The clock has been read twice, and may have come to another second in between.
-        self.second = Some(now.as_secs()).filter(|second| *second == since_1970().as_secs());
-        let end = self.text.len().saturating_sub(BEHIND_SECOND.len());
-        self.text.fields.truncate(end);
-        Ok(())
-    }
-}
-
-fn since_1970() -> Duration {
-    clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// Adds a number, with as many zeros before it as `width` asks for.
-fn push_number(text: &mut String, number: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    let (mut rest, mut at) = (number, digits.len());
-    while rest > 0 {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    let start = at.min(digits.len() - width);
-    text.extend(digits[start..].iter().map(|digit| char::from(*digit)));
+fn write_time(now: SystemTime, writer: &mut Writer<'_>) -> fmt::Result {
+    // An earlier time has no such text.
+    write!(writer, "{}", humantime::format_rfc3339_micros(now.max(UNIX_EPOCH)))
 }
 
 // === the fields ===
@@ -144,7 +95,7 @@ impl Visit for WrittenFields {
 
     fn record_u64(&mut self, field: &Field, value: u64) {
         match self.begin(field) {
-            Some(text) => push_number(text, value, 1),
+            Some(text) => push_number(text, value),
             None => self.add_any(|visitor| visitor.record_u64(field, value)),
         }
     }
@@ -165,9 +116,22 @@ impl Visit for WrittenFields {
     }
 }
 
+/// Adds a number.
+fn push_number(text: &mut String, number: u64) {
+    let mut digits = [b'0'; 20];
+    let (mut rest, mut at) = (number, digits.len());
+    while rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    let start = at.min(digits.len() - 1);
+    text.extend(digits[start..].iter().map(|digit| char::from(*digit)));
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{io, sync::Arc};
+    use std::{io, sync::Arc, time::Duration};
 
     use parking_lot::Mutex;
     use tracing_subscriber::fmt::format::DefaultFields;
@@ -231,31 +195,27 @@ mod tests {
 
     #[test]
     fn a_number_has_all_of_its_digits() {
-        for (number, width, text) in [(0, 1, "0"), (7, 1, "7"), (10, 1, "10"), (42, 6, "000042"), (0, 6, "000000")] {
-            let mut written = String::new();
-            push_number(&mut written, number, width);
-            assert_eq!(written, text);
+        for number in [0, 7, 10, 42, 1_000_000, u64::MAX] {
+            let mut text = String::new();
+            push_number(&mut text, number);
+            assert_eq!(text, number.to_string());
         }
-        let mut written = String::new();
-        push_number(&mut written, u64::MAX, 1);
-        assert_eq!(written, u64::MAX.to_string());
     }
 
     #[test]
-    fn the_time_of_a_line_goes_on_and_is_that_of_the_clock() {
+    fn a_time_is_written_as_any_other_program_writes_it() {
         let text = |time: &dyn Fn(&mut Writer<'_>) -> fmt::Result| {
             let mut text = FormattedFields::<LineTime>::new(String::new());
             time(&mut text.as_writer()).expect("a time");
             text.fields
         };
-        let mut last = String::new();
-        for _ in 0..2_000 {
-            let before = text(&|writer| SystemTime.format_time(writer));
-            let now = text(&|writer| LineTime.format_time(writer));
-            let after = text(&|writer| SystemTime.format_time(writer));
-            assert!(last <= before && before <= now && now <= after, "{before} {now} {after}");
-            assert_eq!(now.len(), after.len());
-            last = now;
-        }
+        let at = |micros| text(&|writer| write_time(UNIX_EPOCH + Duration::from_micros(micros), writer));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(at(1_709_251_199_999_999), "2024-02-29T23:59:59.999999Z");
+        assert_eq!(at(1_709_251_200_000_042), "2024-03-01T00:00:00.000042Z");
+        assert_eq!(text(&|writer| write_time(UNIX_EPOCH - Duration::from_secs(1), writer)), at(0));
+        let form = |text: String| text.replace(|digit: char| digit.is_ascii_digit(), "0");
+        let other = text(&|writer| tracing_subscriber::fmt::time::SystemTime.format_time(writer));
+        assert_eq!(form(text(&|writer| LineTime.format_time(writer))), form(other));
     }
 }
