@@ -620,6 +620,22 @@ async fn a_failed_call_is_one_line_in_the_log_and_an_event_where_it_is_asked_for
     }
 }
 
+#[tokio::test]
+async fn a_call_has_a_line_in_the_log_where_one_is_wanted() {
+    for (level, expected) in [
+        ("warn", false),
+        ("info,relay::call=warn", false),
+        ("warn,relay::call=info", true),
+        ("warn,relay::call[{status}]=info", true),
+        ("warn,relay::call[{strange}]=info", false),
+    ] {
+        let relay = Relay::start_logging("upstream = \"emulator\"\n", &[("RUST_LOG", level)]).await;
+        assert_eq!(send(&relay, prompt(GENERATE)).await.status, 200);
+        let said = relay.said().await;
+        assert_eq!(said.contains("GenerateContent"), expected, "{level}: {said}");
+    }
+}
+
 const TWO_KEYS: &str = "[[keys]]\nkey = \"key-a\"\nproject = \"p1\"\nweight = 1000\n\
                         [[keys]]\nkey = \"key-b\"\nproject = \"p2\"\n";
 

@@ -14,6 +14,7 @@ use tower_gemini::{
     context::{CallProgress, Usage, UsageReport},
     failure::{Failure, Kind},
 };
+use tracing::Level;
 use tracing_subscriber::{
     EnvFilter,
     filter::{LevelFilter, filter_fn},
@@ -125,6 +126,10 @@ impl AtEnd for Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        // Nothing of a line is made where nobody wants it.
+        if !tracing::enabled!(target: "relay::call", Level::INFO) {
+            return;
+        }
         let Self { call, progress, news, began, status, outcome } = self;
         let usage = outcome.usage().map(Usage::report).unwrap_or_default();
         let failure = outcome.failure().or(usage.failure.as_ref());
