@@ -240,6 +240,41 @@ async fn half_of_a_head_of_http2_after_an_answer_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_head_of_http1_that_does_not_end_is_not_waited_for_whatever_comes_of_it() {
+    let relay = relay(upstream(100).await, "header_timeout = \"300ms\"").await;
+    for is_answered in [false, true] {
+        for start in ["", "POST /v1beta/models HTTP/1.1\r\nhost: relay\r\nx-slow: "] {
+            for drips in [false, true] {
+                let ended = async {
+                    let mut caller = TcpStream::connect(relay.address()).await.unwrap();
+                    if is_answered {
+                        caller.write_all(request("").as_bytes()).await.unwrap();
+                        answered_http1(&mut caller).await;
+                    }
+                    let (mut read, mut write) = caller.into_split();
+                    let sending = async {
+                        let _ = write.write_all(start.as_bytes()).await;
+                        // Without a head that has begun, these are the first bytes of one.
+                        while drips && write.write_all(b"P").await.is_ok() {
+                            sleep(Duration::from_millis(50)).await;
+                        }
+                    };
+                    let mut rest = Vec::new();
+                    let ended = async {
+                        let _ = read.read_to_end(&mut rest).await;
+                    };
+                    tokio::join!(sending, ended);
+                    String::from_utf8_lossy(&rest).into_owned()
+                };
+                let rest = timeout(SOON, ended).await;
+                let rest = rest.unwrap_or_else(|_| panic!("{is_answered} {start:?} {drips}: it stays open"));
+                assert!(!rest.starts_with("HTTP/1.1 200 "), "{is_answered} {start:?} {drips}: {rest}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn pings_do_not_keep_a_connection_without_calls() {
     let relay = relay(upstream(100).await, "header_timeout = \"300ms\"").await;
     let caller = answered_http2(&relay).await;
@@ -254,6 +289,21 @@ async fn pings_do_not_keep_a_connection_without_calls() {
         let _ = read.read_to_end(&mut rest).await;
     };
     timeout(SOON, async { tokio::join!(pinging, ended) }).await.expect("it stays open");
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_does_not_keep_a_connection_without_calls() {
+    let relay = relay(upstream(100).await, "header_timeout = \"300ms\"").await;
+    let caller = answered_http2(&relay).await;
+    let (mut read, mut write) = caller.stream.into_split();
+    let pings = frame(PING, 0, 0, &[0; 8]).repeat(10_000);
+    let flood = tokio::spawn(async move { while write.write_all(&pings).await.is_ok() {} });
+    let ended = async {
+        let mut piece = vec![0; 1_000_000];
+        while read.read(&mut piece).await.is_ok_and(|read| read > 0) {}
+        flood.await.unwrap();
+    };
+    timeout(SOON, ended).await.expect("it stays open");
 }
 
 #[tokio::test]
@@ -440,6 +490,20 @@ async fn get(base: String, path: &str) -> String {
 
 fn request(headers: &str) -> String {
     format!("POST {PATH} HTTP/1.1\r\nhost: relay\r\n{headers}content-length: {}\r\n\r\n{PROMPT}", PROMPT.len())
+}
+
+/// Reads an answer of HTTP/1.1 to its end.
+async fn answered_http1(stream: &mut TcpStream) {
+    let (mut answer, mut piece) = (Vec::new(), [0; 4_096]);
+    let whole = async {
+        while !answer.ends_with(b"}]}") {
+            let read = stream.read(&mut piece).await.unwrap();
+            assert_ne!(read, 0, "it is cut off");
+            answer.extend_from_slice(&piece[..read]);
+        }
+    };
+    timeout(PATIENCE, whole).await.expect("no answer");
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{answer:?}");
 }
 
 /// Calls by HTTP/1, with next to no room for the answer.

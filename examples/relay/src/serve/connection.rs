@@ -27,6 +27,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::unconstrained,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -107,10 +108,13 @@ pub(crate) async fn serve(
     loop {
         let has_ended = tokio::select! {
             biased;
+            // A connection is read before it ends, so that a call that has come in time is served. It does not share tokio's
+            // budget of a poll with the clock and the end: a peer that never stops sending uses all of it up.
+            //
             // Errors are peers that went away, or that wrote something other than HTTP and got an answer that says so.
             _ = connection.as_mut() => true,
-            () = look.as_mut() => false,
-            _ = ends.wait_for(|ends| *ends), if !leaves => false,
+            () = unconstrained(look.as_mut()) => false,
+            _ = unconstrained(ends.wait_for(|ends| *ends)), if !leaves => false,
             () = async { if leaves { life.quiet().await } else { pending().await } } => false,
         };
         if has_ended {
