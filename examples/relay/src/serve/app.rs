@@ -8,7 +8,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, Method, header::CONTENT_LENGTH};
+use http::{HeaderValue, Method, Version, header::CONTENT_LENGTH};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::serve::{cors::Cors, current::Current, log::Line, proxy::WayBack, stack::Stack};
@@ -31,6 +31,11 @@ pub(crate) fn answer(pages: &OwnPages, current: &Current, request: Request) -> A
     }
     let stack = current.stack();
     if stack.settings.server.keep_alive_layer().is_none() && !Cors::concerns(&request) {
+        // hyper asks for this future in the task of the connection, and polls one of HTTP/2 in the task of its stream. Judging a
+        // call before that would keep the others of the connection waiting, and a panic would end them all.
+        if request.version() == Version::HTTP_2 {
+            return Box::pin(async move { logged(stack, request, Cors::to_program).await });
+        }
         return Box::pin(logged(stack, request, Cors::to_program));
     }
     Box::pin(async move {
@@ -85,5 +90,33 @@ fn say_length<R: http_body::Body>(answer: &mut http::Response<R>) {
         && let Some(length) = answer.body().size_hint().exact()
     {
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+
+    use crate::config::{Overrides, Source};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_of_http2_begins_in_the_task_of_its_stream() {
+        let source = Source { file: None, overrides: Overrides::default() };
+        let plan = source.read().expect("settings");
+        let current = Current::new(source, plan).expect("a stack");
+        let pages = OwnPages { router: Router::new(), paths: Arc::new([]) };
+        for (version, has_begun) in [(Version::HTTP_11, true), (Version::HTTP_2, false)] {
+            let (mut log, writer) = pipe().expect("a pipe");
+            let lines = tracing_subscriber::fmt().with_writer(Arc::new(writer)).finish();
+            let request = Request::get("http://relay/v1beta/models").version(version).body(Body::empty());
+            // A call that has begun has its line, also without an answer.
+            let ask = || drop(answer(&pages, &current, request.expect("a request")));
+            tracing::subscriber::with_default(lines, ask);
+            let mut text = String::new();
+            log.read_to_string(&mut text).expect("text");
+            assert_eq!(text.contains("relay::call"), has_begun, "{version:?}: {text}");
+        }
     }
 }
