@@ -416,6 +416,23 @@ async fn a_method_that_the_api_has_not_is_405_in_the_callers_own_shape() {
 }
 
 #[tokio::test]
+async fn an_answer_to_a_head_has_the_length_that_a_get_would_have_or_none() {
+    let upstreams = [("", None), ("content-length: 2\r\n", Some("2")), ("transfer-encoding: chunked\r\n", None)];
+    for (length, expected) in upstreams {
+        let upstream = Upstream::closing(format!("HTTP/1.1 200 OK\r\n{length}connection: close\r\n\r\n")).await;
+        for more in ["", "keep_alive = \"15s\"\n"] {
+            let relay = Relay::start(&upstream.settings(more)).await;
+            for of_page in ["", "origin: http://page\r\n"] {
+                let head = format!("HEAD {FILES} HTTP/1.1\r\nhost: relay\r\n{of_page}connection: close\r\n\r\n");
+                let answer = send(&relay, &head).await;
+                let seen = (answer.status, answer.header("content-length"), &*answer.body);
+                assert_eq!(seen, (200, expected, ""), "{length:?} {more:?} {of_page:?}: {answer:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_has_one_host() {
     let upstream = Upstream::closing("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
     let relay = upstream.relay().await;

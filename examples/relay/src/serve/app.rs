@@ -43,7 +43,7 @@ pub(crate) fn answer(pages: &OwnPages, current: &Current, request: Request) -> A
         let calls = &stack;
         // Outside of everything that answers, and of the log: a preflight is no call.
         let mut answer = calls.cors.pass(request, move |request| kept_alive(calls.clone(), request)).await;
-        say_length(&mut answer);
+        say_length(&mut answer, is_head);
         // The answer to a HEAD has no more than its length.
         if is_head { answer.map(|_| Body::empty()) } else { answer }
     })
@@ -79,15 +79,16 @@ fn logged(
         // By reference: a future that awaits another one by value has room for it twice.
         let Ok(mut answer) = (&mut answer).await;
         way_back.pass(&mut answer, stack.known_keys());
-        say_length(&mut answer);
+        say_length(&mut answer, is_head);
         last(if is_head { line.answered(answer.map(|_| Body::empty())) } else { line.answered(answer) })
     }
 }
 
-/// Says the length of an answer that is known to have one.
-fn say_length<R: http_body::Body>(answer: &mut http::Response<R>) {
+/// Says the length of an answer that is known to have one. An empty answer to a HEAD has none: its length would be that of
+/// the answer to a GET.
+fn say_length<R: http_body::Body>(answer: &mut http::Response<R>, is_head: bool) {
     if !answer.headers().contains_key(CONTENT_LENGTH)
-        && let Some(length) = answer.body().size_hint().exact()
+        && let Some(length) = answer.body().size_hint().exact().filter(|length| !is_head || *length > 0)
     {
         answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
