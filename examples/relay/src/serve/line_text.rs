@@ -49,8 +49,8 @@ impl<'writer> FormatFields<'writer> for LineFields {
     }
 }
 
-/// The fields that are written so far. Their text is one of `tracing-subscriber`, which gives out a [`Writer`] for its own
-/// texts only, and without one there is no [`DefaultVisitor`].
+/// The fields that are written so far. Their text is a [`FormattedFields`], because a [`DefaultVisitor`] needs a [`Writer`],
+/// whose `new` is private.
 struct WrittenFields {
     text: FormattedFields<LineFields>,
     result: fmt::Result,
