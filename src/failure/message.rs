@@ -3,7 +3,6 @@
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
-    io,
     sync::{Arc, OnceLock},
 };
 
@@ -77,13 +76,35 @@ impl Written<dyn Words> {
         }
     }
 
-    /// Writes the words into a piece of memory. `None`: there is too little of it, or a secret would have to go.
+    /// Writes the words into a piece of memory. `None`: there is too little of it, the words fail, or a secret would
+    /// have to go.
     fn write_into<'a>(&self, room: &'a mut [u8], reader: Reader) -> Option<&'a str> {
-        let mut rest = &mut *room;
-        io::Write::write_fmt(&mut rest, format_args!("{}", For(&self.words, reader))).ok()?;
-        let left = rest.len();
-        let text = std::str::from_utf8(&room[..room.len() - left]).ok()?;
+        let mut written = Room { room, len: 0 };
+        write!(written, "{}", For(&self.words, reader)).ok()?;
+        let text = written.text()?;
         matches!(redact(text), Cow::Borrowed(_)).then_some(text)
+    }
+}
+
+/// A piece of memory that is written from its beginning. (`io::Write` panics where the words fail.)
+struct Room<'a> {
+    room: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Room<'a> {
+    /// Returns what was written.
+    fn text(self) -> Option<&'a str> {
+        std::str::from_utf8(self.room.get(..self.len)?).ok()
+    }
+}
+
+impl fmt::Write for Room<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.len + text.len();
+        self.room.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.len = end;
+        Ok(())
     }
 }
 
@@ -150,6 +171,27 @@ mod tests {
             assert_eq!(written.texts[Reader::Caller as usize].get().is_some(), is_kept);
             assert_eq!(failure.caller_message(), expected);
             failure.read_caller_message(|text| assert_eq!(text, expected));
+        }
+    }
+
+    #[test]
+    fn words_that_fail_say_what_they_have_written() {
+        let failing = |f: &mut fmt::Formatter<'_>, _| f.write_str("half").and(Err(fmt::Error));
+        let failure = Failure::in_words(Kind::RateLimited, failing);
+        failure.read_caller_message(|text| assert_eq!(text, "half"));
+        assert_eq!(failure.message(), "half");
+    }
+
+    #[test]
+    fn words_may_fill_their_room() {
+        for (len, is_kept) in [(0, false), (511, false), (512, false), (513, true)] {
+            let expected = "é".repeat(len / 2) + &"x".repeat(len % 2);
+            let words = expected.clone();
+            let failure =
+                Failure::in_words(Kind::RateLimited, move |f: &mut fmt::Formatter<'_>, _| f.write_str(&words));
+            failure.read_caller_message(|text| assert_eq!(text, expected));
+            let Message::Words(written) = &failure.message else { panic!("{failure:?}") };
+            assert_eq!(written.texts[Reader::Caller as usize].get().is_some(), is_kept, "{len}");
         }
     }
 }
