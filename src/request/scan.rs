@@ -88,15 +88,17 @@ pub(crate) enum Unread {
 
 /// Walks a body, and gives the sink the texts that count.
 pub(crate) fn scan(body: &[u8], sink: &mut dyn TextSink) -> Result<RequestFacts, Unread> {
-    let mut walk =
-        BodyWalk { findings: RequestFacts::default(), sink, enough: false, body, decodes: false, key_end: 0 };
-    let Err(error) = walk.walk() else { return Ok(walk.findings) };
+    let mut walk = BodyWalk::new(body, sink);
+    let Err(mut error) = walk.walk() else { return Ok(walk.findings) };
     if walk.enough {
         return Err(Unread::Enough);
     }
     // A string that is not decoded shows its error late or not at all. So another walk, which decodes each, finds the first.
-    let mut walk = BodyWalk { sink: &mut Nobody, decodes: true, ..walk };
-    Err(unread(body, &walk.walk().err().unwrap_or(error)))
+    if walk.has_undecoded {
+        let mut walk = BodyWalk { sink: &mut Nobody, decodes: true, ..walk };
+        error = walk.walk().err().unwrap_or(error);
+    }
+    Err(unread(body, &error))
 }
 
 struct BodyWalk<'l> {
@@ -106,6 +108,8 @@ struct BodyWalk<'l> {
     body: &'l [u8],
     /// Set if each string is decoded.
     decodes: bool,
+    /// Set once a string was taken that is not decoded.
+    has_undecoded: bool,
     /// The place of the quote behind the name of the member that is read; past the body's end for a name with escapes.
     key_end: usize,
 }
@@ -126,7 +130,12 @@ impl TextSink for Nobody {
 /// The key behind which serde_json hides a number, in programs that turn on its feature `arbitrary_precision`.
 const NUMBER: &str = "$serde_json::private::Number";
 
-impl BodyWalk<'_> {
+impl<'l> BodyWalk<'l> {
+    fn new(body: &'l [u8], sink: &'l mut dyn TextSink) -> Self {
+        let findings = RequestFacts::default();
+        Self { findings, sink, enough: false, body, decodes: false, has_undecoded: false, key_end: 0 }
+    }
+
     fn walk(&mut self) -> serde_json::Result<()> {
         let mut json = serde_json::Deserializer::from_slice(self.body);
         At { walk: self, place: Position::Request }.deserialize(&mut json)?;
@@ -241,6 +250,7 @@ impl<'de> Visitor<'de> for At<'_, '_> {
             }
             let contents = walk.findings.contents;
             if next == Position::Text && !walk.decodes && walk.is_string_next() {
+                walk.has_undecoded = true;
                 walk.text_in_quotes(map.next_value::<&RawValue>()?.get())?;
                 continue;
             }
