@@ -394,3 +394,67 @@ fn the_steps_of_an_interaction_are_read() {
     let image = scanned(&json!({"input": {"type": "image", "data": "AAAA", "mime_type": "image/png"}}).to_string()).0;
     assert_eq!((image.contents, image.media.estimate, image.media.uncounted), (Contents::Present, 258, 0));
 }
+
+/// The bytes of all texts, for a reader that needs them, and for one that asks for lengths.
+struct TextBytes {
+    needs_texts: bool,
+    total: usize,
+}
+
+impl TextSink for TextBytes {
+    fn text(&mut self, text: &str) -> bool {
+        self.total += text.len();
+        true
+    }
+
+    fn needs_texts(&self) -> bool {
+        self.needs_texts
+    }
+
+    fn length(&mut self, bytes: usize) {
+        assert!(!self.needs_texts);
+        self.total += bytes;
+    }
+}
+
+/// Bodies whose strings have escapes, halves of surrogates, control characters, bytes that are no UTF-8 and no end.
+fn broken_bodies() -> impl Strategy<Value = Vec<u8>> {
+    let good: Vec<&[u8]> =
+        vec![b"a", "é😀".as_bytes(), br"\n", br#"\""#, br"\\", br"\u0041", br"\u00e9", br"\ud83d\ude00"];
+    let bad: Vec<&[u8]> =
+        vec![br"\ud83d", br"\ude00", br"\ud83d\n", br"\x", br"\u12", b"\n", b"\x01", b"\xff", b"\"", br"\"];
+    let piece = prop_oneof![12 => prop::sample::select(good), 1 => prop::sample::select(bad)];
+    let inside = prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat());
+    let name = prop::sample::select(vec!["text", r"te\u0078t", "role", "name", "other"]);
+    let colon = prop::sample::select(vec![":", ": ", " :", ":\n"]);
+    let member = (name, colon, inside).prop_map(|(name, colon, inside)| {
+        [b"{\"", name.as_bytes(), b"\"", colon.as_bytes(), b"\"", &inside, b"\"}"].concat()
+    });
+    let members = prop::collection::vec(member, 0..6);
+    (members, prop::option::weighted(0.5, any::<prop::sample::Index>())).prop_map(|(members, end)| {
+        let mut body = [b"{\"contents\":[{\"parts\":[", &*members.join(&b",\n"[..]), b"]}]}"].concat();
+        body.truncate(end.map_or(body.len(), |end| end.index(body.len())));
+        body
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn a_body_reads_alike_however_its_strings_are_taken(body in broken_bodies()) {
+        let [taken, counted] = [true, false].map(|needs_texts| {
+            let mut bytes = TextBytes { needs_texts, total: 0 };
+            (format!("{:?}", scan(&body, &mut bytes)), bytes.total)
+        });
+        prop_assert_eq!(&taken, &counted, "{}", body.escape_ascii());
+        // A walk that decodes each string is the reader of JSON's own.
+        let mut bytes = TextBytes { needs_texts: true, total: 0 };
+        let mut walk = BodyWalk { decodes: true, ..BodyWalk::new(&body, &mut bytes) };
+        let read = walk.walk().map_err(|error| unread(&body, &error));
+        let decoded = format!("{:?}", read.map(|()| walk.findings));
+        prop_assert_eq!(&taken.0, &decoded, "{}", body.escape_ascii());
+        if decoded.starts_with("Ok") {
+            prop_assert_eq!(taken.1, bytes.total);
+        }
+    }
+}
