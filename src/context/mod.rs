@@ -186,7 +186,9 @@ impl CallContext {
 
     /// Sets whether an earlier attempt has failed in a way that counts against the upstream.
     pub(crate) fn set_failed_before(&mut self, failed: bool) {
-        self.earlier.get_or_insert_default().failed = failed;
+        if let Some(earlier) = self.earlier_unless(!failed) {
+            earlier.failed = failed;
+        }
     }
 
     /// Returns how many earlier attempts of this call, at this model, an attempt's clock has ended.
@@ -196,7 +198,9 @@ impl CallContext {
 
     /// Sets how many earlier attempts an attempt's clock has ended.
     pub(crate) fn set_timed_out(&mut self, attempts: u32) {
-        self.earlier.get_or_insert_default().timed_out = attempts;
+        if let Some(earlier) = self.earlier_unless(attempts == 0) {
+            earlier.timed_out = attempts;
+        }
     }
 
     /// Returns whether a layer outside makes another attempt where the clock of this one ends it.
@@ -295,7 +299,10 @@ impl CallContext {
 
     /// Sets the keys and projects that earlier attempts have found to be of no use.
     pub fn set_tried(&mut self, tried: impl Into<Vec<Tried>>) {
-        self.earlier.get_or_insert_default().tried = tried.into();
+        let tried = tried.into();
+        if let Some(earlier) = self.earlier_unless(tried.is_empty()) {
+            earlier.tried = tried;
+        }
     }
 
     /// Returns whether what was chosen for the call is still good. A layer that has had the call wait asks before it
@@ -363,6 +370,11 @@ impl CallContext {
         self.kept_headers = headers;
     }
 
+    /// Returns the place of what earlier attempts have found, and makes it unless it would hold nothing.
+    fn earlier_unless(&mut self, holds_nothing: bool) -> Option<&mut EarlierAttempts> {
+        if holds_nothing { self.earlier.as_deref_mut() } else { Some(self.earlier.get_or_insert_default()) }
+    }
+
     /// Turns to another model: what was written about the one before is forgotten, its attempts are not.
     pub(crate) fn turn_to(&mut self, call: Call, attempts: u32, models_left: u32) {
         let Self { deadline, caller, priority, project, tally, sent, large_body, .. } = std::mem::take(self);
@@ -388,4 +400,27 @@ impl CallContext {
 pub(crate) trait Choice: fmt::Debug + Send + Sync {
     /// Returns whether it may still be used.
     fn is_good(&self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_attempts_that_have_found_nothing_need_no_memory() {
+        let mut context = CallContext::default();
+        let set_nothing = |context: &mut CallContext| {
+            context.set_failed_before(false);
+            context.set_timed_out(0);
+            context.set_tried([]);
+        };
+        set_nothing(&mut context);
+        assert!(context.earlier.is_none());
+        context.set_failed_before(true);
+        context.set_timed_out(2);
+        context.set_tried([Tried::Project("p".into())]);
+        assert!(context.has_failed_before() && (context.timed_out(), context.tried().len()) == (2, 1));
+        set_nothing(&mut context);
+        assert!(!context.has_failed_before() && (context.timed_out(), context.tried().len()) == (0, 0));
+    }
 }
