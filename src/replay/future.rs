@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     body::{Prefix, PrefixedBody, ReplayBody, too_large},
+    bounded::MAX_NAME,
     call::{Call, Operation},
     context::{BoxError, CallContext, CallRef, Error, Outcome, Unkept, polled_again},
     failure::{Failure, Kind},
@@ -205,7 +206,7 @@ where
     fn new(request: Request<B>, settings: &Settings, last: &mut Option<Arc<str>>) -> Self {
         let caller = CallContext::of(&request).and_then(|context| context.caller().cloned());
         let call = Call::after(last.take(), request.method(), request.uri());
-        *last = call.shared_quota_name();
+        *last = call.shared_quota_name().filter(|name| name.len() <= MAX_NAME);
         let Settings { max_body, oversize, .. } = *settings;
         Self { request, call, prefix: Prefix::default(), lease: settings.memory.lease(caller), max_body, oversize }
     }

@@ -18,7 +18,7 @@ use crate::{body::ReplayBody, context::BoxError};
 pub struct Replay<S> {
     pub(super) inner: S,
     pub(super) settings: Settings,
-    /// The model of the last call: most callers ask for the same one again.
+    /// The model of the last call, if its name is not too long to be kept: most callers ask for the same one again.
     pub(super) model: Option<Arc<str>>,
 }
 
@@ -41,5 +41,28 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture::new(&mut self.inner, request, &self.settings, &mut self.model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tower::{Layer, service_fn};
+
+    use super::*;
+    use crate::{bounded::MAX_NAME, replay::ReplayLayer};
+
+    #[test]
+    fn the_last_name_is_kept_unless_it_is_too_long() {
+        let inner = service_fn(|_: Request<ReplayBody<Empty<Bytes>>>| async {
+            Ok::<_, BoxError>(Response::new(Empty::<Bytes>::new()))
+        });
+        let mut replay = ReplayLayer::new().layer(inner);
+        for (len, is_kept) in [(MAX_NAME, true), (MAX_NAME + 1, false), (1, true)] {
+            let name = "m".repeat(len);
+            let uri = format!("/v1beta/models/{name}:generateContent");
+            drop(replay.call(Request::post(uri).body(Empty::new()).unwrap()));
+            assert_eq!(replay.model.as_deref(), is_kept.then_some(&*name), "{len}");
+        }
     }
 }
