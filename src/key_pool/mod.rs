@@ -193,10 +193,10 @@
 //!
 //! # Costs
 //!
-//! In the benchmark (`cargo bench -p benches --bench overhead -- "key pools"`, two runs with little else running) one
-//! key adds three allocations to a call, all for the [`CallContext`](crate::CallContext), and 0.6 to 1.1 µs; five
-//! projects add four and 0.8 to 1.3 µs, the fourth to share a body that is searched for names, and five and 1.0 to
-//! 1.5 µs where a limiter is asked. A call that brings a context allocates nothing behind one key. A call takes the
+//! In the benchmark (`cargo bench -p benches --bench overhead -- "key pools"`, with little else running) one
+//! key adds three allocations to a call, all for the [`CallContext`](crate::CallContext), and 0.5 µs; five
+//! projects add four, the fourth to share a body that is searched for names, and 0.9 µs, or 1.1 µs where a limiter is
+//! asked. A call that brings a context allocates nothing behind one key. A call takes the
 //! pool's lock twice, and once more where its success changes a state.
 //!
 //! # Errors
