@@ -16,7 +16,7 @@
 //!
 //! # When to use it
 //!
-//! In every program that someone operates; without a subscriber and a recorder it costs 30 to 80 ns a layer (see
+//! In every program that someone operates; without a subscriber and a recorder it costs 50 to 100 ns a layer (see
 //! [Costs](#costs)). tower-http's `TraceLayer` records one span a request, with a status and what your own callbacks
 //! add; it sees neither attempts nor tokens, and takes a 200 that carries an error for a success. Programs that keep it
 //! give it this crate's [`GeminiClassifier`](crate::trace::GeminiClassifier) (feature `trace`).
