@@ -59,8 +59,7 @@ impl Call {
     /// same.
     pub(crate) fn after(last: Option<Arc<str>>, method: &Method, uri: &Uri) -> Self {
         let Parsed { shape, model, .. } = Parsed::new(method, uri);
-        let again = |name: Cow<'_, str>| last.filter(|last| **last == *name).unwrap_or_else(|| name.into());
-        Self { shape, name: model.map(again) }
+        Self { shape, name: model.map(|name| shared_again(last, &name)) }
     }
 
     /// Reads from the JSON body what the URI cannot say.
@@ -473,6 +472,11 @@ impl Shape {
     pub(crate) fn pays_quota(self) -> bool {
         self.operation.pays_quota()
     }
+}
+
+/// Returns a model's name, shared. `last`, the name that the call before had, is used again where it is the same.
+pub(crate) fn shared_again(last: Option<Arc<str>>, name: &str) -> Arc<str> {
+    last.filter(|last| **last == *name).unwrap_or_else(|| name.into())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use http::{Method, Request, Uri};
 
 use super::CallContext;
-use crate::call::{Call, Operation, Shape};
+use crate::call::{Call, Operation, Shape, shared_again};
 
 /// A call, as its request shows it: from the [`CallContext`] where a room outside has read the call, else from the URI.
 ///
@@ -86,10 +86,7 @@ impl<'a> CallRef<'a> {
     pub(crate) fn shared_quota_name(&self, last: Option<Arc<str>>) -> Option<Arc<str>> {
         match self.known {
             Some(call) => call.shared_quota_name(),
-            None => {
-                let name = self.quota_name()?;
-                Some(last.filter(|last| **last == *name).unwrap_or_else(|| name.into()))
-            }
+            None => Some(shared_again(last, self.quota_name()?)),
         }
     }
 
